@@ -1,0 +1,66 @@
+"""The package is layered: a module may import only from layers before its own."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
+LAYERS = (
+    ("base", "settings"),
+    ("entropy", "metrics", "motion", "parallel", "data", "checkpoints"),
+    ("models", "scores"),
+    ("signals", "finetune", "validity", "inference", "report", "shards"),
+    ("audit",),
+    ("__init__", "main"),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _imports(path: pathlib.Path):
+    """Yields (line, first part of the module inside the package)."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            root, *rest = node.module.split(".")
+            if root == "vidsme_jax":
+                for there in rest[:1] or [alias.name for alias in node.names]:
+                    yield node.lineno, there
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                root, *rest = alias.name.split(".")
+                if root == "vidsme_jax" and rest:
+                    yield node.lineno, rest[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_up(path: pathlib.Path):
+    here = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    assert here in LEVEL, f"{here} has no layer"
+    for line, there in _imports(path):
+        if there == "__version__":
+            continue
+        assert there == here or LEVEL[there] < LEVEL[here], (
+            f"{path.name}:{line}: {here} may not import {there}."
+        )
+
+
+def test_torch_is_never_imported_by_the_package():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not any(n.split(".")[0] == "torch" for n in names), path
+
+
+def test_files_stay_small():
+    for path in FILES:
+        limit = 220 if path.name == "audit.py" else 500
+        assert len(path.read_text().splitlines()) <= limit, path
+
+
+def test_no_drawer_modules():
+    assert not {p.stem for p in FILES} & {"utils", "helpers", "common", "misc"}

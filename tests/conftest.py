@@ -1,0 +1,29 @@
+"""One set-up for every test: CPU, eight devices, strict types, highest precision."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _eight_devices():
+    assert jax.device_count() == 8, "the sharding tests need 8 virtual devices"
+
+
+@pytest.fixture(scope="session")
+def golden() -> pathlib.Path:
+    """The numbers of the paper's release (see tests/golden/README.md)."""
+    return GOLDEN

@@ -1,0 +1,162 @@
+"""The configuration: every key with its default, what it means and what it allows."""
+
+import difflib
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+DEMO = pathlib.Path(__file__).parent / "demo"
+
+# key: (default, what is allowed, test). A default that is a type is a placeholder for
+# None or a value of that type.
+_Rule = tuple[Any, str, Callable[[Any], bool]]
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(v, str) and v for v in value)
+
+
+def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(names)}", lambda value: value in names
+
+
+def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"an integer >= {low}", lambda value: isinstance(value, int) and value >= low
+
+
+_SOURCES = ("a tuple of manifests, folders or globs", _strings)
+_SCALE = ("a number > 0", lambda v: isinstance(v, int | float) and 0 < v < math.inf)
+
+
+def _bounds(value: Any) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 4):
+        return False
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in value):
+        return False
+    return value[0] < value[1] and value[2] < value[3]
+
+
+RULES: dict[str, _Rule] = {
+    # Where the clips come from, one tuple of sources a role.
+    "corpus.members": ((), *_SOURCES),
+    "corpus.nonmembers": ((), *_SOURCES),
+    "corpus.suspects": ((), *_SOURCES),
+    "corpus.calibration": ((), *_SOURCES),
+    # What relative video paths are relative to; "" is the manifest's own folder.
+    "corpus.video_root": ("", "a folder", lambda v: isinstance(v, str)),
+    # A seeded subsample of so many videos per role; None takes all.
+    "corpus.max_clips": (int, *_integer(1)),
+    "corpus.seed": (0, *_integer(0)),
+    "video.num_frames": (16, *_integer(2)),
+    # uniform: linspace over all frames, as in the release; midpoint: centres of equal
+    # parts; fps: `video.fps` frames a second, at most num_frames.
+    "video.sampling": ("uniform", *_one_of("uniform", "midpoint", "fps")),
+    "video.fps": (1.0, *_SCALE),
+    "motion.flow": ("auto", *_one_of("auto", "opencv")),
+    # beta1 and beta2: q = 1 + q_scale * ..., r = 1 + r_scale * ... (motion.orders).
+    "motion.q_scale": (
+        1.0,
+        "a number in (0, 1]",
+        lambda v: isinstance(v, int | float) and 0 < v <= 1,
+    ),
+    "motion.r_scale": (0.1, *_SCALE),
+    # (phi_min, phi_max, b_min, b_max); None takes them from the evaluated corpus.
+    "motion.bounds": (tuple, "(phi_min, phi_max, b_min, b_max), increasing", _bounds),
+    # A local folder or a hub id; the family is read from its config.json.
+    "model.checkpoint": (
+        "",
+        "a folder or a hub id",
+        lambda v: isinstance(v, str) and v != "",
+    ),
+    "model.dtype": ("bfloat16", *_one_of("bfloat16", "float32")),
+    # family: the family's own prompt; mcq and caption: the two system prompts of the
+    # release.
+    "model.prompt": ("family", *_one_of("family", "mcq", "caption")),
+    "slices": (
+        ("video",),
+        "('video',): instruction and response rows are not built yet",
+        lambda v: v == ("video",),
+    ),
+    # exact: the mathematics, larger = member; official: the release's arithmetic, names
+    # and sign (lower = member).
+    "profile": ("exact", *_one_of("exact", "official")),
+    # Names separated by commas, or all; list prints them and stops.
+    "scores": ("all", "score names, or all", lambda v: isinstance(v, str) and v != ""),
+    # The one score declared in advance.
+    "headline": ("vid_sme", "a score name", lambda v: isinstance(v, str) and v != ""),
+    "parallel.mode": ("auto", *_one_of("auto", "pmap", "mesh")),
+    # Devices along each axis; data = 0 takes every device that is left.
+    "parallel.data": (0, *_integer(0)),
+    "parallel.model": (1, *_integer(1)),
+    # Clips per step, over all devices; each is scored in both directions.
+    "batch_size": (8, *_integer(1)),
+    # Host threads that decode and measure ahead of the device; 0: one a core.
+    "workers": (0, *_integer(0)),
+    "report.fprs": (
+        (0.001, 0.01, 0.05),
+        "a tuple of rates in (0, 1)",
+        lambda v: isinstance(v, tuple) and v and all(0 < x < 1 for x in v),
+    ),
+    "report.num_bootstrap": (1000, *_integer(100)),
+    # False discovery rate at which suspects are listed.
+    "report.fdr": (
+        0.05,
+        "a rate in (0, 1)",
+        lambda v: isinstance(v, float) and 0 < v < 1,
+    ),
+    # Deletes what an earlier run left in the work directory.
+    "overwrite": (False, "true or false", lambda v: isinstance(v, bool)),
+}
+
+
+def default() -> ConfigDict:
+    """Returns a configuration with every key at its default; `RULES` explains each."""
+    config = ConfigDict()
+    for key, (value, _, _) in RULES.items():
+        *groups, name = key.split(".")
+        node = config
+        for group in groups:
+            if group not in node:
+                node[group] = ConfigDict()
+            node = node[group]
+        placeholder = isinstance(value, type)
+        node[name] = config_dict.placeholder(value) if placeholder else value
+    return config
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Returns the configuration as {"a.b": value}."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{key}.{name}": v for name, v in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """Returns '; did you mean X?', or '' where no known name is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def problems(config: ConfigDict) -> list[str]:
+    """Lists what is wrong with a configuration, one sentence a key."""
+    flat = flatten(config)
+    found = [
+        f"config.{key}: no such key{nearest(key, list(RULES))}"
+        for key in flat
+        if key not in RULES
+    ]
+    for key, (value, allowed, test) in RULES.items():
+        if key not in flat:
+            found.append(f"config.{key}: missing; it must be {allowed}")
+        elif isinstance(value, type) and flat[key] is None:
+            continue
+        elif not test(flat[key]):
+            found.append(f"config.{key} is {flat[key]!r}; it must be {allowed}")
+    return found
