@@ -1,0 +1,154 @@
+"""The streaming head against 60-digit arithmetic, float64 and the release."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidsme_jax.base import PROFILE_ORDERS
+from vidsme_jax.entropy import definitions, streaming
+
+
+@pytest.fixture(scope="module")
+def data(golden):
+    return np.load(golden / "entropy_official.npz")
+
+
+def _signals(logits, monkeypatch, block):
+    """Runs the head on hidden states and weights whose product is `logits`."""
+    rows = logits.shape[0]
+    monkeypatch.setattr(streaming, "block_size", lambda rows, vocab: min(block, vocab))
+    hidden = jnp.eye(rows, dtype=jnp.float32)[None]
+    mask = jnp.ones((1, rows), bool)
+    out = jax.jit(lambda h, w: streaming.token_signals(h, w, mask, second=True))(
+        hidden, jnp.asarray(logits.T)
+    )
+    return jax.tree.map(lambda x: np.asarray(x, np.float64)[0], out)
+
+
+@pytest.mark.parametrize("block", [64, 500, 2003, 4096])
+def test_exact_columns(data, monkeypatch, block):
+    """Every row, order and degree within 1e-4 relative, the one-hot row included."""
+    signals = _signals(data["logits"], monkeypatch, block)
+    for i, q in enumerate(data["q"]):
+        renyi = definitions.renyi_at_order(signals.renyi[:, 1:14], np.full(8, q))
+        for j, r in enumerate(data["r"]):
+            sme = definitions.sharma_mittal_of_renyi(renyi, r)
+            np.testing.assert_allclose(sme, data["exact_token_sme"][i, j], rtol=1e-4)
+
+
+def test_mean_distribution(data, monkeypatch):
+    signals = _signals(data["logits"], monkeypatch, 500)
+    for i, q in enumerate(data["q"]):
+        renyi = definitions.renyi_at_order(signals.mean_renyi[1:14], np.array(q))
+        for j, r in enumerate(data["r"]):
+            sme = definitions.sharma_mittal_of_renyi(renyi, r)
+            assert sme == pytest.approx(data["exact_sequence_sme"][i, j], rel=1e-5)
+
+
+def test_the_release_columns(data, monkeypatch):
+    s = _signals(data["logits"], monkeypatch, 500)
+    close = {
+        "official_shannon": s.renyi[:, 1],
+        "official_renyi_05": s.renyi_half_clamped,
+        "official_renyi_2": s.renyi[:, 13],
+        "official_max_log_prob": s.log_prob,
+        "official_gap": s.gap,
+        "official_modified_entropy": s.modified[:, 0],
+        "official_mod_renyi_05": s.modified[:, 1],
+        "official_mod_renyi_2": s.modified[:, 2],
+    }
+    for name, actual in close.items():
+        error = np.abs(actual - data[name])
+        # Its sums run in float32: 1e-5 absolute is what it resolves itself.
+        assert np.all((error <= 1e-4 * np.abs(data[name])) | (error <= 2e-5)), name
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0, 12.0])
+def test_against_float64(monkeypatch, scale):
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(1, 7, 24)).astype(np.float32)
+    head = (scale / 24**0.5 * rng.normal(size=(1031, 24))).astype(np.float32)
+    monkeypatch.setattr(streaming, "block_size", lambda rows, vocab: 128)
+    mask = jnp.asarray([[True] * 5 + [False] * 2])
+    out = streaming.token_signals(
+        jnp.asarray(hidden), jnp.asarray(head), mask, second=True
+    )
+    x = (hidden.astype(np.float64) @ head.T.astype(np.float64))[0]
+    top = x.max(-1, keepdims=True)
+    lp = x - top - np.log(np.exp(x - top).sum(-1, keepdims=True))
+    p = np.exp(lp)
+    for k, q in enumerate(PROFILE_ORDERS):
+        if q == 1:
+            expected = -(p * lp).sum(-1)
+        elif q == np.inf:
+            expected = -lp.max(-1)
+        else:
+            expected = np.log((p**q).sum(-1)) / (1 - q)
+        np.testing.assert_allclose(out.renyi[0, :, k], expected, rtol=1e-4)
+    mean = (p * lp).sum(-1)
+    varentropy = (p * lp**2).sum(-1) - mean**2
+    np.testing.assert_allclose(out.varentropy[0], varentropy, rtol=1e-3)
+    ordered = np.sort(x, axis=-1)
+    np.testing.assert_allclose(out.gap[0], ordered[:, -1] - ordered[:, -2], rtol=1e-3)
+    other = np.where(p == p.max(-1, keepdims=True), 0, p)
+    p_y = p.max(-1)
+    entropy = -(1 - p_y) * np.log(p_y) - (other * np.log1p(-other)).sum(-1)
+    half = 2 * ((1 - p_y) * (1 - p_y**0.5) + (other * (1 - (1 - other) ** 0.5)).sum(-1))
+    two = (1 - p_y) ** 2 + (other**2).sum(-1)
+    expected = np.stack([entropy, half, two], -1)
+    np.testing.assert_allclose(out.modified[0], expected, rtol=1e-4)
+    clamped = 2 * np.log(np.sqrt(np.maximum(p, 1e-10)).sum(-1))
+    np.testing.assert_allclose(out.renyi_half_clamped[0], clamped, rtol=1e-5)
+    average = p[:5].mean(0)
+    shannon = -(average * np.log(average)).sum()
+    np.testing.assert_allclose(out.mean_renyi[0, 1], shannon, rtol=1e-5)
+
+
+def test_merge_is_associative_and_finds_the_argmax():
+    logits = jnp.asarray(np.random.default_rng(1).normal(0, 4, (5, 90)), jnp.float32)
+    every = jnp.ones(30, bool)
+    a, b, c = (
+        streaming.block_state(logits[:, i : i + 30], jnp.int32(i), every)
+        for i in (0, 30, 60)
+    )
+    left = streaming.merge(streaming.merge(a, b), c)
+    right = streaming.merge(a, streaming.merge(b, c))
+    whole = streaming.block_state(logits, jnp.int32(0), jnp.ones(90, bool))
+    for state in (left, right):
+        for name in streaming.HeadState._fields:
+            actual, expected = getattr(state, name), getattr(whole, name)
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(left.index, jnp.argmax(logits, axis=-1))
+
+
+def test_ties_with_the_maximum_are_no_second_value(monkeypatch):
+    logits = np.full((2, 40), -5.0, np.float32)
+    logits[0, [3, 30]] = 2.0
+    logits[1] = 1.0  # A uniform row has no second value: its gap is 0.
+    signals = _signals(logits, monkeypatch, 16)
+    np.testing.assert_allclose(signals.gap, [7.0, 0.0])
+    np.testing.assert_allclose(signals.renyi[1], np.log(40.0), rtol=1e-6)
+
+
+def test_masked_rows_leave_the_mean_alone():
+    rng = np.random.default_rng(2)
+    hidden = jnp.asarray(rng.normal(size=(1, 6, 8)), jnp.float32)
+    head = jnp.asarray(rng.normal(size=(50, 8)), jnp.float32)
+    mask = jnp.asarray([[True, True, True, True, False, False]])
+    masked = streaming.token_signals(hidden, head, mask, second=True)
+    short = streaming.token_signals(hidden[:, :4], head, mask[:, :4], second=True)
+    np.testing.assert_allclose(masked.mean_renyi, short.mean_renyi, rtol=1e-6)
+
+
+def test_the_second_pass_runs_only_when_asked_for():
+    hidden, head = jnp.ones((1, 2, 4)), jnp.ones((9, 4))
+    signals = streaming.token_signals(
+        hidden, head, jnp.ones((1, 2), bool), second=False
+    )
+    assert signals.modified is None and signals.mean_renyi is None
+
+
+def test_blocks_fit_a_tenth_of_the_logits():
+    size = streaming.block_size(2304, 152_064)
+    assert size & (size - 1) == 0 and 4 * 2304 * size <= 2304 * 152_064 * 4 / 10

@@ -1,0 +1,1 @@
+"""Entropies of next-token distributions: definitions and the streaming head."""
