@@ -1,0 +1,1 @@
+"""From manifests to sampled frames: corpora, decoding, loading ahead."""

@@ -1,0 +1,94 @@
+"""Clips are decoded and measured on host threads, ahead of the one who scores them."""
+
+import collections
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from vidsme_jax.base import Clip, ClipError
+
+T = TypeVar("T")
+
+
+def num_cores() -> int:
+    """The cores that this process may use, which a container may restrict."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load_ahead(
+    clips: Sequence[Clip],
+    prepare: Callable[[Clip], T],
+    workers: int = 0,
+    ahead: int | None = None,
+    stage: str = "preprocess",
+) -> Iterator[tuple[Clip, T | ClipError]]:
+    """Yields every clip with what was prepared of it, in order, preparing ahead.
+
+    Results wait for the consumer in bounded memory: no more than `ahead` clips are
+    being prepared, waiting, or in the consumer's hands at any time. A consumer that
+    stops early (or an interrupt) abandons what is not yet begun and waits for nothing.
+
+    Args:
+      clips: In the order in which they come out.
+      prepare: Decodes, measures and so on; called on a thread of the pool.
+      workers: Threads; 0 is one a core.
+      ahead: Clips in memory, at least 1; twice the workers by default.
+      stage: The stage of the `ClipError` that an unexpected exception becomes.
+
+    Yields:
+      (clip, result), or (clip, ClipError) where `prepare` raised: other clips go on.
+
+    Raises:
+      ValueError: If `workers` is negative or `ahead` less than 1.
+    """
+    if workers < 0:
+        raise ValueError(f"workers is {workers}; it must be 0 (one a core) or more.")
+    workers = workers or num_cores()
+    ahead = 2 * workers if ahead is None else ahead
+    if ahead < 1:
+        raise ValueError(f"ahead is {ahead}; at least one clip must be in memory.")
+    return _in_order(clips, prepare, workers, ahead, stage)
+
+
+def _in_order(
+    clips: Sequence[Clip],
+    prepare: Callable[[Clip], T],
+    workers: int,
+    ahead: int,
+    stage: str,
+) -> Iterator[tuple[Clip, T | ClipError]]:
+    import cv2
+
+    cv2.setNumThreads(1)  # A clip a thread: OpenCV's own threads would only compete.
+
+    def guarded(clip: Clip) -> T | ClipError:
+        try:
+            return prepare(clip)
+        except ClipError as error:
+            return error
+        except Exception as error:
+            return ClipError(stage, f"{type(error).__name__}: {error}")
+
+    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="clip")
+    begun: collections.deque[tuple[Clip, concurrent.futures.Future]] = (
+        collections.deque()
+    )
+    coming = iter(clips)
+    try:
+        while True:
+            while len(begun) < ahead and (clip := next(coming, None)) is not None:
+                begun.append((clip, pool.submit(guarded, clip)))
+            if not begun:
+                return
+            # The clip in the consumer's hands stays in no list of ours, and the pool
+            # gets the next one only when the consumer comes back.
+            clip, future = begun.popleft()
+            result = future.result()
+            del future
+            yield clip, result
+            del result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,54 @@
+"""Which frames of a clip are looked at."""
+
+import numpy as np
+from jaxtyping import Float
+
+_SAME_INSTANT = 1e-6  # Seconds: k / fps and a time stamp are rounded differently.
+
+
+def _uniform(num_frames: int, num_decodable: int) -> tuple[int, ...]:
+    places = np.linspace(0, num_decodable - 1, num_frames)
+    return tuple(int(place) for place in places)
+
+
+def frame_indices(
+    sampling: str,
+    num_frames: int,
+    num_decodable: int,
+    times: Float[np.ndarray, " decodable"],
+    fps: float,
+) -> tuple[int, ...]:
+    """Chooses frames by their index in display order.
+
+    Args:
+      sampling: `uniform`: `num_frames` equally spaced from the first to the last frame,
+        rounded down, as in the release of Vid-SME; `midpoint`: the centres of
+        `num_frames` equal parts; `fps`: the frame shown at every multiple of 1 / fps
+        seconds, and `num_frames` of them, equally spaced, where there are more.
+      num_frames: T. A clip with fewer frames repeats them.
+      num_decodable: Frames that the clip has, at least one.
+      times: Seconds, increasing; only `fps` reads them, and only their differences.
+      fps: Frames a second, for `fps`.
+
+    Returns:
+      Indices in [0, num_decodable), not decreasing: `num_frames` of them, or for `fps`
+      at most as many.
+
+    Raises:
+      ValueError: If there is no frame, or no such sampling.
+    """
+    if num_decodable < 1:
+        raise ValueError("Frames cannot be chosen from a clip that has none.")
+    if sampling == "uniform":
+        return _uniform(num_frames, num_decodable)
+    if sampling == "midpoint":
+        parts = 2 * num_frames
+        return tuple((2 * k + 1) * num_decodable // parts for k in range(num_frames))
+    if sampling == "fps":
+        elapsed = times - times[0] + _SAME_INSTANT
+        ticks = np.arange(int(elapsed[-1] * fps) + 1) / fps
+        shown = np.searchsorted(elapsed, ticks, side="right") - 1
+        if len(shown) > num_frames:
+            shown = shown[list(_uniform(num_frames, len(shown)))]
+        return tuple(int(index) for index in shown)
+    raise ValueError(f"Unknown sampling {sampling!r}; known: fps, midpoint, uniform.")

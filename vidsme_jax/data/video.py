@@ -1,0 +1,493 @@
+"""Decoding: the sampled frames of one video, exact, and little else of it.
+
+A video is demuxed once without decoding, which gives the time stamps (`pts`) and the
+keyframes of all its frames. The decoder then seeks to the keyframe at or before each
+sampled frame, and every picture it puts out must be the next of that table: where one
+is not, or the file has no such table, or is damaged, the video is decoded from end to
+end and what really decodes is counted. Frame counts and rates of headers are believed
+in neither case.
+
+Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
+"""
+
+import bisect
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from vidsme_jax.base import ClipError, Frames
+from vidsme_jax.data.sampling import frame_indices
+
+MAX_PIXELS = 8192 * 8192  # Of one frame, 192 MiB in RGB: more is hostile or a mistake.
+
+_Choice = Callable[[int, np.ndarray], Sequence[int]]
+
+
+class _Untrusted(Exception):
+    """The decoder does not put out what the table of the file says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """What is known of the frames of a video, in display order.
+
+    Attributes:
+      pts: In units of `time_base`; empty where the file cannot be sought in.
+      keyframes: Those of `pts` at which decoding can begin.
+      times: Seconds from the first frame, shape (decodable,).
+      period: Seconds that the last frame is shown.
+      timed: Whether `times` are the file's own, not assumed.
+      damage: What was found broken, in words.
+    """
+
+    pts: list[int]
+    keyframes: list[int]
+    times: np.ndarray
+    period: float
+    timed: bool = True
+    damage: tuple[str, ...] = ()
+
+
+def decode(
+    path: pathlib.Path,
+    sampling: str = "uniform",
+    num_frames: int = 16,
+    fps: float = 1.0,
+) -> Frames:
+    """Decodes the sampled frames of a video.
+
+    Args:
+      path: The file.
+      sampling: See `sampling.frame_indices`, as for `num_frames` and `fps`.
+      num_frames: T.
+      fps: Frames a second, for the sampling `fps`.
+
+    Returns:
+      The frames upright in RGB at full resolution. Where frames change their size
+      within the video, all have that of the first sampled one. A damaged or truncated
+      file gives what can be read of it, and says so in `warnings`.
+
+    Raises:
+      ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
+        frames exceed `MAX_PIXELS`.
+    """
+
+    def choose(count: int, times: np.ndarray) -> Sequence[int]:
+        return frame_indices(sampling, num_frames, count, times, fps)
+
+    with _opened(path) as (_, stream):
+        codec, promise = stream.codec_context.name, _promise(stream)
+    table, album = _pictures_of(path, choose)
+    count, duration = len(table.times), float(table.times[-1]) * table.timed
+    with path.open("rb") as file:
+        content_hash = hashlib.file_digest(file, "sha256").hexdigest()
+    return Frames(
+        pixels=album.pixels,
+        indices=album.indices,
+        num_decodable=count,
+        duration=duration,
+        fps=(count - 1) / duration if duration > 0 else 0.0,
+        codec=codec,
+        content_hash=content_hash,
+        warnings=_shortfall(promise, table) + album.warnings(),
+    )
+
+
+def thumbnails(
+    path: pathlib.Path, indices: Sequence[int], height: int
+) -> UInt8[np.ndarray, "frames height width 3"]:
+    """Decodes frames of a video again, scaled down.
+
+    Args:
+      path: The file.
+      indices: As in `Frames.indices`, not decreasing.
+      height: In pixels; the width follows.
+
+    Raises:
+      ClipError: As `decode`; also "decode" if the file has lost a frame since.
+    """
+    return _pictures_of(path, lambda count, times: indices, height)[1].pixels
+
+
+def _pictures_of(
+    path: pathlib.Path, choose: _Choice, height: int | None = None
+) -> tuple[_Table, "_Album"]:
+    """Decodes the chosen frames, by seeking where the file allows it."""
+    with _opened(path) as (container, stream):
+        table = _scan(container, stream)
+        if table is not None:
+            album = _Album(choose(len(table.pts), table.times), height)
+            try:
+                for index, frame in _sought(container, stream, table, album.wanted):
+                    album.put(index, frame)
+                return table, album
+            except (_Untrusted, av.FFmpegError):
+                del album  # Half full, and of a size that memory may notice.
+    return _in_sequence(path, choose, height)
+
+
+# ----------------------------------------------------------------------- by seeking
+
+
+def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
+    """Reads the table of frames without decoding; None if it cannot be trusted."""
+    pts, keyframes, last, period = [], [], None, 0.0
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:  # The flush; what is edited out.
+                continue
+            if packet.pts is None or packet.is_corrupt:
+                return None
+            pts.append(packet.pts)
+            if packet.is_keyframe:
+                keyframes.append(packet.pts)
+            if last is None or packet.pts > last:
+                last, period = packet.pts, float((packet.duration or 0) * _unit(stream))
+    except av.FFmpegError:
+        return None
+    pts.sort()
+    keyframes.sort()
+    unique = all(a < b for a, b in itertools.pairwise(pts))
+    if not (unique and keyframes and keyframes[0] == pts[0]):
+        return None
+    times = (np.array(pts) - pts[0]) * float(_unit(stream))
+    return _Table(pts, keyframes, times, period)
+
+
+def _sought(
+    container: InputContainer, stream: VideoStream, table: _Table, wanted: list[int]
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Yields the wanted frames with their indices, decoding from keyframes.
+
+    Raises:
+      _Untrusted: If the decoder skips, adds or renames a frame on the way.
+    """
+    position, start, frames = -1, 0, iter(())
+    for index in wanted:
+        before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
+        key = bisect.bisect_left(table.pts, table.keyframes[before])
+        if position < 0 or key > position + 1:
+            start, position = table.pts[key], key - 1
+            container.seek(start, stream=stream)
+            frames = _from_keyframe(container, stream, start)
+        for frame in frames:
+            if frame.pts is not None and frame.pts < start:
+                continue  # Shown before the keyframe, or the seek went far back.
+            position += 1
+            if position == len(table.pts) or frame.pts != table.pts[position]:
+                raise _Untrusted
+            if position == index:
+                yield index, frame
+                break
+        else:
+            raise _Untrusted
+
+
+def _from_keyframe(
+    container: InputContainer, stream: VideoStream, start: int
+) -> Iterator[VideoFrame]:
+    """Yields frames after a seek, which may have landed between keyframes."""
+    begun = False
+    for packet in container.demux(stream):
+        early = packet.pts is not None and packet.pts <= start
+        begun = begun or (packet.is_keyframe and early)
+        if begun:
+            yield from _decoded(stream, packet)
+
+
+# ---------------------------------------------------------------------- in sequence
+
+
+def _in_sequence(
+    path: pathlib.Path, choose: _Choice, height: int | None
+) -> tuple[_Table, "_Album"]:
+    """Decodes everything twice: to count, then to keep the chosen frames only."""
+    pts: list[int | None] = []
+    damage: list[str] = []
+    with _opened(path) as (container, stream):
+        for frame in _everything(container, stream, damage):
+            pts.append(frame.pts)
+        unit, codec = _unit(stream), stream.codec_context.name
+        rate = stream.average_rate or stream.guessed_rate
+    if not pts:
+        reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""
+        raise ClipError("decode", f"no frame of the {codec} video decodes{reasons}")
+    period = float(1 / rate) if rate else 0.0
+    known = [p for p in pts if p is not None]
+    stamped = len(known) == len(pts)
+    if stamped and all(a <= b for a, b in itertools.pairwise(known)):
+        times = (np.array(known) - known[0]) * float(unit)
+    else:
+        stamped, times = False, np.arange(len(pts)) * (period or 1.0)
+    timed = stamped or period > 0
+    table = _Table([], [], times, period, timed, tuple(damage))
+
+    album = _Album(choose(len(pts), times), height)
+    with _opened(path) as (container, stream):
+        for index, frame in enumerate(_everything(container, stream, [])):
+            if index in album.wanted:
+                album.put(index, frame)
+            if index == album.wanted[-1]:
+                return table, album
+    raise ClipError("decode", f"frame {album.wanted[-1]} no longer decodes")
+
+
+def _everything(
+    container: InputContainer, stream: VideoStream, damage: list[str]
+) -> Iterator[VideoFrame]:
+    """Yields every frame that decodes; writes what is broken to `damage`."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            damage.append("the file breaks off")
+            packet = None
+        if packet is not None and packet.is_corrupt:
+            damage.append("incomplete packet")
+        try:
+            yield from _decoded(stream, packet)
+        except av.EOFError:
+            return  # The decoder has been flushed already.
+        except av.FFmpegError:
+            damage.append("undecodable packet")
+        if packet is None:
+            return
+
+
+# --------------------------------------------------------------------------- frames
+
+
+class _Album:
+    """The chosen frames as upright RGB of one size."""
+
+    pixels: UInt8[np.ndarray, "frames height width 3"]
+
+    def __init__(self, indices: Sequence[int], height: int | None):
+        self.indices = tuple(indices)
+        self.wanted = sorted(set(indices))
+        self._height = height
+        self._size: tuple[int, int] | None = None
+        self._resized = 0
+        self._damaged = 0
+        self._reformatter = VideoReformatter()
+
+    def put(self, index: int, frame: VideoFrame):
+        """Converts a frame and stores it at each place where it was chosen."""
+        if self._size is None:
+            self._size = frame.width, frame.height
+        self._resized += self._size != (frame.width, frame.height)
+        self._damaged += frame.is_corrupt
+        transposed, left, down = _orientation(frame)
+        width, height = self._size
+        if self._height is not None:
+            scale = self._height / (width if transposed else height)
+            width, height = (max(1, round(side * scale)) for side in self._size)
+        rgb = self._rgb(frame, width, height)
+        rgb = rgb.transpose(1, 0, 2) if transposed else rgb
+        rgb = rgb[::down, ::left]
+        if index == self.wanted[0]:
+            self.pixels = np.empty((len(self.indices), *rgb.shape), np.uint8)
+        elif rgb.shape != self.pixels.shape[1:]:
+            raise ClipError("decode", f"frame {index} is rotated and others are not")
+        for place, chosen in enumerate(self.indices):
+            if chosen == index:
+                self.pixels[place] = rgb
+
+    def _rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
+        """RGB by swscale: equal, bit for bit, to decord's for 8-bit 4:2:0 video.
+
+        The frame's own colour matrix and range are honoured.
+        """
+        how = {"width": width, "height": height, "format": "rgb24"}
+        how["interpolation"] = "BICUBIC" if self._height is None else "AREA"
+        try:
+            picture = self._reformatter.reformat(frame, **how)
+        except av.FFmpegError:  # A colour matrix that swscale does not know.
+            how |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU709"}
+            try:
+                picture = self._reformatter.reformat(frame, **how)
+            except av.FFmpegError as error:
+                cause = f"pixel format {frame.format.name} cannot be converted to RGB"
+                raise ClipError("decode", cause) from error
+        return picture.to_ndarray()
+
+    def warnings(self) -> tuple[str, ...]:
+        found = []
+        if self._damaged:
+            found.append(f"{self._damaged} of the sampled frames are damaged")
+        if self._resized and self._size:
+            width, height = self._size
+            found.append(
+                f"the frame size changes; {self._resized} sampled frames are scaled to "
+                f"{width}x{height}"
+            )
+        return tuple(found)
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:
+    """What makes a frame upright: whether to transpose, then the steps in x and y.
+
+    The display matrix is 3 x 3 of 32-bit integers; its first two rows and columns say
+    where the axes go. Rotations by other than quarter turns are left as they are.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, 1, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if abs(b) > abs(a) and abs(c) > abs(d):
+        return True, 1 if c > 0 else -1, 1 if b > 0 else -1
+    return False, 1 if a >= 0 else -1, 1 if d >= 0 else -1
+
+
+def _decoded(stream: VideoStream, packet: Any) -> list[VideoFrame]:
+    """Every frame that anything here decodes comes from this call."""
+    frames = stream.codec_context.decode(packet)
+    for frame in frames:
+        _check_size(frame.width, frame.height)
+    return frames
+
+
+def _check_size(width: int, height: int):
+    if width * height > MAX_PIXELS:
+        raise ClipError(
+            "decode",
+            f"its frames have {width}x{height} pixels; at most {MAX_PIXELS} "
+            "(8192x8192) are decoded",
+        )
+
+
+# ------------------------------------------------------------------------ the file
+
+
+def _unit(stream: VideoStream) -> Any:
+    """Seconds a tick of the time stamps (a Fraction)."""
+    return stream.time_base or 0
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a file with its main video stream, or says why that cannot be."""
+    head = _head(path)
+    try:
+        # A playlist that calls itself a video may not make us read other addresses.
+        container = av.open(str(path), options={"protocol_whitelist": "file"})
+    except (av.FFmpegError, ValueError) as error:
+        raise ClipError("open", _not_a_video(path, head)) from error
+    with container:
+        stream = _video_stream(container)
+        _check_size(stream.codec_context.width, stream.codec_context.height)
+        # The threads are the loader's, one a clip; the decoder's own would decode
+        # frames ahead that nobody wants.
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _head(path: pathlib.Path) -> bytes:
+    """The first bytes of what must be a regular file with something in it."""
+    if path.is_dir():
+        raise ClipError("open", f"a folder, not a video: {path}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except FileNotFoundError as error:
+        raise ClipError("open", f"no such file: {path}") from error
+    except OSError as error:
+        cause = f"the file cannot be read ({error.strerror}): {path}"
+        raise ClipError("open", cause) from error
+    if not head:
+        raise ClipError("open", f"the file is empty (0 bytes): {path}")
+    return head
+
+
+def _not_a_video(path: pathlib.Path, head: bytes) -> str:
+    if head[4:8] == b"ftyp" and not _has_index(path):
+        return (
+            "the mp4 has no index (moov box): the recording or the copy of it broke "
+            "off before the end"
+        )
+    text = head.decode("utf-8", errors="ignore")
+    if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
+        return f"not a video but text, which begins {text[:40]!r}"
+    return "not a video in any format that FFmpeg knows"
+
+
+def _has_index(path: pathlib.Path) -> bool:
+    """Whether one of the outermost boxes of an mp4 is the index."""
+    with path.open("rb") as file:
+        while len(header := file.read(16)) >= 8:
+            size, kind = int.from_bytes(header[:4]), header[4:8]
+            if kind == b"moov":
+                return True
+            size = int.from_bytes(header[8:16]) if size == 1 else size
+            if size < 8:
+                return False  # The last box, or nonsense.
+            file.seek(size - len(header), 1)
+    return False
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    """The main video stream; a picture attached to an audio file is none."""
+    videos = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    if not videos:
+        kinds = sorted({stream.type for stream in container.streams if stream.type})
+        found = f"it has {' and '.join(kinds)} only" if kinds else "it has no stream"
+        covered = ", and cover art is not video" if container.streams.video else ""
+        raise ClipError("open", f"no video stream ({found}{covered})")
+    best = container.streams.best("video")
+    stream = next((video for video in videos if video is best), videos[0])
+    if stream.codec_context is None:
+        raise ClipError("decode", "no decoder for the codec of the video")
+    return stream
+
+
+def _promise(stream: VideoStream) -> tuple[int, float]:
+    """Frames and seconds that the header names; 0 for what it does not."""
+    seconds = float((stream.duration or 0) * _unit(stream))
+    written = stream.metadata.get("DURATION", "")  # Matroska: hours:minutes:seconds.
+    if not seconds and written.count(":") == 2:
+        with contextlib.suppress(ValueError):
+            hours, minutes, rest = (float(part) for part in written.split(":"))
+            seconds = 3600 * hours + 60 * minutes + rest
+    return stream.frames, seconds
+
+
+def _shortfall(promise: tuple[int, float], table: _Table) -> tuple[str, ...]:
+    """A warning where less decodes than the header promises, or something is broken.
+
+    A count alone proves nothing: formats count dropped frames, or those that an edit
+    list leaves out; so both the count and the duration must fall short.
+    """
+    frames, seconds = promise
+    count, shown = len(table.times), float(table.times[-1]) + table.period
+    slack = max(2 * table.period, 0.02 * seconds)
+    fewer = frames == 0 or count < frames
+    short = table.timed and fewer and shown < seconds - slack
+    if not (short or table.damage):
+        return ()
+    promised = [f"{frames} frames"] * (frames > 0) + [f"{seconds:.2f} s"] * (
+        seconds > 0
+    )
+    reasons = f" ({', '.join(dict.fromkeys(table.damage))})" if table.damage else ""
+    decodes = f"{count} frames" + f", {shown:.2f} s," * table.timed
+    return (
+        f"the file is damaged or cut short{reasons}: its header promises "
+        f"{', '.join(promised) or 'nothing'}; {decodes} decode",
+    )

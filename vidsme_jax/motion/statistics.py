@@ -1,0 +1,150 @@
+"""Motion and light of a clip, and the entropy orders scaled by them.
+
+Axes: `frames` T, `height` H and `width` W of one clip; `clips`, a corpus.
+
+References:
+  [1] Li, Yu and Wang, 2025. Vid-SME. https://arxiv.org/abs/2506.03179
+  [2] Farneback, 2003. Two-Frame Motion Estimation Based on Polynomial Expansion.
+"""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vidsme_jax.base import AuditError, ClipError, MotionStatistics
+
+Bounds = tuple[float, float, float, float]
+
+_REMEDY = "give motion.bounds = (phi_min, phi_max, b_min, b_max)"
+
+
+def _gray(rgb: UInt8[np.ndarray, "height width 3"]) -> np.ndarray:
+    """The frame in grey levels, shape (height, width), uint8."""
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+def _flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Farneback's dense flow [2] in pixels, shape (height, width, 2).
+
+    The parameters are those of the release of [1].
+    """
+    return cv2.calcOpticalFlowFarneback(
+        before,
+        after,
+        np.empty((*before.shape, 2), np.float32),  # Filled, not read: flags is 0.
+        pyr_scale=0.5,
+        levels=3,
+        winsize=15,
+        iterations=3,
+        poly_n=5,
+        poly_sigma=1.2,
+        flags=0,
+    )
+
+
+def measure(pixels: UInt8[np.ndarray, "frames height width 3"]) -> MotionStatistics:
+    r"""Measures the motion and the change of light of one clip [1].
+
+    $\phi$ is the mean, over the pairs of consecutive frames, of the variance of their
+    optical flow over both components and all pixels; $b$ is the standard deviation,
+    over the frames, of the mean grey level (the paper calls it a variance).
+
+    Args:
+      pixels: RGB at full resolution.
+
+    Raises:
+      ClipError: "motion", if there are fewer than two frames or OpenCV refuses them.
+    """
+    num_frames, height, width, _ = pixels.shape
+    if num_frames < 2:
+        raise ClipError(
+            "motion",
+            f"{num_frames} frame was sampled and motion needs at least 2: a still "
+            "picture, or a video of one frame",
+        )
+    means, variances = [], []
+    before = None
+    try:
+        for frame in pixels:
+            after = _gray(frame)
+            means.append(after.mean(dtype=np.float64))
+            if before is not None:
+                variances.append(_flow(before, after).var(dtype=np.float64))
+            before = after
+    except cv2.error as error:
+        raise ClipError(
+            "motion",
+            f"OpenCV cannot compute the optical flow of frames of {width}x{height} "
+            f"pixels ({error.err})",
+        ) from error
+    return MotionStatistics(
+        flow_variance=float(np.mean(variances)), brightness_std=float(np.std(means))
+    )
+
+
+def bounds(phi: Float[np.ndarray, " clips"], b: Float[np.ndarray, " clips"]) -> Bounds:
+    """The range of the motion and of the light of a corpus, members and all others.
+
+    Args:
+      phi: Flow variance, in squared pixels.
+      b: Standard deviation of the brightness, in grey levels.
+
+    Returns:
+      (phi_min, phi_max, b_min, b_max), both ranges of positive length.
+
+    Raises:
+      AuditError: If the corpus has no range to scale by.
+    """
+    problems = []
+    if phi.size < 2:
+        problems.append(
+            f"{phi.size} clip has motion statistics; the entropy orders are scaled by "
+            f"the range over at least 2 clips: add clips or {_REMEDY}"
+        )
+    else:
+        for name, values in (("phi", phi), ("b", b)):
+            meaning = {"phi": "flow variance", "b": "brightness deviation"}[name]
+            if not np.isfinite(values).all():
+                first = int(np.flatnonzero(~np.isfinite(values))[0])
+                problems.append(
+                    f"the {meaning} ({name}) of clip {first} is {values[first]}; it "
+                    "must be finite"
+                )
+            elif values.min() == values.max():
+                problems.append(
+                    f"the {meaning} ({name}) of all {values.size} clips is "
+                    f"{values[0]:.6g}, so it has no range to scale by: add clips that "
+                    f"differ or {_REMEDY}"
+                )
+    if problems:
+        raise AuditError(problems)
+    return float(phi.min()), float(phi.max()), float(b.min()), float(b.max())
+
+
+def entropy_orders(
+    phi: Float[np.ndarray, " clips"],
+    b: Float[np.ndarray, " clips"],
+    bounds: Bounds,
+    q_scale: float,
+    r_scale: float,
+) -> tuple[Float[np.ndarray, " clips"], Float[np.ndarray, " clips"]]:
+    r"""The Sharma-Mittal orders $(q, r)$ of each clip [1].
+
+    $$q = 1 + \beta_1 \frac{\phi_{max} - \phi}{\phi_{max} - \phi_{min}}, \qquad
+      r = 1 + \beta_2 \frac{b - b_{min}}{b_{max} - b_{min}}$$
+
+    The most motion gives $q = 1$ and the steadiest light $r = 1$. Values outside of the
+    bounds, which only bounds from elsewhere allow, count as the nearer end of the
+    range, so that $q$ stays in $[1, 1 + \beta_1]$ and $r$ in $[1, 1 + \beta_2]$.
+
+    Args:
+      phi: Flow variance, in squared pixels.
+      b: Standard deviation of the brightness, in grey levels.
+      bounds: (phi_min, phi_max, b_min, b_max), increasing.
+      q_scale: $\beta_1$.
+      r_scale: $\beta_2$.
+    """
+    phi_min, phi_max, b_min, b_max = bounds
+    stillness = (phi_max - np.clip(phi, phi_min, phi_max)) / (phi_max - phi_min)
+    flicker = (np.clip(b, b_min, b_max) - b_min) / (b_max - b_min)
+    return 1 + q_scale * stillness, 1 + r_scale * flicker
