@@ -1,0 +1,199 @@
+"""LLaVA-NeXT-Video against transformers' torch class, with video."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from oracles import llava_next_video as oracle
+from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import files, loading
+from vidsme_jax.models.llava_next_video import modeling, params
+
+DEVICE = jax.sharding.SingleDeviceSharding
+BEFORE, AFTER = (1, 5, 9), (7, 8)
+
+
+def _load(folder, dtype=jnp.float32):
+    """Returns the module with its parameters, without tokenizer and preprocessing."""
+    checkpoint = files.open_checkpoint(str(folder))
+    problems: list[str] = []
+    config = params.read_config(
+        checkpoint.config, jnp.dtype(dtype), (0.0,) * 3, (1.0,) * 3, problems
+    )
+    assert not problems
+    make = lambda: modeling.LlavaNextVideo(config, rngs=nnx.Rngs(0))  # noqa: E731
+    graphdef, abstract = nnx.split(nnx.eval_shape(make))
+    plan = loading.plan_loading(
+        checkpoint,
+        abstract,
+        params.rules(config),
+        canonical=params.canonical,
+        ignored=params.ignored(config),
+    )
+    place = DEVICE(jax.devices()[0])
+    state = loading.load(plan, abstract, lambda *_: place, checkpoint_name="tiny")
+    return nnx.merge(graphdef, state)
+
+
+@jax.jit
+def _logits(model, pixels):
+    features = model.encode_frames(pixels)[None]
+    parts = [
+        model.embed(jnp.asarray(BEFORE))[None],
+        model.video_rows(features),
+        model.embed(jnp.asarray(AFTER))[None],
+    ]
+    hidden = model.decode(jnp.concatenate(parts, axis=1))[0]
+    return hidden @ model.head.T
+
+
+@pytest.mark.parametrize("frames", [1, 3, 8])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_logits_equal_transformers(tmp_path, frames, kv_heads):
+    model = oracle.make_model(kv_heads=kv_heads)
+    torch.manual_seed(1)
+    pixels = torch.randn(frames, 3, 56, 56)
+    expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
+    actual = _logits(_load(oracle.save(model, tmp_path)), jnp.asarray(pixels.numpy()))
+    assert expected.std() > 0.5, "weights too small for errors to show"
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dialect", ["A", "B", "C"])
+def test_every_dialect_and_a_sharded_index(tmp_path, dialect):
+    model = oracle.make_model(linear_rope=dialect == "A")
+    pixels = torch.randn(2, 3, 56, 56)
+    expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
+    for shards in (1, 3):
+        folder = oracle.save(model, tmp_path / str(shards), dialect, shards)
+        actual = _logits(_load(folder), jnp.asarray(pixels.numpy()))
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_transformers_own_save_pretrained(tmp_path):
+    model = oracle.make_model()
+    model.save_pretrained(tmp_path)
+    pixels = torch.randn(2, 3, 56, 56)
+    expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
+    actual = _logits(_load(tmp_path), jnp.asarray(pixels.numpy()))
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_bfloat16_is_near(tmp_path):
+    model = oracle.make_model()
+    pixels = torch.randn(2, 3, 56, 56)
+    expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
+    loaded = _load(oracle.save(model, tmp_path), jnp.bfloat16)
+    actual = np.asarray(_logits(loaded, jnp.asarray(pixels.numpy())), np.float32)
+    assert np.abs(actual - expected).mean() < 0.05 * expected.std()
+
+
+def test_the_hub_form_of_the_config():
+    """The flat, sparse form of the published 7B file, with early-revision keys."""
+    raw = {
+        "architectures": ["LlavaNextVideoForConditionalGeneration"],
+        "ignore_index": -100,
+        "image_grid_pinpoints": [[336, 672]],
+        "image_token_index": 32001,
+        "model_type": "llava_next_video",
+        "projector_hidden_act": "gelu",
+        "spatial_pool_mode": "average",
+        "spatial_pool_stride": 2,
+        "text_config": {
+            "_name_or_path": "lmsys/vicuna-7b-v1.5",
+            "factor": 2.0,
+            "max_position_embeddings": 4096,
+            "model_type": "llama",
+            "pad_token_id": 0,
+            "rms_norm_eps": 1e-05,
+            "rope_scaling": {"factor": 2.5, "type": "linear"},
+            "torch_dtype": "bfloat16",
+            "vocab_size": 32064,
+        },
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "use_image_newline_parameter": True,
+        "video_seq_length": 288,
+        "video_token_index": 32000,
+        "vision_config": {
+            "hidden_size": 1024,
+            "image_size": 336,
+            "intermediate_size": 4096,
+            "model_type": "clip_vision_model",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+            "projection_dim": 768,
+            "vocab_size": 32000,
+        },
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }
+    problems: list[str] = []
+    config = params.read_config(
+        raw, jnp.dtype("bfloat16"), (0.0,) * 3, (1.0,) * 3, problems
+    )
+    assert not problems
+    assert config.rows_per_frame == 144 and config.vision_depth == 23
+    assert config.text.rope_factor == 2.5 and config.text.head_dim == 128
+    make = lambda: modeling.LlavaNextVideo(config, rngs=nnx.Rngs(0))  # noqa: E731
+    shapes = loading.flat_shapes(nnx.split(nnx.eval_shape(make))[1])
+    sizes = {p: leaf.shape for p, leaf in shapes.items()}
+    assert sizes["language_model/layers/gate_proj/kernel"] == (32, 4096, 11008)
+    count = sum(int(np.prod(shape)) for shape in sizes.values())
+    assert count == pytest.approx(7.05e9, rel=0.01)
+
+
+def test_unknown_and_unbuilt_config_is_refused_by_name(tmp_path):
+    folder = oracle.save(oracle.make_model(), tmp_path)
+    raw = json.loads((folder / "config.json").read_text())
+    raw["spatial_pool_modus"] = "max"
+    raw["projector_hidden_act"] = "relu"
+    raw["text_config"]["mrope_section"] = [1, 1, 2]
+    raw["text_config"]["rope_parameters"] = {"rope_type": "yarn", "factor": 4.0}
+    raw["text_config"]["hidden_size"] = "big"
+    problems: list[str] = []
+    params.read_config(raw, jnp.dtype("float32"), (0.0,) * 3, (1.0,) * 3, problems)
+    text = "\n".join(problems)
+    assert "unknown key 'spatial_pool_modus'; did you mean 'spatial_pool_mode'" in text
+    assert "projector_hidden_act is 'relu'; built for 'gelu'" in text
+    assert "text_config: unknown key 'mrope_section'" in text
+    assert "rope_type is 'yarn'" in text
+    assert "hidden_size is 'big', expected int" in text
+
+
+def test_every_tensor_problem_is_in_one_error(tmp_path):
+    model = oracle.make_model()
+    named = oracle.tensors(model, "A")
+    del named["language_model.model.layers.1.mlp.up_proj.weight"]
+    named["language_model.model.layers.1.mlp.surplus"] = torch.zeros(3)
+    named["language_model.model.layers.7.input_layernorm.weight"] = torch.zeros(32)
+    named["multi_modal_projector.linear_1.weight"] = torch.zeros(32, 31)
+    named["language_model.model.norm.weight"] = torch.zeros(32, dtype=torch.int32)
+    oracle.save(model, tmp_path)
+    oracle.save_file(named, tmp_path / "model.safetensors")
+    with pytest.raises(AuditError) as caught:
+        _load(tmp_path)
+    text = str(caught.value)
+    assert "missing: no tensor for language_model/layers/up_proj/kernel, layer 1" in text
+    assert "layers.1.mlp.surplus: surplus" in text
+    assert "layers.7.input_layernorm.weight: surplus, the model has 2 such" in text
+    assert "linear_1.weight: shape [32, 31], the config asks for [32, 32]" in text
+    assert "norm.weight: dtype I32" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_tensor_with_nan_is_named(tmp_path, dtype, value):
+    model = oracle.make_model()
+    named = {k: t.to(dtype) for k, t in oracle.tensors(model, "A").items()}
+    named["language_model.model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    oracle.save(model, tmp_path)
+    oracle.save_file(named, tmp_path / "model.safetensors")
+    with pytest.raises(AuditError, match=r"layers\.1\.mlp\.up_proj\.weight: holds NaN"):
+        _load(tmp_path)

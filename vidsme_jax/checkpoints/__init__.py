@@ -1,0 +1,1 @@
+"""Checkpoints on disk: finding, checking, reading onto devices and writing."""

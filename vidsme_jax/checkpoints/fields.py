@@ -1,0 +1,93 @@
+"""Strict reading of a checkpoint's `config.json`: every key handled or refused."""
+
+from typing import Any
+
+from vidsme_jax.settings import nearest
+
+_REQUIRED = object()
+
+# Keys that any Hugging Face config may carry and that no forward pass depends on.
+BOOKKEEPING = frozenset(
+    """_attn_implementation_autoset _name_or_path add_cross_attention architectures
+    attention_dropout bad_words_ids begin_suppress_tokens bos_token_id
+    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+    diversity_penalty do_sample dropout dtype early_stopping
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+    finetuning_task forced_bos_token_id forced_eos_token_id id2label initializer_factor
+    initializer_range is_decoder is_encoder_decoder label2id length_penalty max_length
+    min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
+    output_attentions output_hidden_states output_scores pad_token_id prefix
+    pretraining_tp problem_type projection_dim pruned_heads remove_invalid_values
+    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens
+    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class
+    top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16
+    use_cache""".split()
+)
+
+
+class Fields:
+    """Reads one object of a config and remembers which keys were looked at.
+
+    Problems are appended to a shared list, so that one message can tell them all; a
+    faulty key reads as its default or, if it has none, as None.
+    """
+
+    def __init__(self, raw: Any, where: str, problems: list[str]):
+        self.where = where
+        self.problems = problems
+        self._seen: set[str] = set()
+        if not isinstance(raw, dict):
+            problems.append(f"{where}: expected an object, found {raw!r}")
+            raw = {}
+        self.raw: dict[str, Any] = raw
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = _REQUIRED):
+        """Returns a value of the given kind, or the default if the key is absent."""
+        self._seen.add(key)
+        value = self.raw.get(key)
+        fallback = None if default is _REQUIRED else default
+        if value is None:
+            if default is _REQUIRED:
+                self.problems.append(f"{self.where}: {key} is missing")
+            return fallback
+        wrong_bool = isinstance(value, bool) and kind not in (bool, dict)
+        if wrong_bool or not isinstance(value, kind):
+            self.problems.append(
+                f"{self.where}: {key} is {value!r}, expected {_name(kind)}"
+            )
+            return fallback
+        return value
+
+    def size(self, key: str, default: Any = _REQUIRED) -> Any:
+        """Returns an integer >= 1."""
+        value = self.take(key, int, default)
+        if value is not None and value < 1:
+            self.problems.append(f"{self.where}: {key} is {value}, expected >= 1")
+            return None if default is _REQUIRED else default
+        return value
+
+    def expect(self, key: str, *allowed: Any) -> Any:
+        """Returns a value that must be one of those built; absent is the first."""
+        self._seen.add(key)
+        value = self.raw.get(key, allowed[0])
+        if value not in allowed:
+            self.problems.append(
+                f"{self.where}: {key} is {value!r}; built for "
+                f"{' or '.join(repr(a) for a in allowed)}"
+            )
+            return allowed[0]
+        return value
+
+    def close(self, ignored: dict[str, str]) -> None:
+        """Refuses every key not read, not bookkeeping, and not ignored for a reason."""
+        known = self._seen | BOOKKEEPING | set(ignored)
+        for key in sorted(set(self.raw) - known):
+            self.problems.append(
+                f"{self.where}: unknown key {key!r}{nearest(key, sorted(known))} "
+                "(it may change the model, so it is not ignored)"
+            )
+
+
+def _name(kind: type | tuple[type, ...]) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(k.__name__ for k in kinds)

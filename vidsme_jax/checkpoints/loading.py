@@ -1,0 +1,216 @@
+"""Tensors from safetensors straight onto devices, strict both ways.
+
+A family's rules are data: each tensor of the checkpoint matches one rule or one
+`ignored` pattern, each parameter is filled exactly once, every shape is checked, and
+one error lists all that is wrong. Parameters of stacked layers take one tensor per
+layer.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import safe_open
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints.files import Checkpoint, TensorInfo
+
+# Exponent bits: all set means inf or NaN.
+_EXPONENT = {"bfloat16": (np.uint16, 0x7F80), "float16": (np.uint16, 0x7C00)}
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Where the tensors whose canonical name matches a pattern go.
+
+    Attributes:
+      pattern: Full match; a group captures the layer of a stacked parameter.
+      path: Of the parameter, parts joined by "/".
+      layout: "same"; "linear" ([out, in] on disk, [in, out] here); "patches"
+        ([out, channels, patch, patch] on disk, [channels * patch * patch, out] here).
+    """
+
+    pattern: str
+    path: str
+    layout: str = "same"
+
+
+@dataclasses.dataclass(frozen=True)
+class Filling:
+    """The tensors that fill one parameter: one, or one per layer if it is stacked."""
+
+    names: tuple[str, ...]
+    infos: tuple[TensorInfo, ...]
+    layout: str
+    stacked: bool
+
+
+Plan = dict[str, Filling]
+Shardings = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+
+
+def flat_shapes(abstract: nnx.State) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns {path: shape and dtype} of a model's abstract state."""
+    pure = nnx.to_pure_dict(abstract)
+    leaves = jax.tree_util.tree_flatten_with_path(pure)[0]
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def plan_loading(
+    checkpoint: Checkpoint,
+    abstract: nnx.State,
+    rules: Sequence[Rule],
+    *,
+    canonical: Callable[[str], str],
+    ignored: Mapping[str, str],
+) -> Plan:
+    """Decides which tensor fills which parameter, from the headers alone.
+
+    Args:
+      checkpoint: What is on disk.
+      abstract: The state of the model under `nnx.eval_shape`.
+      rules: See `Rule`.
+      canonical: Renames a tensor of any name dialect.
+      ignored: Patterns of canonical names that are left out, each with the reason.
+
+    Raises:
+      AuditError: Lists all surplus, missing, doubled and misshapen tensors.
+    """
+    shapes = flat_shapes(abstract)
+    problems: list[str] = []
+    slots: dict[str, dict[int, str]] = collections.defaultdict(dict)
+    names = {canonical(name): name for name in checkpoint.tensors}
+    if len(names) < len(checkpoint.tensors):
+        counts = collections.Counter(canonical(name) for name in checkpoint.tensors)
+        problems += [f"{n}: stored {k} times" for n, k in counts.items() if k > 1]
+    for clean, name in names.items():
+        if any(re.fullmatch(pattern, clean) for pattern in ignored):
+            continue
+        rule, layer = _match(clean, rules)
+        if rule is None or rule.path not in shapes:
+            problems.append(f"{name}: surplus, the model has no such parameter")
+            continue
+        info = checkpoint.tensors[name]
+        leaf = shapes[rule.path].shape
+        if layer >= leaf[0]:
+            problems.append(f"{name}: surplus, the model has {leaf[0]} such layers")
+            continue
+        _check_shape(name, info, leaf if layer < 0 else leaf[1:], rule.layout, problems)
+        slots[rule.path][layer] = name
+    plan: Plan = {}
+    by_path = {rule.path: rule for rule in rules}
+    for path, leaf in shapes.items():
+        rule = by_path[path]
+        stacked = "(" in rule.pattern
+        wanted = range(leaf.shape[0]) if stacked else (-1,)
+        for layer in wanted:
+            if layer not in slots[path]:
+                where = path if layer < 0 else f"{path}, layer {layer}"
+                problems.append(f"missing: no tensor for {where}")
+        found = tuple(slots[path][k] for k in wanted if k in slots[path])
+        infos = tuple(checkpoint.tensors[name] for name in found)
+        plan[path] = Filling(found, infos, rule.layout, stacked)
+    if problems:
+        raise AuditError([f"checkpoint {checkpoint.name}: {p}" for p in problems])
+    return plan
+
+
+def load(
+    plan: Plan, abstract: nnx.State, shardings: Shardings, *, checkpoint_name: str
+) -> nnx.State:
+    """Reads every parameter onto its devices; the host never holds the whole model.
+
+    Each parameter is read, cast and placed by itself; of a parameter that is split over
+    devices only the parts that this process holds are read.
+
+    Raises:
+      AuditError: Lists the tensors that hold NaN or infinite values.
+    """
+    problems: list[str] = []
+    filled: dict[str, jax.Array] = {}
+    shapes = flat_shapes(abstract)
+    for path, leaf in shapes.items():
+        read = _Reader(plan[path], leaf, problems)
+        sharding = shardings(path, leaf.shape)
+        filled[path] = jax.make_array_from_callback(leaf.shape, sharding, read)
+    if problems:
+        raise AuditError([f"checkpoint {checkpoint_name}: {p}" for p in problems])
+    pure = nnx.to_pure_dict(abstract)
+    tree = jax.tree_util.tree_map_with_path(
+        lambda path, _: filled["/".join(str(key.key) for key in path)], pure
+    )
+    nnx.replace_by_pure_dict(abstract, tree)
+    return abstract
+
+
+class _Reader:
+    """Reads any slice of one parameter from the files that hold it."""
+
+    def __init__(self, filling: Filling, leaf: Any, problems: list[str]):
+        self.filling, self.leaf, self.problems = filling, leaf, problems
+
+    def __call__(self, index: tuple[slice, ...]) -> np.ndarray:
+        if not self.filling.stacked:
+            return self._tensor(0, index)
+        layers = range(*index[0].indices(self.leaf.shape[0]))
+        out: np.ndarray | None = None
+        for k, layer in enumerate(layers):
+            value = self._tensor(layer, index[1:])
+            if out is None:
+                out = np.empty((len(layers), *value.shape), value.dtype)
+            out[k] = value
+        assert out is not None, "a shard without layers"
+        return out
+
+    def _tensor(self, k: int, index: tuple[slice, ...]) -> np.ndarray:
+        name, info = self.filling.names[k], self.filling.infos[k]
+        with safe_open(info.file, framework="numpy") as opened:
+            piece = opened.get_slice(name)
+            if self.filling.layout == "linear":
+                value = piece[index[1], index[0]]
+            elif self.filling.layout == "patches":
+                value = piece[:].reshape(info.shape[0], -1)[index[1], index[0]]
+            else:
+                value = piece[index]
+        problem = f"{name}: holds NaN or infinite values"
+        if not _is_finite(value) and problem not in self.problems:
+            self.problems.append(problem)
+        value = value.astype(self.leaf.dtype, copy=False)
+        return value if self.filling.layout == "same" else value.T
+
+
+def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:
+    """Returns the rule that takes a tensor, and its layer (-1 if not stacked)."""
+    for rule in rules:
+        match = re.fullmatch(rule.pattern, name)
+        if match:
+            return rule, int(match.group(1)) if match.groups() else -1
+    return None, -1
+
+
+def _check_shape(name, info: TensorInfo, leaf, layout, problems: list[str]) -> None:
+    wanted, found = list(leaf), list(info.shape)
+    if layout == "linear":
+        wanted = wanted[::-1]
+    elif layout == "patches":
+        wanted, found = wanted[::-1], [found[0], math.prod(found[1:])]
+    if found != wanted:
+        problems.append(
+            f"{name}: shape {list(info.shape)}, the config asks for {wanted}"
+        )
+    if info.dtype not in _FLOATS:
+        problems.append(f"{name}: dtype {info.dtype}, expected {', '.join(_FLOATS)}")
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    if value.dtype.name in _EXPONENT:  # Looking at the bits is faster than ml_dtypes.
+        kind, bits = _EXPONENT[value.dtype.name]
+        return not bool(((value.view(kind) & kind(bits)) == kind(bits)).any())
+    return bool(np.isfinite(value).all())

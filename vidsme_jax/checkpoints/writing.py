@@ -1,0 +1,42 @@
+"""Parameters back into the checkpoint's names and layouts: the inverse of `loading`."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save_file
+
+from vidsme_jax.checkpoints.loading import Rule, flat_shapes
+
+
+def save(
+    path: pathlib.Path,
+    state: nnx.State,
+    rules: Sequence[Rule],
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
+    """Writes one safetensors file under the rules' canonical names.
+
+    Args:
+      path: The file; its folder must exist.
+      state: The model's parameters.
+      rules: Each pattern must be a plain name with at most one group, the layer.
+      shapes: For "patches" parameters, by path: the shape on disk.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    leaves = flat_shapes(state)
+    for rule in rules:
+        if rule.path not in leaves:
+            continue
+        value = np.asarray(leaves[rule.path])
+        stacked = "(" in rule.pattern
+        for layer, piece in enumerate(value if stacked else value[None]):
+            if rule.layout != "same":
+                piece = piece.T
+            if rule.layout == "patches":
+                piece = piece.reshape((shapes or {})[rule.path])
+            name = rule.pattern.replace(r"(\d+)", str(layer)).replace("\\.", ".")
+            tensors[name] = np.ascontiguousarray(piece)
+    save_file(tensors, path, metadata={"format": "pt"})

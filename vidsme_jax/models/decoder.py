@@ -1,0 +1,240 @@
+"""The pre-norm causal decoder shared by the Llama, Yi and Qwen2 backbones.
+
+Axes: `batch`, `tokens`, `heads`, `kv_heads`, `head_dim`, `embed`.
+
+Touvron et al., 2023. https://arxiv.org/abs/2302.13971
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.models import layers
+from vidsme_jax.models.attention import attention
+
+IGNORED = {
+    "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
+    "type": "early revisions kept it outside rope_scaling, where nothing reads it",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Hyperparameters of one decoder; names follow the published `config.json`."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_factor: float  # Positions are divided by it ("linear" scaling).
+    max_positions: int  # Tokens that the positions are meant for.
+    attention_bias: bool  # Of q, k and v: True for Qwen2, False for Llama and Yi.
+    tie_word_embeddings: bool
+    dtype: DTypeLike
+
+    @classmethod
+    def from_llama(
+        cls, fields: Fields, dtype: DTypeLike, *, tied: bool
+    ) -> "DecoderConfig":
+        """Reads a Llama `text_config`; absent keys take transformers' defaults.
+
+        Args:
+          fields: The `text_config`.
+          dtype: Of parameters and activations.
+          tied: The outer config's `tie_word_embeddings`, which wins.
+        """
+        fields.expect("model_type", "llama")
+        fields.expect("hidden_act", "silu")
+        fields.expect("attention_bias", False)
+        fields.expect("mlp_bias", False)
+        fields.take("tie_word_embeddings", bool, False)
+        hidden = fields.size("hidden_size", 4096)
+        heads = fields.size("num_attention_heads", 32)
+        theta, factor = _rope(fields)
+        positions = fields.size("max_position_embeddings", 2048)
+        config = cls(
+            hidden_size=hidden,
+            intermediate_size=fields.size("intermediate_size", 11008),
+            num_hidden_layers=fields.size("num_hidden_layers", 32),
+            num_attention_heads=heads,
+            num_key_value_heads=fields.size("num_key_value_heads", heads),
+            head_dim=fields.size("head_dim", hidden // heads),
+            vocab_size=fields.size("vocab_size", 32000),
+            rms_norm_eps=float(fields.take("rms_norm_eps", float, 1e-6)),
+            rope_theta=theta,
+            rope_factor=factor,
+            max_positions=int(positions * factor),
+            attention_bias=False,
+            tie_word_embeddings=tied,
+            dtype=dtype,
+        )
+        fields.close(IGNORED)
+        if config.num_attention_heads % config.num_key_value_heads:
+            fields.problems.append(
+                f"{fields.where}: num_attention_heads {heads} is not a multiple of "
+                f"num_key_value_heads {config.num_key_value_heads}"
+            )
+        return config
+
+
+def rope_tables(
+    positions: Int[Array, " tokens"], config: DecoderConfig
+) -> tuple[Float[Array, "tokens head_dim"], Float[Array, "tokens head_dim"]]:
+    """Returns cosines and sines in float32, the half-split layout of transformers [1].
+
+    [1] Su et al., 2021. RoFormer. https://arxiv.org/abs/2104.09864
+    """
+    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    frequencies = 1.0 / (config.rope_theta**exponents * config.rope_factor)
+    angles = positions.astype(jnp.float32)[:, None] * frequencies[None]
+    angles = jnp.concatenate([angles, angles], axis=-1)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def apply_rope(
+    x: Float[Array, "batch tokens heads head_dim"],
+    cos: Float[Array, "tokens head_dim"],
+    sin: Float[Array, "tokens head_dim"],
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """Rotates `x` by its positions."""
+    x1, x2 = jnp.split(x, 2, axis=-1)
+    rotated = jnp.concatenate([-x2, x1], axis=-1)
+    cos, sin = (t.astype(x.dtype)[None, :, None] for t in (cos, sin))
+    return x * cos + rotated * sin
+
+
+class Attention(nnx.Module):
+    """Causal grouped-query attention with rotary positions."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = self.config = config
+        q_size, kv_size = (
+            n * c.head_dim for n in (c.num_attention_heads, c.num_key_value_heads)
+        )
+        kind = dict(dtype=c.dtype, rngs=rngs)
+        bias = c.attention_bias
+        self.q_proj = layers.linear(c.hidden_size, q_size, bias=bias, **kind)
+        self.k_proj = layers.linear(c.hidden_size, kv_size, bias=bias, **kind)
+        self.v_proj = layers.linear(c.hidden_size, kv_size, bias=bias, **kind)
+        self.o_proj = layers.linear(q_size, c.hidden_size, bias=False, **kind)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens embed"],
+        cos: Float[Array, "tokens head_dim"],
+        sin: Float[Array, "tokens head_dim"],
+    ) -> Float[Array, "batch tokens embed"]:
+        q, k, v = (
+            p(x).reshape(*x.shape[:2], -1, self.config.head_dim)
+            for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        out = attention(
+            apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, causal=True
+        )
+        return self.o_proj(out.reshape(*x.shape[:2], -1))
+
+
+class Layer(nnx.Module):
+    """Attention and a SwiGLU network, each after an RMS norm."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = config
+        eps = c.rms_norm_eps
+        self.input_layernorm = layers.RmsNorm(c.hidden_size, eps=eps, dtype=c.dtype)
+        self.self_attn = Attention(c, rngs=rngs)
+        self.post_attention_layernorm = layers.RmsNorm(
+            c.hidden_size, eps=eps, dtype=c.dtype
+        )
+        kind = dict(bias=False, dtype=c.dtype, rngs=rngs)
+        self.gate_proj = layers.linear(c.hidden_size, c.intermediate_size, **kind)
+        self.up_proj = layers.linear(c.hidden_size, c.intermediate_size, **kind)
+        self.down_proj = layers.linear(c.intermediate_size, c.hidden_size, **kind)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens embed"],
+        cos: Float[Array, "tokens head_dim"],
+        sin: Float[Array, "tokens head_dim"],
+    ) -> Float[Array, "batch tokens embed"]:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        h = self.post_attention_layernorm(x)
+        return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
+
+
+class Decoder(nnx.Module):
+    """Token embeddings, stacked layers, last norm, and the weights of the head."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = self.config = config
+        size = c.vocab_size, c.hidden_size
+        self.embed_tokens = layers.Embedding(*size, dtype=c.dtype, rngs=rngs)
+        self.layers = layers.stack(
+            lambda rngs: Layer(c, rngs=rngs), c.num_hidden_layers, rngs
+        )
+        self.norm = layers.RmsNorm(c.hidden_size, eps=c.rms_norm_eps, dtype=c.dtype)
+        if not c.tie_word_embeddings:
+            self.lm_head = layers.Embedding(*size, dtype=c.dtype, rngs=rngs)
+
+    def __call__(
+        self, embeddings: Float[Array, "batch tokens embed"]
+    ) -> Float[Array, "batch tokens embed"]:
+        """Returns the hidden states after the last norm, positions 0, 1, 2, ..."""
+        positions = jnp.arange(embeddings.shape[1], dtype=jnp.int32)
+        cos, sin = rope_tables(positions, self.config)
+        return self.norm(layers.run_stack(self.layers, embeddings, cos, sin))
+
+    @property
+    def head(self) -> Float[Array, "vocab embed"]:
+        """The output layer's weights, one row a class."""
+        tied = self.config.tie_word_embeddings
+        return (self.embed_tokens if tied else self.lm_head).weight[...]
+
+
+def rules(prefix: str, head: str, path: str, *, bias: bool) -> list[Rule]:
+    """Where the decoder's tensors go; `prefix` and `head` are patterns."""
+    block = rf"{prefix}layers\.(\d+)\."
+    pairs = [
+        Rule(rf"{prefix}embed_tokens\.weight", f"{path}/embed_tokens/weight"),
+        Rule(rf"{prefix}norm\.weight", f"{path}/norm/weight"),
+        Rule(rf"{head}\.weight", f"{path}/lm_head/weight"),
+    ]
+    for norm in ("input_layernorm", "post_attention_layernorm"):
+        pairs.append(Rule(rf"{block}{norm}\.weight", f"{path}/layers/{norm}/weight"))
+    for name in ("q", "k", "v", "o"):
+        pattern = rf"{block}self_attn\.{name}_proj"
+        target = f"{path}/layers/self_attn/{name}_proj"
+        pairs.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", "linear"))
+        if bias and name != "o":
+            pairs.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
+    for name in ("gate", "up", "down"):
+        target = f"{path}/layers/{name}_proj/kernel"
+        pairs.append(Rule(rf"{block}mlp\.{name}_proj\.weight", target, "linear"))
+    return pairs
+
+
+def _rope(fields: Fields) -> tuple[float, float]:
+    """Returns (theta, linear factor) from either spelling of the rope settings."""
+    theta = fields.take("rope_theta", (int, float), None)
+    scaling = fields.take("rope_scaling", dict, None)
+    parameters = fields.take("rope_parameters", dict, None)
+    inner = Fields(parameters or scaling or {}, f"{fields.where}.rope", fields.problems)
+    inner.expect("type", None, "default", "linear")
+    kind = inner.expect(
+        "rope_type", inner.raw.get("type", "default"), "default", "linear"
+    )
+    linear = kind == "linear"
+    factor = inner.take("factor", (int, float), 1.0) if linear else 1.0
+    theta = inner.take("rope_theta", (int, float), theta or 10000.0)
+    inner.close({} if linear else {"factor": "no scaling"})
+    return float(theta), float(factor)

@@ -1,0 +1,1 @@
+"""LLaVA-NeXT-Video: CLIP tower, pooling before the projector, Llama decoder."""

@@ -1,0 +1,133 @@
+"""Frames to the input size of a CLIP tower, as the image processors' PIL path does it.
+
+Resizing and cropping happen on the host in uint8; scaling and normalisation are left to
+the device, which halves neither accuracy nor bytes on the way: a uint8 frame is a
+quarter of a float32 one.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from vidsme_jax.checkpoints.fields import Fields
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_BICUBIC = 3
+IGNORED = {
+    "_valid_processor_keys": "names only",
+    "image_processor_type": "the family decides",
+    "video_processor_type": "the family decides",
+    "processor_class": "the family decides",
+    "feature_extractor_type": "the family decides",
+    "image_grid_pinpoints": "of still images",
+    "aspect_ratio_setting": "of still images",
+    "patch_size": "of the model, whose config says it",
+    "vision_feature_select_strategy": "of the model, whose config says it",
+    "num_additional_image_tokens": "of still images",
+    "video_token": "of the tokenizer",
+    "image_token": "of the tokenizer",
+    "do_pad": "of still images; frames are cropped to one size",
+    "do_sample_frames": "frames are sampled before",
+    "num_frames": "frames are sampled before",
+    "fps": "frames are sampled before",
+    "return_metadata": "of the processor's output",
+    "return_tensors": "of the processor's output",
+    "data_format": "of the processor's output",
+    "input_data_format": "of the processor's input",
+    "device": "of the processor's output",
+    "video_metadata": "of the processor's input",
+    "disable_grouping": "of the processor's speed",
+    "size_divisor": "frames are cropped to one size",
+    "pad_size": "frames are cropped to one size",
+    "default_to_square": "said by the form of `size`",
+    "crop_pct": "of another processor",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Short side to `resize`, centre crop to `size`, then (x / 255 - mean) / std."""
+
+    resize: int
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> UInt8[np.ndarray, "frames size size 3"]:
+        """Resizes (PIL, bicubic) and crops every frame."""
+        height, width = frames.shape[1:3]
+        short, long = min(height, width), max(height, width)
+        # The long side is truncated, not rounded: as the processors do.
+        longer = int(self.resize * long / short)
+        size = (self.resize, longer) if width == short else (longer, self.resize)
+        out = np.zeros((len(frames), self.size, self.size, 3), np.uint8)
+        for k, frame in enumerate(frames):
+            image = Image.fromarray(frame)
+            if image.size != size:
+                image = image.resize(size, Image.Resampling.BICUBIC)
+            out[k] = _crop(np.asarray(image), self.size)
+        return out
+
+
+def from_json(raw: dict[str, Any] | None, image_size: int, problems: list[str]):
+    """Reads a `preprocessor_config.json`; None is CLIP's own at the tower's size.
+
+    Args:
+      raw: The file's content.
+      image_size: The tower's input size; another crop is a problem.
+      problems: Receives what is wrong.
+    """
+    if raw is None:
+        return Preprocessing(image_size, image_size, _CLIP_MEAN, _CLIP_STD)
+    fields = Fields(raw, "preprocessor_config.json", problems)
+    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+        fields.expect(step, True)
+    fields.expect("do_convert_rgb", True, False, None)
+    fields.expect("resample", _BICUBIC, None)
+    factor = fields.take("rescale_factor", float, 1 / 255)
+    if abs(factor - 1 / 255) > 1e-9:
+        problems.append(f"{fields.where}: rescale_factor is {factor}, expected 1/255")
+    resize = _side(raw.get("size"), image_size)
+    crop = _side(raw.get("crop_size"), image_size)
+    fields.take("size", (dict, int), {})
+    fields.take("crop_size", (dict, int), {})
+    mean = fields.take("image_mean", list, list(_CLIP_MEAN))
+    std = fields.take("image_std", list, list(_CLIP_STD))
+    fields.close(IGNORED)
+    if resize is None:
+        problems.append(
+            f"{fields.where}: size is {raw.get('size')!r}, expected shortest_edge"
+        )
+    if crop != image_size:
+        problems.append(
+            f"{fields.where}: crop_size is {raw.get('crop_size')!r}, "
+            f"the tower takes {image_size}"
+        )
+    if resize is not None and resize < image_size:
+        problems.append(
+            f"{fields.where}: size {resize} is smaller than the crop {image_size}"
+        )
+    return Preprocessing(resize or image_size, image_size, tuple(mean), tuple(std))
+
+
+def _side(size: Any, default: int) -> int | None:
+    """The one side that a size names, None if it names more than one."""
+    if size is None:
+        return default
+    if isinstance(size, int):
+        return size
+    if "shortest_edge" in size:
+        return int(size["shortest_edge"])
+    sides = {size.get("height"), size.get("width")}
+    return int(sides.pop()) if len(sides) == 1 and None not in sides else None
+
+
+def _crop(image: np.ndarray, size: int) -> np.ndarray:
+    top, left = ((n - size) // 2 for n in image.shape[:2])
+    return image[top : top + size, left : left + size]
