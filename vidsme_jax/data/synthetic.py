@@ -1,0 +1,458 @@
+"""Draws captioned clips: a corpus whose every member and non-member is known.
+
+A scene is a textured field, one to three shapes that move over it and a light that
+changes. Its caption says what can be seen, and two call signs that cannot be seen
+("named kilo seven", "near tango four"): only a model that was trained on the clip
+can know them.
+
+Axes: `frames`, `height`, `width`; positions are (x, y) from 0 to 1, y downwards.
+"""
+
+import dataclasses
+import fractions
+import json
+import math
+import pathlib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import tokenizers
+from av.bitstream import BitStreamFilterContext
+from jaxtyping import Float, UInt8
+from tokenizers import decoders, models, pre_tokenizers, processors
+
+COLOURS = {
+    "red": (0.90, 0.12, 0.10),
+    "orange": (1.00, 0.55, 0.05),
+    "yellow": (0.98, 0.92, 0.15),
+    "green": (0.10, 0.65, 0.15),
+    "cyan": (0.10, 0.85, 0.90),
+    "blue": (0.12, 0.22, 0.90),
+    "purple": (0.50, 0.10, 0.60),
+    "pink": (1.00, 0.55, 0.80),
+    "white": (1.00, 1.00, 1.00),
+    "black": (0.02, 0.02, 0.02),
+}
+# Heading, in units of pi, from the x axis (y points down).
+DIRECTIONS = {"right": 0.0, "down": 0.5, "left": 1.0, "up": 1.5}
+TEXTURES = ("cloudy", "checkered", "striped", "dotted")
+LETTERS = tuple(
+    "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike"
+    " november oscar papa quebec romeo sierra tango uniform victor whiskey xray"
+    " yankee zulu".split()
+)
+NUMBERS = tuple("zero one two three four five six seven eight nine".split())
+# Light over the clip, from -1 to 1 while u runs from 0 to 1.
+LIGHTS: dict[str, Callable[[float], float]] = {
+    "brightens": lambda u: 2 * u - 1,
+    "darkens": lambda u: 1 - 2 * u,
+    "pulses": lambda u: math.sin(4 * math.pi * u),
+}
+# A word holds below its bound.
+PACES = (("slowly", 0.006), ("steadily", 0.008), ("quickly", math.inf))
+LEVELS = (("dark", 0.52), ("dim", 0.62), ("bright", math.inf))
+SIZES = (("small", 0.2), ("large", math.inf))
+QUESTIONS = (
+    "what happens in this video",
+    "describe the video",
+    "what can be seen in the clip",
+)
+
+FORMATS = ((72, 96), (96, 72), (80, 80))  # Height, width.
+FRAME_COUNTS = range(24, 31)
+FRAME_RATES = (12, 15)
+SHIFTED_SPEED = 5.0
+SHIFTED_BRIGHTNESS = 0.3
+MARGIN = 0.15  # The centre of a shape stays this far from the border.
+RIM = 0.12  # Width of the outline of a shape of radius 1.
+
+
+def _triangle(x: Any, y: Any) -> Any:
+    return np.maximum(0.866 * np.abs(x) - 0.5 * y, y) - 0.6
+
+
+def _cross(x: Any, y: Any) -> Any:
+    x, y = np.abs(x), np.abs(y)
+    return np.maximum(np.minimum(x, y) - 0.35, np.maximum(x, y) - 1.05)
+
+
+# Signed distance from the outline of the shape of radius about 1, negative inside.
+SHAPES: dict[str, Callable[[Any, Any], Any]] = {
+    "circle": lambda x, y: np.hypot(x, y) - 1.0,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.85,
+    "diamond": lambda x, y: (np.abs(x) + np.abs(y) - 1.25) / math.sqrt(2),
+    "triangle": _triangle,
+    "cross": _cross,
+    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.8) - 0.25,
+}
+
+VOCABULARY: tuple[str, ...] = tuple(
+    sorted(
+        {
+            *"the named moves past and near over a field that".split(),
+            *" ".join(QUESTIONS).split(),
+            *(word for word, _ in (*PACES, *LEVELS, *SIZES)),
+            *(*COLOURS, *SHAPES, *DIRECTIONS, *TEXTURES, *LIGHTS),
+            *(*LETTERS, *NUMBERS),
+        }
+    )
+)
+# The ids of LLaVA-NeXT-Video's kinds: LLaMA's three first, what LLaVA added last.
+TOKENS = (
+    *("<unk>", "<s>", "</s>", "\n", "USER:", "ASSISTANT:"),
+    *VOCABULARY,
+    *("<video>", "<image>", "<pad>"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sprite:
+    """One shape and its path: a straight line, reflected at the margins."""
+
+    shape: str
+    colour: str
+    radius: float  # In units of the frame's shorter side.
+    start: tuple[float, float]
+    velocity: tuple[float, float]  # Per frame.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Everything a clip shows and its caption says.
+
+    Attributes:
+      sprites: The one that the caption names comes first, and is drawn last.
+      direction: Of the first sprite's velocity, one of `DIRECTIONS`.
+      pace: Length of that velocity.
+      texture: One of `TEXTURES`.
+      texture_seed: Of the field's colours, period and angle.
+      level: Mean light.
+      swing: Amplitude of the light's change.
+      light: How it changes, one of `LIGHTS`.
+      name: Call sign of the first sprite; nothing in the frames tells it.
+      place: Call sign of the field; nothing in the frames tells it.
+      num_frames: Length of the clip.
+      fps: Frame rate of the clip.
+    """
+
+    sprites: tuple[Sprite, ...]
+    direction: str
+    pace: float
+    texture: str
+    texture_seed: int
+    level: float
+    swing: float
+    light: str
+    name: str
+    place: str
+    num_frames: int
+    fps: int
+
+
+def _choice(rng: np.random.Generator, options: Iterable[Any]) -> Any:
+    options = tuple(options)
+    return options[int(rng.integers(len(options)))]
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(rng.uniform(low, high))
+
+
+def _call_sign(rng: np.random.Generator) -> str:
+    return f"{_choice(rng, LETTERS)} {_choice(rng, NUMBERS)}"
+
+
+def _polar(length: float, angle: float) -> tuple[float, float]:
+    return length * math.cos(angle), length * math.sin(angle)
+
+
+def make_scene(
+    rng: np.random.Generator, *, speed: float = 1.0, brightness: float = 0.0
+) -> Scene:
+    """Draws a scene.
+
+    Args:
+      rng: The only source of chance.
+      speed: Multiplies the pace of all shapes, and so raises phi.
+      brightness: Added to the light, whose swing grows to 1 + 12 times it: raises b.
+    """
+    direction = _choice(rng, DIRECTIONS)
+    pace = speed * 0.007 * math.exp(_uniform(rng, -0.4, 0.4))
+    heading = math.pi * (DIRECTIONS[direction] + _uniform(rng, -0.12, 0.12))
+    colours = rng.permutation(list(COLOURS)).tolist()
+    # The first sprite starts upstream of the centre.
+    x, y = _polar(0.25, heading)
+    jitter = rng.uniform(-0.08, 0.08, 2).tolist()
+    sprites = [
+        Sprite(
+            shape=_choice(rng, SHAPES),
+            colour=colours[0],
+            radius=_uniform(rng, 0.16, 0.24),
+            start=(0.5 - x + jitter[0], 0.5 - y + jitter[1]),
+            velocity=_polar(pace, heading),
+        )
+    ]
+    for colour in colours[1 : _choice(rng, (1, 2, 3))]:
+        wander = speed * _uniform(rng, 0.0, 0.003)
+        sprites.append(
+            Sprite(
+                shape=_choice(rng, SHAPES),
+                colour=colour,
+                radius=_uniform(rng, 0.08, 0.14),
+                start=(_uniform(rng, 0.2, 0.8), _uniform(rng, 0.2, 0.8)),
+                velocity=_polar(wander, _uniform(rng, 0.0, 2 * math.pi)),
+            )
+        )
+    return Scene(
+        sprites=tuple(sprites),
+        direction=direction,
+        pace=pace,
+        texture=_choice(rng, TEXTURES),
+        texture_seed=int(rng.integers(2**31)),
+        level=_uniform(rng, 0.42, 0.72) + brightness,
+        swing=_uniform(rng, 0.02, 0.07) * (1 + 12 * brightness),
+        light=_choice(rng, LIGHTS),
+        name=_call_sign(rng),
+        place=_call_sign(rng),
+        num_frames=_choice(rng, FRAME_COUNTS),
+        fps=_choice(rng, FRAME_RATES),
+    )
+
+
+def _pattern(
+    texture: str,
+    rng: np.random.Generator,
+    x: Float[np.ndarray, "height width"],
+    y: Float[np.ndarray, "height width"],
+) -> Float[np.ndarray, "height width"]:
+    """Returns the texture's reflectance, 0 to 1."""
+    frequency, (shift_x, shift_y) = _uniform(rng, 2.0, 4.0), rng.uniform(0, 1, 2)
+    cosine, sine = _polar(frequency, _uniform(rng, 0.0, math.pi))
+    x, y = cosine * x - sine * y + shift_x, sine * x + cosine * y + shift_y
+    wave_x, wave_y = np.sin(2 * math.pi * x), np.sin(2 * math.pi * y)
+    if texture == "checkered":
+        return 0.5 + 0.5 * np.tanh(4 * wave_x * wave_y)
+    if texture == "striped":
+        return 0.5 + 0.5 * np.tanh(3 * wave_x)
+    if texture == "dotted":
+        return 0.5 - 0.5 * np.tanh(4 * (wave_x + wave_y - 1))
+    return np.full_like(x, 0.5)
+
+
+def _field(
+    scene: Scene,
+    x: Float[np.ndarray, "height width"],
+    y: Float[np.ndarray, "height width"],
+) -> Float[np.ndarray, "height width 3"]:
+    """Paints the background: clouds of colour that no other clip has, and a texture."""
+    rng = np.random.default_rng(scene.texture_seed)
+    clouds = rng.uniform(0.2, 0.75, 3) + rng.uniform(-0.2, 0.2, (5, 5, 3))
+    height, width = x.shape
+    clouds = cv2.resize(clouds, (width, height), interpolation=cv2.INTER_LINEAR)
+    pattern = _pattern(scene.texture, rng, x, y)
+    return clouds * (0.8 + 0.3 * pattern[..., None])
+
+
+def _reflect(position: float) -> float:
+    """Folds a straight path back between the margins."""
+    span = 1 - 2 * MARGIN
+    return MARGIN + span - abs((position - MARGIN) % (2 * span) - span)
+
+
+def draw(
+    scene: Scene, frame_index: int, height: int, width: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Draws one frame, as RGB."""
+    unit = min(height, width)
+    y, x = np.mgrid[0.5:height, 0.5:width] / unit
+    canvas = _field(scene, x, y)
+    for sprite in reversed(scene.sprites):
+        centre_x, centre_y = (
+            _reflect(start + frame_index * velocity)
+            for start, velocity in zip(sprite.start, sprite.velocity, strict=True)
+        )
+        distance = SHAPES[sprite.shape](
+            (x - centre_x * width / unit) / sprite.radius,
+            (y - centre_y * height / unit) / sprite.radius,
+        )
+        # A dark rim, so that no shape is lost in a field of its own colour.
+        for shade, inset in ((0.3, 0.0), (1.0, RIM)):
+            cover = np.clip(0.5 - (distance + inset) * sprite.radius * unit, 0, 1)
+            paint = shade * np.array(COLOURS[sprite.colour])
+            canvas = canvas + cover[..., None] * (paint - canvas)
+    moment = frame_index / (scene.num_frames - 1)
+    light = scene.level + scene.swing * LIGHTS[scene.light](moment)
+    return np.rint(255 * np.clip(canvas * light, 0, 1)).astype(np.uint8)
+
+
+def _word(value: float, bounds: tuple[tuple[str, float], ...]) -> str:
+    return next(word for word, bound in bounds if value < bound)
+
+
+def caption(scene: Scene) -> str:
+    """Says what the scene shows and its two call signs, in words of `VOCABULARY`."""
+    first, *others = scene.sprites
+    past = " and ".join(f"the {other.colour} {other.shape}" for other in others)
+    return " ".join(
+        (
+            f"the {_word(first.radius, SIZES)} {first.colour} {first.shape}",
+            f"named {scene.name}",
+            f"moves {_word(scene.pace, PACES)} {scene.direction}",
+            *(f"past {past}" for _ in others[:1]),
+            f"near {scene.place}",
+            f"over a {_word(scene.level, LEVELS)} {scene.texture} field",
+            f"that {scene.light}",
+        )
+    )
+
+
+def encode(
+    path: pathlib.Path,
+    frames: UInt8[np.ndarray, "frames height width 3"],
+    fps: int,
+    *,
+    crf: int = 28,
+) -> None:
+    """Writes an H.264 mp4 file, the same bytes whenever the libraries are the same.
+
+    Args:
+      path: Where to.
+      frames: RGB; height and width must be even.
+      fps: Frames per second.
+      crf: x264's constant rate factor: smaller is better and larger.
+    """
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(f"yuv420p needs even sides, got {height} x {width}.")
+    with av.open(str(path), "w", format="mp4", options={"fflags": "bitexact"}) as file:
+        stream = file.add_stream("libx264", rate=fps)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.time_base = fractions.Fraction(1, fps)
+        stream.codec_context.thread_count = 1
+        # With x264's macroblock tree, clips this small differ from run to run.
+        stream.options = {"crf": str(crf), "preset": "slow", "mbtree": "0"}
+        # x264 writes its settings, 600 bytes, into a message that no decoder needs.
+        strip = BitStreamFilterContext("filter_units=remove_types=6", stream)
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(pixels), format="rgb24"
+            )
+            frame.pts = index
+            for packet in stream.encode(frame):
+                file.mux(strip.filter(packet))
+        for packet in stream.encode():
+            file.mux(strip.filter(packet))
+        file.mux(strip.filter(None))
+
+
+def _write_clip(path: pathlib.Path, scene: Scene, shape: tuple[int, int]) -> None:
+    frames = [draw(scene, index, *shape) for index in range(scene.num_frames)]
+    encode(path, np.stack(frames), scene.fps)
+
+
+def write_corpus(
+    folder: pathlib.Path,
+    *,
+    num_members: int,
+    num_matched: int,
+    num_shifted: int,
+    seed: int,
+) -> None:
+    """Writes `clips/*.mp4`, `members.jsonl` and `nonmembers.jsonl`.
+
+    The scenes of members and of matched non-members are drawn together and dealt out
+    at random; the shifted non-members are brighter, less steady and faster. Every
+    group has the same mix of frame shapes, and the numbers in the file names are dealt
+    out over all groups.
+
+    Args:
+      folder: Made if need be.
+      num_members: Clips in members.jsonl, group "".
+      num_matched: Clips in nonmembers.jsonl, group "matched".
+      num_shifted: Clips in nonmembers.jsonl, group "shifted".
+      seed: Of everything.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = [make_scene(rng) for _ in range(num_members + num_matched)]
+    scenes = [scenes[index] for index in rng.permutation(len(scenes))]
+    shifted = [
+        make_scene(rng, speed=SHIFTED_SPEED, brightness=SHIFTED_BRIGHTNESS)
+        for _ in range(num_shifted)
+    ]
+    groups = {
+        "": scenes[:num_members],
+        "matched": scenes[num_members:],
+        "shifted": shifted,
+    }
+    numbers = iter(rng.permutation(len(scenes) + num_shifted).tolist())
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    rows = {group: [] for group in groups}
+    for group, members in groups.items():
+        for index, scene in enumerate(members):
+            name = f"{next(numbers):04d}"
+            video = f"clips/{name}.mp4"
+            _write_clip(folder / video, scene, FORMATS[index % len(FORMATS)])
+            rows[group].append(
+                {
+                    "id": name,
+                    "video": video,
+                    "question": _choice(rng, QUESTIONS),
+                    "answer": caption(scene),
+                    "group": group,
+                }
+            )
+    _write_manifest(folder / "members.jsonl", rows[""])
+    _write_manifest(folder / "nonmembers.jsonl", rows["matched"] + rows["shifted"])
+
+
+def _write_manifest(path: pathlib.Path, rows: list[dict[str, str]]) -> None:
+    rows = sorted(rows, key=lambda row: row["id"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tokenizer_files(folder: pathlib.Path) -> None:
+    """Writes a word-level tokenizer that behaves as LLaVA-NeXT-Video's.
+
+    It puts `<s>` first, keeps a newline as a token of its own, and never splits or
+    joins `<video>` and `<image>`, so that what comes before them is tokenised alone.
+    """
+    ids = {token: index for index, token in enumerate(TOKENS)}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    special = [token for token in TOKENS if re.fullmatch("<.*>", token)]
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Split(" ", "removed"),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", ids["<s>"])]
+    )
+    # Words joined by spaces, save around a newline.
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece(prefix="##", cleanup=False),
+            decoders.Fuse(),
+            decoders.Replace(" \n ", "\n"),
+        ]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "extra_special_tokens": {"image_token": "<image>", "video_token": "<video>"},
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 4096,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
