@@ -75,6 +75,9 @@ def test_the_target_itself_is_allowed_unlike_in_the_release():
     m = np.array([19.5, 18.5, 17.5, -1.0])
     assert metrics.tpr_at_fpr(m, n, 0.05) == 0.5  # One of twenty is exactly 5 %.
     assert metrics.official_tpr_at_fpr(m, n, 0.05) == 0.25
+    # Ties all along: one straight line, whose inner vertices the release drops.
+    assert metrics.tpr_at_fpr(np.arange(100.0), np.arange(100.0), 0.05) == 0.05
+    assert metrics.official_tpr_at_fpr(np.arange(100.0), np.arange(100.0)) == 0.01
 
 
 def test_accuracy_is_the_best_balanced_one():
