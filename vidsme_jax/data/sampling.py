@@ -45,9 +45,9 @@ def frame_indices(
         parts = 2 * num_frames
         return tuple((2 * k + 1) * num_decodable // parts for k in range(num_frames))
     if sampling == "fps":
-        elapsed = times - times[0] + _SAME_INSTANT
-        ticks = np.arange(int(elapsed[-1] * fps) + 1) / fps
-        shown = np.searchsorted(elapsed, ticks, side="right") - 1
+        elapsed = times - times[0]
+        ticks = np.arange(int((elapsed[-1] + _SAME_INSTANT) * fps) + 1) / fps
+        shown = np.searchsorted(elapsed, ticks + _SAME_INSTANT, side="right") - 1
         if len(shown) > num_frames:
             shown = shown[list(_uniform(num_frames, len(shown)))]
         return tuple(int(index) for index in shown)

@@ -49,7 +49,7 @@ class _Table:
       keyframes: Those of `pts` at which decoding can begin.
       times: Seconds from the first frame, shape (decodable,).
       period: Seconds that the last frame is shown.
-      timed: Whether `times` are the file's own, not assumed.
+      stamped: Whether `times` are the file's own, not made from its frame rate.
       damage: What was found broken, in words.
     """
 
@@ -57,7 +57,7 @@ class _Table:
     keyframes: list[int]
     times: np.ndarray
     period: float
-    timed: bool = True
+    stamped: bool = True
     damage: tuple[str, ...] = ()
 
 
@@ -91,7 +91,7 @@ def decode(
     with _opened(path) as (_, stream):
         codec, promise = stream.codec_context.name, _promise(stream)
     table, album = _pictures_of(path, choose)
-    count, duration = len(table.times), float(table.times[-1]) * table.timed
+    count, duration = len(table.times), float(table.times[-1])
     with path.open("rb") as file:
         content_hash = hashlib.file_digest(file, "sha256").hexdigest()
     return Frames(
@@ -160,8 +160,7 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
         return None
     pts.sort()
     keyframes.sort()
-    unique = all(a < b for a, b in itertools.pairwise(pts))
-    if not (unique and keyframes and keyframes[0] == pts[0]):
+    if not (_increasing(pts) and keyframes and keyframes[0] == pts[0]):
         return None
     times = (np.array(pts) - pts[0]) * float(_unit(stream))
     return _Table(pts, keyframes, times, period)
@@ -199,11 +198,10 @@ def _sought(
 def _from_keyframe(
     container: InputContainer, stream: VideoStream, start: int
 ) -> Iterator[VideoFrame]:
-    """Yields frames after a seek, which may have landed between keyframes."""
+    """Yields frames after a seek, which may have landed too early or in between."""
     begun = False
     for packet in container.demux(stream):
-        early = packet.pts is not None and packet.pts <= start
-        begun = begun or (packet.is_keyframe and early)
+        begun = begun or (packet.is_keyframe and packet.pts == start)
         if begun:
             yield from _decoded(stream, packet)
 
@@ -215,27 +213,26 @@ def _in_sequence(
     path: pathlib.Path, choose: _Choice, height: int | None
 ) -> tuple[_Table, "_Album"]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
-    pts: list[int | None] = []
+    stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
     with _opened(path) as (container, stream):
         for frame in _everything(container, stream, damage):
-            pts.append(frame.pts)
+            stamps.append((frame.pts, frame.dts))
         unit, codec = _unit(stream), stream.codec_context.name
         rate = stream.average_rate or stream.guessed_rate
-    if not pts:
+    if not stamps:
         reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""
         raise ClipError("decode", f"no frame of the {codec} video decodes{reasons}")
-    period = float(1 / rate) if rate else 0.0
-    known = [p for p in pts if p is not None]
-    stamped = len(known) == len(pts)
-    if stamped and all(a <= b for a, b in itertools.pairwise(known)):
-        times = (np.array(known) - known[0]) * float(unit)
-    else:
-        stamped, times = False, np.arange(len(pts)) * (period or 1.0)
-    timed = stamped or period > 0
-    table = _Table([], [], times, period, timed, tuple(damage))
+    period = float(1 / rate) if rate else 0.04
+    # Where AVI has no `pts`, the packets that release frames still have their `dts`.
+    times = next(filter(None, map(_increasing, zip(*stamps, strict=True))), None)
+    stamped = times is not None
+    seconds = (
+        np.array(times) * float(unit) if times else np.arange(len(stamps)) * period
+    )
+    table = _Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
 
-    album = _Album(choose(len(pts), times), height)
+    album = _Album(choose(len(stamps), table.times), height)
     with _opened(path) as (container, stream):
         for index, frame in enumerate(_everything(container, stream, [])):
             if index in album.wanted:
@@ -243,6 +240,13 @@ def _in_sequence(
             if index == album.wanted[-1]:
                 return table, album
     raise ClipError("decode", f"frame {album.wanted[-1]} no longer decodes")
+
+
+def _increasing(stamps: Sequence[int | None]) -> list[int] | None:
+    """The time stamps if all are there and each is later than the one before."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    rising = all(a < b for a, b in itertools.pairwise(known))
+    return known if rising and len(known) == len(stamps) else None
 
 
 def _everything(
@@ -479,14 +483,14 @@ def _shortfall(promise: tuple[int, float], table: _Table) -> tuple[str, ...]:
     count, shown = len(table.times), float(table.times[-1]) + table.period
     slack = max(2 * table.period, 0.02 * seconds)
     fewer = frames == 0 or count < frames
-    short = table.timed and fewer and shown < seconds - slack
+    short = table.stamped and fewer and shown < seconds - slack
     if not (short or table.damage):
         return ()
     promised = [f"{frames} frames"] * (frames > 0) + [f"{seconds:.2f} s"] * (
         seconds > 0
     )
     reasons = f" ({', '.join(dict.fromkeys(table.damage))})" if table.damage else ""
-    decodes = f"{count} frames" + f", {shown:.2f} s," * table.timed
+    decodes = f"{count} frames" + f", {shown:.2f} s,"
     return (
         f"the file is damaged or cut short{reasons}: its header promises "
         f"{', '.join(promised) or 'nothing'}; {decodes} decode",
