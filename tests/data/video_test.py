@@ -360,6 +360,12 @@ def test_thumbnails(tmp_path):
     assert np.abs(small - expected).mean() < 2
 
 
+def test_thumbnails_of_a_file_that_has_changed(tmp_path):
+    path = _make(tmp_path / "a.mp4", 5)
+    with pytest.raises(ClipError, match="frame 9 no longer decodes"):
+        video.thumbnails(path, (0, 9), height=32)
+
+
 def test_frames_of_monstrous_size_are_refused(tmp_path, monkeypatch):
     path = _make(tmp_path / "a.mp4", 4)
     monkeypatch.setattr(video, "MAX_PIXELS", 96 * 64 - 1)

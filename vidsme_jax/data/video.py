@@ -139,9 +139,6 @@ def _pictures_of(
     return _in_sequence(path, choose, height)
 
 
-# ----------------------------------------------------------------------- by seeking
-
-
 def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
     """Reads the table of frames without decoding; None if it cannot be trusted."""
     pts, keyframes, last, period = [], [], None, 0.0
@@ -176,6 +173,8 @@ def _sought(
     """
     position, start, frames = -1, 0, iter(())
     for index in wanted:
+        if index >= len(table.pts):
+            raise _Untrusted
         before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
         key = bisect.bisect_left(table.pts, table.keyframes[before])
         if position < 0 or key > position + 1:
@@ -204,9 +203,6 @@ def _from_keyframe(
         begun = begun or (packet.is_keyframe and packet.pts == start)
         if begun:
             yield from _decoded(stream, packet)
-
-
-# ---------------------------------------------------------------------- in sequence
 
 
 def _in_sequence(
@@ -270,9 +266,6 @@ def _everything(
             damage.append("undecodable packet")
         if packet is None:
             return
-
-
-# --------------------------------------------------------------------------- frames
 
 
 class _Album:
@@ -372,9 +365,6 @@ def _check_size(width: int, height: int):
             f"its frames have {width}x{height} pixels; at most {MAX_PIXELS} "
             "(8192x8192) are decoded",
         )
-
-
-# ------------------------------------------------------------------------ the file
 
 
 def _unit(stream: VideoStream) -> Any:
@@ -477,11 +467,13 @@ def _shortfall(promise: tuple[int, float], table: _Table) -> tuple[str, ...]:
     """A warning where less decodes than the header promises, or something is broken.
 
     A count alone proves nothing: formats count dropped frames, or those that an edit
-    list leaves out; so both the count and the duration must fall short.
+    list leaves out; so both the count and the duration must fall short, and that by
+    more than the last frame may have been meant to stay.
     """
     frames, seconds = promise
     count, shown = len(table.times), float(table.times[-1]) + table.period
-    slack = max(2 * table.period, 0.02 * seconds)
+    longest = float(np.diff(table.times).max(initial=0))
+    slack = max(2 * table.period, longest, 0.02 * seconds)
     fewer = frames == 0 or count < frames
     short = table.stamped and fewer and shown < seconds - slack
     if not (short or table.damage):
