@@ -115,10 +115,10 @@ def test_calibration_comes_before_nonmembers():
 
 
 def test_the_sign_of_the_table_is_respected():
-    score = np.array([-3.0, 3.0, *np.linspace(-1, 1, 9)])
+    score = np.array([-3.0, 0.9, *np.linspace(-1, 1, 9)])
     role = ["suspects"] * 2 + ["calibration"] * 9
     low_first = _suspects(_table(score, role, larger_is_member=False))["rows"]
-    assert [row["score"] for row in low_first] == [-3.0, 3.0]
+    assert [row["score"] for row in low_first] == [-3.0, 0.9]
     assert [row["p_value"] for row in low_first] == [0.1, 1.0]
 
 
