@@ -119,7 +119,7 @@ def test_the_sign_of_the_table_is_respected():
     role = ["suspects"] * 2 + ["calibration"] * 9
     low_first = _suspects(_table(score, role, larger_is_member=False))["rows"]
     assert [row["score"] for row in low_first] == [-3.0, 0.9]
-    assert [row["p_value"] for row in low_first] == [0.1, 1.0]
+    assert [row["p_value"] for row in low_first] == [0.1, 0.9]
 
 
 def test_a_rate_out_of_reach_is_said():

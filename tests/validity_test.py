@@ -86,8 +86,8 @@ def test_a_matched_corpus_is_not_accused():
         "this sample size (AUC 0."
     )
     assert "does not prove there is none" in blind["statement"]
-    alarms = [_blind(_shifted(30, seed=i, factor=1.0))["separates"] for i in range(20)]
-    assert sum(alarms) <= 7
+    alarms = [_blind(_shifted(30, seed=i, factor=1.0))["separates"] for i in range(12)]
+    assert sum(alarms) <= 4
 
 
 def test_the_classifier_never_sees_the_video_it_judges():
@@ -110,7 +110,7 @@ def test_the_classifier_never_sees_the_video_it_judges():
 def test_a_video_in_both_roles_stays_in_one_fold():
     rng = np.random.default_rng(5)
     phi, brightness = rng.lognormal(size=20), rng.gamma(2, 5, 20)
-    cluster = [f"hash{i}" for i in range(20)] * 2
+    cluster = [f"hash{i}" for i in range(12)] * 2
     table = _table(np.tile(phi, 2), np.tile(brightness, 2), _roles(20), cluster=cluster)
     assert _blind(table)["cross_fitted"]["value"] == 0.5
 
@@ -186,7 +186,7 @@ def test_the_headline_is_compared_resample_by_resample():
 
 
 def test_duplicates_are_stated():
-    cluster = [f"hash{i}" for i in range(20)]
+    cluster = [f"hash{i}" for i in range(12)]
     cluster[13] = cluster[2]
     blind = _blind(_table(range(20), range(20), _roles(10), cluster=cluster))
     assert blind["duplicates"] == {

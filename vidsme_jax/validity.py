@@ -68,7 +68,7 @@ def blind_baseline(
     Returns:
       Plain lists, dicts, numbers and strings, no NaN. `comparisons`: for each of
       `metrics.comparisons`, what `_compare` gives, with `duplicates` (videos listed in
-      both roles), `verdicts` (by score, `verdict` and `statement`) and, where asked,
+      both roles), `verdicts` (by score: `shift_verdict`) and, where asked,
       `headline_minus_blind`. `suspects`: the same test of suspects against the clips
       they are compared with, or None.
     """
@@ -93,7 +93,7 @@ def blind_baseline(
     return {"comparisons": found, "suspects": _suspects(table, num_bootstrap, seed)}
 
 
-def shift_verdict(blind: dict[str, Any], auc: float | None) -> dict[str, str]:
+def shift_verdict(blind: dict[str, Any], auc: float | None) -> dict[str, Any]:
     """Says what a score's AUC is worth next to the blind baseline's.
 
     Held against the strongest of the blind results that separate, which is the more
@@ -102,33 +102,41 @@ def shift_verdict(blind: dict[str, Any], auc: float | None) -> dict[str, str]:
     Args:
       blind: One comparison of `blind_baseline`.
       auc: The score's, larger = member; None if it has none.
+
+    Returns:
+      `verdict`, `statement` and `blind`, the result it was held against.
     """
-    if auc is None:
-        return {"verdict": "no result", "statement": "The score has no AUC here."}
-    if blind["separates"] is None:
-        return {"verdict": "not tested", "statement": blind["statement"]}
+    if blind["separates"] is None or auc is None:
+        none = "The score has no AUC here."
+        return {
+            "verdict": "not tested" if auc is not None else "no result",
+            "statement": blind["statement"] if auc is not None else none,
+            "blind": None,
+        }
     results = [blind[key] for key in ("cross_fitted", "motion", "brightness")]
     found = [result for result in results if result["low"] > 0.5]
     strongest = max(found, key=lambda r: r["value"]) if found else results[0]
     shown = f"AUC {auc:.2f}, and {_words(strongest)} from {strongest['name']} alone"
     if not found:
-        return {
-            "verdict": "not shown to be confounded",
-            "statement": f"Not shown to be confounded by motion or brightness: {shown}."
-            " Other differences between the two sets were not tested.",
-        }
-    if strongest["value"] >= auc:
-        return {
-            "verdict": "invalid: shift",
-            "statement": f"Invalid as evidence of membership: {shown}. The two sets "
-            "differ in their content, and that alone explains as much.",
-        }
-    return {
-        "verdict": "confounded: shift",
-        "statement": f"Confounded: {shown}. The two sets differ in their content; the "
-        "score ranks better than that difference alone, but how much of it is "
-        "membership cannot be told from this comparison.",
-    }
+        verdict = "not shown to be confounded"
+        statement = (
+            f"Not shown to be confounded by motion or brightness: {shown}. Other "
+            "differences between the two sets were not tested."
+        )
+    elif strongest["value"] >= auc:
+        verdict = "invalid: shift"
+        statement = (
+            f"Invalid as evidence of membership: {shown}. The two sets differ in their "
+            "content, and that alone explains as much."
+        )
+    else:
+        verdict = "confounded: shift"
+        statement = (
+            f"Confounded: {shown}. The two sets differ in their content; the score "
+            "ranks better than that difference alone, but how much of it is membership "
+            "cannot be told from this comparison."
+        )
+    return {"verdict": verdict, "statement": statement, "blind": strongest}
 
 
 def _pair(
