@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
-    ("base", "settings"),
+    ("base", "settings", "progress"),
     ("entropy", "metrics", "motion", "parallel", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
+    ("scoring", "tables", "provenance"),
     ("audit",),
     ("__init__", "main"),
 )

@@ -114,17 +114,15 @@ RULES: dict[str, _Rule] = {
 
 def default() -> ConfigDict:
     """Returns a configuration with every key at its default; `RULES` explains each."""
-    config = ConfigDict()
+    tree: dict[str, Any] = {}
     for key, (value, _, _) in RULES.items():
         *groups, name = key.split(".")
-        node = config
+        node = tree
         for group in groups:
-            if group not in node:
-                node[group] = ConfigDict()
-            node = node[group]
+            node = node.setdefault(group, {})
         placeholder = isinstance(value, type)
         node[name] = config_dict.placeholder(value) if placeholder else value
-    return config
+    return ConfigDict(tree)
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

@@ -180,7 +180,9 @@ def test_every_tensor_problem_is_in_one_error(tmp_path):
     with pytest.raises(AuditError) as caught:
         _load(tmp_path)
     text = str(caught.value)
-    assert "missing: no tensor for language_model/layers/up_proj/kernel, layer 1" in text
+    assert (
+        "missing: no tensor for language_model/layers/up_proj/kernel, layer 1" in text
+    )
     assert "layers.1.mlp.surplus: surplus" in text
     assert "layers.7.input_layernorm.weight: surplus, the model has 2 such" in text
     assert "linear_1.weight: shape [32, 31], the config asks for [32, 32]" in text

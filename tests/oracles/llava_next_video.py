@@ -97,9 +97,19 @@ def save(
     return folder
 
 
+def save_complete(model: torch.nn.Module, folder: pathlib.Path) -> pathlib.Path:
+    """Writes a checkpoint with a tokenizer, whose `<video>` the config then names."""
+    from vidsme_jax.data import synthetic
+
+    model.config.video_token_index = synthetic.TOKENS.index("<video>")
+    synthetic.tokenizer_files(save(model, folder))
+    return folder
+
+
 def logits(model: torch.nn.Module, before, pixels, after) -> torch.Tensor:
     """Runs the torch model on ids, `pixels` (frames, 3, H, W), and ids."""
     rows = pixels.shape[0] * 4
-    ids = torch.tensor([[*before, *[VIDEO_TOKEN] * rows, *after]])
+    video = model.config.video_token_index
+    ids = torch.tensor([[*before, *[video] * rows, *after]])
     with torch.no_grad():
         return model(input_ids=ids, pixel_values_videos=pixels[None]).logits[0]

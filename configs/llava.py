@@ -1,0 +1,36 @@
+r"""LLaVA-NeXT-Video: the demo, and the published models.
+
+    python -m vidsme_jax.main --config configs/llava.py
+    python -m vidsme_jax.main --config configs/llava.py:7b --workdir runs/llava7b \
+        --config.corpus.members="('members.json',)" \
+        --config.corpus.nonmembers="('nonmembers.json',)"
+
+Variants: demo (default), 7b, 7b-dpo, 34b.
+"""
+
+from ml_collections import ConfigDict
+
+from vidsme_jax import settings
+
+CHECKPOINTS = {
+    "demo": str(settings.DEMO / "checkpoint"),
+    "7b": "llava-hf/LLaVA-NeXT-Video-7B-hf",
+    "7b-dpo": "llava-hf/LLaVA-NeXT-Video-7B-DPO-hf",
+    "34b": "llava-hf/LLaVA-NeXT-Video-34B-hf",
+}
+
+
+def get_config(variant: str = "demo") -> ConfigDict:
+    """Returns the configuration of a variant."""
+    if variant not in CHECKPOINTS:
+        known = ", ".join(CHECKPOINTS)
+        raise ValueError(f"configs/llava.py has no variant {variant!r}; known: {known}")
+    config = settings.default()
+    config.model.checkpoint = CHECKPOINTS[variant]
+    if variant == "demo":
+        config.corpus.members = (str(settings.DEMO / "corpus/members.jsonl"),)
+        config.corpus.nonmembers = (str(settings.DEMO / "corpus/nonmembers.jsonl"),)
+        config.video.num_frames = 8
+        config.model.dtype = "float32"
+        config.batch_size = 16
+    return config

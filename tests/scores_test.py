@@ -1,0 +1,203 @@
+"""Scores against the release's numbers, and against plain loops."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from vidsme_jax import scores
+from vidsme_jax.base import AuditError, TokenSignals
+from vidsme_jax.entropy import streaming
+
+
+@jax.jit
+def _head(logits):
+    vocab = logits.shape[-1]
+    mask = jnp.ones(logits.shape[:2], bool)
+    eye = jnp.eye(vocab, dtype=jnp.float32)
+    return streaming.token_signals(logits, eye, mask, second=True)
+
+
+def _signals(logits):
+    """Logits (2, rows, vocab) to signals on the host."""
+    return TokenSignals(*(np.asarray(x) for x in _head(jnp.asarray(logits))))
+
+
+@pytest.fixture(scope="module")
+def release(golden):
+    folder = golden / "longva_official"
+    table = json.loads((folder / "official_scores.json").read_text())
+    return table, np.load(folder / "official_arrays.npz")
+
+
+@pytest.mark.parametrize("clip", [0, 1])
+def test_the_release_from_its_own_logits(release, clip):
+    """Every score of the natural direction, and the entropy of every row."""
+    table, arrays = release
+    record = table["videos"][clip]
+    rows = record["slice_rows"] - 1  # The release's slice has a text row behind.
+    logits = arrays[f"logits_{clip}"]
+    starts = [
+        s
+        for s in range(len(logits) - rows)
+        if abs(_nll(logits[s : s + rows]) - np.log(record["scores"]["ppl"])) < 1e-6
+    ]
+    assert len(starts) == 1, "the video rows are not where ppl says"
+    video = logits[starts[0] :][:rows]
+    signals = _signals(np.stack([video, video]))
+    q, r = record["q"], record["r"]
+    names = [n for n in record["scores"] if "vetp" not in n]
+    found = scores.compute(signals, q, r, names, profile="official")
+    for name in names:
+        expected = pytest.approx(record["scores"][name], rel=1e-4, abs=5e-5)
+        assert found[name] == expected, name
+    sme = scores.sharma_mittal(signals, q, r, profile="official")[0]
+    expected = arrays[f"sme_nat_{clip}"]
+    np.testing.assert_allclose(sme, expected, rtol=1e-4, atol=5e-5)
+
+
+def _nll(logits):
+    x = logits.astype(np.float64)
+    log_norm = np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1))
+    return log_norm.mean()
+
+
+def test_difference_scores_from_the_release_rows(release, monkeypatch):
+    """Sorting and averaging of all vetp names, from its own entropies of each row."""
+    table, arrays = release
+    nothing = TokenSignals(None, None, None, None)
+    for k, record in enumerate(table["videos"]):
+        if record["q"] == 1:
+            continue
+        natural, backward = arrays[f"sme_nat_{k}"], arrays[f"sme_rev_{k}"]
+        monkeypatch.setitem(
+            scores._STATISTICS, "sme", lambda c, d=natural - backward: d.copy()
+        )
+        names = [n for n in record["scores"] if "vetp" in n and n != "sequence_vetp"]
+        found = scores.compute(nothing, 1.5, 1.0, names, profile="official")
+        for name in names:
+            assert found[name] == pytest.approx(record["scores"][name], abs=1e-6), name
+
+
+def test_the_official_names_are_the_release_names(release):
+    assert list(scores.TABLES["official"]) == list(release[0]["videos"][0]["scores"])
+
+
+def test_77_exact_names_are_77_rankings():
+    """70 of the release's 85 are distinct; Min-K%++ adds 7."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, rng.uniform(1, 6, (60, 1, 40, 1)), (60, 2, 40, 60))
+    clips = [_signals(x.astype(np.float32)) for x in logits]
+    for profile, distinct in (("exact", 77), ("official", 70)):
+        names = tuple(scores.TABLES[profile])
+        values = np.array(
+            [
+                list(scores.compute(c, 1.4, 1.05, names, profile=profile).values())
+                for c in clips
+            ]
+        )
+        rankings = {tuple(np.argsort(column)) for column in values.T}
+        assert len(rankings) == distinct, profile
+
+
+def test_exact_is_the_official_value_with_the_sign_turned():
+    logits = np.random.default_rng(1).normal(0, 3, (2, 40, 60)).astype(np.float32)
+    clip = _signals(logits)
+    exact = scores.compute(clip, 1.4, 1.05, tuple(scores.TABLES["exact"]))
+    official = scores.compute(
+        clip, 1.4, 1.05, tuple(scores.TABLES["official"]), profile="official"
+    )
+    pairs = {
+        "vid_sme": "Min_30.0% vetp",
+        "vid_sme_max_0": "Max_vetp",
+        "vid_sme_mean": "Mean_vetp",
+        "vid_sme_sequence": "sequence_vetp",
+        "min_k_prob_5": "Min_5.0% Prob",
+        "modified_renyi_05": "Modified_renyi_05",
+        "max_prob_gap": "Max_Prob_Gap",
+        "max_renyi_2_60": "Max_60.0% renyi_2",
+        "min_renyi_inf_90": "Min_90.0% renyi_inf",
+    }
+    for ours, theirs in pairs.items():
+        assert exact[ours] == pytest.approx(-official[theirs], rel=1e-4, abs=1e-6), ours
+    assert exact["perplexity"] == pytest.approx(-np.log(official["ppl"]))
+
+
+def test_by_plain_loops():
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 2, (2, 17, 30)).astype(np.float32)
+    found = scores.compute(_signals(logits), 1.3, 1.07, tuple(scores.TABLES["exact"]))
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum(-1, keepdims=True)
+
+    def sme(row):
+        return ((row**1.3).sum() ** ((1 - 1.07) / (1 - 1.3)) - 1) / (1 - 1.07)
+
+    d = sorted(sme(a) - sme(b) for a, b in zip(*p, strict=True))
+    assert found["vid_sme"] == pytest.approx(-np.mean(d[:5]), rel=1e-4)
+    assert found["vid_sme_max_10"] == pytest.approx(-np.mean(d[-1:]), rel=1e-4)
+    mean = p.mean(1)
+    sequence = sme(mean[0]) - sme(mean[1])
+    assert found["vid_sme_sequence"] == pytest.approx(-sequence, rel=1e-3, abs=1e-6)
+    plus = []
+    for row in p[0]:
+        mu = (row * np.log(row)).sum()
+        sigma = np.sqrt((row * np.log(row) ** 2).sum() - mu**2)
+        plus.append((np.log(row.max()) - mu) / sigma)
+    lowest = np.mean(sorted(plus)[:5])
+    assert found["min_k_plus_plus_30"] == pytest.approx(lowest, rel=1e-4)
+
+
+def test_every_natural_score_ranks_confident_clips_as_members():
+    rng = np.random.default_rng(3)
+    names = [n for n in scores.TABLES["exact"] if not n.startswith("vid_sme")]
+    # On members' rows one class stands out more.
+    values, labels = [], []
+    for label in (0, 1):
+        for _ in range(12):
+            x = rng.normal(0, 1, (2, 24, 40)).astype(np.float32)
+            x[..., 0] += 2 + 4 * label + rng.normal(0, 0.1, (2, 24))
+            clip = scores.compute(_signals(x), 1.4, 1.05, names)
+            values.append([clip[name] for name in names])
+            labels.append(label)
+    for name, column in zip(names, np.array(values).T, strict=True):
+        if "min_k_plus_plus" not in name:  # Standardised: not monotone in confidence.
+            assert roc_auc_score(labels, column) > 0.9, name
+
+
+def test_vid_sme_ranks_clips_more_certain_in_natural_order_as_members():
+    rng = np.random.default_rng(4)
+    x = rng.normal(0, 1, (2, 24, 40)).astype(np.float32)
+    x[0] *= 3  # The natural order is more certain: lower entropy.
+    member = scores.compute(_signals(x), 1.4, 1.05, ["vid_sme"])["vid_sme"]
+    other = scores.compute(_signals(x[::-1].copy()), 1.4, 1.05, ["vid_sme"])["vid_sme"]
+    assert member > 0 > other
+
+
+def test_resolving_names():
+    assert scores.resolve("vid_sme, perplexity", "exact") == ("vid_sme", "perplexity")
+    assert len(scores.resolve("all", "official")) == 85
+    with pytest.raises(AuditError) as caught:
+        scores.resolve("vid_smee,min_k", "exact")
+    assert len(caught.value.problems) == 2
+    assert "unknown score 'vid_smee'" in str(caught.value)
+    assert "did you mean 'vid_sme'" in str(caught.value)
+    assert scores.headline("vid_sme", "official") == "Min_30.0% vetp"
+    with pytest.raises(AuditError, match=r"config\.headline: unknown score 'vid'"):
+        scores.headline("vid", "exact")
+
+
+def test_the_second_pass_is_asked_for_by_scores():
+    assert not scores.needs_second_pass(["vid_sme", "max_renyi_05_0"], "exact")
+    assert scores.needs_second_pass(["modified_entropy"], "exact")
+    assert scores.needs_second_pass(["vid_sme_sequence"], "exact")
+    assert scores.needs_second_pass(["Max_0% renyi_05"], "official")
+
+
+def test_each_score_has_a_line():
+    text = scores.describe("exact")
+    assert len(text.splitlines()) == 77
+    assert all(len(line.split("  ")) >= 2 for line in text.splitlines())

@@ -1,0 +1,185 @@
+"""The audit, top to bottom: corpus, motion, model, signals, scores, report."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vidsme_jax import (
+    inference,
+    metrics,
+    models,
+    parallel,
+    provenance,
+    report,
+    scores,
+    scoring,
+    settings,
+    shards,
+    tables,
+    validity,
+)
+from vidsme_jax.base import AuditError, Clip, Failure, Item, ScoreTable
+from vidsme_jax.data import corpora
+from vidsme_jax.models.interface import ModelPlan
+
+_SEED = 0  # Of bootstrap and cross-fitting.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """What a run found; everything is also in the work directory.
+
+    Attributes:
+      workdir: Where it was written.
+      table: The scores.
+      metrics: The content of `metrics.json`.
+      failures: One per row of a manifest whose clip could not be scored.
+    """
+
+    workdir: pathlib.Path
+    table: ScoreTable
+    metrics: dict[str, Any]
+    failures: tuple[Failure, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A configuration that has been checked against the world."""
+
+    config: ConfigDict
+    items: tuple[Item, ...]
+    clips: tuple[Clip, ...]
+    plan: ModelPlan
+    devices: parallel.Devices
+    scores: tuple[str, ...]
+    headline: str
+
+
+def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport:
+    """Audits a model.
+
+    Args:
+      config: See `settings.RULES`.
+      workdir: Receives signals, scores, metrics and the report. Signals that an earlier
+        run with the same settings left there are not computed again.
+
+    Raises:
+      AuditError: Nothing could be computed; lists every problem.
+    """
+    workdir = pathlib.Path(workdir)
+    setup = check(config)
+    store, second = open_shards(setup, workdir)
+    failures = scoring.score_clips(
+        setup.clips, setup.plan, setup.devices, store, config, second=second
+    )
+    try:
+        table, warnings = tables.score_table(setup.items, store, setup.scores, config)
+    except AuditError as error:
+        causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
+        raise AuditError(error.problems + causes[:20]) from error
+    found = evaluate(setup, store, table, failures, warnings, workdir)
+    return AuditReport(
+        workdir=workdir, table=table, metrics=found, failures=tuple(failures)
+    )
+
+
+def check(config: ConfigDict) -> Setup:
+    """Checks config, corpus, checkpoint and devices; tells all problems at once."""
+    problems = settings.problems(config)
+    parts: dict[str, Any] = {}
+    model = config.get("model", {})
+    for name, make in {
+        "items": lambda: corpora.load(config.corpus),
+        "plan": lambda: models.inspect(
+            model.checkpoint, dtype=model.dtype, prompt=model.prompt
+        ),
+        "scores": lambda: scores.resolve(config.scores, config.profile),
+        "headline": lambda: scores.headline(config.headline, config.profile),
+        "devices": lambda: parallel.make_devices(**config.parallel),
+    }.items():
+        if problems and name in ("scores", "headline", "devices"):
+            continue  # They would stumble over what is already told.
+        if name == "plan" and any("config.model" in problem for problem in problems):
+            continue
+        if name == "items" and any("config.corpus" in problem for problem in problems):
+            continue
+        try:
+            parts[name] = make()
+        except AuditError as error:
+            problems += error.problems
+    clips = corpora.unique_clips(parts.get("items", ()))
+    if len(clips) == 1 and config.motion.bounds is None:
+        problems.append(
+            "the corpus has one clip, but q and r are scaled by the range over a "
+            "corpus: add clips, or give config.motion.bounds = (phi_min, phi_max, "
+            "b_min, b_max)"
+        )
+    if "plan" in parts and config.video.num_frames > parts["plan"].max_frames:
+        problems.append(
+            f"config.video.num_frames is {config.video.num_frames}; the model's "
+            f"positions hold {parts['plan'].max_frames} frames"
+        )
+    if problems:
+        raise AuditError(problems)
+    if parts["headline"] not in parts["scores"]:
+        parts["scores"] = (parts["headline"], *parts["scores"])
+    return Setup(config=config, clips=clips, **parts)
+
+
+def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:
+    """Opens the signals of a work directory; a run that would mix them is refused.
+
+    Also tells whether the head's second pass runs: a score needs it, or the signals
+    that are there already have it.
+    """
+    config, folder = setup.config, workdir / "signals"
+    if config.overwrite:
+        shards.clear(workdir)
+    second = scores.needs_second_pass(setup.scores, config.profile)
+    second = second or shards.recorded(folder).get("second_pass", False)
+    depends = {
+        "model": setup.plan.fingerprint,
+        "model.dtype": config.model.dtype,
+        "model.prompt": setup.plan.prompt,
+        "second_pass": second,
+        "slices": config.slices,
+        **{f"video.{key}": value for key, value in config.video.items()},
+    }
+    return shards.Shards(folder, depends), second
+
+
+def evaluate(
+    setup: Setup,
+    store: shards.Shards,
+    table: ScoreTable,
+    failures: list[Failure],
+    warnings: dict[str, list[str]],
+    workdir: pathlib.Path,
+) -> dict[str, Any]:
+    """Turns scores into metrics and the report; returns the content of metrics.json."""
+    config, headline = setup.config, setup.headline
+    num_bootstrap = config.report.num_bootstrap
+    about = provenance.describe(config, setup.plan, setup.devices, table)
+    text = json.dumps(about, indent=2, default=str)
+    shards.write_atomically(workdir / "config.json", text.encode())
+    return report.write(
+        workdir,
+        table,
+        evaluation=metrics.evaluate(table, config.report.fprs, num_bootstrap, _SEED),
+        blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
+        suspects=inference.suspects(table, headline, config.report.fdr),
+        curves=tables.extreme_curves(
+            setup.items, store, table, headline, config.profile
+        ),
+        run=about,
+        failures=failures,
+        warnings=warnings,
+        headline=headline,
+        descriptions={
+            name: scores.TABLES[config.profile][name].description
+            for name in setup.scores
+        },
+    )

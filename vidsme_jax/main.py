@@ -1,0 +1,97 @@
+"""The command line: `python -m vidsme_jax.main --config configs/llava.py`.
+
+Exit status: 0 all clips scored; 2 nothing computed, one message lists every problem
+found; 3 finished, with failures listed in failures.jsonl; 130 interrupted, and the same
+command goes on where it stopped.
+"""
+
+import pathlib
+import signal
+import sys
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vidsme_jax.base import AuditError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The configuration, FILE[:variant].", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Receives signals, scores, metrics and the report; default: a folder under runs/ "
+    "named after the configuration.",
+)
+
+OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
+
+
+def main(argv: list[str]) -> int:
+    """Runs the audit and returns the exit status."""
+    if len(argv) > 1:
+        return _wrong([f"argument {argv[1]!r}: only flags are understood"])
+    if _CONFIG.value is None:
+        return _wrong(["--config is missing, such as --config configs/llava.py"])
+    from vidsme_jax import audit, scores
+
+    config = _CONFIG.value
+    if config.get("scores") == "list":
+        print(scores.describe(config.profile))
+        return OK
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    # A job that is told to stop ends like one that is interrupted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+    try:
+        report = audit.run(config, workdir)
+    except AuditError as error:
+        return _wrong(error.problems)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: what was scored is in {workdir}; the same command continues",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    print(report.summary())
+    return FAILURES if report.failures else OK
+
+
+def run() -> NoReturn:
+    """The console script."""
+    app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; what is wrong with them or the configuration is told plainly."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(_wrong([str(error)]))
+    except Exception as error:  # A configuration is a program and may raise anything.
+        cause = str(error).strip() or type(error).__name__
+        sys.exit(_wrong([f"the configuration cannot be used: {cause}"]))
+
+
+def _default_workdir() -> str:
+    """Returns runs/NAME or runs/NAME-VARIANT."""
+    given = config_flags.get_config_filename(flags.FLAGS["config"])
+    file, _, variant = given.partition(":")
+    name = pathlib.Path(file).stem
+    return f"runs/{name}-{variant}" if variant else f"runs/{name}"
+
+
+def _wrong(problems: list[str]) -> int:
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    plural = "s" if len(problems) > 1 else ""
+    print(
+        f"nothing was computed, {len(problems)} problem{plural}:\n{listed}",
+        file=sys.stderr,
+    )
+    return WRONG
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,50 @@
+"""Progress of long work: a bar on a terminal, plain log lines elsewhere."""
+
+import sys
+import time
+
+from absl import logging
+from tqdm import tqdm
+
+_SECONDS = 10.0  # Between two log lines.
+
+
+class Progress:
+    """Counts finished clips and tells rate, remaining time and failures."""
+
+    def __init__(self, total: int, what: str):
+        self.total, self.what = total, what
+        self.finished = self.failed = 0
+        self.started = self.told = time.monotonic()
+        self.bar = tqdm(
+            total=total, desc=what, unit="clip", disable=not sys.stderr.isatty()
+        )
+
+    def add(self, finished: int, failed: int = 0) -> None:
+        """Reports so many more clips as finished, of which `failed` failed."""
+        self.finished += finished
+        self.failed += failed
+        self.bar.update(finished)
+        if self.failed:
+            self.bar.set_postfix(failed=self.failed)
+        now = time.monotonic()
+        if self.bar.disable and (
+            now - self.told > _SECONDS or self.finished == self.total
+        ):
+            self.told = now
+            seconds = now - self.started
+            rate = self.finished / max(seconds, 1e-9)
+            left = (self.total - self.finished) / max(rate, 1e-9)
+            logging.info(
+                "%s: %d of %d clips, %.2f a second, about %.0f s left, %d failed",
+                self.what,
+                self.finished,
+                self.total,
+                rate,
+                left,
+                self.failed,
+            )
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self.bar.close()

@@ -1,0 +1,114 @@
+"""Stored signals to scores, one row per row of the manifests. No model is needed."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vidsme_jax import scores
+from vidsme_jax.base import AuditError, ClipCurve, ClipError, Item, ScoreTable
+from vidsme_jax.data import video
+from vidsme_jax.motion import statistics
+from vidsme_jax.shards import Shards
+
+_THUMBNAIL = 96  # Pixels, the height in the report.
+
+
+def score_table(
+    items: Sequence[Item], store: Shards, names: Collection[str], config: ConfigDict
+) -> tuple[ScoreTable, dict[str, list[str]]]:
+    """Scores every item whose clip has signals.
+
+    q and r are scaled over these clips, all roles together, or by `motion.bounds`.
+
+    Args:
+      items: Of the corpus.
+      store: The signals.
+      names: Of the scores.
+      config: The whole configuration.
+
+    Returns:
+      The scores, and what was noticed while decoding, by video.
+
+    Raises:
+      AuditError: No clip has signals, or the corpus has no range to scale by.
+    """
+    known, paths = store.statistics(), dict.fromkeys(str(i.path) for i in items)
+    motion = {path: known[path] for path in paths if path in known}
+    if not motion:
+        raise AuditError(["no clip could be scored"])
+    phi = np.array([m.flow_variance for m in motion.values()])
+    b = np.array([m.brightness_std for m in motion.values()])
+    bounds = config.motion.bounds or statistics.bounds(phi, b)
+    scales = config.motion.q_scale, config.motion.r_scale
+    q, r = statistics.entropy_orders(phi, b, bounds, *scales)
+    orders = dict(zip(motion, zip(q.tolist(), r.tolist(), strict=True), strict=True))
+    values: dict[str, dict[str, float]] = {}
+    facts: dict[str, tuple[str, int]] = {}
+    warnings: dict[str, list[str]] = {}
+    for clip in store.read(motion.keys()):
+        values[clip.path] = scores.compute(
+            clip.signals, *orders[clip.path], names, profile=config.profile
+        )
+        facts[clip.path] = clip.content_hash, clip.num_rows
+        if clip.warnings:
+            warnings[clip.path] = list(clip.warnings)
+    scored = [item for item in items if str(item.path) in values]
+
+    def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
+        return np.array([pick(str(item.path)) for item in scored], dtype)
+
+    table = ScoreTable(
+        id=np.array([i.id for i in scored], object),
+        video=np.array([i.video for i in scored], object),
+        role=np.array([i.role for i in scored], object),
+        group=np.array([i.group for i in scored], object),
+        cluster=column(lambda p: facts[p][0], object),
+        num_rows=column(lambda p: facts[p][1], np.int64),
+        flow_variance=column(lambda p: motion[p].flow_variance),
+        brightness_std=column(lambda p: motion[p].brightness_std),
+        q=column(lambda p: orders[p][0]),
+        r=column(lambda p: orders[p][1]),
+        scores={name: column(lambda p, n=name: values[p][n]) for name in names},
+        larger_is_member=config.profile == "exact",
+    )
+    return table, warnings
+
+
+def extreme_curves(
+    items: Sequence[Item],
+    store: Shards,
+    table: ScoreTable,
+    headline: str,
+    profile: str,
+) -> list[ClipCurve]:
+    """Returns the entropies, frame by frame, of the most and least member-like clip."""
+    oriented = table.scores[headline] * (1 if table.larger_is_member else -1)
+    by_id = {item.id: item for item in items}
+    curves = []
+    for label, place in (("most", np.argmax(oriented)), ("least", np.argmin(oriented))):
+        item = by_id[table.id[place]]
+        clip = next(store.read({str(item.path)}))
+        rows = scores.sharma_mittal(
+            clip.signals, float(table.q[place]), float(table.r[place]), profile=profile
+        )
+        parts = np.array_split(rows, clip.num_frames, axis=-1)
+        natural, backward = np.stack([part.mean(-1) for part in parts], axis=-1)
+        try:
+            pictures = video.thumbnails(item.path, clip.frame_indices, _THUMBNAIL)
+        except ClipError:  # Gone since it was scored: its curves still stand.
+            pictures = None
+        curves.append(
+            ClipCurve(
+                label=f"{label} member-like",
+                id=item.id,
+                role=item.role,
+                score=float(table.scores[headline][place]),
+                frame_indices=clip.frame_indices,
+                natural=natural,
+                reversed=backward,
+                thumbnails=pictures,
+            )
+        )
+    return curves
