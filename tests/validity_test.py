@@ -110,7 +110,7 @@ def test_the_classifier_never_sees_the_video_it_judges():
 def test_a_video_in_both_roles_stays_in_one_fold():
     rng = np.random.default_rng(5)
     phi, brightness = rng.lognormal(size=20), rng.gamma(2, 5, 20)
-    cluster = [f"hash{i}" for i in range(12)] * 2
+    cluster = [f"hash{i}" for i in range(20)] * 2
     table = _table(np.tile(phi, 2), np.tile(brightness, 2), _roles(20), cluster=cluster)
     assert _blind(table)["cross_fitted"]["value"] == 0.5
 
@@ -186,7 +186,7 @@ def test_the_headline_is_compared_resample_by_resample():
 
 
 def test_duplicates_are_stated():
-    cluster = [f"hash{i}" for i in range(12)]
+    cluster = [f"hash{i}" for i in range(20)]
     cluster[13] = cluster[2]
     blind = _blind(_table(range(20), range(20), _roles(10), cluster=cluster))
     assert blind["duplicates"] == {
