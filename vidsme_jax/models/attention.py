@@ -34,12 +34,13 @@ def attention(
     queries = q.shape[1]
     if not causal:
         return _by_chunks(q, k, v, None)
-    strip = _CHUNK * -(-queries // (_CHUNK * _STRIPS))
+    # A strip is a loop over at least two chunks: straight-line strips would be free to
+    # run side by side, with all their scores in memory at once.
+    strip = _CHUNK * max(2, -(-queries // (_CHUNK * _STRIPS)))
     parts = []
     for start in range(0, queries, strip):
         stop = min(start + strip, queries)
-        part = q[:, start:stop], k[:, :stop], v[:, :stop]
-        parts.append(_by_chunks(*part, start))
+        parts.append(_by_chunks(q[:, start:stop], k[:, :stop], v[:, :stop], start))
     return jnp.concatenate(parts, axis=1)
 
 
