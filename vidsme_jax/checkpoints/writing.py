@@ -16,6 +16,7 @@ def save(
     rules: Sequence[Rule],
     *,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    extra: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes one safetensors file under the rules' canonical names.
 
@@ -24,8 +25,9 @@ def save(
       state: The model's parameters.
       rules: Each pattern must be a plain name with at most one group, the layer.
       shapes: For "patches" parameters, by path: the shape on disk.
+      extra: Tensors that belong in the file but are no parameters, by name.
     """
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, np.ndarray] = dict(extra or {})
     leaves = flat_shapes(state)
     for rule in rules:
         if rule.path not in leaves:

@@ -34,7 +34,7 @@ from vidsme_jax.base import NODES, TokenSignals
 _POWERS = tuple(node - 1.0 for node in NODES[1:])  # q - 1 at the nodes above Shannon.
 _VOID = -200.0  # y of a class that is not there: e^y = y e^y = 0 in float32.
 _CLAMP = 1e-10  # The release's lower bound of a probability.
-_BLOCK_BYTES = 64 * 2**20  # Of one float32 block of logits.
+_SHARE, _SMALLEST = 16, 512  # See `block_size`.
 
 
 class HeadState(NamedTuple):
@@ -236,16 +236,20 @@ def _modified(sums: Float[Array, "*rows 3"], state: HeadState):
     return jnp.stack([shannon, half, two], axis=-1)
 
 
-def block_size(rows: int, vocab: int) -> int:
-    """Classes per block: a power of two whose float32 logits fill about 64 MiB."""
-    fitting = max(_BLOCK_BYTES // (4 * rows), 512)
-    return min(vocab, 1 << (fitting.bit_length() - 1))
+def block_size(rows: int, vocab: int, embed: int) -> int:
+    """Returns how many classes to take at once, a power of two (or all of a few).
+
+    A block of float32 logits, with the weights behind it and their copy, stays near a
+    sixteenth of the bytes that all logits would take.
+    """
+    fitting = rows * vocab // (_SHARE * (rows + 2 * embed))
+    return min(vocab, 1 << (max(fitting, _SMALLEST).bit_length() - 1))
 
 
 def _scan(step, state, hidden, head):
     """Folds `step(state, (logits, offset, valid))` over blocks of the vocabulary."""
     vocab = head.shape[0]
-    size = block_size(hidden[..., 0].size, vocab)
+    size = block_size(hidden[..., 0].size, vocab, head.shape[1])
 
     def body(carry, start: Int[Array, ""]):
         # The last block is moved back to end with the vocabulary; `valid` leaves out
