@@ -1,0 +1,306 @@
+"""Every file of a work directory: complete, strict, escaped, self-contained."""
+
+import dataclasses
+import html.parser
+import json
+import re
+
+import numpy as np
+import pyarrow.csv
+import pytest
+from pyarrow import parquet
+
+from vidsme_jax import inference, metrics, report, validity
+from vidsme_jax.base import ClipCurve, Failure, ScoreTable
+from vidsme_jax.report import plots, words
+
+NASTY = "<script>alert('1')</script>"
+COLUMNS = ["id", "video", "role", "group", "n_rows"]
+COLUMNS += ["flow_variance", "brightness_std", "q", "r"]
+
+
+def _table(counts=(40, 40, 20, 20), *, larger_is_member=True, seed=0):
+    """Members move more and score higher; a group and names that want escaping."""
+    rng = np.random.default_rng(seed)
+    roles = ("members", "nonmembers", "suspects", "calibration")
+    role = np.repeat(np.array(roles, object), counts)
+    n = len(role)
+    member = role == "members"
+    phi = rng.lognormal(0, 1, n) * np.where(member, 4.0, 1.0)
+    b = rng.gamma(2, 5, n)
+    score = rng.normal(0, 1, n) + 1.5 * member
+    names = [f"{NASTY}{i}" if i % 7 == 0 else f'clip_{i}, "x".mp4' for i in range(n)]
+    groups = np.array(["", "$\\frac{", "<b>day & night</b>"], object)
+    return ScoreTable(
+        id=np.array([f"item-{i}" for i in range(n)], object),
+        video=np.array(names, object),
+        role=role,
+        group=groups[np.arange(n) % 3],
+        cluster=np.array([f"hash{i}" for i in range(n)], object),
+        num_rows=np.full(n, 64),
+        flow_variance=phi,
+        brightness_std=b,
+        q=2 - (phi - phi.min()) / np.ptp(phi),
+        r=1 + 0.1 * (b - b.min()) / np.ptp(b),
+        scores={
+            "vid_sme": score if larger_is_member else -score,
+            "perplexity": rng.normal(0, 1e-3, n) + 1 / 3,
+            "max_renyi_2_10": rng.normal(0, 1, n) + 0.5 * member,
+        },
+        larger_is_member=larger_is_member,
+    )
+
+
+def _curve(label, thumbnails=True):
+    rng = np.random.default_rng(1)
+    natural = 6 + 0.3 * rng.normal(size=12).cumsum()
+    pictures = rng.integers(0, 255, (12, 54, 96, 3), np.uint8) if thumbnails else None
+    return ClipCurve(
+        label=label,
+        id=NASTY,
+        role="members",
+        score=1.25,
+        frame_indices=tuple(range(0, 132, 11)),
+        natural=natural,
+        reversed=natural[::-1] + 0.1,
+        thumbnails=pictures,
+    )
+
+
+def _write(folder, table, **changes):
+    arguments = dict(
+        evaluation=metrics.evaluate(table, (0.001, 0.05), 200, 0),
+        blind=validity.blind_baseline(table, 200, 0, "vid_sme"),
+        suspects=inference.suspects(table, "vid_sme", 0.05),
+        curves=[_curve("most member-like"), _curve("least member-like")],
+        run={
+            "config": {"model.checkpoint": NASTY, "slices": ("video",)},
+            "versions": {"source": "https://example.org"},
+        },
+        failures=[Failure(id="bad", video=NASTY, stage="decode", cause="it is <cut>")],
+        warnings={NASTY: ["truncated & short"]},
+        headline="vid_sme",
+        descriptions={"vid_sme": f"the headline {NASTY}"},
+    )
+    found = report.write(folder, table, **arguments | changes)
+    return found, (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work") / "deep" / "folder"
+    table = _table()
+    found, page = _write(folder, table)
+    return folder, table, found, page
+
+
+class _Page(html.parser.HTMLParser):
+    """Collects tags, what they refer to and the text between them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.references, self.text = [], [], []
+        self.feed(text)
+        self.words = re.sub(r"\s+", " ", " ".join(self.text))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [v for k, v in attrs if k in ("href", "src", "srcset")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_every_file_is_there(written):
+    folder, *_ = written
+    assert {p.name for p in folder.iterdir()} == {
+        *("scores.parquet", "scores.csv", "metrics.json", "failures.jsonl"),
+        *("report.html", "figures"),
+    }
+    stems = {
+        *("roc-0-all", "roc-log-0-all", "scores", "orders"),
+        *("roc-2-b-day-night-b", "roc-log-2-b-day-night-b"),
+        *("roc-1-frac", "roc-log-1-frac"),
+        *("clip-0-most-member-like", "clip-1-least-member-like"),
+    }
+    found = {p.name for p in (folder / "figures").iterdir()}
+    assert found == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
+
+
+def test_metrics_are_strict_json(written):
+    folder, _, found, _ = written
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (folder / "metrics.json").read_text()
+    read = json.loads(text, parse_constant=refuse)
+    assert read == json.loads(json.dumps(found))
+    assert read["headline"] == "vid_sme"
+    assert read["counts"]["failures"] == 1
+    assert read["warnings"] == {NASTY: ["truncated & short"]}
+    assert set(read) >= {"verdict", "blind_baseline", "comparisons", "suspects"}
+    assert read["comparisons"]["all"]["scores"]["vid_sme"]["auc"]["value"] > 0.7
+
+
+def test_scores_keep_every_digit(written):
+    folder, table, *_ = written
+    exact = parquet.read_table(folder / "scores.parquet")
+    text = pyarrow.csv.read_csv(folder / "scores.csv")
+    for rows in (exact, text):
+        assert rows.column_names == [*COLUMNS, *table.scores]
+        assert rows["video"].to_pylist() == table.video.tolist()
+        for name, values in table.scores.items():
+            np.testing.assert_array_equal(rows[name].to_numpy(), values)
+        np.testing.assert_array_equal(rows["q"].to_numpy(), table.q)
+
+
+def test_failures(written, tmp_path):
+    folder, table, *_ = written
+    lines = (folder / "failures.jsonl").read_text().splitlines()
+    expected = {"id": "bad", "video": NASTY, "stage": "decode", "cause": "it is <cut>"}
+    assert [json.loads(line) for line in lines] == [expected]
+    _, page = _write(tmp_path, table, failures=[], curves=[])
+    assert (tmp_path / "failures.jsonl").read_text() == ""
+    assert "Every row has its scores." in page
+
+
+def test_the_page_needs_nothing_else(written):
+    *_, page = written
+    parsed = _Page(page)
+    assert parsed.references
+    assert all(ref.startswith("data:image/png;base64,") for ref in parsed.references)
+    assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
+    assert "@import" not in page and "url(" not in page
+    assert "default-src 'none'" in page
+    assert len(page) < 5e6
+    assert 'name="viewport"' in page
+
+
+def test_every_string_is_escaped(written):
+    *_, page = written
+    assert "<script" not in page and "<b>day" not in page and "<cut>" not in page
+    text = _Page(page).words
+    for shown in (NASTY, "it is <cut>", "truncated & short", "<b>day & night</b>"):
+        assert shown in text
+
+
+def test_the_box_comes_first_and_says_it_in_words(written):
+    *_, found, page = written
+    text = _Page(page).words
+    blind = found["blind_baseline"]["comparisons"]
+    assert set(blind) == {"all", "$\\frac{", "<b>day & night</b>"}
+    places = [text.index(blind[name]["statement"]) for name in blind]
+    places += [
+        text.index(h) for h in ("What this report claims", "The headline score ")
+    ]
+    places += [text.index("All scores"), text.index("Figures"), text.index("Suspects ")]
+    places += [text.rindex("Settings and fingerprints"), text.rindex("Glossary")]
+    assert places[0] == min(places) and places[-7:] == sorted(places[-7:])
+    assert "Shift found" in text
+    assert "Motion and brightness alone, without any model, tell members from" in text
+    assert "one matched corpus in six is flagged by chance" in text
+
+
+def test_the_page_claims_no_more_than_it_may(written):
+    *_, found, page = written
+    text = _Page(page).words
+    assert found["verdict"] in text
+    assert words.CLAIM in text and "No score of one video proves" in text
+    assert "was used for training" not in text
+    assert "refused: a false-positive rate of 0.1 % needs at least 1000" in text
+    assert "larger = member" in text and "lower = member" not in text
+    auc = found["comparisons"]["all"]["scores"]["vid_sme"]["auc"]
+    assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in text
+    assert "exchangeable" in text
+
+
+def test_official_says_lower_is_member(tmp_path):
+    _, page = _write(tmp_path, _table(larger_is_member=False))
+    text = _Page(page).words
+    assert "lower = member" in text and "larger = member" not in text
+    assert "As released: TPR at FPR < 5 %" in text
+
+
+def test_suspects_only_without_thumbnails(tmp_path):
+    table = _table((0, 0, 6, 0))
+    curves = [_curve("most member-like", thumbnails=False)]
+    found, page = _write(tmp_path, table, curves=curves)
+    text = _Page(page).words
+    assert found["comparisons"] == {}
+    assert "Not tested There are no two sets to compare" in text
+    assert "6 suspects are ranked but not tested" in text
+    assert "its frames are not shown" in text
+    assert "All scores" not in text
+    assert not list((tmp_path / "figures").glob("roc*"))
+
+
+def test_scores_that_are_missing_or_constant(tmp_path):
+    table = _table()
+    table.scores["perplexity"] = np.full(120, np.nan)
+    table.scores["vid_sme"] = np.zeros(120)
+    found, page = _write(tmp_path, table)
+    assert "is not shown to tell members from non-members" in found["verdict"]
+    assert "80 of the scores are not finite" in page
+
+
+def test_a_clip_of_one_frame_and_values_that_are_not_finite():
+    curve = dataclasses.replace(
+        _curve("most"),
+        frame_indices=(0,),
+        natural=np.array([np.nan]),
+        reversed=np.array([1.0]),
+        thumbnails=np.zeros((1, 8, 8, 3), np.uint8),
+    )
+    plots.clip_curve(curve).savefig("/dev/null", format="png")
+
+
+def test_nothing_is_left_half_written(tmp_path, monkeypatch):
+    _write(tmp_path, _table())
+    before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    evaluation = metrics.evaluate(_table(), (0.05,), 100, 0)
+    evaluation["comparisons"]["all"]["scores"]["vid_sme"]["auc"]["low"] = float("nan")
+    with pytest.raises(ValueError):
+        _write(tmp_path, _table(), evaluation=evaluation)
+    after = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    assert before.keys() == after.keys()
+    name = tmp_path / "metrics.json"
+    assert after[name] == before[name]
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict, expected",
+    [
+        (0.6, 0.8, "invalid: shift", "at least as much: this is not evidence"),
+        (0.6, 0.8, "confounded: shift", "how much of it is membership cannot be told"),
+        (0.6, 0.8, "not shown to be confounded", "no shift in motion or brightness"),
+        (0.4, 0.8, "not tested", "is not shown to tell members from non-members"),
+        (0.1, 0.4, "not tested", "ranks members below non-members, against its sign"),
+        (None, None, "not tested", "was not tested"),
+    ],
+)
+def test_the_verdict_is_one_sentence(low, high, verdict, expected):
+    auc = {"value": 0.7, "low": low, "high": high}
+    blind = {"name": "motion", "value": 0.8, "low": 0.7, "high": 0.9}
+    found = {"verdict": verdict, "blind": None if verdict == "not tested" else blind}
+    text = words.verdict(
+        {"comparisons": {"all": {"scores": {"s": {"auc": auc}}}}},
+        {"comparisons": {"all": {"verdicts": {"s": found}}}},
+        "s",
+    )
+    assert expected in text
+    assert text.endswith(".") and ". " not in text
+
+
+def test_labels_that_a_font_cannot_draw():
+    assert plots.plain("日本\n$x$") == "\N{REPLACEMENT CHARACTER}" * 3 + "$x$"
+    assert len(plots.plain("a" * 100)) == 28
+
+
+def test_a_large_corpus_gives_a_small_page(tmp_path):
+    table = _table((4000, 4000, 1000, 1000))
+    table.scores.pop("max_renyi_2_10")
+    _, page = _write(tmp_path, table)
+    assert len(page) < 2e6
+    assert "The first 200 of 1000; metrics.json has all." in page
+    assert all(p.stat().st_size < 3e5 for p in (tmp_path / "figures").iterdir())

@@ -1,0 +1,72 @@
+"""Writes what an audit found: for programs, for eyes, for a sceptical reader."""
+
+import pathlib
+from typing import Any
+
+from vidsme_jax.base import ClipCurve, Failure, ScoreTable
+from vidsme_jax.report import figures, files, page, words
+
+
+def write(
+    workdir: str | pathlib.Path,
+    table: ScoreTable,
+    *,
+    evaluation: dict[str, Any],
+    blind: dict[str, Any],
+    suspects: dict[str, Any],
+    curves: list[ClipCurve],
+    run: dict[str, Any],
+    failures: list[Failure],
+    warnings: dict[str, list[str]],
+    headline: str,
+    descriptions: dict[str, str],
+) -> dict[str, Any]:
+    """Writes scores, metrics, failures, figures and `report.html`; each file whole.
+
+    Args:
+      workdir: Made if absent.
+      table: The scores.
+      evaluation: Of `metrics.evaluate`.
+      blind: Of `validity.blind_baseline`.
+      suspects: Of `inference.suspects`.
+      curves: The clips to show frame by frame.
+      run: Settings, versions and fingerprints; nested, printed as it is.
+      failures: One per item that has no scores.
+      warnings: What was noticed about a video, by its path.
+      headline: The score declared in advance; a key of `table.scores`.
+      descriptions: One line for each score.
+
+    Returns:
+      The content of `metrics.json`.
+
+    Raises:
+      ValueError: A number that is not finite would have gone into `metrics.json`.
+    """
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    found = {
+        "headline": headline,
+        "verdict": words.verdict(evaluation, blind, headline),
+        "larger_is_member": table.larger_is_member,
+        "intervals": evaluation["intervals"],
+        "blind_baseline": blind,
+        "counts": evaluation["counts"] | {"failures": len(failures)},
+        "comparisons": evaluation["comparisons"],
+        "suspects": suspects,
+        "warnings": warnings,
+    }
+    files.write_scores(workdir, table)
+    files.write_json(workdir / "metrics.json", found)
+    files.write_failures(workdir / "failures.jsonl", failures)
+    drawings = figures.draw(table, blind, curves, headline)
+    pictures = figures.write(workdir / "figures", drawings)
+    html = page.render(
+        found,
+        drawings=drawings,
+        pictures=pictures,
+        run=run,
+        failures=failures,
+        descriptions=descriptions,
+    )
+    files.write_text(workdir / "report.html", html)
+    return found

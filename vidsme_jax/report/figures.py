@@ -1,0 +1,163 @@
+"""Which figures a report has, and their files."""
+
+import dataclasses
+import io
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vidsme_jax import metrics
+from vidsme_jax.base import ClipCurve, ScoreTable
+from vidsme_jax.report import files, plots
+
+# The classical score beside the headline's ROC curve, chosen beforehand: the first
+# of these that was computed.
+_CLASSICAL = ("perplexity", "ppl")
+_MAX_COMPARISONS = 6  # With ROC figures of their own.
+_DPI = 110
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure, the stem of its files and the words that go with it."""
+
+    name: str
+    figure: Figure
+    title: str
+    caption: str
+
+
+def draw(
+    table: ScoreTable,
+    blind: dict[str, Any],
+    curves: list[ClipCurve],
+    headline: str,
+) -> list[Drawing]:
+    """Draws everything; see `report.write` for the arguments."""
+    compared = metrics.comparisons(table)
+    largest = sorted(compared, key=lambda name: -len(compared[name].nonmembers))
+    drawings = []
+    for place, name in enumerate(largest[:_MAX_COMPARISONS]):
+        baseline = blind["comparisons"].get(name, {})
+        drawings += _rocs(table, name, place, compared[name], baseline, headline)
+    return (
+        drawings
+        + _distributions(table, headline)
+        + [_clip(curve, place) for place, curve in enumerate(curves)]
+    )
+
+
+def write(folder: pathlib.Path, drawings: list[Drawing]) -> dict[str, bytes]:
+    """Writes each figure as PNG and PDF; returns the PNGs by name."""
+    folder.mkdir(exist_ok=True)
+    pictures = {}
+    for drawing in drawings:
+        for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+            buffer = io.BytesIO()
+            drawing.figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+            files.write_bytes(folder / f"{drawing.name}.{kind}", buffer.getvalue())
+            if kind == "png":
+                pictures[drawing.name] = buffer.getvalue()
+    return pictures
+
+
+def _rocs(
+    table: ScoreTable,
+    name: str,
+    place: int,
+    which: metrics.Comparison,
+    baseline: dict[str, Any],
+    headline: str,
+) -> list[Drawing]:
+    classical = [s for s in _CLASSICAL if s in table.scores and s != headline][:1]
+    curves = [_curve(table, score, which) for score in (headline, *classical)]
+    if baseline.get("roc"):
+        value = baseline["cross_fitted"]["value"]
+        fpr, tpr = (np.array(baseline["roc"][key]) for key in ("fpr", "tpr"))
+        blind = plots.Curve(f"no model: motion, brightness, AUC {value:.2f}", fpr, tpr)
+        curves.insert(1, blind)
+    curves = [curve for curve in curves if curve is not None]
+    num = metrics.num_videos(table.cluster[which.nonmembers])
+    slug = f"{place}-{_slug(name)}"
+    caption = (
+        f"{which.description[0].upper()}{which.description[1:]}. The headline score, "
+        "what motion and brightness reach without a model, and one classical score. "
+        "The closer to the upper left corner, the better members are told apart."
+    )
+    zoomed = (
+        "The same on logarithmic axes: what happens at small false-positive rates. "
+        f"Grey: below one in {num}, the number of non-member videos, nothing is known."
+    )
+    return [
+        Drawing(
+            f"roc-{slug}",
+            plots.roc(curves, num, logarithmic=False),
+            f"ROC: {name}",
+            caption,
+        ),
+        Drawing(
+            f"roc-log-{slug}",
+            plots.roc(curves, num, logarithmic=True),
+            f"ROC at small rates: {name}",
+            zoomed,
+        ),
+    ]
+
+
+def _curve(
+    table: ScoreTable, score: str, which: metrics.Comparison
+) -> plots.Curve | None:
+    values = metrics.oriented(table, score)
+    member, nonmember = values[which.members], values[which.nonmembers]
+    if not (np.isfinite(member).all() and np.isfinite(nonmember).all()):
+        return None
+    curve = metrics.roc_curve(member, nonmember, drop_intermediate=True)
+    label = f"{plots.plain(score)}, AUC {metrics.auc(member, nonmember):.2f}"
+    return plots.Curve(label, curve.fpr, curve.tpr)
+
+
+def _distributions(table: ScoreTable, headline: str) -> list[Drawing]:
+    shown = plots.series(table)
+    how = "Each row has its own height; the line is the median; what lies beyond the "
+    how += "axis is counted in the outermost bars."
+    sign = "larger" if table.larger_is_member else "smaller"
+    orders = {"q (2: least motion)": table.q, "r (1: steady light)": table.r}
+    return [
+        Drawing(
+            "scores",
+            plots.histograms({headline: table.scores[headline]}, shown),
+            f"The headline score, {headline}",
+            f"By role and group; {sign} is more member-like. {how}",
+        ),
+        Drawing(
+            "orders",
+            plots.histograms(orders, shown),
+            "The entropy orders q and r",
+            "They follow from the frames alone, without the model. Where members and "
+            f"non-members differ here, the sets differ in content. {how}",
+        ),
+    ]
+
+
+def _clip(curve: ClipCurve, place: int) -> Drawing:
+    caption = (
+        f"Clip {curve.id} ({plots.NAMES.get(curve.role, curve.role)}), headline score "
+        f"{curve.score:.4g}. Mean Sharma-Mittal entropy of the rows of each frame; "
+        "reversed: at the same position of the reversed clip."
+    )
+    if curve.thumbnails is None:
+        caption += " The file is no longer there, so its frames are not shown."
+    return Drawing(
+        f"clip-{place}-{_slug(curve.label)}",
+        plots.clip_curve(curve),
+        f"The {curve.label} clip",
+        caption,
+    )
+
+
+def _slug(text: str) -> str:
+    """A short file name; the place before it makes it unique."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "group"

@@ -1,0 +1,136 @@
+"""The page a person reads: one HTML file that needs nothing else."""
+
+import base64
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from vidsme_jax.base import Failure
+from vidsme_jax.report import words
+from vidsme_jax.report.figures import Drawing
+
+_MAX_ROWS = 200  # Of suspects, failures and warnings; the files have all.
+
+
+def render(
+    found: dict[str, Any],
+    *,
+    drawings: list[Drawing],
+    pictures: dict[str, bytes],
+    run: dict[str, Any],
+    failures: list[Failure],
+    descriptions: dict[str, str],
+) -> str:
+    """Fills the template; every string is escaped.
+
+    Args:
+      found: The content of `metrics.json`.
+      drawings: In the order of the page.
+      pictures: PNGs, by the drawings' names.
+      run: Settings, versions and fingerprints.
+      failures: One per item that has no scores.
+      descriptions: One line for each score.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["estimate"] = words.estimate
+    environment.tests["nested"] = lambda value: isinstance(value, Mapping)
+    return environment.get_template("template.html").render(
+        found=found,
+        comparisons=_comparisons(found, descriptions),
+        boxes=_boxes(found["blind_baseline"]),
+        figures=[
+            {
+                "title": drawing.title,
+                "caption": drawing.caption,
+                "data": base64.b64encode(pictures[drawing.name]).decode("ascii"),
+                "wide": not drawing.name.startswith("roc"),
+            }
+            for drawing in drawings
+        ],
+        run=run,
+        failures=failures[:_MAX_ROWS],
+        num_failures=len(failures),
+        warnings=list(found["warnings"].items())[:_MAX_ROWS],
+        limit=_MAX_ROWS,
+        claim=words.CLAIM,
+        by_chance=words.BY_CHANCE,
+        glossary=words.GLOSSARY,
+    )
+
+
+def _boxes(blind: dict[str, Any]) -> list[dict[str, Any]]:
+    """One entry a comparison: what motion and brightness alone can tell."""
+    results = dict(blind["comparisons"])
+    if blind["suspects"] is not None:
+        results["suspects"] = blind["suspects"]
+    marks = {
+        True: ("shift", "Shift found"),
+        False: ("clear", "No shift found"),
+        None: ("untested", "Not tested"),
+    }
+    return [
+        {
+            "kind": marks[result["separates"]][0],
+            "mark": marks[result["separates"]][1],
+            "description": result["description"],
+            "statement": result["statement"],
+            "duplicates": result.get("duplicates", {}).get("statement", ""),
+            "details": [
+                f"{result[key]['name']}: AUC {words.estimate(result[key], 2)}"
+                + (f" ({direction})" if direction else "")
+                for key in ("cross_fitted", "motion", "brightness")
+                if result[key] is not None
+                for direction in [result[key].get("direction", "")]
+            ],
+        }
+        for result in results.values()
+    ]
+
+
+def _comparisons(
+    found: dict[str, Any], descriptions: dict[str, str]
+) -> list[dict[str, Any]]:
+    """One entry a comparison: the headline's row, then all scores'."""
+    headline = found["headline"]
+    entries = []
+    for name, comparison in found["comparisons"].items():
+        blind = found["blind_baseline"]["comparisons"][name]
+        scores = comparison["scores"]
+        ordered = {headline: scores[headline]} | scores
+        entries.append(
+            {
+                "name": name,
+                "counts": comparison["counts"],
+                "description": comparison["description"],
+                "headline": scores[headline],
+                "blind": blind["evidence"],
+                "difference": blind.get("headline_minus_blind"),
+                "verdict": blind["verdicts"][headline],
+                "rates": list(scores[headline]["tpr"]),
+                "refusals": sorted(
+                    {
+                        tpr["reason"]
+                        for result in scores.values()
+                        for tpr in result["tpr"].values()
+                        if tpr.get("reason", "").startswith("refused")
+                    }
+                ),
+                "scores": [
+                    {
+                        "name": score,
+                        "result": result,
+                        "description": descriptions.get(score, ""),
+                    }
+                    for score, result in ordered.items()
+                ],
+            }
+        )
+    return entries

@@ -1,0 +1,251 @@
+"""Plots. No global state: each is a `Figure` of its own."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vidsme_jax.base import ROLES, ClipCurve, ScoreTable
+
+# Okabe and Ito's palette: told apart by every common kind of colour vision.
+_COLOURS = {
+    "members": "#0072B2",
+    "nonmembers": "#D55E00",
+    "suspects": "#CC79A7",
+    "calibration": "#009E73",
+}
+NAMES = {
+    "members": "members",
+    "nonmembers": "non-members",
+    "suspects": "suspects",
+    "calibration": "calibration",
+}
+_INK, _PALE = "#222222", "#999999"
+_SIZE = 9  # Points.
+_MAX_HISTOGRAMS = 10
+_MAX_THUMBNAILS = 8
+_MAX_VERTICES = 1000
+_MAX_LABEL = 28
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A ROC curve of a figure."""
+
+    label: str
+    fpr: Float[np.ndarray, " vertices"]
+    tpr: Float[np.ndarray, " vertices"]
+
+
+@functools.cache
+def _drawable() -> frozenset[int]:
+    font = font_manager.findfont("DejaVu Sans")
+    return frozenset(font_manager.get_font(font).get_charmap())
+
+
+def plain(text: str) -> str:
+    """A label that the font can draw on one short line."""
+    text = "".join(
+        c if ord(c) in _drawable() and c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )
+    return text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
+
+
+def _bare(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_PALE)
+    axes.tick_params(labelsize=_SIZE - 1, color=_PALE, labelcolor=_INK)
+
+
+def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figure:
+    """ROC curves, at most three; the first is drawn strongest.
+
+    Args:
+      curves: Vertices from (0, 0) to (1, 1).
+      num_nonmembers: Videos; a rate below one over them is beyond the data.
+      logarithmic: Both axes, from half that rate up.
+    """
+    figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    _bare(axes)
+    resolution = 1 / num_nonmembers
+    low = resolution / 2 if logarithmic else 0.0
+    styles = (("#0072B2", "-", 2.2), ("#D55E00", "--", 1.8), ("#009E73", "-.", 1.4))
+    line = np.geomspace(low, 1, 50) if logarithmic else np.array([0.0, 1.0])
+    axes.plot(line, line, color=_PALE, linewidth=1, linestyle=":", label="chance")
+    for curve, (colour, style, width) in zip(curves, styles, strict=False):
+        kept = _thinned(len(curve.fpr))
+        axes.plot(
+            np.maximum(curve.fpr[kept], low),
+            np.maximum(curve.tpr[kept], low),
+            color=colour,
+            linestyle=style,
+            linewidth=width,
+            label=curve.label,
+        )
+    if logarithmic:
+        axes.axvspan(low, resolution, color="#eeeeee", zorder=0, linewidth=0)
+        axes.set(xscale="log", yscale="log")
+    axes.set(xlim=(low, 1), ylim=(low, 1.02 if not logarithmic else 1.1))
+    axes.set_aspect("equal", adjustable="box")
+    axes.set_xlabel("false-positive rate", fontsize=_SIZE, color=_INK)
+    axes.set_ylabel("true-positive rate", fontsize=_SIZE, color=_INK)
+    legend = axes.legend(
+        loc="lower right",
+        fontsize=_SIZE - 1,
+        frameon=True,
+        framealpha=0.9,
+        reverse=False,
+    )
+    legend.get_frame().set_linewidth(0)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _thinned(num_vertices: int) -> np.ndarray:
+    """Vertices to draw: all, or as many as a figure can show, dense near FPR 0."""
+    if num_vertices <= _MAX_VERTICES:
+        return np.arange(num_vertices)
+    last, half = num_vertices - 1, _MAX_VERTICES // 2
+    near_zero = np.geomspace(1, num_vertices, half) - 1
+    return np.unique(
+        np.concatenate([near_zero, np.linspace(0, last, half)]).astype(int)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Items of one role, and group, of a histogram."""
+
+    label: str
+    role: str
+    rows: Bool[np.ndarray, " items"]
+
+
+def series(table: ScoreTable) -> list[Series]:
+    """All roles, then the largest groups within them; as many as fit a figure."""
+    roles = [role for role in ROLES if (table.role == role).any()]
+    found = [Series(NAMES[role], role, table.role == role) for role in roles]
+    inside = []
+    for role in roles:
+        for group in np.unique(table.group[table.role == role]).tolist():
+            if group:
+                rows = (table.role == role) & (table.group == group)
+                inside.append(Series(f"{NAMES[role]}: {group}", role, rows))
+    inside.sort(key=lambda s: -int(s.rows.sum()))
+    inside = inside[: max(0, _MAX_HISTOGRAMS - len(found))]
+    return found + sorted(inside, key=lambda s: roles.index(s.role))
+
+
+def histograms(
+    columns: dict[str, Float[np.ndarray, " items"]], shown: list[Series]
+) -> Figure:
+    """Small histograms, a row a series, a column a quantity, axes shared by column.
+
+    The axis spans the middle 98 %; what lies beyond is counted in the outermost bins.
+    A tick marks the median.
+    """
+    figure = Figure(
+        figsize=(6.2, 0.7 + 0.55 * len(shown)), layout="constrained", facecolor="white"
+    )
+    grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="col")
+    for column, (title, values) in enumerate(columns.items()):
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
+        if not high - low > 1e-9 * max(abs(low), abs(high)):
+            low, high = low - 0.5, high + 0.5
+        for axes, one in zip(grid[:, column], shown, strict=True):
+            _histogram(axes, values[one.rows], float(low), float(high), one)
+            if column == 0:
+                text = f"{plain(one.label)}\n{int(one.rows.sum())} items"
+                axes.set_ylabel(
+                    text, rotation=0, ha="right", va="center", fontsize=_SIZE - 1,
+                    color=_INK, parse_math=False,
+                )  # fmt: skip
+        grid[-1, column].set_xlabel(
+            plain(title), fontsize=_SIZE, color=_INK, parse_math=False
+        )
+    return figure
+
+
+def _histogram(
+    axes: Axes,
+    values: Float[np.ndarray, " items"],
+    low: float,
+    high: float,
+    one: Series,
+) -> None:
+    _bare(axes)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    bins = int(np.clip(2 * len(values) ** (1 / 3), 12, 60))
+    counts, edges = np.histogram(np.clip(values, low, high), bins, (low, high))
+    axes.stairs(counts, edges, fill=True, color=_COLOURS[one.role], alpha=0.75)
+    axes.axvline(np.clip(np.median(values), low, high), color=_INK, linewidth=1.2)
+    axes.set_ylim(0, 1.1 * counts.max())
+
+
+def clip_curve(curve: ClipCurve) -> Figure:
+    """Sharma-Mittal entropy by frame, both directions, above the frames themselves."""
+    num = len(curve.frame_indices)
+    thumbnails = curve.thumbnails
+    shown = np.unique(np.linspace(0, num - 1, min(num, _MAX_THUMBNAILS)).astype(int))
+    figure = Figure(figsize=(6.4, 3.4 if thumbnails is not None else 2.6))
+    top, bottom = 0.93, 0.32 if thumbnails is not None else 0.2
+    axes = figure.add_axes((0.11, bottom, 0.72, top - bottom))
+    _bare(axes)
+    position = np.arange(num)
+    ends = []
+    for values, label, colour, style, marker in (
+        (curve.natural, "natural order", "#0072B2", "-", "o"),
+        (curve.reversed, "reversed", "#D55E00", "--", "s"),
+    ):
+        axes.plot(
+            position, values, color=colour, linestyle=style, marker=marker,
+            markersize=3, linewidth=1.6,
+        )  # fmt: skip
+        ends.append([float(values[-1]), label, colour])
+    margin = 0.5 if num > 1 else 1.0
+    axes.set_xlim(-margin, num - 1 + margin)
+    _end_labels(axes, ends)
+    axes.set_xticks(shown, [str(curve.frame_indices[i]) for i in shown])
+    axes.set_ylabel("SME (nats at r = 1)", fontsize=_SIZE, color=_INK)
+    if thumbnails is None:
+        axes.set_xlabel("frame of the file", fontsize=_SIZE, color=_INK)
+        return figure
+    width = 0.72 / len(shown)
+    for place, i in enumerate(shown):
+        picture = figure.add_axes((0.11 + place * width, 0.01, 0.96 * width, 0.2))
+        picture.imshow(thumbnails[i])
+        picture.set_axis_off()
+    return figure
+
+
+def _end_labels(axes: Axes, ends: list) -> None:
+    """Names lines at their right ends, apart even where the lines meet."""
+    low, high = axes.get_ylim()
+    gap = 0.09 * (high - low)
+    ends.sort(key=lambda end: end[0] if np.isfinite(end[0]) else low)
+    heights = [end[0] if np.isfinite(end[0]) else low for end in ends]
+    if heights[1] - heights[0] < gap:
+        middle = sum(heights) / 2
+        heights = [middle - gap / 2, middle + gap / 2]
+    for height, (_, label, colour) in zip(heights, ends, strict=True):
+        axes.annotate(
+            label, (1.01, height), xycoords=("axes fraction", "data"), va="center",
+            color=colour, fontsize=_SIZE, annotation_clip=False,
+        )  # fmt: skip

@@ -1,0 +1,112 @@
+"""What a report says: the verdict, the claim, the glossary."""
+
+from typing import Any
+
+BY_CHANCE = (
+    "Three 95 % intervals are looked at (motion, brightness, both), so about one "
+    "matched corpus in six is flagged by chance. Found or not, other differences "
+    "between the sets (scene content, length, codec, source, date) are not covered."
+)
+CLAIM = (
+    "This report ranks videos: it says how well scores order members above "
+    "non-members on this corpus. No score of one video proves that it was, or was not, "
+    "in the training data. One score, the headline, was declared before the results "
+    "were seen; all others are exploratory, and the best of many is too good by "
+    "selection. The figures hold for these videos, this model and these settings."
+)
+
+GLOSSARY = {
+    "Member": "A video declared to have been in the model's training data.",
+    "Non-member": "A video declared not to have been in it.",
+    "Suspect": "A video of which it is not known.",
+    "Calibration clip": "A known non-member, of the same kind as the suspects, that "
+    "they are ranked against.",
+    "Score": "A number computed from the model's next-token distributions while it "
+    "watches a video.",
+    "Headline score": "The one score chosen before the results were seen.",
+    "AUC": "The chance that a random member ranks above a random non-member. 0.5 is "
+    "guessing, 1 is perfect, below 0.5 the order is reversed.",
+    "FPR, false-positive rate": "The share of non-members wrongly called members.",
+    "TPR, true-positive rate": "The share of members called members; it is given at a "
+    "threshold that keeps the false-positive rate at or below a stated level. Refused "
+    "where there are too few non-member videos to see so small a rate.",
+    "Accuracy": "The mean of TPR and 1 - FPR at the best threshold. The threshold is "
+    "chosen on the same labels, so the number is optimistic.",
+    "Interval": "Written [low, high]: values that the data are compatible with at "
+    "95 % confidence. Rows that show the same video count as one observation.",
+    "phi, motion": "The variance of the optical flow between consecutive sampled "
+    "frames, averaged: how much a video moves.",
+    "b, brightness": "The standard deviation of the frames' mean brightness: how much "
+    "a video flickers or changes.",
+    "q": "The order of the entropy, 1 for the most motion, 2 for the least. It follows "
+    "from the video alone.",
+    "r": "The degree of the entropy, 1 for the steadiest brightness. It follows from "
+    "the video alone.",
+    "SME, Sharma-Mittal entropy": "How undecided the model is about the next token, "
+    "weighted by q and r.",
+    "Vid-SME": "SME of a video less SME of the same video played backwards, averaged "
+    "over the rows where it is lowest (arXiv 2506.03179).",
+    "Blind baseline": "A classifier that sees motion and brightness only, never the "
+    "model. Cross-fitted: each video is judged by a fit that has not seen it.",
+    "Shift": "Members and non-members differ in their content, so that they can be "
+    "told apart without the model.",
+    "p-value": "The share of calibration clips, counting the suspect itself, that rank "
+    "at least as high as the suspect.",
+    "False discovery rate": "The expected share of mistakes among the suspects listed, "
+    "where the calibration clips are a fair comparison (Benjamini-Hochberg).",
+}
+
+
+def estimate(result: dict[str, Any] | None, digits: int = 3) -> str:
+    """A value and its interval, such as '0.932 [0.901, 0.960]'."""
+    if result is None or result["value"] is None:
+        return "none"
+    text = f"{result['value']:.{digits}f}"
+    if result.get("low") is None:
+        return text
+    return f"{text} [{result['low']:.{digits}f}, {result['high']:.{digits}f}]"
+
+
+def verdict(evaluation: dict[str, Any], blind: dict[str, Any], headline: str) -> str:
+    """One sentence: what the headline score shows, and what it is worth."""
+    if "all" not in evaluation["comparisons"]:
+        return (
+            "Without both members and non-members this report cannot say how well "
+            f"the headline score {headline} tells them apart."
+        )
+    auc = evaluation["comparisons"]["all"]["scores"][headline]["auc"]
+    if auc["value"] is None:
+        return f"The headline score {headline} has no result: {auc['reason']}."
+    found = blind["comparisons"]["all"]["verdicts"][headline]
+    return f"The headline score {headline} {_shown(auc)}{_worth(found)}."
+
+
+def _shown(auc: dict[str, Any]) -> str:
+    numbers = f"AUC {estimate(auc, 2)}"
+    if auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
+        return f"is not shown to tell members from non-members ({numbers})"
+    if auc["high"] < 0.5:
+        return f"ranks members below non-members, against its sign ({numbers})"
+    return f"ranks members above non-members ({numbers})"
+
+
+def _worth(found: dict[str, Any]) -> str:
+    if found["blind"] is None:
+        return "; whether the two sets differ without any model was not tested"
+    blind = (
+        f"AUC {estimate(found['blind'], 2)} comes from {found['blind']['name']} alone"
+    )
+    if found["verdict"] == "invalid: shift":
+        return (
+            f", but {blind} without any model, at least as much: this is not evidence "
+            "of membership"
+        )
+    if found["verdict"] == "confounded: shift":
+        return (
+            f", but {blind} without any model: how much of it is membership cannot be "
+            "told"
+        )
+    return (
+        "; no shift in motion or brightness was found at this sample size, and other "
+        "differences between the two sets were not tested"
+    )
