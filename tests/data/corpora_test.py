@@ -36,12 +36,13 @@ def _corpus(**keys):
 
 
 def _json(path: pathlib.Path, rows) -> str:
-    path.write_text(json.dumps(rows), "utf-8")
+    path.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
     return str(path)
 
 
 def _jsonl(path: pathlib.Path, rows) -> str:
-    path.write_text("\n\n".join(json.dumps(row) for row in rows) + "\n", "utf-8")
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n\n".join(lines) + "\n", "utf-8")
     return str(path)
 
 

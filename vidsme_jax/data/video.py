@@ -46,7 +46,8 @@ class _Table:
 
     Attributes:
       pts: In units of `time_base`; empty where the file cannot be sought in.
-      keyframes: Those of `pts` at which decoding can begin.
+      keyframes: Where decoding can begin, in the same units; the first may be before
+        the first frame that is shown.
       times: Seconds from the first frame, shape (decodable,).
       period: Seconds that the last frame is shown.
       stamped: Whether `times` are the file's own, not made from its frame rate.
@@ -144,20 +145,22 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
     pts, keyframes, last, period = [], [], None, 0.0
     try:
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:  # The flush; what is edited out.
+            if packet.size == 0:  # The end.
                 continue
             if packet.pts is None or packet.is_corrupt:
                 return None
-            pts.append(packet.pts)
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
+            if packet.is_discard:  # Edited out: decoded for others, but not shown.
+                continue
+            pts.append(packet.pts)
             if last is None or packet.pts > last:
                 last, period = packet.pts, float((packet.duration or 0) * _unit(stream))
     except av.FFmpegError:
         return None
     pts.sort()
     keyframes.sort()
-    if not (_increasing(pts) and keyframes and keyframes[0] == pts[0]):
+    if not (_increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
     times = (np.array(pts) - pts[0]) * float(_unit(stream))
     return _Table(pts, keyframes, times, period)
@@ -178,7 +181,7 @@ def _sought(
         before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
         key = bisect.bisect_left(table.pts, table.keyframes[before])
         if position < 0 or key > position + 1:
-            start, position = table.pts[key], key - 1
+            start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
             frames = _from_keyframe(container, stream, start)
         for frame in frames:
@@ -485,5 +488,5 @@ def _shortfall(promise: tuple[int, float], table: _Table) -> tuple[str, ...]:
     decodes = f"{count} frames" + f", {shown:.2f} s,"
     return (
         f"the file is damaged or cut short{reasons}: its header promises "
-        f"{', '.join(promised) or 'nothing'}; {decodes} decode",
+        f"{', '.join(promised) or 'no length'}; {decodes} decode",
     )
