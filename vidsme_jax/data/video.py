@@ -143,6 +143,7 @@ def _pictures_of(
 def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
     """Reads the table of frames without decoding; None if it cannot be trusted."""
     pts, keyframes, last, period = [], [], None, 0.0
+    vp8 = stream.codec_context.name == "vp8"
     try:
         for packet in container.demux(stream):
             if packet.size == 0:  # The end.
@@ -151,7 +152,9 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
                 return None
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
-            if packet.is_discard:  # Edited out: decoded for others, but not shown.
+            # Not shown, but decoded for others: what is edited out, and hidden frames
+            # of VP8 (bit 4 of the first byte, RFC 6386 section 9.1).
+            if packet.is_discard or (vp8 and not memoryview(packet)[0] & 16):
                 continue
             pts.append(packet.pts)
             if last is None or packet.pts > last:
