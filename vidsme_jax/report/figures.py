@@ -61,6 +61,7 @@ def write(folder: pathlib.Path, drawings: list[Drawing]) -> dict[str, bytes]:
             files.write_bytes(folder / f"{drawing.name}.{kind}", buffer.getvalue())
             if kind == "png":
                 pictures[drawing.name] = buffer.getvalue()
+                drawing.figure.set_layout_engine("none")  # The PDF takes it over.
     return pictures
 
 
