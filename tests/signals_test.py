@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 import torch
-from oracles import llava_next_video as oracle
 
+from oracles import llava_next_video as oracle
 from vidsme_jax import models, parallel, signals
 from vidsme_jax.base import PROFILE_ORDERS, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming

@@ -44,6 +44,19 @@ class AuditReport:
     metrics: dict[str, Any]
     failures: tuple[Failure, ...]
 
+    def summary(self) -> str:
+        """Returns the result in a few lines, for the end of a run."""
+        headline = self.metrics["headline"]
+        lines = [self.metrics["verdict"]]
+        for name, comparison in self.metrics["comparisons"].items():
+            auc = comparison["scores"][headline]["auc"]
+            if auc["value"] is not None:
+                between = f"[{auc['low']:.2f}, {auc['high']:.2f}]"
+                lines.append(f"{headline}, {name}: AUC {auc['value']:.2f} {between}")
+        if self.failures:
+            lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
+        return "\n".join([*lines, f"report: {self.workdir / 'report.html'}"])
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -89,23 +102,25 @@ def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport:
 def check(config: ConfigDict) -> Setup:
     """Checks config, corpus, checkpoint and devices; tells all problems at once."""
     problems = settings.problems(config)
-    parts: dict[str, Any] = {}
+    faulty = {problem.split()[0].rstrip(":") for problem in problems}
     model = config.get("model", {})
-    for name, make in {
-        "items": lambda: corpora.load(config.corpus),
-        "plan": lambda: models.inspect(
-            model.checkpoint, dtype=model.dtype, prompt=model.prompt
+    parts: dict[str, Any] = {}
+    for name, keys, make in (
+        ("items", "corpus.", lambda: corpora.load(config.corpus)),
+        (
+            "plan",
+            "model.",
+            lambda: models.inspect(
+                model.checkpoint, dtype=model.dtype, prompt=model.prompt
+            ),
         ),
-        "scores": lambda: scores.resolve(config.scores, config.profile),
-        "headline": lambda: scores.headline(config.headline, config.profile),
-        "devices": lambda: parallel.make_devices(**config.parallel),
-    }.items():
-        if problems and name in ("scores", "headline", "devices"):
-            continue  # They would stumble over what is already told.
-        if name == "plan" and any("config.model" in problem for problem in problems):
-            continue
-        if name == "items" and any("config.corpus" in problem for problem in problems):
-            continue
+        ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
+        ("headline", "", lambda: scores.headline(config.headline, config.profile)),
+        ("devices", "parallel.", lambda: parallel.make_devices(**config.parallel)),
+    ):
+        keys = (f"config.{keys}",) if keys else ("config.scores", "config.profile")
+        if any(key.startswith(keys) for key in faulty):
+            continue  # It would stumble over what is told already.
         try:
             parts[name] = make()
         except AuditError as error:

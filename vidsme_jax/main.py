@@ -5,6 +5,7 @@ found; 3 finished, with failures listed in failures.jsonl; 130 interrupted, and 
 command goes on where it stopped.
 """
 
+import logging as python_logging
 import pathlib
 import signal
 import sys
@@ -42,6 +43,8 @@ def main(argv: list[str]) -> int:
         return OK
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    # Which backends are not installed is of no interest.
+    python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     # A job that is told to stop ends like one that is interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
@@ -67,12 +70,16 @@ def run() -> NoReturn:
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags; what is wrong with them or the configuration is told plainly."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.keys()  # A file that could not be loaded raises only here.
+        return rest
     except flags.UnrecognizedFlagError as error:
         sys.exit(_wrong([str(error)]))
     except Exception as error:  # A configuration is a program and may raise anything.
-        cause = str(error).strip() or type(error).__name__
-        sys.exit(_wrong([f"the configuration cannot be used: {cause}"]))
+        # The last line is the cause; what stands before it is a traceback.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        sys.exit(_wrong([f"the configuration cannot be used: {lines[-1].strip()}"]))
 
 
 def _default_workdir() -> str:

@@ -17,7 +17,9 @@ def data(golden):
 def _signals(logits, monkeypatch, block):
     """Runs the head on hidden states and weights whose product is `logits`."""
     rows = logits.shape[0]
-    monkeypatch.setattr(streaming, "block_size", lambda rows, vocab, embed: min(block, vocab))
+    monkeypatch.setattr(
+        streaming, "block_size", lambda rows, vocab, embed: min(block, vocab)
+    )
     hidden = jnp.eye(rows, dtype=jnp.float32)[None]
     mask = jnp.ones((1, rows), bool)
     out = jax.jit(lambda h, w: streaming.token_signals(h, w, mask, second=True))(

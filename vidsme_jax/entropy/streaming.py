@@ -34,7 +34,7 @@ from vidsme_jax.base import NODES, TokenSignals
 _POWERS = tuple(node - 1.0 for node in NODES[1:])  # q - 1 at the nodes above Shannon.
 _VOID = -200.0  # y of a class that is not there: e^y = y e^y = 0 in float32.
 _CLAMP = 1e-10  # The release's lower bound of a probability.
-_SHARE, _SMALLEST = 16, 512  # See `block_size`.
+_SHARE, _SMALLEST = 32, 512  # See `block_size`.
 
 
 class HeadState(NamedTuple):
@@ -240,7 +240,8 @@ def block_size(rows: int, vocab: int, embed: int) -> int:
     """Returns how many classes to take at once, a power of two (or all of a few).
 
     A block of float32 logits, with the weights behind it and their copy, stays near a
-    sixteenth of the bytes that all logits would take.
+    thirty-second of the bytes that all logits would take (some temporaries of the same
+    size come on top).
     """
     fitting = rows * vocab // (_SHARE * (rows + 2 * embed))
     return min(vocab, 1 << (max(fitting, _SMALLEST).bit_length() - 1))

@@ -1,0 +1,114 @@
+"""The command line: outputs, exit statuses, messages."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vidsme_jax import settings
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = (
+    "--config.corpus.max_clips=6",
+    "--config.report.num_bootstrap=100",
+    "--config.video.num_frames=4",
+)
+
+
+def _run(*flags: str, cwd: pathlib.Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vidsme_jax.main", *flags]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_the_readme_command_in_small_from_anywhere(tmp_path):
+    config = f"{ROOT}/configs/llava.py"
+    done = _run("--config", config, *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "vid_sme, matched: AUC" in done.stdout
+    assert (tmp_path / "runs" / "llava" / "report.html").exists()
+    again = _run("--config", config, *SMALL, cwd=tmp_path)
+    assert again.returncode == 0 and "12 scored before" in again.stderr
+
+
+def test_failures_exit_3(tmp_path):
+    clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+    for name, videos in (
+        ("m.json", [*clips[:3], tmp_path / "gone.mp4"]),
+        ("n.json", clips[3:6]),
+    ):
+        rows = [{"video": str(video)} for video in videos]
+        (tmp_path / name).write_text(json.dumps(rows))
+    done = _run(
+        "--config=configs/llava.py",
+        *SMALL,
+        f"--config.corpus.members=('{tmp_path}/m.json',)",
+        f"--config.corpus.nonmembers=('{tmp_path}/n.json',)",
+        f"--workdir={tmp_path}/run",
+    )
+    assert done.returncode == 3, done.stderr
+    assert "not scored: 1 rows" in done.stdout
+    failure = json.loads((tmp_path / "run" / "failures.jsonl").read_text())
+    assert failure["stage"] == "open" and "gone.mp4" in failure["video"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ((), "--config is missing"),
+        (("--config=configs/nowhere.py",), "nowhere.py"),
+        (("--config=configs/llava.py:8b",), "no variant '8b'; known: demo, 7b"),
+        (("--config=configs/llava.py", "--config.video.num_frame=4"), "num_frames"),
+        (("--config=configs/llava.py", "--config.profile=exakt"), "one of exact"),
+        (("--config=configs/llava.py", "--workdirr=x"), "workdir"),
+        (("--config=configs/llava.py", "more"), "argument 'more'"),
+        (
+            ("--config=configs/llava.py", "--config.headline=vidsme"),
+            "did you mean 'vid_sme'",
+        ),
+    ],
+)
+def test_what_is_wrong_exits_2_with_a_sentence(flags, text, tmp_path):
+    done = _run(*flags)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_listing_scores():
+    done = _run("--config=configs/llava.py", "--config.scores=list")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 77
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_and_continued(number, tmp_path):
+    flags = (
+        "--config=configs/llava.py",
+        "--config.report.num_bootstrap=100",
+        "--config.batch_size=4",
+        f"--workdir={tmp_path}",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vidsme_jax.main", *flags],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    signals = tmp_path / "signals"
+    deadline = time.monotonic() + 120
+    while len(list(signals.glob("part-*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, stderr
+    assert "the same command continues" in stderr
+    done = len(list(signals.glob("part-*.parquet")))
+    again = _run(*flags)
+    assert again.returncode == 0, again.stderr
+    assert f"{done * 4} scored before" in again.stderr
