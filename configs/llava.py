@@ -7,8 +7,9 @@ r"""LLaVA-NeXT-Video: the demo, and the published models.
 
 Variants: demo (default), 7b, 7b-dpo, 34b.
 
-demo: 300 clips in 17 s, 0.97 GB, 2 CPU cores; `vid_sme` AUC 0.54 [0.46, 0.62] on matched
-non-members, 0.41 [0.33, 0.48] on shifted ones (motion and brightness alone: 1.00).
+demo: 300 clips in 17 s, 0.97 GB, 2 CPU cores; `vid_sme` AUC 0.54 [0.46, 0.62] on
+matched non-members, 0.41 [0.33, 0.48] on shifted ones (motion and brightness alone:
+1.00).
 The published models: nothing measured yet. By the count of operations 7b takes about
 71 TFLOP a clip at 16 frames (both directions) and 14 GB of bfloat16 weights, 34b about
 337 TFLOP and 69 GB.

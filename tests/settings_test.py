@@ -1,0 +1,77 @@
+"""Every configuration file and every key."""
+
+import importlib.util
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from vidsme_jax import parallel, scores, settings
+from vidsme_jax.base import AuditError
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _get_config(name, *variant):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*variant)
+
+
+@pytest.mark.parametrize("variant", [(), ("demo",), ("7b",), ("7b-dpo",), ("34b",)])
+def test_configs_build_and_keep_to_the_rules(variant):
+    config = _get_config("llava", *variant).lock()
+    assert not settings.problems(config)
+    assert scores.headline(config.headline, config.profile) == "vid_sme"
+    assert ("hf" in config.model.checkpoint) == (variant not in [(), ("demo",)])
+
+
+def test_every_key_is_checked():
+    config = settings.default()
+    assert sorted(settings.flatten(config)) == sorted(settings.RULES)
+    faulty = ConfigDict()
+    for key in settings.RULES:
+        node = faulty
+        *groups, name = key.split(".")
+        for group in groups:
+            if group not in node:
+                node[group] = ConfigDict()
+            node = node[group]
+        node[name] = frozenset()  # Never allowed.
+    found = settings.problems(faulty)
+    assert len(found) == len(settings.RULES)
+    assert all("it must be" in problem for problem in found)
+
+
+def test_missing_and_unknown_keys_are_named():
+    config = settings.default()
+    config.model.checkpoint = "x"
+    del config["batch_size"]
+    config.batchsize = 3
+    found = settings.problems(config)
+    assert found[0] == "config.batchsize: no such key; did you mean 'batch_size'?"
+    assert found[1].startswith("config.batch_size: missing; it must be")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("pmap", 0, 2), "pmap copies the whole model"),
+        (("mesh", 4, 4), "asks for 4 x 4 devices, 8 are here"),
+        (("mesh", 0, 16), "asks for 1 x 16 devices, 8 are here"),
+    ],
+)
+def test_grids_that_cannot_be(arguments, text):
+    with pytest.raises(AuditError, match=text):
+        parallel.make_devices(*arguments)
+
+
+def test_grids():
+    assert parallel.make_devices("auto", 0, 1).mode == "pmap"
+    devices = parallel.make_devices("auto", 0, 2)
+    assert devices.mode == "mesh" and devices.mesh.devices.shape == (4, 2)
+    split = devices.sharding("language_model/layers/up_proj/kernel", (3, 8, 6)).spec
+    assert tuple(split) == (None, None, "model")
+    odd = devices.sharding("language_model/layers/up_proj/kernel", (3, 8, 5)).spec
+    assert tuple(odd) == (None, None, None)
