@@ -271,7 +271,7 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     "low, high, verdict, expected",
     [
         (0.6, 0.8, "invalid: shift", "at least as much: this is not evidence"),
-        (0.6, 0.8, "confounded: shift", "how much of it is membership cannot be told"),
+        (0.6, 0.8, "confounded: shift", "if any, is membership cannot be told"),
         (0.6, 0.8, "not shown to be confounded", "no shift in motion or brightness"),
         (0.4, 0.8, "not tested", "is not shown to tell members from non-members"),
         (0.1, 0.4, "not tested", "ranks members below non-members, against its sign"),
@@ -289,6 +289,14 @@ def test_the_verdict_is_one_sentence(low, high, verdict, expected):
     )
     assert expected in text
     assert text.endswith(".") and ". " not in text
+
+
+def test_an_end_next_to_guessing_is_not_rounded_onto_it():
+    result = {"value": 0.7, "low": 0.503, "high": 0.9}
+    assert metrics.in_words(result) == "0.700 [0.503, 0.900]"
+    assert metrics.in_words(result | {"low": 0.51}) == "0.70 [0.51, 0.90]"
+    assert metrics.in_words(result | {"low": None}) == "0.70"
+    assert metrics.in_words({"value": None}) == metrics.in_words(None) == "none"
 
 
 def test_labels_that_a_font_cannot_draw():

@@ -438,6 +438,21 @@ def estimate(
     return {"value": value, "low": low, "high": high}
 
 
+def in_words(result: dict[str, Any] | None, digits: int = 2) -> str:
+    """A value with its interval, such as '0.93 [0.90, 0.96]'.
+
+    An end that rounding would put on 0.5, the AUC of guessing, brings a third digit.
+    """
+    if result is None or result["value"] is None:
+        return "none"
+    value, low, high = result["value"], result.get("low"), result.get("high")
+    if low is None or high is None:
+        return f"{value:.{digits}f}"
+    if any(end != 0.5 and round(end, digits) == 0.5 for end in (low, high)):
+        digits = max(digits, 3)
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def _refused(reason: str, fprs: tuple[float, ...]) -> dict[str, Any]:
     nothing = {"value": None, "low": None, "high": None, "reason": reason}
     return {

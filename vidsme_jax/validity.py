@@ -117,7 +117,8 @@ def shift_verdict(blind: dict[str, Any], auc: float | None) -> dict[str, Any]:
     results = [blind[key] for key in ("cross_fitted", "motion", "brightness")]
     found = [result for result in results if result["low"] > 0.5]
     strongest = max(found, key=lambda r: r["value"]) if found else results[0]
-    shown = f"AUC {auc:.2f}, and {_words(strongest)} from {strongest['name']} alone"
+    blind_auc = f"AUC {metrics.in_words(strongest)} from {strongest['name']} alone"
+    shown = f"AUC {auc:.2f}, and {blind_auc}"
     if not found:
         verdict = "not shown to be confounded"
         statement = (
@@ -133,9 +134,9 @@ def shift_verdict(blind: dict[str, Any], auc: float | None) -> dict[str, Any]:
     else:
         verdict = "confounded: shift"
         statement = (
-            f"Confounded: {shown}. The two sets differ in their content; the score "
-            "ranks better than that difference alone, but how much of it is membership "
-            "cannot be told from this comparison."
+            f"Confounded: {shown}. The two sets differ in their content; the score's "
+            "AUC is higher than that alone gives here, but how much of it, if any, is "
+            "membership cannot be told from this comparison."
         )
     return {"verdict": verdict, "statement": statement, "blind": strongest}
 
@@ -280,25 +281,21 @@ def _vertices(curve: metrics.RocCurve) -> dict[str, list[float]]:
     return {"fpr": curve.fpr[kept].tolist(), "tpr": curve.tpr[kept].tolist()}
 
 
-def _words(result: dict[str, Any]) -> str:
-    """Such as 'AUC 0.98 [0.95, 1.00]'."""
-    return f"AUC {result['value']:.2f} [{result['low']:.2f}, {result['high']:.2f}]"
-
-
 def _statement(evidence: dict[str, Any], separates: bool, words: _Words) -> str:
     first, second, consequence, doubt = words
+    numbers = f"AUC {metrics.in_words(evidence)}"
     if separates:
         name = evidence["name"].capitalize()
         tell = "tells" if name == "Motion" else "tell"
         return (
             f"{name} alone, without any model, {tell} {first} from {second} with "
-            f"{_words(evidence)}: {consequence}."
+            f"{numbers}: {consequence}."
         )
     return (
         f"No shift in motion or brightness between {first} and {second} was found at "
-        f"this sample size ({_words(evidence)} without any model). That does not prove "
-        f"there is none, and {doubt} can be confounded by what was not tested: scene "
-        "content, length, codec, source."
+        f"this sample size ({numbers} without any model). That does not prove there is "
+        f"none, and {doubt} can be confounded by what was not tested: scene content, "
+        "length, codec, source."
     )
 
 

@@ -1,12 +1,14 @@
 """The page a person reads: one HTML file that needs nothing else."""
 
 import base64
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
+from vidsme_jax import metrics
 from vidsme_jax.base import Failure
 from vidsme_jax.report import words
 from vidsme_jax.report.figures import Drawing
@@ -40,7 +42,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["estimate"] = words.estimate
+    environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template("template.html").render(
         found=found,
@@ -84,7 +86,7 @@ def _boxes(blind: dict[str, Any]) -> list[dict[str, Any]]:
             "statement": result["statement"],
             "duplicates": result.get("duplicates", {}).get("statement", ""),
             "details": [
-                f"{result[key]['name']}: AUC {words.estimate(result[key], 2)}"
+                f"{result[key]['name']}: AUC {metrics.in_words(result[key])}"
                 + (f" ({direction})" if direction else "")
                 for key in ("cross_fitted", "motion", "brightness")
                 if result[key] is not None

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from vidsme_jax.base import ROLES, ClipCurve, ScoreTable
@@ -73,7 +74,7 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
       num_nonmembers: Videos; a rate below one over them is beyond the data.
       logarithmic: Both axes, from half that rate up.
     """
-    figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.4, 5.2), layout="constrained")
     axes = figure.subplots()
     _bare(axes)
     resolution = 1 / num_nonmembers
@@ -98,14 +99,9 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
     axes.set_aspect("equal", adjustable="box")
     axes.set_xlabel("false-positive rate", fontsize=_SIZE, color=_INK)
     axes.set_ylabel("true-positive rate", fontsize=_SIZE, color=_INK)
-    legend = axes.legend(
-        loc="lower right",
-        fontsize=_SIZE - 1,
-        frameon=True,
-        framealpha=0.9,
-        reverse=False,
+    legend = figure.legend(
+        loc="outside lower center", fontsize=_SIZE, frameon=False, handlelength=3
     )
-    legend.get_frame().set_linewidth(0)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
@@ -155,7 +151,8 @@ def histograms(
     A tick marks the median.
     """
     figure = Figure(
-        figsize=(6.2, 0.7 + 0.55 * len(shown)), layout="constrained", facecolor="white"
+        figsize=(6.2, 0.7 + 0.55 * len(shown)),
+        layout=ConstrainedLayoutEngine(w_pad=0.12),
     )
     grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="col")
     for column, (title, values) in enumerate(columns.items()):
@@ -202,50 +199,50 @@ def _histogram(
 def clip_curve(curve: ClipCurve) -> Figure:
     """Sharma-Mittal entropy by frame, both directions, above the frames themselves."""
     num = len(curve.frame_indices)
-    thumbnails = curve.thumbnails
-    shown = np.unique(np.linspace(0, num - 1, min(num, _MAX_THUMBNAILS)).astype(int))
-    figure = Figure(figsize=(6.4, 3.4 if thumbnails is not None else 2.6))
-    top, bottom = 0.93, 0.32 if thumbnails is not None else 0.2
-    axes = figure.add_axes((0.11, bottom, 0.72, top - bottom))
+    shown = range(0, num, -(-num // _MAX_THUMBNAILS))
+    pictures = curve.thumbnails is not None
+    figure = Figure(figsize=(6.4, 3.9 if pictures else 2.8))
+    bottom = 0.42 if pictures else 0.18
+    axes = figure.add_axes((0.1, bottom, 0.72, 0.96 - bottom))
     _bare(axes)
-    position = np.arange(num)
     ends = []
     for values, label, colour, style, marker in (
         (curve.natural, "natural order", "#0072B2", "-", "o"),
         (curve.reversed, "reversed", "#D55E00", "--", "s"),
     ):
-        axes.plot(
-            position, values, color=colour, linestyle=style, marker=marker,
-            markersize=3, linewidth=1.6,
-        )  # fmt: skip
-        ends.append([float(values[-1]), label, colour])
-    margin = 0.5 if num > 1 else 1.0
-    axes.set_xlim(-margin, num - 1 + margin)
+        axes.plot(values, color=colour, linestyle=style, marker=marker, markersize=3)
+        ends.append((float(values[-1]), label, colour))
+    axes.set_xlim(-0.5, num - 0.5)
     _end_labels(axes, ends)
     axes.set_xticks(shown, [str(curve.frame_indices[i]) for i in shown])
-    axes.set_ylabel("SME (nats at r = 1)", fontsize=_SIZE, color=_INK)
-    if thumbnails is None:
-        axes.set_xlabel("frame of the file", fontsize=_SIZE, color=_INK)
-        return figure
-    width = 0.72 / len(shown)
-    for place, i in enumerate(shown):
-        picture = figure.add_axes((0.11 + place * width, 0.01, 0.96 * width, 0.2))
-        picture.imshow(thumbnails[i])
-        picture.set_axis_off()
+    axes.set_ylabel("entropy of the frame's rows", fontsize=_SIZE, color=_INK)
+    axes.set_xlabel("frame of the file", fontsize=_SIZE, color=_INK)
+    if curve.thumbnails is not None:
+        width = 0.97 / len(shown)
+        for place, i in enumerate(shown):
+            box = figure.add_axes((0.015 + place * width, 0.0, 0.95 * width, 0.22))
+            box.imshow(curve.thumbnails[i])
+            box.set_axis_off()
+            box.set_title(str(curve.frame_indices[i]), fontsize=_SIZE - 1, color=_INK)
     return figure
 
 
-def _end_labels(axes: Axes, ends: list) -> None:
-    """Names lines at their right ends, apart even where the lines meet."""
+def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Names lines (end, label, colour) at their right, apart even where they meet."""
     low, high = axes.get_ylim()
     gap = 0.09 * (high - low)
-    ends.sort(key=lambda end: end[0] if np.isfinite(end[0]) else low)
-    heights = [end[0] if np.isfinite(end[0]) else low for end in ends]
+    ends = sorted(ends)
+    heights = [end if np.isfinite(end) else low for end, _, _ in ends]
     if heights[1] - heights[0] < gap:
         middle = sum(heights) / 2
         heights = [middle - gap / 2, middle + gap / 2]
     for height, (_, label, colour) in zip(heights, ends, strict=True):
         axes.annotate(
-            label, (1.01, height), xycoords=("axes fraction", "data"), va="center",
-            color=colour, fontsize=_SIZE, annotation_clip=False,
-        )  # fmt: skip
+            label,
+            (1.01, height),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=colour,
+            fontsize=_SIZE,
+            annotation_clip=False,
+        )

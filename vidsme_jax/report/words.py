@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from vidsme_jax import metrics
+
 BY_CHANCE = (
     "Three 95 % intervals are looked at (motion, brightness, both), so about one "
     "matched corpus in six is flagged by chance. Found or not, other differences "
@@ -57,16 +59,6 @@ GLOSSARY = {
 }
 
 
-def estimate(result: dict[str, Any] | None, digits: int = 3) -> str:
-    """A value and its interval, such as '0.932 [0.901, 0.960]'."""
-    if result is None or result["value"] is None:
-        return "none"
-    text = f"{result['value']:.{digits}f}"
-    if result.get("low") is None:
-        return text
-    return f"{text} [{result['low']:.{digits}f}, {result['high']:.{digits}f}]"
-
-
 def verdict(evaluation: dict[str, Any], blind: dict[str, Any], headline: str) -> str:
     """One sentence: what the headline score shows, and what it is worth."""
     if "all" not in evaluation["comparisons"]:
@@ -82,7 +74,7 @@ def verdict(evaluation: dict[str, Any], blind: dict[str, Any], headline: str) ->
 
 
 def _shown(auc: dict[str, Any]) -> str:
-    numbers = f"AUC {estimate(auc, 2)}"
+    numbers = f"AUC {metrics.in_words(auc)}"
     if auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
         return f"is not shown to tell members from non-members ({numbers})"
     if auc["high"] < 0.5:
@@ -93,18 +85,17 @@ def _shown(auc: dict[str, Any]) -> str:
 def _worth(found: dict[str, Any]) -> str:
     if found["blind"] is None:
         return "; whether the two sets differ without any model was not tested"
-    blind = (
-        f"AUC {estimate(found['blind'], 2)} comes from {found['blind']['name']} alone"
-    )
+    numbers = metrics.in_words(found["blind"])
+    blind = f"AUC {numbers} comes from {found['blind']['name']} alone"
     if found["verdict"] == "invalid: shift":
         return (
-            f", but {blind} without any model, at least as much: this is not evidence "
+            f", but {blind}, without any model, at least as much: this is not evidence "
             "of membership"
         )
     if found["verdict"] == "confounded: shift":
         return (
-            f", but {blind} without any model: how much of it is membership cannot be "
-            "told"
+            f", but {blind}, without any model: how much of it, if any, is "
+            "membership cannot be told"
         )
     return (
         "; no shift in motion or brightness was found at this sample size, and other "
