@@ -103,7 +103,7 @@ def check(config: ConfigDict) -> Setup:
     """Checks config, corpus, checkpoint and devices; tells all problems at once."""
     problems = settings.problems(config)
     faulty = {problem.split()[0].rstrip(":") for problem in problems}
-    model = config.get("model", {})
+    model: Any = config.get("model", {})
     parts: dict[str, Any] = {}
     for name, keys, make in (
         ("items", "corpus.", lambda: corpora.load(config.corpus)),

@@ -12,7 +12,8 @@ DEMO = pathlib.Path(__file__).parent / "demo"
 
 # key: (default, what is allowed, test). A default that is a type is a placeholder for
 # None or a value of that type.
-_Rule = tuple[Any, str, Callable[[Any], bool]]
+_Allowed = tuple[str, Callable[[Any], Any]]
+_Rule = tuple[Any, str, Callable[[Any], Any]]
 
 
 def _strings(value: Any) -> bool:
@@ -27,8 +28,11 @@ def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
     return f"an integer >= {low}", lambda value: isinstance(value, int) and value >= low
 
 
-_SOURCES = ("a tuple of manifests, folders or globs", _strings)
-_SCALE = ("a number > 0", lambda v: isinstance(v, int | float) and 0 < v < math.inf)
+_SOURCES: _Allowed = ("a tuple of manifests, folders or globs", _strings)
+_SCALE: _Allowed = (
+    "a number > 0",
+    lambda v: isinstance(v, int | float) and 0 < v < math.inf,
+)
 
 
 def _bounds(value: Any) -> bool:

@@ -121,7 +121,7 @@ def test_merge_is_associative_and_finds_the_argmax():
         for name in streaming.HeadState._fields:
             actual, expected = getattr(state, name), getattr(whole, name)
             np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(left.index, jnp.argmax(logits, axis=-1))
+    np.testing.assert_array_equal(left.winner, jnp.argmax(logits, axis=-1))
 
 
 def test_ties_with_the_maximum_are_no_second_value(monkeypatch):

@@ -41,7 +41,9 @@ class Fields:
             raw = {}
         self.raw: dict[str, Any] = raw
 
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any = _REQUIRED):
+    def take(
+        self, key: str, kind: type | tuple[type, ...], default: Any = _REQUIRED
+    ) -> Any:
         """Returns a value of the given kind, or the default if the key is absent."""
         self._seen.add(key)
         value = self.raw.get(key)

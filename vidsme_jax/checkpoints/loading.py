@@ -156,7 +156,8 @@ class _Reader:
     def __init__(self, filling: Filling, leaf: Any, problems: list[str]):
         self.filling, self.leaf, self.problems = filling, leaf, problems
 
-    def __call__(self, index: tuple[slice, ...]) -> np.ndarray:
+    def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None, "a device without a share"
         if not self.filling.stacked:
             return self._tensor(0, index)
         layers = range(*index[0].indices(self.leaf.shape[0]))

@@ -18,6 +18,7 @@ References:
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from jaxtyping import Array, Float
 
 from vidsme_jax.base import NODES
 
-Real = Array | np.ndarray | np.floating | float
+Real = Any  # An array of NumPy or JAX, or a number: what goes in comes out.
 
 _NEAR_ONE = 0.1  # Within it, log sum p^q is taken as log1p(sum p (p^(q-1) - 1)).
 _CLAMP = 1e-10  # The release clamps probabilities to [1e-10, 1 - 1e-10].

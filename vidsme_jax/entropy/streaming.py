@@ -38,10 +38,10 @@ _SHARE, _SMALLEST = 32, 512  # See `block_size`.
 
 
 class HeadState(NamedTuple):
-    """Sums over a set of classes but its argmax; every leaf float32 (index int32)."""
+    """Sums over a set of classes but its argmax; every leaf float32 (winner int32)."""
 
     top: Float[Array, "*rows"]  # The largest logit, m.
-    index: Int[Array, "*rows"]  # Its class (the first on ties).
+    winner: Int[Array, "*rows"]  # Its class (the first on ties).
     below: Float[Array, "*rows"]  # The largest logit less than m, -inf if none.
     total: Float[Array, "*rows"]  # sum e^y
     first: Float[Array, "*rows"]  # sum y e^y
@@ -73,7 +73,7 @@ def block_state(
     exp = jnp.exp(y)
     return HeadState(
         top=top,
-        index=column + offset,
+        winner=column + offset,
         below=jnp.max(lower, axis=-1),
         total=jnp.sum(exp, axis=-1),
         first=jnp.sum(y * exp, axis=-1),
@@ -102,7 +102,7 @@ def merge(a: HeadState, b: HeadState) -> HeadState:
     lo_powers = (1.0 + powers * shift) * lo.powers + shift * mass[..., None]
     return HeadState(
         top=hi.top,
-        index=hi.index,
+        winner=hi.winner,
         below=jnp.maximum(hi.below, jnp.where(d == 0.0, lo.below, lo.top)),
         total=hi.total + scale * mass,
         first=hi.first + scale * (lo.first + d * mass),
@@ -167,7 +167,7 @@ def second_pass(
         logits, offset, valid = block
         there = jnp.broadcast_to(valid, logits.shape)
         p = jnp.where(there, jnp.exp(logits - log_norm[..., None]), 0.0)
-        is_target = offset + _columns(logits) == state.index[..., None]
+        is_target = offset + _columns(logits) == state.winner[..., None]
         rest = jnp.where(is_target, 0.0, p)
         log_rest = jnp.log1p(-rest)
         clamped = jnp.where(there, jnp.sqrt(jnp.maximum(p, _CLAMP)), 0.0)
@@ -277,7 +277,7 @@ def _empty(shape: tuple[int, ...]) -> HeadState:
     zero = jnp.zeros(shape, jnp.float32)
     return HeadState(
         top=void,
-        index=jnp.zeros(shape, jnp.int32),
+        winner=jnp.zeros(shape, jnp.int32),
         below=void,
         total=zero - 1.0,  # Its argmax is not there either: A + 1 = 0.
         first=zero,

@@ -6,6 +6,7 @@ Touvron et al., 2023. https://arxiv.org/abs/2302.13971
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +123,7 @@ class Attention(nnx.Module):
         q_size, kv_size = (
             n * c.head_dim for n in (c.num_attention_heads, c.num_key_value_heads)
         )
-        kind = dict(dtype=c.dtype, rngs=rngs)
+        kind: dict[str, Any] = dict(dtype=c.dtype, rngs=rngs)
         bias = c.attention_bias
         self.q_proj = layers.linear(c.hidden_size, q_size, bias=bias, **kind)
         self.k_proj = layers.linear(c.hidden_size, kv_size, bias=bias, **kind)
@@ -156,7 +157,7 @@ class Layer(nnx.Module):
         self.post_attention_layernorm = layers.RmsNorm(
             c.hidden_size, eps=eps, dtype=c.dtype
         )
-        kind = dict(bias=False, dtype=c.dtype, rngs=rngs)
+        kind: dict[str, Any] = dict(bias=False, dtype=c.dtype, rngs=rngs)
         self.gate_proj = layers.linear(c.hidden_size, c.intermediate_size, **kind)
         self.up_proj = layers.linear(c.hidden_size, c.intermediate_size, **kind)
         self.down_proj = layers.linear(c.intermediate_size, c.hidden_size, **kind)

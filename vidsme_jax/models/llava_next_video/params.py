@@ -135,7 +135,8 @@ def unused_tensors(config: LlavaNextVideoConfig) -> dict[str, np.ndarray]:
     """The tensors that `ignored` leaves out but transformers expects, for writing."""
     v, tower = config.vision, "vision_tower.vision_model."
     size, wide = v.hidden_size, v.intermediate_size
-    out = {"image_newline": np.zeros(config.text.hidden_size, np.float32)}
+    out: dict[str, np.ndarray] = {}
+    out["image_newline"] = np.zeros(config.text.hidden_size, np.float32)
     out[f"{tower}post_layernorm.weight"] = np.ones(size, np.float32)
     out[f"{tower}post_layernorm.bias"] = np.zeros(size, np.float32)
     shapes = {f"self_attn.{n}_proj": (size, size) for n in ("q", "k", "v", "out")}
