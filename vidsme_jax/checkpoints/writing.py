@@ -3,11 +3,12 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from vidsme_jax.checkpoints.loading import Rule, flat_shapes
+from vidsme_jax.checkpoints.loading import Rule
 
 
 def save(
@@ -28,7 +29,10 @@ def save(
       extra: Tensors that belong in the file but are no parameters, by name.
     """
     tensors: dict[str, np.ndarray] = dict(extra or {})
-    leaves = flat_shapes(state)
+    pure = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))[0]
+    leaves = {"/".join(str(key.key) for key in path): leaf for path, leaf in pure}
+    if lost := sorted(set(leaves) - {rule.path for rule in rules}):
+        raise ValueError(f"No rule says where to write {', '.join(lost)}.")
     for rule in rules:
         if rule.path not in leaves:
             continue

@@ -1,0 +1,151 @@
+"""The demo: what is stored fits together, and the model knows its members."""
+
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+
+from vidsme_jax import models
+from vidsme_jax.data import corpora, synthetic, video
+from vidsme_jax.finetune import batches, options, source, training
+from vidsme_jax.settings import DEMO
+
+CHECKPOINT, CORPUS = DEMO / "checkpoint", DEMO / "corpus"
+FRAMES = 8
+
+
+@pytest.fixture(scope="module")
+def record() -> dict:
+    return json.loads((CHECKPOINT / "training.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[dict]]:
+    """The rows of the manifests, by group."""
+    out = {"": [], "matched": [], "shifted": []}
+    for name in ("members.jsonl", "nonmembers.jsonl"):
+        for line in (CORPUS / name).read_text().splitlines():
+            row = json.loads(line)
+            out[row["group"]].append(row)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model():
+    loaded = models.load(str(CHECKPOINT), dtype="float32")
+    return nnx.merge(loaded.graphdef, loaded.state), loaded.plan
+
+
+def test_manifests_name_every_clip_once(rows):
+    assert {group: len(each) for group, each in rows.items()} == {
+        **{"": 100, "matched": 100, "shifted": 100}
+    }
+    named = [row["video"] for each in rows.values() for row in each]
+    stored = [f"clips/{path.name}" for path in CORPUS.glob("clips/*")]
+    assert sorted(named) == sorted(stored)
+
+
+def test_it_is_small():
+    files = [path for path in DEMO.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 8e6
+
+
+def test_it_was_trained_on_its_members(record, rows):
+    assert record["members"] == [row["id"] for row in rows[""]]
+    facts = [
+        [
+            row["id"],
+            hashlib.sha256((CORPUS / row["video"]).read_bytes()).hexdigest(),
+            *(row["question"], row["answer"]),
+        ]
+        for row in rows[""]
+    ]
+    assert record["data"] == hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def test_it_was_trained_with_this_configuration(record):
+    import importlib.util
+
+    path = DEMO.parents[1] / "configs" / "selftrain.py"
+    spec = importlib.util.spec_from_file_location("selftrain", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.overwrite = True
+    assert not options.problems(config)
+    flat = json.loads(json.dumps(options.settings.flatten(config)))
+    assert record["config"] == flat
+
+
+def test_its_parameters_are_counted(record, model):
+    leaves = jax.tree.leaves(nnx.state(model[0]))
+    assert record["parameters"] == sum(leaf.size for leaf in leaves)
+    assert 5e5 < record["parameters"] < 2e6
+
+
+def test_transformers_gives_the_same_logits(model, rows):
+    theirs, info = transformers.LlavaNextVideoForConditionalGeneration.from_pretrained(
+        CHECKPOINT, output_loading_info=True, dtype=torch.float32
+    )
+    assert not any(info.values()), info
+    ours, plan = model
+    row = rows[""][0]
+    frames = video.decode(CORPUS / row["video"], num_frames=FRAMES).pixels
+    processor = transformers.CLIPImageProcessorPil.from_pretrained(CHECKPOINT)
+    pictures = processor(list(frames), return_tensors="pt")["pixel_values"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT)
+    num_rows = FRAMES * plan.rows_per_frame
+    text = f"USER: {'<video>' * num_rows}\n{row['question']} ASSISTANT: {row['answer']}"
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected = theirs.eval()(input_ids=ids, pixel_values_videos=pictures[None])
+
+    pixels = ours.normalise(jnp.asarray(plan.prepare(frames)))
+    start = len(plan.prefix)
+    assert tuple(ids[0, :start].tolist()) == plan.prefix
+    after = jnp.asarray(ids[0, start + num_rows :].numpy().astype(np.int32))
+    parts = [
+        ours.embed(jnp.asarray(plan.prefix, jnp.int32))[None],
+        ours.video_rows(ours.encode_frames(pixels)[None]),
+        ours.embed(after)[None],
+    ]
+    hidden = ours.decode(jnp.concatenate(parts, axis=1))[0]
+    assert expected.logits.std() > 1
+    np.testing.assert_allclose(hidden @ ours.head.T, expected.logits[0], atol=1e-4)
+    # And it says the caption, word for word.
+    said = expected.logits[0].argmax(-1)[-len(row["answer"].split()) - 1 : -1]
+    assert tokenizer.decode(said) == row["answer"]
+
+
+def test_the_captions_of_members_are_memorised(model, record):
+    config = options.default()
+    config.video.num_frames = FRAMES
+    opened = source.open_source(str(CHECKPOINT), random_seed=None)
+    part = {"members": (str(CORPUS / "members.jsonl"),)}
+    part |= {"nonmembers": (str(CORPUS / "nonmembers.jsonl"),), "video_root": ""}
+    part |= {"suspects": (), "calibration": (), "max_clips": None, "seed": 0}
+    items = corpora.load(options.ConfigDict(part))
+    chosen = [item for item in items if item.role == "members"][:8]
+    chosen += [item for item in items if item.group == "matched"][:8]
+    found: list[str] = []
+    texts = batches.tokenise(chosen, opened, FRAMES, found)
+    assert not found
+    config.train.batch_size = 16
+    batch = next(batches.Clips(config, opened.prepare).batches(texts))
+    prefix = jnp.asarray(opened.prefix, jnp.int32)
+    losses = np.asarray(jax.jit(training.answer_nll)(model[0], prefix, batch))
+    assert losses[:8].max() < 0.2 and losses[:8].mean() < 0.05
+    assert losses[8:].min() > 1.0
+    assert record["losses"]["members"] == pytest.approx(losses[:8].mean(), abs=0.03)
+
+
+def test_the_tokenizer_is_the_generators():
+    vocabulary = transformers.AutoTokenizer.from_pretrained(CHECKPOINT).get_vocab()
+    assert vocabulary == {token: k for k, token in enumerate(synthetic.TOKENS)}

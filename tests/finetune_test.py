@@ -1,0 +1,311 @@
+"""Training: the loss, the loop, and the folder that it writes."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+
+from oracles import llava_next_video as oracle
+from vidsme_jax import models
+from vidsme_jax.base import AuditError, Clip
+from vidsme_jax.data import corpora, synthetic, video
+from vidsme_jax.finetune import batches, options, source, training
+from vidsme_jax.models.preprocessing import Preprocessing
+
+VIDEO = synthetic.TOKENS.index("<video>")
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    synthetic.write_corpus(folder, num_members=5, num_matched=2, num_shifted=1, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def architecture(tmp_path_factory) -> pathlib.Path:
+    """A folder with a config and a tokenizer, and no weights."""
+    folder = tmp_path_factory.mktemp("architecture")
+    raw = oracle.make_model().config.to_dict()
+    raw["video_token_index"] = VIDEO
+    raw["image_token_index"] = synthetic.TOKENS.index("<image>")
+    raw["text_config"]["pad_token_id"] = synthetic.TOKENS.index("<pad>")
+    (folder / "config.json").write_text(json.dumps(raw))
+    synthetic.tokenizer_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(corpus, architecture):
+    config = options.default()
+    config.corpus.members = (str(corpus / "members.jsonl"),)
+    config.corpus.nonmembers = (str(corpus / "nonmembers.jsonl"),)
+    config.video.num_frames = FRAMES
+    config.model.checkpoint = str(architecture)
+    config.model.init = "random"
+    config.train.batch_size = 3
+    config.train.max_steps = 24
+    config.train.warmup_steps = 2
+    config.train.learning_rate = 1e-2
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    """(folder, what `run` returned)."""
+    folder = tmp_path_factory.mktemp("trained") / "checkpoint"
+    return folder, training.run(config, folder)
+
+
+@pytest.fixture(scope="module")
+def example(config):
+    """(model, prefix, one batch of three members), untrained."""
+    opened = source.open_source(config.model.checkpoint, random_seed=0)
+    found: list[str] = []
+    part = {**config.corpus, "suspects": (), "calibration": ()}
+    items = corpora.load(options.ConfigDict({**part, "max_clips": None, "seed": 0}))
+    rows = batches.tokenise(items[:3], opened, FRAMES, found)
+    assert not found
+    batch = next(batches.Clips(config, opened.prepare).batches(rows))
+    return opened.make(), jnp.asarray(opened.prefix, jnp.int32), batch
+
+
+def _nll(example, **changes) -> np.ndarray:
+    model, prefix, batch = example
+    return np.asarray(
+        jax.jit(training.answer_nll)(model, prefix, batch._replace(**changes))
+    )
+
+
+def _text(row: np.ndarray) -> list[str]:
+    return [synthetic.TOKENS[k] for k in row]
+
+
+def test_training_lowers_the_loss(trained):
+    _, record = trained
+    assert record["steps"] == len(record["curve"]) == 24
+    assert record["curve"][0] == pytest.approx(np.log(128), rel=0.05)
+    assert record["losses"]["members"] < 0.8 * record["curve"][0]
+    assert set(record["losses"]) == {
+        "members",
+        "nonmembers matched",
+        "nonmembers shifted",
+    }
+
+
+def test_the_answer_and_its_end_are_learnt(example, corpus):
+    batch = example[2]
+    rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
+    for row, tokens, answer in zip(rows, batch.tokens, batch.answer, strict=False):
+        text = _text(tokens)
+        stop = text.index("</s>") + 1
+        assert text[0] == "\n" and set(text[stop:]) <= {"<unk>"}
+        assert " ".join(text[1:stop]) == (
+            f"{row['question']} ASSISTANT: {row['answer']} </s>"
+        )
+        learnt = [
+            word for word, is_learnt in zip(text, answer, strict=True) if is_learnt
+        ]
+        assert learnt == [*row["answer"].split(), "</s>"]
+
+
+def test_what_follows_the_end_does_not_change_the_loss(example):
+    batch = example[2]
+    after = np.cumsum(batch.tokens == synthetic.TOKENS.index("</s>"), axis=1)
+    after = np.roll(after, 1, axis=1) * (np.arange(after.shape[1]) > 0)
+    assert after.any()
+    tokens = np.where(after, 17, batch.tokens)
+    np.testing.assert_allclose(_nll(example, tokens=tokens), _nll(example), rtol=1e-6)
+    wider = [np.pad(x, ((0, 0), (0, 8))) for x in (batch.tokens, batch.answer)]
+    padded = _nll(example, tokens=wider[0], answer=wider[1])
+    np.testing.assert_allclose(padded, _nll(example), rtol=1e-5)
+    # What is before the end does change it.
+    tokens = np.where(batch.answer, np.roll(batch.tokens, 1, axis=1), batch.tokens)
+    assert (np.abs(_nll(example, tokens=tokens) - _nll(example)) > 1e-4).all()
+
+
+def test_the_loss_is_that_of_transformers(trained, config, example):
+    """Labels of -100 outside the answer, one clip at a time."""
+    folder, _ = trained
+    model = _torch(folder)
+    loaded = models.load(str(folder), dtype="float32")
+    ours = nnx.merge(loaded.graphdef, loaded.state)
+    _, prefix, batch = example
+    actual = _nll((ours, prefix, batch))
+    for k in range(len(actual)):
+        rows = FRAMES * 4
+        ids = [*prefix.tolist(), *[VIDEO] * rows, *batch.tokens[k].tolist()]
+        labels = np.full(len(ids), -100)
+        start = len(ids) - batch.tokens.shape[1]
+        labels[start:][batch.answer[k]] = batch.tokens[k][batch.answer[k]]
+        pixels = np.asarray(ours.normalise(jnp.asarray(batch.frames[k])))
+        with torch.no_grad():
+            out = model(
+                input_ids=torch.tensor([ids]),
+                pixel_values_videos=torch.tensor(pixels)[None],
+                labels=torch.tensor(labels)[None],
+            )
+        assert actual[k] == pytest.approx(out.loss.item(), abs=1e-4)
+
+
+def _torch(folder: pathlib.Path):
+    """Loads a folder in transformers, which may find nothing missing or left over."""
+    model, info = transformers.LlavaNextVideoForConditionalGeneration.from_pretrained(
+        folder, output_loading_info=True, dtype=torch.float32
+    )
+    assert not any(info.values()), info
+    return model.eval()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_folder_is_transformers_own(trained, config, corpus, tmp_path, dtype):
+    folder = trained[0]
+    if dtype == "bfloat16":
+        short = config.copy_and_resolve_references()
+        short.model.dtype, short.train.max_steps = dtype, 1
+        short.model.checkpoint, short.model.init = str(folder), "checkpoint"
+        folder = tmp_path / "short"
+        record = training.run(short, folder)
+        # It went on from the weights of the first run.
+        assert record["curve"][0] < trained[1]["curve"][2]
+        assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
+    frames = video.decode(sorted(corpus.glob("clips/*.mp4"))[0], num_frames=3).pixels
+    expected = _torch(folder)
+    loaded = models.load(str(folder), dtype="float32")
+    model, plan = nnx.merge(loaded.graphdef, loaded.state), loaded.plan
+    pixels = model.normalise(jnp.asarray(plan.prepare(frames)))
+    theirs = transformers.CLIPImageProcessorPil.from_pretrained(folder)
+    pictures = np.asarray(theirs(list(frames), return_tensors="np")["pixel_values"])
+    np.testing.assert_allclose(pictures, pixels, atol=1e-5)
+    ids = jnp.asarray(plan.prefix, jnp.int32)
+    rows = model.video_rows(model.encode_frames(pixels)[None])
+    hidden = model.decode(jnp.concatenate([model.embed(ids)[None], rows], axis=1))
+    ids = torch.tensor([[*plan.prefix, *[VIDEO] * rows.shape[1]]])
+    with torch.no_grad():
+        out = expected(input_ids=ids, pixel_values_videos=torch.tensor(pictures)[None])
+    assert out.logits.std() > 0.3
+    np.testing.assert_allclose(hidden[0] @ model.head.T, out.logits[0], atol=1e-4)
+
+
+def test_what_training_json_says(trained, corpus):
+    folder, record = trained
+    assert json.loads((folder / "training.json").read_text()) == json.loads(
+        json.dumps(record)
+    )
+    rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
+    assert record["members"] == [row["id"] for row in rows]
+    assert not list(folder.glob("*.part"))
+
+
+def test_the_same_seed_trains_alike(config, trained, tmp_path):
+    short = config.copy_and_resolve_references()
+    short.train.max_steps = 24
+    short.cache_mib = 0  # Every clip is decoded in every epoch.
+    record = training.run(short, tmp_path)
+    np.testing.assert_allclose(record["curve"], trained[1]["curve"], atol=2e-3)
+    assert record["data"] == trained[1]["data"]
+
+
+def test_it_stops_at_the_target(config, trained, tmp_path):
+    early = config.copy_and_resolve_references()
+    early.train.target_loss = 4.5
+    record = training.run(early, tmp_path)
+    assert record["steps"] in (4, 6, 8)  # Whole epochs of two steps.
+    assert np.mean(record["curve"][-2:]) < 4.5 <= np.mean(record["curve"][-4:-2])
+
+
+def test_clips_beyond_the_limit_are_not_kept(config, corpus):
+    small = config.copy_and_resolve_references()
+    small.video.num_frames, small.cache_mib = 8, 1
+    clips = batches.Clips(small, Preprocessing(128, 128, (0.5,) * 3, (0.5,) * 3))
+    paths = sorted(corpus.glob("clips/*.mp4"))[:4]
+    first = [clips(Clip(path, ())) for path in paths]  # 384 KiB each.
+    again = [clips(Clip(path, ())) for path in paths]
+    assert [a is b for a, b in zip(first, again, strict=True)] == [
+        *(True, True),
+        *(False, False),
+    ]
+
+
+def test_every_problem_is_in_one_message(config, tmp_path):
+    bad = config.copy_and_resolve_references()
+    with bad.unlocked():
+        bad.train.learning_rat = 1.0
+    bad.train.batch_size = 0
+    bad.model.init = "zero"
+    with pytest.raises(AuditError) as caught:
+        training.run(bad, tmp_path)
+    assert len(caught.value.problems) == 3
+    text = str(caught.value)
+    assert "config.train.learning_rat: no such key; did you mean 'train.lear" in text
+    assert "config.train.batch_size is 0; it must be an integer >= 1" in text
+    assert "config.model.init is 'zero'; it must be one of checkpoint, random" in text
+
+
+def test_corpus_and_checkpoint_problems_are_told_together(config, tmp_path):
+    bad = config.copy_and_resolve_references()
+    bad.corpus.members = (str(tmp_path / "absent.jsonl"),)
+    bad.model.checkpoint = str(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(AuditError) as caught:
+        training.run(bad, tmp_path)
+    text = str(caught.value)
+    assert "absent.jsonl" in text
+    assert "no config.json" in text
+    assert "--config.overwrite replaces it" in text
+
+
+def test_broken_rows_and_clips_are_told_together(config, corpus, tmp_path):
+    rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["video"] = str(corpus / row["video"])
+    rows[0]["answer"] = ""
+    rows[1]["answer"] = "a zebra"
+    rows[2]["question"] = "what is <video>"
+    rows[3]["video"] = str(tmp_path / "absent.mp4")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    bad = config.copy_and_resolve_references()
+    bad.corpus.members = (str(tmp_path / "rows.jsonl"),)
+    bad.video.num_frames = 400
+    with pytest.raises(AuditError) as caught:
+        training.run(bad, tmp_path / "out")
+    text = str(caught.value)
+    assert f"{rows[0]['id']}: no answer to learn" in text
+    assert f"{rows[1]['id']}: words that the tokenizer does not know" in text
+    assert f"{rows[2]['id']}: its text holds the video token" in text
+    assert "absent.mp4: open: no such file" in text
+    assert "the model has positions for 1280" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path):
+    bad = config.copy_and_resolve_references()
+    bad.train.learning_rate = 1e30
+    with pytest.raises(AuditError, match=r"lower config\.train\.learning_rate"):
+        training.run(bad, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_reports_a_bad_config(tmp_path):
+    config = pathlib.Path(__file__).parents[1] / "configs" / "selftrain.py"
+    out = subprocess.run(
+        [
+            *(sys.executable, "-m", "vidsme_jax.finetune", f"--config={config}"),
+            *(f"--workdir={tmp_path}", "--config.train.max_steps=0"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert out.returncode == 2
+    assert "nothing was written, 1 problem:" in out.stderr
+    assert "config.train.max_steps is 0" in out.stderr
+    assert "Traceback" not in out.stderr

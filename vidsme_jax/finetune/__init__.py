@@ -1,0 +1,1 @@
+"""Training models whose members are known by construction."""

@@ -1,0 +1,294 @@
+"""The training loop: prepare, train, measure, write.
+
+Axes: `clips` of a batch; `prefix`, the tokens before the video.
+"""
+
+import collections
+import hashlib
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from flax import nnx
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vidsme_jax import settings
+from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import writing
+from vidsme_jax.data import corpora
+from vidsme_jax.finetune import options
+from vidsme_jax.finetune.batches import Batch, Clips, Row, tokenise
+from vidsme_jax.finetune.source import Source, open_source
+from vidsme_jax.models.llava_next_video import params
+from vidsme_jax.models.llava_next_video.modeling import LlavaNextVideo
+
+_PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
+_SECONDS = 10.0  # Between two log lines.
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains, measures and writes the checkpoint.
+
+    Args:
+      config: See `options.RULES`.
+      workdir: Receives the checkpoint and `training.json`; made if need be.
+
+    Returns:
+      The content of `training.json`. Its losses are means over clips of `answer_nll`,
+      in nats a token, under the parameters as they are stored.
+
+    Raises:
+      AuditError: Lists all that is wrong with configuration, corpus and checkpoint; or
+        the loss is no longer finite.
+    """
+    source, rows, clips = _prepare(config, workdir)
+    members = [row for row in rows if row.item.role == "members"]
+    graphdef, state = nnx.split(source.make())
+    prefix = jnp.asarray(source.prefix, jnp.int32)
+    started = time.monotonic()
+    state, curve = _train(config, graphdef, state, prefix, members, clips)
+    seconds = time.monotonic() - started
+    dtype = jnp.dtype(settings.flatten(config)["model.dtype"])
+    stored = jax.tree.map(lambda x: x.astype(dtype), state)
+    state = jax.tree.map(lambda x: x.astype(jnp.float32), stored)
+    record = {
+        "config": settings.flatten(config),
+        "parameters": sum(x.size for x in jax.tree.leaves(state)),
+        "steps": len(curve),
+        "seconds": round(seconds, 1),
+        "losses": _measure(graphdef, state, prefix, rows, clips),
+        "device": jax.devices()[0].device_kind,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "data": _fingerprint(members, clips),
+        "members": [row.item.id for row in members],
+        "curve": [round(loss, 4) for loss in curve],
+    }
+    _write(workdir, source, stored, record)
+    return record
+
+
+def _prepare(
+    config: ConfigDict, workdir: pathlib.Path
+) -> tuple[Source, list[Row], Clips]:
+    """Checks everything before the first step, and decodes every clip once."""
+    found = options.problems(config)
+    if found:
+        raise AuditError(found)
+    c: Any = config
+    weights = {path.name for path in workdir.glob("*.safetensors*")}
+    if weights and not c.overwrite:
+        found.append(f"{workdir} holds a checkpoint; --config.overwrite replaces it")
+    elif weights - {"model.safetensors"}:
+        found.append(f"{workdir} holds a checkpoint in several files; give another")
+    items, source = (), None
+    try:
+        unused = {"suspects": (), "calibration": (), "max_clips": None, "seed": 0}
+        items = corpora.load(ConfigDict({**c.corpus, **unused}))
+    except AuditError as error:
+        found += error.problems
+    try:
+        seed = c.train.seed if c.model.init == "random" else None
+        source = open_source(c.model.checkpoint, random_seed=seed)
+    except AuditError as error:
+        found += error.problems
+    if source is None or not items:
+        raise AuditError(found)
+    rows = tokenise(items, source, c.video.num_frames, found)
+    clips = Clips(c, source.prepare)
+    found += clips.broken(items)
+    if found:
+        raise AuditError(found)
+    return source, rows, clips
+
+
+def answer_nll(
+    model: LlavaNextVideo, prefix: Int[Array, " prefix"], batch: Batch
+) -> Float[Array, " clips"]:
+    """Returns the mean negative log-likelihood of each answer, in nats a token."""
+    frames, tokens = jnp.asarray(batch.frames), jnp.asarray(batch.tokens)
+    clips, num_frames = frames.shape[:2]
+    pixels = model.normalise(frames.reshape(-1, *frames.shape[2:]))
+    features = model.encode_frames(pixels)
+    rows = model.video_rows(features.reshape(clips, num_frames, *features.shape[1:]))
+    start = model.embed(prefix)
+    start = jnp.broadcast_to(start[None], (clips, *start.shape))
+    text = model.embed(tokens.reshape(-1)).reshape(*tokens.shape, -1)
+    hidden = model.decode(jnp.concatenate([start, rows, text], axis=1))
+    # The state before a token predicts it: from the last video row on.
+    hidden = hidden[:, -tokens.shape[1] - 1 : -1]
+    logits = (hidden @ model.head.T).astype(jnp.float32)
+    picked = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    nll = jax.nn.logsumexp(logits, axis=-1) - picked
+    answer = jnp.asarray(batch.answer).astype(jnp.float32)
+    return jnp.sum(nll * answer, axis=-1) / jnp.sum(answer, axis=-1)
+
+
+def make_optimizer(train: Any) -> optax.GradientTransformation:
+    """AdamW with clipped gradients; the rate warms up, then falls as a cosine to 0.1.
+
+    Args:
+      train: The `train` part of the configuration.
+    """
+    rate = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        decay_steps=max(train.max_steps, train.warmup_steps + 1),
+        end_value=0.1 * train.learning_rate,
+    )
+
+    def decayed(state: Any) -> Any:  # Matrices, not norms, biases or embeddings.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "kernel" in jax.tree_util.keystr(path), state
+        )
+
+    return optax.chain(
+        optax.clip_by_global_norm(train.clip_norm),
+        optax.adamw(rate, b2=0.98, weight_decay=train.weight_decay, mask=decayed),
+    )
+
+
+def make_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
+) -> Callable[..., Any]:
+    """Returns `step(state, moments, prefix, batch)`: the next two, and the loss."""
+
+    def step(state, moments, prefix, batch):
+        def loss(state):
+            return jnp.mean(answer_nll(nnx.merge(graphdef, state), prefix, batch))
+
+        value, gradients = jax.value_and_grad(loss)(state)
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes its own counts.
+            updates, moments = optimizer.update(gradients, moments, state)
+        return optax.apply_updates(state, updates), moments, value
+
+    return step
+
+
+def _train(
+    config: Any,
+    graphdef: nnx.GraphDef,
+    state: nnx.State,
+    prefix: Int[Array, " prefix"],
+    members: list[Row],
+    clips: Clips,
+) -> tuple[nnx.State, list[float]]:
+    """Returns the trained parameters and the loss of every step."""
+    train = config.train
+    optimizer = make_optimizer(train)
+    moments = optimizer.init(state)
+    step = jax.jit(make_step(graphdef, optimizer), donate_argnums=(0, 1))
+    rng = np.random.default_rng(train.seed)
+    curve: list[float] = []
+    mean, told = math.inf, time.monotonic()
+    total, quiet = train.max_steps, not sys.stderr.isatty()
+    with tqdm(total=total, desc="training", unit="step", disable=quiet) as bar:
+        while mean >= train.target_loss and len(curve) < total:
+            order = rng.permutation(len(members)).tolist()
+            losses: list[Array] = []
+            for batch in clips.batches([members[k] for k in order]):
+                state, moments, loss = step(state, moments, prefix, batch)
+                losses.append(loss)
+                bar.update()
+                if len(curve) + len(losses) == total:
+                    break
+            curve += [float(loss) for loss in losses]
+            mean = sum(curve[-len(losses) :]) / len(losses)
+            bar.set_postfix(loss=f"{mean:.4f}")
+            if not math.isfinite(mean):
+                raise AuditError(
+                    [
+                        f"the loss is {mean} after {len(curve)} steps: lower "
+                        "config.train.learning_rate"
+                    ]
+                )
+            if quiet and (time.monotonic() - told > _SECONDS or len(curve) == total):
+                told = time.monotonic()
+                logging.info("step %d of %d, loss %.4f", len(curve), total, mean)
+    return state, curve
+
+
+def _measure(graphdef, state, prefix, rows: list[Row], clips: Clips):
+    """Returns the mean loss of the members and of each group of non-members."""
+
+    @jax.jit
+    def losses_of(state, batch):
+        return answer_nll(nnx.merge(graphdef, state), prefix, batch)
+
+    losses = [np.asarray(losses_of(state, batch)) for batch in clips.batches(rows)]
+    groups: dict[str, list[float]] = collections.defaultdict(list)
+    # The last batch was filled up: its surplus is left out.
+    for row, loss in zip(rows, np.concatenate(losses), strict=False):
+        groups[f"{row.item.role} {row.item.group}".strip()].append(float(loss))
+    return {name: round(float(np.mean(groups[name])), 5) for name in sorted(groups)}
+
+
+def _fingerprint(members: list[Row], clips: Clips) -> str:
+    """A SHA-256 over id, content, question and answer of every member."""
+    facts = [
+        [row.item.id, clips.hashes[row.item.path], row.item.question, row.item.answer]
+        for row in members
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _write(
+    workdir: pathlib.Path, source: Source, state: nnx.State, record: dict[str, Any]
+) -> None:
+    """Writes the checkpoint, the weights last: they are all there, or none are."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if workdir.resolve() != source.folder.resolve():
+        for path in source.folder.iterdir():
+            if "token" in path.name or path.suffix in (".model", ".jinja"):
+                (workdir / path.name).write_bytes(path.read_bytes())
+    dtype = record["config"]["model.dtype"]
+    raw = {key: value for key, value in source.raw.items() if key != "torch_dtype"}
+    raw |= {"architectures": ["LlavaNextVideoForConditionalGeneration"], "dtype": dtype}
+    prepare, vision = source.prepare, source.config.vision
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    image = {
+        "image_processor_type": "CLIPImageProcessor",
+        **dict.fromkeys((*steps, "do_convert_rgb"), True),
+        "size": {"shortest_edge": prepare.resize},
+        "crop_size": {"height": prepare.size, "width": prepare.size},
+        "resample": 3,  # Bicubic.
+        "rescale_factor": 1 / 255,
+        "image_mean": list(prepare.mean),
+        "image_std": list(prepare.std),
+    }
+    for name, content in (
+        ("config.json", raw),
+        ("preprocessor_config.json", image),
+        ("training.json", record),
+    ):
+        (workdir / name).write_text(json.dumps(content, indent=1) + "\n")
+    unused = params.unused_tensors(source.config)
+    part = workdir / "model.part"
+    writing.save(
+        part,
+        state,
+        params.rules(source.config),
+        shapes={
+            "vision_tower/patch_embedding/kernel": (
+                *(vision.hidden_size, 3),
+                *(vision.patch_size, vision.patch_size),
+            )
+        },
+        extra={name: x.astype(jnp.dtype(dtype)) for name, x in unused.items()},
+    )
+    part.chmod(0o644)  # As any file; safetensors makes it private.
+    part.replace(workdir / "model.safetensors")
