@@ -59,6 +59,21 @@ def config(corpus, architecture):
     return config
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_compilation():
+    """The runs here share one compiled step: their shapes and settings agree."""
+    make_step, made = training.make_step, []
+
+    def once(*args):
+        if not made:
+            made.append(make_step(*args))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_step", once)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
     """(folder, what `run` returned)."""
@@ -287,11 +302,13 @@ def test_broken_rows_and_clips_are_told_together(config, corpus, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path):
-    bad = config.copy_and_resolve_references()
-    bad.train.learning_rate = 1e30
+def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
+    def make_step(*_):
+        return lambda state, moments, *_: (state, moments, jnp.asarray(jnp.nan))
+
+    monkeypatch.setattr(training, "make_step", make_step)
     with pytest.raises(AuditError, match=r"lower config\.train\.learning_rate"):
-        training.run(bad, tmp_path)
+        training.run(config, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

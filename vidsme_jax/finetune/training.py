@@ -57,6 +57,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     source, rows, clips = _prepare(config, workdir)
     members = [row for row in rows if row.item.role == "members"]
     graphdef, state = nnx.split(source.make())
+    state = jax.device_put(state, jax.devices()[0])
     prefix = jnp.asarray(source.prefix, jnp.int32)
     started = time.monotonic()
     state, curve = _train(config, graphdef, state, prefix, members, clips)
@@ -190,7 +191,8 @@ def _train(
     """Returns the trained parameters and the loss of every step."""
     train = config.train
     optimizer = make_optimizer(train)
-    moments = optimizer.init(state)
+    # On the device like the parameters, or the second step would be compiled anew.
+    moments = jax.device_put(optimizer.init(state), jax.devices()[0])
     step = jax.jit(make_step(graphdef, optimizer), donate_argnums=(0, 1))
     rng = np.random.default_rng(train.seed)
     curve: list[float] = []
