@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import io
 import json
 import re
 
@@ -12,7 +13,7 @@ from pyarrow import parquet
 
 from vidsme_jax import inference, metrics, report, validity
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
-from vidsme_jax.report import plots, words
+from vidsme_jax.report import files, plots, words
 
 NASTY = "<script>alert('1')</script>"
 COLUMNS = ["id", "video", "role", "group", "n_rows"]
@@ -88,7 +89,7 @@ def _write(folder, table, **changes):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work") / "deep" / "folder"
-    table = _table(groups=("", "$\\frac{", "<b>day & night</b>"))
+    table = _table(groups=("", "$\\frac{$", "<b>day & night</b>"))
     found, page = _write(folder, table)
     return folder, table, found, page
 
@@ -188,7 +189,7 @@ def test_the_box_comes_first_and_says_it_in_words(written):
     *_, found, page = written
     text = _Page(page).words
     blind = found["blind_baseline"]["comparisons"]
-    assert set(blind) == {"all", "$\\frac{", "<b>day & night</b>"}
+    assert set(blind) == {"all", "$\\frac{$", "<b>day & night</b>"}
     places = [text.index(blind[name]["statement"]) for name in blind]
     places += [
         text.index(h) for h in ("What this report claims", "The headline score ")
@@ -212,6 +213,9 @@ def test_the_page_claims_no_more_than_it_may(written):
     auc = found["comparisons"]["all"]["scores"]["vid_sme"]["auc"]
     assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in text
     assert "exchangeable" in text
+    blind = found["blind_baseline"]
+    assert blind["suspects"]["statement"] in text
+    assert blind["comparisons"]["all"]["verdicts"]["vid_sme"]["statement"] in text
 
 
 def test_official_says_lower_is_member(tmp_path):
@@ -251,7 +255,11 @@ def test_a_clip_of_one_frame_and_values_that_are_not_finite():
         reversed=np.array([1.0]),
         thumbnails=np.zeros((1, 8, 8, 3), np.uint8),
     )
-    plots.clip_curve(curve).savefig("/dev/null", format="png")
+    figure = plots.clip_curve(curve)
+    figure.savefig(io.BytesIO(), format="png")
+    labels = [text for text in figure.axes[0].texts if text.get_text()]
+    assert [text.get_text() for text in labels] == ["natural order", "reversed"]
+    assert all(np.isfinite(text.xy[1]) for text in labels)
 
 
 def test_nothing_is_left_half_written(tmp_path, monkeypatch):
@@ -304,10 +312,38 @@ def test_labels_that_a_font_cannot_draw():
     assert len(plots.plain("a" * 100)) == 28
 
 
+def test_labels_are_not_formulas_and_values_may_be_missing():
+    line = plots.Curve("$\\frac{$", np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    plots.roc([line], 10, logarithmic=True).savefig(io.BytesIO(), format="png")
+    values = np.array([0.0, np.nan, 1.0, np.inf])
+    series = [plots.Series("$\\frac{$", "members", np.ones(4, bool))]
+    figure = plots.histograms({"$\\frac{$": values}, series)
+    figure.savefig(io.BytesIO(), format="png")
+    assert np.isfinite(figure.axes[0].get_xlim()).all()
+
+
+def test_a_long_curve_is_thinned_densely_near_zero():
+    kept = plots._thinned(10**6)
+    assert len(kept) <= 1000 and kept[0] == 0 and kept[-1] == 10**6 - 1
+    assert np.sum(kept < 10**3) > 100
+    assert plots._thinned(10).tolist() == list(range(10))
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(OSError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "before"
+
+
 def test_a_large_corpus_gives_a_small_page(tmp_path):
     table = _table((2500, 2500, 300, 700))
     table.scores.pop("max_renyi_2_10")
     _, page = _write(tmp_path, table)
     assert len(page) < 2e6
+    assert page.count("<td>no</td>") + page.count("<td>yes</td>") == 200
     assert "The first 200 of 300; metrics.json has all." in page
     assert all(p.stat().st_size < 3e5 for p in (tmp_path / "figures").iterdir())
