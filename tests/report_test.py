@@ -281,6 +281,7 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
         (0.6, 0.8, "invalid: shift", "at least as much: this is not evidence"),
         (0.6, 0.8, "confounded: shift", "if any, is membership cannot be told"),
         (0.6, 0.8, "not shown to be confounded", "no shift in motion or brightness"),
+        (0.4, 0.8, "invalid: shift", "would not have been evidence of membership"),
         (0.4, 0.8, "not tested", "is not shown to tell members from non-members"),
         (0.1, 0.4, "not tested", "ranks members below non-members, against its sign"),
         (None, None, "not tested", "was not tested"),

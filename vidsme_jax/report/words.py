@@ -70,7 +70,8 @@ def verdict(evaluation: dict[str, Any], blind: dict[str, Any], headline: str) ->
     if auc["value"] is None:
         return f"The headline score {headline} has no result: {auc['reason']}."
     found = blind["comparisons"]["all"]["verdicts"][headline]
-    return f"The headline score {headline} {_shown(auc)}{_worth(found)}."
+    above = auc["low"] is not None and auc["low"] > 0.5
+    return f"The headline score {headline} {_shown(auc)}{_worth(found, above)}."
 
 
 def _shown(auc: dict[str, Any]) -> str:
@@ -82,11 +83,16 @@ def _shown(auc: dict[str, Any]) -> str:
     return f"ranks members above non-members ({numbers})"
 
 
-def _worth(found: dict[str, Any]) -> str:
+def _worth(found: dict[str, Any], above: bool) -> str:
     if found["blind"] is None:
         return "; whether the two sets differ without any model was not tested"
     numbers = metrics.in_words(found["blind"])
     blind = f"AUC {numbers} comes from {found['blind']['name']} alone"
+    if found["verdict"].endswith("shift") and not above:
+        return (
+            f"; {blind}, without any model, so a higher AUC of the score would not "
+            "have been evidence of membership either"
+        )
     if found["verdict"] == "invalid: shift":
         return (
             f", but {blind}, without any model, at least as much: this is not evidence "
