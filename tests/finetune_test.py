@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from oracles import llava_next_video as oracle
 from vidsme_jax import models
 from vidsme_jax.base import AuditError, Clip
 from vidsme_jax.data import corpora, synthetic, video
+from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.models.preprocessing import Preprocessing
 
@@ -312,17 +314,37 @@ def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_reports_a_bad_config(tmp_path):
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--config.train.max_steps=0", "config.train.max_steps is 0"),
+        ("--config.train.max_step=9", "config has no key 'max_step' Did you mean"),
+        ("--work=x", "Unknown command line flag 'work'"),
+        ("--config=absent.py", "absent.py"),
+    ],
+)
+def test_the_command_line_reports_what_is_wrong(tmp_path, flag, message):
     config = pathlib.Path(__file__).parents[1] / "configs" / "selftrain.py"
     out = subprocess.run(
         [
             *(sys.executable, "-m", "vidsme_jax.finetune", f"--config={config}"),
-            *(f"--workdir={tmp_path}", "--config.train.max_steps=0"),
+            *(f"--workdir={tmp_path}", flag),
         ],
         capture_output=True,
         text=True,
     )
     assert out.returncode == 2
     assert "nothing was written, 1 problem:" in out.stderr
-    assert "config.train.max_steps is 0" in out.stderr
+    assert message in out.stderr
     assert "Traceback" not in out.stderr
+
+
+def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
+    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path)))
+    for name, value in (("flags", given), ("logging", mock.Mock())):
+        monkeypatch.setattr(command, name, value)
+    monkeypatch.setattr(command.signal, "signal", mock.Mock())
+    run = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(training, "run", run)
+    assert command.main(["finetune"]) == 130
+    assert "no checkpoint was written" in capsys.readouterr().err

@@ -54,11 +54,22 @@ def command_line() -> NoReturn:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; what is wrong with them or the configuration is told plainly."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS.config is not None:
+            flags.FLAGS.config.keys()  # What could not be loaded raises only here.
+        return rest
+    except flags.UnrecognizedFlagError as error:
+        cause = str(error)
     except Exception as error:  # A configuration is a program and may raise anything.
-        cause = str(error).strip() or type(error).__name__
-        sys.exit(_wrong([cause]))
+        if error.args and isinstance(error.args[0], KeyError):  # An unknown key.
+            said = str(error.args[0].args[0]).split()
+            sys.exit(_wrong([f"config has no key {' '.join(said)}"]))
+        # The last line is the cause; what stands before it is a traceback.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        cause = f"the configuration cannot be used: {lines[-1].strip()}"
+    sys.exit(_wrong([cause]))
 
 
 def _wrong(found: list[str]) -> int:
