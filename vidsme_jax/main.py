@@ -77,6 +77,9 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         sys.exit(_wrong([str(error)]))
     except Exception as error:  # A configuration is a program and may raise anything.
+        if error.args and isinstance(error.args[0], KeyError):  # An unknown key.
+            said = " ".join(str(error.args[0].args[0]).split())
+            sys.exit(_wrong([f"the configuration has no key {said}"]))
         # The last line is the cause; what stands before it is a traceback.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         sys.exit(_wrong([f"the configuration cannot be used: {lines[-1].strip()}"]))
