@@ -111,7 +111,10 @@ def check(config: ConfigDict) -> Setup:
             "plan",
             "model.",
             lambda: models.inspect(
-                model.checkpoint, dtype=model.dtype, prompt=model.prompt
+                model.checkpoint,
+                dtype=model.dtype,
+                prompt=model.prompt,
+                allow_pickle=model.allow_pickle,
             ),
         ),
         ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
@@ -158,7 +161,7 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
     depends = {
         "model": setup.plan.fingerprint,
         "model.dtype": config.model.dtype,
-        "model.prompt": setup.plan.prompt,
+        "model.prompt": setup.plan.prompt.text,
         "second_pass": second,
         "slices": config.slices,
         **{f"video.{key}": value for key, value in config.video.items()},

@@ -114,7 +114,8 @@ class TokenSignals(NamedTuple):
     """What the model reveals, per direction and row; float32, entropies in nats.
 
     All arrays share their leading axes: on the device (clips, 2), on the host (2,)
-    for one clip, natural order first. An array that no chosen score needs is None.
+    for one clip, natural order first, then the reversed (or shuffled) one. An array
+    that no chosen score needs is None.
 
     Attributes:
       renyi: Shape (..., rows, 15): the Renyi profile at `PROFILE_ORDERS`.
@@ -124,7 +125,9 @@ class TokenSignals(NamedTuple):
       modified: Shape (..., rows, 3): modified entropies: Shannon-like, 1/2, 2.
       renyi_half_clamped: Shape (..., rows): Renyi-1/2 of probabilities clamped at
         1e-10, as in the release.
-      mean_renyi: Shape (..., 15): the Renyi profile of the rows' mean distribution.
+      mean_renyi: Shape (..., 2, 15): the Renyi profile of the mean distribution over
+        the video rows, and over the rows that the release averages: one text row more
+        where the tokenizer puts no token in front of a text.
     """
 
     renyi: Any

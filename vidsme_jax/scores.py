@@ -78,8 +78,11 @@ def _sharma_mittal_rows(c: Clipwise) -> Float[np.ndarray, "2 rows"]:
 
 
 def sequence(c: Clipwise) -> float:
-    """Sharma-Mittal entropy of the mean distribution, natural less reversed [1]."""
-    nodes = c.signals.mean_renyi[..., 1:14]
+    """Sharma-Mittal entropy of the mean distribution, natural less reversed [1].
+
+    The release averages one text row too many where the tokenizer adds no first token.
+    """
+    nodes = c.signals.mean_renyi[:, int(c.official), 1:14]
     natural, backward = _deform(definitions.renyi_at_order(nodes, c.q), c)
     return float(natural - backward)
 

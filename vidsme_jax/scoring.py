@@ -59,6 +59,8 @@ def score_clips(
     finished = store.statistics()
     todo = [clip for clip in clips if str(clip.path) not in finished]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
+    for remark in plan.remarks:
+        logging.warning("checkpoint: %s", remark)
     failures: list[Failure] = []
     if not todo:
         return failures
@@ -87,6 +89,7 @@ def score_clips(
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         second=second,
+        against=config.video.against,
     )
     for batch in batches:
         good = []

@@ -3,6 +3,7 @@
 import difflib
 import math
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
     return f"an integer >= {low}", lambda value: isinstance(value, int) and value >= low
 
 
+_BOOL: _Allowed = ("true or false", lambda value: isinstance(value, bool))
 _SOURCES: _Allowed = ("a tuple of manifests, folders or globs", _strings)
 _SCALE: _Allowed = (
     "a number > 0",
@@ -59,6 +61,16 @@ RULES: dict[str, _Rule] = {
     # parts; fps: `video.fps` frames a second, at most num_frames.
     "video.sampling": ("uniform", *_one_of("uniform", "midpoint", "fps")),
     "video.fps": (1.0, *_SCALE),
+    # The order of the frames that the natural one is held against: reversed, as in the
+    # paper, or shuffled:SEED, one permutation for all clips of a length.
+    "video.against": (
+        "reversed",
+        "reversed or shuffled:SEED, such as shuffled:0",
+        lambda v: (
+            isinstance(v, str)
+            and re.fullmatch(r"reversed|shuffled:\d{1,9}", v) is not None
+        ),
+    ),
     "motion.flow": ("auto", *_one_of("auto", "opencv")),
     # beta1 and beta2: q = 1 + q_scale * ..., r = 1 + r_scale * ... (motion.orders).
     "motion.q_scale": (
@@ -77,8 +89,14 @@ RULES: dict[str, _Rule] = {
     ),
     "model.dtype": ("bfloat16", *_one_of("bfloat16", "float32")),
     # family: the family's own prompt; mcq and caption: the two system prompts of the
-    # release.
-    "model.prompt": ("family", *_one_of("family", "mcq", "caption")),
+    # release; or any text that holds <video> once.
+    "model.prompt": (
+        "family",
+        "family, mcq, caption, or a text that holds <video> once",
+        lambda v: isinstance(v, str) and v != "",
+    ),
+    # Pickled weights (.bin); their tensors are read without running anything of them.
+    "model.allow_pickle": (False, *_BOOL),
     "slices": (
         ("video",),
         "('video',): instruction and response rows are not built yet",
@@ -112,7 +130,7 @@ RULES: dict[str, _Rule] = {
         lambda v: isinstance(v, float) and 0 < v < 1,
     ),
     # Deletes what an earlier run left in the work directory.
-    "overwrite": (False, "true or false", lambda v: isinstance(v, bool)),
+    "overwrite": (False, *_BOOL),
 }
 
 

@@ -93,7 +93,8 @@ def extreme_curves(
         rows = scores.sharma_mittal(
             clip.signals, float(table.q[place]), float(table.r[place]), profile=profile
         )
-        parts = np.array_split(rows, clip.num_frames, axis=-1)
+        per_frame = rows.shape[-1] // clip.num_frames  # A row may follow the last one.
+        parts = np.split(rows[:, : clip.num_frames * per_frame], clip.num_frames, -1)
         natural, backward = np.stack([part.mean(-1) for part in parts], axis=-1)
         try:
             pictures = video.thumbnails(item.path, clip.frame_indices, _THUMBNAIL)
