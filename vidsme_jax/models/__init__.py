@@ -6,6 +6,7 @@ loads the tensors.
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -144,13 +145,18 @@ def read_tokenizer(checkpoint: files.Checkpoint, problems: list[str]) -> Any:
     """Returns the tokenizer of transformers, or None with a problem."""
     from transformers import AutoTokenizer, logging
 
+    # It warns of each model that it has no class for, and of old keys in its config.
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # It warns of every config that it has no class for.
+    logging.set_verbosity_error()
     causes = []
     try:
         for folder in checkpoint.folders:
             try:
-                return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return AutoTokenizer.from_pretrained(
+                        str(folder), local_files_only=True
+                    )
             except Exception as error:  # Any kind: there is no usable tokenizer.
                 cause = (str(error).strip() or "?").splitlines()[0]
                 causes.append(f"{type(error).__name__}: {cause}")

@@ -7,10 +7,12 @@ shows in its output: kernels scaled by their fan-in, an output layer that gives 
 of deviation 3, norms and biases off their neutral values.
 """
 
+import atexit
 import functools
 import json
 import math
 import pathlib
+import shutil
 import tempfile
 from typing import Any
 
@@ -209,16 +211,16 @@ def draw(
 
 
 @functools.lru_cache(maxsize=8)
-def _kept(name: str) -> tempfile.TemporaryDirectory:
-    """Writes a checkpoint into a folder that lives as long as the process."""
-    temporary = tempfile.TemporaryDirectory(prefix="vidsme-random-")
-    write(pathlib.Path(temporary.name), name)
-    return temporary
-
-
 def folder(name: str) -> pathlib.Path:
-    """Returns the folder of a tiny checkpoint, the same bytes at each call."""
-    return pathlib.Path(_kept(name).name)
+    """Returns the folder of a checkpoint, the same bytes each time it is written.
+
+    It is removed when the process ends.
+    """
+    configuration(name)
+    target = pathlib.Path(tempfile.mkdtemp(prefix="vidsme-random-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    write(target, name)
+    return target
 
 
 def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
