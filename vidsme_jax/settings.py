@@ -81,13 +81,14 @@ RULES: dict[str, _Rule] = {
     "motion.r_scale": (0.1, *_SCALE),
     # (phi_min, phi_max, b_min, b_max); None takes them from the evaluated corpus.
     "motion.bounds": (tuple, "(phi_min, phi_max, b_min, b_max), increasing", _bounds),
-    # A local folder or a hub id; the family is read from its config.json.
+    # A local folder, a hub id, or random:NAME (models.random.CONFIGS); the family is
+    # read from its config.json.
     "model.checkpoint": (
         "",
         "a folder or a hub id",
         lambda v: isinstance(v, str) and v != "",
     ),
-    "model.dtype": ("bfloat16", *_one_of("bfloat16", "float32")),
+    "model.dtype": ("bfloat16", *_one_of("bfloat16", "float16", "float32")),
     # family: the family's own prompt; mcq and caption: the two system prompts of the
     # release; or any text that holds <video> once.
     "model.prompt": (
@@ -145,6 +146,37 @@ def default() -> ConfigDict:
         placeholder = isinstance(value, type)
         node[name] = config_dict.placeholder(value) if placeholder else value
     return ConfigDict(tree)
+
+
+def variant(config: ConfigDict, name: str, checkpoints: dict[str, str]) -> ConfigDict:
+    """Sets the checkpoint of a variant; `tiny` is a trial run of the same settings.
+
+    Args:
+      config: Changed in place, and returned.
+      name: Of the variant.
+      checkpoints: By variant. That of "tiny", random weights, comes with eight clips of
+        the demo in place of the corpus, four frames and float32.
+
+    Raises:
+      ValueError: There is no such variant.
+    """
+    if name not in checkpoints:
+        known = ", ".join(checkpoints)
+        raise ValueError(
+            f"no variant {name!r}{nearest(name, list(checkpoints))}; known: {known}"
+        )
+    changed: Any = config
+    changed.model.checkpoint = checkpoints[name]
+    if name == "tiny":
+        changed.corpus.members = (str(DEMO / "corpus/members.jsonl"),)
+        changed.corpus.nonmembers = (str(DEMO / "corpus/nonmembers.jsonl"),)
+        changed.corpus.video_root = ""
+        changed.corpus.max_clips = 4
+        changed.model.dtype = "float32"
+        changed.video.num_frames = 4
+        changed.batch_size = 4
+        changed.report.num_bootstrap = 100
+    return config
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def inspect(
 
     Args:
       checkpoint: A local folder, a hub id, or "random:NAME" (see `random.CONFIGS`).
-      dtype: "bfloat16" or "float32".
+      dtype: "bfloat16", "float16" or "float32".
       prompt: "family", a name of `prompts.SYSTEM`, or a text with one `<video>`.
       allow_pickle: Whether pickled weights may be read (see `checkpoints.pickled`).
 

@@ -43,6 +43,12 @@ _TINY_TOWER = {
     "image_size": 56,
     "patch_size": 14,
 }
+_TINY_TOWERS = {
+    "./clip": {"model_type": "clip_vision_model"} | _TINY_TOWER,
+    "./siglip": {"model_type": "siglip_vision_model"}
+    | _TINY_TOWER
+    | {"image_size": 70},
+}
 _TINY_TEXT = {
     "hidden_size": 64,
     "intermediate_size": 160,
@@ -107,10 +113,11 @@ def _onevision(vision: dict[str, Any], **text: Any) -> dict[str, Any]:
 
 # The content of `config.json`, by name.
 CONFIGS: dict[str, dict[str, Any]] = {
-    "llava_qwen-tiny": _LLAVA_QWEN | _TINY_TEXT | {"mm_vision_tower": "./tower"},
+    "llava_qwen-tiny": _LLAVA_QWEN | _TINY_TEXT | {"mm_vision_tower": "./clip"},
     "llava_qwen-small": _LLAVA_QWEN | _QWEN2_SMALL,
     "llava_qwen-7b": _LLAVA_QWEN | _QWEN2_7B,
     "llava_qwen-72b": _LLAVA_QWEN | _QWEN2_72B,
+    "llava_video-tiny": _LLAVA_VIDEO | _TINY_TEXT | {"mm_vision_tower": "./siglip"},
     "llava_video-7b": _LLAVA_VIDEO | _QWEN2_7B,
     "llava_video-72b": _LLAVA_VIDEO | _QWEN2_72B,
     "llava_next_video-tiny": _next_video(_TINY_TOWER, **_TINY_TEXT),
@@ -153,8 +160,7 @@ def configuration(name: str, dtype: str = "bfloat16") -> tuple[str, LlavaConfig]
     raw, kind, problems = CONFIGS[name], jnp.dtype(dtype), []
     family = raw["model_type"]
     if family == "llava_qwen":
-        tower = llava_qwen.known_tower(raw["mm_vision_tower"]) or _tower_config()
-        vision = llava_qwen.read_tower(tower, kind, problems)
+        vision = llava_qwen.read_tower(_tower(raw), kind, problems)
         prepare = _preprocessing(vision.kind, vision.image_size)
         config = llava_qwen.read_config(
             raw, vision, None, kind, prepare.mean, prepare.std, problems, []
@@ -242,10 +248,9 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
     (target / "config.json").write_text(json.dumps(raw, indent=1))
     prepare = _preprocessing(config.vision.kind, config.vision.image_size)
     if family == "llava_qwen":
-        tower = target / "tower"
-        tower.mkdir(exist_ok=True)
-        (tower / "config.json").write_text(json.dumps(_tower_config(), indent=1))
-        files = tower
+        files = target / raw["mm_vision_tower"]
+        files.mkdir(exist_ok=True)
+        (files / "config.json").write_text(json.dumps(_tower(raw), indent=1))
     else:
         files = target
     image = json.dumps(prepare.to_json(), indent=1)
@@ -262,8 +267,10 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
     )
 
 
-def _tower_config() -> dict[str, Any]:
-    return {"model_type": "clip_vision_model"} | _TINY_TOWER
+def _tower(raw: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config of an original-format model's tower."""
+    name = raw["mm_vision_tower"]
+    return llava_qwen.known_tower(name) or _TINY_TOWERS[name]
 
 
 def _preprocessing(kind: str, size: int) -> preprocessing.Preprocessing:
