@@ -1,6 +1,7 @@
 r"""LLaVA-NeXT-Video: the demo, and the published models.
 
     python -m vidsme_jax.main --config configs/llava.py
+    python -m vidsme_jax.main --config configs/llava.py:tiny
     python -m vidsme_jax.main --config configs/llava.py:7b --workdir runs/llava7b \
         --config.corpus.members="('members.json',)" \
         --config.corpus.nonmembers="('nonmembers.json',)"

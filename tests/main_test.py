@@ -63,7 +63,7 @@ def test_failures_exit_3(tmp_path):
         (("--config=configs/nowhere.py",), "nowhere.py"),
         (
             ("--config=configs/llava.py:8b",),
-            "no variant '8b'; did you mean '7b'; known: demo",
+            "no variant '8b'; known: demo, 7b",
         ),
         (
             ("--config=configs/llava.py", "--config.video.num_frame=4"),

@@ -163,7 +163,7 @@ def variant(config: ConfigDict, name: str, checkpoints: dict[str, str]) -> Confi
     if name not in checkpoints:
         known = ", ".join(checkpoints)
         raise ValueError(
-            f"no variant {name!r}{nearest(name, list(checkpoints))}; known: {known}"
+            f"no variant {name!r}; known: {known}{nearest(name, list(checkpoints))}"
         )
     changed: Any = config
     changed.model.checkpoint = checkpoints[name]
