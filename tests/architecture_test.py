@@ -13,6 +13,7 @@ LAYERS = (
     ("signals", "finetune", "validity", "inference", "report", "shards"),
     ("scoring", "tables", "provenance"),
     ("audit",),
+    ("studies",),
     ("__init__", "main"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
