@@ -21,9 +21,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import AuditError, TokenSignals
+from vidsme_jax.base import AuditError, TokenSignals, nearest
 from vidsme_jax.entropy import definitions
-from vidsme_jax.settings import nearest
 
 Rows = Float[np.ndarray, " rows"]
 
