@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import AuditError, TokenSignals
+from vidsme_jax.base import AuditError, TokenSignals, nearest
 from vidsme_jax.entropy import definitions
-from vidsme_jax.settings import nearest
 
 Rows = Float[np.ndarray, " rows"]
 

@@ -1,6 +1,5 @@
 """The configuration: every key with its default, what it means and what it allows."""
 
-import difflib
 import math
 import pathlib
 import re
@@ -8,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
+
+from vidsme_jax.base import nearest
 
 DEMO = pathlib.Path(__file__).parent / "demo"
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
@@ -252,12 +253,6 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """Returns '; did you mean X?', or '' where no known name is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def problems(config: ConfigDict) -> list[str]:

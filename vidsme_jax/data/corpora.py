@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidsme_jax.base import ROLES, AuditError, Clip, Item
-from vidsme_jax.settings import nearest
+from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),

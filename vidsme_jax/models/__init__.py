@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import files, loading
 from vidsme_jax.models import dialects, preprocessing, prompts, random
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
@@ -22,7 +22,6 @@ from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
 from vidsme_jax.models.llava_onevision import params as llava_onevision
 from vidsme_jax.models.llava_qwen import params as llava_qwen
-from vidsme_jax.settings import nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

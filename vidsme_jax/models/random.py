@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import loading, writing
 from vidsme_jax.models import dialects, preprocessing, prompts
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
@@ -29,7 +29,6 @@ from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
 from vidsme_jax.models.llava_onevision import params as llava_onevision
 from vidsme_jax.models.llava_qwen import params as llava_qwen
-from vidsme_jax.settings import nearest
 
 SCHEME = "random:"
 _PREFIX = 30  # Tokens before the video of a model without a tokenizer.
