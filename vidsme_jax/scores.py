@@ -82,9 +82,7 @@ def sharma_mittal_points(
 ) -> Float[np.ndarray, "points 2 rows"]:
     """`sharma_mittal` at many (q, r), the same numbers; each distinct q costs once."""
     orders, place = np.unique(q, return_inverse=True)
-    renyi = definitions.renyi_at_order(
-        signals.renyi[..., 1:14], orders[:, None, None]
-    )
+    renyi = definitions.renyi_at_order(signals.renyi[..., 1:14], orders[:, None, None])
     renyi = np.asarray(renyi)[place]
     return _deform(renyi, q[:, None, None], r[:, None, None], profile == "official")
 

@@ -156,9 +156,9 @@ RULES: dict[str, _Rule] = {
         "a rate in (0, 1)",
         lambda v: isinstance(v, float) and 0 < v < 1,
     ),
-    # "": an audit. frames, against: a run for each, clips decoded once. k, scales, orders
-    # (adaptive (q, r) against fixed ones), natural (without the second order of the
-    # frames): all from the stored signals of one run.
+    # "": an audit. frames, against: a run for each, clips decoded once. k, scales,
+    # orders (adaptive (q, r) against fixed ones), natural (without the second order of
+    # the frames): all from the stored signals of one run.
     "study": (
         "",
         "one of frames, k, scales, orders, against, natural, or empty for an audit",

@@ -138,8 +138,7 @@ def _sheet(setup: audit.Setup, its: runs.Run) -> Sheet:
     """The scores of an audit with the settings of a run."""
     config, study = its.config, its.config.study
     usual = {"frames": "video.num_frames", "against": "video.against"}[study]
-    group, key = usual.split(".")
-    declared = its.value == setup.config[group][key]
+    declared = its.value == settings.flatten(setup.config)[usual]
     orders = tables.entropy_orders(tables.measured(setup.items, its.store), config)
     repeating = set()
 

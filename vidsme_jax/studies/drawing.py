@@ -110,9 +110,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
         text.set_parse_math(False)
 
 
-def _panels(
-    names: list[str], width: float, height: float
-) -> tuple[Figure, list[Axes]]:
+def _panels(names: list[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
     size = (max(4.4, width * len(names) + 0.6), height + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
@@ -228,6 +226,7 @@ def _scales(names, panels, headline):
         axes.set_title(f"K = {k:g} %", fontsize=plots.SIZE, color=plots.INK)
     for axes in grid[-1]:
         axes.set_xlabel("beta2", fontsize=plots.SIZE - 1, color=plots.INK)
+    assert picture is not None, "a grid without panels"
     bar = figure.colorbar(picture, ax=grid, fraction=0.04)
     bar.set_label("AUC", fontsize=plots.SIZE - 1)
     bar.ax.tick_params(labelsize=plots.SIZE - 2)

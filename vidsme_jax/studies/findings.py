@@ -21,8 +21,8 @@ _NUM_SHUFFLES = 1000
 _CHUNK = 100  # Shuffles at a time.
 
 CAUTION = (
-    "The best point of a grid was chosen on the very videos that it is judged by, so it "
-    "is too good by selection: what it is worth must be seen on other videos. The "
+    "The best point of a grid was chosen on the very videos that it is judged by, so "
+    "it is too good by selection: what it is worth must be seen on other videos. The "
     "verdict of an audit is that of the point declared before the results were seen."
 )
 
@@ -148,9 +148,7 @@ def _at(table: ScoreTable, ids: set[str]) -> ScoreTable:
         for name, value in vars(table).items()
         if isinstance(value, np.ndarray)
     }
-    return ScoreTable(
-        **arrays, scores={}, larger_is_member=table.larger_is_member
-    )
+    return ScoreTable(**arrays, scores={}, larger_is_member=table.larger_is_member)
 
 
 def _largest_aucs(

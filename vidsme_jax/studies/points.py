@@ -115,7 +115,8 @@ def _families(
     sign = 1.0 if official else -1.0
 
     def compute(clip: ScoredClip) -> list[float]:
-        c = scores.Clipwise(clip.signals, *orders[clip.path], official)
+        q, r = orders[clip.path]
+        c = scores.Clipwise(clip.signals, q, r, official)
         rows = {s: scores.ordered_rows(c, s) for s, _ in families}
         return [
             sign * float(scores.tail_mean(rows[statistic], tail, ratio))

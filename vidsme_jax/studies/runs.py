@@ -69,7 +69,8 @@ def open_runs(setup: audit.Setup, workdir: pathlib.Path) -> list[Run]:
             config.video.against = label = value
             folder = value.replace(":", "-")
         its_own = dataclasses.replace(setup, config=config)
-        runs.append(Run(value, label, config, *audit.open_shards(its_own, workdir / folder)))
+        store, second = audit.open_shards(its_own, workdir / folder)
+        runs.append(Run(value, label, config, store, second))
     return runs
 
 

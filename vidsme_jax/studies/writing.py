@@ -15,6 +15,8 @@ from vidsme_jax.report import figures, files, page, words
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
 
+_REAL = ("k", "q_scale", "r_scale")
+
 
 def write(
     workdir: pathlib.Path,
@@ -73,7 +75,8 @@ def summary(found: dict[str, Any]) -> list[str]:
         for what in ("declared", "best"):
             if about[what] is not None and about[what]["auc"] is not None:
                 row = about[what]
-                lines.append(f"{name}, {what}: {in_words(row)}: AUC {_auc(row)}")
+                shown = f"{in_words(row)}: AUC {_auc(row)} ({row['verdict']})"
+                lines.append(f"{name}, {what}: {shown}")
         if about["by_chance"] is not None:
             lines.append(f"{name}: {_sentence(about['by_chance'])}")
     return [*lines, found["caution"]]
@@ -112,18 +115,8 @@ def _worded(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the same keys and number types, so that they make columns."""
-    return [
-        {
-            key: float(value) if isinstance(value, int | float) and _real(key) else value
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
-
-
-def _real(key: str) -> bool:
-    return key in ("k", "q_scale", "r_scale")
+    """Coordinates that may be whole or not, as numbers of one type."""
+    return [row | {key: float(row[key]) for key in _REAL if key in row} for row in rows]
 
 
 def _write_table(stem: pathlib.Path, table: pa.Table) -> None:
