@@ -110,10 +110,13 @@ def _flows(frames, sizes) -> tuple[Array, Array]:
         if level == sizes.shape[0] - 1:
             x = y = jnp.zeros((count - 1, *here), jnp.float32)
         else:
+            coarser = sizes[level + 1]
             for axis in (0, 1):
-                x, y = (_resize(d, here, sizes[level + 1], size, axis) for d in (x, y))
+                x, y = _whole(
+                    tuple(_resize(d, here, coarser, size, axis) for d in (x, y))
+                )
             x, y = 2.0 * x, 2.0 * y
-        first, second = polynomials[:, :-1], polynomials[:, 1:]
+        first, second = _whole((polynomials[:, :-1], polynomials[:, 1:]))
 
         def improve(_, flow, first=first, second=second, size=size):
             return _solve(_equations(first, second, *flow, size), size)
@@ -307,7 +310,7 @@ def _solve(equations, size) -> tuple[Array, Array]:
     determinant = jnp.maximum(_cross(g_yy, g_xx, g_yx, g_yx), 0.0) + _REGULAR
     x = _cross(g_yy, h_x, g_yx, h_y) / determinant
     y = _cross(g_xx, h_y, g_yx, h_x) / determinant
-    return x, y
+    return _whole((x, y))
 
 
 def _sum(terms: list[Array]) -> tuple[Array, Array]:
