@@ -18,13 +18,12 @@ difference of nearly equal products, and plain float32 gave stripes twice the va
 Sizes are data: frames may be padded at the right and at the bottom, and the values in
 the padding are never read, so that one compiled function serves all sizes of a bucket.
 
-What it costs: of each pixel of each scale (4/3 of the frame's) and iteration, 48 bytes
-are read and 20 written to set up the equations, 160 moved to pad and sum along both
-axes, 20 read and 8 written to solve: 256 bytes, and about 1100 operations, two thirds
-of them those of the corrected sums. 15 pairs of 720p are 59 million such pixels (with
-the padding to 768 x 1280): 15 GB and 65 GFLOP, to which smoothing and polynomials add a
-tenth. Were memory the only limit, that is 5 ms on an H100 (3.35 TB/s) and 3.5 ms on an
-H200 (4.8 TB/s); it has not been run on either.
+What it costs: of each pixel of each scale (4/3 of the frame's) and iteration, 68 bytes
+are moved to set up the equations, 220 to sum them along both axes, 48 to solve them:
+336 bytes, and about 700 operations. 15 pairs of 720p are 63 million such pixels and
+iterations (with the padding to 768 x 1280 and to 16 pairs): 21 GB and 44 GFLOP, to
+which smoothing and polynomials add a tenth. Were memory the only limit, that is 7 ms on
+an H100 (3.35 TB/s) and 5 ms on an H200 (4.8 TB/s). It has been run on neither.
 
 Axes: `frames`, `height`, `width` (padded); `levels`, the scales, the full size first;
 `pairs`, of consecutive frames.
@@ -168,14 +167,11 @@ def _spread(values: Float[Array, " lines"], axis: int, rank: int) -> Array:
 def _pad(x, radius: int, axis: int, size):
     """Repeats the first line before, and the last of `size` lines in all that follows.
 
-    `axis` is 0 for height and 1 for width, as in `_shifts`.
+    `axis` is 0 for height and 1 for width, as in `_shifts` and `_sum`.
     """
     size, axis = size[axis], x.ndim - 2 + axis
-    first = lax.slice_in_dim(x, 0, 1, axis=axis)
-    last = lax.dynamic_slice_in_dim(x, size - 1, 1, axis)
-    valid = lax.broadcasted_iota(jnp.int32, x.shape, axis) < size
-    lines = jnp.where(valid, x, last)
-    return _whole(lax.concatenate([first] * radius + [lines] + [last] * radius, axis))
+    line = jnp.arange(-radius, x.shape[axis] + radius, dtype=jnp.int32)
+    return _whole(jnp.take(x, jnp.clip(line, 0, size - 1), axis, mode="clip"))
 
 
 def _shifts(padded, radius: int, axis: int) -> list[Array]:
@@ -303,9 +299,8 @@ def _near_border(lines: int, size) -> Float[Array, " lines"]:
 
 def _solve(equations, size) -> tuple[Array, Array]:
     """The flow (x, y) that the equations of the window around each pixel give."""
-    value, rest = _sum(_shifts(_pad(equations, _RADIUS, 0, size), _RADIUS, 0))
-    padded = _pad(_whole(value + rest), _RADIUS, 1, size)
-    value, rest = _whole(_sum(_shifts(padded, _RADIUS, 1)))
+    value, rest = _sum(_pad(equations, _RADIUS, 0, size), 0)
+    value, rest = _sum(_pad(value + rest, _RADIUS, 1, size), 1)
     g_yy, g_yx, g_xx, h_y, h_x = zip(value, rest, *_split(value), strict=True)
     determinant = jnp.maximum(_cross(g_yy, g_xx, g_yx, g_yx), 0.0) + _REGULAR
     x = _cross(g_yy, h_x, g_yx, h_y) / determinant
@@ -313,13 +308,22 @@ def _solve(equations, size) -> tuple[Array, Array]:
     return _whole((x, y))
 
 
-def _sum(terms: list[Array]) -> tuple[Array, Array]:
-    """A float32 sum and what its roundings lost."""
-    total, lost = terms[0], jnp.zeros_like(terms[0])
-    for term in terms[1:]:
-        total, error = _add(total, term)
-        lost = lost + error
-    return total, lost
+def _sum(padded, axis: int) -> tuple[Array, Array]:
+    """The sum over the window along one axis, and what its roundings lost."""
+
+    def merge(one, other):
+        total, error = _add(one[0], other[0])
+        return total, one[1] + other[1] + error
+
+    window = [1] * padded.ndim
+    window[padded.ndim - 2 + axis] = 2 * _RADIUS + 1
+    zero = np.float32(0)
+    values = (padded, jnp.zeros_like(padded))
+    return _whole(
+        lax.reduce_window(
+            values, (zero, zero), merge, window, [1] * len(window), "VALID"
+        )
+    )
 
 
 def _add(a, b) -> tuple[Array, Array]:
