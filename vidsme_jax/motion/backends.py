@@ -12,10 +12,13 @@ up to 1080p, then 135 bytes a pixel of a frame.
 """
 
 import collections
+import contextlib
 import functools
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +32,7 @@ _CALL_PIXELS = 2**21  # Of all pairs of a call, padded.
 _WAITING_BYTES = 2**30  # Grey frames sent to one device and not yet worked on.
 
 
-def resolve(name: str, devices: Iterable[jax.Device]) -> str:
+def resolve(name: str, devices: Iterable[Any]) -> str:
     """Returns "opencv" or "jax"; "auto" takes OpenCV where the devices are CPUs.
 
     Args:
@@ -97,21 +100,18 @@ class _Queue:
 
     def send(self, grey: np.ndarray) -> list[jax.Array]:
         """Begins the flow of a clip; waits only while too much waits there."""
-        height, width = (_padded(side) for side in grey.shape[1:])
-        most = max(1, _CALL_PIXELS // (height * width))
-        # Powers of two: the pairs of the clip rounded up, what fits rounded down.
-        pairs = min(1 << (len(grey) - 2).bit_length(), 1 << (most.bit_length() - 1))
-        calls = -(-(len(grey) - 1) // pairs)
+        calls, pairs, height, width = _plan(grey.shape)
         frames = np.zeros((calls * pairs + 1, height, width), np.uint8)
         frames[: len(grey), : grey.shape[1], : grey.shape[2]] = grey
         frames[len(grey) :] = frames[len(grey) - 1]
         sizes = farneback.scales(*grey.shape[1:])
         with self._lock:
-            run = _compiled(pairs, height, width, len(sizes), self.device)
+            run = executable(grey.shape, self.device)
             waiting = sum(size for size, _ in self._sent) + frames.nbytes
             while self._sent and waiting > _WAITING_BYTES:
                 size, parts = self._sent.popleft()
-                jax.block_until_ready(parts)
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    jax.block_until_ready(parts)  # Its own clip is told of an error.
                 waiting -= size
             parts = [
                 run(*jax.device_put((frames[k : k + pairs + 1], sizes), self.device))
@@ -121,6 +121,26 @@ class _Queue:
             while self._sent and all(x.is_ready() for x in self._sent[0][1]):
                 self._sent.popleft()
         return parts
+
+
+def padded_pixels(shape: tuple[int, ...]) -> int:
+    """Returns the pixels that are computed for a clip (frames, height, width)."""
+    return math.prod(_plan(shape))
+
+
+def executable(shape: tuple[int, ...], device: jax.Device) -> jax.stages.Compiled:
+    """Returns what is run, once or more, for a clip (frames, height, width)."""
+    levels = len(farneback.scales(*shape[1:]))
+    return _compiled(*_plan(shape)[1:], levels, device)
+
+
+def _plan(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """How a clip is computed: calls, pairs of each, padded height and width."""
+    wanted, (height, width) = shape[0] - 1, map(_padded, shape[1:])
+    most = max(1, _CALL_PIXELS // (height * width))
+    # Powers of two: the pairs of the clip rounded up, what fits rounded down.
+    pairs = min(1 << (wanted - 1).bit_length(), 1 << (most.bit_length() - 1))
+    return -(-wanted // pairs), pairs, height, width
 
 
 def _padded(side: int) -> int:
