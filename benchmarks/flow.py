@@ -74,8 +74,8 @@ def main() -> int:
     difference = abs(found / expected - 1)
     ours = seconds(lambda: flow(grey)(), args.repeats)
     theirs = seconds(lambda: statistics.opencv(grey)(), args.repeats)
-    run = backends.executable(grey.shape, device)
-    temporary = run.memory_analysis().temp_size_in_bytes
+    memory = backends.executable(grey.shape, device).memory_analysis()
+    temporary = 0 if memory is None else memory.temp_size_in_bytes
 
     about = {"size": {"frames": FRAMES, "height": height, "width": width}}
     peer = f"OpenCV on one thread, {1000 * theirs:.1f} ms"

@@ -5,10 +5,11 @@ device and comes back at once; the variances are fetched when they are asked for
 is after the clip's signals: the thread goes on decoding while the device works.
 
 A function is compiled for a number of pairs (a power of two), a padded height and width
-(at most 8 steps an octave, 32 pixels at least) and a number of scales: a corpus of many
-sizes compiles a few times, and padding changes no number. The most recent 64 functions
-are kept. The pairs of a call are bounded, so that the temporary memory is too: 300 MiB
-up to 1080p, then 135 bytes a pixel of a frame.
+(at most 8 steps an octave, 32 pixels at least) and a number of scales, once a device: a
+corpus of many sizes compiles a few times, and padding changes no number. The most
+recent 64 functions are kept. The pairs of a call are bounded, so that its temporary
+memory is too: by XLA's count on a CPU 157 bytes a pixel, 290 MiB at 360p and 720p, and
+from 1080p on, where a call is one pair, more in proportion.
 """
 
 import collections
@@ -44,7 +45,7 @@ def resolve(name: str, devices: Iterable[Any]) -> str:
     return "opencv" if all(d.platform == "cpu" for d in devices) else "jax"
 
 
-def make(name: str, devices: Iterable[jax.Device]) -> statistics.FlowVariances:
+def make(name: str, devices: Iterable[Any]) -> statistics.FlowVariances:
     """Returns what `statistics.begin` takes; arguments as for `resolve`."""
     devices = list(devices)
     if resolve(name, devices) == "opencv":
@@ -58,7 +59,7 @@ class OnDevices:
     Safe to call from several threads.
     """
 
-    def __init__(self, devices: Iterable[jax.Device]):
+    def __init__(self, devices: Iterable[Any]):
         """Takes the devices in turn; each compiles for itself."""
         self._queues = itertools.cycle([_Queue(device) for device in devices])
         self._lock = threading.Lock()
@@ -93,12 +94,12 @@ class OnDevices:
 class _Queue:
     """What has been sent to one device, in bounded memory."""
 
-    def __init__(self, device: jax.Device):
+    def __init__(self, device: Any):
         self.device = device
-        self._sent: collections.deque[tuple[int, list[jax.Array]]] = collections.deque()
+        self._sent: collections.deque[tuple[int, list[Any]]] = collections.deque()
         self._lock = threading.Lock()
 
-    def send(self, grey: np.ndarray) -> list[jax.Array]:
+    def send(self, grey: np.ndarray) -> list[Any]:
         """Begins the flow of a clip; waits only while too much waits there."""
         calls, pairs, height, width = _plan(grey.shape)
         frames = np.zeros((calls * pairs + 1, height, width), np.uint8)
@@ -128,7 +129,7 @@ def padded_pixels(shape: tuple[int, ...]) -> int:
     return math.prod(_plan(shape))
 
 
-def executable(shape: tuple[int, ...], device: jax.Device) -> jax.stages.Compiled:
+def executable(shape: tuple[int, ...], device: Any) -> jax.stages.Compiled:
     """Returns what is run, once or more, for a clip (frames, height, width)."""
     levels = len(farneback.scales(*shape[1:]))
     return _compiled(*_plan(shape)[1:], levels, device)
@@ -150,7 +151,7 @@ def _padded(side: int) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(pairs: int, height: int, width: int, levels: int, device: jax.Device):
+def _compiled(pairs: int, height: int, width: int, levels: int, device: Any):
     where = SingleDeviceSharding(device)
     frames = jax.ShapeDtypeStruct((pairs + 1, height, width), np.uint8, sharding=where)
     sizes = jax.ShapeDtypeStruct((levels, 2), np.int32, sharding=where)

@@ -118,7 +118,7 @@ def _flows(frames, sizes) -> tuple[Array, Array]:
         first, second = _whole((polynomials[:, :-1], polynomials[:, 1:]))
 
         def improve(_, flow, first=first, second=second, size=size):
-            return _solve(_equations(first, second, *flow, size), size)
+            return _solve(_equations(first, second, flow[0], flow[1], size), size)
 
         x, y = lax.fori_loop(0, _ITERATIONS, improve, (x, y))
     return x, y
@@ -208,7 +208,8 @@ def _even(shifts: list[Array], kernel: list[float]) -> Array:
 
 
 def _odd(shifts: list[Array], kernel: list[float]) -> Array:
-    middle, out = len(kernel) - 1, 0.0
+    middle = len(kernel) - 1
+    out = jnp.zeros_like(shifts[middle])
     for k in range(1, len(kernel)):
         out = out + (shifts[middle + k] - shifts[middle - k]) * kernel[k]
     return out
