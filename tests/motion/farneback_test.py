@@ -31,11 +31,10 @@ def _jax(frames, bucket) -> np.ndarray:
     return np.stack([x, y], -1)[:, :height, :width]
 
 
-def _assert_close(frames, bucket, every_pixel=True):
+def _assert_close(frames, bucket, mean=1e-5, most=1e-4):
     expected, found = _opencv(frames), _jax(frames, bucket)
-    if every_pixel:
-        error = np.abs(found - expected)
-        assert error.mean() < 1e-3 and error.max() < 5e-2, (error.mean(), error.max())
+    error = np.abs(found - expected)
+    assert error.mean() < mean and error.max() < most, (error.mean(), error.max())
     phi, expected_phi = (f.astype(float).var((1, 2, 3)) for f in (found, expected))
     np.testing.assert_allclose(phi, expected_phi, rtol=1e-3, atol=1e-9)
 
@@ -76,10 +75,11 @@ def _grey(package: str, name: str, sampling: str) -> np.ndarray:
 def test_real_footage(package, name, size, bucket):
     grey = _grey(package, name, "fps")
     assert grey.shape == (4, *size)
-    _assert_close(grey, bucket)
+    _assert_close(grey, bucket, mean=1e-4, most=5e-2)
     # Seconds apart, across cuts, the flow of single pixels hangs on OpenCV's rounding:
     # it differs by 0.3 pixels from that of the transposed frames.
-    _assert_close(_grey(package, name, "uniform"), bucket, every_pixel=False)
+    cuts = _grey(package, name, "uniform")
+    _assert_close(cuts, bucket, mean=1e-3, most=np.inf)
 
 
 @pytest.mark.parametrize(
