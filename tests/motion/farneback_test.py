@@ -116,7 +116,7 @@ def test_flow_points_from_the_first_frame_to_the_second():
 
 
 def test_edges_of_one_direction():
-    """Where the equations are singular, rounded sums would double the variance."""
+    """Where the equations are singular, rounded sums would triple the variance."""
     y, x = np.mgrid[:100, :120]
     frames = np.stack(
         [np.where((x + y + 2 * k) % 16 > 7, 250, 5).astype(np.uint8) for k in range(3)]
