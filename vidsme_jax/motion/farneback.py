@@ -13,7 +13,8 @@ out of the frame only the first polynomial counts; five pixels along the border 
 less; and 1e-3 is added to the determinant. OpenCV sums and solves in float64. Here the
 window's sums are corrected for their rounding and the 2 x 2 systems are solved from
 pairs of float32: where all edges of a window have one direction the determinant is a
-difference of nearly equal products, and plain float32 gave stripes three times the variance.
+difference of nearly equal products, and plain float32 gave the flow of stripes three
+times its variance.
 
 Sizes are data: frames may be padded at the right and at the bottom, and the values in
 the padding are never read, so that one compiled function serves all sizes of a bucket.
