@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import resource
 import subprocess
 from typing import Any
 
@@ -49,6 +50,11 @@ def line(
 def rounded(value: float) -> float:
     """Keeps four significant digits."""
     return float(f"{value:.4g}")
+
+
+def peak_mib() -> float:
+    """Returns the most memory that this process has held so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def device() -> str:

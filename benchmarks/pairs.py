@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = run.model.plan.num_rows(run.frames)
     scored = [release_loop.ours(found, Q, R, rows) for found in first["ours"]]
     if not args.no_loop:
-        expected, loop, done, _ = release_loop.release(
+        expected, forward, loop, done, _ = release_loop.release(
             model, clips[0], around[0], (*around[1], *range(1, _QUESTION))
         )
     times = _models.timed(sides, repeats=args.repeats)
@@ -190,10 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         partial = () if done == rows else ("sequence_vetp",)
         ours = release_loop.ours(first["ours"][0], Q, R, done)
         gaps["loop"] = release_loop.difference(ours, expected, partial)
-        rates["loop"] = 1 / loop
+        rates["loop"] = 1 / (forward + loop)
         _report.line(
             "pairs/loop",
-            1 / loop,
+            rates["loop"],
             "clips/s",
             difference=_report.rounded(gaps["loop"]),
             **extra,

@@ -48,3 +48,12 @@ def test_the_releases_loop_gives_the_same_scores(importable, capsys, monkeypatch
     for line in lines:
         assert set(line) >= KEYS
     assert lines[-1]["equal"] and lines[-1]["ratio"] > 0
+
+
+def test_a_grid_over_stored_signals(importable, capsys):
+    import studies
+
+    assert not studies.main(["--clips", "12", "--rows", "40"])
+    line = json.loads(capsys.readouterr().out)
+    assert set(line) >= KEYS
+    assert line["points"] == 4 * 5 * 7
