@@ -47,7 +47,7 @@ def main() -> int:
     dtype = jnp.dtype(args.dtype)
     hidden = jax.ShapeDtypeStruct((1, args.rows, args.hidden), dtype)
     head = jax.ShapeDtypeStruct((args.vocab, args.hidden), dtype)
-    mask = jnp.ones((1, args.rows), bool)
+    mask = jnp.ones((1, 2, args.rows), bool)
     logits = args.rows * args.vocab * 4
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True

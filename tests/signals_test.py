@@ -37,8 +37,8 @@ def _expected(torch_model, plan, frames):
     mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
     std = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
     pixels = torch.tensor(((small - mean) / std).transpose(0, 3, 1, 2))
-    logits = oracle.logits(torch_model, plan.prefix, pixels, (7, 8)).double()
-    start = len(plan.prefix)
+    logits = oracle.logits(torch_model, plan.prompt.prefix, pixels, (7, 8)).double()
+    start = len(plan.prompt.prefix)
     rows = logits[start : start + len(frames) * 4]
     return torch.log_softmax(rows, dim=-1).numpy()
 
@@ -62,7 +62,7 @@ def test_both_directions_equal_torch(torch_model, model, count):
             actual = found.renyi[direction, :, k]
             np.testing.assert_allclose(actual, _renyi(log_probs, q), rtol=2e-4)
         mean = np.log(np.exp(log_probs).mean(0))
-        shannon = found.mean_renyi[direction, 1]
+        shannon = found.mean_renyi[direction, 0, 1]
         np.testing.assert_allclose(shannon, _renyi(mean, 1), rtol=2e-4)
         np.testing.assert_allclose(
             found.log_prob[direction], log_probs.max(-1), atol=2e-4

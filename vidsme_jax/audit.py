@@ -112,7 +112,10 @@ def check(config: ConfigDict) -> Setup:
             "plan",
             "model.",
             lambda: models.inspect(
-                model.checkpoint, dtype=model.dtype, prompt=model.prompt
+                model.checkpoint,
+                dtype=model.dtype,
+                prompt=model.prompt,
+                allow_pickle=model.allow_pickle,
             ),
         ),
         ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
@@ -159,7 +162,7 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
     depends = {
         "model": setup.plan.fingerprint,
         "model.dtype": config.model.dtype,
-        "model.prompt": setup.plan.prompt,
+        "model.prompt": setup.plan.prompt.text,
         "motion.flow": backends.resolve(
             config.motion.flow, setup.devices.mesh.devices.flat
         ),

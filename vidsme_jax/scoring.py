@@ -26,7 +26,7 @@ from vidsme_jax.shards import Shards
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measured:
+class Measured:
     """What is kept of a clip while its frames are on the device."""
 
     clip: Clip
@@ -59,6 +59,8 @@ def score_clips(
     finished = store.statistics()
     todo = [clip for clip in clips if str(clip.path) not in finished]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
+    for remark in plan.remarks:
+        logging.warning("checkpoint: %s", remark)
     failures: list[Failure] = []
     if not todo:
         return failures
@@ -89,14 +91,13 @@ def score_clips(
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         second=second,
+        against=config.video.against,
     )
     for batch in batches:
         good = []
         for measured, result in batch:
             try:
-                if isinstance(result, ClipError):
-                    raise result
-                good.append(_scored(measured, result))
+                good.append(scored_clip(measured, result))
             except ClipError as error:
                 fail(measured.clip, error)
         if good:
@@ -119,10 +120,17 @@ def _prepare(
     motion = statistics.begin(frames.pixels, flow)
     prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0])
-    return signals.Prepared(_Measured(clip, about, motion), prepared)
+    return signals.Prepared(Measured(clip, about, motion), prepared)
 
 
-def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
+def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredClip:
+    """Joins a clip and its signals, once its motion is known.
+
+    Raises:
+      ClipError: The result is one, or the optical flow failed.
+    """
+    if isinstance(result, ClipError):
+        raise result
     frames = measured.frames
     return ScoredClip(
         path=str(measured.clip.path),

@@ -24,11 +24,8 @@ from vidsme_jax.base import (
     TokenSignals,
 )
 
-_WIDTH = {
-    "renyi": len(PROFILE_ORDERS),
-    "modified": 3,
-    "mean_renyi": len(PROFILE_ORDERS),
-}
+_ORDERS = len(PROFILE_ORDERS)
+_WIDTH = {"renyi": _ORDERS, "modified": 3}  # Per row.
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -171,9 +168,9 @@ def _clip(batch: pa.RecordBatch) -> ScoredClip:
             arrays.append(None)
             continue
         value = scalar.values.to_numpy(zero_copy_only=False)
-        shape = (2,) if name == "mean_renyi" else (2, rows)
         width = (_WIDTH[name],) if name in _WIDTH else ()
-        arrays.append(value.reshape(*shape, *width))
+        shape = (2, 2, _ORDERS) if name == "mean_renyi" else (2, rows, *width)
+        arrays.append(value.reshape(shape))
     return ScoredClip(
         path=plain("path"),
         content_hash=plain("content_hash"),

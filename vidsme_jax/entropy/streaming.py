@@ -141,9 +141,11 @@ def second_pass(
     hidden: Float[Array, "batch rows embed"],
     head: Float[Array, "vocab embed"],
     state: HeadState,
-    mask: Bool[Array, "batch rows"],
+    masks: Bool[Array, "batch means rows"],
 ) -> tuple[
-    Float[Array, "batch rows 3"], Float[Array, "batch rows"], Float[Array, "batch 15"]
+    Float[Array, "batch rows 3"],
+    Float[Array, "batch rows"],
+    Float[Array, "batch means 15"],
 ]:
     """Scans the vocabulary again with the normalised probabilities.
 
@@ -151,15 +153,15 @@ def second_pass(
       hidden: As in `first_pass`.
       head: As in `first_pass`.
       state: What `first_pass` returned.
-      mask: The rows that count in the mean distribution.
+      masks: The rows that count in each mean distribution.
 
     Returns:
       The modified entropies (Shannon-like, 1/2, 2) with the argmax as target, the
-      Renyi-1/2 of the probabilities clamped at 1e-10, and the Renyi profile of the mean
-      distribution over the rows.
+      Renyi-1/2 of the probabilities clamped at 1e-10, and the Renyi profile of each
+      mean distribution over rows.
     """
     log_norm = state.top + jnp.log1p(state.total)
-    counted = mask.astype(jnp.float32)
+    counted = masks.astype(jnp.float32)
     weights = counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)
 
     def step(carry, block):
@@ -181,12 +183,12 @@ def second_pass(
             axis=-1,
         )
         # A mean of probabilities; as logits its logarithms are normalised already.
-        average = jnp.einsum("btv,bt->bv", p, weights, precision="highest")
+        average = jnp.einsum("btv,bmt->bmv", p, weights, precision="highest")
         log_average = jnp.log(jnp.maximum(average, 1e-37))
         return sums, merge(mean, block_state(log_average, offset, valid))
 
     zeros = jnp.zeros((*hidden.shape[:-1], 4), jnp.float32)
-    sums, mean = _scan(step, (zeros, _empty(hidden.shape[:1])), hidden, head)
+    sums, mean = _scan(step, (zeros, _empty(masks.shape[:2])), hidden, head)
     modified = _modified(sums[..., :3], state)
     return modified, 2.0 * jnp.log(sums[..., 3]), renyi_profile(mean)
 
@@ -194,7 +196,7 @@ def second_pass(
 def token_signals(
     hidden: Float[Array, "batch rows embed"],
     head: Float[Array, "vocab embed"],
-    mask: Bool[Array, "batch rows"],
+    masks: Bool[Array, "batch means rows"],
     *,
     second: bool,
 ) -> TokenSignals:
@@ -203,7 +205,8 @@ def token_signals(
     Args:
       hidden: After the decoder's last norm.
       head: The weights of the output layer, one row a class.
-      mask: False for padding rows (their signals mean nothing).
+      masks: The rows that count in each mean distribution; the signals of padding rows
+        mean nothing.
       second: Whether to run the second pass.
     """
     state = first_pass(hidden, head)
@@ -216,7 +219,7 @@ def token_signals(
     signals = TokenSignals(renyi, varentropy, gap, -renyi[..., -1])
     if not second:
         return signals
-    modified, clamped, mean = second_pass(hidden, head, state, mask)
+    modified, clamped, mean = second_pass(hidden, head, state, masks)
     return signals._replace(
         modified=modified, renyi_half_clamped=clamped, mean_renyi=mean
     )
