@@ -10,7 +10,14 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "torch", "transformers")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "torch",
+    "transformers",
+    "opencv-python-headless",
+)
 
 
 def line(

@@ -24,6 +24,7 @@ from vidsme_jax import (
 from vidsme_jax.base import AuditError, Clip, Failure, Item, ScoreTable
 from vidsme_jax.data import corpora
 from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.motion import backends
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -162,6 +163,9 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
         "model": setup.plan.fingerprint,
         "model.dtype": config.model.dtype,
         "model.prompt": setup.plan.prompt.text,
+        "motion.flow": backends.resolve(
+            config.motion.flow, setup.devices.mesh.devices.flat
+        ),
         "second_pass": second,
         "slices": config.slices,
         **{f"video.{key}": value for key, value in config.video.items()},

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from vidsme_jax.base import (
 )
 from vidsme_jax.data import loader, video
 from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.motion import statistics
+from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
@@ -31,7 +31,7 @@ class Measured:
 
     clip: Clip
     frames: Frames  # Without its pixels.
-    motion: MotionStatistics
+    motion: Callable[[], MotionStatistics]  # Waits for the optical flow.
 
 
 def score_clips(
@@ -74,8 +74,10 @@ def score_clips(
         )
         progress.add(1, failed=1)
 
+    flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
+
     def readable() -> Iterator[signals.Prepared]:
-        prepare = functools.partial(_prepare, config=config, plan=plan)
+        prepare = functools.partial(_prepare, config=config, plan=plan, flow=flow)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if isinstance(result, ClipError):
                 fail(clip, result)
@@ -94,10 +96,10 @@ def score_clips(
     for batch in batches:
         good = []
         for measured, result in batch:
-            if isinstance(result, ClipError):
-                fail(measured.clip, result)
-            else:
+            try:
                 good.append(scored_clip(measured, result))
+            except ClipError as error:
+                fail(measured.clip, error)
         if good:
             store.write(good)
             progress.add(len(good))
@@ -105,18 +107,30 @@ def score_clips(
     return failures
 
 
-def _prepare(clip: Clip, *, config: ConfigDict, plan: ModelPlan) -> signals.Prepared:
+def _prepare(
+    clip: Clip,
+    *,
+    config: ConfigDict,
+    plan: ModelPlan,
+    flow: statistics.FlowVariances,
+) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
     v = config.video
     frames = video.decode(clip.path, v.sampling, v.num_frames, v.fps)
-    motion = statistics.measure(frames.pixels)
+    motion = statistics.begin(frames.pixels, flow)
     prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0])
     return signals.Prepared(Measured(clip, about, motion), prepared)
 
 
-def scored_clip(measured: Measured, result: TokenSignals) -> ScoredClip:
-    """Joins a clip and its signals."""
+def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredClip:
+    """Joins a clip and its signals, once its motion is known.
+
+    Raises:
+      ClipError: The result is one, or the optical flow failed.
+    """
+    if isinstance(result, ClipError):
+        raise result
     frames = measured.frames
     return ScoredClip(
         path=str(measured.clip.path),
@@ -125,6 +139,6 @@ def scored_clip(measured: Measured, result: TokenSignals) -> ScoredClip:
         num_rows=result.gap.shape[-1],
         num_frames=len(frames.indices),
         frame_indices=frames.indices,
-        motion=measured.motion,
+        motion=measured.motion(),
         warnings=frames.warnings,
     )

@@ -17,11 +17,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from vidsme_jax import audit, scoring, signals
-from vidsme_jax.base import Clip, ClipError, Failure, TokenSignals
+from vidsme_jax.base import Clip, ClipError, Failure, ScoredClip, TokenSignals
 from vidsme_jax.data import loader, video
 from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.motion import statistics
+from vidsme_jax.motion import backends, statistics
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
 
@@ -94,6 +94,8 @@ def score_clips(setup: audit.Setup, runs: Sequence[Run]) -> list[Failure]:
     for remark in setup.plan.remarks:
         logging.warning("checkpoint: %s", remark)
     model = setup.plan.load(setup.devices.sharding)
+    where = setup.devices.mesh.devices.flat
+    flow = backends.make(setup.config.motion.flow, where)
     total = sum(len(which) * len(clips) for which, clips in groups.items())
     progress = Progress(total, "scoring")
 
@@ -107,7 +109,7 @@ def score_clips(setup: audit.Setup, runs: Sequence[Run]) -> list[Failure]:
         progress.add(times, failed=times)
 
     def readable(clips: list[Clip], its: list[Run]) -> Iterator[tuple[Clip, _Results]]:
-        prepare = functools.partial(_prepare, runs=its, plan=setup.plan)
+        prepare = functools.partial(_prepare, runs=its, plan=setup.plan, flow=flow)
         workers = setup.config.workers
         for clip, results in loader.load_ahead(clips, prepare, workers=workers):
             if isinstance(results, ClipError):
@@ -145,11 +147,12 @@ def score_clips(setup: audit.Setup, runs: Sequence[Run]) -> list[Failure]:
             for run, batch in zip(its, turn, strict=True):
                 good = []
                 for measured, result in batch:
-                    if isinstance(result, ClipError):
-                        fail(measured.clip, result, run, 1)
+                    try:
+                        scored = scoring.scored_clip(measured, result)
+                    except ClipError as error:
+                        fail(measured.clip, error, run, 1)
                     else:
-                        result = _one_way(result, len(measured.frames.indices))
-                        good.append(scoring.scored_clip(measured, result))
+                        good.append(_one_way(scored))
                 if good:
                     run.store.write(good)
                     progress.add(len(good))
@@ -157,15 +160,21 @@ def score_clips(setup: audit.Setup, runs: Sequence[Run]) -> list[Failure]:
     return failures
 
 
-def _one_way(result: TokenSignals, num_frames: int) -> TokenSignals:
+def _one_way(clip: ScoredClip) -> ScoredClip:
     """One frame has one order: rounding must not tell the two directions apart."""
-    if num_frames > 1:
-        return result
-    natural = (None if x is None else np.stack([x[0], x[0]]) for x in result)
-    return TokenSignals(*natural)
+    if clip.num_frames > 1:
+        return clip
+    natural = (None if x is None else np.stack([x[0], x[0]]) for x in clip.signals)
+    return dataclasses.replace(clip, signals=TokenSignals(*natural))
 
 
-def _prepare(clip: Clip, *, runs: Sequence[Run], plan: ModelPlan) -> _Results:
+def _prepare(
+    clip: Clip,
+    *,
+    runs: Sequence[Run],
+    plan: ModelPlan,
+    flow: statistics.FlowVariances,
+) -> _Results:
     """Decodes a clip once; measures and resizes it for each number of frames."""
     how: Any = runs[0].config.video
     counts = {run.num_frames for run in runs}
@@ -189,8 +198,8 @@ def _prepare(clip: Clip, *, runs: Sequence[Run], plan: ModelPlan) -> _Results:
     def prepare(count: int) -> signals.Prepared | ClipError:
         taken = pixels(count)
         try:
-            motion = statistics.measure(
-                taken if moving[count] == count else pixels(moving[count])
+            motion = statistics.begin(
+                taken if moving[count] == count else pixels(moving[count]), flow
             )
             prepared = plan.prepare(taken)
         except ClipError as error:
