@@ -18,7 +18,7 @@ def _signals(logits, monkeypatch, block):
     """Runs the head on hidden states and weights whose product is `logits`."""
     rows = logits.shape[0]
     monkeypatch.setattr(
-        streaming, "block_size", lambda rows, vocab, embed: min(block, vocab)
+        streaming, "block_size", lambda rows, vocab, *_: min(block, vocab)
     )
     hidden = jnp.eye(rows, dtype=jnp.float32)[None]
     mask = jnp.ones((1, 1, rows), bool)
@@ -71,7 +71,7 @@ def test_against_float64(monkeypatch, scale):
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(1, 7, 24)).astype(np.float32)
     head = (scale / 24**0.5 * rng.normal(size=(1031, 24))).astype(np.float32)
-    monkeypatch.setattr(streaming, "block_size", lambda rows, vocab, embed: 128)
+    monkeypatch.setattr(streaming, "block_size", lambda *_: 128)
     mask = jnp.asarray([[[True] * 5 + [False] * 2, [True] * 7]])
     out = streaming.token_signals(
         jnp.asarray(hidden), jnp.asarray(head), mask, second=True
