@@ -39,7 +39,7 @@ def save(
         value = np.asarray(leaves[rule.path])
         stacked = "(" in rule.pattern
         for layer, piece in enumerate(value if stacked else value[None]):
-            if rule.layout != "same":
+            if rule.layout in ("linear", "patches"):
                 piece = piece.T
             if rule.layout == "patches":
                 piece = piece.reshape((shapes or {})[rule.path])

@@ -261,21 +261,10 @@ def _write(
     dtype = record["config"]["model.dtype"]
     raw = {key: value for key, value in source.raw.items() if key != "torch_dtype"}
     raw |= {"architectures": ["LlavaNextVideoForConditionalGeneration"], "dtype": dtype}
-    prepare, vision = source.prepare, source.config.vision
-    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-    image = {
-        "image_processor_type": "CLIPImageProcessor",
-        **dict.fromkeys((*steps, "do_convert_rgb"), True),
-        "size": {"shortest_edge": prepare.resize},
-        "crop_size": {"height": prepare.size, "width": prepare.size},
-        "resample": 3,  # Bicubic.
-        "rescale_factor": 1 / 255,
-        "image_mean": list(prepare.mean),
-        "image_std": list(prepare.std),
-    }
+    vision = source.config.vision
     for name, content in (
         ("config.json", raw),
-        ("preprocessor_config.json", image),
+        ("preprocessor_config.json", source.prepare.to_json()),
         ("training.json", record),
     ):
         (workdir / name).write_text(json.dumps(content, indent=1) + "\n")

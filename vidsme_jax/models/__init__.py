@@ -15,7 +15,7 @@ from flax import nnx
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import files, loading
-from vidsme_jax.models import dialects, preprocessing, prompts
+from vidsme_jax.models import dialects, preprocessing, prompts, random
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
 from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
@@ -54,7 +54,7 @@ def inspect(
     """Checks a checkpoint on the host, without reading its tensors.
 
     Args:
-      checkpoint: A local folder or a hub id.
+      checkpoint: A local folder, a hub id, or "random:NAME" (see `random.CONFIGS`).
       dtype: "bfloat16" or "float32".
       prompt: "family", a name of `prompts.SYSTEM`, or a text with one `<video>`.
       allow_pickle: Whether pickled weights may be read (see `checkpoints.pickled`).
@@ -62,7 +62,10 @@ def inspect(
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
     """
-    opened = files.open_checkpoint(checkpoint, allow_pickle=allow_pickle)
+    where = checkpoint
+    if checkpoint.startswith(random.SCHEME):
+        where = str(random.folder(checkpoint.removeprefix(random.SCHEME)))
+    opened = files.open_checkpoint(where, allow_pickle=allow_pickle)
     family = family_of(opened)
     problems: list[str] = []
     found = MODELS[family](opened, dtype, prompt, allow_pickle, problems)

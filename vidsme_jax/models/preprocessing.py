@@ -74,6 +74,23 @@ class Preprocessing:
             out[k] = _crop(np.asarray(image), self.size)
         return out
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the `preprocessor_config.json` that describes it."""
+        square = {"height": self.size, "width": self.size}
+        steps = ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb")
+        kind = {"image_processor_type": "CLIPImageProcessor", "do_center_crop": True}
+        kind |= {"size": {"shortest_edge": self.resize}, "crop_size": square}
+        if self.resize is None:
+            kind = {"image_processor_type": "SiglipImageProcessor", "size": square}
+        return {
+            **kind,
+            **dict.fromkeys(steps, True),
+            "resample": _BICUBIC,
+            "rescale_factor": 1 / 255,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """Returns (width, height) before the crop."""
         if self.resize is None:
