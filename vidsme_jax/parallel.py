@@ -71,6 +71,15 @@ class Devices:
                 break
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
+    def clips(self) -> NamedSharding:
+        """Returns the spread of a batch: each process has its own clips."""
+        processes = self.num_processes
+        if self.num_data % processes == 0:
+            return NamedSharding(self.mesh, PartitionSpec("data"))
+        # A copy of the model spans processes: the same devices, seen as processes.
+        grid = self.mesh.devices.reshape(processes, -1)
+        return NamedSharding(Mesh(grid, ("process", "local")), PartitionSpec("process"))
+
     def copy(self, tree: Any) -> Any:
         """Places NumPy arrays, equal in all processes, on each device."""
         everywhere = NamedSharding(self.mesh, PartitionSpec())
@@ -79,6 +88,10 @@ class Devices:
             tree,
         )
 
+    def jit(self, step: Callable[..., Any]) -> Any:
+        """Returns the jitted step of mode "mesh"; to be traced under the mesh."""
+        return jax.jit(step, out_shardings=self.clips())
+
     def runner(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles `step(state, tokens, batch)` for these devices.
 
@@ -86,7 +99,7 @@ class Devices:
         called returns before it is computed, and starts no transfer that waits.
         """
         if self.mode == "mesh":
-            compiled = jax.jit(step, out_shardings=self._clips())
+            compiled = self.jit(step)
 
             def run(state, tokens, batch):
                 placed = jax.tree.map(self._place, batch)
@@ -115,19 +128,10 @@ class Devices:
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), host)
         return jax.tree.map(_own, out)
 
-    def _clips(self) -> NamedSharding:
-        """The spread of a batch in which each process has its clips, and only them."""
-        processes = self.num_processes
-        if self.num_data % processes == 0:
-            return NamedSharding(self.mesh, PartitionSpec("data"))
-        # A copy of the model spans processes: the same devices, seen as processes.
-        grid = self.mesh.devices.reshape(processes, -1)
-        return NamedSharding(Mesh(grid, ("process", "local")), PartitionSpec("process"))
-
     def _place(self, x: np.ndarray) -> jax.Array:
         if self.num_processes == 1:
-            return jax.device_put(x, self._clips())
-        return jax.make_array_from_process_local_data(self._clips(), x)
+            return jax.device_put(x, self.clips())
+        return jax.make_array_from_process_local_data(self.clips(), x)
 
 
 def memory(device: jax.Device) -> int | None:

@@ -154,9 +154,9 @@ def stream(
       against: The order of the second direction; see `second_order`.
       steps: The fewest to take.
     """
-    step = make_step(
-        model.graphdef, second=second, memory=_head_memory(model, devices)
-    )
+    held = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(model.state))
+    memory = head_memory(devices.memory(), sum(held))
+    step = make_step(model.graphdef, second=second, memory=memory)
     run = devices.runner(step)
     prompt = model.plan.prompt
     ids = (prompt.prefix, prompt.suffix)
@@ -275,13 +275,14 @@ def _batch(group: list[Prepared], shape: tuple[int, ...], against: str) -> Batch
     return Batch(stacked, lengths, order)
 
 
-def _head_memory(model: LoadedModel, devices: Devices) -> int | None:
-    """Returns the bytes for a block of logits, None where the memory is not known."""
-    memory = devices.memory()
-    if memory is None:
-        return None
-    parts = (x.addressable_shards[0].data for x in jax.tree.leaves(model.state))
-    return (memory - sum(part.nbytes for part in parts)) // _HEAD_SHARE
+def head_memory(memory: int | None, parameters: int) -> int | None:
+    """Returns the bytes for a block of logits on a device, None if nothing is known.
+
+    Args:
+      memory: Of the device.
+      parameters: Bytes of them that lie there.
+    """
+    return None if memory is None else (memory - parameters) // _HEAD_SHARE
 
 
 def _split(group: list[Prepared], host: TokenSignals, plan: ModelPlan):
