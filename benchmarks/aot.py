@@ -1,4 +1,4 @@
-r"""Does the step of a large model fit? Compiled ahead of time, on a machine without one.
+r"""Does the step of a large model fit? Compiled ahead of time, without the devices.
 
     python benchmarks/aot.py [--only REGEX] [--list]
 
@@ -28,6 +28,7 @@ os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("TPU_WORKER_ID", "0")
 
+import _report
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,6 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import _report
 from vidsme_jax import signals
 from vidsme_jax.checkpoints import loading
 from vidsme_jax.models import make_module, random
@@ -187,6 +187,8 @@ _COLLECTIVE = re.compile(
     r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
     r"(?:-start)?\("
 )
+# Of attention: one in the tower's loop, one in the decoder's.
+_KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|__cudnn\$fmha\w+)"')
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4}
 _SIZES |= {"u32": 4, "s64": 8, "u64": 8, "f64": 8}
 
@@ -231,7 +233,7 @@ def check(case: Case) -> dict[str, Any]:
         return _report.line(
             case.name, math.nan, "GiB a device", **about, fits=False, error=cause
         )
-    analysis = compiled.memory_analysis()
+    analysis, text = compiled.memory_analysis(), compiled.as_text()
     # The larger of what is told and the plain sum, which knows of no reuse.
     whole = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
     whole += analysis.temp_size_in_bytes - analysis.alias_size_in_bytes
@@ -243,7 +245,8 @@ def check(case: Case) -> dict[str, Any]:
         **about,
         fits=peak <= kind.memory * GIB,
         temporary=round(analysis.temp_size_in_bytes / GIB, 2),
-        collectives=collectives(compiled.as_text()),
+        collectives=collectives(text),
+        kernels=collections.Counter(_KERNEL.findall(text)),
         seconds=round(time.monotonic() - started, 1),
     )
 

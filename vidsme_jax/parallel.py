@@ -12,6 +12,7 @@ no argument for it.
 
 import dataclasses
 import math
+import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +58,7 @@ class Devices:
 
     def memory(self) -> int | None:
         """Returns the bytes that one device holds, None where it does not tell."""
-        return memory(self.mesh.local_devices[0])
+        return _memory(self.mesh.local_devices[0])
 
     def sharding(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
         """Returns where a parameter lies; what does not divide is copied."""
@@ -134,7 +135,14 @@ class Devices:
         return jax.make_array_from_process_local_data(self.clips(), x)
 
 
-def memory(device: jax.Device) -> int | None:
+def keep_programs(folder: str) -> None:
+    """Lets JAX keep compiled programs in a folder; "" keeps none."""
+    if folder:
+        path = str(pathlib.Path(folder).expanduser())
+        jax.config.update("jax_compilation_cache_dir", path)
+
+
+def _memory(device: Any) -> int | None:
     """Returns the bytes that a device holds, None where it does not tell."""
     told = device.memory_stats() or {}
     return told.get("bytes_limit")
@@ -159,7 +167,7 @@ def make_devices(
     """
     local = jax.local_devices()
     every = local if here else sorted(jax.devices(), key=lambda d: d.process_index)
-    limit = memory(local[0])
+    limit = _memory(local[0])
     problems = []
     if mode == "auto":
         if model == 1 and not _fits(parameters, limit):
@@ -181,8 +189,7 @@ def make_devices(
     wanted = data or max(len(pool) // model, 1)
     if wanted * model > len(pool):
         problems.append(
-            f"config.parallel asks for {wanted} x {model} devices, "
-            f"{len(pool)} are here"
+            f"config.parallel asks for {wanted} x {model} devices, {len(pool)} are here"
         )
     elif pool is every and pool is not local and wanted * model < len(every):
         problems.append(

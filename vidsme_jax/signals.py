@@ -42,8 +42,8 @@ class Batch(NamedTuple):
 class Tokens(NamedTuple):
     """The ids around the video; see `prompts.Prompt`."""
 
-    prefix: Int[Array, " prefix"]
-    suffix: Int[Array, " suffix"]
+    prefix: Int[Array | np.ndarray, " prefix"]
+    suffix: Int[Array | np.ndarray, " suffix"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ def make_step(
     return step
 
 
-def _encode(model: Any, frames: Array) -> Array:
+def _encode(model: Any, frames: Any) -> Array:
     """Runs the tower; on a mesh its frames are spread over all devices."""
     mesh = parallel.grid()
     if mesh is None:
@@ -139,9 +139,11 @@ def stream(
 
     Batches have one shape per number of frames, rounded up to a power of two (at most
     `num_frames`), so that a corpus compiles once or a few times. The last batches are
-    filled up with copies. On a grid of several processes all must take the same steps:
-    batches have one shape, and `steps` of them are sent, the last perhaps empty. Signals are NumPy arrays (2, rows, ...) without padding rows.
+    filled up with copies. Signals are NumPy arrays (2, rows, ...) without padding rows.
     A batch's results are fetched after the next one has been sent.
+
+    On a grid of several processes all must take the same steps: batches have one shape,
+    and `steps` of them are sent, the last ones perhaps empty.
 
     Args:
       model: On the devices of `devices`.

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jax.sharding import AxisType
 
 from vidsme_jax.models.attention import attention, chunked, splash

@@ -181,6 +181,7 @@ def second_pass(
       head: As in `first_pass`.
       state: What `first_pass` returned.
       masks: The rows that count in each mean distribution.
+      classes: What `head` holds of the vocabulary.
 
     Returns:
       The modified entropies (Shannon-like, 1/2, 2) with the argmax as target, the
@@ -320,8 +321,8 @@ def _merge_shards(state: HeadState, classes: Classes) -> HeadState:
     if classes.axis is None:
         return state
     parts = jax.lax.all_gather(state, classes.axis)
-    shards = range(parts.top.shape[0])
-    return functools.reduce(merge, [jax.tree.map(lambda x: x[k], parts) for k in shards])
+    shards = (HeadState(*one) for one in zip(*parts, strict=True))
+    return functools.reduce(merge, shards)
 
 
 def _empty(shape: tuple[int, ...]) -> HeadState:

@@ -95,6 +95,7 @@ def inspect(
         max_rows=config.text.max_positions,
         vocab_size=config.text.vocab_size,
         dtype=dtype,
+        parameters=loading.num_bytes(abstract),
         load=read,
         remarks=(*found.checkpoint.remarks, *found.remarks),
     )

@@ -130,7 +130,7 @@ def splash(q, k, v, *, causal: bool, interpret: bool = False):
         interpret=interpret,
     )
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    out = jax.vmap(lambda q, k, v: kernel(q, k, v, segments))(q, k, v)
+    out: Any = jax.vmap(lambda q, k, v: kernel(q, k, v, segments))(q, k, v)
     return out.swapaxes(1, 2)[:, :queries]
 
 

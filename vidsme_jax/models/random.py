@@ -201,6 +201,7 @@ def draw(
         max_rows=config.text.max_positions,
         vocab_size=config.text.vocab_size,
         dtype=dtype,
+        parameters=loading.num_bytes(abstract),
         load=lambda shardings: draw(name, dtype=dtype, seed=seed, shardings=shardings),
     )
     return LoadedModel(
