@@ -1,14 +1,15 @@
-"""The one form of a benchmark's result: a JSON line that says where it was measured."""
+"""One JSON line per result, with what it was measured on."""
 
 import importlib.metadata
 import json
-import platform
+import os
+import pathlib
 import subprocess
 from typing import Any
 
 import jax
 
-_PACKAGES = ("jax", "jaxlib", "flax")
+_PACKAGES = ("jax", "jaxlib", "numpy", "torch", "transformers")
 
 
 def line(
@@ -20,28 +21,72 @@ def line(
     peer: str | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Prints a result and returns it.
+    """Prints one result and returns it.
 
     Args:
-      name: BENCHMARK/CASE.
-      value: What was measured.
+      name: Such as "pairs/ours".
+      value: Rounded to four digits.
       unit: Of the value.
-      ratio: How many times better than `peer`.
-      peer: What it was compared with.
-      **extra: Anything else that is JSON-ready; `device` replaces the present one.
+      ratio: How many times better than the peer.
+      peer: What the ratio compares with.
+      **extra: More keys, such as the settings of the run.
     """
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    result = {"name": name, "value": value, "unit": unit}
-    if ratio is not None or peer is not None:
-        result |= {"ratio": ratio, "peer": peer}
-    result |= {
-        "device": extra.pop("device", None) or jax.devices()[0].device_kind,
-        "versions": versions | {"python": platform.python_version()},
-        "commit": commit,
+    found = {
+        "name": name,
+        "value": rounded(value),
+        "unit": unit,
+        "ratio": None if ratio is None else rounded(ratio),
+        "peer": peer,
+        "device": device(),
+        "versions": versions(),
+        "commit": commit(),
         **extra,
     }
-    print(json.dumps(result), flush=True)
-    return result
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def rounded(value: float) -> float:
+    """Keeps four significant digits."""
+    return float(f"{value:.4g}")
+
+
+def device() -> str:
+    """Names the first device, with its driver or with the cores and their load."""
+    kind = jax.devices()[0].device_kind
+    if jax.devices()[0].platform == "gpu":
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        try:
+            out = subprocess.run(query, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return kind
+        return f"{kind}, driver {out.stdout.split()[0]}"
+    if jax.devices()[0].platform == "cpu":
+        return f"{kind}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    return kind
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what is installed of the packages that matter."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Returns the short name of the commit, with "+" if files differ from it."""
+    root = pathlib.Path(__file__).parent
+    try:
+        named = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
+    except OSError:
+        return "unknown"
+    return named.stdout.strip() or "unknown"

@@ -117,7 +117,7 @@ CASES = (
     Case(_34B, 16, 2, "v6e", "2x2", (1, 4)),
     Case(_34B, 16, 4, "v5p", "2x2x1", (2, 2)),
     Case(_34B, 16, 8, "H100", "4", (1, 4)),
-    Case(_72B, 16, 2, "v5e", "4x4", (1, 16)),
+    Case(_72B, 16, 4, "v5e", "4x4", (1, 16)),
     Case(_72B, 16, 2, "v6e", "2x4", (1, 8)),
     Case(_72B, 16, 4, "v5p", "2x2x1", (1, 4)),
     Case(_72B, 16, 4, "H100", "4", (1, 4)),
@@ -231,7 +231,12 @@ def check(case: Case) -> dict[str, Any]:
     except Exception as error:  # The compilers have no exception of their own.
         cause = " ".join(str(error).split())[:300]
         return _report.line(
-            case.name, math.nan, "GiB a device", **about, fits=False, error=cause
+            case.name,
+            held / GIB,
+            "GiB a device, parameters alone",
+            **about,
+            fits=False,
+            error=cause,
         )
     analysis, text = compiled.memory_analysis(), compiled.as_text()
     # The larger of what is told and the plain sum, which knows of no reuse.
@@ -240,7 +245,7 @@ def check(case: Case) -> dict[str, Any]:
     peak = max(analysis.peak_memory_in_bytes, whole)
     return _report.line(
         case.name,
-        round(peak / GIB, 2),
+        peak / GIB,
         "GiB a device",
         **about,
         fits=peak <= kind.memory * GIB,

@@ -7,12 +7,14 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
-    ("base", "settings", "progress"),
+    ("base",),
+    ("settings", "progress"),
     ("entropy", "metrics", "motion", "parallel", "hosts", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
     ("scoring", "tables", "provenance"),
     ("audit",),
+    ("studies",),
     ("__init__", "main"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -6,6 +6,7 @@ of the manifests (several may share a clip).
 """
 
 import dataclasses
+import difflib
 import math
 import pathlib
 from typing import Any, NamedTuple
@@ -18,6 +19,12 @@ ROLES = ("members", "nonmembers", "suspects", "calibration")
 # Chebyshev-Lobatto nodes of [1, 2]: the first is Shannon, the last Renyi-2.
 NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """Returns '; did you mean X?', or '' where no known name is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class AuditError(Exception):

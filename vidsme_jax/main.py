@@ -43,12 +43,12 @@ OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 
 
 def main(argv: list[str]) -> int:
-    """Runs the audit and returns the exit status."""
+    """Runs the audit, or the study, and returns the exit status."""
     if len(argv) > 1:
         return _wrong([f"argument {argv[1]!r}: only flags are understood"])
     if _CONFIG.value is None:
         return _wrong(["--config is missing, such as --config configs/llava.py"])
-    from vidsme_jax import audit, hosts, parallel, scores
+    from vidsme_jax import audit, hosts, parallel, scores, studies
 
     config = _CONFIG.value
     if config.get("scores") == "list":
@@ -62,9 +62,19 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
     try:
-        hosts.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        several = hosts.start(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        )
+        if several and config.get("study"):
+            return _wrong(
+                [
+                    "a study runs in one process: let several make the audit, then one "
+                    "the study in the same --workdir"
+                ]
+            )
         parallel.keep_programs(config.get("compile_cache", ""))
-        report = audit.run(config, workdir)
+        run = studies.run if config.get("study") else audit.run
+        report = run(config, workdir)
     except AuditError as error:
         return _wrong(error.problems)
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ from vidsme_jax.shards import Shards
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measured:
+class Measured:
     """What is kept of a clip while its frames are on the device."""
 
     clip: Clip
@@ -104,7 +104,7 @@ def score_clips(
             if isinstance(result, ClipError):
                 fail(measured.clip, result)
             else:
-                good.append(_scored(measured, result))
+                good.append(scored_clip(measured, result))
         if good:
             store.write(good)
             progress.add(len(good))
@@ -119,10 +119,11 @@ def _prepare(clip: Clip, *, config: ConfigDict, plan: ModelPlan) -> signals.Prep
     motion = statistics.measure(frames.pixels)
     prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0])
-    return signals.Prepared(_Measured(clip, about, motion), prepared)
+    return signals.Prepared(Measured(clip, about, motion), prepared)
 
 
-def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
+def scored_clip(measured: Measured, result: TokenSignals) -> ScoredClip:
+    """Joins a clip and its signals."""
     frames = measured.frames
     return ScoredClip(
         path=str(measured.clip.path),

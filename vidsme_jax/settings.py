@@ -1,6 +1,5 @@
 """The configuration: every key with its default, what it means and what it allows."""
 
-import difflib
 import math
 import pathlib
 import re
@@ -9,7 +8,10 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from vidsme_jax.base import nearest
+
 DEMO = pathlib.Path(__file__).parent / "demo"
+STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 
 # key: (default, what is allowed, test). A default that is a type is a placeholder for
 # None or a value of that type.
@@ -45,6 +47,33 @@ def _bounds(value: Any) -> bool:
     return value[0] < value[1] and value[2] < value[3]
 
 
+_ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
+
+
+def _order(value: Any) -> bool:
+    return isinstance(value, str) and _ORDERS.fullmatch(value) is not None
+
+
+def _each(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Tests a tuple that is not empty and holds nothing twice."""
+    return lambda value: (
+        isinstance(value, tuple)
+        and bool(value)
+        and all(map(test, value))
+        and len(set(value)) == len(value)
+    )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _pair_of_orders(value: Any) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 2 and all(map(_number, value))):
+        return False
+    return 1 <= value[0] <= 2 and 1 <= value[1] < math.inf
+
+
 RULES: dict[str, _Rule] = {
     # Where the clips come from, one tuple of sources a role.
     "corpus.members": ((), *_SOURCES),
@@ -66,10 +95,7 @@ RULES: dict[str, _Rule] = {
     "video.against": (
         "reversed",
         "reversed or shuffled:SEED, such as shuffled:0",
-        lambda v: (
-            isinstance(v, str)
-            and re.fullmatch(r"reversed|shuffled:\d{1,9}", v) is not None
-        ),
+        _order,
     ),
     "motion.flow": ("auto", *_one_of("auto", "opencv")),
     # beta1 and beta2: q = 1 + q_scale * ..., r = 1 + r_scale * ... (motion.orders).
@@ -81,13 +107,14 @@ RULES: dict[str, _Rule] = {
     "motion.r_scale": (0.1, *_SCALE),
     # (phi_min, phi_max, b_min, b_max); None takes them from the evaluated corpus.
     "motion.bounds": (tuple, "(phi_min, phi_max, b_min, b_max), increasing", _bounds),
-    # A local folder or a hub id; the family is read from its config.json.
+    # A local folder, a hub id, or random:NAME (models.random.CONFIGS); the family is
+    # read from its config.json.
     "model.checkpoint": (
         "",
         "a folder or a hub id",
         lambda v: isinstance(v, str) and v != "",
     ),
-    "model.dtype": ("bfloat16", *_one_of("bfloat16", "float32")),
+    "model.dtype": ("bfloat16", *_one_of("bfloat16", "float16", "float32")),
     # family: the family's own prompt; mcq and caption: the two system prompts of the
     # release; or any text that holds <video> once.
     "model.prompt": (
@@ -136,6 +163,45 @@ RULES: dict[str, _Rule] = {
         "a rate in (0, 1)",
         lambda v: isinstance(v, float) and 0 < v < 1,
     ),
+    # "": an audit. frames, against: a run for each, clips decoded once. k, scales,
+    # orders (adaptive (q, r) against fixed ones), natural (without the second order of
+    # the frames): all from the stored signals of one run.
+    "study": (
+        "",
+        "one of frames, k, scales, orders, against, natural, or empty for an audit",
+        lambda v: v in ("", *STUDIES),
+    ),
+    "studies.frames": (
+        (1, 2, 4, 8, 16, 32, 64, 128),
+        "a tuple of different integers >= 1",
+        _each(lambda v: isinstance(v, int) and v >= 1),
+    ),
+    # Of all studies but frames and against.
+    "studies.k": (
+        (0, 5, 10, 30, 60, 90, 100),
+        "a tuple of different percentages from 0, the single row, to 100",
+        _each(lambda v: _number(v) and 0 <= v <= 100),
+    ),
+    "studies.q_scales": (
+        (0.25, 0.5, 0.75, 1.0),
+        "a tuple of different numbers in (0, 1]",
+        _each(lambda v: _number(v) and 0 < v <= 1),
+    ),
+    "studies.r_scales": (
+        (0.05, 0.1, 0.2, 0.5, 1.0),
+        "a tuple of different numbers > 0",
+        _each(lambda v: _number(v) and 0 < v < math.inf),
+    ),
+    "studies.orders": (
+        ((1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (1.5, 1.05), (2.0, 1.1)),
+        "a tuple of different pairs (q, r) with q in [1, 2] and r >= 1",
+        _each(_pair_of_orders),
+    ),
+    "studies.against": (
+        ("reversed", *(f"shuffled:{seed}" for seed in range(5))),
+        "a tuple of different orders, each reversed or shuffled:SEED",
+        _each(_order),
+    ),
     # Deletes what an earlier run left in the work directory.
     "overwrite": (False, *_BOOL),
 }
@@ -154,6 +220,37 @@ def default() -> ConfigDict:
     return ConfigDict(tree)
 
 
+def variant(config: ConfigDict, name: str, checkpoints: dict[str, str]) -> ConfigDict:
+    """Sets the checkpoint of a variant; `tiny` is a trial run of the same settings.
+
+    Args:
+      config: Changed in place, and returned.
+      name: Of the variant.
+      checkpoints: By variant. That of "tiny", random weights, comes with eight clips of
+        the demo in place of the corpus, four frames and float32.
+
+    Raises:
+      ValueError: There is no such variant.
+    """
+    if name not in checkpoints:
+        known = ", ".join(checkpoints)
+        raise ValueError(
+            f"no variant {name!r}; known: {known}{nearest(name, list(checkpoints))}"
+        )
+    changed: Any = config
+    changed.model.checkpoint = checkpoints[name]
+    if name == "tiny":
+        changed.corpus.members = (str(DEMO / "corpus/members.jsonl"),)
+        changed.corpus.nonmembers = (str(DEMO / "corpus/nonmembers.jsonl"),)
+        changed.corpus.video_root = ""
+        changed.corpus.max_clips = 4
+        changed.model.dtype = "float32"
+        changed.video.num_frames = 4
+        changed.batch_size = 4
+        changed.report.num_bootstrap = 100
+    return config
+
+
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """Returns the configuration as {"a.b": value}."""
     flat = {}
@@ -163,12 +260,6 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """Returns '; did you mean X?', or '' where no known name is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def problems(config: ConfigDict) -> list[str]:

@@ -33,7 +33,7 @@ from vidsme_jax.data.sampling import frame_indices
 
 MAX_PIXELS = 8192 * 8192  # Of one frame, 192 MiB in RGB: more is hostile or a mistake.
 
-_Choice = Callable[[int, np.ndarray], Sequence[int]]
+Choice = Callable[[int, np.ndarray], Sequence[int]]
 
 
 class _Untrusted(Exception):
@@ -89,6 +89,14 @@ def decode(
     def choose(count: int, times: np.ndarray) -> Sequence[int]:
         return frame_indices(sampling, num_frames, count, times, fps)
 
+    return decode_chosen(path, choose)
+
+
+def decode_chosen(path: pathlib.Path, choose: Choice) -> Frames:
+    """Decodes the frames that `choose(number of frames, their seconds)` names.
+
+    It is asked again where the first answer turns out to rest on a wrong number.
+    """
     with _opened(path) as (_, stream):
         codec, promise = stream.codec_context.name, _promise(stream)
     table, album = _pictures_of(path, choose)
@@ -124,7 +132,7 @@ def thumbnails(
 
 
 def _pictures_of(
-    path: pathlib.Path, choose: _Choice, height: int | None = None
+    path: pathlib.Path, choose: Choice, height: int | None = None
 ) -> tuple[_Table, "_Album"]:
     """Decodes the chosen frames, by seeking where the file allows it."""
     with _opened(path) as (container, stream):
@@ -212,7 +220,7 @@ def _from_keyframe(
 
 
 def _in_sequence(
-    path: pathlib.Path, choose: _Choice, height: int | None
+    path: pathlib.Path, choose: Choice, height: int | None
 ) -> tuple[_Table, "_Album"]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []

@@ -6,6 +6,7 @@ loads the tensors.
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import files, loading
 from vidsme_jax.models import dialects, preprocessing, prompts, random
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
@@ -21,7 +22,6 @@ from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
 from vidsme_jax.models.llava_onevision import params as llava_onevision
 from vidsme_jax.models.llava_qwen import params as llava_qwen
-from vidsme_jax.settings import nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def inspect(
 
     Args:
       checkpoint: A local folder, a hub id, or "random:NAME" (see `random.CONFIGS`).
-      dtype: "bfloat16" or "float32".
+      dtype: "bfloat16", "float16" or "float32".
       prompt: "family", a name of `prompts.SYSTEM`, or a text with one `<video>`.
       allow_pickle: Whether pickled weights may be read (see `checkpoints.pickled`).
 
@@ -145,13 +145,18 @@ def read_tokenizer(checkpoint: files.Checkpoint, problems: list[str]) -> Any:
     """Returns the tokenizer of transformers, or None with a problem."""
     from transformers import AutoTokenizer, logging
 
+    # It warns of each model that it has no class for, and of old keys in its config.
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # It warns of every config that it has no class for.
+    logging.set_verbosity_error()
     causes = []
     try:
         for folder in checkpoint.folders:
             try:
-                return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return AutoTokenizer.from_pretrained(
+                        str(folder), local_files_only=True
+                    )
             except Exception as error:  # Any kind: there is no usable tokenizer.
                 cause = (str(error).strip() or "?").splitlines()[0]
                 causes.append(f"{type(error).__name__}: {cause}")

@@ -9,7 +9,7 @@ in front of a text (`Prompt.suffix`).
 import dataclasses
 from typing import Any
 
-from vidsme_jax.settings import nearest
+from vidsme_jax.base import nearest
 
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
 

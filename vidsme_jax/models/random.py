@@ -7,10 +7,12 @@ shows in its output: kernels scaled by their fan-in, an output layer that gives 
 of deviation 3, norms and biases off their neutral values.
 """
 
+import atexit
 import functools
 import json
 import math
 import pathlib
+import shutil
 import tempfile
 from typing import Any
 
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import loading, writing
 from vidsme_jax.models import dialects, preprocessing, prompts
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
@@ -27,7 +29,6 @@ from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
 from vidsme_jax.models.llava_onevision import params as llava_onevision
 from vidsme_jax.models.llava_qwen import params as llava_qwen
-from vidsme_jax.settings import nearest
 
 SCHEME = "random:"
 _PREFIX = 30  # Tokens before the video of a model without a tokenizer.
@@ -40,6 +41,12 @@ _TINY_TOWER = {
     "num_attention_heads": 4,
     "image_size": 56,
     "patch_size": 14,
+}
+_TINY_TOWERS = {
+    "./clip": {"model_type": "clip_vision_model"} | _TINY_TOWER,
+    "./siglip": {"model_type": "siglip_vision_model"}
+    | _TINY_TOWER
+    | {"image_size": 70},
 }
 _TINY_TEXT = {
     "hidden_size": 64,
@@ -105,10 +112,11 @@ def _onevision(vision: dict[str, Any], **text: Any) -> dict[str, Any]:
 
 # The content of `config.json`, by name.
 CONFIGS: dict[str, dict[str, Any]] = {
-    "llava_qwen-tiny": _LLAVA_QWEN | _TINY_TEXT | {"mm_vision_tower": "./tower"},
+    "llava_qwen-tiny": _LLAVA_QWEN | _TINY_TEXT | {"mm_vision_tower": "./clip"},
     "llava_qwen-small": _LLAVA_QWEN | _QWEN2_SMALL,
     "llava_qwen-7b": _LLAVA_QWEN | _QWEN2_7B,
     "llava_qwen-72b": _LLAVA_QWEN | _QWEN2_72B,
+    "llava_video-tiny": _LLAVA_VIDEO | _TINY_TEXT | {"mm_vision_tower": "./siglip"},
     "llava_video-7b": _LLAVA_VIDEO | _QWEN2_7B,
     "llava_video-72b": _LLAVA_VIDEO | _QWEN2_72B,
     "llava_next_video-tiny": _next_video(_TINY_TOWER, **_TINY_TEXT),
@@ -151,8 +159,7 @@ def configuration(name: str, dtype: str = "bfloat16") -> tuple[str, LlavaConfig]
     raw, kind, problems = CONFIGS[name], jnp.dtype(dtype), []
     family = raw["model_type"]
     if family == "llava_qwen":
-        tower = llava_qwen.known_tower(raw["mm_vision_tower"]) or _tower_config()
-        vision = llava_qwen.read_tower(tower, kind, problems)
+        vision = llava_qwen.read_tower(_tower(raw), kind, problems)
         prepare = _preprocessing(vision.kind, vision.image_size)
         config = llava_qwen.read_config(
             raw, vision, None, kind, prepare.mean, prepare.std, problems, []
@@ -210,16 +217,16 @@ def draw(
 
 
 @functools.lru_cache(maxsize=8)
-def _kept(name: str) -> tempfile.TemporaryDirectory:
-    """Writes a checkpoint into a folder that lives as long as the process."""
-    temporary = tempfile.TemporaryDirectory(prefix="vidsme-random-")
-    write(pathlib.Path(temporary.name), name)
-    return temporary
-
-
 def folder(name: str) -> pathlib.Path:
-    """Returns the folder of a tiny checkpoint, the same bytes at each call."""
-    return pathlib.Path(_kept(name).name)
+    """Returns the folder of a checkpoint, the same bytes each time it is written.
+
+    It is removed when the process ends.
+    """
+    configuration(name)
+    target = pathlib.Path(tempfile.mkdtemp(prefix="vidsme-random-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    write(target, name)
+    return target
 
 
 def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
@@ -241,10 +248,9 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
     (target / "config.json").write_text(json.dumps(raw, indent=1))
     prepare = _preprocessing(config.vision.kind, config.vision.image_size)
     if family == "llava_qwen":
-        tower = target / "tower"
-        tower.mkdir(exist_ok=True)
-        (tower / "config.json").write_text(json.dumps(_tower_config(), indent=1))
-        files = tower
+        files = target / raw["mm_vision_tower"]
+        files.mkdir(exist_ok=True)
+        (files / "config.json").write_text(json.dumps(_tower(raw), indent=1))
     else:
         files = target
     image = json.dumps(prepare.to_json(), indent=1)
@@ -261,8 +267,10 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
     )
 
 
-def _tower_config() -> dict[str, Any]:
-    return {"model_type": "clip_vision_model"} | _TINY_TOWER
+def _tower(raw: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config of an original-format model's tower."""
+    name = raw["mm_vision_tower"]
+    return llava_qwen.known_tower(name) or _TINY_TOWERS[name]
 
 
 def _preprocessing(kind: str, size: int) -> preprocessing.Preprocessing:

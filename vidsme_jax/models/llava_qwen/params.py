@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule
-from vidsme_jax.models import clip_vit, llava, siglip_vit
+from vidsme_jax.models import clip_vit, decoder, llava, siglip_vit
 from vidsme_jax.models.decoder import DecoderConfig
 from vidsme_jax.models.llava import LlavaConfig
 from vidsme_jax.models.vit import VitConfig
@@ -180,7 +180,7 @@ def read_config(
     newline = _newline(fields)
     beacons = sorted(key for key in raw if "beacon" in key)
     ignored = dict.fromkeys(beacons, "the decoder is run as a plain Qwen2")
-    fields.close(_IGNORED | ignored)
+    fields.close(decoder.IGNORED | _IGNORED | ignored)
     return LlavaConfig(
         vision=vision,
         text=text,
