@@ -65,6 +65,8 @@ def start(
                 " HOST:PORT (of the first), --num_processes and --process_id"
             ]
         ) from error
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("start")
     return jax.process_count() > 1
 
 
@@ -83,12 +85,12 @@ def agreed() -> Iterator[None]:
     """Ends all processes if one of them finds something wrong in a block.
 
     Raises:
-      AuditError: What was wrong here, or that something was elsewhere.
+      AuditError: Something was wrong elsewhere; what is wrong here is raised as it is.
     """
     error = None
     try:
         yield
-    except AuditError as found:
+    except Exception as found:
         error = found
     wrong = np.flatnonzero(_everyones(int(error is not None)))
     if error is not None:

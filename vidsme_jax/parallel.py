@@ -221,7 +221,7 @@ def grid() -> AbstractMesh | None:
 
 def platform() -> str:
     """Returns what the present trace is for: "tpu", "nvidia" or "other"."""
-    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.local_devices()[0]
     if device.platform == "tpu":
         return "tpu"
     return "nvidia" if "NVIDIA" in device.device_kind.upper() else "other"

@@ -110,7 +110,7 @@ def load(
     allow_pickle: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint onto the first device; see `inspect` for the arguments."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     plan = inspect(checkpoint, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
     return plan.load(lambda *_: device)
 
