@@ -102,6 +102,7 @@ _7B, _LONG, _34B, _72B = (
     "llava_qwen-72b",
 )
 CASES = (
+    Case("llava_onevision-tiny", 4, 2, "v5e", "2x2", (1, 4)),
     Case(_7B, 16, 4, "v5e", "2x2", (1, 4)),
     Case(_7B, 16, 16, "H100", "4", (4, 1)),
     Case(_LONG, 16, 4, "v5e", "2x2", (1, 4)),

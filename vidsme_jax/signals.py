@@ -69,20 +69,22 @@ def make_step(
     def step(state: nnx.State, tokens: Tokens, batch: Batch) -> TokenSignals:
         model = nnx.merge(graphdef, state)
         clips, num_frames = batch.frames.shape[:2]
+        lengths, order = (parallel.spread(x, "data") for x in batch[1:])
         features = _encode(model, batch.frames.reshape(-1, *batch.frames.shape[2:]))
         natural = features.reshape(clips, num_frames, *features.shape[1:])
         natural = parallel.spread(natural, "data")
-        order = batch.order[:, :, None, None]
-        second_one = jnp.take_along_axis(natural, order, axis=1)
+        second_one = jnp.take_along_axis(natural, order[:, :, None, None], axis=1)
         both = jnp.stack([natural, second_one], axis=1)
         both = both.reshape(2 * clips, -1, both.shape[-1])
         # What follows the frames stands behind the last real one of each clip.
         tail = jnp.concatenate([model.tail, model.embed(tokens.suffix)])
-        ends = jnp.repeat(batch.lengths, 2) * features.shape[1]
+        ends = jnp.repeat(lengths, 2) * features.shape[1]
         both = _behind(both, tail, ends)
         start = model.embed(tokens.prefix)
         start = jnp.broadcast_to(start[None], (2 * clips, *start.shape))
-        hidden = model.decode(jnp.concatenate([start, both], axis=1))
+        rows = jnp.concatenate([start, both], axis=1)
+        # Else the compiler may carry the spread of a batch over processes into layers.
+        hidden = parallel.spread(model.decode(parallel.spread(rows, "data")), "data")
         hidden = hidden[:, start.shape[1] :]
         rows = jnp.arange(hidden.shape[1], dtype=jnp.int32)[None]
         ends = ends[:, None] + model.tail.shape[0]
