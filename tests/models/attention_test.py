@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+from vidsme_jax.models import attention as kernels
 from vidsme_jax.models.attention import attention, chunked, splash
 
 
@@ -56,13 +57,11 @@ def test_memory_is_far_below_the_whole_matrix(causal):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)]
 )
-@pytest.mark.parametrize(("tokens", "head_dim"), [(37, 72), (1100, 64)])
-def test_the_tpu_kernel_equals_the_plain_form(
-    tokens, head_dim, dtype, tolerance, causal
-):
-    """Interpreted: rows that fill no block, grouped heads, odd head sizes."""
+def test_the_tpu_kernel_equals_the_plain_form(dtype, tolerance, causal, monkeypatch):
+    """Interpreted: three blocks, the last not full; grouped heads, an odd head size."""
+    monkeypatch.setattr(kernels, "_BLOCK", 128)
     rng = np.random.default_rng(2)
-    shapes = [(1, tokens, heads, head_dim) for heads in (2, 1, 1)]
+    shapes = [(1, 300, heads, 72) for heads in (2, 1, 1)]
     q, k, v = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
     expected = chunked(q, k, v, causal=causal)
     with jax.default_matmul_precision("float32"):
@@ -72,9 +71,7 @@ def test_the_tpu_kernel_equals_the_plain_form(
     np.testing.assert_allclose(*wide, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("heads", "kv_heads"), [(8, 8), (8, 2), (7, 1), (6, 3), (14, 2), (12, 6)]
-)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(8, 8), (7, 1), (14, 2), (12, 6)])
 @pytest.mark.parametrize("grid", [(1, 8), (2, 4)])
 def test_heads_split_over_devices(grid, heads, kv_heads):
     """Fewer key heads than devices, and numbers that do not divide."""
