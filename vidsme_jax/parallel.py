@@ -227,7 +227,7 @@ def platform() -> str:
     return "nvidia" if "NVIDIA" in device.device_kind.upper() else "other"
 
 
-def spread(x: jax.Array, *spec: Any) -> jax.Array:
+def spread(x: Any, *spec: Any) -> Any:
     """Tells the compiler how an array lies on the mesh, if there is one."""
     mesh = grid()
     if mesh is None:
