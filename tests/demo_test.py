@@ -139,7 +139,7 @@ def test_the_captions_of_members_are_memorised(model, record):
     assert not found
     config.train.batch_size = 16
     batch = next(batches.Clips(config, opened.prepare).batches(texts))
-    prefix = jnp.asarray(opened.prefix, jnp.int32)
+    prefix = jnp.asarray(opened.prompt.prefix, jnp.int32)
     losses = np.asarray(jax.jit(training.answer_nll)(model[0], prefix, batch))
     assert losses[:8].max() < 0.2 and losses[:8].mean() < 0.05
     assert losses[8:].min() > 1.0

@@ -93,7 +93,7 @@ def example(config):
     rows = batches.tokenise(items[:3], opened, FRAMES, found)
     assert not found
     batch = next(batches.Clips(config, opened.prepare).batches(rows))
-    return opened.make(), jnp.asarray(opened.prefix, jnp.int32), batch
+    return opened.make(), jnp.asarray(opened.prompt.prefix, jnp.int32), batch
 
 
 def _nll(example, **changes) -> np.ndarray:

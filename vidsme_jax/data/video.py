@@ -93,10 +93,7 @@ def decode(
 
 
 def decode_chosen(path: pathlib.Path, choose: Choice) -> Frames:
-    """Decodes the frames that `choose(number of frames, their seconds)` names.
-
-    It is asked again where the first answer turns out to rest on a wrong number.
-    """
+    """Decodes the frames that `choose(number of frames, their seconds)` names."""
     with _opened(path) as (_, stream):
         codec, promise = stream.codec_context.name, _promise(stream)
     table, album = _pictures_of(path, choose)
