@@ -110,16 +110,15 @@ def test_any_grid_of_devices_gives_the_same(family):
     """A ragged last batch (11 clips, 8 a step) included; 2 key heads on 8 devices."""
     folder = random.folder(family)
     expected = _on_one_device(folder)
-    for grid in GRIDS if family == FAMILIES[0] else GRIDS[3:]:
+    for grid in GRIDS if family == FAMILIES[0] else GRIDS[4:]:
         _assert_same(_stream(folder, *grid, [4] * 11), expected)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_vocabulary_that_does_not_divide(tied, tmp_path, monkeypatch):
-    """Of 515 classes 8 devices get 65 each, the last one 60."""
+def test_a_vocabulary_that_does_not_divide(tmp_path, monkeypatch):
+    """Of 515 classes 8 devices get 65 each, the last one 60; embeddings share them."""
     raw = random.CONFIGS["llava_onevision-tiny"]
-    text = raw["text_config"] | {"vocab_size": 515, "tie_word_embeddings": tied}
-    odd = raw | {"text_config": text, "tie_word_embeddings": tied}
+    text = raw["text_config"] | {"vocab_size": 515, "tie_word_embeddings": True}
+    odd = raw | {"text_config": text, "tie_word_embeddings": True}
     monkeypatch.setitem(random.CONFIGS, "odd", odd)
     random.write(tmp_path, "odd")
     expected = _stream(tmp_path, "pmap", 1, 1, [2] * 3)
