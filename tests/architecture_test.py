@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
     ("settings", "progress"),
-    ("entropy", "metrics", "motion", "parallel", "data", "checkpoints"),
+    ("entropy", "metrics", "motion", "parallel", "hosts", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
     ("scoring", "tables", "provenance"),

@@ -26,6 +26,19 @@ _WORKDIR = flags.DEFINE_string(
     "named after the configuration.",
 )
 
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of the first of several processes, or auto; else of "
+    "JAX_COORDINATOR_ADDRESS. Not needed under SLURM's srun and on TPU slices.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are; else of JAX_NUM_PROCESSES."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "The place of this one, from 0; else of JAX_PROCESS_ID."
+)
+
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 
 
@@ -35,7 +48,7 @@ def main(argv: list[str]) -> int:
         return _wrong([f"argument {argv[1]!r}: only flags are understood"])
     if _CONFIG.value is None:
         return _wrong(["--config is missing, such as --config configs/llava.py"])
-    from vidsme_jax import audit, scores, studies
+    from vidsme_jax import audit, hosts, parallel, scores, studies
 
     config = _CONFIG.value
     if config.get("scores") == "list":
@@ -49,6 +62,17 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
     try:
+        several = hosts.start(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        )
+        if several and config.get("study"):
+            return _wrong(
+                [
+                    "a study runs in one process: let several make the audit, then one "
+                    "the study in the same --workdir"
+                ]
+            )
+        parallel.keep_programs(config.get("compile_cache", ""))
         run = studies.run if config.get("study") else audit.run
         report = run(config, workdir)
     except AuditError as error:
@@ -59,6 +83,9 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
+    if report is None:
+        print(f"done; the first process writes the report to {workdir}")
+        return OK
     print(report.summary())
     return FAILURES if report.failures else OK
 

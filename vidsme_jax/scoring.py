@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import signals
+from vidsme_jax import hosts, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -45,6 +45,8 @@ def score_clips(
 ) -> list[Failure]:
     """Scores the clips that have no signals yet, a shard a batch.
 
+    Of several processes each scores its share.
+
     Args:
       clips: Of the corpus.
       plan: The checked checkpoint; its tensors are read if there is anything to do.
@@ -62,7 +64,11 @@ def score_clips(
     for remark in plan.remarks:
         logging.warning("checkpoint: %s", remark)
     failures: list[Failure] = []
-    if not todo:
+    todo, most = hosts.share(todo, [str(clip.path) for clip in todo])
+    steps = 0
+    if devices.num_processes > 1:
+        steps = -(-most // devices.batch_size(config.batch_size))
+    if not todo and not steps:
         return failures
     progress = Progress(len(todo), "scoring")
 
@@ -92,6 +98,7 @@ def score_clips(
         num_frames=config.video.num_frames,
         second=second,
         against=config.video.against,
+        steps=steps,
     )
     for batch in batches:
         good = []

@@ -138,6 +138,7 @@ RULES: dict[str, _Rule] = {
     "scores": ("all", "score names, or all", lambda v: isinstance(v, str) and v != ""),
     # The one score declared in advance.
     "headline": ("vid_sme", "a score name", lambda v: isinstance(v, str) and v != ""),
+    # auto: pmap where the model fits a device, else a mesh over as few as hold it.
     "parallel.mode": ("auto", *_one_of("auto", "pmap", "mesh")),
     # Devices along each axis; data = 0 takes every device that is left.
     "parallel.data": (0, *_integer(0)),
@@ -146,6 +147,12 @@ RULES: dict[str, _Rule] = {
     "batch_size": (8, *_integer(1)),
     # Host threads that decode and measure ahead of the device; 0: one a core.
     "workers": (0, *_integer(0)),
+    # Where compiled programs are kept for the next run; "" keeps none.
+    "compile_cache": (
+        "~/.cache/vidsme_jax/xla",
+        "a folder, or '' for none",
+        lambda v: isinstance(v, str),
+    ),
     "report.fprs": (
         (0.001, 0.01, 0.05),
         "a tuple of rates in (0, 1)",

@@ -19,12 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int, UInt8
 
+from vidsme_jax import parallel
 from vidsme_jax.base import ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
-from vidsme_jax.parallel import Devices, make_devices, padded_size
+from vidsme_jax.parallel import Devices, make_devices
+
+_HEAD_SHARE = 8  # A block of logits may take this part of what parameters leave free.
 
 
 class Batch(NamedTuple):
@@ -38,8 +42,8 @@ class Batch(NamedTuple):
 class Tokens(NamedTuple):
     """The ids around the video; see `prompts.Prompt`."""
 
-    prefix: Int[Array, " prefix"]
-    suffix: Int[Array, " suffix"]
+    prefix: Int[Array | np.ndarray, " prefix"]
+    suffix: Int[Array | np.ndarray, " suffix"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,41 +55,75 @@ class Prepared:
 
 
 @functools.lru_cache(maxsize=8)  # One function per model, so that it compiles once.
-def make_step(graphdef: nnx.GraphDef, *, second: bool) -> Callable[..., TokenSignals]:
+def make_step(
+    graphdef: nnx.GraphDef, *, second: bool, memory: int | None = None
+) -> Callable[..., TokenSignals]:
     """Returns the pure `step(state, tokens, batch)`; results are (clips, 2, ...).
 
     Args:
       graphdef: Of the model.
       second: Whether a score needs what the head's second pass gives.
+      memory: Bytes that a block of logits may take on a device; see `block_size`.
     """
 
     def step(state: nnx.State, tokens: Tokens, batch: Batch) -> TokenSignals:
         model = nnx.merge(graphdef, state)
         clips, num_frames = batch.frames.shape[:2]
-        pixels = model.normalise(batch.frames.reshape(-1, *batch.frames.shape[2:]))
-        features = model.encode_frames(pixels)
+        lengths, order = (parallel.spread(x, "data") for x in batch[1:])
+        features = _encode(model, batch.frames.reshape(-1, *batch.frames.shape[2:]))
         natural = features.reshape(clips, num_frames, *features.shape[1:])
-        order = batch.order[:, :, None, None]
-        second_one = jnp.take_along_axis(natural, order, axis=1)
+        natural = parallel.spread(natural, "data")
+        second_one = jnp.take_along_axis(natural, order[:, :, None, None], axis=1)
         both = jnp.stack([natural, second_one], axis=1)
         both = both.reshape(2 * clips, -1, both.shape[-1])
         # What follows the frames stands behind the last real one of each clip.
         tail = jnp.concatenate([model.tail, model.embed(tokens.suffix)])
-        ends = jnp.repeat(batch.lengths, 2) * features.shape[1]
+        ends = jnp.repeat(lengths, 2) * features.shape[1]
         both = _behind(both, tail, ends)
         start = model.embed(tokens.prefix)
         start = jnp.broadcast_to(start[None], (2 * clips, *start.shape))
-        hidden = model.decode(jnp.concatenate([start, both], axis=1))
+        rows = jnp.concatenate([start, both], axis=1)
+        # Else the compiler may carry the spread of a batch over processes into layers.
+        hidden = parallel.spread(model.decode(parallel.spread(rows, "data")), "data")
         hidden = hidden[:, start.shape[1] :]
         rows = jnp.arange(hidden.shape[1], dtype=jnp.int32)[None]
         ends = ends[:, None] + model.tail.shape[0]
         video, with_text = rows < ends, rows < ends + tokens.suffix.shape[0]
-        signals = streaming.token_signals(
-            hidden, model.head, jnp.stack([video, with_text], axis=1), second=second
-        )
+        masks = jnp.stack([video, with_text], axis=1)
+        signals = _head(hidden, model.head, masks, second=second, memory=memory)
         return jax.tree.map(lambda x: x.reshape(clips, 2, *x.shape[1:]), signals)
 
     return step
+
+
+def _encode(model: Any, frames: Any) -> Array:
+    """Runs the tower; on a mesh its frames are spread over all devices."""
+    mesh = parallel.grid()
+    if mesh is None:
+        return model.encode_frames(model.normalise(frames))
+    count = frames.shape[0]
+    fill = [(0, -count % mesh.size)] + [(0, 0)] * (frames.ndim - 1)
+    frames = parallel.spread(jnp.pad(frames, fill), ("data", "model"))
+    features = model.encode_frames(model.normalise(frames))
+    return parallel.spread(features, ("data", "model"))[:count]
+
+
+def _head(hidden, head, masks, *, second: bool, memory: int | None) -> TokenSignals:
+    """Reduces rows to signals; on a mesh each device takes its classes."""
+    mesh, count = parallel.grid(), head.shape[0]
+    if mesh is None:
+        classes = streaming.Classes(memory=memory)
+        return streaming.token_signals(
+            hidden, head, masks, second=second, classes=classes
+        )
+    head = jnp.pad(head, [(0, -count % mesh.shape["model"]), (0, 0)])
+    clips, rows = PartitionSpec("data"), PartitionSpec("model")
+    run = functools.partial(
+        streaming.token_signals,
+        second=second,
+        classes=streaming.Classes(count=count, axis="model", memory=memory),
+    )
+    return parallel.by_shard(run, (clips, rows, clips), clips)(hidden, head, masks)
 
 
 def stream(
@@ -97,6 +135,7 @@ def stream(
     num_frames: int,
     second: bool,
     against: str = "reversed",
+    steps: int = 0,
 ) -> Iterator[list[tuple[Any, TokenSignals | ClipError]]]:
     """Scores prepared clips batch by batch; yields (key, signals) of each batch.
 
@@ -105,42 +144,60 @@ def stream(
     filled up with copies. Signals are NumPy arrays (2, rows, ...) without padding rows.
     A batch's results are fetched after the next one has been sent.
 
+    On a grid of several processes all must take the same steps: batches have one shape,
+    and `steps` of them are sent, the last ones perhaps empty.
+
     Args:
       model: On the devices of `devices`.
       clips: Of any number of frames from 1 to `num_frames`.
       devices: Where to run.
-      batch_size: Clips per step over all devices; rounded up to a multiple of them.
+      batch_size: Clips per step over all devices; rounded up to a multiple of them
+        along `data`.
       num_frames: The most frames of a clip.
       second: See `make_step`.
       against: The order of the second direction; see `second_order`.
+      steps: The fewest to take.
     """
-    run = devices.runner(make_step(model.graphdef, second=second))
+    held = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(model.state))
+    memory = head_memory(devices.memory(), sum(held))
+    step = make_step(model.graphdef, second=second, memory=memory)
+    run = devices.runner(step)
     prompt = model.plan.prompt
-    tokens = Tokens(
-        *(jnp.asarray(ids, jnp.int32) for ids in (prompt.prefix, prompt.suffix))
-    )
-    size = padded_size(batch_size, devices.num_data)
+    ids = (prompt.prefix, prompt.suffix)
+    tokens = devices.copy(Tokens(*(np.asarray(x, np.int32) for x in ids)))
+    size = devices.batch_size(batch_size)
     waiting: dict[int, list[Prepared]] = collections.defaultdict(list)
-    sent: tuple[list[Prepared], Any] | None = None
+    sent: collections.deque[tuple[list[Prepared], Any]] = collections.deque()
+    spanning = devices.num_processes > 1
+    shape = model.plan.prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
 
     def send(group: list[Prepared], frames: int):
-        return group, run(model.state, tokens, _batch(group, frames, size, against))
+        batch = _batch(group, (size, frames, *shape), against)
+        out = run(model.state, tokens, batch)
+        for leaf in jax.tree.leaves(out):
+            leaf.copy_to_host_async()
+        sent.append((group, out))
+
+    def received(left: int):
+        while len(sent) > left:
+            group, out = sent.popleft()
+            yield _split(group, devices.fetch(out), model.plan)
 
     for clip in clips:
-        frames = _bucket(len(clip.frames), num_frames)
+        frames = num_frames if spanning else _bucket(len(clip.frames), num_frames)
         waiting[frames].append(clip)
         if len(waiting[frames]) == size:
-            following = send(waiting.pop(frames), frames)
-            if sent is not None:
-                yield _fetch(*sent, model.plan)
-            sent = following
+            send(waiting.pop(frames), frames)
+            steps -= 1
+            yield from received(1)
     for frames, group in sorted(waiting.items()):
-        following = send(group, frames)
-        if sent is not None:
-            yield _fetch(*sent, model.plan)
-        sent = following
-    if sent is not None:
-        yield _fetch(*sent, model.plan)
+        send(group, frames)
+        steps -= 1
+        yield from received(1)
+    for _ in range(steps):
+        send([], num_frames)
+        yield from received(1)
+    yield from received(0)
 
 
 def compute(
@@ -208,22 +265,32 @@ def _bucket(length: int, most: int) -> int:
     return min(1 << (length - 1).bit_length(), most)
 
 
-def _batch(group: list[Prepared], frames: int, size: int, against: str) -> Batch:
-    """Stacks clips, padding each to `frames` and the batch to `size` with copies."""
+def _batch(group: list[Prepared], shape: tuple[int, ...], against: str) -> Batch:
+    """Stacks clips, padding each to the frames and the batch to the size of `shape`."""
+    size, frames = shape[:2]
     full = group + group[-1:] * (size - len(group))
-    shape = (size, frames, *group[0].frames.shape[1:])
     stacked = np.zeros(shape, np.uint8)
+    lengths = np.ones(size, np.int32)
     order = np.tile(np.arange(frames, dtype=np.int32), (size, 1))
     for k, clip in enumerate(full):
-        length = len(clip.frames)
+        length = lengths[k] = len(clip.frames)
         stacked[k, :length] = clip.frames
         order[k, :length] = second_order(against, length)
-    return Batch(stacked, np.array([len(c.frames) for c in full], np.int32), order)
+    return Batch(stacked, lengths, order)
 
 
-def _fetch(group: list[Prepared], out: TokenSignals, plan: ModelPlan):
-    """Copies a batch's signals to the host and cuts padding off."""
-    host: TokenSignals = jax.tree.map(np.asarray, out)
+def head_memory(memory: int | None, parameters: int) -> int | None:
+    """Returns the bytes for a block of logits on a device, None if nothing is known.
+
+    Args:
+      memory: Of the device.
+      parameters: Bytes of them that lie there.
+    """
+    return None if memory is None else (memory - parameters) // _HEAD_SHARE
+
+
+def _split(group: list[Prepared], host: TokenSignals, plan: ModelPlan):
+    """Gives each clip its signals, without those of padding."""
     results = []
     for k, clip in enumerate(group):
         rows = plan.num_rows(len(clip.frames))

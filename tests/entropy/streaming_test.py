@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from vidsme_jax.base import PROFILE_ORDERS
 from vidsme_jax.entropy import definitions, streaming
@@ -18,7 +19,7 @@ def _signals(logits, monkeypatch, block):
     """Runs the head on hidden states and weights whose product is `logits`."""
     rows = logits.shape[0]
     monkeypatch.setattr(
-        streaming, "block_size", lambda rows, vocab, embed: min(block, vocab)
+        streaming, "block_size", lambda rows, vocab, *_: min(block, vocab)
     )
     hidden = jnp.eye(rows, dtype=jnp.float32)[None]
     mask = jnp.ones((1, 1, rows), bool)
@@ -71,7 +72,7 @@ def test_against_float64(monkeypatch, scale):
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(1, 7, 24)).astype(np.float32)
     head = (scale / 24**0.5 * rng.normal(size=(1031, 24))).astype(np.float32)
-    monkeypatch.setattr(streaming, "block_size", lambda rows, vocab, embed: 128)
+    monkeypatch.setattr(streaming, "block_size", lambda *_: 128)
     mask = jnp.asarray([[[True] * 5 + [False] * 2, [True] * 7]])
     out = streaming.token_signals(
         jnp.asarray(hidden), jnp.asarray(head), mask, second=True
@@ -163,3 +164,40 @@ def test_memory_is_a_tenth_of_the_logits(second):
     head = lambda *x: streaming.token_signals(*x, second=second)  # noqa: E731
     memory = jax.jit(head).lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes <= rows * vocab * 4 / 10
+
+
+@pytest.mark.parametrize("vocab", [9, 1000])
+def test_a_vocabulary_split_over_devices(vocab):
+    """9 classes over 8 devices: two each, one on the fifth, none on the rest."""
+    rng = np.random.default_rng(4)
+    hidden = jnp.asarray(rng.normal(size=(2, 5, 8)), jnp.float32)
+    head = jnp.asarray(3 * rng.normal(size=(vocab, 8)), jnp.float32)
+    mask = jnp.ones((2, 2, 5), bool)
+    expected = streaming.token_signals(hidden, head, mask, second=True)
+    classes = streaming.Classes(count=vocab, axis="model", memory=1)
+
+    def part(hidden, head, mask):
+        return streaming.token_signals(hidden, head, mask, second=True, classes=classes)
+
+    mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("model")
+    run = jax.shard_map(
+        part,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), spec, PartitionSpec()),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    actual = jax.jit(run)(hidden, jnp.pad(head, [(0, -vocab % 8), (0, 0)]), mask)
+    for found, wanted in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_follow_from_the_memory():
+    rows, vocab, embed = 4672, 152_064, 3584
+    unknown = streaming.block_size(rows, vocab, embed)
+    assert unknown == streaming.block_size(rows, vocab, embed, None)
+    assert streaming.block_size(rows, vocab, embed, 1) == 512
+    large = streaming.block_size(rows, vocab, embed, 2**30)
+    assert large == 8192 and large * rows * 4 < 2**30
+    assert streaming.block_size(rows, vocab, embed, 2**40) == 16384

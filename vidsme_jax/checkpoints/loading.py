@@ -63,6 +63,12 @@ def flat_shapes(abstract: nnx.State) -> dict[str, jax.ShapeDtypeStruct]:
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 
+def num_bytes(abstract: nnx.State) -> int:
+    """Returns the bytes that a model's parameters take."""
+    leaves = flat_shapes(abstract).values()
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
 def plan_loading(
     checkpoint: Checkpoint,
     abstract: nnx.State,

@@ -95,6 +95,7 @@ def inspect(
         max_rows=config.text.max_positions,
         vocab_size=config.text.vocab_size,
         dtype=dtype,
+        parameters=loading.num_bytes(abstract),
         load=read,
         remarks=(*found.checkpoint.remarks, *found.remarks),
     )
@@ -109,7 +110,7 @@ def load(
     allow_pickle: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint onto the first device; see `inspect` for the arguments."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     plan = inspect(checkpoint, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
     return plan.load(lambda *_: device)
 

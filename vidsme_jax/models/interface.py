@@ -67,6 +67,7 @@ class ModelPlan:
       max_rows: The most tokens that the decoder's positions hold.
       vocab_size: Classes of the output layer.
       dtype: Of parameters and activations.
+      parameters: Bytes of them.
       load: Reads the tensors onto devices and returns the model.
       remarks: What a reader of the report should know about the checkpoint.
     """
@@ -80,6 +81,7 @@ class ModelPlan:
     max_rows: int
     vocab_size: int
     dtype: str
+    parameters: int
     load: Callable[[Callable[[str, tuple[int, ...]], jax.sharding.Sharding]], Any]
     remarks: tuple[str, ...] = ()
 

@@ -193,7 +193,7 @@ def draw(
     graphdef, abstract = nnx.split(
         nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0)))
     )
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = shardings or (lambda *_: device)
     prepare = _preprocessing(config.vision.kind, config.vision.image_size)
     ids = np.random.default_rng(seed).integers(config.text.vocab_size, size=_PREFIX + 1)
@@ -208,6 +208,7 @@ def draw(
         max_rows=config.text.max_positions,
         vocab_size=config.text.vocab_size,
         dtype=dtype,
+        parameters=loading.num_bytes(abstract),
         load=lambda shardings: draw(name, dtype=dtype, seed=seed, shardings=shardings),
     )
     return LoadedModel(

@@ -69,7 +69,8 @@ class Attention(nnx.Module):
             p(x).reshape(*x.shape[:2], self.heads, -1)
             for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(attention(q, k, v, causal=False).reshape(x.shape))
+        out = attention(q, k, v, causal=False, split="batch")
+        return self.out_proj(out.reshape(x.shape))
 
 
 class Layer(nnx.Module):
