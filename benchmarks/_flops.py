@@ -36,7 +36,9 @@ def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flop
     """
     v, t = config.vision, config.text
     tokens = v.grid**2 + (v.kind == "clip")
-    block = 2 * tokens * (4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size)
+    block = (
+        2 * tokens * (4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size)
+    )
     block += 4 * tokens**2 * v.hidden_size
     patches = 2 * v.grid**2 * 3 * v.patch_size**2 * v.hidden_size
     projected = config.side**2 if config.pool_first else v.grid**2

@@ -108,9 +108,7 @@ def prepare(args: argparse.Namespace) -> Run:
     extra = {"model": name, "dtype": dtype, "frames": frames, "batch": args.batch}
     if on_cpu:
         extra["threads"] = os.cpu_count()
-    return Run(
-        model=model, config=config, frames=frames, batch=args.batch, extra=extra
-    )
+    return Run(model=model, config=config, frames=frames, batch=args.batch, extra=extra)
 
 
 def timed(

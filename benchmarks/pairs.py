@@ -2,12 +2,13 @@ r"""Clips per second, natural and reversed, against transformers on the same wei
 
     python benchmarks/pairs.py [--size tiny|small|7b] [--model NAME] [--batch N] ...
 
-| side | what it does |
-|---|---|
-| ours | `signals.stream`: the Renyi profile of every row, so any (q, r) afterwards |
-| transformers, tuned | the tower once, both directions as one batch, SDPA, no token behind the video but one, the output layer and vectorised entropies on blocks of rows, (q, r) known beforehand |
-| transformers, plain | the same entropies on all logits of the whole prompt; the tower runs in both directions |
-| loop | the release's procedure, see `release_loop.py` |
+* ours: `signals.stream`, the Renyi profile of every row, so any (q, r) afterwards;
+* transformers, tuned: the tower once, both directions as one batch, SDPA, one token
+  behind the video, the output layer and vectorised entropies on blocks of rows, (q, r)
+  known beforehand;
+* transformers, plain: the tower in both directions, the whole prompt, all its logits,
+  the same vectorised entropies;
+* loop: the release's procedure, see `release_loop.py`.
 
 The share of the device's rate (`pairs/mfu`) is the necessary operations
 (`_flops.necessary_flops`) over the time, against a matrix product of the same run. All
@@ -137,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Clips per second of four sides.")
     _models.add_arguments(parser)
     parser.add_argument("--steps", type=int, default=1, help="batches a measurement")
-    parser.add_argument("--compile", action="store_true", help="torch.compile entropies")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile entropies"
+    )
     parser.add_argument("--no-loop", action="store_true", help="leave the loop out")
     args = parser.parse_args(argv)
     run = _models.prepare(args)

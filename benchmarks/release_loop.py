@@ -1,4 +1,4 @@
-r"""One clip as the paper's release scores it, against this package, on the same weights.
+r"""One clip as the paper's release scores it, and as this package does.
 
     python benchmarks/release_loop.py [--size tiny|small|7b] [--model NAME] [--frames N]
 
