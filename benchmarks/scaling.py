@@ -41,6 +41,7 @@ CLASSES = {
     "small": (19008, 38016, 76032, 152064),
     "7b": (19008, 38016, 76032, 152064),
 }
+DEVICES = (1, 2, 4, 8)
 _TOLERANCE = {"float32": 2e-5, "bfloat16": 1e-1}
 
 
@@ -142,9 +143,11 @@ def classes(run: Run, counts: Sequence[int], repeats: int) -> bool:
 def devices(run: Run, repeats: int) -> bool:
     """Times one step on more and more devices; the signals must stay the same."""
     number = len(jax.local_devices())
-    counts = [n for n in (1, 2, 4, 8) if n <= number]
+    counts = [n for n in DEVICES if n <= number]
     every = run.clips(max(counts))
-    alone, first, equal = None, None, True
+    single = dataclasses.replace(run, batch=1)
+    alone = [single.ours(every[k : k + 1])[0] for k in range(len(every))]
+    first, equal = None, True
     for count in counts:
         grid = parallel.make_devices("pmap", count, 1)
         model = run.model.plan.load(grid.sharding)
@@ -161,9 +164,7 @@ def devices(run: Run, repeats: int) -> bool:
             )
             return [found for batch in stream for _, found in batch]
 
-        found = step()
-        alone = alone or found
-        gap = difference(found[:1], alone)
+        gap = difference(step(), alone[:count])
         equal = equal and gap <= _TOLERANCE[run.model.plan.dtype]
         seconds, cpu = _models.timed({"": step}, repeats=repeats)[""]
         first = first or count / seconds
