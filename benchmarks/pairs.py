@@ -2,13 +2,12 @@ r"""Clips per second, natural and reversed, against transformers on the same wei
 
     python benchmarks/pairs.py [--size tiny|small|7b] [--model NAME] [--batch N] ...
 
-* ours: `signals.stream`, the Renyi profile of every row, so any (q, r) afterwards;
-* transformers, tuned: the tower once, both directions as one batch, SDPA, one token
-  behind the video, the output layer and vectorised entropies on blocks of rows, (q, r)
-  known beforehand;
-* transformers, plain: the tower in both directions, the whole prompt, all its logits,
-  the same vectorised entropies;
-* loop: the release's procedure, see `release_loop.py`.
+ours: `signals.stream`: the Renyi profile of every row, so any (q, r) afterwards.
+transformers, tuned: the tower once, both directions as one batch, SDPA, no token behind
+the video but one, the output layer and vectorised entropies on blocks of rows, (q, r)
+known beforehand. transformers, plain: the same entropies on all logits of the whole
+prompt; the tower runs in both directions. loop: the release's procedure, see
+`release_loop.py`.
 
 The share of the device's rate (`pairs/mfu`) is the necessary operations
 (`_flops.necessary_flops`) over the time, against a matrix product of the same run. All

@@ -1,4 +1,4 @@
-r"""One clip as the paper's release scores it, and as this package does.
+r"""One clip as the paper's release scores it, and as this package does; same weights.
 
     python benchmarks/release_loop.py [--size tiny|small|7b] [--model NAME] [--frames N]
 
