@@ -220,10 +220,10 @@ def grid() -> AbstractMesh | None:
 
 
 def platform() -> str:
-    """Returns what the present trace is for: "tpu", "nvidia" or "other"."""
+    """Returns what the present trace is for: "cpu", "tpu", "nvidia" or "other"."""
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.local_devices()[0]
-    if device.platform == "tpu":
-        return "tpu"
+    if device.platform in ("cpu", "tpu"):
+        return device.platform
     return "nvidia" if "NVIDIA" in device.device_kind.upper() else "other"
 
 

@@ -152,38 +152,47 @@ def chunked(q, k, v, *, causal: bool):
 def _by_chunks(q, k, v, first: int | None):
     """Attends in chunks of queries; `first` is the position of query 0 if causal."""
     batch, queries, heads, head_dim = q.shape
-    groups = heads // k.shape[2]
-    q = q.reshape(batch, queries, k.shape[2], groups, head_dim)
-    if queries <= _CHUNK:
-        out = _chunk(q, k, v, first)
-        return out.reshape(batch, queries, heads, head_dim)
-    padding = -queries % _CHUNK
-    padded = jnp.pad(q, ((0, 0), (0, padding), (0, 0), (0, 0), (0, 0)))
-    chunks = padded.reshape(batch, -1, _CHUNK, *q.shape[2:]).swapaxes(0, 1)
-    starts = jnp.arange(chunks.shape[0], dtype=jnp.int32) * _CHUNK
+    kv_heads = k.shape[2]
+    q = q.reshape(batch, queries, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch * kv_heads, -1, queries, head_dim)
+    k, v = (x.swapaxes(1, 2).reshape(batch * kv_heads, -1, head_dim) for x in (k, v))
+    count = -(-queries // _CHUNK)
+    size = -(-queries // count)
+    q = jnp.pad(q, ((0, 0), (0, 0), (0, count * size - queries), (0, 0)))
+    chunks = jnp.moveaxis(q.reshape(*q.shape[:2], count, size, head_dim), 2, 0)
+    starts = jnp.arange(count, dtype=jnp.int32) * size
 
     def step(chunk):
         start, queries_of_chunk = chunk
         return _chunk(queries_of_chunk, k, v, None if first is None else first + start)
 
-    out = jax.lax.map(step, (starts, chunks)).swapaxes(0, 1)
-    return out.reshape(batch, -1, heads, head_dim)[:, :queries]
+    out = jnp.moveaxis(jax.lax.map(step, (starts, chunks)), 0, 2)
+    out = out.reshape(batch, heads, count * size, head_dim)[:, :, :queries]
+    return out.swapaxes(1, 2)
 
 
 def _chunk(q, k, v, start):
-    """Softmax attention of a few queries (batch, queries, kv_heads, groups, dim)."""
+    """Softmax attention of a few queries (heads, groups, queries, head_dim)."""
+
+    def one(head):
+        return _head(*head, start)
+
+    # On a CPU one head after another: its scores then stay in the cache.
+    if parallel.platform() == "cpu":
+        return jax.lax.map(one, (q, k, v))
+    return jax.vmap(one)((q, k, v))
+
+
+def _head(q, k, v, start):
+    """Of one key head: queries (groups, queries, head_dim), keys (keys, head_dim)."""
     precision = "highest" if q.dtype == jnp.float32 else None
     scores = jnp.einsum(
-        "bqkgh,bskh->bkgqs",
-        q,
-        k,
-        precision=precision,
-        preferred_element_type=jnp.float32,
+        "gqh,sh->gqs", q, k, precision=precision, preferred_element_type=jnp.float32
     )
     scores = scores * q.shape[-1] ** -0.5
     if start is not None:
-        rows = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 3) + start
-        columns = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 4)
+        rows = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) + start
+        columns = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
         scores = jnp.where(columns <= rows, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    return jnp.einsum("bkgqs,bskh->bqkgh", weights, v, precision=precision)
+    return jnp.einsum("gqs,sh->gqh", weights, v, precision=precision)
