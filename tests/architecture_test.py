@@ -61,7 +61,7 @@ def test_torch_is_never_imported_by_the_package():
 
 def test_files_stay_small():
     for path in FILES:
-        limit = 220 if path.name == "audit.py" else 500
+        limit = 260 if path.name == "audit.py" else 500
         assert len(path.read_text().splitlines()) <= limit, path
 
 

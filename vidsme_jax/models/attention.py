@@ -175,7 +175,8 @@ def _chunk(q, k, v, start):
     """Softmax attention of a few queries (heads, groups, queries, head_dim)."""
 
     def one(head):
-        return _head(*head, start)
+        q, k, v = head
+        return _head(q, k, v, start)
 
     # On a CPU one head after another: its scores then stay in the cache.
     if parallel.platform() == "cpu":
