@@ -31,7 +31,8 @@ class Timeline:
 
     def __init__(self, *, watching: bool = True):
         """Starts to watch, or ignores everything."""
-        self.waited = dict.fromkeys((CLIPS, SENDING, STORING), 0.0)
+        causes = (CLIPS, SENDING, STORING)
+        self.waited: dict[str, float] = dict.fromkeys(causes, 0.0)
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._begun = self._done = self._busy = 0.0
         self._watcher: threading.Thread | None = None
