@@ -7,13 +7,13 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
-    ("base", "settings", "progress"),
+    ("base", "settings", "progress", "storage", "commands"),
     ("entropy", "metrics", "motion", "parallel", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
-    ("scoring", "tables", "provenance"),
+    ("scoring", "tables", "provenance", "preparation"),
     ("audit",),
-    ("__init__", "main"),
+    ("__init__", "main", "prepare"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

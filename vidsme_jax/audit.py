@@ -23,6 +23,7 @@ from vidsme_jax import (
 )
 from vidsme_jax.base import AuditError, Clip, Failure, Item, ScoreTable
 from vidsme_jax.data import corpora
+from vidsme_jax.data.reading import Reader, open_corpus
 from vidsme_jax.models.interface import ModelPlan
 
 _SEED = 0  # Of bootstrap and cross-fitting.
@@ -65,6 +66,7 @@ class Setup:
     config: ConfigDict
     items: tuple[Item, ...]
     clips: tuple[Clip, ...]
+    reader: Reader
     plan: ModelPlan
     devices: parallel.Devices
     scores: tuple[str, ...]
@@ -86,7 +88,13 @@ def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport:
     setup = check(config)
     store, second = open_shards(setup, workdir)
     failures = scoring.score_clips(
-        setup.clips, setup.plan, setup.devices, store, config, second=second
+        setup.clips,
+        setup.reader,
+        setup.plan,
+        setup.devices,
+        store,
+        config,
+        second=second,
     )
     try:
         table, warnings = tables.score_table(setup.items, store, setup.scores, config)
@@ -106,7 +114,7 @@ def check(config: ConfigDict) -> Setup:
     model: Any = config.get("model", {})
     parts: dict[str, Any] = {}
     for name, keys, make in (
-        ("items", "corpus.", lambda: corpora.load(config.corpus)),
+        ("corpus", "corpus.", lambda: open_corpus(config)),
         (
             "plan",
             "model.",
@@ -125,7 +133,8 @@ def check(config: ConfigDict) -> Setup:
             parts[name] = make()
         except AuditError as error:
             problems += error.problems
-    clips = corpora.unique_clips(parts.get("items", ()))
+    items, reader = parts.pop("corpus", ((), None))
+    clips = corpora.unique_clips(items)
     if len(clips) == 1 and config.motion.bounds is None:
         problems.append(
             "the corpus has one clip, but q and r are scaled by the range over a "
@@ -141,7 +150,7 @@ def check(config: ConfigDict) -> Setup:
         raise AuditError(problems)
     if parts["headline"] not in parts["scores"]:
         parts["scores"] = (parts["headline"], *parts["scores"])
-    return Setup(config=config, clips=clips, **parts)
+    return Setup(config=config, items=items, clips=clips, reader=reader, **parts)
 
 
 def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:
@@ -163,6 +172,8 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
         "slices": config.slices,
         **{f"video.{key}": value for key, value in config.video.items()},
     }
+    if config.corpus.prepared and config.corpus.jpeg_quality:
+        depends["corpus.jpeg_quality"] = config.corpus.jpeg_quality
     return shards.Shards(folder, depends), second
 
 
@@ -187,7 +198,7 @@ def evaluate(
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=inference.suspects(table, headline, config.report.fdr),
         curves=tables.extreme_curves(
-            setup.items, store, table, headline, config.profile
+            setup.items, store, table, headline, config.profile, setup.reader
         ),
         run=about,
         failures=failures,

@@ -17,7 +17,8 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
-from vidsme_jax.data import loader, video
+from vidsme_jax.data import loader
+from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import statistics
 from vidsme_jax.parallel import Devices
@@ -36,6 +37,7 @@ class _Measured:
 
 def score_clips(
     clips: Sequence[Clip],
+    reader: Reader,
     plan: ModelPlan,
     devices: Devices,
     store: Shards,
@@ -47,6 +49,7 @@ def score_clips(
 
     Args:
       clips: Of the corpus.
+      reader: Of the clips' frames.
       plan: The checked checkpoint; its tensors are read if there is anything to do.
       devices: Where to run.
       store: Receives the signals.
@@ -73,7 +76,7 @@ def score_clips(
         progress.add(1, failed=1)
 
     def readable() -> Iterator[signals.Prepared]:
-        prepare = functools.partial(_prepare, config=config, plan=plan)
+        prepare = functools.partial(_prepare, reader=reader, plan=plan)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if isinstance(result, ClipError):
                 fail(clip, result)
@@ -102,11 +105,11 @@ def score_clips(
     return failures
 
 
-def _prepare(clip: Clip, *, config: ConfigDict, plan: ModelPlan) -> signals.Prepared:
+def _prepare(clip: Clip, *, reader: Reader, plan: ModelPlan) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
-    v = config.video
-    frames = video.decode(clip.path, v.sampling, v.num_frames, v.fps)
-    motion = statistics.measure(frames.pixels)
+    frames, motion = reader.read(clip.path)
+    if motion is None:
+        motion = statistics.measure(frames.pixels)
     prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0])
     return signals.Prepared(_Measured(clip, about, motion), prepared)

@@ -28,7 +28,20 @@ def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
     return f"an integer >= {low}", lambda value: isinstance(value, int) and value >= low
 
 
-_SOURCES: _Allowed = ("a tuple of manifests, folders or globs", _strings)
+FIELDS = ("video", "question", "candidates", "answer", "id", "group", "date")
+
+
+def _tfds_fields(value: Any) -> bool:
+    """Whether each names a field once, and a feature."""
+    if not _strings(value):
+        return False
+    pairs = [text.partition("=") for text in value]
+    names = [name for name, _, _ in pairs]
+    distinct = len(set(names)) == len(names) and set(names) <= set(FIELDS)
+    return distinct and all(feature for _, _, feature in pairs)
+
+
+_SOURCES: _Allowed = ("a tuple of manifests, folders, globs or tfds:", _strings)
 _SCALE: _Allowed = (
     "a number > 0",
     lambda v: isinstance(v, int | float) and 0 < v < math.inf,
@@ -54,6 +67,22 @@ RULES: dict[str, _Rule] = {
     # A seeded subsample of so many videos per role; None takes all.
     "corpus.max_clips": (int, *_integer(1)),
     "corpus.seed": (0, *_integer(0)),
+    # The folder that `python -m vidsme_jax.prepare` filled; "" decodes the videos. If
+    # no role has a source, the rows are those that were stored with the clips.
+    "corpus.prepared": ("", "a folder", lambda v: isinstance(v, str)),
+    # Of prepared frames; 0 is PNG, which loses nothing.
+    "corpus.jpeg_quality": (
+        0,
+        "0 (lossless PNG) or 1 to 100",
+        lambda v: isinstance(v, int) and 0 <= v <= 100,
+    ),
+    # What features of a tfds: dataset are, such as ("video=clip", "answer=caption");
+    # the rest is found by name, and the video by being the only one that can be it.
+    "corpus.tfds_fields": (
+        (),
+        f"a tuple of FIELD=FEATURE, FIELD one of {', '.join(FIELDS)}",
+        _tfds_fields,
+    ),
     "video.num_frames": (16, *_integer(2)),
     # uniform: linspace over all frames, as in the release; midpoint: centres of equal
     # parts; fps: `video.fps` frames a second, at most num_frames.
