@@ -5,7 +5,6 @@ import hashlib
 import io
 import pathlib
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -54,7 +53,7 @@ def content_hash(source: Source) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _binary(source: Source) -> BinaryIO:
+def _binary(source: Source) -> io.BufferedIOBase:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 

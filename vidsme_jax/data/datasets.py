@@ -123,7 +123,7 @@ class Dataset:
         try:
             asked = splits[split].file_instructions
         except Exception as error:
-            known = ", ".join(splits)
+            known = ", ".join(sorted(splits))
             raise AuditError(
                 [f"no split {split!r}; it has {known}{nearest(split, list(splits))}"]
             ) from error
@@ -137,7 +137,9 @@ class Dataset:
         for part in asked:
             name, start = starts[str(part.filename)]
             first = start + part.skip
-            found += [(name, first + k) for k in range(part.examples_in_shard)]
+            all_of_it = part.examples_in_shard - part.skip
+            take = all_of_it if part.take < 0 else part.take
+            found += [(name, first + k) for k in range(take)]
         return found
 
     def example(self, split: str, index: int) -> bytes:
@@ -358,7 +360,7 @@ def _without_video(node: Any) -> Any:
 def _flat(features: Any, before: str = "") -> dict[str, Any]:
     """Every feature by its name on disk, A/B for one inside another."""
     found = {}
-    for name, feature in features.items():
+    for name, feature in sorted(features.items()):
         inside = getattr(feature, "feature", None)
         if isinstance(feature, tfds.features.FeaturesDict):
             found |= _flat(feature, f"{before}{name}/")

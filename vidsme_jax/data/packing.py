@@ -370,6 +370,10 @@ class _Description(tfds.core.DatasetBuilder, skip_registration=True):
         config = tfds.core.BuilderConfig(name=variant.name, version=version)
         super().__init__(data_dir=folder, config=config)
 
+    def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
+        del version
+        return builder_config  # TFDS warns of any that its class does not list.
+
     def _info(self) -> tfds.core.DatasetInfo:
         quality = self._variant.jpeg_quality
         coding = f"JPEG of quality {quality}" if quality else "PNG, lossless"

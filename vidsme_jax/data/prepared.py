@@ -56,7 +56,7 @@ class Prepared:
                 [
                     f"corpus.prepared: {root} has no clips prepared as {variant.name} "
                     f"(it has {there}); `python -m vidsme_jax.prepare` with the same "
-                    "flags prepares them"
+                    "configuration prepares them"
                 ]
             )
         self.folder, self._shards = found[-1], layout.check_settings(parent, variant)
@@ -86,7 +86,7 @@ class Prepared:
             except ValueError as error:
                 problems.append(
                     f"{self.folder}: {error}; `python -m vidsme_jax.prepare` with the "
-                    "same flags prepares its clips again"
+                    "same configuration prepares its clips again"
                 )
                 continue
             if not problems:
@@ -143,7 +143,7 @@ class Prepared:
                 [
                     f"{len(missing)} of {len(clips)} clips of the corpus are not in "
                     f"{self.folder.parent}, or have changed since: {some}; "
-                    "`python -m vidsme_jax.prepare` with the same flags prepares them"
+                    "`python -m vidsme_jax.prepare` with the same configuration prepares them"
                 ]
             )
 

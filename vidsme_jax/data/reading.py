@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,6 +13,7 @@ from vidsme_jax.data import containers, corpora, video
 from vidsme_jax.data.corpora import is_address
 
 
+@runtime_checkable  # For type checks in tests.
 class Reader(Protocol):
     """Gives the sampled frames of the clips of a corpus, on any thread."""
 
