@@ -26,6 +26,7 @@ from vidsme_jax.base import (
 from vidsme_jax.data import containers, layout
 from vidsme_jax.data.layout import Entry, Variant
 
+_REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _SHOWN = 5  # Of a long list, how many an error names.
 
 
@@ -55,8 +56,7 @@ class Prepared:
             raise AuditError(
                 [
                     f"corpus.prepared: {root} has no clips prepared as {variant.name} "
-                    f"(it has {there}); `python -m vidsme_jax.prepare` with the same "
-                    "configuration prepares them"
+                    f"(it has {there}); {_REMEDY} them"
                 ]
             )
         self.folder, self._shards = found[-1], layout.check_settings(parent, variant)
@@ -84,10 +84,7 @@ class Prepared:
             try:
                 entries = layout.read_index(self.folder, shard, self._shards)
             except ValueError as error:
-                problems.append(
-                    f"{self.folder}: {error}; `python -m vidsme_jax.prepare` with the "
-                    "same configuration prepares its clips again"
-                )
+                problems.append(f"{self.folder}: {error}; {_REMEDY} its clips again")
                 continue
             if not problems:
                 yield entries
@@ -139,13 +136,11 @@ class Prepared:
             some = ", ".join(missing[:_SHOWN]) + (
                 f" and {rest} more" if rest > 0 else ""
             )
-            raise AuditError(
-                [
-                    f"{len(missing)} of {len(clips)} clips of the corpus are not in "
-                    f"{self.folder.parent}, or have changed since: {some}; "
-                    "`python -m vidsme_jax.prepare` with the same configuration prepares them"
-                ]
+            found = (
+                f"{len(missing)} of {len(clips)} clips of the corpus are not in "
+                f"{self.folder.parent}, or have changed since: {some}"
             )
+            raise AuditError([f"{found}; {_REMEDY} them"])
 
     def _key(self, clip: Clip) -> str | None:
         path, key = str(clip.path), self._by_path.get(str(clip.path))
@@ -188,10 +183,8 @@ class Prepared:
         records, _ = layout.shard_files(
             self.folder, layout.shard_of(key, self._shards), self._shards
         )
-        return (
-            f"the record of the clip is damaged; delete {records}, and "
-            "`python -m vidsme_jax.prepare` prepares its clips again"
-        )
+        damage = f"the record of the clip is damaged; delete {records}"
+        return f"{damage}, and {_REMEDY} its clips again"
 
     def dataset(self, process: int = 0, num_processes: int = 1) -> grain.MapDataset:
         """The prepared clips for grain: (`Frames`, `MotionStatistics`), in their order.
