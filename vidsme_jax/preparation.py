@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Clip, ClipError, Failure
-from vidsme_jax.data import corpora, layout, loader
+from vidsme_jax.data import builder, corpora, loader
 from vidsme_jax.data.layout import Variant
 from vidsme_jax.data.packing import Writer
 from vidsme_jax.data.reading import Videos
@@ -123,7 +123,7 @@ def _prepare(
             return content, None
         frames, _ = videos.read(clip.path)
         motion = statistics.measure(frames.pixels)
-        example = layout.encode(frames, motion, variant)
+        example = builder.encode(frames, motion, variant)
     except ClipError as error:
         return writer.fail(clip.path, content, error), error
     except Exception as unexpected:

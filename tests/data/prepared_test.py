@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Frames, Item, MotionStatistics
-from vidsme_jax.data import layout, packing, prepared
+from vidsme_jax.data import builder, layout, packing, prepared
 from vidsme_jax.data.layout import Variant
 
 PNG = Variant(sampling="uniform", num_frames=3, fps=0.0, jpeg_quality=0)
@@ -62,7 +62,7 @@ def _write(
                 error = ClipError("decode", "no frame")
                 key = writer.fail(item.path, _frames(number).content_hash, error)
             elif key is None:
-                example = layout.encode(_frames(number), _motion(number), variant)
+                example = builder.encode(_frames(number), _motion(number), variant)
                 key = writer.add(item.path, example)
             keys[str(item.path)] = key
         writer.finish(items, keys, workers=2)
@@ -206,9 +206,9 @@ def test_only_a_lost_shard_is_prepared_again(items, tmp_path, monkeypatch):
     folder = _write(tmp_path, items)
     _shards(folder)[2].unlink()
     encoded = []
-    original = layout.encode
+    original = builder.encode
     monkeypatch.setattr(
-        layout, "encode", lambda *args: encoded.append(1) or original(*args)
+        builder, "encode", lambda *args: encoded.append(1) or original(*args)
     )
     _write(tmp_path, items)
     assert len(encoded) == 5
@@ -255,7 +255,7 @@ def test_rows_that_change_are_stored_without_preparing(items, tmp_path, monkeypa
     first = _write(tmp_path, items)
     inodes = [path.stat().st_ino for path in _shards(first)]
     changed = [_item(0, tmp_path, question="Why?"), *items[1:]]
-    monkeypatch.setattr(layout, "encode", None)
+    monkeypatch.setattr(builder, "encode", None)
     second = _write(tmp_path, changed)
     assert second.name == "1.1.0" and not first.exists()
     now = [path.stat().st_ino for path in _shards(second)]
@@ -303,9 +303,10 @@ def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):
         for n, part in enumerate(("a", "b"))
     ]
     with packing.Writer(tmp_path, PNG, 2) as writer:
+        assert [writer.key_of(item.path) for item in here] == [None, None]
         keys = {
             str(item.path): writer.add(
-                item.path, layout.encode(_frames(n), _motion(n), PNG)
+                item.path, builder.encode(_frames(n), _motion(n), PNG)
             )
             for n, item in enumerate(here)
         }

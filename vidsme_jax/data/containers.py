@@ -29,7 +29,7 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
         # by its own rule, from bytes because no protocol is allowed.
         if isinstance(source, bytes):
             only = {"protocol_whitelist": "none"}
-            container = av.open(io.BytesIO(source), options=only)
+            container = av.open(io.BytesIO(source), "r", options=only)
         else:
             container = av.open(str(source))
     except (av.FFmpegError, ValueError) as error:

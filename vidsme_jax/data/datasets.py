@@ -4,93 +4,27 @@ A clip's address, `tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX`, stands for its path.
 dataset is looked for in TFDS_DATA_DIR, or where TFDS keeps datasets by default. A video
 is a sequence of images, an array (frames, height, width, 3), the bytes of a video file,
 or the path of one, which is relative to `corpus.video_root` or the dataset's folder.
-
-Axes: `frames`; `height`, `width`.
 """
 
-import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from tensorflow_datasets.core import read_only_builder
-from tensorflow_datasets.proto import tf_example_pb2
+from tensorflow_datasets.core import constants, read_only_builder
 
-from vidsme_jax.base import AuditError, ClipError, Frames
-from vidsme_jax.data.prepared import scaled
-from vidsme_jax.data.sampling import frame_indices
+from vidsme_jax.base import AuditError, ClipError
+from vidsme_jax.data.builder import parsed
+from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.settings import FIELDS, nearest
 
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 _IMAGES, _ARRAY, _BYTES, _PATH = "images", "an array", "bytes", "a path"
 _LONGEST_PATH = 4096
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """The frames of one example: encoded images, or an array of all."""
-
-    frames: Sequence[bytes] | np.ndarray
-    coding: str
-
-    def content_hash(self) -> str:
-        """The SHA-256 of all frames, in hex."""
-        digest = hashlib.sha256()
-        for frame in self.frames:
-            digest.update(frame if isinstance(frame, bytes) else frame.tobytes())
-        return digest.hexdigest()
-
-    def sample(self, sampling: str, num_frames: int) -> Frames:
-        """The sampled frames; see `video.decode`."""
-        if sampling == "fps":
-            raise ClipError(
-                "decode",
-                "frames without time stamps cannot be sampled by fps; take uniform or "
-                "midpoint",
-            )
-        count = len(self.frames)
-        if count == 0:
-            raise ClipError("decode", "the example has no frame")
-        chosen = frame_indices(
-            sampling, num_frames, count, np.arange(float(count)), 1.0
-        )
-        return Frames(
-            pixels=self._pixels(chosen),
-            indices=chosen,
-            num_decodable=count,
-            duration=0.0,
-            fps=0.0,
-            codec=self.coding,
-            content_hash=self.content_hash(),
-        )
-
-    def thumbnails(
-        self, indices: Sequence[int], height: int
-    ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Frames scaled down."""
-        return scaled(self._pixels(indices), height)
-
-    def _pixels(self, indices: Sequence[int]) -> np.ndarray:
-        if isinstance(self.frames, np.ndarray):
-            return self.frames[list(indices)]
-        found = {}
-        for index in dict.fromkeys(indices):
-            data = np.frombuffer(self.frames[index], np.uint8)
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-            if bgr is None:
-                raise ClipError("decode", f"frame {index} is no picture")
-            found[index] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        if len(sizes := {picture.shape for picture in found.values()}) > 1:
-            raise ClipError("decode", f"frames of {len(sizes)} sizes")
-        return np.stack([found[index] for index in indices])
 
 
 class Dataset:
@@ -99,8 +33,9 @@ class Dataset:
     def __init__(self, folder: pathlib.Path):
         """Opens it; raises an `AuditError` if it cannot be read."""
         self.folder = folder
+        make: Any = _Builder  # The signature that TFDS declares is not its own.
         try:
-            self._builder = _Builder(folder)
+            self._builder = make(folder)
         except Exception as error:  # TFDS raises many kinds.
             text = " ".join(str(error).split())
             raise AuditError([f"{folder}: TFDS cannot open it ({text})"]) from error
@@ -154,10 +89,9 @@ class Dataset:
         """One feature of an example; encoded images are left as they are."""
         feature = self.features[name]
         if _kind(feature) == _IMAGES:
-            parsed = tf_example_pb2.Example.FromString(example)
-            return list(parsed.features.feature[name].bytes_list.value)
+            return list(parsed(example).features.feature[name].bytes_list.value)
         alone = _nested(name, feature)
-        value = tfds.features.FeaturesDict(alone).deserialize_example_np(example)
+        value: Any = tfds.features.FeaturesDict(alone).deserialize_example_np(example)
         for part in name.split("/"):
             value = value[part]
         if isinstance(feature, tfds.features.ClassLabel):
@@ -274,7 +208,7 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
 
 def _root() -> pathlib.Path:
     """Where TFDS keeps datasets; read anew, since the environment may be set late."""
-    given = os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
+    given = os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
     return pathlib.Path(given).expanduser()
 
 
@@ -387,7 +321,8 @@ def _kind(feature: Any) -> str | None:
         return None
     if feature.np_dtype == np.object_ and feature.shape == ():
         return _BYTES
-    frames = len(feature.shape) == 4 and feature.shape[-1] == 3
+    shape: Any = feature.shape
+    frames = len(shape) == 4 and shape[-1] == 3
     return _ARRAY if frames and feature.np_dtype == np.uint8 else None
 
 

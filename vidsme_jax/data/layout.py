@@ -10,31 +10,20 @@
 
 The content hash of a clip decides its shard and its place, so that the order is the
 same however the corpus was built. A version is renamed into place when it is whole.
-
-Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
 import dataclasses
 import hashlib
-import io
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from vidsme_jax.base import (
-    AuditError,
-    Frames,
-    Item,
-    MotionStatistics,
-)
+from vidsme_jax.base import AuditError, Item
 from vidsme_jax.storage import write_atomically
 
 NAME, SPLIT = "prepared", "clips"
@@ -103,81 +92,6 @@ class Entry:
     files: str
     stage: str = ""
     cause: str = ""
-
-
-# ---------------------------------------------------------------------- one clip
-
-
-def features(variant: Variant) -> tfds.features.FeaturesDict:
-    """What is stored of a clip. float64 goes as bytes: TFDS would round it."""
-    f = tfds.features
-    coding = "jpeg" if variant.jpeg_quality else "png"
-    real = f.Tensor(shape=(), dtype=np.float64, encoding=f.Encoding.BYTES)
-    count = f.Scalar(np.int64)
-    return f.FeaturesDict(
-        {
-            "frames": f.Sequence(
-                f.Image(shape=(None, None, 3), encoding_format=coding)
-            ),
-            "indices": f.Sequence(count),
-            "num_decodable": count,
-            "height": count,
-            "width": count,
-            "duration": real,
-            "fps": real,
-            "flow_variance": real,
-            "brightness_std": real,
-            "codec": f.Text(),
-            "content_hash": f.Text(),
-            "warnings": f.Sequence(f.Text()),
-            "rows": f.Text(),
-        }
-    )
-
-
-def encode(
-    frames: Frames, motion: MotionStatistics, variant: Variant
-) -> dict[str, Any]:
-    """What `features` stores; the rows are filled in when shards are written."""
-    if variant.jpeg_quality:
-        how = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, variant.jpeg_quality])
-    else:
-        how = (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    pictures = []
-    for frame in frames.pixels:
-        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        pictures.append(io.BytesIO(cv2.imencode(how[0], bgr, how[1])[1].tobytes()))
-    return {
-        "frames": pictures,
-        "indices": list(frames.indices),
-        "num_decodable": frames.num_decodable,
-        "height": frames.pixels.shape[1],
-        "width": frames.pixels.shape[2],
-        "duration": frames.duration,
-        "fps": frames.fps,
-        "flow_variance": motion.flow_variance,
-        "brightness_std": motion.brightness_std,
-        "codec": frames.codec,
-        "content_hash": frames.content_hash,
-        "warnings": list(frames.warnings),
-        "rows": "",
-    }
-
-
-def decode(record: dict[str, Any]) -> tuple[Frames, MotionStatistics]:
-    """The inverse of `encode`, from a record of the data source."""
-    frames = Frames(
-        pixels=np.stack(record["frames"]),
-        indices=tuple(int(index) for index in record["indices"]),
-        num_decodable=int(record["num_decodable"]),
-        duration=float(record["duration"]),
-        fps=float(record["fps"]),
-        codec=record["codec"].decode(),
-        content_hash=record["content_hash"].decode(),
-        warnings=tuple(text.decode() for text in record["warnings"]),
-    )
-    motion = (float(record[key]) for key in ("flow_variance", "brightness_std"))
-    return frames, MotionStatistics(*motion)
 
 
 def rows_text(items: Sequence[Item]) -> str:

@@ -7,6 +7,7 @@ and no other; `unfinished/` becomes the next version, and what led to it is dele
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -17,13 +18,13 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorflow_datasets as tfds
 from absl import logging
-from array_record.python import array_record_module
-from tensorflow_datasets.proto import tf_example_pb2
+from array_record.python import (
+    array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from vidsme_jax.base import AuditError, ClipError, Item
-from vidsme_jax.data import layout
+from vidsme_jax.data import builder, layout
 from vidsme_jax.data.layout import Entry, Variant
 from vidsme_jax.storage import write_atomically
 
@@ -33,10 +34,10 @@ _MOST_SHARDS = 4096
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    """What is whole of a shard: its entries, and the folder that holds it."""
+    """What is whole of a shard: its entries, and the folder that holds it, if any."""
 
-    folder: pathlib.Path
-    entries: tuple[Entry, ...]
+    folder: pathlib.Path | None = None
+    entries: tuple[Entry, ...] = ()
 
 
 class Writer:
@@ -57,7 +58,7 @@ class Writer:
           AuditError: The folder has other settings, or another run is writing to it.
         """
         self.folder = variant.folder(root)
-        self._variant, self._features = variant, layout.features(variant)
+        self._variant, self._features = variant, builder.features(variant)
         if not layout.read_settings(self.folder):
             wanted = -(-num_clips // _CLIPS_PER_SHARD)
             shards = min(max(wanted, 1), _MOST_SHARDS)
@@ -75,8 +76,9 @@ class Writer:
         self._shards = [self._whole(shard) for shard in range(self._num_shards)]
         self._known: dict[str, tuple[str, list[int] | None]] = {}  # By path.
         self._good: set[str] = set()
+        self._stamps: dict[str, list[int] | None] = {}  # By path.
         for shard in self._shards:
-            for entry in shard.entries if shard else ():
+            for entry in shard.entries:
                 self._remember(entry)
         self._staged: dict[str, pathlib.Path] = {}  # By key.
         self._sources: dict[str, str] = {}  # Key by source.
@@ -93,7 +95,7 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
-    def _whole(self, shard: int) -> _Shard | None:
+    def _whole(self, shard: int) -> _Shard:
         """The newest whole state of a shard."""
         for folder in (self._unfinished, *self._versions[::-1]):
             try:
@@ -102,7 +104,7 @@ class Writer:
             except ValueError as error:
                 if folder != self._unfinished:
                     logging.warning("%s: %s; preparing its clips again", folder, error)
-        return None
+        return _Shard()
 
     def _remember(self, entry: Entry) -> None:
         files = json.loads(entry.files)
@@ -118,18 +120,19 @@ class Writer:
     def key_of(self, path: pathlib.Path) -> str | None:
         """The key of a clip that was prepared or has failed before, if it has.
 
-        That is seen without reading the file, which must not have changed since.
+        That is seen without reading the file, which must not have changed since. It is
+        asked of every clip first, so that a change from then on is noticed next time.
         """
-        now = layout.file_stamp(path)
+        now = self._stamps[str(path)] = layout.file_stamp(path)
         key, before = self._known.get(str(path), (None, None))
-        return key if now == before and key else self._sources.get(_source(path))
+        return key if now == before and key else self._sources.get(_source(path, now))
 
     def has(self, key: str) -> bool:
         """Whether a clip of this content is layout."""
         return key in self._good or key in self._staged
 
     def add(self, path: pathlib.Path, example: Mapping[str, Any]) -> str:
-        """Stores a clip (see `layout.encode`); returns its key."""
+        """Stores a clip (see `builder.encode`); returns its key."""
         data = self._features.serialize_example(dict(example))
         return self._stage(path, example["content_hash"], data, "clip")
 
@@ -148,7 +151,7 @@ class Writer:
     def _stage(self, path: pathlib.Path, key: str, data: bytes, kind: str) -> str:
         folder = self._staged_folder / key[:2]
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{key}-{_source(path)}.{kind}"
+        file = folder / f"{key}-{_source(path, self._stamps[str(path)])}.{kind}"
         write_atomically(file, data)
         if kind == "clip" or key not in self._staged:
             self._staged[key] = file
@@ -193,8 +196,10 @@ class Writer:
             pool.shutdown(wait=True, cancel_futures=True)
         if changed:
             self._publish()
-        for leftover in (self._unfinished, self._staged_folder):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+        for folder in (*self._staged_folder.glob("*"), self._staged_folder):
+            with contextlib.suppress(OSError):  # Not there, or not empty.
+                folder.rmdir()
         return failed
 
     def _pack(
@@ -206,7 +211,7 @@ class Writer:
     ) -> tuple[list[Entry], bool]:
         """Brings a shard to `unfinished/`; tells whether it differs from before."""
         before = self._shards[shard]
-        old = {entry.key: entry for entry in before.entries} if before else {}
+        old = {entry.key: entry for entry in before.entries}
         fresh = {key: self._staged[key] for key in staged if self._wanted(key, old)}
         entries = []
         for key in sorted({*old, *fresh}):
@@ -215,7 +220,11 @@ class Writer:
                 entries.append(entry)
         self._unfinished.mkdir(exist_ok=True)
         records, _ = layout.shard_files(self._unfinished, shard, self._num_shards)
-        if before is None or fresh or _content(entries) != _content(before.entries):
+        if (
+            before.folder is None
+            or fresh
+            or _content(entries) != _content(before.entries)
+        ):
             partial = records.with_name(records.name + ".tmp")
             _write_records(partial, self._records(shard, entries, before, fresh))
             os.replace(partial, records)
@@ -223,11 +232,12 @@ class Writer:
             source, _ = layout.shard_files(before.folder, shard, self._num_shards)
             records.unlink(missing_ok=True)
             _link(source, records)
-        same = before is not None and list(before.entries) == entries
+        same = before.folder is not None and list(before.entries) == entries
         if not (same and before.folder == self._unfinished):
             layout.write_index(self._unfinished, shard, self._num_shards, entries)
-        for key in staged:
-            self._staged[key].unlink(missing_ok=True)
+        for key in staged:  # But for those of another corpus, whose run was killed.
+            if key not in fresh or key in rows:
+                self._staged[key].unlink(missing_ok=True)
         return entries, not (same and before.folder in self._versions)
 
     def _wanted(self, key: str, old: Mapping[str, Entry]) -> bool:
@@ -247,7 +257,7 @@ class Writer:
         if rows is not None:
             text = layout.rows_text([item for _, item in rows])
             places = [place for place, _ in rows]
-            stamps = {str(i.path): layout.file_stamp(i.path) for _, i in rows}
+            stamps = {str(i.path): self._stamps[str(i.path)] for _, i in rows}
             files = {path: stamp for path, stamp in stamps.items() if stamp}
         elif old is not None:
             pairs = zip(json.loads(old.places), json.loads(old.rows), strict=True)
@@ -259,7 +269,7 @@ class Writer:
             paths = {row["path"] for _, row in kept}
             files = {p: s for p, s in json.loads(old.files).items() if p in paths}
         else:
-            return None  # Staged for another corpus, by a run that was killed.
+            return None  # Staged for another corpus.
         if fresh is None:
             assert old is not None
             failure = {"stage": old.stage, "cause": old.cause}
@@ -273,16 +283,16 @@ class Writer:
         self,
         shard: int,
         entries: Sequence[Entry],
-        before: _Shard | None,
+        before: _Shard,
         fresh: Mapping[str, pathlib.Path],
     ) -> Iterator[bytes]:
         """Yields the records of a shard, one in memory at a time."""
-        reader, places = None, {}
-        if before is not None:
+        path, reader = None, None
+        if before.folder is not None:
             path, _ = layout.shard_files(before.folder, shard, self._num_shards)
             reader = array_record_module.ArrayRecordReader(str(path))
-            good = [entry.key for entry in before.entries if not entry.stage]
-            places = {key: place for place, key in enumerate(good)}
+        good = [entry.key for entry in before.entries if not entry.stage]
+        places = {key: place for place, key in enumerate(good)}
         try:
             for entry in entries:
                 if not entry.stage:
@@ -290,7 +300,7 @@ class Writer:
                         record = fresh[entry.key].read_bytes()
                     else:
                         record = _record(reader, places[entry.key], path)
-                    example = tf_example_pb2.Example.FromString(record)
+                    example = builder.parsed(record)
                     stored = example.features.feature["rows"].bytes_list
                     stored.value[:] = [entry.rows.encode()]
                     yield example.SerializeToString(deterministic=True)
@@ -310,15 +320,15 @@ class Writer:
             lengths.append(sum(not entry.stage for entry in entries))
             records, _ = layout.shard_files(self._unfinished, shard, self._num_shards)
             size += records.stat().st_size
-        _describe(self._unfinished, version, self._variant, lengths, size)
+        builder.describe(self._unfinished, version, self._variant, lengths, size)
         os.replace(self._unfinished, self.folder / version)
         for old in self._versions:
             shutil.rmtree(old)
 
 
-def _source(path: pathlib.Path) -> str:
-    """Names a file as it is now: its path, size and time of change."""
-    return hashlib.sha256(f"{path}\0{layout.file_stamp(path)}".encode()).hexdigest()
+def _source(path: pathlib.Path, stamp: list[int] | None) -> str:
+    """Names a file as it was: its path, size and time of change."""
+    return hashlib.sha256(f"{path}\0{stamp}".encode()).hexdigest()
 
 
 def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
@@ -326,7 +336,7 @@ def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return [(entry.key, entry.rows) for entry in entries if not entry.stage]
 
 
-def _record(reader: Any, place: int, path: pathlib.Path) -> bytes:
+def _record(reader: Any, place: int, path: pathlib.Path | None) -> bytes:
     try:
         return reader.read([place])[0]
     except (RuntimeError, IndexError) as error:
@@ -356,66 +366,3 @@ def _link(source: pathlib.Path, target: pathlib.Path) -> None:
         partial = target.with_name(target.name + ".tmp")
         shutil.copyfile(source, partial)
         os.replace(partial, target)
-
-
-class _Description(tfds.core.DatasetBuilder, skip_registration=True):
-    """The TFDS builder of a version, whose shards are written already."""
-
-    name = layout.NAME
-    description: str
-
-    def __init__(self, variant: Variant, version: str, folder: pathlib.Path):
-        self._variant = variant
-        self.VERSION = tfds.core.Version(version)
-        config = tfds.core.BuilderConfig(name=variant.name, version=version)
-        super().__init__(data_dir=folder, config=config)
-
-    def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
-        del version
-        return builder_config  # TFDS warns of any that its class does not list.
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        quality = self._variant.jpeg_quality
-        coding = f"JPEG of quality {quality}" if quality else "PNG, lossless"
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=layout.features(self._variant),
-            description=(
-                "Video clips for a membership-inference audit by vidsme_jax: "
-                f"{self._variant.num_frames} frames, sampling "
-                f"{self._variant.sampling}, as {coding}; motion statistics from the "
-                "frames as they were decoded; `rows` holds the manifests' rows as JSON."
-            ),
-        )
-
-    def _download_and_prepare(self, *_: object, **__: object) -> None:
-        raise NotImplementedError("`python -m vidsme_jax.prepare` does this.")
-
-    def _as_dataset(self, *_: object, **__: object) -> None:
-        raise NotImplementedError("Use as_data_source.")
-
-
-def _describe(
-    folder: pathlib.Path,
-    version: str,
-    variant: Variant,
-    lengths: Sequence[int],
-    size: int,
-) -> None:
-    """Writes the files by which TFDS opens a folder of shards."""
-    info = _Description(variant, version, folder).info
-    info.set_file_format("array_record")
-    template = tfds.core.ShardedFileTemplate(
-        dataset_name=layout.NAME,
-        data_dir=folder,
-        split=layout.SPLIT,
-        filetype_suffix="array_record",
-    )
-    split = tfds.core.SplitInfo(
-        name=layout.SPLIT,
-        shard_lengths=list(lengths),
-        num_bytes=size,
-        filename_template=template,
-    )
-    info.set_splits(tfds.core.splits.SplitDict([split]))
-    info.write_to_directory(folder)

@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,8 +22,9 @@ from vidsme_jax.base import (
     Item,
     MotionStatistics,
 )
-from vidsme_jax.data import containers, layout
+from vidsme_jax.data import builder, containers, layout
 from vidsme_jax.data.layout import Entry, Variant
+from vidsme_jax.data.pictures import scaled
 
 _REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _SHOWN = 5  # Of a long list, how many an error names.
@@ -71,12 +71,12 @@ class Prepared:
             for entry in entries:
                 self._take(entry)
             lengths.append(sum(not entry.stage for entry in entries))
-        builder = tfds.builder_from_directory(self.folder)
-        if builder.info.splits[layout.SPLIT].shard_lengths != lengths:
+        dataset: Any = tfds.builder_from_directory(self.folder)
+        if dataset.info.splits[layout.SPLIT].shard_lengths != lengths:
             raise AuditError(
                 [f"{self.folder}: dataset_info.json does not count what is there"]
             )
-        self.source = builder.as_data_source(layout.SPLIT)
+        self.source = dataset.as_data_source(layout.SPLIT)
 
     def _verified(self) -> Iterator[list[Entry]]:
         problems = []
@@ -164,7 +164,7 @@ class Prepared:
             failed = self._failed[key]
             raise ClipError(failed.stage, failed.cause)
         try:
-            frames, motion = layout.decode(self.source[self._positions[key]])
+            frames, motion = builder.decode(self.source[self._positions[key]])
         except Exception as error:  # Of array_record, TFDS or the picture's decoder.
             raise ClipError("open", self._damaged(key)) from error
         if frames.content_hash != key:
@@ -194,17 +194,8 @@ class Prepared:
           num_processes: That share the clips.
         """
         return grain.MapDataset.source(self.source)[process::num_processes].map(
-            layout.decode
+            builder.decode
         )
-
-
-def scaled(
-    pixels: UInt8[np.ndarray, "frames height width 3"], height: int
-) -> UInt8[np.ndarray, "frames small_height small_width 3"]:
-    """Frames at another height; the width follows."""
-    width = max(1, round(pixels.shape[2] * height / pixels.shape[1]))
-    size = (width, height)
-    return np.stack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pixels])
 
 
 def _common_end(one: str, other: str) -> int:
