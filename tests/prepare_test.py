@@ -134,6 +134,20 @@ def test_clips_that_are_not_prepared_are_counted(config, tmp_path):
         audit.check(config)
 
 
+def test_the_folder_of_the_videos_may_be_gone(config, tmp_path):
+    root = (tmp_path / "raw" / "v").rename(tmp_path / "v")
+    config.corpus.video_root = str(tmp_path)
+    preparation.run(config, tmp_path / "made")
+    shutil.rmtree(root)
+    config.corpus.video_root = "/gone"
+    with pytest.raises(AuditError, match="no such folder: /gone"):
+        reading.open_corpus(config)
+    config.corpus.prepared = str(tmp_path / "made")
+    items, reader = reading.open_corpus(config)
+    assert items[7].path == pathlib.Path("/gone") / items[7].video
+    assert reader.read(items[7].path)[0].pixels.shape[0] == 4
+
+
 # ----------------------------------------------------------------- only what is missing
 
 

@@ -315,3 +315,61 @@ def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert _open(tmp_path, [there]).read(there.path)[1] == _motion(1)
     either = _item(1, tmp_path, video="v/1.mp4", path=pathlib.Path("/x/c/v/1.mp4"))
     assert "1 of 1 clips" in _problems(tmp_path, [either])[0]
+
+
+# ------------------------------------------------------------------------- killed runs
+
+
+def _stage(root: pathlib.Path, items: list[Item], count: int) -> None:
+    """A run that is killed when so many clips are ready."""
+    layout.write_settings(PNG.folder(root), PNG, 4)
+    with packing.Writer(root, PNG, len(items)) as writer:
+        for number, item in enumerate(items[:count]):
+            assert writer.key_of(item.path) is None
+            example = builder.encode(_frames(number), _motion(number), PNG)
+            writer.add(item.path, example)
+
+
+def test_what_another_corpus_has_staged_is_kept(items, tmp_path, monkeypatch):
+    _stage(tmp_path, items, 8)
+    others = items[12:]
+    _write(tmp_path, others)
+    _open(tmp_path, others)
+    encoded = []
+    original = builder.encode
+    monkeypatch.setattr(
+        builder, "encode", lambda *args: encoded.append(1) or original(*args)
+    )
+    _write(tmp_path, items)
+    assert len(encoded) == COUNT - 8 - len(others)
+    assert _open(tmp_path, items).read(items[7].path)[1] == _motion(7)
+    assert not (PNG.folder(tmp_path) / "staged").exists()
+
+
+def test_a_clip_outweighs_a_failure_of_the_same_content(items, tmp_path):
+    _stage(tmp_path, items, 1)
+    twin = _item(99, tmp_path)
+    with packing.Writer(tmp_path, PNG, 2) as writer:
+        assert writer.key_of(twin.path) is None
+        key = _frames(0).content_hash
+        writer.fail(twin.path, key, ClipError("preprocess", "MemoryError: now"))
+    with packing.Writer(tmp_path, PNG, 2) as writer:
+        found = [writer.key_of(path) for path in (items[0].path, twin.path)]
+        keys = {str(items[0].path): key, str(twin.path): key}
+        assert found == [key, key]
+        assert not writer.finish([items[0], twin], keys, 1)
+    assert _open(tmp_path, [twin]).read(twin.path)[1] == _motion(0)
+
+
+def test_a_video_that_changes_during_the_run_is_noticed(tmp_path):
+    path = tmp_path / "0.mp4"
+    path.write_bytes(b"one")
+    item = _item(0, tmp_path, path=path)
+    with packing.Writer(tmp_path, PNG, 1) as writer:
+        assert writer.key_of(path) is None
+        key = writer.add(path, builder.encode(_frames(0), _motion(0), PNG))
+        path.write_bytes(b"another")
+        writer.finish([item], {str(path): key}, 1)
+    assert "have changed since" in _problems(tmp_path, [item])[0]
+    with packing.Writer(tmp_path, PNG, 1) as writer:
+        assert writer.key_of(path) is None
