@@ -29,6 +29,7 @@ def test_bytes_that_are_no_video():
     assert "has no index" in _cause(CLIP.read_bytes()[:1500])
 
 
-def test_a_playlist_in_bytes_opens_no_file():
-    playlist = f"#EXTM3U\n#EXTINF:1,\n{CLIP}\n#EXT-X-ENDLIST\n"
-    assert "text, which begins '#EXTM3U" in _cause(playlist.encode())
+def test_a_playlist_in_bytes_opens_no_file(monkeypatch):
+    monkeypatch.chdir(CLIP.parent)
+    playlist = f"ffconcat version 1.0\nfile {CLIP.name}\n"
+    assert "text, which begins 'ffconcat" in _cause(playlist.encode())

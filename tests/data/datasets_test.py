@@ -47,8 +47,10 @@ def build(tmp_path, monkeypatch):
     """Builds the dataset where tfds: sources are looked for; returns its folder."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
 
-    def make(features: dict, examples: list) -> pathlib.Path:
-        Made(features, examples, tmp_path).download_and_prepare()
+    def make(features: dict, examples: list, shards: int = 1) -> pathlib.Path:
+        how = tfds.download.DownloadConfig(num_shards=shards)
+        made = Made(features, examples, tmp_path)
+        made.download_and_prepare(download_config=how)
         return tmp_path / "made" / "1.0.0"
 
     return make
@@ -176,11 +178,13 @@ def test_columns_by_name_and_by_field(build):
 
 
 def test_split_syntax_and_addresses(build):
-    build(*_images())
+    folder = build(*_images(), shards=2)
+    assert len(list(folder.glob("*train*-of-00002"))) == 2
     items = corpora.load(_config(source="tfds:made:1.0.0/train[1:3]").corpus)
     names = ["tfds:made/1.0.0/train/1", "tfds:made/1.0.0/train/2"]
     assert [item.video for item in items] == names
     assert [str(item.path) for item in items] == names
+    assert _frames(_config())[2].num_decodable == len(PIXELS[2])
     assert len(corpora.load(_config(source="tfds:made/train[:50%]").corpus)) == 2
     assert len(corpora.load(_config(source="tfds:made/train+test").corpus)) == 8
     config = _config(
