@@ -233,8 +233,14 @@ def test_the_settings_and_the_count_are_checked(items, tmp_path):
     info = folder / "dataset_info.json"
     text = info.read_text()
     info.write_text(text.replace('"4"', '"5"', 1).replace('"5"', '"6"', 1))
-    assert "does not count what is there" in _problems(tmp_path, items)[0]
-    info.write_text(text)
+    for damage in (info.read_text(), "{", None):
+        info.unlink() if damage is None else info.write_text(damage)
+        assert "does not count what is there" in _problems(tmp_path, items)[0]
+        folder = _write(tmp_path, items)
+        info = folder / "dataset_info.json"
+        _open(tmp_path, items)
+    (folder.parent / "settings.json").write_text("{")
+    assert "settings.json: damaged" in _problems(tmp_path, items)[0]
     layout.write_settings(folder.parent, JPEG, 4)
     problems = _problems(tmp_path, items)
     assert any("jpeg_quality = 90; this run has 0" in problem for problem in problems)

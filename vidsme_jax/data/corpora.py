@@ -85,6 +85,11 @@ def load(
             taken += ((role, row) for row in mine)
             if source in rows and not mine:
                 problems.append(_nothing_for(role, source, rows[source]))
+    if stored is not None and len(rows) < len({s for r in ROLES for s in config[r]}):
+        problems.append(
+            "corpus.prepared has rows of its own; to take them, leave every role "
+            "without a source, such as corpus.members = ()"
+        )
     asked = [role for role in ROLES if config[role]]
     items = _items(taken)
     if stored is not None and not asked:

@@ -185,7 +185,10 @@ def _facts(records: pathlib.Path) -> dict[str, Any]:
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     """What `write_settings` wrote, or {} if there is nothing."""
     path = folder / "settings.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise AuditError([f"{path}: damaged ({error})"]) from error
 
 
 def write_settings(folder: pathlib.Path, variant: Variant, num_shards: int) -> None:
@@ -213,7 +216,7 @@ def check_settings(folder: pathlib.Path, variant: Variant) -> int:
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     """The whole versions of a variant, the newest last."""
-    found = [path.parent for path in folder.glob("1.*.0/dataset_info.json")]
+    found = [path for path in folder.glob("1.*.0") if path.name.split(".")[1].isdigit()]
     return sorted(found, key=lambda path: int(path.name.split(".")[1]))
 
 

@@ -181,7 +181,7 @@ class Writer:
         for key in self._staged:
             staged[layout.shard_of(key, self._num_shards)].append(key)
         failed: dict[str, ClipError] = {}
-        changed = False
+        changed, lengths = False, []
         pool = concurrent.futures.ThreadPoolExecutor(workers)
         try:
             for entries, differs in pool.map(
@@ -189,13 +189,14 @@ class Writer:
                 range(self._num_shards),
             ):
                 changed = changed or differs
+                lengths.append(sum(not entry.stage for entry in entries))
                 failed |= {
                     e.key: ClipError(e.stage, e.cause) for e in entries if e.stage
                 }
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        if changed:
-            self._publish()
+        if changed or builder.counts(self._versions[-1]) != lengths:
+            self._publish(lengths)
         shutil.rmtree(self._unfinished, ignore_errors=True)
         for folder in (*self._staged_folder.glob("*"), self._staged_folder):
             with contextlib.suppress(OSError):  # Not there, or not empty.
@@ -308,18 +309,14 @@ class Writer:
             if reader is not None:
                 reader.close()
 
-    def _publish(self) -> None:
+    def _publish(self, lengths: Sequence[int]) -> None:
         """Renames `unfinished/` to the next version and deletes those before."""
         for leftover in self._unfinished.glob("*.tmp"):
             leftover.unlink()
         before = [int(path.name.split(".")[1]) for path in self._versions]
         version = f"1.{max(before, default=-1) + 1}.0"
-        lengths, size = [], 0
-        for shard in range(self._num_shards):
-            entries = layout.read_index(self._unfinished, shard, self._num_shards)
-            lengths.append(sum(not entry.stage for entry in entries))
-            records, _ = layout.shard_files(self._unfinished, shard, self._num_shards)
-            size += records.stat().st_size
+        records = self._unfinished.glob("*.array_record-*")
+        size = sum(path.stat().st_size for path in records)
         builder.describe(self._unfinished, version, self._variant, lengths, size)
         os.replace(self._unfinished, self.folder / version)
         for old in self._versions:

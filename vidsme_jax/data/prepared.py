@@ -71,11 +71,10 @@ class Prepared:
             for entry in entries:
                 self._take(entry)
             lengths.append(sum(not entry.stage for entry in entries))
+        if builder.counts(self.folder) != lengths:
+            damage = f"{self.folder}: dataset_info.json does not count what is there"
+            raise AuditError([f"{damage}; {_REMEDY} it again"])
         dataset: Any = tfds.builder_from_directory(self.folder)
-        if dataset.info.splits[layout.SPLIT].shard_lengths != lengths:
-            raise AuditError(
-                [f"{self.folder}: dataset_info.json does not count what is there"]
-            )
         self.source = dataset.as_data_source(layout.SPLIT)
 
     def _verified(self) -> Iterator[list[Entry]]:
@@ -145,7 +144,8 @@ class Prepared:
     def _key(self, clip: Clip) -> str | None:
         path, key = str(clip.path), self._by_path.get(str(clip.path))
         if key is None:
-            named = self._by_video.get(clip.items[0].video, [])
+            videos = dict.fromkeys(item.video for item in clip.items)
+            named = [pair for v in videos for pair in self._by_video.get(v, [])]
             likeness = [_common_end(path, other) for other, _ in named]
             best = [n for n, depth in enumerate(likeness) if depth == max(likeness)]
             if len({named[n][1] for n in best}) != 1:
