@@ -270,6 +270,7 @@ def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, de
     # One clip is in hand at a time, so that each death can cost one and no more.
     assert len(decoded) <= 6 + 2 * deaths
     decoded.clear()
+    monkeypatch.setattr(os, "replace", replace)
     assert preparation.run(config, tmp_path / "made").num_new == 0
     assert not decoded
 
