@@ -11,7 +11,7 @@ import pytest
 
 from oracles import llava_next_video as oracle
 from vidsme_jax import audit, settings
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import corpora, video
 
 CLIPS = settings.DEMO / "corpus" / "clips"
@@ -105,6 +105,45 @@ def test_settings_that_would_mix_signals_are_refused(config, tmp_path):
     config.overwrite = True
     report = audit.run(config, tmp_path / "run")
     assert set(report.table.num_rows) == {12}
+
+
+def test_optical_flow_on_the_device(config, tmp_path):
+    _corpus(config, tmp_path, 2, 2)
+    config.scores = "vid_sme"
+    host = audit.run(config, tmp_path / "host").table
+    config.motion.flow = "jax"
+    device = audit.run(config, tmp_path / "device").table
+    assert (device.flow_variance != host.flow_variance).any()
+    np.testing.assert_allclose(device.flow_variance, host.flow_variance, rtol=1e-3)
+    np.testing.assert_array_equal(device.brightness_std, host.brightness_std)
+    recorded = json.loads((tmp_path / "device/signals/run.json").read_text())
+    assert recorded["motion.flow"] == "jax"
+    # Two kinds of motion are never mixed; `auto` is OpenCV here.
+    config.motion.flow = "auto"
+    with pytest.raises(
+        AuditError, match=r"motion\.flow = 'jax', this run has 'opencv'"
+    ):
+        audit.run(config, tmp_path / "device")
+
+
+def test_a_flow_that_fails_late_loses_its_clip_only(config, tmp_path, monkeypatch):
+    def begin(grey):
+        def fetch():
+            if len(begun) == 4 and grey is begun[0]:
+                raise ClipError("motion", "the device is full")
+            return np.arange(len(grey) - 1) + grey.mean()
+
+        begun.append(grey)
+        return fetch
+
+    begun = []
+    monkeypatch.setattr(audit.scoring.backends, "make", lambda *args: begin)
+    config.workers = 1
+    report = audit.run(_corpus(config, tmp_path, 2, 2), tmp_path / "run")
+    assert [(f.stage, f.cause) for f in report.failures] == [
+        ("motion", "the device is full")
+    ]
+    assert len(report.table.id) == 3
 
 
 def test_rows_that_share_a_clip_are_scored_once(config, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import (
+    hosts,
     inference,
     metrics,
     models,
@@ -25,6 +26,7 @@ from vidsme_jax.base import AuditError, Clip, Failure, Item, ScoreTable
 from vidsme_jax.data import corpora
 from vidsme_jax.data.reading import Reader, open_corpus
 from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.motion import backends
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -73,7 +75,7 @@ class Setup:
     headline: str
 
 
-def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport:
+def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport | None:
     """Audits a model.
 
     Args:
@@ -81,21 +83,23 @@ def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport:
       workdir: Receives signals, scores, metrics and the report. Signals that an earlier
         run with the same settings left there are not computed again.
 
+    Returns:
+      What was found; None on all but the first of several processes.
+
     Raises:
       AuditError: Nothing could be computed; lists every problem.
     """
     workdir = pathlib.Path(workdir)
-    setup = check(config)
-    store, second = open_shards(setup, workdir)
-    failures = scoring.score_clips(
-        setup.clips,
-        setup.reader,
-        setup.plan,
-        setup.devices,
-        store,
-        config,
-        second=second,
-    )
+    with hosts.agreed():
+        setup = check(config)
+    with hosts.agreed(), hosts.first_alone("signals"):
+        store, second = open_shards(setup, workdir)
+    with hosts.finishing(store.folder) as everyones:
+        parts = (setup.clips, setup.reader, setup.plan, setup.devices, store, config)
+        failures = everyones(scoring.score_clips(*parts, second=second))
+        store = store.reopened()
+    if hosts.index() > 0:
+        return None
     try:
         table, warnings = tables.score_table(setup.items, store, setup.scores, config)
     except AuditError as error:
@@ -119,12 +123,22 @@ def check(config: ConfigDict) -> Setup:
             "plan",
             "model.",
             lambda: models.inspect(
-                model.checkpoint, dtype=model.dtype, prompt=model.prompt
+                model.checkpoint,
+                dtype=model.dtype,
+                prompt=model.prompt,
+                allow_pickle=model.allow_pickle,
             ),
         ),
         ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
         ("headline", "", lambda: scores.headline(config.headline, config.profile)),
-        ("devices", "parallel.", lambda: parallel.make_devices(**config.parallel)),
+        (
+            "devices",
+            "parallel.",
+            lambda: parallel.make_devices(
+                **config.parallel,
+                parameters=getattr(parts.get("plan"), "parameters", 0),
+            ),
+        ),
     ):
         keys = (f"config.{keys}",) if keys else ("config.scores", "config.profile")
         if any(key.startswith(keys) for key in faulty):
@@ -160,21 +174,24 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
     that are there already have it.
     """
     config, folder = setup.config, workdir / "signals"
-    if config.overwrite:
+    if config.overwrite and hosts.index() == 0:
         shards.clear(workdir)
     second = scores.needs_second_pass(setup.scores, config.profile)
     second = second or shards.recorded(folder).get("second_pass", False)
     depends = {
         "model": setup.plan.fingerprint,
         "model.dtype": config.model.dtype,
-        "model.prompt": setup.plan.prompt,
+        "model.prompt": setup.plan.prompt.text,
+        "motion.flow": backends.resolve(
+            config.motion.flow, setup.devices.mesh.devices.flat
+        ),
         "second_pass": second,
         "slices": config.slices,
         **{f"video.{key}": value for key, value in config.video.items()},
     }
     if config.corpus.prepared and config.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = config.corpus.jpeg_quality
-    return shards.Shards(folder, depends), second
+    return shards.Shards(folder, depends, hosts.index(), hosts.count()), second
 
 
 def evaluate(

@@ -25,12 +25,25 @@ _WORKDIR = flags.DEFINE_string(
     "named after the configuration.",
 )
 
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of the first of several processes, or auto; else of "
+    "JAX_COORDINATOR_ADDRESS. Not needed under SLURM's srun and on TPU slices.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are; else of JAX_NUM_PROCESSES."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "The place of this one, from 0; else of JAX_PROCESS_ID."
+)
+
 
 def main(argv: list[str]) -> int:
-    """Runs the audit and returns the exit status."""
+    """Runs the audit, or the study, and returns the exit status."""
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
-    from vidsme_jax import audit, scores
+    from vidsme_jax import audit, hosts, parallel, scores, studies
 
     config = _CONFIG.value
     if config.get("scores") == "list":
@@ -39,7 +52,19 @@ def main(argv: list[str]) -> int:
     commands.begin()
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{commands.config_name()}")
     try:
-        report = audit.run(config, workdir)
+        several = hosts.start(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        )
+        if several and config.get("study"):
+            return commands.wrong(
+                [
+                    "a study runs in one process: let several make the audit, then one "
+                    "the study in the same --workdir"
+                ]
+            )
+        parallel.keep_programs(config.get("compile_cache", ""))
+        run = studies.run if config.get("study") else audit.run
+        report = run(config, workdir)
     except AuditError as error:
         return commands.wrong(error.problems)
     except KeyboardInterrupt:
@@ -48,6 +73,9 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return commands.INTERRUPTED
+    if report is None:
+        print(f"done; the first process writes the report to {workdir}")
+        return commands.OK
     print(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import signals
+from vidsme_jax import hosts, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -20,19 +20,19 @@ from vidsme_jax.base import (
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.motion import statistics
+from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measured:
+class Measured:
     """What is kept of a clip while its frames are on the device."""
 
     clip: Clip
     frames: Frames  # Without its pixels.
-    motion: MotionStatistics
+    motion: Callable[[], MotionStatistics]  # Waits for the optical flow.
 
 
 def score_clips(
@@ -46,6 +46,8 @@ def score_clips(
     second: bool,
 ) -> list[Failure]:
     """Scores the clips that have no signals yet, a shard a batch.
+
+    Of several processes each scores its share.
 
     Args:
       clips: Of the corpus.
@@ -62,8 +64,14 @@ def score_clips(
     finished = store.statistics()
     todo = [clip for clip in clips if str(clip.path) not in finished]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
+    for remark in plan.remarks:
+        logging.warning("checkpoint: %s", remark)
     failures: list[Failure] = []
-    if not todo:
+    todo, most = hosts.share(todo, [str(clip.path) for clip in todo])
+    steps = 0
+    if devices.num_processes > 1:
+        steps = -(-most // devices.batch_size(config.batch_size))
+    if not todo and not steps:
         return failures
     progress = Progress(len(todo), "scoring")
 
@@ -75,8 +83,10 @@ def score_clips(
         )
         progress.add(1, failed=1)
 
+    flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
+
     def readable() -> Iterator[signals.Prepared]:
-        prepare = functools.partial(_prepare, reader=reader, plan=plan)
+        prepare = functools.partial(_prepare, reader=reader, plan=plan, flow=flow)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if isinstance(result, ClipError):
                 fail(clip, result)
@@ -90,14 +100,16 @@ def score_clips(
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         second=second,
+        against=config.video.against,
+        steps=steps,
     )
     for batch in batches:
         good = []
         for measured, result in batch:
-            if isinstance(result, ClipError):
-                fail(measured.clip, result)
-            else:
-                good.append(_scored(measured, result))
+            try:
+                good.append(scored_clip(measured, result))
+            except ClipError as error:
+                fail(measured.clip, error)
         if good:
             store.write(good)
             progress.add(len(good))
@@ -105,17 +117,25 @@ def score_clips(
     return failures
 
 
-def _prepare(clip: Clip, *, reader: Reader, plan: ModelPlan) -> signals.Prepared:
+def _prepare(
+    clip: Clip, *, reader: Reader, plan: ModelPlan, flow: statistics.FlowVariances
+) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
-    frames, motion = reader.read(clip.path)
-    if motion is None:
-        motion = statistics.measure(frames.pixels)
+    frames, known = reader.read(clip.path)
+    motion = statistics.begin(frames.pixels, flow, known)
     prepared = plan.prepare(frames.pixels)
-    about = dataclasses.replace(frames, pixels=frames.pixels[:0])
-    return signals.Prepared(_Measured(clip, about, motion), prepared)
+    about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
+    return signals.Prepared(Measured(clip, about, motion), prepared)
 
 
-def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
+def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredClip:
+    """Joins a clip and its signals, once its motion is known.
+
+    Raises:
+      ClipError: The result is one, or the optical flow failed.
+    """
+    if isinstance(result, ClipError):
+        raise result
     frames = measured.frames
     return ScoredClip(
         path=str(measured.clip.path),
@@ -124,6 +144,6 @@ def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
         num_rows=result.gap.shape[-1],
         num_frames=len(frames.indices),
         frame_indices=frames.indices,
-        motion=measured.motion,
+        motion=measured.motion(),
         warnings=frames.warnings,
     )

@@ -24,11 +24,8 @@ from vidsme_jax.base import (
 )
 from vidsme_jax.storage import write_atomically
 
-_WIDTH = {
-    "renyi": len(PROFILE_ORDERS),
-    "modified": 3,
-    "mean_renyi": len(PROFILE_ORDERS),
-}
+_ORDERS = len(PROFILE_ORDERS)
+_WIDTH = {"renyi": _ORDERS, "modified": 3}  # Per row.
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -47,17 +44,26 @@ _SCHEMA = pa.schema(
 class Shards:
     """The folder `signals/` of a work directory."""
 
-    def __init__(self, folder: pathlib.Path, settings: dict[str, Any]):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        settings: dict[str, Any],
+        process: int = 0,
+        processes: int = 1,
+    ):
         """Opens the folder, making it if absent.
 
         Args:
           folder: Of the shards.
           settings: JSON-ready; what the signals depend on.
+          process: The place of this process among those that write to the folder; all
+            open it before one of them writes.
+          processes: How many they are.
 
         Raises:
           AuditError: The folder holds signals of other settings; names each.
         """
-        self.folder = folder
+        self.folder, self.settings = folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         record = folder / "run.json"
         settings = json.loads(json.dumps(settings))
@@ -67,15 +73,23 @@ class Shards:
             write_atomically(record, json.dumps(settings, indent=2).encode())
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
+        # Each process has numbers of its own, all above those that are there.
+        numbers = (int(part.stem[5:]) for part in self._parts())
+        self._next = 1 + max(numbers, default=-1) + process
+        self._stride = processes
 
     def write(self, clips: Iterable[ScoredClip]) -> None:
         """Writes one shard."""
         table = pa.Table.from_pylist([_row(clip) for clip in clips], schema=_SCHEMA)
-        number = 1 + max((int(p.stem[5:]) for p in self._parts()), default=-1)
+        number, self._next = self._next, self._next + self._stride
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         path = self.folder / f"part-{number:06}.parquet"
         write_atomically(path, sink.getvalue().to_pybytes())
+
+    def reopened(self) -> "Shards":
+        """Returns the folder as it is now, with what other processes have written."""
+        return self if self._stride == 1 else Shards(self.folder, self.settings)
 
     def statistics(self) -> dict[str, MotionStatistics]:
         """Returns the motion statistics of every finished clip, by path."""
@@ -161,9 +175,9 @@ def _clip(batch: pa.RecordBatch) -> ScoredClip:
             arrays.append(None)
             continue
         value = scalar.values.to_numpy(zero_copy_only=False)
-        shape = (2,) if name == "mean_renyi" else (2, rows)
         width = (_WIDTH[name],) if name in _WIDTH else ()
-        arrays.append(value.reshape(*shape, *width))
+        shape = (2, 2, _ORDERS) if name == "mean_renyi" else (2, rows, *width)
+        arrays.append(value.reshape(shape))
     return ScoredClip(
         path=plain("path"),
         content_hash=plain("content_hash"),

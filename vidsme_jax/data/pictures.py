@@ -5,7 +5,7 @@ Axes: `frames`; `height`, `width`.
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -31,6 +31,16 @@ class Pictures:
 
     def sample(self, sampling: str, num_frames: int) -> Frames:
         """The sampled frames; see `video.decode`."""
+
+        def choose(count: int, times: np.ndarray) -> Sequence[int]:
+            return frame_indices(sampling, num_frames, count, times, 1.0)
+
+        return self.sample_chosen(sampling, choose)
+
+    def sample_chosen(
+        self, sampling: str, choose: Callable[[int, np.ndarray], Sequence[int]]
+    ) -> Frames:
+        """The chosen frames; see `video.decode_chosen`."""
         if sampling == "fps":
             raise ClipError(
                 "decode",
@@ -40,9 +50,7 @@ class Pictures:
         count = len(self.frames)
         if count == 0:
             raise ClipError("decode", "the example has no frame")
-        chosen = frame_indices(
-            sampling, num_frames, count, np.arange(float(count)), 1.0
-        )
+        chosen = tuple(choose(count, np.arange(float(count))))
         return Frames(
             pixels=self._pixels(chosen),
             indices=chosen,

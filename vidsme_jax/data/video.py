@@ -32,7 +32,7 @@ from vidsme_jax.data.sampling import frame_indices
 
 MAX_PIXELS = 8192 * 8192  # Of one frame, 192 MiB in RGB: more is hostile or a mistake.
 
-_Choice = Callable[[int, np.ndarray], Sequence[int]]
+Choice = Callable[[int, np.ndarray], Sequence[int]]
 
 
 class _Untrusted(Exception):
@@ -88,6 +88,11 @@ def decode(
     def choose(count: int, times: np.ndarray) -> Sequence[int]:
         return frame_indices(sampling, num_frames, count, times, fps)
 
+    return decode_chosen(source, choose)
+
+
+def decode_chosen(source: Source, choose: Choice) -> Frames:
+    """Decodes the frames that `choose(number of frames, their seconds)` names."""
     with _opened(source) as (_, stream):
         codec, promise = stream.codec_context.name, _promise(stream)
     table, album = _pictures_of(source, choose)
@@ -121,7 +126,7 @@ def thumbnails(
 
 
 def _pictures_of(
-    source: Source, choose: _Choice, height: int | None = None
+    source: Source, choose: Choice, height: int | None = None
 ) -> tuple[_Table, "_Album"]:
     """Decodes the chosen frames, by seeking where the file allows it."""
     with _opened(source) as (container, stream):
@@ -209,7 +214,7 @@ def _from_keyframe(
 
 
 def _in_sequence(
-    source: Source, choose: _Choice, height: int | None
+    source: Source, choose: Choice, height: int | None
 ) -> tuple[_Table, "_Album"]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []

@@ -59,7 +59,7 @@ def write_failures(path: pathlib.Path, failures: Iterable[Failure]) -> None:
 def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     """Writes `scores.parquet` and `scores.csv`: a row an item, every digit kept."""
     columns: dict[str, Any] = {
-        name: [_encodable(str(value)) for value in getattr(table, name).tolist()]
+        name: [encodable(str(value)) for value in getattr(table, name).tolist()]
         for name in _TEXT
     }
     columns["n_rows"] = pa.array(table.num_rows.tolist(), pa.int64())
@@ -74,6 +74,6 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
         csv.write_csv(rows, temporary)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Text without lone surrogates, as file names that are not UTF-8 have them."""
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")

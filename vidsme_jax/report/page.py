@@ -35,16 +35,7 @@ def render(
       failures: One per item that has no scores.
       descriptions: One line for each score.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
-    environment.tests["nested"] = lambda value: isinstance(value, Mapping)
-    return environment.get_template("template.html").render(
+    return template("template.html").render(
         found=found,
         comparisons=_comparisons(found, descriptions),
         boxes=_boxes(found["blind_baseline"]),
@@ -66,6 +57,20 @@ def render(
         by_chance=words.BY_CHANCE,
         glossary=words.GLOSSARY,
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """One of the templates beside this module."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
+    environment.tests["nested"] = lambda value: isinstance(value, Mapping)
+    return environment.get_template(name)
 
 
 def _boxes(blind: dict[str, Any]) -> list[dict[str, Any]]:

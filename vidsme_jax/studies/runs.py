@@ -1,0 +1,221 @@
+"""Several runs over one corpus: each clip is decoded once, the weights are read once.
+
+A run is what an audit with its settings would have stored, in a folder of its own, so
+that either goes on where the other stopped.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from vidsme_jax import audit, scoring, signals
+from vidsme_jax.base import Clip, ClipError, Failure, ScoredClip, TokenSignals
+from vidsme_jax.data import loader
+from vidsme_jax.data.reading import CountsReader, open_counts
+from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.motion import backends, statistics
+from vidsme_jax.progress import Progress
+from vidsme_jax.shards import Shards
+
+_Results = list[signals.Prepared | ClipError]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One setting of the study.
+
+    Attributes:
+      value: Of `video.num_frames` or `video.against`.
+      label: The same in words.
+      config: The whole configuration with it.
+      store: Receives the signals.
+      second: Whether the head's second pass runs.
+    """
+
+    value: Any
+    label: str
+    config: ConfigDict
+    store: Shards
+    second: bool
+
+    @property
+    def num_frames(self) -> int:
+        """The most frames of a clip."""
+        return self.config.video.num_frames
+
+
+def open_runs(setup: audit.Setup, workdir: pathlib.Path) -> list[Run]:
+    """Opens a folder for each value that the study goes through.
+
+    Raises:
+      AuditError: A folder holds signals of other settings.
+    """
+    runs = []
+    for value in setup.config.studies[setup.config.study]:
+        config = setup.config.copy_and_resolve_references()
+        if config.study == "frames":
+            config.video.num_frames = value
+            label = f"{value} frame{'s' if value > 1 else ''}"
+            folder = f"frames-{value:03}"
+        else:
+            config.video.against = label = value
+            folder = value.replace(":", "-")
+        its_own = dataclasses.replace(setup, config=config)
+        store, second = audit.open_shards(its_own, workdir / folder)
+        runs.append(Run(value, label, config, store, second))
+    return runs
+
+
+def open_clips(setup: audit.Setup) -> CountsReader:
+    """Opens the clips for every number of frames that the study looks at.
+
+    Raises:
+      AuditError: A prepared corpus lacks one.
+    """
+    config = setup.config
+    counts = [config.video.num_frames]
+    if config.study == "frames":
+        counts = config.studies.frames
+    return open_counts(config, setup.clips, counts)
+
+
+def score_clips(
+    setup: audit.Setup, reader: CountsReader, runs: Sequence[Run]
+) -> list[Failure]:
+    """Scores, for every run, the clips that have no signals there yet.
+
+    Args:
+      setup: Of the study.
+      reader: From `open_clips`.
+      runs: From `open_runs`.
+
+    Returns:
+      What could not be scored, once per row of a manifest that names it; in every run
+      unless the cause begins with the run's label.
+    """
+    finished = [run.store.statistics() for run in runs]
+    groups: dict[tuple[int, ...], list[Clip]] = collections.defaultdict(list)
+    for clip in setup.clips:
+        missing = [k for k, known in enumerate(finished) if str(clip.path) not in known]
+        groups[tuple(missing)].append(clip)
+    before = len(groups.pop((), []))
+    logging.info("%d clips, %d scored before", len(setup.clips), before)
+    failures: list[Failure] = []
+    if not groups:
+        return failures
+    for remark in setup.plan.remarks:
+        logging.warning("checkpoint: %s", remark)
+    model = setup.plan.load(setup.devices.sharding)
+    where = setup.devices.mesh.devices.flat
+    flow = backends.make(setup.config.motion.flow, where)
+    total = sum(len(which) * len(clips) for which, clips in groups.items())
+    progress = Progress(total, "scoring")
+
+    def fail(clip: Clip, error: ClipError, run: Run | None, times: int) -> None:
+        cause = error.cause if run is None else f"{run.label}: {error.cause}"
+        logging.warning("%s: %s: %s", clip.path, error.stage, cause)
+        failures.extend(
+            Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
+            for i in clip.items
+        )
+        progress.add(times, failed=times)
+
+    def readable(clips: list[Clip], its: list[Run]) -> Iterator[tuple[Clip, _Results]]:
+        prepare = functools.partial(
+            _prepare, runs=its, reader=reader, plan=setup.plan, flow=flow
+        )
+        workers = setup.config.workers
+        for clip, results in loader.load_ahead(clips, prepare, workers=workers):
+            if isinstance(results, ClipError):
+                fail(clip, results, None, len(its))
+            else:
+                yield clip, results
+
+    def of_run(feed: Iterator[tuple[Clip, _Results]], place: int, run: Run):
+        for clip, results in feed:
+            result = results[place]
+            if isinstance(result, ClipError):
+                fail(clip, result, run, 1)
+            else:
+                yield result
+
+    # Within a group every clip is for every run, so that no run falls far behind and
+    # few decoded clips wait.
+    for which, clips in groups.items():
+        its = [runs[k] for k in which]
+        feeds = itertools.tee(readable(clips, its), len(its))
+        streams = [
+            signals.stream(
+                model,
+                of_run(feed, place, run),
+                setup.devices,
+                batch_size=run.config.batch_size,
+                num_frames=run.num_frames,
+                second=run.second,
+                against=run.config.video.against,
+            )
+            for place, (feed, run) in enumerate(zip(feeds, its, strict=True))
+        ]
+        del feeds  # A feed that nobody reads would keep every clip.
+        for turn in itertools.zip_longest(*streams, fillvalue=()):
+            for run, batch in zip(its, turn, strict=True):
+                good = []
+                for measured, result in batch:
+                    try:
+                        scored = scoring.scored_clip(measured, result)
+                    except ClipError as error:
+                        fail(measured.clip, error, run, 1)
+                    else:
+                        good.append(_one_way(scored))
+                if good:
+                    run.store.write(good)
+                    progress.add(len(good))
+    progress.close()
+    return failures
+
+
+def _one_way(clip: ScoredClip) -> ScoredClip:
+    """One frame has one order: rounding must not tell the two directions apart."""
+    if clip.num_frames > 1:
+        return clip
+    natural = (None if x is None else np.stack([x[0], x[0]]) for x in clip.signals)
+    return dataclasses.replace(clip, signals=TokenSignals(*natural))
+
+
+def _prepare(
+    clip: Clip,
+    *,
+    runs: Sequence[Run],
+    reader: CountsReader,
+    plan: ModelPlan,
+    flow: statistics.FlowVariances,
+) -> _Results:
+    """Decodes a clip once; measures and resizes it for each number of frames."""
+    counts = {run.num_frames for run in runs}
+    # One frame has no motion: its clip's is that of two.
+    read = reader.read_counts(clip.path, counts | {max(count, 2) for count in counts})
+
+    def prepare(count: int) -> signals.Prepared | ClipError:
+        try:
+            frames, known = read(count)
+            moving = frames.pixels
+            if count == 1:
+                two, known = read(2)
+                moving = two.pixels
+            motion = statistics.begin(moving, flow, known)
+            prepared = plan.prepare(frames.pixels)
+        except ClipError as error:
+            return error
+        about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
+        return signals.Prepared(scoring.Measured(clip, about, motion), prepared)
+
+    prepared = {count: prepare(count) for count in counts}
+    return [prepared[run.num_frames] for run in runs]
