@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from vidsme_jax import audit, preparation, scoring, settings, tables
 from vidsme_jax.base import AuditError
 from vidsme_jax.data import corpora, layout, reading, video
+from vidsme_jax.motion import statistics
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -115,6 +116,26 @@ def test_an_audit_of_prepared_clips_is_that_of_their_videos(config, tmp_path, de
         np.testing.assert_array_equal(getattr(raw, name), getattr(table, name))
     assert failures == raw_failures == list(done.failures)
     assert not decoded
+
+
+def test_flow_on_the_device_is_computed_from_prepared_frames(config, tmp_path):
+    config.motion.flow, config.scores = "jax", "vid_sme"
+    raw, _ = _scored(config, tmp_path / "run")
+    preparation.run(config, tmp_path / "made")
+    config.corpus.prepared = str(tmp_path / "made")
+    table, _ = _scored(config, tmp_path / "again")
+    np.testing.assert_array_equal(raw.flow_variance, table.flow_variance)
+    np.testing.assert_array_equal(raw.scores["vid_sme"], table.scores["vid_sme"])
+    config.motion.flow = "opencv"
+    host, _ = _scored(config, tmp_path / "host")
+    assert (host.flow_variance != table.flow_variance).any()
+
+
+def test_flow_of_the_host_is_not_computed_again(config, tmp_path, monkeypatch):
+    preparation.run(config, tmp_path / "made")
+    monkeypatch.setattr(statistics.cv2, "calcOpticalFlowFarneback", None)
+    config.corpus.prepared = str(tmp_path / "made")
+    assert not _scored(config, tmp_path / "run")[1]
 
 
 def test_signals_of_jpeg_frames_are_not_mixed_with_others(config, tmp_path):

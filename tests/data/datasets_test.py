@@ -99,6 +99,11 @@ def _array():
     return {"clip": shape}, [{"clip": pixels} for pixels in PIXELS]
 
 
+def _files():
+    mp4 = F.Tensor(shape=(), dtype=np.object_)
+    return {"mp4": mp4}, [{"mp4": clip.read_bytes()} for clip in CLIPS[:2]]
+
+
 @pytest.mark.parametrize("make", [_images, _inside, _array])
 def test_frames_as_pictures(make, build):
     build(*make())
@@ -107,6 +112,28 @@ def test_frames_as_pictures(make, build):
         assert frames.indices == (0, last // 2, last)
         np.testing.assert_array_equal(frames.pixels, pixels[list(frames.indices)])
         assert frames.num_decodable == len(pixels) and len(frames.content_hash) == 64
+
+
+@pytest.mark.parametrize("make", [_images, _array, _files])
+def test_several_numbers_of_frames_at_once(make, build):
+    build(*make())
+    config = _config()
+    for item in corpora.load(config.corpus):
+        of = reading.Videos(config).read_counts(item.path, {1, 2, 3})
+        for config.video.num_frames in (1, 2, 3):
+            alone, _ = reading.Videos(config).read(item.path)
+            frames, known = of(config.video.num_frames)
+            assert frames.indices == alone.indices and known is None
+            assert frames.content_hash == alone.content_hash
+            np.testing.assert_array_equal(frames.pixels, alone.pixels)
+
+
+def test_groups_are_named_by_their_sources(build):
+    build(*_array())
+    config = _config()
+    config.corpus.suspects = ("tfds:made/train[:1]", "tfds:made/test[:1]")
+    groups = [item.group for item in corpora.load(config.corpus)]
+    assert groups == ["made/train[:1]", "made/test[:1]"]
 
 
 def test_videos_as_tfds_declares_them_need_no_tensorflow(build):
