@@ -8,14 +8,14 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
-    ("settings", "progress", "overlap"),
+    ("settings", "progress", "overlap", "storage", "commands"),
     ("entropy", "metrics", "motion", "parallel", "hosts", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
-    ("scoring", "tables", "provenance"),
+    ("scoring", "tables", "provenance", "preparation"),
     ("audit",),
     ("studies",),
-    ("__init__", "main"),
+    ("__init__", "main", "prepare"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -24,6 +24,7 @@ from vidsme_jax import (
 )
 from vidsme_jax.base import AuditError, Clip, Failure, Item, ScoreTable
 from vidsme_jax.data import corpora
+from vidsme_jax.data.reading import Reader, open_corpus
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends
 
@@ -67,6 +68,7 @@ class Setup:
     config: ConfigDict
     items: tuple[Item, ...]
     clips: tuple[Clip, ...]
+    reader: Reader
     plan: ModelPlan
     devices: parallel.Devices
     scores: tuple[str, ...]
@@ -93,7 +95,7 @@ def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport | None:
     with hosts.agreed(), hosts.first_alone("signals"):
         store, second = open_shards(setup, workdir)
     with hosts.finishing(store.folder) as everyones:
-        parts = (setup.clips, setup.plan, setup.devices, store, config)
+        parts = (setup.clips, setup.reader, setup.plan, setup.devices, store, config)
         failures = everyones(scoring.score_clips(*parts, second=second))
         store = store.reopened()
     if hosts.index() > 0:
@@ -116,7 +118,7 @@ def check(config: ConfigDict) -> Setup:
     model: Any = config.get("model", {})
     parts: dict[str, Any] = {}
     for name, keys, make in (
-        ("items", "corpus.", lambda: corpora.load(config.corpus)),
+        ("corpus", "corpus.", lambda: open_corpus(config)),
         (
             "plan",
             "model.",
@@ -145,7 +147,8 @@ def check(config: ConfigDict) -> Setup:
             parts[name] = make()
         except AuditError as error:
             problems += error.problems
-    clips = corpora.unique_clips(parts.get("items", ()))
+    items, reader = parts.pop("corpus", ((), None))
+    clips = corpora.unique_clips(items)
     if len(clips) == 1 and config.motion.bounds is None:
         problems.append(
             "the corpus has one clip, but q and r are scaled by the range over a "
@@ -161,7 +164,7 @@ def check(config: ConfigDict) -> Setup:
         raise AuditError(problems)
     if parts["headline"] not in parts["scores"]:
         parts["scores"] = (parts["headline"], *parts["scores"])
-    return Setup(config=config, clips=clips, **parts)
+    return Setup(config=config, items=items, clips=clips, reader=reader, **parts)
 
 
 def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:
@@ -186,6 +189,8 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
         "slices": config.slices,
         **{f"video.{key}": value for key, value in config.video.items()},
     }
+    if config.corpus.prepared and config.corpus.jpeg_quality:
+        depends["corpus.jpeg_quality"] = config.corpus.jpeg_quality
     return shards.Shards(folder, depends, hosts.index(), hosts.count()), second
 
 
@@ -210,7 +215,7 @@ def evaluate(
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=inference.suspects(table, headline, config.report.fdr),
         curves=tables.extreme_curves(
-            setup.items, store, table, headline, config.profile
+            setup.items, store, table, headline, config.profile, setup.reader
         ),
         run=about,
         failures=failures,

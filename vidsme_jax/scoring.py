@@ -17,7 +17,8 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
-from vidsme_jax.data import loader, video
+from vidsme_jax.data import loader
+from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
@@ -36,6 +37,7 @@ class Measured:
 
 def score_clips(
     clips: Sequence[Clip],
+    reader: Reader,
     plan: ModelPlan,
     devices: Devices,
     store: Shards,
@@ -49,6 +51,7 @@ def score_clips(
 
     Args:
       clips: Of the corpus.
+      reader: Of the clips' frames.
       plan: The checked checkpoint; its tensors are read if there is anything to do.
       devices: Where to run.
       store: Receives the signals.
@@ -83,7 +86,7 @@ def score_clips(
     flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
 
     def readable() -> Iterator[signals.Prepared]:
-        prepare = functools.partial(_prepare, config=config, plan=plan, flow=flow)
+        prepare = functools.partial(_prepare, reader=reader, plan=plan, flow=flow)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if isinstance(result, ClipError):
                 fail(clip, result)
@@ -119,18 +122,13 @@ def score_clips(
 
 
 def _prepare(
-    clip: Clip,
-    *,
-    config: ConfigDict,
-    plan: ModelPlan,
-    flow: statistics.FlowVariances,
+    clip: Clip, *, reader: Reader, plan: ModelPlan, flow: statistics.FlowVariances
 ) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
-    v = config.video
-    frames = video.decode(clip.path, v.sampling, v.num_frames, v.fps)
-    motion = statistics.begin(frames.pixels, flow)
+    frames, known = reader.read(clip.path)
+    motion = statistics.begin(frames.pixels, flow, known)
     prepared = plan.prepare(frames.pixels)
-    about = dataclasses.replace(frames, pixels=frames.pixels[:0])
+    about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
     return signals.Prepared(Measured(clip, about, motion), prepared)
 
 

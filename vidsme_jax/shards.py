@@ -6,7 +6,6 @@ shards holds the settings that the signals depend on: a run with others is refus
 """
 
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator
@@ -23,6 +22,7 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
+from vidsme_jax.storage import write_atomically
 
 _ORDERS = len(PROFILE_ORDERS)
 _WIDTH = {"renyi": _ORDERS, "modified": 3}  # Per row.
@@ -126,16 +126,6 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the settings of the signals in a folder, empty if it has none."""
     record = folder / "run.json"
     return json.loads(record.read_text()) if record.exists() else {}
-
-
-def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that it is either whole or not there."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def clear(workdir: pathlib.Path) -> None:

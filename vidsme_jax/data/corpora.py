@@ -10,7 +10,7 @@ import dataclasses
 import glob
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,14 @@ class _Row:
     fields: dict[str, Any]  # The remaining text fields of an `Item`.
 
 
-def load(corpus: ConfigDict) -> tuple[Item, ...]:
+def load(
+    corpus: ConfigDict, stored: Callable[[], list[Item]] | None = None
+) -> tuple[Item, ...]:
     """Reads the corpus.
 
     Args:
       corpus: The `corpus` part of the configuration (see `settings.RULES`).
+      stored: The rows of a prepared corpus, taken where no role has a source.
 
     Returns:
       The rows in the order of `ROLES`, then of the sources. A row without an id gets
@@ -67,12 +70,12 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
     config: Any = corpus  # Its values cannot be typed; `settings.RULES` checks them.
     problems: list[str] = []
     root = pathlib.Path(config.video_root).expanduser() if config.video_root else None
-    if root is not None and not root.is_dir():
+    if root is not None and not root.is_dir() and stored is None:
         problems.append(f"corpus.video_root: no such folder: {root}")
     rows: dict[str, list[_Row]] = {}
     for source in dict.fromkeys(s for role in ROLES for s in config[role]):
         try:
-            rows[source] = _read(source, root)
+            rows[source] = _read(source, root, config.get("tfds_fields", ()))
         except AuditError as error:
             problems += error.problems
     taken: list[tuple[str, _Row]] = []
@@ -80,12 +83,25 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
         for source in config[role]:
             mine = [row for row in rows.get(source, ()) if row.label in ("", role)]
             if len(config[role]) > 1:
-                mine = [_grouped(row, pathlib.Path(source).stem) for row in mine]
+                mine = [_grouped(row, _name(source)) for row in mine]
             taken += ((role, row) for row in mine)
             if source in rows and not mine:
                 problems.append(_nothing_for(role, source, rows[source]))
+    if stored is not None and len(rows) < len({s for r in ROLES for s in config[r]}):
+        problems.append(
+            "corpus.prepared has rows of its own; to take them, leave every role "
+            "without a source, such as corpus.members = ()"
+        )
+    asked = [role for role in ROLES if config[role]]
     items = _items(taken)
-    problems += _repeated_ids(taken) + _contradictions(items) + _roles(corpus)
+    if stored is not None and not asked:
+        items = tuple(stored())
+        asked = list(dict.fromkeys(item.role for item in items))
+        place = f"{config.prepared}: "
+        taken = [
+            (i.role, _Row(place + i.video, i.path.parent, "", i.id, {})) for i in items
+        ]
+    problems += _repeated_ids(taken) + _contradictions(items) + _roles(asked)
     if problems:
         raise AuditError(problems)
     return _subsample(items, config.max_clips, config.seed)
@@ -105,23 +121,27 @@ def _grouped(row: _Row, group: str) -> _Row:
     return dataclasses.replace(row, fields=fields)
 
 
+def _name(source: str) -> str:
+    if is_address(source):
+        return source.removeprefix("tfds:")
+    return pathlib.Path(source).stem
+
+
 # ------------------------------------------------------------------------- sources
 
 
-def _read(source: str, root: pathlib.Path | None) -> list[_Row]:
+def _read(
+    source: str, root: pathlib.Path | None, fields: tuple[str, ...]
+) -> list[_Row]:
     """Reads a source of any kind, or raises an `AuditError`.
 
     Args:
       source: As configured.
       root: What the paths in manifests are relative to, if not their own folder.
+      fields: `corpus.tfds_fields`.
     """
-    if source.startswith("tfds:"):
-        raise AuditError(
-            [
-                f"{source}: tfds: sources are not built yet; give a manifest "
-                f"({', '.join(MANIFEST_SUFFIXES)}), a folder or a glob"
-            ]
-        )
+    if is_address(source):
+        return _read_tfds(source, root, fields)
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if _is_video(file))
@@ -145,6 +165,26 @@ def _read(source: str, root: pathlib.Path | None) -> list[_Row]:
         _Row(f"{source}: {video}", folder, "", "", {"video": video})
         for video, folder in named
     ]
+
+
+def is_address(name: str) -> bool:
+    """Whether a source or a video is in a TFDS dataset (see `datasets`)."""
+    return name.startswith("tfds:")
+
+
+def _read_tfds(
+    source: str, root: pathlib.Path | None, fields: tuple[str, ...]
+) -> list[_Row]:
+    from vidsme_jax.data import datasets
+
+    try:
+        found = datasets.rows(source, fields)
+        folder = root or datasets.folder_of(source)
+    except AuditError as error:
+        raise AuditError([f"{source}: {p}" for p in error.problems]) from error
+    if not found:
+        raise AuditError([f"{source}: the split has no example"])
+    return _rows(folder, ((f"{source}: example {n}", r) for n, r in enumerate(found)))
 
 
 def _is_video(path: pathlib.Path) -> bool:
@@ -185,15 +225,7 @@ def _read_manifest(source: str, path: pathlib.Path, root: pathlib.Path) -> list[
         raise AuditError(
             [f"{source}: no column 'video'; its columns: {', '.join(columns)}{hint}"]
         )
-    rows, problems = [], []
-    for place, values in raw:
-        try:
-            rows.append(_row(f"{source}: {place}", root, values))
-        except AuditError as error:
-            problems += error.problems
-    if problems:
-        raise AuditError(problems)
-    return rows
+    return _rows(root, ((f"{source}: {place}", values) for place, values in raw))
 
 
 # --------------------------------------------------------------- formats of manifests
@@ -245,6 +277,19 @@ def _read_parquet(path: pathlib.Path) -> _Raw:
 
 
 # ---------------------------------------------------------------------------- rows
+
+
+def _rows(folder: pathlib.Path, raw: Iterable[tuple[str, Any]]) -> list[_Row]:
+    """Checks rows, or raises an `AuditError` with all that is wrong with any."""
+    rows, problems = [], []
+    for where, values in raw:
+        try:
+            rows.append(_row(where, folder, values))
+        except AuditError as error:
+            problems += error.problems
+    if problems:
+        raise AuditError(problems)
+    return rows
 
 
 def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
@@ -322,7 +367,9 @@ def _items(rows: list[tuple[str, _Row]]) -> tuple[Item, ...]:
             uses[video] += 1
             candidate = f"{video}#{uses[video]}" if uses[video] > 1 else video
             name = "" if candidate in given else candidate
-        path = (row.folder / pathlib.Path(video).expanduser()).resolve()
+        path = pathlib.Path(video)
+        if not is_address(video):
+            path = (row.folder / path.expanduser()).resolve()
         items.append(Item(id=name, path=path, role=role, **row.fields))
     return tuple(items)
 
@@ -369,9 +416,8 @@ def _contradictions(items: tuple[Item, ...]) -> list[str]:
     ]
 
 
-def _roles(corpus: ConfigDict) -> list[str]:
+def _roles(asked: list[str]) -> list[str]:
     """Which roles were asked for together, whether or not their sources had rows."""
-    asked = [role for role in ROLES if corpus[role]]
     if not asked:
         return [
             "nothing to audit: give corpus.members and corpus.nonmembers, or "

@@ -13,22 +13,21 @@ Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 import bisect
 import contextlib
 import dataclasses
-import hashlib
 import itertools
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
+from vidsme_jax.data import containers
+from vidsme_jax.data.containers import Source
 from vidsme_jax.data.sampling import frame_indices
 
 MAX_PIXELS = 8192 * 8192  # Of one frame, 192 MiB in RGB: more is hostile or a mistake.
@@ -63,7 +62,7 @@ class _Table:
 
 
 def decode(
-    path: pathlib.Path,
+    source: Source,
     sampling: str = "uniform",
     num_frames: int = 16,
     fps: float = 1.0,
@@ -71,7 +70,7 @@ def decode(
     """Decodes the sampled frames of a video.
 
     Args:
-      path: The file.
+      source: A file, or what it would contain.
       sampling: See `sampling.frame_indices`, as for `num_frames` and `fps`.
       num_frames: T.
       fps: Frames a second, for the sampling `fps`.
@@ -89,17 +88,15 @@ def decode(
     def choose(count: int, times: np.ndarray) -> Sequence[int]:
         return frame_indices(sampling, num_frames, count, times, fps)
 
-    return decode_chosen(path, choose)
+    return decode_chosen(source, choose)
 
 
-def decode_chosen(path: pathlib.Path, choose: Choice) -> Frames:
+def decode_chosen(source: Source, choose: Choice) -> Frames:
     """Decodes the frames that `choose(number of frames, their seconds)` names."""
-    with _opened(path) as (_, stream):
+    with _opened(source) as (_, stream):
         codec, promise = stream.codec_context.name, _promise(stream)
-    table, album = _pictures_of(path, choose)
+    table, album = _pictures_of(source, choose)
     count, duration = len(table.times), float(table.times[-1])
-    with path.open("rb") as file:
-        content_hash = hashlib.file_digest(file, "sha256").hexdigest()
     return Frames(
         pixels=album.pixels,
         indices=album.indices,
@@ -107,32 +104,32 @@ def decode_chosen(path: pathlib.Path, choose: Choice) -> Frames:
         duration=duration,
         fps=(count - 1) / duration if duration > 0 else 0.0,
         codec=codec,
-        content_hash=content_hash,
+        content_hash=containers.content_hash(source),
         warnings=_shortfall(promise, table) + album.warnings(),
     )
 
 
 def thumbnails(
-    path: pathlib.Path, indices: Sequence[int], height: int
+    source: Source, indices: Sequence[int], height: int
 ) -> UInt8[np.ndarray, "frames height width 3"]:
     """Decodes frames of a video again, scaled down.
 
     Args:
-      path: The file.
+      source: A file, or what it would contain.
       indices: As in `Frames.indices`, not decreasing.
       height: In pixels; the width follows.
 
     Raises:
       ClipError: As `decode`; also "decode" if the file has lost a frame since.
     """
-    return _pictures_of(path, lambda count, times: indices, height)[1].pixels
+    return _pictures_of(source, lambda count, times: indices, height)[1].pixels
 
 
 def _pictures_of(
-    path: pathlib.Path, choose: Choice, height: int | None = None
+    source: Source, choose: Choice, height: int | None = None
 ) -> tuple[_Table, "_Album"]:
     """Decodes the chosen frames, by seeking where the file allows it."""
-    with _opened(path) as (container, stream):
+    with _opened(source) as (container, stream):
         table = _scan(container, stream)
         if table is not None:
             album = _Album(choose(len(table.pts), table.times), height)
@@ -142,7 +139,7 @@ def _pictures_of(
                 return table, album
             except (_Untrusted, av.FFmpegError):
                 del album  # Half full, and of a size that memory may notice.
-    return _in_sequence(path, choose, height)
+    return _in_sequence(source, choose, height)
 
 
 def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
@@ -217,12 +214,12 @@ def _from_keyframe(
 
 
 def _in_sequence(
-    path: pathlib.Path, choose: Choice, height: int | None
+    source: Source, choose: Choice, height: int | None
 ) -> tuple[_Table, "_Album"]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
-    with _opened(path) as (container, stream):
+    with _opened(source) as (container, stream):
         for frame in _everything(container, stream, damage):
             stamps.append((frame.pts, frame.dts))
         unit, codec = _unit(stream), stream.codec_context.name
@@ -240,7 +237,7 @@ def _in_sequence(
     table = _Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
 
     album = _Album(choose(len(stamps), table.times), height)
-    with _opened(path) as (container, stream):
+    with _opened(source) as (container, stream):
         for index, frame in enumerate(_everything(container, stream, [])):
             if index in album.wanted:
                 album.put(index, frame)
@@ -384,83 +381,11 @@ def _unit(stream: VideoStream) -> Any:
 
 
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file with its main video stream, or says why that cannot be."""
-    head = _head(path)
-    try:
-        # From a file, FFmpeg follows no link to the network, a playlist's least of all.
-        container = av.open(str(path))
-    except (av.FFmpegError, ValueError) as error:
-        raise ClipError("open", _not_a_video(path, head)) from error
-    with container:
-        stream = _video_stream(container)
+def _opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a video whose frames are not too large."""
+    with containers.opened(source) as (container, stream):
         _check_size(stream.codec_context.width, stream.codec_context.height)
-        # The threads are the loader's, one a clip; the decoder's own would decode
-        # frames ahead that nobody wants.
-        stream.codec_context.thread_count = 1
         yield container, stream
-
-
-def _head(path: pathlib.Path) -> bytes:
-    """The first bytes of what must be a regular file with something in it."""
-    if path.is_dir():
-        raise ClipError("open", f"a folder, not a video: {path}")
-    try:
-        with path.open("rb") as file:
-            head = file.read(256)
-    except FileNotFoundError as error:
-        raise ClipError("open", f"no such file: {path}") from error
-    except OSError as error:
-        cause = f"the file cannot be read ({error.strerror}): {path}"
-        raise ClipError("open", cause) from error
-    if not head:
-        raise ClipError("open", f"the file is empty (0 bytes): {path}")
-    return head
-
-
-def _not_a_video(path: pathlib.Path, head: bytes) -> str:
-    if head[4:8] == b"ftyp" and not _has_index(path):
-        return (
-            "the mp4 has no index (moov box): the recording or the copy of it broke "
-            "off before the end"
-        )
-    text = head.decode("utf-8", errors="ignore")
-    if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
-        return f"not a video but text, which begins {text[:40]!r}"
-    return "not a video in any format that FFmpeg knows"
-
-
-def _has_index(path: pathlib.Path) -> bool:
-    """Whether one of the outermost boxes of an mp4 is the index."""
-    with path.open("rb") as file:
-        while len(header := file.read(16)) >= 8:
-            size, kind = int.from_bytes(header[:4]), header[4:8]
-            if kind == b"moov":
-                return True
-            size = int.from_bytes(header[8:16]) if size == 1 else size
-            if size < 8:
-                return False  # The last box, or nonsense.
-            file.seek(size - len(header), 1)
-    return False
-
-
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The main video stream; a picture attached to an audio file is none."""
-    videos = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
-    ]
-    if not videos:
-        kinds = sorted({stream.type for stream in container.streams if stream.type})
-        found = f"it has {' and '.join(kinds)} only" if kinds else "it has no stream"
-        covered = ", and cover art is not video" if container.streams.video else ""
-        raise ClipError("open", f"no video stream ({found}{covered})")
-    best = container.streams.best("video")
-    stream = next((video for video in videos if video is best), videos[0])
-    if stream.codec_context is None:
-        raise ClipError("decode", "no decoder for the codec of the video")
-    return stream
 
 
 def _promise(stream: VideoStream) -> tuple[int, float]:

@@ -113,9 +113,8 @@ def _one_run(
 ) -> tuple[list[Sheet], list[Failure]]:
     """The ordinary scoring, then a grid over what it stored."""
     store, second = audit.open_shards(setup, workdir)
-    failures = scoring.score_clips(
-        setup.clips, setup.plan, setup.devices, store, setup.config, second=second
-    )
+    parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
+    failures = scoring.score_clips(*parts, setup.config, second=second)
     make = functools.partial(
         points.sheet, setup.items, store, setup.scores, setup.headline, setup.config
     )
@@ -126,8 +125,9 @@ def _several_runs(
     setup: audit.Setup, workdir: pathlib.Path
 ) -> tuple[list[Sheet], list[Failure]]:
     """A run for each value, all scores of each."""
+    reader = runs.open_clips(setup)
     its = runs.open_runs(setup, workdir)
-    failures = runs.score_clips(setup, its)
+    failures = runs.score_clips(setup, reader, its)
     sheets = [
         _with_causes(functools.partial(_sheet, setup, each), failures) for each in its
     ]
