@@ -33,6 +33,7 @@ def config():
     config.video.num_frames = 4
     config.batch_size = 4
     config.parallel.data = 1
+    config.corpus.allow_outside = True  # The demo's clips, named by their full paths.
     config.report.num_bootstrap = 100
     return config
 

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import (
+    __version__,
     inference,
     metrics,
     models,
@@ -24,8 +25,10 @@ from vidsme_jax import (
 from vidsme_jax.base import AuditError, Clip, Failure, Item, ScoreTable
 from vidsme_jax.data import corpora
 from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.stopping import Stop
 
 _SEED = 0  # Of bootstrap and cross-fitting.
+_SAMPLING = ("num_frames", "sampling", "fps")  # Of config.video: they change signals.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,29 +74,42 @@ class Setup:
     headline: str
 
 
-def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport:
+def run(
+    config: ConfigDict, workdir: str | pathlib.Path, stop: Stop | None = None
+) -> AuditReport:
     """Audits a model.
 
     Args:
       config: See `settings.RULES`.
       workdir: Receives signals, scores, metrics and the report. Signals that an earlier
         run with the same settings left there are not computed again.
+      stop: Where to notice that the run shall end after the batch in flight.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
+      OSError: The work directory cannot be written; what is there is kept.
     """
     workdir = pathlib.Path(workdir)
     setup = check(config)
-    store, second = open_shards(setup, workdir)
-    failures = scoring.score_clips(
-        setup.clips, setup.plan, setup.devices, store, config, second=second
-    )
-    try:
-        table, warnings = tables.score_table(setup.items, store, setup.scores, config)
-    except AuditError as error:
-        causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
-        raise AuditError(error.problems + causes[:20]) from error
-    found = evaluate(setup, store, table, failures, warnings, workdir)
+    with shards.locked(workdir):
+        store, second = open_shards(setup, workdir)
+        failures = scoring.score_clips(
+            setup.clips,
+            setup.plan,
+            setup.devices,
+            store,
+            config,
+            second=second,
+            stop=stop or Stop(),
+        )
+        try:
+            table, warnings = tables.score_table(
+                setup.items, store, setup.scores, config
+            )
+        except AuditError as error:
+            causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
+            raise AuditError(error.problems + causes[:20]) from error
+        found = evaluate(setup, store, table, failures, warnings, workdir)
     return AuditReport(
         workdir=workdir, table=table, metrics=found, failures=tuple(failures)
     )
@@ -161,7 +177,8 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
         "model.prompt": setup.plan.prompt,
         "second_pass": second,
         "slices": config.slices,
-        **{f"video.{key}": value for key, value in config.video.items()},
+        "version": __version__,
+        **{f"video.{key}": config.video[key] for key in _SAMPLING},
     }
     return shards.Shards(folder, depends), second
 

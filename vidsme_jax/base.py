@@ -148,6 +148,7 @@ class ScoredClip:
     frame_indices: tuple[int, ...]
     motion: MotionStatistics
     warnings: tuple[str, ...] = ()
+    stamp: tuple[int, int] = (-1, -1)  # Size and mtime in ns of the file that it was.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
 """The command line: `python -m vidsme_jax.main --config configs/llava.py`.
 
 Exit status: 0 all clips scored; 2 nothing computed, one message lists every problem
-found; 3 finished, with failures listed in failures.jsonl; 130 interrupted, and the same
-command goes on where it stopped.
+found, or the work directory cannot be written, which loses nothing; 3 finished, with
+failures listed in failures.jsonl; 130 interrupted, and the same command goes on where
+it stopped. A second signal ends the process at once, with the signal's own status.
 """
 
 import logging as python_logging
 import pathlib
-import signal
 import sys
 from typing import NoReturn
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         return _wrong([f"argument {argv[1]!r}: only flags are understood"])
     if _CONFIG.value is None:
         return _wrong(["--config is missing, such as --config configs/llava.py"])
-    from vidsme_jax import audit, scores
+    from vidsme_jax import audit, scores, stopping
 
     config = _CONFIG.value
     if config.get("scores") == "list":
@@ -45,13 +45,20 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.INFO)
     # Which backends are not installed is of no interest.
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
-    # A job that is told to stop ends like one that is interrupted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = stopping.Stop()
+    stop.listen()
     workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
     try:
-        report = audit.run(config, workdir)
+        report = audit.run(config, workdir, stop)
     except AuditError as error:
         return _wrong(error.problems)
+    except OSError as error:  # A full disk, a folder that cannot be written.
+        print(
+            f"the run broke off: {_cause(error)}\nwhat was scored before is kept in "
+            f"{workdir}; once this is mended, the same command continues",
+            file=sys.stderr,
+        )
+        return WRONG
     except KeyboardInterrupt:
         print(
             f"interrupted: what was scored is in {workdir}; the same command continues",
@@ -91,6 +98,11 @@ def _default_workdir() -> str:
     file, _, variant = given.partition(":")
     name = pathlib.Path(file).stem
     return f"runs/{name}-{variant}" if variant else f"runs/{name}"
+
+
+def _cause(error: OSError) -> str:
+    named = error.filename is not None and error.strerror
+    return f"{error.filename}: {error.strerror}" if named else str(error)
 
 
 def _wrong(problems: list[str]) -> int:

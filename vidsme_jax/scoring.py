@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Sequence
 
 from absl import logging
@@ -23,6 +24,9 @@ from vidsme_jax.motion import statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
+from vidsme_jax.stopping import Stop
+
+_ABSENT = -1, -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,7 @@ class _Measured:
     clip: Clip
     frames: Frames  # Without its pixels.
     motion: MotionStatistics
+    stamp: tuple[int, int]
 
 
 def score_clips(
@@ -42,6 +47,7 @@ def score_clips(
     config: ConfigDict,
     *,
     second: bool,
+    stop: Stop,
 ) -> list[Failure]:
     """Scores the clips that have no signals yet, a shard a batch.
 
@@ -52,12 +58,15 @@ def score_clips(
       store: Receives the signals.
       config: The whole configuration.
       second: Whether to run the head's second pass.
+      stop: Looked at between batches.
 
     Returns:
       What could not be scored, once per row of a manifest that names it.
+
+    Raises:
+      KeyboardInterrupt: It was asked to stop; all that was sent is in `store`.
     """
-    finished = store.statistics()
-    todo = [clip for clip in clips if str(clip.path) not in finished]
+    todo = [clip for clip in clips if not _is_finished(clip, store)]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
     failures: list[Failure] = []
     if not todo:
@@ -75,6 +84,8 @@ def score_clips(
     def readable() -> Iterator[signals.Prepared]:
         prepare = functools.partial(_prepare, config=config, plan=plan)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
+            if stop.asked:
+                return
             if isinstance(result, ClipError):
                 fail(clip, result)
             else:
@@ -87,8 +98,9 @@ def score_clips(
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         second=second,
+        stopped=lambda: stop.asked,
     )
-    for batch in batches:
+    for batch in stop.between(batches):
         good = []
         for measured, result in batch:
             if isinstance(result, ClipError):
@@ -102,14 +114,42 @@ def score_clips(
     return failures
 
 
+def _is_finished(clip: Clip, store: Shards) -> bool:
+    """Whether the clip has signals, and they are those of the file as it is now."""
+    known = store.finished.get(str(clip.path))
+    if known is None:
+        return False
+    if _stamp(clip.path) in (known.stamp, _ABSENT):
+        return True  # Where it is gone by now, what was computed of it stands.
+    same = video.content_hash(clip.path) == known.content_hash
+    if not same:
+        logging.warning("%s: changed since it was scored, so scored again", clip.path)
+    return same
+
+
 def _prepare(clip: Clip, *, config: ConfigDict, plan: ModelPlan) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
-    v = config.video
-    frames = video.decode(clip.path, v.sampling, v.num_frames, v.fps)
+    v, stamp = config.video, _stamp(clip.path)
+    frames = video.decode(
+        clip.path,
+        v.sampling,
+        v.num_frames,
+        v.fps,
+        video.Limits(v.max_pixels, v.max_seconds),
+    )
     motion = statistics.measure(frames.pixels)
     prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0])
-    return signals.Prepared(_Measured(clip, about, motion), prepared)
+    return signals.Prepared(_Measured(clip, about, motion, stamp), prepared)
+
+
+def _stamp(path: pathlib.Path) -> tuple[int, int]:
+    """Size and time of the last change: cheap signs that a file is the same."""
+    try:
+        found = path.stat()
+    except OSError:
+        return _ABSENT
+    return found.st_size, found.st_mtime_ns
 
 
 def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
@@ -123,4 +163,5 @@ def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
         frame_indices=frames.indices,
         motion=measured.motion,
         warnings=frames.warnings,
+        stamp=measured.stamp,
     )

@@ -51,6 +51,8 @@ RULES: dict[str, _Rule] = {
     "corpus.calibration": ((), *_SOURCES),
     # What relative video paths are relative to; "" is the manifest's own folder.
     "corpus.video_root": ("", "a folder", lambda v: isinstance(v, str)),
+    # Whether a manifest may name videos outside of that folder.
+    "corpus.allow_outside": (False, "true or false", lambda v: isinstance(v, bool)),
     # A seeded subsample of so many videos per role; None takes all.
     "corpus.max_clips": (int, *_integer(1)),
     "corpus.seed": (0, *_integer(0)),
@@ -59,6 +61,10 @@ RULES: dict[str, _Rule] = {
     # parts; fps: `video.fps` frames a second, at most num_frames.
     "video.sampling": ("uniform", *_one_of("uniform", "midpoint", "fps")),
     "video.fps": (1.0, *_SCALE),
+    # What is decoded at most: width times height of a frame (here 8192 x 4320), and
+    # seconds a clip. What exceeds it is listed as a failure.
+    "video.max_pixels": (8192 * 4320, *_integer(1)),
+    "video.max_seconds": (600.0, *_SCALE),
     "motion.flow": ("auto", *_one_of("auto", "opencv")),
     # beta1 and beta2: q = 1 + q_scale * ..., r = 1 + r_scale * ... (motion.orders).
     "motion.q_scale": (

@@ -80,6 +80,7 @@ def stream(
     batch_size: int,
     num_frames: int,
     second: bool,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[tuple[Any, TokenSignals | ClipError]]]:
     """Scores prepared clips batch by batch; yields (key, signals) of each batch.
 
@@ -95,6 +96,7 @@ def stream(
       batch_size: Clips per step over all devices; rounded up to a multiple of them.
       num_frames: The most frames of a clip.
       second: See `make_step`.
+      stopped: Once it is true nothing more is sent; what is on its way still comes.
     """
     run = devices.runner(make_step(model.graphdef, second=second))
     prefix = jnp.asarray(model.plan.prefix, jnp.int32)
@@ -106,6 +108,8 @@ def stream(
         return group, run(model.state, prefix, _batch(group, frames, size))
 
     for clip in clips:
+        if stopped():
+            break
         frames = _bucket(len(clip.frames), num_frames)
         waiting[frames].append(clip)
         if len(waiting[frames]) == size:
@@ -114,6 +118,8 @@ def stream(
                 yield _fetch(*sent, model.plan.rows_per_frame)
             sent = following
     for frames, group in sorted(waiting.items()):
+        if stopped():
+            break
         following = send(group, frames)
         if sent is not None:
             yield _fetch(*sent, model.plan.rows_per_frame)

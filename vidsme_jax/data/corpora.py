@@ -40,13 +40,17 @@ _SHOWN = 5  # Of a long list, how many an error names.
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One row, checked; `label` is a role or "", `where` names it in errors."""
+    """One row, checked; `label` is a role or "", `where` names it in errors.
+
+    `confined`: a manifest gave it, whose author need not be who runs the audit.
+    """
 
     where: str
     folder: pathlib.Path
     label: str
     id: str
     fields: dict[str, Any]  # The remaining text fields of an `Item`.
+    confined: bool = False
 
 
 def load(corpus: ConfigDict) -> tuple[Item, ...]:
@@ -61,8 +65,9 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
 
     Raises:
       AuditError: With everything that is wrong: sources that are absent, unreadable or
-        without rows, rows that are broken, ids that repeat, videos that are members and
-        nonmembers at once, roles that cannot be audited together.
+        without rows, rows that are broken or name videos outside of their folder, ids
+        that repeat, videos that are members and nonmembers at once, roles that cannot
+        be audited together.
     """
     config: Any = corpus  # Its values cannot be typed; `settings.RULES` checks them.
     problems: list[str] = []
@@ -83,6 +88,8 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
             if source in rows and not mine:
                 problems.append(_nothing_for(role, source, rows[source]))
     items = _items(taken)
+    if not config.allow_outside:
+        problems += _outside([row for _, row in taken], items)
     problems += _repeated_ids(taken) + _contradictions(items) + _roles(corpus)
     if problems:
         raise AuditError(problems)
@@ -170,6 +177,8 @@ def _read_manifest(source: str, path: pathlib.Path, root: pathlib.Path) -> list[
     except (OSError, ValueError, csv.Error) as error:
         text = " ".join(str(error).split())
         raise AuditError([f"{source}: cannot be read: {text}"]) from error
+    except RecursionError as error:
+        raise AuditError([f"{source}: cannot be read: nested too deeply"]) from error
     if not raw:
         raise AuditError([f"{source}: the manifest has no rows"])
     if columns and "video" not in columns:
@@ -271,7 +280,7 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
         )
     if problems:
         raise AuditError(problems)
-    return _Row(where, folder, role or "", fields.pop("id"), fields)
+    return _Row(where, folder, role or "", fields.pop("id"), fields, confined=True)
 
 
 _LABEL_NAMES = [name for name in LABELS if isinstance(name, str)]
@@ -343,6 +352,30 @@ def _repeated_ids(rows: list[tuple[str, _Row]]) -> list[str]:
         "in the corpus"
         for id, where in places.items()
         if len(where) > 1
+    ]
+
+
+def _outside(rows: list[_Row], items: tuple[Item, ...]) -> list[str]:
+    """Videos that a manifest names outside of its folder; links are followed.
+
+    Folders, globs and manifests in the configuration are the user's own words; what is
+    in a manifest may be anybody's.
+    """
+    roots: dict[pathlib.Path, pathlib.Path] = {}
+    found: dict[pathlib.Path, list[str]] = {}
+    for row, item in zip(rows, items, strict=True):
+        if row.confined:
+            if row.folder not in roots:
+                roots[row.folder] = row.folder.resolve()
+            if not item.path.is_relative_to(roots[row.folder]):
+                found.setdefault(roots[row.folder], []).append(
+                    f"{row.where}: {item.video!r}"
+                )
+    return [
+        f"{len(names)} rows of manifests name videos outside of {root}: {_some(names)}; "
+        "set corpus.video_root to a folder that holds them all or, if you trust the "
+        "manifests, corpus.allow_outside=true"
+        for root, names in found.items()
     ]
 
 

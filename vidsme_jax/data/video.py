@@ -11,10 +11,9 @@ Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
 import bisect
-import contextlib
 import dataclasses
-import hashlib
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,16 +21,17 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
+from vidsme_jax.data import probing
+from vidsme_jax.data.probing import Limits, Source
 from vidsme_jax.data.sampling import frame_indices
 
-MAX_PIXELS = 8192 * 8192  # Of one frame, 192 MiB in RGB: more is hostile or a mistake.
+LIMITS = Limits()
 
 _Choice = Callable[[int, np.ndarray], Sequence[int]]
 
@@ -67,6 +67,7 @@ def decode(
     sampling: str = "uniform",
     num_frames: int = 16,
     fps: float = 1.0,
+    limits: Limits = LIMITS,
 ) -> Frames:
     """Decodes the sampled frames of a video.
 
@@ -75,6 +76,7 @@ def decode(
       sampling: See `sampling.frame_indices`, as for `num_frames` and `fps`.
       num_frames: T.
       fps: Frames a second, for the sampling `fps`.
+      limits: What the video may cost.
 
     Returns:
       The frames upright in RGB at full resolution. Where frames change their size
@@ -83,18 +85,17 @@ def decode(
 
     Raises:
       ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
-        frames exceed `MAX_PIXELS`.
+        the video exceeds the limits.
     """
 
     def choose(count: int, times: np.ndarray) -> Sequence[int]:
         return frame_indices(sampling, num_frames, count, times, fps)
 
-    with _opened(path) as (_, stream):
-        codec, promise = stream.codec_context.name, _promise(stream)
-    table, album = _pictures_of(path, choose)
+    source = Source(path, limits)
+    with source.opened() as (_, stream):
+        codec, promise = stream.codec_context.name, probing.promise(stream)
+    table, album = _pictures_of(source, choose)
     count, duration = len(table.times), float(table.times[-1])
-    with path.open("rb") as file:
-        content_hash = hashlib.file_digest(file, "sha256").hexdigest()
     return Frames(
         pixels=album.pixels,
         indices=album.indices,
@@ -102,13 +103,13 @@ def decode(
         duration=duration,
         fps=(count - 1) / duration if duration > 0 else 0.0,
         codec=codec,
-        content_hash=content_hash,
+        content_hash=source.content_hash(),
         warnings=_shortfall(promise, table) + album.warnings(),
     )
 
 
 def thumbnails(
-    path: pathlib.Path, indices: Sequence[int], height: int
+    path: pathlib.Path, indices: Sequence[int], height: int, limits: Limits = LIMITS
 ) -> UInt8[np.ndarray, "frames height width 3"]:
     """Decodes frames of a video again, scaled down.
 
@@ -116,31 +117,43 @@ def thumbnails(
       path: The file.
       indices: As in `Frames.indices`, not decreasing.
       height: In pixels; the width follows.
+      limits: What the video may cost.
 
     Raises:
       ClipError: As `decode`; also "decode" if the file has lost a frame since.
     """
-    return _pictures_of(path, lambda count, times: indices, height)[1].pixels
+    source = Source(path, limits)
+    return _pictures_of(source, lambda count, times: indices, height)[1].pixels
+
+
+def content_hash(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of the bytes of a file, in hex."""
+    return Source(
+        path, dataclasses.replace(LIMITS, max_seconds=math.inf)
+    ).content_hash()
 
 
 def _pictures_of(
-    path: pathlib.Path, choose: _Choice, height: int | None = None
+    source: Source, choose: _Choice, height: int | None = None
 ) -> tuple[_Table, "_Album"]:
     """Decodes the chosen frames, by seeking where the file allows it."""
-    with _opened(path) as (container, stream):
-        table = _scan(container, stream)
+    with source.opened() as (container, stream):
+        table = _scan(source, container, stream)
         if table is not None:
             album = _Album(choose(len(table.pts), table.times), height)
             try:
-                for index, frame in _sought(container, stream, table, album.wanted):
+                wanted = album.wanted
+                for index, frame in _sought(source, container, stream, table, wanted):
                     album.put(index, frame)
                 return table, album
             except (_Untrusted, av.FFmpegError):
                 del album  # Half full, and of a size that memory may notice.
-    return _in_sequence(path, choose, height)
+    return _in_sequence(source, choose, height)
 
 
-def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
+def _scan(
+    source: Source, container: InputContainer, stream: VideoStream
+) -> _Table | None:
     """Reads the table of frames without decoding; None if it cannot be trusted."""
     pts, keyframes, last, period = [], [], None, 0.0
     vp8 = stream.codec_context.name == "vp8"
@@ -148,6 +161,8 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
         for packet in container.demux(stream):
             if packet.size == 0:  # The end.
                 continue
+            source.check_time()
+            source.check_count(len(pts) + 1)
             if packet.pts is None or packet.is_corrupt:
                 return None
             if packet.is_keyframe:
@@ -158,19 +173,26 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
                 continue
             pts.append(packet.pts)
             if last is None or packet.pts > last:
-                last, period = packet.pts, float((packet.duration or 0) * _unit(stream))
+                last, period = (
+                    packet.pts,
+                    float((packet.duration or 0) * probing.unit(stream)),
+                )
     except av.FFmpegError:
         return None
     pts.sort()
     keyframes.sort()
     if not (_increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
-    times = (np.array(pts) - pts[0]) * float(_unit(stream))
+    times = (np.array(pts) - pts[0]) * float(probing.unit(stream))
     return _Table(pts, keyframes, times, period)
 
 
 def _sought(
-    container: InputContainer, stream: VideoStream, table: _Table, wanted: list[int]
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    table: _Table,
+    wanted: list[int],
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yields the wanted frames with their indices, decoding from keyframes.
 
@@ -186,7 +208,7 @@ def _sought(
         if position < 0 or key > position + 1:
             start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
-            frames = _from_keyframe(container, stream, start)
+            frames = _from_keyframe(source, container, stream, start)
         for frame in frames:
             if frame.pts is not None and frame.pts < start:
                 continue  # Shown before the keyframe, or the seek went far back.
@@ -201,26 +223,28 @@ def _sought(
 
 
 def _from_keyframe(
-    container: InputContainer, stream: VideoStream, start: int
+    source: Source, container: InputContainer, stream: VideoStream, start: int
 ) -> Iterator[VideoFrame]:
     """Yields frames after a seek, which may have landed too early or in between."""
     begun = False
     for packet in container.demux(stream):
         begun = begun or (packet.is_keyframe and packet.pts == start)
+        source.check_time()
         if begun:
-            yield from _decoded(stream, packet)
+            yield from _decoded(source, stream, packet)
 
 
 def _in_sequence(
-    path: pathlib.Path, choose: _Choice, height: int | None
+    source: Source, choose: _Choice, height: int | None
 ) -> tuple[_Table, "_Album"]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
-    with _opened(path) as (container, stream):
-        for frame in _everything(container, stream, damage):
+    with source.opened() as (container, stream):
+        for frame in _everything(source, container, stream, damage):
             stamps.append((frame.pts, frame.dts))
-        unit, codec = _unit(stream), stream.codec_context.name
+            source.check_count(len(stamps))
+        unit, codec = probing.unit(stream), stream.codec_context.name
         rate = stream.average_rate or stream.guessed_rate
     if not stamps:
         reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""
@@ -235,8 +259,8 @@ def _in_sequence(
     table = _Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
 
     album = _Album(choose(len(stamps), table.times), height)
-    with _opened(path) as (container, stream):
-        for index, frame in enumerate(_everything(container, stream, [])):
+    with source.opened() as (container, stream):
+        for index, frame in enumerate(_everything(source, container, stream, [])):
             if index in album.wanted:
                 album.put(index, frame)
             if index == album.wanted[-1]:
@@ -252,7 +276,7 @@ def _increasing(stamps: Sequence[int | None]) -> list[int] | None:
 
 
 def _everything(
-    container: InputContainer, stream: VideoStream, damage: list[str]
+    source: Source, container: InputContainer, stream: VideoStream, damage: list[str]
 ) -> Iterator[VideoFrame]:
     """Yields every frame that decodes; writes what is broken to `damage`."""
     packets = container.demux(stream)
@@ -262,10 +286,11 @@ def _everything(
         except av.FFmpegError:
             damage.append("the file breaks off")
             packet = None
+        source.check_time()
         if packet is not None and packet.is_corrupt:
             damage.append("incomplete packet")
         try:
-            yield from _decoded(stream, packet)
+            yield from _decoded(source, stream, packet)
         except av.EOFError:
             return  # The decoder has been flushed already.
         except av.FFmpegError:
@@ -356,117 +381,12 @@ def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:
     return False, 1 if a >= 0 else -1, 1 if d >= 0 else -1
 
 
-def _decoded(stream: VideoStream, packet: Any) -> list[VideoFrame]:
+def _decoded(source: Source, stream: VideoStream, packet: Any) -> list[VideoFrame]:
     """Every frame that anything here decodes comes from this call."""
     frames = stream.codec_context.decode(packet)
     for frame in frames:
-        _check_size(frame.width, frame.height)
+        source.check_size(frame.width, frame.height)
     return frames
-
-
-def _check_size(width: int, height: int):
-    if width * height > MAX_PIXELS:
-        raise ClipError(
-            "decode",
-            f"its frames have {width}x{height} pixels; at most {MAX_PIXELS} "
-            "(8192x8192) are decoded",
-        )
-
-
-def _unit(stream: VideoStream) -> Any:
-    """Seconds a tick of the time stamps (a Fraction)."""
-    return stream.time_base or 0
-
-
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file with its main video stream, or says why that cannot be."""
-    head = _head(path)
-    try:
-        # From a file, FFmpeg follows no link to the network, a playlist's least of all.
-        container = av.open(str(path))
-    except (av.FFmpegError, ValueError) as error:
-        raise ClipError("open", _not_a_video(path, head)) from error
-    with container:
-        stream = _video_stream(container)
-        _check_size(stream.codec_context.width, stream.codec_context.height)
-        # The threads are the loader's, one a clip; the decoder's own would decode
-        # frames ahead that nobody wants.
-        stream.codec_context.thread_count = 1
-        yield container, stream
-
-
-def _head(path: pathlib.Path) -> bytes:
-    """The first bytes of what must be a regular file with something in it."""
-    if path.is_dir():
-        raise ClipError("open", f"a folder, not a video: {path}")
-    try:
-        with path.open("rb") as file:
-            head = file.read(256)
-    except FileNotFoundError as error:
-        raise ClipError("open", f"no such file: {path}") from error
-    except OSError as error:
-        cause = f"the file cannot be read ({error.strerror}): {path}"
-        raise ClipError("open", cause) from error
-    if not head:
-        raise ClipError("open", f"the file is empty (0 bytes): {path}")
-    return head
-
-
-def _not_a_video(path: pathlib.Path, head: bytes) -> str:
-    if head[4:8] == b"ftyp" and not _has_index(path):
-        return (
-            "the mp4 has no index (moov box): the recording or the copy of it broke "
-            "off before the end"
-        )
-    text = head.decode("utf-8", errors="ignore")
-    if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
-        return f"not a video but text, which begins {text[:40]!r}"
-    return "not a video in any format that FFmpeg knows"
-
-
-def _has_index(path: pathlib.Path) -> bool:
-    """Whether one of the outermost boxes of an mp4 is the index."""
-    with path.open("rb") as file:
-        while len(header := file.read(16)) >= 8:
-            size, kind = int.from_bytes(header[:4]), header[4:8]
-            if kind == b"moov":
-                return True
-            size = int.from_bytes(header[8:16]) if size == 1 else size
-            if size < 8:
-                return False  # The last box, or nonsense.
-            file.seek(size - len(header), 1)
-    return False
-
-
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The main video stream; a picture attached to an audio file is none."""
-    videos = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
-    ]
-    if not videos:
-        kinds = sorted({stream.type for stream in container.streams if stream.type})
-        found = f"it has {' and '.join(kinds)} only" if kinds else "it has no stream"
-        covered = ", and cover art is not video" if container.streams.video else ""
-        raise ClipError("open", f"no video stream ({found}{covered})")
-    best = container.streams.best("video")
-    stream = next((video for video in videos if video is best), videos[0])
-    if stream.codec_context is None:
-        raise ClipError("decode", "no decoder for the codec of the video")
-    return stream
-
-
-def _promise(stream: VideoStream) -> tuple[int, float]:
-    """Frames and seconds that the header names; 0 for what it does not."""
-    seconds = float((stream.duration or 0) * _unit(stream))
-    written = stream.metadata.get("DURATION", "")  # Matroska: hours:minutes:seconds.
-    if not seconds and written.count(":") == 2:
-        with contextlib.suppress(ValueError):
-            hours, minutes, rest = (float(part) for part in written.split(":"))
-            seconds = 3600 * hours + 60 * minutes + rest
-    return stream.frames, seconds
 
 
 def _shortfall(promise: tuple[int, float], table: _Table) -> tuple[str, ...]:
