@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
-    ("base", "settings", "progress", "stopping"),
+    ("base", "settings", "progress", "stopping", "resampling"),
     ("entropy", "metrics", "motion", "parallel", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),

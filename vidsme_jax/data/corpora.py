@@ -372,9 +372,9 @@ def _outside(rows: list[_Row], items: tuple[Item, ...]) -> list[str]:
                     f"{row.where}: {item.video!r}"
                 )
     return [
-        f"{len(names)} rows of manifests name videos outside of {root}: {_some(names)}; "
-        "set corpus.video_root to a folder that holds them all or, if you trust the "
-        "manifests, corpus.allow_outside=true"
+        f"{len(names)} rows of manifests name videos outside of {root}: "
+        f"{_some(names)}; set corpus.video_root to a folder that holds them all or, if "
+        "you trust the manifests, corpus.allow_outside=true"
         for root, names in found.items()
     ]
 
