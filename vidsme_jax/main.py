@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, printable
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The configuration, FILE[:variant].", lock_config=True
@@ -106,7 +106,7 @@ def _cause(error: OSError) -> str:
 
 
 def _wrong(problems: list[str]) -> int:
-    listed = "\n".join(f"  - {problem}" for problem in problems)
+    listed = "\n".join(f"  - {printable(problem)}" for problem in problems)
     plural = "s" if len(problems) > 1 else ""
     print(
         f"nothing was computed, {len(problems)} problem{plural}:\n{listed}",

@@ -17,6 +17,7 @@ from vidsme_jax.base import (
     MotionStatistics,
     ScoredClip,
     TokenSignals,
+    printable,
 )
 from vidsme_jax.data import loader, video
 from vidsme_jax.models.interface import ModelPlan
@@ -74,7 +75,7 @@ def score_clips(
     progress = Progress(len(todo), "scoring")
 
     def fail(clip: Clip, error: ClipError) -> None:
-        logging.warning("%s: %s", clip.path, error)
+        logging.warning("%s", printable(f"{clip.path}: {error}"))
         failures.extend(
             Failure(id=i.id, video=i.video, stage=error.stage, cause=error.cause)
             for i in clip.items
@@ -123,7 +124,8 @@ def _is_finished(clip: Clip, store: Shards) -> bool:
         return True  # Where it is gone by now, what was computed of it stands.
     same = video.content_hash(clip.path) == known.content_hash
     if not same:
-        logging.warning("%s: changed since it was scored, so scored again", clip.path)
+        name = printable(str(clip.path))
+        logging.warning("%s: changed since it was scored, so scored again", name)
     return same
 
 

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from vidsme_jax.base import AuditError
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
+_SHOWN = 5  # Faulty names that are told.
+_MAX_JSON = 1 << 26  # Bytes of a config or an index: 64 MiB.
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -109,12 +111,33 @@ def _folder(name: str) -> pathlib.Path:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
+        size = path.stat().st_size
+        if size > _MAX_JSON:
+            raise ValueError(f"{size} bytes; at most {_MAX_JSON} are read")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AuditError([f"{path}: not readable as JSON ({error})"]) from error
     if not isinstance(value, dict):
         raise AuditError([f"{path}: expected an object, found {type(value).__name__}"])
     return value
+
+
+def _weight_map(index: pathlib.Path, problems: list[str]) -> dict[str, str]:
+    """Which file has which tensor; files must be in the folder itself."""
+    found = _read_json(index).get("weight_map", {})
+    if not isinstance(found, dict):
+        problems.append(f"{index.name}: weight_map must be an object")
+        return {}
+    strange = [
+        name
+        for name in dict.fromkeys(map(str, found.values()))
+        if name != pathlib.PurePath(name).name or not name.endswith(".safetensors")
+    ]
+    for name in strange[:_SHOWN]:
+        problems.append(
+            f"{index.name}: {name!r} is no name of a .safetensors file beside it"
+        )
+    return {} if strange else found
 
 
 def _headers(folder: pathlib.Path, problems: list[str]) -> dict[str, TensorInfo]:
@@ -123,7 +146,7 @@ def _headers(folder: pathlib.Path, problems: list[str]) -> dict[str, TensorInfo]
     files = sorted(folder.glob("*.safetensors"))
     promised: dict[str, str] = {}
     if index.is_file():
-        promised = _read_json(index).get("weight_map", {})
+        promised = _weight_map(index, problems)
         files = [folder / name for name in sorted(set(promised.values()))]
     if not files:
         pickled = [p.name for p in sorted(folder.glob("*.bin"))]

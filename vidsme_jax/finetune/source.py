@@ -115,7 +115,9 @@ def _tokenizer(
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # Any kind: it says that there is no usable tokenizer.
         cause = (str(error).strip() or "?").splitlines()[0]
         found.append(f"no usable tokenizer ({type(error).__name__}: {cause})")

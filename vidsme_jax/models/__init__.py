@@ -121,7 +121,7 @@ def _tokenizer(checkpoint: files.Checkpoint, problems: list[str]) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(
-            str(checkpoint.folder), local_files_only=True
+            str(checkpoint.folder), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # Any kind: it says that there is no usable tokenizer.
         cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
