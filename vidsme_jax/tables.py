@@ -44,17 +44,20 @@ def score_table(
     scales = config.motion.q_scale, config.motion.r_scale
     q, r = statistics.entropy_orders(phi, b, bounds, *scales)
     orders = dict(zip(motion, zip(q.tolist(), r.tolist(), strict=True), strict=True))
-    values: dict[str, dict[str, float]] = {}
+    place = {path: row for row, path in enumerate(motion)}
+    values = np.empty((len(names), len(motion)))
     facts: dict[str, tuple[str, int]] = {}
     warnings: dict[str, list[str]] = {}
     for clip in store.read(motion.keys()):
-        values[clip.path] = scores.compute(
+        computed = scores.compute(
             clip.signals, *orders[clip.path], names, profile=config.profile
         )
+        values[:, place[clip.path]] = [computed[name] for name in names]
         facts[clip.path] = clip.content_hash, clip.num_rows
         if clip.warnings:
             warnings[clip.path] = list(clip.warnings)
-    scored = [item for item in items if str(item.path) in values]
+    scored = [item for item in items if str(item.path) in facts]
+    taken = [place[str(item.path)] for item in scored]
 
     def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
         return np.array([pick(str(item.path)) for item in scored], dtype)
@@ -70,7 +73,7 @@ def score_table(
         brightness_std=column(lambda p: motion[p].brightness_std),
         q=column(lambda p: orders[p][0]),
         r=column(lambda p: orders[p][1]),
-        scores={name: column(lambda p, n=name: values[p][n]) for name in names},
+        scores={name: values[row, taken] for row, name in enumerate(names)},
         larger_is_member=config.profile == "exact",
     )
     return table, warnings

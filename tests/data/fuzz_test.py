@@ -84,7 +84,8 @@ def test_damage_at_random(tmp_path, sources, first, last, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_damaged_clips_in_a_run_leave_the_others_alone(tmp_path, sources):
+def test_damaged_clips_in_a_run_leave_the_others_alone(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(audit.report.figures, "draw", lambda *args: [])
     config = small(None, **{"motion.bounds": (0.0, 10.0, 0.0, 20.0)})
     config.batch_size, config.workers = 4, 2
     whole, broken = tmp_path / "whole", tmp_path / "broken"
