@@ -96,7 +96,8 @@ def stream(
       batch_size: Clips per step over all devices; rounded up to a multiple of them.
       num_frames: The most frames of a clip.
       second: See `make_step`.
-      stopped: Once it is true nothing more is sent; what is on its way still comes.
+      stopped: Asked when `clips` has ended: if so, batches that are not full are not
+        sent; what is on its way still comes.
     """
     run = devices.runner(make_step(model.graphdef, second=second))
     prefix = jnp.asarray(model.plan.prefix, jnp.int32)
@@ -108,8 +109,6 @@ def stream(
         return group, run(model.state, prefix, _batch(group, frames, size))
 
     for clip in clips:
-        if stopped():
-            break
         frames = _bucket(len(clip.frames), num_frames)
         waiting[frames].append(clip)
         if len(waiting[frames]) == size:
