@@ -4,12 +4,20 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import resource
 import subprocess
 from typing import Any
 
 import jax
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "torch", "transformers")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "torch",
+    "transformers",
+    "opencv-python-headless",
+)
 
 
 def line(
@@ -49,6 +57,11 @@ def line(
 def rounded(value: float) -> float:
     """Keeps four significant digits."""
     return float(f"{value:.4g}")
+
+
+def peak_mib() -> float:
+    """Returns the most memory that this process has held so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def device() -> str:

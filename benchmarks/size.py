@@ -32,7 +32,7 @@ def peak() -> float:
 
 def scoring(clips: int) -> dict:
     """Scores so many clips of the demo, with the tiny model."""
-    from vidsme_jax import audit, settings
+    from vidsme_jax import checks, settings
     from vidsme_jax.scoring import score_clips
     from vidsme_jax.stopping import Stop
 
@@ -48,8 +48,8 @@ def scoring(clips: int) -> dict:
             data = sources[number % len(sources)].read_bytes()
             (videos / f"{number:06}.mp4").write_bytes(data)
         config.corpus.suspects = (str(videos),)
-        setup = audit.check(config)
-        store, second = audit.open_shards(setup, pathlib.Path(folder, "run"))
+        setup = checks.check(config)
+        store, second = checks.open_shards(setup, pathlib.Path(folder, "run"))
         args = setup.clips, setup.plan, setup.devices, store, config
         before, begun = peak(), time.monotonic()
         score_clips(*args, second=second, stop=Stop())

@@ -1,11 +1,12 @@
 r"""LLaVA-NeXT-Video: the demo, and the published models.
 
     python -m vidsme_jax.main --config configs/llava.py
+    python -m vidsme_jax.main --config configs/llava.py:tiny
     python -m vidsme_jax.main --config configs/llava.py:7b --workdir runs/llava7b \
         --config.corpus.members="('members.json',)" \
         --config.corpus.nonmembers="('nonmembers.json',)"
 
-Variants: demo (default), 7b, 7b-dpo, 34b.
+Variants: demo (default), 7b, 7b-dpo, 34b; tiny, random weights and eight drawn clips.
 
 demo: 300 clips in 17 s, 0.97 GB, 2 CPU cores; `vid_sme` AUC 0.54 [0.46, 0.62] on
 matched non-members, 0.41 [0.33, 0.48] on shifted ones (motion and brightness alone:
@@ -24,16 +25,13 @@ CHECKPOINTS = {
     "7b": "llava-hf/LLaVA-NeXT-Video-7B-hf",
     "7b-dpo": "llava-hf/LLaVA-NeXT-Video-7B-DPO-hf",
     "34b": "llava-hf/LLaVA-NeXT-Video-34B-hf",
+    "tiny": "random:llava_next_video-tiny",
 }
 
 
 def get_config(variant: str = "demo") -> ConfigDict:
     """Returns the configuration of a variant."""
-    if variant not in CHECKPOINTS:
-        known = ", ".join(CHECKPOINTS)
-        raise ValueError(f"configs/llava.py has no variant {variant!r}; known: {known}")
-    config = settings.default()
-    config.model.checkpoint = CHECKPOINTS[variant]
+    config = settings.variant(settings.default(), variant, CHECKPOINTS)
     if variant == "demo":
         config.corpus.members = (str(settings.DEMO / "corpus/members.jsonl"),)
         config.corpus.nonmembers = (str(settings.DEMO / "corpus/nonmembers.jsonl"),)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from oracles import llava_next_video as oracle
-from vidsme_jax import audit, settings
-from vidsme_jax.base import AuditError
+from vidsme_jax import audit, checks, settings
+from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import corpora
 
 CLIPS = settings.DEMO / "corpus" / "clips"
@@ -108,6 +108,45 @@ def test_settings_that_would_mix_signals_are_refused(config, tmp_path):
     assert set(report.table.num_rows) == {12}
 
 
+def test_optical_flow_on_the_device(config, tmp_path):
+    _corpus(config, tmp_path, 2, 2)
+    config.scores = "vid_sme"
+    host = audit.run(config, tmp_path / "host").table
+    config.motion.flow = "jax"
+    device = audit.run(config, tmp_path / "device").table
+    assert (device.flow_variance != host.flow_variance).any()
+    np.testing.assert_allclose(device.flow_variance, host.flow_variance, rtol=1e-3)
+    np.testing.assert_array_equal(device.brightness_std, host.brightness_std)
+    recorded = json.loads((tmp_path / "device/signals/run.json").read_text())
+    assert recorded["motion.flow"] == "jax"
+    # Two kinds of motion are never mixed; `auto` is OpenCV here.
+    config.motion.flow = "auto"
+    with pytest.raises(
+        AuditError, match=r"motion\.flow = 'jax', this run has 'opencv'"
+    ):
+        audit.run(config, tmp_path / "device")
+
+
+def test_a_flow_that_fails_late_loses_its_clip_only(config, tmp_path, monkeypatch):
+    def begin(grey):
+        def fetch():
+            if len(begun) == 4 and grey is begun[0]:
+                raise ClipError("motion", "the device is full")
+            return np.arange(len(grey) - 1) + grey.mean()
+
+        begun.append(grey)
+        return fetch
+
+    begun = []
+    monkeypatch.setattr(audit.scoring.backends, "make", lambda *args: begin)
+    config.workers = 1
+    report = audit.run(_corpus(config, tmp_path, 2, 2), tmp_path / "run")
+    assert [(f.stage, f.cause) for f in report.failures] == [
+        ("motion", "the device is full")
+    ]
+    assert len(report.table.id) == 3
+
+
 def test_rows_that_share_a_clip_are_scored_once(config, tmp_path, monkeypatch):
     decoded = []
     original = audit.scoring.video.decode
@@ -192,7 +231,7 @@ def test_config_problems_are_told_with_the_rest(config, tmp_path):
     config.video.sampling = "random"
     config.model.checkpoint = str(tmp_path / "nowhere")
     with pytest.raises(AuditError) as caught:
-        audit.check(config)
+        checks.check(config)
     text = str(caught.value)
     assert "config.batch_size is 0; it must be an integer >= 1" in text
     assert "config.video.sampling is 'random'; it must be one of uniform" in text
@@ -207,14 +246,14 @@ def test_an_unknown_family_is_named(config, tmp_path):
     shutil.copy(settings.DEMO / "checkpoint/model.safetensors", tmp_path / "model")
     config.model.checkpoint = str(tmp_path / "model")
     with pytest.raises(AuditError, match="did you mean 'llava_next_video'"):
-        audit.check(config)
+        checks.check(config)
 
 
 def test_more_frames_than_the_positions_hold(config, tmp_path):
     _corpus(config, tmp_path)
     config.video.num_frames = 5000
     with pytest.raises(AuditError, match=r"positions hold \d+ frames"):
-        audit.check(config)
+        checks.check(config)
 
 
 def test_a_corpus_without_a_range(config, tmp_path):

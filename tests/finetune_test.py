@@ -93,7 +93,7 @@ def example(config):
     rows = batches.tokenise(items[:3], opened, FRAMES, found)
     assert not found
     batch = next(batches.Clips(config, opened.prepare).batches(rows))
-    return opened.make(), jnp.asarray(opened.prefix, jnp.int32), batch
+    return opened.make(), jnp.asarray(opened.prompt.prefix, jnp.int32), batch
 
 
 def _nll(example, **changes) -> np.ndarray:
@@ -203,10 +203,10 @@ def test_the_folder_is_transformers_own(trained, config, corpus, tmp_path, dtype
     theirs = transformers.CLIPImageProcessorPil.from_pretrained(folder)
     pictures = np.asarray(theirs(list(frames), return_tensors="np")["pixel_values"])
     np.testing.assert_allclose(pictures, pixels, atol=1e-5)
-    ids = jnp.asarray(plan.prefix, jnp.int32)
-    rows = model.video_rows(model.encode_frames(pixels)[None])
+    ids = jnp.asarray(plan.prompt.prefix, jnp.int32)
+    rows = model.encode_frames(pixels).reshape(1, -1, model.config.text.hidden_size)
     hidden = model.decode(jnp.concatenate([model.embed(ids)[None], rows], axis=1))
-    ids = torch.tensor([[*plan.prefix, *[VIDEO] * rows.shape[1]]])
+    ids = torch.tensor([[*plan.prompt.prefix, *[VIDEO] * rows.shape[1]]])
     with torch.no_grad():
         out = expected(input_ids=ids, pixel_values_videos=torch.tensor(pictures)[None])
     assert out.logits.std() > 0.3

@@ -29,7 +29,7 @@ def config(clips: int, **changes):
     config.corpus.max_clips = clips
     config.video.num_frames = 2
     config.batch_size = config.parallel.data = config.workers = 1
-    config.scores = "vid_sme,perplexity,min_k_prob_10"
+    config.compile_cache, config.scores = "", "vid_sme,perplexity,min_k_prob_10"
     config.update_from_flattened_dict(changes)
     return config
 

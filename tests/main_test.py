@@ -62,7 +62,10 @@ def test_failures_exit_3(tmp_path):
     [
         ((), "--config is missing"),
         (("--config=configs/nowhere.py",), "nowhere.py"),
-        (("--config=configs/llava.py:8b",), "no variant '8b'; known: demo, 7b"),
+        (
+            ("--config=configs/llava.py:8b",),
+            "no variant '8b'; known: demo, 7b",
+        ),
         (
             ("--config=configs/llava.py", "--config.video.num_frame=4"),
             "has no key 'num_frame' Did you mean \"num_frames\"",

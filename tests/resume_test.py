@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import random
 import re
 import resource
 import shutil
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from killed_run import config as small
-from vidsme_jax import audit, main, scoring, settings, shards, stopping
+from vidsme_jax import audit, checks, main, scoring, settings, shards, stopping
 from vidsme_jax.base import AuditError
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
@@ -155,6 +156,8 @@ def _run_main(config, workdir, monkeypatch, capsys) -> tuple[int, str]:
     """The command line after its flags are parsed: exit status and what it says."""
     monkeypatch.setattr(main, "_CONFIG", types.SimpleNamespace(value=config))
     monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value=str(workdir)))
+    for name in ("_COORDINATOR", "_NUM_PROCESSES", "_PROCESS_ID"):
+        monkeypatch.setattr(main, name, types.SimpleNamespace(value=None))
     monkeypatch.setattr(main.logging, "use_absl_handler", lambda: None)
     status = main.main(["vidsme"])
     return status, capsys.readouterr().err
@@ -219,7 +222,7 @@ def test_a_report_that_finds_no_room_loses_no_signals(
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers):
     folder = tmp_path / "shared"
     folder.mkdir(mode=0o555)
-    root, check = os.geteuid() == 0, audit.check
+    root, check = os.geteuid() == 0, checks.check
 
     def as_somebody_else(config):
         setup = check(config)
@@ -227,7 +230,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers
             os.seteuid(65534)
         return setup
 
-    monkeypatch.setattr(audit, "check", as_somebody_else)
+    monkeypatch.setattr(checks, "check", as_somebody_else)
     try:
         status, said = _run_main(small(3), folder / "run", monkeypatch, capsys)
     finally:
@@ -275,12 +278,27 @@ def test_half_a_shard(run, monkeypatch, capsys, handlers):
 
 
 def test_a_shard_with_a_bit_flipped(run):
-    part = _parts(run)[1]
-    data = bytearray(part.read_bytes())
-    data[len(data) // 3] ^= 1  # In the signals; the check sum of their page tells.
-    part.write_bytes(data)
-    with pytest.raises(AuditError, match=rf"{part.name}: damaged"):
-        audit.run(small(4), run)
+    """Wherever it is: it is told, or it is in what the signals do not depend on."""
+    part, folder = _parts(run)[1], run / "signals"
+    recorded = shards.recorded(folder)
+
+    def read():
+        store = shards.Shards(folder, recorded)
+        clips = list(store.read(store.finished))
+        return [(c.path, c.motion, c.num_rows, *map(str, c.signals)) for c in clips]
+
+    before, data = read(), part.read_bytes()
+    rng, told = random.Random(0), 0
+    for place in rng.sample(range(len(data)), 150):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << rng.randrange(8)
+        part.write_bytes(flipped)
+        try:
+            assert read() == before, place
+        except AuditError as error:
+            told += 1
+            assert all(str(part) in problem for problem in error.problems), place
+    assert told > 75
 
 
 def test_a_shard_of_another_run(run, tmp_path, monkeypatch, capsys, handlers):
@@ -314,7 +332,7 @@ def test_other_settings_and_starting_anew(run, monkeypatch):
         with pytest.raises(AuditError, match=named):
             audit.run(small(4, **changes), run)
     with monkeypatch.context() as patch:
-        patch.setattr(audit, "__version__", "0.0.9")
+        patch.setattr(checks, "__version__", "0.0.9")
         with pytest.raises(
             AuditError, match=r"version = '0\.1\.0', this run has '0\.0"
         ):

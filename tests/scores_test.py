@@ -16,7 +16,7 @@ from vidsme_jax.entropy import streaming
 @jax.jit
 def _head(logits):
     vocab = logits.shape[-1]
-    mask = jnp.ones(logits.shape[:2], bool)
+    mask = jnp.ones((len(logits), 2, logits.shape[1]), bool)
     eye = jnp.eye(vocab, dtype=jnp.float32)
     return streaming.token_signals(logits, eye, mask, second=True)
 

@@ -75,3 +75,31 @@ def test_grids():
     assert tuple(split) == (None, None, "model")
     odd = devices.sharding("language_model/layers/up_proj/kernel", (3, 8, 5)).spec
     assert tuple(odd) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("gib", "mode", "shape"),
+    [(10, "pmap", (8, 1)), (13, "mesh", (4, 2)), (70, "mesh", (1, 8))],
+)
+def test_the_grid_follows_from_the_memory(gib, mode, shape, monkeypatch):
+    """Of 16 GiB a device parameters may fill three quarters."""
+    monkeypatch.setattr(parallel, "_memory", lambda _: 16 * 2**30)
+    devices = parallel.make_devices("auto", 0, 1, parameters=gib * 2**30)
+    assert devices.mode == mode and devices.mesh.devices.shape == shape
+
+
+@pytest.mark.parametrize("mode", ["auto", "pmap"])
+def test_a_model_that_fits_nowhere(mode, monkeypatch):
+    monkeypatch.setattr(parallel, "_memory", lambda _: 16 * 2**30)
+    with pytest.raises(AuditError, match=r"take 100\.0 GiB, .* holds 16\.0"):
+        parallel.make_devices(mode, 0, 1, parameters=100 * 2**30)
+
+
+def test_compiled_programs_are_kept_where_the_config_says(monkeypatch):
+    told = {}
+    monkeypatch.setattr(parallel.jax.config, "update", told.__setitem__)
+    parallel.keep_programs("")
+    assert not told
+    parallel.keep_programs("~/programs")
+    folder = str(pathlib.Path.home() / "programs")
+    assert told == {"jax_compilation_cache_dir": folder}

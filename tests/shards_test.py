@@ -20,7 +20,7 @@ def _clip(path, rows=6, second=True):
         signals = signals._replace(
             modified=array(2, rows, 3),
             renyi_half_clamped=array(2, rows),
-            mean_renyi=array(2, 15),
+            mean_renyi=array(2, 2, 15),
         )
     return ScoredClip(
         path=path,

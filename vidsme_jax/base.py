@@ -6,6 +6,7 @@ of the manifests (several may share a clip).
 """
 
 import dataclasses
+import difflib
 import math
 import pathlib
 import unicodedata
@@ -40,6 +41,12 @@ def printable(text: str, most: int | None = None) -> str:
         else c
         for c in text
     )
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """Returns '; did you mean X?', or '' where no known name is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class AuditError(Exception):
@@ -136,7 +143,8 @@ class TokenSignals(NamedTuple):
     """What the model reveals, per direction and row; float32, entropies in nats.
 
     All arrays share their leading axes: on the device (clips, 2), on the host (2,)
-    for one clip, natural order first. An array that no chosen score needs is None.
+    for one clip, natural order first, then the reversed (or shuffled) one. An array
+    that no chosen score needs is None.
 
     Attributes:
       renyi: Shape (..., rows, 15): the Renyi profile at `PROFILE_ORDERS`.
@@ -146,7 +154,9 @@ class TokenSignals(NamedTuple):
       modified: Shape (..., rows, 3): modified entropies: Shannon-like, 1/2, 2.
       renyi_half_clamped: Shape (..., rows): Renyi-1/2 of probabilities clamped at
         1e-10, as in the release.
-      mean_renyi: Shape (..., 15): the Renyi profile of the rows' mean distribution.
+      mean_renyi: Shape (..., 2, 15): the Renyi profile of the mean distribution over
+        the video rows, and over the rows that the release averages: one text row more
+        where the tokenizer puts no token in front of a text.
     """
 
     renyi: Any

@@ -26,16 +26,29 @@ _WORKDIR = flags.DEFINE_string(
     "named after the configuration.",
 )
 
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of the first of several processes, or auto; else of "
+    "JAX_COORDINATOR_ADDRESS. Not needed under SLURM's srun and on TPU slices.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are; else of JAX_NUM_PROCESSES."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "The place of this one, from 0; else of JAX_PROCESS_ID."
+)
+
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 
 
 def main(argv: list[str]) -> int:
-    """Runs the audit and returns the exit status."""
+    """Runs the audit, or the study, and returns the exit status."""
     if len(argv) > 1:
         return _wrong([f"argument {argv[1]!r}: only flags are understood"])
     if _CONFIG.value is None:
         return _wrong(["--config is missing, such as --config configs/llava.py"])
-    from vidsme_jax import audit, scores, stopping
+    from vidsme_jax import audit, hosts, parallel, scores, stopping, studies
 
     config = _CONFIG.value
     if config.get("scores") == "list":
@@ -49,13 +62,27 @@ def main(argv: list[str]) -> int:
     stop.listen()
     workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
     try:
-        report = audit.run(config, workdir, stop)
+        several = hosts.start(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        )
+        if several:
+            stop.listen()  # JAX, too, has taken SIGTERM.
+        if several and config.get("study"):
+            return _wrong(
+                [
+                    "a study runs in one process: let several make the audit, then one "
+                    "the study in the same --workdir"
+                ]
+            )
+        parallel.keep_programs(config.get("compile_cache", ""))
+        run = studies.run if config.get("study") else audit.run
+        report = run(config, workdir, stop)
     except AuditError as error:
         return _wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
         print(
-            f"the run broke off: {_cause(error)}\nwhat was scored before is kept in "
-            f"{workdir}; once this is mended, the same command continues",
+            f"the run broke off: {printable(_cause(error))}\nwhat was scored before is "
+            f"kept in {workdir}; once this is mended, the same command continues",
             file=sys.stderr,
         )
         return WRONG
@@ -65,6 +92,9 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
+    if report is None:
+        print(f"done; the first process writes the report to {workdir}")
+        return OK
     print(report.summary())
     return FAILURES if report.failures else OK
 

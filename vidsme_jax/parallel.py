@@ -1,32 +1,39 @@
 """One pure step on many devices: where parameters lie and how a batch is spread.
 
-The step is written once, `step(state, prefix, batch)`, with clips on the leading axis
+The step is written once, `step(state, tokens, batch)`, with clips on the leading axis
 of every leaf of `batch` and of its result. "pmap" copies the parameters to each device
 and gives each its share of the clips; "mesh" also splits the parameters over the axis
-`model` and leaves the collectives to the compiler.
+`model`: the decoder's products are left to the compiler, while attention and the head
+say themselves what a device does (`by_shard`).
+
+While a step is traced for a mesh, `grid` tells so; the code of models asks it and needs
+no argument for it.
 """
 
 import dataclasses
+import functools
 import math
+import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vidsme_jax.base import AuditError
 
-# The axis of a parameter that "mesh" splits over `model`, counted from the last one;
-# what no pattern matches is copied.
+# The axes of a parameter that "mesh" may split over `model`, counted from the last one:
+# the first that divides. What no pattern matches is copied, among it the tower, which
+# has its frames spread over all devices instead.
 _SPLIT = (
-    (r".*/(q|k|v|gate|up)_proj/(kernel|bias)", -1),
-    (r".*/(fc1|linear_1)/(kernel|bias)", -1),
-    (r".*/(o|out|down)_proj/kernel", -2),
-    (r".*/(fc2|linear_2)/kernel", -2),
-    (r".*/(lm_head|embed_tokens)/weight", -2),
+    (r"language_model/.*/(q|k|v|gate|up)_proj/(kernel|bias)", (-1,)),
+    (r"language_model/.*/(o|down)_proj/kernel", (-2,)),
+    (r"language_model/(lm_head|embed_tokens)/weight", (-2, -1)),
 )
+_ROOM = 0.75  # The part of a device's memory that parameters may fill.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,81 +45,237 @@ class Devices:
 
     @property
     def num_data(self) -> int:
-        """Devices along `data`: a batch is a multiple of it."""
+        """Devices along `data`."""
         return self.mesh.shape["data"]
 
+    @property
+    def num_processes(self) -> int:
+        """Processes whose devices are in the grid; each has its part of a batch."""
+        return len({device.process_index for device in self.mesh.devices.flat})
+
+    def batch_size(self, clips: int) -> int:
+        """Returns how many clips of this process make a batch of at least `clips`."""
+        multiple = math.lcm(self.num_data, self.num_processes)
+        return math.ceil(clips / multiple) * multiple // self.num_processes
+
+    def memory(self) -> int | None:
+        """Returns the bytes that one device holds, None where it does not tell."""
+        return _memory(self.mesh.local_devices[0])
+
     def sharding(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
-        """Returns where a parameter lies; odd sizes are copied rather than split."""
+        """Returns where a parameter lies; what does not divide is copied."""
         spec: list[str | None] = [None] * len(shape)
-        for pattern, axis in _SPLIT:
-            if (
-                re.fullmatch(pattern, path)
-                and shape[axis] % self.mesh.shape["model"] == 0
-            ):
-                spec[axis] = "model"
+        for pattern, axes in _SPLIT:
+            if re.fullmatch(pattern, path):
+                size = self.mesh.shape["model"]
+                fitting = [axis for axis in axes if shape[axis] % size == 0]
+                if fitting:
+                    spec[fitting[0]] = "model"
                 break
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
-    def runner(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiles `step(state, prefix, batch)` for these devices.
+    def clips(self) -> NamedSharding:
+        """Returns the spread of a batch: each process has its own clips."""
+        processes = self.num_processes
+        if self.num_data % processes == 0:
+            return NamedSharding(self.mesh, PartitionSpec("data"))
+        # A copy of the model spans processes: the same devices, seen as processes.
+        grid = self.mesh.devices.reshape(processes, -1)
+        return NamedSharding(Mesh(grid, ("process", "local")), PartitionSpec("process"))
 
-        `batch` holds NumPy arrays; the result's leaves have the clips in front.
+    def copy(self, tree: Any) -> Any:
+        """Places NumPy arrays, equal in all processes, on each device."""
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        return jax.tree.map(
+            lambda x: jax.make_array_from_callback(x.shape, everywhere, x.__getitem__),
+            tree,
+        )
+
+    def jit(self, step: Callable[..., Any]) -> Any:
+        """Returns the jitted step of mode "mesh"; to be traced under the mesh."""
+        return jax.jit(step, out_shardings=self.clips())
+
+    def runner(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles `step(state, tokens, batch)` for these devices.
+
+        `batch` holds this process's NumPy arrays. The result is for `fetch`; what is
+        called returns before it is computed, and starts no transfer that waits.
         """
         if self.mode == "mesh":
-            spread = NamedSharding(self.mesh, PartitionSpec("data"))
-            compiled = jax.jit(step)
+            compiled = self.jit(step)
 
-            def run(state, prefix, batch):
-                return compiled(state, prefix, jax.device_put(batch, spread))
+            def run(state, tokens, batch):
+                placed = jax.tree.map(self._place, batch)
+                with jax.set_mesh(self.mesh):
+                    return compiled(state, tokens, placed)
 
             return run
         devices = list(self.mesh.devices.flat)
         mapped = jax.pmap(
             step, axis_name="data", in_axes=(None, None, 0), devices=devices
         )
+        share = NamedSharding(self.mesh, PartitionSpec("data"))
 
-        def run_pmap(state, prefix, batch):
+        def run_pmap(state, tokens, batch):
             folded = jax.tree.map(
                 lambda x: x.reshape(self.num_data, -1, *x.shape[1:]), batch
             )
-            out = mapped(state, prefix, folded)
-            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+            return mapped(state, tokens, jax.device_put(folded, share))
 
         return run_pmap
 
+    def fetch(self, out: Any) -> Any:
+        """Copies a result to the host: the clips of this process, in their order."""
+        if self.mode == "pmap":
+            host = jax.tree.map(np.asarray, out)
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), host)
+        return jax.tree.map(_own, out)
 
-def make_devices(mode: str, data: int, model: int) -> Devices:
-    """Arranges this process's devices.
+    def anyone(self, wish: bool) -> jax.Array:
+        """Asks all processes of the grid whether one of them has a wish.
+
+        All must ask at the same step. The answer is for `np.asarray`, which waits.
+        """
+        spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        own = np.full(len(self.mesh.local_devices), wish)
+        return _any(self.mesh)(jax.make_array_from_process_local_data(spread, own))
+
+    def _place(self, x: np.ndarray) -> jax.Array:
+        if self.num_processes == 1:
+            return jax.device_put(x, self.clips())
+        return jax.make_array_from_process_local_data(self.clips(), x)
+
+
+def keep_programs(folder: str) -> None:
+    """Lets JAX keep compiled programs in a folder; "" keeps none."""
+    if folder:
+        path = str(pathlib.Path(folder).expanduser())
+        jax.config.update("jax_compilation_cache_dir", path)
+
+
+def _memory(device: Any) -> int | None:
+    """Returns the bytes that a device holds, None where it does not tell."""
+    told = device.memory_stats() or {}
+    return told.get("bytes_limit")
+
+
+def make_devices(
+    mode: str, data: int, model: int, *, parameters: int = 0, here: bool = False
+) -> Devices:
+    """Arranges devices: this process's where they suffice, else those of all.
 
     Args:
-      mode: "pmap", "mesh", or "auto": "mesh" where model > 1, else "pmap".
+      mode: "pmap", "mesh", or "auto": "pmap" where the parameters fit a device, else
+        "mesh" over as few devices as hold them. A device that does not tell its memory
+        (a CPU) is taken to be large enough.
       data: Devices along `data`; 0 takes all that `model` leaves.
-      model: Devices along `model`.
+      model: Devices along `model`; "auto" may take more than 1.
+      parameters: Bytes of the model.
+      here: Whether the devices of other processes are out of the question.
 
     Raises:
       AuditError: The devices do not suffice, or "pmap" is asked to split a model.
     """
-    devices = jax.local_devices()
+    local = jax.local_devices()
+    every = local if here else sorted(jax.devices(), key=lambda d: d.process_index)
+    limit = _memory(local[0])
     problems = []
     if mode == "auto":
+        if model == 1 and not _fits(parameters, limit):
+            model = _fewest(parameters, limit or 0, len(local), len(every))
         mode = "mesh" if model > 1 else "pmap"
     if mode == "pmap" and model > 1:
         problems.append(
             f"config.parallel.model is {model}, but pmap copies the whole model to "
             "each device: take mode mesh"
         )
-    wanted = data or max(len(devices) // model, 1)
-    if wanted * model > len(devices):
+    elif not _fits(parameters / model, limit):
         problems.append(
-            f"config.parallel asks for {wanted} x {model} devices, "
-            f"{len(devices)} are here"
+            f"config.parallel: the parameters take {parameters / 2**30:.1f} GiB, "
+            f"{parameters / model / 2**30:.1f} on each of {model} devices, of which "
+            f"one holds {(limit or 0) / 2**30:.1f}; {len(every)} devices are here: "
+            "take mode mesh and a larger parallel.model, or more devices"
         )
+    pool = local if model <= len(local) and data * model <= len(local) else every
+    wanted = data or max(len(pool) // model, 1)
+    if wanted * model > len(pool):
+        problems.append(
+            f"config.parallel asks for {wanted} x {model} devices, {len(pool)} are here"
+        )
+    elif pool is every and pool is not local and wanted * model < len(every):
+        problems.append(
+            f"config.parallel asks for {wanted} x {model} devices, more than this "
+            f"process has ({len(local)}) and fewer than all have ({len(every)}): a "
+            "grid is of one process or of all"
+        )
+    if mode == "pmap" and pool is not local and len(every) > len(local):
+        problems.append("config.parallel: pmap takes the devices of one process only")
     if problems:
         raise AuditError(problems)
-    grid = np.array(devices[: wanted * model]).reshape(wanted, model)
-    return Devices(mode, Mesh(grid, ("data", "model")))
+    chosen = pool[: wanted * model]
+    if pool is local and len(chosen) == len(local):  # In an order that suits the wires.
+        axes = (AxisType.Auto,) * 2
+        mesh = jax.make_mesh(
+            (wanted, model), ("data", "model"), axis_types=axes, devices=chosen
+        )
+        return Devices(mode, mesh)
+    grid_of = np.array(chosen).reshape(wanted, model)
+    return Devices(mode, Mesh(grid_of, ("data", "model")))
 
 
-def padded_size(clips: int, num_data: int) -> int:
-    """Returns the smallest multiple of the data axis that holds so many clips."""
-    return math.ceil(clips / num_data) * num_data
+def grid() -> AbstractMesh | None:
+    """Returns the mesh that the present trace is for, None inside one device's part."""
+    mesh = jax.sharding.get_abstract_mesh()
+    split = "model" in mesh.axis_names and not mesh.manual_axes
+    return mesh if split else None
+
+
+def platform() -> str:
+    """Returns what the present trace is for: "cpu", "tpu", "nvidia" or "other"."""
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.local_devices()[0]
+    if device.platform in ("cpu", "tpu"):
+        return device.platform
+    return "nvidia" if "NVIDIA" in device.device_kind.upper() else "other"
+
+
+def spread(x: Any, *spec: Any) -> Any:
+    """Tells the compiler how an array lies on the mesh, if there is one."""
+    mesh = grid()
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(
+        x, NamedSharding(mesh, PartitionSpec(*spec))
+    )
+
+
+def by_shard(function: Callable[..., Any], in_specs: Any, out_specs: Any):
+    """Runs a function on each device's part of its arguments (of a mesh)."""
+    return jax.shard_map(
+        function, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _any(mesh: Mesh) -> Callable[..., jax.Array]:
+    return jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def _fits(size: int | float, limit: int | None) -> bool:
+    return limit is None or size <= _ROOM * limit
+
+
+def _fewest(parameters: int, limit: int, local: int, every: int) -> int:
+    """Returns how many devices hold the parameters; all if even those do not."""
+    for total in (local, every):
+        for model in range(2, total + 1):
+            if total % model == 0 and _fits(parameters / model, limit):
+                return model
+    return every
+
+
+def _own(x: jax.Array) -> np.ndarray:
+    """The rows of a result that this process's devices hold."""
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

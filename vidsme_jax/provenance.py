@@ -39,8 +39,10 @@ def describe(
         "model": {
             "checkpoint": config.model.checkpoint,
             "family": plan.family,
-            "prompt": plan.prompt,
-            "rows_per_frame": plan.rows_per_frame,
+            "prompt": plan.prompt.text,
+            "rows per frame": plan.rows_per_frame,
+            "classes": plan.vocab_size,
+            "remarks": "; ".join(plan.remarks) or "none",
         },
         "device": {
             "kind": first.device_kind,

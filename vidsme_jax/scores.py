@@ -17,13 +17,13 @@ References:
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import AuditError, TokenSignals
+from vidsme_jax.base import AuditError, TokenSignals, nearest
 from vidsme_jax.entropy import definitions
-from vidsme_jax.settings import nearest
 
 Rows = Float[np.ndarray, " rows"]
 
@@ -73,14 +73,33 @@ def sharma_mittal(
     return _sharma_mittal_rows(Clipwise(signals, q, r, profile == "official"))
 
 
+def sharma_mittal_points(
+    signals: TokenSignals,
+    q: Float[np.ndarray, " points"],
+    r: Float[np.ndarray, " points"],
+    *,
+    profile: str = "exact",
+) -> Float[np.ndarray, "points 2 rows"]:
+    """`sharma_mittal` at many (q, r), the same numbers; each distinct q costs once."""
+    orders, place = np.unique(q, return_inverse=True)
+    renyi = definitions.renyi_at_order(signals.renyi[..., 1:14], orders[:, None, None])
+    renyi = np.asarray(renyi)[place]
+    return _deform(renyi, q[:, None, None], r[:, None, None], profile == "official")
+
+
 def _sharma_mittal_rows(c: Clipwise) -> Float[np.ndarray, "2 rows"]:
-    return _deform(definitions.renyi_at_order(c.signals.renyi[..., 1:14], c.q), c)
+    renyi = definitions.renyi_at_order(c.signals.renyi[..., 1:14], c.q)
+    return _deform(renyi, c.q, c.r, c.official)
 
 
 def sequence(c: Clipwise) -> float:
-    """Sharma-Mittal entropy of the mean distribution, natural less reversed [1]."""
-    nodes = c.signals.mean_renyi[..., 1:14]
-    natural, backward = _deform(definitions.renyi_at_order(nodes, c.q), c)
+    """Sharma-Mittal entropy of the mean distribution, natural less reversed [1].
+
+    The release averages one text row too many where the tokenizer adds no first token.
+    """
+    nodes = c.signals.mean_renyi[:, int(c.official), 1:14]
+    renyi = definitions.renyi_at_order(nodes, c.q)
+    natural, backward = _deform(renyi, c.q, c.r, c.official)
     return float(natural - backward)
 
 
@@ -204,9 +223,8 @@ def compute(
             out[name] = sign * sequence(clip)
             continue
         if score.statistic not in ordered:
-            rows = _STATISTICS[score.statistic](clip).astype(np.float64)
-            ordered[score.statistic] = np.sort(rows)
-        value = _average(ordered[score.statistic], score.tail, score.ratio)
+            ordered[score.statistic] = ordered_rows(clip, score.statistic)
+        value = float(tail_mean(ordered[score.statistic], score.tail, score.ratio))
         if official and name == "ppl":
             value = float(np.exp(value))
         out[name] = sign * value
@@ -220,19 +238,25 @@ def describe(profile: str) -> str:
     return "\n".join(f"{name:<{width}}  {s.description}" for name, s in table.items())
 
 
-def _deform(renyi, c: Clipwise):
-    if c.official:
-        log_sum = (1.0 - c.q) * renyi
-        return definitions.sharma_mittal_of_log_power_sum(log_sum, c.q, c.r)
-    return definitions.sharma_mittal_of_renyi(renyi, c.r)
+def ordered_rows(clip: Clipwise, statistic: str) -> Rows:
+    """A statistic of every row, ascending, smaller = member."""
+    return np.sort(_STATISTICS[statistic](clip).astype(np.float64))
 
 
-def _average(ordered: Rows, tail: str, ratio: float) -> float:
+def tail_mean(
+    ordered: Float[np.ndarray, "*series rows"], tail: str, ratio: float
+) -> Float[np.ndarray, "*series"] | np.floating:
     """Averages one end of ascending rows: max(1, int(n * ratio)) of them."""
     if tail == "mean":
-        return float(ordered.mean())
-    k = max(1, int(len(ordered) * ratio))
-    return float((ordered[:k] if tail == "min" else ordered[-k:]).mean())
+        return ordered.mean(-1)
+    k = max(1, int(ordered.shape[-1] * ratio))
+    return (ordered[..., :k] if tail == "min" else ordered[..., -k:]).mean(-1)
+
+
+def _deform(renyi: Any, q: Any, r: Any, official: bool):
+    if official:
+        return definitions.sharma_mittal_of_log_power_sum((1.0 - q) * renyi, q, r)
+    return definitions.sharma_mittal_of_renyi(renyi, r)
 
 
 def _percent(ratio: float) -> int:

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import signals
+from vidsme_jax import hosts, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -21,7 +21,7 @@ from vidsme_jax.base import (
 )
 from vidsme_jax.data import loader, video
 from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.motion import statistics
+from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
@@ -31,12 +31,12 @@ _ABSENT = -1, -1
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measured:
+class Measured:
     """What is kept of a clip while its frames are on the device."""
 
     clip: Clip
     frames: Frames  # Without its pixels.
-    motion: MotionStatistics
+    motion: Callable[[], MotionStatistics]  # Waits for the optical flow.
     stamp: tuple[int, int]
 
 
@@ -52,6 +52,8 @@ def score_clips(
 ) -> list[Failure]:
     """Scores the clips that have no signals yet, a shard a batch.
 
+    Of several processes each scores its share.
+
     Args:
       clips: Of the corpus.
       plan: The checked checkpoint; its tensors are read if there is anything to do.
@@ -59,7 +61,7 @@ def score_clips(
       store: Receives the signals.
       config: The whole configuration.
       second: Whether to run the head's second pass.
-      stop: Looked at between batches.
+      stop: Looked at between batches, as is the word that another process ended early.
 
     Returns:
       What could not be scored, once per row of a manifest that names it.
@@ -67,10 +69,16 @@ def score_clips(
     Raises:
       KeyboardInterrupt: It was asked to stop; all that was sent is in `store`.
     """
-    todo = [clip for clip in clips if not _is_finished(clip, store)]
+    todo = [clip for clip in clips if not is_finished(clip, store)]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
+    for remark in plan.remarks:
+        logging.warning("checkpoint: %s", printable(remark))
     failures: list[Failure] = []
-    if not todo:
+    todo, most = hosts.share(todo, [str(clip.path) for clip in todo])
+    steps, spanning = 0, devices.num_processes > 1
+    if spanning:
+        steps = -(-most // devices.batch_size(config.batch_size))
+    if not todo and not steps:
         return failures
     progress = Progress(len(todo), "scoring")
 
@@ -82,10 +90,12 @@ def score_clips(
         )
         progress.add(1, failed=1)
 
+    flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
+
     def readable() -> Iterator[signals.Prepared]:
-        prepare = functools.partial(_prepare, config=config, plan=plan)
+        prepare = functools.partial(_prepare, config=config, plan=plan, flow=flow)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
-            if stop.asked:
+            if stop.asked and not spanning:
                 return
             if isinstance(result, ClipError):
                 fail(clip, result)
@@ -99,15 +109,17 @@ def score_clips(
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         second=second,
-        stopped=lambda: stop.asked,
+        against=config.video.against,
+        steps=steps,
+        stopped=lambda: stop.asked or hosts.has_ended(store.folder),
     )
     for batch in stop.between(batches):
         good = []
         for measured, result in batch:
-            if isinstance(result, ClipError):
-                fail(measured.clip, result)
-            else:
-                good.append(_scored(measured, result))
+            try:
+                good.append(scored_clip(measured, result))
+            except ClipError as error:
+                fail(measured.clip, error)
         if good:
             store.write(good)
             progress.add(len(good))
@@ -115,12 +127,12 @@ def score_clips(
     return failures
 
 
-def _is_finished(clip: Clip, store: Shards) -> bool:
+def is_finished(clip: Clip, store: Shards) -> bool:
     """Whether the clip has signals, and they are those of the file as it is now."""
     known = store.finished.get(str(clip.path))
     if known is None:
         return False
-    if _stamp(clip.path) in (known.stamp, _ABSENT):
+    if stamp(clip.path) in (known.stamp, _ABSENT):
         return True  # Where it is gone by now, what was computed of it stands.
     same = video.content_hash(clip.path) == known.content_hash
     if not same:
@@ -129,23 +141,7 @@ def _is_finished(clip: Clip, store: Shards) -> bool:
     return same
 
 
-def _prepare(clip: Clip, *, config: ConfigDict, plan: ModelPlan) -> signals.Prepared:
-    """Decodes, measures and resizes one clip."""
-    v, stamp = config.video, _stamp(clip.path)
-    frames = video.decode(
-        clip.path,
-        v.sampling,
-        v.num_frames,
-        v.fps,
-        video.Limits(v.max_pixels, v.max_seconds),
-    )
-    motion = statistics.measure(frames.pixels)
-    prepared = plan.prepare(frames.pixels)
-    about = dataclasses.replace(frames, pixels=frames.pixels[:0])
-    return signals.Prepared(_Measured(clip, about, motion, stamp), prepared)
-
-
-def _stamp(path: pathlib.Path) -> tuple[int, int]:
+def stamp(path: pathlib.Path) -> tuple[int, int]:
     """Size and time of the last change: cheap signs that a file is the same."""
     try:
         found = path.stat()
@@ -154,7 +150,32 @@ def _stamp(path: pathlib.Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
+def _prepare(
+    clip: Clip,
+    *,
+    config: ConfigDict,
+    plan: ModelPlan,
+    flow: statistics.FlowVariances,
+) -> signals.Prepared:
+    """Decodes, measures and resizes one clip."""
+    v, before = config.video, stamp(clip.path)
+    frames = video.decode(
+        clip.path, v.sampling, v.num_frames, v.fps, video.limits_of(config.video)
+    )
+    motion = statistics.begin(frames.pixels, flow)
+    prepared = plan.prepare(frames.pixels)
+    about = dataclasses.replace(frames, pixels=frames.pixels[:0])
+    return signals.Prepared(Measured(clip, about, motion, before), prepared)
+
+
+def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredClip:
+    """Joins a clip and its signals, once its motion is known.
+
+    Raises:
+      ClipError: The result is one, or the optical flow failed.
+    """
+    if isinstance(result, ClipError):
+        raise result
     frames = measured.frames
     return ScoredClip(
         path=str(measured.clip.path),
@@ -163,7 +184,7 @@ def _scored(measured: _Measured, result: TokenSignals) -> ScoredClip:
         num_rows=result.gap.shape[-1],
         num_frames=len(frames.indices),
         frame_indices=frames.indices,
-        motion=measured.motion,
+        motion=measured.motion(),
         warnings=frames.warnings,
         stamp=measured.stamp,
     )

@@ -1,14 +1,17 @@
 """The configuration: every key with its default, what it means and what it allows."""
 
-import difflib
 import math
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from vidsme_jax.base import nearest
+
 DEMO = pathlib.Path(__file__).parent / "demo"
+STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 
 # key: (default, what is allowed, test). A default that is a type is a placeholder for
 # None or a value of that type.
@@ -28,6 +31,7 @@ def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
     return f"an integer >= {low}", lambda value: isinstance(value, int) and value >= low
 
 
+_BOOL: _Allowed = ("true or false", lambda value: isinstance(value, bool))
 _SOURCES: _Allowed = ("a tuple of manifests, folders or globs", _strings)
 _SCALE: _Allowed = (
     "a number > 0",
@@ -41,6 +45,33 @@ def _bounds(value: Any) -> bool:
     if not all(isinstance(v, int | float) and math.isfinite(v) for v in value):
         return False
     return value[0] < value[1] and value[2] < value[3]
+
+
+_ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
+
+
+def _order(value: Any) -> bool:
+    return isinstance(value, str) and _ORDERS.fullmatch(value) is not None
+
+
+def _each(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Tests a tuple that is not empty and holds nothing twice."""
+    return lambda value: (
+        isinstance(value, tuple)
+        and bool(value)
+        and all(map(test, value))
+        and len(set(value)) == len(value)
+    )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _pair_of_orders(value: Any) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 2 and all(map(_number, value))):
+        return False
+    return 1 <= value[0] <= 2 and 1 <= value[1] < math.inf
 
 
 RULES: dict[str, _Rule] = {
@@ -61,11 +92,20 @@ RULES: dict[str, _Rule] = {
     # parts; fps: `video.fps` frames a second, at most num_frames.
     "video.sampling": ("uniform", *_one_of("uniform", "midpoint", "fps")),
     "video.fps": (1.0, *_SCALE),
+    # The order of the frames that the natural one is held against: reversed, as in the
+    # paper, or shuffled:SEED, one permutation for all clips of a length.
+    "video.against": (
+        "reversed",
+        "reversed or shuffled:SEED, such as shuffled:0",
+        _order,
+    ),
     # What is decoded at most: width times height of a frame (here 8192 x 4320), and
     # seconds a clip. What exceeds it is listed as a failure.
     "video.max_pixels": (8192 * 4320, *_integer(1)),
     "video.max_seconds": (600.0, *_SCALE),
-    "motion.flow": ("auto", *_one_of("auto", "opencv")),
+    # opencv: on the host; jax: on the devices (motion.backends); auto: jax where these
+    # are no CPUs. Both give the same motion within 0.1 %.
+    "motion.flow": ("auto", *_one_of("auto", "opencv", "jax")),
     # beta1 and beta2: q = 1 + q_scale * ..., r = 1 + r_scale * ... (motion.orders).
     "motion.q_scale": (
         1.0,
@@ -75,16 +115,23 @@ RULES: dict[str, _Rule] = {
     "motion.r_scale": (0.1, *_SCALE),
     # (phi_min, phi_max, b_min, b_max); None takes them from the evaluated corpus.
     "motion.bounds": (tuple, "(phi_min, phi_max, b_min, b_max), increasing", _bounds),
-    # A local folder or a hub id; the family is read from its config.json.
+    # A local folder, a hub id, or random:NAME (models.random.CONFIGS); the family is
+    # read from its config.json.
     "model.checkpoint": (
         "",
         "a folder or a hub id",
         lambda v: isinstance(v, str) and v != "",
     ),
-    "model.dtype": ("bfloat16", *_one_of("bfloat16", "float32")),
+    "model.dtype": ("bfloat16", *_one_of("bfloat16", "float16", "float32")),
     # family: the family's own prompt; mcq and caption: the two system prompts of the
-    # release.
-    "model.prompt": ("family", *_one_of("family", "mcq", "caption")),
+    # release; or any text that holds <video> once.
+    "model.prompt": (
+        "family",
+        "family, mcq, caption, or a text that holds <video> once",
+        lambda v: isinstance(v, str) and v != "",
+    ),
+    # Pickled weights (.bin); their tensors are read without running anything of them.
+    "model.allow_pickle": (False, *_BOOL),
     "slices": (
         ("video",),
         "('video',): instruction and response rows are not built yet",
@@ -97,6 +144,7 @@ RULES: dict[str, _Rule] = {
     "scores": ("all", "score names, or all", lambda v: isinstance(v, str) and v != ""),
     # The one score declared in advance.
     "headline": ("vid_sme", "a score name", lambda v: isinstance(v, str) and v != ""),
+    # auto: pmap where the model fits a device, else a mesh over as few as hold it.
     "parallel.mode": ("auto", *_one_of("auto", "pmap", "mesh")),
     # Devices along each axis; data = 0 takes every device that is left.
     "parallel.data": (0, *_integer(0)),
@@ -105,6 +153,12 @@ RULES: dict[str, _Rule] = {
     "batch_size": (8, *_integer(1)),
     # Host threads that decode and measure ahead of the device; 0: one a core.
     "workers": (0, *_integer(0)),
+    # Where compiled programs are kept for the next run; "" keeps none.
+    "compile_cache": (
+        "~/.cache/vidsme_jax/xla",
+        "a folder, or '' for none",
+        lambda v: isinstance(v, str),
+    ),
     "report.fprs": (
         (0.001, 0.01, 0.05),
         "a tuple of rates in (0, 1)",
@@ -117,8 +171,47 @@ RULES: dict[str, _Rule] = {
         "a rate in (0, 1)",
         lambda v: isinstance(v, float) and 0 < v < 1,
     ),
+    # "": an audit. frames, against: a run for each, clips decoded once. k, scales,
+    # orders (adaptive (q, r) against fixed ones), natural (without the second order of
+    # the frames): all from the stored signals of one run.
+    "study": (
+        "",
+        "one of frames, k, scales, orders, against, natural, or empty for an audit",
+        lambda v: v in ("", *STUDIES),
+    ),
+    "studies.frames": (
+        (1, 2, 4, 8, 16, 32, 64, 128),
+        "a tuple of different integers >= 1",
+        _each(lambda v: isinstance(v, int) and v >= 1),
+    ),
+    # Of all studies but frames and against.
+    "studies.k": (
+        (0, 5, 10, 30, 60, 90, 100),
+        "a tuple of different percentages from 0, the single row, to 100",
+        _each(lambda v: _number(v) and 0 <= v <= 100),
+    ),
+    "studies.q_scales": (
+        (0.25, 0.5, 0.75, 1.0),
+        "a tuple of different numbers in (0, 1]",
+        _each(lambda v: _number(v) and 0 < v <= 1),
+    ),
+    "studies.r_scales": (
+        (0.05, 0.1, 0.2, 0.5, 1.0),
+        "a tuple of different numbers > 0",
+        _each(lambda v: _number(v) and 0 < v < math.inf),
+    ),
+    "studies.orders": (
+        ((1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (1.5, 1.05), (2.0, 1.1)),
+        "a tuple of different pairs (q, r) with q in [1, 2] and r >= 1",
+        _each(_pair_of_orders),
+    ),
+    "studies.against": (
+        ("reversed", *(f"shuffled:{seed}" for seed in range(5))),
+        "a tuple of different orders, each reversed or shuffled:SEED",
+        _each(_order),
+    ),
     # Deletes what an earlier run left in the work directory.
-    "overwrite": (False, "true or false", lambda v: isinstance(v, bool)),
+    "overwrite": (False, *_BOOL),
 }
 
 
@@ -135,6 +228,37 @@ def default() -> ConfigDict:
     return ConfigDict(tree)
 
 
+def variant(config: ConfigDict, name: str, checkpoints: dict[str, str]) -> ConfigDict:
+    """Sets the checkpoint of a variant; `tiny` is a trial run of the same settings.
+
+    Args:
+      config: Changed in place, and returned.
+      name: Of the variant.
+      checkpoints: By variant. That of "tiny", random weights, comes with eight clips of
+        the demo in place of the corpus, four frames and float32.
+
+    Raises:
+      ValueError: There is no such variant.
+    """
+    if name not in checkpoints:
+        known = ", ".join(checkpoints)
+        raise ValueError(
+            f"no variant {name!r}; known: {known}{nearest(name, list(checkpoints))}"
+        )
+    changed: Any = config
+    changed.model.checkpoint = checkpoints[name]
+    if name == "tiny":
+        changed.corpus.members = (str(DEMO / "corpus/members.jsonl"),)
+        changed.corpus.nonmembers = (str(DEMO / "corpus/nonmembers.jsonl"),)
+        changed.corpus.video_root = ""
+        changed.corpus.max_clips = 4
+        changed.model.dtype = "float32"
+        changed.video.num_frames = 4
+        changed.batch_size = 4
+        changed.report.num_bootstrap = 100
+    return config
+
+
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """Returns the configuration as {"a.b": value}."""
     flat = {}
@@ -144,12 +268,6 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """Returns '; did you mean X?', or '' where no known name is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def problems(config: ConfigDict) -> list[str]:

@@ -30,11 +30,8 @@ from vidsme_jax.base import (
 
 _SETTINGS = b"vidsme_jax.settings"  # Of a shard's metadata.
 _READERS = 8  # Threads that look through the shards when a folder is opened.
-_WIDTH = {
-    "renyi": len(PROFILE_ORDERS),
-    "modified": 3,
-    "mean_renyi": len(PROFILE_ORDERS),
-}
+_ORDERS = len(PROFILE_ORDERS)
+_WIDTH = {"renyi": _ORDERS, "modified": 3}  # Per row.
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -83,12 +80,21 @@ class Shards:
       finished: Every clip that has signals, by path.
     """
 
-    def __init__(self, folder: pathlib.Path, settings: dict[str, Any]):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        settings: dict[str, Any],
+        process: int = 0,
+        processes: int = 1,
+    ):
         """Opens the folder, making it if absent.
 
         Args:
           folder: Of the shards.
           settings: JSON-ready; what the signals depend on.
+          process: The place of this process among those that write to the folder; all
+            open it before one of them writes.
+          processes: How many they are.
 
         Raises:
           AuditError: The folder holds signals of other settings, or damaged shards;
@@ -98,7 +104,7 @@ class Shards:
         self.folder = folder
         self.finished: dict[str, Finished] = {}
         self._settings = json.dumps(settings, sort_keys=True)
-        self._next = 0
+        self._next, self._stride = process, processes
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
@@ -122,8 +128,14 @@ class Shards:
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         number = self._next
         write_atomically(self._part(number), sink.getvalue().to_pybytes())
-        self._next += 1
+        self._next += self._stride
         self._remember(number, table)
+
+    def reopened(self) -> "Shards":
+        """Returns the folder as it is now, with what other processes have written."""
+        if self._stride == 1:
+            return self
+        return Shards(self.folder, json.loads(self._settings))
 
     def statistics(self) -> dict[str, MotionStatistics]:
         """Returns the motion statistics of every finished clip, by path."""
@@ -157,10 +169,14 @@ class Shards:
                 table = _read(part, list(_REMEMBERED))
             except AuditError as error:
                 return error.problems
-            written = (table.schema.metadata or {}).get(_SETTINGS, b"{}").decode()
-            if written == self._settings:
+            written = (table.schema.metadata or {}).get(_SETTINGS, b"{}")
+            if written == self._settings.encode():
                 return table
-            return _differences(json.loads(written), settings, part)
+            try:
+                before = dict(json.loads(written))
+            except (ValueError, TypeError):
+                return [_damaged(part, "its settings are not readable")]
+            return _differences(before, settings, part)
 
         parts = {
             int(part.stem[5:]): part
@@ -177,7 +193,8 @@ class Shards:
                     self._remember(number, found)
         if problems:
             raise AuditError(problems)
-        self._next = max(numbers, default=-1) + 1
+        # Each process has numbers of its own, all above those that are there.
+        self._next += max(numbers, default=-1) + 1
 
     def _remember(self, number: int, table: pa.Table) -> None:
         columns = (table.column(name).to_pylist() for name in _REMEMBERED)
@@ -264,12 +281,16 @@ def _read(part: pathlib.Path, columns: list[str] | None) -> pa.Table:
     """Reads a shard, or says that it is damaged, which its check sums tell."""
     try:
         with pq.ParquetFile(part, page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(_SCHEMA):
+                raise ValueError("its columns are not those of signals")
             return file.read(columns, use_threads=False)
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         cause = " ".join(str(error).split())
-        raise AuditError(
-            [f"{part}: damaged ({cause}); delete it and its clips are scored again"]
-        ) from error
+        raise AuditError([_damaged(part, cause)]) from error
+
+
+def _damaged(part: pathlib.Path, cause: str) -> str:
+    return f"{part}: damaged ({cause}); delete it and its clips are scored again"
 
 
 def _row(clip: ScoredClip) -> dict[str, Any]:
@@ -304,9 +325,9 @@ def _clip(batch: pa.RecordBatch) -> ScoredClip:
             arrays.append(None)
             continue
         value = scalar.values.to_numpy(zero_copy_only=False)
-        shape = (2,) if name == "mean_renyi" else (2, rows)
         width = (_WIDTH[name],) if name in _WIDTH else ()
-        arrays.append(value.reshape(*shape, *width))
+        shape = (2, 2, _ORDERS) if name == "mean_renyi" else (2, rows, *width)
+        arrays.append(value.reshape(shape))
     return ScoredClip(
         path=plain("path"),
         content_hash=plain("content_hash"),

@@ -7,7 +7,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vidsme_jax import scores
-from vidsme_jax.base import AuditError, ClipCurve, ClipError, Item, ScoreTable
+from vidsme_jax.base import (
+    AuditError,
+    ClipCurve,
+    ClipError,
+    Item,
+    MotionStatistics,
+    ScoredClip,
+    ScoreTable,
+)
 from vidsme_jax.data import video
 from vidsme_jax.motion import statistics
 from vidsme_jax.shards import Shards
@@ -34,26 +42,76 @@ def score_table(
     Raises:
       AuditError: No clip has signals, or the corpus has no range to scale by.
     """
+    orders = entropy_orders(measured(items, store), config)
+
+    def compute(clip: ScoredClip) -> list[float]:
+        found = scores.compute(
+            clip.signals, *orders[clip.path], names, profile=config.profile
+        )
+        return list(found.values())
+
+    return fill(items, store, names, compute, orders, config)
+
+
+def measured(items: Sequence[Item], store: Shards) -> dict[str, MotionStatistics]:
+    """The motion statistics of the items' clips that have signals, by path.
+
+    Raises:
+      AuditError: No clip has signals.
+    """
     known, paths = store.statistics(), dict.fromkeys(str(i.path) for i in items)
     motion = {path: known[path] for path in paths if path in known}
     if not motion:
         raise AuditError(["no clip could be scored"])
+    return motion
+
+
+def entropy_orders(
+    motion: dict[str, MotionStatistics],
+    config: ConfigDict,
+    scales: tuple[float, float] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """(q, r) of every clip, by path, scaled as configured or by other scales.
+
+    Raises:
+      AuditError: The corpus has no range to scale by.
+    """
     phi = np.array([m.flow_variance for m in motion.values()])
     b = np.array([m.brightness_std for m in motion.values()])
     bounds = config.motion.bounds or statistics.bounds(phi, b)
-    scales = config.motion.q_scale, config.motion.r_scale
+    scales = scales or (config.motion.q_scale, config.motion.r_scale)
     q, r = statistics.entropy_orders(phi, b, bounds, *scales)
-    orders = dict(zip(motion, zip(q.tolist(), r.tolist(), strict=True), strict=True))
-    place = {path: row for row, path in enumerate(motion)}
-    values = np.empty((len(names), len(motion)))
-    facts: dict[str, tuple[str, int]] = {}
+    return dict(zip(motion, zip(q.tolist(), r.tolist(), strict=True), strict=True))
+
+
+def fill(
+    items: Sequence[Item],
+    store: Shards,
+    names: Collection[str],
+    compute: Callable[[ScoredClip], Sequence[float]],
+    orders: dict[str, tuple[float, float]],
+    config: ConfigDict,
+) -> tuple[ScoreTable, dict[str, list[str]]]:
+    """Reads every clip once and makes a table of what `compute` gives of it.
+
+    Args:
+      items: Of the corpus.
+      store: The signals.
+      names: Of the columns.
+      compute: One number a column, in the sign of the profile.
+      orders: (q, r) of every clip that has signals, by path.
+      config: The whole configuration.
+
+    Returns:
+      As `score_table`.
+    """
+    place = {path: row for row, path in enumerate(orders)}
+    values = np.empty((len(names), len(orders)))
+    facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
-    for clip in store.read(motion.keys()):
-        computed = scores.compute(
-            clip.signals, *orders[clip.path], names, profile=config.profile
-        )
-        values[:, place[clip.path]] = [computed[name] for name in names]
-        facts[clip.path] = clip.content_hash, clip.num_rows
+    for clip in store.read(orders.keys()):
+        values[:, place[clip.path]] = compute(clip)
+        facts[clip.path] = clip.content_hash, clip.num_rows, clip.motion
         if clip.warnings:
             warnings[clip.path] = list(clip.warnings)
     scored = [item for item in items if str(item.path) in facts]
@@ -69,8 +127,8 @@ def score_table(
         group=np.array([i.group for i in scored], object),
         cluster=column(lambda p: facts[p][0], object),
         num_rows=column(lambda p: facts[p][1], np.int64),
-        flow_variance=column(lambda p: motion[p].flow_variance),
-        brightness_std=column(lambda p: motion[p].brightness_std),
+        flow_variance=column(lambda p: facts[p][2].flow_variance),
+        brightness_std=column(lambda p: facts[p][2].brightness_std),
         q=column(lambda p: orders[p][0]),
         r=column(lambda p: orders[p][1]),
         scores={name: values[row, taken] for row, name in enumerate(names)},
@@ -84,7 +142,7 @@ def extreme_curves(
     store: Shards,
     table: ScoreTable,
     headline: str,
-    profile: str,
+    config: ConfigDict,
 ) -> list[ClipCurve]:
     """Returns the entropies, frame by frame, of the most and least member-like clip."""
     oriented = table.scores[headline] * (1 if table.larger_is_member else -1)
@@ -94,12 +152,18 @@ def extreme_curves(
         item = by_id[table.id[place]]
         clip = next(store.read({str(item.path)}))
         rows = scores.sharma_mittal(
-            clip.signals, float(table.q[place]), float(table.r[place]), profile=profile
+            clip.signals,
+            float(table.q[place]),
+            float(table.r[place]),
+            profile=config.profile,
         )
-        parts = np.array_split(rows, clip.num_frames, axis=-1)
+        per_frame = rows.shape[-1] // clip.num_frames  # A row may follow the last one.
+        parts = np.split(rows[:, : clip.num_frames * per_frame], clip.num_frames, -1)
         natural, backward = np.stack([part.mean(-1) for part in parts], axis=-1)
         try:
-            pictures = video.thumbnails(item.path, clip.frame_indices, _THUMBNAIL)
+            pictures = video.thumbnails(
+                item.path, clip.frame_indices, _THUMBNAIL, video.limits_of(config.video)
+            )
         except ClipError:  # Gone since it was scored: its curves still stand.
             pictures = None
         curves.append(

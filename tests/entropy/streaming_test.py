@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from vidsme_jax.base import PROFILE_ORDERS
 from vidsme_jax.entropy import definitions, streaming
@@ -18,10 +19,10 @@ def _signals(logits, monkeypatch, block):
     """Runs the head on hidden states and weights whose product is `logits`."""
     rows = logits.shape[0]
     monkeypatch.setattr(
-        streaming, "block_size", lambda rows, vocab, embed: min(block, vocab)
+        streaming, "block_size", lambda rows, vocab, *_: min(block, vocab)
     )
     hidden = jnp.eye(rows, dtype=jnp.float32)[None]
-    mask = jnp.ones((1, rows), bool)
+    mask = jnp.ones((1, 1, rows), bool)
     out = jax.jit(lambda h, w: streaming.token_signals(h, w, mask, second=True))(
         hidden, jnp.asarray(logits.T)
     )
@@ -42,7 +43,7 @@ def test_exact_columns(data, monkeypatch, block):
 def test_mean_distribution(data, monkeypatch):
     signals = _signals(data["logits"], monkeypatch, 500)
     for i, q in enumerate(data["q"]):
-        renyi = definitions.renyi_at_order(signals.mean_renyi[1:14], np.array(q))
+        renyi = definitions.renyi_at_order(signals.mean_renyi[0, 1:14], np.array(q))
         for j, r in enumerate(data["r"]):
             sme = definitions.sharma_mittal_of_renyi(renyi, r)
             assert sme == pytest.approx(data["exact_sequence_sme"][i, j], rel=1e-5)
@@ -71,8 +72,8 @@ def test_against_float64(monkeypatch, scale):
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(1, 7, 24)).astype(np.float32)
     head = (scale / 24**0.5 * rng.normal(size=(1031, 24))).astype(np.float32)
-    monkeypatch.setattr(streaming, "block_size", lambda rows, vocab, embed: 128)
-    mask = jnp.asarray([[True] * 5 + [False] * 2])
+    monkeypatch.setattr(streaming, "block_size", lambda *_: 128)
+    mask = jnp.asarray([[[True] * 5 + [False] * 2, [True] * 7]])
     out = streaming.token_signals(
         jnp.asarray(hidden), jnp.asarray(head), mask, second=True
     )
@@ -102,9 +103,9 @@ def test_against_float64(monkeypatch, scale):
     np.testing.assert_allclose(out.modified[0], expected, rtol=1e-4)
     clamped = 2 * np.log(np.sqrt(np.maximum(p, 1e-10)).sum(-1))
     np.testing.assert_allclose(out.renyi_half_clamped[0], clamped, rtol=1e-5)
-    average = p[:5].mean(0)
-    shannon = -(average * np.log(average)).sum()
-    np.testing.assert_allclose(out.mean_renyi[0, 1], shannon, rtol=1e-5)
+    for k, average in enumerate((p[:5].mean(0), p.mean(0))):
+        shannon = -(average * np.log(average)).sum()
+        np.testing.assert_allclose(out.mean_renyi[0, k, 1], shannon, rtol=1e-5)
 
 
 def test_merge_is_associative_and_finds_the_argmax():
@@ -137,16 +138,16 @@ def test_masked_rows_leave_the_mean_alone():
     rng = np.random.default_rng(2)
     hidden = jnp.asarray(rng.normal(size=(1, 6, 8)), jnp.float32)
     head = jnp.asarray(rng.normal(size=(50, 8)), jnp.float32)
-    mask = jnp.asarray([[True, True, True, True, False, False]])
+    mask = jnp.asarray([[[True, True, True, True, False, False]]])
     masked = streaming.token_signals(hidden, head, mask, second=True)
-    short = streaming.token_signals(hidden[:, :4], head, mask[:, :4], second=True)
+    short = streaming.token_signals(hidden[:, :4], head, mask[..., :4], second=True)
     np.testing.assert_allclose(masked.mean_renyi, short.mean_renyi, rtol=1e-6)
 
 
 def test_the_second_pass_runs_only_when_asked_for():
     hidden, head = jnp.ones((1, 2, 4)), jnp.ones((9, 4))
     signals = streaming.token_signals(
-        hidden, head, jnp.ones((1, 2), bool), second=False
+        hidden, head, jnp.ones((1, 1, 2), bool), second=False
     )
     assert signals.modified is None and signals.mean_renyi is None
 
@@ -158,8 +159,45 @@ def test_memory_is_a_tenth_of_the_logits(second):
     shapes = (
         jax.ShapeDtypeStruct((1, rows, embed), jnp.float32),
         jax.ShapeDtypeStruct((vocab, embed), jnp.float32),
-        jax.ShapeDtypeStruct((1, rows), bool),
+        jax.ShapeDtypeStruct((1, 2, rows), bool),
     )
     head = lambda *x: streaming.token_signals(*x, second=second)  # noqa: E731
     memory = jax.jit(head).lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes <= rows * vocab * 4 / 10
+
+
+@pytest.mark.parametrize("vocab", [9, 1000])
+def test_a_vocabulary_split_over_devices(vocab):
+    """9 classes over 8 devices: two each, one on the fifth, none on the rest."""
+    rng = np.random.default_rng(4)
+    hidden = jnp.asarray(rng.normal(size=(2, 5, 8)), jnp.float32)
+    head = jnp.asarray(3 * rng.normal(size=(vocab, 8)), jnp.float32)
+    mask = jnp.ones((2, 2, 5), bool)
+    expected = streaming.token_signals(hidden, head, mask, second=True)
+    classes = streaming.Classes(count=vocab, axis="model", memory=1)
+
+    def part(hidden, head, mask):
+        return streaming.token_signals(hidden, head, mask, second=True, classes=classes)
+
+    mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("model")
+    run = jax.shard_map(
+        part,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), spec, PartitionSpec()),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    actual = jax.jit(run)(hidden, jnp.pad(head, [(0, -vocab % 8), (0, 0)]), mask)
+    for found, wanted in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_follow_from_the_memory():
+    rows, vocab, embed = 4672, 152_064, 3584
+    unknown = streaming.block_size(rows, vocab, embed)
+    assert unknown == streaming.block_size(rows, vocab, embed, None)
+    assert streaming.block_size(rows, vocab, embed, 1) == 512
+    large = streaming.block_size(rows, vocab, embed, 2**30)
+    assert large == 8192 and large * rows * 4 < 2**30
+    assert streaming.block_size(rows, vocab, embed, 2**40) == 16384

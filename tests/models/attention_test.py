@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
-from vidsme_jax.models.attention import attention
+from vidsme_jax.models import attention as kernels
+from vidsme_jax.models.attention import attention, chunked, splash
 
 
 def _plain(q, k, v, causal):
@@ -49,3 +51,35 @@ def test_memory_is_far_below_the_whole_matrix(causal):
     compiled = jax.jit(lambda *x: attention(*x, causal=causal)).lower(*[shape] * 3)
     temporary = compiled.compile().memory_analysis().temp_size_in_bytes
     assert temporary < tokens * tokens * heads * 4 / 4
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)]
+)
+def test_the_tpu_kernel_equals_the_plain_form(dtype, tolerance, causal, monkeypatch):
+    """Interpreted: three blocks, the last not full; grouped heads, an odd head size."""
+    monkeypatch.setattr(kernels, "_BLOCK", 128)
+    rng = np.random.default_rng(2)
+    shapes = [(1, 300, heads, 72) for heads in (2, 1, 1)]
+    q, k, v = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
+    expected = chunked(q, k, v, causal=causal)
+    with jax.default_matmul_precision("float32"):
+        actual = splash(q, k, v, causal=causal, interpret=True)
+    assert actual.dtype == dtype and actual.shape == q.shape
+    wide = (np.asarray(x, np.float32) for x in (actual, expected))
+    np.testing.assert_allclose(*wide, atol=tolerance)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(8, 8), (7, 1), (14, 2), (12, 6)])
+@pytest.mark.parametrize("grid", [(1, 8), (2, 4)])
+def test_heads_split_over_devices(grid, heads, kv_heads):
+    """Fewer key heads than devices, and numbers that do not divide."""
+    rng = np.random.default_rng(3)
+    shapes = [(2, 5, n, 8) for n in (heads, kv_heads, kv_heads)]
+    q, k, v = (rng.normal(size=shape) for shape in shapes)
+    mesh = jax.make_mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        arrays = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
+        actual = jax.jit(lambda *x: attention(*x, causal=True))(*arrays)
+    np.testing.assert_allclose(actual, _plain(q, k, v, True), atol=2e-6)

@@ -12,7 +12,8 @@ from flax import nnx
 from oracles import llava_next_video as oracle
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import files, loading
-from vidsme_jax.models.llava_next_video import modeling, params
+from vidsme_jax.models import dialects, make_module
+from vidsme_jax.models.llava_next_video import params
 
 DEVICE = jax.sharding.SingleDeviceSharding
 BEFORE, AFTER = (1, 5, 9), (7, 8)
@@ -22,18 +23,17 @@ def _load(folder, dtype=jnp.float32):
     """Returns the module with its parameters, without tokenizer and preprocessing."""
     checkpoint = files.open_checkpoint(str(folder))
     problems: list[str] = []
-    config = params.read_config(
+    config, _ = params.read_config(
         checkpoint.config, jnp.dtype(dtype), (0.0,) * 3, (1.0,) * 3, problems
     )
     assert not problems
-    make = lambda: modeling.LlavaNextVideo(config, rngs=nnx.Rngs(0))  # noqa: E731
-    graphdef, abstract = nnx.split(nnx.eval_shape(make))
+    graphdef, abstract = nnx.split(nnx.eval_shape(make_module(config)))
     plan = loading.plan_loading(
         checkpoint,
         abstract,
-        params.rules(config),
-        canonical=params.canonical,
-        ignored=params.ignored(config),
+        dialects.rules(config),
+        canonical=dialects.canonical,
+        ignored=dialects.ignored(config),
     )
     place = DEVICE(jax.devices()[0])
     state = loading.load(plan, abstract, lambda *_: place, checkpoint_name="tiny")
@@ -45,7 +45,7 @@ def _logits(model, pixels):
     features = model.encode_frames(pixels)[None]
     parts = [
         model.embed(jnp.asarray(BEFORE))[None],
-        model.video_rows(features),
+        features.reshape(1, -1, features.shape[-1]),
         model.embed(jnp.asarray(AFTER))[None],
     ]
     hidden = model.decode(jnp.concatenate(parts, axis=1))[0]
@@ -135,14 +135,13 @@ def test_the_hub_form_of_the_config():
         "vision_feature_select_strategy": "default",
     }
     problems: list[str] = []
-    config = params.read_config(
+    config, _ = params.read_config(
         raw, jnp.dtype("bfloat16"), (0.0,) * 3, (1.0,) * 3, problems
     )
     assert not problems
     assert config.rows_per_frame == 144 and config.vision_depth == 23
     assert config.text.rope_factor == 2.5 and config.text.head_dim == 128
-    make = lambda: modeling.LlavaNextVideo(config, rngs=nnx.Rngs(0))  # noqa: E731
-    shapes = loading.flat_shapes(nnx.split(nnx.eval_shape(make))[1])
+    shapes = loading.flat_shapes(nnx.split(nnx.eval_shape(make_module(config)))[1])
     sizes = {p: leaf.shape for p, leaf in shapes.items()}
     assert sizes["language_model/layers/gate_proj/kernel"] == (32, 4096, 11008)
     count = sum(int(np.prod(shape)) for shape in sizes.values())

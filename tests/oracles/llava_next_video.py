@@ -8,6 +8,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+from oracles import randomise
+
 VIDEO_TOKEN = 120
 
 
@@ -51,14 +53,7 @@ def make_model(
         spatial_pool_stride=2,
     )
     model = transformers.LlavaNextVideoForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name and name.endswith("weight"):
-                parameter.copy_(1 + 0.3 * torch.randn_like(parameter))
-            elif name.endswith("bias"):
-                parameter.copy_(0.3 * torch.randn_like(parameter))
-            else:
-                parameter.copy_(0.2 * torch.randn_like(parameter))
+    randomise(model)
     return model
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vidsme_jax.settings import nearest
+from vidsme_jax.base import nearest
 
 _REQUIRED = object()
 # No published model comes near; what exceeds them would take time and memory before a

@@ -1,47 +1,109 @@
 """Finding a checkpoint and reading what its files say about themselves.
 
-Only headers are read here; `loading` reads the tensors.
+Only headers are read here; `loading` reads the tensors. A folder may hold a whole model
+(`config.json`, `.safetensors` or, if allowed, pickled `.bin` files) or what a LoRA
+training left: `adapter_config.json` with the low-rank factors, and
+`non_lora_trainables.bin` with the tensors that were trained in full. Such a folder is
+read together with the model it was trained from, and the factors are merged tensor by
+tensor while loading.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import pickled
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
 _SHOWN = 5  # Faulty names that are told.
-_MAX_JSON = 1 << 26  # Bytes of a config or an index: 64 MiB.
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+_LARGEST_JSON = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies and what its header says."""
+    """Where a tensor lies and what its header says.
+
+    Attributes:
+      file: That holds it.
+      name: In that file.
+      shape: On disk.
+      dtype: As safetensors names it: "F32", "BF16", "F16", ...
+      layout: Of the values if the file is a `.bin`.
+      update: A low-rank update that is added while reading.
+    """
 
     file: pathlib.Path
+    name: str
     shape: tuple[int, ...]
-    dtype: str  # As safetensors names it: "F32", "BF16", "F16", ...
+    dtype: str
+    layout: pickled.PickledTensor | None = None
+    update: "LowRank | None" = None
+
+    def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Reads the tensor or a slice of it; an update is added in float32."""
+        part = (slice(None),) * len(self.shape) if index is None else index
+        if self.layout is not None:
+            value = np.array(pickled.read(self.file, self.layout)[part])
+        else:
+            with safe_open(self.file, framework="numpy") as opened:
+                value = opened.get_slice(self.name)[part]
+        if self.update is None:
+            return value
+        a = self.update.a.read((slice(None), part[1])).astype(np.float32)
+        b = self.update.b.read((part[0], slice(None))).astype(np.float32)
+        return value.astype(np.float32) + np.float32(self.update.scale) * (b @ a)
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """scale * b @ a, added to a weight [out, in]; Hu et al., 2021.
+
+    https://arxiv.org/abs/2106.09685
+    """
+
+    a: TensorInfo
+    b: TensorInfo
+    scale: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder: its config and the headers of its tensors."""
+    """A checkpoint: its config and the headers of its tensors.
 
-    name: str  # As asked for.
-    folder: pathlib.Path
+    Attributes:
+      name: As asked for.
+      folders: Where its small files are looked for, the nearest first.
+      config: Its `config.json`.
+      tensors: By name.
+      remarks: What a reader should know.
+    """
+
+    name: str
+    folders: tuple[pathlib.Path, ...]
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder of `config.json`."""
+        return self.folders[0]
 
     def json(self, *names: str) -> dict[str, Any] | None:
         """Returns the first of the named JSON files that exists, parsed, or None."""
-        for name in names:
-            if (self.folder / name).is_file():
-                return _read_json(self.folder / name)
+        for folder in self.folders:
+            for name in names:
+                if (folder / name).is_file():
+                    return read_json(folder / name)
         return None
 
     def fingerprint(self) -> str:
@@ -51,10 +113,10 @@ class Checkpoint:
         64 KiB at equal distances: enough to tell checkpoints apart, and quick.
         """
         digest = hashlib.sha256()
-        small = [p for p in self.folder.glob("*.json") if p.is_file()]
-        for path in sorted(small):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        for path in sorted({info.file for info in self.tensors.values()}):
+        for folder in self.folders:
+            for path in sorted(p for p in folder.glob("*.json") if p.is_file()):
+                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        for path in sorted(_files_of(self.tensors.values())):
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\0".encode())
             with path.open("rb") as file:
@@ -64,30 +126,51 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def open_checkpoint(name: str) -> Checkpoint:
+def open_checkpoint(name: str, *, allow_pickle: bool = False) -> Checkpoint:
     """Opens a local folder, or a hub id after fetching it into the hub's cache.
+
+    Args:
+      name: A folder, `OWNER/NAME`, or `OWNER/NAME/FOLDER` inside a hub repository.
+      allow_pickle: Whether `.bin` files may be read, with `pickled`.
 
     Raises:
       AuditError: Nothing is there, or its config or weights cannot be read; lists every
         problem.
     """
-    folder = _folder(name)
-    if not (folder / "config.json").is_file():
-        raise AuditError([f"checkpoint {name}: no config.json in {folder}"])
-    config = _read_json(folder / "config.json")
-    problems: list[str] = []
-    tensors = _headers(folder, problems)
-    if problems:
-        raise AuditError([f"checkpoint {name}: {problem}" for problem in problems])
-    return Checkpoint(name, folder, config, tensors)
+    folder = find(name, patterns(allow_pickle))
+    if (folder / "adapter_config.json").is_file():
+        return _open_adapter(name, folder, allow_pickle)
+    config = _config(name, folder)
+    tensors = _read_headers(name, folder, "model", "pytorch_model", allow_pickle)
+    return Checkpoint(name, (folder,), config, tensors)
 
 
-def _folder(name: str) -> pathlib.Path:
-    folder = pathlib.Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.exists():
-        raise AuditError([f"checkpoint {name}: a file, expected a folder"])
+def patterns(allow_pickle: bool) -> tuple[str, ...]:
+    """What to fetch of a hub repository."""
+    return (*_SMALL_FILES, "*.safetensors", *(("*.bin",) if allow_pickle else ()))
+
+
+def find(
+    name: str, wanted: Iterable[str], near: pathlib.Path | None = None
+) -> pathlib.Path:
+    """Returns a local folder, or that of a hub repository after fetching it.
+
+    Args:
+      name: A path, or a hub id.
+      wanted: Patterns of what to fetch of a repository.
+      near: A folder that a relative path is tried against first.
+
+    Raises:
+      AuditError: There is no such thing.
+    """
+    tried = [pathlib.Path(name).expanduser()]
+    if near is not None:
+        tried.insert(0, near / tried[0])
+    for folder in tried:
+        if folder.is_dir():
+            return folder.resolve()
+        if folder.exists():
+            raise AuditError([f"checkpoint {name}: a file, expected a folder"])
     parts = name.split("/")
     if len(parts) not in (2, 3) or name.startswith((".", "/", "~")):
         raise AuditError([f"checkpoint {name}: no such folder, and no hub id"])
@@ -95,9 +178,9 @@ def _folder(name: str) -> pathlib.Path:
 
     # A third part is a folder inside the repository.
     repository, inside = "/".join(parts[:2]), parts[2:]
-    patterns = [f"{inside[0]}/{p}" for p in _HUB_FILES] if inside else _HUB_FILES
+    chosen = [f"{inside[0]}/{p}" for p in wanted] if inside else list(wanted)
     try:
-        root = snapshot_download(repository, allow_patterns=patterns)
+        root = snapshot_download(repository, allow_patterns=chosen)
     except Exception as error:  # The hub client raises many kinds; all mean "not had".
         cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise AuditError(
@@ -106,14 +189,17 @@ def _folder(name: str) -> pathlib.Path:
                 f"({type(error).__name__}: {cause})"
             ]
         ) from error
-    return pathlib.Path(root, *inside)
+    folder = pathlib.Path(root, *inside)
+    if not folder.is_dir():
+        raise AuditError([f"checkpoint {name}: {repository} has no such folder"])
+    return folder
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON file that must hold an object."""
     try:
-        size = path.stat().st_size
-        if size > _MAX_JSON:
-            raise ValueError(f"{size} bytes; at most {_MAX_JSON} are read")
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"over {_LARGEST_JSON >> 20} MiB")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AuditError([f"{path}: not readable as JSON ({error})"]) from error
@@ -122,52 +208,207 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def _weight_map(index: pathlib.Path, problems: list[str]) -> dict[str, str]:
-    """Which file has which tensor; files must be in the folder itself."""
-    found = _read_json(index).get("weight_map", {})
-    if not isinstance(found, dict):
-        problems.append(f"{index.name}: weight_map must be an object")
-        return {}
-    strange = [
-        name
-        for name in dict.fromkeys(map(str, found.values()))
-        if name != pathlib.PurePath(name).name or not name.endswith(".safetensors")
-    ]
-    for name in strange[:_SHOWN]:
-        problems.append(
-            f"{index.name}: {name!r} is no name of a .safetensors file beside it"
-        )
-    return {} if strange else found
+def read_tensors(
+    name: str, folder: pathlib.Path, *, allow_pickle: bool
+) -> dict[str, TensorInfo]:
+    """Reads the headers of a folder's weights, as those of a model."""
+    return _read_headers(name, folder, "model", "pytorch_model", allow_pickle)
 
 
-def _headers(folder: pathlib.Path, problems: list[str]) -> dict[str, TensorInfo]:
+def _config(name: str, folder: pathlib.Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise AuditError([f"checkpoint {name}: no config.json in {folder}"])
+    return read_json(folder / "config.json")
+
+
+def _open_adapter(name: str, folder: pathlib.Path, allow_pickle: bool) -> Checkpoint:
+    """Opens what a LoRA training left, on top of the model it began from."""
+    adapter = read_json(folder / "adapter_config.json")
+    where = f"checkpoint {name}: adapter_config.json"
+    base_name = adapter.get("base_model_name_or_path")
+    if not isinstance(base_name, str) or not base_name:
+        raise AuditError([f"{where}: base_model_name_or_path is {base_name!r}"])
+    problems: list[str] = []
+    try:
+        base = find(base_name, patterns(allow_pickle), near=folder)
+        tensors = read_tensors(base_name, base, allow_pickle=allow_pickle)
+    except AuditError as error:
+        raise AuditError(
+            [f"{where}: base_model_name_or_path: {p}" for p in error.problems]
+        ) from error
+    trained = folder / "non_lora_trainables.bin"
+    full: dict[str, TensorInfo] = {}
+    if trained.is_file():
+        full = _open_file(trained, allow_pickle, problems)
+    tensors |= {_unwrapped(n): info for n, info in full.items()}
+    if problems:
+        raise AuditError([f"checkpoint {name}: {p}" for p in problems])
+    factors = _read_headers(
+        name, folder, "adapter_model", "adapter_model", allow_pickle
+    )
+    count = _merge(tensors, factors, adapter, where, problems)
+    if problems:
+        raise AuditError(problems)
+    own = (folder / "config.json").is_file()
+    folders = (folder, base) if own else (base, folder)
+    remark = (
+        f"LoRA: {count} weights of {base_name} are merged with low-rank updates, "
+        f"{len(full)} tensors are replaced"
+    )
+    return Checkpoint(name, folders, _config(name, folders[0]), tensors, (remark,))
+
+
+def _merge(
+    tensors: dict[str, TensorInfo],
+    factors: dict[str, TensorInfo],
+    adapter: dict[str, Any],
+    where: str,
+    problems: list[str],
+) -> int:
+    """Puts the low-rank factors on the weights they belong to; returns how many."""
+    rank, alpha = adapter.get("r"), adapter.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
+        problems.append(f"{where}: r is {rank!r}, lora_alpha {alpha!r}; expected > 0")
+        return 0
+    for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save"):
+        if adapter.get(key):
+            problems.append(f"{where}: {key} is {adapter[key]!r}; built without it")
+    if adapter.get("bias", "none") != "none":
+        problems.append(f"{where}: bias is {adapter['bias']!r}; built for 'none'")
+    scale = alpha / (rank**0.5 if adapter.get("use_rslora") else rank)
+    pairs: dict[str, dict[str, TensorInfo]] = {}
+    for name, info in factors.items():
+        clean = name.removeprefix("base_model.model.")
+        match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", clean)
+        if match is None:
+            problems.append(f"{name}: not a low-rank factor (lora_A or lora_B)")
+            continue
+        pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = info
+    for name, pair in pairs.items():
+        base = tensors.get(name)
+        if base is None or len(base.shape) != 2:
+            problems.append(
+                f"{name}: has low-rank factors, but the base no such weight"
+            )
+        elif set(pair) != {"A", "B"}:
+            problems.append(f"{name}: lora_{'B' if 'A' in pair else 'A'} is missing")
+        elif (pair["B"].shape, pair["A"].shape) != (
+            (base.shape[0], rank),
+            (rank, base.shape[1]),
+        ):
+            shapes = f"{list(pair['B'].shape)} x {list(pair['A'].shape)}"
+            problems.append(
+                f"{name}: factors {shapes} for {list(base.shape)}, r {rank}"
+            )
+        else:
+            update = LowRank(pair["A"], pair["B"], scale)
+            tensors[name] = dataclasses.replace(base, update=update)
+    return len(pairs)
+
+
+def _unwrapped(name: str) -> str:
+    """Takes the wrapper's prefixes off: `base_model.`, and `model.` if doubled."""
+    name = name.removeprefix("base_model.")
+    return name.removeprefix("model.") if name.startswith("model.model.") else name
+
+
+def _read_headers(
+    name: str, folder: pathlib.Path, safe: str, unsafe: str, allow_pickle: bool
+) -> dict[str, TensorInfo]:
     """Reads the header of every weight file that the index (if any) names."""
-    index = folder / "model.safetensors.index.json"
-    files = sorted(folder.glob("*.safetensors"))
-    promised: dict[str, str] = {}
-    if index.is_file():
-        promised = _weight_map(index, problems)
-        files = [folder / name for name in sorted(set(promised.values()))]
+    problems: list[str] = []
+    files, promised = _weight_files(folder, safe, "safetensors")
+    if not files and allow_pickle:
+        files, promised = _weight_files(folder, unsafe, "bin")
     if not files:
-        pickled = [p.name for p in sorted(folder.glob("*.bin"))]
-        found = f"; found pickled weights ({', '.join(pickled)})" if pickled else ""
-        problems.append(f"no .safetensors file in {folder}{found}")
+        found = ", ".join(p.name for p in sorted(folder.glob("*.bin")))
+        hint = f"; found pickled weights ({found})" if found else ""
+        if found and not allow_pickle:
+            hint += ", which --config.model.allow_pickle=true admits"
+        problems.append(f"no .safetensors file in {folder}{hint}")
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         if not file.is_file():
             problems.append(f"{file.name}: named by the index but not there")
             continue
-        try:
-            with safe_open(file, framework="numpy") as opened:
-                for name in opened.keys():
-                    if name in tensors:
-                        problems.append(f"{name}: in {tensors[name].file.name} too")
-                    piece = opened.get_slice(name)
-                    shape = tuple(piece.get_shape())
-                    tensors[name] = TensorInfo(file, shape, piece.get_dtype())
-        except (SafetensorError, OSError) as error:
-            problems.append(f"{file.name}: damaged ({error})")
+        for key, info in _open_file(file, allow_pickle, problems).items():
+            if key in tensors:
+                problems.append(f"{key}: in {tensors[key].file.name} too")
+            tensors[key] = info
     if not problems:
-        for name in sorted(set(promised) - set(tensors)):
-            problems.append(f"{name}: promised by the index, absent from its file")
+        for key in sorted(set(promised) - set(tensors)):
+            problems.append(f"{key}: promised by the index, absent from its file")
+    if problems:
+        raise AuditError([f"checkpoint {name}: {problem}" for problem in problems])
     return tensors
+
+
+def _weight_files(
+    folder: pathlib.Path, stem: str, suffix: str
+) -> tuple[list[pathlib.Path], dict[str, str]]:
+    """Returns the weight files of one format and what an index promises of them."""
+    index = folder / f"{stem}.{suffix}.index.json"
+    if index.is_file():
+        promised = _weight_map(index, suffix)
+        return [folder / name for name in sorted(set(promised.values()))], promised
+    pattern = "*.safetensors" if suffix == "safetensors" else f"{stem}*.bin"
+    return sorted(folder.glob(pattern)), {}
+
+
+def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
+    """Which file has which tensor; files must be in the folder itself."""
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise AuditError(
+            [f"{index}: weight_map is no object that names the file of each tensor"]
+        )
+    strange = [
+        name
+        for name in dict.fromkeys(map(str, found.values()))
+        if name != pathlib.PurePath(name).name or not name.endswith(f".{suffix}")
+    ]
+    if strange:
+        raise AuditError(
+            [
+                f"{index}: {name!r} is no name of a .{suffix} file beside it"
+                for name in strange[:_SHOWN]
+            ]
+        )
+    return found
+
+
+def _open_file(
+    file: pathlib.Path, allow_pickle: bool, problems: list[str]
+) -> dict[str, TensorInfo]:
+    if file.suffix == ".bin" and not allow_pickle:
+        problems.append(
+            f"{file.name} is pickled; --config.model.allow_pickle=true admits it (its "
+            "tensors are read without running anything of it)"
+        )
+        return {}
+    try:
+        if file.suffix == ".bin":
+            return {
+                key: TensorInfo(file, key, found.shape, found.dtype, found)
+                for key, found in pickled.headers(file).items()
+            }
+        tensors = {}
+        with safe_open(file, framework="numpy") as opened:
+            for key in opened.keys():
+                piece = opened.get_slice(key)
+                shape = tuple(piece.get_shape())
+                tensors[key] = TensorInfo(file, key, shape, piece.get_dtype())
+        return tensors
+    except (SafetensorError, OSError, ValueError) as error:
+        problems.append(f"{file.name}: damaged ({error})")
+        return {}
+
+
+def _files_of(tensors: Iterable[TensorInfo]) -> set[pathlib.Path]:
+    """Returns every file that reading these tensors would open."""
+    files = set()
+    for info in tensors:
+        files.add(info.file)
+        if info.update is not None:
+            files |= {info.update.a.file, info.update.b.file}
+    return files

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from safetensors import safe_open
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints.files import Checkpoint, TensorInfo
@@ -34,7 +33,8 @@ class Rule:
       pattern: Full match; a group captures the layer of a stacked parameter.
       path: Of the parameter, parts joined by "/".
       layout: "same"; "linear" ([out, in] on disk, [in, out] here); "patches"
-        ([out, channels, patch, patch] on disk, [channels * patch * patch, out] here).
+        ([out, channels, patch, patch] on disk, [channels * patch * patch, out] here);
+        "rows" (as on disk, but rows beyond the parameter's are left out).
     """
 
     pattern: str
@@ -61,6 +61,12 @@ def flat_shapes(abstract: nnx.State) -> dict[str, jax.ShapeDtypeStruct]:
     pure = nnx.to_pure_dict(abstract)
     leaves = jax.tree_util.tree_flatten_with_path(pure)[0]
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def num_bytes(abstract: nnx.State) -> int:
+    """Returns the bytes that a model's parameters take."""
+    leaves = flat_shapes(abstract).values()
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def plan_loading(
@@ -172,19 +178,22 @@ class _Reader:
 
     def _tensor(self, k: int, index: tuple[slice, ...]) -> np.ndarray:
         name, info = self.filling.names[k], self.filling.infos[k]
-        with safe_open(info.file, framework="numpy") as opened:
-            piece = opened.get_slice(name)
-            if self.filling.layout == "linear":
-                value = piece[index[1], index[0]]
-            elif self.filling.layout == "patches":
-                value = piece[:].reshape(info.shape[0], -1)[index[1], index[0]]
-            else:
-                value = piece[index]
+        # Bounded by the parameter, which may have fewer rows than the tensor.
+        index = tuple(
+            slice(*part.indices(size))
+            for part, size in zip(index, self.leaf.shape[-len(index) :], strict=True)
+        )
+        if self.filling.layout == "linear":
+            value = info.read(index[::-1])
+        elif self.filling.layout == "patches":
+            value = info.read().reshape(info.shape[0], -1)[index[1], index[0]]
+        else:
+            value = info.read(index)
         problem = f"{name}: holds NaN or infinite values"
         if not _is_finite(value) and problem not in self.problems:
             self.problems.append(problem)
         value = value.astype(self.leaf.dtype, copy=False)
-        return value if self.filling.layout == "same" else value.T
+        return value if self.filling.layout in ("same", "rows") else value.T
 
 
 def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:
@@ -202,6 +211,8 @@ def _check_shape(name, info: TensorInfo, leaf, layout, problems: list[str]) -> N
         wanted = wanted[::-1]
     elif layout == "patches":
         wanted, found = wanted[::-1], [found[0], math.prod(found[1:])]
+    elif layout == "rows" and found and found[0] > wanted[0]:
+        found[0] = wanted[0]
     if found != wanted:
         problems.append(
             f"{name}: shape {list(info.shape)}, the config asks for {wanted}"

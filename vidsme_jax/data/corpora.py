@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidsme_jax.base import ROLES, AuditError, Clip, Item
-from vidsme_jax.settings import nearest
+from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),
@@ -61,7 +60,8 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
 
     Returns:
       The rows in the order of `ROLES`, then of the sources. A row without an id gets
-      the video's name as the manifest writes it, with #2, #3 where it is repeated.
+      the video's name as the manifest writes it, with #2, #3 where it is repeated. A
+      row without a group gets its source's name where a role has several sources.
 
     Raises:
       AuditError: With everything that is wrong: sources that are absent, unreadable or
@@ -84,6 +84,8 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
     for role in ROLES:
         for source in config[role]:
             mine = [row for row in rows.get(source, ()) if row.label in ("", role)]
+            if len(config[role]) > 1:
+                mine = [_grouped(row, pathlib.Path(source).stem) for row in mine]
             taken += ((role, row) for row in mine)
             if source in rows and not mine:
                 problems.append(_nothing_for(role, source, rows[source]))
@@ -102,6 +104,12 @@ def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
     for item in items:
         by_path.setdefault(item.path, []).append(item)
     return tuple(Clip(path, tuple(rows)) for path, rows in by_path.items())
+
+
+def _grouped(row: _Row, group: str) -> _Row:
+    """Labels a row that has no group by the source it comes from."""
+    fields = row.fields | {"group": row.fields.get("group") or group}
+    return dataclasses.replace(row, fields=fields)
 
 
 # ------------------------------------------------------------------------- sources

@@ -414,15 +414,17 @@ def _write_manifest(path: pathlib.Path, rows: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def tokenizer_files(folder: pathlib.Path) -> None:
-    """Writes a word-level tokenizer that behaves as LLaVA-NeXT-Video's.
+def tokenizer_files(folder: pathlib.Path, *, chat: bool = False) -> None:
+    """Writes a word-level tokenizer that behaves as LLaVA-NeXT-Video's, or Qwen2's.
 
-    It puts `<s>` first, keeps a newline as a token of its own, and never splits or
-    joins `<video>` and `<image>`, so that what comes before them is tokenised alone.
+    It keeps a newline as a token of its own, and never splits or joins `<video>` and
+    `<image>`, so that what comes before them is tokenised alone. LLaVA-NeXT-Video's
+    puts `<s>` first; Qwen2's (`chat`) puts nothing first and knows ChatML's markers.
     """
-    ids = {token: index for index, token in enumerate(TOKENS)}
+    tokens = (*TOKENS, "<|im_start|>", "<|im_end|>") if chat else TOKENS
+    ids = {token: index for index, token in enumerate(tokens)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    special = [token for token in TOKENS if re.fullmatch("<.*>", token)]
+    special = [token for token in tokens if re.fullmatch("<.*>", token)]
     tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -430,9 +432,10 @@ def tokenizer_files(folder: pathlib.Path) -> None:
             pre_tokenizers.Split(" ", "removed"),
         ]
     )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", ids["<s>"])]
-    )
+    if not chat:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", ids["<s>"])]
+        )
     # Words joined by spaces, save around a newline.
     tokenizer.decoder = decoders.Sequence(
         [
@@ -445,8 +448,8 @@ def tokenizer_files(folder: pathlib.Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
+        "bos_token": None if chat else "<s>",
+        "eos_token": "<|im_end|>" if chat else "</s>",
         "unk_token": "<unk>",
         "pad_token": "<pad>",
         "extra_special_tokens": {"image_token": "<image>", "video_token": "<video>"},

@@ -33,7 +33,7 @@ from vidsme_jax.data.sampling import frame_indices
 
 LIMITS = Limits()
 
-_Choice = Callable[[int, np.ndarray], Sequence[int]]
+Choice = Callable[[int, np.ndarray], Sequence[int]]
 
 
 class _Untrusted(Exception):
@@ -91,6 +91,13 @@ def decode(
     def choose(count: int, times: np.ndarray) -> Sequence[int]:
         return frame_indices(sampling, num_frames, count, times, fps)
 
+    return decode_chosen(path, choose, limits)
+
+
+def decode_chosen(
+    path: pathlib.Path, choose: Choice, limits: Limits = LIMITS
+) -> Frames:
+    """Decodes the frames that `choose(number of frames, their seconds)` names."""
     source = Source(path, limits)
     with source.opened() as (_, stream):
         codec, promise = stream.codec_context.name, probing.promise(stream)
@@ -106,6 +113,11 @@ def decode(
         content_hash=source.content_hash(),
         warnings=_shortfall(promise, table) + album.warnings(),
     )
+
+
+def limits_of(video: Any) -> Limits:
+    """Returns the limits that `config.video` names."""
+    return Limits(max_pixels=video.max_pixels, max_seconds=video.max_seconds)
 
 
 def thumbnails(
@@ -134,7 +146,7 @@ def content_hash(path: pathlib.Path) -> str:
 
 
 def _pictures_of(
-    source: Source, choose: _Choice, height: int | None = None
+    source: Source, choose: Choice, height: int | None = None
 ) -> tuple[_Table, "_Album"]:
     """Decodes the chosen frames, by seeking where the file allows it."""
     with source.opened() as (container, stream):
@@ -235,7 +247,7 @@ def _from_keyframe(
 
 
 def _in_sequence(
-    source: Source, choose: _Choice, height: int | None
+    source: Source, choose: Choice, height: int | None
 ) -> tuple[_Table, "_Album"]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []

@@ -13,7 +13,8 @@ $$H_1 = \log(1+A) - \frac{\sum y e^y}{1+A}, \qquad
 $H_{1/2} = 2\log(1 + \sum e^{y/2}) - \log(1+A)$ and $H_\infty = \log(1+A)$. For q >= 1
 all terms of H have one sign, so peaked distributions and q near 1 lose no digits.
 `merge` joins the states of two disjoint sets of classes and is associative: the same
-function serves blocks and vocabulary shards.
+function serves blocks and the shards of a vocabulary that is split over devices
+(`Classes`): a device sends the few sums of a row, never its logits.
 
 What is not a function of these sums needs the normalised probabilities and takes a
 second pass (`second_pass`), run only when a chosen score asks for it: the modified
@@ -23,6 +24,8 @@ entropies, the release's clamped Renyi-1/2, and the profile of the mean distribu
     https://arxiv.org/abs/1805.02867, here with the maximal class kept out of the sums.
 """
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -35,6 +38,26 @@ _POWERS = tuple(node - 1.0 for node in NODES[1:])  # q - 1 at the nodes above Sh
 _VOID = -200.0  # y of a class that is not there: e^y = y e^y = 0 in float32.
 _CLAMP = 1e-10  # The release's lower bound of a probability.
 _SHARE, _SMALLEST = 32, 512  # See `block_size`.
+_COPIES = 3  # Arrays of a block's size that exist at the same time.
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """Which classes a head's rows stand for, and how many are taken at once.
+
+    Attributes:
+      count: Of the whole vocabulary; rows beyond it are padding. None takes all rows.
+      axis: The mesh axis over which the vocabulary is split, in the order of its
+        devices, inside a `shard_map`.
+      memory: Bytes that a block of logits may take; see `block_size`.
+    """
+
+    count: int | None = None
+    axis: str | None = None
+    memory: int | None = None
+
+
+_WHOLE = Classes()
 
 
 class HeadState(NamedTuple):
@@ -127,23 +150,29 @@ def renyi_profile(state: HeadState) -> Float[Array, "*rows 15"]:
 
 
 def first_pass(
-    hidden: Float[Array, "*rows embed"], head: Float[Array, "vocab embed"]
+    hidden: Float[Array, "*rows embed"],
+    head: Float[Array, "vocab embed"],
+    classes: Classes = _WHOLE,
 ) -> HeadState:
     """Scans the vocabulary once."""
 
     def step(state: HeadState, block):
         return merge(state, block_state(*block))
 
-    return _scan(step, _empty(hidden.shape[:-1]), hidden, head)
+    state = _scan(step, _empty(hidden.shape[:-1]), hidden, head, classes)
+    return _merge_shards(state, classes)
 
 
 def second_pass(
     hidden: Float[Array, "batch rows embed"],
     head: Float[Array, "vocab embed"],
     state: HeadState,
-    mask: Bool[Array, "batch rows"],
+    masks: Bool[Array, "batch means rows"],
+    classes: Classes = _WHOLE,
 ) -> tuple[
-    Float[Array, "batch rows 3"], Float[Array, "batch rows"], Float[Array, "batch 15"]
+    Float[Array, "batch rows 3"],
+    Float[Array, "batch rows"],
+    Float[Array, "batch means 15"],
 ]:
     """Scans the vocabulary again with the normalised probabilities.
 
@@ -151,15 +180,16 @@ def second_pass(
       hidden: As in `first_pass`.
       head: As in `first_pass`.
       state: What `first_pass` returned.
-      mask: The rows that count in the mean distribution.
+      masks: The rows that count in each mean distribution.
+      classes: What `head` holds of the vocabulary.
 
     Returns:
       The modified entropies (Shannon-like, 1/2, 2) with the argmax as target, the
-      Renyi-1/2 of the probabilities clamped at 1e-10, and the Renyi profile of the mean
-      distribution over the rows.
+      Renyi-1/2 of the probabilities clamped at 1e-10, and the Renyi profile of each
+      mean distribution over rows.
     """
     log_norm = state.top + jnp.log1p(state.total)
-    counted = mask.astype(jnp.float32)
+    counted = masks.astype(jnp.float32)
     weights = counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)
 
     def step(carry, block):
@@ -181,12 +211,16 @@ def second_pass(
             axis=-1,
         )
         # A mean of probabilities; as logits its logarithms are normalised already.
-        average = jnp.einsum("btv,bt->bv", p, weights, precision="highest")
+        average = jnp.einsum("btv,bmt->bmv", p, weights, precision="highest")
         log_average = jnp.log(jnp.maximum(average, 1e-37))
         return sums, merge(mean, block_state(log_average, offset, valid))
 
     zeros = jnp.zeros((*hidden.shape[:-1], 4), jnp.float32)
-    sums, mean = _scan(step, (zeros, _empty(hidden.shape[:1])), hidden, head)
+    empty = _empty(masks.shape[:2])
+    sums, mean = _scan(step, (zeros, empty), hidden, head, classes)
+    mean = _merge_shards(mean, classes)
+    if classes.axis is not None:
+        sums = jax.lax.psum(sums, classes.axis)
     modified = _modified(sums[..., :3], state)
     return modified, 2.0 * jnp.log(sums[..., 3]), renyi_profile(mean)
 
@@ -194,19 +228,22 @@ def second_pass(
 def token_signals(
     hidden: Float[Array, "batch rows embed"],
     head: Float[Array, "vocab embed"],
-    mask: Bool[Array, "batch rows"],
+    masks: Bool[Array, "batch means rows"],
     *,
     second: bool,
+    classes: Classes = _WHOLE,
 ) -> TokenSignals:
     """Returns everything the model reveals about the rows; see `base.TokenSignals`.
 
     Args:
       hidden: After the decoder's last norm.
       head: The weights of the output layer, one row a class.
-      mask: False for padding rows (their signals mean nothing).
+      masks: The rows that count in each mean distribution; the signals of padding rows
+        mean nothing.
       second: Whether to run the second pass.
+      classes: What `head` holds of the vocabulary.
     """
-    state = first_pass(hidden, head)
+    state = first_pass(hidden, head, classes)
     renyi = renyi_profile(state)
     norm = 1.0 + state.total
     varentropy = jnp.maximum(
@@ -216,7 +253,7 @@ def token_signals(
     signals = TokenSignals(renyi, varentropy, gap, -renyi[..., -1])
     if not second:
         return signals
-    modified, clamped, mean = second_pass(hidden, head, state, mask)
+    modified, clamped, mean = second_pass(hidden, head, state, masks, classes)
     return signals._replace(
         modified=modified, renyi_half_clamped=clamped, mean_renyi=mean
     )
@@ -236,25 +273,32 @@ def _modified(sums: Float[Array, "*rows 3"], state: HeadState):
     return jnp.stack([shannon, half, two], axis=-1)
 
 
-def block_size(rows: int, vocab: int, embed: int) -> int:
+def block_size(rows: int, vocab: int, embed: int, memory: int | None = None) -> int:
     """Returns how many classes to take at once, a power of two (or all of a few).
 
     A block of float32 logits, with the weights behind it and their copy, stays near a
     thirty-second of the bytes that all logits would take (some temporaries of the same
-    size come on top).
+    size come on top); or, where `memory` says so, near that many bytes with the
+    temporaries. More than an eighth of the vocabulary at once gains nothing.
     """
-    fitting = rows * vocab // (_SHARE * (rows + 2 * embed))
+    if memory is None:
+        fitting = rows * vocab // (_SHARE * (rows + 2 * embed))
+    else:
+        fitting = min(memory // (4 * (_COPIES * rows + embed)), vocab // 8)
     return min(vocab, 1 << (max(fitting, _SMALLEST).bit_length() - 1))
 
 
-def _scan(step, state, hidden, head):
+def _scan(step, state, hidden, head, classes: Classes):
     """Folds `step(state, (logits, offset, valid))` over blocks of the vocabulary."""
     vocab = head.shape[0]
-    size = block_size(hidden[..., 0].size, vocab, head.shape[1])
+    size = block_size(hidden[..., 0].size, vocab, head.shape[1], classes.memory)
+    count = vocab if classes.count is None else classes.count
+    zero = jnp.zeros((), jnp.int32)
+    first = zero if classes.axis is None else jax.lax.axis_index(classes.axis) * vocab
 
     def body(carry, start: Int[Array, ""]):
         # The last block is moved back to end with the vocabulary; `valid` leaves out
-        # what the block before has counted.
+        # what the block before has counted, and padding.
         begin = jnp.minimum(start, vocab - size)
         block = jax.lax.dynamic_slice_in_dim(head, begin, size)
         logits = jnp.einsum(
@@ -264,11 +308,21 @@ def _scan(step, state, hidden, head):
             precision="highest" if head.dtype == jnp.float32 else None,
             preferred_element_type=jnp.float32,
         )
-        valid = begin + jnp.arange(size, dtype=jnp.int32) >= start
-        return step(carry, (logits, begin, valid)), None
+        here = begin + jnp.arange(size, dtype=jnp.int32)
+        valid = (here >= start) & (first + here < count)
+        return step(carry, (logits, first + begin, valid)), None
 
     starts = jnp.arange(0, vocab, size, dtype=jnp.int32)
     return jax.lax.scan(body, state, starts)[0]
+
+
+def _merge_shards(state: HeadState, classes: Classes) -> HeadState:
+    """Joins the states of all devices along the axis, the same on each of them."""
+    if classes.axis is None:
+        return state
+    parts = jax.lax.all_gather(state, classes.axis)
+    shards = (HeadState(*one) for one in zip(*parts, strict=True))
+    return functools.reduce(merge, shards)
 
 
 def _empty(shape: tuple[int, ...]) -> HeadState:

@@ -45,11 +45,11 @@ def tokenise(
       num_frames: Of every clip.
       found: Receives what is wrong.
     """
-    tokenizer, video_token = source.tokenizer, source.config.video_token_index
+    tokenizer, video_token = source.tokenizer, source.video_token
     texts: list[tuple[list[int], int]] = []
     for item in items:
-        ids = tokenizer(f"{source.prompt}{item.question} ASSISTANT:")["input_ids"]
-        ids = ids[len(source.prefix) + 1 :]
+        ids = tokenizer(f"{source.prompt.text}{item.question} ASSISTANT:")["input_ids"]
+        ids = ids[len(source.prompt.prefix) + 1 :]
         answer = tokenizer(item.answer, add_special_tokens=False)["input_ids"]
         if not answer:
             found.append(f"{item.id}: no answer to learn")
@@ -59,7 +59,9 @@ def tokenise(
             found.append(f"{item.id}: words that the tokenizer does not know")
         texts.append(([*ids, *answer, tokenizer.eos_token_id], len(ids)))
     length = 8 * -(-max(len(ids) for ids, _ in texts) // 8)
-    total = len(source.prefix) + num_frames * source.config.rows_per_frame + length
+    total = (
+        len(source.prompt.prefix) + num_frames * source.config.rows_per_frame + length
+    )
     limit = source.config.text.max_positions
     if total > limit:
         found.append(

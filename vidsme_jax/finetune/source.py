@@ -12,12 +12,10 @@ from flax import nnx
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import files
-from vidsme_jax.models import preprocessing
-from vidsme_jax.models.llava_next_video import params, processing
-from vidsme_jax.models.llava_next_video.modeling import (
-    LlavaNextVideo,
-    LlavaNextVideoConfig,
-)
+from vidsme_jax.models import preprocessing, prompts
+from vidsme_jax.models.clip_vit import ClipVit
+from vidsme_jax.models.llava import Llava, LlavaConfig
+from vidsme_jax.models.llava_next_video import params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,19 +28,19 @@ class Source:
       config: The same, read; in float32.
       prepare: Frames of any size to the model's input size.
       tokenizer: Of transformers.
-      prompt: The text up to the video's end.
-      prefix: Token ids before the video.
+      video_token: The id that stands for the video.
+      prompt: The text up to the video's end, and the token ids before it.
       make: Reads or draws the parameters.
     """
 
     folder: pathlib.Path
     raw: dict[str, Any]
-    config: LlavaNextVideoConfig
+    config: LlavaConfig
     prepare: preprocessing.Preprocessing
     tokenizer: Any
-    prompt: str
-    prefix: tuple[int, ...]
-    make: Callable[[], LlavaNextVideo]
+    video_token: int
+    prompt: prompts.Prompt
+    make: Callable[[], Llava]
 
 
 def open_source(name: str, *, random_seed: int | None) -> Source:
@@ -62,7 +60,7 @@ def open_source(name: str, *, random_seed: int | None) -> Source:
         opened = files.open_checkpoint(name)
         prepare: Any = plan.prepare
     else:
-        opened = files.Checkpoint(name, pathlib.Path(name).expanduser(), {}, {})
+        opened = files.Checkpoint(name, (pathlib.Path(name).expanduser(),), {}, {})
         raw = opened.json("config.json")
         if raw is None:
             raise AuditError([f"checkpoint {name}: no config.json in {opened.folder}"])
@@ -70,16 +68,14 @@ def open_source(name: str, *, random_seed: int | None) -> Source:
         size = raw.get("vision_config", {}).get("image_size", 224)
         image = opened.json("preprocessor_config.json")
         prepare = preprocessing.from_json(image, size, found)
-    config = params.read_config(
+    config, video_token = params.read_config(
         opened.config, jnp.dtype("float32"), prepare.mean, prepare.std, found
     )
-    tokenizer, prompt, prefix = _tokenizer(
-        opened.folder, config.video_token_index, found
-    )
+    tokenizer, prompt = _tokenizer(opened, video_token, found)
     if found:
         raise AuditError([f"checkpoint {name}: {problem}" for problem in found])
 
-    def make() -> LlavaNextVideo:
+    def make() -> Llava:
         if plan is None:
             assert random_seed is not None
             return random_model(config, random_seed)
@@ -93,42 +89,32 @@ def open_source(name: str, *, random_seed: int | None) -> Source:
         config=config,
         prepare=prepare,
         tokenizer=tokenizer,
+        video_token=video_token,
         prompt=prompt,
-        prefix=prefix,
         make=make,
     )
 
 
-def random_model(config: LlavaNextVideoConfig, seed: int) -> LlavaNextVideo:
+def random_model(config: LlavaConfig, seed: int) -> Llava:
     """Draws kernels scaled by their fan-in and embeddings of deviation 0.02."""
     rngs = nnx.Rngs(seed)
-    model = LlavaNextVideo(config, rngs=rngs)
+    model = Llava(config, rngs=rngs)
     first = jax.random.normal(rngs.params(), (config.vision.hidden_size,), jnp.float32)
+    assert isinstance(model.vision_tower, ClipVit)
     model.vision_tower.class_embedding = nnx.Param(0.02 * first)
     return model
 
 
 def _tokenizer(
-    folder: pathlib.Path, video_token: int, found: list[str]
-) -> tuple[Any, str, tuple[int, ...]]:
-    """Returns the tokenizer, the prompt up to the video's end, and the prefix."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # Any kind: it says that there is no usable tokenizer.
-        cause = (str(error).strip() or "?").splitlines()[0]
-        found.append(f"no usable tokenizer ({type(error).__name__}: {cause})")
-        return None, "", ()
-    prompt = processing.prompt_text(tokenizer, "family")
-    if not prompt.startswith("USER: "):
+    checkpoint: files.Checkpoint, video_token: int, found: list[str]
+) -> tuple[Any, prompts.Prompt]:
+    """Returns the tokenizer and the prompt up to the video's end."""
+    tokenizer = models.read_tokenizer(checkpoint, found)
+    if tokenizer is None:
+        return None, prompts.Prompt("")
+    if "<|im_start|>" in tokenizer.get_vocab():
         found.append("its prompt is ChatML; training is built for USER: ... ASSISTANT:")
     if tokenizer.eos_token_id is None:
         found.append("the tokenizer has no token that ends an answer (eos_token)")
-    return (
-        tokenizer,
-        prompt,
-        processing.prefix_ids(tokenizer, prompt, video_token, found),
-    )
+    text = prompts.text_of("family", prompts.VICUNA, "", found)
+    return tokenizer, prompts.around_token(tokenizer, text, video_token, found)

@@ -32,8 +32,9 @@ from vidsme_jax.data import corpora
 from vidsme_jax.finetune import options
 from vidsme_jax.finetune.batches import Batch, Clips, Row, tokenise
 from vidsme_jax.finetune.source import Source, open_source
+from vidsme_jax.models import dialects
+from vidsme_jax.models.llava import Llava
 from vidsme_jax.models.llava_next_video import params
-from vidsme_jax.models.llava_next_video.modeling import LlavaNextVideo
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 _SECONDS = 10.0  # Between two log lines.
@@ -58,7 +59,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     members = [row for row in rows if row.item.role == "members"]
     graphdef, state = nnx.split(source.make())
     state = jax.device_put(state, jax.devices()[0])
-    prefix = jnp.asarray(source.prefix, jnp.int32)
+    prefix = jnp.asarray(source.prompt.prefix, jnp.int32)
     started = time.monotonic()
     state, curve = _train(config, graphdef, state, prefix, members, clips)
     seconds = time.monotonic() - started
@@ -117,14 +118,14 @@ def _prepare(
 
 
 def answer_nll(
-    model: LlavaNextVideo, prefix: Int[Array, " prefix"], batch: Batch
+    model: Llava, prefix: Int[Array, " prefix"], batch: Batch
 ) -> Float[Array, " clips"]:
     """Returns the mean negative log-likelihood of each answer, in nats a token."""
     frames, tokens = jnp.asarray(batch.frames), jnp.asarray(batch.tokens)
-    clips, num_frames = frames.shape[:2]
+    clips = frames.shape[0]
     pixels = model.normalise(frames.reshape(-1, *frames.shape[2:]))
     features = model.encode_frames(pixels)
-    rows = model.video_rows(features.reshape(clips, num_frames, *features.shape[1:]))
+    rows = features.reshape(clips, -1, features.shape[-1])
     start = model.embed(prefix)
     start = jnp.broadcast_to(start[None], (clips, *start.shape))
     text = model.embed(tokens.reshape(-1)).reshape(*tokens.shape, -1)
@@ -260,21 +261,10 @@ def _write(
     dtype = record["config"]["model.dtype"]
     raw = {key: value for key, value in source.raw.items() if key != "torch_dtype"}
     raw |= {"architectures": ["LlavaNextVideoForConditionalGeneration"], "dtype": dtype}
-    prepare, vision = source.prepare, source.config.vision
-    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-    image = {
-        "image_processor_type": "CLIPImageProcessor",
-        **dict.fromkeys((*steps, "do_convert_rgb"), True),
-        "size": {"shortest_edge": prepare.resize},
-        "crop_size": {"height": prepare.size, "width": prepare.size},
-        "resample": 3,  # Bicubic.
-        "rescale_factor": 1 / 255,
-        "image_mean": list(prepare.mean),
-        "image_std": list(prepare.std),
-    }
+    vision = source.config.vision
     for name, content in (
         ("config.json", raw),
-        ("preprocessor_config.json", image),
+        ("preprocessor_config.json", source.prepare.to_json()),
         ("training.json", record),
     ):
         (workdir / name).write_text(json.dumps(content, indent=1) + "\n")
@@ -283,7 +273,7 @@ def _write(
     writing.save(
         part,
         state,
-        params.rules(source.config),
+        dialects.rules(source.config),
         shapes={
             "vision_tower/patch_embedding/kernel": (
                 *(vision.hidden_size, 3),

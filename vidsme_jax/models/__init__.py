@@ -4,7 +4,9 @@
 loads the tensors.
 """
 
+import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,99 +14,284 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import files, loading
-from vidsme_jax.models import preprocessing
+from vidsme_jax.models import dialects, preprocessing, prompts, random
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
-from vidsme_jax.models.llava_next_video import modeling as llava_next_video
-from vidsme_jax.models.llava_next_video import params as llava_next_video_params
-from vidsme_jax.models.llava_next_video import processing as llava_next_video_processing
-from vidsme_jax.settings import nearest
+from vidsme_jax.models.llava import Llava, LlavaConfig
+from vidsme_jax.models.llava_next_video import params as llava_next_video
+from vidsme_jax.models.llava_onevision import params as llava_onevision
+from vidsme_jax.models.llava_qwen import params as llava_qwen
 
 
-def inspect(checkpoint: str, *, dtype: str, prompt: str = "family") -> ModelPlan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Described:
+    """What a family reads off a checkpoint.
+
+    Attributes:
+      checkpoint: With the tensors of the tower, wherever they lie.
+      config: Hyperparameters.
+      names: Its module with `canonical`, `rules` and `ignored`.
+      prepare: Frames to the model's input size.
+      prompt: What stands around the video.
+      remarks: What a reader should know.
+    """
+
+    checkpoint: files.Checkpoint
+    config: LlavaConfig
+    names: Any
+    prepare: preprocessing.Preprocessing
+    prompt: prompts.Prompt
+    remarks: tuple[str, ...] = ()
+
+
+Reader = Callable[[files.Checkpoint, str, str, bool, list[str]], Described]
+
+
+def inspect(
+    checkpoint: str, *, dtype: str, prompt: str = "family", allow_pickle: bool = False
+) -> ModelPlan:
     """Checks a checkpoint on the host, without reading its tensors.
 
     Args:
-      checkpoint: A local folder or a hub id.
-      dtype: "bfloat16" or "float32".
-      prompt: "family", or a name of `prompts.SYSTEM`.
+      checkpoint: A local folder, a hub id, or "random:NAME" (see `random.CONFIGS`).
+      dtype: "bfloat16", "float16" or "float32".
+      prompt: "family", a name of `prompts.SYSTEM`, or a text with one `<video>`.
+      allow_pickle: Whether pickled weights may be read (see `checkpoints.pickled`).
 
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
     """
-    opened = files.open_checkpoint(checkpoint)
-    family = opened.config.get("model_type")
-    if family not in MODELS:
-        raise AuditError(
-            [
-                f"checkpoint {checkpoint}: unknown family (model_type {family!r}); "
-                f"known: {', '.join(MODELS)}{nearest(str(family), list(MODELS))}"
-            ]
-        )
-    return MODELS[family](opened, dtype, prompt)
-
-
-def load(
-    checkpoint: str, *, dtype: str = "bfloat16", prompt: str = "family"
-) -> LoadedModel:
-    """Loads a checkpoint onto the first device; see `inspect` for the arguments."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return inspect(checkpoint, dtype=dtype, prompt=prompt).load(lambda *_: device)
-
-
-def _inspect_llava_next_video(
-    checkpoint: files.Checkpoint, dtype: str, prompt: str
-) -> ModelPlan:
-    family, params = llava_next_video, llava_next_video_params
+    where = checkpoint
+    if checkpoint.startswith(random.SCHEME):
+        where = str(random.folder(checkpoint.removeprefix(random.SCHEME)))
+    opened = files.open_checkpoint(where, allow_pickle=allow_pickle)
+    family = family_of(opened)
     problems: list[str] = []
-    image_size = checkpoint.config.get("vision_config", {}).get("image_size", 224)
-    prepare = preprocessing.from_json(
-        _video_preprocessing(checkpoint), image_size, problems
-    )
-    config = params.read_config(
-        checkpoint.config, jnp.dtype(dtype), prepare.mean, prepare.std, problems
-    )
-    prefix, text = (), ""
-    tokenizer = _tokenizer(checkpoint, problems)
-    if tokenizer is not None:
-        text = llava_next_video_processing.prompt_text(tokenizer, prompt)
-        prefix = llava_next_video_processing.prefix_ids(
-            tokenizer, text, config.video_token_index, problems
-        )
-    _refuse(checkpoint, problems)
-    make = functools.partial(family.LlavaNextVideo, config)
-    return _plan(
-        checkpoint,
-        make,
-        params.rules(config),
-        params.canonical,
-        params.ignored(config),
-        family="llava_next_video",
-        prefix=prefix,
-        prompt=text,
-        prepare=prepare,
-        rows_per_frame=config.rows_per_frame,
-        max_frames=(config.text.max_positions - len(prefix)) // config.rows_per_frame,
-        dtype=dtype,
-    )
-
-
-def _plan(checkpoint, make, rules, canonical, ignored, **about: Any) -> ModelPlan:
-    """Checks the tensors against the model and closes over how to read them."""
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+    found = MODELS[family](opened, dtype, prompt, allow_pickle, problems)
+    if problems:
+        raise AuditError([_prefixed(opened, p) for p in problems])
+    graphdef, abstract = nnx.split(nnx.eval_shape(make_module(found.config)))
     fillings = loading.plan_loading(
-        checkpoint, abstract, rules, canonical=canonical, ignored=ignored
+        found.checkpoint,
+        abstract,
+        found.names.rules(found.config),
+        canonical=found.names.canonical,
+        ignored=found.names.ignored(found.config),
     )
 
     def read(shardings: loading.Shardings) -> LoadedModel:
-        state = loading.load(
-            fillings, abstract, shardings, checkpoint_name=checkpoint.name
-        )
+        state = loading.load(fillings, abstract, shardings, checkpoint_name=checkpoint)
         return LoadedModel(plan=plan, graphdef=graphdef, state=state)
 
-    plan = ModelPlan(fingerprint=checkpoint.fingerprint(), load=read, **about)
+    config = found.config
+    plan = ModelPlan(
+        family=family,
+        fingerprint=found.checkpoint.fingerprint(),
+        prompt=found.prompt,
+        prepare=found.prepare,
+        rows_per_frame=config.rows_per_frame,
+        tail_rows=config.tail_rows,
+        max_rows=config.text.max_positions,
+        vocab_size=config.text.vocab_size,
+        dtype=dtype,
+        parameters=loading.num_bytes(abstract),
+        load=read,
+        remarks=(*found.checkpoint.remarks, *found.remarks),
+    )
     return plan
+
+
+def load(
+    checkpoint: str,
+    *,
+    dtype: str = "bfloat16",
+    prompt: str = "family",
+    allow_pickle: bool = False,
+) -> LoadedModel:
+    """Loads a checkpoint onto the first device; see `inspect` for the arguments."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    plan = inspect(checkpoint, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
+    return plan.load(lambda *_: device)
+
+
+def family_of(checkpoint: files.Checkpoint) -> str:
+    """Returns the name in `MODELS` of the family that a checkpoint belongs to.
+
+    Raises:
+      AuditError: It is of no family that is built.
+    """
+    raw = checkpoint.config
+    if llava_qwen.is_mine(raw):
+        return "llava_qwen"
+    family = raw.get("model_type")
+    if not isinstance(family, str) or family not in MODELS:
+        raise AuditError(
+            [
+                f"checkpoint {checkpoint.name}: unknown family (model_type {family!r}, "
+                f"architectures {raw.get('architectures')!r}); known: "
+                f"{', '.join(MODELS)}{nearest(str(family), list(MODELS))}"
+            ]
+        )
+    return family
+
+
+def make_module(config: LlavaConfig) -> Callable[[], Llava]:
+    """Returns a function that makes the module with fresh parameters."""
+    return lambda: Llava(config, rngs=nnx.Rngs(0))
+
+
+def read_tokenizer(checkpoint: files.Checkpoint, problems: list[str]) -> Any:
+    """Returns the tokenizer of transformers, or None with a problem."""
+    from transformers import AutoTokenizer, logging
+
+    # It warns of each model that it has no class for, and of old keys in its config.
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    causes = []
+    try:
+        for folder in checkpoint.folders:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return AutoTokenizer.from_pretrained(
+                        str(folder), local_files_only=True, trust_remote_code=False
+                    )
+            except Exception as error:  # Any kind: there is no usable tokenizer.
+                cause = (str(error).strip() or "?").splitlines()[0]
+                causes.append(f"{type(error).__name__}: {cause}")
+    finally:
+        logging.set_verbosity(before)
+    problems.append(f"no usable tokenizer ({causes[0]})")
+    return None
+
+
+def _hugging_face(
+    read_config: Any,
+    read_preprocessing: Any,
+    style: Callable[[Any], prompts.Style],
+    checkpoint: files.Checkpoint,
+    dtype: str,
+    prompt: str,
+    allow_pickle: bool,
+    problems: list[str],
+) -> Described:
+    """Reads a checkpoint whose tokenizer has a token for the video."""
+    del allow_pickle  # Everything is in the checkpoint's own files.
+    vision = checkpoint.config.get("vision_config")
+    size = vision.get("image_size") if isinstance(vision, dict) else None
+    image_size = size if isinstance(size, int) else 224
+    prepare = read_preprocessing(_video_preprocessing(checkpoint), image_size, problems)
+    config, video_token = read_config(
+        checkpoint.config, jnp.dtype(dtype), prepare.mean, prepare.std, problems
+    )
+    tokenizer = read_tokenizer(checkpoint, problems)
+    around = prompts.Prompt("")
+    if tokenizer is not None:
+        text = prompts.text_of(prompt, style(tokenizer), "", problems)
+        around = prompts.around_token(tokenizer, text, video_token, problems)
+    return Described(
+        checkpoint=checkpoint,
+        config=config,
+        names=dialects,
+        prepare=prepare,
+        prompt=around,
+    )
+
+
+def _llava_qwen(
+    checkpoint: files.Checkpoint,
+    dtype: str,
+    prompt: str,
+    allow_pickle: bool,
+    problems: list[str],
+) -> Described:
+    """Reads an original-format checkpoint, whose tower may lie elsewhere."""
+    raw, remarks = checkpoint.config, []
+    checkpoint, tower_config, image = _with_tower(
+        checkpoint, allow_pickle, problems, remarks
+    )
+    if problems:  # Without its tower nothing else can be read.
+        raise AuditError([_prefixed(checkpoint, p) for p in problems])
+    vision = llava_qwen.read_tower(tower_config, jnp.dtype(dtype), problems)
+    if vision.kind == "siglip":
+        prepare = preprocessing.siglip(vision.image_size)
+    else:
+        prepare = preprocessing.from_json(image, vision.image_size, problems)
+    tokenizer = read_tokenizer(checkpoint, problems)
+    config = llava_qwen.read_config(
+        raw,
+        vision,
+        None if tokenizer is None else len(tokenizer),
+        jnp.dtype(dtype),
+        prepare.mean,
+        prepare.std,
+        problems,
+        remarks,
+    )
+    around = prompts.Prompt("")
+    if tokenizer is not None:
+        text = prompts.text_of(prompt, prompts.CHATML, llava_qwen.SYSTEM, problems)
+        around = prompts.around_text(tokenizer, text)
+    beacons = llava_qwen.beacons(checkpoint.tensors)
+    return Described(
+        checkpoint=checkpoint,
+        config=config,
+        names=llava_qwen,
+        prepare=prepare,
+        prompt=around,
+        remarks=(*remarks, beacons) if beacons else tuple(remarks),
+    )
+
+
+def _with_tower(
+    checkpoint: files.Checkpoint,
+    allow_pickle: bool,
+    problems: list[str],
+    remarks: list[str],
+) -> tuple[files.Checkpoint, dict[str, Any], dict[str, Any] | None]:
+    """Returns the checkpoint with its tower's tensors, config and preprocessing.
+
+    The checkpoint's own tensors count; the tower's folder gives its sizes, its
+    preprocessing and, where the checkpoint has none, its tensors.
+    """
+    name = llava_qwen.tower_name(checkpoint.config, problems)
+    inside = any(key.startswith(llava_qwen.TOWER) for key in checkpoint.tensors)
+    known = llava_qwen.known_tower(name)
+    if not name:
+        return checkpoint, {}, None
+    wanted = ("*.json",) if inside else files.patterns(allow_pickle)
+    try:
+        folder = files.find(name, wanted, near=checkpoint.folder)
+    except AuditError as error:
+        if known is None or not inside:
+            known_names = list(llava_qwen.KNOWN_TOWERS)
+            need = "sizes" if inside else "tensors (the checkpoint has none of it)"
+            problems += [
+                f"config.json: mm_vision_tower: its {need} are needed, but {problem}; "
+                f"relative paths are tried from {checkpoint.folder} and from here; the "
+                f"sizes of {', '.join(known_names)} need no files"
+                for problem in error.problems
+            ]
+        return checkpoint, known or {}, None
+    image = folder / "preprocessor_config.json"
+    if (folder / "config.json").is_file():
+        config = files.read_json(folder / "config.json")
+    else:
+        config = known or {}
+        if known is None:
+            problems.append(f"config.json: mm_vision_tower: no config.json in {folder}")
+    if not inside:
+        found = files.read_tensors(name, folder, allow_pickle=allow_pickle)
+        # A whole CLIP has a text tower too.
+        tower = {
+            llava_qwen.TOWER + key: info
+            for key, info in found.items()
+            if key.startswith("vision_model.")
+        }
+        checkpoint = dataclasses.replace(checkpoint, tensors=checkpoint.tensors | tower)
+        remarks.append(f"the tower's tensors are those of {name}")
+    return checkpoint, config, files.read_json(image) if image.is_file() else None
 
 
 def _video_preprocessing(checkpoint: files.Checkpoint) -> dict[str, Any] | None:
@@ -116,24 +303,29 @@ def _video_preprocessing(checkpoint: files.Checkpoint) -> dict[str, Any] | None:
     return checkpoint.json("video_preprocessor_config.json", "preprocessor_config.json")
 
 
-def _tokenizer(checkpoint: files.Checkpoint, problems: list[str]) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(checkpoint.folder), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # Any kind: it says that there is no usable tokenizer.
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        problems.append(f"no usable tokenizer ({type(error).__name__}: {cause})")
-        return None
+def _vicuna_or_chatml(tokenizer: Any) -> prompts.Style:
+    """LLaVA-NeXT-Video 7B is a Vicuna, 34B speaks ChatML."""
+    chatml = "<|im_start|>" in tokenizer.get_vocab()
+    return prompts.CHATML if chatml else prompts.VICUNA
 
 
-def _refuse(checkpoint: files.Checkpoint, problems: list[str]) -> None:
-    if problems:
-        raise AuditError([f"checkpoint {checkpoint.name}: {p}" for p in problems])
+def _prefixed(checkpoint: files.Checkpoint, problem: str) -> str:
+    setting = problem.startswith("config.model.")
+    return problem if setting else f"checkpoint {checkpoint.name}: {problem}"
 
 
-MODELS: dict[str, Callable[[files.Checkpoint, str, str], ModelPlan]] = {
-    "llava_next_video": _inspect_llava_next_video,
+MODELS: dict[str, Reader] = {
+    "llava_next_video": functools.partial(
+        _hugging_face,
+        llava_next_video.read_config,
+        preprocessing.from_json,
+        _vicuna_or_chatml,
+    ),
+    "llava_onevision": functools.partial(
+        _hugging_face,
+        llava_onevision.read_config,
+        preprocessing.straight_from_json,
+        lambda _: prompts.CHATML,
+    ),
+    "llava_qwen": _llava_qwen,
 }

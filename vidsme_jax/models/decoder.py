@@ -6,7 +6,7 @@ Touvron et al., 2023. https://arxiv.org/abs/2302.13971
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from vidsme_jax.models.attention import attention
 IGNORED = {
     "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
     "type": "early revisions kept it outside rope_scaling, where nothing reads it",
+    "sliding_window": "use_sliding_window is off",
+    "max_window_layers": "use_sliding_window is off",
 }
 
 
@@ -51,42 +53,84 @@ class DecoderConfig:
         """Reads a Llama `text_config`; absent keys take transformers' defaults.
 
         Args:
-          fields: The `text_config`.
+          fields: The `text_config`; the caller closes it.
           dtype: Of parameters and activations.
           tied: The outer config's `tie_word_embeddings`, which wins.
         """
         fields.expect("model_type", "llama")
-        fields.expect("hidden_act", "silu")
         fields.expect("attention_bias", False)
         fields.expect("mlp_bias", False)
+        sizes = _Sizes(4096, 11008, 32, 32, 32000, 2048)
+        return cls._read(fields, dtype, sizes, _rope(fields), bias=False, tied=tied)
+
+    @classmethod
+    def from_qwen2(
+        cls, fields: Fields, dtype: DTypeLike, *, tied: bool, scaled: bool = True
+    ) -> "DecoderConfig":
+        """Reads a Qwen2 config; absent keys take transformers' defaults.
+
+        Args:
+          fields: The `text_config`, or the whole file of an original LLaVA checkpoint;
+            the caller closes it.
+          dtype: Of parameters and activations.
+          tied: The outer config's `tie_word_embeddings`, which wins.
+          scaled: Whether `rope_scaling` counts; the original LLaVA classes drop it.
+        """
+        fields.expect("use_sliding_window", False)
+        kinds = fields.take("layer_types", list, [])
+        if set(kinds) - {"full_attention"}:
+            fields.problems.append(
+                f"{fields.where}: layer_types names {sorted(set(kinds))}; built for "
+                "full_attention"
+            )
+        sizes = _Sizes(4096, 22016, 32, 32, 151936, 32768)
+        rope = _rope(fields) if scaled else (_theta(fields), 1.0)
+        return cls._read(fields, dtype, sizes, rope, bias=True, tied=tied)
+
+    @classmethod
+    def _read(
+        cls, fields: Fields, dtype, sizes: "_Sizes", rope, *, bias: bool, tied: bool
+    ) -> "DecoderConfig":
+        """Reads what every backbone has; `sizes` are the defaults."""
+        fields.expect("hidden_act", "silu")
         fields.take("tie_word_embeddings", bool, False)
-        hidden = fields.size("hidden_size", 4096)
-        heads = fields.size("num_attention_heads", 32)
-        theta, factor = _rope(fields)
-        positions = fields.size("max_position_embeddings", 2048)
+        hidden = fields.size("hidden_size", sizes.hidden)
+        heads = fields.size("num_attention_heads", sizes.heads)
+        theta, factor = rope
+        positions = fields.size("max_position_embeddings", sizes.positions)
         config = cls(
             hidden_size=hidden,
-            intermediate_size=fields.size("intermediate_size", 11008),
-            num_hidden_layers=fields.size("num_hidden_layers", 32),
+            intermediate_size=fields.size("intermediate_size", sizes.intermediate),
+            num_hidden_layers=fields.size("num_hidden_layers", sizes.layers),
             num_attention_heads=heads,
             num_key_value_heads=fields.size("num_key_value_heads", heads),
             head_dim=fields.size("head_dim", hidden // heads),
-            vocab_size=fields.size("vocab_size", 32000),
+            vocab_size=fields.size("vocab_size", sizes.vocab),
             rms_norm_eps=float(fields.take("rms_norm_eps", float, 1e-6)),
             rope_theta=theta,
             rope_factor=factor,
             max_positions=int(positions * factor),
-            attention_bias=False,
+            attention_bias=bias,
             tie_word_embeddings=tied,
             dtype=dtype,
         )
-        fields.close(IGNORED)
         if config.num_attention_heads % config.num_key_value_heads:
             fields.problems.append(
                 f"{fields.where}: num_attention_heads {heads} is not a multiple of "
                 f"num_key_value_heads {config.num_key_value_heads}"
             )
         return config
+
+
+class _Sizes(NamedTuple):
+    """The defaults of one backbone's class in transformers."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    vocab: int
+    positions: int
 
 
 def rope_tables(
@@ -202,13 +246,19 @@ class Decoder(nnx.Module):
         return (self.embed_tokens if tied else self.lm_head).weight[...]
 
 
-def rules(prefix: str, head: str, path: str, *, bias: bool) -> list[Rule]:
-    """Where the decoder's tensors go; `prefix` and `head` are patterns."""
+def rules(
+    prefix: str, head: str, path: str, *, bias: bool, cut: bool = False
+) -> list[Rule]:
+    """Where the decoder's tensors go; `prefix` and `head` are patterns.
+
+    With `cut` the file may have more classes than the model.
+    """
+    table = "rows" if cut else "same"
     block = rf"{prefix}layers\.(\d+)\."
     pairs = [
-        Rule(rf"{prefix}embed_tokens\.weight", f"{path}/embed_tokens/weight"),
+        Rule(rf"{prefix}embed_tokens\.weight", f"{path}/embed_tokens/weight", table),
         Rule(rf"{prefix}norm\.weight", f"{path}/norm/weight"),
-        Rule(rf"{head}\.weight", f"{path}/lm_head/weight"),
+        Rule(rf"{head}\.weight", f"{path}/lm_head/weight", table),
     ]
     for norm in ("input_layernorm", "post_attention_layernorm"):
         pairs.append(Rule(rf"{block}{norm}\.weight", f"{path}/layers/{norm}/weight"))
@@ -226,7 +276,7 @@ def rules(prefix: str, head: str, path: str, *, bias: bool) -> list[Rule]:
 
 def _rope(fields: Fields) -> tuple[float, float]:
     """Returns (theta, linear factor) from either spelling of the rope settings."""
-    theta = fields.take("rope_theta", (int, float), None)
+    theta = _theta(fields)
     scaling = fields.take("rope_scaling", dict, None)
     parameters = fields.take("rope_parameters", dict, None)
     inner = Fields(parameters or scaling or {}, f"{fields.where}.rope", fields.problems)
@@ -236,6 +286,10 @@ def _rope(fields: Fields) -> tuple[float, float]:
     )
     linear = kind == "linear"
     factor = inner.take("factor", (int, float), 1.0) if linear else 1.0
-    theta = inner.take("rope_theta", (int, float), theta or 10000.0)
+    theta = inner.take("rope_theta", (int, float), theta)
     inner.close({} if linear else {"factor": "no scaling"})
     return float(theta), float(factor)
+
+
+def _theta(fields: Fields) -> float:
+    return float(fields.take("rope_theta", (int, float), 10000.0))

@@ -11,7 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
+
+from vidsme_jax.models.prompts import Prompt
 
 
 @runtime_checkable
@@ -27,19 +29,12 @@ class VideoLM(Protocol):
         ...
 
     def encode_frames(self, pixels: Array) -> Float[Array, "frames tokens embed"]:
-        """Tower, pooling and projector, frame by frame."""
+        """Tower, pooling, projector and separators: the frame's rows in the decoder."""
         ...
 
-    def video_rows(
-        self, features: Float[Array, "clips frames tokens embed"]
-    ) -> Float[Array, "clips rows embed"]:
-        """Lays the frames' features out as the decoder's video rows."""
-        ...
-
-    def row_mask(
-        self, lengths: Int[Array, " clips"], num_frames: int
-    ) -> Bool[Array, "clips rows"]:
-        """Tells the rows of real frames from those of padding frames."""
+    @property
+    def tail(self) -> Float[Array, "tail embed"]:
+        """Rows of the video slice that follow the last frame, often none."""
         ...
 
     def embed(self, tokens: Int[Array, " tokens"]) -> Float[Array, "tokens embed"]:
@@ -65,24 +60,40 @@ class ModelPlan:
     Attributes:
       family: Its name in `models.MODELS`.
       fingerprint: Tells checkpoints apart (`Checkpoint.fingerprint`).
-      prefix: Token ids before the video; the same for every clip of a run.
-      prompt: The text around the video, for the report.
+      prompt: The text around the video and its token ids; the same for every clip.
       prepare: Frames of any size to the uint8 frames of the model's input size.
       rows_per_frame: Video rows that one frame gives.
-      max_frames: The most frames that the decoder's positions hold.
+      tail_rows: Video rows that follow the last frame.
+      max_rows: The most tokens that the decoder's positions hold.
+      vocab_size: Classes of the output layer.
       dtype: Of parameters and activations.
+      parameters: Bytes of them.
       load: Reads the tensors onto devices and returns the model.
+      remarks: What a reader of the report should know about the checkpoint.
     """
 
     family: str
     fingerprint: str
-    prefix: tuple[int, ...]
-    prompt: str
+    prompt: Prompt
     prepare: Callable[[np.ndarray], np.ndarray]
     rows_per_frame: int
-    max_frames: int
+    tail_rows: int
+    max_rows: int
+    vocab_size: int
     dtype: str
+    parameters: int
     load: Callable[[Callable[[str, tuple[int, ...]], jax.sharding.Sharding]], Any]
+    remarks: tuple[str, ...] = ()
+
+    def num_rows(self, frames: int) -> int:
+        """Video rows of a clip of so many frames."""
+        return frames * self.rows_per_frame + self.tail_rows
+
+    @property
+    def max_frames(self) -> int:
+        """The most frames that the decoder's positions hold."""
+        text = len(self.prompt.prefix) + self.tail_rows + len(self.prompt.suffix)
+        return (self.max_rows - text) // self.rows_per_frame
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

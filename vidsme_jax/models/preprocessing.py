@@ -1,4 +1,4 @@
-"""Frames to the input size of a CLIP tower, as the image processors' PIL path does it.
+"""Frames to the input size of a tower, as the image processors' PIL path does it.
 
 Resizing and cropping happen on the host in uint8; scaling and normalisation are left to
 the device, which halves neither accuracy nor bytes on the way: a uint8 frame is a
@@ -50,9 +50,13 @@ IGNORED = {
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Short side to `resize`, centre crop to `size`, then (x / 255 - mean) / std."""
+    """Resizes and crops to `size`; then, on the device, (x / 255 - mean) / std.
 
-    resize: int
+    `resize` is the length of the short side before the centre crop; None resizes
+    straight to the square, whatever the aspect (SigLIP).
+    """
+
+    resize: int | None
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -61,11 +65,7 @@ class Preprocessing:
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> UInt8[np.ndarray, "frames size size 3"]:
         """Resizes (PIL, bicubic) and crops every frame."""
-        height, width = frames.shape[1:3]
-        short, long = min(height, width), max(height, width)
-        # The long side is truncated, not rounded: as the processors do.
-        longer = int(self.resize * long / short)
-        size = (self.resize, longer) if width == short else (longer, self.resize)
+        size = self._resized(*frames.shape[1:3])
         out = np.zeros((len(frames), self.size, self.size, 3), np.uint8)
         for k, frame in enumerate(frames):
             image = Image.fromarray(frame)
@@ -74,8 +74,84 @@ class Preprocessing:
             out[k] = _crop(np.asarray(image), self.size)
         return out
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the `preprocessor_config.json` that describes it."""
+        square = {"height": self.size, "width": self.size}
+        steps = ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb")
+        kind = {"image_processor_type": "CLIPImageProcessor", "do_center_crop": True}
+        kind |= {"size": {"shortest_edge": self.resize}, "crop_size": square}
+        if self.resize is None:
+            kind = {"image_processor_type": "SiglipImageProcessor", "size": square}
+        return {
+            **kind,
+            **dict.fromkeys(steps, True),
+            "resample": _BICUBIC,
+            "rescale_factor": 1 / 255,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
 
-def from_json(raw: dict[str, Any] | None, image_size: int, problems: list[str]):
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Returns (width, height) before the crop."""
+        if self.resize is None:
+            return self.size, self.size
+        short, long = min(height, width), max(height, width)
+        # The long side is truncated, not rounded: as the processors do.
+        longer = int(self.resize * long / short)
+        return (self.resize, longer) if width == short else (longer, self.resize)
+
+
+def siglip(image_size: int) -> Preprocessing:
+    """Returns the preprocessing of SigLIP towers, which no file need describe."""
+    half = (0.5, 0.5, 0.5)
+    return Preprocessing(None, image_size, half, half)
+
+
+def straight_from_json(
+    raw: dict[str, Any] | None, image_size: int, problems: list[str]
+) -> Preprocessing:
+    """Reads a `preprocessor_config.json` that resizes without keeping the aspect.
+
+    Args:
+      raw: The file's content; None is SigLIP's own at the tower's size.
+      image_size: The tower's input size; another is a problem.
+      problems: Receives what is wrong.
+    """
+    if raw is None:
+        return siglip(image_size)
+    fields = Fields(raw, "preprocessor_config.json", problems)
+    _common(fields)
+    fields.expect("do_center_crop", False, None)
+    fields.take("crop_size", (dict, int), {})
+    size = fields.take("size", dict, {"height": image_size, "width": image_size})
+    if (size.get("height"), size.get("width")) != (image_size, image_size):
+        problems.append(
+            f"{fields.where}: size is {size}, the tower takes {image_size} x "
+            f"{image_size}"
+        )
+    # The class's default is CLIP's mean and deviation.
+    mean = fields.take("image_mean", list, list(_CLIP_MEAN))
+    std = fields.take("image_std", list, list(_CLIP_STD))
+    fields.close(IGNORED)
+    return Preprocessing(None, image_size, tuple(mean), tuple(std))
+
+
+def _common(fields: Fields) -> None:
+    """Reads the steps that every processor has."""
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        fields.expect(step, True)
+    fields.expect("do_convert_rgb", True, False, None)
+    fields.expect("resample", _BICUBIC, None)
+    factor = fields.take("rescale_factor", float, 1 / 255)
+    if abs(factor - 1 / 255) > 1e-9:
+        fields.problems.append(
+            f"{fields.where}: rescale_factor is {factor}, expected 1/255"
+        )
+
+
+def from_json(
+    raw: dict[str, Any] | None, image_size: int, problems: list[str]
+) -> Preprocessing:
     """Reads a `preprocessor_config.json`; None is CLIP's own at the tower's size.
 
     Args:
@@ -86,13 +162,8 @@ def from_json(raw: dict[str, Any] | None, image_size: int, problems: list[str]):
     if raw is None:
         return Preprocessing(image_size, image_size, _CLIP_MEAN, _CLIP_STD)
     fields = Fields(raw, "preprocessor_config.json", problems)
-    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
-        fields.expect(step, True)
-    fields.expect("do_convert_rgb", True, False, None)
-    fields.expect("resample", _BICUBIC, None)
-    factor = fields.take("rescale_factor", float, 1 / 255)
-    if abs(factor - 1 / 255) > 1e-9:
-        problems.append(f"{fields.where}: rescale_factor is {factor}, expected 1/255")
+    _common(fields)
+    fields.expect("do_center_crop", True)
     resize = _side(raw.get("size"), image_size)
     crop = _side(raw.get("crop_size"), image_size)
     fields.take("size", (dict, int), {})

@@ -7,6 +7,9 @@ References:
   [2] Farneback, 2003. Two-Frame Motion Estimation Based on Polynomial Expansion.
 """
 
+import itertools
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -14,6 +17,10 @@ from jaxtyping import Float, UInt8
 from vidsme_jax.base import AuditError, ClipError, MotionStatistics
 
 Bounds = tuple[float, float, float, float]
+
+# Takes grey frames, shape (frames, height, width); calling what it returns gives, for
+# each pair of consecutive frames, the variance of the flow over both components.
+FlowVariances = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
 _REMEDY = "give motion.bounds = (phi_min, phi_max, b_min, b_max)"
 
@@ -42,8 +49,35 @@ def _flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     )
 
 
-def measure(pixels: UInt8[np.ndarray, "frames height width 3"]) -> MotionStatistics:
-    r"""Measures the motion and the change of light of one clip [1].
+def opencv(
+    grey: UInt8[np.ndarray, "frames height width"],
+) -> Callable[[], Float[np.ndarray, " pairs"]]:
+    """Computes the variance of the flow of each pair with OpenCV, at once.
+
+    Raises:
+      ClipError: "motion", if OpenCV refuses the frames.
+    """
+    try:
+        variances = np.array(
+            [
+                _flow(before, after).var(dtype=np.float64)
+                for before, after in itertools.pairwise(grey)
+            ]
+        )
+    except cv2.error as error:
+        height, width = grey.shape[1:]
+        raise ClipError(
+            "motion",
+            f"OpenCV cannot compute the optical flow of frames of {width}x{height} "
+            f"pixels ({error.err})",
+        ) from error
+    return lambda: variances
+
+
+def begin(
+    pixels: UInt8[np.ndarray, "frames height width 3"], flow: FlowVariances = opencv
+) -> Callable[[], MotionStatistics]:
+    r"""Begins to measure the motion and the change of light of one clip [1].
 
     $\phi$ is the mean, over the pairs of consecutive frames, of the variance of their
     optical flow over both components and all pixels; $b$ is the standard deviation,
@@ -51,35 +85,34 @@ def measure(pixels: UInt8[np.ndarray, "frames height width 3"]) -> MotionStatist
 
     Args:
       pixels: RGB at full resolution.
+      flow: What computes the variances, perhaps elsewhere and later.
+
+    Returns:
+      A function that waits for the flow and gives the statistics; it may raise what
+      `flow` does.
 
     Raises:
-      ClipError: "motion", if there are fewer than two frames or OpenCV refuses them.
+      ClipError: "motion", if there are fewer than two frames or `flow` refuses them.
     """
-    num_frames, height, width, _ = pixels.shape
-    if num_frames < 2:
+    if len(pixels) < 2:
         raise ClipError(
             "motion",
-            f"{num_frames} frame was sampled and motion needs at least 2: a still "
+            f"{len(pixels)} frame was sampled and motion needs at least 2: a still "
             "picture, or a video of one frame",
         )
-    means, variances = [], []
-    before = None
-    try:
-        for frame in pixels:
-            after = _gray(frame)
-            means.append(after.mean(dtype=np.float64))
-            if before is not None:
-                variances.append(_flow(before, after).var(dtype=np.float64))
-            before = after
-    except cv2.error as error:
-        raise ClipError(
-            "motion",
-            f"OpenCV cannot compute the optical flow of frames of {width}x{height} "
-            f"pixels ({error.err})",
-        ) from error
-    return MotionStatistics(
-        flow_variance=float(np.mean(variances)), brightness_std=float(np.std(means))
+    grey = np.stack([_gray(frame) for frame in pixels])
+    means = [frame.mean(dtype=np.float64) for frame in grey]
+    variances = flow(grey)
+    return lambda: MotionStatistics(
+        flow_variance=float(np.mean(variances())), brightness_std=float(np.std(means))
     )
+
+
+def measure(
+    pixels: UInt8[np.ndarray, "frames height width 3"], flow: FlowVariances = opencv
+) -> MotionStatistics:
+    """Measures the motion and the change of light of one clip; see `begin`."""
+    return begin(pixels, flow)()
 
 
 def bounds(phi: Float[np.ndarray, " clips"], b: Float[np.ndarray, " clips"]) -> Bounds:

@@ -64,7 +64,7 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     formula; the Parquet file has all text as it is.
     """
     columns: dict[str, Any] = {
-        name: [_encodable(str(value)) for value in getattr(table, name).tolist()]
+        name: [encodable(str(value)) for value in getattr(table, name).tolist()]
         for name in _TEXT
     }
     columns["n_rows"] = pa.array(table.num_rows.tolist(), pa.int64())
@@ -86,6 +86,6 @@ def _harmless(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Text without lone surrogates, as file names that are not UTF-8 have them."""
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")

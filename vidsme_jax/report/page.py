@@ -39,19 +39,8 @@ def render(
       failures: One per item that has no scores.
       descriptions: One line for each score.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
-    environment.tests["nested"] = lambda value: isinstance(value, Mapping)
-    environment.filters["cell"] = functools.partial(printable, most=_MAX_CELL)
     names = _largest(found["comparisons"])
-    return environment.get_template("template.html").render(
+    return template("template.html").render(
         found=found,
         comparisons=_comparisons(found, names, descriptions),
         num_comparisons=len(found["comparisons"]),
@@ -76,6 +65,22 @@ def render(
         by_chance=words.BY_CHANCE,
         glossary=words.GLOSSARY,
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """One of the templates beside this module; every string is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
+    environment.filters["cell"] = functools.partial(printable, most=_MAX_CELL)
+    environment.tests["nested"] = lambda value: isinstance(value, Mapping)
+    return environment.get_template(name)
 
 
 def _shown(value: Any) -> Any:

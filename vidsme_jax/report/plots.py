@@ -26,8 +26,8 @@ NAMES = {
     "suspects": "suspects",
     "calibration": "calibration",
 }
-_INK, _PALE = "#222222", "#999999"
-_SIZE = 9  # Points.
+INK, PALE = "#222222", "#999999"
+SIZE = 9  # Points.
 _MAX_HISTOGRAMS = 10
 _MAX_THUMBNAILS = 8
 _MAX_VERTICES = 1000
@@ -58,12 +58,13 @@ def plain(text: str) -> str:
     return text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Takes away what frames and ticks do not need."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(_PALE)
-    axes.tick_params(labelsize=_SIZE - 1, color=_PALE, labelcolor=_INK)
+        axes.spines[side].set_color(PALE)
+    axes.tick_params(labelsize=SIZE - 1, color=PALE, labelcolor=INK)
 
 
 def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figure:
@@ -76,12 +77,12 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
     """
     figure = Figure(figsize=(4.4, 5.2), layout="constrained")
     axes = figure.subplots()
-    _bare(axes)
+    bare(axes)
     resolution = 1 / num_nonmembers
     low = resolution / 2 if logarithmic else 0.0
     styles = (("#0072B2", "-", 2.2), ("#D55E00", "--", 1.8), ("#009E73", "-.", 1.4))
     line = np.geomspace(low, 1, 50) if logarithmic else np.array([0.0, 1.0])
-    axes.plot(line, line, color=_PALE, linewidth=1, linestyle=":", label="chance")
+    axes.plot(line, line, color=PALE, linewidth=1, linestyle=":", label="chance")
     for curve, (colour, style, width) in zip(curves, styles, strict=False):
         kept = _thinned(len(curve.fpr))
         axes.plot(
@@ -97,10 +98,10 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
         axes.set(xscale="log", yscale="log")
     axes.set(xlim=(low, 1), ylim=(low, 1.02 if not logarithmic else 1.1))
     axes.set_aspect("equal", adjustable="box")
-    axes.set_xlabel("false-positive rate", fontsize=_SIZE, color=_INK)
-    axes.set_ylabel("true-positive rate", fontsize=_SIZE, color=_INK)
+    axes.set_xlabel("false-positive rate", fontsize=SIZE, color=INK)
+    axes.set_ylabel("true-positive rate", fontsize=SIZE, color=INK)
     legend = figure.legend(
-        loc="outside lower center", fontsize=_SIZE, frameon=False, handlelength=3
+        loc="outside lower center", fontsize=SIZE, frameon=False, handlelength=3
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -165,11 +166,11 @@ def histograms(
             if column == 0:
                 text = f"{plain(one.label)}\n{int(one.rows.sum())} items"
                 axes.set_ylabel(
-                    text, rotation=0, ha="right", va="center", fontsize=_SIZE - 1,
-                    color=_INK, parse_math=False,
+                    text, rotation=0, ha="right", va="center", fontsize=SIZE - 1,
+                    color=INK, parse_math=False,
                 )  # fmt: skip
         grid[-1, column].set_xlabel(
-            plain(title), fontsize=_SIZE, color=_INK, parse_math=False
+            plain(title), fontsize=SIZE, color=INK, parse_math=False
         )
     return figure
 
@@ -181,7 +182,7 @@ def _histogram(
     high: float,
     one: Series,
 ) -> None:
-    _bare(axes)
+    bare(axes)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
     axes.set_xlim(low, high)
@@ -192,7 +193,7 @@ def _histogram(
     bins = int(np.clip(2 * len(values) ** (1 / 3), 12, 60))
     counts, edges = np.histogram(np.clip(values, low, high), bins, (low, high))
     axes.stairs(counts, edges, fill=True, color=_COLOURS[one.role], alpha=0.75)
-    axes.axvline(np.clip(np.median(values), low, high), color=_INK, linewidth=1.2)
+    axes.axvline(np.clip(np.median(values), low, high), color=INK, linewidth=1.2)
     axes.set_ylim(0, 1.1 * counts.max())
 
 
@@ -204,7 +205,7 @@ def clip_curve(curve: ClipCurve) -> Figure:
     figure = Figure(figsize=(6.4, 3.9 if pictures else 2.8))
     bottom = 0.42 if pictures else 0.18
     axes = figure.add_axes((0.1, bottom, 0.72, 0.96 - bottom))
-    _bare(axes)
+    bare(axes)
     ends = []
     for values, label, colour, style, marker in (
         (curve.natural, "natural order", "#0072B2", "-", "o"),
@@ -215,15 +216,15 @@ def clip_curve(curve: ClipCurve) -> Figure:
     axes.set_xlim(-0.5, num - 0.5)
     _end_labels(axes, ends)
     axes.set_xticks(shown, [str(curve.frame_indices[i]) for i in shown])
-    axes.set_ylabel("entropy of the frame's rows", fontsize=_SIZE, color=_INK)
-    axes.set_xlabel("frame of the file", fontsize=_SIZE, color=_INK)
+    axes.set_ylabel("entropy of the frame's rows", fontsize=SIZE, color=INK)
+    axes.set_xlabel("frame of the file", fontsize=SIZE, color=INK)
     if curve.thumbnails is not None:
         width = 0.97 / len(shown)
         for place, i in enumerate(shown):
             box = figure.add_axes((0.015 + place * width, 0.0, 0.95 * width, 0.22))
             box.imshow(curve.thumbnails[i])
             box.set_axis_off()
-            box.set_title(str(curve.frame_indices[i]), fontsize=_SIZE - 1, color=_INK)
+            box.set_title(str(curve.frame_indices[i]), fontsize=SIZE - 1, color=INK)
     return figure
 
 
@@ -243,6 +244,6 @@ def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
             xycoords=("axes fraction", "data"),
             va="center",
             color=colour,
-            fontsize=_SIZE,
+            fontsize=SIZE,
             annotation_clip=False,
         )

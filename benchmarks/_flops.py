@@ -1,0 +1,70 @@
+"""What a pair of directions costs at least, in floating-point operations."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from vidsme_jax.models.llava import LlavaConfig
+
+
+class Flops(NamedTuple):
+    """Operations of one clip; a multiply-add counts as two."""
+
+    vision: float  # Tower, pooling and projector, once for both directions.
+    prefill: float  # Decoder, per direction.
+    head: float  # Output layer over the video rows, per direction.
+
+    @property
+    def pair(self) -> float:
+        """The natural and the reversed clip."""
+        return self.vision + 2 * (self.prefill + self.head)
+
+
+def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flops:
+    """Counts the matrix products that no implementation can do without.
+
+    The tower runs once, the decoder and the head once per direction; causal attention
+    is counted half, the head once although some scores take a second pass over it.
+
+    Args:
+      config: Of the model.
+      frames: Of the clip.
+      text: Tokens that go through the decoder beside the video.
+    """
+    v, t = config.vision, config.text
+    tokens = v.grid**2 + (v.kind == "clip")
+    block = (
+        2 * tokens * (4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size)
+    )
+    block += 4 * tokens**2 * v.hidden_size
+    patches = 2 * v.grid**2 * 3 * v.patch_size**2 * v.hidden_size
+    projected = config.side**2 if config.pool_first else v.grid**2
+    projector = 2 * projected * (v.hidden_size + t.hidden_size) * t.hidden_size
+    vision = frames * (config.vision_depth * block + patches + projector)
+
+    video = frames * config.rows_per_frame + config.tail_rows
+    rows = video + text
+    q_size, kv_size = (
+        n * t.head_dim for n in (t.num_attention_heads, t.num_key_value_heads)
+    )
+    weights = t.hidden_size * (2 * q_size + 2 * kv_size + 3 * t.intermediate_size)
+    layer = 2 * rows * weights + 2 * rows**2 * q_size
+    head = 2 * video * t.hidden_size * t.vocab_size
+    return Flops(vision, t.num_hidden_layers * layer, head)
+
+
+def matrix_rate(dtype: DTypeLike, *, size: int, repeats: int = 5) -> float:
+    """Measures operations per second of a large matrix product on the first device."""
+    a = jnp.ones((size, size), dtype)
+    precision = "highest" if jnp.dtype(dtype) == jnp.float32 else None
+    multiply = jax.jit(lambda a: jnp.dot(a, a, precision=precision))
+    multiply(a).block_until_ready()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        multiply(a).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / sorted(times)[len(times) // 2]

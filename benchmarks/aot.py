@@ -1,0 +1,290 @@
+r"""Does the step of a large model fit? Compiled ahead of time, without the devices.
+
+    python benchmarks/aot.py [--only REGEX] [--list]
+
+The real step is compiled for slices of TPUs (`pip install libtpu`) and for GPUs (`pip
+install jax[cuda13]`) that need not be there. Parameters are shapes only. Each line
+tells the peak of memory on one device, as the compiler plans it, and the collectives of
+the compiled program. Exit status 1 if a device's memory is exceeded or a case does not
+compile, 2 if a compiler is missing.
+"""
+
+import argparse
+import collections
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import re
+import sys
+import time
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # It only compiles.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_WORKER_ID", "0")
+
+import _report
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vidsme_jax import signals
+from vidsme_jax.checkpoints import loading
+from vidsme_jax.models import make_module, random
+from vidsme_jax.parallel import Devices
+
+GIB = 2**30
+PREFIX, SUFFIX = 40, 20  # Text tokens before and after the video.
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of accelerator: the memory of one, and what describes it to XLA."""
+
+    memory: float  # GiB that a program may use.
+    gpu: dict[str, int | float] | None = None
+
+
+_HOPPER = {
+    "threads_per_block_limit": 1024,
+    "threads_per_warp": 32,
+    "shared_memory_per_block": 49152,
+    "shared_memory_per_core": 233472,
+    "shared_memory_per_block_optin": 232448,
+    "threads_per_core_limit": 2048,
+    "core_count": 132,
+    "fpus_per_core": 128,
+    "block_dim_limit_x": 2**31 - 1,
+    "block_dim_limit_y": 65535,
+    "block_dim_limit_z": 65535,
+    "l2_cache_size": 50 * 2**20,
+    "registers_per_core_limit": 65536,
+    "registers_per_block_limit": 65536,
+}
+KINDS = {
+    "v5e": Kind(15.75),
+    "v5p": Kind(95.0),
+    "v6e": Kind(31.25),
+    "H100": Kind(79.0, _HOPPER | {"clock_rate_ghz": 1.98, "memory_bandwidth": 3.35e12}),
+    "H200": Kind(139.0, _HOPPER | {"clock_rate_ghz": 1.98, "memory_bandwidth": 4.8e12}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One program: a model, its clips, and the devices that run it."""
+
+    model: str
+    frames: int
+    clips: int  # Per step over all devices.
+    kind: str
+    slice: str  # Of a TPU: the topology; of GPUs: how many.
+    grid: tuple[int, int]  # data x model
+
+    @property
+    def name(self) -> str:
+        """Such as aot/llava_qwen-7b/16 frames/v5e:2x2."""
+        return f"aot/{self.model}/{self.frames} frames/{self.kind}:{self.slice}"
+
+
+_7B, _LONG, _34B, _72B = (
+    "llava_next_video-7b",
+    "llava_qwen-7b",
+    "llava_next_video-34b",
+    "llava_qwen-72b",
+)
+CASES = (
+    Case("llava_onevision-tiny", 4, 2, "v5e", "2x2", (1, 4)),
+    Case(_7B, 16, 4, "v5e", "2x2", (1, 4)),
+    Case(_7B, 16, 16, "H100", "4", (4, 1)),
+    Case(_LONG, 16, 4, "v5e", "2x2", (1, 4)),
+    Case(_LONG, 16, 4, "v6e", "2x2", (4, 1)),
+    Case(_LONG, 16, 8, "v5p", "2x2x1", (4, 1)),
+    Case(_LONG, 16, 16, "H100", "4", (4, 1)),
+    Case(_LONG, 64, 1, "v5e", "2x2", (1, 4)),
+    Case(_LONG, 64, 4, "v6e", "2x2", (4, 1)),
+    Case(_LONG, 64, 8, "H100", "4", (4, 1)),
+    Case(_LONG, 128, 1, "v5p", "2x2x1", (1, 4)),
+    Case(_LONG, 128, 1, "H100", "1", (1, 1)),
+    Case(_34B, 16, 2, "v5e", "2x4", (1, 8)),
+    Case(_34B, 16, 2, "v6e", "2x2", (1, 4)),
+    Case(_34B, 16, 4, "v5p", "2x2x1", (2, 2)),
+    Case(_34B, 16, 8, "H100", "4", (1, 4)),
+    Case(_72B, 16, 4, "v5e", "4x4", (1, 16)),
+    Case(_72B, 16, 2, "v6e", "2x4", (1, 8)),
+    Case(_72B, 16, 4, "v5p", "2x2x1", (1, 4)),
+    Case(_72B, 16, 4, "H100", "4", (1, 4)),
+    Case(_72B, 16, 8, "H200", "4", (1, 4)),
+)
+
+
+def topology(case: Case) -> Any:
+    """Describes devices that are not here.
+
+    A TPU host has four chips; a slice of v5e or v6e is described by whole hosts.
+    """
+    gpu = KINDS[case.kind].gpu
+    if gpu is None:
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=f"{case.kind}:{case.slice}"
+        )
+    info = gpu | {"device_memory_size": int(KINDS[case.kind].memory * GIB)}
+    info = {k: f"{v:g}" if k == "clock_rate_ghz" else int(v) for k, v in info.items()}
+    lines = "\n".join(f"  {key}: {value}" for key, value in info.items())
+    config = (
+        f"gpu_device_info {{\n{lines}\n  cuda_compute_capability {{ major: 9 }}\n}}\n"
+        'platform_name: "CUDA"\ndnn_version_info { major: 9 minor: 10 }\n'
+        "runtime_version { major: 13 minor: 0 }\n"
+        f'device_description_str: "NVIDIA {case.kind}"\n'
+    )
+    return topologies.get_topology_desc(
+        platform="cuda",
+        topology_name="described",
+        target_config=config,
+        topology=f"1x1x{case.slice}",
+    )
+
+
+def arguments(config: Any, devices: Devices, case: Case) -> tuple[Any, Any, int]:
+    """Returns the graph, the abstract arguments and the parameters' bytes a device."""
+    graphdef, abstract = nnx.split(nnx.eval_shape(make_module(config)))
+    held = 0
+    shaped = {}
+    for path, leaf in loading.flat_shapes(abstract).items():
+        sharding = devices.sharding(path, leaf.shape)
+        shaped[path] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        part = math.prod(sharding.shard_shape(leaf.shape))
+        held += part * leaf.dtype.itemsize
+    tree = jax.tree_util.tree_map_with_path(
+        lambda path, _: shaped["/".join(str(key.key) for key in path)],
+        nnx.to_pure_dict(abstract),
+    )
+    nnx.replace_by_pure_dict(abstract, tree)
+    copied = NamedSharding(devices.mesh, PartitionSpec())
+    clips = devices.clips()
+
+    def array(sharding, dtype, *shape):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    size = config.vision.image_size
+    tokens = signals.Tokens(*(array(copied, jnp.int32, n) for n in (PREFIX, SUFFIX)))
+    batch = signals.Batch(
+        array(clips, jnp.uint8, case.clips, case.frames, size, size, 3),
+        array(clips, jnp.int32, case.clips),
+        array(clips, jnp.int32, case.clips, case.frames),
+    )
+    return graphdef, (abstract, tokens, batch), held
+
+
+_COLLECTIVE = re.compile(
+    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
+    r"(?:-start)?\("
+)
+# Of attention: one in the tower's loop, one in the decoder's.
+_KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|__cudnn\$fmha\w+)"')
+_SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4}
+_SIZES |= {"u32": 4, "s64": 8, "u64": 8, "f64": 8}
+
+
+def collectives(text: str) -> dict[str, Any]:
+    """Counts the collectives of a compiled program, with the largest in MiB."""
+    found: dict[str, list[float]] = collections.defaultdict(list)
+    for shapes, kind in _COLLECTIVE.findall(text):
+        sizes = [
+            math.prod(int(n) for n in dims.split(",") if n) * _SIZES.get(kind_of, 4)
+            for kind_of, dims in re.findall(r"([a-z]+\d*)\[([\d,]*)\]", shapes)
+        ]
+        found[kind].append(max(sizes, default=0) / 2**20)
+    return {
+        kind: {"count": len(sizes), "largest_mib": round(max(sizes), 1)}
+        for kind, sizes in sorted(found.items())
+    }
+
+
+def check(case: Case) -> dict[str, Any]:
+    """Compiles one case and reports it; `fits` tells whether a device holds it."""
+    kind, started = KINDS[case.kind], time.monotonic()
+    grid = np.array(topology(case).devices).reshape(case.grid)
+    devices = Devices("mesh", Mesh(grid, ("data", "model")))
+    config = random.configuration(case.model)[1]
+    graphdef, args, held = arguments(config, devices, case)
+    step = signals.make_step(
+        graphdef, second=True, memory=signals.head_memory(int(kind.memory * GIB), held)
+    )
+    about = {
+        "device": f"{math.prod(case.grid)} x {case.kind}, data x model = "
+        f"{case.grid[0]} x {case.grid[1]}",
+        "clips": case.clips,
+        "limit": kind.memory,
+        "parameters": round(held / GIB, 2),
+    }
+    try:
+        with jax.set_mesh(devices.mesh):
+            compiled = devices.jit(step).lower(*args).compile()
+    except Exception as error:  # The compilers have no exception of their own.
+        cause = " ".join(str(error).split())[:300]
+        return _report.line(
+            case.name,
+            held / GIB,
+            "GiB a device, parameters alone",
+            **about,
+            fits=False,
+            error=cause,
+        )
+    analysis, text = compiled.memory_analysis(), compiled.as_text()
+    # The larger of what is told and the plain sum, which knows of no reuse.
+    whole = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    whole += analysis.temp_size_in_bytes - analysis.alias_size_in_bytes
+    peak = max(analysis.peak_memory_in_bytes, whole)
+    return _report.line(
+        case.name,
+        peak / GIB,
+        "GiB a device",
+        **about,
+        fits=peak <= kind.memory * GIB,
+        temporary=round(analysis.temp_size_in_bytes / GIB, 2),
+        collectives=collectives(text),
+        kernels=collections.Counter(_KERNEL.findall(text)),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def main() -> int:
+    """Checks the cases and writes benchmarks/results/aot.json if all were asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="cases whose name it matches")
+    parser.add_argument("--list", action="store_true", help="print the cases")
+    args = parser.parse_args()
+    cases = [case for case in CASES if re.search(args.only, case.name)]
+    if args.list or not cases:
+        print("\n".join(case.name for case in CASES))
+        return 0 if args.list else 2
+    missing = {"libtpu": 0, "jax_plugins.xla_cuda13": 0}
+    for case in cases:
+        missing["jax_plugins.xla_cuda13" if KINDS[case.kind].gpu else "libtpu"] += 1
+    absent = [
+        f"{count} cases need {package}"
+        for package, count in missing.items()
+        if count and importlib.util.find_spec(package) is None
+    ]
+    if absent:
+        print("; ".join(absent), file=sys.stderr)
+        return 2
+    results = [check(case) for case in cases]
+    if not args.only:
+        target = pathlib.Path(__file__).parent / "results" / "aot.json"
+        target.write_text(json.dumps(results, indent=1) + "\n")
+    return int(not all(result["fits"] for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

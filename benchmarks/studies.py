@@ -1,0 +1,105 @@
+"""The grid over (beta1, beta2, K) of a finished run, from its stored signals.
+
+    python benchmarks/studies.py [--clips N] [--rows N]
+
+Signals of random clips are stored as a run stores them; then the study `scales` is made
+of them: the shards are read, every point of the grid is scored and evaluated with its
+intervals, the blind baselines and the shuffled labels, as the command
+`--config configs/studies.py:scales` does once the clips are scored.
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import _report
+import numpy as np
+
+from vidsme_jax import settings, shards
+from vidsme_jax.base import (
+    PROFILE_ORDERS,
+    ROLES,
+    Item,
+    MotionStatistics,
+    ScoredClip,
+    TokenSignals,
+)
+from vidsme_jax.studies import findings, points
+
+_TARGET = 60.0  # Seconds, on two cores.
+_BATCH = 8  # Clips of a shard.
+
+
+def clip(path: str, rows: int, rng: np.random.Generator) -> ScoredClip:
+    """Draws the signals of one clip: a falling profile per row."""
+    steps = rng.random((2, rows, len(PROFILE_ORDERS)), np.float32)
+    renyi = 11.0 - np.cumsum(steps, axis=-1) * (10.0 / len(PROFILE_ORDERS))
+    row = rng.random((2, rows), np.float32)
+    return ScoredClip(
+        path=path,
+        content_hash=f"{rng.integers(1 << 62):064x}",
+        signals=TokenSignals(
+            renyi=renyi.astype(np.float32),
+            varentropy=row,
+            gap=row,
+            log_prob=-row,
+            mean_renyi=renyi[:, :2].astype(np.float32),
+        ),
+        num_rows=rows,
+        num_frames=16,
+        frame_indices=tuple(range(16)),
+        motion=MotionStatistics(*rng.uniform(0.1, 30.0, 2).tolist()),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one JSON line; exit status 1 above the target of a minute."""
+    parser = argparse.ArgumentParser(description="A grid over stored signals.")
+    parser.add_argument("--clips", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=2304, help="per direction")
+    args = parser.parse_args(argv)
+    config = settings.default()
+    config.study = "scales"
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        store = shards.Shards(pathlib.Path(folder), {"random": True})
+        items = [
+            Item(
+                id=str(k),
+                video=f"{k}.mp4",
+                path=pathlib.Path(f"/{k}.mp4"),
+                role=ROLES[k % 2],
+            )
+            for k in range(args.clips)
+        ]
+        for start in range(0, len(items), _BATCH):
+            batch = items[start : start + _BATCH]
+            store.write([clip(str(item.path), args.rows, rng) for item in batch])
+        stored = sum(part.stat().st_size for part in pathlib.Path(folder).iterdir())
+        begin, cpu = time.perf_counter(), time.process_time()
+        sheet = points.sheet(items, store, [config.headline], config.headline, config)
+        scored = time.perf_counter()
+        found = findings.evaluate([sheet], config)
+        end, cpu = time.perf_counter(), time.process_time() - cpu
+    _report.line(
+        "studies/scales",
+        end - begin,
+        "s",
+        ratio=_TARGET / (end - begin),
+        peer="target: a minute",
+        points=len(found["points"]),
+        clips=args.clips,
+        rows=args.rows,
+        seconds_of_scores=_report.rounded(scored - begin),
+        cpu_seconds=_report.rounded(cpu),
+        stored_mib=_report.rounded(stored / 2**20),
+        peak_mib=_report.rounded(_report.peak_mib()),
+    )
+    return int(end - begin > _TARGET)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+r"""Vid-SME's CinePile corpus: 502 member videos against nine tasks of MLVU.
+
+    python -m vidsme_jax.main --config configs/vidsme_cinepile.py \
+        --workdir runs/vidsme_cinepile
+    python -m vidsme_jax.main --config configs/vidsme_cinepile.py:tiny
+
+Variants: 7b (default); tiny, random weights and eight drawn clips, to try it out.
+
+What must be there first: the release, `git clone https://github.com/LiQiiiii/Vid-SME
+data/Vid-SME`, whose `video_json` holds the questions; the videos they name, in
+`data/Vid-SME/video_json/videos` (they are not in the release); and room for the
+checkpoint, 16 GB, fetched from the hub's LIQIIIII/Vid-SME.
+
+Settings are the release's: 16 frames, float16, prompt `mcq`, beta1 1.0, beta2
+0.1, its scores, names and sign (`--config.profile=exact` gives the corrected ones from
+the same signals). A video is scored once, however many rows name it, and intervals are
+by video. Members and non-members come from different sources: mind
+what the report says of motion and brightness alone.
+
+Cost by the count of operations: 75 TFLOP a video (vision 6.2, two prefills of 32.0, two
+heads of 2.5), about 64 PFLOP for its 851 videos:
+two minutes of one H100 if it sustains 600 TFLOP/s, which is an assumption.
+Measured: `:tiny`, in the test suite (`tests/configs_test.py`). Nothing of the paper's
+table has been reproduced yet: neither weights nor videos were at hand.
+"""
+
+from ml_collections import ConfigDict
+
+from vidsme_jax import settings
+
+RELEASE = "data/Vid-SME/video_json"
+TASKS = ("topic_reasoning", "anomaly_reco", "needleQA", "ego", "plotQA", "order")
+TASKS += ("count", "sportsQA", "tutorialQA")
+CHECKPOINTS = {
+    "7b": "LIQIIIII/Vid-SME/Vid-SME-CinePile-7B",
+    "tiny": "random:llava_qwen-tiny",
+}
+
+
+def get_config(variant: str = "7b") -> ConfigDict:
+    """Returns the configuration of a variant."""
+    config = settings.default()
+    config.corpus.members = (f"{RELEASE}/cinepine_mia.json",)
+    config.corpus.nonmembers = tuple(f"{RELEASE}/{task}.json" for task in TASKS)
+    config.corpus.video_root = f"{RELEASE}/videos"
+    config.video.num_frames = 16
+    config.motion.q_scale = 1.0
+    config.motion.r_scale = 0.1
+    config.model.dtype = "float16"
+    config.model.prompt = "mcq"
+    config.profile = "official"
+    return settings.variant(config, variant, CHECKPOINTS)

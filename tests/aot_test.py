@@ -1,0 +1,63 @@
+"""Ahead-of-time compilation: what it prints, and one real program for a TPU slice."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+
+def _run(*arguments):
+    command = [sys.executable, str(BENCHMARKS / "aot.py"), *arguments]
+    root = BENCHMARKS.parent
+    return subprocess.run(command, capture_output=True, text=True, cwd=root)
+
+
+@pytest.fixture(scope="module")
+def aot():
+    """The script as a module."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec = importlib.util.spec_from_file_location("aot", BENCHMARKS / "aot.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["aot"] = module
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        sys.modules.pop("aot", None)
+
+
+def test_collectives_are_counted_with_the_largest(aot):
+    text = """
+  %a = bf16[4,1024,512]{2,1,0:T(8,128)} all-reduce(%x), channel_id=1
+  %b = (f32[256,1024]{1,0}, f32[8]{0}) all-reduce-start(%x, %y), channel_id=2
+  %c = f32[256,1024]{1,0} all-reduce-done(%b)
+  %d = u8[1048576]{0} all-gather(%x), dimensions={0}
+"""
+    assert aot.collectives(text) == {
+        "all-gather": {"count": 1, "largest_mib": 1.0},
+        "all-reduce": {"count": 2, "largest_mib": 4.0},
+    }
+
+
+def test_the_recorded_results_are_those_of_the_cases(aot):
+    recorded = json.loads((BENCHMARKS / "results" / "aot.json").read_text())
+    assert [line["name"] for line in recorded] == [case.name for case in aot.CASES]
+    assert all(line["fits"] and line["value"] < line["limit"] for line in recorded)
+    long = {line["name"]: line["value"] for line in recorded}
+    assert long["aot/llava_qwen-7b/128 frames/H100:1"] < 40
+
+
+def test_a_small_model_compiles_for_a_tpu_slice():
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("the compiler for TPUs, libtpu, is not installed")
+    done = _run("--only", "tiny")
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = json.loads(done.stdout)
+    assert line["fits"] and line["kernels"] == {"tpu_custom_call": 2}
+    assert line["collectives"]["all-reduce"]["count"] == 4

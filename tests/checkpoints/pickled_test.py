@@ -1,0 +1,125 @@
+"""Pickled torch weights are read without torch, and nothing of them is run."""
+
+import collections
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from vidsme_jax.checkpoints import pickled
+
+
+@pytest.mark.parametrize("kind", [dict, collections.OrderedDict])
+def test_tensors_of_every_type_and_layout(tmp_path, kind):
+    torch.manual_seed(0)
+    base = torch.randn(6, 5)
+    tensors = {
+        "float32": base,
+        "float64": base.double(),
+        "float16": base.half(),
+        "bfloat16": base.bfloat16(),
+        "int64": torch.arange(4),
+        "int32": torch.arange(4, dtype=torch.int32),
+        "bytes": torch.arange(4, dtype=torch.uint8),
+        "bool": torch.tensor([True, False]),
+        "transposed": base.T,
+        "part of a storage": base[1:4, 2:],
+        "scalar": torch.tensor(3.5),
+        "empty": torch.zeros(0, 3),
+        "parameter": torch.nn.Parameter(base + 1),
+    }
+    path = tmp_path / "weights.bin"
+    torch.save(kind(tensors), path)
+    found = pickled.headers(path)
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        value = pickled.read(path, found[name])
+        assert value.shape == tuple(tensor.shape)
+        expected = tensor.detach()
+        if name == "bfloat16":
+            assert value.dtype.name == "bfloat16"
+            value, expected = value.astype(np.float32), expected.float()
+        np.testing.assert_array_equal(value, expected.numpy())
+
+
+class _Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def _archive(path, content: bytes):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+    return path
+
+
+def test_code_is_refused_not_run(tmp_path):
+    made = tmp_path / "made"
+    content = pickle.dumps({"x": _Payload(made)}, protocol=2)
+    path = _archive(tmp_path / "evil.bin", content)
+    with pytest.raises(ValueError, match=r"it asks for \w+\.mkdir; refused"):
+        pickled.headers(path)
+    assert not made.exists()
+    pickle.loads(content)  # It would have been run by an ordinary reader.
+    assert made.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (pickle.dumps([1, 2], protocol=2), "holds a list"),
+        (pickle.dumps({"x": 3}, protocol=2), "x: not a tensor"),
+        (b"", "cannot be read"),
+        (b"\x80\x02X\xff\xff\xff\x7f", "cannot be read"),
+    ],
+)
+def test_what_is_no_set_of_tensors(tmp_path, content, text):
+    with pytest.raises(ValueError, match=text):
+        pickled.headers(_archive(tmp_path / "odd.bin", content))
+
+
+def test_what_is_no_archive_of_torch(tmp_path):
+    path = tmp_path / "plain.bin"
+    path.write_bytes(pickle.dumps({}))
+    with pytest.raises(ValueError, match="no zip archive"):
+        pickled.headers(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(ValueError, match=r"no data\.pkl"):
+        pickled.headers(path)
+
+
+def test_a_tensor_that_reaches_beyond_its_storage(tmp_path):
+    path = tmp_path / "weights.bin"
+    torch.save({"x": torch.ones(4, 4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        names = {name: archive.read(name) for name in archive.namelist()}
+    root = next(n for n in names if n.endswith("data.pkl"))
+    # The first 4 of the shape becomes 64.
+    names[root] = names[root].replace(b"K\x04K\x04\x86", b"K\x40K\x04\x86", 1)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in names.items():
+            archive.writestr(name, content)
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(ValueError, match="x: not a tensor within its storage"):
+        pickled.headers(path)
+
+
+def test_a_compressed_storage(tmp_path):
+    path = tmp_path / "weights.bin"
+    torch.save({"x": torch.ones(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        names = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in names.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="is compressed"):
+        pickled.headers(path)

@@ -1,0 +1,117 @@
+"""Every file in configs/ builds under lock, and its tiny variant runs end to end."""
+
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from ml_collections import config_flags
+
+from vidsme_jax import audit, models, settings
+from vidsme_jax.models import random
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+AUDITS = sorted(
+    p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("selftrain", "studies")
+)
+
+
+def _module(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _config(name, variant):
+    config = _module(name).get_config(variant)
+    config.lock()
+    return config
+
+
+def test_the_papers_targets_and_corpora_are_there():
+    paper = {"vidsme_cinepile", "vidsme_nextqa", "vidsme_caption", "longva", "llava"}
+    assert paper <= set(AUDITS)
+    assert {"7b", "34b"} <= set(_module("llava").CHECKPOINTS)
+    assert {"7b", "7b-dpo", "video-xl"} <= set(_module("longva").CHECKPOINTS)
+    assert {"7b", "72b"} <= set(_module("llava_video").CHECKPOINTS)
+    assert {"0.5b", "7b", "72b"} <= set(_module("llava_onevision").CHECKPOINTS)
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_it_builds_under_lock(name):
+    module = _module(name)
+    for variant in module.CHECKPOINTS:
+        config = _config(name, variant)
+        assert not settings.problems(config), variant
+        with pytest.raises(AttributeError):
+            config.surprise = 1
+    with pytest.raises(ValueError, match="no variant 'huge'"):
+        module.get_config("huge")
+    assert f"configs/{name}.py" in module.__doc__ and ":tiny" in module.__doc__
+    assert config_flags is not None
+
+
+@pytest.mark.parametrize("corpus", ["cinepile", "nextqa", "caption"])
+def test_the_releases_settings(corpus):
+    config = _config(f"vidsme_{corpus}", "7b")
+    assert config.video.num_frames == 16 and config.video.sampling == "uniform"
+    assert (config.motion.q_scale, config.motion.r_scale) == (1.0, 0.1)
+    assert config.model.prompt == ("caption" if corpus == "caption" else "mcq")
+    assert config.profile == "official" and config.model.dtype == "float16"
+    assert len(config.corpus.nonmembers) == (9 if corpus == "cinepile" else 1)
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_tiny_runs_end_to_end(name, tmp_path):
+    config = _config(name, "tiny")
+    with config.unlocked():
+        config.parallel.data = 1
+    assert config.model.checkpoint.startswith(random.SCHEME)
+    report = audit.run(config, tmp_path)
+    assert not report.failures and len(report.table.id) == 8
+    assert (tmp_path / "report.html").exists()
+    names = 85 if config.profile == "official" else 77
+    assert len(report.table.scores) == names
+    for value in report.table.scores.values():
+        assert np.isfinite(value).all()
+    headline = report.table.scores[report.metrics["headline"]]
+    assert np.unique(headline).size == 8
+    about = json.loads((tmp_path / "config.json").read_text())
+    prompt = about["model"]["prompt"]
+    if config.model.prompt == "mcq":
+        assert "select the best option" in prompt
+    assert about["fingerprints"]["model"]
+
+
+def test_half_precision_is_near_single():
+    """The release runs in float16; the H100's runs are in bfloat16."""
+    frames = np.random.default_rng(0).integers(0, 256, (3, 60, 80, 3), np.uint8)
+    found = {}
+    for dtype in ("float32", "float16", "bfloat16"):
+        model = models.load("random:llava_qwen-tiny", dtype=dtype)
+        found[dtype] = audit.scoring.signals.compute(model, frames).renyi[..., 1]
+    spread = found["float32"].std()
+    assert np.abs(found["float16"] - found["float32"]).mean() < 0.02 * spread
+    assert np.abs(found["bfloat16"] - found["float32"]).mean() < 0.1 * spread
+
+
+def test_rows_of_several_manifests_are_told_apart(tmp_path):
+    """CinePile's nine files of non-members become groups of the report."""
+    from vidsme_jax.data import corpora
+
+    config = _config("vidsme_cinepile", "7b").copy_and_resolve_references()
+    for key in ("members", "nonmembers"):
+        names = []
+        for source in config.corpus[key]:
+            path = tmp_path / pathlib.Path(source).name
+            row = {"video": f"{path.stem}.mp4", "question": "?", "candidates": ["a"]}
+            path.write_text(json.dumps([row | {"answer": "a"}]))
+            names.append(str(path))
+        config.corpus[key] = tuple(names)
+    config.corpus.video_root = str(tmp_path)
+    items = corpora.load(config.corpus)
+    groups = {i.group for i in items if i.role == "nonmembers"}
+    assert groups == {*_module("vidsme_cinepile").TASKS}
+    assert {i.group for i in items if i.role == "members"} == {""}

@@ -1,0 +1,129 @@
+"""Several processes give what one gives, and none waits for another that failed."""
+
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import two_processes
+from vidsme_jax import audit, hosts, settings
+from vidsme_jax.base import AuditError
+
+CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A corpus of 4 + 3 clips, the last of which is none."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "bad.mp4").write_bytes(b"no video")
+    roles = {"members": CLIPS[:4], "nonmembers": [*CLIPS[4:6], folder / "bad.mp4"]}
+    for role, clips in roles.items():
+        rows = [{"video": str(clip)} for clip in clips]
+        (folder / f"{role}.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(folder):
+    """What both processes said, by place."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    program = pathlib.Path(two_processes.__file__)
+    command = [sys.executable, str(program), str(port)]
+    both = [
+        subprocess.Popen(
+            [*command, str(place), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=program.parents[1],
+        )
+        for place in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=120) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    for process, (_, error) in zip(both, told, strict=True):
+        assert process.returncode == 0, error[-2000:]
+    return [json.loads(out.splitlines()[-1]) for out, _ in told]
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """The same audit in one process on one device."""
+    config = two_processes.configuration(folder)
+    config.parallel.data = 1
+    return audit.run(config, folder / "alone")
+
+
+@pytest.mark.parametrize("grid", list(two_processes.GRIDS))
+def test_two_processes_give_what_one_gives(said, alone, folder, grid):
+    """Uneven shares: of the 7 clips one process has 4, the other 3, one of them bad."""
+    _compare(said, alone, folder, grid, grid)
+
+
+@pytest.mark.parametrize("grid", ["own", "spanning"])
+def test_both_stop_where_one_is_told_to(said, alone, folder, grid):
+    for place in range(2):
+        # Of a grid of both all take the same steps, and these are few.
+        assert said[place][f"stopped-{grid}"] <= (6 if grid == "own" else 4)
+    _compare(said, alone, folder, f"stopped-{grid}", f"resumed-{grid}")
+
+
+def _compare(said, alone, folder, grid, name):
+    found = pq.read_table(folder / grid / "scores.parquet").to_pydict()
+    assert found["id"] == alone.table.id.tolist()
+    expected = alone.table.scores["vid_sme"]
+    np.testing.assert_allclose(found["vid_sme"], expected, atol=1e-5)
+    assert said[0][name] == [failure.id for failure in alone.failures]
+    assert len(said[0][name]) == 1 and said[1][name] is None
+    failures = (folder / grid / "failures.jsonl").read_text()
+    assert len(failures.splitlines()) == 1 and "bad.mp4" in failures
+    # Each wrote its own shards; no clip is in two of them.
+    parts = sorted((folder / grid / "signals").glob("part-*.parquet"))
+    paths = [pq.read_table(part, columns=["path"]).to_pydict() for part in parts]
+    paths = [path for part in paths for path in part["path"]]
+    assert len(parts) >= 2 and len(paths) == len(set(paths)) == 6
+
+
+def test_processes_that_see_different_clips_all_end(said):
+    for place in range(2):
+        assert "process 1 sees other clips to score" in said[place]["disagreeing"][0]
+
+
+def test_what_one_process_finds_wrong_ends_all(said):
+    assert said[0]["broken"] == ["process 1 found problems, told in its own output"]
+    assert "/nowhere" in said[1]["broken"][0]
+
+
+def test_one_process_needs_nothing():
+    assert not hosts.start(environment={})
+    assert not hosts.start(environment={"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"})
+    assert hosts.share(["a"], ["a"]) == (["a"], 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "message"),
+    [
+        (("h:1",), {}, "--num_processes .* is missing"),
+        ((), {"JAX_PROCESS_ID": "1"}, "--coordinator .* is missing"),
+        (("h:1", 2, 2), {}, "with 2 processes it must be 0 to 1"),
+        (
+            ("h:1", None, 0),
+            {"JAX_NUM_PROCESSES": "two"},
+            "--num_processes is 'two'; it must be a number",
+        ),
+    ],
+)
+def test_what_joins_the_processes_is_checked(given, environment, message):
+    with pytest.raises(AuditError, match=message):
+        hosts.start(*given, environment=environment)

@@ -1,0 +1,112 @@
+"""Every study end to end on demo clips, against audits at its points."""
+
+import csv
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from vidsme_jax import audit, settings, studies
+from vidsme_jax.base import AuditError
+
+FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"
+
+
+def _config(variant):
+    spec = importlib.util.spec_from_file_location("studies_config", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(variant)
+    assert not settings.problems(config)
+    config.parallel.data = 1
+    return config
+
+
+def _rows(workdir):
+    return json.loads((workdir / "study.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """Shared: what one study computed, the next ones read from the shards."""
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.mark.parametrize("study", ["k", "scales", "orders", "natural"])
+def test_studies_of_stored_signals(study, workdir):
+    studies.run(_config(f"{study}-tiny"), workdir)
+    for name in ("study.csv", "study.parquet", "study.json", "study.html"):
+        assert (workdir / name).stat().st_size > 0, name
+    assert (workdir / "figures" / "study.png").exists()
+    assert len((workdir / "study.csv").read_text().splitlines()) > 3
+    assert "was used for training" not in (workdir / "study.html").read_text()
+
+
+def test_a_grid_point_is_the_audit_with_its_settings(workdir):
+    config = _config("scales-tiny")
+    studies.run(config, workdir)
+    with (workdir / "study.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    config.study = ""
+    config.motion.q_scale, config.motion.r_scale = 0.5, 0.5
+    config.scores = "vid_sme"
+    report = audit.run(config, workdir)
+    auc = report.metrics["comparisons"]["all"]["scores"]["vid_sme"]["auc"]["value"]
+    found = [
+        float(row["auc"])
+        for row in rows
+        if row["comparison"] == "all"
+        and (float(row["q_scale"]), float(row["r_scale"])) == (0.5, 0.5)
+        and float(row["k"]) == 30
+    ]
+    assert found == [pytest.approx(auc, abs=1e-9)]
+
+
+def test_frames_are_decoded_once_and_equal_audits(tmp_path, monkeypatch):
+    from vidsme_jax.data import video
+
+    opened = []
+    original = video.decode_chosen
+
+    def counting(path, choose, limits):
+        opened.append(path)
+        return original(path, choose, limits)
+
+    monkeypatch.setattr(video, "decode_chosen", counting)
+    config = _config("frames-tiny")
+    studies.run(config, tmp_path)
+    assert len(opened) == len(set(opened)) == 12
+    with (tmp_path / "study.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["comparison"] == "all"]
+    config.study, config.video.num_frames = "", 2
+    report = audit.run(config, tmp_path / "audit")
+    results = report.metrics["comparisons"]["all"]["scores"]
+    for name in ("vid_sme", "perplexity"):
+        (found,) = [
+            float(row["auc"])
+            for row in rows
+            if row["score"] == name and row[_counts(rows)] == "2"
+        ]
+        assert found == pytest.approx(results[name]["auc"]["value"], abs=1e-9)
+    # At one frame natural and reversed are the same.
+    (alone,) = [r for r in rows if r["score"] == "vid_sme" and r[_counts(rows)] == "1"]
+    assert float(alone["auc"]) == 0.5
+
+
+def _counts(rows):
+    """The column of the number of frames."""
+    return next(key for key in rows[0] if "frames" in key)
+
+
+def test_reversed_against_a_shuffle(tmp_path):
+    studies.run(_config("against-tiny"), tmp_path)
+    text = (tmp_path / "study.csv").read_text()
+    assert "reversed" in text and "shuffled:0" in text
+
+
+def test_more_frames_than_the_model_holds(tmp_path):
+    config = _config("frames-tiny")
+    config.studies.frames = (2, 100_000)
+    with pytest.raises(AuditError, match=r"100000|100,000"):
+        studies.run(config, tmp_path)

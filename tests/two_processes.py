@@ -1,0 +1,88 @@
+"""What each of two processes runs: `two_processes.py PORT PLACE FOLDER`.
+
+Audits the corpus in FOLDER on grids of one process, and on grids of both.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+
+from vidsme_jax import audit, hosts, settings
+from vidsme_jax.base import AuditError
+from vidsme_jax.stopping import Stop
+
+# data x model; 0 is what is left. Of the last one a copy of the model spans both.
+GRIDS = {"own": (0, 1), "both": (4, 2), "spanning": (1, 8)}
+
+
+class Stopped(Stop):
+    """Gets SIGTERM, in the second process only, before the first batch."""
+
+    def between(self, batches):
+        """As usual."""
+
+        def first():
+            if hosts.index() == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield from batches
+
+        return super().between(first())
+
+
+def configuration(folder: pathlib.Path):
+    """Returns the configuration of a corpus that `hosts_test` has made."""
+    config = settings.default()
+    config.corpus.members = (str(folder / "members.json"),)
+    config.corpus.nonmembers = (str(folder / "nonmembers.json"),)
+    config.model.checkpoint = "random:llava_onevision-tiny"
+    config.model.dtype = "float32"
+    config.video.num_frames = 2
+    config.batch_size = 2
+    config.corpus.allow_outside = True
+    config.report.num_bootstrap = 100
+    config.scores = "vid_sme"
+    return config
+
+
+def main() -> None:
+    """Prints, as JSON, for each grid what this process had to say."""
+    port, place, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
+    assert hosts.start(f"localhost:{port}", 2, place)
+    config, said = configuration(folder), {}
+    for name, (data, model) in GRIDS.items():
+        config.parallel.data, config.parallel.model = data, model
+        report = audit.run(config, folder / name)
+        said[name] = report and [failure.id for failure in report.failures]
+    config.batch_size = 1
+    for name, (data, model) in {"own": (1, 1), "spanning": (1, 8)}.items():
+        config.parallel.data, config.parallel.model = data, model
+        run, stop = folder / f"stopped-{name}", Stopped()
+        stop.listen()
+        try:
+            audit.run(config, run, stop)
+        except KeyboardInterrupt:
+            said[run.name] = len(list(run.glob("signals/part-*.parquet")))
+        report = audit.run(config, run)
+        said[f"resumed-{name}"] = report and [failure.id for failure in report.failures]
+    config.batch_size = 2
+    config.parallel.data, config.parallel.model = GRIDS["own"]
+    for name, key, value in (
+        ("disagreeing", "max_clips", (None, 2)[place]),
+        ("broken", "video_root", ("", "/nowhere")[place]),
+    ):
+        config.corpus[key] = value
+        try:
+            audit.run(config, folder / name)
+        except AuditError as error:
+            said[name] = error.problems
+        config.corpus[key] = None if key == "max_clips" else ""
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The forward pass that the LLaVA families share.
+
+A tower sees each frame by itself; its features are pooled on their grid, before or
+after the projector; the frames follow one another, row by row; a learnt newline row may
+end each grid row, each frame or the whole video; a causal decoder reads the result.
+
+| family | tower | pooling | newline |
+|---|---|---|---|
+| LLaVA-NeXT-Video [1] | CLIP | 2 x 2 average, before the projector | none |
+| LongVA [2], Vid-SME's own models | CLIP | 2 x 2 average, after it | none |
+| LLaVA-Video [3] | SigLIP | bilinear to half the grid, after it | after each grid row |
+| LLaVA-OneVision [4] | SigLIP | bilinear to half the grid, after it | after the video |
+
+[1] Zhang et al., 2024. https://llava-vl.github.io/blog/2024-04-30-llava-next-video
+[2] Zhang et al., 2024. https://arxiv.org/abs/2406.16852
+[3] Zhang et al., 2024. https://arxiv.org/abs/2410.02713
+[4] Li et al., 2024. https://arxiv.org/abs/2408.03326
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, UInt8
+
+from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.models import clip_vit, siglip_vit, vit
+from vidsme_jax.models.clip_vit import ClipVit
+from vidsme_jax.models.decoder import Decoder, DecoderConfig
+from vidsme_jax.models.decoder import rules as decoder_rules
+from vidsme_jax.models.layers import Projector
+from vidsme_jax.models.siglip_vit import SiglipVit
+from vidsme_jax.models.vit import VitConfig
+
+POOLS = ("average", "bilinear")
+NEWLINES = ("none", "row", "frame", "video")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlavaConfig:
+    """Hyperparameters of one model of these families."""
+
+    vision: VitConfig
+    text: DecoderConfig
+    vision_depth: int  # Layers of the tower that are run.
+    pool: str  # One of POOLS.
+    pool_stride: int
+    pool_first: bool  # Before the projector.
+    newline: str  # One of NEWLINES.
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+    @property
+    def side(self) -> int:
+        """Pooled features along one side of a frame."""
+        grid, stride = self.vision.grid, self.pool_stride
+        return grid // stride if self.pool == "average" else -(-grid // stride)
+
+    @property
+    def rows_per_frame(self) -> int:
+        """Video rows that one frame gives."""
+        return self.side**2 + {"row": self.side, "frame": 1}.get(self.newline, 0)
+
+    @property
+    def tail_rows(self) -> int:
+        """Video rows that follow the last frame."""
+        return int(self.newline == "video")
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Of parameters and activations."""
+        return self.text.dtype
+
+
+class Llava(nnx.Module):
+    """See `interface.VideoLM`."""
+
+    def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
+        c = self.config = config
+        tower = ClipVit if c.vision.kind == "clip" else SiglipVit
+        self.vision_tower = tower(c.vision, depth=c.vision_depth, rngs=rngs)
+        self.multi_modal_projector = Projector(
+            c.vision.hidden_size, c.text.hidden_size, dtype=c.dtype, rngs=rngs
+        )
+        self.language_model = Decoder(c.text, rngs=rngs)
+        if c.newline != "none":
+            self.image_newline = nnx.Param(jnp.zeros((c.text.hidden_size,), c.dtype))
+
+    def normalise(
+        self, frames: UInt8[Array, "frames height width 3"]
+    ) -> Float[Array, "frames 3 height width"]:
+        """Scales to [0, 1], then to the tower's mean and deviation, in float32."""
+        mean, std = (
+            jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3)
+            for x in (self.config.image_mean, self.config.image_std)
+        )
+        scaled = frames.astype(jnp.float32) * jnp.float32(1 / 255)
+        return ((scaled - mean) / std).transpose(0, 3, 1, 2)
+
+    def encode_frames(
+        self, pixels: Float[Array, "frames 3 height width"]
+    ) -> Float[Array, "frames tokens embed"]:
+        """Tower, pooling, projector, and the newlines within a frame."""
+        c = self.config
+        features = self.vision_tower(pixels)
+        if not c.pool_first:
+            features = self.multi_modal_projector(features)
+        grid = features.reshape(len(features), c.vision.grid, c.vision.grid, -1)
+        pooled = pool(grid, c.pool, c.pool_stride)
+        if c.pool_first:
+            pooled = self.multi_modal_projector(pooled)
+        frames, side, _, size = pooled.shape
+        if c.newline == "row":
+            end = jnp.broadcast_to(self.image_newline[...], (frames, side, 1, size))
+            pooled = jnp.concatenate([pooled, end], axis=2)
+        rows = pooled.reshape(frames, -1, size)
+        if c.newline == "frame":
+            end = jnp.broadcast_to(self.image_newline[...], (frames, 1, size))
+            rows = jnp.concatenate([rows, end], axis=1)
+        return rows
+
+    @property
+    def tail(self) -> Float[Array, "tail embed"]:
+        """The video rows after the last frame."""
+        if self.config.newline == "video":
+            return self.image_newline[...][None]
+        return jnp.zeros((0, self.config.text.hidden_size), self.config.dtype)
+
+    def embed(self, tokens: Int[Array, " tokens"]) -> Float[Array, "tokens embed"]:
+        """Looks text tokens up."""
+        return self.language_model.embed_tokens(tokens)
+
+    def decode(
+        self, embeddings: Float[Array, "clips rows embed"]
+    ) -> Float[Array, "clips rows embed"]:
+        """Hidden states after the decoder's last norm."""
+        return self.language_model(embeddings)
+
+    @property
+    def head(self) -> Float[Array, "vocab embed"]:
+        """The output layer's weights, one row a class."""
+        return self.language_model.head
+
+
+class Names(NamedTuple):
+    """Patterns of the names that a family's checkpoints give to tensors.
+
+    Attributes:
+      tower: Prefix of the vision tower.
+      projector: The two linear layers.
+      decoder: Prefix of the decoder.
+      head: The output layer.
+      newline: The learnt newline.
+    """
+
+    tower: str
+    projector: tuple[str, str]
+    decoder: str
+    head: str
+    newline: str
+
+
+def rules(config: LlavaConfig, names: Names, *, cut: bool = False) -> list[Rule]:
+    """Where the tensors go; see `decoder.rules` for `cut`."""
+    towers = {"clip": clip_vit, "siglip": siglip_vit}
+    out = towers[config.vision.kind].rules(names.tower, "vision_tower")
+    for layer, pattern in zip(("linear_1", "linear_2"), names.projector, strict=True):
+        target = f"multi_modal_projector/{layer}"
+        out.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", "linear"))
+        out.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
+    if config.newline != "none":
+        out.append(Rule(names.newline, "image_newline"))
+    text = decoder_rules(
+        names.decoder,
+        names.head,
+        "language_model",
+        bias=config.text.attention_bias,
+        cut=cut,
+    )
+    if config.text.tie_word_embeddings:
+        text = [rule for rule in text if not rule.path.endswith("lm_head/weight")]
+    return out + text
+
+
+def ignored(config: LlavaConfig, names: Names) -> dict[str, str]:
+    """Patterns of tensors that no parameter is filled from, with the reason."""
+    vision = config.vision
+    # A file may hold a layer more than the config counts: SigLIP's last is cut off.
+    out = vit.ignored(names.tower, config.vision_depth, vision.num_hidden_layers + 1)
+    out[names.decoder + r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"] = (
+        "follows from the config"
+    )
+    if config.text.tie_word_embeddings:
+        out[names.head + r"\.weight"] = "tied to the embeddings"
+    if config.newline == "none":
+        out[names.newline] = "separates rows of still images; this video has none"
+    return out
+
+
+def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:
+    """Returns how many layers give the features that a config selects.
+
+    Args:
+      layer: An index into (input, after layer 1, ...), often -2.
+      vision: Of the tower.
+      key: Where it stands, for the message.
+      problems: Receives what is wrong.
+    """
+    found = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
+    if not 1 <= found <= vision.num_hidden_layers:
+        problems.append(
+            f"config.json: {key} is {layer}, the tower has "
+            f"{vision.num_hidden_layers} layers"
+        )
+    return min(max(found, 1), vision.num_hidden_layers)
+
+
+def pool(
+    grid: Float[Array, "frames side side embed"], kind: str, stride: int
+) -> Float[Array, "frames pooled pooled embed"]:
+    """Shrinks a grid of features, in float32.
+
+    "average" takes the mean of stride x stride blocks and leaves out what does not fill
+    one; "bilinear" samples ceil(side / stride) points a side between their neighbours,
+    pixel centres aligned and without antialiasing, as torch's `interpolate` does.
+    """
+    frames, side, _, size = grid.shape
+    wide = grid.astype(jnp.float32)
+    if kind == "average":
+        to = side // stride
+        kept = wide[:, : to * stride, : to * stride]
+        blocks = kept.reshape(frames, to, stride, to, stride, size)
+        pooled = jnp.mean(blocks, axis=(2, 4))
+    else:
+        to = -(-side // stride)
+        pooled = jax.image.resize(
+            wide,
+            (frames, to, to, size),
+            "bilinear",
+            antialias=False,
+            precision=jax.lax.Precision.HIGHEST,
+        )
+    return pooled.astype(grid.dtype)

@@ -1,0 +1,1 @@
+"""LLaVA-OneVision: SigLIP tower, bilinear pooling, Qwen2 decoder."""

@@ -1,0 +1,1 @@
+"""LongVA, the models of the Vid-SME paper and LLaVA-Video, in their original format."""

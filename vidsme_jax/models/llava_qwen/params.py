@@ -1,0 +1,273 @@
+"""The config and the tensors of original-format `llava_qwen` checkpoints.
+
+LongVA, the three models of the Vid-SME paper, Video-XL's weights (as a plain Qwen2) and
+LLaVA-Video are stored in this form: one flat `config.json`, names `model.layers...`,
+`model.mm_projector.{0,2}` and `model.vision_tower.vision_tower.vision_model...`. The
+tower's own sizes are not in it but in the repository that `mm_vision_tower` names.
+"""
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+from jax.typing import DTypeLike
+
+from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.models import clip_vit, decoder, llava, siglip_vit
+from vidsme_jax.models.decoder import DecoderConfig
+from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.models.vit import VitConfig
+
+ARCHITECTURE = "LlavaQwenForCausalLM"
+TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
+SYSTEM = "You are a helpful assistant."  # The system turn of the family's own prompt.
+_LARGEST_CUT = 1024  # Rows that a vocabulary may be padded by; Qwen2's is by 418.
+
+# The published towers, for checkpoints that hold the tower's tensors themselves.
+_LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+}
+_CLIP = {"model_type": "clip_vision_model"}
+KNOWN_TOWERS: dict[str, dict[str, Any]] = {
+    "clip-vit-large-patch14-336": {**_CLIP, **_LARGE, "image_size": 336},
+    "clip-vit-large-patch14": {**_CLIP, **_LARGE, "image_size": 224},
+    "clip-vit-base-patch16": {**_CLIP, "image_size": 224, "patch_size": 16},
+    "clip-vit-base-patch32": {**_CLIP, "image_size": 224, "patch_size": 32},
+    "siglip-so400m-patch14-384": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+}
+_NAMES = llava.Names(
+    tower=re.escape(TOWER) + r"vision_model\.",
+    projector=(r"model\.mm_projector\.0", r"model\.mm_projector\.2"),
+    decoder=r"model\.",
+    head="lm_head",
+    newline=r"model\.image_newline",
+)
+_BEACONS = r"model\.(beacon_.*|layers\.\d+\.self_attn\.beacon_.*)"
+_NEWLINES = {
+    "grid": "row",
+    "frame": "frame",
+    "one_token": "video",
+    "no_token": "none",
+}
+_IGNORED = {
+    "add_time_instruction": "of the prompt behind the video",
+    "faster_token_stride": "add_faster_video is off",
+    "force_sample": "frames are sampled before",
+    "freeze_mm_mlp_adapter": "of the training",
+    "freeze_mm_vision_resampler": "of the training",
+    "image_aspect_ratio": "of still images",
+    "image_crop_resolution": "of still images",
+    "image_grid_pinpoints": "of still images",
+    "image_split_resolution": "of still images",
+    "mm_perceiver_depth": "of resamplers, and there is none",
+    "mm_perceiver_latents": "of resamplers, and there is none",
+    "mm_perceiver_ff_mult": "of resamplers, and there is none",
+    "mm_perceiver_pretrained": "of resamplers, and there is none",
+    "mm_projector_lr": "of the training",
+    "mm_qformer_depth": "of resamplers, and there is none",
+    "mm_qformer_latents": "of resamplers, and there is none",
+    "mm_qformer_pretrained": "of resamplers, and there is none",
+    "mm_spatial_pool_out_channels": "of resamplers, and there is none",
+    "mm_tunable_parts": "of the training",
+    "mm_vision_tower_lr": "of the training",
+    "pos_skipping_range": "of the training",
+    "tokenizer_padding_side": "clips are not padded",
+    "tune_mm_mlp_adapter": "of the training",
+    "tune_mm_vision_resampler": "of the training",
+    "unfreeze_mm_vision_tower": "of the training",
+    "use_mm_proj": "there always is a projector",
+    "use_pos_skipping": "of the training",
+    "vision_tower_pretrained": "of the training",
+}
+
+
+def is_mine(raw: dict[str, Any]) -> bool:
+    """Tells whether a `config.json` is of this family, which `model_type` may not."""
+    named = raw.get("model_type") == "llava_qwen"
+    return named or ARCHITECTURE in (raw.get("architectures") or ())
+
+
+def tower_name(raw: dict[str, Any], problems: list[str]) -> str:
+    """Returns where the tower comes from: a path or a hub id."""
+    name = raw.get("mm_vision_tower")
+    if not isinstance(name, str) or not name:
+        problems.append(
+            f"config.json: mm_vision_tower is {name!r}, expected a hub id or a path"
+        )
+        return ""
+    return name
+
+
+def known_tower(name: str) -> dict[str, Any] | None:
+    """Returns the published sizes of a tower that a hub id or path names, or None."""
+    return KNOWN_TOWERS.get(pathlib.PurePosixPath(name).name)
+
+
+def read_tower(raw: dict[str, Any], dtype: DTypeLike, problems: list[str]) -> VitConfig:
+    """Reads the tower's own `config.json`, that of a whole CLIP or SigLIP included."""
+    inner = raw.get("vision_config", raw)
+    kind = "siglip" if "siglip" in str(inner.get("model_type")) else "clip"
+    fields = Fields(inner, "config.json of mm_vision_tower", problems)
+    reader = {"siglip": siglip_vit, "clip": clip_vit}[kind]
+    return reader.read_config(fields, dtype)
+
+
+def read_config(
+    raw: dict[str, Any],
+    vision: VitConfig,
+    vocabulary: int | None,
+    dtype: DTypeLike,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    problems: list[str],
+    remarks: list[str],
+) -> LlavaConfig:
+    """Reads a `config.json`, appending what is missing, wrong or unknown to `problems`.
+
+    Args:
+      raw: The file's content.
+      vision: The tower, from `read_tower`.
+      vocabulary: Tokens of the tokenizer, to which embeddings and output layer are cut,
+        as the original loader does; None if there is no tokenizer.
+      dtype: Of parameters and activations.
+      mean: Of the preprocessing.
+      std: Of the preprocessing.
+      problems: Receives one sentence a key.
+      remarks: Receives what a reader of the report should know.
+    """
+    fields = Fields(raw, "config.json", problems)
+    fields.expect("model_type", "llava_qwen", "qwen2")
+    fields.expect("mm_projector_type", "mlp2x_gelu")
+    fields.expect("mm_resampler_type", None)
+    fields.expect("mm_use_im_patch_token", False)
+    fields.expect("mm_use_im_start_end", False)
+    fields.expect("mm_vision_select_feature", "patch")
+    fields.expect("add_faster_video", False)
+    tower_name(raw, [])
+    fields.take("mm_vision_tower", str, "")
+    size = fields.size("mm_hidden_size", vision.hidden_size)
+    if size != vision.hidden_size:
+        problems.append(
+            f"config.json: mm_hidden_size is {size}, the tower's hidden_size "
+            f"{vision.hidden_size}"
+        )
+    scaling = fields.take("rope_scaling", dict, None)
+    if scaling:
+        remarks.append(f"rope_scaling {scaling} is dropped, as the original class does")
+    tied = fields.take("tie_word_embeddings", bool, False)
+    text = DecoderConfig.from_qwen2(fields, dtype, tied=tied, scaled=False)
+    text = _cut(text, vocabulary, fields, problems, remarks)
+    clip = vision.kind == "clip"
+    pool = fields.expect(
+        "mm_spatial_pool_mode", *(("average", "bilinear")[:: 1 if clip else -1])
+    )
+    stride = fields.size("mm_spatial_pool_stride", 2)
+    layer = fields.take("mm_vision_select_layer", int, -2)
+    newline = _newline(fields)
+    beacons = sorted(key for key in raw if "beacon" in key)
+    ignored = dict.fromkeys(beacons, "the decoder is run as a plain Qwen2")
+    fields.close(decoder.IGNORED | _IGNORED | ignored)
+    return LlavaConfig(
+        vision=vision,
+        text=text,
+        # The original SigLIP tower drops its last layer and takes what is left.
+        vision_depth=llava.depth(layer, vision, "mm_vision_select_layer", problems)
+        if clip
+        else vision.num_hidden_layers - 1,
+        pool=pool,
+        pool_stride=stride,
+        pool_first=False,
+        newline=newline,
+        image_mean=mean,
+        image_std=std,
+    )
+
+
+def _cut(
+    text: DecoderConfig,
+    vocabulary: int | None,
+    fields: Fields,
+    problems: list[str],
+    remarks: list[str],
+) -> DecoderConfig:
+    """Cuts the vocabulary to the tokenizer's and bounds the positions."""
+    limit = fields.size("tokenizer_model_max_length", text.max_positions)
+    rows = text.vocab_size
+    if vocabulary is not None and not 0 <= rows - vocabulary <= _LARGEST_CUT:
+        problems.append(
+            f"tokenizer: it has {vocabulary} tokens and the model {rows} embeddings; "
+            f"expected at most {_LARGEST_CUT} fewer and none more: is it another "
+            "model's tokenizer?"
+        )
+    elif vocabulary is not None and vocabulary < rows:
+        remarks.append(
+            f"the vocabulary is cut from {rows} to the tokenizer's {vocabulary} "
+            "classes, as the original loader does"
+        )
+        rows = vocabulary
+    return dataclasses.replace(
+        text, vocab_size=rows, max_positions=min(text.max_positions, limit)
+    )
+
+
+def _newline(fields: Fields) -> str:
+    """Returns where the learnt newline stands, one of `llava.NEWLINES`."""
+    merge = fields.take("mm_patch_merge_type", str, "flat")
+    where = fields.expect("mm_newline_position", "one_token", *_NEWLINES)
+    if merge in ("flat", "unires"):
+        return "none"
+    if not merge.startswith("spatial"):
+        fields.problems.append(
+            f"{fields.where}: mm_patch_merge_type is {merge!r}; built for flat, unires "
+            "and spatial_..."
+        )
+    if "unpad" in merge:
+        return _NEWLINES[where]
+    if where in ("grid", "frame"):
+        fields.problems.append(
+            f"{fields.where}: mm_newline_position is {where!r}, but without 'unpad' in "
+            f"mm_patch_merge_type ({merge!r}) there is no newline"
+        )
+    return "none"
+
+
+def canonical(name: str) -> str:
+    """Renames the projector of the first LLaVA-NeXT-Video files."""
+    return name.replace("model.vision_resampler.mm_projector.", "model.mm_projector.")
+
+
+def rules(config: LlavaConfig) -> list[Rule]:
+    """Where the tensors go."""
+    return llava.rules(config, _NAMES, cut=True)
+
+
+def ignored(config: LlavaConfig) -> dict[str, str]:
+    """Patterns of tensors that no parameter is filled from, with the reason."""
+    out = llava.ignored(config, _NAMES)
+    return out | {_BEACONS: "the decoder is run as a plain Qwen2"}
+
+
+def beacons(names: Any) -> str:
+    """Returns what to say about Video-XL's beacon tensors, "" if there are none."""
+    found = [name for name in names if re.fullmatch(_BEACONS, name)]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} beacon tensors of Video-XL are ignored: its decoder compresses "
+        "the video through them, here it is run as a plain Qwen2, so this is not the "
+        "model as published"
+    )

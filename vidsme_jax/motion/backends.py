@@ -1,0 +1,158 @@
+"""Which implementation computes the optical flow, and how a device is kept fed.
+
+`opencv` runs on the host thread that calls. `jax` sends a clip's grey frames to a
+device and comes back at once; the variances are fetched when they are asked for, which
+is after the clip's signals: the thread goes on decoding while the device works.
+
+A function is compiled for a number of pairs (a power of two), a padded height and width
+(at most 8 steps an octave, 32 pixels at least) and a number of scales, once a device: a
+corpus of many sizes compiles a few times, and padding changes no number. The most
+recent 64 functions are kept. The pairs of a call are bounded, so that its temporary
+memory is too: by XLA's count on a CPU 157 bytes a pixel, 290 MiB at 360p and 720p, and
+from 1080p on, where a call is one pair, more in proportion.
+"""
+
+import collections
+import contextlib
+import functools
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+from jaxtyping import Float, UInt8
+
+from vidsme_jax.base import ClipError
+from vidsme_jax.motion import farneback, statistics
+
+_CALL_PIXELS = 2**21  # Of all pairs of a call, padded.
+_WAITING_BYTES = 2**30  # Grey frames sent to one device and not yet worked on.
+
+
+def resolve(name: str, devices: Iterable[Any]) -> str:
+    """Returns "opencv" or "jax"; "auto" takes OpenCV where the devices are CPUs.
+
+    Args:
+      name: The setting `motion.flow`.
+      devices: Where the model runs.
+    """
+    if name != "auto":
+        return name
+    return "opencv" if all(d.platform == "cpu" for d in devices) else "jax"
+
+
+def make(name: str, devices: Iterable[Any]) -> statistics.FlowVariances:
+    """Returns what `statistics.begin` takes; arguments as for `resolve`."""
+    devices = list(devices)
+    if resolve(name, devices) == "opencv":
+        return statistics.opencv
+    return OnDevices(devices)
+
+
+class OnDevices:
+    """Computes flow variances clip by clip, on one device after the other.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, devices: Iterable[Any]):
+        """Takes the devices in turn; each compiles for itself."""
+        self._queues = itertools.cycle([_Queue(device) for device in devices])
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, grey: UInt8[np.ndarray, "frames height width"]
+    ) -> Callable[[], Float[np.ndarray, " pairs"]]:
+        """Sends the frames of a clip; calling the result waits for the variances."""
+        with self._lock:
+            queue = next(self._queues)
+        about = f"the optical flow of frames of {grey.shape[2]}x{grey.shape[1]} pixels"
+
+        def failed(error: Exception) -> ClipError:
+            where = f"{queue.device.device_kind} {queue.device.id}"
+            return ClipError("motion", f"{where} cannot compute {about} ({error})")
+
+        try:
+            parts = queue.send(grey)
+        except jax.errors.JaxRuntimeError as error:
+            raise failed(error) from error
+
+        def fetch() -> np.ndarray:
+            try:
+                found = np.concatenate([np.asarray(part) for part in parts])
+            except jax.errors.JaxRuntimeError as error:
+                raise failed(error) from error
+            return found[: len(grey) - 1].astype(np.float64)
+
+        return fetch
+
+
+class _Queue:
+    """What has been sent to one device, in bounded memory."""
+
+    def __init__(self, device: Any):
+        self.device = device
+        self._sent: collections.deque[tuple[int, list[Any]]] = collections.deque()
+        self._lock = threading.Lock()
+
+    def send(self, grey: np.ndarray) -> list[Any]:
+        """Begins the flow of a clip; waits only while too much waits there."""
+        calls, pairs, height, width = _plan(grey.shape)
+        frames = np.zeros((calls * pairs + 1, height, width), np.uint8)
+        frames[: len(grey), : grey.shape[1], : grey.shape[2]] = grey
+        frames[len(grey) :] = frames[len(grey) - 1]
+        sizes = farneback.scales(*grey.shape[1:])
+        with self._lock:
+            run = executable(grey.shape, self.device)
+            waiting = sum(size for size, _ in self._sent) + frames.nbytes
+            while self._sent and waiting > _WAITING_BYTES:
+                size, parts = self._sent.popleft()
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    jax.block_until_ready(parts)  # Its own clip is told of an error.
+                waiting -= size
+            parts = [
+                run(*jax.device_put((frames[k : k + pairs + 1], sizes), self.device))
+                for k in range(0, calls * pairs, pairs)
+            ]
+            self._sent.append((frames.nbytes, parts))
+            while self._sent and all(x.is_ready() for x in self._sent[0][1]):
+                self._sent.popleft()
+        return parts
+
+
+def padded_pixels(shape: tuple[int, ...]) -> int:
+    """Returns the pixels that are computed for a clip (frames, height, width)."""
+    return math.prod(_plan(shape))
+
+
+def executable(shape: tuple[int, ...], device: Any) -> jax.stages.Compiled:
+    """Returns what is run, once or more, for a clip (frames, height, width)."""
+    levels = len(farneback.scales(*shape[1:]))
+    return _compiled(*_plan(shape)[1:], levels, device)
+
+
+def _plan(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """How a clip is computed: calls, pairs of each, padded height and width."""
+    wanted, (height, width) = shape[0] - 1, map(_padded, shape[1:])
+    most = max(1, _CALL_PIXELS // (height * width))
+    # Powers of two: the pairs of the clip rounded up, what fits rounded down.
+    pairs = min(1 << (wanted - 1).bit_length(), 1 << (most.bit_length() - 1))
+    return -(-wanted // pairs), pairs, height, width
+
+
+def _padded(side: int) -> int:
+    """The side rounded up: to 32 up to 512, to 64 up to 1024, and so on."""
+    step = max(32, 1 << max((side - 1).bit_length() - 4, 0))
+    return -(-side // step) * step
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(pairs: int, height: int, width: int, levels: int, device: Any):
+    where = SingleDeviceSharding(device)
+    frames = jax.ShapeDtypeStruct((pairs + 1, height, width), np.uint8, sharding=where)
+    sizes = jax.ShapeDtypeStruct((levels, 2), np.int32, sharding=where)
+    return jax.jit(farneback.variances).lower(frames, sizes).compile()

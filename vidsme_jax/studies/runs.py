@@ -1,0 +1,228 @@
+"""Several runs over one corpus: each clip is decoded once, the weights are read once.
+
+A run is what an audit with its settings would have stored, in a folder of its own, so
+that either goes on where the other stopped.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from vidsme_jax import checks, scoring, signals
+from vidsme_jax.base import (
+    Clip,
+    ClipError,
+    Failure,
+    ScoredClip,
+    TokenSignals,
+    printable,
+)
+from vidsme_jax.data import loader, video
+from vidsme_jax.data.sampling import frame_indices
+from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.motion import backends, statistics
+from vidsme_jax.progress import Progress
+from vidsme_jax.shards import Shards
+from vidsme_jax.stopping import Stop
+
+_Results = list[signals.Prepared | ClipError]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One setting of the study.
+
+    Attributes:
+      value: Of `video.num_frames` or `video.against`.
+      label: The same in words.
+      config: The whole configuration with it.
+      store: Receives the signals.
+      second: Whether the head's second pass runs.
+    """
+
+    value: Any
+    label: str
+    config: ConfigDict
+    store: Shards
+    second: bool
+
+    @property
+    def num_frames(self) -> int:
+        """The most frames of a clip."""
+        return self.config.video.num_frames
+
+
+def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
+    """Opens a folder for each value that the study goes through.
+
+    Raises:
+      AuditError: A folder holds signals of other settings.
+    """
+    runs = []
+    for value in setup.config.studies[setup.config.study]:
+        config = setup.config.copy_and_resolve_references()
+        if config.study == "frames":
+            config.video.num_frames = value
+            label = f"{value} frame{'s' if value > 1 else ''}"
+            folder = f"frames-{value:03}"
+        else:
+            config.video.against = label = value
+            folder = value.replace(":", "-")
+        its_own = dataclasses.replace(setup, config=config)
+        store, second = checks.open_shards(its_own, workdir / folder)
+        runs.append(Run(value, label, config, store, second))
+    return runs
+
+
+def score_clips(setup: checks.Setup, runs: Sequence[Run], stop: Stop) -> list[Failure]:
+    """Scores, for every run, the clips that have no signals there yet.
+
+    Returns:
+      What could not be scored, once per row of a manifest that names it; in every run
+      unless the cause begins with the run's label.
+
+    Raises:
+      KeyboardInterrupt: It was asked to stop; all that was sent is in the stores.
+    """
+    groups: dict[tuple[int, ...], list[Clip]] = collections.defaultdict(list)
+    for clip in setup.clips:
+        missing = (
+            k for k, run in enumerate(runs) if not scoring.is_finished(clip, run.store)
+        )
+        groups[tuple(missing)].append(clip)
+    before = len(groups.pop((), []))
+    logging.info("%d clips, %d scored before", len(setup.clips), before)
+    failures: list[Failure] = []
+    if not groups:
+        return failures
+    for remark in setup.plan.remarks:
+        logging.warning("checkpoint: %s", printable(remark))
+    model = setup.plan.load(setup.devices.sharding)
+    where = setup.devices.mesh.devices.flat
+    flow = backends.make(setup.config.motion.flow, where)
+    total = sum(len(which) * len(clips) for which, clips in groups.items())
+    progress = Progress(total, "scoring")
+
+    def fail(clip: Clip, error: ClipError, run: Run | None, times: int) -> None:
+        cause = error.cause if run is None else f"{run.label}: {error.cause}"
+        logging.warning("%s", printable(f"{clip.path}: {error.stage}: {cause}"))
+        failures.extend(
+            Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
+            for i in clip.items
+        )
+        progress.add(times, failed=times)
+
+    def readable(clips: list[Clip], its: list[Run]) -> Iterator[tuple[Clip, _Results]]:
+        prepare = functools.partial(_prepare, runs=its, plan=setup.plan, flow=flow)
+        workers = setup.config.workers
+        for clip, results in loader.load_ahead(clips, prepare, workers=workers):
+            if stop.asked:
+                return
+            if isinstance(results, ClipError):
+                fail(clip, results, None, len(its))
+            else:
+                yield clip, results
+
+    def of_run(feed: Iterator[tuple[Clip, _Results]], place: int, run: Run):
+        for clip, results in feed:
+            result = results[place]
+            if isinstance(result, ClipError):
+                fail(clip, result, run, 1)
+            else:
+                yield result
+
+    # Within a group every clip is for every run, so that no run falls far behind and
+    # few decoded clips wait.
+    for which, clips in groups.items():
+        its = [runs[k] for k in which]
+        feeds = itertools.tee(readable(clips, its), len(its))
+        streams = [
+            signals.stream(
+                model,
+                of_run(feed, place, run),
+                setup.devices,
+                batch_size=run.config.batch_size,
+                num_frames=run.num_frames,
+                second=run.second,
+                against=run.config.video.against,
+                stopped=lambda: stop.asked,
+            )
+            for place, (feed, run) in enumerate(zip(feeds, its, strict=True))
+        ]
+        del feeds  # A feed that nobody reads would keep every clip.
+        for turn in stop.between(itertools.zip_longest(*streams, fillvalue=())):
+            for run, batch in zip(its, turn, strict=True):
+                good = []
+                for measured, result in batch:
+                    try:
+                        scored = scoring.scored_clip(measured, result)
+                    except ClipError as error:
+                        fail(measured.clip, error, run, 1)
+                    else:
+                        good.append(_one_way(scored))
+                if good:
+                    run.store.write(good)
+                    progress.add(len(good))
+    progress.close()
+    return failures
+
+
+def _one_way(clip: ScoredClip) -> ScoredClip:
+    """One frame has one order: rounding must not tell the two directions apart."""
+    if clip.num_frames > 1:
+        return clip
+    natural = (None if x is None else np.stack([x[0], x[0]]) for x in clip.signals)
+    return dataclasses.replace(clip, signals=TokenSignals(*natural))
+
+
+def _prepare(
+    clip: Clip,
+    *,
+    runs: Sequence[Run],
+    plan: ModelPlan,
+    flow: statistics.FlowVariances,
+) -> _Results:
+    """Decodes a clip once; measures and resizes it for each number of frames."""
+    how: Any = runs[0].config.video
+    counts = {run.num_frames for run in runs}
+    # One frame has no motion: its clip's is that of two.
+    moving = {count: max(count, 2) for count in counts}
+    chosen: dict[int, tuple[int, ...]] = {}
+
+    def choose(num_decodable: int, times: np.ndarray) -> list[int]:
+        for count in counts.union(moving.values()):
+            chosen[count] = frame_indices(
+                how.sampling, count, num_decodable, times, how.fps
+            )
+        return sorted(set().union(*chosen.values()))
+
+    before = scoring.stamp(clip.path)
+    frames = video.decode_chosen(clip.path, choose, video.limits_of(how))
+    place = {index: k for k, index in enumerate(frames.indices)}
+
+    def pixels(count: int) -> np.ndarray:
+        return frames.pixels[[place[index] for index in chosen[count]]]
+
+    def prepare(count: int) -> signals.Prepared | ClipError:
+        taken = pixels(count)
+        try:
+            motion = statistics.begin(
+                taken if moving[count] == count else pixels(moving[count]), flow
+            )
+            prepared = plan.prepare(taken)
+        except ClipError as error:
+            return error
+        nothing = np.empty((0, *taken.shape[1:]), np.uint8)
+        about = dataclasses.replace(frames, pixels=nothing, indices=chosen[count])
+        return signals.Prepared(scoring.Measured(clip, about, motion, before), prepared)
+
+    prepared = {count: prepare(count) for count in counts}
+    return [prepared[run.num_frames] for run in runs]

@@ -1,0 +1,153 @@
+"""The files of a study: for programs, for eyes."""
+
+import base64
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import markupsafe
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from vidsme_jax import metrics
+from vidsme_jax.base import Failure
+from vidsme_jax.report import figures, files, page, words
+from vidsme_jax.studies import drawing
+from vidsme_jax.studies.points import Sheet
+
+_REAL = ("k", "q_scale", "r_scale")
+
+
+def write(
+    workdir: pathlib.Path,
+    found: dict[str, Any],
+    sheets: Sequence[Sheet],
+    *,
+    run: dict[str, Any],
+    failures: Sequence[Failure],
+    headline: str,
+) -> None:
+    """Writes study.csv, .parquet, .json and .html, the scores and the figure.
+
+    Args:
+      workdir: Exists.
+      found: Of `findings.evaluate`.
+      sheets: The scores of every point.
+      run: Settings, versions and fingerprints.
+      failures: What could not be scored.
+      headline: The score declared in advance.
+    """
+    files.write_text(
+        workdir / "config.json", json.dumps(run, indent=2, default=str) + "\n"
+    )
+    files.write_failures(workdir / "failures.jsonl", failures)
+    files.write_json(workdir / "study.json", found)
+    _write_table(workdir / "study", pa.Table.from_pylist(_filled(found["points"])))
+    with files.replacing(workdir / "study-scores.parquet") as temporary:
+        parquet.write_table(_scores(sheets), temporary)
+    drawings = drawing.draw(found, headline)
+    pictures = figures.write(workdir / "figures", drawings)
+    html = page.template("study.html").render(
+        found=_worded(found),
+        title=drawing.TITLES[found["study"]],
+        axes=list(sheets[0].points[0].at),
+        rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
+        point=in_words,
+        claim=words.CLAIM,
+        figures=[
+            {
+                "title": each.title,
+                "caption": each.caption,
+                "data": markupsafe.Markup(
+                    base64.b64encode(pictures[each.name]).decode("ascii")
+                ),
+            }
+            for each in drawings
+        ],
+        run=run,
+        num_failures=len(failures),
+    )
+    files.write_text(workdir / "study.html", html)
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """The result in a few lines, for the end of a run."""
+    lines = []
+    for name, about in found["comparisons"].items():
+        for what in ("declared", "best"):
+            if about[what] is not None and about[what]["auc"] is not None:
+                row = about[what]
+                shown = f"{in_words(row)}: AUC {_auc(row)} ({row['verdict']})"
+                lines.append(f"{name}, {what}: {shown}")
+        if about["by_chance"] is not None:
+            lines.append(f"{name}: {_sentence(about['by_chance'])}")
+    return [*lines, found["caution"]]
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """Where a row is in the grid."""
+    keys = list(row)
+    at = keys[keys.index("comparison") + 1 : keys.index("score")]
+    return ", ".join([row["score"], *(f"{key} {row[key]}" for key in at)])
+
+
+def _auc(row: dict[str, Any]) -> str:
+    ends = {"low": row["auc_low"], "high": row["auc_high"]}
+    return metrics.in_words({"value": row["auc"]} | ends)
+
+
+def _sentence(chance: dict[str, Any]) -> str:
+    points, best, level = chance["points"], chance["best"], chance["level"]
+    return (
+        f"with members and non-members exchanged at random, the best of {points} "
+        f"points exceeds AUC {level:.2f} one time in twenty, and reaches this grid's "
+        f"{best:.2f} in a share of {chance['p_value']:.3g}"
+    )
+
+
+def _worded(found: dict[str, Any]) -> dict[str, Any]:
+    comparisons = {}
+    for name, about in found["comparisons"].items():
+        chance = about["by_chance"]
+        if chance is not None:
+            sentence = _sentence(chance)
+            chance = chance | {"sentence": f"{sentence[0].upper()}{sentence[1:]}."}
+        comparisons[name] = about | {"by_chance": chance}
+    return found | {"comparisons": comparisons}
+
+
+def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Coordinates that may be whole or not, as numbers of one type."""
+    return [row | {key: float(row[key]) for key in _REAL if key in row} for row in rows]
+
+
+def _write_table(stem: pathlib.Path, table: pa.Table) -> None:
+    with files.replacing(stem.with_suffix(".parquet")) as temporary:
+        parquet.write_table(table, temporary)
+    with files.replacing(stem.with_suffix(".csv")) as temporary:
+        csv.write_csv(table, temporary)
+
+
+def _scores(sheets: Sequence[Sheet]) -> pa.Table:
+    """A row an item, a column a point; null where a run has no score of the item."""
+    items = {
+        table.id[k]: (str(table.role[k]), str(table.group[k]))
+        for table in (sheet.table for sheet in sheets)
+        for k in range(len(table.id))
+    }
+    columns: dict[str, Any] = {
+        "id": [files.encodable(str(item)) for item in items],
+        "role": [role for role, _ in items.values()],
+        "group": [files.encodable(group) for _, group in items.values()],
+    }
+    for sheet in sheets:
+        place = {item: k for k, item in enumerate(sheet.table.id)}
+        rows = [place.get(item) for item in items]
+        for point in sheet.points:
+            values = sheet.table.scores[point.name]
+            columns[point.name] = pa.array(
+                [None if row is None else float(values[row]) for row in rows],
+                pa.float64(),
+            )
+    return pa.table(columns)
