@@ -39,6 +39,8 @@ _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "The place of this one, from 0; else of JAX_PROCESS_ID."
 )
 
+_LONGEST = 10_000  # Characters of one problem.
+
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 
 
@@ -136,7 +138,7 @@ def _cause(error: OSError) -> str:
 
 
 def _wrong(problems: list[str]) -> int:
-    listed = "\n".join(f"  - {printable(problem)}" for problem in problems)
+    listed = "\n".join(f"  - {printable(problem, _LONGEST)}" for problem in problems)
     plural = "s" if len(problems) > 1 else ""
     print(
         f"nothing was computed, {len(problems)} problem{plural}:\n{listed}",

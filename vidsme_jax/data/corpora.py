@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import glob
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest
+from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest, printable
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),
@@ -35,6 +36,8 @@ LABELS = {
     **{"suspect": "suspects", "suspects": "suspects", "calibration": "calibration"},
 }
 _SHOWN = 5  # Of a long list, how many an error names.
+_FAULTS = 20  # Of a manifest's, how many are told.
+_LONGEST = 200  # Characters of a faulty value that are shown.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +203,10 @@ def _read_manifest(source: str, path: pathlib.Path, root: pathlib.Path) -> list[
             rows.append(_row(f"{source}: {place}", root, values))
         except AuditError as error:
             problems += error.problems
+        except RecursionError:
+            problems.append(f"{source}: {place}: nested too deeply")
+    if len(problems) > _FAULTS:
+        problems[_FAULTS:] = [f"{source}: and {len(problems) - _FAULTS} problems more"]
     if problems:
         raise AuditError(problems)
     return rows
@@ -265,8 +272,8 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
     if None in values:
         problems.append(f"{where}: more fields than the header has columns")
     video = values.get("video")
-    if not isinstance(video, str) or not video.strip() or "\0" in video:
-        problems.append(f"{where}: 'video' is {video!r}; it must be a path")
+    if not _is_path(video):
+        problems.append(f"{where}: 'video' is {_cut(video)}; it must be a path")
     fields: dict[str, Any] = {"video": video}
     for name in ("question", "answer", "group", "date", "id"):
         value = values.get(name)
@@ -283,12 +290,28 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
     role = "" if label is None or label == "" else _role(label)
     if role is None:
         problems.append(
-            f"{where}: 'label' is {values['label']!r}; it must be one of 1 or member, "
-            f"0 or nonmember, suspect, calibration{nearest(str(label), _LABEL_NAMES)}"
+            f"{where}: 'label' is {_cut(values['label'])}; it must be one of 1 or member, "
+            "0 or nonmember, suspect, calibration"
+            f"{nearest(str(label)[:_LONGEST], _LABEL_NAMES)}"
         )
     if problems:
         raise AuditError(problems)
     return _Row(where, folder, role or "", fields.pop("id"), fields, confined=True)
+
+
+def _is_path(video: Any) -> bool:
+    """Whether a row's video can be the name of a file on this system."""
+    if not isinstance(video, str) or not video.strip() or "\0" in video:
+        return False
+    try:
+        os.fsencode(pathlib.Path(video).expanduser())
+    except (ValueError, RuntimeError):  # No character set has it; no such user.
+        return False
+    return True
+
+
+def _cut(value: Any) -> str:
+    return printable(repr(value), most=_LONGEST)
 
 
 _LABEL_NAMES = [name for name in LABELS if isinstance(name, str)]
@@ -309,13 +332,13 @@ def _candidates(value: Any) -> tuple[str, ...]:
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"'candidates' begins like a JSON list but is none ({error.msg}): "
-                f"{value!r}"
+                f"{_cut(value)}"
             ) from error
     if value is None:
         return ()
     if not isinstance(value, list):
         raise ValueError(
-            f"'candidates' is {value!r}; it must be a list, or text separated by |"
+            f"'candidates' is {_cut(value)}; it must be a list, or text separated by |"
         )
     return tuple(str(option) for option in value)
 
@@ -331,8 +354,9 @@ def _items(rows: list[tuple[str, _Row]]) -> tuple[Item, ...]:
             uses[video] += 1
             candidate = f"{video}#{uses[video]}" if uses[video] > 1 else video
             name = "" if candidate in given else candidate
-        path = (row.folder / pathlib.Path(video).expanduser()).resolve()
-        items.append(Item(id=name, path=path, role=role, **row.fields))
+        # `Path.resolve` would stumble over a link that leads to itself.
+        path = os.path.realpath(row.folder / pathlib.Path(video).expanduser())
+        items.append(Item(id=name, path=pathlib.Path(path), role=role, **row.fields))
     return tuple(items)
 
 
