@@ -8,11 +8,12 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
-    ("settings", "progress", "overlap", "storage", "commands"),
+    ("settings", "progress", "overlap", "storage", "commands", "stopping"),
+    ("resampling",),
     ("entropy", "metrics", "motion", "parallel", "hosts", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
-    ("scoring", "tables", "provenance", "preparation"),
+    ("scoring", "tables", "provenance", "preparation", "checks"),
     ("audit",),
     ("studies",),
     ("__init__", "main", "prepare"),

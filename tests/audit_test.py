@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from oracles import llava_next_video as oracle
-from vidsme_jax import audit, settings
+from vidsme_jax import audit, checks, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import corpora, video
 
@@ -33,6 +33,7 @@ def config():
     config.video.num_frames = 4
     config.batch_size = 4
     config.parallel.data = 1
+    config.corpus.allow_outside = True  # The demo's clips, named by their full paths.
     config.report.num_bootstrap = 100
     return config
 
@@ -230,7 +231,7 @@ def test_config_problems_are_told_with_the_rest(config, tmp_path):
     config.video.sampling = "random"
     config.model.checkpoint = str(tmp_path / "nowhere")
     with pytest.raises(AuditError) as caught:
-        audit.check(config)
+        checks.check(config)
     text = str(caught.value)
     assert "config.batch_size is 0; it must be an integer >= 1" in text
     assert "config.video.sampling is 'random'; it must be one of uniform" in text
@@ -245,14 +246,14 @@ def test_an_unknown_family_is_named(config, tmp_path):
     shutil.copy(settings.DEMO / "checkpoint/model.safetensors", tmp_path / "model")
     config.model.checkpoint = str(tmp_path / "model")
     with pytest.raises(AuditError, match="did you mean 'llava_next_video'"):
-        audit.check(config)
+        checks.check(config)
 
 
 def test_more_frames_than_the_positions_hold(config, tmp_path):
     _corpus(config, tmp_path)
     config.video.num_frames = 5000
     with pytest.raises(AuditError, match=r"positions hold \d+ frames"):
-        audit.check(config)
+        checks.check(config)
 
 
 def test_a_corpus_without_a_range(config, tmp_path):

@@ -292,6 +292,7 @@ def test_broken_rows_and_clips_are_told_together(config, corpus, tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     bad = config.copy_and_resolve_references()
     bad.corpus.members = (str(tmp_path / "rows.jsonl"),)
+    bad.corpus.allow_outside = True
     bad.video.num_frames = 400
     with pytest.raises(AuditError) as caught:
         training.run(bad, tmp_path / "out")

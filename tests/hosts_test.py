@@ -68,12 +68,24 @@ def alone(folder):
 @pytest.mark.parametrize("grid", list(two_processes.GRIDS))
 def test_two_processes_give_what_one_gives(said, alone, folder, grid):
     """Uneven shares: of the 7 clips one process has 4, the other 3, one of them bad."""
+    _compare(said, alone, folder, grid, grid)
+
+
+@pytest.mark.parametrize("grid", ["own", "spanning"])
+def test_both_stop_where_one_is_told_to(said, alone, folder, grid):
+    for place in range(2):
+        # Of a grid of both all take the same steps, and these are few.
+        assert said[place][f"stopped-{grid}"] <= (6 if grid == "own" else 4)
+    _compare(said, alone, folder, f"stopped-{grid}", f"resumed-{grid}")
+
+
+def _compare(said, alone, folder, grid, name):
     found = pq.read_table(folder / grid / "scores.parquet").to_pydict()
     assert found["id"] == alone.table.id.tolist()
     expected = alone.table.scores["vid_sme"]
     np.testing.assert_allclose(found["vid_sme"], expected, atol=1e-5)
-    assert said[0][grid] == [failure.id for failure in alone.failures]
-    assert len(said[0][grid]) == 1 and said[1][grid] is None
+    assert said[0][name] == [failure.id for failure in alone.failures]
+    assert len(said[0][name]) == 1 and said[1][name] is None
     failures = (folder / grid / "failures.jsonl").read_text()
     assert len(failures.splitlines()) == 1 and "bad.mp4" in failures
     # Each wrote its own shards; no clip is in two of them.

@@ -48,6 +48,7 @@ def test_failures_exit_3(tmp_path):
         *SMALL,
         f"--config.corpus.members=('{tmp_path}/m.json',)",
         f"--config.corpus.nonmembers=('{tmp_path}/n.json',)",
+        "--config.corpus.allow_outside",
         f"--workdir={tmp_path}/run",
     )
     assert done.returncode == 3, done.stderr

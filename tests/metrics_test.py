@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from vidsme_jax import metrics
+from vidsme_jax import metrics, resampling
 from vidsme_jax.base import ScoreTable
 
 
@@ -119,12 +119,11 @@ def test_resampled_auc_is_the_auc_of_the_resampled_rows():
         [np.flatnonzero(c == value) for value in np.unique(c)]
         for c in (m_clusters, n_clusters)
     ]
-    weights = rng.integers(0, 4, size=(20, 6)) + 1.0
+    weights = rng.integers(0, 4, size=(20, 6)).astype(np.uint8) + np.uint8(1)
     _, columns_m = np.unique(m_clusters, return_inverse=True)
     _, columns_n = np.unique(n_clusters, return_inverse=True)
-    wins = metrics._weighted_wins(
-        metrics._entries(m, columns_m), metrics._entries(n, columns_n), weights, weights
-    )
+    ranked = resampling._entries(m, columns_m), resampling._entries(n, columns_n)
+    wins = resampling._weighted_wins(*ranked, weights, weights)
     for row, won in zip(weights.astype(int), wins, strict=True):
         rows_m, rows_n = (
             np.concatenate([np.repeat(g, row[i]) for i, g in enumerate(rows)])

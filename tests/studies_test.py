@@ -68,9 +68,9 @@ def test_frames_are_decoded_once_and_equal_audits(tmp_path, monkeypatch):
     opened = []
     original = video.decode_chosen
 
-    def counting(path, choose):
+    def counting(path, choose, limits):
         opened.append(path)
-        return original(path, choose)
+        return original(path, choose, limits)
 
     monkeypatch.setattr(video, "decode_chosen", counting)
     config = _config("frames-tiny")

@@ -6,6 +6,7 @@ Audits the corpus in FOLDER on grids of one process, and on grids of both.
 import json
 import os
 import pathlib
+import signal
 import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,9 +14,24 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 
 from vidsme_jax import audit, hosts, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.stopping import Stop
 
 # data x model; 0 is what is left. Of the last one a copy of the model spans both.
 GRIDS = {"own": (0, 1), "both": (4, 2), "spanning": (1, 8)}
+
+
+class Stopped(Stop):
+    """Gets SIGTERM, in the second process only, before the first batch."""
+
+    def between(self, batches):
+        """As usual."""
+
+        def first():
+            if hosts.index() == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield from batches
+
+        return super().between(first())
 
 
 def configuration(folder: pathlib.Path):
@@ -27,6 +43,7 @@ def configuration(folder: pathlib.Path):
     config.model.dtype = "float32"
     config.video.num_frames = 2
     config.batch_size = 2
+    config.corpus.allow_outside = True
     config.report.num_bootstrap = 100
     config.scores = "vid_sme"
     return config
@@ -41,6 +58,19 @@ def main() -> None:
         config.parallel.data, config.parallel.model = data, model
         report = audit.run(config, folder / name)
         said[name] = report and [failure.id for failure in report.failures]
+    config.batch_size = 1
+    for name, (data, model) in {"own": (1, 1), "spanning": (1, 8)}.items():
+        config.parallel.data, config.parallel.model = data, model
+        run, stop = folder / f"stopped-{name}", Stopped()
+        stop.listen()
+        try:
+            audit.run(config, run, stop)
+        except KeyboardInterrupt:
+            said[run.name] = len(list(run.glob("signals/part-*.parquet")))
+        report = audit.run(config, run)
+        said[f"resumed-{name}"] = report and [failure.id for failure in report.failures]
+    config.batch_size = 2
+    config.parallel.data, config.parallel.model = GRIDS["own"]
     for name, key, value in (
         ("disagreeing", "max_clips", (None, 2)[place]),
         ("broken", "video_root", ("", "/nowhere")[place]),

@@ -1,5 +1,6 @@
 """The audit, top to bottom: corpus, motion, model, signals, scores, report."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -8,25 +9,20 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import (
+    checks,
     hosts,
     inference,
     metrics,
-    models,
-    parallel,
     provenance,
     report,
     scores,
     scoring,
-    settings,
     shards,
     tables,
     validity,
 )
-from vidsme_jax.base import AuditError, Clip, Failure, Item, ScoreTable
-from vidsme_jax.data import corpora
-from vidsme_jax.data.reading import Reader, open_corpus
-from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.motion import backends
+from vidsme_jax.base import AuditError, Failure, ScoreTable
+from vidsme_jax.stopping import Stop
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -61,141 +57,57 @@ class AuditReport:
         return "\n".join([*lines, f"report: {self.workdir / 'report.html'}"])
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setup:
-    """A configuration that has been checked against the world."""
-
-    config: ConfigDict
-    items: tuple[Item, ...]
-    clips: tuple[Clip, ...]
-    reader: Reader
-    plan: ModelPlan
-    devices: parallel.Devices
-    scores: tuple[str, ...]
-    headline: str
-
-
-def run(config: ConfigDict, workdir: str | pathlib.Path) -> AuditReport | None:
+def run(
+    config: ConfigDict, workdir: str | pathlib.Path, stop: Stop | None = None
+) -> AuditReport | None:
     """Audits a model.
 
     Args:
       config: See `settings.RULES`.
       workdir: Receives signals, scores, metrics and the report. Signals that an earlier
         run with the same settings left there are not computed again.
+      stop: Where to notice that the run shall end after the batch in flight.
 
     Returns:
       What was found; None on all but the first of several processes.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
+      KeyboardInterrupt: This process or another was asked to stop; what was scored is
+        kept.
+      OSError: The work directory cannot be written; what is there is kept.
     """
-    workdir = pathlib.Path(workdir)
-    with hosts.agreed():
-        setup = check(config)
-    with hosts.agreed(), hosts.first_alone("signals"):
-        store, second = open_shards(setup, workdir)
-    with hosts.finishing(store.folder) as everyones:
-        parts = (setup.clips, setup.reader, setup.plan, setup.devices, store, config)
-        failures = everyones(scoring.score_clips(*parts, second=second))
-        store = store.reopened()
-    if hosts.index() > 0:
-        return None
-    try:
-        table, warnings = tables.score_table(setup.items, store, setup.scores, config)
-    except AuditError as error:
-        causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
-        raise AuditError(error.problems + causes[:20]) from error
-    found = evaluate(setup, store, table, failures, warnings, workdir)
+    workdir, stop = pathlib.Path(workdir), stop or Stop()
+    with contextlib.ExitStack() as held:
+        with hosts.agreed():
+            setup = checks.check(config)
+            if hosts.index() == 0:  # For all processes of the run.
+                held.enter_context(shards.locked(workdir))
+        with hosts.agreed(), hosts.first_alone("signals"):
+            store, second = checks.open_shards(setup, workdir)
+        with hosts.finishing(store.folder) as everyones:
+            parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
+            failures = everyones(
+                scoring.score_clips(*parts, config, second=second, stop=stop)
+            )
+            store = store.reopened()
+        if hosts.index() > 0:
+            return None
+        try:
+            table, warnings = tables.score_table(
+                setup.items, store, setup.scores, config
+            )
+        except AuditError as error:
+            causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
+            raise AuditError(error.problems + causes[:20]) from error
+        found = evaluate(setup, store, table, failures, warnings, workdir)
     return AuditReport(
         workdir=workdir, table=table, metrics=found, failures=tuple(failures)
     )
 
 
-def check(config: ConfigDict) -> Setup:
-    """Checks config, corpus, checkpoint and devices; tells all problems at once."""
-    problems = settings.problems(config)
-    faulty = {problem.split()[0].rstrip(":") for problem in problems}
-    model: Any = config.get("model", {})
-    parts: dict[str, Any] = {}
-    for name, keys, make in (
-        ("corpus", "corpus.", lambda: open_corpus(config)),
-        (
-            "plan",
-            "model.",
-            lambda: models.inspect(
-                model.checkpoint,
-                dtype=model.dtype,
-                prompt=model.prompt,
-                allow_pickle=model.allow_pickle,
-            ),
-        ),
-        ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
-        ("headline", "", lambda: scores.headline(config.headline, config.profile)),
-        (
-            "devices",
-            "parallel.",
-            lambda: parallel.make_devices(
-                **config.parallel,
-                parameters=getattr(parts.get("plan"), "parameters", 0),
-            ),
-        ),
-    ):
-        keys = (f"config.{keys}",) if keys else ("config.scores", "config.profile")
-        if any(key.startswith(keys) for key in faulty):
-            continue  # It would stumble over what is told already.
-        try:
-            parts[name] = make()
-        except AuditError as error:
-            problems += error.problems
-    items, reader = parts.pop("corpus", ((), None))
-    clips = corpora.unique_clips(items)
-    if len(clips) == 1 and config.motion.bounds is None:
-        problems.append(
-            "the corpus has one clip, but q and r are scaled by the range over a "
-            "corpus: add clips, or give config.motion.bounds = (phi_min, phi_max, "
-            "b_min, b_max)"
-        )
-    if "plan" in parts and config.video.num_frames > parts["plan"].max_frames:
-        problems.append(
-            f"config.video.num_frames is {config.video.num_frames}; the model's "
-            f"positions hold {parts['plan'].max_frames} frames"
-        )
-    if problems:
-        raise AuditError(problems)
-    if parts["headline"] not in parts["scores"]:
-        parts["scores"] = (parts["headline"], *parts["scores"])
-    return Setup(config=config, items=items, clips=clips, reader=reader, **parts)
-
-
-def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:
-    """Opens the signals of a work directory; a run that would mix them is refused.
-
-    Also tells whether the head's second pass runs: a score needs it, or the signals
-    that are there already have it.
-    """
-    config, folder = setup.config, workdir / "signals"
-    if config.overwrite and hosts.index() == 0:
-        shards.clear(workdir)
-    second = scores.needs_second_pass(setup.scores, config.profile)
-    second = second or shards.recorded(folder).get("second_pass", False)
-    depends = {
-        "model": setup.plan.fingerprint,
-        "model.dtype": config.model.dtype,
-        "model.prompt": setup.plan.prompt.text,
-        "motion.flow": backends.resolve(
-            config.motion.flow, setup.devices.mesh.devices.flat
-        ),
-        "second_pass": second,
-        "slices": config.slices,
-        **{f"video.{key}": value for key, value in config.video.items()},
-    }
-    if config.corpus.prepared and config.corpus.jpeg_quality:
-        depends["corpus.jpeg_quality"] = config.corpus.jpeg_quality
-    return shards.Shards(folder, depends, hosts.index(), hosts.count()), second
-
-
 def evaluate(
-    setup: Setup,
+    setup: checks.Setup,
     store: shards.Shards,
     table: ScoreTable,
     failures: list[Failure],
@@ -215,7 +127,7 @@ def evaluate(
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=inference.suspects(table, headline, config.report.fdr),
         curves=tables.extreme_curves(
-            setup.items, store, table, headline, config.profile, setup.reader
+            setup.items, store, table, headline, config, setup.reader
         ),
         run=about,
         failures=failures,

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 import pathlib
+import unicodedata
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,27 @@ ROLES = ("members", "nonmembers", "suspects", "calibration")
 # Chebyshev-Lobatto nodes of [1, 2]: the first is Shannon, the last Renyi-2.
 NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
+
+
+# Marks that turn the direction of the text round them, and breaks of lines.
+_UNSEEN = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2028\u2029"
+_UNSEEN += "\u2066\u2067\u2068\u2069"
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """Text of unknown origin for a terminal or a page.
+
+    Control characters, lone surrogates and marks of direction become escapes such as
+    `\\x1b`; of more than `most` characters the rest is left out, and that is said.
+    """
+    if most is not None and len(text) > most:
+        return f"{printable(text[:most])}... ({len(text)} characters)"
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c in _UNSEEN or unicodedata.category(c) in ("Cc", "Cs")
+        else c
+        for c in text
+    )
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
@@ -158,6 +180,7 @@ class ScoredClip:
     frame_indices: tuple[int, ...]
     motion: MotionStatistics
     warnings: tuple[str, ...] = ()
+    stamp: tuple[int, int] = (-1, -1)  # Size and mtime in ns of the file that it was.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,10 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
+from vidsme_jax.base import printable
+
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
+_LONGEST = 10_000  # Characters of one problem.
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -57,7 +60,7 @@ def config_name() -> str:
 
 def wrong(problems: list[str]) -> int:
     """Lists why nothing was computed, and returns the exit status that says so."""
-    listed = "\n".join(f"  - {problem}" for problem in problems)
+    listed = "\n".join(f"  - {printable(problem, _LONGEST)}" for problem in problems)
     plural = "s" if len(problems) > 1 else ""
     print(
         f"nothing was computed, {len(problems)} problem{plural}:\n{listed}",

@@ -25,6 +25,7 @@ from vidsme_jax.base import AuditError, Failure
 
 T = TypeVar("T")
 
+_INTERRUPTED = "interrupted"
 _POLL = 0.5  # Seconds between two looks at what the others have left.
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -86,15 +87,20 @@ def agreed() -> Iterator[None]:
 
     Raises:
       AuditError: Something was wrong elsewhere; what is wrong here is raised as it is.
+      KeyboardInterrupt: Another process was interrupted.
     """
     error = None
     try:
         yield
-    except Exception as found:
+    except (Exception, KeyboardInterrupt) as found:
         error = found
-    wrong = np.flatnonzero(_everyones(int(error is not None)))
+    interrupted = isinstance(error, KeyboardInterrupt)
+    told = _everyones(2 if interrupted else int(error is not None))
     if error is not None:
         raise error
+    if (told == 2).any():
+        raise KeyboardInterrupt
+    wrong = np.flatnonzero(told)
     if wrong.size:
         which = ", ".join(map(str, wrong))
         raise AuditError([f"process {which} found problems, told in its own output"])
@@ -153,6 +159,7 @@ def finishing(
 
     Raises:
       AuditError: The processes see different folders, or another one gave up.
+      KeyboardInterrupt: Another one was interrupted.
     """
     if count() == 1:
         yield lambda failures: failures
@@ -169,8 +176,18 @@ def finishing(
     except BaseException as error:
         if not _word(folder, index()).exists():
             with contextlib.suppress(OSError):
-                _leave(folder, [], str(error).strip() or type(error).__name__)
+                said = str(error).strip() or type(error).__name__
+                interrupted = isinstance(error, KeyboardInterrupt)
+                _leave(folder, [], _INTERRUPTED if interrupted else said)
         raise
+
+
+def has_ended(folder: pathlib.Path) -> bool:
+    """Whether a process has left word that it ended early: the others may, too."""
+    if count() == 1:
+        return False
+    words = folder.glob("done-*.json")
+    return any(json.loads(word.read_text())["error"] for word in words)
 
 
 def _compare(folder: pathlib.Path) -> None:
@@ -203,7 +220,7 @@ def _leave(folder: pathlib.Path, failures: list[Failure], error: str = "") -> No
 def _gather(folder: pathlib.Path) -> list[Failure]:
     """Waits for every process; returns their failures, in their order."""
     failures: list[Failure] = []
-    problems = []
+    problems, interrupted = [], False
     for process in range(count()):
         path, said = _word(folder, process), False
         while not path.exists():
@@ -213,10 +230,14 @@ def _gather(folder: pathlib.Path) -> list[Failure]:
             time.sleep(_POLL)
         told = json.loads(path.read_text())
         failures += [Failure(**failure) for failure in told["failures"]]
-        if told["error"]:
+        if told["error"] == _INTERRUPTED:
+            interrupted = True
+        elif told["error"]:
             problems.append(f"process {process} gave up: {told['error']}")
     if problems:
         raise AuditError(problems)
+    if interrupted:
+        raise KeyboardInterrupt
     return failures
 
 

@@ -1,8 +1,9 @@
 """The command line: `python -m vidsme_jax.main --config configs/llava.py`.
 
 Exit status: 0 all clips scored; 2 nothing computed, one message lists every problem
-found; 3 finished, with failures listed in failures.jsonl; 130 interrupted, and the same
-command goes on where it stopped.
+found, or the work directory cannot be written, which loses nothing; 3 finished, with
+failures listed in failures.jsonl; 130 interrupted, and the same command goes on where
+it stopped. A second signal ends the process at once, with the signal's own status.
 """
 
 import pathlib
@@ -13,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from vidsme_jax import commands
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, printable
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The configuration, FILE[:variant].", lock_config=True
@@ -43,18 +44,22 @@ def main(argv: list[str]) -> int:
     """Runs the audit, or the study, and returns the exit status."""
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
-    from vidsme_jax import audit, hosts, parallel, scores, studies
+    from vidsme_jax import audit, hosts, parallel, scores, stopping, studies
 
     config = _CONFIG.value
     if config.get("scores") == "list":
         print(scores.describe(config.profile))
         return commands.OK
     commands.begin()
+    stop = stopping.Stop()
+    stop.listen()
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{commands.config_name()}")
     try:
         several = hosts.start(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         )
+        if several:
+            stop.listen()  # JAX, too, has taken SIGTERM.
         if several and config.get("study"):
             return commands.wrong(
                 [
@@ -64,9 +69,16 @@ def main(argv: list[str]) -> int:
             )
         parallel.keep_programs(config.get("compile_cache", ""))
         run = studies.run if config.get("study") else audit.run
-        report = run(config, workdir)
+        report = run(config, workdir, stop)
     except AuditError as error:
         return commands.wrong(error.problems)
+    except OSError as error:  # A full disk, a folder that cannot be written.
+        print(
+            f"the run broke off: {printable(_cause(error))}\nwhat was scored before is "
+            f"kept in {workdir}; once this is mended, the same command continues",
+            file=sys.stderr,
+        )
+        return commands.WRONG
     except KeyboardInterrupt:
         print(
             f"interrupted: what was scored is in {workdir}; the same command continues",
@@ -83,6 +95,11 @@ def main(argv: list[str]) -> int:
 def run() -> NoReturn:
     """The console script."""
     app.run(main, flags_parser=commands.parse)
+
+
+def _cause(error: OSError) -> str:
+    named = error.filename is not None and error.strerror
+    return f"{error.filename}: {error.strerror}" if named else str(error)
 
 
 if __name__ == "__main__":

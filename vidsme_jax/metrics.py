@@ -13,11 +13,13 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.special
 import scipy.stats
 import sklearn.metrics
 from jaxtyping import Float, Int, Shaped
 
 from vidsme_jax.base import ROLES, ScoreTable
+from vidsme_jax.resampling import bootstrap
 
 CONFIDENCE = 0.95
 INTERVALS = (
@@ -28,8 +30,6 @@ INTERVALS = (
     "threshold found."
 )
 OPTIMISTIC = "the threshold was chosen on these very labels, so this is optimistic"
-
-_CHUNK = 2**20  # Weights held at a time in the bootstrap.
 
 
 class RocCurve(NamedTuple):
@@ -54,13 +54,6 @@ class Comparison(NamedTuple):
     description: str
     members: Int[np.ndarray, " members"]
     nonmembers: Int[np.ndarray, " nonmembers"]
-
-
-class Resamples(NamedTuple):
-    """Values of a statistic over bootstrap resamples."""
-
-    auc: Float[np.ndarray, "scores resamples"]
-    accuracy: Float[np.ndarray, "scores resamples"]
 
 
 def roc_curve(
@@ -153,11 +146,12 @@ def clopper_pearson(rate: float, num: int) -> tuple[float, float]:
     """
     count = rate * num
     below, above = math.floor(count + 1e-9), math.ceil(count - 1e-9)
-
-    def ends(k: int) -> Any:
-        return scipy.stats.binomtest(k, num).proportion_ci(CONFIDENCE, method="exact")
-
-    return float(ends(below).low), float(ends(above).high)
+    tail = (1 - CONFIDENCE) / 2
+    low = scipy.special.betaincinv(below, num - below + 1, tail) if below else 0.0
+    high = (
+        scipy.special.betainccinv(above + 1, num - above, tail) if above < num else 1.0
+    )
+    return float(low), float(high)
 
 
 def effective_videos(clusters: Shaped[np.ndarray, " items"]) -> int:
@@ -168,113 +162,6 @@ def effective_videos(clusters: Shaped[np.ndarray, " items"]) -> int:
     """
     rows = np.unique(clusters, return_counts=True)[1].astype(float)
     return int(rows.sum() ** 2 / (rows**2).sum() + 1e-9)
-
-
-def _cluster_weights(
-    num_clusters: int, num_resamples: int, rng: np.random.Generator
-) -> Float[np.ndarray, "resamples clusters"]:
-    """How often each cluster was drawn, with replacement, in each resample."""
-    draws = rng.integers(num_clusters, size=(num_resamples, num_clusters))
-    draws += num_clusters * np.arange(num_resamples)[:, None]
-    counts = np.bincount(draws.ravel(), minlength=num_resamples * num_clusters)
-    return counts.reshape(num_resamples, num_clusters).astype(float)
-
-
-class _Entries(NamedTuple):
-    """The rows of one score and role, merged where video and value are the same."""
-
-    values: Float[np.ndarray, " entries"]  # Ascending.
-    cluster: Int[np.ndarray, " entries"]
-    num_rows: Float[np.ndarray, " entries"]
-
-
-def _entries(
-    values: Float[np.ndarray, " items"], cluster: Int[np.ndarray, " items"]
-) -> _Entries:
-    order = np.lexsort((cluster, values))
-    values, cluster = values[order], cluster[order]
-    new = (np.diff(values, prepend=np.nan) != 0) | (np.diff(cluster, prepend=-1) != 0)
-    starts = np.flatnonzero(new)
-    counts = np.diff(starts, append=len(values)).astype(float)
-    return _Entries(values[starts], cluster[starts], counts)
-
-
-def bootstrap(
-    member_scores: Float[np.ndarray, "scores members"],
-    nonmember_scores: Float[np.ndarray, "scores nonmembers"],
-    member_clusters: Shaped[np.ndarray, " members"],
-    nonmember_clusters: Shaped[np.ndarray, " nonmembers"],
-    *,
-    thresholds: Float[np.ndarray, " scores"],
-    num_bootstrap: int,
-    seed: int,
-) -> Resamples:
-    """Resamples videos and recomputes AUC and accuracy at fixed thresholds.
-
-    Drawing videos again is giving each an integer weight. With all rows ranked once,
-    a weighted AUC is one cumulative sum over the non-members' weights, read off at the
-    members' ranks: O(rows) a resample. All scores see the same resamples, so that
-    differences between their values are paired.
-
-    Args:
-      member_scores: Finite; larger = member.
-      nonmember_scores: Likewise.
-      member_clusters: Which video each row shows; a video brings all its rows.
-      nonmember_clusters: Likewise; resampled separately.
-      thresholds: At or above it a row is called a member; of the accuracy only.
-      num_bootstrap: Number of resamples.
-      seed: Same seed and same videos, same resamples.
-    """
-    _, members = np.unique(member_clusters, return_inverse=True)
-    _, nonmembers = np.unique(nonmember_clusters, return_inverse=True)
-    ranked = [
-        (_entries(m, members), _entries(n, nonmembers))
-        for m, n in zip(member_scores, nonmember_scores, strict=True)
-    ]
-    called = (
-        member_scores >= thresholds[:, None],
-        nonmember_scores < thresholds[:, None],
-    )
-    hits = np.stack([np.bincount(members, weights=c) for c in called[0]])
-    passes = np.stack([np.bincount(nonmembers, weights=c) for c in called[1]])
-    member_rows = np.bincount(members).astype(float)
-    nonmember_rows = np.bincount(nonmembers).astype(float)
-
-    rng = np.random.default_rng(seed)
-    aucs = np.empty((len(member_scores), num_bootstrap))
-    accuracies = np.empty_like(aucs)
-    step = max(1, _CHUNK // max(len(members), len(nonmembers)))
-    for start in range(0, num_bootstrap, step):
-        chunk = slice(start, min(start + step, num_bootstrap))
-        num = chunk.stop - chunk.start
-        w_members = _cluster_weights(len(member_rows), num, rng)
-        w_nonmembers = _cluster_weights(len(nonmember_rows), num, rng)
-        m_total, n_total = w_members @ member_rows, w_nonmembers @ nonmember_rows
-        for row, (m, n) in enumerate(ranked):
-            wins = _weighted_wins(m, n, w_members, w_nonmembers)
-            aucs[row, chunk] = wins / (m_total * n_total)
-        tpr, tnr = hits @ w_members.T / m_total, passes @ w_nonmembers.T / n_total
-        accuracies[:, chunk] = (tpr + tnr) / 2
-    return Resamples(aucs, accuracies)
-
-
-def _weighted_wins(
-    members: _Entries,
-    nonmembers: _Entries,
-    member_weights: Float[np.ndarray, "resamples member_clusters"],
-    nonmember_weights: Float[np.ndarray, "resamples nonmember_clusters"],
-) -> Float[np.ndarray, " resamples"]:
-    """Weighted pairs where the member is above, ties counting half."""
-    weights = nonmember_weights[:, nonmembers.cluster] * nonmembers.num_rows
-    below = np.zeros((len(weights), weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=below[:, 1:])
-    left = np.searchsorted(nonmembers.values, members.values, side="left")
-    right = np.searchsorted(nonmembers.values, members.values, side="right")
-    beaten = below[:, left]
-    if (left != right).any():
-        beaten = (beaten + below[:, right]) / 2
-    weights = member_weights[:, members.cluster] * members.num_rows
-    return np.einsum("re,re->r", weights, beaten)
 
 
 def percentile_interval(
@@ -396,9 +283,11 @@ def _evaluate(
             curves[name] = roc_curve(score[:split], score[split:])
     if not values:
         return results
+    videos = min(map(num_videos, clusters))
+    effective = [effective_videos(c) for c in clusters]
+    observed = effective[0], effective[1], num_videos(clusters[1])
     stacked = np.stack(list(values.values()))
     best = {name: best_accuracy(curve) for name, curve in curves.items()}
-    videos = min(map(num_videos, clusters))
     resamples = bootstrap(
         stacked[:, :split],
         stacked[:, split:],
@@ -414,7 +303,7 @@ def _evaluate(
             "accuracy": estimate(best[name][0], resamples.accuracy[row], videos)
             | {"note": OPTIMISTIC},
             "tpr": {
-                f"{fpr:g}": _tpr(curves[name], fpr, clusters, table.larger_is_member)
+                f"{fpr:g}": _tpr(curves[name], fpr, observed, table.larger_is_member)
                 for fpr in fprs
             },
         }
@@ -465,11 +354,18 @@ def _refused(reason: str, fprs: tuple[float, ...]) -> dict[str, Any]:
 def _tpr(
     curve: RocCurve,
     max_fpr: float,
-    clusters: tuple[np.ndarray, np.ndarray],
+    observed: tuple[int, int, int],
     larger_is_member: bool,
 ) -> dict[str, Any]:
-    """TPR at a false-positive rate, refused where the non-members cannot resolve it."""
-    videos = num_videos(clusters[1])
+    """TPR at a false-positive rate, refused where the non-members cannot resolve it.
+
+    Args:
+      curve: Of the score.
+      max_fpr: The rate.
+      observed: Members and non-members, as `effective_videos`; distinct non-members.
+      larger_is_member: The sign of the scores in the table.
+    """
+    members, nonmembers, videos = observed
     if videos * max_fpr < 1 - 1e-9:
         needed = math.ceil(1 / max_fpr - 1e-9)
         reason = (
@@ -478,8 +374,8 @@ def _tpr(
         )
         return {"value": None, "low": None, "high": None, "reason": reason}
     point = operating_point(curve, max_fpr)
-    low, high = clopper_pearson(point.tpr, effective_videos(clusters[0]))
-    fpr_low, fpr_high = clopper_pearson(point.fpr, effective_videos(clusters[1]))
+    low, high = clopper_pearson(point.tpr, members)
+    fpr_low, fpr_high = clopper_pearson(point.fpr, nonmembers)
     threshold = point.threshold if larger_is_member else -point.threshold
     return {
         "value": point.tpr,

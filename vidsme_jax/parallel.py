@@ -11,6 +11,7 @@ no argument for it.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -128,6 +130,15 @@ class Devices:
             host = jax.tree.map(np.asarray, out)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), host)
         return jax.tree.map(_own, out)
+
+    def anyone(self, wish: bool) -> jax.Array:
+        """Asks all processes of the grid whether one of them has a wish.
+
+        All must ask at the same step. The answer is for `np.asarray`, which waits.
+        """
+        spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        own = np.full(len(self.mesh.local_devices), wish)
+        return _any(self.mesh)(jax.make_array_from_process_local_data(spread, own))
 
     def _place(self, x: np.ndarray) -> jax.Array:
         if self.num_processes == 1:
@@ -242,6 +253,11 @@ def by_shard(function: Callable[..., Any], in_specs: Any, out_specs: Any):
     return jax.shard_map(
         function, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _any(mesh: Mesh) -> Callable[..., jax.Array]:
+    return jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _fits(size: int | float, limit: int | None) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import logging
@@ -16,14 +17,18 @@ from vidsme_jax.base import (
     MotionStatistics,
     ScoredClip,
     TokenSignals,
+    printable,
 )
-from vidsme_jax.data import loader
+from vidsme_jax.data import loader, video
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
+from vidsme_jax.stopping import Stop
+
+_ABSENT = -1, -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Measured:
     clip: Clip
     frames: Frames  # Without its pixels.
     motion: Callable[[], MotionStatistics]  # Waits for the optical flow.
+    stamp: tuple[int, int]
 
 
 def score_clips(
@@ -44,6 +50,7 @@ def score_clips(
     config: ConfigDict,
     *,
     second: bool,
+    stop: Stop,
 ) -> list[Failure]:
     """Scores the clips that have no signals yet, a shard a batch.
 
@@ -57,26 +64,29 @@ def score_clips(
       store: Receives the signals.
       config: The whole configuration.
       second: Whether to run the head's second pass.
+      stop: Looked at between batches, as is the word that another process ended early.
 
     Returns:
       What could not be scored, once per row of a manifest that names it.
+
+    Raises:
+      KeyboardInterrupt: It was asked to stop; all that was sent is in `store`.
     """
-    finished = store.statistics()
-    todo = [clip for clip in clips if str(clip.path) not in finished]
+    todo = [clip for clip in clips if not is_finished(clip, store)]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
     for remark in plan.remarks:
-        logging.warning("checkpoint: %s", remark)
+        logging.warning("checkpoint: %s", printable(remark))
     failures: list[Failure] = []
     todo, most = hosts.share(todo, [str(clip.path) for clip in todo])
-    steps = 0
-    if devices.num_processes > 1:
+    steps, spanning = 0, devices.num_processes > 1
+    if spanning:
         steps = -(-most // devices.batch_size(config.batch_size))
     if not todo and not steps:
         return failures
     progress, timeline = Progress(len(todo), "scoring"), overlap.Timeline()
 
     def fail(clip: Clip, error: ClipError) -> None:
-        logging.warning("%s: %s", clip.path, error)
+        logging.warning("%s", printable(f"{clip.path}: {error}"))
         failures.extend(
             Failure(id=i.id, video=i.video, stage=error.stage, cause=error.cause)
             for i in clip.items
@@ -88,6 +98,8 @@ def score_clips(
     def readable() -> Iterator[signals.Prepared]:
         prepare = functools.partial(_prepare, reader=reader, plan=plan, flow=flow)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
+            if stop.asked and not spanning:
+                return
             if isinstance(result, ClipError):
                 fail(clip, result)
             else:
@@ -102,9 +114,10 @@ def score_clips(
         second=second,
         against=config.video.against,
         steps=steps,
+        stopped=lambda: stop.asked or hosts.has_ended(store.folder),
         timeline=timeline,
     )
-    for batch in batches:
+    for batch in stop.between(batches):
         good = []
         with timeline.spending(overlap.STORING):
             for measured, result in batch:
@@ -121,15 +134,39 @@ def score_clips(
     return failures
 
 
+def is_finished(clip: Clip, store: Shards) -> bool:
+    """Whether the clip has signals, and they are those of the file as it is now."""
+    known = store.finished.get(str(clip.path))
+    if known is None:
+        return False
+    if stamp(clip.path) in (known.stamp, _ABSENT):
+        return True  # Where it is gone by now, what was computed of it stands.
+    same = video.content_hash(clip.path) == known.content_hash
+    if not same:
+        name = printable(str(clip.path))
+        logging.warning("%s: changed since it was scored, so scored again", name)
+    return same
+
+
+def stamp(path: pathlib.Path) -> tuple[int, int]:
+    """Size and time of the last change: cheap signs that a file is the same."""
+    try:
+        found = path.stat()
+    except OSError:
+        return _ABSENT
+    return found.st_size, found.st_mtime_ns
+
+
 def _prepare(
     clip: Clip, *, reader: Reader, plan: ModelPlan, flow: statistics.FlowVariances
 ) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
+    before = stamp(clip.path)
     frames, known = reader.read(clip.path)
     motion = statistics.begin(frames.pixels, flow, known)
     prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
-    return signals.Prepared(Measured(clip, about, motion), prepared)
+    return signals.Prepared(Measured(clip, about, motion, before), prepared)
 
 
 def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredClip:
@@ -150,4 +187,5 @@ def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredC
         frame_indices=frames.indices,
         motion=measured.motion(),
         warnings=frames.warnings,
+        stamp=measured.stamp,
     )

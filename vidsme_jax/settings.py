@@ -95,6 +95,8 @@ RULES: dict[str, _Rule] = {
     "corpus.calibration": ((), *_SOURCES),
     # What relative video paths are relative to; "" is the manifest's own folder.
     "corpus.video_root": ("", "a folder", lambda v: isinstance(v, str)),
+    # Whether a manifest may name videos outside of that folder.
+    "corpus.allow_outside": (False, "true or false", lambda v: isinstance(v, bool)),
     # A seeded subsample of so many videos per role; None takes all.
     "corpus.max_clips": (int, *_integer(1)),
     "corpus.seed": (0, *_integer(0)),
@@ -126,6 +128,10 @@ RULES: dict[str, _Rule] = {
         "reversed or shuffled:SEED, such as shuffled:0",
         _order,
     ),
+    # What is decoded at most: width times height of a frame (here 8192 x 4320), and
+    # seconds a clip. What exceeds it is listed as a failure.
+    "video.max_pixels": (8192 * 4320, *_integer(1)),
+    "video.max_seconds": (600.0, *_SCALE),
     # opencv: on the host; jax: on the devices (motion.backends); auto: jax where these
     # are no CPUs. Both give the same motion within 0.1 %. Prepared clips have that of
     # opencv with them; jax computes it again, from their frames.

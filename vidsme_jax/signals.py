@@ -137,6 +137,7 @@ def stream(
     second: bool,
     against: str = "reversed",
     steps: int = 0,
+    stopped: Callable[[], bool] = lambda: False,
     timeline: Timeline = UNWATCHED,
 ) -> Iterator[list[tuple[Any, TokenSignals | ClipError]]]:
     """Scores prepared clips batch by batch; yields (key, signals) of each batch.
@@ -147,7 +148,8 @@ def stream(
     A batch's results are fetched after the next one has been sent.
 
     On a grid of several processes all must take the same steps: batches have one shape,
-    and `steps` of them are sent, the last ones perhaps empty.
+    and `steps` of them are sent, the last ones perhaps empty. A wish to stop travels
+    with a batch, so that all processes learn of it, and stop, at the same step.
 
     Args:
       model: On the devices of `devices`.
@@ -158,7 +160,8 @@ def stream(
       num_frames: The most frames of a clip.
       second: See `make_step`.
       against: The order of the second direction; see `second_order`.
-      steps: The fewest to take.
+      steps: The fewest to take, unless stopped.
+      stopped: Once it is true nothing more is sent; what is on its way still comes.
       timeline: Takes note of what is sent.
     """
     held = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(model.state))
@@ -170,8 +173,8 @@ def stream(
     tokens = devices.copy(Tokens(*(np.asarray(x, np.int32) for x in ids)))
     size = devices.batch_size(batch_size)
     waiting: dict[int, list[Prepared]] = collections.defaultdict(list)
-    sent: collections.deque[tuple[list[Prepared], Any]] = collections.deque()
-    spanning = devices.num_processes > 1
+    sent: collections.deque[tuple[list[Prepared], Any, Any]] = collections.deque()
+    spanning, told = devices.num_processes > 1, False
     shape = model.plan.prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
 
     def send(group: list[Prepared], frames: int):
@@ -181,25 +184,36 @@ def stream(
         timeline.sent(out)
         for leaf in jax.tree.leaves(out):
             leaf.copy_to_host_async()
-        sent.append((group, out))
+        sent.append((group, out, devices.anyone(stopped()) if spanning else False))
 
     def received(left: int):
+        nonlocal told
         while len(sent) > left:
-            group, out = sent.popleft()
+            group, out, wish = sent.popleft()
+            told = told or bool(np.asarray(wish))
             yield _split(group, devices.fetch(out), model.plan)
+
+    def over() -> bool:
+        return told if spanning else stopped()
 
     for clip in clips:
         frames = num_frames if spanning else _bucket(len(clip.frames), num_frames)
         waiting[frames].append(clip)
         if len(waiting[frames]) == size:
+            if over():
+                break
             send(waiting.pop(frames), frames)
             steps -= 1
             yield from received(1)
     for frames, group in sorted(waiting.items()):
+        if over():
+            break
         send(group, frames)
         steps -= 1
         yield from received(1)
     for _ in range(steps):
+        if over():
+            break
         send([], num_frames)
         yield from received(1)
     yield from received(0)

@@ -105,15 +105,17 @@ def fill(
     Returns:
       As `score_table`.
     """
-    values: dict[str, np.ndarray] = {}
+    place = {path: row for row, path in enumerate(orders)}
+    values = np.empty((len(names), len(orders)))
     facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
     for clip in store.read(orders.keys()):
-        values[clip.path] = np.array(compute(clip), np.float64)
+        values[:, place[clip.path]] = compute(clip)
         facts[clip.path] = clip.content_hash, clip.num_rows, clip.motion
         if clip.warnings:
             warnings[clip.path] = list(clip.warnings)
-    scored = [item for item in items if str(item.path) in values]
+    scored = [item for item in items if str(item.path) in facts]
+    taken = [place[str(item.path)] for item in scored]
 
     def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
         return np.array([pick(str(item.path)) for item in scored], dtype)
@@ -129,9 +131,7 @@ def fill(
         brightness_std=column(lambda p: facts[p][2].brightness_std),
         q=column(lambda p: orders[p][0]),
         r=column(lambda p: orders[p][1]),
-        scores={
-            name: column(lambda p, k=k: values[p][k]) for k, name in enumerate(names)
-        },
+        scores={name: values[row, taken] for row, name in enumerate(names)},
         larger_is_member=config.profile == "exact",
     )
     return table, warnings
@@ -142,7 +142,7 @@ def extreme_curves(
     store: Shards,
     table: ScoreTable,
     headline: str,
-    profile: str,
+    config: ConfigDict,
     reader: Reader,
 ) -> list[ClipCurve]:
     """Returns the entropies, frame by frame, of the most and least member-like clip."""
@@ -153,7 +153,10 @@ def extreme_curves(
         item = by_id[table.id[place]]
         clip = next(store.read({str(item.path)}))
         rows = scores.sharma_mittal(
-            clip.signals, float(table.q[place]), float(table.r[place]), profile=profile
+            clip.signals,
+            float(table.q[place]),
+            float(table.r[place]),
+            profile=config.profile,
         )
         per_frame = rows.shape[-1] // clip.num_frames  # A row may follow the last one.
         parts = np.split(rows[:, : clip.num_frames * per_frame], clip.num_frames, -1)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -199,8 +198,9 @@ def cross_fitted(pair: _Pair, seed: int) -> Float[np.ndarray, " items"] | None:
     logits = np.zeros(len(first))
     repeats = _REPEATS if len(first) < _MANY else 1
     for repeat in range(repeats):
-        folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed + repeat)
-        for train, test in folds.split(x, label, group):
+        fold = _folds(group, label, np.random.default_rng([seed, repeat]))
+        for test in (fold == k for k in range(_FOLDS)):
+            train = ~test
             model = make_pipeline(
                 StandardScaler(),
                 FunctionTransformer(_with_squares),
@@ -208,6 +208,26 @@ def cross_fitted(pair: _Pair, seed: int) -> Float[np.ndarray, " items"] | None:
             )
             logits[test] += model.fit(x[train], label[train]).decision_function(x[test])
     return logits[row] / repeats
+
+
+def _folds(
+    video: Int[np.ndarray, " items"],
+    label: Bool[np.ndarray, " items"],
+    rng: np.random.Generator,
+) -> Int[np.ndarray, " items"]:
+    """A fold for each item: at random, a video's items together, roles evenly spread.
+
+    Videos are shuffled, put in the order first role only, both, second only, and dealt
+    out in turn: folds are of equal size, and of each role, and every fold has both
+    roles if there are as many videos of each as folds.
+    """
+    num = int(video.max()) + 1
+    share = np.bincount(video, label, num) / np.bincount(video, minlength=num)
+    order = rng.permutation(num)
+    order = order[np.argsort(-share[order], kind="stable")]
+    fold = np.empty(num, int)
+    fold[order] = np.arange(num) % _FOLDS
+    return fold[video]
 
 
 def _with_squares(x: Float[np.ndarray, "items 2"]) -> Float[np.ndarray, "items 4"]:

@@ -166,12 +166,59 @@ def test_relative_and_absolute_paths(tmp_path):
     (tmp_path / "lists").mkdir()
     rows = [{"video": "a.mp4"}, {"video": "/data/b.mp4"}, {"video": "../c.mp4"}]
     source = _json(tmp_path / "lists/m.json", rows)
-    by_manifest = corpora.load(_corpus(suspects=(source,)))
+    anywhere = _corpus(suspects=(source,), allow_outside=True)
+    by_manifest = corpora.load(anywhere)
     expected = [tmp_path / "lists/a.mp4", pathlib.Path("/data/b.mp4")]
     assert [item.path for item in by_manifest] == [*expected, tmp_path / "c.mp4"]
-    by_root = corpora.load(_corpus(suspects=(source,), video_root=str(elsewhere)))
+    anywhere.video_root = str(elsewhere)
+    by_root = corpora.load(anywhere)
     assert by_root[0].path == elsewhere / "a.mp4"
     assert by_root[1].path == pathlib.Path("/data/b.mp4")
+
+
+@pytest.mark.parametrize(
+    "video",
+    ["../c.mp4", "/data/b.mp4", "sub/../../c.mp4", "link/c.mp4", "~root/c.mp4", ".."],
+)
+def test_a_manifest_does_not_lead_outside_of_its_folder(tmp_path, video):
+    inside = tmp_path / "lists"
+    inside.mkdir()
+    (inside / "link").symlink_to(tmp_path)
+    rows = [{"video": "a.mp4"}, {"video": video}, {"video": str(inside / "b.mp4")}]
+    source = _json(inside / "m.json", rows)
+    problem = _problem(suspects=(source,))
+    assert (
+        f"1 rows of manifests name videos outside of {inside}: {source}: row 2: "
+        in (problem)
+    )
+    assert "corpus.allow_outside=true" in problem
+    assert len(corpora.load(_corpus(suspects=(source,), allow_outside=True))) == 3
+    # A root that holds them is as good.
+    if video in ("../c.mp4", "link/c.mp4"):
+        (tmp_path / "link").symlink_to(tmp_path)
+        rows = [{"video": video.replace("../", "")}]
+        source = _json(inside / "m.json", rows)
+        corpora.load(_corpus(suspects=(source,), video_root=str(tmp_path)))
+
+
+def test_what_the_user_names_may_lie_anywhere(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/a.mp4").touch()
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near/link.mp4").symlink_to(tmp_path / "far/a.mp4")
+    for source in (tmp_path / "near", tmp_path / "near/*.mp4"):
+        (item,) = corpora.load(_corpus(suspects=(str(source),)))
+        assert item.path == tmp_path / "far/a.mp4"
+    # The folder of a manifest may itself be a link.
+    (tmp_path / "alias").symlink_to(tmp_path / "far")
+    _json(tmp_path / "far/m.json", [{"video": "a.mp4"}])
+    assert len(corpora.load(_corpus(suspects=(str(tmp_path / "alias/m.json"),)))) == 1
+
+
+def test_a_manifest_that_is_nested_without_end(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text("[" * 100_000)
+    assert _problem(suspects=(str(path),)).endswith("nested too deeply")
 
 
 def test_a_missing_video_is_not_an_error_of_the_corpus(tmp_path):

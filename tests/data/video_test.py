@@ -77,8 +77,8 @@ def counted(monkeypatch) -> list[int]:
     frames = []
     decoded = video._decoded
 
-    def spy(stream, packet):
-        found = decoded(stream, packet)
+    def spy(source, stream, packet):
+        found = decoded(source, stream, packet)
         frames.extend(found)
         return found
 
@@ -90,8 +90,8 @@ def counted(monkeypatch) -> list[int]:
 def seek_only(monkeypatch):
     """Makes it an error to decode a video from end to end."""
 
-    def refuse(path, choose, height):
-        raise AssertionError(f"{path} was decoded in sequence")
+    def refuse(source, choose, height):
+        raise AssertionError(f"{source.path} was decoded in sequence")
 
     monkeypatch.setattr(video, "_in_sequence", refuse)
 
@@ -269,7 +269,7 @@ def test_frames_that_an_edit_list_leaves_out_do_not_count(tmp_path, seek_only):
 def test_a_sequential_decode_finds_the_same_frames(tmp_path, monkeypatch):
     path = _make(tmp_path / "a.mp4", 50)
     sought = video.decode(path)
-    monkeypatch.setattr(video, "_scan", lambda container, stream: None)
+    monkeypatch.setattr(video, "_scan", lambda *_: None)
     sequential = video.decode(path)
     assert sequential.indices == sought.indices
     assert sequential.num_decodable == sought.num_decodable
@@ -282,8 +282,8 @@ def test_a_table_that_lies_is_noticed(tmp_path, monkeypatch):
     expected = video.decode(path, num_frames=7)
     scan = video._scan
 
-    def lying(container, stream):
-        table = scan(container, stream)
+    def lying(*opened):
+        table = scan(*opened)
         assert table is not None
         table.pts.insert(22, (table.pts[21] + table.pts[22]) // 2)
         table.pts.pop()  # All sampled places exist.
@@ -407,10 +407,11 @@ def test_thumbnails_of_a_file_that_has_changed(tmp_path):
         video.thumbnails(path, (0, 9), height=32)
 
 
-def test_frames_of_monstrous_size_are_refused(tmp_path, monkeypatch):
+def test_frames_of_monstrous_size_are_refused(tmp_path):
     path = _make(tmp_path / "a.mp4", 4)
-    monkeypatch.setattr(video, "MAX_PIXELS", 96 * 64 - 1)
-    assert "its frames have 96x64 pixels; at most" in _cause(path, "decode")
+    limits = video.Limits(max_pixels=96 * 64 - 1)
+    with pytest.raises(ClipError, match=r"96x64 pixels; .* \(config.video.max_pixels"):
+        video.decode(path, limits=limits)
 
 
 # --------------------------------------------------------------------- broken files

@@ -5,6 +5,9 @@ from typing import Any
 from vidsme_jax.base import nearest
 
 _REQUIRED = object()
+# No published model comes near; what exceeds them would take time and memory before a
+# comparison with the tensors could refuse it.
+MAX_SIZE, MAX_LAYERS = 1 << 24, 1 << 10
 
 # Keys that any Hugging Face config may carry and that no forward pass depends on.
 BOOKKEEPING = frozenset(
@@ -61,10 +64,13 @@ class Fields:
         return value
 
     def size(self, key: str, default: Any = _REQUIRED) -> Any:
-        """Returns an integer >= 1."""
+        """Returns an integer from 1 to `MAX_SIZE`, of layers to `MAX_LAYERS`."""
         value = self.take(key, int, default)
-        if value is not None and value < 1:
-            self.problems.append(f"{self.where}: {key} is {value}, expected >= 1")
+        most = MAX_LAYERS if "layers" in key else MAX_SIZE
+        if value is not None and not 1 <= value <= most:
+            self.problems.append(
+                f"{self.where}: {key} is {value}, expected 1 to {most}"
+            )
             return None if default is _REQUIRED else default
         return value
 

@@ -23,6 +23,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import pickled
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
+_SHOWN = 5  # Faulty names that are told.
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _LARGEST_JSON = 2**27
 
@@ -348,14 +349,32 @@ def _weight_files(
     """Returns the weight files of one format and what an index promises of them."""
     index = folder / f"{stem}.{suffix}.index.json"
     if index.is_file():
-        promised = read_json(index).get("weight_map", {})
-        names = set(promised.values()) if isinstance(promised, dict) else set()
-        outside = [n for n in names if not isinstance(n, str) or "/" in n or "\\" in n]
-        if outside or not names:
-            raise AuditError([f"{index}: weight_map names no files of its folder"])
-        return [folder / name for name in sorted(names)], promised
+        promised = _weight_map(index, suffix)
+        return [folder / name for name in sorted(set(promised.values()))], promised
     pattern = "*.safetensors" if suffix == "safetensors" else f"{stem}*.bin"
     return sorted(folder.glob(pattern)), {}
+
+
+def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
+    """Which file has which tensor; files must be in the folder itself."""
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise AuditError(
+            [f"{index}: weight_map is no object that names the file of each tensor"]
+        )
+    strange = [
+        name
+        for name in dict.fromkeys(map(str, found.values()))
+        if name != pathlib.PurePath(name).name or not name.endswith(f".{suffix}")
+    ]
+    if strange:
+        raise AuditError(
+            [
+                f"{index}: {name!r} is no name of a .{suffix} file beside it"
+                for name in strange[:_SHOWN]
+            ]
+        )
+    return found
 
 
 def _open_file(

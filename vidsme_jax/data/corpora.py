@@ -5,10 +5,10 @@ decoded, and costs that clip only.
 """
 
 import collections
-import csv
 import dataclasses
 import glob
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest
+from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest, printable
+from vidsme_jax.data import manifests
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),
@@ -35,17 +36,23 @@ LABELS = {
     **{"suspect": "suspects", "suspects": "suspects", "calibration": "calibration"},
 }
 _SHOWN = 5  # Of a long list, how many an error names.
+_FAULTS = 20  # Of a manifest's, how many are told.
+_LONGEST = 200  # Characters of a faulty value that are shown.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One row, checked; `label` is a role or "", `where` names it in errors."""
+    """One row, checked; `label` is a role or "", `where` names it in errors.
+
+    `confined`: a manifest gave it, whose author need not be who runs the audit.
+    """
 
     where: str
     folder: pathlib.Path
     label: str
     id: str
     fields: dict[str, Any]  # The remaining text fields of an `Item`.
+    confined: bool = False
 
 
 def load(
@@ -64,8 +71,9 @@ def load(
 
     Raises:
       AuditError: With everything that is wrong: sources that are absent, unreadable or
-        without rows, rows that are broken, ids that repeat, videos that are members and
-        nonmembers at once, roles that cannot be audited together.
+        without rows, rows that are broken or name videos outside of their folder, ids
+        that repeat, videos that are members and nonmembers at once, roles that cannot
+        be audited together.
     """
     config: Any = corpus  # Its values cannot be typed; `settings.RULES` checks them.
     problems: list[str] = []
@@ -94,6 +102,8 @@ def load(
         )
     asked = [role for role in ROLES if config[role]]
     items = _items(taken)
+    if not config.allow_outside:
+        problems += _outside([row for _, row in taken], items)
     if stored is not None and not asked:
         items = tuple(stored())
         asked = list(dict.fromkeys(item.role for item in items))
@@ -148,7 +158,8 @@ def _read(
         named = [(file.relative_to(path).as_posix(), path) for file in found]
         missing = f"{source}: no video in the folder; looked for {_suffixes()}"
     elif path.suffix.lower() in MANIFEST_SUFFIXES and not glob.has_magic(source):
-        return _read_manifest(source, path, root or path.parent)
+        rows = manifests.read(source, path)
+        return _rows(source, root or path.parent, rows)
     else:
         matches = sorted(glob.glob(str(path), recursive=True))
         found = [name for name in matches if _is_video(pathlib.Path(name))]
@@ -158,7 +169,8 @@ def _read(
         elif glob.has_magic(source):
             missing = f"{source}: the glob matches nothing"
         else:
-            missing = f"{source}: no such manifest, folder or video{_near(path)}"
+            near = manifests.near(path)
+            missing = f"{source}: no such manifest, folder or video{near}"
     if not named:
         raise AuditError([missing])
     return [
@@ -184,7 +196,7 @@ def _read_tfds(
         raise AuditError([f"{source}: {p}" for p in error.problems]) from error
     if not found:
         raise AuditError([f"{source}: the split has no example"])
-    return _rows(folder, ((f"{source}: example {n}", r) for n, r in enumerate(found)))
+    return _rows(source, folder, ((f"example {n}", r) for n, r in enumerate(found)))
 
 
 def _is_video(path: pathlib.Path) -> bool:
@@ -197,96 +209,23 @@ def _suffixes() -> str:
     return ", ".join(VIDEO_SUFFIXES)
 
 
-def _near(path: pathlib.Path) -> str:
-    """The file with the nearest name in the same folder, as '; did you mean ...?'."""
-    if not path.parent.is_dir():
-        return f" (there is no folder {path.parent} either)"
-    return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
-
-
-def _read_manifest(source: str, path: pathlib.Path, root: pathlib.Path) -> list[_Row]:
-    if not path.is_file():
-        raise AuditError([f"{source}: no such manifest{_near(path)}"])
-    reader = {
-        ".json": _read_json,
-        ".jsonl": _read_jsonl,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }[path.suffix.lower()]
-    try:
-        columns, raw = reader(path)
-    except (OSError, ValueError, csv.Error) as error:
-        text = " ".join(str(error).split())
-        raise AuditError([f"{source}: cannot be read: {text}"]) from error
-    if not raw:
-        raise AuditError([f"{source}: the manifest has no rows"])
-    if columns and "video" not in columns:
-        hint = nearest("video", columns)
-        raise AuditError(
-            [f"{source}: no column 'video'; its columns: {', '.join(columns)}{hint}"]
-        )
-    return _rows(root, ((f"{source}: {place}", values) for place, values in raw))
-
-
-# --------------------------------------------------------------- formats of manifests
-
-# The columns ([] where there is no object), and each row with its place in the file.
-_Raw = tuple[list[str], list[tuple[str, Any]]]
-
-
-def _columns(rows: list[tuple[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(k for _, v in rows if isinstance(v, dict) for k in v))
-
-
-def _read_json(path: pathlib.Path) -> _Raw:
-    data = json.loads(path.read_text("utf-8-sig"))
-    if not isinstance(data, list):
-        kind = type(data).__name__
-        raise ValueError(f"it must be a list of objects, one a row; it is a {kind}")
-    rows = [(f"row {n}", row) for n, row in enumerate(data, 1)]
-    return _columns(rows), rows
-
-
-def _read_jsonl(path: pathlib.Path) -> _Raw:
-    rows, problems = [], []
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append((f"line {number}", json.loads(line)))
-            except json.JSONDecodeError as error:
-                problems.append(f"line {number}: {error.msg} (column {error.colno})")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return _columns(rows), rows
-
-
-def _read_csv(path: pathlib.Path) -> _Raw:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        rows = [(f"line {reader.line_num}", row) for row in reader]
-        return list(reader.fieldnames or ()), rows
-
-
-def _read_parquet(path: pathlib.Path) -> _Raw:
-    import pyarrow.parquet
-
-    # Not a data set: "a=1" in a folder's name is no column of the manifest.
-    table = pyarrow.parquet.ParquetFile(path).read()
-    rows = [(f"row {n}", row) for n, row in enumerate(table.to_pylist(), 1)]
-    return table.column_names, rows
-
-
 # ---------------------------------------------------------------------------- rows
 
 
-def _rows(folder: pathlib.Path, raw: Iterable[tuple[str, Any]]) -> list[_Row]:
+def _rows(
+    source: str, folder: pathlib.Path, raw: Iterable[tuple[str, Any]]
+) -> list[_Row]:
     """Checks rows, or raises an `AuditError` with all that is wrong with any."""
     rows, problems = [], []
-    for where, values in raw:
+    for place, values in raw:
         try:
-            rows.append(_row(where, folder, values))
+            rows.append(_row(f"{source}: {place}", folder, values))
         except AuditError as error:
             problems += error.problems
+        except RecursionError:
+            problems.append(f"{source}: {place}: nested too deeply")
+    if len(problems) > _FAULTS:
+        problems[_FAULTS:] = [f"{source}: and {len(problems) - _FAULTS} problems more"]
     if problems:
         raise AuditError(problems)
     return rows
@@ -301,8 +240,8 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
     if None in values:
         problems.append(f"{where}: more fields than the header has columns")
     video = values.get("video")
-    if not isinstance(video, str) or not video.strip() or "\0" in video:
-        problems.append(f"{where}: 'video' is {video!r}; it must be a path")
+    if not _is_path(video):
+        problems.append(f"{where}: 'video' is {_cut(video)}; it must be a path")
     fields: dict[str, Any] = {"video": video}
     for name in ("question", "answer", "group", "date", "id"):
         value = values.get(name)
@@ -319,12 +258,28 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
     role = "" if label is None or label == "" else _role(label)
     if role is None:
         problems.append(
-            f"{where}: 'label' is {values['label']!r}; it must be one of 1 or member, "
-            f"0 or nonmember, suspect, calibration{nearest(str(label), _LABEL_NAMES)}"
+            f"{where}: 'label' is {_cut(values['label'])}; it must be one of 1 or "
+            "member, 0 or nonmember, suspect, calibration"
+            f"{nearest(str(label)[:_LONGEST], _LABEL_NAMES)}"
         )
     if problems:
         raise AuditError(problems)
-    return _Row(where, folder, role or "", fields.pop("id"), fields)
+    return _Row(where, folder, role or "", fields.pop("id"), fields, confined=True)
+
+
+def _is_path(video: Any) -> bool:
+    """Whether a row's video can be the name of a file on this system."""
+    if not isinstance(video, str) or not video.strip() or "\0" in video:
+        return False
+    try:
+        os.fsencode(pathlib.Path(video).expanduser())
+    except (ValueError, RuntimeError):  # No character set has it; no such user.
+        return False
+    return True
+
+
+def _cut(value: Any) -> str:
+    return printable(repr(value), most=_LONGEST)
 
 
 _LABEL_NAMES = [name for name in LABELS if isinstance(name, str)]
@@ -345,13 +300,13 @@ def _candidates(value: Any) -> tuple[str, ...]:
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"'candidates' begins like a JSON list but is none ({error.msg}): "
-                f"{value!r}"
+                f"{_cut(value)}"
             ) from error
     if value is None:
         return ()
     if not isinstance(value, list):
         raise ValueError(
-            f"'candidates' is {value!r}; it must be a list, or text separated by |"
+            f"'candidates' is {_cut(value)}; it must be a list, or text separated by |"
         )
     return tuple(str(option) for option in value)
 
@@ -369,7 +324,8 @@ def _items(rows: list[tuple[str, _Row]]) -> tuple[Item, ...]:
             name = "" if candidate in given else candidate
         path = pathlib.Path(video)
         if not is_address(video):
-            path = (row.folder / path.expanduser()).resolve()
+            # `Path.resolve` would stumble over a link that leads to itself.
+            path = pathlib.Path(os.path.realpath(row.folder / path.expanduser()))
         items.append(Item(id=name, path=path, role=role, **row.fields))
     return tuple(items)
 
@@ -398,6 +354,30 @@ def _repeated_ids(rows: list[tuple[str, _Row]]) -> list[str]:
         "in the corpus"
         for id, where in places.items()
         if len(where) > 1
+    ]
+
+
+def _outside(rows: list[_Row], items: tuple[Item, ...]) -> list[str]:
+    """Videos that a manifest names outside of its folder; links are followed.
+
+    Folders, globs and manifests in the configuration are the user's own words; what is
+    in a manifest may be anybody's.
+    """
+    roots: dict[pathlib.Path, pathlib.Path] = {}
+    found: dict[pathlib.Path, list[str]] = {}
+    for row, item in zip(rows, items, strict=True):
+        if row.confined and not is_address(item.video):
+            if row.folder not in roots:
+                roots[row.folder] = row.folder.resolve()
+            if not item.path.is_relative_to(roots[row.folder]):
+                found.setdefault(roots[row.folder], []).append(
+                    f"{row.where}: {item.video!r}"
+                )
+    return [
+        f"{len(names)} rows of manifests name videos outside of {root}: "
+        f"{_some(names)}; set corpus.video_root to a folder that holds them all or, if "
+        "you trust the manifests, corpus.allow_outside=true"
+        for root, names in found.items()
     ]
 
 

@@ -22,7 +22,7 @@ from vidsme_jax.base import (
     Item,
     MotionStatistics,
 )
-from vidsme_jax.data import builder, containers, layout
+from vidsme_jax.data import builder, layout, video
 from vidsme_jax.data.layout import Entry, Variant
 from vidsme_jax.data.pictures import scaled
 
@@ -211,7 +211,7 @@ def _unchanged(path: pathlib.Path, key: str, before: list[int] | None) -> bool:
     if before is None or now[0] != before[0]:
         return False
     try:
-        return containers.content_hash(path) == key
+        return video.content_hash(path) == key
     except ClipError:
         return False
 

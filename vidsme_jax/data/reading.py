@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from vidsme_jax.base import AuditError, Clip, Frames, Item, MotionStatistics
-from vidsme_jax.data import containers, corpora, video
+from vidsme_jax.data import corpora, video
 from vidsme_jax.data.corpora import is_address
 from vidsme_jax.data.sampling import frame_indices
 
@@ -64,7 +64,10 @@ class Videos:
         rate = how.get("fps", 1.0)
         source = self._source(path)
         if isinstance(source, pathlib.Path | bytes):
-            return video.decode(source, how.sampling, how.num_frames, rate), None
+            frames = video.decode(
+                source, how.sampling, how.num_frames, rate, video.limits_of(how)
+            )
+            return frames, None
         return source.sample(how.sampling, how.num_frames), None
 
     def read_counts(
@@ -82,7 +85,7 @@ class Videos:
             return sorted(set().union(*chosen.values()))
 
         if isinstance(source, pathlib.Path | bytes):
-            frames = video.decode_chosen(source, choose)
+            frames = video.decode_chosen(source, choose, video.limits_of(how))
         else:
             frames = source.sample_chosen(how.sampling, choose)
         place = {index: k for k, index in enumerate(frames.indices)}
@@ -101,7 +104,8 @@ class Videos:
         """Decodes frames again, scaled down; see `Reader`."""
         source = self._source(path)
         if isinstance(source, pathlib.Path | bytes):
-            return video.thumbnails(source, indices, height)
+            limits = video.limits_of(self._video)
+            return video.thumbnails(source, indices, height, limits)
         return source.thumbnails(indices, height)
 
     def content_hash(self, path: pathlib.Path) -> str:
@@ -112,7 +116,7 @@ class Videos:
         """
         source = self._source(path)
         if isinstance(source, pathlib.Path | bytes):
-            return containers.content_hash(source)
+            return video.content_hash(source)
         return source.content_hash()
 
     def _source(self, path: pathlib.Path) -> Any:

@@ -11,9 +11,9 @@ Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
 import bisect
-import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,11 +26,11 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
-from vidsme_jax.data import containers
-from vidsme_jax.data.containers import Source
+from vidsme_jax.data import probing
+from vidsme_jax.data.probing import Content, Limits, Source
 from vidsme_jax.data.sampling import frame_indices
 
-MAX_PIXELS = 8192 * 8192  # Of one frame, 192 MiB in RGB: more is hostile or a mistake.
+LIMITS = Limits()
 
 Choice = Callable[[int, np.ndarray], Sequence[int]]
 
@@ -62,18 +62,20 @@ class _Table:
 
 
 def decode(
-    source: Source,
+    content: Content,
     sampling: str = "uniform",
     num_frames: int = 16,
     fps: float = 1.0,
+    limits: Limits = LIMITS,
 ) -> Frames:
     """Decodes the sampled frames of a video.
 
     Args:
-      source: A file, or what it would contain.
+      content: A file, or what it would contain.
       sampling: See `sampling.frame_indices`, as for `num_frames` and `fps`.
       num_frames: T.
       fps: Frames a second, for the sampling `fps`.
+      limits: What the video may cost.
 
     Returns:
       The frames upright in RGB at full resolution. Where frames change their size
@@ -82,19 +84,20 @@ def decode(
 
     Raises:
       ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
-        frames exceed `MAX_PIXELS`.
+        the video exceeds the limits.
     """
 
     def choose(count: int, times: np.ndarray) -> Sequence[int]:
         return frame_indices(sampling, num_frames, count, times, fps)
 
-    return decode_chosen(source, choose)
+    return decode_chosen(content, choose, limits)
 
 
-def decode_chosen(source: Source, choose: Choice) -> Frames:
+def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> Frames:
     """Decodes the frames that `choose(number of frames, their seconds)` names."""
-    with _opened(source) as (_, stream):
-        codec, promise = stream.codec_context.name, _promise(stream)
+    source = Source(content, limits)
+    with source.opened() as (_, stream):
+        codec, promise = stream.codec_context.name, probing.promise(stream)
     table, album = _pictures_of(source, choose)
     count, duration = len(table.times), float(table.times[-1])
     return Frames(
@@ -104,37 +107,51 @@ def decode_chosen(source: Source, choose: Choice) -> Frames:
         duration=duration,
         fps=(count - 1) / duration if duration > 0 else 0.0,
         codec=codec,
-        content_hash=containers.content_hash(source),
+        content_hash=source.content_hash(),
         warnings=_shortfall(promise, table) + album.warnings(),
     )
 
 
+def limits_of(video: Any) -> Limits:
+    """Returns the limits that `config.video` names."""
+    return Limits(max_pixels=video.max_pixels, max_seconds=video.max_seconds)
+
+
 def thumbnails(
-    source: Source, indices: Sequence[int], height: int
+    content: Content, indices: Sequence[int], height: int, limits: Limits = LIMITS
 ) -> UInt8[np.ndarray, "frames height width 3"]:
     """Decodes frames of a video again, scaled down.
 
     Args:
-      source: A file, or what it would contain.
+      content: A file, or what it would contain.
       indices: As in `Frames.indices`, not decreasing.
       height: In pixels; the width follows.
+      limits: What the video may cost.
 
     Raises:
       ClipError: As `decode`; also "decode" if the file has lost a frame since.
     """
+    source = Source(content, limits)
     return _pictures_of(source, lambda count, times: indices, height)[1].pixels
+
+
+def content_hash(content: Content) -> str:
+    """Returns the SHA-256 of the bytes of a video, in hex."""
+    unlimited = dataclasses.replace(LIMITS, max_seconds=math.inf)
+    return Source(content, unlimited).content_hash()
 
 
 def _pictures_of(
     source: Source, choose: Choice, height: int | None = None
 ) -> tuple[_Table, "_Album"]:
     """Decodes the chosen frames, by seeking where the file allows it."""
-    with _opened(source) as (container, stream):
-        table = _scan(container, stream)
+    with source.opened() as (container, stream):
+        table = _scan(source, container, stream)
         if table is not None:
             album = _Album(choose(len(table.pts), table.times), height)
             try:
-                for index, frame in _sought(container, stream, table, album.wanted):
+                wanted = album.wanted
+                for index, frame in _sought(source, container, stream, table, wanted):
                     album.put(index, frame)
                 return table, album
             except (_Untrusted, av.FFmpegError):
@@ -142,7 +159,9 @@ def _pictures_of(
     return _in_sequence(source, choose, height)
 
 
-def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
+def _scan(
+    source: Source, container: InputContainer, stream: VideoStream
+) -> _Table | None:
     """Reads the table of frames without decoding; None if it cannot be trusted."""
     pts, keyframes, last, period = [], [], None, 0.0
     vp8 = stream.codec_context.name == "vp8"
@@ -150,6 +169,8 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
         for packet in container.demux(stream):
             if packet.size == 0:  # The end.
                 continue
+            source.check_time()
+            source.check_count(len(pts) + 1)
             if packet.pts is None or packet.is_corrupt:
                 return None
             if packet.is_keyframe:
@@ -160,19 +181,26 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table | None:
                 continue
             pts.append(packet.pts)
             if last is None or packet.pts > last:
-                last, period = packet.pts, float((packet.duration or 0) * _unit(stream))
+                last, period = (
+                    packet.pts,
+                    float((packet.duration or 0) * probing.unit(stream)),
+                )
     except av.FFmpegError:
         return None
     pts.sort()
     keyframes.sort()
     if not (_increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
-    times = (np.array(pts) - pts[0]) * float(_unit(stream))
+    times = (np.array(pts) - pts[0]) * float(probing.unit(stream))
     return _Table(pts, keyframes, times, period)
 
 
 def _sought(
-    container: InputContainer, stream: VideoStream, table: _Table, wanted: list[int]
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    table: _Table,
+    wanted: list[int],
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yields the wanted frames with their indices, decoding from keyframes.
 
@@ -188,7 +216,7 @@ def _sought(
         if position < 0 or key > position + 1:
             start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
-            frames = _from_keyframe(container, stream, start)
+            frames = _from_keyframe(source, container, stream, start)
         for frame in frames:
             if frame.pts is not None and frame.pts < start:
                 continue  # Shown before the keyframe, or the seek went far back.
@@ -203,14 +231,15 @@ def _sought(
 
 
 def _from_keyframe(
-    container: InputContainer, stream: VideoStream, start: int
+    source: Source, container: InputContainer, stream: VideoStream, start: int
 ) -> Iterator[VideoFrame]:
     """Yields frames after a seek, which may have landed too early or in between."""
     begun = False
     for packet in container.demux(stream):
         begun = begun or (packet.is_keyframe and packet.pts == start)
+        source.check_time()
         if begun:
-            yield from _decoded(stream, packet)
+            yield from _decoded(source, stream, packet)
 
 
 def _in_sequence(
@@ -219,10 +248,11 @@ def _in_sequence(
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
-    with _opened(source) as (container, stream):
-        for frame in _everything(container, stream, damage):
+    with source.opened() as (container, stream):
+        for frame in _everything(source, container, stream, damage):
             stamps.append((frame.pts, frame.dts))
-        unit, codec = _unit(stream), stream.codec_context.name
+            source.check_count(len(stamps))
+        unit, codec = probing.unit(stream), stream.codec_context.name
         rate = stream.average_rate or stream.guessed_rate
     if not stamps:
         reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""
@@ -237,8 +267,8 @@ def _in_sequence(
     table = _Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
 
     album = _Album(choose(len(stamps), table.times), height)
-    with _opened(source) as (container, stream):
-        for index, frame in enumerate(_everything(container, stream, [])):
+    with source.opened() as (container, stream):
+        for index, frame in enumerate(_everything(source, container, stream, [])):
             if index in album.wanted:
                 album.put(index, frame)
             if index == album.wanted[-1]:
@@ -254,7 +284,7 @@ def _increasing(stamps: Sequence[int | None]) -> list[int] | None:
 
 
 def _everything(
-    container: InputContainer, stream: VideoStream, damage: list[str]
+    source: Source, container: InputContainer, stream: VideoStream, damage: list[str]
 ) -> Iterator[VideoFrame]:
     """Yields every frame that decodes; writes what is broken to `damage`."""
     packets = container.demux(stream)
@@ -264,10 +294,11 @@ def _everything(
         except av.FFmpegError:
             damage.append("the file breaks off")
             packet = None
+        source.check_time()
         if packet is not None and packet.is_corrupt:
             damage.append("incomplete packet")
         try:
-            yield from _decoded(stream, packet)
+            yield from _decoded(source, stream, packet)
         except av.EOFError:
             return  # The decoder has been flushed already.
         except av.FFmpegError:
@@ -358,45 +389,12 @@ def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:
     return False, 1 if a >= 0 else -1, 1 if d >= 0 else -1
 
 
-def _decoded(stream: VideoStream, packet: Any) -> list[VideoFrame]:
+def _decoded(source: Source, stream: VideoStream, packet: Any) -> list[VideoFrame]:
     """Every frame that anything here decodes comes from this call."""
     frames = stream.codec_context.decode(packet)
     for frame in frames:
-        _check_size(frame.width, frame.height)
+        source.check_size(frame.width, frame.height)
     return frames
-
-
-def _check_size(width: int, height: int):
-    if width * height > MAX_PIXELS:
-        raise ClipError(
-            "decode",
-            f"its frames have {width}x{height} pixels; at most {MAX_PIXELS} "
-            "(8192x8192) are decoded",
-        )
-
-
-def _unit(stream: VideoStream) -> Any:
-    """Seconds a tick of the time stamps (a Fraction)."""
-    return stream.time_base or 0
-
-
-@contextlib.contextmanager
-def _opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a video whose frames are not too large."""
-    with containers.opened(source) as (container, stream):
-        _check_size(stream.codec_context.width, stream.codec_context.height)
-        yield container, stream
-
-
-def _promise(stream: VideoStream) -> tuple[int, float]:
-    """Frames and seconds that the header names; 0 for what it does not."""
-    seconds = float((stream.duration or 0) * _unit(stream))
-    written = stream.metadata.get("DURATION", "")  # Matroska: hours:minutes:seconds.
-    if not seconds and written.count(":") == 2:
-        with contextlib.suppress(ValueError):
-            hours, minutes, rest = (float(part) for part in written.split(":"))
-            seconds = 3600 * hours + 60 * minutes + rest
-    return stream.frames, seconds
 
 
 def _shortfall(promise: tuple[int, float], table: _Table) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def family_of(checkpoint: files.Checkpoint) -> str:
     if llava_qwen.is_mine(raw):
         return "llava_qwen"
     family = raw.get("model_type")
-    if family not in MODELS:
+    if not isinstance(family, str) or family not in MODELS:
         raise AuditError(
             [
                 f"checkpoint {checkpoint.name}: unknown family (model_type {family!r}, "
@@ -155,7 +155,7 @@ def read_tokenizer(checkpoint: files.Checkpoint, problems: list[str]) -> Any:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     return AutoTokenizer.from_pretrained(
-                        str(folder), local_files_only=True
+                        str(folder), local_files_only=True, trust_remote_code=False
                     )
             except Exception as error:  # Any kind: there is no usable tokenizer.
                 cause = (str(error).strip() or "?").splitlines()[0]

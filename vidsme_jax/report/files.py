@@ -13,6 +13,7 @@ from pyarrow import csv, parquet
 from vidsme_jax.base import Failure, ScoreTable
 
 _TEXT = ("id", "video", "role", "group")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # What may begin one.
 _STATISTICS = ("flow_variance", "brightness_std", "q", "r")
 
 
@@ -57,7 +58,11 @@ def write_failures(path: pathlib.Path, failures: Iterable[Failure]) -> None:
 
 
 def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
-    """Writes `scores.parquet` and `scores.csv`: a row an item, every digit kept."""
+    """Writes `scores.parquet` and `scores.csv`: a row an item, every digit kept.
+
+    In the CSV file an apostrophe stands before text that a spreadsheet would run as a
+    formula; the Parquet file has all text as it is.
+    """
     columns: dict[str, Any] = {
         name: [encodable(str(value)) for value in getattr(table, name).tolist()]
         for name in _TEXT
@@ -70,8 +75,15 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     rows = pa.table(columns)
     with replacing(folder / "scores.parquet") as temporary:
         parquet.write_table(rows, temporary)
+    for place, name in enumerate(_TEXT):
+        harmless = [_harmless(text) for text in rows.column(name).to_pylist()]
+        rows = rows.set_column(place, name, pa.array(harmless, pa.string()))
     with replacing(folder / "scores.csv") as temporary:
         csv.write_csv(rows, temporary)
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def encodable(text: str) -> str:

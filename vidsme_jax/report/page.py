@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from vidsme_jax import metrics
-from vidsme_jax.base import Failure
+from vidsme_jax.base import Failure, printable
 from vidsme_jax.report import words
 from vidsme_jax.report.figures import Drawing
 
 _MAX_ROWS = 200  # Of suspects, failures and warnings; the files have all.
+_MAX_COMPARISONS = 20
+_MAX_CELL = 300  # Characters of a name or a cause.
+_MAX_TEXT = 2000
 
 
 def render(
@@ -25,7 +29,7 @@ def render(
     failures: list[Failure],
     descriptions: dict[str, str],
 ) -> str:
-    """Fills the template; every string is escaped.
+    """Fills the template; every string is escaped, and none is shown without end.
 
     Args:
       found: The content of `metrics.json`.
@@ -35,15 +39,19 @@ def render(
       failures: One per item that has no scores.
       descriptions: One line for each score.
     """
+    names = _largest(found["comparisons"])
     return template("template.html").render(
         found=found,
-        comparisons=_comparisons(found, descriptions),
-        boxes=_boxes(found["blind_baseline"]),
+        comparisons=_comparisons(found, names, descriptions),
+        num_comparisons=len(found["comparisons"]),
+        boxes=_boxes(found["blind_baseline"], names),
         figures=[
             {
                 "title": drawing.title,
                 "caption": drawing.caption,
-                "data": base64.b64encode(pictures[drawing.name]).decode("ascii"),
+                "data": markupsafe.Markup(
+                    base64.b64encode(pictures[drawing.name]).decode("ascii")
+                ),
                 "wide": not drawing.name.startswith("roc"),
             }
             for drawing in drawings
@@ -60,22 +68,38 @@ def render(
 
 
 def template(name: str) -> jinja2.Template:
-    """One of the templates beside this module."""
+    """One of the templates beside this module; every string is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
+    environment.filters["cell"] = functools.partial(printable, most=_MAX_CELL)
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)
 
 
-def _boxes(blind: dict[str, Any]) -> list[dict[str, Any]]:
+def _shown(value: Any) -> Any:
+    """What is printed for a value; Jinja escapes it after that."""
+    if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
+        return printable(value, _MAX_TEXT)
+    return value
+
+
+def _largest(comparisons: dict[str, Any]) -> list[str]:
+    """Names of the comparisons with the most non-members, in their own order."""
+    counts = {n: c["counts"]["nonmembers"]["videos"] for n, c in comparisons.items()}
+    kept = set(sorted(counts, key=lambda name: -counts[name])[:_MAX_COMPARISONS])
+    return [name for name in comparisons if name in kept]
+
+
+def _boxes(blind: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
     """One entry a comparison: what motion and brightness alone can tell."""
-    results = dict(blind["comparisons"])
+    results = {name: blind["comparisons"][name] for name in names}
     if blind["suspects"] is not None:
         results["suspects"] = blind["suspects"]
     marks = {
@@ -103,12 +127,13 @@ def _boxes(blind: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _comparisons(
-    found: dict[str, Any], descriptions: dict[str, str]
+    found: dict[str, Any], names: list[str], descriptions: dict[str, str]
 ) -> list[dict[str, Any]]:
     """One entry a comparison: the headline's row, then all scores'."""
     headline = found["headline"]
     entries = []
-    for name, comparison in found["comparisons"].items():
+    for name in names:
+        comparison = found["comparisons"][name]
         blind = found["blind_baseline"]["comparisons"][name]
         scores = comparison["scores"]
         ordered = {headline: scores[headline]} | scores

@@ -15,8 +15,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import audit, provenance, scores, scoring, settings, tables
+from vidsme_jax import checks, provenance, scores, scoring, settings, shards, tables
 from vidsme_jax.base import AuditError, Failure, ScoredClip
+from vidsme_jax.stopping import Stop
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
 
@@ -52,37 +53,43 @@ class StudyReport:
         return "\n".join([*lines, f"study: {self.workdir / 'study.html'}"])
 
 
-def run(config: ConfigDict, workdir: str | pathlib.Path) -> StudyReport:
+def run(
+    config: ConfigDict, workdir: str | pathlib.Path, stop: Stop | None = None
+) -> StudyReport:
     """Makes the study that `config.study` names.
 
     Args:
       config: See `settings.RULES`.
       workdir: Receives signals, tables, figure and page. Signals that an audit or a
         study with the same settings left there are not computed again.
+      stop: Where to notice that the study shall end after the batches in flight.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
+      KeyboardInterrupt: It was asked to stop; what was scored is kept.
+      OSError: The work directory cannot be written; what is there is kept.
     """
     workdir = pathlib.Path(workdir)
     setup = check(config)
     make = _several_runs if config.study in _RUNS else _one_run
-    sheets, failures = make(setup, workdir)
-    found = findings.evaluate(sheets, config)
-    about = provenance.describe(config, setup.plan, setup.devices, sheets[0].table)
-    writing.write(
-        workdir,
-        found,
-        sheets,
-        run=about,
-        failures=failures,
-        headline=setup.headline,
-    )
+    with shards.locked(workdir):
+        sheets, failures = make(setup, workdir, stop or Stop())
+        found = findings.evaluate(sheets, config)
+        about = provenance.describe(config, setup.plan, setup.devices, sheets[0].table)
+        writing.write(
+            workdir,
+            found,
+            sheets,
+            run=about,
+            failures=failures,
+            headline=setup.headline,
+        )
     return StudyReport(
         workdir=workdir, sheets=tuple(sheets), found=found, failures=tuple(failures)
     )
 
 
-def check(config: ConfigDict) -> audit.Setup:
+def check(config: ConfigDict) -> checks.Setup:
     """Checks as an audit does, and that the study can be made."""
     problems = []
     if config.get("study") not in settings.STUDIES:
@@ -90,7 +97,7 @@ def check(config: ConfigDict) -> audit.Setup:
         problems.append(f"config.study is {config.get('study')!r}; studies: {known}")
     setup = None
     try:
-        setup = audit.check(config)
+        setup = checks.check(config)
     except AuditError as error:
         problems += [p for p in error.problems if not p.startswith("config.study is")]
     if setup is not None and config.study == "frames":
@@ -109,12 +116,12 @@ def check(config: ConfigDict) -> audit.Setup:
 
 
 def _one_run(
-    setup: audit.Setup, workdir: pathlib.Path
+    setup: checks.Setup, workdir: pathlib.Path, stop: Stop
 ) -> tuple[list[Sheet], list[Failure]]:
     """The ordinary scoring, then a grid over what it stored."""
-    store, second = audit.open_shards(setup, workdir)
+    store, second = checks.open_shards(setup, workdir)
     parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
-    failures = scoring.score_clips(*parts, setup.config, second=second)
+    failures = scoring.score_clips(*parts, setup.config, second=second, stop=stop)
     make = functools.partial(
         points.sheet, setup.items, store, setup.scores, setup.headline, setup.config
     )
@@ -122,19 +129,19 @@ def _one_run(
 
 
 def _several_runs(
-    setup: audit.Setup, workdir: pathlib.Path
+    setup: checks.Setup, workdir: pathlib.Path, stop: Stop
 ) -> tuple[list[Sheet], list[Failure]]:
     """A run for each value, all scores of each."""
     reader = runs.open_clips(setup)
     its = runs.open_runs(setup, workdir)
-    failures = runs.score_clips(setup, reader, its)
+    failures = runs.score_clips(setup, reader, its, stop)
     sheets = [
         _with_causes(functools.partial(_sheet, setup, each), failures) for each in its
     ]
     return sheets, failures
 
 
-def _sheet(setup: audit.Setup, its: runs.Run) -> Sheet:
+def _sheet(setup: checks.Setup, its: runs.Run) -> Sheet:
     """The scores of an audit with the settings of a run."""
     config, study = its.config, its.config.study
     usual = {"frames": "video.num_frames", "against": "video.against"}[study]

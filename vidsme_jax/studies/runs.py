@@ -16,14 +16,22 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import audit, scoring, signals
-from vidsme_jax.base import Clip, ClipError, Failure, ScoredClip, TokenSignals
+from vidsme_jax import checks, scoring, signals
+from vidsme_jax.base import (
+    Clip,
+    ClipError,
+    Failure,
+    ScoredClip,
+    TokenSignals,
+    printable,
+)
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import CountsReader, open_counts
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
+from vidsme_jax.stopping import Stop
 
 _Results = list[signals.Prepared | ClipError]
 
@@ -52,7 +60,7 @@ class Run:
         return self.config.video.num_frames
 
 
-def open_runs(setup: audit.Setup, workdir: pathlib.Path) -> list[Run]:
+def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
     """Opens a folder for each value that the study goes through.
 
     Raises:
@@ -69,12 +77,12 @@ def open_runs(setup: audit.Setup, workdir: pathlib.Path) -> list[Run]:
             config.video.against = label = value
             folder = value.replace(":", "-")
         its_own = dataclasses.replace(setup, config=config)
-        store, second = audit.open_shards(its_own, workdir / folder)
+        store, second = checks.open_shards(its_own, workdir / folder)
         runs.append(Run(value, label, config, store, second))
     return runs
 
 
-def open_clips(setup: audit.Setup) -> CountsReader:
+def open_clips(setup: checks.Setup) -> CountsReader:
     """Opens the clips for every number of frames that the study looks at.
 
     Raises:
@@ -88,7 +96,7 @@ def open_clips(setup: audit.Setup) -> CountsReader:
 
 
 def score_clips(
-    setup: audit.Setup, reader: CountsReader, runs: Sequence[Run]
+    setup: checks.Setup, reader: CountsReader, runs: Sequence[Run], stop: Stop
 ) -> list[Failure]:
     """Scores, for every run, the clips that have no signals there yet.
 
@@ -96,15 +104,20 @@ def score_clips(
       setup: Of the study.
       reader: From `open_clips`.
       runs: From `open_runs`.
+      stop: A wish to stop.
 
     Returns:
       What could not be scored, once per row of a manifest that names it; in every run
       unless the cause begins with the run's label.
+
+    Raises:
+      KeyboardInterrupt: It was asked to stop; all that was sent is in the stores.
     """
-    finished = [run.store.statistics() for run in runs]
     groups: dict[tuple[int, ...], list[Clip]] = collections.defaultdict(list)
     for clip in setup.clips:
-        missing = [k for k, known in enumerate(finished) if str(clip.path) not in known]
+        missing = (
+            k for k, run in enumerate(runs) if not scoring.is_finished(clip, run.store)
+        )
         groups[tuple(missing)].append(clip)
     before = len(groups.pop((), []))
     logging.info("%d clips, %d scored before", len(setup.clips), before)
@@ -112,7 +125,7 @@ def score_clips(
     if not groups:
         return failures
     for remark in setup.plan.remarks:
-        logging.warning("checkpoint: %s", remark)
+        logging.warning("checkpoint: %s", printable(remark))
     model = setup.plan.load(setup.devices.sharding)
     where = setup.devices.mesh.devices.flat
     flow = backends.make(setup.config.motion.flow, where)
@@ -121,7 +134,7 @@ def score_clips(
 
     def fail(clip: Clip, error: ClipError, run: Run | None, times: int) -> None:
         cause = error.cause if run is None else f"{run.label}: {error.cause}"
-        logging.warning("%s: %s: %s", clip.path, error.stage, cause)
+        logging.warning("%s", printable(f"{clip.path}: {error.stage}: {cause}"))
         failures.extend(
             Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
             for i in clip.items
@@ -134,6 +147,8 @@ def score_clips(
         )
         workers = setup.config.workers
         for clip, results in loader.load_ahead(clips, prepare, workers=workers):
+            if stop.asked:
+                return
             if isinstance(results, ClipError):
                 fail(clip, results, None, len(its))
             else:
@@ -161,11 +176,12 @@ def score_clips(
                 num_frames=run.num_frames,
                 second=run.second,
                 against=run.config.video.against,
+                stopped=lambda: stop.asked,
             )
             for place, (feed, run) in enumerate(zip(feeds, its, strict=True))
         ]
         del feeds  # A feed that nobody reads would keep every clip.
-        for turn in itertools.zip_longest(*streams, fillvalue=()):
+        for turn in stop.between(itertools.zip_longest(*streams, fillvalue=())):
             for run, batch in zip(its, turn, strict=True):
                 good = []
                 for measured, result in batch:
@@ -201,6 +217,7 @@ def _prepare(
     """Decodes a clip once; measures and resizes it for each number of frames."""
     counts = {run.num_frames for run in runs}
     # One frame has no motion: its clip's is that of two.
+    before = scoring.stamp(clip.path)
     read = reader.read_counts(clip.path, counts | {max(count, 2) for count in counts})
 
     def prepare(count: int) -> signals.Prepared | ClipError:
@@ -215,7 +232,7 @@ def _prepare(
         except ClipError as error:
             return error
         about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
-        return signals.Prepared(scoring.Measured(clip, about, motion), prepared)
+        return signals.Prepared(scoring.Measured(clip, about, motion, before), prepared)
 
     prepared = {count: prepare(count) for count in counts}
     return [prepared[run.num_frames] for run in runs]

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import markupsafe
 import pyarrow as pa
 from pyarrow import csv, parquet
 
@@ -58,7 +59,9 @@ def write(
             {
                 "title": each.title,
                 "caption": each.caption,
-                "data": base64.b64encode(pictures[each.name]).decode("ascii"),
+                "data": markupsafe.Markup(
+                    base64.b64encode(pictures[each.name]).decode("ascii")
+                ),
             }
             for each in drawings
         ],

@@ -4,7 +4,7 @@ import pytest
 
 from vidsme_jax import settings
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import containers, video
+from vidsme_jax.data import video
 
 CLIP = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[0]
 
@@ -18,7 +18,7 @@ def _cause(data: bytes) -> str:
 
 def test_bytes_are_what_their_file_is():
     data = CLIP.read_bytes()
-    assert containers.content_hash(data) == containers.content_hash(CLIP)
+    assert video.content_hash(data) == video.content_hash(CLIP)
     assert (video.decode(data).pixels == video.decode(CLIP).pixels).all()
 
 

@@ -1,0 +1,203 @@
+r"""What the number of clips costs: memory to score, time to evaluate and to resume.
+
+    python benchmarks/size.py [--clips 100 1000 10000] [--scores 100000] [--parts 12500]
+
+Three things are measured, each in a process of its own:
+
+scoring: the tiny model scores so many synthetic clips (links to the demo's, under names
+of their own) at two frames; the peak resident memory must not follow their number.
+evaluating: metrics, intervals, blind baseline and report of a synthetic table of all
+scores of the profile `exact`; time and peak resident memory.
+shards: opening a folder of so many shards, as a restart does, and the writing of one
+more.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+LIMIT_SECONDS, LIMIT_MIB = 60.0, 2048.0  # To evaluate 100,000 rows.
+
+
+def peak() -> float:
+    """Returns the peak resident memory of this process in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def scoring(clips: int) -> dict:
+    """Scores so many clips of the demo, with the tiny model."""
+    from vidsme_jax import checks, settings
+    from vidsme_jax.scoring import score_clips
+    from vidsme_jax.stopping import Stop
+
+    config = settings.default()
+    config.model.checkpoint = str(settings.DEMO / "checkpoint")
+    config.model.dtype, config.video.num_frames = "float32", 2
+    config.batch_size, config.scores = 16, "vid_sme"
+    sources = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+    with tempfile.TemporaryDirectory() as folder:
+        videos = pathlib.Path(folder, "videos")
+        videos.mkdir()
+        for number in range(clips):  # Copies: a link would be the same clip again.
+            data = sources[number % len(sources)].read_bytes()
+            (videos / f"{number:06}.mp4").write_bytes(data)
+        config.corpus.suspects = (str(videos),)
+        setup = checks.check(config)
+        store, second = checks.open_shards(setup, pathlib.Path(folder, "run"))
+        args = setup.clips, setup.plan, setup.devices, store, config
+        before, begun = peak(), time.monotonic()
+        score_clips(*args, second=second, stop=Stop())
+        return {"seconds": time.monotonic() - begun, "before": before, "mib": peak()}
+
+
+def evaluating(rows: int) -> dict:
+    """Evaluates a synthetic table with all scores."""
+    import numpy as np
+
+    from vidsme_jax import inference, metrics, report, scores, validity
+    from vidsme_jax.base import ScoreTable
+
+    rng = np.random.default_rng(0)
+    role = np.repeat(np.array(["members", "nonmembers"], object), rows // 2)
+    member, names = role == "members", list(scores.TABLES["exact"])
+
+    def texts(form):
+        return np.array([form(i) for i in range(len(role))], object)
+
+    table = ScoreTable(
+        id=texts("item-{}".format),
+        video=texts("clips/{}.mp4".format),
+        role=role,
+        group=texts(lambda i: ""),
+        cluster=texts(lambda i: hashlib.sha256(str(i).encode()).hexdigest()),
+        num_rows=np.full(len(role), 64),
+        flow_variance=rng.lognormal(0, 1, len(role)),
+        brightness_std=rng.gamma(2, 5, len(role)),
+        q=rng.uniform(1, 2, len(role)),
+        r=rng.uniform(1, 1.1, len(role)),
+        scores={n: rng.normal(0, 1, len(role)) + 0.2 * member for n in names},
+    )
+    begun, cpu = time.monotonic(), time.process_time()
+    evaluation = metrics.evaluate(table, (0.001, 0.01, 0.05), 1000, 0)
+    blind = validity.blind_baseline(table, 1000, 0, "vid_sme")
+    with tempfile.TemporaryDirectory() as folder:
+        report.write(
+            folder,
+            table,
+            evaluation=evaluation,
+            blind=blind,
+            suspects=inference.suspects(table, "vid_sme", 0.05),
+            curves=[],
+            run={},
+            failures=[],
+            warnings={},
+            headline="vid_sme",
+            descriptions={},
+        )
+        page = pathlib.Path(folder, "report.html").stat().st_size
+    seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
+    return {"seconds": seconds, "cpu": cpu, "mib": peak(), "page": page}
+
+
+def shards(parts: int) -> dict:
+    """Opens a folder of so many shards of 8 clips and writes one more."""
+    import numpy as np
+
+    from vidsme_jax.base import MotionStatistics, ScoredClip, TokenSignals
+    from vidsme_jax.shards import Shards
+
+    def clip(number):
+        rows = np.full((2, 4), number, np.float32)
+        profile = np.zeros((2, 4, 15), np.float32)
+        return ScoredClip(
+            path=f"/videos/{number:09}.mp4",
+            content_hash=hashlib.sha256(str(number).encode()).hexdigest(),
+            signals=TokenSignals(profile, rows, rows, rows),
+            num_rows=4,
+            num_frames=1,
+            frame_indices=(0,),
+            motion=MotionStatistics(1.0, 1.0),
+        )
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        Shards(folder, {}).write([clip(number) for number in range(8)])
+        (first,) = folder.glob("part-*")
+        data = first.read_bytes()
+        for number in range(1, parts):
+            (folder / f"part-{number:06}.parquet").write_bytes(data)
+        begun = time.monotonic()
+        store = Shards(folder, {})
+        opened = time.monotonic()
+        for number in range(20):
+            store.write([clip(8 * number + k) for k in range(8)])
+        written = (time.monotonic() - opened) / 20
+        return {"open": opened - begun, "write": written, "mib": peak()}
+
+
+STAGES = {"scoring": scoring, "evaluating": evaluating, "shards": shards}
+
+
+def _apart(stage: str, number: int) -> dict:
+    command = [sys.executable, __file__, "--stage", stage, "--number", str(number)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> int:
+    """Prints one line of JSON per result; 1 if a limit is exceeded."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clips", type=int, nargs="*", default=[100, 1000, 10_000])
+    parser.add_argument("--scores", type=int, default=100_000)
+    parser.add_argument("--parts", type=int, default=12_500)
+    parser.add_argument("--stage", choices=list(STAGES))
+    parser.add_argument("--number", type=int)
+    args = parser.parse_args()
+    if args.stage:
+        print(json.dumps(STAGES[args.stage](args.number)))
+        return 0
+    from _report import line
+
+    first = None
+    for clips in args.clips:
+        found = _apart("scoring", clips)
+        first = first or found["mib"]
+        line(
+            f"size/scoring {clips} clips",
+            round(found["mib"]),
+            "MiB peak resident",
+            ratio=round(found["mib"] / first, 3),
+            peer=f"{args.clips[0]} clips",
+            seconds=round(found["seconds"], 1),
+        )
+    result = _apart("evaluating", args.scores)
+    line(
+        f"size/evaluating {args.scores} rows of all scores",
+        round(result["seconds"], 1),
+        "s",
+        ratio=round(result["seconds"] / LIMIT_SECONDS, 2),
+        peer=f"limit of {LIMIT_SECONDS:g} s",
+        cpu_seconds=round(result["cpu"], 1),
+        report_mb=round(result["page"] / 1e6, 2),
+    )
+    line(
+        f"size/evaluating {args.scores} rows, memory",
+        round(result["mib"]),
+        "MiB peak resident",
+        ratio=round(result["mib"] / LIMIT_MIB, 2),
+        peer=f"limit of {LIMIT_MIB:g} MiB",
+    )
+    found = _apart("shards", args.parts)
+    line(f"size/opening {args.parts} shards", round(found["open"], 2), "s")
+    line("size/writing a shard of 8 clips", round(1000 * found["write"], 2), "ms")
+    return int(result["seconds"] > LIMIT_SECONDS or result["mib"] > LIMIT_MIB)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

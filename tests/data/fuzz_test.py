@@ -1,0 +1,197 @@
+"""Damaged and hostile clips by the hundred: each scored or refused, never worse."""
+
+import contextlib
+import fractions
+import os
+import pathlib
+import resource
+import struct
+import threading
+import time
+
+import av
+import numpy as np
+import pytest
+from damaged import CLIPS, damaged
+
+from killed_run import config as small
+from vidsme_jax import audit
+from vidsme_jax.base import ClipError
+from vidsme_jax.data import probing, video
+
+LIMITS = video.Limits(max_seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> list[bytes]:
+    """Clips of the demo, with their index at either end, and of other containers."""
+    folder = tmp_path_factory.mktemp("sources")
+    found = [path.read_bytes() for path in CLIPS[:6]]
+    for name, codec, mux in (
+        ("fast.mp4", "", {"movflags": "faststart"}),
+        ("a.mkv", "", {}),
+        ("a.ts", "", {}),
+        ("a.flv", "", {}),
+        ("a.webm", "libvpx", {}),
+        ("a.avi", "mpeg4", {}),
+        ("a.mpg", "mpeg2video", {}),
+    ):
+        path = folder / name
+        with (
+            av.open(str(CLIPS[0])) as source,
+            av.open(str(path), "w", options=mux) as to,
+        ):
+            given = source.streams.video[0]
+            if codec:
+                stream = to.add_stream(codec, rate=25)
+                stream.width, stream.height, stream.pix_fmt = 72, 72, "yuv420p"
+                for number, frame in enumerate(source.decode(given)):
+                    picture = frame.reformat(72, 72, "yuv420p")
+                    picture.pts, picture.time_base = number, fractions.Fraction(1, 25)
+                    to.mux(stream.encode(picture))
+                to.mux(stream.encode())
+            else:
+                stream = to.add_stream_from_template(given)
+                for packet in source.demux(given):
+                    if packet.dts is not None:
+                        packet.stream = stream
+                        to.mux(packet)
+        found.append(path.read_bytes())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(0, 250), pytest.param(250, 6000, marks=pytest.mark.slow)]
+)
+def test_damage_at_random(tmp_path, sources, first, last, capfd):
+    path, scored, refused = tmp_path / "a.mp4", 0, 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(first, last):
+        path.write_bytes(damaged(number, sources))
+        begun = time.monotonic()
+        try:
+            frames = video.decode(path, num_frames=4, limits=LIMITS)
+        except ClipError as error:
+            refused += 1
+            assert error.stage in ("open", "decode") and error.cause, number
+        else:
+            scored += 1
+            assert len(frames.pixels) == 4, number
+        assert time.monotonic() - begun < LIMITS.max_seconds + 5, number
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 300 * 1024, "KiB"
+    assert min(scored, refused) > (last - first) / 10
+    assert capfd.readouterr().err == ""
+
+
+def test_damaged_clips_in_a_run_leave_the_others_alone(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(audit.report.figures, "draw", lambda *args: [])
+    config = small(None, **{"motion.bounds": (0.0, 10.0, 0.0, 20.0)})
+    config.batch_size, config.workers = 4, 2
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    for place, clip in enumerate(CLIPS[:4]):
+        (whole / f"good{place}.mp4").write_bytes(clip.read_bytes())
+    for number in range(16):
+        (broken / f"{number}.mp4").write_bytes(damaged(number, sources))
+    config.corpus.suspects = (str(whole),)
+    alone = audit.run(config, tmp_path / "alone").table
+    config.corpus.suspects = (str(broken), str(whole))
+    report = audit.run(config, tmp_path / "run")
+    ids = [*report.table.id, *(failure.id for failure in report.failures)]
+    assert sorted(ids) == sorted(
+        [f"{n}.mp4" for n in range(16)] + [f"good{n}.mp4" for n in range(4)]
+    )
+    assert len(report.failures) > 3 and len(report.table.id) > 6
+    rows = [list(report.table.id).index(id) for id in alone.id]
+    for name, values in alone.scores.items():
+        np.testing.assert_allclose(report.table.scores[name][rows], values, rtol=1e-5)
+
+
+# ----------------------------------------------------------------------------- time
+
+
+def test_a_decoder_that_takes_too_long_is_stopped_between_packets(monkeypatch):
+    decoded = video._decoded
+
+    def slow(*args):
+        time.sleep(0.05)
+        return decoded(*args)
+
+    monkeypatch.setattr(video, "_decoded", slow)
+    limits = video.Limits(max_seconds=0.3)
+    begun = time.monotonic()
+    with pytest.raises(ClipError, match=r"not decoded within 0\.3 s \(config\.video"):
+        video.decode(CLIPS[0], limits=limits)
+    assert time.monotonic() - begun < 3
+
+
+def test_time_counts_while_ffmpeg_reads(tmp_path, monkeypatch):
+    """A file that gives its bytes slowly and has no end."""
+    pipe = tmp_path / "a.mpg"
+    os.mkfifo(pipe)
+    done = threading.Event()
+
+    def trickle():
+        with contextlib.suppress(BrokenPipeError), pipe.open("wb", 0) as file:
+            while not done.wait(0.02):
+                file.write(bytes(2000))
+
+    writer = threading.Thread(target=trickle)
+    writer.start()
+    monkeypatch.setattr(probing, "_head", lambda path: b"head")
+    begun = time.monotonic()
+    try:
+        with pytest.raises(ClipError, match="not decoded within"):
+            video.decode(pipe, limits=video.Limits(max_seconds=0.5))
+        assert time.monotonic() - begun < 5
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    for path in (tmp_path / "a.mp4", pathlib.Path("/dev/zero")):
+        with pytest.raises(ClipError, match=f"not a regular file: {path}"):
+            video.decode(path)
+
+
+# ----------------------------------------------------------------- sizes and counts
+
+
+def test_a_header_that_claims_a_huge_picture(tmp_path):
+    data = bytearray(CLIPS[0].read_bytes())
+    at = data.index(b"avc1") + 28  # Width and height of the sample description.
+    data[at : at + 4] = struct.pack(">HH", 65535, 65535)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ClipError) as caught:
+        video.decode(path, limits=video.Limits(max_pixels=1000))
+    assert "max_pixels" in caught.value.cause
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_more_frames_than_anybody_films(monkeypatch, index):
+    if not index:
+        monkeypatch.setattr(video, "_scan", lambda *_: None)
+    with pytest.raises(ClipError, match="more than 5 frames"):
+        video.decode(CLIPS[0], limits=video.Limits(max_frames=5))
+
+
+def test_an_index_that_counts_to_four_billion(tmp_path):
+    path = tmp_path / "a.mp4"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for box, at in ((b"stts", 8), (b"stsz", 12), (b"stsc", 8), (b"stco", 8)):
+        data = bytearray(CLIPS[0].read_bytes())
+        place = data.index(box) + at
+        data[place : place + 4] = b"\xff" * 4
+        path.write_bytes(data)
+        try:
+            video.decode(path, limits=LIMITS)
+        except ClipError as error:
+            assert error.stage in ("open", "decode")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024

@@ -1,0 +1,89 @@
+"""Runs an audit that is killed at seeded moments, again and again, until it is done.
+
+    python killed_run.py '{"workdir": ..., "clips": ..., "kills": ..., "seed": ...}'
+
+Each attempt is a process of its own that sends itself SIGKILL when it has come to the
+n-th of these moments: a clip is decoded, a shard is synced, renamed, has been renamed.
+A fork before JAX has started anything saves the time of the imports. Prints a line of
+JSON for each attempt: its exit status, and how many shards there are. The last attempt
+lives; one more, elsewhere, is never killed.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+
+
+def config(clips: int, **changes):
+    """The demo, small: one clip a batch."""
+    from vidsme_jax import settings
+
+    config = settings.default()
+    config.model.checkpoint = str(settings.DEMO / "checkpoint")
+    config.model.dtype = "float32"
+    config.corpus.suspects = (str(settings.DEMO / "corpus/members.jsonl"),)
+    config.corpus.max_clips = clips
+    config.video.num_frames = 2
+    config.batch_size = config.parallel.data = config.workers = 1
+    config.compile_cache, config.scores = "", "vid_sme,perplexity,min_k_prob_10"
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def _die_at(moment: int) -> None:
+    from vidsme_jax import scoring
+
+    left = moment
+
+    def mortal(function, after=False):
+        def wrapped(*args, **kwargs):
+            nonlocal left
+            result = function(*args, **kwargs) if after else None
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result if after else function(*args, **kwargs)
+
+        return wrapped
+
+    scoring.video.decode = mortal(scoring.video.decode)
+    os.fsync = mortal(os.fsync)
+    os.replace = mortal(mortal(os.replace), after=True)
+
+
+def main(workdir: str, clips: int, kills: int, seed: int) -> None:
+    """Kills and resumes, then lets it finish."""
+    import jax
+    import transformers.models.auto.tokenization_auto  # noqa: F401  The slowest import.
+    from absl import logging
+
+    from vidsme_jax import audit
+
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    jax.config.update("jax_compilation_cache_dir", f"{workdir}/compiled")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    rng = random.Random(seed)
+    moments = [rng.randint(1, 30) for _ in range(kills)]
+    runs = ["killed"] * (kills + 1) + ["whole"]
+    for name, moment in zip(runs, [*moments, -1, -1], strict=True):
+        run = pathlib.Path(workdir) / name
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                _die_at(moment)
+                audit.run(config(clips), run)
+                os._exit(0)
+            os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        parts = len(list((run / "signals").glob("part-*.parquet")))
+        print(json.dumps({"status": status, "parts": parts}), flush=True)
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

@@ -1,0 +1,369 @@
+"""Killed, stopped, starved, mixed up: nothing that was scored is lost or repeated."""
+
+import errno
+import json
+import os
+import pathlib
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import types
+
+import pyarrow.parquet as pq
+import pytest
+
+from killed_run import config as small
+from vidsme_jax import audit, checks, main, scoring, settings, shards, stopping
+from vidsme_jax.base import AuditError
+
+SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_figures():
+    """Figures take most of the time of a small run, and nothing here looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit.report.figures, "draw", lambda *args: [])
+        yield
+
+
+def _scores(workdir: pathlib.Path):
+    return pq.read_table(workdir / "scores.parquet")
+
+
+def _parts(workdir: pathlib.Path) -> list[pathlib.Path]:
+    return sorted((workdir / "signals").glob("part-*.parquet"))
+
+
+def _paths(workdir: pathlib.Path) -> list[str]:
+    """The clips in the shards, as often as they are there."""
+    tables = (pq.read_table(part, columns=["path"]) for part in _parts(workdir))
+    return [path for table in tables for path in table.column("path").to_pylist()]
+
+
+# ---------------------------------------------------------------------------- killed
+
+
+@pytest.mark.parametrize(
+    ("clips", "kills"), [(30, 6), pytest.param(110, 20, marks=pytest.mark.slow)]
+)
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, clips, kills):
+    task = {"workdir": str(tmp_path), "clips": clips, "kills": kills, "seed": 5}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, json.dumps(task)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
+    )
+    attempts = [json.loads(line) for line in done.stdout.splitlines()]
+    statuses = [attempt["status"] for attempt in attempts]
+    assert statuses == [-signal.SIGKILL] * kills + [0, 0], done.stderr
+    parts = [attempt["parts"] for attempt in attempts]
+    assert parts == [*sorted(parts[:-2]), clips, clips]
+    assert len(set(parts[:-2])) >= kills // 2, "the kills came too early"
+    # Each attempt went on where the one before had ended, and no clip is there twice.
+    before = re.findall(r"clips, (\d+) scored before", done.stderr)
+    assert [int(number) for number in before] == [0, *parts[:-2], 0]
+    paths = _paths(tmp_path / "killed")
+    assert len(paths) == len(set(paths)) == clips
+    assert _scores(tmp_path / "killed").equals(_scores(tmp_path / "whole"))
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+# --------------------------------------------------------------------------- stopped
+
+
+class _Once(stopping.Stop):
+    """Asked to stop while the n-th shard is written."""
+
+    def __init__(self, monkeypatch, shard: int):
+        super().__init__()
+        write = shards.Shards.write
+
+        def asking(store, clips):
+            self.asked = self.asked or len(_parts(store.folder.parent)) == shard - 1
+            return write(store, clips)
+
+        monkeypatch.setattr(shards.Shards, "write", asking)
+
+
+def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
+    config = small(10, batch_size=2)
+    sent, batch = [], scoring.signals._batch
+    monkeypatch.setattr(
+        scoring.signals, "_batch", lambda *args: sent.append(args[0]) or batch(*args)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        audit.run(config, tmp_path, _Once(monkeypatch, shard=2))
+    keys = [str(prepared.key.clip.path) for group in sent for prepared in group]
+    assert len(keys) == 6 and _paths(tmp_path) == keys
+    audit.run(config, tmp_path)
+    assert sorted(_paths(tmp_path)) == sorted(set(_paths(tmp_path)))
+    assert len(_paths(tmp_path)) == 10
+    audit.run(config, tmp_path / "whole")
+    whole = _scores(tmp_path / "whole")
+    assert (
+        _scores(tmp_path)
+        .select(["id", "q", "r"])
+        .equals(whole.select(["id", "q", "r"]))
+    )
+
+
+@pytest.fixture
+def handlers():
+    """Puts the signals back as they were."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends_the_process(number, handlers):
+    stop = stopping.Stop()
+    stop.listen()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in stop.between(range(3)):
+            signal.raise_signal(number)
+            assert stop.asked
+            # The kernel's own: it ends the process wherever that is.
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            break
+        else:
+            pytest.fail("no batch")
+        list(stop.between(()))
+
+
+def test_with_no_batch_in_flight_a_signal_interrupts_at_once(handlers):
+    stop = stopping.Stop()
+    stop.listen()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+# ------------------------------------------------- disks that are full or not writable
+
+
+def _run_main(config, workdir, monkeypatch, capsys) -> tuple[int, str]:
+    """The command line after its flags are parsed: exit status and what it says."""
+    monkeypatch.setattr(main, "_CONFIG", types.SimpleNamespace(value=config))
+    monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value=str(workdir)))
+    for name in ("_COORDINATOR", "_NUM_PROCESSES", "_PROCESS_ID"):
+        monkeypatch.setattr(main, name, types.SimpleNamespace(value=None))
+    monkeypatch.setattr(main.logging, "use_absl_handler", lambda: None)
+    status = main.main(["vidsme"])
+    return status, capsys.readouterr().err
+
+
+def _full(monkeypatch, after: int):
+    """No space is left once so many files have been synced."""
+    fsync, synced = os.fsync, []
+
+    def failing(file):
+        synced.append(file)
+        if len(synced) > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", failing)
+
+
+def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
+    config = small(6)
+    with monkeypatch.context() as patch:
+        _full(patch, after=2 + 2 * 3)  # Each file with its folder: run.json, 3 shards.
+        status, said = _run_main(config, tmp_path, patch, capsys)
+    assert status == main.WRONG
+    assert "part-000003.parquet: No space left on device" in said
+    assert "what was scored before is kept" in said and "Traceback" not in said
+    assert len(_paths(tmp_path)) == 3 and not list(tmp_path.rglob("*.tmp"))
+    status, _ = _run_main(config, tmp_path, monkeypatch, capsys)
+    assert status == main.OK
+    assert len(set(_paths(tmp_path))) == len(_paths(tmp_path)) == 6
+
+
+def test_a_quota_of_the_kernel_s(tmp_path, monkeypatch, capsys, handlers):
+    config = small(3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        status, said = _run_main(config, tmp_path, monkeypatch, capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == main.WRONG
+    assert "part-000000.parquet: File too large" in said and "Traceback" not in said
+    assert not _parts(tmp_path) and not list(tmp_path.rglob("*.tmp"))
+    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == main.OK
+
+
+def test_a_report_that_finds_no_room_loses_no_signals(
+    tmp_path, monkeypatch, capsys, handlers
+):
+    config = small(3)
+    with monkeypatch.context() as patch:
+
+        def refuse(*args):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.json")
+
+        patch.setattr(audit.report.files, "write_json", refuse)
+        status, said = _run_main(config, tmp_path, patch, capsys)
+    assert status == main.WRONG and "metrics.json: No space left on device" in said
+    assert len(_paths(tmp_path)) == 3
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers):
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o555)
+    root, check = os.geteuid() == 0, checks.check
+
+    def as_somebody_else(config):
+        setup = check(config)
+        if root:  # To whom nothing is forbidden.
+            os.seteuid(65534)
+        return setup
+
+    monkeypatch.setattr(checks, "check", as_somebody_else)
+    try:
+        status, said = _run_main(small(3), folder / "run", monkeypatch, capsys)
+    finally:
+        if root:
+            os.seteuid(0)
+    assert status == main.WRONG
+    assert f"{folder / 'run'}: Permission denied" in said and "Traceback" not in said
+
+
+def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
+    with shards.locked(tmp_path):
+        status, said = _run_main(small(3), tmp_path, monkeypatch, capsys)
+    assert status == main.WRONG
+    assert "another run is writing to it; take another --workdir" in said
+    assert not _parts(tmp_path)
+
+
+# ------------------------------------------------------- shards that are not as left
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    audit.run(small(4), folder)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run of four clips that a test may spoil."""
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_half_a_shard(run, monkeypatch, capsys, handlers):
+    scores, part = _scores(run), _parts(run)[2]
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    status, said = _run_main(small(4), run, monkeypatch, capsys)
+    assert status == main.WRONG and "Traceback" not in said
+    assert f"{part}: damaged (" in said
+    assert "delete it and its clips are scored again" in said
+    assert len(_parts(run)) == 4
+    part.unlink()
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == main.OK
+    assert _scores(run).equals(scores)
+
+
+def test_a_shard_with_a_bit_flipped(run):
+    """Wherever it is: it is told, or it is in what the signals do not depend on."""
+    part, folder = _parts(run)[1], run / "signals"
+    recorded = shards.recorded(folder)
+
+    def read():
+        store = shards.Shards(folder, recorded)
+        clips = list(store.read(store.finished))
+        return [(c.path, c.motion, c.num_rows, *map(str, c.signals)) for c in clips]
+
+    before, data = read(), part.read_bytes()
+    rng, told = random.Random(0), 0
+    for place in rng.sample(range(len(data)), 150):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << rng.randrange(8)
+        part.write_bytes(flipped)
+        try:
+            assert read() == before, place
+        except AuditError as error:
+            told += 1
+            assert all(str(part) in problem for problem in error.problems), place
+    assert told > 75
+
+
+def test_a_shard_of_another_run(run, tmp_path, monkeypatch, capsys, handlers):
+    audit.run(small(2, **{"video.num_frames": 3}), tmp_path / "other")
+    foreign = run / "signals" / "part-000009.parquet"
+    shutil.copy(_parts(tmp_path / "other")[0], foreign)
+    status, said = _run_main(small(4), run, monkeypatch, capsys)
+    assert status == main.WRONG
+    assert f"{foreign}: its signals were computed with video.num_frames = 3, " in said
+    foreign.unlink()
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == main.OK
+    # Without its record a folder still knows what its shards were computed with.
+    (run / "signals" / "run.json").unlink()
+    with pytest.raises(AuditError, match=r"video\.num_frames = 2, this run has 3"):
+        audit.run(small(4, **{"video.num_frames": 3}), run)
+
+
+def test_a_record_that_is_no_json(run):
+    (run / "signals" / "run.json").write_text("{")
+    with pytest.raises(AuditError, match=r"run\.json: damaged .*; delete it"):
+        audit.run(small(4), run)
+
+
+def test_other_settings_and_starting_anew(run, monkeypatch):
+    for changes, named in (
+        ({"video.num_frames": 3}, r"video\.num_frames = 2, this run has 3"),
+        ({"video.sampling": "midpoint"}, r"video\.sampling = 'uniform'"),
+        ({"model.dtype": "bfloat16"}, r"model\.dtype = 'float32'"),
+        ({"model.prompt": "caption"}, r"model\.prompt = "),
+    ):
+        with pytest.raises(AuditError, match=named):
+            audit.run(small(4, **changes), run)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "__version__", "0.0.9")
+        with pytest.raises(
+            AuditError, match=r"version = '0\.1\.0', this run has '0\.0"
+        ):
+            audit.run(small(4), run)
+    # What signals do not depend on may change.
+    audit.run(small(4, **{"video.max_seconds": 99.0, "batch_size": 2}), run)
+    assert len(_parts(run)) == 4
+    audit.run(small(4, **{"video.num_frames": 3, "overwrite": True}), run)
+    assert set(_scores(run).column("n_rows").to_pylist()) == {12}
+
+
+def test_a_clip_that_was_changed_in_place(tmp_path, caplog):
+    clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+    for name, clip in zip(("a.mp4", "b.mp4", "c.mp4"), clips[:3], strict=True):
+        shutil.copy(clip, tmp_path / name)
+    config = small(3)
+    config.corpus.suspects = (str(tmp_path / "*.mp4"),)
+    before = audit.run(config, tmp_path / "run").table
+    os.utime(tmp_path / "a.mp4")  # Touched, not changed.
+    shutil.copy(clips[3], tmp_path / "b.mp4")
+    (tmp_path / "c.mp4").unlink()  # Gone: what was computed of it stands.
+    with caplog.at_level("INFO", "absl"):
+        after = audit.run(config, tmp_path / "run").table
+    config.corpus.suspects = (str(tmp_path / "[abc].mp4"),)
+    assert "3 scored before" not in caplog.text
+    assert "b.mp4: changed since it was scored, so scored again" in caplog.text
+    assert caplog.text.count("changed since") == 1
+    assert len(_parts(tmp_path / "run")) == 4  # The old one is kept and not read.
+    assert after.cluster[1] != before.cluster[1]
+    assert after.cluster[0] == before.cluster[0]
+    with caplog.at_level("INFO", "absl"):
+        caplog.clear()
+        audit.run(config, tmp_path / "run")
+    assert "changed since" not in caplog.text

@@ -1,0 +1,6 @@
+from typing import Any
+
+def DEFINE_config_file(
+    name: str, default: str | None = None, help_string: str = "", **kwargs: Any
+) -> Any: ...
+def get_config_filename(config_flag: Any) -> str: ...

@@ -1,0 +1,212 @@
+"""Opening: a file of unknown origin, or the bytes of one, within limits.
+
+What comes out is its main video stream, or why there is none.
+
+Axes: `height`, `width` of a frame.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import pathlib
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from vidsme_jax.base import ClipError
+
+Content = pathlib.Path | bytes  # A file, or what it would contain.
+
+_CHUNK = 1 << 20  # Bytes hashed between two looks at the clock.
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one clip may cost.
+
+    Attributes:
+      max_pixels: Of one frame, width times height; the default is 8192 x 4320.
+      max_seconds: From the first look at the file to the last of its frames.
+      max_frames: In the file; the default is 46 hours of 60 a second.
+    """
+
+    max_pixels: int = 8192 * 4320
+    max_seconds: float = 600.0
+    max_frames: int = 10_000_000
+
+
+class Source:
+    """A video to be decoded, and how long that may still take."""
+
+    def __init__(self, content: Content, limits: Limits):
+        self.content, self.limits = content, limits
+        self._end = time.monotonic() + limits.max_seconds
+
+    def check_time(self) -> None:
+        """Raises a `ClipError` if the time is up."""
+        if time.monotonic() >= self._end:
+            raise ClipError(
+                "decode",
+                f"not decoded within {self.limits.max_seconds:g} s "
+                "(config.video.max_seconds)",
+            )
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raises a `ClipError` if a frame has too many pixels."""
+        if width * height > self.limits.max_pixels:
+            raise ClipError(
+                "decode",
+                f"its frames have {width}x{height} pixels; at most "
+                f"{self.limits.max_pixels} are decoded (config.video.max_pixels)",
+            )
+
+    def check_count(self, frames: int) -> None:
+        """Raises a `ClipError` if there are too many frames."""
+        if frames > self.limits.max_frames:
+            raise ClipError("decode", f"more than {self.limits.max_frames} frames")
+
+    def content_hash(self) -> str:
+        """Returns the SHA-256 of the bytes, in hex.
+
+        Raises:
+          ClipError: "open", if the file cannot be read or is empty.
+        """
+        _head(self.content)
+        digest = hashlib.sha256()
+        with _binary(self.content) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                self.check_time()
+        return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """Opens a container with its main video stream.
+
+        Raises:
+          ClipError: "open" if it is no video, "decode" if there is no decoder for it or
+            its frames are too large.
+        """
+        head = _head(self.content)
+        self.check_time()
+        # FFmpeg looks at this whenever it reads, not while a decoder works.
+        left = max(0.0, self._end - time.monotonic())
+        # Decoders refuse larger frames before they allocate them.
+        options = {"max_pixels": str(self.limits.max_pixels)}
+        try:
+            # FFmpeg follows no link to the network, a playlist's least of all: from a
+            # file by its own rule, from bytes because no protocol is allowed.
+            if isinstance(self.content, bytes):
+                only = options | {"protocol_whitelist": "none"}
+                file = io.BytesIO(self.content)
+                container = av.open(file, "r", options=only, timeout=left)
+            else:
+                container = av.open(str(self.content), options=options, timeout=left)
+        except (av.FFmpegError, ValueError) as error:
+            self.check_time()
+            raise ClipError("open", _not_a_video(self.content, head)) from error
+        with container:
+            stream = _video_stream(container)
+            self.check_size(stream.codec_context.width, stream.codec_context.height)
+            # The threads are the loader's, one a clip; the decoder's own would decode
+            # frames ahead that nobody wants.
+            stream.codec_context.thread_count = 1
+            stream.codec_context.options = options
+            yield container, stream
+
+
+def unit(stream: VideoStream) -> Any:
+    """Seconds a tick of the time stamps (a Fraction)."""
+    return stream.time_base or 0
+
+
+def _binary(content: Content) -> io.BufferedIOBase:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+
+def _head(content: Content) -> bytes:
+    """The first bytes of what must be a regular file with something in it."""
+    if isinstance(content, bytes):
+        if not content:
+            raise ClipError("open", "the video is empty (0 bytes)")
+        return content[:256]
+    path = content
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise ClipError("open", f"a folder, not a video: {path}")
+        if not stat.S_ISREG(kind):  # A pipe or a device may have no end.
+            raise ClipError("open", f"not a regular file: {path}")
+        with path.open("rb") as file:
+            head = file.read(256)
+    except FileNotFoundError as error:
+        raise ClipError("open", f"no such file: {path}") from error
+    except OSError as error:
+        cause = f"the file cannot be read ({error.strerror}): {path}"
+        raise ClipError("open", cause) from error
+    if not head:
+        raise ClipError("open", f"the file is empty (0 bytes): {path}")
+    return head
+
+
+def _not_a_video(content: Content, head: bytes) -> str:
+    if head[4:8] == b"ftyp" and not _has_index(content):
+        return (
+            "the mp4 has no index (moov box): the recording or the copy of it broke "
+            "off before the end"
+        )
+    text = head.decode("utf-8", errors="ignore")
+    if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
+        return f"not a video but text, which begins {text[:40]!r}"
+    return "not a video in any format that FFmpeg knows"
+
+
+def _has_index(content: Content) -> bool:
+    """Whether one of the outermost boxes of an mp4 is the index."""
+    with _binary(content) as file:
+        while len(header := file.read(16)) >= 8:
+            size, kind = int.from_bytes(header[:4]), header[4:8]
+            if kind == b"moov":
+                return True
+            size = int.from_bytes(header[8:16]) if size == 1 else size
+            if size < 8:
+                return False  # The last box, or nonsense.
+            file.seek(size - len(header), 1)
+    return False
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    """The main video stream; a picture attached to an audio file is none."""
+    videos = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    if not videos:
+        kinds = sorted({stream.type for stream in container.streams if stream.type})
+        found = f"it has {' and '.join(kinds)} only" if kinds else "it has no stream"
+        covered = ", and cover art is not video" if container.streams.video else ""
+        raise ClipError("open", f"no video stream ({found}{covered})")
+    best = container.streams.best("video")
+    stream = next((video for video in videos if video is best), videos[0])
+    if stream.codec_context is None:
+        raise ClipError("decode", "no decoder for the codec of the video")
+    return stream
+
+
+def promise(stream: VideoStream) -> tuple[int, float]:
+    """Frames and seconds that the header names; 0 for what it does not."""
+    seconds = float((stream.duration or 0) * unit(stream))
+    written = stream.metadata.get("DURATION", "")  # Matroska: hours:minutes:seconds.
+    if not seconds and written.count(":") == 2:
+        with contextlib.suppress(ValueError):
+            hours, minutes, rest = (float(part) for part in written.split(":"))
+            seconds = 3600 * hours + 60 * minutes + rest
+    return stream.frames, seconds

@@ -1,0 +1,49 @@
+"""Stopping on a signal: what is in flight is finished and kept first."""
+
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Stop:
+    """A wish to stop, noticed between two batches.
+
+    Where no batch is in flight, so that there is nothing to keep, a signal interrupts
+    at once.
+    """
+
+    def __init__(self):
+        self.asked = False
+        self._in_flight = False
+
+    def listen(self) -> None:
+        """Takes SIGINT and SIGTERM as wishes to stop; a second one ends the process."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def between(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yields batches, whose source looks at `asked` and ends when it is true.
+
+        Raises:
+          KeyboardInterrupt: After the last batch, if it was asked to stop.
+        """
+        self._in_flight = True
+        try:
+            yield from batches
+        finally:
+            self._in_flight = False
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        # The next signal is the kernel's affair, which also ends long calls.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        if not self._in_flight:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("stopping after the batch in flight; again: at once", file=sys.stderr)
