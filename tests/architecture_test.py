@@ -8,7 +8,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
-    ("settings", "progress", "storage", "commands"),
+    ("settings", "progress", "overlap", "storage", "commands"),
     ("entropy", "metrics", "motion", "parallel", "hosts", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import hosts, signals
+from vidsme_jax import hosts, overlap, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -73,7 +73,7 @@ def score_clips(
         steps = -(-most // devices.batch_size(config.batch_size))
     if not todo and not steps:
         return failures
-    progress = Progress(len(todo), "scoring")
+    progress, timeline = Progress(len(todo), "scoring"), overlap.Timeline()
 
     def fail(clip: Clip, error: ClipError) -> None:
         logging.warning("%s: %s", clip.path, error)
@@ -95,25 +95,29 @@ def score_clips(
 
     batches = signals.stream(
         plan.load(devices.sharding),
-        readable(),
+        timeline.awaiting(readable(), overlap.CLIPS),
         devices,
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         second=second,
         against=config.video.against,
         steps=steps,
+        timeline=timeline,
     )
     for batch in batches:
         good = []
-        for measured, result in batch:
-            try:
-                good.append(scored_clip(measured, result))
-            except ClipError as error:
-                fail(measured.clip, error)
-        if good:
-            store.write(good)
-            progress.add(len(good))
+        with timeline.spending(overlap.STORING):
+            for measured, result in batch:
+                try:
+                    good.append(scored_clip(measured, result))
+                except ClipError as error:
+                    fail(measured.clip, error)
+            if good:
+                store.write(good)
+                progress.add(len(good))
     progress.close()
+    timeline.close()
+    timeline.tell()
     return failures
 
 
