@@ -2,15 +2,18 @@
 
 import json
 import pathlib
+import struct
 
 import cv2
+import grain
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.data import corpora, reading, video
+from vidsme_jax.data import corpora, datasets, reading, video
 
 F = tfds.features
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:4]
@@ -254,10 +257,71 @@ def test_what_is_refused(build, tmp_path):
     about = (folder / "dataset_info.json").read_text()
     other = folder.with_name("1.1.0")
     folder.rename(other)
-    about = about.replace('"1.0.0"', '"1.1.0"').replace("array_record", "tfrecord")
+    about = about.replace('"1.0.0"', '"1.1.0"').replace("array_record", "riegeli")
     (other / "dataset_info.json").write_text(about)
     found = _problems(_config())
-    assert "stored as tfrecord, which needs TensorFlow" in found
+    assert "stored as riegeli; array_record and tfrecord can be read" in found
+
+
+def _as_tfrecords(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Makes a dataset what it would be had TFDS been given TensorFlow."""
+    made = []
+    for path in sorted(folder.glob("*.array_record-*")):
+        reader = array_record_module.ArrayRecordReader(str(path))
+        made.append(path.with_name(path.name.replace("array_record", "tfrecord")))
+        with made[-1].open("wb") as file:
+            for record in reader.read_all():
+                head = struct.pack("<QI", len(record), 0)
+                file.write(head + record + b"\0\0\0\0")
+        assert list(grain.experimental.TFRecordIterDataset(str(made[-1]))) == (
+            reader.read_all()
+        )
+        reader.close()
+        path.unlink()
+    about = folder / "dataset_info.json"
+    about.write_text(about.read_text().replace("array_record", "tfrecord"))
+    return made
+
+
+def test_tfrecords_are_read_in_any_order(build):
+    features, examples = _images()
+    examples = [e | {"id": f"{k}"} for k, e in enumerate(examples)]
+    folder = build(features | {"id": F.Text()}, examples, shards=2)
+    config = _config()
+    before, ids = _frames(config), [i.id for i in corpora.load(config.corpus)]
+    datasets._opened.cache_clear()
+    files = _as_tfrecords(folder)
+    assert len(files) == 4
+    items = corpora.load(_config(source="tfds:made/train[1:]").corpus)
+    assert [item.id for item in items] == ids[1:]
+    for frames, item in reversed(list(zip(before[1:], items, strict=True))):
+        now, _ = reading.Videos(config).read(item.path)
+        np.testing.assert_array_equal(now.pixels, frames.pixels)
+        assert now.content_hash == frames.content_hash
+
+
+def test_a_damaged_tfrecord_costs_its_examples_only(build):
+    clips = [{"mp4": c.read_bytes(), "id": c.name} for c in CLIPS]
+    mp4 = F.Tensor(shape=(), dtype=np.object_)
+    folder = build({"mp4": mp4, "id": F.Text()}, clips, shards=2)
+    train = [path for path in _as_tfrecords(folder) if "train" in path.name]
+    train[0].write_bytes(train[0].read_bytes()[:-9])
+    config = _config()
+    items = corpora.load(config.corpus)
+    assert [item.id for item in items[-2:]] == [c.name for c in CLIPS[-2:]]
+    for item in items[:2]:
+        with pytest.raises(
+            ClipError, match=r"train.*-00000-of-00002 is damaged: 2 rec"
+        ):
+            reading.Videos(config).read(item.path)
+    assert reading.Videos(config).read(items[2].path)[0].num_decodable > 3
+
+
+@pytest.mark.parametrize("name", ["", "a", "a/train/x", "../made/1.0.0/train/0"])
+def test_addresses_that_are_none(build, name):
+    build(*_array())
+    with pytest.raises(ClipError, match="an example is tfds:NAME"):
+        reading.Videos(_config()).read(pathlib.Path(f"tfds:{name}"))
 
 
 def test_examples_that_cannot_be_sampled(build):

@@ -1,4 +1,4 @@
-"""`tfds:` sources: the clips of a TFDS dataset in array_record files, no TensorFlow.
+"""`tfds:` sources: the clips of a TFDS dataset on disk, read without TensorFlow.
 
 A clip's address, `tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX`, stands for its path. The
 dataset is looked for in TFDS_DATA_DIR, or where TFDS keeps datasets by default. A video
@@ -20,11 +20,13 @@ from tensorflow_datasets.core import constants, read_only_builder
 from vidsme_jax.base import AuditError, ClipError, nearest
 from vidsme_jax.data.builder import parsed
 from vidsme_jax.data.pictures import Pictures
+from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.settings import FIELDS
 
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 _IMAGES, _ARRAY, _BYTES, _PATH = "images", "an array", "bytes", "a path"
 _LONGEST_PATH = 4096
+_TRIED = 16  # Examples, to see one that can be read.
 
 
 class Dataset:
@@ -40,13 +42,13 @@ class Dataset:
             text = " ".join(str(error).split())
             raise AuditError([f"{folder}: TFDS cannot open it ({text})"]) from error
         formats = self._builder.info.available_file_formats()
-        if not any(f.value == "array_record" for f in formats):
-            names = ", ".join(sorted(f.value for f in formats))
+        self._formats = sorted(str(f.value) for f in formats)
+        if not set(self._formats) & {"array_record", "tfrecord"}:
             raise AuditError(
                 [
-                    f"{folder}: stored as {names}, which needs TensorFlow; build it "
-                    "with file_format='array_record' (`tfds build "
-                    "--file_format=array_record`)"
+                    f"{folder}: stored as {', '.join(self._formats)}; array_record and "
+                    "tfrecord can be read: build it with `tfds build "
+                    "--file_format=array_record`"
                 ]
             )
         self.features = _flat(self._builder.info.features)
@@ -80,10 +82,16 @@ class Dataset:
     def example(self, split: str, index: int) -> bytes:
         """The serialised example at a place."""
         if split not in self._sources:
-            raw = tfds.decode.DeserializeMethod.RAW_BYTES
-            source = self._builder.as_data_source(split, deserialize_method=raw)
-            self._sources[split] = source
+            self._sources[split] = self._opened(split)
         return self._sources[split][index]
+
+    def _opened(self, split: str) -> Any:
+        if "array_record" in self._formats:
+            raw = tfds.decode.DeserializeMethod.RAW_BYTES
+            return self._builder.as_data_source(split, deserialize_method=raw)
+        about: Any = self._builder.info.splits[split]
+        files = [pathlib.Path(path) for path in about.filepaths]
+        return TFRecords(files, about.shard_lengths)
 
     def value(self, example: bytes, name: str) -> Any:
         """One feature of an example; encoded images are left as they are."""
@@ -149,6 +157,8 @@ def _opened(folder: pathlib.Path) -> Dataset:
 def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a source, as a manifest would have them.
 
+    An example that cannot be read has a row all the same: its clip will fail.
+
     Args:
       source: `tfds:NAME[:CONFIG]/SPLIT`, the split in the syntax of TFDS.
       fields: `corpus.tfds_fields`.
@@ -162,12 +172,12 @@ def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
     stem = "/".join(dataset.folder.parts[len(_root().parts) :])
     columns = {key: value for key, value in mapping.items() if key != "video"}
     places = dataset.places(split)
-    of_paths = bool(places) and _is_path(dataset, mapping["video"], places[0])
+    of_paths = _are_paths(dataset, mapping["video"], places)
     found = []
     for part, index in places:
         row: dict[str, Any] = {"video": f"tfds:{stem}/{part}/{index}"}
-        if columns or of_paths:
-            example = dataset.example(part, index)
+        example = _readable(dataset, part, index) if columns or of_paths else None
+        if example is not None:
             row |= {k: _plain(dataset.value(example, v)) for k, v in columns.items()}
             if of_paths:
                 row["video"] = _plain(dataset.value(example, mapping["video"]))
@@ -186,9 +196,11 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
     Raises:
       ClipError: It cannot be read.
     """
-    *parts, split, index = address.removeprefix("tfds:").split("/")
+    *parts, split, index = ["", "", *address.removeprefix("tfds:").split("/")]
+    if not any(parts) or ".." in parts or not (split and index.isdecimal()):
+        raise ClipError("open", "an example is tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX")
     try:
-        dataset = _opened(_root().joinpath(*parts))
+        dataset = _opened(_root().joinpath(*filter(None, parts)))
         name = dataset.mapping(fields)["video"]
         value = dataset.value(dataset.example(split, int(index)), name)
     except AuditError as error:
@@ -326,12 +338,21 @@ def _kind(feature: Any) -> str | None:
     return _ARRAY if frames and feature.np_dtype == np.uint8 else None
 
 
-def _is_path(dataset: Dataset, name: str, place: tuple[str, int]) -> bool:
-    """Whether the first example's bytes are a path, not a video."""
+def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:
+    try:
+        return dataset.example(split, index)
+    except Exception:  # As in `fetch`, which says why.
+        return None
+
+
+def _are_paths(dataset: Dataset, name: str, places: Sequence[tuple[str, int]]) -> bool:
+    """Whether the first readable example's bytes are a path, not a video."""
     kind = _kind(dataset.features[name])
     if kind != _BYTES:
         return kind == _PATH
-    value = dataset.value(dataset.example(*place), name)
+    found = (_readable(dataset, *place) for place in places[:_TRIED])
+    example = next((example for example in found if example is not None), None)
+    value = b"\0" if example is None else dataset.value(example, name)
     try:
         return len(value) <= _LONGEST_PATH and value.decode().isprintable()
     except UnicodeDecodeError:

@@ -54,11 +54,12 @@ class Variant:
     def of(cls, config: ConfigDict) -> "Variant":
         """The variant that a configuration asks for."""
         video: Any = config.video
+        corpus: Any = config.corpus
         return cls(
             sampling=video.sampling,
             num_frames=video.num_frames,
             fps=float(video.fps) if video.sampling == "fps" else 0.0,
-            jpeg_quality=config.corpus.jpeg_quality,
+            jpeg_quality=corpus.jpeg_quality,
         )
 
     @property

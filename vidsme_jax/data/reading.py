@@ -55,8 +55,8 @@ class Videos:
     """Decodes videos where they are: files, or examples of TFDS datasets."""
 
     def __init__(self, config: ConfigDict):
-        self._video: Any = config.video
-        self._fields = config.corpus.get("tfds_fields", ())
+        given: Any = config
+        self._video, self._fields = given.video, given.corpus.get("tfds_fields", ())
 
     def read(self, path: pathlib.Path) -> tuple[Frames, None]:
         """Decodes a clip; see `Reader`."""
@@ -156,14 +156,14 @@ def open_counts(
     Raises:
       AuditError: A prepared corpus lacks a number of frames; lists every one.
     """
-    corpus: Any = config.corpus
-    if not corpus.prepared:
+    given: Any = config
+    if not given.corpus.prepared:
         return Videos(config)
     from vidsme_jax.data import layout, prepared
 
-    root, problems = pathlib.Path(corpus.prepared).expanduser(), []
+    root, problems = pathlib.Path(given.corpus.prepared).expanduser(), []
     readers: dict[int, Any] = {}
-    if 1 in counts and config.video.sampling == "midpoint":
+    if 1 in counts and given.video.sampling == "midpoint":
         problems.append(
             "corpus.prepared has no single frames, which the sampling midpoint takes "
             "from the middle: leave 1 out of config.studies.frames, or set "
