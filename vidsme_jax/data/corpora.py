@@ -290,8 +290,8 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
     role = "" if label is None or label == "" else _role(label)
     if role is None:
         problems.append(
-            f"{where}: 'label' is {_cut(values['label'])}; it must be one of 1 or member, "
-            "0 or nonmember, suspect, calibration"
+            f"{where}: 'label' is {_cut(values['label'])}; it must be one of 1 or "
+            "member, 0 or nonmember, suspect, calibration"
             f"{nearest(str(label)[:_LONGEST], _LABEL_NAMES)}"
         )
     if problems:
