@@ -34,6 +34,13 @@ def _run(module, capsys, *flags, status=0):
     return {line["name"]: line for line in lines}
 
 
+def test_the_stages_of_size(script):
+    size = script("size")
+    found = {name: stage(4) for name, stage in size.STAGES.items() if name != "scoring"}
+    assert found["evaluating"]["page"] < size.LIMIT_PAGE
+    assert found["shards"]["write"] > 0 and found["evaluating"]["mib"] > 0
+
+
 # In TFLOP: vision, decoder and head per direction, counted by hand for 64 text tokens.
 @pytest.mark.parametrize(
     ("name", "frames", "expected"),

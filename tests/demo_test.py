@@ -131,6 +131,7 @@ def test_the_captions_of_members_are_memorised(model, record):
     part = {"members": (str(CORPUS / "members.jsonl"),)}
     part |= {"nonmembers": (str(CORPUS / "nonmembers.jsonl"),), "video_root": ""}
     part |= {"suspects": (), "calibration": (), "max_clips": None, "seed": 0}
+    part |= {"allow_outside": False}
     items = corpora.load(options.ConfigDict(part))
     chosen = [item for item in items if item.role == "members"][:8]
     chosen += [item for item in items if item.group == "matched"][:8]

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from vidsme_jax import audit, preparation, scoring, settings, tables
+from vidsme_jax import checks, preparation, scoring, settings, tables
 from vidsme_jax.base import AuditError
 from vidsme_jax.data import corpora, layout, reading, video
 from vidsme_jax.motion import statistics
+from vidsme_jax.stopping import Stop
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -84,8 +85,8 @@ def decoded(monkeypatch) -> list[str]:
 
 def _scored(config, workdir: pathlib.Path):
     """The audit but for its report: the table of scores, and the failures."""
-    setup = audit.check(config)
-    store, second = audit.open_shards(setup, workdir)
+    setup = checks.check(config)
+    store, second = checks.open_shards(setup, workdir)
     failures = scoring.score_clips(
         *(setup.clips, setup.reader, setup.plan, setup.devices, store, config),
         second=second,
@@ -141,10 +142,10 @@ def test_flow_of_the_host_is_not_computed_again(config, tmp_path, monkeypatch):
 def test_signals_of_jpeg_frames_are_not_mixed_with_others(config, tmp_path):
     config.corpus.jpeg_quality = 90
     preparation.run(config, tmp_path / "made")
-    audit.open_shards(audit.check(config), tmp_path / "run")
+    checks.open_shards(checks.check(config), tmp_path / "run")
     config.corpus.prepared = str(tmp_path / "made")
     with pytest.raises(AuditError, match=r"jpeg_quality = None, this run has 90"):
-        audit.open_shards(audit.check(config), tmp_path / "run")
+        checks.open_shards(checks.check(config), tmp_path / "run")
 
 
 def test_clips_that_are_not_prepared_are_counted(config, tmp_path):
@@ -153,7 +154,7 @@ def test_clips_that_are_not_prepared_are_counted(config, tmp_path):
     preparation.run(few, tmp_path / "made")
     config.corpus.prepared = str(tmp_path / "made")
     with pytest.raises(AuditError, match=r"4 of 8 clips .*`python -m vidsme_jax.prep"):
-        audit.check(config)
+        checks.check(config)
 
 
 def test_the_folder_of_the_videos_may_be_gone(config, tmp_path):

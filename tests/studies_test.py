@@ -5,11 +5,13 @@ import importlib.util
 import json
 import pathlib
 
+import pyarrow.parquet as pq
 import pytest
 
-from vidsme_jax import audit, preparation, settings, studies
+from vidsme_jax import audit, preparation, settings, shards, studies
 from vidsme_jax.base import AuditError
 from vidsme_jax.data import video
+from vidsme_jax.stopping import Stop
 
 FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"
 
@@ -153,4 +155,37 @@ def test_more_frames_than_the_model_holds(tmp_path):
     config = _config("frames-tiny")
     config.studies.frames = (2, 100_000)
     with pytest.raises(AuditError, match=r"100000|100,000"):
+        studies.run(config, tmp_path)
+
+
+def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
+    config, stop, write = _config("frames-tiny"), Stop(), shards.Shards.write
+    config.batch_size = 2
+
+    def asking(store, clips):
+        stop.asked = True
+        return write(store, clips)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.Shards, "write", asking)
+        with pytest.raises(KeyboardInterrupt):
+            studies.run(config, tmp_path, stop)
+    assert not (tmp_path / "study.json").exists()
+    kept = {part: part.read_bytes() for part in tmp_path.rglob("part-*.parquet")}
+    folders = sorted(tmp_path.glob("frames-*"))
+    assert len(folders) <= len(kept) < 6 * len(folders)
+    studies.run(config, tmp_path)
+    assert all(part.read_bytes() == data for part, data in kept.items())
+    for folder in folders:
+        parts = sorted(folder.rglob("part-*.parquet"))
+        tables = (pq.read_table(part, columns=["path"]) for part in parts)
+        paths = [path for table in tables for path in table.column("path").to_pylist()]
+        assert len(paths) == len(set(paths)) == 12
+
+
+@pytest.mark.parametrize("limit", ["max_pixels", "max_seconds"])
+def test_studies_keep_the_limits_of_decoding(limit, tmp_path):
+    config = _config("frames-tiny")
+    config.video[limit] = 1 if limit == "max_pixels" else 1e-9
+    with pytest.raises(AuditError, match=rf"config\.video\.{limit}"):
         studies.run(config, tmp_path)

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import json
 import pathlib
 import resource
@@ -14,9 +15,11 @@ from pyarrow import parquet
 
 import report_test
 from oracles import llava_next_video as oracle
-from vidsme_jax import main, models, settings
+from vidsme_jax import commands, models, settings
 from vidsme_jax.base import AuditError, Failure, printable
 from vidsme_jax.report import figures, page
+from vidsme_jax.studies import findings, writing
+from vidsme_jax.studies.points import Point, Sheet
 
 ROOT = pathlib.Path(__file__).parents[1]
 HOSTILE = (
@@ -133,6 +136,36 @@ def test_a_spreadsheet_runs_nothing(tmp_path):
     assert exact.column("video").to_pylist() == risky
 
 
+def test_the_files_of_a_study_are_as_careful(tmp_path, monkeypatch):
+    table = report_test._table((22, 44, 0, 0))
+    table.group[22:] = [*HOSTILE, "=1+1", *(f"group {i % 9}" for i in range(32))]
+    points = [Point(at={"k": k}, score="vid_sme") for k in (0, 30)]
+    scores = {point.name: table.scores["vid_sme"] for point in points}
+    sheets = [Sheet(tuple(points), dataclasses.replace(table, scores=scores))]
+    config = settings.default()
+    config.study, config.report.num_bootstrap = "k", 10
+    monkeypatch.setattr(findings, "_NUM_SHUFFLES", 100)
+    writing.write(
+        tmp_path,
+        findings.evaluate(sheets, config),
+        sheets,
+        run={"config": {"report.fprs": (0.01,), **dict.fromkeys(HOSTILE, HOSTILE)}},
+        failures=[],
+        headline="vid_sme",
+    )
+    text = (tmp_path / "study.html").read_text()
+    parsed = report_test._Page(text)
+    assert not {"script", "b", "a", "iframe"} & set(parsed.tags)
+    assert parsed.tags.count("img") == len(parsed.references) == 1
+    assert parsed.references[0].startswith("data:image/png;base64,")
+    assert "1337" not in text and len(text.encode()) < 5e6
+    assert "The first 20 of 22 comparisons" in text
+    for character in "\0\x1b\x07\u202e\u2066\u2029":
+        assert character not in text
+    text = (tmp_path / "study.csv").read_text()
+    assert '\n"\'=1+1",' in text and '\n"=1+1",' not in text
+
+
 # -------------------------------------------------------------------------- terminal
 
 
@@ -144,7 +177,7 @@ def test_printable():
 
 
 def test_a_terminal_is_not_steered_by_names(capsys):
-    assert main._wrong(["m.json: row 1: '\x1b]0;owned\x07'"]) == 2
+    assert commands.wrong(["m.json: row 1: '\x1b]0;owned\x07'"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 
 

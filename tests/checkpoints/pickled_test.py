@@ -4,6 +4,8 @@ import collections
 import io
 import os
 import pickle
+import resource
+import time
 import zipfile
 
 import numpy as np
@@ -123,3 +125,45 @@ def test_a_compressed_storage(tmp_path):
             archive.writestr(name, content)
     with pytest.raises(ValueError, match="is compressed"):
         pickled.headers(path)
+
+
+def test_damage_is_told_in_little_time_and_memory(tmp_path):
+    path, rng = tmp_path / "weights.bin", np.random.default_rng(0)
+    torch.save({"x": torch.ones(6, 5), "y": torch.arange(4)}, path)
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        names = {name: archive.read(name) for name in archive.namelist()}
+    root = next(n for n in names if n.endswith("data.pkl"))
+    before, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    for number in range(600):
+        whole = bytearray(data if number % 2 else names[root])
+        for _ in range(rng.integers(1, 4)):
+            whole[rng.integers(len(whole))] = rng.integers(256)
+        if number % 2:
+            path.write_bytes(whole)
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, content in (names | {root: bytes(whole)}).items():
+                    archive.writestr(name, content)
+        begun = time.monotonic()
+        try:
+            for tensor in pickled.headers(path).values():
+                pickled.read(path, tensor)
+        except ValueError:
+            refused += 1
+        assert time.monotonic() - begun < 2, number
+    assert 200 < refused < 600
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "remembers 2147483647 things"),
+        (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "refused|expected"),
+        (b"\x80\x02" + b"(" * 10 + b"c\xffos\nx\n.", "cannot be read"),
+    ],
+)
+def test_descriptions_that_ask_for_memory(tmp_path, content, text):
+    with pytest.raises(ValueError, match=text):
+        pickled.headers(_archive(tmp_path / "greedy.bin", content))

@@ -11,11 +11,13 @@ The format is described at https://pytorch.org/docs/stable/notes/serialization.h
 import collections
 import dataclasses
 import io
-import math
+import operator
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
+import zlib
 from typing import Any
 
 import ml_dtypes
@@ -32,6 +34,17 @@ _TYPES: dict[str, tuple[str, Any]] = {
     "ByteStorage": ("U8", np.uint8),
     "BoolStorage": ("BOOL", np.bool_),
 }
+# What a description of tensors is made of; others could ask for memory without end.
+_OPCODES = frozenset(
+    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
+    "BINUNICODE SHORT_BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST "
+    "APPEND APPENDS EMPTY_DICT SETITEM SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET "
+    "LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID".split()
+)
+_FAULTS = (
+    *(pickle.UnpicklingError, EOFError, AttributeError, TypeError, LookupError),
+    *(OverflowError, UnicodeError),
+)
 _DTYPES = {name: dtype for name, dtype in _TYPES.values()}
 
 
@@ -45,12 +58,14 @@ class PickledTensor:
     start: int  # Of the tensor's first element, in bytes from the file's beginning.
     available: int  # Elements from there to the end of the storage.
 
-    def fits(self) -> bool:
-        """Whether the layout stays within the storage."""
+    def fits(self, file_size: int) -> bool:
+        """Whether the layout stays within the storage, and that within the file."""
         steps = zip(self.shape, self.stride, strict=True)
         last = sum((size - 1) * step for size, step in steps)
         empty = 0 in self.shape
-        return empty or (min(self.stride, default=0) >= 0 and last < self.available)
+        end = self.start + self.available * np.dtype(_DTYPES[self.dtype]).itemsize
+        inside = last < self.available and end <= file_size
+        return empty or (min(self.stride, default=0) >= 0 and inside)
 
 
 def headers(path: pathlib.Path) -> dict[str, PickledTensor]:
@@ -74,20 +89,27 @@ def headers(path: pathlib.Path) -> dict[str, PickledTensor]:
                 if info.filename.startswith(f"{root}data/")
             }
             order = f"{root}byteorder"
-            if order in archive.namelist() and archive.read(order) != b"little":
+            if order in archive.namelist() and (
+                archive.getinfo(order).file_size > 16
+                or archive.read(order) != b"little"
+            ):
                 raise ValueError("its byte order is not little-endian")
-            reader = _Unpickler(io.BytesIO(archive.read(pickles[0])), starts)
-            content = reader.load()
-    except zipfile.BadZipFile as error:
+            described = archive.read(pickles[0])
+            _check_opcodes(described)
+            content = _Unpickler(io.BytesIO(described), starts).load()
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, RecursionError):
+            raise ValueError("its description is nested too deeply") from error
         raise ValueError(
             f"no zip archive, as torch writes since version 1.6 ({error})"
         ) from error
-    except (pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+    except _FAULTS as error:
         raise ValueError(f"its description cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, expected tensors")
     tensors = {n: t for n, t in content.items() if isinstance(t, PickledTensor)}
-    broken = [n for n, t in tensors.items() if not t.fits()]
+    size = path.stat().st_size
+    broken = [n for n, t in tensors.items() if not t.fits(size)]
     if broken or len(tensors) < len(content):
         strange = broken or [str(n) for n in content if n not in tensors]
         raise ValueError(f"{strange[0]}: not a tensor within its storage")
@@ -104,6 +126,18 @@ def read(path: pathlib.Path, tensor: PickledTensor) -> np.ndarray:
     flat = np.memmap(path, dtype, "r", tensor.start, (count,))
     strides = tuple(step * dtype.itemsize for step in tensor.stride)
     return np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False)
+
+
+def _check_opcodes(described: bytes) -> None:
+    """Refuses what tensors do not need, before anything of it is carried out."""
+    try:
+        for opcode, argument, _ in pickletools.genops(described):
+            if opcode.name not in _OPCODES:
+                raise pickle.UnpicklingError(f"it has {opcode.name}; refused")
+            if opcode.name == "LONG_BINPUT" and int(argument or 0) > len(described):
+                raise pickle.UnpicklingError(f"it remembers {argument} things; refused")
+    except ValueError as error:
+        raise pickle.UnpicklingError(str(error)) from error
 
 
 class _Storage:
@@ -133,8 +167,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"):
-            raise pickle.UnpicklingError(f"unknown reference {pid!r}")
+            raise pickle.UnpicklingError("a reference that is no storage's")
         _, kind, key, _, count = pid
+        if list(map(type, (kind, key, count))) != [str, str, int]:
+            raise pickle.UnpicklingError("a reference that is no storage's")
         if kind not in _TYPES or key not in self._starts:
             raise pickle.UnpicklingError(f"unknown storage {kind!r} {key!r}")
         return _Storage(kind, self._starts[key], count)
@@ -142,9 +178,10 @@ class _Unpickler(pickle.Unpickler):
 
 def _tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> Any:
     name, dtype = _TYPES[storage.kind]
+    offset = operator.index(offset)
     start = storage.start + offset * np.dtype(dtype).itemsize
     shape, steps = tuple(map(int, size)), tuple(map(int, stride))
-    if len(shape) != len(steps) or offset < 0 or math.prod(shape) < 0:
+    if len(shape) != len(steps) or min((offset, *shape)) < 0:
         raise pickle.UnpicklingError(f"a tensor of shape {shape}, strides {steps}")
     return PickledTensor(name, shape, steps, start, storage.count - offset)
 
@@ -153,7 +190,12 @@ def _start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
     """Returns where the bytes of an entry begin; torch stores them uncompressed."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{info.filename} is compressed; torch stores it plainly")
+    if info.header_offset < 0:
+        raise ValueError(f"{info.filename} is said to lie before the file's beginning")
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)
-        name, extra = struct.unpack("<HH", file.read(4))
+        found = file.read(4)
+    if len(found) < 4:
+        raise ValueError(f"{info.filename} is said to lie behind the file's end")
+    name, extra = struct.unpack("<HH", found)
     return info.header_offset + 30 + name + extra

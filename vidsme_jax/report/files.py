@@ -76,13 +76,14 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     with replacing(folder / "scores.parquet") as temporary:
         parquet.write_table(rows, temporary)
     for place, name in enumerate(_TEXT):
-        harmless = [_harmless(text) for text in rows.column(name).to_pylist()]
+        harmless = [as_text(text) for text in rows.column(name).to_pylist()]
         rows = rows.set_column(place, name, pa.array(harmless, pa.string()))
     with replacing(folder / "scores.csv") as temporary:
         csv.write_csv(rows, temporary)
 
 
-def _harmless(text: str) -> str:
+def as_text(text: str) -> str:
+    """Text of others for a CSV file: an apostrophe stands before what is a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -17,6 +17,7 @@ from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
 
 _REAL = ("k", "q_scale", "r_scale")
+_MAX_COMPARISONS = 20  # On the page; the other files have all.
 
 
 def write(
@@ -50,6 +51,7 @@ def write(
     pictures = figures.write(workdir / "figures", drawings)
     html = page.template("study.html").render(
         found=_worded(found),
+        num_comparisons=len(found["comparisons"]),
         title=drawing.TITLES[found["study"]],
         axes=list(sheets[0].points[0].at),
         rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
@@ -108,7 +110,7 @@ def _sentence(chance: dict[str, Any]) -> str:
 
 def _worded(found: dict[str, Any]) -> dict[str, Any]:
     comparisons = {}
-    for name, about in found["comparisons"].items():
+    for name, about in list(found["comparisons"].items())[:_MAX_COMPARISONS]:
         chance = about["by_chance"]
         if chance is not None:
             sentence = _sentence(chance)
@@ -118,14 +120,23 @@ def _worded(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Coordinates that may be whole or not, as numbers of one type."""
-    return [row | {key: float(row[key]) for key in _REAL if key in row} for row in rows]
+    """Coordinates that may be whole or not, as numbers of one type; names as UTF-8."""
+    return [
+        row
+        | {key: float(row[key]) for key in _REAL if key in row}
+        | {"comparison": files.encodable(row["comparison"])}
+        for row in rows
+    ]
 
 
 def _write_table(stem: pathlib.Path, table: pa.Table) -> None:
     with files.replacing(stem.with_suffix(".parquet")) as temporary:
         parquet.write_table(table, temporary)
     with files.replacing(stem.with_suffix(".csv")) as temporary:
+        for place, name in enumerate(table.column_names):
+            if name == "comparison":
+                texts = map(files.as_text, table.column(name).to_pylist())
+                table = table.set_column(place, name, pa.array(texts, pa.string()))
         csv.write_csv(table, temporary)
 
 
