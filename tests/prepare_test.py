@@ -90,6 +90,7 @@ def _scored(config, workdir: pathlib.Path):
     failures = scoring.score_clips(
         *(setup.clips, setup.reader, setup.plan, setup.devices, store, config),
         second=second,
+        stop=Stop(),
     )
     return tables.score_table(setup.items, store, setup.scores, config)[0], failures
 

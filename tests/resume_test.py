@@ -58,7 +58,7 @@ def _paths(workdir: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("clips", "kills"), [(30, 6), pytest.param(110, 20, marks=pytest.mark.slow)]
+    ("clips", "kills"), [(30, 6), pytest.param(100, 20, marks=pytest.mark.slow)]
 )
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, clips, kills):
     task = {"workdir": str(tmp_path), "clips": clips, "kills": kills, "seed": 5}

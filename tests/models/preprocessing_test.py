@@ -1,5 +1,7 @@
 """Preprocessing against transformers' CLIP image processor, PIL path."""
 
+import resource
+
 import numpy as np
 import pytest
 import transformers
@@ -42,6 +44,21 @@ def test_equals_the_clip_processor(shape, resize):
     processor = transformers.CLIPImageProcessorPil(**raw)
     theirs = processor(list(frames), return_tensors="np")["pixel_values"]
     np.testing.assert_allclose(normal, theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(7, 900), (900, 7), (90, 8901), (8901, 90)])
+def test_long_thin_frames_cost_no_more_than_the_crop(shape, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 256, (1, *shape, 3), np.uint8)
+    prepare = preprocessing.from_json(_settings(), 56, [])
+    part = prepare(frames)
+    monkeypatch.setattr(preprocessing, "_LONGEST", 1000)
+    whole = prepare(frames)
+    assert np.abs(part.astype(int) - whole).max() <= 1
+    assert (part != whole).mean() < 0.01
+    monkeypatch.undo()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert prepare(np.zeros((1, 2, 16384, 3), np.uint8)).shape == (1, 56, 56, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
 
 
 def test_the_release_pixels(golden):

@@ -171,12 +171,14 @@ def _not_a_video(content: Content, head: bytes) -> str:
 def _has_index(content: Content) -> bool:
     """Whether one of the outermost boxes of an mp4 is the index."""
     with _binary(content) as file:
+        end = file.seek(0, io.SEEK_END)
+        file.seek(0)
         while len(header := file.read(16)) >= 8:
             size, kind = int.from_bytes(header[:4]), header[4:8]
             if kind == b"moov":
                 return True
             size = int.from_bytes(header[8:16]) if size == 1 else size
-            if size < 8:
+            if not 8 <= size <= end:
                 return False  # The last box, or nonsense.
             file.seek(size - len(header), 1)
     return False

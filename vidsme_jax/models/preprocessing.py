@@ -6,6 +6,7 @@ quarter of a float32 one.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vidsme_jax.checkpoints.fields import Fields
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _BICUBIC = 3
+_LONGEST = 32  # Times the input size: the long side of a frame before the crop.
 IGNORED = {
     "_valid_processor_keys": "names only",
     "image_processor_type": "the family decides",
@@ -52,6 +54,9 @@ IGNORED = {
 class Preprocessing:
     """Resizes and crops to `size`; then, on the device, (x / 255 - mean) / std.
 
+    Of frames so long and thin that the crop keeps next to nothing of them, only that
+    part is resized: the whole would take memory without end.
+
     `resize` is the length of the short side before the centre crop; None resizes
     straight to the square, whatever the aspect (SigLIP).
     """
@@ -66,11 +71,14 @@ class Preprocessing:
     ) -> UInt8[np.ndarray, "frames size size 3"]:
         """Resizes (PIL, bicubic) and crops every frame."""
         size = self._resized(*frames.shape[1:3])
+        box = None
+        if max(size) > _LONGEST * self.size:
+            frames, size, box = _middle(frames, size, self.size)
         out = np.zeros((len(frames), self.size, self.size, 3), np.uint8)
         for k, frame in enumerate(frames):
-            image = Image.fromarray(frame)
+            image = Image.fromarray(np.ascontiguousarray(frame))
             if image.size != size:
-                image = image.resize(size, Image.Resampling.BICUBIC)
+                image = image.resize(size, Image.Resampling.BICUBIC, box)
             out[k] = _crop(np.asarray(image), self.size)
         return out
 
@@ -197,6 +205,32 @@ def _side(size: Any, default: int) -> int | None:
         return int(size["shortest_edge"])
     sides = {size.get("height"), size.get("width")}
     return int(sides.pop()) if len(sides) == 1 and None not in sides else None
+
+
+def _middle(
+    frames: np.ndarray, size: tuple[int, int], kept: int
+) -> tuple[np.ndarray, tuple[int, int], tuple[float, float, float, float]]:
+    """What a resizing to `size` and the crop need of long frames.
+
+    Returns:
+      The middle of the frames, with a margin for the filter; the size to give it, of
+      which the long side is `kept`; and the box of it that gets that size.
+    """
+    axis = 2 if size[0] > size[1] else 1  # The long one.
+    long, resized = frames.shape[axis], max(size)
+    scale = long / resized
+    start = (resized - kept) // 2 * scale
+    end = start + kept * scale
+    margin = 2 + math.ceil(3 * max(scale, 1.0))
+    low, high = max(0, int(start) - margin), min(long, math.ceil(end) + margin)
+    middle = frames.take(range(low, high), axis)
+    if axis == 2:
+        return (
+            middle,
+            (kept, size[1]),
+            (start - low, 0.0, end - low, 1.0 * frames.shape[1]),
+        )
+    return middle, (size[0], kept), (0.0, start - low, 1.0 * frames.shape[2], end - low)
 
 
 def _crop(image: np.ndarray, size: int) -> np.ndarray:
