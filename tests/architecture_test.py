@@ -16,7 +16,7 @@ LAYERS = (
     ("scoring", "tables", "provenance", "preparation", "checks"),
     ("audit",),
     ("studies",),
-    ("__init__", "main", "prepare"),
+    ("__init__", "__main__", "main", "prepare", "reporting"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

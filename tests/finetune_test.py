@@ -319,7 +319,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
     "flag, message",
     [
         ("--config.train.max_steps=0", "config.train.max_steps is 0"),
-        ("--config.train.max_step=9", "config has no key 'max_step' Did you mean"),
+        (
+            "--config.train.max_step=9",
+            "the configuration has no key 'max_step' Did you mean",
+        ),
         ("--work=x", "Unknown command line flag 'work'"),
         ("--config=absent.py", "absent.py"),
     ],
@@ -335,16 +338,16 @@ def test_the_command_line_reports_what_is_wrong(tmp_path, flag, message):
         text=True,
     )
     assert out.returncode == 2
-    assert "nothing was written, 1 problem:" in out.stderr
+    assert "nothing was computed, 1 problem:" in out.stderr
     assert message in out.stderr
     assert "Traceback" not in out.stderr
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
     given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path)))
-    for name, value in (("flags", given), ("logging", mock.Mock())):
-        monkeypatch.setattr(command, name, value)
-    monkeypatch.setattr(command.signal, "signal", mock.Mock())
+    monkeypatch.setattr(command, "flags", given)
+    monkeypatch.setattr(command, "commands", mock.Mock(INTERRUPTED=130))
+    command.commands.usage_problem.return_value = ""
     run = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(training, "run", run)
     assert command.main(["finetune"]) == 130

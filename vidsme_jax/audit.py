@@ -50,8 +50,10 @@ class AuditReport:
         for name, comparison in self.metrics["comparisons"].items():
             auc = comparison["scores"][headline]["auc"]
             if auc["value"] is not None:
-                between = f"[{auc['low']:.2f}, {auc['high']:.2f}]"
-                lines.append(f"{headline}, {name}: AUC {auc['value']:.2f} {between}")
+                line = f"{headline}, {name}: AUC {auc['value']:.2f}"
+                if auc["low"] is not None:  # A single video has no interval.
+                    line += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
+                lines.append(line)
         if self.failures:
             lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
         return "\n".join([*lines, f"report: {self.workdir / 'report.html'}"])
@@ -100,24 +102,52 @@ def run(
         except AuditError as error:
             causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
             raise AuditError(error.problems + causes[:20]) from error
-        found = evaluate(setup, store, table, failures, warnings, workdir)
+        about = provenance.describe(config, setup.plan, setup.devices, table)
+        found = evaluate(setup, store, table, failures, warnings, about, workdir)
+    return AuditReport(
+        workdir=workdir, table=table, metrics=found, failures=tuple(failures)
+    )
+
+
+def report_again(
+    workdir: str | pathlib.Path, config: ConfigDict, about: dict[str, Any]
+) -> AuditReport:
+    """Makes scores, metrics and report of a finished run anew, without its model.
+
+    Args:
+      workdir: Of the run.
+      config: Of the run, but for what is asked of its signals.
+      about: What `provenance.describe` said of the run.
+
+    Raises:
+      AuditError: The signals do not have what is asked for; lists every problem.
+    """
+    workdir = pathlib.Path(workdir)
+    asked = checks.check_stored(config)
+    with shards.locked(workdir):
+        store = checks.open_stored(asked, workdir)
+        table, warnings = tables.score_table(asked.items, store, asked.scores, config)
+        known = set(table.id)
+        failures = [f for f in report.failures(workdir) if f.id not in known]
+        about = provenance.updated(about, config, table)
+        found = evaluate(asked, store, table, failures, warnings, about, workdir)
     return AuditReport(
         workdir=workdir, table=table, metrics=found, failures=tuple(failures)
     )
 
 
 def evaluate(
-    setup: checks.Setup,
+    asked: checks.Asked,
     store: shards.Shards,
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],
+    about: dict[str, Any],
     workdir: pathlib.Path,
 ) -> dict[str, Any]:
     """Turns scores into metrics and the report; returns the content of metrics.json."""
-    config, headline = setup.config, setup.headline
+    config, headline = asked.config, asked.headline
     num_bootstrap = config.report.num_bootstrap
-    about = provenance.describe(config, setup.plan, setup.devices, table)
     text = json.dumps(about, indent=2, default=str)
     shards.write_atomically(workdir / "config.json", text.encode())
     return report.write(
@@ -127,7 +157,7 @@ def evaluate(
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=inference.suspects(table, headline, config.report.fdr),
         curves=tables.extreme_curves(
-            setup.items, store, table, headline, config, setup.reader
+            asked.items, store, table, headline, config, asked.reader
         ),
         run=about,
         failures=failures,
@@ -135,6 +165,6 @@ def evaluate(
         headline=headline,
         descriptions={
             name: scores.TABLES[config.profile][name].description
-            for name in setup.scores
+            for name in asked.scores
         },
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,27 +27,30 @@ _SAMPLING = ("num_frames", "sampling", "fps", "against")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setup:
-    """A configuration that has been checked against the world."""
+class Asked:
+    """What is asked of stored signals; needs no model."""
 
     config: ConfigDict
     items: tuple[Item, ...]
     clips: tuple[Clip, ...]
     reader: Reader
-    plan: ModelPlan
-    devices: parallel.Devices
     scores: tuple[str, ...]
     headline: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup(Asked):
+    """A configuration that has been checked against the world."""
+
+    plan: ModelPlan
+    devices: parallel.Devices
+
+
 def check(config: ConfigDict) -> Setup:
     """Checks config, corpus, checkpoint and devices; tells all problems at once."""
-    problems = settings.problems(config)
-    faulty = {problem.split()[0].rstrip(":") for problem in problems}
     model: Any = config.get("model", {})
     parts: dict[str, Any] = {}
-    for name, keys, make in (
-        ("corpus", "corpus.", lambda: open_corpus(config)),
+    makers = (
         (
             "plan",
             "model.",
@@ -57,8 +61,6 @@ def check(config: ConfigDict) -> Setup:
                 allow_pickle=model.allow_pickle,
             ),
         ),
-        ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
-        ("headline", "", lambda: scores.headline(config.headline, config.profile)),
         (
             "devices",
             "parallel.",
@@ -67,6 +69,28 @@ def check(config: ConfigDict) -> Setup:
                 parameters=getattr(parts.get("plan"), "parameters", 0),
             ),
         ),
+    )
+    return Setup(**_checked(config, makers, parts))
+
+
+def check_stored(config: ConfigDict) -> Asked:
+    """Checks config and corpus; tells all problems at once."""
+    return Asked(**_checked(config, (), {}))
+
+
+def _checked(
+    config: ConfigDict,
+    makers: Iterable[tuple[str, str, Callable[[], Any]]],
+    parts: dict[str, Any],
+) -> dict[str, Any]:
+    """Fills `parts` by what `makers` make, each unless one of its keys is faulty."""
+    problems = settings.problems(config)
+    faulty = {problem.split()[0].rstrip(":") for problem in problems}
+    for name, keys, make in (
+        ("corpus", "corpus.", lambda: open_corpus(config)),
+        *makers,
+        ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
+        ("headline", "", lambda: scores.headline(config.headline, config.profile)),
     ):
         keys = (f"config.{keys}",) if keys else ("config.scores", "config.profile")
         if any(key.startswith(keys) for key in faulty):
@@ -92,7 +116,34 @@ def check(config: ConfigDict) -> Setup:
         raise AuditError(problems)
     if parts["headline"] not in parts["scores"]:
         parts["scores"] = (parts["headline"], *parts["scores"])
-    return Setup(config=config, items=items, clips=clips, reader=reader, **parts)
+    return parts | {"config": config, "items": items, "clips": clips, "reader": reader}
+
+
+def open_stored(asked: Asked, workdir: pathlib.Path) -> shards.Shards:
+    """Opens the signals of a finished run for what is asked of them.
+
+    Raises:
+      AuditError: There are none, or they lack what a score needs.
+    """
+    folder = workdir / "signals"
+    recorded = shards.recorded(folder)
+    if not recorded:
+        raise AuditError([f"{workdir}: no signals of a run are there"])
+    if not recorded["second_pass"]:
+        lacking = [
+            name
+            for name in asked.scores
+            if scores.needs_second_pass([name], asked.config.profile)
+        ]
+        if lacking:
+            raise AuditError(
+                [
+                    f"{workdir}: the signals lack what {', '.join(lacking[:5])} need"
+                    f"{' and others' if len(lacking) > 5 else ''}; take other scores, "
+                    "or run the audit with them in a new --workdir"
+                ]
+            )
+    return shards.Shards(folder, recorded)
 
 
 def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:

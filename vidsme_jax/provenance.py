@@ -26,8 +26,6 @@ def describe(
     `corpus` is a SHA-256 over id, role and content hash of every scored row; `code` one
     over the package's source files.
     """
-    rows = zip(table.id, table.role, table.cluster, strict=True)
-    corpus = hashlib.sha256("\n".join("\0".join(row) for row in rows).encode())
     versions = {
         "vidsme_jax": vidsme_jax.__version__,
         "python": platform.python_version(),
@@ -53,10 +51,25 @@ def describe(
         "versions": versions,
         "fingerprints": {
             "model": plan.fingerprint,
-            "corpus": corpus.hexdigest(),
+            "corpus": _corpus(table),
             "code": _code(),
         },
     }
+
+
+def updated(
+    about: dict[str, Any], config: ConfigDict, table: ScoreTable
+) -> dict[str, Any]:
+    """Returns what `describe` said of a run, after other questions to its signals."""
+    prints = about["fingerprints"] | {"corpus": _corpus(table), "code": _code()}
+    return about | {"config": settings.flatten(config), "fingerprints": prints}
+
+
+def _corpus(table: ScoreTable) -> str:
+    rows = zip(table.id, table.role, table.cluster, strict=True)
+    return hashlib.sha256(
+        "\n".join("\0".join(row) for row in rows).encode()
+    ).hexdigest()
 
 
 def _code() -> str:

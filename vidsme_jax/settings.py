@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from vidsme_jax.base import nearest
+from vidsme_jax.base import AuditError, nearest
 
 DEMO = pathlib.Path(__file__).parent / "demo"
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
@@ -316,3 +316,28 @@ def problems(config: ConfigDict) -> list[str]:
         elif not test(flat[key]):
             found.append(f"config.{key} is {flat[key]!r}; it must be {allowed}")
     return found
+
+
+def restored(flat: dict[str, Any]) -> ConfigDict:
+    """Returns the configuration that `flatten` and JSON have written.
+
+    Raises:
+      AuditError: It has keys that are not known here.
+    """
+    unknown = [key for key in flat if key not in RULES]
+    if unknown:
+        raise AuditError(
+            [f"config.{key}: no such key{nearest(key, list(RULES))}" for key in unknown]
+        )
+    config = default()
+    for key, value in flat.items():
+        *groups, name = key.split(".")
+        node: Any = config
+        for group in groups:
+            node = node[group]
+        node[name] = _tupled(value)
+    return config
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value

@@ -7,6 +7,11 @@ from vidsme_jax.base import ClipCurve, Failure, ScoreTable
 from vidsme_jax.report import figures, files, page, words
 
 
+def failures(workdir: pathlib.Path) -> list[Failure]:
+    """Returns what `write` has listed in a work directory, by an earlier call."""
+    return files.read_failures(workdir / "failures.jsonl")
+
+
 def write(
     workdir: str | pathlib.Path,
     table: ScoreTable,

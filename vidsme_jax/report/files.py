@@ -57,6 +57,12 @@ def write_failures(path: pathlib.Path, failures: Iterable[Failure]) -> None:
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
+def read_failures(path: pathlib.Path) -> list[Failure]:
+    """Reads what `write_failures` has written; nothing if there is no file."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return [Failure(**json.loads(line)) for line in lines]
+
+
 def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     """Writes `scores.parquet` and `scores.csv`: a row an item, every digit kept.
 

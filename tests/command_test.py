@@ -1,0 +1,131 @@
+"""`vidsme COMMAND`, and reports made anew from a finished run."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+import vidsme_jax
+from vidsme_jax import __main__ as command
+from vidsme_jax import audit, reporting, settings
+from vidsme_jax.base import AuditError
+
+
+@pytest.mark.parametrize("flag", [[], ["--help"], ["help"]])
+def test_help_names_every_command(capsys, flag):
+    assert command.run(["vidsme", *flag]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name}" in said for name in command.COMMANDS)
+
+
+def test_version(capsys):
+    assert command.run(["vidsme", "--version"]) == 0
+    assert capsys.readouterr().out == f"vidsme_jax {vidsme_jax.__version__}\n"
+
+
+def test_an_unknown_command(capsys):
+    assert command.run(["vidsme", "reprot"]) == 2
+    assert "no command 'reprot'; did you mean 'report'?" in capsys.readouterr().err
+
+
+def test_every_command_tells_its_flags():
+    for name in command.COMMANDS:
+        done = subprocess.run(
+            [sys.executable, "-m", "vidsme_jax", name, "--help"],
+            capture_output=True,
+            text=True,
+        )
+        assert "--config" in done.stdout or "--workdir" in done.stdout, name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with signals of the first pass only."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = settings.variant(
+        settings.default(), "tiny", {"tiny": "random:llava_qwen-tiny"}
+    )
+    config.scores = "vid_sme,perplexity"
+    return audit.run(config, workdir)
+
+
+def _again(workdir, **changes):
+    about = reporting.recorded(workdir)
+    config = settings.restored(about["config"])
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key.replace("__", "."): value})
+    return audit.report_again(workdir, config, about)
+
+
+def test_a_report_made_anew_is_the_same(finished):
+    before = (finished.workdir / "metrics.json").read_bytes()
+    scores = (finished.workdir / "scores.csv").read_bytes()
+    about = json.loads((finished.workdir / "config.json").read_text())
+    again = _again(finished.workdir)
+    assert (finished.workdir / "metrics.json").read_bytes() == before
+    assert (finished.workdir / "scores.csv").read_bytes() == scores
+    assert json.loads((finished.workdir / "config.json").read_text()) == about
+    assert again.failures == finished.failures
+
+
+def test_other_questions_to_the_same_signals(finished):
+    again = _again(
+        finished.workdir,
+        scores="vid_sme,mean_renyi_1",
+        report__fprs=(0.2,),
+        motion__r_scale=0.5,
+    )
+    assert set(again.table.scores) == {"vid_sme", "mean_renyi_1"}
+    assert (again.table.r != finished.table.r).any()
+    metrics = again.metrics["comparisons"]["all"]["scores"]["vid_sme"]
+    assert list(metrics["tpr"]) == ["0.2"]
+    assert "0.2" in (finished.workdir / "report.html").read_text()
+
+
+def test_scores_that_the_signals_lack(finished):
+    with pytest.raises(AuditError, match="lack what modified_entropy need"):
+        _again(finished.workdir, scores="vid_sme,modified_entropy")
+
+
+def test_what_signals_depend_on_stays(finished):
+    before = reporting.recorded(finished.workdir)["config"]
+    config = settings.restored(before)
+    reporting._refuse_changes(before, config)
+    config.video.num_frames = 2
+    with pytest.raises(AuditError, match=r"video\.num_frames: the run's is 4"):
+        reporting._refuse_changes(before, config)
+
+
+def test_failures_of_the_run_are_told_again(finished):
+    path = finished.workdir / "failures.jsonl"
+    line = {"id": "x", "video": "x.mp4", "stage": "open", "cause": "no such file"}
+    path.write_text(json.dumps(line) + "\n")
+    assert [f.id for f in _again(finished.workdir).failures] == ["x"]
+    assert json.loads(path.read_text()) == line
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"config": 1}'])
+def test_a_folder_without_a_run(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(AuditError, match=r"config\.json"):
+        reporting.recorded(tmp_path)
+
+
+def test_a_configuration_of_another_version():
+    with pytest.raises(AuditError, match=r"config\.video\.frames: no such key"):
+        settings.restored({"video.frames": 3})
+
+
+def test_a_summary_without_an_interval(finished):
+    """Where a role has one video, an AUC has none."""
+    text = json.dumps(finished.metrics["comparisons"])
+    comparisons = json.loads(text)
+    for comparison in comparisons.values():
+        comparison["scores"]["vid_sme"]["auc"] |= {"value": 0.5, "low": None}
+    metrics = finished.metrics | {"comparisons": comparisons}
+    assert "vid_sme, all: AUC 0.50\n" in (
+        dataclasses.replace(finished, metrics=metrics).summary()
+    )

@@ -1,0 +1,39 @@
+"""The pages of docs/ say what runs: every `sh` and `python` block does, in order."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_run(page, tmp_path):
+    blocks = BLOCK.findall(page.read_text())
+    assert blocks
+    for name in ("configs", "vidsme_jax"):  # As in a clone; runs/ stays out of it.
+        (tmp_path / name).symlink_to(ROOT / name)
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    for language, text in blocks:
+        shell = ["bash", "-euo", "pipefail", "-c", text]
+        done = subprocess.run(
+            shell if language == "sh" else [sys.executable, "-c", text],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "XLA_FLAGS": ""},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout
+
+
+def test_readme_names_every_page():
+    readme = (ROOT / "README.md").read_text()
+    for page in PAGES:
+        assert f"docs/{page.name}" in readme

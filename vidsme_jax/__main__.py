@@ -1,0 +1,64 @@
+"""One name for every command: `vidsme audit --config configs/llava.py`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from vidsme_jax import __version__
+from vidsme_jax.base import nearest
+
+# By name: the module whose `run` it is, and what it does.
+COMMANDS = {
+    "audit": ("main", "scores the clips of a corpus, or makes a study, and reports"),
+    "prepare": (
+        "prepare",
+        "decodes and measures a corpus once, for any number of runs",
+    ),
+    "report": (
+        "reporting",
+        "makes the report of a finished run anew, without its model",
+    ),
+    "finetune": ("finetune.__main__", "trains a model whose members are known"),
+}
+_HELP = ("", "-h", "--help", "--helpfull", "help")
+
+
+def run(argv: Sequence[str] | None = None) -> int | None:
+    """Runs the command that the first argument names."""
+    given = list(sys.argv if argv is None else argv)
+    name = given[1] if len(given) > 1 else ""
+    if name in _HELP:
+        print(_usage())
+        return 0
+    if name == "--version":
+        print(f"vidsme_jax {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(
+            f"vidsme: no command {name!r}{nearest(name, list(COMMANDS))}\n\n{_usage()}",
+            file=sys.stderr,
+        )
+        return 2
+    sys.argv = [f"{given[0]} {name}", *given[2:]]
+    importlib.import_module(f"vidsme_jax.{COMMANDS[name][0]}").run()
+    return None
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Membership-inference audits of video-understanding language models.",
+            "",
+            "usage: vidsme COMMAND [flags]",
+            "",
+            *lines,
+            "",
+            "vidsme COMMAND --help tells its flags; vidsme --version the version.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,104 @@
+"""The command line: `python -m vidsme_jax.reporting --workdir runs/llava`.
+
+Scores, metrics and report of a finished run are made anew from its stored signals,
+without model or videos: with other scores, false-positive rates, scales or the other
+profile, such as `--config.report.fprs="(0.01,)"`. What the signals depend on stays.
+
+Exit status: 0 done; 2 nothing was done, one message lists every problem found; 3 done,
+and the run had failures, which are listed in failures.jsonl.
+"""
+
+import json
+import pathlib
+import sys
+from typing import Any, NoReturn
+
+from absl import app, flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags.config_flags import DEFINE_config_dict
+
+from vidsme_jax import commands, settings
+from vidsme_jax.base import AuditError
+
+# What signals depend on, or what decides which clips there are.
+_FIXED = ("model.", "video.", "slices", "corpus.", "motion.flow", "study")
+
+
+def main(argv: list[str]) -> int:
+    """Makes the report and returns the exit status."""
+    if problem := commands.usage_problem(argv):
+        return commands.wrong([problem])
+    workdir = flags.FLAGS.workdir
+    if not workdir:
+        return commands.wrong(["--workdir is missing: the folder of a finished run"])
+    commands.begin()
+    from vidsme_jax import audit
+
+    try:
+        about = recorded(pathlib.Path(workdir))
+        config = flags.FLAGS.config
+        _refuse_changes(about["config"], config)
+        report = audit.report_again(workdir, config, about)
+    except AuditError as error:
+        return commands.wrong(error.problems)
+    print(report.summary())
+    return commands.FAILURES if report.failures else commands.OK
+
+
+def recorded(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of a run's `config.json`.
+
+    Raises:
+      AuditError: There is none, or it is damaged.
+    """
+    path = workdir / "config.json"
+    try:
+        about = json.loads(path.read_text("utf-8"))
+        if not all(isinstance(about[x], dict) for x in ("config", "fingerprints")):
+            raise TypeError("it is not that of a run")
+    except FileNotFoundError as error:
+        cause = f"{workdir}: no config.json, so that no run has finished there"
+        raise AuditError([cause]) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AuditError([f"{path}: cannot be read ({error})"]) from error
+    return about
+
+
+def run() -> NoReturn:
+    """Defines the flags, which other programs have too, and runs `main`."""
+    flags.DEFINE_string("workdir", None, "Of a finished run; its report is replaced.")
+    app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses twice: the folder is known before its configuration can be changed."""
+    try:
+        flags.FLAGS(argv, known_only=True)
+    except flags.Error as error:
+        sys.exit(commands.wrong([str(error)]))
+    workdir, config = flags.FLAGS.workdir, settings.default()
+    flags.FLAGS.unparse_flags()
+    if workdir:
+        try:
+            config = settings.restored(recorded(pathlib.Path(workdir))["config"])
+        except AuditError as error:
+            sys.exit(commands.wrong(error.problems))
+    DEFINE_config_dict("config", config)
+    return commands.parse(argv)
+
+
+def _refuse_changes(before: dict[str, Any], config: ConfigDict) -> None:
+    was = settings.flatten(settings.restored(before))
+    now = settings.flatten(config)
+    changed = [k for k in now if k.startswith(_FIXED) and now[k] != was.get(k, now[k])]
+    if changed:
+        raise AuditError(
+            [
+                f"config.{key}: the run's is {was[key]!r}, and another needs an audit"
+                for key in changed
+            ]
+        )
+
+
+if __name__ == "__main__":
+    run()
