@@ -21,7 +21,7 @@ seed, here 1,027 videos of each side are drawn with seed 0.
 
 Cost by the count of operations: 75 TFLOP a video (vision 6.2, two prefills of 32.0, two
 heads of 2.5), about 154 PFLOP for its 2,054 videos:
-four minutes of one H100 if it sustains 600 TFLOP/s, which is an assumption.
+four minutes of one H200 if it sustains 600 TFLOP/s, which is an assumption.
 Measured: `:tiny`, in the test suite (`tests/configs_test.py`). Nothing of the paper's
 table has been reproduced yet: neither weights nor videos were at hand.
 """

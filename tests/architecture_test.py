@@ -8,14 +8,15 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
-    ("settings", "progress", "stopping", "resampling"),
+    ("settings", "progress", "overlap", "storage", "commands", "stopping"),
+    ("resampling",),
     ("entropy", "metrics", "motion", "parallel", "hosts", "data", "checkpoints"),
     ("models", "scores"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
-    ("scoring", "tables", "provenance", "checks"),
+    ("scoring", "tables", "provenance", "preparation", "checks"),
     ("audit",),
     ("studies",),
-    ("__init__", "main"),
+    ("__init__", "main", "prepare"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -12,7 +12,7 @@ import pytest
 from oracles import llava_next_video as oracle
 from vidsme_jax import audit, checks, settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.data import corpora
+from vidsme_jax.data import corpora, video
 
 CLIPS = settings.DEMO / "corpus" / "clips"
 FILES = (
@@ -82,7 +82,7 @@ def test_from_clips_to_report(config, tmp_path):
 def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch):
     audit.run(_corpus(config, tmp_path), tmp_path / "run")
     before = pq.read_table(tmp_path / "run" / "scores.parquet")
-    monkeypatch.setattr(audit.scoring.video, "decode", _never)
+    monkeypatch.setattr(video, "decode", _never)
     monkeypatch.setattr(audit.scoring.signals, "stream", _never)
     audit.run(config, tmp_path / "run")
     assert pq.read_table(tmp_path / "run" / "scores.parquet").equals(before)
@@ -149,9 +149,9 @@ def test_a_flow_that_fails_late_loses_its_clip_only(config, tmp_path, monkeypatc
 
 def test_rows_that_share_a_clip_are_scored_once(config, tmp_path, monkeypatch):
     decoded = []
-    original = audit.scoring.video.decode
+    original = video.decode
     monkeypatch.setattr(
-        audit.scoring.video,
+        video,
         "decode",
         lambda path, *args: decoded.append(path) or original(path, *args),
     )

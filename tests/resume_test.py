@@ -17,7 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from killed_run import config as small
-from vidsme_jax import audit, checks, main, scoring, settings, shards, stopping
+from vidsme_jax import (
+    audit,
+    checks,
+    commands,
+    main,
+    scoring,
+    settings,
+    shards,
+    stopping,
+)
 from vidsme_jax.base import AuditError
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
@@ -158,7 +167,8 @@ def _run_main(config, workdir, monkeypatch, capsys) -> tuple[int, str]:
     monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value=str(workdir)))
     for name in ("_COORDINATOR", "_NUM_PROCESSES", "_PROCESS_ID"):
         monkeypatch.setattr(main, name, types.SimpleNamespace(value=None))
-    monkeypatch.setattr(main.logging, "use_absl_handler", lambda: None)
+    monkeypatch.setattr(commands, "usage_problem", lambda argv: "")
+    monkeypatch.setattr(commands, "begin", lambda: None)
     status = main.main(["vidsme"])
     return status, capsys.readouterr().err
 
@@ -181,12 +191,12 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
     with monkeypatch.context() as patch:
         _full(patch, after=2 + 2 * 3)  # Each file with its folder: run.json, 3 shards.
         status, said = _run_main(config, tmp_path, patch, capsys)
-    assert status == main.WRONG
+    assert status == commands.WRONG
     assert "part-000003.parquet: No space left on device" in said
     assert "what was scored before is kept" in said and "Traceback" not in said
     assert len(_paths(tmp_path)) == 3 and not list(tmp_path.rglob("*.tmp"))
     status, _ = _run_main(config, tmp_path, monkeypatch, capsys)
-    assert status == main.OK
+    assert status == commands.OK
     assert len(set(_paths(tmp_path))) == len(_paths(tmp_path)) == 6
 
 
@@ -198,10 +208,10 @@ def test_a_quota_of_the_kernel_s(tmp_path, monkeypatch, capsys, handlers):
         status, said = _run_main(config, tmp_path, monkeypatch, capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert status == main.WRONG
+    assert status == commands.WRONG
     assert "part-000000.parquet: File too large" in said and "Traceback" not in said
     assert not _parts(tmp_path) and not list(tmp_path.rglob("*.tmp"))
-    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == main.OK
+    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == commands.OK
 
 
 def test_a_report_that_finds_no_room_loses_no_signals(
@@ -215,7 +225,7 @@ def test_a_report_that_finds_no_room_loses_no_signals(
 
         patch.setattr(audit.report.files, "write_json", refuse)
         status, said = _run_main(config, tmp_path, patch, capsys)
-    assert status == main.WRONG and "metrics.json: No space left on device" in said
+    assert status == commands.WRONG and "metrics.json: No space left on device" in said
     assert len(_paths(tmp_path)) == 3
 
 
@@ -236,14 +246,14 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers
     finally:
         if root:
             os.seteuid(0)
-    assert status == main.WRONG
+    assert status == commands.WRONG
     assert f"{folder / 'run'}: Permission denied" in said and "Traceback" not in said
 
 
 def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
     with shards.locked(tmp_path):
         status, said = _run_main(small(3), tmp_path, monkeypatch, capsys)
-    assert status == main.WRONG
+    assert status == commands.WRONG
     assert "another run is writing to it; take another --workdir" in said
     assert not _parts(tmp_path)
 
@@ -268,12 +278,12 @@ def test_half_a_shard(run, monkeypatch, capsys, handlers):
     scores, part = _scores(run), _parts(run)[2]
     part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
     status, said = _run_main(small(4), run, monkeypatch, capsys)
-    assert status == main.WRONG and "Traceback" not in said
+    assert status == commands.WRONG and "Traceback" not in said
     assert f"{part}: damaged (" in said
     assert "delete it and its clips are scored again" in said
     assert len(_parts(run)) == 4
     part.unlink()
-    assert _run_main(small(4), run, monkeypatch, capsys)[0] == main.OK
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == commands.OK
     assert _scores(run).equals(scores)
 
 
@@ -306,10 +316,10 @@ def test_a_shard_of_another_run(run, tmp_path, monkeypatch, capsys, handlers):
     foreign = run / "signals" / "part-000009.parquet"
     shutil.copy(_parts(tmp_path / "other")[0], foreign)
     status, said = _run_main(small(4), run, monkeypatch, capsys)
-    assert status == main.WRONG
+    assert status == commands.WRONG
     assert f"{foreign}: its signals were computed with video.num_frames = 3, " in said
     foreign.unlink()
-    assert _run_main(small(4), run, monkeypatch, capsys)[0] == main.OK
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == commands.OK
     # Without its record a folder still knows what its shards were computed with.
     (run / "signals" / "run.json").unlink()
     with pytest.raises(AuditError, match=r"video\.num_frames = 2, this run has 3"):

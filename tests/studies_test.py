@@ -8,8 +8,9 @@ import pathlib
 import pyarrow.parquet as pq
 import pytest
 
-from vidsme_jax import audit, settings, shards, studies
+from vidsme_jax import audit, preparation, settings, shards, studies
 from vidsme_jax.base import AuditError
+from vidsme_jax.data import video
 from vidsme_jax.stopping import Stop
 
 FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"
@@ -66,8 +67,6 @@ def test_a_grid_point_is_the_audit_with_its_settings(workdir):
 
 
 def test_frames_are_decoded_once_and_equal_audits(tmp_path, monkeypatch):
-    from vidsme_jax.data import video
-
     opened = []
     original = video.decode_chosen
 
@@ -105,6 +104,51 @@ def test_reversed_against_a_shuffle(tmp_path):
     studies.run(_config("against-tiny"), tmp_path)
     text = (tmp_path / "study.csv").read_text()
     assert "reversed" in text and "shuffled:0" in text
+
+
+@pytest.mark.parametrize("study", ["frames", "against"])
+def test_prepared_clips_give_what_their_videos_give(study, tmp_path, monkeypatch):
+    config = _config(f"{study}-tiny")
+    config.corpus.max_clips, config.batch_size = 2, 2
+    config.scores, config.studies.frames, config.video.num_frames = "vid_sme", (1, 3), 3
+    studies.run(config, tmp_path / "raw")
+    made = config.copy_and_resolve_references()
+    for made.video.num_frames in (2, 3):
+        preparation.run(made, tmp_path / "made")
+    monkeypatch.setattr(video, "decode_chosen", None)
+    config.corpus.prepared = str(tmp_path / "made")
+    studies.run(config, tmp_path / "prepared")
+    raw, prepared = (
+        (tmp_path / name / "study.csv").read_text() for name in ("raw", "prepared")
+    )
+    assert raw == prepared and len(raw.splitlines()) > 2
+
+
+def test_frames_that_are_not_prepared_are_named(tmp_path):
+    config = _config("frames-tiny")
+    config.corpus.max_clips = 1
+    config.video.sampling = "midpoint"
+    preparation.run(config, tmp_path / "made")
+    config.corpus.prepared = str(tmp_path / "made")
+    with pytest.raises(AuditError) as caught:
+        studies.run(config, tmp_path / "run")
+    single, two = caught.value.problems
+    assert "no single frames" in single and "leave 1 out" in single
+    assert "midpoint_2_png (it has midpoint_4_png)" in two
+    assert two.endswith("2 frames: --config.video.num_frames=2")
+
+
+def test_a_clip_that_failed_when_prepared_fails_at_every_count(tmp_path):
+    config = _config("frames-tiny")
+    (tmp_path / "bad.mp4").write_bytes(b"none")
+    config.corpus.max_clips = 2
+    config.corpus.suspects = (str(tmp_path / "bad.mp4"),)
+    for config.video.num_frames in (2, 4):
+        preparation.run(config, tmp_path / "made")
+    config.corpus.prepared = str(tmp_path / "made")
+    report = studies.run(config, tmp_path / "run")
+    (failure,) = report.failures
+    assert (failure.stage, failure.video) == ("open", config.corpus.suspects[0])
 
 
 def test_more_frames_than_the_model_holds(tmp_path):

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 import report_test
 from oracles import llava_next_video as oracle
-from vidsme_jax import main, models, settings
+from vidsme_jax import commands, models, settings
 from vidsme_jax.base import AuditError, Failure, printable
 from vidsme_jax.report import figures, page
 from vidsme_jax.studies import findings, writing
@@ -177,7 +177,7 @@ def test_printable():
 
 
 def test_a_terminal_is_not_steered_by_names(capsys):
-    assert main._wrong(["m.json: row 1: '\x1b]0;owned\x07'"]) == 2
+    assert commands.wrong(["m.json: row 1: '\x1b]0;owned\x07'"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 
 

@@ -86,8 +86,10 @@ def run(
         with hosts.agreed(), hosts.first_alone("signals"):
             store, second = checks.open_shards(setup, workdir)
         with hosts.finishing(store.folder) as everyones:
-            parts = (setup.clips, setup.plan, setup.devices, store, config)
-            failures = everyones(scoring.score_clips(*parts, second=second, stop=stop))
+            parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
+            failures = everyones(
+                scoring.score_clips(*parts, config, second=second, stop=stop)
+            )
             store = store.reopened()
         if hosts.index() > 0:
             return None
@@ -124,7 +126,9 @@ def evaluate(
         evaluation=metrics.evaluate(table, config.report.fprs, num_bootstrap, _SEED),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=inference.suspects(table, headline, config.report.fdr),
-        curves=tables.extreme_curves(setup.items, store, table, headline, config),
+        curves=tables.extreme_curves(
+            setup.items, store, table, headline, config, setup.reader
+        ),
         run=about,
         failures=failures,
         warnings=warnings,

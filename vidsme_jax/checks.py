@@ -17,6 +17,7 @@ from vidsme_jax import (
 )
 from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.data import corpora
+from vidsme_jax.data.reading import Reader, open_corpus
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends
 
@@ -31,6 +32,7 @@ class Setup:
     config: ConfigDict
     items: tuple[Item, ...]
     clips: tuple[Clip, ...]
+    reader: Reader
     plan: ModelPlan
     devices: parallel.Devices
     scores: tuple[str, ...]
@@ -44,7 +46,7 @@ def check(config: ConfigDict) -> Setup:
     model: Any = config.get("model", {})
     parts: dict[str, Any] = {}
     for name, keys, make in (
-        ("items", "corpus.", lambda: corpora.load(config.corpus)),
+        ("corpus", "corpus.", lambda: open_corpus(config)),
         (
             "plan",
             "model.",
@@ -73,7 +75,8 @@ def check(config: ConfigDict) -> Setup:
             parts[name] = make()
         except AuditError as error:
             problems += error.problems
-    clips = corpora.unique_clips(parts.get("items", ()))
+    items, reader = parts.pop("corpus", ((), None))
+    clips = corpora.unique_clips(items)
     if len(clips) == 1 and config.motion.bounds is None:
         problems.append(
             "the corpus has one clip, but q and r are scaled by the range over a "
@@ -89,7 +92,7 @@ def check(config: ConfigDict) -> Setup:
         raise AuditError(problems)
     if parts["headline"] not in parts["scores"]:
         parts["scores"] = (parts["headline"], *parts["scores"])
-    return Setup(config=config, clips=clips, **parts)
+    return Setup(config=config, items=items, clips=clips, reader=reader, **parts)
 
 
 def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:
@@ -115,4 +118,6 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
         "version": __version__,
         **{f"video.{key}": config.video[key] for key in _SAMPLING},
     }
+    if config.corpus.prepared and config.corpus.jpeg_quality:
+        depends["corpus.jpeg_quality"] = config.corpus.jpeg_quality
     return shards.Shards(folder, depends, hosts.index(), hosts.count()), second

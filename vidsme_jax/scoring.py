@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import hosts, signals
+from vidsme_jax import hosts, overlap, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -20,6 +20,7 @@ from vidsme_jax.base import (
     printable,
 )
 from vidsme_jax.data import loader, video
+from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
@@ -42,6 +43,7 @@ class Measured:
 
 def score_clips(
     clips: Sequence[Clip],
+    reader: Reader,
     plan: ModelPlan,
     devices: Devices,
     store: Shards,
@@ -56,6 +58,7 @@ def score_clips(
 
     Args:
       clips: Of the corpus.
+      reader: Of the clips' frames.
       plan: The checked checkpoint; its tensors are read if there is anything to do.
       devices: Where to run.
       store: Receives the signals.
@@ -80,7 +83,7 @@ def score_clips(
         steps = -(-most // devices.batch_size(config.batch_size))
     if not todo and not steps:
         return failures
-    progress = Progress(len(todo), "scoring")
+    progress, timeline = Progress(len(todo), "scoring"), overlap.Timeline()
 
     def fail(clip: Clip, error: ClipError) -> None:
         logging.warning("%s", printable(f"{clip.path}: {error}"))
@@ -93,7 +96,7 @@ def score_clips(
     flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
 
     def readable() -> Iterator[signals.Prepared]:
-        prepare = functools.partial(_prepare, config=config, plan=plan, flow=flow)
+        prepare = functools.partial(_prepare, reader=reader, plan=plan, flow=flow)
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if stop.asked and not spanning:
                 return
@@ -104,7 +107,7 @@ def score_clips(
 
     batches = signals.stream(
         plan.load(devices.sharding),
-        readable(),
+        timeline.awaiting(readable(), overlap.CLIPS),
         devices,
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
@@ -112,18 +115,22 @@ def score_clips(
         against=config.video.against,
         steps=steps,
         stopped=lambda: stop.asked or hosts.has_ended(store.folder),
+        timeline=timeline,
     )
     for batch in stop.between(batches):
         good = []
-        for measured, result in batch:
-            try:
-                good.append(scored_clip(measured, result))
-            except ClipError as error:
-                fail(measured.clip, error)
-        if good:
-            store.write(good)
-            progress.add(len(good))
+        with timeline.spending(overlap.STORING):
+            for measured, result in batch:
+                try:
+                    good.append(scored_clip(measured, result))
+                except ClipError as error:
+                    fail(measured.clip, error)
+            if good:
+                store.write(good)
+                progress.add(len(good))
     progress.close()
+    timeline.close()
+    timeline.tell()
     return failures
 
 
@@ -151,20 +158,14 @@ def stamp(path: pathlib.Path) -> tuple[int, int]:
 
 
 def _prepare(
-    clip: Clip,
-    *,
-    config: ConfigDict,
-    plan: ModelPlan,
-    flow: statistics.FlowVariances,
+    clip: Clip, *, reader: Reader, plan: ModelPlan, flow: statistics.FlowVariances
 ) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
-    v, before = config.video, stamp(clip.path)
-    frames = video.decode(
-        clip.path, v.sampling, v.num_frames, v.fps, video.limits_of(config.video)
-    )
-    motion = statistics.begin(frames.pixels, flow)
+    before = stamp(clip.path)
+    frames, known = reader.read(clip.path)
+    motion = statistics.begin(frames.pixels, flow, known)
     prepared = plan.prepare(frames.pixels)
-    about = dataclasses.replace(frames, pixels=frames.pixels[:0])
+    about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
     return signals.Prepared(Measured(clip, about, motion, before), prepared)
 
 

@@ -31,8 +31,21 @@ def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
     return f"an integer >= {low}", lambda value: isinstance(value, int) and value >= low
 
 
+FIELDS = ("video", "question", "candidates", "answer", "id", "group", "date")
+
+
+def _tfds_fields(value: Any) -> bool:
+    """Whether each names a field once, and a feature."""
+    if not _strings(value):
+        return False
+    pairs = [text.partition("=") for text in value]
+    names = [name for name, _, _ in pairs]
+    distinct = len(set(names)) == len(names) and set(names) <= set(FIELDS)
+    return distinct and all(feature for _, _, feature in pairs)
+
+
 _BOOL: _Allowed = ("true or false", lambda value: isinstance(value, bool))
-_SOURCES: _Allowed = ("a tuple of manifests, folders or globs", _strings)
+_SOURCES: _Allowed = ("a tuple of manifests, folders, globs or tfds:", _strings)
 _SCALE: _Allowed = (
     "a number > 0",
     lambda v: isinstance(v, int | float) and 0 < v < math.inf,
@@ -87,6 +100,22 @@ RULES: dict[str, _Rule] = {
     # A seeded subsample of so many videos per role; None takes all.
     "corpus.max_clips": (int, *_integer(1)),
     "corpus.seed": (0, *_integer(0)),
+    # The folder that `python -m vidsme_jax.prepare` filled; "" decodes the videos. If
+    # no role has a source, the rows are those that were stored with the clips.
+    "corpus.prepared": ("", "a folder", lambda v: isinstance(v, str)),
+    # Of prepared frames; 0 is PNG, which loses nothing.
+    "corpus.jpeg_quality": (
+        0,
+        "0 (lossless PNG) or 1 to 100",
+        lambda v: isinstance(v, int) and 0 <= v <= 100,
+    ),
+    # What features of a tfds: dataset are, such as ("video=clip", "answer=caption");
+    # the rest is found by name, and the video by being the only one that can be it.
+    "corpus.tfds_fields": (
+        (),
+        f"a tuple of FIELD=FEATURE, FIELD one of {', '.join(FIELDS)}",
+        _tfds_fields,
+    ),
     "video.num_frames": (16, *_integer(2)),
     # uniform: linspace over all frames, as in the release; midpoint: centres of equal
     # parts; fps: `video.fps` frames a second, at most num_frames.
@@ -104,7 +133,8 @@ RULES: dict[str, _Rule] = {
     "video.max_pixels": (8192 * 4320, *_integer(1)),
     "video.max_seconds": (600.0, *_SCALE),
     # opencv: on the host; jax: on the devices (motion.backends); auto: jax where these
-    # are no CPUs. Both give the same motion within 0.1 %.
+    # are no CPUs. Both give the same motion within 0.1 %. Prepared clips have that of
+    # opencv with them; jax computes it again, from their frames.
     "motion.flow": ("auto", *_one_of("auto", "opencv", "jax")),
     # beta1 and beta2: q = 1 + q_scale * ..., r = 1 + r_scale * ... (motion.orders).
     "motion.q_scale": (

@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import fcntl
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator
@@ -27,6 +26,7 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
+from vidsme_jax.storage import write_atomically
 
 _SETTINGS = b"vidsme_jax.settings"  # Of a shard's metadata.
 _READERS = 8  # Threads that look through the shards when a folder is opened.
@@ -239,27 +239,6 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
         raise AuditError(
             [f"{record}: damaged ({error}); delete it, the shards have its content too"]
         ) from error
-
-
-def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that it is either whole or not there, whatever happens."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        # Without a name an error of writing does not say where.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # The new name, too, survives a loss of power.
-    finally:
-        os.close(folder)
 
 
 def clear(workdir: pathlib.Path) -> None:

@@ -26,6 +26,7 @@ from vidsme_jax import parallel
 from vidsme_jax.base import ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
+from vidsme_jax.overlap import SENDING, UNWATCHED, Timeline
 from vidsme_jax.parallel import Devices, make_devices
 
 _HEAD_SHARE = 8  # A block of logits may take this part of what parameters leave free.
@@ -137,6 +138,7 @@ def stream(
     against: str = "reversed",
     steps: int = 0,
     stopped: Callable[[], bool] = lambda: False,
+    timeline: Timeline = UNWATCHED,
 ) -> Iterator[list[tuple[Any, TokenSignals | ClipError]]]:
     """Scores prepared clips batch by batch; yields (key, signals) of each batch.
 
@@ -160,6 +162,7 @@ def stream(
       against: The order of the second direction; see `second_order`.
       steps: The fewest to take, unless stopped.
       stopped: Once it is true nothing more is sent; what is on its way still comes.
+      timeline: Takes note of what is sent.
     """
     held = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(model.state))
     memory = head_memory(devices.memory(), sum(held))
@@ -175,8 +178,10 @@ def stream(
     shape = model.plan.prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
 
     def send(group: list[Prepared], frames: int):
-        batch = _batch(group, (size, frames, *shape), against)
-        out = run(model.state, tokens, batch)
+        with timeline.spending(SENDING):
+            batch = _batch(group, (size, frames, *shape), against)
+            out = run(model.state, tokens, batch)
+        timeline.sent(out)
         for leaf in jax.tree.leaves(out):
             leaf.copy_to_host_async()
         sent.append((group, out, devices.anyone(stopped()) if spanning else False))

@@ -16,7 +16,7 @@ from vidsme_jax.base import (
     ScoredClip,
     ScoreTable,
 )
-from vidsme_jax.data import video
+from vidsme_jax.data.reading import Reader
 from vidsme_jax.motion import statistics
 from vidsme_jax.shards import Shards
 
@@ -143,6 +143,7 @@ def extreme_curves(
     table: ScoreTable,
     headline: str,
     config: ConfigDict,
+    reader: Reader,
 ) -> list[ClipCurve]:
     """Returns the entropies, frame by frame, of the most and least member-like clip."""
     oriented = table.scores[headline] * (1 if table.larger_is_member else -1)
@@ -161,9 +162,7 @@ def extreme_curves(
         parts = np.split(rows[:, : clip.num_frames * per_frame], clip.num_frames, -1)
         natural, backward = np.stack([part.mean(-1) for part in parts], axis=-1)
         try:
-            pictures = video.thumbnails(
-                item.path, clip.frame_indices, _THUMBNAIL, video.limits_of(config.video)
-            )
+            pictures = reader.thumbnails(item.path, clip.frame_indices, _THUMBNAIL)
         except ClipError:  # Gone since it was scored: its curves still stand.
             pictures = None
         curves.append(

@@ -409,11 +409,6 @@ def test_sources_that_yield_nothing(tmp_path):
     )
 
 
-def test_tfds_is_refused():
-    problem = _problem(suspects=("tfds:ucf101/train",))
-    assert problem.startswith("tfds:ucf101/train: tfds: sources are not built yet; ")
-
-
 def test_a_video_root_that_is_not_there(good):
     problem = _problem(suspects=(good,), video_root="/no/such/root")
     assert problem == "corpus.video_root: no such folder: /no/such/root"

@@ -77,7 +77,7 @@ def rng():
 
 def test_strange_values(tmp_path, rng):
     read = 0
-    for _ in range(150):
+    for _case in range(150):
         rows = [dict(row) for row in ROWS]
         for _ in range(rng.integers(1, 4)):
             row = rows[rng.integers(len(rows))]

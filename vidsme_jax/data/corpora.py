@@ -5,19 +5,19 @@ decoded, and costs that clip only.
 """
 
 import collections
-import csv
 import dataclasses
 import glob
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest, printable
+from vidsme_jax.data import manifests
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),
@@ -55,11 +55,14 @@ class _Row:
     confined: bool = False
 
 
-def load(corpus: ConfigDict) -> tuple[Item, ...]:
+def load(
+    corpus: ConfigDict, stored: Callable[[], list[Item]] | None = None
+) -> tuple[Item, ...]:
     """Reads the corpus.
 
     Args:
       corpus: The `corpus` part of the configuration (see `settings.RULES`).
+      stored: The rows of a prepared corpus, taken where no role has a source.
 
     Returns:
       The rows in the order of `ROLES`, then of the sources. A row without an id gets
@@ -75,12 +78,12 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
     config: Any = corpus  # Its values cannot be typed; `settings.RULES` checks them.
     problems: list[str] = []
     root = pathlib.Path(config.video_root).expanduser() if config.video_root else None
-    if root is not None and not root.is_dir():
+    if root is not None and not root.is_dir() and stored is None:
         problems.append(f"corpus.video_root: no such folder: {root}")
     rows: dict[str, list[_Row]] = {}
     for source in dict.fromkeys(s for role in ROLES for s in config[role]):
         try:
-            rows[source] = _read(source, root)
+            rows[source] = _read(source, root, config.get("tfds_fields", ()))
         except AuditError as error:
             problems += error.problems
     taken: list[tuple[str, _Row]] = []
@@ -88,14 +91,27 @@ def load(corpus: ConfigDict) -> tuple[Item, ...]:
         for source in config[role]:
             mine = [row for row in rows.get(source, ()) if row.label in ("", role)]
             if len(config[role]) > 1:
-                mine = [_grouped(row, pathlib.Path(source).stem) for row in mine]
+                mine = [_grouped(row, _name(source)) for row in mine]
             taken += ((role, row) for row in mine)
             if source in rows and not mine:
                 problems.append(_nothing_for(role, source, rows[source]))
+    if stored is not None and len(rows) < len({s for r in ROLES for s in config[r]}):
+        problems.append(
+            "corpus.prepared has rows of its own; to take them, leave every role "
+            "without a source, such as corpus.members = ()"
+        )
+    asked = [role for role in ROLES if config[role]]
     items = _items(taken)
     if not config.allow_outside:
         problems += _outside([row for _, row in taken], items)
-    problems += _repeated_ids(taken) + _contradictions(items) + _roles(corpus)
+    if stored is not None and not asked:
+        items = tuple(stored())
+        asked = list(dict.fromkeys(item.role for item in items))
+        place = f"{config.prepared}: "
+        taken = [
+            (i.role, _Row(place + i.video, i.path.parent, "", i.id, {})) for i in items
+        ]
+    problems += _repeated_ids(taken) + _contradictions(items) + _roles(asked)
     if problems:
         raise AuditError(problems)
     return _subsample(items, config.max_clips, config.seed)
@@ -115,30 +131,35 @@ def _grouped(row: _Row, group: str) -> _Row:
     return dataclasses.replace(row, fields=fields)
 
 
+def _name(source: str) -> str:
+    if is_address(source):
+        return source.removeprefix("tfds:")
+    return pathlib.Path(source).stem
+
+
 # ------------------------------------------------------------------------- sources
 
 
-def _read(source: str, root: pathlib.Path | None) -> list[_Row]:
+def _read(
+    source: str, root: pathlib.Path | None, fields: tuple[str, ...]
+) -> list[_Row]:
     """Reads a source of any kind, or raises an `AuditError`.
 
     Args:
       source: As configured.
       root: What the paths in manifests are relative to, if not their own folder.
+      fields: `corpus.tfds_fields`.
     """
-    if source.startswith("tfds:"):
-        raise AuditError(
-            [
-                f"{source}: tfds: sources are not built yet; give a manifest "
-                f"({', '.join(MANIFEST_SUFFIXES)}), a folder or a glob"
-            ]
-        )
+    if is_address(source):
+        return _read_tfds(source, root, fields)
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if _is_video(file))
         named = [(file.relative_to(path).as_posix(), path) for file in found]
         missing = f"{source}: no video in the folder; looked for {_suffixes()}"
     elif path.suffix.lower() in MANIFEST_SUFFIXES and not glob.has_magic(source):
-        return _read_manifest(source, path, root or path.parent)
+        rows = manifests.read(source, path)
+        return _rows(source, root or path.parent, rows)
     else:
         matches = sorted(glob.glob(str(path), recursive=True))
         found = [name for name in matches if _is_video(pathlib.Path(name))]
@@ -148,13 +169,34 @@ def _read(source: str, root: pathlib.Path | None) -> list[_Row]:
         elif glob.has_magic(source):
             missing = f"{source}: the glob matches nothing"
         else:
-            missing = f"{source}: no such manifest, folder or video{_near(path)}"
+            near = manifests.near(path)
+            missing = f"{source}: no such manifest, folder or video{near}"
     if not named:
         raise AuditError([missing])
     return [
         _Row(f"{source}: {video}", folder, "", "", {"video": video})
         for video, folder in named
     ]
+
+
+def is_address(name: str) -> bool:
+    """Whether a source or a video is in a TFDS dataset (see `datasets`)."""
+    return name.startswith("tfds:")
+
+
+def _read_tfds(
+    source: str, root: pathlib.Path | None, fields: tuple[str, ...]
+) -> list[_Row]:
+    from vidsme_jax.data import datasets
+
+    try:
+        found = datasets.rows(source, fields)
+        folder = root or datasets.folder_of(source)
+    except AuditError as error:
+        raise AuditError([f"{source}: {p}" for p in error.problems]) from error
+    if not found:
+        raise AuditError([f"{source}: the split has no example"])
+    return _rows(source, folder, ((f"example {n}", r) for n, r in enumerate(found)))
 
 
 def _is_video(path: pathlib.Path) -> bool:
@@ -167,40 +209,17 @@ def _suffixes() -> str:
     return ", ".join(VIDEO_SUFFIXES)
 
 
-def _near(path: pathlib.Path) -> str:
-    """The file with the nearest name in the same folder, as '; did you mean ...?'."""
-    if not path.parent.is_dir():
-        return f" (there is no folder {path.parent} either)"
-    return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
+# ---------------------------------------------------------------------------- rows
 
 
-def _read_manifest(source: str, path: pathlib.Path, root: pathlib.Path) -> list[_Row]:
-    if not path.is_file():
-        raise AuditError([f"{source}: no such manifest{_near(path)}"])
-    reader = {
-        ".json": _read_json,
-        ".jsonl": _read_jsonl,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }[path.suffix.lower()]
-    try:
-        columns, raw = reader(path)
-    except (OSError, ValueError, csv.Error) as error:
-        text = " ".join(str(error).split())
-        raise AuditError([f"{source}: cannot be read: {text}"]) from error
-    except RecursionError as error:
-        raise AuditError([f"{source}: cannot be read: nested too deeply"]) from error
-    if not raw:
-        raise AuditError([f"{source}: the manifest has no rows"])
-    if columns and "video" not in columns:
-        hint = nearest("video", columns)
-        raise AuditError(
-            [f"{source}: no column 'video'; its columns: {', '.join(columns)}{hint}"]
-        )
+def _rows(
+    source: str, folder: pathlib.Path, raw: Iterable[tuple[str, Any]]
+) -> list[_Row]:
+    """Checks rows, or raises an `AuditError` with all that is wrong with any."""
     rows, problems = [], []
     for place, values in raw:
         try:
-            rows.append(_row(f"{source}: {place}", root, values))
+            rows.append(_row(f"{source}: {place}", folder, values))
         except AuditError as error:
             problems += error.problems
         except RecursionError:
@@ -210,57 +229,6 @@ def _read_manifest(source: str, path: pathlib.Path, root: pathlib.Path) -> list[
     if problems:
         raise AuditError(problems)
     return rows
-
-
-# --------------------------------------------------------------- formats of manifests
-
-# The columns ([] where there is no object), and each row with its place in the file.
-_Raw = tuple[list[str], list[tuple[str, Any]]]
-
-
-def _columns(rows: list[tuple[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(k for _, v in rows if isinstance(v, dict) for k in v))
-
-
-def _read_json(path: pathlib.Path) -> _Raw:
-    data = json.loads(path.read_text("utf-8-sig"))
-    if not isinstance(data, list):
-        kind = type(data).__name__
-        raise ValueError(f"it must be a list of objects, one a row; it is a {kind}")
-    rows = [(f"row {n}", row) for n, row in enumerate(data, 1)]
-    return _columns(rows), rows
-
-
-def _read_jsonl(path: pathlib.Path) -> _Raw:
-    rows, problems = [], []
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append((f"line {number}", json.loads(line)))
-            except json.JSONDecodeError as error:
-                problems.append(f"line {number}: {error.msg} (column {error.colno})")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return _columns(rows), rows
-
-
-def _read_csv(path: pathlib.Path) -> _Raw:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        rows = [(f"line {reader.line_num}", row) for row in reader]
-        return list(reader.fieldnames or ()), rows
-
-
-def _read_parquet(path: pathlib.Path) -> _Raw:
-    import pyarrow.parquet
-
-    # Not a data set: "a=1" in a folder's name is no column of the manifest.
-    table = pyarrow.parquet.ParquetFile(path).read()
-    rows = [(f"row {n}", row) for n, row in enumerate(table.to_pylist(), 1)]
-    return table.column_names, rows
-
-
-# ---------------------------------------------------------------------------- rows
 
 
 def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
@@ -354,9 +322,11 @@ def _items(rows: list[tuple[str, _Row]]) -> tuple[Item, ...]:
             uses[video] += 1
             candidate = f"{video}#{uses[video]}" if uses[video] > 1 else video
             name = "" if candidate in given else candidate
-        # `Path.resolve` would stumble over a link that leads to itself.
-        path = os.path.realpath(row.folder / pathlib.Path(video).expanduser())
-        items.append(Item(id=name, path=pathlib.Path(path), role=role, **row.fields))
+        path = pathlib.Path(video)
+        if not is_address(video):
+            # `Path.resolve` would stumble over a link that leads to itself.
+            path = pathlib.Path(os.path.realpath(row.folder / path.expanduser()))
+        items.append(Item(id=name, path=path, role=role, **row.fields))
     return tuple(items)
 
 
@@ -396,7 +366,7 @@ def _outside(rows: list[_Row], items: tuple[Item, ...]) -> list[str]:
     roots: dict[pathlib.Path, pathlib.Path] = {}
     found: dict[pathlib.Path, list[str]] = {}
     for row, item in zip(rows, items, strict=True):
-        if row.confined:
+        if row.confined and not is_address(item.video):
             if row.folder not in roots:
                 roots[row.folder] = row.folder.resolve()
             if not item.path.is_relative_to(roots[row.folder]):
@@ -426,9 +396,8 @@ def _contradictions(items: tuple[Item, ...]) -> list[str]:
     ]
 
 
-def _roles(corpus: ConfigDict) -> list[str]:
+def _roles(asked: list[str]) -> list[str]:
     """Which roles were asked for together, whether or not their sources had rows."""
-    asked = [role for role in ROLES if corpus[role]]
     if not asked:
         return [
             "nothing to audit: give corpus.members and corpus.nonmembers, or "

@@ -1,4 +1,6 @@
-"""Opening: a file of unknown origin and its main video stream, within limits.
+"""Opening: a file of unknown origin, or the bytes of one, within limits.
+
+What comes out is its main video stream, or why there is none.
 
 Axes: `height`, `width` of a frame.
 """
@@ -6,6 +8,7 @@ Axes: `height`, `width` of a frame.
 import contextlib
 import dataclasses
 import hashlib
+import io
 import pathlib
 import stat
 import time
@@ -18,6 +21,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
+
+Content = pathlib.Path | bytes  # A file, or what it would contain.
 
 _CHUNK = 1 << 20  # Bytes hashed between two looks at the clock.
 
@@ -38,10 +43,10 @@ class Limits:
 
 
 class Source:
-    """A file to be decoded, and how long that may still take."""
+    """A video to be decoded, and how long that may still take."""
 
-    def __init__(self, path: pathlib.Path, limits: Limits):
-        self.path, self.limits = path, limits
+    def __init__(self, content: Content, limits: Limits):
+        self.content, self.limits = content, limits
         self._end = time.monotonic() + limits.max_seconds
 
     def check_time(self) -> None:
@@ -68,9 +73,14 @@ class Source:
             raise ClipError("decode", f"more than {self.limits.max_frames} frames")
 
     def content_hash(self) -> str:
-        """Returns the SHA-256 of the bytes, in hex."""
+        """Returns the SHA-256 of the bytes, in hex.
+
+        Raises:
+          ClipError: "open", if the file cannot be read or is empty.
+        """
+        _head(self.content)
         digest = hashlib.sha256()
-        with self.path.open("rb") as file:
+        with _binary(self.content) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 self.check_time()
@@ -78,20 +88,30 @@ class Source:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        """Opens the file with its main video stream, or says why that cannot be."""
-        head = _head(self.path)
+        """Opens a container with its main video stream.
+
+        Raises:
+          ClipError: "open" if it is no video, "decode" if there is no decoder for it or
+            its frames are too large.
+        """
+        head = _head(self.content)
         self.check_time()
         # FFmpeg looks at this whenever it reads, not while a decoder works.
         left = max(0.0, self._end - time.monotonic())
         # Decoders refuse larger frames before they allocate them.
         options = {"max_pixels": str(self.limits.max_pixels)}
         try:
-            # From a file, FFmpeg follows no link to the network, a playlist's least of
-            # all.
-            container = av.open(str(self.path), options=options, timeout=left)
+            # FFmpeg follows no link to the network, a playlist's least of all: from a
+            # file by its own rule, from bytes because no protocol is allowed.
+            if isinstance(self.content, bytes):
+                only = options | {"protocol_whitelist": "none"}
+                file = io.BytesIO(self.content)
+                container = av.open(file, "r", options=only, timeout=left)
+            else:
+                container = av.open(str(self.content), options=options, timeout=left)
         except (av.FFmpegError, ValueError) as error:
             self.check_time()
-            raise ClipError("open", _not_a_video(self.path, head)) from error
+            raise ClipError("open", _not_a_video(self.content, head)) from error
         with container:
             stream = _video_stream(container)
             self.check_size(stream.codec_context.width, stream.codec_context.height)
@@ -107,8 +127,17 @@ def unit(stream: VideoStream) -> Any:
     return stream.time_base or 0
 
 
-def _head(path: pathlib.Path) -> bytes:
+def _binary(content: Content) -> io.BufferedIOBase:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+
+def _head(content: Content) -> bytes:
     """The first bytes of what must be a regular file with something in it."""
+    if isinstance(content, bytes):
+        if not content:
+            raise ClipError("open", "the video is empty (0 bytes)")
+        return content[:256]
+    path = content
     try:
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):
@@ -127,8 +156,8 @@ def _head(path: pathlib.Path) -> bytes:
     return head
 
 
-def _not_a_video(path: pathlib.Path, head: bytes) -> str:
-    if head[4:8] == b"ftyp" and not _has_index(path):
+def _not_a_video(content: Content, head: bytes) -> str:
+    if head[4:8] == b"ftyp" and not _has_index(content):
         return (
             "the mp4 has no index (moov box): the recording or the copy of it broke "
             "off before the end"
@@ -139,10 +168,11 @@ def _not_a_video(path: pathlib.Path, head: bytes) -> str:
     return "not a video in any format that FFmpeg knows"
 
 
-def _has_index(path: pathlib.Path) -> bool:
+def _has_index(content: Content) -> bool:
     """Whether one of the outermost boxes of an mp4 is the index."""
-    end = path.stat().st_size
-    with path.open("rb") as file:
+    with _binary(content) as file:
+        end = file.seek(0, io.SEEK_END)
+        file.seek(0)
         while len(header := file.read(16)) >= 8:
             size, kind = int.from_bytes(header[:4]), header[4:8]
             if kind == b"moov":

@@ -14,7 +14,6 @@ import bisect
 import dataclasses
 import itertools
 import math
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import probing
-from vidsme_jax.data.probing import Limits, Source
+from vidsme_jax.data.probing import Content, Limits, Source
 from vidsme_jax.data.sampling import frame_indices
 
 LIMITS = Limits()
@@ -63,7 +62,7 @@ class _Table:
 
 
 def decode(
-    path: pathlib.Path,
+    content: Content,
     sampling: str = "uniform",
     num_frames: int = 16,
     fps: float = 1.0,
@@ -72,7 +71,7 @@ def decode(
     """Decodes the sampled frames of a video.
 
     Args:
-      path: The file.
+      content: A file, or what it would contain.
       sampling: See `sampling.frame_indices`, as for `num_frames` and `fps`.
       num_frames: T.
       fps: Frames a second, for the sampling `fps`.
@@ -91,14 +90,12 @@ def decode(
     def choose(count: int, times: np.ndarray) -> Sequence[int]:
         return frame_indices(sampling, num_frames, count, times, fps)
 
-    return decode_chosen(path, choose, limits)
+    return decode_chosen(content, choose, limits)
 
 
-def decode_chosen(
-    path: pathlib.Path, choose: Choice, limits: Limits = LIMITS
-) -> Frames:
+def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> Frames:
     """Decodes the frames that `choose(number of frames, their seconds)` names."""
-    source = Source(path, limits)
+    source = Source(content, limits)
     with source.opened() as (_, stream):
         codec, promise = stream.codec_context.name, probing.promise(stream)
     table, album = _pictures_of(source, choose)
@@ -121,12 +118,12 @@ def limits_of(video: Any) -> Limits:
 
 
 def thumbnails(
-    path: pathlib.Path, indices: Sequence[int], height: int, limits: Limits = LIMITS
+    content: Content, indices: Sequence[int], height: int, limits: Limits = LIMITS
 ) -> UInt8[np.ndarray, "frames height width 3"]:
     """Decodes frames of a video again, scaled down.
 
     Args:
-      path: The file.
+      content: A file, or what it would contain.
       indices: As in `Frames.indices`, not decreasing.
       height: In pixels; the width follows.
       limits: What the video may cost.
@@ -134,15 +131,14 @@ def thumbnails(
     Raises:
       ClipError: As `decode`; also "decode" if the file has lost a frame since.
     """
-    source = Source(path, limits)
+    source = Source(content, limits)
     return _pictures_of(source, lambda count, times: indices, height)[1].pixels
 
 
-def content_hash(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of the bytes of a file, in hex."""
-    return Source(
-        path, dataclasses.replace(LIMITS, max_seconds=math.inf)
-    ).content_hash()
+def content_hash(content: Content) -> str:
+    """Returns the SHA-256 of the bytes of a video, in hex."""
+    unlimited = dataclasses.replace(LIMITS, max_seconds=math.inf)
+    return Source(content, unlimited).content_hash()
 
 
 def _pictures_of(

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt8
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Item
-from vidsme_jax.data import corpora, loader, video
+from vidsme_jax.data import corpora, loader
+from vidsme_jax.data.reading import Videos
 from vidsme_jax.finetune.source import Source
 from vidsme_jax.models.preprocessing import Preprocessing
 
@@ -85,14 +86,14 @@ class Clips:
     def __init__(self, config: Any, prepare: Preprocessing):
         self.hashes: dict[pathlib.Path, str] = {}
         self._config, self._prepare = config, prepare
+        self._videos = Videos(config)
         self._kept: dict[pathlib.Path, np.ndarray] = {}
         self._left = config.cache_mib * 2**20
 
     def __call__(self, clip: Clip) -> UInt8[np.ndarray, "frames size size 3"]:
         if clip.path in self._kept:
             return self._kept[clip.path]
-        how = self._config.video
-        frames = video.decode(clip.path, how.sampling, how.num_frames)
+        frames, _ = self._videos.read(clip.path)
         pixels = self._prepare(frames.pixels)
         self.hashes[clip.path] = frames.content_hash
         if pixels.nbytes <= self._left:

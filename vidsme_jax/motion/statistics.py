@@ -75,7 +75,9 @@ def opencv(
 
 
 def begin(
-    pixels: UInt8[np.ndarray, "frames height width 3"], flow: FlowVariances = opencv
+    pixels: UInt8[np.ndarray, "frames height width 3"],
+    flow: FlowVariances = opencv,
+    known: MotionStatistics | None = None,
 ) -> Callable[[], MotionStatistics]:
     r"""Begins to measure the motion and the change of light of one clip [1].
 
@@ -86,6 +88,7 @@ def begin(
     Args:
       pixels: RGB at full resolution.
       flow: What computes the variances, perhaps elsewhere and later.
+      known: What `opencv` gave before; taken where it would compute them again.
 
     Returns:
       A function that waits for the flow and gives the statistics; it may raise what
@@ -94,6 +97,8 @@ def begin(
     Raises:
       ClipError: "motion", if there are fewer than two frames or `flow` refuses them.
     """
+    if known is not None and flow is opencv:
+        return lambda: known
     if len(pixels) < 2:
         raise ClipError(
             "motion",

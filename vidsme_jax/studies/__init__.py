@@ -120,8 +120,8 @@ def _one_run(
 ) -> tuple[list[Sheet], list[Failure]]:
     """The ordinary scoring, then a grid over what it stored."""
     store, second = checks.open_shards(setup, workdir)
-    parts = (setup.clips, setup.plan, setup.devices, store, setup.config)
-    failures = scoring.score_clips(*parts, second=second, stop=stop)
+    parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
+    failures = scoring.score_clips(*parts, setup.config, second=second, stop=stop)
     make = functools.partial(
         points.sheet, setup.items, store, setup.scores, setup.headline, setup.config
     )
@@ -132,8 +132,9 @@ def _several_runs(
     setup: checks.Setup, workdir: pathlib.Path, stop: Stop
 ) -> tuple[list[Sheet], list[Failure]]:
     """A run for each value, all scores of each."""
+    reader = runs.open_clips(setup)
     its = runs.open_runs(setup, workdir)
-    failures = runs.score_clips(setup, its, stop)
+    failures = runs.score_clips(setup, reader, its, stop)
     sheets = [
         _with_causes(functools.partial(_sheet, setup, each), failures) for each in its
     ]

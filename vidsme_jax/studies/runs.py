@@ -25,8 +25,8 @@ from vidsme_jax.base import (
     TokenSignals,
     printable,
 )
-from vidsme_jax.data import loader, video
-from vidsme_jax.data.sampling import frame_indices
+from vidsme_jax.data import loader
+from vidsme_jax.data.reading import CountsReader, open_counts
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.progress import Progress
@@ -82,8 +82,29 @@ def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
     return runs
 
 
-def score_clips(setup: checks.Setup, runs: Sequence[Run], stop: Stop) -> list[Failure]:
+def open_clips(setup: checks.Setup) -> CountsReader:
+    """Opens the clips for every number of frames that the study looks at.
+
+    Raises:
+      AuditError: A prepared corpus lacks one.
+    """
+    config = setup.config
+    counts = [config.video.num_frames]
+    if config.study == "frames":
+        counts = config.studies.frames
+    return open_counts(config, setup.clips, counts)
+
+
+def score_clips(
+    setup: checks.Setup, reader: CountsReader, runs: Sequence[Run], stop: Stop
+) -> list[Failure]:
     """Scores, for every run, the clips that have no signals there yet.
+
+    Args:
+      setup: Of the study.
+      reader: From `open_clips`.
+      runs: From `open_runs`.
+      stop: A wish to stop.
 
     Returns:
       What could not be scored, once per row of a manifest that names it; in every run
@@ -121,7 +142,9 @@ def score_clips(setup: checks.Setup, runs: Sequence[Run], stop: Stop) -> list[Fa
         progress.add(times, failed=times)
 
     def readable(clips: list[Clip], its: list[Run]) -> Iterator[tuple[Clip, _Results]]:
-        prepare = functools.partial(_prepare, runs=its, plan=setup.plan, flow=flow)
+        prepare = functools.partial(
+            _prepare, runs=its, reader=reader, plan=setup.plan, flow=flow
+        )
         workers = setup.config.workers
         for clip, results in loader.load_ahead(clips, prepare, workers=workers):
             if stop.asked:
@@ -187,41 +210,28 @@ def _prepare(
     clip: Clip,
     *,
     runs: Sequence[Run],
+    reader: CountsReader,
     plan: ModelPlan,
     flow: statistics.FlowVariances,
 ) -> _Results:
     """Decodes a clip once; measures and resizes it for each number of frames."""
-    how: Any = runs[0].config.video
     counts = {run.num_frames for run in runs}
     # One frame has no motion: its clip's is that of two.
-    moving = {count: max(count, 2) for count in counts}
-    chosen: dict[int, tuple[int, ...]] = {}
-
-    def choose(num_decodable: int, times: np.ndarray) -> list[int]:
-        for count in counts.union(moving.values()):
-            chosen[count] = frame_indices(
-                how.sampling, count, num_decodable, times, how.fps
-            )
-        return sorted(set().union(*chosen.values()))
-
     before = scoring.stamp(clip.path)
-    frames = video.decode_chosen(clip.path, choose, video.limits_of(how))
-    place = {index: k for k, index in enumerate(frames.indices)}
-
-    def pixels(count: int) -> np.ndarray:
-        return frames.pixels[[place[index] for index in chosen[count]]]
+    read = reader.read_counts(clip.path, counts | {max(count, 2) for count in counts})
 
     def prepare(count: int) -> signals.Prepared | ClipError:
-        taken = pixels(count)
         try:
-            motion = statistics.begin(
-                taken if moving[count] == count else pixels(moving[count]), flow
-            )
-            prepared = plan.prepare(taken)
+            frames, known = read(count)
+            moving = frames.pixels
+            if count == 1:
+                two, known = read(2)
+                moving = two.pixels
+            motion = statistics.begin(moving, flow, known)
+            prepared = plan.prepare(frames.pixels)
         except ClipError as error:
             return error
-        nothing = np.empty((0, *taken.shape[1:]), np.uint8)
-        about = dataclasses.replace(frames, pixels=nothing, indices=chosen[count])
+        about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
         return signals.Prepared(scoring.Measured(clip, about, motion, before), prepared)
 
     prepared = {count: prepare(count) for count in counts}

@@ -1,0 +1,343 @@
+"""tfds: sources: every kind of video feature, splits, fields, what is refused."""
+
+import json
+import pathlib
+import struct
+
+import cv2
+import grain
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from vidsme_jax import settings
+from vidsme_jax.base import AuditError, ClipError
+from vidsme_jax.data import corpora, datasets, reading, video
+
+F = tfds.features
+CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:4]
+PIXELS = [
+    np.random.default_rng(k).integers(0, 256, (5 + k, 8, 12, 3), np.uint8)
+    for k in range(4)
+]
+
+
+class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The same examples as train and as test, in order."""
+
+    name = "made"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, features: dict, examples: list, folder: pathlib.Path):
+        self._given, self._examples = features, examples
+        super().__init__(data_dir=folder, file_format="array_record")
+
+    def _info(self):
+        given = F.FeaturesDict(self._given)
+        how = {"disable_shuffling": True}
+        return tfds.core.DatasetInfo(builder=self, features=given, **how)
+
+    def _split_generators(self, dl_manager):
+        return {name: self._generate_examples() for name in ("train", "test")}
+
+    def _generate_examples(self):
+        yield from enumerate(self._examples)
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """Builds the dataset where tfds: sources are looked for; returns its folder."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+
+    def make(features: dict, examples: list, shards: int = 1) -> pathlib.Path:
+        how = tfds.download.DownloadConfig(num_shards=shards)
+        made = Made(features, examples, tmp_path)
+        made.download_and_prepare(download_config=how)
+        return tmp_path / "made" / "1.0.0"
+
+    return make
+
+
+def _png(frame: np.ndarray) -> bytes:
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", bgr)[1].tobytes()
+
+
+def _config(*fields: str, source: str = "tfds:made/train", **corpus):
+    config = settings.default()
+    config.video.num_frames = 3
+    config.corpus.suspects = (source,)
+    config.corpus.tfds_fields = fields
+    config.corpus.update(corpus)
+    return config
+
+
+def _frames(config) -> list:
+    items = corpora.load(config.corpus)
+    return [reading.Videos(config).read(item.path)[0] for item in items]
+
+
+def _problems(config) -> str:
+    with pytest.raises(AuditError) as caught:
+        corpora.load(config.corpus)
+    return "\n".join(caught.value.problems)
+
+
+def _images():
+    sequence = F.Sequence(F.Image(shape=(None, None, 3), encoding_format="png"))
+    return {"clip": sequence}, [{"clip": [_png(f) for f in p]} for p in PIXELS]
+
+
+def _inside():
+    inside = {"clip": F.Sequence({"image": F.Image(), "time": F.Scalar(np.int64)})}
+    examples = [
+        {"clip": [{"image": _png(f), "time": 0} for f in pixels]} for pixels in PIXELS
+    ]
+    return inside, examples
+
+
+def _array():
+    shape = F.Tensor(shape=(None, 8, 12, 3), dtype=np.uint8)
+    return {"clip": shape}, [{"clip": pixels} for pixels in PIXELS]
+
+
+def _files():
+    mp4 = F.Tensor(shape=(), dtype=np.object_)
+    return {"mp4": mp4}, [{"mp4": clip.read_bytes()} for clip in CLIPS[:2]]
+
+
+@pytest.mark.parametrize("make", [_images, _inside, _array])
+def test_frames_as_pictures(make, build):
+    build(*make())
+    for pixels, frames in zip(PIXELS, _frames(_config()), strict=True):
+        last = len(pixels) - 1
+        assert frames.indices == (0, last // 2, last)
+        np.testing.assert_array_equal(frames.pixels, pixels[list(frames.indices)])
+        assert frames.num_decodable == len(pixels) and len(frames.content_hash) == 64
+
+
+@pytest.mark.parametrize("make", [_images, _array, _files])
+def test_several_numbers_of_frames_at_once(make, build):
+    build(*make())
+    config = _config()
+    for item in corpora.load(config.corpus):
+        of = reading.Videos(config).read_counts(item.path, {1, 2, 3})
+        for config.video.num_frames in (1, 2, 3):
+            alone, _ = reading.Videos(config).read(item.path)
+            frames, known = of(config.video.num_frames)
+            assert frames.indices == alone.indices and known is None
+            assert frames.content_hash == alone.content_hash
+            np.testing.assert_array_equal(frames.pixels, alone.pixels)
+
+
+def test_groups_are_named_by_their_sources(build):
+    build(*_array())
+    config = _config()
+    config.corpus.suspects = ("tfds:made/train[:1]", "tfds:made/test[:1]")
+    groups = [item.group for item in corpora.load(config.corpus)]
+    assert groups == ["made/train[:1]", "made/test[:1]"]
+
+
+def test_videos_as_tfds_declares_them_need_no_tensorflow(build):
+    folder = build(*_images())
+    # What TFDS writes for Video(shape=(None, 8, 12, 3)), which it cannot make here.
+    content = json.loads((folder / "features.json").read_text())
+    content["featuresDict"]["features"]["clip"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
+        "video": {
+            "shape": {"dimensions": ["-1", "8", "12", "3"]},
+            "dtype": "uint8",
+            "encodingFormat": "png",
+        },
+    }
+    (folder / "features.json").write_text(json.dumps(content))
+    frames = _frames(_config())[1]
+    np.testing.assert_array_equal(frames.pixels, PIXELS[1][[0, 2, 5]])
+
+
+def test_files_as_bytes(build):
+    features = {"mp4": F.Tensor(shape=(), dtype=np.object_), "name": F.Text()}
+    build(features, [{"mp4": c.read_bytes(), "name": c.name} for c in CLIPS])
+    config = _config("id=name")
+    assert [i.id for i in corpora.load(config.corpus)] == [c.name for c in CLIPS]
+    for clip, frames in zip(CLIPS, _frames(config), strict=True):
+        expected = video.decode(clip, num_frames=3)
+        np.testing.assert_array_equal(frames.pixels, expected.pixels)
+        assert frames.content_hash == expected.content_hash
+        assert frames.fps == expected.fps and frames.warnings == expected.warnings
+    path = corpora.load(config.corpus)[-1].path
+    small = reading.Videos(config).thumbnails(path, expected.indices, 16)
+    assert small.shape[:2] == (3, 16)
+
+
+@pytest.mark.parametrize("kind", [F.Text(), F.Tensor(shape=(), dtype=np.object_)])
+def test_paths(kind, build):
+    build(
+        {"path": kind, "text": F.Text()}, [{"path": c.name, "text": ""} for c in CLIPS]
+    )
+    config = _config("video=path", video_root=str(CLIPS[0].parent))
+    assert [i.path for i in corpora.load(config.corpus)] == [c.resolve() for c in CLIPS]
+    expected = video.decode(CLIPS[0], num_frames=3)
+    np.testing.assert_array_equal(_frames(config)[0].pixels, expected.pixels)
+
+
+def test_paths_are_relative_to_the_dataset(build):
+    folder = build({"path": F.Text()}, [{"path": "a/b.mp4"}])
+    items = corpora.load(_config().corpus)
+    assert items[0].path == (folder / "a" / "b.mp4").resolve()
+
+
+def test_columns_by_name_and_by_field(build):
+    features, examples = _images()
+    features |= {
+        "question": F.Text(),
+        "label": F.ClassLabel(names=["run", "walk"]),
+        "id": F.Scalar(np.int64),
+        "candidates": F.Sequence(F.Text()),
+    }
+    for k, example in enumerate(examples):
+        example |= {"question": f"{k}?", "label": k % 2, "id": 10 + k}
+        example["candidates"] = ["yes", "no"]
+    build(features, examples)
+    items = corpora.load(_config("group=label").corpus)
+    assert [i.question for i in items] == ["0?", "1?", "2?", "3?"]
+    assert [i.group for i in items] == ["run", "walk", "run", "walk"]
+    assert [i.id for i in items] == ["10", "11", "12", "13"]
+    assert items[0].candidates == ("yes", "no")
+
+
+def test_split_syntax_and_addresses(build):
+    folder = build(*_images(), shards=2)
+    assert len(list(folder.glob("*train*-of-00002"))) == 2
+    items = corpora.load(_config(source="tfds:made:1.0.0/train[1:3]").corpus)
+    names = ["tfds:made/1.0.0/train/1", "tfds:made/1.0.0/train/2"]
+    assert [item.video for item in items] == names
+    assert [str(item.path) for item in items] == names
+    assert _frames(_config())[2].num_decodable == len(PIXELS[2])
+    assert len(corpora.load(_config(source="tfds:made/train[:50%]").corpus)) == 2
+    assert len(corpora.load(_config(source="tfds:made/train+test").corpus)) == 8
+    config = _config(
+        suspects=(),
+        members=("tfds:made/train[:2]",),
+        nonmembers=("tfds:made/train[1:]",),
+    )
+    assert "1 videos are listed both as members" in _problems(config)
+
+
+def test_a_manifest_may_name_examples(build, tmp_path):
+    build(*_images())
+    rows = [{"video": "tfds:made/1.0.0/test/2", "question": "What?"}]
+    (tmp_path / "m.json").write_text(json.dumps(rows))
+    frames = _frames(_config(source=str(tmp_path / "m.json")))[0]
+    np.testing.assert_array_equal(frames.pixels, PIXELS[2][[0, 3, 6]])
+
+
+def test_what_is_refused(build, tmp_path):
+    features, examples = _images()
+    features |= {"mask": F.Sequence(F.Image()), "n": F.Scalar(np.int64)}
+    for example in examples:
+        example |= {"mask": [_png(PIXELS[0][0])], "n": 1}
+    folder = build(features, examples)
+    found = _problems(_config())
+    assert "tfds:made/train: several features can be the video" in found
+    assert "clip: Sequence, mask: Sequence, n: Scalar" in found
+    assert corpora.load(_config("video=clip").corpus)
+    assert "no feature 'clap'" in (found := _problems(_config("video=clap")))
+    assert "did you mean 'clip'?" in found
+    assert "'n' is no video" in _problems(_config("video=n"))
+    found = _problems(_config("video=clip", source="tfds:made/tran"))
+    assert "no split 'tran'; it has test, train; did you mean 'train'?" in found
+    found = _problems(_config(source="tfds:mode/train"))
+    assert (
+        f"no dataset 'mode' in {tmp_path}" in found and "did you mean 'made'?" in found
+    )
+    assert "it must be tfds:NAME" in _problems(_config(source="tfds:made"))
+    assert settings.problems(_config("vidoe=clip"))
+    about = (folder / "dataset_info.json").read_text()
+    other = folder.with_name("1.1.0")
+    folder.rename(other)
+    about = about.replace('"1.0.0"', '"1.1.0"').replace("array_record", "riegeli")
+    (other / "dataset_info.json").write_text(about)
+    found = _problems(_config())
+    assert "stored as riegeli; array_record and tfrecord can be read" in found
+
+
+def _as_tfrecords(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Makes a dataset what it would be had TFDS been given TensorFlow."""
+    made = []
+    for path in sorted(folder.glob("*.array_record-*")):
+        reader = array_record_module.ArrayRecordReader(str(path))
+        made.append(path.with_name(path.name.replace("array_record", "tfrecord")))
+        with made[-1].open("wb") as file:
+            for record in reader.read_all():
+                head = struct.pack("<QI", len(record), 0)
+                file.write(head + record + b"\0\0\0\0")
+        assert list(grain.experimental.TFRecordIterDataset(str(made[-1]))) == (
+            reader.read_all()
+        )
+        reader.close()
+        path.unlink()
+    about = folder / "dataset_info.json"
+    about.write_text(about.read_text().replace("array_record", "tfrecord"))
+    return made
+
+
+def test_tfrecords_are_read_in_any_order(build):
+    features, examples = _images()
+    examples = [e | {"id": f"{k}"} for k, e in enumerate(examples)]
+    folder = build(features | {"id": F.Text()}, examples, shards=2)
+    config = _config()
+    before, ids = _frames(config), [i.id for i in corpora.load(config.corpus)]
+    datasets._opened.cache_clear()
+    files = _as_tfrecords(folder)
+    assert len(files) == 4
+    items = corpora.load(_config(source="tfds:made/train[1:]").corpus)
+    assert [item.id for item in items] == ids[1:]
+    for frames, item in reversed(list(zip(before[1:], items, strict=True))):
+        now, _ = reading.Videos(config).read(item.path)
+        np.testing.assert_array_equal(now.pixels, frames.pixels)
+        assert now.content_hash == frames.content_hash
+
+
+def test_a_damaged_tfrecord_costs_its_examples_only(build):
+    clips = [{"mp4": c.read_bytes(), "id": c.name} for c in CLIPS]
+    mp4 = F.Tensor(shape=(), dtype=np.object_)
+    folder = build({"mp4": mp4, "id": F.Text()}, clips, shards=2)
+    train = [path for path in _as_tfrecords(folder) if "train" in path.name]
+    train[0].write_bytes(train[0].read_bytes()[:-9])
+    config = _config()
+    items = corpora.load(config.corpus)
+    assert [item.id for item in items[-2:]] == [c.name for c in CLIPS[-2:]]
+    for item in items[:2]:
+        with pytest.raises(
+            ClipError, match=r"train.*-00000-of-00002 is damaged: 2 rec"
+        ):
+            reading.Videos(config).read(item.path)
+    assert reading.Videos(config).read(items[2].path)[0].num_decodable > 3
+
+
+@pytest.mark.parametrize("name", ["", "a", "a/train/x", "../made/1.0.0/train/0"])
+def test_addresses_that_are_none(build, name):
+    build(*_array())
+    with pytest.raises(ClipError, match="an example is tfds:NAME"):
+        reading.Videos(_config()).read(pathlib.Path(f"tfds:{name}"))
+
+
+def test_examples_that_cannot_be_sampled(build):
+    sequence = F.Sequence(F.Image(shape=(None, None, 3), encoding_format="png"))
+    mixed = [_png(PIXELS[0][0]), _png(PIXELS[0][0][:4])]
+    build({"clip": sequence}, [{"clip": []}, {"clip": mixed}, {"clip": mixed[:1]}])
+    config = _config()
+    videos = reading.Videos(config)
+    paths = [item.path for item in corpora.load(config.corpus)]
+    for path, cause in zip(paths, ("has no frame", "frames of 2 sizes"), strict=False):
+        with pytest.raises(ClipError, match=cause):
+            videos.read(path)
+    config.video.sampling = "fps"
+    with pytest.raises(ClipError, match="take uniform or midpoint"):
+        videos.read(paths[2])
+    with pytest.raises(ClipError, match="cannot be read"):
+        videos.read(pathlib.Path("tfds:made/1.0.0/train/9"))
+    with pytest.raises(ClipError, match="cannot open"):
+        videos.read(pathlib.Path("tfds:made/2.0.0/train/0"))

@@ -1,0 +1,381 @@
+"""Prepared corpora: round trip, damage, order, matching, without any video."""
+
+import json
+import pathlib
+import shutil
+
+import grain
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from vidsme_jax.base import AuditError, Clip, ClipError, Frames, Item, MotionStatistics
+from vidsme_jax.data import builder, layout, packing, prepared
+from vidsme_jax.data.layout import Variant
+
+PNG = Variant(sampling="uniform", num_frames=3, fps=0.0, jpeg_quality=0)
+JPEG = Variant(sampling="fps", num_frames=3, fps=2.5, jpeg_quality=90)
+COUNT = 20
+
+
+def _frames(number: int) -> Frames:
+    ramp = np.linspace(0, 200, 12)[None, None, :, None] + np.zeros((3, 8, 1, 3))
+    noise = np.random.default_rng(number).integers(0, 56, (3, 8, 12, 3))
+    return Frames(
+        pixels=(ramp + noise).astype(np.uint8),
+        indices=(0, 2, 2),
+        num_decodable=3 + number,
+        duration=1 / 3,
+        fps=1e9 / 7,
+        codec="h264",
+        content_hash=f"{number * 0x0CCCCCCC:08x}" + "0" * 56,
+        warnings=("cut short",) * (number % 3),
+    )
+
+
+def _motion(number: int) -> MotionStatistics:
+    return MotionStatistics(number / 3, number / 7)
+
+
+def _item(number: int, root: pathlib.Path, **more) -> Item:
+    given = {"id": f"é{number}", "video": f"v/{number}.mp4", "role": "suspects"}
+    given |= {"path": root / "v" / f"{number}.mp4", "candidates": ("a", "b")}
+    return Item(**(given | more))
+
+
+def _write(
+    root: pathlib.Path,
+    items: list[Item],
+    variant: Variant = PNG,
+    shards: int = 4,
+    failed: tuple[int, ...] = (),
+) -> pathlib.Path:
+    """Prepares what is missing of items whose number is in their video's name."""
+    if not variant.folder(root).exists():
+        layout.write_settings(variant.folder(root), variant, shards)
+    with packing.Writer(root, variant, len(items)) as writer:
+        keys = {}
+        for item in items:
+            number = int(pathlib.Path(item.video).stem)
+            key = writer.key_of(item.path)
+            if key is None and number in failed:
+                error = ClipError("decode", "no frame")
+                key = writer.fail(item.path, _frames(number).content_hash, error)
+            elif key is None:
+                example = builder.encode(_frames(number), _motion(number), variant)
+                key = writer.add(item.path, example)
+            keys[str(item.path)] = key
+        writer.finish(items, keys, workers=2)
+    return layout.versions(variant.folder(root))[-1]
+
+
+@pytest.fixture
+def items(tmp_path) -> list[Item]:
+    return [_item(number, tmp_path) for number in range(COUNT)]
+
+
+def _open(root: pathlib.Path, items: list[Item], variant: Variant = PNG):
+    found = prepared.Prepared(root, variant)
+    found.match([Clip(item.path, (item,)) for item in items])
+    return found
+
+
+def _problems(
+    root: pathlib.Path, items: list[Item], variant: Variant = PNG
+) -> list[str]:
+    with pytest.raises(AuditError) as caught:
+        _open(root, items, variant)
+    return caught.value.problems
+
+
+def test_what_goes_in_comes_out(items, tmp_path):
+    _write(tmp_path, items)
+    found = _open(tmp_path, items)
+    for number, item in enumerate(items):
+        frames, motion = found.read(item.path)
+        expected = _frames(number)
+        np.testing.assert_array_equal(frames.pixels, expected.pixels)
+        assert motion == _motion(number)
+        for name in (
+            "indices",
+            "num_decodable",
+            "duration",
+            "fps",
+            "codec",
+            "warnings",
+        ):
+            assert getattr(frames, name) == getattr(expected, name), name
+    assert found.items() == items
+    assert found.thumbnails(items[1].path, (0, 2), 4).shape == (2, 4, 6, 3)
+
+
+def test_jpeg_is_said_and_near(items, tmp_path):
+    folder = _write(tmp_path, items[:2], JPEG)
+    assert folder.parent.name == "fps2.5_3_jpeg90"
+    settings = json.loads((folder.parent / "settings.json").read_text())
+    assert settings["jpeg_quality"] == 90 and settings["fps"] == 2.5
+    info = json.loads((folder / "dataset_info.json").read_text())
+    assert "JPEG of quality 90" in info["description"]
+    frames, motion = _open(tmp_path, items[:2], JPEG).read(items[1].path)
+    difference = np.abs(frames.pixels.astype(int) - _frames(1).pixels)
+    assert 0 < difference.mean() < 16
+    assert motion == _motion(1)
+    assert "it has fps2.5_3_jpeg90" in _problems(tmp_path, items[:2], PNG)[0]
+
+
+def test_tfds_opens_it_in_the_order_of_the_hashes(items, tmp_path):
+    folder = _write(tmp_path, items)
+    data_dir = tmp_path
+    for source in (
+        tfds.builder_from_directory(folder).as_data_source("clips"),
+        tfds.data_source("prepared/uniform_3_png", split="clips", data_dir=data_dir),
+    ):
+        hashes = [record["content_hash"].decode() for record in source]
+        assert hashes == sorted(hashes) and len(hashes) == COUNT
+        rows = json.loads(source[3]["rows"])
+        assert rows[0]["id"] == "é3" and rows[0]["candidates"] == ["a", "b"]
+    lengths = tfds.builder_from_directory(folder).info.splits["clips"].shard_lengths
+    assert len(lengths) == 4 and min(lengths) > 1
+
+
+def test_however_it_was_built_the_shards_are_the_same(items, tmp_path):
+    whole = _write(tmp_path / "a", items)
+    _write(tmp_path / "b", items[::-2])
+    parts = _write(tmp_path / "b", items)
+    names = sorted(path.name for path in whole.glob("*.array_record*"))
+    assert len(names) == 4
+    for name in names:
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+def test_processes_share_the_clips_through_grain(items, tmp_path):
+    _write(tmp_path, items)
+    opened = prepared.Prepared(tmp_path, PNG)
+    parts = []
+    for process in range(3):
+        mine = opened.dataset(process, 3).to_iter_dataset(
+            grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        )
+        parts.append([frames.content_hash for frames, _ in mine])
+    together = sorted(name for part in parts for name in part)
+    assert together == [_frames(number).content_hash for number in range(COUNT)]
+    assert [len(part) for part in parts] == [7, 7, 6]
+    assert parts[1][:2] == [together[1], together[4]]
+
+
+def test_failures_are_kept_with_their_cause(items, tmp_path):
+    _write(tmp_path, items, failed=(3, 5))
+    found = _open(tmp_path, items)
+    with pytest.raises(ClipError, match="decode: no frame"):
+        found.read(items[3].path)
+    assert found.read(items[4].path)[0].num_decodable == 7
+    assert len(found.source) == COUNT - 2 and len(found.items()) == COUNT
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+def _shards(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder.glob("*.array_record*"))
+
+
+def test_damaged_and_foreign_shards_are_named_in_one_error(items, tmp_path):
+    folder = _write(tmp_path, items)
+    other = _write(
+        tmp_path / "other", [_item(n, tmp_path, role="members") for n in range(20)]
+    )
+    cut, foreign, gone, _ = _shards(folder)
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    assert foreign.stat().st_size == (other / foreign.name).stat().st_size
+    shutil.copy(other / foreign.name, foreign)
+    gone.unlink()
+    next(folder.glob("index-00003*")).write_bytes(b"")
+    problems = _problems(tmp_path, items)
+    assert len(problems) == 4
+    for problem, text in zip(
+        problems, ("cut", "belongs to another", "is missing", "damaged"), strict=True
+    ):
+        assert text in problem and "vidsme_jax.prepare" in problem
+    assert cut.name in problems[0] and foreign.name in problems[1]
+    # Only the clips of these shards are prepared again, and all is as it was.
+    _write(tmp_path, items)
+    assert _open(tmp_path, items).read(items[7].path)[1] == _motion(7)
+
+
+def test_only_a_lost_shard_is_prepared_again(items, tmp_path, monkeypatch):
+    folder = _write(tmp_path, items)
+    _shards(folder)[2].unlink()
+    encoded = []
+    original = builder.encode
+    monkeypatch.setattr(
+        builder, "encode", lambda *args: encoded.append(1) or original(*args)
+    )
+    _write(tmp_path, items)
+    assert len(encoded) == 5
+
+
+def test_a_record_that_rots_costs_its_clip_only(items, tmp_path):
+    folder = _write(tmp_path, items)
+    path = _shards(folder)[1]
+    data = bytearray(path.read_bytes())
+    found = _open(tmp_path, items)
+    place = data.index(_frames(7).content_hash.encode())
+    data[place - 40] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+    with pytest.raises(ClipError, match=f"open: .*delete .*{path.name}"):
+        found.read(items[7].path)
+    assert found.read(items[6].path)[1] == _motion(6)
+
+
+def test_the_settings_and_the_count_are_checked(items, tmp_path):
+    folder = _write(tmp_path, items)
+    info = folder / "dataset_info.json"
+    text = info.read_text()
+    info.write_text(text.replace('"4"', '"5"', 1).replace('"5"', '"6"', 1))
+    for damage in (info.read_text(), "{", None):
+        info.unlink() if damage is None else info.write_text(damage)
+        assert "does not count what is there" in _problems(tmp_path, items)[0]
+        folder = _write(tmp_path, items)
+        info = folder / "dataset_info.json"
+        _open(tmp_path, items)
+    (folder.parent / "settings.json").write_text("{")
+    assert "settings.json: damaged" in _problems(tmp_path, items)[0]
+    layout.write_settings(folder.parent, JPEG, 4)
+    problems = _problems(tmp_path, items)
+    assert any("jpeg_quality = 90; this run has 0" in problem for problem in problems)
+
+
+def test_one_writer_at_a_time(items, tmp_path):
+    _write(tmp_path, items)
+    with packing.Writer(tmp_path, PNG, 1):
+        with pytest.raises(AuditError, match="another run is preparing it"):
+            packing.Writer(tmp_path, PNG, 1)
+    packing.Writer(tmp_path, PNG, 1).__exit__()
+
+
+# --------------------------------------------------------------------- what has changed
+
+
+def test_rows_that_change_are_stored_without_preparing(items, tmp_path, monkeypatch):
+    first = _write(tmp_path, items)
+    inodes = [path.stat().st_ino for path in _shards(first)]
+    changed = [_item(0, tmp_path, question="Why?"), *items[1:]]
+    monkeypatch.setattr(builder, "encode", None)
+    second = _write(tmp_path, changed)
+    assert second.name == "1.1.0" and not first.exists()
+    now = [path.stat().st_ino for path in _shards(second)]
+    assert now[0] != inodes[0] and now[1:] == inodes[1:]
+    assert prepared.Prepared(tmp_path, PNG).items()[0].question == "Why?"
+    assert _write(tmp_path, changed) == second
+    # Another corpus in the same folder leaves these rows alone.
+    _write(tmp_path, items[:2])
+    assert len(prepared.Prepared(tmp_path, PNG).items()) == COUNT
+
+
+def test_the_order_is_that_of_the_corpus(items, tmp_path):
+    _write(tmp_path, items[::-1])
+    assert prepared.Prepared(tmp_path, PNG).items() == items[::-1]
+
+
+def test_a_path_with_other_content_replaces_the_clip(tmp_path):
+    path = tmp_path / "0.mp4"
+    path.write_bytes(b"one")
+    old = _item(0, tmp_path, path=path)
+    _write(tmp_path, [old])
+    path.write_bytes(b"another")
+    assert "have changed since: v/0.mp4" in _problems(tmp_path, [old])[0]
+    new = _item(1, tmp_path, path=path)
+    _write(tmp_path, [new])
+    found = _open(tmp_path, [new])
+    assert found.read(path)[1] == _motion(1) and len(found.source) == 1
+
+
+def test_clips_are_known_by_name_where_they_have_moved(items, tmp_path):
+    _write(tmp_path, items)
+    moved = [_item(n, pathlib.Path("/elsewhere")) for n in range(COUNT)]
+    assert _open(tmp_path, moved).read(moved[4].path)[1] == _motion(4)
+    gone = [*moved, _item(77, pathlib.Path("/elsewhere"))]
+    found = _problems(tmp_path, gone)
+    assert len(found) == 1 and "1 of 21 clips" in found[0] and "v/77.mp4" in found[0]
+    assert "vidsme_jax.prepare" in found[0]
+
+
+def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    here = [
+        _item(
+            n, tmp_path, video="v/1.mp4", path=tmp_path / part / "v" / "1.mp4", id=part
+        )
+        for n, part in enumerate(("a", "b"))
+    ]
+    with packing.Writer(tmp_path, PNG, 2) as writer:
+        assert [writer.key_of(item.path) for item in here] == [None, None]
+        keys = {
+            str(item.path): writer.add(
+                item.path, builder.encode(_frames(n), _motion(n), PNG)
+            )
+            for n, item in enumerate(here)
+        }
+        writer.finish(here, keys, 1)
+    there = _item(1, tmp_path, video="v/1.mp4", path=pathlib.Path("/x/b/v/1.mp4"))
+    assert _open(tmp_path, [there]).read(there.path)[1] == _motion(1)
+    either = _item(1, tmp_path, video="v/1.mp4", path=pathlib.Path("/x/c/v/1.mp4"))
+    assert "1 of 1 clips" in _problems(tmp_path, [either])[0]
+
+
+# ------------------------------------------------------------------------- killed runs
+
+
+def _stage(root: pathlib.Path, items: list[Item], count: int) -> None:
+    """A run that is killed when so many clips are ready."""
+    layout.write_settings(PNG.folder(root), PNG, 4)
+    with packing.Writer(root, PNG, len(items)) as writer:
+        for number, item in enumerate(items[:count]):
+            assert writer.key_of(item.path) is None
+            example = builder.encode(_frames(number), _motion(number), PNG)
+            writer.add(item.path, example)
+
+
+def test_what_another_corpus_has_staged_is_kept(items, tmp_path, monkeypatch):
+    _stage(tmp_path, items, 8)
+    others = items[12:]
+    _write(tmp_path, others)
+    _open(tmp_path, others)
+    encoded = []
+    original = builder.encode
+    monkeypatch.setattr(
+        builder, "encode", lambda *args: encoded.append(1) or original(*args)
+    )
+    _write(tmp_path, items)
+    assert len(encoded) == COUNT - 8 - len(others)
+    assert _open(tmp_path, items).read(items[7].path)[1] == _motion(7)
+    assert not (PNG.folder(tmp_path) / "staged").exists()
+
+
+def test_a_clip_outweighs_a_failure_of_the_same_content(items, tmp_path):
+    _stage(tmp_path, items, 1)
+    twin = _item(99, tmp_path)
+    with packing.Writer(tmp_path, PNG, 2) as writer:
+        assert writer.key_of(twin.path) is None
+        key = _frames(0).content_hash
+        writer.fail(twin.path, key, ClipError("preprocess", "MemoryError: now"))
+    with packing.Writer(tmp_path, PNG, 2) as writer:
+        found = [writer.key_of(path) for path in (items[0].path, twin.path)]
+        keys = {str(items[0].path): key, str(twin.path): key}
+        assert found == [key, key]
+        assert not writer.finish([items[0], twin], keys, 1)
+    assert _open(tmp_path, [twin]).read(twin.path)[1] == _motion(0)
+
+
+def test_a_video_that_changes_during_the_run_is_noticed(tmp_path):
+    path = tmp_path / "0.mp4"
+    path.write_bytes(b"one")
+    item = _item(0, tmp_path, path=path)
+    with packing.Writer(tmp_path, PNG, 1) as writer:
+        assert writer.key_of(path) is None
+        key = writer.add(path, builder.encode(_frames(0), _motion(0), PNG))
+        path.write_bytes(b"another")
+        writer.finish([item], {str(path): key}, 1)
+    assert "have changed since" in _problems(tmp_path, [item])[0]
+    with packing.Writer(tmp_path, PNG, 1) as writer:
+        assert writer.key_of(path) is None

@@ -1,0 +1,368 @@
+"""`tfds:` sources: the clips of a TFDS dataset on disk, read without TensorFlow.
+
+A clip's address, `tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX`, stands for its path. The
+dataset is looked for in TFDS_DATA_DIR, or where TFDS keeps datasets by default. A video
+is a sequence of images, an array (frames, height, width, 3), the bytes of a video file,
+or the path of one, which is relative to `corpus.video_root` or the dataset's folder.
+"""
+
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants, read_only_builder
+
+from vidsme_jax.base import AuditError, ClipError, nearest
+from vidsme_jax.data.builder import parsed
+from vidsme_jax.data.pictures import Pictures
+from vidsme_jax.data.tfrecords import TFRecords
+from vidsme_jax.settings import FIELDS
+
+_PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
+_IMAGES, _ARRAY, _BYTES, _PATH = "images", "an array", "bytes", "a path"
+_LONGEST_PATH = 4096
+_TRIED = 16  # Examples, to see one that can be read.
+
+
+class Dataset:
+    """One version of a dataset on disk."""
+
+    def __init__(self, folder: pathlib.Path):
+        """Opens it; raises an `AuditError` if it cannot be read."""
+        self.folder = folder
+        make: Any = _Builder  # The signature that TFDS declares is not its own.
+        try:
+            self._builder = make(folder)
+        except Exception as error:  # TFDS raises many kinds.
+            text = " ".join(str(error).split())
+            raise AuditError([f"{folder}: TFDS cannot open it ({text})"]) from error
+        formats = self._builder.info.available_file_formats()
+        self._formats = sorted(str(f.value) for f in formats)
+        if not set(self._formats) & {"array_record", "tfrecord"}:
+            raise AuditError(
+                [
+                    f"{folder}: stored as {', '.join(self._formats)}; array_record and "
+                    "tfrecord can be read: build it with `tfds build "
+                    "--file_format=array_record`"
+                ]
+            )
+        self.features = _flat(self._builder.info.features)
+        self._sources: dict[str, Any] = {}  # By split.
+
+    def places(self, split: str) -> list[tuple[str, int]]:
+        """The split and the index of every example of a split expression."""
+        splits = self._builder.info.splits
+        try:
+            asked = splits[split].file_instructions
+        except Exception as error:
+            known = ", ".join(sorted(splits))
+            raise AuditError(
+                [f"no split {split!r}; it has {known}{nearest(split, list(splits))}"]
+            ) from error
+        starts = {}
+        for name in splits:
+            start = 0
+            for part in splits[name].file_instructions:
+                starts[str(part.filename)] = name, start
+                start += part.examples_in_shard
+        found = []
+        for part in asked:
+            name, start = starts[str(part.filename)]
+            first = start + part.skip
+            all_of_it = part.examples_in_shard - part.skip
+            take = all_of_it if part.take < 0 else part.take
+            found += [(name, first + k) for k in range(take)]
+        return found
+
+    def example(self, split: str, index: int) -> bytes:
+        """The serialised example at a place."""
+        if split not in self._sources:
+            self._sources[split] = self._opened(split)
+        return self._sources[split][index]
+
+    def _opened(self, split: str) -> Any:
+        if "array_record" in self._formats:
+            raw = tfds.decode.DeserializeMethod.RAW_BYTES
+            return self._builder.as_data_source(split, deserialize_method=raw)
+        about: Any = self._builder.info.splits[split]
+        files = [pathlib.Path(path) for path in about.filepaths]
+        return TFRecords(files, about.shard_lengths)
+
+    def value(self, example: bytes, name: str) -> Any:
+        """One feature of an example; encoded images are left as they are."""
+        feature = self.features[name]
+        if _kind(feature) == _IMAGES:
+            return list(parsed(example).features.feature[name].bytes_list.value)
+        alone = _nested(name, feature)
+        value: Any = tfds.features.FeaturesDict(alone).deserialize_example_np(example)
+        for part in name.split("/"):
+            value = value[part]
+        if isinstance(feature, tfds.features.ClassLabel):
+            return feature.int2str(int(value))
+        return value
+
+    def mapping(self, fields: Sequence[str]) -> dict[str, str]:
+        """Which feature is the video, which the question and so on.
+
+        Args:
+          fields: `corpus.tfds_fields`: FIELD=FEATURE. The rest is found by name; the
+            video by being the only feature that can be one.
+
+        Raises:
+          AuditError: A feature is not there, or no single one can be the video.
+        """
+        given = dict(text.split("=", 1) for text in fields)
+        there = ", ".join(f"{k}: {type(f).__name__}" for k, f in self.features.items())
+        problems = [
+            f"corpus.tfds_fields: no feature {name!r}; it has {there}"
+            f"{nearest(name, list(self.features))}"
+            for name in given.values()
+            if name not in self.features
+        ]
+        if problems:
+            raise AuditError(problems)
+        if "video" not in given:
+            kinds = {name: _kind(feature) for name, feature in self.features.items()}
+            could = [name for name, kind in kinds.items() if kind not in (None, _PATH)]
+            could = could or [
+                name for name, kind in kinds.items() if kind == _PATH and name in _PATHS
+            ]
+            if len(could) != 1:
+                what = "several features" if could else "no feature"
+                raise AuditError(
+                    [
+                        f"{what} can be the video; say which, such as "
+                        f"corpus.tfds_fields = ('video=NAME',); it has {there}"
+                    ]
+                )
+            given["video"] = could[0]
+        elif _kind(self.features[given["video"]]) is None:
+            raise AuditError(
+                [f"corpus.tfds_fields: {given['video']!r} is no video; it has {there}"]
+            )
+        names = {name: name for name in FIELDS if name in self.features}
+        return names | given
+
+
+@functools.cache
+def _opened(folder: pathlib.Path) -> Dataset:
+    return Dataset(folder)
+
+
+def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a source, as a manifest would have them.
+
+    An example that cannot be read has a row all the same: its clip will fail.
+
+    Args:
+      source: `tfds:NAME[:CONFIG]/SPLIT`, the split in the syntax of TFDS.
+      fields: `corpus.tfds_fields`.
+
+    Raises:
+      AuditError: There is no such dataset, split or feature.
+    """
+    name, split = _divided(source)
+    dataset = _opened(_find(name))
+    mapping = dataset.mapping(fields)
+    stem = "/".join(dataset.folder.parts[len(_root().parts) :])
+    columns = {key: value for key, value in mapping.items() if key != "video"}
+    places = dataset.places(split)
+    of_paths = _are_paths(dataset, mapping["video"], places)
+    found = []
+    for part, index in places:
+        row: dict[str, Any] = {"video": f"tfds:{stem}/{part}/{index}"}
+        example = _readable(dataset, part, index) if columns or of_paths else None
+        if example is not None:
+            row |= {k: _plain(dataset.value(example, v)) for k, v in columns.items()}
+            if of_paths:
+                row["video"] = _plain(dataset.value(example, mapping["video"]))
+        found.append(row)
+    return found
+
+
+def folder_of(source: str) -> pathlib.Path:
+    """The folder of a source's dataset, which paths in it are relative to."""
+    return _find(_divided(source)[0])
+
+
+def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
+    """The video of an example, still encoded where it is.
+
+    Raises:
+      ClipError: It cannot be read.
+    """
+    *parts, split, index = ["", "", *address.removeprefix("tfds:").split("/")]
+    if not any(parts) or ".." in parts or not (split and index.isdecimal()):
+        raise ClipError("open", "an example is tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX")
+    try:
+        dataset = _opened(_root().joinpath(*filter(None, parts)))
+        name = dataset.mapping(fields)["video"]
+        value = dataset.value(dataset.example(split, int(index)), name)
+    except AuditError as error:
+        raise ClipError("open", "; ".join(error.problems)) from error
+    except Exception as error:  # Of array_record or TFDS: any kind.
+        text = " ".join(str(error).split())
+        raise ClipError("open", f"the example cannot be read ({text})") from error
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, np.ndarray):
+        return Pictures(value, "raw")
+    return Pictures(value, "images")
+
+
+# ------------------------------------------------------------------------ finding
+
+
+def _root() -> pathlib.Path:
+    """Where TFDS keeps datasets; read anew, since the environment may be set late."""
+    given = os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
+    return pathlib.Path(given).expanduser()
+
+
+def _divided(source: str) -> tuple[str, str]:
+    """NAME[/CONFIG][/VERSION] and the split of `tfds:NAME[:CONFIG][:VERSION]/SPLIT`."""
+    name, _, split = source.removeprefix("tfds:").rpartition("/")
+    if not name or not split:
+        raise AuditError(["it must be tfds:NAME[:CONFIG]/SPLIT, such as tfds:a/train"])
+    return name.replace(":", "/"), split
+
+
+def _find(name: str) -> pathlib.Path:
+    """The folder of the newest version of a dataset."""
+    root, folder = _root(), _root() / name
+    while folder.is_dir() and not (folder / "dataset_info.json").is_file():
+        inside = [path for path in folder.iterdir() if any(path.glob(_INFO))]
+        numbered = [path for path in inside if _number(path)]
+        if numbered:
+            folder = max(numbered, key=_number)
+        elif len(inside) == 1:
+            folder = inside[0]
+        else:
+            known = ", ".join(sorted(path.name for path in inside)) or "nothing"
+            raise AuditError([f"{folder} needs a config; it has {known}"])
+    if not folder.is_dir():
+        found = sorted({path.parent for path in root.glob(f"*/{_INFO}")})
+        known = [path.relative_to(root).parts[0] for path in found]
+        names = ", ".join(dict.fromkeys(known)) or "nothing"
+        raise AuditError(
+            [
+                f"no dataset {name!r} in {root} (TFDS_DATA_DIR), which has {names}"
+                f"{nearest(name.split('/')[0], known)}"
+            ]
+        )
+    return folder
+
+
+_INFO = "**/dataset_info.json"
+
+
+def _number(path: pathlib.Path) -> tuple[int, ...]:
+    parts = path.name.split(".")
+    whole = len(parts) == 3 and all(part.isdigit() for part in parts)
+    return tuple(int(part) for part in parts) if whole else ()
+
+
+class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):
+    """TFDS's builder of what is on disk, with videos as the images that they are.
+
+    TFDS's own `Video` feature imports TensorFlow as soon as it is made.
+    """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        path = pathlib.Path(str(self.data_path)) / "features.json"
+        content = _without_video(json.loads(path.read_text()))
+        features = tfds.features.FeaturesDict.from_json(content)
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+
+def _without_video(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_video(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if str(node.get("pythonClassName", "")).endswith("video_feature.Video"):
+        kind = "tensorflow_datasets.core.features"
+        about = {k: v for k, v in node["video"].items() if k != "ffmpegExtraArgs"}
+        shape = about.get("shape", {}).get("dimensions", [])[1:] or ["-1", "-1", "3"]
+        image = {
+            "pythonClassName": f"{kind}.image_feature.Image",
+            "image": about | {"shape": {"dimensions": shape}},
+        }
+        return {
+            "pythonClassName": f"{kind}.sequence_feature.Sequence",
+            "sequence": {"feature": image, "length": "-1"},
+        }
+    return {key: _without_video(value) for key, value in node.items()}
+
+
+# ----------------------------------------------------------------------- features
+
+
+def _flat(features: Any, before: str = "") -> dict[str, Any]:
+    """Every feature by its name on disk, A/B for one inside another."""
+    found = {}
+    for name, feature in sorted(features.items()):
+        inside = getattr(feature, "feature", None)
+        if isinstance(feature, tfds.features.FeaturesDict):
+            found |= _flat(feature, f"{before}{name}/")
+        elif isinstance(inside, tfds.features.FeaturesDict):
+            parts = _flat(inside, f"{before}{name}/")
+            found |= {k: tfds.features.Sequence(f) for k, f in parts.items()}
+        else:
+            found[before + name] = feature
+    return found
+
+
+def _nested(name: str, feature: Any) -> dict[str, Any]:
+    first, _, rest = name.partition("/")
+    return {first: _nested(rest, feature) if rest else feature}
+
+
+def _kind(feature: Any) -> str | None:
+    """As what a feature could be a video."""
+    if isinstance(getattr(feature, "feature", None), tfds.features.Image):
+        return _IMAGES
+    if isinstance(feature, tfds.features.Text):
+        return _PATH
+    if not isinstance(feature, tfds.features.Tensor):
+        return None
+    if feature.np_dtype == np.object_ and feature.shape == ():
+        return _BYTES
+    shape: Any = feature.shape
+    frames = len(shape) == 4 and shape[-1] == 3
+    return _ARRAY if frames and feature.np_dtype == np.uint8 else None
+
+
+def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:
+    try:
+        return dataset.example(split, index)
+    except Exception:  # As in `fetch`, which says why.
+        return None
+
+
+def _are_paths(dataset: Dataset, name: str, places: Sequence[tuple[str, int]]) -> bool:
+    """Whether the first readable example's bytes are a path, not a video."""
+    kind = _kind(dataset.features[name])
+    if kind != _BYTES:
+        return kind == _PATH
+    found = (_readable(dataset, *place) for place in places[:_TRIED])
+    example = next((example for example in found if example is not None), None)
+    value = b"\0" if example is None else dataset.value(example, name)
+    try:
+        return len(value) <= _LONGEST_PATH and value.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON would have it."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return [_plain(part) for part in value] if isinstance(value, list) else value

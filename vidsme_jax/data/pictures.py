@@ -1,0 +1,91 @@
+"""Frames that are pictures already: sampled, decoded, scaled.
+
+Axes: `frames`; `height`, `width`.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from vidsme_jax.base import ClipError, Frames
+from vidsme_jax.data.sampling import frame_indices
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """The frames of one example: encoded images, or an array of all."""
+
+    frames: Sequence[bytes] | np.ndarray
+    coding: str
+
+    def content_hash(self) -> str:
+        """The SHA-256 of all frames, in hex."""
+        digest = hashlib.sha256()
+        for frame in self.frames:
+            digest.update(frame if isinstance(frame, bytes) else frame.tobytes())
+        return digest.hexdigest()
+
+    def sample(self, sampling: str, num_frames: int) -> Frames:
+        """The sampled frames; see `video.decode`."""
+
+        def choose(count: int, times: np.ndarray) -> Sequence[int]:
+            return frame_indices(sampling, num_frames, count, times, 1.0)
+
+        return self.sample_chosen(sampling, choose)
+
+    def sample_chosen(
+        self, sampling: str, choose: Callable[[int, np.ndarray], Sequence[int]]
+    ) -> Frames:
+        """The chosen frames; see `video.decode_chosen`."""
+        if sampling == "fps":
+            raise ClipError(
+                "decode",
+                "frames without time stamps cannot be sampled by fps; take uniform or "
+                "midpoint",
+            )
+        count = len(self.frames)
+        if count == 0:
+            raise ClipError("decode", "the example has no frame")
+        chosen = tuple(choose(count, np.arange(float(count))))
+        return Frames(
+            pixels=self._pixels(chosen),
+            indices=chosen,
+            num_decodable=count,
+            duration=0.0,
+            fps=0.0,
+            codec=self.coding,
+            content_hash=self.content_hash(),
+        )
+
+    def thumbnails(
+        self, indices: Sequence[int], height: int
+    ) -> UInt8[np.ndarray, "frames height width 3"]:
+        """Frames scaled down."""
+        return scaled(self._pixels(indices), height)
+
+    def _pixels(self, indices: Sequence[int]) -> np.ndarray:
+        if isinstance(self.frames, np.ndarray):
+            return self.frames[list(indices)]
+        found = {}
+        for index in dict.fromkeys(indices):
+            data = np.frombuffer(self.frames[index], np.uint8)
+            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+            if bgr is None:
+                raise ClipError("decode", f"frame {index} is no picture")
+            found[index] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        if len(sizes := {picture.shape for picture in found.values()}) > 1:
+            raise ClipError("decode", f"frames of {len(sizes)} sizes")
+        return np.stack([found[index] for index in indices])
+
+
+def scaled(
+    pixels: UInt8[np.ndarray, "frames height width 3"], height: int
+) -> UInt8[np.ndarray, "frames small_height small_width 3"]:
+    """Frames at another height; the width follows."""
+    width = max(1, round(pixels.shape[2] * height / pixels.shape[1]))
+    size = (width, height)
+    return np.stack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pixels])

@@ -1,0 +1,221 @@
+"""Prepared corpora, open for reading: no video is needed, nor its decoder.
+
+Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+
+from vidsme_jax.base import (
+    ROLES,
+    AuditError,
+    Clip,
+    ClipError,
+    Frames,
+    Item,
+    MotionStatistics,
+)
+from vidsme_jax.data import builder, layout, video
+from vidsme_jax.data.layout import Entry, Variant
+from vidsme_jax.data.pictures import scaled
+
+_REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
+_SHOWN = 5  # Of a long list, how many an error names.
+
+
+class Prepared:
+    """A prepared corpus, open for reading; safe to read from several threads.
+
+    `source` is TFDS's data source of the prepared clips, in the order of their hashes.
+    """
+
+    def __init__(self, root: pathlib.Path, variant: Variant):
+        """Opens the newest version and verifies it.
+
+        Args:
+          root: The folder that `python -m vidsme_jax.prepare` was given.
+          variant: Which of its variants.
+
+        Raises:
+          AuditError: It is not there, or damaged; lists every shard that is.
+        """
+        parent = variant.folder(root)
+        found = layout.versions(parent)
+        if not found:
+            others = sorted(
+                p.parents[1].name for p in root.glob(f"{layout.NAME}/*/1.*.0/*.json")
+            )
+            there = ", ".join(dict.fromkeys(others)) or "nothing"
+            raise AuditError(
+                [
+                    f"corpus.prepared: {root} has no clips prepared as {variant.name} "
+                    f"(it has {there}); {_REMEDY} them"
+                ]
+            )
+        self.folder, self._shards = found[-1], layout.check_settings(parent, variant)
+        self._positions: dict[str, int] = {}  # By key.
+        self._failed: dict[str, ClipError] = {}
+        self._files: dict[str, list[int]] = {}  # By path.
+        self._by_path: dict[str, str] = {}  # To the key; all that the manifests named.
+        self._by_video: dict[str, list[tuple[str, str]]] = {}  # To (path, key).
+        self._places: dict[pathlib.Path, str] = {}  # Of the clips to be read.
+        lengths = []
+        for entries in self._verified():
+            for entry in entries:
+                self._take(entry)
+            lengths.append(sum(not entry.stage for entry in entries))
+        if builder.counts(self.folder) != lengths:
+            damage = f"{self.folder}: dataset_info.json does not count what is there"
+            raise AuditError([f"{damage}; {_REMEDY} it again"])
+        dataset: Any = tfds.builder_from_directory(self.folder)
+        self.source = dataset.as_data_source(layout.SPLIT)
+
+    def _verified(self) -> Iterator[list[Entry]]:
+        problems = []
+        for shard in range(self._shards):
+            try:
+                entries = layout.read_index(self.folder, shard, self._shards)
+            except ValueError as error:
+                problems.append(f"{self.folder}: {error}; {_REMEDY} its clips again")
+                continue
+            if not problems:
+                yield entries
+        if problems:
+            raise AuditError(problems)
+
+    def _take(self, entry: Entry) -> None:
+        if entry.stage:
+            self._failed[entry.key] = ClipError(entry.stage, entry.cause)
+        else:
+            self._positions[entry.key] = len(self._positions)
+        self._files |= json.loads(entry.files)
+        for row in json.loads(entry.rows):
+            self._by_path[row["path"]] = entry.key
+            named = self._by_video.setdefault(row["video"], [])
+            if (pair := (row["path"], entry.key)) not in named:
+                named.append(pair)
+
+    def items(self) -> list[Item]:
+        """The rows of the manifests, as they were when their clips were prepared."""
+        found = []
+        for entries in self._verified():
+            for entry in entries:
+                rows = zip(
+                    json.loads(entry.places), json.loads(entry.rows), strict=True
+                )
+                found += [(place, _item(row)) for place, row in rows]
+        found.sort(key=lambda pair: (ROLES.index(pair[1].role), pair[0], pair[1].id))
+        return [item for _, item in found]
+
+    def match(self, clips: Sequence[Clip]) -> None:
+        """Finds the clips that will be read; their files need not be there.
+
+        A clip is known by the path of its file, or, where the corpus has moved, by its
+        name in the manifest. A file that is there must not have changed.
+
+        Raises:
+          AuditError: Some are not there; says how many, and how to prepare them.
+        """
+        missing = []
+        for clip in clips:
+            key = self._key(clip)
+            if key is None:
+                missing.append(clip.items[0].video)
+            else:
+                self._places[clip.path] = key
+        if missing:
+            rest = len(missing) - _SHOWN
+            some = ", ".join(missing[:_SHOWN]) + (
+                f" and {rest} more" if rest > 0 else ""
+            )
+            found = (
+                f"{len(missing)} of {len(clips)} clips of the corpus are not in "
+                f"{self.folder.parent}, or have changed since: {some}"
+            )
+            raise AuditError([f"{found}; {_REMEDY} them"])
+
+    def _key(self, clip: Clip) -> str | None:
+        path, key = str(clip.path), self._by_path.get(str(clip.path))
+        if key is None:
+            videos = dict.fromkeys(item.video for item in clip.items)
+            named = [pair for v in videos for pair in self._by_video.get(v, [])]
+            likeness = [_common_end(path, other) for other, _ in named]
+            best = [n for n, depth in enumerate(likeness) if depth == max(likeness)]
+            if len({named[n][1] for n in best}) != 1:
+                return None  # Unknown, or several of this name are equally near.
+            path, key = named[best[0]]
+        return key if _unchanged(clip.path, key, self._files.get(path)) else None
+
+    def read(self, path: pathlib.Path) -> tuple[Frames, MotionStatistics]:
+        """The frames and statistics of a clip that `match` found.
+
+        Raises:
+          ClipError: As when it was prepared; or "open", if its record is damaged.
+        """
+        key = self._places[path]
+        if key in self._failed:
+            failed = self._failed[key]
+            raise ClipError(failed.stage, failed.cause)
+        try:
+            frames, motion = builder.decode(self.source[self._positions[key]])
+        except Exception as error:  # Of array_record, TFDS or the picture's decoder.
+            raise ClipError("open", self._damaged(key)) from error
+        if frames.content_hash != key:
+            raise ClipError("open", self._damaged(key))
+        return frames, motion
+
+    def thumbnails(
+        self, path: pathlib.Path, indices: Sequence[int], height: int
+    ) -> UInt8[np.ndarray, "frames height width 3"]:
+        """The frames of a clip, scaled down; as `video.thumbnails`."""
+        frames = self.read(path)[0]
+        places = [frames.indices.index(index) for index in indices]
+        return scaled(frames.pixels[places], height)
+
+    def _damaged(self, key: str) -> str:
+        records, _ = layout.shard_files(
+            self.folder, layout.shard_of(key, self._shards), self._shards
+        )
+        damage = f"the record of the clip is damaged; delete {records}"
+        return f"{damage}, and {_REMEDY} its clips again"
+
+    def dataset(self, process: int = 0, num_processes: int = 1) -> grain.MapDataset:
+        """The prepared clips for grain: (`Frames`, `MotionStatistics`), in their order.
+
+        Args:
+          process: Of this host or process; it gets every `num_processes`-th clip.
+          num_processes: That share the clips.
+        """
+        return grain.MapDataset.source(self.source)[process::num_processes].map(
+            builder.decode
+        )
+
+
+def _common_end(one: str, other: str) -> int:
+    """How many parts at the end of two paths are equal."""
+    pairs = zip(one.split("/")[::-1], other.split("/")[::-1], strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), len(other))
+
+
+def _unchanged(path: pathlib.Path, key: str, before: list[int] | None) -> bool:
+    now = layout.file_stamp(path)
+    if now is None or now == before:
+        return True
+    if before is None or now[0] != before[0]:
+        return False
+    try:
+        return video.content_hash(path) == key
+    except ClipError:
+        return False
+
+
+def _item(row: dict[str, Any]) -> Item:
+    path, candidates = pathlib.Path(row["path"]), tuple(row["candidates"])
+    return Item(**row | {"path": path, "candidates": candidates})

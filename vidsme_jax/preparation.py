@@ -1,0 +1,132 @@
+"""Videos to a prepared corpus: decode, measure, store, on all cores."""
+
+import dataclasses
+import functools
+import pathlib
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from vidsme_jax import settings
+from vidsme_jax.base import AuditError, Clip, ClipError, Failure
+from vidsme_jax.data import builder, corpora, loader
+from vidsme_jax.data.layout import Variant
+from vidsme_jax.data.packing import Writer
+from vidsme_jax.data.reading import Videos
+from vidsme_jax.motion import statistics
+from vidsme_jax.progress import Progress
+
+_KEYS = ("config.corpus.", "config.video.", "config.workers")
+_SHOWN = 20  # Failures, in the summary.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What a run did.
+
+    Attributes:
+      folder: Of the variant.
+      num_clips: Of the corpus.
+      num_new: Looked at by this run.
+      failures: One per row of a manifest whose clip cannot be prepared.
+    """
+
+    folder: pathlib.Path
+    num_clips: int
+    num_new: int
+    failures: tuple[Failure, ...]
+
+    def summary(self) -> str:
+        """Returns the result in a few lines."""
+        before = self.num_clips - self.num_new
+        lines = [f"{self.num_clips} clips, {before} prepared before: {self.folder}"]
+        lines += [f"{f.video}: {f.stage}: {f.cause}" for f in self.failures[:_SHOWN]]
+        if self.failures:
+            lines.append(f"not prepared: {len(self.failures)} rows")
+        return "\n".join(lines)
+
+
+def run(config: ConfigDict, root: str | pathlib.Path) -> Preparation:
+    """Prepares the clips of a corpus that are not prepared yet.
+
+    Args:
+      config: See `settings.RULES`; only `corpus`, `video` and `workers` are read.
+      root: Receives the clips; see `data.layout`.
+
+    Raises:
+      AuditError: Nothing could be prepared; lists every problem.
+    """
+    root = pathlib.Path(root).expanduser()
+    problems = [
+        problem
+        for problem in settings.problems(config)
+        if problem.startswith(_KEYS) or "no such key" in problem
+    ]
+    if problems:
+        raise AuditError(problems)
+    items = corpora.load(config.corpus)
+    clips = corpora.unique_clips(items)
+    workers = config.workers or loader.num_cores()
+    try:
+        with Writer(root, Variant.of(config), len(clips)) as writer:
+            found = {str(clip.path): writer.key_of(clip.path) for clip in clips}
+            keys = {path: key for path, key in found.items() if key is not None}
+            todo = [clip for clip in clips if str(clip.path) not in keys]
+            before = len(clips) - len(todo)
+            logging.info("%d clips, %d prepared before", len(clips), before)
+            keys |= _prepare_clips(todo, writer, config, workers)
+            failed = writer.finish(items, keys, workers)
+    except OSError as error:
+        raise AuditError([f"{root}: cannot be written ({error})"]) from error
+    failures = [
+        Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
+        for item in items
+        if (error := failed.get(keys[str(item.path)])) is not None
+    ]
+    return Preparation(
+        folder=Variant.of(config).folder(root),
+        num_clips=len(clips),
+        num_new=len(todo),
+        failures=tuple(failures),
+    )
+
+
+def _prepare_clips(
+    clips: list[Clip], writer: Writer, config: ConfigDict, workers: int
+) -> dict[str, str]:
+    """Stages every clip or why it cannot be; returns their keys by path."""
+    keys: dict[str, str] = {}
+    if not clips:
+        return keys
+    variant, videos = Variant.of(config), Videos(config)
+    prepare = functools.partial(_prepare, videos=videos, writer=writer, variant=variant)
+    progress = Progress(len(clips), "preparing")
+    for clip, result in loader.load_ahead(clips, prepare, workers):
+        if isinstance(result, ClipError):  # Not the clip's fault: what cannot be kept.
+            raise AuditError([f"{clip.items[0].video}: {result.cause}"])
+        keys[str(clip.path)], error = result
+        if error is not None:
+            logging.warning("%s: %s", clip.path, error)
+        progress.add(1, failed=int(error is not None))
+    progress.close()
+    return keys
+
+
+def _prepare(
+    clip: Clip, *, videos: Videos, writer: Writer, variant: Variant
+) -> tuple[str, ClipError | None]:
+    """Decodes, measures and stages one clip; returns its key."""
+    content = ""
+    try:
+        content = videos.content_hash(clip.path)
+        if writer.has(content):
+            return content, None
+        frames, _ = videos.read(clip.path)
+        motion = statistics.measure(frames.pixels)
+        example = builder.encode(frames, motion, variant)
+    except ClipError as error:
+        return writer.fail(clip.path, content, error), error
+    except Exception as unexpected:
+        error = ClipError("preprocess", f"{type(unexpected).__name__}: {unexpected}")
+        return writer.fail(clip.path, content, error), error
+    return writer.add(clip.path, example), None

@@ -1,0 +1,58 @@
+"""The command line: `python -m vidsme_jax.prepare --config configs/llava.py --out DIR`.
+
+Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
+reads them there. Only what is missing is prepared: the same command, again, adds clips
+that are new in the corpus, and another sampling or number of frames lies beside.
+
+Exit status: 0 all clips are prepared; 2 nothing was done, one message lists every
+problem found; 3 finished, with failures, which are stored too; 130 interrupted, and the
+same command goes on where it stopped.
+"""
+
+import pathlib
+import sys
+from typing import NoReturn
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from vidsme_jax import commands
+from vidsme_jax.base import AuditError
+
+
+def main(argv: list[str]) -> int:
+    """Prepares the corpus and returns the exit status."""
+    if problem := commands.usage_problem(argv):
+        return commands.wrong([problem])
+    config = flags.FLAGS.config
+    root = flags.FLAGS.out or config.get("corpus", {}).get("prepared")
+    if not root:
+        return commands.wrong(["--out is missing: the folder that receives the clips"])
+    commands.begin()
+    from vidsme_jax import preparation
+
+    try:
+        done = preparation.run(config, pathlib.Path(root))
+    except AuditError as error:
+        return commands.wrong(error.problems)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: what was prepared is in {root}; the same command continues",
+            file=sys.stderr,
+        )
+        return commands.INTERRUPTED
+    print(done.summary())
+    return commands.FAILURES if done.failures else commands.OK
+
+
+def run() -> NoReturn:
+    """Defines the flags, which other programs have too, and runs `main`."""
+    config_flags.DEFINE_config_file("config", None, "FILE[:variant].", lock_config=True)
+    flags.DEFINE_string(
+        "out", None, "Receives the clips; default: config.corpus.prepared."
+    )
+    app.run(main, flags_parser=commands.parse)
+
+
+if __name__ == "__main__":
+    run()
