@@ -26,9 +26,7 @@ def main(argv: list[str]) -> int:
         return commands.wrong([problem])
     workdir = flags.FLAGS.workdir
     if not workdir:
-        return commands.wrong(
-            ["--workdir is missing: it receives the model"], "written"
-        )
+        return commands.wrong(["--workdir is missing: it receives the model"])
     commands.begin()
     from vidsme_jax.finetune import training
 
