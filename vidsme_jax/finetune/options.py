@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from vidsme_jax import settings
 
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
-_SHARED += ("corpus.allow_outside",)
+_SHARED += ("corpus.allow_outside", "video.max_pixels", "video.max_seconds")
 _SHARED += ("video.num_frames", "model.checkpoint", "workers", "overwrite")
 
 
