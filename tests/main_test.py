@@ -98,6 +98,7 @@ def test_interrupted_and_continued(number, tmp_path):
         "--config=configs/llava.py",
         "--config.report.num_bootstrap=100",
         "--config.batch_size=4",
+        "--config.corpus.max_clips=40",
         f"--workdir={tmp_path}",
     )
     process = subprocess.Popen(

@@ -36,8 +36,9 @@ from vidsme_jax.base import NODES, TokenSignals
 
 _POWERS = tuple(node - 1.0 for node in NODES[1:])  # q - 1 at the nodes above Shannon.
 _VOID = -200.0  # y of a class that is not there: e^y = y e^y = 0 in float32.
+_LAST = 2**31 - 1  # Beyond every class.
 _CLAMP = 1e-10  # The release's lower bound of a probability.
-_SHARE, _SMALLEST = 32, 512  # See `block_size`.
+_SHARE, _SMALLEST = 128, 128  # See `block_size`.
 _COPIES = 3  # Arrays of a block's size that exist at the same time.
 
 
@@ -89,23 +90,31 @@ def block_state(
     valid = jnp.broadcast_to(valid, logits.shape)
     logits = jnp.where(valid, logits, -jnp.inf)
     top = jnp.max(logits, axis=-1)
-    column = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    # The first of the largest: two plain reductions cost less than an argmax.
+    column = jnp.min(jnp.where(logits == top[..., None], columns, _LAST), axis=-1)
     others = (columns != column[..., None]) & valid
     y = jnp.maximum(jnp.where(others, logits - top[..., None], _VOID), _VOID)
     lower = jnp.where(logits < top[..., None], logits, -jnp.inf)
     exp = jnp.exp(y)
+    total = functools.partial(_sum, y > _VOID)
     return HeadState(
         top=top,
         winner=column + offset,
         below=jnp.max(lower, axis=-1),
-        total=jnp.sum(exp, axis=-1),
-        first=jnp.sum(y * exp, axis=-1),
-        second=jnp.sum(y * y * exp, axis=-1),
-        half=jnp.sum(jnp.exp(0.5 * y), axis=-1),
-        powers=jnp.stack(
-            [jnp.sum(exp * (jnp.expm1(t * y) / t), axis=-1) for t in _POWERS], axis=-1
-        ),
+        total=total(exp),
+        first=total(y * exp),
+        second=total(y * y * exp),
+        half=total(jnp.exp(0.5 * y)),
+        powers=jnp.stack([total(exp * jnp.expm1(t * y)) / t for t in _POWERS], axis=-1),
     )
+
+
+def _sum(there: Array, values: Array) -> Array:
+    """Sums over classes, leaving some out.
+
+    XLA's CPU compiler is several times slower at the sum of a bare product.
+    """
+    return jnp.sum(jnp.where(there, values, 0.0), axis=-1)
 
 
 def merge(a: HeadState, b: HeadState) -> HeadState:
@@ -200,13 +209,13 @@ def second_pass(
         is_target = offset + _columns(logits) == state.winner[..., None]
         rest = jnp.where(is_target, 0.0, p)
         log_rest = jnp.log1p(-rest)
-        clamped = jnp.where(there, jnp.sqrt(jnp.maximum(p, _CLAMP)), 0.0)
+        total = functools.partial(_sum, there)
         sums = sums + jnp.stack(
             [
-                jnp.sum(-rest * log_rest, axis=-1),
-                jnp.sum(rest * -jnp.expm1(0.5 * log_rest), axis=-1),
-                jnp.sum(rest * rest, axis=-1),
-                jnp.sum(clamped, axis=-1),
+                total(-rest * log_rest),
+                total(rest * -jnp.expm1(0.5 * log_rest)),
+                total(rest * rest),
+                total(jnp.sqrt(jnp.maximum(p, _CLAMP))),
             ],
             axis=-1,
         )
@@ -277,7 +286,7 @@ def block_size(rows: int, vocab: int, embed: int, memory: int | None = None) -> 
     """Returns how many classes to take at once, a power of two (or all of a few).
 
     A block of float32 logits, with the weights behind it and their copy, stays near a
-    thirty-second of the bytes that all logits would take (some temporaries of the same
+    128th of the bytes that all logits would take (on a CPU some 16 temporaries of its
     size come on top); or, where `memory` says so, near that many bytes with the
     temporaries. More than an eighth of the vocabulary at once gains nothing.
     """
