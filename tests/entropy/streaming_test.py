@@ -197,7 +197,7 @@ def test_blocks_follow_from_the_memory():
     rows, vocab, embed = 4672, 152_064, 3584
     unknown = streaming.block_size(rows, vocab, embed)
     assert unknown == streaming.block_size(rows, vocab, embed, None)
-    assert streaming.block_size(rows, vocab, embed, 1) == 512
+    assert streaming.block_size(rows, vocab, embed, 1) == 128
     large = streaming.block_size(rows, vocab, embed, 2**30)
     assert large == 8192 and large * rows * 4 < 2**30
     assert streaming.block_size(rows, vocab, embed, 2**40) == 16384
