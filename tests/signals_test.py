@@ -230,6 +230,19 @@ def test_a_corpus_compiles_once(folder, monkeypatch):
     assert len(traces) == 1
 
 
+def test_a_batch_could_not_be_donated(model):
+    """No result has the size of an argument, so XLA would write none over it."""
+    frames = model.plan.prepare(_frames(4))
+    order = np.arange(4, dtype=np.int32)[None, ::-1]
+    batch = signals.Batch(frames[None], np.array([4], np.int32), order)
+    tokens = signals.Tokens(*(np.array([k], np.int32) for k in (1, 2)))
+    step = signals.make_step(model.graphdef, second=True)
+    donating = jax.jit(step, donate_argnums=(1, 2))
+    with pytest.warns(UserWarning, match="donated buffers were not usable"):
+        compiled = donating.lower(model.state, tokens, batch).compile()
+    assert compiled.memory_analysis().alias_size_in_bytes == 0
+
+
 def test_without_a_second_pass(folder):
     found = _stream(folder, "pmap", 1, 1, [4], second=False)[0]
     assert found.modified is None and found.mean_renyi is None

@@ -99,7 +99,8 @@ class Devices:
         """Compiles `step(state, tokens, batch)` for these devices.
 
         `batch` holds this process's NumPy arrays. The result is for `fetch`; what is
-        called returns before it is computed, and starts no transfer that waits.
+        called returns before it is computed, and starts no transfer that waits. Nothing
+        is donated: no result has the size of an argument, so XLA could reuse none.
         """
         if self.mode == "mesh":
             compiled = self.jit(step)

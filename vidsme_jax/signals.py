@@ -29,7 +29,7 @@ from vidsme_jax.models.interface import LoadedModel, ModelPlan
 from vidsme_jax.overlap import SENDING, UNWATCHED, Timeline
 from vidsme_jax.parallel import Devices, make_devices
 
-_HEAD_SHARE = 8  # A block of logits may take this part of what parameters leave free.
+_HEAD_SHARE = 8  # Logits may take this part of what parameters leave free.
 
 
 class Batch(NamedTuple):
@@ -64,7 +64,7 @@ def make_step(
     Args:
       graphdef: Of the model.
       second: Whether a score needs what the head's second pass gives.
-      memory: Bytes that a block of logits may take on a device; see `block_size`.
+      memory: Bytes that logits may take on a device; see `streaming.rows_at_once`.
     """
 
     def step(state: nnx.State, tokens: Tokens, batch: Batch) -> TokenSignals:
@@ -299,7 +299,7 @@ def _batch(group: list[Prepared], shape: tuple[int, ...], against: str) -> Batch
 
 
 def head_memory(memory: int | None, parameters: int) -> int | None:
-    """Returns the bytes for a block of logits on a device, None if nothing is known.
+    """Returns the bytes for logits on a device, None if nothing is known.
 
     Args:
       memory: Of the device.

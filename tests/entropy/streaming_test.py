@@ -193,11 +193,28 @@ def test_a_vocabulary_split_over_devices(vocab):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_blocks_follow_from_the_memory():
-    rows, vocab, embed = 4672, 152_064, 3584
-    unknown = streaming.block_size(rows, vocab, embed)
-    assert unknown == streaming.block_size(rows, vocab, embed, None)
-    assert streaming.block_size(rows, vocab, embed, 1) == 128
-    large = streaming.block_size(rows, vocab, embed, 2**30)
-    assert large == 8192 and large * rows * 4 < 2**30
-    assert streaming.block_size(rows, vocab, embed, 2**40) == 16384
+@pytest.mark.parametrize("at_once", [1, 4, 8])
+def test_rows_taken_a_few_at_a_time(monkeypatch, at_once):
+    """7 rows of 2 clips: one of each, two of each with one left over, or four."""
+    rng = np.random.default_rng(5)
+    hidden = jnp.asarray(rng.normal(size=(2, 7, 8)), jnp.float32)
+    head = jnp.asarray(3 * rng.normal(size=(60, 8)), jnp.float32)
+    masks = jnp.asarray(rng.random((2, 2, 7)) < 0.6)
+    expected = streaming.token_signals(hidden, head, masks, second=True)
+    monkeypatch.setattr(streaming, "rows_at_once", lambda *_: at_once)
+    actual = streaming.token_signals(hidden, head, masks, second=True)
+    for found, wanted in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
+
+
+def test_rows_and_blocks_follow_from_the_memory():
+    rows, vocab = streaming.rows_at_once, 152_064
+    assert rows(vocab) == 128
+    assert rows(vocab, -1) == 1
+    assert rows(vocab, 2**28) * vocab * 4 <= 2**27
+    assert rows(vocab, 2**40) == 1024
+    assert streaming.block_size(128, vocab) == 512
+    assert streaming.block_size(128, vocab, -1) == 128
+    assert streaming.block_size(4, 100) == 100
+    assert streaming.block_size(1024, vocab, 2**40) == 8192
+    assert streaming.block_size(1024, vocab, 2**29) == 4096

@@ -1,10 +1,11 @@
-r"""The streaming head: hidden states and head weights to `TokenSignals`, never logits.
+r"""The streaming head: hidden states to `TokenSignals`, with the logits of a few rows.
 
 Axes: `batch` (clips x directions), `rows` (video tokens), `embed`, `vocab`, `orders`.
 
-The vocabulary is scanned in blocks. Per row the state holds the maximum logit m, the
-next value below it, and sums over every class *except the argmax* of functions of
-$y_v = x_v - m$ [1]. With $A = \sum e^y$ and so on,
+A few rows at a time (`rows_at_once`) are multiplied with the output layer, and their
+logits are scanned in blocks of the vocabulary. Per row the state holds the maximum
+logit m, the next value below it, and sums over every class *except the argmax* of
+functions of $y_v = x_v - m$ [1]. With $A = \sum e^y$ and so on,
 
 $$H_1 = \log(1+A) - \frac{\sum y e^y}{1+A}, \qquad
   H_q = \log(1+A) - \frac{1}{q-1} \log\Big(1 +
@@ -17,8 +18,9 @@ function serves blocks and the shards of a vocabulary that is split over devices
 (`Classes`): a device sends the few sums of a row, never its logits.
 
 What is not a function of these sums needs the normalised probabilities and takes a
-second pass (`second_pass`), run only when a chosen score asks for it: the modified
-entropies, the release's clamped Renyi-1/2, and the profile of the mean distribution.
+second pass over the same logits (`second_pass`), run only when a chosen score asks for
+it: the modified entropies, the release's clamped Renyi-1/2, and the profile of the mean
+distribution.
 
 [1] The same max-shift as in the online softmax of Milakov and Gimelshein, 2018,
     https://arxiv.org/abs/1805.02867, here with the maximal class kept out of the sums.
@@ -38,19 +40,23 @@ _POWERS = tuple(node - 1.0 for node in NODES[1:])  # q - 1 at the nodes above Sh
 _VOID = -200.0  # y of a class that is not there: e^y = y e^y = 0 in float32.
 _LAST = 2**31 - 1  # Beyond every class.
 _CLAMP = 1e-10  # The release's lower bound of a probability.
-_SHARE, _SMALLEST = 128, 128  # See `block_size`.
-_COPIES = 3  # Arrays of a block's size that exist at the same time.
+_NEAR_SHANNON = 0.2  # Up to this q - 1 a power sum is taken with expm1.
+# Rows whose logits exist at the same time: on a CPU, and at most on a device.
+_FEW_ROWS, _MOST_ROWS = 128, 1024
+# Numbers in a block of logits: on a CPU its temporaries then stay in the cache.
+_SMALL_BLOCK, _LARGE_BLOCK = 2**16, 2**23
+_SMALLEST = 128  # Classes of a block.
 
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Which classes a head's rows stand for, and how many are taken at once.
+    """Which classes a head's rows stand for, and the memory for their logits.
 
     Attributes:
       count: Of the whole vocabulary; rows beyond it are padding. None takes all rows.
       axis: The mesh axis over which the vocabulary is split, in the order of its
         devices, inside a `shard_map`.
-      memory: Bytes that a block of logits may take; see `block_size`.
+      memory: Bytes that logits may take on a device, None for a CPU's default.
     """
 
     count: int | None = None
@@ -97,15 +103,22 @@ def block_state(
     lower = jnp.where(logits < top[..., None], logits, -jnp.inf)
     exp = jnp.exp(y)
     total = functools.partial(_sum, y > _VOID)
+    mass = total(exp)
+
+    def power(t: float):
+        if t <= _NEAR_SHANNON:
+            return total(exp * jnp.expm1(t * y)) / t
+        return (total(jnp.exp((1.0 + t) * y)) - mass) / t  # Cheaper, and exact enough.
+
     return HeadState(
         top=top,
         winner=column + offset,
         below=jnp.max(lower, axis=-1),
-        total=total(exp),
+        total=mass,
         first=total(y * exp),
         second=total(y * y * exp),
         half=total(jnp.exp(0.5 * y)),
-        powers=jnp.stack([total(exp * jnp.expm1(t * y)) / t for t in _POWERS], axis=-1),
+        powers=jnp.stack([power(t) for t in _POWERS], axis=-1),
     )
 
 
@@ -159,79 +172,76 @@ def renyi_profile(state: HeadState) -> Float[Array, "*rows 15"]:
 
 
 def first_pass(
-    hidden: Float[Array, "*rows embed"],
-    head: Float[Array, "vocab embed"],
-    classes: Classes = _WHOLE,
+    logits: Float[Array, "*rows vocab"], classes: Classes = _WHOLE
 ) -> HeadState:
-    """Scans the vocabulary once."""
+    """Scans the logits of a few rows once, over all devices' classes.
+
+    Args:
+      logits: Float32, of the classes that this device has.
+      classes: Which these are.
+    """
+    rows = logits.shape[:-1]
 
     def step(state: HeadState, block):
         return merge(state, block_state(*block))
 
-    state = _scan(step, _empty(hidden.shape[:-1]), hidden, head, classes)
+    state = _scan(step, _empty(rows), logits, classes)
     return _merge_shards(state, classes)
 
 
 def second_pass(
-    hidden: Float[Array, "batch rows embed"],
-    head: Float[Array, "vocab embed"],
+    logits: Float[Array, "batch rows vocab"],
     state: HeadState,
-    masks: Bool[Array, "batch means rows"],
+    weights: Float[Array, "batch means rows"],
+    average: Float[Array, "batch means vocab"],
     classes: Classes = _WHOLE,
 ) -> tuple[
     Float[Array, "batch rows 3"],
     Float[Array, "batch rows"],
-    Float[Array, "batch means 15"],
+    Float[Array, "batch means vocab"],
 ]:
-    """Scans the vocabulary again with the normalised probabilities.
+    """Scans the same logits again with the normalised probabilities.
 
     Args:
-      hidden: As in `first_pass`.
-      head: As in `first_pass`.
+      logits: As in `first_pass`.
       state: What `first_pass` returned.
-      masks: The rows that count in each mean distribution.
-      classes: What `head` holds of the vocabulary.
+      weights: Of the rows in each mean distribution.
+      average: What earlier rows gave to the mean distributions.
+      classes: As in `first_pass`.
 
     Returns:
       The modified entropies (Shannon-like, 1/2, 2) with the argmax as target, the
-      Renyi-1/2 of the probabilities clamped at 1e-10, and the Renyi profile of each
-      mean distribution over rows.
+      Renyi-1/2 of the probabilities clamped at 1e-10, and `average` with these rows.
     """
     log_norm = state.top + jnp.log1p(state.total)
-    counted = masks.astype(jnp.float32)
-    weights = counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)
 
     def step(carry, block):
-        sums, mean = carry
+        sums, average = carry
         logits, offset, valid = block
         there = jnp.broadcast_to(valid, logits.shape)
         p = jnp.where(there, jnp.exp(logits - log_norm[..., None]), 0.0)
         is_target = offset + _columns(logits) == state.winner[..., None]
         rest = jnp.where(is_target, 0.0, p)
-        log_rest = jnp.log1p(-rest)
         total = functools.partial(_sum, there)
         sums = sums + jnp.stack(
             [
-                total(-rest * log_rest),
-                total(rest * -jnp.expm1(0.5 * log_rest)),
+                total(-rest * jnp.log1p(-rest)),
+                total(rest * rest / (1.0 + jnp.sqrt(1.0 - rest))),
                 total(rest * rest),
                 total(jnp.sqrt(jnp.maximum(p, _CLAMP))),
             ],
             axis=-1,
         )
-        # A mean of probabilities; as logits its logarithms are normalised already.
-        average = jnp.einsum("btv,bmt->bmv", p, weights, precision="highest")
-        log_average = jnp.log(jnp.maximum(average, 1e-37))
-        return sums, merge(mean, block_state(log_average, offset, valid))
+        here = jnp.einsum("btv,bmt->bmv", p, weights, precision="highest")
+        begin = offset - _offset(average, classes)
+        here = here + _block(average, begin, logits.shape[-1])
+        return sums, jax.lax.dynamic_update_slice_in_dim(average, here, begin, -1)
 
-    zeros = jnp.zeros((*hidden.shape[:-1], 4), jnp.float32)
-    empty = _empty(masks.shape[:2])
-    sums, mean = _scan(step, (zeros, empty), hidden, head, classes)
-    mean = _merge_shards(mean, classes)
+    zeros = jnp.zeros((*logits.shape[:-1], 4), jnp.float32)
+    sums, average = _scan(step, (zeros, average), logits, classes)
     if classes.axis is not None:
         sums = jax.lax.psum(sums, classes.axis)
-    modified = _modified(sums[..., :3], state)
-    return modified, 2.0 * jnp.log(sums[..., 3]), renyi_profile(mean)
+    return _modified(sums[..., :3], state), 2.0 * jnp.log(sums[..., 3]), average
 
 
 def token_signals(
@@ -252,20 +262,59 @@ def token_signals(
       second: Whether to run the second pass.
       classes: What `head` holds of the vocabulary.
     """
-    state = first_pass(hidden, head, classes)
+    batch, rows, _ = hidden.shape
+    counted = masks.astype(jnp.float32)
+    weights = counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)
+    size = min(rows, max(1, rows_at_once(head.shape[0], classes.memory) // batch))
+    count = -(-rows // size)
+    size = -(-rows // count)
+    fill = [(0, 0), (0, count * size - rows), (0, 0)]
+
+    def split(x):
+        padded = jnp.pad(x, fill).reshape(batch, count, size, -1)
+        return padded.swapaxes(0, 1)
+
+    def step(average, chunk):
+        hidden, weights = chunk
+        logits = jnp.einsum(
+            "btd,vd->btv",
+            hidden,
+            head,
+            precision="highest" if head.dtype == jnp.float32 else None,
+            preferred_element_type=jnp.float32,
+        )
+        state = first_pass(logits, classes)
+        signals = _of_state(state)
+        if second:
+            modified, clamped, average = second_pass(
+                logits, state, weights.swapaxes(1, 2), average, classes
+            )
+            signals = signals._replace(modified=modified, renyi_half_clamped=clamped)
+        return average, signals
+
+    average = jnp.zeros((*masks.shape[:2], second * head.shape[0]), jnp.float32)
+    chunks = (split(hidden), split(weights.swapaxes(1, 2)))
+    average, signals = jax.lax.scan(step, average, chunks)
+    signals = jax.tree.map(
+        lambda x: x.swapaxes(0, 1).reshape(batch, count * size, *x.shape[3:])[:, :rows],
+        signals,
+    )
+    if not second:
+        return signals
+    # A mean of probabilities; as logits its logarithms are normalised already.
+    mean = first_pass(jnp.log(jnp.maximum(average, 1e-37)), classes)
+    return signals._replace(mean_renyi=renyi_profile(mean))
+
+
+def _of_state(state: HeadState) -> TokenSignals:
+    """What the first pass gives."""
     renyi = renyi_profile(state)
     norm = 1.0 + state.total
     varentropy = jnp.maximum(
         state.second / norm - jnp.square(state.first / norm), jnp.zeros_like(norm)
     )
     gap = jnp.where(jnp.isfinite(state.below), state.top - state.below, 0.0)
-    signals = TokenSignals(renyi, varentropy, gap, -renyi[..., -1])
-    if not second:
-        return signals
-    modified, clamped, mean = second_pass(hidden, head, state, masks, classes)
-    return signals._replace(
-        modified=modified, renyi_half_clamped=clamped, mean_renyi=mean
-    )
+    return TokenSignals(renyi, varentropy, gap, -renyi[..., -1])
 
 
 def _modified(sums: Float[Array, "*rows 3"], state: HeadState):
@@ -282,47 +331,58 @@ def _modified(sums: Float[Array, "*rows 3"], state: HeadState):
     return jnp.stack([shannon, half, two], axis=-1)
 
 
-def block_size(rows: int, vocab: int, embed: int, memory: int | None = None) -> int:
-    """Returns how many classes to take at once, a power of two (or all of a few).
+def rows_at_once(vocab: int, memory: int | None = None) -> int:
+    """Returns of how many rows the logits exist at the same time.
 
-    A block of float32 logits, with the weights behind it and their copy, stays near a
-    128th of the bytes that all logits would take (on a CPU some 16 temporaries of its
-    size come on top); or, where `memory` says so, near that many bytes with the
-    temporaries. More than an eighth of the vocabulary at once gains nothing.
+    Enough that reading the output layer anew for each group of rows costs less than
+    multiplying with it: on a CPU 128, on a device 1024 where half of `memory` holds
+    their logits.
     """
     if memory is None:
-        fitting = rows * vocab // (_SHARE * (rows + 2 * embed))
-    else:
-        fitting = min(memory // (4 * (_COPIES * rows + embed)), vocab // 8)
-    return min(vocab, 1 << (max(fitting, _SMALLEST).bit_length() - 1))
+        return _FEW_ROWS
+    return min(max(memory // (2 * 4 * vocab), 1), _MOST_ROWS)
 
 
-def _scan(step, state, hidden, head, classes: Classes):
+def block_size(rows: int, vocab: int, memory: int | None = None) -> int:
+    """Returns how many classes to scan at once, a power of two (or all of a few).
+
+    A block and each of its temporaries (some 16 on a CPU) take 256 KiB there; on a
+    device 32 MiB, or a 32nd of `memory` if that is less.
+    """
+    numbers = _SMALL_BLOCK if memory is None else min(memory // 128, _LARGE_BLOCK)
+    return min(vocab, 1 << (max(numbers // rows, _SMALLEST).bit_length() - 1))
+
+
+def _scan(step, state, logits, classes: Classes):
     """Folds `step(state, (logits, offset, valid))` over blocks of the vocabulary."""
-    vocab = head.shape[0]
-    size = block_size(hidden[..., 0].size, vocab, head.shape[1], classes.memory)
+    vocab = logits.shape[-1]
+    size = block_size(logits[..., 0].size, vocab, classes.memory)
     count = vocab if classes.count is None else classes.count
-    zero = jnp.zeros((), jnp.int32)
-    first = zero if classes.axis is None else jax.lax.axis_index(classes.axis) * vocab
+    first = _offset(logits, classes)
 
     def body(carry, start: Int[Array, ""]):
         # The last block is moved back to end with the vocabulary; `valid` leaves out
         # what the block before has counted, and padding.
         begin = jnp.minimum(start, vocab - size)
-        block = jax.lax.dynamic_slice_in_dim(head, begin, size)
-        logits = jnp.einsum(
-            "...d,vd->...v",
-            hidden,
-            block,
-            precision="highest" if head.dtype == jnp.float32 else None,
-            preferred_element_type=jnp.float32,
-        )
         here = begin + jnp.arange(size, dtype=jnp.int32)
         valid = (here >= start) & (first + here < count)
-        return step(carry, (logits, first + begin, valid)), None
+        block = _block(logits, begin, size)
+        return step(carry, (block, first + begin, valid)), None
 
     starts = jnp.arange(0, vocab, size, dtype=jnp.int32)
     return jax.lax.scan(body, state, starts)[0]
+
+
+def _block(x: Array, begin: Int[Array, ""], size: int):
+    """Some columns."""
+    return jax.lax.dynamic_slice_in_dim(x, begin, size, axis=-1)
+
+
+def _offset(x: Array, classes: Classes) -> Int[Array, ""]:
+    """The class of the first column that this device has."""
+    if classes.axis is None:
+        return jnp.zeros((), jnp.int32)
+    return jax.lax.axis_index(classes.axis) * x.shape[-1]
 
 
 def _merge_shards(state: HeadState, classes: Classes) -> HeadState:
