@@ -89,27 +89,37 @@ def tuned(
     embedded = model.prompt(both, before, after)
     hidden = model.llm.model(inputs_embeds=embedded, use_cache=False)[0]
     hidden = hidden[:, len(before) :]
+    return [
+        _scores(*entropies(model, *hidden[k :: len(clips)], after, statistics))
+        for k in range(len(clips))
+    ]
+
+
+def entropies(
+    model: TorchLlava, natural, backward, after, statistics=row_statistics
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+    """Statistics of natural rows, power sums of the others, both mean distributions.
+
+    The logits of a few rows exist at the same time; the rows of `after` are in the mean
+    distributions only.
+    """
     head = model.llm.lm_head.weight
-    last = hidden.shape[1] - len(after)  # Video rows; the mean takes `after` too.
-    found = []
-    for k in range(len(clips)):
-        pieces, sums, means = [], [], []
-        for direction in (0, 1):
-            rows = hidden[k + direction * len(clips)]
-            mean = torch.zeros(len(head), device=rows.device)
-            for start in range(0, len(rows), _BLOCK):
-                block = rows[start : start + _BLOCK]
-                log_p = torch.log_softmax((block @ head.T).float(), dim=-1)
-                mean += log_p.exp().sum(0)
-                video = log_p[: max(last - start, 0)]
-                if direction:
-                    sums.append(power_sum(video, Q))
-                else:
-                    pieces.append(statistics(video, Q))
-            means.append(mean / len(rows))
-        natural = {n: torch.cat([piece[n] for piece in pieces]) for n in pieces[0]}
-        found.append(_scores(natural, torch.cat(sums), means))
-    return found
+    last = len(natural) - len(after)
+    pieces, sums, means = [], [], []
+    for direction, rows in enumerate((natural, backward)):
+        mean = torch.zeros(len(head), device=rows.device)
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            log_p = torch.log_softmax((block @ head.T).float(), dim=-1)
+            mean += log_p.exp().sum(0)
+            video = log_p[: max(last - start, 0)]
+            if direction:
+                sums.append(power_sum(video, Q))
+            else:
+                pieces.append(statistics(video, Q))
+        means.append(mean / len(rows))
+    found = {n: torch.cat([piece[n] for piece in pieces]) for n in pieces[0]}
+    return found, torch.cat(sums), means
 
 
 @torch.inference_mode()

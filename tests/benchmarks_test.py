@@ -98,10 +98,27 @@ def test_other_scores_are_an_error(script, capsys, monkeypatch):
     assert "the scores differ" in capsys.readouterr().err
 
 
+def test_the_parts_of_a_pair(script, capsys, monkeypatch):
+    parts = script("parts")
+    lines = _run(parts, capsys)
+    assert len(lines) == 6
+    for name, line in lines.items():
+        assert line["difference"] < 1e-5 and (line["ratio"] is None) != ("ours" in name)
+    right = parts.ours
+
+    def wrong(*args):
+        calls = right(*args)
+        return calls | {"decoder": lambda: 1.001 * calls["decoder"]()}
+
+    monkeypatch.setattr(parts, "ours", wrong)
+    assert parts.main(SHORT) == 1
+    assert "decoder differs" in capsys.readouterr().err
+
+
 def test_head(script, capsys):
-    sizes = ["--rows", "256", "--vocab", "32768", "--hidden", "64"]
+    sizes = ["--rows", "1152", "--vocab", "8192", "--hidden", "16"]
     lines = _run(script("head"), capsys, *sizes)
-    assert lines["head/memory, two passes"]["ratio"] > 10
+    assert lines["head/memory, two passes"]["ratio"] > 4
     assert lines["head/error, logits of deviation 12"]["value"] < 1e-4
     assert lines["head/error, logits of deviation 12"]["ratio"] > 10
 
@@ -134,7 +151,7 @@ def test_a_grid_over_stored_signals(script, capsys):
 def test_scripts_need_no_video_and_no_data_libraries():
     absent = ("tensorflow_datasets", "grain", "av", "ml_collections", "cv2")
     code = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
-    code += "import pairs, head, attention, scaling"
+    code += "import pairs, parts, head, attention, scaling"
     path = ":".join([str(BENCHMARKS), str(BENCHMARKS.parent)])
     done = subprocess.run(
         [sys.executable, "-c", code],
