@@ -213,7 +213,7 @@ def test_rows_and_blocks_follow_from_the_memory():
     assert rows(vocab, -1) == 1
     assert rows(vocab, 2**28) * vocab * 4 <= 2**27
     assert rows(vocab, 2**40) == 1024
-    assert streaming.block_size(128, vocab) == 512
+    assert streaming.block_size(128, vocab) == 2048
     assert streaming.block_size(128, vocab, -1) == 128
     assert streaming.block_size(4, 100) == 100
     assert streaming.block_size(1024, vocab, 2**40) == 8192

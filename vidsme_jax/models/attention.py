@@ -196,4 +196,11 @@ def _head(q, k, v, start):
         columns = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
         scores = jnp.where(columns <= rows, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    return jnp.einsum("gqs,sh->gqh", weights, v, precision=precision)
+    out = jnp.einsum(
+        "gqs,sh->gqh",
+        weights,
+        v,
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
+    return out.astype(q.dtype)
