@@ -11,7 +11,7 @@ import time
 import pytest
 from absl.testing import flagsaver
 
-from vidsme_jax import commands, main, settings
+from vidsme_jax import commands, main, parallel, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # To compile.
@@ -38,6 +38,7 @@ def here(monkeypatch, capsys):
     """Does what `_run` does in this process, which has imported everything."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(commands, "begin", lambda: None)
+    monkeypatch.setattr(parallel, "keep_programs", lambda folder: None)
 
     def run(*given: str) -> tuple[int, str, str]:
         command = ["vidsme", *given]
@@ -66,7 +67,8 @@ def test_the_readme_command_in_small_from_anywhere(tmp_path):
     assert again.returncode == 0 and "12 scored before" in again.stderr
 
 
-def test_failures_exit_3(tmp_path):
+@loading
+def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
     for name, videos in (
         ("m.json", [*clips[:3], tmp_path / "gone.mp4"]),
@@ -74,7 +76,7 @@ def test_failures_exit_3(tmp_path):
     ):
         rows = [{"video": str(video)} for video in videos]
         (tmp_path / name).write_text(json.dumps(rows))
-    done = _run(
+    status, said, error = here(
         "--config=configs/llava.py",
         *SMALL,
         f"--config.corpus.members=('{tmp_path}/m.json',)",
@@ -82,8 +84,8 @@ def test_failures_exit_3(tmp_path):
         "--config.corpus.allow_outside",
         f"--workdir={tmp_path}/run",
     )
-    assert done.returncode == 3, done.stderr
-    assert "not scored: 1 rows" in done.stdout
+    assert status == 3, error
+    assert "not scored: 1 rows" in said
     failure = json.loads((tmp_path / "run" / "failures.jsonl").read_text())
     assert failure["stage"] == "open" and "gone.mp4" in failure["video"]
 
