@@ -41,8 +41,8 @@ def without_figures():
 def quick_to_compile():
     """Programs are compiled in half the time, to slower code.
 
-    For tests that hold runs against runs or look at what surrounds a program. Those
-    that hold its numbers against torch, OpenCV or exact ones compile as users do.
+    For tests that hold runs against runs or look at what surrounds a program. Those of
+    the models, the entropies, the flow and the release's scores compile as users do.
     """
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", True)

@@ -134,7 +134,8 @@ def test_interrupted_and_continued(number, tmp_path):
         "--config=configs/llava.py",
         "--config.report.num_bootstrap=100",
         "--config.batch_size=4",
-        "--config.corpus.max_clips=40",
+        "--config.corpus.max_clips=24",
+        "--config.scores=vid_sme",
         f"--workdir={tmp_path}",
     )
     process = subprocess.Popen(
