@@ -19,14 +19,13 @@ def test_blocks_run(page, tmp_path):
     assert blocks
     for name in ("configs", "vidsme_jax"):  # As in a clone; runs/ stays out of it.
         (tmp_path / name).symlink_to(ROOT / name)
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # To compile.
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     for language, text in blocks:
         shell = ["bash", "-euo", "pipefail", "-c", text]
         done = subprocess.run(
             shell if language == "sh" else [sys.executable, "-c", text],
             cwd=tmp_path,
-            env=os.environ | {"PATH": path, "XLA_FLAGS": ""} | quick,
+            env=os.environ | {"PATH": path, "XLA_FLAGS": ""},
             capture_output=True,
             text=True,
         )
