@@ -40,14 +40,15 @@ def here(monkeypatch, capsys):
     monkeypatch.setattr(commands, "begin", lambda: None)
     monkeypatch.setattr(parallel, "keep_programs", lambda folder: None)
 
-    def run(*given: str) -> tuple[int, str, str]:
+    def run(*given: str):
         command = ["vidsme", *given]
         monkeypatch.setattr(sys, "argv", command)
         try:
             status = main.main(commands.parse(command))
         except SystemExit as end:
             status = end.code
-        return status, *capsys.readouterr()
+        said = capsys.readouterr()
+        return status, said.out, said.err
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
