@@ -14,6 +14,7 @@ from vidsme_jax import audit, checks, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import corpora, video
 
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CLIPS = settings.DEMO / "corpus" / "clips"
 FILES = (
     "config.json",

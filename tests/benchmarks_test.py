@@ -14,6 +14,8 @@ BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 KEYS = {"name", "value", "unit", "ratio", "peer", "device", "versions", "commit"}
 SHORT = ["--size", "tiny", "--repeats", "1"]
 
+quick = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.fixture
 def script(monkeypatch):
@@ -63,6 +65,7 @@ def test_necessary_operations(script, name, frames, expected):
 
 
 @pytest.mark.parametrize("family", ["llava_qwen", "llava_onevision"])
+@quick
 def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
     flags = ["--model", family, "--frames", "2"]
     lines = _run(script("pairs"), capsys, *flags)
@@ -74,6 +77,7 @@ def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
     assert loop["release_loop/ours"]["difference"] < 1e-4
 
 
+@quick
 def test_a_loop_cut_short_is_extrapolated_and_still_compared(
     script, capsys, monkeypatch
 ):
@@ -88,6 +92,7 @@ def test_a_loop_cut_short_is_extrapolated_and_still_compared(
     assert lines["release_loop/loop"]["extrapolated_from_rows"] == 2
 
 
+@quick
 def test_other_scores_are_an_error(script, capsys, monkeypatch):
     release_loop = script("release_loop")
     right = release_loop.sharma_mittal
@@ -129,6 +134,7 @@ def test_attention(script, capsys):
     assert lines["attention/memory"]["ratio"] > 1
 
 
+@quick
 def test_scaling(script, capsys, monkeypatch):
     scaling = script("scaling")
     monkeypatch.setattr(scaling, "FRAMES", {"tiny": (2,)})

@@ -12,6 +12,8 @@ from vidsme_jax import __main__ as command
 from vidsme_jax import audit, reporting, settings
 from vidsme_jax.base import AuditError
 
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+
 
 @pytest.mark.parametrize("flag", [[], ["--help"], ["help"]])
 def test_help_names_every_command(capsys, flag):

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 from vidsme_jax import audit, models, settings
 from vidsme_jax.models import random
 
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 AUDITS = sorted(
     p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("selftrain", "studies")

@@ -27,3 +27,25 @@ def _eight_devices():
 def golden() -> pathlib.Path:
     """The numbers of the paper's release (see tests/golden/README.md)."""
     return GOLDEN
+
+
+@pytest.fixture(scope="module")
+def without_figures():
+    """Figures take most of the time of a small run; `report_test` looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidsme_jax.report.figures.draw", lambda *args: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile():
+    """Programs are compiled in half the time, to slower code.
+
+    For tests that hold runs against runs or look at what surrounds a program. Those of
+    the models, the entropies, the flow and the release's scores compile as users do.
+    """
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()

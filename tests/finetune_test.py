@@ -22,6 +22,7 @@ from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.models.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 VIDEO = synthetic.TOKENS.index("<video>")
 FRAMES = 4
 

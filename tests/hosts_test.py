@@ -14,6 +14,7 @@ import two_processes
 from vidsme_jax import audit, hosts, settings
 from vidsme_jax.base import AuditError
 
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
 
 

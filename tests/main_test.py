@@ -9,10 +9,12 @@ import sys
 import time
 
 import pytest
+from absl.testing import flagsaver
 
-from vidsme_jax import settings
+from vidsme_jax import commands, main, parallel, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
+QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # To compile.
 SMALL = (
     "--config.corpus.max_clips=6",
     "--config.report.num_bootstrap=100",
@@ -22,7 +24,38 @@ SMALL = (
 
 def _run(*flags: str, cwd: pathlib.Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidsme_jax.main", *flags]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, env=QUICK
+    )
+
+
+# 2026-11: how ml_collections loads a file.
+loading = pytest.mark.filterwarnings("ignore:the load_module")
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """Does what `_run` does in this process, which has imported everything."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(commands, "begin", lambda: None)
+    monkeypatch.setattr(parallel, "keep_programs", lambda folder: None)
+
+    def run(*given: str):
+        command = ["vidsme", *given]
+        monkeypatch.setattr(sys, "argv", command)
+        try:
+            status = main.main(commands.parse(command))
+        except SystemExit as end:
+            status = end.code
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    with flagsaver.flagsaver():
+        yield run
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 def test_the_readme_command_in_small_from_anywhere(tmp_path):
@@ -35,7 +68,8 @@ def test_the_readme_command_in_small_from_anywhere(tmp_path):
     assert again.returncode == 0 and "12 scored before" in again.stderr
 
 
-def test_failures_exit_3(tmp_path):
+@loading
+def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
     for name, videos in (
         ("m.json", [*clips[:3], tmp_path / "gone.mp4"]),
@@ -43,7 +77,7 @@ def test_failures_exit_3(tmp_path):
     ):
         rows = [{"video": str(video)} for video in videos]
         (tmp_path / name).write_text(json.dumps(rows))
-    done = _run(
+    status, said, error = here(
         "--config=configs/llava.py",
         *SMALL,
         f"--config.corpus.members=('{tmp_path}/m.json',)",
@@ -51,8 +85,8 @@ def test_failures_exit_3(tmp_path):
         "--config.corpus.allow_outside",
         f"--workdir={tmp_path}/run",
     )
-    assert done.returncode == 3, done.stderr
-    assert "not scored: 1 rows" in done.stdout
+    assert status == 3, error
+    assert "not scored: 1 rows" in said
     failure = json.loads((tmp_path / "run" / "failures.jsonl").read_text())
     assert failure["stage"] == "open" and "gone.mp4" in failure["video"]
 
@@ -73,23 +107,26 @@ def test_failures_exit_3(tmp_path):
         (("--config=configs/llava.py", "--config.profile=exakt"), "one of exact"),
         (("--config=configs/llava.py", "--workdirr=x"), "workdir"),
         (("--config=configs/llava.py", "more"), "argument 'more'"),
-        (
-            ("--config=configs/llava.py", "--config.headline=vidsme"),
-            "did you mean 'vid_sme'",
-        ),
     ],
 )
-def test_what_is_wrong_exits_2_with_a_sentence(flags, text, tmp_path):
+def test_what_is_wrong_exits_2_with_a_sentence(flags, text):
     done = _run(*flags)
     assert done.returncode == 2
     assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_listing_scores():
-    done = _run("--config=configs/llava.py", "--config.scores=list")
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 77
+@loading
+def test_a_score_that_is_not_there(here):
+    status, _, said = here("--config=configs/llava.py", "--config.headline=vidsme")
+    assert status == 2 and "did you mean 'vid_sme'" in said
+
+
+@loading
+def test_listing_scores(here):
+    status, said, _ = here("--config=configs/llava.py", "--config.scores=list")
+    assert status == 0
+    assert len(said.splitlines()) == 77
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -98,7 +135,8 @@ def test_interrupted_and_continued(number, tmp_path):
         "--config=configs/llava.py",
         "--config.report.num_bootstrap=100",
         "--config.batch_size=4",
-        "--config.corpus.max_clips=40",
+        "--config.corpus.max_clips=24",
+        "--config.scores=vid_sme",
         f"--workdir={tmp_path}",
     )
     process = subprocess.Popen(
@@ -106,7 +144,7 @@ def test_interrupted_and_continued(number, tmp_path):
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=QUICK | {"PYTHONUNBUFFERED": "1"},
     )
     signals = tmp_path / "signals"
     deadline = time.monotonic() + 120

@@ -18,6 +18,7 @@ from vidsme_jax.checkpoints import files
 from vidsme_jax.data import video
 from vidsme_jax.models import prompts
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 MOST_MOTION = 4
 
 

@@ -30,14 +30,7 @@ from vidsme_jax import (
 from vidsme_jax.base import AuditError
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _without_figures():
-    """Figures take most of the time of a small run, and nothing here looks at them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit.report.figures, "draw", lambda *args: [])
-        yield
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 
 
 def _scores(workdir: pathlib.Path):
@@ -68,7 +61,9 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, clips, kil
         text=True,
         timeout=600,
         check=True,
-        env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
+        env=os.environ
+        | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     attempts = [json.loads(line) for line in done.stdout.splitlines()]
     statuses = [attempt["status"] for attempt in attempts]

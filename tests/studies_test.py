@@ -13,6 +13,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.data import video
 from vidsme_jax.stopping import Stop
 
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"
 
 

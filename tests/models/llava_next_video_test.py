@@ -52,9 +52,10 @@ def _logits(model, pixels):
     return hidden @ model.head.T
 
 
-@pytest.mark.parametrize("frames", [1, 3, 8])
-@pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_logits_equal_transformers(tmp_path, frames, kv_heads):
+@pytest.mark.parametrize(
+    ("kv_heads", "frames"), [(4, 3), (2, 1), (2, 3), (2, 8), (1, 3)]
+)
+def test_logits_equal_transformers(tmp_path, kv_heads, frames):
     model = oracle.make_model(kv_heads=kv_heads)
     torch.manual_seed(1)
     pixels = torch.randn(frames, 3, 56, 56)
