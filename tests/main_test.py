@@ -14,7 +14,6 @@ from absl.testing import flagsaver
 from vidsme_jax import commands, main, parallel, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
-QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # To compile.
 SMALL = (
     "--config.corpus.max_clips=6",
     "--config.report.num_bootstrap=100",
@@ -24,9 +23,7 @@ SMALL = (
 
 def _run(*flags: str, cwd: pathlib.Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidsme_jax.main", *flags]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=300, env=QUICK
-    )
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 # 2026-11: how ml_collections loads a file.
@@ -144,7 +141,8 @@ def test_interrupted_and_continued(number, tmp_path):
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        env=QUICK | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ
+        | {"PYTHONUNBUFFERED": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     signals = tmp_path / "signals"
     deadline = time.monotonic() + 120

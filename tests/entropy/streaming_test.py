@@ -216,5 +216,5 @@ def test_rows_and_blocks_follow_from_the_memory():
     assert streaming.block_size(128, vocab) == 2048
     assert streaming.block_size(128, vocab, -1) == 128
     assert streaming.block_size(4, 100) == 100
-    assert streaming.block_size(1024, vocab, 2**40) == 8192
+    assert streaming.block_size(1024, vocab, 2**40) == 32768
     assert streaming.block_size(1024, vocab, 2**29) == 4096

@@ -44,7 +44,7 @@ _NEAR_SHANNON = 0.2  # Up to this q - 1 a power sum is taken with expm1.
 # Rows whose logits exist at the same time: on a CPU, and at most on a device.
 _FEW_ROWS, _MOST_ROWS = 128, 1024
 # Numbers in a block of logits: on a CPU its temporaries then stay in the cache.
-_SMALL_BLOCK, _LARGE_BLOCK = 2**18, 2**23
+_SMALL_BLOCK, _LARGE_BLOCK = 2**18, 2**25
 _SMALLEST = 128  # Classes of a block.
 
 
@@ -347,7 +347,7 @@ def block_size(rows: int, vocab: int, memory: int | None = None) -> int:
     """Returns how many classes to scan at once, a power of two (or all of a few).
 
     A block and each of its temporaries (some 16 on a CPU) take 1 MiB there; on a
-    device 32 MiB, or a 32nd of `memory` if that is less.
+    device 128 MiB, or a 32nd of `memory` if that is less.
     """
     numbers = _SMALL_BLOCK if memory is None else min(memory // 128, _LARGE_BLOCK)
     return min(vocab, 1 << (max(numbers // rows, _SMALLEST).bit_length() - 1))
