@@ -32,6 +32,7 @@ from _torch_models import TorchLlava
 from release_loop import Q, R
 
 _BLOCK = 256  # Rows whose logits exist at the same time in the tuned pipeline.
+_STEPS = {"tiny": 32, "small": 1, "7b": 8}
 _QUESTION = 34  # Tokens behind the video that the plain pipeline runs too.
 
 
@@ -146,14 +147,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints one JSON line per result."""
     parser = argparse.ArgumentParser(description="Clips per second of four sides.")
     _models.add_arguments(parser)
-    parser.add_argument("--steps", type=int, default=1, help="batches a measurement")
+    parser.add_argument(
+        "--steps", type=int, help="batches a measurement; by default 32, 1 or 8"
+    )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile entropies"
     )
     parser.add_argument("--no-loop", action="store_true", help="leave the loop out")
     args = parser.parse_args(argv)
     run = _models.prepare(args)
-    clips = run.clips(args.batch * args.steps)
+    clips = run.clips(args.batch * (args.steps or _STEPS[args.size]))
     prompt = run.model.plan.prompt
     around = prompt.prefix, prompt.suffix
     model = run.torch_model()
