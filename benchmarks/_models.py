@@ -36,7 +36,8 @@ NAMES = {
 }
 _FRAMES = {"tiny": 4, "small": 2, "7b": 16}
 # Of the largest score difference; the project's target of parity is 1e-4 in float32.
-_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
+# Some scores are of a single row: there two pipelines in bfloat16 are 0.1 apart.
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
