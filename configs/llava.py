@@ -8,7 +8,7 @@ r"""LLaVA-NeXT-Video: the demo, and the published models.
 
 Variants: demo (default), 7b, 7b-dpo, 34b; tiny, random weights and eight drawn clips.
 
-demo: 300 clips in 17 s, 0.97 GB, 2 CPU cores; `vid_sme` AUC 0.54 [0.46, 0.62] on
+demo: 300 clips in 20 s, 1.03 GB, 2 CPU cores; `vid_sme` AUC 0.54 [0.46, 0.62] on
 matched non-members, 0.41 [0.33, 0.48] on shifted ones (motion and brightness alone:
 1.00).
 The published models: nothing measured yet. By the count of operations 7b takes about
