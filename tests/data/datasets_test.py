@@ -3,6 +3,7 @@
 import json
 import pathlib
 import struct
+import zlib
 
 import cv2
 import grain
@@ -322,6 +323,47 @@ def test_addresses_that_are_none(build, name):
     build(*_array())
     with pytest.raises(ClipError, match="an example is tfds:NAME"):
         reading.Videos(_config()).read(pathlib.Path(f"tfds:{name}"))
+
+
+@pytest.mark.parametrize("make", [_images, _array])
+def test_pictures_that_are_too_large(make, build):
+    build(*make())
+    config = _config()
+    config.video.max_pixels = 8 * 12
+    assert _frames(config)
+    config.video.max_pixels -= 1
+    with pytest.raises(ClipError, match="12x8 pixels; at most 95 are decoded"):
+        _frames(config)
+
+
+def test_a_picture_is_measured_before_it_is_decoded(build, monkeypatch):
+    """A head that claims 60,000 x 60,000 pixels, of which a few bytes are there."""
+    png = bytearray(_png(PIXELS[0][0]))
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    sequence = F.Sequence(F.Image(shape=(None, None, 3), encoding_format="png"))
+    build({"clip": sequence}, [{"clip": [bytes(png)]}, {"clip": [b"no picture"]}])
+    monkeypatch.setattr(cv2, "imdecode", None)
+    config = _config()
+    paths = [item.path for item in corpora.load(config.corpus)]
+    for path, cause in zip(paths, ("too large", "is no picture"), strict=True):
+        with pytest.raises(ClipError, match=f"frame 0.*{cause}"):
+            reading.Videos(config).read(path)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_features_of_other_modules_are_not_imported(build, nested, monkeypatch):
+    folder = build(*_array())
+    monkeypatch.syspath_prepend(folder)
+    (folder / "evil.py").write_text("raise SystemExit('imported')")
+    content: dict = {"type": "evil.Feature", "content": {}}
+    if nested:
+        inside = json.dumps({"feature": content, "length": None})
+        name = "tensorflow_datasets.core.features.sequence_feature.Sequence"
+        content = {"pythonClassName": name, "jsonFeature": {"json": inside}}
+    (folder / "features.json").write_text(json.dumps(content))
+    found = _problems(_config())
+    assert "names evil.Feature; only the features of tensorflow_datasets" in found
 
 
 def test_examples_that_cannot_be_sampled(build):

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from vidsme_jax.settings import FIELDS
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 _IMAGES, _ARRAY, _BYTES, _PATH = "images", "an array", "bytes", "a path"
 _LONGEST_PATH = 4096
+_OWN = "tensorflow_datasets."
 _TRIED = 16  # Examples, to see one that can be read.
 
 
@@ -274,10 +275,43 @@ class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        path = pathlib.Path(str(self.data_path)) / "features.json"
-        content = _without_video(json.loads(path.read_text()))
+        content = _without_video(features_of(pathlib.Path(str(self.data_path))))
         features = tfds.features.FeaturesDict.from_json(content)
         return tfds.core.DatasetInfo(builder=self, features=features)
+
+
+def features_of(folder: pathlib.Path) -> Any:
+    """Reads features.json; its features must be TFDS's own.
+
+    TFDS imports the module of each feature, whatever it is.
+
+    Raises:
+      ValueError: A feature is of another module.
+    """
+    content = json.loads((folder / "features.json").read_text())
+    named = set(_classes(content))
+    foreign = sorted(name for name in named if not name.startswith(_OWN))
+    if foreign:
+        raise ValueError(
+            f"features.json names {', '.join(foreign[:5])}; only the features of "
+            "tensorflow_datasets are read, since TFDS would import any other module"
+        )
+    return content
+
+
+def _classes(node: Any) -> Iterator[str]:
+    """The classes that a description of features names, in either of its forms."""
+    if isinstance(node, list):
+        for part in node:
+            yield from _classes(part)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(value, str):
+                yield from _classes(value)
+            elif key in ("pythonClassName", "python_class_name", "type"):
+                yield value
+            elif key == "json":
+                yield from _classes(json.loads(value))
 
 
 def _without_video(node: Any) -> Any:

@@ -5,13 +5,16 @@ Axes: `frames`; `height`, `width`.
 
 import dataclasses
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from vidsme_jax.base import ClipError, Frames
+from vidsme_jax.data.probing import Limits
 from vidsme_jax.data.sampling import frame_indices
 
 
@@ -21,6 +24,7 @@ class Pictures:
 
     frames: Sequence[bytes] | np.ndarray
     coding: str
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     def content_hash(self) -> str:
         """The SHA-256 of all frames, in hex."""
@@ -69,17 +73,29 @@ class Pictures:
 
     def _pixels(self, indices: Sequence[int]) -> np.ndarray:
         if isinstance(self.frames, np.ndarray):
+            self.limits.check_size(self.frames.shape[2], self.frames.shape[1])
             return self.frames[list(indices)]
         found = {}
         for index in dict.fromkeys(indices):
+            self.limits.check_size(*_size(self.frames[index], index))
             data = np.frombuffer(self.frames[index], np.uint8)
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
             if bgr is None:
                 raise ClipError("decode", f"frame {index} is no picture")
             found[index] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         if len(sizes := {picture.shape for picture in found.values()}) > 1:
             raise ClipError("decode", f"frames of {len(sizes)} sizes")
         return np.stack([found[index] for index in indices])
+
+
+def _size(picture: bytes, index: int) -> tuple[int, int]:
+    """Width and height, from the picture's head: nothing is decoded."""
+    try:
+        return Image.open(io.BytesIO(picture)).size
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ClipError("decode", f"frame {index} is no picture") from error
+    except Image.DecompressionBombError as error:  # However large the limit.
+        raise ClipError("decode", f"frame {index} is too large: {error}") from error
 
 
 def scaled(

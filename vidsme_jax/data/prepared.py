@@ -22,7 +22,7 @@ from vidsme_jax.base import (
     Item,
     MotionStatistics,
 )
-from vidsme_jax.data import builder, layout, video
+from vidsme_jax.data import builder, datasets, layout, video
 from vidsme_jax.data.layout import Entry, Variant
 from vidsme_jax.data.pictures import scaled
 
@@ -74,6 +74,10 @@ class Prepared:
         if builder.counts(self.folder) != lengths:
             damage = f"{self.folder}: dataset_info.json does not count what is there"
             raise AuditError([f"{damage}; {_REMEDY} it again"])
+        try:
+            datasets.features_of(self.folder)
+        except (OSError, ValueError) as error:
+            raise AuditError([f"{self.folder}: {error}"]) from error
         dataset: Any = tfds.builder_from_directory(self.folder)
         self.source = dataset.as_data_source(layout.SPLIT)
 

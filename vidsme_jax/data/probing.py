@@ -41,6 +41,15 @@ class Limits:
     max_seconds: float = 600.0
     max_frames: int = 10_000_000
 
+    def check_size(self, width: int, height: int) -> None:
+        """Raises a `ClipError` if a frame has too many pixels."""
+        if width * height > self.max_pixels:
+            raise ClipError(
+                "decode",
+                f"its frames have {width}x{height} pixels; at most "
+                f"{self.max_pixels} are decoded (config.video.max_pixels)",
+            )
+
 
 class Source:
     """A video to be decoded, and how long that may still take."""
@@ -56,15 +65,6 @@ class Source:
                 "decode",
                 f"not decoded within {self.limits.max_seconds:g} s "
                 "(config.video.max_seconds)",
-            )
-
-    def check_size(self, width: int, height: int) -> None:
-        """Raises a `ClipError` if a frame has too many pixels."""
-        if width * height > self.limits.max_pixels:
-            raise ClipError(
-                "decode",
-                f"its frames have {width}x{height} pixels; at most "
-                f"{self.limits.max_pixels} are decoded (config.video.max_pixels)",
             )
 
     def check_count(self, frames: int) -> None:
@@ -114,7 +114,8 @@ class Source:
             raise ClipError("open", _not_a_video(self.content, head)) from error
         with container:
             stream = _video_stream(container)
-            self.check_size(stream.codec_context.width, stream.codec_context.height)
+            context = stream.codec_context
+            self.limits.check_size(context.width, context.height)
             # The threads are the loader's, one a clip; the decoder's own would decode
             # frames ahead that nobody wants.
             stream.codec_context.thread_count = 1

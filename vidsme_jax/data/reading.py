@@ -124,7 +124,10 @@ class Videos:
             return path
         from vidsme_jax.data import datasets
 
-        return datasets.fetch(str(path), self._fields)
+        found = datasets.fetch(str(path), self._fields)
+        if isinstance(found, bytes):
+            return found
+        return dataclasses.replace(found, limits=video.limits_of(self._video))
 
 
 def open_corpus(config: ConfigDict) -> tuple[tuple[Item, ...], Reader]:

@@ -54,7 +54,7 @@ class TFRecords:
         path, places = self._files[which], []
         size, place = path.stat().st_size, 0
         with path.open("rb") as file:
-            while place < size:
+            while place < size and len(places) <= self._lengths[which]:
                 places.append(place)
                 file.seek(place)
                 head = file.read(_HEAD.size)

@@ -393,7 +393,7 @@ def _decoded(source: Source, stream: VideoStream, packet: Any) -> list[VideoFram
     """Every frame that anything here decodes comes from this call."""
     frames = stream.codec_context.decode(packet)
     for frame in frames:
-        source.check_size(frame.width, frame.height)
+        source.limits.check_size(frame.width, frame.height)
     return frames
 
 
