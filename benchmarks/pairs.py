@@ -10,7 +10,7 @@ prompt; the tower runs in both directions. loop: the release's procedure, see
 `release_loop.py`.
 
 The share of the device's rate (`pairs/mfu`) is the necessary operations
-(`_flops.necessary_flops`) over the time, against a matrix product of the same run. All
+(`models.flops`) over the time, against a matrix product of the same run. All
 sides must give the same scores; exit status 1 otherwise.
 """
 
@@ -21,7 +21,6 @@ from collections.abc import Sequence
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Torch needs room.
 
-import _flops
 import _models
 import _report
 import jax
@@ -30,6 +29,8 @@ import release_loop
 import torch
 from _torch_models import TorchLlava
 from release_loop import Q, R
+
+from vidsme_jax.models.flops import necessary_flops
 
 _BLOCK = 256  # Rows whose logits exist at the same time in the tuned pipeline.
 _STEPS = {"tiny": 32, "small": 1, "7b": 8}
@@ -225,9 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             **extra,
         )
     text = len(prompt.prefix) + len(prompt.suffix)
-    flops = _flops.necessary_flops(run.config, run.frames, text=text)
+    flops = necessary_flops(run.config, run.frames, text=text)
     size = 2048 if jax.default_backend() == "cpu" else 8192
-    rate = _flops.matrix_rate(run.model.plan.dtype, size=size)
+    rate = rates.matrix_rate(run.model.plan.dtype, size=size)
     _report.line(
         "pairs/mfu",
         100 * flops.pair * rates["ours"] / rate,

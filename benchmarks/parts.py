@@ -4,7 +4,7 @@ r"""Where the time of a pair goes: tower, decoder and head, ours and transformer
 
 The parts are those of `pairs.py`, ours and transformers tuned, each run by itself on
 what the part before it gave. Beside the seconds stands the share of the device's rate:
-the necessary operations of the part (`_flops.necessary_flops`) over its time, against a
+the necessary operations of the part (`models.flops`) over its time, against a
 matrix product of the same run; what is missing to 100 % is not matrix products, or is
 done twice. `--trace` writes a profile of our whole step, for TensorBoard or Perfetto.
 
@@ -19,7 +19,6 @@ from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Torch needs room.
 
-import _flops
 import _models
 import _report
 import jax
@@ -30,7 +29,9 @@ import torch
 from flax import nnx
 from release_loop import Q
 
+from vidsme_jax import rates
 from vidsme_jax.entropy import streaming
+from vidsme_jax.models.flops import necessary_flops
 
 
 def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -142,14 +143,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     times = _models.timed(calls, repeats=args.repeats)
     prompt = run.model.plan.prompt
     text = len(prompt.prefix) + len(prompt.suffix)
-    flops = _flops.necessary_flops(run.config, run.frames, text=text)
+    flops = necessary_flops(run.config, run.frames, text=text)
     needed = {
         "tower": flops.vision,
         "decoder": 2 * flops.prefill,
         "head": 2 * flops.head,
     }
     size = 2048 if jax.default_backend() == "cpu" else 8192
-    rate = _flops.matrix_rate(run.model.plan.dtype, size=size)
+    rate = rates.matrix_rate(run.model.plan.dtype, size=size)
     for name, (wall, cpu) in times.items():
         part, side = name.split(", ")
         peer = times[f"{part}, transformers"][0]

@@ -17,7 +17,6 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-import _flops
 import _models
 import _report
 import jax
@@ -28,6 +27,7 @@ from _models import Run
 from vidsme_jax import parallel, signals
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
+from vidsme_jax.models.flops import necessary_flops
 
 AXES = ("frames", "clips", "classes", "devices")
 FRAMES = {
@@ -65,7 +65,7 @@ def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
         seconds, cpu = _models.timed(
             {"": lambda r=longer, c=clip: r.ours(c)}, repeats=repeats
         )[""]
-        work = _flops.necessary_flops(run.config, count, text=text).pair
+        work = necessary_flops(run.config, count, text=text).pair
         first = first or work / seconds
         _report.line(
             "scaling/frames",

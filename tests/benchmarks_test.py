@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from vidsme_jax.models import random
+from vidsme_jax.models.flops import necessary_flops
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 KEYS = {"name", "value", "unit", "ratio", "peer", "device", "versions", "commit"}
@@ -59,7 +60,7 @@ def test_the_stages_of_size(script):
 )
 def test_necessary_operations(script, name, frames, expected):
     _, config = random.configuration(name)
-    found = script("_flops").necessary_flops(config, frames, text=64)
+    found = necessary_flops(config, frames, text=64)
     assert [x / 1e12 for x in found] == pytest.approx(expected, rel=0.03)
     assert found.pair == found.vision + 2 * (found.prefill + found.head)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vidsme_jax import parallel
@@ -83,17 +84,29 @@ def _padded(x: Array, axis: int, multiple: int) -> Array:
     return jnp.pad(x, fill)
 
 
-def _on_one_device(q, k, v, *, causal: bool):
-    """Chooses the kernel of the device that the trace is for."""
-    if q.dtype in (jnp.bfloat16, jnp.float16):
-        kind, head_dim = parallel.platform(), q.shape[-1]
+def implementation(dtype: DTypeLike, head_dim: int) -> str:
+    """Returns the kernel of the device that the trace is for.
+
+    Returns:
+      "cudnn", "splash" or "chunked".
+    """
+    if jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16):
+        kind = parallel.platform()
         if kind == "nvidia" and head_dim in range(8, 129, 8):
-            return jax.nn.dot_product_attention(
-                q, k, v, is_causal=causal, implementation="cudnn"
-            )
+            return "cudnn"
         if kind == "tpu":
-            return splash(q, k, v, causal=causal)
-    return chunked(q, k, v, causal=causal)
+            return "splash"
+    return "chunked"
+
+
+def _on_one_device(q, k, v, *, causal: bool):
+    """Runs the kernel of the device that the trace is for."""
+    chosen = implementation(q.dtype, q.shape[-1])
+    if chosen == "cudnn":
+        return jax.nn.dot_product_attention(
+            q, k, v, is_causal=causal, implementation="cudnn"
+        )
+    return (splash if chosen == "splash" else chunked)(q, k, v, causal=causal)
 
 
 def splash(q, k, v, *, causal: bool, interpret: bool = False):

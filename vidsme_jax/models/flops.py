@@ -1,11 +1,6 @@
 """What a pair of directions costs at least, in floating-point operations."""
 
-import time
 from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from vidsme_jax.models.llava import LlavaConfig
 
@@ -53,24 +48,4 @@ def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flop
     weights = t.hidden_size * (2 * q_size + 2 * kv_size + 3 * t.intermediate_size)
     layer = 2 * rows * weights + 2 * rows**2 * q_size
     head = 2 * video * t.hidden_size * t.vocab_size
-    return Flops(vision, t.num_hidden_layers * layer, head)
-
-
-def matrix_rate(dtype: DTypeLike, *, size: int, repeats: int = 5) -> float:
-    """Measures operations per second of a large matrix product on the first device.
-
-    On a CPU its result is in float32, which is faster of 16-bit operands.
-    """
-    a = jnp.ones((size, size), dtype)
-    precision = "highest" if jnp.dtype(dtype) == jnp.float32 else None
-    wide = jnp.float32 if jax.default_backend() == "cpu" else None
-    multiply = jax.jit(
-        lambda a: jnp.dot(a, a, precision=precision, preferred_element_type=wide)
-    )
-    multiply(a).block_until_ready()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        multiply(a).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / sorted(times)[len(times) // 2]
+    return Flops(*map(float, (vision, t.num_hidden_layers * layer, head)))
