@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidsme_jax.checkpoints import writing
 from vidsme_jax.models import llava
@@ -133,6 +134,23 @@ class TorchLlava(nn.Module):
     def _text(self, ids, clips: int) -> torch.Tensor:
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
         return self.llm.get_input_embeddings()(tokens).expand(clips, -1, -1)
+
+
+@contextlib.contextmanager
+def fast_attention(dtype: str, device: torch.device) -> Iterator[None]:
+    """Lets SDPA take fused kernels only, in 16 bits on a card.
+
+    Without a mask a decoder's keys are not repeated (`enable_gqa`), and flash attention
+    and cuDNN take them so. Elsewhere torch chooses as it likes.
+
+    Raises:
+      RuntimeError: From SDPA, where no fused kernel takes the shapes.
+    """
+    if device.type != "cuda" or dtype == "float32":
+        yield
+        return
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]):
+        yield
 
 
 def carry(model: LoadedModel, config: LlavaConfig, attention: str) -> TorchLlava:
