@@ -60,6 +60,11 @@ class Run:
         """The largest difference of a score that counts as equal."""
         return _TOLERANCE[self.model.plan.dtype]
 
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """The attention kernels of tower and decoder."""
+        return tuple(self.extra["attention"].values())
+
     def clips(self, count: int) -> np.ndarray:
         """Draws clips of noise over a moving gradient, at the model's input size."""
         size = self.config.vision.image_size
@@ -247,7 +252,8 @@ def paired(side: Times, peer: Times) -> Judged:
     """
     of = [getattr(times, f"{clock()}s") for times in (side, peer)]
     ratios = [b / a if a else math.inf for a, b in zip(*of, strict=True)]
-    return Judged(statistics.median(ratios), min(ratios), max(ratios))
+    middle = statistics.median(ratios)
+    return Judged(middle, min(ratios), max(ratios), rounds=len(ratios))
 
 
 class Ruler:
@@ -286,7 +292,7 @@ class Ruler:
         middle = work / statistics.median(walls) / statistics.median(self._rates)
         low = work / max(walls) / max(self._rates)
         high = work / min(walls) / min(self._rates)
-        return Judged(middle, low, high, most=1.0)
+        return Judged(middle, low, high, most=1.0, rounds=len(walls))
 
     def fields(self) -> dict[str, Any]:
         """Returns the rate for a line, with the clocks that it was measured at."""

@@ -36,22 +36,26 @@ class Judged(NamedTuple):
       low: The smallest.
       high: The largest.
       most: What the figure cannot exceed, such as 100 % of a rate.
+      rounds: How many there were.
     """
 
     median: float
     low: float
     high: float
     most: float = math.inf
+    rounds: int = 2
 
     def scaled(self, factor: float) -> "Judged":
         """Returns the figure in another unit."""
-        return Judged(*(factor * x for x in self))
+        return Judged(*(factor * x for x in self[:4]), self.rounds)
 
     @property
     def why_not(self) -> str | None:
         """Why the rounds decide nothing; None if they do."""
         if not self.low <= self.median <= self.high < math.inf:
             return "a round gave no number"
+        if self.rounds < 2:
+            return f"one round, which gave {rounded(self.median):g}"
         if self.median > self.most:
             return f"{rounded(self.median):g} is more than {self.most:g}"
         if self.high - self.low > _SPREAD * self.median:

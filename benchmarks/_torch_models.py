@@ -5,7 +5,7 @@ of a JAX model, carried over by name.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import jax
 import numpy as np
@@ -137,16 +137,19 @@ class TorchLlava(nn.Module):
 
 
 @contextlib.contextmanager
-def fast_attention(dtype: str, device: torch.device) -> Iterator[None]:
-    """Lets SDPA take fused kernels only, in 16 bits on a card.
+def fast_attention(ours: Collection[str]) -> Iterator[None]:
+    """Lets SDPA take fused kernels only, where our side runs cuDNN's.
 
     Without a mask a decoder's keys are not repeated (`enable_gqa`), and flash attention
     and cuDNN take them so. Elsewhere torch chooses as it likes.
 
+    Args:
+      ours: The kernels of our side; see `models.attention.implementation`.
+
     Raises:
       RuntimeError: From SDPA, where no fused kernel takes the shapes.
     """
-    if device.type != "cuda" or dtype == "float32":
+    if set(ours) != {"cudnn"}:
         yield
         return
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]):

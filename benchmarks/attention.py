@@ -59,10 +59,11 @@ def room() -> float:
     return statistics.get("bytes_limit", 8 * 2**30) / 2
 
 
-def torch_side(q, k, v):
+def torch_side(q, k, v, kernel: str):
     """Returns a call of torch's fused attention, or None without torch."""
     try:
         import torch
+        from _torch_models import fast_attention
     except ImportError:
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,10 +76,9 @@ def torch_side(q, k, v):
     ]
 
     def run(calls: int):
-        from _torch_models import fast_attention
 
         out = None
-        with torch.inference_mode(), fast_attention(q.dtype.name, tensors[0].device):
+        with torch.inference_mode(), fast_attention([kernel]):
             for _ in range(calls):
                 out = torch.nn.functional.scaled_dot_product_attention(
                     *tensors, is_causal=True, enable_gqa=True
@@ -122,7 +122,7 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
 
     runs = {n: functools.partial(repeated, call) for n, call in compiled.items()}
     read = dict.fromkeys(runs, lambda out: np.asarray(out, np.float32))
-    if (peer := torch_side(q, k, v)) is not None:
+    if (peer := torch_side(q, k, v, implementation(dtype, size))) is not None:
         runs["torch"], read["torch"] = peer
     found = {name: read[name](run(1)) for name, run in runs.items()}  # Warms up.
     truth = exact(q, k, v)

@@ -196,7 +196,7 @@ def measure(
     statistics = torch.compile(row_statistics) if args.compile else row_statistics
 
     def batches(side):
-        with fast_attention(run.model.plan.dtype, model.device):
+        with fast_attention(run.kernels):
             return [
                 rows
                 for start in range(0, len(clips), run.batch)
@@ -286,19 +286,13 @@ def against_the_loop(
     )
     cut = {} if done == rows else {"extrapolated_from_rows": 2 * done}
     about = {"difference": _report.rounded(gap), **cut, **extra}
-    seconds = forward + loop
+    seconds, ours = forward + loop, rounds.times["ours"]
     _report.line("pairs/loop", 1 / seconds, "clips/s", **about)
-    ours = rounds.times["ours"]
-    # One run of the loop: its CPU seconds are what was run, its wall is extrapolated.
-    each = [seconds / (wall / clips) for wall in ours.walls]
-    if _models.clock() == "cpu" and not cut:
-        each = [cpu / (x / clips) for x in ours.cpus]
-    each.sort()
     _report.line(
         "pairs/ours against loop",
         clips / ours.wall,
         "clips/s",
-        ratio=_report.Judged(each[len(each) // 2], each[0], each[-1]),
+        ratio=release_loop.faster(ours, clips, seconds, None if cut else cpu),
         peer="loop",
         equal=gap <= run.tolerance,
         **rounds.fields("ours", per=clips),

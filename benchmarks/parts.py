@@ -95,7 +95,7 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     def waiting(part: Callable[[], Any]) -> Callable[[], Any]:
         @torch.inference_mode()
         def call():
-            with fast_attention(run.model.plan.dtype, model.device):
+            with fast_attention(run.kernels):
                 out = part()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -143,6 +143,8 @@ def trace(run: _models.Run, clips: np.ndarray, target: pathlib.Path) -> None:
             run.ours(clips)
         with tarfile.open(target, "w:gz") as packed:
             packed.add(folder, arcname="trace")
+    size = target.stat().st_size / 2**20
+    _report.line("parts/trace", size, "MiB", file=str(target), **run.extra)
 
 
 def measure(run: _models.Run, args: argparse.Namespace) -> bool:

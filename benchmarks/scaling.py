@@ -106,27 +106,25 @@ def clips(run: Run, counts: Sequence[int], repeats: int) -> bool:
     run = run.at(batch=1)
     every = run.clips(max(counts))
     alone = [run.ours(every[k : k + 1])[0] for k in range(len(every))]
-    first, equal = None, True
-    for count in counts:
-        gap = difference(run.ours(every[:count]), alone[:count])
-        equal = equal and gap <= _TOLERANCE[run.model.plan.dtype]
-        seconds, cpu = _models.timed(
-            {"": lambda n=count: run.ours(every[:n])}, repeats=repeats
-        )[""]
-        first = first or count / seconds
+    gaps = {n: difference(run.ours(every[:n]), alone[:n]) for n in counts}
+    rounds = _models.in_turn(
+        {str(n): lambda n=n: run.ours(every[:n]) for n in counts}, repeats=repeats
+    )
+    first = str(counts[0])
+    for count, gap in gaps.items():
         _report.line(
             "scaling/clips",
-            count / seconds,
+            count / rounds.times[str(count)].wall,
             "clips/s",
-            ratio=count / seconds / first,
-            peer=f"clips/s at {counts[0]}",
+            ratio=rounds.paired(str(count), first).scaled(count / counts[0]),
+            peer=f"clips/s at {first}",
             clips=count,
-            cpu_seconds=_report.rounded(cpu),
             difference=_report.rounded(gap),
-            equal=equal,
+            equal=gap <= _TOLERANCE[run.model.plan.dtype],
+            **rounds.fields(str(count), first),
             **run.extra,
         )
-    return equal
+    return max(gaps.values()) <= _TOLERANCE[run.model.plan.dtype]
 
 
 def classes(run: Run, counts: Sequence[int], repeats: int) -> bool:
@@ -141,23 +139,21 @@ def classes(run: Run, counts: Sequence[int], repeats: int) -> bool:
         lambda h, w: streaming.token_signals(h, w, mask, second=True, classes=sizes)
     )
     deviation = jnp.asarray(3 / np.sqrt(size), dtype)
-    first = None
+    calls = {}
     for key, count in zip(keys[1:], counts, strict=True):
         weights = deviation * jax.random.normal(key, (count, size), dtype)
         jax.block_until_ready(head(hidden, weights))
-        seconds, cpu = _models.timed(
-            {"": lambda w=weights: jax.block_until_ready(head(hidden, w))},
-            repeats=repeats,
-        )[""]
-        first = first or count / seconds
+        calls[str(count)] = lambda w=weights: jax.block_until_ready(head(hidden, w))
+    rounds, first = _models.in_turn(calls, repeats=repeats), str(counts[0])
+    for count in counts:
         _report.line(
             "scaling/classes",
-            seconds,
+            rounds.times[str(count)].wall,
             "s per clip, head only",
-            ratio=count / seconds / first,
-            peer=f"classes per second at {counts[0]}",
+            ratio=rounds.paired(str(count), first).scaled(count / counts[0]),
+            peer=f"classes per second at {first}",
             classes=count,
-            cpu_seconds=_report.rounded(cpu),
+            **rounds.fields(str(count), first),
             **run.extra,
         )
     return True
