@@ -84,10 +84,11 @@ def watching() -> Iterator[dict[str, Any]]:
 
     def collect():
         assert watch.stdout is not None
-        for line in watch.stdout:
-            if (reading := _parsed(line)) is not None:
-                seen.append(reading)
-            begun.set()
+        with watch.stdout as lines:
+            for line in lines:
+                if (reading := _parsed(line)) is not None:
+                    seen.append(reading)
+                begun.set()
         begun.set()
 
     reader = threading.Thread(target=collect, daemon=True)

@@ -104,25 +104,25 @@ def run(
                     say(f"  {text[:_WIDTH]}")
                 said = time.monotonic()
     finally:
-        if process.poll() is None:
+        if process.poll() is None or any(reader.is_alive() for reader in readers):
             end(process)
     status = None if stopped else process.poll()
     return Ending(status, time.monotonic() - begun, tuple(errors), tuple(lines))
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Ends a process with what it has started; a hung one is left after a while."""
+    """Ends a process and what it has started; a hung one is left after a while."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE)
-            return
 
 
 def _read(stream: IO[str], name: str, texts: queue.Queue[tuple[str, str]]) -> None:
-    for text in stream:
-        texts.put((name, text.rstrip("\n")))
+    with stream:
+        for text in stream:
+            texts.put((name, text.rstrip("\n")))
 
 
 def _json(text: str) -> dict[str, Any] | None:

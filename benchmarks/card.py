@@ -4,10 +4,10 @@ r"""All measurements that a machine with a card is wanted for, in a fixed sequen
 
 Most telling first: `--list` tells the steps with the seconds that each takes. Each step
 is a process or several, so that one that fails, hangs or runs out of memory costs the
-others nothing; it is stopped 20 s before its limit, which is 9 minutes at the most. The results of step N are lines of
-JSON in DIR/step-N-NAME.jsonl, written as they come: first what is expected and what the
-card says of itself, last how the step ended, what was found beside what was expected
-and the card again. Nothing of the card is ever set.
+others nothing; it is stopped 20 s before its limit, which is 9 minutes at the most. The
+results of step N are lines of JSON in DIR/step-N-NAME.jsonl, written as they come:
+first what is expected and what the card says of itself, last how the step ended, what
+was found beside what was expected and the card again. Nothing of the card is ever set.
 
 The programs of all steps are kept in one cache, so that a rerun compiles only what has
 changed. `--wheels` names a folder of wheels: those of packages that the machine lacks
@@ -242,10 +242,10 @@ def state(ending: _running.Ending, step: Step) -> str:
         return "well"
     if ending.status is None:
         return "stopped"
-    # Not argparse, which exits with 2 after its usage, and not a script without a file.
+    # It must say so: argparse and a missing script too exit with 2.
     says = ending.errors[-1] if ending.errors else ""
-    lacks = ending.status == 2 and any(name in says for name in step.optional)
-    return "skipped" if lacks else "failed"
+    named = any(re.search(rf"\b{name}\b", says) for name in step.optional)
+    return "skipped" if ending.status == 2 and named else "failed"
 
 
 def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> int:
