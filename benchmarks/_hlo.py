@@ -165,7 +165,7 @@ def _walk(computations: dict, name: str, runs: int) -> Iterator[Kernel]:
         elif found.opcode == "conditional":  # All branches: at most one of them runs.
             for branch in re.findall(r"%([\w.\-]+)", found.attributes):
                 yield from walk(branch, runs) if branch in computations else ()
-        elif found.opcode not in _FREE and not found.opcode.endswith(("-done")):
+        elif found.opcode not in _FREE and not found.opcode.endswith("-done"):
             yield _kernel(computations, computations[name], found, runs)
 
 
