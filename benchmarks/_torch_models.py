@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidsme_jax.checkpoints import writing
-from vidsme_jax.models import llava
+from vidsme_jax.models import layers, llava
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava import LlavaConfig
 
@@ -174,7 +174,7 @@ def carry(model: LoadedModel, config: LlavaConfig, attention: str) -> TorchLlava
     v = config.vision
     shape = (v.hidden_size, 3, v.patch_size, v.patch_size)
     arrays = writing.named(
-        model.state,
+        layers.stacked(model.state),
         llava.rules(config, _NAMES),
         shapes={"vision_tower/patch_embedding/kernel": shape},
     )

@@ -25,6 +25,7 @@ from jaxtyping import Array, Int, UInt8
 from vidsme_jax import parallel
 from vidsme_jax.base import ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
+from vidsme_jax.models import layers
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
 from vidsme_jax.overlap import SENDING, UNWATCHED, Timeline
 from vidsme_jax.parallel import Devices, make_devices
@@ -164,6 +165,7 @@ def stream(
       stopped: Once it is true nothing more is sent; what is on its way still comes.
       timeline: Takes note of what is sent.
     """
+    layers.lay_out(model.state)
     held = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(model.state))
     memory = head_memory(devices.memory(), sum(held))
     step = make_step(model.graphdef, second=second, memory=memory)

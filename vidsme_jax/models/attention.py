@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 from vidsme_jax import parallel
 
 _CHUNK = 256  # Queries whose scores exist at the same time.
+_LARGE_CHUNK = 1024  # The same on a CPU, where every query sees all keys.
 _STRIPS = 16  # Causal: each strip of queries sees only the keys up to its own end.
 _LANES = 128  # Of a TPU's vector unit: blocks are multiples of it.
 _BLOCK = 512  # Queries, and keys, that a TPU kernel takes at once.
@@ -27,34 +29,89 @@ def attention(
     *,
     causal: bool,
     split: str = "heads",
+    implementation: str | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Scaled dot-product attention, grouped if heads > kv_heads; softmax in float32.
 
-    In 16-bit types it is cuDNN's fused kernel on an NVIDIA GPU and splash attention on
-    a TPU; elsewhere queries are taken in chunks of 256. Causal attention expects as
-    many queries as keys.
-
     Args:
       q: Queries; there are as many heads as kv_heads or a multiple.
-      k: Keys.
+      k: Keys; as many as queries if causal.
       v: Values.
       causal: Whether a query sees only the keys up to its own place.
       split: What a mesh of devices has spread over its axis `model`: "heads", or
         "batch", which is then over both axes.
+      implementation: One of `KERNELS`; None takes what `kernel` returns.
+
+    Raises:
+      ValueError: There is no such implementation.
 
     [1] Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
     [2] Ainslie et al., 2023. GQA. https://arxiv.org/abs/2305.13245
     """
+    name = implementation or kernel(q.dtype, q.shape[-1])
+    if name not in KERNELS:
+        raise ValueError(f"Unknown implementation {name!r}; known: {list(KERNELS)}.")
+    one = functools.partial(KERNELS[name], causal=causal)
     mesh = parallel.grid()
-    one = functools.partial(_on_one_device, causal=causal)
-    if mesh is None:
-        return one(q, k, v)
-    if split == "batch":
-        spec = PartitionSpec(("data", "model"))
-        return parallel.by_shard(one, (spec,) * 3, spec)(q, k, v)
-    spec = PartitionSpec("data", None, "model")
-    one = parallel.by_shard(one, (spec,) * 3, spec)
-    return _dealt(one, q, k, v, mesh.shape["model"])
+    with jax.named_scope("attention"):
+        if mesh is None:
+            return one(q, k, v)
+        if split == "batch":
+            spec = PartitionSpec(("data", "model"))
+            return parallel.by_shard(one, (spec,) * 3, spec)(q, k, v)
+        spec = PartitionSpec("data", None, "model")
+        one = parallel.by_shard(one, (spec,) * 3, spec)
+        return _dealt(one, q, k, v, mesh.shape["model"])
+
+
+def kernel(dtype: DTypeLike, head_dim: int) -> str:
+    """Returns which of `KERNELS` runs on the device that the present trace is for.
+
+    Outside a trace that is this process's first device. In 16-bit types it is cuDNN's
+    fused kernel on an NVIDIA GPU, up to the head size that jax allows there, and splash
+    attention on a TPU; elsewhere queries are taken in chunks of 256. An accelerator
+    that is left with the chunks is logged once, with the reason.
+
+    Args:
+      dtype: Of queries, keys and values.
+      head_dim: Size of a head.
+    """
+    return _chosen(jnp.dtype(dtype).name, head_dim, parallel.platform())
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(dtype: str, head_dim: int, platform: str) -> str:
+    """Chooses the kernel, and logs once for each case what is slow."""
+    if dtype not in ("bfloat16", "float16"):
+        reason = f"no fused kernel takes {dtype}"
+    elif platform == "tpu":
+        return "splash"
+    elif platform == "nvidia":
+        reason = _refusal(dtype, head_dim)
+    else:
+        reason = "jax has no fused kernel for this device"
+    if not reason:
+        return "cudnn"
+    if platform != "cpu":
+        logging.warning(
+            "attention with heads of %d in %s: %s; it runs in chunks of plain "
+            "operations, which on an H100 reach 25 TFLOP/s where cuDNN's kernel "
+            "reaches 400 to 600",
+            head_dim,
+            dtype,
+            reason,
+        )
+    return "chunked"
+
+
+def _refusal(dtype: str, head_dim: int) -> str:
+    """Returns why jax would not run cuDNN's kernel on this process's GPU, or ""."""
+    shape = jax.ShapeDtypeStruct((1, 128, 1, head_dim), dtype)
+    try:
+        jax.eval_shape(functools.partial(cudnn, causal=True), *[shape] * 3)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _dealt(attend, q, k, v, devices: int):
@@ -84,29 +141,11 @@ def _padded(x: Array, axis: int, multiple: int) -> Array:
     return jnp.pad(x, fill)
 
 
-def implementation(dtype: DTypeLike, head_dim: int) -> str:
-    """Returns the kernel of the device that the trace is for.
-
-    Returns:
-      "cudnn", "splash" or "chunked".
-    """
-    if jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16):
-        kind = parallel.platform()
-        if kind == "nvidia" and head_dim in range(8, 129, 8):
-            return "cudnn"
-        if kind == "tpu":
-            return "splash"
-    return "chunked"
-
-
-def _on_one_device(q, k, v, *, causal: bool):
-    """Runs the kernel of the device that the trace is for."""
-    chosen = implementation(q.dtype, q.shape[-1])
-    if chosen == "cudnn":
-        return jax.nn.dot_product_attention(
-            q, k, v, is_causal=causal, implementation="cudnn"
-        )
-    return (splash if chosen == "splash" else chunked)(q, k, v, causal=causal)
+def cudnn(q, k, v, *, causal: bool):
+    """CuDNN's fused kernel, on NVIDIA GPUs."""
+    return jax.nn.dot_product_attention(
+        q, k, v, is_causal=causal, implementation="cudnn"
+    )
 
 
 def splash(q, k, v, *, causal: bool, interpret: bool = False):
@@ -150,26 +189,33 @@ def splash(q, k, v, *, causal: bool, interpret: bool = False):
 def chunked(q, k, v, *, causal: bool):
     """Attention in plain operations, a chunk of queries after another."""
     queries = q.shape[1]
+    on_cpu = parallel.platform() == "cpu"
     if not causal:
-        return _by_chunks(q, k, v, None)
+        return _by_chunks(q, k, v, None, _LARGE_CHUNK if on_cpu else _CHUNK)
+    if on_cpu and queries <= 2 * _CHUNK:
+        return _by_chunks(q, k, v, 0, queries)
     # A strip is a loop over at least two chunks: straight-line strips would be free to
     # run side by side, with all their scores in memory at once.
     strip = _CHUNK * max(2, -(-queries // (_CHUNK * _STRIPS)))
     parts = []
     for start in range(0, queries, strip):
         stop = min(start + strip, queries)
-        parts.append(_by_chunks(q[:, start:stop], k[:, :stop], v[:, :stop], start))
+        strip_of = q[:, start:stop], k[:, :stop], v[:, :stop]
+        parts.append(_by_chunks(*strip_of, start, _CHUNK))
     return jnp.concatenate(parts, axis=1)
 
 
-def _by_chunks(q, k, v, first: int | None):
-    """Attends in chunks of queries; `first` is the position of query 0 if causal."""
+KERNELS = {"cudnn": cudnn, "splash": splash, "chunked": chunked}
+
+
+def _by_chunks(q, k, v, first: int | None, most: int):
+    """Attends in chunks of at most `most` queries; `first` is query 0's position."""
     batch, queries, heads, head_dim = q.shape
     kv_heads = k.shape[2]
     q = q.reshape(batch, queries, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch * kv_heads, -1, queries, head_dim)
     k, v = (x.swapaxes(1, 2).reshape(batch * kv_heads, -1, head_dim) for x in (k, v))
-    count = -(-queries // _CHUNK)
+    count = -(-queries // most)
     size = -(-queries // count)
     q = jnp.pad(q, ((0, 0), (0, 0), (0, count * size - queries), (0, 0)))
     chunks = jnp.moveaxis(q.reshape(*q.shape[:2], count, size, head_dim), 2, 0)

@@ -181,8 +181,8 @@ class Attention(nnx.Module):
         sin: Float[Array, "tokens head_dim"],
     ) -> Float[Array, "batch tokens embed"]:
         q, k, v = (
-            p(x).reshape(*x.shape[:2], -1, self.config.head_dim)
-            for p in (self.q_proj, self.k_proj, self.v_proj)
+            part.reshape(*x.shape[:2], -1, self.config.head_dim)
+            for part in layers.project((self.q_proj, self.k_proj, self.v_proj), x)
         )
         out = attention(
             apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, causal=True
@@ -213,8 +213,9 @@ class Layer(nnx.Module):
         sin: Float[Array, "tokens head_dim"],
     ) -> Float[Array, "batch tokens embed"]:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        h = self.post_attention_layernorm(x)
-        return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
+        with jax.named_scope("mlp"):
+            h = self.post_attention_layernorm(x)
+            return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
 
 
 class Decoder(nnx.Module):
@@ -236,8 +237,9 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "batch tokens embed"]:
         """Returns the hidden states after the last norm, positions 0, 1, 2, ..."""
         positions = jnp.arange(embeddings.shape[1], dtype=jnp.int32)
-        cos, sin = rope_tables(positions, self.config)
-        return self.norm(layers.run_stack(self.layers, embeddings, cos, sin))
+        with jax.named_scope("decoder"):
+            cos, sin = rope_tables(positions, self.config)
+            return self.norm(layers.run_stack(self.layers, embeddings, cos, sin))
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:

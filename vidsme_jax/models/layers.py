@@ -1,15 +1,22 @@
 """The small parts that every backbone is made of, and stacks of layers."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from vidsme_jax import parallel
+
+# Layers of the decoder that `project` may join. Not those of a tower: its k and v are
+# as large as its q, and cutting a joined result apart costs as much as is saved.
+_PROJECTED = ("q_proj", "k_proj", "v_proj")
 
 
 def linear(
@@ -32,18 +39,21 @@ def linear(
 def _dot_general(lhs, rhs, dimensions, *, precision, out_sharding=None):
     """A product in the operands' type, accumulated in float32.
 
-    On a CPU it leaves the product in float32: of 16-bit operands XLA's compiler takes
-    that twice as fast as one that it is to round itself.
+    On a CPU the product is in float32, and what follows is kept out of it: XLA takes
+    16-bit operands twice as fast to a float32 result, and its fusions of a product with
+    a cast or a bias are 10 to 45 % slower than the product alone.
     """
-    wide = jnp.float32 if parallel.platform() == "cpu" else None
+    on_cpu = parallel.platform() == "cpu"
     out = jax.lax.dot_general(
         lhs,
         rhs,
         dimensions,
         precision=precision,
-        preferred_element_type=wide,
+        preferred_element_type=jnp.float32 if on_cpu else None,
         out_sharding=out_sharding,
     )
+    if on_cpu:
+        out = jax.lax.optimization_barrier(out)
     return out.astype(lhs.dtype)
 
 
@@ -111,13 +121,158 @@ def stack(make: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
 
 
 def run_stack(layers: Any, x: Array, *args: Any) -> Array:
-    """Applies stacked layers one after another; `args` go to each of them."""
+    """Applies stacked layers one after another; `args` go to each of them.
+
+    Their weights have a leading axis and are scanned, or lie as `lay_out` left them.
+    """
     graphdef, state = nnx.split(layers)
 
-    def step(x, layer):
-        return nnx.merge(graphdef, layer)(x, *args), None
+    def apply(layer, x, *args):
+        with jax.named_scope("layer"):
+            return nnx.merge(graphdef, layer)(x, *args)
 
-    return jax.lax.scan(step, x, state)[0]
+    leaves = jax.tree.leaves(state, is_leaf=_is_separate)
+    if not _is_separate(leaves[0]):
+
+        def step(x, layer):
+            return apply(jax.tree.map(_as_floats, layer), x, *args), None
+
+        return jax.lax.scan(step, x, state)[0]
+    apply = jax.jit(apply)  # Traced once; the compiler inlines it.
+    for k in range(len(leaves[0])):
+        layer = jax.tree.map(operator.itemgetter(k), state, is_leaf=_is_separate)
+        x = apply(layer, x, *args)
+    return x
+
+
+def project(
+    parts: Sequence[nnx.Linear], x: Float[Array, "*batch inputs"]
+) -> list[Float[Array, "*batch _"]]:
+    """Applies dense layers to one input, in one product if `lay_out` joined them."""
+    first, *others = parts
+    if others[0].kernel[...].size:
+        return [part(x) for part in parts]
+    ends = np.cumsum([part.out_features for part in parts])[:-1]
+    return jnp.split(first(x), ends.tolist(), axis=-1)
+
+
+def lay_out(state: nnx.State) -> None:
+    """Stores the weights of stacked layers as `run_stack` reads them fastest, in place.
+
+    It is called when a run starts; calling it again changes nothing. Arrays are
+    replaced one after another, so that no two copies of the model exist at once.
+
+    * GPU: one array a layer. A scan over stacked weights copies those of each layer in
+      each step. q, k and v are joined in one array, for `project`, unless their outputs
+      are split over devices; k and v then have arrays without elements.
+    * CPU: bfloat16 becomes uint16 of the same bits. XLA's CPU compiler has no slice of
+      16-bit floats: it converts the whole stack to float32 and back in each step.
+    * TPU, and float32 on a CPU: no change.
+
+    Args:
+      state: Of a whole model, on its devices, or of `jax.ShapeDtypeStruct` with
+        shardings. `stacked` undoes this.
+    """
+    flat = dict(nnx.to_flat_state(state))
+    for path, variable in flat.items():
+        value = variable.get_value()
+        if "layers" not in path or _is_separate(value) or value.dtype == jnp.uint16:
+            continue
+        platform = _platform(value)
+        if platform == "cpu" and value.dtype == jnp.bfloat16:
+            variable.set_value(jax.lax.bitcast_convert_type(value, jnp.uint16))
+        elif platform not in ("cpu", "tpu"):
+            _separate(path, flat)
+
+
+def stacked(state: nnx.State) -> nnx.State:
+    """Returns a copy of a state in which layers are a leading axis, as it is loaded."""
+    restored = jax.tree.map(lambda x: x, state)
+    flat = dict(nnx.to_flat_state(restored))
+    for path, variable in flat.items():
+        value = variable.get_value()
+        if not _is_separate(value):
+            variable.set_value(_as_floats(value))
+            continue
+        group = _joined(path, flat)
+        if len(group) > 1 and group[1].get_value()[0].size:
+            group = [variable]
+        whole = jnp.stack(group[0].get_value())
+        widths = [x.get_value()[0].shape[-1] for x in group[1:]]
+        starts = whole.shape[-1] - np.cumsum(widths[::-1], dtype=int)[::-1]
+        for member, part in zip(
+            group, jnp.split(whole, starts.tolist(), axis=-1), strict=True
+        ):
+            member.set_value(part)
+    return restored
+
+
+def _separate(path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]) -> None:
+    """Cuts one stacked parameter into an array a layer, in place; see `lay_out`.
+
+    Args:
+      path: Of the parameter.
+      flat: All parameters by their paths; those that are joined with it change, too.
+    """
+    group = _joined(path, flat)
+    if not all(_has_all_outputs(x.get_value()) for x in group):
+        group = [flat[path]]
+    stacks = [x.get_value() for x in group]
+
+    def cut(first, *others):
+        each = [jnp.concatenate(x, axis=-1) for x in zip(first, *others, strict=True)]
+        empty = [tuple(x[None][:0] for x in other) for other in others]
+        return tuple(each), *empty
+
+    shapes = jax.eval_shape(cut, *stacks)
+    place = _of_a_layer(stacks[0].sharding)
+    if isinstance(stacks[0], jax.ShapeDtypeStruct):
+        like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)  # noqa: E731
+        parts = jax.tree.map(like, shapes)
+    else:
+        parts = jax.jit(cut, out_shardings=place)(*stacks)
+    for member, part in zip(group, parts, strict=True):
+        member.set_value(part)
+
+
+def _joined(
+    path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]
+) -> list[nnx.Variable]:
+    """Returns the parameters that `project` joins with this one, or this one alone."""
+    if "language_model" not in path or path[-2] not in _PROJECTED:
+        return [flat[path]]
+    return [flat[*path[:-2], name, path[-1]] for name in _PROJECTED]
+
+
+def _of_a_layer(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+    """Removes the axis of layers from a sharding."""
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    return sharding
+
+
+def _platform(value: Any) -> str:
+    """Returns "cpu", "tpu" or a name that jax gives to GPUs."""
+    return next(iter(value.sharding.device_set)).platform
+
+
+def _has_all_outputs(value: Any) -> bool:
+    """Whether each device holds a stacked parameter over all of its last axis."""
+    if _is_separate(value):  # Of a group in which one is split.
+        return False
+    return value.sharding.shard_shape(value.shape)[-1] == value.shape[-1]
+
+
+def _is_separate(value: Any) -> bool:
+    """Whether a parameter has one array a layer."""
+    return isinstance(value, tuple)
+
+
+def _as_floats(value: Any) -> Any:
+    """Returns floats from their bits, floats as they are."""
+    if value.dtype == jnp.uint16:
+        return jax.lax.bitcast_convert_type(value, jnp.bfloat16)
+    return value
 
 
 def _along(parameter, x):

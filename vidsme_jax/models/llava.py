@@ -105,7 +105,8 @@ class Llava(nnx.Module):
     ) -> Float[Array, "frames tokens embed"]:
         """Tower, pooling, projector, and the newlines within a frame."""
         c = self.config
-        features = self.vision_tower(pixels)
+        with jax.named_scope("tower"):
+            features = self.vision_tower(pixels)
         if not c.pool_first:
             features = self.multi_modal_projector(features)
         grid = features.reshape(len(features), c.vision.grid, c.vision.grid, -1)

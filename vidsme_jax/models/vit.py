@@ -91,7 +91,8 @@ class Layer(nnx.Module):
         self, x: Float[Array, "frames tokens embed"]
     ) -> Float[Array, "frames tokens embed"]:
         x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.fc2(activate(self.fc1(self.layer_norm2(x)), self.kind))
+        with jax.named_scope("mlp"):
+            return x + self.fc2(activate(self.fc1(self.layer_norm2(x)), self.kind))
 
 
 def tiles(

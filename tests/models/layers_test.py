@@ -1,0 +1,183 @@
+"""Layouts of stacked weights: equal signals, and the weights back again."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+from flax import nnx
+from jax.sharding import AxisType
+
+from vidsme_jax import parallel, signals
+from vidsme_jax.base import TokenSignals
+from vidsme_jax.models import attention, layers, random
+
+NAMES = ("llava_qwen-tiny", "llava_next_video-tiny")  # q, k, v with and without bias.
+
+quick = pytest.mark.usefixtures("quick_to_compile")
+
+
+def _flat(state):
+    return {path: x.get_value() for path, x in nnx.to_flat_state(state)}
+
+
+def _on_a_gpu(monkeypatch):
+    monkeypatch.setattr(layers, "_platform", lambda _: "gpu")
+
+
+def _signals(model):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    return signals.compute(model, frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [
+        (NAMES[0], "float32", 1e-5),
+        (NAMES[1], "float32", 1e-5),
+        (NAMES[0], "bfloat16", 0),
+    ],
+)
+@quick
+def test_every_layout_gives_the_same_signals(name, dtype, tolerance, monkeypatch):
+    """On a CPU to the last bit in bfloat16; joined products sum in another order."""
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "lay_out", lambda state: None)
+        expected = _signals(random.draw(name, dtype=dtype))
+    if dtype == "float32":
+        _on_a_gpu(monkeypatch)
+    model = random.draw(name, dtype=dtype)
+    found = _signals(model)
+    k_proj = model.state["language_model"]["layers"]["self_attn"]["k_proj"]["kernel"]
+    leaf = jax.tree.leaves(k_proj)[0]
+    assert leaf.dtype == np.uint16 if dtype == "bfloat16" else leaf.size == 0
+    for field in TokenSignals._fields:
+        pair = getattr(found, field), getattr(expected, field)
+        np.testing.assert_allclose(*pair, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", NAMES)
+def test_stacked_weights_are_as_they_were(name, platform, monkeypatch):
+    monkeypatch.setattr(layers, "_platform", lambda _: platform)
+    before = _flat(random.draw(name, dtype="bfloat16").state)
+    state = random.draw(name, dtype="bfloat16").state
+    layers.lay_out(state)
+    laid = _flat(state)
+    layers.lay_out(state)  # Once more: nothing to do.
+    for path, value in _flat(state).items():
+        assert all(map(operator.is_, *map(jax.tree.leaves, (value, laid[path]))))
+    after = _flat(layers.stacked(state))
+    assert after.keys() == before.keys()
+    for path, value in before.items():
+        assert after[path].dtype == value.dtype
+        np.testing.assert_array_equal(after[path], value)
+    again = jax.tree.leaves(_flat(state))  # `stacked` has copied.
+    assert all(map(operator.is_, again, jax.tree.leaves(laid)))
+
+
+def _mesh_state(name, shape):
+    mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    devices = parallel.Devices("mesh", mesh)
+    return random.draw(name, dtype="bfloat16", shardings=devices.sharding).state
+
+
+def test_what_is_split_over_devices_is_not_joined(monkeypatch):
+    """And each layer lies as the stack did."""
+    _on_a_gpu(monkeypatch)
+    state = _mesh_state("llava_qwen-tiny", (4, 2))
+    before = _flat(state)
+    layers.lay_out(state)
+    for path, value in _flat(state).items():
+        if "layers" in path:
+            stack = before[path]
+            assert len(value) == stack.shape[0]
+            for k, layer in enumerate(value):
+                assert tuple(layer.sharding.spec) == tuple(stack.sharding.spec[1:])
+                np.testing.assert_array_equal(layer, stack[k])
+    after = _flat(layers.stacked(state))
+    for path, value in before.items():
+        np.testing.assert_array_equal(after[path], value)
+
+
+def test_shapes_alone_are_laid_out_alike(monkeypatch):
+    _on_a_gpu(monkeypatch)
+    state = random.draw("llava_qwen-tiny").state
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    layers.lay_out(state)
+    layers.lay_out(shapes)
+    for one, other in zip(*map(jax.tree.leaves, (shapes, state)), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        assert one.sharding == other.sharding
+
+
+def test_layers_that_lie_apart_are_not_sliced(monkeypatch):
+    _on_a_gpu(monkeypatch)
+    model = random.draw("llava_qwen-tiny", dtype="float32")
+    layers.lay_out(model.state)
+
+    def decode(state, rows):
+        return nnx.merge(model.graphdef, state).decode(rows)
+
+    size = model.state["language_model"]["norm"]["weight"].get_value().shape[0]
+    rows = jnp.ones((1, 5, size))
+    text = jax.jit(decode).lower(model.state, rows).as_text()
+    assert "stablehlo.while" not in text.split("func.func private")[0]
+
+
+def test_no_stack_is_converted_on_a_cpu():
+    """XLA would convert all layers of a bfloat16 stack to float32, in each step."""
+    model = random.draw("llava_qwen-tiny", dtype="bfloat16")
+    largest = {}
+    for laid in (False, True):
+        if laid:
+            layers.lay_out(model.state)
+
+        def decode(state, rows):
+            return nnx.merge(model.graphdef, state).decode(rows)
+
+        size = model.state["language_model"]["norm"]["weight"].get_value().shape[0]
+        rows = jnp.ones((1, 5, size), jnp.bfloat16)
+        compiled = jax.jit(decode).lower(model.state, rows).compile()
+        stack = model.state["language_model"]["layers"]["up_proj"]["kernel"].get_value()
+        dims = ",".join(map(str, stack.shape))
+        largest[laid] = f"f32[{dims}]" in compiled.as_text()
+    assert largest == {False: True, True: False}
+
+
+def test_the_kernel_is_chosen_and_a_slow_one_is_logged(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        logging, "warning", lambda text, *args: lines.append(text % args)
+    )
+    attention._chosen.cache_clear()
+    assert attention.kernel("float32", 64) == "chunked" and not lines
+    monkeypatch.setattr(parallel, "platform", lambda: "tpu")
+    assert attention.kernel("bfloat16", 72) == "splash" and not lines
+    monkeypatch.setattr(parallel, "platform", lambda: "nvidia")
+    monkeypatch.setattr(attention, "_refusal", lambda dtype, size: "")
+    assert attention.kernel(jnp.bfloat16, 128) == "cudnn" and not lines
+    monkeypatch.setattr(attention, "_refusal", lambda dtype, size: "too large")
+    assert attention.kernel(jnp.bfloat16, 512) == "chunked"
+    assert attention.kernel(jnp.bfloat16, 512) == "chunked"
+    assert attention.kernel(jnp.float32, 128) == "chunked"
+    assert len(lines) == 2 and "heads of 512 in bfloat16: too large" in lines[0]
+    assert "no fused kernel takes float32" in lines[1]
+    monkeypatch.setattr(parallel, "platform", lambda: "other")
+    assert attention.kernel(jnp.bfloat16, 64) == "chunked" and len(lines) == 3
+    attention._chosen.cache_clear()
+
+
+def test_an_implementation_can_be_asked_for():
+    q = jnp.ones((1, 3, 2, 8))
+    found = attention.attention(q, q, q, causal=True, implementation="chunked")
+    np.testing.assert_allclose(found, q)
+    with pytest.raises(ValueError, match=r"'flash'; known: .*cudnn"):
+        attention.attention(q, q, q, causal=True, implementation="flash")
+    with pytest.raises((RuntimeError, NotImplementedError, ValueError)):
+        q = q.astype(jnp.bfloat16)  # Not on a CPU: no silent fallback.
+        attention.attention(q, q, q, causal=True, implementation="cudnn")
