@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from vidsme_jax import parallel, rates, signals
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models import attention, random
+from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava import LlavaConfig
 
@@ -132,14 +132,15 @@ def prepare(args: argparse.Namespace) -> Run:
     dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
     name = sizes[args.size]
     model = random.draw(name, dtype=dtype)
+    layers.lay_out(model.state)  # As a run does.
     _, config = random.configuration(name, dtype)
     frames = args.frames[0] if args.frames else _FRAMES[args.size]
     extra: dict[str, Any] = {"model": name, "dtype": dtype}
     extra["attention"] = {
-        "tower": attention.implementation(
+        "tower": attention.kernel(
             dtype, config.vision.hidden_size // config.vision.num_attention_heads
         ),
-        "decoder": attention.implementation(dtype, config.text.head_dim),
+        "decoder": attention.kernel(dtype, config.text.head_dim),
     }
     if on_cpu:
         extra["threads"] = os.cpu_count()

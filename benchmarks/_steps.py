@@ -15,14 +15,13 @@ SIZES = ("tiny", "small", "7b")
 # Milliseconds a clip, best and worst, of the parts of a pair of a LongVA-shaped 7B with
 # 16 frames (74.3 TFLOP), at one and at four clips a step: a roofline at 790 TFLOP/s and
 # 4.0 TB/s. Worst is what programs compiled for an H200 do with 85 % of the matrix rate,
-# best has 93 % and what can be had without a kernel of our own.
+# best has 93 % and what can be had without a kernel of our own. The weights of a layer
+# are not copied (`layers.lay_out`); that was 6.5 ms a step, 13 GB read and written.
 ROOFLINE: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "tower, products": ((9.1, 9.1), (9.1, 9.1)),  # 78 % of the rate: K is 1024.
     "tower, attention and the rest": ((4.3, 4.3), (4.1, 4.1)),
     "decoder, products": ((84.0, 91.9), (84.0, 91.9)),  # 93 % and 85 % of the rate.
     "decoder, attention": ((5.0, 5.0), (5.0, 5.0)),  # 2.24 TFLOP at 450 TFLOP/s.
-    # 13 GB read and written a step; none where each layer has arrays of its own.
-    "decoder, copies of weights": ((0.0, 6.5), (0.0, 1.6)),
     "decoder, norms and so on": ((6.0, 6.0), (6.0, 6.0)),  # 3.8 of it the SiLU.
     "head, product": ((7.1, 7.1), (7.1, 7.1)),  # 90 % of the rate.
     # 6 % of the step, against 47 bytes and 280 instructions a logit.
@@ -250,7 +249,7 @@ STEPS = (
         expected=(
             # 708 TFLOP: parts of the pair that grow with the frames times 8, attention
             # with their square (137 TFLOP) at 450 to 600 TFLOP/s.
-            Expected(("scaling/frames", "value"), 1.17, 1.39, _ROOF),
+            Expected(("scaling/frames", "value"), 1.17, 1.38, _ROOF),
             # 40 GB. The compiler plans 18.1 GiB: 14.8 of parameters, 3.3 temporary.
             Expected(
                 ("scaling/device memory", "value"),

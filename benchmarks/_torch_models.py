@@ -144,7 +144,7 @@ def fast_attention(ours: Collection[str]) -> Iterator[None]:
     and cuDNN take them so. Elsewhere torch chooses as it likes.
 
     Args:
-      ours: The kernels of our side; see `models.attention.implementation`.
+      ours: The kernels of our side; see `models.attention.kernel`.
 
     Raises:
       RuntimeError: From SDPA, where no fused kernel takes the shapes.

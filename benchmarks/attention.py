@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidsme_jax.models.attention import attention, implementation
+from vidsme_jax.models.attention import attention, kernel
 
 # Heads, key-value heads, head size; tokens.
 SIZES = {
@@ -59,7 +59,7 @@ def room() -> float:
     return statistics.get("bytes_limit", 8 * 2**30) / 2
 
 
-def torch_side(q, k, v, kernel: str):
+def torch_side(q, k, v, ours: str):
     """Returns a call of torch's fused attention, or None without torch."""
     try:
         import torch
@@ -78,7 +78,7 @@ def torch_side(q, k, v, kernel: str):
     def run(calls: int):
 
         out = None
-        with torch.inference_mode(), fast_attention([kernel]):
+        with torch.inference_mode(), fast_attention([ours]):
             for _ in range(calls):
                 out = torch.nn.functional.scaled_dot_product_attention(
                     *tensors, is_causal=True, enable_gqa=True
@@ -122,7 +122,7 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
 
     runs = {n: functools.partial(repeated, call) for n, call in compiled.items()}
     read = dict.fromkeys(runs, lambda out: np.asarray(out, np.float32))
-    if (peer := torch_side(q, k, v, implementation(dtype, size))) is not None:
+    if (peer := torch_side(q, k, v, kernel(dtype, size))) is not None:
         runs["torch"], read["torch"] = peer
     found = {name: read[name](run(1)) for name, run in runs.items()}  # Warms up.
     truth = exact(q, k, v)
@@ -144,7 +144,7 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
         "kv_heads": kv_heads,
         "head_dim": size,
         "dtype": dtype,
-        "kernel": implementation(dtype, size),
+        "kernel": kernel(dtype, size),
         "equal": equal,
     }
     _report.line(

@@ -84,7 +84,7 @@ def main() -> int:
         backend=jax.default_backend(),
         memory_gib=round(told.get("bytes_limit", 0) / 2**30, 1),
         attention={
-            f"{dtype}, head of {size}": attention.implementation(dtype, size)
+            f"{dtype}, head of {size}": attention.kernel(dtype, size)
             for dtype in ("bfloat16", "float32")
             for size in (64, 72, 128)
         },
