@@ -130,7 +130,7 @@ def test_layers_that_lie_apart_are_not_sliced(monkeypatch):
 
 
 def test_no_stack_is_converted_on_a_cpu():
-    """jax 0.10 would convert all layers of a bfloat16 stack to float32, in each step."""
+    """XLA of jax 0.10 would convert a whole bfloat16 stack to float32 in each step."""
     model = random.draw("llava_qwen-tiny", dtype="bfloat16")
     layers.lay_out(model.state)
 
