@@ -52,8 +52,9 @@ def test_the_end_of_a_log_on_an_accelerator(said):
     )
     # 2.21 core seconds a clip, and the devices could take 7.5 clips a second.
     assert host == (
-        "decoding and preprocessing: decode 1.9, motion 0.1, preprocess 0.2 core "
-        "seconds a clip with 16 workers on 12 cores; 5 more cores would be needed"
+        "decoding and preprocessing: mostly decode; decode 1.9, preprocess 0.2, motion "
+        "0.1 core seconds a clip with 16 workers on 12 cores; 5 more cores would be "
+        "needed"
     )
 
 
@@ -63,7 +64,8 @@ def test_the_end_of_a_log_on_an_accelerator(said):
         ({"cores": 20}, "config.workers = 17 would be needed"),
         (
             {"cores": 32, "workers": 32},
-            "32 cores, which would suffice: they wait for files or the optical flow",
+            "32 cores, which would suffice if no thread waited for files, the optical "
+            "flow or another thread",
         ),
         ({"peak": None, "on_cpu": True}, "12 cores, on which the model computes, too"),
     ],
@@ -93,7 +95,7 @@ def test_another_bottleneck_than_the_host(said):
 
 def test_a_measured_peak_is_called_so(said):
     peak, devices, _ = _log(said, peak=rates.Peak(800e12, known=False))
-    assert "not known: it was measured, 800 TFLOP/s a device" in peak
+    assert "not known: a matrix product was measured, 800 TFLOP/s" in peak
     assert "(800 TFLOP/s a device, measured)" in devices
 
 

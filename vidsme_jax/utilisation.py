@@ -73,8 +73,9 @@ class Utilisation:
         """Logs clips a second, share of the peak, waiting and what lacks."""
         if self.peak is not None and not self.peak.known:
             logging.info(
-                "the peak of this kind of device is not known: it was measured, %s",
-                self._peak(),
+                "the peak of this kind of device is not known: a matrix product was "
+                "measured, %.4g TFLOP/s",
+                self.peak.rate / 1e12,
             )
         logging.info("devices: %s", self._few() if self.few else self._overlap())
         if not self.few and self._lacking() == overlap.CLIPS:
@@ -123,14 +124,11 @@ class Utilisation:
     def _host(self) -> str:
         """Returns what the host spends on a clip, and how many cores would do."""
         spent = sum(self.core_seconds.values())
-        stages = ", ".join(
-            f"{stage} {seconds:.2g}"
-            for stage, seconds in self.core_seconds.items()
-            if seconds >= _SMALL * spent
-        )
+        stages = sorted(self.core_seconds.items(), key=lambda item: -item[1])
+        shown = [f"{k} {v:.2g}" for k, v in stages if v >= _SMALL * spent]
         text = (
-            f"{stages} core seconds a clip with {self.workers} workers on "
-            f"{self.cores} cores"
+            f"mostly {stages[0][0]}; {', '.join(shown)} core seconds a clip with "
+            f"{self.workers} workers on {self.cores} cores"
         )
         if self.on_cpu:
             return f"{text}, on which the model computes, too"
@@ -139,7 +137,10 @@ class Utilisation:
             return f"{text}; {needed - self.cores} more cores would be needed"
         if needed > self.workers:
             return f"{text}; config.workers = {needed} would be needed"
-        return f"{text}, which would suffice: they wait for files or the optical flow"
+        return (
+            f"{text}, which would suffice if no thread waited for files, the optical "
+            "flow or another thread"
+        )
 
     def _waited(self) -> dict[str, float]:
         """Returns which shares of the time were waited for what, the largest first."""
