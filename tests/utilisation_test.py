@@ -61,6 +61,7 @@ def test_the_end_of_a_log_on_an_accelerator(said):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"cores": 16}, "; 1 more core would be needed"),
         ({"cores": 20}, "config.workers = 17 would be needed"),
         (
             {"cores": 32, "workers": 32},

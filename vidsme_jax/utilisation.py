@@ -133,8 +133,8 @@ class Utilisation:
         if self.on_cpu:
             return f"{text}, on which the model computes, too"
         needed = math.ceil(spent * self.clips / self.busy)
-        if needed > self.cores:
-            return f"{text}; {needed - self.cores} more cores would be needed"
+        if (more := needed - self.cores) > 0:
+            return f"{text}; {more} more core{'s'[: more > 1]} would be needed"
         if needed > self.workers:
             return f"{text}; config.workers = {needed} would be needed"
         return (
