@@ -234,7 +234,7 @@ def score_clips(
 
 
 def _one_way(clip: ScoredClip) -> ScoredClip:
-    """One frame has one order: rounding must not tell the two directions apart."""
+    """One frame has one order: rounding must not make directions differ."""
     if clip.num_frames > 1:
         return clip
     natural = (None if x is None else np.stack([x[0], x[0]]) for x in clip.signals)
