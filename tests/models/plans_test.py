@@ -83,7 +83,7 @@ def _products(jaxpr, times=1):
 )
 def test_the_step_takes_the_products_that_are_counted(model, frames, monkeypatch):
     """Of the traced step, but for attention, which is counted half where causal."""
-    monkeypatch.setattr(attention, "_on_one_device", lambda q, k, v, *, causal: q)
+    monkeypatch.setitem(attention.KERNELS, "chunked", lambda q, k, v, *, causal: q)
     _, config = random.configuration(model)
     graphdef, state = nnx.split(nnx.eval_shape(models.make_module(config)))
     step = signals.make_step(graphdef, second=False, memory=2**36)

@@ -40,6 +40,6 @@ def _kernels(config: LlavaConfig) -> dict[str, str]:
         "decoder": (text.dtype, text.head_dim),
     }
     return {
-        part: attention.implementation(np.dtype(dtype), head_dim)
+        part: attention.kernel(np.dtype(dtype), head_dim)
         for part, (dtype, head_dim) in sizes.items()
     }
