@@ -5,13 +5,14 @@ of a JAX model, carried over by name.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import jax
 import numpy as np
 import torch
 import transformers
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidsme_jax.checkpoints import writing
 from vidsme_jax.models import layers, llava
@@ -133,6 +134,26 @@ class TorchLlava(nn.Module):
     def _text(self, ids, clips: int) -> torch.Tensor:
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
         return self.llm.get_input_embeddings()(tokens).expand(clips, -1, -1)
+
+
+@contextlib.contextmanager
+def fast_attention(ours: Collection[str]) -> Iterator[None]:
+    """Lets SDPA take fused kernels only, where our side runs cuDNN's.
+
+    Without a mask a decoder's keys are not repeated (`enable_gqa`), and flash attention
+    and cuDNN take them so. Elsewhere torch chooses as it likes.
+
+    Args:
+      ours: The kernels of our side; see `models.attention.kernel`.
+
+    Raises:
+      RuntimeError: From SDPA, where no fused kernel takes the shapes.
+    """
+    if set(ours) != {"cudnn"}:
+        yield
+        return
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]):
+        yield
 
 
 def carry(model: LoadedModel, config: LlavaConfig, attention: str) -> TorchLlava:

@@ -7,10 +7,15 @@ results. The error is against float64 NumPy on the last queries, which see every
 XLA's own attention is only compiled, not run, where it would need more than 4 GiB on a
 CPU or half of an accelerator's memory.
 
+The sides take turns (`_models.paired`). On an accelerator a call is sent twenty times
+before anything is waited for, so that the time is the kernel's and not that of starting
+it; the shares are of the rate of a matrix product, the causal half counted.
+
 Exit status 1 if two sides differ by more than 1e-4 (float32) or 3e-2 (bfloat16).
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidsme_jax.models.attention import attention
+from vidsme_jax.models.attention import attention, kernel
 
 # Heads, key-value heads, head size; tokens.
 SIZES = {
@@ -28,6 +33,7 @@ SIZES = {
     "small": ((14, 2, 64), (2304, 8192)),
     "7b": ((28, 4, 128), (2304, 8192, 18432)),
 }
+_CALLS = 20  # Of a measurement on an accelerator.
 _CHECKED = 4  # Queries that float64 looks at.
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 
@@ -53,10 +59,11 @@ def room() -> float:
     return statistics.get("bytes_limit", 8 * 2**30) / 2
 
 
-def torch_side(q, k, v):
+def torch_side(q, k, v, ours: str):
     """Returns a call of torch's fused attention, or None without torch."""
     try:
         import torch
+        from _torch_models import fast_attention
     except ImportError:
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,11 +75,14 @@ def torch_side(q, k, v):
         for x in (q, k, v)
     ]
 
-    def run():
-        with torch.inference_mode():
-            out = torch.nn.functional.scaled_dot_product_attention(
-                *tensors, is_causal=True, enable_gqa=True
-            )
+    def run(calls: int):
+
+        out = None
+        with torch.inference_mode(), fast_attention([ours]):
+            for _ in range(calls):
+                out = torch.nn.functional.scaled_dot_product_attention(
+                    *tensors, is_causal=True, enable_gqa=True
+                )
             if device == "cuda":
                 torch.cuda.synchronize()
         return out
@@ -104,14 +114,17 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
         temporary[name] = max(analysis.temp_size_in_bytes, 1)
     if temporary["xla"] > room():
         del compiled["xla"]
-    runs = {
-        name: lambda call=call: call(q, k, v).block_until_ready()
-        for name, call in compiled.items()
-    }
+    calls = 1 if jax.default_backend() == "cpu" else _CALLS
+
+    def repeated(call, count: int):
+        outs = [call(q, k, v) for _ in range(count)]
+        return jax.block_until_ready(outs)[-1]
+
+    runs = {n: functools.partial(repeated, call) for n, call in compiled.items()}
     read = dict.fromkeys(runs, lambda out: np.asarray(out, np.float32))
-    if (peer := torch_side(q, k, v)) is not None:
+    if (peer := torch_side(q, k, v, kernel(dtype, size))) is not None:
         runs["torch"], read["torch"] = peer
-    found = {name: read[name](run()) for name, run in runs.items()}  # Warms up.
+    found = {name: read[name](run(1)) for name, run in runs.items()}  # Warms up.
     truth = exact(q, k, v)
     errors = {
         name: float(np.abs(out[0, -_CHECKED:] - truth).max())
@@ -119,13 +132,19 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
     }
     gaps = [np.abs(out - found["ours"]).max() for out in found.values()]
     equal = bool(max(*gaps, errors["ours"]) <= _TOLERANCE[dtype])
-    times = _models.timed(runs, repeats=repeats)
+    ruler = _models.Ruler(dtype)
+    turns = {n: functools.partial(run, calls) for n, run in runs.items()}
+    rounds = _models.in_turn(turns, repeats=repeats)
+    ruler.again()
+    work = 2 * tokens**2 * heads * size  # Two products, half of each.
+    share = ruler.share(work * calls, rounds.times["ours"].walls)
     extra = {
         "tokens": tokens,
         "heads": heads,
         "kv_heads": kv_heads,
         "head_dim": size,
         "dtype": dtype,
+        "kernel": kernel(dtype, size),
         "equal": equal,
     }
     _report.line(
@@ -136,20 +155,31 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
         peer=f"jax.nn.dot_product_attention, xla: {temporary['xla'] / 2**20:.4g} MiB",
         **extra,
     )
-    for name in times:
+    for name in rounds.times:
         if name != "ours":
             _report.line(
                 f"attention/time against {name}",
-                times["ours"][0],
+                rounds.times["ours"].wall / calls,
                 "s",
-                ratio=times[name][0] / times["ours"][0],
+                ratio=rounds.paired("ours", name),
                 peer="torch scaled_dot_product_attention"
                 if name == "torch"
                 else "jax.nn.dot_product_attention, xla",
-                cpu_seconds=_report.rounded(times["ours"][1]),
-                peer_cpu_seconds=_report.rounded(times[name][1]),
+                tflop_per_s=_report.rounded(
+                    work * calls / rounds.times["ours"].wall / 1e12
+                ),
+                **rounds.fields("ours", name, per=calls),
                 **extra,
             )
+    _report.line(
+        "attention/share",
+        share.scaled(100),
+        "% of the rate of a matrix product",
+        tflop=_report.rounded(work / 1e12),
+        **rounds.fields("ours", per=calls),
+        **ruler.fields(),
+        **extra,
+    )
     _report.line(
         "attention/error",
         errors["ours"],
@@ -166,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", default="tiny", choices=list(SIZES))
     parser.add_argument("--tokens", type=int, nargs="+")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(argv)
     shape, tokens = SIZES[args.size]
     on_cpu = jax.default_backend() == "cpu"

@@ -1,6 +1,6 @@
 r"""Clips per second, natural and reversed, against transformers on the same weights.
 
-    python benchmarks/pairs.py [--size tiny|small|7b] [--model NAME] [--batch N] ...
+    python benchmarks/pairs.py [--size tiny|small|7b] [--model NAME] [--batch N ...]
 
 ours: `signals.stream`: the Renyi profile of every row, so any (q, r) afterwards.
 transformers, tuned: the tower once, both directions as one batch, SDPA, no token behind
@@ -9,31 +9,38 @@ known beforehand. transformers, plain: the same entropies on all logits of the w
 prompt; the tower runs in both directions. loop: the release's procedure, see
 `release_loop.py`.
 
-The share of the device's rate (`pairs/mfu`) is the necessary operations
-(`models.flops`) over the time, against a matrix product of the same run. All
-sides must give the same scores; exit status 1 otherwise.
+The sides take turns; a ratio is taken in each round (`_models.paired`), of CPU seconds
+on a CPU and of wall seconds elsewhere, up to the statistics on the host: scores come
+afterwards on both sides. On a card SDPA takes fused kernels only. The plain pipeline
+and the loop run at the first of the numbers in `--batch`, since they take one clip at a
+time. The share of the device's rate (`pairs/mfu`) is the necessary operations
+(`models.flops`) over the time, against a matrix product of the same run. All sides must
+give the same scores; exit status 1 otherwise.
 """
 
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Torch needs room.
 
 import _models
 import _report
-import jax
 import numpy as np
 import release_loop
 import torch
-from _torch_models import TorchLlava
+from _torch_models import TorchLlava, fast_attention
 from release_loop import Q, R
 
 from vidsme_jax.models.flops import necessary_flops
 
 _BLOCK = 256  # Rows whose logits exist at the same time in the tuned pipeline.
-_STEPS = {"tiny": 32, "small": 1, "7b": 8}
+TUNED, PLAIN = "transformers, tuned", "transformers, plain"
+_STEPS = {"tiny": 32, "small": 1, "7b": 8}  # Clips of a measurement...
+_FEWEST = 4  # ...but at least so many batches, if there are as many clips.
 _QUESTION = 34  # Tokens behind the video that the plain pipeline runs too.
 
 
@@ -68,23 +75,35 @@ def row_statistics(log_p: torch.Tensor, q: float) -> dict[str, torch.Tensor]:
     }
 
 
-def _deformed(sums: torch.Tensor) -> np.ndarray:
-    values = sums.double().cpu().tolist()
-    return np.array([release_loop.sharma_mittal(x, Q, R) for x in values])
+def _deformed(sums: np.ndarray) -> np.ndarray:
+    return np.array([release_loop.sharma_mittal(x, Q, R) for x in sums.tolist()])
 
 
-def _scores(natural, backward, means) -> dict[str, float]:
-    rows = {name: x.double().cpu().numpy() for name, x in natural.items()}
-    rows["sme"] = _deformed(natural["sme"])
+class Rows(NamedTuple):
+    """What a pipeline of transformers leaves on the host of one clip, in float64."""
+
+    natural: dict[str, np.ndarray]  # By the keys of `row_statistics`.
+    backward: np.ndarray  # Power sums of the reversed clip's rows.
+    means: list[np.ndarray]  # The mean distribution of each direction.
+
+
+def _on_host(natural, backward, means) -> Rows:
+    host = {name: x.double().cpu().numpy() for name, x in natural.items()}
     averages = [mean.double().cpu().numpy() for mean in means]
-    return release_loop.clip_scores(rows, _deformed(backward), averages, Q, R)
+    return Rows(host, backward.double().cpu().numpy(), averages)
+
+
+def scored(rows: Rows) -> dict[str, float]:
+    """Returns the release's scores of a clip; outside of the time that is measured."""
+    natural = rows.natural | {"sme": _deformed(rows.natural["sme"])}
+    return release_loop.clip_scores(natural, _deformed(rows.backward), rows.means, Q, R)
 
 
 @torch.inference_mode()
 def tuned(
     model: TorchLlava, clips: np.ndarray, before, after, statistics=row_statistics
-) -> list[dict[str, float]]:
-    """Scores a batch of clips, with nothing run twice and no logits kept."""
+) -> list[Rows]:
+    """Runs a batch of clips, with nothing twice and no logits kept."""
     frames = torch.from_numpy(clips).to(model.device)
     features = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
     both = torch.cat([features, features.flip(1)]).flatten(1, 2)
@@ -92,7 +111,7 @@ def tuned(
     hidden = model.llm.model(inputs_embeds=embedded, use_cache=False)[0]
     hidden = hidden[:, len(before) :]
     return [
-        _scores(*entropies(model, *hidden[k :: len(clips)], after, statistics))
+        _on_host(*entropies(model, *hidden[k :: len(clips)], after, statistics))
         for k in range(len(clips))
     ]
 
@@ -127,8 +146,8 @@ def entropies(
 @torch.inference_mode()
 def plain(
     model: TorchLlava, clips: np.ndarray, before, after, statistics=row_statistics
-) -> list[dict[str, float]]:
-    """Scores clips one by one with all logits of the prompt in memory."""
+) -> list[Rows]:
+    """Runs clips one by one with all logits of the prompt in memory."""
     found = []
     for clip in torch.from_numpy(clips).to(model.device):
         both = torch.cat([clip, clip.flip(0)])
@@ -140,7 +159,7 @@ def plain(
         means = log_p.exp().mean(1)
         video = log_p[:, : log_p.shape[1] - len(after)]
         natural = statistics(video[0], Q)
-        found.append(_scores(natural, power_sum(video[1], Q), means))
+        found.append(_on_host(natural, power_sum(video[1], Q), means))
     return found
 
 
@@ -149,101 +168,137 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Clips per second of four sides.")
     _models.add_arguments(parser)
     parser.add_argument(
-        "--steps", type=int, help="batches a measurement; by default 32, 1 or 8"
+        "--steps", type=int, help="batches a measurement; by default 32, 1 or 8 clips"
     )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile entropies"
     )
     parser.add_argument("--no-loop", action="store_true", help="leave the loop out")
     args = parser.parse_args(argv)
-    run = _models.prepare(args)
-    clips = run.clips(args.batch * (args.steps or _STEPS[args.size]))
+    model, loop, equal = None, not args.no_loop, True
+    for run in _models.runs(args):
+        model = model or run.torch_model()
+        equal &= measure(run, model, args, loop=loop)
+        loop = False  # One clip at a time, whatever the batch.
+    return int(not equal)
+
+
+def measure(
+    run: _models.Run, model: TorchLlava, args: argparse.Namespace, *, loop: bool
+) -> bool:
+    """Reports one number of frames and of clips a step; whether all scores agree."""
+    most = _STEPS[args.size]
+    clips = run.clips(
+        run.batch * (args.steps or max(most // run.batch, min(most, _FEWEST)))
+    )
     prompt = run.model.plan.prompt
     around = prompt.prefix, prompt.suffix
-    model = run.torch_model()
     statistics = torch.compile(row_statistics) if args.compile else row_statistics
 
     def batches(side):
-        return [
-            scored
-            for start in range(0, len(clips), args.batch)
-            for scored in side(
-                model, clips[start : start + args.batch], *around, statistics
-            )
-        ]
+        with fast_attention(run.kernels):
+            return [
+                rows
+                for start in range(0, len(clips), run.batch)
+                for rows in side(
+                    model, clips[start : start + run.batch], *around, statistics
+                )
+            ]
 
-    sides = {
-        "ours": lambda: run.ours(clips),
-        "transformers, tuned": lambda: batches(tuned),
-        "transformers, plain": lambda: batches(plain),
-    }
+    sides = {"ours": lambda: run.ours(clips), TUNED: lambda: batches(tuned)}
+    if run.batch == args.batch[0]:  # It takes one clip at a time, whatever the batch.
+        sides[PLAIN] = lambda: batches(plain)
     first = {name: side() for name, side in sides.items()}  # Compiles, warms up.
     rows = run.model.plan.num_rows(run.frames)
-    scored = [release_loop.ours(found, Q, R, rows) for found in first["ours"]]
-    if not args.no_loop:
-        expected, forward, loop, done, _ = release_loop.release(
-            model, clips[0], around[0], (*around[1], *range(1, _QUESTION))
-        )
-    times = _models.timed(sides, repeats=args.repeats)
+    expected = [release_loop.ours(found, Q, R, rows) for found in first.pop("ours")]
     gaps = {
-        name: max(map(release_loop.difference, first[name], scored))
-        for name in ("transformers, tuned", "transformers, plain")
+        name: max(map(release_loop.difference, map(scored, found), expected))
+        for name, found in first.items()
     }
-    rates = {name: len(clips) / wall for name, (wall, _) in times.items()}
-    extra = run.extra | {"rows": rows, "compile": args.compile}
-    for name in ("transformers, tuned", "transformers, plain"):
+    del first
+    ruler = _models.Ruler(run.model.plan.dtype)
+    rounds = _models.in_turn(sides, repeats=args.repeats)
+    ruler.again()
+    extra = run.extra | {"rows": rows, "compile": args.compile, "clips": len(clips)}
+    for name in gaps:
         _report.line(
             f"pairs/{name}",
-            rates[name],
+            len(clips) / rounds.times[name].wall,
             "clips/s",
-            cpu_seconds=_report.rounded(times[name][1] / len(clips)),
             difference=_report.rounded(gaps[name]),
+            **rounds.fields(name, per=len(clips)),
             **extra,
-        )
-    if not args.no_loop:
-        partial = () if done == rows else ("sequence_vetp",)
-        ours = release_loop.ours(first["ours"][0], Q, R, done)
-        gaps["loop"] = release_loop.difference(ours, expected, partial)
-        rates["loop"] = 1 / (forward + loop)
-        _report.line(
-            "pairs/loop",
-            rates["loop"],
-            "clips/s",
-            difference=_report.rounded(gaps["loop"]),
-            **extra,
-            **({} if done == rows else {"extrapolated_from_rows": 2 * done}),
         )
     equal = max(gaps.values()) <= run.tolerance
-    for name in list(rates)[1:]:
+    for name in gaps:
         _report.line(
             f"pairs/ours against {name}",
-            rates["ours"],
+            len(clips) / rounds.times["ours"].wall,
             "clips/s",
-            ratio=rates["ours"] / rates[name],
+            ratio=rounds.paired("ours", name),
             peer=name,
             equal=equal,
-            cpu_seconds=_report.rounded(times["ours"][1] / len(clips)),
+            **rounds.fields("ours", name, per=len(clips)),
             **extra,
         )
     text = len(prompt.prefix) + len(prompt.suffix)
     flops = necessary_flops(run.config, run.frames, text=text)
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    rate = rates.matrix_rate(run.model.plan.dtype, size=size)
+    share = ruler.share(flops.pair * len(clips), rounds.times["ours"].walls)
     _report.line(
         "pairs/mfu",
-        100 * flops.pair * rates["ours"] / rate,
+        share.scaled(100),
         "% of the rate of a matrix product",
-        peer=f"{rate / 1e12:.4g} TFLOP/s, {size} x {size}",
         tflop_per_clip=_report.rounded(flops.pair / 1e12),
+        **ruler.fields(),
+        **rounds.fields("ours", per=len(clips)),
         **extra,
     )
+    if loop:
+        gaps["loop"] = against_the_loop(run, model, rounds, len(clips), extra)
+        equal = equal and gaps["loop"] <= run.tolerance
     if not equal:
         worst = max(gaps, key=gaps.__getitem__)
         print(
             f"scores differ from {worst} by {gaps[worst]:.2g} > {run.tolerance}",
             file=sys.stderr,
         )
-    return int(not equal)
+    return equal
+
+
+def against_the_loop(
+    run: _models.Run,
+    model: TorchLlava,
+    rounds: _models.Rounds,
+    clips: int,
+    extra: dict[str, Any],
+) -> float:
+    """Reports the release's procedure, run once; returns the largest difference."""
+    prompt, rows = run.model.plan.prompt, run.model.plan.num_rows(run.frames)
+    clip = run.clips(1)
+    cpu = time.process_time()
+    expected, forward, loop, done, _ = release_loop.release(
+        model, clip[0], prompt.prefix, (*prompt.suffix, *range(1, _QUESTION))
+    )
+    cpu = time.process_time() - cpu
+    partial = () if done == rows else ("sequence_vetp",)
+    gap = release_loop.difference(
+        release_loop.ours(run.ours(clip)[0], Q, R, done), expected, partial
+    )
+    cut = {} if done == rows else {"extrapolated_from_rows": 2 * done}
+    about = {"difference": _report.rounded(gap), **cut, **extra}
+    seconds, ours = forward + loop, rounds.times["ours"]
+    _report.line("pairs/loop", 1 / seconds, "clips/s", **about)
+    _report.line(
+        "pairs/ours against loop",
+        clips / ours.wall,
+        "clips/s",
+        ratio=release_loop.faster(ours, clips, seconds, None if cut else cpu),
+        peer="loop",
+        equal=gap <= run.tolerance,
+        **rounds.fields("ours", per=clips),
+        **about,
+    )
+    return gap
 
 
 if __name__ == "__main__":

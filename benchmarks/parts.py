@@ -1,19 +1,24 @@
 r"""Where the time of a pair goes: tower, decoder and head, ours and transformers'.
 
-    python benchmarks/parts.py [--size tiny|small|7b] [--model NAME] [--trace DIR]
+    python benchmarks/parts.py [--size tiny|small|7b] [--model NAME] [--trace FILE]
 
 The parts are those of `pairs.py`, ours and transformers tuned, each run by itself on
-what the part before it gave. Beside the seconds stands the share of the device's rate:
-the necessary operations of the part (`models.flops`) over its time, against a
-matrix product of the same run; what is missing to 100 % is not matrix products, or is
-done twice. `--trace` writes a profile of our whole step, for TensorBoard or Perfetto.
+what the part before it gave; the head has the block sizes that `signals.stream` gives
+it. Beside the seconds stands the share of the device's rate: the necessary operations
+of the part (`models.flops`) over its time, against a matrix product of the same run;
+what is missing to 100 % is not matrix products, or is done twice. `--trace` writes a
+profile of our whole step (of the last number of frames and clips), one file for
+TensorBoard or Perfetto once unpacked. `--no-torch` leaves transformers out.
 
 Exit status 1 if the parts of both sides give different results.
 """
 
 import argparse
 import os
+import pathlib
 import sys
+import tarfile
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,12 +29,8 @@ import _report
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pairs
-import torch
 from flax import nnx
-from release_loop import Q
 
-from vidsme_jax import rates
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.flops import necessary_flops
 
@@ -37,6 +38,7 @@ from vidsme_jax.models.flops import necessary_flops
 def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Our parts, as calls that wait for their results."""
     graphdef, state, prompt = run.model.graphdef, run.model.state, run.model.plan.prompt
+    classes = run.classes()
     prefix, suffix = (jnp.asarray(x, jnp.int32) for x in (prompt.prefix, prompt.suffix))
 
     @jax.jit
@@ -66,7 +68,9 @@ def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
         video = np.arange(hidden.shape[1]) < hidden.shape[1] - len(suffix)
         masks = jnp.asarray([np.stack([video, np.ones_like(video)])] * len(hidden))
         weights = nnx.merge(graphdef, state).head
-        return streaming.token_signals(hidden, weights, masks, second=True)
+        return streaming.token_signals(
+            hidden, weights, masks, second=True, classes=classes
+        )
 
     frames = jnp.asarray(clips.reshape(-1, *clips.shape[2:]))
     rows = embed(state, tower(state, frames))
@@ -81,13 +85,18 @@ def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
 
 def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     """The parts of `pairs.tuned`."""
+    import pairs
+    import torch
+    from _torch_models import fast_attention
+
     model, prompt = run.torch_model(), run.model.plan.prompt
     frames = torch.from_numpy(clips).to(model.device)
 
     def waiting(part: Callable[[], Any]) -> Callable[[], Any]:
         @torch.inference_mode()
         def call():
-            out = part()
+            with fast_attention(run.kernels):
+                out = part()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             return out
@@ -126,21 +135,34 @@ def _difference(run: _models.Run, mine: Any, other: Any, part: str) -> float:
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints one JSON line per result."""
-    parser = argparse.ArgumentParser(description="Seconds of the parts of a pair.")
-    _models.add_arguments(parser)
-    parser.add_argument("--trace", metavar="DIR", help="write a profile of our step")
-    args = parser.parse_args(argv)
-    run = _models.prepare(args)
-    clips = run.clips(args.batch)
-    sides = {"ours": ours(run, clips), "transformers": theirs(run, clips)}
+def trace(run: _models.Run, clips: np.ndarray, target: pathlib.Path) -> None:
+    """Profiles a step that has been compiled and packs the profile into one file."""
+    run.ours(clips)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            run.ours(clips)
+        with tarfile.open(target, "w:gz") as packed:
+            packed.add(folder, arcname="trace")
+    size = target.stat().st_size / 2**20
+    _report.line("parts/trace", size, "MiB", file=str(target), **run.extra)
+
+
+def measure(run: _models.Run, args: argparse.Namespace) -> bool:
+    """Reports one number of frames and of clips a step; whether both sides agree."""
+    clips = run.clips(run.batch)
+    sides = {"ours": ours(run, clips)}
+    if not args.no_torch:
+        sides["transformers"] = theirs(run, clips)
     calls, gaps = {}, {}
     for part in sides["ours"]:
         found = {side: parts[part]() for side, parts in sides.items()}
-        gaps[part] = _difference(run, found["ours"], found["transformers"], part)
+        if len(found) == 2:
+            gaps[part] = _difference(run, found["ours"], found["transformers"], part)
         calls |= {f"{part}, {side}": parts[part] for side, parts in sides.items()}
-    times = _models.timed(calls, repeats=args.repeats)
+        del found
+    ruler = _models.Ruler(run.model.plan.dtype)
+    rounds = _models.in_turn(calls, repeats=args.repeats)
+    ruler.again()
     prompt = run.model.plan.prompt
     text = len(prompt.prefix) + len(prompt.suffix)
     flops = necessary_flops(run.config, run.frames, text=text)
@@ -149,32 +171,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         "decoder": 2 * flops.prefill,
         "head": 2 * flops.head,
     }
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    rate = rates.matrix_rate(run.model.plan.dtype, size=size)
-    for name, (wall, cpu) in times.items():
+    for name, times in rounds.times.items():
         part, side = name.split(", ")
-        peer = times[f"{part}, transformers"][0]
+        peer = f"{part}, transformers" if side == "ours" and gaps else None
         _report.line(
             f"parts/{name}",
-            wall / len(clips),
+            times.wall / len(clips),
             "s a clip",
-            ratio=peer / wall if side == "ours" else None,
-            peer="transformers, tuned" if side == "ours" else None,
-            cpu_seconds=_report.rounded(cpu / len(clips)),
+            ratio=rounds.paired(name, peer) if peer else None,
+            peer="transformers, tuned" if peer else None,
             tflop=_report.rounded(needed[part] / 1e12),
-            share_of_rate=_report.rounded(needed[part] * len(clips) / wall / rate),
-            tflop_per_s=_report.rounded(rate / 1e12),
-            difference=_report.rounded(gaps[part]),
-            q=Q,
+            share_of_rate=ruler.share(needed[part] * len(clips), times.walls),
+            **({"difference": _report.rounded(gaps[part])} if gaps else {}),
+            **rounds.fields(name, peer, per=len(clips)),
+            **ruler.fields(),
             **run.extra,
         )
-    if args.trace:
-        with jax.profiler.trace(args.trace):
-            run.ours(clips)
-    worst = max(gaps, key=gaps.__getitem__)
-    equal = gaps[worst] <= run.tolerance
+    worst = max(gaps, key=gaps.__getitem__, default="")
+    equal = not gaps or gaps[worst] <= run.tolerance
     if not equal:
         print(f"parts: {worst} differs by {gaps[worst]:.2g}", file=sys.stderr)
+    return equal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one JSON line per result."""
+    parser = argparse.ArgumentParser(description="Seconds of the parts of a pair.")
+    _models.add_arguments(parser)
+    parser.add_argument(
+        "--trace", metavar="FILE", type=pathlib.Path, help="FILE.tar.gz: our step"
+    )
+    parser.add_argument(
+        "--no-torch", action="store_true", help="leave transformers out"
+    )
+    args = parser.parse_args(argv)
+    equal, run = True, None
+    for run in _models.runs(args):
+        equal &= measure(run, args)
+    if args.trace and run is not None:
+        trace(run, run.clips(run.batch), args.trace)
     return int(not equal)
 
 

@@ -2,7 +2,9 @@ r"""How the cost grows with frames, clips, classes and devices.
 
     python benchmarks/scaling.py [--size tiny|small|7b] [--axes frames clips ...]
 
-* frames: one clip; necessary operations per second, over the fewest frames';
+* frames: one clip of each number in --frames; necessary operations per second, over the
+  first number's, and the device's memory where it tells its peak (that of the process
+  so far, so ask for one number to be sure);
 * clips: a stream with one clip a step; clips per second, over one clip's;
 * classes: the head, two passes; classes per second, over the fewest;
 * devices: one step with one clip a device; clips per second, over one device's.
@@ -13,7 +15,6 @@ signals must not depend on how many clips or devices there are; exit status 1 ot
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -33,7 +34,7 @@ AXES = ("frames", "clips", "classes", "devices")
 FRAMES = {
     "tiny": (1, 2, 4, 8, 16, 32, 64, 128),
     "small": (1, 2, 4),
-    "7b": (1, 2, 4, 8, 16, 32, 64, 128),
+    "7b": (1, 16, 128),  # Each is compiled, which takes a minute.
 }
 CLIPS = {"tiny": (1, 4, 16), "small": (1, 2), "7b": (1, 4, 16)}
 CLASSES = {
@@ -55,16 +56,19 @@ def difference(a: Sequence[TokenSignals], b: Sequence[TokenSignals]) -> float:
 
 
 def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
-    """Times one clip of more and more frames."""
+    """Times one clip of each number of frames."""
     text = len(run.model.plan.prompt.prefix) + len(run.model.plan.prompt.suffix)
+    held = sum(x.nbytes for x in jax.tree.leaves(run.model.state))
     first = None
     for count in counts:
-        longer = dataclasses.replace(run, frames=count, batch=1)
+        longer = run.at(frames=count, batch=1)
         clip = longer.clips(1)
         longer.ours(clip)
-        seconds, cpu = _models.timed(
-            {"": lambda r=longer, c=clip: r.ours(c)}, repeats=repeats
-        )[""]
+        rounds = _models.in_turn(
+            {"ours": lambda r=longer, c=clip: r.ours(c)}, repeats=repeats
+        )
+        peak = _report.device_peak_mib()  # Before the ruler takes memory of its own.
+        seconds = rounds.times["ours"].wall
         work = necessary_flops(run.config, count, text=text).pair
         first = first or work / seconds
         _report.line(
@@ -73,68 +77,83 @@ def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
             "s per clip",
             ratio=work / seconds / first,
             peer=f"necessary operations per second at {counts[0]}",
-            cpu_seconds=_report.rounded(cpu),
-            **run.extra | {"frames": count, "batch": 1},
+            tflop_per_clip=_report.rounded(work / 1e12),
+            **rounds.fields("ours"),
+            **longer.extra,
+        )
+        if peak is not None:
+            _report.line(
+                "scaling/device memory",
+                peak / 1024,
+                "GiB at the peak",
+                parameters_gib=_report.rounded(held / 2**30),
+                **longer.extra,
+            )
+        ruler = _models.Ruler(run.model.plan.dtype)
+        share = ruler.share(work, rounds.times["ours"].walls)
+        _report.line(
+            "scaling/mfu",
+            share.scaled(100),
+            "% of the rate of a matrix product",
+            **ruler.fields(),
+            **longer.extra,
         )
     return True
 
 
 def clips(run: Run, counts: Sequence[int], repeats: int) -> bool:
     """Times streams of more and more clips; each must score as it does alone."""
-    run = dataclasses.replace(run, batch=1)
+    run = run.at(batch=1)
     every = run.clips(max(counts))
     alone = [run.ours(every[k : k + 1])[0] for k in range(len(every))]
-    first, equal = None, True
-    for count in counts:
-        gap = difference(run.ours(every[:count]), alone[:count])
-        equal = equal and gap <= _TOLERANCE[run.model.plan.dtype]
-        seconds, cpu = _models.timed(
-            {"": lambda n=count: run.ours(every[:n])}, repeats=repeats
-        )[""]
-        first = first or count / seconds
+    gaps = {n: difference(run.ours(every[:n]), alone[:n]) for n in counts}
+    rounds = _models.in_turn(
+        {str(n): lambda n=n: run.ours(every[:n]) for n in counts}, repeats=repeats
+    )
+    first = str(counts[0])
+    for count, gap in gaps.items():
         _report.line(
             "scaling/clips",
-            count / seconds,
+            count / rounds.times[str(count)].wall,
             "clips/s",
-            ratio=count / seconds / first,
-            peer=f"clips/s at {counts[0]}",
+            ratio=rounds.paired(str(count), first).scaled(count / counts[0]),
+            peer=f"clips/s at {first}",
             clips=count,
-            cpu_seconds=_report.rounded(cpu),
             difference=_report.rounded(gap),
-            equal=equal,
-            **run.extra | {"batch": 1},
+            equal=gap <= _TOLERANCE[run.model.plan.dtype],
+            **rounds.fields(str(count), first),
+            **run.extra,
         )
-    return equal
+    return max(gaps.values()) <= _TOLERANCE[run.model.plan.dtype]
 
 
 def classes(run: Run, counts: Sequence[int], repeats: int) -> bool:
     """Times the head over more and more classes."""
     rows = run.model.plan.num_rows(run.frames)
     size, dtype = run.config.text.hidden_size, jnp.dtype(run.model.plan.dtype)
-    rng = np.random.default_rng(0)
-    hidden = jnp.asarray(rng.standard_normal((2, rows, size), np.float32), dtype)
+    keys = jax.random.split(jax.random.key(0), 1 + len(counts))
+    hidden = jax.random.normal(keys[0], (2, rows, size), dtype)
     mask = jnp.ones((2, 2, rows), bool)
-    head = jax.jit(lambda h, w: streaming.token_signals(h, w, mask, second=True))
-    first = None
-    for count in counts:
-        drawn = rng.standard_normal((count, size), np.float32) * np.float32(
-            3 / np.sqrt(size)
-        )
-        weights = jnp.asarray(drawn, dtype)
+    sizes = run.classes()
+    head = jax.jit(
+        lambda h, w: streaming.token_signals(h, w, mask, second=True, classes=sizes)
+    )
+    deviation = jnp.asarray(3 / np.sqrt(size), dtype)
+    calls = {}
+    for key, count in zip(keys[1:], counts, strict=True):
+        weights = deviation * jax.random.normal(key, (count, size), dtype)
         jax.block_until_ready(head(hidden, weights))
-        seconds, cpu = _models.timed(
-            {"": lambda w=weights: jax.block_until_ready(head(hidden, w))},
-            repeats=repeats,
-        )[""]
-        first = first or count / seconds
+        calls[str(count)] = lambda w=weights: jax.block_until_ready(head(hidden, w))
+    rounds, first = _models.in_turn(calls, repeats=repeats), str(counts[0])
+    for count in counts:
         _report.line(
             "scaling/classes",
-            seconds,
+            rounds.times[str(count)].wall,
             "s per clip, head only",
-            ratio=count / seconds / first,
-            peer=f"classes per second at {counts[0]}",
+            ratio=rounds.paired(str(count), first).scaled(count / counts[0]),
+            peer=f"classes per second at {first}",
             classes=count,
-            cpu_seconds=_report.rounded(cpu),
+            **rounds.fields(str(count), first),
             **run.extra,
         )
     return True
@@ -145,7 +164,7 @@ def devices(run: Run, repeats: int) -> bool:
     number = len(jax.local_devices())
     counts = [n for n in DEVICES if n <= number]
     every = run.clips(max(counts))
-    single = dataclasses.replace(run, batch=1)
+    single = run.at(batch=1)
     alone = [single.ours(every[k : k + 1])[0] for k in range(len(every))]
     first, equal = None, True
     for count in counts:
@@ -191,7 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     run = _models.prepare(args)
     most = run.model.plan.max_frames
-    counts = [n for n in FRAMES[args.size] if n <= min(most, args.frames or most)]
+    counts = args.frames or [n for n in FRAMES[args.size] if n <= most]
+    if max(counts) > most:
+        parser.error(f"--frames {max(counts)}: the model's positions hold {most}")
     equal = True
     if "frames" in args.axes:
         equal &= frames(run, counts, args.repeats)

@@ -23,6 +23,14 @@ import time
 
 import _report
 
+NEEDED = {
+    "av": "av",
+    "cv2": "opencv-python-headless",
+    "matplotlib": "matplotlib",
+    "ml_collections": "ml-collections",
+    "pyarrow": "pyarrow",
+    "sklearn": "scikit-learn",
+}
 LIMIT_SECONDS, LIMIT_MIB, LIMIT_PAGE = 60.0, 2048.0, 5e6  # Of 100,000 rows.
 
 
@@ -147,7 +155,7 @@ def _apart(stage: str, number: int) -> dict:
 
 
 def main() -> int:
-    """Prints one line of JSON per result; 1 if a limit is exceeded."""
+    """Prints one JSON line per result; 1 above a limit, 2 if a package is missing."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--clips", type=int, nargs="*", default=[100, 1000, 10_000])
     parser.add_argument("--scores", type=int, default=100_000)
@@ -155,6 +163,8 @@ def main() -> int:
     parser.add_argument("--stage", choices=list(STAGES))
     parser.add_argument("--number", type=int)
     args = parser.parse_args()
+    if _report.lacks("size.py", **NEEDED):
+        return 2
     if args.stage:
         print(json.dumps(STAGES[args.stage](args.number)))
         return 0

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import _report
 import numpy as np
 
-from vidsme_jax import settings, shards
 from vidsme_jax.base import (
     PROFILE_ORDERS,
     ROLES,
@@ -27,8 +26,12 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
-from vidsme_jax.studies import findings, points
 
+NEEDED = {
+    "ml_collections": "ml-collections",
+    "pyarrow": "pyarrow",
+    "sklearn": "scikit-learn",
+}
 _TARGET = 60.0  # Seconds, on two cores.
 _BATCH = 8  # Clips of a shard.
 
@@ -56,11 +59,16 @@ def clip(path: str, rows: int, rng: np.random.Generator) -> ScoredClip:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints one JSON line; exit status 1 above the target of a minute."""
+    """Prints one JSON line; 1 above the target of a minute, 2 without a package."""
     parser = argparse.ArgumentParser(description="A grid over stored signals.")
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=2304, help="per direction")
     args = parser.parse_args(argv)
+    if _report.lacks("studies.py", **NEEDED):
+        return 2
+    from vidsme_jax import settings, shards
+    from vidsme_jax.studies import findings, points
+
     config = settings.default()
     config.study = "scales"
     rng = np.random.default_rng(0)

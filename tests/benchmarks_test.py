@@ -1,27 +1,36 @@
-"""The benchmarks: the count of operations, and every script at its smallest size."""
+"""The benchmarks: what decides, and every script at its smallest size."""
 
 import importlib
 import json
+import math
 import pathlib
 import subprocess
 import sys
+import tarfile
 
+import jax
+import numpy as np
 import pytest
 
+from vidsme_jax import parallel, rates, signals
 from vidsme_jax.models import random
 from vidsme_jax.models.flops import necessary_flops
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 KEYS = {"name", "value", "unit", "ratio", "peer", "device", "versions", "commit"}
-SHORT = ["--size", "tiny", "--repeats", "1"]
+SHORT = ["--size", "tiny", "--repeats", "2"]
 
 quick = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture
 def script(monkeypatch):
-    """Imports a script by name."""
+    """Imports a script by name; the rate of a product is taken of a small one."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    whole = rates.matrix_rate
+    monkeypatch.setattr(
+        rates, "matrix_rate", lambda dtype, **more: whole(dtype, size=256)
+    )
     return importlib.import_module
 
 
@@ -31,7 +40,9 @@ def _run(module, capsys, *flags, status=0):
     assert lines
     for line in lines:
         assert set(line) >= KEYS
-        assert line["value"] > 0
+        assert (line["value"] or 1) > 0
+        if line["value"] is None:
+            assert not line["decided"] and "value" in line["undecided"]
         assert line["versions"].keys() >= {"jax", "jaxlib", "numpy"}
         assert line.get("equal", True) == (status == 0)
     return {line["name"]: line for line in lines}
@@ -69,11 +80,14 @@ def test_necessary_operations(script, name, frames, expected):
 @quick
 def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
     flags = ["--model", family, "--frames", "2"]
-    lines = _run(script("pairs"), capsys, *flags)
+    lines = _run(script("pairs"), capsys, *flags, "--steps", "2")
     for peer in ("transformers, tuned", "transformers, plain", "loop"):
         line = lines[f"pairs/ours against {peer}"]
-        assert line["equal"] and line["ratio"] > 0 and line["peer"] == peer
-    assert lines["pairs/mfu"]["value"] > 0
+        assert line["equal"] and line["peer"] == peer
+        low, high = line["ratio_spread"]
+        assert 0 < low <= high and (line["ratio"] is not None) == line["decided"]
+        assert line["cpu_seconds"] > 0 and line["attention"]["decoder"] == "chunked"
+    assert lines["pairs/mfu"]["value_spread"][0] > 0
     loop = _run(script("release_loop"), capsys, *flags)
     assert loop["release_loop/ours"]["difference"] < 1e-4
 
@@ -104,12 +118,19 @@ def test_other_scores_are_an_error(script, capsys, monkeypatch):
     assert "the scores differ" in capsys.readouterr().err
 
 
-def test_the_parts_of_a_pair(script, capsys, monkeypatch):
+def test_the_parts_of_a_pair(script, capsys, monkeypatch, tmp_path):
     parts = script("parts")
-    lines = _run(parts, capsys)
+    trace = tmp_path / "trace.tar.gz"
+    lines = _run(parts, capsys, "--trace", str(trace))
+    assert lines.pop("parts/trace")["value"] > 0
+    with tarfile.open(trace) as packed:
+        assert any(name.endswith(".xplane.pb") for name in packed.getnames())
     assert len(lines) == 6
     for name, line in lines.items():
-        assert line["difference"] < 1e-5 and (line["ratio"] is None) != ("ours" in name)
+        assert line["difference"] < 1e-5 and ("ratio_spread" in line) == (
+            "ours" in name
+        )
+        assert 0 < line["share_of_rate_spread"][0] < 1
     right = parts.ours
 
     def wrong(*args):
@@ -119,6 +140,151 @@ def test_the_parts_of_a_pair(script, capsys, monkeypatch):
     monkeypatch.setattr(parts, "ours", wrong)
     assert parts.main(SHORT) == 1
     assert "decoder differs" in capsys.readouterr().err
+    assert parts.main([*SHORT, "--no-torch", "--batch", "1", "2"]) == 0
+    found = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [line["batch"] for line in found] == [1, 1, 1, 2, 2, 2]
+    assert all("difference" not in line for line in found)
+
+
+def test_the_head_of_the_benchmarks_is_that_of_a_run(script, monkeypatch):
+    # On a device that tells its memory, the sizes of its blocks follow from it.
+    parts, models = script("parts"), script("_models")
+    monkeypatch.setattr(parallel.Devices, "memory", lambda self: 80 * 2**30)
+    asked, run = [], models.prepare(_arguments(models))
+    whole, step = parts.streaming.token_signals, signals.make_step
+
+    def head(*args, classes, **more):
+        asked.append(classes.memory)
+        return whole(*args, classes=classes, **more)
+
+    monkeypatch.setattr(
+        signals,
+        "make_step",
+        lambda *args, **more: asked.append(more["memory"]) or step(*args, **more),
+    )
+    clip = run.clips(1)
+    run.ours(clip)
+    monkeypatch.setattr(parts.streaming, "token_signals", head)
+    parts.ours(run, clip)["head"]()
+    assert asked[0] > 2**30 and asked == [asked[0]] * 2
+
+
+def _arguments(models, *flags):
+    parser = models.argparse.ArgumentParser()
+    models.add_arguments(parser)
+    return parser.parse_args([*SHORT, *flags])
+
+
+def test_a_model_is_drawn_once_for_all_its_sizes(script, monkeypatch):
+    models, drawn = script("_models"), []
+    draw = random.draw
+    monkeypatch.setattr(
+        models.random, "draw", lambda *a, **k: drawn.append(1) or draw(*a, **k)
+    )
+    args = _arguments(models, "--frames", "2", "3", "--batch", "4", "1")
+    found = [(run.frames, run.batch, run.extra["batch"]) for run in models.runs(args)]
+    assert found == [(2, 4, 4), (2, 1, 1), (3, 4, 4), (3, 1, 1)] and drawn == [1]
+
+
+def _times(models, walls, cpus=None):
+    return models.Times(tuple(walls), tuple(cpus or walls))
+
+
+def test_a_ratio_is_taken_in_each_round(script, monkeypatch):
+    models = script("_models")
+    ours = _times(models, (1, 2, 4, 1, 1), (2, 2, 2, 2, 2))
+    peer = _times(models, (2, 4, 8, 2, 2.2), (3, 3, 3.1, 2.9, 3))
+    by_cpu = models.paired(ours, peer)  # On a CPU.
+    assert by_cpu[:3] == pytest.approx((1.5, 1.45, 1.55)) and by_cpu.why_not is None
+    monkeypatch.setattr(models, "clock", lambda: "wall")
+    # Twice as fast in every round, though the machine slows down fourfold meanwhile.
+    by_wall = models.paired(ours, peer)
+    assert by_wall[:3] == pytest.approx((2.0, 2.0, 2.2)) and by_wall.why_not is None
+    apart = models.paired(ours, _times(models, (2, 4, 5, 2, 2)))
+    assert apart.why_not == "the rounds gave 1.25 to 2"
+    one = models.paired(_times(models, [1]), _times(models, [2]))
+    assert one.why_not == "one round, which gave 2"
+    nothing = models.paired(_times(models, (0, 1)), _times(models, (1, 1)))
+    assert nothing.why_not == "a round gave no number"
+
+
+def test_a_share_of_more_than_everything_decides_nothing(script, monkeypatch):
+    models, measured = script("_models"), iter((100.0, 100.0, 100.0, 150.0))
+    monkeypatch.setattr(rates, "matrix_rate", lambda *args, **more: next(measured))
+    ruler = models.Ruler("float32")
+    ruler.again()
+    assert ruler.share(50, (1.0, 1.0, 1.1)).why_not is None
+    assert ruler.share(50, (1.0, 1.0, 1.1))[:3] == pytest.approx((0.5, 0.5 / 1.1, 0.5))
+    assert ruler.share(146, (1.0, 1.0)).why_not == "1.46 is more than 1"
+    assert ruler.share(146, (1.0, 1.0)).scaled(100).why_not == "146 is more than 100"
+    assert "gave" in ruler.share(50, (0.8, 1.0, 1.2)).why_not
+    faster = models.Ruler("float32")  # The rate itself moved by half.
+    faster.again()
+    assert faster.share(50, (1.0, 1.0)).why_not == "the rounds gave 0.3333 to 0.5"
+
+
+def test_what_is_not_decided_is_no_figure(script, capsys, monkeypatch):
+    report = script("_report")
+    monkeypatch.setenv("VIDSME_COMMIT", "abc123")
+    shaky = report.Judged(0.8, 0.54, 1.04)
+    report.line("a", 1.0, "s", ratio=shaky, share=report.Judged(0.5, 0.49, 0.51))
+    report.line("b", shaky.scaled(100), "%", ratio=report.Judged(2, 1.9, 2.1))
+    report.line("c", report.Judged(1.46, 1.4, 1.5, most=1), "")
+    a, b, c = (json.loads(text) for text in capsys.readouterr().out.splitlines())
+    assert a["ratio"] is None and a["ratio_spread"] == [0.54, 1.04]
+    assert a["share"] == 0.5 and not a["decided"]
+    assert a["undecided"] == "ratio: the rounds gave 0.54 to 1.04"
+    assert b["value"] is None and b["ratio"] == 2 and not b["decided"]
+    assert c["value"] is None and "more than 1" in c["undecided"]
+    assert {line["commit"] for line in (a, b, c)} == {"abc123"}
+    report.line("d", 1.0, "s", ratio=report.Judged(2, 2, math.inf))
+    report.line("e", 1.0, "s", ratio=report.Judged(2, 1.8, 2.2))
+    report.line("f", 1.0, "s", ratio=2)
+    d, e, f = (json.loads(text) for text in capsys.readouterr().out.splitlines())
+    assert not d["decided"] and e["decided"] and "undecided" not in e
+    assert f["ratio"] == 2 and "decided" not in f
+
+
+def test_the_sides_take_turns(script):
+    models, seen = script("_models"), []
+    calls = {name: lambda name=name: seen.append(name) for name in "AB"}
+    rounds = models.in_turn(calls, repeats=3)
+    assert "".join(seen) == "ABABAB"
+    fields = rounds.fields("A", "B", per=2)
+    assert set(fields) == {
+        *("wall_seconds", "cpu_seconds", "peer_wall_seconds", "peer_cpu_seconds"),
+        "ratio_of",
+    }
+    assert fields["ratio_of"] == "cpu seconds"
+
+
+def test_attention_of_the_peer_is_fused(script, monkeypatch):
+    models, torch = script("_models"), pytest.importorskip("torch")
+    own = script("_torch_models")
+    run = models.prepare(_arguments(models, "--frames", "2"))
+    model, seen = run.torch_model(), []
+    functional = torch.nn.functional
+    whole = functional.scaled_dot_product_attention
+
+    def spied(query, key, value, **more):
+        seen.append((query.shape[1], key.shape[1], more))
+        return whole(query, key, value, **more)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", spied)
+    prompt = run.model.plan.prompt
+    script("pairs").tuned(model, run.clips(1), prompt.prefix, prompt.suffix)
+    tower, decoder = seen[0], seen[-1]
+    assert len(seen) == run.config.vision_depth + run.config.text.num_hidden_layers
+    assert tower[2]["attn_mask"] is None and not tower[2]["is_causal"]
+    # Neither a mask nor repeated keys: flash attention takes it as it is.
+    assert decoder[:2] == (4, 2) and decoder[2]["attn_mask"] is None
+    assert decoder[2]["is_causal"] and decoder[2]["enable_gqa"]
+    before = torch.backends.cuda.math_sdp_enabled()
+    with own.fast_attention(["chunked", "cudnn"]):
+        assert torch.backends.cuda.math_sdp_enabled() == before
+    with own.fast_attention(["cudnn", "cudnn"]):
+        assert not torch.backends.cuda.math_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_head(script, capsys):
@@ -138,14 +304,67 @@ def test_attention(script, capsys):
 @quick
 def test_scaling(script, capsys, monkeypatch):
     scaling = script("scaling")
-    monkeypatch.setattr(scaling, "FRAMES", {"tiny": (2,)})
     monkeypatch.setattr(scaling, "CLIPS", {"tiny": (1, 3)})
     monkeypatch.setattr(scaling, "CLASSES", {"tiny": (512, 1024)})
     monkeypatch.setattr(scaling, "DEVICES", (4,))
-    lines = _run(scaling, capsys, "--frames", "2")
-    assert lines["scaling/frames"]["frames"] == 2
+    counted = []
+    ours = scaling.Run.ours
+    monkeypatch.setattr(
+        scaling.Run, "ours", lambda run, c: counted.append(run.frames) or ours(run, c)
+    )
+    lines = _run(scaling, capsys, "--frames", "3", "--axes", "frames")
+    assert lines["scaling/frames"]["frames"] == 3 and set(counted) == {3}
+    assert "scaling/device memory" not in lines  # A CPU does not tell.
+    lines = _run(scaling, capsys, "--frames", "2", "--axes", *scaling.AXES[1:])
     assert lines["scaling/clips"]["clips"] == 3
+    assert lines["scaling/classes"]["classes"] == 1024
     assert lines["scaling/devices"]["devices"] == 4
+    with pytest.raises(SystemExit):
+        scaling.main([*SHORT, "--axes", "frames", "--frames", "2", "99999"])
+    assert "--frames 99999: the model's positions hold" in capsys.readouterr().err
+
+
+@quick
+def test_the_memory_of_a_device_is_read_from_it(script, capsys, monkeypatch):
+    scaling, report = script("scaling"), script("_report")
+    monkeypatch.setattr(report, "device_peak_mib", lambda: 2048.0)
+    lines = _run(scaling, capsys, "--frames", "2", "--axes", "frames")
+    assert lines["scaling/device memory"]["value"] == 2.0
+    assert lines["scaling/frames"]["device_peak_mib"] == 2048.0
+    told = {"peak_bytes_in_use": 3 * 2**20}
+    fake = type("Fake", (), {"memory_stats": lambda self: told})
+    monkeypatch.undo()
+    monkeypatch.setattr(jax, "local_devices", lambda: [fake()])
+    assert report.device_peak_mib() == 3.0
+
+
+def test_the_classes_are_drawn_on_the_device(script, capsys, monkeypatch):
+    scaling = script("scaling")
+    monkeypatch.setattr(scaling, "CLASSES", {"tiny": (512,)})
+
+    class Refusing:
+        def __getattr__(self, name):
+            raise AssertionError("drawn on the host")
+
+    models = script("_models")
+    run = models.prepare(_arguments(models, "--frames", "2"))
+    monkeypatch.setattr(np.random, "default_rng", lambda *args: Refusing())
+    assert scaling.classes(run, (512,), 2)
+
+
+@pytest.mark.parametrize("name", ["size", "studies"])
+def test_what_a_script_misses_is_named(script, capsys, monkeypatch, name):
+    module, report = script(name), script("_report")
+    whole = importlib.util.find_spec
+    monkeypatch.setattr(
+        report.importlib.util,
+        "find_spec",
+        lambda module: None if module == "pyarrow" else whole(module),
+    )
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    assert module.main() == 2
+    told = capsys.readouterr()
+    assert told.err == f"{name}.py needs pyarrow: pip install\n" and not told.out
 
 
 def test_a_grid_over_stored_signals(script, capsys):
@@ -157,8 +376,9 @@ def test_a_grid_over_stored_signals(script, capsys):
 
 def test_scripts_need_no_video_and_no_data_libraries():
     absent = ("tensorflow_datasets", "grain", "av", "ml_collections", "cv2")
+    absent += ("pyarrow", "matplotlib", "sklearn")
     code = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
-    code += "import pairs, parts, head, attention, scaling"
+    code += "import pairs, parts, head, attention, scaling, machine, card"
     path = ":".join([str(BENCHMARKS), str(BENCHMARKS.parent)])
     done = subprocess.run(
         [sys.executable, "-c", code],
