@@ -41,14 +41,19 @@ def test_the_operations_are_those_of_the_model_with_its_own_prompt(name):
     ],
 )
 def test_the_kernels_are_those_of_the_devices_of_the_mesh(
-    kind, platform, dtype, expected
+    kind, platform, dtype, expected, monkeypatch
 ):
+    monkeypatch.setattr(
+        attention, "_refusal", lambda _, size: "not a multiple of 8" if size % 8 else ""
+    )
+    attention._chosen.cache_clear()
     plan = models.inspect("random:llava_qwen-tiny", dtype=dtype)
     device = AbstractDevice(device_kind=kind, num_cores=None, platform=platform)
     axes = (AxisType.Auto,) * 2
     mesh = AbstractMesh((1, 1), ("data", "model"), axes, abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
         assert tuple(plan.kernels().values()) == expected
+    attention._chosen.cache_clear()
     assert plan.kernels() == {"tower": "chunked", "decoder": "chunked"}
 
 
