@@ -4,9 +4,11 @@ r"""Does the step of a large model fit? Compiled ahead of time, without the devi
 
 The real step is compiled for slices of TPUs (`pip install libtpu`) and for GPUs (`pip
 install jax[cuda13]`) that need not be there. Parameters are shapes only. Each line
-tells the peak of memory on one device, as the compiler plans it, and the collectives of
-the compiled program. Exit status 1 if a device's memory is exceeded or a case does not
-compile, 2 if a compiler is missing.
+gives the peak of memory on one device, as the compiler plans it, the collectives of the
+compiled program, the seconds of compiling, and for a GPU its launches, the bytes that
+pass through memory, and what of both only moves data (copies of weights, for one).
+Exit status 1 if a device's memory is exceeded or a case does not compile, 2 if a
+compiler is missing.
 """
 
 import argparse
@@ -29,6 +31,7 @@ os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("TPU_WORKER_ID", "0")
 
+import _hlo
 import _report
 import jax
 import jax.numpy as jnp
@@ -39,7 +42,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vidsme_jax import signals
 from vidsme_jax.checkpoints import loading
-from vidsme_jax.models import make_module, random
+from vidsme_jax.models import layers, make_module, random
 from vidsme_jax.parallel import Devices
 
 GIB = 2**30
@@ -171,6 +174,7 @@ def arguments(config: Any, devices: Devices, case: Case) -> tuple[Any, Any, int]
         nnx.to_pure_dict(abstract),
     )
     nnx.replace_by_pure_dict(abstract, tree)
+    layers.lay_out(abstract)
     copied = NamedSharding(devices.mesh, PartitionSpec())
     clips = devices.clips()
 
@@ -209,6 +213,26 @@ def collectives(text: str) -> dict[str, Any]:
     return {
         kind: {"count": len(sizes), "largest_mib": round(max(sizes), 1)}
         for kind, sizes in sorted(found.items())
+    }
+
+
+def moved(text: str) -> dict[str, Any]:
+    """Counts what a GPU's program launches, and its kernels that only move data.
+
+    Those of a MiB and more count. Bytes are read and written, by one step on a device.
+    """
+    kernels = _hlo.kernels(text)
+    copies: dict[str, dict[str, float]] = {}
+    for one in _hlo.moving(kernels, 2**20):
+        kind = copies.setdefault(one.kind, {"launches": 0, "gib": 0.0})
+        kind["launches"] += one.runs
+        kind["gib"] += one.runs * (one.read + one.written) / GIB
+    for kind in copies.values():
+        kind["gib"] = _report.rounded(kind["gib"])
+    return {
+        "launches": _hlo.launches(kernels),
+        "traffic_gib": _report.rounded(_hlo.traffic(kernels) / GIB),
+        "moving_only": copies,
     }
 
 
@@ -257,6 +281,7 @@ def check(case: Case) -> dict[str, Any]:
         collectives=collectives(text),
         kernels=collections.Counter(_KERNEL.findall(text)),
         seconds=round(time.monotonic() - started, 1),
+        **({} if kind.gpu is None else moved(text)),
     )
 
 

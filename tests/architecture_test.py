@@ -21,6 +21,7 @@ LAYERS = (
         "checkpoints",
     ),
     ("models", "scores"),
+    ("memory", "utilisation"),
     ("signals", "finetune", "validity", "inference", "report", "shards"),
     ("scoring", "tables", "provenance", "preparation", "checks"),
     ("audit",),

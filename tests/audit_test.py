@@ -77,6 +77,16 @@ def test_from_clips_to_report(config, tmp_path):
     about = json.loads((tmp_path / "run" / "config.json").read_text())
     assert about["config"]["video.num_frames"] == 4
     assert set(about["fingerprints"]) == {"model", "corpus", "code"}
+    kernels = {"tower": "chunked", "decoder": "chunked"}
+    assert about["device"]["kernels"] == metrics["kernels"] == kernels
+    assert about["device"]["memory"] == "unknown"
+    used = about["utilisation"]
+    assert (used["clips"], used["batches"]) == (8, 2)
+    assert used["computing seconds"] > 0 and used["compiling seconds"] > 0
+    stages = ("scan", "hash", "decode", "motion", "preprocess")
+    assert used["host core seconds a clip"].keys() == set(stages)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "compiling seconds" in page and "kernels" in page
     assert "AUC" in report.summary() and "report.html" in report.summary()
 
 
@@ -87,6 +97,9 @@ def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch):
     monkeypatch.setattr(audit.scoring.signals, "stream", _never)
     audit.run(config, tmp_path / "run")
     assert pq.read_table(tmp_path / "run" / "scores.parquet").equals(before)
+    # Nothing was computed: there is nothing to say of the devices' time.
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert "utilisation" not in about and about["device"]["kernels"]
     # Another score, profile or scale needs the stored signals only.
     config.profile, config.motion.q_scale = "official", 0.5
     official = audit.run(config, tmp_path / "run")

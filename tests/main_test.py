@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from absl.testing import flagsaver
 
@@ -111,6 +112,23 @@ def test_what_is_wrong_exits_2_with_a_sentence(flags, text):
     assert done.returncode == 2
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@loading
+def test_too_little_memory_exits_2_with_a_sentence(tmp_path, here, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: allocating 99 bytes")
+
+    monkeypatch.setattr(parallel.Devices, "runner", lambda *_: full)
+    status, _, said = here(
+        "--config=configs/llava.py",
+        "--config.corpus.max_clips=2",
+        f"--workdir={tmp_path}/run",
+    )
+    assert status == 2 and "Traceback" not in said
+    assert "does not suffice for the first batch" in said and "99 bytes" in said
+    assert "config.batch_size = 8 (it is 16)" in said
+    assert not list(tmp_path.rglob("part-*"))
 
 
 @loading

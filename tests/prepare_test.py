@@ -87,12 +87,13 @@ def _scored(config, workdir: pathlib.Path):
     """The audit but for its report: the table of scores, and the failures."""
     setup = checks.check(config)
     store, second = checks.open_shards(setup, workdir)
-    failures = scoring.score_clips(
+    scored = scoring.score_clips(
         *(setup.clips, setup.reader, setup.plan, setup.devices, store, config),
         second=second,
         stop=Stop(),
     )
-    return tables.score_table(setup.items, store, setup.scores, config)[0], failures
+    table, _ = tables.score_table(setup.items, store, setup.scores, config)
+    return table, scored.failures
 
 
 # ----------------------------------------------------------------------- equal scores

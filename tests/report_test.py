@@ -76,6 +76,8 @@ def _write(folder, table, **changes):
         run={
             "config": {"model.checkpoint": NASTY, "slices": ("video",)},
             "versions": {"source": "https://example.org"},
+            "device": {"kernels": {"tower": "splash", "decoder": "cudnn"}},
+            "utilisation": {"waited for": {"storing": 0.25}},
         },
         failures=[Failure(id="bad", video=NASTY, stage="decode", cause="it is <cut>")],
         warnings={NASTY: ["truncated & short"]},
@@ -139,6 +141,7 @@ def test_metrics_are_strict_json(written):
     assert read["headline"] == "vid_sme"
     assert read["counts"]["failures"] == 1
     assert read["warnings"] == {NASTY: ["truncated & short"]}
+    assert read["kernels"] == {"tower": "splash", "decoder": "cudnn"}
     assert set(read) >= {"verdict", "blind_baseline", "comparisons", "suspects"}
     assert read["comparisons"]["all"]["scores"]["vid_sme"]["auc"]["value"] > 0.7
 
@@ -216,6 +219,12 @@ def test_the_page_claims_no_more_than_it_may(written):
     blind = found["blind_baseline"]
     assert blind["suspects"]["statement"] in text
     assert blind["comparisons"]["all"]["verdicts"]["vid_sme"]["statement"] in text
+
+
+def test_the_page_shows_kernels_and_utilisation(written):
+    *_, page = written
+    assert "kernels tower splash decoder cudnn" in _Page(page).words
+    assert "utilisation waited for storing 0.25" in _Page(page).words
 
 
 def test_official_says_lower_is_member(tmp_path):

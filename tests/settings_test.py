@@ -88,11 +88,40 @@ def test_the_grid_follows_from_the_memory(gib, mode, shape, monkeypatch):
     assert devices.mode == mode and devices.mesh.devices.shape == shape
 
 
-@pytest.mark.parametrize("mode", ["auto", "pmap"])
-def test_a_model_that_fits_nowhere(mode, monkeypatch):
+@pytest.mark.parametrize(
+    ("mode", "model", "gib", "dtype", "expected"),
+    [
+        (
+            "auto",
+            1,
+            100,
+            "bfloat16",
+            r"take 100\.0 GiB \(107,374,182,400 bytes\) in bfloat16, at least 12\.5 "
+            r"GiB .* on each of 8 devices; a device \(cpu\) holds 16\.0 GiB .* takes 9 "
+            r"such devices in mode mesh, and 8 are here, or one that holds 133\.3",
+        ),
+        (
+            "pmap",
+            1,
+            40,
+            "bfloat16",
+            r"Set config\.parallel\.mode = mesh and config\.parallel\.model = 4$",
+        ),
+        (
+            "mesh",
+            2,
+            40,
+            "float32",
+            r"parallel\.model = 4, or config\.model\.dtype = bfloat16: 20\.0 GiB",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit(mode, model, gib, dtype, expected, monkeypatch):
     monkeypatch.setattr(parallel, "_memory", lambda _: 16 * 2**30)
-    with pytest.raises(AuditError, match=r"take 100\.0 GiB, .* holds 16\.0"):
-        parallel.make_devices(mode, 0, 1, parameters=100 * 2**30)
+    with pytest.raises(AuditError, match=expected):
+        parallel.make_devices(
+            mode, 0, model, parameters=gib * 2**30, dtype=dtype, here=True
+        )
 
 
 def test_compiled_programs_are_kept_where_the_config_says(monkeypatch):

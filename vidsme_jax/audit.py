@@ -89,9 +89,8 @@ def run(
             store, second = checks.open_shards(setup, workdir)
         with hosts.finishing(store.folder) as everyones:
             parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
-            failures = everyones(
-                scoring.score_clips(*parts, config, second=second, stop=stop)
-            )
+            scored = scoring.score_clips(*parts, config, second=second, stop=stop)
+            failures = everyones(scored.failures)
             store = store.reopened()
         if hosts.index() > 0:
             return None
@@ -102,7 +101,9 @@ def run(
         except AuditError as error:
             causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
             raise AuditError(error.problems + causes[:20]) from error
-        about = provenance.describe(config, setup.plan, setup.devices, table)
+        about = provenance.describe(
+            config, setup.plan, setup.devices, table, scored.utilisation
+        )
         found = evaluate(setup, store, table, failures, warnings, about, workdir)
     return AuditReport(
         workdir=workdir, table=table, metrics=found, failures=tuple(failures)

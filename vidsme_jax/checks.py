@@ -47,7 +47,7 @@ class Setup(Asked):
 
 
 def check(config: ConfigDict) -> Setup:
-    """Checks config, corpus, checkpoint and devices; tells all problems at once."""
+    """Checks config, corpus, checkpoint and devices; lists all problems at once."""
     model: Any = config.get("model", {})
     parts: dict[str, Any] = {}
     makers = (
@@ -67,6 +67,7 @@ def check(config: ConfigDict) -> Setup:
             lambda: parallel.make_devices(
                 **config.parallel,
                 parameters=getattr(parts.get("plan"), "parameters", 0),
+                dtype=getattr(parts.get("plan"), "dtype", ""),
             ),
         ),
     )
@@ -74,7 +75,7 @@ def check(config: ConfigDict) -> Setup:
 
 
 def check_stored(config: ConfigDict) -> Asked:
-    """Checks config and corpus; tells all problems at once."""
+    """Checks config and corpus; lists all problems at once."""
     return Asked(**_checked(config, (), {}))
 
 
@@ -94,7 +95,7 @@ def _checked(
     ):
         keys = (f"config.{keys}",) if keys else ("config.scores", "config.profile")
         if any(key.startswith(keys) for key in faulty):
-            continue  # It would stumble over what is told already.
+            continue  # It would stumble over what is listed already.
         try:
             parts[name] = make()
         except AuditError as error:
@@ -149,8 +150,9 @@ def open_stored(asked: Asked, workdir: pathlib.Path) -> shards.Shards:
 def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:
     """Opens the signals of a work directory; a run that would mix them is refused.
 
-    Also tells whether the head's second pass runs: a score needs it, or the signals
-    that are there already have it.
+    Returns:
+      The signals, and whether the head's second pass runs: a score needs it, or the
+      signals that are there already have it.
     """
     config, folder = setup.config, workdir / "signals"
     if config.overwrite and hosts.index() == 0:

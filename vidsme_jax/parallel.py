@@ -6,8 +6,8 @@ and gives each its share of the clips; "mesh" also splits the parameters over th
 `model`: the decoder's products are left to the compiler, while attention and the head
 say themselves what a device does (`by_shard`).
 
-While a step is traced for a mesh, `grid` tells so; the code of models asks it and needs
-no argument for it.
+While a step is traced for a mesh, `grid` returns it; the code of models asks it and
+needs no argument for it.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class Devices:
         return math.ceil(clips / multiple) * multiple // self.num_processes
 
     def memory(self) -> int | None:
-        """Returns the bytes that one device holds, None where it does not tell."""
+        """Returns the bytes that one device holds, None where that is not known."""
         return _memory(self.mesh.local_devices[0])
 
     def sharding(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
@@ -132,13 +132,13 @@ class Devices:
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), host)
         return jax.tree.map(_own, out)
 
-    def anyone(self, wish: bool) -> jax.Array:
-        """Asks all processes of the grid whether one of them has a wish.
+    def anyone(self, flag: bool) -> jax.Array:
+        """Returns whether any process of the grid passes a true flag.
 
-        All must ask at the same step. The answer is for `np.asarray`, which waits.
+        All must call it at the same step. The answer is for `np.asarray`, which waits.
         """
         spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        own = np.full(len(self.mesh.local_devices), wish)
+        own = np.full(len(self.mesh.local_devices), flag)
         return _any(self.mesh)(jax.make_array_from_process_local_data(spread, own))
 
     def _place(self, x: np.ndarray) -> jax.Array:
@@ -155,23 +155,29 @@ def keep_programs(folder: str) -> None:
 
 
 def _memory(device: Any) -> int | None:
-    """Returns the bytes that a device holds, None where it does not tell."""
-    told = device.memory_stats() or {}
-    return told.get("bytes_limit")
+    """Returns the bytes that a device holds, None where that is not known."""
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def make_devices(
-    mode: str, data: int, model: int, *, parameters: int = 0, here: bool = False
+    mode: str,
+    data: int,
+    model: int,
+    *,
+    parameters: int = 0,
+    dtype: str = "",
+    here: bool = False,
 ) -> Devices:
     """Arranges devices: this process's where they suffice, else those of all.
 
     Args:
       mode: "pmap", "mesh", or "auto": "pmap" where the parameters fit a device, else
-        "mesh" over as few devices as hold them. A device that does not tell its memory
-        (a CPU) is taken to be large enough.
+        "mesh" over as few devices as hold them. A device whose memory is not known (a
+        CPU) is taken to be large enough.
       data: Devices along `data`; 0 takes all that `model` leaves.
       model: Devices along `model`; "auto" may take more than 1.
       parameters: Bytes of the model.
+      dtype: Of the parameters.
       here: Whether the devices of other processes are out of the question.
 
     Raises:
@@ -191,11 +197,9 @@ def make_devices(
             "each device: take mode mesh"
         )
     elif not _fits(parameters / model, limit):
+        kind = local[0].device_kind
         problems.append(
-            f"config.parallel: the parameters take {parameters / 2**30:.1f} GiB, "
-            f"{parameters / model / 2**30:.1f} on each of {model} devices, of which "
-            f"one holds {(limit or 0) / 2**30:.1f}; {len(every)} devices are here: "
-            "take mode mesh and a larger parallel.model, or more devices"
+            _too_large(parameters, model, limit or 0, len(every), dtype, kind)
         )
     pool = local if model <= len(local) and data * model <= len(local) else every
     wanted = data or max(len(pool) // model, 1)
@@ -222,6 +226,11 @@ def make_devices(
         return Devices(mode, mesh)
     grid_of = np.array(chosen).reshape(wanted, model)
     return Devices(mode, Mesh(grid_of, ("data", "model")))
+
+
+def in_gib(size: int | float) -> str:
+    """Writes a number of bytes, also in GiB."""
+    return f"{size / 2**30:.1f} GiB ({size:,.0f} bytes)"
 
 
 def grid() -> AbstractMesh | None:
@@ -263,6 +272,33 @@ def _any(mesh: Mesh) -> Callable[..., jax.Array]:
 
 def _fits(size: int | float, limit: int | None) -> bool:
     return limit is None or size <= _ROOM * limit
+
+
+def _too_large(
+    parameters: int, model: int, limit: int, here: int, dtype: str, kind: str
+) -> str:
+    """Returns what is needed, what there is, and what to set."""
+    text = f"config.parallel: the parameters take {in_gib(parameters)}"
+    text += f" in {dtype}" if dtype else ""
+    if model > 1:
+        text += f", at least {in_gib(parameters / model)} on each of {model} devices"
+    text += f"; a device ({kind}) holds {in_gib(limit)}, of which parameters may fill "
+    text += f"{in_gib(_ROOM * limit)}, since a batch needs memory too. "
+    fewest = _fewest(parameters, limit, here, here)
+    settings = []
+    if _fits(parameters / fewest, limit):
+        settings.append(
+            f"config.parallel.mode = mesh and config.parallel.model = {fewest}"
+        )
+    if dtype == "float32":
+        settings.append(f"config.model.dtype = bfloat16: {in_gib(parameters / 2)}")
+    if settings:
+        return text + f"Set {', or '.join(settings)}"
+    needed = math.ceil(parameters / (_ROOM * limit)) if limit else 0
+    return text + (
+        f"That takes {needed} such devices in mode mesh, and {here} are here, or one "
+        f"that holds {in_gib(parameters / _ROOM)}"
+    )
 
 
 def _fewest(parameters: int, limit: int, local: int, every: int) -> int:

@@ -10,12 +10,12 @@ _SECONDS = 10.0  # Between two log lines.
 
 
 class Progress:
-    """Counts finished clips and tells rate, remaining time and failures."""
+    """Counts finished clips and shows rate, remaining time and failures."""
 
     def __init__(self, total: int, what: str):
         self.total, self.what = total, what
         self.finished = self.failed = 0
-        self.started = self.told = time.monotonic()
+        self.started = self.logged = time.monotonic()
         self.bar = tqdm(
             total=total, desc=what, unit="clip", disable=not sys.stderr.isatty()
         )
@@ -29,9 +29,9 @@ class Progress:
             self.bar.set_postfix(failed=self.failed)
         now = time.monotonic()
         if self.bar.disable and (
-            now - self.told > _SECONDS or self.finished == self.total
+            now - self.logged > _SECONDS or self.finished == self.total
         ):
-            self.told = now
+            self.logged = now
             seconds = now - self.started
             rate = self.finished / max(seconds, 1e-9)
             left = (self.total - self.finished) / max(rate, 1e-9)

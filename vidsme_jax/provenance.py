@@ -6,33 +6,48 @@ import pathlib
 import platform
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 import vidsme_jax
-from vidsme_jax import settings
+from vidsme_jax import hosts, settings
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.parallel import Devices
+from vidsme_jax.parallel import Devices, in_gib
+from vidsme_jax.utilisation import Utilisation
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "transformers", "av")
 _PACKAGES += ("opencv-python-headless",)
 
 
 def describe(
-    config: ConfigDict, plan: ModelPlan, devices: Devices, table: ScoreTable
+    config: ConfigDict,
+    plan: ModelPlan,
+    devices: Devices,
+    table: ScoreTable,
+    used: Utilisation | None = None,
 ) -> dict[str, Any]:
     """Returns nested, JSON-ready facts about a run for `config.json` and the report.
 
     `corpus` is a SHA-256 over id, role and content hash of every scored row; `code` one
     over the package's source files.
+
+    Args:
+      config: The whole configuration.
+      plan: Of the model.
+      devices: Where it ran.
+      table: The scores.
+      used: What this process made of its devices; None where it computed no clip.
     """
     versions = {
         "vidsme_jax": vidsme_jax.__version__,
         "python": platform.python_version(),
     }
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
-    first = devices.mesh.devices.flat[0]
-    return {
+    first, memory = devices.mesh.devices.flat[0], devices.memory()
+    with jax.set_mesh(devices.mesh):
+        kernels = plan.kernels()
+    about: dict[str, Any] = {
         "config": settings.flatten(config),
         "model": {
             "checkpoint": config.model.checkpoint,
@@ -47,6 +62,8 @@ def describe(
             "platform": first.platform,
             "data x model": " x ".join(map(str, devices.mesh.devices.shape)),
             "front end": devices.mode,
+            "memory": "unknown" if memory is None else in_gib(memory),
+            "kernels": kernels,
         },
         "versions": versions,
         "fingerprints": {
@@ -55,6 +72,10 @@ def describe(
             "code": _code(),
         },
     }
+    if used is not None:
+        several = {"process": f"{hosts.index()} of {hosts.count()}"}
+        about["utilisation"] = (several if hosts.count() > 1 else {}) | used.facts()
+    return about
 
 
 def updated(

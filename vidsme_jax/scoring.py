@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import hosts, overlap, signals
+from vidsme_jax import hosts, memory, overlap, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -19,14 +20,16 @@ from vidsme_jax.base import (
     TokenSignals,
     printable,
 )
-from vidsme_jax.data import loader, video
+from vidsme_jax.data import loader, stages, video
 from vidsme_jax.data.reading import Reader
+from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
 from vidsme_jax.stopping import Stop
+from vidsme_jax.utilisation import Meter, Utilisation
 
 _ABSENT = -1, -1
 
@@ -41,6 +44,18 @@ class Measured:
     stamp: tuple[int, int]
 
 
+class Scored(NamedTuple):
+    """How scoring ended.
+
+    Attributes:
+      failures: What could not be scored, once per row of a manifest that names it.
+      utilisation: Of the devices; None where no clip was computed.
+    """
+
+    failures: list[Failure]
+    utilisation: Utilisation | None = None
+
+
 def score_clips(
     clips: Sequence[Clip],
     reader: Reader,
@@ -51,10 +66,11 @@ def score_clips(
     *,
     second: bool,
     stop: Stop,
-) -> list[Failure]:
+) -> Scored:
     """Scores the clips that have no signals yet, a shard a batch.
 
-    Of several processes each scores its share.
+    Of several processes each scores its share. At the end the log says what the devices
+    were used for.
 
     Args:
       clips: Of the corpus.
@@ -64,12 +80,11 @@ def score_clips(
       store: Receives the signals.
       config: The whole configuration.
       second: Whether to run the head's second pass.
-      stop: Looked at between batches, as is the word that another process ended early.
-
-    Returns:
-      What could not be scored, once per row of a manifest that names it.
+      stop: Looked at between batches, as is whether another process ended early.
 
     Raises:
+      AuditError: The devices have too little memory for the parameters or the first
+        batch.
       KeyboardInterrupt: It was asked to stop; all that was sent is in `store`.
     """
     todo = [clip for clip in clips if not is_finished(clip, store)]
@@ -82,8 +97,10 @@ def score_clips(
     if spanning:
         steps = -(-most // devices.batch_size(config.batch_size))
     if not todo and not steps:
-        return failures
-    progress, timeline = Progress(len(todo), "scoring"), overlap.Timeline()
+        return Scored(failures)
+    flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
+    progress, meter = Progress(len(todo), "scoring"), Meter(plan)
+    timeline = meter.timeline
 
     def fail(clip: Clip, error: ClipError) -> None:
         logging.warning("%s", printable(f"{clip.path}: {error}"))
@@ -93,10 +110,10 @@ def score_clips(
         )
         progress.add(1, failed=1)
 
-    flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
-
     def readable() -> Iterator[signals.Prepared]:
-        prepare = functools.partial(_prepare, reader=reader, plan=plan, flow=flow)
+        prepare = functools.partial(
+            _prepare, reader=reader, plan=plan, flow=flow, counted=meter.stages
+        )
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if stop.asked and not spanning:
                 return
@@ -105,33 +122,47 @@ def score_clips(
             else:
                 yield result
 
-    batches = signals.stream(
-        plan.load(devices.sharding),
-        timeline.awaiting(readable(), overlap.CLIPS),
+    begin = memory.enough_to_begin(
+        plan,
         devices,
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
-        second=second,
-        against=config.video.against,
-        steps=steps,
-        stopped=lambda: stop.asked or hosts.has_ended(store.folder),
-        timeline=timeline,
+        begun=lambda: meter.clips > 0,
     )
-    for batch in stop.between(batches):
-        good = []
-        with timeline.spending(overlap.STORING):
-            for measured, result in batch:
-                try:
-                    good.append(scored_clip(measured, result))
-                except ClipError as error:
-                    fail(measured.clip, error)
-            if good:
-                store.write(good)
-                progress.add(len(good))
+    with meter:
+        with memory.enough_to_load(plan, devices):
+            model = plan.load(devices.sharding)
+        batches = signals.stream(
+            model,
+            timeline.awaiting(readable(), overlap.CLIPS),
+            devices,
+            batch_size=config.batch_size,
+            num_frames=config.video.num_frames,
+            second=second,
+            against=config.video.against,
+            steps=steps,
+            stopped=lambda: stop.asked or hosts.has_ended(store.folder),
+            timeline=timeline,
+        )
+        with begin:
+            for batch in stop.between(batches):
+                good = []
+                with timeline.spending(overlap.FLOW):
+                    for measured, result in batch:
+                        meter.computed(len(measured.frames.indices))
+                        try:
+                            good.append(scored_clip(measured, result))
+                        except ClipError as error:
+                            fail(measured.clip, error)
+                if good:
+                    with timeline.spending(overlap.STORING):
+                        store.write(good)
+                    progress.add(len(good))
     progress.close()
-    timeline.close()
-    timeline.tell()
-    return failures
+    used = meter.result(devices, config.workers)
+    if used is not None:
+        used.log()
+    return Scored(failures, used)
 
 
 def is_finished(clip: Clip, store: Shards) -> bool:
@@ -158,13 +189,21 @@ def stamp(path: pathlib.Path) -> tuple[int, int]:
 
 
 def _prepare(
-    clip: Clip, *, reader: Reader, plan: ModelPlan, flow: statistics.FlowVariances
+    clip: Clip,
+    *,
+    reader: Reader,
+    plan: ModelPlan,
+    flow: statistics.FlowVariances,
+    counted: Stages,
 ) -> signals.Prepared:
     """Decodes, measures and resizes one clip."""
     before = stamp(clip.path)
-    frames, known = reader.read(clip.path)
-    motion = statistics.begin(frames.pixels, flow, known)
-    prepared = plan.prepare(frames.pixels)
+    with counted.spending(stages.DECODE):
+        frames, known = reader.read(clip.path)
+    with counted.spending(stages.MOTION):
+        motion = statistics.begin(frames.pixels, flow, known)
+    with counted.spending(stages.PREPROCESS):
+        prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
     return signals.Prepared(Measured(clip, about, motion, before), prepared)
 

@@ -149,7 +149,7 @@ def stream(
     A batch's results are fetched after the next one has been sent.
 
     On a grid of several processes all must take the same steps: batches have one shape,
-    and `steps` of them are sent, the last ones perhaps empty. A wish to stop travels
+    and `steps` of them are sent, the last ones perhaps empty. A request to stop travels
     with a batch, so that all processes learn of it, and stop, at the same step.
 
     Args:
@@ -163,7 +163,7 @@ def stream(
       against: The order of the second direction; see `second_order`.
       steps: The fewest to take, unless stopped.
       stopped: Once it is true nothing more is sent; what is on its way still comes.
-      timeline: Takes note of what is sent.
+      timeline: Measures what is sent.
     """
     layers.lay_out(model.state)
     held = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(model.state))

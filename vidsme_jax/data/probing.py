@@ -21,6 +21,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
+from vidsme_jax.data import stages
 
 Content = pathlib.Path | bytes  # A file, or what it would contain.
 
@@ -80,7 +81,7 @@ class Source:
         """
         _head(self.content)
         digest = hashlib.sha256()
-        with _binary(self.content) as file:
+        with stages.spending(stages.HASH), _binary(self.content) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 self.check_time()

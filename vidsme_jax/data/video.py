@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
-from vidsme_jax.data import probing
+from vidsme_jax.data import probing, stages
 from vidsme_jax.data.probing import Content, Limits, Source
 from vidsme_jax.data.sampling import frame_indices
 
@@ -146,7 +146,8 @@ def _pictures_of(
 ) -> tuple[_Table, "_Album"]:
     """Decodes the chosen frames, by seeking where the file allows it."""
     with source.opened() as (container, stream):
-        table = _scan(source, container, stream)
+        with stages.spending(stages.SCAN):
+            table = _scan(source, container, stream)
         if table is not None:
             album = _Album(choose(len(table.pts), table.times), height)
             try:

@@ -16,7 +16,7 @@ from flax import nnx
 
 from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import files, loading
-from vidsme_jax.models import dialects, preprocessing, prompts, random
+from vidsme_jax.models import dialects, plans, preprocessing, prompts, random
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
 from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
@@ -84,16 +84,12 @@ def inspect(
         state = loading.load(fillings, abstract, shardings, checkpoint_name=checkpoint)
         return LoadedModel(plan=plan, graphdef=graphdef, state=state)
 
-    config = found.config
-    plan = ModelPlan(
+    plan = plans.make(
+        found.config,
+        prompt=found.prompt,
         family=family,
         fingerprint=found.checkpoint.fingerprint(),
-        prompt=found.prompt,
         prepare=found.prepare,
-        rows_per_frame=config.rows_per_frame,
-        tail_rows=config.tail_rows,
-        max_rows=config.text.max_positions,
-        vocab_size=config.text.vocab_size,
         dtype=dtype,
         parameters=loading.num_bytes(abstract),
         load=read,

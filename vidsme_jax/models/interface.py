@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from vidsme_jax.models.flops import Flops
 from vidsme_jax.models.prompts import Prompt
 
 
@@ -59,7 +60,7 @@ class ModelPlan:
 
     Attributes:
       family: Its name in `models.MODELS`.
-      fingerprint: Tells checkpoints apart (`Checkpoint.fingerprint`).
+      fingerprint: Of the checkpoint (`Checkpoint.fingerprint`).
       prompt: The text around the video and its token ids; the same for every clip.
       prepare: Frames of any size to the uint8 frames of the model's input size.
       rows_per_frame: Video rows that one frame gives.
@@ -68,6 +69,11 @@ class ModelPlan:
       vocab_size: Classes of the output layer.
       dtype: Of parameters and activations.
       parameters: Bytes of them.
+      flops: Frames of a clip to the operations that both directions need at least,
+        with the prompt's text.
+      kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
+        "tower" and the "decoder" run on the devices of the mesh that is set, by default
+        on the first local device.
       load: Reads the tensors onto devices and returns the model.
       remarks: What a reader of the report should know about the checkpoint.
     """
@@ -82,6 +88,8 @@ class ModelPlan:
     vocab_size: int
     dtype: str
     parameters: int
+    flops: Callable[[int], Flops]
+    kernels: Callable[[], dict[str, str]]
     load: Callable[[Callable[[str, tuple[int, ...]], jax.sharding.Sharding]], Any]
     remarks: tuple[str, ...] = ()
 

@@ -23,8 +23,8 @@ from flax import nnx
 
 from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import loading, writing
-from vidsme_jax.models import dialects, preprocessing, prompts
-from vidsme_jax.models.interface import LoadedModel, ModelPlan
+from vidsme_jax.models import dialects, plans, preprocessing, prompts
+from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
 from vidsme_jax.models.llava_onevision import params as llava_onevision
@@ -198,15 +198,12 @@ def draw(
     prepare = _preprocessing(config.vision.kind, config.vision.image_size)
     ids = np.random.default_rng(seed).integers(config.text.vocab_size, size=_PREFIX + 1)
     ids = tuple(ids.tolist())
-    plan = ModelPlan(
+    plan = plans.make(
+        config,
+        prompt=prompts.Prompt("", ids[:_PREFIX], ids[_PREFIX:]),
         family=family,
         fingerprint=f"{SCHEME}{name}:{seed}",
-        prompt=prompts.Prompt("", ids[:_PREFIX], ids[_PREFIX:]),
         prepare=prepare,
-        rows_per_frame=config.rows_per_frame,
-        tail_rows=config.tail_rows,
-        max_rows=config.text.max_positions,
-        vocab_size=config.text.vocab_size,
         dtype=dtype,
         parameters=loading.num_bytes(abstract),
         load=lambda shardings: draw(name, dtype=dtype, seed=seed, shardings=shardings),

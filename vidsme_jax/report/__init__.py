@@ -35,7 +35,8 @@ def write(
       blind: Of `validity.blind_baseline`.
       suspects: Of `inference.suspects`.
       curves: The clips to show frame by frame.
-      run: Settings, versions and fingerprints; nested, printed as it is.
+      run: Settings, versions, devices with their kernels, utilisation and
+        fingerprints; nested, printed as it is.
       failures: One per item that has no scores.
       warnings: What was noticed about a video, by its path.
       headline: The score declared in advance; a key of `table.scores`.
@@ -59,6 +60,7 @@ def write(
         "comparisons": evaluation["comparisons"],
         "suspects": suspects,
         "warnings": warnings,
+        "kernels": run.get("device", {}).get("kernels", {}),
     }
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)

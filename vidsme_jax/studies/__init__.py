@@ -121,11 +121,11 @@ def _one_run(
     """The ordinary scoring, then a grid over what it stored."""
     store, second = checks.open_shards(setup, workdir)
     parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
-    failures = scoring.score_clips(*parts, setup.config, second=second, stop=stop)
+    scored = scoring.score_clips(*parts, setup.config, second=second, stop=stop)
     make = functools.partial(
         points.sheet, setup.items, store, setup.scores, setup.headline, setup.config
     )
-    return [_with_causes(make, failures)], failures
+    return [_with_causes(make, scored.failures)], scored.failures
 
 
 def _several_runs(

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import checks, scoring, signals
+from vidsme_jax import checks, memory, overlap, scoring, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -25,13 +25,15 @@ from vidsme_jax.base import (
     TokenSignals,
     printable,
 )
-from vidsme_jax.data import loader
+from vidsme_jax.data import loader, stages
 from vidsme_jax.data.reading import CountsReader, open_counts
+from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.progress import Progress
 from vidsme_jax.shards import Shards
 from vidsme_jax.stopping import Stop
+from vidsme_jax.utilisation import Meter
 
 _Results = list[signals.Prepared | ClipError]
 
@@ -104,13 +106,15 @@ def score_clips(
       setup: Of the study.
       reader: From `open_clips`.
       runs: From `open_runs`.
-      stop: A wish to stop.
+      stop: Looked at between batches.
 
     Returns:
       What could not be scored, once per row of a manifest that names it; in every run
       unless the cause begins with the run's label.
 
     Raises:
+      AuditError: The devices have too little memory for the parameters or the first
+        batch.
       KeyboardInterrupt: It was asked to stop; all that was sent is in the stores.
     """
     groups: dict[tuple[int, ...], list[Clip]] = collections.defaultdict(list)
@@ -126,11 +130,11 @@ def score_clips(
         return failures
     for remark in setup.plan.remarks:
         logging.warning("checkpoint: %s", printable(remark))
-    model = setup.plan.load(setup.devices.sharding)
     where = setup.devices.mesh.devices.flat
     flow = backends.make(setup.config.motion.flow, where)
     total = sum(len(which) * len(clips) for which, clips in groups.items())
-    progress = Progress(total, "scoring")
+    progress, meter = Progress(total, "scoring"), Meter(setup.plan)
+    timeline = meter.timeline
 
     def fail(clip: Clip, error: ClipError, run: Run | None, times: int) -> None:
         cause = error.cause if run is None else f"{run.label}: {error.cause}"
@@ -143,7 +147,12 @@ def score_clips(
 
     def readable(clips: list[Clip], its: list[Run]) -> Iterator[tuple[Clip, _Results]]:
         prepare = functools.partial(
-            _prepare, runs=its, reader=reader, plan=setup.plan, flow=flow
+            _prepare,
+            runs=its,
+            reader=reader,
+            plan=setup.plan,
+            flow=flow,
+            counted=meter.stages,
         )
         workers = setup.config.workers
         for clip, results in loader.load_ahead(clips, prepare, workers=workers):
@@ -162,44 +171,70 @@ def score_clips(
             else:
                 yield result
 
-    # Within a group every clip is for every run, so that no run falls far behind and
-    # few decoded clips wait.
-    for which, clips in groups.items():
-        its = [runs[k] for k in which]
-        feeds = itertools.tee(readable(clips, its), len(its))
-        streams = [
-            signals.stream(
+    def store(run: Run, batch: Sequence[tuple[scoring.Measured, Any]]) -> None:
+        good = []
+        with timeline.spending(overlap.FLOW):
+            for measured, result in batch:
+                meter.computed(len(measured.frames.indices))
+                try:
+                    scored = scoring.scored_clip(measured, result)
+                except ClipError as error:
+                    fail(measured.clip, error, run, 1)
+                else:
+                    good.append(_one_way(scored))
+        if good:
+            with timeline.spending(overlap.STORING):
+                run.store.write(good)
+            progress.add(len(good))
+
+    begin = memory.enough_to_begin(
+        setup.plan,
+        setup.devices,
+        batch_size=setup.config.batch_size,
+        num_frames=max(run.num_frames for run in runs),
+        begun=lambda: meter.clips > 0,
+    )
+    with meter:
+        with memory.enough_to_load(setup.plan, setup.devices):
+            model = setup.plan.load(setup.devices.sharding)
+
+        def stream(run: Run, prepared: Iterator[signals.Prepared]):
+            return signals.stream(
                 model,
-                of_run(feed, place, run),
+                prepared,
                 setup.devices,
                 batch_size=run.config.batch_size,
                 num_frames=run.num_frames,
                 second=run.second,
                 against=run.config.video.against,
                 stopped=lambda: stop.asked,
+                timeline=timeline,
             )
-            for place, (feed, run) in enumerate(zip(feeds, its, strict=True))
-        ]
-        del feeds  # A feed that nobody reads would keep every clip.
-        for turn in stop.between(itertools.zip_longest(*streams, fillvalue=())):
-            for run, batch in zip(its, turn, strict=True):
-                good = []
-                for measured, result in batch:
-                    try:
-                        scored = scoring.scored_clip(measured, result)
-                    except ClipError as error:
-                        fail(measured.clip, error, run, 1)
-                    else:
-                        good.append(_one_way(scored))
-                if good:
-                    run.store.write(good)
-                    progress.add(len(good))
+
+        # Within a group every clip is for every run, so that no run falls far behind
+        # and few decoded clips wait.
+        with begin:
+            for which, clips in groups.items():
+                its = [runs[k] for k in which]
+                coming = timeline.awaiting(readable(clips, its), overlap.CLIPS)
+                feeds = itertools.tee(coming, len(its))
+                streams = [
+                    stream(run, of_run(feed, place, run))
+                    for place, (feed, run) in enumerate(zip(feeds, its, strict=True))
+                ]
+                del feeds, coming  # What nobody reads would keep every clip.
+                for turn in stop.between(itertools.zip_longest(*streams, fillvalue=())):
+                    for run, batch in zip(its, turn, strict=True):
+                        store(run, batch)
     progress.close()
+    used = meter.result(setup.devices, setup.config.workers)
+    if used is not None:
+        used.log()
     return failures
 
 
 def _one_way(clip: ScoredClip) -> ScoredClip:
-    """One frame has one order: rounding must not tell the two directions apart."""
+    """One frame has one order: rounding must not make directions differ."""
     if clip.num_frames > 1:
         return clip
     natural = (None if x is None else np.stack([x[0], x[0]]) for x in clip.signals)
@@ -213,12 +248,14 @@ def _prepare(
     reader: CountsReader,
     plan: ModelPlan,
     flow: statistics.FlowVariances,
+    counted: Stages,
 ) -> _Results:
     """Decodes a clip once; measures and resizes it for each number of frames."""
     counts = {run.num_frames for run in runs}
     # One frame has no motion: its clip's is that of two.
     before = scoring.stamp(clip.path)
-    read = reader.read_counts(clip.path, counts | {max(count, 2) for count in counts})
+    with counted.spending(stages.DECODE):
+        read = reader.read_counts(clip.path, counts | {max(n, 2) for n in counts})
 
     def prepare(count: int) -> signals.Prepared | ClipError:
         try:
@@ -227,8 +264,10 @@ def _prepare(
             if count == 1:
                 two, known = read(2)
                 moving = two.pixels
-            motion = statistics.begin(moving, flow, known)
-            prepared = plan.prepare(frames.pixels)
+            with counted.spending(stages.MOTION):
+                motion = statistics.begin(moving, flow, known)
+            with counted.spending(stages.PREPROCESS):
+                prepared = plan.prepare(frames.pixels)
         except ClipError as error:
             return error
         about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())

@@ -1,0 +1,136 @@
+"""Devices that are too small: one message, and nothing stored."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vidsme_jax import audit, memory, models, parallel, settings, studies
+from vidsme_jax.base import AuditError
+
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+ASKED = r"281474976710656 bytes were asked for"
+
+
+def _too_much(*_):
+    """Really asks for 256 TiB."""
+    return jax.jit(lambda: jnp.zeros(2**46, jnp.float32))()
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = settings.default()
+    clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+    for role, videos in (("members", clips[:4]), ("nonmembers", clips[4:8])):
+        rows = [{"video": str(video)} for video in videos]
+        (tmp_path / f"{role}.json").write_text(json.dumps(rows))
+        config.corpus[role] = (str(tmp_path / f"{role}.json"),)
+    config.corpus.allow_outside = True
+    config.model.checkpoint = "random:llava_qwen-tiny"
+    config.model.dtype = "float32"
+    config.video.num_frames, config.batch_size = 2, 4
+    config.parallel.data = 2
+    config.report.num_bootstrap = 100
+    config.scores = "vid_sme"
+    return config
+
+
+def _stored(workdir):
+    return list(workdir.rglob("part-*"))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_too_little_memory_for_the_first_batch(late, config, tmp_path, monkeypatch):
+    """Whether it is noticed when the batch is sent, or when its result is fetched."""
+    if late:
+        monkeypatch.setattr(parallel.Devices, "fetch", _too_much)
+    else:
+        monkeypatch.setattr(parallel.Devices, "runner", lambda *_: _too_much)
+    with pytest.raises(AuditError) as caught:
+        audit.run(config, tmp_path / "run")
+    (problem,) = caught.value.problems
+    for part in (
+        "does not suffice for the first batch, 4 clips of up to 2 frames: "
+        "281474976710656 bytes were asked for",
+        "how much cpu has is not known",
+        "config.batch_size = 2 (it is 4)",
+        "a smaller config.video.num_frames (it is 2)",
+        "config.parallel.mode = mesh with a larger config.parallel.model (it is 1)",
+        "config.model.dtype = bfloat16",
+    ):
+        assert part in problem
+    assert not _stored(tmp_path / "run")
+
+
+def test_too_little_memory_for_the_parameters(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(models.loading, "load", lambda *args, **_: _too_much())
+    with pytest.raises(AuditError, match=f"suffice to load the parameters: {ASKED}"):
+        audit.run(config, tmp_path / "run")
+    assert not _stored(tmp_path / "run")
+
+
+def test_a_study_says_the_same(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel.Devices, "runner", lambda *_: _too_much)
+    config.study, config.studies.frames = "frames", (1, 3)
+    with pytest.raises(AuditError, match=rf"4 clips of up to 3 frames: {ASKED}"):
+        studies.run(config, tmp_path / "run")
+
+
+def test_what_lacks_memory_later_is_no_bad_setting(config, tmp_path, monkeypatch):
+    fetched, fetch = [], parallel.Devices.fetch
+
+    def once(devices, out):
+        fetched.append(out)
+        return fetch(devices, out) if len(fetched) == 1 else _too_much()
+
+    monkeypatch.setattr(parallel.Devices, "fetch", once)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        audit.run(config, tmp_path / "run")
+    assert len(_stored(tmp_path / "run")) == 1
+
+
+def test_other_errors_of_devices_are_raised_as_they_are(config, monkeypatch, tmp_path):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no such kernel")
+
+    monkeypatch.setattr(parallel.Devices, "runner", lambda *_: fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no such kernel"):
+        audit.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Out of memory while trying to allocate 6291456 bytes.", "6291456 bytes were"),
+        ("Out of memory while trying to allocate 4.00GiB.", "4.00GiB were asked for"),
+        (
+            "XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+            "Used 20.25G of 15.48G hbm. Exceeded hbm capacity by 4.77G.",
+            "20.25G were asked for",
+        ),
+        ("Something is full.\nA long table", "it is said, 'RESOURCE_EXHAUSTED: Some"),
+    ],
+)
+def test_the_sizes_that_xla_reports(said, expected, monkeypatch):
+    class Card:
+        device_kind = "NVIDIA L4"
+
+        def memory_stats(self):
+            return {"bytes_limit": 18 * 2**30, "bytes_in_use": 14 * 2**30}
+
+    class Mesh:
+        local_devices, shape = (Card(),), {"model": 1, "data": 1}
+
+    plan = models.inspect("random:llava_qwen-tiny", dtype="bfloat16")
+    devices = parallel.make_devices("pmap", 1, 1)
+    object.__setattr__(devices, "mesh", Mesh())
+    with pytest.raises(AuditError) as caught, memory.enough_to_load(plan, devices):
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
+    (problem,) = caught.value.problems
+    assert f": {expected}" in problem and "A long table" not in problem
+    free = (
+        "NVIDIA L4 has 18.0 GiB (19,327,352,832 bytes), 4.0 GiB (4,294,967,296 bytes)"
+    )
+    assert f"{free} of it free" in problem
+    assert "dtype = bfloat16" not in problem  # It is that already.
