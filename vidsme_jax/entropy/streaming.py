@@ -132,23 +132,24 @@ def second_pass(
     # Else the compiler may write the exponentials that both passes need to memory.
     logits, state = jax.lax.optimization_barrier((logits, state))
     each = functools.partial(jnp.expand_dims, axis=dimension)
-    norm, log_norm = 1.0 + state.total, jnp.log1p(state.total)
+    norm = 1.0 + state.total
 
     def add(found, block: Array, begin: Array):
         block = _others(block, begin, top, classes)
-        log_p = block - each(state.top) - each(log_norm)
-        p, root = jnp.exp(log_p), jnp.exp(0.5 * log_p)
-        here = states.total(_of_probability(p, root, block > states.ABSENT), dimension)
+        p = jnp.exp(block - each(state.top)) * each(1.0 / norm)
+        here = states.total(_of_probability(p), dimension)
         return here if found is None else jax.tree.map(jnp.add, found, here)
 
     sums = _scan(add, x=logits, dimension=dimension)
     # The class that this device left out counts too, unless it is the target itself.
     p = jnp.exp(top.top - state.top) / norm
     target = top.winner + _offset(logits, classes) == state.winner
-    here = _of_probability(
-        jnp.where(target, 0.0, p), jnp.sqrt(p), top.top > states.ABSENT
-    )
-    sums = [x + y for x, y in zip(sums, here, strict=True)]
+    *here, _ = _of_probability(jnp.where(target, 0.0, p))
+    there = top.top > states.ABSENT
+    clamped = jnp.where(there, jnp.sqrt(jnp.maximum(p, _CLAMP)), 0.0)
+    # The classes that were not there have been counted with the clamp's lower bound.
+    clamped = clamped - _absent(logits, classes) * _CLAMP**0.5
+    sums = [x + y for x, y in zip(sums, (*here, clamped), strict=True)]
     logits, sums = jax.lax.optimization_barrier((logits, sums))
     logits = _put_back(logits, top, classes)
     if classes.axis is not None:
@@ -324,13 +325,22 @@ def _others(block: Array, begin: Array, top: Extremes, classes: Classes) -> Arra
     return jnp.where(columns == top.winner[None] - begin, states.ABSENT, block)
 
 
-def _of_probability(p: Array, root: Array, there: Array) -> list[Array]:
-    """The terms of the second pass; p, but not its root, is 0 for the target."""
+def _absent(logits: Array, classes: Classes) -> Array:
+    """Counts the classes of this device that are padding, or left out as largest."""
+    held = logits.shape[classes.dimension]
+    if classes.count is None:
+        return jnp.float32(1.0)
+    real = jnp.clip(classes.count - _offset(logits, classes), 0, held)
+    return (held - jnp.maximum(real, 1) + 1).astype(jnp.float32)
+
+
+def _of_probability(p: Array) -> list[Array]:
+    """The terms of the second pass for classes other than the target, so p <= 1/2."""
     return [
         -p * jnp.log1p(-p),
         p * p / (1.0 + jnp.sqrt(1.0 - p)),
         p * p,
-        jnp.where(there, jnp.maximum(root, _CLAMP**0.5), 0.0),
+        jnp.sqrt(jnp.maximum(p, _CLAMP)),
     ]
 
 
