@@ -242,12 +242,14 @@ def _needed(inside: _Computation) -> tuple[collections.Counter[str], int]:
 
 def _update(inside: _Computation, one: _Instruction) -> _Instruction | None:
     """Returns what is written into an operand of the fusion, where it lies."""
-    if one.opcode != "dynamic-update-slice":
+    places = {"dynamic-update-slice": 1, "scatter": 2}
+    if one.opcode not in places:
         return None
     target = inside[one.operands[0]]
     while target.opcode == "bitcast":
         target = inside[target.operands[0]]
-    return inside[one.operands[1]] if target.opcode == "parameter" else None
+    where = places[one.opcode]
+    return inside[one.operands[where]] if target.opcode == "parameter" else None
 
 
 def _kind(opcode: str, inside: _Computation, need) -> str:
