@@ -1,11 +1,13 @@
 """Decoding: the sampled frames of one video, exact, and little else of it.
 
 A video is demuxed once without decoding, which gives the time stamps (`pts`) and the
-keyframes of all its frames. The decoder then seeks to the keyframe at or before each
-sampled frame, and every picture it puts out must be the next of that table: where one
-is not, or the file has no such table, or is damaged, the video is decoded from end to
-end and what really decodes is counted. Frame counts and rates of headers are believed
-in neither case.
+keyframes of all its frames, and which of them no other is decoded from. The decoder
+then seeks to the keyframe at or before each sampled frame, is given all packets but
+those that only an unsampled frame needs, and every picture it puts out must be the next
+of that table: where one is not, or is damaged, the frames are sought again without
+leaving out any; where that fails too, or the file has no such table, or is damaged, the
+video is decoded from end to end and what really decodes is counted. Frame counts and
+rates of headers are believed in no case. Damage to what is not decoded goes unnoticed.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
@@ -27,6 +29,7 @@ from jaxtyping import UInt8
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import probing, stages
 from vidsme_jax.data.album import Album
+from vidsme_jax.data.disposable import Disposables
 from vidsme_jax.data.probing import Content, Limits, Source
 from vidsme_jax.data.sampling import frame_indices
 
@@ -51,6 +54,7 @@ class _Table:
       period: Seconds that the last frame is shown.
       stamped: Whether `times` are the file's own, not made from its frame rate.
       damage: What was found broken, in words.
+      disposable: The `pts` of pictures that no other picture is decoded from.
     """
 
     pts: list[int]
@@ -59,6 +63,7 @@ class _Table:
     period: float
     stamped: bool = True
     damage: tuple[str, ...] = ()
+    disposable: frozenset[int] = frozenset()
 
 
 def decode(
@@ -145,19 +150,38 @@ def _pictures_of(
     source: Source, choose: Choice, height: int | None = None
 ) -> tuple[_Table, Album]:
     """Decodes the chosen frames, by seeking where the file allows it."""
-    with source.opened() as (container, stream):
+    with source.opened() as opened:
         with stages.spending(stages.SCAN):
-            table = _scan(source, container, stream)
+            table = _scan(source, *opened)
         if table is not None:
-            album = Album(choose(len(table.pts), table.times), height)
-            try:
-                wanted = album.wanted
-                for index, frame in _sought(source, container, stream, table, wanted):
-                    album.put(index, frame)
+            album = _by_seeking(source, *opened, table, choose, height)
+            if album is not None:
                 return table, album
-            except (_Untrusted, av.FFmpegError):
-                del album  # Half full, and of a size that memory may notice.
+    if table is not None and table.disposable:
+        table = dataclasses.replace(table, disposable=frozenset())
+        with source.opened() as opened:
+            album = _by_seeking(source, *opened, table, choose, height)
+        if album is not None:
+            return table, album
     return _in_sequence(source, choose, height)
+
+
+def _by_seeking(
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    table: _Table,
+    choose: Choice,
+    height: int | None,
+) -> Album | None:
+    """Decodes the chosen frames, or none if the decoder and the table disagree."""
+    album = Album(choose(len(table.pts), table.times), height)
+    try:
+        for index, frame in _sought(source, container, stream, table, album.wanted):
+            album.put(index, frame)
+    except (_Untrusted, av.FFmpegError):
+        return None
+    return album
 
 
 def _scan(
@@ -165,6 +189,7 @@ def _scan(
 ) -> _Table | None:
     """Reads the table of frames without decoding; None if it cannot be trusted."""
     pts, keyframes, last, period = [], [], None, 0.0
+    disposables = Disposables(stream.codec_context)
     vp8 = stream.codec_context.name == "vp8"
     try:
         for packet in container.demux(stream):
@@ -181,6 +206,7 @@ def _scan(
             if packet.is_discard or (vp8 and not memoryview(packet)[0] & 16):
                 continue
             pts.append(packet.pts)
+            disposables.add(packet)
             if last is None or packet.pts > last:
                 last, period = (
                     packet.pts,
@@ -193,7 +219,7 @@ def _scan(
     if not (_increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
     times = (np.array(pts) - pts[0]) * float(probing.unit(stream))
-    return _Table(pts, keyframes, times, period)
+    return _Table(pts, keyframes, times, period, disposable=disposables.pts())
 
 
 def _sought(
@@ -205,26 +231,33 @@ def _sought(
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yields the wanted frames with their indices, decoding from keyframes.
 
+    Disposable frames that are not wanted stay out of the decoder.
+
     Raises:
       _Untrusted: If the decoder skips, adds or renames a frame on the way.
     """
+    if wanted[-1] >= len(table.pts):
+        raise _Untrusted
+    left_out = table.disposable.difference(table.pts[index] for index in wanted)
+    coming = [pts for pts in table.pts if pts not in left_out]
     position, start, frames = -1, 0, iter(())
     for index in wanted:
-        if index >= len(table.pts):
-            raise _Untrusted
+        place = bisect.bisect_left(coming, table.pts[index])
         before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
-        key = bisect.bisect_left(table.pts, table.keyframes[before])
+        key = bisect.bisect_left(coming, table.keyframes[before])
         if position < 0 or key > position + 1:
             start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
-            frames = _from_keyframe(source, container, stream, start)
+            frames = _from_keyframe(source, container, stream, start, left_out)
         for frame in frames:
             if frame.pts is not None and frame.pts < start:
                 continue  # Shown before the keyframe, or the seek went far back.
             position += 1
-            if position == len(table.pts) or frame.pts != table.pts[position]:
+            if position == len(coming) or frame.pts != coming[position]:
                 raise _Untrusted
-            if position == index:
+            if left_out and frame.is_corrupt:
+                raise _Untrusted
+            if position == place:
                 yield index, frame
                 break
         else:
@@ -232,14 +265,18 @@ def _sought(
 
 
 def _from_keyframe(
-    source: Source, container: InputContainer, stream: VideoStream, start: int
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    start: int,
+    left_out: frozenset[int],
 ) -> Iterator[VideoFrame]:
     """Yields frames after a seek, which may have landed too early or in between."""
     begun = False
     for packet in container.demux(stream):
         begun = begun or (packet.is_keyframe and packet.pts == start)
         source.check_time()
-        if begun:
+        if begun and packet.pts not in left_out:
             yield from _decoded(source, stream, packet)
 
 
