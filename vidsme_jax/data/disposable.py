@@ -25,8 +25,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from av.video.codeccontext import VideoCodecContext
-
 # SEI messages about one picture: its timing, captions and the like, user data, its
 # hash. Others may hold for later pictures, as a rotation does.
 _MESSAGES = {1, 4, 5, 132}
@@ -50,10 +48,10 @@ class Disposables:
     add up, a picture of which one field is referred to.
     """
 
-    def __init__(self, context: VideoCodecContext):
-        """Takes the codec of the packets to come; of most codecs none is found."""
-        self._slice = {"h264": _h264, "hevc": _hevc}.get(context.name)
-        self._prefix = _prefix(context.name, context.extradata or b"")
+    def __init__(self, codec: str, extradata: bytes | None):
+        """Expects packets of a codec, by FFmpeg's name; of most none is found."""
+        self._slice = {"h264": _h264, "hevc": _hevc}.get(codec)
+        self._prefix = _prefix(codec, extradata or b"")
         self._layers: dict[int, int] = {}
         self._highest = 0
 

@@ -101,8 +101,6 @@ def decode(
 def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> Frames:
     """Decodes the frames that `choose(number of frames, their seconds)` names."""
     source = Source(content, limits)
-    with source.opened() as (_, stream):
-        codec, promise = stream.codec_context.name, probing.promise(stream)
     table, album = _pictures_of(source, choose)
     count, duration = len(table.times), float(table.times[-1])
     return Frames(
@@ -111,9 +109,9 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
         num_decodable=count,
         duration=duration,
         fps=(count - 1) / duration if duration > 0 else 0.0,
-        codec=codec,
+        codec=source.codec,
         content_hash=source.content_hash(),
-        warnings=_shortfall(promise, table) + album.warnings(),
+        warnings=_shortfall(source.promised, table) + album.warnings(),
     )
 
 
@@ -189,8 +187,9 @@ def _scan(
 ) -> _Table | None:
     """Reads the table of frames without decoding; None if it cannot be trusted."""
     pts, keyframes, last, period = [], [], None, 0.0
-    disposables = Disposables(stream.codec_context)
-    vp8 = stream.codec_context.name == "vp8"
+    context = stream.codec_context
+    vp8 = context.name == "vp8"
+    disposables = Disposables(context.name, context.extradata)
     try:
         for packet in container.demux(stream):
             if packet.size == 0:  # The end.
