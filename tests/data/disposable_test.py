@@ -140,29 +140,33 @@ def test_other_codecs_and_containers(tmp_path, codec, suffix, options):
     _assert_exact(path, (5, 27))
 
 
-def test_decoding_without_any_of_them_is_told_apart(tmp_path, monkeypatch):
-    """What is left out and yet needed is noticed, if not by the decoder's pictures."""
-    path = _clip(tmp_path / "a.mp4", "libx264", _X264)
-    whole, second = _whole(path), []
-    by_seeking = video._by_seeking
+@pytest.fixture
+def attempts(monkeypatch) -> list[bool]:
+    """Whether pictures could be left out, of every attempt to decode by seeking."""
+    found, by_seeking = [], video._by_seeking
 
     def spy(source, container, stream, table, choose, height):
-        second.append(not table.disposable)
+        found.append(bool(table.disposable))
         return by_seeking(source, container, stream, table, choose, height)
 
     monkeypatch.setattr(video, "_by_seeking", spy)
-    # The decoder conceals or loses pictures of which the references are missing.
+    return found
+
+
+def test_what_is_left_out_and_yet_needed_is_noticed(tmp_path, monkeypatch, attempts):
+    path = _clip(tmp_path / "a.mp4", "libx264", _X264)
+    whole = _whole(path)
     monkeypatch.setattr(
         disposable, "_h264", lambda unit: disposable._Slice(unit[0] & 31 == 5)
     )
     found = video.decode(path, num_frames=5)
-    assert second == [False, True]
+    assert attempts == [True, False]
     np.testing.assert_array_equal(found.pixels, whole[list(found.indices)])
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_damaged_files_give_what_they_give_without_leaving_out(
-    tmp_path, monkeypatch, codec
+    tmp_path, monkeypatch, attempts, codec
 ):
     options = _X264 | {"x265-params": f"{_HEVC}:bframes=3"}
     options = {
@@ -177,12 +181,35 @@ def test_damaged_files_give_what_they_give_without_leaving_out(
         place = int(random.integers(start, data.index(b"moov") - length))
         copy[place : place + length] = random.bytes(length)
         damaged.append(bytes(copy))
-    found = [video.decode(copy, num_frames=9) for copy in damaged]
+    found = []
+    for copy in damaged:
+        attempts.clear()
+        found.append(video.decode(copy, num_frames=9))
+        assert attempts[0] and (not found[-1].warnings or attempts[1:] == [False])
+    assert any(frames.warnings for frames in found)
     monkeypatch.setattr(disposable.Disposables, "add", lambda self, packet: None)
     for copy, ours in zip(damaged, found, strict=True):
         expected = video.decode(copy, num_frames=9)
         assert ours.indices == expected.indices
         np.testing.assert_array_equal(ours.pixels, expected.pixels)
+
+
+def test_pictures_that_higher_layers_refer_to_are_kept():
+    found = disposable.Disposables("hevc", None)
+    for pts, (kind, layer) in enumerate([(19, 0), (0, 0), (2, 1), (0, 1), (1, 1)]):
+        unit = bytes([kind << 1, layer + 1, 0x80])
+        found.add(_packet(b"\0\0\1" + unit, pts))
+    assert found.pts() == {2, 3}
+
+
+def _packet(data: bytes, pts: int = 7):
+    packet = _Packet(data)
+    packet.pts = pts
+    return packet
+
+
+class _Packet(bytes):
+    pts: int
 
 
 def _length(*units: bytes) -> bytes:
@@ -217,7 +244,7 @@ B, P, IDR = b"\x01\x9e\x80", b"\x41\x9a\x80", b"\x65\x88\x80"
 )
 def test_nal_units(packet, left_out):
     found = disposable.Disposables("h264", b"\x01\x64\0\x1f\xff")
-    found.add(_Packet(packet))
+    found.add(_packet(packet))
     assert found.pts() == ({7} if left_out else frozenset())
 
 
@@ -231,9 +258,5 @@ def test_nal_units_between_start_codes():
         (B, False),
     ]:
         found = disposable.Disposables("h264", None)
-        found.add(_Packet(packet))
+        found.add(_packet(packet))
         assert found.pts() == ({7} if left_out else frozenset()), packet
-
-
-class _Packet(bytes):
-    pts = 7

@@ -10,11 +10,11 @@ Codecs:
   hevc: The even NAL unit types below 10 say so as to pictures of the same temporal
     layer [2], and in the highest layer there are no others. x265 makes such B-frames.
 
-Not of others. VP8 and VP9 change probabilities with every frame, which frames that do
-not refer to it decode with; AV1 does not, but says which frames are meant only behind
-a header of many optional fields. In MJPEG and other codecs of keyframes alone, none is
-decoded that is not wanted. B-frames of MPEG-1, 2 and 4 come in files whose tables are
-not trusted as a rule.
+Of no other codec. VP8 and VP9 change their probabilities with every frame, also with
+those that none refers to. A frame that none refers to is nothing to AV1, but which one
+it is stands behind a header of many optional fields, which is not read here; nor are
+the B-frames of MPEG-1, 2 and 4, which are rare. In codecs of keyframes alone nothing is
+decoded that is not wanted.
 
 References:
   [1] ITU-T H.264, 7.4.1.
