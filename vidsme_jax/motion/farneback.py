@@ -19,12 +19,14 @@ times its variance.
 Sizes are data: frames may be padded at the right and at the bottom, and the values in
 the padding are never read, so that one compiled function serves all sizes of a bucket.
 
-What it costs: of each pixel of each scale (4/3 of the frame's) and iteration, 68 bytes
-are moved to set up the equations, 220 to sum them along both axes, 48 to solve them:
-336 bytes, and about 700 operations. 15 pairs of 720p are 63 million such pixels and
-iterations (with the padding to 768 x 1280 and to 16 pairs): 21 GB and 44 GFLOP, to
-which smoothing and polynomials add a tenth. Were memory the only limit, that is 7 ms on
-an H100 (3.35 TB/s) and 5 ms on an H200 (4.8 TB/s). It has been run on neither.
+What it costs: of each pixel of each scale (4/3 of the frame's) and iteration a GPU
+moves 72 bytes to set up the equations and 12 for the index that they read by, 40 to sum
+them along the height, 28 to sum them along the width and solve them: 152 bytes, and
+about 1,000 operations. 15 pairs of 720p are 63 million such pixels and iterations (with
+the padding to 768 x 1280 and to 16 pairs): 9.6 GB and 63 GFLOP. By the shapes of the
+program that XLA makes for an H100 it is 11 GB with all that surrounds the iterations,
+in 151 kernels. Were memory the only limit, that is 3 ms on an H100 (3.35 TB/s) and
+2.1 ms on an H200 (4.8 TB/s). It has been run on neither.
 
 Axes: `frames`, `height`, `width` (padded); `levels`, the scales, the full size first;
 `pairs`, of consecutive frames.
@@ -36,6 +38,7 @@ References:
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -100,6 +103,11 @@ def variances(
       frames: In grey, padded to any size not below `sizes[0]`.
       sizes: From `scales`.
     """
+    with jax.named_scope("flow"):
+        return _variances(frames, sizes)
+
+
+def _variances(frames, sizes) -> Array:
     both = jnp.stack(_flows(frames, sizes))
     y, x = (lax.broadcasted_iota(jnp.int32, both.shape, axis) for axis in (2, 3))
     inside = (y < sizes[0, 0]) & (x < sizes[0, 1])
@@ -172,7 +180,8 @@ def _resize(image, shape, source, target, axis: int, kernel=(1.0,)):
     ):
         index = jnp.abs(left + tap)  # Mirrored without repeating the border.
         index = jnp.where(index < source, index, 2 * (source - 1) - index)
-        lines = _lines(image, jnp.clip(index, 0, source - 1), axis)
+        index = jnp.clip(index, 0, source - 1)
+        lines = _columns(image, index) if axis == -1 else _lines(image, index, axis)
         weights = (1 - part) * weight + part * next_weight
         out = out + lines * _spread(weights, axis, image.ndim)
     return out
@@ -182,6 +191,19 @@ def _lines(x, index: Int[Array, " lines"], axis: int) -> Array:
     """The lines with these numbers along the axis -2 or -1, of which all exist."""
     where = (..., index) if axis == -1 else (..., index, slice(None))
     return x.at[where].get(mode="promise_in_bounds")
+
+
+def _columns(x, index: Int[Array, " lines"]) -> Array:
+    """As `_lines` along the width, in the order of `x` in a GPU's memory too."""
+
+    def one_by_one(x, index):
+        *shape, width = x.shape
+        begin = jnp.arange(x.size // width, dtype=jnp.int32) * width
+        index = begin[:, None] + index[None]
+        found = x.reshape(-1).at[index].get(mode="promise_in_bounds")
+        return found.reshape(*shape, -1)
+
+    return _on_gpus(one_by_one, lambda x, index: _lines(x, index, -1), x, index)
 
 
 def _spread(values: Float[Array, " lines"], axis: int, rank: int) -> Array:
