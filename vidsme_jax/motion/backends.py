@@ -8,9 +8,10 @@ A function is compiled for a number of pairs (a power of two), a padded height a
 (at most 8 steps an octave, 32 pixels at least) and a number of scales, once a device: a
 corpus of many sizes compiles a few times, and padding changes no number. The most
 recent 64 functions are kept. The pairs of a call are bounded, so that its temporary
-memory is too: to 290 MiB on a CPU, elsewhere to 1/32 of the device's memory. By XLA's
-count a GPU needs 69 bytes a padded pixel and a CPU 100: 16 pairs of 720p are one call
-of 1.0 GiB on an H100, where the pairs of a clip go together for the sake of launches.
+memory is too: to 1/32 of an accelerator's memory, of which a GPU needs 71 bytes a
+padded pixel by XLA's count, and on a CPU to some 200 MiB (100 bytes a pixel; from 1080p
+on, where a call is one pair, more in proportion). On an H100 the 15 pairs of a clip of
+720p are one call, of 1.0 GiB, which saves launches.
 """
 
 import collections
