@@ -145,7 +145,7 @@ def _flows(frames, sizes) -> tuple[Array, Array]:
             x, y = 2.0 * x, 2.0 * y
 
         def improve(_, flow, polynomials=polynomials, size=size):
-            return _solve(_equations(polynomials, *flow, size), size)
+            return _solve(_equations(polynomials, flow[0], flow[1], size), size)
 
         x, y = lax.fori_loop(0, _ITERATIONS, improve, (x, y))
     return x, y
