@@ -7,15 +7,17 @@ variances come back to it, as in a run; compilation is excluded and told apart. 
 is OpenCV on one thread of the same machine, as in a run with `motion.flow=opencv`. Exit
 status 1 if the flow variances of the two differ by more than 0.1 %.
 
-Counted, not measured: 336 bytes and about 700 operations a pixel, scale and iteration
-(`vidsme_jax/motion/farneback.py`), from which the lower bound of the time follows that
-the device's memory allows. On the cards it names 7b takes 7 ms at the least (H100), or
-5 ms (H200), where the pair of a 7B model at 16 frames takes about 120 ms.
+Counted, not measured: 152 bytes and about 1,000 operations a pixel, scale and iteration
+on a GPU (`vidsme_jax/motion/farneback.py`), from which the lower bound of the time
+follows that the device's memory allows. On the cards it names 7b takes 3 ms at the
+least (H100), or 2.1 ms (H200), where the pair of a 7B model at 16 frames takes about
+120 ms.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 import _report
 import cv2
@@ -26,7 +28,7 @@ from vidsme_jax.motion import backends, statistics
 
 SIZES = {"tiny": (64, 96), "small": (360, 640), "7b": (720, 1280)}
 FRAMES = 16
-BYTES = 336  # Moved for a pixel of a scale in an iteration.
+BYTES = 152  # Moved for a pixel of a scale in an iteration.
 BANDWIDTH = {"H100": 3.35e12, "H200": 4.8e12, "A100": 2.0e12}  # Bytes a second.
 
 
@@ -55,12 +57,12 @@ def seconds(function, repeats: int) -> float:
     return min(times)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints one JSON line per result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", default="small", choices=SIZES)
     parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     height, width = SIZES[args.size]
     grey = clip(height, width)
@@ -90,7 +92,7 @@ def main() -> int:
         **about,
     )
     bandwidth = next((v for k, v in BANDWIDTH.items() if k in device.device_kind), None)
-    moved = BYTES * backends.padded_pixels(grey.shape) * 4 / 3 * 3
+    moved = BYTES * backends.padded_pixels(grey.shape, device) * 4 / 3 * 3
     bound = None if bandwidth is None else round(1000 * moved / bandwidth, 2)
     _report.line(
         f"flow/{args.size}/bytes",
@@ -103,6 +105,7 @@ def main() -> int:
         f"flow/{args.size}/memory",
         round(temporary / 2**20, 1),
         "MiB temporary",
+        calls=backends.calls(grey.shape, device),
         **about,
     )
     _report.line(

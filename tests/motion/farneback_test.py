@@ -145,8 +145,52 @@ def test_statistics_of_both_backends_agree():
     assert backends._compiled.cache_info().misses - before == 2
 
 
+@pytest.mark.usefixtures("quick_to_compile")
+def test_the_program_of_a_gpu(monkeypatch):
+    """What runs on GPUs, here on this device: one scale, since it compiles slowly."""
+    frames = _moving(50, 60)
+    sizes = jnp.asarray(farneback.scales(50, 60))
+    padded = np.zeros((3, 64, 96), np.uint8)
+    padded[:, :50, :60] = frames
+    monkeypatch.setattr(farneback, "_on_gpus", lambda ours, default, *args: ours(*args))
+    x, y = jax.jit(lambda frames: farneback._flows(frames, sizes))(jnp.asarray(padded))
+    found = np.stack([x, y], -1)[:, :50, :60]
+    np.testing.assert_allclose(found, _opencv(frames), atol=1e-4)
+
+
+def test_which_program_is_made_for_which_platform():
+    frames = jax.ShapeDtypeStruct((3, 64, 96), np.uint8)
+    sizes = jax.ShapeDtypeStruct((2, 2), np.int32)
+    traced = jax.jit(farneback.variances).trace(frames, sizes)
+    for platform, windows in (("cuda", 0), ("cpu", 20), ("tpu", 20)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text(debug_info=True)
+        assert text.count("stablehlo.reduce_window") == windows
+        assert "/flow/" in text
+
+
+def test_calls_take_what_the_memory_allows():
+    class Card:
+        platform = "gpu"
+
+        def __init__(self, gib):
+            self.gib = gib
+
+        def memory_stats(self):
+            return None if self.gib is None else {"bytes_limit": int(self.gib * 2**30)}
+
+    def pairs(gib, *shape):
+        return backends._plan(shape, Card(gib))[:2]
+
+    assert pairs(59.3, 16, 720, 1280) == (1, 16)  # Of an H100 with 80 GB: 3/4.
+    assert pairs(59.3, 16, 1080, 1920) == (2, 8)
+    assert pairs(18, 16, 720, 1280) == (2, 8)
+    assert pairs(None, 16, 720, 1280) == (1, 16)
+    assert pairs(1, 16, 4320, 8192) == (15, 1)
+    assert backends._plan((16, 720, 1280), jax.devices()[0])[:2] == (8, 2)
+
+
 def test_long_clips_go_in_parts(monkeypatch):
-    monkeypatch.setattr(backends, "_CALL_PIXELS", 2 * 64 * 96)
+    monkeypatch.setattr(backends, "_CPU_PIXELS", 2 * 64 * 96)
     monkeypatch.setattr(backends, "_WAITING_BYTES", 1)
     clip = _moving(50, 70, 6)
     flow = backends.make("jax", jax.devices()[:1])

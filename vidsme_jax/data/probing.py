@@ -53,10 +53,16 @@ class Limits:
 
 
 class Source:
-    """A video to be decoded, and how long that may still take."""
+    """A video to be decoded, and how long that may still take.
+
+    Attributes:
+      codec: FFmpeg's name of it, once it has been opened.
+      promised: Frames and seconds that its header names; 0 for what it does not.
+    """
 
     def __init__(self, content: Content, limits: Limits):
         self.content, self.limits = content, limits
+        self.codec, self.promised = "", (0, 0.0)
         self._end = time.monotonic() + limits.max_seconds
 
     def check_time(self) -> None:
@@ -121,6 +127,7 @@ class Source:
             # frames ahead that nobody wants.
             stream.codec_context.thread_count = 1
             stream.codec_context.options = options
+            self.codec, self.promised = context.name, _promised(stream)
             yield container, stream
 
 
@@ -205,8 +212,7 @@ def _video_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def promise(stream: VideoStream) -> tuple[int, float]:
-    """Frames and seconds that the header names; 0 for what it does not."""
+def _promised(stream: VideoStream) -> tuple[int, float]:
     seconds = float((stream.duration or 0) * unit(stream))
     written = stream.metadata.get("DURATION", "")  # Matroska: hours:minutes:seconds.
     if not seconds and written.count(":") == 2:

@@ -1,11 +1,13 @@
 """Decoding: the sampled frames of one video, exact, and little else of it.
 
 A video is demuxed once without decoding, which gives the time stamps (`pts`) and the
-keyframes of all its frames. The decoder then seeks to the keyframe at or before each
-sampled frame, and every picture it puts out must be the next of that table: where one
-is not, or the file has no such table, or is damaged, the video is decoded from end to
-end and what really decodes is counted. Frame counts and rates of headers are believed
-in neither case.
+keyframes of all its frames, and which of them no other is decoded from. The decoder
+then seeks to the keyframe at or before each sampled frame, is given all packets but
+those that only an unsampled frame needs, and every picture it puts out must be the next
+of that table: where one is not, or is damaged, the frames are sought again without
+leaving out any; where that fails too, or the file has no such table, or is damaged, the
+video is decoded from end to end and what really decodes is counted. Frame counts and
+rates of headers are believed in no case. Damage to what is not decoded goes unnoticed.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
@@ -21,12 +23,13 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import probing, stages
+from vidsme_jax.data.album import Album
+from vidsme_jax.data.disposable import Disposables
 from vidsme_jax.data.probing import Content, Limits, Source
 from vidsme_jax.data.sampling import frame_indices
 
@@ -51,6 +54,7 @@ class _Table:
       period: Seconds that the last frame is shown.
       stamped: Whether `times` are the file's own, not made from its frame rate.
       damage: What was found broken, in words.
+      disposable: The `pts` of pictures that no other picture is decoded from.
     """
 
     pts: list[int]
@@ -59,6 +63,7 @@ class _Table:
     period: float
     stamped: bool = True
     damage: tuple[str, ...] = ()
+    disposable: frozenset[int] = frozenset()
 
 
 def decode(
@@ -96,8 +101,6 @@ def decode(
 def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> Frames:
     """Decodes the frames that `choose(number of frames, their seconds)` names."""
     source = Source(content, limits)
-    with source.opened() as (_, stream):
-        codec, promise = stream.codec_context.name, probing.promise(stream)
     table, album = _pictures_of(source, choose)
     count, duration = len(table.times), float(table.times[-1])
     return Frames(
@@ -106,9 +109,9 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
         num_decodable=count,
         duration=duration,
         fps=(count - 1) / duration if duration > 0 else 0.0,
-        codec=codec,
+        codec=source.codec,
         content_hash=source.content_hash(),
-        warnings=_shortfall(promise, table) + album.warnings(),
+        warnings=_shortfall(source.promised, table) + album.warnings(),
     )
 
 
@@ -143,21 +146,40 @@ def content_hash(content: Content) -> str:
 
 def _pictures_of(
     source: Source, choose: Choice, height: int | None = None
-) -> tuple[_Table, "_Album"]:
+) -> tuple[_Table, Album]:
     """Decodes the chosen frames, by seeking where the file allows it."""
-    with source.opened() as (container, stream):
+    with source.opened() as opened:
         with stages.spending(stages.SCAN):
-            table = _scan(source, container, stream)
+            table = _scan(source, *opened)
         if table is not None:
-            album = _Album(choose(len(table.pts), table.times), height)
-            try:
-                wanted = album.wanted
-                for index, frame in _sought(source, container, stream, table, wanted):
-                    album.put(index, frame)
+            album = _by_seeking(source, *opened, table, choose, height)
+            if album is not None:
                 return table, album
-            except (_Untrusted, av.FFmpegError):
-                del album  # Half full, and of a size that memory may notice.
+    if table is not None and table.disposable:
+        table = dataclasses.replace(table, disposable=frozenset())
+        with source.opened() as opened:
+            album = _by_seeking(source, *opened, table, choose, height)
+        if album is not None:
+            return table, album
     return _in_sequence(source, choose, height)
+
+
+def _by_seeking(
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    table: _Table,
+    choose: Choice,
+    height: int | None,
+) -> Album | None:
+    """Decodes the chosen frames, or none if the decoder and the table disagree."""
+    album = Album(choose(len(table.pts), table.times), height)
+    try:
+        for index, frame in _sought(source, container, stream, table, album.wanted):
+            album.put(index, frame)
+    except (_Untrusted, av.FFmpegError):
+        return None
+    return album
 
 
 def _scan(
@@ -165,7 +187,9 @@ def _scan(
 ) -> _Table | None:
     """Reads the table of frames without decoding; None if it cannot be trusted."""
     pts, keyframes, last, period = [], [], None, 0.0
-    vp8 = stream.codec_context.name == "vp8"
+    context = stream.codec_context
+    vp8 = context.name == "vp8"
+    disposables = Disposables(context.name, context.extradata)
     try:
         for packet in container.demux(stream):
             if packet.size == 0:  # The end.
@@ -181,6 +205,7 @@ def _scan(
             if packet.is_discard or (vp8 and not memoryview(packet)[0] & 16):
                 continue
             pts.append(packet.pts)
+            disposables.add(packet)
             if last is None or packet.pts > last:
                 last, period = (
                     packet.pts,
@@ -193,7 +218,7 @@ def _scan(
     if not (_increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
     times = (np.array(pts) - pts[0]) * float(probing.unit(stream))
-    return _Table(pts, keyframes, times, period)
+    return _Table(pts, keyframes, times, period, disposable=disposables.pts())
 
 
 def _sought(
@@ -205,26 +230,33 @@ def _sought(
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yields the wanted frames with their indices, decoding from keyframes.
 
+    Disposable frames that are not wanted stay out of the decoder.
+
     Raises:
       _Untrusted: If the decoder skips, adds or renames a frame on the way.
     """
+    if wanted[-1] >= len(table.pts):
+        raise _Untrusted
+    left_out = table.disposable.difference(table.pts[index] for index in wanted)
+    coming = [pts for pts in table.pts if pts not in left_out]
     position, start, frames = -1, 0, iter(())
     for index in wanted:
-        if index >= len(table.pts):
-            raise _Untrusted
+        place = bisect.bisect_left(coming, table.pts[index])
         before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
-        key = bisect.bisect_left(table.pts, table.keyframes[before])
+        key = bisect.bisect_left(coming, table.keyframes[before])
         if position < 0 or key > position + 1:
             start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
-            frames = _from_keyframe(source, container, stream, start)
+            frames = _from_keyframe(source, container, stream, start, left_out)
         for frame in frames:
             if frame.pts is not None and frame.pts < start:
                 continue  # Shown before the keyframe, or the seek went far back.
             position += 1
-            if position == len(table.pts) or frame.pts != table.pts[position]:
+            if position == len(coming) or frame.pts != coming[position]:
                 raise _Untrusted
-            if position == index:
+            if left_out and frame.is_corrupt:
+                raise _Untrusted
+            if position == place:
                 yield index, frame
                 break
         else:
@@ -232,20 +264,24 @@ def _sought(
 
 
 def _from_keyframe(
-    source: Source, container: InputContainer, stream: VideoStream, start: int
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    start: int,
+    left_out: frozenset[int],
 ) -> Iterator[VideoFrame]:
     """Yields frames after a seek, which may have landed too early or in between."""
     begun = False
     for packet in container.demux(stream):
         begun = begun or (packet.is_keyframe and packet.pts == start)
         source.check_time()
-        if begun:
+        if begun and packet.pts not in left_out:
             yield from _decoded(source, stream, packet)
 
 
 def _in_sequence(
     source: Source, choose: Choice, height: int | None
-) -> tuple[_Table, "_Album"]:
+) -> tuple[_Table, Album]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
@@ -267,7 +303,7 @@ def _in_sequence(
     )
     table = _Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
 
-    album = _Album(choose(len(stamps), table.times), height)
+    album = Album(choose(len(stamps), table.times), height)
     with source.opened() as (container, stream):
         for index, frame in enumerate(_everything(source, container, stream, [])):
             if index in album.wanted:
@@ -306,88 +342,6 @@ def _everything(
             damage.append("undecodable packet")
         if packet is None:
             return
-
-
-class _Album:
-    """The chosen frames as upright RGB of one size."""
-
-    pixels: UInt8[np.ndarray, "frames height width 3"]
-
-    def __init__(self, indices: Sequence[int], height: int | None):
-        self.indices = tuple(indices)
-        self.wanted = sorted(set(indices))
-        self._height = height
-        self._size: tuple[int, int] | None = None
-        self._resized = 0
-        self._damaged = 0
-        self._reformatter = VideoReformatter()
-
-    def put(self, index: int, frame: VideoFrame):
-        """Converts a frame and stores it at each place where it was chosen."""
-        if self._size is None:
-            self._size = frame.width, frame.height
-        self._resized += self._size != (frame.width, frame.height)
-        self._damaged += frame.is_corrupt
-        transposed, left, down = _orientation(frame)
-        width, height = self._size
-        if self._height is not None:
-            scale = self._height / (width if transposed else height)
-            width, height = (max(1, round(side * scale)) for side in self._size)
-        rgb = self._rgb(frame, width, height)
-        rgb = rgb.transpose(1, 0, 2) if transposed else rgb
-        rgb = rgb[::down, ::left]
-        if index == self.wanted[0]:
-            self.pixels = np.empty((len(self.indices), *rgb.shape), np.uint8)
-        elif rgb.shape != self.pixels.shape[1:]:
-            raise ClipError("decode", f"frame {index} is rotated and others are not")
-        for place, chosen in enumerate(self.indices):
-            if chosen == index:
-                self.pixels[place] = rgb
-
-    def _rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
-        """RGB by swscale: equal, bit for bit, to decord's for 8-bit 4:2:0 video.
-
-        The frame's own colour matrix and range are honoured.
-        """
-        how = {"width": width, "height": height, "format": "rgb24"}
-        how["interpolation"] = "BICUBIC" if self._height is None else "AREA"
-        try:
-            picture = self._reformatter.reformat(frame, **how)
-        except av.FFmpegError:  # A colour matrix that swscale does not know.
-            how |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU709"}
-            try:
-                picture = self._reformatter.reformat(frame, **how)
-            except av.FFmpegError as error:
-                cause = f"pixel format {frame.format.name} cannot be converted to RGB"
-                raise ClipError("decode", cause) from error
-        return picture.to_ndarray()
-
-    def warnings(self) -> tuple[str, ...]:
-        found = []
-        if self._damaged:
-            found.append(f"{self._damaged} of the sampled frames are damaged")
-        if self._resized and self._size:
-            width, height = self._size
-            found.append(
-                f"the frame size changes; {self._resized} sampled frames are scaled to "
-                f"{width}x{height}"
-            )
-        return tuple(found)
-
-
-def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:
-    """What makes a frame upright: whether to transpose, then the steps in x and y.
-
-    The display matrix is 3 x 3 of 32-bit integers; its first two rows and columns say
-    where the axes go. Rotations by other than quarter turns are left as they are.
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return False, 1, 1
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-    if abs(b) > abs(a) and abs(c) > abs(d):
-        return True, 1 if c > 0 else -1, 1 if b > 0 else -1
-    return False, 1 if a >= 0 else -1, 1 if d >= 0 else -1
 
 
 def _decoded(source: Source, stream: VideoStream, packet: Any) -> list[VideoFrame]:

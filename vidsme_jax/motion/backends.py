@@ -8,8 +8,10 @@ A function is compiled for a number of pairs (a power of two), a padded height a
 (at most 8 steps an octave, 32 pixels at least) and a number of scales, once a device: a
 corpus of many sizes compiles a few times, and padding changes no number. The most
 recent 64 functions are kept. The pairs of a call are bounded, so that its temporary
-memory is too: by XLA's count on a CPU 157 bytes a pixel, 290 MiB at 360p and 720p, and
-from 1080p on, where a call is one pair, more in proportion.
+memory is too: to 1/32 of an accelerator's memory, of which a GPU needs 71 bytes a
+padded pixel by XLA's count, and on a CPU to some 200 MiB (100 bytes a pixel; from 1080p
+on, where a call is one pair, more in proportion). On an H100 the 15 pairs of a clip of
+720p are one call, of 1.0 GiB, which saves launches.
 """
 
 import collections
@@ -29,7 +31,11 @@ from jaxtyping import Float, UInt8
 from vidsme_jax.base import ClipError
 from vidsme_jax.motion import farneback, statistics
 
-_CALL_PIXELS = 2**21  # Of all pairs of a call, padded.
+_CPU_PIXELS = 2**21  # Of all pairs of a call, padded.
+_MOST_PIXELS = 2**25
+_PIXEL_BYTES = {"gpu": 72}  # Of temporary memory, by platform.
+_OTHER_PIXEL_BYTES = 160
+_MEMORY_SHARE = 32
 _WAITING_BYTES = 2**30  # Grey frames sent to one device and not yet worked on.
 
 
@@ -101,7 +107,7 @@ class _Queue:
 
     def send(self, grey: np.ndarray) -> list[Any]:
         """Begins the flow of a clip; waits only while too much waits there."""
-        calls, pairs, height, width = _plan(grey.shape)
+        calls, pairs, height, width = _plan(grey.shape, self.device)
         frames = np.zeros((calls * pairs + 1, height, width), np.uint8)
         frames[: len(grey), : grey.shape[1], : grey.shape[2]] = grey
         frames[len(grey) :] = frames[len(grey) - 1]
@@ -124,24 +130,40 @@ class _Queue:
         return parts
 
 
-def padded_pixels(shape: tuple[int, ...]) -> int:
+def padded_pixels(shape: tuple[int, ...], device: Any) -> int:
     """Returns the pixels that are computed for a clip (frames, height, width)."""
-    return math.prod(_plan(shape))
+    return math.prod(_plan(shape, device))
+
+
+def calls(shape: tuple[int, ...], device: Any) -> int:
+    """Returns how many times `executable` runs for a clip (frames, height, width)."""
+    return _plan(shape, device)[0]
 
 
 def executable(shape: tuple[int, ...], device: Any) -> jax.stages.Compiled:
     """Returns what is run, once or more, for a clip (frames, height, width)."""
     levels = len(farneback.scales(*shape[1:]))
-    return _compiled(*_plan(shape)[1:], levels, device)
+    return _compiled(*_plan(shape, device)[1:], levels, device)
 
 
-def _plan(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _plan(shape: tuple[int, ...], device: Any) -> tuple[int, int, int, int]:
     """How a clip is computed: calls, pairs of each, padded height and width."""
     wanted, (height, width) = shape[0] - 1, map(_padded, shape[1:])
-    most = max(1, _CALL_PIXELS // (height * width))
+    most = max(1, _call_pixels(device) // (height * width))
     # Powers of two: the pairs of the clip rounded up, what fits rounded down.
     pairs = min(1 << (wanted - 1).bit_length(), 1 << (most.bit_length() - 1))
     return -(-wanted // pairs), pairs, height, width
+
+
+def _call_pixels(device: Any) -> int:
+    """Padded pixels of all pairs that a call may take."""
+    if device.platform == "cpu":
+        return _CPU_PIXELS
+    memory = (device.memory_stats() or {}).get("bytes_limit")
+    if memory is None:
+        return _MOST_PIXELS
+    each = _PIXEL_BYTES.get(device.platform, _OTHER_PIXEL_BYTES)
+    return min(_MOST_PIXELS, memory // (_MEMORY_SHARE * each))
 
 
 def _padded(side: int) -> int:

@@ -19,12 +19,14 @@ times its variance.
 Sizes are data: frames may be padded at the right and at the bottom, and the values in
 the padding are never read, so that one compiled function serves all sizes of a bucket.
 
-What it costs: of each pixel of each scale (4/3 of the frame's) and iteration, 68 bytes
-are moved to set up the equations, 220 to sum them along both axes, 48 to solve them:
-336 bytes, and about 700 operations. 15 pairs of 720p are 63 million such pixels and
-iterations (with the padding to 768 x 1280 and to 16 pairs): 21 GB and 44 GFLOP, to
-which smoothing and polynomials add a tenth. Were memory the only limit, that is 7 ms on
-an H100 (3.35 TB/s) and 5 ms on an H200 (4.8 TB/s). It has been run on neither.
+What it costs: of each pixel of each scale (4/3 of the frame's) and iteration a GPU
+moves 72 bytes to set up the equations and 12 for the index that they read by, 40 to sum
+them along the height, 28 to sum them along the width and solve them: 152 bytes, and
+about 1,000 operations. 15 pairs of 720p are 63 million such pixels and iterations (with
+the padding to 768 x 1280 and to 16 pairs): 9.6 GB and 63 GFLOP. By the shapes of the
+program that XLA makes for an H100 it is 11 GB with all that surrounds the iterations,
+in 151 kernels. Were memory the only limit, that is 3 ms on an H100 (3.35 TB/s) and
+2.1 ms on an H200 (4.8 TB/s). It has been run on neither.
 
 Axes: `frames`, `height`, `width` (padded); `levels`, the scales, the full size first;
 `pairs`, of consecutive frames.
@@ -36,6 +38,7 @@ References:
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -51,6 +54,25 @@ _REGULAR = 1e-3 * (2 * _RADIUS + 1) ** 4  # The sums are not divided by 15 x 15.
 
 # Fusing a sum of shifted arrays with what makes the array computes that once a shift.
 _whole = lax.optimization_barrier
+
+
+def _on_gpus(ours, default, *args):
+    """Calls one function where GPUs run the program and another elsewhere.
+
+    Threads of a GPU share what neighbours read, so the fewest passes over the memory
+    are the best there. Other compilers would compute shared values again for each use,
+    which only reductions and joined arrays prevent.
+    """
+    return lax.platform_dependent(*args, cuda=ours, rocm=ours, default=default)
+
+
+def _written(*arrays) -> tuple[Array, ...]:
+    """The arrays as memory holds them, whatever is done with them afterwards."""
+    return _on_gpus(
+        lambda *arrays: _whole(arrays),
+        lambda *arrays: tuple(_whole(jnp.stack(arrays))),
+        *arrays,
+    )
 
 
 def scales(height: int, width: int) -> Int[np.ndarray, "levels 2"]:
@@ -81,6 +103,11 @@ def variances(
       frames: In grey, padded to any size not below `sizes[0]`.
       sizes: From `scales`.
     """
+    with jax.named_scope("flow"):
+        return _variances(frames, sizes)
+
+
+def _variances(frames, sizes) -> Array:
     both = jnp.stack(_flows(frames, sizes))
     y, x = (lax.broadcasted_iota(jnp.int32, both.shape, axis) for axis in (2, 3))
     inside = (y < sizes[0, 0]) & (x < sizes[0, 1])
@@ -116,10 +143,9 @@ def _flows(frames, sizes) -> tuple[Array, Array]:
                     tuple(_resize(d, here, coarser, size, axis) for d in (x, y))
                 )
             x, y = 2.0 * x, 2.0 * y
-        first, second = _whole((polynomials[:, :-1], polynomials[:, 1:]))
 
-        def improve(_, flow, first=first, second=second, size=size):
-            return _solve(_equations(first, second, flow[0], flow[1], size), size)
+        def improve(_, flow, polynomials=polynomials, size=size):
+            return _solve(_equations(polynomials, flow[0], flow[1], size), size)
 
         x, y = lax.fori_loop(0, _ITERATIONS, improve, (x, y))
     return x, y
@@ -154,10 +180,30 @@ def _resize(image, shape, source, target, axis: int, kernel=(1.0,)):
     ):
         index = jnp.abs(left + tap)  # Mirrored without repeating the border.
         index = jnp.where(index < source, index, 2 * (source - 1) - index)
-        lines = jnp.take(image, jnp.clip(index, 0, source - 1), axis, mode="clip")
+        index = jnp.clip(index, 0, source - 1)
+        lines = _columns(image, index) if axis == -1 else _lines(image, index, axis)
         weights = (1 - part) * weight + part * next_weight
         out = out + lines * _spread(weights, axis, image.ndim)
     return out
+
+
+def _lines(x, index: Int[Array, " lines"], axis: int) -> Array:
+    """The lines with these numbers along the axis -2 or -1, of which all exist."""
+    where = (..., index) if axis == -1 else (..., index, slice(None))
+    return x.at[where].get(mode="promise_in_bounds")
+
+
+def _columns(x, index: Int[Array, " lines"]) -> Array:
+    """As `_lines` along the width, in the order of `x` in a GPU's memory too."""
+
+    def one_by_one(x, index):
+        *shape, width = x.shape
+        begin = jnp.arange(x.size // width, dtype=jnp.int32) * width
+        index = begin[:, None] + index[None]
+        found = x.reshape(-1).at[index].get(mode="promise_in_bounds")
+        return found.reshape(*shape, -1)
+
+    return _on_gpus(one_by_one, lambda x, index: _lines(x, index, -1), x, index)
 
 
 def _spread(values: Float[Array, " lines"], axis: int, rank: int) -> Array:
@@ -165,24 +211,34 @@ def _spread(values: Float[Array, " lines"], axis: int, rank: int) -> Array:
     return jnp.expand_dims(values, [a for a in range(-rank, 0) if a != axis])
 
 
-def _pad(x, radius: int, axis: int, size):
+def _pad(x, radius: int, axis: int, size: Int[Array, ""]):
     """Repeats the first line before, and the last of `size` lines in all that follows.
 
-    `axis` is 0 for height and 1 for width, as in `_shifts` and `_sum`.
+    `axis` is -2 for height and -1 for width, as in what follows.
     """
-    size, axis = size[axis], x.ndim - 2 + axis
     line = jnp.arange(-radius, x.shape[axis] + radius, dtype=jnp.int32)
-    return _whole(jnp.take(x, jnp.clip(line, 0, size - 1), axis, mode="clip"))
+    return _whole(_lines(x, jnp.clip(line, 0, size - 1), axis))
 
 
-def _shifts(padded, radius: int, axis: int) -> list[Array]:
-    """The array as it was before `_pad`, moved by -radius to radius."""
-    axis += padded.ndim - 2
-    lines = padded.shape[axis] - 2 * radius
-    return [
-        lax.slice_in_dim(padded, start, start + lines, axis=axis)
-        for start in range(2 * radius + 1)
-    ]
+def _shifts(x, radius: int, axis: int, size: Int[Array, ""]) -> list[Array]:
+    """The array moved by -radius to radius lines, padded as `_pad` does it."""
+    lines = x.shape[axis]
+
+    def read(x, size):
+        line = jnp.arange(lines, dtype=jnp.int32)
+        return [
+            _lines(x, jnp.clip(line + k, 0, size - 1), axis)
+            for k in range(-radius, radius + 1)
+        ]
+
+    def sliced(x, size):
+        x = _pad(x, radius, axis, size)
+        return [
+            lax.slice_in_dim(x, start, start + lines, axis=axis % x.ndim)
+            for start in range(2 * radius + 1)
+        ]
+
+    return _on_gpus(read, sliced, x, size)
 
 
 @functools.cache
@@ -216,28 +272,25 @@ def _odd(shifts: list[Array], kernel: list[float]) -> Array:
     return out
 
 
-def _expand(image, size) -> Float[Array, "5 frames height width"]:
+def _expand(image, size) -> tuple[Float[Array, "frames height width"], ...]:
     """The polynomials: b along y and x, and of A the yy, the xx and twice the xy."""
     (one, first, second), (ig11, ig03, ig33, ig55) = _moments()
-    rows = _shifts(_pad(image, _POLY_RADIUS, 0, size), _POLY_RADIUS, 0)
-    along_y = jnp.stack([_even(rows, one), _odd(rows, first), _even(rows, second)])
-    padded = _pad(_whole(along_y), _POLY_RADIUS, 1, size)
-    flat, slope, curve = (_shifts(x, _POLY_RADIUS, 1) for x in padded)
+    rows = _shifts(image, _POLY_RADIUS, -2, size[0])
+    along_y = _written(_even(rows, one), _odd(rows, first), _even(rows, second))
+    flat, slope, curve = (_shifts(x, _POLY_RADIUS, -1, size[1]) for x in along_y)
     level = _even(flat, one) * ig03
-    return _whole(
-        jnp.stack(
-            [
-                _even(slope, one) * ig11,
-                _odd(flat, first) * ig11,
-                level + _even(curve, one) * ig33,
-                level + _even(flat, second) * ig33,
-                _odd(slope, first) * ig55,
-            ]
-        )
+    return _written(
+        _even(slope, one) * ig11,
+        _odd(flat, first) * ig11,
+        level + _even(curve, one) * ig33,
+        level + _even(flat, second) * ig33,
+        _odd(slope, first) * ig55,
     )
 
 
-def _equations(first, second, x, y, size) -> Float[Array, "5 pairs height width"]:
+def _equations(
+    polynomials, x, y, size
+) -> tuple[Float[Array, "pairs height width"], ...]:
     """The normal equations of each pixel: of A^2 the yy, yx and xx, of A db the y, x.
 
     The second frame's polynomials are read at the four pixels around where the flow
@@ -245,17 +298,18 @@ def _equations(first, second, x, y, size) -> Float[Array, "5 pairs height width"
     """
     height, width = x.shape[1:]
     rows, columns = size.astype(jnp.float32)
-    at_y, at_x = (
-        lax.broadcasted_iota(jnp.int32, x.shape, axis).astype(jnp.float32) + d
-        for axis, d in ((1, y), (2, x))
+    pair, line, column = (
+        lax.broadcasted_iota(jnp.int32, x.shape, axis) for axis in range(3)
     )
+    at_y, at_x = line.astype(jnp.float32) + y, column.astype(jnp.float32) + x
     top, left = jnp.floor(at_y), jnp.floor(at_x)
     down, right = at_y - top, at_x - left
     inside = (top >= 0) & (top < rows - 1) & (left >= 0) & (left < columns - 1)
     top, left = (
         jnp.where(inside, value, 0.0).astype(jnp.int32) for value in (top, left)
     )
-    index = (top * width + left).reshape(len(x), -1)
+    # Of all frames in one line: pairs of indices would be written to memory, thrice.
+    index = ((pair + 1) * height + top) * width + left
     corners = (
         (0, (1 - down) * (1 - right)),
         (1, (1 - down) * right),
@@ -264,13 +318,14 @@ def _equations(first, second, x, y, size) -> Float[Array, "5 pairs height width"
     )
 
     def read(plane):
-        plane, out = plane.reshape(len(x), -1), 0.0
+        plane, out = plane.reshape(-1), 0.0
         for step, weight in corners:
-            values = jnp.take_along_axis(plane, index + step, 1, mode="clip")
-            out = out + values.reshape(x.shape) * weight
+            corner = plane.at[index + step].get(mode="promise_in_bounds")
+            out = out + corner * weight
         return jnp.where(inside, out, 0.0)
 
-    b_y, b_x, a_yy, a_xx, a_xy = map(read, second)
+    first = [plane[:-1] for plane in polynomials]
+    b_y, b_x, a_yy, a_xx, a_xy = map(read, polynomials)
     share = jnp.where(inside, 0.5, 1.0)
     a_yy, a_xx = (first[2] + a_yy) * share, (first[3] + a_xx) * share
     a_xy = (first[4] + a_xy) * share * 0.5
@@ -280,16 +335,12 @@ def _equations(first, second, x, y, size) -> Float[Array, "5 pairs height width"
     a_yy, a_xx, a_xy, b_y, b_x = (
         value * weight[None] for value in (a_yy, a_xx, a_xy, b_y, b_x)
     )
-    return _whole(
-        jnp.stack(
-            [
-                a_yy * a_yy + a_xy * a_xy,
-                (a_yy + a_xx) * a_xy,
-                a_xx * a_xx + a_xy * a_xy,
-                a_yy * b_y + a_xy * b_x,
-                a_xy * b_y + a_xx * b_x,
-            ]
-        )
+    return _written(
+        a_yy * a_yy + a_xy * a_xy,
+        (a_yy + a_xx) * a_xy,
+        a_xx * a_xx + a_xy * a_xy,
+        a_yy * b_y + a_xy * b_x,
+        a_xy * b_y + a_xx * b_x,
     )
 
 
@@ -301,31 +352,41 @@ def _near_border(lines: int, size) -> Float[Array, " lines"]:
 
 def _solve(equations, size) -> tuple[Array, Array]:
     """The flow (x, y) that the equations of the window around each pixel give."""
-    value, rest = _sum(_pad(equations, _RADIUS, 0, size), 0)
-    value, rest = _sum(_pad(value + rest, _RADIUS, 1, size), 1)
-    g_yy, g_yx, g_xx, h_y, h_x = zip(value, rest, *_split(value), strict=True)
+    columns = _whole(tuple(sum(_sum(plane, -2, size[0])) for plane in equations))
+    sums = [_sum(plane, -1, size[1]) for plane in columns]
+    g_yy, g_yx, g_xx, h_y, h_x = ((*pair, *_split(pair[0])) for pair in sums)
     determinant = jnp.maximum(_cross(g_yy, g_xx, g_yx, g_yx), 0.0) + _REGULAR
     x = _cross(g_yy, h_x, g_yx, h_y) / determinant
     y = _cross(g_xx, h_y, g_yx, h_x) / determinant
     return _whole((x, y))
 
 
-def _sum(padded, axis: int) -> tuple[Array, Array]:
+def _sum(x, axis: int, size: Int[Array, ""]) -> tuple[Array, Array]:
     """The sum over the window along one axis, and what its roundings lost."""
+
+    def added(x, size):
+        total, *others = _shifts(x, _RADIUS, axis, size)
+        rest = jnp.zeros_like(total)
+        for other in others:
+            total, error = _add(total, other)
+            rest = rest + error
+        return total, rest
 
     def merge(one, other):
         total, error = _add(one[0], other[0])
         return total, one[1] + other[1] + error
 
-    window = [1] * padded.ndim
-    window[padded.ndim - 2 + axis] = 2 * _RADIUS + 1
-    zero = np.float32(0)
-    values = (padded, jnp.zeros_like(padded))
-    return _whole(
-        lax.reduce_window(
-            values, (zero, zero), merge, window, [1] * len(window), "VALID"
+    def reduced(x, size):
+        x, window = _pad(x, _RADIUS, axis, size), [1] * x.ndim
+        window[axis] = 2 * _RADIUS + 1
+        values, zero = (x, jnp.zeros_like(x)), np.float32(0)
+        return _whole(
+            lax.reduce_window(
+                values, (zero, zero), merge, window, [1] * x.ndim, "VALID"
+            )
         )
-    )
+
+    return _on_gpus(added, reduced, x, size)
 
 
 def _add(a, b) -> tuple[Array, Array]:

@@ -1,0 +1,96 @@
+"""The frames that are kept of a video: upright, in RGB, of one size.
+
+Axes: `frames`, the kept ones; `height`, `width`, of the upright picture.
+"""
+
+from collections.abc import Sequence
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from jaxtyping import UInt8
+
+from vidsme_jax.base import ClipError
+
+
+class Album:
+    """The chosen frames as upright RGB of one size."""
+
+    pixels: UInt8[np.ndarray, "frames height width 3"]
+
+    def __init__(self, indices: Sequence[int], height: int | None):
+        self.indices = tuple(indices)
+        self.wanted = sorted(set(indices))
+        self._height = height
+        self._size: tuple[int, int] | None = None
+        self._resized = 0
+        self._damaged = 0
+        self._reformatter = VideoReformatter()
+
+    def put(self, index: int, frame: VideoFrame):
+        """Converts a frame and stores it at each place where it was chosen."""
+        if self._size is None:
+            self._size = frame.width, frame.height
+        self._resized += self._size != (frame.width, frame.height)
+        self._damaged += frame.is_corrupt
+        transposed, left, down = _orientation(frame)
+        width, height = self._size
+        if self._height is not None:
+            scale = self._height / (width if transposed else height)
+            width, height = (max(1, round(side * scale)) for side in self._size)
+        rgb = self._rgb(frame, width, height)
+        rgb = rgb.transpose(1, 0, 2) if transposed else rgb
+        rgb = rgb[::down, ::left]
+        if index == self.wanted[0]:
+            self.pixels = np.empty((len(self.indices), *rgb.shape), np.uint8)
+        elif rgb.shape != self.pixels.shape[1:]:
+            raise ClipError("decode", f"frame {index} is rotated and others are not")
+        for place, chosen in enumerate(self.indices):
+            if chosen == index:
+                self.pixels[place] = rgb
+
+    def _rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
+        """RGB by swscale: equal, bit for bit, to decord's for 8-bit 4:2:0 video.
+
+        The frame's own colour matrix and range are honoured.
+        """
+        how = {"width": width, "height": height, "format": "rgb24"}
+        how["interpolation"] = "BICUBIC" if self._height is None else "AREA"
+        try:
+            picture = self._reformatter.reformat(frame, **how)
+        except av.FFmpegError:  # A colour matrix that swscale does not know.
+            how |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU709"}
+            try:
+                picture = self._reformatter.reformat(frame, **how)
+            except av.FFmpegError as error:
+                cause = f"pixel format {frame.format.name} cannot be converted to RGB"
+                raise ClipError("decode", cause) from error
+        return picture.to_ndarray()
+
+    def warnings(self) -> tuple[str, ...]:
+        found = []
+        if self._damaged:
+            found.append(f"{self._damaged} of the sampled frames are damaged")
+        if self._resized and self._size:
+            width, height = self._size
+            found.append(
+                f"the frame size changes; {self._resized} sampled frames are scaled to "
+                f"{width}x{height}"
+            )
+        return tuple(found)
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:
+    """What makes a frame upright: whether to transpose, then the steps in x and y.
+
+    The display matrix is 3 x 3 of 32-bit integers; its first two rows and columns say
+    where the axes go. Rotations by other than quarter turns are left as they are.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, 1, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if abs(b) > abs(a) and abs(c) > abs(d):
+        return True, 1 if c > 0 else -1, 1 if b > 0 else -1
+    return False, 1 if a >= 0 else -1, 1 if d >= 0 else -1

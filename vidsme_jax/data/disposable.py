@@ -1,0 +1,140 @@
+"""Which pictures of a video can be left out without a change to any other.
+
+A decoder that never sees them puts out the same pictures otherwise, bit for bit. What
+is left out is the packet, before the decoder: one that is given all the rest must put
+out all the rest, and reports its errors as ever (FFmpeg's own `skip_frame` hides some).
+
+Codecs:
+  h264: `nal_ref_idc` 0 says that no other picture refers to the slices of a packet [1];
+    these are about half of the frames of an x264 encoding with three B-frames.
+  hevc: The even NAL unit types below 10 say so as to pictures of the same temporal
+    layer [2], and in the highest layer there are no others. x265 makes such B-frames.
+
+Of no other codec. VP8 and VP9 change their probabilities with every frame, also with
+those that none refers to. A frame that none refers to is nothing to AV1, but which one
+it is stands behind a header of many optional fields, which is not read here; nor are
+the B-frames of MPEG-1, 2 and 4, which are rare. In codecs of keyframes alone nothing is
+decoded that is not wanted.
+
+References:
+  [1] ITU-T H.264, 7.4.1.
+  [2] ITU-T H.265, 7.4.2.2, Table 7-1.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+# SEI messages about one picture: its timing, captions and the like, user data, its
+# hash. Others may hold for later pictures, as a rotation does.
+_MESSAGES = {1, 4, 5, 132}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slice:
+    """What the header of a NAL unit says of the picture it belongs to."""
+
+    referred: bool  # By another picture of the temporal layer, as far as is known.
+    layer: int = 0
+
+
+_KEPT = _Slice(referred=True)  # Whatever it is.
+
+
+class Disposables:
+    """Collects the time stamps of pictures that no other picture refers to.
+
+    Any doubt counts against a packet: an unknown kind of NAL unit, lengths that do not
+    add up, a picture of which one field is referred to.
+    """
+
+    def __init__(self, codec: str, extradata: bytes | None):
+        """Expects packets of a codec, by FFmpeg's name; of most none is found."""
+        self._slice = {"h264": _h264, "hevc": _hevc}.get(codec)
+        self._prefix = _prefix(codec, extradata or b"")
+        self._layers: dict[int, int] = {}
+        self._highest = 0
+
+    def add(self, packet: Any) -> None:
+        """Looks at the next packet, which must have a `pts`."""
+        if self._slice is None:
+            return
+        units = map(self._slice, _units(bytes(packet), self._prefix))
+        slices = [unit for unit in units if unit is not None]
+        if slices:
+            highest = max(unit.layer for unit in slices)
+            self._highest = max(self._highest, highest)
+            if not any(unit.referred for unit in slices):
+                self._layers[packet.pts] = highest
+
+    def pts(self) -> frozenset[int]:
+        """Returns the time stamps, once all packets have been looked at."""
+        found = self._layers.items()
+        return frozenset(pts for pts, layer in found if layer == self._highest)
+
+
+def _prefix(codec: str, extradata: bytes) -> int:
+    """How many bytes hold the length of a NAL unit; 0: start codes divide them."""
+    if extradata[:1] != b"\x01":
+        return 0
+    where = {"h264": 4, "hevc": 21}.get(codec, 0)
+    return (extradata[where] & 3) + 1 if len(extradata) > where else 0
+
+
+def _units(data: bytes, prefix: int) -> Iterator[bytes]:
+    """Yields the NAL units of a packet; an empty one where it is not made of them."""
+    if prefix:
+        start = 0
+        while start < len(data):
+            end = start + prefix + int.from_bytes(data[start : start + prefix])
+            yield data[start + prefix : end] if end <= len(data) else b""
+            start = end
+    else:
+        head, *units = data.split(b"\0\0\1")
+        if head.strip(b"\0"):
+            yield b""
+        yield from units
+
+
+def _h264(unit: bytes) -> _Slice | None:
+    """Judges a NAL unit; None is what may go with the slices beside it."""
+    if not unit or unit[0] & 0x80:
+        return _KEPT
+    kind = unit[0] & 31
+    if kind == 1:
+        return _Slice(referred=unit[0] >> 5 != 0)
+    if kind in (9, 12) or (kind == 6 and _of_one_picture(unit[1:])):
+        return None
+    return _KEPT
+
+
+def _hevc(unit: bytes) -> _Slice | None:
+    """Judges a NAL unit; see `_h264`."""
+    if len(unit) < 2 or unit[0] & 0x81 or unit[1] >> 3:  # Or of another view.
+        return _KEPT
+    kind, layer = unit[0] >> 1, (unit[1] & 7) - 1
+    if kind < 32:
+        return _Slice(referred=kind not in (0, 2, 4, 6, 8), layer=layer)
+    if kind in (35, 38) or (kind in (39, 40) and _of_one_picture(unit[2:])):
+        return None
+    return _KEPT
+
+
+def _of_one_picture(messages: bytes) -> bool:
+    """Whether all SEI messages of a NAL unit end with the picture they stand before."""
+    data = messages.replace(b"\0\0\3", b"\0\0").rstrip(b"\0")
+    at = 0
+    while at < len(data) - 1:  # The last byte is 0x80.
+        numbers = []
+        for _ in range(2):  # The type and the size.
+            number = 0
+            while at < len(data) and data[at] == 255:
+                number, at = number + 255, at + 1
+            if at == len(data):
+                return False
+            numbers.append(number + data[at])
+            at += 1
+        if numbers[0] not in _MESSAGES:
+            return False
+        at += numbers[1]
+    return at == len(data) - 1
