@@ -17,7 +17,6 @@ import tensorflow_datasets as tfds
 from vidsme_jax import checks, preparation, scoring, settings, tables
 from vidsme_jax.base import AuditError
 from vidsme_jax.data import corpora, layout, reading, video
-from vidsme_jax.motion import statistics
 from vidsme_jax.stopping import Stop
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -136,7 +135,7 @@ def test_flow_on_the_device_is_computed_from_prepared_frames(config, tmp_path):
 
 def test_flow_of_the_host_is_not_computed_again(config, tmp_path, monkeypatch):
     preparation.run(config, tmp_path / "made")
-    monkeypatch.setattr(statistics.cv2, "calcOpticalFlowFarneback", None)
+    monkeypatch.setattr("cv2.calcOpticalFlowFarneback", None)
     config.corpus.prepared = str(tmp_path / "made")
     assert not _scored(config, tmp_path / "run")[1]
 

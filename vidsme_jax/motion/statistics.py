@@ -1,6 +1,7 @@
 """Motion and light of a clip, and the entropy orders scaled by them.
 
-Axes: `frames` T, `height` H and `width` W of one clip; `clips`, a corpus.
+Axes: `frames` T, `height` H and `width` W of one clip; `clips`, a corpus. OpenCV is
+imported where it is called: the flow of `farneback` needs none.
 
 References:
   [1] Li, Yu and Wang, 2025. Vid-SME. https://arxiv.org/abs/2506.03179
@@ -10,7 +11,6 @@ References:
 import itertools
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -27,6 +27,8 @@ _REMEDY = "give motion.bounds = (phi_min, phi_max, b_min, b_max)"
 
 def _gray(rgb: UInt8[np.ndarray, "height width 3"]) -> np.ndarray:
     """The frame in grey levels, shape (height, width), uint8."""
+    import cv2
+
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
 
@@ -35,6 +37,8 @@ def _flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
     The parameters are those of the release of [1].
     """
+    import cv2
+
     return cv2.calcOpticalFlowFarneback(
         before,
         after,
@@ -57,6 +61,8 @@ def opencv(
     Raises:
       ClipError: "motion", if OpenCV refuses the frames.
     """
+    import cv2
+
     try:
         variances = np.array(
             [
