@@ -288,14 +288,20 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
 
 
 def test_head(script, capsys, monkeypatch):
-    head = script("head")
+    head, seen = script("head"), []
+    whole = head.exact
     monkeypatch.setattr(head, "_MOST_CHECKED", 16 * 4096)
+    monkeypatch.setattr(
+        head, "exact", lambda *given: seen.append(given[1].shape) or whole(*given)
+    )
     sizes = ["--rows", "1152", "--vocab", "8192", "--hidden", "16"]
     lines = _run(head, capsys, *sizes)
     assert lines["head/memory, two passes"]["ratio"] > 1  # More with more rows.
     peaked = lines["head/error, logits of deviation 12"]
     assert peaked["value"] < 1e-4 and peaked["ratio"] > 10
-    assert peaked["checked"] == {"rows": 16, "vocab": 4096}
+    assert peaked["checked"] == {"rows": 16, "vocab": 4096} and set(seen) == {
+        (4096, 16)
+    }
     for name in ("one pass", "two passes"):
         line = lines[f"head/time, {name}"]
         assert line["peer_cpu_seconds"] > 0 and len(line["ratio_spread"]) == 2
@@ -318,11 +324,14 @@ def test_memory_of_the_head_is_planned_for_the_device(script, capsys, monkeypatc
 
 def test_head_for_a_card_that_is_not_there(script, capsys, monkeypatch):
     head, found = script("head"), importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name: None if name.startswith("jax_plugins") else found(name),
-    )
+
+    def find_spec(name):
+        parent, _, child = name.partition(".")
+        if parent == "jax_plugins" and child:
+            raise ModuleNotFoundError(name)  # As of a package that is not there.
+        return None if parent == "jax_plugins" else found(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     assert head.main(["--compile-only", "--kind", "H200"]) == 2
     assert capsys.readouterr().err == "head.py --kind needs jax[cuda13]: pip install\n"
     with pytest.raises(SystemExit):
