@@ -11,12 +11,12 @@ All sides run on one thread and give RGB; ours also takes the SHA-256 of the fil
 take turns; `decode/.../every` is, for each clip, the median over the turns of our CPU
 seconds over those of a PyAV loop that decodes every frame, with the range. Exit status
 1 if a frame differs from that loop's by a bit, or from OpenCV's by more than 3 grey
-levels in the mean, or is nearer to another frame of OpenCV's; 2 if PyAV is missing.
+levels in the mean, or is nearer to another frame of OpenCV's; 2 if a package
+is missing.
 """
 
 import argparse
 import importlib.metadata
-import importlib.util
 import itertools
 import pathlib
 import statistics
@@ -26,7 +26,6 @@ import time
 from collections.abc import Sequence
 
 import _report
-import cv2
 import numpy as np
 
 SIZES = {"tiny": (64, 96, 50), "small": (360, 640, 250), "7b": (720, 1280, 1000)}
@@ -36,6 +35,8 @@ CODEC = {"preset": "veryfast", "g": "250", "bf": "3", "sc_threshold": "0"}
 
 def make(path: pathlib.Path, height: int, width: int, count: int, seed: int) -> None:
     """Writes a clip of a texture that moves steadily while the light changes."""
+    import cv2
+
     random = np.random.default_rng(seed)
     coarse = random.normal(size=(height // 8 + 8, width // 4 + 8, 3))
     texture = cv2.resize(coarse.astype(np.float32), None, fx=8, fy=8)
@@ -94,6 +95,8 @@ def every(path: pathlib.Path, indices) -> np.ndarray:
 
 def grabbed(path: pathlib.Path, indices) -> np.ndarray:
     """Frames by OpenCV, which decodes all up to the last; shape (frames, h, w, 3)."""
+    import cv2
+
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     wanted, frames = set(indices), []
     for index in range(max(indices) + 1):
@@ -119,9 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args(argv)
-    if importlib.util.find_spec("av") is None:
-        print("PyAV is not installed: pip install av", file=sys.stderr)
+    if _report.lacks("decode.py", av="av", cv2="opencv-python-headless"):
         return 2
+    import cv2
+
     from vidsme_jax.data import video
 
     cv2.setNumThreads(1)

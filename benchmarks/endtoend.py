@@ -5,12 +5,14 @@ r"""Clips a second from encoded files to stored signals, against the step alone.
 end to end: `scoring.score_clips`, as in a run: clips are hashed, scanned, decoded,
 measured (`motion.flow=auto`), resized, sent and scored, and their signals stored.
 pairs: the same model on frames that lie prepared in memory. Both take turns; the ratio
-is the median over the turns, with its range. Clips are H.264 with a keyframe every 250
-frames, made here once and kept in the system's temporary folder: tiny 64 x 96 and 2 s,
-small 360 x 640 and 10 s, 7b 720 x 1280 and 40 s. Many clips are copies of two.
+is the median over the turns, with its range, and not decided where the turns are far
+apart. Clips are H.264 with a keyframe every 250 frames, made here once and kept in the
+system's temporary folder: tiny 64 x 96 and 2 s, small 360 x 640 and 10 s, 7b 720 x 1280
+and 40 s. Many clips are copies of two.
 
 `endtoend/.../host` tells the core seconds of one clip by stage, and how many cores
-would feed the step at its own rate. Where that many are there and the ratio is below
+would feed the step at its own rate; `endtoend/.../files` how long the devices computed
+for a clip, and waited for what. Where that many cores are there and the ratio is below
 0.9, the exit status is 1; the dearest stage is named in any case. On a CPU the step
 needs the cores itself, so that nothing follows from the ratio there. Exit status 2 if a
 package is missing.
@@ -18,8 +20,6 @@ package is missing.
 
 import argparse
 import dataclasses
-import functools
-import importlib.util
 import pathlib
 import shutil
 import statistics
@@ -28,14 +28,23 @@ import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
-from unittest import mock
 
-_PACKAGES = {"av": "av", "ml_collections": "ml-collections", "cv2": "opencv-python"}
+import _models
+import _report
+import jax
+import numpy as np
+
+NEEDED = {
+    "av": "av",
+    "cv2": "opencv-python-headless",
+    "ml_collections": "ml-collections",
+    "pyarrow": "pyarrow",
+    "tqdm": "tqdm",
+}
 _SIZES = {"tiny": (64, 96, 50), "small": (360, 640, 250), "7b": (720, 1280, 1000)}
 _CLIPS = {"tiny": 8, "small": 3, "7b": 64}
 _DISTINCT = 2
 _GOAL = 0.9  # Of the rate of pairs.
-STORE = "store"
 
 
 def clips(
@@ -61,92 +70,76 @@ def clips(
 
 
 class Files:
-    """Scores clips from their files, and counts what the host spends on it."""
+    """Scores clips from their files.
 
-    def __init__(self, run: Any, paths: Sequence[pathlib.Path], workers: int):
+    Attributes:
+      used: The `utilisation.Utilisation` of each time that they were scored.
+    """
+
+    def __init__(self, run: _models.Run, paths: Sequence[pathlib.Path], workers: int):
         from vidsme_jax import parallel, settings
         from vidsme_jax.base import Clip, Item
         from vidsme_jax.data import reading
-        from vidsme_jax.data.stages import PREPROCESS, Stages
 
-        self.stages, self.clips = Stages(), []
+        self.used: list[Any] = []
+        self._clips = []
         for path in paths:
             about = {"id": path.name, "video": str(path), "role": "member"}
-            self.clips.append(Clip(path, (Item(path=path, **about),)))
-        self.config = settings.default()
-        self.config.video.num_frames = run.frames
-        self.config.batch_size, self.config.workers = run.batch, workers
+            self._clips.append(Clip(path, (Item(path=path, **about),)))
+        self._config = settings.default()
+        self._config.video.num_frames = run.frames
+        self._config.batch_size, self._config.workers = run.batch, workers
         self._devices = parallel.make_devices("pmap", 1, 1)
-        prepare = run.model.plan.prepare
         self._plan = dataclasses.replace(
-            run.model.plan,
-            load=lambda sharding: run.model,
-            prepare=lambda pixels: self._counted(PREPROCESS, prepare, pixels),
+            run.model.plan, load=lambda sharding: run.model
         )
-        self.reader = reading.Videos(self.config)
-
-    def _counted(self, stage: str, function: Any, *args: Any, **more: Any) -> Any:
-        with self.stages.spending(stage):
-            return function(*args, **more)
-
-    def read(self, path: pathlib.Path) -> Any:
-        """Reads the frames of a clip; see `reading.Reader`."""
-        from vidsme_jax.data.stages import DECODE
-
-        return self._counted(DECODE, self.reader.read, path)
-
-    def thumbnails(
-        self, path: pathlib.Path, indices: Sequence[int], height: int
-    ) -> Any:
-        """Frames that were read before, scaled down; see `reading.Reader`."""
-        return self.reader.thumbnails(path, indices, height)
+        self._reader = reading.Videos(self._config)
 
     def score(self) -> None:
         """Scores all clips into a new store."""
         from vidsme_jax import scoring, shards
-        from vidsme_jax.data.stages import MOTION
         from vidsme_jax.stopping import Stop
 
-        begin = functools.partial(self._counted, MOTION, scoring.statistics.begin)
-        counted = mock.patch.object(scoring.statistics, "begin", begin)
-        with tempfile.TemporaryDirectory() as folder, counted:
+        with tempfile.TemporaryDirectory() as folder:
             store = shards.Shards(pathlib.Path(folder), {})
-            write = functools.partial(self._counted, STORE, store.write)
-            with mock.patch.object(store, "write", write):
-                failures = scoring.score_clips(
-                    self.clips,
-                    self,
-                    self._plan,
-                    self._devices,
-                    store,
-                    self.config,
-                    second=True,
-                    stop=Stop(),
-                )
-            if failures or len(store.reopened().finished) != len(self.clips):
+            failures, used = scoring.score_clips(
+                self._clips,
+                self._reader,
+                self._plan,
+                self._devices,
+                store,
+                self._config,
+                second=True,
+                stop=Stop(),
+            )
+            if failures or len(store.reopened().finished) != len(self._clips):
                 raise SystemExit(f"clips could not be scored: {failures}")
+            self.used.append(used)
 
-    def prepared(self) -> Any:
+    def prepared(self) -> np.ndarray:
         """Returns the first clips at the model's input size, (clips, frames, ...)."""
-        import numpy as np
+        some = [
+            self._plan.prepare(self._reader.read(clip.path)[0].pixels)
+            for clip in self._clips[:_DISTINCT]
+        ]
+        return np.stack([some[k % len(some)] for k in range(len(self._clips))])
 
-        some = [self._plan.prepare(self.read(c.path)[0].pixels) for c in self.clips[:2]]
-        return np.stack([some[k % len(some)] for k in range(len(self.clips))])
+    def of_a_clip(self, field: str) -> dict[str, float]:
+        """Returns seconds a clip by what they went to, over all times scored.
+
+        Args:
+          field: "core_seconds", which is of a clip, or "waited", which is of them all.
+        """
+        total, scored = {}, sum(used.clips for used in self.used)
+        for used in self.used:
+            weight = used.clips if field == "core_seconds" else 1
+            for key, seconds in getattr(used, field).items():
+                total[key] = total.get(key, 0.0) + weight * seconds / scored
+        return total
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints one JSON line per result."""
-    for module, package in _PACKAGES.items():
-        if importlib.util.find_spec(module) is None:
-            print(f"{package} is not installed: pip install {package}", file=sys.stderr)
-            return 2
-    import _models
-    import _report
-    import jax
-
-    from vidsme_jax.data import loader
-    from vidsme_jax.data.stages import Stages
-
     parser = argparse.ArgumentParser(
         description="Files to signals, and the step alone."
     )
@@ -154,10 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, help="by default 8, 3 or 64")
     parser.add_argument("--workers", type=int, default=0, help="threads; 0: one a core")
     args = parser.parse_args(argv)
+    if _report.lacks("endtoend.py", **NEEDED):
+        return 2
     run = _models.prepare(args)
     count = args.clips or _CLIPS[args.size]
-    cores = loader.num_cores()
-    rates: dict[str, list[float]] = {"pairs": [], "files": []}
     with tempfile.TemporaryDirectory() as folder:
         paths, encoding = clips(pathlib.Path(folder), args.size, count)
         files = Files(run, paths, args.workers)
@@ -165,57 +158,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         sides = {"pairs": lambda: run.ours(arrays), "files": files.score}
         for side in sides.values():  # Compiles.
             side()
-        files.stages = Stages()
-        for _ in range(args.repeats):
-            for name, side in sides.items():
-                start = time.perf_counter()
-                side()
-                rates[name].append(count / (time.perf_counter() - start))
+        files.used.clear()
+        rounds = _models.in_turn(sides, repeats=args.repeats)
+    return report(args.size, run, files, rounds, count, encoding)
 
-    scored = count * args.repeats
-    spent = {stage: s / scored for stage, s in files.stages.seconds.items()}
-    total, rate = sum(spent.values()), statistics.median(rates["pairs"])
-    ratios = [a / b for a, b in zip(rates["files"], rates["pairs"], strict=True)]
-    ratio, needed = statistics.median(ratios), total * rate
-    dearest = max(spent, key=spent.__getitem__)
+
+def report(
+    size: str,
+    run: _models.Run,
+    files: Files,
+    rounds: _models.Rounds,
+    count: int,
+    encoding: float,
+) -> int:
+    """Prints the lines; 1 if the host's cores suffice and files are too slow."""
+    pairs, whole = rounds.times["pairs"], rounds.times["files"]
+    ratios = [a / b for a, b in zip(pairs.walls, whole.walls, strict=True)]
+    ratio = _report.Judged(
+        statistics.median(ratios), min(ratios), max(ratios), rounds=len(ratios)
+    )
+    rate, last = count / pairs.wall, files.used[-1]
+    spent, waited = files.of_a_clip("core_seconds"), files.of_a_clip("waited")
+    total = sum(spent.values())
+    needed, dearest = total * rate, max(spent, key=spent.__getitem__)
+    below = ratio.median < _GOAL and ratio.why_not is None
     on_cpu = jax.default_backend() == "cpu"
-    decided = not on_cpu and needed <= (args.workers or cores)
+    judged = not on_cpu and needed <= last.workers and ratio.why_not is None
     about = run.extra | {
         "clips": count,
-        "clip": dict(
-            zip(("height", "width", "frames"), _SIZES[args.size], strict=True)
-        ),
-        "workers": args.workers or cores,
-        "cores": cores,
+        "clip": dict(zip(("height", "width", "frames"), _SIZES[size], strict=True)),
+        "workers": last.workers,
+        "cores": last.cores,
     }
-    name = f"endtoend/{args.size}"
+    if rounds.clocks:
+        about["clocks"] = rounds.clocks
+    name, short = f"endtoend/{size}", _report.rounded
     _report.line(f"{name}/pairs", rate, "clips/s", **about)
     _report.line(
         f"{name}/files",
-        statistics.median(rates["files"]),
+        count / whole.wall,
         "clips/s",
         ratio=ratio,
         peer="pairs",
-        ratios=[_report.rounded(min(ratios)), _report.rounded(max(ratios))],
-        reached=ratio >= _GOAL if decided else None,
-        lacks=None if ratio >= _GOAL else dearest,
+        reached=not below if judged else None,
+        lacks=dearest if below else None,
+        computing=short(sum(used.busy for used in files.used) / (count * len(ratios))),
+        waited={cause: short(seconds) for cause, seconds in waited.items()},
         **about,
     )
     _report.line(
         f"{name}/host",
         total,
         "core s a clip",
-        stages={stage: _report.rounded(s) for stage, s in spent.items()},
-        shares={stage: _report.rounded(s / total) for stage, s in spent.items()},
+        stages={stage: short(s) for stage, s in spent.items()},
+        shares={stage: short(s / total) for stage, s in spent.items()},
         dearest=dearest,
-        needed_cores=_report.rounded(needed),
+        needed_cores=short(needed),
         **about,
     )
     if encoding:
         _report.line(f"{name}/encoding", encoding, f"s for {_DISTINCT} clips", **about)
-    if decided and ratio < _GOAL:
+    if judged and below:
         print(
-            f"{ratio:.0%} of the rate of pairs; the dearest stage is {dearest}",
+            f"{ratio.median:.0%} of the rate of pairs; the dearest stage is {dearest}",
             file=sys.stderr,
         )
         return 1

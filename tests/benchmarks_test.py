@@ -287,12 +287,75 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
         assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def test_head(script, capsys):
+def test_head(script, capsys, monkeypatch):
+    head, seen = script("head"), []
+    whole = head.exact
+    monkeypatch.setattr(head, "_MOST_CHECKED", 16 * 4096)
+    monkeypatch.setattr(
+        head, "exact", lambda *given: seen.append(given[1].shape) or whole(*given)
+    )
     sizes = ["--rows", "1152", "--vocab", "8192", "--hidden", "16"]
-    lines = _run(script("head"), capsys, *sizes)
+    lines = _run(head, capsys, *sizes)
     assert lines["head/memory, two passes"]["ratio"] > 1  # More with more rows.
-    assert lines["head/error, logits of deviation 12"]["value"] < 1e-4
-    assert lines["head/error, logits of deviation 12"]["ratio"] > 10
+    peaked = lines["head/error, logits of deviation 12"]
+    assert peaked["value"] < 1e-4 and peaked["ratio"] > 10
+    assert peaked["checked"] == {"rows": 16, "vocab": 4096} and set(seen) == {
+        (4096, 16)
+    }
+    for name in ("one pass", "two passes"):
+        line = lines[f"head/time, {name}"]
+        assert line["peer_cpu_seconds"] > 0 and len(line["ratio_spread"]) == 2
+
+
+def test_memory_of_the_head_is_planned_for_the_device(script, capsys, monkeypatch):
+    # On a device that tells its memory all logits of so few rows lie there at once.
+    head, sizes = script("head"), (2304, 4096, 16)
+    logits = 4 * 2304 * 4096 / 2**20
+    dtype, found = jax.numpy.dtype("float32"), []
+    for mib in (8192, 8):
+        monkeypatch.setattr(
+            parallel.Devices, "memory", lambda self, mib=mib: mib * 2**20
+        )
+        small = head.memory(sizes, dtype, {})
+        one = json.loads(capsys.readouterr().out.splitlines()[0])["value"]
+        found.append((small, one >= logits))
+    assert found == [(True, True), (False, False)]  # 8 MiB are too few for the rest.
+
+
+def test_head_for_a_card_that_is_not_there(script, capsys, monkeypatch):
+    head, found = script("head"), importlib.util.find_spec
+
+    def find_spec(name):
+        parent, _, child = name.partition(".")
+        if parent == "jax_plugins" and child:
+            raise ModuleNotFoundError(name)  # As of a package that is not there.
+        return None if parent == "jax_plugins" else found(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    assert head.main(["--compile-only", "--kind", "H200"]) == 2
+    assert capsys.readouterr().err == "head.py --kind needs jax[cuda13]: pip install\n"
+    with pytest.raises(SystemExit):
+        head.main(["--kind", "H200"])
+    assert "--kind is for --compile-only" in capsys.readouterr().err
+
+
+def test_bytes_of_the_head(script, capsys, monkeypatch):
+    # As on a card that is described as having this CPU's compiler.
+    head, aot = script("head"), script("aot")
+    here = type("Here", (), {"devices": jax.devices()[:1]})
+    monkeypatch.setattr(aot, "topology", lambda case: here)
+    head.traffic((64, 2048, 16), "H100", 2)
+    line = json.loads(capsys.readouterr().out)
+    assert line["name"] == "head/traffic, H100" and "step" not in line
+    alone, whole = line["statistics"], line["with_the_write_of_the_product"]
+    assert line["value"] == alone["bytes_a_logit"] >= 4
+    logits = 2 * 64 * 2048  # A clip.
+    assert alone["ms_a_clip"] == pytest.approx(
+        1000 * logits * alone["bytes_a_logit"] / 3.0e12, rel=1e-3
+    )
+    more = whole["bytes_a_logit"] - alone["bytes_a_logit"]
+    assert more == pytest.approx(4, abs=0.01)
+    assert line["launches"] > line["launches_of_products"] >= 1
 
 
 def test_attention(script, capsys):

@@ -3,15 +3,22 @@
 import importlib
 import importlib.util
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import tempfile
-import time
 
 import jax
 import pytest
 
-BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+from vidsme_jax import overlap, utilisation
+
+TESTS = pathlib.Path(__file__).parent
+BENCHMARKS = TESTS.parent / "benchmarks"
 FLAGS = ["--size", "tiny", "--repeats", "1", "--clips", "3", "--workers", "1"]
+NEEDLESS = "tensorflow_datasets grain array_record transformers matplotlib sklearn"
+PACKAGES = {"av", "opencv-python-headless", "ml-collections", "pyarrow", "tqdm"}
 
 
 @pytest.fixture
@@ -21,11 +28,21 @@ def endtoend(monkeypatch, tmp_path):
     return importlib.import_module("endtoend")
 
 
-@pytest.mark.usefixtures("quick_to_compile")
-def test_from_files_to_signals(endtoend, capsys, tmp_path):
-    assert endtoend.main(FLAGS) == 0
-    out = capsys.readouterr().out.splitlines()
-    lines = {line["name"]: line for line in map(json.loads, out)}
+def _apart(hidden, code, tmp_path):
+    """Runs code in a process that does not find some packages."""
+    env = os.environ | {"HIDDEN": hidden, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env |= {"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "TMPDIR": str(tmp_path)}
+    code = f"import sys, card_steps\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code, *FLAGS], env=env, capture_output=True, text=True
+    )
+
+
+def test_from_files_to_signals(endtoend, tmp_path):
+    code = "import endtoend; sys.exit(endtoend.main())"
+    done = _apart(NEEDLESS, code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
     names = ("pairs", "files", "host", "encoding")
     assert list(lines) == [f"endtoend/tiny/{name}" for name in names]
     assert all(line["value"] > 0 for line in lines.values())
@@ -33,9 +50,13 @@ def test_from_files_to_signals(endtoend, capsys, tmp_path):
     assert seconds == 0 and all(path.exists() for path in paths)  # Known by now.
     files, host = lines["endtoend/tiny/files"], lines["endtoend/tiny/host"]
     rate = lines["endtoend/tiny/pairs"]["value"]
-    assert files["ratio"] == pytest.approx(files["value"] / rate, rel=1e-2)
-    assert files["reached"] is None and (files["workers"], files["clips"]) == (1, 3)
-    stages = {"hash", "scan", "decode", "motion", "preprocess", "store"}
+    ratio = pytest.approx(files["value"] / rate, rel=1e-2)
+    assert files["ratio_spread"] == [ratio, ratio]
+    assert files["ratio"] is None and not files["decided"]  # After one round.
+    assert files["reached"] is None and files["lacks"] is None
+    assert (files["workers"], files["clips"]) == (1, 3)
+    assert files["computing"] > 0 and overlap.STORING in files["waited"]
+    stages = {"hash", "scan", "decode", "motion", "preprocess"}
     assert host["stages"].keys() == host["shares"].keys() == stages
     assert sum(host["stages"].values()) == pytest.approx(host["value"], rel=1e-2)
     assert sum(host["shares"].values()) == pytest.approx(1, rel=1e-2)
@@ -43,32 +64,78 @@ def test_from_files_to_signals(endtoend, capsys, tmp_path):
     assert host["needed_cores"] == pytest.approx(host["value"] * rate, rel=1e-2)
 
 
-@pytest.mark.parametrize("missing", ["av", "ml_collections"])
-def test_a_missing_package_is_named(endtoend, capsys, monkeypatch, missing):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name: None if name == missing else found(name),
+def test_what_is_missing_is_named(endtoend, tmp_path):
+    assert set(endtoend.NEEDED.values()) == PACKAGES
+    scripts = "import endtoend, decode; print(endtoend.main(), decode.main([]))"
+    done = _apart(" ".join(endtoend.NEEDED), scripts, tmp_path)
+    assert done.stdout == "2 2\n"
+    first, second = done.stderr.splitlines()
+    assert all(package in first for package in PACKAGES)
+    assert second == "decode.py needs av, opencv-python-headless: pip install"
+
+
+def _used(clips, decoding, storing, workers):
+    """What a round tells."""
+    return utilisation.Utilisation(
+        clips=clips,
+        batches=clips,
+        seconds=8.0,
+        busy=3.0,
+        waited={overlap.CLIPS: 4.0, overlap.STORING: storing},
+        compiling=0.0,
+        operations=1.0,
+        devices=1.0,
+        peak=None,
+        core_seconds={"decode": decoding, "motion": 0.5},
+        workers=workers,
+        cores=4,
+        on_cpu=False,
     )
-    assert endtoend.main(FLAGS) == 2
-    error = capsys.readouterr().err
-    assert missing.replace("_", "-") in error and error.count("\n") == 1
 
 
-def test_an_accelerator_that_waits_is_told(endtoend, capsys, monkeypatch):
-    def spend(files):
-        with files.stages.spending("decode"):
-            end = time.thread_time() + 0.02
-            while time.thread_time() < end:
-                pass
-
-    monkeypatch.setattr(endtoend.Files, "score", spend)
-    monkeypatch.setattr("_models.Run.ours", lambda self, clips: None)
+@pytest.fixture
+def reported(endtoend, monkeypatch, capsys):
+    """Reports three rounds of six clips, of which pairs take a second each."""
+    models = importlib.import_module("_models")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    # A step that takes no time wants more cores than there are, unless that is many.
-    assert endtoend.main(FLAGS) == 0
-    lines = map(json.loads, capsys.readouterr().out.splitlines())
-    assert {line["reached"] for line in lines if "reached" in line} == {None}
-    assert endtoend.main([*FLAGS, "--workers", "1000000000"]) == 1
-    assert "the dearest stage is decode" in capsys.readouterr().err
+
+    def report(walls, *, workers=8):
+        files = endtoend.Files.__new__(endtoend.Files)
+        files.used = [_used(6, d, d, workers) for d in (1.0, 0.4, 0.1)]
+        times = {"pairs": (6.0, 6.0, 6.0), "files": walls}
+        times = {name: models.Times(found, found) for name, found in times.items()}
+        run = type("Run", (), {"extra": {}})
+        rounds = models.Rounds(times, {})
+        status = endtoend.report("tiny", run, files, rounds, 6, 0.0)
+        told = capsys.readouterr()
+        _, whole, host = (json.loads(text) for text in told.out.splitlines())
+        return status, whole, host, told.err
+
+    return report
+
+
+def test_rounds_are_summed(reported):
+    status, files, host, _ = reported((6.0, 6.0, 6.1))
+    assert status == 0 and files["reached"] and files["ratio"] == 1.0
+    assert files["lacks"] is None and files["computing"] == 0.5  # 3 x 3 s, 18 clips.
+    assert files["waited"] == {overlap.CLIPS: 0.6667, overlap.STORING: 0.08333}
+    assert host["stages"] == {"decode": 0.5, "motion": 0.5}
+    assert host["value"] == 1.0 and host["needed_cores"] == 1.0
+
+
+def test_an_accelerator_that_waits_is_told(reported):
+    status, files, _, told = reported((8.0, 8.0, 8.1))
+    assert status == 1 and files["reached"] is False
+    assert files["lacks"] == "decode" and files["ratio"] == 0.75
+    assert told == "75% of the rate of pairs; the dearest stage is decode\n"
+    # With fewer cores than it takes nothing else could come of it.
+    status, files, _, told = reported((8.0, 8.0, 8.1), workers=0)
+    assert status == 0 and files["reached"] is None and not told
+    assert files["lacks"] == "decode"
+
+
+def test_rounds_that_are_far_apart_decide_nothing(reported):
+    status, files, _, told = reported((6.0, 8.0, 12.0))
+    assert status == 0 and files["reached"] is None and not told
+    assert files["ratio"] is None and not files["decided"] and files["lacks"] is None
+    assert files["ratio_spread"] == [0.5, 1.0] and "0.5 to 1" in files["undecided"]
