@@ -228,14 +228,6 @@ def in_turn(calls: dict[str, Callable[[], Any]], *, repeats: int) -> Rounds:
     return Rounds(times, clocks)
 
 
-def timed(
-    calls: dict[str, Callable[[], Any]], *, repeats: int
-) -> dict[str, tuple[float, float]]:
-    """Returns the median wall and CPU seconds of calls, measured by `in_turn`."""
-    times = in_turn(calls, repeats=repeats).times
-    return {name: (found.wall, found.cpu) for name, found in times.items()}
-
-
 def clock() -> str:
     """Returns the seconds that a ratio is taken of: "cpu" on a CPU, else "wall".
 

@@ -211,6 +211,14 @@ def commit() -> str:
     return named.stdout.strip() or "unknown"
 
 
+def is_there(module: str) -> bool:
+    """Whether a module can be imported, such as "av" or "jax_plugins.xla_cuda13"."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # Of the package that would hold it.
+        return False
+
+
 def lacks(script: str, **needed: str) -> bool:
     """Says in one line on stderr which packages a script misses, if any.
 
@@ -218,7 +226,7 @@ def lacks(script: str, **needed: str) -> bool:
       script: Its name.
       **needed: The package that is to be installed, by the module that it brings.
     """
-    missing = [p for m, p in needed.items() if importlib.util.find_spec(m) is None]
+    missing = [package for module, package in needed.items() if not is_there(module)]
     if missing:
         print(f"{script} needs {', '.join(missing)}: pip install", file=sys.stderr)
     return bool(missing)

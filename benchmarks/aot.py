@@ -14,7 +14,6 @@ compiler is missing.
 import argparse
 import collections
 import dataclasses
-import importlib.util
 import json
 import math
 import os
@@ -301,7 +300,7 @@ def main() -> int:
     absent = [
         f"{count} cases need {package}"
         for package, count in missing.items()
-        if count and importlib.util.find_spec(package) is None
+        if count and not _report.is_there(package)
     ]
     if absent:
         print("; ".join(absent), file=sys.stderr)

@@ -23,7 +23,6 @@ sides differ by more than that at deviation 3; 2 if the compiler is missing.
 
 import argparse
 import functools
-import importlib.util
 import math
 import sys
 from collections.abc import Sequence
@@ -279,10 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = (args.rows, args.vocab, args.hidden)
     sizes = tuple(a or b for a, b in zip(given, SIZES[size], strict=True))
     if args.kind:
-        # Where no plug-in of jax is installed their common package is missing, too.
-        any_there = importlib.util.find_spec("jax_plugins") is not None
-        module = "jax_plugins.xla_cuda13" if any_there else "jax_plugins"
-        if _report.lacks("head.py --kind", **{module: "jax[cuda13]"}):
+        needed = {"jax_plugins.xla_cuda13": "jax[cuda13]"}
+        if _report.lacks("head.py --kind", **needed):
             return 2
         traffic(sizes, args.kind, args.clips)
         return 0

@@ -185,7 +185,8 @@ def devices(run: Run, repeats: int) -> bool:
 
         gap = difference(step(), alone[:count])
         equal = equal and gap <= _TOLERANCE[run.model.plan.dtype]
-        seconds, cpu = _models.timed({"": step}, repeats=repeats)[""]
+        took = _models.in_turn({"": step}, repeats=repeats).times[""]
+        seconds, cpu = took.wall, took.cpu
         first = first or count / seconds
         _report.line(
             "scaling/devices",
