@@ -275,5 +275,5 @@ def test_rows_are_split_with_little_waste():
 
 
 def test_blocks_of_classes_fill_a_cache():
-    assert streaming.block_size(160, 152_064) == 64
+    assert streaming.block_size(160, 152_064) == 4096
     assert streaming.block_size(4, 100) == 100
