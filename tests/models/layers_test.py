@@ -53,6 +53,8 @@ def test_every_layout_gives_the_same_signals(name, dtype, tolerance, monkeypatch
     k_proj = model.state["language_model"]["layers"]["self_attn"]["k_proj"]["kernel"]
     leaf = jax.tree.leaves(k_proj)[0]
     assert leaf.dtype == np.uint16 if dtype == "bfloat16" else leaf.size == 0
+    tower = model.state["vision_tower"]["layers"]["self_attn"]["k_proj"]["kernel"]
+    assert jax.tree.leaves(tower)[0].size  # As large as q: not joined.
     for field in TokenSignals._fields:
         pair = getattr(found, field), getattr(expected, field)
         np.testing.assert_allclose(*pair, rtol=tolerance, atol=tolerance)

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from vidsme_jax import parallel
 
-# Layers of the decoder that `project` may join. Not those of a tower: its k and v are
-# as large as its q, and cutting a joined result apart costs as much as is saved.
+# Layers that `project` may join, where k and v are smaller than q: cutting v out of a
+# joined result costs more than is saved where it is as large.
 _PROJECTED = ("q_proj", "k_proj", "v_proj")
 
 
@@ -163,8 +163,8 @@ def lay_out(state: nnx.State) -> None:
     replaced one after another, so that no two copies of the model exist at once.
 
     * GPU: one array a layer. A scan over stacked weights copies those of each layer in
-      each step. q, k and v are joined in one array, for `project`, unless their outputs
-      are split over devices; k and v then have arrays without elements.
+      each step. q, k and v are joined in one array, for `project`, if k is smaller than
+      q and devices have no parts of them; k and v then have arrays without elements.
     * CPU: bfloat16 becomes uint16 of the same bits. XLA's CPU compiler has no slice of
       16-bit floats: it converts the whole stack to float32 and back in each step.
     * TPU, and float32 on a CPU: no change.
@@ -215,7 +215,7 @@ def _separate(path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]) 
       flat: All parameters by their paths; those that are joined with it change, too.
     """
     group = _joined(path, flat)
-    if not all(_has_all_outputs(x.get_value()) for x in group):
+    if len(group) > 1 and not _worth_joining([x.get_value() for x in group]):
         group = [flat[path]]
     stacks = [x.get_value() for x in group]
 
@@ -239,7 +239,7 @@ def _joined(
     path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]
 ) -> list[nnx.Variable]:
     """Returns the parameters that `project` joins with this one, or this one alone."""
-    if "language_model" not in path or path[-2] not in _PROJECTED:
+    if path[-2] not in _PROJECTED:
         return [flat[path]]
     return [flat[*path[:-2], name, path[-1]] for name in _PROJECTED]
 
@@ -256,11 +256,12 @@ def _platform(value: Any) -> str:
     return next(iter(value.sharding.device_set)).platform
 
 
-def _has_all_outputs(value: Any) -> bool:
-    """Whether each device holds a stacked parameter over all of its last axis."""
-    if _is_separate(value):  # Of a group in which one is split.
+def _worth_joining(stacks: list[Any]) -> bool:
+    """Whether q, k, v are to be one array: k is smaller, and no device has a part."""
+    if any(map(_is_separate, stacks)):  # It was decided when another was looked at.
         return False
-    return value.sharding.shard_shape(value.shape)[-1] == value.shape[-1]
+    whole = all(x.sharding.shard_shape(x.shape)[-1] == x.shape[-1] for x in stacks)
+    return whole and stacks[1].shape[-1] < stacks[0].shape[-1]
 
 
 def _is_separate(value: Any) -> bool:
