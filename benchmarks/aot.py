@@ -298,7 +298,7 @@ def main() -> int:
     for case in cases:
         missing["jax_plugins.xla_cuda13" if KINDS[case.kind].gpu else "libtpu"] += 1
     absent = [
-        f"{count} cases need {package}"
+        f"for {count} of the cases: {package} is not installed"
         for package, count in missing.items()
         if count and not _report.is_there(package)
     ]

@@ -20,6 +20,7 @@ out, 1 if a step failed or was stopped, 2 for arguments that make no sense.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import re
@@ -255,7 +256,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
     parser.add_argument("--out", type=pathlib.Path, help="folder for the results")
     parser.add_argument("--list", action="store_true", help="print the steps")
     parser.add_argument("--size", default="7b", choices=SIZES)
-    parser.add_argument("--commit", default="", help="to name in the results")
+    parser.add_argument("--commit", nargs="?", default="", const="", help="to name")
     parser.add_argument(
         "--limit", type=float, default=float("inf"), help="seconds for all together"
     )
@@ -282,7 +283,14 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         parser.error(f"--wheels {args.wheels}: no such folder")
     args.out, args.cache = args.out.resolve(), args.cache.expanduser().resolve()
     for folder in (args.out, args.cache):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"{folder}: no folder can be made there ({error.strerror})")
+        if not os.access(folder, os.W_OK):
+            parser.error(f"{folder}: cannot be written")
+    if math.isnan(args.limit):
+        parser.error("--limit is no number of seconds")
     ended: dict[int, str] = {}
     with tempfile.TemporaryDirectory(prefix="vidsme-wheels-") as carried:
         if args.wheels is not None:

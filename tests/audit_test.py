@@ -93,13 +93,14 @@ def test_from_clips_to_report(config, tmp_path):
 def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch):
     audit.run(_corpus(config, tmp_path), tmp_path / "run")
     before = pq.read_table(tmp_path / "run" / "scores.parquet")
+    used = json.loads((tmp_path / "run" / "config.json").read_text())["utilisation"]
     monkeypatch.setattr(video, "decode", _never)
     monkeypatch.setattr(audit.scoring.signals, "stream", _never)
     audit.run(config, tmp_path / "run")
     assert pq.read_table(tmp_path / "run" / "scores.parquet").equals(before)
-    # Nothing was computed: there is nothing to say of the devices' time.
+    # Nothing was computed: what is known of the devices' time stays.
     about = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert "utilisation" not in about and about["device"]["kernels"]
+    assert about["utilisation"] == used and about["device"]["kernels"]
     # Another score, profile or scale needs the stored signals only.
     config.profile, config.motion.q_scale = "official", 0.5
     official = audit.run(config, tmp_path / "run")

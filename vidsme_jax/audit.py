@@ -104,6 +104,8 @@ def run(
         about = provenance.describe(
             config, setup.plan, setup.devices, table, scored.utilisation
         )
+        if scored.utilisation is None:
+            about |= provenance.earlier_utilisation(workdir / "config.json")
         found = evaluate(setup, store, table, failures, warnings, about, workdir)
     return AuditReport(
         workdir=workdir, table=table, metrics=found, failures=tuple(failures)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import pathlib
 import platform
 from typing import Any
@@ -76,6 +77,19 @@ def describe(
         several = {"process": f"{hosts.index()} of {hosts.count()}"}
         about["utilisation"] = (several if hosts.count() > 1 else {}) | used.facts()
     return about
+
+
+def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what a run's `config.json` says of its utilisation, {} if it does not.
+
+    For a run that found every clip stored: what was computed was so then.
+    """
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(about, dict) and "utilisation" in about
+    return {"utilisation": about["utilisation"]} if known else {}
 
 
 def updated(

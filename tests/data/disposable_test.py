@@ -228,6 +228,10 @@ B, P, IDR = b"\x01\x9e\x80", b"\x41\x9a\x80", b"\x65\x88\x80"
         (_length(b"\x06\x01\x01\x12\x80", B), True),  # Timing.
         (_length(b"\x06\x05\xff\x01" + bytes(256) + b"\x80", B), True),  # User data.
         (_length(P), False),
+        (
+            _length(b"\x01" + P[1:]),
+            False,
+        ),  # A damaged byte says that none refers to it.
         (_length(B, P), False),  # The second field is referred to.
         (_length(IDR), False),
         (_length(b"\x06\x2f\x01\x12\x80", B), False),  # A rotation, which holds on.

@@ -102,10 +102,24 @@ def _h264(unit: bytes) -> _Slice | None:
         return _KEPT
     kind = unit[0] & 31
     if kind == 1:
-        return _Slice(referred=unit[0] >> 5 != 0)
+        return _Slice(referred=unit[0] >> 5 != 0 or not _is_b(unit[1:9]))
     if kind in (9, 12) or (kind == 6 and _of_one_picture(unit[1:])):
         return None
     return _KEPT
+
+
+def _is_b(header: bytes) -> bool:
+    """Whether a slice header begins as that of a B slice.
+
+    A damaged `nal_ref_idc` then costs no P picture, to which most others refer.
+    """
+    bits = "".join(f"{byte:08b}" for byte in header.replace(b"\0\0\3", b"\0\0"))
+    at, value = 0, -1
+    for _ in range(2):  # first_mb_in_slice, slice_type
+        zeros = len(bits[at:]) - len(bits[at:].lstrip("0"))
+        value = int(bits[at : at + 2 * zeros + 1] or "0", 2) - 1
+        at += 2 * zeros + 1
+    return at <= len(bits) and value in (1, 6)
 
 
 def _hevc(unit: bytes) -> _Slice | None:

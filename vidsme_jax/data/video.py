@@ -177,7 +177,7 @@ def _by_seeking(
     try:
         for index, frame in _sought(source, container, stream, table, album.wanted):
             album.put(index, frame)
-    except (_Untrusted, av.FFmpegError):
+    except (_Untrusted, av.FFmpegError, IndexError):
         return None
     return album
 
@@ -211,7 +211,7 @@ def _scan(
                     packet.pts,
                     float((packet.duration or 0) * probing.unit(stream)),
                 )
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):
         return None
     pts.sort()
     keyframes.sort()
@@ -238,6 +238,9 @@ def _sought(
     if wanted[-1] >= len(table.pts):
         raise _Untrusted
     left_out = table.disposable.difference(table.pts[index] for index in wanted)
+    if left_out:  # What is concealed would be so with other pictures.
+        context = stream.codec_context
+        context.options = {**context.options, "err_detect": "explode"}
     coming = [pts for pts in table.pts if pts not in left_out]
     position, start, frames = -1, 0, iter(())
     for index in wanted:
@@ -328,7 +331,7 @@ def _everything(
     while True:
         try:
             packet = next(packets, None)
-        except av.FFmpegError:
+        except (av.FFmpegError, IndexError):  # PyAV lacks a stream that appears late.
             damage.append("the file breaks off")
             packet = None
         source.check_time()
