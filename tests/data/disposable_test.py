@@ -199,6 +199,7 @@ def test_pictures_that_higher_layers_refer_to_are_kept():
     for pts, (kind, layer) in enumerate([(19, 0), (0, 0), (2, 1), (0, 1), (1, 1)]):
         unit = bytes([kind << 1, layer + 1, 0x80])
         found.add(_packet(b"\0\0\1" + unit, pts))
+    found.add(_packet(b"\0\0\1" + bytes([0, 1 << 3 | 2, 0x80]), 5))  # Another view.
     assert found.pts() == {2, 3}
 
 

@@ -42,6 +42,16 @@ def test_an_inner_block_counts_for_its_own_stage_alone():
     assert 0.05 <= counted.seconds["inner"] < 0.07
 
 
+def test_three_blocks_inside_one_another_add_up():
+    counted, start = stages.Stages(), time.thread_time()
+    with counted.spending("a"), counted.spending("b"), counted.spending("c"):
+        while time.thread_time() < start + 0.02:
+            pass
+    whole = time.thread_time() - start
+    assert sum(counted.seconds.values()) == pytest.approx(whole, abs=2e-3)
+    assert counted.seconds["a"] < 2e-3 and counted.seconds["b"] < 2e-3
+
+
 def test_without_a_counter_nothing_is_counted():
     counted = Stages()
     with stages.spending("a"):
