@@ -294,7 +294,7 @@ def test_head(script, capsys, monkeypatch):
     monkeypatch.setattr(
         head, "exact", lambda *given: seen.append(given[1].shape) or whole(*given)
     )
-    sizes = ["--rows", "1152", "--vocab", "8192", "--hidden", "16"]
+    sizes = ["--rows", "2304", "--vocab", "8192", "--hidden", "16"]
     lines = _run(head, capsys, *sizes)
     assert lines["head/memory, two passes"]["ratio"] > 1  # More with more rows.
     peaked = lines["head/error, logits of deviation 12"]
