@@ -42,7 +42,7 @@ def read() -> dict[str, Any] | None:
     for key in _NUMBERS:
         try:
             found[key] = float(found[key])
-        except ValueError:  # "[N/A]": this card does not tell.
+        except ValueError:  # "[N/A]": this card does not report it.
             found[key] = None
     return found
 

@@ -33,7 +33,7 @@ _MOVES = _FREE | frozenset(
 )
 _SLICES = frozenset(("slice", "dynamic-slice", "gather"))
 _COLLECTIVES = ("all-", "reduce-scatter", "collective-")
-# The kind of a kernel that only moves data, the most telling first.
+# The kind of a kernel that only moves data, the most specific first.
 _TELLING = "dynamic-update-slice dynamic-slice gather slice concatenate transpose pad"
 _TELLING = (*_TELLING.split(), "reverse", "convert", "copy", "copy-start")
 
@@ -47,7 +47,7 @@ class Kernel:
       opcode: Of the instruction; with the target after a colon for a custom call.
       kind: "gemm", "custom call", "collective", "reduce", "elementwise"; "scalar" (loop
         counters), "fill" (reads no array); or for one that only moves data the opcode
-        that tells most, such as "dynamic-slice" or "copy".
+        that says most, such as "dynamic-slice" or "copy".
       op_name: The path of named scopes that the instruction's metadata gives.
       runs: In a call of the program.
       read: Bytes a run.
@@ -114,7 +114,7 @@ def kernels(text: str) -> list[Kernel]:
       text: Of a compiled program.
 
     Raises:
-      ValueError: The text has no entry, or a loop does not tell how often it runs.
+      ValueError: The text has no entry, or the trip count of a loop is not known.
     """
     computations, entry = _parse(text)
     if entry is None:
@@ -287,7 +287,7 @@ def _trips(computations: dict, loop: _Instruction) -> int:
         and (found := re.match(r"\((\d+)\)", one.attributes))
     ]
     if len(bounds) != 1:
-        raise ValueError(f"{loop.name}: the loop does not tell how often it runs")
+        raise ValueError(f"{loop.name}: its trip count is not known")
     return bounds[0]
 
 

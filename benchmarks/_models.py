@@ -95,7 +95,7 @@ class Run:
         return dataclasses.replace(self, frames=frames, batch=batch, extra=extra)
 
     def classes(self) -> streaming.Classes:
-        """Returns what `signals.stream` tells the head on this device."""
+        """Returns what `signals.stream` gives the head on this device."""
         leaves = jax.tree.leaves(self.model.state)
         return head_classes(sum(x.addressable_shards[0].data.nbytes for x in leaves))
 

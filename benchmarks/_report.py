@@ -159,7 +159,7 @@ def peak_mib() -> float:
 def device_peak_mib() -> float | None:
     """Returns the most memory of the first device that jax has held so far, in MiB.
 
-    None where the device does not tell, as a CPU.
+    None where the device does not report it, as a CPU.
     """
     told = jax.local_devices()[0].memory_stats() or {}
     peak = told.get("peak_bytes_in_use")

@@ -1,6 +1,6 @@
 """The steps of `card.py`: what each runs, how long it takes, and what it should show.
 
-Seconds are of a 7B model on an H100 or H200. Compiling is reckoned at 60 to 80 s for
+Seconds are of a 7B model on an H100 or H200. Compiling is estimated at 60 to 80 s for
 each program of a 7B model, as such programs took on two busy cores, and at 10 to 40 s
 for the small ones; drawing a model at 25 s, carrying it to torch at 30 s, importing
 everything at 10 s. None of it has been timed on a card yet.
@@ -267,8 +267,8 @@ STEPS = (
         (("flow.py", *_SIZE),),
         tiny=_SHORT,
         expected=(
-            # 2.1 ms on an H200 and 3 on an H100 is what its bytes take; 25 was reckoned
-            # for 1,800 launches of small kernels a clip.
+            # 2.1 ms on an H200 and 3 on an H100 is what its bytes take; 25 ms is an
+            # estimate for 1,800 launches of small kernels a clip.
             Expected(("flow/7b", "value"), 2.1, 25.0, "bytes moved"),
         ),
     ),

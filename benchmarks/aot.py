@@ -236,7 +236,7 @@ def moved(text: str) -> dict[str, Any]:
 
 
 def check(case: Case) -> dict[str, Any]:
-    """Compiles one case and reports it; `fits` tells whether a device holds it."""
+    """Compiles one case and reports it; `fits` is whether a device holds it."""
     kind, started = KINDS[case.kind], time.monotonic()
     grid = np.array(topology(case).devices).reshape(case.grid)
     devices = Devices("mesh", Mesh(grid, ("data", "model")))

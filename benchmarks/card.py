@@ -2,7 +2,7 @@ r"""All measurements that a machine with a card is wanted for, in a fixed sequen
 
     python benchmarks/card.py --out DIR [--step N ...|1..N] [--list] [--size 7b]
 
-Most telling first: `--list` tells the steps with the seconds that each takes. Each step
+The most informative first: `--list` prints the steps with the seconds of each. A step
 is a process or several, so that one that fails, hangs or runs out of memory costs the
 others nothing; it is stopped 20 s before its limit, which is 9 minutes at the most. The
 results of step N are lines of JSON in DIR/step-N-NAME.jsonl, written as they come:

@@ -10,10 +10,10 @@ apart. Clips are H.264 with a keyframe every 250 frames, made here once and kept
 system's temporary folder: tiny 64 x 96 and 2 s, small 360 x 640 and 10 s, 7b 720 x 1280
 and 40 s. Many clips are copies of two.
 
-`endtoend/.../host` tells the core seconds of one clip by stage, and how many cores
+`endtoend/.../host` gives the core seconds of one clip by stage, and how many cores
 would feed the step at its own rate; `endtoend/.../files` how long the devices computed
 for a clip, and waited for what. Where that many cores are there and the ratio is below
-0.9, the exit status is 1; the dearest stage is named in any case. On a CPU the step
+0.9, the exit status is 1; the costliest stage is named in any case. On a CPU the step
 needs the cores itself, so that nothing follows from the ratio there. Exit status 2 if a
 package is missing.
 """
@@ -180,7 +180,7 @@ def report(
     rate, last = count / pairs.wall, files.used[-1]
     spent, waited = files.of_a_clip("core_seconds"), files.of_a_clip("waited")
     total = sum(spent.values())
-    needed, dearest = total * rate, max(spent, key=spent.__getitem__)
+    needed, costliest = total * rate, max(spent, key=spent.__getitem__)
     below = ratio.median < _GOAL and ratio.why_not is None
     on_cpu = jax.default_backend() == "cpu"
     judged = not on_cpu and needed <= last.workers and ratio.why_not is None
@@ -201,7 +201,7 @@ def report(
         ratio=ratio,
         peer="pairs",
         reached=not below if judged else None,
-        lacks=dearest if below else None,
+        lacks=costliest if below else None,
         computing=short(sum(used.busy for used in files.used) / (count * len(ratios))),
         waited={cause: short(seconds) for cause, seconds in waited.items()},
         **about,
@@ -212,7 +212,7 @@ def report(
         "core s a clip",
         stages={stage: short(s) for stage, s in spent.items()},
         shares={stage: short(s / total) for stage, s in spent.items()},
-        dearest=dearest,
+        costliest=costliest,
         needed_cores=short(needed),
         **about,
     )
@@ -220,7 +220,8 @@ def report(
         _report.line(f"{name}/encoding", encoding, f"s for {_DISTINCT} clips", **about)
     if judged and below:
         print(
-            f"{ratio.median:.0%} of the rate of pairs; the dearest stage is {dearest}",
+            f"{ratio.median:.0%} of the rate of pairs; the costliest stage is "
+            f"{costliest}",
             file=sys.stderr,
         )
         return 1

@@ -3,7 +3,7 @@ r"""How the cost grows with frames, clips, classes and devices.
     python benchmarks/scaling.py [--size tiny|small|7b] [--axes frames clips ...]
 
 * frames: one clip of each number in --frames; necessary operations per second, over the
-  first number's, and the device's memory where it tells its peak (that of the process
+  first number's, and the device's memory where it reports its peak (that of the process
   so far, so ask for one number to be sure);
 * clips: a stream with one clip a step; clips per second, over one clip's;
 * classes: the head, two passes; classes per second, over the fewest;

@@ -60,7 +60,7 @@ def test_from_files_to_signals(endtoend, tmp_path):
     assert host["stages"].keys() == host["shares"].keys() == stages
     assert sum(host["stages"].values()) == pytest.approx(host["value"], rel=1e-2)
     assert sum(host["shares"].values()) == pytest.approx(1, rel=1e-2)
-    assert host["dearest"] == max(host["stages"], key=host["stages"].__getitem__)
+    assert host["costliest"] == max(host["stages"], key=host["stages"].__getitem__)
     assert host["needed_cores"] == pytest.approx(host["value"] * rate, rel=1e-2)
 
 
@@ -127,7 +127,7 @@ def test_an_accelerator_that_waits_is_told(reported):
     status, files, _, told = reported((8.0, 8.0, 8.1))
     assert status == 1 and files["reached"] is False
     assert files["lacks"] == "decode" and files["ratio"] == 0.75
-    assert told == "75% of the rate of pairs; the dearest stage is decode\n"
+    assert told == "75% of the rate of pairs; the costliest stage is decode\n"
     # With fewer cores than it takes nothing else could come of it.
     status, files, _, told = reported((8.0, 8.0, 8.1), workers=0)
     assert status == 0 and files["reached"] is None and not told

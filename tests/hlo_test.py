@@ -127,6 +127,19 @@ def test_the_kernels_of_a_text(hlo):
     assert found["input_reduce_fusion"].elementwise == 32 + 32
 
 
+def test_a_scatter_in_place_counts_its_updates(hlo):
+    text = """
+ENTRY %main (x: f32[64,32], i: s32[5,1], u: f32[5,32]) -> f32[64,32] {
+  %x = f32[64,32]{1,0} parameter(0)
+  %i = s32[5,1]{1,0} parameter(1)
+  %u = f32[5,32]{1,0} parameter(2)
+  ROOT %s = f32[64,32]{1,0} scatter(%x, %i, %u), to_apply=%replace
+}
+"""
+    (found,) = hlo.kernels(text)
+    assert (found.read, found.written) == (5 * 4 + 5 * 32 * 4, 5 * 32 * 4)
+
+
 def test_sums_over_kernels(hlo):
     found = hlo.kernels(TEXT)
     assert hlo.launches(found) == 4 * 4 + 2
@@ -141,7 +154,7 @@ def test_sums_over_kernels(hlo):
 
 
 def test_a_loop_without_a_count_is_refused(hlo):
-    with pytest.raises(ValueError, match=r"while.1: the loop does not tell"):
+    with pytest.raises(ValueError, match=r"while.1: its trip count is not known"):
         hlo.kernels(TEXT.replace("constant(4)", "parameter(1)"))
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.kernels("HloModule jit_f")

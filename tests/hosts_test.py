@@ -69,7 +69,7 @@ def alone(folder):
 @pytest.mark.parametrize("grid", list(two_processes.GRIDS))
 def test_two_processes_give_what_one_gives(said, alone, folder, grid):
     """Uneven shares: of the 7 clips one process has 4, the other 3, one of them bad."""
-    _compare(said, alone, folder, grid, grid)
+    _assert_same(said, alone, folder, grid, grid)
 
 
 @pytest.mark.parametrize("grid", ["own", "spanning"])
@@ -77,10 +77,10 @@ def test_both_stop_where_one_is_told_to(said, alone, folder, grid):
     for place in range(2):
         # Of a grid of both all take the same steps, and these are few.
         assert said[place][f"stopped-{grid}"] <= (6 if grid == "own" else 4)
-    _compare(said, alone, folder, f"stopped-{grid}", f"resumed-{grid}")
+    _assert_same(said, alone, folder, f"stopped-{grid}", f"resumed-{grid}")
 
 
-def _compare(said, alone, folder, grid, name):
+def _assert_same(said, alone, folder, grid, name):
     found = pq.read_table(folder / grid / "scores.parquet").to_pydict()
     assert found["id"] == alone.table.id.tolist()
     expected = alone.table.scores["vid_sme"]

@@ -63,6 +63,15 @@ def test_too_little_memory_for_the_first_batch(late, config, tmp_path, monkeypat
     assert not _stored(tmp_path / "run")
 
 
+def test_the_smallest_batch_is_not_advised_again(config, tmp_path, monkeypatch):
+    config.batch_size = 2  # One clip on each of two devices.
+    monkeypatch.setattr(parallel.Devices, "runner", lambda *_: _too_much)
+    with pytest.raises(AuditError) as caught:
+        audit.run(config, tmp_path / "run")
+    assert "config.batch_size" not in caught.value.problems[0]
+    assert "a smaller config.video.num_frames" in caught.value.problems[0]
+
+
 def test_too_little_memory_for_the_parameters(config, tmp_path, monkeypatch):
     monkeypatch.setattr(models.loading, "load", lambda *args, **_: _too_much())
     with pytest.raises(AuditError, match=f"suffice to load the parameters: {ASKED}"):
@@ -109,7 +118,7 @@ def test_other_errors_of_devices_are_raised_as_they_are(config, monkeypatch, tmp
             "Used 20.25G of 15.48G hbm. Exceeded hbm capacity by 4.77G.",
             "20.25G were asked for",
         ),
-        ("Something is full.\nA long table", "it is said, 'RESOURCE_EXHAUSTED: Some"),
+        ("Something is full.\nA long table", "the error is 'RESOURCE_EXHAUSTED: Some"),
     ],
 )
 def test_the_sizes_that_xla_reports(said, expected, monkeypatch):

@@ -1,5 +1,7 @@
 """The jitted step against torch run twice, and against itself on other devices."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from vidsme_jax import models, parallel, signals
 from vidsme_jax.base import PROFILE_ORDERS, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
+from vidsme_jax.motion import farneback
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +211,10 @@ def _dots(jaxpr):
                 yield from _dots(inner)
 
 
-def test_products_are_in_bfloat16_and_statistics_in_float32():
-    loaded = random.draw("llava_qwen-tiny", dtype="bfloat16")
+_IN_LAYER = ("attention", "mlp")
+
+
+def _small_batch(loaded):
     prompt = loaded.plan.prompt
     tokens = signals.Tokens(np.array(prompt.prefix, np.int32), np.zeros(1, np.int32))
     batch = signals.Batch(
@@ -217,6 +222,30 @@ def test_products_are_in_bfloat16_and_statistics_in_float32():
         np.full(1, 2, np.int32),
         np.zeros((1, 2), np.int32),
     )
+    return tokens, batch
+
+
+@quick
+def test_the_parts_of_a_step_have_scopes():
+    """A profile sums the time of its kernels by these names."""
+    loaded = random.draw("llava_qwen-tiny", dtype="float32")
+    step = signals.make_step(loaded.graphdef, second=True)
+    lowered = jax.jit(step).lower(loaded.state, *_small_batch(loaded))
+    names = set(re.findall(r'op_name="([^"]*)"', lowered.compile().as_text()))
+    paths = [
+        *(f"{part}/.*layer/.*{x}/" for part in ("tower", "decoder") for x in _IN_LAYER),
+        *(f"head/.*{x}/" for x in ("logits", "first_pass", "second_pass", "mean")),
+    ]
+    for path in paths:
+        assert any(re.search(path, name) for name in names), path
+    frames = jax.ShapeDtypeStruct((3, 32, 32), np.uint8)
+    flow = jax.jit(farneback.variances).lower(frames, farneback.scales(32, 32))
+    assert "/flow/" in flow.as_text(debug_info=True)
+
+
+def test_products_are_in_bfloat16_and_statistics_in_float32():
+    loaded = random.draw("llava_qwen-tiny", dtype="bfloat16")
+    tokens, batch = _small_batch(loaded)
     step = signals.make_step(loaded.graphdef, second=False)
     jaxpr = jax.make_jaxpr(step)(loaded.state, tokens, batch).jaxpr
     kinds = {"dot_general": set(), "statistic": set()}

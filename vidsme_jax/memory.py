@@ -11,7 +11,7 @@ from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.parallel import Devices, in_gib
 
 _LACKING = "RESOURCE_EXHAUSTED"
-# As XLA's allocators and its compiler for TPUs say it.
+# In the errors of XLA's allocators and of its compiler for TPUs.
 _ASKED = (
     r"allocat\w+ ([\d.,]+ ?(?:bytes|[KMGT]i?B))",
     r"Used ([\d.]+[KMGT]) of [\d.]+[KMGT] hbm",
@@ -92,7 +92,7 @@ def _asked(error: str) -> str:
     for pattern in _ASKED:
         if found := re.search(pattern, error):
             return f"{found[1]} were asked for"
-    return f"it is said, {printable(error.splitlines()[0], _QUOTED)!r}"
+    return f"the error is {printable(error.splitlines()[0], _QUOTED)!r}"
 
 
 def _available(devices: Devices) -> str:

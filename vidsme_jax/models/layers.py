@@ -1,5 +1,6 @@
 """The small parts that every backbone is made of, and stacks of layers."""
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -219,20 +220,27 @@ def _separate(path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]) 
         group = [flat[path]]
     stacks = [x.get_value() for x in group]
 
-    def cut(first, *others):
-        each = [jnp.concatenate(x, axis=-1) for x in zip(first, *others, strict=True)]
-        empty = [tuple(x[None][:0] for x in other) for other in others]
-        return tuple(each), *empty
-
-    shapes = jax.eval_shape(cut, *stacks)
     place = _of_a_layer(stacks[0].sharding)
     if isinstance(stacks[0], jax.ShapeDtypeStruct):
         like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)  # noqa: E731
-        parts = jax.tree.map(like, shapes)
+        parts = jax.tree.map(like, jax.eval_shape(_cut, *stacks))
     else:
-        parts = jax.jit(cut, out_shardings=place)(*stacks)
+        parts = _cutter(place)(*stacks)
     for member, part in zip(group, parts, strict=True):
         member.set_value(part)
+
+
+def _cut(first: Array, *others: Array) -> tuple[tuple[Array, ...], ...]:
+    """Cuts stacks into layers; the outputs of `others` go behind those of `first`."""
+    layers = zip(first, *others, strict=True)
+    joined = tuple(jnp.concatenate(layer, axis=-1) for layer in layers)
+    empty = (tuple(layer[None][:0] for layer in other) for other in others)
+    return joined, *empty
+
+
+@functools.lru_cache(maxsize=8)  # One function, so that equal shapes compile once.
+def _cutter(place: jax.sharding.Sharding) -> Callable[..., Any]:
+    return jax.jit(_cut, out_shardings=place)
 
 
 def _joined(
