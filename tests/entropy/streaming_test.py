@@ -182,6 +182,23 @@ def test_ties_with_the_maximum_are_no_second_value(monkeypatch, block):
     np.testing.assert_allclose(signals.renyi[1], np.log(40.0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_first_of_equal_maxima_wins(axis):
+    rows = jnp.asarray([[1.0, 7.0, 2.0, 7.0], [7.0, 3.0, 7.0, 7.0]])
+    blocks = [rows[:, :2], rows[:, 2:]]
+    if axis == 0:
+        rows, blocks = rows.T, [block.T for block in blocks]
+    one, other = (states.extremes(block, axis) for block in blocks)
+    other = other._replace(winner=other.winner + 2)
+    for found in (
+        states.extremes(rows, axis),
+        states.higher(one, other),
+        states.higher(other, one),
+    ):
+        np.testing.assert_array_equal(found.winner, [1, 0])
+        np.testing.assert_array_equal(found.below, [2.0, 3.0])
+
+
 def test_masked_rows_leave_the_mean_alone():
     rng = np.random.default_rng(2)
     hidden = jnp.asarray(rng.normal(size=(1, 6, 8)), jnp.float32)
