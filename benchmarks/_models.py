@@ -15,12 +15,13 @@ import numpy as np
 from _report import Judged, rounded
 from jax.typing import DTypeLike
 
-from vidsme_jax import parallel, rates, signals
+from vidsme_jax import parallel, rates
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.run import pipeline
 
 # By family and size: a key of `random.CONFIGS`.
 NAMES = {
@@ -78,9 +79,9 @@ class Run:
 
     def ours(self, clips: np.ndarray) -> list[TokenSignals]:
         """Runs this package; the signals are on the host when it returns."""
-        stream = signals.stream(
+        stream = pipeline.stream(
             self.model,
-            [signals.Prepared(k, clip) for k, clip in enumerate(clips)],
+            [pipeline.Prepared(k, clip) for k, clip in enumerate(clips)],
             parallel.make_devices("pmap", 1, 1),
             batch_size=self.batch,
             num_frames=self.frames,
@@ -159,7 +160,7 @@ def runs(args: argparse.Namespace) -> Iterator[Run]:
 def head_classes(held: int) -> streaming.Classes:
     """Returns the head's memory budget where so many bytes of parameters lie."""
     memory = parallel.make_devices("pmap", 1, 1).memory()
-    return streaming.Classes(memory=signals.head_memory(memory, held))
+    return streaming.Classes(memory=pipeline.head_memory(memory, held))
 
 
 class Times(NamedTuple):

@@ -39,10 +39,10 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vidsme_jax import signals
 from vidsme_jax.checkpoints import loading
 from vidsme_jax.models import layers, make_module, random
 from vidsme_jax.parallel import Devices
+from vidsme_jax.run import pipeline
 
 GIB = 2**30
 PREFIX, SUFFIX = 40, 20  # Text tokens before and after the video.
@@ -181,8 +181,8 @@ def arguments(config: Any, devices: Devices, case: Case) -> tuple[Any, Any, int]
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     size = config.vision.image_size
-    tokens = signals.Tokens(*(array(copied, jnp.int32, n) for n in (PREFIX, SUFFIX)))
-    batch = signals.Batch(
+    tokens = pipeline.Tokens(*(array(copied, jnp.int32, n) for n in (PREFIX, SUFFIX)))
+    batch = pipeline.Batch(
         array(clips, jnp.uint8, case.clips, case.frames, size, size, 3),
         array(clips, jnp.int32, case.clips),
         array(clips, jnp.int32, case.clips, case.frames),
@@ -242,8 +242,8 @@ def check(case: Case) -> dict[str, Any]:
     devices = Devices("mesh", Mesh(grid, ("data", "model")))
     config = random.configuration(case.model)[1]
     graphdef, args, held = arguments(config, devices, case)
-    step = signals.make_step(
-        graphdef, second=True, memory=signals.head_memory(int(kind.memory * GIB), held)
+    step = pipeline.make_step(
+        graphdef, second=True, memory=pipeline.head_memory(int(kind.memory * GIB), held)
     )
     about = {
         "device": f"{math.prod(case.grid)} x {case.kind}, data x model = "

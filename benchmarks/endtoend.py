@@ -97,8 +97,9 @@ class Files:
 
     def score(self) -> None:
         """Scores all clips into a new store."""
-        from vidsme_jax import scoring, shards
-        from vidsme_jax.stopping import Stop
+        from vidsme_jax.run import scoring
+        from vidsme_jax.run.stopping import Stop
+        from vidsme_jax.store import shards
 
         with tempfile.TemporaryDirectory() as folder:
             store = shards.Shards(pathlib.Path(folder), {})

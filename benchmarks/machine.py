@@ -20,7 +20,13 @@ import jax
 
 from vidsme_jax.models import attention
 
-NEEDED = ("jax", "flax", "numpy", "vidsme_jax.signals", "vidsme_jax.motion.farneback")
+NEEDED = (
+    "jax",
+    "flax",
+    "numpy",
+    "vidsme_jax.run.pipeline",
+    "vidsme_jax.motion.farneback",
+)
 # What is missing without them.
 WANTED = {
     "torch": "transformers as a peer",

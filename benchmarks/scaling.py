@@ -25,10 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from _models import Run
 
-from vidsme_jax import parallel, signals
+from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.flops import necessary_flops
+from vidsme_jax.run import pipeline
 
 AXES = ("frames", "clips", "classes", "devices")
 FRAMES = {
@@ -172,8 +173,8 @@ def devices(run: Run, repeats: int) -> bool:
         model = run.model.plan.load(grid.sharding)
 
         def step(n=count, grid=grid, model=model):
-            prepared = [signals.Prepared(k, every[k]) for k in range(n)]
-            stream = signals.stream(
+            prepared = [pipeline.Prepared(k, every[k]) for k in range(n)]
+            stream = pipeline.stream(
                 model,
                 prepared,
                 grid,

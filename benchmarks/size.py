@@ -36,9 +36,10 @@ LIMIT_SECONDS, LIMIT_MIB, LIMIT_PAGE = 60.0, 2048.0, 5e6  # Of 100,000 rows.
 
 def scoring(clips: int) -> dict:
     """Scores so many clips of the demo, with the tiny model."""
-    from vidsme_jax import checks, settings
-    from vidsme_jax.scoring import score_clips
-    from vidsme_jax.stopping import Stop
+    from vidsme_jax import settings
+    from vidsme_jax.run import checks
+    from vidsme_jax.run.scoring import score_clips
+    from vidsme_jax.run.stopping import Stop
 
     config = settings.default()
     config.model.checkpoint = str(settings.DEMO / "checkpoint")
@@ -64,8 +65,9 @@ def evaluating(rows: int) -> dict:
     """Evaluates a synthetic table with all scores."""
     import numpy as np
 
-    from vidsme_jax import inference, metrics, report, scores, validity
+    from vidsme_jax import report, scores
     from vidsme_jax.base import ScoreTable
+    from vidsme_jax.evaluation import metrics, suspects, validity
 
     rng = np.random.default_rng(0)
     role = np.repeat(np.array(["members", "nonmembers"], object), rows // 2)
@@ -96,7 +98,7 @@ def evaluating(rows: int) -> dict:
             table,
             evaluation=evaluation,
             blind=blind,
-            suspects=inference.suspects(table, "vid_sme", 0.05),
+            suspects=suspects.suspects(table, "vid_sme", 0.05),
             curves=[],
             run={},
             failures=[],
@@ -114,7 +116,7 @@ def shards(parts: int) -> dict:
     import numpy as np
 
     from vidsme_jax.base import MotionStatistics, ScoredClip, TokenSignals
-    from vidsme_jax.shards import Shards
+    from vidsme_jax.store.shards import Shards
 
     def clip(number):
         rows = np.full((2, 4), number, np.float32)

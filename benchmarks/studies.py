@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if _report.lacks("studies.py", **NEEDED):
         return 2
-    from vidsme_jax import settings, shards
+    from vidsme_jax import settings
+    from vidsme_jax.store import shards
     from vidsme_jax.studies import findings, points
 
     config = settings.default()

@@ -8,24 +8,12 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
-    ("settings", "progress", "overlap", "storage", "commands", "stopping"),
-    ("resampling",),
-    (
-        "entropy",
-        "metrics",
-        "motion",
-        "parallel",
-        "hosts",
-        "rates",
-        "data",
-        "checkpoints",
-    ),
-    ("models", "scores"),
-    ("memory", "utilisation"),
-    ("signals", "finetune", "validity", "inference", "report", "shards"),
-    ("scoring", "tables", "provenance", "preparation", "checks"),
-    ("audit",),
-    ("studies",),
+    ("settings", "progress", "commands", "store", "rates", "parallel"),
+    ("entropy", "motion", "data", "checkpoints", "evaluation", "demo"),
+    ("models", "scores", "prepared"),
+    ("run",),
+    ("report", "finetune"),
+    ("studies", "audit"),
     ("__init__", "__main__", "main", "prepare", "reporting"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

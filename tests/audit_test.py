@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from oracles import llava_next_video as oracle
-from vidsme_jax import audit, checks, settings
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import corpora, video
+from vidsme_jax.run import checks
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CLIPS = settings.DEMO / "corpus" / "clips"

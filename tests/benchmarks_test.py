@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from vidsme_jax import parallel, rates, signals
+from vidsme_jax import parallel, rates
 from vidsme_jax.models import random
 from vidsme_jax.models.flops import necessary_flops
+from vidsme_jax.run import pipeline
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 KEYS = {"name", "value", "unit", "ratio", "peer", "device", "versions", "commit"}
@@ -151,14 +152,14 @@ def test_the_head_of_the_benchmarks_is_that_of_a_run(script, monkeypatch):
     parts, models = script("parts"), script("_models")
     monkeypatch.setattr(parallel.Devices, "memory", lambda self: 80 * 2**30)
     asked, run = [], models.prepare(_arguments(models))
-    whole, step = parts.streaming.token_signals, signals.make_step
+    whole, step = parts.streaming.token_signals, pipeline.make_step
 
     def head(*args, classes, **more):
         asked.append(classes.memory)
         return whole(*args, classes=classes, **more)
 
     monkeypatch.setattr(
-        signals,
+        pipeline,
         "make_step",
         lambda *args, **more: asked.append(more["memory"]) or step(*args, **more),
     )

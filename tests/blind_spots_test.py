@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidsme_jax import metrics, scores
+from vidsme_jax import scores
 from vidsme_jax.base import ScoreTable, TokenSignals
 from vidsme_jax.entropy import definitions, streaming
+from vidsme_jax.evaluation import metrics
 
 RATIOS = ("0%", "5.0%", "10.0%", "30.0%", "60.0%", "90.0%")
 VOCABULARY = 152_064  # Qwen2's.

@@ -12,7 +12,8 @@ import transformers
 from flax import nnx
 
 from vidsme_jax import models
-from vidsme_jax.data import corpora, synthetic, video
+from vidsme_jax.data import corpora, video
+from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.settings import DEMO
 
@@ -149,4 +150,4 @@ def test_the_captions_of_members_are_memorised(model, record):
 
 def test_the_tokenizer_is_the_generators():
     vocabulary = transformers.AutoTokenizer.from_pretrained(CHECKPOINT).get_vocab()
-    assert vocabulary == {token: k for k, token in enumerate(synthetic.TOKENS)}
+    assert vocabulary == {token: k for k, token in enumerate(drawing.TOKENS)}

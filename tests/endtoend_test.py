@@ -12,7 +12,7 @@ import tempfile
 import jax
 import pytest
 
-from vidsme_jax import overlap, utilisation
+from vidsme_jax.run import timeline, utilisation
 
 TESTS = pathlib.Path(__file__).parent
 BENCHMARKS = TESTS.parent / "benchmarks"
@@ -55,7 +55,7 @@ def test_from_files_to_signals(endtoend, tmp_path):
     assert files["ratio"] is None and not files["decided"]  # After one round.
     assert files["reached"] is None and files["lacks"] is None
     assert (files["workers"], files["clips"]) == (1, 3)
-    assert files["computing"] > 0 and overlap.STORING in files["waited"]
+    assert files["computing"] > 0 and timeline.STORING in files["waited"]
     stages = {"hash", "scan", "decode", "motion", "preprocess"}
     assert host["stages"].keys() == host["shares"].keys() == stages
     assert sum(host["stages"].values()) == pytest.approx(host["value"], rel=1e-2)
@@ -81,7 +81,7 @@ def _used(clips, decoding, storing, workers):
         batches=clips,
         seconds=8.0,
         busy=3.0,
-        waited={overlap.CLIPS: 4.0, overlap.STORING: storing},
+        waited={timeline.CLIPS: 4.0, timeline.STORING: storing},
         compiling=0.0,
         operations=1.0,
         devices=1.0,
@@ -118,7 +118,7 @@ def test_rounds_are_summed(reported):
     status, files, host, _ = reported((6.0, 6.0, 6.1))
     assert status == 0 and files["reached"] and files["ratio"] == 1.0
     assert files["lacks"] is None and files["computing"] == 0.5  # 3 x 3 s, 18 clips.
-    assert files["waited"] == {overlap.CLIPS: 0.6667, overlap.STORING: 0.08333}
+    assert files["waited"] == {timeline.CLIPS: 0.6667, timeline.STORING: 0.08333}
     assert host["stages"] == {"decode": 0.5, "motion": 0.5}
     assert host["value"] == 1.0 and host["needed_cores"] == 1.0
 

@@ -17,20 +17,21 @@ from flax import nnx
 from oracles import llava_next_video as oracle
 from vidsme_jax import models
 from vidsme_jax.base import AuditError, Clip
-from vidsme_jax.data import corpora, synthetic, video
+from vidsme_jax.data import corpora, video
+from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.models.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-VIDEO = synthetic.TOKENS.index("<video>")
+VIDEO = drawing.TOKENS.index("<video>")
 FRAMES = 4
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("corpus")
-    synthetic.write_corpus(folder, num_members=5, num_matched=2, num_shifted=1, seed=3)
+    drawing.write_corpus(folder, num_members=5, num_matched=2, num_shifted=1, seed=3)
     return folder
 
 
@@ -40,10 +41,10 @@ def architecture(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("architecture")
     raw = oracle.make_model().config.to_dict()
     raw["video_token_index"] = VIDEO
-    raw["image_token_index"] = synthetic.TOKENS.index("<image>")
-    raw["text_config"]["pad_token_id"] = synthetic.TOKENS.index("<pad>")
+    raw["image_token_index"] = drawing.TOKENS.index("<image>")
+    raw["text_config"]["pad_token_id"] = drawing.TOKENS.index("<pad>")
     (folder / "config.json").write_text(json.dumps(raw))
-    synthetic.tokenizer_files(folder)
+    drawing.tokenizer_files(folder)
     return folder
 
 
@@ -105,7 +106,7 @@ def _nll(example, **changes) -> np.ndarray:
 
 
 def _text(row: np.ndarray) -> list[str]:
-    return [synthetic.TOKENS[k] for k in row]
+    return [drawing.TOKENS[k] for k in row]
 
 
 def test_training_lowers_the_loss(trained):
@@ -138,7 +139,7 @@ def test_the_answer_and_its_end_are_learnt(example, corpus):
 
 def test_what_follows_the_end_does_not_change_the_loss(example):
     batch = example[2]
-    after = np.cumsum(batch.tokens == synthetic.TOKENS.index("</s>"), axis=1)
+    after = np.cumsum(batch.tokens == drawing.TOKENS.index("</s>"), axis=1)
     after = np.roll(after, 1, axis=1) * (np.arange(after.shape[1]) > 0)
     assert after.any()
     tokens = np.where(after, 17, batch.tokens)

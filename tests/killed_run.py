@@ -35,7 +35,7 @@ def config(clips: int, **changes):
 
 
 def _die_at(moment: int) -> None:
-    from vidsme_jax import scoring
+    from vidsme_jax.run import scoring
 
     left = moment
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vidsme_jax import audit, memory, models, parallel, settings, studies
+from vidsme_jax import audit, models, parallel, settings, studies
 from vidsme_jax.base import AuditError
+from vidsme_jax.run import memory
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 ASKED = r"281474976710656 bytes were asked for"

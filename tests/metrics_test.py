@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from vidsme_jax import metrics, resampling
 from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import bootstrap, metrics
 
 
 def _table(score, role, cluster=None, *, group=None, larger_is_member=True):
@@ -122,8 +122,8 @@ def test_resampled_auc_is_the_auc_of_the_resampled_rows():
     weights = rng.integers(0, 4, size=(20, 6)).astype(np.uint8) + np.uint8(1)
     _, columns_m = np.unique(m_clusters, return_inverse=True)
     _, columns_n = np.unique(n_clusters, return_inverse=True)
-    ranked = resampling._entries(m, columns_m), resampling._entries(n, columns_n)
-    wins = resampling._weighted_wins(*ranked, weights, weights)
+    ranked = bootstrap._entries(m, columns_m), bootstrap._entries(n, columns_n)
+    wins = bootstrap._weighted_wins(*ranked, weights, weights)
     for row, won in zip(weights.astype(int), wins, strict=True):
         rows_m, rows_n = (
             np.concatenate([np.repeat(g, row[i]) for i, g in enumerate(rows)])

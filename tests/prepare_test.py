@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from vidsme_jax import checks, preparation, scoring, settings, tables
+from vidsme_jax import settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import corpora, layout, reading, video
-from vidsme_jax.stopping import Stop
+from vidsme_jax.data import corpora, reading, video
+from vidsme_jax.prepared import layout, preparation
+from vidsme_jax.run import checks, scoring
+from vidsme_jax.run.stopping import Stop
+from vidsme_jax.scores import tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -263,7 +266,7 @@ def _shards(root: pathlib.Path) -> dict[str, bytes]:
 def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, decoded):
     config.workers = 1
     config.corpus.max_clips = 3
-    monkeypatch.setattr("vidsme_jax.data.packing._CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr("vidsme_jax.prepared.packing._CLIPS_PER_SHARD", 2)
     preparation.run(config, tmp_path / "whole")
     expected = _shards(tmp_path / "whole")
     assert len(expected) == 3

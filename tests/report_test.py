@@ -11,8 +11,9 @@ import pyarrow.csv
 import pytest
 from pyarrow import parquet
 
-from vidsme_jax import inference, metrics, report, validity
+from vidsme_jax import report
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
+from vidsme_jax.evaluation import metrics, suspects, validity
 from vidsme_jax.report import files, plots, words
 
 NASTY = "<script>alert('1')</script>"
@@ -71,7 +72,7 @@ def _write(folder, table, **changes):
     arguments = dict(
         evaluation=metrics.evaluate(table, (0.001, 0.05), 200, 0),
         blind=validity.blind_baseline(table, 200, 0, "vid_sme"),
-        suspects=inference.suspects(table, "vid_sme", 0.05),
+        suspects=suspects.suspects(table, "vid_sme", 0.05),
         curves=[_curve("most member-like"), _curve("least member-like")],
         run={
             "config": {"model.checkpoint": NASTY, "slices": ("video",)},

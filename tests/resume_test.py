@@ -17,17 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from killed_run import config as small
-from vidsme_jax import (
-    audit,
-    checks,
-    commands,
-    main,
-    scoring,
-    settings,
-    shards,
-    stopping,
-)
+from vidsme_jax import audit, commands, main, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.run import checks, scoring, stopping
+from vidsme_jax.store import shards
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vidsme_jax import shards
 from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
+from vidsme_jax.store import shards
 
 
 def _clip(path, rows=6, second=True):

@@ -9,11 +9,12 @@ import torch
 from flax import nnx
 
 from oracles import llava_next_video as oracle
-from vidsme_jax import models, parallel, signals
+from vidsme_jax import models, parallel
 from vidsme_jax.base import PROFILE_ORDERS, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
 from vidsme_jax.motion import farneback
+from vidsme_jax.run import pipeline
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def _renyi(log_probs, order):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_both_directions_equal_torch(torch_model, model, count):
     frames = _frames(count)
-    found = signals.compute(model, frames)
+    found = pipeline.compute(model, frames)
     for direction, order in enumerate((frames, frames[::-1])):
         log_probs = _expected(torch_model, model.plan, order)
         for k, q in enumerate(PROFILE_ORDERS):
@@ -83,10 +84,10 @@ def _stream(folder, mode, data, split, lengths, batch_size=8, second=True):
     plan = models.inspect(str(folder), dtype="float32")
     loaded = plan.load(devices.sharding)
     clips = [
-        signals.Prepared(k, plan.prepare(_frames(n, seed=k)))
+        pipeline.Prepared(k, plan.prepare(_frames(n, seed=k)))
         for k, n in enumerate(lengths)
     ]
-    batches = signals.stream(
+    batches = pipeline.stream(
         loaded, clips, devices, batch_size=batch_size, num_frames=4, second=second
     )
     return {key: found for batch in batches for key, found in batch}
@@ -97,7 +98,7 @@ def test_clips_of_several_lengths_share_batches(folder, model):
     found = _stream(folder, "pmap", 1, 1, lengths, batch_size=2)
     assert sorted(found) == list(range(5))
     for key, length in enumerate(lengths):
-        alone = signals.compute(model, _frames(length, seed=key))
+        alone = pipeline.compute(model, _frames(length, seed=key))
         for name in TokenSignals._fields:
             actual, wanted = getattr(found[key], name), getattr(alone, name)
             assert actual.shape == wanted.shape
@@ -106,9 +107,9 @@ def test_clips_of_several_lengths_share_batches(folder, model):
 
 def test_what_is_not_finite_is_the_clips_error(folder, model):
     state = jax.tree.map(lambda x: x * np.float32(np.nan), model.state)
-    broken = signals.LoadedModel(plan=model.plan, graphdef=model.graphdef, state=state)
+    broken = pipeline.LoadedModel(plan=model.plan, graphdef=model.graphdef, state=state)
     with pytest.raises(ClipError, match="signals: not finite: renyi"):
-        signals.compute(broken, _frames(3))
+        pipeline.compute(broken, _frames(3))
 
 
 # The torch tests above share programs with what stands between them and here.
@@ -216,8 +217,8 @@ _IN_LAYER = ("attention", "mlp")
 
 def _small_batch(loaded):
     prompt = loaded.plan.prompt
-    tokens = signals.Tokens(np.array(prompt.prefix, np.int32), np.zeros(1, np.int32))
-    batch = signals.Batch(
+    tokens = pipeline.Tokens(np.array(prompt.prefix, np.int32), np.zeros(1, np.int32))
+    batch = pipeline.Batch(
         np.zeros((1, 2, 56, 56, 3), np.uint8),
         np.full(1, 2, np.int32),
         np.zeros((1, 2), np.int32),
@@ -229,7 +230,7 @@ def _small_batch(loaded):
 def test_the_parts_of_a_step_have_scopes():
     """A profile sums the time of its kernels by these names."""
     loaded = random.draw("llava_qwen-tiny", dtype="float32")
-    step = signals.make_step(loaded.graphdef, second=True)
+    step = pipeline.make_step(loaded.graphdef, second=True)
     lowered = jax.jit(step).lower(loaded.state, *_small_batch(loaded))
     names = set(re.findall(r'op_name="([^"]*)"', lowered.compile().as_text()))
     paths = [
@@ -246,7 +247,7 @@ def test_the_parts_of_a_step_have_scopes():
 def test_products_are_in_bfloat16_and_statistics_in_float32():
     loaded = random.draw("llava_qwen-tiny", dtype="bfloat16")
     tokens, batch = _small_batch(loaded)
-    step = signals.make_step(loaded.graphdef, second=False)
+    step = pipeline.make_step(loaded.graphdef, second=False)
     jaxpr = jax.make_jaxpr(step)(loaded.state, tokens, batch).jaxpr
     kinds = {"dot_general": set(), "statistic": set()}
     narrow = {"reduce_sum", "exp", "log1p", "rsqrt", "expm1", "div", "reduce_max"}
@@ -279,9 +280,9 @@ def test_a_batch_could_not_be_donated(model):
     """No result has the size of an argument, so XLA would write none over it."""
     frames = model.plan.prepare(_frames(4))
     order = np.arange(4, dtype=np.int32)[None, ::-1]
-    batch = signals.Batch(frames[None], np.array([4], np.int32), order)
-    tokens = signals.Tokens(*(np.array([k], np.int32) for k in (1, 2)))
-    step = signals.make_step(model.graphdef, second=True)
+    batch = pipeline.Batch(frames[None], np.array([4], np.int32), order)
+    tokens = pipeline.Tokens(*(np.array([k], np.int32) for k in (1, 2)))
+    step = pipeline.make_step(model.graphdef, second=True)
     donating = jax.jit(step, donate_argnums=(1, 2))
     with pytest.warns(UserWarning, match="donated buffers were not usable"):
         compiled = donating.lower(model.state, tokens, batch).compile()

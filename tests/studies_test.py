@@ -8,10 +8,12 @@ import pathlib
 import pyarrow.parquet as pq
 import pytest
 
-from vidsme_jax import audit, preparation, settings, shards, studies
+from vidsme_jax import audit, settings, studies
 from vidsme_jax.base import AuditError
 from vidsme_jax.data import video
-from vidsme_jax.stopping import Stop
+from vidsme_jax.prepared import preparation
+from vidsme_jax.run.stopping import Stop
+from vidsme_jax.store import shards
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"

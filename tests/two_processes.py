@@ -13,9 +13,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-from vidsme_jax import audit, hosts, report, settings
+from vidsme_jax import audit, report, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.stopping import Stop
+from vidsme_jax.run import processes
+from vidsme_jax.run.stopping import Stop
 
 # data x model; 0 is what is left. Of the last one a copy of the model spans both.
 GRIDS = {"own": (0, 1), "both": (4, 2), "spanning": (1, 8)}
@@ -28,7 +29,7 @@ class Stopped(Stop):
         """As usual."""
 
         def first():
-            if hosts.index() == 1:
+            if processes.index() == 1:
                 signal.raise_signal(signal.SIGTERM)
             yield from batches
 
@@ -54,7 +55,7 @@ def main() -> None:
     """Prints, as JSON, for each grid what this process had to say."""
     port, place, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
     report.figures.draw = lambda *args: []
-    assert hosts.start(f"localhost:{port}", 2, place)
+    assert processes.start(f"localhost:{port}", 2, place)
     config, said = configuration(folder), {}
     for name, (data, model) in GRIDS.items():
         config.parallel.data, config.parallel.model = data, model

@@ -15,9 +15,11 @@ import jax
 import numpy as np
 import pytest
 
-from vidsme_jax import audit, models, parallel, settings, shards, signals
+from vidsme_jax import audit, models, parallel, settings
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import random
+from vidsme_jax.run import pipeline
+from vidsme_jax.store import shards
 
 FILE = pathlib.Path(__file__).parent / "golden" / "signals.npz"
 NAMES = sorted(name for name in random.CONFIGS if name.endswith("-tiny"))
@@ -40,9 +42,9 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
     plan = models.inspect(f"random:{name}", dtype=dtype)
     devices = parallel.make_devices("pmap", 1, 1)
     clips = [
-        signals.Prepared(length, plan.prepare(_frames(length))) for length in LENGTHS
+        pipeline.Prepared(length, plan.prepare(_frames(length))) for length in LENGTHS
     ]
-    batches = signals.stream(
+    batches = pipeline.stream(
         plan.load(devices.sharding),
         clips,
         devices,

@@ -6,9 +6,10 @@ import json
 import pytest
 from absl import logging
 
-from vidsme_jax import models, overlap, parallel, rates, utilisation
+from vidsme_jax import models, parallel, rates
 from vidsme_jax.models.flops import Flops
-from vidsme_jax.utilisation import Meter, Utilisation
+from vidsme_jax.run import timeline, utilisation
+from vidsme_jax.run.utilisation import Meter, Utilisation
 
 # 120 clips of 80 TFLOP in 20 s on two cards of 800 TFLOP/s: 30 %; 16 s computing: 37.5.
 USED = Utilisation(
@@ -16,7 +17,7 @@ USED = Utilisation(
     batches=30,
     seconds=20.0,
     busy=16.0,
-    waited={overlap.CLIPS: 3.0, overlap.STORING: 0.5, overlap.SENDING: 0.1},
+    waited={timeline.CLIPS: 3.0, timeline.STORING: 0.5, timeline.SENDING: 0.1},
     compiling=70.0,
     operations=120 * 80e12,
     devices=2.0,
@@ -84,13 +85,13 @@ def test_a_cpu_has_no_peak(said):
 
 
 def test_devices_that_hardly_wait_are_the_bottleneck(said):
-    (devices,) = _log(said, busy=19.0, waited={overlap.CLIPS: 0.9})
+    (devices,) = _log(said, busy=19.0, waited={timeline.CLIPS: 0.9})
     assert "waited 5 % of the time" in devices
     assert "they are the bottleneck" in devices
 
 
 def test_another_bottleneck_than_the_host(said):
-    (devices,) = _log(said, waited={overlap.CLIPS: 0.2, overlap.STORING: 3.5})
+    (devices,) = _log(said, waited={timeline.CLIPS: 0.2, timeline.STORING: 3.5})
     assert "the bottleneck is storing" in devices
 
 

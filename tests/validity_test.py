@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from vidsme_jax import metrics, validity
 from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import metrics, validity
 
 
 def _table(phi, brightness, role, *, cluster=None, score=None, larger_is_member=True):

@@ -8,21 +8,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import (
-    checks,
-    hosts,
-    inference,
-    metrics,
-    provenance,
-    report,
-    scores,
-    scoring,
-    shards,
-    tables,
-    validity,
-)
+from vidsme_jax import report, scores
 from vidsme_jax.base import AuditError, Failure, ScoreTable
-from vidsme_jax.stopping import Stop
+from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.run import checks, processes, provenance, scoring
+from vidsme_jax.run.stopping import Stop
+from vidsme_jax.scores import tables
+from vidsme_jax.store import shards
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -81,18 +73,18 @@ def run(
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
     with contextlib.ExitStack() as held:
-        with hosts.agreed():
+        with processes.agreed():
             setup = checks.check(config)
-            if hosts.index() == 0:  # For all processes of the run.
+            if processes.index() == 0:  # For all processes of the run.
                 held.enter_context(shards.locked(workdir))
-        with hosts.agreed(), hosts.first_alone("signals"):
+        with processes.agreed(), processes.first_alone("signals"):
             store, second = checks.open_shards(setup, workdir)
-        with hosts.finishing(store.folder) as everyones:
+        with processes.finishing(store.folder) as everyones:
             parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
             scored = scoring.score_clips(*parts, config, second=second, stop=stop)
             failures = everyones(scored.failures)
             store = store.reopened()
-        if hosts.index() > 0:
+        if processes.index() > 0:
             return None
         try:
             table, warnings = tables.score_table(
@@ -158,7 +150,7 @@ def evaluate(
         table,
         evaluation=metrics.evaluate(table, config.report.fprs, num_bootstrap, _SEED),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
-        suspects=inference.suspects(table, headline, config.report.fdr),
+        suspects=suspects.suspects(table, headline, config.report.fdr),
         curves=tables.extreme_curves(
             asked.items, store, table, headline, config, asked.reader
         ),

@@ -44,7 +44,8 @@ def main(argv: list[str]) -> int:
     """Runs the audit, or the study, and returns the exit status."""
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
-    from vidsme_jax import audit, hosts, parallel, scores, stopping, studies
+    from vidsme_jax import audit, parallel, scores, studies
+    from vidsme_jax.run import processes, stopping
 
     config = _CONFIG.value
     if config.get("scores") == "list":
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
     stop.listen()
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{commands.config_name()}")
     try:
-        several = hosts.start(
+        several = processes.start(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         )
         if several:

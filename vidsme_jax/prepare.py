@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     if not root:
         return commands.wrong(["--out is missing: the folder that receives the clips"])
     commands.begin()
-    from vidsme_jax import preparation
+    from vidsme_jax.prepared import preparation
 
     try:
         done = preparation.run(config, pathlib.Path(root))

@@ -17,7 +17,7 @@ from damaged import CLIPS, damaged
 from killed_run import config as small
 from vidsme_jax import audit
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import probing, video
+from vidsme_jax.data import opening, video
 
 LIMITS = video.Limits(max_seconds=3.0)
 
@@ -140,7 +140,7 @@ def test_time_counts_while_ffmpeg_reads(tmp_path, monkeypatch):
 
     writer = threading.Thread(target=trickle)
     writer.start()
-    monkeypatch.setattr(probing, "_head", lambda path: b"head")
+    monkeypatch.setattr(opening, "_head", lambda path: b"head")
     begun = time.monotonic()
     try:
         with pytest.raises(ClipError, match="not decoded within"):

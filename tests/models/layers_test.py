@@ -10,9 +10,10 @@ from absl import logging
 from flax import nnx
 from jax.sharding import AxisType
 
-from vidsme_jax import parallel, signals
+from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import attention, layers, random
+from vidsme_jax.run import pipeline
 
 NAMES = ("llava_qwen-tiny", "llava_next_video-tiny")  # q, k, v with and without bias.
 
@@ -29,7 +30,7 @@ def _on_a_gpu(monkeypatch):
 
 def _signals(model):
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    return signals.compute(model, frames)
+    return pipeline.compute(model, frames)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import transformers
 from flax import nnx
 
 from oracles import llava_onevision as oracle
-from vidsme_jax import models, signals
+from vidsme_jax import models
 from vidsme_jax.base import AuditError
+from vidsme_jax.run import pipeline
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 
@@ -59,7 +60,7 @@ def test_both_directions_equal_torch(tmp_path):
     plan = loaded.plan
     assert plan.prompt.text == "<|im_start|>user\n<video>\n"
     frames = np.random.default_rng(0).integers(0, 256, (3, 80, 50, 3), np.uint8)
-    found = signals.compute(loaded, frames)
+    found = pipeline.compute(loaded, frames)
     assert found.gap.shape == (2, plan.num_rows(3)) == (2, 28)
     small = plan.prepare(frames)
     for direction, order in enumerate((small, small[::-1])):

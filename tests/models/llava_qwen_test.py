@@ -11,10 +11,11 @@ from flax import nnx
 from safetensors.torch import save_file
 
 from oracles import llava_qwen as oracle
-from vidsme_jax import models, signals
+from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_qwen import params
+from vidsme_jax.run import pipeline
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 
@@ -80,12 +81,12 @@ def test_both_directions_with_a_ragged_batch(tmp_path):
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 256, (n, 70, 90, 3), np.uint8) for n in (4, 3)]
     prepared = [
-        signals.Prepared(k, loaded.plan.prepare(x)) for k, x in enumerate(clips)
+        pipeline.Prepared(k, loaded.plan.prepare(x)) for k, x in enumerate(clips)
     ]
-    devices = signals.make_devices("pmap", 1, 1)
+    devices = pipeline.make_devices("pmap", 1, 1)
     out = dict(
         pair
-        for batch in signals.stream(
+        for batch in pipeline.stream(
             loaded, prepared, devices, batch_size=2, num_frames=4, second=True
         )
         for pair in batch

@@ -8,9 +8,10 @@ import pytest
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from vidsme_jax import models, settings, signals
+from vidsme_jax import models, settings
 from vidsme_jax.models import attention, random
 from vidsme_jax.models.flops import necessary_flops
+from vidsme_jax.run import pipeline
 
 
 @pytest.fixture(scope="module", params=["llava_qwen-tiny", "llava_next_video-tiny"])
@@ -91,11 +92,11 @@ def test_the_step_takes_the_products_that_are_counted(model, frames, monkeypatch
     monkeypatch.setitem(attention.KERNELS, "chunked", lambda q, k, v, *, causal: q)
     _, config = random.configuration(model)
     graphdef, state = nnx.split(nnx.eval_shape(models.make_module(config)))
-    step = signals.make_step(graphdef, second=False, memory=2**36)
+    step = pipeline.make_step(graphdef, second=False, memory=2**36)
     size, of = config.vision.image_size, jax.ShapeDtypeStruct
     shapes = of((1, frames, size, size, 3), np.uint8), of((1,), np.int32)
-    batch = signals.Batch(*shapes, of((1, frames), np.int32))
-    tokens = signals.Tokens(of((30,), np.int32), of((1,), np.int32))
+    batch = pipeline.Batch(*shapes, of((1, frames), np.int32))
+    tokens = pipeline.Tokens(of((30,), np.int32), of((1,), np.int32))
     found = _products(jax.make_jaxpr(step)(state, tokens, batch).jaxpr)
     counted = necessary_flops(config, frames, text=31)
     v, t = config.vision, config.text

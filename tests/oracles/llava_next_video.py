@@ -94,10 +94,10 @@ def save(
 
 def save_complete(model: torch.nn.Module, folder: pathlib.Path) -> pathlib.Path:
     """Writes a checkpoint with a tokenizer, whose `<video>` the config then names."""
-    from vidsme_jax.data import synthetic
+    from vidsme_jax.demo import drawing
 
-    model.config.video_token_index = synthetic.TOKENS.index("<video>")
-    synthetic.tokenizer_files(save(model, folder))
+    model.config.video_token_index = drawing.TOKENS.index("<video>")
+    drawing.tokenizer_files(save(model, folder))
     return folder
 
 

@@ -8,9 +8,9 @@ import transformers
 from safetensors.torch import save_file
 
 from oracles import llava_next_video, randomise
-from vidsme_jax.data import synthetic
+from vidsme_jax.demo import drawing
 
-VIDEO_TOKEN = synthetic.TOKENS.index("<video>")
+VIDEO_TOKEN = drawing.TOKENS.index("<video>")
 
 
 def make_model(*, kv_heads: int = 2, tied: bool = False, seed: int = 0):
@@ -50,7 +50,7 @@ def make_model(*, kv_heads: int = 2, tied: bool = False, seed: int = 0):
 
 def save(model, folder: pathlib.Path, dialect: str = "A") -> pathlib.Path:
     """Writes a checkpoint with tokenizer and preprocessing, as published."""
-    synthetic.tokenizer_files(folder, chat=True)
+    drawing.tokenizer_files(folder, chat=True)
     raw = json.loads(model.config.to_json_string())
     (folder / "config.json").write_text(json.dumps(raw))
     named = llava_next_video.tensors(model, dialect)

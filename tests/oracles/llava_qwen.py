@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from oracles import randomise
-from vidsme_jax.data import synthetic
+from vidsme_jax.demo import drawing
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 PADDED = 40  # Rows of the vocabulary that the tokenizer does not know.
@@ -87,7 +87,7 @@ class LlavaQwen(nn.Module):
     def forward(self, before, pixels, after) -> torch.Tensor:
         """Ids, frames, ids to logits, as the loader leaves the vocabulary."""
         embed = self.decoder.get_input_embeddings()
-        known = len(synthetic.TOKENS) + 2
+        known = len(drawing.TOKENS) + 2
         parts = [embed(torch.tensor(before)), self.rows(pixels)]
         parts.append(embed(torch.tensor(after)))
         with torch.no_grad():
@@ -101,7 +101,7 @@ def make_model(
 ) -> LlavaQwen:
     """Returns a model with scaled-up weights, random norms and random biases."""
     torch.manual_seed(seed)
-    vocabulary = len(synthetic.TOKENS) + 2 + PADDED
+    vocabulary = len(drawing.TOKENS) + 2 + PADDED
     model = LlavaQwen(kind, kv_heads, newline, vocabulary).eval()
     randomise(model)
     return model
@@ -185,7 +185,7 @@ def tower_files(model: LlavaQwen, folder: pathlib.Path, weights: bool = False) -
 def save(model: LlavaQwen, folder: pathlib.Path, **changes) -> pathlib.Path:
     """Writes a checkpoint with tokenizer and, beside it, the tower's configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    synthetic.tokenizer_files(folder, chat=True)
+    drawing.tokenizer_files(folder, chat=True)
     (folder / "config.json").write_text(json.dumps(raw_config(model) | changes))
     save_file(tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
     tower_files(model, folder / "tower")

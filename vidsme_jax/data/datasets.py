@@ -18,9 +18,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants, read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
-from vidsme_jax.data.builder import parsed
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
+from vidsme_jax.prepared.builder import parsed
 from vidsme_jax.settings import FIELDS
 
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vidsme_jax.base import ClipError, Frames
-from vidsme_jax.data.probing import Limits
+from vidsme_jax.data.opening import Limits
 from vidsme_jax.data.sampling import frame_indices
 
 

@@ -27,10 +27,10 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
-from vidsme_jax.data import probing, stages
+from vidsme_jax.data import opening, stages
 from vidsme_jax.data.album import Album
 from vidsme_jax.data.disposable import Disposables
-from vidsme_jax.data.probing import Content, Limits, Source
+from vidsme_jax.data.opening import Content, Limits, Source
 from vidsme_jax.data.sampling import frame_indices
 
 LIMITS = Limits()
@@ -209,7 +209,7 @@ def _scan(
             if last is None or packet.pts > last:
                 last, period = (
                     packet.pts,
-                    float((packet.duration or 0) * probing.unit(stream)),
+                    float((packet.duration or 0) * opening.unit(stream)),
                 )
     except (av.FFmpegError, IndexError):
         return None
@@ -217,7 +217,7 @@ def _scan(
     keyframes.sort()
     if not (_increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
-    times = (np.array(pts) - pts[0]) * float(probing.unit(stream))
+    times = (np.array(pts) - pts[0]) * float(opening.unit(stream))
     return _Table(pts, keyframes, times, period, disposable=disposables.pts())
 
 
@@ -292,7 +292,7 @@ def _in_sequence(
         for frame in _everything(source, container, stream, damage):
             stamps.append((frame.pts, frame.dts))
             source.check_count(len(stamps))
-        unit, codec = probing.unit(stream), stream.codec_context.name
+        unit, codec = opening.unit(stream), stream.codec_context.name
         rate = stream.average_rate or stream.guessed_rate
     if not stamps:
         reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""

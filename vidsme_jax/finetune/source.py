@@ -13,9 +13,9 @@ from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import files
 from vidsme_jax.models import preprocessing, prompts
-from vidsme_jax.models.clip_vit import ClipVit
 from vidsme_jax.models.llava import Llava, LlavaConfig
 from vidsme_jax.models.llava_next_video import params
+from vidsme_jax.models.towers.clip import ClipVit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

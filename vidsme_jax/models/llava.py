@@ -27,13 +27,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from vidsme_jax.checkpoints.loading import Rule
-from vidsme_jax.models import clip_vit, siglip_vit, vit
-from vidsme_jax.models.clip_vit import ClipVit
 from vidsme_jax.models.decoder import Decoder, DecoderConfig
 from vidsme_jax.models.decoder import rules as decoder_rules
 from vidsme_jax.models.layers import Projector
-from vidsme_jax.models.siglip_vit import SiglipVit
-from vidsme_jax.models.vit import VitConfig
+from vidsme_jax.models.towers import clip, siglip, vit
+from vidsme_jax.models.towers.clip import ClipVit
+from vidsme_jax.models.towers.siglip import SiglipVit
+from vidsme_jax.models.towers.vit import VitConfig
 
 POOLS = ("average", "bilinear")
 NEWLINES = ("none", "row", "frame", "video")
@@ -166,7 +166,7 @@ class Names(NamedTuple):
 
 def rules(config: LlavaConfig, names: Names, *, cut: bool = False) -> list[Rule]:
     """Where the tensors go; see `decoder.rules` for `cut`."""
-    towers = {"clip": clip_vit, "siglip": siglip_vit}
+    towers = {"clip": clip, "siglip": siglip}
     out = towers[config.vision.kind].rules(names.tower, "vision_tower")
     for layer, pattern in zip(("linear_1", "linear_2"), names.projector, strict=True):
         target = f"multi_modal_projector/{layer}"

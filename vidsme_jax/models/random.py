@@ -234,14 +234,14 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
       name: A key of `CONFIGS`.
       seed: Of the weights.
     """
-    from vidsme_jax.data import synthetic
+    from vidsme_jax.demo import drawing
 
     family, config = configuration(name, "float32")
     chat = family != "llava_next_video"
-    synthetic.tokenizer_files(target, chat=chat)
+    drawing.tokenizer_files(target, chat=chat)
     raw = dict(CONFIGS[name])
     if family != "llava_qwen":
-        raw["video_token_index"] = synthetic.TOKENS.index("<video>")
+        raw["video_token_index"] = drawing.TOKENS.index("<video>")
     (target / "config.json").write_text(json.dumps(raw, indent=1))
     prepare = _preprocessing(config.vision.kind, config.vision.image_size)
     if family == "llava_qwen":

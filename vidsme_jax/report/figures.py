@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vidsme_jax import metrics
 from vidsme_jax.base import ClipCurve, ScoreTable
+from vidsme_jax.evaluation import metrics
 from vidsme_jax.report import files, plots
 
 # The classical score beside the headline's ROC curve, chosen beforehand: the first

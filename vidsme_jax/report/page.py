@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from vidsme_jax import metrics
 from vidsme_jax.base import Failure, printable
+from vidsme_jax.evaluation import metrics
 from vidsme_jax.report import words
 from vidsme_jax.report.figures import Drawing
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vidsme_jax import metrics
+from vidsme_jax.evaluation import metrics
 
 BY_CHANCE = (
     "Three 95 % intervals are looked at (motion, brightness, both), so about one "

@@ -15,9 +15,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import checks, provenance, scores, scoring, settings, shards, tables
+from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoredClip
-from vidsme_jax.stopping import Stop
+from vidsme_jax.run import checks, provenance, scoring
+from vidsme_jax.run.stopping import Stop
+from vidsme_jax.scores import tables
+from vidsme_jax.store import shards
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
 

@@ -12,8 +12,8 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
-from vidsme_jax import metrics, validity
 from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import metrics, validity
 from vidsme_jax.studies.points import Sheet
 
 SEED = 0  # Of bootstrap, cross-fitting and shuffled labels.

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidsme_jax import scores, tables
+from vidsme_jax import scores
 from vidsme_jax.base import AuditError, Item, ScoredClip, ScoreTable
-from vidsme_jax.shards import Shards
+from vidsme_jax.scores import tables
+from vidsme_jax.store.shards import Shards
 
 _Compute = Callable[[ScoredClip], Sequence[float]]
 

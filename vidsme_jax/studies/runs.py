@@ -16,7 +16,6 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import checks, memory, overlap, scoring, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -26,16 +25,19 @@ from vidsme_jax.base import (
     printable,
 )
 from vidsme_jax.data import loader, stages
-from vidsme_jax.data.reading import CountsReader, open_counts
+from vidsme_jax.data.reading import CountsReader
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
+from vidsme_jax.prepared.corpus import open_counts
 from vidsme_jax.progress import Progress
-from vidsme_jax.shards import Shards
-from vidsme_jax.stopping import Stop
-from vidsme_jax.utilisation import Meter
+from vidsme_jax.run import checks, memory, pipeline, scoring
+from vidsme_jax.run.stopping import Stop
+from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
+from vidsme_jax.run.utilisation import Meter
+from vidsme_jax.store.shards import Shards
 
-_Results = list[signals.Prepared | ClipError]
+_Results = list[pipeline.Prepared | ClipError]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +175,7 @@ def score_clips(
 
     def store(run: Run, batch: Sequence[tuple[scoring.Measured, Any]]) -> None:
         good = []
-        with timeline.spending(overlap.FLOW):
+        with timeline.spending(FLOW):
             for measured, result in batch:
                 meter.computed(len(measured.frames.indices))
                 try:
@@ -183,7 +185,7 @@ def score_clips(
                 else:
                     good.append(_one_way(scored))
         if good:
-            with timeline.spending(overlap.STORING):
+            with timeline.spending(STORING):
                 run.store.write(good)
             progress.add(len(good))
 
@@ -198,8 +200,8 @@ def score_clips(
         with memory.enough_to_load(setup.plan, setup.devices):
             model = setup.plan.load(setup.devices.sharding)
 
-        def stream(run: Run, prepared: Iterator[signals.Prepared]):
-            return signals.stream(
+        def stream(run: Run, prepared: Iterator[pipeline.Prepared]):
+            return pipeline.stream(
                 model,
                 prepared,
                 setup.devices,
@@ -216,7 +218,7 @@ def score_clips(
         with begin:
             for which, clips in groups.items():
                 its = [runs[k] for k in which]
-                coming = timeline.awaiting(readable(clips, its), overlap.CLIPS)
+                coming = timeline.awaiting(readable(clips, its), CLIPS)
                 feeds = itertools.tee(coming, len(its))
                 streams = [
                     stream(run, of_run(feed, place, run))
@@ -257,7 +259,7 @@ def _prepare(
     with counted.spending(stages.DECODE):
         read = reader.read_counts(clip.path, counts | {max(n, 2) for n in counts})
 
-    def prepare(count: int) -> signals.Prepared | ClipError:
+    def prepare(count: int) -> pipeline.Prepared | ClipError:
         try:
             frames, known = read(count)
             moving = frames.pixels
@@ -271,7 +273,9 @@ def _prepare(
         except ClipError as error:
             return error
         about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
-        return signals.Prepared(scoring.Measured(clip, about, motion, before), prepared)
+        return pipeline.Prepared(
+            scoring.Measured(clip, about, motion, before), prepared
+        )
 
     prepared = {count: prepare(count) for count in counts}
     return [prepared[run.num_frames] for run in runs]

@@ -10,8 +10,8 @@ import markupsafe
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from vidsme_jax import metrics
 from vidsme_jax.base import Failure
+from vidsme_jax.evaluation import metrics
 from vidsme_jax.report import figures, files, page, words
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet

@@ -6,9 +6,10 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields
-from vidsme_jax.models import clip_vit, decoder, dialects, llava
+from vidsme_jax.models import decoder, dialects, llava
 from vidsme_jax.models.decoder import DecoderConfig
 from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.models.towers import clip
 
 
 def read_config(
@@ -38,7 +39,7 @@ def read_config(
     fields.expect("vision_feature_select_strategy", "default")
     tied = fields.take("tie_word_embeddings", bool, False)
     inner = Fields(fields.take("vision_config", dict, {}), "vision_config", problems)
-    vision = clip_vit.read_config(inner, dtype)
+    vision = clip.read_config(inner, dtype)
     inner = Fields(fields.take("text_config", dict, {}), "text_config", problems)
     text = DecoderConfig.from_llama(inner, dtype, tied=tied)
     inner.close(decoder.IGNORED)

@@ -5,9 +5,10 @@ from typing import Any
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields
-from vidsme_jax.models import decoder, dialects, llava, siglip_vit
+from vidsme_jax.models import decoder, dialects, llava
 from vidsme_jax.models.decoder import DecoderConfig
 from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.models.towers import siglip
 
 
 def read_config(
@@ -25,7 +26,7 @@ def read_config(
     fields.expect("vision_feature_select_strategy", "full")
     tied = fields.take("tie_word_embeddings", bool, False)
     inner = Fields(fields.take("vision_config", dict, {}), "vision_config", problems)
-    vision = siglip_vit.read_config(inner, dtype)
+    vision = siglip.read_config(inner, dtype)
     inner = Fields(fields.take("text_config", dict, {}), "text_config", problems)
     inner.expect("model_type", "qwen2")
     tied = tied or bool(inner.raw.get("tie_word_embeddings", False))

@@ -15,10 +15,11 @@ from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule
-from vidsme_jax.models import clip_vit, decoder, llava, siglip_vit
+from vidsme_jax.models import decoder, llava
 from vidsme_jax.models.decoder import DecoderConfig
 from vidsme_jax.models.llava import LlavaConfig
-from vidsme_jax.models.vit import VitConfig
+from vidsme_jax.models.towers import clip, siglip
+from vidsme_jax.models.towers.vit import VitConfig
 
 ARCHITECTURE = "LlavaQwenForCausalLM"
 TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
@@ -122,7 +123,7 @@ def read_tower(raw: dict[str, Any], dtype: DTypeLike, problems: list[str]) -> Vi
     inner = raw.get("vision_config", raw)
     kind = "siglip" if "siglip" in str(inner.get("model_type")) else "clip"
     fields = Fields(inner, "config.json of mm_vision_tower", problems)
-    reader = {"siglip": siglip_vit, "clip": clip_vit}[kind]
+    reader = {"siglip": siglip, "clip": clip}[kind]
     return reader.read_config(fields, dtype)
 
 

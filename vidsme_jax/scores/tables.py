@@ -18,7 +18,7 @@ from vidsme_jax.base import (
 )
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.motion import statistics
-from vidsme_jax.shards import Shards
+from vidsme_jax.store.shards import Shards
 
 _THUMBNAIL = 96  # Pixels, the height in the report.
 

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import two_processes
-from vidsme_jax import audit, hosts, settings
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.run import processes
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -107,9 +108,9 @@ def test_what_one_process_finds_wrong_ends_all(said):
 
 
 def test_one_process_needs_nothing():
-    assert not hosts.start(environment={})
-    assert not hosts.start(environment={"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"})
-    assert hosts.share(["a"], ["a"]) == (["a"], 1)
+    assert not processes.start(environment={})
+    assert not processes.start(environment={"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"})
+    assert processes.share(["a"], ["a"]) == (["a"], 1)
 
 
 @pytest.mark.parametrize(
@@ -127,4 +128,4 @@ def test_one_process_needs_nothing():
 )
 def test_what_joins_the_processes_is_checked(given, environment, message):
     with pytest.raises(AuditError, match=message):
-        hosts.start(*given, environment=environment)
+        processes.start(*given, environment=environment)

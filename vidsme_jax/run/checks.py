@@ -7,20 +7,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import (
-    __version__,
-    hosts,
-    models,
-    parallel,
-    scores,
-    settings,
-    shards,
-)
+from vidsme_jax import __version__, models, parallel, scores, settings
 from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.data import corpora
-from vidsme_jax.data.reading import Reader, open_corpus
+from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends
+from vidsme_jax.prepared.corpus import open_corpus
+from vidsme_jax.run import processes
+from vidsme_jax.store import shards
 
 # Of config.video: they change signals; the limits do not.
 _SAMPLING = ("num_frames", "sampling", "fps", "against")
@@ -155,7 +150,7 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
       signals that are there already have it.
     """
     config, folder = setup.config, workdir / "signals"
-    if config.overwrite and hosts.index() == 0:
+    if config.overwrite and processes.index() == 0:
         shards.clear(workdir)
     second = scores.needs_second_pass(setup.scores, config.profile)
     second = second or shards.recorded(folder).get("second_pass", False)
@@ -173,4 +168,4 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
     }
     if config.corpus.prepared and config.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = config.corpus.jpeg_quality
-    return shards.Shards(folder, depends, hosts.index(), hosts.count()), second
+    return shards.Shards(folder, depends, processes.index(), processes.count()), second

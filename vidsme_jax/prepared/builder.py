@@ -16,7 +16,7 @@ from tensorflow_datasets.core.splits import SplitDict
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vidsme_jax.base import Frames, MotionStatistics
-from vidsme_jax.data.layout import NAME, SPLIT, Variant
+from vidsme_jax.prepared.layout import NAME, SPLIT, Variant
 
 
 def features(variant: Variant) -> tfds.features.FeaturesDict:

@@ -9,11 +9,12 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Clip, ClipError, Failure
-from vidsme_jax.data import builder, corpora, loader
-from vidsme_jax.data.layout import Variant
-from vidsme_jax.data.packing import Writer
+from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
+from vidsme_jax.prepared import builder
+from vidsme_jax.prepared.layout import Variant
+from vidsme_jax.prepared.packing import Writer
 from vidsme_jax.progress import Progress
 
 _KEYS = ("config.corpus.", "config.video.", "config.workers")

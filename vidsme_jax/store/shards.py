@@ -26,7 +26,7 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
-from vidsme_jax.storage import write_atomically
+from vidsme_jax.store.files import write_atomically
 
 _SETTINGS = b"vidsme_jax.settings"  # Of a shard's metadata.
 _READERS = 8  # Threads that look through the shards when a folder is opened.

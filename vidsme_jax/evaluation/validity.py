@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vidsme_jax import metrics
 from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import metrics
 
 _MIN_VIDEOS = 5  # Of each role, to fit the classifier.
 _FOLDS = 5

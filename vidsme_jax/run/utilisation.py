@@ -6,12 +6,13 @@ from typing import Any
 
 from absl import logging
 
-from vidsme_jax import overlap, rates
+from vidsme_jax import rates
 from vidsme_jax.data.loader import num_cores
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.overlap import Timeline
 from vidsme_jax.parallel import Devices
+from vidsme_jax.run import timeline
+from vidsme_jax.run.timeline import Timeline
 
 _ENOUGH = 0.9  # Devices that compute for this part of the time are the bottleneck.
 _FEW = 4  # With fewer batches nothing can be said of a bottleneck.
@@ -78,8 +79,8 @@ class Utilisation:
                 self.peak.rate / 1e12,
             )
         logging.info("devices: %s", self._few() if self.few else self._overlap())
-        if not self.few and self._lacking() == overlap.CLIPS:
-            logging.info("%s: %s", overlap.CLIPS, self._host())
+        if not self.few and self._lacking() == timeline.CLIPS:
+            logging.info("%s: %s", timeline.CLIPS, self._host())
 
     def facts(self) -> dict[str, Any]:
         """Returns what `config.json` records; JSON-ready."""

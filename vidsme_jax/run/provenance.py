@@ -11,11 +11,12 @@ import jax
 from ml_collections import ConfigDict
 
 import vidsme_jax
-from vidsme_jax import hosts, settings
+from vidsme_jax import settings
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.parallel import Devices, in_gib
-from vidsme_jax.utilisation import Utilisation
+from vidsme_jax.run import processes
+from vidsme_jax.run.utilisation import Utilisation
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "transformers", "av")
 _PACKAGES += ("opencv-python-headless",)
@@ -74,8 +75,8 @@ def describe(
         },
     }
     if used is not None:
-        several = {"process": f"{hosts.index()} of {hosts.count()}"}
-        about["utilisation"] = (several if hosts.count() > 1 else {}) | used.facts()
+        several = {"process": f"{processes.index()} of {processes.count()}"}
+        about["utilisation"] = (several if processes.count() > 1 else {}) | used.facts()
     return about
 
 

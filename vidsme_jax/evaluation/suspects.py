@@ -14,8 +14,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Shaped
 
-from vidsme_jax import metrics
 from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import metrics
 
 ASSUMPTION = (
     "The p-values hold only if the suspects, had the model never seen them, would be "

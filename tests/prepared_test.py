@@ -10,8 +10,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Frames, Item, MotionStatistics
-from vidsme_jax.data import builder, layout, packing, prepared
-from vidsme_jax.data.layout import Variant
+from vidsme_jax.prepared import builder, layout, packing, reading
+from vidsme_jax.prepared.layout import Variant
 
 PNG = Variant(sampling="uniform", num_frames=3, fps=0.0, jpeg_quality=0)
 JPEG = Variant(sampling="fps", num_frames=3, fps=2.5, jpeg_quality=90)
@@ -75,7 +75,7 @@ def items(tmp_path) -> list[Item]:
 
 
 def _open(root: pathlib.Path, items: list[Item], variant: Variant = PNG):
-    found = prepared.Prepared(root, variant)
+    found = reading.Prepared(root, variant)
     found.match([Clip(item.path, (item,)) for item in items])
     return found
 
@@ -150,7 +150,7 @@ def test_however_it_was_built_the_shards_are_the_same(items, tmp_path):
 
 def test_processes_share_the_clips_through_grain(items, tmp_path):
     _write(tmp_path, items)
-    opened = prepared.Prepared(tmp_path, PNG)
+    opened = reading.Prepared(tmp_path, PNG)
     parts = []
     for process in range(3):
         mine = opened.dataset(process, 3).to_iter_dataset(
@@ -266,16 +266,16 @@ def test_rows_that_change_are_stored_without_preparing(items, tmp_path, monkeypa
     assert second.name == "1.1.0" and not first.exists()
     now = [path.stat().st_ino for path in _shards(second)]
     assert now[0] != inodes[0] and now[1:] == inodes[1:]
-    assert prepared.Prepared(tmp_path, PNG).items()[0].question == "Why?"
+    assert reading.Prepared(tmp_path, PNG).items()[0].question == "Why?"
     assert _write(tmp_path, changed) == second
     # Another corpus in the same folder leaves these rows alone.
     _write(tmp_path, items[:2])
-    assert len(prepared.Prepared(tmp_path, PNG).items()) == COUNT
+    assert len(reading.Prepared(tmp_path, PNG).items()) == COUNT
 
 
 def test_the_order_is_that_of_the_corpus(items, tmp_path):
     _write(tmp_path, items[::-1])
-    assert prepared.Prepared(tmp_path, PNG).items() == items[::-1]
+    assert reading.Prepared(tmp_path, PNG).items() == items[::-1]
 
 
 def test_a_path_with_other_content_replaces_the_clip(tmp_path):

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import hosts, memory, overlap, signals
 from vidsme_jax.base import (
     Clip,
     ClipError,
@@ -27,9 +26,11 @@ from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
-from vidsme_jax.shards import Shards
-from vidsme_jax.stopping import Stop
-from vidsme_jax.utilisation import Meter, Utilisation
+from vidsme_jax.run import memory, pipeline, processes
+from vidsme_jax.run.stopping import Stop
+from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
+from vidsme_jax.run.utilisation import Meter, Utilisation
+from vidsme_jax.store.shards import Shards
 
 _ABSENT = -1, -1
 
@@ -92,7 +93,7 @@ def score_clips(
     for remark in plan.remarks:
         logging.warning("checkpoint: %s", printable(remark))
     failures: list[Failure] = []
-    todo, most = hosts.share(todo, [str(clip.path) for clip in todo])
+    todo, most = processes.share(todo, [str(clip.path) for clip in todo])
     steps, spanning = 0, devices.num_processes > 1
     if spanning:
         steps = -(-most // devices.batch_size(config.batch_size))
@@ -110,7 +111,7 @@ def score_clips(
         )
         progress.add(1, failed=1)
 
-    def readable() -> Iterator[signals.Prepared]:
+    def readable() -> Iterator[pipeline.Prepared]:
         prepare = functools.partial(
             _prepare, reader=reader, plan=plan, flow=flow, counted=meter.stages
         )
@@ -132,22 +133,22 @@ def score_clips(
     with meter:
         with memory.enough_to_load(plan, devices):
             model = plan.load(devices.sharding)
-        batches = signals.stream(
+        batches = pipeline.stream(
             model,
-            timeline.awaiting(readable(), overlap.CLIPS),
+            timeline.awaiting(readable(), CLIPS),
             devices,
             batch_size=config.batch_size,
             num_frames=config.video.num_frames,
             second=second,
             against=config.video.against,
             steps=steps,
-            stopped=lambda: stop.asked or hosts.has_ended(store.folder),
+            stopped=lambda: stop.asked or processes.has_ended(store.folder),
             timeline=timeline,
         )
         with begin:
             for batch in stop.between(batches):
                 good = []
-                with timeline.spending(overlap.FLOW):
+                with timeline.spending(FLOW):
                     for measured, result in batch:
                         meter.computed(len(measured.frames.indices))
                         try:
@@ -155,7 +156,7 @@ def score_clips(
                         except ClipError as error:
                             fail(measured.clip, error)
                 if good:
-                    with timeline.spending(overlap.STORING):
+                    with timeline.spending(STORING):
                         store.write(good)
                     progress.add(len(good))
     progress.close()
@@ -195,7 +196,7 @@ def _prepare(
     plan: ModelPlan,
     flow: statistics.FlowVariances,
     counted: Stages,
-) -> signals.Prepared:
+) -> pipeline.Prepared:
     """Decodes, measures and resizes one clip."""
     before = stamp(clip.path)
     with counted.spending(stages.DECODE):
@@ -205,7 +206,7 @@ def _prepare(
     with counted.spending(stages.PREPROCESS):
         prepared = plan.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
-    return signals.Prepared(Measured(clip, about, motion, before), prepared)
+    return pipeline.Prepared(Measured(clip, about, motion, before), prepared)
 
 
 def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredClip:

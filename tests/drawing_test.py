@@ -13,7 +13,7 @@ import pytest
 import transformers
 from scipy import stats
 
-from vidsme_jax.data import synthetic
+from vidsme_jax.demo import drawing
 
 COUNTS = {"num_members": 15, "num_matched": 15, "num_shifted": 15}
 PROMPT = "USER: <video>\nwhat happens in this video ASSISTANT: the red ring pulses"
@@ -52,7 +52,7 @@ def _rows(folder: pathlib.Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("corpus")
-    synthetic.write_corpus(folder, **COUNTS, seed=0)
+    drawing.write_corpus(folder, **COUNTS, seed=0)
     return folder
 
 
@@ -68,7 +68,7 @@ def motion(corpus: pathlib.Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    synthetic.tokenizer_files(folder)
+    drawing.tokenizer_files(folder)
     # The checkpoint's config, beside it, must not change the tokenizer's class.
     (folder / "config.json").write_text('{"model_type": "llava_next_video"}')
     return transformers.AutoTokenizer.from_pretrained(folder)
@@ -77,7 +77,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 def test_same_seed_same_bytes(tmp_path: pathlib.Path):
     def contents(name: str, seed: int) -> dict[str, bytes]:
         folder = tmp_path / name
-        synthetic.write_corpus(
+        drawing.write_corpus(
             folder, num_members=2, num_matched=1, num_shifted=1, seed=seed
         )
         files = (path for path in folder.rglob("*") if path.is_file())
@@ -92,14 +92,14 @@ def test_same_seed_same_bytes(tmp_path: pathlib.Path):
 def test_clips_decode_to_what_was_drawn(tmp_path: pathlib.Path):
     rng = np.random.default_rng(3)
     for (height, width), brightness in zip(
-        synthetic.FORMATS, (0.0, 0.3, 0.0), strict=True
+        drawing.FORMATS, (0.0, 0.3, 0.0), strict=True
     ):
-        scene = synthetic.make_scene(rng, brightness=brightness)
+        scene = drawing.make_scene(rng, brightness=brightness)
         drawn = np.stack(
-            [synthetic.draw(scene, i, height, width) for i in range(scene.num_frames)]
+            [drawing.draw(scene, i, height, width) for i in range(scene.num_frames)]
         )
         path = tmp_path / "clip.mp4"
-        synthetic.encode(path, drawn, scene.fps)
+        drawing.encode(path, drawn, scene.fps)
         decoded = _decode(path)
         assert decoded.shape == (scene.num_frames, height, width, 3)
         assert np.abs(decoded.astype(float) - drawn).mean() < 8
@@ -114,7 +114,7 @@ def test_clips_decode_to_what_was_drawn(tmp_path: pathlib.Path):
 def test_odd_sides_are_refused(tmp_path: pathlib.Path):
     frames = np.zeros((2, 15, 16, 3), np.uint8)
     with pytest.raises(ValueError, match="even sides, got 15 x 16"):
-        synthetic.encode(tmp_path / "clip.mp4", frames, 12)
+        drawing.encode(tmp_path / "clip.mp4", frames, 12)
 
 
 def test_manifests_name_every_clip_once(corpus: pathlib.Path):
@@ -137,7 +137,7 @@ def test_groups_share_the_mix_of_shapes(corpus: pathlib.Path):
         with av.open(str(corpus / row["video"])) as file:
             video = file.streams.video[0]
             shapes[row["group"]][video.height, video.width] += 1
-    assert shapes[""] == dict.fromkeys(synthetic.FORMATS, 5)
+    assert shapes[""] == dict.fromkeys(drawing.FORMATS, 5)
     assert shapes[""] == shapes["matched"] == shapes["shifted"]
 
 
@@ -165,24 +165,24 @@ def test_shifted_clips_stand_out(motion: dict[str, np.ndarray]):
 
 
 def test_shifted_scenes_are_brighter():
-    plain = synthetic.make_scene(np.random.default_rng(5))
-    shifted = synthetic.make_scene(np.random.default_rng(5), speed=5.0, brightness=0.3)
+    plain = drawing.make_scene(np.random.default_rng(5))
+    shifted = drawing.make_scene(np.random.default_rng(5), speed=5.0, brightness=0.3)
     middle = plain.num_frames // 2
-    light, dark = (synthetic.draw(s, middle, 48, 64).mean() for s in (shifted, plain))
+    light, dark = (drawing.draw(s, middle, 48, 64).mean() for s in (shifted, plain))
     assert light > 1.2 * dark
     assert shifted.pace == pytest.approx(5 * plain.pace)
     assert shifted.direction == plain.direction
 
 
 def test_every_shape_and_texture_can_be_seen():
-    scene = synthetic.make_scene(np.random.default_rng(0))
+    scene = drawing.make_scene(np.random.default_rng(0))
     replace = dataclasses.replace
-    sprites = (replace(scene.sprites[0], shape=shape) for shape in synthetic.SHAPES)
+    sprites = (replace(scene.sprites[0], shape=shape) for shape in drawing.SHAPES)
     scenes = [
         *(replace(scene, sprites=(sprite,)) for sprite in sprites),
-        *(replace(scene, sprites=(), texture=name) for name in synthetic.TEXTURES),
+        *(replace(scene, sprites=(), texture=name) for name in drawing.TEXTURES),
     ]
-    images = [synthetic.draw(scene, 0, 72, 96).astype(float) for scene in scenes]
+    images = [drawing.draw(scene, 0, 72, 96).astype(float) for scene in scenes]
     for one, two in itertools.combinations(images, 2):
         assert np.abs(one - two).max() > 10
 
@@ -190,26 +190,26 @@ def test_every_shape_and_texture_can_be_seen():
 def test_shapes_stay_in_the_frame():
     rng = np.random.default_rng(0)
     reached = [
-        synthetic._reflect(start + index * velocity)
-        for scene in (synthetic.make_scene(rng, speed=5.0) for _ in range(50))
+        drawing._reflect(start + index * velocity)
+        for scene in (drawing.make_scene(rng, speed=5.0) for _ in range(50))
         for sprite in scene.sprites
         for start, velocity in zip(sprite.start, sprite.velocity, strict=True)
         for index in range(scene.num_frames)
     ]
-    assert min(reached) >= synthetic.MARGIN - 1e-9
-    assert max(reached) <= 1 - synthetic.MARGIN + 1e-9
-    assert synthetic._reflect(0.4) == pytest.approx(0.4)
+    assert min(reached) >= drawing.MARGIN - 1e-9
+    assert max(reached) <= 1 - drawing.MARGIN + 1e-9
+    assert drawing._reflect(0.4) == pytest.approx(0.4)
 
 
 def test_captions_tell_seen_and_unseen():
     rng = np.random.default_rng(0)
-    scenes = [synthetic.make_scene(rng) for _ in range(100)]
-    captions = [synthetic.caption(scene) for scene in scenes]
+    scenes = [drawing.make_scene(rng) for _ in range(100)]
+    captions = [drawing.caption(scene) for scene in scenes]
     used = {word for text in captions for word in text.split()}
-    assert used <= set(synthetic.VOCABULARY)
-    assert len(synthetic.VOCABULARY) <= 120
-    assert {word for text in synthetic.QUESTIONS for word in text.split()} <= set(
-        synthetic.VOCABULARY
+    assert used <= set(drawing.VOCABULARY)
+    assert len(drawing.VOCABULARY) <= 120
+    assert {word for text in drawing.QUESTIONS for word in text.split()} <= set(
+        drawing.VOCABULARY
     )
     assert len(set(captions)) == len(captions)
     for scene, text in zip(scenes, captions, strict=True):
@@ -221,7 +221,7 @@ def test_captions_tell_seen_and_unseen():
         # The call signs are not in the pixels.
         renamed = dataclasses.replace(scene, name="zulu nine", place="x")
         assert np.array_equal(
-            synthetic.draw(scene, 7, 24, 32), synthetic.draw(renamed, 7, 24, 32)
+            drawing.draw(scene, 7, 24, 32), drawing.draw(renamed, 7, 24, 32)
         )
 
 
@@ -233,14 +233,14 @@ def test_tokenizer_round_trip(tokenizer):
     assert tokenizer.decode(ids) == f"<s> {PROMPT}"
     rng = np.random.default_rng(0)
     for _ in range(20):
-        text = synthetic.caption(synthetic.make_scene(rng))
+        text = drawing.caption(drawing.make_scene(rng))
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert len(ids) == len(text.split())
         assert tokenizer.decode(ids) == text
 
 
 def test_tokenizer_specials(tokenizer):
-    assert len(tokenizer) == len(synthetic.TOKENS) == len(set(synthetic.TOKENS))
+    assert len(tokenizer) == len(drawing.TOKENS) == len(set(drawing.TOKENS))
     assert tokenizer.convert_tokens_to_ids(["<unk>", "<s>", "</s>"]) == [0, 1, 2]
     assert tokenizer.eos_token == "</s>"
     assert tokenizer.pad_token == "<pad>"

@@ -27,8 +27,8 @@ from vidsme_jax.base import ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import layers
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
-from vidsme_jax.overlap import SENDING, UNWATCHED, Timeline
 from vidsme_jax.parallel import Devices, make_devices
+from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
 
 _HEAD_SHARE = 8  # Logits may take this part of what parameters leave free.
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, config_dict
 
 from vidsme_jax.base import AuditError, nearest
 
-DEMO = pathlib.Path(__file__).parent / "demo"
+DEMO = pathlib.Path(__file__).parents[1] / "demo"
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 
 # key: (default, what is allowed, test). A default that is a type is a placeholder for

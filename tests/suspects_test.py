@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vidsme_jax import inference
 from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import suspects
 
 
 def _table(score, role, cluster=None, *, larger_is_member=True):
@@ -31,7 +31,7 @@ def _table(score, role, cluster=None, *, larger_is_member=True):
 
 
 def _suspects(table, fdr=0.05):
-    result = inference.suspects(table, "s", fdr)
+    result = suspects.suspects(table, "s", fdr)
     json.dumps(result, allow_nan=False)
     assert "was used for training" not in json.dumps(result)
     return result
@@ -39,7 +39,7 @@ def _suspects(table, fdr=0.05):
 
 def test_p_values_by_hand():
     calibration = np.array([1.0, 2.0, 2.0, 3.0])
-    p = inference.conformal_p_values(np.array([4.0, 3.0, 2.0, 0.0]), calibration)
+    p = suspects.conformal_p_values(np.array([4.0, 3.0, 2.0, 0.0]), calibration)
     np.testing.assert_allclose(p, [1 / 5, 2 / 5, 4 / 5, 1.0])
 
 
@@ -47,7 +47,7 @@ def test_p_values_are_uniform_when_nothing_is_going_on():
     rng = np.random.default_rng(0)
     p = np.concatenate(
         [
-            inference.conformal_p_values(rng.normal(size=1), rng.normal(size=99))
+            suspects.conformal_p_values(rng.normal(size=1), rng.normal(size=99))
             for _ in range(3000)
         ]
     )
@@ -62,7 +62,7 @@ def test_benjamini_hochberg_by_hand():
     p = np.array([0.010, 0.013, 0.014, 0.190, 0.350])
     # 5 p_(k) / k, then the running minimum from the end.
     expected = [0.07 / 3, 0.07 / 3, 0.07 / 3, 0.95 / 4, 0.35]
-    np.testing.assert_allclose(inference.benjamini_hochberg(p), expected)
+    np.testing.assert_allclose(suspects.benjamini_hochberg(p), expected)
 
 
 def test_the_false_discovery_rate_is_kept():

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from ml_collections import ConfigDict
 
 from vidsme_jax.base import AuditError, Item
-from vidsme_jax.storage import write_atomically
+from vidsme_jax.store.files import write_atomically
 
 NAME, SPLIT = "prepared", "clips"
 _FORMAT = 1  # Of the folder; a later one is refused.

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule
-from vidsme_jax.models import layers, vit
-from vidsme_jax.models.vit import VitConfig
+from vidsme_jax.models import layers
+from vidsme_jax.models.towers import vit
+from vidsme_jax.models.towers.vit import VitConfig
 
 
 def read_config(fields: Fields, dtype: DTypeLike) -> VitConfig:

@@ -19,7 +19,7 @@ import sklearn.metrics
 from jaxtyping import Float, Int, Shaped
 
 from vidsme_jax.base import ROLES, ScoreTable
-from vidsme_jax.resampling import bootstrap
+from vidsme_jax.evaluation.bootstrap import bootstrap
 
 CONFIDENCE = 0.95
 INTERVALS = (

@@ -22,9 +22,10 @@ from vidsme_jax.base import (
     Item,
     MotionStatistics,
 )
-from vidsme_jax.data import builder, datasets, layout, video
-from vidsme_jax.data.layout import Entry, Variant
+from vidsme_jax.data import datasets, video
 from vidsme_jax.data.pictures import scaled
+from vidsme_jax.prepared import builder, layout
+from vidsme_jax.prepared.layout import Entry, Variant
 
 _REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _SHOWN = 5  # Of a long list, how many an error names.

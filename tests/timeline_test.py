@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vidsme_jax import overlap
+from vidsme_jax.run import timeline as module
+from vidsme_jax.run.timeline import CLIPS, SENDING, STORING, UNWATCHED, Timeline
 
 
 class Result:
@@ -30,8 +31,8 @@ class Run:
     def __init__(self, monkeypatch):
         self.now = 100.0
         clock = types.SimpleNamespace(perf_counter=lambda: self.now)
-        monkeypatch.setattr(overlap, "time", clock)
-        self.timeline = overlap.Timeline()
+        monkeypatch.setattr(module, "time", clock)
+        self.timeline = Timeline()
         self.results = []
 
     @contextlib.contextmanager
@@ -83,25 +84,25 @@ def run(monkeypatch):
 
 
 def test_a_device_that_waits_for_clips(run):
-    run.spend(overlap.CLIPS, 7)  # Before the first batch: not in the window.
+    run.spend(CLIPS, 7)  # Before the first batch: not in the window.
     run.send()
     for _ in range(4):
-        with run(overlap.CLIPS):
+        with run(CLIPS):
             run.compute(1)
             run.now += 3
         run.send()
-        run.spend(overlap.STORING, 0.5)  # While there is something to compute.
+        run.spend(STORING, 0.5)  # While there is something to compute.
     timeline = run.finish()
     assert timeline.batches == 5 and timeline.busy == 1 + 4 * 1.5
-    assert timeline.idle == timeline.waited[overlap.CLIPS] == 4 * 3
+    assert timeline.idle == timeline.waited[CLIPS] == 4 * 3
     assert timeline.seconds == timeline.busy + timeline.idle
-    assert timeline.waited[overlap.STORING] == 0
+    assert timeline.waited[STORING] == 0
 
 
 def test_a_device_that_never_waits(run):
     run.send()
     for _ in range(4):
-        run.spend(overlap.CLIPS, 1)
+        run.spend(CLIPS, 1)
         run.send()  # One more is on its way when a result is there.
         run.compute(1)
     timeline = run.finish()
@@ -113,14 +114,14 @@ def test_a_device_that_waits_for_the_disk_and_for_clips(run):
     run.send()
     run.compute(1)
     run.now += 0.25  # Copying the result, say.
-    run.spend(overlap.STORING, 2)
-    coming = run.timeline.awaiting(iter("ab"), overlap.CLIPS)
+    run.spend(STORING, 2)
+    coming = run.timeline.awaiting(iter("ab"), CLIPS)
     assert next(coming) == "a"
-    run.spend(overlap.CLIPS, 0.5)
+    run.spend(CLIPS, 0.5)
     run.send()
     timeline = run.finish()
     assert (timeline.busy, timeline.idle) == (2, 2.75)
-    waited = {overlap.CLIPS: 0.5, overlap.STORING: 2}
+    waited = {CLIPS: 0.5, STORING: 2}
     assert {k: v for k, v in timeline.waited.items() if v} == waited
 
 
@@ -130,20 +131,20 @@ def test_the_time_until_a_clip_comes_is_waited(run):
             run.now += 3
             yield k
 
-    coming = run.timeline.awaiting(clips(), overlap.CLIPS)
+    coming = run.timeline.awaiting(clips(), CLIPS)
     assert next(coming) == 0
     run.send()
     run.compute(1)
     assert list(coming) == [1]
     run.send()
-    assert run.finish().waited[overlap.CLIPS] == 3
+    assert run.finish().waited[CLIPS] == 3
 
 
 def test_a_second_shape_that_is_compiled_is_not_in_the_window(run):
-    with run(overlap.SENDING):
+    with run(SENDING):
         run.compile(50)
     run.send()
-    with run(overlap.SENDING):
+    with run(SENDING):
         run.compute(1)
         run.compile(20)
         run.now += 2
@@ -151,7 +152,7 @@ def test_a_second_shape_that_is_compiled_is_not_in_the_window(run):
     timeline = run.finish()
     assert timeline.compiling == 70
     assert (timeline.seconds, timeline.busy) == (4, 2)
-    assert timeline.waited[overlap.SENDING] == timeline.idle == 2
+    assert timeline.waited[SENDING] == timeline.idle == 2
 
 
 def test_compiling_while_devices_compute_costs_no_time(run):
@@ -167,12 +168,12 @@ def test_compiling_while_devices_compute_costs_no_time(run):
 def test_what_worker_threads_compile_is_counted_and_waited_for(run):
     run.send()
     run.compute(1)
-    with run(overlap.CLIPS), concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with run(CLIPS), concurrent.futures.ThreadPoolExecutor(1) as pool:
         pool.submit(run.compile, 10).result()
     run.send()
     timeline = run.finish()
     assert timeline.compiling == 10
-    assert timeline.waited[overlap.CLIPS] == timeline.idle == 10
+    assert timeline.waited[CLIPS] == timeline.idle == 10
 
 
 def test_what_is_compiled_at_the_same_time_or_within_counts_once(run):
@@ -192,17 +193,17 @@ def test_nothing_sent(run):
 
 
 def test_arrays_are_waited_for():
-    with overlap.Timeline() as timeline:
+    with Timeline() as timeline:
         timeline.sent(jnp.ones(3))
     assert timeline.seconds > 0 and timeline.batches == 1
 
 
 def test_what_is_not_watched_keeps_nothing():
-    with overlap.UNWATCHED.spending(overlap.SENDING):
-        overlap.UNWATCHED.sent(jnp.ones(3))
-    overlap.UNWATCHED.close()
-    assert not any(overlap.UNWATCHED.waited.values()) and overlap.UNWATCHED.seconds == 0
-    assert not overlap.UNWATCHED._spent
+    with UNWATCHED.spending(SENDING):
+        UNWATCHED.sent(jnp.ones(3))
+    UNWATCHED.close()
+    assert not any(UNWATCHED.waited.values()) and UNWATCHED.seconds == 0
+    assert not UNWATCHED._spent
 
 
 def test_jax_reports_tracing_lowering_and_compiling():
@@ -224,7 +225,7 @@ def test_jax_reports_tracing_lowering_and_compiling():
     jax.monitoring.register_event_duration_secs_listener(listen)
     start = time.perf_counter()
     try:
-        with overlap.Timeline() as timeline:
+        with Timeline() as timeline:
             pmapped = jax.pmap(outer, devices=jax.local_devices()[:1])
             pmapped(jnp.ones((1, 8, 8))).block_until_ready()
     finally:
@@ -237,7 +238,7 @@ def test_jax_reports_tracing_lowering_and_compiling():
 
 def test_a_closed_timeline_listens_no_more(monkeypatch):
     before = threading.active_count()
-    with pytest.raises(ValueError), overlap.Timeline() as timeline:
+    with pytest.raises(ValueError), Timeline() as timeline:
         assert threading.active_count() == before + 1
         raise ValueError
     assert threading.active_count() == before

@@ -24,9 +24,9 @@ from array_record.python import (
 )
 
 from vidsme_jax.base import AuditError, ClipError, Item
-from vidsme_jax.data import builder, layout
-from vidsme_jax.data.layout import Entry, Variant
-from vidsme_jax.storage import write_atomically
+from vidsme_jax.prepared import builder, layout
+from vidsme_jax.prepared.layout import Entry, Variant
+from vidsme_jax.store.files import write_atomically
 
 _CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
 _MOST_SHARDS = 4096

@@ -1,0 +1,1 @@
+"""The demo: a tiny model trained here, its clips, and how they were drawn."""

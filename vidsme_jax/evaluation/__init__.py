@@ -1,0 +1,1 @@
+"""Scores to metrics, verdicts and lists of suspects."""

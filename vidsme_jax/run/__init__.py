@@ -1,0 +1,1 @@
+"""One run over a corpus: from clips to stored signals."""
