@@ -1,6 +1,7 @@
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
+from vidsme_jax.settings import rules
 
 _SOME = "vid_sme,vid_sme_max_30,perplexity,min_k_prob_10,min_k_plus_plus_10"
 _SOME += ",max_renyi_1_10"
@@ -9,8 +10,8 @@ _SOME += ",max_renyi_1_10"
 def get_config(variant: str = "k") -> ConfigDict:
     """Returns the configuration of a study, STUDY or STUDY-tiny."""
     study, dash, size = variant.partition("-")
-    if study not in settings.STUDIES or dash + size not in ("", "-tiny"):
-        known = ", ".join(settings.STUDIES)
+    if study not in rules.STUDIES or dash + size not in ("", "-tiny"):
+        known = ", ".join(rules.STUDIES)
         raise ValueError(
             f"configs/studies.py has no variant {variant!r}; known: {known}, each also "
             "with -tiny behind it"

@@ -1,6 +1,6 @@
 """One pure step on many devices: where parameters lie and how a batch is spread.
 
-The step is written once, `step(state, tokens, batch)`, with clips on the leading axis
+The step is written once, `step(state, batch)`, with clips on the leading axis
 of every leaf of `batch` and of its result. "pmap" copies the parameters to each device
 and gives each its share of the clips; "mesh" also splits the parameters over the axis
 `model`: the decoder's products are left to the compiler, while attention and the head
@@ -83,20 +83,12 @@ class Devices:
         grid = self.mesh.devices.reshape(processes, -1)
         return NamedSharding(Mesh(grid, ("process", "local")), PartitionSpec("process"))
 
-    def copy(self, tree: Any) -> Any:
-        """Places NumPy arrays, equal in all processes, on each device."""
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        return jax.tree.map(
-            lambda x: jax.make_array_from_callback(x.shape, everywhere, x.__getitem__),
-            tree,
-        )
-
     def jit(self, step: Callable[..., Any]) -> Any:
         """Returns the jitted step of mode "mesh"; to be traced under the mesh."""
         return jax.jit(step, out_shardings=self.clips())
 
     def runner(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiles `step(state, tokens, batch)` for these devices.
+        """Compiles `step(state, batch)` for these devices.
 
         `batch` holds this process's NumPy arrays. The result is for `fetch`; what is
         called returns before it is computed, and starts no transfer that waits. Nothing
@@ -105,23 +97,21 @@ class Devices:
         if self.mode == "mesh":
             compiled = self.jit(step)
 
-            def run(state, tokens, batch):
+            def run(state, batch):
                 placed = jax.tree.map(self._place, batch)
                 with jax.set_mesh(self.mesh):
-                    return compiled(state, tokens, placed)
+                    return compiled(state, placed)
 
             return run
         devices = list(self.mesh.devices.flat)
-        mapped = jax.pmap(
-            step, axis_name="data", in_axes=(None, None, 0), devices=devices
-        )
+        mapped = jax.pmap(step, axis_name="data", in_axes=(None, 0), devices=devices)
         share = NamedSharding(self.mesh, PartitionSpec("data"))
 
-        def run_pmap(state, tokens, batch):
+        def run_pmap(state, batch):
             folded = jax.tree.map(
                 lambda x: x.reshape(self.num_data, -1, *x.shape[1:]), batch
             )
-            return mapped(state, tokens, jax.device_put(folded, share))
+            return mapped(state, jax.device_put(folded, share))
 
         return run_pmap
 
@@ -256,6 +246,22 @@ def spread(x: Any, *spec: Any) -> Any:
     return jax.lax.with_sharding_constraint(
         x, NamedSharding(mesh, PartitionSpec(*spec))
     )
+
+
+def each(function: Callable[[Any], Any], items: Any) -> Any:
+    """Applies a function to independent items, on a mesh spread over all devices.
+
+    Args:
+      function: Of items along the leading axis, which its result has too.
+      items: An array.
+    """
+    mesh = grid()
+    if mesh is None:
+        return function(items)
+    count, axes = len(items), ("data", "model")
+    fill = [(0, -count % mesh.size)] + [(0, 0)] * (items.ndim - 1)
+    out = function(spread(jnp.pad(items, fill), axes))
+    return spread(out, axes)[:count]
 
 
 def by_shard(function: Callable[..., Any], in_specs: Any, out_specs: Any):

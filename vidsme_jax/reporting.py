@@ -21,7 +21,7 @@ from vidsme_jax import commands, settings
 from vidsme_jax.base import AuditError
 
 # What signals depend on, or what decides which clips there are.
-_FIXED = ("model.", "video.", "slices", "corpus.", "motion.flow", "study")
+_FIXED = ("model.", "video.", "corpus.", "motion.flow", "study")
 
 
 def main(argv: list[str]) -> int:

@@ -21,7 +21,7 @@ from vidsme_jax.base import AuditError, ClipError, nearest
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.prepared.builder import parsed
-from vidsme_jax.settings import FIELDS
+from vidsme_jax.settings.rules import FIELDS
 
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 _IMAGES, _ARRAY, _BYTES, _PATH = "images", "an array", "bytes", "a path"

@@ -1,44 +1,34 @@
-"""The clips of a batch and the text that follows each video.
-
-Axes: `clips` of a batch; `frames`; `text`, the tokens after the video, padded right.
-"""
+"""The clips of a batch and the text that follows each video."""
 
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt8
+from jaxtyping import UInt8
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Item
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.finetune.source import Source
+from vidsme_jax.models.llava import lay_out
 from vidsme_jax.models.preprocessing import Preprocessing
-
-
-class Batch(NamedTuple):
-    """Clips of one shape; `answer` tells the tokens that are learnt."""
-
-    frames: UInt8[Array | np.ndarray, "clips frames height width 3"]
-    tokens: Int[Array | np.ndarray, "clips text"]
-    answer: Bool[Array | np.ndarray, "clips text"]
+from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, Text, stack
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """An item and the token ids that follow its video."""
+    """An item, and where its video and its text stand in the decoder."""
 
     item: Item
-    tokens: Int[np.ndarray, " text"]
-    answer: Bool[np.ndarray, " text"]
+    rows: Rows
 
 
 def tokenise(
     items: Sequence[Item], source: Source, num_frames: int, found: list[str]
 ) -> list[Row]:
-    """Gives all texts one length, a multiple of 8.
+    """Lays out the video, the question and the answer of every item.
 
     Args:
       items: At least one.
@@ -47,10 +37,11 @@ def tokenise(
       found: Receives what is wrong.
     """
     tokenizer, video_token = source.tokenizer, source.video_token
-    texts: list[tuple[list[int], int]] = []
+    before = source.prompt.prefix
+    rows, natural = [], np.arange(num_frames)
     for item in items:
         ids = tokenizer(f"{source.prompt.text}{item.question} ASSISTANT:")["input_ids"]
-        ids = ids[len(source.prompt.prefix) + 1 :]
+        ids = ids[len(before) + 1 :]
         answer = tokenizer(item.answer, add_special_tokens=False)["input_ids"]
         if not answer:
             found.append(f"{item.id}: no answer to learn")
@@ -58,22 +49,18 @@ def tokenise(
             found.append(f"{item.id}: its text holds the video token")
         if tokenizer.unk_token_id in ids + answer:
             found.append(f"{item.id}: words that the tokenizer does not know")
-        texts.append(([*ids, *answer, tokenizer.eos_token_id], len(ids)))
-    length = 8 * -(-max(len(ids) for ids, _ in texts) // 8)
-    total = (
-        len(source.prompt.prefix) + num_frames * source.config.rows_per_frame + length
-    )
+        text = Text(before, tuple(ids), (*answer, tokenizer.eos_token_id))
+        laid_out = lay_out(
+            source.config, Shown(num_frames), text, natural, ("response",)
+        )
+        rows.append(Row(item, laid_out))
+    total = max(len(row.rows.feature) for row in rows)
     limit = source.config.text.max_positions
     if total > limit:
         found.append(
             f"{num_frames} frames and the longest text are {total} tokens; the model "
             f"has positions for {limit}"
         )
-    rows, places = [], np.arange(length)
-    for item, (ids, start) in zip(items, texts, strict=True):
-        tokens = np.zeros(length, np.int32)
-        tokens[: len(ids)] = ids
-        rows.append(Row(item, tokens, (places >= start) & (places < len(ids))))
     return rows
 
 
@@ -111,19 +98,23 @@ class Clips:
         ]
 
     def batches(self, rows: Sequence[Row]) -> Iterator[Batch]:
-        """Yields the rows in order, decoded ahead; the last batch is filled up."""
+        """Yields the rows in order, decoded ahead; the last batch is filled up.
+
+        All batches have one shape.
+        """
         size = self._config.train.batch_size
         count = -(-len(rows) // size) * size
         filled = [rows[k % len(rows)] for k in range(count)]
+        shape = Shape(
+            *map(max, zip(*(Shape.of(row.rows) for row in rows), strict=True))
+        )
         clips = [Clip(row.item.path, (row.item,)) for row in filled]
         frames: list[np.ndarray] = []
         for clip, result in loader.load_ahead(clips, self, self._config.workers):
             if isinstance(result, ClipError):  # It was whole when the run began.
                 raise AuditError([f"{clip.items[0].video}: {result}"])
-            frames.append(result)
+            frames.append(result[None])
             if len(frames) == size:
                 chosen, filled = filled[:size], filled[size:]
-                tokens = np.stack([row.tokens for row in chosen])
-                answer = np.stack([row.answer for row in chosen])
-                yield Batch(np.stack(frames), tokens, answer)
+                yield stack([[row.rows] for row in chosen], np.stack(frames), shape)
                 frames = []

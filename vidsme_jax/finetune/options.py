@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
+from vidsme_jax.base import nearest
 
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
 _SHARED += ("corpus.allow_outside", "video.max_pixels", "video.max_seconds")
@@ -65,7 +66,7 @@ def problems(config: ConfigDict) -> list[str]:
     """Lists what is wrong with a configuration, one sentence a key."""
     flat = settings.flatten(config)
     found = [
-        f"config.{key}: no such key{settings.nearest(key, list(RULES))}"
+        f"config.{key}: no such key{nearest(key, list(RULES))}"
         for key in flat
         if key not in RULES
     ]

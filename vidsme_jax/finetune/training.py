@@ -1,6 +1,6 @@
 """The training loop: prepare, train, measure, write.
 
-Axes: `clips` of a batch; `prefix`, the tokens before the video.
+Axes: `clips` of a batch.
 """
 
 import collections
@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from absl import logging
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -30,11 +30,11 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import writing
 from vidsme_jax.data import corpora
 from vidsme_jax.finetune import options
-from vidsme_jax.finetune.batches import Batch, Clips, Row, tokenise
+from vidsme_jax.finetune.batches import Clips, Row, tokenise
 from vidsme_jax.finetune.source import Source, open_source
 from vidsme_jax.models import dialects
-from vidsme_jax.models.llava import Llava
 from vidsme_jax.models.llava_next_video import params
+from vidsme_jax.models.rows import Batch
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 _SECONDS = 10.0  # Between two log lines.
@@ -59,9 +59,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     members = [row for row in rows if row.item.role == "members"]
     graphdef, state = nnx.split(source.make())
     state = jax.device_put(state, jax.devices()[0])
-    prefix = jnp.asarray(source.prompt.prefix, jnp.int32)
     started = time.monotonic()
-    state, curve = _train(config, graphdef, state, prefix, members, clips)
+    state, curve = _train(config, graphdef, state, members, clips)
     seconds = time.monotonic() - started
     dtype = jnp.dtype(settings.flatten(config)["model.dtype"])
     stored = jax.tree.map(lambda x: x.astype(dtype), state)
@@ -71,7 +70,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         "parameters": sum(x.size for x in jax.tree.leaves(state)),
         "steps": len(curve),
         "seconds": round(seconds, 1),
-        "losses": _measure(graphdef, state, prefix, rows, clips),
+        "losses": _measure(graphdef, state, rows, clips),
         "device": jax.devices()[0].device_kind,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -117,25 +116,20 @@ def _prepare(
     return source, rows, clips
 
 
-def answer_nll(
-    model: Llava, prefix: Int[Array, " prefix"], batch: Batch
-) -> Float[Array, " clips"]:
-    """Returns the mean negative log-likelihood of each answer, in nats a token."""
-    frames, tokens = jnp.asarray(batch.frames), jnp.asarray(batch.tokens)
-    clips = frames.shape[0]
-    pixels = model.normalise(frames.reshape(-1, *frames.shape[2:]))
-    features = model.encode_frames(pixels)
-    rows = features.reshape(clips, -1, features.shape[-1])
-    start = model.embed(prefix)
-    start = jnp.broadcast_to(start[None], (clips, *start.shape))
-    text = model.embed(tokens.reshape(-1)).reshape(*tokens.shape, -1)
-    hidden = model.decode(jnp.concatenate([start, rows, text], axis=1))
-    # The state before a token predicts it: from the last video row on.
-    hidden = hidden[:, -tokens.shape[1] - 1 : -1]
+def answer_nll(model: Any, batch: Batch) -> Float[Array, " clips"]:
+    """Returns the mean negative log-likelihood of each answer, in nats a token.
+
+    Args:
+      model: Any family's module.
+      batch: Of one direction, of which the rows of the slice "response" are kept.
+    """
+    hidden = model.read(model.see(batch.pixels), batch)[:, 0]
+    target = jnp.asarray(batch.target)[:, 0]
     logits = (hidden @ model.head.T).astype(jnp.float32)
-    picked = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    own = jnp.maximum(target, 0)[..., None]
+    picked = jnp.take_along_axis(logits, own, axis=-1)[..., 0]
     nll = jax.nn.logsumexp(logits, axis=-1) - picked
-    answer = jnp.asarray(batch.answer).astype(jnp.float32)
+    answer = (target >= 0).astype(jnp.float32)
     return jnp.sum(nll * answer, axis=-1) / jnp.sum(answer, axis=-1)
 
 
@@ -167,11 +161,11 @@ def make_optimizer(train: Any) -> optax.GradientTransformation:
 def make_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
 ) -> Callable[..., Any]:
-    """Returns `step(state, moments, prefix, batch)`: the next two, and the loss."""
+    """Returns `step(state, moments, batch)`: the next two, and the loss."""
 
-    def step(state, moments, prefix, batch):
+    def step(state, moments, batch):
         def loss(state):
-            return jnp.mean(answer_nll(nnx.merge(graphdef, state), prefix, batch))
+            return jnp.mean(answer_nll(nnx.merge(graphdef, state), batch))
 
         value, gradients = jax.value_and_grad(loss)(state)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes its own counts.
@@ -185,7 +179,6 @@ def _train(
     config: Any,
     graphdef: nnx.GraphDef,
     state: nnx.State,
-    prefix: Int[Array, " prefix"],
     members: list[Row],
     clips: Clips,
 ) -> tuple[nnx.State, list[float]]:
@@ -204,7 +197,7 @@ def _train(
             order = rng.permutation(len(members)).tolist()
             losses: list[Array] = []
             for batch in clips.batches([members[k] for k in order]):
-                state, moments, loss = step(state, moments, prefix, batch)
+                state, moments, loss = step(state, moments, batch)
                 losses.append(loss)
                 bar.update()
                 if len(curve) + len(losses) == total:
@@ -225,12 +218,12 @@ def _train(
     return state, curve
 
 
-def _measure(graphdef, state, prefix, rows: list[Row], clips: Clips):
+def _measure(graphdef, state, rows: list[Row], clips: Clips):
     """Returns the mean loss of the members and of each group of non-members."""
 
     @jax.jit
     def losses_of(state, batch):
-        return answer_nll(nnx.merge(graphdef, state), prefix, batch)
+        return answer_nll(nnx.merge(graphdef, state), batch)
 
     losses = [np.asarray(losses_of(state, batch)) for batch in clips.batches(rows)]
     groups: dict[str, list[float]] = collections.defaultdict(list)

@@ -14,11 +14,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from vidsme_jax import parallel
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule
 from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
+from vidsme_jax.models.rows import Batch
 
+Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
 IGNORED = {
     "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
     "type": "early revisions kept it outside rope_scaling, where nothing reads it",
@@ -134,28 +137,28 @@ class _Sizes(NamedTuple):
 
 
 def rope_tables(
-    positions: Int[Array, " tokens"], config: DecoderConfig
-) -> tuple[Float[Array, "tokens head_dim"], Float[Array, "tokens head_dim"]]:
+    positions: Int[Array, "batch tokens"], config: DecoderConfig
+) -> tuple[Tables, Tables]:
     """Returns cosines and sines in float32, the half-split layout of transformers [1].
 
     [1] Su et al., 2021. RoFormer. https://arxiv.org/abs/2104.09864
     """
     exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     frequencies = 1.0 / (config.rope_theta**exponents * config.rope_factor)
-    angles = positions.astype(jnp.float32)[:, None] * frequencies[None]
+    angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
     angles = jnp.concatenate([angles, angles], axis=-1)
     return jnp.cos(angles), jnp.sin(angles)
 
 
 def apply_rope(
     x: Float[Array, "batch tokens heads head_dim"],
-    cos: Float[Array, "tokens head_dim"],
-    sin: Float[Array, "tokens head_dim"],
+    cos: Tables,
+    sin: Tables,
 ) -> Float[Array, "batch tokens heads head_dim"]:
     """Rotates `x` by its positions."""
     x1, x2 = jnp.split(x, 2, axis=-1)
     rotated = jnp.concatenate([-x2, x1], axis=-1)
-    cos, sin = (t.astype(x.dtype)[None, :, None] for t in (cos, sin))
+    cos, sin = (t.astype(x.dtype)[:, :, None] for t in (cos, sin))
     return x * cos + rotated * sin
 
 
@@ -177,8 +180,8 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch tokens embed"],
-        cos: Float[Array, "tokens head_dim"],
-        sin: Float[Array, "tokens head_dim"],
+        cos: Tables,
+        sin: Tables,
     ) -> Float[Array, "batch tokens embed"]:
         q, k, v = (
             part.reshape(*x.shape[:2], -1, self.config.head_dim)
@@ -209,8 +212,8 @@ class Layer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch tokens embed"],
-        cos: Float[Array, "tokens head_dim"],
-        sin: Float[Array, "tokens head_dim"],
+        cos: Tables,
+        sin: Tables,
     ) -> Float[Array, "batch tokens embed"]:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
         with jax.named_scope("mlp"):
@@ -233,19 +236,52 @@ class Decoder(nnx.Module):
             self.lm_head = layers.Embedding(*size, dtype=c.dtype, rngs=rngs)
 
     def __call__(
-        self, embeddings: Float[Array, "batch tokens embed"]
+        self,
+        embeddings: Float[Array, "batch tokens embed"],
+        positions: Int[Array, "batch tokens"],
     ) -> Float[Array, "batch tokens embed"]:
-        """Returns the hidden states after the last norm, positions 0, 1, 2, ..."""
-        positions = jnp.arange(embeddings.shape[1], dtype=jnp.int32)
+        """Returns the hidden states after the last norm."""
         with jax.named_scope("decoder"):
             cos, sin = rope_tables(positions, self.config)
             return self.norm(layers.run_stack(self.layers, embeddings, cos, sin))
+
+    def read(
+        self, visual: Float[Array, "clips views visual embed"], batch: Batch
+    ) -> Float[Array, "clips directions kept embed"]:
+        """Lays text and visual rows out, and returns the states of the kept rows.
+
+        Args:
+          visual: One view for all directions, or one for each.
+          batch: Its `position` has one axis.
+        """
+        ids, source, kept, position = map(
+            jnp.asarray, (batch.text, batch.source, batch.kept, batch.position)
+        )
+        clips, directions, rows = source.shape
+        text = self.embed_tokens(ids)[:, None]
+        text = jnp.broadcast_to(text, (clips, visual.shape[1], *text.shape[2:]))
+        both = parallel.spread(jnp.concatenate([text, visual], axis=2), "data")
+        both = jnp.broadcast_to(both, (clips, directions, *both.shape[2:]))
+        laid_out = _take(both, source).reshape(clips * directions, rows, -1)
+        positions = position.reshape(clips * directions, rows)
+        # Else the compiler may carry the spread of a batch over processes into layers.
+        hidden = self(parallel.spread(laid_out, "data"), positions)
+        hidden = parallel.spread(hidden, "data").reshape(clips, directions, rows, -1)
+        return _take(hidden, kept)
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:
         """The output layer's weights, one row a class."""
         tied = self.config.tie_word_embeddings
         return (self.embed_tokens if tied else self.lm_head).weight[...]
+
+
+def _take(
+    table: Float[Array, "clips directions rows embed"],
+    places: Int[Array, "clips directions taken"],
+) -> Float[Array, "clips directions taken embed"]:
+    """Takes rows of each direction of each clip."""
+    return jax.vmap(jax.vmap(lambda x, k: x.at[k].get(mode="clip")))(table, places)
 
 
 def rules(

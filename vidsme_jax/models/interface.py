@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from vidsme_jax.models.flops import Flops
 from vidsme_jax.models.prompts import Prompt
+from vidsme_jax.models.rows import Order, Rows, Shown, Text
 
 
 @runtime_checkable
@@ -63,8 +64,8 @@ class ModelPlan:
       fingerprint: Of the checkpoint (`Checkpoint.fingerprint`).
       prompt: The text around the video and its token ids; the same for every clip.
       prepare: Frames of any size to the uint8 frames of the model's input size.
-      rows_per_frame: Video rows that one frame gives.
-      tail_rows: Video rows that follow the last frame.
+      text: The prompt's tokens around the video.
+      lay_out: What is shown, a text and an order of the frames to `Rows`.
       max_rows: The most tokens that the decoder's positions hold.
       vocab_size: Classes of the output layer.
       dtype: Of parameters and activations.
@@ -82,8 +83,8 @@ class ModelPlan:
     fingerprint: str
     prompt: Prompt
     prepare: Callable[[np.ndarray], np.ndarray]
-    rows_per_frame: int
-    tail_rows: int
+    text: Text
+    lay_out: Callable[[Shown, Text, Order], Rows]
     max_rows: int
     vocab_size: int
     dtype: str
@@ -94,14 +95,25 @@ class ModelPlan:
     remarks: tuple[str, ...] = ()
 
     def num_rows(self, frames: int) -> int:
-        """Video rows of a clip of so many frames."""
-        return frames * self.rows_per_frame + self.tail_rows
+        """Returns how many rows the decoder reads of a clip of so many frames."""
+        order = np.arange(frames, dtype=np.int32)
+        return len(self.lay_out(Shown(frames), self.text, order).feature)
+
+    @property
+    def rows_per_frame(self) -> int:
+        """Kept rows that show one frame."""
+        one = self.lay_out(Shown(1), self.text, np.zeros(1, np.int32))
+        return int((one.frame == 0).sum())
 
     @property
     def max_frames(self) -> int:
         """The most frames that the decoder's positions hold."""
-        text = len(self.prompt.prefix) + self.tail_rows + len(self.prompt.suffix)
-        return (self.max_rows - text) // self.rows_per_frame
+        fitting = lambda frames: self.num_rows(frames) <= self.max_rows  # noqa: E731
+        low, high = 0, self.max_rows
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fitting(middle) else (low, middle - 1)
+        return low
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,18 +18,22 @@ end each grid row, each frame or the whole video; a causal decoder reads the res
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
+from vidsme_jax import parallel
 from vidsme_jax.checkpoints.loading import Rule
 from vidsme_jax.models.decoder import Decoder, DecoderConfig
 from vidsme_jax.models.decoder import rules as decoder_rules
 from vidsme_jax.models.layers import Projector
+from vidsme_jax.models.rows import Batch, Builder, Order, Rows, Shown, Text
 from vidsme_jax.models.towers import clip, siglip, vit
 from vidsme_jax.models.towers.clip import ClipVit
 from vidsme_jax.models.towers.siglip import SiglipVit
@@ -123,27 +127,60 @@ class Llava(nnx.Module):
             rows = jnp.concatenate([rows, end], axis=1)
         return rows
 
-    @property
-    def tail(self) -> Float[Array, "tail embed"]:
-        """The video rows after the last frame."""
+    def see(
+        self, pixels: UInt8[Array, "clips views frames height width 3"]
+    ) -> Float[Array, "clips views visual embed"]:
+        """Returns the visual rows: a newline for the video's end, then the frames'."""
+        clips, views = pixels.shape[:2]
+        frames = pixels.reshape(-1, *pixels.shape[3:])
+        features = parallel.each(
+            lambda x: self.encode_frames(self.normalise(x)), frames
+        )
+        visual = features.reshape(clips, views, -1, features.shape[-1])
+        visual = parallel.spread(visual, "data")
         if self.config.newline == "video":
-            return self.image_newline[...][None]
-        return jnp.zeros((0, self.config.text.hidden_size), self.config.dtype)
+            end = self.image_newline[...]
+            end = jnp.broadcast_to(end, (clips, views, 1, *end.shape))
+            visual = jnp.concatenate([end, visual], axis=2)
+        return visual
 
-    def embed(self, tokens: Int[Array, " tokens"]) -> Float[Array, "tokens embed"]:
-        """Looks text tokens up."""
-        return self.language_model.embed_tokens(tokens)
-
-    def decode(
-        self, embeddings: Float[Array, "clips rows embed"]
-    ) -> Float[Array, "clips rows embed"]:
-        """Hidden states after the decoder's last norm."""
-        return self.language_model(embeddings)
+    def read(
+        self, visual: Float[Array, "clips views visual embed"], batch: Batch
+    ) -> Float[Array, "clips directions kept embed"]:
+        """Returns the decoder's states of the kept rows."""
+        return self.language_model.read(visual, batch)
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:
         """The output layer's weights, one row a class."""
         return self.language_model.head
+
+
+def lay_out(
+    config: LlavaConfig,
+    shown: Shown,
+    text: Text,
+    order: Order,
+    slices: Sequence[str] = ("video",),
+) -> Rows:
+    """Returns the rows of a clip: text, frames in an order, newline, text.
+
+    Args:
+      config: Of the model.
+      shown: Of the clip.
+      text: Around the video.
+      order: Of the frames.
+      slices: Whose rows are kept.
+    """
+    builder, per_frame = Builder(), np.arange(config.rows_per_frame)
+    builder.text(text.before)
+    for frame in order.tolist():
+        start = config.tail_rows + frame * len(per_frame)
+        builder.video(start + per_frame, frame)
+    builder.video(np.arange(config.tail_rows), frame=-1)
+    builder.text(text.after, "instruction")
+    builder.text(text.answer, "response")
+    return builder.build(slices)
 
 
 class Names(NamedTuple):

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from vidsme_jax.models import attention
+from vidsme_jax.models import attention, llava
 from vidsme_jax.models.flops import necessary_flops
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.models.llava import LlavaConfig
 from vidsme_jax.models.prompts import Prompt
+from vidsme_jax.models.rows import Text
 
 
 def make(config: LlavaConfig, *, prompt: Prompt, **others: Any) -> ModelPlan:
@@ -23,8 +24,8 @@ def make(config: LlavaConfig, *, prompt: Prompt, **others: Any) -> ModelPlan:
     text = len(prompt.prefix) + len(prompt.suffix)
     return ModelPlan(
         prompt=prompt,
-        rows_per_frame=config.rows_per_frame,
-        tail_rows=config.tail_rows,
+        text=Text(prompt.prefix, prompt.suffix),
+        lay_out=functools.partial(llava.lay_out, config),
         max_rows=config.text.max_positions,
         vocab_size=config.text.vocab_size,
         flops=functools.partial(necessary_flops, config, text=text),

@@ -162,7 +162,6 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
             config.motion.flow, setup.devices.mesh.devices.flat
         ),
         "second_pass": second,
-        "slices": config.slices,
         "version": __version__,
         **{f"video.{key}": config.video[key] for key in _SAMPLING},
     }

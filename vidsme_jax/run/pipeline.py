@@ -11,41 +11,22 @@ natural one (`second_order`).
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import PartitionSpec
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import UInt8
 
-from vidsme_jax import parallel
 from vidsme_jax.base import ClipError, TokenSignals
-from vidsme_jax.entropy import streaming
 from vidsme_jax.models import layers
 from vidsme_jax.models.interface import LoadedModel, ModelPlan
+from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, second_order, stack
 from vidsme_jax.parallel import Devices, make_devices
+from vidsme_jax.run.step import head_memory, make_step
 from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
 
 _HEAD_SHARE = 8  # Logits may take this part of what parameters leave free.
-
-
-class Batch(NamedTuple):
-    """Preprocessed clips of one shape; shorter ones are padded behind their frames."""
-
-    frames: UInt8[Array | np.ndarray, "clips frames height width 3"]
-    lengths: Int[Array | np.ndarray, " clips"]
-    order: Int[Array | np.ndarray, "clips frames"]  # Second direction: frame t is [t].
-
-
-class Tokens(NamedTuple):
-    """The ids around the video; see `prompts.Prompt`."""
-
-    prefix: Int[Array | np.ndarray, " prefix"]
-    suffix: Int[Array | np.ndarray, " suffix"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,78 +35,6 @@ class Prepared:
 
     key: Any
     frames: UInt8[np.ndarray, "frames height width 3"]
-
-
-@functools.lru_cache(maxsize=8)  # One function per model, so that it compiles once.
-def make_step(
-    graphdef: nnx.GraphDef, *, second: bool, memory: int | None = None
-) -> Callable[..., TokenSignals]:
-    """Returns the pure `step(state, tokens, batch)`; results are (clips, 2, ...).
-
-    Args:
-      graphdef: Of the model.
-      second: Whether a score needs what the head's second pass gives.
-      memory: Bytes that logits may take on a device; see `streaming.rows_at_once`.
-    """
-
-    def step(state: nnx.State, tokens: Tokens, batch: Batch) -> TokenSignals:
-        model = nnx.merge(graphdef, state)
-        clips, num_frames = batch.frames.shape[:2]
-        lengths, order = (parallel.spread(x, "data") for x in batch[1:])
-        features = _encode(model, batch.frames.reshape(-1, *batch.frames.shape[2:]))
-        natural = features.reshape(clips, num_frames, *features.shape[1:])
-        natural = parallel.spread(natural, "data")
-        second_one = jnp.take_along_axis(natural, order[:, :, None, None], axis=1)
-        both = jnp.stack([natural, second_one], axis=1)
-        both = both.reshape(2 * clips, -1, both.shape[-1])
-        # What follows the frames stands behind the last real one of each clip.
-        tail = jnp.concatenate([model.tail, model.embed(tokens.suffix)])
-        ends = jnp.repeat(lengths, 2) * features.shape[1]
-        both = _behind(both, tail, ends)
-        start = model.embed(tokens.prefix)
-        start = jnp.broadcast_to(start[None], (2 * clips, *start.shape))
-        rows = jnp.concatenate([start, both], axis=1)
-        # Else the compiler may carry the spread of a batch over processes into layers.
-        hidden = parallel.spread(model.decode(parallel.spread(rows, "data")), "data")
-        hidden = hidden[:, start.shape[1] :]
-        rows = jnp.arange(hidden.shape[1], dtype=jnp.int32)[None]
-        ends = ends[:, None] + model.tail.shape[0]
-        video, with_text = rows < ends, rows < ends + tokens.suffix.shape[0]
-        masks = jnp.stack([video, with_text], axis=1)
-        signals = _head(hidden, model.head, masks, second=second, memory=memory)
-        return jax.tree.map(lambda x: x.reshape(clips, 2, *x.shape[1:]), signals)
-
-    return step
-
-
-def _encode(model: Any, frames: Any) -> Array:
-    """Runs the tower; on a mesh its frames are spread over all devices."""
-    mesh = parallel.grid()
-    if mesh is None:
-        return model.encode_frames(model.normalise(frames))
-    count = frames.shape[0]
-    fill = [(0, -count % mesh.size)] + [(0, 0)] * (frames.ndim - 1)
-    frames = parallel.spread(jnp.pad(frames, fill), ("data", "model"))
-    features = model.encode_frames(model.normalise(frames))
-    return parallel.spread(features, ("data", "model"))[:count]
-
-
-def _head(hidden, head, masks, *, second: bool, memory: int | None) -> TokenSignals:
-    """Reduces rows to signals; on a mesh each device takes its classes."""
-    mesh, count = parallel.grid(), head.shape[0]
-    if mesh is None:
-        classes = streaming.Classes(memory=memory)
-        return streaming.token_signals(
-            hidden, head, masks, second=second, classes=classes
-        )
-    head = jnp.pad(head, [(0, -count % mesh.shape["model"]), (0, 0)])
-    clips, rows = PartitionSpec("data"), PartitionSpec("model")
-    run = functools.partial(
-        streaming.token_signals,
-        second=second,
-        classes=streaming.Classes(count=count, axis="model", memory=memory),
-    )
-    return parallel.by_shard(run, (clips, rows, clips), clips)(hidden, head, masks)
 
 
 def stream(
@@ -170,30 +79,30 @@ def stream(
     memory = head_memory(devices.memory(), sum(held))
     step = make_step(model.graphdef, second=second, memory=memory)
     run = devices.runner(step)
-    prompt = model.plan.prompt
-    ids = (prompt.prefix, prompt.suffix)
-    tokens = devices.copy(Tokens(*(np.asarray(x, np.int32) for x in ids)))
     size = devices.batch_size(batch_size)
     waiting: dict[int, list[Prepared]] = collections.defaultdict(list)
-    sent: collections.deque[tuple[list[Prepared], Any, Any]] = collections.deque()
+    sent: collections.deque[tuple[list[Prepared], list[Rows], Any, Any]] = (
+        collections.deque()
+    )
     spanning, told = devices.num_processes > 1, False
-    shape = model.plan.prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
 
     def send(group: list[Prepared], frames: int):
         with timeline.spending(SENDING):
-            batch = _batch(group, (size, frames, *shape), against)
-            out = run(model.state, tokens, batch)
+            batch, laid_out = _batch(model.plan, group, size, frames, against)
+            out = run(model.state, batch)
         timeline.sent(out)
         for leaf in jax.tree.leaves(out):
             leaf.copy_to_host_async()
-        sent.append((group, out, devices.anyone(stopped()) if spanning else False))
+        sent.append(
+            (group, laid_out, out, devices.anyone(stopped()) if spanning else False)
+        )
 
     def received(left: int):
         nonlocal told
         while len(sent) > left:
-            group, out, wish = sent.popleft()
+            group, laid_out, out, wish = sent.popleft()
             told = told or bool(np.asarray(wish))
-            yield _split(group, devices.fetch(out), model.plan)
+            yield _split(group, devices.fetch(out), laid_out)
 
     def over() -> bool:
         return told if spanning else stopped()
@@ -254,70 +163,42 @@ def compute(
     return signals
 
 
-def second_order(against: str, length: int) -> Int[np.ndarray, " frames"]:
-    """Returns the order of the frames that the natural one is held against.
-
-    Args:
-      against: "reversed", or "shuffled:SEED": one permutation for every clip of this
-        length, never the natural order where there is another.
-      length: Frames of the clip, at least 1.
-    """
-    kind, _, seed = against.partition(":")
-    natural = np.arange(length, dtype=np.int32)
-    if kind == "reversed" or length == 1:
-        return natural[::-1]
-    rng = np.random.default_rng([int(seed), length])
-    while True:
-        order = rng.permutation(natural)
-        if (order != natural).any():
-            return order
-
-
-def _behind(rows, tail, ends):
-    """Makes room for `tail` and writes it at each clip's own row."""
-    room = jnp.zeros((rows.shape[0], *tail.shape), rows.dtype)
-    rows = jnp.concatenate([rows, room], axis=1)
-    zero = jnp.zeros((), ends.dtype)
-    write = lambda x, end: jax.lax.dynamic_update_slice(x, tail, (end, zero))  # noqa: E731
-    return jax.vmap(write)(rows, ends) if tail.shape[0] else rows
-
-
 def _bucket(length: int, most: int) -> int:
     return min(1 << (length - 1).bit_length(), most)
 
 
-def _batch(group: list[Prepared], shape: tuple[int, ...], against: str) -> Batch:
-    """Stacks clips, padding each to the frames and the batch to the size of `shape`."""
-    size, frames = shape[:2]
-    full = group + group[-1:] * (size - len(group))
-    stacked = np.zeros(shape, np.uint8)
-    lengths = np.ones(size, np.int32)
-    order = np.tile(np.arange(frames, dtype=np.int32), (size, 1))
-    for k, clip in enumerate(full):
-        length = lengths[k] = len(clip.frames)
-        stacked[k, :length] = clip.frames
-        order[k, :length] = second_order(against, length)
-    return Batch(stacked, lengths, order)
+def _batch(
+    plan: ModelPlan, group: list[Prepared], size: int, frames: int, against: str
+) -> tuple[Batch, list[Rows]]:
+    """Stacks clips, padding each to `frames` and the batch with copies to `size`.
 
-
-def head_memory(memory: int | None, parameters: int) -> int | None:
-    """Returns the bytes for logits on a device, None if nothing is known.
-
-    Args:
-      memory: Of the device.
-      parameters: Bytes of them that lie there.
+    Returns:
+      The batch, and the rows of each clip of `group` in natural order.
     """
-    return None if memory is None else (memory - parameters) // _HEAD_SHARE
+    whole = plan.lay_out(Shown(frames), plan.text, np.arange(frames))
+    inputs = plan.prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
+    pixels = np.zeros((size, 1, frames, *inputs), np.uint8)
+    laid_out = []
+    for k in range(size):
+        clip = group[min(k, len(group) - 1)] if group else None
+        length = 1 if clip is None else len(clip.frames)
+        if clip is not None:
+            pixels[k, 0, :length] = clip.frames
+        orders = np.arange(length), second_order(against, length)
+        shown = Shown(length)
+        laid_out.append([plan.lay_out(shown, plan.text, order) for order in orders])
+    batch = stack(laid_out, pixels, Shape.of(whole))
+    return batch, [rows[0] for rows in laid_out[: len(group)]]
 
 
-def _split(group: list[Prepared], host: TokenSignals, plan: ModelPlan):
+def _split(group: list[Prepared], host: TokenSignals, laid_out: list[Rows]):
     """Gives each clip its signals, without those of padding."""
     results = []
-    for k, clip in enumerate(group):
-        rows = plan.num_rows(len(clip.frames))
+    for k, (clip, rows) in enumerate(zip(group, laid_out, strict=True)):
+        own = np.flatnonzero(rows.slice >= 0)
         one = TokenSignals(
             *(
-                None if x is None else x[k] if name == "mean_renyi" else x[k, :, :rows]
+                None if x is None else x[k] if name == "mean_renyi" else x[k][:, own]
                 for name, x in zip(TokenSignals._fields, host, strict=True)
             )
         )

@@ -20,6 +20,7 @@ from vidsme_jax.base import AuditError, Failure, ScoredClip
 from vidsme_jax.run import checks, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
+from vidsme_jax.settings import rules
 from vidsme_jax.store import shards
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
@@ -95,8 +96,8 @@ def run(
 def check(config: ConfigDict) -> checks.Setup:
     """Checks as an audit does, and that the study can be made."""
     problems = []
-    if config.get("study") not in settings.STUDIES:
-        known = ", ".join(settings.STUDIES)
+    if config.get("study") not in rules.STUDIES:
+        known = ", ".join(rules.STUDIES)
         problems.append(f"config.study is {config.get('study')!r}; studies: {known}")
     setup = None
     try:
