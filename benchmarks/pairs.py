@@ -191,8 +191,8 @@ def measure(
     clips = run.clips(
         run.batch * (args.steps or max(most // run.batch, min(most, _FEWEST)))
     )
-    prompt = run.model.plan.prompt
-    around = prompt.prefix, prompt.suffix
+    prompt = run.model.model.tokenise()
+    around = prompt.before, prompt.after
     statistics = torch.compile(row_statistics) if args.compile else row_statistics
 
     def batches(side):
@@ -209,14 +209,14 @@ def measure(
     if run.batch == args.batch[0]:  # It takes one clip at a time, whatever the batch.
         sides[PLAIN] = lambda: batches(plain)
     first = {name: side() for name, side in sides.items()}  # Compiles, warms up.
-    rows = run.model.plan.num_rows(run.frames)
+    rows = run.model.model.num_rows(run.frames)
     expected = [release_loop.ours(found, Q, R, rows) for found in first.pop("ours")]
     gaps = {
         name: max(map(release_loop.difference, map(scored, found), expected))
         for name, found in first.items()
     }
     del first
-    ruler = _models.Ruler(run.model.plan.dtype)
+    ruler = _models.Ruler(run.model.model.dtype)
     rounds = _models.in_turn(sides, repeats=args.repeats)
     ruler.again()
     extra = run.extra | {"rows": rows, "compile": args.compile, "clips": len(clips)}
@@ -241,7 +241,7 @@ def measure(
             **rounds.fields("ours", name, per=len(clips)),
             **extra,
         )
-    text = len(prompt.prefix) + len(prompt.suffix)
+    text = len(prompt.before) + len(prompt.after)
     flops = necessary_flops(run.config, run.frames, text=text)
     share = ruler.share(flops.pair * len(clips), rounds.times["ours"].walls)
     _report.line(
@@ -273,11 +273,11 @@ def against_the_loop(
     extra: dict[str, Any],
 ) -> float:
     """Reports the release's procedure, run once; returns the largest difference."""
-    prompt, rows = run.model.plan.prompt, run.model.plan.num_rows(run.frames)
+    prompt, rows = run.model.model.tokenise(), run.model.model.num_rows(run.frames)
     clip = run.clips(1)
     cpu = time.process_time()
     expected, forward, loop, done, _ = release_loop.release(
-        model, clip[0], prompt.prefix, (*prompt.suffix, *range(1, _QUESTION))
+        model, clip[0], prompt.before, (*prompt.after, *range(1, _QUESTION))
     )
     cpu = time.process_time() - cpu
     partial = () if done == rows else ("sequence_vetp",)
