@@ -1,1 +1,1 @@
-"""LLaVA-OneVision: SigLIP tower, bilinear pooling, Qwen2 decoder."""
+"""What the LLaVA families share: the forward pass, tensor names, rows and cost."""
