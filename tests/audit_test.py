@@ -14,6 +14,7 @@ from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import corpora, video
 from vidsme_jax.run import checks
+from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CLIPS = settings.DEMO / "corpus" / "clips"
@@ -165,10 +166,10 @@ def test_a_flow_that_fails_late_loses_its_clip_only(config, tmp_path, monkeypatc
 
 def test_rows_that_share_a_clip_are_scored_once(config, tmp_path, monkeypatch):
     decoded = []
-    original = video.decode
+    original = video.decode_chosen
     monkeypatch.setattr(
         video,
-        "decode",
+        "decode_chosen",
         lambda path, *args: decoded.append(path) or original(path, *args),
     )
     _corpus(config, tmp_path)
@@ -333,5 +334,6 @@ def test_the_demo_corpus_is_whole():
     config = settings.default()
     config.corpus.members = (str(settings.DEMO / "corpus/members.jsonl"),)
     config.corpus.nonmembers = (str(settings.DEMO / "corpus/nonmembers.jsonl"),)
-    items = corpora.load(config.corpus)
-    assert len(items) == 300 and all(item.path.is_file() for item in items)
+    items = corpora.load(views.view(views.Corpus, config))
+    assert len(items) == 300
+    assert all(pathlib.Path(item.clip).is_file() for item in items)
