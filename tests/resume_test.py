@@ -92,9 +92,9 @@ class _Once(stopping.Stop):
 
 def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     config = small(10, batch_size=2)
-    sent, batch = [], scoring.signals._batch
+    sent, batch = [], scoring.pipeline._batch
     monkeypatch.setattr(
-        scoring.signals, "_batch", lambda *args: sent.append(args[0]) or batch(*args)
+        scoring.pipeline, "_batch", lambda *args: sent.append(args[0]) or batch(*args)
     )
     with pytest.raises(KeyboardInterrupt):
         audit.run(config, tmp_path, _Once(monkeypatch, shard=2))

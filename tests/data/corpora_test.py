@@ -164,15 +164,11 @@ def test_relative_and_absolute_paths(tmp_path):
     source = _json(tmp_path / "lists/m.json", rows)
     anywhere = _corpus(suspects=(source,), allow_outside=True)
     by_manifest = corpora.load(anywhere)
-    expected = [tmp_path / "lists/a.mp4", pathlib.Path("/data/b.mp4")]
-    assert [pathlib.Path(item.clip) for item in by_manifest] == [
-        *expected,
-        tmp_path / "c.mp4",
-    ]
-    anywhere.video_root = str(elsewhere)
-    by_root = corpora.load(anywhere)
+    expected = [f"{tmp_path}/lists/a.mp4", "/data/b.mp4", f"{tmp_path}/c.mp4"]
+    assert [item.clip for item in by_manifest] == expected
+    by_root = corpora.load(dataclasses.replace(anywhere, video_root=str(elsewhere)))
     assert by_root[0].clip == str(elsewhere / "a.mp4")
-    assert by_root[1].clip == str(pathlib.Path("/data/b.mp4"))
+    assert by_root[1].clip == "/data/b.mp4"
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ class Writer:
             shards = min(max(wanted, 1), _MOST_SHARDS)
             layout.write_settings(self.folder, variant, shards)
         self._num_shards = layout.check_settings(self.folder, variant)
-        self._lock = locked(self.folder, "another run is preparing it")
-        self._lock.__enter__()
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(locked(self.folder, "another run is preparing it"))
         self._staged_folder = self.folder / "staged"
         self._unfinished = self.folder / "unfinished"
         self._versions = layout.versions(self.folder)
@@ -90,8 +90,8 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def _whole(self, shard: int) -> _Shard:
         """The newest whole state of a shard."""
