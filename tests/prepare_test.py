@@ -271,7 +271,7 @@ class _Killed(BaseException):
 def _shards(root: pathlib.Path) -> dict[str, bytes]:
     (version,) = root.glob("prepared/*/1.*.0")
     assert {path.name for path in version.parent.iterdir()} == {
-        *("lock", "settings.json", version.name)
+        *(".lock", "settings.json", version.name)
     }
     return {path.name: path.read_bytes() for path in version.glob("*array_record*")}
 
