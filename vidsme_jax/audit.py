@@ -14,7 +14,8 @@ from vidsme_jax.evaluation import metrics, suspects, validity
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
-from vidsme_jax.store import shards
+from vidsme_jax.store import files, signals
+from vidsme_jax.store.lock import locked
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -76,7 +77,7 @@ def run(
         with processes.agreed():
             setup = checks.check(config)
             if processes.index() == 0:  # For all processes of the run.
-                held.enter_context(shards.locked(workdir))
+                held.enter_context(locked(workdir))
         with processes.agreed(), processes.first_alone("signals"):
             store, second = checks.open_shards(setup, workdir)
         with processes.finishing(store.folder) as everyones:
@@ -119,7 +120,7 @@ def report_again(
     """
     workdir = pathlib.Path(workdir)
     asked = checks.check_stored(config)
-    with shards.locked(workdir):
+    with locked(workdir):
         store = checks.open_stored(asked, workdir)
         table, warnings = tables.score_table(asked.items, store, asked.scores, config)
         known = set(table.id)
@@ -133,7 +134,7 @@ def report_again(
 
 def evaluate(
     asked: checks.Asked,
-    store: shards.Shards,
+    store: signals.Signals,
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],
@@ -144,7 +145,7 @@ def evaluate(
     config, headline = asked.config, asked.headline
     num_bootstrap = config.report.num_bootstrap
     text = json.dumps(about, indent=2, default=str)
-    shards.write_atomically(workdir / "config.json", text.encode())
+    files.write_atomically(workdir / "config.json", text.encode())
     return report.write(
         workdir,
         table,
