@@ -310,7 +310,7 @@ def test_a_random_checkpoint_can_be_the_start(config, tmp_path):
     opened = source.open_source(start.model.checkpoint, random_seed=None)
     assert opened.model.family == "llava_next_video"
     opened = source.open_source(start.model.checkpoint, random_seed=0)
-    graphdef, state = opened.start()
+    _, state = opened.start()
     first = state["vision_tower"]["class_embedding"].get_value()
     assert 0.01 < float(jnp.std(first)) < 0.03
 
