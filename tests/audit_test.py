@@ -96,7 +96,7 @@ def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch):
     before = pq.read_table(tmp_path / "run" / "scores.parquet")
     used = json.loads((tmp_path / "run" / "config.json").read_text())["utilisation"]
     monkeypatch.setattr(video, "decode", _never)
-    monkeypatch.setattr(audit.scoring.signals, "stream", _never)
+    monkeypatch.setattr(audit.scoring.pipeline, "stream", _never)
     audit.run(config, tmp_path / "run")
     assert pq.read_table(tmp_path / "run" / "scores.parquet").equals(before)
     # Nothing was computed: what is known of the devices' time stays.
@@ -215,7 +215,7 @@ def test_no_clip_that_can_be_scored(config, tmp_path):
 def test_all_problems_in_one_message_before_any_device_work(
     config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(audit.scoring.signals, "stream", _never)
+    monkeypatch.setattr(audit.scoring.pipeline, "stream", _never)
     folder = oracle.save(oracle.make_model(), tmp_path / "model")
     raw = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(raw | {"mystery": 1}))

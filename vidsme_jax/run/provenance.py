@@ -8,10 +8,8 @@ import platform
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 import vidsme_jax
-from vidsme_jax import settings
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.models.interface import ModelPlan
 from vidsme_jax.parallel import Devices, in_gib
@@ -23,8 +21,8 @@ _PACKAGES += ("opencv-python-headless",)
 
 
 def describe(
-    config: ConfigDict,
-    plan: ModelPlan,
+    config: dict[str, Any],
+    model: ModelPlan,
     devices: Devices,
     table: ScoreTable,
     used: Utilisation | None = None,
@@ -35,8 +33,8 @@ def describe(
     over the package's source files.
 
     Args:
-      config: The whole configuration.
-      plan: Of the model.
+      config: The flat configuration.
+      model: That was run.
       devices: Where it ran.
       table: The scores.
       used: What this process made of its devices; None where it computed no clip.
@@ -48,16 +46,16 @@ def describe(
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     first, memory = devices.mesh.devices.flat[0], devices.memory()
     with jax.set_mesh(devices.mesh):
-        kernels = plan.kernels()
+        kernels = model.kernels()
     about: dict[str, Any] = {
-        "config": settings.flatten(config),
+        "config": config,
         "model": {
-            "checkpoint": config.model.checkpoint,
-            "family": plan.family,
-            "prompt": plan.prompt.text,
-            "rows per frame": plan.rows_per_frame,
-            "classes": plan.vocab_size,
-            "remarks": "; ".join(plan.remarks) or "none",
+            "checkpoint": config["model.checkpoint"],
+            "family": model.family,
+            "prompt": model.prompt.text,
+            "rows per frame": model.rows_per_frame,
+            "classes": model.vocab_size,
+            "remarks": "; ".join(model.remarks) or "none",
         },
         "device": {
             "kind": first.device_kind,
@@ -69,7 +67,7 @@ def describe(
         },
         "versions": versions,
         "fingerprints": {
-            "model": plan.fingerprint,
+            "model": model.fingerprint,
             "corpus": _corpus(table),
             "code": _code(),
         },
@@ -94,11 +92,11 @@ def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
 
 
 def updated(
-    about: dict[str, Any], config: ConfigDict, table: ScoreTable
+    about: dict[str, Any], config: dict[str, Any], table: ScoreTable
 ) -> dict[str, Any]:
     """Returns what `describe` said of a run, after other questions to its signals."""
     prints = about["fingerprints"] | {"corpus": _corpus(table), "code": _code()}
-    return about | {"config": settings.flatten(config), "fingerprints": prints}
+    return about | {"config": config, "fingerprints": prints}
 
 
 def _corpus(table: ScoreTable) -> str:

@@ -11,6 +11,7 @@ from vidsme_jax.settings.rules import RULES
 T = TypeVar("T")
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
     """Of `corpus.*`: where the clips come from."""
@@ -28,6 +29,7 @@ class Corpus:
     tfds_fields: tuple[str, ...]
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Video:
     """Of `video.*`: which frames are decoded."""
@@ -40,6 +42,7 @@ class Video:
     max_seconds: float
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Motion:
     """Of `motion.*`: optical flow, and how motion and light become q and r."""
@@ -50,6 +53,7 @@ class Motion:
     bounds: tuple[float, float, float, float] | None
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """Of `model.*`: which model, and how it is prompted."""
@@ -60,6 +64,7 @@ class Checkpoint:
     allow_pickle: bool
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parallel:
     """Of `parallel.*`: how devices are arranged."""
@@ -69,6 +74,7 @@ class Parallel:
     model: int
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """Of `report.*`: rates, intervals and lists of suspects."""
@@ -78,6 +84,7 @@ class Report:
     fdr: float
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Studies:
     """Of `studies.*`: the values that a study goes through."""
@@ -90,6 +97,7 @@ class Studies:
     against: tuple[str, ...]
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """A whole configuration; `RULES` explains each key."""
@@ -129,7 +137,8 @@ def view(kind: type[T], config: ConfigDict) -> T:
 
 def _read(kind: type[T], given: ConfigDict, prefix: str) -> T:
     values: dict[str, Any] = {}
-    for name, inner in typing.get_type_hints(kind).items():
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        name, inner = field.name, typing.cast(Any, field.type)
         if inner in _GROUPS:
             values[name] = _read(inner, given.get(name, ConfigDict()), f"{name}.")
         elif name in given:
