@@ -103,7 +103,7 @@ def test_processes_that_see_different_clips_all_end(said):
 
 
 def test_what_one_process_finds_wrong_ends_all(said):
-    assert said[0]["broken"] == ["process 1 found problems, told in its own output"]
+    assert said[0]["broken"] == ["process 1 reported errors; see its output"]
     assert "/nowhere" in said[1]["broken"][0]
 
 

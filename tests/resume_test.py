@@ -13,13 +13,14 @@ import subprocess
 import sys
 import types
 
+import jax
 import pyarrow.parquet as pq
 import pytest
 
 from killed_run import config as small
-from vidsme_jax import audit, commands, main, settings
+from vidsme_jax import audit, commands, main, parallel, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import checks, scoring, stopping
+from vidsme_jax.run import checks, pipeline, stopping
 from vidsme_jax.store import shards
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
@@ -92,13 +93,13 @@ class _Once(stopping.Stop):
 
 def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     config = small(10, batch_size=2)
-    sent, batch = [], scoring.signals._batch
+    sent, send = [], pipeline.Pipeline.send
     monkeypatch.setattr(
-        scoring.signals, "_batch", lambda *args: sent.append(args[0]) or batch(*args)
+        pipeline.Pipeline, "send", lambda p, group: sent.append(group) or send(p, group)
     )
     with pytest.raises(KeyboardInterrupt):
         audit.run(config, tmp_path, _Once(monkeypatch, shard=2))
-    keys = [str(prepared.key.clip.path) for group in sent for prepared in group]
+    keys = [str(prepared.key.clip.path) for group in sent for prepared in group.clips]
     assert len(keys) == 6 and _paths(tmp_path) == keys
     audit.run(config, tmp_path)
     assert sorted(_paths(tmp_path)) == sorted(set(_paths(tmp_path)))
@@ -181,7 +182,10 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
         status, said = _run_main(config, tmp_path, patch, capsys)
     assert status == commands.WRONG
     assert "part-000003.parquet: No space left on device" in said
-    assert "what was scored before is kept" in said and "Traceback" not in said
+    assert (
+        f"results so far are in {tmp_path}; fix the cause and run" in said
+        and "Traceback" not in said
+    )
     assert len(_paths(tmp_path)) == 3 and not list(tmp_path.rglob("*.tmp"))
     status, _ = _run_main(config, tmp_path, monkeypatch, capsys)
     assert status == commands.OK
@@ -244,6 +248,60 @@ def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
     assert status == commands.WRONG
     assert "another run is writing to it; take another --workdir" in said
     assert not _parts(tmp_path)
+
+
+# ------------------------------------------------------------- devices that fail
+
+
+def test_one_clip_that_fails_on_the_device(tmp_path, monkeypatch, capsys, handlers):
+    """It is listed each time; the others are scored once and as without it."""
+    config, bad, whole = small(6, batch_size=4), {}, tmp_path / "whole"
+    audit.run(config, whole)
+    last = _paths(whole)[-1]
+    fetch, batch = parallel.Devices.fetch, pipeline.Pipeline._batch
+
+    def watched(run, group):
+        bad["now"] = any(str(clip.key.clip.path) == last for clip in group.clips)
+        return batch(run, group)
+
+    def failing(devices, out):
+        if bad["now"]:
+            raise jax.errors.JaxRuntimeError("INTERNAL: misaligned address")
+        return fetch(devices, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Pipeline, "_batch", watched)
+        patch.setattr(parallel.Devices, "fetch", failing)
+        for _ in range(2):
+            status, _ = _run_main(config, tmp_path / "run", patch, capsys)
+            assert status == commands.FAILURES
+            (line,) = (tmp_path / "run/failures.jsonl").read_text().splitlines()
+            failure = json.loads(line)
+            assert failure["stage"] == "signals" and failure["video"] in last
+            assert failure["cause"] == "INTERNAL: misaligned address"
+    assert set(_paths(tmp_path / "run")) == set(_paths(whole)) - {last}
+    assert len(_paths(tmp_path / "run")) == 5
+    status, _ = _run_main(config, tmp_path / "run", monkeypatch, capsys)
+    assert status == commands.OK
+    assert _scores(tmp_path / "run").equals(_scores(whole))
+
+
+def test_a_device_that_breaks_and_is_mended(tmp_path, monkeypatch, capsys, handlers):
+    config, fetched, fetch = small(8, batch_size=2), [], parallel.Devices.fetch
+
+    def failing(devices, out):
+        fetched.append(out)
+        if len(fetched) > 2:
+            raise jax.errors.JaxRuntimeError("INTERNAL: the card fell off the bus")
+        return fetch(devices, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel.Devices, "fetch", failing)
+        status, said = _run_main(config, tmp_path, patch, capsys)
+    assert status == commands.WRONG and "3 clips in a row failed" in said
+    assert len(_paths(tmp_path)) == 4 and not (tmp_path / "scores.csv").exists()
+    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == commands.OK
+    assert len(_paths(tmp_path)) == len(set(_paths(tmp_path))) == 8
 
 
 # ------------------------------------------------------- shards that are not as left

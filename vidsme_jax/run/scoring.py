@@ -127,7 +127,9 @@ class _Driver:
         stop: Stop,
     ):
         self.failures: list[Failure] = []
-        self._runs, self._reader, self._devices = runs, reader, devices
+        # What needs most memory goes first, so that a lack of it is found early.
+        self._runs = sorted(runs, key=lambda run: -run.num_frames)
+        self._reader, self._devices = reader, devices
         self._team, self._stop = team, stop
         self._model, self._settings = runs[0].model, runs[0].settings
         self._meter = Meter(self._model)
