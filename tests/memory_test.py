@@ -96,7 +96,7 @@ def test_what_lacks_memory_later_is_no_bad_setting(config, tmp_path, monkeypatch
         return fetch(devices, out) if len(fetched) == 1 else _too_much()
 
     monkeypatch.setattr(parallel.Devices, "fetch", once)
-    with pytest.raises(RunStopped, match="3 clips in a row failed .* RESOURCE_EXHAU"):
+    with pytest.raises(RunStopped, match=r"3 clips in a row failed .* RESOURCE_EXHAU"):
         audit.run(config, tmp_path / "run")
     assert len(_stored(tmp_path / "run")) == 1
 

@@ -1,5 +1,7 @@
 """The pipeline against torch run twice, on other devices, and where devices fail."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from oracles import llava_next_video as oracle
 from vidsme_jax import models, parallel
 from vidsme_jax.base import PROFILE_ORDERS, AuditError, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models import interface, random
+from vidsme_jax.models import random
 from vidsme_jax.run import pipeline, signals
 from vidsme_jax.run.stopping import RunStopped
 
@@ -41,8 +43,8 @@ def _expected(torch_model, plan, frames):
     mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
     std = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
     pixels = torch.tensor(((small - mean) / std).transpose(0, 3, 1, 2))
-    logits = oracle.logits(torch_model, plan.prompt.prefix, pixels, (7, 8)).double()
-    start = len(plan.prompt.prefix)
+    logits = oracle.logits(torch_model, plan.tokenise().before, pixels, (7, 8)).double()
+    start = len(plan.tokenise().before)
     rows = logits[start : start + len(frames) * 4]
     return torch.log_softmax(rows, dim=-1).numpy()
 
@@ -61,7 +63,7 @@ def test_both_directions_equal_torch(torch_model, model, count):
     frames = _frames(count)
     found = signals.compute(model, frames)
     for direction, order in enumerate((frames, frames[::-1])):
-        log_probs = _expected(torch_model, model.plan, order)
+        log_probs = _expected(torch_model, model.model, order)
         for k, q in enumerate(PROFILE_ORDERS):
             actual = found.renyi[direction, :, k]
             np.testing.assert_allclose(actual, _renyi(log_probs, q), rtol=2e-4)
@@ -78,7 +80,8 @@ def test_both_directions_equal_torch(torch_model, model, count):
 
 def _pipeline(folder, mode="pmap", data=1, split=1, batch_size=8, second=True, **more):
     devices = parallel.make_devices(mode, data, split)
-    loaded = models.inspect(str(folder), dtype="float32").load(devices.sharding)
+    model = models.inspect(str(folder), dtype="float32")
+    loaded = model.load(devices.shardings(model.split))
     return pipeline.Pipeline(
         loaded, devices, batch_size=batch_size, num_frames=4, second=second, **more
     )
@@ -86,9 +89,9 @@ def _pipeline(folder, mode="pmap", data=1, split=1, batch_size=8, second=True, *
 
 def _results(run, lengths, into=None):
     """Scores clips of the given lengths; returns what is found, by key."""
-    plan = run._model.plan
+    model = run._model
     coming = (
-        [(0, pipeline.Input(k, plan.prepare(_frames(n, seed=k))))]
+        [(0, pipeline.Input(k, model.prepare(_frames(n, seed=k))))]
         for k, n in enumerate(lengths)
     )
     found = {} if into is None else into
@@ -116,9 +119,7 @@ def test_clips_of_several_lengths_share_batches(folder, model):
 
 def test_what_is_not_finite_is_the_clips_error(folder, model):
     state = jax.tree.map(lambda x: x * np.float32(np.nan), model.state)
-    broken = interface.LoadedModel(
-        plan=model.plan, graphdef=model.graphdef, state=state
-    )
+    broken = dataclasses.replace(model, state=state)
     with pytest.raises(ClipError, match="signals: not finite: renyi"):
         signals.compute(broken, _frames(3))
 
@@ -169,7 +170,7 @@ def test_no_device_holds_more_than_its_share():
     devices = parallel.make_devices("mesh", 2, 4)
     plan = models.inspect(str(random.folder("llava_qwen-tiny")), dtype="float32")
     leaves = jax.tree_util.tree_leaves_with_path(
-        nnx.to_pure_dict(plan.load(devices.sharding).state)
+        nnx.to_pure_dict(plan.load(devices.shardings(plan.split)).state)
     )
     shapes = {"/".join(k.key for k in path): leaf for path, leaf in leaves}
     names = {"q_proj", "k_proj", "o_proj", "gate_proj", "down_proj", "lm_head"}

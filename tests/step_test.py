@@ -16,9 +16,10 @@ _IN_LAYER = ("attention", "mlp")
 
 
 def _batch(loaded, frames=2) -> Batch:
-    plan = loaded.plan
+    plan = loaded.model
+    text = plan.tokenise()
     orders = np.arange(frames), second_order("reversed", frames)
-    rows = [plan.lay_out(Shown(frames), plan.text, order) for order in orders]
+    rows = [plan.lay_out(Shown(frames), text, order) for order in orders]
     pixels = plan.prepare(np.zeros((frames, 8, 8, 3), np.uint8))
     return stack([rows], pixels[None, None], Shape.of(rows[0]))
 

@@ -45,7 +45,7 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
         pipeline.Input(length, plan.prepare(_frames(length))) for length in LENGTHS
     )
     run = pipeline.Pipeline(
-        plan.load(devices.sharding),
+        plan.load(devices.shardings(plan.split)),
         devices,
         batch_size=1,
         num_frames=max(LENGTHS),

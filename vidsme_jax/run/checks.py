@@ -12,7 +12,7 @@ from vidsme_jax import __version__, models, parallel, scores, settings
 from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.data.reading import Reader
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import processes
@@ -38,7 +38,7 @@ class Asked:
 class Setup(Asked):
     """A checked configuration with all that computing signals takes."""
 
-    model: ModelPlan
+    model: Model
     devices: parallel.Devices
 
 
@@ -59,7 +59,7 @@ def check(config: ConfigDict) -> Setup:
         with problems.collected():
             devices = parallel.make_devices(
                 **dataclasses.asdict(given.parallel),
-                parameters=model.parameters if model else 0,
+                num_bytes=model.num_bytes if model else 0,
                 dtype=model.dtype if model else "",
             )
     if model is not None and given.video.num_frames > model.max_frames:
@@ -178,7 +178,7 @@ def open_run(
     depends = {
         "model": setup.model.fingerprint,
         "model.dtype": given.model.dtype,
-        "model.prompt": setup.model.prompt.text,
+        "model.prompt": setup.model.prompt,
         "motion.flow": backends.resolve(
             given.motion.flow, setup.devices.mesh.devices.flat
         ),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from vidsme_jax.base import AuditError, printable
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run.stopping import RunStopped
 
@@ -32,7 +32,7 @@ def is_lacking(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def enough_to_load(plan: ModelPlan, devices: Devices) -> Iterator[None]:
+def enough_to_load(model: Model, devices: Devices) -> Iterator[None]:
     """Reports what goes wrong while parameters are read onto devices.
 
     Raises:
@@ -43,7 +43,9 @@ def enough_to_load(plan: ModelPlan, devices: Devices) -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError as error:
         if is_lacking(error):
-            raise _advice(error, "to load the parameters", plan, devices, ()) from error
+            raise _advice(
+                error, "to load the parameters", model, devices, ()
+            ) from error
         raise RunStopped(
             f"the parameters could not be loaded: {one_line(error)}"
         ) from error
@@ -51,7 +53,7 @@ def enough_to_load(plan: ModelPlan, devices: Devices) -> Iterator[None]:
 
 def first_batch(
     error: Exception,
-    plan: ModelPlan,
+    model: Model,
     devices: Devices,
     batch_size: int,
     num_frames: int,
@@ -60,7 +62,7 @@ def first_batch(
 
     Args:
       error: Of which `is_lacking`.
-      plan: Of the model, which is loaded.
+      model: That is loaded.
       devices: Where it runs.
       batch_size: See `config.batch_size`.
       num_frames: See `config.video.num_frames`.
@@ -70,13 +72,13 @@ def first_batch(
         settings.append(f"config.batch_size = {devices.num_data} (it is {batch_size})")
     settings.append(f"a smaller config.video.num_frames (it is {num_frames})")
     what = f"for the first batch, {clips} clips of up to {num_frames} frames"
-    return _advice(error, what, plan, devices, settings)
+    return _advice(error, what, model, devices, settings)
 
 
 def _advice(
     error: Exception,
     what: str,
-    plan: ModelPlan,
+    model: Model,
     devices: Devices,
     settings: Sequence[str],
 ) -> AuditError:
@@ -85,12 +87,12 @@ def _advice(
         "config.parallel.mode = mesh with a larger config.parallel.model (it is "
         f"{devices.mesh.shape['model']})",
     ]
-    if plan.dtype == "float32":
+    if model.dtype == "float32":
         settings.append("config.model.dtype = bfloat16")
     text = (
         f"the memory of the devices does not suffice {what}: {_asked(str(error))}; "
-        f"{_available(devices)}; the parameters take {in_gib(plan.parameters)} in "
-        f"{plan.dtype}. Set {', or '.join(settings)}"
+        f"{_available(devices)}; the parameters take {in_gib(model.num_bytes)} in "
+        f"{model.dtype}. Set {', or '.join(settings)}"
     )
     return AuditError([text])
 

@@ -17,8 +17,8 @@ from jaxtyping import Int16, UInt8
 
 from vidsme_jax.base import AuditError, ClipError, TokenSignals
 from vidsme_jax.models import layers
-from vidsme_jax.models.interface import LoadedModel, ModelPlan
-from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, second_order, stack
+from vidsme_jax.models.interface import LoadedModel, Model
+from vidsme_jax.models.rows import Batch, Order, Rows, Shape, Shown, second_order, stack
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import memory
 from vidsme_jax.run.step import head_memory, make_step
@@ -116,13 +116,15 @@ class Pipeline:
         )
         self.failure: Exception | None = None
         self.devices = devices
-        self._model, self._timeline = model, timeline
+        self._model, self._state, self._timeline = model.model, model.state, timeline
+        self._text = self._model.tokenise()
         self._run = devices.runner(step)
         self._size = devices.batch_size(batch_size)
         self._asked = batch_size
         self._num_frames, self._against = num_frames, against
         self._stored = stored
         self._waiting: dict[int, list[Input]] = collections.defaultdict(list)
+        self._refused: list[Result] = []
         self._begun = False  # Whether a batch has been computed.
         self._errors: list[str] = []  # Of clips alone since the last success.
 
@@ -133,7 +135,15 @@ class Pipeline:
 
     def add(self, clip: Input) -> bool:
         """Adds a clip; returns whether a group is full."""
-        waiting = self._waiting[self._padded(len(clip.frames))]
+        length = self._padded(len(clip.frames))
+        if self.spanning and length != self._num_frames:
+            cause = (
+                f"a clip of {length} frames: a grid of several processes takes clips "
+                f"of {self._num_frames}, since the model's frames depend on each other"
+            )
+            self._refused.append(Result(clip.key, ClipError("signals", cause)))
+            return False
+        waiting = self._waiting[length]
         waiting.append(clip)
         return len(waiting) == self._size
 
@@ -152,7 +162,7 @@ class Pipeline:
         with self._timeline.spending(SENDING):
             batch, rows = self._batch(group)
             try:
-                out = self._run(self._model.state, batch)
+                out = self._run(self._state, batch)
                 for leaf in jax.tree.leaves(out):
                     leaf.copy_to_host_async()
             except jax.errors.JaxRuntimeError as error:
@@ -174,8 +184,9 @@ class Pipeline:
         except jax.errors.JaxRuntimeError as error:
             return self._failed(sent.group, error)
         self._begun, self._errors = True, []
+        refused, self._refused = self._refused, []
         clips = zip(sent.group.clips, sent.rows, strict=True)
-        return [
+        return refused + [
             _result(k, clip.key, host, rows) for k, (clip, rows) in enumerate(clips)
         ]
 
@@ -202,7 +213,7 @@ class Pipeline:
             return []
         if not self._begun and memory.is_lacking(error):
             self.failure = memory.first_batch(
-                error, self._model.plan, self.devices, self._asked, self._num_frames
+                error, self._model, self.devices, self._asked, self._num_frames
             )
         elif self.spanning:
             self.failure = RunStopped(f"a batch failed on the devices: {cause}")
@@ -242,10 +253,23 @@ class Pipeline:
             ]
         )
 
+    def _orders(self, length: int) -> list[Order]:
+        """Returns the order of the frames in each direction."""
+        return [np.arange(length), second_order(self._against, length)]
+
     def _padded(self, length: int) -> int:
+        if len(self._model.views(self._orders(length)[1])) > 1:
+            return length
         if self.spanning:
             return self._num_frames
         return min(1 << (length - 1).bit_length(), self._num_frames)
+
+    def _rows(self, length: int) -> list[Rows]:
+        """Returns the rows of a clip in each direction."""
+        return [
+            self._model.lay_out(Shown(length), self._text, order)
+            for order in self._orders(length)
+        ]
 
     def _batch(self, group: Group) -> tuple[Batch, list[Rows]]:
         """Stacks clips, padding each to the group's frames and the batch with copies.
@@ -253,19 +277,18 @@ class Pipeline:
         Returns:
           The batch, and the rows of each clip in natural order.
         """
-        plan, frames = self._model.plan, group.num_frames
-        clips = group.clips or [_blank(plan)]
-        whole = plan.lay_out(Shown(frames), plan.text, np.arange(frames))
-        pixels = np.zeros((self._size, 1, frames, *clips[0].frames.shape[1:]), np.uint8)
+        clips = group.clips or [_blank(self._model, group.num_frames)]
+        views = [self._model.views(self._orders(len(x.frames))[1]) for x in clips]
+        frames = group.num_frames, *clips[0].frames.shape[1:]
+        pixels = np.zeros((self._size, len(views[0]), *frames), np.uint8)
         rows = []
         for k in range(self._size):
-            shown = clips[min(k, len(clips) - 1)].frames
-            length = len(shown)
-            orders = np.arange(length), second_order(self._against, length)
-            pixels[k, 0, :length] = shown
-            rows.append(
-                [plan.lay_out(Shown(length), plan.text, order) for order in orders]
-            )
+            own = min(k, len(clips) - 1)
+            shown = clips[own].frames
+            for view, order in enumerate(views[own]):
+                pixels[k, view, : len(shown)] = shown[order]
+            rows.append(self._rows(len(shown)))
+        whole = self._rows(group.num_frames)[0]
         batch = stack(rows, pixels, Shape.of(whole))
         return batch, [natural for natural, _ in rows[: len(group.clips)]]
 
@@ -335,9 +358,9 @@ def stream(
         pipeline.close(complete=complete)
 
 
-def _blank(plan: ModelPlan) -> Input:
+def _blank(model: Model, num_frames: int) -> Input:
     """Returns what an empty batch of a grid of several processes holds."""
-    return Input(None, plan.prepare(np.zeros((1, 8, 8, 3), np.uint8)))
+    return Input(None, model.prepare(np.zeros((num_frames, 8, 8, 3), np.uint8)))
 
 
 def _result(k: int, key: Any, host: TokenSignals, rows: Rows) -> Result:

@@ -11,7 +11,7 @@ import jax
 
 import vidsme_jax
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run import processes
 from vidsme_jax.run.utilisation import Utilisation
@@ -22,7 +22,7 @@ _PACKAGES += ("opencv-python-headless",)
 
 def describe(
     config: dict[str, Any],
-    model: ModelPlan,
+    model: Model,
     devices: Devices,
     table: ScoreTable,
     used: Utilisation | None = None,
@@ -52,7 +52,7 @@ def describe(
         "model": {
             "checkpoint": config["model.checkpoint"],
             "family": model.family,
-            "prompt": model.prompt.text,
+            "prompt": model.prompt,
             "rows per frame": model.rows_per_frame,
             "classes": model.vocab_size,
             "remarks": "; ".join(model.remarks) or "none",

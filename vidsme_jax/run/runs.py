@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.settings.views import Settings
 from vidsme_jax.store.shards import Shards
 
@@ -20,7 +20,7 @@ class Run:
     """
 
     name: str
-    model: ModelPlan
+    model: Model
     settings: Settings
     store: Shards
     second: bool

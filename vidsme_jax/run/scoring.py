@@ -152,7 +152,7 @@ class _Driver:
         timeline = self._meter.timeline
         with self._meter:
             with memory.enough_to_load(self._model, self._devices):
-                loaded = self._model.load(self._devices.sharding)
+                loaded = self._model.load(self._devices.shardings(self._model.split))
             pipelines = [
                 Pipeline(
                     loaded,

@@ -42,7 +42,7 @@ def compute(
         second=True,
         against=against,
     )
-    clip = Input(None, model.plan.prepare(frames))
+    clip = Input(None, model.model.prepare(frames))
     results = pipeline.settle(pipeline.send(Group(count, [clip])))
     if pipeline.failure is not None:
         raise pipeline.failure
