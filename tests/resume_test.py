@@ -21,7 +21,7 @@ from killed_run import config as small
 from vidsme_jax import audit, commands, main, parallel, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import checks, pipeline, stopping
-from vidsme_jax.store import shards
+from vidsme_jax.store import lock, signals
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
@@ -37,8 +37,8 @@ def _parts(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 def _paths(workdir: pathlib.Path) -> list[str]:
     """The clips in the shards, as often as they are there."""
-    tables = (pq.read_table(part, columns=["path"]) for part in _parts(workdir))
-    return [path for table in tables for path in table.column("path").to_pylist()]
+    tables = (pq.read_table(part, columns=["key"]) for part in _parts(workdir))
+    return [path for table in tables for path in table.column("key").to_pylist()]
 
 
 # ---------------------------------------------------------------------------- killed
@@ -82,13 +82,13 @@ class _Once(stopping.Stop):
 
     def __init__(self, monkeypatch, shard: int):
         super().__init__()
-        write = shards.Shards.write
+        write = signals.Signals.write
 
         def asking(store, clips):
             self.asked = self.asked or len(_parts(store.folder.parent)) == shard - 1
             return write(store, clips)
 
-        monkeypatch.setattr(shards.Shards, "write", asking)
+        monkeypatch.setattr(signals.Signals, "write", asking)
 
 
 def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     )
     with pytest.raises(KeyboardInterrupt):
         audit.run(config, tmp_path, _Once(monkeypatch, shard=2))
-    keys = [str(prepared.key.clip.path) for group in sent for prepared in group.clips]
+    keys = [str(prepared.key.clip.key) for group in sent for prepared in group.clips]
     assert len(keys) == 6 and _paths(tmp_path) == keys
     audit.run(config, tmp_path)
     assert sorted(_paths(tmp_path)) == sorted(set(_paths(tmp_path)))
@@ -243,7 +243,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers
 
 
 def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
-    with shards.locked(tmp_path):
+    with lock.locked(tmp_path):
         status, said = _run_main(small(3), tmp_path, monkeypatch, capsys)
     assert status == commands.WRONG
     assert "another run is writing to it; take another --workdir" in said
@@ -261,7 +261,7 @@ def test_one_clip_that_fails_on_the_device(tmp_path, monkeypatch, capsys, handle
     fetch, batch = parallel.Devices.fetch, pipeline.Pipeline._batch
 
     def watched(run, group):
-        bad["now"] = any(str(clip.key.clip.path) == last for clip in group.clips)
+        bad["now"] = any(str(clip.key.clip.key) == last for clip in group.clips)
         return batch(run, group)
 
     def failing(devices, out):
@@ -336,12 +336,12 @@ def test_half_a_shard(run, monkeypatch, capsys, handlers):
 def test_a_shard_with_a_bit_flipped(run):
     """Wherever it is: it is told, or it is in what the signals do not depend on."""
     part, folder = _parts(run)[1], run / "signals"
-    recorded = shards.recorded(folder)
+    recorded = signals.recorded(folder)
 
     def read():
-        store = shards.Shards(folder, recorded)
+        store = signals.Signals(folder, recorded)
         clips = list(store.read(store.finished))
-        return [(c.path, c.motion, c.num_rows, *map(str, c.signals)) for c in clips]
+        return [(c.key, c.motion, c.num_rows, *map(str, c.signals)) for c in clips]
 
     before, data = read(), part.read_bytes()
     rng, told = random.Random(0), 0
@@ -378,7 +378,7 @@ def test_a_record_that_is_no_json(run):
         audit.run(small(4), run)
 
 
-def test_other_settings_and_starting_anew(run, monkeypatch):
+def test_other_settings_and_starting_anew(run):
     for changes, named in (
         ({"video.num_frames": 3}, r"video\.num_frames = 2, this run has 3"),
         ({"video.sampling": "midpoint"}, r"video\.sampling = 'uniform'"),
@@ -387,12 +387,17 @@ def test_other_settings_and_starting_anew(run, monkeypatch):
     ):
         with pytest.raises(AuditError, match=named):
             audit.run(small(4, **changes), run)
-    with monkeypatch.context() as patch:
-        patch.setattr(checks, "__version__", "0.0.9")
-        with pytest.raises(
-            AuditError, match=r"version = '0\.1\.0', this run has '0\.0"
-        ):
-            audit.run(small(4), run)
+    # A folder of the time when signals had no format.
+    record = run / "signals" / "run.json"
+    now = record.read_text()
+    old = json.loads(now) | {"version": "0.1.0"}
+    del old["format"]
+    record.write_text(json.dumps(old))
+    with pytest.raises(AuditError) as caught:
+        audit.run(small(4), run)
+    (problem,) = caught.value.problems
+    assert "its signals have format 0, this version reads format 1; take" in problem
+    record.write_text(now)
     # What signals do not depend on may change.
     audit.run(small(4, **{"video.max_seconds": 99.0, "batch_size": 2}), run)
     assert len(_parts(run)) == 4

@@ -13,8 +13,9 @@ from vidsme_jax.evaluation import metrics, suspects, validity
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
-from vidsme_jax.store import shards
 from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store.lock import locked
+from vidsme_jax.store.signals import Signals
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -111,7 +112,7 @@ def report_again(
     """
     workdir = pathlib.Path(workdir)
     asked = checks.check_stored(config)
-    with shards.locked(workdir):
+    with locked(workdir):
         store = checks.open_stored(asked, workdir)
         table, warnings = tables.score_table(asked.items, store, asked.scores, config)
         known = set(table.id)
@@ -122,7 +123,7 @@ def report_again(
 
 def evaluate(
     asked: checks.Asked,
-    store: shards.Shards,
+    store: Signals,
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import __version__, models, parallel, scores, settings
+from vidsme_jax import models, parallel, scores, settings
 from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.data.reading import Reader
@@ -16,9 +16,9 @@ from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import processes
-from vidsme_jax.run.runs import Run
+from vidsme_jax.run.runs import Run, with_two
 from vidsme_jax.settings import views
-from vidsme_jax.store import shards
+from vidsme_jax.store import signals
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def _asked(
     headline = ""
     if problems.none_in("config.corpus."):
         with problems.collected():
-            items, reader = open_corpus(config)
+            items, reader = open_corpus(given, _counts(given))
     if problems.none_in("config.scores", "config.profile"):
         with problems.collected():
             names = scores.resolve(given.scores, given.profile)
@@ -120,14 +120,14 @@ def _asked(
     }
 
 
-def open_stored(asked: Asked, workdir: pathlib.Path) -> shards.Shards:
+def open_stored(asked: Asked, workdir: pathlib.Path) -> signals.Signals:
     """Opens the signals of a finished run for what is asked of them.
 
     Raises:
       AuditError: There are none, or they lack what a score needs.
     """
     folder = workdir / "signals"
-    recorded = shards.recorded(folder)
+    recorded = signals.recorded(folder)
     if not recorded:
         raise AuditError([f"{workdir}: no signals of a run are there"])
     if not recorded["second_pass"]:
@@ -144,7 +144,7 @@ def open_stored(asked: Asked, workdir: pathlib.Path) -> shards.Shards:
                     "or run the audit with them in a new --workdir"
                 ]
             )
-    return shards.Shards(folder, recorded)
+    return signals.Signals(folder, recorded)
 
 
 @processes.agreed()
@@ -172,9 +172,9 @@ def open_run(
     given, folder = setup.settings, workdir / "signals"
     given = dataclasses.replace(given, video=video or given.video)
     if given.overwrite and processes.index() == 0:
-        shards.clear(workdir)
+        signals.clear(workdir)
     second = scores.needs_second_pass(setup.scores, given.profile)
-    second = second or shards.recorded(folder).get("second_pass", False)
+    second = second or signals.recorded(folder).get("second_pass", False)
     depends = {
         "model": setup.model.fingerprint,
         "model.dtype": given.model.dtype,
@@ -183,7 +183,6 @@ def open_run(
             given.motion.flow, setup.devices.mesh.devices.flat
         ),
         "second_pass": second,
-        "version": __version__,
         "video.num_frames": given.video.num_frames,
         "video.sampling": given.video.sampling,
         "video.fps": given.video.fps,
@@ -191,8 +190,14 @@ def open_run(
     }
     if given.corpus.prepared and given.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = given.corpus.jpeg_quality
-    store = shards.Shards(folder, depends, processes.index(), processes.count())
+    store = signals.Signals(folder, depends, processes.index(), processes.count())
     return Run(name, setup.model, given, store, second)
+
+
+def _counts(given: views.Settings) -> set[int]:
+    """Returns the numbers of frames that clips are read at."""
+    frames = given.studies.frames if given.study == "frames" else ()
+    return with_two(frames or (given.video.num_frames,))
 
 
 class _Problems:

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.store.files import write_atomically
-from vidsme_jax.store.shards import locked
+from vidsme_jax.store.lock import locked
 
 T = TypeVar("T")
 

@@ -1,10 +1,17 @@
 """A run: a model, its settings and the store of its signals, as a value."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from vidsme_jax.models.interface import Model
 from vidsme_jax.settings.views import Settings
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.store.signals import Signals
+
+
+def with_two(counts: Iterable[int]) -> set[int]:
+    """Returns the numbers of frames to read: one frame's motion is that of two."""
+    counts = set(counts)
+    return counts | ({2} if 1 in counts else set())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Run:
     name: str
     model: Model
     settings: Settings
-    store: Shards
+    store: Signals
     second: bool
 
     @property

@@ -9,7 +9,7 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from vidsme_jax.base import (
     printable,
 )
 from vidsme_jax.data import loader, stages, video
-from vidsme_jax.data.reading import Read, Reader
+from vidsme_jax.data.reading import ABSENT, Reader, stamp
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
@@ -33,13 +33,12 @@ from vidsme_jax.progress import Progress
 from vidsme_jax.run import memory, pipeline, processes
 from vidsme_jax.run.pipeline import Input, Pipeline, Result
 from vidsme_jax.run.processes import Team
-from vidsme_jax.run.runs import Run
+from vidsme_jax.run.runs import Run, with_two
 from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.store.signals import Signals
 
-_ABSENT = -1, -1
 _MAX_CAUSES = 20
 _Prepared = list[tuple[int, Input | ClipError]]  # Of one clip, by place of the run.
 
@@ -136,18 +135,18 @@ class _Driver:
 
     def score(self, clips: Sequence[Clip]) -> Utilisation | None:
         """Scores what is missing; returns how the devices were used."""
-        missing = {clip.path: self._missing(clip) for clip in clips}
-        todo = [clip for clip in clips if missing[clip.path]]
+        missing = {clip.key: self._missing(clip) for clip in clips}
+        todo = [clip for clip in clips if missing[clip.key]]
         logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
         for remark in self._model.remarks:
             logging.warning("checkpoint: %s", printable(remark))
-        todo, most = processes.share(todo, [str(clip.path) for clip in todo])
+        todo, most = processes.share(todo, [clip.key for clip in todo])
         rounds, batch_size = 0, self._settings.batch_size
         if self._devices.num_processes > 1:
             rounds = -(-most // self._devices.batch_size(batch_size))
         if not todo and not rounds:
             return None
-        total = sum(len(missing[clip.path]) for clip in todo)
+        total = sum(len(missing[clip.key]) for clip in todo)
         self._progress = Progress(total, "scoring")
         timeline = self._meter.timeline
         with self._meter:
@@ -185,7 +184,7 @@ class _Driver:
         return tuple(k for k, run in runs if not is_finished(clip, run.store))
 
     def _inputs(
-        self, todo: Sequence[Clip], missing: dict[pathlib.Path, tuple[int, ...]]
+        self, todo: Sequence[Clip], missing: dict[str, tuple[int, ...]]
     ) -> Iterator[list[tuple[int, Input]]]:
         """Yields the inputs of every clip, for each run that lacks it."""
         where = self._devices.mesh.devices.flat
@@ -193,14 +192,14 @@ class _Driver:
         spanning = self._devices.num_processes > 1
 
         def prepare(clip: Clip) -> _Prepared:
-            return self._prepare(clip, missing[clip.path], flow, self._meter.stages)
+            return self._prepare(clip, missing[clip.key], flow, self._meter.stages)
 
         workers = self._settings.workers
         for clip, found in loader.load_ahead(todo, prepare, workers=workers):
             if self._stop.asked and not spanning:
                 return
             if isinstance(found, ClipError):
-                self._fail(clip, found, None, len(missing[clip.path]))
+                self._fail(clip, found, None, len(missing[clip.key]))
                 continue
             for place, each in found:
                 if isinstance(each, ClipError):
@@ -216,10 +215,9 @@ class _Driver:
     ) -> _Prepared:
         """Decodes a clip once; measures and resizes it for each number of frames."""
         counts = {self._runs[place].num_frames for place in places}
-        before = stamp(clip.path)
+        before = stamp(clip.key)
         with counted.spending(stages.DECODE):
-            # One frame has no motion: its clip's is that of two.
-            read = _open(self._reader, clip, counts | {max(n, 2) for n in counts})
+            read = self._reader.read(clip.key, with_two(counts))
 
         def prepare(count: int) -> Input | ClipError:
             try:
@@ -237,9 +235,8 @@ class _Driver:
                 return error
             scored = functools.partial(
                 ScoredClip,
-                path=str(clip.path),
+                key=clip.key,
                 content_hash=frames.content_hash,
-                num_frames=len(frames.indices),
                 frame_indices=frames.indices,
                 warnings=frames.warnings,
                 stamp=before,
@@ -269,7 +266,7 @@ class _Driver:
         cause = error.cause
         if run is not None and len(self._runs) > 1:
             cause = f"{run.name}: {cause}"
-        logging.warning("%s", printable(f"{clip.path}: {error.stage}: {cause}"))
+        logging.warning("%s", printable(f"{clip.key}: {error.stage}: {cause}"))
         self.failures.extend(
             Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
             for i in clip.items
@@ -282,37 +279,22 @@ def causes(failures: Sequence[Failure]) -> list[str]:
     return sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})[:_MAX_CAUSES]
 
 
-def is_finished(clip: Clip, store: Shards) -> bool:
+def is_finished(clip: Clip, store: Signals) -> bool:
     """Whether the clip has signals, and they are those of the file as it is now."""
-    known = store.finished.get(str(clip.path))
+    known = store.finished.get(clip.key)
     if known is None:
         return False
-    if stamp(clip.path) in (known.stamp, _ABSENT):
+    if stamp(clip.key) in (known.stamp, ABSENT):
         return True  # Where it is gone by now, what was computed of it stands.
-    same = video.content_hash(clip.path) == known.content_hash
+    same = video.content_hash(pathlib.Path(clip.key)) == known.content_hash
     if not same:
-        name = printable(str(clip.path))
+        name = printable(clip.key)
         logging.warning("%s: changed since it was scored, so scored again", name)
     return same
 
 
-def stamp(path: pathlib.Path) -> tuple[int, int]:
-    """Size and time of the last change: cheap signs that a file is the same."""
-    try:
-        found = path.stat()
-    except OSError:
-        return _ABSENT
-    return found.st_size, found.st_mtime_ns
-
-
 def _any_stored(run: Run) -> bool:
     return any(run.store.folder.glob("part-*.parquet"))
-
-
-def _open(reader: Any, clip: Clip, counts: set[int]) -> Callable[[int], Read]:
-    if len(counts) > 1 or not hasattr(reader, "read"):
-        return reader.read_counts(clip.path, counts)
-    return lambda count: reader.read(clip.path)
 
 
 def _scored(result: Result) -> ScoredClip:
@@ -325,7 +307,7 @@ def _scored(result: Result) -> ScoredClip:
     if isinstance(signals, ClipError):
         raise signals
     clip = measured.scored(
-        signals=signals, num_rows=signals.gap.shape[-1], motion=measured.motion()
+        signals=signals, frame=result.frame, motion=measured.motion()
     )
     return clip if clip.num_frames > 1 else _one_way(clip)
 

@@ -18,13 +18,13 @@ from vidsme_jax.base import (
 )
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.motion import statistics
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.store.signals import Signals
 
 _THUMBNAIL = 96  # Pixels, the height in the report.
 
 
 def score_table(
-    items: Sequence[Item], store: Shards, names: Collection[str], config: ConfigDict
+    items: Sequence[Item], store: Signals, names: Collection[str], config: ConfigDict
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Scores every item whose clip has signals.
 
@@ -46,20 +46,20 @@ def score_table(
 
     def compute(clip: ScoredClip) -> list[float]:
         found = scores.compute(
-            clip.signals, *orders[clip.path], names, profile=config.profile
+            clip.signals, *orders[clip.key], names, profile=config.profile
         )
         return list(found.values())
 
     return fill(items, store, names, compute, orders, config)
 
 
-def measured(items: Sequence[Item], store: Shards) -> dict[str, MotionStatistics]:
-    """The motion statistics of the items' clips that have signals, by path.
+def measured(items: Sequence[Item], store: Signals) -> dict[str, MotionStatistics]:
+    """The motion statistics of the items' clips that have signals, by key.
 
     Raises:
       AuditError: No clip has signals.
     """
-    known, paths = store.statistics(), dict.fromkeys(str(i.path) for i in items)
+    known, paths = store.statistics(), dict.fromkeys(i.clip for i in items)
     motion = {path: known[path] for path in paths if path in known}
     if not motion:
         raise AuditError(["no clip could be scored"])
@@ -71,7 +71,7 @@ def entropy_orders(
     config: ConfigDict,
     scales: tuple[float, float] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """(q, r) of every clip, by path, scaled as configured or by other scales.
+    """(q, r) of every clip, by key, scaled as configured or by other scales.
 
     Raises:
       AuditError: The corpus has no range to scale by.
@@ -86,7 +86,7 @@ def entropy_orders(
 
 def fill(
     items: Sequence[Item],
-    store: Shards,
+    store: Signals,
     names: Collection[str],
     compute: Callable[[ScoredClip], Sequence[float]],
     orders: dict[str, tuple[float, float]],
@@ -99,7 +99,7 @@ def fill(
       store: The signals.
       names: Of the columns.
       compute: One number a column, in the sign of the profile.
-      orders: (q, r) of every clip that has signals, by path.
+      orders: (q, r) of every clip that has signals, by key.
       config: The whole configuration.
 
     Returns:
@@ -110,15 +110,15 @@ def fill(
     facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
     for clip in store.read(orders.keys()):
-        values[:, place[clip.path]] = compute(clip)
-        facts[clip.path] = clip.content_hash, clip.num_rows, clip.motion
+        values[:, place[clip.key]] = compute(clip)
+        facts[clip.key] = clip.content_hash, clip.num_rows, clip.motion
         if clip.warnings:
-            warnings[clip.path] = list(clip.warnings)
-    scored = [item for item in items if str(item.path) in facts]
-    taken = [place[str(item.path)] for item in scored]
+            warnings[clip.key] = list(clip.warnings)
+    scored = [item for item in items if item.clip in facts]
+    taken = [place[item.clip] for item in scored]
 
     def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
-        return np.array([pick(str(item.path)) for item in scored], dtype)
+        return np.array([pick(item.clip) for item in scored], dtype)
 
     table = ScoreTable(
         id=np.array([i.id for i in scored], object),
@@ -139,7 +139,7 @@ def fill(
 
 def extreme_curves(
     items: Sequence[Item],
-    store: Shards,
+    store: Signals,
     table: ScoreTable,
     headline: str,
     config: ConfigDict,
@@ -151,7 +151,7 @@ def extreme_curves(
     curves = []
     for label, place in (("most", np.argmax(oriented)), ("least", np.argmin(oriented))):
         item = by_id[table.id[place]]
-        clip = next(store.read({str(item.path)}))
+        clip = next(store.read({item.clip}))
         rows = scores.sharma_mittal(
             clip.signals,
             float(table.q[place]),
@@ -162,7 +162,7 @@ def extreme_curves(
         parts = np.split(rows[:, : clip.num_frames * per_frame], clip.num_frames, -1)
         natural, backward = np.stack([part.mean(-1) for part in parts], axis=-1)
         try:
-            pictures = reader.thumbnails(item.path, clip.frame_indices, _THUMBNAIL)
+            pictures = reader.thumbnails(item.clip, clip.frame_indices, _THUMBNAIL)
         except ClipError:  # Gone since it was scored: its curves still stand.
             pictures = None
         curves.append(

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from vidsme_jax.settings.rules import RULES
 
 T = TypeVar("T")
+Number = int | float
 
 
 @typing.no_type_check  # What is wrong in a configuration is taken as it is.
@@ -36,10 +37,10 @@ class Video:
 
     num_frames: int
     sampling: str
-    fps: float
+    fps: Number
     against: str
     max_pixels: int
-    max_seconds: float
+    max_seconds: Number
 
 
 @typing.no_type_check  # What is wrong in a configuration is taken as it is.
@@ -48,9 +49,9 @@ class Motion:
     """Of `motion.*`: optical flow, and how motion and light become q and r."""
 
     flow: str
-    q_scale: float
-    r_scale: float
-    bounds: tuple[float, float, float, float] | None
+    q_scale: Number
+    r_scale: Number
+    bounds: tuple[Number, Number, Number, Number] | None
 
 
 @typing.no_type_check  # What is wrong in a configuration is taken as it is.
@@ -79,9 +80,9 @@ class Parallel:
 class Report:
     """Of `report.*`: rates, intervals and lists of suspects."""
 
-    fprs: tuple[float, ...]
+    fprs: tuple[Number, ...]
     num_bootstrap: int
-    fdr: float
+    fdr: Number
 
 
 @typing.no_type_check  # What is wrong in a configuration is taken as it is.
@@ -90,10 +91,10 @@ class Studies:
     """Of `studies.*`: the values that a study goes through."""
 
     frames: tuple[int, ...]
-    k: tuple[float, ...]
-    q_scales: tuple[float, ...]
-    r_scales: tuple[float, ...]
-    orders: tuple[tuple[float, float], ...]
+    k: tuple[Number, ...]
+    q_scales: tuple[Number, ...]
+    r_scales: tuple[Number, ...]
+    orders: tuple[tuple[Number, Number], ...]
     against: tuple[str, ...]
 
 

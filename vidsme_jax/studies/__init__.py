@@ -79,14 +79,13 @@ def run(
     setup = check(config)
     several = setup.settings.study in runs.SEVERAL
     with processes.together(workdir) as team:
-        reader: Any = runs.open_clips(setup) if several else setup.reader
         its = (
             runs.open_runs(setup, workdir)
             if several
             else [checks.open_run(setup, workdir)]
         )
         scored = scoring.score(
-            its, setup.clips, reader, setup.devices, team=team, stop=stop
+            its, setup.clips, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
@@ -169,9 +168,9 @@ def _sheet(setup: checks.Setup, run: Run, value: Any) -> Sheet:
 
     def compute(clip: ScoredClip) -> list[float]:
         if len(set(clip.frame_indices)) < clip.num_frames:
-            repeating.add(clip.path)
+            repeating.add(clip.key)
         found = scores.compute(
-            clip.signals, *orders[clip.path], setup.scores, profile=profile
+            clip.signals, *orders[clip.key], setup.scores, profile=profile
         )
         return list(found.values())
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, Item, ScoredClip, ScoreTable
 from vidsme_jax.scores import tables
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.store.signals import Signals
 
 _Compute = Callable[[ScoredClip], Sequence[float]]
 
@@ -51,7 +51,7 @@ class Sheet:
 
 def sheet(
     items: Sequence[Item],
-    store: Shards,
+    store: Signals,
     names: Sequence[str],
     headline: str,
     config: ConfigDict,
@@ -116,7 +116,7 @@ def _families(
     sign = 1.0 if official else -1.0
 
     def compute(clip: ScoredClip) -> list[float]:
-        q, r = orders[clip.path]
+        q, r = orders[clip.key]
         c = scores.Clipwise(clip.signals, q, r, official)
         rows = {s: scores.ordered_rows(c, s) for s, _ in families}
         return [
@@ -225,7 +225,7 @@ def _sme_compute(
     ratios = _ratios(config)
 
     def compute(clip: ScoredClip) -> list[float]:
-        q, r = pairs(clip.path).T
+        q, r = pairs(clip.key).T
         both = scores.sharma_mittal_points(clip.signals, q, r, profile=config.profile)
         kinds = {
             "difference": lambda: both[:, 0] - both[:, 1],

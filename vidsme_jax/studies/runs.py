@@ -8,9 +8,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from vidsme_jax.data.reading import CountsReader
-from vidsme_jax.prepared.corpus import open_counts
-from vidsme_jax.run import checks, processes
+from vidsme_jax.run import checks
 from vidsme_jax.run.runs import Run
 
 SEVERAL = ("frames", "against")  # Studies of several runs.
@@ -39,17 +37,3 @@ def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
         video = dataclasses.replace(setup.settings.video, **changes)
         runs.append(checks.open_run(setup, workdir / folder, video, name))
     return runs
-
-
-@processes.agreed()
-def open_clips(setup: checks.Setup) -> CountsReader:
-    """Opens the clips for every number of frames that the study looks at.
-
-    Raises:
-      AuditError: A prepared corpus lacks one.
-    """
-    given = setup.settings
-    counts = (given.video.num_frames,)
-    if given.study == "frames":
-        counts = given.studies.frames
-    return open_counts(setup.config, setup.clips, counts)
