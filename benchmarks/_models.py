@@ -23,6 +23,7 @@ from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.run import pipeline
+from vidsme_jax.run.step import head_memory
 
 # By family and size: a key of `random.sizes`.
 NAMES = {
@@ -80,15 +81,13 @@ class Run:
 
     def ours(self, clips: np.ndarray) -> list[TokenSignals]:
         """Runs this package; the signals are on the host when it returns."""
-        stream = pipeline.stream(
+        return signals_of(
             self.model,
-            [pipeline.Prepared(k, clip) for k, clip in enumerate(clips)],
+            clips,
             parallel.make_devices("pmap", 1, 1),
             batch_size=self.batch,
             num_frames=self.frames,
-            second=True,
         )
-        return [found for batch in stream for _, found in batch]
 
     def at(self, *, frames: int | None = None, batch: int | None = None) -> "Run":
         """Returns the same model with another number of frames or clips a step."""
@@ -106,6 +105,16 @@ class Run:
         import _torch_models
 
         return _torch_models.carry(self.model, self.config, attention)
+
+
+def signals_of(
+    model: LoadedModel, clips: np.ndarray, devices: parallel.Devices, **options: int
+) -> list[Any]:
+    """Runs clips of one length through a pipeline; results are in their order."""
+    run = pipeline.Pipeline(model, devices, second=True, **options)
+    coming = ([(0, pipeline.Input(k, clip))] for k, clip in enumerate(clips))
+    stream = pipeline.stream(coming, [run])
+    return [result.signals for _, batch in stream for result in batch]
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch: int = 1) -> None:
@@ -161,7 +170,7 @@ def runs(args: argparse.Namespace) -> Iterator[Run]:
 def head_classes(held: int) -> streaming.Classes:
     """Returns the head's memory budget where so many bytes of parameters lie."""
     memory = parallel.make_devices("pmap", 1, 1).memory()
-    return streaming.Classes(memory=pipeline.head_memory(memory, held))
+    return streaming.Classes(memory=head_memory(memory, held))
 
 
 class Times(NamedTuple):

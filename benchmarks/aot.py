@@ -42,7 +42,7 @@ from vidsme_jax.models import layers, random
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shape, Shown, Text, stack
 from vidsme_jax.parallel import Devices
-from vidsme_jax.run import pipeline
+from vidsme_jax.run.step import head_memory, make_step
 
 GIB = 2**30
 BEFORE = 60  # Text tokens in front of the video; one more follows it.
@@ -237,8 +237,8 @@ def check(case: Case) -> dict[str, Any]:
     devices = Devices("mesh", Mesh(grid, ("data", "model")))
     model = random.describe(case.model)
     graphdef, args, held = arguments(model, devices, case)
-    step = pipeline.make_step(
-        graphdef, second=True, memory=pipeline.head_memory(int(kind.memory * GIB), held)
+    step = make_step(
+        graphdef, second=True, memory=head_memory(int(kind.memory * GIB), held)
     )
     about = {
         "device": f"{math.prod(case.grid)} x {case.kind}, data x model = "

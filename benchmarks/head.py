@@ -37,7 +37,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vidsme_jax.base import PROFILE_ORDERS
 from vidsme_jax.entropy import streaming
-from vidsme_jax.run import pipeline
+from vidsme_jax.run.step import head_memory
 
 # Rows of one direction, classes, hidden size.
 SIZES = {
@@ -217,7 +217,7 @@ def traffic(sizes, kind: str, clips: int) -> None:
     hidden = array(jnp.bfloat16, 2 * clips, rows, embed)
     head = array(jnp.bfloat16, vocab, embed)
     held = math.prod(head.shape) * head.dtype.itemsize
-    given = pipeline.head_memory(int(aot.KINDS[kind].memory * aot.GIB), held)
+    given = head_memory(int(aot.KINDS[kind].memory * aot.GIB), held)
     both = functools.partial(
         streaming.token_signals, second=True, classes=streaming.Classes(memory=given)
     )

@@ -41,12 +41,11 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
     """Scores drawn clips of 1, 5 and 8 frames of the same stream."""
     plan = models.inspect(f"random:{name}", dtype=dtype)
     devices = parallel.make_devices("pmap", 1, 1)
-    clips = [
-        pipeline.Prepared(length, plan.prepare(_frames(length))) for length in LENGTHS
-    ]
-    batches = pipeline.stream(
+    clips = (
+        pipeline.Input(length, plan.prepare(_frames(length))) for length in LENGTHS
+    )
+    run = pipeline.Pipeline(
         plan.load(devices.shardings(plan.split)),
-        clips,
         devices,
         batch_size=1,
         num_frames=max(LENGTHS),
@@ -54,9 +53,9 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
         against=against,
     )
     return {
-        f"{name}/{dtype}/{against}/{length}/{field}": getattr(found, field)
-        for batch in batches
-        for length, found in batch
+        f"{name}/{dtype}/{against}/{found.key}/{field}": getattr(found.signals, field)
+        for _, batch in pipeline.stream(([(0, clip)] for clip in clips), [run])
+        for found in batch
         for field in FIELDS
     }
 

@@ -48,7 +48,9 @@ class Pairs(nnx.Module):
     def see(self, pixels):
         """Returns four rows a pair; the last frame stands twice where it is alone."""
         c = self.config
-        pixels = jnp.pad(pixels, [(0, 0)] * 2 + [(0, pixels.shape[2] % 2)] + [(0, 0)] * 3, "edge")
+        pixels = jnp.pad(
+            pixels, [(0, 0)] * 2 + [(0, pixels.shape[2] % 2)] + [(0, 0)] * 3, "edge"
+        )
         clips, views, frames = pixels.shape[:3]
         p = c.patch
         cut = pixels.reshape(clips, views, frames // 2, 2, 2, p, 2, p, 3)
@@ -63,10 +65,10 @@ class Pairs(nnx.Module):
         table = jnp.concatenate([jnp.broadcast_to(text, shape), visual], axis=2)
         source = jnp.asarray(batch.source)[..., None]
         x = jnp.take_along_axis(table, source, axis=2)
-        axes = jnp.arange(3) * self.config.max_positions
+        axes = jnp.arange(3)[None, None, None] * self.config.max_positions
         x += self.places.weight[...][jnp.asarray(batch.position) + axes].sum(axis=3)
         scores = jnp.einsum("cdqe,cdke->cdqk", self.query(x), x, precision=HIGHEST)
-        causal = jnp.tril(jnp.ones(scores.shape[2:], bool))
+        causal = jnp.tril(jnp.ones(scores.shape[2:], bool))[None, None]
         weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf))
         mixed = jnp.einsum("cdqk,cdke->cdqe", weights, x, precision=HIGHEST)
         hidden = x + jnp.tanh(self.out(mixed))

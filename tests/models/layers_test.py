@@ -14,7 +14,7 @@ from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.llava.params import SPLIT
-from vidsme_jax.run import pipeline
+from vidsme_jax.run import signals
 
 NAMES = ("llava_qwen-tiny", "llava_next_video-tiny")  # q, k, v with and without bias.
 
@@ -31,7 +31,7 @@ def _on_a_gpu(monkeypatch):
 
 def _signals(model):
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    return pipeline.compute(model, frames)
+    return signals.compute(model, frames)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from oracles import config_of, our_logits
 from oracles import llava_qwen as oracle
-from vidsme_jax import models
+from vidsme_jax import models, parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_qwen import towers
@@ -62,17 +62,14 @@ def test_both_directions_with_a_ragged_batch(tmp_path):
     prompt = loaded.model.tokenise()
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 256, (n, 70, 90, 3), np.uint8) for n in (4, 3)]
-    prepared = [
-        pipeline.Prepared(k, loaded.model.prepare(x)) for k, x in enumerate(clips)
-    ]
-    devices = pipeline.make_devices("pmap", 1, 1)
-    out = dict(
-        pair
-        for batch in pipeline.stream(
-            loaded, prepared, devices, batch_size=2, num_frames=4, second=True
-        )
-        for pair in batch
-    )
+    prepared = [pipeline.Input(k, loaded.model.prepare(x)) for k, x in enumerate(clips)]
+    devices = parallel.make_devices("pmap", 1, 1)
+    run = pipeline.Pipeline(loaded, devices, batch_size=2, num_frames=4, second=True)
+    out = {
+        result.key: result.signals
+        for _, batch in pipeline.stream(([(0, clip)] for clip in prepared), [run])
+        for result in batch
+    }
     for key, clip in enumerate(prepared):
         for direction, frames in enumerate((clip.frames, clip.frames[::-1])):
             pixels = torch.tensor(frames.astype(np.float32)).permute(0, 3, 1, 2)

@@ -12,6 +12,7 @@ T = TypeVar("T")
 Number = int | float
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
     """Of `corpus.*`: where the clips come from."""
@@ -29,6 +30,7 @@ class Corpus:
     tfds_fields: tuple[str, ...]
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Video:
     """Of `video.*`: which frames are decoded."""
@@ -41,6 +43,7 @@ class Video:
     max_seconds: Number
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Motion:
     """Of `motion.*`: optical flow, and how motion and light become q and r."""
@@ -51,6 +54,7 @@ class Motion:
     bounds: tuple[Number, Number, Number, Number] | None
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """Of `model.*`: which model, and how it is prompted."""
@@ -61,6 +65,7 @@ class Checkpoint:
     allow_pickle: bool
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parallel:
     """Of `parallel.*`: how devices are arranged."""
@@ -70,6 +75,7 @@ class Parallel:
     model: int
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """Of `report.*`: rates, intervals and lists of suspects."""
@@ -79,6 +85,7 @@ class Report:
     fdr: Number
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Studies:
     """Of `studies.*`: the values that a study goes through."""
@@ -91,6 +98,7 @@ class Studies:
     against: tuple[str, ...]
 
 
+@typing.no_type_check  # What is wrong in a configuration is taken as it is.
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """A whole configuration; `RULES` explains each key."""
@@ -130,7 +138,8 @@ def view(kind: type[T], config: ConfigDict) -> T:
 
 def _read(kind: type[T], given: ConfigDict, prefix: str) -> T:
     values: dict[str, Any] = {}
-    for name, inner in typing.get_type_hints(kind).items():
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        name, inner = field.name, typing.cast(Any, field.type)
         if inner in _GROUPS:
             values[name] = _read(inner, given.get(name, ConfigDict()), f"{name}.")
         elif name in given:
