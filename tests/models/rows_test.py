@@ -179,6 +179,8 @@ def test_one_permutation_for_each_length():
     for length in (2, 3, 8):
         first = second_order("shuffled:7", length)
         np.testing.assert_array_equal(first, second_order("shuffled:7", length))
+    for seed in range(8):  # Never the natural order.
+        assert second_order(f"shuffled:{seed}", 2).tolist() == [1, 0]
     different = {tuple(second_order(f"shuffled:{k}", 8)) for k in range(5)}
     assert len(different) == 5
 
