@@ -21,6 +21,7 @@ from vidsme_jax.prepared import layout, preparation
 from vidsme_jax.run import checks, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
+from vidsme_jax.settings import views
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -94,7 +95,10 @@ def _scored(config, workdir: pathlib.Path):
         second=second,
         stop=Stop(),
     )
-    table, _ = tables.score_table(setup.items, store, setup.scores, config)
+    motion = views.view(views.Motion, config)
+    table, _ = tables.score_table(
+        setup.items, store, setup.scores, config.profile, motion
+    )
     return table, scored.failures
 
 

@@ -11,9 +11,11 @@ from ml_collections import ConfigDict
 from vidsme_jax import report, scores
 from vidsme_jax.base import AuditError, Failure, ScoreTable
 from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.report import curves
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
+from vidsme_jax.settings import views
 from vidsme_jax.store import shards
 
 _SEED = 0  # Of bootstrap and cross-fitting.
@@ -87,8 +89,9 @@ def run(
         if processes.index() > 0:
             return None
         try:
+            motion = views.view(views.Motion, config)
             table, warnings = tables.score_table(
-                setup.items, store, setup.scores, config
+                setup.items, store, setup.scores, config.profile, motion
             )
         except AuditError as error:
             causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
@@ -121,7 +124,10 @@ def report_again(
     asked = checks.check_stored(config)
     with shards.locked(workdir):
         store = checks.open_stored(asked, workdir)
-        table, warnings = tables.score_table(asked.items, store, asked.scores, config)
+        motion = views.view(views.Motion, config)
+        table, warnings = tables.score_table(
+            asked.items, store, asked.scores, config.profile, motion
+        )
         known = set(table.id)
         failures = [f for f in report.failures(workdir) if f.id not in known]
         about = provenance.updated(about, config, table)
@@ -151,15 +157,15 @@ def evaluate(
         evaluation=metrics.evaluate(table, config.report.fprs, num_bootstrap, _SEED),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=suspects.suspects(table, headline, config.report.fdr),
-        curves=tables.extreme_curves(
-            asked.items, store, table, headline, config, asked.reader
+        curves=curves.extreme_curves(
+            asked.items, store, table, headline, config.profile, asked.reader
         ),
         run=about,
         failures=failures,
         warnings=warnings,
         headline=headline,
         descriptions={
-            name: scores.TABLES[config.profile][name].description
+            name: scores.PROFILES[config.profile].table[name].description
             for name in asked.scores
         },
     )

@@ -20,7 +20,7 @@ from vidsme_jax.base import AuditError, Failure, ScoredClip
 from vidsme_jax.run import checks, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
-from vidsme_jax.settings import rules
+from vidsme_jax.settings import rules, views
 from vidsme_jax.store import shards
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
@@ -126,8 +126,9 @@ def _one_run(
     store, second = checks.open_shards(setup, workdir)
     parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
     scored = scoring.score_clips(*parts, setup.config, second=second, stop=stop)
+    settings = views.Settings.of(setup.config)
     make = functools.partial(
-        points.sheet, setup.items, store, setup.scores, setup.headline, setup.config
+        points.sheet, setup.items, store, setup.scores, setup.headline, settings
     )
     return [_with_causes(make, scored.failures)], scored.failures
 
@@ -150,7 +151,8 @@ def _sheet(setup: checks.Setup, its: runs.Run) -> Sheet:
     config, study = its.config, its.config.study
     usual = {"frames": "video.num_frames", "against": "video.against"}[study]
     declared = its.value == settings.flatten(setup.config)[usual]
-    orders = tables.entropy_orders(tables.measured(setup.items, its.store), config)
+    motion = tables.measured(setup.items, its.store)
+    orders = tables.entropy_orders(motion, views.view(views.Motion, config))
     repeating = set()
 
     def compute(clip: ScoredClip) -> list[float]:
@@ -163,7 +165,9 @@ def _sheet(setup: checks.Setup, its: runs.Run) -> Sheet:
 
     columns = [Point(at={study: its.value}, score=name) for name in setup.scores]
     names = [point.name for point in columns]
-    table, _ = tables.fill(setup.items, its.store, names, compute, orders, config)
+    table, _ = tables.fill(
+        setup.items, its.store, names, compute, orders, config.profile
+    )
     note = _note(its, len(repeating), len(orders))
     return Sheet(
         tuple(
