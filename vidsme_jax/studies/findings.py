@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import metrics, validity
+from vidsme_jax.evaluation import intervals, metrics, validity
 from vidsme_jax.studies.points import Sheet
 
 SEED = 0  # Of bootstrap, cross-fitting and shuffled labels.
@@ -65,7 +65,7 @@ def evaluate(sheets: Sequence[Sheet], config: ConfigDict) -> dict[str, Any]:
     return {
         "study": config.study,
         "caution": CAUTION,
-        "intervals": metrics.INTERVALS,
+        "intervals": intervals.INTERVALS,
         "comparisons": comparisons,
         "points": rows,
     }

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from vidsme_jax.base import Failure
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.evaluation import intervals
 from vidsme_jax.report import figures, files, page, words
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
@@ -96,7 +96,7 @@ def in_words(row: dict[str, Any]) -> str:
 
 def _auc(row: dict[str, Any]) -> str:
     ends = {"low": row["auc_low"], "high": row["auc_high"]}
-    return metrics.in_words({"value": row["auc"]} | ends)
+    return intervals.in_words({"value": row["auc"]} | ends)
 
 
 def _sentence(chance: dict[str, Any]) -> str:
