@@ -253,7 +253,7 @@ def test_scores_that_are_missing_or_constant(tmp_path):
     table.scores["perplexity"] = np.full(120, np.nan)
     table.scores["vid_sme"] = np.zeros(120)
     found, page = _write(tmp_path, table)
-    assert "is not shown to tell members from non-members" in found["verdict"]
+    assert "does not separate members from non-members" in found["verdict"]
     assert "80 of the scores are not finite" in page
 
 
@@ -292,7 +292,7 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
         (0.6, 0.8, "confounded: shift", "if any, is membership cannot be told"),
         (0.6, 0.8, "not shown to be confounded", "no shift in motion or brightness"),
         (0.4, 0.8, "invalid: shift", "would not have been evidence of membership"),
-        (0.4, 0.8, "not tested", "is not shown to tell members from non-members"),
+        (0.4, 0.8, "not tested", "does not separate members from non-members"),
         (0.1, 0.4, "not tested", "ranks members below non-members, against its sign"),
         (None, None, "not tested", "was not tested"),
     ],

@@ -61,7 +61,7 @@ def measured(items: Sequence[Item], store: Shards) -> dict[str, MotionStatistics
 def entropy_orders(
     motion: dict[str, MotionStatistics],
     settings: views.Motion,
-    scales: tuple[float, float] | None = None,
+    scales: tuple[views.Number, views.Number] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Returns (q, r) of every clip, by path, scaled as configured or by other scales.
 

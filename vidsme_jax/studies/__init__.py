@@ -78,7 +78,9 @@ def run(
     make = _several_runs if config.study in _RUNS else _one_run
     with shards.locked(workdir):
         sheets, failures = make(setup, workdir, stop or Stop())
-        found = findings.evaluate(sheets, config)
+        found = findings.evaluate(
+            sheets, config.study, views.view(views.Report, config)
+        )
         about = provenance.describe(config, setup.plan, setup.devices, sheets[0].table)
         writing.write(
             workdir,

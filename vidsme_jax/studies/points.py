@@ -202,7 +202,7 @@ def _natural(
 def _sme_compute(
     pairs: Callable[[str], np.ndarray],
     profile: Profile,
-    ks: Sequence[float],
+    ks: Sequence[views.Number],
     tails: tuple[str, ...],
     series: tuple[str, ...] = ("difference",),
 ) -> _Compute:

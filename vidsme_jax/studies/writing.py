@@ -102,9 +102,9 @@ def _auc(row: dict[str, Any]) -> str:
 def _sentence(chance: dict[str, Any]) -> str:
     points, best, level = chance["points"], chance["best"], chance["level"]
     return (
-        f"with members and non-members exchanged at random, the best of {points} "
-        f"points exceeds AUC {level:.2f} one time in twenty, and reaches this grid's "
-        f"{best:.2f} in a share of {chance['p_value']:.3g}"
+        f"the best of {points} points exceeds AUC {level:.2f} in 5 % of label "
+        f"permutations; this grid's best, {best:.2f}, has permutation p = "
+        f"{chance['p_value']:.3g}"
     )
 
 
