@@ -11,7 +11,7 @@ from vidsme_jax import __version__, models, parallel, scores, settings
 from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.data.reading import Reader
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import processes
@@ -37,7 +37,7 @@ class Asked:
 class Setup(Asked):
     """A configuration that has been checked against the world."""
 
-    plan: ModelPlan
+    model: Model
     devices: parallel.Devices
 
 
@@ -47,7 +47,7 @@ def check(config: ConfigDict) -> Setup:
     parts: dict[str, Any] = {}
     makers = (
         (
-            "plan",
+            "model",
             "model.",
             lambda: models.inspect(
                 model.checkpoint,
@@ -61,8 +61,8 @@ def check(config: ConfigDict) -> Setup:
             "parallel.",
             lambda: parallel.make_devices(
                 **config.parallel,
-                parameters=getattr(parts.get("plan"), "parameters", 0),
-                dtype=getattr(parts.get("plan"), "dtype", ""),
+                num_bytes=getattr(parts.get("model"), "num_bytes", 0),
+                dtype=getattr(parts.get("model"), "dtype", ""),
             ),
         ),
     )
@@ -103,10 +103,10 @@ def _checked(
             "corpus: add clips, or give config.motion.bounds = (phi_min, phi_max, "
             "b_min, b_max)"
         )
-    if "plan" in parts and config.video.num_frames > parts["plan"].max_frames:
+    if "model" in parts and config.video.num_frames > parts["model"].max_frames:
         problems.append(
             f"config.video.num_frames is {config.video.num_frames}; the model's "
-            f"positions hold {parts['plan'].max_frames} frames"
+            f"positions hold {parts['model'].max_frames} frames"
         )
     if problems:
         raise AuditError(problems)
@@ -155,9 +155,9 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
     second = scores.needs_second_pass(setup.scores, config.profile)
     second = second or shards.recorded(folder).get("second_pass", False)
     depends = {
-        "model": setup.plan.fingerprint,
+        "model": setup.model.fingerprint,
         "model.dtype": config.model.dtype,
-        "model.prompt": setup.plan.prompt.text,
+        "model.prompt": setup.model.prompt,
         "motion.flow": backends.resolve(
             config.motion.flow, setup.devices.mesh.devices.flat
         ),

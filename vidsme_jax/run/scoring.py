@@ -22,7 +22,7 @@ from vidsme_jax.base import (
 from vidsme_jax.data import loader, stages, video
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.stages import Stages
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
@@ -60,7 +60,7 @@ class Scored(NamedTuple):
 def score_clips(
     clips: Sequence[Clip],
     reader: Reader,
-    plan: ModelPlan,
+    model: Model,
     devices: Devices,
     store: Shards,
     config: ConfigDict,
@@ -76,7 +76,7 @@ def score_clips(
     Args:
       clips: Of the corpus.
       reader: Of the clips' frames.
-      plan: The checked checkpoint; its tensors are read if there is anything to do.
+      model: The checked checkpoint; its tensors are read if there is anything to do.
       devices: Where to run.
       store: Receives the signals.
       config: The whole configuration.
@@ -90,7 +90,7 @@ def score_clips(
     """
     todo = [clip for clip in clips if not is_finished(clip, store)]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
-    for remark in plan.remarks:
+    for remark in model.remarks:
         logging.warning("checkpoint: %s", printable(remark))
     failures: list[Failure] = []
     todo, most = processes.share(todo, [str(clip.path) for clip in todo])
@@ -100,7 +100,7 @@ def score_clips(
     if not todo and not steps:
         return Scored(failures)
     flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
-    progress, meter = Progress(len(todo), "scoring"), Meter(plan)
+    progress, meter = Progress(len(todo), "scoring"), Meter(model)
     timeline = meter.timeline
 
     def fail(clip: Clip, error: ClipError) -> None:
@@ -113,7 +113,7 @@ def score_clips(
 
     def readable() -> Iterator[pipeline.Prepared]:
         prepare = functools.partial(
-            _prepare, reader=reader, plan=plan, flow=flow, counted=meter.stages
+            _prepare, reader=reader, model=model, flow=flow, counted=meter.stages
         )
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if stop.asked and not spanning:
@@ -124,17 +124,17 @@ def score_clips(
                 yield result
 
     begin = memory.enough_to_begin(
-        plan,
+        model,
         devices,
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         begun=lambda: meter.clips > 0,
     )
     with meter:
-        with memory.enough_to_load(plan, devices):
-            model = plan.load(devices.sharding)
+        with memory.enough_to_load(model, devices):
+            loaded = model.load(devices.shardings(model.split))
         batches = pipeline.stream(
-            model,
+            loaded,
             timeline.awaiting(readable(), CLIPS),
             devices,
             batch_size=config.batch_size,
@@ -193,7 +193,7 @@ def _prepare(
     clip: Clip,
     *,
     reader: Reader,
-    plan: ModelPlan,
+    model: Model,
     flow: statistics.FlowVariances,
     counted: Stages,
 ) -> pipeline.Prepared:
@@ -204,7 +204,7 @@ def _prepare(
     with counted.spending(stages.MOTION):
         motion = statistics.begin(frames.pixels, flow, known)
     with counted.spending(stages.PREPROCESS):
-        prepared = plan.prepare(frames.pixels)
+        prepared = model.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
     return pipeline.Prepared(Measured(clip, about, motion, before), prepared)
 
