@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from oracles import our_logits
 from vidsme_jax import audit, models, settings
 from vidsme_jax.checkpoints import files
 from vidsme_jax.data import video
@@ -147,13 +148,7 @@ def test_the_logits(clip, config, plan, golden):
     text = f"\n{item['question']}<|im_end|>\n<|im_start|>assistant\n"
     after = tokenizer(text)["input_ids"]
     assert plan.tokenise().after == (after[0],)
-    rows = model.encode_frames(pixels)
-    parts = [
-        model.embed(jnp.asarray(plan.tokenise().before, jnp.int32)),
-        rows.reshape(-1, rows.shape[-1]),
-        model.embed(jnp.asarray(after, jnp.int32)),
-    ]
-    logits = model.decode(jnp.concatenate(parts)[None])[0] @ model.head.T
+    logits = our_logits(loaded, plan.prepare(frames), plan.tokenise().before, after)
     expected = arrays[f"logits_{clip}"]
     assert logits.shape == expected.shape
     np.testing.assert_allclose(logits, expected, atol=1e-4)
