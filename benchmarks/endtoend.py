@@ -80,12 +80,13 @@ class Files:
         from vidsme_jax import parallel, settings
         from vidsme_jax.base import Clip, Item
         from vidsme_jax.data import reading
+        from vidsme_jax.settings import views
 
         self.used: list[Any] = []
         self._clips = []
         for path in paths:
             about = {"id": path.name, "video": str(path), "role": "member"}
-            self._clips.append(Clip(path, (Item(path=path, **about),)))
+            self._clips.append(Clip(str(path), (Item(clip=str(path), **about),)))
         self._config = settings.default()
         self._config.video.num_frames = run.frames
         self._config.batch_size, self._config.workers = run.batch, workers
@@ -93,16 +94,16 @@ class Files:
         self._plan = dataclasses.replace(
             run.model.model, load=lambda sharding: run.model
         )
-        self._reader = reading.Videos(self._config)
+        self._reader = reading.Videos(views.view(views.Video, self._config))
 
     def score(self) -> None:
         """Scores all clips into a new store."""
         from vidsme_jax.run import scoring
         from vidsme_jax.run.stopping import Stop
-        from vidsme_jax.store import shards
+        from vidsme_jax.store.signals import Signals
 
         with tempfile.TemporaryDirectory() as folder:
-            store = shards.Shards(pathlib.Path(folder), {})
+            store = Signals(pathlib.Path(folder), {})
             failures, used = scoring.score_clips(
                 self._clips,
                 self._reader,
@@ -119,8 +120,9 @@ class Files:
 
     def prepared(self) -> np.ndarray:
         """Returns the first clips at the model's input size, (clips, frames, ...)."""
+        count = self._config.video.num_frames
         some = [
-            self._plan.prepare(self._reader.read(clip.path)[0].pixels)
+            self._plan.prepare(self._reader.read(clip.key, {count})(count)[0].pixels)
             for clip in self._clips[:_DISTINCT]
         ]
         return np.stack([some[k % len(some)] for k in range(len(self._clips))])

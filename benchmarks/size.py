@@ -116,30 +116,29 @@ def shards(parts: int) -> dict:
     import numpy as np
 
     from vidsme_jax.base import MotionStatistics, ScoredClip, TokenSignals
-    from vidsme_jax.store.shards import Shards
+    from vidsme_jax.store.signals import Signals
 
     def clip(number):
         rows = np.full((2, 4), number, np.float32)
         profile = np.zeros((2, 4, 15), np.float32)
         return ScoredClip(
-            path=f"/videos/{number:09}.mp4",
+            key=f"/videos/{number:09}.mp4",
             content_hash=hashlib.sha256(str(number).encode()).hexdigest(),
             signals=TokenSignals(profile, rows, rows, rows),
-            num_rows=4,
-            num_frames=1,
+            frame=np.zeros(4, np.int16),
             frame_indices=(0,),
             motion=MotionStatistics(1.0, 1.0),
         )
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        Shards(folder, {}).write([clip(number) for number in range(8)])
+        Signals(folder, {}).write([clip(number) for number in range(8)])
         (first,) = folder.glob("part-*")
         data = first.read_bytes()
         for number in range(1, parts):
             (folder / f"part-{number:06}.parquet").write_bytes(data)
         begun = time.monotonic()
-        store = Shards(folder, {})
+        store = Signals(folder, {})
         opened = time.monotonic()
         for number in range(20):
             store.write([clip(8 * number + k) for k in range(8)])

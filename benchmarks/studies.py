@@ -36,13 +36,13 @@ _TARGET = 60.0  # Seconds, on two cores.
 _BATCH = 8  # Clips of a shard.
 
 
-def clip(path: str, rows: int, rng: np.random.Generator) -> ScoredClip:
+def clip(key: str, rows: int, rng: np.random.Generator) -> ScoredClip:
     """Draws the signals of one clip: a falling profile per row."""
     steps = rng.random((2, rows, len(PROFILE_ORDERS)), np.float32)
     renyi = 11.0 - np.cumsum(steps, axis=-1) * (10.0 / len(PROFILE_ORDERS))
     row = rng.random((2, rows), np.float32)
     return ScoredClip(
-        path=path,
+        key=key,
         content_hash=f"{rng.integers(1 << 62):064x}",
         signals=TokenSignals(
             renyi=renyi.astype(np.float32),
@@ -51,8 +51,7 @@ def clip(path: str, rows: int, rng: np.random.Generator) -> ScoredClip:
             log_prob=-row,
             mean_renyi=renyi[:, :2].astype(np.float32),
         ),
-        num_rows=rows,
-        num_frames=16,
+        frame=np.repeat(np.arange(16, dtype=np.int16), -(-rows // 16))[:rows],
         frame_indices=tuple(range(16)),
         motion=MotionStatistics(*rng.uniform(0.1, 30.0, 2).tolist()),
     )
@@ -67,26 +66,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _report.lacks("studies.py", **NEEDED):
         return 2
     from vidsme_jax import settings
-    from vidsme_jax.store import shards
+    from vidsme_jax.store.signals import Signals
     from vidsme_jax.studies import findings, points
 
     config = settings.default()
     config.study = "scales"
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        store = shards.Shards(pathlib.Path(folder), {"random": True})
+        store = Signals(pathlib.Path(folder), {"random": True})
         items = [
             Item(
                 id=str(k),
                 video=f"{k}.mp4",
-                path=pathlib.Path(f"/{k}.mp4"),
+                clip=f"/{k}.mp4",
                 role=ROLES[k % 2],
             )
             for k in range(args.clips)
         ]
         for start in range(0, len(items), _BATCH):
             batch = items[start : start + _BATCH]
-            store.write([clip(str(item.path), args.rows, rng) for item in batch])
+            store.write([clip(item.clip, args.rows, rng) for item in batch])
         stored = sum(part.stat().st_size for part in pathlib.Path(folder).iterdir())
         begin, cpu = time.perf_counter(), time.process_time()
         sheet = points.sheet(items, store, [config.headline], config.headline, config)

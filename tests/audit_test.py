@@ -14,6 +14,7 @@ from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import corpora, video
 from vidsme_jax.run import checks
+from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CLIPS = settings.DEMO / "corpus" / "clips"
@@ -95,8 +96,8 @@ def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch):
     audit.run(_corpus(config, tmp_path), tmp_path / "run")
     before = pq.read_table(tmp_path / "run" / "scores.parquet")
     used = json.loads((tmp_path / "run" / "config.json").read_text())["utilisation"]
-    monkeypatch.setattr(video, "decode", _never)
-    monkeypatch.setattr(audit.scoring.signals, "stream", _never)
+    monkeypatch.setattr(video, "decode_chosen", _never)
+    monkeypatch.setattr(audit.scoring.pipeline, "stream", _never)
     audit.run(config, tmp_path / "run")
     assert pq.read_table(tmp_path / "run" / "scores.parquet").equals(before)
     # Nothing was computed: what is known of the devices' time stays.
@@ -165,10 +166,10 @@ def test_a_flow_that_fails_late_loses_its_clip_only(config, tmp_path, monkeypatc
 
 def test_rows_that_share_a_clip_are_scored_once(config, tmp_path, monkeypatch):
     decoded = []
-    original = video.decode
+    original = video.decode_chosen
     monkeypatch.setattr(
         video,
-        "decode",
+        "decode_chosen",
         lambda path, *args: decoded.append(path) or original(path, *args),
     )
     _corpus(config, tmp_path)
@@ -215,7 +216,7 @@ def test_no_clip_that_can_be_scored(config, tmp_path):
 def test_all_problems_in_one_message_before_any_device_work(
     config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(audit.scoring.signals, "stream", _never)
+    monkeypatch.setattr(audit.scoring.pipeline, "stream", _never)
     folder = oracle.save(oracle.make_model(), tmp_path / "model")
     raw = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(raw | {"mystery": 1}))
@@ -333,5 +334,6 @@ def test_the_demo_corpus_is_whole():
     config = settings.default()
     config.corpus.members = (str(settings.DEMO / "corpus/members.jsonl"),)
     config.corpus.nonmembers = (str(settings.DEMO / "corpus/nonmembers.jsonl"),)
-    items = corpora.load(config.corpus)
-    assert len(items) == 300 and all(item.path.is_file() for item in items)
+    items = corpora.load(views.view(views.Corpus, config))
+    assert len(items) == 300
+    assert all(pathlib.Path(item.clip).is_file() for item in items)

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from vidsme_jax import audit, models, settings
 from vidsme_jax.models import random
+from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -112,7 +113,7 @@ def test_rows_of_several_manifests_are_told_apart(tmp_path):
             names.append(str(path))
         config.corpus[key] = tuple(names)
     config.corpus.video_root = str(tmp_path)
-    items = corpora.load(config.corpus)
+    items = corpora.load(views.view(views.Corpus, config))
     groups = {i.group for i in items if i.role == "nonmembers"}
     assert groups == {*_module("vidsme_cinepile").TASKS}
     assert {i.group for i in items if i.role == "members"} == {""}

@@ -15,7 +15,7 @@ from vidsme_jax import models
 from vidsme_jax.data import corpora, video
 from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import batches, options, source, training
-from vidsme_jax.settings import DEMO
+from vidsme_jax.settings import DEMO, views
 
 CHECKPOINT, CORPUS = DEMO / "checkpoint", DEMO / "corpus"
 FRAMES = 8
@@ -129,11 +129,9 @@ def test_the_captions_of_members_are_memorised(model, record):
     config = options.default()
     config.video.num_frames = FRAMES
     opened = source.open_source(str(CHECKPOINT), random_seed=None)
-    part = {"members": (str(CORPUS / "members.jsonl"),)}
-    part |= {"nonmembers": (str(CORPUS / "nonmembers.jsonl"),), "video_root": ""}
-    part |= {"suspects": (), "calibration": (), "max_clips": None, "seed": 0}
-    part |= {"allow_outside": False}
-    items = corpora.load(options.ConfigDict(part))
+    config.corpus.members = (str(CORPUS / "members.jsonl"),)
+    config.corpus.nonmembers = (str(CORPUS / "nonmembers.jsonl"),)
+    items = corpora.load(views.view(views.Corpus, config))
     chosen = [item for item in items if item.role == "members"][:8]
     chosen += [item for item in items if item.group == "matched"][:8]
     found: list[str] = []

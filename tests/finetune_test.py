@@ -22,6 +22,7 @@ from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.models.preprocessing import Preprocessing
+from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 VIDEO = drawing.TOKENS.index("<video>")
@@ -90,8 +91,7 @@ def example(config):
     """(model, prefix, one batch of three members), untrained."""
     opened = source.open_source(config.model.checkpoint, random_seed=0)
     found: list[str] = []
-    part = {**config.corpus, "suspects": (), "calibration": ()}
-    items = corpora.load(options.ConfigDict({**part, "max_clips": None, "seed": 0}))
+    items = corpora.load(views.view(views.Corpus, config))
     rows = batches.tokenise(items[:3], opened, FRAMES, found)
     assert not found
     batch = next(batches.Clips(config, opened.prepare).batches(rows))
@@ -247,8 +247,8 @@ def test_clips_beyond_the_limit_are_not_kept(config, corpus):
     small.video.num_frames, small.cache_mib = 8, 1
     clips = batches.Clips(small, Preprocessing(128, 128, (0.5,) * 3, (0.5,) * 3))
     paths = sorted(corpus.glob("clips/*.mp4"))[:4]
-    first = [clips(Clip(path, ())) for path in paths]  # 384 KiB each.
-    again = [clips(Clip(path, ())) for path in paths]
+    first = [clips(Clip(str(path), ())) for path in paths]  # 384 KiB each.
+    again = [clips(Clip(str(path), ())) for path in paths]
     assert [a is b for a, b in zip(first, again, strict=True)] == [
         *(True, True),
         *(False, False),

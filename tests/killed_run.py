@@ -50,7 +50,7 @@ def _die_at(moment: int) -> None:
 
         return wrapped
 
-    scoring.video.decode = mortal(scoring.video.decode)
+    scoring.video.decode_chosen = mortal(scoring.video.decode_chosen)
     os.fsync = mortal(os.fsync)
     os.replace = mortal(mortal(os.replace), after=True)
 

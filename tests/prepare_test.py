@@ -16,8 +16,9 @@ import tensorflow_datasets as tfds
 
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import corpora, reading, video
+from vidsme_jax.data import video
 from vidsme_jax.prepared import layout, preparation
+from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import checks, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
@@ -76,14 +77,23 @@ class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def decoded(monkeypatch) -> list[str]:
     """The name of every video that is decoded, in order."""
     names = []
-    original = video.decode
+    original = video.decode_chosen
 
     def spy(path, *args):
         names.append(path.name)
         return original(path, *args)
 
-    monkeypatch.setattr(video, "decode", spy)
+    monkeypatch.setattr(video, "decode_chosen", spy)
     return names
+
+
+def _open(config):
+    return open_corpus(views.Settings.of(config), (config.video.num_frames,))
+
+
+def _frames(reader, config, item):
+    count = config.video.num_frames
+    return reader.read(item.clip, {count})(count)[0]
 
 
 def _scored(config, workdir: pathlib.Path):
@@ -110,7 +120,7 @@ def test_an_audit_of_prepared_clips_is_that_of_their_videos(config, tmp_path, de
     broken.write_bytes(broken.read_bytes()[:1500])
     (tmp_path / "raw" / "v" / CLIPS[6].name).unlink()
     raw, raw_failures = _scored(config, tmp_path / "run")
-    done = preparation.run(config, tmp_path / "made")
+    done = preparation.run(views.Settings.of(config), tmp_path / "made")
     assert done.num_new == 8 and len(done.failures) == 2
     decoded.clear()
     # On another machine, say: neither videos nor manifests are there.
@@ -130,7 +140,7 @@ def test_an_audit_of_prepared_clips_is_that_of_their_videos(config, tmp_path, de
 def test_flow_on_the_device_is_computed_from_prepared_frames(config, tmp_path):
     config.motion.flow, config.scores = "jax", "vid_sme"
     raw, _ = _scored(config, tmp_path / "run")
-    preparation.run(config, tmp_path / "made")
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     config.corpus.prepared = str(tmp_path / "made")
     table, _ = _scored(config, tmp_path / "again")
     np.testing.assert_array_equal(raw.flow_variance, table.flow_variance)
@@ -141,7 +151,7 @@ def test_flow_on_the_device_is_computed_from_prepared_frames(config, tmp_path):
 
 
 def test_flow_of_the_host_is_not_computed_again(config, tmp_path, monkeypatch):
-    preparation.run(config, tmp_path / "made")
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     monkeypatch.setattr("cv2.calcOpticalFlowFarneback", None)
     config.corpus.prepared = str(tmp_path / "made")
     assert not _scored(config, tmp_path / "run")[1]
@@ -149,7 +159,7 @@ def test_flow_of_the_host_is_not_computed_again(config, tmp_path, monkeypatch):
 
 def test_signals_of_jpeg_frames_are_not_mixed_with_others(config, tmp_path):
     config.corpus.jpeg_quality = 90
-    preparation.run(config, tmp_path / "made")
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     checks.open_shards(checks.check(config), tmp_path / "run")
     config.corpus.prepared = str(tmp_path / "made")
     with pytest.raises(AuditError, match=r"jpeg_quality = None, this run has 90"):
@@ -159,7 +169,7 @@ def test_signals_of_jpeg_frames_are_not_mixed_with_others(config, tmp_path):
 def test_clips_that_are_not_prepared_are_counted(config, tmp_path):
     few = config.copy_and_resolve_references()
     few.corpus.max_clips = 2
-    preparation.run(few, tmp_path / "made")
+    preparation.run(views.Settings.of(few), tmp_path / "made")
     config.corpus.prepared = str(tmp_path / "made")
     with pytest.raises(AuditError, match=r"4 of 8 clips .*`python -m vidsme_jax.prep"):
         checks.check(config)
@@ -168,18 +178,18 @@ def test_clips_that_are_not_prepared_are_counted(config, tmp_path):
 def test_the_folder_of_the_videos_may_be_gone(config, tmp_path):
     root = (tmp_path / "raw" / "v").rename(tmp_path / "v")
     config.corpus.video_root = str(tmp_path)
-    preparation.run(config, tmp_path / "made")
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     shutil.rmtree(root)
     config.corpus.video_root = "/gone"
     with pytest.raises(AuditError, match="no such folder: /gone"):
-        reading.open_corpus(config)
+        _open(config)
     config.corpus.prepared = str(tmp_path / "made")
-    items, reader = reading.open_corpus(config)
-    assert items[7].path == pathlib.Path("/gone") / items[7].video
+    items, reader = _open(config)
+    assert items[7].clip == f"/gone/{items[7].video}"
     config.corpus.suspects = ("gone.json",)
     with pytest.raises(AuditError, match="has rows of its own"):
-        reading.open_corpus(config)
-    assert reader.read(items[7].path)[0].pixels.shape[0] == 4
+        _open(config)
+    assert _frames(reader, config, items[7]).pixels.shape[0] == 4
 
 
 # ----------------------------------------------------------------- only what is missing
@@ -188,21 +198,21 @@ def test_the_folder_of_the_videos_may_be_gone(config, tmp_path):
 def test_only_what_is_new_is_decoded(config, tmp_path, decoded):
     few = config.copy_and_resolve_references()
     few.corpus.max_clips = 3
-    preparation.run(few, tmp_path / "made")
+    preparation.run(views.Settings.of(few), tmp_path / "made")
     assert len(decoded) == 6
-    done = preparation.run(config, tmp_path / "made")
+    done = preparation.run(views.Settings.of(config), tmp_path / "made")
     assert len(decoded) == len(set(decoded)) == 8 and done.num_new == 2
     config.model.prompt, config.profile = "mcq", "official"
-    assert preparation.run(config, tmp_path / "made").num_new == 0
+    assert preparation.run(views.Settings.of(config), tmp_path / "made").num_new == 0
     assert len(decoded) == 8
     config.video.num_frames = 5
-    preparation.run(config, tmp_path / "made")
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     assert len(decoded) == 16
     for frames in (4, 5):
         config.video.num_frames = frames
         config.corpus.prepared = str(tmp_path / "made")
-        items, reader = reading.open_corpus(config)
-        assert reader.read(items[7].path)[0].pixels.shape[0] == frames
+        items, reader = _open(config)
+        assert _frames(reader, config, items[7]).pixels.shape[0] == frames
 
 
 def test_equal_videos_are_prepared_once(config, tmp_path, decoded):
@@ -210,31 +220,31 @@ def test_equal_videos_are_prepared_once(config, tmp_path, decoded):
     shutil.copy(CLIPS[0], copy)
     config.corpus.suspects = (str(copy),)
     config.workers = 1
-    preparation.run(config, tmp_path / "made")
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     assert len(decoded) == 8
     config.corpus.prepared = str(tmp_path / "made")
-    items, reader = reading.open_corpus(config)
-    one, other = (reader.read(items[n].path)[0].pixels for n in (0, 8))
+    items, reader = _open(config)
+    one, other = (_frames(reader, config, items[n]).pixels for n in (0, 8))
     np.testing.assert_array_equal(one, other)
 
 
 def test_a_failure_of_the_moment_is_tried_again(config, tmp_path, monkeypatch):
     gone = tmp_path / "raw" / "v" / CLIPS[2].name
     aside = gone.rename(tmp_path / "aside.mp4")
-    original = video.decode
+    original = video.decode_chosen
 
     def forgetful(path, *args):
         if path.name == CLIPS[3].name:
             raise MemoryError("for now")
         return original(path, *args)
 
-    monkeypatch.setattr(video, "decode", forgetful)
-    done = preparation.run(config, tmp_path / "made")
+    monkeypatch.setattr(video, "decode_chosen", forgetful)
+    done = preparation.run(views.Settings.of(config), tmp_path / "made")
     causes = {failure.cause for failure in done.failures}
     assert causes == {f"no such file: {gone}", "MemoryError: for now"}
     monkeypatch.undo()
     aside.rename(gone)
-    done = preparation.run(config, tmp_path / "made")
+    done = preparation.run(views.Settings.of(config), tmp_path / "made")
     assert not done.failures and done.num_new == 2
 
 
@@ -243,13 +253,15 @@ def test_clips_of_tfds_are_prepared_too(config, tmp_path, monkeypatch):
     Made(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()
     config.corpus.members = config.corpus.nonmembers = ()
     config.corpus.suspects = ("tfds:made/train",)
-    raw = [reading.Videos(config).read(i.path)[0] for i in corpora.load(config.corpus)]
-    preparation.run(config, tmp_path / "made")
+    items, reader = _open(config)
+    raw = [_frames(reader, config, item) for item in items]
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     shutil.rmtree(tmp_path / "tfds")
     config.corpus.suspects, config.corpus.prepared = (), str(tmp_path / "made")
-    items, reader = reading.open_corpus(config)
+    items, reader = _open(config)
     for item, expected in zip(items, raw, strict=True):
-        np.testing.assert_array_equal(reader.read(item.path)[0].pixels, expected.pixels)
+        found = _frames(reader, config, item)
+        np.testing.assert_array_equal(found.pixels, expected.pixels)
 
 
 # ------------------------------------------------------------------------------- kills
@@ -262,7 +274,7 @@ class _Killed(BaseException):
 def _shards(root: pathlib.Path) -> dict[str, bytes]:
     (version,) = root.glob("prepared/*/1.*.0")
     assert {path.name for path in version.parent.iterdir()} == {
-        *("lock", "settings.json", version.name)
+        *(".lock", "settings.json", version.name)
     }
     return {path.name: path.read_bytes() for path in version.glob("*array_record*")}
 
@@ -271,7 +283,7 @@ def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, de
     config.workers = 1
     config.corpus.max_clips = 3
     monkeypatch.setattr("vidsme_jax.prepared.packing._CLIPS_PER_SHARD", 2)
-    preparation.run(config, tmp_path / "whole")
+    preparation.run(views.Settings.of(config), tmp_path / "whole")
     expected = _shards(tmp_path / "whole")
     assert len(expected) == 3
     replace, deaths = os.replace, 0
@@ -287,7 +299,7 @@ def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, de
 
         monkeypatch.setattr(os, "replace", dying)
         try:
-            preparation.run(config, tmp_path / "made")
+            preparation.run(views.Settings.of(config), tmp_path / "made")
             break
         except _Killed:
             deaths += 1
@@ -301,7 +313,7 @@ def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, de
     assert len(decoded) <= 6 + 2 * deaths
     decoded.clear()
     monkeypatch.setattr(os, "replace", replace)
-    assert preparation.run(config, tmp_path / "made").num_new == 0
+    assert preparation.run(views.Settings.of(config), tmp_path / "made").num_new == 0
     assert not decoded
 
 
@@ -400,6 +412,6 @@ def test_interrupted_exits_130(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(layout, "write_index", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        preparation.run(config, tmp_path / "made")
+        preparation.run(views.Settings.of(config), tmp_path / "made")
     monkeypatch.undo()
-    assert preparation.run(config, tmp_path / "made").num_new == 0
+    assert preparation.run(views.Settings.of(config), tmp_path / "made").num_new == 0

@@ -20,7 +20,7 @@ from killed_run import config as small
 from vidsme_jax import audit, commands, main, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import checks, scoring, stopping
-from vidsme_jax.store import shards
+from vidsme_jax.store import lock, signals
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
@@ -36,8 +36,8 @@ def _parts(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 def _paths(workdir: pathlib.Path) -> list[str]:
     """The clips in the shards, as often as they are there."""
-    tables = (pq.read_table(part, columns=["path"]) for part in _parts(workdir))
-    return [path for table in tables for path in table.column("path").to_pylist()]
+    tables = (pq.read_table(part, columns=["key"]) for part in _parts(workdir))
+    return [path for table in tables for path in table.column("key").to_pylist()]
 
 
 # ---------------------------------------------------------------------------- killed
@@ -81,24 +81,24 @@ class _Once(stopping.Stop):
 
     def __init__(self, monkeypatch, shard: int):
         super().__init__()
-        write = shards.Shards.write
+        write = signals.Signals.write
 
         def asking(store, clips):
             self.asked = self.asked or len(_parts(store.folder.parent)) == shard - 1
             return write(store, clips)
 
-        monkeypatch.setattr(shards.Shards, "write", asking)
+        monkeypatch.setattr(signals.Signals, "write", asking)
 
 
 def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     config = small(10, batch_size=2)
-    sent, batch = [], scoring.signals._batch
+    sent, batch = [], scoring.pipeline._batch
     monkeypatch.setattr(
-        scoring.signals, "_batch", lambda *args: sent.append(args[0]) or batch(*args)
+        scoring.pipeline, "_batch", lambda *args: sent.append(args[0]) or batch(*args)
     )
     with pytest.raises(KeyboardInterrupt):
         audit.run(config, tmp_path, _Once(monkeypatch, shard=2))
-    keys = [str(prepared.key.clip.path) for group in sent for prepared in group]
+    keys = [str(prepared.key.clip.key) for group in sent for prepared in group]
     assert len(keys) == 6 and _paths(tmp_path) == keys
     audit.run(config, tmp_path)
     assert sorted(_paths(tmp_path)) == sorted(set(_paths(tmp_path)))
@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers
 
 
 def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
-    with shards.locked(tmp_path):
+    with lock.locked(tmp_path):
         status, said = _run_main(small(3), tmp_path, monkeypatch, capsys)
     assert status == commands.WRONG
     assert "another run is writing to it; take another --workdir" in said
@@ -278,12 +278,12 @@ def test_half_a_shard(run, monkeypatch, capsys, handlers):
 def test_a_shard_with_a_bit_flipped(run):
     """Wherever it is: it is told, or it is in what the signals do not depend on."""
     part, folder = _parts(run)[1], run / "signals"
-    recorded = shards.recorded(folder)
+    recorded = signals.recorded(folder)
 
     def read():
-        store = shards.Shards(folder, recorded)
+        store = signals.Signals(folder, recorded)
         clips = list(store.read(store.finished))
-        return [(c.path, c.motion, c.num_rows, *map(str, c.signals)) for c in clips]
+        return [(c.key, c.motion, c.num_rows, *map(str, c.signals)) for c in clips]
 
     before, data = read(), part.read_bytes()
     rng, told = random.Random(0), 0

@@ -13,7 +13,8 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.data import video
 from vidsme_jax.prepared import preparation
 from vidsme_jax.run.stopping import Stop
-from vidsme_jax.store import shards
+from vidsme_jax.settings import views
+from vidsme_jax.store import signals
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"
@@ -117,7 +118,7 @@ def test_prepared_clips_give_what_their_videos_give(study, tmp_path, monkeypatch
     studies.run(config, tmp_path / "raw")
     made = config.copy_and_resolve_references()
     for made.video.num_frames in (2, 3):
-        preparation.run(made, tmp_path / "made")
+        preparation.run(views.Settings.of(made), tmp_path / "made")
     monkeypatch.setattr(video, "decode_chosen", None)
     config.corpus.prepared = str(tmp_path / "made")
     studies.run(config, tmp_path / "prepared")
@@ -131,7 +132,7 @@ def test_frames_that_are_not_prepared_are_named(tmp_path):
     config = _config("frames-tiny")
     config.corpus.max_clips = 1
     config.video.sampling = "midpoint"
-    preparation.run(config, tmp_path / "made")
+    preparation.run(views.Settings.of(config), tmp_path / "made")
     config.corpus.prepared = str(tmp_path / "made")
     with pytest.raises(AuditError) as caught:
         studies.run(config, tmp_path / "run")
@@ -147,7 +148,7 @@ def test_a_clip_that_failed_when_prepared_fails_at_every_count(tmp_path):
     config.corpus.max_clips = 2
     config.corpus.suspects = (str(tmp_path / "bad.mp4"),)
     for config.video.num_frames in (2, 4):
-        preparation.run(config, tmp_path / "made")
+        preparation.run(views.Settings.of(config), tmp_path / "made")
     config.corpus.prepared = str(tmp_path / "made")
     report = studies.run(config, tmp_path / "run")
     (failure,) = report.failures
@@ -162,7 +163,7 @@ def test_more_frames_than_the_model_holds(tmp_path):
 
 
 def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
-    config, stop, write = _config("frames-tiny"), Stop(), shards.Shards.write
+    config, stop, write = _config("frames-tiny"), Stop(), signals.Signals.write
     config.batch_size = 2
 
     def asking(store, clips):
@@ -170,7 +171,7 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
         return write(store, clips)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.Shards, "write", asking)
+        patch.setattr(signals.Signals, "write", asking)
         with pytest.raises(KeyboardInterrupt):
             studies.run(config, tmp_path, stop)
     assert not (tmp_path / "study.json").exists()

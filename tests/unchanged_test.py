@@ -19,7 +19,7 @@ from vidsme_jax import audit, models, parallel, settings
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import random
 from vidsme_jax.run import pipeline
-from vidsme_jax.store import shards
+from vidsme_jax.store import signals
 
 FILE = pathlib.Path(__file__).parent / "golden" / "signals.npz"
 NAMES = sorted(name for name in random.CONFIGS if name.endswith("-tiny"))
@@ -80,9 +80,9 @@ def demo(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     found = {"demo/q": table.q, "demo/r": table.r, "demo/ids": table.id.astype(str)}
     found |= {f"demo/scores/{name}": x for name, x in table.scores.items()}
     folder = workdir / "signals"
-    store = shards.Shards(folder, shards.recorded(folder))
+    store = signals.Signals(folder, signals.recorded(folder))
     for clip in store.read(store.finished):
-        name = pathlib.Path(clip.path).name
+        name = pathlib.Path(clip.key).name
         for field in FIELDS:
             if (value := getattr(clip.signals, field)) is not None:
                 found[f"demo/{name}/{field}"] = value

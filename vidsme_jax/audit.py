@@ -16,7 +16,8 @@ from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
 from vidsme_jax.settings import views
-from vidsme_jax.store import shards
+from vidsme_jax.store import files, signals
+from vidsme_jax.store.lock import locked
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -78,7 +79,7 @@ def run(
         with processes.agreed():
             setup = checks.check(config)
             if processes.index() == 0:  # For all processes of the run.
-                held.enter_context(shards.locked(workdir))
+                held.enter_context(locked(workdir))
         with processes.agreed(), processes.first_alone("signals"):
             store, second = checks.open_shards(setup, workdir)
         with processes.finishing(store.folder) as everyones:
@@ -122,7 +123,7 @@ def report_again(
     """
     workdir = pathlib.Path(workdir)
     asked = checks.check_stored(config)
-    with shards.locked(workdir):
+    with locked(workdir):
         store = checks.open_stored(asked, workdir)
         motion = views.view(views.Motion, config)
         table, warnings = tables.score_table(
@@ -139,7 +140,7 @@ def report_again(
 
 def evaluate(
     asked: checks.Asked,
-    store: shards.Shards,
+    store: signals.Signals,
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],
@@ -150,7 +151,7 @@ def evaluate(
     config, headline = asked.config, asked.headline
     num_bootstrap = config.report.num_bootstrap
     text = json.dumps(about, indent=2, default=str)
-    shards.write_atomically(workdir / "config.json", text.encode())
+    files.write_atomically(workdir / "config.json", text.encode())
     return report.write(
         workdir,
         table,

@@ -8,12 +8,11 @@ of the manifests (several may share a clip).
 import dataclasses
 import difflib
 import math
-import pathlib
 import unicodedata
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, Int16, UInt8
 
 ROLES = ("members", "nonmembers", "suspects", "calibration")
 
@@ -73,55 +72,49 @@ class Item:
     Attributes:
       id: Unique in the corpus.
       video: The video as the manifest names it.
-      path: The video as a resolved absolute path; the key of its `Clip`.
+      clip: The key of its `Clip`.
       role: One of `ROLES`.
       group: A label for breakdowns ("" for none).
       question: Text, "" if absent.
       answer: Text, "" if absent.
-      candidates: The options of a multiple-choice question, empty if absent.
-      date: As the manifest gives it, "" if absent.
     """
 
     id: str
     video: str
-    path: pathlib.Path
+    clip: str
     role: str
     group: str = ""
     question: str = ""
     answer: str = ""
-    candidates: tuple[str, ...] = ()
-    date: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One video file and the rows of the manifests that name it."""
+    """One video and the rows of the manifests that name it.
 
-    path: pathlib.Path
+    Attributes:
+      key: The resolved absolute path of a file, or the `tfds:` address of an example;
+        made in `corpora`, and the clip's identity from there on.
+      items: At least one row, but where a clip stands for a file alone.
+    """
+
+    key: str
     items: tuple[Item, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frames:
-    """The sampled frames of one clip, and what was learnt while decoding it.
+    """The sampled frames of one clip.
 
     Attributes:
       pixels: RGB, upright (the rotation flag is applied), full resolution.
       indices: Of the sampled frames among the decodable ones, in display order.
-      num_decodable: Frames of the file that can be decoded.
-      duration: Seconds between the first and the last frame (0 if unknown).
-      fps: Mean frame rate (0 if unknown).
-      codec: Short name, such as "h264".
       content_hash: SHA-256 of the file's bytes, in hex.
       warnings: What a reader of the report should know, such as a truncated file.
     """
 
     pixels: UInt8[np.ndarray, "frames height width 3"]
     indices: tuple[int, ...]
-    num_decodable: int
-    duration: float
-    fps: float
-    codec: str
     content_hash: str
     warnings: tuple[str, ...] = ()
 
@@ -142,45 +135,65 @@ class MotionStatistics:
 class TokenSignals(NamedTuple):
     """What the model reveals, per direction and row; float32, entropies in nats.
 
-    All arrays share their leading axes: on the device (clips, 2), on the host (2,)
-    for one clip, natural order first, then the reversed (or shuffled) one. An array
-    that no chosen score needs is None.
+    All arrays share their leading axes `batch`: on the device, as JAX arrays, (clips,
+    2); on the host, as NumPy arrays, (2,) for one clip: natural order first, then the
+    reversed (or shuffled) one. An array that no chosen score needs is None.
 
     Attributes:
-      renyi: Shape (..., rows, 15): the Renyi profile at `PROFILE_ORDERS`.
-      varentropy: Shape (..., rows): the variance of log p under p.
-      gap: Shape (..., rows): log p of the largest less that of the next value below.
-      log_prob: Shape (..., rows): log p of the target (the row's own argmax).
-      modified: Shape (..., rows, 3): modified entropies: Shannon-like, 1/2, 2.
-      renyi_half_clamped: Shape (..., rows): Renyi-1/2 of probabilities clamped at
-        1e-10, as in the release.
-      mean_renyi: Shape (..., 2, 15): the Renyi profile of the mean distribution over
-        the video rows, and over the rows that the release averages: one text row more
-        where the tokenizer puts no token in front of a text.
+      renyi: The Renyi profile at `PROFILE_ORDERS`.
+      varentropy: The variance of log p under p.
+      gap: log p of the largest less that of the next value below.
+      log_prob: log p of the target (the row's own argmax).
+      modified: Modified entropies: Shannon-like, 1/2, 2.
+      renyi_half_clamped: Renyi-1/2 of probabilities clamped at 1e-10, as in the
+        release.
+      mean_renyi: The Renyi profile of the mean distribution over the video rows, and
+        over the rows that the release averages: one text row more if the tokenizer adds
+        no BOS token.
     """
 
-    renyi: Any
-    varentropy: Any
-    gap: Any
-    log_prob: Any
-    modified: Any = None
-    renyi_half_clamped: Any = None
-    mean_renyi: Any = None
+    renyi: Float32[Any, "*batch rows orders"]
+    varentropy: Float32[Any, "*batch rows"]
+    gap: Float32[Any, "*batch rows"]
+    log_prob: Float32[Any, "*batch rows"]
+    modified: Float32[Any, "*batch rows 3"] = None
+    renyi_half_clamped: Float32[Any, "*batch rows"] = None
+    mean_renyi: Float32[Any, "*batch 2 orders"] = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoredClip:
-    """The signals of one clip with everything a score or a report needs of it."""
+    """The signals of one clip with everything a score or a report needs of it.
 
-    path: str
+    Attributes:
+      key: Of its `Clip`.
+      content_hash: As in `Frames`.
+      signals: (2, rows, ...) each.
+      frame: The frame that each row shows in natural order, -1 for none.
+      frame_indices: `Frames.indices`.
+      motion: The statistics of its frames.
+      warnings: As in `Frames`.
+      stamp: Size and time of change in ns of the file that was scored.
+    """
+
+    key: str
     content_hash: str
     signals: TokenSignals
-    num_rows: int  # Per direction.
-    num_frames: int
+    frame: Int16[np.ndarray, " rows"]
     frame_indices: tuple[int, ...]
     motion: MotionStatistics
     warnings: tuple[str, ...] = ()
-    stamp: tuple[int, int] = (-1, -1)  # Size and mtime in ns of the file that it was.
+    stamp: tuple[int, int] = (-1, -1)
+
+    @property
+    def num_rows(self) -> int:
+        """Returns the stored rows of one direction."""
+        return len(self.frame)
+
+    @property
+    def num_frames(self) -> int:
+        """Returns the number of sampled frames."""
+        return len(self.frame_indices)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,22 +2,24 @@
 
 Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
 reads them there. Only what is missing is prepared: the same command, again, adds clips
-that are new in the corpus, and another sampling or number of frames lies beside.
+that are new in the corpus; another sampling or number of frames is stored alongside.
 
 Exit status: 0 all clips are prepared; 2 nothing was done, one message lists every
 problem found; 3 finished, with failures, which are stored too; 130 interrupted, and the
 same command goes on where it stopped.
 """
 
-import pathlib
 import sys
 from typing import NoReturn
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from vidsme_jax import commands
+from vidsme_jax import commands, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.settings import views
+
+_KEYS = ("config.corpus.", "config.video.", "config.workers")  # That are read.
 
 
 def main(argv: list[str]) -> int:
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> int:
     from vidsme_jax.prepared import preparation
 
     try:
-        done = preparation.run(config, pathlib.Path(root))
+        done = preparation.run(checked(config), root)
     except AuditError as error:
         return commands.wrong(error.problems)
     except KeyboardInterrupt:
@@ -43,6 +45,22 @@ def main(argv: list[str]) -> int:
         return commands.INTERRUPTED
     print(done.summary())
     return commands.FAILURES if done.failures else commands.OK
+
+
+def checked(config: ConfigDict) -> views.Settings:
+    """Returns the settings, of which the preparation reads a part.
+
+    Raises:
+      AuditError: Something is wrong with that part; lists every problem.
+    """
+    problems = [
+        problem
+        for problem in settings.problems(config)
+        if problem.startswith(_KEYS) or "no such key" in problem
+    ]
+    if problems:
+        raise AuditError(problems)
+    return views.Settings.of(config)
 
 
 def run() -> NoReturn:

@@ -6,6 +6,7 @@ import pathlib
 import av
 import numpy as np
 import pytest
+from decoding import decode
 
 from vidsme_jax.data import disposable, video
 
@@ -89,7 +90,7 @@ def _assert_exact(path: pathlib.Path, counts=(5, 12, 27, 80)) -> None:
     whole = _whole(path)
     assert len(whole) == 80
     for count in counts:
-        found = video.decode(path, num_frames=count)
+        found = decode(path, num_frames=count)
         assert found.num_decodable == 80 and not found.warnings
         np.testing.assert_array_equal(found.pixels, whole[list(found.indices)])
 

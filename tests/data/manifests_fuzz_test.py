@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 import numpy as np
 import pyarrow
@@ -11,6 +12,7 @@ import pytest
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
+from vidsme_jax.settings import views
 
 ROWS = [
     {
@@ -54,19 +56,23 @@ def _plain(value):
     return str(value).encode("utf-8", "replace").decode()
 
 
+def _corpus(path) -> views.Corpus:
+    config = settings.default()
+    config.corpus.suspects = (str(path),)
+    return views.view(views.Corpus, config)
+
+
 def _load(path) -> tuple[Item, ...] | None:
-    corpus = settings.default().corpus
-    corpus.suspects = (str(path),)
     try:
-        items = corpora.load(corpus)
+        items = corpora.load(_corpus(path))
     except AuditError as error:
         assert error.problems and all(isinstance(p, str) for p in error.problems)
         assert sum(map(len, error.problems)) < 200_000
         return None
     folder = path.parent.resolve()
     for item in items:
-        assert item.path.is_relative_to(folder)
-        os.fsencode(item.path)
+        assert pathlib.Path(item.clip).is_relative_to(folder)
+        os.fsencode(item.clip)
     return items
 
 
@@ -111,8 +117,6 @@ def test_a_manifest_of_nothing_but_faults_is_told_in_short(tmp_path):
     path = tmp_path / "m.json"
     path.write_text(json.dumps([{"video": "x" * 10_000 + "\0"}] * 3000))
     with pytest.raises(AuditError) as caught:
-        corpus = settings.default().corpus
-        corpus.suspects = (str(path),)
-        corpora.load(corpus)
+        corpora.load(_corpus(path))
     assert "and 2980 problems more" in caught.value.problems[20]
     assert sum(map(len, caught.value.problems)) < 20_000

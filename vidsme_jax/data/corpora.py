@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from vidsme_jax.base import ROLES, AuditError, Clip, Item, nearest, printable
 from vidsme_jax.data import manifests
+from vidsme_jax.settings import views
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),
@@ -25,10 +25,6 @@ VIDEO_SUFFIXES = (
     *(".ogv", ".ogg", ".gif", ".y4m", ".h264", ".hevc"),
 )
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-COLUMNS = (
-    *("video", "question", "candidates", "answer"),
-    *("id", "group", "date", "label"),
-)
 LABELS = {
     **{1: "members", "1": "members", "member": "members", "members": "members"},
     **{0: "nonmembers", "0": "nonmembers", "nonmember": "nonmembers"},
@@ -56,12 +52,12 @@ class _Row:
 
 
 def load(
-    corpus: ConfigDict, stored: Callable[[], list[Item]] | None = None
+    corpus: views.Corpus, stored: Callable[[], list[Item]] | None = None
 ) -> tuple[Item, ...]:
     """Reads the corpus.
 
     Args:
-      corpus: The `corpus` part of the configuration (see `settings.RULES`).
+      corpus: The settings.
       stored: The rows of a prepared corpus, taken where no role has a source.
 
     Returns:
@@ -75,54 +71,54 @@ def load(
         that repeat, videos that are members and nonmembers at once, roles that cannot
         be audited together.
     """
-    config: Any = corpus  # Its values cannot be typed; `settings.RULES` checks them.
     problems: list[str] = []
-    root = pathlib.Path(config.video_root).expanduser() if config.video_root else None
+    root = pathlib.Path(corpus.video_root).expanduser() if corpus.video_root else None
+    sources = {role: getattr(corpus, role) for role in ROLES}
     if root is not None and not root.is_dir() and stored is None:
         problems.append(f"corpus.video_root: no such folder: {root}")
     rows: dict[str, list[_Row]] = {}
-    for source in dict.fromkeys(s for role in ROLES for s in config[role]):
+    for source in dict.fromkeys(s for role in ROLES for s in sources[role]):
         try:
-            rows[source] = _read(source, root, config.get("tfds_fields", ()))
+            rows[source] = _read(source, root, corpus.tfds_fields)
         except AuditError as error:
             problems += error.problems
     taken: list[tuple[str, _Row]] = []
     for role in ROLES:
-        for source in config[role]:
+        for source in sources[role]:
             mine = [row for row in rows.get(source, ()) if row.label in ("", role)]
-            if len(config[role]) > 1:
+            if len(sources[role]) > 1:
                 mine = [_grouped(row, _name(source)) for row in mine]
             taken += ((role, row) for row in mine)
             if source in rows and not mine:
                 problems.append(_nothing_for(role, source, rows[source]))
-    if stored is not None and len(rows) < len({s for r in ROLES for s in config[r]}):
+    if stored is not None and len(rows) < len({s for r in ROLES for s in sources[r]}):
         problems.append(
             "corpus.prepared has rows of its own; to take them, leave every role "
             "without a source, such as corpus.members = ()"
         )
-    asked = [role for role in ROLES if config[role]]
+    asked = [role for role in ROLES if sources[role]]
     items = _items(taken)
-    if not config.allow_outside:
+    if not corpus.allow_outside:
         problems += _outside([row for _, row in taken], items)
     if stored is not None and not asked:
         items = tuple(stored())
         asked = list(dict.fromkeys(item.role for item in items))
-        place = f"{config.prepared}: "
+        place = f"{corpus.prepared}: "
         taken = [
-            (i.role, _Row(place + i.video, i.path.parent, "", i.id, {})) for i in items
+            (i.role, _Row(place + i.video, pathlib.Path(), "", i.id, {})) for i in items
         ]
     problems += _repeated_ids(taken) + _contradictions(items) + _roles(asked)
     if problems:
         raise AuditError(problems)
-    return _subsample(items, config.max_clips, config.seed)
+    return _subsample(items, corpus.max_clips, corpus.seed)
 
 
 def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
-    """One clip per file with all rows that name it, in order of first appearance."""
-    by_path: dict[pathlib.Path, list[Item]] = {}
+    """Returns one clip per video with all its rows, in order of first appearance."""
+    by_key: dict[str, list[Item]] = {}
     for item in items:
-        by_path.setdefault(item.path, []).append(item)
-    return tuple(Clip(path, tuple(rows)) for path, rows in by_path.items())
+        by_key.setdefault(item.clip, []).append(item)
+    return tuple(Clip(key, tuple(rows)) for key, rows in by_key.items())
 
 
 def _grouped(row: _Row, group: str) -> _Row:
@@ -248,11 +244,10 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> _Row:
         if isinstance(value, Mapping | list):
             kind = type(value).__name__
             problems.append(f"{where}: {name!r} is a {kind}; it must be text")
-        fields[name] = "" if value is None else str(value)
-    try:
-        fields["candidates"] = _candidates(values.get("candidates"))
-    except ValueError as error:
-        problems.append(f"{where}: {error}")
+        elif name != "date":
+            fields[name] = "" if value is None else str(value)
+    if found := _wrong_candidates(values.get("candidates")):
+        problems.append(f"{where}: {found}")
     label = values.get("label")
     label = label.strip().lower() if isinstance(label, str) else label
     role = "" if label is None or label == "" else _role(label)
@@ -289,30 +284,26 @@ def _role(label: Any) -> str | None:
     return LABELS.get(label) if isinstance(label, int | float | str) else None
 
 
-def _candidates(value: Any) -> tuple[str, ...]:
-    """Options as a list, or as text: a JSON list, or separated by bars."""
-    if isinstance(value, str):
-        text = value.strip()
-        if not text.startswith("["):
-            return tuple(part.strip() for part in text.split("|")) if text else ()
+def _wrong_candidates(value: Any) -> str:
+    """What is wrong with the options of a question, which nothing reads yet.
+
+    They are a list, or text: a JSON list, or separated by bars.
+    """
+    if isinstance(value, str) and value.strip().startswith("["):
         try:
-            value = json.loads(text)
+            value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(
+            return (
                 f"'candidates' begins like a JSON list but is none ({error.msg}): "
-                f"{_cut(value)}"
-            ) from error
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise ValueError(
-            f"'candidates' is {_cut(value)}; it must be a list, or text separated by |"
-        )
-    return tuple(str(option) for option in value)
+                f"{_cut(value.strip())}"
+            )
+    if value is None or isinstance(value, str | list):
+        return ""
+    return f"'candidates' is {_cut(value)}; it must be a list, or text separated by |"
 
 
 def _items(rows: list[tuple[str, _Row]]) -> tuple[Item, ...]:
-    """Gives every row its id and the real path of its video."""
+    """Gives every row its id and the key of its clip."""
     given = {row.id for _, row in rows}
     uses = collections.Counter()
     items = []
@@ -322,11 +313,11 @@ def _items(rows: list[tuple[str, _Row]]) -> tuple[Item, ...]:
             uses[video] += 1
             candidate = f"{video}#{uses[video]}" if uses[video] > 1 else video
             name = "" if candidate in given else candidate
-        path = pathlib.Path(video)
+        key = video
         if not is_address(video):
             # `Path.resolve` would stumble over a link that leads to itself.
-            path = pathlib.Path(os.path.realpath(row.folder / path.expanduser()))
-        items.append(Item(id=name, path=path, role=role, **row.fields))
+            key = os.path.realpath(row.folder / pathlib.Path(video).expanduser())
+        items.append(Item(id=name, clip=key, role=role, **row.fields))
     return tuple(items)
 
 
@@ -369,7 +360,7 @@ def _outside(rows: list[_Row], items: tuple[Item, ...]) -> list[str]:
         if row.confined and not is_address(item.video):
             if row.folder not in roots:
                 roots[row.folder] = row.folder.resolve()
-            if not item.path.is_relative_to(roots[row.folder]):
+            if not pathlib.Path(item.clip).is_relative_to(roots[row.folder]):
                 found.setdefault(roots[row.folder], []).append(
                     f"{row.where}: {item.video!r}"
                 )
@@ -382,11 +373,11 @@ def _outside(rows: list[_Row], items: tuple[Item, ...]) -> list[str]:
 
 
 def _contradictions(items: tuple[Item, ...]) -> list[str]:
-    members = {item.path for item in items if item.role == "members"}
+    members = {item.clip for item in items if item.role == "members"}
     both = [
         item.video
         for item in items
-        if item.role == "nonmembers" and item.path in members
+        if item.role == "nonmembers" and item.clip in members
     ]
     if not both:
         return []
@@ -431,7 +422,7 @@ def _subsample(
         return items
     kept = set()
     for number, role in enumerate(ROLES):
-        paths = list(dict.fromkeys(item.path for item in items if item.role == role))
-        order = np.random.default_rng([seed, number]).permutation(len(paths))
-        kept |= {(role, paths[index]) for index in order[:max_clips]}
-    return tuple(item for item in items if (item.role, item.path) in kept)
+        keys = list(dict.fromkeys(item.clip for item in items if item.role == role))
+        order = np.random.default_rng([seed, number]).permutation(len(keys))
+        kept |= {(role, keys[index]) for index in order[:max_clips]}
+    return tuple(item for item in items if (item.role, item.clip) in kept)

@@ -211,9 +211,7 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
         raise ClipError("open", f"the example cannot be read ({text})") from error
     if isinstance(value, bytes):
         return value
-    if isinstance(value, np.ndarray):
-        return Pictures(value, "raw")
-    return Pictures(value, "images")
+    return Pictures(value)
 
 
 # ------------------------------------------------------------------------ finding

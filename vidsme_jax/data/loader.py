@@ -1,4 +1,4 @@
-"""Clips are decoded and measured on host threads, ahead of the one who scores them."""
+"""Decodes and measures clips on host threads, ahead of the consumer."""
 
 import collections
 import concurrent.futures
@@ -22,12 +22,10 @@ def load_ahead(
     clips: Sequence[Clip],
     prepare: Callable[[Clip], T],
     workers: int = 0,
-    ahead: int | None = None,
-    stage: str = "preprocess",
 ) -> Iterator[tuple[Clip, T | ClipError]]:
     """Yields every clip with what was prepared of it, in order, preparing ahead.
 
-    Results wait for the consumer in bounded memory: no more than `ahead` clips are
+    Results wait for the consumer in bounded memory: no more than two clips a thread are
     being prepared, waiting, or in the consumer's hands at any time. A consumer that
     stops early (or an interrupt) abandons what is not yet begun and waits for nothing.
 
@@ -35,30 +33,23 @@ def load_ahead(
       clips: In the order in which they come out.
       prepare: Decodes, measures and so on; called on a thread of the pool.
       workers: Threads; 0 is one a core.
-      ahead: Clips in memory, at least 1; twice the workers by default.
-      stage: The stage of the `ClipError` that an unexpected exception becomes.
 
     Yields:
       (clip, result), or (clip, ClipError) where `prepare` raised: other clips go on.
+      An unexpected exception becomes one of the stage "preprocess".
 
     Raises:
-      ValueError: If `workers` is negative or `ahead` less than 1.
+      ValueError: If `workers` is negative.
     """
     if workers < 0:
         raise ValueError(f"workers is {workers}; it must be 0 (one a core) or more.")
-    workers = workers or num_cores()
-    ahead = 2 * workers if ahead is None else ahead
-    if ahead < 1:
-        raise ValueError(f"ahead is {ahead}; at least one clip must be in memory.")
-    return _in_order(clips, prepare, workers, ahead, stage)
+    return _in_order(clips, prepare, workers or num_cores())
 
 
 def _in_order(
     clips: Sequence[Clip],
     prepare: Callable[[Clip], T],
     workers: int,
-    ahead: int,
-    stage: str,
 ) -> Iterator[tuple[Clip, T | ClipError]]:
     import cv2
 
@@ -70,7 +61,7 @@ def _in_order(
         except ClipError as error:
             return error
         except Exception as error:
-            return ClipError(stage, f"{type(error).__name__}: {error}")
+            return ClipError("preprocess", f"{type(error).__name__}: {error}")
 
     pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="clip")
     begun: collections.deque[tuple[Clip, concurrent.futures.Future]] = (
@@ -79,7 +70,7 @@ def _in_order(
     coming = iter(clips)
     try:
         while True:
-            while len(begun) < ahead and (clip := next(coming, None)) is not None:
+            while len(begun) < 2 * workers and (clip := next(coming, None)) is not None:
                 begun.append((clip, pool.submit(guarded, clip)))
             if not begun:
                 return

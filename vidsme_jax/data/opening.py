@@ -56,13 +56,13 @@ class Source:
     """A video to be decoded, and how long that may still take.
 
     Attributes:
-      codec: FFmpeg's name of it, once it has been opened.
-      promised: Frames and seconds that its header names; 0 for what it does not.
+      promised: Frames and seconds that its header names, once it has been opened; 0 for
+        what it does not name.
     """
 
     def __init__(self, content: Content, limits: Limits):
         self.content, self.limits = content, limits
-        self.codec, self.promised = "", (0, 0.0)
+        self.promised = 0, 0.0
         self._end = time.monotonic() + limits.max_seconds
 
     def check_time(self) -> None:
@@ -127,7 +127,7 @@ class Source:
             # frames ahead that nobody wants.
             stream.codec_context.thread_count = 1
             stream.codec_context.options = options
-            self.codec, self.promised = context.name, _promised(stream)
+            self.promised = _promised(stream)
             yield container, stream
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data.opening import Limits
-from vidsme_jax.data.sampling import frame_indices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +22,6 @@ class Pictures:
     """The frames of one example: encoded images, or an array of all."""
 
     frames: Sequence[bytes] | np.ndarray
-    coding: str
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def content_hash(self) -> str:
@@ -32,14 +30,6 @@ class Pictures:
         for frame in self.frames:
             digest.update(frame if isinstance(frame, bytes) else frame.tobytes())
         return digest.hexdigest()
-
-    def sample(self, sampling: str, num_frames: int) -> Frames:
-        """The sampled frames; see `video.decode`."""
-
-        def choose(count: int, times: np.ndarray) -> Sequence[int]:
-            return frame_indices(sampling, num_frames, count, times, 1.0)
-
-        return self.sample_chosen(sampling, choose)
 
     def sample_chosen(
         self, sampling: str, choose: Callable[[int, np.ndarray], Sequence[int]]
@@ -58,10 +48,6 @@ class Pictures:
         return Frames(
             pixels=self._pixels(chosen),
             indices=chosen,
-            num_decodable=count,
-            duration=0.0,
-            fps=0.0,
-            codec=self.coding,
             content_hash=self.content_hash(),
         )
 

@@ -7,74 +7,86 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
-from ml_collections import ConfigDict
 
 from vidsme_jax.base import Frames, MotionStatistics
 from vidsme_jax.data import video
 from vidsme_jax.data.corpora import is_address
+from vidsme_jax.data.opening import Limits
 from vidsme_jax.data.sampling import frame_indices
+from vidsme_jax.settings import views
 
 Read = tuple[Frames, MotionStatistics | None]
+Stamp = tuple[int, int]
+
+ABSENT: Stamp = (-1, -1)
+
+
+def stamp(key: str) -> Stamp:
+    """Returns size and time of change in ns of a clip's file, or `ABSENT`.
+
+    Cheap signs that a file is the same. What is no file of its own has none.
+    """
+    try:
+        found = pathlib.Path(key).stat()
+    except OSError:
+        return ABSENT
+    return found.st_size, found.st_mtime_ns
 
 
 @runtime_checkable  # For type checks in tests.
 class Reader(Protocol):
-    """Gives the sampled frames of the clips of a corpus, on any thread."""
+    """Reads the sampled frames of the clips of a corpus, on any thread.
 
-    def read(self, path: pathlib.Path) -> tuple[Frames, MotionStatistics | None]:
-        """The frames, and the motion statistics where they are known already.
+    Clips are named by their keys.
+    """
+
+    def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
+        """Opens a clip for several numbers of frames.
+
+        Returns:
+          A function that takes one of `counts` and gives the frames, and the motion
+          statistics if they are known already. It may raise a `ClipError`.
+
+        Raises:
+          ClipError: The clip cannot be read at any count.
+        """
+        ...
+
+    def thumbnails(
+        self, key: str, indices: Sequence[int], height: int
+    ) -> UInt8[np.ndarray, "frames height width 3"]:
+        """Reads frames that were read before again, scaled down.
 
         Raises:
           ClipError: They cannot be read.
         """
         ...
 
-    def thumbnails(
-        self, path: pathlib.Path, indices: Sequence[int], height: int
-    ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Frames that were read before, scaled down."""
-        ...
-
-
-@runtime_checkable
-class CountsReader(Protocol):
-    """As `Reader`, for several numbers of frames at once."""
-
-    def read_counts(
-        self, path: pathlib.Path, counts: Collection[int]
-    ) -> Callable[[int], Read]:
-        """Opens a clip; what is returned gives what `Reader.read` would, by count.
+    def content_hash(self, key: str) -> str:
+        """Returns the SHA-256 by which equal videos are known, as in `Frames`.
 
         Raises:
-          ClipError: It cannot be read at any count.
+          ClipError: The clip cannot be read.
         """
         ...
 
 
 class Videos:
-    """Decodes videos where they are: files, or examples of TFDS datasets."""
+    """Decodes videos where they are: files, or examples of TFDS datasets.
 
-    def __init__(self, config: ConfigDict):
-        given: Any = config
-        self._video, self._fields = given.video, given.corpus.get("tfds_fields", ())
+    Example:
+      >>> reader = Videos(views.Settings.of(settings.default()).video)
+      >>> frames, _ = reader.read("/videos/a.mp4", {16})(16)
+    """
 
-    def read(self, path: pathlib.Path) -> tuple[Frames, None]:
-        """Decodes a clip; see `Reader`."""
-        how = self._video
-        rate = how.get("fps", 1.0)
-        source = self._source(path)
-        if isinstance(source, pathlib.Path | bytes):
-            frames = video.decode(
-                source, how.sampling, how.num_frames, rate, video.limits_of(how)
-            )
-            return frames, None
-        return source.sample(how.sampling, how.num_frames), None
+    def __init__(self, how: views.Video, tfds_fields: Sequence[str] = ()):
+        """Takes the settings, and `corpus.tfds_fields`."""
+        self._how, self._fields = how, tuple(tfds_fields)
+        self._limits = Limits(how.max_pixels, how.max_seconds)
 
-    def read_counts(
-        self, path: pathlib.Path, counts: Collection[int]
-    ) -> Callable[[int], Read]:
-        """Decodes a clip once for all counts; see `CountsReader`."""
-        how, source = self._video, self._source(path)
+    def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
+        """Decodes a clip once for all counts; see `Reader`."""
+        how, source = self._how, self._source(key)
         chosen: dict[int, tuple[int, ...]] = {}
 
         def choose(num_decodable: int, times: np.ndarray) -> list[int]:
@@ -85,46 +97,42 @@ class Videos:
             return sorted(set().union(*chosen.values()))
 
         if isinstance(source, pathlib.Path | bytes):
-            frames = video.decode_chosen(source, choose, video.limits_of(how))
+            frames = video.decode_chosen(source, choose, self._limits)
         else:
             frames = source.sample_chosen(how.sampling, choose)
         place = {index: k for k, index in enumerate(frames.indices)}
 
         def of(count: int) -> Read:
-            taken = frames.pixels[[place[index] for index in chosen[count]]]
-            return dataclasses.replace(
-                frames, pixels=taken, indices=chosen[count]
-            ), None
+            indices = chosen[count]
+            if indices == frames.indices:
+                return frames, None
+            pixels = frames.pixels[[place[index] for index in indices]]
+            return dataclasses.replace(frames, pixels=pixels, indices=indices), None
 
         return of
 
     def thumbnails(
-        self, path: pathlib.Path, indices: Sequence[int], height: int
+        self, key: str, indices: Sequence[int], height: int
     ) -> UInt8[np.ndarray, "frames height width 3"]:
         """Decodes frames again, scaled down; see `Reader`."""
-        source = self._source(path)
+        source = self._source(key)
         if isinstance(source, pathlib.Path | bytes):
-            limits = video.limits_of(self._video)
-            return video.thumbnails(source, indices, height, limits)
+            return video.thumbnails(source, indices, height, self._limits)
         return source.thumbnails(indices, height)
 
-    def content_hash(self, path: pathlib.Path) -> str:
-        """The SHA-256 by which equal videos are known, as in `Frames`.
-
-        Raises:
-          ClipError: The clip cannot be read.
-        """
-        source = self._source(path)
+    def content_hash(self, key: str) -> str:
+        """Reads and hashes the content of a clip; see `Reader`."""
+        source = self._source(key)
         if isinstance(source, pathlib.Path | bytes):
             return video.content_hash(source)
         return source.content_hash()
 
-    def _source(self, path: pathlib.Path) -> Any:
-        if not is_address(str(path)):
-            return path
+    def _source(self, key: str) -> Any:
+        if not is_address(key):
+            return pathlib.Path(key)
         from vidsme_jax.data import datasets
 
-        found = datasets.fetch(str(path), self._fields)
+        found = datasets.fetch(key, self._fields)
         if isinstance(found, bytes):
             return found
-        return dataclasses.replace(found, limits=video.limits_of(self._video))
+        return dataclasses.replace(found, limits=self._limits)

@@ -102,22 +102,12 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
     """Decodes the frames that `choose(number of frames, their seconds)` names."""
     source = Source(content, limits)
     table, album = _pictures_of(source, choose)
-    count, duration = len(table.times), float(table.times[-1])
     return Frames(
         pixels=album.pixels,
         indices=album.indices,
-        num_decodable=count,
-        duration=duration,
-        fps=(count - 1) / duration if duration > 0 else 0.0,
-        codec=source.codec,
         content_hash=source.content_hash(),
         warnings=_shortfall(source.promised, table) + album.warnings(),
     )
-
-
-def limits_of(video: Any) -> Limits:
-    """Returns the limits that `config.video` names."""
-    return Limits(max_pixels=video.max_pixels, max_seconds=video.max_seconds)
 
 
 def thumbnails(

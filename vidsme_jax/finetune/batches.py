@@ -1,7 +1,6 @@
 """The clips of a batch and the text that follows each video."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from vidsme_jax.finetune.source import Source
 from vidsme_jax.models.llava import lay_out
 from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, stack
+from vidsme_jax.settings import views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,25 +62,26 @@ def tokenise(
 class Clips:
     """Decodes clips to the model's input size and keeps as many as the limit allows.
 
-    `hashes` maps every path that was decoded to the SHA-256 of the file.
+    `hashes` maps the key of every clip that was decoded to the SHA-256 of the file.
     """
 
     def __init__(self, config: Any, prepare: Preprocessing):
-        self.hashes: dict[pathlib.Path, str] = {}
+        self.hashes: dict[str, str] = {}
         self._config, self._prepare = config, prepare
-        self._videos = Videos(config)
-        self._kept: dict[pathlib.Path, np.ndarray] = {}
+        self._videos = Videos(views.view(views.Video, config))
+        self._num_frames = config.video.num_frames
+        self._kept: dict[str, np.ndarray] = {}
         self._left = config.cache_mib * 2**20
 
     def __call__(self, clip: Clip) -> UInt8[np.ndarray, "frames size size 3"]:
-        if clip.path in self._kept:
-            return self._kept[clip.path]
-        frames, _ = self._videos.read(clip.path)
+        if clip.key in self._kept:
+            return self._kept[clip.key]
+        frames, _ = self._videos.read(clip.key, {self._num_frames})(self._num_frames)
         pixels = self._prepare(frames.pixels)
-        self.hashes[clip.path] = frames.content_hash
+        self.hashes[clip.key] = frames.content_hash
         if pixels.nbytes <= self._left:
             self._left -= pixels.nbytes
-            self._kept[clip.path] = pixels
+            self._kept[clip.key] = pixels
         return pixels
 
     def broken(self, items: Sequence[Item]) -> list[str]:
@@ -103,7 +104,7 @@ class Clips:
         shape = Shape(
             *map(max, zip(*(Shape.of(row.rows) for row in rows), strict=True))
         )
-        clips = [Clip(row.item.path, (row.item,)) for row in filled]
+        clips = [Clip(row.item.clip, (row.item,)) for row in filled]
         frames: list[np.ndarray] = []
         for clip, result in loader.load_ahead(clips, self, self._config.workers):
             if isinstance(result, ClipError):  # It was whole when the run began.

@@ -35,6 +35,7 @@ from vidsme_jax.finetune.source import Source, open_source
 from vidsme_jax.models import dialects
 from vidsme_jax.models.llava_next_video import params
 from vidsme_jax.models.rows import Batch
+from vidsme_jax.settings import views
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 _SECONDS = 10.0  # Between two log lines.
@@ -97,8 +98,7 @@ def _prepare(
         found.append(f"{workdir} holds a checkpoint in several files; give another")
     items, source = (), None
     try:
-        unused = {"suspects": (), "calibration": (), "max_clips": None, "seed": 0}
-        items = corpora.load(ConfigDict({**c.corpus, **unused}))
+        items = corpora.load(views.view(views.Corpus, config))
     except AuditError as error:
         found += error.problems
     try:
@@ -236,7 +236,7 @@ def _measure(graphdef, state, rows: list[Row], clips: Clips):
 def _fingerprint(members: list[Row], clips: Clips) -> str:
     """A SHA-256 over id, content, question and answer of every member."""
     facts = [
-        [row.item.id, clips.hashes[row.item.path], row.item.question, row.item.answer]
+        [row.item.id, clips.hashes[row.item.clip], row.item.question, row.item.answer]
         for row in members
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -5,90 +5,95 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+import numpy as np
+from jaxtyping import UInt8
 
-from vidsme_jax.base import AuditError, Clip, Item
+from vidsme_jax.base import AuditError, ClipError, Item
 from vidsme_jax.data import corpora
-from vidsme_jax.data.reading import CountsReader, Read, Reader, Videos
+from vidsme_jax.data.pictures import scaled
+from vidsme_jax.data.reading import Read, Reader, Videos
+from vidsme_jax.settings import views
+
+_NO_SINGLE = (
+    "corpus.prepared has no single frames, which the sampling midpoint takes from the "
+    "middle: leave 1 out of config.studies.frames, or set config.corpus.prepared to ''"
+)
 
 
-def open_corpus(config: ConfigDict) -> tuple[tuple[Item, ...], Reader]:
+def open_corpus(
+    settings: views.Settings, counts: Collection[int]
+) -> tuple[tuple[Item, ...], Reader]:
     """Reads a corpus, and opens its clips, prepared or not.
 
     With `corpus.prepared` and no source in any role, the rows are those that were
     stored with the clips.
 
+    Args:
+      settings: Of the run.
+      counts: The numbers of frames that clips are going to be read at; a single frame
+        is the first of two, so that 2 must be one of them where 1 is.
+
     Raises:
-      AuditError: As `corpora.load`; or the prepared corpus is damaged, or lacks clips.
+      AuditError: As `corpora.load`; or the prepared corpus is damaged, or lacks clips
+        or a number of frames; lists every problem.
     """
-    corpus: Any = config.corpus
+    corpus = settings.corpus
     if not corpus.prepared:
-        return corpora.load(corpus), Videos(config)
+        return corpora.load(corpus), Videos(settings.video, corpus.tfds_fields)
     from vidsme_jax.prepared import layout, reading
 
-    variant = layout.Variant.of(config)
-    reader = reading.Prepared(pathlib.Path(corpus.prepared).expanduser(), variant)
-    items = corpora.load(corpus, reader.items)
-    reader.match(corpora.unique_clips(items))
-    return items, reader
-
-
-def open_counts(
-    config: ConfigDict, clips: Sequence[Clip], counts: Collection[int]
-) -> CountsReader:
-    """Opens the clips of a corpus for several numbers of frames, prepared or not.
-
-    Raises:
-      AuditError: A prepared corpus lacks a number of frames; lists every one.
-    """
-    given: Any = config
-    if not given.corpus.prepared:
-        return Videos(config)
-    from vidsme_jax.prepared import layout, reading
-
-    root, problems = pathlib.Path(given.corpus.prepared).expanduser(), []
-    readers: dict[int, Any] = {}
-    if 1 in counts and given.video.sampling == "midpoint":
-        problems.append(
-            "corpus.prepared has no single frames, which the sampling midpoint takes "
-            "from the middle: leave 1 out of config.studies.frames, or set "
-            "config.corpus.prepared to ''"
-        )
-    for count in sorted({max(count, 2) for count in counts}):
-        its: Any = config.copy_and_resolve_references()
-        its.video.num_frames = count
+    root, problems = pathlib.Path(corpus.prepared).expanduser(), []
+    opened: dict[int, reading.Prepared] = {}
+    if 1 in counts and settings.video.sampling == "midpoint":
+        problems.append(_NO_SINGLE)
+    items: tuple[Item, ...] = ()
+    for count in sorted(set(counts) - {1}):
+        how = dataclasses.replace(settings.video, num_frames=count)
+        variant = layout.Variant.of(dataclasses.replace(settings, video=how))
         try:
-            readers[count] = reading.Prepared(root, layout.Variant.of(its))
-            readers[count].match(clips)
+            found = reading.Prepared(root, variant)
+            items = items or corpora.load(corpus, found.items)
+            found.match(corpora.unique_clips(items))
+            opened[count] = found
         except AuditError as error:
-            problems += [
-                f"{problem}; {count} frames: --config.video.num_frames={count}"
-                for problem in error.problems
-            ]
+            hint = f"; {count} frames: --config.video.num_frames={count}"
+            hint = hint if len(counts) > 1 else ""
+            problems += [problem + hint for problem in error.problems]
     if problems:
         raise AuditError(problems)
-    return _Several(readers)
+    return items, _Several(opened)
 
 
 class _Several:
-    """A prepared corpus of several numbers of frames."""
+    """A prepared corpus at several numbers of frames; a `Reader`."""
 
-    def __init__(self, readers: Mapping[int, Reader]):
-        self._readers = readers
+    def __init__(self, opened: Mapping[int, Any]):
+        self._opened = opened
 
-    def read_counts(
-        self, path: pathlib.Path, counts: Collection[int]
-    ) -> Callable[[int], Read]:
-        """Reads the clip at its lowest count; see `CountsReader`."""
+    def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
         lowest = max(min(counts), 2)
-        first = self._readers[lowest].read(path)
+        first = self._opened[lowest].read(key)
 
         def of(count: int) -> Read:
             many = max(count, 2)
-            frames, known = first if many == lowest else self._readers[many].read(path)
+            frames, known = first if many == lowest else self._opened[many].read(key)
             if count == 1:  # It is the first, but for midpoint.
-                one = frames.pixels[:1], frames.indices[:1]
-                frames = dataclasses.replace(frames, pixels=one[0], indices=one[1])
+                frames = dataclasses.replace(
+                    frames, pixels=frames.pixels[:1], indices=frames.indices[:1]
+                )
             return frames, known
 
         return of
+
+    def thumbnails(
+        self, key: str, indices: Sequence[int], height: int
+    ) -> UInt8[np.ndarray, "frames height width 3"]:
+        for clips in self._opened.values():
+            frames, _ = clips.read(key)
+            if set(indices) <= set(frames.indices):
+                places = [frames.indices.index(index) for index in indices]
+                return scaled(frames.pixels[places], height)
+        raise ClipError("open", "the frames are not among those that were prepared")
+
+    def content_hash(self, key: str) -> str:
+        return next(iter(self._opened.values())).content_hash(key)

@@ -20,17 +20,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from ml_collections import ConfigDict
 
 from vidsme_jax.base import AuditError, Item
-from vidsme_jax.store.files import write_atomically
+from vidsme_jax.settings import views
+from vidsme_jax.store import parts
+from vidsme_jax.store.parts import Record
 
 NAME, SPLIT = "prepared", "clips"
-_FORMAT = 1  # Of the folder; a later one is refused.
+_FORMAT = 2  # Raised by hand when what is stored changes; others are refused.
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
 _SCHEMA = pa.schema(
-    [(n, pa.string()) for n in "key rows places files stage cause".split()]
+    [(n, pa.string()) for n in "digest rows places files stage cause".split()]
 )
 
 
@@ -51,15 +51,14 @@ class Variant:
     jpeg_quality: int
 
     @classmethod
-    def of(cls, config: ConfigDict) -> "Variant":
-        """The variant that a configuration asks for."""
-        video: Any = config.video
-        corpus: Any = config.corpus
+    def of(cls, settings: views.Settings) -> "Variant":
+        """Returns the variant that a run asks for."""
+        video = settings.video
         return cls(
             sampling=video.sampling,
             num_frames=video.num_frames,
             fps=float(video.fps) if video.sampling == "fps" else 0.0,
-            jpeg_quality=corpus.jpeg_quality,
+            jpeg_quality=settings.corpus.jpeg_quality,
         )
 
     @property
@@ -79,15 +78,15 @@ class Entry:
     """A clip in the index of its shard, prepared or failed.
 
     Attributes:
-      key: SHA-256 of the video's content, or of its name where it cannot be read.
+      digest: SHA-256 of the video's content, or of its key where it cannot be read.
       rows: JSON: the rows of the manifests that name the clip, each an `Item`.
       places: JSON: where in the corpus each of these rows is.
-      files: JSON: size and time of change of each of its files, by path.
+      files: JSON: size and time of change of each of its files, by clip key.
       stage: Of the failure, "" if it is prepared.
       cause: Of the failure.
     """
 
-    key: str
+    digest: str
     rows: str
     places: str
     files: str
@@ -96,22 +95,21 @@ class Entry:
 
 
 def rows_text(items: Sequence[Item]) -> str:
-    """The rows of a clip as JSON."""
-    rows = [dataclasses.asdict(item) | {"path": str(item.path)} for item in items]
-    return dump(rows)
+    """Returns the rows of a clip as JSON."""
+    return dump([dataclasses.asdict(item) for item in items])
 
 
 def dump(value: Any) -> str:
-    """JSON of which there is one for each value."""
+    """Returns canonical JSON: equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 # --------------------------------------------------------------------- one shard
 
 
-def shard_of(key: str, num_shards: int) -> int:
-    """The shard of a clip; shards hold ascending ranges of keys."""
-    return int(key[:8], 16) * num_shards >> 32
+def shard_of(digest: str, num_shards: int) -> int:
+    """Returns the shard of a clip; shards hold ascending ranges of digests."""
+    return int(digest[:8], 16) * num_shards >> 32
 
 
 def shard_files(
@@ -133,9 +131,7 @@ def write_index(
     table = pa.Table.from_pylist(
         columns, schema=_SCHEMA.with_metadata({"shard": about})
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    write_atomically(index, sink.getvalue().to_pybytes())
+    parts.write_table(index, table)
 
 
 def read_index(folder: pathlib.Path, shard: int, num_shards: int) -> list[Entry]:
@@ -148,10 +144,10 @@ def read_index(folder: pathlib.Path, shard: int, num_shards: int) -> list[Entry]
     if not index.is_file():
         raise ValueError(f"{index.name} is missing")
     try:
-        table = pq.ParquetFile(index, page_checksum_verification=True).read()
-        rows = table.to_pylist()
+        with parts.opened(index) as file:
+            table = file.read()
         known = json.loads(table.schema.metadata[b"shard"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{index.name} is damaged ({error})") from error
     if not records.is_file():
         raise ValueError(f"{records.name} is missing")
@@ -165,11 +161,11 @@ def read_index(folder: pathlib.Path, shard: int, num_shards: int) -> list[Entry]
             f"{records.name} is not the file that its index describes: it was changed, "
             "or belongs to another corpus"
         )
-    return [Entry(**row) for row in rows]
+    return [Entry(**row) for row in table.to_pylist()]
 
 
 def _facts(records: pathlib.Path) -> dict[str, Any]:
-    """What tells a file of records from another at little cost.
+    """Returns a cheap fingerprint of a file of records.
 
     Its end holds the places of all records; the data before have checksums of their
     own, which array_record verifies as it reads.
@@ -183,48 +179,44 @@ def _facts(records: pathlib.Path) -> dict[str, Any]:
 # ------------------------------------------------------------------ whole corpora
 
 
-def read_settings(folder: pathlib.Path) -> dict[str, Any]:
-    """What `write_settings` wrote, or {} if there is nothing."""
-    path = folder / "settings.json"
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise AuditError([f"{path}: damaged ({error})"]) from error
+def record(folder: pathlib.Path) -> Record:
+    """Returns the record of how the clips of a folder are prepared."""
+    return Record(
+        folder / "settings.json",
+        "{where}: its settings.json says {key} = {before!r}; this run has {now!r}",
+    )
 
 
 def write_settings(folder: pathlib.Path, variant: Variant, num_shards: int) -> None:
-    """Writes down how the clips of a folder are prepared."""
+    """Records how the clips of a folder are prepared."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = dataclasses.asdict(variant)
-    settings |= {"format": _FORMAT, "num_shards": num_shards}
-    write_atomically(folder / "settings.json", json.dumps(settings, indent=2).encode())
+    about = {"format": _FORMAT, "num_shards": num_shards}
+    record(folder).write(dataclasses.asdict(variant) | about)
 
 
 def check_settings(folder: pathlib.Path, variant: Variant) -> int:
-    """Returns the number of shards, or says what is not as it was asked for."""
-    found = read_settings(folder)
+    """Returns the number of shards.
+
+    Raises:
+      AuditError: The settings are damaged, or others; lists every one that differs.
+    """
+    its = record(folder)
+    found = its.read()
+    num_shards = found.pop("num_shards", 0)
+    if found.get("format") != _FORMAT:
+        raise AuditError(
+            [
+                f"{folder}: its clips have format {found.get('format')}, this version "
+                f"reads format {_FORMAT}; prepare them again in another folder"
+            ]
+        )
     wanted = dataclasses.asdict(variant) | {"format": _FORMAT}
-    problems = [
-        f"{folder}: its settings.json says {key} = {found.get(key)!r}; this run has "
-        f"{value!r}"
-        for key, value in wanted.items()
-        if found.get(key) != value
-    ]
-    if problems:
+    if problems := its.differences(found, wanted, folder):
         raise AuditError(problems)
-    return found["num_shards"]
+    return num_shards
 
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The whole versions of a variant, the newest last."""
+    """Returns the whole versions of a variant, the newest last."""
     found = [path for path in folder.glob("1.*.0") if path.name.split(".")[1].isdigit()]
     return sorted(found, key=lambda path: int(path.name.split(".")[1]))
-
-
-def file_stamp(path: pathlib.Path) -> list[int] | None:
-    """Size and time of change in ns; None for what is not a file that is there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]

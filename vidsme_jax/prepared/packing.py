@@ -9,7 +9,6 @@ and no other; `unfinished/` becomes the next version, and what led to it is dele
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -24,9 +23,12 @@ from array_record.python import (
 )
 
 from vidsme_jax.base import AuditError, ClipError, Item
+from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import builder, layout
 from vidsme_jax.prepared.layout import Entry, Variant
 from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store.lock import locked
+from vidsme_jax.store.parts import damaged
 
 _CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
 _MOST_SHARDS = 4096
@@ -51,7 +53,7 @@ class Writer:
 
         Args:
           root: The folder of the prepared corpora.
-          variant: How clips are layout.
+          variant: How clips are prepared.
           num_clips: Of the corpus; decides the number of shards of a new folder.
 
         Raises:
@@ -59,41 +61,37 @@ class Writer:
         """
         self.folder = variant.folder(root)
         self._variant, self._features = variant, builder.features(variant)
-        if not layout.read_settings(self.folder):
+        if not layout.record(self.folder).read():
             wanted = -(-num_clips // _CLIPS_PER_SHARD)
             shards = min(max(wanted, 1), _MOST_SHARDS)
             layout.write_settings(self.folder, variant, shards)
         self._num_shards = layout.check_settings(self.folder, variant)
-        self._lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise AuditError([f"{self.folder}: another run is preparing it"]) from error
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(locked(self.folder, "another run is preparing it"))
         self._staged_folder = self.folder / "staged"
         self._unfinished = self.folder / "unfinished"
         self._versions = layout.versions(self.folder)
         self._shards = [self._whole(shard) for shard in range(self._num_shards)]
-        self._known: dict[str, tuple[str, list[int] | None]] = {}  # By path.
+        self._known: dict[str, tuple[str, Stamp]] = {}  # Digest by key.
         self._good: set[str] = set()
-        self._stamps: dict[str, list[int] | None] = {}  # By path.
+        self._stamps: dict[str, Stamp] = {}  # By key.
         for shard in self._shards:
             for entry in shard.entries:
                 self._remember(entry)
-        self._staged: dict[str, pathlib.Path] = {}  # By key.
-        self._sources: dict[str, str] = {}  # Key by source.
+        self._staged: dict[str, pathlib.Path] = {}  # By digest.
+        self._sources: dict[str, str] = {}  # Digest by source.
         for leftover in self._staged_folder.glob("*/*.tmp"):
             leftover.unlink()
         for kind in ("failed", "clip"):  # In the order of their worth.
             for path in self._staged_folder.glob(f"*/*.{kind}"):
-                key, source = path.stem.split("-")
-                self._staged[key], self._sources[source] = path, key
+                digest, source = path.stem.split("-")
+                self._staged[digest], self._sources[source] = path, digest
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._held.close()
 
     def _whole(self, shard: int) -> _Shard:
         """The newest whole state of a shard."""
@@ -109,89 +107,90 @@ class Writer:
     def _remember(self, entry: Entry) -> None:
         files = json.loads(entry.files)
         if not entry.stage:
-            self._good.add(entry.key)
+            self._good.add(entry.digest)
         if not entry.stage or (files and entry.stage != "preprocess"):
             # Other failures may have been of the moment.
             for row in json.loads(entry.rows):
-                self._known[row["path"]] = entry.key, files.get(row["path"])
+                before = tuple(files.get(row["clip"], ABSENT))
+                self._known[row["clip"]] = entry.digest, before
 
     # ------------------------------------------------------------- clip by clip
 
-    def key_of(self, path: pathlib.Path) -> str | None:
-        """The key of a clip that was prepared or has failed before, if it has.
+    def digest_of(self, key: str) -> str | None:
+        """Returns the digest of a clip that was prepared or has failed before.
 
-        That is seen without reading the file, which must not have changed since. It is
-        asked of every clip first, so that a change from then on is noticed next time.
+        Its file is not read; it must not have changed since. Every clip is asked for
+        first, so that a change from then on is noticed next time.
         """
-        now = self._stamps[str(path)] = layout.file_stamp(path)
-        key, before = self._known.get(str(path), (None, None))
-        return key if now == before and key else self._sources.get(_source(path, now))
+        now = self._stamps[key] = stamp(key)
+        digest, before = self._known.get(key, (None, None))
+        return digest if now == before else self._sources.get(_source(key, now))
 
-    def has(self, key: str) -> bool:
-        """Whether a clip of this content is layout."""
-        return key in self._good or key in self._staged
+    def has(self, digest: str) -> bool:
+        """Returns whether a clip with this content is already stored."""
+        return digest in self._good or digest in self._staged
 
-    def add(self, path: pathlib.Path, example: Mapping[str, Any]) -> str:
-        """Stores a clip (see `builder.encode`); returns its key."""
+    def add(self, key: str, example: Mapping[str, Any]) -> str:
+        """Stores a clip (see `builder.encode`); returns its digest."""
         data = self._features.serialize_example(dict(example))
-        return self._stage(path, example["content_hash"], data, "clip")
+        return self._stage(key, example["content_hash"], data, "clip")
 
-    def fail(self, path: pathlib.Path, content: str, error: ClipError) -> str:
-        """Stores why a clip cannot be prepared; returns its key.
+    def fail(self, key: str, content: str, error: ClipError) -> str:
+        """Stores why a clip cannot be prepared; returns its digest.
 
         Args:
-          path: Of the clip.
+          key: Of the clip.
           content: The content hash, "" if it cannot be read.
           error: The cause.
         """
-        key = content or hashlib.sha256(b"absent\0" + os.fsencode(path)).hexdigest()
+        digest = content or hashlib.sha256(b"absent\0" + os.fsencode(key)).hexdigest()
         data = json.dumps({"stage": error.stage, "cause": error.cause}).encode()
-        return self._stage(path, key, data, "failed")
+        return self._stage(key, digest, data, "failed")
 
-    def _stage(self, path: pathlib.Path, key: str, data: bytes, kind: str) -> str:
-        folder = self._staged_folder / key[:2]
+    def _stage(self, key: str, digest: str, data: bytes, kind: str) -> str:
+        folder = self._staged_folder / digest[:2]
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{key}-{_source(path, self._stamps[str(path)])}.{kind}"
+        file = folder / f"{digest}-{_source(key, self._stamps[key])}.{kind}"
         write_atomically(file, data)
-        if kind == "clip" or key not in self._staged:
-            self._staged[key] = file
-        return key
+        if kind == "clip" or digest not in self._staged:
+            self._staged[digest] = file
+        return digest
 
     # ------------------------------------------------------------ shard by shard
 
     def finish(
-        self, items: Sequence[Item], keys: Mapping[str, str], workers: int
+        self, items: Sequence[Item], digests: Mapping[str, str], workers: int
     ) -> dict[str, ClipError]:
         """Makes the next version, if anything is new.
 
         Args:
           items: Of the corpus; they replace what was stored as rows of their clips.
-          keys: Of every clip, by path.
+          digests: Of every clip, by key.
           workers: Threads.
 
         Returns:
-          What failed, now or before, by key.
+          What failed, now or before, by digest.
         """
         rows: list[dict[str, list]] = [{} for _ in range(self._num_shards)]
         for place, item in enumerate(items):
-            key = keys[str(item.path)]
-            shard = layout.shard_of(key, self._num_shards)
-            rows[shard].setdefault(key, []).append((place, item))
+            digest = digests[item.clip]
+            shard = layout.shard_of(digest, self._num_shards)
+            rows[shard].setdefault(digest, []).append((place, item))
         staged: list[list[str]] = [[] for _ in range(self._num_shards)]
-        for key in self._staged:
-            staged[layout.shard_of(key, self._num_shards)].append(key)
+        for digest in self._staged:
+            staged[layout.shard_of(digest, self._num_shards)].append(digest)
         failed: dict[str, ClipError] = {}
         changed, lengths = False, []
         pool = concurrent.futures.ThreadPoolExecutor(workers)
         try:
             for entries, differs in pool.map(
-                lambda shard: self._pack(shard, rows[shard], staged[shard], keys),
+                lambda shard: self._pack(shard, rows[shard], staged[shard], digests),
                 range(self._num_shards),
             ):
                 changed = changed or differs
                 lengths.append(sum(not entry.stage for entry in entries))
                 failed |= {
-                    e.key: ClipError(e.stage, e.cause) for e in entries if e.stage
+                    e.digest: ClipError(e.stage, e.cause) for e in entries if e.stage
                 }
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -208,15 +207,17 @@ class Writer:
         shard: int,
         rows: Mapping[str, Sequence[tuple[int, Item]]],
         staged: Sequence[str],
-        keys: Mapping[str, str],
+        digests: Mapping[str, str],
     ) -> tuple[list[Entry], bool]:
-        """Brings a shard to `unfinished/`; tells whether it differs from before."""
+        """Writes a shard to `unfinished/`; returns whether it differs from before."""
         before = self._shards[shard]
-        old = {entry.key: entry for entry in before.entries}
-        fresh = {key: self._staged[key] for key in staged if self._wanted(key, old)}
+        old = {entry.digest: entry for entry in before.entries}
+        # Of a clip that was prepared nothing is better; one that failed is tried again.
+        fresh = {d: self._staged[d] for d in staged if d not in old or old[d].stage}
         entries = []
-        for key in sorted({*old, *fresh}):
-            entry = self._entry(key, old.get(key), fresh.get(key), rows.get(key), keys)
+        for digest in sorted({*old, *fresh}):
+            its = old.get(digest), fresh.get(digest), rows.get(digest)
+            entry = self._entry(digest, *its, digests)
             if entry is not None:
                 entries.append(entry)
         self._unfinished.mkdir(exist_ok=True)
@@ -236,39 +237,38 @@ class Writer:
         same = before.folder is not None and list(before.entries) == entries
         if not (same and before.folder == self._unfinished):
             layout.write_index(self._unfinished, shard, self._num_shards, entries)
-        for key in staged:  # But for those of another corpus, whose run was killed.
-            if key not in fresh or key in rows:
-                self._staged[key].unlink(missing_ok=True)
+        for digest in staged:  # But for those of another corpus: its run was killed.
+            if digest not in fresh or digest in rows:
+                self._staged[digest].unlink(missing_ok=True)
         return entries, not (same and before.folder in self._versions)
-
-    def _wanted(self, key: str, old: Mapping[str, Entry]) -> bool:
-        """Whether what is staged of a clip is more than its shard has."""
-        retry = key in old and old[key].stage != ""
-        return key not in old or retry
 
     def _entry(
         self,
-        key: str,
+        digest: str,
         old: Entry | None,
         fresh: pathlib.Path | None,
         rows: Sequence[tuple[int, Item]] | None,
-        keys: Mapping[str, str],
+        digests: Mapping[str, str],
     ) -> Entry | None:
         """The new state of a clip in the index; None if nothing names it any more."""
         if rows is not None:
             text = layout.rows_text([item for _, item in rows])
             places = [place for place, _ in rows]
-            stamps = {str(i.path): self._stamps[str(i.path)] for _, i in rows}
-            files = {path: stamp for path, stamp in stamps.items() if stamp}
+            stamps = {item.clip: self._stamps[item.clip] for _, item in rows}
+            files = {key: it for key, it in stamps.items() if it != ABSENT}
         elif old is not None:
             pairs = zip(json.loads(old.places), json.loads(old.rows), strict=True)
-            kept = [(n, row) for n, row in pairs if keys.get(row["path"], key) == key]
+            kept = [
+                (place, row)
+                for place, row in pairs
+                if digests.get(row["clip"], digest) == digest
+            ]
             if not kept:
                 return None
             text = layout.dump([row for _, row in kept])
             places = [place for place, _ in kept]
-            paths = {row["path"] for _, row in kept}
-            files = {p: s for p, s in json.loads(old.files).items() if p in paths}
+            keys = {row["clip"] for _, row in kept}
+            files = {k: s for k, s in json.loads(old.files).items() if k in keys}
         else:
             return None  # Staged for another corpus.
         if fresh is None:
@@ -278,7 +278,7 @@ class Writer:
             failure = json.loads(fresh.read_text())
         else:
             failure = {}
-        return Entry(key, text, layout.dump(places), layout.dump(files), **failure)
+        return Entry(digest, text, layout.dump(places), layout.dump(files), **failure)
 
     def _records(
         self,
@@ -288,19 +288,19 @@ class Writer:
         fresh: Mapping[str, pathlib.Path],
     ) -> Iterator[bytes]:
         """Yields the records of a shard, one in memory at a time."""
-        path, reader = None, None
+        path, reader = pathlib.Path(), None
         if before.folder is not None:
             path, _ = layout.shard_files(before.folder, shard, self._num_shards)
             reader = array_record_module.ArrayRecordReader(str(path))
-        good = [entry.key for entry in before.entries if not entry.stage]
-        places = {key: place for place, key in enumerate(good)}
+        good = [entry.digest for entry in before.entries if not entry.stage]
+        places = {digest: place for place, digest in enumerate(good)}
         try:
             for entry in entries:
                 if not entry.stage:
-                    if entry.key in fresh:
-                        record = fresh[entry.key].read_bytes()
+                    if entry.digest in fresh:
+                        record = fresh[entry.digest].read_bytes()
                     else:
-                        record = _record(reader, places[entry.key], path)
+                        record = _record(reader, places[entry.digest], path)
                     example = builder.parsed(record)
                     stored = example.features.feature["rows"].bytes_list
                     stored.value[:] = [entry.rows.encode()]
@@ -323,23 +323,22 @@ class Writer:
             shutil.rmtree(old)
 
 
-def _source(path: pathlib.Path, stamp: list[int] | None) -> str:
-    """Names a file as it was: its path, size and time of change."""
-    return hashlib.sha256(f"{path}\0{stamp}".encode()).hexdigest()
+def _source(key: str, stamp: Stamp) -> str:
+    """Names a file as it was: its key, size and time of change."""
+    return hashlib.sha256(f"{key}\0{stamp}".encode()).hexdigest()
 
 
 def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     """What the records of a shard depend on."""
-    return [(entry.key, entry.rows) for entry in entries if not entry.stage]
+    return [(entry.digest, entry.rows) for entry in entries if not entry.stage]
 
 
-def _record(reader: Any, place: int, path: pathlib.Path | None) -> bytes:
+def _record(reader: Any, place: int, path: pathlib.Path) -> bytes:
     try:
         return reader.read([place])[0]
     except (RuntimeError, IndexError) as error:
-        raise AuditError(
-            [f"{path}: damaged ({error}); delete it and its clips are prepared again"]
-        ) from error
+        remedy = "delete it and its clips are prepared again"
+        raise AuditError([damaged(path, error, remedy)]) from error
 
 
 def _write_records(path: pathlib.Path, records: Iterator[bytes]) -> None:

@@ -5,9 +5,7 @@ import functools
 import pathlib
 
 from absl import logging
-from ml_collections import ConfigDict
 
-from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Clip, ClipError, Failure
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
@@ -16,8 +14,8 @@ from vidsme_jax.prepared import builder
 from vidsme_jax.prepared.layout import Variant
 from vidsme_jax.prepared.packing import Writer
 from vidsme_jax.progress import Progress
+from vidsme_jax.settings import views
 
-_KEYS = ("config.corpus.", "config.video.", "config.workers")
 _SHOWN = 20  # Failures, in the summary.
 
 
@@ -47,45 +45,38 @@ class Preparation:
         return "\n".join(lines)
 
 
-def run(config: ConfigDict, root: str | pathlib.Path) -> Preparation:
+def run(settings: views.Settings, root: str | pathlib.Path) -> Preparation:
     """Prepares the clips of a corpus that are not prepared yet.
 
     Args:
-      config: See `settings.RULES`; only `corpus`, `video` and `workers` are read.
-      root: Receives the clips; see `data.layout`.
+      settings: Only `corpus`, `video` and `workers` are read.
+      root: Receives the clips; see `layout`.
 
     Raises:
       AuditError: Nothing could be prepared; lists every problem.
     """
     root = pathlib.Path(root).expanduser()
-    problems = [
-        problem
-        for problem in settings.problems(config)
-        if problem.startswith(_KEYS) or "no such key" in problem
-    ]
-    if problems:
-        raise AuditError(problems)
-    items = corpora.load(config.corpus)
-    clips = corpora.unique_clips(items)
-    workers = config.workers or loader.num_cores()
+    items = corpora.load(settings.corpus)
+    clips, variant = corpora.unique_clips(items), Variant.of(settings)
+    workers = settings.workers or loader.num_cores()
     try:
-        with Writer(root, Variant.of(config), len(clips)) as writer:
-            found = {str(clip.path): writer.key_of(clip.path) for clip in clips}
-            keys = {path: key for path, key in found.items() if key is not None}
-            todo = [clip for clip in clips if str(clip.path) not in keys]
+        with Writer(root, variant, len(clips)) as writer:
+            found = {clip.key: writer.digest_of(clip.key) for clip in clips}
+            digests = {key: known for key, known in found.items() if known is not None}
+            todo = [clip for clip in clips if clip.key not in digests]
             before = len(clips) - len(todo)
             logging.info("%d clips, %d prepared before", len(clips), before)
-            keys |= _prepare_clips(todo, writer, config, workers)
-            failed = writer.finish(items, keys, workers)
+            digests |= _prepare_clips(todo, writer, settings, workers)
+            failed = writer.finish(items, digests, workers)
     except OSError as error:
         raise AuditError([f"{root}: cannot be written ({error})"]) from error
     failures = [
         Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
         for item in items
-        if (error := failed.get(keys[str(item.path)])) is not None
+        if (error := failed.get(digests[item.clip])) is not None
     ]
     return Preparation(
-        folder=Variant.of(config).folder(root),
+        folder=variant.folder(root),
         num_clips=len(clips),
         num_new=len(todo),
         failures=tuple(failures),
@@ -93,41 +84,45 @@ def run(config: ConfigDict, root: str | pathlib.Path) -> Preparation:
 
 
 def _prepare_clips(
-    clips: list[Clip], writer: Writer, config: ConfigDict, workers: int
+    clips: list[Clip], writer: Writer, settings: views.Settings, workers: int
 ) -> dict[str, str]:
-    """Stages every clip or why it cannot be; returns their keys by path."""
-    keys: dict[str, str] = {}
+    """Stages every clip or why it cannot be; returns their digests by key."""
+    digests: dict[str, str] = {}
     if not clips:
-        return keys
-    variant, videos = Variant.of(config), Videos(config)
-    prepare = functools.partial(_prepare, videos=videos, writer=writer, variant=variant)
+        return digests
+    prepare = functools.partial(
+        _prepare,
+        videos=Videos(settings.video, settings.corpus.tfds_fields),
+        writer=writer,
+        variant=Variant.of(settings),
+    )
     progress = Progress(len(clips), "preparing")
     for clip, result in loader.load_ahead(clips, prepare, workers):
         if isinstance(result, ClipError):  # Not the clip's fault: what cannot be kept.
             raise AuditError([f"{clip.items[0].video}: {result.cause}"])
-        keys[str(clip.path)], error = result
+        digests[clip.key], error = result
         if error is not None:
-            logging.warning("%s: %s", clip.path, error)
+            logging.warning("%s: %s", clip.key, error)
         progress.add(1, failed=int(error is not None))
     progress.close()
-    return keys
+    return digests
 
 
 def _prepare(
     clip: Clip, *, videos: Videos, writer: Writer, variant: Variant
 ) -> tuple[str, ClipError | None]:
-    """Decodes, measures and stages one clip; returns its key."""
+    """Decodes, measures and stages one clip; returns its digest."""
     content = ""
     try:
-        content = videos.content_hash(clip.path)
+        content = videos.content_hash(clip.key)
         if writer.has(content):
             return content, None
-        frames, _ = videos.read(clip.path)
+        frames, _ = videos.read(clip.key, {variant.num_frames})(variant.num_frames)
         motion = statistics.measure(frames.pixels)
         example = builder.encode(frames, motion, variant)
     except ClipError as error:
-        return writer.fail(clip.path, content, error), error
+        return writer.fail(clip.key, content, error), error
     except Exception as unexpected:
         error = ClipError("preprocess", f"{type(unexpected).__name__}: {unexpected}")
-        return writer.fail(clip.path, content, error), error
-    return writer.add(clip.path, example), None
+        return writer.fail(clip.key, content, error), error
+    return writer.add(clip.key, example), None

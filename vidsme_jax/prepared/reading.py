@@ -8,10 +8,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import grain
-import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
 
 from vidsme_jax.base import (
     ROLES,
@@ -23,7 +20,7 @@ from vidsme_jax.base import (
     MotionStatistics,
 )
 from vidsme_jax.data import datasets, video
-from vidsme_jax.data.pictures import scaled
+from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import builder, layout
 from vidsme_jax.prepared.layout import Entry, Variant
 
@@ -61,12 +58,12 @@ class Prepared:
                 ]
             )
         self.folder, self._shards = found[-1], layout.check_settings(parent, variant)
-        self._positions: dict[str, int] = {}  # By key.
+        self._positions: dict[str, int] = {}  # By digest.
         self._failed: dict[str, ClipError] = {}
-        self._files: dict[str, list[int]] = {}  # By path.
-        self._by_path: dict[str, str] = {}  # To the key; all that the manifests named.
-        self._by_video: dict[str, list[tuple[str, str]]] = {}  # To (path, key).
-        self._places: dict[pathlib.Path, str] = {}  # Of the clips to be read.
+        self._files: dict[str, Stamp] = {}  # By key.
+        self._by_key: dict[str, str] = {}  # The digest; all that the manifests named.
+        self._by_video: dict[str, list[tuple[str, str]]] = {}  # The keys and digests.
+        self._digests: dict[str, str] = {}  # By key, of the clips to be read.
         lengths = []
         for entries in self._verified():
             for entry in entries:
@@ -97,14 +94,14 @@ class Prepared:
 
     def _take(self, entry: Entry) -> None:
         if entry.stage:
-            self._failed[entry.key] = ClipError(entry.stage, entry.cause)
+            self._failed[entry.digest] = ClipError(entry.stage, entry.cause)
         else:
-            self._positions[entry.key] = len(self._positions)
-        self._files |= json.loads(entry.files)
+            self._positions[entry.digest] = len(self._positions)
+        self._files |= {k: tuple(it) for k, it in json.loads(entry.files).items()}
         for row in json.loads(entry.rows):
-            self._by_path[row["path"]] = entry.key
+            self._by_key[row["clip"]] = entry.digest
             named = self._by_video.setdefault(row["video"], [])
-            if (pair := (row["path"], entry.key)) not in named:
+            if (pair := (row["clip"], entry.digest)) not in named:
                 named.append(pair)
 
     def items(self) -> list[Item]:
@@ -115,26 +112,26 @@ class Prepared:
                 rows = zip(
                     json.loads(entry.places), json.loads(entry.rows), strict=True
                 )
-                found += [(place, _item(row)) for place, row in rows]
+                found += [(place, Item(**row)) for place, row in rows]
         found.sort(key=lambda pair: (ROLES.index(pair[1].role), pair[0], pair[1].id))
         return [item for _, item in found]
 
     def match(self, clips: Sequence[Clip]) -> None:
         """Finds the clips that will be read; their files need not be there.
 
-        A clip is known by the path of its file, or, where the corpus has moved, by its
-        name in the manifest. A file that is there must not have changed.
+        A clip is known by its key or, where the corpus has moved, by its name in the
+        manifest. A file that is there must not have changed.
 
         Raises:
           AuditError: Some are not there; says how many, and how to prepare them.
         """
         missing = []
         for clip in clips:
-            key = self._key(clip)
-            if key is None:
+            digest = self._digest(clip)
+            if digest is None:
                 missing.append(clip.items[0].video)
             else:
-                self._places[clip.path] = key
+                self._digests[clip.key] = digest
         if missing:
             rest = len(missing) - _SHOWN
             some = ", ".join(missing[:_SHOWN]) + (
@@ -146,61 +143,47 @@ class Prepared:
             )
             raise AuditError([f"{found}; {_REMEDY} them"])
 
-    def _key(self, clip: Clip) -> str | None:
-        path, key = str(clip.path), self._by_path.get(str(clip.path))
-        if key is None:
+    def _digest(self, clip: Clip) -> str | None:
+        key, digest = clip.key, self._by_key.get(clip.key)
+        if digest is None:
             videos = dict.fromkeys(item.video for item in clip.items)
             named = [pair for v in videos for pair in self._by_video.get(v, [])]
-            likeness = [_common_end(path, other) for other, _ in named]
+            likeness = [_common_end(key, other) for other, _ in named]
             best = [n for n, depth in enumerate(likeness) if depth == max(likeness)]
             if len({named[n][1] for n in best}) != 1:
                 return None  # Unknown, or several of this name are equally near.
-            path, key = named[best[0]]
-        return key if _unchanged(clip.path, key, self._files.get(path)) else None
+            key, digest = named[best[0]]
+        before = self._files.get(key, ABSENT)
+        return digest if _unchanged(clip.key, digest, before) else None
 
-    def read(self, path: pathlib.Path) -> tuple[Frames, MotionStatistics]:
-        """The frames and statistics of a clip that `match` found.
+    def content_hash(self, key: str) -> str:
+        """Returns the digest of a clip that `match` found."""
+        return self._digests[key]
+
+    def read(self, key: str) -> tuple[Frames, MotionStatistics]:
+        """Reads the frames and statistics of a clip that `match` found.
 
         Raises:
           ClipError: As when it was prepared; or "open", if its record is damaged.
         """
-        key = self._places[path]
-        if key in self._failed:
-            failed = self._failed[key]
+        digest = self._digests[key]
+        if digest in self._failed:
+            failed = self._failed[digest]
             raise ClipError(failed.stage, failed.cause)
         try:
-            frames, motion = builder.decode(self.source[self._positions[key]])
+            frames, motion = builder.decode(self.source[self._positions[digest]])
         except Exception as error:  # Of array_record, TFDS or the picture's decoder.
-            raise ClipError("open", self._damaged(key)) from error
-        if frames.content_hash != key:
-            raise ClipError("open", self._damaged(key))
+            raise ClipError("open", self._damaged(digest)) from error
+        if frames.content_hash != digest:
+            raise ClipError("open", self._damaged(digest))
         return frames, motion
 
-    def thumbnails(
-        self, path: pathlib.Path, indices: Sequence[int], height: int
-    ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """The frames of a clip, scaled down; as `video.thumbnails`."""
-        frames = self.read(path)[0]
-        places = [frames.indices.index(index) for index in indices]
-        return scaled(frames.pixels[places], height)
-
-    def _damaged(self, key: str) -> str:
+    def _damaged(self, digest: str) -> str:
         records, _ = layout.shard_files(
-            self.folder, layout.shard_of(key, self._shards), self._shards
+            self.folder, layout.shard_of(digest, self._shards), self._shards
         )
         damage = f"the record of the clip is damaged; delete {records}"
         return f"{damage}, and {_REMEDY} its clips again"
-
-    def dataset(self, process: int = 0, num_processes: int = 1) -> grain.MapDataset:
-        """The prepared clips for grain: (`Frames`, `MotionStatistics`), in their order.
-
-        Args:
-          process: Of this host or process; it gets every `num_processes`-th clip.
-          num_processes: That share the clips.
-        """
-        return grain.MapDataset.source(self.source)[process::num_processes].map(
-            builder.decode
-        )
 
 
 def _common_end(one: str, other: str) -> int:
@@ -209,18 +192,13 @@ def _common_end(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), len(other))
 
 
-def _unchanged(path: pathlib.Path, key: str, before: list[int] | None) -> bool:
-    now = layout.file_stamp(path)
-    if now is None or now == before:
+def _unchanged(key: str, digest: str, before: Stamp) -> bool:
+    now = stamp(key)
+    if now in (ABSENT, before):
         return True
-    if before is None or now[0] != before[0]:
+    if now[0] != before[0]:
         return False
     try:
-        return video.content_hash(path) == key
+        return video.content_hash(pathlib.Path(key)) == digest
     except ClipError:
         return False
-
-
-def _item(row: dict[str, Any]) -> Item:
-    path, candidates = pathlib.Path(row["path"]), tuple(row["candidates"])
-    return Item(**row | {"path": path, "candidates": candidates})

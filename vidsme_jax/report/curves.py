@@ -8,14 +8,14 @@ from vidsme_jax import scores
 from vidsme_jax.base import ClipCurve, ClipError, Item, ScoreTable
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.evaluation import metrics
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.store.signals import Signals
 
 _THUMBNAIL = 96  # Pixels, the height in the report.
 
 
 def extreme_curves(
     items: Sequence[Item],
-    store: Shards,
+    store: Signals,
     table: ScoreTable,
     headline: str,
     profile: str,
@@ -36,15 +36,18 @@ def extreme_curves(
     curves = []
     for label, place in (("most", np.argmax(oriented)), ("least", np.argmin(oriented))):
         item = by_id[table.id[place]]
-        clip = next(store.read({str(item.path)}))
+        clip = next(store.read({item.clip}))
+        shows = clip.frame >= 0  # Separators show none.
+        frames, which = np.unique(clip.frame[shows], return_inverse=True)
         rows = scores.PROFILES[profile].sharma_mittal(
             clip.signals, table.q[place], table.r[place]
         )
-        per_frame = rows.shape[-1] // clip.num_frames  # A row may follow the last one.
-        parts = np.split(rows[:, : clip.num_frames * per_frame], clip.num_frames, -1)
-        natural, backward = np.stack([part.mean(-1) for part in parts], axis=-1)
+        natural, second = (
+            np.bincount(which, each[shows]) / np.bincount(which) for each in rows
+        )
+        indices = tuple(clip.frame_indices[k] for k in frames)
         try:
-            pictures = reader.thumbnails(item.path, clip.frame_indices, _THUMBNAIL)
+            pictures = reader.thumbnails(item.clip, indices, _THUMBNAIL)
         except ClipError:  # Gone since it was scored: its curves still stand.
             pictures = None
         curves.append(
@@ -53,9 +56,9 @@ def extreme_curves(
                 id=item.id,
                 role=item.role,
                 score=float(table.scores[headline][place]),
-                frame_indices=clip.frame_indices,
+                frame_indices=indices,
                 natural=natural,
-                reversed=backward,
+                reversed=second,
                 thumbnails=pictures,
             )
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import __version__, models, parallel, scores, settings
+from vidsme_jax import models, parallel, scores, settings
 from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.data.reading import Reader
@@ -15,7 +15,8 @@ from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import processes
-from vidsme_jax.store import shards
+from vidsme_jax.settings import views
+from vidsme_jax.store import signals
 
 # Of config.video: they change signals; the limits do not.
 _SAMPLING = ("num_frames", "sampling", "fps", "against")
@@ -83,7 +84,7 @@ def _checked(
     problems = settings.problems(config)
     faulty = {problem.split()[0].rstrip(":") for problem in problems}
     for name, keys, make in (
-        ("corpus", "corpus.", lambda: open_corpus(config)),
+        ("corpus", "corpus.", lambda: _open_corpus(config)),
         *makers,
         ("scores", "", lambda: scores.resolve(config.scores, config.profile)),
         ("headline", "", lambda: scores.headline(config.headline, config.profile)),
@@ -115,14 +116,19 @@ def _checked(
     return parts | {"config": config, "items": items, "clips": clips, "reader": reader}
 
 
-def open_stored(asked: Asked, workdir: pathlib.Path) -> shards.Shards:
+def _open_corpus(config: ConfigDict) -> tuple[tuple[Item, ...], Reader]:
+    its = views.Settings.of(config)
+    return open_corpus(its, (its.video.num_frames,))
+
+
+def open_stored(asked: Asked, workdir: pathlib.Path) -> signals.Signals:
     """Opens the signals of a finished run for what is asked of them.
 
     Raises:
       AuditError: There are none, or they lack what a score needs.
     """
     folder = workdir / "signals"
-    recorded = shards.recorded(folder)
+    recorded = signals.recorded(folder)
     if not recorded:
         raise AuditError([f"{workdir}: no signals of a run are there"])
     if not recorded["second_pass"]:
@@ -139,10 +145,10 @@ def open_stored(asked: Asked, workdir: pathlib.Path) -> shards.Shards:
                     "or run the audit with them in a new --workdir"
                 ]
             )
-    return shards.Shards(folder, recorded)
+    return signals.Signals(folder, recorded)
 
 
-def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, bool]:
+def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[signals.Signals, bool]:
     """Opens the signals of a work directory; a run that would mix them is refused.
 
     Returns:
@@ -151,9 +157,9 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
     """
     config, folder = setup.config, workdir / "signals"
     if config.overwrite and processes.index() == 0:
-        shards.clear(workdir)
+        signals.clear(workdir)
     second = scores.needs_second_pass(setup.scores, config.profile)
-    second = second or shards.recorded(folder).get("second_pass", False)
+    second = second or signals.recorded(folder).get("second_pass", False)
     depends = {
         "model": setup.model.fingerprint,
         "model.dtype": config.model.dtype,
@@ -162,9 +168,9 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[shards.Shards, boo
             config.motion.flow, setup.devices.mesh.devices.flat
         ),
         "second_pass": second,
-        "version": __version__,
         **{f"video.{key}": config.video[key] for key in _SAMPLING},
     }
     if config.corpus.prepared and config.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = config.corpus.jpeg_quality
-    return shards.Shards(folder, depends, processes.index(), processes.count()), second
+    place = processes.index(), processes.count()
+    return signals.Signals(folder, depends, *place), second

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -20,9 +21,10 @@ from vidsme_jax.base import (
     printable,
 )
 from vidsme_jax.data import loader, stages, video
-from vidsme_jax.data.reading import Reader
+from vidsme_jax.data.reading import ABSENT, Reader, stamp
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import Model
+from vidsme_jax.models.rows import Shown
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
@@ -30,9 +32,7 @@ from vidsme_jax.run import memory, pipeline, processes
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
-from vidsme_jax.store.shards import Shards
-
-_ABSENT = -1, -1
+from vidsme_jax.store.signals import Signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Measured:
     frames: Frames  # Without its pixels.
     motion: Callable[[], MotionStatistics]  # Waits for the optical flow.
     stamp: tuple[int, int]
+    frame: np.ndarray  # As in `ScoredClip`.
 
 
 class Scored(NamedTuple):
@@ -62,7 +63,7 @@ def score_clips(
     reader: Reader,
     model: Model,
     devices: Devices,
-    store: Shards,
+    store: Signals,
     config: ConfigDict,
     *,
     second: bool,
@@ -93,7 +94,7 @@ def score_clips(
     for remark in model.remarks:
         logging.warning("checkpoint: %s", printable(remark))
     failures: list[Failure] = []
-    todo, most = processes.share(todo, [str(clip.path) for clip in todo])
+    todo, most = processes.share(todo, [clip.key for clip in todo])
     steps, spanning = 0, devices.num_processes > 1
     if spanning:
         steps = -(-most // devices.batch_size(config.batch_size))
@@ -104,7 +105,7 @@ def score_clips(
     timeline = meter.timeline
 
     def fail(clip: Clip, error: ClipError) -> None:
-        logging.warning("%s", printable(f"{clip.path}: {error}"))
+        logging.warning("%s", printable(f"{clip.key}: {error}"))
         failures.extend(
             Failure(id=i.id, video=i.video, stage=error.stage, cause=error.cause)
             for i in clip.items
@@ -113,7 +114,12 @@ def score_clips(
 
     def readable() -> Iterator[pipeline.Prepared]:
         prepare = functools.partial(
-            _prepare, reader=reader, model=model, flow=flow, counted=meter.stages
+            _prepare,
+            reader=reader,
+            model=model,
+            flow=flow,
+            counted=meter.stages,
+            num_frames=config.video.num_frames,
         )
         for clip, result in loader.load_ahead(todo, prepare, workers=config.workers):
             if stop.asked and not spanning:
@@ -166,27 +172,18 @@ def score_clips(
     return Scored(failures, used)
 
 
-def is_finished(clip: Clip, store: Shards) -> bool:
+def is_finished(clip: Clip, store: Signals) -> bool:
     """Whether the clip has signals, and they are those of the file as it is now."""
-    known = store.finished.get(str(clip.path))
+    known = store.finished.get(clip.key)
     if known is None:
         return False
-    if stamp(clip.path) in (known.stamp, _ABSENT):
+    if stamp(clip.key) in (known.stamp, ABSENT):
         return True  # Where it is gone by now, what was computed of it stands.
-    same = video.content_hash(clip.path) == known.content_hash
+    same = video.content_hash(pathlib.Path(clip.key)) == known.content_hash
     if not same:
-        name = printable(str(clip.path))
+        name = printable(clip.key)
         logging.warning("%s: changed since it was scored, so scored again", name)
     return same
-
-
-def stamp(path: pathlib.Path) -> tuple[int, int]:
-    """Size and time of the last change: cheap signs that a file is the same."""
-    try:
-        found = path.stat()
-    except OSError:
-        return _ABSENT
-    return found.st_size, found.st_mtime_ns
 
 
 def _prepare(
@@ -196,17 +193,26 @@ def _prepare(
     model: Model,
     flow: statistics.FlowVariances,
     counted: Stages,
+    num_frames: int,
 ) -> pipeline.Prepared:
     """Decodes, measures and resizes one clip."""
-    before = stamp(clip.path)
+    before = stamp(clip.key)
     with counted.spending(stages.DECODE):
-        frames, known = reader.read(clip.path)
+        frames, known = reader.read(clip.key, {num_frames})(num_frames)
     with counted.spending(stages.MOTION):
         motion = statistics.begin(frames.pixels, flow, known)
     with counted.spending(stages.PREPROCESS):
         prepared = model.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
-    return pipeline.Prepared(Measured(clip, about, motion, before), prepared)
+    frame = shown(model, len(frames.indices))
+    return pipeline.Prepared(Measured(clip, about, motion, before, frame), prepared)
+
+
+def shown(model: Model, num_frames: int) -> np.ndarray:
+    """Returns the frame that each stored row shows in natural order."""
+    order = np.arange(num_frames, dtype=np.int32)
+    rows = model.lay_out(Shown(num_frames), model.tokenise(), order)
+    return rows.frame[rows.slice >= 0]
 
 
 def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredClip:
@@ -219,11 +225,10 @@ def scored_clip(measured: Measured, result: TokenSignals | ClipError) -> ScoredC
         raise result
     frames = measured.frames
     return ScoredClip(
-        path=str(measured.clip.path),
+        key=measured.clip.key,
         content_hash=frames.content_hash,
         signals=result,
-        num_rows=result.gap.shape[-1],
-        num_frames=len(frames.indices),
+        frame=measured.frame,
         frame_indices=frames.indices,
         motion=measured.motion(),
         warnings=frames.warnings,

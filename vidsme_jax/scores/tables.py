@@ -9,12 +9,12 @@ from vidsme_jax import scores
 from vidsme_jax.base import AuditError, Item, MotionStatistics, ScoredClip, ScoreTable
 from vidsme_jax.motion import statistics
 from vidsme_jax.settings import views
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.store.signals import Signals
 
 
 def score_table(
     items: Sequence[Item],
-    store: Shards,
+    store: Signals,
     names: Collection[str],
     profile: str,
     motion: views.Motion,
@@ -39,19 +39,19 @@ def score_table(
     orders = entropy_orders(measured(items, store), motion)
 
     def compute(clip: ScoredClip) -> list[float]:
-        found = scores.compute(clip.signals, *orders[clip.path], names, profile=profile)
+        found = scores.compute(clip.signals, *orders[clip.key], names, profile=profile)
         return list(found.values())
 
     return fill(items, store, names, compute, orders, profile)
 
 
-def measured(items: Sequence[Item], store: Shards) -> dict[str, MotionStatistics]:
-    """Returns the motion statistics of the clips that have signals, by path.
+def measured(items: Sequence[Item], store: Signals) -> dict[str, MotionStatistics]:
+    """Returns the motion statistics of the clips that have signals, by key.
 
     Raises:
       AuditError: No clip has signals.
     """
-    known, paths = store.statistics(), dict.fromkeys(str(i.path) for i in items)
+    known, paths = store.statistics(), dict.fromkeys(i.clip for i in items)
     motion = {path: known[path] for path in paths if path in known}
     if not motion:
         raise AuditError(["no clip could be scored"])
@@ -63,7 +63,7 @@ def entropy_orders(
     settings: views.Motion,
     scales: tuple[views.Number, views.Number] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Returns (q, r) of every clip, by path, scaled as configured or by other scales.
+    """Returns (q, r) of every clip, by key, scaled as configured or by other scales.
 
     Raises:
       AuditError: The corpus has no range to scale by.
@@ -78,7 +78,7 @@ def entropy_orders(
 
 def fill(
     items: Sequence[Item],
-    store: Shards,
+    store: Signals,
     names: Collection[str],
     compute: Callable[[ScoredClip], Sequence[float]],
     orders: dict[str, tuple[float, float]],
@@ -91,7 +91,7 @@ def fill(
       store: The signals.
       names: Of the columns.
       compute: One number a column, in the sign of the profile.
-      orders: (q, r) of every clip that has signals, by path.
+      orders: (q, r) of every clip that has signals, by key.
       profile: Of the scores, by name.
 
     Returns:
@@ -102,15 +102,15 @@ def fill(
     facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
     for clip in store.read(orders.keys()):
-        values[:, place[clip.path]] = compute(clip)
-        facts[clip.path] = clip.content_hash, clip.num_rows, clip.motion
+        values[:, place[clip.key]] = compute(clip)
+        facts[clip.key] = clip.content_hash, clip.num_rows, clip.motion
         if clip.warnings:
-            warnings[clip.path] = list(clip.warnings)
-    scored = [item for item in items if str(item.path) in facts]
-    taken = [place[str(item.path)] for item in scored]
+            warnings[clip.key] = list(clip.warnings)
+    scored = [item for item in items if item.clip in facts]
+    taken = [place[item.clip] for item in scored]
 
     def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
-        return np.array([pick(str(item.path)) for item in scored], dtype)
+        return np.array([pick(item.clip) for item in scored], dtype)
 
     table = ScoreTable(
         id=np.array([i.id for i in scored], object),

@@ -21,7 +21,7 @@ from vidsme_jax.run import checks, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
 from vidsme_jax.settings import rules, views
-from vidsme_jax.store import shards
+from vidsme_jax.store.lock import locked
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
 
@@ -76,7 +76,7 @@ def run(
     workdir = pathlib.Path(workdir)
     setup = check(config)
     make = _several_runs if config.study in _RUNS else _one_run
-    with shards.locked(workdir):
+    with locked(workdir):
         sheets, failures = make(setup, workdir, stop or Stop())
         found = findings.evaluate(
             sheets, config.study, views.view(views.Report, config)
@@ -159,9 +159,9 @@ def _sheet(setup: checks.Setup, its: runs.Run) -> Sheet:
 
     def compute(clip: ScoredClip) -> list[float]:
         if len(set(clip.frame_indices)) < clip.num_frames:
-            repeating.add(clip.path)
+            repeating.add(clip.key)
         found = scores.compute(
-            clip.signals, *orders[clip.path], setup.scores, profile=config.profile
+            clip.signals, *orders[clip.key], setup.scores, profile=config.profile
         )
         return list(found.values())
 

@@ -14,7 +14,7 @@ from vidsme_jax.base import AuditError, Item, ScoredClip, ScoreTable
 from vidsme_jax.scores import statistics, tables
 from vidsme_jax.scores.profile import Profile, tail_mean
 from vidsme_jax.settings import views
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.store.signals import Signals
 
 _Compute = Callable[[ScoredClip], Sequence[float]]
 _QR = dict[str, tuple[float, float]]  # (q, r) by clip.
@@ -52,7 +52,7 @@ class Sheet:
 
 def sheet(
     items: Sequence[Item],
-    store: Shards,
+    store: Signals,
     names: Sequence[str],
     headline: str,
     settings: views.Settings,
@@ -111,7 +111,7 @@ def _families(
     grid = dataclasses.replace(profile, table=table)
 
     def compute(clip: ScoredClip) -> list[float]:
-        return list(grid.compute(clip.signals, *orders[clip.path], table).values())
+        return list(grid.compute(clip.signals, *orders[clip.key], table).values())
 
     return points, compute
 
@@ -212,7 +212,7 @@ def _sme_compute(
     are sorted once for all K.
 
     Args:
-      pairs: The (q, r) of a clip, shape (points, 2), by its path.
+      pairs: The (q, r) of a clip, shape (points, 2), by its key.
       profile: Of the scores.
       ks: K, in percent.
       tails: "min", "max".
@@ -221,7 +221,7 @@ def _sme_compute(
 
     def compute(clip: ScoredClip) -> list[float]:
         natural, second = np.moveaxis(
-            profile.sharma_mittal(clip.signals, *pairs(clip.path).T), 1, 0
+            profile.sharma_mittal(clip.signals, *pairs(clip.key).T), 1, 0
         )
         kinds = {"difference": natural - second, "natural": natural, "second": second}
         ordered = np.sort(np.stack([kinds[s] for s in series], axis=1), axis=-1)

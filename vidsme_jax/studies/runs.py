@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,18 @@ from vidsme_jax.base import (
     printable,
 )
 from vidsme_jax.data import loader, stages
-from vidsme_jax.data.reading import CountsReader
+from vidsme_jax.data.reading import Reader, stamp
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends, statistics
-from vidsme_jax.prepared.corpus import open_counts
+from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.progress import Progress
 from vidsme_jax.run import checks, memory, pipeline, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter
-from vidsme_jax.store.shards import Shards
+from vidsme_jax.settings import views
+from vidsme_jax.store.signals import Signals
 
 _Results = list[pipeline.Prepared | ClipError]
 
@@ -55,7 +56,7 @@ class Run:
     value: Any
     label: str
     config: ConfigDict
-    store: Shards
+    store: Signals
     second: bool
 
     @property
@@ -86,7 +87,7 @@ def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
     return runs
 
 
-def open_clips(setup: checks.Setup) -> CountsReader:
+def open_clips(setup: checks.Setup) -> Reader:
     """Opens the clips for every number of frames that the study looks at.
 
     Raises:
@@ -96,11 +97,11 @@ def open_clips(setup: checks.Setup) -> CountsReader:
     counts = [config.video.num_frames]
     if config.study == "frames":
         counts = config.studies.frames
-    return open_counts(config, setup.clips, counts)
+    return open_corpus(views.Settings.of(config), _with_two(counts))[1]
 
 
 def score_clips(
-    setup: checks.Setup, reader: CountsReader, runs: Sequence[Run], stop: Stop
+    setup: checks.Setup, reader: Reader, runs: Sequence[Run], stop: Stop
 ) -> list[Failure]:
     """Scores, for every run, the clips that have no signals there yet.
 
@@ -140,7 +141,7 @@ def score_clips(
 
     def fail(clip: Clip, error: ClipError, run: Run | None, times: int) -> None:
         cause = error.cause if run is None else f"{run.label}: {error.cause}"
-        logging.warning("%s", printable(f"{clip.path}: {error.stage}: {cause}"))
+        logging.warning("%s", printable(f"{clip.key}: {error.stage}: {cause}"))
         failures.extend(
             Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
             for i in clip.items
@@ -236,6 +237,11 @@ def score_clips(
     return failures
 
 
+def _with_two(counts: Collection[int]) -> set[int]:
+    """Returns the numbers of frames to read: one frame's motion is that of two."""
+    return {*counts, *(max(count, 2) for count in counts)}
+
+
 def _one_way(clip: ScoredClip) -> ScoredClip:
     """One frame has one order: rounding must not make directions differ."""
     if clip.num_frames > 1:
@@ -248,7 +254,7 @@ def _prepare(
     clip: Clip,
     *,
     runs: Sequence[Run],
-    reader: CountsReader,
+    reader: Reader,
     model: Model,
     flow: statistics.FlowVariances,
     counted: Stages,
@@ -256,9 +262,9 @@ def _prepare(
     """Decodes a clip once; measures and resizes it for each number of frames."""
     counts = {run.num_frames for run in runs}
     # One frame has no motion: its clip's is that of two.
-    before = scoring.stamp(clip.path)
+    before = stamp(clip.key)
     with counted.spending(stages.DECODE):
-        read = reader.read_counts(clip.path, counts | {max(n, 2) for n in counts})
+        read = reader.read(clip.key, _with_two(counts))
 
     def prepare(count: int) -> pipeline.Prepared | ClipError:
         try:
@@ -275,7 +281,10 @@ def _prepare(
             return error
         about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
         return pipeline.Prepared(
-            scoring.Measured(clip, about, motion, before), prepared
+            scoring.Measured(
+                clip, about, motion, before, scoring.shown(model, len(frames.indices))
+            ),
+            prepared,
         )
 
     prepared = {count: prepare(count) for count in counts}

@@ -1,0 +1,258 @@
+"""Numbered Parquet files with one record of settings: what is computed once and kept.
+
+A part is written under a temporary name, synced and renamed, so that it is either whole
+or absent. Each part, and a JSON record beside them, holds the settings that its content
+depends on, so that content of other settings is refused wherever it comes from.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.store.files import write_atomically
+
+_SETTINGS = b"vidsme_jax.settings"  # Of a part's metadata.
+_READERS = 8  # Threads that read the parts when a folder is opened.
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The settings of a folder's content, in a JSON file.
+
+    Attributes:
+      path: Of the file.
+      difference: The message about a setting that differs: a format string of `where`,
+        `key`, `before` and `now`.
+      remedy: What to do about a damaged file, or "".
+    """
+
+    path: pathlib.Path
+    difference: str
+    remedy: str = ""
+
+    def read(self) -> dict[str, Any]:
+        """Returns the settings, empty if there is no file.
+
+        Raises:
+          AuditError: The file is damaged.
+        """
+        try:
+            return dict(json.loads(self.path.read_text())) if self.path.exists() else {}
+        except (ValueError, TypeError) as error:
+            raise AuditError([damaged(self.path, error, self.remedy)]) from error
+
+    def write(self, settings: dict[str, Any]) -> None:
+        """Writes the settings, which must be JSON-ready."""
+        write_atomically(self.path, json.dumps(settings, indent=2).encode())
+
+    def differences(
+        self, before: dict[str, Any], now: dict[str, Any], where: pathlib.Path
+    ) -> list[str]:
+        """Returns a message for each setting that is not the same."""
+        return [
+            self.difference.format(
+                where=where, key=key, before=before.get(key), now=now.get(key)
+            )
+            for key in sorted(set(before) | set(now))
+            if before.get(key) != now.get(key)
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What the parts of a folder hold.
+
+    Attributes:
+      noun: Their content in messages, such as "signals".
+      format: Raised by hand when numbers or columns change; parts of another format are
+        refused.
+      schema: Of their columns.
+      remembered: The columns that are read when a folder is opened.
+      remedy: What to do about a damaged part.
+    """
+
+    noun: str
+    format: int
+    schema: pa.Schema
+    remembered: tuple[str, ...]
+    remedy: str
+
+    def record(self, folder: pathlib.Path) -> Record:
+        """Returns the record of a folder."""
+        difference = (
+            f"{{where}}: its {self.noun} were computed with {{key}} = {{before!r}}, "
+            "this run has {now!r}; take another --workdir, or --config.overwrite=true"
+        )
+        remedy = "delete it, the shards have its content too"
+        return Record(folder / "run.json", difference, remedy)
+
+
+class Parts:
+    """A folder of parts; several processes may write to it, each its own numbers.
+
+    All of them open it before one of them writes.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        settings: dict[str, Any],
+        kind: Kind,
+        remember: Callable[[int, pa.Table], None],
+        process: int = 0,
+        processes: int = 1,
+    ):
+        """Opens the folder, making it if absent, and checks every part.
+
+        Args:
+          folder: Of the parts.
+          settings: JSON-ready; what the content depends on.
+          kind: Of the content.
+          remember: Receives the number and the remembered columns of each part, in
+            ascending order, and later of each part that is written.
+          process: The place of this process among those that write to the folder.
+          processes: How many they are.
+
+        Raises:
+          AuditError: The folder holds content of other settings or another format, or
+            damaged parts; names each.
+          OSError: The folder cannot be made or written.
+        """
+        self._folder, self._kind, self._remember = folder, kind, remember
+        self._settings = json.loads(json.dumps(settings | {"format": kind.format}))
+        self._record = kind.record(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.tmp"):
+            leftover.unlink()
+        before = self._record.read()
+        if before and (problems := self._problems(before, folder)):
+            raise AuditError(problems)
+        last = self._look_through()
+        if not before:
+            self._record.write(self._settings)
+        # Each process has numbers of its own, all above those that are there.
+        self._next, self._stride = last + 1 + process, processes
+
+    def write(self, table: pa.Table) -> None:
+        """Writes one part.
+
+        Raises:
+          OSError: It cannot be written; the parts that are there stay as they are.
+        """
+        about = json.dumps(self._settings, sort_keys=True).encode()
+        number, self._next = self._next, self._next + self._stride
+        write_table(
+            self._part(number), table.replace_schema_metadata({_SETTINGS: about})
+        )
+        self._remember(number, table)
+
+    def read(self, number: int) -> pa.Table:
+        """Reads one part.
+
+        Raises:
+          AuditError: It is damaged.
+        """
+        part = self._part(number)
+        try:
+            with opened(part) as file:
+                return self._table(file)
+        except ValueError as error:
+            raise AuditError([damaged(part, error, self._kind.remedy)]) from error
+
+    def _part(self, number: int) -> pathlib.Path:
+        return self._folder / f"part-{number:06}.parquet"
+
+    def _problems(self, before: dict[str, Any], where: pathlib.Path) -> list[str]:
+        """Returns why content with these settings is not that of this run."""
+        if before.get("format") != self._kind.format:
+            return [
+                f"{where}: its {self._kind.noun} have format {before.get('format', 0)},"
+                f" this version reads format {self._kind.format}; take another "
+                "--workdir, or --config.overwrite=true, or make their report with the "
+                "version that wrote them"
+            ]
+        return self._record.differences(before, self._settings, where)
+
+    def _table(
+        self, file: pq.ParquetFile, columns: list[str] | None = None
+    ) -> pa.Table:
+        if not file.schema_arrow.equals(self._kind.schema):
+            raise ValueError(f"its columns are not those of {self._kind.noun}")
+        return file.read(columns, use_threads=False)
+
+    def _look_through(self) -> int:
+        """Remembers what each part holds; returns the largest number, or -1."""
+
+        def look(part: pathlib.Path) -> pa.Table | list[str]:
+            try:
+                with opened(part) as file:
+                    before = _settings_of(file)
+                    return self._problems(before, part) or self._table(
+                        file, list(self._kind.remembered)
+                    )
+            except ValueError as error:
+                return [damaged(part, error, self._kind.remedy)]
+
+        parts = {
+            int(part.stem[5:]): part
+            for part in self._folder.glob("part-*.parquet")
+            if part.stem[5:].isdecimal()
+        }
+        numbers, problems = sorted(parts), []
+        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+            looked = pool.map(look, [parts[number] for number in numbers])
+            for number, found in zip(numbers, looked, strict=True):
+                if isinstance(found, list):
+                    problems += found
+                else:
+                    self._remember(number, found)
+        if problems:
+            raise AuditError(problems)
+        return max(numbers, default=-1)
+
+
+def damaged(path: pathlib.Path, cause: Exception | str, remedy: str = "") -> str:
+    """Returns the message about a damaged file."""
+    text = f"{path}: damaged ({' '.join(str(cause).split())})"
+    return f"{text}; {remedy}" if remedy else text
+
+
+def write_table(path: pathlib.Path, table: pa.Table) -> None:
+    """Writes a Parquet file atomically, compressed and with checksums.
+
+    Raises:
+      OSError: It cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file; its checksums are verified as it is read.
+
+    Raises:
+      ValueError: It is damaged, or cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _settings_of(file: pq.ParquetFile) -> dict[str, Any]:
+    written = (file.schema_arrow.metadata or {}).get(_SETTINGS, b"{}")
+    try:
+        return dict(json.loads(written))
+    except (ValueError, TypeError) as error:
+        raise ValueError("its settings are not readable") from error
