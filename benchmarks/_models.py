@@ -59,7 +59,7 @@ class Run:
     @property
     def tolerance(self) -> float:
         """The largest difference of a score that counts as equal."""
-        return _TOLERANCE[self.model.plan.dtype]
+        return _TOLERANCE[self.model.model.dtype]
 
     @property
     def kernels(self) -> tuple[str, ...]:

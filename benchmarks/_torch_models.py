@@ -168,7 +168,7 @@ def carry(model: LoadedModel, config: LlavaConfig, attention: str) -> TorchLlava
       ValueError: A weight has no place, or a place no weight.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, model.plan.dtype)
+    dtype = getattr(torch, model.model.dtype)
     with _defaults(dtype), torch.device(device):
         module = TorchLlava(config, attention).eval()
     v = config.vision

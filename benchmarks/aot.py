@@ -33,19 +33,20 @@ os.environ.setdefault("TPU_WORKER_ID", "0")
 import _hlo
 import _report
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from vidsme_jax.checkpoints import loading
-from vidsme_jax.models import layers, make_module, random
+from vidsme_jax.models import layers, random
+from vidsme_jax.models.interface import Model
+from vidsme_jax.models.rows import Shape, Shown, Text, stack
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import pipeline
 
 GIB = 2**30
-PREFIX, SUFFIX = 40, 20  # Text tokens before and after the video.
+BEFORE = 60  # Text tokens in front of the video; one more follows it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,13 +159,14 @@ def topology(case: Case) -> Any:
     )
 
 
-def arguments(config: Any, devices: Devices, case: Case) -> tuple[Any, Any, int]:
+def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int]:
     """Returns the graph, the abstract arguments and the parameters' bytes a device."""
-    graphdef, abstract = nnx.split(nnx.eval_shape(make_module(config)))
+    graphdef, abstract = model.abstract()
+    place = devices.shardings(model.split)
     held = 0
     shaped = {}
     for path, leaf in loading.flat_shapes(abstract).items():
-        sharding = devices.sharding(path, leaf.shape)
+        sharding = place(path, leaf.shape)
         shaped[path] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         part = math.prod(sharding.shard_shape(leaf.shape))
         held += part * leaf.dtype.itemsize
@@ -174,20 +176,19 @@ def arguments(config: Any, devices: Devices, case: Case) -> tuple[Any, Any, int]
     )
     nnx.replace_by_pure_dict(abstract, tree)
     layers.lay_out(abstract)
-    copied = NamedSharding(devices.mesh, PartitionSpec())
-    clips = devices.clips()
-
-    def array(sharding, dtype, *shape):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-    size = config.vision.image_size
-    tokens = pipeline.Tokens(*(array(copied, jnp.int32, n) for n in (PREFIX, SUFFIX)))
-    batch = pipeline.Batch(
-        array(clips, jnp.uint8, case.clips, case.frames, size, size, 3),
-        array(clips, jnp.int32, case.clips),
-        array(clips, jnp.int32, case.clips, case.frames),
+    text = Text(tuple(range(BEFORE)), (0,))
+    natural = np.arange(case.frames, dtype=np.int32)
+    orders = [natural, natural[::-1]]
+    rows = [model.lay_out(Shown(case.frames), text, order) for order in orders]
+    pixels = model.prepare(np.zeros((case.frames, 8, 8, 3), np.uint8))[None, None]
+    batch = stack([rows], pixels, Shape.of(rows[0]))
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (case.clips, *x.shape[1:]), x.dtype, sharding=devices.clips()
+        ),
+        batch,
     )
-    return graphdef, (abstract, tokens, batch), held
+    return graphdef, (abstract, batch), held
 
 
 _COLLECTIVE = re.compile(
@@ -240,8 +241,8 @@ def check(case: Case) -> dict[str, Any]:
     kind, started = KINDS[case.kind], time.monotonic()
     grid = np.array(topology(case).devices).reshape(case.grid)
     devices = Devices("mesh", Mesh(grid, ("data", "model")))
-    config = random.configuration(case.model)[1]
-    graphdef, args, held = arguments(config, devices, case)
+    model = random.describe(case.model)
+    graphdef, args, held = arguments(model, devices, case)
     step = pipeline.make_step(
         graphdef, second=True, memory=pipeline.head_memory(int(kind.memory * GIB), held)
     )

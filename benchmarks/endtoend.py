@@ -92,7 +92,7 @@ class Files:
         self._config.batch_size, self._config.workers = run.batch, workers
         self._devices = parallel.make_devices("pmap", 1, 1)
         self._plan = dataclasses.replace(
-            run.model.plan, load=lambda sharding: run.model
+            run.model.model, load=lambda sharding: run.model
         )
         self._reader = reading.Videos(views.view(views.Video, self._config))
 

@@ -16,11 +16,19 @@ and the loop run at the first of the numbers in `--batch`, since they take one c
 time. The share of the device's rate (`pairs/mfu`) is the necessary operations
 (`models.flops`) over the time, against a matrix product of the same run. All sides must
 give the same scores; exit status 1 otherwise.
+
+With `--against COMMIT` the peer is this package at that commit, in a worktree and a
+process of its own, on the same weights and clips: what a change costs.
 """
 
 import argparse
+import contextlib
+import json
 import os
+import pathlib
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -174,7 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--compile", action="store_true", help="torch.compile entropies"
     )
     parser.add_argument("--no-loop", action="store_true", help="leave the loop out")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="an earlier state of this package instead"
+    )
     args = parser.parse_args(argv)
+    if args.against:
+        return against_commit(args)
     model, loop, equal = None, not args.no_loop, True
     for run in _models.runs(args):
         model = model or run.torch_model()
@@ -191,8 +204,8 @@ def measure(
     clips = run.clips(
         run.batch * (args.steps or max(most // run.batch, min(most, _FEWEST)))
     )
-    prompt = run.model.plan.prompt
-    around = prompt.prefix, prompt.suffix
+    prompt = run.model.model.tokenise()
+    around = prompt.before, prompt.after
     statistics = torch.compile(row_statistics) if args.compile else row_statistics
 
     def batches(side):
@@ -209,14 +222,14 @@ def measure(
     if run.batch == args.batch[0]:  # It takes one clip at a time, whatever the batch.
         sides[PLAIN] = lambda: batches(plain)
     first = {name: side() for name, side in sides.items()}  # Compiles, warms up.
-    rows = run.model.plan.num_rows(run.frames)
+    rows = run.model.model.num_rows(run.frames)
     expected = [release_loop.ours(found, Q, R, rows) for found in first.pop("ours")]
     gaps = {
         name: max(map(release_loop.difference, map(scored, found), expected))
         for name, found in first.items()
     }
     del first
-    ruler = _models.Ruler(run.model.plan.dtype)
+    ruler = _models.Ruler(run.model.model.dtype)
     rounds = _models.in_turn(sides, repeats=args.repeats)
     ruler.again()
     extra = run.extra | {"rows": rows, "compile": args.compile, "clips": len(clips)}
@@ -241,7 +254,7 @@ def measure(
             **rounds.fields("ours", name, per=len(clips)),
             **extra,
         )
-    text = len(prompt.prefix) + len(prompt.suffix)
+    text = len(prompt.before) + len(prompt.after)
     flops = necessary_flops(run.config, run.frames, text=text)
     share = ruler.share(flops.pair * len(clips), rounds.times["ours"].walls)
     _report.line(
@@ -265,6 +278,93 @@ def measure(
     return equal
 
 
+def against_commit(args: argparse.Namespace) -> int:
+    """Reports this tree against a commit, each in a process of its own, in turn.
+
+    Both must give the same signals, float32 within 1e-6 relative and bfloat16 exactly;
+    exit status 1 otherwise.
+    """
+    root = pathlib.Path(__file__).resolve().parents[1]
+    options = [f"--{name}={getattr(args, name)}" for name in ("size", "model")]
+    options += [f"--batch={args.batch[0]}"]
+    options += [f"--frames={args.frames[0]}"] if args.frames else []
+    options += [f"--dtype={args.dtype}"] if args.dtype else []
+    count = args.steps or max(_STEPS[args.size] // args.batch[0], 1)
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        old = folder / "tree"
+        git = ["git", "-C", str(root), "worktree"]
+        subprocess.run([*git, "add", "-q", "--detach", old, args.against], check=True)
+        stack.callback(subprocess.run, [*git, "remove", "--force", old], check=True)
+        sides = {}
+        for name, tree in (("ours", root), (args.against, old)):
+            file = folder / f"{len(sides)}.npz"
+            sides[name] = stack.enter_context(_Side(tree, file, count, options))
+        rounds = {name: [] for name in sides}
+        for _ in range(args.repeats):
+            for name, side in sides.items():
+                rounds[name].append(side.run())
+        times = {
+            name: _models.Times(*zip(*seconds, strict=True))
+            for name, seconds in rounds.items()
+        }
+        signals = [dict(np.load(side.file)) for side in sides.values()]
+        extra = sides["ours"].extra
+    gap = max(
+        float(np.max(np.abs(mine - signals[1][name]) / np.maximum(np.abs(mine), 1.0)))
+        for name, mine in signals[0].items()
+    )
+    clips = count * args.batch[0]
+    _report.line(
+        f"pairs/ours against {args.against}",
+        clips / times["ours"].wall,
+        "clips/s",
+        ratio=_models.paired(times["ours"], times[args.against]),
+        peer=args.against,
+        difference=_report.rounded(gap),
+        **_models.Rounds(times, {}).fields("ours", args.against, per=clips),
+        **extra,
+        clips=clips,
+    )
+    return int(gap > (0.0 if extra["dtype"] == "bfloat16" else 1e-6))
+
+
+class _Side:
+    """A process that runs one tree; see `_side.py`."""
+
+    def __init__(self, tree, file: pathlib.Path, steps: int, options: list[str]):
+        self.file = file
+        script = pathlib.Path(__file__).with_name("_side.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), str(tree), str(file), str(steps), *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "_Side":
+        self.extra = self._answer()  # Compiled by then.
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def run(self) -> list[float]:
+        """Returns wall and CPU seconds of one run."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self._process.args} ended early")
+        return json.loads(line)
+
+
 def against_the_loop(
     run: _models.Run,
     model: TorchLlava,
@@ -273,11 +373,11 @@ def against_the_loop(
     extra: dict[str, Any],
 ) -> float:
     """Reports the release's procedure, run once; returns the largest difference."""
-    prompt, rows = run.model.plan.prompt, run.model.plan.num_rows(run.frames)
+    prompt, rows = run.model.model.tokenise(), run.model.model.num_rows(run.frames)
     clip = run.clips(1)
     cpu = time.process_time()
     expected, forward, loop, done, _ = release_loop.release(
-        model, clip[0], prompt.prefix, (*prompt.suffix, *range(1, _QUESTION))
+        model, clip[0], prompt.before, (*prompt.after, *range(1, _QUESTION))
     )
     cpu = time.process_time() - cpu
     partial = () if done == rows else ("sequence_vetp",)

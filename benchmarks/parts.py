@@ -37,9 +37,13 @@ from vidsme_jax.models.flops import necessary_flops
 
 def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Our parts, as calls that wait for their results."""
-    graphdef, state, prompt = run.model.graphdef, run.model.state, run.model.plan.prompt
+    graphdef, state, prompt = (
+        run.model.graphdef,
+        run.model.state,
+        run.model.model.prompt,
+    )
     classes = run.classes()
-    prefix, suffix = (jnp.asarray(x, jnp.int32) for x in (prompt.prefix, prompt.suffix))
+    prefix, suffix = (jnp.asarray(x, jnp.int32) for x in (prompt.before, prompt.after))
 
     @jax.jit
     def tower(state, frames):
@@ -89,7 +93,7 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     import torch
     from _torch_models import fast_attention
 
-    model, prompt = run.torch_model(), run.model.plan.prompt
+    model, prompt = run.torch_model(), run.model.model.prompt
     frames = torch.from_numpy(clips).to(model.device)
 
     def waiting(part: Callable[[], Any]) -> Callable[[], Any]:
@@ -107,18 +111,18 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     with torch.inference_mode():
         features = tower().unflatten(0, frames.shape[:2])
         both = torch.cat([features, features.flip(1)]).flatten(1, 2)
-        rows = model.prompt(both, prompt.prefix, prompt.suffix)
+        rows = model.prompt(both, prompt.before, prompt.after)
 
     def decode():
         hidden = model.llm.model(inputs_embeds=rows, use_cache=False)[0]
-        return hidden[:, len(prompt.prefix) :]
+        return hidden[:, len(prompt.before) :]
 
     decoder = waiting(decode)
     hidden = decoder()
 
     def head():
         return [
-            pairs.entropies(model, hidden[k], hidden[k + len(clips)], prompt.suffix)
+            pairs.entropies(model, hidden[k], hidden[k + len(clips)], prompt.after)
             for k in range(len(clips))
         ]
 
@@ -128,7 +132,7 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
 def _difference(run: _models.Run, mine: Any, other: Any, part: str) -> float:
     """The largest difference, relative to the largest number."""
     if part == "head":
-        found = np.asarray(mine.renyi[0, : run.model.plan.num_rows(run.frames), 1])
+        found = np.asarray(mine.renyi[0, : run.model.model.num_rows(run.frames), 1])
         wanted = other[0][0]["renyi_1"].float().cpu().numpy()
     else:
         found, wanted = np.asarray(mine, np.float32), other.float().cpu().numpy()
@@ -160,11 +164,11 @@ def measure(run: _models.Run, args: argparse.Namespace) -> bool:
             gaps[part] = _difference(run, found["ours"], found["transformers"], part)
         calls |= {f"{part}, {side}": parts[part] for side, parts in sides.items()}
         del found
-    ruler = _models.Ruler(run.model.plan.dtype)
+    ruler = _models.Ruler(run.model.model.dtype)
     rounds = _models.in_turn(calls, repeats=args.repeats)
     ruler.again()
-    prompt = run.model.plan.prompt
-    text = len(prompt.prefix) + len(prompt.suffix)
+    prompt = run.model.model.tokenise()
+    text = len(prompt.before) + len(prompt.after)
     flops = necessary_flops(run.config, run.frames, text=text)
     needed = {
         "tower": flops.vision,

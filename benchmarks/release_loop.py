@@ -225,11 +225,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signals = run.ours(clip)[0]  # Compiles.
     rounds = _models.in_turn({"ours": lambda: run.ours(clip)}, repeats=args.repeats)
     model = run.torch_model()
-    suffix = run.model.plan.prompt.suffix
+    suffix = run.model.model.tokenise().after
     question = (*suffix, *range(1, _QUESTION))
     begun = time.process_time()
     expected, forward, loop, done, total = release(
-        model, clip[0], run.model.plan.prompt.prefix, question
+        model, clip[0], run.model.model.tokenise().before, question
     )
     cpu = time.process_time() - begun
     partial = () if done == total else ("sequence_vetp",)

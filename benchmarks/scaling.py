@@ -58,7 +58,9 @@ def difference(a: Sequence[TokenSignals], b: Sequence[TokenSignals]) -> float:
 
 def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
     """Times one clip of each number of frames."""
-    text = len(run.model.plan.prompt.prefix) + len(run.model.plan.prompt.suffix)
+    text = len(run.model.model.tokenise().before) + len(
+        run.model.model.tokenise().after
+    )
     held = sum(x.nbytes for x in jax.tree.leaves(run.model.state))
     first = None
     for count in counts:
@@ -90,7 +92,7 @@ def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
                 parameters_gib=_report.rounded(held / 2**30),
                 **longer.extra,
             )
-        ruler = _models.Ruler(run.model.plan.dtype)
+        ruler = _models.Ruler(run.model.model.dtype)
         share = ruler.share(work, rounds.times["ours"].walls)
         _report.line(
             "scaling/mfu",
@@ -121,17 +123,17 @@ def clips(run: Run, counts: Sequence[int], repeats: int) -> bool:
             peer=f"clips/s at {first}",
             clips=count,
             difference=_report.rounded(gap),
-            equal=gap <= _TOLERANCE[run.model.plan.dtype],
+            equal=gap <= _TOLERANCE[run.model.model.dtype],
             **rounds.fields(str(count), first),
             **run.extra,
         )
-    return max(gaps.values()) <= _TOLERANCE[run.model.plan.dtype]
+    return max(gaps.values()) <= _TOLERANCE[run.model.model.dtype]
 
 
 def classes(run: Run, counts: Sequence[int], repeats: int) -> bool:
     """Times the head over more and more classes."""
-    rows = run.model.plan.num_rows(run.frames)
-    size, dtype = run.config.text.hidden_size, jnp.dtype(run.model.plan.dtype)
+    rows = run.model.model.num_rows(run.frames)
+    size, dtype = run.config.text.hidden_size, jnp.dtype(run.model.model.dtype)
     keys = jax.random.split(jax.random.key(0), 1 + len(counts))
     hidden = jax.random.normal(keys[0], (2, rows, size), dtype)
     mask = jnp.ones((2, 2, rows), bool)
@@ -170,7 +172,7 @@ def devices(run: Run, repeats: int) -> bool:
     first, equal = None, True
     for count in counts:
         grid = parallel.make_devices("pmap", count, 1)
-        model = run.model.plan.load(grid.sharding)
+        model = run.model.model.load(grid.shardings(run.model.model.split))
 
         def step(n=count, grid=grid, model=model):
             prepared = [pipeline.Prepared(k, every[k]) for k in range(n)]
@@ -185,7 +187,7 @@ def devices(run: Run, repeats: int) -> bool:
             return [found for batch in stream for _, found in batch]
 
         gap = difference(step(), alone[:count])
-        equal = equal and gap <= _TOLERANCE[run.model.plan.dtype]
+        equal = equal and gap <= _TOLERANCE[run.model.model.dtype]
         took = _models.in_turn({"": step}, repeats=repeats).times[""]
         seconds, cpu = took.wall, took.cpu
         first = first or count / seconds
@@ -211,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--axes", nargs="+", default=AXES, choices=AXES)
     args = parser.parse_args(argv)
     run = _models.prepare(args)
-    most = run.model.plan.max_frames
+    most = run.model.model.max_frames
     counts = args.frames or [n for n in FRAMES[args.size] if n <= most]
     if max(counts) > most:
         parser.error(f"--frames {max(counts)}: the model's positions hold {most}")

@@ -55,7 +55,7 @@ def scoring(clips: int) -> dict:
         config.corpus.suspects = (str(videos),)
         setup = checks.check(config)
         store, second = checks.open_shards(setup, pathlib.Path(folder, "run"))
-        args = setup.clips, setup.reader, setup.plan, setup.devices, store, config
+        args = setup.clips, setup.reader, setup.model, setup.devices, store, config
         begun = time.monotonic()
         score_clips(*args, second=second, stop=Stop())
         return {"seconds": time.monotonic() - begun, "mib": _report.peak_mib()}

@@ -272,8 +272,8 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
         return whole(query, key, value, **more)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", spied)
-    prompt = run.model.plan.prompt
-    script("pairs").tuned(model, run.clips(1), prompt.prefix, prompt.suffix)
+    prompt = run.model.model.tokenise()
+    script("pairs").tuned(model, run.clips(1), prompt.before, prompt.after)
     tower, decoder = seen[0], seen[-1]
     assert len(seen) == run.config.vision_depth + run.config.text.num_hidden_layers
     assert tower[2]["attn_mask"] is None and not tower[2]["is_causal"]

@@ -40,7 +40,7 @@ def rows() -> dict[str, list[dict]]:
 @pytest.fixture(scope="module")
 def model():
     loaded = models.load(str(CHECKPOINT), dtype="float32")
-    return nnx.merge(loaded.graphdef, loaded.state), loaded.plan
+    return nnx.merge(loaded.graphdef, loaded.state), loaded.model
 
 
 def test_manifests_name_every_clip_once(rows):
@@ -109,11 +109,11 @@ def test_transformers_gives_the_same_logits(model, rows):
         expected = theirs.eval()(input_ids=ids, pixel_values_videos=pictures[None])
 
     pixels = ours.normalise(jnp.asarray(plan.prepare(frames)))
-    start = len(plan.prompt.prefix)
-    assert tuple(ids[0, :start].tolist()) == plan.prompt.prefix
+    start = len(plan.tokenise().before)
+    assert tuple(ids[0, :start].tolist()) == plan.tokenise().before
     after = jnp.asarray(ids[0, start + num_rows :].numpy().astype(np.int32))
     parts = [
-        ours.embed(jnp.asarray(plan.prompt.prefix, jnp.int32))[None],
+        ours.embed(jnp.asarray(plan.tokenise().before, jnp.int32))[None],
         ours.encode_frames(pixels).reshape(1, -1, ours.config.text.hidden_size),
         ours.embed(after)[None],
     ]
@@ -139,7 +139,7 @@ def test_the_captions_of_members_are_memorised(model, record):
     assert not found
     config.train.batch_size = 16
     batch = next(batches.Clips(config, opened.prepare).batches(texts))
-    prefix = jnp.asarray(opened.prompt.prefix, jnp.int32)
+    prefix = jnp.asarray(opened.prompt.before, jnp.int32)
     losses = np.asarray(jax.jit(training.answer_nll)(model[0], prefix, batch))
     assert losses[:8].max() < 0.2 and losses[:8].mean() < 0.05
     assert losses[8:].min() > 1.0

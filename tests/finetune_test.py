@@ -95,7 +95,7 @@ def example(config):
     rows = batches.tokenise(items[:3], opened, FRAMES, found)
     assert not found
     batch = next(batches.Clips(config, opened.prepare).batches(rows))
-    return opened.make(), jnp.asarray(opened.prompt.prefix, jnp.int32), batch
+    return opened.make(), jnp.asarray(opened.prompt.before, jnp.int32), batch
 
 
 def _nll(example, **changes) -> np.ndarray:
@@ -200,15 +200,15 @@ def test_the_folder_is_transformers_own(trained, config, corpus, tmp_path, dtype
     frames = video.decode(sorted(corpus.glob("clips/*.mp4"))[0], num_frames=3).pixels
     expected = _torch(folder)
     loaded = models.load(str(folder), dtype="float32")
-    model, plan = nnx.merge(loaded.graphdef, loaded.state), loaded.plan
+    model, plan = nnx.merge(loaded.graphdef, loaded.state), loaded.model
     pixels = model.normalise(jnp.asarray(plan.prepare(frames)))
     theirs = transformers.CLIPImageProcessorPil.from_pretrained(folder)
     pictures = np.asarray(theirs(list(frames), return_tensors="np")["pixel_values"])
     np.testing.assert_allclose(pictures, pixels, atol=1e-5)
-    ids = jnp.asarray(plan.prompt.prefix, jnp.int32)
+    ids = jnp.asarray(plan.tokenise().before, jnp.int32)
     rows = model.encode_frames(pixels).reshape(1, -1, model.config.text.hidden_size)
     hidden = model.decode(jnp.concatenate([model.embed(ids)[None], rows], axis=1))
-    ids = torch.tensor([[*plan.prompt.prefix, *[VIDEO] * rows.shape[1]]])
+    ids = torch.tensor([[*plan.tokenise().before, *[VIDEO] * rows.shape[1]]])
     with torch.no_grad():
         out = expected(input_ids=ids, pixel_values_videos=torch.tensor(pictures)[None])
     assert out.logits.std() > 0.3

@@ -101,7 +101,7 @@ def _scored(config, workdir: pathlib.Path):
     setup = checks.check(config)
     store, second = checks.open_shards(setup, workdir)
     scored = scoring.score_clips(
-        *(setup.clips, setup.reader, setup.plan, setup.devices, store, config),
+        *(setup.clips, setup.reader, setup.model, setup.devices, store, config),
         second=second,
         stop=Stop(),
     )

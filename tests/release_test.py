@@ -73,7 +73,7 @@ def test_orders_and_rows(report, plan, release):
         assert table.q[row] == pytest.approx(record["q"], abs=1e-5)
         assert table.r[row] == pytest.approx(record["r"], abs=1e-5)
         # The release's slice has one text row too many.
-        rows = table.num_rows[row] + len(plan.prompt.suffix)
+        rows = table.num_rows[row] + len(plan.tokenise().after)
         assert rows == record["slice_rows"] == 33
 
 
@@ -146,10 +146,10 @@ def test_the_logits(clip, config, plan, golden):
     )
     text = f"\n{item['question']}<|im_end|>\n<|im_start|>assistant\n"
     after = tokenizer(text)["input_ids"]
-    assert plan.prompt.suffix == (after[0],)
+    assert plan.tokenise().after == (after[0],)
     rows = model.encode_frames(pixels)
     parts = [
-        model.embed(jnp.asarray(plan.prompt.prefix, jnp.int32)),
+        model.embed(jnp.asarray(plan.tokenise().before, jnp.int32)),
         rows.reshape(-1, rows.shape[-1]),
         model.embed(jnp.asarray(after, jnp.int32)),
     ]
@@ -161,4 +161,4 @@ def test_the_logits(clip, config, plan, golden):
 
 def test_the_prompt_is_the_releases(plan, release):
     text = release["system_prompt"].replace("<image>", prompts.PLACEHOLDER)
-    assert plan.prompt.text == text
+    assert plan.prompt == text

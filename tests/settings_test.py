@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import parallel, scores, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.models import plans
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -71,9 +72,10 @@ def test_grids():
     assert parallel.make_devices("auto", 0, 1).mode == "pmap"
     devices = parallel.make_devices("auto", 0, 2)
     assert devices.mode == "mesh" and devices.mesh.devices.shape == (4, 2)
-    split = devices.sharding("language_model/layers/up_proj/kernel", (3, 8, 6)).spec
+    sharding = devices.shardings(plans.SPLIT)
+    split = sharding("language_model/layers/up_proj/kernel", (3, 8, 6)).spec
     assert tuple(split) == (None, None, "model")
-    odd = devices.sharding("language_model/layers/up_proj/kernel", (3, 8, 5)).spec
+    odd = sharding("language_model/layers/up_proj/kernel", (3, 8, 5)).spec
     assert tuple(odd) == (None, None, None)
 
 
@@ -84,7 +86,7 @@ def test_grids():
 def test_the_grid_follows_from_the_memory(gib, mode, shape, monkeypatch):
     """Of 16 GiB a device parameters may fill three quarters."""
     monkeypatch.setattr(parallel, "_memory", lambda _: 16 * 2**30)
-    devices = parallel.make_devices("auto", 0, 1, parameters=gib * 2**30)
+    devices = parallel.make_devices("auto", 0, 1, num_bytes=gib * 2**30)
     assert devices.mode == mode and devices.mesh.devices.shape == shape
 
 
@@ -119,9 +121,7 @@ def test_the_grid_follows_from_the_memory(gib, mode, shape, monkeypatch):
 def test_a_model_that_does_not_fit(mode, model, gib, dtype, expected, monkeypatch):
     monkeypatch.setattr(parallel, "_memory", lambda _: 16 * 2**30)
     with pytest.raises(AuditError, match=expected):
-        parallel.make_devices(
-            mode, 0, model, parameters=gib * 2**30, dtype=dtype, here=True
-        )
+        parallel.make_devices(mode, 0, model, num_bytes=gib * 2**30, dtype=dtype)
 
 
 def test_compiled_programs_are_kept_where_the_config_says(monkeypatch):

@@ -45,7 +45,7 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
         pipeline.Prepared(length, plan.prepare(_frames(length))) for length in LENGTHS
     ]
     batches = pipeline.stream(
-        plan.load(devices.sharding),
+        plan.load(devices.shardings(plan.split)),
         clips,
         devices,
         batch_size=1,

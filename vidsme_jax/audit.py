@@ -81,7 +81,7 @@ def run(
         with processes.agreed(), processes.first_alone("signals"):
             store, second = checks.open_shards(setup, workdir)
         with processes.finishing(store.folder) as everyones:
-            parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
+            parts = (setup.clips, setup.reader, setup.model, setup.devices, store)
             scored = scoring.score_clips(*parts, config, second=second, stop=stop)
             failures = everyones(scored.failures)
             store = store.reopened()
@@ -95,7 +95,7 @@ def run(
             causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
             raise AuditError(error.problems + causes[:20]) from error
         about = provenance.describe(
-            config, setup.plan, setup.devices, table, scored.utilisation
+            config, setup.model, setup.devices, table, scored.utilisation
         )
         if scored.utilisation is None:
             about |= provenance.earlier_utilisation(workdir / "config.json")

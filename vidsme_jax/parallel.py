@@ -15,7 +15,7 @@ import functools
 import math
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,14 +25,10 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from vidsme_jax.base import AuditError
 
-# The axes of a parameter that "mesh" may split over `model`, counted from the last one:
-# the first that divides. What no pattern matches is copied, among it the tower, which
-# has its frames spread over all devices instead.
-_SPLIT = (
-    (r"language_model/.*/(q|k|v|gate|up)_proj/(kernel|bias)", (-1,)),
-    (r"language_model/.*/(o|down)_proj/kernel", (-2,)),
-    (r"language_model/(lm_head|embed_tokens)/weight", (-2, -1)),
-)
+# A pattern of parameters' paths, and the axes, counted from the last one, of which
+# "mesh" splits the first that divides over `model`.
+Split = tuple[str, tuple[int, ...]]
+
 _ROOM = 0.75  # The part of a device's memory that parameters may fill.
 
 
@@ -62,17 +58,27 @@ class Devices:
         """Returns the bytes that one device holds, None where that is not known."""
         return _memory(self.mesh.local_devices[0])
 
-    def sharding(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
-        """Returns where a parameter lies; what does not divide is copied."""
-        spec: list[str | None] = [None] * len(shape)
-        for pattern, axes in _SPLIT:
-            if re.fullmatch(pattern, path):
-                size = self.mesh.shape["model"]
-                fitting = [axis for axis in axes if shape[axis] % size == 0]
-                if fitting:
-                    spec[fitting[0]] = "model"
-                break
-        return NamedSharding(self.mesh, PartitionSpec(*spec))
+    def shardings(
+        self, split: Sequence[Split]
+    ) -> Callable[[str, tuple[int, ...]], NamedSharding]:
+        """Returns where the parameter of a path and shape lies.
+
+        Args:
+          split: Of the model. What matches no pattern, or does not divide, is copied.
+        """
+
+        def sharding(path: str, shape: tuple[int, ...]) -> NamedSharding:
+            spec: list[str | None] = [None] * len(shape)
+            for pattern, axes in split:
+                if re.fullmatch(pattern, path):
+                    size = self.mesh.shape["model"]
+                    fitting = [axis for axis in axes if shape[axis] % size == 0]
+                    if fitting:
+                        spec[fitting[0]] = "model"
+                    break
+            return NamedSharding(self.mesh, PartitionSpec(*spec))
+
+        return sharding
 
     def clips(self) -> NamedSharding:
         """Returns the spread of a batch: each process has its own clips."""
@@ -150,13 +156,7 @@ def _memory(device: Any) -> int | None:
 
 
 def make_devices(
-    mode: str,
-    data: int,
-    model: int,
-    *,
-    parameters: int = 0,
-    dtype: str = "",
-    here: bool = False,
+    mode: str, data: int, model: int, *, num_bytes: int = 0, dtype: str = ""
 ) -> Devices:
     """Arranges devices: this process's where they suffice, else those of all.
 
@@ -166,30 +166,29 @@ def make_devices(
         CPU) is taken to be large enough.
       data: Devices along `data`; 0 takes all that `model` leaves.
       model: Devices along `model`; "auto" may take more than 1.
-      parameters: Bytes of the model.
+      num_bytes: Of the model's parameters.
       dtype: Of the parameters.
-      here: Whether the devices of other processes are out of the question.
 
     Raises:
       AuditError: The devices do not suffice, or "pmap" is asked to split a model.
     """
     local = jax.local_devices()
-    every = local if here else sorted(jax.devices(), key=lambda d: d.process_index)
+    every = sorted(jax.devices(), key=lambda device: device.process_index)
     limit = _memory(local[0])
     problems = []
     if mode == "auto":
-        if model == 1 and not _fits(parameters, limit):
-            model = _fewest(parameters, limit or 0, len(local), len(every))
+        if model == 1 and not _fits(num_bytes, limit):
+            model = _fewest(num_bytes, limit or 0, len(local), len(every))
         mode = "mesh" if model > 1 else "pmap"
     if mode == "pmap" and model > 1:
         problems.append(
             f"config.parallel.model is {model}, but pmap copies the whole model to "
             "each device: take mode mesh"
         )
-    elif not _fits(parameters / model, limit):
+    elif not _fits(num_bytes / model, limit):
         kind = local[0].device_kind
         problems.append(
-            _too_large(parameters, model, limit or 0, len(every), dtype, kind)
+            _too_large(num_bytes, model, limit or 0, len(every), dtype, kind)
         )
     pool = local if model <= len(local) and data * model <= len(local) else every
     wanted = data or max(len(pool) // model, 1)
@@ -281,37 +280,37 @@ def _fits(size: int | float, limit: int | None) -> bool:
 
 
 def _too_large(
-    parameters: int, model: int, limit: int, here: int, dtype: str, kind: str
+    num_bytes: int, model: int, limit: int, here: int, dtype: str, kind: str
 ) -> str:
     """Returns what is needed, what there is, and what to set."""
-    text = f"config.parallel: the parameters take {in_gib(parameters)}"
+    text = f"config.parallel: the parameters take {in_gib(num_bytes)}"
     text += f" in {dtype}" if dtype else ""
     if model > 1:
-        text += f", at least {in_gib(parameters / model)} on each of {model} devices"
+        text += f", at least {in_gib(num_bytes / model)} on each of {model} devices"
     text += f"; a device ({kind}) holds {in_gib(limit)}, of which parameters may fill "
     text += f"{in_gib(_ROOM * limit)}, since a batch needs memory too. "
-    fewest = _fewest(parameters, limit, here, here)
+    fewest = _fewest(num_bytes, limit, here, here)
     settings = []
-    if _fits(parameters / fewest, limit):
+    if _fits(num_bytes / fewest, limit):
         settings.append(
             f"config.parallel.mode = mesh and config.parallel.model = {fewest}"
         )
     if dtype == "float32":
-        settings.append(f"config.model.dtype = bfloat16: {in_gib(parameters / 2)}")
+        settings.append(f"config.model.dtype = bfloat16: {in_gib(num_bytes / 2)}")
     if settings:
         return text + f"Set {', or '.join(settings)}"
-    needed = math.ceil(parameters / (_ROOM * limit)) if limit else 0
+    needed = math.ceil(num_bytes / (_ROOM * limit)) if limit else 0
     return text + (
         f"That takes {needed} such devices in mode mesh, and {here} are here, or one "
-        f"that holds {in_gib(parameters / _ROOM)}"
+        f"that holds {in_gib(num_bytes / _ROOM)}"
     )
 
 
-def _fewest(parameters: int, limit: int, local: int, every: int) -> int:
+def _fewest(num_bytes: int, limit: int, local: int, every: int) -> int:
     """Returns how many devices hold the parameters; all if even those do not."""
     for total in (local, every):
         for model in range(2, total + 1):
-            if total % model == 0 and _fits(parameters / model, limit):
+            if total % model == 0 and _fits(num_bytes / model, limit):
                 return model
     return every
 

@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
-from vidsme_jax.models import attention, layers, random
+from vidsme_jax.models import attention, layers, plans, random
 from vidsme_jax.run import pipeline
 
 NAMES = ("llava_qwen-tiny", "llava_next_video-tiny")  # q, k, v with and without bias.
@@ -84,7 +84,8 @@ def test_stacked_weights_are_as_they_were(name, platform, monkeypatch):
 def _mesh_state(name, shape):
     mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     devices = parallel.Devices("mesh", mesh)
-    return random.draw(name, dtype="bfloat16", shardings=devices.sharding).state
+    place = devices.shardings(plans.SPLIT)
+    return random.draw(name, dtype="bfloat16", shardings=place).state
 
 
 def test_what_is_split_over_devices_is_not_joined(monkeypatch):
@@ -124,7 +125,8 @@ def test_layers_that_lie_apart_are_not_sliced(monkeypatch):
     layers.lay_out(model.state)
 
     def decode(state, rows):
-        return nnx.merge(model.graphdef, state).decode(rows)
+        decoder = nnx.merge(model.graphdef, state).language_model
+        return decoder(rows, jnp.arange(5)[None])
 
     size = model.state["language_model"]["norm"]["weight"].get_value().shape[0]
     rows = jnp.ones((1, 5, size))
@@ -138,7 +140,8 @@ def test_no_stack_is_converted_on_a_cpu():
     layers.lay_out(model.state)
 
     def decode(state, rows):
-        return nnx.merge(model.graphdef, state).decode(rows)
+        decoder = nnx.merge(model.graphdef, state).language_model
+        return decoder(rows, jnp.arange(5)[None])
 
     size = model.state["language_model"]["norm"]["weight"].get_value().shape[0]
     rows = jnp.ones((1, 5, size), jnp.bfloat16)

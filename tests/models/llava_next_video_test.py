@@ -7,49 +7,51 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 
 from oracles import llava_next_video as oracle
+from oracles import our_logits
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import files, loading
-from vidsme_jax.models import dialects, make_module
+from vidsme_jax.models import dialects, plans
+from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava_next_video import params
+from vidsme_jax.models.prompts import no_text
 
 DEVICE = jax.sharding.SingleDeviceSharding
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 
 
 def _load(folder, dtype=jnp.float32):
-    """Returns the module with its parameters, without tokenizer and preprocessing."""
+    """Returns the model with its parameters, without tokenizer and preprocessing."""
     checkpoint = files.open_checkpoint(str(folder))
     problems: list[str] = []
     config, _ = params.read_config(
         checkpoint.config, jnp.dtype(dtype), (0.0,) * 3, (1.0,) * 3, problems
     )
     assert not problems
-    graphdef, abstract = nnx.split(nnx.eval_shape(make_module(config)))
-    plan = loading.plan_loading(
-        checkpoint,
-        abstract,
-        dialects.rules(config),
-        canonical=dialects.canonical,
-        ignored=dialects.ignored(config),
-    )
+    model = _describe(config)
+    graphdef, abstract = model.abstract()
+    plan = loading.plan_loading(checkpoint, abstract, model.names)
     place = DEVICE(jax.devices()[0])
     state = loading.load(plan, abstract, lambda *_: place, checkpoint_name="tiny")
-    return nnx.merge(graphdef, state)
+    return LoadedModel(model, graphdef, state)
 
 
-@jax.jit
-def _logits(model, pixels):
-    features = model.encode_frames(pixels)[None]
-    parts = [
-        model.embed(jnp.asarray(BEFORE))[None],
-        features.reshape(1, -1, features.shape[-1]),
-        model.embed(jnp.asarray(AFTER))[None],
-    ]
-    hidden = model.decode(jnp.concatenate(parts, axis=1))[0]
-    return hidden @ model.head.T
+def _describe(config):
+    facts = {"family": "llava_next_video", "fingerprint": "", "dtype": "float32"}
+    return plans.describe(
+        config,
+        **facts,
+        remarks=(),
+        prompt="",
+        names=dialects.names(config),
+        prepare=lambda frames: frames,
+        tokenise=no_text,
+    )
+
+
+def _logits(loaded, pixels):
+    return our_logits(loaded, pixels, BEFORE, AFTER)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_logits_equal_transformers(tmp_path, kv_heads, frames):
     torch.manual_seed(1)
     pixels = torch.randn(frames, 3, 56, 56)
     expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
-    actual = _logits(_load(oracle.save(model, tmp_path)), jnp.asarray(pixels.numpy()))
+    actual = _logits(_load(oracle.save(model, tmp_path)), pixels)
     assert expected.std() > 0.5, "weights too small for errors to show"
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
@@ -72,7 +74,7 @@ def test_every_dialect_and_a_sharded_index(tmp_path, dialect):
     expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
     for shards in (1, 3):
         folder = oracle.save(model, tmp_path / str(shards), dialect, shards)
-        actual = _logits(_load(folder), jnp.asarray(pixels.numpy()))
+        actual = _logits(_load(folder), pixels)
         np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
@@ -81,7 +83,7 @@ def test_transformers_own_save_pretrained(tmp_path):
     model.save_pretrained(tmp_path)
     pixels = torch.randn(2, 3, 56, 56)
     expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
-    actual = _logits(_load(tmp_path), jnp.asarray(pixels.numpy()))
+    actual = _logits(_load(tmp_path), pixels)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
@@ -90,7 +92,7 @@ def test_bfloat16_is_near(tmp_path):
     pixels = torch.randn(2, 3, 56, 56)
     expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
     loaded = _load(oracle.save(model, tmp_path), jnp.bfloat16)
-    actual = np.asarray(_logits(loaded, jnp.asarray(pixels.numpy())), np.float32)
+    actual = np.asarray(_logits(loaded, pixels), np.float32)
     assert np.abs(actual - expected).mean() < 0.05 * expected.std()
 
 
@@ -140,9 +142,9 @@ def test_the_hub_form_of_the_config():
         raw, jnp.dtype("bfloat16"), (0.0,) * 3, (1.0,) * 3, problems
     )
     assert not problems
-    assert config.rows_per_frame == 144 and config.vision_depth == 23
+    assert _describe(config).rows_per_frame == 144 and config.vision_depth == 23
     assert config.text.rope_factor == 2.5 and config.text.head_dim == 128
-    shapes = loading.flat_shapes(nnx.split(nnx.eval_shape(make_module(config)))[1])
+    shapes = loading.flat_shapes(_describe(config).abstract()[1])
     sizes = {p: leaf.shape for p, leaf in shapes.items()}
     assert sizes["language_model/layers/gate_proj/kernel"] == (32, 4096, 11008)
     count = sum(int(np.prod(shape)) for shape in sizes.values())

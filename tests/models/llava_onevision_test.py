@@ -2,14 +2,13 @@
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
-from flax import nnx
 
 from oracles import llava_onevision as oracle
+from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import pipeline
@@ -19,15 +18,7 @@ BEFORE, AFTER = (1, 5, 9), (7, 8)
 
 def _logits(folder, pixels):
     loaded = models.load(str(folder), dtype="float32")
-    model = nnx.merge(loaded.graphdef, loaded.state)
-    rows = model.encode_frames(jnp.asarray(pixels.numpy()))
-    parts = [
-        model.embed(jnp.asarray(BEFORE)),
-        rows.reshape(-1, rows.shape[-1]),
-        model.tail,
-        model.embed(jnp.asarray(AFTER)),
-    ]
-    return model.decode(jnp.concatenate(parts)[None])[0] @ model.head.T
+    return our_logits(loaded, pixels, BEFORE, AFTER)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +48,8 @@ def test_transformers_own_save_pretrained(tmp_path):
 def test_both_directions_equal_torch(tmp_path):
     model = oracle.make_model()
     loaded = models.load(str(oracle.save(model, tmp_path)), dtype="float32")
-    plan = loaded.plan
-    assert plan.prompt.text == "<|im_start|>user\n<video>\n"
+    plan = loaded.model
+    assert plan.prompt == "<|im_start|>user\n<video>\n"
     frames = np.random.default_rng(0).integers(0, 256, (3, 80, 50, 3), np.uint8)
     found = pipeline.compute(loaded, frames)
     assert found.gap.shape == (2, plan.num_rows(3)) == (2, 28)
@@ -66,7 +57,7 @@ def test_both_directions_equal_torch(tmp_path):
     for direction, order in enumerate((small, small[::-1])):
         pixels = torch.tensor(order.astype(np.float32)).permute(0, 3, 1, 2)
         pixels = (pixels / 255 - 0.5) / 0.5
-        prefix = plan.prompt.prefix
+        prefix = plan.tokenise().before
         logits = oracle.logits(model, prefix, pixels, AFTER)[len(prefix) : -2]
         log_p = torch.log_softmax(logits.double(), -1).numpy()
         shannon = -(np.exp(log_p) * log_p).sum(-1)

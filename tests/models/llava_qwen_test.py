@@ -2,15 +2,14 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from safetensors.torch import save_file
 
 from oracles import llava_qwen as oracle
+from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
@@ -18,24 +17,6 @@ from vidsme_jax.models.llava_qwen import params
 from vidsme_jax.run import pipeline
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
-
-
-@jax.jit
-def _run(model, pixels):
-    rows = model.encode_frames(pixels)
-    parts = [
-        model.embed(jnp.asarray(BEFORE)),
-        rows.reshape(-1, rows.shape[-1]),
-        model.tail,
-        model.embed(jnp.asarray(AFTER)),
-    ]
-    return model.decode(jnp.concatenate(parts)[None])[0] @ model.head.T
-
-
-def _logits(folder, pixels, **kwargs):
-    loaded = models.load(str(folder), dtype="float32", **kwargs)
-    model = nnx.merge(loaded.graphdef, loaded.state)
-    return np.asarray(_run(model, jnp.asarray(pixels.numpy()))), loaded.plan
 
 
 def _pixels(frames, kind="longva"):
@@ -47,11 +28,12 @@ def _pixels(frames, kind="longva"):
 def _compare(model, folder, frames=3, **kwargs):
     pixels = _pixels(frames, model.kind)
     expected = model(BEFORE, pixels, AFTER).numpy()
-    actual, plan = _logits(folder, pixels, **kwargs)
+    loaded = models.load(str(folder), dtype="float32", **kwargs)
+    actual = our_logits(loaded, pixels, BEFORE, AFTER)
     assert expected.std() > 0.5, "weights too small for errors to show"
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, atol=1e-4)
-    return plan
+    return loaded.model
 
 
 @pytest.mark.parametrize(("kv_heads", "frames"), [(4, 4), (2, 1), (2, 4), (1, 4)])
@@ -69,7 +51,7 @@ def test_longva_logits(tmp_path, kv_heads, frames):
 def test_llava_video_logits(tmp_path, newline, per_frame, tail):
     model = oracle.make_model("llava_video", newline=newline)
     plan = _compare(model, oracle.save(model, tmp_path))
-    assert (plan.rows_per_frame, plan.tail_rows) == (per_frame, tail)
+    assert (plan.rows_per_frame, plan.num_rows(5)) == (per_frame, 5 * per_frame + tail)
 
 
 def test_both_directions_with_a_ragged_batch(tmp_path):
@@ -77,11 +59,11 @@ def test_both_directions_with_a_ragged_batch(tmp_path):
     model = oracle.make_model("llava_video", newline="one_token")
     folder = oracle.save(model, tmp_path)
     loaded = models.load(str(folder), dtype="float32")
-    prompt = loaded.plan.prompt
+    prompt = loaded.model.tokenise()
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 256, (n, 70, 90, 3), np.uint8) for n in (4, 3)]
     prepared = [
-        pipeline.Prepared(k, loaded.plan.prepare(x)) for k, x in enumerate(clips)
+        pipeline.Prepared(k, loaded.model.prepare(x)) for k, x in enumerate(clips)
     ]
     devices = pipeline.make_devices("pmap", 1, 1)
     out = dict(
@@ -94,9 +76,9 @@ def test_both_directions_with_a_ragged_batch(tmp_path):
     for key, clip in enumerate(prepared):
         for direction, frames in enumerate((clip.frames, clip.frames[::-1])):
             pixels = torch.tensor(frames.astype(np.float32)).permute(0, 3, 1, 2)
-            logits = model(prompt.prefix, (pixels / 255 - 0.5) / 0.5, prompt.suffix)
-            log_p = torch.log_softmax(logits.double(), -1).numpy()[len(prompt.prefix) :]
-            rows = loaded.plan.num_rows(len(frames))
+            logits = model(prompt.before, (pixels / 255 - 0.5) / 0.5, prompt.after)
+            log_p = torch.log_softmax(logits.double(), -1).numpy()[len(prompt.before) :]
+            rows = loaded.model.num_rows(len(frames))
             assert len(log_p) == rows + 1 == 9 * len(frames) + 2
             shannon = -(np.exp(log_p) * log_p).sum(-1)
             found = out[key].renyi[direction, :, 1]
@@ -160,11 +142,10 @@ def test_known_towers_need_no_files():
 )
 def test_the_published_sizes(name, rows, tail, depth, theta):
     _, config = random.configuration(name)
-    assert (config.rows_per_frame, config.tail_rows) == (rows, tail)
+    model = random.describe(name)
+    assert (model.rows_per_frame, model.num_rows(2)) == (rows, 2 * rows + tail)
     assert config.vision_depth == depth and config.text.rope_theta == theta
-    make = models.make_module(config)
-    state = nnx.split(nnx.eval_shape(make))[1]
-    count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state))
+    count = model.num_bytes / 2
     billions = {"7b": 7.7, "0.5b": 0.9}[name.split("-")[1]]
     assert count / 1e9 == pytest.approx(billions, rel=0.1)
 
@@ -301,7 +282,7 @@ def test_positions_are_the_smaller_of_two_limits(tmp_path):
     model = oracle.make_model()
     folder = oracle.save(model, tmp_path, tokenizer_model_max_length=100)
     plan = models.inspect(str(folder), dtype="float32")
-    text = len(plan.prompt.prefix) + len(plan.prompt.suffix)
+    text = len(plan.tokenise().before) + len(plan.tokenise().after)
     assert plan.max_frames == (100 - text) // 4
 
 

@@ -5,13 +5,13 @@ import math
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from vidsme_jax import models, settings
 from vidsme_jax.models import attention, random
 from vidsme_jax.models.flops import necessary_flops
-from vidsme_jax.run import pipeline
+from vidsme_jax.models.rows import Shape, Shown, stack
+from vidsme_jax.run.step import make_step
 
 
 @pytest.fixture(scope="module", params=["llava_qwen-tiny", "llava_next_video-tiny"])
@@ -20,10 +20,10 @@ def name(request):
 
 
 def test_the_operations_are_those_of_the_model_with_its_own_prompt(name):
-    plan = random.draw(name, dtype="float32").plan
+    plan = random.describe(name, dtype="float32")
     _, config = random.configuration(name, "float32")
-    prompt = plan.prompt
-    text = len(prompt.prefix) + len(prompt.suffix)
+    prompt = plan.tokenise()
+    text = len(prompt.before) + len(prompt.after)
     assert plan.flops(3) == necessary_flops(config, 3, text=text)
     # One more token goes through the decoder, and through nothing else.
     longer = necessary_flops(config, 3, text=text + 1)
@@ -63,7 +63,7 @@ def test_a_checkpoints_own_prompt_counts():
     longer = models.inspect(
         str(settings.DEMO / "checkpoint"), dtype="float32", prompt="a a a a <video>"
     )
-    more = len(longer.prompt.prefix) - len(plan.prompt.prefix)
+    more = len(longer.tokenise().before) - len(plan.tokenise().before)
     assert more and (longer.flops(4).prefill > plan.flops(4).prefill) == (more > 0)
     assert longer.flops(4).vision == plan.flops(4).vision
 
@@ -85,22 +85,24 @@ def _products(jaxpr, times=1):
 
 
 @pytest.mark.parametrize(
-    ("model", "frames"), [("llava_qwen-7b", 16), ("llava_onevision-7b", 4)]
+    ("name", "frames"), [("llava_qwen-7b", 16), ("llava_onevision-7b", 4)]
 )
-def test_the_step_takes_the_products_that_are_counted(model, frames, monkeypatch):
+def test_the_step_takes_the_products_that_are_counted(name, frames, monkeypatch):
     """Of the traced step, but for attention, which is counted half where causal."""
     monkeypatch.setitem(attention.KERNELS, "chunked", lambda q, k, v, *, causal: q)
-    _, config = random.configuration(model)
-    graphdef, state = nnx.split(nnx.eval_shape(models.make_module(config)))
-    step = pipeline.make_step(graphdef, second=False, memory=2**36)
-    size, of = config.vision.image_size, jax.ShapeDtypeStruct
-    shapes = of((1, frames, size, size, 3), np.uint8), of((1,), np.int32)
-    batch = pipeline.Batch(*shapes, of((1, frames), np.int32))
-    tokens = pipeline.Tokens(of((30,), np.int32), of((1,), np.int32))
-    found = _products(jax.make_jaxpr(step)(state, tokens, batch).jaxpr)
+    _, config = random.configuration(name)
+    model = random.describe(name)
+    graphdef, state = model.abstract()
+    step = make_step(graphdef, second=False, memory=2**36)
+    size, orders = config.vision.image_size, [np.arange(frames)] * 2
+    text = model.tokenise()
+    rows = [model.lay_out(Shown(frames), text, order) for order in orders]
+    pixels = np.zeros((1, 1, frames, size, size, 3), np.uint8)
+    batch = stack([rows], pixels, Shape.of(rows[0]))
+    found = _products(jax.make_jaxpr(step)(state, batch).jaxpr)
     counted = necessary_flops(config, frames, text=31)
     v, t = config.vision, config.text
-    rows = frames * config.rows_per_frame + config.tail_rows + 31
+    rows = model.num_rows(frames) + 31
     patches = v.grid**2 + (v.kind == "clip")
     causal = t.num_hidden_layers * 2 * rows**2 * t.num_attention_heads * t.head_dim
     full = frames * config.vision_depth * 4 * patches**2 * v.hidden_size

@@ -36,17 +36,17 @@ def test_a_placeholder_that_is_missing_or_doubled(name, text, count):
 def test_a_text_of_ones_own():
     text = "USER: <image>\nwhat"
     plan = models.inspect("random:llava_qwen-tiny", dtype="float32", prompt=text)
-    assert plan.prompt.text == "USER: <video>\nwhat"
-    own = plan.prompt
+    assert plan.prompt == "USER: <video>\nwhat"
+    own = plan.tokenise()
     # Qwen2 puts nothing in front of a text: the newline is the row behind the video.
-    assert own.prefix == (4,) and own.suffix == (3,)
+    assert own.before == (4,) and own.after == (3,)
     plan = models.inspect("random:llava_next_video-tiny", dtype="float32", prompt=text)
-    assert plan.prompt.prefix == (1, 4) and plan.prompt.suffix == ()
+    assert plan.tokenise().before == (1, 4) and plan.tokenise().after == ()
 
 
 def test_nothing_around_the_video():
     plan = models.inspect("random:llava_qwen-tiny", dtype="float32", prompt="<video>")
-    assert plan.prompt.prefix == plan.prompt.suffix == ()
+    assert plan.tokenise().before == plan.tokenise().after == ()
 
 
 def test_an_unknown_random_model():

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -42,6 +42,22 @@ class Rule:
     layout: str = "same"
 
 
+class Names(NamedTuple):
+    """The names that a model's tensors have in a checkpoint, in both directions.
+
+    Attributes:
+      canonical: Renames a tensor of any name dialect.
+      rules: Where each tensor goes.
+      ignored: Patterns of canonical names that are left out, each with the reason.
+      unused: Returns what is left out but other libraries expect, for writing.
+    """
+
+    canonical: Callable[[str], str]
+    rules: Sequence[Rule]
+    ignored: Mapping[str, str]
+    unused: Callable[[], Mapping[str, np.ndarray]] = dict
+
+
 @dataclasses.dataclass(frozen=True)
 class Filling:
     """The tensors that fill one parameter: one, or one per layer if it is stacked."""
@@ -69,22 +85,13 @@ def num_bytes(abstract: nnx.State) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def plan_loading(
-    checkpoint: Checkpoint,
-    abstract: nnx.State,
-    rules: Sequence[Rule],
-    *,
-    canonical: Callable[[str], str],
-    ignored: Mapping[str, str],
-) -> Plan:
+def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> Plan:
     """Decides which tensor fills which parameter, from the headers alone.
 
     Args:
       checkpoint: What is on disk.
       abstract: The state of the model under `nnx.eval_shape`.
-      rules: See `Rule`.
-      canonical: Renames a tensor of any name dialect.
-      ignored: Patterns of canonical names that are left out, each with the reason.
+      names: Of the model's tensors.
 
     Raises:
       AuditError: Lists all surplus, missing, doubled and misshapen tensors.
@@ -92,14 +99,12 @@ def plan_loading(
     shapes = flat_shapes(abstract)
     problems: list[str] = []
     slots: dict[str, dict[int, str]] = collections.defaultdict(dict)
-    names = {canonical(name): name for name in checkpoint.tensors}
-    if len(names) < len(checkpoint.tensors):
-        counts = collections.Counter(canonical(name) for name in checkpoint.tensors)
-        problems += [f"{n}: stored {k} times" for n, k in counts.items() if k > 1]
-    for clean, name in names.items():
-        if any(re.fullmatch(pattern, clean) for pattern in ignored):
+    counts = collections.Counter(map(names.canonical, checkpoint.tensors))
+    problems += [f"{n}: stored {k} times" for n, k in counts.items() if k > 1]
+    for clean, name in {names.canonical(n): n for n in checkpoint.tensors}.items():
+        if any(re.fullmatch(pattern, clean) for pattern in names.ignored):
             continue
-        rule, layer = _match(clean, rules)
+        rule, layer = _match(clean, names.rules)
         if rule is None or rule.path not in shapes:
             problems.append(f"{name}: surplus, the model has no such parameter")
             continue
@@ -111,7 +116,7 @@ def plan_loading(
         _check_shape(name, info, leaf if layer < 0 else leaf[1:], rule.layout, problems)
         slots[rule.path][layer] = name
     plan: Plan = {}
-    by_path = {rule.path: rule for rule in rules}
+    by_path = {rule.path: rule for rule in names.rules}
     for path, leaf in shapes.items():
         rule = by_path[path]
         stacked = "(" in rule.pattern

@@ -13,7 +13,7 @@ from vidsme_jax.data.reading import Videos
 from vidsme_jax.finetune.source import Source
 from vidsme_jax.models.llava import lay_out
 from vidsme_jax.models.preprocessing import Preprocessing
-from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, Text, stack
+from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, stack
 from vidsme_jax.settings import views
 
 
@@ -32,29 +32,24 @@ def tokenise(
 
     Args:
       items: At least one.
-      source: Its tokenizer and the positions that its model has.
+      source: Its texts and the positions that its model has.
       num_frames: Of every clip.
       found: Receives what is wrong.
     """
-    tokenizer, video_token = source.tokenizer, source.video_token
-    before = source.prompt.prefix
     rows, natural = [], np.arange(num_frames)
     for item in items:
-        ids = tokenizer(f"{source.prompt.text}{item.question} ASSISTANT:")["input_ids"]
-        ids = ids[len(before) + 1 :]
-        answer = tokenizer(item.answer, add_special_tokens=False)["input_ids"]
-        if not answer:
+        try:
+            text = source.tokenise(item)
+        except AuditError as error:
+            found += error.problems
+            continue
+        if len(text.answer) == 1:  # It ends at once.
             found.append(f"{item.id}: no answer to learn")
-        if video_token in ids + answer:
-            found.append(f"{item.id}: its text holds the video token")
-        if tokenizer.unk_token_id in ids + answer:
-            found.append(f"{item.id}: words that the tokenizer does not know")
-        text = Text(before, tuple(ids), (*answer, tokenizer.eos_token_id))
         laid_out = lay_out(
             source.config, Shown(num_frames), text, natural, ("response",)
         )
         rows.append(Row(item, laid_out))
-    total = max(len(row.rows.feature) for row in rows)
+    total = max((len(row.rows.feature) for row in rows), default=0)
     limit = source.config.text.max_positions
     if total > limit:
         found.append(

@@ -29,7 +29,7 @@ class Source:
       prepare: Frames of any size to the model's input size.
       tokenizer: Of transformers.
       video_token: The id that stands for the video.
-      prompt: The text up to the video's end, and the token ids before it.
+      tokenise: See `Model.tokenise`.
       make: Reads or draws the parameters.
     """
 
@@ -39,7 +39,7 @@ class Source:
     prepare: preprocessing.Preprocessing
     tokenizer: Any
     video_token: int
-    prompt: prompts.Prompt
+    tokenise: prompts.Tokenise
     make: Callable[[], Llava]
 
 
@@ -71,7 +71,7 @@ def open_source(name: str, *, random_seed: int | None) -> Source:
     config, video_token = params.read_config(
         opened.config, jnp.dtype("float32"), prepare.mean, prepare.std, found
     )
-    tokenizer, prompt = _tokenizer(opened, video_token, found)
+    tokenizer, tokenise = _tokenizer(opened, video_token, found)
     if found:
         raise AuditError([f"checkpoint {name}: {problem}" for problem in found])
 
@@ -90,7 +90,7 @@ def open_source(name: str, *, random_seed: int | None) -> Source:
         prepare=prepare,
         tokenizer=tokenizer,
         video_token=video_token,
-        prompt=prompt,
+        tokenise=tokenise,
         make=make,
     )
 
@@ -107,14 +107,17 @@ def random_model(config: LlavaConfig, seed: int) -> Llava:
 
 def _tokenizer(
     checkpoint: files.Checkpoint, video_token: int, found: list[str]
-) -> tuple[Any, prompts.Prompt]:
+) -> tuple[Any, prompts.Tokenise]:
     """Returns the tokenizer and the prompt up to the video's end."""
     tokenizer = models.read_tokenizer(checkpoint, found)
     if tokenizer is None:
-        return None, prompts.Prompt("")
+        return None, prompts.no_text
     if "<|im_start|>" in tokenizer.get_vocab():
         found.append("its prompt is ChatML; training is built for USER: ... ASSISTANT:")
     if tokenizer.eos_token_id is None:
         found.append("the tokenizer has no token that ends an answer (eos_token)")
-    text = prompts.text_of("family", prompts.VICUNA, "", found)
-    return tokenizer, prompts.around_token(tokenizer, text, video_token, found)
+    style = prompts.VICUNA
+    text = prompts.text_of("family", style, "", found)
+    return tokenizer, prompts.around_token(
+        tokenizer, text, style.turn, video_token, found
+    )

@@ -266,7 +266,7 @@ def _write(
     writing.save(
         part,
         state,
-        dialects.rules(source.config),
+        dialects.names(source.config).rules,
         shapes={
             "vision_tower/patch_embedding/kernel": (
                 *(vision.hidden_size, 3),

@@ -17,40 +17,21 @@ from flax import nnx
 from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import files, loading
 from vidsme_jax.models import dialects, plans, preprocessing, prompts, random
-from vidsme_jax.models.interface import LoadedModel, ModelPlan
-from vidsme_jax.models.llava import Llava, LlavaConfig
+from vidsme_jax.models.interface import LoadedModel, Model
 from vidsme_jax.models.llava_next_video import params as llava_next_video
 from vidsme_jax.models.llava_onevision import params as llava_onevision
 from vidsme_jax.models.llava_qwen import params as llava_qwen
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Described:
-    """What a family reads off a checkpoint.
-
-    Attributes:
-      checkpoint: With the tensors of the tower, wherever they lie.
-      config: Hyperparameters.
-      names: Its module with `canonical`, `rules` and `ignored`.
-      prepare: Frames to the model's input size.
-      prompt: What stands around the video.
-      remarks: What a reader should know.
-    """
-
-    checkpoint: files.Checkpoint
-    config: LlavaConfig
-    names: Any
-    prepare: preprocessing.Preprocessing
-    prompt: prompts.Prompt
-    remarks: tuple[str, ...] = ()
-
-
-Reader = Callable[[files.Checkpoint, str, str, bool, list[str]], Described]
+# From a checkpoint, dtype, prompt and whether pickled files may be read; problems are
+# appended. The checkpoint that is returned has the tower's tensors, wherever they lie.
+Reader = Callable[
+    [files.Checkpoint, str, str, bool, list[str]], tuple[Model, files.Checkpoint]
+]
 
 
 def inspect(
     checkpoint: str, *, dtype: str, prompt: str = "family", allow_pickle: bool = False
-) -> ModelPlan:
+) -> Model:
     """Checks a checkpoint on the host, without reading its tensors.
 
     Args:
@@ -68,34 +49,15 @@ def inspect(
     opened = files.open_checkpoint(where, allow_pickle=allow_pickle)
     family = family_of(opened)
     problems: list[str] = []
-    found = MODELS[family](opened, dtype, prompt, allow_pickle, problems)
+    model, opened = MODELS[family](opened, dtype, prompt, allow_pickle, problems)
     if problems:
         raise AuditError([_prefixed(opened, p) for p in problems])
-    graphdef, abstract = nnx.split(nnx.eval_shape(make_module(found.config)))
-    fillings = loading.plan_loading(
-        found.checkpoint,
-        abstract,
-        found.names.rules(found.config),
-        canonical=found.names.canonical,
-        ignored=found.names.ignored(found.config),
-    )
+    fillings = loading.plan_loading(opened, model.abstract()[1], model.names)
 
-    def read(shardings: loading.Shardings) -> LoadedModel:
-        state = loading.load(fillings, abstract, shardings, checkpoint_name=checkpoint)
-        return LoadedModel(plan=plan, graphdef=graphdef, state=state)
+    def fill(abstract: nnx.State, shardings: loading.Shardings) -> nnx.State:
+        return loading.load(fillings, abstract, shardings, checkpoint_name=checkpoint)
 
-    plan = plans.make(
-        found.config,
-        prompt=found.prompt,
-        family=family,
-        fingerprint=found.checkpoint.fingerprint(),
-        prepare=found.prepare,
-        dtype=dtype,
-        parameters=loading.num_bytes(abstract),
-        load=read,
-        remarks=(*found.checkpoint.remarks, *found.remarks),
-    )
-    return plan
+    return dataclasses.replace(model, fill=fill)
 
 
 def load(
@@ -107,8 +69,8 @@ def load(
 ) -> LoadedModel:
     """Loads a checkpoint onto the first device; see `inspect` for the arguments."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    plan = inspect(checkpoint, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
-    return plan.load(lambda *_: device)
+    model = inspect(checkpoint, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
+    return model.load(lambda *_: device)
 
 
 def family_of(checkpoint: files.Checkpoint) -> str:
@@ -130,11 +92,6 @@ def family_of(checkpoint: files.Checkpoint) -> str:
             ]
         )
     return family
-
-
-def make_module(config: LlavaConfig) -> Callable[[], Llava]:
-    """Returns a function that makes the module with fresh parameters."""
-    return lambda: Llava(config, rngs=nnx.Rngs(0))
 
 
 def read_tokenizer(checkpoint: files.Checkpoint, problems: list[str]) -> Any:
@@ -171,7 +128,7 @@ def _hugging_face(
     prompt: str,
     allow_pickle: bool,
     problems: list[str],
-) -> Described:
+) -> tuple[Model, files.Checkpoint]:
     """Reads a checkpoint whose tokenizer has a token for the video."""
     del allow_pickle  # Everything is in the checkpoint's own files.
     vision = checkpoint.config.get("vision_config")
@@ -182,17 +139,25 @@ def _hugging_face(
         checkpoint.config, jnp.dtype(dtype), prepare.mean, prepare.std, problems
     )
     tokenizer = read_tokenizer(checkpoint, problems)
-    around = prompts.Prompt("")
+    text, tokenise = "", prompts.no_text
     if tokenizer is not None:
-        text = prompts.text_of(prompt, style(tokenizer), "", problems)
-        around = prompts.around_token(tokenizer, text, video_token, problems)
-    return Described(
-        checkpoint=checkpoint,
-        config=config,
-        names=dialects,
+        chosen = style(tokenizer)
+        text = prompts.text_of(prompt, chosen, "", problems)
+        tokenise = prompts.around_token(
+            tokenizer, text, chosen.turn, video_token, problems
+        )
+    model = plans.describe(
+        config,
+        family=checkpoint.config["model_type"],
+        fingerprint=checkpoint.fingerprint(),
+        dtype=dtype,
+        remarks=checkpoint.remarks,
+        prompt=text,
+        names=dialects.names(config),
         prepare=prepare,
-        prompt=around,
+        tokenise=tokenise,
     )
+    return model, checkpoint
 
 
 def _llava_qwen(
@@ -201,7 +166,7 @@ def _llava_qwen(
     prompt: str,
     allow_pickle: bool,
     problems: list[str],
-) -> Described:
+) -> tuple[Model, files.Checkpoint]:
     """Reads an original-format checkpoint, whose tower may lie elsewhere."""
     raw, remarks = checkpoint.config, []
     checkpoint, tower_config, image = _with_tower(
@@ -225,19 +190,24 @@ def _llava_qwen(
         problems,
         remarks,
     )
-    around = prompts.Prompt("")
+    text, tokenise = "", prompts.no_text
     if tokenizer is not None:
         text = prompts.text_of(prompt, prompts.CHATML, llava_qwen.SYSTEM, problems)
-        around = prompts.around_text(tokenizer, text)
-    beacons = llava_qwen.beacons(checkpoint.tensors)
-    return Described(
-        checkpoint=checkpoint,
-        config=config,
-        names=llava_qwen,
+        tokenise = prompts.around_text(tokenizer, text, prompts.CHATML.turn)
+    if beacons := llava_qwen.beacons(checkpoint.tensors):
+        remarks.append(beacons)
+    model = plans.describe(
+        config,
+        family="llava_qwen",
+        fingerprint=checkpoint.fingerprint(),
+        dtype=dtype,
+        remarks=(*checkpoint.remarks, *remarks),
+        prompt=text,
+        names=llava_qwen.names(config),
         prepare=prepare,
-        prompt=around,
-        remarks=(*remarks, beacons) if beacons else tuple(remarks),
+        tokenise=tokenise,
     )
+    return model, checkpoint
 
 
 def _with_tower(

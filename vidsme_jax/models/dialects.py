@@ -8,7 +8,7 @@ Dialect A is the canonical one.
 
 import re
 
-from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import llava
 from vidsme_jax.models.llava import LlavaConfig
 
@@ -48,11 +48,6 @@ def canonical(name: str) -> str:
     return name
 
 
-def rules(config: LlavaConfig) -> list[Rule]:
-    """Where the tensors of dialect A go."""
-    return llava.rules(config, _NAMES)
-
-
-def ignored(config: LlavaConfig) -> dict[str, str]:
-    """Patterns of dialect A that no parameter is filled from, with the reason."""
-    return llava.ignored(config, _NAMES)
+def names(config: LlavaConfig) -> Names:
+    """Returns the names of a model's tensors; dialect A is written."""
+    return Names(canonical, llava.rules(config, _NAMES), llava.ignored(config, _NAMES))

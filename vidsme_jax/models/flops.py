@@ -1,21 +1,7 @@
 """What a pair of directions costs at least, in floating-point operations."""
 
-from typing import NamedTuple
-
+from vidsme_jax.models.interface import Flops
 from vidsme_jax.models.llava import LlavaConfig
-
-
-class Flops(NamedTuple):
-    """Operations of one clip; a multiply-add counts as two."""
-
-    vision: float  # Tower, pooling and projector, once for both directions.
-    prefill: float  # Decoder, per direction.
-    head: float  # Output layer over the video rows, per direction.
-
-    @property
-    def pair(self) -> float:
-        """The natural and the reversed clip."""
-        return self.vision + 2 * (self.prefill + self.head)
 
 
 def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flops:

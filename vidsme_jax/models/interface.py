@@ -1,125 +1,139 @@
-"""What every model family offers, and what a loaded model is.
+"""What a model family returns for a checkpoint, and what a loaded model is.
 
-Axes: `clips`; `frames` T; `height`, `width` of a preprocessed frame; `tokens` of one
-frame after pooling; `rows` n of a clip's video slice; `embed`; `vocab`.
+Axes: `clips`; `frames` T; `height`, `width` of a preprocessed frame; `embed`; `vocab`.
+The module that `Model.make` returns has three members:
+
+* `see(pixels)`: the tower's visual rows, (clips, views, visual, embed);
+* `read(visual, batch)`: the decoder's states of the kept rows of a `rows.Batch`,
+  (clips, directions, kept, embed);
+* `head`: the output layer's weights, (vocab, embed).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
 
-from vidsme_jax.models.flops import Flops
-from vidsme_jax.models.prompts import Prompt
+from vidsme_jax.checkpoints import loading
 from vidsme_jax.models.rows import Order, Rows, Shown, Text
+from vidsme_jax.parallel import Split
 
 
-@runtime_checkable
-class VideoLM(Protocol):
-    """The forward pass of a family, as an `nnx.Module`.
+class Flops(NamedTuple):
+    """Operations of one clip; a multiply-add counts as two."""
 
-    A family whose tower sees each frame by itself is run through `encode_frames` once
-    for both directions; the reversed clip's features are the permuted natural ones.
-    """
-
-    def normalise(self, frames: UInt8[Array, "frames height width 3"]) -> Array:
-        """Returns what the tower eats: (frames, 3, height, width), float."""
-        ...
-
-    def encode_frames(self, pixels: Array) -> Float[Array, "frames tokens embed"]:
-        """Tower, pooling, projector and separators: the frame's rows in the decoder."""
-        ...
+    vision: float  # Tower, pooling and projector, once for both directions.
+    prefill: float  # Decoder, per direction.
+    head: float  # Output layer over the video rows, per direction.
 
     @property
-    def tail(self) -> Float[Array, "tail embed"]:
-        """Rows of the video slice that follow the last frame, often none."""
-        ...
-
-    def embed(self, tokens: Int[Array, " tokens"]) -> Float[Array, "tokens embed"]:
-        """Looks text tokens up."""
-        ...
-
-    def decode(
-        self, embeddings: Float[Array, "clips rows embed"]
-    ) -> Float[Array, "clips rows embed"]:
-        """Runs the decoder; hidden states after its last norm."""
-        ...
-
-    @property
-    def head(self) -> Float[Array, "vocab embed"]:
-        """The output layer's weights."""
-        ...
+    def pair(self) -> float:
+        """The natural and the reversed clip."""
+        return self.vision + 2 * (self.prefill + self.head)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelPlan:
-    """A checkpoint that has been checked, but whose tensors have not been read.
+class Model:
+    """What a family says of one checkpoint, whose tensors have not been read.
 
     Attributes:
-      family: Its name in `models.MODELS`.
+      family: The family's name.
       fingerprint: Of the checkpoint (`Checkpoint.fingerprint`).
-      prompt: The text around the video and its token ids; the same for every clip.
-      prepare: Frames of any size to the uint8 frames of the model's input size.
-      text: The prompt's tokens around the video.
-      lay_out: What is shown, a text and an order of the frames to `Rows`.
-      max_rows: The most tokens that the decoder's positions hold.
-      vocab_size: Classes of the output layer.
       dtype: Of parameters and activations.
-      parameters: Bytes of them.
-      flops: Frames of a clip to the operations that both directions need at least,
-        with the prompt's text.
+      max_rows: The most rows that the decoder's positions hold.
+      vocab_size: Classes of the output layer.
+      remarks: What a reader of the report should know about the checkpoint.
+      prompt: The text around the video, with one `prompts.PLACEHOLDER`.
+      make: Makes the module with fresh parameters.
+      names: The tensors' names, for reading and for writing.
+      split: Which parameters a mesh splits over devices, and along which axes.
+      prepare: Turns RGB frames (frames, height, width, 3) of any size into the uint8
+        frames of the model's input size.
+      views: Returns, for an order of the frames, the orders that the tower must see:
+        the natural one alone if it sees each frame by itself, else the natural one and
+        that order.
+      lay_out: Returns the rows of a clip: what is shown, the text around it, an order
+        of the frames, and the slices whose rows are kept (`("video",)` by default).
+        Direction d reads view d, whose features are in that order already, unless there
+        is one view only.
+      tokenise: Returns the tokens around the video: of the prompt alone, or with the
+        question and the answer of an item.
+      flops: Returns the operations that both directions of a clip of so many frames
+        need at least, with the prompt's text.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
         "tower" and the "decoder" run on the devices of the mesh that is set, by default
         on the first local device.
-      load: Reads the tensors onto devices and returns the model.
-      remarks: What a reader of the report should know about the checkpoint.
+      fill: Returns the abstract state with its tensors, as `shardings` places them.
     """
 
     family: str
     fingerprint: str
-    prompt: Prompt
-    prepare: Callable[[np.ndarray], np.ndarray]
-    text: Text
-    lay_out: Callable[[Shown, Text, Order], Rows]
+    dtype: str
     max_rows: int
     vocab_size: int
-    dtype: str
-    parameters: int
-    flops: Callable[[int], Flops]
+    remarks: tuple[str, ...]
+    prompt: str
+    make: Callable[[nnx.Rngs], nnx.Module]
+    names: loading.Names
+    split: tuple[Split, ...]
+    prepare: Callable[[np.ndarray], np.ndarray]
+    views: Callable[[Order], tuple[Order, ...]]
+    lay_out: Callable[..., Rows]
+    tokenise: Callable[..., Text]
+    flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
-    load: Callable[[Callable[[str, tuple[int, ...]], jax.sharding.Sharding]], Any]
-    remarks: tuple[str, ...] = ()
+    fill: Callable[[nnx.State, loading.Shardings], nnx.State] | None = None
 
-    def num_rows(self, frames: int) -> int:
-        """Returns how many rows the decoder reads of a clip of so many frames."""
-        order = np.arange(frames, dtype=np.int32)
-        return len(self.lay_out(Shown(frames), self.text, order).feature)
+    @functools.cached_property
+    def num_bytes(self) -> int:
+        """Bytes of all parameters."""
+        return loading.num_bytes(self.abstract()[1])
 
-    @property
-    def rows_per_frame(self) -> int:
-        """Kept rows that show one frame."""
-        one = self.lay_out(Shown(1), self.text, np.zeros(1, np.int32))
-        return int((one.frame == 0).sum())
-
-    @property
+    @functools.cached_property
     def max_frames(self) -> int:
         """The most frames that the decoder's positions hold."""
-        fitting = lambda frames: self.num_rows(frames) <= self.max_rows  # noqa: E731
         low, high = 0, self.max_rows
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if fitting(middle) else (low, middle - 1)
+            fits = len(self._prompted(middle).feature) <= self.max_rows
+            low, high = (middle, high) if fits else (low, middle - 1)
         return low
 
+    @functools.cached_property
+    def rows_per_frame(self) -> int:
+        """Kept rows that show one frame."""
+        return int((self._prompted(1).frame == 0).sum())
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+    def num_rows(self, frames: int) -> int:
+        """Returns how many rows of a clip of so many frames have signals."""
+        return int((self._prompted(frames).slice >= 0).sum())
+
+    def abstract(self) -> tuple[nnx.GraphDef, nnx.State]:
+        """Returns the module's graph and its state without values."""
+        return nnx.split(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
+
+    def load(self, shardings: loading.Shardings) -> "LoadedModel":
+        """Reads the tensors onto devices.
+
+        Args:
+          shardings: Where each parameter lies; see `parallel.Devices.shardings`.
+        """
+        assert self.fill is not None, "a model without tensors"
+        graphdef, abstract = self.abstract()
+        return LoadedModel(self, graphdef, self.fill(abstract, shardings))
+
+    def _prompted(self, frames: int) -> Rows:
+        order = np.arange(frames, dtype=np.int32)
+        return self.lay_out(Shown(frames), self.tokenise(), order)
+
+
+@dataclasses.dataclass(frozen=True)
 class LoadedModel:
     """A model on its devices: the pure parts of its module and how to feed it."""
 
-    plan: ModelPlan
+    model: Model
     graphdef: nnx.GraphDef
     state: nnx.State

@@ -1,4 +1,4 @@
-"""Fills a plan in from the hyperparameters of a model."""
+"""Describes a model of the LLaVA families from its hyperparameters."""
 
 import functools
 from typing import Any
@@ -7,31 +7,46 @@ import numpy as np
 
 from vidsme_jax.models import attention, llava
 from vidsme_jax.models.flops import necessary_flops
-from vidsme_jax.models.interface import ModelPlan
-from vidsme_jax.models.llava import LlavaConfig
-from vidsme_jax.models.prompts import Prompt
-from vidsme_jax.models.rows import Text
+from vidsme_jax.models.interface import Model
+from vidsme_jax.models.llava import Llava, LlavaConfig
+from vidsme_jax.models.prompts import Tokenise
+from vidsme_jax.models.rows import Order
+
+# The tower is copied: its frames are spread over all devices instead.
+SPLIT = (
+    (r"language_model/.*/(q|k|v|gate|up)_proj/(kernel|bias)", (-1,)),
+    (r"language_model/.*/(o|down)_proj/kernel", (-2,)),
+    (r"language_model/(lm_head|embed_tokens)/weight", (-2, -1)),
+)
 
 
-def make(config: LlavaConfig, *, prompt: Prompt, **others: Any) -> ModelPlan:
-    """Returns the plan of a model.
+def describe(config: LlavaConfig, *, tokenise: Tokenise, **others: Any) -> Model:
+    """Returns the description of a model.
 
     Args:
       config: Of the model.
-      prompt: The text around the video.
-      **others: What does not follow from `config`; see `ModelPlan`.
+      tokenise: See `Model`.
+      **others: What follows neither from `config` nor from `tokenise`; see `Model`.
     """
-    text = len(prompt.prefix) + len(prompt.suffix)
-    return ModelPlan(
-        prompt=prompt,
-        text=Text(prompt.prefix, prompt.suffix),
-        lay_out=functools.partial(llava.lay_out, config),
+    text = tokenise()
+    return Model(
         max_rows=config.text.max_positions,
         vocab_size=config.text.vocab_size,
-        flops=functools.partial(necessary_flops, config, text=text),
+        make=lambda rngs: Llava(config, rngs=rngs),
+        split=SPLIT,
+        views=_views,
+        lay_out=functools.partial(llava.lay_out, config),
+        tokenise=tokenise,
+        flops=functools.partial(
+            necessary_flops, config, text=len(text.before) + len(text.after)
+        ),
         kernels=functools.partial(_kernels, config),
         **others,
     )
+
+
+def _views(order: Order) -> tuple[Order, ...]:
+    return (np.arange(len(order), dtype=np.int32),)
 
 
 def _kernels(config: LlavaConfig) -> dict[str, str]:

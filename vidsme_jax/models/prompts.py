@@ -1,15 +1,19 @@
-"""What stands before the video in a prompt, and the first token behind it.
+"""The text around a video, and its tokens.
 
 The video precedes the question and the decoder is causal, so nothing that follows the
-video can reach its rows. The one text token behind it matters for one number only: the
+video can reach its rows. The first token behind it matters for one number only: the
 release's sequence score averages over a row too many where the tokenizer puts no token
-in front of a text (`Prompt.suffix`).
+in front of a text (`rows.SEQUENCE_MEAN`); there the prompt's text has that token.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from vidsme_jax.base import nearest
+from vidsme_jax.base import AuditError, Item, nearest
+from vidsme_jax.models.rows import Text
+
+Tokenise = Callable[..., Text]  # See `Model.tokenise`.
 
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
 
@@ -26,32 +30,25 @@ SYSTEM = {
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a family writes its prompts: the system turn, and the user's up to there."""
+    """How a family writes its prompts.
+
+    Attributes:
+      system: The system turn.
+      user: The user's turn, up to the question.
+      turn: What stands between the question and the answer.
+    """
 
     system: str
     user: str
+    turn: str
 
 
-VICUNA = Style("{} ", f"USER: {PLACEHOLDER}\n")
+VICUNA = Style("{} ", f"USER: {PLACEHOLDER}\n", " ASSISTANT:")
 CHATML = Style(
-    "<|im_start|>system\n{}<|im_end|>\n", f"<|im_start|>user\n{PLACEHOLDER}\n"
+    "<|im_start|>system\n{}<|im_end|>\n",
+    f"<|im_start|>user\n{PLACEHOLDER}\n",
+    "<|im_end|>\n<|im_start|>assistant\n",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A prompt up to the video's end.
-
-    Attributes:
-      text: With one `PLACEHOLDER`; the question would follow.
-      prefix: Token ids before the video.
-      suffix: The first token id behind the video if the tokenizer puts no token in
-        front of a text, else empty: the row that the release's sequence score adds.
-    """
-
-    text: str
-    prefix: tuple[int, ...] = ()
-    suffix: tuple[int, ...] = ()
 
 
 def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
@@ -79,14 +76,21 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
     return text
 
 
+def no_text(item: Item | None = None) -> Text:
+    """Returns the text of a model without a tokenizer: none."""
+    del item
+    return Text(())
+
+
 def around_token(
-    tokenizer: Any, text: str, video_token: int, problems: list[str]
-) -> Prompt:
-    """Splits a prompt whose placeholder is a token of the tokenizer.
+    tokenizer: Any, text: str, turn: str, video_token: int, problems: list[str]
+) -> Tokenise:
+    """Returns `Model.tokenise` where the placeholder is a token of the tokenizer.
 
     Args:
       tokenizer: Of the checkpoint.
       text: From `text_of`.
+      turn: See `Style`.
       video_token: The id that the model's config gives the placeholder.
       problems: Receives what is wrong.
     """
@@ -98,14 +102,22 @@ def around_token(
             f"tokenizer: the prompt {text!r} holds the video token {video_token} "
             f"{count} times, expected once (the tokenizer's <video> is {found})"
         )
-        return Prompt(text)
+        return no_text
     place = ids.index(video_token)
-    suffix = () if _begins(tokenizer) else ids[place + 1 : place + 2]
-    return Prompt(text, tuple(ids[:place]), tuple(suffix))
+    behind = () if _begins(tokenizer) else ids[place + 1 : place + 2]
+    prompt = Text(tuple(ids[:place]), tuple(behind))
+
+    def tokenise(item: Item | None = None) -> Text:
+        if item is None:
+            return prompt
+        after = tokenizer(text + item.question + turn)["input_ids"][place + 1 :]
+        return _with_answer(tokenizer, item, prompt.before, after, video_token)
+
+    return tokenise
 
 
-def around_text(tokenizer: Any, text: str) -> Prompt:
-    """Splits a prompt in text form and tokenises its two sides each by itself.
+def around_text(tokenizer: Any, text: str, turn: str) -> Tokenise:
+    """Returns `Model.tokenise` where the two sides are tokenised each by itself.
 
     Original LLaVA checkpoints have no token for the video: what stands behind it begins
     a text of its own.
@@ -113,12 +125,47 @@ def around_text(tokenizer: Any, text: str) -> Prompt:
     Args:
       tokenizer: Of the checkpoint.
       text: From `text_of`.
+      turn: See `Style`.
     """
     before, _, after = text.partition(PLACEHOLDER)
     begins = _begins(tokenizer)
     behind = [] if begins or not after else tokenizer(after)["input_ids"][:1]
     prefix = tokenizer(before)["input_ids"] if before or begins else []
-    return Prompt(text, tuple(prefix), tuple(behind))
+    prompt = Text(tuple(prefix), tuple(behind))
+
+    def tokenise(item: Item | None = None) -> Text:
+        if item is None:
+            return prompt
+        ids = tokenizer(after + item.question + turn)["input_ids"]
+        return _with_answer(tokenizer, item, prompt.before, ids, None)
+
+    return tokenise
+
+
+def _with_answer(
+    tokenizer: Any,
+    item: Item,
+    before: tuple[int, ...],
+    after: list[int],
+    video_token: int | None,
+) -> Text:
+    """Returns the text of an item.
+
+    Raises:
+      AuditError: Its text cannot be tokenised.
+    """
+    if tokenizer.eos_token_id is None:
+        problem = "the tokenizer has no token that ends an answer (eos_token)"
+        raise AuditError([problem])
+    answer = tokenizer(item.answer, add_special_tokens=False)["input_ids"]
+    problems = []
+    if video_token in after + answer:
+        problems.append(f"{item.id}: its text holds the video token")
+    if tokenizer.unk_token_id in after + answer:
+        problems.append(f"{item.id}: words that the tokenizer does not know")
+    if problems:
+        raise AuditError(problems)
+    return Text(before, tuple(after), (*answer, tokenizer.eos_token_id))
 
 
 def _begins(tokenizer: Any) -> bool:

@@ -23,12 +23,13 @@ from flax import nnx
 
 from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import loading, writing
-from vidsme_jax.models import dialects, plans, preprocessing, prompts
-from vidsme_jax.models.interface import LoadedModel
-from vidsme_jax.models.llava import Llava, LlavaConfig
+from vidsme_jax.models import dialects, plans, preprocessing
+from vidsme_jax.models.interface import LoadedModel, Model
+from vidsme_jax.models.llava import LlavaConfig
 from vidsme_jax.models.llava_next_video import params as llava_next_video
 from vidsme_jax.models.llava_onevision import params as llava_onevision
 from vidsme_jax.models.llava_qwen import params as llava_qwen
+from vidsme_jax.models.rows import Text
 
 SCHEME = "random:"
 _PREFIX = 30  # Tokens before the video of a model without a tokenizer.
@@ -181,7 +182,7 @@ def draw(
     seed: int = 0,
     shardings: loading.Shardings | None = None,
 ) -> LoadedModel:
-    """Draws a model of any size on its devices, without tokenizer and files.
+    """Draws a model of any size on its devices; see `describe`.
 
     Args:
       name: A key of `CONFIGS`.
@@ -189,27 +190,34 @@ def draw(
       seed: Of the weights.
       shardings: Where each parameter lies; by default on the first device.
     """
-    family, config = configuration(name, dtype)
-    graphdef, abstract = nnx.split(
-        nnx.eval_shape(lambda: Llava(config, rngs=nnx.Rngs(0)))
-    )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place = shardings or (lambda *_: device)
+    model = describe(name, dtype=dtype, seed=seed)
+    return model.load(shardings or (lambda *_: device))
+
+
+def describe(name: str, *, dtype: str = "bfloat16", seed: int = 0) -> Model:
+    """Returns a model that is drawn when it is loaded, without tokenizer and files.
+
+    Args:
+      name: A key of `CONFIGS`.
+      dtype: "bfloat16" or "float32".
+      seed: Of the weights.
+    """
+    family, config = configuration(name, dtype)
     prepare = _preprocessing(config.vision.kind, config.vision.image_size)
     ids = np.random.default_rng(seed).integers(config.text.vocab_size, size=_PREFIX + 1)
-    ids = tuple(ids.tolist())
-    plan = plans.make(
+    text = Text(tuple(ids[:_PREFIX].tolist()), tuple(ids[_PREFIX:].tolist()))
+    return plans.describe(
         config,
-        prompt=prompts.Prompt("", ids[:_PREFIX], ids[_PREFIX:]),
         family=family,
         fingerprint=f"{SCHEME}{name}:{seed}",
-        prepare=prepare,
         dtype=dtype,
-        parameters=loading.num_bytes(abstract),
-        load=lambda shardings: draw(name, dtype=dtype, seed=seed, shardings=shardings),
-    )
-    return LoadedModel(
-        plan=plan, graphdef=graphdef, state=_random_state(abstract, seed, place)
+        remarks=(),
+        prompt="",
+        names=_names(family).names(config),
+        prepare=prepare,
+        tokenise=lambda item=None: text,
+        fill=functools.partial(_random_state, seed),
     )
 
 
@@ -253,15 +261,18 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
     image = json.dumps(prepare.to_json(), indent=1)
     (files / "preprocessor_config.json").write_text(image)
     model = draw(name, dtype="float32", seed=seed)
-    names = llava_qwen if family == "llava_qwen" else dialects
     vision = config.vision
     shape = (vision.hidden_size, 3, vision.patch_size, vision.patch_size)
     writing.save(
         target / "model.safetensors",
         model.state,
-        names.rules(config),
+        model.model.names.rules,
         shapes={"vision_tower/patch_embedding/kernel": shape},
     )
+
+
+def _names(family: str) -> Any:
+    return llava_qwen if family == "llava_qwen" else dialects
 
 
 def _tower(raw: dict[str, Any]) -> dict[str, Any]:
@@ -277,7 +288,7 @@ def _preprocessing(kind: str, size: int) -> preprocessing.Preprocessing:
 
 
 def _random_state(
-    abstract: nnx.State, seed: int, shardings: loading.Shardings
+    seed: int, abstract: nnx.State, shardings: loading.Shardings
 ) -> nnx.State:
     """Draws every parameter, small models on the host and large ones on devices."""
     shapes = loading.flat_shapes(abstract)

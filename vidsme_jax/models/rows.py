@@ -2,8 +2,8 @@
 
 A family's `lay_out` builds the `Rows` of one direction of one clip with a `Builder`.
 Reversing or shuffling the frames permutes `feature` only: text, separators and
-positions stay where they are. `stack` pads the directions of several clips to one shape and
-turns them into the arrays that the device reads.
+positions stay where they are. `stack` pads the directions of several clips to one shape
+and turns them into the arrays that the device reads.
 
 Axes: `rows` of the decoder; `axes` of a position, 1 (RoPE) or 3 (M-RoPE: time, height,
 width); `kept`, the rows whose next-token distribution is wanted; `means`, averages of

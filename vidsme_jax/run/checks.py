@@ -11,7 +11,7 @@ from vidsme_jax import models, parallel, scores, settings
 from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.data.reading import Reader
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import processes
@@ -38,7 +38,7 @@ class Asked:
 class Setup(Asked):
     """A configuration that has been checked against the world."""
 
-    plan: ModelPlan
+    model: Model
     devices: parallel.Devices
 
 
@@ -48,7 +48,7 @@ def check(config: ConfigDict) -> Setup:
     parts: dict[str, Any] = {}
     makers = (
         (
-            "plan",
+            "model",
             "model.",
             lambda: models.inspect(
                 model.checkpoint,
@@ -62,8 +62,8 @@ def check(config: ConfigDict) -> Setup:
             "parallel.",
             lambda: parallel.make_devices(
                 **config.parallel,
-                parameters=getattr(parts.get("plan"), "parameters", 0),
-                dtype=getattr(parts.get("plan"), "dtype", ""),
+                num_bytes=getattr(parts.get("model"), "num_bytes", 0),
+                dtype=getattr(parts.get("model"), "dtype", ""),
             ),
         ),
     )
@@ -104,10 +104,10 @@ def _checked(
             "corpus: add clips, or give config.motion.bounds = (phi_min, phi_max, "
             "b_min, b_max)"
         )
-    if "plan" in parts and config.video.num_frames > parts["plan"].max_frames:
+    if "model" in parts and config.video.num_frames > parts["model"].max_frames:
         problems.append(
             f"config.video.num_frames is {config.video.num_frames}; the model's "
-            f"positions hold {parts['plan'].max_frames} frames"
+            f"positions hold {parts['model'].max_frames} frames"
         )
     if problems:
         raise AuditError(problems)
@@ -161,9 +161,9 @@ def open_shards(setup: Setup, workdir: pathlib.Path) -> tuple[signals.Signals, b
     second = scores.needs_second_pass(setup.scores, config.profile)
     second = second or signals.recorded(folder).get("second_pass", False)
     depends = {
-        "model": setup.plan.fingerprint,
+        "model": setup.model.fingerprint,
         "model.dtype": config.model.dtype,
-        "model.prompt": setup.plan.prompt.text,
+        "model.prompt": setup.model.prompt,
         "motion.flow": backends.resolve(
             config.motion.flow, setup.devices.mesh.devices.flat
         ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 
 from vidsme_jax.base import AuditError, printable
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
 
 _LACKING = "RESOURCE_EXHAUSTED"
@@ -20,19 +20,19 @@ _QUOTED = 200  # Characters of an error that names no size.
 
 
 @contextlib.contextmanager
-def enough_to_load(plan: ModelPlan, devices: Devices) -> Iterator[None]:
+def enough_to_load(model: Model, devices: Devices) -> Iterator[None]:
     """Reports that devices are full while parameters are read onto them.
 
     Raises:
       AuditError: A device lacks memory. Other errors are raised as they are.
     """
-    with _enough("to load the parameters", plan, devices, (), lambda: True):
+    with _enough("to load the parameters", model, devices, (), lambda: True):
         yield
 
 
 @contextlib.contextmanager
 def enough_to_begin(
-    plan: ModelPlan,
+    model: Model,
     devices: Devices,
     *,
     batch_size: int,
@@ -42,7 +42,7 @@ def enough_to_begin(
     """Reports that devices are full at the first batch, compiling included.
 
     Args:
-      plan: Of the model, which is loaded.
+      model: Of the model, which is loaded.
       devices: Where it runs.
       batch_size: See `config.batch_size`.
       num_frames: See `config.video.num_frames`.
@@ -56,14 +56,14 @@ def enough_to_begin(
         settings.append(f"config.batch_size = {devices.num_data} (it is {batch_size})")
     settings.append(f"a smaller config.video.num_frames (it is {num_frames})")
     what = f"for the first batch, {clips} clips of up to {num_frames} frames"
-    with _enough(what, plan, devices, settings, lambda: not begun()):
+    with _enough(what, model, devices, settings, lambda: not begun()):
         yield
 
 
 @contextlib.contextmanager
 def _enough(
     what: str,
-    plan: ModelPlan,
+    model: Model,
     devices: Devices,
     settings: Sequence[str],
     wanted: Callable[[], bool],
@@ -78,12 +78,12 @@ def _enough(
             "config.parallel.mode = mesh with a larger config.parallel.model (it is "
             f"{devices.mesh.shape['model']})",
         ]
-        if plan.dtype == "float32":
+        if model.dtype == "float32":
             settings.append("config.model.dtype = bfloat16")
         text = (
             f"the memory of the devices does not suffice {what}: {_asked(str(error))}; "
-            f"{_available(devices)}; the parameters take {in_gib(plan.parameters)} in "
-            f"{plan.dtype}. Set {', or '.join(settings)}"
+            f"{_available(devices)}; the parameters take {in_gib(model.num_bytes)} in "
+            f"{model.dtype}. Set {', or '.join(settings)}"
         )
         raise AuditError([text]) from error
 

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, TokenSignals
 from vidsme_jax.models import layers
-from vidsme_jax.models.interface import LoadedModel, ModelPlan
+from vidsme_jax.models.interface import LoadedModel, Model
 from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, second_order, stack
 from vidsme_jax.parallel import Devices, make_devices
 from vidsme_jax.run.step import head_memory, make_step
@@ -88,7 +88,7 @@ def stream(
 
     def send(group: list[Prepared], frames: int):
         with timeline.spending(SENDING):
-            batch, laid_out = _batch(model.plan, group, size, frames, against)
+            batch, laid_out = _batch(model.model, group, size, frames, against)
             out = run(model.state, batch)
         timeline.sent(out)
         for leaf in jax.tree.leaves(out):
@@ -146,7 +146,7 @@ def compute(
     Raises:
       ClipError: A statistic is not finite.
     """
-    clip = Prepared(None, model.plan.prepare(frames))
+    clip = Prepared(None, model.model.prepare(frames))
     one = make_devices("pmap", 1, 1)
     batches = stream(
         model,
@@ -168,15 +168,16 @@ def _bucket(length: int, most: int) -> int:
 
 
 def _batch(
-    plan: ModelPlan, group: list[Prepared], size: int, frames: int, against: str
+    model: Model, group: list[Prepared], size: int, frames: int, against: str
 ) -> tuple[Batch, list[Rows]]:
     """Stacks clips, padding each to `frames` and the batch with copies to `size`.
 
     Returns:
       The batch, and the rows of each clip of `group` in natural order.
     """
-    whole = plan.lay_out(Shown(frames), plan.text, np.arange(frames))
-    inputs = plan.prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
+    text = model.tokenise()
+    whole = model.lay_out(Shown(frames), text, np.arange(frames))
+    inputs = model.prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
     pixels = np.zeros((size, 1, frames, *inputs), np.uint8)
     laid_out = []
     for k in range(size):
@@ -186,7 +187,7 @@ def _batch(
             pixels[k, 0, :length] = clip.frames
         orders = np.arange(length), second_order(against, length)
         shown = Shown(length)
-        laid_out.append([plan.lay_out(shown, plan.text, order) for order in orders])
+        laid_out.append([model.lay_out(shown, text, order) for order in orders])
     batch = stack(laid_out, pixels, Shape.of(whole))
     return batch, [rows[0] for rows in laid_out[: len(group)]]
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 import vidsme_jax
 from vidsme_jax import settings
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run import processes
 from vidsme_jax.run.utilisation import Utilisation
@@ -24,7 +24,7 @@ _PACKAGES += ("opencv-python-headless",)
 
 def describe(
     config: ConfigDict,
-    plan: ModelPlan,
+    model: Model,
     devices: Devices,
     table: ScoreTable,
     used: Utilisation | None = None,
@@ -36,7 +36,7 @@ def describe(
 
     Args:
       config: The whole configuration.
-      plan: Of the model.
+      model: Of the model.
       devices: Where it ran.
       table: The scores.
       used: What this process made of its devices; None where it computed no clip.
@@ -48,16 +48,16 @@ def describe(
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     first, memory = devices.mesh.devices.flat[0], devices.memory()
     with jax.set_mesh(devices.mesh):
-        kernels = plan.kernels()
+        kernels = model.kernels()
     about: dict[str, Any] = {
         "config": settings.flatten(config),
         "model": {
             "checkpoint": config.model.checkpoint,
-            "family": plan.family,
-            "prompt": plan.prompt.text,
-            "rows per frame": plan.rows_per_frame,
-            "classes": plan.vocab_size,
-            "remarks": "; ".join(plan.remarks) or "none",
+            "family": model.family,
+            "prompt": model.prompt,
+            "rows per frame": model.rows_per_frame,
+            "classes": model.vocab_size,
+            "remarks": "; ".join(model.remarks) or "none",
         },
         "device": {
             "kind": first.device_kind,
@@ -69,7 +69,7 @@ def describe(
         },
         "versions": versions,
         "fingerprints": {
-            "model": plan.fingerprint,
+            "model": model.fingerprint,
             "corpus": _corpus(table),
             "code": _code(),
         },

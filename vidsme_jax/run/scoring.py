@@ -23,7 +23,7 @@ from vidsme_jax.base import (
 from vidsme_jax.data import loader, stages, video
 from vidsme_jax.data.reading import ABSENT, Reader, stamp
 from vidsme_jax.data.stages import Stages
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.parallel import Devices
@@ -61,7 +61,7 @@ class Scored(NamedTuple):
 def score_clips(
     clips: Sequence[Clip],
     reader: Reader,
-    plan: ModelPlan,
+    model: Model,
     devices: Devices,
     store: Signals,
     config: ConfigDict,
@@ -77,7 +77,7 @@ def score_clips(
     Args:
       clips: Of the corpus.
       reader: Of the clips' frames.
-      plan: The checked checkpoint; its tensors are read if there is anything to do.
+      model: The checked checkpoint; its tensors are read if there is anything to do.
       devices: Where to run.
       store: Receives the signals.
       config: The whole configuration.
@@ -91,7 +91,7 @@ def score_clips(
     """
     todo = [clip for clip in clips if not is_finished(clip, store)]
     logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
-    for remark in plan.remarks:
+    for remark in model.remarks:
         logging.warning("checkpoint: %s", printable(remark))
     failures: list[Failure] = []
     todo, most = processes.share(todo, [clip.key for clip in todo])
@@ -101,7 +101,7 @@ def score_clips(
     if not todo and not steps:
         return Scored(failures)
     flow = backends.make(config.motion.flow, devices.mesh.devices.flat)
-    progress, meter = Progress(len(todo), "scoring"), Meter(plan)
+    progress, meter = Progress(len(todo), "scoring"), Meter(model)
     timeline = meter.timeline
 
     def fail(clip: Clip, error: ClipError) -> None:
@@ -116,7 +116,7 @@ def score_clips(
         prepare = functools.partial(
             _prepare,
             reader=reader,
-            plan=plan,
+            model=model,
             flow=flow,
             counted=meter.stages,
             num_frames=config.video.num_frames,
@@ -130,17 +130,17 @@ def score_clips(
                 yield result
 
     begin = memory.enough_to_begin(
-        plan,
+        model,
         devices,
         batch_size=config.batch_size,
         num_frames=config.video.num_frames,
         begun=lambda: meter.clips > 0,
     )
     with meter:
-        with memory.enough_to_load(plan, devices):
-            model = plan.load(devices.sharding)
+        with memory.enough_to_load(model, devices):
+            loaded = model.load(devices.shardings(model.split))
         batches = pipeline.stream(
-            model,
+            loaded,
             timeline.awaiting(readable(), CLIPS),
             devices,
             batch_size=config.batch_size,
@@ -190,7 +190,7 @@ def _prepare(
     clip: Clip,
     *,
     reader: Reader,
-    plan: ModelPlan,
+    model: Model,
     flow: statistics.FlowVariances,
     counted: Stages,
     num_frames: int,
@@ -202,15 +202,15 @@ def _prepare(
     with counted.spending(stages.MOTION):
         motion = statistics.begin(frames.pixels, flow, known)
     with counted.spending(stages.PREPROCESS):
-        prepared = plan.prepare(frames.pixels)
+        prepared = model.prepare(frames.pixels)
     about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
-    frame = shown(plan, len(frames.indices))
+    frame = shown(model, len(frames.indices))
     return pipeline.Prepared(Measured(clip, about, motion, before, frame), prepared)
 
 
-def shown(plan: ModelPlan, num_frames: int) -> np.ndarray:
+def shown(model: Model, num_frames: int) -> np.ndarray:
     """Returns the frame that each stored row shows in natural order."""
-    rows = plan.lay_out(Shown(num_frames), plan.text, np.arange(num_frames))
+    rows = model.lay_out(Shown(num_frames), model.tokenise(), np.arange(num_frames))
     return rows.frame[rows.slice >= 0]
 
 

@@ -9,7 +9,7 @@ from absl import logging
 from vidsme_jax import rates
 from vidsme_jax.data.loader import num_cores
 from vidsme_jax.data.stages import Stages
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import timeline
 from vidsme_jax.run.timeline import Timeline
@@ -178,10 +178,10 @@ class Meter:
       clips: Whose signals are there.
     """
 
-    def __init__(self, plan: ModelPlan):
+    def __init__(self, model: Model):
         self.timeline, self.stages = Timeline(), Stages()
         self.clips = 0
-        self._plan, self._operations = plan, 0.0
+        self._model, self._operations = model, 0.0
 
     def __enter__(self) -> "Meter":
         return self
@@ -192,7 +192,7 @@ class Meter:
     def computed(self, frames: int) -> None:
         """Counts a clip of so many frames whose signals are there."""
         self.clips += 1
-        self._operations += self._plan.flops(frames).pair
+        self._operations += self._model.flops(frames).pair
 
     def result(self, devices: Devices, workers: int) -> Utilisation | None:
         """Returns what was measured, once the meter is closed; None without a clip.
@@ -216,7 +216,7 @@ class Meter:
             compiling=timeline.compiling,
             operations=self._operations,
             devices=devices.mesh.size / devices.num_processes,
-            peak=rates.peak(first, self._plan.dtype),
+            peak=rates.peak(first, self._model.dtype),
             core_seconds={k: spent / clips for k, spent in seconds.items()},
             workers=workers or cores,
             cores=cores,

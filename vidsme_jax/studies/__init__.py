@@ -79,7 +79,7 @@ def run(
     with locked(workdir):
         sheets, failures = make(setup, workdir, stop or Stop())
         found = findings.evaluate(sheets, config)
-        about = provenance.describe(config, setup.plan, setup.devices, sheets[0].table)
+        about = provenance.describe(config, setup.model, setup.devices, sheets[0].table)
         writing.write(
             workdir,
             found,
@@ -105,7 +105,7 @@ def check(config: ConfigDict) -> checks.Setup:
     except AuditError as error:
         problems += [p for p in error.problems if not p.startswith("config.study is")]
     if setup is not None and config.study == "frames":
-        counts, most = config.studies.frames, setup.plan.max_frames
+        counts, most = config.studies.frames, setup.model.max_frames
         beyond = [count for count in counts if count > most]
         if beyond:
             fitting = tuple(count for count in counts if count <= most)
@@ -124,7 +124,7 @@ def _one_run(
 ) -> tuple[list[Sheet], list[Failure]]:
     """The ordinary scoring, then a grid over what it stored."""
     store, second = checks.open_shards(setup, workdir)
-    parts = (setup.clips, setup.reader, setup.plan, setup.devices, store)
+    parts = (setup.clips, setup.reader, setup.model, setup.devices, store)
     scored = scoring.score_clips(*parts, setup.config, second=second, stop=stop)
     make = functools.partial(
         points.sheet, setup.items, store, setup.scores, setup.headline, setup.config

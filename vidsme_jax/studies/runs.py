@@ -27,7 +27,7 @@ from vidsme_jax.base import (
 from vidsme_jax.data import loader, stages
 from vidsme_jax.data.reading import Reader, stamp
 from vidsme_jax.data.stages import Stages
-from vidsme_jax.models.interface import ModelPlan
+from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends, statistics
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.progress import Progress
@@ -131,12 +131,12 @@ def score_clips(
     failures: list[Failure] = []
     if not groups:
         return failures
-    for remark in setup.plan.remarks:
+    for remark in setup.model.remarks:
         logging.warning("checkpoint: %s", printable(remark))
     where = setup.devices.mesh.devices.flat
     flow = backends.make(setup.config.motion.flow, where)
     total = sum(len(which) * len(clips) for which, clips in groups.items())
-    progress, meter = Progress(total, "scoring"), Meter(setup.plan)
+    progress, meter = Progress(total, "scoring"), Meter(setup.model)
     timeline = meter.timeline
 
     def fail(clip: Clip, error: ClipError, run: Run | None, times: int) -> None:
@@ -153,7 +153,7 @@ def score_clips(
             _prepare,
             runs=its,
             reader=reader,
-            plan=setup.plan,
+            model=setup.model,
             flow=flow,
             counted=meter.stages,
         )
@@ -191,19 +191,20 @@ def score_clips(
             progress.add(len(good))
 
     begin = memory.enough_to_begin(
-        setup.plan,
+        setup.model,
         setup.devices,
         batch_size=setup.config.batch_size,
         num_frames=max(run.num_frames for run in runs),
         begun=lambda: meter.clips > 0,
     )
     with meter:
-        with memory.enough_to_load(setup.plan, setup.devices):
-            model = setup.plan.load(setup.devices.sharding)
+        with memory.enough_to_load(setup.model, setup.devices):
+            shardings = setup.devices.shardings(setup.model.split)
+            loaded = setup.model.load(shardings)
 
         def stream(run: Run, prepared: Iterator[pipeline.Prepared]):
             return pipeline.stream(
-                model,
+                loaded,
                 prepared,
                 setup.devices,
                 batch_size=run.config.batch_size,
@@ -254,7 +255,7 @@ def _prepare(
     *,
     runs: Sequence[Run],
     reader: Reader,
-    plan: ModelPlan,
+    model: Model,
     flow: statistics.FlowVariances,
     counted: Stages,
 ) -> _Results:
@@ -275,13 +276,13 @@ def _prepare(
             with counted.spending(stages.MOTION):
                 motion = statistics.begin(moving, flow, known)
             with counted.spending(stages.PREPROCESS):
-                prepared = plan.prepare(frames.pixels)
+                prepared = model.prepare(frames.pixels)
         except ClipError as error:
             return error
         about = dataclasses.replace(frames, pixels=frames.pixels[:0].copy())
         return pipeline.Prepared(
             scoring.Measured(
-                clip, about, motion, before, scoring.shown(plan, len(frames.indices))
+                clip, about, motion, before, scoring.shown(model, len(frames.indices))
             ),
             prepared,
         )

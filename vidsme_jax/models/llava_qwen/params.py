@@ -14,7 +14,7 @@ from typing import Any
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields
-from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import decoder, llava
 from vidsme_jax.models.decoder import DecoderConfig
 from vidsme_jax.models.llava import LlavaConfig
@@ -251,15 +251,11 @@ def canonical(name: str) -> str:
     return name.replace("model.vision_resampler.mm_projector.", "model.mm_projector.")
 
 
-def rules(config: LlavaConfig) -> list[Rule]:
-    """Where the tensors go."""
-    return llava.rules(config, _NAMES, cut=True)
-
-
-def ignored(config: LlavaConfig) -> dict[str, str]:
-    """Patterns of tensors that no parameter is filled from, with the reason."""
-    out = llava.ignored(config, _NAMES)
-    return out | {_BEACONS: "the decoder is run as a plain Qwen2"}
+def names(config: LlavaConfig) -> Names:
+    """Returns the names of a model's tensors."""
+    ignored = llava.ignored(config, _NAMES)
+    ignored[_BEACONS] = "the decoder is run as a plain Qwen2"
+    return Names(canonical, llava.rules(config, _NAMES, cut=True), ignored)
 
 
 def beacons(names: Any) -> str:
