@@ -8,7 +8,7 @@ and no other; `unfinished/` becomes the next version, and what led to it is dele
 
 import concurrent.futures
 import contextlib
-import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -23,9 +23,10 @@ from array_record.python import (
 )
 
 from vidsme_jax.base import AuditError, ClipError, Item
+from vidsme_jax.data.features import parsed
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import builder, layout
-from vidsme_jax.prepared.layout import Entry, Variant
+from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.parts import damaged
@@ -34,49 +35,42 @@ _CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stay
 _MOST_SHARDS = 4096
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shard:
-    """What is whole of a shard: its entries, and the folder that holds it, if any."""
+@contextlib.contextmanager
+def opened(root: pathlib.Path, variant: Variant, num_clips: int) -> Iterator["Writer"]:
+    """Opens a variant of a prepared corpus for writing; one writer at a time.
 
-    folder: pathlib.Path | None = None
-    entries: tuple[Entry, ...] = ()
+    Args:
+      root: The folder of the prepared corpora.
+      variant: How clips are prepared.
+      num_clips: Of the corpus; decides the number of shards of a new folder.
+
+    Raises:
+      AuditError: The folder has other settings, or another run is writing to it.
+    """
+    folder = variant.folder(root)
+    with locked(folder, "another run is preparing it"):
+        if not layout.record(folder).read():
+            shards = min(max(-(-num_clips // _CLIPS_PER_SHARD), 1), _MOST_SHARDS)
+            layout.write_settings(folder, variant, shards)
+        yield Writer(folder, variant, layout.check_settings(folder, variant))
 
 
 class Writer:
-    """Adds clips to a variant of a prepared corpus; one writer at a time.
+    """Adds clips to a variant of a prepared corpus; see `opened`."""
 
-    A context manager, which holds the lock.
-    """
-
-    def __init__(self, root: pathlib.Path, variant: Variant, num_clips: int):
-        """Finds what earlier runs have left.
-
-        Args:
-          root: The folder of the prepared corpora.
-          variant: How clips are prepared.
-          num_clips: Of the corpus; decides the number of shards of a new folder.
-
-        Raises:
-          AuditError: The folder has other settings, or another run is writing to it.
-        """
-        self.folder = variant.folder(root)
-        self._variant, self._features = variant, builder.features(variant)
-        if not layout.record(self.folder).read():
-            wanted = -(-num_clips // _CLIPS_PER_SHARD)
-            shards = min(max(wanted, 1), _MOST_SHARDS)
-            layout.write_settings(self.folder, variant, shards)
-        self._num_shards = layout.check_settings(self.folder, variant)
-        self._held = contextlib.ExitStack()
-        self._held.enter_context(locked(self.folder, "another run is preparing it"))
-        self._staged_folder = self.folder / "staged"
-        self._unfinished = self.folder / "unfinished"
-        self._versions = layout.versions(self.folder)
-        self._shards = [self._whole(shard) for shard in range(self._num_shards)]
+    def __init__(self, folder: pathlib.Path, variant: Variant, num_shards: int):
+        """Finds what earlier runs have left."""
+        self._folder, self._variant, self._num_shards = folder, variant, num_shards
+        self._features = builder.features(variant)
+        self._staged_folder = folder / "staged"
+        self._unfinished = folder / "unfinished"
+        self._versions = layout.versions(folder)
+        self._shards = [self._whole(shard) for shard in range(num_shards)]
         self._known: dict[str, tuple[str, Stamp]] = {}  # Digest by key.
         self._good: set[str] = set()
         self._stamps: dict[str, Stamp] = {}  # By key.
-        for shard in self._shards:
-            for entry in shard.entries:
+        for _, entries in self._shards:
+            for entry in entries:
                 self._remember(entry)
         self._staged: dict[str, pathlib.Path] = {}  # By digest.
         self._sources: dict[str, str] = {}  # Digest by source.
@@ -87,32 +81,24 @@ class Writer:
                 digest, source = path.stem.split("-")
                 self._staged[digest], self._sources[source] = path, digest
 
-    def __enter__(self) -> "Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._held.close()
-
-    def _whole(self, shard: int) -> _Shard:
-        """The newest whole state of a shard."""
+    def _whole(self, number: int) -> tuple[Shard | None, tuple[Entry, ...]]:
+        """Returns the newest whole state of a shard, if any."""
         for folder in (self._unfinished, *self._versions[::-1]):
+            shard = Shard(folder, number, self._num_shards)
             try:
-                found = layout.read_index(folder, shard, self._num_shards)
-                return _Shard(folder, tuple(found))
+                return shard, shard.read()
             except ValueError as error:
                 if folder != self._unfinished:
                     logging.warning("%s: %s; preparing its clips again", folder, error)
-        return _Shard()
+        return None, ()
 
     def _remember(self, entry: Entry) -> None:
-        files = json.loads(entry.files)
         if not entry.stage:
             self._good.add(entry.digest)
-        if not entry.stage or (files and entry.stage != "preprocess"):
-            # Other failures may have been of the moment.
-            for row in json.loads(entry.rows):
-                before = tuple(files.get(row["clip"], ABSENT))
-                self._known[row["clip"]] = entry.digest, before
+        elif entry.stage == "preprocess" or all(r.stamp == ABSENT for r in entry.rows):
+            return  # These failures may have been of the moment.
+        for row in entry.rows:
+            self._known[row.item.clip] = entry.digest, row.stamp
 
     # ------------------------------------------------------------- clip by clip
 
@@ -171,27 +157,26 @@ class Writer:
         Returns:
           What failed, now or before, by digest.
         """
-        rows: list[dict[str, list]] = [{} for _ in range(self._num_shards)]
+        count = self._num_shards
+        rows: list[dict[str, list[Row]]] = [{} for _ in range(count)]
         for place, item in enumerate(items):
             digest = digests[item.clip]
-            shard = layout.shard_of(digest, self._num_shards)
-            rows[shard].setdefault(digest, []).append((place, item))
-        staged: list[list[str]] = [[] for _ in range(self._num_shards)]
+            row = Row(place, self._stamps[item.clip], item)
+            rows[layout.shard_of(digest, count)].setdefault(digest, []).append(row)
+        staged: list[list[str]] = [[] for _ in range(count)]
         for digest in self._staged:
-            staged[layout.shard_of(digest, self._num_shards)].append(digest)
+            staged[layout.shard_of(digest, count)].append(digest)
         failed: dict[str, ClipError] = {}
         changed, lengths = False, []
         pool = concurrent.futures.ThreadPoolExecutor(workers)
         try:
-            for entries, differs in pool.map(
-                lambda shard: self._pack(shard, rows[shard], staged[shard], digests),
-                range(self._num_shards),
-            ):
+            pack = functools.partial(self._pack, digests)
+            for entries, differs in pool.map(pack, range(count), rows, staged):
                 changed = changed or differs
                 lengths.append(sum(not entry.stage for entry in entries))
-                failed |= {
-                    e.digest: ClipError(e.stage, e.cause) for e in entries if e.stage
-                }
+                for entry in entries:
+                    if entry.stage:
+                        failed[entry.digest] = ClipError(entry.stage, entry.cause)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         if changed or builder.counts(self._versions[-1]) != lengths:
@@ -204,110 +189,43 @@ class Writer:
 
     def _pack(
         self,
-        shard: int,
-        rows: Mapping[str, Sequence[tuple[int, Item]]],
-        staged: Sequence[str],
         digests: Mapping[str, str],
+        number: int,
+        rows: Mapping[str, Sequence[Row]],
+        staged: Sequence[str],
     ) -> tuple[list[Entry], bool]:
         """Writes a shard to `unfinished/`; returns whether it differs from before."""
-        before = self._shards[shard]
-        old = {entry.digest: entry for entry in before.entries}
+        before, known = self._shards[number]
+        home = before and before.folder
+        old = {entry.digest: entry for entry in known}
         # Of a clip that was prepared nothing is better; one that failed is tried again.
         fresh = {d: self._staged[d] for d in staged if d not in old or old[d].stage}
         entries = []
         for digest in sorted({*old, *fresh}):
-            its = old.get(digest), fresh.get(digest), rows.get(digest)
-            entry = self._entry(digest, *its, digests)
-            if entry is not None:
-                entries.append(entry)
+            its = rows.get(digest)
+            if its is None and digest in old:  # But for what is another clip's by now.
+                its = [
+                    row
+                    for row in old[digest].rows
+                    if digests.get(row.item.clip, digest) == digest
+                ]
+            if its:  # Others are named by nothing, or staged for another corpus.
+                failure = _failure(old.get(digest), fresh.get(digest))
+                entries.append(Entry(digest, tuple(its), *failure))
         self._unfinished.mkdir(exist_ok=True)
-        records, _ = layout.shard_files(self._unfinished, shard, self._num_shards)
-        if (
-            before.folder is None
-            or fresh
-            or _content(entries) != _content(before.entries)
-        ):
-            partial = records.with_name(records.name + ".tmp")
-            _write_records(partial, self._records(shard, entries, before, fresh))
-            os.replace(partial, records)
-        elif before.folder != self._unfinished:
-            source, _ = layout.shard_files(before.folder, shard, self._num_shards)
-            records.unlink(missing_ok=True)
-            _link(source, records)
-        same = before.folder is not None and list(before.entries) == entries
-        if not (same and before.folder == self._unfinished):
-            layout.write_index(self._unfinished, shard, self._num_shards, entries)
+        shard = Shard(self._unfinished, number, self._num_shards)
+        if before is None or fresh or _content(entries) != _content(known):
+            _write_records(shard.records, _records(entries, before, known, fresh))
+        elif home != self._unfinished:
+            shard.records.unlink(missing_ok=True)
+            _link(before.records, shard.records)
+        same = list(known) == entries
+        if not (same and home == self._unfinished):
+            shard.write(entries)
         for digest in staged:  # But for those of another corpus: its run was killed.
             if digest not in fresh or digest in rows:
                 self._staged[digest].unlink(missing_ok=True)
-        return entries, not (same and before.folder in self._versions)
-
-    def _entry(
-        self,
-        digest: str,
-        old: Entry | None,
-        fresh: pathlib.Path | None,
-        rows: Sequence[tuple[int, Item]] | None,
-        digests: Mapping[str, str],
-    ) -> Entry | None:
-        """The new state of a clip in the index; None if nothing names it any more."""
-        if rows is not None:
-            text = layout.rows_text([item for _, item in rows])
-            places = [place for place, _ in rows]
-            stamps = {item.clip: self._stamps[item.clip] for _, item in rows}
-            files = {key: it for key, it in stamps.items() if it != ABSENT}
-        elif old is not None:
-            pairs = zip(json.loads(old.places), json.loads(old.rows), strict=True)
-            kept = [
-                (place, row)
-                for place, row in pairs
-                if digests.get(row["clip"], digest) == digest
-            ]
-            if not kept:
-                return None
-            text = layout.dump([row for _, row in kept])
-            places = [place for place, _ in kept]
-            keys = {row["clip"] for _, row in kept}
-            files = {k: s for k, s in json.loads(old.files).items() if k in keys}
-        else:
-            return None  # Staged for another corpus.
-        if fresh is None:
-            assert old is not None
-            failure = {"stage": old.stage, "cause": old.cause}
-        elif fresh.suffix == ".failed":
-            failure = json.loads(fresh.read_text())
-        else:
-            failure = {}
-        return Entry(digest, text, layout.dump(places), layout.dump(files), **failure)
-
-    def _records(
-        self,
-        shard: int,
-        entries: Sequence[Entry],
-        before: _Shard,
-        fresh: Mapping[str, pathlib.Path],
-    ) -> Iterator[bytes]:
-        """Yields the records of a shard, one in memory at a time."""
-        path, reader = pathlib.Path(), None
-        if before.folder is not None:
-            path, _ = layout.shard_files(before.folder, shard, self._num_shards)
-            reader = array_record_module.ArrayRecordReader(str(path))
-        good = [entry.digest for entry in before.entries if not entry.stage]
-        places = {digest: place for place, digest in enumerate(good)}
-        try:
-            for entry in entries:
-                if not entry.stage:
-                    if entry.digest in fresh:
-                        record = fresh[entry.digest].read_bytes()
-                    else:
-                        record = _record(reader, places[entry.digest], path)
-                    example = builder.parsed(record)
-                    stored = example.features.feature["rows"].bytes_list
-                    stored.value[:] = [entry.rows.encode()]
-                    yield example.SerializeToString(deterministic=True)
-        finally:
-            if reader is not None:
-                reader.close()
+        return entries, not (same and home in self._versions)
 
     def _publish(self, lengths: Sequence[int]) -> None:
         """Renames `unfinished/` to the next version and deletes those before."""
@@ -318,7 +236,7 @@ class Writer:
         records = self._unfinished.glob("*.array_record-*")
         size = sum(path.stat().st_size for path in records)
         builder.describe(self._unfinished, version, self._variant, lengths, size)
-        os.replace(self._unfinished, self.folder / version)
+        os.replace(self._unfinished, self._folder / version)
         for old in self._versions:
             shutil.rmtree(old)
 
@@ -328,31 +246,70 @@ def _source(key: str, stamp: Stamp) -> str:
     return hashlib.sha256(f"{key}\0{stamp}".encode()).hexdigest()
 
 
+def _failure(old: Entry | None, fresh: pathlib.Path | None) -> tuple[str, str]:
+    """Returns the stage and the cause, ("", "") of what is prepared."""
+    if fresh is None:
+        return (old.stage, old.cause) if old else ("", "")
+    if fresh.suffix == ".clip":
+        return "", ""
+    failure = json.loads(fresh.read_text())
+    return failure["stage"], failure["cause"]
+
+
 def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """What the records of a shard depend on."""
-    return [(entry.digest, entry.rows) for entry in entries if not entry.stage]
+    """Returns what the records of a shard depend on."""
+    return [(entry.digest, entry.text()) for entry in entries if not entry.stage]
 
 
-def _record(reader: Any, place: int, path: pathlib.Path) -> bytes:
-    try:
-        return reader.read([place])[0]
-    except (RuntimeError, IndexError) as error:
-        remedy = "delete it and its clips are prepared again"
-        raise AuditError([damaged(path, error, remedy)]) from error
+def _records(
+    entries: Sequence[Entry],
+    before: Shard | None,
+    known: Sequence[Entry],
+    fresh: Mapping[str, pathlib.Path],
+) -> Iterator[bytes]:
+    """Yields the records of a shard, one in memory at a time."""
+    good = [entry.digest for entry in known if not entry.stage]
+    places = {digest: place for place, digest in enumerate(good)}
+    with contextlib.ExitStack() as held:
+        reader: Any = None
+        if before is not None:
+            reader = array_record_module.ArrayRecordReader(str(before.records))
+            held.callback(reader.close)
+        for entry in entries:
+            if entry.stage:
+                continue
+            if entry.digest in fresh:
+                record = fresh[entry.digest].read_bytes()
+            else:
+                assert before is not None
+                try:
+                    record = reader.read([places[entry.digest]])[0]
+                except (RuntimeError, IndexError) as error:
+                    remedy = "delete it and its clips are prepared again"
+                    raise AuditError(
+                        [damaged(before.records, error, remedy)]
+                    ) from error
+            example = parsed(record)
+            stored = example.features.feature["rows"].bytes_list
+            stored.value[:] = [entry.text().encode()]
+            yield example.SerializeToString(deterministic=True)
 
 
 def _write_records(path: pathlib.Path, records: Iterator[bytes]) -> None:
+    """Writes a file of records, whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
     # Pictures do not get smaller, and a group of one makes every record quick to find.
     writer = array_record_module.ArrayRecordWriter(
-        str(path), "group_size:1,uncompressed"
+        str(partial), "group_size:1,uncompressed"
     )
     try:
         for record in records:
             writer.write(record)
     finally:
         writer.close()
-    with path.open("rb") as file:
+    with partial.open("rb") as file:
         os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def _link(source: pathlib.Path, target: pathlib.Path) -> None:
