@@ -152,6 +152,7 @@ class Parts:
         write_table(
             self._part(number), table.replace_schema_metadata({_SETTINGS: about})
         )
+        self._next += self._stride
         self._remember(number, table)
 
     def read(self, number: int) -> pa.Table:
