@@ -127,6 +127,19 @@ def test_a_damaged_part_is_named(tmp_path):
         Signals(tmp_path, {})
 
 
+def test_a_bit_flipped_in_the_numbers_is_damage(tmp_path):
+    store = Signals(tmp_path, {})
+    store.write([_clip("a", rows=200)])
+    (part,) = tmp_path.glob("part-*.parquet")
+    data = part.read_bytes()
+    for place in range(len(data) // 4, 3 * len(data) // 4, len(data) // 20):
+        flipped = bytearray(data)
+        flipped[place] ^= 16
+        part.write_bytes(flipped)
+        with pytest.raises(AuditError, match="damaged"):
+            list(store.read({"a"}))
+
+
 def test_columns_of_something_else_are_damage(tmp_path):
     Signals(tmp_path, {}).write([_clip("a")])
     (part,) = tmp_path.glob("part-*.parquet")
@@ -166,11 +179,9 @@ def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, call):
         patch.setattr(os, call, failing)
         with pytest.raises(OSError, match="No space left"):
             store.write([_clip("b")])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["part-000000.parquet", "run.json"]
     assert set(store.finished) == set(Signals(tmp_path, {}).finished) == {"a"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "part-000000.parquet",
-        "run.json",
-    ]
 
 
 def test_processes_write_parts_of_their_own(tmp_path):
