@@ -210,7 +210,8 @@ def _prepare(
 
 def shown(model: Model, num_frames: int) -> np.ndarray:
     """Returns the frame that each stored row shows in natural order."""
-    rows = model.lay_out(Shown(num_frames), model.tokenise(), np.arange(num_frames))
+    order = np.arange(num_frames, dtype=np.int32)
+    rows = model.lay_out(Shown(num_frames), model.tokenise(), order)
     return rows.frame[rows.slice >= 0]
 
 
