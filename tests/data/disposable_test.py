@@ -11,7 +11,7 @@ from decoding import decode
 from vidsme_jax.data import disposable, opening, video
 
 _X264 = {"preset": "veryfast", "bf": "3", "sc_threshold": "0", "crf": "20"}
-_HEVC = "log-level=none:keyint=40:min-keyint=40:scenecut=0"
+_HEVC = "frame-threads=1:pools=none:log-level=none:keyint=40:min-keyint=40:scenecut=0"
 
 # Of 80 frames at least so many must be left out where 5 are sampled: the encoders make
 # so many that nothing refers to.
