@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Frames, Item, MotionStatistics
-from vidsme_jax.prepared import builder, clips, layout, writing
+from vidsme_jax.prepared import clips, dataset, layout, writing
 from vidsme_jax.prepared.layout import Variant
 
 PNG = Variant(sampling="uniform", num_frames=3, fps=0.0, jpeg_quality=0)
@@ -57,7 +57,7 @@ def _write(
                 error = ClipError("decode", "no frame")
                 digest = writer.fail(item.clip, _frames(number).content_hash, error)
             elif digest is None:
-                example = builder.encode(_frames(number), _motion(number), variant)
+                example = dataset.encode(_frames(number), _motion(number), variant)
                 digest = writer.add(item.clip, example)
             digests[item.clip] = digest
         writer.finish(items, digests, workers=2)
@@ -178,9 +178,9 @@ def test_only_a_lost_shard_is_prepared_again(items, tmp_path, monkeypatch):
     folder = _write(tmp_path, items)
     _shards(folder)[2].unlink()
     encoded = []
-    original = builder.encode
+    original = dataset.encode
     monkeypatch.setattr(
-        builder, "encode", lambda *args: encoded.append(1) or original(*args)
+        dataset, "encode", lambda *args: encoded.append(1) or original(*args)
     )
     _write(tmp_path, items)
     assert len(encoded) == 5
@@ -235,7 +235,7 @@ def test_rows_that_change_are_stored_without_preparing(items, tmp_path, monkeypa
     first = _write(tmp_path, items)
     inodes = [path.stat().st_ino for path in _shards(first)]
     changed = [_item(0, tmp_path, question="Why?"), *items[1:]]
-    monkeypatch.setattr(builder, "encode", None)
+    monkeypatch.setattr(dataset, "encode", None)
     second = _write(tmp_path, changed)
     assert second.name == "1.1.0" and not first.exists()
     now = [path.stat().st_ino for path in _shards(second)]
@@ -284,7 +284,7 @@ def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):
         assert [writer.digest_of(item.clip) for item in here] == [None, None]
         keys = {
             item.clip: writer.add(
-                item.clip, builder.encode(_frames(n), _motion(n), PNG)
+                item.clip, dataset.encode(_frames(n), _motion(n), PNG)
             )
             for n, item in enumerate(here)
         }
@@ -304,7 +304,7 @@ def _stage(root: pathlib.Path, items: list[Item], count: int) -> None:
     with writing.opened(root, PNG, len(items)) as writer:
         for number, item in enumerate(items[:count]):
             assert writer.digest_of(item.clip) is None
-            example = builder.encode(_frames(number), _motion(number), PNG)
+            example = dataset.encode(_frames(number), _motion(number), PNG)
             writer.add(item.clip, example)
 
 
@@ -314,9 +314,9 @@ def test_what_another_corpus_has_staged_is_kept(items, tmp_path, monkeypatch):
     _write(tmp_path, others)
     _open(tmp_path, others)
     encoded = []
-    original = builder.encode
+    original = dataset.encode
     monkeypatch.setattr(
-        builder, "encode", lambda *args: encoded.append(1) or original(*args)
+        dataset, "encode", lambda *args: encoded.append(1) or original(*args)
     )
     _write(tmp_path, items)
     assert len(encoded) == COUNT - 8 - len(others)
@@ -345,7 +345,7 @@ def test_a_video_that_changes_during_the_run_is_noticed(tmp_path):
     item = _item(0, tmp_path, clip=str(path))
     with writing.opened(tmp_path, PNG, 1) as writer:
         assert writer.digest_of(str(path)) is None
-        key = writer.add(str(path), builder.encode(_frames(0), _motion(0), PNG))
+        key = writer.add(str(path), dataset.encode(_frames(0), _motion(0), PNG))
         path.write_bytes(b"another")
         writer.finish([item], {str(path): key}, 1)
     assert "have changed since" in _problems(tmp_path, [item])[0]

@@ -17,22 +17,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants, read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
-from vidsme_jax.data.features import (
-    BYTES,
-    IMAGES,
-    PATH,
-    features_of,
-    flat,
-    kind_of,
-    nested,
-    parsed,
-    without_video,
-)
+from vidsme_jax.data import features
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.settings.rules import FIELDS
 
-_PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 _LONGEST_PATH = 4096
 _TRIED = 16  # Examples, to see one that can be read.
 
@@ -59,7 +48,7 @@ class Dataset:
                     "--file_format=array_record`"
                 ]
             )
-        self.features = flat(self._builder.info.features)
+        self.features = features.flat(self._builder.info.features)
         self._sources: dict[str, Any] = {}  # By split.
 
     def places(self, split: str) -> list[tuple[str, int]]:
@@ -104,9 +93,10 @@ class Dataset:
     def value(self, example: bytes, name: str) -> Any:
         """One feature of an example; encoded images are left as they are."""
         feature = self.features[name]
-        if kind_of(feature) == IMAGES:
-            return list(parsed(example).features.feature[name].bytes_list.value)
-        alone = nested(name, feature)
+        if features.kind_of(feature) == features.IMAGES:
+            stored = features.parsed(example).features.feature[name]
+            return list(stored.bytes_list.value)
+        alone = features.nested(name, feature)
         value: Any = tfds.features.FeaturesDict(alone).deserialize_example_np(example)
         for part in name.split("/"):
             value = value[part]
@@ -135,11 +125,7 @@ class Dataset:
         if problems:
             raise AuditError(problems)
         if "video" not in given:
-            kinds = {name: kind_of(feature) for name, feature in self.features.items()}
-            could = [name for name, kind in kinds.items() if kind not in (None, PATH)]
-            could = could or [
-                name for name, kind in kinds.items() if kind == PATH and name in _PATHS
-            ]
+            could = features.could_be_video(self.features)
             if len(could) != 1:
                 what = "several features" if could else "no feature"
                 raise AuditError(
@@ -149,7 +135,7 @@ class Dataset:
                     ]
                 )
             given["video"] = could[0]
-        elif kind_of(self.features[given["video"]]) is None:
+        elif features.kind_of(self.features[given["video"]]) is None:
             raise AuditError(
                 [f"corpus.tfds_fields: {given['video']!r} is no video; it has {there}"]
             )
@@ -280,9 +266,8 @@ class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        content = without_video(features_of(pathlib.Path(str(self.data_path))))
-        features = tfds.features.FeaturesDict.from_json(content)
-        return tfds.core.DatasetInfo(builder=self, features=features)
+        ours = features.without_video(pathlib.Path(str(self.data_path)))
+        return tfds.core.DatasetInfo(builder=self, features=ours)
 
 
 def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:
@@ -294,9 +279,9 @@ def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:
 
 def _are_paths(dataset: Dataset, name: str, places: Sequence[tuple[str, int]]) -> bool:
     """Whether the first readable example's bytes are a path, not a video."""
-    kind = kind_of(dataset.features[name])
-    if kind != BYTES:
-        return kind == PATH
+    kind = features.kind_of(dataset.features[name])
+    if kind != features.BYTES:
+        return kind == features.PATH
     found = (_readable(dataset, *place) for place in places[:_TRIED])
     example = next((example for example in found if example is not None), None)
     value = b"\0" if example is None else dataset.value(example, name)

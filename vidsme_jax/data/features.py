@@ -15,6 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 IMAGES, ARRAY, BYTES, PATH = "images", "an array", "bytes", "a path"
 _OWN = "tensorflow_datasets."
+_PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 
 
 def parsed(record: bytes) -> Any:
@@ -57,9 +58,9 @@ def _classes(node: Any) -> Iterator[str]:
                 yield from _classes(json.loads(value))
 
 
-def without_video(node: Any) -> Any:
+def _without_video(node: Any) -> Any:
     if isinstance(node, list):
-        return [without_video(part) for part in node]
+        return [_without_video(part) for part in node]
     if not isinstance(node, dict):
         return node
     if str(node.get("pythonClassName", "")).endswith("video_feature.Video"):
@@ -74,7 +75,19 @@ def without_video(node: Any) -> Any:
             "pythonClassName": f"{kind}.sequence_feature.Sequence",
             "sequence": {"feature": image, "length": "-1"},
         }
-    return {key: without_video(value) for key, value in node.items()}
+    return {key: _without_video(value) for key, value in node.items()}
+
+
+def without_video(folder: pathlib.Path) -> tfds.features.FeaturesDict:
+    """Returns the features of a dataset, with videos as the images that they are."""
+    return tfds.features.FeaturesDict.from_json(_without_video(features_of(folder)))
+
+
+def could_be_video(features: dict[str, Any]) -> list[str]:
+    """Returns the features that can be the video, by kind or else by name."""
+    kinds = {name: kind_of(feature) for name, feature in features.items()}
+    could = [name for name, kind in kinds.items() if kind not in (None, PATH)]
+    return could or [n for n, kind in kinds.items() if kind == PATH and n in _PATHS]
 
 
 def flat(features: Any, before: str = "") -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _rows(
         except RecursionError:
             problems.append(f"{source}: {place}: nested too deeply")
     if len(problems) > _FAULTS:
-        problems[_FAULTS:] = [f"{source}: and {len(problems) - _FAULTS} problems more"]
+        problems[_FAULTS:] = [f"{source}: and {len(problems) - _FAULTS} more problems"]
     if problems:
         raise AuditError(problems)
     return rows

@@ -1,13 +1,12 @@
 """Decoding: the sampled frames of one video, exact, and little else of it.
 
-A video is demuxed once without decoding, which gives the time stamps (`pts`) and the
-keyframes of all its frames, and which of them no other is decoded from. The decoder
-then seeks to the keyframe at or before each sampled frame, is given all packets but
-those that only an unsampled frame needs, and every picture it puts out must be the next
-of that table: where one is not, or is damaged, the frames are sought again without
-leaving out any; where that fails too, or the file has no such table, or is damaged, the
-video is decoded from end to end and what really decodes is counted. Frame counts and
-rates of headers are believed in no case. Damage to what is not decoded goes unnoticed.
+The table of a video's frames is read first, without decoding. The decoder then seeks to
+the keyframe at or before each sampled frame and is given all packets but those that
+only an unsampled frame needs; every picture that it puts out must be the next of that
+table. If one is not, or is damaged, the frames are sought again without leaving out
+any; if that fails too, or the file has no such table, or is damaged, the video is
+decoded from end to end and what really decodes is counted. Frame counts and rates in
+headers are never trusted. Damage to what is not decoded goes unnoticed.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """

@@ -20,7 +20,7 @@ from vidsme_jax.base import (
 )
 from vidsme_jax.data import features, video
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
-from vidsme_jax.prepared import builder, layout
+from vidsme_jax.prepared import dataset, layout
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 
 _REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
@@ -76,15 +76,15 @@ class PreparedClips:
             lengths.append(sum(not entry.stage for entry in entries))
         if problems:
             raise AuditError(problems)
-        if builder.counts(self.folder) != lengths:
+        if dataset.counts(self.folder) != lengths:
             damage = f"{self.folder}: dataset_info.json does not count what is there"
             raise AuditError([f"{damage}; {_REMEDY} it again"])
         try:
             features.features_of(self.folder)
         except (OSError, ValueError) as error:
             raise AuditError([f"{self.folder}: {error}"]) from error
-        dataset: Any = tfds.builder_from_directory(self.folder)
-        self.source = dataset.as_data_source(layout.SPLIT)
+        opened: Any = tfds.builder_from_directory(self.folder)
+        self.source = opened.as_data_source(layout.SPLIT)
 
     def _take(self, entry: Entry) -> None:
         if entry.stage:
@@ -159,7 +159,7 @@ class PreparedClips:
             failed = self._failed[digest]
             raise ClipError(failed.stage, failed.cause)
         try:
-            frames, motion = builder.decode(self.source[self._positions[digest]])
+            frames, motion = dataset.decode(self.source[self._positions[digest]])
         except Exception as error:  # Of array_record, TFDS or the picture's decoder.
             raise ClipError("open", self._damaged(digest)) from error
         if frames.content_hash != digest:

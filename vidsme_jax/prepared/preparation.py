@@ -10,7 +10,7 @@ from vidsme_jax.base import AuditError, Clip, ClipError, Failure
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
-from vidsme_jax.prepared import builder, writing
+from vidsme_jax.prepared import dataset, writing
 from vidsme_jax.prepared.layout import Variant
 from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.progress import Progress
@@ -119,7 +119,7 @@ def _prepare(
             return content, None
         frames, _ = videos.read(clip.key, {variant.num_frames})(variant.num_frames)
         motion = statistics.measure(frames.pixels)
-        example = builder.encode(frames, motion, variant)
+        example = dataset.encode(frames, motion, variant)
     except ClipError as error:
         return writer.fail(clip.key, content, error), error
     except Exception as unexpected:

@@ -25,7 +25,7 @@ from array_record.python import (
 from vidsme_jax.base import AuditError, ClipError, Item
 from vidsme_jax.data.features import parsed
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
-from vidsme_jax.prepared import builder, layout
+from vidsme_jax.prepared import dataset, layout
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
@@ -61,7 +61,7 @@ class Writer:
     def __init__(self, folder: pathlib.Path, variant: Variant, num_shards: int):
         """Finds what earlier runs have left."""
         self._folder, self._variant, self._num_shards = folder, variant, num_shards
-        self._features = builder.features(variant)
+        self._features = dataset.features(variant)
         self._staged_folder = folder / "staged"
         self._unfinished = folder / "unfinished"
         self._versions = layout.versions(folder)
@@ -117,7 +117,7 @@ class Writer:
         return digest in self._good or digest in self._staged
 
     def add(self, key: str, example: Mapping[str, Any]) -> str:
-        """Stores a clip (see `builder.encode`); returns its digest."""
+        """Stores a clip (see `dataset.encode`); returns its digest."""
         data = self._features.serialize_example(dict(example))
         return self._stage(key, example["content_hash"], data, "clip")
 
@@ -179,7 +179,7 @@ class Writer:
                         failed[entry.digest] = ClipError(entry.stage, entry.cause)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        if changed or builder.counts(self._versions[-1]) != lengths:
+        if changed or dataset.counts(self._versions[-1]) != lengths:
             self._publish(lengths)
         shutil.rmtree(self._unfinished, ignore_errors=True)
         for folder in (*self._staged_folder.glob("*"), self._staged_folder):
@@ -235,7 +235,7 @@ class Writer:
         version = f"1.{max(before, default=-1) + 1}.0"
         records = self._unfinished.glob("*.array_record-*")
         size = sum(path.stat().st_size for path in records)
-        builder.describe(self._unfinished, version, self._variant, lengths, size)
+        dataset.describe(self._unfinished, version, self._variant, lengths, size)
         os.replace(self._unfinished, self._folder / version)
         for old in self._versions:
             shutil.rmtree(old)
