@@ -13,6 +13,7 @@ import _clocks
 import jax
 import numpy as np
 from _report import Judged, rounded
+from flax import nnx
 from jax.typing import DTypeLike
 
 from vidsme_jax import parallel, rates
@@ -20,11 +21,11 @@ from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
-from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.run import pipeline
 from vidsme_jax.run.step import head_memory
 
-# By family and size: a key of `random.CONFIGS`.
+# By family and size: a key of `random.sizes`.
 NAMES = {
     "llava_qwen": {
         "tiny": "llava_qwen-tiny",
@@ -143,7 +144,7 @@ def prepare(args: argparse.Namespace) -> Run:
     name = sizes[args.size]
     model = random.draw(name, dtype=dtype)
     layers.lay_out(model.state)  # As a run does.
-    _, config = random.configuration(name, dtype)
+    config = nnx.merge(model.graphdef, model.state).config
     frames = args.frames[0] if args.frames else _FRAMES[args.size]
     extra: dict[str, Any] = {"model": name, "dtype": dtype}
     extra["attention"] = {

@@ -13,6 +13,7 @@ from vidsme_jax import models, parallel
 from vidsme_jax.base import PROFILE_ORDERS, AuditError, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
+from vidsme_jax.models.llava_hf import ONEVISION
 from vidsme_jax.run import pipeline, signals
 from vidsme_jax.run.stopping import RunStopped
 
@@ -141,7 +142,7 @@ def _assert_same(found, expected):
 
 
 GRIDS = [("pmap", 8, 1), ("mesh", 8, 1), ("mesh", 4, 2), ("mesh", 2, 4), ("mesh", 1, 8)]
-FAMILIES = sorted({name for name in random.CONFIGS if name.endswith("-tiny")})
+FAMILIES = sorted({name for name in random.sizes() if name.endswith("-tiny")})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -157,10 +158,10 @@ def test_any_grid_of_devices_gives_the_same(family):
 @quick
 def test_a_vocabulary_that_does_not_divide(tmp_path, monkeypatch):
     """Of 515 classes 8 devices get 65 each, the last one 60; embeddings share them."""
-    raw = random.CONFIGS["llava_onevision-tiny"]
+    raw = ONEVISION.sizes["llava_onevision-tiny"]["config.json"]
     text = raw["text_config"] | {"vocab_size": 515, "tie_word_embeddings": True}
     odd = raw | {"text_config": text, "tie_word_embeddings": True}
-    monkeypatch.setitem(random.CONFIGS, "odd", odd)
+    monkeypatch.setitem(ONEVISION.sizes, "odd", {"config.json": odd})
     random.write(tmp_path, "odd")
     expected = _stream(tmp_path, "pmap", 1, 1, [2] * 3)
     _assert_same(_stream(tmp_path, "mesh", 1, 8, [2] * 3), expected)

@@ -22,7 +22,7 @@ from vidsme_jax.run import pipeline
 from vidsme_jax.store import signals
 
 FILE = pathlib.Path(__file__).parent / "golden" / "signals.npz"
-NAMES = sorted(name for name in random.CONFIGS if name.endswith("-tiny"))
+NAMES = sorted(name for name in random.sizes() if name.endswith("-tiny"))
 DTYPES, ORDERS, LENGTHS = ("float32", "bfloat16"), ("reversed", "shuffled:3"), (1, 5, 8)
 FIELDS = [name for name in TokenSignals._fields if name != "log_prob"]
 BOUNDS = (0.0, 40.0, 0.0, 12.0)  # Of q and r, so that a few clips do.

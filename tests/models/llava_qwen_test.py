@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from oracles import config_of, our_logits
 from oracles import llava_qwen as oracle
-from oracles import our_logits
 from vidsme_jax import models, parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
-from vidsme_jax.models.llava_qwen import params
+from vidsme_jax.models.llava_qwen import towers
 from vidsme_jax.run import pipeline
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
@@ -118,13 +118,13 @@ def test_where_the_tower_is_looked_for(tmp_path, place):
 def test_known_towers_need_no_files():
     """The published sizes, by hub id or by the last part of somebody's path."""
     for name in ("openai/clip-vit-large-patch14-336", "/x/clip-vit-large-patch14-336"):
-        raw = params.known_tower(name)
-        config = params.read_tower(raw, jnp.dtype("float32"), [])
+        raw = towers.known(name)
+        config = towers.read(raw, jnp.dtype("float32"), [])
         assert (config.hidden_size, config.grid, config.num_hidden_layers) == (
             *(1024, 24),
             24,
         )
-    assert params.known_tower("openai/clip-vit-huge") is None
+    assert towers.known("openai/clip-vit-huge") is None
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_known_towers_need_no_files():
     ],
 )
 def test_the_published_sizes(name, rows, tail, depth, theta):
-    _, config = random.configuration(name)
     model = random.describe(name)
+    config = config_of(model)
     assert (model.rows_per_frame, model.num_rows(2)) == (rows, 2 * rows + tail)
     assert config.vision_depth == depth and config.text.rope_theta == theta
     count = model.num_bytes / 2
