@@ -103,7 +103,13 @@ def _scored(config, workdir: pathlib.Path):
     with processes.together(workdir) as team:
         run = checks.open_run(setup, workdir)
         scored = scoring.score([run], *parts, team=team, stop=Stop())
-    table, _ = tables.score_table(setup.items, run.store, setup.scores, config)
+    table, _ = tables.score_table(
+        setup.items,
+        run.store,
+        setup.scores,
+        setup.settings.profile,
+        setup.settings.motion,
+    )
     return table, scored.failures
 
 
