@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from oracles import our_logits
 from vidsme_jax import audit, models, settings
 from vidsme_jax.checkpoints import files
 from vidsme_jax.data import video
@@ -141,19 +142,12 @@ def test_the_logits(clip, config, plan, golden):
     model = nnx.merge(loaded.graphdef, loaded.state)
     pixels = model.normalise(jnp.asarray(plan.prepare(frames)))
     np.testing.assert_allclose(pixels, arrays[f"pixels_{clip}"], atol=1e-5)
-    tokenizer = models.read_tokenizer(
-        files.open_checkpoint(config.model.checkpoint), []
-    )
+    opened = files.open_checkpoint(config.model.checkpoint)
+    tokenizer = prompts.read_tokenizer(opened, [])
     text = f"\n{item['question']}<|im_end|>\n<|im_start|>assistant\n"
     after = tokenizer(text)["input_ids"]
     assert plan.tokenise().after == (after[0],)
-    rows = model.encode_frames(pixels)
-    parts = [
-        model.embed(jnp.asarray(plan.tokenise().before, jnp.int32)),
-        rows.reshape(-1, rows.shape[-1]),
-        model.embed(jnp.asarray(after, jnp.int32)),
-    ]
-    logits = model.decode(jnp.concatenate(parts)[None])[0] @ model.head.T
+    logits = our_logits(loaded, pixels, plan.tokenise().before, after)
     expected = arrays[f"logits_{clip}"]
     assert logits.shape == expected.shape
     np.testing.assert_allclose(logits, expected, atol=1e-4)

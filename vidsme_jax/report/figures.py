@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vidsme_jax.base import ClipCurve, ScoreTable
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.evaluation import intervals, metrics
 from vidsme_jax.report import files, plots
 
 # The classical score beside the headline's ROC curve, chosen beforehand: the first
@@ -81,7 +81,7 @@ def _rocs(
         blind = plots.Curve(f"no model: motion, brightness, AUC {value:.2f}", fpr, tpr)
         curves.insert(1, blind)
     curves = [curve for curve in curves if curve is not None]
-    num = metrics.num_videos(table.cluster[which.nonmembers])
+    num = intervals.num_videos(table.cluster[which.nonmembers])
     slug = f"{place}-{_slug(name)}"
     caption = (
         f"{which.description[0].upper()}{which.description[1:]}. The headline score, "

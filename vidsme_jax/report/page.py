@@ -10,7 +10,7 @@ import jinja2
 import markupsafe
 
 from vidsme_jax.base import Failure, printable
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.evaluation import intervals
 from vidsme_jax.report import words
 from vidsme_jax.report.figures import Drawing
 
@@ -77,7 +77,7 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
+    environment.filters["estimate"] = functools.partial(intervals.in_words, digits=3)
     environment.filters["cell"] = functools.partial(printable, most=_MAX_CELL)
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)
@@ -115,7 +115,7 @@ def _boxes(blind: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
             "statement": result["statement"],
             "duplicates": result.get("duplicates", {}).get("statement", ""),
             "details": [
-                f"{result[key]['name']}: AUC {metrics.in_words(result[key])}"
+                f"{result[key]['name']}: AUC {intervals.in_words(result[key])}"
                 + (f" ({direction})" if direction else "")
                 for key in ("cross_fitted", "motion", "brightness")
                 if result[key] is not None

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from vidsme_jax.base import Failure
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.evaluation import intervals
 from vidsme_jax.report import figures, files, page, words
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
@@ -96,15 +96,15 @@ def in_words(row: dict[str, Any]) -> str:
 
 def _auc(row: dict[str, Any]) -> str:
     ends = {"low": row["auc_low"], "high": row["auc_high"]}
-    return metrics.in_words({"value": row["auc"]} | ends)
+    return intervals.in_words({"value": row["auc"]} | ends)
 
 
 def _sentence(chance: dict[str, Any]) -> str:
     points, best, level = chance["points"], chance["best"], chance["level"]
     return (
-        f"with members and non-members exchanged at random, the best of {points} "
-        f"points exceeds AUC {level:.2f} one time in twenty, and reaches this grid's "
-        f"{best:.2f} in a share of {chance['p_value']:.3g}"
+        f"the best of {points} points exceeds AUC {level:.2f} in 5 % of label "
+        f"permutations; this grid's best, {best:.2f}, has permutation p = "
+        f"{chance['p_value']:.3g}"
     )
 
 
