@@ -13,16 +13,18 @@ import _clocks
 import jax
 import numpy as np
 from _report import Judged, rounded
+from flax import nnx
 from jax.typing import DTypeLike
 
 from vidsme_jax import parallel, rates
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
-from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.run import pipeline
+from vidsme_jax.run.step import head_memory
 
-# By family and size: a key of `random.CONFIGS`.
+# By family and size: a key of `random.sizes`.
 NAMES = {
     "llava_qwen": {
         "tiny": "llava_qwen-tiny",
@@ -78,15 +80,13 @@ class Run:
 
     def ours(self, clips: np.ndarray) -> list[TokenSignals]:
         """Runs this package; the signals are on the host when it returns."""
-        stream = pipeline.stream(
+        return signals_of(
             self.model,
-            [pipeline.Prepared(k, clip) for k, clip in enumerate(clips)],
+            clips,
             parallel.make_devices("pmap", 1, 1),
             batch_size=self.batch,
             num_frames=self.frames,
-            second=True,
         )
-        return [found for batch in stream for _, found in batch]
 
     def at(self, *, frames: int | None = None, batch: int | None = None) -> "Run":
         """Returns the same model with another number of frames or clips a step."""
@@ -97,13 +97,23 @@ class Run:
     def head_memory(self) -> int | None:
         """Returns what `signals.stream` gives the head on this device."""
         leaves = jax.tree.leaves(self.model.state)
-        return head_memory(sum(x.addressable_shards[0].data.nbytes for x in leaves))
+        return budget(sum(x.addressable_shards[0].data.nbytes for x in leaves))
 
     def torch_model(self, attention: str = "sdpa") -> Any:
         """Carries the weights to torch."""
         import _torch_models
 
         return _torch_models.carry(self.model, self.config, attention)
+
+
+def signals_of(
+    model: LoadedModel, clips: np.ndarray, devices: parallel.Devices, **options: int
+) -> list[Any]:
+    """Runs clips of one length through a pipeline; results are in their order."""
+    run = pipeline.Pipeline(model, devices, second=True, **options)
+    coming = ([(0, pipeline.Input(k, clip))] for k, clip in enumerate(clips))
+    stream = pipeline.stream(coming, [run])
+    return [result.signals for _, batch in stream for result in batch]
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch: int = 1) -> None:
@@ -133,7 +143,7 @@ def prepare(args: argparse.Namespace) -> Run:
     name = sizes[args.size]
     model = random.draw(name, dtype=dtype)
     layers.lay_out(model.state)  # As a run does.
-    _, config = random.configuration(name, dtype)
+    config = nnx.merge(model.graphdef, model.state).config
     frames = args.frames[0] if args.frames else _FRAMES[args.size]
     extra: dict[str, Any] = {"model": name, "dtype": dtype}
     extra["attention"] = {
@@ -156,10 +166,10 @@ def runs(args: argparse.Namespace) -> Iterator[Run]:
             yield run.at(frames=frames, batch=batch)
 
 
-def head_memory(held: int) -> int | None:
+def budget(held: int) -> int | None:
     """Returns the head's memory budget where so many bytes of parameters lie."""
     memory = parallel.make_devices("pmap", 1, 1).memory()
-    return pipeline.head_memory(memory, held)
+    return head_memory(memory, held)
 
 
 class Times(NamedTuple):

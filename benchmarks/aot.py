@@ -34,16 +34,15 @@ import _hlo
 import _report
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from vidsme_jax.checkpoints import loading
+from vidsme_jax.checkpoints import trees
 from vidsme_jax.models import layers, random
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shape, Shown, Text, stack
 from vidsme_jax.parallel import Devices
-from vidsme_jax.run import pipeline
+from vidsme_jax.run.step import head_memory, make_step
 
 GIB = 2**30
 BEFORE = 60  # Text tokens in front of the video; one more follows it.
@@ -165,17 +164,12 @@ def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int
     place = devices.shardings(model.split)
     held = 0
     shaped = {}
-    for path, leaf in loading.flat_shapes(abstract).items():
+    for path, leaf in trees.flat(abstract).items():
         sharding = place(path, leaf.shape)
         shaped[path] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         part = math.prod(sharding.shard_shape(leaf.shape))
         held += part * leaf.dtype.itemsize
-    tree = jax.tree_util.tree_map_with_path(
-        lambda path, _: shaped["/".join(str(key.key) for key in path)],
-        nnx.to_pure_dict(abstract),
-    )
-    nnx.replace_by_pure_dict(abstract, tree)
-    layers.lay_out(abstract)
+    layers.lay_out(trees.fill(abstract, shaped))
     text = Text(tuple(range(BEFORE)), (0,))
     natural = np.arange(case.frames, dtype=np.int32)
     orders = [natural, natural[::-1]]
@@ -243,8 +237,8 @@ def check(case: Case) -> dict[str, Any]:
     devices = Devices("mesh", Mesh(grid, ("data", "model")))
     model = random.describe(case.model)
     graphdef, args, held = arguments(model, devices, case)
-    step = pipeline.make_step(
-        graphdef, second=True, memory=pipeline.head_memory(int(kind.memory * GIB), held)
+    step = make_step(
+        graphdef, second=True, memory=head_memory(int(kind.memory * GIB), held)
     )
     about = {
         "device": f"{math.prod(case.grid)} x {case.kind}, data x model = "

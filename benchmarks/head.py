@@ -37,7 +37,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vidsme_jax.base import PROFILE_ORDERS
 from vidsme_jax.entropy import streaming
-from vidsme_jax.run import pipeline
+from vidsme_jax.run.step import head_memory
 
 # Rows of one direction, classes, hidden size.
 SIZES = {
@@ -104,7 +104,7 @@ def memory(sizes, dtype, extra) -> bool:
     hidden = jax.ShapeDtypeStruct((1, rows, embed), dtype)
     head = jax.ShapeDtypeStruct((vocab, embed), dtype)
     mask = jnp.ones((1, 2, rows), bool)
-    given = _models.head_memory(vocab * embed * dtype.itemsize)
+    given = _models.budget(vocab * embed * dtype.itemsize)
 
     def temporary(function) -> int:
         compiled = jax.jit(function).lower(hidden, head).compile()
@@ -144,7 +144,7 @@ def run(sizes, dtype, repeats: int, extra) -> bool:
     run = functools.partial(
         streaming.token_signals,
         masks=mask,
-        memory=_models.head_memory(vocab * embed * dtype.itemsize),
+        memory=_models.budget(vocab * embed * dtype.itemsize),
     )
     one = jax.jit(functools.partial(run, second=False))
     two = jax.jit(functools.partial(run, second=True))
@@ -217,7 +217,7 @@ def traffic(sizes, kind: str, clips: int) -> None:
     hidden = array(jnp.bfloat16, 2 * clips, rows, embed)
     head = array(jnp.bfloat16, vocab, embed)
     held = math.prod(head.shape) * head.dtype.itemsize
-    given = pipeline.head_memory(int(aot.KINDS[kind].memory * aot.GIB), held)
+    given = head_memory(int(aot.KINDS[kind].memory * aot.GIB), held)
     both = functools.partial(streaming.token_signals, second=True, memory=given)
     masks = array(jnp.bool_, 2 * clips, 2, rows)
     compiled = jax.jit(both).lower(hidden, head, masks).compile()

@@ -32,7 +32,7 @@ import numpy as np
 from flax import nnx
 
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models.flops import necessary_flops
+from vidsme_jax.models.llava.flops import necessary_flops
 
 
 def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:

@@ -28,8 +28,7 @@ from _models import Run
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models.flops import necessary_flops
-from vidsme_jax.run import pipeline
+from vidsme_jax.models.llava.flops import necessary_flops
 
 AXES = ("frames", "clips", "classes", "devices")
 FRAMES = {
@@ -175,16 +174,8 @@ def devices(run: Run, repeats: int) -> bool:
         model = run.model.model.load(grid.shardings(run.model.model.split))
 
         def step(n=count, grid=grid, model=model):
-            prepared = [pipeline.Prepared(k, every[k]) for k in range(n)]
-            stream = pipeline.stream(
-                model,
-                prepared,
-                grid,
-                batch_size=n,
-                num_frames=run.frames,
-                second=True,
-            )
-            return [found for batch in stream for _, found in batch]
+            options = dict(batch_size=n, num_frames=run.frames)
+            return _models.signals_of(model, every[:n], grid, **options)
 
         gap = difference(step(), alone[:count])
         equal = equal and gap <= _TOLERANCE[run.model.model.dtype]

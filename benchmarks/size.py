@@ -34,11 +34,10 @@ NEEDED = {
 LIMIT_SECONDS, LIMIT_MIB, LIMIT_PAGE = 60.0, 2048.0, 5e6  # Of 100,000 rows.
 
 
-def scoring(clips: int) -> dict:
+def computing(clips: int) -> dict:
     """Scores so many clips of the demo, with the tiny model."""
     from vidsme_jax import settings
-    from vidsme_jax.run import checks
-    from vidsme_jax.run.scoring import score_clips
+    from vidsme_jax.run import checks, processes, scoring
     from vidsme_jax.run.stopping import Stop
 
     config = settings.default()
@@ -54,10 +53,12 @@ def scoring(clips: int) -> dict:
             (videos / f"{number:06}.mp4").write_bytes(data)
         config.corpus.suspects = (str(videos),)
         setup = checks.check(config)
-        store, second = checks.open_shards(setup, pathlib.Path(folder, "run"))
-        args = setup.clips, setup.reader, setup.model, setup.devices, store, config
-        begun = time.monotonic()
-        score_clips(*args, second=second, stop=Stop())
+        workdir = pathlib.Path(folder, "run")
+        args = setup.clips, setup.reader, setup.devices
+        with processes.together(workdir) as team:
+            run = checks.open_run(setup, workdir)
+            begun = time.monotonic()
+            scoring.score([run], *args, team=team, stop=Stop())
         return {"seconds": time.monotonic() - begun, "mib": _report.peak_mib()}
 
 
@@ -146,7 +147,7 @@ def shards(parts: int) -> dict:
         return {"open": opened - begun, "write": written, "mib": _report.peak_mib()}
 
 
-STAGES = {"scoring": scoring, "evaluating": evaluating, "shards": shards}
+STAGES = {"scoring": computing, "evaluating": evaluating, "shards": shards}
 
 
 def _apart(stage: str, number: int) -> dict:

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
+from oracles import config_of
 from vidsme_jax import parallel, rates
 from vidsme_jax.models import random
-from vidsme_jax.models.flops import necessary_flops
+from vidsme_jax.models.llava.flops import necessary_flops
 from vidsme_jax.run import pipeline
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
@@ -71,7 +72,7 @@ def test_the_stages_of_size(script):
     ],
 )
 def test_necessary_operations(script, name, frames, expected):
-    _, config = random.configuration(name)
+    config = config_of(random.describe(name))
     found = necessary_flops(config, frames, text=64)
     assert [x / 1e12 for x in found] == pytest.approx(expected, rel=0.03)
     assert found.pair == found.vision + 2 * (found.prefill + found.head)

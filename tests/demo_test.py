@@ -11,6 +11,7 @@ import torch
 import transformers
 from flax import nnx
 
+from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.data import corpora, video
 from vidsme_jax.demo import drawing
@@ -39,8 +40,7 @@ def rows() -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def model():
-    loaded = models.load(str(CHECKPOINT), dtype="float32")
-    return nnx.merge(loaded.graphdef, loaded.state), loaded.model
+    return models.load(str(CHECKPOINT), dtype="float32")
 
 
 def test_manifests_name_every_clip_once(rows):
@@ -86,7 +86,7 @@ def test_it_was_trained_with_this_configuration(record):
 
 
 def test_its_parameters_are_counted(record, model):
-    leaves = jax.tree.leaves(nnx.state(model[0]))
+    leaves = jax.tree.leaves(model.state)
     assert record["parameters"] == sum(leaf.size for leaf in leaves)
     assert 5e5 < record["parameters"] < 2e6
 
@@ -96,30 +96,24 @@ def test_transformers_gives_the_same_logits(model, rows):
         CHECKPOINT, output_loading_info=True, dtype=torch.float32
     )
     assert not any(info.values()), info
-    ours, plan = model
     row = rows[""][0]
     frames = video.decode(CORPUS / row["video"], num_frames=FRAMES).pixels
     processor = transformers.CLIPImageProcessorPil.from_pretrained(CHECKPOINT)
     pictures = processor(list(frames), return_tensors="pt")["pixel_values"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT)
-    num_rows = FRAMES * plan.rows_per_frame
+    num_rows = FRAMES * model.model.rows_per_frame
     text = f"USER: {'<video>' * num_rows}\n{row['question']} ASSISTANT: {row['answer']}"
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         expected = theirs.eval()(input_ids=ids, pixel_values_videos=pictures[None])
 
-    pixels = ours.normalise(jnp.asarray(plan.prepare(frames)))
-    start = len(plan.tokenise().before)
-    assert tuple(ids[0, :start].tolist()) == plan.tokenise().before
-    after = jnp.asarray(ids[0, start + num_rows :].numpy().astype(np.int32))
-    parts = [
-        ours.embed(jnp.asarray(plan.tokenise().before, jnp.int32))[None],
-        ours.encode_frames(pixels).reshape(1, -1, ours.config.text.hidden_size),
-        ours.embed(after)[None],
-    ]
-    hidden = ours.decode(jnp.concatenate(parts, axis=1))[0]
+    before = model.model.tokenise().before
+    assert tuple(ids[0, : len(before)].tolist()) == before
+    after = ids[0, len(before) + num_rows :].tolist()
+    pixels = model.model.prepare(frames)
     assert expected.logits.std() > 1
-    np.testing.assert_allclose(hidden @ ours.head.T, expected.logits[0], atol=1e-4)
+    logits = our_logits(model, pixels, before, after)
+    np.testing.assert_allclose(logits, expected.logits[0], atol=1e-4)
     # And it says the caption, word for word.
     said = expected.logits[0].argmax(-1)[-len(row["answer"].split()) - 1 : -1]
     assert tokenizer.decode(said) == row["answer"]
@@ -135,12 +129,13 @@ def test_the_captions_of_members_are_memorised(model, record):
     chosen = [item for item in items if item.role == "members"][:8]
     chosen += [item for item in items if item.group == "matched"][:8]
     found: list[str] = []
-    texts = batches.tokenise(chosen, opened, FRAMES, found)
+    texts = batches.tokenise(chosen, opened.model, FRAMES, found)
     assert not found
     config.train.batch_size = 16
-    batch = next(batches.Clips(config, opened.prepare).batches(texts))
-    prefix = jnp.asarray(opened.prompt.before, jnp.int32)
-    losses = np.asarray(jax.jit(training.answer_nll)(model[0], prefix, batch))
+    batch = next(batches.Clips(config, opened.model.prepare).batches(texts))
+    module = nnx.merge(model.graphdef, model.state)
+    batch = jax.tree.map(jnp.asarray, batch)
+    losses = np.asarray(jax.jit(training.answer_nll)(module, batch))
     assert losses[:8].max() < 0.2 and losses[:8].mean() < 0.05
     assert losses[8:].min() > 1.0
     assert record["losses"]["members"] == pytest.approx(losses[:8].mean(), abs=0.03)

@@ -15,6 +15,7 @@ import transformers
 from flax import nnx
 
 from oracles import llava_next_video as oracle
+from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.base import AuditError, Clip
 from vidsme_jax.data import corpora, video
@@ -22,6 +23,7 @@ from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.models.preprocessing import Preprocessing
+from vidsme_jax.models.rows import Shape, stack
 from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -88,21 +90,23 @@ def trained(config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def example(config):
-    """(model, prefix, one batch of three members), untrained."""
+    """(module, the rows of three members, their batch), untrained."""
     opened = source.open_source(config.model.checkpoint, random_seed=0)
     found: list[str] = []
-    items = corpora.load(views.view(views.Corpus, config))
-    rows = batches.tokenise(items[:3], opened, FRAMES, found)
+    rows = batches.tokenise(_items(config)[:3], opened.model, FRAMES, found)
     assert not found
-    batch = next(batches.Clips(config, opened.prepare).batches(rows))
-    return opened.make(), jnp.asarray(opened.prompt.before, jnp.int32), batch
+    batch = next(batches.Clips(config, opened.model.prepare).batches(rows))
+    return nnx.merge(*opened.start()), rows, batch
 
 
-def _nll(example, **changes) -> np.ndarray:
-    model, prefix, batch = example
-    return np.asarray(
-        jax.jit(training.answer_nll)(model, prefix, batch._replace(**changes))
-    )
+def _items(config):
+    return corpora.load(views.view(views.Corpus, config))
+
+
+def _nll(example, batch=None, **changes) -> np.ndarray:
+    model, _, own = example
+    batch = jax.tree.map(jnp.asarray, (batch or own)._replace(**changes))
+    return np.asarray(jax.jit(training.answer_nll)(model, batch))
 
 
 def _text(row: np.ndarray) -> list[str]:
@@ -124,32 +128,39 @@ def test_training_lowers_the_loss(trained):
 def test_the_answer_and_its_end_are_learnt(example, corpus):
     batch = example[2]
     rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
-    for row, tokens, answer in zip(rows, batch.tokens, batch.answer, strict=False):
-        text = _text(tokens)
+    for k, row in enumerate(rows[:3]):
+        text = _text(batch.text[k])
         stop = text.index("</s>") + 1
-        assert text[0] == "\n" and set(text[stop:]) <= {"<unk>"}
-        assert " ".join(text[1:stop]) == (
+        assert text[:3] == ["<s>", "USER:", "\n"] and set(text[stop:]) <= {"<unk>"}
+        assert " ".join(text[3:stop]) == (
             f"{row['question']} ASSISTANT: {row['answer']} </s>"
         )
-        learnt = [
-            word for word, is_learnt in zip(text, answer, strict=True) if is_learnt
-        ]
-        assert learnt == [*row["answer"].split(), "</s>"]
+        own = batch.target[k, 0] >= 0
+        learnt = batch.target[k, 0][own]
+        assert _text(learnt) == [*row["answer"].split(), "</s>"]
+        # Each is predicted by the row in front of it.
+        behind = batch.source[k, 0][batch.kept[k, 0][own] + 1]
+        np.testing.assert_array_equal(batch.text[k][behind], learnt)
 
 
 def test_what_follows_the_end_does_not_change_the_loss(example):
-    batch = example[2]
-    after = np.cumsum(batch.tokens == drawing.TOKENS.index("</s>"), axis=1)
-    after = np.roll(after, 1, axis=1) * (np.arange(after.shape[1]) > 0)
+    _, rows, batch = example
+    places = np.arange(batch.source.shape[2])
+    after = places[None, None] > batch.kept.max(axis=2, keepdims=True) + 1
     assert after.any()
-    tokens = np.where(after, 17, batch.tokens)
-    np.testing.assert_allclose(_nll(example, tokens=tokens), _nll(example), rtol=1e-6)
-    wider = [np.pad(x, ((0, 0), (0, 8))) for x in (batch.tokens, batch.answer)]
-    padded = _nll(example, tokens=wider[0], answer=wider[1])
-    np.testing.assert_allclose(padded, _nll(example), rtol=1e-5)
+    behind = np.where(after, 1, batch.source)
+    np.testing.assert_allclose(_nll(example, source=behind), _nll(example), rtol=1e-6)
+    shape = Shape(
+        *(8 + max(x) for x in zip(*(Shape.of(r.rows) for r in rows), strict=True))
+    )
+    wider = stack([[row.rows] for row in rows], batch.pixels, shape)
+    assert wider.source.shape[2] == 8 + batch.source.shape[2]
+    np.testing.assert_allclose(_nll(example, wider), _nll(example), rtol=1e-5)
     # What is before the end does change it.
-    tokens = np.where(batch.answer, np.roll(batch.tokens, 1, axis=1), batch.tokens)
-    assert (np.abs(_nll(example, tokens=tokens) - _nll(example)) > 1e-4).all()
+    text = batch.text.copy()
+    for k in range(3):
+        text[k, batch.source[k, 0, batch.kept[k, 0, 0] + 1]] = 17
+    assert (np.abs(_nll(example, text=text) - _nll(example)) > 1e-4).all()
 
 
 def test_the_loss_is_that_of_transformers(trained, config, example):
@@ -158,18 +169,18 @@ def test_the_loss_is_that_of_transformers(trained, config, example):
     model = _torch(folder)
     loaded = models.load(str(folder), dtype="float32")
     ours = nnx.merge(loaded.graphdef, loaded.state)
-    _, prefix, batch = example
-    actual = _nll((ours, prefix, batch))
-    for k in range(len(actual)):
-        rows = FRAMES * 4
-        ids = [*prefix.tolist(), *[VIDEO] * rows, *batch.tokens[k].tolist()]
+    _, chosen, batch = example
+    actual = _nll((ours, chosen, batch))
+    for k, row in enumerate(chosen):
+        rows = row.rows
+        ids = np.where(rows.feature < 0, rows.token, VIDEO)
+        assert (ids == VIDEO).sum() == FRAMES * 4
         labels = np.full(len(ids), -100)
-        start = len(ids) - batch.tokens.shape[1]
-        labels[start:][batch.answer[k]] = batch.tokens[k][batch.answer[k]]
-        pixels = np.asarray(ours.normalise(jnp.asarray(batch.frames[k])))
+        labels[rows.kept + 1] = rows.target
+        pixels = np.asarray(ours.normalise(jnp.asarray(batch.pixels[k, 0])))
         with torch.no_grad():
             out = model(
-                input_ids=torch.tensor([ids]),
+                input_ids=torch.tensor(ids)[None],
                 pixel_values_videos=torch.tensor(pixels)[None],
                 labels=torch.tensor(labels)[None],
             )
@@ -200,19 +211,18 @@ def test_the_folder_is_transformers_own(trained, config, corpus, tmp_path, dtype
     frames = video.decode(sorted(corpus.glob("clips/*.mp4"))[0], num_frames=3).pixels
     expected = _torch(folder)
     loaded = models.load(str(folder), dtype="float32")
-    model, plan = nnx.merge(loaded.graphdef, loaded.state), loaded.model
-    pixels = model.normalise(jnp.asarray(plan.prepare(frames)))
+    module = nnx.merge(loaded.graphdef, loaded.state)
+    pixels = module.normalise(jnp.asarray(loaded.model.prepare(frames)))
     theirs = transformers.CLIPImageProcessorPil.from_pretrained(folder)
     pictures = np.asarray(theirs(list(frames), return_tensors="np")["pixel_values"])
     np.testing.assert_allclose(pictures, pixels, atol=1e-5)
-    ids = jnp.asarray(plan.tokenise().before, jnp.int32)
-    rows = model.encode_frames(pixels).reshape(1, -1, model.config.text.hidden_size)
-    hidden = model.decode(jnp.concatenate([model.embed(ids)[None], rows], axis=1))
-    ids = torch.tensor([[*plan.tokenise().before, *[VIDEO] * rows.shape[1]]])
+    before = loaded.model.tokenise().before
+    ids = torch.tensor([[*before, *[VIDEO] * loaded.model.num_rows(len(frames))]])
     with torch.no_grad():
         out = expected(input_ids=ids, pixel_values_videos=torch.tensor(pictures)[None])
     assert out.logits.std() > 0.3
-    np.testing.assert_allclose(hidden[0] @ model.head.T, out.logits[0], atol=1e-4)
+    logits = our_logits(loaded, pixels, before, ())
+    np.testing.assert_allclose(logits, out.logits[0], atol=1e-4)
 
 
 def test_what_training_json_says(trained, corpus):
@@ -281,6 +291,28 @@ def test_corpus_and_checkpoint_problems_are_told_together(config, tmp_path):
     assert "absent.jsonl" in text
     assert "no config.json" in text
     assert "--config.overwrite replaces it" in text
+
+
+@pytest.mark.parametrize("init", ["checkpoint", "random"])
+def test_another_family_is_refused_in_one_line(config, tmp_path, init):
+    other = config.copy_and_resolve_references()
+    other.model.checkpoint, other.model.init = "random:llava_qwen-tiny", init
+    with pytest.raises(AuditError) as caught:
+        training.run(other, tmp_path)
+    (problem,) = caught.value.problems
+    text = "finetune is built for llava_next_video; this is llava_qwen"
+    assert problem.endswith(text)
+
+
+def test_a_random_checkpoint_can_be_the_start(config, tmp_path):
+    start = config.copy_and_resolve_references()
+    start.model.checkpoint, start.model.init = "random:llava_next_video-tiny", "random"
+    opened = source.open_source(start.model.checkpoint, random_seed=None)
+    assert opened.model.family == "llava_next_video"
+    opened = source.open_source(start.model.checkpoint, random_seed=0)
+    _, state = opened.start()
+    first = state["vision_tower"]["class_embedding"].get_value()
+    assert 0.01 < float(jnp.std(first)) < 0.03
 
 
 def test_broken_rows_and_clips_are_told_together(config, corpus, tmp_path):

@@ -131,6 +131,56 @@ def test_too_little_memory_exits_2_with_a_sentence(tmp_path, here, monkeypatch):
     assert not list(tmp_path.rglob("part-*"))
 
 
+def _fail(monkeypatch, begin):
+    """Every batch fails on the devices from the `begin`-th on."""
+    fetched, fetch = [], parallel.Devices.fetch
+
+    def failing(devices, out):
+        fetched.append(out)
+        if len(fetched) < begin:
+            return fetch(devices, out)
+        raise jax.errors.JaxRuntimeError("INTERNAL: the card fell off the bus\nstack")
+
+    monkeypatch.setattr(parallel.Devices, "fetch", failing)
+
+
+_FAILING = (
+    "--config.corpus.max_clips=3",
+    "--config.batch_size=2",
+    "--config.parallel.data=1",
+    "--config.scores=vid_sme",
+)
+
+
+@pytest.mark.parametrize("config", ["llava.py", "studies.py:against-tiny"])
+@loading
+def test_a_device_that_fails_exits_2_with_a_sentence(
+    config, tmp_path, here, monkeypatch, without_figures, quick_to_compile
+):
+    command = f"--config=configs/{config}", *_FAILING, *SMALL[1:]
+    _fail(monkeypatch, 2)
+    status, _, said = here(*command, f"--workdir={tmp_path}/run")
+    assert status == 2 and "Traceback" not in said and "stack" not in said
+    assert said.splitlines()[-1] == (
+        "the run stopped: 3 clips in a row failed on the devices, each alone in its "
+        "batch; the last error is INTERNAL: the card fell off the bus; results so far "
+        f"are in {tmp_path}/run; fix the cause and run the same command to continue"
+    )
+    assert len(list(tmp_path.rglob("part-*"))) == 1
+
+
+@loading
+def test_devices_that_never_work_exit_2_with_a_sentence(
+    tmp_path, here, monkeypatch, quick_to_compile
+):
+    _fail(monkeypatch, 0)
+    command = "--config=configs/llava.py", *_FAILING, f"--workdir={tmp_path}/run"
+    status, _, said = here(*command)
+    assert status == 2 and "Traceback" not in said
+    assert "1 problem" in said and "every clip fails on the devices" in said
+    assert "Set a smaller config.batch_size" in said
+
+
 @loading
 def test_a_score_that_is_not_there(here):
     status, _, said = here("--config=configs/llava.py", "--config.headline=vidsme")

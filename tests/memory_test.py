@@ -9,6 +9,7 @@ import pytest
 from vidsme_jax import audit, models, parallel, settings, studies
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import memory
+from vidsme_jax.run.stopping import RunStopped
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 ASKED = r"281474976710656 bytes were asked for"
@@ -95,18 +96,21 @@ def test_what_lacks_memory_later_is_no_bad_setting(config, tmp_path, monkeypatch
         return fetch(devices, out) if len(fetched) == 1 else _too_much()
 
     monkeypatch.setattr(parallel.Devices, "fetch", once)
-    with pytest.raises(jax.errors.JaxRuntimeError):
+    with pytest.raises(RunStopped, match=r"3 clips in a row failed .* RESOURCE_EXHAU"):
         audit.run(config, tmp_path / "run")
     assert len(_stored(tmp_path / "run")) == 1
 
 
-def test_other_errors_of_devices_are_raised_as_they_are(config, monkeypatch, tmp_path):
-    def fail(*_):
-        raise jax.errors.JaxRuntimeError("INTERNAL: no such kernel")
+def _broken(*_):
+    raise jax.errors.JaxRuntimeError("INTERNAL: no such kernel\nat 0x7f")
 
-    monkeypatch.setattr(parallel.Devices, "runner", lambda *_: fail)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="no such kernel"):
+
+def test_parameters_that_cannot_be_loaded(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(models.loading, "load", lambda *args, **_: _broken())
+    with pytest.raises(RunStopped) as caught:
         audit.run(config, tmp_path / "run")
+    cause = "INTERNAL: no such kernel"
+    assert str(caught.value) == f"the parameters could not be loaded: {cause}"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.data import video
 from vidsme_jax.prepared import layout, preparation
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import checks, scoring
+from vidsme_jax.run import checks, processes, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
 from vidsme_jax.settings import views
@@ -99,15 +99,12 @@ def _frames(reader, config, item):
 def _scored(config, workdir: pathlib.Path):
     """The audit but for its report: the table of scores, and the failures."""
     setup = checks.check(config)
-    store, second = checks.open_shards(setup, workdir)
-    scored = scoring.score_clips(
-        *(setup.clips, setup.reader, setup.model, setup.devices, store, config),
-        second=second,
-        stop=Stop(),
-    )
-    motion = views.view(views.Motion, config)
+    parts = setup.clips, setup.reader, setup.devices
+    with processes.together(workdir) as team:
+        run = checks.open_run(setup, workdir)
+        scored = scoring.score([run], *parts, team=team, stop=Stop())
     table, _ = tables.score_table(
-        setup.items, store, setup.scores, config.profile, motion
+        setup.items, run.store, setup.scores, config.profile, setup.settings.motion
     )
     return table, scored.failures
 
@@ -160,10 +157,10 @@ def test_flow_of_the_host_is_not_computed_again(config, tmp_path, monkeypatch):
 def test_signals_of_jpeg_frames_are_not_mixed_with_others(config, tmp_path):
     config.corpus.jpeg_quality = 90
     preparation.run(views.Settings.of(config), tmp_path / "made")
-    checks.open_shards(checks.check(config), tmp_path / "run")
+    checks.open_run(checks.check(config), tmp_path / "run")
     config.corpus.prepared = str(tmp_path / "made")
     with pytest.raises(AuditError, match=r"jpeg_quality = None, this run has 90"):
-        checks.open_shards(checks.check(config), tmp_path / "run")
+        checks.open_run(checks.check(config), tmp_path / "run")
 
 
 def test_clips_that_are_not_prepared_are_counted(config, tmp_path):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import two_processes
-from vidsme_jax import audit, settings
+from vidsme_jax import audit, settings, studies
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import processes
 
@@ -97,13 +97,44 @@ def _assert_same(said, alone, folder, grid, name):
     assert len(parts) >= 2 and len(paths) == len(set(paths)) == 6
 
 
+@pytest.mark.parametrize("grid", ["own", "spanning"])
+def test_a_study_of_two_processes_is_that_of_one(said, folder, grid):
+    config = two_processes.studied(two_processes.configuration(folder))
+    config.parallel.data = 1
+    alone = studies.run(config, folder / f"study-alone-{grid}")
+    name = f"study-{grid}"
+    assert said[0][name] == [failure.id for failure in alone.failures]
+    assert len(said[0][name]) == 1 and said[1][name] is None
+    found, expected = (
+        pq.read_table(folder / each / "study.parquet").to_pydict()
+        for each in (name, f"study-alone-{grid}")
+    )
+    assert found["auc"] == expected["auc"] and len(found["auc"]) > 1
+    for run in ("frames-001", "frames-002"):
+        for each in (name, f"study-alone-{grid}"):
+            parts = (folder / each / run / "signals").glob("part-*.parquet")
+            keys = [pq.read_table(x, columns=["key"]).to_pydict() for x in parts]
+            keys = [key for part in keys for key in part["key"]]
+            assert len(keys) == len(set(keys)) == 6
+
+
+@pytest.mark.parametrize("grid", ["own", "spanning"])
+def test_all_stop_where_the_devices_of_one_fail(said, alone, folder, grid):
+    """What was scored is kept, and the same command continues."""
+    bus = "INTERNAL: the card fell off the bus"
+    failed = {"own": "clip", "spanning": "a batch failed on the devices"}[grid]
+    assert failed in said[1][f"failed-{grid}"] and bus in said[1][f"failed-{grid}"]
+    assert said[0][f"failed-{grid}"] == f"process 1 failed: {said[1][f'failed-{grid}']}"
+    _assert_same(said, alone, folder, f"failed-{grid}", f"mended-{grid}")
+
+
 def test_processes_that_see_different_clips_all_end(said):
     for place in range(2):
         assert "process 1 sees other clips to score" in said[place]["disagreeing"][0]
 
 
 def test_what_one_process_finds_wrong_ends_all(said):
-    assert said[0]["broken"] == ["process 1 found problems, told in its own output"]
+    assert said[0]["broken"] == ["process 1 reported errors; see its output"]
     assert "/nowhere" in said[1]["broken"][0]
 
 

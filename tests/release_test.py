@@ -142,13 +142,12 @@ def test_the_logits(clip, config, plan, golden):
     model = nnx.merge(loaded.graphdef, loaded.state)
     pixels = model.normalise(jnp.asarray(plan.prepare(frames)))
     np.testing.assert_allclose(pixels, arrays[f"pixels_{clip}"], atol=1e-5)
-    tokenizer = models.read_tokenizer(
-        files.open_checkpoint(config.model.checkpoint), []
-    )
+    opened = files.open_checkpoint(config.model.checkpoint)
+    tokenizer = prompts.read_tokenizer(opened, [])
     text = f"\n{item['question']}<|im_end|>\n<|im_start|>assistant\n"
     after = tokenizer(text)["input_ids"]
     assert plan.tokenise().after == (after[0],)
-    logits = our_logits(loaded, plan.prepare(frames), plan.tokenise().before, after)
+    logits = our_logits(loaded, pixels, plan.tokenise().before, after)
     expected = arrays[f"logits_{clip}"]
     assert logits.shape == expected.shape
     np.testing.assert_allclose(logits, expected, atol=1e-4)

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import types
 
+import jax
 import pyarrow.parquet as pq
 import pytest
 
 from killed_run import config as small
-from vidsme_jax import audit, commands, main, settings
+from vidsme_jax import audit, commands, main, parallel, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import checks, scoring, stopping
+from vidsme_jax.run import checks, pipeline, stopping
 from vidsme_jax.store import lock, signals
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
@@ -92,13 +93,13 @@ class _Once(stopping.Stop):
 
 def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     config = small(10, batch_size=2)
-    sent, batch = [], scoring.pipeline._batch
+    sent, send = [], pipeline.Pipeline.send
     monkeypatch.setattr(
-        scoring.pipeline, "_batch", lambda *args: sent.append(args[0]) or batch(*args)
+        pipeline.Pipeline, "send", lambda p, group: sent.append(group) or send(p, group)
     )
     with pytest.raises(KeyboardInterrupt):
         audit.run(config, tmp_path, _Once(monkeypatch, shard=2))
-    keys = [str(prepared.key.clip.key) for group in sent for prepared in group]
+    keys = [str(prepared.key.clip.key) for group in sent for prepared in group.clips]
     assert len(keys) == 6 and _paths(tmp_path) == keys
     audit.run(config, tmp_path)
     assert sorted(_paths(tmp_path)) == sorted(set(_paths(tmp_path)))
@@ -181,7 +182,10 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
         status, said = _run_main(config, tmp_path, patch, capsys)
     assert status == commands.WRONG
     assert "part-000003.parquet: No space left on device" in said
-    assert "what was scored before is kept" in said and "Traceback" not in said
+    assert (
+        f"results so far are in {tmp_path}; fix the cause and run" in said
+        and "Traceback" not in said
+    )
     assert len(_paths(tmp_path)) == 3 and not list(tmp_path.rglob("*.tmp"))
     status, _ = _run_main(config, tmp_path, monkeypatch, capsys)
     assert status == commands.OK
@@ -244,6 +248,60 @@ def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
     assert status == commands.WRONG
     assert "another run is writing to it; take another --workdir" in said
     assert not _parts(tmp_path)
+
+
+# ------------------------------------------------------------- devices that fail
+
+
+def test_one_clip_that_fails_on_the_device(tmp_path, monkeypatch, capsys, handlers):
+    """It is listed each time; the others are scored once and as without it."""
+    config, bad, whole = small(6, batch_size=4), {}, tmp_path / "whole"
+    audit.run(config, whole)
+    last = _paths(whole)[-1]
+    fetch, batch = parallel.Devices.fetch, pipeline.Pipeline._batch
+
+    def watched(run, group):
+        bad["now"] = any(str(clip.key.clip.key) == last for clip in group.clips)
+        return batch(run, group)
+
+    def failing(devices, out):
+        if bad["now"]:
+            raise jax.errors.JaxRuntimeError("INTERNAL: misaligned address")
+        return fetch(devices, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Pipeline, "_batch", watched)
+        patch.setattr(parallel.Devices, "fetch", failing)
+        for _ in range(2):
+            status, _ = _run_main(config, tmp_path / "run", patch, capsys)
+            assert status == commands.FAILURES
+            (line,) = (tmp_path / "run/failures.jsonl").read_text().splitlines()
+            failure = json.loads(line)
+            assert failure["stage"] == "signals" and failure["video"] in last
+            assert failure["cause"] == "INTERNAL: misaligned address"
+    assert set(_paths(tmp_path / "run")) == set(_paths(whole)) - {last}
+    assert len(_paths(tmp_path / "run")) == 5
+    status, _ = _run_main(config, tmp_path / "run", monkeypatch, capsys)
+    assert status == commands.OK
+    assert _scores(tmp_path / "run").equals(_scores(whole))
+
+
+def test_a_device_that_breaks_and_is_mended(tmp_path, monkeypatch, capsys, handlers):
+    config, fetched, fetch = small(8, batch_size=2), [], parallel.Devices.fetch
+
+    def failing(devices, out):
+        fetched.append(out)
+        if len(fetched) > 2:
+            raise jax.errors.JaxRuntimeError("INTERNAL: the card fell off the bus")
+        return fetch(devices, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel.Devices, "fetch", failing)
+        status, said = _run_main(config, tmp_path, patch, capsys)
+    assert status == commands.WRONG and "3 clips in a row failed" in said
+    assert len(_paths(tmp_path)) == 4 and not (tmp_path / "scores.csv").exists()
+    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == commands.OK
+    assert len(_paths(tmp_path)) == len(set(_paths(tmp_path))) == 8
 
 
 # ------------------------------------------------------- shards that are not as left
@@ -320,7 +378,7 @@ def test_a_record_that_is_no_json(run):
         audit.run(small(4), run)
 
 
-def test_other_settings_and_starting_anew(run, monkeypatch):
+def test_other_settings_and_starting_anew(run):
     for changes, named in (
         ({"video.num_frames": 3}, r"video\.num_frames = 2, this run has 3"),
         ({"video.sampling": "midpoint"}, r"video\.sampling = 'uniform'"),
@@ -329,12 +387,17 @@ def test_other_settings_and_starting_anew(run, monkeypatch):
     ):
         with pytest.raises(AuditError, match=named):
             audit.run(small(4, **changes), run)
-    with monkeypatch.context() as patch:
-        patch.setattr(checks, "__version__", "0.0.9")
-        with pytest.raises(
-            AuditError, match=r"version = '0\.1\.0', this run has '0\.0"
-        ):
-            audit.run(small(4), run)
+    # A folder of the time when signals had no format.
+    record = run / "signals" / "run.json"
+    now = record.read_text()
+    old = json.loads(now) | {"version": "0.1.0"}
+    del old["format"]
+    record.write_text(json.dumps(old))
+    with pytest.raises(AuditError) as caught:
+        audit.run(small(4), run)
+    (problem,) = caught.value.problems
+    assert "its signals have format 0, this version reads format 1; take" in problem
+    record.write_text(now)
     # What signals do not depend on may change.
     audit.run(small(4, **{"video.max_seconds": 99.0, "batch_size": 2}), run)
     assert len(_parts(run)) == 4

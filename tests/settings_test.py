@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import parallel, scores, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.models import plans
+from vidsme_jax.models.llava.params import SPLIT
 from vidsme_jax.settings import views
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def test_grids():
     assert parallel.make_devices("auto", 0, 1).mode == "pmap"
     devices = parallel.make_devices("auto", 0, 2)
     assert devices.mode == "mesh" and devices.mesh.devices.shape == (4, 2)
-    sharding = devices.shardings(plans.SPLIT)
+    sharding = devices.shardings(SPLIT)
     split = sharding("language_model/layers/up_proj/kernel", (3, 8, 6)).spec
     assert tuple(split) == (None, None, "model")
     odd = sharding("language_model/layers/up_proj/kernel", (3, 8, 5)).spec

@@ -3,6 +3,7 @@
 Audits the corpus in FOLDER on grids of one process, and on grids of both.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,10 +14,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-from vidsme_jax import audit, report, settings
+import jax
+
+from vidsme_jax import audit, parallel, report, settings, studies
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import processes
-from vidsme_jax.run.stopping import Stop
+from vidsme_jax.run.stopping import RunStopped, Stop
 
 # data x model; 0 is what is left. Of the last one a copy of the model spans both.
 GRIDS = {"own": (0, 1), "both": (4, 2), "spanning": (1, 8)}
@@ -37,7 +40,7 @@ class Stopped(Stop):
 
 
 def configuration(folder: pathlib.Path):
-    """Returns the configuration of a corpus that `hosts_test` has made."""
+    """Returns the configuration of a corpus that `processes_test` has made."""
     config = settings.default()
     config.corpus.members = (str(folder / "members.json"),)
     config.corpus.nonmembers = (str(folder / "nonmembers.json"),)
@@ -51,10 +54,35 @@ def configuration(folder: pathlib.Path):
     return config
 
 
+def studied(config):
+    """Returns the configuration of a study of two runs of the same corpus."""
+    config = config.copy_and_resolve_references()
+    config.study, config.studies.frames = "frames", (1, 2)
+    return config
+
+
+@contextlib.contextmanager
+def failing(here: bool):
+    """Every batch fails where its results are fetched."""
+    fetch = parallel.Devices.fetch
+
+    def fails(devices, out):
+        host = fetch(devices, out)  # The other process computes it too.
+        if here:
+            raise jax.errors.JaxRuntimeError("INTERNAL: the card fell off the bus")
+        return host
+
+    parallel.Devices.fetch = fails
+    try:
+        yield
+    finally:
+        parallel.Devices.fetch = fetch
+
+
 def main() -> None:
     """Prints, as JSON, for each grid what this process had to say."""
     port, place, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
-    report.figures.draw = lambda *args: []
+    report.figures.draw = studies.writing.figures.draw = lambda *args: []
     assert processes.start(f"localhost:{port}", 2, place)
     config, said = configuration(folder), {}
     for name, (data, model) in GRIDS.items():
@@ -73,6 +101,20 @@ def main() -> None:
         found = audit.run(config, run)
         said[f"resumed-{name}"] = found and [failure.id for failure in found.failures]
     config.batch_size = 2
+    for name in ("own", "spanning"):
+        config.parallel.data, config.parallel.model = GRIDS[name]
+        study = studies.run(studied(config), folder / f"study-{name}")
+        said[f"study-{name}"] = study and [x.id for x in study.failures]
+    for name in ("own", "spanning"):
+        config.parallel.data, config.parallel.model = {"own": (1, 1)}.get(name, (1, 8))
+        run = folder / f"failed-{name}"
+        with failing(place == 1):
+            try:
+                audit.run(config, run)
+            except (AuditError, RunStopped) as error:
+                said[f"failed-{name}"] = str(error)
+        found = audit.run(config, run)
+        said[f"mended-{name}"] = found and [failure.id for failure in found.failures]
     config.parallel.data, config.parallel.model = GRIDS["own"]
     for name, key, value in (
         ("disagreeing", "max_clips", (None, 2)[place]),

@@ -22,7 +22,7 @@ from vidsme_jax.run import pipeline
 from vidsme_jax.store import signals
 
 FILE = pathlib.Path(__file__).parent / "golden" / "signals.npz"
-NAMES = sorted(name for name in random.CONFIGS if name.endswith("-tiny"))
+NAMES = sorted(name for name in random.sizes() if name.endswith("-tiny"))
 DTYPES, ORDERS, LENGTHS = ("float32", "bfloat16"), ("reversed", "shuffled:3"), (1, 5, 8)
 FIELDS = [name for name in TokenSignals._fields if name != "log_prob"]
 BOUNDS = (0.0, 40.0, 0.0, 12.0)  # Of q and r, so that a few clips do.
@@ -41,12 +41,11 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
     """Scores drawn clips of 1, 5 and 8 frames of the same stream."""
     plan = models.inspect(f"random:{name}", dtype=dtype)
     devices = parallel.make_devices("pmap", 1, 1)
-    clips = [
-        pipeline.Prepared(length, plan.prepare(_frames(length))) for length in LENGTHS
-    ]
-    batches = pipeline.stream(
+    clips = (
+        pipeline.Input(length, plan.prepare(_frames(length))) for length in LENGTHS
+    )
+    run = pipeline.Pipeline(
         plan.load(devices.shardings(plan.split)),
-        clips,
         devices,
         batch_size=1,
         num_frames=max(LENGTHS),
@@ -54,9 +53,9 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
         against=against,
     )
     return {
-        f"{name}/{dtype}/{against}/{length}/{field}": getattr(found, field)
-        for batch in batches
-        for length, found in batch
+        f"{name}/{dtype}/{against}/{found.key}/{field}": getattr(found.signals, field)
+        for _, batch in pipeline.stream(([(0, clip)] for clip in clips), [run])
+        for found in batch
         for field in FIELDS
     }
 

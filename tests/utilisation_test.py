@@ -7,7 +7,7 @@ import pytest
 from absl import logging
 
 from vidsme_jax import models, parallel, rates
-from vidsme_jax.models.flops import Flops
+from vidsme_jax.models.interface import Flops
 from vidsme_jax.run import timeline, utilisation
 from vidsme_jax.run.utilisation import Meter, Utilisation
 

@@ -1,6 +1,5 @@
-"""The audit, top to bottom: corpus, motion, model, signals, scores, report."""
+"""The audit, top to bottom: corpus, runs, scores, metrics, validity, report."""
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -8,16 +7,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import report, scores
+from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
 from vidsme_jax.evaluation import metrics, suspects, validity
 from vidsme_jax.report import curves
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
-from vidsme_jax.settings import views
-from vidsme_jax.store import files, signals
+from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
+from vidsme_jax.store.signals import Signals
 
 _SEED = 0  # Of bootstrap and cross-fitting.
 
@@ -63,49 +62,41 @@ def run(
       config: See `settings.RULES`.
       workdir: Receives signals, scores, metrics and the report. Signals that an earlier
         run with the same settings left there are not computed again.
-      stop: Where to notice that the run shall end after the batch in flight.
+      stop: Looked at between batches.
 
     Returns:
       What was found; None on all but the first of several processes.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
+      RunStopped: The devices, or another process, failed; what was scored is kept.
       KeyboardInterrupt: This process or another was asked to stop; what was scored is
         kept.
       OSError: The work directory cannot be written; what is there is kept.
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
-    with contextlib.ExitStack() as held:
-        with processes.agreed():
-            setup = checks.check(config)
-            if processes.index() == 0:  # For all processes of the run.
-                held.enter_context(locked(workdir))
-        with processes.agreed(), processes.first_alone("signals"):
-            store, second = checks.open_shards(setup, workdir)
-        with processes.finishing(store.folder) as everyones:
-            parts = (setup.clips, setup.reader, setup.model, setup.devices, store)
-            scored = scoring.score_clips(*parts, config, second=second, stop=stop)
-            failures = everyones(scored.failures)
-            store = store.reopened()
-        if processes.index() > 0:
+    setup = checks.check(config)
+    with processes.together(workdir) as team:
+        run = checks.open_run(setup, workdir)
+        scored = scoring.score(
+            [run], setup.clips, setup.reader, setup.devices, team=team, stop=stop
+        )
+        if not team.is_first:
             return None
+        (run,), failures, used = scored
+        given = setup.settings
         try:
-            motion = views.view(views.Motion, config)
             table, warnings = tables.score_table(
-                setup.items, store, setup.scores, config.profile, motion
+                setup.items, run.store, setup.scores, given.profile, given.motion
             )
         except AuditError as error:
-            causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
-            raise AuditError(error.problems + causes[:20]) from error
+            raise AuditError(error.problems + scoring.causes(failures)) from error
         about = provenance.describe(
-            config, setup.model, setup.devices, table, scored.utilisation
+            settings.flatten(config), run.model, setup.devices, table, used
         )
-        if scored.utilisation is None:
+        if used is None:
             about |= provenance.earlier_utilisation(workdir / "config.json")
-        found = evaluate(setup, store, table, failures, warnings, about, workdir)
-    return AuditReport(
-        workdir=workdir, table=table, metrics=found, failures=tuple(failures)
-    )
+        return evaluate(setup, run.store, table, failures, warnings, about, workdir)
 
 
 def report_again(
@@ -125,48 +116,48 @@ def report_again(
     asked = checks.check_stored(config)
     with locked(workdir):
         store = checks.open_stored(asked, workdir)
-        motion = views.view(views.Motion, config)
+        given = asked.settings
         table, warnings = tables.score_table(
-            asked.items, store, asked.scores, config.profile, motion
+            asked.items, store, asked.scores, given.profile, given.motion
         )
         known = set(table.id)
         failures = [f for f in report.failures(workdir) if f.id not in known]
-        about = provenance.updated(about, config, table)
-        found = evaluate(asked, store, table, failures, warnings, about, workdir)
-    return AuditReport(
-        workdir=workdir, table=table, metrics=found, failures=tuple(failures)
-    )
+        about = provenance.updated(about, settings.flatten(config), table)
+        return evaluate(asked, store, table, failures, warnings, about, workdir)
 
 
 def evaluate(
     asked: checks.Asked,
-    store: signals.Signals,
+    store: Signals,
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],
     about: dict[str, Any],
     workdir: pathlib.Path,
-) -> dict[str, Any]:
-    """Turns scores into metrics and the report; returns the content of metrics.json."""
-    config, headline = asked.config, asked.headline
-    num_bootstrap = config.report.num_bootstrap
+) -> AuditReport:
+    """Turns scores into metrics, validity and the report."""
+    given, headline = asked.settings, asked.headline
+    num_bootstrap = given.report.num_bootstrap
     text = json.dumps(about, indent=2, default=str)
-    files.write_atomically(workdir / "config.json", text.encode())
-    return report.write(
+    write_atomically(workdir / "config.json", text.encode())
+    found = report.write(
         workdir,
         table,
-        evaluation=metrics.evaluate(table, config.report.fprs, num_bootstrap, _SEED),
+        evaluation=metrics.evaluate(table, given.report.fprs, num_bootstrap, _SEED),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
-        suspects=suspects.suspects(table, headline, config.report.fdr),
+        suspects=suspects.suspects(table, headline, given.report.fdr),
         curves=curves.extreme_curves(
-            asked.items, store, table, headline, config.profile, asked.reader
+            asked.items, store, table, headline, given.profile, asked.reader
         ),
         run=about,
         failures=failures,
         warnings=warnings,
         headline=headline,
         descriptions={
-            name: scores.PROFILES[config.profile].table[name].description
+            name: scores.PROFILES[given.profile].table[name].description
             for name in asked.scores
         },
+    )
+    return AuditReport(
+        workdir=workdir, table=table, metrics=found, failures=tuple(failures)
     )

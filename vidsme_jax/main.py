@@ -1,9 +1,11 @@
 """The command line: `python -m vidsme_jax.main --config configs/llava.py`.
 
 Exit status: 0 all clips scored; 2 nothing computed, one message lists every problem
-found, or the work directory cannot be written, which loses nothing; 3 finished, with
-failures listed in failures.jsonl; 130 interrupted, and the same command goes on where
-it stopped. A second signal ends the process at once, with the signal's own status.
+found, or the run stopped, because the work directory cannot be written, the devices
+fail or another process failed, which loses nothing that was scored; 3 finished, with
+failures listed in failures.jsonl; 130 interrupted. After 2 and 130 the same command
+continues where the run stopped. A second signal ends the process at once, with the
+signal's own status.
 """
 
 import pathlib
@@ -61,25 +63,15 @@ def main(argv: list[str]) -> int:
         )
         if several:
             stop.listen()  # JAX, too, has taken SIGTERM.
-        if several and config.get("study"):
-            return commands.wrong(
-                [
-                    "a study runs in one process: let several make the audit, then one "
-                    "the study in the same --workdir"
-                ]
-            )
         parallel.keep_programs(config.get("compile_cache", ""))
         run = studies.run if config.get("study") else audit.run
         report = run(config, workdir, stop)
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
-        print(
-            f"the run broke off: {printable(_cause(error))}\nwhat was scored before is "
-            f"kept in {workdir}; once this is mended, the same command continues",
-            file=sys.stderr,
-        )
-        return commands.WRONG
+        return _stopped(_cause(error), workdir)
+    except stopping.RunStopped as error:
+        return _stopped(str(error), workdir)
     except KeyboardInterrupt:
         print(
             f"interrupted: what was scored is in {workdir}; the same command continues",
@@ -91,6 +83,16 @@ def main(argv: list[str]) -> int:
         return commands.OK
     print(report.summary())
     return commands.FAILURES if report.failures else commands.OK
+
+
+def _stopped(cause: str, workdir: pathlib.Path) -> int:
+    """Says that nothing is lost, and returns the exit status."""
+    print(
+        f"the run stopped: {printable(cause)}; results so far are in {workdir}; fix "
+        "the cause and run the same command to continue",
+        file=sys.stderr,
+    )
+    return commands.WRONG
 
 
 def run() -> NoReturn:

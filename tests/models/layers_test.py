@@ -12,8 +12,9 @@ from jax.sharding import AxisType
 
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
-from vidsme_jax.models import attention, layers, plans, random
-from vidsme_jax.run import pipeline
+from vidsme_jax.models import attention, layers, random
+from vidsme_jax.models.llava.params import SPLIT
+from vidsme_jax.run import signals
 
 NAMES = ("llava_qwen-tiny", "llava_next_video-tiny")  # q, k, v with and without bias.
 
@@ -30,7 +31,7 @@ def _on_a_gpu(monkeypatch):
 
 def _signals(model):
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    return pipeline.compute(model, frames)
+    return signals.compute(model, frames)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_stacked_weights_are_as_they_were(name, platform, monkeypatch):
 def _mesh_state(name, shape):
     mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     devices = parallel.Devices("mesh", mesh)
-    place = devices.shardings(plans.SPLIT)
+    place = devices.shardings(SPLIT)
     return random.draw(name, dtype="bfloat16", shardings=place).state
 
 

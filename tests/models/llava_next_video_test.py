@@ -3,33 +3,26 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
+from oracles import config_of, our_logits
 from oracles import llava_next_video as oracle
-from oracles import our_logits
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files, loading
-from vidsme_jax.models import dialects, plans
-from vidsme_jax.models.interface import LoadedModel
-from vidsme_jax.models.llava_next_video import params
-from vidsme_jax.models.prompts import no_text
+from vidsme_jax.checkpoints import files, loading, trees
+from vidsme_jax.models.interface import LoadedModel, Options
+from vidsme_jax.models.llava_hf import NEXT_VIDEO
 
 DEVICE = jax.sharding.SingleDeviceSharding
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 
 
-def _load(folder, dtype=jnp.float32):
+def _load(folder, dtype="float32"):
     """Returns the model with its parameters, without tokenizer and preprocessing."""
     checkpoint = files.open_checkpoint(str(folder))
-    problems: list[str] = []
-    config, _ = params.read_config(
-        checkpoint.config, jnp.dtype(dtype), (0.0,) * 3, (1.0,) * 3, problems
-    )
+    model, problems = _open(checkpoint, dtype)
     assert not problems
-    model = _describe(config)
     graphdef, abstract = model.abstract()
     plan = loading.plan_loading(checkpoint, abstract, model.names)
     place = DEVICE(jax.devices()[0])
@@ -37,17 +30,10 @@ def _load(folder, dtype=jnp.float32):
     return LoadedModel(model, graphdef, state)
 
 
-def _describe(config):
-    facts = {"family": "llava_next_video", "fingerprint": "", "dtype": "float32"}
-    return plans.describe(
-        config,
-        **facts,
-        remarks=(),
-        prompt="",
-        names=dialects.names(config),
-        prepare=lambda frames: frames,
-        tokenise=no_text,
-    )
+def _open(checkpoint, dtype="float32"):
+    problems: list[str] = []
+    model, _ = NEXT_VIDEO.open(checkpoint, Options(dtype), problems)
+    return model, problems
 
 
 def _logits(loaded, pixels):
@@ -91,12 +77,12 @@ def test_bfloat16_is_near(tmp_path):
     model = oracle.make_model()
     pixels = torch.randn(2, 3, 56, 56)
     expected = oracle.logits(model, BEFORE, pixels, AFTER).numpy()
-    loaded = _load(oracle.save(model, tmp_path), jnp.bfloat16)
+    loaded = _load(oracle.save(model, tmp_path), "bfloat16")
     actual = np.asarray(_logits(loaded, pixels), np.float32)
     assert np.abs(actual - expected).mean() < 0.05 * expected.std()
 
 
-def test_the_hub_form_of_the_config():
+def test_the_hub_form_of_the_config(tmp_path):
     """The flat, sparse form of the published 7B file, with early-revision keys."""
     raw = {
         "architectures": ["LlavaNextVideoForConditionalGeneration"],
@@ -137,14 +123,12 @@ def test_the_hub_form_of_the_config():
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
     }
-    problems: list[str] = []
-    config, _ = params.read_config(
-        raw, jnp.dtype("bfloat16"), (0.0,) * 3, (1.0,) * 3, problems
-    )
+    model, problems = _open(files.Checkpoint("", (tmp_path,), raw, {}), "bfloat16")
     assert not problems
-    assert _describe(config).rows_per_frame == 144 and config.vision_depth == 23
+    config = config_of(model)
+    assert model.rows_per_frame == 144 and config.vision_depth == 23
     assert config.text.rope_factor == 2.5 and config.text.head_dim == 128
-    shapes = loading.flat_shapes(_describe(config).abstract()[1])
+    shapes = trees.flat(model.abstract()[1])
     sizes = {p: leaf.shape for p, leaf in shapes.items()}
     assert sizes["language_model/layers/gate_proj/kernel"] == (32, 4096, 11008)
     count = sum(int(np.prod(shape)) for shape in sizes.values())
@@ -159,8 +143,7 @@ def test_unknown_and_unbuilt_config_is_refused_by_name(tmp_path):
     raw["text_config"]["mrope_section"] = [1, 1, 2]
     raw["text_config"]["rope_parameters"] = {"rope_type": "yarn", "factor": 4.0}
     raw["text_config"]["hidden_size"] = "big"
-    problems: list[str] = []
-    params.read_config(raw, jnp.dtype("float32"), (0.0,) * 3, (1.0,) * 3, problems)
+    _, problems = _open(files.Checkpoint("", (tmp_path,), raw, {}))
     text = "\n".join(problems)
     assert "unknown key 'spatial_pool_modus'; did you mean 'spatial_pool_mode'" in text
     assert "projector_hidden_act is 'relu'; built for 'gelu'" in text

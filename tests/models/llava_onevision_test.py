@@ -11,7 +11,7 @@ from oracles import llava_onevision as oracle
 from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import pipeline
+from vidsme_jax.run import signals
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 
@@ -51,7 +51,7 @@ def test_both_directions_equal_torch(tmp_path):
     plan = loaded.model
     assert plan.prompt == "<|im_start|>user\n<video>\n"
     frames = np.random.default_rng(0).integers(0, 256, (3, 80, 50, 3), np.uint8)
-    found = pipeline.compute(loaded, frames)
+    found = signals.compute(loaded, frames)
     assert found.gap.shape == (2, plan.num_rows(3)) == (2, 28)
     small = plan.prepare(frames)
     for direction, order in enumerate((small, small[::-1])):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from oracles import config_of, our_logits
 from oracles import llava_qwen as oracle
-from oracles import our_logits
-from vidsme_jax import models
+from vidsme_jax import models, parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
-from vidsme_jax.models.llava_qwen import params
+from vidsme_jax.models.llava_qwen import towers
 from vidsme_jax.run import pipeline
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
@@ -62,17 +62,14 @@ def test_both_directions_with_a_ragged_batch(tmp_path):
     prompt = loaded.model.tokenise()
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 256, (n, 70, 90, 3), np.uint8) for n in (4, 3)]
-    prepared = [
-        pipeline.Prepared(k, loaded.model.prepare(x)) for k, x in enumerate(clips)
-    ]
-    devices = pipeline.make_devices("pmap", 1, 1)
-    out = dict(
-        pair
-        for batch in pipeline.stream(
-            loaded, prepared, devices, batch_size=2, num_frames=4, second=True
-        )
-        for pair in batch
-    )
+    prepared = [pipeline.Input(k, loaded.model.prepare(x)) for k, x in enumerate(clips)]
+    devices = parallel.make_devices("pmap", 1, 1)
+    run = pipeline.Pipeline(loaded, devices, batch_size=2, num_frames=4, second=True)
+    out = {
+        result.key: result.signals
+        for _, batch in pipeline.stream(([(0, clip)] for clip in prepared), [run])
+        for result in batch
+    }
     for key, clip in enumerate(prepared):
         for direction, frames in enumerate((clip.frames, clip.frames[::-1])):
             pixels = torch.tensor(frames.astype(np.float32)).permute(0, 3, 1, 2)
@@ -121,13 +118,13 @@ def test_where_the_tower_is_looked_for(tmp_path, place):
 def test_known_towers_need_no_files():
     """The published sizes, by hub id or by the last part of somebody's path."""
     for name in ("openai/clip-vit-large-patch14-336", "/x/clip-vit-large-patch14-336"):
-        raw = params.known_tower(name)
-        config = params.read_tower(raw, jnp.dtype("float32"), [])
+        raw = towers.known(name)
+        config = towers.read(raw, jnp.dtype("float32"), [])
         assert (config.hidden_size, config.grid, config.num_hidden_layers) == (
             *(1024, 24),
             24,
         )
-    assert params.known_tower("openai/clip-vit-huge") is None
+    assert towers.known("openai/clip-vit-huge") is None
 
 
 @pytest.mark.parametrize(
@@ -141,8 +138,8 @@ def test_known_towers_need_no_files():
     ],
 )
 def test_the_published_sizes(name, rows, tail, depth, theta):
-    _, config = random.configuration(name)
     model = random.describe(name)
+    config = config_of(model)
     assert (model.rows_per_frame, model.num_rows(2)) == (rows, 2 * rows + tail)
     assert config.vision_depth == depth and config.text.rope_theta == theta
     count = model.num_bytes / 2

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
+from oracles import config_of
 from vidsme_jax import models, settings
 from vidsme_jax.models import attention, random
-from vidsme_jax.models.flops import necessary_flops
+from vidsme_jax.models.llava.flops import necessary_flops
 from vidsme_jax.models.rows import Shape, Shown, stack
 from vidsme_jax.run.step import make_step
 
@@ -21,7 +22,7 @@ def name(request):
 
 def test_the_operations_are_those_of_the_model_with_its_own_prompt(name):
     plan = random.describe(name, dtype="float32")
-    _, config = random.configuration(name, "float32")
+    config = config_of(plan)
     prompt = plan.tokenise()
     text = len(prompt.before) + len(prompt.after)
     assert plan.flops(3) == necessary_flops(config, 3, text=text)
@@ -90,8 +91,8 @@ def _products(jaxpr, times=1):
 def test_the_step_takes_the_products_that_are_counted(name, frames, monkeypatch):
     """Of the traced step, but for attention, which is counted half where causal."""
     monkeypatch.setitem(attention.KERNELS, "chunked", lambda q, k, v, *, causal: q)
-    _, config = random.configuration(name)
     model = random.describe(name)
+    config = config_of(model)
     graphdef, state = model.abstract()
     step = make_step(graphdef, second=False, memory=2**36)
     size, orders = config.vision.image_size, [np.arange(frames)] * 2

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from flax import nnx
 
-from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.models.interface import LoadedModel, Model
+from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.rows import Rows, Shape, Shown, Text, stack
 
 
@@ -32,6 +33,11 @@ def every_row(rows: Rows) -> Rows:
         frame=np.full(count, -1, np.int16),
         means=np.zeros((count, 2), bool),
     )
+
+
+def config_of(model: Model) -> LlavaConfig:
+    """Returns the hyperparameters of a model of the LLaVA families."""
+    return nnx.eval_shape(lambda: model.make(nnx.Rngs(0))).config
 
 
 def our_logits(loaded: LoadedModel, pixels, before, after) -> np.ndarray:

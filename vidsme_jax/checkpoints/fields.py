@@ -88,10 +88,9 @@ class Fields:
 
     def close(self, ignored: dict[str, str]) -> None:
         """Refuses every key not read, not bookkeeping, and not ignored for a reason."""
-        known = self._seen | BOOKKEEPING | set(ignored)
-        for key in sorted(set(self.raw) - known):
+        for key in sorted(set(self.raw) - self._seen - BOOKKEEPING - set(ignored)):
             self.problems.append(
-                f"{self.where}: unknown key {key!r}{nearest(key, sorted(known))} "
+                f"{self.where}: unknown key {key!r}{nearest(key, sorted(self._seen))} "
                 "(it may change the model, so it is not ignored)"
             )
 

@@ -106,6 +106,14 @@ class Checkpoint:
                     return read_json(folder / name)
         return None
 
+    def error(self, *problems: str) -> AuditError:
+        """Returns the error that lists problems, each with the checkpoint's name."""
+        named = (
+            p if p.startswith("config.model.") else f"checkpoint {self.name}: {p}"
+            for p in problems
+        )
+        return AuditError(list(named))
+
     def fingerprint(self) -> str:
         """Returns a SHA-256 over the small files and samples of the weight files.
 

@@ -8,7 +8,6 @@ layer.
 
 import collections
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +17,9 @@ import numpy as np
 from flax import nnx
 
 from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import layouts, trees
 from vidsme_jax.checkpoints.files import Checkpoint, TensorInfo
+from vidsme_jax.checkpoints.layouts import Layout
 
 # Exponent bits: all set means inf or NaN.
 _EXPONENT = {"bfloat16": (np.uint16, 0x7F80), "float16": (np.uint16, 0x7C00)}
@@ -32,14 +33,17 @@ class Rule:
     Attributes:
       pattern: Full match; a group captures the layer of a stacked parameter.
       path: Of the parameter, parts joined by "/".
-      layout: "same"; "linear" ([out, in] on disk, [in, out] here); "patches"
-        ([out, channels, patch, patch] on disk, [channels * patch * patch, out] here);
-        "rows" (as on disk, but rows beyond the parameter's are left out).
+      layout: Of the tensor, against the parameter's.
     """
 
     pattern: str
     path: str
-    layout: str = "same"
+    layout: Layout = layouts.SAME
+
+    @property
+    def stacked(self) -> bool:
+        """Whether each layer of the parameter has a tensor of its own."""
+        return "(" in self.pattern
 
 
 class Names(NamedTuple):
@@ -62,27 +66,13 @@ class Names(NamedTuple):
 class Filling:
     """The tensors that fill one parameter: one, or one per layer if it is stacked."""
 
+    rule: Rule
     names: tuple[str, ...]
     infos: tuple[TensorInfo, ...]
-    layout: str
-    stacked: bool
 
 
 Plan = dict[str, Filling]
 Shardings = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
-
-
-def flat_shapes(abstract: nnx.State) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns {path: shape and dtype} of a model's abstract state."""
-    pure = nnx.to_pure_dict(abstract)
-    leaves = jax.tree_util.tree_flatten_with_path(pure)[0]
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
-
-
-def num_bytes(abstract: nnx.State) -> int:
-    """Returns the bytes that a model's parameters take."""
-    leaves = flat_shapes(abstract).values()
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> Plan:
@@ -96,7 +86,7 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
     Raises:
       AuditError: Lists all surplus, missing, doubled and misshapen tensors.
     """
-    shapes = flat_shapes(abstract)
+    shapes = trees.flat(abstract)
     problems: list[str] = []
     slots: dict[str, dict[int, str]] = collections.defaultdict(dict)
     counts = collections.Counter(map(names.canonical, checkpoint.tensors))
@@ -113,21 +103,20 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
         if layer >= leaf[0]:
             problems.append(f"{name}: surplus, the model has {leaf[0]} such layers")
             continue
-        _check_shape(name, info, leaf if layer < 0 else leaf[1:], rule.layout, problems)
+        _check(name, info, leaf if layer < 0 else leaf[1:], rule, problems)
         slots[rule.path][layer] = name
     plan: Plan = {}
     by_path = {rule.path: rule for rule in names.rules}
     for path, leaf in shapes.items():
         rule = by_path[path]
-        stacked = "(" in rule.pattern
-        wanted = range(leaf.shape[0]) if stacked else (-1,)
+        wanted = range(leaf.shape[0]) if rule.stacked else (-1,)
         for layer in wanted:
             if layer not in slots[path]:
                 where = path if layer < 0 else f"{path}, layer {layer}"
                 problems.append(f"missing: no tensor for {where}")
         found = tuple(slots[path][k] for k in wanted if k in slots[path])
         infos = tuple(checkpoint.tensors[name] for name in found)
-        plan[path] = Filling(found, infos, rule.layout, stacked)
+        plan[path] = Filling(rule, found, infos)
     if problems:
         raise AuditError([f"checkpoint {checkpoint.name}: {p}" for p in problems])
     return plan
@@ -146,19 +135,14 @@ def load(
     """
     problems: list[str] = []
     filled: dict[str, jax.Array] = {}
-    shapes = flat_shapes(abstract)
+    shapes = trees.flat(abstract)
     for path, leaf in shapes.items():
         read = _Reader(plan[path], leaf, problems)
         sharding = shardings(path, leaf.shape)
         filled[path] = jax.make_array_from_callback(leaf.shape, sharding, read)
     if problems:
         raise AuditError([f"checkpoint {checkpoint_name}: {p}" for p in problems])
-    pure = nnx.to_pure_dict(abstract)
-    tree = jax.tree_util.tree_map_with_path(
-        lambda path, _: filled["/".join(str(key.key) for key in path)], pure
-    )
-    nnx.replace_by_pure_dict(abstract, tree)
-    return abstract
+    return trees.fill(abstract, filled)
 
 
 class _Reader:
@@ -169,7 +153,7 @@ class _Reader:
 
     def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None, "a device without a share"
-        if not self.filling.stacked:
+        if not self.filling.rule.stacked:
             return self._tensor(0, index)
         layers = range(*index[0].indices(self.leaf.shape[0]))
         out: np.ndarray | None = None
@@ -188,17 +172,11 @@ class _Reader:
             slice(*part.indices(size))
             for part, size in zip(index, self.leaf.shape[-len(index) :], strict=True)
         )
-        if self.filling.layout == "linear":
-            value = info.read(index[::-1])
-        elif self.filling.layout == "patches":
-            value = info.read().reshape(info.shape[0], -1)[index[1], index[0]]
-        else:
-            value = info.read(index)
+        value = self.filling.rule.layout.read(info, index)
         problem = f"{name}: holds NaN or infinite values"
         if not _is_finite(value) and problem not in self.problems:
             self.problems.append(problem)
-        value = value.astype(self.leaf.dtype, copy=False)
-        return value if self.filling.layout in ("same", "rows") else value.T
+        return value.astype(self.leaf.dtype, copy=False)
 
 
 def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:
@@ -210,15 +188,9 @@ def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:
     return None, -1
 
 
-def _check_shape(name, info: TensorInfo, leaf, layout, problems: list[str]) -> None:
-    wanted, found = list(leaf), list(info.shape)
-    if layout == "linear":
-        wanted = wanted[::-1]
-    elif layout == "patches":
-        wanted, found = wanted[::-1], [found[0], math.prod(found[1:])]
-    elif layout == "rows" and found and found[0] > wanted[0]:
-        found[0] = wanted[0]
-    if found != wanted:
+def _check(name, info: TensorInfo, shape, rule: Rule, problems: list[str]) -> None:
+    if not rule.layout.fits(tuple(info.shape), shape):
+        wanted = list(rule.layout.disk_shape(shape))
         problems.append(
             f"{name}: shape {list(info.shape)}, the config asks for {wanted}"
         )

@@ -1,65 +1,34 @@
 """Parameters back into the checkpoint's names and layouts: the inverse of `loading`."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.checkpoints import trees
+from vidsme_jax.checkpoints.loading import Names
 
 
-def save(
-    path: pathlib.Path,
-    state: nnx.State,
-    rules: Sequence[Rule],
-    *,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    extra: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Writes one safetensors file under the rules' canonical names.
+def save(path: pathlib.Path, state: nnx.State, names: Names) -> None:
+    """Writes one safetensors file under canonical names.
 
     Args:
       path: The file; its folder must exist.
       state: The model's parameters.
-      rules: Each pattern must be a plain name with at most one group, the layer.
-      shapes: For "patches" parameters, by path: the shape on disk.
-      extra: Tensors that belong in the file but are no parameters, by name.
+      names: Its rules' patterns must be plain names with at most one group, the layer.
     """
-    tensors = dict(extra or {}) | named(state, rules, shapes=shapes)
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def named(
-    state: nnx.State,
-    rules: Sequence[Rule],
-    *,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> dict[str, np.ndarray]:
-    """Returns the parameters under the rules' names, in the layouts of a checkpoint.
-
-    Args:
-      state: As for `save`.
-      rules: As for `save`.
-      shapes: As for `save`.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    pure = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))[0]
-    leaves = {"/".join(str(key.key) for key in path): leaf for path, leaf in pure}
-    if lost := sorted(set(leaves) - {rule.path for rule in rules}):
+    tensors = {}
+    leaves = trees.flat(state)
+    if lost := sorted(set(leaves) - {rule.path for rule in names.rules}):
         raise ValueError(f"No rule says where to write {', '.join(lost)}.")
-    for rule in rules:
+    for rule in names.rules:
         if rule.path not in leaves:
             continue
         value = np.asarray(leaves[rule.path])
-        stacked = "(" in rule.pattern
-        for layer, piece in enumerate(value if stacked else value[None]):
-            if rule.layout in ("linear", "patches"):
-                piece = piece.T
-            if rule.layout == "patches":
-                piece = piece.reshape((shapes or {})[rule.path])
+        for layer, piece in enumerate(value if rule.stacked else value[None]):
             name = rule.pattern.replace(r"(\d+)", str(layer)).replace("\\.", ".")
-            tensors[name] = np.ascontiguousarray(piece)
-    return tensors
+            tensors[name] = np.ascontiguousarray(rule.layout.write(piece))
+    dtype = next(iter(tensors.values())).dtype
+    unused = {name: value.astype(dtype) for name, value in names.unused().items()}
+    save_file(unused | tensors, path, metadata={"format": "pt"})

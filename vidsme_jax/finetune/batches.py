@@ -1,7 +1,7 @@
 """The clips of a batch and the text that follows each video."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,7 @@ from jaxtyping import UInt8
 from vidsme_jax.base import AuditError, Clip, ClipError, Item
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
-from vidsme_jax.finetune.source import Source
-from vidsme_jax.models.llava import lay_out
-from vidsme_jax.models.preprocessing import Preprocessing
+from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, stack
 from vidsme_jax.settings import views
 
@@ -26,35 +24,32 @@ class Row:
 
 
 def tokenise(
-    items: Sequence[Item], source: Source, num_frames: int, found: list[str]
+    items: Sequence[Item], model: Model, num_frames: int, found: list[str]
 ) -> list[Row]:
     """Lays out the video, the question and the answer of every item.
 
     Args:
       items: At least one.
-      source: Its texts and the positions that its model has.
+      model: Of the family.
       num_frames: Of every clip.
       found: Receives what is wrong.
     """
     rows, natural = [], np.arange(num_frames)
     for item in items:
         try:
-            text = source.tokenise(item)
+            text = model.tokenise(item)
         except AuditError as error:
-            found += error.problems
+            found += [p for p in error.problems if p not in found]
             continue
         if len(text.answer) == 1:  # It ends at once.
             found.append(f"{item.id}: no answer to learn")
-        laid_out = lay_out(
-            source.config, Shown(num_frames), text, natural, ("response",)
-        )
+        laid_out = model.lay_out(Shown(num_frames), text, natural, ("response",))
         rows.append(Row(item, laid_out))
     total = max((len(row.rows.feature) for row in rows), default=0)
-    limit = source.config.text.max_positions
-    if total > limit:
+    if total > model.max_rows:
         found.append(
             f"{num_frames} frames and the longest text are {total} tokens; the model "
-            f"has positions for {limit}"
+            f"has positions for {model.max_rows}"
         )
     return rows
 
@@ -65,7 +60,7 @@ class Clips:
     `hashes` maps the key of every clip that was decoded to the SHA-256 of the file.
     """
 
-    def __init__(self, config: Any, prepare: Preprocessing):
+    def __init__(self, config: Any, prepare: Callable[[np.ndarray], np.ndarray]):
         self.hashes: dict[str, str] = {}
         self._config, self._prepare = config, prepare
         self._videos = Videos(views.view(views.Video, config))

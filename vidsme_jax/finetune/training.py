@@ -32,8 +32,6 @@ from vidsme_jax.data import corpora
 from vidsme_jax.finetune import options
 from vidsme_jax.finetune.batches import Clips, Row, tokenise
 from vidsme_jax.finetune.source import Source, open_source
-from vidsme_jax.models import dialects
-from vidsme_jax.models.llava_next_video import params
 from vidsme_jax.models.rows import Batch
 from vidsme_jax.settings import views
 
@@ -58,7 +56,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """
     source, rows, clips = _prepare(config, workdir)
     members = [row for row in rows if row.item.role == "members"]
-    graphdef, state = nnx.split(source.make())
+    graphdef, state = source.start()
     state = jax.device_put(state, jax.devices()[0])
     started = time.monotonic()
     state, curve = _train(config, graphdef, state, members, clips)
@@ -108,8 +106,8 @@ def _prepare(
         found += error.problems
     if source is None or not items:
         raise AuditError(found)
-    rows = tokenise(items, source, c.video.num_frames, found)
-    clips = Clips(c, source.prepare)
+    rows = tokenise(items, source.model, c.video.num_frames, found)
+    clips = Clips(c, source.model.prepare)
     found += clips.broken(items)
     if found:
         raise AuditError(found)
@@ -254,26 +252,14 @@ def _write(
     dtype = record["config"]["model.dtype"]
     raw = {key: value for key, value in source.raw.items() if key != "torch_dtype"}
     raw |= {"architectures": ["LlavaNextVideoForConditionalGeneration"], "dtype": dtype}
-    vision = source.config.vision
+    prepare: Any = source.model.prepare
     for name, content in (
         ("config.json", raw),
-        ("preprocessor_config.json", source.prepare.to_json()),
+        ("preprocessor_config.json", prepare.to_json()),
         ("training.json", record),
     ):
         (workdir / name).write_text(json.dumps(content, indent=1) + "\n")
-    unused = params.unused_tensors(source.config)
     part = workdir / "model.part"
-    writing.save(
-        part,
-        state,
-        dialects.names(source.config).rules,
-        shapes={
-            "vision_tower/patch_embedding/kernel": (
-                *(vision.hidden_size, 3),
-                *(vision.patch_size, vision.patch_size),
-            )
-        },
-        extra={name: x.astype(jnp.dtype(dtype)) for name, x in unused.items()},
-    )
+    writing.save(part, state, source.model.names)
     part.chmod(0o644)  # As any file; safetensors makes it private.
     part.replace(workdir / "model.safetensors")

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from vidsme_jax import parallel
+from vidsme_jax.checkpoints import layouts
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule
 from vidsme_jax.models import layers
@@ -291,7 +292,7 @@ def rules(
 
     With `cut` the file may have more classes than the model.
     """
-    table = "rows" if cut else "same"
+    table = layouts.ROWS if cut else layouts.SAME
     block = rf"{prefix}layers\.(\d+)\."
     pairs = [
         Rule(rf"{prefix}embed_tokens\.weight", f"{path}/embed_tokens/weight", table),
@@ -303,12 +304,12 @@ def rules(
     for name in ("q", "k", "v", "o"):
         pattern = rf"{block}self_attn\.{name}_proj"
         target = f"{path}/layers/self_attn/{name}_proj"
-        pairs.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", "linear"))
+        pairs.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", layouts.LINEAR))
         if bias and name != "o":
             pairs.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
     for name in ("gate", "up", "down"):
         target = f"{path}/layers/{name}_proj/kernel"
-        pairs.append(Rule(rf"{block}mlp\.{name}_proj\.weight", target, "linear"))
+        pairs.append(Rule(rf"{block}mlp\.{name}_proj\.weight", target, layouts.LINEAR))
     return pairs
 
 

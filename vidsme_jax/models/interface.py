@@ -11,13 +11,14 @@ The module that `Model.make` returns has three members:
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
-from vidsme_jax.checkpoints import loading
+from vidsme_jax.checkpoints import loading, trees
+from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.rows import Order, Rows, Shown, Text
 from vidsme_jax.parallel import Split
 
@@ -35,13 +36,15 @@ class Flops(NamedTuple):
         return self.vision + 2 * (self.prefill + self.head)
 
 
+Tokenise = Callable[..., Text]  # See `Model`.
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """What a family says of one checkpoint, whose tensors have not been read.
 
     Attributes:
       family: The family's name.
-      fingerprint: Of the checkpoint (`Checkpoint.fingerprint`).
       dtype: Of parameters and activations.
       max_rows: The most rows that the decoder's positions hold.
       vocab_size: Classes of the output layer.
@@ -66,11 +69,12 @@ class Model:
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
         "tower" and the "decoder" run on the devices of the mesh that is set, by default
         on the first local device.
-      fill: Returns the abstract state with its tensors, as `shardings` places them.
+      fingerprint: Of the checkpoint (`Checkpoint.fingerprint`).
+      fill: Returns the abstract state with its tensors, as `shardings` places them;
+        None of a model without tensors.
     """
 
     family: str
-    fingerprint: str
     dtype: str
     max_rows: int
     vocab_size: int
@@ -82,15 +86,16 @@ class Model:
     prepare: Callable[[np.ndarray], np.ndarray]
     views: Callable[[Order], tuple[Order, ...]]
     lay_out: Callable[..., Rows]
-    tokenise: Callable[..., Text]
+    tokenise: Tokenise
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
+    fingerprint: str = ""
     fill: Callable[[nnx.State, loading.Shardings], nnx.State] | None = None
 
     @functools.cached_property
     def num_bytes(self) -> int:
         """Bytes of all parameters."""
-        return loading.num_bytes(self.abstract()[1])
+        return trees.num_bytes(self.abstract()[1])
 
     @functools.cached_property
     def max_frames(self) -> int:
@@ -137,3 +142,41 @@ class LoadedModel:
     model: Model
     graphdef: nnx.GraphDef
     state: nnx.State
+
+
+class Options(NamedTuple):
+    """How a checkpoint is to be read.
+
+    Attributes:
+      dtype: "bfloat16", "float16" or "float32".
+      tokenizer: Of transformers; None gives a model whose text is empty.
+      prompt: See `models.inspect`.
+      allow_pickle: Whether pickled weights may be read.
+    """
+
+    dtype: str
+    tokenizer: Any = None
+    prompt: str = "family"
+    allow_pickle: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model family: which checkpoints it reads, and how.
+
+    Attributes:
+      name: In reports, and in `config.json` of random models.
+      reads: Returns whether a `config.json` is of this family.
+      open: Describes a checkpoint, appending what is wrong to a list. The checkpoint
+        that it returns has all tensors, wherever they lie.
+      sizes: Tiny and published models by name: the JSON files of a checkpoint by path,
+        "config.json" among them. Of random weights; see `models.random`.
+      chat: Whether random checkpoints get a tokenizer like Qwen2's, which adds no token
+        in front of a text, in place of Llama's.
+    """
+
+    name: str
+    reads: Callable[[Mapping[str, Any]], bool]
+    open: Callable[[Checkpoint, Options, list[str]], tuple[Model, Checkpoint]]
+    sizes: Mapping[str, Mapping[str, Any]]
+    chat: bool

@@ -7,13 +7,13 @@ in front of a text (`rows.SEQUENCE_MEAN`); there the prompt's text has that toke
 """
 
 import dataclasses
-from collections.abc import Callable
+import warnings
 from typing import Any
 
 from vidsme_jax.base import AuditError, Item, nearest
+from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.models.interface import Options, Tokenise
 from vidsme_jax.models.rows import Text
-
-Tokenise = Callable[..., Text]  # See `Model.tokenise`.
 
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
 
@@ -76,70 +76,58 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
     return text
 
 
-def no_text(item: Item | None = None) -> Text:
-    """Returns the text of a model without a tokenizer: none."""
-    del item
-    return Text(())
+def around_video(
+    options: Options,
+    style: Style,
+    problems: list[str],
+    *,
+    default: str = "",
+    video_token: int | None = None,
+) -> tuple[str, Tokenise]:
+    """Returns the text around a video and `Model.tokenise`.
 
-
-def around_token(
-    tokenizer: Any, text: str, turn: str, video_token: int, problems: list[str]
-) -> Tokenise:
-    """Returns `Model.tokenise` where the placeholder is a token of the tokenizer.
+    Without a tokenizer the text is empty.
 
     Args:
-      tokenizer: Of the checkpoint.
-      text: From `text_of`.
-      turn: See `Style`.
-      video_token: The id that the model's config gives the placeholder.
+      options: Which prompt, and the tokenizer.
+      style: Of the family.
       problems: Receives what is wrong.
+      default: The family's own system text, "" for none.
+      video_token: The id that the model's config gives the placeholder. Original LLaVA
+        checkpoints have none: the two sides are tokenised each by itself.
     """
-    ids = tokenizer(text)["input_ids"]
-    count = ids.count(video_token)
-    if count != 1:
-        found = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
-        problems.append(
-            f"tokenizer: the prompt {text!r} holds the video token {video_token} "
-            f"{count} times, expected once (the tokenizer's <video> is {found})"
-        )
-        return no_text
-    place = ids.index(video_token)
-    behind = () if _begins(tokenizer) else ids[place + 1 : place + 2]
-    prompt = Text(tuple(ids[:place]), tuple(behind))
-
-    def tokenise(item: Item | None = None) -> Text:
-        if item is None:
-            return prompt
-        after = tokenizer(text + item.question + turn)["input_ids"][place + 1 :]
-        return _with_answer(tokenizer, item, prompt.before, after, video_token)
-
-    return tokenise
-
-
-def around_text(tokenizer: Any, text: str, turn: str) -> Tokenise:
-    """Returns `Model.tokenise` where the two sides are tokenised each by itself.
-
-    Original LLaVA checkpoints have no token for the video: what stands behind it begins
-    a text of its own.
-
-    Args:
-      tokenizer: Of the checkpoint.
-      text: From `text_of`.
-      turn: See `Style`.
-    """
-    before, _, after = text.partition(PLACEHOLDER)
+    tokenizer = options.tokenizer
+    if tokenizer is None:
+        return "", lambda item=None: Text(())
+    text = text_of(options.prompt, style, default, problems)
     begins = _begins(tokenizer)
-    behind = [] if begins or not after else tokenizer(after)["input_ids"][:1]
-    prefix = tokenizer(before)["input_ids"] if before or begins else []
-    prompt = Text(tuple(prefix), tuple(behind))
+    if video_token is None:
+        before, _, after = text.partition(PLACEHOLDER)
+        prefix = tokenizer(before)["input_ids"] if before or begins else []
+        behind = tokenizer(after)["input_ids"] if after else []
+    else:
+        ids, after = tokenizer(text)["input_ids"], text
+        count = ids.count(video_token)
+        if count != 1:
+            found = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
+            problems.append(
+                f"tokenizer: the prompt {text!r} holds the video token {video_token} "
+                f"{count} times, expected once (the tokenizer's <video> is {found})"
+            )
+            return text, lambda item=None: Text(())
+        place = ids.index(video_token)
+        prefix, behind = ids[:place], ids[place + 1 :]
+    prompt = Text(tuple(prefix), () if begins else tuple(behind[:1]))
 
     def tokenise(item: Item | None = None) -> Text:
         if item is None:
             return prompt
-        ids = tokenizer(after + item.question + turn)["input_ids"]
-        return _with_answer(tokenizer, item, prompt.before, ids, None)
+        ids = tokenizer(after + item.question + style.turn)["input_ids"]
+        if video_token is not None:
+            ids = ids[len(prefix) + 1 :]
+        return _with_answer(tokenizer, item, prompt.before, ids, video_token)
 
-    return tokenise
+    return text, tokenise
 
 
 def _with_answer(
@@ -172,3 +160,28 @@ def _begins(tokenizer: Any) -> bool:
     """Whether the tokenizer puts a token in front of every text."""
     first = tokenizer("a")["input_ids"][:1]
     return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+
+
+def read_tokenizer(checkpoint: Checkpoint, problems: list[str]) -> Any:
+    """Returns the tokenizer of transformers, or None with a problem."""
+    from transformers import AutoTokenizer, logging
+
+    # It warns of each model that it has no class for, and of old keys in its config.
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    causes = []
+    try:
+        for folder in checkpoint.folders:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return AutoTokenizer.from_pretrained(
+                        str(folder), local_files_only=True, trust_remote_code=False
+                    )
+            except Exception as error:  # Any kind: there is no usable tokenizer.
+                cause = (str(error).strip() or "?").splitlines()[0]
+                causes.append(f"{type(error).__name__}: {cause}")
+    finally:
+        logging.set_verbosity(before)
+    problems.append(f"no usable tokenizer ({causes[0]})")
+    return None

@@ -1,14 +1,15 @@
-"""Turns a device's lack of memory into one message that says what to set."""
+"""Turns errors of devices into messages; those of memory say what to set."""
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
 from vidsme_jax.base import AuditError, printable
 from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
+from vidsme_jax.run.stopping import RunStopped
 
 _LACKING = "RESOURCE_EXHAUSTED"
 # In the errors of XLA's allocators and of its compiler for TPUs.
@@ -19,73 +20,81 @@ _ASKED = (
 _QUOTED = 200  # Characters of an error that names no size.
 
 
+def one_line(error: Exception) -> str:
+    """Returns the first line of an error of the devices, fit for a message."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0], _QUOTED)
+
+
+def is_lacking(error: Exception) -> bool:
+    """Returns whether a device ran out of memory."""
+    return _LACKING in str(error)
+
+
 @contextlib.contextmanager
 def enough_to_load(model: Model, devices: Devices) -> Iterator[None]:
-    """Reports that devices are full while parameters are read onto them.
+    """Reports what goes wrong while parameters are read onto devices.
 
     Raises:
-      AuditError: A device lacks memory. Other errors are raised as they are.
+      AuditError: A device lacks memory.
+      RunStopped: A device has another error.
     """
-    with _enough("to load the parameters", model, devices, (), lambda: True):
+    try:
         yield
+    except jax.errors.JaxRuntimeError as error:
+        if is_lacking(error):
+            raise _advice(
+                error, "to load the parameters", model, devices, ()
+            ) from error
+        raise RunStopped(
+            f"the parameters could not be loaded: {one_line(error)}"
+        ) from error
 
 
-@contextlib.contextmanager
-def enough_to_begin(
+def first_batch(
+    error: Exception,
     model: Model,
     devices: Devices,
-    *,
     batch_size: int,
     num_frames: int,
-    begun: Callable[[], bool],
-) -> Iterator[None]:
-    """Reports that devices are full at the first batch, compiling included.
+) -> AuditError:
+    """Returns what to say if devices are full at the first batch, compiling included.
 
     Args:
-      model: Of the model, which is loaded.
+      error: Of which `is_lacking`.
+      model: That is loaded.
       devices: Where it runs.
       batch_size: See `config.batch_size`.
       num_frames: See `config.video.num_frames`.
-      begun: Whether a batch has been computed: errors are raised as they are then.
-
-    Raises:
-      AuditError: A device lacks memory. Other errors are raised as they are.
     """
     clips, settings = devices.batch_size(batch_size) * devices.num_processes, []
     if clips > devices.num_data:
         settings.append(f"config.batch_size = {devices.num_data} (it is {batch_size})")
     settings.append(f"a smaller config.video.num_frames (it is {num_frames})")
     what = f"for the first batch, {clips} clips of up to {num_frames} frames"
-    with _enough(what, model, devices, settings, lambda: not begun()):
-        yield
+    return _advice(error, what, model, devices, settings)
 
 
-@contextlib.contextmanager
-def _enough(
+def _advice(
+    error: Exception,
     what: str,
     model: Model,
     devices: Devices,
     settings: Sequence[str],
-    wanted: Callable[[], bool],
-) -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if _LACKING not in str(error) or not wanted():
-            raise
-        settings = [
-            *settings,
-            "config.parallel.mode = mesh with a larger config.parallel.model (it is "
-            f"{devices.mesh.shape['model']})",
-        ]
-        if model.dtype == "float32":
-            settings.append("config.model.dtype = bfloat16")
-        text = (
-            f"the memory of the devices does not suffice {what}: {_asked(str(error))}; "
-            f"{_available(devices)}; the parameters take {in_gib(model.num_bytes)} in "
-            f"{model.dtype}. Set {', or '.join(settings)}"
-        )
-        raise AuditError([text]) from error
+) -> AuditError:
+    settings = [
+        *settings,
+        "config.parallel.mode = mesh with a larger config.parallel.model (it is "
+        f"{devices.mesh.shape['model']})",
+    ]
+    if model.dtype == "float32":
+        settings.append("config.model.dtype = bfloat16")
+    text = (
+        f"the memory of the devices does not suffice {what}: {_asked(str(error))}; "
+        f"{_available(devices)}; the parameters take {in_gib(model.num_bytes)} in "
+        f"{model.dtype}. Set {', or '.join(settings)}"
+    )
+    return AuditError([text])
 
 
 def _asked(error: str) -> str:

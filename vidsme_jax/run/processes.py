@@ -1,9 +1,9 @@
-"""Several processes that audit one corpus together, one or more on each host.
+"""Several processes that work on one corpus together, one or more on each host.
 
-Each process takes its share of the clips and writes its own shards into the one work
+Each process takes its share of the clips and writes its own parts into the one work
 directory, which all hosts must see. Nothing else is exchanged, unless the model spans
 hosts: then all take the same steps. The first process waits for the others and writes
-scores and report. A process that does not finish leaves word, and the others end too.
+scores and report. A process that fails records why, and the others stop.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -22,11 +22,15 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from vidsme_jax.base import AuditError, Failure
+from vidsme_jax.run.stopping import RunStopped
+from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store.lock import locked
 
 T = TypeVar("T")
 
 _INTERRUPTED = "interrupted"
-_POLL = 0.5  # Seconds between two looks at what the others have left.
+_RECORD = ".process-{}.json"  # In the work directory: how a process ended.
+_POLL = 0.5  # Seconds between two looks at what the others have recorded.
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -95,15 +99,15 @@ def agreed() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as found:
         error = found
     interrupted = isinstance(error, KeyboardInterrupt)
-    told = _everyones(2 if interrupted else int(error is not None))
+    everyone = _everyones(2 if interrupted else int(error is not None))
     if error is not None:
         raise error
-    if (told == 2).any():
+    if (everyone == 2).any():
         raise KeyboardInterrupt
-    wrong = np.flatnonzero(told)
+    wrong = np.flatnonzero(everyone)
     if wrong.size:
         which = ", ".join(map(str, wrong))
-        raise AuditError([f"process {which} found problems, told in its own output"])
+        raise AuditError([f"process {which} reported errors; see its output"])
 
 
 @contextlib.contextmanager
@@ -144,50 +148,65 @@ def share(items: Sequence[T], names: Sequence[str]) -> tuple[Sequence[T], int]:
     return items[index() :: count()], -(-len(items) // count())
 
 
+class Team:
+    """The processes that fill one work directory, from `together`."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self._workdir = workdir
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that evaluates."""
+        return index() == 0
+
+    def everyones(self, failures: list[Failure]) -> list[Failure]:
+        """Returns the failures of all processes, once each has finished its share.
+
+        Raises:
+          RunStopped: Another process failed.
+          KeyboardInterrupt: Another process was interrupted.
+        """
+        if count() == 1:
+            return failures
+        _record(self._workdir, failures)
+        return _gather(self._workdir)
+
+    def has_ended(self) -> bool:
+        """Returns whether a process recorded that it ended early: others may, too."""
+        if count() == 1:
+            return False
+        records = self._workdir.glob(_RECORD.format("*"))
+        return any(json.loads(record.read_text())["error"] for record in records)
+
+
 @contextlib.contextmanager
-def finishing(
-    folder: pathlib.Path,
-) -> Iterator[Callable[[list[Failure]], list[Failure]]]:
-    """Runs a block whose results the first process needs whole.
+def together(workdir: pathlib.Path) -> Iterator[Team]:
+    """Runs a block that fills a work directory, in all processes of a run.
 
-    Args:
-      folder: That all processes see; each leaves word there of how it ended.
-
-    Yields:
-      A function that takes this process's failures, waits for those of the others and
-      returns all.
+    The directory is locked; a process that leaves the block by an exception records
+    why, so that no other waits for it.
 
     Raises:
-      AuditError: The processes see different folders, or another one gave up.
-      KeyboardInterrupt: Another one was interrupted.
+      AuditError: Another run is in the work directory, or the processes see different
+        ones.
+      OSError: The directory cannot be made or written.
     """
-    if count() == 1:
-        yield lambda failures: failures
-        return
-    _word(folder, index()).unlink(missing_ok=True)
-    _compare(folder)
-
-    def everyones(failures: list[Failure]) -> list[Failure]:
-        _leave(folder, failures)
-        return _gather(folder)
-
-    try:
-        yield everyones
-    except BaseException as error:
-        if not _word(folder, index()).exists():
-            with contextlib.suppress(OSError):
-                said = str(error).strip() or type(error).__name__
-                interrupted = isinstance(error, KeyboardInterrupt)
-                _leave(folder, [], _INTERRUPTED if interrupted else said)
-        raise
-
-
-def has_ended(folder: pathlib.Path) -> bool:
-    """Whether a process has left word that it ended early: the others may, too."""
-    if count() == 1:
-        return False
-    words = folder.glob("done-*.json")
-    return any(json.loads(word.read_text())["error"] for word in words)
+    with contextlib.ExitStack() as held:
+        with agreed():
+            if index() == 0:
+                held.enter_context(locked(workdir))
+        if count() > 1:
+            _place(workdir, index()).unlink(missing_ok=True)
+            _compare(workdir)
+        try:
+            yield Team(workdir)
+        except BaseException as error:
+            if count() > 1 and not _place(workdir, index()).exists():
+                with contextlib.suppress(OSError):
+                    said = str(error).strip() or type(error).__name__
+                    interrupted = isinstance(error, KeyboardInterrupt)
+                    _record(workdir, [], _INTERRUPTED if interrupted else said)
+            raise
 
 
 def _compare(folder: pathlib.Path) -> None:
@@ -208,13 +227,11 @@ def _compare(folder: pathlib.Path) -> None:
         mark.unlink()
 
 
-def _leave(folder: pathlib.Path, failures: list[Failure], error: str = "") -> None:
-    """Tells the others that this process is done, or why it gave up."""
+def _record(folder: pathlib.Path, failures: list[Failure], error: str = "") -> None:
+    """Records that this process is done, or why it stopped."""
     listed = [dataclasses.asdict(failure) for failure in failures]
-    path = _word(folder, index())
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({"failures": listed, "error": error}))
-    os.replace(temporary, path)
+    content = json.dumps({"failures": listed, "error": error})
+    write_atomically(_place(folder, index()), content.encode())
 
 
 def _gather(folder: pathlib.Path) -> list[Failure]:
@@ -222,27 +239,26 @@ def _gather(folder: pathlib.Path) -> list[Failure]:
     failures: list[Failure] = []
     problems, interrupted = [], False
     for process in range(count()):
-        path, said = _word(folder, process), False
+        path = _place(folder, process)
+        if not path.exists():
+            logging.info("waiting for process %d of %d", process, count())
         while not path.exists():
-            if not said:
-                logging.info("waiting for process %d of %d", process, count())
-                said = True
             time.sleep(_POLL)
-        told = json.loads(path.read_text())
-        failures += [Failure(**failure) for failure in told["failures"]]
-        if told["error"] == _INTERRUPTED:
+        record = json.loads(path.read_text())
+        failures += [Failure(**failure) for failure in record["failures"]]
+        if record["error"] == _INTERRUPTED:
             interrupted = True
-        elif told["error"]:
-            problems.append(f"process {process} gave up: {told['error']}")
+        elif record["error"]:
+            problems.append(f"process {process} failed: {record['error']}")
     if problems:
-        raise AuditError(problems)
+        raise RunStopped("; ".join(problems))
     if interrupted:
         raise KeyboardInterrupt
     return failures
 
 
-def _word(folder: pathlib.Path, process: int) -> pathlib.Path:
-    return folder / f"done-{process:05}.json"
+def _place(folder: pathlib.Path, process: int) -> pathlib.Path:
+    return folder / _RECORD.format(f"{process:05}")
 
 
 def _everyones(number: int) -> np.ndarray:

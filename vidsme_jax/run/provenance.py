@@ -8,10 +8,8 @@ import platform
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 import vidsme_jax
-from vidsme_jax import settings
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
@@ -23,7 +21,7 @@ _PACKAGES += ("opencv-python-headless",)
 
 
 def describe(
-    config: ConfigDict,
+    config: dict[str, Any],
     model: Model,
     devices: Devices,
     table: ScoreTable,
@@ -35,8 +33,8 @@ def describe(
     over the package's source files.
 
     Args:
-      config: The whole configuration.
-      model: Of the model.
+      config: The flat configuration.
+      model: That was run.
       devices: Where it ran.
       table: The scores.
       used: What this process made of its devices; None where it computed no clip.
@@ -50,9 +48,9 @@ def describe(
     with jax.set_mesh(devices.mesh):
         kernels = model.kernels()
     about: dict[str, Any] = {
-        "config": settings.flatten(config),
+        "config": config,
         "model": {
-            "checkpoint": config.model.checkpoint,
+            "checkpoint": config["model.checkpoint"],
             "family": model.family,
             "prompt": model.prompt,
             "rows per frame": model.rows_per_frame,
@@ -94,11 +92,11 @@ def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
 
 
 def updated(
-    about: dict[str, Any], config: ConfigDict, table: ScoreTable
+    about: dict[str, Any], config: dict[str, Any], table: ScoreTable
 ) -> dict[str, Any]:
     """Returns what `describe` said of a run, after other questions to its signals."""
     prints = about["fingerprints"] | {"corpus": _corpus(table), "code": _code()}
-    return about | {"config": settings.flatten(config), "fingerprints": prints}
+    return about | {"config": config, "fingerprints": prints}
 
 
 def _corpus(table: ScoreTable) -> str:

@@ -9,8 +9,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class RunStopped(Exception):
+    """A run that cannot go on; what was stored before is kept."""
+
+
 class Stop:
-    """A wish to stop, noticed between two batches.
+    """A request to stop, noticed between two batches.
 
     Where no batch is in flight, so that there is nothing to keep, a signal interrupts
     at once.
@@ -21,7 +25,7 @@ class Stop:
         self._in_flight = False
 
     def listen(self) -> None:
-        """Takes SIGINT and SIGTERM as wishes to stop; a second one ends the process."""
+        """Takes SIGINT and SIGTERM as requests; a second one ends the process."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
@@ -40,10 +44,12 @@ class Stop:
             raise KeyboardInterrupt
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        # The next signal is the kernel's affair, which also ends long calls.
+        # A second signal takes the default action, which also ends long calls.
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
         if not self._in_flight:
             raise KeyboardInterrupt
         self.asked = True
-        print("stopping after the batch in flight; again: at once", file=sys.stderr)
+        print(
+            "Stopping after this batch; interrupt again to stop now.", file=sys.stderr
+        )

@@ -8,7 +8,6 @@ each clip once for all of them. Every study writes a table, a figure and a page.
 """
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +16,14 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoredClip
-from vidsme_jax.run import checks, provenance, scoring
+from vidsme_jax.run import checks, processes, provenance, scoring
+from vidsme_jax.run.runs import Run
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
-from vidsme_jax.settings import rules, views
-from vidsme_jax.store.lock import locked
+from vidsme_jax.settings import rules
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
 
-_RUNS = ("frames", "against")  # Studies of several runs.
-_MAX_CAUSES = 20
 _ONE_FRAME = (
     "one frame: natural and reversed are the same, so differences of the two are 0 by "
     "construction; q and r are those of two frames"
@@ -59,42 +56,67 @@ class StudyReport:
 
 def run(
     config: ConfigDict, workdir: str | pathlib.Path, stop: Stop | None = None
-) -> StudyReport:
+) -> StudyReport | None:
     """Makes the study that `config.study` names.
 
     Args:
       config: See `settings.RULES`.
       workdir: Receives signals, tables, figure and page. Signals that an audit or a
         study with the same settings left there are not computed again.
-      stop: Where to notice that the study shall end after the batches in flight.
+      stop: Looked at between batches.
+
+    Returns:
+      What was found; None on all but the first of several processes.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
-      KeyboardInterrupt: It was asked to stop; what was scored is kept.
+      RunStopped: The devices, or another process, failed; what was scored is kept.
+      KeyboardInterrupt: This process or another was asked to stop; what was scored is
+        kept.
       OSError: The work directory cannot be written; what is there is kept.
     """
-    workdir = pathlib.Path(workdir)
+    workdir, stop = pathlib.Path(workdir), stop or Stop()
     setup = check(config)
-    make = _several_runs if config.study in _RUNS else _one_run
-    with locked(workdir):
-        sheets, failures = make(setup, workdir, stop or Stop())
-        found = findings.evaluate(
-            sheets, config.study, views.view(views.Report, config)
+    several = setup.settings.study in runs.SEVERAL
+    with processes.together(workdir) as team:
+        its = (
+            runs.open_runs(setup, workdir)
+            if several
+            else [checks.open_run(setup, workdir)]
         )
-        about = provenance.describe(config, setup.model, setup.devices, sheets[0].table)
+        scored = scoring.score(
+            its, setup.clips, setup.reader, setup.devices, team=team, stop=stop
+        )
+        if not team.is_first:
+            return None
+        make = _of_runs if several else _of_signals
+        try:
+            sheets = make(setup, scored.runs)
+        except AuditError as error:
+            causes = scoring.causes(scored.failures)
+            raise AuditError(error.problems + causes) from error
+        given = setup.settings
+        found = findings.evaluate(sheets, given.study, given.report)
+        about = provenance.describe(
+            settings.flatten(config), setup.model, setup.devices, sheets[0].table
+        )
         writing.write(
             workdir,
             found,
             sheets,
             run=about,
-            failures=failures,
+            failures=scored.failures,
             headline=setup.headline,
         )
     return StudyReport(
-        workdir=workdir, sheets=tuple(sheets), found=found, failures=tuple(failures)
+        workdir=workdir,
+        sheets=tuple(sheets),
+        found=found,
+        failures=tuple(scored.failures),
     )
 
 
+@processes.agreed()
 def check(config: ConfigDict) -> checks.Setup:
     """Checks as an audit does, and that the study can be made."""
     problems = []
@@ -121,56 +143,44 @@ def check(config: ConfigDict) -> checks.Setup:
     return setup
 
 
-def _one_run(
-    setup: checks.Setup, workdir: pathlib.Path, stop: Stop
-) -> tuple[list[Sheet], list[Failure]]:
-    """The ordinary scoring, then a grid over what it stored."""
-    store, second = checks.open_shards(setup, workdir)
-    parts = (setup.clips, setup.reader, setup.model, setup.devices, store)
-    scored = scoring.score_clips(*parts, setup.config, second=second, stop=stop)
-    settings = views.Settings.of(setup.config)
-    make = functools.partial(
-        points.sheet, setup.items, store, setup.scores, setup.headline, settings
-    )
-    return [_with_causes(make, scored.failures)], scored.failures
-
-
-def _several_runs(
-    setup: checks.Setup, workdir: pathlib.Path, stop: Stop
-) -> tuple[list[Sheet], list[Failure]]:
-    """A run for each value, all scores of each."""
-    reader = runs.open_clips(setup)
-    its = runs.open_runs(setup, workdir)
-    failures = runs.score_clips(setup, reader, its, stop)
-    sheets = [
-        _with_causes(functools.partial(_sheet, setup, each), failures) for each in its
+def _of_signals(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
+    """A grid over the signals of one run."""
+    return [
+        points.sheet(
+            setup.items, its[0].store, setup.scores, setup.headline, setup.settings
+        )
     ]
-    return sheets, failures
 
 
-def _sheet(setup: checks.Setup, its: runs.Run) -> Sheet:
+def _of_runs(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
+    """All scores of each run."""
+    return [
+        _sheet(setup, run, value)
+        for run, value in zip(its, runs.values(setup), strict=True)
+    ]
+
+
+def _sheet(setup: checks.Setup, run: Run, value: Any) -> Sheet:
     """The scores of an audit with the settings of a run."""
-    config, study = its.config, its.config.study
-    usual = {"frames": "video.num_frames", "against": "video.against"}[study]
-    declared = its.value == settings.flatten(setup.config)[usual]
-    motion = tables.measured(setup.items, its.store)
-    orders = tables.entropy_orders(motion, views.view(views.Motion, config))
+    declared = run.settings.video == setup.settings.video
+    profile = setup.settings.profile
+    motion = tables.measured(setup.items, run.store)
+    orders = tables.entropy_orders(motion, setup.settings.motion)
     repeating = set()
 
     def compute(clip: ScoredClip) -> list[float]:
         if len(set(clip.frame_indices)) < clip.num_frames:
             repeating.add(clip.key)
         found = scores.compute(
-            clip.signals, *orders[clip.key], setup.scores, profile=config.profile
+            clip.signals, *orders[clip.key], setup.scores, profile=profile
         )
         return list(found.values())
 
-    columns = [Point(at={study: its.value}, score=name) for name in setup.scores]
+    at = {setup.settings.study: value}
+    columns = [Point(at=at, score=name) for name in setup.scores]
     names = [point.name for point in columns]
-    table, _ = tables.fill(
-        setup.items, its.store, names, compute, orders, config.profile
-    )
-    note = _note(its, len(repeating), len(orders))
+    table, _ = tables.fill(setup.items, run.store, names, compute, orders, profile)
+    note = _note(run, len(repeating), len(orders))
     return Sheet(
         tuple(
             dataclasses.replace(
@@ -182,18 +192,9 @@ def _sheet(setup: checks.Setup, its: runs.Run) -> Sheet:
     )
 
 
-def _note(its: runs.Run, repeating: int, clips: int) -> str:
-    if its.num_frames == 1:
+def _note(run: Run, repeating: int, clips: int) -> str:
+    if run.num_frames == 1:
         return _ONE_FRAME
     if repeating:
         return f"{repeating} of {clips} clips have fewer frames and repeat some"
     return ""
-
-
-def _with_causes(make: Any, failures: Sequence[Failure]) -> Sheet:
-    """Makes a sheet, or says why no clip could be scored."""
-    try:
-        return make()
-    except AuditError as error:
-        causes = sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})
-        raise AuditError(error.problems + causes[:_MAX_CAUSES]) from error

@@ -7,7 +7,6 @@ tower's own sizes are not in it but in the repository that `mm_vision_tower` nam
 """
 
 import dataclasses
-import pathlib
 import re
 from typing import Any
 
@@ -15,42 +14,16 @@ from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Names
-from vidsme_jax.models import decoder, llava
+from vidsme_jax.models import decoder
 from vidsme_jax.models.decoder import DecoderConfig
-from vidsme_jax.models.llava import LlavaConfig
-from vidsme_jax.models.towers import clip, siglip
+from vidsme_jax.models.llava import params
+from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.towers.vit import VitConfig
 
-ARCHITECTURE = "LlavaQwenForCausalLM"
 TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
-SYSTEM = "You are a helpful assistant."  # The system turn of the family's own prompt.
 _LARGEST_CUT = 1024  # Rows that a vocabulary may be padded by; Qwen2's is by 418.
 
-# The published towers, for checkpoints that hold the tower's tensors themselves.
-_LARGE = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-}
-_CLIP = {"model_type": "clip_vision_model"}
-KNOWN_TOWERS: dict[str, dict[str, Any]] = {
-    "clip-vit-large-patch14-336": {**_CLIP, **_LARGE, "image_size": 336},
-    "clip-vit-large-patch14": {**_CLIP, **_LARGE, "image_size": 224},
-    "clip-vit-base-patch16": {**_CLIP, "image_size": 224, "patch_size": 16},
-    "clip-vit-base-patch32": {**_CLIP, "image_size": 224, "patch_size": 32},
-    "siglip-so400m-patch14-384": {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "image_size": 384,
-        "patch_size": 14,
-    },
-}
-_NAMES = llava.Names(
+_PATTERNS = params.Patterns(
     tower=re.escape(TOWER) + r"vision_model\.",
     projector=(r"model\.mm_projector\.0", r"model\.mm_projector\.2"),
     decoder=r"model\.",
@@ -96,37 +69,6 @@ _IGNORED = {
 }
 
 
-def is_mine(raw: dict[str, Any]) -> bool:
-    """Tells whether a `config.json` is of this family, which `model_type` may not."""
-    named = raw.get("model_type") == "llava_qwen"
-    return named or ARCHITECTURE in (raw.get("architectures") or ())
-
-
-def tower_name(raw: dict[str, Any], problems: list[str]) -> str:
-    """Returns where the tower comes from: a path or a hub id."""
-    name = raw.get("mm_vision_tower")
-    if not isinstance(name, str) or not name:
-        problems.append(
-            f"config.json: mm_vision_tower is {name!r}, expected a hub id or a path"
-        )
-        return ""
-    return name
-
-
-def known_tower(name: str) -> dict[str, Any] | None:
-    """Returns the published sizes of a tower that a hub id or path names, or None."""
-    return KNOWN_TOWERS.get(pathlib.PurePosixPath(name).name)
-
-
-def read_tower(raw: dict[str, Any], dtype: DTypeLike, problems: list[str]) -> VitConfig:
-    """Reads the tower's own `config.json`, that of a whole CLIP or SigLIP included."""
-    inner = raw.get("vision_config", raw)
-    kind = "siglip" if "siglip" in str(inner.get("model_type")) else "clip"
-    fields = Fields(inner, "config.json of mm_vision_tower", problems)
-    reader = {"siglip": siglip, "clip": clip}[kind]
-    return reader.read_config(fields, dtype)
-
-
 def read_config(
     raw: dict[str, Any],
     vision: VitConfig,
@@ -141,7 +83,7 @@ def read_config(
 
     Args:
       raw: The file's content.
-      vision: The tower, from `read_tower`.
+      vision: Of the tower.
       vocabulary: Tokens of the tokenizer, to which embeddings and output layer are cut,
         as the original loader does; None if there is no tokenizer.
       dtype: Of parameters and activations.
@@ -158,7 +100,6 @@ def read_config(
     fields.expect("mm_use_im_start_end", False)
     fields.expect("mm_vision_select_feature", "patch")
     fields.expect("add_faster_video", False)
-    tower_name(raw, [])
     fields.take("mm_vision_tower", str, "")
     size = fields.size("mm_hidden_size", vision.hidden_size)
     if size != vision.hidden_size:
@@ -186,7 +127,7 @@ def read_config(
         vision=vision,
         text=text,
         # The original SigLIP tower drops its last layer and takes what is left.
-        vision_depth=llava.depth(layer, vision, "mm_vision_select_layer", problems)
+        vision_depth=params.depth(layer, vision, "mm_vision_select_layer", problems)
         if clip
         else vision.num_hidden_layers - 1,
         pool=pool,
@@ -226,7 +167,7 @@ def _cut(
 
 
 def _newline(fields: Fields) -> str:
-    """Returns where the learnt newline stands, one of `llava.NEWLINES`."""
+    """Returns where the learnt newline stands, one of `modeling.NEWLINES`."""
     merge = fields.take("mm_patch_merge_type", str, "flat")
     where = fields.expect("mm_newline_position", "one_token", *_NEWLINES)
     if merge in ("flat", "unires"):
@@ -253,9 +194,9 @@ def canonical(name: str) -> str:
 
 def names(config: LlavaConfig) -> Names:
     """Returns the names of a model's tensors."""
-    ignored = llava.ignored(config, _NAMES)
-    ignored[_BEACONS] = "the decoder is run as a plain Qwen2"
-    return Names(canonical, llava.rules(config, _NAMES, cut=True), ignored)
+    out = params.names(config, _PATTERNS, canonical, cut=True)
+    beacons = {_BEACONS: "the decoder is run as a plain Qwen2"}
+    return out._replace(ignored={**out.ignored, **beacons})
 
 
 def beacons(names: Any) -> str:

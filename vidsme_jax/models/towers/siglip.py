@@ -6,34 +6,12 @@ Zhai et al., 2023. https://arxiv.org/abs/2303.15343
 """
 
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule
 from vidsme_jax.models import layers
 from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
-
-
-def read_config(fields: Fields, dtype: DTypeLike) -> VitConfig:
-    """Reads a `vision_config`; absent keys take transformers' defaults."""
-    fields.expect("model_type", "siglip_vision_model")
-    fields.expect("hidden_act", "gelu_pytorch_tanh")
-    fields.expect("num_channels", 3)
-    config = VitConfig(
-        kind="siglip",
-        hidden_size=fields.size("hidden_size", 768),
-        intermediate_size=fields.size("intermediate_size", 3072),
-        num_hidden_layers=fields.size("num_hidden_layers", 12),
-        num_attention_heads=fields.size("num_attention_heads", 12),
-        image_size=fields.size("image_size", 224),
-        patch_size=fields.size("patch_size", 16),
-        layer_norm_eps=fields.take("layer_norm_eps", float, 1e-6),
-        dtype=dtype,
-    )
-    fields.close(vit.IGNORED)
-    return config
 
 
 class SiglipVit(nnx.Module):

@@ -11,14 +11,20 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from vidsme_jax.checkpoints import layouts
+from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule
 from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
 
-IGNORED = {
+_IGNORED = {
     "vocab_size": "of the text tower, which is not here",
-    "projection_dim": "of the contrastive head, which is not here",
     "vision_use_head": "the head is not used",
+}
+# Of each kind: `model_type`, `hidden_act`, transformers' defaults that differ.
+_KINDS = {
+    "clip": ("clip_vision_model", "quick_gelu", 32, 1e-5),
+    "siglip": ("siglip_vision_model", "gelu_pytorch_tanh", 16, 1e-6),
 }
 
 
@@ -40,6 +46,33 @@ class VitConfig:
     def grid(self) -> int:
         """Patches along one side of a frame; pixels beyond the last are left out."""
         return self.image_size // self.patch_size
+
+
+def read_config(fields: Fields, kind: str, dtype: DTypeLike) -> VitConfig:
+    """Reads a `vision_config`; absent keys take transformers' defaults.
+
+    Args:
+      fields: Of the config.
+      kind: "clip" or "siglip".
+      dtype: Of parameters and activations.
+    """
+    name, activation, patch, eps = _KINDS[kind]
+    fields.expect("model_type", name)
+    fields.expect("hidden_act", activation)
+    fields.expect("num_channels", 3)
+    config = VitConfig(
+        kind=kind,
+        hidden_size=fields.size("hidden_size", 768),
+        intermediate_size=fields.size("intermediate_size", 3072),
+        num_hidden_layers=fields.size("num_hidden_layers", 12),
+        num_attention_heads=fields.size("num_attention_heads", 12),
+        image_size=fields.size("image_size", 224),
+        patch_size=fields.size("patch_size", patch),
+        layer_norm_eps=fields.take("layer_norm_eps", float, eps),
+        dtype=dtype,
+    )
+    fields.close(_IGNORED)
+    return config
 
 
 def activate(x: Float[Array, "*batch size"], kind: str) -> Float[Array, "*batch size"]:
@@ -112,7 +145,7 @@ def rules(prefix: str, path: str) -> list[Rule]:
         Rule(
             rf"{prefix}embeddings\.patch_embedding\.weight",
             f"{path}/patch_embedding/kernel",
-            "patches",
+            layouts.PATCHES,
         ),
         Rule(
             rf"{prefix}embeddings\.position_embedding\.weight",
@@ -128,7 +161,7 @@ def rules(prefix: str, path: str) -> list[Rule]:
     for name in [*dense, "mlp.fc1", "mlp.fc2"]:
         target = f"{path}/layers/{name.replace('.', '/').removeprefix('mlp/')}"
         pattern = block + name.replace(".", r"\.")
-        pairs.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", "linear"))
+        pairs.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", layouts.LINEAR))
         pairs.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
     return pairs
 

@@ -1,7 +1,7 @@
 """What a pair of directions costs at least, in floating-point operations."""
 
 from vidsme_jax.models.interface import Flops
-from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.models.llava.modeling import LlavaConfig
 
 
 def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flops:

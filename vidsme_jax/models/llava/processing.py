@@ -1,23 +1,18 @@
-"""Describes a model of the LLaVA families from its hyperparameters."""
+"""From the hyperparameters of a LLaVA model to its description: layout and cost."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vidsme_jax.models import attention, llava
-from vidsme_jax.models.flops import necessary_flops
+from vidsme_jax.models import attention
 from vidsme_jax.models.interface import Model
-from vidsme_jax.models.llava import Llava, LlavaConfig
+from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.llava.modeling import Llava, LlavaConfig
+from vidsme_jax.models.llava.params import SPLIT
 from vidsme_jax.models.prompts import Tokenise
-from vidsme_jax.models.rows import Order
-
-# The tower is copied: its frames are spread over all devices instead.
-SPLIT = (
-    (r"language_model/.*/(q|k|v|gate|up)_proj/(kernel|bias)", (-1,)),
-    (r"language_model/.*/(o|down)_proj/kernel", (-2,)),
-    (r"language_model/(lm_head|embed_tokens)/weight", (-2, -1)),
-)
+from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
 
 
 def describe(config: LlavaConfig, *, tokenise: Tokenise, **others: Any) -> Model:
@@ -35,7 +30,7 @@ def describe(config: LlavaConfig, *, tokenise: Tokenise, **others: Any) -> Model
         make=lambda rngs: Llava(config, rngs=rngs),
         split=SPLIT,
         views=_views,
-        lay_out=functools.partial(llava.lay_out, config),
+        lay_out=functools.partial(lay_out, config),
         tokenise=tokenise,
         flops=functools.partial(
             necessary_flops, config, text=len(text.before) + len(text.after)
@@ -43,6 +38,33 @@ def describe(config: LlavaConfig, *, tokenise: Tokenise, **others: Any) -> Model
         kernels=functools.partial(_kernels, config),
         **others,
     )
+
+
+def lay_out(
+    config: LlavaConfig,
+    shown: Shown,
+    text: Text,
+    order: Order,
+    slices: Sequence[str] = ("video",),
+) -> Rows:
+    """Returns the rows of a clip: text, frames in an order, newline, text.
+
+    Args:
+      config: Of the model.
+      shown: Of the clip.
+      text: Around the video.
+      order: Of the frames.
+      slices: Whose rows are kept.
+    """
+    builder, per_frame = Builder(), np.arange(config.rows_per_frame)
+    builder.text(text.before)
+    for frame in order.tolist():
+        start = config.tail_rows + frame * len(per_frame)
+        builder.video(start + per_frame, frame)
+    builder.video(np.arange(config.tail_rows), frame=-1)
+    builder.text(text.after, "instruction")
+    builder.text(text.answer, "response")
+    return builder.build(slices)
 
 
 def _views(order: Order) -> tuple[Order, ...]:

@@ -18,23 +18,17 @@ end each grid row, each frame or the whole video; a causal decoder reads the res
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from vidsme_jax import parallel
-from vidsme_jax.checkpoints.loading import Rule
 from vidsme_jax.models.decoder import Decoder, DecoderConfig
-from vidsme_jax.models.decoder import rules as decoder_rules
 from vidsme_jax.models.layers import Projector
-from vidsme_jax.models.rows import Batch, Builder, Order, Rows, Shown, Text
-from vidsme_jax.models.towers import clip, siglip, vit
+from vidsme_jax.models.rows import Batch
 from vidsme_jax.models.towers.clip import ClipVit
 from vidsme_jax.models.towers.siglip import SiglipVit
 from vidsme_jax.models.towers.vit import VitConfig
@@ -80,7 +74,7 @@ class LlavaConfig:
 
 
 class Llava(nnx.Module):
-    """See `interface.VideoLM`."""
+    """The module; see `interface` for its members."""
 
     def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
         c = self.config = config
@@ -154,106 +148,6 @@ class Llava(nnx.Module):
     def head(self) -> Float[Array, "vocab embed"]:
         """The output layer's weights, one row a class."""
         return self.language_model.head
-
-
-def lay_out(
-    config: LlavaConfig,
-    shown: Shown,
-    text: Text,
-    order: Order,
-    slices: Sequence[str] = ("video",),
-) -> Rows:
-    """Returns the rows of a clip: text, frames in an order, newline, text.
-
-    Args:
-      config: Of the model.
-      shown: Of the clip.
-      text: Around the video.
-      order: Of the frames.
-      slices: Whose rows are kept.
-    """
-    builder, per_frame = Builder(), np.arange(config.rows_per_frame)
-    builder.text(text.before)
-    for frame in order.tolist():
-        start = config.tail_rows + frame * len(per_frame)
-        builder.video(start + per_frame, frame)
-    builder.video(np.arange(config.tail_rows), frame=-1)
-    builder.text(text.after, "instruction")
-    builder.text(text.answer, "response")
-    return builder.build(slices)
-
-
-class Names(NamedTuple):
-    """Patterns of the names that a family's checkpoints give to tensors.
-
-    Attributes:
-      tower: Prefix of the vision tower.
-      projector: The two linear layers.
-      decoder: Prefix of the decoder.
-      head: The output layer.
-      newline: The learnt newline.
-    """
-
-    tower: str
-    projector: tuple[str, str]
-    decoder: str
-    head: str
-    newline: str
-
-
-def rules(config: LlavaConfig, names: Names, *, cut: bool = False) -> list[Rule]:
-    """Where the tensors go; see `decoder.rules` for `cut`."""
-    towers = {"clip": clip, "siglip": siglip}
-    out = towers[config.vision.kind].rules(names.tower, "vision_tower")
-    for layer, pattern in zip(("linear_1", "linear_2"), names.projector, strict=True):
-        target = f"multi_modal_projector/{layer}"
-        out.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", "linear"))
-        out.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
-    if config.newline != "none":
-        out.append(Rule(names.newline, "image_newline"))
-    text = decoder_rules(
-        names.decoder,
-        names.head,
-        "language_model",
-        bias=config.text.attention_bias,
-        cut=cut,
-    )
-    if config.text.tie_word_embeddings:
-        text = [rule for rule in text if not rule.path.endswith("lm_head/weight")]
-    return out + text
-
-
-def ignored(config: LlavaConfig, names: Names) -> dict[str, str]:
-    """Patterns of tensors that no parameter is filled from, with the reason."""
-    vision = config.vision
-    # A file may hold a layer more than the config counts: SigLIP's last is cut off.
-    out = vit.ignored(names.tower, config.vision_depth, vision.num_hidden_layers + 1)
-    out[names.decoder + r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"] = (
-        "follows from the config"
-    )
-    if config.text.tie_word_embeddings:
-        out[names.head + r"\.weight"] = "tied to the embeddings"
-    if config.newline == "none":
-        out[names.newline] = "separates rows of still images; this video has none"
-    return out
-
-
-def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:
-    """Returns how many layers give the features that a config selects.
-
-    Args:
-      layer: An index into (input, after layer 1, ...), often -2.
-      vision: Of the tower.
-      key: Where it stands, for the message.
-      problems: Receives what is wrong.
-    """
-    found = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
-    if not 1 <= found <= vision.num_hidden_layers:
-        problems.append(
-            f"config.json: {key} is {layer}, the tower has "
-            f"{vision.num_hidden_layers} layers"
-        )
-    return min(max(found, 1), vision.num_hidden_layers)
 
 
 def pool(

@@ -1,7 +1,6 @@
-"""The jitted step against torch run twice, and against itself on other devices."""
+"""The pipeline against torch run twice, on other devices, and where devices fail."""
 
 import dataclasses
-import re
 
 import jax
 import numpy as np
@@ -11,12 +10,12 @@ from flax import nnx
 
 from oracles import llava_next_video as oracle
 from vidsme_jax import models, parallel
-from vidsme_jax.base import PROFILE_ORDERS, ClipError, TokenSignals
+from vidsme_jax.base import PROFILE_ORDERS, AuditError, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
-from vidsme_jax.models.rows import Shape, Shown, stack
-from vidsme_jax.motion import farneback
-from vidsme_jax.run import pipeline
+from vidsme_jax.models.llava_hf import ONEVISION
+from vidsme_jax.run import pipeline, signals
+from vidsme_jax.run.stopping import RunStopped
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def _renyi(log_probs, order):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_both_directions_equal_torch(torch_model, model, count):
     frames = _frames(count)
-    found = pipeline.compute(model, frames)
+    found = signals.compute(model, frames)
     for direction, order in enumerate((frames, frames[::-1])):
         log_probs = _expected(torch_model, model.model, order)
         for k, q in enumerate(PROFILE_ORDERS):
@@ -80,19 +79,31 @@ def test_both_directions_equal_torch(torch_model, model, count):
         assert np.abs(natural - backward).max() > 0.05, "reversal does nothing"
 
 
-def _stream(folder, mode, data, split, lengths, batch_size=8, second=True):
-    """Scores clips of the given lengths on a grid of devices; returns arrays by key."""
+def _pipeline(folder, mode="pmap", data=1, split=1, batch_size=8, second=True, **more):
     devices = parallel.make_devices(mode, data, split)
-    plan = models.inspect(str(folder), dtype="float32")
-    loaded = plan.load(devices.shardings(plan.split))
-    clips = [
-        pipeline.Prepared(k, plan.prepare(_frames(n, seed=k)))
-        for k, n in enumerate(lengths)
-    ]
-    batches = pipeline.stream(
-        loaded, clips, devices, batch_size=batch_size, num_frames=4, second=second
+    model = models.inspect(str(folder), dtype="float32")
+    loaded = model.load(devices.shardings(model.split))
+    return pipeline.Pipeline(
+        loaded, devices, batch_size=batch_size, num_frames=4, second=second, **more
     )
-    return {key: found for batch in batches for key, found in batch}
+
+
+def _results(run, lengths, into=None):
+    """Scores clips of the given lengths; returns what is found, by key."""
+    model = run._model
+    coming = (
+        [(0, pipeline.Input(k, model.prepare(_frames(n, seed=k))))]
+        for k, n in enumerate(lengths)
+    )
+    found = {} if into is None else into
+    for _, batch in pipeline.stream(coming, [run]):
+        found |= {result.key: result.signals for result in batch}
+    return found
+
+
+def _stream(folder, mode, data, split, lengths, **options):
+    """Scores clips of the given lengths on a grid of devices; returns arrays by key."""
+    return _results(_pipeline(folder, mode, data, split, **options), lengths)
 
 
 def test_clips_of_several_lengths_share_batches(folder, model):
@@ -100,7 +111,7 @@ def test_clips_of_several_lengths_share_batches(folder, model):
     found = _stream(folder, "pmap", 1, 1, lengths, batch_size=2)
     assert sorted(found) == list(range(5))
     for key, length in enumerate(lengths):
-        alone = pipeline.compute(model, _frames(length, seed=key))
+        alone = signals.compute(model, _frames(length, seed=key))
         for name in TokenSignals._fields:
             actual, wanted = getattr(found[key], name), getattr(alone, name)
             assert actual.shape == wanted.shape
@@ -111,7 +122,7 @@ def test_what_is_not_finite_is_the_clips_error(folder, model):
     state = jax.tree.map(lambda x: x * np.float32(np.nan), model.state)
     broken = dataclasses.replace(model, state=state)
     with pytest.raises(ClipError, match="signals: not finite: renyi"):
-        pipeline.compute(broken, _frames(3))
+        signals.compute(broken, _frames(3))
 
 
 # The torch tests above share programs with what stands between them and here.
@@ -131,7 +142,7 @@ def _assert_same(found, expected):
 
 
 GRIDS = [("pmap", 8, 1), ("mesh", 8, 1), ("mesh", 4, 2), ("mesh", 2, 4), ("mesh", 1, 8)]
-FAMILIES = sorted({name for name in random.CONFIGS if name.endswith("-tiny")})
+FAMILIES = sorted({name for name in random.sizes() if name.endswith("-tiny")})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -147,10 +158,10 @@ def test_any_grid_of_devices_gives_the_same(family):
 @quick
 def test_a_vocabulary_that_does_not_divide(tmp_path, monkeypatch):
     """Of 515 classes 8 devices get 65 each, the last one 60; embeddings share them."""
-    raw = random.CONFIGS["llava_onevision-tiny"]
+    raw = ONEVISION.sizes["llava_onevision-tiny"]["config.json"]
     text = raw["text_config"] | {"vocab_size": 515, "tie_word_embeddings": True}
     odd = raw | {"text_config": text, "tie_word_embeddings": True}
-    monkeypatch.setitem(random.CONFIGS, "odd", odd)
+    monkeypatch.setitem(ONEVISION.sizes, "odd", {"config.json": odd})
     random.write(tmp_path, "odd")
     expected = _stream(tmp_path, "pmap", 1, 1, [2] * 3)
     _assert_same(_stream(tmp_path, "mesh", 1, 8, [2] * 3), expected)
@@ -202,63 +213,6 @@ def test_results_are_fetched_one_batch_behind_without_waiting(mode, monkeypatch)
     assert events == ["sent", *between, "fetched"]
 
 
-def _dots(jaxpr):
-    """Yields every equation, those of inner programs too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from _dots(inner)
-
-
-_IN_LAYER = ("attention", "mlp")
-
-
-def _small_batch(loaded, frames=2):
-    model, orders = loaded.model, [np.arange(frames), np.arange(frames)[::-1]]
-    text = model.tokenise()
-    rows = [model.lay_out(Shown(frames), text, order) for order in orders]
-    pixels = model.prepare(_frames(frames))[None, None]
-    return stack([rows], pixels, Shape.of(rows[0]))
-
-
-@quick
-def test_the_parts_of_a_step_have_scopes():
-    """A profile sums the time of its kernels by these names."""
-    loaded = random.draw("llava_qwen-tiny", dtype="float32")
-    step = pipeline.make_step(loaded.graphdef, second=True)
-    lowered = jax.jit(step).lower(loaded.state, _small_batch(loaded))
-    names = set(re.findall(r'op_name="([^"]*)"', lowered.compile().as_text()))
-    paths = [
-        *(f"{part}/.*layer/.*{x}/" for part in ("tower", "decoder") for x in _IN_LAYER),
-        *(f"head/.*{x}/" for x in ("logits", "first_pass", "second_pass", "mean")),
-    ]
-    for path in paths:
-        assert any(re.search(path, name) for name in names), path
-    frames = jax.ShapeDtypeStruct((3, 32, 32), np.uint8)
-    flow = jax.jit(farneback.variances).lower(frames, farneback.scales(32, 32))
-    assert "/flow/" in flow.as_text(debug_info=True)
-
-
-def test_products_are_in_bfloat16_and_statistics_in_float32():
-    loaded = random.draw("llava_qwen-tiny", dtype="bfloat16")
-    step = pipeline.make_step(loaded.graphdef, second=False)
-    jaxpr = jax.make_jaxpr(step)(loaded.state, _small_batch(loaded)).jaxpr
-    kinds = {"dot_general": set(), "statistic": set()}
-    narrow = {"reduce_sum", "exp", "log1p", "rsqrt", "expm1", "div", "reduce_max"}
-    for equation in _dots(jaxpr):
-        dtypes = {str(v.aval.dtype) for v in equation.invars if hasattr(v, "aval")}
-        if equation.primitive.name == "dot_general":
-            kinds["dot_general"] |= dtypes
-        elif equation.primitive.name in narrow:
-            kinds["statistic"] |= dtypes
-    assert kinds["dot_general"] == {"bfloat16"}
-    assert "bfloat16" not in kinds["statistic"], kinds
-
-
 @quick
 def test_a_corpus_compiles_once(folder, monkeypatch):
     traces = []
@@ -274,17 +228,144 @@ def test_a_corpus_compiles_once(folder, monkeypatch):
 
 
 @quick
-def test_a_batch_could_not_be_donated(model):
-    """No result has the size of the pixels, so XLA would write none over them."""
-    step = pipeline.make_step(model.graphdef, second=True)
-    donating = jax.jit(step, donate_argnums=1)
-    with pytest.warns(UserWarning, match="donated buffers were not usable"):
-        compiled = donating.lower(model.state, _small_batch(model, 4)).compile()
-    assert compiled.memory_analysis().alias_size_in_bytes < 2**10
-
-
-@quick
 def test_without_a_second_pass(folder):
     found = _stream(folder, "pmap", 1, 1, [4], second=False)[0]
     assert found.modified is None and found.mean_renyi is None
     assert found.renyi.shape == (2, 16, 15)
+
+
+# ------------------------------------------------------------- devices that fail
+
+
+class Failing:
+    """Fails where batches are fetched or sent, as a device does.
+
+    Args of `fail` are the keys of the clips of a batch, without copies.
+    """
+
+    def __init__(self, monkeypatch, where, fail):
+        pipeline.make_step.cache_clear()  # Nothing is compiled yet.
+        self.traces, self.tried, batch = [], [], pipeline.Pipeline._batch
+        original = streaming.token_signals
+
+        def traced(*args, **kwargs):
+            self.traces.append(args[0].shape)
+            return original(*args, **kwargs)
+
+        def watched(run, group):
+            self.tried.append([clip.key for clip in group.clips])
+            return batch(run, group)
+
+        monkeypatch.setattr(streaming, "token_signals", traced)
+        monkeypatch.setattr(pipeline.Pipeline, "_batch", watched)
+        runner, fetch = parallel.Devices.runner, parallel.Devices.fetch
+        sent = {}
+
+        def failing(keys):
+            if fail(keys):
+                raise jax.errors.JaxRuntimeError(f"INTERNAL: {keys} are bad\nmore")
+
+        def run(devices, step):
+            inner = runner(devices, step)
+
+            def send(*args):
+                keys = self.tried[-1]
+                if where == "send":
+                    failing(keys)
+                out = inner(*args)
+                sent[id(out)] = keys
+                return out
+
+            return send
+
+        def receive(devices, out):
+            if where == "fetch":
+                failing(sent[id(out)])
+            return fetch(devices, out)
+
+        monkeypatch.setattr(parallel.Devices, "runner", run)
+        monkeypatch.setattr(parallel.Devices, "fetch", receive)
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """What 11 clips give where nothing fails."""
+    return _results(_pipeline(folder, batch_size=4), [4] * 11)
+
+
+@pytest.mark.parametrize("where", ["send", "fetch"])
+@quick
+def test_a_clip_that_fails_is_alone_and_nothing_compiles_anew(
+    where, folder, whole, monkeypatch
+):
+    failing = Failing(monkeypatch, where, lambda keys: 5 in keys)
+    found = _results(_pipeline(folder, batch_size=4), [4] * 11)
+    error = found.pop(5)
+    assert str(error) == "signals: INTERNAL: [5] are bad"
+    assert found.keys() == whole.keys() - {5}
+    _assert_same(found, {key: whole[key] for key in found})
+    assert len(failing.traces) == 1
+    halves = [[4, 5, 6, 7], [4, 5], [4], [5], [6, 7]]
+    assert [keys for keys in failing.tried if set(keys) & {4, 5, 6, 7}] == halves
+
+
+@quick
+def test_a_batch_that_fails_once_loses_no_clip(folder, whole, monkeypatch):
+    failed = []
+
+    def once(keys):
+        failed.append(keys)
+        return failed.count([4, 5, 6, 7]) == 1 and keys == [4, 5, 6, 7]
+
+    Failing(monkeypatch, "fetch", once)
+    found = _results(_pipeline(folder, batch_size=4), [4] * 11)
+    assert found.keys() == whole.keys()
+    _assert_same({key: found[key] for key in whole}, whole)
+
+
+@pytest.mark.parametrize(("clips", "tried"), [(11, 8), (2, 3), (1, 1)])
+@quick
+def test_what_fails_with_every_clip_alone_is_one_problem(
+    clips, tried, folder, monkeypatch
+):
+    """It is found out after three clips, or at the end of a smaller corpus."""
+    failing = Failing(monkeypatch, "send", lambda keys: True)
+    with pytest.raises(AuditError) as caught:
+        _results(_pipeline(folder, batch_size=4), [4] * clips)
+    (problem,) = caught.value.problems
+    assert "every clip fails on the devices" in problem
+    assert "config.batch_size = 4" in problem and "are bad. Set" in problem
+    assert len(failing.tried) <= tried
+
+
+@quick
+def test_a_clip_that_fails_alone_is_no_problem_of_a_run_with_signals(
+    folder, monkeypatch
+):
+    Failing(monkeypatch, "fetch", lambda keys: True)
+    found = _results(_pipeline(folder, batch_size=4, stored=lambda: True), [4] * 2)
+    assert {type(x) for x in found.values()} == {ClipError} and len(found) == 2
+
+
+@quick
+def test_three_in_a_row_end_a_run_and_what_is_there_is_kept(folder, whole, monkeypatch):
+    failing = Failing(monkeypatch, "fetch", lambda keys: max(keys) >= 5)
+    run, found = _pipeline(folder, batch_size=4), {}
+    with pytest.raises(RunStopped) as caught:
+        _results(run, [4] * 40, into=found)
+    assert str(caught.value) == (
+        "3 clips in a row failed on the devices, each alone in its batch; the last "
+        "error is INTERNAL: [7] are bad"
+    )
+    good = {key: x for key, x in found.items() if not isinstance(x, ClipError)}
+    _assert_same(good, {key: whole[key] for key in range(5)})
+    assert max(max(keys) for keys in failing.tried) == 11  # Sent before it was known.
+
+
+@quick
+def test_clips_that_fail_apart_do_not_end_a_run(folder, monkeypatch):
+    Failing(monkeypatch, "fetch", lambda keys: any(k % 2 for k in keys))
+    found = _results(_pipeline(folder, batch_size=4), [4] * 12)
+    assert [k for k, x in found.items() if isinstance(x, ClipError)] == [
+        *range(1, 12, 2)
+    ]

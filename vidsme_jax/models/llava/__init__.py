@@ -1,0 +1,1 @@
+"""What the LLaVA families share: the forward pass, tensor names, rows and cost."""

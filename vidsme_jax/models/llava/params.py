@@ -1,0 +1,108 @@
+"""What the tensors of LLaVA models are called, and how a mesh splits them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vidsme_jax.checkpoints import layouts
+from vidsme_jax.checkpoints.loading import Names, Rule
+from vidsme_jax.models import decoder
+from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.towers import clip, siglip, vit
+from vidsme_jax.models.towers.vit import VitConfig
+
+# The tower is copied: its frames are spread over all devices instead.
+SPLIT = (
+    (r"language_model/.*/(q|k|v|gate|up)_proj/(kernel|bias)", (-1,)),
+    (r"language_model/.*/(o|down)_proj/kernel", (-2,)),
+    (r"language_model/(lm_head|embed_tokens)/weight", (-2, -1)),
+)
+
+
+class Patterns(NamedTuple):
+    """Patterns of the names that a family's checkpoints give to tensors.
+
+    Attributes:
+      tower: Prefix of the vision tower.
+      projector: The two linear layers.
+      decoder: Prefix of the decoder.
+      head: The output layer.
+      newline: The learnt newline.
+    """
+
+    tower: str
+    projector: tuple[str, str]
+    decoder: str
+    head: str
+    newline: str
+
+
+def names(
+    config: LlavaConfig,
+    patterns: Patterns,
+    canonical: Callable[[str], str],
+    *,
+    cut: bool = False,
+) -> Names:
+    """Returns the names of a model's tensors.
+
+    Args:
+      config: Of the model.
+      patterns: Of the canonical names.
+      canonical: See `Names`.
+      cut: Whether a file may have more classes than the model.
+    """
+    rules = _rules(config, patterns, cut)
+    return Names(canonical, rules, _ignored(config, patterns))
+
+
+def _rules(config: LlavaConfig, names: Patterns, cut: bool) -> list[Rule]:
+    towers = {"clip": clip, "siglip": siglip}
+    out = towers[config.vision.kind].rules(names.tower, "vision_tower")
+    for layer, pattern in zip(("linear_1", "linear_2"), names.projector, strict=True):
+        target = f"multi_modal_projector/{layer}"
+        out.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", layouts.LINEAR))
+        out.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
+    if config.newline != "none":
+        out.append(Rule(names.newline, "image_newline"))
+    text = decoder.rules(
+        names.decoder,
+        names.head,
+        "language_model",
+        bias=config.text.attention_bias,
+        cut=cut,
+    )
+    if config.text.tie_word_embeddings:
+        text = [rule for rule in text if not rule.path.endswith("lm_head/weight")]
+    return out + text
+
+
+def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:
+    vision = config.vision
+    # A file may hold a layer more than the config counts: SigLIP's last is cut off.
+    out = vit.ignored(names.tower, config.vision_depth, vision.num_hidden_layers + 1)
+    out[names.decoder + r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"] = (
+        "follows from the config"
+    )
+    if config.text.tie_word_embeddings:
+        out[names.head + r"\.weight"] = "tied to the embeddings"
+    if config.newline == "none":
+        out[names.newline] = "separates rows of still images; this video has none"
+    return out
+
+
+def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:
+    """Returns how many layers give the features that a config selects.
+
+    Args:
+      layer: An index into (input, after layer 1, ...), often -2.
+      vision: Of the tower.
+      key: Where it stands, for the message.
+      problems: Receives what is wrong.
+    """
+    found = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
+    if not 1 <= found <= vision.num_hidden_layers:
+        problems.append(
+            f"config.json: {key} is {layer}, the tower has "
+            f"{vision.num_hidden_layers} layers"
+        )
+    return min(max(found, 1), vision.num_hidden_layers)

@@ -1,1 +1,0 @@
-"""LLaVA-NeXT-Video: CLIP tower, pooling before the projector, Llama decoder."""

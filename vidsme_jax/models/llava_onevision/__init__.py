@@ -1,1 +1,0 @@
-"""LLaVA-OneVision: SigLIP tower, bilinear pooling, Qwen2 decoder."""

@@ -1,0 +1,53 @@
+"""Original-format checkpoints: config, tower, preprocessing and prompt."""
+
+import jax.numpy as jnp
+
+from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.models import preprocessing, prompts
+from vidsme_jax.models.interface import Model, Options
+from vidsme_jax.models.llava import processing
+from vidsme_jax.models.llava_qwen import params, towers
+
+_SYSTEM = "You are a helpful assistant."  # The system turn of the family's own prompt.
+
+
+def open_checkpoint(
+    checkpoint: Checkpoint, options: Options, problems: list[str]
+) -> tuple[Model, Checkpoint]:
+    """Describes a checkpoint, whose tower may lie elsewhere."""
+    remarks: list[str] = []
+    checkpoint, tower, image = towers.find(
+        checkpoint, allow_pickle=options.allow_pickle, remarks=remarks
+    )
+    dtype, tokenizer = jnp.dtype(options.dtype), options.tokenizer
+    vision = towers.read(tower, dtype, problems)
+    if vision.kind == "siglip":
+        prepare = preprocessing.siglip(vision.image_size)
+    else:
+        prepare = preprocessing.from_json(image, vision.image_size, problems)
+    config = params.read_config(
+        checkpoint.config,
+        vision,
+        None if tokenizer is None else len(tokenizer),
+        dtype,
+        prepare.mean,
+        prepare.std,
+        problems,
+        remarks,
+    )
+    prompt, tokenise = prompts.around_video(
+        options, prompts.CHATML, problems, default=_SYSTEM
+    )
+    if beacons := params.beacons(checkpoint.tensors):
+        remarks.append(beacons)
+    model = processing.describe(
+        config,
+        family="llava_qwen",
+        dtype=options.dtype,
+        remarks=(*checkpoint.remarks, *remarks),
+        prompt=prompt,
+        names=params.names(config),
+        prepare=prepare,
+        tokenise=tokenise,
+    )
+    return model, checkpoint
