@@ -21,8 +21,7 @@ from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava.modeling import LlavaConfig
-from vidsme_jax.run import pipeline
-from vidsme_jax.run.step import head_memory
+from vidsme_jax.run import pipeline, step
 
 # By family and size: a key of `random.sizes`.
 NAMES = {
@@ -169,7 +168,7 @@ def runs(args: argparse.Namespace) -> Iterator[Run]:
 def budget(held: int) -> int | None:
     """Returns the head's memory budget where so many bytes of parameters lie."""
     memory = parallel.make_devices("pmap", 1, 1).memory()
-    return head_memory(memory, held)
+    return step.head_memory(memory, held)
 
 
 class Times(NamedTuple):

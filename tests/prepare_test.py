@@ -104,7 +104,11 @@ def _scored(config, workdir: pathlib.Path):
         run = checks.open_run(setup, workdir)
         scored = scoring.score([run], *parts, team=team, stop=Stop())
     table, _ = tables.score_table(
-        setup.items, run.store, setup.scores, config.profile, setup.settings.motion
+        setup.items,
+        run.store,
+        setup.scores,
+        setup.settings.profile,
+        setup.settings.motion,
     )
     return table, scored.failures
 

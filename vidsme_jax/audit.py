@@ -84,8 +84,8 @@ def run(
         if not team.is_first:
             return None
         (run,), failures, used = scored
-        given = setup.settings
         try:
+            given = setup.settings
             table, warnings = tables.score_table(
                 setup.items, run.store, setup.scores, given.profile, given.motion
             )

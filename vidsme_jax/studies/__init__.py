@@ -95,8 +95,7 @@ def run(
         except AuditError as error:
             causes = scoring.causes(scored.failures)
             raise AuditError(error.problems + causes) from error
-        given = setup.settings
-        found = findings.evaluate(sheets, given.study, given.report)
+        found = findings.evaluate(sheets, setup.settings.study, setup.settings.report)
         about = provenance.describe(
             settings.flatten(config), setup.model, setup.devices, sheets[0].table
         )
