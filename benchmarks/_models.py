@@ -18,12 +18,10 @@ from jax.typing import DTypeLike
 
 from vidsme_jax import parallel, rates
 from vidsme_jax.base import TokenSignals
-from vidsme_jax.entropy import streaming
 from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava.modeling import LlavaConfig
-from vidsme_jax.run import pipeline
-from vidsme_jax.run.step import head_memory
+from vidsme_jax.run import pipeline, step
 
 # By family and size: a key of `random.sizes`.
 NAMES = {
@@ -95,10 +93,10 @@ class Run:
         extra = self.extra | {"frames": frames, "batch": batch}
         return dataclasses.replace(self, frames=frames, batch=batch, extra=extra)
 
-    def classes(self) -> streaming.Classes:
+    def head_memory(self) -> int | None:
         """Returns what `signals.stream` gives the head on this device."""
         leaves = jax.tree.leaves(self.model.state)
-        return head_classes(sum(x.addressable_shards[0].data.nbytes for x in leaves))
+        return budget(sum(x.addressable_shards[0].data.nbytes for x in leaves))
 
     def torch_model(self, attention: str = "sdpa") -> Any:
         """Carries the weights to torch."""
@@ -167,10 +165,10 @@ def runs(args: argparse.Namespace) -> Iterator[Run]:
             yield run.at(frames=frames, batch=batch)
 
 
-def head_classes(held: int) -> streaming.Classes:
+def budget(held: int) -> int | None:
     """Returns the head's memory budget where so many bytes of parameters lie."""
     memory = parallel.make_devices("pmap", 1, 1).memory()
-    return streaming.Classes(memory=head_memory(memory, held))
+    return step.head_memory(memory, held)
 
 
 class Times(NamedTuple):

@@ -104,20 +104,20 @@ def memory(sizes, dtype, extra) -> bool:
     hidden = jax.ShapeDtypeStruct((1, rows, embed), dtype)
     head = jax.ShapeDtypeStruct((vocab, embed), dtype)
     mask = jnp.ones((1, 2, rows), bool)
-    classes = _models.head_classes(vocab * embed * dtype.itemsize)
+    given = _models.budget(vocab * embed * dtype.itemsize)
 
     def temporary(function) -> int:
         compiled = jax.jit(function).lower(hidden, head).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     logits = rows * vocab * 4
-    allowed = logits / 10 if classes.memory is None else classes.memory
+    allowed = logits / 10 if given is None else given
     peer = temporary(materialised)
     small = True
     for second in (False, True):
         value = temporary(
             lambda h, w, second=second: streaming.token_signals(
-                h, w, mask, second=second, classes=classes
+                h, w, mask, second=second, memory=given
             )
         )
         small = small and value <= allowed
@@ -144,7 +144,7 @@ def run(sizes, dtype, repeats: int, extra) -> bool:
     run = functools.partial(
         streaming.token_signals,
         masks=mask,
-        classes=_models.head_classes(vocab * embed * dtype.itemsize),
+        memory=_models.budget(vocab * embed * dtype.itemsize),
     )
     one = jax.jit(functools.partial(run, second=False))
     two = jax.jit(functools.partial(run, second=True))
@@ -218,9 +218,7 @@ def traffic(sizes, kind: str, clips: int) -> None:
     head = array(jnp.bfloat16, vocab, embed)
     held = math.prod(head.shape) * head.dtype.itemsize
     given = head_memory(int(aot.KINDS[kind].memory * aot.GIB), held)
-    both = functools.partial(
-        streaming.token_signals, second=True, classes=streaming.Classes(memory=given)
-    )
+    both = functools.partial(streaming.token_signals, second=True, memory=given)
     masks = array(jnp.bool_, 2 * clips, 2, rows)
     compiled = jax.jit(both).lower(hidden, head, masks).compile()
     found = _hlo.kernels(compiled.as_text())

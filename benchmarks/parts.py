@@ -42,7 +42,7 @@ def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
         run.model.state,
         run.model.model.prompt,
     )
-    classes = run.classes()
+    memory = run.head_memory()
     prefix, suffix = (jnp.asarray(x, jnp.int32) for x in (prompt.before, prompt.after))
 
     @jax.jit
@@ -73,7 +73,7 @@ def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
         masks = jnp.asarray([np.stack([video, np.ones_like(video)])] * len(hidden))
         weights = nnx.merge(graphdef, state).head
         return streaming.token_signals(
-            hidden, weights, masks, second=True, classes=classes
+            hidden, weights, masks, second=True, memory=memory
         )
 
     frames = jnp.asarray(clips.reshape(-1, *clips.shape[2:]))

@@ -131,7 +131,9 @@ def ours(signals: TokenSignals, q: float, r: float, rows: int) -> dict[str, floa
             for name, x in zip(TokenSignals._fields, signals, strict=True)
         )
     )
-    return scores.compute(cut, q, r, scores.TABLES["official"], profile="official")
+    return scores.compute(
+        cut, q, r, scores.PROFILES["official"].table, profile="official"
+    )
 
 
 def difference(

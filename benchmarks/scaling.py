@@ -136,9 +136,9 @@ def classes(run: Run, counts: Sequence[int], repeats: int) -> bool:
     keys = jax.random.split(jax.random.key(0), 1 + len(counts))
     hidden = jax.random.normal(keys[0], (2, rows, size), dtype)
     mask = jnp.ones((2, 2, rows), bool)
-    sizes = run.classes()
+    memory = run.head_memory()
     head = jax.jit(
-        lambda h, w: streaming.token_signals(h, w, mask, second=True, classes=sizes)
+        lambda h, w: streaming.token_signals(h, w, mask, second=True, memory=memory)
     )
     deviation = jnp.asarray(3 / np.sqrt(size), dtype)
     calls = {}

@@ -155,9 +155,9 @@ def test_the_head_of_the_benchmarks_is_that_of_a_run(script, monkeypatch):
     asked, run = [], models.prepare(_arguments(models))
     whole, step = parts.streaming.token_signals, pipeline.make_step
 
-    def head(*args, classes, **more):
-        asked.append(classes.memory)
-        return whole(*args, classes=classes, **more)
+    def head(*args, memory, **more):
+        asked.append(memory)
+        return whole(*args, memory=memory, **more)
 
     monkeypatch.setattr(
         pipeline,

@@ -10,7 +10,7 @@ import scipy.stats
 import sklearn.metrics
 
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import bootstrap, metrics
+from vidsme_jax.evaluation import bootstrap, intervals, metrics
 
 
 def _table(score, role, cluster=None, *, group=None, larger_is_member=True):
@@ -38,7 +38,7 @@ def _roles(members, nonmembers):
 
 
 def _bootstrap(members, nonmembers, m_clusters, n_clusters, **kwargs):
-    return metrics.bootstrap(
+    return bootstrap.bootstrap(
         np.asarray(members, float)[None],
         np.asarray(nonmembers, float)[None],
         np.asarray(m_clusters),
@@ -74,10 +74,10 @@ def test_the_target_itself_is_allowed_unlike_in_the_release():
     n = np.arange(20.0)
     m = np.array([19.5, 18.5, 17.5, -1.0])
     assert metrics.tpr_at_fpr(m, n, 0.05) == 0.5  # One of twenty is exactly 5 %.
-    assert metrics.official_tpr_at_fpr(m, n, 0.05) == 0.25
+    assert metrics.official_tpr_at_5_fpr(m, n) == 0.25
     # Ties all along: one straight line, whose inner vertices the release drops.
     assert metrics.tpr_at_fpr(np.arange(100.0), np.arange(100.0), 0.05) == 0.05
-    assert metrics.official_tpr_at_fpr(np.arange(100.0), np.arange(100.0)) == 0.01
+    assert metrics.official_tpr_at_5_fpr(np.arange(100.0), np.arange(100.0)) == 0.01
 
 
 def test_accuracy_is_the_best_balanced_one():
@@ -142,7 +142,7 @@ def test_the_interval_covers_the_truth():
     for seed in range(200):
         m, n = rng.normal(0.8, 1, 40), rng.normal(0, 1, 40)
         found = _bootstrap(m, n, range(40), range(40), num_bootstrap=400, seed=seed)
-        low, high = metrics.percentile_interval(found.auc[0], 40)
+        low, high = intervals.percentile_interval(found.auc[0], 40)
         covered += low <= truth <= high
     assert 0.90 <= covered / 200 <= 0.985
 
@@ -154,7 +154,7 @@ def test_rows_of_one_video_do_not_narrow_the_interval():
 
     def width(clusters):
         found = _bootstrap(m, n, clusters, clusters, num_bootstrap=1000)
-        low, high = metrics.percentile_interval(found.auc[0], 60)
+        low, high = intervals.percentile_interval(found.auc[0], 60)
         return high - low
 
     assert 2.6 < width(video) / width(np.arange(540)) < 3.4  # sqrt(9) = 3.
@@ -163,7 +163,7 @@ def test_rows_of_one_video_do_not_narrow_the_interval():
 def test_resamples_are_seeded_and_shared_by_all_scores():
     rng = np.random.default_rng(6)
     m, n = rng.normal(1, 1, 30), rng.normal(0, 1, 30)
-    both = metrics.bootstrap(
+    both = bootstrap.bootstrap(
         np.stack([m, m]),
         np.stack([n, n]),
         np.arange(30),
@@ -190,12 +190,14 @@ def test_perfect_separation_is_not_called_certain():
 
 
 def test_clopper_pearson():
-    assert metrics.clopper_pearson(0.0, 100) == pytest.approx((0, 1 - 0.025**0.01))
+    assert intervals.clopper_pearson(0.0, 100) == pytest.approx((0, 1 - 0.025**0.01))
     # The ends are quantiles of beta distributions.
     beta = scipy.stats.beta
     expected = beta.ppf(0.025, 7, 14), beta.ppf(0.975, 8, 13)
-    assert metrics.clopper_pearson(0.35, 20) == pytest.approx(expected)
-    low, high = metrics.clopper_pearson(0.36, 20)  # 7.2 of 20: the ends of 7 and of 8.
+    assert intervals.clopper_pearson(0.35, 20) == pytest.approx(expected)
+    low, high = intervals.clopper_pearson(
+        0.36, 20
+    )  # 7.2 of 20: the ends of 7 and of 8.
     assert low == pytest.approx(expected[0]) and high > expected[1]
 
 
@@ -215,8 +217,8 @@ def test_tpr_counts_videos():
 
 
 def test_unequal_videos_count_less():
-    assert metrics.effective_videos(np.array(["a", "a", "b", "b"])) == 2
-    assert metrics.effective_videos(np.array(["a"] * 98 + ["b", "c"])) == 1
+    assert intervals.effective_videos(np.array(["a", "a", "b", "b"])) == 2
+    assert intervals.effective_videos(np.array(["a"] * 98 + ["b", "c"])) == 1
 
 
 def test_a_rate_below_the_resolution_is_refused():
@@ -284,7 +286,7 @@ def test_a_bootstrap_is_cheap():
     rng = np.random.default_rng(8)
     scores = rng.normal(size=(77, 300))
     start = time.process_time()
-    metrics.bootstrap(
+    bootstrap.bootstrap(
         scores[:, :150],
         scores[:, 150:],
         np.arange(150),

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Frames, Item, MotionStatistics
-from vidsme_jax.prepared import builder, layout, packing, reading
+from vidsme_jax.prepared import clips, dataset, layout, writing
 from vidsme_jax.prepared.layout import Variant
 
 PNG = Variant(sampling="uniform", num_frames=3, fps=0.0, jpeg_quality=0)
@@ -48,7 +48,7 @@ def _write(
     """Prepares what is missing of items whose number is in their video's name."""
     if not variant.folder(root).exists():
         layout.write_settings(variant.folder(root), variant, shards)
-    with packing.Writer(root, variant, len(items)) as writer:
+    with writing.opened(root, variant, len(items)) as writer:
         digests = {}
         for item in items:
             number = int(pathlib.Path(item.video).stem)
@@ -57,7 +57,7 @@ def _write(
                 error = ClipError("decode", "no frame")
                 digest = writer.fail(item.clip, _frames(number).content_hash, error)
             elif digest is None:
-                example = builder.encode(_frames(number), _motion(number), variant)
+                example = dataset.encode(_frames(number), _motion(number), variant)
                 digest = writer.add(item.clip, example)
             digests[item.clip] = digest
         writer.finish(items, digests, workers=2)
@@ -70,7 +70,7 @@ def items(tmp_path) -> list[Item]:
 
 
 def _open(root: pathlib.Path, items: list[Item], variant: Variant = PNG):
-    found = reading.Prepared(root, variant)
+    found = clips.PreparedClips(root, variant)
     found.match([Clip(item.clip, (item,)) for item in items])
     return found
 
@@ -178,9 +178,9 @@ def test_only_a_lost_shard_is_prepared_again(items, tmp_path, monkeypatch):
     folder = _write(tmp_path, items)
     _shards(folder)[2].unlink()
     encoded = []
-    original = builder.encode
+    original = dataset.encode
     monkeypatch.setattr(
-        builder, "encode", lambda *args: encoded.append(1) or original(*args)
+        dataset, "encode", lambda *args: encoded.append(1) or original(*args)
     )
     _write(tmp_path, items)
     assert len(encoded) == 5
@@ -220,10 +220,12 @@ def test_the_settings_and_the_count_are_checked(items, tmp_path):
 
 def test_one_writer_at_a_time(items, tmp_path):
     _write(tmp_path, items)
-    with packing.Writer(tmp_path, PNG, 1):
+    with writing.opened(tmp_path, PNG, 1):
         with pytest.raises(AuditError, match="another run is preparing it"):
-            packing.Writer(tmp_path, PNG, 1)
-    packing.Writer(tmp_path, PNG, 1).__exit__()
+            with writing.opened(tmp_path, PNG, 1):
+                pass
+    with writing.opened(tmp_path, PNG, 1):
+        pass
 
 
 # --------------------------------------------------------------------- what has changed
@@ -233,21 +235,21 @@ def test_rows_that_change_are_stored_without_preparing(items, tmp_path, monkeypa
     first = _write(tmp_path, items)
     inodes = [path.stat().st_ino for path in _shards(first)]
     changed = [_item(0, tmp_path, question="Why?"), *items[1:]]
-    monkeypatch.setattr(builder, "encode", None)
+    monkeypatch.setattr(dataset, "encode", None)
     second = _write(tmp_path, changed)
     assert second.name == "1.1.0" and not first.exists()
     now = [path.stat().st_ino for path in _shards(second)]
     assert now[0] != inodes[0] and now[1:] == inodes[1:]
-    assert reading.Prepared(tmp_path, PNG).items()[0].question == "Why?"
+    assert clips.PreparedClips(tmp_path, PNG).items()[0].question == "Why?"
     assert _write(tmp_path, changed) == second
     # Another corpus in the same folder leaves these rows alone.
     _write(tmp_path, items[:2])
-    assert len(reading.Prepared(tmp_path, PNG).items()) == COUNT
+    assert len(clips.PreparedClips(tmp_path, PNG).items()) == COUNT
 
 
 def test_the_order_is_that_of_the_corpus(items, tmp_path):
     _write(tmp_path, items[::-1])
-    assert reading.Prepared(tmp_path, PNG).items() == items[::-1]
+    assert clips.PreparedClips(tmp_path, PNG).items() == items[::-1]
 
 
 def test_a_path_with_other_content_replaces_the_clip(tmp_path):
@@ -278,11 +280,11 @@ def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):
         _item(n, tmp_path, video="v/1.mp4", clip=f"{tmp_path}/{part}/v/1.mp4", id=part)
         for n, part in enumerate(("a", "b"))
     ]
-    with packing.Writer(tmp_path, PNG, 2) as writer:
+    with writing.opened(tmp_path, PNG, 2) as writer:
         assert [writer.digest_of(item.clip) for item in here] == [None, None]
         keys = {
             item.clip: writer.add(
-                item.clip, builder.encode(_frames(n), _motion(n), PNG)
+                item.clip, dataset.encode(_frames(n), _motion(n), PNG)
             )
             for n, item in enumerate(here)
         }
@@ -299,10 +301,10 @@ def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):
 def _stage(root: pathlib.Path, items: list[Item], count: int) -> None:
     """A run that is killed when so many clips are ready."""
     layout.write_settings(PNG.folder(root), PNG, 4)
-    with packing.Writer(root, PNG, len(items)) as writer:
+    with writing.opened(root, PNG, len(items)) as writer:
         for number, item in enumerate(items[:count]):
             assert writer.digest_of(item.clip) is None
-            example = builder.encode(_frames(number), _motion(number), PNG)
+            example = dataset.encode(_frames(number), _motion(number), PNG)
             writer.add(item.clip, example)
 
 
@@ -312,9 +314,9 @@ def test_what_another_corpus_has_staged_is_kept(items, tmp_path, monkeypatch):
     _write(tmp_path, others)
     _open(tmp_path, others)
     encoded = []
-    original = builder.encode
+    original = dataset.encode
     monkeypatch.setattr(
-        builder, "encode", lambda *args: encoded.append(1) or original(*args)
+        dataset, "encode", lambda *args: encoded.append(1) or original(*args)
     )
     _write(tmp_path, items)
     assert len(encoded) == COUNT - 8 - len(others)
@@ -325,11 +327,11 @@ def test_what_another_corpus_has_staged_is_kept(items, tmp_path, monkeypatch):
 def test_a_clip_outweighs_a_failure_of_the_same_content(items, tmp_path):
     _stage(tmp_path, items, 1)
     twin = _item(99, tmp_path)
-    with packing.Writer(tmp_path, PNG, 2) as writer:
+    with writing.opened(tmp_path, PNG, 2) as writer:
         assert writer.digest_of(twin.clip) is None
         key = _frames(0).content_hash
         writer.fail(twin.clip, key, ClipError("preprocess", "MemoryError: now"))
-    with packing.Writer(tmp_path, PNG, 2) as writer:
+    with writing.opened(tmp_path, PNG, 2) as writer:
         found = [writer.digest_of(key) for key in (items[0].clip, twin.clip)]
         keys = {items[0].clip: key, twin.clip: key}
         assert found == [key, key]
@@ -341,11 +343,11 @@ def test_a_video_that_changes_during_the_run_is_noticed(tmp_path):
     path = tmp_path / "0.mp4"
     path.write_bytes(b"one")
     item = _item(0, tmp_path, clip=str(path))
-    with packing.Writer(tmp_path, PNG, 1) as writer:
+    with writing.opened(tmp_path, PNG, 1) as writer:
         assert writer.digest_of(str(path)) is None
-        key = writer.add(str(path), builder.encode(_frames(0), _motion(0), PNG))
+        key = writer.add(str(path), dataset.encode(_frames(0), _motion(0), PNG))
         path.write_bytes(b"another")
         writer.finish([item], {str(path): key}, 1)
     assert "have changed since" in _problems(tmp_path, [item])[0]
-    with packing.Writer(tmp_path, PNG, 1) as writer:
+    with writing.opened(tmp_path, PNG, 1) as writer:
         assert writer.digest_of(str(path)) is None

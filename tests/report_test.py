@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from vidsme_jax import report
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
-from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.evaluation import intervals, metrics, suspects, validity, verdicts
 from vidsme_jax.report import files, plots, words
 
 NASTY = "<script>alert('1')</script>"
@@ -253,7 +253,7 @@ def test_scores_that_are_missing_or_constant(tmp_path):
     table.scores["perplexity"] = np.full(120, np.nan)
     table.scores["vid_sme"] = np.zeros(120)
     found, page = _write(tmp_path, table)
-    assert "is not shown to tell members from non-members" in found["verdict"]
+    assert "does not separate members from non-members" in found["verdict"]
     assert "80 of the scores are not finite" in page
 
 
@@ -292,7 +292,7 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
         (0.6, 0.8, "confounded: shift", "if any, is membership cannot be told"),
         (0.6, 0.8, "not shown to be confounded", "no shift in motion or brightness"),
         (0.4, 0.8, "invalid: shift", "would not have been evidence of membership"),
-        (0.4, 0.8, "not tested", "is not shown to tell members from non-members"),
+        (0.4, 0.8, "not tested", "does not separate members from non-members"),
         (0.1, 0.4, "not tested", "ranks members below non-members, against its sign"),
         (None, None, "not tested", "was not tested"),
     ],
@@ -301,7 +301,7 @@ def test_the_verdict_is_one_sentence(low, high, verdict, expected):
     auc = {"value": 0.7, "low": low, "high": high}
     blind = {"name": "motion", "value": 0.8, "low": 0.7, "high": 0.9}
     found = {"verdict": verdict, "blind": None if verdict == "not tested" else blind}
-    text = words.verdict(
+    text = verdicts.of_headline(
         {"comparisons": {"all": {"scores": {"s": {"auc": auc}}}}},
         {"comparisons": {"all": {"verdicts": {"s": found}}}},
         "s",
@@ -312,10 +312,10 @@ def test_the_verdict_is_one_sentence(low, high, verdict, expected):
 
 def test_an_end_next_to_guessing_is_not_rounded_onto_it():
     result = {"value": 0.7, "low": 0.503, "high": 0.9}
-    assert metrics.in_words(result) == "0.700 [0.503, 0.900]"
-    assert metrics.in_words(result | {"low": 0.51}) == "0.70 [0.51, 0.90]"
-    assert metrics.in_words(result | {"low": None}) == "0.70"
-    assert metrics.in_words({"value": None}) == metrics.in_words(None) == "none"
+    assert intervals.in_words(result) == "0.700 [0.503, 0.900]"
+    assert intervals.in_words(result | {"low": 0.51}) == "0.70 [0.51, 0.90]"
+    assert intervals.in_words(result | {"low": None}) == "0.70"
+    assert intervals.in_words({"value": None}) == intervals.in_words(None) == "none"
 
 
 def test_labels_that_a_font_cannot_draw():

@@ -1,6 +1,10 @@
 """Scores against the release's numbers, and against plain loops."""
 
+import dataclasses
+import hashlib
 import json
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, TokenSignals
 from vidsme_jax.entropy import streaming
+from vidsme_jax.scores import statistics
 
 
 @jax.jit
@@ -54,7 +59,7 @@ def test_the_release_from_its_own_logits(release, clip):
     for name in names:
         expected = pytest.approx(record["scores"][name], rel=1e-4, abs=5e-5)
         assert found[name] == expected, name
-    sme = scores.sharma_mittal(signals, q, r, profile="official")[0]
+    sme = scores.PROFILES["official"].sharma_mittal(signals, q, r)[0]
     expected = arrays[f"sme_nat_{clip}"]
     np.testing.assert_allclose(sme, expected, rtol=1e-4, atol=5e-5)
 
@@ -65,25 +70,83 @@ def _nll(logits):
     return log_norm.mean()
 
 
-def test_difference_scores_from_the_release_rows(release, monkeypatch):
+def test_difference_scores_from_the_release_rows(release):
     """Sorting and averaging of all vetp names, from its own entropies of each row."""
     table, arrays = release
     nothing = TokenSignals(None, None, None, None)
     for k, record in enumerate(table["videos"]):
         if record["q"] == 1:
             continue
-        natural, backward = arrays[f"sme_nat_{k}"], arrays[f"sme_rev_{k}"]
-        monkeypatch.setitem(
-            scores._STATISTICS, "sme", lambda c, d=natural - backward: d.copy()
-        )
+        rows = arrays[f"sme_nat_{k}"] - arrays[f"sme_rev_{k}"]
         names = [n for n in record["scores"] if "vetp" in n and n != "sequence_vetp"]
-        found = scores.compute(nothing, 1.5, 1.0, names, profile="official")
+        official = scores.PROFILES["official"]
+        table = {
+            name: dataclasses.replace(
+                official.table[name], statistic=lambda c, rows=rows: rows
+            )
+            for name in names
+        }
+        found = dataclasses.replace(official, table=table).compute(
+            nothing, 1.5, 1.0, names
+        )
         for name in names:
             assert found[name] == pytest.approx(record["scores"][name], abs=1e-6), name
 
 
 def test_the_official_names_are_the_release_names(release):
-    assert list(scores.TABLES["official"]) == list(release[0]["videos"][0]["scores"])
+    assert list(scores.PROFILES["official"].table) == list(
+        release[0]["videos"][0]["scores"]
+    )
+
+
+def test_names_and_their_order_stay():
+    """The columns of scores.csv, of both profiles."""
+    names = [name for profile in scores.PROFILES.values() for name in profile.table]
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    assert len(names) == 162
+    assert digest == "331eefef29878aae3d74f9b0d226054c9c2a73dec283fe9552683613afb7e231"
+
+
+def test_each_name_stands_in_the_source():
+    folder = pathlib.Path(scores.__file__).parent
+    for profile in scores.PROFILES.values():
+        text = (folder / f"{profile.name}.py").read_text()
+        words = set(re.findall(r'"([^"\n]+)":', text))
+        words |= {name.strip() for name in re.split(r'[,\n"]', text)}
+        assert not set(profile.table) - words
+
+
+def test_a_family_is_a_name_without_k():
+    for profile in scores.PROFILES.values():
+        families = {}
+        for name, score in profile.table.items():
+            if score.tail != "mean" and not name.startswith(("vid_sme", "M")):
+                assert name == f"{score.family}_{round(100 * score.ratio)}"
+            if score.tail != "mean":
+                families.setdefault((score.statistic, score.tail), score.family)
+        assert len(set(families.values())) == len(families), profile.name
+
+
+@pytest.mark.parametrize(("row", "value"), [("uniform", np.log(50)), ("certain", 0.0)])
+def test_statistics_of_a_row_whose_value_is_known(row, value):
+    logits = np.zeros((2, 3, 50), np.float32)
+    logits[..., 7] = 0.0 if row == "uniform" else 200.0
+    clip = statistics.ClipView(_signals(logits), 1.4, 1.05, lambda renyi, q, r: renyi)
+    for of in ("renyi_05", "renyi_1", "renyi_2", "renyi_inf", "nll"):
+        found = getattr(statistics, of)(clip)
+        np.testing.assert_allclose(found, value, atol=1e-5, err_msg=of)
+    np.testing.assert_allclose(statistics.perplexity(clip), [np.exp(value)], rtol=1e-5)
+    np.testing.assert_allclose(statistics.min_k_plus_plus(clip), 0.0, atol=1e-3)
+
+
+def test_many_orders_at_once_are_those_one_by_one():
+    logits = np.random.default_rng(5).normal(0, 3, (2, 9, 60)).astype(np.float32)
+    clip, q, r = _signals(logits), [1.4, 1.0, 1.4], [1.05, 1.0, 1.1]
+    for profile in scores.PROFILES.values():
+        found = profile.sharma_mittal(clip, q, r)
+        for point, both in enumerate(zip(q, r, strict=True)):
+            alone = profile.sharma_mittal(clip, *both)
+            np.testing.assert_array_equal(found[point], alone)
 
 
 def test_77_exact_names_are_77_rankings():
@@ -92,7 +155,7 @@ def test_77_exact_names_are_77_rankings():
     logits = rng.normal(0, rng.uniform(1, 6, (60, 1, 40, 1)), (60, 2, 40, 60))
     clips = [_signals(x.astype(np.float32)) for x in logits]
     for profile, distinct in (("exact", 77), ("official", 70)):
-        names = tuple(scores.TABLES[profile])
+        names = tuple(scores.PROFILES[profile].table)
         values = np.array(
             [
                 list(scores.compute(c, 1.4, 1.05, names, profile=profile).values())
@@ -106,9 +169,9 @@ def test_77_exact_names_are_77_rankings():
 def test_exact_is_the_official_value_with_the_sign_turned():
     logits = np.random.default_rng(1).normal(0, 3, (2, 40, 60)).astype(np.float32)
     clip = _signals(logits)
-    exact = scores.compute(clip, 1.4, 1.05, tuple(scores.TABLES["exact"]))
+    exact = scores.compute(clip, 1.4, 1.05, tuple(scores.PROFILES["exact"].table))
     official = scores.compute(
-        clip, 1.4, 1.05, tuple(scores.TABLES["official"]), profile="official"
+        clip, 1.4, 1.05, tuple(scores.PROFILES["official"].table), profile="official"
     )
     pairs = {
         "vid_sme": "Min_30.0% vetp",
@@ -129,7 +192,9 @@ def test_exact_is_the_official_value_with_the_sign_turned():
 def test_by_plain_loops():
     rng = np.random.default_rng(2)
     logits = rng.normal(0, 2, (2, 17, 30)).astype(np.float32)
-    found = scores.compute(_signals(logits), 1.3, 1.07, tuple(scores.TABLES["exact"]))
+    found = scores.compute(
+        _signals(logits), 1.3, 1.07, tuple(scores.PROFILES["exact"].table)
+    )
     p = np.exp(logits.astype(np.float64))
     p /= p.sum(-1, keepdims=True)
 
@@ -153,7 +218,7 @@ def test_by_plain_loops():
 
 def test_every_natural_score_ranks_confident_clips_as_members():
     rng = np.random.default_rng(3)
-    names = [n for n in scores.TABLES["exact"] if not n.startswith("vid_sme")]
+    names = [n for n in scores.PROFILES["exact"].table if not n.startswith("vid_sme")]
     # On members' rows one class stands out more.
     values, labels = [], []
     for label in (0, 1):

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from vidsme_jax import parallel, scores, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.models.llava.params import SPLIT
+from vidsme_jax.settings import views
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -132,3 +133,34 @@ def test_compiled_programs_are_kept_where_the_config_says(monkeypatch):
     parallel.keep_programs("~/programs")
     folder = str(pathlib.Path.home() / "programs")
     assert told == {"jax_compilation_cache_dir": folder}
+
+
+def test_true_is_no_number():
+    for key, rule in settings.RULES.items():
+        if not isinstance(rule.default, bool):
+            assert not rule.allowed.test(True), key
+    for key in ("report.fprs", "studies.frames", "studies.k", "studies.q_scales"):
+        assert not settings.RULES[key].allowed.test((True,)), key
+    assert not settings.RULES["motion.bounds"].allowed.test((False, True, 0, 1))
+    assert settings.RULES["motion.bounds"].allowed.test((0, 1, 0, 1.5))
+
+
+def test_each_key_has_a_line_of_help_and_an_allowed_default():
+    for key, rule in settings.RULES.items():
+        assert rule.help.strip() and "\n" not in rule.help, key
+        if rule.optional is None and key != "model.checkpoint":
+            assert rule.allowed.test(rule.default), key
+
+
+def test_views_take_what_a_configuration_says():
+    config = settings.default()
+    assert views.Settings.of(config) == views.Settings.of(ConfigDict())
+    config.video.num_frames = 4
+    given = views.Settings.of(config)
+    assert given.video == views.view(views.Video, config) != views.Video()
+    assert given.video.num_frames == 4 and given.motion.bounds is None
+    config.video.num_frames = 16
+    assert given.video.num_frames == 4
+    faulty = ConfigDict({"video": 3, "batch_size": "many"})
+    given = views.Settings.of(faulty)  # For `problems` to refuse.
+    assert given.video == views.Video() and given.batch_size == "many"

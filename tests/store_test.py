@@ -1,9 +1,21 @@
 """Signals on disk: whole or not there, and never mixed."""
 
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
+from vidsme_jax.store import signals
+from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 
 
@@ -50,6 +62,15 @@ def test_what_is_written_is_read(tmp_path, second):
     assert [c.key for c in again.read({"b"})] == ["b"]
 
 
+def test_of_a_clip_that_was_scored_again_the_latest_signals_count(tmp_path):
+    store = Signals(tmp_path, {})
+    store.write([_clip("a", 6), _clip("b", 6)])
+    store.write([_clip("a", 4)])
+    for opened in (store, Signals(tmp_path, {})):
+        found = {clip.key: clip.num_rows for clip in opened.read({"a", "b", "c"})}
+        assert found == {"a": 4, "b": 6}
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     Signals(tmp_path, {"model": "x", "frames": 16})
     with pytest.raises(AuditError) as caught:
@@ -58,13 +79,84 @@ def test_other_settings_are_refused_by_name(tmp_path):
     assert "frames" not in str(caught.value)
 
 
-def test_a_damaged_shard_is_named(tmp_path):
+@pytest.mark.parametrize("before", [None, 0, signals.FORMAT + 1])
+def test_another_format_is_refused_in_one_sentence(tmp_path, before):
+    store = Signals(tmp_path, {"model": "x"})
+    store.write([_clip("a")])
+    store.write([_clip("b")])
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record.pop("format") == signals.FORMAT
+    record |= {} if before is None else {"format": before}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    for settings in ({"model": "x"}, {"model": "y"}, signals.recorded(tmp_path)):
+        with pytest.raises(AuditError) as caught:
+            Signals(tmp_path, settings)
+        (problem,) = caught.value.problems
+        assert f"format {before or 0}, this version reads format 1" in problem
+        assert "another --workdir, or --config.overwrite=true" in problem
+        assert "the version that wrote them" in problem
+
+
+def test_a_part_knows_its_settings_and_its_format(tmp_path, monkeypatch):
+    Signals(tmp_path / "a", {"model": "x"}).write([_clip("a")])
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, "_KIND", dataclasses.replace(signals._KIND, format=0))
+        Signals(tmp_path / "b", {"model": "x"}).write([_clip("a")])
+    (tmp_path / "b" / "run.json").unlink()
+    with pytest.raises(AuditError, match=r"part-000000.parquet: .* have format 0"):
+        Signals(tmp_path / "b", {"model": "x"})
+    assert not (tmp_path / "b" / "run.json").exists()
+    foreign = tmp_path / "c" / "part-000007.parquet"
+    Signals(tmp_path / "c", {"model": "y"})
+    shutil.copy(tmp_path / "a" / "part-000000.parquet", foreign)
+    with pytest.raises(AuditError, match=f"{foreign}: its signals were computed with"):
+        Signals(tmp_path / "c", {"model": "y"})
+
+
+def test_a_damaged_part_is_named(tmp_path):
     store = Signals(tmp_path, {})
     store.write([_clip("a")])
     (part,) = tmp_path.glob("part-*.parquet")
     part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
-    with pytest.raises(AuditError, match=rf"{part.name}: damaged"):
+    with pytest.raises(AuditError, match=rf"{part.name}: damaged .* scored again"):
         Signals(tmp_path, {})
+    with pytest.raises(AuditError, match=rf"{part.name}: damaged .* scored again"):
+        list(store.read({"a"}))
+    pq.write_table(pa.table({"x": [1]}), part)
+    with pytest.raises(AuditError, match="format 0"):
+        Signals(tmp_path, {})
+
+
+def test_a_bit_flipped_in_the_numbers_is_damage(tmp_path):
+    store = Signals(tmp_path, {})
+    store.write([_clip("a", rows=200)])
+    (part,) = tmp_path.glob("part-*.parquet")
+    data = part.read_bytes()
+    for place in range(len(data) // 4, 3 * len(data) // 4, len(data) // 20):
+        flipped = bytearray(data)
+        flipped[place] ^= 16
+        part.write_bytes(flipped)
+        with pytest.raises(AuditError, match="damaged"):
+            list(store.read({"a"}))
+
+
+def test_columns_of_something_else_are_damage(tmp_path):
+    Signals(tmp_path, {}).write([_clip("a")])
+    (part,) = tmp_path.glob("part-*.parquet")
+    table = pq.read_table(part)
+    pq.write_table(table.drop_columns(["frame"]), part)
+    with pytest.raises(AuditError, match="its columns are not those of signals"):
+        Signals(tmp_path, {})
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    Signals(tmp_path, {})
+    for text in ("{", "3", '"x"'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(AuditError, match=r"run\.json: damaged .*; delete it"):
+            signals.recorded(tmp_path)
+        with pytest.raises(AuditError, match=r"run\.json: damaged .*; delete it"):
+            Signals(tmp_path, {})
 
 
 def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
@@ -73,3 +165,93 @@ def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
     store = Signals(tmp_path, {})
     assert not list(tmp_path.glob("*.tmp"))
     assert set(store.statistics()) == {"a"}
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, call):
+    store = Signals(tmp_path, {})
+    store.write([_clip("a")])
+
+    def failing(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        with pytest.raises(OSError, match="No space left"):
+            store.write([_clip("b")])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["part-000000.parquet", "run.json"]
+    assert set(store.finished) == set(Signals(tmp_path, {}).finished) == {"a"}
+
+
+def test_processes_write_parts_of_their_own(tmp_path):
+    Signals(tmp_path, {}).write([_clip("a")])
+    stores = [Signals(tmp_path, {}, process, 2) for process in range(2)]
+    for keys in ("bc", "de"):
+        for store, key in zip(stores, keys, strict=True):
+            store.write([_clip(key)])
+    assert [sorted(store.finished) for store in stores] == [list("abd"), list("ace")]
+    assert sorted(stores[0].reopened().finished) == list("abcde")
+    assert len(list(tmp_path.glob("part-*.parquet"))) == 5
+
+
+# ------------------------------------------------------------------------------- lock
+
+
+HOLD = """
+import pathlib, sys
+from vidsme_jax.store.lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(AuditError, match="another run is writing to it"):
+            with locked(folder):
+                pass
+        with pytest.raises(AuditError, match=f"{folder}: taken"):
+            with locked(folder, "taken"):
+                pass
+        other.kill()
+    with locked(folder):
+        pass
+
+
+def test_a_lock_within_one_process(tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(AuditError, match="take another --workdir"):
+            with locked(tmp_path):
+                pass
+    with pytest.raises(KeyError), locked(tmp_path):
+        raise KeyError
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_stops_nothing(tmp_path, monkeypatch, number):
+    def unsupported(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    reached = []
+    with locked(tmp_path):
+        with locked(tmp_path):
+            reached.append(1)
+    assert reached
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError), locked(tmp_path / "file"):
+        pass
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OSError), locked(tmp_path):
+        pass

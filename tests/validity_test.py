@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import metrics, validity
+from vidsme_jax.evaluation import metrics, validity, verdicts
 
 
 def _table(phi, brightness, role, *, cluster=None, score=None, larger_is_member=True):
@@ -145,14 +145,14 @@ def test_verdict_takes_the_strongest_blind_result():
         "motion": result("motion", 0.8),
         "brightness": result("changes of brightness", 0.65),
     }
-    verdict = validity.shift_verdict(blind, 0.75)
+    verdict = verdicts.of_score(blind, 0.75)
     assert verdict["verdict"] == "invalid: shift"
     assert (
         "AUC 0.75, and AUC 0.80 [0.60, 0.90] from motion alone"
         in (verdict["statement"])
     )
-    assert validity.shift_verdict(blind, 0.8)["verdict"] == "invalid: shift"
-    assert validity.shift_verdict(blind, 0.81)["verdict"] == "confounded: shift"
+    assert verdicts.of_score(blind, 0.8)["verdict"] == "invalid: shift"
+    assert verdicts.of_score(blind, 0.81)["verdict"] == "confounded: shift"
 
 
 def test_a_score_that_is_not_finite_has_no_verdict():

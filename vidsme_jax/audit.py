@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
 from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.report import curves
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
@@ -84,8 +85,9 @@ def run(
             return None
         (run,), failures, used = scored
         try:
+            given = setup.settings
             table, warnings = tables.score_table(
-                setup.items, run.store, setup.scores, config
+                setup.items, run.store, setup.scores, given.profile, given.motion
             )
         except AuditError as error:
             raise AuditError(error.problems + scoring.causes(failures)) from error
@@ -114,7 +116,10 @@ def report_again(
     asked = checks.check_stored(config)
     with locked(workdir):
         store = checks.open_stored(asked, workdir)
-        table, warnings = tables.score_table(asked.items, store, asked.scores, config)
+        given = asked.settings
+        table, warnings = tables.score_table(
+            asked.items, store, asked.scores, given.profile, given.motion
+        )
         known = set(table.id)
         failures = [f for f in report.failures(workdir) if f.id not in known]
         about = provenance.updated(about, settings.flatten(config), table)
@@ -141,15 +146,15 @@ def evaluate(
         evaluation=metrics.evaluate(table, given.report.fprs, num_bootstrap, _SEED),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=suspects.suspects(table, headline, given.report.fdr),
-        curves=tables.extreme_curves(
-            asked.items, store, table, headline, asked.config, asked.reader
+        curves=curves.extreme_curves(
+            asked.items, store, table, headline, given.profile, asked.reader
         ),
         run=about,
         failures=failures,
         warnings=warnings,
         headline=headline,
         descriptions={
-            name: scores.TABLES[given.profile][name].description
+            name: scores.PROFILES[given.profile].table[name].description
             for name in asked.scores
         },
     )

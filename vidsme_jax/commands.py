@@ -1,4 +1,4 @@
-"""What the command lines share: flags, exit statuses, what is said when all is lost."""
+"""Flag parsing, exit statuses and error output shared by the commands."""
 
 import logging as python_logging
 import pathlib
@@ -15,7 +15,7 @@ _LONGEST = 10_000  # Characters of one problem.
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses flags; what is wrong with them or the configuration is told plainly."""
+    """Parses flags; prints what is wrong with them or the configuration, and exits."""
     try:
         rest = flags.FLAGS(argv)
         if flags.FLAGS.config is not None:
@@ -33,7 +33,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def usage_problem(argv: list[str]) -> str:
-    """What is wrong with a parsed command line, or ""."""
+    """Returns what is wrong with a parsed command line, or ""."""
     if len(argv) > 1:
         return f"argument {argv[1]!r}: only flags are understood"
     if flags.FLAGS.config is None:
@@ -42,7 +42,7 @@ def usage_problem(argv: list[str]) -> str:
 
 
 def begin() -> None:
-    """Sets up logging, and that a job which is told to stop ends as interrupted."""
+    """Sets up logging; SIGTERM raises KeyboardInterrupt."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     # Which backends are not installed is of no interest.
@@ -51,7 +51,7 @@ def begin() -> None:
 
 
 def config_name() -> str:
-    """NAME or NAME-VARIANT of the configuration."""
+    """Returns NAME or NAME-VARIANT of the configuration."""
     given = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, variant = given.partition(":")
     name = pathlib.Path(file).stem
@@ -59,7 +59,7 @@ def config_name() -> str:
 
 
 def wrong(problems: list[str]) -> int:
-    """Lists why nothing was computed, and returns the exit status that says so."""
+    """Prints why nothing was computed, and returns the exit status."""
     listed = "\n".join(f"  - {printable(problem, _LONGEST)}" for problem in problems)
     plural = "s" if len(problems) > 1 else ""
     print(

@@ -94,7 +94,8 @@ def _refuse_changes(before: dict[str, Any], config: ConfigDict) -> None:
     if changed:
         raise AuditError(
             [
-                f"config.{key}: the run's is {was[key]!r}, and another needs an audit"
+                f"config.{key} was {was[key]!r} in this run; changing it needs a new "
+                "audit"
                 for key in changed
             ]
         )

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from decoding import decode
 
-from vidsme_jax.data import disposable, video
+from vidsme_jax.data import disposable, opening, video
 
 _X264 = {"preset": "veryfast", "bf": "3", "sc_threshold": "0", "crf": "20"}
-_HEVC = "log-level=none:keyint=40:min-keyint=40:scenecut=0"
+_HEVC = "frame-threads=1:pools=none:log-level=none:keyint=40:min-keyint=40:scenecut=0"
 
 # Of 80 frames at least so many must be left out where 5 are sampled: the encoders make
 # so many that nothing refers to.
@@ -71,7 +71,7 @@ def _whole(path: pathlib.Path) -> np.ndarray:
 @pytest.fixture
 def put_out(monkeypatch) -> list[int]:
     """One entry for every frame that leaves a decoder; no second attempt is made."""
-    frames, decoded = [], video._decoded
+    frames, decoded = [], opening.Source.decoded
 
     def spy(*args):
         found = decoded(*args)
@@ -81,7 +81,7 @@ def put_out(monkeypatch) -> list[int]:
     def refuse(*args):
         raise AssertionError("decoded in sequence")
 
-    monkeypatch.setattr(video, "_decoded", spy)
+    monkeypatch.setattr(opening.Source, "decoded", spy)
     monkeypatch.setattr(video, "_in_sequence", refuse)
     return frames
 

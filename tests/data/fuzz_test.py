@@ -113,13 +113,13 @@ def test_damaged_clips_in_a_run_leave_the_others_alone(tmp_path, sources, monkey
 
 
 def test_a_decoder_that_takes_too_long_is_stopped_between_packets(monkeypatch):
-    decoded = video._decoded
+    decoded = opening.Source.decoded
 
     def slow(*args):
         time.sleep(0.05)
         return decoded(*args)
 
-    monkeypatch.setattr(video, "_decoded", slow)
+    monkeypatch.setattr(opening.Source, "decoded", slow)
     limits = video.Limits(max_seconds=0.3)
     begun = time.monotonic()
     with pytest.raises(ClipError, match=r"not decoded within 0\.3 s \(config\.video"):
@@ -177,7 +177,7 @@ def test_a_header_that_claims_a_huge_picture(tmp_path):
 @pytest.mark.parametrize("index", [True, False])
 def test_more_frames_than_anybody_films(monkeypatch, index):
     if not index:
-        monkeypatch.setattr(video, "_scan", lambda *_: None)
+        monkeypatch.setattr(video, "scan", lambda *_: None)
     with pytest.raises(ClipError, match="more than 5 frames"):
         video.decode(CLIPS[0], limits=video.Limits(max_frames=5))
 

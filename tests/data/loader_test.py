@@ -136,8 +136,3 @@ def test_all_cores_by_default():
     got = list(loader.load_ahead(clips, prepare))
     assert [value for _, value in got] == [None] * len(clips)
     assert len(seen) == loader.num_cores()
-
-
-def test_a_negative_number_of_threads_is_refused_at_once():
-    with pytest.raises(ValueError, match="must be"):
-        loader.load_ahead(CLIPS, _number, workers=-1)

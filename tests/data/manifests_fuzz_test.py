@@ -118,5 +118,5 @@ def test_a_manifest_of_nothing_but_faults_is_told_in_short(tmp_path):
     path.write_text(json.dumps([{"video": "x" * 10_000 + "\0"}] * 3000))
     with pytest.raises(AuditError) as caught:
         corpora.load(_corpus(path))
-    assert "and 2980 problems more" in caught.value.problems[20]
+    assert "and 2980 more problems" in caught.value.problems[20]
     assert sum(map(len, caught.value.problems)) < 20_000

@@ -14,7 +14,7 @@ import pytest
 from decoding import decode
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import video
+from vidsme_jax.data import opening, video
 from vidsme_jax.motion import statistics
 
 BITS = 12
@@ -76,14 +76,14 @@ def _make(
 def counted(monkeypatch) -> list[int]:
     """One entry for every frame that leaves a decoder."""
     frames = []
-    decoded = video._decoded
+    decoded = opening.Source.decoded
 
     def spy(source, stream, packet):
         found = decoded(source, stream, packet)
         frames.extend(found)
         return found
 
-    monkeypatch.setattr(video, "_decoded", spy)
+    monkeypatch.setattr(opening.Source, "decoded", spy)
     return frames
 
 
@@ -268,7 +268,7 @@ def test_frames_that_an_edit_list_leaves_out_do_not_count(tmp_path, seek_only):
 def test_a_sequential_decode_finds_the_same_frames(tmp_path, monkeypatch):
     path = _make(tmp_path / "a.mp4", 50)
     sought = decode(path)
-    monkeypatch.setattr(video, "_scan", lambda *_: None)
+    monkeypatch.setattr(video, "scan", lambda *_: None)
     sequential = decode(path)
     assert sequential.indices == sought.indices
     assert sequential.num_decodable == sought.num_decodable
@@ -279,7 +279,7 @@ def test_a_sequential_decode_finds_the_same_frames(tmp_path, monkeypatch):
 def test_a_table_that_lies_is_noticed(tmp_path, monkeypatch):
     path = _make(tmp_path / "a.mp4", 50, gop=10)
     expected = decode(path, num_frames=7)
-    scan = video._scan
+    scan = video.scan
 
     def lying(*opened):
         table = scan(*opened)
@@ -288,7 +288,7 @@ def test_a_table_that_lies_is_noticed(tmp_path, monkeypatch):
         table.pts.pop()  # All sampled places exist.
         return table
 
-    monkeypatch.setattr(video, "_scan", lying)
+    monkeypatch.setattr(video, "scan", lying)
     frames = decode(path, num_frames=7)
     assert frames.num_decodable == 50
     np.testing.assert_array_equal(frames.pixels, expected.pixels)

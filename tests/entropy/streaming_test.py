@@ -9,7 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 from vidsme_jax.base import PROFILE_ORDERS
 from vidsme_jax.entropy import definitions, states, streaming
 
-ACCELERATOR = streaming.Classes(memory=2**30)
+CPU, ACCELERATOR = (streaming.VocabularyShard(dimension=x) for x in (0, -1))
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def _signals(logits, monkeypatch, block):
     Classes are scanned in blocks, or as on an accelerator where `block` is None.
     """
     rows = logits.shape[0]
-    classes = streaming.Classes() if block else ACCELERATOR
+    memory = None if block else 2**30
     monkeypatch.setattr(streaming, "block_size", lambda rows, vocab: min(block, vocab))
     hidden = jnp.eye(rows, dtype=jnp.float32)[None]
     mask = jnp.ones((1, 1, rows), bool)
     run = lambda h, w: streaming.token_signals(  # noqa: E731
-        h, w, mask, second=True, classes=classes
+        h, w, mask, second=True, memory=memory
     )
     out = jax.jit(run)(hidden, jnp.asarray(logits.T))
     return jax.tree.map(lambda x: np.asarray(x, np.float64)[0], out)
@@ -74,8 +74,8 @@ def test_the_release_columns(data, monkeypatch, block):
         assert np.all((error <= 1e-4 * np.abs(data[name])) | (error <= 2e-5)), name
 
 
-@pytest.mark.parametrize("classes", [streaming.Classes(), ACCELERATOR])
-def test_the_profile_keeps_its_digits(classes):
+@pytest.mark.parametrize("shard", [CPU, ACCELERATOR])
+def test_the_profile_keeps_its_digits(shard):
     """Flat rows, peaked rows and near ties, near q = 1 too: float32 to the last."""
     rng = np.random.default_rng(3)
     logits = [scale * rng.standard_normal(5000) for scale in (0.1, 1, 3, 12, 30)]
@@ -84,7 +84,7 @@ def test_the_profile_keeps_its_digits(classes):
         row[7], row[100:110] = 0.0, lower
         logits.append(row)
     logits = np.array(logits, np.float32)
-    state = _state(logits, classes)
+    state = _state(logits, shard)
     y = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     mass = np.array([np.delete(row, row.argmax()) for row in np.exp(y)]).sum(-1)
     y = np.array([np.delete(row, row.argmax()) for row in y])
@@ -101,26 +101,27 @@ def test_the_profile_keeps_its_digits(classes):
         expected = np.log1p(mass) - tail
         found = states.renyi_profile(state)[:, k]
         # In one reduction a CPU adds term after term; an accelerator adds as a tree.
-        rtol = 6e-7 if classes.dimension == 0 else 2e-5
+        rtol = 6e-7 if shard.dimension == 0 else 2e-5
         np.testing.assert_allclose(found, expected, rtol=rtol, err_msg=f"q = {q}")
 
 
-def _state(logits, classes):
+def _state(logits, shard):
     """The state of rows of logits, (rows, classes)."""
-    logits = jnp.asarray(logits.T if classes.dimension == 0 else logits)
-    return jax.jit(lambda x: streaming.first_pass(x, classes)[2])(logits)
+    logits = jnp.asarray(logits.T if shard.dimension == 0 else logits)
+    return jax.jit(lambda x: streaming.first_pass(x, shard)[2])(logits)
 
 
-@pytest.mark.parametrize("classes", [streaming.Classes(), ACCELERATOR])
+@pytest.mark.parametrize("shard", [CPU, ACCELERATOR])
 @pytest.mark.parametrize("scale", [0.3, 3.0, 12.0])
-def test_against_float64(monkeypatch, scale, classes):
+def test_against_float64(monkeypatch, scale, shard):
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(1, 7, 24)).astype(np.float32)
     head = (scale / 24**0.5 * rng.normal(size=(1031, 24))).astype(np.float32)
     monkeypatch.setattr(streaming, "block_size", lambda *_: 128)
     mask = jnp.asarray([[[True] * 5 + [False] * 2, [True] * 7]])
+    memory = None if shard is CPU else 2**30
     out = streaming.token_signals(
-        jnp.asarray(hidden), jnp.asarray(head), mask, second=True, classes=classes
+        jnp.asarray(hidden), jnp.asarray(head), mask, second=True, memory=memory
     )
     x = (hidden.astype(np.float64) @ head.T.astype(np.float64))[0]
     top = x.max(-1, keepdims=True)
@@ -147,24 +148,24 @@ def test_against_float64(monkeypatch, scale, classes):
     expected = np.stack([entropy, half, two], -1)
     np.testing.assert_allclose(out.modified[0], expected, rtol=1e-4)
     clamped = 2 * np.log(np.sqrt(np.maximum(p, 1e-10)).sum(-1))
-    rtol = 1e-5 if classes.dimension == 0 else 1e-4
+    rtol = 1e-5 if shard.dimension == 0 else 1e-4
     np.testing.assert_allclose(out.renyi_half_clamped[0], clamped, rtol=rtol)
     for k, average in enumerate((p[:5].mean(0), p.mean(0))):
         shannon = -(average * np.log(average)).sum()
         np.testing.assert_allclose(out.mean_renyi[0, k, 1], shannon, rtol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [streaming.Classes(), ACCELERATOR])
-def test_merge_is_associative_and_finds_the_argmax(classes):
+@pytest.mark.parametrize("shard", [CPU, ACCELERATOR])
+def test_merge_is_associative_and_finds_the_argmax(shard):
     logits = np.random.default_rng(1).normal(0, 4, (5, 90)).astype(np.float32)
-    found = (_state(logits[:, i : i + 30], classes) for i in (0, 30, 60))
+    found = (_state(logits[:, i : i + 30], shard) for i in (0, 30, 60))
     a, b, c = (
         state._replace(winner=state.winner + i)
         for state, i in zip(found, (0, 30, 60), strict=True)
     )
     left = states.merge(states.merge(a, b), c)
     right = states.merge(a, states.merge(b, c))
-    whole = _state(logits, classes)
+    whole = _state(logits, shard)
     for state in (left, right):
         for name in states.HeadState._fields:
             actual, expected = getattr(state, name), getattr(whole, name)
@@ -240,10 +241,10 @@ def test_a_vocabulary_split_over_devices(vocab, memory):
     head = jnp.asarray(3 * rng.normal(size=(vocab, 8)), jnp.float32)
     mask = jnp.ones((2, 2, 5), bool)
     expected = streaming.token_signals(hidden, head, mask, second=True)
-    classes = streaming.Classes(count=vocab, axis="model", memory=memory)
+    shard = streaming.VocabularyShard(vocab, "model")
 
-    def part(hidden, head, mask):
-        return streaming.token_signals(hidden, head, mask, second=True, classes=classes)
+    def part(*arrays):
+        return streaming.token_signals(*arrays, second=True, shard=shard, memory=memory)
 
     mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
     spec = PartitionSpec("model")

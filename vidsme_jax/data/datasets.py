@@ -7,10 +7,9 @@ or the path of one, which is relative to `corpus.video_root` or the dataset's fo
 """
 
 import functools
-import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,12 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants, read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
+from vidsme_jax.data import features
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
-from vidsme_jax.prepared.builder import parsed
 from vidsme_jax.settings.rules import FIELDS
 
-_PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
-_IMAGES, _ARRAY, _BYTES, _PATH = "images", "an array", "bytes", "a path"
 _LONGEST_PATH = 4096
-_OWN = "tensorflow_datasets."
 _TRIED = 16  # Examples, to see one that can be read.
 
 
@@ -52,7 +48,7 @@ class Dataset:
                     "--file_format=array_record`"
                 ]
             )
-        self.features = _flat(self._builder.info.features)
+        self.features = features.flat(self._builder.info.features)
         self._sources: dict[str, Any] = {}  # By split.
 
     def places(self, split: str) -> list[tuple[str, int]]:
@@ -97,9 +93,10 @@ class Dataset:
     def value(self, example: bytes, name: str) -> Any:
         """One feature of an example; encoded images are left as they are."""
         feature = self.features[name]
-        if _kind(feature) == _IMAGES:
-            return list(parsed(example).features.feature[name].bytes_list.value)
-        alone = _nested(name, feature)
+        if features.kind_of(feature) == features.IMAGES:
+            stored = features.parsed(example).features.feature[name]
+            return list(stored.bytes_list.value)
+        alone = features.nested(name, feature)
         value: Any = tfds.features.FeaturesDict(alone).deserialize_example_np(example)
         for part in name.split("/"):
             value = value[part]
@@ -128,11 +125,7 @@ class Dataset:
         if problems:
             raise AuditError(problems)
         if "video" not in given:
-            kinds = {name: _kind(feature) for name, feature in self.features.items()}
-            could = [name for name, kind in kinds.items() if kind not in (None, _PATH)]
-            could = could or [
-                name for name, kind in kinds.items() if kind == _PATH and name in _PATHS
-            ]
+            could = features.could_be_video(self.features)
             if len(could) != 1:
                 what = "several features" if could else "no feature"
                 raise AuditError(
@@ -142,7 +135,7 @@ class Dataset:
                     ]
                 )
             given["video"] = could[0]
-        elif _kind(self.features[given["video"]]) is None:
+        elif features.kind_of(self.features[given["video"]]) is None:
             raise AuditError(
                 [f"corpus.tfds_fields: {given['video']!r} is no video; it has {there}"]
             )
@@ -273,101 +266,8 @@ class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        content = _without_video(features_of(pathlib.Path(str(self.data_path))))
-        features = tfds.features.FeaturesDict.from_json(content)
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-
-def features_of(folder: pathlib.Path) -> Any:
-    """Reads features.json; its features must be TFDS's own.
-
-    TFDS imports the module of each feature, whatever it is.
-
-    Raises:
-      ValueError: A feature is of another module.
-    """
-    content = json.loads((folder / "features.json").read_text())
-    named = set(_classes(content))
-    foreign = sorted(name for name in named if not name.startswith(_OWN))
-    if foreign:
-        raise ValueError(
-            f"features.json names {', '.join(foreign[:5])}; only the features of "
-            "tensorflow_datasets are read, since TFDS would import any other module"
-        )
-    return content
-
-
-def _classes(node: Any) -> Iterator[str]:
-    """The classes that a description of features names, in either of its forms."""
-    if isinstance(node, list):
-        for part in node:
-            yield from _classes(part)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if not isinstance(value, str):
-                yield from _classes(value)
-            elif key in ("pythonClassName", "python_class_name", "type"):
-                yield value
-            elif key == "json":
-                yield from _classes(json.loads(value))
-
-
-def _without_video(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_without_video(part) for part in node]
-    if not isinstance(node, dict):
-        return node
-    if str(node.get("pythonClassName", "")).endswith("video_feature.Video"):
-        kind = "tensorflow_datasets.core.features"
-        about = {k: v for k, v in node["video"].items() if k != "ffmpegExtraArgs"}
-        shape = about.get("shape", {}).get("dimensions", [])[1:] or ["-1", "-1", "3"]
-        image = {
-            "pythonClassName": f"{kind}.image_feature.Image",
-            "image": about | {"shape": {"dimensions": shape}},
-        }
-        return {
-            "pythonClassName": f"{kind}.sequence_feature.Sequence",
-            "sequence": {"feature": image, "length": "-1"},
-        }
-    return {key: _without_video(value) for key, value in node.items()}
-
-
-# ----------------------------------------------------------------------- features
-
-
-def _flat(features: Any, before: str = "") -> dict[str, Any]:
-    """Every feature by its name on disk, A/B for one inside another."""
-    found = {}
-    for name, feature in sorted(features.items()):
-        inside = getattr(feature, "feature", None)
-        if isinstance(feature, tfds.features.FeaturesDict):
-            found |= _flat(feature, f"{before}{name}/")
-        elif isinstance(inside, tfds.features.FeaturesDict):
-            parts = _flat(inside, f"{before}{name}/")
-            found |= {k: tfds.features.Sequence(f) for k, f in parts.items()}
-        else:
-            found[before + name] = feature
-    return found
-
-
-def _nested(name: str, feature: Any) -> dict[str, Any]:
-    first, _, rest = name.partition("/")
-    return {first: _nested(rest, feature) if rest else feature}
-
-
-def _kind(feature: Any) -> str | None:
-    """As what a feature could be a video."""
-    if isinstance(getattr(feature, "feature", None), tfds.features.Image):
-        return _IMAGES
-    if isinstance(feature, tfds.features.Text):
-        return _PATH
-    if not isinstance(feature, tfds.features.Tensor):
-        return None
-    if feature.np_dtype == np.object_ and feature.shape == ():
-        return _BYTES
-    shape: Any = feature.shape
-    frames = len(shape) == 4 and shape[-1] == 3
-    return _ARRAY if frames and feature.np_dtype == np.uint8 else None
+        ours = features.without_video(pathlib.Path(str(self.data_path)))
+        return tfds.core.DatasetInfo(builder=self, features=ours)
 
 
 def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:
@@ -379,9 +279,9 @@ def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:
 
 def _are_paths(dataset: Dataset, name: str, places: Sequence[tuple[str, int]]) -> bool:
     """Whether the first readable example's bytes are a path, not a video."""
-    kind = _kind(dataset.features[name])
-    if kind != _BYTES:
-        return kind == _PATH
+    kind = features.kind_of(dataset.features[name])
+    if kind != features.BYTES:
+        return kind == features.PATH
     found = (_readable(dataset, *place) for place in places[:_TRIED])
     example = next((example for example in found if example is not None), None)
     value = b"\0" if example is None else dataset.value(example, name)

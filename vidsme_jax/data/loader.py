@@ -37,22 +37,10 @@ def load_ahead(
     Yields:
       (clip, result), or (clip, ClipError) where `prepare` raised: other clips go on.
       An unexpected exception becomes one of the stage "preprocess".
-
-    Raises:
-      ValueError: If `workers` is negative.
     """
-    if workers < 0:
-        raise ValueError(f"workers is {workers}; it must be 0 (one a core) or more.")
-    return _in_order(clips, prepare, workers or num_cores())
-
-
-def _in_order(
-    clips: Sequence[Clip],
-    prepare: Callable[[Clip], T],
-    workers: int,
-) -> Iterator[tuple[Clip, T | ClipError]]:
     import cv2
 
+    workers = workers or num_cores()
     cv2.setNumThreads(1)  # A clip a thread: OpenCV's own threads would only compete.
 
     def guarded(clip: Clip) -> T | ClipError:

@@ -18,6 +18,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
@@ -78,6 +79,13 @@ class Source:
         """Raises a `ClipError` if there are too many frames."""
         if frames > self.limits.max_frames:
             raise ClipError("decode", f"more than {self.limits.max_frames} frames")
+
+    def decoded(self, stream: VideoStream, packet: Any) -> list[VideoFrame]:
+        """Decodes a packet; every frame that is decoded anywhere comes from this."""
+        frames = stream.codec_context.decode(packet)
+        for frame in frames:
+            self.limits.check_size(frame.width, frame.height)
+        return frames
 
     def content_hash(self) -> str:
         """Returns the SHA-256 of the bytes, in hex.

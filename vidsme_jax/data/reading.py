@@ -10,9 +10,9 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import Frames, MotionStatistics
 from vidsme_jax.data import video
-from vidsme_jax.data.corpora import is_address
 from vidsme_jax.data.opening import Limits
 from vidsme_jax.data.sampling import frame_indices
+from vidsme_jax.data.sources import is_address
 from vidsme_jax.settings import views
 
 Read = tuple[Frames, MotionStatistics | None]

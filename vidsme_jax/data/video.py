@@ -1,23 +1,19 @@
 """Decoding: the sampled frames of one video, exact, and little else of it.
 
-A video is demuxed once without decoding, which gives the time stamps (`pts`) and the
-keyframes of all its frames, and which of them no other is decoded from. The decoder
-then seeks to the keyframe at or before each sampled frame, is given all packets but
-those that only an unsampled frame needs, and every picture it puts out must be the next
-of that table: where one is not, or is damaged, the frames are sought again without
-leaving out any; where that fails too, or the file has no such table, or is damaged, the
-video is decoded from end to end and what really decodes is counted. Frame counts and
-rates of headers are believed in no case. Damage to what is not decoded goes unnoticed.
+The table of a video's frames is read first, without decoding. The decoder then seeks to
+the keyframe at or before each sampled frame and is given all packets but those that
+only an unsampled frame needs; every picture that it puts out must be the next of that
+table. If one is not, or is damaged, the frames are sought again without leaving out
+any; if that fails too, or the file has no such table, or is damaged, the video is
+decoded from end to end and what really decodes is counted. Frame counts and rates in
+headers are never trusted. Damage to what is not decoded goes unnoticed.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
-import bisect
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import av
 import numpy as np
@@ -29,41 +25,13 @@ from jaxtyping import UInt8
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import opening, stages
 from vidsme_jax.data.album import Album
-from vidsme_jax.data.disposable import Disposables
 from vidsme_jax.data.opening import Content, Limits, Source
 from vidsme_jax.data.sampling import frame_indices
+from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
 
 LIMITS = Limits()
 
 Choice = Callable[[int, np.ndarray], Sequence[int]]
-
-
-class _Untrusted(Exception):
-    """The decoder does not put out what the table of the file says."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    """What is known of the frames of a video, in display order.
-
-    Attributes:
-      pts: In units of `time_base`; empty where the file cannot be sought in.
-      keyframes: Where decoding can begin, in the same units; the first may be before
-        the first frame that is shown.
-      times: Seconds from the first frame, shape (decodable,).
-      period: Seconds that the last frame is shown.
-      stamped: Whether `times` are the file's own, not made from its frame rate.
-      damage: What was found broken, in words.
-      disposable: The `pts` of pictures that no other picture is decoded from.
-    """
-
-    pts: list[int]
-    keyframes: list[int]
-    times: np.ndarray
-    period: float
-    stamped: bool = True
-    damage: tuple[str, ...] = ()
-    disposable: frozenset[int] = frozenset()
 
 
 def decode(
@@ -136,11 +104,11 @@ def content_hash(content: Content) -> str:
 
 def _pictures_of(
     source: Source, choose: Choice, height: int | None = None
-) -> tuple[_Table, Album]:
+) -> tuple[Table, Album]:
     """Decodes the chosen frames, by seeking where the file allows it."""
     with source.opened() as opened:
         with stages.spending(stages.SCAN):
-            table = _scan(source, *opened)
+            table = scan(source, *opened)
         if table is not None:
             album = _by_seeking(source, *opened, table, choose, height)
             if album is not None:
@@ -158,123 +126,23 @@ def _by_seeking(
     source: Source,
     container: InputContainer,
     stream: VideoStream,
-    table: _Table,
+    table: Table,
     choose: Choice,
     height: int | None,
 ) -> Album | None:
     """Decodes the chosen frames, or none if the decoder and the table disagree."""
     album = Album(choose(len(table.pts), table.times), height)
     try:
-        for index, frame in _sought(source, container, stream, table, album.wanted):
+        for index, frame in sought(source, container, stream, table, album.wanted):
             album.put(index, frame)
-    except (_Untrusted, av.FFmpegError, IndexError):
+    except (Untrusted, av.FFmpegError, IndexError):
         return None
     return album
 
 
-def _scan(
-    source: Source, container: InputContainer, stream: VideoStream
-) -> _Table | None:
-    """Reads the table of frames without decoding; None if it cannot be trusted."""
-    pts, keyframes, last, period = [], [], None, 0.0
-    context = stream.codec_context
-    vp8 = context.name == "vp8"
-    disposables = Disposables(context.name, context.extradata)
-    try:
-        for packet in container.demux(stream):
-            if packet.size == 0:  # The end.
-                continue
-            source.check_time()
-            source.check_count(len(pts) + 1)
-            if packet.pts is None or packet.is_corrupt:
-                return None
-            if packet.is_keyframe:
-                keyframes.append(packet.pts)
-            # Not shown, but decoded for others: what is edited out, and hidden frames
-            # of VP8 (bit 4 of the first byte, RFC 6386 section 9.1).
-            if packet.is_discard or (vp8 and not memoryview(packet)[0] & 16):
-                continue
-            pts.append(packet.pts)
-            disposables.add(packet)
-            if last is None or packet.pts > last:
-                last, period = (
-                    packet.pts,
-                    float((packet.duration or 0) * opening.unit(stream)),
-                )
-    except (av.FFmpegError, IndexError):
-        return None
-    pts.sort()
-    keyframes.sort()
-    if not (_increasing(pts) and keyframes and keyframes[0] <= pts[0]):
-        return None
-    times = (np.array(pts) - pts[0]) * float(opening.unit(stream))
-    return _Table(pts, keyframes, times, period, disposable=disposables.pts())
-
-
-def _sought(
-    source: Source,
-    container: InputContainer,
-    stream: VideoStream,
-    table: _Table,
-    wanted: list[int],
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Yields the wanted frames with their indices, decoding from keyframes.
-
-    Disposable frames that are not wanted stay out of the decoder.
-
-    Raises:
-      _Untrusted: If the decoder skips, adds or renames a frame on the way.
-    """
-    if wanted[-1] >= len(table.pts):
-        raise _Untrusted
-    left_out = table.disposable.difference(table.pts[index] for index in wanted)
-    if left_out:  # What is concealed would be so with other pictures.
-        context = stream.codec_context
-        context.options = {**context.options, "err_detect": "explode"}
-    coming = [pts for pts in table.pts if pts not in left_out]
-    position, start, frames = -1, 0, iter(())
-    for index in wanted:
-        place = bisect.bisect_left(coming, table.pts[index])
-        before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
-        key = bisect.bisect_left(coming, table.keyframes[before])
-        if position < 0 or key > position + 1:
-            start, position = table.keyframes[before], key - 1
-            container.seek(start, stream=stream)
-            frames = _from_keyframe(source, container, stream, start, left_out)
-        for frame in frames:
-            if frame.pts is not None and frame.pts < start:
-                continue  # Shown before the keyframe, or the seek went far back.
-            position += 1
-            if position == len(coming) or frame.pts != coming[position]:
-                raise _Untrusted
-            if left_out and frame.is_corrupt:
-                raise _Untrusted
-            if position == place:
-                yield index, frame
-                break
-        else:
-            raise _Untrusted
-
-
-def _from_keyframe(
-    source: Source,
-    container: InputContainer,
-    stream: VideoStream,
-    start: int,
-    left_out: frozenset[int],
-) -> Iterator[VideoFrame]:
-    """Yields frames after a seek, which may have landed too early or in between."""
-    begun = False
-    for packet in container.demux(stream):
-        begun = begun or (packet.is_keyframe and packet.pts == start)
-        source.check_time()
-        if begun and packet.pts not in left_out:
-            yield from _decoded(source, stream, packet)
-
-
 def _in_sequence(
     source: Source, choose: Choice, height: int | None
-) -> tuple[_Table, Album]:
+) -> tuple[Table, Album]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
@@ -289,12 +157,12 @@ def _in_sequence(
         raise ClipError("decode", f"no frame of the {codec} video decodes{reasons}")
     period = float(1 / rate) if rate else 0.04
     # Where AVI has no `pts`, the packets that release frames still have their `dts`.
-    times = next(filter(None, map(_increasing, zip(*stamps, strict=True))), None)
+    times = next(filter(None, map(increasing, zip(*stamps, strict=True))), None)
     stamped = times is not None
     seconds = (
         np.array(times) * float(unit) if times else np.arange(len(stamps)) * period
     )
-    table = _Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
+    table = Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
 
     album = Album(choose(len(stamps), table.times), height)
     with source.opened() as (container, stream):
@@ -304,13 +172,6 @@ def _in_sequence(
             if index == album.wanted[-1]:
                 return table, album
     raise ClipError("decode", f"frame {album.wanted[-1]} no longer decodes")
-
-
-def _increasing(stamps: Sequence[int | None]) -> list[int] | None:
-    """The time stamps if all are there and each is later than the one before."""
-    known = [stamp for stamp in stamps if stamp is not None]
-    rising = all(a < b for a, b in itertools.pairwise(known))
-    return known if rising and len(known) == len(stamps) else None
 
 
 def _everything(
@@ -328,7 +189,7 @@ def _everything(
         if packet is not None and packet.is_corrupt:
             damage.append("incomplete packet")
         try:
-            yield from _decoded(source, stream, packet)
+            yield from source.decoded(stream, packet)
         except av.EOFError:
             return  # The decoder has been flushed already.
         except av.FFmpegError:
@@ -337,15 +198,7 @@ def _everything(
             return
 
 
-def _decoded(source: Source, stream: VideoStream, packet: Any) -> list[VideoFrame]:
-    """Every frame that anything here decodes comes from this call."""
-    frames = stream.codec_context.decode(packet)
-    for frame in frames:
-        source.limits.check_size(frame.width, frame.height)
-    return frames
-
-
-def _shortfall(promise: tuple[int, float], table: _Table) -> tuple[str, ...]:
+def _shortfall(promise: tuple[int, float], table: Table) -> tuple[str, ...]:
     """A warning where less decodes than the header promises, or something is broken.
 
     A count alone proves nothing: formats count dropped frames, or those that an edit

@@ -4,8 +4,8 @@ Axes: `batch` (clips x directions), `rows` (video tokens), `embed`, `vocab`, `or
 
 A few rows at a time are multiplied with the output layer, and their logits are scanned:
 once for the largest one [1], once for the sums of `states`, which leave it out. The
-states of the shards of a vocabulary that is split over devices (`Classes`) are merged:
-a device sends the few sums of a row, never its logits.
+states of the shards of a vocabulary that is split over devices (`VocabularyShard`) are
+merged: a device sends the few sums of a row, never its logits.
 
 What is not a function of these sums needs the normalised probabilities and scans the
 same logits again (`second_pass`), only when a chosen score asks for it: the modified
@@ -45,64 +45,59 @@ _BLOCK = 4096 * _FEW_ROWS  # Numbers in a block of logits on a CPU: 2.5 MiB.
 
 
 @dataclasses.dataclass(frozen=True)
-class Classes:
-    """Which classes a head's rows stand for, and the memory for their logits.
+class VocabularyShard:
+    """The part of the vocabulary that a device holds, and how its logits lie.
 
     Attributes:
       count: Of the whole vocabulary; rows beyond it are padding. None takes all rows.
       axis: The mesh axis over which the vocabulary is split, in the order of its
         devices, inside a `shard_map`.
-      memory: Bytes that logits may take on a device, None on a CPU.
+      dimension: The axis of logits that classes are: the first on a CPU, else the last.
     """
 
     count: int | None = None
     axis: str | None = None
-    memory: int | None = None
-
-    @property
-    def dimension(self) -> int:
-        """The axis of logits that classes are."""
-        return 0 if self.memory is None else -1
+    dimension: int = 0
 
 
-_WHOLE = Classes()
+_WHOLE = VocabularyShard()
 
 
 def first_pass(
-    logits: Float[Array, "..."], classes: Classes = _WHOLE
+    logits: Float[Array, "..."], shard: VocabularyShard = _WHOLE
 ) -> tuple[Float[Array, "..."], Extremes, HeadState]:
     """Scans the logits of a few rows over all devices' classes.
 
     Args:
       logits: Float32, of the classes that this device has, which are the axis
-        `classes.dimension`.
-      classes: Which these are.
+        `shard.dimension`.
+      shard: Which these are.
 
     Returns:
       The logits for `second_pass`, what the largest of each row was (its class counted
       from this device's first), and the state of the whole vocabulary.
     """
-    scan = functools.partial(_scan, x=logits, dimension=classes.dimension)
+    scan = functools.partial(_scan, x=logits, dimension=shard.dimension)
 
     def highest(found: Extremes | None, block: Array, begin: Array) -> Extremes:
-        here = states.extremes(block, classes.dimension)
+        here = states.extremes(block, shard.dimension)
         here = here._replace(winner=here.winner + begin)
         return here if found is None else states.higher(found, here)
 
     top = scan(highest)
     # The scan above is over before the logits change: else they would be copied.
     logits, top = jax.lax.optimization_barrier((logits, top))
-    logits = _leave_out(logits, top, classes)
+    logits = _leave_out(logits, top, shard)
 
     def add(found, block: Array, begin: Array):
-        block = _others(block, begin, top, classes)
-        y = block - jnp.expand_dims(top.top, classes.dimension)
-        here = states.sums(y, classes.dimension)
+        block = _others(block, begin, top, shard)
+        y = block - jnp.expand_dims(top.top, shard.dimension)
+        here = states.sums(y, shard.dimension)
         return here if found is None else jax.tree.map(jnp.add, found, here)
 
-    sums = _scan(add, x=logits, dimension=classes.dimension)
-    here = top._replace(winner=top.winner + _offset(logits, classes))
-    return logits, top, _merge_shards(states.of_sums(here, sums), classes)
+    sums = _scan(add, x=logits, dimension=shard.dimension)
+    here = top._replace(winner=top.winner + _offset(logits, shard))
+    return logits, top, _merge_shards(states.of_sums(here, sums), shard)
 
 
 def second_pass(
@@ -111,7 +106,7 @@ def second_pass(
     state: HeadState,
     weights: Float[Array, "batch means rows"],
     average: Float[Array, "..."],
-    classes: Classes = _WHOLE,
+    shard: VocabularyShard = _WHOLE,
 ) -> tuple[Float[Array, "batch rows 3"], Float[Array, "batch rows"], Array]:
     """Scans the same logits again with the normalised probabilities.
 
@@ -122,20 +117,20 @@ def second_pass(
       weights: Of the rows in each mean distribution.
       average: What earlier rows gave to the mean distributions; (batch, means, vocab),
         with the classes where they are in `logits`.
-      classes: As in `first_pass`.
+      shard: As in `first_pass`.
 
     Returns:
       The modified entropies (Shannon-like, 1/2, 2) with the argmax as target, the
       Renyi-1/2 of the probabilities clamped at 1e-10, and `average` with these rows.
     """
-    dimension = classes.dimension
+    dimension = shard.dimension
     # Else the compiler may write the exponentials that both passes need to memory.
     logits, state = jax.lax.optimization_barrier((logits, state))
     each = functools.partial(jnp.expand_dims, axis=dimension)
     norm = 1.0 + state.total
 
     def add(found, block: Array, begin: Array):
-        block = _others(block, begin, top, classes)
+        block = _others(block, begin, top, shard)
         p = jnp.exp(block - each(state.top)) * each(1.0 / norm)
         here = states.total(_of_probability(p), dimension)
         return here if found is None else jax.tree.map(jnp.add, found, here)
@@ -143,17 +138,17 @@ def second_pass(
     sums = _scan(add, x=logits, dimension=dimension)
     # The class that this device left out counts too, unless it is the target itself.
     p = jnp.exp(top.top - state.top) / norm
-    target = top.winner + _offset(logits, classes) == state.winner
+    target = top.winner + _offset(logits, shard) == state.winner
     *here, _ = _of_probability(jnp.where(target, 0.0, p))
     there = top.top > states.ABSENT
     clamped = jnp.where(there, jnp.sqrt(jnp.maximum(p, _CLAMP)), 0.0)
     # The classes that were not there have been counted with the clamp's lower bound.
-    clamped = clamped - _absent(logits, classes) * _CLAMP**0.5
+    clamped = clamped - _absent(logits, shard) * _CLAMP**0.5
     sums = [x + y for x, y in zip(sums, (*here, clamped), strict=True)]
     logits, sums = jax.lax.optimization_barrier((logits, sums))
-    logits = _put_back(logits, top, classes)
-    if classes.axis is not None:
-        sums = jax.lax.psum(sums, classes.axis)
+    logits = _put_back(logits, top, shard)
+    if shard.axis is not None:
+        sums = jax.lax.psum(sums, shard.axis)
 
     share = weights / norm[:, None]
 
@@ -180,7 +175,8 @@ def token_signals(
     masks: Bool[Array, "batch means rows"],
     *,
     second: bool,
-    classes: Classes = _WHOLE,
+    shard: VocabularyShard = _WHOLE,
+    memory: int | None = None,
 ) -> TokenSignals:
     """Returns everything the model reveals about the rows; see `base.TokenSignals`.
 
@@ -190,18 +186,27 @@ def token_signals(
       masks: The rows that count in each mean distribution; the signals of padding rows
         mean nothing.
       second: Whether to run the second pass.
-      classes: What `head` holds of the vocabulary.
+      shard: What `head` holds of the vocabulary; its `dimension` follows from `memory`.
+      memory: Bytes that logits may take on a device, None on a CPU.
     """
     with jax.named_scope("head"):
-        return _token_signals(hidden, head, masks, second, classes)
+        shard = dataclasses.replace(shard, dimension=0 if memory is None else -1)
+        return _token_signals(hidden, head, masks, second, shard, memory)
 
 
-def _token_signals(hidden, head, masks, second: bool, classes: Classes) -> TokenSignals:
+def _token_signals(
+    hidden,
+    head,
+    masks,
+    second: bool,
+    shard: VocabularyShard,
+    memory: int | None,
+) -> TokenSignals:
     batch, rows, _ = hidden.shape
     vocab = head.shape[0]
     counted = masks.astype(jnp.float32)
     weights = counted / jnp.maximum(jnp.sum(counted, axis=-1, keepdims=True), 1.0)
-    count, size = chunks(batch, rows, vocab, classes.memory)
+    count, size = chunks(batch, rows, vocab, memory)
     fill = [(0, 0), (0, count * size - rows), (0, 0)]
 
     def split(x):
@@ -211,20 +216,20 @@ def _token_signals(hidden, head, masks, second: bool, classes: Classes) -> Token
     def step(average, chunk):
         hidden, weights = chunk
         with jax.named_scope("logits"):
-            logits = _only_real(_product(hidden, head, classes), classes)
+            logits = _only_real(_product(hidden, head, shard), shard)
         with jax.named_scope("first_pass"):
-            logits, top, state = first_pass(logits, classes)
+            logits, top, state = first_pass(logits, shard)
             signals = _of_state(state)
         if second:
             with jax.named_scope("second_pass"):
                 modified, clamped, average = second_pass(
-                    logits, top, state, weights.swapaxes(1, 2), average, classes
+                    logits, top, state, weights.swapaxes(1, 2), average, shard
                 )
             signals = signals._replace(modified=modified, renyi_half_clamped=clamped)
         return average, signals
 
     means = masks.shape[:2]
-    shape = (vocab, *means) if classes.dimension == 0 else (*means, vocab)
+    shape = (vocab, *means) if shard.dimension == 0 else (*means, vocab)
     average = jnp.zeros(shape if second else (), jnp.float32)
     parts = (split(hidden), split(weights.swapaxes(1, 2)))
     average, signals = jax.lax.scan(step, average, parts)
@@ -236,8 +241,8 @@ def _token_signals(hidden, head, masks, second: bool, classes: Classes) -> Token
         return signals
     # A mean of probabilities; as logits its logarithms are normalised already.
     with jax.named_scope("mean"):
-        logits = _only_real(jnp.log(jnp.maximum(average, 1e-37)), classes)
-        mean = states.renyi_profile(first_pass(logits, classes)[2])
+        logits = _only_real(jnp.log(jnp.maximum(average, 1e-37)), shard)
+        mean = states.renyi_profile(first_pass(logits, shard)[2])
     return signals._replace(mean_renyi=mean)
 
 
@@ -275,41 +280,41 @@ def rows_at_once(vocab: int, memory: int | None = None) -> int:
     return min(max(memory // (2 * 4 * vocab), 1), _MOST_ROWS)
 
 
-def _product(hidden, head, classes: Classes) -> Array:
-    """Logits in float32, with the classes where `classes` wants them."""
+def _product(hidden, head, shard: VocabularyShard) -> Array:
+    """Logits in float32, with the classes along `shard.dimension`."""
     precision = "highest" if head.dtype == jnp.float32 else None
     product = functools.partial(
         jnp.einsum, precision=precision, preferred_element_type=jnp.float32
     )
-    if classes.dimension == 0:
+    if shard.dimension == 0:
         return product("vd,btd->vbt", head, hidden)
     logits = product("btd,vd->btv", hidden, head)
     # Else the sums over rows of the second pass may have all logits transposed.
     return with_layout_constraint(logits, Layout((0, 1, 2)))
 
 
-def _only_real(logits: Array, classes: Classes) -> Array:
+def _only_real(logits: Array, shard: VocabularyShard) -> Array:
     """Takes away the logits of padding."""
-    held = logits.shape[classes.dimension]
-    size = 1 if classes.axis is None else jax.lax.axis_size(classes.axis)
-    if classes.count is None or classes.count == held * size:
+    held = logits.shape[shard.dimension]
+    size = 1 if shard.axis is None else jax.lax.axis_size(shard.axis)
+    if shard.count is None or shard.count == held * size:
         return logits
-    axis = classes.dimension % logits.ndim
+    axis = shard.dimension % logits.ndim
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
-    real = column + _offset(logits, classes) < classes.count
+    real = column + _offset(logits, shard) < shard.count
     return jnp.where(real, logits, states.ABSENT)
 
 
-def _leave_out(logits: Array, top: Extremes, classes: Classes) -> Array:
+def _leave_out(logits: Array, top: Extremes, shard: VocabularyShard) -> Array:
     """Overwrites the largest logit of each row, on an accelerator."""
-    if classes.dimension == 0:
+    if shard.dimension == 0:
         return logits
     return _put(logits, top.winner, jnp.full_like(top.top, states.ABSENT))
 
 
-def _put_back(logits: Array, top: Extremes, classes: Classes) -> Array:
+def _put_back(logits: Array, top: Extremes, shard: VocabularyShard) -> Array:
     """Undoes `_leave_out`."""
-    return logits if classes.dimension == 0 else _put(logits, top.winner, top.top)
+    return logits if shard.dimension == 0 else _put(logits, top.winner, top.top)
 
 
 def _put(logits: Array, winner: Array, value: Array) -> Array:
@@ -317,20 +322,20 @@ def _put(logits: Array, winner: Array, value: Array) -> Array:
     return logits.at[index].set(value, mode="promise_in_bounds", unique_indices=True)
 
 
-def _others(block: Array, begin: Array, top: Extremes, classes: Classes) -> Array:
+def _others(block: Array, begin: Array, top: Extremes, shard: VocabularyShard) -> Array:
     """Leaves the largest logit of each row out of a block, on a CPU."""
-    if classes.dimension != 0:
+    if shard.dimension != 0:
         return block
     columns = jax.lax.broadcasted_iota(jnp.int32, block.shape, 0)
     return jnp.where(columns == top.winner[None] - begin, states.ABSENT, block)
 
 
-def _absent(logits: Array, classes: Classes) -> Array:
+def _absent(logits: Array, shard: VocabularyShard) -> Array:
     """Counts the classes of this device that are padding, or left out as largest."""
-    held = logits.shape[classes.dimension]
-    if classes.count is None:
+    held = logits.shape[shard.dimension]
+    if shard.count is None:
         return jnp.float32(1.0)
-    real = jnp.clip(classes.count - _offset(logits, classes), 0, held)
+    real = jnp.clip(shard.count - _offset(logits, shard), 0, held)
     return (held - jnp.maximum(real, 1) + 1).astype(jnp.float32)
 
 
@@ -396,17 +401,17 @@ def _scan(step: Callable[..., Any], carry: Any = None, *, x: Array, dimension: i
     return carry if rest == vocab else step(carry, x[rest:], jnp.int32(rest))
 
 
-def _offset(logits: Array, classes: Classes) -> Int[Array, ""]:
+def _offset(logits: Array, shard: VocabularyShard) -> Int[Array, ""]:
     """The class of the first column that this device has."""
-    if classes.axis is None:
+    if shard.axis is None:
         return jnp.zeros((), jnp.int32)
-    return jax.lax.axis_index(classes.axis) * logits.shape[classes.dimension]
+    return jax.lax.axis_index(shard.axis) * logits.shape[shard.dimension]
 
 
-def _merge_shards(state: HeadState, classes: Classes) -> HeadState:
+def _merge_shards(state: HeadState, shard: VocabularyShard) -> HeadState:
     """Joins the states of all devices along the axis, the same on each of them."""
-    if classes.axis is None:
+    if shard.axis is None:
         return state
-    parts = jax.lax.all_gather(state, classes.axis)
+    parts = jax.lax.all_gather(state, shard.axis)
     shards = (HeadState(*one) for one in zip(*parts, strict=True))
     return functools.reduce(states.merge, shards)

@@ -1,34 +1,25 @@
-"""How well a score separates members from non-members, and how sure that is.
+"""How well a score separates members from non-members.
 
-Here a larger score means "more likely a member"; `evaluate` turns the scores of a
-table round where its own sign says otherwise. Rows that show the same video share its
-content hash, the *cluster*; intervals are 95 % and take videos, not rows, as the
-independent observations.
+Here a larger score means "more likely a member"; `oriented` negates the scores of a
+table that has the other sign.
 
 Axes: `members`, `nonmembers`, rows of the two roles; `scores`; `items`, rows of the
-table; `vertices` of a curve; `resamples` of the bootstrap; `clusters`, unique videos.
+table; `vertices` of a curve.
 """
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
 import scipy.stats
 import sklearn.metrics
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from vidsme_jax.base import ROLES, ScoreTable
+from vidsme_jax.evaluation import intervals
 from vidsme_jax.evaluation.bootstrap import bootstrap
+from vidsme_jax.evaluation.intervals import num_videos
 
-CONFIDENCE = 0.95
-INTERVALS = (
-    "95 % intervals. AUC and accuracy: percentile bootstrap over videos, members and "
-    "non-members resampled separately; a video brings all its rows. Where both roles "
-    "separate perfectly: Clopper-Pearson on disjoint pairs of videos. TPR and FPR: "
-    "Clopper-Pearson with videos, not rows, as the number of observations, at the "
-    "threshold found."
-)
 OPTIMISTIC = "the threshold was chosen on these very labels, so this is optimistic"
 
 
@@ -49,7 +40,7 @@ class OperatingPoint(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The rows of a table that are held against each other."""
+    """The rows of a table that are compared."""
 
     description: str
     members: Int[np.ndarray, " members"]
@@ -121,75 +112,23 @@ def best_accuracy(curve: RocCurve) -> tuple[float, float]:
     return float(balanced[best]), float(curve.thresholds[best])
 
 
-def official_tpr_at_fpr(
+def official_tpr_at_5_fpr(
     member_scores: Float[np.ndarray, " members"],
     nonmember_scores: Float[np.ndarray, " nonmembers"],
-    fpr: float = 0.05,
 ) -> float:
-    """TPR of the last vertex with FPR *strictly* below `fpr`, as the release counts.
+    """Returns the TPR of the last vertex with FPR *strictly* below 5 %, as released.
 
     Vertices on straight lines are left out first, so it can be below `tpr_at_fpr` even
     where no vertex has exactly that FPR.
     """
     curve = roc_curve(member_scores, nonmember_scores, drop_intermediate=True)
-    return float(curve.tpr[np.flatnonzero(curve.fpr < fpr)[-1]])
-
-
-def clopper_pearson(rate: float, num: int) -> tuple[float, float]:
-    """Exact 95 % interval [1] of a rate seen over `num` independent observations.
-
-    A rate that is not a whole number of observations (rows weigh differently when
-    videos have unequal numbers of them) takes the lower end of the count below and
-    the upper end of the count above.
-
-    [1] Clopper and Pearson, 1934. https://doi.org/10.1093/biomet/26.4.404
-    """
-    count = rate * num
-    below, above = math.floor(count + 1e-9), math.ceil(count - 1e-9)
-    tail = (1 - CONFIDENCE) / 2
-    low = scipy.special.betaincinv(below, num - below + 1, tail) if below else 0.0
-    high = (
-        scipy.special.betainccinv(above + 1, num - above, tail) if above < num else 1.0
-    )
-    return float(low), float(high)
-
-
-def effective_videos(clusters: Shaped[np.ndarray, " items"]) -> int:
-    """The number of equally weighted videos that rows of these clusters amount to.
-
-    Kish's (sum m)^2 / sum m^2 over the rows m of each video, rounded down: the number
-    of videos when all have the same number of rows, fewer otherwise.
-    """
-    rows = np.unique(clusters, return_counts=True)[1].astype(float)
-    return int(rows.sum() ** 2 / (rows**2).sum() + 1e-9)
-
-
-def percentile_interval(
-    resamples: Float[np.ndarray, " resamples"], num_pairs: int
-) -> tuple[float, float]:
-    """The middle 95 % of the resamples.
-
-    Where members and non-members separate perfectly every resample is 1 (or 0), and
-    the interval would claim certainty. Then the open end is Clopper-Pearson's for
-    `num_pairs` disjoint, hence independent, pairs of videos that all came out right
-    (or wrong): 0.025^(1/num_pairs).
-    """
-    tails = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(resamples, [tails, 100 - tails])
-    if low == high and high in (0.0, 1.0):
-        return clopper_pearson(float(high), num_pairs)
-    return float(low), float(high)
-
-
-def num_videos(clusters: Shaped[np.ndarray, " items"]) -> int:
-    """The number of distinct videos."""
-    return len(np.unique(clusters))
+    return float(curve.tpr[np.flatnonzero(curve.fpr < 0.05)[-1]])
 
 
 def comparisons(table: ScoreTable) -> dict[str, Comparison]:
-    """Which rows are compared with which: all of them, then one entry a group.
+    """Returns which rows are compared: all of them, then one entry a group.
 
-    A group is a non-empty `group` among the non-members; it is held against the
+    A group is a non-empty `group` among the non-members; it is compared with the
     members of the same group where there are any, else against all members. Empty
     where members or non-members are missing.
     """
@@ -212,14 +151,17 @@ def comparisons(table: ScoreTable) -> dict[str, Comparison]:
     return found
 
 
+def signed(table: ScoreTable, values: Any) -> Any:
+    """Turns values of the table's sign into larger = member, and back."""
+    return values if table.larger_is_member else -values
+
+
 def oriented(table: ScoreTable, name: str) -> Float[np.ndarray, " items"]:
-    """One score of the table, turned so that larger = member."""
-    scores = table.scores[name].astype(np.float64)
-    return scores if table.larger_is_member else -scores
+    """Returns one score of the table, larger = member."""
+    return signed(table, table.scores[name].astype(np.float64))
 
 
-def count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]:
-    """Rows and distinct videos among them."""
+def _count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]:
     return {"items": len(rows), "videos": num_videos(table.cluster[rows])}
 
 
@@ -244,16 +186,16 @@ def evaluate(
       `high`, or None and the `reason`.
     """
     return {
-        "intervals": INTERVALS,
+        "intervals": intervals.INTERVALS,
         "counts": {
-            role: count(table, np.flatnonzero(table.role == role)) for role in ROLES
+            role: _count(table, np.flatnonzero(table.role == role)) for role in ROLES
         },
         "comparisons": {
             name: {
                 "description": comparison.description,
                 "counts": {
-                    "members": count(table, comparison.members),
-                    "nonmembers": count(table, comparison.nonmembers),
+                    "members": _count(table, comparison.members),
+                    "nonmembers": _count(table, comparison.nonmembers),
                 },
                 "scores": _evaluate(table, comparison, fprs, num_bootstrap, seed),
             }
@@ -277,14 +219,19 @@ def _evaluate(
     for name in table.scores:
         score = oriented(table, name)[rows]
         missing = int(np.sum(~np.isfinite(score)))
-        results[name] = _refused(f"{missing} of the scores are not finite", fprs)
+        nothing = intervals.refused(f"{missing} of the scores are not finite")
+        results[name] = {
+            "auc": nothing,
+            "accuracy": nothing,
+            "tpr": {f"{fpr:g}": nothing for fpr in fprs},
+        }
         if not missing:
             values[name] = score
             curves[name] = roc_curve(score[:split], score[split:])
     if not values:
         return results
     videos = min(map(num_videos, clusters))
-    effective = [effective_videos(c) for c in clusters]
+    effective = [intervals.effective_videos(c) for c in clusters]
     observed = effective[0], effective[1], num_videos(clusters[1])
     stacked = np.stack(list(values.values()))
     best = {name: best_accuracy(curve) for name, curve in curves.items()}
@@ -297,90 +244,45 @@ def _evaluate(
         seed=seed,
     )
     for row, (name, score) in enumerate(values.items()):
-        point = auc(score[:split], score[split:])
+        point, (accuracy, _) = auc(score[:split], score[split:]), best[name]
         results[name] = {
-            "auc": estimate(point, resamples.auc[row], videos),
-            "accuracy": estimate(best[name][0], resamples.accuracy[row], videos)
+            "auc": intervals.estimate(point, resamples.auc[row], videos),
+            "accuracy": intervals.estimate(accuracy, resamples.accuracy[row], videos)
             | {"note": OPTIMISTIC},
             "tpr": {
-                f"{fpr:g}": _tpr(curves[name], fpr, observed, table.larger_is_member)
-                for fpr in fprs
+                f"{fpr:g}": _tpr(table, curves[name], fpr, observed) for fpr in fprs
             },
         }
-        if not table.larger_is_member:
+        if not table.larger_is_member:  # Of the release, whose figures stand beside.
             results[name]["official"] = {
                 "auc": point,
-                "accuracy": best[name][0],
-                "tpr_at_5_fpr": official_tpr_at_fpr(score[:split], score[split:]),
+                "accuracy": accuracy,
+                "tpr_at_5_fpr": official_tpr_at_5_fpr(score[:split], score[split:]),
             }
     return results
 
 
-def estimate(
-    value: float, resamples: Float[np.ndarray, " resamples"], videos: int
-) -> dict[str, Any]:
-    """A value with its bootstrap interval; `videos` of the role that has fewer."""
-    if videos < 2:
-        reason = "no interval: a role has only one video"
-        return {"value": value, "low": None, "high": None, "reason": reason}
-    low, high = percentile_interval(resamples, videos)
-    return {"value": value, "low": low, "high": high}
-
-
-def in_words(result: dict[str, Any] | None, digits: int = 2) -> str:
-    """A value with its interval, such as '0.93 [0.90, 0.96]'.
-
-    An end that rounding would put on 0.5, the AUC of guessing, brings a third digit.
-    """
-    if result is None or result["value"] is None:
-        return "none"
-    value, low, high = result["value"], result.get("low"), result.get("high")
-    if low is None or high is None:
-        return f"{value:.{digits}f}"
-    if any(end != 0.5 and round(end, digits) == 0.5 for end in (low, high)):
-        digits = max(digits, 3)
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _refused(reason: str, fprs: tuple[float, ...]) -> dict[str, Any]:
-    nothing = {"value": None, "low": None, "high": None, "reason": reason}
-    return {
-        "auc": nothing,
-        "accuracy": nothing,
-        "tpr": {f"{fpr:g}": nothing for fpr in fprs},
-    }
-
-
 def _tpr(
-    curve: RocCurve,
-    max_fpr: float,
-    observed: tuple[int, int, int],
-    larger_is_member: bool,
+    table: ScoreTable, curve: RocCurve, max_fpr: float, observed: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """TPR at a false-positive rate, refused where the non-members cannot resolve it.
+    """Returns the TPR at a rate, refused where the non-members cannot resolve it.
 
     Args:
-      curve: Of the score.
-      max_fpr: The rate.
+      table: Whose sign the threshold has.
+      curve: Of the score, larger = member.
+      max_fpr: The false-positive rate.
       observed: Members and non-members, as `effective_videos`; distinct non-members.
-      larger_is_member: The sign of the scores in the table.
     """
     members, nonmembers, videos = observed
     if videos * max_fpr < 1 - 1e-9:
         needed = math.ceil(1 / max_fpr - 1e-9)
-        reason = (
+        return intervals.refused(
             f"refused: a false-positive rate of {100 * max_fpr:g} % needs at least "
             f"{needed} non-member videos; there are {videos}"
         )
-        return {"value": None, "low": None, "high": None, "reason": reason}
     point = operating_point(curve, max_fpr)
-    low, high = clopper_pearson(point.tpr, members)
-    fpr_low, fpr_high = clopper_pearson(point.fpr, nonmembers)
-    threshold = point.threshold if larger_is_member else -point.threshold
-    return {
-        "value": point.tpr,
-        "low": low,
-        "high": high,
-        "fpr": {"value": point.fpr, "low": fpr_low, "high": fpr_high},
+    threshold = signed(table, point.threshold)
+    return intervals.proportion(point.tpr, members) | {
+        "fpr": intervals.proportion(point.fpr, nonmembers),
         "threshold": threshold if math.isfinite(threshold) else None,
     }

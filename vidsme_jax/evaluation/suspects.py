@@ -1,4 +1,4 @@
-"""What may be said of suspects: p-values against clips known not to be members.
+"""Suspects: p-values against clips known not to be members.
 
 A conformal p-value is the rank of a suspect among calibration clips. It is exact, with
 no model of the scores, if and only if the suspect, were it not a member, could have
@@ -94,7 +94,7 @@ def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
         result["notes"] = _notes(tested, known, fdr)
     # Equality counts; the division behind an adjusted p-value may miss it by one ulp.
     listed = adjusted <= fdr * (1 + 1e-12)
-    signed = tested.values if table.larger_is_member else -tested.values
+    signed = metrics.signed(table, tested.values)
     result["num_listed"] = int(listed.sum())
     result["rows"] = [
         {
@@ -136,7 +136,7 @@ def _number(value: float) -> float | None:
 
 
 def _notes(tested: _Videos, known: _Videos, fdr: float) -> list[str]:
-    """What keeps the p-values from meaning what they seem to."""
+    """Warns where the p-values mean less than they seem to."""
     notes = []
     shared = len(np.intersect1d(tested.clusters, known.clusters))
     if shared:

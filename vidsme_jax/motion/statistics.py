@@ -120,10 +120,10 @@ def begin(
 
 
 def measure(
-    pixels: UInt8[np.ndarray, "frames height width 3"], flow: FlowVariances = opencv
+    pixels: UInt8[np.ndarray, "frames height width 3"],
 ) -> MotionStatistics:
     """Measures the motion and the change of light of one clip; see `begin`."""
-    return begin(pixels, flow)()
+    return begin(pixels)()
 
 
 def bounds(phi: Float[np.ndarray, " clips"], b: Float[np.ndarray, " clips"]) -> Bounds:

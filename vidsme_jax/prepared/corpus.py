@@ -40,18 +40,19 @@ def open_corpus(
     corpus = settings.corpus
     if not corpus.prepared:
         return corpora.load(corpus), Videos(settings.video, corpus.tfds_fields)
-    from vidsme_jax.prepared import layout, reading
+    from vidsme_jax.prepared.clips import PreparedClips
+    from vidsme_jax.prepared.layout import Variant
 
     root, problems = pathlib.Path(corpus.prepared).expanduser(), []
-    opened: dict[int, reading.Prepared] = {}
+    opened: dict[int, PreparedClips] = {}
     if 1 in counts and settings.video.sampling == "midpoint":
         problems.append(_NO_SINGLE)
     items: tuple[Item, ...] = ()
     for count in sorted(set(counts) - {1}):
         how = dataclasses.replace(settings.video, num_frames=count)
-        variant = layout.Variant.of(dataclasses.replace(settings, video=how))
+        variant = Variant.of(dataclasses.replace(settings, video=how))
         try:
-            found = reading.Prepared(root, variant)
+            found = PreparedClips(root, variant)
             items = items or corpora.load(corpus, found.items)
             found.match(corpora.unique_clips(items))
             opened[count] = found

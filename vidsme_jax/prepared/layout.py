@@ -17,11 +17,12 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
 from vidsme_jax.store import parts
 from vidsme_jax.store.parts import Record
@@ -29,9 +30,7 @@ from vidsme_jax.store.parts import Record
 NAME, SPLIT = "prepared", "clips"
 _FORMAT = 2  # Raised by hand when what is stored changes; others are refused.
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
-_SCHEMA = pa.schema(
-    [(n, pa.string()) for n in "digest rows places files stage cause".split()]
-)
+_SCHEMA = pa.schema([(n, pa.string()) for n in "digest rows stage cause".split()])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,34 +72,36 @@ class Variant:
         return root / NAME / self.name
 
 
+class Row(NamedTuple):
+    """A row of a manifest, its place in the corpus, and the file's stamp."""
+
+    place: int
+    stamp: Stamp
+    item: Item
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A clip in the index of its shard, prepared or failed.
 
     Attributes:
       digest: SHA-256 of the video's content, or of its key where it cannot be read.
-      rows: JSON: the rows of the manifests that name the clip, each an `Item`.
-      places: JSON: where in the corpus each of these rows is.
-      files: JSON: size and time of change of each of its files, by clip key.
+      rows: That name the clip.
       stage: Of the failure, "" if it is prepared.
       cause: Of the failure.
     """
 
     digest: str
-    rows: str
-    places: str
-    files: str
+    rows: tuple[Row, ...]
     stage: str = ""
     cause: str = ""
 
+    def text(self) -> str:
+        """Returns the items of the rows as JSON; equal items give equal text."""
+        return _dump([vars(row.item) for row in self.rows])
 
-def rows_text(items: Sequence[Item]) -> str:
-    """Returns the rows of a clip as JSON."""
-    return dump([dataclasses.asdict(item) for item in items])
 
-
-def dump(value: Any) -> str:
-    """Returns canonical JSON: equal values give equal text."""
+def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
@@ -112,56 +113,71 @@ def shard_of(digest: str, num_shards: int) -> int:
     return int(digest[:8], 16) * num_shards >> 32
 
 
-def shard_files(
-    folder: pathlib.Path, shard: int, num_shards: int
-) -> tuple[pathlib.Path, pathlib.Path]:
-    """The records and the index of a shard."""
-    place = f"{shard:05}-of-{num_shards:05}"
-    records = folder / f"{NAME}-{SPLIT}.array_record-{place}"
-    return records, folder / f"index-{place}.parquet"
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One shard of a version: its records, and the index of its clips."""
 
+    folder: pathlib.Path
+    number: int
+    num_shards: int
 
-def write_index(
-    folder: pathlib.Path, shard: int, num_shards: int, entries: Sequence[Entry]
-) -> None:
-    """Writes the index of a shard whose records are in place: now it is whole."""
-    records, index = shard_files(folder, shard, num_shards)
-    about = json.dumps(_facts(records))
-    columns = [dataclasses.asdict(entry) for entry in entries]
-    table = pa.Table.from_pylist(
-        columns, schema=_SCHEMA.with_metadata({"shard": about})
-    )
-    parts.write_table(index, table)
+    @property
+    def records(self) -> pathlib.Path:
+        """Returns the array_record file."""
+        return self.folder / f"{NAME}-{SPLIT}.array_record-{self._place}"
 
+    @property
+    def _index(self) -> pathlib.Path:
+        return self.folder / f"index-{self._place}.parquet"
 
-def read_index(folder: pathlib.Path, shard: int, num_shards: int) -> list[Entry]:
-    """Reads the index of a shard and checks the records against it.
+    @property
+    def _place(self) -> str:
+        return f"{self.number:05}-of-{self.num_shards:05}"
 
-    Raises:
-      ValueError: Says what is wrong with which file.
-    """
-    records, index = shard_files(folder, shard, num_shards)
-    if not index.is_file():
-        raise ValueError(f"{index.name} is missing")
-    try:
-        with parts.opened(index) as file:
-            table = file.read()
-        known = json.loads(table.schema.metadata[b"shard"])
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{index.name} is damaged ({error})") from error
-    if not records.is_file():
-        raise ValueError(f"{records.name} is missing")
-    if (size := records.stat().st_size) != known["bytes"]:
-        raise ValueError(
-            f"{records.name} has {size} bytes, its index says {known['bytes']}: it was "
-            "cut, or belongs to another corpus"
-        )
-    if _facts(records) != known:
-        raise ValueError(
-            f"{records.name} is not the file that its index describes: it was changed, "
-            "or belongs to another corpus"
-        )
-    return [Entry(**row) for row in table.to_pylist()]
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Writes the index of records that are in place: now the shard is whole."""
+        columns = [
+            vars(entry) | {"rows": _dump([(*r[:2], vars(r.item)) for r in entry.rows])}
+            for entry in entries
+        ]
+        schema = _SCHEMA.with_metadata({"shard": json.dumps(_facts(self.records))})
+        parts.write_table(self._index, pa.Table.from_pylist(columns, schema=schema))
+
+    def read(self) -> tuple[Entry, ...]:
+        """Reads the index and checks the records against it.
+
+        Raises:
+          ValueError: Says what is wrong with which file.
+        """
+        records, index = self.records, self._index
+        if not index.is_file():
+            raise ValueError(f"{index.name} is missing")
+        try:
+            with parts.opened(index) as file:
+                table = file.read()
+                known = json.loads(table.schema.metadata[b"shard"])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{index.name} is damaged ({error})") from error
+        if not records.is_file():
+            raise ValueError(f"{records.name} is missing")
+        if (size := records.stat().st_size) != known["bytes"]:
+            raise ValueError(
+                f"{records.name} has {size} bytes, its index says {known['bytes']}: it "
+                "was cut, or belongs to another corpus"
+            )
+        if _facts(records) != known:
+            raise ValueError(
+                f"{records.name} is not the file that its index describes: it was "
+                "changed, or belongs to another corpus"
+            )
+        entries = []
+        for about in table.to_pylist():
+            rows = (
+                Row(place, tuple(stamp), Item(**item))
+                for place, stamp, item in json.loads(about["rows"])
+            )
+            entries.append(Entry(**about | {"rows": tuple(rows)}))
+        return tuple(entries)
 
 
 def _facts(records: pathlib.Path) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from vidsme_jax.base import AuditError, Clip, ClipError, Failure
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
-from vidsme_jax.prepared import builder
+from vidsme_jax.prepared import dataset, writing
 from vidsme_jax.prepared.layout import Variant
-from vidsme_jax.prepared.packing import Writer
+from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.progress import Progress
 from vidsme_jax.settings import views
 
@@ -60,7 +60,7 @@ def run(settings: views.Settings, root: str | pathlib.Path) -> Preparation:
     clips, variant = corpora.unique_clips(items), Variant.of(settings)
     workers = settings.workers or loader.num_cores()
     try:
-        with Writer(root, variant, len(clips)) as writer:
+        with writing.opened(root, variant, len(clips)) as writer:
             found = {clip.key: writer.digest_of(clip.key) for clip in clips}
             digests = {key: known for key, known in found.items() if known is not None}
             todo = [clip for clip in clips if clip.key not in digests]
@@ -119,7 +119,7 @@ def _prepare(
             return content, None
         frames, _ = videos.read(clip.key, {variant.num_frames})(variant.num_frames)
         motion = statistics.measure(frames.pixels)
-        example = builder.encode(frames, motion, variant)
+        example = dataset.encode(frames, motion, variant)
     except ClipError as error:
         return writer.fail(clip.key, content, error), error
     except Exception as unexpected:

@@ -4,7 +4,8 @@ import pathlib
 from typing import Any
 
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
-from vidsme_jax.report import figures, files, page, words
+from vidsme_jax.evaluation import verdicts
+from vidsme_jax.report import figures, files, page
 
 
 def failures(workdir: pathlib.Path) -> list[Failure]:
@@ -52,7 +53,7 @@ def write(
     workdir.mkdir(parents=True, exist_ok=True)
     found = {
         "headline": headline,
-        "verdict": words.verdict(evaluation, blind, headline),
+        "verdict": verdicts.of_headline(evaluation, blind, headline),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "blind_baseline": blind,

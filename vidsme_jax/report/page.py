@@ -10,7 +10,7 @@ import jinja2
 import markupsafe
 
 from vidsme_jax.base import Failure, printable
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.evaluation import intervals
 from vidsme_jax.report import words
 from vidsme_jax.report.figures import Drawing
 
@@ -45,17 +45,7 @@ def render(
         comparisons=_comparisons(found, names, descriptions),
         num_comparisons=len(found["comparisons"]),
         boxes=_boxes(found["blind_baseline"], names),
-        figures=[
-            {
-                "title": drawing.title,
-                "caption": drawing.caption,
-                "data": markupsafe.Markup(
-                    base64.b64encode(pictures[drawing.name]).decode("ascii")
-                ),
-                "wide": not drawing.name.startswith("roc"),
-            }
-            for drawing in drawings
-        ],
+        figures=embedded(drawings, pictures),
         run=run,
         failures=failures[:_MAX_ROWS],
         num_failures=len(failures),
@@ -65,6 +55,23 @@ def render(
         by_chance=words.BY_CHANCE,
         glossary=words.GLOSSARY,
     )
+
+
+def embedded(
+    drawings: list[Drawing], pictures: dict[str, bytes]
+) -> list[dict[str, Any]]:
+    """Makes figures, with their PNGs in them, for a template."""
+    return [
+        {
+            "title": drawing.title,
+            "caption": drawing.caption,
+            "data": markupsafe.Markup(
+                base64.b64encode(pictures[drawing.name]).decode()
+            ),
+            "wide": not drawing.name.startswith("roc"),
+        }
+        for drawing in drawings
+    ]
 
 
 def template(name: str) -> jinja2.Template:
@@ -77,7 +84,7 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["estimate"] = functools.partial(metrics.in_words, digits=3)
+    environment.filters["estimate"] = functools.partial(intervals.in_words, digits=3)
     environment.filters["cell"] = functools.partial(printable, most=_MAX_CELL)
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)
@@ -115,7 +122,7 @@ def _boxes(blind: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
             "statement": result["statement"],
             "duplicates": result.get("duplicates", {}).get("statement", ""),
             "details": [
-                f"{result[key]['name']}: AUC {metrics.in_words(result[key])}"
+                f"{result[key]['name']}: AUC {intervals.in_words(result[key])}"
                 + (f" ({direction})" if direction else "")
                 for key in ("cross_fitted", "motion", "brightness")
                 if result[key] is not None

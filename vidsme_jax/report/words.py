@@ -1,8 +1,4 @@
-"""What a report says: the verdict, the claim, the glossary."""
-
-from typing import Any
-
-from vidsme_jax.evaluation import metrics
+"""Words of a report: the claim, the glossary."""
 
 BY_CHANCE = (
     "Three 95 % intervals are looked at (motion, brightness, both), so about one "
@@ -20,7 +16,7 @@ CLAIM = (
 GLOSSARY = {
     "Member": "A video declared to have been in the model's training data.",
     "Non-member": "A video declared not to have been in it.",
-    "Suspect": "A video of which it is not known.",
+    "Suspect": "A video whose membership is unknown.",
     "Calibration clip": "A known non-member, of the same kind as the suspects, that "
     "they are ranked against.",
     "Score": "A number computed from the model's next-token distributions while it "
@@ -57,53 +53,3 @@ GLOSSARY = {
     "False discovery rate": "The expected share of mistakes among the suspects listed, "
     "where the calibration clips are a fair comparison (Benjamini-Hochberg).",
 }
-
-
-def verdict(evaluation: dict[str, Any], blind: dict[str, Any], headline: str) -> str:
-    """One sentence: what the headline score shows, and what it is worth."""
-    if "all" not in evaluation["comparisons"]:
-        return (
-            "Without both members and non-members this report cannot say how well "
-            f"the headline score {headline} tells them apart."
-        )
-    auc = evaluation["comparisons"]["all"]["scores"][headline]["auc"]
-    if auc["value"] is None:
-        return f"The headline score {headline} has no result: {auc['reason']}."
-    found = blind["comparisons"]["all"]["verdicts"][headline]
-    above = auc["low"] is not None and auc["low"] > 0.5
-    return f"The headline score {headline} {_shown(auc)}{_worth(found, above)}."
-
-
-def _shown(auc: dict[str, Any]) -> str:
-    numbers = f"AUC {metrics.in_words(auc)}"
-    if auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
-        return f"is not shown to tell members from non-members ({numbers})"
-    if auc["high"] < 0.5:
-        return f"ranks members below non-members, against its sign ({numbers})"
-    return f"ranks members above non-members ({numbers})"
-
-
-def _worth(found: dict[str, Any], above: bool) -> str:
-    if found["blind"] is None:
-        return "; whether the two sets differ without any model was not tested"
-    numbers = metrics.in_words(found["blind"])
-    blind = f"AUC {numbers} comes from {found['blind']['name']} alone"
-    if found["verdict"].endswith("shift") and not above:
-        return (
-            f"; {blind}, without any model, so a higher AUC of the score would not "
-            "have been evidence of membership either"
-        )
-    if found["verdict"] == "invalid: shift":
-        return (
-            f", but {blind}, without any model, at least as much: this is not evidence "
-            "of membership"
-        )
-    if found["verdict"] == "confounded: shift":
-        return (
-            f", but {blind}, without any model: how much of it, if any, is "
-            "membership cannot be told"
-        )
-    return (
-        "; no shift in motion or brightness was found at this sample size, and other "
-        "differences between the two sets were not tested"
-    )

@@ -67,15 +67,15 @@ def _head(
     """Reduces rows to signals; on a mesh each device takes its classes."""
     mesh, count = parallel.grid(), head.shape[0]
     if mesh is None:
-        classes = streaming.Classes(memory=memory)
         return streaming.token_signals(
-            hidden, head, means, second=second, classes=classes
+            hidden, head, means, second=second, memory=memory
         )
     head = jnp.pad(head, [(0, -count % mesh.shape["model"]), (0, 0)])
     clips, rows = PartitionSpec("data"), PartitionSpec("model")
     run = functools.partial(
         streaming.token_signals,
         second=second,
-        classes=streaming.Classes(count=count, axis="model", memory=memory),
+        shard=streaming.VocabularyShard(count, "model"),
+        memory=memory,
     )
     return parallel.by_shard(run, (clips, rows, clips), clips)(hidden, head, means)

@@ -4,27 +4,20 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from vidsme_jax import scores
-from vidsme_jax.base import (
-    AuditError,
-    ClipCurve,
-    ClipError,
-    Item,
-    MotionStatistics,
-    ScoredClip,
-    ScoreTable,
-)
-from vidsme_jax.data.reading import Reader
+from vidsme_jax.base import AuditError, Item, MotionStatistics, ScoredClip, ScoreTable
 from vidsme_jax.motion import statistics
+from vidsme_jax.settings import views
 from vidsme_jax.store.signals import Signals
-
-_THUMBNAIL = 96  # Pixels, the height in the report.
 
 
 def score_table(
-    items: Sequence[Item], store: Signals, names: Collection[str], config: ConfigDict
+    items: Sequence[Item],
+    store: Signals,
+    names: Collection[str],
+    profile: str,
+    motion: views.Motion,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Scores every item whose clip has signals.
 
@@ -34,7 +27,8 @@ def score_table(
       items: Of the corpus.
       store: The signals.
       names: Of the scores.
-      config: The whole configuration.
+      profile: Of the scores, by name.
+      motion: How motion and light become q and r.
 
     Returns:
       The scores, and what was noticed while decoding, by video.
@@ -42,19 +36,17 @@ def score_table(
     Raises:
       AuditError: No clip has signals, or the corpus has no range to scale by.
     """
-    orders = entropy_orders(measured(items, store), config)
+    orders = entropy_orders(measured(items, store), motion)
 
     def compute(clip: ScoredClip) -> list[float]:
-        found = scores.compute(
-            clip.signals, *orders[clip.key], names, profile=config.profile
-        )
+        found = scores.compute(clip.signals, *orders[clip.key], names, profile=profile)
         return list(found.values())
 
-    return fill(items, store, names, compute, orders, config)
+    return fill(items, store, names, compute, orders, profile)
 
 
 def measured(items: Sequence[Item], store: Signals) -> dict[str, MotionStatistics]:
-    """The motion statistics of the items' clips that have signals, by key.
+    """Returns the motion statistics of the clips that have signals, by key.
 
     Raises:
       AuditError: No clip has signals.
@@ -68,18 +60,18 @@ def measured(items: Sequence[Item], store: Signals) -> dict[str, MotionStatistic
 
 def entropy_orders(
     motion: dict[str, MotionStatistics],
-    config: ConfigDict,
-    scales: tuple[float, float] | None = None,
+    settings: views.Motion,
+    scales: tuple[views.Number, views.Number] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """(q, r) of every clip, by key, scaled as configured or by other scales.
+    """Returns (q, r) of every clip, by key, scaled as configured or by other scales.
 
     Raises:
       AuditError: The corpus has no range to scale by.
     """
     phi = np.array([m.flow_variance for m in motion.values()])
     b = np.array([m.brightness_std for m in motion.values()])
-    bounds = config.motion.bounds or statistics.bounds(phi, b)
-    scales = scales or (config.motion.q_scale, config.motion.r_scale)
+    bounds = settings.bounds or statistics.bounds(phi, b)
+    scales = scales or (settings.q_scale, settings.r_scale)
     q, r = statistics.entropy_orders(phi, b, bounds, *scales)
     return dict(zip(motion, zip(q.tolist(), r.tolist(), strict=True), strict=True))
 
@@ -90,9 +82,9 @@ def fill(
     names: Collection[str],
     compute: Callable[[ScoredClip], Sequence[float]],
     orders: dict[str, tuple[float, float]],
-    config: ConfigDict,
+    profile: str,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
-    """Reads every clip once and makes a table of what `compute` gives of it.
+    """Reads every clip once and makes a table of what `compute` returns for it.
 
     Args:
       items: Of the corpus.
@@ -100,7 +92,7 @@ def fill(
       names: Of the columns.
       compute: One number a column, in the sign of the profile.
       orders: (q, r) of every clip that has signals, by key.
-      config: The whole configuration.
+      profile: Of the scores, by name.
 
     Returns:
       As `score_table`.
@@ -132,49 +124,6 @@ def fill(
         q=column(lambda p: orders[p][0]),
         r=column(lambda p: orders[p][1]),
         scores={name: values[row, taken] for row, name in enumerate(names)},
-        larger_is_member=config.profile == "exact",
+        larger_is_member=scores.PROFILES[profile].larger_is_member,
     )
     return table, warnings
-
-
-def extreme_curves(
-    items: Sequence[Item],
-    store: Signals,
-    table: ScoreTable,
-    headline: str,
-    config: ConfigDict,
-    reader: Reader,
-) -> list[ClipCurve]:
-    """Returns the entropies, frame by frame, of the most and least member-like clip."""
-    oriented = table.scores[headline] * (1 if table.larger_is_member else -1)
-    by_id = {item.id: item for item in items}
-    curves = []
-    for label, place in (("most", np.argmax(oriented)), ("least", np.argmin(oriented))):
-        item = by_id[table.id[place]]
-        clip = next(store.read({item.clip}))
-        rows = scores.sharma_mittal(
-            clip.signals,
-            float(table.q[place]),
-            float(table.r[place]),
-            profile=config.profile,
-        )
-        per_frame = rows.shape[-1] // clip.num_frames  # A row may follow the last one.
-        parts = np.split(rows[:, : clip.num_frames * per_frame], clip.num_frames, -1)
-        natural, backward = np.stack([part.mean(-1) for part in parts], axis=-1)
-        try:
-            pictures = reader.thumbnails(item.clip, clip.frame_indices, _THUMBNAIL)
-        except ClipError:  # Gone since it was scored: its curves still stand.
-            pictures = None
-        curves.append(
-            ClipCurve(
-                label=f"{label} member-like",
-                id=item.id,
-                role=item.role,
-                score=float(table.scores[headline][place]),
-                frame_indices=clip.frame_indices,
-                natural=natural,
-                reversed=backward,
-                thumbnails=pictures,
-            )
-        )
-    return curves

@@ -1,23 +1,25 @@
 """The configuration: defaults, variants, what is wrong with one."""
 
+import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from vidsme_jax.base import AuditError, nearest
-from vidsme_jax.settings.rules import DEMO, RULES
+from vidsme_jax.settings.rules import Rule
+from vidsme_jax.settings.views import RULES
+
+DEMO = pathlib.Path(__file__).parents[1] / "demo"
 
 
-def default() -> ConfigDict:
-    """Returns a configuration with every key at its default; `RULES` explains each."""
+def default(rules: dict[str, Rule] = RULES) -> ConfigDict:
+    """Returns a configuration with every key of some rules at its default."""
     tree: dict[str, Any] = {}
-    for key, (value, _, _) in RULES.items():
-        *groups, name = key.split(".")
-        node = tree
-        for group in groups:
-            node = node.setdefault(group, {})
-        placeholder = isinstance(value, type)
-        node[name] = config_dict.placeholder(value) if placeholder else value
+    for key, rule in rules.items():
+        group, _, name = key.rpartition(".")
+        optional = rule.optional
+        value = rule.default if optional is None else config_dict.placeholder(optional)
+        (tree.setdefault(group, {}) if group else tree)[name] = value
     return ConfigDict(tree)
 
 
@@ -63,21 +65,18 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def problems(config: ConfigDict) -> list[str]:
+def problems(config: ConfigDict, rules: dict[str, Rule] = RULES) -> list[str]:
     """Lists what is wrong with a configuration, one sentence a key."""
     flat = flatten(config)
-    found = [
-        f"config.{key}: no such key{nearest(key, list(RULES))}"
-        for key in flat
-        if key not in RULES
-    ]
-    for key, (value, allowed, test) in RULES.items():
+    found = _unknown(flat, rules)
+    for key, rule in rules.items():
+        must = f"it must be {rule.allowed.words}"
         if key not in flat:
-            found.append(f"config.{key}: missing; it must be {allowed}")
-        elif isinstance(value, type) and flat[key] is None:
+            found.append(f"config.{key}: missing; {must}")
+        elif rule.optional is not None and flat[key] is None:
             continue
-        elif not test(flat[key]):
-            found.append(f"config.{key} is {flat[key]!r}; it must be {allowed}")
+        elif not rule.allowed.test(flat[key]):
+            found.append(f"config.{key} is {flat[key]!r}; {must}")
     return found
 
 
@@ -87,19 +86,21 @@ def restored(flat: dict[str, Any]) -> ConfigDict:
     Raises:
       AuditError: It has keys that are not known here.
     """
-    unknown = [key for key in flat if key not in RULES]
-    if unknown:
-        raise AuditError(
-            [f"config.{key}: no such key{nearest(key, list(RULES))}" for key in unknown]
-        )
+    if unknown := _unknown(flat, RULES):
+        raise AuditError(unknown)
     config = default()
     for key, value in flat.items():
-        *groups, name = key.split(".")
-        node: Any = config
-        for group in groups:
-            node = node[group]
-        node[name] = _tupled(value)
+        group, _, name = key.rpartition(".")
+        (config[group] if group else config)[name] = _tupled(value)
     return config
+
+
+def _unknown(flat: dict[str, Any], rules: dict[str, Rule]) -> list[str]:
+    return [
+        f"config.{key}: no such key{nearest(key, list(rules))}"
+        for key in flat
+        if key not in rules
+    ]
 
 
 def _tupled(value: Any) -> Any:

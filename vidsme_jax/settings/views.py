@@ -1,4 +1,8 @@
-"""The configuration as typed records: a stage is given the part that it reads."""
+"""Every key of the configuration, as typed records: a stage is given what it reads.
+
+A field says all there is to say of its key: the type, the default, what is allowed and
+one line of help.
+"""
 
 import dataclasses
 import typing
@@ -6,123 +10,219 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from vidsme_jax.settings.rules import RULES
+from vidsme_jax.settings import rules
+from vidsme_jax.settings.rules import Allowed, Rule
 
 T = TypeVar("T")
 Number = int | float
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+def key(default: Any, allowed: Allowed, help: str, optional: type | None = None) -> Any:
+    """Makes the field of a key; the arguments are those of `rules.Rule`."""
+    rule = Rule(default, allowed, help, optional)
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+@typing.dataclass_transform(
+    kw_only_default=True, frozen_default=True, field_specifiers=(key,)
+)
+def group(kind: type[T]) -> type[T]:
+    """Makes a record of keys; what is wrong in a configuration is taken as it is."""
+    return typing.no_type_check(dataclasses.dataclass(frozen=True, kw_only=True)(kind))
+
+
+def _read(kind: type[T], given: Any) -> T:
+    values = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if isinstance(given, ConfigDict) and field.name in given:
+            value, inner = given[field.name], typing.cast(Any, field.type)
+            values[field.name] = (
+                value if "rule" in field.metadata else _read(inner, value)
+            )
+    return kind(**values)
+
+
+@group
 class Corpus:
     """Of `corpus.*`: where the clips come from."""
 
-    members: tuple[str, ...]
-    nonmembers: tuple[str, ...]
-    suspects: tuple[str, ...]
-    calibration: tuple[str, ...]
-    video_root: str
-    allow_outside: bool
-    max_clips: int | None
-    seed: int
-    prepared: str
-    jpeg_quality: int
-    tfds_fields: tuple[str, ...]
+    members: tuple[str, ...] = key((), rules.SOURCES, "Known members.")
+    nonmembers: tuple[str, ...] = key((), rules.SOURCES, "Known non-members.")
+    suspects: tuple[str, ...] = key((), rules.SOURCES, "Clips that are asked about.")
+    calibration: tuple[str, ...] = key(
+        (), rules.SOURCES, "Non-members like the suspects."
+    )
+    video_root: str = key(
+        "", rules.FOLDER, "Base of video paths; '': the manifest's folder."
+    )
+    allow_outside: bool = key(
+        False, rules.BOOL, "Manifests may name videos outside of it."
+    )
+    max_clips: int | None = key(
+        None, rules.integer(1), "Videos a role, drawn; None: all.", int
+    )
+    seed: int = key(0, rules.integer(0), "Of the subsample.")
+    prepared: str = key(
+        "", rules.FOLDER, "By `vidsme prepare`; '': none. Without sources: its rows."
+    )
+    jpeg_quality: int = key(0, rules.JPEG_QUALITY, "Of prepared frames; 0: PNG.")
+    tfds_fields: tuple[str, ...] = key(
+        (), rules.TFDS_FIELDS, "Of a tfds: dataset, such as ('video=clip',)."
+    )
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class Video:
     """Of `video.*`: which frames are decoded."""
 
-    num_frames: int
-    sampling: str
-    fps: Number
-    against: str
-    max_pixels: int
-    max_seconds: Number
+    num_frames: int = key(16, rules.integer(2), "Sampled from each clip.")
+    # fps: `fps` frames a second, at most `num_frames`.
+    sampling: str = key(
+        "uniform",
+        rules.one_of("uniform", "midpoint", "fps"),
+        "uniform: linspace, as released; midpoint: of equal parts; fps: at a rate.",
+    )
+    fps: Number = key(1.0, rules.POSITIVE, "Frames a second, of the sampling `fps`.")
+    against: str = key(
+        "reversed",
+        rules.ORDER,
+        "The second order; shuffled: one for all clips of a length.",
+    )
+    # A clip that exceeds these is listed as a failure.
+    max_pixels: int = key(8192 * 4320, rules.integer(1), "Width times height, at most.")
+    max_seconds: Number = key(600.0, rules.POSITIVE, "Length of a clip, at most.")
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class Motion:
     """Of `motion.*`: optical flow, and how motion and light become q and r."""
 
-    flow: str
-    q_scale: Number
-    r_scale: Number
-    bounds: tuple[Number, Number, Number, Number] | None
+    # Both give the same motion within 0.1 %. Prepared clips have that of opencv with
+    # them; jax computes it again, from their frames.
+    flow: str = key(
+        "auto",
+        rules.one_of("auto", "opencv", "jax"),
+        "opencv: on the host; jax: on the devices; auto: jax where these are no CPUs.",
+    )
+    q_scale: Number = key(1.0, rules.PART, "beta1: q = 1 + q_scale * ...")
+    r_scale: Number = key(0.1, rules.POSITIVE, "beta2: r = 1 + r_scale * ...")
+    bounds: tuple[Number, Number, Number, Number] | None = key(
+        None, rules.BOUNDS, "Of motion and light; None: of the evaluated corpus.", tuple
+    )
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class Checkpoint:
     """Of `model.*`: which model, and how it is prompted."""
 
-    checkpoint: str
-    dtype: str
-    prompt: str
-    allow_pickle: bool
+    checkpoint: str = key(
+        "", rules.text("a folder or a hub id"), "A folder, hub id or random:NAME."
+    )
+    dtype: str = key(
+        "bfloat16",
+        rules.one_of("bfloat16", "float16", "float32"),
+        "Of parameters and products.",
+    )
+    prompt: str = key(
+        "family",
+        rules.text("family, mcq, caption, or a text that holds <video> once"),
+        "family: its own; mcq, caption: the release's system prompts; or any text.",
+    )
+    allow_pickle: bool = key(
+        False, rules.BOOL, "Reads .bin files, without running them."
+    )
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class Parallel:
     """Of `parallel.*`: how devices are arranged."""
 
-    mode: str
-    data: int
-    model: int
+    mode: str = key(
+        "auto",
+        rules.one_of("auto", "pmap", "mesh"),
+        "auto: pmap where the model fits a device, else a mesh over as few as hold it.",
+    )
+    data: int = key(0, rules.integer(0), "Devices along `data`; 0: all that are left.")
+    model: int = key(1, rules.integer(1), "Devices that share a model.")
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class Report:
     """Of `report.*`: rates, intervals and lists of suspects."""
 
-    fprs: tuple[Number, ...]
-    num_bootstrap: int
-    fdr: Number
+    fprs: tuple[Number, ...] = key(
+        (0.001, 0.01, 0.05), rules.RATES, "False-positive rates."
+    )
+    num_bootstrap: int = key(1000, rules.integer(100), "Resamples of an interval.")
+    fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class Studies:
     """Of `studies.*`: the values that a study goes through."""
 
-    frames: tuple[int, ...]
-    k: tuple[Number, ...]
-    q_scales: tuple[Number, ...]
-    r_scales: tuple[Number, ...]
-    orders: tuple[tuple[Number, Number], ...]
-    against: tuple[str, ...]
+    frames: tuple[int, ...] = key(
+        (1, 2, 4, 8, 16, 32, 64, 128), rules.COUNTS, "Frames a clip."
+    )
+    k: tuple[Number, ...] = key(
+        (0, 5, 10, 30, 60, 90, 100), rules.PERCENTAGES, "K, but of frames and against."
+    )
+    q_scales: tuple[Number, ...] = key((0.25, 0.5, 0.75, 1.0), rules.PARTS, "beta1.")
+    r_scales: tuple[Number, ...] = key(
+        (0.05, 0.1, 0.2, 0.5, 1.0), rules.POSITIVES, "beta2."
+    )
+    orders: tuple[tuple[Number, Number], ...] = key(
+        ((1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (1.5, 1.05), (2.0, 1.1)),
+        rules.PAIRS,
+        "(q, r), the same for all clips.",
+    )
+    against: tuple[str, ...] = key(
+        ("reversed", *(f"shuffled:{seed}" for seed in range(5))),
+        rules.ORDERS,
+        "Second orders of the frames.",
+    )
 
 
-@typing.no_type_check  # What is wrong in a configuration is taken as it is.
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class Settings:
-    """A whole configuration; `RULES` explains each key."""
+    """A whole configuration."""
 
-    corpus: Corpus
-    video: Video
-    motion: Motion
-    model: Checkpoint
-    parallel: Parallel
-    report: Report
-    studies: Studies
-    profile: str
-    scores: str
-    headline: str
-    batch_size: int
-    workers: int
-    compile_cache: str
-    study: str
-    overwrite: bool
+    corpus: Corpus = _read(Corpus, None)
+    video: Video = _read(Video, None)
+    motion: Motion = _read(Motion, None)
+    model: Checkpoint = _read(Checkpoint, None)
+    profile: str = key(
+        "exact",
+        rules.one_of("exact", "official"),
+        "exact: larger = member; official: the release's arithmetic, names and sign.",
+    )
+    scores: str = key(
+        "all",
+        rules.text("score names, or all"),
+        "Separated by commas; list prints them.",
+    )
+    headline: str = key(
+        "vid_sme", rules.text("a score name"), "The score declared in advance."
+    )
+    parallel: Parallel = _read(Parallel, None)
+    batch_size: int = key(8, rules.integer(1), "Clips a step, over all devices.")
+    workers: int = key(0, rules.integer(0), "Host threads that decode; 0: one a core.")
+    compile_cache: str = key(
+        "~/.cache/vidsme_jax/xla",
+        rules.text("a folder, or '' for none", empty=True),
+        "Keeps compiled programs for the next run.",
+    )
+    report: Report = _read(Report, None)
+    # frames, against: a run for each value, clips decoded once. The others: all from
+    # the stored signals of one run.
+    study: str = key("", rules.STUDY, "Varies one setting; '': an audit.")
+    studies: Studies = _read(Studies, None)
+    overwrite: bool = key(False, rules.BOOL, "Deletes what an earlier run left.")
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Settings":
-        """Reads a configuration; what `problems` finds wrong is taken as it is."""
-        return _read(cls, config, "")
+        """Reads a configuration; keys that it lacks take their defaults."""
+        return _read(cls, config)
 
 
 def view(kind: type[T], config: ConfigDict) -> T:
@@ -132,30 +232,23 @@ def view(kind: type[T], config: ConfigDict) -> T:
       kind: One of this module's records but `Settings`.
       config: A whole configuration, also one of another program with the same keys.
     """
-    name = _GROUPS[kind]
-    return _read(kind, config.get(name, ConfigDict()), f"{name}.")
+    return _read(kind, config.get(_GROUPS[kind]))
 
 
-def _read(kind: type[T], given: ConfigDict, prefix: str) -> T:
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        name, inner = field.name, typing.cast(Any, field.type)
-        if inner in _GROUPS:
-            values[name] = _read(inner, given.get(name, ConfigDict()), f"{name}.")
-        elif name in given:
-            values[name] = given[name]
-        else:
-            default = RULES[prefix + name][0]
-            values[name] = None if isinstance(default, type) else default
-    return kind(**values)
+def _rules(kind: Any, prefix: str = "") -> dict[str, Rule]:
+    found = {}
+    for field in dataclasses.fields(kind):
+        name = f"{prefix}{field.name}"
+        nested = dataclasses.is_dataclass(field.type)
+        found |= (
+            _rules(field.type, f"{name}.") if nested else {name: field.metadata["rule"]}
+        )
+    return found
 
 
 _GROUPS: dict[Any, str] = {
-    Corpus: "corpus",
-    Video: "video",
-    Motion: "motion",
-    Checkpoint: "model",
-    Parallel: "parallel",
-    Report: "report",
-    Studies: "studies",
+    field.type: field.name
+    for field in dataclasses.fields(Settings)  # type: ignore[arg-type]
+    if dataclasses.is_dataclass(field.type)
 }
+RULES = _rules(Settings)

@@ -148,10 +148,11 @@ class Parts:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
         about = json.dumps(self._settings, sort_keys=True).encode()
-        number, self._next = self._next, self._next + self._stride
+        number = self._next
         write_table(
             self._part(number), table.replace_schema_metadata({_SETTINGS: about})
         )
+        self._next += self._stride
         self._remember(number, table)
 
     def read(self, number: int) -> pa.Table:

@@ -95,7 +95,7 @@ def run(
         except AuditError as error:
             causes = scoring.causes(scored.failures)
             raise AuditError(error.problems + causes) from error
-        found = findings.evaluate(sheets, config)
+        found = findings.evaluate(sheets, setup.settings.study, setup.settings.report)
         about = provenance.describe(
             settings.flatten(config), setup.model, setup.devices, sheets[0].table
         )
@@ -146,7 +146,7 @@ def _of_signals(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
     """A grid over the signals of one run."""
     return [
         points.sheet(
-            setup.items, its[0].store, setup.scores, setup.headline, setup.config
+            setup.items, its[0].store, setup.scores, setup.headline, setup.settings
         )
     ]
 
@@ -162,8 +162,9 @@ def _of_runs(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
 def _sheet(setup: checks.Setup, run: Run, value: Any) -> Sheet:
     """The scores of an audit with the settings of a run."""
     declared = run.settings.video == setup.settings.video
-    config, profile = setup.config, setup.settings.profile
-    orders = tables.entropy_orders(tables.measured(setup.items, run.store), config)
+    profile = setup.settings.profile
+    motion = tables.measured(setup.items, run.store)
+    orders = tables.entropy_orders(motion, setup.settings.motion)
     repeating = set()
 
     def compute(clip: ScoredClip) -> list[float]:
@@ -177,7 +178,7 @@ def _sheet(setup: checks.Setup, run: Run, value: Any) -> Sheet:
     at = {setup.settings.study: value}
     columns = [Point(at=at, score=name) for name in setup.scores]
     names = [point.name for point in columns]
-    table, _ = tables.fill(setup.items, run.store, names, compute, orders, config)
+    table, _ = tables.fill(setup.items, run.store, names, compute, orders, profile)
     note = _note(run, len(repeating), len(orders))
     return Sheet(
         tuple(

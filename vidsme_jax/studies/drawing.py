@@ -25,7 +25,7 @@ TITLES = {
     "k": "AUC by the share K of rows that is averaged",
     "scales": "AUC of Vid-SME by beta1 (of q), beta2 (of r) and K",
     "orders": "AUC of Vid-SME: (q, r) of each clip against the same for all",
-    "against": "AUC by the order that the natural one is held against",
+    "against": "AUC by the order that the natural one is compared with",
     "natural": "AUC of the natural order alone against the difference of two",
 }
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
-from ml_collections import ConfigDict
 
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import metrics, validity
+from vidsme_jax.evaluation import intervals, metrics, validity
+from vidsme_jax.settings import views
 from vidsme_jax.studies.points import Sheet
 
 SEED = 0  # Of bootstrap, cross-fitting and shuffled labels.
@@ -27,12 +27,15 @@ CAUTION = (
 )
 
 
-def evaluate(sheets: Sequence[Sheet], config: ConfigDict) -> dict[str, Any]:
+def evaluate(
+    sheets: Sequence[Sheet], study: str, settings: views.Report
+) -> dict[str, Any]:
     """Evaluates every point on every comparison.
 
     Args:
       sheets: One per run.
-      config: Of the study.
+      study: Its name.
+      settings: Of rates and intervals.
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN. `points`: one row a point and
@@ -40,7 +43,7 @@ def evaluate(sheets: Sequence[Sheet], config: ConfigDict) -> dict[str, Any]:
       same as in an audit), `declared` and `best`, which are rows, and `by_chance`: see
       `best_by_chance`.
     """
-    num_bootstrap, fprs = config.report.num_bootstrap, config.report.fprs
+    num_bootstrap, fprs = settings.num_bootstrap, settings.fprs
     rows: list[dict[str, Any]] = []
     blinds: list[dict[str, Any]] = []
     comparisons: dict[str, dict[str, Any]] = {}
@@ -63,9 +66,9 @@ def evaluate(sheets: Sequence[Sheet], config: ConfigDict) -> dict[str, Any]:
         about["best"] = max(known, key=lambda row: row["auc"], default=None)
         about["by_chance"] = best_by_chance(sheets, name)
     return {
-        "study": config.study,
+        "study": study,
         "caution": CAUTION,
-        "intervals": metrics.INTERVALS,
+        "intervals": intervals.INTERVALS,
         "comparisons": comparisons,
         "points": rows,
     }

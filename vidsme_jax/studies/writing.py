@@ -1,17 +1,14 @@
 """The files of a study: for programs, for eyes."""
 
-import base64
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import markupsafe
 import pyarrow as pa
-from pyarrow import csv, parquet
 
 from vidsme_jax.base import Failure
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.evaluation import intervals
 from vidsme_jax.report import figures, files, page, words
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
@@ -44,9 +41,9 @@ def write(
     )
     files.write_failures(workdir / "failures.jsonl", failures)
     files.write_json(workdir / "study.json", found)
-    _write_table(workdir / "study", pa.Table.from_pylist(_filled(found["points"])))
-    with files.replacing(workdir / "study-scores.parquet") as temporary:
-        parquet.write_table(_scores(sheets), temporary)
+    rows = pa.Table.from_pylist(_filled(found["points"]))
+    files.write_table(workdir / "study", rows, ("comparison",))
+    files.write_parquet(workdir / "study-scores.parquet", _scores(sheets))
     drawings = drawing.draw(found, headline)
     pictures = figures.write(workdir / "figures", drawings)
     html = page.template("study.html").render(
@@ -57,16 +54,7 @@ def write(
         rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
         point=in_words,
         claim=words.CLAIM,
-        figures=[
-            {
-                "title": each.title,
-                "caption": each.caption,
-                "data": markupsafe.Markup(
-                    base64.b64encode(pictures[each.name]).decode("ascii")
-                ),
-            }
-            for each in drawings
-        ],
+        figures=page.embedded(drawings, pictures),
         run=run,
         num_failures=len(failures),
     )
@@ -96,15 +84,15 @@ def in_words(row: dict[str, Any]) -> str:
 
 def _auc(row: dict[str, Any]) -> str:
     ends = {"low": row["auc_low"], "high": row["auc_high"]}
-    return metrics.in_words({"value": row["auc"]} | ends)
+    return intervals.in_words({"value": row["auc"]} | ends)
 
 
 def _sentence(chance: dict[str, Any]) -> str:
     points, best, level = chance["points"], chance["best"], chance["level"]
     return (
-        f"with members and non-members exchanged at random, the best of {points} "
-        f"points exceeds AUC {level:.2f} one time in twenty, and reaches this grid's "
-        f"{best:.2f} in a share of {chance['p_value']:.3g}"
+        f"the best of {points} points exceeds AUC {level:.2f} in 5 % of label "
+        f"permutations; this grid's best, {best:.2f}, has permutation p = "
+        f"{chance['p_value']:.3g}"
     )
 
 
@@ -127,17 +115,6 @@ def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         | {"comparison": files.encodable(row["comparison"])}
         for row in rows
     ]
-
-
-def _write_table(stem: pathlib.Path, table: pa.Table) -> None:
-    with files.replacing(stem.with_suffix(".parquet")) as temporary:
-        parquet.write_table(table, temporary)
-    with files.replacing(stem.with_suffix(".csv")) as temporary:
-        for place, name in enumerate(table.column_names):
-            if name == "comparison":
-                texts = map(files.as_text, table.column(name).to_pylist())
-                table = table.set_column(place, name, pa.array(texts, pa.string()))
-        csv.write_csv(table, temporary)
 
 
 def _scores(sheets: Sequence[Sheet]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The TFDS builder of prepared clips: what is stored of a clip, what TFDS must know.
+"""Prepared clips as a TFDS dataset: what is stored of a clip, what TFDS must know.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.splits import SplitDict
-from tensorflow_datasets.proto import tf_example_pb2
 
 from vidsme_jax.base import Frames, MotionStatistics
 from vidsme_jax.prepared.layout import NAME, SPLIT, Variant
 
 
 def features(variant: Variant) -> tfds.features.FeaturesDict:
-    """What is stored of a clip. float64 goes as bytes: TFDS would round it."""
+    """Returns what is stored of a clip. float64 goes as bytes: TFDS would round it."""
     f = tfds.features
     coding = "jpeg" if variant.jpeg_quality else "png"
     real = f.Tensor(shape=(), dtype=np.float64, encoding=f.Encoding.BYTES)
@@ -45,7 +45,7 @@ def features(variant: Variant) -> tfds.features.FeaturesDict:
 def encode(
     frames: Frames, motion: MotionStatistics, variant: Variant
 ) -> dict[str, Any]:
-    """What `features` stores; the rows are filled in when shards are written."""
+    """Returns what `features` stores; rows are filled in when shards are written."""
     if variant.jpeg_quality:
         how = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, variant.jpeg_quality])
     else:
@@ -79,48 +79,6 @@ def decode(record: dict[str, Any]) -> tuple[Frames, MotionStatistics]:
     return frames, MotionStatistics(*motion)
 
 
-def parsed(record: bytes) -> Any:
-    """The `tf.train.Example` of a record, which needs no TensorFlow."""
-    kind: Any = tf_example_pb2
-    return kind.Example.FromString(record)
-
-
-class PreparedClips(tfds.core.DatasetBuilder, skip_registration=True):
-    """The TFDS builder of a version, whose shards are written already."""
-
-    name = NAME
-
-    def __init__(self, variant: Variant, version: str, folder: pathlib.Path):
-        self._variant = variant
-        self.VERSION = tfds.core.Version(version)
-        config = tfds.core.BuilderConfig(name=variant.name, version=version)
-        super().__init__(data_dir=folder, config=config)
-
-    def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
-        del version
-        return builder_config  # TFDS warns of any that its class does not list.
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        quality = self._variant.jpeg_quality
-        coding = f"JPEG of quality {quality}" if quality else "PNG, lossless"
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=features(self._variant),
-            description=(
-                "Video clips for a membership-inference audit by vidsme_jax: "
-                f"{self._variant.num_frames} frames, sampling "
-                f"{self._variant.sampling}, as {coding}; motion statistics from the "
-                "frames as they were decoded; `rows` holds the manifests' rows as JSON."
-            ),
-        )
-
-    def _download_and_prepare(self, *_: object, **__: object) -> None:
-        raise NotImplementedError("`python -m vidsme_jax.prepare` does this.")
-
-    def _as_dataset(self, *_: object, **__: object) -> Any:
-        raise NotImplementedError("Use as_data_source.")
-
-
 def describe(
     folder: pathlib.Path,
     version: str,
@@ -129,7 +87,25 @@ def describe(
     size: int,
 ) -> None:
     """Writes the files by which TFDS opens a folder of shards."""
-    info = PreparedClips(variant, version, folder).info
+    identity = dataset_info.DatasetIdentity(
+        name=NAME,
+        config_name=variant.name,
+        version=tfds.core.Version(version),
+        data_dir=str(folder),
+        module_name="",
+    )
+    quality = variant.jpeg_quality
+    coding = f"JPEG of quality {quality}" if quality else "PNG, lossless"
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        features=features(variant),
+        description=(
+            "Video clips for a membership-inference audit by vidsme_jax: "
+            f"{variant.num_frames} frames, sampling {variant.sampling}, as {coding}; "
+            "motion statistics from the frames as they were decoded; `rows` holds the "
+            "manifests' rows as JSON."
+        ),
+    )
     info.set_file_format("array_record")
     template = tfds.core.ShardedFileTemplate(
         dataset_name=NAME,
@@ -148,7 +124,7 @@ def describe(
 
 
 def counts(folder: pathlib.Path) -> list[int] | None:
-    """The records of each shard by what `describe` wrote; None if it is damaged."""
+    """Returns how many records each shard has by `describe`; None if damaged."""
     try:
         info = tfds.builder_from_directory(folder).info
         return list(info.splits[SPLIT].shard_lengths)

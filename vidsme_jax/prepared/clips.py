@@ -3,9 +3,8 @@
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
-import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -19,16 +18,16 @@ from vidsme_jax.base import (
     Item,
     MotionStatistics,
 )
-from vidsme_jax.data import datasets, video
+from vidsme_jax.data import features, video
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
-from vidsme_jax.prepared import builder, layout
-from vidsme_jax.prepared.layout import Entry, Variant
+from vidsme_jax.prepared import dataset, layout
+from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 
 _REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _SHOWN = 5  # Of a long list, how many an error names.
 
 
-class Prepared:
+class PreparedClips:
     """A prepared corpus, open for reading; safe to read from several threads.
 
     `source` is TFDS's data source of the prepared clips, in the order of their hashes.
@@ -60,61 +59,50 @@ class Prepared:
         self.folder, self._shards = found[-1], layout.check_settings(parent, variant)
         self._positions: dict[str, int] = {}  # By digest.
         self._failed: dict[str, ClipError] = {}
-        self._files: dict[str, Stamp] = {}  # By key.
-        self._by_key: dict[str, str] = {}  # The digest; all that the manifests named.
-        self._by_video: dict[str, list[tuple[str, str]]] = {}  # The keys and digests.
+        self._rows: list[Row] = []
+        self._stamps: dict[str, Stamp] = {}  # By key; all that the manifests named.
+        self._by_key: dict[str, str] = {}  # The digest.
+        self._by_video: dict[str, dict[str, str]] = {}  # The digest by key.
         self._digests: dict[str, str] = {}  # By key, of the clips to be read.
-        lengths = []
-        for entries in self._verified():
-            for entry in entries:
-                self._take(entry)
-            lengths.append(sum(not entry.stage for entry in entries))
-        if builder.counts(self.folder) != lengths:
-            damage = f"{self.folder}: dataset_info.json does not count what is there"
-            raise AuditError([f"{damage}; {_REMEDY} it again"])
-        try:
-            datasets.features_of(self.folder)
-        except (OSError, ValueError) as error:
-            raise AuditError([f"{self.folder}: {error}"]) from error
-        dataset: Any = tfds.builder_from_directory(self.folder)
-        self.source = dataset.as_data_source(layout.SPLIT)
-
-    def _verified(self) -> Iterator[list[Entry]]:
-        problems = []
-        for shard in range(self._shards):
+        problems, lengths = [], []
+        for number in range(self._shards):
             try:
-                entries = layout.read_index(self.folder, shard, self._shards)
+                entries = Shard(self.folder, number, self._shards).read()
             except ValueError as error:
                 problems.append(f"{self.folder}: {error}; {_REMEDY} its clips again")
                 continue
-            if not problems:
-                yield entries
+            for entry in entries:
+                self._take(entry)
+            lengths.append(sum(not entry.stage for entry in entries))
         if problems:
             raise AuditError(problems)
+        if dataset.counts(self.folder) != lengths:
+            damage = f"{self.folder}: dataset_info.json does not count what is there"
+            raise AuditError([f"{damage}; {_REMEDY} it again"])
+        try:
+            features.features_of(self.folder)
+        except (OSError, ValueError) as error:
+            raise AuditError([f"{self.folder}: {error}"]) from error
+        opened: Any = tfds.builder_from_directory(self.folder)
+        self.source = opened.as_data_source(layout.SPLIT)
 
     def _take(self, entry: Entry) -> None:
         if entry.stage:
             self._failed[entry.digest] = ClipError(entry.stage, entry.cause)
         else:
             self._positions[entry.digest] = len(self._positions)
-        self._files |= {k: tuple(it) for k, it in json.loads(entry.files).items()}
-        for row in json.loads(entry.rows):
-            self._by_key[row["clip"]] = entry.digest
-            named = self._by_video.setdefault(row["video"], [])
-            if (pair := (row["clip"], entry.digest)) not in named:
-                named.append(pair)
+        self._rows += entry.rows
+        for _, its_stamp, item in entry.rows:
+            self._stamps[item.clip] = its_stamp
+            self._by_key[item.clip] = entry.digest
+            self._by_video.setdefault(item.video, {})[item.clip] = entry.digest
 
     def items(self) -> list[Item]:
-        """The rows of the manifests, as they were when their clips were prepared."""
-        found = []
-        for entries in self._verified():
-            for entry in entries:
-                rows = zip(
-                    json.loads(entry.places), json.loads(entry.rows), strict=True
-                )
-                found += [(place, Item(**row)) for place, row in rows]
-        found.sort(key=lambda pair: (ROLES.index(pair[1].role), pair[0], pair[1].id))
-        return [item for _, item in found]
+        """Returns the rows of the manifests as they were when clips were prepared."""
+        order = sorted(
+            self._rows, key=lambda r: (ROLES.index(r.item.role), r.place, r.item.id)
+        )
+        return [row.item for row in order]
 
     def match(self, clips: Sequence[Clip]) -> None:
         """Finds the clips that will be read; their files need not be there.
@@ -147,13 +135,13 @@ class Prepared:
         key, digest = clip.key, self._by_key.get(clip.key)
         if digest is None:
             videos = dict.fromkeys(item.video for item in clip.items)
-            named = [pair for v in videos for pair in self._by_video.get(v, [])]
+            named = [p for v in videos for p in self._by_video.get(v, {}).items()]
             likeness = [_common_end(key, other) for other, _ in named]
             best = [n for n, depth in enumerate(likeness) if depth == max(likeness)]
             if len({named[n][1] for n in best}) != 1:
                 return None  # Unknown, or several of this name are equally near.
             key, digest = named[best[0]]
-        before = self._files.get(key, ABSENT)
+        before = self._stamps.get(key, ABSENT)
         return digest if _unchanged(clip.key, digest, before) else None
 
     def content_hash(self, key: str) -> str:
@@ -171,7 +159,7 @@ class Prepared:
             failed = self._failed[digest]
             raise ClipError(failed.stage, failed.cause)
         try:
-            frames, motion = builder.decode(self.source[self._positions[digest]])
+            frames, motion = dataset.decode(self.source[self._positions[digest]])
         except Exception as error:  # Of array_record, TFDS or the picture's decoder.
             raise ClipError("open", self._damaged(digest)) from error
         if frames.content_hash != digest:
@@ -179,9 +167,8 @@ class Prepared:
         return frames, motion
 
     def _damaged(self, digest: str) -> str:
-        records, _ = layout.shard_files(
-            self.folder, layout.shard_of(digest, self._shards), self._shards
-        )
+        number = layout.shard_of(digest, self._shards)
+        records = Shard(self.folder, number, self._shards).records
         damage = f"the record of the clip is damaged; delete {records}"
         return f"{damage}, and {_REMEDY} its clips again"
 

@@ -1,0 +1,125 @@
+"""The features of a TFDS dataset: which there are, and which can be a video.
+
+TFDS imports the module of each feature that a file names, and its own `Video` imports
+TensorFlow; neither happens here.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+IMAGES, ARRAY, BYTES, PATH = "images", "an array", "bytes", "a path"
+_OWN = "tensorflow_datasets."
+_PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
+
+
+def parsed(record: bytes) -> Any:
+    """Returns the `tf.train.Example` of a record, which needs no TensorFlow."""
+    kind: Any = tf_example_pb2
+    return kind.Example.FromString(record)
+
+
+def features_of(folder: pathlib.Path) -> Any:
+    """Reads features.json; its features must be TFDS's own.
+
+    TFDS imports the module of each feature, whatever it is.
+
+    Raises:
+      ValueError: A feature is of another module.
+    """
+    content = json.loads((folder / "features.json").read_text())
+    named = set(_classes(content))
+    foreign = sorted(name for name in named if not name.startswith(_OWN))
+    if foreign:
+        raise ValueError(
+            f"features.json names {', '.join(foreign[:5])}; only the features of "
+            "tensorflow_datasets are read, since TFDS would import any other module"
+        )
+    return content
+
+
+def _classes(node: Any) -> Iterator[str]:
+    """The classes that a description of features names, in either of its forms."""
+    if isinstance(node, list):
+        for part in node:
+            yield from _classes(part)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(value, str):
+                yield from _classes(value)
+            elif key in ("pythonClassName", "python_class_name", "type"):
+                yield value
+            elif key == "json":
+                yield from _classes(json.loads(value))
+
+
+def _without_video(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_video(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if str(node.get("pythonClassName", "")).endswith("video_feature.Video"):
+        kind = "tensorflow_datasets.core.features"
+        about = {k: v for k, v in node["video"].items() if k != "ffmpegExtraArgs"}
+        shape = about.get("shape", {}).get("dimensions", [])[1:] or ["-1", "-1", "3"]
+        image = {
+            "pythonClassName": f"{kind}.image_feature.Image",
+            "image": about | {"shape": {"dimensions": shape}},
+        }
+        return {
+            "pythonClassName": f"{kind}.sequence_feature.Sequence",
+            "sequence": {"feature": image, "length": "-1"},
+        }
+    return {key: _without_video(value) for key, value in node.items()}
+
+
+def without_video(folder: pathlib.Path) -> Any:
+    """Returns the features of a dataset, with videos as the images that they are."""
+    return tfds.features.FeaturesDict.from_json(_without_video(features_of(folder)))
+
+
+def could_be_video(features: dict[str, Any]) -> list[str]:
+    """Returns the features that can be the video, by kind or else by name."""
+    kinds = {name: kind_of(feature) for name, feature in features.items()}
+    could = [name for name, kind in kinds.items() if kind not in (None, PATH)]
+    return could or [n for n, kind in kinds.items() if kind == PATH and n in _PATHS]
+
+
+def flat(features: Any, before: str = "") -> dict[str, Any]:
+    """Every feature by its name on disk, A/B for one inside another."""
+    found = {}
+    for name, feature in sorted(features.items()):
+        inside = getattr(feature, "feature", None)
+        if isinstance(feature, tfds.features.FeaturesDict):
+            found |= flat(feature, f"{before}{name}/")
+        elif isinstance(inside, tfds.features.FeaturesDict):
+            parts = flat(inside, f"{before}{name}/")
+            found |= {k: tfds.features.Sequence(f) for k, f in parts.items()}
+        else:
+            found[before + name] = feature
+    return found
+
+
+def nested(name: str, feature: Any) -> dict[str, Any]:
+    first, _, rest = name.partition("/")
+    return {first: nested(rest, feature) if rest else feature}
+
+
+def kind_of(feature: Any) -> str | None:
+    """As what a feature could be a video."""
+    if isinstance(getattr(feature, "feature", None), tfds.features.Image):
+        return IMAGES
+    if isinstance(feature, tfds.features.Text):
+        return PATH
+    if not isinstance(feature, tfds.features.Tensor):
+        return None
+    if feature.np_dtype == np.object_ and feature.shape == ():
+        return BYTES
+    shape: Any = feature.shape
+    frames = len(shape) == 4 and shape[-1] == 3
+    return ARRAY if frames and feature.np_dtype == np.uint8 else None

@@ -1,0 +1,155 @@
+"""The table of a video's frames, and decoding by it: from keyframes, exactly.
+
+A video is demuxed once without decoding, which gives the time stamps (`pts`) and the
+keyframes of all its frames, and which of them no other is decoded from.
+"""
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidsme_jax.data import opening
+from vidsme_jax.data.disposable import Disposables
+from vidsme_jax.data.opening import Source
+
+
+class Untrusted(Exception):
+    """The decoder does not put out what the table of the file says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What is known of the frames of a video, in display order.
+
+    Attributes:
+      pts: In units of `time_base`; empty where the file cannot be sought in.
+      keyframes: Where decoding can begin, in the same units; the first may be before
+        the first frame that is shown.
+      times: Seconds from the first frame, shape (decodable,).
+      period: Seconds that the last frame is shown.
+      stamped: Whether `times` are the file's own, not made from its frame rate.
+      damage: What was found broken, in words.
+      disposable: The `pts` of pictures that no other picture is decoded from.
+    """
+
+    pts: list[int]
+    keyframes: list[int]
+    times: np.ndarray
+    period: float
+    stamped: bool = True
+    damage: tuple[str, ...] = ()
+    disposable: frozenset[int] = frozenset()
+
+
+def increasing(stamps: Sequence[int | None]) -> list[int] | None:
+    """The time stamps if all are there and each is later than the one before."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    rising = all(a < b for a, b in itertools.pairwise(known))
+    return known if rising and len(known) == len(stamps) else None
+
+
+def scan(
+    source: Source, container: InputContainer, stream: VideoStream
+) -> Table | None:
+    """Reads the table of frames without decoding; None if it cannot be trusted."""
+    pts, keyframes, last, period = [], [], None, 0.0
+    context = stream.codec_context
+    vp8 = context.name == "vp8"
+    disposables = Disposables(context.name, context.extradata)
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:  # The end.
+                continue
+            source.check_time()
+            source.check_count(len(pts) + 1)
+            if packet.pts is None or packet.is_corrupt:
+                return None
+            if packet.is_keyframe:
+                keyframes.append(packet.pts)
+            # Not shown, but decoded for others: what is edited out, and hidden frames
+            # of VP8 (bit 4 of the first byte, RFC 6386 section 9.1).
+            if packet.is_discard or (vp8 and not memoryview(packet)[0] & 16):
+                continue
+            pts.append(packet.pts)
+            disposables.add(packet)
+            if last is None or packet.pts > last:
+                last, period = (
+                    packet.pts,
+                    float((packet.duration or 0) * opening.unit(stream)),
+                )
+    except (av.FFmpegError, IndexError):
+        return None
+    pts.sort()
+    keyframes.sort()
+    if not (increasing(pts) and keyframes and keyframes[0] <= pts[0]):
+        return None
+    times = (np.array(pts) - pts[0]) * float(opening.unit(stream))
+    return Table(pts, keyframes, times, period, disposable=disposables.pts())
+
+
+def sought(
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    table: Table,
+    wanted: list[int],
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Yields the wanted frames with their indices, decoding from keyframes.
+
+    Disposable frames that are not wanted stay out of the decoder.
+
+    Raises:
+      Untrusted: If the decoder skips, adds or renames a frame on the way.
+    """
+    if wanted[-1] >= len(table.pts):
+        raise Untrusted
+    left_out = table.disposable.difference(table.pts[index] for index in wanted)
+    if left_out:  # What is concealed would be so with other pictures.
+        context = stream.codec_context
+        context.options = {**context.options, "err_detect": "explode"}
+    coming = [pts for pts in table.pts if pts not in left_out]
+    position, start, frames = -1, 0, iter(())
+    for index in wanted:
+        place = bisect.bisect_left(coming, table.pts[index])
+        before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
+        key = bisect.bisect_left(coming, table.keyframes[before])
+        if position < 0 or key > position + 1:
+            start, position = table.keyframes[before], key - 1
+            container.seek(start, stream=stream)
+            frames = _from_keyframe(source, container, stream, start, left_out)
+        for frame in frames:
+            if frame.pts is not None and frame.pts < start:
+                continue  # Shown before the keyframe, or the seek went far back.
+            position += 1
+            if position == len(coming) or frame.pts != coming[position]:
+                raise Untrusted
+            if left_out and frame.is_corrupt:
+                raise Untrusted
+            if position == place:
+                yield index, frame
+                break
+        else:
+            raise Untrusted
+
+
+def _from_keyframe(
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    start: int,
+    left_out: frozenset[int],
+) -> Iterator[VideoFrame]:
+    """Yields frames after a seek, which may have landed too early or in between."""
+    begun = False
+    for packet in container.demux(stream):
+        begun = begun or (packet.is_keyframe and packet.pts == start)
+        source.check_time()
+        if begun and packet.pts not in left_out:
+            yield from source.decoded(stream, packet)

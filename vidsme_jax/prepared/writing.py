@@ -1,0 +1,321 @@
+"""Writing prepared corpora: clip by clip aside, then shard by shard into a version.
+
+A clip that is ready waits in a file of its own in `staged/`; when all are, each shard
+that changes is written to `unfinished/`, and those that do not are linked there. Every
+file is renamed into place whole, so that a run that is killed loses the clips in hand
+and no other; `unfinished/` becomes the next version, and what led to it is deleted.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+from array_record.python import (
+    array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+)
+
+from vidsme_jax.base import AuditError, ClipError, Item
+from vidsme_jax.data.features import parsed
+from vidsme_jax.data.reading import ABSENT, Stamp, stamp
+from vidsme_jax.prepared import dataset, layout
+from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
+from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store.lock import locked
+from vidsme_jax.store.parts import damaged
+
+_CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
+_MOST_SHARDS = 4096
+
+
+@contextlib.contextmanager
+def opened(root: pathlib.Path, variant: Variant, num_clips: int) -> Iterator["Writer"]:
+    """Opens a variant of a prepared corpus for writing; one writer at a time.
+
+    Args:
+      root: The folder of the prepared corpora.
+      variant: How clips are prepared.
+      num_clips: Of the corpus; decides the number of shards of a new folder.
+
+    Raises:
+      AuditError: The folder has other settings, or another run is writing to it.
+    """
+    folder = variant.folder(root)
+    with locked(folder, "another run is preparing it"):
+        if not layout.record(folder).read():
+            shards = min(max(-(-num_clips // _CLIPS_PER_SHARD), 1), _MOST_SHARDS)
+            layout.write_settings(folder, variant, shards)
+        yield Writer(folder, variant, layout.check_settings(folder, variant))
+
+
+class Writer:
+    """Adds clips to a variant of a prepared corpus; see `opened`."""
+
+    def __init__(self, folder: pathlib.Path, variant: Variant, num_shards: int):
+        """Finds what earlier runs have left."""
+        self._folder, self._variant, self._num_shards = folder, variant, num_shards
+        self._features = dataset.features(variant)
+        self._staged_folder = folder / "staged"
+        self._unfinished = folder / "unfinished"
+        self._versions = layout.versions(folder)
+        self._shards = [self._whole(shard) for shard in range(num_shards)]
+        self._known: dict[str, tuple[str, Stamp]] = {}  # Digest by key.
+        self._good: set[str] = set()
+        self._stamps: dict[str, Stamp] = {}  # By key.
+        for _, entries in self._shards:
+            for entry in entries:
+                self._remember(entry)
+        self._staged: dict[str, pathlib.Path] = {}  # By digest.
+        self._sources: dict[str, str] = {}  # Digest by source.
+        for leftover in self._staged_folder.glob("*/*.tmp"):
+            leftover.unlink()
+        for kind in ("failed", "clip"):  # In the order of their worth.
+            for path in self._staged_folder.glob(f"*/*.{kind}"):
+                digest, source = path.stem.split("-")
+                self._staged[digest], self._sources[source] = path, digest
+
+    def _whole(self, number: int) -> tuple[Shard | None, tuple[Entry, ...]]:
+        """Returns the newest whole state of a shard, if any."""
+        for folder in (self._unfinished, *self._versions[::-1]):
+            shard = Shard(folder, number, self._num_shards)
+            try:
+                return shard, shard.read()
+            except ValueError as error:
+                if folder != self._unfinished:
+                    logging.warning("%s: %s; preparing its clips again", folder, error)
+        return None, ()
+
+    def _remember(self, entry: Entry) -> None:
+        if not entry.stage:
+            self._good.add(entry.digest)
+        elif entry.stage == "preprocess" or all(r.stamp == ABSENT for r in entry.rows):
+            return  # These failures may have been of the moment.
+        for row in entry.rows:
+            self._known[row.item.clip] = entry.digest, row.stamp
+
+    # ------------------------------------------------------------- clip by clip
+
+    def digest_of(self, key: str) -> str | None:
+        """Returns the digest of a clip that was prepared or has failed before.
+
+        Its file is not read; it must not have changed since. Every clip is asked for
+        first, so that a change from then on is noticed next time.
+        """
+        now = self._stamps[key] = stamp(key)
+        digest, before = self._known.get(key, (None, None))
+        return digest if now == before else self._sources.get(_source(key, now))
+
+    def has(self, digest: str) -> bool:
+        """Returns whether a clip with this content is already stored."""
+        return digest in self._good or digest in self._staged
+
+    def add(self, key: str, example: Mapping[str, Any]) -> str:
+        """Stores a clip (see `dataset.encode`); returns its digest."""
+        data = self._features.serialize_example(dict(example))
+        return self._stage(key, example["content_hash"], data, "clip")
+
+    def fail(self, key: str, content: str, error: ClipError) -> str:
+        """Stores why a clip cannot be prepared; returns its digest.
+
+        Args:
+          key: Of the clip.
+          content: The content hash, "" if it cannot be read.
+          error: The cause.
+        """
+        digest = content or hashlib.sha256(b"absent\0" + os.fsencode(key)).hexdigest()
+        data = json.dumps({"stage": error.stage, "cause": error.cause}).encode()
+        return self._stage(key, digest, data, "failed")
+
+    def _stage(self, key: str, digest: str, data: bytes, kind: str) -> str:
+        folder = self._staged_folder / digest[:2]
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{digest}-{_source(key, self._stamps[key])}.{kind}"
+        write_atomically(file, data)
+        if kind == "clip" or digest not in self._staged:
+            self._staged[digest] = file
+        return digest
+
+    # ------------------------------------------------------------ shard by shard
+
+    def finish(
+        self, items: Sequence[Item], digests: Mapping[str, str], workers: int
+    ) -> dict[str, ClipError]:
+        """Makes the next version, if anything is new.
+
+        Args:
+          items: Of the corpus; they replace what was stored as rows of their clips.
+          digests: Of every clip, by key.
+          workers: Threads.
+
+        Returns:
+          What failed, now or before, by digest.
+        """
+        count = self._num_shards
+        rows: list[dict[str, list[Row]]] = [{} for _ in range(count)]
+        for place, item in enumerate(items):
+            digest = digests[item.clip]
+            row = Row(place, self._stamps[item.clip], item)
+            rows[layout.shard_of(digest, count)].setdefault(digest, []).append(row)
+        staged: list[list[str]] = [[] for _ in range(count)]
+        for digest in self._staged:
+            staged[layout.shard_of(digest, count)].append(digest)
+        failed: dict[str, ClipError] = {}
+        changed, lengths = False, []
+        pool = concurrent.futures.ThreadPoolExecutor(workers)
+        try:
+            pack = functools.partial(self._pack, digests)
+            for entries, differs in pool.map(pack, range(count), rows, staged):
+                changed = changed or differs
+                lengths.append(sum(not entry.stage for entry in entries))
+                for entry in entries:
+                    if entry.stage:
+                        failed[entry.digest] = ClipError(entry.stage, entry.cause)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        if changed or dataset.counts(self._versions[-1]) != lengths:
+            self._publish(lengths)
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+        for folder in (*self._staged_folder.glob("*"), self._staged_folder):
+            with contextlib.suppress(OSError):  # Not there, or not empty.
+                folder.rmdir()
+        return failed
+
+    def _pack(
+        self,
+        digests: Mapping[str, str],
+        number: int,
+        rows: Mapping[str, Sequence[Row]],
+        staged: Sequence[str],
+    ) -> tuple[list[Entry], bool]:
+        """Writes a shard to `unfinished/`; returns whether it differs from before."""
+        before, known = self._shards[number]
+        home = before and before.folder
+        old = {entry.digest: entry for entry in known}
+        # Of a clip that was prepared nothing is better; one that failed is tried again.
+        fresh = {d: self._staged[d] for d in staged if d not in old or old[d].stage}
+        entries = []
+        for digest in sorted({*old, *fresh}):
+            its = rows.get(digest)
+            if its is None and digest in old:  # But for what is another clip's by now.
+                its = [
+                    row
+                    for row in old[digest].rows
+                    if digests.get(row.item.clip, digest) == digest
+                ]
+            if its:  # Others are named by nothing, or staged for another corpus.
+                failure = _failure(old.get(digest), fresh.get(digest))
+                entries.append(Entry(digest, tuple(its), *failure))
+        self._unfinished.mkdir(exist_ok=True)
+        shard = Shard(self._unfinished, number, self._num_shards)
+        if before is None or fresh or _content(entries) != _content(known):
+            _write_records(shard.records, _records(entries, before, known, fresh))
+        elif home != self._unfinished:
+            shard.records.unlink(missing_ok=True)
+            _link(before.records, shard.records)
+        same = list(known) == entries
+        if not (same and home == self._unfinished):
+            shard.write(entries)
+        for digest in staged:  # But for those of another corpus: its run was killed.
+            if digest not in fresh or digest in rows:
+                self._staged[digest].unlink(missing_ok=True)
+        return entries, not (same and home in self._versions)
+
+    def _publish(self, lengths: Sequence[int]) -> None:
+        """Renames `unfinished/` to the next version and deletes those before."""
+        for leftover in self._unfinished.glob("*.tmp"):
+            leftover.unlink()
+        before = [int(path.name.split(".")[1]) for path in self._versions]
+        version = f"1.{max(before, default=-1) + 1}.0"
+        records = self._unfinished.glob("*.array_record-*")
+        size = sum(path.stat().st_size for path in records)
+        dataset.describe(self._unfinished, version, self._variant, lengths, size)
+        os.replace(self._unfinished, self._folder / version)
+        for old in self._versions:
+            shutil.rmtree(old)
+
+
+def _source(key: str, stamp: Stamp) -> str:
+    """Names a file as it was: its key, size and time of change."""
+    return hashlib.sha256(f"{key}\0{stamp}".encode()).hexdigest()
+
+
+def _failure(old: Entry | None, fresh: pathlib.Path | None) -> tuple[str, str]:
+    """Returns the stage and the cause, ("", "") of what is prepared."""
+    if fresh is None:
+        return (old.stage, old.cause) if old else ("", "")
+    if fresh.suffix == ".clip":
+        return "", ""
+    failure = json.loads(fresh.read_text())
+    return failure["stage"], failure["cause"]
+
+
+def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Returns what the records of a shard depend on."""
+    return [(entry.digest, entry.text()) for entry in entries if not entry.stage]
+
+
+def _records(
+    entries: Sequence[Entry],
+    before: Shard | None,
+    known: Sequence[Entry],
+    fresh: Mapping[str, pathlib.Path],
+) -> Iterator[bytes]:
+    """Yields the records of a shard, one in memory at a time."""
+    good = [entry.digest for entry in known if not entry.stage]
+    places = {digest: place for place, digest in enumerate(good)}
+    with contextlib.ExitStack() as held:
+        reader: Any = None
+        if before is not None:
+            reader = array_record_module.ArrayRecordReader(str(before.records))
+            held.callback(reader.close)
+        for entry in entries:
+            if entry.stage:
+                continue
+            if entry.digest in fresh:
+                record = fresh[entry.digest].read_bytes()
+            else:
+                assert before is not None
+                try:
+                    record = reader.read([places[entry.digest]])[0]
+                except (RuntimeError, IndexError) as error:
+                    remedy = "delete it and its clips are prepared again"
+                    raise AuditError(
+                        [damaged(before.records, error, remedy)]
+                    ) from error
+            example = parsed(record)
+            stored = example.features.feature["rows"].bytes_list
+            stored.value[:] = [entry.text().encode()]
+            yield example.SerializeToString(deterministic=True)
+
+
+def _write_records(path: pathlib.Path, records: Iterator[bytes]) -> None:
+    """Writes a file of records, whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    # Pictures do not get smaller, and a group of one makes every record quick to find.
+    writer = array_record_module.ArrayRecordWriter(
+        str(partial), "group_size:1,uncompressed"
+    )
+    try:
+        for record in records:
+            writer.write(record)
+    finally:
+        writer.close()
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # A file system without links.
+        partial = target.with_name(target.name + ".tmp")
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)

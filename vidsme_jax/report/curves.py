@@ -1,0 +1,65 @@
+"""The entropies of single clips, frame by frame, for the report."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vidsme_jax import scores
+from vidsme_jax.base import ClipCurve, ClipError, Item, ScoreTable
+from vidsme_jax.data.reading import Reader
+from vidsme_jax.evaluation import metrics
+from vidsme_jax.store.signals import Signals
+
+_THUMBNAIL = 96  # Pixels, the height in the report.
+
+
+def extreme_curves(
+    items: Sequence[Item],
+    store: Signals,
+    table: ScoreTable,
+    headline: str,
+    profile: str,
+    reader: Reader,
+) -> list[ClipCurve]:
+    """Returns the entropies, frame by frame, of the most and least member-like clip.
+
+    Args:
+      items: Of the corpus.
+      store: The signals.
+      table: The scores.
+      headline: The score that ranks the clips.
+      profile: Of the scores, by name.
+      reader: Of the clips, for pictures of their frames.
+    """
+    oriented = metrics.oriented(table, headline)
+    by_id = {item.id: item for item in items}
+    curves = []
+    for label, place in (("most", np.argmax(oriented)), ("least", np.argmin(oriented))):
+        item = by_id[table.id[place]]
+        clip = next(store.read({item.clip}))
+        shows = clip.frame >= 0  # Separators show none.
+        frames, which = np.unique(clip.frame[shows], return_inverse=True)
+        rows = scores.PROFILES[profile].sharma_mittal(
+            clip.signals, table.q[place], table.r[place]
+        )
+        natural, second = (
+            np.bincount(which, each[shows]) / np.bincount(which) for each in rows
+        )
+        indices = tuple(clip.frame_indices[k] for k in frames)
+        try:
+            pictures = reader.thumbnails(item.clip, indices, _THUMBNAIL)
+        except ClipError:  # Gone since it was scored: its curves still stand.
+            pictures = None
+        curves.append(
+            ClipCurve(
+                label=f"{label} member-like",
+                id=item.id,
+                role=item.role,
+                score=float(table.scores[headline][place]),
+                frame_indices=indices,
+                natural=natural,
+                reversed=second,
+                thumbnails=pictures,
+            )
+        )
+    return curves

@@ -1,0 +1,166 @@
+r"""Statistics of a clip's rows: what scores average. Smaller = member, in all of them.
+
+Each function takes a `ClipView` and returns one number a row, or a single row where
+the statistic is one of the whole clip. With $p$ the next-token distribution of a row
+of the natural clip, $p'$ that of the same position of the second order, $t$ the target
+(the row's own argmax) and $R_\alpha$ the Renyi entropy; all in nats.
+
+References:
+  [1] Li, Yu and Wang, 2025. Vid-SME. https://arxiv.org/abs/2506.03179
+  [2] Li et al., 2024. Max-Renyi. https://arxiv.org/abs/2411.02902
+  [3] Shi et al., 2023. Min-K% Prob. https://arxiv.org/abs/2310.16789
+  [4] Zhang et al., 2024. Min-K%++. https://arxiv.org/abs/2404.02936
+  [5] Song and Mittal, 2021. Modified entropy. https://arxiv.org/abs/2003.10595
+  [6] Carlini et al., 2021. Perplexity. https://arxiv.org/abs/2012.07805
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vidsme_jax.base import TokenSignals
+from vidsme_jax.entropy import definitions
+
+Rows = Float[np.ndarray, " rows"]
+# Renyi entropy of order q, q and r to the Sharma-Mittal entropy; all broadcast.
+Deformation = Callable[[Any, Any, Any], Any]
+_NODES = slice(1, 14)  # Of the Renyi profile: the orders in [1, 2].
+_SHANNON, _TWO, _INF = 1, 13, 14  # Places in the profile.
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipView:
+    """What a statistic may read: the signals of one clip and its entropy orders."""
+
+    signals: TokenSignals
+    q: float
+    r: float
+    deform: Deformation
+
+
+def sharma_mittal(
+    signals: TokenSignals, q: Any, r: Any, deform: Deformation
+) -> Float[np.ndarray, "*points 2 rows"]:
+    r"""Computes $S_{q,r}$ of every row, natural and second order of the frames [1].
+
+    Args:
+      signals: Of one clip.
+      q: A number, or an array (points,); each distinct q is interpolated once.
+      r: A number, or an array like `q`.
+      deform: Of the profile.
+    """
+    q, r = np.asarray(q, np.float64), np.asarray(r, np.float64)
+    orders, place = np.unique(q, return_inverse=True)
+    nodes = signals.renyi[..., _NODES]
+    renyi = np.asarray(definitions.renyi_at_order(nodes, orders[:, None, None]))
+    renyi = renyi[place.reshape(q.shape)]
+    return deform(renyi, q[..., None, None], r[..., None, None])
+
+
+def vid_sme(c: ClipView) -> Rows:
+    r"""$S_{q,r}(p) - S_{q,r}(p')$, position by position [1].
+
+    A row that is uniform in both orders gives 0; one that is certain in the natural
+    order and uniform over V classes in the other gives $-S$ of the uniform row.
+    """
+    natural, second = sharma_mittal(c.signals, c.q, c.r, c.deform)
+    return natural - second
+
+
+def vid_sme_sequence(c: ClipView) -> Rows:
+    r"""$S_{q,r}(\bar p) - S_{q,r}(\bar p')$ of the mean distributions; one row [1]."""
+    return _of_means(c, 0)
+
+
+def vid_sme_sequence_released(c: ClipView) -> Rows:
+    """`vid_sme_sequence` over the rows that the release averages; one row [1].
+
+    It averages one text row too many where the tokenizer adds no BOS token.
+    """
+    return _of_means(c, 1)
+
+
+def _of_means(c: ClipView, which: int) -> Rows:
+    nodes = c.signals.mean_renyi[:, which, _NODES]
+    renyi = definitions.renyi_at_order(nodes, c.q)
+    natural, second = c.deform(renyi, c.q, c.r)
+    return np.array([natural - second])
+
+
+def renyi_05(c: ClipView) -> Rows:
+    r"""$R_{1/2}(p) = 2 \log \sum_v \sqrt{p_v}$ [2]; $\log V$ if p is uniform over V."""
+    return c.signals.renyi[0, :, 0]
+
+
+def renyi_05_clamped(c: ClipView) -> Rows:
+    """`renyi_05` of probabilities clamped at 1e-10, as in the release of [1]."""
+    assert c.signals.renyi_half_clamped is not None, "the head's second pass is needed"
+    return c.signals.renyi_half_clamped[0]
+
+
+def renyi_1(c: ClipView) -> Rows:
+    r"""$R_1(p) = -\sum_v p_v \log p_v$, Shannon's [2]; $\log V$ if p is uniform."""
+    return c.signals.renyi[0, :, _SHANNON]
+
+
+def renyi_2(c: ClipView) -> Rows:
+    r"""$R_2(p) = -\log \sum_v p_v^2$ [2]; $\log V$ if p is uniform over V."""
+    return c.signals.renyi[0, :, _TWO]
+
+
+def renyi_inf(c: ClipView) -> Rows:
+    r"""$R_\infty(p) = -\log \max_v p_v$ [2]; $\log V$ if p is uniform over V."""
+    return c.signals.renyi[0, :, _INF]
+
+
+def nll(c: ClipView) -> Rows:
+    r"""$-\log p_t$ [3]; $\log 2$ if the target has half of the probability."""
+    return -c.signals.log_prob[0]
+
+
+def perplexity(c: ClipView) -> Rows:
+    r"""$\exp$ of the mean of $-\log p_t$ [6]; one row. V if every row is uniform."""
+    rows = np.sort(nll(c).astype(np.float64))
+    return np.exp(rows.mean(keepdims=True))
+
+
+def min_k_plus_plus(c: ClipView) -> Rows:
+    r"""$(\mathrm{E}_p \log p - \log p_t) / \sqrt{\mathrm{Var}_p \log p}$ [4].
+
+    For a point mass numerator and denominator are 0; the limit of their ratio is 0 too.
+    """
+    s = c.signals
+    surprise = -s.renyi[0, :, _SHANNON] - s.log_prob[0]
+    deviation = np.sqrt(s.varentropy[0])
+    return np.where(deviation > 0, surprise / np.maximum(deviation, 1e-12), 0.0)
+
+
+def modified_entropy(c: ClipView) -> Rows:
+    r"""$-(1 - p_t) \log p_t - \sum_{v \ne t} p_v \log(1 - p_v)$ [5]."""
+    return c.signals.modified[0, :, 0]
+
+
+def modified_renyi_05(c: ClipView) -> Rows:
+    r"""$2 (1 - p_t)(1 - \sqrt{p_t}) + 2 \sum_{v \ne t} p_v (1 - \sqrt{1 - p_v})$ [2].
+
+    0 if p is a point mass.
+    """
+    return c.signals.modified[0, :, 1]
+
+
+def modified_renyi_2(c: ClipView) -> Rows:
+    r"""$(1 - p_t)^2 + \sum_{v \ne t} p_v^2$ [2]; 0 if p is a point mass."""
+    return c.signals.modified[0, :, 2]
+
+
+def gap(c: ClipView) -> Rows:
+    r"""$-(\log p_t - \log p_u)$, u the most probable class below t [2]."""
+    return -c.signals.gap[0]
+
+
+# Those that read what only the head's second pass computes.
+SECOND_PASS = {vid_sme_sequence, vid_sme_sequence_released, renyi_05_clamped}
+SECOND_PASS |= {modified_entropy, modified_renyi_05, modified_renyi_2}
