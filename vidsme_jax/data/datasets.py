@@ -41,39 +41,28 @@ class Dataset:
         formats = self._builder.info.available_file_formats()
         self._formats = sorted(str(f.value) for f in formats)
         if not set(self._formats) & {"array_record", "tfrecord"}:
-            raise AuditError(
-                [
-                    f"{folder}: stored as {', '.join(self._formats)}; array_record and "
-                    "tfrecord can be read: build it with `tfds build "
-                    "--file_format=array_record`"
-                ]
+            problem = (
+                f"{folder}: stored as {', '.join(self._formats)}; array_record and "
+                "tfrecord can be read: build it with `tfds build "
+                "--file_format=array_record`"
             )
+            raise AuditError([problem])
         self.features = features.flat(self._builder.info.features)
         self._sources: dict[str, Any] = {}  # By split.
 
     def places(self, split: str) -> list[tuple[str, int]]:
         """The split and the index of every example of a split expression."""
-        splits = self._builder.info.splits
+        splits: Any = self._builder.info.splits
         try:
-            asked = splits[split].file_instructions
+            asked = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
         except Exception as error:
-            known = ", ".join(sorted(splits))
-            raise AuditError(
-                [f"no split {split!r}; it has {known}{nearest(split, list(splits))}"]
-            ) from error
-        starts = {}
-        for name in splits:
-            start = 0
-            for part in splits[name].file_instructions:
-                starts[str(part.filename)] = name, start
-                start += part.examples_in_shard
+            known = f"{', '.join(sorted(splits))}{nearest(split, list(splits))}"
+            raise AuditError([f"no split {split!r}; it has {known}"]) from error
         found = []
         for part in asked:
-            name, start = starts[str(part.filename)]
-            first = start + part.skip
-            all_of_it = part.examples_in_shard - part.skip
-            take = all_of_it if part.take < 0 else part.take
-            found += [(name, first + k) for k in range(take)]
+            name = str(part.splitname)
+            ends = slice(part.from_, part.to).indices(splits[name].num_examples)
+            found += [(name, index) for index in range(*ends)]
         return found
 
     def example(self, split: str, index: int) -> bytes:
@@ -127,13 +116,12 @@ class Dataset:
         if "video" not in given:
             could = features.could_be_video(self.features)
             if len(could) != 1:
-                what = "several features" if could else "no feature"
-                raise AuditError(
-                    [
-                        f"{what} can be the video; say which, such as "
-                        f"corpus.tfds_fields = ('video=NAME',); it has {there}"
-                    ]
+                problem = (
+                    f"{'several features' if could else 'no feature'} can be the "
+                    "video; say which, such as corpus.tfds_fields = ('video=NAME',); "
+                    f"it has {there}"
                 )
+                raise AuditError([problem])
             given["video"] = could[0]
         elif features.kind_of(self.features[given["video"]]) is None:
             raise AuditError(
@@ -229,9 +217,9 @@ def _find(name: str) -> pathlib.Path:
     root, folder = _root(), _root() / name
     while folder.is_dir() and not (folder / "dataset_info.json").is_file():
         inside = [path for path in folder.iterdir() if any(path.glob(_INFO))]
-        numbered = [path for path in inside if _number(path)]
+        numbered = [path for path in inside if tfds.core.Version.is_valid(path.name)]
         if numbered:
-            folder = max(numbered, key=_number)
+            folder = max(numbered, key=lambda path: tfds.core.Version(path.name))
         elif len(inside) == 1:
             folder = inside[0]
         else:
@@ -241,22 +229,13 @@ def _find(name: str) -> pathlib.Path:
         found = sorted({path.parent for path in root.glob(f"*/{_INFO}")})
         known = [path.relative_to(root).parts[0] for path in found]
         names = ", ".join(dict.fromkeys(known)) or "nothing"
-        raise AuditError(
-            [
-                f"no dataset {name!r} in {root} (TFDS_DATA_DIR), which has {names}"
-                f"{nearest(name.split('/')[0], known)}"
-            ]
-        )
+        hint = nearest(name.split("/")[0], known)
+        where = f"{root} (TFDS_DATA_DIR), which has {names}{hint}"
+        raise AuditError([f"no dataset {name!r} in {where}"])
     return folder
 
 
 _INFO = "**/dataset_info.json"
-
-
-def _number(path: pathlib.Path) -> tuple[int, ...]:
-    parts = path.name.split(".")
-    whole = len(parts) == 3 and all(part.isdigit() for part in parts)
-    return tuple(int(part) for part in parts) if whole else ()
 
 
 class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):
