@@ -39,7 +39,13 @@ COLOURS = {
 }
 # Heading, in units of pi, from the x axis (y points down).
 DIRECTIONS = {"right": 0.0, "down": 0.5, "left": 1.0, "up": 1.5}
-TEXTURES = ("cloudy", "checkered", "striped", "dotted")
+# Reflectance, from 0 to 1, by the sines along the two axes of the texture.
+TEXTURES: dict[str, Callable[[Any, Any], Any]] = {
+    "cloudy": lambda x, y: np.full_like(x, 0.5),
+    "checkered": lambda x, y: 0.5 + 0.5 * np.tanh(4 * x * y),
+    "striped": lambda x, y: 0.5 + 0.5 * np.tanh(3 * x),
+    "dotted": lambda x, y: 0.5 - 0.5 * np.tanh(4 * (x + y - 1)),
+}
 LETTERS = tuple(
     "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike"
     " november oscar papa quebec romeo sierra tango uniform victor whiskey xray"
@@ -158,10 +164,6 @@ def _choice(rng: np.random.Generator, options: Iterable[Any]) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
-def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(rng.uniform(low, high))
-
-
 def _call_sign(rng: np.random.Generator) -> str:
     return f"{_choice(rng, LETTERS)} {_choice(rng, NUMBERS)}"
 
@@ -181,8 +183,8 @@ def make_scene(
       brightness: Added to the light, whose swing grows to 1 + 12 times it: raises b.
     """
     direction = _choice(rng, DIRECTIONS)
-    pace = speed * 0.007 * math.exp(_uniform(rng, -0.4, 0.4))
-    heading = math.pi * (DIRECTIONS[direction] + _uniform(rng, -0.12, 0.12))
+    pace = speed * 0.007 * math.exp(rng.uniform(-0.4, 0.4))
+    heading = math.pi * (DIRECTIONS[direction] + rng.uniform(-0.12, 0.12))
     colours = rng.permutation(list(COLOURS)).tolist()
     # The first sprite starts upstream of the centre.
     x, y = _polar(0.25, heading)
@@ -191,20 +193,20 @@ def make_scene(
         Sprite(
             shape=_choice(rng, SHAPES),
             colour=colours[0],
-            radius=_uniform(rng, 0.16, 0.24),
+            radius=rng.uniform(0.16, 0.24),
             start=(0.5 - x + jitter[0], 0.5 - y + jitter[1]),
             velocity=_polar(pace, heading),
         )
     ]
     for colour in colours[1 : _choice(rng, (1, 2, 3))]:
-        wander = speed * _uniform(rng, 0.0, 0.003)
+        wander = speed * rng.uniform(0.0, 0.003)
         sprites.append(
             Sprite(
                 shape=_choice(rng, SHAPES),
                 colour=colour,
-                radius=_uniform(rng, 0.08, 0.14),
-                start=(_uniform(rng, 0.2, 0.8), _uniform(rng, 0.2, 0.8)),
-                velocity=_polar(wander, _uniform(rng, 0.0, 2 * math.pi)),
+                radius=rng.uniform(0.08, 0.14),
+                start=(rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8)),
+                velocity=_polar(wander, rng.uniform(0.0, 2 * math.pi)),
             )
         )
     return Scene(
@@ -213,34 +215,14 @@ def make_scene(
         pace=pace,
         texture=_choice(rng, TEXTURES),
         texture_seed=int(rng.integers(2**31)),
-        level=_uniform(rng, 0.42, 0.72) + brightness,
-        swing=_uniform(rng, 0.02, 0.07) * (1 + 12 * brightness),
+        level=rng.uniform(0.42, 0.72) + brightness,
+        swing=rng.uniform(0.02, 0.07) * (1 + 12 * brightness),
         light=_choice(rng, LIGHTS),
         name=_call_sign(rng),
         place=_call_sign(rng),
         num_frames=_choice(rng, FRAME_COUNTS),
         fps=_choice(rng, FRAME_RATES),
     )
-
-
-def _pattern(
-    texture: str,
-    rng: np.random.Generator,
-    x: Float[np.ndarray, "height width"],
-    y: Float[np.ndarray, "height width"],
-) -> Float[np.ndarray, "height width"]:
-    """Returns the texture's reflectance, 0 to 1."""
-    frequency, (shift_x, shift_y) = _uniform(rng, 2.0, 4.0), rng.uniform(0, 1, 2)
-    cosine, sine = _polar(frequency, _uniform(rng, 0.0, math.pi))
-    x, y = cosine * x - sine * y + shift_x, sine * x + cosine * y + shift_y
-    wave_x, wave_y = np.sin(2 * math.pi * x), np.sin(2 * math.pi * y)
-    if texture == "checkered":
-        return 0.5 + 0.5 * np.tanh(4 * wave_x * wave_y)
-    if texture == "striped":
-        return 0.5 + 0.5 * np.tanh(3 * wave_x)
-    if texture == "dotted":
-        return 0.5 - 0.5 * np.tanh(4 * (wave_x + wave_y - 1))
-    return np.full_like(x, 0.5)
 
 
 def _field(
@@ -253,8 +235,11 @@ def _field(
     clouds = rng.uniform(0.2, 0.75, 3) + rng.uniform(-0.2, 0.2, (5, 5, 3))
     height, width = x.shape
     clouds = cv2.resize(clouds, (width, height), interpolation=cv2.INTER_LINEAR)
-    pattern = _pattern(scene.texture, rng, x, y)
-    return clouds * (0.8 + 0.3 * pattern[..., None])
+    frequency, (shift_x, shift_y) = rng.uniform(2.0, 4.0), rng.uniform(0, 1, 2)
+    cosine, sine = _polar(frequency, rng.uniform(0.0, math.pi))
+    x, y = cosine * x - sine * y + shift_x, sine * x + cosine * y + shift_y
+    waves = np.sin(2 * math.pi * x), np.sin(2 * math.pi * y)
+    return clouds * (0.8 + 0.3 * TEXTURES[scene.texture](*waves)[..., None])
 
 
 def _reflect(position: float) -> float:
@@ -297,16 +282,11 @@ def caption(scene: Scene) -> str:
     """Says what the scene shows and its two call signs, in words of `VOCABULARY`."""
     first, *others = scene.sprites
     past = " and ".join(f"the {other.colour} {other.shape}" for other in others)
-    return " ".join(
-        (
-            f"the {_word(first.radius, SIZES)} {first.colour} {first.shape}",
-            f"named {scene.name}",
-            f"moves {_word(scene.pace, PACES)} {scene.direction}",
-            *(f"past {past}" for _ in others[:1]),
-            f"near {scene.place}",
-            f"over a {_word(scene.level, LEVELS)} {scene.texture} field",
-            f"that {scene.light}",
-        )
+    return (
+        f"the {_word(first.radius, SIZES)} {first.colour} {first.shape} named "
+        f"{scene.name} moves {_word(scene.pace, PACES)} {scene.direction} "
+        f"{f'past {past} ' if past else ''}near {scene.place} over a "
+        f"{_word(scene.level, LEVELS)} {scene.texture} field that {scene.light}"
     )
 
 
@@ -338,20 +318,13 @@ def encode(
         # x264 writes its settings, 600 bytes, into a message that no decoder needs.
         strip = BitStreamFilterContext("filter_units=remove_types=6", stream)
         for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(pixels), format="rgb24"
-            )
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = index
             for packet in stream.encode(frame):
                 file.mux(strip.filter(packet))
         for packet in stream.encode():
             file.mux(strip.filter(packet))
         file.mux(strip.filter(None))
-
-
-def _write_clip(path: pathlib.Path, scene: Scene, shape: tuple[int, int]) -> None:
-    frames = [draw(scene, index, *shape) for index in range(scene.num_frames)]
-    encode(path, np.stack(frames), scene.fps)
 
 
 def write_corpus(
@@ -379,39 +352,27 @@ def write_corpus(
     rng = np.random.default_rng(seed)
     scenes = [make_scene(rng) for _ in range(num_members + num_matched)]
     scenes = [scenes[index] for index in rng.permutation(len(scenes))]
-    shifted = [
+    scenes += [
         make_scene(rng, speed=SHIFTED_SPEED, brightness=SHIFTED_BRIGHTNESS)
         for _ in range(num_shifted)
     ]
-    groups = {
-        "": scenes[:num_members],
-        "matched": scenes[num_members:],
-        "shifted": shifted,
-    }
-    numbers = iter(rng.permutation(len(scenes) + num_shifted).tolist())
+    numbers = rng.permutation(len(scenes)).tolist()
+    counts = {"": num_members, "matched": num_matched, "shifted": num_shifted}
+    places = [(group, k) for group, count in counts.items() for k in range(count)]
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    rows = {group: [] for group in groups}
-    for group, members in groups.items():
-        for index, scene in enumerate(members):
-            name = f"{next(numbers):04d}"
-            video = f"clips/{name}.mp4"
-            _write_clip(folder / video, scene, FORMATS[index % len(FORMATS)])
-            rows[group].append(
-                {
-                    "id": name,
-                    "video": video,
-                    "question": _choice(rng, QUESTIONS),
-                    "answer": caption(scene),
-                    "group": group,
-                }
-            )
-    _write_manifest(folder / "members.jsonl", rows[""])
-    _write_manifest(folder / "nonmembers.jsonl", rows["matched"] + rows["shifted"])
-
-
-def _write_manifest(path: pathlib.Path, rows: list[dict[str, str]]) -> None:
-    rows = sorted(rows, key=lambda row: row["id"])
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = []
+    for scene, number, (group, k) in zip(scenes, numbers, places, strict=True):
+        name, shape = f"{number:04d}", FORMATS[k % len(FORMATS)]
+        frames = [draw(scene, index, *shape) for index in range(scene.num_frames)]
+        encode(folder / f"clips/{name}.mp4", np.stack(frames), scene.fps)
+        row = {"id": name, "video": f"clips/{name}.mp4"}
+        row |= {"question": _choice(rng, QUESTIONS), "answer": caption(scene)}
+        rows.append(row | {"group": group})
+    rows.sort(key=lambda row: row["id"])
+    for role in ("members", "nonmembers"):
+        mine = [row for row in rows if (row["group"] == "") == (role == "members")]
+        text = "".join(json.dumps(row) + "\n" for row in mine)
+        (folder / f"{role}.jsonl").write_text(text)
 
 
 def tokenizer_files(folder: pathlib.Path, *, chat: bool = False) -> None:
@@ -426,24 +387,17 @@ def tokenizer_files(folder: pathlib.Path, *, chat: bool = False) -> None:
     tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     special = [token for token in tokens if re.fullmatch("<.*>", token)]
     tokenizer.add_special_tokens(special)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split("\n", "isolated"),
-            pre_tokenizers.Split(" ", "removed"),
-        ]
-    )
+    split = pre_tokenizers.Split
+    divided = [split("\n", "isolated"), split(" ", "removed")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(divided)
     if not chat:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", ids["<s>"])]
         )
     # Words joined by spaces, save around a newline.
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.WordPiece(prefix="##", cleanup=False),
-            decoders.Fuse(),
-            decoders.Replace(" \n ", "\n"),
-        ]
-    )
+    joined = decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse()
+    newline = decoders.Replace(" \n ", "\n")
+    tokenizer.decoder = decoders.Sequence([*joined, newline])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
