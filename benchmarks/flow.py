@@ -16,6 +16,7 @@ least (H100), or 2.1 ms (H200), where the pair of a 7B model at 16 frames takes 
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **about,
     )
     bandwidth = next((v for k, v in BANDWIDTH.items() if k in device.device_kind), None)
-    moved = BYTES * backends.padded_pixels(grey.shape, device) * 4 / 3 * 3
+    moved = BYTES * math.prod(backends.plan(grey.shape, device)) * 4 / 3 * 3
     bound = None if bandwidth is None else round(1000 * moved / bandwidth, 2)
     _report.line(
         f"flow/{args.size}/bytes",
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"flow/{args.size}/memory",
         round(temporary / 2**20, 1),
         "MiB temporary",
-        calls=backends.calls(grey.shape, device),
+        calls=backends.plan(grey.shape, device)[0],
         **about,
     )
     _report.line(

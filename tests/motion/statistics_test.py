@@ -71,10 +71,10 @@ def test_one_frame_has_no_motion():
 
 
 def test_what_opencv_refuses_is_the_clip_s_fault(monkeypatch):
-    def refuse(before, after):
+    def refuse(*args, **how):
         raise cv2.error("too small")
 
-    monkeypatch.setattr(statistics, "_flow", refuse)
+    monkeypatch.setattr(cv2, "calcOpticalFlowFarneback", refuse)
     with pytest.raises(ClipError, match="optical flow of frames of 96x64 pixels") as e:
         statistics.measure(np.stack([_texture()] * 2))
     assert e.value.stage == "motion"

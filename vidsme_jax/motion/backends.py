@@ -18,7 +18,6 @@ import collections
 import contextlib
 import functools
 import itertools
-import math
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -107,7 +106,7 @@ class _Queue:
 
     def send(self, grey: np.ndarray) -> list[Any]:
         """Begins the flow of a clip; waits only while too much waits there."""
-        calls, pairs, height, width = _plan(grey.shape, self.device)
+        calls, pairs, height, width = plan(grey.shape, self.device)
         frames = np.zeros((calls * pairs + 1, height, width), np.uint8)
         frames[: len(grey), : grey.shape[1], : grey.shape[2]] = grey
         frames[len(grey) :] = frames[len(grey) - 1]
@@ -130,24 +129,19 @@ class _Queue:
         return parts
 
 
-def padded_pixels(shape: tuple[int, ...], device: Any) -> int:
-    """Returns the pixels that are computed for a clip (frames, height, width)."""
-    return math.prod(_plan(shape, device))
-
-
-def calls(shape: tuple[int, ...], device: Any) -> int:
-    """Returns how many times `executable` runs for a clip (frames, height, width)."""
-    return _plan(shape, device)[0]
-
-
 def executable(shape: tuple[int, ...], device: Any) -> jax.stages.Compiled:
     """Returns what is run, once or more, for a clip (frames, height, width)."""
     levels = len(farneback.scales(*shape[1:]))
-    return _compiled(*_plan(shape, device)[1:], levels, device)
+    return _compiled(*plan(shape, device)[1:], levels, device)
 
 
-def _plan(shape: tuple[int, ...], device: Any) -> tuple[int, int, int, int]:
-    """How a clip is computed: calls, pairs of each, padded height and width."""
+def plan(shape: tuple[int, ...], device: Any) -> tuple[int, int, int, int]:
+    """Returns how a clip (frames, height, width) is computed.
+
+    Returns:
+      How many times `executable` runs, the pairs of each call, the padded height and
+      width; their product is the number of pixels that are computed.
+    """
     wanted, (height, width) = shape[0] - 1, map(_padded, shape[1:])
     most = max(1, _call_pixels(device) // (height * width))
     # Powers of two: the pairs of the clip rounded up, what fits rounded down.

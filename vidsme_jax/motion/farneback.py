@@ -37,6 +37,7 @@ References:
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -84,16 +85,7 @@ def scales(height: int, width: int) -> Int[np.ndarray, "levels 2"]:
     return np.array(sizes, np.int32)  # Rounded half to even, as OpenCV's cvRound.
 
 
-def flow(
-    before: UInt8[Array | np.ndarray, "height width"],
-    after: UInt8[Array | np.ndarray, "height width"],
-) -> Float[Array, "height width 2"]:
-    """Returns the flow (x, y) in pixels that takes `before` to `after`, in grey."""
-    frames = jnp.stack([jnp.asarray(before), jnp.asarray(after)])
-    x, y = _flows(frames, jnp.asarray(scales(*before.shape)))
-    return jnp.stack([x[0], y[0]], axis=-1)
-
-
+@jax.named_scope("flow")
 def variances(
     frames: UInt8[Array, "frames height width"], sizes: Int[Array, "levels 2"]
 ) -> Float[Array, " pairs"]:
@@ -103,11 +95,6 @@ def variances(
       frames: In grey, padded to any size not below `sizes[0]`.
       sizes: From `scales`.
     """
-    with jax.named_scope("flow"):
-        return _variances(frames, sizes)
-
-
-def _variances(frames, sizes) -> Array:
     both = jnp.stack(_flows(frames, sizes))
     y, x = (lax.broadcasted_iota(jnp.int32, both.shape, axis) for axis in (2, 3))
     inside = (y < sizes[0, 0]) & (x < sizes[0, 1])
@@ -256,20 +243,16 @@ def _moments() -> tuple[list[list[float]], list[float]]:
     return taps, used.tolist()
 
 
-def _even(shifts: list[Array], kernel: list[float]) -> Array:
+def _even(shifts: list[Array], kernel: list[float], join=operator.add) -> Array:
+    """Correlates with a kernel of which one half is given; the other mirrors it."""
     middle = len(kernel) - 1
     out = shifts[middle] * kernel[0]
     for k in range(1, len(kernel)):
-        out = out + (shifts[middle + k] + shifts[middle - k]) * kernel[k]
+        out = out + join(shifts[middle + k], shifts[middle - k]) * kernel[k]
     return out
 
 
-def _odd(shifts: list[Array], kernel: list[float]) -> Array:
-    middle = len(kernel) - 1
-    out = jnp.zeros_like(shifts[middle])
-    for k in range(1, len(kernel)):
-        out = out + (shifts[middle + k] - shifts[middle - k]) * kernel[k]
-    return out
+_odd = functools.partial(_even, join=operator.sub)
 
 
 def _expand(image, size) -> tuple[Float[Array, "frames height width"], ...]:

@@ -10,6 +10,7 @@ References:
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,35 +23,11 @@ Bounds = tuple[float, float, float, float]
 # each pair of consecutive frames, the variance of the flow over both components.
 FlowVariances = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
+# The parameters of OpenCV's flow [2] in the release of [1].
+RELEASE: dict[str, Any] = {"pyr_scale": 0.5, "levels": 3, "winsize": 15}
+RELEASE |= {"iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
+
 _REMEDY = "give motion.bounds = (phi_min, phi_max, b_min, b_max)"
-
-
-def _gray(rgb: UInt8[np.ndarray, "height width 3"]) -> np.ndarray:
-    """The frame in grey levels, shape (height, width), uint8."""
-    import cv2
-
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-
-
-def _flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Farneback's dense flow [2] in pixels, shape (height, width, 2).
-
-    The parameters are those of the release of [1].
-    """
-    import cv2
-
-    return cv2.calcOpticalFlowFarneback(
-        before,
-        after,
-        np.empty((*before.shape, 2), np.float32),  # Filled, not read: flags is 0.
-        pyr_scale=0.5,
-        levels=3,
-        winsize=15,
-        iterations=3,
-        poly_n=5,
-        poly_sigma=1.2,
-        flags=0,
-    )
 
 
 def opencv(
@@ -63,13 +40,12 @@ def opencv(
     """
     import cv2
 
+    flow: Any = np.empty((*grey.shape[1:], 2), np.float32)  # Filled, not read.
+    variances = []
     try:
-        variances = np.array(
-            [
-                _flow(before, after).var(dtype=np.float64)
-                for before, after in itertools.pairwise(grey)
-            ]
-        )
+        for before, after in itertools.pairwise(grey):
+            flow = cv2.calcOpticalFlowFarneback(before, after, flow, **RELEASE)
+            variances.append(flow.var(dtype=np.float64))
     except cv2.error as error:
         height, width = grey.shape[1:]
         raise ClipError(
@@ -77,7 +53,7 @@ def opencv(
             f"OpenCV cannot compute the optical flow of frames of {width}x{height} "
             f"pixels ({error.err})",
         ) from error
-    return lambda: variances
+    return lambda: np.array(variances)
 
 
 def begin(
@@ -111,7 +87,9 @@ def begin(
             f"{len(pixels)} frame was sampled and motion needs at least 2: a still "
             "picture, or a video of one frame",
         )
-    grey = np.stack([_gray(frame) for frame in pixels])
+    import cv2
+
+    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels])
     means = [frame.mean(dtype=np.float64) for frame in grey]
     variances = flow(grey)
     return lambda: MotionStatistics(
