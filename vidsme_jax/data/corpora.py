@@ -70,10 +70,8 @@ def load(
     if stored is not None and not asked:
         items = tuple(stored())
         asked = list(dict.fromkeys(item.role for item in items))
-        place = f"{corpus.prepared}: "
-        taken = [
-            (i.role, Row(place + i.video, pathlib.Path(), "", i.id, {})) for i in items
-        ]
+        at, folder = f"{corpus.prepared}: ", pathlib.Path()
+        taken = [(i.role, Row(at + i.video, folder, "", i.id, {})) for i in items]
     problems += _repeated_ids(taken) + _contradictions(items) + _roles(asked)
     if problems:
         raise AuditError(problems)
@@ -82,9 +80,9 @@ def load(
 
 def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
     """Returns one clip per video with all its rows, in order of first appearance."""
-    by_key: dict[str, list[Item]] = {}
+    by_key = collections.defaultdict(list)
     for item in items:
-        by_key.setdefault(item.clip, []).append(item)
+        by_key[item.clip].append(item)
     return tuple(Clip(key, tuple(rows)) for key, rows in by_key.items())
 
 
@@ -110,7 +108,8 @@ def _items(rows: list[tuple[str, Row]]) -> tuple[Item, ...]:
 # ------------------------------------------------------------------- whole corpora
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """Returns the first of a long list of names, and how many more there are."""
     names = list(dict.fromkeys(names))
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
@@ -122,15 +121,14 @@ def _nothing_for(role: str, source: str, rows: list[Row]) -> str:
 
 
 def _repeated_ids(rows: list[tuple[str, Row]]) -> list[str]:
-    places: dict[str, list[str]] = {}
+    places = collections.defaultdict(list)
     for _, row in rows:
-        if row.id:
-            places.setdefault(row.id, []).append(row.where)
+        places[row.id].append(row.where)
     return [
-        f"id {id!r} is given {len(where)} times, at {_some(where)}; ids must be unique "
+        f"id {id!r} is given {len(where)} times, at {some(where)}; ids must be unique "
         "in the corpus"
         for id, where in places.items()
-        if len(where) > 1
+        if id and len(where) > 1
     ]
 
 
@@ -140,19 +138,16 @@ def _outside(rows: list[Row], items: tuple[Item, ...]) -> list[str]:
     Folders, globs and manifests in the configuration are the user's own words; what is
     in a manifest may be anybody's.
     """
-    roots: dict[pathlib.Path, pathlib.Path] = {}
-    found: dict[pathlib.Path, list[str]] = {}
+    roots = {folder: folder.resolve() for folder in {row.folder for row in rows}}
+    found = collections.defaultdict(list)
     for row, item in zip(rows, items, strict=True):
-        if row.confined and not is_address(item.video):
-            if row.folder not in roots:
-                roots[row.folder] = row.folder.resolve()
-            if not pathlib.Path(item.clip).is_relative_to(roots[row.folder]):
-                found.setdefault(roots[row.folder], []).append(
-                    f"{row.where}: {item.video!r}"
-                )
+        root = roots[row.folder]
+        inside = is_address(item.video) or pathlib.Path(item.clip).is_relative_to(root)
+        if row.confined and not inside:
+            found[root].append(f"{row.where}: {item.video!r}")
     return [
         f"{len(names)} rows of manifests name videos outside of {root}: "
-        f"{_some(names)}; set corpus.video_root to a folder that holds them all or, if "
+        f"{some(names)}; set corpus.video_root to a folder that holds them all or, if "
         "you trust the manifests, corpus.allow_outside=true"
         for root, names in found.items()
     ]
@@ -160,26 +155,21 @@ def _outside(rows: list[Row], items: tuple[Item, ...]) -> list[str]:
 
 def _contradictions(items: tuple[Item, ...]) -> list[str]:
     members = {item.clip for item in items if item.role == "members"}
-    both = [
-        item.video
-        for item in items
-        if item.role == "nonmembers" and item.clip in members
-    ]
+    others = [item for item in items if item.role == "nonmembers"]
+    both = [item.video for item in others if item.clip in members]
     if not both:
         return []
     return [
         f"{len(set(both))} videos are listed both as members and as nonmembers: "
-        f"{_some(both)}; give each one role (a column 'label' can tell them apart)"
+        f"{some(both)}; give each one role (a column 'label' can tell them apart)"
     ]
 
 
 def _roles(asked: list[str]) -> list[str]:
     """Which roles were asked for together, whether or not their sources had rows."""
+    both = "corpus.members and corpus.nonmembers"
     if not asked:
-        return [
-            "nothing to audit: give corpus.members and corpus.nonmembers, or "
-            "corpus.suspects"
-        ]
+        return [f"nothing to audit: give {both}, or corpus.suspects"]
     labelled = [role for role in ("members", "nonmembers") if role in asked]
     if len(labelled) == 1:
         there = labelled[0]
@@ -192,7 +182,7 @@ def _roles(asked: list[str]) -> list[str]:
     if asked == ["calibration"]:
         return [
             "corpus.calibration alone: calibration only serves to judge others; give "
-            "corpus.suspects, or corpus.members and corpus.nonmembers"
+            f"corpus.suspects, or {both}"
         ]
     return []
 

@@ -18,6 +18,13 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def failure(error: Exception) -> ClipError:
+    """Returns a `ClipError` as it is, any other as one of the stage "preprocess"."""
+    if isinstance(error, ClipError):
+        return error
+    return ClipError("preprocess", f"{type(error).__name__}: {error}")
+
+
 def load_ahead(
     clips: Sequence[Clip],
     prepare: Callable[[Clip], T],
@@ -46,15 +53,11 @@ def load_ahead(
     def guarded(clip: Clip) -> T | ClipError:
         try:
             return prepare(clip)
-        except ClipError as error:
-            return error
         except Exception as error:
-            return ClipError("preprocess", f"{type(error).__name__}: {error}")
+            return failure(error)
 
     pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="clip")
-    begun: collections.deque[tuple[Clip, concurrent.futures.Future]] = (
-        collections.deque()
-    )
+    begun = collections.deque()
     coming = iter(clips)
     try:
         while True:

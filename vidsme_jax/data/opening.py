@@ -46,10 +46,9 @@ class Limits:
     def check_size(self, width: int, height: int) -> None:
         """Raises a `ClipError` if a frame has too many pixels."""
         if width * height > self.max_pixels:
+            size = f"{width}x{height} pixels; at most {self.max_pixels} are decoded"
             raise ClipError(
-                "decode",
-                f"its frames have {width}x{height} pixels; at most "
-                f"{self.max_pixels} are decoded (config.video.max_pixels)",
+                "decode", f"its frames have {size} (config.video.max_pixels)"
             )
 
 
@@ -69,11 +68,8 @@ class Source:
     def check_time(self) -> None:
         """Raises a `ClipError` if the time is up."""
         if time.monotonic() >= self._end:
-            raise ClipError(
-                "decode",
-                f"not decoded within {self.limits.max_seconds:g} s "
-                "(config.video.max_seconds)",
-            )
+            most = f"{self.limits.max_seconds:g} s (config.video.max_seconds)"
+            raise ClipError("decode", f"not decoded within {most}")
 
     def check_count(self, frames: int) -> None:
         """Raises a `ClipError` if there are too many frames."""
@@ -118,12 +114,11 @@ class Source:
         try:
             # FFmpeg follows no link to the network, a playlist's least of all: from a
             # file by its own rule, from bytes because no protocol is allowed.
+            file, allowed = str(self.content), options
             if isinstance(self.content, bytes):
-                only = options | {"protocol_whitelist": "none"}
                 file = io.BytesIO(self.content)
-                container = av.open(file, "r", options=only, timeout=left)
-            else:
-                container = av.open(str(self.content), options=options, timeout=left)
+                allowed = options | {"protocol_whitelist": "none"}
+            container = av.open(file, "r", options=allowed, timeout=left)
         except (av.FFmpegError, ValueError) as error:
             self.check_time()
             raise ClipError("open", _not_a_video(self.content, head)) from error
@@ -133,8 +128,7 @@ class Source:
             self.limits.check_size(context.width, context.height)
             # The threads are the loader's, one a clip; the decoder's own would decode
             # frames ahead that nobody wants.
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = options
+            context.thread_count, context.options = 1, options
             self.promised = _promised(stream)
             yield container, stream
 
@@ -154,31 +148,28 @@ def _head(content: Content) -> bytes:
         if not content:
             raise ClipError("open", "the video is empty (0 bytes)")
         return content[:256]
-    path = content
     try:
-        kind = path.stat().st_mode
+        kind = content.stat().st_mode
         if stat.S_ISDIR(kind):
-            raise ClipError("open", f"a folder, not a video: {path}")
+            raise ClipError("open", f"a folder, not a video: {content}")
         if not stat.S_ISREG(kind):  # A pipe or a device may have no end.
-            raise ClipError("open", f"not a regular file: {path}")
-        with path.open("rb") as file:
+            raise ClipError("open", f"not a regular file: {content}")
+        with content.open("rb") as file:
             head = file.read(256)
     except FileNotFoundError as error:
-        raise ClipError("open", f"no such file: {path}") from error
+        raise ClipError("open", f"no such file: {content}") from error
     except OSError as error:
-        cause = f"the file cannot be read ({error.strerror}): {path}"
+        cause = f"the file cannot be read ({error.strerror}): {content}"
         raise ClipError("open", cause) from error
     if not head:
-        raise ClipError("open", f"the file is empty (0 bytes): {path}")
+        raise ClipError("open", f"the file is empty (0 bytes): {content}")
     return head
 
 
 def _not_a_video(content: Content, head: bytes) -> str:
     if head[4:8] == b"ftyp" and not _has_index(content):
-        return (
-            "the mp4 has no index (moov box): the recording or the copy of it broke "
-            "off before the end"
-        )
+        cause = "the recording or the copy of it broke off before the end"
+        return f"the mp4 has no index (moov box): {cause}"
     text = head.decode("utf-8", errors="ignore")
     if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
         return f"not a video but text, which begins {text[:40]!r}"

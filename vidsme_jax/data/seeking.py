@@ -80,10 +80,8 @@ def scan(
             pts.append(packet.pts)
             disposables.add(packet)
             if last is None or packet.pts > last:
-                last, period = (
-                    packet.pts,
-                    float((packet.duration or 0) * opening.unit(stream)),
-                )
+                last = packet.pts
+                period = float((packet.duration or 0) * opening.unit(stream))
     except (av.FFmpegError, IndexError):
         return None
     pts.sort()
@@ -128,9 +126,8 @@ def sought(
             if frame.pts is not None and frame.pts < start:
                 continue  # Shown before the keyframe, or the seek went far back.
             position += 1
-            if position == len(coming) or frame.pts != coming[position]:
-                raise Untrusted
-            if left_out and frame.is_corrupt:
+            other = position == len(coming) or frame.pts != coming[position]
+            if other or (left_out and frame.is_corrupt):
                 raise Untrusted
             if position == place:
                 yield index, frame

@@ -11,13 +11,14 @@ from typing import Any
 from vidsme_jax.base import AuditError, nearest, printable
 from vidsme_jax.data import manifests
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),
-    *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".m2ts", ".mts", ".3gp", ".3g2"),
-    *(".ogv", ".ogg", ".gif", ".y4m", ".h264", ".hevc"),
+VIDEO_SUFFIXES = tuple(
+    ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .asf .mpg .mpeg .m2v .vob .ts .m2ts .mts"
+    " .3gp .3g2 .ogv .ogg .gif .y4m .h264 .hevc".split()
 )
+_SUFFIXES = ", ".join(VIDEO_SUFFIXES)
 MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 LABELS = {
+    "": "",
     **{1: "members", "1": "members", "member": "members", "members": "members"},
     **{0: "nonmembers", "0": "nonmembers", "nonmember": "nonmembers"},
     **{"non-member": "nonmembers", "nonmembers": "nonmembers"},
@@ -61,16 +62,15 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> lis
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if _is_video(file))
         named = [(file.relative_to(path).as_posix(), path) for file in found]
-        missing = f"{source}: no video in the folder; looked for {_suffixes()}"
+        missing = f"{source}: no video in the folder; looked for {_SUFFIXES}"
     elif path.suffix.lower() in MANIFEST_SUFFIXES and not glob.has_magic(source):
-        rows = manifests.read(source, path)
-        return _rows(source, root or path.parent, rows)
+        return _rows(source, root or path.parent, manifests.read(source, path))
     else:
         matches = sorted(glob.glob(str(path), recursive=True))
         found = [name for name in matches if _is_video(pathlib.Path(name))]
         named = [(name, pathlib.Path()) for name in found]
         if matches:
-            missing = f"{source}: {len(matches)} matches, none a video ({_suffixes()})"
+            missing = f"{source}: {len(matches)} matches, none a video ({_SUFFIXES})"
         elif glob.has_magic(source):
             missing = f"{source}: the glob matches nothing"
         else:
@@ -78,10 +78,7 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> lis
             missing = f"{source}: no such manifest, folder or video{near}"
     if not named:
         raise AuditError([missing])
-    return [
-        Row(f"{source}: {video}", folder, "", "", {"video": video})
-        for video, folder in named
-    ]
+    return [Row(f"{source}: {v}", folder, "", "", {"video": v}) for v, folder in named]
 
 
 def name_of(source: str) -> str:
@@ -115,10 +112,6 @@ def _is_video(path: pathlib.Path) -> bool:
     # Hidden files are often the shadows that other systems leave ("._clip.mp4").
     hidden = path.name.startswith(".")
     return not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-
-
-def _suffixes() -> str:
-    return ", ".join(VIDEO_SUFFIXES)
 
 
 def _rows(
@@ -162,17 +155,19 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> Row:
     if found := _wrong_candidates(values.get("candidates")):
         problems.append(f"{where}: {found}")
     label = values.get("label")
+    label = "" if label is None else label
     label = label.strip().lower() if isinstance(label, str) else label
-    role = "" if label is None or label == "" else _role(label)
+    role = LABELS.get(label) if isinstance(label, int | float | str) else None
     if role is None:
+        known = [name for name in LABELS if isinstance(name, str)]
         problems.append(
             f"{where}: 'label' is {_cut(values['label'])}; it must be one of 1 or "
             "member, 0 or nonmember, suspect, calibration"
-            f"{nearest(str(label)[:_LONGEST], _LABEL_NAMES)}"
+            f"{nearest(str(label)[:_LONGEST], known)}"
         )
     if problems:
         raise AuditError(problems)
-    return Row(where, folder, role or "", fields.pop("id"), fields, confined=True)
+    return Row(where, folder, role, fields.pop("id"), fields, confined=True)
 
 
 def _is_path(video: Any) -> bool:
@@ -188,13 +183,6 @@ def _is_path(video: Any) -> bool:
 
 def _cut(value: Any) -> str:
     return printable(repr(value), most=_LONGEST)
-
-
-_LABEL_NAMES = [name for name in LABELS if isinstance(name, str)]
-
-
-def _role(label: Any) -> str | None:
-    return LABELS.get(label) if isinstance(label, int | float | str) else None
 
 
 def _wrong_candidates(value: Any) -> str:

@@ -10,13 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-HASH, SCAN, DECODE, MOTION, PREPROCESS = (
-    "hash",
-    "scan",
-    "decode",
-    "motion",
-    "preprocess",
-)
+HASH, SCAN, DECODE = "hash", "scan", "decode"
+MOTION, PREPROCESS = "motion", "preprocess"
 
 
 class Stages:

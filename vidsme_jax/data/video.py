@@ -213,12 +213,10 @@ def _shortfall(promise: tuple[int, float], table: Table) -> tuple[str, ...]:
     short = table.stamped and fewer and shown < seconds - slack
     if not (short or table.damage):
         return ()
-    promised = [f"{frames} frames"] * (frames > 0) + [f"{seconds:.2f} s"] * (
-        seconds > 0
-    )
+    promised = [f"{frames} frames"] if frames > 0 else []
+    promised += [f"{seconds:.2f} s"] if seconds > 0 else []
     reasons = f" ({', '.join(dict.fromkeys(table.damage))})" if table.damage else ""
-    decodes = f"{count} frames" + f", {shown:.2f} s,"
     return (
         f"the file is damaged or cut short{reasons}: its header promises "
-        f"{', '.join(promised) or 'no length'}; {decodes} decode",
+        f"{', '.join(promised) or 'no length'}; {count} frames, {shown:.2f} s, decode",
     )

@@ -3,6 +3,7 @@
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
+import collections
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,12 +20,12 @@ from vidsme_jax.base import (
     MotionStatistics,
 )
 from vidsme_jax.data import features, video
+from vidsme_jax.data.corpora import some
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import dataset, layout
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 
 _REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
-_SHOWN = 5  # Of a long list, how many an error names.
 
 
 class PreparedClips:
@@ -50,19 +51,17 @@ class PreparedClips:
                 p.parents[1].name for p in root.glob(f"{layout.NAME}/*/1.*.0/*.json")
             )
             there = ", ".join(dict.fromkeys(others)) or "nothing"
+            problem = f"{root} has no clips prepared as {variant.name}"
             raise AuditError(
-                [
-                    f"corpus.prepared: {root} has no clips prepared as {variant.name} "
-                    f"(it has {there}); {_REMEDY} them"
-                ]
+                [f"corpus.prepared: {problem} (it has {there}); {_REMEDY} them"]
             )
         self.folder, self._shards = found[-1], layout.check_settings(parent, variant)
         self._positions: dict[str, int] = {}  # By digest.
         self._failed: dict[str, ClipError] = {}
         self._rows: list[Row] = []
-        self._stamps: dict[str, Stamp] = {}  # By key; all that the manifests named.
-        self._by_key: dict[str, str] = {}  # The digest.
-        self._by_video: dict[str, dict[str, str]] = {}  # The digest by key.
+        # Digest and stamp by key, of all that the manifests named.
+        self._known: dict[str, tuple[str, Stamp]] = {}
+        self._keys = collections.defaultdict(set)  # By the name in the manifest.
         self._digests: dict[str, str] = {}  # By key, of the clips to be read.
         problems, lengths = [], []
         for number in range(self._shards):
@@ -93,9 +92,8 @@ class PreparedClips:
             self._positions[entry.digest] = len(self._positions)
         self._rows += entry.rows
         for _, its_stamp, item in entry.rows:
-            self._stamps[item.clip] = its_stamp
-            self._by_key[item.clip] = entry.digest
-            self._by_video.setdefault(item.video, {})[item.clip] = entry.digest
+            self._known[item.clip] = entry.digest, its_stamp
+            self._keys[item.video].add(item.clip)
 
     def items(self) -> list[Item]:
         """Returns the rows of the manifests as they were when clips were prepared."""
@@ -121,28 +119,23 @@ class PreparedClips:
             else:
                 self._digests[clip.key] = digest
         if missing:
-            rest = len(missing) - _SHOWN
-            some = ", ".join(missing[:_SHOWN]) + (
-                f" and {rest} more" if rest > 0 else ""
-            )
             found = (
                 f"{len(missing)} of {len(clips)} clips of the corpus are not in "
-                f"{self.folder.parent}, or have changed since: {some}"
+                f"{self.folder.parent}, or have changed since: {some(missing)}"
             )
             raise AuditError([f"{found}; {_REMEDY} them"])
 
     def _digest(self, clip: Clip) -> str | None:
-        key, digest = clip.key, self._by_key.get(clip.key)
-        if digest is None:
-            videos = dict.fromkeys(item.video for item in clip.items)
-            named = [p for v in videos for p in self._by_video.get(v, {}).items()]
-            likeness = [_common_end(key, other) for other, _ in named]
-            best = [n for n, depth in enumerate(likeness) if depth == max(likeness)]
-            if len({named[n][1] for n in best}) != 1:
+        found = self._known.get(clip.key)
+        if found is None:
+            named = {key for item in clip.items for key in self._keys[item.video]}
+            likeness = {key: _common_end(clip.key, key) for key in named}
+            most = max(likeness.values(), default=0)
+            best = sorted(key for key in named if likeness[key] == most)
+            if len({self._known[key][0] for key in best}) != 1:
                 return None  # Unknown, or several of this name are equally near.
-            key, digest = named[best[0]]
-        before = self._stamps.get(key, ABSENT)
-        return digest if _unchanged(clip.key, digest, before) else None
+            found = self._known[best[0]]
+        return found[0] if _unchanged(clip.key, *found) else None
 
     def content_hash(self, key: str) -> str:
         """Returns the digest of a clip that `match` found."""

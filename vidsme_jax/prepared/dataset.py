@@ -25,11 +25,10 @@ def features(variant: Variant) -> tfds.features.FeaturesDict:
     coding = "jpeg" if variant.jpeg_quality else "png"
     real = f.Tensor(shape=(), dtype=np.float64, encoding=f.Encoding.BYTES)
     count = f.Scalar(np.int64)
+    picture = f.Image(shape=(None, None, 3), encoding_format=coding)
     return f.FeaturesDict(
         {
-            "frames": f.Sequence(
-                f.Image(shape=(None, None, 3), encoding_format=coding)
-            ),
+            "frames": f.Sequence(picture),
             "indices": f.Sequence(count),
             "height": count,
             "width": count,
@@ -50,17 +49,14 @@ def encode(
         how = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, variant.jpeg_quality])
     else:
         how = (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    pictures = []
-    for frame in frames.pixels:
-        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        pictures.append(io.BytesIO(cv2.imencode(how[0], bgr, how[1])[1].tobytes()))
+    bgr = (cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames.pixels)
+    pictures = [cv2.imencode(how[0], frame, how[1])[1].tobytes() for frame in bgr]
     return {
-        "frames": pictures,
+        "frames": [io.BytesIO(picture) for picture in pictures],
         "indices": list(frames.indices),
         "height": frames.pixels.shape[1],
         "width": frames.pixels.shape[2],
-        "flow_variance": motion.flow_variance,
-        "brightness_std": motion.brightness_std,
+        **vars(motion),
         "content_hash": frames.content_hash,
         "warnings": list(frames.warnings),
         "rows": "",
@@ -113,12 +109,7 @@ def describe(
         split=SPLIT,
         filetype_suffix="array_record",
     )
-    split = tfds.core.SplitInfo(
-        name=SPLIT,
-        shard_lengths=list(lengths),
-        num_bytes=size,
-        filename_template=template,
-    )
+    split = tfds.core.SplitInfo(SPLIT, list(lengths), size, template)
     info.set_splits(SplitDict([split]))
     info.write_to_directory(folder)
 

@@ -120,9 +120,7 @@ def _prepare(
         frames, _ = videos.read(clip.key, {variant.num_frames})(variant.num_frames)
         motion = statistics.measure(frames.pixels)
         example = dataset.encode(frames, motion, variant)
-    except ClipError as error:
-        return writer.fail(clip.key, content, error), error
-    except Exception as unexpected:
-        error = ClipError("preprocess", f"{type(unexpected).__name__}: {unexpected}")
+    except Exception as raised:
+        error = loader.failure(raised)
         return writer.fail(clip.key, content, error), error
     return writer.add(clip.key, example), None
