@@ -2,7 +2,7 @@ r"""Clips a second from encoded files to stored signals, against the step alone.
 
     python benchmarks/endtoend.py [--size tiny|small|7b] [--clips N] [--workers N] ...
 
-end to end: `scoring.score_clips`, as in a run: clips are hashed, scanned, decoded,
+end to end: `scoring.score`, as in a run: clips are hashed, scanned, decoded,
 measured (`motion.flow=auto`), resized, sent and scored, and their signals stored.
 pairs: the same model on frames that lie prepared in memory. Both take turns; the ratio
 is the median over the turns, with its range, and not decided where the turns are far
@@ -87,42 +87,38 @@ class Files:
         for path in paths:
             about = {"id": path.name, "video": str(path), "role": "member"}
             self._clips.append(Clip(str(path), (Item(clip=str(path), **about),)))
-        self._config = settings.default()
-        self._config.video.num_frames = run.frames
-        self._config.batch_size, self._config.workers = run.batch, workers
+        config = settings.default()
+        config.video.num_frames = run.frames
+        config.batch_size, config.workers = run.batch, workers
+        self._settings = views.Settings.of(config)
         self._devices = parallel.make_devices("pmap", 1, 1)
-        self._plan = dataclasses.replace(
-            run.model.model, load=lambda sharding: run.model
+        self._model = dataclasses.replace(
+            run.model.model, fill=lambda abstract, shardings: run.model.state
         )
-        self._reader = reading.Videos(views.view(views.Video, self._config))
+        self._reader = reading.Videos(self._settings.video)
 
     def score(self) -> None:
         """Scores all clips into a new store."""
-        from vidsme_jax.run import scoring
+        from vidsme_jax.run import processes, scoring
+        from vidsme_jax.run.runs import Run
         from vidsme_jax.run.stopping import Stop
         from vidsme_jax.store.signals import Signals
 
         with tempfile.TemporaryDirectory() as folder:
             store = Signals(pathlib.Path(folder), {})
-            failures, used = scoring.score_clips(
-                self._clips,
-                self._reader,
-                self._plan,
-                self._devices,
-                store,
-                self._config,
-                second=True,
-                stop=Stop(),
-            )
-            if failures or len(store.reopened().finished) != len(self._clips):
-                raise SystemExit(f"clips could not be scored: {failures}")
-            self.used.append(used)
+            run = Run("", self._model, self._settings, store, second=True)
+            parts = self._clips, self._reader, self._devices
+            with processes.together(pathlib.Path(folder)) as team:
+                scored = scoring.score([run], *parts, team=team, stop=Stop())
+            if scored.failures or len(store.finished) != len(self._clips):
+                raise SystemExit(f"clips could not be scored: {scored.failures}")
+            self.used.append(scored.utilisation)
 
     def prepared(self) -> np.ndarray:
         """Returns the first clips at the model's input size, (clips, frames, ...)."""
-        count = self._config.video.num_frames
+        count = self._settings.video.num_frames
         some = [
-            self._plan.prepare(self._reader.read(clip.key, {count})(count)[0].pixels)
+            self._model.prepare(self._reader.read(clip.key, {count})(count)[0].pixels)
             for clip in self._clips[:_DISTINCT]
         ]
         return np.stack([some[k % len(some)] for k in range(len(self._clips))])

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import statistics
 
 import pytest
 
@@ -13,7 +14,8 @@ LAYERS = (
     ("models", "scores", "prepared"),
     ("run",),
     ("report", "finetune"),
-    ("studies", "audit"),
+    ("studies",),
+    ("audit",),
     ("__init__", "__main__", "main", "prepare", "reporting"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -59,9 +61,20 @@ def test_torch_is_never_imported_by_the_package():
 
 
 def test_files_stay_small():
+    lengths = {path: len(path.read_text().splitlines()) for path in FILES}
+    for path, length in lengths.items():
+        assert length <= (200 if path == PACKAGE / "audit.py" else 400), path
+    assert statistics.median(lengths.values()) <= 150
+
+
+def test_a_configuration_is_read_at_the_entrances_only():
+    """Stages take the typed views of `settings.views`."""
+    entrances = {"audit.py", "main.py", "prepare.py", "reporting.py", "commands.py"}
+    entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
     for path in FILES:
-        limit = 260 if path.name == "audit.py" else 500
-        assert len(path.read_text().splitlines()) <= limit, path
+        here = path.relative_to(PACKAGE)
+        if not {here.as_posix(), here.parts[0]} & entrances:
+            assert "ml_collections" not in path.read_text(), here
 
 
 def test_no_drawer_modules():

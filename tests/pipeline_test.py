@@ -369,3 +369,32 @@ def test_clips_that_fail_apart_do_not_end_a_run(folder, monkeypatch):
     assert [k for k, x in found.items() if isinstance(x, ClipError)] == [
         *range(1, 12, 2)
     ]
+
+
+# -------------------------------------------------------- frames that depend on others
+
+
+def test_a_tower_that_sees_several_frames_is_shown_each_order(model):
+    """Frames are permuted and never padded: clips of each length have a shape."""
+    both = lambda order: (np.arange(len(order)), order)  # noqa: E731
+    dependent = dataclasses.replace(
+        model, model=dataclasses.replace(model.model, views=both)
+    )
+    devices = parallel.make_devices("pmap", 1, 1)
+    run = pipeline.Pipeline(
+        dependent, devices, batch_size=2, num_frames=8, second=False
+    )
+    inputs = [
+        pipeline.Input(k, model.model.prepare(_frames(n, seed=k)))
+        for k, n in enumerate([5, 3, 5])
+    ]
+    assert [run.add(clip) for clip in inputs] == [False, False, True]
+    (group,) = run.take(full=True)
+    assert group.num_frames == 5 and [clip.key for clip in group.clips] == [0, 2]
+    batch, _ = run._batch(group)
+    assert batch.pixels.shape[:3] == (2, 2, 5)
+    for k, clip in enumerate(group.clips):
+        np.testing.assert_array_equal(batch.pixels[k, 0], clip.frames)
+        np.testing.assert_array_equal(batch.pixels[k, 1], clip.frames[::-1])
+    (rest,) = run.take(full=False)
+    assert rest.num_frames == 3 and run._batch(rest)[0].pixels.shape[2] == 3

@@ -92,8 +92,8 @@ def _assert_same(said, alone, folder, grid, name):
     assert len(failures.splitlines()) == 1 and "bad.mp4" in failures
     # Each wrote its own shards; no clip is in two of them.
     parts = sorted((folder / grid / "signals").glob("part-*.parquet"))
-    paths = [pq.read_table(part, columns=["path"]).to_pydict() for part in parts]
-    paths = [path for part in paths for path in part["path"]]
+    paths = [pq.read_table(part, columns=["key"]).to_pydict() for part in parts]
+    paths = [path for part in paths for path in part["key"]]
     assert len(parts) >= 2 and len(paths) == len(set(paths)) == 6
 
 

@@ -255,22 +255,24 @@ def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
 
 def test_one_clip_that_fails_on_the_device(tmp_path, monkeypatch, capsys, handlers):
     """It is listed each time; the others are scored once and as without it."""
-    config, bad, whole = small(6, batch_size=4), {}, tmp_path / "whole"
+    config, bad, whole = small(6, batch_size=4), [], tmp_path / "whole"
     audit.run(config, whole)
     last = _paths(whole)[-1]
-    fetch, batch = parallel.Devices.fetch, pipeline.Pipeline._batch
+    fetch, send = parallel.Devices.fetch, pipeline.Pipeline.send
 
     def watched(run, group):
-        bad["now"] = any(str(clip.key.clip.key) == last for clip in group.clips)
-        return batch(run, group)
+        sent = send(run, group)
+        if any(clip.key.clip.key == last for clip in group.clips):
+            bad.append(sent.out)
+        return sent
 
     def failing(devices, out):
-        if bad["now"]:
+        if any(out is each for each in bad):
             raise jax.errors.JaxRuntimeError("INTERNAL: misaligned address")
         return fetch(devices, out)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Pipeline, "_batch", watched)
+        patch.setattr(pipeline.Pipeline, "send", watched)
         patch.setattr(parallel.Devices, "fetch", failing)
         for _ in range(2):
             status, _ = _run_main(config, tmp_path / "run", patch, capsys)

@@ -182,8 +182,8 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     assert all(part.read_bytes() == data for part, data in kept.items())
     for folder in folders:
         parts = sorted(folder.rglob("part-*.parquet"))
-        tables = (pq.read_table(part, columns=["path"]) for part in parts)
-        paths = [path for table in tables for path in table.column("path").to_pylist()]
+        tables = (pq.read_table(part, columns=["key"]) for part in parts)
+        paths = [path for table in tables for path in table.column("key").to_pylist()]
         assert len(paths) == len(set(paths)) == 12
 
 

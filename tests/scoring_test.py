@@ -1,0 +1,76 @@
+"""The driver: several runs over the same clips, of one model or of several."""
+
+import dataclasses
+import weakref
+
+import jax
+import numpy as np
+import pytest
+
+from killed_run import config as small
+from vidsme_jax import models
+from vidsme_jax.data import video
+from vidsme_jax.models.interface import Model
+from vidsme_jax.run import checks, processes, scoring
+from vidsme_jax.run.stopping import Stop
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+
+def _score(setup, runs, workdir):
+    parts = setup.clips, setup.reader, setup.devices
+    with processes.together(workdir) as team:
+        return scoring.score(runs, *parts, team=team, stop=Stop())
+
+
+def _stored(run):
+    return {clip.key: clip for clip in run.store.read(run.store.finished)}
+
+
+def test_runs_of_two_models_one_after_the_other(tmp_path, monkeypatch):
+    """The weights of the first are freed before those of the second are read."""
+    setup = checks.check(small(3, batch_size=2))
+    other = models.inspect("random:llava_qwen-tiny", dtype="float32")
+    held, load = [], Model.load
+
+    def watched(model, shardings):
+        assert all(leaf() is None for leaves in held for leaf in leaves)
+        loaded = load(model, shardings)
+        held.append([weakref.ref(x) for x in jax.tree.leaves(loaded.state)])
+        return loaded
+
+    monkeypatch.setattr(Model, "load", watched)
+    runs = [
+        checks.open_run(dataclasses.replace(setup, model=model), tmp_path / name)
+        for name, model in (("target", setup.model), ("reference", other))
+    ]
+    scored = _score(setup, runs, tmp_path)
+    assert len(held) == 2 and all(held) and not scored.failures
+    target, reference = map(_stored, scored.runs)
+    assert target.keys() == reference.keys() == {clip.key for clip in setup.clips}
+    for key, clip in target.items():
+        assert (clip.signals.gap != reference[key].signals.gap).all()
+        assert clip.motion == reference[key].motion
+    alone = checks.open_run(setup, tmp_path / "alone")
+    _score(setup, [alone], tmp_path)
+    for key, clip in _stored(alone).items():
+        np.testing.assert_array_equal(clip.signals.renyi, target[key].signals.renyi)
+
+
+def test_one_frame_has_the_motion_of_two_and_one_direction(tmp_path, monkeypatch):
+    opened, original = [], video.decode_chosen
+    monkeypatch.setattr(
+        video, "decode_chosen", lambda *args: opened.append(args) or original(*args)
+    )
+    setup = checks.check(small(3, batch_size=2))
+    one = dataclasses.replace(setup.settings.video, num_frames=1)
+    run = checks.open_run(setup, tmp_path / "one", one, "1 frame")
+    both = checks.open_run(setup, tmp_path / "two")
+    _score(setup, [run, both], tmp_path)
+    assert len(opened) == 3
+    pairs = _stored(both)
+    for key, clip in _stored(run).items():
+        assert clip.num_frames == 1 and clip.motion == pairs[key].motion
+        natural, backward = clip.signals.renyi
+        np.testing.assert_array_equal(natural, backward)
+        assert clip.frame.tolist() == [0] * clip.num_rows
