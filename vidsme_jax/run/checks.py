@@ -25,7 +25,6 @@ from vidsme_jax.store import signals
 class Asked:
     """What is asked of stored signals; needs no model."""
 
-    config: ConfigDict
     settings: views.Settings
     items: tuple[Item, ...]
     clips: tuple[Clip, ...]
@@ -50,7 +49,7 @@ def check(config: ConfigDict) -> Setup:
       AuditError: Lists all problems, or another process has some.
     """
     problems, given = _Problems(config), views.Settings.of(config)
-    asked = _asked(config, given, problems)
+    asked = _asked(given, problems)
     model = devices = None
     if problems.none_in("config.model."):
         with problems.collected():
@@ -79,14 +78,12 @@ def check_stored(config: ConfigDict) -> Asked:
       AuditError: Lists all problems.
     """
     problems = _Problems(config)
-    asked = _asked(config, views.Settings.of(config), problems)
+    asked = _asked(views.Settings.of(config), problems)
     problems.close()
     return Asked(**asked)
 
 
-def _asked(
-    config: ConfigDict, given: views.Settings, problems: "_Problems"
-) -> dict[str, Any]:
+def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
     """Returns the fields of `Asked`, or adds to the problems."""
     items: tuple[Item, ...] = ()
     reader: Any = None
@@ -110,7 +107,6 @@ def _asked(
     if headline not in names:
         names = (headline, *names)
     return {
-        "config": config,
         "settings": given,
         "items": items,
         "clips": clips,
