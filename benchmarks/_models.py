@@ -96,7 +96,7 @@ class Run:
     def head_memory(self) -> int | None:
         """Returns what `signals.stream` gives the head on this device."""
         leaves = jax.tree.leaves(self.model.state)
-        return head_memory(sum(x.addressable_shards[0].data.nbytes for x in leaves))
+        return budget(sum(x.addressable_shards[0].data.nbytes for x in leaves))
 
     def torch_model(self, attention: str = "sdpa") -> Any:
         """Carries the weights to torch."""
@@ -165,7 +165,7 @@ def runs(args: argparse.Namespace) -> Iterator[Run]:
             yield run.at(frames=frames, batch=batch)
 
 
-def head_memory(held: int) -> int | None:
+def budget(held: int) -> int | None:
     """Returns the head's memory budget where so many bytes of parameters lie."""
     memory = parallel.make_devices("pmap", 1, 1).memory()
     return step.head_memory(memory, held)

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vidsme_jax.checkpoints import writing
 from vidsme_jax.models import layers, llava
 from vidsme_jax.models.interface import LoadedModel
-from vidsme_jax.models.llava import LlavaConfig
+from vidsme_jax.models.llava.modeling import LlavaConfig
 
 _NAMES = llava.Names(
     tower=r"tower\.",

@@ -104,7 +104,7 @@ def memory(sizes, dtype, extra) -> bool:
     hidden = jax.ShapeDtypeStruct((1, rows, embed), dtype)
     head = jax.ShapeDtypeStruct((vocab, embed), dtype)
     mask = jnp.ones((1, 2, rows), bool)
-    given = _models.head_memory(vocab * embed * dtype.itemsize)
+    given = _models.budget(vocab * embed * dtype.itemsize)
 
     def temporary(function) -> int:
         compiled = jax.jit(function).lower(hidden, head).compile()
@@ -144,7 +144,7 @@ def run(sizes, dtype, repeats: int, extra) -> bool:
     run = functools.partial(
         streaming.token_signals,
         masks=mask,
-        memory=_models.head_memory(vocab * embed * dtype.itemsize),
+        memory=_models.budget(vocab * embed * dtype.itemsize),
     )
     one = jax.jit(functools.partial(run, second=False))
     two = jax.jit(functools.partial(run, second=True))

@@ -14,7 +14,7 @@ on a CPU and of wall seconds elsewhere, up to the statistics on the host: scores
 afterwards on both sides. On a card SDPA takes fused kernels only. The plain pipeline
 and the loop run at the first of the numbers in `--batch`, since they take one clip at a
 time. The share of the device's rate (`pairs/mfu`) is the necessary operations
-(`models.flops`) over the time, against a matrix product of the same run. All sides must
+(`llava.flops`) over the time, against a matrix product of the same run. All sides must
 give the same scores; exit status 1 otherwise.
 
 With `--against COMMIT` the peer is this package at that commit, in a worktree and a

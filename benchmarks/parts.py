@@ -5,7 +5,7 @@ r"""Where the time of a pair goes: tower, decoder and head, ours and transformer
 The parts are those of `pairs.py`, ours and transformers tuned, each run by itself on
 what the part before it gave; the head has the block sizes that `signals.stream` gives
 it. Beside the seconds stands the share of the device's rate: the necessary operations
-of the part (`models.flops`) over its time, against a matrix product of the same run;
+of the part (`llava.flops`) over its time, against a matrix product of the same run;
 what is missing to 100 % is not matrix products, or is done twice. `--trace` writes a
 profile of our whole step (of the last number of frames and clips), one file for
 TensorBoard or Perfetto once unpacked. `--no-torch` leaves transformers out.

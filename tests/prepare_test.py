@@ -283,7 +283,7 @@ def _shards(root: pathlib.Path) -> dict[str, bytes]:
 def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, decoded):
     config.workers = 1
     config.corpus.max_clips = 3
-    monkeypatch.setattr("vidsme_jax.prepared.packing._CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr("vidsme_jax.prepared.writing._CLIPS_PER_SHARD", 2)
     preparation.run(views.Settings.of(config), tmp_path / "whole")
     expected = _shards(tmp_path / "whole")
     assert len(expected) == 3
@@ -411,7 +411,7 @@ def test_interrupted_exits_130(config, tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layout, "write_index", interrupted)
+    monkeypatch.setattr(layout.Shard, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         preparation.run(views.Settings.of(config), tmp_path / "made")
     monkeypatch.undo()

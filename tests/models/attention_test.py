@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
 from vidsme_jax.models import attention as kernels
@@ -64,8 +65,8 @@ def test_the_tpu_kernel_equals_the_plain_form(dtype, tolerance, causal, monkeypa
     shapes = [(1, 300, heads, 72) for heads in (2, 1, 1)]
     q, k, v = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
     expected = chunked(q, k, v, causal=causal)
-    with jax.default_matmul_precision("float32"):
-        actual = splash(q, k, v, causal=causal, interpret=True)
+    with jax.default_matmul_precision("float32"), pltpu.force_tpu_interpret_mode():
+        actual = splash(q, k, v, causal=causal)
     assert actual.dtype == dtype and actual.shape == q.shape
     wide = (np.asarray(x, np.float32) for x in (actual, expected))
     np.testing.assert_allclose(*wide, atol=tolerance)

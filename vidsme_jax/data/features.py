@@ -78,7 +78,7 @@ def _without_video(node: Any) -> Any:
     return {key: _without_video(value) for key, value in node.items()}
 
 
-def without_video(folder: pathlib.Path) -> tfds.features.FeaturesDict:
+def without_video(folder: pathlib.Path) -> Any:
     """Returns the features of a dataset, with videos as the images that they are."""
     return tfds.features.FeaturesDict.from_json(_without_video(features_of(folder)))
 

@@ -148,7 +148,7 @@ def cudnn(q, k, v, *, causal: bool):
     )
 
 
-def splash(q, k, v, *, causal: bool, interpret: bool = False):
+def splash(q, k, v, *, causal: bool):
     """The TPU kernel that jax brings, which keeps scores on the chip.
 
     Rows are padded to its blocks; padding keys stand behind the last query, or belong
@@ -179,7 +179,6 @@ def splash(q, k, v, *, causal: bool, interpret: bool = False):
         ),
         head_shards=1,
         q_seq_shards=1,
-        interpret=interpret,
     )
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     out: Any = jax.vmap(lambda q, k, v: kernel(q, k, v, segments))(q, k, v)

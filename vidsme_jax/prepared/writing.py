@@ -18,18 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
-from array_record.python import (
-    array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
-)
 
-from vidsme_jax.base import AuditError, ClipError, Item
-from vidsme_jax.data.features import parsed
+from vidsme_jax.base import ClipError, Item
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
-from vidsme_jax.prepared import dataset, layout
+from vidsme_jax.prepared import dataset, layout, records
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
-from vidsme_jax.store.parts import damaged
 
 _CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
 _MOST_SHARDS = 4096
@@ -215,10 +210,10 @@ class Writer:
         self._unfinished.mkdir(exist_ok=True)
         shard = Shard(self._unfinished, number, self._num_shards)
         if before is None or fresh or _content(entries) != _content(known):
-            _write_records(shard.records, _records(entries, before, known, fresh))
+            records.write(shard.records, records.merged(entries, before, known, fresh))
         elif home != self._unfinished:
             shard.records.unlink(missing_ok=True)
-            _link(before.records, shard.records)
+            records.link(before.records, shard.records)
         same = list(known) == entries
         if not (same and home == self._unfinished):
             shard.write(entries)
@@ -233,8 +228,8 @@ class Writer:
             leftover.unlink()
         before = [int(path.name.split(".")[1]) for path in self._versions]
         version = f"1.{max(before, default=-1) + 1}.0"
-        records = self._unfinished.glob("*.array_record-*")
-        size = sum(path.stat().st_size for path in records)
+        files = self._unfinished.glob("*.array_record-*")
+        size = sum(path.stat().st_size for path in files)
         dataset.describe(self._unfinished, version, self._variant, lengths, size)
         os.replace(self._unfinished, self._folder / version)
         for old in self._versions:
@@ -259,63 +254,3 @@ def _failure(old: Entry | None, fresh: pathlib.Path | None) -> tuple[str, str]:
 def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     """Returns what the records of a shard depend on."""
     return [(entry.digest, entry.text()) for entry in entries if not entry.stage]
-
-
-def _records(
-    entries: Sequence[Entry],
-    before: Shard | None,
-    known: Sequence[Entry],
-    fresh: Mapping[str, pathlib.Path],
-) -> Iterator[bytes]:
-    """Yields the records of a shard, one in memory at a time."""
-    good = [entry.digest for entry in known if not entry.stage]
-    places = {digest: place for place, digest in enumerate(good)}
-    with contextlib.ExitStack() as held:
-        reader: Any = None
-        if before is not None:
-            reader = array_record_module.ArrayRecordReader(str(before.records))
-            held.callback(reader.close)
-        for entry in entries:
-            if entry.stage:
-                continue
-            if entry.digest in fresh:
-                record = fresh[entry.digest].read_bytes()
-            else:
-                assert before is not None
-                try:
-                    record = reader.read([places[entry.digest]])[0]
-                except (RuntimeError, IndexError) as error:
-                    remedy = "delete it and its clips are prepared again"
-                    raise AuditError(
-                        [damaged(before.records, error, remedy)]
-                    ) from error
-            example = parsed(record)
-            stored = example.features.feature["rows"].bytes_list
-            stored.value[:] = [entry.text().encode()]
-            yield example.SerializeToString(deterministic=True)
-
-
-def _write_records(path: pathlib.Path, records: Iterator[bytes]) -> None:
-    """Writes a file of records, whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    # Pictures do not get smaller, and a group of one makes every record quick to find.
-    writer = array_record_module.ArrayRecordWriter(
-        str(partial), "group_size:1,uncompressed"
-    )
-    try:
-        for record in records:
-            writer.write(record)
-    finally:
-        writer.close()
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _link(source: pathlib.Path, target: pathlib.Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # A file system without links.
-        partial = target.with_name(target.name + ".tmp")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)

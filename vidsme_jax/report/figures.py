@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from vidsme_jax.base import ClipCurve, ScoreTable
 from vidsme_jax.evaluation import intervals, metrics
-from vidsme_jax.report import files, plots
+from vidsme_jax.report import plots
+from vidsme_jax.store.files import write_atomically
 
 # The classical score beside the headline's ROC curve, chosen beforehand: the first
 # of these that was computed.
@@ -58,7 +59,7 @@ def write(folder: pathlib.Path, drawings: list[Drawing]) -> dict[str, bytes]:
         for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
             buffer = io.BytesIO()
             drawing.figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-            files.write_bytes(folder / f"{drawing.name}.{kind}", buffer.getvalue())
+            write_atomically(folder / f"{drawing.name}.{kind}", buffer.getvalue())
             if kind == "png":
                 pictures[drawing.name] = buffer.getvalue()
                 drawing.figure.set_layout_engine("none")  # The PDF takes it over.

@@ -1,42 +1,24 @@
 """The files of a work directory, each written whole or not at all."""
 
-import contextlib
 import json
-import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
 from vidsme_jax.base import Failure, ScoreTable
+from vidsme_jax.store.files import write_atomically
 
 _TEXT = ("id", "video", "role", "group")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # What may begin one.
 _STATISTICS = ("flow_variance", "brightness_std", "q", "r")
 
 
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path` that takes its place when all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes UTF-8; what cannot be encoded (odd file names) is escaped."""
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+    write_atomically(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
@@ -78,21 +60,39 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
         columns[name] = pa.array(getattr(table, name), pa.float64())
     for name, values in table.scores.items():
         columns[name] = pa.array(values, pa.float64())
-    rows = pa.table(columns)
-    with replacing(folder / "scores.parquet") as temporary:
-        parquet.write_table(rows, temporary)
-    for place, name in enumerate(_TEXT):
-        harmless = [as_text(text) for text in rows.column(name).to_pylist()]
-        rows = rows.set_column(place, name, pa.array(harmless, pa.string()))
-    with replacing(folder / "scores.csv") as temporary:
-        csv.write_csv(rows, temporary)
+    write_table(folder / "scores", pa.table(columns), _TEXT)
+
+
+def write_parquet(path: pathlib.Path, table: pa.Table) -> None:
+    """Writes a table, every digit kept."""
+    content = pa.BufferOutputStream()
+    parquet.write_table(table, content)
+    write_atomically(path, content.getvalue().to_pybytes())
+
+
+def write_table(stem: pathlib.Path, table: pa.Table, texts: Sequence[str] = ()) -> None:
+    """Writes a table as `.parquet` and `.csv`.
+
+    Args:
+      stem: The path of both without the ending.
+      table: With every digit kept.
+      texts: Columns of text of others; see `as_text`.
+    """
+    write_parquet(stem.with_suffix(".parquet"), table)
+    for name in texts:
+        harmless = [as_text(text) for text in table.column(name).to_pylist()]
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array(harmless, pa.string()))
+    content = pa.BufferOutputStream()
+    csv.write_csv(table, content)
+    write_atomically(stem.with_suffix(".csv"), content.getvalue().to_pybytes())
 
 
 def as_text(text: str) -> str:
-    """Text of others for a CSV file: an apostrophe stands before what is a formula."""
+    """Returns text of others for a CSV file, with an apostrophe before a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def encodable(text: str) -> str:
-    """Text without lone surrogates, as file names that are not UTF-8 have them."""
+    """Escapes lone surrogates, as file names that are not UTF-8 have them."""
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")

@@ -45,17 +45,7 @@ def render(
         comparisons=_comparisons(found, names, descriptions),
         num_comparisons=len(found["comparisons"]),
         boxes=_boxes(found["blind_baseline"], names),
-        figures=[
-            {
-                "title": drawing.title,
-                "caption": drawing.caption,
-                "data": markupsafe.Markup(
-                    base64.b64encode(pictures[drawing.name]).decode("ascii")
-                ),
-                "wide": not drawing.name.startswith("roc"),
-            }
-            for drawing in drawings
-        ],
+        figures=embedded(drawings, pictures),
         run=run,
         failures=failures[:_MAX_ROWS],
         num_failures=len(failures),
@@ -65,6 +55,23 @@ def render(
         by_chance=words.BY_CHANCE,
         glossary=words.GLOSSARY,
     )
+
+
+def embedded(
+    drawings: list[Drawing], pictures: dict[str, bytes]
+) -> list[dict[str, Any]]:
+    """Makes figures, with their PNGs in them, for a template."""
+    return [
+        {
+            "title": drawing.title,
+            "caption": drawing.caption,
+            "data": markupsafe.Markup(
+                base64.b64encode(pictures[drawing.name]).decode()
+            ),
+            "wide": not drawing.name.startswith("roc"),
+        }
+        for drawing in drawings
+    ]
 
 
 def template(name: str) -> jinja2.Template:

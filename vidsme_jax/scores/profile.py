@@ -20,7 +20,7 @@ class Score:
       family: Its name without K.
       statistic: One of `scores.statistics`.
       tail: "max" or "min": the largest or smallest rows; "mean": all of them.
-      ratio: K, the share of the rows that is averaged, at least one; 1 for "mean".
+      ratio: K, the share of the rows that is averaged, at least one; not for "mean".
       description: One line.
     """
 

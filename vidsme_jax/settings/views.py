@@ -50,30 +50,24 @@ class Corpus:
     nonmembers: tuple[str, ...] = key((), rules.SOURCES, "Known non-members.")
     suspects: tuple[str, ...] = key((), rules.SOURCES, "Clips that are asked about.")
     calibration: tuple[str, ...] = key(
-        (), rules.SOURCES, "Known non-members of the same kind as the suspects."
+        (), rules.SOURCES, "Non-members like the suspects."
     )
     video_root: str = key(
-        "", rules.FOLDER, "Base of relative video paths; '': the manifest's folder."
+        "", rules.FOLDER, "Base of video paths; '': the manifest's folder."
     )
     allow_outside: bool = key(
-        False, rules.BOOL, "Manifests may name videos outside of that folder."
+        False, rules.BOOL, "Manifests may name videos outside of it."
     )
     max_clips: int | None = key(
-        None, rules.integer(1), "Videos a role, a seeded subsample; None: all.", int
+        None, rules.integer(1), "Videos a role, drawn; None: all.", int
     )
     seed: int = key(0, rules.integer(0), "Of the subsample.")
     prepared: str = key(
-        "",
-        rules.FOLDER,
-        "Filled by `vidsme prepare`; '': decodes. Without sources: its own rows.",
+        "", rules.FOLDER, "By `vidsme prepare`; '': none. Without sources: its rows."
     )
-    jpeg_quality: int = key(
-        0, rules.JPEG_QUALITY, "Of prepared frames; 0 is PNG, which loses nothing."
-    )
+    jpeg_quality: int = key(0, rules.JPEG_QUALITY, "Of prepared frames; 0: PNG.")
     tfds_fields: tuple[str, ...] = key(
-        (),
-        rules.TFDS_FIELDS,
-        "Features of a tfds: dataset, such as ('video=clip',); others go by name.",
+        (), rules.TFDS_FIELDS, "Of a tfds: dataset, such as ('video=clip',)."
     )
 
 
@@ -92,7 +86,7 @@ class Video:
     against: str = key(
         "reversed",
         rules.ORDER,
-        "The second order of the frames; shuffled: one permutation for a length.",
+        "The second order; shuffled: one for all clips of a length.",
     )
     # A clip that exceeds these is listed as a failure.
     max_pixels: int = key(8192 * 4320, rules.integer(1), "Width times height, at most.")
@@ -122,9 +116,7 @@ class Checkpoint:
     """Of `model.*`: which model, and how it is prompted."""
 
     checkpoint: str = key(
-        "",
-        rules.text("a folder or a hub id"),
-        "A folder, a hub id or random:NAME; the family is read from its config.json.",
+        "", rules.text("a folder or a hub id"), "A folder, hub id or random:NAME."
     )
     dtype: str = key(
         "bfloat16",
@@ -137,7 +129,7 @@ class Checkpoint:
         "family: its own; mcq, caption: the release's system prompts; or any text.",
     )
     allow_pickle: bool = key(
-        False, rules.BOOL, "Reads weights from .bin files, without running them."
+        False, rules.BOOL, "Reads .bin files, without running them."
     )
 
 
@@ -159,12 +151,10 @@ class Report:
     """Of `report.*`: rates, intervals and lists of suspects."""
 
     fprs: tuple[Number, ...] = key(
-        (0.001, 0.01, 0.05), rules.RATES, "False-positive rates of the TPRs."
+        (0.001, 0.01, 0.05), rules.RATES, "False-positive rates."
     )
     num_bootstrap: int = key(1000, rules.integer(100), "Resamples of an interval.")
-    fdr: Number = key(
-        0.05, rules.RATE, "False discovery rate at which suspects are listed."
-    )
+    fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
 
 
 @group
@@ -175,9 +165,7 @@ class Studies:
         (1, 2, 4, 8, 16, 32, 64, 128), rules.COUNTS, "Frames a clip."
     )
     k: tuple[Number, ...] = key(
-        (0, 5, 10, 30, 60, 90, 100),
-        rules.PERCENTAGES,
-        "K, of all studies but frames and against.",
+        (0, 5, 10, 30, 60, 90, 100), rules.PERCENTAGES, "K, but of frames and against."
     )
     q_scales: tuple[Number, ...] = key((0.25, 0.5, 0.75, 1.0), rules.PARTS, "beta1.")
     r_scales: tuple[Number, ...] = key(
@@ -211,16 +199,14 @@ class Settings:
     scores: str = key(
         "all",
         rules.text("score names, or all"),
-        "Names separated by commas, or all; list prints them and stops.",
+        "Separated by commas; list prints them.",
     )
     headline: str = key(
-        "vid_sme", rules.text("a score name"), "The one score declared in advance."
+        "vid_sme", rules.text("a score name"), "The score declared in advance."
     )
     parallel: Parallel = _read(Parallel, None)
     batch_size: int = key(8, rules.integer(1), "Clips a step, over all devices.")
-    workers: int = key(
-        0, rules.integer(0), "Host threads that decode and measure; 0: one a core."
-    )
+    workers: int = key(0, rules.integer(0), "Host threads that decode; 0: one a core.")
     compile_cache: str = key(
         "~/.cache/vidsme_jax/xla",
         rules.text("a folder, or '' for none", empty=True),
@@ -231,9 +217,7 @@ class Settings:
     # the stored signals of one run.
     study: str = key("", rules.STUDY, "Varies one setting; '': an audit.")
     studies: Studies = _read(Studies, None)
-    overwrite: bool = key(
-        False, rules.BOOL, "Deletes what an earlier run left in the work directory."
-    )
+    overwrite: bool = key(False, rules.BOOL, "Deletes what an earlier run left.")
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Settings":

@@ -1,14 +1,11 @@
 """The files of a study: for programs, for eyes."""
 
-import base64
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import markupsafe
 import pyarrow as pa
-from pyarrow import csv, parquet
 
 from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals
@@ -44,9 +41,9 @@ def write(
     )
     files.write_failures(workdir / "failures.jsonl", failures)
     files.write_json(workdir / "study.json", found)
-    _write_table(workdir / "study", pa.Table.from_pylist(_filled(found["points"])))
-    with files.replacing(workdir / "study-scores.parquet") as temporary:
-        parquet.write_table(_scores(sheets), temporary)
+    rows = pa.Table.from_pylist(_filled(found["points"]))
+    files.write_table(workdir / "study", rows, ("comparison",))
+    files.write_parquet(workdir / "study-scores.parquet", _scores(sheets))
     drawings = drawing.draw(found, headline)
     pictures = figures.write(workdir / "figures", drawings)
     html = page.template("study.html").render(
@@ -57,16 +54,7 @@ def write(
         rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
         point=in_words,
         claim=words.CLAIM,
-        figures=[
-            {
-                "title": each.title,
-                "caption": each.caption,
-                "data": markupsafe.Markup(
-                    base64.b64encode(pictures[each.name]).decode("ascii")
-                ),
-            }
-            for each in drawings
-        ],
+        figures=page.embedded(drawings, pictures),
         run=run,
         num_failures=len(failures),
     )
@@ -127,17 +115,6 @@ def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         | {"comparison": files.encodable(row["comparison"])}
         for row in rows
     ]
-
-
-def _write_table(stem: pathlib.Path, table: pa.Table) -> None:
-    with files.replacing(stem.with_suffix(".parquet")) as temporary:
-        parquet.write_table(table, temporary)
-    with files.replacing(stem.with_suffix(".csv")) as temporary:
-        for place, name in enumerate(table.column_names):
-            if name == "comparison":
-                texts = map(files.as_text, table.column(name).to_pylist())
-                table = table.set_column(place, name, pa.array(texts, pa.string()))
-        csv.write_csv(table, temporary)
 
 
 def _scores(sheets: Sequence[Sheet]) -> pa.Table:
