@@ -202,7 +202,9 @@ def test_the_box_comes_first_and_says_it_in_words(written):
     places += [text.rindex("Settings and fingerprints"), text.rindex("Glossary")]
     assert places[0] == min(places) and places[-7:] == sorted(places[-7:])
     assert "Shift found" in text
-    assert "Motion and brightness alone, without any model, tell members from" in text
+    assert (
+        "Motion and brightness alone, without any model, separate members from" in text
+    )
     assert "one matched corpus in six is flagged by chance" in text
 
 

@@ -54,9 +54,9 @@ def test_a_shift_is_found_and_named():
     assert blind["brightness"]["low"] < 0.5
     shown = f"AUC {fitted['value']:.2f} [{fitted['low']:.2f}, {fitted['high']:.2f}]"
     assert blind["statement"] == (
-        "Motion and brightness alone, without any model, tell members from non-members "
-        f"with {shown}: a score computed from q and r cannot be read as evidence of "
-        "membership here."
+        "Motion and brightness alone, without any model, separate members from "
+        f"non-members with {shown}: a score computed from q and r cannot be read as "
+        "evidence of membership here."
     )
     assert blind["roc"]["fpr"][0] == 0 and blind["roc"]["tpr"][-1] == 1
 

@@ -209,9 +209,9 @@ def _statement(evidence: dict[str, Any], separates: bool, words: Words) -> str:
     numbers = f"AUC {intervals.in_words(evidence)}"
     if separates:
         name = evidence["name"].capitalize()
-        tell = "tells" if name == "Motion" else "tell"
+        verb = "separates" if name == "Motion" else "separate"
         return (
-            f"{name} alone, without any model, {tell} {first} from {second} with "
+            f"{name} alone, without any model, {verb} {first} from {second} with "
             f"{numbers}: {consequence}."
         )
     return (

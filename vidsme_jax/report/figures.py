@@ -87,7 +87,7 @@ def _rocs(
     caption = (
         f"{which.description[0].upper()}{which.description[1:]}. The headline score, "
         "what motion and brightness reach without a model, and one classical score. "
-        "The closer to the upper left corner, the better members are told apart."
+        "The closer to the upper left corner, the better the separation."
     )
     zoomed = (
         "The same on logarithmic axes: what happens at small false-positive rates. "

@@ -105,7 +105,7 @@ def _largest(comparisons: dict[str, Any]) -> list[str]:
 
 
 def _boxes(blind: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
-    """One entry a comparison: what motion and brightness alone can tell."""
+    """Makes an entry a comparison: what motion and brightness alone separate."""
     results = {name: blind["comparisons"][name] for name in names}
     if blind["suspects"] is not None:
         results["suspects"] = blind["suspects"]

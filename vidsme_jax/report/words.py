@@ -47,7 +47,7 @@ GLOSSARY = {
     "Blind baseline": "A classifier that sees motion and brightness only, never the "
     "model. Cross-fitted: each video is judged by a fit that has not seen it.",
     "Shift": "Members and non-members differ in their content, so that they can be "
-    "told apart without the model.",
+    "separated without the model.",
     "p-value": "The share of calibration clips, counting the suspect itself, that rank "
     "at least as high as the suspect.",
     "False discovery rate": "The expected share of mistakes among the suspects listed, "

@@ -77,19 +77,14 @@ def run(
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
     setup = check(config)
-    several = setup.settings.study in runs.SEVERAL
     with processes.together(workdir) as team:
-        its = (
-            runs.open_runs(setup, workdir)
-            if several
-            else [checks.open_run(setup, workdir)]
-        )
+        its = runs.open_runs(setup, workdir)
         scored = scoring.score(
             its, setup.clips, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
-        make = _of_runs if several else _of_signals
+        make = _of_runs if setup.settings.study in runs.SEVERAL else _of_signals
         try:
             sheets = make(setup, scored.runs)
         except AuditError as error:

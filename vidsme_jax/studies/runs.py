@@ -21,11 +21,13 @@ def values(setup: checks.Setup) -> tuple[Any, ...]:
 
 
 def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
-    """Opens a run for each value that the study goes through.
+    """Opens a run for each value that the study goes through, or the one it needs.
 
     Raises:
       AuditError: A folder holds signals of other settings.
     """
+    if setup.settings.study not in SEVERAL:
+        return [checks.open_run(setup, workdir)]
     runs = []
     for value in values(setup):
         if setup.settings.study == "frames":
