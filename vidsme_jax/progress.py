@@ -27,23 +27,13 @@ class Progress:
         self.bar.update(finished)
         if self.failed:
             self.bar.set_postfix(failed=self.failed)
-        now = time.monotonic()
-        if self.bar.disable and (
-            now - self.logged > _SECONDS or self.finished == self.total
-        ):
+        now, left = time.monotonic(), self.total - self.finished
+        if self.bar.disable and (now - self.logged > _SECONDS or not left):
             self.logged = now
-            seconds = now - self.started
-            rate = self.finished / max(seconds, 1e-9)
-            left = (self.total - self.finished) / max(rate, 1e-9)
-            logging.info(
-                "%s: %d of %d clips, %.2f a second, about %.0f s left, %d failed",
-                self.what,
-                self.finished,
-                self.total,
-                rate,
-                left,
-                self.failed,
-            )
+            rate = max(self.finished / max(now - self.started, 1e-9), 1e-9)
+            done = f"{self.what}: {self.finished} of {self.total} clips"
+            pace = f"{rate:.2f} a second, about {left / rate:.0f} s left"
+            logging.info("%s, %s, %d failed", done, pace, self.failed)
 
     def close(self) -> None:
         """Ends the bar."""

@@ -9,25 +9,13 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from jaxtyping import UInt8
 
-from vidsme_jax.demo.drawing import (
-    FORMATS,
-    QUESTIONS,
-    SHIFTED_BRIGHTNESS,
-    SHIFTED_SPEED,
-    Scene,
-    caption,
-    choice,
-    draw,
-    make_scene,
-)
+from vidsme_jax.demo import drawing
 
 
 def encode(
     path: pathlib.Path,
     frames: UInt8[np.ndarray, "frames height width 3"],
     fps: int,
-    *,
-    crf: int = 28,
 ) -> None:
     """Writes an H.264 mp4 file, the same bytes whenever the libraries are the same.
 
@@ -35,7 +23,6 @@ def encode(
       path: Where to.
       frames: RGB; height and width must be even.
       fps: Frames per second.
-      crf: x264's constant rate factor: smaller is better and larger.
     """
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
@@ -46,7 +33,7 @@ def encode(
         stream.time_base = fractions.Fraction(1, fps)
         stream.codec_context.thread_count = 1
         # With x264's macroblock tree, clips this small differ from run to run.
-        stream.options = {"crf": str(crf), "preset": "slow", "mbtree": "0"}
+        stream.options = {"crf": "28", "preset": "slow", "mbtree": "0"}
         # x264 writes its settings, 600 bytes, into a message that no decoder needs.
         strip = BitStreamFilterContext("filter_units=remove_types=6", stream)
         for index, pixels in enumerate(frames):
@@ -82,10 +69,12 @@ def write_corpus(
       seed: Of everything.
     """
     rng = np.random.default_rng(seed)
-    scenes = [make_scene(rng) for _ in range(num_members + num_matched)]
+    scenes = [drawing.make_scene(rng) for _ in range(num_members + num_matched)]
     scenes = [scenes[index] for index in rng.permutation(len(scenes))]
     scenes += [
-        make_scene(rng, speed=SHIFTED_SPEED, brightness=SHIFTED_BRIGHTNESS)
+        drawing.make_scene(
+            rng, speed=drawing.SHIFTED_SPEED, brightness=drawing.SHIFTED_BRIGHTNESS
+        )
         for _ in range(num_shifted)
     ]
     numbers = rng.permutation(len(scenes)).tolist()
@@ -94,11 +83,16 @@ def write_corpus(
     (folder / "clips").mkdir(parents=True, exist_ok=True)
     rows = []
     for scene, number, (group, k) in zip(scenes, numbers, places, strict=True):
-        name, shape = f"{number:04d}", FORMATS[k % len(FORMATS)]
-        frames = [draw(scene, index, *shape) for index in range(scene.num_frames)]
+        name, shape = f"{number:04d}", drawing.FORMATS[k % len(drawing.FORMATS)]
+        frames = [
+            drawing.draw(scene, index, *shape) for index in range(scene.num_frames)
+        ]
         encode(folder / f"clips/{name}.mp4", np.stack(frames), scene.fps)
         row = {"id": name, "video": f"clips/{name}.mp4"}
-        row |= {"question": choice(rng, QUESTIONS), "answer": caption(scene)}
+        row |= {
+            "question": drawing.choice(rng, drawing.QUESTIONS),
+            "answer": drawing.caption(scene),
+        }
         rows.append(row | {"group": group})
     rows.sort(key=lambda row: row["id"])
     for role in ("members", "nonmembers"):
