@@ -14,11 +14,12 @@ import torch
 import transformers
 from flax import nnx
 
+from decoding import decode
 from oracles import llava_next_video as oracle
 from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.base import AuditError, Clip
-from vidsme_jax.data import corpora, video
+from vidsme_jax.data import corpora
 from vidsme_jax.demo import clips, drawing
 from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
@@ -208,7 +209,7 @@ def test_the_folder_is_transformers_own(trained, config, corpus, tmp_path, dtype
         # It went on from the weights of the first run.
         assert record["curve"][0] < trained[1]["curve"][2]
         assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
-    frames = video.decode(sorted(corpus.glob("clips/*.mp4"))[0], num_frames=3).pixels
+    frames = decode(sorted(corpus.glob("clips/*.mp4"))[0], num_frames=3).pixels
     expected = _torch(folder)
     loaded = models.load(str(folder), dtype="float32")
     module = nnx.merge(loaded.graphdef, loaded.state)

@@ -6,11 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 
+from decoding import decode
 from made_up_family import FAMILY
 from made_up_family.processing import GRID, TIME
 from vidsme_jax import audit, models, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import video
 from vidsme_jax.models.interface import Family
 from vidsme_jax.models.rows import second_order
 from vidsme_jax.run.signals import compute
@@ -90,7 +90,7 @@ def test_the_whole_audit_with_a_tower_that_sees_pairs(tmp_path, against):
     scored = {clip.key: clip for clip in store.read(list(store.finished))}
     assert len(scored) == 4
     for key, clip in scored.items():
-        decoded = video.decode(pathlib.Path(key), num_frames=FRAMES)
+        decoded = decode(pathlib.Path(key), num_frames=FRAMES)
         pixels = loaded.model.prepare(decoded.pixels)
         assert len(pixels) == FRAMES
         for direction, order in enumerate(

@@ -12,9 +12,10 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from decoding import decode
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.data import corpora, datasets, reading, video
+from vidsme_jax.data import corpora, datasets, reading
 from vidsme_jax.settings import views
 
 F = tfds.features
@@ -177,7 +178,7 @@ def test_files_as_bytes(build):
     config = _config("id=name")
     assert [i.id for i in _load(config)] == [c.name for c in CLIPS]
     for clip, frames in zip(CLIPS, _frames(config), strict=True):
-        expected = video.decode(clip, num_frames=3)
+        expected = decode(clip, num_frames=3)
         np.testing.assert_array_equal(frames.pixels, expected.pixels)
         assert frames.content_hash == expected.content_hash
         assert frames.warnings == expected.warnings
@@ -193,7 +194,7 @@ def test_paths(kind, build):
     )
     config = _config("video=path", video_root=str(CLIPS[0].parent))
     assert [i.clip for i in _load(config)] == [str(c.resolve()) for c in CLIPS]
-    expected = video.decode(CLIPS[0], num_frames=3)
+    expected = decode(CLIPS[0], num_frames=3)
     np.testing.assert_array_equal(_frames(config)[0].pixels, expected.pixels)
 
 

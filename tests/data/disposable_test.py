@@ -6,8 +6,8 @@ import pathlib
 import av
 import numpy as np
 import pytest
-from decoding import decode
 
+from decoding import decode
 from vidsme_jax.data import disposable, opening, video
 
 _X264 = {"preset": "veryfast", "bf": "3", "sc_threshold": "0", "crf": "20"}
@@ -100,7 +100,7 @@ def _assert_exact(path: pathlib.Path, counts=(5, 12, 27, 80)) -> None:
 def test_h264(tmp_path, put_out, name, suffix):
     options, fewest = H264[name]
     path = _clip(tmp_path / f"a{suffix}", "libx264", _X264 | options)
-    video.decode(path, num_frames=5)
+    decode(path, num_frames=5)
     assert len(put_out) <= 80 - fewest
     _assert_exact(path)
 
@@ -110,7 +110,7 @@ def test_hevc(tmp_path, put_out, name):
     params, fewest = HEVC[name]
     options = {"preset": "ultrafast", "x265-params": f"{_HEVC}:{params}"}
     path = _clip(tmp_path / "a.mp4", "libx265", options)
-    video.decode(path, num_frames=5)
+    decode(path, num_frames=5)
     assert len(put_out) <= 80 - fewest
     _assert_exact(path)
 
@@ -160,7 +160,7 @@ def test_what_is_left_out_and_yet_needed_is_noticed(tmp_path, monkeypatch, attem
     monkeypatch.setattr(
         disposable, "_h264", lambda unit: disposable._Slice(unit[0] & 31 == 5)
     )
-    found = video.decode(path, num_frames=5)
+    found = decode(path, num_frames=5)
     assert attempts == [True, False]
     np.testing.assert_array_equal(found.pixels, whole[list(found.indices)])
 
@@ -185,12 +185,12 @@ def test_damaged_files_give_what_they_give_without_leaving_out(
     found = []
     for copy in damaged:
         attempts.clear()
-        found.append(video.decode(copy, num_frames=9))
+        found.append(decode(copy, num_frames=9))
         assert attempts[0] and (not found[-1].warnings or attempts[1:] == [False])
     assert any(frames.warnings for frames in found)
     monkeypatch.setattr(disposable.Disposables, "add", lambda self, packet: None)
     for copy, ours in zip(damaged, found, strict=True):
-        expected = video.decode(copy, num_frames=9)
+        expected = decode(copy, num_frames=9)
         assert ours.indices == expected.indices
         np.testing.assert_array_equal(ours.pixels, expected.pixels)
 

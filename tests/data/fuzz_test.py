@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from damaged import CLIPS, damaged
 
+from decoding import decode
 from killed_run import config as small
 from vidsme_jax import audit
 from vidsme_jax.base import ClipError
@@ -70,7 +71,7 @@ def test_damage_at_random(tmp_path, sources, first, last, capfd):
         path.write_bytes(damaged(number, sources))
         begun = time.monotonic()
         try:
-            frames = video.decode(path, num_frames=4, limits=LIMITS)
+            frames = decode(path, num_frames=4, limits=LIMITS)
         except ClipError as error:
             refused += 1
             assert error.stage in ("open", "decode") and error.cause, number
@@ -123,7 +124,7 @@ def test_a_decoder_that_takes_too_long_is_stopped_between_packets(monkeypatch):
     limits = video.Limits(max_seconds=0.3)
     begun = time.monotonic()
     with pytest.raises(ClipError, match=r"not decoded within 0\.3 s \(config\.video"):
-        video.decode(CLIPS[0], limits=limits)
+        decode(CLIPS[0], limits=limits)
     assert time.monotonic() - begun < 3
 
 
@@ -144,7 +145,7 @@ def test_time_counts_while_ffmpeg_reads(tmp_path, monkeypatch):
     begun = time.monotonic()
     try:
         with pytest.raises(ClipError, match="not decoded within"):
-            video.decode(pipe, limits=video.Limits(max_seconds=0.5))
+            decode(pipe, limits=video.Limits(max_seconds=0.5))
         assert time.monotonic() - begun < 5
     finally:
         done.set()
@@ -155,7 +156,7 @@ def test_pipes_and_devices_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     for path in (tmp_path / "a.mp4", pathlib.Path("/dev/zero")):
         with pytest.raises(ClipError, match=f"not a regular file: {path}"):
-            video.decode(path)
+            decode(path)
 
 
 # ----------------------------------------------------------------- sizes and counts
@@ -169,7 +170,7 @@ def test_a_header_that_claims_a_huge_picture(tmp_path):
     path.write_bytes(data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ClipError) as caught:
-        video.decode(path, limits=video.Limits(max_pixels=1000))
+        decode(path, limits=video.Limits(max_pixels=1000))
     assert "max_pixels" in caught.value.cause
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
@@ -179,7 +180,7 @@ def test_more_frames_than_anybody_films(monkeypatch, index):
     if not index:
         monkeypatch.setattr(video, "scan", lambda *_: None)
     with pytest.raises(ClipError, match="more than 5 frames"):
-        video.decode(CLIPS[0], limits=video.Limits(max_frames=5))
+        decode(CLIPS[0], limits=video.Limits(max_frames=5))
 
 
 def test_an_index_that_counts_to_four_billion(tmp_path):
@@ -191,7 +192,7 @@ def test_an_index_that_counts_to_four_billion(tmp_path):
         data[place : place + 4] = b"\xff" * 4
         path.write_bytes(data)
         try:
-            video.decode(path, limits=LIMITS)
+            decode(path, limits=LIMITS)
         except ClipError as error:
             assert error.stage in ("open", "decode")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024

@@ -2,6 +2,7 @@
 
 import pytest
 
+from decoding import decode
 from vidsme_jax import settings
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import video
@@ -11,7 +12,7 @@ CLIP = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[0]
 
 def _cause(data: bytes) -> str:
     with pytest.raises(ClipError) as caught:
-        video.decode(data)
+        decode(data)
     assert caught.value.stage == "open"
     return caught.value.cause
 
@@ -19,7 +20,7 @@ def _cause(data: bytes) -> str:
 def test_bytes_are_what_their_file_is():
     data = CLIP.read_bytes()
     assert video.content_hash(data) == video.content_hash(CLIP)
-    assert (video.decode(data).pixels == video.decode(CLIP).pixels).all()
+    assert (decode(data).pixels == decode(CLIP).pixels).all()
 
 
 def test_bytes_that_are_no_video():

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from vidsme_jax.data import stages, video
+from decoding import decode
+from vidsme_jax.data import stages
 from vidsme_jax.data.stages import Stages
 
 
@@ -67,6 +68,6 @@ def test_the_stages_of_a_decoded_clip(golden):
     path = next((golden / "longva_official" / "videos").iterdir())
     counted = Stages()
     with counted.spending(stages.DECODE):
-        video.decode(path, num_frames=4)
+        decode(path, num_frames=4)
     assert counted.seconds.keys() == {stages.SCAN, stages.HASH, stages.DECODE}
     assert all(seconds > 0 for seconds in counted.seconds.values())

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoding import decode
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import video
 from vidsme_jax.motion import backends, farneback, statistics
 
 _padded_flows = jax.jit(farneback._flows)
@@ -71,7 +71,7 @@ def _grey(package: str, name: str, sampling: str) -> np.ndarray:
         pytest.skip(f"{error} is not installed; the extra [test] brings it")
     path = next(f for f in files if str(f).endswith(name)).locate()
     path = pathlib.Path(str(path)).resolve()
-    pixels = video.decode(path, sampling, num_frames=4, fps=10.0).pixels
+    pixels = decode(path, sampling, num_frames=4, fps=10.0).pixels
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels])
 
 

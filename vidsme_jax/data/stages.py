@@ -20,7 +20,7 @@ class Stages:
     ```
     stages = Stages()
     with stages.spending(DECODE):  # On any thread.
-        frames = video.decode(path)
+        frames = video.decode_chosen(path, choose)
     stages.seconds  # {"hash": 0.01, "scan": 0.02, "decode": 0.9}
     ```
 

@@ -26,7 +26,6 @@ from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import opening, stages
 from vidsme_jax.data.album import Album
 from vidsme_jax.data.opening import Content, Limits, Source
-from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
 
 LIMITS = Limits()
@@ -34,20 +33,13 @@ LIMITS = Limits()
 Choice = Callable[[int, np.ndarray], Sequence[int]]
 
 
-def decode(
-    content: Content,
-    sampling: str = "uniform",
-    num_frames: int = 16,
-    fps: float = 1.0,
-    limits: Limits = LIMITS,
-) -> Frames:
-    """Decodes the sampled frames of a video.
+def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> Frames:
+    """Decodes chosen frames of a video.
 
     Args:
       content: A file, or what it would contain.
-      sampling: See `sampling.frame_indices`, as for `num_frames` and `fps`.
-      num_frames: T.
-      fps: Frames a second, for the sampling `fps`.
+      choose: Called with the number of frames and the seconds of each; returns which
+        are wanted, as `sampling.frame_indices` does.
       limits: What the video may cost.
 
     Returns:
@@ -59,15 +51,6 @@ def decode(
       ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
         the video exceeds the limits.
     """
-
-    def choose(count: int, times: np.ndarray) -> Sequence[int]:
-        return frame_indices(sampling, num_frames, count, times, fps)
-
-    return decode_chosen(content, choose, limits)
-
-
-def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> Frames:
-    """Decodes the frames that `choose(number of frames, their seconds)` names."""
     source = Source(content, limits)
     table, album = _pictures_of(source, choose)
     return Frames(
@@ -90,7 +73,7 @@ def thumbnails(
       limits: What the video may cost.
 
     Raises:
-      ClipError: As `decode`; also "decode" if the file has lost a frame since.
+      ClipError: As `decode_chosen`; also "decode" if the file has lost a frame since.
     """
     source = Source(content, limits)
     return _pictures_of(source, lambda count, times: indices, height)[1].pixels

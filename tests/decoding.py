@@ -7,7 +7,7 @@ from vidsme_jax.data import sampling, video
 
 
 def decode(content, how="uniform", num_frames=16, fps=1.0, limits=video.LIMITS) -> Any:
-    """Decodes as `video.decode`; adds what the choice of frames was told."""
+    """Decodes the sampled frames; adds what the choice of frames was told."""
     seen: dict[str, Any] = {}
 
     def choose(count, times):
