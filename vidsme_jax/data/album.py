@@ -73,11 +73,9 @@ class Album:
         if self._damaged:
             found.append(f"{self._damaged} of the sampled frames are damaged")
         if self._resized and self._size:
-            width, height = self._size
-            found.append(
-                f"the frame size changes; {self._resized} sampled frames are scaled to "
-                f"{width}x{height}"
-            )
+            scaled = f"{self._resized} sampled frames are scaled to"
+            size = "x".join(map(str, self._size))
+            found.append(f"the frame size changes; {scaled} {size}")
         return tuple(found)
 
 

@@ -36,20 +36,14 @@ class Pictures:
     ) -> Frames:
         """The chosen frames; see `video.decode_chosen`."""
         if sampling == "fps":
-            raise ClipError(
-                "decode",
-                "frames without time stamps cannot be sampled by fps; take uniform or "
-                "midpoint",
-            )
+            cause = "frames without time stamps cannot be sampled by fps"
+            raise ClipError("decode", f"{cause}; take uniform or midpoint")
         count = len(self.frames)
         if count == 0:
             raise ClipError("decode", "the example has no frame")
         chosen = tuple(choose(count, np.arange(float(count))))
-        return Frames(
-            pixels=self._pixels(chosen),
-            indices=chosen,
-            content_hash=self.content_hash(),
-        )
+        pixels, content = self._pixels(chosen), self.content_hash()
+        return Frames(pixels=pixels, indices=chosen, content_hash=content)
 
     def thumbnails(
         self, indices: Sequence[int], height: int
@@ -88,6 +82,5 @@ def scaled(
     pixels: UInt8[np.ndarray, "frames height width 3"], height: int
 ) -> UInt8[np.ndarray, "frames small_height small_width 3"]:
     """Frames at another height; the width follows."""
-    width = max(1, round(pixels.shape[2] * height / pixels.shape[1]))
-    size = (width, height)
+    size = max(1, round(pixels.shape[2] * height / pixels.shape[1])), height
     return np.stack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pixels])

@@ -48,10 +48,9 @@ def opencv(
             variances.append(flow.var(dtype=np.float64))
     except cv2.error as error:
         height, width = grey.shape[1:]
+        of = f"the optical flow of frames of {width}x{height} pixels"
         raise ClipError(
-            "motion",
-            f"OpenCV cannot compute the optical flow of frames of {width}x{height} "
-            f"pixels ({error.err})",
+            "motion", f"OpenCV cannot compute {of} ({error.err})"
         ) from error
     return lambda: np.array(variances)
 
@@ -124,8 +123,8 @@ def bounds(phi: Float[np.ndarray, " clips"], b: Float[np.ndarray, " clips"]) -> 
             f"the range over at least 2 clips: add clips or {_REMEDY}"
         )
     else:
-        for name, values in (("phi", phi), ("b", b)):
-            meaning = {"phi": "flow variance", "b": "brightness deviation"}[name]
+        named = ("phi", "flow variance", phi), ("b", "brightness deviation", b)
+        for name, meaning, values in named:
             if not np.isfinite(values).all():
                 first = int(np.flatnonzero(~np.isfinite(values))[0])
                 problems.append(

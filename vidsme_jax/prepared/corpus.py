@@ -58,8 +58,7 @@ def open_corpus(
             opened[count] = found
         except AuditError as error:
             hint = f"; {count} frames: --config.video.num_frames={count}"
-            hint = hint if len(counts) > 1 else ""
-            problems += [problem + hint for problem in error.problems]
+            problems += [p + hint * (len(counts) > 1) for p in error.problems]
     if problems:
         raise AuditError(problems)
     return items, _Several(opened)

@@ -84,11 +84,7 @@ def describe(
 ) -> None:
     """Writes the files by which TFDS opens a folder of shards."""
     identity = dataset_info.DatasetIdentity(
-        name=NAME,
-        config_name=variant.name,
-        version=tfds.core.Version(version),
-        data_dir=str(folder),
-        module_name="",
+        NAME, tfds.core.Version(version), str(folder), "", config_name=variant.name
     )
     quality = variant.jpeg_quality
     coding = f"JPEG of quality {quality}" if quality else "PNG, lossless"
@@ -104,8 +100,8 @@ def describe(
     )
     info.set_file_format("array_record")
     template = tfds.core.ShardedFileTemplate(
+        epath.Path(folder),
         dataset_name=NAME,
-        data_dir=epath.Path(folder),
         split=SPLIT,
         filetype_suffix="array_record",
     )

@@ -160,22 +160,18 @@ class Shard:
             raise ValueError(f"{index.name} is damaged ({error})") from error
         if not records.is_file():
             raise ValueError(f"{records.name} is missing")
-        if (size := records.stat().st_size) != known["bytes"]:
-            raise ValueError(
-                f"{records.name} has {size} bytes, its index says {known['bytes']}: it "
-                "was cut, or belongs to another corpus"
-            )
-        if _facts(records) != known:
-            raise ValueError(
-                f"{records.name} is not the file that its index describes: it was "
-                "changed, or belongs to another corpus"
-            )
+        facts, problem = _facts(records), ""
+        if facts["bytes"] != known["bytes"]:
+            size = f"{facts['bytes']} bytes, its index says {known['bytes']}"
+            problem = f"has {size}: it was cut"
+        elif facts != known:
+            problem = "is not the file that its index describes: it was changed"
+        if problem:
+            raise ValueError(f"{records.name} {problem}, or belongs to another corpus")
         entries = []
         for about in table.to_pylist():
-            rows = (
-                Row(place, tuple(stamp), Item(**item))
-                for place, stamp, item in json.loads(about["rows"])
-            )
+            rows = json.loads(about["rows"])
+            rows = (Row(place, tuple(at), Item(**item)) for place, at, item in rows)
             entries.append(Entry(**about | {"rows": tuple(rows)}))
         return tuple(entries)
 
@@ -220,12 +216,11 @@ def check_settings(folder: pathlib.Path, variant: Variant) -> int:
     found = its.read()
     num_shards = found.pop("num_shards", 0)
     if found.get("format") != _FORMAT:
-        raise AuditError(
-            [
-                f"{folder}: its clips have format {found.get('format')}, this version "
-                f"reads format {_FORMAT}; prepare them again in another folder"
-            ]
+        problem = (
+            f"{folder}: its clips have format {found.get('format')}, this version "
+            f"reads format {_FORMAT}; prepare them again in another folder"
         )
+        raise AuditError([problem])
     wanted = dataclasses.asdict(variant) | {"format": _FORMAT}
     if problems := its.differences(found, wanted, folder):
         raise AuditError(problems)
@@ -234,5 +229,5 @@ def check_settings(folder: pathlib.Path, variant: Variant) -> int:
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the whole versions of a variant, the newest last."""
-    found = [path for path in folder.glob("1.*.0") if path.name.split(".")[1].isdigit()]
-    return sorted(found, key=lambda path: int(path.name.split(".")[1]))
+    numbers = [path.name.split(".")[1] for path in folder.glob("1.*.0")]
+    return [folder / f"1.{n}.0" for n in sorted(map(int, filter(str.isdigit, numbers)))]

@@ -42,9 +42,8 @@ def merged(
                     record = reader.read([places[entry.digest]])[0]
                 except (RuntimeError, IndexError) as error:
                     remedy = "delete it and its clips are prepared again"
-                    raise AuditError(
-                        [damaged(before.records, error, remedy)]
-                    ) from error
+                    problem = damaged(before.records, error, remedy)
+                    raise AuditError([problem]) from error
             example = parsed(record)
             stored = example.features.feature["rows"].bytes_list
             stored.value[:] = [entry.text().encode()]
@@ -55,9 +54,8 @@ def write(path: pathlib.Path, records: Iterator[bytes]) -> None:
     """Writes a file of records, whole or not at all."""
     partial = path.with_name(path.name + ".tmp")
     # Pictures do not get smaller, and a group of one makes every record quick to find.
-    writer = array_record_module.ArrayRecordWriter(
-        str(partial), "group_size:1,uncompressed"
-    )
+    how = "group_size:1,uncompressed"
+    writer = array_record_module.ArrayRecordWriter(str(partial), how)
     try:
         for record in records:
             writer.write(record)

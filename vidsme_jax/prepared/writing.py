@@ -167,11 +167,11 @@ class Writer:
         try:
             pack = functools.partial(self._pack, digests)
             for entries, differs in pool.map(pack, range(count), rows, staged):
-                changed = changed or differs
-                lengths.append(sum(not entry.stage for entry in entries))
-                for entry in entries:
-                    if entry.stage:
-                        failed[entry.digest] = ClipError(entry.stage, entry.cause)
+                bad = {
+                    e.digest: ClipError(e.stage, e.cause) for e in entries if e.stage
+                }
+                changed, failed = changed or differs, failed | bad
+                lengths.append(len(entries) - len(bad))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         if changed or dataset.counts(self._versions[-1]) != lengths:

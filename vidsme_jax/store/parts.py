@@ -147,11 +147,9 @@ class Parts:
         Raises:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        about = json.dumps(self._settings, sort_keys=True).encode()
         number = self._next
-        write_table(
-            self._part(number), table.replace_schema_metadata({_SETTINGS: about})
-        )
+        about = {_SETTINGS: json.dumps(self._settings, sort_keys=True).encode()}
+        write_table(self._part(number), table.replace_schema_metadata(about))
         self._next += self._stride
         self._remember(number, table)
 
@@ -202,14 +200,11 @@ class Parts:
             except ValueError as error:
                 return [damaged(part, error, self._kind.remedy)]
 
-        parts = {
-            int(part.stem[5:]): part
-            for part in self._folder.glob("part-*.parquet")
-            if part.stem[5:].isdecimal()
-        }
-        numbers, problems = sorted(parts), []
+        found = [part.stem[5:] for part in self._folder.glob("part-*.parquet")]
+        numbers = sorted(int(number) for number in found if number.isdecimal())
+        problems = []
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            looked = pool.map(look, [parts[number] for number in numbers])
+            looked = pool.map(look, map(self._part, numbers))
             for number, found in zip(numbers, looked, strict=True):
                 if isinstance(found, list):
                     problems += found

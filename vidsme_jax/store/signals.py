@@ -19,7 +19,9 @@ from vidsme_jax.store.parts import Kind, Parts
 FORMAT = 1  # Raised by hand when numbers or columns change.
 
 _ORDERS = len(PROFILE_ORDERS)
-_WIDTH = {"renyi": _ORDERS, "modified": 3}  # Per row.
+# Of arrays that are not (2, rows).
+_SHAPES = {"frame": (-1,), "renyi": (2, -1, _ORDERS)}
+_SHAPES |= {"modified": (2, -1, 3), "mean_renyi": (2, 2, _ORDERS)}
 _KIND = Kind(
     noun="signals",
     format=FORMAT,
@@ -161,23 +163,18 @@ def _clip(batch: pa.RecordBatch) -> ScoredClip:
     def plain(name: str) -> Any:
         return batch.column(name)[0].as_py()
 
-    def array(name: str) -> np.ndarray:
-        return batch.column(name)[0].values.to_numpy(zero_copy_only=False)
+    def array(name: str) -> Any:
+        value = batch.column(name)[0]
+        if not value.is_valid:
+            return None
+        values = value.values.to_numpy(zero_copy_only=False)
+        return values.reshape(_SHAPES.get(name, (2, -1)))
 
-    frame = array("frame")
-    arrays: list[Any] = []
-    for name in TokenSignals._fields:
-        if not batch.column(name)[0].is_valid:
-            arrays.append(None)
-            continue
-        width = (_WIDTH[name],) if name in _WIDTH else ()
-        shape = (2, 2, _ORDERS) if name == "mean_renyi" else (2, len(frame), *width)
-        arrays.append(array(name).reshape(shape))
     return ScoredClip(
         key=plain("key"),
         content_hash=plain("content_hash"),
-        signals=TokenSignals(*arrays),
-        frame=frame,
+        signals=TokenSignals(*map(array, TokenSignals._fields)),
+        frame=array("frame"),
         frame_indices=tuple(plain("frame_indices")),
         motion=MotionStatistics(plain("flow_variance"), plain("brightness_std")),
         warnings=tuple(plain("warnings")),
