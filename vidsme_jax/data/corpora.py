@@ -43,8 +43,9 @@ def load(
     sources = {role: getattr(corpus, role) for role in ROLES}
     if root is not None and not root.is_dir() and stored is None:
         problems.append(f"corpus.video_root: no such folder: {root}")
+    named = dict.fromkeys(source for role in ROLES for source in sources[role])
     rows: dict[str, list[Row]] = {}
-    for source in dict.fromkeys(s for role in ROLES for s in sources[role]):
+    for source in named:
         try:
             rows[source] = read(source, root, corpus.tfds_fields)
         except AuditError as error:
@@ -58,7 +59,7 @@ def load(
             taken += ((role, row) for row in mine)
             if source in rows and not mine:
                 problems.append(_nothing_for(role, source, rows[source]))
-    if stored is not None and len(rows) < len({s for r in ROLES for s in sources[r]}):
+    if stored is not None and len(rows) < len(named):
         problems.append(
             "corpus.prepared has rows of its own; to take them, leave every role "
             "without a source, such as corpus.members = ()"

@@ -131,9 +131,7 @@ class Dataset:
         return names | given
 
 
-@functools.cache
-def _opened(folder: pathlib.Path) -> Dataset:
-    return Dataset(folder)
+_opened = functools.cache(Dataset)  # By folder.
 
 
 def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:

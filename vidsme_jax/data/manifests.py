@@ -33,14 +33,8 @@ def read(source: str, path: pathlib.Path) -> list[tuple[str, Any]]:
     """
     if not path.is_file():
         raise AuditError([f"{source}: no such manifest{near(path)}"])
-    reader = {
-        ".json": _read_json,
-        ".jsonl": _read_jsonl,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }[path.suffix.lower()]
     try:
-        columns, raw = reader(path)
+        columns, raw = READERS[path.suffix.lower()](path)
     except (OSError, ValueError, csv.Error) as error:
         text = " ".join(str(error).split())
         raise AuditError([f"{source}: cannot be read: {text}"]) from error
@@ -96,3 +90,8 @@ def _read_parquet(path: pathlib.Path) -> _Raw:
     table = pyarrow.parquet.ParquetFile(path).read()
     rows = [(f"row {n}", row) for n, row in enumerate(table.to_pylist(), 1)]
     return table.column_names, rows
+
+
+# By suffix.
+READERS = {".json": _read_json, ".jsonl": _read_jsonl}
+READERS |= {".csv": _read_csv, ".parquet": _read_parquet}

@@ -16,7 +16,6 @@ VIDEO_SUFFIXES = tuple(
     " .3gp .3g2 .ogv .ogg .gif .y4m .h264 .hevc".split()
 )
 _SUFFIXES = ", ".join(VIDEO_SUFFIXES)
-MANIFEST_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 LABELS = {
     "": "",
     **{1: "members", "1": "members", "member": "members", "members": "members"},
@@ -63,7 +62,7 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> lis
         found = sorted(file for file in path.rglob("*") if _is_video(file))
         named = [(file.relative_to(path).as_posix(), path) for file in found]
         missing = f"{source}: no video in the folder; looked for {_SUFFIXES}"
-    elif path.suffix.lower() in MANIFEST_SUFFIXES and not glob.has_magic(source):
+    elif path.suffix.lower() in manifests.READERS and not glob.has_magic(source):
         return _rows(source, root or path.parent, manifests.read(source, path))
     else:
         matches = sorted(glob.glob(str(path), recursive=True))

@@ -90,12 +90,9 @@ def _prepare_clips(
     digests: dict[str, str] = {}
     if not clips:
         return digests
-    prepare = functools.partial(
-        _prepare,
-        videos=Videos(settings.video, settings.corpus.tfds_fields),
-        writer=writer,
-        variant=Variant.of(settings),
-    )
+    videos = Videos(settings.video, settings.corpus.tfds_fields)
+    how = {"videos": videos, "writer": writer, "variant": Variant.of(settings)}
+    prepare = functools.partial(_prepare, **how)
     progress = Progress(len(clips), "preparing")
     for clip, result in loader.load_ahead(clips, prepare, workers):
         if isinstance(result, ClipError):  # Not the clip's fault: what cannot be kept.
