@@ -11,9 +11,10 @@ import torch
 import transformers
 from flax import nnx
 
+from decoding import decode
 from oracles import our_logits
 from vidsme_jax import models
-from vidsme_jax.data import corpora, video
+from vidsme_jax.data import corpora
 from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.settings import DEMO, views
@@ -97,7 +98,7 @@ def test_transformers_gives_the_same_logits(model, rows):
     )
     assert not any(info.values()), info
     row = rows[""][0]
-    frames = video.decode(CORPUS / row["video"], num_frames=FRAMES).pixels
+    frames = decode(CORPUS / row["video"], num_frames=FRAMES).pixels
     processor = transformers.CLIPImageProcessorPil.from_pretrained(CHECKPOINT)
     pictures = processor(list(frames), return_tensors="pt")["pixel_values"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from decoding import decode
 from oracles import our_logits
 from vidsme_jax import audit, models, settings
 from vidsme_jax.checkpoints import files
-from vidsme_jax.data import video
 from vidsme_jax.models import prompts
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -136,7 +136,7 @@ def test_the_logits(clip, config, plan, golden):
     folder = golden / "longva_official"
     arrays = np.load(folder / "official_arrays.npz")
     item = json.loads((folder / "items.json").read_text())[clip]
-    frames = video.decode(folder / "videos" / item["video"], num_frames=8).pixels
+    frames = decode(folder / "videos" / item["video"], num_frames=8).pixels
     np.testing.assert_array_equal(frames, arrays[f"frames_{clip}"])
     loaded = models.load(config.model.checkpoint, dtype="float32", prompt="caption")
     model = nnx.merge(loaded.graphdef, loaded.state)

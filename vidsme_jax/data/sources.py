@@ -166,7 +166,7 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> Row:
         )
     if problems:
         raise AuditError(problems)
-    return Row(where, folder, role, fields.pop("id"), fields, confined=True)
+    return Row(where, folder, role or "", fields.pop("id"), fields, confined=True)
 
 
 def _is_path(video: Any) -> bool:
