@@ -1,9 +1,11 @@
 """Every file of a work directory: complete, strict, escaped, self-contained."""
 
 import dataclasses
+import errno
 import html.parser
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -342,12 +344,15 @@ def test_a_long_curve_is_thinned_densely_near_zero():
     assert plots._thinned(10).tolist() == list(range(10))
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    def failing(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     path = tmp_path / "file"
     path.write_text("before")
-    with pytest.raises(OSError), files.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(path, "after")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "before"
 
