@@ -16,7 +16,8 @@ from pyarrow import parquet
 from vidsme_jax import report
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity, verdicts
-from vidsme_jax.report import files, plots, words
+from vidsme_jax.report import files, plots
+from vidsme_jax.report.page import CLAIM
 
 NASTY = "<script>alert('1')</script>"
 COLUMNS = ["id", "video", "role", "group", "n_rows"]
@@ -214,7 +215,7 @@ def test_the_page_claims_no_more_than_it_may(written):
     *_, found, page = written
     text = _Page(page).words
     assert found["verdict"] in text
-    assert words.CLAIM in text and "No score of one video proves" in text
+    assert CLAIM in text and "No score of one video proves" in text
     assert "was used for training" not in text
     assert "refused: a false-positive rate of 0.1 % needs at least 1000" in text
     assert "larger = member" in text and "lower = member" not in text

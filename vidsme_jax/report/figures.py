@@ -51,19 +51,20 @@ def draw(
     )
 
 
-def write(folder: pathlib.Path, drawings: list[Drawing]) -> dict[str, bytes]:
-    """Writes each figure as PNG and PDF; returns the PNGs by name."""
+def write(folder: pathlib.Path, drawings: list[Drawing]) -> list[tuple[Drawing, bytes]]:
+    """Writes each figure as PNG and PDF; returns the figures with their PNGs."""
     folder.mkdir(exist_ok=True)
-    pictures = {}
+    written = []
     for drawing in drawings:
+        contents = []
         for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
             buffer = io.BytesIO()
             drawing.figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-            write_atomically(folder / f"{drawing.name}.{kind}", buffer.getvalue())
-            if kind == "png":
-                pictures[drawing.name] = buffer.getvalue()
-                drawing.figure.set_layout_engine("none")  # The PDF takes it over.
-    return pictures
+            contents.append(buffer.getvalue())
+            write_atomically(folder / f"{drawing.name}.{kind}", contents[-1])
+            drawing.figure.set_layout_engine("none")  # The PDF takes it over.
+        written.append((drawing, contents[0]))
+    return written
 
 
 def _rocs(
