@@ -32,10 +32,7 @@ class Drawing:
 
 
 def draw(
-    table: ScoreTable,
-    blind: dict[str, Any],
-    curves: list[ClipCurve],
-    headline: str,
+    table: ScoreTable, blind: dict[str, Any], curves: list[ClipCurve], headline: str
 ) -> list[Drawing]:
     """Draws everything; see `report.write` for the arguments."""
     compared = metrics.comparisons(table)
@@ -94,19 +91,10 @@ def _rocs(
         "The same on logarithmic axes: what happens at small false-positive rates. "
         f"Grey: below one in {num}, the number of non-member videos, nothing is known."
     )
+    linear, log = (plots.roc(curves, num, logarithmic=x) for x in (False, True))
     return [
-        Drawing(
-            f"roc-{slug}",
-            plots.roc(curves, num, logarithmic=False),
-            f"ROC: {name}",
-            caption,
-        ),
-        Drawing(
-            f"roc-log-{slug}",
-            plots.roc(curves, num, logarithmic=True),
-            f"ROC at small rates: {name}",
-            zoomed,
-        ),
+        Drawing(f"roc-{slug}", linear, f"ROC: {name}", caption),
+        Drawing(f"roc-log-{slug}", log, f"ROC at small rates: {name}", zoomed),
     ]
 
 

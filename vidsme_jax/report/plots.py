@@ -22,12 +22,7 @@ _COLOURS = {
     "suspects": "#CC79A7",
     "calibration": "#009E73",
 }
-NAMES = {
-    "members": "members",
-    "nonmembers": "non-members",
-    "suspects": "suspects",
-    "calibration": "calibration",
-}
+NAMES = {role: role.replace("non", "non-") for role in ROLES}
 INK, PALE = "#222222", "#999999"
 SIZE = 9  # Points.
 TEXT: dict[str, Any] = {"fontsize": SIZE, "color": INK}
@@ -233,5 +228,5 @@ def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
         heights = [middle - gap / 2, middle + gap / 2]
     for height, (_, label, colour) in zip(heights, ends, strict=True):
         at = axes.get_yaxis_transform()  # x in parts of the axes, y in the data's unit.
-        style = TEXT | {"color": colour}
-        axes.text(1.01, height, label, va="center", transform=at, **style)
+        text = axes.text(1.01, height, label, va="center", transform=at)
+        text.set(color=colour, fontsize=SIZE)

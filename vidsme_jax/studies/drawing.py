@@ -22,15 +22,6 @@ _GUESSING: dict[str, Any] = {"color": plots.PALE, "linestyle": ":", "linewidth":
 _CHANCE = "Dotted: guessing, 0.5. "
 _ENDS = "Bars: 95 % intervals over videos. "
 
-TITLES = {
-    "frames": "AUC by number of frames",
-    "k": "AUC by the share K of rows that is averaged",
-    "scales": "AUC of Vid-SME by beta1 (of q), beta2 (of r) and K",
-    "orders": "AUC of Vid-SME: (q, r) of each clip against the same for all",
-    "against": "AUC by the order that the natural one is compared with",
-    "natural": "AUC of the natural order alone against the difference of two",
-}
-
 
 def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
     """Draws a study; nothing where it compares nothing."""
@@ -41,9 +32,9 @@ def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
     ]
     if not any(panels):
         return []
-    study = found["study"]
-    figure, caption = _KINDS[study](names, panels, headline)
-    return [Drawing("study", figure, TITLES[study], caption)]
+    title, drawn = KINDS[found["study"]]
+    figure, caption = drawn(names, panels, headline)
+    return [Drawing("study", figure, title, caption)]
 
 
 def _lines(
@@ -102,8 +93,7 @@ def _panels(names: list[str], width: float, height: float) -> tuple[Figure, list
 def _frames(names, panels, headline):
     known = list(dict.fromkeys(row["score"] for rows in panels for row in rows))
     shown = [headline, *(s for s in known if s != headline)][:_MAX_LINES]
-    kept = [[row for row in rows if row["score"] in shown] for rows in panels]
-    kept = [sorted(rows, key=lambda r: shown.index(r["score"])) for rows in kept]
+    kept = [[r for s in shown for r in rows if r["score"] == s] for rows in panels]
     return _lines(names, kept, "frames", ("score",)), (
         f"The headline score and the first others that were computed. {_ENDS}{_CHANCE}"
         "At one frame the natural and the reversed clip are the same, so a difference "
@@ -126,14 +116,13 @@ def _natural(names, panels, headline):
 
 
 def _orders(names, panels, headline):
-    if len({row["k"] for rows in panels for row in rows}) > 1:
-        return _lines(names, panels, "k", ("orders",)), (
-            f"Adaptive: q from a clip's motion, r from its light. {_ENDS}{_CHANCE}"
-        )
-    return _forest(names, panels, "orders"), (
-        f"Adaptive: q from a clip's motion, r from its light. K = "
-        f"{next(row for rows in panels for row in rows)['k']:g} %. {_ENDS}{_CHANCE}"
-    )
+    adaptive = "Adaptive: q from a clip's motion, r from its light. "
+    k, *more = {row["k"] for rows in panels for row in rows}
+    if more:
+        figure = _lines(names, panels, "k", ("orders",))
+        return figure, f"{adaptive}{_ENDS}{_CHANCE}"
+    figure = _forest(names, panels, "orders")
+    return figure, f"{adaptive}K = {k:g} %. {_ENDS}{_CHANCE}"
 
 
 def _against(names, panels, headline):
@@ -200,11 +189,15 @@ def _scales(names, panels, headline):
     )
 
 
-_KINDS = {
-    "frames": _frames,
-    "k": _k,
-    "scales": _scales,
-    "orders": _orders,
-    "against": _against,
-    "natural": _natural,
+# By study: the title, and what draws figure and caption.
+KINDS = {
+    "frames": ("AUC by number of frames", _frames),
+    "k": ("AUC by the share K of rows that is averaged", _k),
+    "scales": ("AUC of Vid-SME by beta1 (of q), beta2 (of r) and K", _scales),
+    "orders": ("AUC of Vid-SME: (q, r) of each clip against the same for all", _orders),
+    "against": ("AUC by the order that the natural one is compared with", _against),
+    "natural": (
+        "AUC of the natural order alone against the difference of two",
+        _natural,
+    ),
 }

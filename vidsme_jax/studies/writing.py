@@ -48,7 +48,7 @@ def write(
     html = page.template("study.html").render(
         found=found,
         comparisons=list(found["comparisons"].items())[:_MAX_COMPARISONS],
-        title=drawing.TITLES[found["study"]],
+        title=drawing.KINDS[found["study"]][0],
         axes=list(sheets[0].points[0].at),
         rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
         point=in_words,
