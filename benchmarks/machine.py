@@ -38,7 +38,6 @@ WANTED = {
     "sklearn": "metrics",
     "matplotlib": "figures",
     "tensorflow_datasets": "prepared corpora",
-    "grain": "prepared corpora",
     "array_record": "prepared corpora",
 }
 

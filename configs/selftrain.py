@@ -4,7 +4,7 @@ r"""The demo's model: a LLaVA-NeXT-Video of a million parameters, trained from s
         --workdir vidsme_jax/demo/checkpoint --config.overwrite
 
 This command made the checkpoint of the demo, on 100 captioned clips that
-`data.synthetic.write_corpus` drew (100 members, 100 matched and 100 shifted
+`demo.clips.write_corpus` drew (100 members, 100 matched and 100 shifted
 non-members, seed 0). The first settings tried were kept. Measured on 2 shared CPU
 cores: 890 steps of 10 clips, 89 epochs, in 110 to 190 s; mean loss of the answers, in
 nats a token: members 0.0138, matched non-members 3.61, shifted non-members 3.54.

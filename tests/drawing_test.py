@@ -13,7 +13,7 @@ import pytest
 import transformers
 from scipy import stats
 
-from vidsme_jax.demo import drawing
+from vidsme_jax.demo import clips, drawing
 
 COUNTS = {"num_members": 15, "num_matched": 15, "num_shifted": 15}
 PROMPT = "USER: <video>\nwhat happens in this video ASSISTANT: the red ring pulses"
@@ -52,7 +52,7 @@ def _rows(folder: pathlib.Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("corpus")
-    drawing.write_corpus(folder, **COUNTS, seed=0)
+    clips.write_corpus(folder, **COUNTS, seed=0)
     return folder
 
 
@@ -77,7 +77,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 def test_same_seed_same_bytes(tmp_path: pathlib.Path):
     def contents(name: str, seed: int) -> dict[str, bytes]:
         folder = tmp_path / name
-        drawing.write_corpus(
+        clips.write_corpus(
             folder, num_members=2, num_matched=1, num_shifted=1, seed=seed
         )
         files = (path for path in folder.rglob("*") if path.is_file())
@@ -99,7 +99,7 @@ def test_clips_decode_to_what_was_drawn(tmp_path: pathlib.Path):
             [drawing.draw(scene, i, height, width) for i in range(scene.num_frames)]
         )
         path = tmp_path / "clip.mp4"
-        drawing.encode(path, drawn, scene.fps)
+        clips.encode(path, drawn, scene.fps)
         decoded = _decode(path)
         assert decoded.shape == (scene.num_frames, height, width, 3)
         assert np.abs(decoded.astype(float) - drawn).mean() < 8
@@ -114,7 +114,7 @@ def test_clips_decode_to_what_was_drawn(tmp_path: pathlib.Path):
 def test_odd_sides_are_refused(tmp_path: pathlib.Path):
     frames = np.zeros((2, 15, 16, 3), np.uint8)
     with pytest.raises(ValueError, match="even sides, got 15 x 16"):
-        drawing.encode(tmp_path / "clip.mp4", frames, 12)
+        clips.encode(tmp_path / "clip.mp4", frames, 12)
 
 
 def test_manifests_name_every_clip_once(corpus: pathlib.Path):

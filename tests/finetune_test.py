@@ -19,7 +19,7 @@ from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.base import AuditError, Clip
 from vidsme_jax.data import corpora, video
-from vidsme_jax.demo import drawing
+from vidsme_jax.demo import clips, drawing
 from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
 from vidsme_jax.models.preprocessing import Preprocessing
@@ -34,7 +34,7 @@ FRAMES = 4
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("corpus")
-    drawing.write_corpus(folder, num_members=5, num_matched=2, num_shifted=1, seed=3)
+    clips.write_corpus(folder, num_members=5, num_matched=2, num_shifted=1, seed=3)
     return folder
 
 

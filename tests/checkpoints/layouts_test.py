@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from vidsme_jax.checkpoints import layouts
 from vidsme_jax.checkpoints.fields import Fields
-from vidsme_jax.checkpoints.files import TensorInfo
+from vidsme_jax.checkpoints.tensors import TensorInfo
 
 # Layout, the parameter's shape, the tensor's, and the parameter of a tensor.
 CASES = {

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from vidsme_jax.checkpoints.files import TensorInfo
+from vidsme_jax.checkpoints.tensors import TensorInfo
 
 Shape = tuple[int, ...]
 

@@ -18,8 +18,9 @@ from flax import nnx
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import layouts, trees
-from vidsme_jax.checkpoints.files import Checkpoint, TensorInfo
+from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.layouts import Layout
+from vidsme_jax.checkpoints.tensors import TensorInfo
 
 # Exponent bits: all set means inf or NaN.
 _EXPONENT = {"bfloat16": (np.uint16, 0x7F80), "float16": (np.uint16, 0x7C00)}

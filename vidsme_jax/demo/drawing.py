@@ -9,7 +9,6 @@ Axes: `frames`, `height`, `width`; positions are (x, y) from 0 to 1, y downwards
 """
 
 import dataclasses
-import fractions
 import json
 import math
 import pathlib
@@ -17,11 +16,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import tokenizers
-from av.bitstream import BitStreamFilterContext
 from jaxtyping import Float, UInt8
 from tokenizers import decoders, models, pre_tokenizers, processors
 
@@ -153,7 +150,7 @@ class Scene:
     fps: int
 
 
-def _choice(rng: np.random.Generator, options: Iterable[Any]) -> Any:
+def choice(rng: np.random.Generator, options: Iterable[Any]) -> Any:
     options = tuple(options)
     return options[int(rng.integers(len(options)))]
 
@@ -163,7 +160,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _call_sign(rng: np.random.Generator) -> str:
-    return f"{_choice(rng, LETTERS)} {_choice(rng, NUMBERS)}"
+    return f"{choice(rng, LETTERS)} {choice(rng, NUMBERS)}"
 
 
 def _polar(length: float, angle: float) -> tuple[float, float]:
@@ -180,7 +177,7 @@ def make_scene(
       speed: Multiplies the pace of all shapes, and so raises phi.
       brightness: Added to the light, whose swing grows to 1 + 12 times it: raises b.
     """
-    direction = _choice(rng, DIRECTIONS)
+    direction = choice(rng, DIRECTIONS)
     pace = speed * 0.007 * math.exp(_uniform(rng, -0.4, 0.4))
     heading = math.pi * (DIRECTIONS[direction] + _uniform(rng, -0.12, 0.12))
     colours = rng.permutation(list(COLOURS)).tolist()
@@ -189,18 +186,18 @@ def make_scene(
     jitter = rng.uniform(-0.08, 0.08, 2).tolist()
     sprites = [
         Sprite(
-            shape=_choice(rng, SHAPES),
+            shape=choice(rng, SHAPES),
             colour=colours[0],
             radius=_uniform(rng, 0.16, 0.24),
             start=(0.5 - x + jitter[0], 0.5 - y + jitter[1]),
             velocity=_polar(pace, heading),
         )
     ]
-    for colour in colours[1 : _choice(rng, (1, 2, 3))]:
+    for colour in colours[1 : choice(rng, (1, 2, 3))]:
         wander = speed * _uniform(rng, 0.0, 0.003)
         sprites.append(
             Sprite(
-                shape=_choice(rng, SHAPES),
+                shape=choice(rng, SHAPES),
                 colour=colour,
                 radius=_uniform(rng, 0.08, 0.14),
                 start=(_uniform(rng, 0.2, 0.8), _uniform(rng, 0.2, 0.8)),
@@ -211,15 +208,15 @@ def make_scene(
         sprites=tuple(sprites),
         direction=direction,
         pace=pace,
-        texture=_choice(rng, TEXTURES),
+        texture=choice(rng, TEXTURES),
         texture_seed=int(rng.integers(2**31)),
         level=_uniform(rng, 0.42, 0.72) + brightness,
         swing=_uniform(rng, 0.02, 0.07) * (1 + 12 * brightness),
-        light=_choice(rng, LIGHTS),
+        light=choice(rng, LIGHTS),
         name=_call_sign(rng),
         place=_call_sign(rng),
-        num_frames=_choice(rng, FRAME_COUNTS),
-        fps=_choice(rng, FRAME_RATES),
+        num_frames=choice(rng, FRAME_COUNTS),
+        fps=choice(rng, FRAME_RATES),
     )
 
 
@@ -308,110 +305,6 @@ def caption(scene: Scene) -> str:
             f"that {scene.light}",
         )
     )
-
-
-def encode(
-    path: pathlib.Path,
-    frames: UInt8[np.ndarray, "frames height width 3"],
-    fps: int,
-    *,
-    crf: int = 28,
-) -> None:
-    """Writes an H.264 mp4 file, the same bytes whenever the libraries are the same.
-
-    Args:
-      path: Where to.
-      frames: RGB; height and width must be even.
-      fps: Frames per second.
-      crf: x264's constant rate factor: smaller is better and larger.
-    """
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise ValueError(f"yuv420p needs even sides, got {height} x {width}.")
-    with av.open(str(path), "w", format="mp4", options={"fflags": "bitexact"}) as file:
-        stream = file.add_stream("libx264", rate=fps)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.time_base = fractions.Fraction(1, fps)
-        stream.codec_context.thread_count = 1
-        # With x264's macroblock tree, clips this small differ from run to run.
-        stream.options = {"crf": str(crf), "preset": "slow", "mbtree": "0"}
-        # x264 writes its settings, 600 bytes, into a message that no decoder needs.
-        strip = BitStreamFilterContext("filter_units=remove_types=6", stream)
-        for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(pixels), format="rgb24"
-            )
-            frame.pts = index
-            for packet in stream.encode(frame):
-                file.mux(strip.filter(packet))
-        for packet in stream.encode():
-            file.mux(strip.filter(packet))
-        file.mux(strip.filter(None))
-
-
-def _write_clip(path: pathlib.Path, scene: Scene, shape: tuple[int, int]) -> None:
-    frames = [draw(scene, index, *shape) for index in range(scene.num_frames)]
-    encode(path, np.stack(frames), scene.fps)
-
-
-def write_corpus(
-    folder: pathlib.Path,
-    *,
-    num_members: int,
-    num_matched: int,
-    num_shifted: int,
-    seed: int,
-) -> None:
-    """Writes `clips/*.mp4`, `members.jsonl` and `nonmembers.jsonl`.
-
-    The scenes of members and of matched non-members are drawn together and dealt out
-    at random; the shifted non-members are brighter, less steady and faster. Every
-    group has the same mix of frame shapes, and the numbers in the file names are dealt
-    out over all groups.
-
-    Args:
-      folder: Made if need be.
-      num_members: Clips in members.jsonl, group "".
-      num_matched: Clips in nonmembers.jsonl, group "matched".
-      num_shifted: Clips in nonmembers.jsonl, group "shifted".
-      seed: Of everything.
-    """
-    rng = np.random.default_rng(seed)
-    scenes = [make_scene(rng) for _ in range(num_members + num_matched)]
-    scenes = [scenes[index] for index in rng.permutation(len(scenes))]
-    shifted = [
-        make_scene(rng, speed=SHIFTED_SPEED, brightness=SHIFTED_BRIGHTNESS)
-        for _ in range(num_shifted)
-    ]
-    groups = {
-        "": scenes[:num_members],
-        "matched": scenes[num_members:],
-        "shifted": shifted,
-    }
-    numbers = iter(rng.permutation(len(scenes) + num_shifted).tolist())
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
-    rows = {group: [] for group in groups}
-    for group, members in groups.items():
-        for index, scene in enumerate(members):
-            name = f"{next(numbers):04d}"
-            video = f"clips/{name}.mp4"
-            _write_clip(folder / video, scene, FORMATS[index % len(FORMATS)])
-            rows[group].append(
-                {
-                    "id": name,
-                    "video": video,
-                    "question": _choice(rng, QUESTIONS),
-                    "answer": caption(scene),
-                    "group": group,
-                }
-            )
-    _write_manifest(folder / "members.jsonl", rows[""])
-    _write_manifest(folder / "nonmembers.jsonl", rows["matched"] + rows["shifted"])
-
-
-def _write_manifest(path: pathlib.Path, rows: list[dict[str, str]]) -> None:
-    rows = sorted(rows, key=lambda row: row["id"])
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def tokenizer_files(folder: pathlib.Path, *, chat: bool = False) -> None:

@@ -118,6 +118,7 @@ class Pipeline:
         self.devices = devices
         self._model, self._state, self._timeline = model.model, model.state, timeline
         self._text = self._model.tokenise()
+        self._laid_out: dict[int, list[Rows]] = {}
         self._run = devices.runner(step)
         self._size = devices.batch_size(batch_size)
         self._asked = batch_size
@@ -265,11 +266,13 @@ class Pipeline:
         return min(1 << (length - 1).bit_length(), self._num_frames)
 
     def _rows(self, length: int) -> list[Rows]:
-        """Returns the rows of a clip in each direction."""
-        return [
-            self._model.lay_out(Shown(length), self._text, order)
-            for order in self._orders(length)
-        ]
+        """Returns the rows of a clip in each direction, laid out once a length."""
+        if length not in self._laid_out:
+            self._laid_out[length] = [
+                self._model.lay_out(Shown(length), self._text, order)
+                for order in self._orders(length)
+            ]
+        return self._laid_out[length]
 
     def _batch(self, group: Group) -> tuple[Batch, list[Rows]]:
         """Stacks clips, padding each to the group's frames and the batch with copies.
