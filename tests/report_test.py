@@ -274,7 +274,7 @@ def test_a_clip_of_one_frame_and_values_that_are_not_finite():
     figure.savefig(io.BytesIO(), format="png")
     labels = [text for text in figure.axes[0].texts if text.get_text()]
     assert [text.get_text() for text in labels] == ["natural order", "reversed"]
-    assert all(np.isfinite(text.xy[1]) for text in labels)
+    assert all(np.isfinite(text.get_position()[1]) for text in labels)
 
 
 def test_nothing_is_left_half_written(tmp_path, monkeypatch):
