@@ -67,16 +67,19 @@ def test_tpr_at_fpr_is_the_best_of_all_thresholds(max_fpr):
     m, n = rng.normal(1, 1, 40).round(1), rng.normal(0, 1, 60).round(1)
     thresholds = [np.inf, *m, *n]
     best = max(np.mean(m >= t) for t in thresholds if np.mean(n >= t) <= max_fpr)
-    assert metrics.tpr_at_fpr(m, n, max_fpr) == best
+    assert metrics.tpr_at_fpr(metrics.roc_curve(m, n), max_fpr)[0] == best
 
 
 def test_the_target_itself_is_allowed_unlike_in_the_release():
     n = np.arange(20.0)
     m = np.array([19.5, 18.5, 17.5, -1.0])
-    assert metrics.tpr_at_fpr(m, n, 0.05) == 0.5  # One of twenty is exactly 5 %.
+    assert (
+        metrics.tpr_at_fpr(metrics.roc_curve(m, n), 0.05)[0] == 0.5
+    )  # One of twenty is exactly 5 %.
     assert metrics.official_tpr_at_5_fpr(m, n) == 0.25
     # Ties all along: one straight line, whose inner vertices the release drops.
-    assert metrics.tpr_at_fpr(np.arange(100.0), np.arange(100.0), 0.05) == 0.05
+    curve = metrics.roc_curve(np.arange(100.0), np.arange(100.0))
+    assert metrics.tpr_at_fpr(curve, 0.05)[0] == 0.05
     assert metrics.official_tpr_at_5_fpr(np.arange(100.0), np.arange(100.0)) == 0.01
 
 

@@ -1,9 +1,11 @@
 """Every file of a work directory: complete, strict, escaped, self-contained."""
 
 import dataclasses
+import errno
 import html.parser
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -14,7 +16,8 @@ from pyarrow import parquet
 from vidsme_jax import report
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity, verdicts
-from vidsme_jax.report import files, plots, words
+from vidsme_jax.report import files, plots
+from vidsme_jax.report.page import CLAIM
 
 NASTY = "<script>alert('1')</script>"
 COLUMNS = ["id", "video", "role", "group", "n_rows"]
@@ -212,7 +215,7 @@ def test_the_page_claims_no_more_than_it_may(written):
     *_, found, page = written
     text = _Page(page).words
     assert found["verdict"] in text
-    assert words.CLAIM in text and "No score of one video proves" in text
+    assert CLAIM in text and "No score of one video proves" in text
     assert "was used for training" not in text
     assert "refused: a false-positive rate of 0.1 % needs at least 1000" in text
     assert "larger = member" in text and "lower = member" not in text
@@ -271,7 +274,7 @@ def test_a_clip_of_one_frame_and_values_that_are_not_finite():
     figure.savefig(io.BytesIO(), format="png")
     labels = [text for text in figure.axes[0].texts if text.get_text()]
     assert [text.get_text() for text in labels] == ["natural order", "reversed"]
-    assert all(np.isfinite(text.xy[1]) for text in labels)
+    assert all(np.isfinite(text.get_position()[1]) for text in labels)
 
 
 def test_nothing_is_left_half_written(tmp_path, monkeypatch):
@@ -342,12 +345,15 @@ def test_a_long_curve_is_thinned_densely_near_zero():
     assert plots._thinned(10).tolist() == list(range(10))
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    def failing(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     path = tmp_path / "file"
     path.write_text("before")
-    with pytest.raises(OSError), files.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(path, "after")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "before"
 

@@ -18,6 +18,7 @@ from oracles import llava_next_video as oracle
 from vidsme_jax import commands, models, settings
 from vidsme_jax.base import AuditError, Failure, printable
 from vidsme_jax.report import figures, page
+from vidsme_jax.settings import views
 from vidsme_jax.studies import findings, writing
 from vidsme_jax.studies.points import Point, Sheet
 
@@ -143,11 +144,11 @@ def test_the_files_of_a_study_are_as_careful(tmp_path, monkeypatch):
     scores = {point.name: table.scores["vid_sme"] for point in points}
     sheets = [Sheet(tuple(points), dataclasses.replace(table, scores=scores))]
     config = settings.default()
-    config.study, config.report.num_bootstrap = "k", 10
+    config.report.num_bootstrap = 10
     monkeypatch.setattr(findings, "_NUM_SHUFFLES", 100)
     writing.write(
         tmp_path,
-        findings.evaluate(sheets, config),
+        findings.evaluate(sheets, "k", views.Settings.of(config).report),
         sheets,
         run={"config": {"report.fprs": (0.01,), **dict.fromkeys(HOSTILE, HOSTILE)}},
         failures=[],

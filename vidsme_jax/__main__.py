@@ -47,16 +47,10 @@ def run(argv: Sequence[str] | None = None) -> int | None:
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "Membership-inference audits of video-understanding language models.",
-            "",
-            "usage: vidsme COMMAND [flags]",
-            "",
-            *lines,
-            "",
-            "vidsme COMMAND --help tells its flags; vidsme --version the version.",
-        ]
+    return (
+        "Membership-inference audits of video-understanding language models.\n\n"
+        "usage: vidsme COMMAND [flags]\n\n" + "\n".join(lines) + "\n\n"
+        "vidsme COMMAND --help tells its flags; vidsme --version the version."
     )
 
 

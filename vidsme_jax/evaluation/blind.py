@@ -121,6 +121,8 @@ def compare(
     fitted["name"] = "motion and brightness"
     found = [r for r in (fitted, motion, light) if r["low"] > 0.5]
     evidence = found[0] if found else fitted
+    curve = metrics.roc_curve(logits[pair.label], logits[~pair.label])
+    kept = metrics.spread(len(curve.fpr), _MAX_VERTICES)
     result = {
         "motion": motion,
         "brightness": light,
@@ -128,7 +130,7 @@ def compare(
         "separates": bool(found),
         "evidence": evidence,
         "statement": _statement(evidence, bool(found), words),
-        "roc": _vertices(metrics.roc_curve(logits[pair.label], logits[~pair.label])),
+        "roc": {"fpr": curve.fpr[kept].tolist(), "tpr": curve.tpr[kept].tolist()},
     }
     return result, logits
 
@@ -194,14 +196,6 @@ def _two_sided(result: dict[str, Any], name: str, what: str) -> dict[str, Any]:
     low, high = 1 - result["high"], 1 - result["low"]
     turned = {"value": 1 - result["value"], "low": low, "high": high}
     return result | turned | {"name": name, "direction": f"{what} less"}
-
-
-def _vertices(curve: metrics.RocCurve) -> dict[str, list[float]]:
-    last = len(curve.fpr) - 1
-    spread = np.linspace(0, last, _MAX_VERTICES // 2)
-    near_zero = np.geomspace(1, last + 1, _MAX_VERTICES // 2) - 1
-    kept = np.unique(np.concatenate([spread, near_zero]).astype(int))
-    return {"fpr": curve.fpr[kept].tolist(), "tpr": curve.tpr[kept].tolist()}
 
 
 def _statement(evidence: dict[str, Any], separates: bool, words: Words) -> str:

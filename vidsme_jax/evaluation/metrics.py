@@ -31,14 +31,6 @@ class RocCurve(NamedTuple):
     thresholds: Float[np.ndarray, " vertices"]
 
 
-class OperatingPoint(NamedTuple):
-    """Rates when every score at or above `threshold` is called a member."""
-
-    tpr: float
-    fpr: float
-    threshold: float
-
-
 class Comparison(NamedTuple):
     """The rows of a table that are compared."""
 
@@ -68,6 +60,13 @@ def roc_curve(
     )
 
 
+def spread(num_vertices: int, most: int) -> Int[np.ndarray, " chosen"]:
+    """Returns places along a curve, at most so many: evenly, and densely at FPR 0."""
+    evenly = np.linspace(0, num_vertices - 1, most // 2)
+    near_zero = np.geomspace(1, num_vertices, most // 2) - 1
+    return np.unique(np.concatenate([evenly, near_zero]).astype(int))
+
+
 def auc(
     member_scores: Float[np.ndarray, " members"],
     nonmember_scores: Float[np.ndarray, " nonmembers"],
@@ -84,21 +83,14 @@ def auc(
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
 
 
-def operating_point(curve: RocCurve, max_fpr: float) -> OperatingPoint:
-    """The vertex with the largest TPR among those with FPR <= `max_fpr`."""
+def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> tuple[float, float, float]:
+    """The largest TPR of a threshold whose FPR on these non-members is <= `max_fpr`.
+
+    Returns:
+      TPR, FPR and the threshold, at or above which a score is called a member.
+    """
     last = np.flatnonzero(curve.fpr <= max_fpr)[-1]
-    return OperatingPoint(
-        *(float(axis[last]) for axis in (curve[1], curve[0], curve[2]))
-    )
-
-
-def tpr_at_fpr(
-    member_scores: Float[np.ndarray, " members"],
-    nonmember_scores: Float[np.ndarray, " nonmembers"],
-    max_fpr: float,
-) -> float:
-    """The largest TPR of a threshold whose FPR on these non-members is <= `max_fpr`."""
-    return operating_point(roc_curve(member_scores, nonmember_scores), max_fpr).tpr
+    return float(curve.tpr[last]), float(curve.fpr[last]), float(curve.thresholds[last])
 
 
 def best_accuracy(curve: RocCurve) -> tuple[float, float]:
@@ -166,10 +158,7 @@ def _count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]
 
 
 def evaluate(
-    table: ScoreTable,
-    fprs: tuple[float, ...],
-    num_bootstrap: int,
-    seed: int,
+    table: ScoreTable, fprs: tuple[float, ...], num_bootstrap: int, seed: int
 ) -> dict[str, Any]:
     """Evaluates every score on every comparison.
 
@@ -280,9 +269,9 @@ def _tpr(
             f"refused: a false-positive rate of {100 * max_fpr:g} % needs at least "
             f"{needed} non-member videos; there are {videos}"
         )
-    point = operating_point(curve, max_fpr)
-    threshold = signed(table, point.threshold)
-    return intervals.proportion(point.tpr, members) | {
-        "fpr": intervals.proportion(point.fpr, nonmembers),
+    tpr, fpr, threshold = tpr_at_fpr(curve, max_fpr)
+    threshold = signed(table, threshold)
+    return intervals.proportion(tpr, members) | {
+        "fpr": intervals.proportion(fpr, nonmembers),
         "threshold": threshold if math.isfinite(threshold) else None,
     }

@@ -67,11 +67,9 @@ def write(
     files.write_json(workdir / "metrics.json", found)
     files.write_failures(workdir / "failures.jsonl", failures)
     drawings = figures.draw(table, blind, curves, headline)
-    pictures = figures.write(workdir / "figures", drawings)
     html = page.render(
         found,
-        drawings=drawings,
-        pictures=pictures,
+        figures=figures.write(workdir / "figures", drawings),
         run=run,
         failures=failures,
         descriptions=descriptions,

@@ -32,10 +32,7 @@ class Drawing:
 
 
 def draw(
-    table: ScoreTable,
-    blind: dict[str, Any],
-    curves: list[ClipCurve],
-    headline: str,
+    table: ScoreTable, blind: dict[str, Any], curves: list[ClipCurve], headline: str
 ) -> list[Drawing]:
     """Draws everything; see `report.write` for the arguments."""
     compared = metrics.comparisons(table)
@@ -51,19 +48,20 @@ def draw(
     )
 
 
-def write(folder: pathlib.Path, drawings: list[Drawing]) -> dict[str, bytes]:
-    """Writes each figure as PNG and PDF; returns the PNGs by name."""
+def write(folder: pathlib.Path, drawings: list[Drawing]) -> list[tuple[Drawing, bytes]]:
+    """Writes each figure as PNG and PDF; returns the figures with their PNGs."""
     folder.mkdir(exist_ok=True)
-    pictures = {}
+    written = []
     for drawing in drawings:
+        contents = []
         for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
             buffer = io.BytesIO()
             drawing.figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-            write_atomically(folder / f"{drawing.name}.{kind}", buffer.getvalue())
-            if kind == "png":
-                pictures[drawing.name] = buffer.getvalue()
-                drawing.figure.set_layout_engine("none")  # The PDF takes it over.
-    return pictures
+            contents.append(buffer.getvalue())
+            write_atomically(folder / f"{drawing.name}.{kind}", contents[-1])
+            drawing.figure.set_layout_engine("none")  # The PDF takes it over.
+        written.append((drawing, contents[0]))
+    return written
 
 
 def _rocs(
@@ -93,19 +91,10 @@ def _rocs(
         "The same on logarithmic axes: what happens at small false-positive rates. "
         f"Grey: below one in {num}, the number of non-member videos, nothing is known."
     )
+    linear, log = (plots.roc(curves, num, logarithmic=x) for x in (False, True))
     return [
-        Drawing(
-            f"roc-{slug}",
-            plots.roc(curves, num, logarithmic=False),
-            f"ROC: {name}",
-            caption,
-        ),
-        Drawing(
-            f"roc-log-{slug}",
-            plots.roc(curves, num, logarithmic=True),
-            f"ROC at small rates: {name}",
-            zoomed,
-        ),
+        Drawing(f"roc-{slug}", linear, f"ROC: {name}", caption),
+        Drawing(f"roc-log-{slug}", log, f"ROC at small rates: {name}", zoomed),
     ]
 
 

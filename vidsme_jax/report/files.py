@@ -1,5 +1,6 @@
 """The files of a work directory, each written whole or not at all."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -32,11 +33,8 @@ def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
 
 def write_failures(path: pathlib.Path, failures: Iterable[Failure]) -> None:
     """Writes one line a failure; an empty file when there are none."""
-    lines = (
-        {"id": f.id, "video": f.video, "stage": f.stage, "cause": f.cause}
-        for f in failures
-    )
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    lines = [json.dumps(dataclasses.asdict(failure)) + "\n" for failure in failures]
+    write_text(path, "".join(lines))
 
 
 def read_failures(path: pathlib.Path) -> list[Failure]:
@@ -55,10 +53,9 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
         name: [encodable(str(value)) for value in getattr(table, name).tolist()]
         for name in _TEXT
     }
-    columns["n_rows"] = pa.array(table.num_rows.tolist(), pa.int64())
-    for name in _STATISTICS:
-        columns[name] = pa.array(getattr(table, name), pa.float64())
-    for name, values in table.scores.items():
+    columns["n_rows"] = pa.array(table.num_rows, pa.int64())
+    numbers = {name: getattr(table, name) for name in _STATISTICS} | table.scores
+    for name, values in numbers.items():
         columns[name] = pa.array(values, pa.float64())
     write_table(folder / "scores", pa.table(columns), _TEXT)
 

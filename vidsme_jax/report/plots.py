@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from vidsme_jax.base import ROLES, ClipCurve, ScoreTable
+from vidsme_jax.evaluation import metrics
 
 # Okabe and Ito's palette: told apart by every common kind of colour vision.
 _COLOURS = {
@@ -20,14 +22,10 @@ _COLOURS = {
     "suspects": "#CC79A7",
     "calibration": "#009E73",
 }
-NAMES = {
-    "members": "members",
-    "nonmembers": "non-members",
-    "suspects": "suspects",
-    "calibration": "calibration",
-}
+NAMES = {role: role.replace("non", "non-") for role in ROLES}
 INK, PALE = "#222222", "#999999"
 SIZE = 9  # Points.
+TEXT: dict[str, Any] = {"fontsize": SIZE, "color": INK}
 _MAX_HISTOGRAMS = 10
 _MAX_THUMBNAILS = 8
 _MAX_VERTICES = 1000
@@ -85,38 +83,37 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
     axes.plot(line, line, color=PALE, linewidth=1, linestyle=":", label="chance")
     for curve, (colour, style, width) in zip(curves, styles, strict=False):
         kept = _thinned(len(curve.fpr))
-        axes.plot(
-            np.maximum(curve.fpr[kept], low),
-            np.maximum(curve.tpr[kept], low),
-            color=colour,
-            linestyle=style,
-            linewidth=width,
-            label=curve.label,
-        )
+        fpr, tpr = (np.maximum(x[kept], low) for x in (curve.fpr, curve.tpr))
+        axes.plot(fpr, tpr, style, color=colour, linewidth=width, label=curve.label)
     if logarithmic:
         axes.axvspan(low, resolution, color="#eeeeee", zorder=0, linewidth=0)
         axes.set(xscale="log", yscale="log")
     axes.set(xlim=(low, 1), ylim=(low, 1.02 if not logarithmic else 1.1))
     axes.set_aspect("equal", adjustable="box")
-    axes.set_xlabel("false-positive rate", fontsize=SIZE, color=INK)
-    axes.set_ylabel("true-positive rate", fontsize=SIZE, color=INK)
-    legend = figure.legend(
-        loc="outside lower center", fontsize=SIZE, frameon=False, handlelength=3
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    axes.set_xlabel("false-positive rate", **TEXT)
+    axes.set_ylabel("true-positive rate", **TEXT)
+    legend(figure, axes, fontsize=SIZE)
     return figure
+
+
+def legend(figure: Figure, axes: Axes, **style: Any) -> None:
+    """Names the lines of some axes below the figure; no name is a formula."""
+    made = figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        frameon=False,
+        handlelength=3,
+        **style,
+    )
+    for text in made.get_texts():
+        text.set_parse_math(False)
 
 
 def _thinned(num_vertices: int) -> np.ndarray:
     """Vertices to draw: all, or as many as a figure can show, dense near FPR 0."""
     if num_vertices <= _MAX_VERTICES:
         return np.arange(num_vertices)
-    last, half = num_vertices - 1, _MAX_VERTICES // 2
-    near_zero = np.geomspace(1, num_vertices, half) - 1
-    return np.unique(
-        np.concatenate([near_zero, np.linspace(0, last, half)]).astype(int)
-    )
+    return metrics.spread(num_vertices, _MAX_VERTICES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,29 +155,21 @@ def histograms(
     grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="col")
     for column, (title, values) in enumerate(columns.items()):
         finite = values[np.isfinite(values)]
-        low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
+        low, high = np.percentile(finite, [1, 99]).tolist() if len(finite) else (0, 1)
         if not high - low > 1e-9 * max(abs(low), abs(high)):
             low, high = low - 0.5, high + 0.5
         for axes, one in zip(grid[:, column], shown, strict=True):
-            _histogram(axes, values[one.rows], float(low), float(high), one)
+            _histogram(axes, values[one.rows], low, high, one.role)
             if column == 0:
                 text = f"{plain(one.label)}\n{int(one.rows.sum())} items"
-                axes.set_ylabel(
-                    text, rotation=0, ha="right", va="center", fontsize=SIZE - 1,
-                    color=INK, parse_math=False,
-                )  # fmt: skip
-        grid[-1, column].set_xlabel(
-            plain(title), fontsize=SIZE, color=INK, parse_math=False
-        )
+                style = TEXT | {"fontsize": SIZE - 1, "ha": "right", "va": "center"}
+                axes.set_ylabel(text, rotation=0, parse_math=False, **style)
+        grid[-1, column].set_xlabel(plain(title), parse_math=False, **TEXT)
     return figure
 
 
 def _histogram(
-    axes: Axes,
-    values: Float[np.ndarray, " items"],
-    low: float,
-    high: float,
-    one: Series,
+    axes: Axes, values: Float[np.ndarray, " items"], low: float, high: float, role: str
 ) -> None:
     bare(axes)
     axes.spines["left"].set_visible(False)
@@ -192,7 +181,7 @@ def _histogram(
         return
     bins = int(np.clip(2 * len(values) ** (1 / 3), 12, 60))
     counts, edges = np.histogram(np.clip(values, low, high), bins, (low, high))
-    axes.stairs(counts, edges, fill=True, color=_COLOURS[one.role], alpha=0.75)
+    axes.stairs(counts, edges, fill=True, color=_COLOURS[role], alpha=0.75)
     axes.axvline(np.clip(np.median(values), low, high), color=INK, linewidth=1.2)
     axes.set_ylim(0, 1.1 * counts.max())
 
@@ -207,17 +196,17 @@ def clip_curve(curve: ClipCurve) -> Figure:
     axes = figure.add_axes((0.1, bottom, 0.72, 0.96 - bottom))
     bare(axes)
     ends = []
-    for values, label, colour, style, marker in (
-        (curve.natural, "natural order", "#0072B2", "-", "o"),
-        (curve.reversed, "reversed", "#D55E00", "--", "s"),
+    for values, label, colour, style in (
+        (curve.natural, "natural order", "#0072B2", "o-"),
+        (curve.reversed, "reversed", "#D55E00", "s--"),
     ):
-        axes.plot(values, color=colour, linestyle=style, marker=marker, markersize=3)
+        axes.plot(values, style, color=colour, markersize=3)
         ends.append((float(values[-1]), label, colour))
     axes.set_xlim(-0.5, num - 0.5)
     _end_labels(axes, ends)
     axes.set_xticks(shown, [str(curve.frame_indices[i]) for i in shown])
-    axes.set_ylabel("entropy of the frame's rows", fontsize=SIZE, color=INK)
-    axes.set_xlabel("frame of the file", fontsize=SIZE, color=INK)
+    axes.set_ylabel("entropy of the frame's rows", **TEXT)
+    axes.set_xlabel("frame of the file", **TEXT)
     if curve.thumbnails is not None:
         width = 0.97 / len(shown)
         for place, i in enumerate(shown):
@@ -238,12 +227,6 @@ def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
         middle = sum(heights) / 2
         heights = [middle - gap / 2, middle + gap / 2]
     for height, (_, label, colour) in zip(heights, ends, strict=True):
-        axes.annotate(
-            label,
-            (1.01, height),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=colour,
-            fontsize=SIZE,
-            annotation_clip=False,
-        )
+        at = axes.get_yaxis_transform()  # x in parts of the axes, y in the data's unit.
+        text = axes.text(1.01, height, label, va="center", transform=at)
+        text.set(color=colour, fontsize=SIZE)

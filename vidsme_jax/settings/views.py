@@ -49,18 +49,10 @@ class Corpus:
     members: tuple[str, ...] = key((), rules.SOURCES, "Known members.")
     nonmembers: tuple[str, ...] = key((), rules.SOURCES, "Known non-members.")
     suspects: tuple[str, ...] = key((), rules.SOURCES, "Clips that are asked about.")
-    calibration: tuple[str, ...] = key(
-        (), rules.SOURCES, "Non-members like the suspects."
-    )
-    video_root: str = key(
-        "", rules.FOLDER, "Base of video paths; '': the manifest's folder."
-    )
-    allow_outside: bool = key(
-        False, rules.BOOL, "Manifests may name videos outside of it."
-    )
-    max_clips: int | None = key(
-        None, rules.integer(1), "Videos a role, drawn; None: all.", int
-    )
+    calibration: tuple[str, ...] = key((), rules.SOURCES, "Non-members like suspects.")
+    video_root: str = key("", rules.FOLDER, "Of videos; '': the manifest's folder.")
+    allow_outside: bool = key(False, rules.BOOL, "Manifests may name any video.")
+    max_clips: int | None = key(None, rules.integer(1), "Of a role; None: all.", int)
     seed: int = key(0, rules.integer(0), "Of the subsample.")
     prepared: str = key(
         "", rules.FOLDER, "By `vidsme prepare`; '': none. Without sources: its rows."
@@ -128,9 +120,7 @@ class Checkpoint:
         rules.text("family, mcq, caption, or a text that holds <video> once"),
         "family: its own; mcq, caption: the release's system prompts; or any text.",
     )
-    allow_pickle: bool = key(
-        False, rules.BOOL, "Reads .bin files, without running them."
-    )
+    allow_pickle: bool = key(False, rules.BOOL, "Reads .bin files; runs nothing.")
 
 
 @group
@@ -150,9 +140,7 @@ class Parallel:
 class Report:
     """Of `report.*`: rates, intervals and lists of suspects."""
 
-    fprs: tuple[Number, ...] = key(
-        (0.001, 0.01, 0.05), rules.RATES, "False-positive rates."
-    )
+    fprs: tuple[Number, ...] = key((0.001, 0.01, 0.05), rules.RATES, "Reported FPRs.")
     num_bootstrap: int = key(1000, rules.integer(100), "Resamples of an interval.")
     fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
 
@@ -201,9 +189,7 @@ class Settings:
         rules.text("score names, or all"),
         "Separated by commas; list prints them.",
     )
-    headline: str = key(
-        "vid_sme", rules.text("a score name"), "The score declared in advance."
-    )
+    headline: str = key("vid_sme", rules.text("a score name"), "Declared in advance.")
     parallel: Parallel = _read(Parallel, None)
     batch_size: int = key(8, rules.integer(1), "Clips a step, over all devices.")
     workers: int = key(0, rules.integer(0), "Host threads that decode; 0: one a core.")

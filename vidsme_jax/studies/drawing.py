@@ -12,22 +12,15 @@ from vidsme_jax.report.figures import Drawing
 
 # Okabe and Ito's palette, each with a line style of its own.
 _STYLES = (
-    *(("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^")),
-    *(("#CC79A7", ":", "D"), ("#E69F00", "-", "v"), ("#56B4E9", "--", "P")),
+    *(("#0072B2", "o-"), ("#D55E00", "s--"), ("#009E73", "^-.")),
+    *(("#CC79A7", "D:"), ("#E69F00", "v-"), ("#56B4E9", "P--")),
 )
 _MAX_PANELS = 3
 _MAX_LINES = len(_STYLES)
+_LINE: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.4, "elinewidth": 0.7}
+_GUESSING: dict[str, Any] = {"color": plots.PALE, "linestyle": ":", "linewidth": 1}
 _CHANCE = "Dotted: guessing, 0.5. "
 _ENDS = "Bars: 95 % intervals over videos. "
-
-TITLES = {
-    "frames": "AUC by number of frames",
-    "k": "AUC by the share K of rows that is averaged",
-    "scales": "AUC of Vid-SME by beta1 (of q), beta2 (of r) and K",
-    "orders": "AUC of Vid-SME: (q, r) of each clip against the same for all",
-    "against": "AUC by the order that the natural one is compared with",
-    "natural": "AUC of the natural order alone against the difference of two",
-}
 
 
 def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
@@ -39,9 +32,9 @@ def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
     ]
     if not any(panels):
         return []
-    study = found["study"]
-    figure, caption = _KINDS[study](names, panels, headline)
-    return [Drawing("study", figure, TITLES[study], caption)]
+    title, drawn = KINDS[found["study"]]
+    figure, caption = drawn(names, panels, headline)
+    return [Drawing("study", figure, title, caption)]
 
 
 def _lines(
@@ -53,61 +46,37 @@ def _lines(
     shown = dict(zip(list(labels)[:_MAX_LINES], _STYLES, strict=False))
     values = sorted({row[along] for rows in panels for row in rows})
     for axes, rows in zip(grid, panels, strict=True):
-        for number, (label, (colour, line, marker)) in enumerate(shown.items()):
+        for number, (label, (colour, style)) in enumerate(shown.items()):
             its = [row for row in rows if tuple(row[key] for key in of) == label]
             its.sort(key=lambda row: row[along])
             # Apart, so that intervals do not hide each other.
-            place = [
-                values.index(row[along]) + 0.06 * (number - len(shown) / 2)
-                for row in its
-            ]
+            aside = 0.06 * (number - len(shown) / 2)
             axes.errorbar(
-                place,
+                [values.index(row[along]) + aside for row in its],
                 [row["auc"] for row in its],
-                yerr=_bars(its),
+                _bars(its),
+                fmt=style,
                 color=colour,
-                linestyle=line,
-                marker=marker,
-                markersize=3.5,
-                linewidth=1.4,
-                elinewidth=0.7,
                 label=plots.plain(", ".join(map(str, label))),
+                **_LINE,
             )
-        axes.axhline(0.5, color=plots.PALE, linestyle=":", linewidth=1)
+        axes.axhline(0.5, **_GUESSING)
         axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-        axes.set_xlabel(
-            {"k": "K, %"}.get(along, along), fontsize=plots.SIZE, color=plots.INK
-        )
-    _legend(figure, grid[0])
+        axes.set_xlabel("K, %" if along == "k" else along, **plots.TEXT)
+    columns = min(3, max(1, len(shown)))
+    plots.legend(figure, grid[0], ncols=columns, fontsize=plots.SIZE - 1)
     return figure
 
 
 def _bars(rows: list[dict]) -> np.ndarray:
+    """How far intervals reach below and above the AUC; 0 where there is none."""
     ends = [
-        (row["auc"] - low, high - row["auc"])
+        (row["auc"] - row["auc_low"], row["auc_high"] - row["auc"])
+        if row["auc_low"] is not None
+        else (0.0, 0.0)
         for row in rows
-        for low, high in [
-            (row["auc"], row["auc"])
-            if row["auc_low"] is None
-            else (row["auc_low"], row["auc_high"])
-        ]
     ]
     return np.maximum(np.array(ends).reshape(-1, 2).T, 0)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=min(3, max(1, len(labels))),
-        fontsize=plots.SIZE - 1,
-        frameon=False,
-        handlelength=3,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
 def _panels(names: list[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -116,18 +85,15 @@ def _panels(names: list[str], width: float, height: float) -> tuple[Figure, list
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axes, name in zip(grid, names, strict=True):
         plots.bare(axes)
-        axes.set_title(
-            plots.plain(name), fontsize=plots.SIZE, color=plots.INK, parse_math=False
-        )
-    grid[0].set_ylabel("AUC", fontsize=plots.SIZE, color=plots.INK)
+        axes.set_title(plots.plain(name), parse_math=False, **plots.TEXT)
+    grid[0].set_ylabel("AUC", **plots.TEXT)
     return figure, list(grid)
 
 
 def _frames(names, panels, headline):
     known = list(dict.fromkeys(row["score"] for rows in panels for row in rows))
     shown = [headline, *(s for s in known if s != headline)][:_MAX_LINES]
-    kept = [[row for row in rows if row["score"] in shown] for rows in panels]
-    kept = [sorted(rows, key=lambda r: shown.index(r["score"])) for rows in kept]
+    kept = [[r for s in shown for r in rows if r["score"] == s] for rows in panels]
     return _lines(names, kept, "frames", ("score",)), (
         f"The headline score and the first others that were computed. {_ENDS}{_CHANCE}"
         "At one frame the natural and the reversed clip are the same, so a difference "
@@ -150,14 +116,13 @@ def _natural(names, panels, headline):
 
 
 def _orders(names, panels, headline):
-    if len({row["k"] for rows in panels for row in rows}) > 1:
-        return _lines(names, panels, "k", ("orders",)), (
-            f"Adaptive: q from a clip's motion, r from its light. {_ENDS}{_CHANCE}"
-        )
-    return _forest(names, panels, "orders"), (
-        f"Adaptive: q from a clip's motion, r from its light. K = "
-        f"{next(row for rows in panels for row in rows)['k']:g} %. {_ENDS}{_CHANCE}"
-    )
+    adaptive = "Adaptive: q from a clip's motion, r from its light. "
+    k, *more = {row["k"] for rows in panels for row in rows}
+    if more:
+        figure = _lines(names, panels, "k", ("orders",))
+        return figure, f"{adaptive}{_ENDS}{_CHANCE}"
+    figure = _forest(names, panels, "orders")
+    return figure, f"{adaptive}K = {k:g} %. {_ENDS}{_CHANCE}"
 
 
 def _against(names, panels, headline):
@@ -177,14 +142,13 @@ def _forest(names: list[str], panels: list[list[dict]], of: str) -> Figure:
             [row["auc"] for row in rows],
             [labels.index(row[of]) for row in rows],
             xerr=_bars(rows),
-            linestyle="none",
-            marker="o",
+            fmt="o",
             markersize=4.5,
             color="#0072B2",
         )
-        axes.axvline(0.5, color=plots.PALE, linestyle=":", linewidth=1)
+        axes.axvline(0.5, **_GUESSING)
         axes.set_yticks(range(len(labels)), [plots.plain(text) for text in labels])
-        axes.set_xlabel("AUC", fontsize=plots.SIZE, color=plots.INK)
+        axes.set_xlabel("AUC", **plots.TEXT)
     grid[0].set_ylim(len(labels) - 0.5, -0.5)
     grid[0].set_ylabel("")
     return figure
@@ -193,42 +157,31 @@ def _forest(names: list[str], panels: list[list[dict]], of: str) -> Figure:
 def _scales(names, panels, headline):
     """A heat map for each K and comparison, on one scale of colours around 0.5."""
     every = [row for rows in panels for row in rows]
-    ks, qs, rs = (sorted({row[key] for row in every}) for key in _SCALES)
+    keys = ("k", "q_scale", "r_scale")
+    ks, qs, rs = (sorted({row[key] for row in every}) for key in keys)
     far = max(0.05, *(abs(row["auc"] - 0.5) for row in every))
-    figure = Figure(
-        figsize=(1.2 + 1.35 * len(ks), 0.9 + 1.35 * len(names)), layout="constrained"
-    )
+    size = (1.2 + 1.35 * len(ks), 0.9 + 1.35 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(names), len(ks), squeeze=False, sharex=True, sharey=True)
-    picture = None
+    colours: dict[str, Any] = {"cmap": "PuOr", "vmin": 0.5 - far, "vmax": 0.5 + far}
+    small: dict[str, Any] = {"fontsize": plots.SIZE - 1}
     for line, name, rows in zip(grid, names, panels, strict=True):
-        for axes, k in zip(line, ks, strict=True):
-            values = np.full((len(qs), len(rs)), np.nan)
-            for row in rows:
-                if row["k"] == k:
-                    values[qs.index(row["q_scale"]), rs.index(row["r_scale"])] = row[
-                        "auc"
-                    ]
-            picture = axes.imshow(
-                values,
-                cmap="PuOr",
-                vmin=0.5 - far,
-                vmax=0.5 + far,
-                origin="lower",
-                aspect="auto",
-            )
+        values = np.full((len(ks), len(qs), len(rs)), np.nan)
+        for row in rows:
+            at = ks.index(row["k"]), qs.index(row["q_scale"]), rs.index(row["r_scale"])
+            values[at] = row["auc"]
+        for axes, its in zip(line, values, strict=True):
+            axes.imshow(its, origin="lower", aspect="auto", **colours)
             axes.tick_params(labelsize=plots.SIZE - 3, labelcolor=plots.INK)
             axes.set_xticks(range(len(rs)), [f"{r:g}" for r in rs])
             axes.set_yticks(range(len(qs)), [f"{q:g}" for q in qs])
-        line[0].set_ylabel(
-            f"{plots.plain(name)}\nbeta1", fontsize=plots.SIZE - 1, parse_math=False
-        )
+        line[0].set_ylabel(f"{plots.plain(name)}\nbeta1", parse_math=False, **small)
     for axes, k in zip(grid[0], ks, strict=True):
-        axes.set_title(f"K = {k:g} %", fontsize=plots.SIZE, color=plots.INK)
+        axes.set_title(f"K = {k:g} %", **plots.TEXT)
     for axes in grid[-1]:
-        axes.set_xlabel("beta2", fontsize=plots.SIZE - 1, color=plots.INK)
-    assert picture is not None, "a grid without panels"
-    bar = figure.colorbar(picture, ax=grid, fraction=0.04)
-    bar.set_label("AUC", fontsize=plots.SIZE - 1)
+        axes.set_xlabel("beta2", color=plots.INK, **small)
+    bar = figure.colorbar(grid[0, 0].images[0], ax=grid, fraction=0.04)
+    bar.set_label("AUC", **small)
     bar.ax.tick_params(labelsize=plots.SIZE - 2)
     return figure, (
         "Colours run over the same range on both sides of guessing, 0.5, in all "
@@ -236,12 +189,15 @@ def _scales(names, panels, headline):
     )
 
 
-_SCALES = ("k", "q_scale", "r_scale")
-_KINDS = {
-    "frames": _frames,
-    "k": _k,
-    "scales": _scales,
-    "orders": _orders,
-    "against": _against,
-    "natural": _natural,
+# By study: the title, and what draws figure and caption.
+KINDS = {
+    "frames": ("AUC by number of frames", _frames),
+    "k": ("AUC by the share K of rows that is averaged", _k),
+    "scales": ("AUC of Vid-SME by beta1 (of q), beta2 (of r) and K", _scales),
+    "orders": ("AUC of Vid-SME: (q, r) of each clip against the same for all", _orders),
+    "against": ("AUC by the order that the natural one is compared with", _against),
+    "natural": (
+        "AUC of the natural order alone against the difference of two",
+        _natural,
+    ),
 }

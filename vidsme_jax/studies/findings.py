@@ -4,6 +4,7 @@ Axes: `points`; `items`, rows of the tables; `units`, a video in one role; `shuf
 the labels.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,22 +137,20 @@ def best_by_chance(sheets: Sequence[Sheet], name: str) -> dict[str, Any] | None:
 
 def _joined(sheets: Sequence[Sheet]) -> tuple[ScoreTable, Float[np.ndarray, "p items"]]:
     """The first table at the rows that all have, and all points' scores there."""
-    common = set.intersection(*(set(sheet.table.id.tolist()) for sheet in sheets))
-    scores = []
-    for sheet in sheets:
-        kept = np.array([k for k, i in enumerate(sheet.table.id) if i in common], int)
-        scores += [metrics.oriented(sheet.table, p.name)[kept] for p in sheet.points]
-    return _at(sheets[0].table, common), np.stack(scores)
-
-
-def _at(table: ScoreTable, ids: set[str]) -> ScoreTable:
-    kept = np.array([k for k, i in enumerate(table.id) if i in ids], int)
+    tables = [sheet.table for sheet in sheets]
+    common = set.intersection(*(set(table.id.tolist()) for table in tables))
+    kept = [np.flatnonzero([i in common for i in table.id]) for table in tables]
+    scores = [
+        metrics.oriented(sheet.table, point.name)[rows]
+        for sheet, rows in zip(sheets, kept, strict=True)
+        for point in sheet.points
+    ]
     arrays = {
-        name: value[kept]
-        for name, value in vars(table).items()
+        name: value[kept[0]]
+        for name, value in vars(tables[0]).items()
         if isinstance(value, np.ndarray)
     }
-    return ScoreTable(**arrays, scores={}, larger_is_member=table.larger_is_member)
+    return dataclasses.replace(tables[0], **arrays, scores={}), np.stack(scores)
 
 
 def _largest_aucs(

@@ -12,7 +12,7 @@ import numpy as np
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, Item, ScoredClip, ScoreTable
 from vidsme_jax.scores import statistics, tables
-from vidsme_jax.scores.profile import Profile, tail_mean
+from vidsme_jax.scores.profile import Profile, Score, tail_mean
 from vidsme_jax.settings import views
 from vidsme_jax.store.signals import Signals
 
@@ -97,23 +97,24 @@ def _families(
                 "largest or smallest rows, whose K could be varied, such as vid_sme"
             ]
         )
-    declared = profile.table[headline]
     points, table = [], {}
-    for (statistic, tail), score in families.items():
+    for score in families.values():
         for k in settings.studies.k:
-            is_declared = (statistic, tail, k / 100) == (
-                *(declared.statistic, declared.tail),
-                declared.ratio,
-            )
+            its = dataclasses.replace(score, ratio=k / 100)
+            is_declared = _averaged(its) == _averaged(profile.table[headline])
             point = Point(at={"k": k}, score=score.family, declared=is_declared)
             points.append(point)
-            table[point.name] = dataclasses.replace(score, ratio=k / 100)
+            table[point.name] = its
     grid = dataclasses.replace(profile, table=table)
 
     def compute(clip: ScoredClip) -> list[float]:
         return list(grid.compute(clip.signals, *orders[clip.key], table).values())
 
     return points, compute
+
+
+def _averaged(score: Score) -> tuple:
+    return score.statistic, score.tail, score.ratio
 
 
 def _declared(headline: str, profile: Profile) -> tuple[str, float | None]:
@@ -123,8 +124,9 @@ def _declared(headline: str, profile: Profile) -> tuple[str, float | None]:
     return (score.tail, 100 * score.ratio) if is_sme else ("min", None)
 
 
-def _label(tail: str) -> str:
-    return f"vid_sme, {'smallest' if tail == 'min' else 'largest'} rows"
+def _sme_point(tail: str, at: dict[str, Any], place: tuple, declared: tuple) -> Point:
+    score = f"vid_sme, {_TAILS[tail]} rows"
+    return Point(at=at, score=score, declared=place == declared)
 
 
 def _scales(
@@ -134,20 +136,15 @@ def _scales(
     profile, values = scores.PROFILES[settings.profile], settings.studies
     tail, k_declared = _declared(headline, profile)
     grid = [(a, b) for a in values.q_scales for b in values.r_scales]
-    used = settings.motion.q_scale, settings.motion.r_scale
+    declared = settings.motion.q_scale, settings.motion.r_scale, k_declared
     points = [
-        Point(
-            at={"q_scale": scales[0], "r_scale": scales[1], "k": k},
-            score=_label(tail),
-            declared=scales == used and k == k_declared,
-        )
-        for scales in grid
+        _sme_point(tail, {"q_scale": a, "r_scale": b, "k": k}, (a, b, k), declared)
+        for a, b in grid
         for k in values.k
     ]
     at = [tables.entropy_orders(motion, settings.motion, scales) for scales in grid]
     pairs = {path: np.array([each[path] for each in at]) for path in motion}
-    compute = _sme_compute(pairs.__getitem__, profile, values.k, (tail,))
-    return points, compute
+    return points, _sme_compute(pairs, profile, values.k, (tail,))
 
 
 def _orders(
@@ -157,19 +154,13 @@ def _orders(
     profile, values = scores.PROFILES[settings.profile], settings.studies
     tail, k_declared = _declared(headline, profile)
     names = ["adaptive", *(f"q = {q:g}, r = {r:g}" for q, r in values.orders)]
+    declared = "adaptive", k_declared
     points = [
-        Point(
-            at={"orders": name, "k": k},
-            score=_label(tail),
-            declared=name == "adaptive" and k == k_declared,
-        )
+        _sme_point(tail, {"orders": name, "k": k}, (name, k), declared)
         for name in names
         for k in values.k
     ]
-
-    def pairs(path: str) -> np.ndarray:
-        return np.array([orders[path], *values.orders])
-
+    pairs = {path: np.array([own, *values.orders]) for path, own in orders.items()}
     return points, _sme_compute(pairs, profile, values.k, (tail,))
 
 
@@ -192,15 +183,12 @@ def _natural(
         for tail in _TAILS
         for k in ks
     ]
-
-    def pairs(path: str) -> np.ndarray:
-        return np.array([orders[path]])
-
+    pairs = {path: np.array([own]) for path, own in orders.items()}
     return points, _sme_compute(pairs, profile, ks, tuple(_TAILS), tuple(whose))
 
 
 def _sme_compute(
-    pairs: Callable[[str], np.ndarray],
+    pairs: dict[str, np.ndarray],
     profile: Profile,
     ks: Sequence[views.Number],
     tails: tuple[str, ...],
@@ -212,7 +200,7 @@ def _sme_compute(
     are sorted once for all K.
 
     Args:
-      pairs: The (q, r) of a clip, shape (points, 2), by its key.
+      pairs: The (q, r) of each clip, shape (points, 2), by its key.
       profile: Of the scores.
       ks: K, in percent.
       tails: "min", "max".
@@ -221,16 +209,13 @@ def _sme_compute(
 
     def compute(clip: ScoredClip) -> list[float]:
         natural, second = np.moveaxis(
-            profile.sharma_mittal(clip.signals, *pairs(clip.key).T), 1, 0
+            profile.sharma_mittal(clip.signals, *pairs[clip.key].T), 1, 0
         )
         kinds = {"difference": natural - second, "natural": natural, "second": second}
         ordered = np.sort(np.stack([kinds[s] for s in series], axis=1), axis=-1)
         means = [[tail_mean(ordered, tail, k / 100) for k in ks] for tail in tails]
-        return (
-            (profile.sign * np.moveaxis(np.array(means), (0, 1), (2, 3)))
-            .ravel()
-            .tolist()
-        )
+        by_point = np.moveaxis(profile.sign * np.array(means), (0, 1), (2, 3))
+        return by_point.ravel().tolist()
 
     return compute
 

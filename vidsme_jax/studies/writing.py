@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals
-from vidsme_jax.report import figures, files, page, words
+from vidsme_jax.report import figures, files, page
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
 
@@ -45,18 +45,17 @@ def write(
     files.write_table(workdir / "study", rows, ("comparison",))
     files.write_parquet(workdir / "study-scores.parquet", _scores(sheets))
     drawings = drawing.draw(found, headline)
-    pictures = figures.write(workdir / "figures", drawings)
     html = page.template("study.html").render(
-        found=_worded(found),
-        num_comparisons=len(found["comparisons"]),
-        title=drawing.TITLES[found["study"]],
+        found=found,
+        comparisons=list(found["comparisons"].items())[:_MAX_COMPARISONS],
+        title=drawing.KINDS[found["study"]][0],
         axes=list(sheets[0].points[0].at),
         rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
         point=in_words,
-        claim=words.CLAIM,
-        figures=page.embedded(drawings, pictures),
+        sentence=_sentence,
+        figures=figures.write(workdir / "figures", drawings),
         run=run,
-        num_failures=len(failures),
+        failures=failures,
     )
     files.write_text(workdir / "study.html", html)
 
@@ -94,17 +93,6 @@ def _sentence(chance: dict[str, Any]) -> str:
         f"permutations; this grid's best, {best:.2f}, has permutation p = "
         f"{chance['p_value']:.3g}"
     )
-
-
-def _worded(found: dict[str, Any]) -> dict[str, Any]:
-    comparisons = {}
-    for name, about in list(found["comparisons"].items())[:_MAX_COMPARISONS]:
-        chance = about["by_chance"]
-        if chance is not None:
-            sentence = _sentence(chance)
-            chance = chance | {"sentence": f"{sentence[0].upper()}{sentence[1:]}."}
-        comparisons[name] = about | {"by_chance": chance}
-    return found | {"comparisons": comparisons}
 
 
 def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
