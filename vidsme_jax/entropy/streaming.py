@@ -169,6 +169,7 @@ def second_pass(
     return modified, 2.0 * jnp.log(sums[3]), average
 
 
+@jax.named_scope("head")
 def token_signals(
     hidden: Float[Array, "batch rows embed"],
     head: Float[Array, "vocab embed"],
@@ -189,19 +190,7 @@ def token_signals(
       shard: What `head` holds of the vocabulary; its `dimension` follows from `memory`.
       memory: Bytes that logits may take on a device, None on a CPU.
     """
-    with jax.named_scope("head"):
-        shard = dataclasses.replace(shard, dimension=0 if memory is None else -1)
-        return _token_signals(hidden, head, masks, second, shard, memory)
-
-
-def _token_signals(
-    hidden,
-    head,
-    masks,
-    second: bool,
-    shard: VocabularyShard,
-    memory: int | None,
-) -> TokenSignals:
+    shard = dataclasses.replace(shard, dimension=0 if memory is None else -1)
     batch, rows, _ = hidden.shape
     vocab = head.shape[0]
     counted = masks.astype(jnp.float32)
@@ -210,8 +199,7 @@ def _token_signals(
     fill = [(0, 0), (0, count * size - rows), (0, 0)]
 
     def split(x):
-        padded = jnp.pad(x, fill).reshape(batch, count, size, -1)
-        return padded.swapaxes(0, 1)
+        return jnp.pad(x, fill).reshape(batch, count, size, -1).swapaxes(0, 1)
 
     def step(average, chunk):
         hidden, weights = chunk
@@ -259,13 +247,10 @@ def chunks(
     if memory is not None:
         return fewest, -(-rows // fewest)
     lanes = min(_LANES // math.gcd(_LANES, batch), most)
-    sizes = (
-        (n, -(-rows // (n * lanes)) * lanes) for n in range(fewest, 2 * fewest + 1)
-    )
-    return min(
-        ((n, size) for n, size in sizes if size <= max(most, lanes)),
-        key=lambda found: found[0] * found[1],
-    )
+    counts = range(fewest, 2 * fewest + 1)
+    sizes = ((n, -(-rows // (n * lanes)) * lanes) for n in counts)
+    allowed = (found for found in sizes if found[1] <= max(most, lanes))
+    return min(allowed, key=math.prod)
 
 
 def rows_at_once(vocab: int, memory: int | None = None) -> int:

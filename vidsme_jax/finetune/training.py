@@ -204,12 +204,8 @@ def _train(
             mean = sum(curve[-len(losses) :]) / len(losses)
             bar.set_postfix(loss=f"{mean:.4f}")
             if not math.isfinite(mean):
-                raise AuditError(
-                    [
-                        f"the loss is {mean} after {len(curve)} steps: lower "
-                        "config.train.learning_rate"
-                    ]
-                )
+                where = f"the loss is {mean} after {len(curve)} steps"
+                raise AuditError([f"{where}: lower config.train.learning_rate"])
             if quiet and (time.monotonic() - told > _SECONDS or len(curve) == total):
                 told = time.monotonic()
                 logging.info("step %d of %d, loss %.4f", len(curve), total, mean)

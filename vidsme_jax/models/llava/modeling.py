@@ -46,8 +46,8 @@ class LlavaConfig:
     pool_stride: int
     pool_first: bool  # Before the projector.
     newline: str  # One of NEWLINES.
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
 
     @property
     def side(self) -> int:

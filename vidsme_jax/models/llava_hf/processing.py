@@ -45,7 +45,7 @@ def _open(
     prepare = read(_video_preprocessing(checkpoint), size, problems)
     dtype = jnp.dtype(options.dtype)
     config, video_token = params.read_config(
-        checkpoint.config, kind, dtype, prepare.mean, prepare.std, problems
+        checkpoint.config, kind, dtype, prepare, problems
     )
     prompt, tokenise = prompts.around_video(
         options, style, problems, video_token=video_token

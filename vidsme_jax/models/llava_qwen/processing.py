@@ -30,8 +30,7 @@ def open_checkpoint(
         vision,
         None if tokenizer is None else len(tokenizer),
         dtype,
-        prepare.mean,
-        prepare.std,
+        prepare,
         problems,
         remarks,
     )
