@@ -104,7 +104,7 @@ def open_checkpoint(name: str, *, allow_pickle: bool = False) -> Checkpoint:
     folder = find(name, patterns(allow_pickle))
     if (folder / "adapter_config.json").is_file():
         return _open_adapter(name, folder, allow_pickle)
-    config = _config(name, folder)
+    config = read_config(name, folder)
     tensors = read_tensors(name, folder, allow_pickle=allow_pickle)
     return Checkpoint(name, (folder,), config, tensors)
 
@@ -171,7 +171,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def _config(name: str, folder: pathlib.Path) -> dict[str, Any]:
+def read_config(name: str, folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the `config.json` of a folder; `name` is for messages."""
     if not (folder / "config.json").is_file():
         raise AuditError([f"checkpoint {name}: no config.json in {folder}"])
     return read_json(folder / "config.json")
@@ -208,7 +209,7 @@ def _open_adapter(name: str, folder: pathlib.Path, allow_pickle: bool) -> Checkp
         f"LoRA: {count} weights of {base_name} are merged with low-rank updates, "
         f"{len(full)} tensors are replaced"
     )
-    return Checkpoint(name, folders, _config(name, folders[0]), tensors, (remark,))
+    return Checkpoint(name, folders, read_config(name, folders[0]), tensors, (remark,))
 
 
 def _merge(

@@ -10,6 +10,7 @@ tower has one, `embed`.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,13 +91,12 @@ class Attention(nnx.Module):
 
     def __init__(self, config: VitConfig, *, rngs: nnx.Rngs):
         self.heads = config.num_attention_heads
-        size = config.hidden_size
-        make = lambda: layers.linear(  # noqa: E731
-            size, size, bias=True, dtype=config.dtype, rngs=rngs
-        )
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            make() for _ in range(4)
-        )
+        sizes = (config.hidden_size, config.hidden_size)
+        kind: dict[str, Any] = dict(bias=True, dtype=config.dtype, rngs=rngs)
+        self.q_proj = layers.linear(*sizes, **kind)
+        self.k_proj = layers.linear(*sizes, **kind)
+        self.v_proj = layers.linear(*sizes, **kind)
+        self.out_proj = layers.linear(*sizes, **kind)
 
     def __call__(
         self, x: Float[Array, "frames tokens embed"]
