@@ -87,7 +87,8 @@ def first_pass(
     top = scan(highest)
     # The scan above is over before the logits change: else they would be copied.
     logits, top = jax.lax.optimization_barrier((logits, top))
-    logits = _leave_out(logits, top, shard)
+    if shard.dimension != 0:  # It is left out where it lies.
+        logits = _put(logits, top.winner, jnp.full_like(top.top, states.ABSENT))
 
     def add(found, block: Array, begin: Array):
         block = _others(block, begin, top, shard)
@@ -146,7 +147,8 @@ def second_pass(
     clamped = clamped - _absent(logits, shard) * _CLAMP**0.5
     sums = [x + y for x, y in zip(sums, (*here, clamped), strict=True)]
     logits, sums = jax.lax.optimization_barrier((logits, sums))
-    logits = _put_back(logits, top, shard)
+    if shard.dimension != 0:
+        logits = _put(logits, top.winner, top.top)
     if shard.axis is not None:
         sums = jax.lax.psum(sums, shard.axis)
 
@@ -290,19 +292,8 @@ def _only_real(logits: Array, shard: VocabularyShard) -> Array:
     return jnp.where(real, logits, states.ABSENT)
 
 
-def _leave_out(logits: Array, top: Extremes, shard: VocabularyShard) -> Array:
-    """Overwrites the largest logit of each row, on an accelerator."""
-    if shard.dimension == 0:
-        return logits
-    return _put(logits, top.winner, jnp.full_like(top.top, states.ABSENT))
-
-
-def _put_back(logits: Array, top: Extremes, shard: VocabularyShard) -> Array:
-    """Undoes `_leave_out`."""
-    return logits if shard.dimension == 0 else _put(logits, top.winner, top.top)
-
-
 def _put(logits: Array, winner: Array, value: Array) -> Array:
+    """Overwrites one logit of each row, that of a class."""
     index = (*jnp.indices(winner.shape, jnp.int32), winner)
     return logits.at[index].set(value, mode="promise_in_bounds", unique_indices=True)
 
