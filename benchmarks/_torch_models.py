@@ -15,11 +15,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidsme_jax.checkpoints import writing
-from vidsme_jax.models import layers, llava
+from vidsme_jax.models import layers
 from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 
-_NAMES = llava.Names(
+_PATTERNS = params.Patterns(
     tower=r"tower\.",
     projector=(r"projector\.0", r"projector\.2"),
     decoder=r"llm\.model\.",
@@ -171,13 +172,8 @@ def carry(model: LoadedModel, config: LlavaConfig, attention: str) -> TorchLlava
     dtype = getattr(torch, model.model.dtype)
     with _defaults(dtype), torch.device(device):
         module = TorchLlava(config, attention).eval()
-    v = config.vision
-    shape = (v.hidden_size, 3, v.patch_size, v.patch_size)
-    arrays = writing.named(
-        layers.stacked(model.state),
-        llava.rules(config, _NAMES),
-        shapes={"vision_tower/patch_embedding/kernel": shape},
-    )
+    names = params.names(config, _PATTERNS, canonical=str)
+    arrays = writing.named(layers.stacked(model.state), names)
     tensors = {name: _tensor(array) for name, array in arrays.items()}
     missing, surplus = module.load_state_dict(tensors, strict=False)
     tied = {"llm.lm_head.weight"} if config.text.tie_word_embeddings else set()

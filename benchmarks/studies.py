@@ -66,11 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _report.lacks("studies.py", **NEEDED):
         return 2
     from vidsme_jax import settings
+    from vidsme_jax.settings import views
     from vidsme_jax.store.signals import Signals
     from vidsme_jax.studies import findings, points
 
     config = settings.default()
     config.study = "scales"
+    given = views.Settings.of(config)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         store = Signals(pathlib.Path(folder), {"random": True})
@@ -88,9 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             store.write([clip(item.clip, args.rows, rng) for item in batch])
         stored = sum(part.stat().st_size for part in pathlib.Path(folder).iterdir())
         begin, cpu = time.perf_counter(), time.process_time()
-        sheet = points.sheet(items, store, [config.headline], config.headline, config)
+        names = [given.headline]
+        sheet = points.sheet(items, store, names, given.headline, given)
         scored = time.perf_counter()
-        found = findings.evaluate([sheet], config)
+        found = findings.evaluate([sheet], given.study, given.report)
         end, cpu = time.perf_counter(), time.process_time() - cpu
     _report.line(
         "studies/scales",

@@ -96,7 +96,7 @@ def test_what_signals_depend_on_stays(finished):
     config = settings.restored(before)
     reporting._refuse_changes(before, config)
     config.video.num_frames = 2
-    with pytest.raises(AuditError, match=r"video\.num_frames: the run's is 4"):
+    with pytest.raises(AuditError, match=r"video\.num_frames was 4 in this run"):
         reporting._refuse_changes(before, config)
 
 

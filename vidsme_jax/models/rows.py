@@ -204,19 +204,14 @@ def pad(rows: Rows, num_rows: int, num_kept: int) -> Rows:
 
     Padding repeats token 0 at position 0; kept padding is the first row, of no slice.
     """
-    more, keep = num_rows - len(rows.feature), num_kept - len(rows.kept)
-    none = ("feature", "target", "slice", "frame")
-    behind = ("feature", "token", "position")
-    return Rows(
-        *(
-            np.pad(
-                x,
-                [(0, more if name in behind else keep), *[(0, 0)] * (x.ndim - 1)],
-                constant_values=_NONE if name in none else 0,
-            )
-            for name, x in zip(Rows._fields, rows, strict=True)
-        )
-    )
+    lengths = (num_rows,) * 3 + (num_kept,) * 5
+    fills = (_NONE, 0, 0, 0, _NONE, _NONE, _NONE, False)
+    columns = []
+    for column, length, fill in zip(rows, lengths, fills, strict=True):
+        padded = np.full((length, *column.shape[1:]), fill, column.dtype)
+        padded[: len(column)] = column
+        columns.append(padded)
+    return Rows(*columns)
 
 
 class Shape(NamedTuple):
