@@ -119,5 +119,5 @@ def _fitting(device: Any, dtype: DTypeLike) -> int:
         return _SIZES[1]
     free = reported["bytes_limit"] - reported.get("bytes_in_use", 0)
     item = jnp.dtype(dtype).itemsize
-    fitting = [n for n in _SIZES if 2 * item * n**2 <= free / _SHARE]
-    return fitting[0] if fitting else _SIZES[-1]
+    fitting = (n for n in _SIZES if 2 * item * n**2 <= free / _SHARE)
+    return next(fitting, _SIZES[-1])

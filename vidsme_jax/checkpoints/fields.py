@@ -28,6 +28,11 @@ BOOKKEEPING = frozenset(
 )
 
 
+def by_key(reasons: dict[str, str]) -> dict[str, str]:
+    """Returns {key: reason} of {reason: keys separated by blanks}."""
+    return {key: reason for reason, keys in reasons.items() for key in keys.split()}
+
+
 class Fields:
     """Reads one object of a config and remembers which keys were looked at.
 

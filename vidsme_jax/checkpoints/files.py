@@ -77,7 +77,10 @@ class Checkpoint:
         for folder in self.folders:
             for path in sorted(p for p in folder.glob("*.json") if p.is_file()):
                 digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        for path in sorted(_files_of(self.tensors.values())):
+        infos = list(self.tensors.values())
+        updates = [info.update for info in infos if info.update is not None]
+        infos += [factor for update in updates for factor in (update.a, update.b)]
+        for path in sorted({info.file for info in infos}):
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\0".encode())
             with path.open("rb") as file:
@@ -101,8 +104,8 @@ def open_checkpoint(name: str, *, allow_pickle: bool = False) -> Checkpoint:
     folder = find(name, patterns(allow_pickle))
     if (folder / "adapter_config.json").is_file():
         return _open_adapter(name, folder, allow_pickle)
-    config = _config(name, folder)
-    tensors = _read_headers(name, folder, "model", "pytorch_model", allow_pickle)
+    config = read_config(name, folder)
+    tensors = read_tensors(name, folder, allow_pickle=allow_pickle)
     return Checkpoint(name, (folder,), config, tensors)
 
 
@@ -144,12 +147,11 @@ def find(
         root = snapshot_download(repository, allow_patterns=chosen)
     except Exception as error:  # The hub client raises many kinds; all mean "not had".
         cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise AuditError(
-            [
-                f"checkpoint {name}: no such folder, and the hub did not give it "
-                f"({type(error).__name__}: {cause})"
-            ]
-        ) from error
+        problem = (
+            f"checkpoint {name}: no such folder, and the hub did not give it "
+            f"({type(error).__name__}: {cause})"
+        )
+        raise AuditError([problem]) from error
     folder = pathlib.Path(root, *inside)
     if not folder.is_dir():
         raise AuditError([f"checkpoint {name}: {repository} has no such folder"])
@@ -169,14 +171,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def read_tensors(
-    name: str, folder: pathlib.Path, *, allow_pickle: bool
-) -> dict[str, TensorInfo]:
-    """Reads the headers of a folder's weights, as those of a model."""
-    return _read_headers(name, folder, "model", "pytorch_model", allow_pickle)
-
-
-def _config(name: str, folder: pathlib.Path) -> dict[str, Any]:
+def read_config(name: str, folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the `config.json` of a folder; `name` is for messages."""
     if not (folder / "config.json").is_file():
         raise AuditError([f"checkpoint {name}: no config.json in {folder}"])
     return read_json(folder / "config.json")
@@ -198,15 +194,12 @@ def _open_adapter(name: str, folder: pathlib.Path, allow_pickle: bool) -> Checkp
             [f"{where}: base_model_name_or_path: {p}" for p in error.problems]
         ) from error
     trained = folder / "non_lora_trainables.bin"
-    full: dict[str, TensorInfo] = {}
-    if trained.is_file():
-        full = _open_file(trained, allow_pickle, problems)
+    full = _open_file(trained, allow_pickle, problems) if trained.is_file() else {}
     tensors |= {_unwrapped(n): info for n, info in full.items()}
     if problems:
         raise AuditError([f"checkpoint {name}: {p}" for p in problems])
-    factors = _read_headers(
-        name, folder, "adapter_model", "adapter_model", allow_pickle
-    )
+    stems = ("adapter_model", "adapter_model")
+    factors = read_tensors(name, folder, allow_pickle=allow_pickle, stems=stems)
     count = _merge(tensors, factors, adapter, where, problems)
     if problems:
         raise AuditError(problems)
@@ -216,7 +209,7 @@ def _open_adapter(name: str, folder: pathlib.Path, allow_pickle: bool) -> Checkp
         f"LoRA: {count} weights of {base_name} are merged with low-rank updates, "
         f"{len(full)} tensors are replaced"
     )
-    return Checkpoint(name, folders, _config(name, folders[0]), tensors, (remark,))
+    return Checkpoint(name, folders, read_config(name, folders[0]), tensors, (remark,))
 
 
 def _merge(
@@ -273,14 +266,25 @@ def _unwrapped(name: str) -> str:
     return name.removeprefix("model.") if name.startswith("model.model.") else name
 
 
-def _read_headers(
-    name: str, folder: pathlib.Path, safe: str, unsafe: str, allow_pickle: bool
+def read_tensors(
+    name: str,
+    folder: pathlib.Path,
+    *,
+    allow_pickle: bool,
+    stems: tuple[str, str] = ("model", "pytorch_model"),
 ) -> dict[str, TensorInfo]:
-    """Reads the header of every weight file that the index (if any) names."""
+    """Reads the header of every weight file that the index (if any) names.
+
+    Args:
+      name: Of the checkpoint.
+      folder: Of the files.
+      allow_pickle: Whether pickled weights may be read.
+      stems: How names of files begin: of safetensors, and of pickled ones.
+    """
     problems: list[str] = []
-    files, promised = _weight_files(folder, safe, "safetensors")
+    files, promised = _weight_files(folder, stems[0], "safetensors")
     if not files and allow_pickle:
-        files, promised = _weight_files(folder, unsafe, "bin")
+        files, promised = _weight_files(folder, stems[1], "bin")
     if not files:
         found = ", ".join(p.name for p in sorted(folder.glob("*.bin")))
         hint = f"; found pickled weights ({found})" if found else ""
@@ -320,21 +324,16 @@ def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
     """Which file has which tensor; files must be in the folder itself."""
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not found:
-        raise AuditError(
-            [f"{index}: weight_map is no object that names the file of each tensor"]
-        )
+        problem = "weight_map is no object that names the file of each tensor"
+        raise AuditError([f"{index}: {problem}"])
     strange = [
         name
         for name in dict.fromkeys(map(str, found.values()))
         if name != pathlib.PurePath(name).name or not name.endswith(f".{suffix}")
     ]
+    what = f"is no name of a .{suffix} file beside it"
     if strange:
-        raise AuditError(
-            [
-                f"{index}: {name!r} is no name of a .{suffix} file beside it"
-                for name in strange[:_SHOWN]
-            ]
-        )
+        raise AuditError([f"{index}: {name!r} {what}" for name in strange[:_SHOWN]])
     return found
 
 
@@ -353,23 +352,12 @@ def _open_file(
                 key: TensorInfo(file, key, found.shape, found.dtype, found)
                 for key, found in pickled.headers(file).items()
             }
-        tensors = {}
         with safe_open(file, framework="numpy") as opened:
-            for key in opened.keys():
-                piece = opened.get_slice(key)
-                shape = tuple(piece.get_shape())
-                tensors[key] = TensorInfo(file, key, shape, piece.get_dtype())
-        return tensors
+            pieces = {key: opened.get_slice(key) for key in opened.keys()}
+            return {
+                key: TensorInfo(file, key, tuple(piece.get_shape()), piece.get_dtype())
+                for key, piece in pieces.items()
+            }
     except (SafetensorError, OSError, ValueError) as error:
         problems.append(f"{file.name}: damaged ({error})")
         return {}
-
-
-def _files_of(tensors: Iterable[TensorInfo]) -> set[pathlib.Path]:
-    """Returns every file that reading these tensors would open."""
-    files = set()
-    for info in tensors:
-        files.add(info.file)
-        if info.update is not None:
-            files |= {info.update.a.file, info.update.b.file}
-    return files

@@ -47,10 +47,10 @@ class _Linear(Layout):
         return info.read(index[::-1]).T
 
     def write(self, value: np.ndarray) -> np.ndarray:
-        return value.T
+        return value.T.reshape(self.disk_shape(value.shape))
 
 
-class _Patches(Layout):
+class _Patches(_Linear):
     """[out, 3, patch, patch] on disk, [3 * patch * patch, out] here."""
 
     def disk_shape(self, shape: Shape) -> Shape:
@@ -59,9 +59,6 @@ class _Patches(Layout):
 
     def read(self, info: TensorInfo, index: tuple[slice, ...]) -> np.ndarray:
         return info.read().reshape(info.shape[0], -1).T[index]
-
-    def write(self, value: np.ndarray) -> np.ndarray:
-        return value.T.reshape(self.disk_shape(value.shape))
 
 
 class _Rows(Layout):

@@ -47,6 +47,18 @@ class Rule:
         return "(" in self.pattern
 
 
+def dense(pattern: str, path: str, *, bias: bool = True) -> list[Rule]:
+    """Returns the rules of a dense layer; `pattern` and `path` are the layer's."""
+    rules = [Rule(rf"{pattern}\.weight", f"{path}/kernel", layouts.LINEAR)]
+    return rules + ([Rule(rf"{pattern}\.bias", f"{path}/bias")] if bias else [])
+
+
+def norm(pattern: str, path: str, *, bias: bool = True) -> list[Rule]:
+    """Returns the rules of a norm; `pattern` and `path` are the norm's."""
+    parts = ("weight", "bias") if bias else ("weight",)
+    return [Rule(rf"{pattern}\.{part}", f"{path}/{part}") for part in parts]
+
+
 class Names(NamedTuple):
     """The names that a model's tensors have in a checkpoint, in both directions.
 

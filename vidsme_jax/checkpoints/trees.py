@@ -3,29 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-from flax import nnx
+from flax import nnx, traverse_util
 
 
 def flat(state: nnx.State) -> dict[str, Any]:
-    """Returns {path: parameter} of a state, abstract ones included."""
-    leaves = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))[0]
-    return {_path(path): leaf for path, leaf in leaves}
+    """Returns {path: parameter} of a state in the order of paths, abstract ones included."""
+    pure = nnx.to_pure_dict(state)
+    return dict(sorted(traverse_util.flatten_dict(pure, sep="/").items()))
 
 
 def fill(state: nnx.State, leaves: Mapping[str, Any]) -> nnx.State:
     """Replaces every parameter of a state by that of the same path; returns it."""
-    pure = jax.tree_util.tree_map_with_path(
-        lambda path, _: leaves[_path(path)], nnx.to_pure_dict(state)
-    )
-    nnx.replace_by_pure_dict(state, pure)
+    pure = {path: leaves[path] for path in flat(state)}
+    nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(pure, sep="/"))
     return state
 
 
 def num_bytes(state: nnx.State) -> int:
     """Returns the bytes that the parameters take."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in flat(state).values())
-
-
-def _path(keys: Any) -> str:
-    return "/".join(str(key.key) for key in keys)

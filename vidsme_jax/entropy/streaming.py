@@ -87,7 +87,8 @@ def first_pass(
     top = scan(highest)
     # The scan above is over before the logits change: else they would be copied.
     logits, top = jax.lax.optimization_barrier((logits, top))
-    logits = _leave_out(logits, top, shard)
+    if shard.dimension != 0:  # It is left out where it lies.
+        logits = _put(logits, top.winner, jnp.full_like(top.top, states.ABSENT))
 
     def add(found, block: Array, begin: Array):
         block = _others(block, begin, top, shard)
@@ -146,7 +147,8 @@ def second_pass(
     clamped = clamped - _absent(logits, shard) * _CLAMP**0.5
     sums = [x + y for x, y in zip(sums, (*here, clamped), strict=True)]
     logits, sums = jax.lax.optimization_barrier((logits, sums))
-    logits = _put_back(logits, top, shard)
+    if shard.dimension != 0:
+        logits = _put(logits, top.winner, top.top)
     if shard.axis is not None:
         sums = jax.lax.psum(sums, shard.axis)
 
@@ -169,6 +171,7 @@ def second_pass(
     return modified, 2.0 * jnp.log(sums[3]), average
 
 
+@jax.named_scope("head")
 def token_signals(
     hidden: Float[Array, "batch rows embed"],
     head: Float[Array, "vocab embed"],
@@ -189,19 +192,7 @@ def token_signals(
       shard: What `head` holds of the vocabulary; its `dimension` follows from `memory`.
       memory: Bytes that logits may take on a device, None on a CPU.
     """
-    with jax.named_scope("head"):
-        shard = dataclasses.replace(shard, dimension=0 if memory is None else -1)
-        return _token_signals(hidden, head, masks, second, shard, memory)
-
-
-def _token_signals(
-    hidden,
-    head,
-    masks,
-    second: bool,
-    shard: VocabularyShard,
-    memory: int | None,
-) -> TokenSignals:
+    shard = dataclasses.replace(shard, dimension=0 if memory is None else -1)
     batch, rows, _ = hidden.shape
     vocab = head.shape[0]
     counted = masks.astype(jnp.float32)
@@ -210,8 +201,7 @@ def _token_signals(
     fill = [(0, 0), (0, count * size - rows), (0, 0)]
 
     def split(x):
-        padded = jnp.pad(x, fill).reshape(batch, count, size, -1)
-        return padded.swapaxes(0, 1)
+        return jnp.pad(x, fill).reshape(batch, count, size, -1).swapaxes(0, 1)
 
     def step(average, chunk):
         hidden, weights = chunk
@@ -259,13 +249,10 @@ def chunks(
     if memory is not None:
         return fewest, -(-rows // fewest)
     lanes = min(_LANES // math.gcd(_LANES, batch), most)
-    sizes = (
-        (n, -(-rows // (n * lanes)) * lanes) for n in range(fewest, 2 * fewest + 1)
-    )
-    return min(
-        ((n, size) for n, size in sizes if size <= max(most, lanes)),
-        key=lambda found: found[0] * found[1],
-    )
+    counts = range(fewest, 2 * fewest + 1)
+    sizes = ((n, -(-rows // (n * lanes)) * lanes) for n in counts)
+    allowed = (found for found in sizes if found[1] <= max(most, lanes))
+    return min(allowed, key=math.prod)
 
 
 def rows_at_once(vocab: int, memory: int | None = None) -> int:
@@ -305,19 +292,8 @@ def _only_real(logits: Array, shard: VocabularyShard) -> Array:
     return jnp.where(real, logits, states.ABSENT)
 
 
-def _leave_out(logits: Array, top: Extremes, shard: VocabularyShard) -> Array:
-    """Overwrites the largest logit of each row, on an accelerator."""
-    if shard.dimension == 0:
-        return logits
-    return _put(logits, top.winner, jnp.full_like(top.top, states.ABSENT))
-
-
-def _put_back(logits: Array, top: Extremes, shard: VocabularyShard) -> Array:
-    """Undoes `_leave_out`."""
-    return logits if shard.dimension == 0 else _put(logits, top.winner, top.top)
-
-
 def _put(logits: Array, winner: Array, value: Array) -> Array:
+    """Overwrites one logit of each row, that of a class."""
     index = (*jnp.indices(winner.shape, jnp.int32), winner)
     return logits.at[index].set(value, mode="promise_in_bounds", unique_indices=True)
 

@@ -15,19 +15,17 @@ from vidsme_jax.models.interface import Model
 _FAMILY = "llava_next_video"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A checkpoint or an architecture, checked.
 
     Attributes:
-      folder: Where its files are.
-      raw: Its `config.json`.
+      checkpoint: Its files, without tensors if parameters are random.
       model: What it describes, in float32.
       seed: Of random parameters; None reads those of the checkpoint.
     """
 
-    folder: pathlib.Path
-    raw: dict[str, Any]
+    checkpoint: files.Checkpoint
     model: Model
     seed: int | None
 
@@ -64,11 +62,8 @@ def open_source(name: str, *, random_seed: int | None) -> Source:
         opened = models.open_checkpoint(name)
     else:
         folder = pathlib.Path(models.locate(name)).expanduser()
-        opened = files.Checkpoint(name, (folder,), {}, {})
-        raw = opened.json("config.json")
-        if raw is None:
-            raise opened.error(f"no config.json in {folder}")
-        opened = dataclasses.replace(opened, config=raw)
+        config = files.read_config(name, folder)
+        opened = files.Checkpoint(name, (folder,), config, {})
     family = models.family_of(opened).name
     if family != _FAMILY:
         raise opened.error(f"finetune is built for {_FAMILY}; this is {family}")
@@ -77,6 +72,4 @@ def open_source(name: str, *, random_seed: int | None) -> Source:
         raise opened.error(
             "its prompt is ChatML; training is built for USER: ... ASSISTANT:"
         )
-    return Source(
-        folder=opened.folder, raw=opened.config, model=model, seed=random_seed
-    )
+    return Source(opened, model, random_seed)

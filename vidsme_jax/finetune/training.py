@@ -204,12 +204,8 @@ def _train(
             mean = sum(curve[-len(losses) :]) / len(losses)
             bar.set_postfix(loss=f"{mean:.4f}")
             if not math.isfinite(mean):
-                raise AuditError(
-                    [
-                        f"the loss is {mean} after {len(curve)} steps: lower "
-                        "config.train.learning_rate"
-                    ]
-                )
+                where = f"the loss is {mean} after {len(curve)} steps"
+                raise AuditError([f"{where}: lower config.train.learning_rate"])
             if quiet and (time.monotonic() - told > _SECONDS or len(curve) == total):
                 told = time.monotonic()
                 logging.info("step %d of %d, loss %.4f", len(curve), total, mean)
@@ -245,12 +241,13 @@ def _write(
 ) -> None:
     """Writes the checkpoint, the weights last: they are all there, or none are."""
     workdir.mkdir(parents=True, exist_ok=True)
-    if workdir.resolve() != source.folder.resolve():
-        for path in source.folder.iterdir():
+    folder, raw = source.checkpoint.folder, dict(source.checkpoint.config)
+    if workdir.resolve() != folder.resolve():
+        for path in folder.iterdir():
             if "token" in path.name or path.suffix in (".model", ".jinja"):
                 (workdir / path.name).write_bytes(path.read_bytes())
     dtype = record["config"]["model.dtype"]
-    raw = {key: value for key, value in source.raw.items() if key != "torch_dtype"}
+    raw.pop("torch_dtype", None)
     raw |= {"architectures": ["LlavaNextVideoForConditionalGeneration"], "dtype": dtype}
     prepare: Any = source.model.prepare
     for name, content in (

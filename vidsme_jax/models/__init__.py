@@ -9,7 +9,7 @@ import functools
 
 import jax
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints import files, loading
 from vidsme_jax.models import llava_hf, llava_qwen, prompts, random
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
@@ -99,10 +99,8 @@ def family_of(checkpoint: files.Checkpoint) -> Family:
         if family.reads(raw):
             return family
     named = raw.get("model_type")
-    raise AuditError(
-        [
-            f"checkpoint {checkpoint.name}: unknown family (model_type {named!r}, "
-            f"architectures {raw.get('architectures')!r}); known: "
-            f"{', '.join(known)}{nearest(str(named), known)}"
-        ]
+    raise checkpoint.error(
+        f"unknown family (model_type {named!r}, architectures "
+        f"{raw.get('architectures')!r}); known: {', '.join(known)}"
+        f"{nearest(str(named), known)}"
     )

@@ -231,19 +231,16 @@ def _by_chunks(q, k, v, first: int | None, most: int):
 
 def _chunk(q, k, v, start):
     """Softmax attention of a few queries (heads, groups, queries, head_dim)."""
-
-    def one(head):
-        q, k, v = head
-        return _head(q, k, v, start)
-
+    one = functools.partial(_head, start=start)
     # On a CPU one head after another: its scores then stay in the cache.
     if parallel.platform() == "cpu":
         return jax.lax.map(one, (q, k, v))
     return jax.vmap(one)((q, k, v))
 
 
-def _head(q, k, v, start):
+def _head(head, start):
     """Of one key head: queries (groups, queries, head_dim), keys (keys, head_dim)."""
+    q, k, v = head
     precision = "highest" if q.dtype == jnp.float32 else None
     scores = jnp.einsum(
         "gqh,sh->gqs", q, k, precision=precision, preferred_element_type=jnp.float32

@@ -6,7 +6,7 @@ Touvron et al., 2023. https://arxiv.org/abs/2302.13971
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,14 @@ from jaxtyping import Array, Float, Int
 from vidsme_jax import parallel
 from vidsme_jax.checkpoints import layouts
 from vidsme_jax.checkpoints.fields import Fields
-from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.checkpoints.loading import Rule, dense, norm
 from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
 from vidsme_jax.models.rows import Batch
 
 Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
+# The defaults that Llama and Qwen2 share in transformers.
+_SIZES = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 IGNORED = {
     "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
     "type": "early revisions kept it outside rope_scaling, where nothing reads it",
@@ -64,7 +66,8 @@ class DecoderConfig:
         fields.expect("model_type", "llama")
         fields.expect("attention_bias", False)
         fields.expect("mlp_bias", False)
-        sizes = _Sizes(4096, 11008, 32, 32, 32000, 2048)
+        sizes = {"intermediate_size": 11008, "vocab_size": 32000}
+        sizes |= {"max_position_embeddings": 2048}
         return cls._read(fields, dtype, sizes, _rope(fields), bias=False, tied=tied)
 
     @classmethod
@@ -87,29 +90,26 @@ class DecoderConfig:
                 f"{fields.where}: layer_types names {sorted(set(kinds))}; built for "
                 "full_attention"
             )
-        sizes = _Sizes(4096, 22016, 32, 32, 151936, 32768)
+        sizes = {"intermediate_size": 22016, "vocab_size": 151936}
+        sizes |= {"max_position_embeddings": 32768}
         rope = _rope(fields) if scaled else (_theta(fields), 1.0)
         return cls._read(fields, dtype, sizes, rope, bias=True, tied=tied)
 
     @classmethod
     def _read(
-        cls, fields: Fields, dtype, sizes: "_Sizes", rope, *, bias: bool, tied: bool
+        cls, fields: Fields, dtype, sizes: dict[str, int], rope, *, bias, tied
     ) -> "DecoderConfig":
         """Reads what every backbone has; `sizes` are the defaults."""
         fields.expect("hidden_act", "silu")
         fields.take("tie_word_embeddings", bool, False)
-        hidden = fields.size("hidden_size", sizes.hidden)
-        heads = fields.size("num_attention_heads", sizes.heads)
+        read = {key: fields.size(key, size) for key, size in (_SIZES | sizes).items()}
+        hidden, heads = read["hidden_size"], read["num_attention_heads"]
         theta, factor = rope
-        positions = fields.size("max_position_embeddings", sizes.positions)
+        positions = read.pop("max_position_embeddings")
         config = cls(
-            hidden_size=hidden,
-            intermediate_size=fields.size("intermediate_size", sizes.intermediate),
-            num_hidden_layers=fields.size("num_hidden_layers", sizes.layers),
-            num_attention_heads=heads,
+            **read,
             num_key_value_heads=fields.size("num_key_value_heads", heads),
             head_dim=fields.size("head_dim", hidden // heads),
-            vocab_size=fields.size("vocab_size", sizes.vocab),
             rms_norm_eps=float(fields.take("rms_norm_eps", float, 1e-6)),
             rope_theta=theta,
             rope_factor=factor,
@@ -124,17 +124,6 @@ class DecoderConfig:
                 f"num_key_value_heads {config.num_key_value_heads}"
             )
         return config
-
-
-class _Sizes(NamedTuple):
-    """The defaults of one backbone's class in transformers."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    vocab: int
-    positions: int
 
 
 def rope_tables(
@@ -286,31 +275,30 @@ def _take(
 
 
 def rules(
-    prefix: str, head: str, path: str, *, bias: bool, cut: bool = False
+    prefix: str, head: str, path: str, config: DecoderConfig, *, cut: bool = False
 ) -> list[Rule]:
     """Where the decoder's tensors go; `prefix` and `head` are patterns.
 
     With `cut` the file may have more classes than the model.
     """
     table = layouts.ROWS if cut else layouts.SAME
-    block = rf"{prefix}layers\.(\d+)\."
-    pairs = [
-        Rule(rf"{prefix}embed_tokens\.weight", f"{path}/embed_tokens/weight", table),
-        Rule(rf"{prefix}norm\.weight", f"{path}/norm/weight"),
-        Rule(rf"{head}\.weight", f"{path}/lm_head/weight", table),
-    ]
-    for norm in ("input_layernorm", "post_attention_layernorm"):
-        pairs.append(Rule(rf"{block}{norm}\.weight", f"{path}/layers/{norm}/weight"))
-    for name in ("q", "k", "v", "o"):
-        pattern = rf"{block}self_attn\.{name}_proj"
-        target = f"{path}/layers/self_attn/{name}_proj"
-        pairs.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", layouts.LINEAR))
-        if bias and name != "o":
-            pairs.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
-    for name in ("gate", "up", "down"):
-        target = f"{path}/layers/{name}_proj/kernel"
-        pairs.append(Rule(rf"{block}mlp\.{name}_proj\.weight", target, layouts.LINEAR))
-    return pairs
+    block, layer = rf"{prefix}layers\.(\d+)\.", f"{path}/layers"
+    out = norm(rf"{prefix}norm", f"{path}/norm", bias=False)
+    out.append(
+        Rule(rf"{prefix}embed_tokens\.weight", f"{path}/embed_tokens/weight", table)
+    )
+    if not config.tie_word_embeddings:
+        out.append(Rule(rf"{head}\.weight", f"{path}/lm_head/weight", table))
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        out += norm(block + name, f"{layer}/{name}", bias=False)
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        bias = config.attention_bias and name != "o_proj"
+        out += dense(
+            rf"{block}self_attn\.{name}", f"{layer}/self_attn/{name}", bias=bias
+        )
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        out += dense(rf"{block}mlp\.{name}", f"{layer}/{name}", bias=False)
+    return out
 
 
 def _rope(fields: Fields) -> tuple[float, float]:

@@ -13,41 +13,33 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints.fields import Fields, by_key
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _BICUBIC = 3
 _LONGEST = 32  # Times the input size: the long side of a frame before the crop.
-IGNORED = {
-    "_valid_processor_keys": "names only",
-    "image_processor_type": "the family decides",
-    "video_processor_type": "the family decides",
-    "processor_class": "the family decides",
-    "feature_extractor_type": "the family decides",
-    "image_grid_pinpoints": "of still images",
-    "aspect_ratio_setting": "of still images",
-    "patch_size": "of the model, whose config says it",
-    "vision_feature_select_strategy": "of the model, whose config says it",
-    "num_additional_image_tokens": "of still images",
-    "video_token": "of the tokenizer",
-    "image_token": "of the tokenizer",
-    "do_pad": "of still images; frames are cropped to one size",
-    "do_sample_frames": "frames are sampled before",
-    "num_frames": "frames are sampled before",
-    "fps": "frames are sampled before",
-    "return_metadata": "of the processor's output",
-    "return_tensors": "of the processor's output",
-    "data_format": "of the processor's output",
-    "input_data_format": "of the processor's input",
-    "device": "of the processor's output",
-    "video_metadata": "of the processor's input",
-    "disable_grouping": "of the processor's speed",
-    "size_divisor": "frames are cropped to one size",
-    "pad_size": "frames are cropped to one size",
-    "default_to_square": "said by the form of `size`",
-    "crop_pct": "of another processor",
-}
+IGNORED = by_key(
+    {
+        "names only": "_valid_processor_keys",
+        "the family decides": """feature_extractor_type image_processor_type
+            processor_class video_processor_type""",
+        "of the model, whose config says it": """patch_size
+            vision_feature_select_strategy""",
+        "of the tokenizer": "video_token image_token",
+        "of still images": """aspect_ratio_setting image_grid_pinpoints
+            num_additional_image_tokens""",
+        "of still images; frames are cropped to one size": "do_pad",
+        "frames are cropped to one size": "pad_size size_divisor",
+        "frames are sampled before": "do_sample_frames fps num_frames",
+        "of the processor's input": "input_data_format video_metadata",
+        "of the processor's output": """data_format device return_metadata
+            return_tensors""",
+        "of the processor's speed": "disable_grouping",
+        "said by the form of `size`": "default_to_square",
+        "of another processor": "crop_pct",
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +55,8 @@ class Preprocessing:
 
     resize: int | None
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
@@ -128,24 +120,21 @@ def straight_from_json(
     if raw is None:
         return siglip(image_size)
     fields = Fields(raw, "preprocessor_config.json", problems)
-    _common(fields)
     fields.expect("do_center_crop", False, None)
     fields.take("crop_size", (dict, int), {})
+    mean, std = _common(fields)
     size = fields.take("size", dict, {"height": image_size, "width": image_size})
     if (size.get("height"), size.get("width")) != (image_size, image_size):
         problems.append(
             f"{fields.where}: size is {size}, the tower takes {image_size} x "
             f"{image_size}"
         )
-    # The class's default is CLIP's mean and deviation.
-    mean = fields.take("image_mean", list, list(_CLIP_MEAN))
-    std = fields.take("image_std", list, list(_CLIP_STD))
     fields.close(IGNORED)
-    return Preprocessing(None, image_size, tuple(mean), tuple(std))
+    return Preprocessing(None, image_size, mean, std)
 
 
-def _common(fields: Fields) -> None:
-    """Reads the steps that every processor has."""
+def _common(fields: Fields) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Reads the steps that every processor has; returns mean and deviation."""
     for step in ("do_resize", "do_rescale", "do_normalize"):
         fields.expect(step, True)
     fields.expect("do_convert_rgb", True, False, None)
@@ -155,6 +144,10 @@ def _common(fields: Fields) -> None:
         fields.problems.append(
             f"{fields.where}: rescale_factor is {factor}, expected 1/255"
         )
+    # CLIP's are the default of every class.
+    mean = fields.take("image_mean", list, list(_CLIP_MEAN))
+    std = fields.take("image_std", list, list(_CLIP_STD))
+    return tuple(mean), tuple(std)
 
 
 def from_json(
@@ -170,14 +163,12 @@ def from_json(
     if raw is None:
         return Preprocessing(image_size, image_size, _CLIP_MEAN, _CLIP_STD)
     fields = Fields(raw, "preprocessor_config.json", problems)
-    _common(fields)
     fields.expect("do_center_crop", True)
     resize = _side(raw.get("size"), image_size)
     crop = _side(raw.get("crop_size"), image_size)
     fields.take("size", (dict, int), {})
     fields.take("crop_size", (dict, int), {})
-    mean = fields.take("image_mean", list, list(_CLIP_MEAN))
-    std = fields.take("image_std", list, list(_CLIP_STD))
+    mean, std = _common(fields)
     fields.close(IGNORED)
     if resize is None:
         problems.append(
@@ -192,7 +183,7 @@ def from_json(
         problems.append(
             f"{fields.where}: size {resize} is smaller than the crop {image_size}"
         )
-    return Preprocessing(resize or image_size, image_size, tuple(mean), tuple(std))
+    return Preprocessing(resize or image_size, image_size, mean, std)
 
 
 def _side(size: Any, default: int) -> int | None:
@@ -224,13 +215,10 @@ def _middle(
     margin = 2 + math.ceil(3 * max(scale, 1.0))
     low, high = max(0, int(start) - margin), min(long, math.ceil(end) + margin)
     middle = frames.take(range(low, high), axis)
+    box, short = (start - low, end - low), 1.0 * frames.shape[3 - axis]
     if axis == 2:
-        return (
-            middle,
-            (kept, size[1]),
-            (start - low, 0.0, end - low, 1.0 * frames.shape[1]),
-        )
-    return middle, (size[0], kept), (0.0, start - low, 1.0 * frames.shape[2], end - low)
+        return middle, (kept, size[1]), (box[0], 0.0, box[1], short)
+    return middle, (size[0], kept), (0.0, box[0], short, box[1])
 
 
 def _crop(image: np.ndarray, size: int) -> np.ndarray:

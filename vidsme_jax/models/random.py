@@ -121,12 +121,9 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
 def _family(name: str) -> Family:
     known = sizes()
     if name not in known:
-        raise AuditError(
-            [
-                f"checkpoint {SCHEME}{name}: no such random model"
-                f"{nearest(name, list(known))}; known: {', '.join(known)}"
-            ]
-        )
+        near = nearest(name, list(known))
+        problem = f"no such random model{near}; known: {', '.join(known)}"
+        raise AuditError([f"checkpoint {SCHEME}{name}: {problem}"])
     return known[name]
 
 

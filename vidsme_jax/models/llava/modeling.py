@@ -29,9 +29,7 @@ from vidsme_jax import parallel
 from vidsme_jax.models.decoder import Decoder, DecoderConfig
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.rows import Batch
-from vidsme_jax.models.towers.clip import ClipVit
-from vidsme_jax.models.towers.siglip import SiglipVit
-from vidsme_jax.models.towers.vit import VitConfig
+from vidsme_jax.models.towers.vit import Vit, VitConfig
 
 POOLS = ("average", "bilinear")
 NEWLINES = ("none", "row", "frame", "video")
@@ -48,8 +46,8 @@ class LlavaConfig:
     pool_stride: int
     pool_first: bool  # Before the projector.
     newline: str  # One of NEWLINES.
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
 
     @property
     def side(self) -> int:
@@ -78,8 +76,7 @@ class Llava(nnx.Module):
 
     def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
         c = self.config = config
-        tower = ClipVit if c.vision.kind == "clip" else SiglipVit
-        self.vision_tower = tower(c.vision, depth=c.vision_depth, rngs=rngs)
+        self.vision_tower = Vit(c.vision, depth=c.vision_depth, rngs=rngs)
         self.multi_modal_projector = Projector(
             c.vision.hidden_size, c.text.hidden_size, dtype=c.dtype, rngs=rngs
         )

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vidsme_jax.checkpoints import layouts
-from vidsme_jax.checkpoints.loading import Names, Rule
+from vidsme_jax.checkpoints.loading import Names, Rule, dense
 from vidsme_jax.models import decoder
 from vidsme_jax.models.llava.modeling import LlavaConfig
-from vidsme_jax.models.towers import clip, siglip, vit
+from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
 
 # The tower is copied: its frames are spread over all devices instead.
@@ -56,24 +55,13 @@ def names(
 
 
 def _rules(config: LlavaConfig, names: Patterns, cut: bool) -> list[Rule]:
-    towers = {"clip": clip, "siglip": siglip}
-    out = towers[config.vision.kind].rules(names.tower, "vision_tower")
+    out = vit.rules(names.tower, "vision_tower", config.vision.kind)
     for layer, pattern in zip(("linear_1", "linear_2"), names.projector, strict=True):
-        target = f"multi_modal_projector/{layer}"
-        out.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", layouts.LINEAR))
-        out.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
+        out += dense(pattern, f"multi_modal_projector/{layer}")
     if config.newline != "none":
         out.append(Rule(names.newline, "image_newline"))
-    text = decoder.rules(
-        names.decoder,
-        names.head,
-        "language_model",
-        bias=config.text.attention_bias,
-        cut=cut,
-    )
-    if config.text.tie_word_embeddings:
-        text = [rule for rule in text if not rule.path.endswith("lm_head/weight")]
-    return out + text
+    text = names.decoder, names.head, "language_model"
+    return out + decoder.rules(*text, config.text, cut=cut)
 
 
 def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:

@@ -6,25 +6,42 @@ from typing import Any
 
 import numpy as np
 
-from vidsme_jax.models import attention
-from vidsme_jax.models.interface import Model
+from vidsme_jax.models import attention, prompts
+from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.llava.flops import necessary_flops
 from vidsme_jax.models.llava.modeling import Llava, LlavaConfig
 from vidsme_jax.models.llava.params import SPLIT
-from vidsme_jax.models.prompts import Tokenise
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
 
 
-def describe(config: LlavaConfig, *, tokenise: Tokenise, **others: Any) -> Model:
+def describe(
+    config: LlavaConfig,
+    options: Options,
+    style: prompts.Style,
+    problems: list[str],
+    *,
+    default: str = "",
+    video_token: int | None = None,
+    **others: Any,
+) -> Model:
     """Returns the description of a model.
 
     Args:
       config: Of the model.
-      tokenise: See `Model`.
-      **others: What follows neither from `config` nor from `tokenise`; see `Model`.
+      options: Its type, which prompt, and the tokenizer.
+      style: See `prompts.around_video`, and the next three.
+      problems: Receives what is wrong with the prompt.
+      default: The family's own system text.
+      video_token: The id of the placeholder.
+      **others: What does not follow from these; see `Model`.
     """
+    prompt, tokenise = prompts.around_video(
+        options, style, problems, default=default, video_token=video_token
+    )
     text = tokenise()
     return Model(
+        dtype=options.dtype,
+        prompt=prompt,
         max_rows=config.text.max_positions,
         vocab_size=config.text.vocab_size,
         make=lambda rngs: Llava(config, rngs=rngs),

@@ -6,20 +6,23 @@
 | LLaVA-OneVision | SigLIP | bilinear, behind it | Qwen2 |
 """
 
-from vidsme_jax.models.interface import Family
-from vidsme_jax.models.llava_hf import processing, sizes
+import functools
+from collections.abc import Mapping
+from typing import Any
 
-NEXT_VIDEO = Family(
-    name="llava_next_video",
-    reads=lambda raw: raw.get("model_type") == "llava_next_video",
-    open=processing.open_next_video,
-    sizes=sizes.NEXT_VIDEO,
-    chat=False,
-)
-ONEVISION = Family(
-    name="llava_onevision",
-    reads=lambda raw: raw.get("model_type") == "llava_onevision",
-    open=processing.open_onevision,
-    sizes=sizes.ONEVISION,
-    chat=True,
-)
+from vidsme_jax.models.interface import Family
+from vidsme_jax.models.llava_hf import params, processing, sizes
+
+
+def _family(kind: params.Kind, sizes: Mapping[str, Any], *, chat: bool) -> Family:
+    return Family(
+        name=kind.name,
+        reads=lambda raw: raw.get("model_type") == kind.name,
+        open=functools.partial(processing.open_checkpoint, kind),
+        sizes=sizes,
+        chat=chat,
+    )
+
+
+NEXT_VIDEO = _family(params.NEXT_VIDEO, sizes.NEXT_VIDEO, chat=False)
+ONEVISION = _family(params.ONEVISION, sizes.ONEVISION, chat=True)

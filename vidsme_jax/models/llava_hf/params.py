@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints.fields import Fields, by_key
 from vidsme_jax.models import decoder
 from vidsme_jax.models.decoder import DecoderConfig
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers import vit
 
 _RENAMES = (
@@ -38,16 +39,15 @@ PATTERNS = params.Patterns(
     newline="image_newline",
 )
 # Keys of `config.json` that concern still images or training.
-_IGNORED = {
-    "image_grid_pinpoints": "of still images",
-    "image_seq_length": "of still images",
-    "image_token_id": "of still images",
-    "image_token_index": "of still images",
-    "ignore_index": "of the training loss",
-    "use_image_newline_parameter": "the family says how newlines are used",
-    "video_seq_length": "follows from the frames",
-    "vision_aspect_ratio": "of still images",
-}
+_IGNORED = by_key(
+    {
+        "of still images": """image_grid_pinpoints image_seq_length image_token_id
+            image_token_index vision_aspect_ratio""",
+        "of the training loss": "ignore_index",
+        "the family says how newlines are used": "use_image_newline_parameter",
+        "follows from the frames": "video_seq_length",
+    }
+)
 
 
 class Kind(NamedTuple):
@@ -107,8 +107,7 @@ def read_config(
     raw: dict[str, Any],
     kind: Kind,
     dtype: DTypeLike,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    prepare: Preprocessing,
     problems: list[str],
 ) -> tuple[LlavaConfig, int]:
     """Reads a `config.json`, appending what is missing, wrong or unknown to `problems`.
@@ -117,8 +116,7 @@ def read_config(
       raw: The file's content.
       kind: Which family's it is.
       dtype: Of parameters and activations.
-      mean: Of the preprocessing.
-      std: Of the preprocessing.
+      prepare: The preprocessing.
       problems: Receives one sentence a key.
 
     Returns:
@@ -151,8 +149,8 @@ def read_config(
         text=text,
         vision_depth=params.depth(layer, vision, "vision_feature_layer", problems),
         pool_stride=stride,
-        image_mean=mean,
-        image_std=std,
+        image_mean=prepare.mean,
+        image_std=prepare.std,
         **kind.pooling,
     )
     return config, token

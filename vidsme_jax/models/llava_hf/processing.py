@@ -13,29 +13,10 @@ from vidsme_jax.models.llava_hf import params
 from vidsme_jax.models.llava_hf.params import Kind
 
 
-def open_next_video(
-    checkpoint: Checkpoint, options: Options, problems: list[str]
+def open_checkpoint(
+    kind: Kind, checkpoint: Checkpoint, options: Options, problems: list[str]
 ) -> tuple[Model, Checkpoint]:
-    """Describes a LLaVA-NeXT-Video: 7B is a Vicuna, 34B speaks ChatML."""
-    chatml = options.tokenizer and "<|im_start|>" in options.tokenizer.get_vocab()
-    style = prompts.CHATML if chatml else prompts.VICUNA
-    return _open(params.NEXT_VIDEO, style, checkpoint, options, problems)
-
-
-def open_onevision(
-    checkpoint: Checkpoint, options: Options, problems: list[str]
-) -> tuple[Model, Checkpoint]:
-    """Describes a LLaVA-OneVision."""
-    return _open(params.ONEVISION, prompts.CHATML, checkpoint, options, problems)
-
-
-def _open(
-    kind: Kind,
-    style: prompts.Style,
-    checkpoint: Checkpoint,
-    options: Options,
-    problems: list[str],
-) -> tuple[Model, Checkpoint]:
+    """Describes a checkpoint of one of the two families."""
     vision = checkpoint.config.get("vision_config")
     size = vision.get("image_size") if isinstance(vision, dict) else None
     read = preprocessing.from_json
@@ -45,23 +26,24 @@ def _open(
     prepare = read(_video_preprocessing(checkpoint), size, problems)
     dtype = jnp.dtype(options.dtype)
     config, video_token = params.read_config(
-        checkpoint.config, kind, dtype, prepare.mean, prepare.std, problems
+        checkpoint.config, kind, dtype, prepare, problems
     )
-    prompt, tokenise = prompts.around_video(
-        options, style, problems, video_token=video_token
-    )
+    # A LLaVA-NeXT-Video of 7B is a Vicuna, one of 34B speaks ChatML.
+    vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
+    chatml = kind is params.ONEVISION or "<|im_start|>" in vocabulary
     names = llava.names(config, params.PATTERNS, params.canonical)
     if kind is params.NEXT_VIDEO:
         names = names._replace(unused=lambda: params.unused(config))
     model = processing.describe(
         config,
+        options,
+        prompts.CHATML if chatml else prompts.VICUNA,
+        problems,
+        video_token=video_token,
         family=kind.name,
-        dtype=options.dtype,
         remarks=checkpoint.remarks,
-        prompt=prompt,
         names=names,
         prepare=prepare,
-        tokenise=tokenise,
     )
     return model, checkpoint
 

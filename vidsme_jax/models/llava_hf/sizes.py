@@ -2,15 +2,8 @@
 
 from typing import Any
 
-from vidsme_jax.models.llava.sizes import (
-    CLIP_LARGE,
-    QWEN2_7B,
-    QWEN2_SMALL,
-    SIGLIP_SO400M,
-    TINY_TEXT,
-    TINY_TOWER,
-    decoder,
-)
+from vidsme_jax.models.llava import sizes
+from vidsme_jax.models.llava.sizes import CLIP_LARGE, TINY_TEXT, TINY_TOWER, decoder
 
 _VIDEO_TOKEN = {"video_token_index": 97}  # Of the tiny tokenizer.
 
@@ -33,31 +26,25 @@ def _onevision(vision: dict[str, Any], text: dict[str, Any], **others: Any) -> A
     return {"config.json": config | others}
 
 
+_VICUNA = decoder(4096, 11008, 32, 32, 32, vocab_size=32064) | {
+    "max_position_embeddings": 4096,
+    "rope_scaling": {"type": "linear", "factor": 2.5},
+}
+_YI = decoder(7168, 20480, 60, 56, 8, vocab_size=64064) | {
+    "max_position_embeddings": 4096,
+    "rope_theta": 5e6,
+}
 # Of SigLIP, the published files leave the last layer out.
-_SIGLIP = SIGLIP_SO400M | {"num_hidden_layers": 26}
+_SIGLIP = sizes.SIGLIP_SO400M | {"num_hidden_layers": 26}
+_TINY_SIGLIP = TINY_TOWER | {"image_size": 70}
+_SMALL = sizes.QWEN2_SMALL | {"vocab_size": 152000, "tie_word_embeddings": True}
 NEXT_VIDEO = {
     "llava_next_video-tiny": _next_video(TINY_TOWER, TINY_TEXT, **_VIDEO_TOKEN),
-    "llava_next_video-7b": _next_video(
-        CLIP_LARGE,
-        decoder(4096, 11008, 32, 32, 32)
-        | {
-            "vocab_size": 32064,
-            "max_position_embeddings": 4096,
-            "rope_scaling": {"type": "linear", "factor": 2.5},
-        },
-    ),
-    "llava_next_video-34b": _next_video(
-        CLIP_LARGE,
-        decoder(7168, 20480, 60, 56, 8)
-        | {"vocab_size": 64064, "max_position_embeddings": 4096, "rope_theta": 5e6},
-    ),
+    "llava_next_video-7b": _next_video(CLIP_LARGE, _VICUNA),
+    "llava_next_video-34b": _next_video(CLIP_LARGE, _YI),
 }
 ONEVISION = {
-    "llava_onevision-tiny": _onevision(
-        TINY_TOWER | {"image_size": 70}, TINY_TEXT, **_VIDEO_TOKEN
-    ),
-    "llava_onevision-0.5b": _onevision(
-        _SIGLIP, QWEN2_SMALL | {"vocab_size": 152000, "tie_word_embeddings": True}
-    ),
-    "llava_onevision-7b": _onevision(_SIGLIP, QWEN2_7B | {"vocab_size": 152128}),
+    "llava_onevision-tiny": _onevision(_TINY_SIGLIP, TINY_TEXT, **_VIDEO_TOKEN),
+    "llava_onevision-0.5b": _onevision(_SIGLIP, _SMALL),
+    "llava_onevision-7b": _onevision(_SIGLIP, sizes.QWEN2_7B | {"vocab_size": 152128}),
 }

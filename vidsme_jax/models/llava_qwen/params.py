@@ -12,12 +12,13 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints.fields import Fields, by_key
 from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import decoder
 from vidsme_jax.models.decoder import DecoderConfig
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers.vit import VitConfig
 
 TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
@@ -37,36 +38,24 @@ _NEWLINES = {
     "one_token": "video",
     "no_token": "none",
 }
-_IGNORED = {
-    "add_time_instruction": "of the prompt behind the video",
-    "faster_token_stride": "add_faster_video is off",
-    "force_sample": "frames are sampled before",
-    "freeze_mm_mlp_adapter": "of the training",
-    "freeze_mm_vision_resampler": "of the training",
-    "image_aspect_ratio": "of still images",
-    "image_crop_resolution": "of still images",
-    "image_grid_pinpoints": "of still images",
-    "image_split_resolution": "of still images",
-    "mm_perceiver_depth": "of resamplers, and there is none",
-    "mm_perceiver_latents": "of resamplers, and there is none",
-    "mm_perceiver_ff_mult": "of resamplers, and there is none",
-    "mm_perceiver_pretrained": "of resamplers, and there is none",
-    "mm_projector_lr": "of the training",
-    "mm_qformer_depth": "of resamplers, and there is none",
-    "mm_qformer_latents": "of resamplers, and there is none",
-    "mm_qformer_pretrained": "of resamplers, and there is none",
-    "mm_spatial_pool_out_channels": "of resamplers, and there is none",
-    "mm_tunable_parts": "of the training",
-    "mm_vision_tower_lr": "of the training",
-    "pos_skipping_range": "of the training",
-    "tokenizer_padding_side": "clips are not padded",
-    "tune_mm_mlp_adapter": "of the training",
-    "tune_mm_vision_resampler": "of the training",
-    "unfreeze_mm_vision_tower": "of the training",
-    "use_mm_proj": "there always is a projector",
-    "use_pos_skipping": "of the training",
-    "vision_tower_pretrained": "of the training",
-}
+_IGNORED = by_key(
+    {
+        "of the prompt behind the video": "add_time_instruction",
+        "add_faster_video is off": "faster_token_stride",
+        "frames are sampled before": "force_sample",
+        "clips are not padded": "tokenizer_padding_side",
+        "there always is a projector": "use_mm_proj",
+        "of still images": """image_aspect_ratio image_crop_resolution
+            image_grid_pinpoints image_split_resolution""",
+        "of resamplers, and there is none": """mm_perceiver_depth mm_perceiver_ff_mult
+            mm_perceiver_latents mm_perceiver_pretrained mm_qformer_depth
+            mm_qformer_latents mm_qformer_pretrained mm_spatial_pool_out_channels""",
+        "of the training": """freeze_mm_mlp_adapter freeze_mm_vision_resampler
+            mm_projector_lr mm_tunable_parts mm_vision_tower_lr pos_skipping_range
+            tune_mm_mlp_adapter tune_mm_vision_resampler unfreeze_mm_vision_tower
+            use_pos_skipping vision_tower_pretrained""",
+    }
+)
 
 
 def read_config(
@@ -74,8 +63,7 @@ def read_config(
     vision: VitConfig,
     vocabulary: int | None,
     dtype: DTypeLike,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    prepare: Preprocessing,
     problems: list[str],
     remarks: list[str],
 ) -> LlavaConfig:
@@ -87,8 +75,7 @@ def read_config(
       vocabulary: Tokens of the tokenizer, to which embeddings and output layer are cut,
         as the original loader does; None if there is no tokenizer.
       dtype: Of parameters and activations.
-      mean: Of the preprocessing.
-      std: Of the preprocessing.
+      prepare: The preprocessing.
       problems: Receives one sentence a key.
       remarks: Receives what a reader of the report should know.
     """
@@ -134,8 +121,8 @@ def read_config(
         pool_stride=stride,
         pool_first=False,
         newline=newline,
-        image_mean=mean,
-        image_std=std,
+        image_mean=prepare.mean,
+        image_std=prepare.std,
     )
 
 

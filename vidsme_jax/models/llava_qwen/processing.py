@@ -30,24 +30,21 @@ def open_checkpoint(
         vision,
         None if tokenizer is None else len(tokenizer),
         dtype,
-        prepare.mean,
-        prepare.std,
+        prepare,
         problems,
         remarks,
-    )
-    prompt, tokenise = prompts.around_video(
-        options, prompts.CHATML, problems, default=_SYSTEM
     )
     if beacons := params.beacons(checkpoint.tensors):
         remarks.append(beacons)
     model = processing.describe(
         config,
+        options,
+        prompts.CHATML,
+        problems,
+        default=_SYSTEM,
         family="llava_qwen",
-        dtype=options.dtype,
         remarks=(*checkpoint.remarks, *remarks),
-        prompt=prompt,
         names=params.names(config),
         prepare=prepare,
-        tokenise=tokenise,
     )
     return model, checkpoint

@@ -2,15 +2,7 @@
 
 from typing import Any
 
-from vidsme_jax.models.llava.sizes import (
-    CLIP_LARGE,
-    QWEN2_7B,
-    QWEN2_72B,
-    QWEN2_SMALL,
-    SIGLIP_SO400M,
-    TINY_TEXT,
-    TINY_TOWER,
-)
+from vidsme_jax.models.llava import sizes
 
 ARCHITECTURE = "LlavaQwenForCausalLM"
 _LONGVA = {
@@ -35,24 +27,27 @@ _LLAVA_VIDEO = {
 }
 
 
-def _longva(text: dict[str, Any], tower: dict[str, Any] = CLIP_LARGE) -> dict[str, Any]:
-    tower = {"model_type": "clip_vision_model"} | tower
-    return {"config.json": _LONGVA | text, "clip/config.json": tower}
+def _files(config: dict[str, Any], kind: str, tower: dict[str, Any]) -> dict[str, Any]:
+    """Returns both files; the tower's lies in a folder of its kind's name."""
+    tower = {"model_type": f"{kind}_vision_model"} | tower
+    return {"config.json": config, f"{kind}/config.json": tower}
 
 
-def _llava_video(
-    text: dict[str, Any], tower: dict[str, Any] = SIGLIP_SO400M
-) -> dict[str, Any]:
-    tower = {"model_type": "siglip_vision_model"} | tower
-    return {"config.json": _LLAVA_VIDEO | text, "siglip/config.json": tower}
+def _longva(text: dict[str, Any], tower: dict[str, Any] = sizes.CLIP_LARGE) -> Any:
+    return _files(_LONGVA | text, "clip", tower)
 
 
+def _video(text: dict[str, Any], tower: dict[str, Any] = sizes.SIGLIP_SO400M) -> Any:
+    return _files(_LLAVA_VIDEO | text, "siglip", tower)
+
+
+_TINY_SIGLIP = sizes.TINY_TOWER | {"image_size": 70}
 SIZES = {
-    "llava_qwen-tiny": _longva(TINY_TEXT, TINY_TOWER),
-    "llava_qwen-small": _longva(QWEN2_SMALL),
-    "llava_qwen-7b": _longva(QWEN2_7B),
-    "llava_qwen-72b": _longva(QWEN2_72B),
-    "llava_video-tiny": _llava_video(TINY_TEXT, TINY_TOWER | {"image_size": 70}),
-    "llava_video-7b": _llava_video(QWEN2_7B),
-    "llava_video-72b": _llava_video(QWEN2_72B),
+    "llava_qwen-tiny": _longva(sizes.TINY_TEXT, sizes.TINY_TOWER),
+    "llava_qwen-small": _longva(sizes.QWEN2_SMALL),
+    "llava_qwen-7b": _longva(sizes.QWEN2_7B),
+    "llava_qwen-72b": _longva(sizes.QWEN2_72B),
+    "llava_video-tiny": _video(sizes.TINY_TEXT, _TINY_SIGLIP),
+    "llava_video-7b": _video(sizes.QWEN2_7B),
+    "llava_video-72b": _video(sizes.QWEN2_72B),
 }

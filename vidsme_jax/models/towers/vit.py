@@ -1,19 +1,26 @@
-"""What the CLIP and SigLIP towers share: patches, full attention, pre-norm blocks.
+"""The CLIP [1] and SigLIP [2] vision towers, up to the layer whose features are used.
 
-Axes: `frames`, `patches` (row-major), `tokens` = patches and a class token where the
+CLIP has a class token and a norm in front of its layers, SigLIP neither of them.
+
+Axes: `frames`, `patches` (row-major), `tokens` = patches and the class token where the
 tower has one, `embed`.
+
+[1] Radford et al., 2021. https://arxiv.org/abs/2103.00020
+[2] Zhai et al., 2023. https://arxiv.org/abs/2303.15343
 """
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from vidsme_jax.checkpoints import layouts
 from vidsme_jax.checkpoints.fields import Fields
-from vidsme_jax.checkpoints.loading import Rule
+from vidsme_jax.checkpoints.layouts import PATCHES
+from vidsme_jax.checkpoints.loading import Rule, dense, norm
 from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
 
@@ -21,6 +28,9 @@ _IGNORED = {
     "vocab_size": "of the text tower, which is not here",
     "vision_use_head": "the head is not used",
 }
+# The defaults that both kinds have in transformers.
+_SIZES = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+_SIZES |= {"num_attention_heads": 12, "image_size": 224}
 # Of each kind: `model_type`, `hidden_act`, transformers' defaults that differ.
 _KINDS = {
     "clip": ("clip_vision_model", "quick_gelu", 32, 1e-5),
@@ -60,19 +70,13 @@ def read_config(fields: Fields, kind: str, dtype: DTypeLike) -> VitConfig:
     fields.expect("model_type", name)
     fields.expect("hidden_act", activation)
     fields.expect("num_channels", 3)
-    config = VitConfig(
-        kind=kind,
-        hidden_size=fields.size("hidden_size", 768),
-        intermediate_size=fields.size("intermediate_size", 3072),
-        num_hidden_layers=fields.size("num_hidden_layers", 12),
-        num_attention_heads=fields.size("num_attention_heads", 12),
-        image_size=fields.size("image_size", 224),
-        patch_size=fields.size("patch_size", patch),
-        layer_norm_eps=fields.take("layer_norm_eps", float, eps),
-        dtype=dtype,
-    )
+    sizes = {key: fields.size(key, default) for key, default in _SIZES.items()}
+    patch_size = fields.size("patch_size", patch)
+    eps = fields.take("layer_norm_eps", float, eps)
     fields.close(_IGNORED)
-    return config
+    return VitConfig(
+        kind=kind, patch_size=patch_size, layer_norm_eps=eps, dtype=dtype, **sizes
+    )
 
 
 def activate(x: Float[Array, "*batch size"], kind: str) -> Float[Array, "*batch size"]:
@@ -87,13 +91,12 @@ class Attention(nnx.Module):
 
     def __init__(self, config: VitConfig, *, rngs: nnx.Rngs):
         self.heads = config.num_attention_heads
-        size = config.hidden_size
-        make = lambda: layers.linear(  # noqa: E731
-            size, size, bias=True, dtype=config.dtype, rngs=rngs
-        )
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            make() for _ in range(4)
-        )
+        sizes = (config.hidden_size, config.hidden_size)
+        kind: dict[str, Any] = dict(bias=True, dtype=config.dtype, rngs=rngs)
+        self.q_proj = layers.linear(*sizes, **kind)
+        self.k_proj = layers.linear(*sizes, **kind)
+        self.v_proj = layers.linear(*sizes, **kind)
+        self.out_proj = layers.linear(*sizes, **kind)
 
     def __call__(
         self, x: Float[Array, "frames tokens embed"]
@@ -128,6 +131,37 @@ class Layer(nnx.Module):
             return x + self.fc2(activate(self.fc1(self.layer_norm2(x)), self.kind))
 
 
+class Vit(nnx.Module):
+    """Frames to patch features: the first `depth` layers, no final norm, no head."""
+
+    def __init__(self, config: VitConfig, *, depth: int, rngs: nnx.Rngs):
+        c = self.config = config
+        self.clip = c.kind == "clip"
+        size, dtype = c.hidden_size, c.dtype
+        self.patch_embedding = layers.linear(
+            3 * c.patch_size**2, size, bias=not self.clip, dtype=dtype, rngs=rngs
+        )
+        if self.clip:
+            self.class_embedding = nnx.Param(jnp.zeros((size,), dtype))
+            self.pre_norm = layers.LayerNorm(size, eps=c.layer_norm_eps, dtype=dtype)
+        self.position_embedding = layers.Embedding(
+            c.grid**2 + self.clip, size, dtype=dtype, rngs=rngs
+        )
+        self.layers = layers.stack(lambda rngs: Layer(c, rngs=rngs), depth, rngs)
+
+    def __call__(
+        self, pixels: Float[Array, "frames 3 size size"]
+    ) -> Float[Array, "frames patches embed"]:
+        """Returns the features of the patches after layer `depth`."""
+        x = self.patch_embedding(tiles(pixels, self.config))
+        places = self.position_embedding.weight[...][None]
+        if not self.clip:
+            return layers.run_stack(self.layers, x + places)
+        first = jnp.broadcast_to(self.class_embedding[...], (len(x), 1, x.shape[-1]))
+        x = jnp.concatenate([first, x], axis=1)
+        return layers.run_stack(self.layers, self.pre_norm(x + places))[:, 1:]
+
+
 def tiles(
     pixels: Float[Array, "frames 3 size size"], config: VitConfig
 ) -> Float[Array, "frames patches tile"]:
@@ -138,32 +172,27 @@ def tiles(
     return cut.reshape(-1, grid**2, 3 * patch**2)
 
 
-def rules(prefix: str, path: str) -> list[Rule]:
-    """Where the tensors go that both towers have; `prefix` is a pattern."""
-    block = rf"{prefix}encoder\.layers\.(\d+)\."
-    pairs = [
-        Rule(
-            rf"{prefix}embeddings\.patch_embedding\.weight",
-            f"{path}/patch_embedding/kernel",
-            layouts.PATCHES,
-        ),
-        Rule(
-            rf"{prefix}embeddings\.position_embedding\.weight",
-            f"{path}/position_embedding/weight",
-        ),
+def rules(prefix: str, path: str, kind: str) -> list[Rule]:
+    """Where the tower's tensors go; `prefix` is a pattern, `path` of the parameters."""
+    embeddings, block = rf"{prefix}embeddings\.", rf"{prefix}encoder\.layers\.(\d+)\."
+    patches, places = f"{path}/patch_embedding", f"{path}/position_embedding"
+    out = [
+        Rule(rf"{embeddings}patch_embedding\.weight", f"{patches}/kernel", PATCHES),
+        Rule(rf"{embeddings}position_embedding\.weight", f"{places}/weight"),
     ]
-    for norm in ("layer_norm1", "layer_norm2"):
-        for part in ("weight", "bias"):
-            pairs.append(
-                Rule(rf"{block}{norm}\.{part}", f"{path}/layers/{norm}/{part}")
-            )
-    dense = [f"self_attn.{p}_proj" for p in ("q", "k", "v", "out")]
-    for name in [*dense, "mlp.fc1", "mlp.fc2"]:
-        target = f"{path}/layers/{name.replace('.', '/').removeprefix('mlp/')}"
-        pattern = block + name.replace(".", r"\.")
-        pairs.append(Rule(rf"{pattern}\.weight", f"{target}/kernel", layouts.LINEAR))
-        pairs.append(Rule(rf"{pattern}\.bias", f"{target}/bias"))
-    return pairs
+    if kind == "clip":
+        out.append(Rule(rf"{embeddings}class_embedding", f"{path}/class_embedding"))
+        # The checkpoint spells it so.
+        out += norm(rf"{prefix}pre_layrnorm", f"{path}/pre_norm")
+    else:
+        out.append(Rule(rf"{embeddings}patch_embedding\.bias", f"{patches}/bias"))
+    for name in ("layer_norm1", "layer_norm2"):
+        out += norm(block + name, f"{path}/layers/{name}")
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        out += dense(rf"{block}self_attn\.{name}", f"{path}/layers/self_attn/{name}")
+    for name in ("fc1", "fc2"):
+        out += dense(rf"{block}mlp\.{name}", f"{path}/layers/{name}")
+    return out
 
 
 def ignored(prefix: str, depth: int, num_layers: int) -> dict[str, str]:
