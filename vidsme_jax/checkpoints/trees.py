@@ -7,7 +7,7 @@ from flax import nnx, traverse_util
 
 
 def flat(state: nnx.State) -> dict[str, Any]:
-    """Returns {path: parameter} of a state in the order of paths, abstract ones included."""
+    """Returns {path: parameter} of a state, abstract or not, in the order of paths."""
     pure = nnx.to_pure_dict(state)
     return dict(sorted(traverse_util.flatten_dict(pure, sep="/").items()))
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -270,8 +271,20 @@ def _take(
     table: Float[Array, "clips directions rows embed"],
     places: Int[Array, "clips directions taken"],
 ) -> Float[Array, "clips directions taken embed"]:
-    """Takes rows of each direction of each clip."""
-    return jax.vmap(jax.vmap(lambda x, k: x.at[k].get(mode="clip")))(table, places)
+    """Takes rows of each direction of each clip, on the device that has the clip."""
+
+    def take(table, places):
+        one = lambda x: x[0].at[x[1]].get(mode="clip")  # noqa: E731
+        both = tuple(x.reshape(-1, *x.shape[2:]) for x in (table, places))
+        # Batched gathers of so many rows take XLA half a minute to compile for a TPU.
+        loops = parallel.platform() == "tpu"
+        out = jax.lax.map(one, both) if loops else jax.vmap(one)(both)
+        return out.reshape(*places.shape, -1)
+
+    if parallel.grid() is None:
+        return take(table, places)
+    clips = PartitionSpec("data")
+    return parallel.by_shard(take, (clips, clips), clips)(table, places)
 
 
 def rules(

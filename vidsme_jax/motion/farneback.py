@@ -37,7 +37,6 @@ References:
 """
 
 import functools
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -243,16 +242,20 @@ def _moments() -> tuple[list[list[float]], list[float]]:
     return taps, used.tolist()
 
 
-def _even(shifts: list[Array], kernel: list[float], join=operator.add) -> Array:
-    """Correlates with a kernel of which one half is given; the other mirrors it."""
+def _even(shifts: list[Array], kernel: list[float]) -> Array:
     middle = len(kernel) - 1
     out = shifts[middle] * kernel[0]
     for k in range(1, len(kernel)):
-        out = out + join(shifts[middle + k], shifts[middle - k]) * kernel[k]
+        out = out + (shifts[middle + k] + shifts[middle - k]) * kernel[k]
     return out
 
 
-_odd = functools.partial(_even, join=operator.sub)
+def _odd(shifts: list[Array], kernel: list[float]) -> Array:
+    middle = len(kernel) - 1
+    out = jnp.zeros_like(shifts[middle])
+    for k in range(1, len(kernel)):
+        out = out + (shifts[middle + k] - shifts[middle - k]) * kernel[k]
+    return out
 
 
 def _expand(image, size) -> tuple[Float[Array, "frames height width"], ...]:
