@@ -14,7 +14,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 ABSENT = (
-    "tensorflow_datasets av cv2 grain ml_collections pyarrow matplotlib sklearn"
+    "tensorflow_datasets av cv2 ml_collections pyarrow matplotlib sklearn"
     " array_record"
 )
 
