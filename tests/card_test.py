@@ -14,8 +14,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 ABSENT = (
-    "tensorflow_datasets av cv2 ml_collections pyarrow matplotlib sklearn"
-    " array_record"
+    "tensorflow_datasets av cv2 ml_collections pyarrow matplotlib sklearn array_record"
 )
 
 

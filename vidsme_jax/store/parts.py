@@ -91,7 +91,7 @@ class Kind:
             f"{{where}}: its {self.noun} were computed with {{key}} = {{before!r}}, "
             "this run has {now!r}; take another --workdir, or --config.overwrite=true"
         )
-        remedy = "delete it, the shards have its content too"
+        remedy = "delete it, the parts have its content too"
         return Record(folder / "run.json", difference, remedy)
 
 
