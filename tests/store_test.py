@@ -88,9 +88,10 @@ def test_another_format_is_refused_in_one_sentence(tmp_path, before):
     assert record.pop("format") == signals.FORMAT
     record |= {} if before is None else {"format": before}
     (tmp_path / "run.json").write_text(json.dumps(record))
-    for settings in ({"model": "x"}, {"model": "y"}, signals.recorded(tmp_path)):
+    doors = [lambda x=x: Signals(tmp_path, {"model": x}) for x in "xy"]
+    for door in (*doors, lambda: signals.recorded(tmp_path)):
         with pytest.raises(AuditError) as caught:
-            Signals(tmp_path, settings)
+            door()
         (problem,) = caught.value.problems
         assert f"format {before or 0}, this version reads format 1" in problem
         assert "another --workdir, or --config.overwrite=true" in problem

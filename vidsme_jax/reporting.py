@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
         report = audit.report_again(workdir, config, about)
     except AuditError as error:
         return commands.wrong(error.problems)
+    except OSError as error:
+        return commands.wrong([f"the report cannot be written: {error}"])
     print(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
@@ -79,7 +81,10 @@ def _parse(argv: list[str]) -> list[str]:
     workdir, config = flags.FLAGS.workdir, settings.default()
     flags.FLAGS.unparse_flags()
     if workdir:
+        from vidsme_jax.store import signals
+
         try:
+            signals.recorded(pathlib.Path(workdir) / "signals")
             config = settings.restored(recorded(pathlib.Path(workdir))["config"])
         except AuditError as error:
             sys.exit(commands.wrong(error.problems))

@@ -126,6 +126,7 @@ def open_stored(asked: Asked, workdir: pathlib.Path) -> signals.Signals:
     recorded = signals.recorded(folder)
     if not recorded:
         raise AuditError([f"{workdir}: no signals of a run are there"])
+    store = signals.Signals(folder, recorded)
     if not recorded["second_pass"]:
         lacking = [
             name
@@ -140,7 +141,7 @@ def open_stored(asked: Asked, workdir: pathlib.Path) -> signals.Signals:
                     "or run the audit with them in a new --workdir"
                 ]
             )
-    return signals.Signals(folder, recorded)
+    return store
 
 
 @processes.agreed()

@@ -196,7 +196,9 @@ def together(workdir: pathlib.Path) -> Iterator[Team]:
             if index() == 0:
                 held.enter_context(locked(workdir))
         if count() > 1:
-            _place(workdir, index()).unlink(missing_ok=True)
+            if index() == 0:  # Of an earlier run, perhaps of more processes.
+                for record in workdir.glob(_RECORD.format("*")):
+                    record.unlink(missing_ok=True)
             _compare(workdir)
         try:
             yield Team(workdir)

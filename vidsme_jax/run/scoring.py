@@ -286,7 +286,10 @@ def is_finished(clip: Clip, store: Signals) -> bool:
         return False
     if stamp(clip.key) in (known.stamp, ABSENT):
         return True  # Where it is gone by now, what was computed of it stands.
-    same = video.content_hash(pathlib.Path(clip.key)) == known.content_hash
+    try:
+        same = video.content_hash(pathlib.Path(clip.key)) == known.content_hash
+    except ClipError:  # Decoding it will say why it cannot be read.
+        return False
     if not same:
         name = printable(clip.key)
         logging.warning("%s: changed since it was scored, so scored again", name)

@@ -85,6 +85,15 @@ class Kind:
     remembered: tuple[str, ...]
     remedy: str
 
+    def other_format(self, before: dict[str, Any], where: pathlib.Path) -> str:
+        """Returns that content with these settings is of another format."""
+        return (
+            f"{where}: its {self.noun} have format {before.get('format', 0)}, this "
+            f"version reads format {self.format}; take another --workdir, or "
+            "--config.overwrite=true, or make their report with the version that wrote "
+            "them"
+        )
+
     def record(self, folder: pathlib.Path) -> Record:
         """Returns the record of a folder."""
         difference = (
@@ -172,12 +181,7 @@ class Parts:
     def _problems(self, before: dict[str, Any], where: pathlib.Path) -> list[str]:
         """Returns why content with these settings is not that of this run."""
         if before.get("format") != self._kind.format:
-            return [
-                f"{where}: its {self._kind.noun} have format {before.get('format', 0)},"
-                f" this version reads format {self._kind.format}; take another "
-                "--workdir, or --config.overwrite=true, or make their report with the "
-                "version that wrote them"
-            ]
+            return [self._kind.other_format(before, where)]
         return self._record.differences(before, self._settings, where)
 
     def _table(

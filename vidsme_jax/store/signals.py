@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vidsme_jax.base import (
     PROFILE_ORDERS,
+    AuditError,
     MotionStatistics,
     ScoredClip,
     TokenSignals,
@@ -130,9 +131,12 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the settings of the signals in a folder, empty if it has none.
 
     Raises:
-      AuditError: They are damaged.
+      AuditError: They are damaged, or of another format.
     """
-    return _KIND.record(folder).read()
+    found = _KIND.record(folder).read()
+    if found and found.get("format") != FORMAT:
+        raise AuditError([_KIND.other_format(found, folder)])
+    return found
 
 
 def clear(workdir: pathlib.Path) -> None:
