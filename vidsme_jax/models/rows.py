@@ -202,7 +202,7 @@ def _keep(rows, slice, frames=None, target=None, means=(False,) * _NUM_MEANS):
 def pad(rows: Rows, num_rows: int, num_kept: int) -> Rows:
     """Pads behind the last row, which is causal, so that nothing needs a mask.
 
-    Padding repeats token 0 at position 0; kept padding is the first row, of no slice.
+    Padding is token 0 at position 0; kept padding is the first row, of no slice.
     """
     lengths = (num_rows,) * 3 + (num_kept,) * 5
     fills = (_NONE, 0, 0, 0, _NONE, _NONE, _NONE, False)
