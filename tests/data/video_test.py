@@ -11,8 +11,8 @@ import struct
 import av
 import numpy as np
 import pytest
-from decoding import decode
 
+from decoding import decode
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import opening, video
 from vidsme_jax.motion import statistics
