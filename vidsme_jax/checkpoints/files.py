@@ -23,7 +23,7 @@ from vidsme_jax.checkpoints import pickled
 from vidsme_jax.checkpoints.tensors import LowRank, TensorInfo
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
-_SHOWN = 5  # Faulty names that are told.
+_SHOWN = 5  # Faulty names in a message.
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 _LARGEST_JSON = 2**27
 

@@ -191,11 +191,11 @@ def _start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{info.filename} is compressed; torch stores it plainly")
     if info.header_offset < 0:
-        raise ValueError(f"{info.filename} is said to lie before the file's beginning")
+        raise ValueError(f"{info.filename} begins before the file does, by its entry")
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)
         found = file.read(4)
     if len(found) < 4:
-        raise ValueError(f"{info.filename} is said to lie behind the file's end")
+        raise ValueError(f"{info.filename} begins behind the file's end, by its entry")
     name, extra = struct.unpack("<HH", found)
     return info.header_offset + 30 + name + extra

@@ -106,6 +106,7 @@ def flat(features: Any, before: str = "") -> dict[str, Any]:
 
 
 def nested(name: str, feature: Any) -> dict[str, Any]:
+    """Returns a feature under its name, a part of which before "/" is a dictionary."""
     first, _, rest = name.partition("/")
     return {first: nested(rest, feature) if rest else feature}
 

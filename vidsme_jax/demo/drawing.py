@@ -157,6 +157,7 @@ class Scene:
 
 
 def choice(rng: np.random.Generator, options: Iterable[Any]) -> Any:
+    """Draws one of some options."""
     options = tuple(options)
     return options[int(rng.integers(len(options)))]
 

@@ -31,7 +31,7 @@ Real = Any  # An array of NumPy or JAX, or a number: what goes in comes out.
 
 _NEAR_ONE = 0.1  # Within it, log sum p^q is taken as log1p(sum p (p^(q-1) - 1)).
 _CLAMP = 1e-10  # The release clamps probabilities to [1e-10, 1 - 1e-10].
-_TINY = 1e-30  # log H of a distribution that float32 cannot tell from a point mass.
+_TINY = 1e-30  # log H of a distribution that is a point mass in float32.
 
 
 def shannon_entropy(log_probs: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:

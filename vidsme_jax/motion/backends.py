@@ -117,7 +117,7 @@ class _Queue:
             while self._sent and waiting > _WAITING_BYTES:
                 size, parts = self._sent.popleft()
                 with contextlib.suppress(jax.errors.JaxRuntimeError):
-                    jax.block_until_ready(parts)  # Its own clip is told of an error.
+                    jax.block_until_ready(parts)  # Its own clip gets the error.
                 waiting -= size
             parts = [
                 run(*jax.device_put((frames[k : k + pairs + 1], sizes), self.device))

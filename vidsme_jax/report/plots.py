@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from vidsme_jax.base import ROLES, ClipCurve, ScoreTable
 from vidsme_jax.evaluation import metrics
 
-# Okabe and Ito's palette: told apart by every common kind of colour vision.
+# Okabe and Ito's palette: distinct in every common kind of colour vision.
 _COLOURS = {
     "members": "#0072B2",
     "nonmembers": "#D55E00",

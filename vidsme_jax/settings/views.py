@@ -52,14 +52,22 @@ class Corpus:
     calibration: tuple[str, ...] = key((), rules.SOURCES, "Non-members like suspects.")
     video_root: str = key("", rules.FOLDER, "Of videos; '': the manifest's folder.")
     allow_outside: bool = key(False, rules.BOOL, "Manifests may name any video.")
-    max_clips: int | None = key(None, rules.integer(1), "Of a role; None: all.", int)
+    max_clips: int | None = key(
+        None, rules.integer(1), "Videos a role, a seeded subsample; None: all.", int
+    )
     seed: int = key(0, rules.integer(0), "Of the subsample.")
     prepared: str = key(
-        "", rules.FOLDER, "By `vidsme prepare`; '': none. Without sources: its rows."
+        "",
+        rules.FOLDER,
+        "Filled by `vidsme prepare`; '': decodes. Without sources: its own rows.",
     )
-    jpeg_quality: int = key(0, rules.JPEG_QUALITY, "Of prepared frames; 0: PNG.")
+    jpeg_quality: int = key(
+        0, rules.JPEG_QUALITY, "Of prepared frames; 0 is PNG, which loses nothing."
+    )
     tfds_fields: tuple[str, ...] = key(
-        (), rules.TFDS_FIELDS, "Of a tfds: dataset, such as ('video=clip',)."
+        (),
+        rules.TFDS_FIELDS,
+        "Features of a tfds: dataset, such as ('video=clip',); others go by name.",
     )
 
 
@@ -108,7 +116,7 @@ class Checkpoint:
     """Of `model.*`: which model, and how it is prompted."""
 
     checkpoint: str = key(
-        "", rules.text("a folder or a hub id"), "A folder, hub id or random:NAME."
+        "", rules.text("a folder or a hub id"), "A folder, a hub id or random:NAME."
     )
     dtype: str = key(
         "bfloat16",
@@ -120,7 +128,9 @@ class Checkpoint:
         rules.text("family, mcq, caption, or a text that holds <video> once"),
         "family: its own; mcq, caption: the release's system prompts; or any text.",
     )
-    allow_pickle: bool = key(False, rules.BOOL, "Reads .bin files; runs nothing.")
+    allow_pickle: bool = key(
+        False, rules.BOOL, "Reads .bin weights without running them."
+    )
 
 
 @group
@@ -140,7 +150,9 @@ class Parallel:
 class Report:
     """Of `report.*`: rates, intervals and lists of suspects."""
 
-    fprs: tuple[Number, ...] = key((0.001, 0.01, 0.05), rules.RATES, "Reported FPRs.")
+    fprs: tuple[Number, ...] = key(
+        (0.001, 0.01, 0.05), rules.RATES, "False-positive rates of the TPRs."
+    )
     num_bootstrap: int = key(1000, rules.integer(100), "Resamples of an interval.")
     fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
 
@@ -153,7 +165,9 @@ class Studies:
         (1, 2, 4, 8, 16, 32, 64, 128), rules.COUNTS, "Frames a clip."
     )
     k: tuple[Number, ...] = key(
-        (0, 5, 10, 30, 60, 90, 100), rules.PERCENTAGES, "K, but of frames and against."
+        (0, 5, 10, 30, 60, 90, 100),
+        rules.PERCENTAGES,
+        "K, of all studies but frames and against.",
     )
     q_scales: tuple[Number, ...] = key((0.25, 0.5, 0.75, 1.0), rules.PARTS, "beta1.")
     r_scales: tuple[Number, ...] = key(
@@ -187,12 +201,16 @@ class Settings:
     scores: str = key(
         "all",
         rules.text("score names, or all"),
-        "Separated by commas; list prints them.",
+        "Names separated by commas, or all; list prints them and stops.",
     )
-    headline: str = key("vid_sme", rules.text("a score name"), "Declared in advance.")
+    headline: str = key(
+        "vid_sme", rules.text("a score name"), "The one score declared in advance."
+    )
     parallel: Parallel = _read(Parallel, None)
     batch_size: int = key(8, rules.integer(1), "Clips a step, over all devices.")
-    workers: int = key(0, rules.integer(0), "Host threads that decode; 0: one a core.")
+    workers: int = key(
+        0, rules.integer(0), "Host threads that decode and measure; 0: one a core."
+    )
     compile_cache: str = key(
         "~/.cache/vidsme_jax/xla",
         rules.text("a folder, or '' for none", empty=True),

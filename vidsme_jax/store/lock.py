@@ -36,7 +36,7 @@ def locked(folder: pathlib.Path, taken: str | None = None) -> Iterator[None]:
     except filelock.Timeout as error:
         taken = taken or "another run is writing to it; take another --workdir"
         raise AuditError([f"{folder}: {taken}"]) from error
-    except NotImplementedError:
+    except NotImplementedError:  # A network file system without locks.
         pass
     except OSError as error:
         if error.errno not in _WITHOUT:
