@@ -9,28 +9,8 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from vidsme_jax.base import ScoreTable
+from score_tables import table as _table
 from vidsme_jax.evaluation import bootstrap, intervals, metrics
-
-
-def _table(score, role, cluster=None, *, group=None, larger_is_member=True):
-    n = len(role)
-    cluster = np.array([f"hash{i}" for i in range(n)] if cluster is None else cluster)
-    ones = np.ones(n)
-    return ScoreTable(
-        id=np.array([f"id{i}" for i in range(n)]),
-        video=np.array([f"{c}.mp4" for c in cluster]),
-        role=np.array(role),
-        group=np.array([""] * n if group is None else group),
-        cluster=cluster,
-        num_rows=np.full(n, 8),
-        flow_variance=ones,
-        brightness_std=ones,
-        q=ones,
-        r=ones,
-        scores={"s": np.asarray(score, float)},
-        larger_is_member=larger_is_member,
-    )
 
 
 def _roles(members, nonmembers):

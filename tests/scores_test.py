@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import re
 
@@ -265,3 +266,10 @@ def test_each_score_has_a_line():
     text = scores.describe("exact")
     assert len(text.splitlines()) == 77
     assert all(len(line.split("  ")) >= 2 for line in text.splitlines())
+
+
+def test_rows_are_averaged_in_float64():
+    signals = _signals(np.random.default_rng(0).normal(size=(2, 97, 11)))
+    found = scores.compute(signals, 1.5, 1.0, ["mean_renyi_1"])["mean_renyi_1"]
+    exact = -math.fsum(signals.renyi[0, :, 1].tolist()) / 97
+    assert found == pytest.approx(exact, rel=1e-13)

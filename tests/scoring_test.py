@@ -1,6 +1,7 @@
 """The driver: several runs over the same clips, of one model or of several."""
 
 import dataclasses
+import shutil
 import weakref
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from killed_run import config as small
-from vidsme_jax import models, parallel
+from vidsme_jax import models, parallel, settings
 from vidsme_jax.data import video
 from vidsme_jax.models.interface import Model
 from vidsme_jax.run import checks, processes, scoring
@@ -81,3 +82,25 @@ def test_one_frame_has_the_motion_of_two_and_one_direction(tmp_path, monkeypatch
         natural, backward = clip.signals.renyi
         np.testing.assert_array_equal(natural, backward)
         assert clip.frame.tolist() == [0] * clip.num_rows
+
+
+def test_a_clip_that_changes_while_it_is_decoded_is_scored_again(tmp_path, monkeypatch):
+    clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:3]
+    for clip in clips:
+        shutil.copy(clip, tmp_path)
+    original = video.decode_chosen
+
+    def changing(path, *args):
+        frames = original(path, *args)
+        shutil.copy(clips[1 if path.name == clips[0].name else 0], path)
+        return frames
+
+    config = small(3, batch_size=2)
+    config.corpus.suspects = (str(tmp_path / "*.mp4"),)
+    setup = checks.check(config)
+    run = checks.open_run(setup, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "decode_chosen", changing)
+        _score(setup, [run], tmp_path / "run")
+    assert len(run.store.finished) == 3
+    assert not any(scoring.is_finished(clip, run.store) for clip in setup.clips)

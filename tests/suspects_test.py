@@ -6,28 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vidsme_jax.base import ScoreTable
+from score_tables import table as _table
 from vidsme_jax.evaluation import suspects
-
-
-def _table(score, role, cluster=None, *, larger_is_member=True):
-    n = len(role)
-    cluster = np.array([f"hash{i}" for i in range(n)] if cluster is None else cluster)
-    ones = np.ones(n)
-    return ScoreTable(
-        id=np.array([f"id{i}" for i in range(n)]),
-        video=np.array([f"{c}.mp4" for c in cluster]),
-        role=np.array(role),
-        group=np.array([""] * n),
-        cluster=cluster,
-        num_rows=np.full(n, 8),
-        flow_variance=ones,
-        brightness_std=ones,
-        q=ones,
-        r=ones,
-        scores={"s": np.asarray(score, float)},
-        larger_is_member=larger_is_member,
-    )
 
 
 def _suspects(table, fdr=0.05):

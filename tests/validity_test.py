@@ -5,27 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from vidsme_jax.base import ScoreTable
+from score_tables import table
 from vidsme_jax.evaluation import metrics, validity, verdicts
 
 
-def _table(phi, brightness, role, *, cluster=None, score=None, larger_is_member=True):
-    n = len(role)
-    cluster = np.array([f"hash{i}" for i in range(n)] if cluster is None else cluster)
-    return ScoreTable(
-        id=np.array([f"id{i}" for i in range(n)]),
-        video=np.array([f"{c}.mp4" for c in cluster]),
-        role=np.array(role),
-        group=np.array([""] * n),
-        cluster=cluster,
-        num_rows=np.full(n, 8),
-        flow_variance=np.asarray(phi, float),
-        brightness_std=np.asarray(brightness, float),
-        q=np.ones(n),
-        r=np.ones(n),
-        scores={"s": np.zeros(n) if score is None else np.asarray(score, float)},
-        larger_is_member=larger_is_member,
-    )
+def _table(phi, brightness, role, *, cluster=None, score=None, **more):
+    score = np.zeros(len(role)) if score is None else score
+    return table(score, role, cluster, phi=phi, brightness=brightness, **more)
 
 
 def _roles(n, first="members", second="nonmembers"):
