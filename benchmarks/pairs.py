@@ -314,6 +314,7 @@ def against_commit(args: argparse.Namespace) -> int:
         float(np.max(np.abs(mine - signals[1][name]) / np.maximum(np.abs(mine), 1.0)))
         for name, mine in signals[0].items()
     )
+    most = 0.0 if extra["dtype"] == "bfloat16" else 1e-6
     clips = count * args.batch[0]
     _report.line(
         f"pairs/ours against {args.against}",
@@ -322,11 +323,14 @@ def against_commit(args: argparse.Namespace) -> int:
         ratio=_models.paired(times["ours"], times[args.against]),
         peer=args.against,
         difference=_report.rounded(gap),
+        equal=gap <= most,
         **_models.Rounds(times, {}).fields("ours", args.against, per=clips),
         **extra,
         clips=clips,
     )
-    return int(gap > (0.0 if extra["dtype"] == "bfloat16" else 1e-6))
+    if gap > most:
+        print(f"signals differ by {gap:.2g} > {most:g}", file=sys.stderr)
+    return int(gap > most)
 
 
 class _Side:
@@ -348,7 +352,7 @@ class _Side:
 
     def __exit__(self, *error: object) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # Closes its pipes, too.
 
     def run(self) -> list[float]:
         """Returns wall and CPU seconds of one run."""

@@ -1,5 +1,6 @@
 """The benchmarks: what decides, and every script at its smallest size."""
 
+import contextlib
 import importlib
 import json
 import math
@@ -48,6 +49,38 @@ def _run(module, capsys, *flags, status=0):
         assert line["versions"].keys() >= {"jax", "jaxlib", "numpy"}
         assert line.get("equal", True) == (status == 0)
     return {line["name"]: line for line in lines}
+
+
+def test_this_tree_against_its_own_commit(script, capsys):
+    """Each side is a process of its own; the tree of the commit is removed."""
+    lines = _run(script("pairs"), capsys, "--steps", "1", "--against", "HEAD")
+    line = lines["pairs/ours against HEAD"]
+    assert line["peer"] == "HEAD" and line["difference"] == 0
+    assert line["cpu_seconds"] > 0 and line["peer_cpu_seconds"] > 0
+    trees = ["git", "-C", str(BENCHMARKS), "worktree", "list"]
+    shown = subprocess.run(trees, capture_output=True, text=True, check=True)
+    assert "/tree " not in shown.stdout
+
+
+@pytest.mark.parametrize(("dtype", "gap"), [("float32", 1e-5), ("bfloat16", 1e-7)])
+def test_another_commit_with_other_signals_is_an_error(
+    script, capsys, monkeypatch, dtype, gap
+):
+    pairs, sides = script("pairs"), []
+
+    class Side(contextlib.nullcontext):
+        def __init__(self, tree, file, steps, options):
+            super().__init__(self)
+            self.file, self.extra = file, {"dtype": dtype}
+            np.savez(file, gap=np.float64([1, 1 + gap * len(sides)]))
+            sides.append(self)
+
+        def run(self):
+            return [1.0, 1.0]
+
+    monkeypatch.setattr(pairs, "_Side", Side)
+    lines = _run(pairs, capsys, "--steps", "1", "--against", "HEAD", status=1)
+    assert lines["pairs/ours against HEAD"]["difference"] == pytest.approx(gap, rel=0.1)
 
 
 def test_the_stages_of_size(script):
