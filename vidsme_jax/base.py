@@ -1,20 +1,23 @@
 """The records that cross module borders.
 
-Axes: `frames` T, `height`, `width`; `rows` n, the rows of a slice (one a video token);
-`orders` 15, the orders of `PROFILE_ORDERS`; `clips`, unique videos; `items`, the rows
-of the manifests (several may share a clip).
+Axes: `frames` T, `height`, `width`; `rows` n, the rows of a slice (one a video token,
+or one a token of text that is predicted); `orders` 15, the orders of `PROFILE_ORDERS`;
+`clips`, unique videos; `items`, the rows of the manifests (several may share a clip).
 """
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import math
 import unicodedata
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int16, UInt8
+from jaxtyping import Float, Float32, Int8, Int16, Int32, UInt8
 
 ROLES = ("members", "nonmembers", "suspects", "calibration")
+SLICES = ("video", "instruction", "response")
 
 # Chebyshev-Lobatto nodes of [1, 2]: the first is Shannon, the last Renyi-2.
 NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
@@ -77,6 +80,7 @@ class Item:
       group: A label for breakdowns ("" for none).
       question: Text, "" if absent.
       answer: Text, "" if absent.
+      candidates: The options of the question, in their order.
     """
 
     id: str
@@ -86,6 +90,7 @@ class Item:
     group: str = ""
     question: str = ""
     answer: str = ""
+    candidates: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,52 @@ class Clip:
 
     key: str
     items: tuple[Item, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question about a clip and its answer; several rows of a manifest may share it.
+
+    Attributes:
+      key: Of question, candidates and, where it is given, answer: see `text_key`.
+      question: As the manifest has it.
+      candidates: Its options.
+      answer: As the manifest has it, or as the audited model generated it; "" while
+        that is not known.
+      ended: What ended the answer: "given", that of the manifest; "end", the model's
+        own end-of-turn token; "length", the limit of tokens; "" while it is not known.
+      ids: The tokens of a generated answer, with that which ended it; empty where the
+        answer is tokenised from its text.
+    """
+
+    key: str
+    question: str = ""
+    candidates: tuple[str, ...] = ()
+    answer: str = ""
+    ended: str = "given"
+    ids: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A clip and the distinct texts asked about it: the unit of scoring.
+
+    `texts` is empty where only the video's rows are scored.
+    """
+
+    clip: Clip
+    texts: tuple[Asked, ...] = ()
+
+
+def text_key(question: str, candidates: tuple[str, ...], answer: str | None) -> str:
+    """Returns 16 hex digits that name a text; `answer` is None where one is generated.
+
+    Example:
+      >>> text_key("what is seen", (), "a cat") == text_key("what is seen", (), None)
+      False
+    """
+    content = json.dumps([question, list(candidates), answer])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,13 +194,16 @@ class TokenSignals(NamedTuple):
       renyi: The Renyi profile at `PROFILE_ORDERS`.
       varentropy: The variance of log p under p.
       gap: log p of the largest less that of the next value below.
-      log_prob: log p of the target (the row's own argmax).
+      log_prob: log p of the target: of a row of text the true token, of a row of the
+        video the row's own argmax.
+      rank: Of the target among the classes, from 1, ties counted half; None of the
+        video's rows.
       modified: Modified entropies: Shannon-like, 1/2, 2.
       renyi_half_clamped: Renyi-1/2 of probabilities clamped at 1e-10, as in the
         release.
-      mean_renyi: The Renyi profile of the mean distribution over the video rows, and
-        over the rows that the release averages: one text row more if the tokenizer adds
-        no BOS token.
+      mean_renyi: The Renyi profile of mean distributions. Of the video: over its rows,
+        and over the rows that the release averages, one text row more if the tokenizer
+        adds no BOS token. Of a text: over its instruction, and over its response.
     """
 
     renyi: Float32[Any, "*batch rows orders"]
@@ -158,7 +212,28 @@ class TokenSignals(NamedTuple):
     log_prob: Float32[Any, "*batch rows"]
     modified: Float32[Any, "*batch rows 3"] = None
     renyi_half_clamped: Float32[Any, "*batch rows"] = None
-    mean_renyi: Float32[Any, "*batch 2 orders"] = None
+    mean_renyi: Float32[Any, "*batch means orders"] = None
+    rank: Float32[Any, "*batch rows"] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoredText:
+    """The signals of one text about a clip.
+
+    Attributes:
+      asked: The text; of a generated answer with its tokens.
+      tokens: The targets: the token that each row predicts.
+      slice: Of each row: its index in `SLICES`.
+      signals: (2, rows, ...) each; `mean_renyi` is over instruction and response.
+      blank: log p of the targets where a grey video stands in place of the clip, in
+        nats; None if no score needs it.
+    """
+
+    asked: Asked
+    tokens: Int32[np.ndarray, " rows"]
+    slice: Int8[np.ndarray, " rows"]
+    signals: TokenSignals
+    blank: Float32[np.ndarray, " rows"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,22 +243,25 @@ class ScoredClip:
     Attributes:
       key: Of its `Clip`.
       content_hash: As in `Frames`.
-      signals: (2, rows, ...) each.
+      signals: Of the video's rows, (2, rows, ...) each; None if they were not asked
+        for.
       frame: The frame that each row shows in natural order, -1 for none.
       frame_indices: `Frames.indices`.
       motion: The statistics of its frames.
       warnings: As in `Frames`.
       stamp: Size and time of change in ns of the file that was scored.
+      texts: Those that were asked about it.
     """
 
     key: str
     content_hash: str
-    signals: TokenSignals
+    signals: TokenSignals | None
     frame: Int16[np.ndarray, " rows"]
     frame_indices: tuple[int, ...]
     motion: MotionStatistics
     warnings: tuple[str, ...] = ()
     stamp: tuple[int, int] = (-1, -1)
+    texts: tuple[ScoredText, ...] = ()
 
     @property
     def num_rows(self) -> int:

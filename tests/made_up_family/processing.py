@@ -1,6 +1,7 @@
 """What a checkpoint of the made-up family describes."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,16 +43,21 @@ def open_checkpoint(
 
 
 def lay_out(
-    shown: Shown, text: Text, order: Order, slices: tuple[str, ...] = ("video",)
+    shown: Shown,
+    prompt: Text,
+    order: Order,
+    texts: Sequence[Text] = (),
+    slices: Sequence[str] = ("video",),
 ) -> Rows:
     """Returns the rows: the features are in `order` already, since the view is."""
     builder = Builder(axes=3)
-    builder.text(text.before)
+    builder.text(prompt.before)
     for pair in range(-(-shown.num_frames // 2)):
         builder.text((TIME + pair,))
         builder.video(4 * pair + np.arange(4), int(order[2 * pair]), GRID)
-    builder.text(text.after, "instruction")
-    builder.text(text.answer, "response")
+    builder.behind(prompt.after)
+    for text in texts:
+        builder.ask(text)
     return builder.build(slices)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vidsme_jax.base import AuditError, Clip, ClipError, Item
+from vidsme_jax.base import Asked, AuditError, Clip, ClipError, Item
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.models.interface import Model
-from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, stack
+from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, Text, joined, stack
 from vidsme_jax.settings import views
 
 
@@ -37,14 +37,19 @@ def tokenise(
     rows, natural = [], np.arange(num_frames)
     for item in items:
         try:
-            text = model.tokenise(item)
+            asked = Asked(key="", question=item.question, answer=item.answer)
+            text = model.tokenise(asked)
         except AuditError as error:
-            found += [p for p in error.problems if p not in found]
+            problems = [f"{item.id}: {p}" for p in error.problems]
+            found += [p for p in problems if p not in found]
             continue
         if len(text.answer) == 1:  # It ends at once.
             found.append(f"{item.id}: no answer to learn")
-        laid_out = model.lay_out(Shown(num_frames), text, natural, ("response",))
-        rows.append(Row(item, laid_out))
+        prompt = Text(text.before)
+        laid_out = model.lay_out(
+            Shown(num_frames), prompt, natural, (text,), ("response",)
+        )
+        rows.append(Row(item, joined(laid_out)))
     total = max((len(row.rows.feature) for row in rows), default=0)
     if total > model.max_rows:
         found.append(

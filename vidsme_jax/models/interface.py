@@ -58,12 +58,14 @@ class Model:
       views: Returns, for an order of the frames, the orders that the tower must see:
         the natural one alone if it sees each frame by itself, else the natural one and
         that order.
-      lay_out: Returns the rows of a clip: what is shown, the text around it, an order
-        of the frames, and the slices whose rows are kept (`("video",)` by default).
+      lay_out: Returns the rows of a sample: what is shown, the text of the prompt, an
+        order of the frames, the texts asked about the clip (none by default), and the
+        slices whose rows are kept (`("video",)` by default).
         Direction d reads view d, whose features are in that order already, unless there
         is one view only.
-      tokenise: Returns the tokens around the video: of the prompt alone, or with the
-        question and the answer of an item.
+      tokenise: Returns the tokens around the video: of the prompt alone, or with what
+        is asked (`base.Asked`). The answer has the token that ends a turn behind it
+        unless the limit of tokens ended it; it is empty while it is not known.
       flops: Returns the operations that both directions of a clip of so many frames
         need at least, with the prompt's text.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the

@@ -10,7 +10,7 @@ import dataclasses
 import warnings
 from typing import Any
 
-from vidsme_jax.base import AuditError, Item, nearest
+from vidsme_jax.base import Asked, AuditError, nearest
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.interface import Options, Tokenise
 from vidsme_jax.models.rows import Text
@@ -98,7 +98,7 @@ def around_video(
     """
     tokenizer = options.tokenizer
     if tokenizer is None:
-        return "", lambda item=None: Text(())
+        return "", lambda asked=None: Text(())
     text = text_of(options.prompt, style, default, problems)
     begins = _begins(tokenizer)
     if video_token is None:
@@ -114,30 +114,30 @@ def around_video(
                 f"tokenizer: the prompt {text!r} holds the video token {video_token} "
                 f"{count} times, expected once (the tokenizer's <video> is {found})"
             )
-            return text, lambda item=None: Text(())
+            return text, lambda asked=None: Text(())
         place = ids.index(video_token)
         prefix, behind = ids[:place], ids[place + 1 :]
     prompt = Text(tuple(prefix), () if begins else tuple(behind[:1]))
 
-    def tokenise(item: Item | None = None) -> Text:
-        if item is None:
+    def tokenise(asked: Asked | None = None) -> Text:
+        if asked is None:
             return prompt
-        ids = tokenizer(after + item.question + style.turn)["input_ids"]
+        ids = tokenizer(after + asked.question + style.turn)["input_ids"]
         if video_token is not None:
             ids = ids[len(prefix) + 1 :]
-        return _with_answer(tokenizer, item, prompt.before, ids, video_token)
+        return _with_answer(tokenizer, asked, prompt.before, ids, video_token)
 
     return text, tokenise
 
 
 def _with_answer(
     tokenizer: Any,
-    item: Item,
+    asked: Asked,
     before: tuple[int, ...],
     after: list[int],
     video_token: int | None,
 ) -> Text:
-    """Returns the text of an item.
+    """Returns the text that is asked.
 
     Raises:
       AuditError: Its text cannot be tokenised.
@@ -145,12 +145,12 @@ def _with_answer(
     if tokenizer.eos_token_id is None:
         problem = "the tokenizer has no token that ends an answer (eos_token)"
         raise AuditError([problem])
-    answer = tokenizer(item.answer, add_special_tokens=False)["input_ids"]
+    answer = tokenizer(asked.answer, add_special_tokens=False)["input_ids"]
     problems = []
     if video_token in after + answer:
-        problems.append(f"{item.id}: its text holds the video token")
+        problems.append("its text holds the video token")
     if tokenizer.unk_token_id in after + answer:
-        problems.append(f"{item.id}: words that the tokenizer does not know")
+        problems.append("words that the tokenizer does not know")
     if problems:
         raise AuditError(problems)
     return Text(before, tuple(after), (*answer, tokenizer.eos_token_id))

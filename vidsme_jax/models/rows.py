@@ -1,25 +1,35 @@
 """Which decoder row shows what: layouts of text and video, made in NumPy on the host.
 
-A family's `lay_out` builds the `Rows` of one direction of one clip with a `Builder`.
-Reversing or shuffling the frames permutes `feature` only: text, separators and
-positions stay where they are. `stack` pads the directions of several clips to one shape
-and turns them into the arrays that the device reads.
+A family's `lay_out` builds the `Rows` of one direction of one sample with a `Builder`:
+segment 0, the prompt's start and the video, and a segment for each text asked about it.
+A row sees earlier rows of its own segment and all of segment 0, so that the video's
+rows are computed once however many texts there are. Reversing or shuffling the frames
+permutes `feature` only: text, separators and positions stay where they are. `stack`
+pads the directions of several samples to one shape and turns them into the arrays that
+the device reads.
 
 Axes: `rows` of the decoder; `axes` of a position, 1 (RoPE) or 3 (M-RoPE: time, height,
 width); `kept`, the rows whose next-token distribution is wanted; `means`, averages of
-distributions; `clips`; `directions`; `text`, the text rows of a clip.
+distributions; `clips`; `directions`; `text`, the text rows of a clip's trunk (segment 0
+and what stands behind it).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int8, Int16, Int32
 
-SLICES = ("video", "instruction", "response")
+from vidsme_jax.base import SLICES
+
 VIDEO_MEAN, SEQUENCE_MEAN = 0, 1  # Places along `means`.
 _NUM_MEANS = 2
 _NONE = -1
+_BEHIND = -1  # The segment of a row behind segment 0 that no text sees.
+# The shapes of texts: rows, and texts that they may hold. Few, so that a corpus takes
+# few programs, and near to one another where most clips with one to eight questions
+# fall: there a fifth of the rows is padding. Beyond, both grow by half.
+_TEXT_SHAPES = ((64, 2), (192, 4), (384, 8), (576, 8), (832, 8), (1088, 8), (1600, 16))
 
 Order = Int[np.ndarray, " frames"]  # The frame that stands at each place.
 
@@ -29,9 +39,9 @@ class Text(NamedTuple):
 
     Attributes:
       before: In front of the video.
-      after: Behind it: the question. For the video's rows alone it is the first token
+      after: Between the video and the answer. Of the prompt alone it is the first token
         behind the video if the tokenizer adds no token in front of a text, else empty.
-      answer: What the model said, or should say.
+      answer: What the model said, or should say, up to the token that ends its turn.
     """
 
     before: tuple[int, ...]
@@ -46,15 +56,20 @@ class Shown(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """One direction of one clip with one text.
+    """One direction of one sample.
 
     Attributes:
       feature: The visual row that stands here; -1: the embedding of `token`.
       token: The token id where `feature` is -1, else 0.
       position: For the rotary embedding.
-      kept: Indices of rows.
+      segment: 0: the prompt's start and the video; k: the k-th text, from 1; -1: behind
+        segment 0, where no text sees it. Segments follow one another in this order: 0,
+        -1, 1, 2, ...
+      kept: Indices of rows; those of the video, then those of the texts. A row may be
+        kept several times.
       target: The class whose log p counts; -1: the row's own argmax.
       slice: An index into `SLICES`; -1: the row belongs to none and is not stored.
+      text: The segment of the token that the row predicts; 0 of the video's rows.
       frame: The frame that the row shows, -1 where it shows none.
       means: Whether the row counts in the mean over the video (`VIDEO_MEAN`), and in
         that over the video and the first text row (`SEQUENCE_MEAN`), which the paper's
@@ -65,15 +80,55 @@ class Rows(NamedTuple):
     feature: Int32[np.ndarray, " rows"]
     token: Int32[np.ndarray, " rows"]
     position: Int32[np.ndarray, "rows axes"]
+    segment: Int16[np.ndarray, " rows"]
     kept: Int32[np.ndarray, " kept"]
     target: Int32[np.ndarray, " kept"]
     slice: Int8[np.ndarray, " kept"]
+    text: Int16[np.ndarray, " kept"]
     frame: Int16[np.ndarray, " kept"]
     means: Bool[np.ndarray, "kept means"]
 
+    @property
+    def shared(self) -> int:
+        """Rows of segment 0, which all texts see."""
+        return int((self.segment == 0).sum())
+
+    @property
+    def trunk(self) -> "Rows":
+        """The rows without those of the texts."""
+        of_row, of_kept = self.segment <= 0, self.text == 0
+        return Rows(
+            *(column[of_row] for column in self[:4]),
+            *(column[of_kept] for column in self[4:]),
+        )
+
+
+class Texts(NamedTuple):
+    """The texts of a batch: those of a clip follow one another, then padding.
+
+    Attributes:
+      token: Ids.
+      position: See `Rows`.
+      segment: The text of each row within its clip, from 1; 0: padding.
+      kept: Rows of the trunk, padded to its length in the batch, and behind them of
+        these texts.
+      target: The class whose log p counts.
+      mean: The average that a row counts in: 2 * (text - 1), plus 1 of the response;
+        -1: none.
+      num_means: An empty array whose length is the number of averages.
+    """
+
+    token: Int32[Array | np.ndarray, "texts rows"]
+    position: Int32[Array | np.ndarray, "texts rows axes"]
+    segment: Int32[Array | np.ndarray, "texts rows"]
+    kept: Int32[Array | np.ndarray, "texts kept"]
+    target: Int32[Array | np.ndarray, "texts kept"]
+    mean: Int32[Array | np.ndarray, "texts kept"]
+    num_means: Int32[Array | np.ndarray, "texts means 0"]
+
 
 class Batch(NamedTuple):
-    """Clips of one shape, ready for the device.
+    """Samples of one shape, ready for the device.
 
     Attributes:
       pixels: From the family's `prepare`: (clips, views, frames, ...).
@@ -81,9 +136,14 @@ class Batch(NamedTuple):
       source: What a row takes: a text row below the length of `text`, from there on a
         visual row.
       position: See `Rows`.
-      kept: See `Rows`.
+      kept: See `Rows`; of the trunk alone, and the next two.
       target: See `Rows`.
       means: See `Rows`.
+      shared: The rows of the trunk that texts see.
+      texts: Asked about the clips; None if there are none. There may be several times
+        as many as clips: then equally many, in order, belong to each of these.
+      blank: The same texts about a grey video, natural order; its `kept` is empty. None
+        where it is not wanted.
     """
 
     pixels: Array | np.ndarray
@@ -93,6 +153,9 @@ class Batch(NamedTuple):
     kept: Int32[Array | np.ndarray, "clips directions kept"]
     target: Int32[Array | np.ndarray, "clips directions kept"]
     means: Bool[Array | np.ndarray, "clips directions kept means"]
+    shared: Int32[Array | np.ndarray, " clips"]
+    texts: Texts | None = None
+    blank: Optional["Batch"] = None
 
 
 class Builder:
@@ -100,7 +163,8 @@ class Builder:
 
     A block of text takes one position a row, on all axes alike. A block of video says
     where its rows stand relative to its start; what follows begins behind the largest
-    position, as in M-RoPE [1].
+    position, as in M-RoPE [1]. `ask` begins a segment, at the position behind segment
+    0; nothing else may follow it.
 
     Example:
       >>> builder = Builder()
@@ -115,19 +179,32 @@ class Builder:
     def __init__(self, axes: int = 1):
         """Starts with no rows; `axes` is 1 or 3."""
         self._axes, self._start, self._rows = axes, 0, 0
-        # Of each block: features, tokens, positions.
-        self._blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        # Of each block: features, tokens, positions, segments.
+        self._blocks: list[tuple[np.ndarray, ...]] = []
         self._video: list[tuple[np.ndarray, np.ndarray]] = []  # Rows, their frames.
-        self._spans: dict[str, tuple[int, np.ndarray]] = {}  # Start, tokens.
+        self._behind = 0  # Rows of segment -1.
+        # Of each predicted piece of text: its slice, segment, first row and tokens.
+        self._spans: list[tuple[str, int, int, np.ndarray]] = []
+        self._segments = 0
 
-    def text(self, tokens: Sequence[int], slice: str = "") -> None:
-        """Appends text, which is predicted in `slice` if one is named."""
-        ids = np.asarray(tokens, np.int32)
-        if slice:
-            self._spans[slice] = self._rows, ids
-        steps = np.arange(len(ids), dtype=np.int32)
-        at = np.repeat(steps[:, None], self._axes, axis=1)
-        self._append(np.full(len(ids), _NONE, np.int32), ids, at)
+    def text(self, tokens: Sequence[int]) -> None:
+        """Appends text to segment 0, such as that in front of the video."""
+        self._text(tokens, 0, 0)
+
+    def behind(self, tokens: Sequence[int]) -> None:
+        """Appends text behind segment 0 that no other segment sees."""
+        self._text(tokens, _BEHIND, 0)
+        self._behind += len(tokens)
+
+    def ask(self, text: Text) -> None:
+        """Appends a segment: the instruction and the response of one text."""
+        self._segments += 1
+        start = 0
+        for name, tokens in (("instruction", text.after), ("response", text.answer)):
+            ids = np.asarray(tokens, np.int32)
+            self._spans.append((name, self._segments, self._rows, ids))
+            self._text(tokens, self._segments, start)
+            start += len(ids)
 
     def video(
         self,
@@ -135,7 +212,7 @@ class Builder:
         frame: int,
         at: Int[np.ndarray, "rows axes"] | None = None,
     ) -> None:
-        """Appends visual rows.
+        """Appends visual rows to segment 0.
 
         Args:
           features: Which ones.
@@ -145,48 +222,60 @@ class Builder:
         """
         taken = np.asarray(features, np.int32)
         count = len(taken)
-        if at is None:
-            steps = np.arange(count, dtype=np.int32)
-            at = np.repeat(steps[:, None], self._axes, axis=1)
+        at = self._steps(count) if at is None else np.asarray(at, np.int32)
         places = np.arange(self._rows, self._rows + count, dtype=np.int32)
         self._video.append((places, np.full(count, frame, np.int16)))
-        self._append(taken, np.zeros(count, np.int32), np.asarray(at, np.int32))
+        self._append(taken, np.zeros(count, np.int32), at, 0)
 
     def build(self, slices: Iterable[str]) -> Rows:
         """Returns the rows; those of `slices` are kept.
 
-        With "video", the first row behind the video is kept too, if there is one: it
-        belongs to no slice and counts in `SEQUENCE_MEAN`. A token of text is predicted
-        by the row in front of it.
+        With "video", the first row behind the video is kept too, if it is there without
+        a text: it belongs to no slice and counts in `SEQUENCE_MEAN`. A token of text is
+        predicted by the row in front of it; the first of a segment by the last row of
+        segment 0.
         """
-        feature, token, position = (
+        feature, token, position, segment = (
             np.concatenate(parts) for parts in zip(*self._blocks, strict=True)
         )
-        kept: list[tuple[np.ndarray, ...]] = []
+        shared = int((segment == 0).sum())
+        nothing = np.zeros(0, np.int32)
+        kept = [_keep(nothing, "", 0)]
         if "video" in slices:
             rows, frames = (
                 np.concatenate(parts) for parts in zip(*self._video, strict=True)
             )
-            kept.append(_keep(rows, "video", frames, means=(True, True)))
-            behind = rows[-1] + 1
-            if behind < self._rows:
-                text = np.array([behind], np.int32)
-                kept.append(_keep(text, "", means=(False, True)))
-        for name, (start, ids) in self._spans.items():
+            kept.append(_keep(rows, "video", 0, frames, means=(True, True)))
+            first = np.arange(shared, shared + min(self._behind, 1), dtype=np.int32)
+            kept.append(_keep(first, "", 0, means=(False, True)))
+        for name, number, start, ids in self._spans:
             if name in slices and len(ids):
                 rows = np.arange(start - 1, start - 1 + len(ids), dtype=np.int32)
-                kept.append(_keep(rows, name, target=ids))
+                if segment[start - 1] != number:
+                    rows[0] = shared - 1
+                kept.append(_keep(rows, name, number, target=ids))
         columns = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-        return Rows(feature, token, position, *columns)
+        return Rows(feature, token, position, segment, *columns)
 
-    def _append(self, feature, token, at) -> None:
-        self._blocks.append((feature, token, self._start + at))
-        self._rows += len(feature)
-        if len(feature):
+    def _steps(self, count: int, start: int = 0) -> Int32[np.ndarray, "rows axes"]:
+        steps = np.arange(start, start + count, dtype=np.int32)
+        return np.repeat(steps[:, None], self._axes, axis=1)
+
+    def _text(self, tokens: Sequence[int], segment: int, start: int) -> None:
+        ids = np.asarray(tokens, np.int32)
+        none = np.full(len(ids), _NONE, np.int32)
+        self._append(none, ids, self._steps(len(ids), start), segment)
+
+    def _append(self, feature, token, at, segment: int) -> None:
+        count = len(feature)
+        segments = np.full(count, segment, np.int16)
+        self._blocks.append((feature, token, self._start + at, segments))
+        self._rows += count
+        if count and segment == 0:
             self._start += int(at.max()) + 1
 
 
-def _keep(rows, slice, frames=None, target=None, means=(False,) * _NUM_MEANS):
+def _keep(rows, slice, text, frames=None, target=None, means=(False,) * _NUM_MEANS):
     """Returns the columns of kept rows, in the order of `Rows`."""
     count = len(rows)
     place = SLICES.index(slice) if slice else _NONE
@@ -194,6 +283,7 @@ def _keep(rows, slice, frames=None, target=None, means=(False,) * _NUM_MEANS):
         rows,
         np.full(count, _NONE, np.int32) if target is None else target,
         np.full(count, place, np.int8),
+        np.full(count, text, np.int16),
         np.full(count, _NONE, np.int16) if frames is None else frames,
         np.tile(np.array(means), (count, 1)),
     )
@@ -202,10 +292,11 @@ def _keep(rows, slice, frames=None, target=None, means=(False,) * _NUM_MEANS):
 def pad(rows: Rows, num_rows: int, num_kept: int) -> Rows:
     """Pads behind the last row, which is causal, so that nothing needs a mask.
 
-    Padding is token 0 at position 0; kept padding is the first row, of no slice.
+    Padding is token 0 at position 0, where no text sees it; kept padding is the first
+    row, of no slice.
     """
-    lengths = (num_rows,) * 3 + (num_kept,) * 5
-    fills = (_NONE, 0, 0, 0, _NONE, _NONE, _NONE, False)
+    lengths = (num_rows,) * 4 + (num_kept,) * 6
+    fills = (_NONE, 0, 0, _BEHIND, 0, _NONE, _NONE, 0, _NONE, False)
     columns = []
     for column, length, fill in zip(rows, lengths, fills, strict=True):
         padded = np.full((length, *column.shape[1:]), fill, column.dtype)
@@ -215,7 +306,7 @@ def pad(rows: Rows, num_rows: int, num_kept: int) -> Rows:
 
 
 class Shape(NamedTuple):
-    """The padded shape of a clip: a function of the clip and its own text."""
+    """The padded shape of a clip's trunk: a function of the clip and its prompt."""
 
     rows: int
     kept: int
@@ -223,18 +314,57 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows) -> "Shape":
-        """Returns the shape that these rows fill."""
-        text = int((rows.feature == _NONE).sum())
-        return cls(len(rows.feature), len(rows.kept), text)
+        """Returns the shape that these rows fill; those of texts are left out."""
+        trunk = rows.trunk
+        text = int((trunk.feature == _NONE).sum())
+        return cls(len(trunk.feature), len(trunk.kept), text)
 
 
-def stack(clips: Sequence[Sequence[Rows]], pixels: np.ndarray, shape: Shape) -> Batch:
-    """Returns clips of one shape as the arrays that the device reads.
+class TextShape(NamedTuple):
+    """The padded shape of the texts of one clip: a function of these texts alone."""
+
+    rows: int
+    kept: int
+    texts: int
+
+    @classmethod
+    def of(cls, rows: Rows) -> "TextShape | None":
+        """Returns the smallest shape that holds the texts; None if there are none.
+
+        Example:
+          >>> builder = Builder()
+          >>> builder.video([0, 1], frame=0)
+          >>> builder.ask(Text((), (5,) * 60, (6,) * 30))
+          >>> TextShape.of(builder.build(("response",)))
+          TextShape(rows=192, kept=96, texts=4)
+        """
+        needed, texts = int((rows.segment > 0).sum()), int(rows.segment.max(initial=0))
+        if not texts:
+            return None
+        kept = int((rows.text > 0).sum())
+        found = [shape for shape in _TEXT_SHAPES if needed <= shape[0]]
+        found = [shape for shape in found if texts <= shape[1]]
+        size, most = found[0] if found else _TEXT_SHAPES[-1]
+        while needed > size or texts > most:
+            size, most = size * 3 // 2, most * 3 // 2
+        return cls(size, size // 2 if kept <= size // 2 else size, most)
+
+
+def stack(
+    clips: Sequence[Sequence[Rows]],
+    pixels: np.ndarray,
+    shape: Shape,
+    texts: TextShape | None = None,
+    blank: Batch | None = None,
+) -> Batch:
+    """Returns samples of one shape as the arrays that the device reads.
 
     Args:
       clips: Of each the rows of each direction; the text is the same in all of them.
       pixels: (clips, views, frames, ...).
-      shape: That each is padded to.
+      shape: That each trunk is padded to.
+      texts: That the texts are padded to; None leaves them out.
+      blank: See `Batch`.
     """
     size = len(clips), len(clips[0])
     text = np.zeros((size[0], shape.text), np.int32)
@@ -242,19 +372,71 @@ def stack(clips: Sequence[Sequence[Rows]], pixels: np.ndarray, shape: Shape) -> 
     padded = []
     for k, directions in enumerate(clips):
         for d, rows in enumerate(directions):
-            is_text = rows.feature == _NONE
+            trunk = rows.trunk
+            is_text = trunk.feature == _NONE
             count = int(is_text.sum())
-            text[k, :count] = rows.token[is_text]
-            own = np.where(is_text, np.cumsum(is_text) - 1, shape.text + rows.feature)
+            text[k, :count] = trunk.token[is_text]
+            own = np.where(is_text, np.cumsum(is_text) - 1, shape.text + trunk.feature)
             source[k, d, : len(own)] = own
-            padded.append(pad(rows, shape.rows, shape.kept))
+            padded.append(pad(trunk, shape.rows, shape.kept))
 
     def column(name: str) -> np.ndarray:
         values = np.stack([getattr(rows, name) for rows in padded])
         return values.reshape(*size, *values.shape[1:])
 
     names = ("position", "kept", "target", "means")
-    return Batch(pixels, text, source, *map(column, names))
+    shared = np.array([directions[0].shared for directions in clips], np.int32)
+    natural = [directions[0] for directions in clips]
+    asked = None if texts is None else stack_texts(natural, shape.rows, texts)
+    return Batch(pixels, text, source, *map(column, names), shared, asked, blank)
+
+
+def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:
+    """Returns the texts of several samples, padded to one shape.
+
+    Args:
+      clips: The rows of each, in natural order.
+      trunk: The length that trunks are padded to.
+      shape: Of the texts.
+    """
+    count = len(clips)
+    axes = clips[0].position.shape[1]
+    out = Texts(
+        token=np.zeros((count, shape.rows), np.int32),
+        position=np.zeros((count, shape.rows, axes), np.int32),
+        segment=np.zeros((count, shape.rows), np.int32),
+        kept=np.zeros((count, shape.kept), np.int32),
+        target=np.zeros((count, shape.kept), np.int32),
+        mean=np.full((count, shape.kept), _NONE, np.int32),
+        num_means=np.zeros((count, 2 * shape.texts, 0), np.int32),
+    )
+    for k, rows in enumerate(clips):
+        own, kept = rows.segment > 0, rows.text > 0
+        size, wanted = int(own.sum()), int(kept.sum())
+        out.token[k, :size] = rows.token[own]
+        out.position[k, :size] = rows.position[own]
+        out.segment[k, :size] = rows.segment[own]
+        first = len(rows.segment) - size
+        places = rows.kept[kept]
+        places = np.where(places < first, places, places - first + trunk)
+        out.kept[k, :wanted] = places
+        out.target[k, :wanted] = rows.target[kept]
+        response = rows.slice[kept] == SLICES.index("response")
+        out.mean[k, :wanted] = 2 * (rows.text[kept] - 1) + response
+    return out
+
+
+def joined(rows: Rows) -> Rows:
+    """Puts the only text of a sample in segment 0: one causal sequence, as in training.
+
+    Raises:
+      ValueError: There are several texts, or a row stands behind segment 0.
+    """
+    if rows.segment.min() < 0 or rows.segment.max() > 1:
+        raise ValueError("Only one text, without a row behind the video, is joined.")
+    return rows._replace(
+        segment=np.zeros_like(rows.segment), text=np.zeros_like(rows.text)
+    )
 
 
 def second_order(against: str, length: int) -> Order:

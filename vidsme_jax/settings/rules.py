@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from vidsme_jax.base import SLICES
+
 FIELDS = ("video", "question", "candidates", "answer", "id", "group", "date")
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 _ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
@@ -124,6 +126,9 @@ ORDER = Allowed("reversed or shuffled:SEED, such as shuffled:0", _is_order)
 RATES = Allowed(
     "a tuple of rates in (0, 1)",
     lambda value: isinstance(value, tuple) and value and all(map(RATE.test, value)),
+)
+SLICES_CHOSEN = each(
+    f"a tuple of different slices: {', '.join(SLICES)}", lambda value: value in SLICES
 )
 STUDY = Allowed(
     f"one of {', '.join(STUDIES)}, or empty for an audit",

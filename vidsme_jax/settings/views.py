@@ -134,6 +134,27 @@ class Checkpoint:
 
 
 @group
+class Reference:
+    """Of `reference.*`: a model that has not seen the members, scored beside `model.*`."""
+
+    checkpoint: str = key(
+        "",
+        rules.text("a folder or a hub id", empty=True),
+        "As model.checkpoint; '': none.",
+    )
+    prompt: str = key(
+        "family",
+        rules.text("family, mcq, caption, or a text that holds <video> once"),
+        "As model.prompt.",
+    )
+    adapter: str = key(
+        "",
+        rules.one_of("", "off"),
+        "off: model.checkpoint without its LoRA adapter, in place of a checkpoint.",
+    )
+
+
+@group
 class Parallel:
     """Of `parallel.*`: how devices are arranged."""
 
@@ -193,6 +214,18 @@ class Settings:
     video: Video = _read(Video, None)
     motion: Motion = _read(Motion, None)
     model: Checkpoint = _read(Checkpoint, None)
+    reference: Reference = _read(Reference, None)
+    slices: tuple[str, ...] = key(
+        ("video",),
+        rules.SLICES_CHOSEN,
+        "Whose rows are scored: of the video, of the question, of the answer.",
+    )
+    response: str = key(
+        "given",
+        rules.one_of("given", "greedy"),
+        "given: the manifest's answers; greedy: the model's own, most probable tokens.",
+    )
+    response_tokens: int = key(128, rules.integer(1), "Of a greedy answer, at most.")
     profile: str = key(
         "exact",
         rules.one_of("exact", "official"),

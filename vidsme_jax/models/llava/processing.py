@@ -60,27 +60,30 @@ def describe(
 def lay_out(
     config: LlavaConfig,
     shown: Shown,
-    text: Text,
+    prompt: Text,
     order: Order,
+    texts: Sequence[Text] = (),
     slices: Sequence[str] = ("video",),
 ) -> Rows:
-    """Returns the rows of a clip: text, frames in an order, newline, text.
+    """Returns the rows of a sample: text, frames in an order, newline, texts.
 
     Args:
       config: Of the model.
       shown: Of the clip.
-      text: Around the video.
+      prompt: Around the video.
       order: Of the frames.
+      texts: Asked about the clip.
       slices: Whose rows are kept.
     """
     builder, per_frame = Builder(), np.arange(config.rows_per_frame)
-    builder.text(text.before)
+    builder.text(prompt.before)
     for frame in order.tolist():
         start = config.tail_rows + frame * len(per_frame)
         builder.video(start + per_frame, frame)
     builder.video(np.arange(config.tail_rows), frame=-1)
-    builder.text(text.after, "instruction")
-    builder.text(text.answer, "response")
+    builder.behind(prompt.after)
+    for text in texts:
+        builder.ask(text)
     return builder.build(slices)
 
 
