@@ -30,6 +30,7 @@ def every_row(rows: Rows) -> Rows:
         kept=np.arange(count, dtype=np.int32),
         target=np.full(count, -1, np.int32),
         slice=np.zeros(count, np.int8),
+        text=np.zeros(count, np.int16),
         frame=np.full(count, -1, np.int16),
         means=np.zeros((count, 2), bool),
     )

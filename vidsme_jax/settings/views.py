@@ -135,7 +135,7 @@ class Checkpoint:
 
 @group
 class Reference:
-    """Of `reference.*`: a model that has not seen the members, scored beside `model.*`."""
+    """Of `reference.*`: a model that has not seen the members."""
 
     checkpoint: str = key(
         "",
