@@ -24,6 +24,7 @@ from vidsme_jax.models.attention import attention
 from vidsme_jax.models.rows import Batch
 
 Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
+Heads = Float[Array, "batch tokens _ head_dim"]  # Queries, keys or values.
 # The defaults that Llama and Qwen2 share in transformers.
 _SIZES = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 IGNORED = {
@@ -174,14 +175,25 @@ class Attention(nnx.Module):
         cos: Tables,
         sin: Tables,
     ) -> Float[Array, "batch tokens embed"]:
+        q, k, v = self.project(x, cos, sin)
+        return self.finish(attention(q, k, v, causal=True))
+
+    def project(
+        self,
+        x: Float[Array, "batch tokens embed"],
+        cos: Tables,
+        sin: Tables,
+    ) -> tuple[Heads, Heads, Heads]:
+        """Returns queries and keys, rotated by their positions, and values."""
         q, k, v = (
             part.reshape(*x.shape[:2], -1, self.config.head_dim)
             for part in layers.project((self.q_proj, self.k_proj, self.v_proj), x)
         )
-        out = attention(
-            apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, causal=True
-        )
-        return self.o_proj(out.reshape(*x.shape[:2], -1))
+        return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
+
+    def finish(self, out: Heads) -> Float[Array, "batch tokens embed"]:
+        """Maps what the heads return to the decoder's size."""
+        return self.o_proj(out.reshape(*out.shape[:2], -1))
 
 
 class Layer(nnx.Module):
@@ -206,7 +218,12 @@ class Layer(nnx.Module):
         cos: Tables,
         sin: Tables,
     ) -> Float[Array, "batch tokens embed"]:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return self.mlp(x + self.self_attn(self.input_layernorm(x), cos, sin))
+
+    def mlp(
+        self, x: Float[Array, "batch tokens embed"]
+    ) -> Float[Array, "batch tokens embed"]:
+        """Applies the layer's second half: norm, network and the sum with its input."""
         with jax.named_scope("mlp"):
             h = self.post_attention_layernorm(x)
             return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
