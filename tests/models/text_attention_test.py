@@ -138,7 +138,7 @@ def test_heads_split_over_devices(grid, heads, kv_heads):
 
 
 def test_memory_is_far_below_the_whole_matrix():
-    texts, keys, heads = 1024, 4096, 8
+    texts, keys, heads = 1024, 4096, 32
     shapes = [(1, texts, heads, 16)] * 3 + [(1, texts)] + [(1, keys, heads, 16)] * 2
     kinds = [jnp.float32] * 3 + [jnp.int32] + [jnp.float32] * 2 + [jnp.int32]
     arguments = map(jax.ShapeDtypeStruct, [*shapes, (1,)], kinds)

@@ -17,8 +17,9 @@ from jaxtyping import Int16, UInt8
 
 from vidsme_jax.base import AuditError, ClipError, TokenSignals
 from vidsme_jax.models import layers
+from vidsme_jax.models.batches import Batch, Shape, stack
 from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.models.rows import Batch, Order, Rows, Shape, Shown, second_order, stack
+from vidsme_jax.models.rows import Order, Rows, Shown, second_order
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import memory
 from vidsme_jax.run.step import head_memory, make_step
@@ -181,7 +182,7 @@ class Pipeline:
         try:
             if isinstance(sent.out, jax.errors.JaxRuntimeError):
                 raise sent.out
-            host = self.devices.fetch(sent.out)
+            host = self.devices.fetch(sent.out).video
         except jax.errors.JaxRuntimeError as error:
             return self._failed(sent.group, error)
         self._begun, self._errors = True, []
