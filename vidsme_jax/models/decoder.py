@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from vidsme_jax import parallel
 from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
-from vidsme_jax.models.batches import Batch, Texts
+from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.text_attention import attention_of_texts
 
@@ -111,8 +111,10 @@ class Attention(nnx.Module):
         rows = q.shape[1] - behind.segment.size // len(behind.shared)
         q, k, v = (part[:, :rows] for part in heads)
         shape = *behind.segment.shape, -1, self.config.head_dim
-        own = (part[:, rows:].reshape(shape) for part in heads)
-        asked = attention_of_texts(*own, behind.segment, k, v, behind.shared)
+        own_q, own_k, own_v = (part[:, rows:].reshape(shape) for part in heads)
+        asked = attention_of_texts(
+            own_q, own_k, own_v, behind.segment, k, v, behind.shared
+        )
         asked = asked.reshape(len(q), -1, *asked.shape[2:])
         return jnp.concatenate([attention(q, k, v, causal=True), asked], axis=1)
 
@@ -232,13 +234,18 @@ class Decoder(nnx.Module):
         x = _take(both, source).reshape(clips * directions, rows, -1)
         position, behind = position[..., 0], None
         if batch.texts is not None:
-            texts = Texts(*map(jnp.asarray, batch.texts))
-            own = _of_directions(self.embed_tokens(texts.token), source)
-            x = jnp.concatenate([x, own.reshape(len(x), -1, x.shape[-1])], axis=1)
-            own = _of_directions(texts.position[..., 0], source)
+            token, own, segment = (
+                _of_directions(jnp.asarray(column), source)
+                for column in (
+                    batch.texts.token,
+                    batch.texts.position[..., 0],
+                    batch.texts.segment,
+                )
+            )
+            words = self.embed_tokens(token).reshape(len(x), -1, x.shape[-1])
+            x = jnp.concatenate([x, words], axis=1)
             own = own.reshape(clips, directions, -1)
             position = jnp.concatenate([position, own], axis=2)
-            segment = _of_directions(texts.segment, source)
             segment = segment.reshape(-1, segment.shape[-1])
             behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
         # Else the compiler may carry the spread of a batch over processes into layers.
