@@ -115,7 +115,10 @@ class Devices:
 
         def run_pmap(state, batch):
             folded = jax.tree.map(
-                lambda x: x.reshape(self.num_data, -1, *x.shape[1:]), batch
+                lambda x: x.reshape(
+                    self.num_data, len(x) // self.num_data, *x.shape[1:]
+                ),
+                batch,
             )
             return mapped(state, jax.device_put(folded, share))
 
