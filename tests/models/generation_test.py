@@ -135,9 +135,20 @@ def drawn():
 
 
 @pytest.fixture(scope="module")
-def expected(drawn):
-    batch = _batch(drawn.model, _videos(drawn.model), QUESTIONS)
-    return _told(_greedy(drawn, batch))
+def found(drawn):
+    return _greedy(drawn, _batch(drawn.model, _videos(drawn.model), QUESTIONS))
+
+
+@pytest.fixture(scope="module")
+def expected(found):
+    return _told(found)
+
+
+def test_texts_that_are_not_there(found):
+    """A clip may have fewer texts than its shape holds."""
+    np.testing.assert_array_equal(found.length, [[LIMIT] * 3 + [0], [LIMIT] + [0] * 3])
+    assert not found.ended.any()
+    np.testing.assert_array_equal((found.ids >= 0).sum(-1), found.length)
 
 
 @pytest.mark.parametrize(("mode", "data", "split"), [("pmap", 8, 1), ("mesh", 4, 2)])

@@ -56,7 +56,8 @@ def greedy(
 
     The batch has one direction, and `texts` without answers; without `texts` there is
     one answer a clip, to the prompt's start alone. The last row of a text predicts the
-    first token of its answer; of a text without rows, the trunk's last one.
+    first token of its answer; of a text without rows, which must not be the last of
+    several, the trunk's last row does.
 
     Args:
       graphdef: Of the model.
