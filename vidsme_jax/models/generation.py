@@ -24,7 +24,8 @@ from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Batch, Shape, Texts, TextShape
 from vidsme_jax.models.decoder import Decoder, DecoderConfig, rope_tables
 
-_ROWS = 16  # The cache has a multiple of it, else a GPU pads it anew in every step.
+# Caches have a multiple of so many rows, or steps: else a GPU pads them in every step.
+_ROWS, _STEPS = 64, 16
 _CACHE_SHARE = 2  # The cache may take this part of what parameters leave free.
 
 
@@ -114,7 +115,7 @@ def cache_bytes(
     """
     config = _decoder(nnx.merge(graphdef, state)).config
     rows, number = (1, 1) if texts is None else (texts.rows, texts.texts)
-    rows = _padded(rows + shape.rows) + number * _padded(limit)
+    rows = _padded(rows + shape.rows, _ROWS) + number * _padded(limit, _STEPS)
     heads = config.num_key_value_heads
     heads = heads // split if heads % split == 0 else heads
     size = jnp.dtype(config.dtype).itemsize
@@ -130,7 +131,8 @@ def fit(memory: int | None, parameters: int, of_a_clip: int, most: int) -> int:
       memory: Bytes that the device holds; None if that is not known.
       parameters: Bytes of them that lie there.
       of_a_clip: From `cache_bytes`.
-      most: The most clips that are wanted.
+      most: The most clips that are wanted: no more than a batch to be scored has, for
+        reading videos and questions takes that much memory beside the cache.
 
     Example:
       >>> fit(80 * 2**30, 14 * 2**30, 12 * 2**28, most=32)
@@ -194,7 +196,7 @@ def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
         own = layer.self_attn
         q, k, v = own.project(layer.input_layernorm(x), *tables)
         x = layer.mlp(x + own.finish(own.attend(q, k, v, behind)))
-        fill = [(0, 0), (0, _padded(x.shape[1]) - x.shape[1]), (0, 0), (0, 0)]
+        fill = [(0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1]), (0, 0), (0, 0)]
         return x, tuple(_kept(jnp.pad(y, fill), decoder.config) for y in (k, v))
 
     hidden, cache = layers.walk_stack(decoder.layers, step, x, (*tables, behind))
@@ -211,7 +213,7 @@ def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
     before = jnp.take_along_axis(position, place, axis=1)
     before = jnp.where(last < 0, behind_trunk[:, None], before)
     of_trunk = jnp.broadcast_to(of_trunk[:, None], (*own.shape[:2], trunk))
-    fill = [(0, 0), (0, 0), (0, _padded(x.shape[1]) - x.shape[1])]
+    fill = [(0, 0), (0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1])]
     return _Asked(
         last=decoder.norm(jnp.take_along_axis(hidden, place[..., None], axis=1)),
         start=before + 1,
@@ -230,7 +232,7 @@ def _answers(model: Any, asked: _Asked, limit: int, ends: tuple[int, ...]) -> An
     ids = ids.at[..., 0].set(jnp.where(asked.there, token, -1))
     ended = asked.there & _among(token, ends)
     # Of the answers' tokens: as `asked.cache`, with an axis of texts before the rows.
-    rows = token.shape[1], _padded(limit)
+    rows = token.shape[1], _padded(limit, _STEPS)
     own = jax.tree.map(
         lambda x: jnp.zeros((*x.shape[:-2], *rows, x.shape[-1]), x.dtype),
         asked.cache,
@@ -289,9 +291,8 @@ def _advance(
     return decoder.norm(x), jax.tree.map(put, own, new)
 
 
-def _padded(rows: int) -> int:
-    """Returns how many rows a cache has in place of so many."""
-    return -(-rows // _ROWS) * _ROWS
+def _padded(rows: int, multiple: int) -> int:
+    return -(-rows // multiple) * multiple
 
 
 def _paired(cache: Any, own: Any) -> Any:
