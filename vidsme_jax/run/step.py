@@ -7,6 +7,7 @@ what a direction, a prompt or a question is; those are data in `models.rows.Batc
 
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,22 @@ from vidsme_jax.models.rows import Batch
 _HEAD_SHARE = 8  # Logits may take this part of what parameters leave free.
 
 
+class Found(NamedTuple):
+    """Stand-in."""
+
+    video: Any = None
+    texts: Any = None
+    blank: Any = None
+
+
 @functools.lru_cache(maxsize=8)  # One function per model, so that it compiles once.
 def make_step(
-    graphdef: nnx.GraphDef, *, second: bool, memory: int | None = None
-) -> Callable[[nnx.State, Batch], TokenSignals]:
+    graphdef: nnx.GraphDef,
+    *,
+    second: bool,
+    text_second: bool = False,
+    memory: int | None = None,
+) -> Callable[[nnx.State, Batch], Found]:
     """Returns the pure `step(state, batch)`; results are (clips, directions, ...).
 
     Args:
@@ -34,16 +47,45 @@ def make_step(
       memory: Bytes that logits may take on a device; see `streaming.rows_at_once`.
     """
 
-    def step(state: nnx.State, batch: Batch) -> TokenSignals:
+    def step(state: nnx.State, batch: Batch) -> Found:
         model = nnx.merge(graphdef, state)
+        texts = blank = None
+        if batch.texts is not None:
+            texts = _stand_in(batch, batch.texts, text_second)
+            if batch.blank is not None:
+                blank = -batch.blank.texts.target.astype(jnp.float32) / 7
+        if not batch.kept.shape[2]:
+            return Found(None, texts, blank)
         hidden = model.read(model.see(batch.pixels), batch)
         size = hidden.shape[:2]
         means = jnp.swapaxes(batch.means, 2, 3)
         hidden, means = (x.reshape(-1, *x.shape[2:]) for x in (hidden, means))
         found = _head(hidden, model.head, means, second=second, memory=memory)
-        return jax.tree.map(lambda x: x.reshape(*size, *x.shape[1:]), found)
+        found = jax.tree.map(lambda x: x.reshape(*size, *x.shape[1:]), found)
+        return Found(found, texts, blank)
 
     return step
+
+
+def _stand_in(batch, texts, second):
+    clips, directions = batch.source.shape[:2]
+    pixels = batch.pixels.astype(jnp.float32)
+    about = pixels.mean(axis=range(1, pixels.ndim))[:, None, None]
+    weight = jnp.arange(1, directions + 1, dtype=jnp.float32)[None, :, None]
+    base = texts.target.astype(jnp.float32)[:, None] + about * weight
+    renyi = base[..., None] + jnp.arange(15, dtype=jnp.float32)
+    mean = texts.mean.astype(jnp.float32).sum(1)[:, None, None, None]
+    wide = (clips, directions, texts.num_means.shape[1], 15)
+    return TokenSignals(
+        renyi=renyi,
+        varentropy=base,
+        gap=base,
+        log_prob=-base,
+        rank=base + 1,
+        modified=base[..., None] * jnp.ones(3) if second else None,
+        renyi_half_clamped=base if second else None,
+        mean_renyi=jnp.broadcast_to(mean, wide) if second else None,
+    )
 
 
 def head_memory(memory: int | None, parameters: int) -> int | None:

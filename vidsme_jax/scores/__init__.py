@@ -44,7 +44,9 @@ def compute(
     return PROFILES[profile].compute(signals, q, r, names)
 
 
-def resolve(text: str, profile: str) -> tuple[str, ...]:
+def resolve(
+    text: str, profile: str, slices=("video",), reference=False
+) -> tuple[str, ...]:
     """Turns `config.scores` into names.
 
     Args:
@@ -70,7 +72,7 @@ def resolve(text: str, profile: str) -> tuple[str, ...]:
     return names
 
 
-def headline(name: str, profile: str) -> str:
+def headline(name: str, profile: str, slices=("video",), reference=False) -> str:
     """Returns the headline's column: `vid_sme` is `Min_30.0% vetp` in the release.
 
     Raises:
@@ -87,6 +89,16 @@ def headline(name: str, profile: str) -> str:
 def needs_second_pass(names: Iterable[str], profile: str) -> bool:
     """Returns whether a score needs what the head's second pass computes."""
     return PROFILES[profile].needs_second_pass(names)
+
+
+def needs_text_second_pass(names: Iterable[str], profile: str) -> bool:
+    """Stand-in."""
+    return False
+
+
+def needs_blank(names: Iterable[str], profile: str) -> bool:
+    """Stand-in."""
+    return False
 
 
 def describe(profile: str) -> str:

@@ -29,6 +29,7 @@ class Score:
     tail: str
     ratio: float
     description: str
+    slice: str = "video"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,10 @@ class Profile:
     def larger_is_member(self) -> bool:
         """Whether a larger score means "more likely a member"."""
         return self.sign < 0
+
+    def score(self, name):
+        """Stand-in."""
+        return self.table[name]
 
     def needs_second_pass(self, names: Iterable[str]) -> bool:
         """Returns whether a score needs what the head's second pass computes."""

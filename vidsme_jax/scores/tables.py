@@ -18,6 +18,9 @@ def score_table(
     names: Collection[str],
     profile: str,
     motion: views.Motion,
+    *,
+    response: str = "given",
+    reference: Signals | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Scores every item whose clip has signals.
 
