@@ -250,13 +250,12 @@ class Pipeline:
         self._isolation.close(complete=complete)
         if self._shapes:
             own, padded = self._text_rows
-            of_texts = (
-                f"; {100 * (1 - own / padded):.0f} % of the text rows are padding"
-            )
             logging.info(
                 "%d program%s, one for each padded shape%s",
                 *(len(self._shapes), "s"[: len(self._shapes) > 1]),
-                of_texts if padded else "",
+                f"; {1 - own / padded:.0%} of the text rows are padding"
+                if padded
+                else "",
             )
 
     def _orders(self, length: int) -> list[Order]:
