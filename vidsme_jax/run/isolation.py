@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.models.rows import TextShape
+from vidsme_jax.models.batches import TextShape
 from vidsme_jax.run import memory
 from vidsme_jax.run.stopping import RunStopped
 

@@ -15,19 +15,15 @@ from jaxtyping import Int16, UInt8
 
 from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals
 from vidsme_jax.models import layers
-from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.models.rows import (
+from vidsme_jax.models.batches import (
     Batch,
-    Order,
-    Rows,
     Shape,
-    Shown,
-    Text,
     TextShape,
-    second_order,
     stack,
     stack_texts,
 )
+from vidsme_jax.models.interface import LoadedModel, Model
+from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import memory, outcomes
 from vidsme_jax.run.isolation import Group, Isolation, Padded
