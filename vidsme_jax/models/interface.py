@@ -68,6 +68,7 @@ class Model:
       tokenise: Returns the tokens around the video: of the prompt alone, or with what
         is asked (`base.Asked`). The answer has the token that ends a turn behind it
         unless the limit of tokens ended it; it is empty while it is not known.
+      ends: The tokens that end a generated answer.
       flops: Returns the operations that both directions of a clip of so many frames
         need at least, with the prompt's text.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
@@ -93,6 +94,7 @@ class Model:
     tokenise: Tokenise
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
+    ends: tuple[int, ...] = ()
     fingerprint: str = ""
     fill: Callable[[nnx.State, loading.Shardings], nnx.State] | None = None
 
