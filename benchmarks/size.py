@@ -72,7 +72,7 @@ def evaluating(rows: int) -> dict:
 
     rng = np.random.default_rng(0)
     role = np.repeat(np.array(["members", "nonmembers"], object), rows // 2)
-    member, names = role == "members", list(scores.PROFILES["exact"].table)
+    member, names = role == "members", scores.resolve("all", "exact")
 
     def texts(form):
         return np.array([form(i) for i in range(len(role))], object)

@@ -162,8 +162,7 @@ def evaluate(
         warnings=warnings,
         headline=headline,
         descriptions={
-            name: scores.PROFILES[given.profile].table[name].description
-            for name in asked.scores
+            name: scores.description(name, given.profile) for name in asked.scores
         },
     )
     return AuditReport(
