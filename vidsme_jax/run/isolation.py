@@ -49,7 +49,6 @@ class Isolation:
 
     def __init__(
         self,
-        again: Callable[[Group], list[Any]],
         lacking: Callable[[Exception], AuditError],
         *,
         batch_size: int,
@@ -59,7 +58,6 @@ class Isolation:
         """Starts with nothing computed.
 
         Args:
-          again: Computes part of a batch; returns its results.
           lacking: Returns what to say if the first batch lacks memory.
           batch_size: See `config.batch_size`.
           stored: Whether any clip of the run was computed before.
@@ -67,8 +65,8 @@ class Isolation:
         """
         self.failure: Exception | None = None
         self.begun = False
-        self._again, self._lacking = again, lacking
-        self._batch_size, self._stored, self._alone = batch_size, stored, alone
+        self._lacking, self._stored = lacking, stored
+        self._batch_size, self._alone = batch_size, alone
         self._errors: list[str] = []  # Of clips alone since the last success.
 
     def succeeded(self) -> None:
@@ -76,7 +74,12 @@ class Isolation:
         self.begun, self._errors = True, []
 
     def failed(
-        self, group: Group, error: Exception, result: Callable[[Any, ClipError], Any]
+        self,
+        group: Group,
+        error: Exception,
+        *,
+        again: Callable[[Group], list[Any]],
+        result: Callable[[Any, ClipError], Any],
     ) -> list[Any]:
         """Returns the results of a batch at which the devices failed.
 
@@ -86,6 +89,7 @@ class Isolation:
         Args:
           group: The batch.
           error: Of the devices.
+          again: Computes part of the batch; returns its results.
           result: Makes the result of a clip that fails alone.
         """
         cause, clips = memory.one_line(error), group.clips
@@ -103,7 +107,7 @@ class Isolation:
                 found
                 for part in halves
                 if self.failure is None
-                for found in self._again(part)
+                for found in again(part)
             ]
         else:
             self._errors.append(cause)

@@ -143,7 +143,7 @@ class Pipeline:
             text_second=text_second,
             memory=head_memory(devices.memory(), held),
         )
-        self.devices = devices
+        self.devices, described = devices, model.model
         self._model, self._state, self._timeline = model.model, model.state, timeline
         self._text, self._slices, self._blank = model.model.tokenise(), slices, blank
         self._laid_out: dict[tuple[int, bool], list[Rows]] = {}
@@ -157,9 +157,8 @@ class Pipeline:
         self._shapes: set[Padded] = set()
         self._text_rows = [0, 0]  # Of the samples sent: their own, and with padding.
         self._isolation = Isolation(
-            lambda group: self.settle(self.send(group)),
             lambda error: memory.first_batch(
-                error, self._model, devices, batch_size, num_frames
+                error, described, devices, batch_size, num_frames
             ),
             batch_size=batch_size,
             stored=stored,
@@ -228,7 +227,10 @@ class Pipeline:
             host = self.devices.fetch(sent.out)
         except jax.errors.JaxRuntimeError as error:
             return self._isolation.failed(
-                sent.group, error, lambda clip, error: Result(clip.key, error)
+                sent.group,
+                error,
+                again=lambda group: self.settle(self.send(group)),
+                result=lambda clip, error: Result(clip.key, error),
             )
         self._isolation.succeeded()
         refused, self._refused = self._refused, []

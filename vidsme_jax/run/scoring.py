@@ -15,10 +15,11 @@ import jax
 from absl import logging
 
 from vidsme_jax.base import ClipError, Failure, Sample, printable
-from vidsme_jax.data import loader, samples as texts, video
+from vidsme_jax.data import loader, video
+from vidsme_jax.data import samples as texts
 from vidsme_jax.data.reading import ABSENT, Reader, stamp
-from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.batches import TextShape
+from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.motion import backends
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
