@@ -193,17 +193,7 @@ class Attention(nnx.Module):
         sin: Tables,
         behind: Behind | None = None,
     ) -> Float[Array, "batch tokens embed"]:
-        heads = self.project(x, cos, sin)
-        if behind is None:
-            return self.finish(attention(*heads, causal=True))
-        rows = x.shape[1] - behind.segment.size // len(behind.shared)
-        q, k, v = (part[:, :rows] for part in heads)
-        shape = *behind.segment.shape, -1, self.config.head_dim
-        own = (part[:, rows:].reshape(shape) for part in heads)
-        asked = attention_of_texts(*own, behind.segment, k, v, behind.shared)
-        asked = asked.reshape(len(x), -1, *asked.shape[2:])
-        out = jnp.concatenate([attention(q, k, v, causal=True), asked], axis=1)
-        return self.finish(out)
+        return self.finish(self.attend(*self.project(x, cos, sin), behind))
 
     def project(
         self,
@@ -217,6 +207,19 @@ class Attention(nnx.Module):
             for part in layers.project((self.q_proj, self.k_proj, self.v_proj), x)
         )
         return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
+
+    def attend(self, q: Heads, k: Heads, v: Heads, behind: Behind | None) -> Heads:
+        """Returns what each head takes from the values it sees."""
+        if behind is None:
+            return attention(q, k, v, causal=True)
+        heads = q, k, v
+        rows = q.shape[1] - behind.segment.size // len(behind.shared)
+        q, k, v = (part[:, :rows] for part in heads)
+        shape = *behind.segment.shape, -1, self.config.head_dim
+        own = (part[:, rows:].reshape(shape) for part in heads)
+        asked = attention_of_texts(*own, behind.segment, k, v, behind.shared)
+        asked = asked.reshape(len(q), -1, *asked.shape[2:])
+        return jnp.concatenate([attention(q, k, v, causal=True), asked], axis=1)
 
     def finish(self, out: Heads) -> Float[Array, "batch tokens embed"]:
         """Maps what the heads return to the decoder's size."""
@@ -301,8 +304,30 @@ class Decoder(nnx.Module):
         Returns:
           Those of the trunks, and those of the texts if there are any.
         """
-        ids, source, kept, position = map(
-            jnp.asarray, (batch.text, batch.source, batch.kept, batch.position)
+        source, kept = jnp.asarray(batch.source), jnp.asarray(batch.kept)
+        clips, directions, rows = source.shape
+        hidden = parallel.spread(self(*self.lay_out(visual, batch)), "data")
+        hidden = hidden.reshape(clips, directions, -1, hidden.shape[-1])
+        of_trunks = _take(hidden, kept)
+        if batch.texts is None:
+            return of_trunks, None
+        places = _of_directions(jnp.asarray(batch.texts.kept), source)
+        # Rows of a text are counted from the trunk's end, whichever text it is.
+        first = jnp.arange(places.shape[2], dtype=jnp.int32)
+        first *= batch.texts.token.shape[1]
+        places += jnp.where(places < rows, 0, first[None, None, :, None])
+        of_texts = _take(hidden, places.reshape(clips, directions, -1))
+        of_texts = of_texts.reshape(*places.shape, -1).swapaxes(1, 2)
+        return of_trunks, of_texts.reshape(-1, directions, *of_texts.shape[3:])
+
+    def lay_out(
+        self, visual: Float[Array, "clips views visual embed"], batch: Batch
+    ) -> tuple[
+        Float[Array, "batch tokens embed"], Int[Array, "batch tokens"], Behind | None
+    ]:
+        """Returns the rows of each direction and their positions; see `read`."""
+        ids, source, position = map(
+            jnp.asarray, (batch.text, batch.source, batch.position)
         )
         clips, directions, rows = source.shape
         text = self.embed_tokens(ids)[:, None]
@@ -321,21 +346,8 @@ class Decoder(nnx.Module):
             segment = _of_directions(texts.segment, source)
             segment = segment.reshape(-1, segment.shape[-1])
             behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
-        position = position.reshape(len(x), -1)
         # Else the compiler may carry the spread of a batch over processes into layers.
-        hidden = self(parallel.spread(x, "data"), position, behind)
-        hidden = parallel.spread(hidden, "data")
-        hidden = hidden.reshape(clips, directions, -1, hidden.shape[-1])
-        of_trunks = _take(hidden, kept)
-        if batch.texts is None:
-            return of_trunks, None
-        places = _of_directions(texts.kept, source)
-        # Rows of a text are counted from the trunk's end, whichever text it is.
-        first = jnp.arange(places.shape[2], dtype=jnp.int32) * texts.token.shape[1]
-        places += jnp.where(places < rows, 0, first[None, None, :, None])
-        of_texts = _take(hidden, places.reshape(clips, directions, -1))
-        of_texts = of_texts.reshape(*places.shape, -1).swapaxes(1, 2)
-        return of_trunks, of_texts.reshape(-1, directions, *of_texts.shape[3:])
+        return parallel.spread(x, "data"), position.reshape(len(x), -1), behind
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:

@@ -9,6 +9,9 @@ The module that `Model.make` returns has three members:
   its trunks, (clips, directions, kept, embed), and of its texts, (texts, directions,
   kept, embed), or None if it has none;
 * `head`: the output layer's weights, (vocab, embed).
+
+With a fourth, `decoder`, the `decoder.Decoder` behind `read` and `head`, the model can
+answer questions: see `generation`.
 """
 
 import dataclasses

@@ -145,6 +145,11 @@ class Llava(nnx.Module):
         return self.language_model.read(visual, batch)
 
     @property
+    def decoder(self) -> Decoder:
+        """The language model, whose layers `generation` walks with a cache."""
+        return self.language_model
+
+    @property
     def head(self) -> Float[Array, "vocab embed"]:
         """The output layer's weights, one row a class."""
         return self.language_model.head
