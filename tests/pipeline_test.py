@@ -14,9 +14,8 @@ from vidsme_jax.base import PROFILE_ORDERS, AuditError, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_hf import ONEVISION
-from vidsme_jax.run import pipeline, signals
+from vidsme_jax.run import pipeline, signals, stacking
 from vidsme_jax.run.stopping import RunStopped
-
 
 FIELDS = [name for name in TokenSignals._fields if name != "rank"]  # Of the video.
 
@@ -95,7 +94,7 @@ def _results(run, lengths, into=None):
     """Scores clips of the given lengths; returns what is found, by key."""
     model = run._model
     coming = (
-        [(0, pipeline.Input(k, model.prepare(_frames(n, seed=k))))]
+        [(0, stacking.Input(k, model.prepare(_frames(n, seed=k))))]
         for k, n in enumerate(lengths)
     )
     found = {} if into is None else into
@@ -388,7 +387,7 @@ def test_a_tower_that_sees_several_frames_is_shown_each_order(model):
         dependent, devices, batch_size=2, num_frames=8, second=False
     )
     inputs = [
-        pipeline.Input(k, model.model.prepare(_frames(n, seed=k)))
+        stacking.Input(k, model.model.prepare(_frames(n, seed=k)))
         for k, n in enumerate([5, 3, 5])
     ]
     assert [run.add(clip) for clip in inputs] == [False, False, True]

@@ -5,38 +5,17 @@ copies to the shape that is compiled already. A clip that fails alone is that cl
 failure; what fails with every clip ends the run.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from absl import logging
 
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.models.batches import TextShape
 from vidsme_jax.run import memory
+from vidsme_jax.run.stacking import Group
 from vidsme_jax.run.stopping import RunStopped
 
 _IN_A_ROW = 3  # So many clips that fail alone, one after another, end a run.
-
-
-class Padded(NamedTuple):
-    """The padded shape of a sample, a function of the sample alone.
-
-    Attributes:
-      num_frames: That the clip is padded to.
-      video: Whether the video's rows are kept.
-      texts: Of the texts; None if there are none.
-    """
-
-    num_frames: int
-    video: bool = True
-    texts: TextShape | None = None
-
-
-class Group(NamedTuple):
-    """Samples of one padded shape, which make a batch."""
-
-    shape: Padded
-    clips: Sequence[Any]
 
 
 class Isolation:
