@@ -86,7 +86,7 @@ def test_rows_with_one_fault_are_named_together(model):
     rows = [("zebra", "a")] * 4 + [("what", "gnu")] * 4 + [("<image>", "a")]
     _, problems = _check(model, rows)
     assert problems == [
-        "row 0, row 1, row 2, row 3, row 4 and 3 more: words that the tokenizer does "
+        "row 0, row 3, row 6, row 1, row 4 and 3 more: words that the tokenizer does "
         "not know",
         "row 8: its text holds the video token <image>: leave it out, the prompt puts "
         "the video in front of the question",
