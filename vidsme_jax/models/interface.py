@@ -1,11 +1,13 @@
 """What a model family returns for a checkpoint, and what a loaded model is.
 
-Axes: `clips`; `frames` T; `height`, `width` of a preprocessed frame; `embed`; `vocab`.
+Axes: `clips`; `texts` asked about them; `frames` T; `height`, `width` of a preprocessed
+frame; `embed`; `vocab`.
 The module that `Model.make` returns has three members:
 
 * `see(pixels)`: the tower's visual rows, (clips, views, visual, embed);
-* `read(visual, batch)`: the decoder's states of the kept rows of a `rows.Batch`,
-  (clips, directions, kept, embed);
+* `read(visual, batch)`: the decoder's states of the kept rows of a `batches.Batch`: of
+  its trunks, (clips, directions, kept, embed), and of its texts, (texts, directions,
+  kept, embed), or None if it has none;
 * `head`: the output layer's weights, (vocab, embed).
 """
 
