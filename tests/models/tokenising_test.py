@@ -149,7 +149,7 @@ def test_what_ended_an_answer():
     assert cut.answer == given.answer[:-1] and cut.after == given.after
     begun = tokenise(_asked(ended=""))
     for ended in ("end", "length"):  # Own tokens are not tokenised again.
-        own = tokenise(_asked("it rains", ended=ended, ids=(5, 6, 7)))
+        own = tokenise(_asked("it <image>", ended=ended, ids=(5, 6, 7)))
         assert own == begun._replace(answer=(5, 6, 7))
 
 
@@ -175,6 +175,7 @@ def test_the_end_of_a_base_tokenizer_is_its_eos_token():
         ("<video>{question} It is {answer}.", "Q? It is", " it rains."),
         ("<video>\nWhat is it? {answer}", "\nWhat is it?", " it rains{end}"),
         ("<video> hm", " hmQ?{turn}", "it rains{end}"),
+        ("<video>{question} {answer}  ", "Q?", " it rains{end}"),
         ("<video>{question}\n{answer}\nNext", "Q?\n", "it rains\n"),
         ("<video>{question}{answer}<|endoftext|>x", "Q?", "it rains<|endoftext|>"),
     ],
@@ -254,10 +255,22 @@ def test_words_that_the_tokenizer_does_not_know():
             model.tokenise(asked)
 
 
-def test_an_answer_of_which_no_token_is_left():
+def _without_tildes():
     tokenizer = oracle.qwen()
     its = tokenizer.backend_tokenizer
     its.normalizer = tokenizers.normalizers.Replace("~", "")
+    return tokenizer
+
+
+def test_an_end_of_which_no_token_is_left():
+    own = Options("float32", _without_tildes(), "<video>{question} {answer}~")
+    _, tokenise = prompts.around_video(own, prompts.CHATML, [])
+    with pytest.raises(AuditError, match="gives no token"):
+        tokenise(_asked("it rains"))
+
+
+def test_an_answer_of_which_no_token_is_left():
+    tokenizer = _without_tildes()
     _, tokenise = prompts.around_video(
         Options("float32", tokenizer), prompts.CHATML, []
     )

@@ -83,13 +83,18 @@ class Tokeniser:
             whole = head + gap + asked.answer
             ends = [len(head), len(whole)]
         stops = len(ends) == 2 and asked.ended != "length"
-        problems = self._faults(question + asked.answer, stops)
+        said = "" if asked.ids else asked.answer
+        problems = self._faults(question + said, stops)
         if problems:
             raise AuditError(problems)
         if stops:
             whole += template.end or str(self._end)
         ids, places = self._cut(whole, ends)
         last = places[-1] + stops
+        if last > len(ids):
+            problems.append(
+                "config.model.prompt: what stands behind {answer} gives no token"
+            )
         if self._video_token in ids:
             problems.append("its text holds the video token")
         if self._unknown_in(ids[: places[-1]]) > self._unknown:
