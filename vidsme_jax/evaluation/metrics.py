@@ -310,7 +310,8 @@ def _evaluate_rows(
     curves = {name: roc_curve(*both) for name, both in split.items()}
     best = {name: best_accuracy(curve) for name, curve in curves.items()}
     resamples = bootstrap(
-        *(np.stack(each) for each in zip(*split.values(), strict=True)),
+        np.stack([member for member, _ in split.values()]),
+        np.stack([nonmember for _, nonmember in split.values()]),
         *clusters,
         thresholds=np.array([threshold for _, threshold in best.values()]),
         num_bootstrap=num_bootstrap,

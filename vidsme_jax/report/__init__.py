@@ -1,11 +1,19 @@
 """Writes what an audit found: for programs, for eyes, for a sceptical reader."""
 
+import collections
 import pathlib
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
 from vidsme_jax.evaluation import verdicts
 from vidsme_jax.report import figures, files, page
+from vidsme_jax.scores import Beside
+from vidsme_jax.scores.profile import uncalibrated
+
+_MAX_CAUSES = 20  # Why the reference model has no scores, with how often.
 
 
 def failures(workdir: pathlib.Path) -> list[Failure]:
@@ -26,6 +34,8 @@ def write(
     warnings: dict[str, list[str]],
     headline: str,
     descriptions: dict[str, str],
+    beside: Beside | None = None,
+    reference_failures: Sequence[Failure] = (),
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
@@ -42,6 +52,8 @@ def write(
       warnings: What was noticed about a video, by its path.
       headline: The score declared in advance; a key of `table.scores`.
       descriptions: One line for each score.
+      beside: The score that is stated beside the headline, of `scores.beside`.
+      reference_failures: Likewise `failures`, of the reference model.
 
     Returns:
       The content of `metrics.json`.
@@ -54,6 +66,10 @@ def write(
     found = {
         "headline": headline,
         "verdict": verdicts.of_headline(evaluation, blind, headline),
+        "beside": beside
+        and beside._asdict()
+        | {"statement": verdicts.of_beside(evaluation, blind, *beside)},
+        "reference": _reference(table, evaluation, headline, reference_failures),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "blind_baseline": blind,
@@ -66,7 +82,9 @@ def write(
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)
     files.write_failures(workdir / "failures.jsonl", failures)
-    drawings = figures.draw(table, blind, curves, headline)
+    drawings = figures.draw(
+        table, blind, curves, headline, beside.score if beside else ""
+    )
     html = page.render(
         found,
         figures=figures.write(workdir / "figures", drawings),
@@ -76,3 +94,29 @@ def write(
     )
     files.write_text(workdir / "report.html", html)
     return found
+
+
+def _reference(
+    table: ScoreTable,
+    evaluation: dict[str, Any],
+    headline: str,
+    failures: Sequence[Failure],
+) -> dict[str, Any] | None:
+    """Says what the reference model shows alone, and which rows it has not scored."""
+    if not table.reference:
+        return None
+    values = np.stack(list(table.reference.values()))
+    lacking = np.array(np.isnan(values).all(axis=0))
+    causes = collections.Counter(
+        f"{each.stage}: {each.cause}"
+        for each in failures
+        if each.id in set(table.id[lacking])
+    )
+    score = uncalibrated(headline)
+    return {
+        "score": score,
+        "statement": verdicts.of_reference(evaluation, score),
+        "rows": len(lacking),
+        "lacking": int(lacking.sum()),
+        "causes": dict(causes.most_common(_MAX_CAUSES)),
+    }
