@@ -177,7 +177,8 @@ def same_columns(
     same: dict[str, list[str]] = {}
     order = sorted(table.scores, key=lambda name: name not in declared)
     for name in order:
-        content = (table.scores[name] + 0.0).tobytes()  # -0 is 0.
+        values = table.scores[name] + 0.0  # -0 is 0.
+        content = np.where(np.isnan(values), np.nan, values).tobytes()
         first = found.setdefault(content, name)
         if first == name or name in declared:
             same[name] = []
