@@ -39,8 +39,9 @@ from jax.sharding import Mesh
 
 from vidsme_jax.checkpoints import trees
 from vidsme_jax.models import layers, random
+from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.models.interface import Model
-from vidsme_jax.models.rows import Shape, Shown, Text, stack
+from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run.step import head_memory, make_step
 

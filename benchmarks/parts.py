@@ -32,8 +32,9 @@ import numpy as np
 from flax import nnx
 
 from vidsme_jax.entropy import streaming
+from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.models.llava.flops import necessary_flops
-from vidsme_jax.models.rows import Shape, Shown, stack
+from vidsme_jax.models.rows import Shown
 
 
 def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -54,7 +55,7 @@ def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
 
     @jax.jit
     def read(state, visual, batch):
-        return nnx.merge(graphdef, state).read(visual, batch)
+        return nnx.merge(graphdef, state).read(visual, batch)[0]
 
     @jax.jit
     def head(state, hidden, batch):

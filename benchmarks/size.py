@@ -54,7 +54,7 @@ def computing(clips: int) -> dict:
         config.corpus.suspects = (str(videos),)
         setup = checks.check(config)
         workdir = pathlib.Path(folder, "run")
-        args = setup.clips, setup.reader, setup.devices
+        args = setup.samples, setup.reader, setup.devices
         with processes.together(workdir) as team:
             run = checks.open_run(setup, workdir)
             begun = time.monotonic()

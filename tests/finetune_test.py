@@ -23,8 +23,8 @@ from vidsme_jax.data import corpora
 from vidsme_jax.demo import clips, drawing
 from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
+from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.models.preprocessing import Preprocessing
-from vidsme_jax.models.rows import Shape, stack
 from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")

@@ -62,7 +62,7 @@ def _renyi(log_probs, order):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_both_directions_equal_torch(torch_model, model, count):
     frames = _frames(count)
-    found = signals.compute(model, frames)
+    found = signals.compute(model, frames).signals
     for direction, order in enumerate((frames, frames[::-1])):
         log_probs = _expected(torch_model, model.model, order)
         for k, q in enumerate(PROFILE_ORDERS):
@@ -111,7 +111,7 @@ def test_clips_of_several_lengths_share_batches(folder, model):
     found = _stream(folder, "pmap", 1, 1, lengths, batch_size=2)
     assert sorted(found) == list(range(5))
     for key, length in enumerate(lengths):
-        alone = signals.compute(model, _frames(length, seed=key))
+        alone = signals.compute(model, _frames(length, seed=key)).signals
         for name in TokenSignals._fields:
             actual, wanted = getattr(found[key], name), getattr(alone, name)
             assert actual.shape == wanted.shape
@@ -390,11 +390,11 @@ def test_a_tower_that_sees_several_frames_is_shown_each_order(model):
     ]
     assert [run.add(clip) for clip in inputs] == [False, False, True]
     (group,) = run.take(full=True)
-    assert group.num_frames == 5 and [clip.key for clip in group.clips] == [0, 2]
+    assert group.shape.num_frames == 5 and [clip.key for clip in group.clips] == [0, 2]
     batch, _ = run._batch(group)
     assert batch.pixels.shape[:3] == (2, 2, 5)
     for k, clip in enumerate(group.clips):
         np.testing.assert_array_equal(batch.pixels[k, 0], clip.frames)
         np.testing.assert_array_equal(batch.pixels[k, 1], clip.frames[::-1])
     (rest,) = run.take(full=False)
-    assert rest.num_frames == 3 and run._batch(rest)[0].pixels.shape[2] == 3
+    assert rest.shape.num_frames == 3 and run._batch(rest)[0].pixels.shape[2] == 3

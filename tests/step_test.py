@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vidsme_jax.models import random
-from vidsme_jax.models.rows import Batch, Shape, Shown, second_order, stack
+from vidsme_jax.models.batches import Batch, Shape, stack
+from vidsme_jax.models.rows import Shown, second_order
 from vidsme_jax.motion import farneback
 from vidsme_jax.run.step import make_step
 

@@ -79,26 +79,25 @@ def run(
     workdir, stop = pathlib.Path(workdir), stop or Stop()
     setup = checks.check(config)
     with processes.together(workdir) as team:
-        run = checks.open_run(setup, workdir)
+        runs = checks.open_runs(setup, workdir)
         scored = scoring.score(
-            [run], setup.clips, setup.reader, setup.devices, team=team, stop=stop
+            runs, setup.samples, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
-        (run,), failures, used = scored
+        stores = [run.store for run in scored.runs]
         try:
-            given = setup.settings
-            table, warnings = tables.score_table(
-                setup.items, run.store, setup.scores, given.profile, given.motion
-            )
+            table, warnings = _table(setup, *stores)
         except AuditError as error:
-            raise AuditError(error.problems + scoring.causes(failures)) from error
+            problems = error.problems + scoring.causes(scored.failures)
+            raise AuditError(problems) from error
         about = provenance.describe(
-            settings.flatten(config), run.model, setup.devices, table, used
+            settings.flatten(config), runs, setup.devices, table, scored
         )
-        if used is None:
+        if scored.utilisation is None:
             about |= provenance.earlier_utilisation(workdir / "config.json")
-        return evaluate(setup, run.store, table, failures, warnings, about, workdir)
+        failures = scored.failures
+        return evaluate(setup, stores[0], table, failures, warnings, about, workdir)
 
 
 def report_again(
@@ -117,15 +116,25 @@ def report_again(
     workdir = pathlib.Path(workdir)
     asked = checks.check_stored(config)
     with locked(workdir):
-        store = checks.open_stored(asked, workdir)
-        given = asked.settings
-        table, warnings = tables.score_table(
-            asked.items, store, asked.scores, given.profile, given.motion
-        )
+        stores = checks.open_stored(asked, workdir)
+        table, warnings = _table(asked, *stores)
         known = set(table.id)
         failures = [f for f in report.failures(workdir) if f.id not in known]
         about = provenance.updated(about, settings.flatten(config), table)
-        return evaluate(asked, store, table, failures, warnings, about, workdir)
+        return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
+
+
+def _table(
+    asked: checks.Asked, store: Signals, reference: Signals | None = None
+) -> tuple[ScoreTable, dict[str, list[str]]]:
+    """Returns the scores, and what was noticed of each video."""
+    given = asked.settings
+    return tables.score_table(
+        *(asked.items, store, asked.scores, given.profile, given.motion),
+        slices=given.slices,
+        response=given.response,
+        reference=reference,
+    )
 
 
 def evaluate(

@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from vidsme_jax.base import PROFILE_ORDERS
-from vidsme_jax.entropy import definitions, states, streaming
+from vidsme_jax.entropy import definitions, states, streaming, vocabulary
+from vidsme_jax.entropy.vocabulary import VocabularyShard
 
-CPU, ACCELERATOR = (streaming.VocabularyShard(dimension=x) for x in (0, -1))
+CPU, ACCELERATOR = (VocabularyShard(dimension=x) for x in (0, -1))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def _signals(logits, monkeypatch, block):
     """
     rows = logits.shape[0]
     memory = None if block else 2**30
-    monkeypatch.setattr(streaming, "block_size", lambda rows, vocab: min(block, vocab))
+    monkeypatch.setattr(vocabulary, "block_size", lambda rows, vocab: min(block, vocab))
     hidden = jnp.eye(rows, dtype=jnp.float32)[None]
     mask = jnp.ones((1, 1, rows), bool)
     run = lambda h, w: streaming.token_signals(  # noqa: E731
@@ -117,7 +118,7 @@ def test_against_float64(monkeypatch, scale, shard):
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(1, 7, 24)).astype(np.float32)
     head = (scale / 24**0.5 * rng.normal(size=(1031, 24))).astype(np.float32)
-    monkeypatch.setattr(streaming, "block_size", lambda *_: 128)
+    monkeypatch.setattr(vocabulary, "block_size", lambda *_: 128)
     mask = jnp.asarray([[[True] * 5 + [False] * 2, [True] * 7]])
     memory = None if shard is CPU else 2**30
     out = streaming.token_signals(
@@ -241,7 +242,7 @@ def test_a_vocabulary_split_over_devices(vocab, memory):
     head = jnp.asarray(3 * rng.normal(size=(vocab, 8)), jnp.float32)
     mask = jnp.ones((2, 2, 5), bool)
     expected = streaming.token_signals(hidden, head, mask, second=True)
-    shard = streaming.VocabularyShard(vocab, "model")
+    shard = VocabularyShard(vocab, "model")
 
     def part(*arrays):
         return streaming.token_signals(*arrays, second=True, shard=shard, memory=memory)
@@ -256,7 +257,7 @@ def test_a_vocabulary_split_over_devices(vocab, memory):
         check_vma=False,
     )
     actual = jax.jit(run)(hidden, jnp.pad(head, [(0, -vocab % 8), (0, 0)]), mask)
-    for found, wanted in zip(actual, expected, strict=True):
+    for found, wanted in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -270,7 +271,7 @@ def test_rows_taken_a_few_at_a_time(monkeypatch, at_once):
     expected = streaming.token_signals(hidden, head, masks, second=True)
     monkeypatch.setattr(streaming, "rows_at_once", lambda *_: at_once)
     actual = streaming.token_signals(hidden, head, masks, second=True)
-    for found, wanted in zip(actual, expected, strict=True):
+    for found, wanted in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
 
 
@@ -293,5 +294,5 @@ def test_rows_are_split_with_little_waste():
 
 
 def test_blocks_of_classes_fill_a_cache():
-    assert streaming.block_size(160, 152_064) == 4096
-    assert streaming.block_size(4, 100) == 100
+    assert vocabulary.block_size(160, 152_064) == 4096
+    assert vocabulary.block_size(4, 100) == 100

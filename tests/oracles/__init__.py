@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from flax import nnx
 
+from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.models.interface import LoadedModel, Model
 from vidsme_jax.models.llava.modeling import LlavaConfig
-from vidsme_jax.models.rows import Rows, Shape, Shown, Text, stack
+from vidsme_jax.models.rows import Rows, Shown, Text
 
 
 def randomise(model: torch.nn.Module) -> None:
@@ -63,6 +64,7 @@ def our_logits(loaded: LoadedModel, pixels, before, after) -> np.ndarray:
             if model.config.newline == "video":
                 end = model.image_newline[...][None, None, None]
                 visual = jnp.concatenate([end, visual], axis=2)
-        return model.read(visual, batch)[0, 0] @ model.head.T
+        hidden, _ = model.read(visual, batch)
+        return hidden[0, 0] @ model.head.T
 
     return np.asarray(run(loaded.state, jax.tree.map(jnp.asarray, batch)))

@@ -76,12 +76,15 @@ def higher(a: Extremes, b: Extremes) -> Extremes:
     )
 
 
-def sums(y: Float[Array, "..."], axis: int) -> tuple[Float[Array, "*rows"], ...]:
+def sums(
+    y: Float[Array, "..."], axis: int, *further: Float[Array, "..."]
+) -> tuple[Float[Array, "*rows"], ...]:
     """Returns the sums of a state along `axis`, as `of_sums` takes them.
 
     Args:
       y: Logits less the row's largest; of the argmax itself `ABSENT` or about it.
       axis: Of the classes.
+      *further: Terms whose sums are returned behind those of the state.
     """
     exp = jnp.exp(y)
     terms = [exp, y * exp, y * (y * exp), jnp.exp(0.5 * y)]
@@ -89,7 +92,7 @@ def sums(y: Float[Array, "..."], axis: int) -> tuple[Float[Array, "*rows"], ...]
         # The exponential of the second form is cheaper, and exact enough.
         near = t <= _NEAR_SHANNON
         terms.append(exp * jnp.expm1(t * y) if near else jnp.exp((1.0 + t) * y))
-    return total(terms, axis)
+    return total([*terms, *further], axis)
 
 
 def total(terms: list[Array], axis: int) -> tuple[Array, ...]:

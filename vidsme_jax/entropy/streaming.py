@@ -25,59 +25,55 @@ there, where it lies, which spares every scan a mask.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
 from vidsme_jax.base import TokenSignals
-from vidsme_jax.entropy import states
+from vidsme_jax.entropy import states, vocabulary
 from vidsme_jax.entropy.states import Extremes, HeadState
+from vidsme_jax.entropy.vocabulary import VocabularyShard
 
 _CLAMP = 1e-10  # The release's lower bound of a probability.
 # Rows whose logits exist at the same time: on a CPU, and at most on a device.
 _FEW_ROWS, _MOST_ROWS = 160, 4096
 _LANES = 16  # Numbers in a CPU's vector register.
-_BLOCK = 4096 * _FEW_ROWS  # Numbers in a block of logits on a CPU: 2.5 MiB.
-
-
-@dataclasses.dataclass(frozen=True)
-class VocabularyShard:
-    """The part of the vocabulary that a device holds, and how its logits lie.
-
-    Attributes:
-      count: Of the whole vocabulary; rows beyond it are padding. None takes all rows.
-      axis: The mesh axis over which the vocabulary is split, in the order of its
-        devices, inside a `shard_map`.
-      dimension: The axis of logits that classes are: the first on a CPU, else the last.
-    """
-
-    count: int | None = None
-    axis: str | None = None
-    dimension: int = 0
-
-
 _WHOLE = VocabularyShard()
 
 
+class Found(NamedTuple):
+    """What the first pass finds of the targets.
+
+    Attributes:
+      logit: Of the target.
+      rank: See `base.TokenSignals`.
+    """
+
+    logit: Float[Array, "batch rows"]
+    rank: Float[Array, "batch rows"]
+
+
 def first_pass(
-    logits: Float[Array, "..."], shard: VocabularyShard = _WHOLE
-) -> tuple[Float[Array, "..."], Extremes, HeadState]:
+    logits: Float[Array, "..."],
+    shard: VocabularyShard = _WHOLE,
+    targets: Int[Array, "batch rows"] | None = None,
+) -> tuple[Float[Array, "..."], Extremes, HeadState, Found | None]:
     """Scans the logits of a few rows over all devices' classes.
 
     Args:
       logits: Float32, of the classes that this device has, which are the axis
         `shard.dimension`.
       shard: Which these are.
+      targets: See `token_signals`.
 
     Returns:
       The logits for `second_pass`, what the largest of each row was (its class counted
-      from this device's first), and the state of the whole vocabulary.
+      from this device's first), the state of the whole vocabulary, and what was found
+      of the targets.
     """
-    scan = functools.partial(_scan, x=logits, dimension=shard.dimension)
+    scan = functools.partial(vocabulary.scan, x=logits, dimension=shard.dimension)
 
     def highest(found: Extremes | None, block: Array, begin: Array) -> Extremes:
         here = states.extremes(block, shard.dimension)
@@ -85,20 +81,32 @@ def first_pass(
         return here if found is None else states.higher(found, here)
 
     top = scan(highest)
+    wanted = None if targets is None else _logit_of(targets, logits, top, shard)
     # The scan above is over before the logits change: else they would be copied.
-    logits, top = jax.lax.optimization_barrier((logits, top))
+    logits, top, wanted = jax.lax.optimization_barrier((logits, top, wanted))
     if shard.dimension != 0:  # It is left out where it lies.
-        logits = _put(logits, top.winner, jnp.full_like(top.top, states.ABSENT))
+        logits = vocabulary.put(
+            logits, top.winner, jnp.full_like(top.top, states.ABSENT)
+        )
 
     def add(found, block: Array, begin: Array):
-        block = _others(block, begin, top, shard)
+        block = vocabulary.others(block, begin, top, shard)
         y = block - jnp.expand_dims(top.top, shard.dimension)
-        here = states.sums(y, shard.dimension)
+        above = [] if wanted is None else [_above(block, wanted, shard.dimension)]
+        here = states.sums(y, shard.dimension, *above)
         return here if found is None else jax.tree.map(jnp.add, found, here)
 
-    sums = _scan(add, x=logits, dimension=shard.dimension)
-    here = top._replace(winner=top.winner + _offset(logits, shard))
-    return logits, top, _merge_shards(states.of_sums(here, sums), shard)
+    sums = vocabulary.scan(add, x=logits, dimension=shard.dimension)
+    here = top._replace(winner=top.winner + vocabulary.offset(logits, shard))
+    if wanted is None:
+        state = vocabulary.merge_shards(states.of_sums(here, sums), shard)
+        return logits, top, state, None
+    *sums, above = sums
+    state = vocabulary.merge_shards(states.of_sums(here, tuple(sums)), shard)
+    # The target has met itself once, which is half a place.
+    above = above + _above(top.top, wanted)
+    rank = 0.5 + (above if shard.axis is None else jax.lax.psum(above, shard.axis))
+    return logits, top, state, Found(wanted, rank)
 
 
 def second_pass(
@@ -131,24 +139,24 @@ def second_pass(
     norm = 1.0 + state.total
 
     def add(found, block: Array, begin: Array):
-        block = _others(block, begin, top, shard)
+        block = vocabulary.others(block, begin, top, shard)
         p = jnp.exp(block - each(state.top)) * each(1.0 / norm)
         here = states.total(_of_probability(p), dimension)
         return here if found is None else jax.tree.map(jnp.add, found, here)
 
-    sums = _scan(add, x=logits, dimension=dimension)
+    sums = vocabulary.scan(add, x=logits, dimension=dimension)
     # The class that this device left out counts too, unless it is the target itself.
     p = jnp.exp(top.top - state.top) / norm
-    target = top.winner + _offset(logits, shard) == state.winner
+    target = top.winner + vocabulary.offset(logits, shard) == state.winner
     *here, _ = _of_probability(jnp.where(target, 0.0, p))
     there = top.top > states.ABSENT
     clamped = jnp.where(there, jnp.sqrt(jnp.maximum(p, _CLAMP)), 0.0)
     # The classes that were not there have been counted with the clamp's lower bound.
-    clamped = clamped - _absent(logits, shard) * _CLAMP**0.5
+    clamped = clamped - vocabulary.absent(logits, shard) * _CLAMP**0.5
     sums = [x + y for x, y in zip(sums, (*here, clamped), strict=True)]
     logits, sums = jax.lax.optimization_barrier((logits, sums))
     if shard.dimension != 0:
-        logits = _put(logits, top.winner, top.top)
+        logits = vocabulary.put(logits, top.winner, top.top)
     if shard.axis is not None:
         sums = jax.lax.psum(sums, shard.axis)
 
@@ -166,7 +174,7 @@ def second_pass(
         here = here + jax.lax.dynamic_slice_in_dim(average, begin, length, dimension)
         return jax.lax.dynamic_update_slice_in_dim(average, here, begin, dimension)
 
-    average = _scan(collect, average, x=logits, dimension=dimension)
+    average = vocabulary.scan(collect, average, x=logits, dimension=dimension)
     modified = _modified(jnp.stack(sums[:3], axis=-1), state)
     return modified, 2.0 * jnp.log(sums[3]), average
 
@@ -180,6 +188,7 @@ def token_signals(
     second: bool,
     shard: VocabularyShard = _WHOLE,
     memory: int | None = None,
+    targets: Int[Array, "batch rows"] | None = None,
 ) -> TokenSignals:
     """Returns everything the model reveals about the rows; see `base.TokenSignals`.
 
@@ -191,6 +200,10 @@ def token_signals(
       second: Whether to run the second pass.
       shard: What `head` holds of the vocabulary; its `dimension` follows from `memory`.
       memory: Bytes that logits may take on a device, None on a CPU.
+      targets: The class of each row whose log p and rank are wanted, below
+        `shard.count`; -1: the row's own argmax. Without them it is the argmax of every
+        row, and there are no ranks. The modified entropies have the argmax as target
+        even then: scores of texts do not use them.
     """
     shard = dataclasses.replace(shard, dimension=0 if memory is None else -1)
     batch, rows, _ = hidden.shape
@@ -204,12 +217,16 @@ def token_signals(
         return jnp.pad(x, fill).reshape(batch, count, size, -1).swapaxes(0, 1)
 
     def step(average, chunk):
-        hidden, weights = chunk
+        hidden, weights, targets = chunk
+        if targets is not None:
+            targets = targets[..., 0]
         with jax.named_scope("logits"):
-            logits = _only_real(_product(hidden, head, shard), shard)
+            logits = vocabulary.only_real(
+                vocabulary.product(hidden, head, shard), shard
+            )
         with jax.named_scope("first_pass"):
-            logits, top, state = first_pass(logits, shard)
-            signals = _of_state(state)
+            logits, top, state, found = first_pass(logits, shard, targets)
+            signals = _of_state(state, found)
         if second:
             with jax.named_scope("second_pass"):
                 modified, clamped, average = second_pass(
@@ -221,7 +238,8 @@ def token_signals(
     means = masks.shape[:2]
     shape = (vocab, *means) if shard.dimension == 0 else (*means, vocab)
     average = jnp.zeros(shape if second else (), jnp.float32)
-    parts = (split(hidden), split(weights.swapaxes(1, 2)))
+    wanted = None if targets is None else split(targets[..., None])
+    parts = (split(hidden), split(weights.swapaxes(1, 2)), wanted)
     average, signals = jax.lax.scan(step, average, parts)
     signals = jax.tree.map(
         lambda x: x.swapaxes(0, 1).reshape(batch, count * size, *x.shape[3:])[:, :rows],
@@ -231,7 +249,7 @@ def token_signals(
         return signals
     # A mean of probabilities; as logits its logarithms are normalised already.
     with jax.named_scope("mean"):
-        logits = _only_real(jnp.log(jnp.maximum(average, 1e-37)), shard)
+        logits = vocabulary.only_real(jnp.log(jnp.maximum(average, 1e-37)), shard)
         mean = states.renyi_profile(first_pass(logits, shard)[2])
     return signals._replace(mean_renyi=mean)
 
@@ -267,54 +285,6 @@ def rows_at_once(vocab: int, memory: int | None = None) -> int:
     return min(max(memory // (2 * 4 * vocab), 1), _MOST_ROWS)
 
 
-def _product(hidden, head, shard: VocabularyShard) -> Array:
-    """Logits in float32, with the classes along `shard.dimension`."""
-    precision = "highest" if head.dtype == jnp.float32 else None
-    product = functools.partial(
-        jnp.einsum, precision=precision, preferred_element_type=jnp.float32
-    )
-    if shard.dimension == 0:
-        return product("vd,btd->vbt", head, hidden)
-    logits = product("btd,vd->btv", hidden, head)
-    # Else the sums over rows of the second pass may have all logits transposed.
-    return with_layout_constraint(logits, Layout((0, 1, 2)))
-
-
-def _only_real(logits: Array, shard: VocabularyShard) -> Array:
-    """Takes away the logits of padding."""
-    held = logits.shape[shard.dimension]
-    size = 1 if shard.axis is None else jax.lax.axis_size(shard.axis)
-    if shard.count is None or shard.count == held * size:
-        return logits
-    axis = shard.dimension % logits.ndim
-    column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
-    real = column + _offset(logits, shard) < shard.count
-    return jnp.where(real, logits, states.ABSENT)
-
-
-def _put(logits: Array, winner: Array, value: Array) -> Array:
-    """Overwrites one logit of each row, that of a class."""
-    index = (*jnp.indices(winner.shape, jnp.int32), winner)
-    return logits.at[index].set(value, mode="promise_in_bounds", unique_indices=True)
-
-
-def _others(block: Array, begin: Array, top: Extremes, shard: VocabularyShard) -> Array:
-    """Leaves the largest logit of each row out of a block, on a CPU."""
-    if shard.dimension != 0:
-        return block
-    columns = jax.lax.broadcasted_iota(jnp.int32, block.shape, 0)
-    return jnp.where(columns == top.winner[None] - begin, states.ABSENT, block)
-
-
-def _absent(logits: Array, shard: VocabularyShard) -> Array:
-    """Counts the classes of this device that are padding, or left out as largest."""
-    held = logits.shape[shard.dimension]
-    if shard.count is None:
-        return jnp.float32(1.0)
-    real = jnp.clip(shard.count - _offset(logits, shard), 0, held)
-    return (held - jnp.maximum(real, 1) + 1).astype(jnp.float32)
-
-
 def _of_probability(p: Array) -> list[Array]:
     """The terms of the second pass for classes other than the target, so p <= 1/2."""
     return [
@@ -325,7 +295,40 @@ def _of_probability(p: Array) -> list[Array]:
     ]
 
 
-def _of_state(state: HeadState) -> TokenSignals:
+def _logit_of(
+    targets: Int[Array, "batch rows"],
+    logits: Float[Array, "..."],
+    top: Extremes,
+    shard: VocabularyShard,
+) -> Float[Array, "batch rows"]:
+    """The logit of each target, or of the row's argmax; the same on all devices."""
+    axis = shard.dimension % logits.ndim
+    place = targets - vocabulary.offset(logits, shard)
+    there = (place >= 0) & (place < logits.shape[axis])
+    logit = jnp.take_along_axis(
+        logits, jnp.expand_dims(jnp.where(there, place, 0), axis), axis
+    )
+    logit, highest = jnp.squeeze(logit, axis), top.top
+    if shard.axis is not None:
+        logit = jax.lax.psum(jnp.where(there, logit, 0.0), shard.axis)
+        highest = jax.lax.pmax(highest, shard.axis)
+    return jnp.where(targets < 0, highest, logit)
+
+
+def _above(
+    logits: Float[Array, "..."], wanted: Float[Array, "batch rows"], axis: int = 0
+) -> Float[Array, "..."]:
+    """What a class adds to the target's rank: 1 if its logit is larger, 1/2 if equal.
+
+    Sums of halves are exact in float32.
+    """
+    if logits.ndim > wanted.ndim:
+        wanted = jnp.expand_dims(wanted, axis)
+    equal = jnp.where(logits == wanted, 0.5, 0.0)
+    return jnp.where(logits > wanted, 1.0, equal).astype(jnp.float32)
+
+
+def _of_state(state: HeadState, found: Found | None = None) -> TokenSignals:
     """What the first pass gives."""
     renyi = states.renyi_profile(state)
     norm = 1.0 + state.total
@@ -333,7 +336,10 @@ def _of_state(state: HeadState) -> TokenSignals:
         state.second / norm - jnp.square(state.first / norm), jnp.zeros_like(norm)
     )
     gap = jnp.where(state.below > states.ABSENT, state.top - state.below, 0.0)
-    return TokenSignals(renyi, varentropy, gap, -renyi[..., -1])
+    if found is None:
+        return TokenSignals(renyi, varentropy, gap, -renyi[..., -1])
+    log_prob = (found.logit - state.top) - renyi[..., -1]
+    return TokenSignals(renyi, varentropy, gap, log_prob, rank=found.rank)
 
 
 def _modified(sums: Float[Array, "*rows 3"], state: HeadState):
@@ -348,46 +354,3 @@ def _modified(sums: Float[Array, "*rows 3"], state: HeadState):
     half = 2.0 * (missing * -jnp.expm1(0.5 * log_p) + sums[..., 1])
     two = missing * missing + sums[..., 2]
     return jnp.stack([shannon, half, two], axis=-1)
-
-
-def block_size(rows: int, vocab: int) -> int:
-    """Returns how many classes of so many rows a CPU scans at once, a power of two."""
-    return min(vocab, 1 << (max(_BLOCK // rows, 1).bit_length() - 1))
-
-
-def _scan(step: Callable[..., Any], carry: Any = None, *, x: Array, dimension: int):
-    """Folds `step(carry, block, begin)` over blocks of classes, on a CPU more than one.
-
-    The first block meets `carry` as it is given, and may give it its shape.
-    """
-    vocab = x.shape[dimension]
-    if dimension != 0:
-        return step(carry, x, jnp.int32(0))
-    size = block_size(x[0].size, vocab)
-
-    def body(carry, begin: Int[Array, ""]):
-        block = jax.lax.dynamic_slice_in_dim(x, begin, size, 0)
-        return step(carry, block, begin), None
-
-    carry = step(carry, x[:size], jnp.int32(0))
-    whole = vocab // size
-    starts = jnp.arange(size, whole * size, size, dtype=jnp.int32)
-    carry, _ = jax.lax.scan(body, carry, starts)
-    rest = whole * size
-    return carry if rest == vocab else step(carry, x[rest:], jnp.int32(rest))
-
-
-def _offset(logits: Array, shard: VocabularyShard) -> Int[Array, ""]:
-    """The class of the first column that this device has."""
-    if shard.axis is None:
-        return jnp.zeros((), jnp.int32)
-    return jax.lax.axis_index(shard.axis) * logits.shape[shard.dimension]
-
-
-def _merge_shards(state: HeadState, shard: VocabularyShard) -> HeadState:
-    """Joins the states of all devices along the axis, the same on each of them."""
-    if shard.axis is None:
-        return state
-    parts = jax.lax.all_gather(state, shard.axis)
-    shards = (HeadState(*one) for one in zip(*parts, strict=True))
-    return functools.reduce(states.merge, shards)

@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 from vidsme_jax.base import Asked, AuditError, Clip, ClipError, Item
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
+from vidsme_jax.models.batches import Batch, Shape, stack
 from vidsme_jax.models.interface import Model
-from vidsme_jax.models.rows import Batch, Rows, Shape, Shown, Text, joined, stack
+from vidsme_jax.models.rows import Rows, Shown, Text, joined
 from vidsme_jax.settings import views
 
 
@@ -37,8 +38,14 @@ def tokenise(
     rows, natural = [], np.arange(num_frames)
     for item in items:
         try:
-            asked = Asked(key="", question=item.question, answer=item.answer)
-            text = model.tokenise(asked)
+            text = model.tokenise(
+                Asked(
+                    key="",
+                    question=item.question,
+                    candidates=item.candidates,
+                    answer=item.answer,
+                )
+            )
         except AuditError as error:
             problems = [f"{item.id}: {p}" for p in error.problems]
             found += [p for p in problems if p not in found]

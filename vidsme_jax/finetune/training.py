@@ -32,7 +32,7 @@ from vidsme_jax.data import corpora
 from vidsme_jax.finetune import options
 from vidsme_jax.finetune.batches import Clips, Row, tokenise
 from vidsme_jax.finetune.source import Source, open_source
-from vidsme_jax.models.rows import Batch
+from vidsme_jax.models.batches import Batch
 from vidsme_jax.settings import views
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
@@ -121,7 +121,8 @@ def answer_nll(model: Any, batch: Batch) -> Float[Array, " clips"]:
       model: Any family's module.
       batch: Of one direction, of which the rows of the slice "response" are kept.
     """
-    hidden = model.read(model.see(batch.pixels), batch)[:, 0]
+    hidden, _ = model.read(model.see(batch.pixels), batch)
+    hidden = hidden[:, 0]
     target = jnp.asarray(batch.target)[:, 0]
     logits = (hidden @ model.head.T).astype(jnp.float32)
     own = jnp.maximum(target, 0)[..., None]

@@ -4,6 +4,7 @@ Axes: `batch`, `queries`, `keys`, `heads`, `kv_heads`, `head_dim`.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vidsme_jax import parallel
 
@@ -61,7 +62,7 @@ def attention(
             return parallel.by_shard(one, (spec,) * 3, spec)(q, k, v)
         spec = PartitionSpec("data", None, "model")
         one = parallel.by_shard(one, (spec,) * 3, spec)
-        return _dealt(one, q, k, v, mesh.shape["model"])
+        return dealt(one, q, (k, v), mesh.shape["model"])
 
 
 def kernel(dtype: DTypeLike, head_dim: int) -> str:
@@ -114,21 +115,32 @@ def _refusal(dtype: str, head_dim: int) -> str:
     return ""
 
 
-def _dealt(attend, q, k, v, devices: int):
+def dealt(
+    attend: Callable[..., Array],
+    q: Float[Array, "batch queries heads head_dim"],
+    keys: Sequence[Float[Array, "_ _ kv_heads head_dim"]],
+    devices: int,
+) -> Float[Array, "batch queries heads head_dim"]:
     """Repeats and pads heads so that each device gets whole groups of equal size.
 
     A key head that several devices share is repeated and its queries are dealt out;
     what does not come out even is filled with zeros, which reach no other head.
+
+    Args:
+      attend: Takes queries and what is in `keys`.
+      q: Queries.
+      keys: Keys and values.
+      devices: Along the axis `model`.
     """
     batch, queries, heads, head_dim = q.shape
-    kv_heads = k.shape[2]
+    kv_heads = keys[0].shape[2]
     groups, copies = heads // kv_heads, -(-devices // kv_heads)
     q = _padded(q.reshape(batch, queries, kv_heads, groups, head_dim), 3, copies)
     group = q.shape[3] // copies
     q = q.reshape(batch, queries, kv_heads * copies, group, head_dim)
     q = _padded(q, 2, devices)
-    k, v = (_padded(jnp.repeat(x, copies, axis=2), 2, devices) for x in (k, v))
-    out = attend(q.reshape(batch, queries, -1, head_dim), k, v)
+    own = (_padded(jnp.repeat(x, copies, axis=2), 2, devices) for x in keys)
+    out = attend(q.reshape(batch, queries, -1, head_dim), *own)
     out = out.reshape(batch, queries, -1, group, head_dim)[:, :, : kv_heads * copies]
     out = out.reshape(batch, queries, kv_heads, -1, head_dim)[:, :, :, :groups]
     return out.reshape(batch, queries, heads, head_dim)
@@ -149,7 +161,34 @@ def cudnn(q, k, v, *, causal: bool):
 
 
 def splash(q, k, v, *, causal: bool):
-    """The TPU kernel that jax brings, which keeps scores on the chip.
+    """The TPU kernel that jax brings, which keeps scores on the chip."""
+    return _splash(q, k, v, causal=causal)
+
+
+def splash_parts(
+    q: Float[Array, "batch queries heads head_dim"],
+    k: Float[Array, "batch keys kv_heads head_dim"],
+    v: Float[Array, "batch keys kv_heads head_dim"],
+    ids: tuple[Int[Array, "batch queries"], Int[Array, "batch keys"]],
+    *,
+    causal: bool,
+) -> tuple[
+    Float[Array, "batch queries heads head_dim"], Float[Array, "batch queries heads"]
+]:
+    """Returns what `splash` does, and the logarithms of the softmax's sums.
+
+    Args:
+      q: Queries.
+      k: Keys.
+      v: Values.
+      ids: Of queries and of keys, not negative; a query sees keys of its own id.
+      causal: See `attention`.
+    """
+    return _splash(q, k, v, ids, causal=causal)
+
+
+def _splash(q, k, v, ids: tuple[Array, Array] | None = None, *, causal: bool) -> Any:
+    """Runs the kernel, with the sums if there are ids.
 
     Rows are padded to its blocks; padding keys stand behind the last query, or belong
     to a segment of their own.
@@ -162,14 +201,18 @@ def splash(q, k, v, *, causal: bool):
     sizes = [n if n <= 2 * _BLOCK else -(-n // _BLOCK) * _BLOCK for n in sizes]
     blocks = [n if n <= 2 * _BLOCK else _BLOCK for n in sizes]
     rows, columns = sizes
+    # Padding queries see padding keys, so that no row is empty.
+    segments: Any = None
+    if ids is not None:
+        own = zip(ids, sizes, strict=True)
+        own = [_filled(x.astype(jnp.int32), n) for x, n in own]
+        segments = kernels.SegmentIds(*own)
+    elif not causal and columns > k.shape[1]:
+        places = [(jnp.arange(n) >= k.shape[1]).astype(jnp.int32) for n in sizes]
+        segments = kernels.SegmentIds(*places)
     q = q * jnp.asarray(head_dim**-0.5, q.dtype)
     q = jnp.pad(q, ((0, 0), (0, rows - queries), (0, 0), (0, 0)))
     fill = ((0, 0), (0, columns - k.shape[1]), (0, 0), (0, 0))
-    segments: Any = None
-    if not causal and columns > k.shape[1]:
-        ids = [(jnp.arange(n) >= k.shape[1]).astype(jnp.int32) for n in (rows, columns)]
-        # Padding queries see padding keys, so that no row is empty.
-        segments = kernels.SegmentIds(ids[0], ids[1])
     k, v = (jnp.pad(x, fill) for x in (k, v))
     mask = (kernels.CausalMask if causal else kernels.FullMask)((rows, columns))
     kernel = kernels.make_splash_mha(
@@ -179,10 +222,21 @@ def splash(q, k, v, *, causal: bool):
         ),
         head_shards=1,
         q_seq_shards=1,
+        save_residuals=ids is not None,
     )
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    out: Any = jax.vmap(lambda q, k, v: kernel(q, k, v, segments))(q, k, v)
-    return out.swapaxes(1, 2)[:, :queries]
+    each = jax.vmap(kernel, in_axes=(0, 0, 0, None if ids is None else 0))
+    out: Any = each(q, k, v, segments)
+    if ids is None:
+        return out.swapaxes(1, 2)[:, :queries]
+    out, (sums,) = out
+    return tuple(x.swapaxes(1, 2)[:, :queries] for x in (out, sums))
+
+
+def _filled(ids: Array, length: int) -> Array:
+    """Fills ids up with one that no row has."""
+    fill = [(0, 0), (0, length - ids.shape[1])]
+    return jnp.pad(ids, fill, constant_values=jnp.iinfo(jnp.int32).max)
 
 
 def chunked(q, k, v, *, causal: bool):

@@ -6,14 +6,14 @@ Touvron et al., 2023. https://arxiv.org/abs/2302.13971
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from vidsme_jax import parallel
 from vidsme_jax.checkpoints import layouts
@@ -21,9 +21,11 @@ from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Rule, dense, norm
 from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
-from vidsme_jax.models.rows import Batch
+from vidsme_jax.models.batches import Batch, Texts
+from vidsme_jax.models.text_attention import attention_of_texts
 
 Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
+Heads = Float[Array, "batch tokens _ head_dim"]  # Queries, keys or values.
 # The defaults that Llama and Qwen2 share in transformers.
 _SIZES = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 IGNORED = {
@@ -153,8 +155,24 @@ def apply_rope(
     return x * cos + rotated * sin
 
 
+class Behind(NamedTuple):
+    """The text rows behind the rows of each trunk, and what they see.
+
+    Attributes:
+      segment: See `batches.Texts`.
+      shared: Rows of each trunk that its texts see.
+    """
+
+    segment: Int[Array, "texts text"]
+    shared: Int[Array, " trunks"]
+
+
 class Attention(nnx.Module):
-    """Causal grouped-query attention with rotary positions."""
+    """Causal grouped-query attention with rotary positions.
+
+    Behind the rows of a trunk there may be those of texts, one after the other, which
+    see rows of the trunk and earlier rows of their own.
+    """
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         c = self.config = config
@@ -173,15 +191,36 @@ class Attention(nnx.Module):
         x: Float[Array, "batch tokens embed"],
         cos: Tables,
         sin: Tables,
+        behind: Behind | None = None,
     ) -> Float[Array, "batch tokens embed"]:
+        heads = self.project(x, cos, sin)
+        if behind is None:
+            return self.finish(attention(*heads, causal=True))
+        rows = x.shape[1] - behind.segment.size // len(behind.shared)
+        q, k, v = (part[:, :rows] for part in heads)
+        shape = *behind.segment.shape, -1, self.config.head_dim
+        own = (part[:, rows:].reshape(shape) for part in heads)
+        asked = attention_of_texts(*own, behind.segment, k, v, behind.shared)
+        asked = asked.reshape(len(x), -1, *asked.shape[2:])
+        out = jnp.concatenate([attention(q, k, v, causal=True), asked], axis=1)
+        return self.finish(out)
+
+    def project(
+        self,
+        x: Float[Array, "batch tokens embed"],
+        cos: Tables,
+        sin: Tables,
+    ) -> tuple[Heads, Heads, Heads]:
+        """Returns queries and keys, rotated by their positions, and values."""
         q, k, v = (
             part.reshape(*x.shape[:2], -1, self.config.head_dim)
             for part in layers.project((self.q_proj, self.k_proj, self.v_proj), x)
         )
-        out = attention(
-            apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, causal=True
-        )
-        return self.o_proj(out.reshape(*x.shape[:2], -1))
+        return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
+
+    def finish(self, out: Heads) -> Float[Array, "batch tokens embed"]:
+        """Maps what the heads return to the decoder's size."""
+        return self.o_proj(out.reshape(*out.shape[:2], -1))
 
 
 class Layer(nnx.Module):
@@ -205,8 +244,14 @@ class Layer(nnx.Module):
         x: Float[Array, "batch tokens embed"],
         cos: Tables,
         sin: Tables,
+        behind: Behind | None = None,
     ) -> Float[Array, "batch tokens embed"]:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return self.mlp(x + self.self_attn(self.input_layernorm(x), cos, sin, behind))
+
+    def mlp(
+        self, x: Float[Array, "batch tokens embed"]
+    ) -> Float[Array, "batch tokens embed"]:
+        """Applies the layer's second half: norm, network and the sum with its input."""
         with jax.named_scope("mlp"):
             h = self.post_attention_layernorm(x)
             return x + self.down_proj(jax.nn.silu(self.gate_proj(h)) * self.up_proj(h))
@@ -230,20 +275,31 @@ class Decoder(nnx.Module):
         self,
         embeddings: Float[Array, "batch tokens embed"],
         positions: Int[Array, "batch tokens"],
+        behind: Behind | None = None,
     ) -> Float[Array, "batch tokens embed"]:
-        """Returns the hidden states after the last norm."""
+        """Returns the hidden states after the last norm; see `Attention`."""
         with jax.named_scope("decoder"):
             cos, sin = rope_tables(positions, self.config)
-            return self.norm(layers.run_stack(self.layers, embeddings, cos, sin))
+            hidden = layers.run_stack(self.layers, embeddings, cos, sin, behind)
+            return self.norm(hidden)
 
     def read(
         self, visual: Float[Array, "clips views visual embed"], batch: Batch
-    ) -> Float[Array, "clips directions kept embed"]:
+    ) -> tuple[
+        Float[Array, "clips directions kept embed"],
+        Float[Array, "texts directions text_kept embed"] | None,
+    ]:
         """Lays text and visual rows out, and returns the states of the kept rows.
+
+        The texts' rows stand behind those of their trunk, so that they go through the
+        same products, once for each direction.
 
         Args:
           visual: One view for all directions, or one for each.
-          batch: Its `position` has one axis.
+          batch: Its positions have one axis.
+
+        Returns:
+          Those of the trunks, and those of the texts if there are any.
         """
         ids, source, kept, position = map(
             jnp.asarray, (batch.text, batch.source, batch.kept, batch.position)
@@ -253,12 +309,33 @@ class Decoder(nnx.Module):
         text = jnp.broadcast_to(text, (clips, visual.shape[1], *text.shape[2:]))
         both = parallel.spread(jnp.concatenate([text, visual], axis=2), "data")
         both = jnp.broadcast_to(both, (clips, directions, *both.shape[2:]))
-        laid_out = _take(both, source).reshape(clips * directions, rows, -1)
-        positions = position.reshape(clips * directions, rows)
+        x = _take(both, source).reshape(clips * directions, rows, -1)
+        position, behind = position[..., 0], None
+        if batch.texts is not None:
+            texts = Texts(*map(jnp.asarray, batch.texts))
+            own = _of_directions(self.embed_tokens(texts.token), source)
+            x = jnp.concatenate([x, own.reshape(len(x), -1, x.shape[-1])], axis=1)
+            own = _of_directions(texts.position[..., 0], source)
+            own = own.reshape(clips, directions, -1)
+            position = jnp.concatenate([position, own], axis=2)
+            segment = _of_directions(texts.segment, source)
+            segment = segment.reshape(-1, segment.shape[-1])
+            behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
+        position = position.reshape(len(x), -1)
         # Else the compiler may carry the spread of a batch over processes into layers.
-        hidden = self(parallel.spread(laid_out, "data"), positions)
-        hidden = parallel.spread(hidden, "data").reshape(clips, directions, rows, -1)
-        return _take(hidden, kept)
+        hidden = self(parallel.spread(x, "data"), position, behind)
+        hidden = parallel.spread(hidden, "data")
+        hidden = hidden.reshape(clips, directions, -1, hidden.shape[-1])
+        of_trunks = _take(hidden, kept)
+        if batch.texts is None:
+            return of_trunks, None
+        places = _of_directions(texts.kept, source)
+        # Rows of a text are counted from the trunk's end, whichever text it is.
+        first = jnp.arange(places.shape[2], dtype=jnp.int32) * texts.token.shape[1]
+        places += jnp.where(places < rows, 0, first[None, None, :, None])
+        of_texts = _take(hidden, places.reshape(clips, directions, -1))
+        of_texts = of_texts.reshape(*places.shape, -1).swapaxes(1, 2)
+        return of_trunks, of_texts.reshape(-1, directions, *of_texts.shape[3:])
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:
@@ -267,11 +344,22 @@ class Decoder(nnx.Module):
         return (self.embed_tokens if tied else self.lm_head).weight[...]
 
 
+def _of_directions(
+    x: Shaped[Array, "texts ..."], source: Int[Array, "clips directions rows"]
+) -> Shaped[Array, "clips directions per_clip ..."]:
+    """Repeats what belongs to texts for each direction of their clip."""
+    clips, directions, _ = source.shape
+    own = x.reshape(clips, 1, -1, *x.shape[1:])
+    return jnp.broadcast_to(own, (clips, directions, *own.shape[2:]))
+
+
 def _take(
     table: Float[Array, "clips directions rows embed"],
     places: Int[Array, "clips directions taken"],
 ) -> Float[Array, "clips directions taken embed"]:
     """Takes rows of each direction of each clip, on the device that has the clip."""
+    if not places.size:
+        return jnp.zeros((*places.shape, table.shape[-1]), table.dtype)
 
     def take(table, places):
         one = lambda x: x[0].at[x[1]].get(mode="clip")  # noqa: E731

@@ -1,11 +1,13 @@
 """What a model family returns for a checkpoint, and what a loaded model is.
 
-Axes: `clips`; `frames` T; `height`, `width` of a preprocessed frame; `embed`; `vocab`.
+Axes: `clips`; `texts` asked about them; `frames` T; `height`, `width` of a preprocessed
+frame; `embed`; `vocab`.
 The module that `Model.make` returns has three members:
 
 * `see(pixels)`: the tower's visual rows, (clips, views, visual, embed);
-* `read(visual, batch)`: the decoder's states of the kept rows of a `rows.Batch`,
-  (clips, directions, kept, embed);
+* `read(visual, batch)`: the decoder's states of the kept rows of a `batches.Batch`: of
+  its trunks, (clips, directions, kept, embed), and of its texts, (texts, directions,
+  kept, embed), or None if it has none;
 * `head`: the output layer's weights, (vocab, embed).
 """
 
@@ -66,6 +68,7 @@ class Model:
       tokenise: Returns the tokens around the video: of the prompt alone, or with what
         is asked (`base.Asked`). The answer has the token that ends a turn behind it
         unless the limit of tokens ended it; it is empty while it is not known.
+      ends: The tokens that end a generated answer.
       flops: Returns the operations that both directions of a clip of so many frames
         need at least, with the prompt's text.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
@@ -91,6 +94,7 @@ class Model:
     tokenise: Tokenise
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
+    ends: tuple[int, ...] = ()
     fingerprint: str = ""
     fill: Callable[[nnx.State, loading.Shardings], nnx.State] | None = None
 

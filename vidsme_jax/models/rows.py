@@ -4,32 +4,26 @@ A family's `lay_out` builds the `Rows` of one direction of one sample with a `Bu
 segment 0, the prompt's start and the video, and a segment for each text asked about it.
 A row sees earlier rows of its own segment and all of segment 0, so that the video's
 rows are computed once however many texts there are. Reversing or shuffling the frames
-permutes `feature` only: text, separators and positions stay where they are. `stack`
-pads the directions of several samples to one shape and turns them into the arrays that
-the device reads.
+permutes `feature` only: text, separators and positions stay where they are. `batches`
+turns the rows of several samples into what the device reads.
 
 Axes: `rows` of the decoder; `axes` of a position, 1 (RoPE) or 3 (M-RoPE: time, height,
 width); `kept`, the rows whose next-token distribution is wanted; `means`, averages of
-distributions; `clips`; `directions`; `text`, the text rows of a clip's trunk (segment 0
-and what stands behind it).
+distributions.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int8, Int16, Int32
+from jaxtyping import Bool, Int, Int8, Int16, Int32
 
 from vidsme_jax.base import SLICES
 
 VIDEO_MEAN, SEQUENCE_MEAN = 0, 1  # Places along `means`.
 _NUM_MEANS = 2
-_NONE = -1
-_BEHIND = -1  # The segment of a row behind segment 0 that no text sees.
-# The shapes of texts: rows, and texts that they may hold. Few, so that a corpus takes
-# few programs, and near to one another where most clips with one to eight questions
-# fall: there a fifth of the rows is padding. Beyond, both grow by half.
-_TEXT_SHAPES = ((64, 2), (192, 4), (384, 8), (576, 8), (832, 8), (1088, 8), (1600, 16))
+NONE = -1
+BEHIND = -1  # The segment of a row behind segment 0 that no text sees.
 
 Order = Int[np.ndarray, " frames"]  # The frame that stands at each place.
 
@@ -103,61 +97,6 @@ class Rows(NamedTuple):
         )
 
 
-class Texts(NamedTuple):
-    """The texts of a batch: those of a clip follow one another, then padding.
-
-    Attributes:
-      token: Ids.
-      position: See `Rows`.
-      segment: The text of each row within its clip, from 1; 0: padding.
-      kept: Rows of the trunk, padded to its length in the batch, and behind them of
-        these texts.
-      target: The class whose log p counts.
-      mean: The average that a row counts in: 2 * (text - 1), plus 1 of the response;
-        -1: none.
-      num_means: An empty array whose length is the number of averages.
-    """
-
-    token: Int32[Array | np.ndarray, "texts rows"]
-    position: Int32[Array | np.ndarray, "texts rows axes"]
-    segment: Int32[Array | np.ndarray, "texts rows"]
-    kept: Int32[Array | np.ndarray, "texts kept"]
-    target: Int32[Array | np.ndarray, "texts kept"]
-    mean: Int32[Array | np.ndarray, "texts kept"]
-    num_means: Int32[Array | np.ndarray, "texts means 0"]
-
-
-class Batch(NamedTuple):
-    """Samples of one shape, ready for the device.
-
-    Attributes:
-      pixels: From the family's `prepare`: (clips, views, frames, ...).
-      text: The token ids of the text rows.
-      source: What a row takes: a text row below the length of `text`, from there on a
-        visual row.
-      position: See `Rows`.
-      kept: See `Rows`; of the trunk alone, and the next two.
-      target: See `Rows`.
-      means: See `Rows`.
-      shared: The rows of the trunk that texts see.
-      texts: Asked about the clips; None if there are none. There may be several times
-        as many as clips: then equally many, in order, belong to each of these.
-      blank: The same texts about a grey video, natural order; its `kept` is empty. None
-        where it is not wanted.
-    """
-
-    pixels: Array | np.ndarray
-    text: Int32[Array | np.ndarray, "clips text"]
-    source: Int32[Array | np.ndarray, "clips directions rows"]
-    position: Int32[Array | np.ndarray, "clips directions rows axes"]
-    kept: Int32[Array | np.ndarray, "clips directions kept"]
-    target: Int32[Array | np.ndarray, "clips directions kept"]
-    means: Bool[Array | np.ndarray, "clips directions kept means"]
-    shared: Int32[Array | np.ndarray, " clips"]
-    texts: Texts | None = None
-    blank: Optional["Batch"] = None
-
-
 class Builder:
     """Appends blocks of rows, whose positions follow one another.
 
@@ -193,7 +132,7 @@ class Builder:
 
     def behind(self, tokens: Sequence[int]) -> None:
         """Appends text behind segment 0 that no other segment sees."""
-        self._text(tokens, _BEHIND, 0)
+        self._text(tokens, BEHIND, 0)
         self._behind += len(tokens)
 
     def ask(self, text: Text) -> None:
@@ -263,7 +202,7 @@ class Builder:
 
     def _text(self, tokens: Sequence[int], segment: int, start: int) -> None:
         ids = np.asarray(tokens, np.int32)
-        none = np.full(len(ids), _NONE, np.int32)
+        none = np.full(len(ids), NONE, np.int32)
         self._append(none, ids, self._steps(len(ids), start), segment)
 
     def _append(self, feature, token, at, segment: int) -> None:
@@ -278,152 +217,15 @@ class Builder:
 def _keep(rows, slice, text, frames=None, target=None, means=(False,) * _NUM_MEANS):
     """Returns the columns of kept rows, in the order of `Rows`."""
     count = len(rows)
-    place = SLICES.index(slice) if slice else _NONE
+    place = SLICES.index(slice) if slice else NONE
     return (
         rows,
-        np.full(count, _NONE, np.int32) if target is None else target,
+        np.full(count, NONE, np.int32) if target is None else target,
         np.full(count, place, np.int8),
         np.full(count, text, np.int16),
-        np.full(count, _NONE, np.int16) if frames is None else frames,
+        np.full(count, NONE, np.int16) if frames is None else frames,
         np.tile(np.array(means), (count, 1)),
     )
-
-
-def pad(rows: Rows, num_rows: int, num_kept: int) -> Rows:
-    """Pads behind the last row, which is causal, so that nothing needs a mask.
-
-    Padding is token 0 at position 0, where no text sees it; kept padding is the first
-    row, of no slice.
-    """
-    lengths = (num_rows,) * 4 + (num_kept,) * 6
-    fills = (_NONE, 0, 0, _BEHIND, 0, _NONE, _NONE, 0, _NONE, False)
-    columns = []
-    for column, length, fill in zip(rows, lengths, fills, strict=True):
-        padded = np.full((length, *column.shape[1:]), fill, column.dtype)
-        padded[: len(column)] = column
-        columns.append(padded)
-    return Rows(*columns)
-
-
-class Shape(NamedTuple):
-    """The padded shape of a clip's trunk: a function of the clip and its prompt."""
-
-    rows: int
-    kept: int
-    text: int
-
-    @classmethod
-    def of(cls, rows: Rows) -> "Shape":
-        """Returns the shape that these rows fill; those of texts are left out."""
-        trunk = rows.trunk
-        text = int((trunk.feature == _NONE).sum())
-        return cls(len(trunk.feature), len(trunk.kept), text)
-
-
-class TextShape(NamedTuple):
-    """The padded shape of the texts of one clip: a function of these texts alone."""
-
-    rows: int
-    kept: int
-    texts: int
-
-    @classmethod
-    def of(cls, rows: Rows) -> "TextShape | None":
-        """Returns the smallest shape that holds the texts; None if there are none.
-
-        Example:
-          >>> builder = Builder()
-          >>> builder.video([0, 1], frame=0)
-          >>> builder.ask(Text((), (5,) * 60, (6,) * 30))
-          >>> TextShape.of(builder.build(("response",)))
-          TextShape(rows=192, kept=96, texts=4)
-        """
-        needed, texts = int((rows.segment > 0).sum()), int(rows.segment.max(initial=0))
-        if not texts:
-            return None
-        kept = int((rows.text > 0).sum())
-        found = [shape for shape in _TEXT_SHAPES if needed <= shape[0]]
-        found = [shape for shape in found if texts <= shape[1]]
-        size, most = found[0] if found else _TEXT_SHAPES[-1]
-        while needed > size or texts > most:
-            size, most = size * 3 // 2, most * 3 // 2
-        return cls(size, size // 2 if kept <= size // 2 else size, most)
-
-
-def stack(
-    clips: Sequence[Sequence[Rows]],
-    pixels: np.ndarray,
-    shape: Shape,
-    texts: TextShape | None = None,
-    blank: Batch | None = None,
-) -> Batch:
-    """Returns samples of one shape as the arrays that the device reads.
-
-    Args:
-      clips: Of each the rows of each direction; the text is the same in all of them.
-      pixels: (clips, views, frames, ...).
-      shape: That each trunk is padded to.
-      texts: That the texts are padded to; None leaves them out.
-      blank: See `Batch`.
-    """
-    size = len(clips), len(clips[0])
-    text = np.zeros((size[0], shape.text), np.int32)
-    source = np.zeros((*size, shape.rows), np.int32)
-    padded = []
-    for k, directions in enumerate(clips):
-        for d, rows in enumerate(directions):
-            trunk = rows.trunk
-            is_text = trunk.feature == _NONE
-            count = int(is_text.sum())
-            text[k, :count] = trunk.token[is_text]
-            own = np.where(is_text, np.cumsum(is_text) - 1, shape.text + trunk.feature)
-            source[k, d, : len(own)] = own
-            padded.append(pad(trunk, shape.rows, shape.kept))
-
-    def column(name: str) -> np.ndarray:
-        values = np.stack([getattr(rows, name) for rows in padded])
-        return values.reshape(*size, *values.shape[1:])
-
-    names = ("position", "kept", "target", "means")
-    shared = np.array([directions[0].shared for directions in clips], np.int32)
-    natural = [directions[0] for directions in clips]
-    asked = None if texts is None else stack_texts(natural, shape.rows, texts)
-    return Batch(pixels, text, source, *map(column, names), shared, asked, blank)
-
-
-def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:
-    """Returns the texts of several samples, padded to one shape.
-
-    Args:
-      clips: The rows of each, in natural order.
-      trunk: The length that trunks are padded to.
-      shape: Of the texts.
-    """
-    count = len(clips)
-    axes = clips[0].position.shape[1]
-    out = Texts(
-        token=np.zeros((count, shape.rows), np.int32),
-        position=np.zeros((count, shape.rows, axes), np.int32),
-        segment=np.zeros((count, shape.rows), np.int32),
-        kept=np.zeros((count, shape.kept), np.int32),
-        target=np.zeros((count, shape.kept), np.int32),
-        mean=np.full((count, shape.kept), _NONE, np.int32),
-        num_means=np.zeros((count, 2 * shape.texts, 0), np.int32),
-    )
-    for k, rows in enumerate(clips):
-        own, kept = rows.segment > 0, rows.text > 0
-        size, wanted = int(own.sum()), int(kept.sum())
-        out.token[k, :size] = rows.token[own]
-        out.position[k, :size] = rows.position[own]
-        out.segment[k, :size] = rows.segment[own]
-        first = len(rows.segment) - size
-        places = rows.kept[kept]
-        places = np.where(places < first, places, places - first + trunk)
-        out.kept[k, :wanted] = places
-        out.target[k, :wanted] = rows.target[kept]
-        response = rows.slice[kept] == SLICES.index("response")
-        out.mean[k, :wanted] = 2 * (rows.text[kept] - 1) + response
-    return out
 
 
 def joined(rows: Rows) -> Rows:

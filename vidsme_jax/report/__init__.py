@@ -1,8 +1,6 @@
 """Writes what an audit found: for programs, for eyes, for a sceptical reader."""
 
-import collections
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,6 @@ from vidsme_jax.evaluation import verdicts
 from vidsme_jax.report import figures, files, page
 from vidsme_jax.scores import Beside
 from vidsme_jax.scores.profile import uncalibrated
-
-_MAX_CAUSES = 20  # Why the reference model has no scores, with how often.
 
 
 def failures(workdir: pathlib.Path) -> list[Failure]:
@@ -35,7 +31,6 @@ def write(
     headline: str,
     descriptions: dict[str, str],
     beside: Beside | None = None,
-    reference_failures: Sequence[Failure] = (),
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
@@ -53,7 +48,6 @@ def write(
       headline: The score declared in advance; a key of `table.scores`.
       descriptions: One line for each score.
       beside: The score that is stated beside the headline, of `scores.beside`.
-      reference_failures: Likewise `failures`, of the reference model.
 
     Returns:
       The content of `metrics.json`.
@@ -69,7 +63,7 @@ def write(
         "beside": beside
         and beside._asdict()
         | {"statement": verdicts.of_beside(evaluation, blind, *beside)},
-        "reference": _reference(table, evaluation, headline, reference_failures),
+        "reference": _reference(table, evaluation, headline, run),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "blind_baseline": blind,
@@ -100,23 +94,18 @@ def _reference(
     table: ScoreTable,
     evaluation: dict[str, Any],
     headline: str,
-    failures: Sequence[Failure],
+    run: dict[str, Any],
 ) -> dict[str, Any] | None:
     """Says what the reference model shows alone, and which rows it has not scored."""
     if not table.reference:
         return None
     values = np.stack(list(table.reference.values()))
     lacking = np.array(np.isnan(values).all(axis=0))
-    causes = collections.Counter(
-        f"{each.stage}: {each.cause}"
-        for each in failures
-        if each.id in set(table.id[lacking])
-    )
     score = uncalibrated(headline)
     return {
         "score": score,
         "statement": verdicts.of_reference(evaluation, score),
         "rows": len(lacking),
         "lacking": int(lacking.sum()),
-        "causes": dict(causes.most_common(_MAX_CAUSES)),
+        "causes": run.get("reference", {}).get("causes", []),
     }

@@ -1,9 +1,7 @@
 """Batches of one run: sent, settled one behind, isolated where the devices fail.
 
-Clips are grouped by their padded shape and sent; the results of a batch are fetched
-after the next one has been sent. A batch that raises an error of the devices is sent
-again in halves, filled up with copies to the shape that is compiled already, until the
-clip that fails is alone.
+Samples are grouped by their padded shape and sent; the results of a batch are fetched
+after the next one has been sent. See `isolation` for batches at which the devices fail.
 """
 
 import collections
@@ -15,53 +13,72 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int16, UInt8
 
-from vidsme_jax.base import AuditError, ClipError, TokenSignals
+from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals
 from vidsme_jax.models import layers
+from vidsme_jax.models.batches import (
+    Batch,
+    Shape,
+    TextShape,
+    stack,
+    stack_texts,
+)
 from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.models.rows import Batch, Order, Rows, Shape, Shown, second_order, stack
+from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
 from vidsme_jax.parallel import Devices
-from vidsme_jax.run import memory
-from vidsme_jax.run.step import head_memory, make_step
-from vidsme_jax.run.stopping import RunStopped
+from vidsme_jax.run import memory, outcomes
+from vidsme_jax.run.isolation import Group, Isolation, Padded
+from vidsme_jax.run.step import Found, head_memory, make_step
 from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
 
-_IN_A_ROW = 3  # So many clips that fail alone, one after another, end a run.
+_GREY = 128  # Of the video that stands in place of a clip.
+
+
+class Tokenised(NamedTuple):
+    """A text about a clip, with its tokens."""
+
+    asked: Asked
+    text: Text
 
 
 class Input(NamedTuple):
-    """One clip at the model's input size; `key` is returned with its signals."""
-
-    key: Any
-    frames: UInt8[np.ndarray, "frames height width 3"]
-
-
-class Group(NamedTuple):
-    """Clips of one padded shape, which make a batch."""
-
-    num_frames: int  # That each clip is padded to.
-    clips: Sequence[Input]
-
-
-class Result(NamedTuple):
-    """What the devices gave for one clip.
+    """One sample, ready for the model.
 
     Attributes:
-      key: Of its `Input`.
-      signals: NumPy arrays (2, rows, ...) without padding, or why there are none.
-      frame: The frame that each row shows in natural order, -1 for none.
+      key: Returned with its signals.
+      frames: At the model's input size.
+      texts: Asked about it.
+      video: Whether the signals of the video's rows are wanted.
     """
 
     key: Any
-    signals: TokenSignals | ClipError
+    frames: UInt8[np.ndarray, "frames height width 3"]
+    texts: tuple[Tokenised, ...] = ()
+    video: bool = True
+
+
+class Result(NamedTuple):
+    """What the devices gave for one sample.
+
+    Attributes:
+      key: Of its `Input`.
+      signals: Of the video's rows, NumPy arrays (2, rows, ...) without padding; None
+        if they were not wanted; or why there is nothing.
+      frame: The frame that each row shows in natural order, -1 for none.
+      texts: The signals of its texts.
+    """
+
+    key: Any
+    signals: TokenSignals | ClipError | None
     frame: Int16[np.ndarray, " rows"] | None = None
+    texts: tuple[ScoredText, ...] = ()
 
 
 class Sent(NamedTuple):
     """A batch on its way.
 
     Attributes:
-      group: Its clips.
-      rows: Of each clip in natural order.
+      group: Its samples.
+      rows: Of each sample in natural order.
       out: What `Devices.fetch` takes, or the error of sending it.
     """
 
@@ -73,14 +90,13 @@ class Sent(NamedTuple):
 class Pipeline:
     """One run on its devices.
 
-    Batches have one shape per padded number of frames, so that a corpus compiles once
-    or a few times: where a model's frames are independent they are padded to a power of
-    two, at most `num_frames`, else batches hold clips of equal length. The shape of a
-    clip is a function of the clip alone.
+    Batches have one padded shape, so that a corpus compiles once or a few times. Where
+    a model's frames are independent they are padded to a power of two, at most
+    `num_frames`, else batches hold clips of equal length; texts as `TextShape` says.
+    The shape of a sample is a function of the sample alone.
 
     Attributes:
       devices: Where it runs.
-      failure: Why nothing more can be sent; None while all is well.
     """
 
     def __init__(
@@ -91,9 +107,13 @@ class Pipeline:
         batch_size: int,
         num_frames: int,
         second: bool,
+        text_second: bool = False,
+        blank: bool = False,
+        slices: Sequence[str] = ("video",),
         against: str = "reversed",
         stored: Callable[[], bool] = lambda: False,
         timeline: Timeline = UNWATCHED,
+        only: Padded | None = None,
     ):
         """Makes the step for a model.
 
@@ -104,30 +124,52 @@ class Pipeline:
             along `data`.
           num_frames: The most frames of a clip.
           second: See `make_step`.
+          text_second: The same of the texts' rows.
+          blank: Whether texts are also scored about a grey video.
+          slices: Whose rows are kept.
           against: The order of the second direction; see `second_order`.
           stored: Whether any clip of the run has signals.
           timeline: Measures what is sent.
+          only: The one shape of all batches, which must hold every sample: on a grid of
+            several processes, which take the same steps; by default that of the longest
+            clip without texts.
         """
         layers.lay_out(model.state)
         leaves = jax.tree.leaves(model.state)
         held = sum(x.addressable_shards[0].data.nbytes for x in leaves)
         step = make_step(
-            model.graphdef, second=second, memory=head_memory(devices.memory(), held)
+            model.graphdef,
+            second=second,
+            text_second=text_second,
+            memory=head_memory(devices.memory(), held),
         )
-        self.failure: Exception | None = None
         self.devices = devices
         self._model, self._state, self._timeline = model.model, model.state, timeline
-        self._text = self._model.tokenise()
-        self._laid_out: dict[int, list[Rows]] = {}
+        self._text, self._slices, self._blank = model.model.tokenise(), slices, blank
+        self._laid_out: dict[tuple[int, bool], list[Rows]] = {}
+        self._grey: dict[int, np.ndarray] = {}
         self._run = devices.runner(step)
         self._size = devices.batch_size(batch_size)
-        self._asked = batch_size
         self._num_frames, self._against = num_frames, against
-        self._stored = stored
-        self._waiting: dict[int, list[Input]] = collections.defaultdict(list)
+        self._only = only or Padded(num_frames)
+        self._waiting: dict[Padded, list[Input]] = collections.defaultdict(list)
         self._refused: list[Result] = []
-        self._begun = False  # Whether a batch has been computed.
-        self._errors: list[str] = []  # Of clips alone since the last success.
+        self._shapes: set[Padded] = set()
+        self._text_rows = [0, 0]  # Of the samples sent: their own, and with padding.
+        self._isolation = Isolation(
+            lambda group: self.settle(self.send(group)),
+            lambda error: memory.first_batch(
+                error, self._model, devices, batch_size, num_frames
+            ),
+            batch_size=batch_size,
+            stored=stored,
+            alone=not self.spanning,
+        )
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why nothing more can be sent; None while all is well."""
+        return self._isolation.failure
 
     @property
     def spanning(self) -> bool:
@@ -135,7 +177,7 @@ class Pipeline:
         return self.devices.num_processes > 1
 
     def add(self, clip: Input) -> bool:
-        """Adds a clip; returns whether a group is full."""
+        """Adds a sample; returns whether a group is full."""
         length = self._padded(len(clip.frames))
         if self.spanning and length != self._num_frames:
             cause = (
@@ -144,19 +186,21 @@ class Pipeline:
             )
             self._refused.append(Result(clip.key, ClipError("signals", cause)))
             return False
-        waiting = self._waiting[length]
+        texts = text_shape(self._model, clip.texts, self._slices)
+        shape = self._only if self.spanning else Padded(length, clip.video, texts)
+        waiting = self._waiting[shape]
         waiting.append(clip)
         return len(waiting) == self._size
 
     def take(self, *, full: bool) -> list[Group]:
         """Takes the groups that are full, or all; on a spanning grid always one."""
         if self.spanning:
-            clips = self._waiting.pop(self._num_frames, [])
-            return [Group(self._num_frames, clips)]
-        lengths = [
+            return [Group(self._only, self._waiting.pop(self._only, []))]
+        shapes = [
             k for k, x in self._waiting.items() if not full or len(x) == self._size
         ]
-        return [Group(k, self._waiting.pop(k)) for k in sorted(lengths)]
+        shapes.sort(key=lambda k: (k.num_frames, k.video, k.texts or ()))
+        return [Group(k, self._waiting.pop(k)) for k in shapes]
 
     def send(self, group: Group) -> Sent:
         """Sends a batch; an error of the devices is left for `settle`."""
@@ -183,76 +227,32 @@ class Pipeline:
                 raise sent.out
             host = self.devices.fetch(sent.out)
         except jax.errors.JaxRuntimeError as error:
-            return self._failed(sent.group, error)
-        self._begun, self._errors = True, []
+            return self._isolation.failed(
+                sent.group, error, lambda clip, error: Result(clip.key, error)
+            )
+        self._isolation.succeeded()
         refused, self._refused = self._refused, []
         clips = zip(sent.group.clips, sent.rows, strict=True)
         return refused + [
-            _result(k, clip.key, host, rows) for k, (clip, rows) in enumerate(clips)
+            _result(k, clip, host, rows) for k, (clip, rows) in enumerate(clips)
         ]
 
     def close(self, *, complete: bool) -> None:
-        """Ends the run.
-
-        Args:
-          complete: Whether all its clips were sent.
+        """Ends the run; `complete` if all its clips were sent.
 
         Raises:
-          AuditError: The devices have too little memory for the first batch, or every
-            clip failed, alone in its batch.
-          RunStopped: The devices failed too often.
+          AuditError, RunStopped: See `Isolation.close`.
         """
-        if complete and self._errors and not self._any_success():
-            self.failure = self.failure or self._nothing_works()
-        if self.failure is not None:
-            raise self.failure
-
-    def _failed(self, group: Group, error: Exception) -> list[Result]:
-        """Isolates what makes a batch fail."""
-        cause, clips = memory.one_line(error), group.clips
-        if self.failure is not None:
-            return []
-        if not self._begun and memory.is_lacking(error):
-            self.failure = memory.first_batch(
-                error, self._model, self.devices, self._asked, self._num_frames
+        self._isolation.close(complete=complete)
+        if self._shapes:
+            own, padded = self._text_rows
+            logging.info(
+                "%d program%s, one for each padded shape%s",
+                *(len(self._shapes), "s"[: len(self._shapes) > 1]),
+                f"; {1 - own / padded:.0%} of the text rows are padding"
+                if padded
+                else "",
             )
-        elif self.spanning:
-            self.failure = RunStopped(f"a batch failed on the devices: {cause}")
-        elif len(clips) > 1:
-            logging.warning("a batch of %d clips failed, halved: %s", len(clips), cause)
-            half = len(clips) // 2
-            parts = (Group(group.num_frames, x) for x in (clips[:half], clips[half:]))
-            return [result for part in parts for result in self._again(part)]
-        else:
-            self._errors.append(cause)
-            if len(self._errors) < _IN_A_ROW:
-                return [Result(clips[0].key, ClipError("signals", cause))]
-            self.failure = (
-                self._too_many() if self._any_success() else self._nothing_works()
-            )
-        return []
-
-    def _again(self, group: Group) -> list[Result]:
-        return [] if self.failure is not None else self.settle(self.send(group))
-
-    def _any_success(self) -> bool:
-        return self._begun or self._stored()
-
-    def _too_many(self) -> RunStopped:
-        return RunStopped(
-            f"{len(self._errors)} clips in a row failed on the devices, each alone in "
-            f"its batch; the last error is {self._errors[-1]}"
-        )
-
-    def _nothing_works(self) -> AuditError:
-        return AuditError(
-            [
-                "every clip fails on the devices, also alone in a batch that is filled "
-                f"up with copies to config.batch_size = {self._asked}: "
-                f"{self._errors[-1]}. Set a smaller config.batch_size, or look whether "
-                "the devices work"
-            ]
-        )
 
     def _orders(self, length: int) -> list[Order]:
         """Returns the order of the frames in each direction."""
@@ -265,35 +265,82 @@ class Pipeline:
             return self._num_frames
         return min(1 << (length - 1).bit_length(), self._num_frames)
 
-    def _rows(self, length: int) -> list[Rows]:
+    def _trunks(self, length: int, video: bool) -> list[Rows]:
         """Returns the rows of a clip in each direction, laid out once a length."""
-        if length not in self._laid_out:
-            self._laid_out[length] = [
-                self._model.lay_out(Shown(length), self._text, order)
-                for order in self._orders(length)
+        known = self._laid_out.get((length, video))
+        if known is None:
+            known = self._laid_out[length, video] = [
+                self._rows(length, (), video, order) for order in self._orders(length)
             ]
-        return self._laid_out[length]
+        return known
+
+    def _rows(
+        self, length: int, texts: Sequence[Tokenised], video: bool, order: Order
+    ) -> Rows:
+        slices = [x for x in self._slices if video or x != "video"]
+        asked = [each.text for each in texts]
+        return self._model.lay_out(Shown(length), self._text, order, asked, slices)
 
     def _batch(self, group: Group) -> tuple[Batch, list[Rows]]:
-        """Stacks clips, padding each to the group's frames and the batch with copies.
+        """Stacks samples, padding each to the group's shape and the batch with copies.
 
         Returns:
-          The batch, and the rows of each clip in natural order.
+          The batch, and the rows of each sample in natural order.
         """
-        clips = group.clips or [_blank(self._model, group.num_frames)]
+        length, video, texts = group.shape
+        clips = group.clips or [_empty(self._model, length)]
         views = [self._model.views(self._orders(len(x.frames))[1]) for x in clips]
-        frames = group.num_frames, *clips[0].frames.shape[1:]
+        frames = length, *clips[0].frames.shape[1:]
         pixels = np.zeros((self._size, len(views[0]), *frames), np.uint8)
-        rows = []
-        for k in range(self._size):
-            own = min(k, len(clips) - 1)
-            shown = clips[own].frames
-            for view, order in enumerate(views[own]):
+        laid_out = []
+        for clip in clips:
+            natural, other = self._trunks(len(clip.frames), video)
+            if clip.texts:
+                order = self._orders(len(clip.frames))[0]
+                natural = self._rows(len(clip.frames), clip.texts, video, order)
+            laid_out.append((natural, other))
+        own = [min(k, len(clips) - 1) for k in range(self._size)]
+        for k, which in enumerate(own):
+            shown = clips[which].frames
+            for view, order in enumerate(views[which]):
                 pixels[k, view, : len(shown)] = shown[order]
-            rows.append(self._rows(len(shown)))
-        whole = self._rows(group.num_frames)[0]
-        batch = stack(rows, pixels, Shape.of(whole))
-        return batch, [natural for natural, _ in rows[: len(group.clips)]]
+        blank = None
+        if self._blank and texts is not None:
+            blank = self._about_grey([clips[k] for k in own], length, texts)
+        whole = Shape.of(self._trunks(length, video)[0])
+        batch = stack([laid_out[k] for k in own], pixels, whole, texts, blank)
+        natural = [rows for rows, _ in laid_out[: len(group.clips)]]
+        self._shapes.add(group.shape)
+        if texts is not None:
+            self._text_rows[0] += sum(int((rows.segment > 0).sum()) for rows in natural)
+            self._text_rows[1] += texts.rows * len(natural)
+        return batch, natural
+
+    def _about_grey(
+        self, clips: Sequence[Input], length: int, texts: TextShape
+    ) -> Batch:
+        """Returns the clips' texts about a grey video of so many frames."""
+        order = self._orders(length)[0]
+        rows = [self._rows(length, clip.texts, False, order) for clip in clips]
+        if length not in self._grey:
+            grey = np.full((length, 8, 8, 3), _GREY, np.uint8)
+            self._grey[length] = self._model.prepare(grey)
+        trunks = self.devices.batch_size(1)
+        pixels = np.stack([self._grey[length][None]] * trunks)
+        shape = Shape.of(rows[0])
+        batch = stack([rows[:1]] * trunks, pixels, shape)
+        return batch._replace(texts=stack_texts(rows, shape.rows, texts))
+
+
+def text_shape(
+    model: Model, texts: Sequence[Tokenised], slices: Sequence[str]
+) -> TextShape | None:
+    """Returns the padded shape of texts that are asked of one clip."""
+    if not texts:
+        return None
+    asked, kept = [each.text for each in texts], [x for x in slices if x != "video"]
+    order = np.arange(1)
+    return TextShape.of(model.lay_out(Shown(1), model.tokenise(), order, asked, kept))
 
 
 def stream(
@@ -303,7 +350,7 @@ def stream(
     rounds: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, list[Result]]]:
-    """Sends clips through pipelines; yields the results of each batch.
+    """Sends samples through pipelines; yields the results of each batch.
 
     On a grid of several processes all must take the same steps: once a group is full,
     every pipeline sends a batch, perhaps an empty one, and so often that there are
@@ -311,7 +358,7 @@ def stream(
     the same step where one is asked to or fails.
 
     Args:
-      coming: Of each clip its inputs, each with the place of its pipeline.
+      coming: Of each sample its inputs, each with the place of its pipeline.
       pipelines: Of one grid of devices.
       rounds: The fewest to take on a grid of several processes, unless stopped.
       stopped: Once it is true nothing more is sent; what is on its way still comes.
@@ -361,26 +408,21 @@ def stream(
         pipeline.close(complete=complete)
 
 
-def _blank(model: Model, num_frames: int) -> Input:
+def _empty(model: Model, num_frames: int) -> Input:
     """Returns what an empty batch of a grid of several processes holds."""
     return Input(None, model.prepare(np.zeros((num_frames, 8, 8, 3), np.uint8)))
 
 
-def _result(k: int, key: Any, host: TokenSignals, rows: Rows) -> Result:
-    """Gives the k-th clip its signals, without those of padding."""
-    own = np.flatnonzero(rows.slice >= 0)
-    one = TokenSignals(
-        *(
-            None if x is None else x[k] if name == "mean_renyi" else x[k][:, own]
-            for name, x in zip(TokenSignals._fields, host, strict=True)
+def _result(k: int, clip: Input, host: Found, rows: Rows) -> Result:
+    """Gives the k-th sample its signals, without those of padding."""
+    try:
+        video, frame = None, None
+        if clip.video and host.video is not None:
+            video, frame = outcomes.of_video(k, host.video, rows)
+        texts = tuple(
+            outcomes.of_text(k, number, each.asked, host, rows)
+            for number, each in enumerate(clip.texts, 1)
         )
-    )
-    bad = [
-        name
-        for name, value in zip(TokenSignals._fields, one, strict=True)
-        if value is not None and not np.isfinite(value).all()
-    ]
-    if bad:
-        error = ClipError("signals", f"not finite: {', '.join(bad)}")
-        return Result(key, error)
-    return Result(key, one, rows.frame[own])
+    except ClipError as error:
+        return Result(clip.key, error)
+    return Result(clip.key, video, frame, texts)

@@ -2,48 +2,100 @@
 
 `see -> read -> head`: the tower's visual rows, the decoder's states of the kept rows,
 and the streaming head, which reduces each state to its signals. The step does not know
-what a direction, a prompt or a question is; those are data in `models.rows.Batch`.
+what a direction, a prompt or a question is; those are data in `models.batches.Batch`.
 """
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models.rows import Batch
+from vidsme_jax.models.batches import Batch
 
 _HEAD_SHARE = 8  # Logits may take this part of what parameters leave free.
 
 
+class Found(NamedTuple):
+    """What a step finds.
+
+    Attributes:
+      video: Signals (clips, directions, kept, ...) of the trunks' kept rows; None where
+        none are kept.
+      texts: Signals (texts, directions, kept, ...) of the texts' kept rows, among them
+        a mean profile for each column of `Texts.means`; None without texts.
+      blank: log p of the texts' targets behind a grey video, in nats; None without one.
+    """
+
+    video: TokenSignals | None
+    texts: TokenSignals | None
+    blank: Float[Array, "texts kept"] | None
+
+
 @functools.lru_cache(maxsize=8)  # One function per model, so that it compiles once.
 def make_step(
-    graphdef: nnx.GraphDef, *, second: bool, memory: int | None = None
-) -> Callable[[nnx.State, Batch], TokenSignals]:
-    """Returns the pure `step(state, batch)`; results are (clips, directions, ...).
+    graphdef: nnx.GraphDef,
+    *,
+    second: bool,
+    text_second: bool = False,
+    memory: int | None = None,
+) -> Callable[[nnx.State, Batch], Found]:
+    """Returns the pure `step(state, batch)`.
 
     Args:
       graphdef: Of the model.
-      second: Whether a score needs what the head's second pass gives.
+      second: Whether a score of the video needs what the head's second pass gives.
+      text_second: The same of the texts.
       memory: Bytes that logits may take on a device; see `streaming.rows_at_once`.
     """
 
-    def step(state: nnx.State, batch: Batch) -> TokenSignals:
+    def step(state: nnx.State, batch: Batch) -> Found:
         model = nnx.merge(graphdef, state)
-        hidden = model.read(model.see(batch.pixels), batch)
-        size = hidden.shape[:2]
-        means = jnp.swapaxes(batch.means, 2, 3)
-        hidden, means = (x.reshape(-1, *x.shape[2:]) for x in (hidden, means))
-        found = _head(hidden, model.head, means, second=second, memory=memory)
-        return jax.tree.map(lambda x: x.reshape(*size, *x.shape[1:]), found)
+        reduced = functools.partial(_reduced, model.head, memory=memory)
+        hidden, asked = model.read(model.see(batch.pixels), batch)
+        video = texts = blank = None
+        if hidden.shape[2]:
+            video = reduced(hidden, batch.means, second=second)
+        if batch.texts is not None:
+            means, target = batch.texts.means[:, None], batch.texts.target[:, None]
+            texts = reduced(asked, means, target, second=text_second)
+        if batch.blank is not None:
+            grey = batch.blank
+            _, asked = model.read(model.see(grey.pixels), grey)
+            means, target = grey.texts.means[:, None], grey.texts.target[:, None]
+            blank = reduced(asked, means, target, second=False).log_prob[:, 0]
+        return Found(video, texts, blank)
 
     return step
+
+
+def _reduced(
+    head: Float[Array, "vocab embed"],
+    hidden: Float[Array, "clips directions kept embed"],
+    means: Bool[Array, "clips _ kept means"],
+    target: Int[Array, "clips 1 kept"] | None = None,
+    **options,
+) -> TokenSignals:
+    """Reduces the kept rows of each direction to signals (clips, directions, ...).
+
+    What is the same in all directions may be given for one.
+    """
+    size = hidden.shape[:2]
+    means = jnp.swapaxes(means, 2, 3)
+    given = [hidden, means] if target is None else [hidden, means, target]
+    given = [
+        jnp.broadcast_to(x, (*size, *x.shape[2:])) for x in map(jnp.asarray, given)
+    ]
+    given = [x.reshape(-1, *x.shape[2:]) for x in given]
+    found = _head(head, *given, **options)
+    return jax.tree.map(lambda x: x.reshape(*size, *x.shape[1:]), found)
 
 
 def head_memory(memory: int | None, parameters: int) -> int | None:
@@ -57,25 +109,28 @@ def head_memory(memory: int | None, parameters: int) -> int | None:
 
 
 def _head(
-    hidden: Float[Array, "batch kept embed"],
     head: Float[Array, "vocab embed"],
+    hidden: Float[Array, "batch kept embed"],
     means: Bool[Array, "batch means kept"],
-    *,
+    *target: Int[Array, "batch kept"],
     second: bool,
     memory: int | None,
 ) -> TokenSignals:
     """Reduces rows to signals; on a mesh each device takes its classes."""
     mesh, count = parallel.grid(), head.shape[0]
-    if mesh is None:
+    shard = {}
+    if mesh is not None:
+        head = jnp.pad(head, [(0, -count % mesh.shape["model"]), (0, 0)])
+        shard["shard"] = streaming.VocabularyShard(count, "model")
+
+    def run(head, hidden, means, *target):
+        given = {"targets": target[0]} if target else {}
         return streaming.token_signals(
-            hidden, head, means, second=second, memory=memory
+            hidden, head, means, second=second, memory=memory, **shard, **given
         )
-    head = jnp.pad(head, [(0, -count % mesh.shape["model"]), (0, 0)])
+
+    if mesh is None:
+        return run(head, hidden, means, *target)
     clips, rows = PartitionSpec("data"), PartitionSpec("model")
-    run = functools.partial(
-        streaming.token_signals,
-        second=second,
-        shard=streaming.VocabularyShard(count, "model"),
-        memory=memory,
-    )
-    return parallel.by_shard(run, (clips, rows, clips), clips)(hidden, head, means)
+    specs = (rows, *(clips,) * (2 + len(target)))
+    return parallel.by_shard(run, specs, clips)(head, hidden, means, *target)

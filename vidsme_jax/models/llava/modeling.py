@@ -26,9 +26,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from vidsme_jax import parallel
+from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.decoder import Decoder, DecoderConfig
 from vidsme_jax.models.layers import Projector
-from vidsme_jax.models.rows import Batch
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 
 POOLS = ("average", "bilinear")
@@ -137,8 +137,11 @@ class Llava(nnx.Module):
 
     def read(
         self, visual: Float[Array, "clips views visual embed"], batch: Batch
-    ) -> Float[Array, "clips directions kept embed"]:
-        """Returns the decoder's states of the kept rows."""
+    ) -> tuple[
+        Float[Array, "clips directions kept embed"],
+        Float[Array, "texts directions text_kept embed"] | None,
+    ]:
+        """Returns the decoder's states of the kept rows, of trunks and of texts."""
         return self.language_model.read(visual, batch)
 
     @property

@@ -1,0 +1,215 @@
+"""Rows of several samples, padded to one shape, as the arrays that the device reads.
+
+Axes: `clips`; `directions`; `rows` of a trunk (segment 0 and what stands behind it) or
+of texts; `axes` of a position; `kept` rows; `means`, averages of distributions; `text`,
+the text rows of a clip's trunk; `texts`, the padded texts of a clip, one array each.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+from jaxtyping import Array, Bool, Int32
+
+from vidsme_jax.base import SLICES
+from vidsme_jax.models.rows import BEHIND, NONE, Rows
+
+# The shapes of texts: rows, and texts that they may hold. Few, so that a corpus takes
+# few programs, and such that a fifth is padding where clips have one to eight texts of
+# 5 to 200 tokens. Beyond, both grow by half.
+_TEXT_SHAPES = ((128, 4), (384, 8), (576, 8), (768, 8), (960, 8), (1344, 8))
+
+
+class Texts(NamedTuple):
+    """The texts of a batch: those of a clip follow one another, then padding.
+
+    Attributes:
+      token: Ids.
+      position: See `Rows`.
+      segment: The text of each row within its clip, from 1; 0: padding.
+      kept: Rows of the trunk, padded to its length in the batch, and behind them of
+        these texts.
+      target: The class whose log p counts.
+      means: The averages that a row counts in: that over the instruction, and that over
+        the response, of the first text, then of the second, and so on.
+    """
+
+    token: Int32[Array | np.ndarray, "texts rows"]
+    position: Int32[Array | np.ndarray, "texts rows axes"]
+    segment: Int32[Array | np.ndarray, "texts rows"]
+    kept: Int32[Array | np.ndarray, "texts kept"]
+    target: Int32[Array | np.ndarray, "texts kept"]
+    means: Bool[Array | np.ndarray, "texts kept means"]
+
+
+class Batch(NamedTuple):
+    """Samples of one shape, ready for the device.
+
+    Attributes:
+      pixels: From the family's `prepare`: (clips, views, frames, ...).
+      text: The token ids of the text rows.
+      source: What a row takes: a text row below the length of `text`, from there on a
+        visual row.
+      position: See `Rows`.
+      kept: See `Rows`; of the trunk alone, and the next two.
+      target: See `Rows`.
+      means: See `Rows`.
+      shared: The rows of the trunk that texts see.
+      texts: Asked about the clips; None if there are none. There may be several times
+        as many as clips: then equally many, in order, belong to each of these.
+      blank: The same texts about a grey video, natural order; its `kept` is empty. None
+        where it is not wanted.
+    """
+
+    pixels: Array | np.ndarray
+    text: Int32[Array | np.ndarray, "clips text"]
+    source: Int32[Array | np.ndarray, "clips directions rows"]
+    position: Int32[Array | np.ndarray, "clips directions rows axes"]
+    kept: Int32[Array | np.ndarray, "clips directions kept"]
+    target: Int32[Array | np.ndarray, "clips directions kept"]
+    means: Bool[Array | np.ndarray, "clips directions kept means"]
+    shared: Int32[Array | np.ndarray, " clips"]
+    texts: Texts | None = None
+    blank: Optional["Batch"] = None
+
+
+def pad(rows: Rows, num_rows: int, num_kept: int) -> Rows:
+    """Pads behind the last row, which is causal, so that nothing needs a mask.
+
+    Padding is token 0 at position 0, where no text sees it; kept padding is the first
+    row, of no slice.
+    """
+    lengths = (num_rows,) * 4 + (num_kept,) * 6
+    fills = (NONE, 0, 0, BEHIND, 0, NONE, NONE, 0, NONE, False)
+    columns = []
+    for column, length, fill in zip(rows, lengths, fills, strict=True):
+        padded = np.full((length, *column.shape[1:]), fill, column.dtype)
+        padded[: len(column)] = column
+        columns.append(padded)
+    return Rows(*columns)
+
+
+class Shape(NamedTuple):
+    """The padded shape of a clip's trunk: a function of the clip and its prompt."""
+
+    rows: int
+    kept: int
+    text: int
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Shape":
+        """Returns the shape that these rows fill; those of texts are left out."""
+        trunk = rows.trunk
+        text = int((trunk.feature == NONE).sum())
+        return cls(len(trunk.feature), len(trunk.kept), text)
+
+
+class TextShape(NamedTuple):
+    """The padded shape of the texts of one clip: a function of these texts alone."""
+
+    rows: int
+    kept: int
+    texts: int
+
+    @classmethod
+    def of(cls, rows: Rows) -> "TextShape | None":
+        """Returns the smallest shape that holds the texts; None if there are none.
+
+        With instructions all rows are kept, of responses alone half of them if they
+        suffice.
+
+        Example:
+          >>> builder = Builder()
+          >>> builder.video([0, 1], frame=0)
+          >>> builder.ask(Text((), (5,) * 100, (6,) * 30))
+          >>> TextShape.of(builder.build(("response",)))
+          TextShape(rows=384, kept=192, texts=8)
+        """
+        needed, texts = int((rows.segment > 0).sum()), int(rows.segment.max(initial=0))
+        if not texts:
+            return None
+        found = [shape for shape in _TEXT_SHAPES if needed <= shape[0]]
+        found = [shape for shape in found if texts <= shape[1]]
+        size, most = found[0] if found else _TEXT_SHAPES[-1]
+        while needed > size or texts > most:
+            size, most = size * 3 // 2, most * 3 // 2
+        asked = rows.text > 0
+        instructs = (rows.slice[asked] == SLICES.index("instruction")).any()
+        kept = size if instructs or asked.sum() > size // 2 else size // 2
+        return cls(size, kept, most)
+
+
+def stack(
+    clips: Sequence[Sequence[Rows]],
+    pixels: np.ndarray,
+    shape: Shape,
+    texts: TextShape | None = None,
+    blank: Batch | None = None,
+) -> Batch:
+    """Returns samples of one shape as the arrays that the device reads.
+
+    Args:
+      clips: Of each the rows of each direction; the text is the same in all of them.
+      pixels: (clips, views, frames, ...).
+      shape: That each trunk is padded to.
+      texts: That the texts are padded to; None leaves them out.
+      blank: See `Batch`.
+    """
+    size = len(clips), len(clips[0])
+    text = np.zeros((size[0], shape.text), np.int32)
+    source = np.zeros((*size, shape.rows), np.int32)
+    padded = []
+    for k, directions in enumerate(clips):
+        for d, rows in enumerate(directions):
+            trunk = rows.trunk
+            is_text = trunk.feature == NONE
+            count = int(is_text.sum())
+            text[k, :count] = trunk.token[is_text]
+            own = np.where(is_text, np.cumsum(is_text) - 1, shape.text + trunk.feature)
+            source[k, d, : len(own)] = own
+            padded.append(pad(trunk, shape.rows, shape.kept))
+
+    def column(name: str) -> np.ndarray:
+        values = np.stack([getattr(rows, name) for rows in padded])
+        return values.reshape(*size, *values.shape[1:])
+
+    names = ("position", "kept", "target", "means")
+    shared = np.array([directions[0].shared for directions in clips], np.int32)
+    natural = [directions[0] for directions in clips]
+    asked = None if texts is None else stack_texts(natural, shape.rows, texts)
+    return Batch(pixels, text, source, *map(column, names), shared, asked, blank)
+
+
+def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:
+    """Returns the texts of several samples, padded to one shape.
+
+    Args:
+      clips: The rows of each, in natural order.
+      trunk: The length that trunks are padded to.
+      shape: Of the texts.
+    """
+    count = len(clips)
+    axes = clips[0].position.shape[1]
+    out = Texts(
+        token=np.zeros((count, shape.rows), np.int32),
+        position=np.zeros((count, shape.rows, axes), np.int32),
+        segment=np.zeros((count, shape.rows), np.int32),
+        kept=np.zeros((count, shape.kept), np.int32),
+        target=np.zeros((count, shape.kept), np.int32),
+        means=np.zeros((count, shape.kept, 2 * shape.texts), bool),
+    )
+    for k, rows in enumerate(clips):
+        own, kept = rows.segment > 0, rows.text > 0
+        size, wanted = int(own.sum()), int(kept.sum())
+        out.token[k, :size] = rows.token[own]
+        out.position[k, :size] = rows.position[own]
+        out.segment[k, :size] = rows.segment[own]
+        first = len(rows.segment) - size
+        places = rows.kept[kept]
+        places = np.where(places < first, places, places - first + trunk)
+        out.kept[k, :wanted] = places
+        out.target[k, :wanted] = rows.target[kept]
+        response = rows.slice[kept] == SLICES.index("response")
+        average = 2 * (rows.text[kept].astype(int) - 1) + response
+        out.means[k, np.arange(wanted), average] = True
+    return out

@@ -1,0 +1,194 @@
+"""Attention of texts that are asked about one video, whose keys they share.
+
+A text sees its video and its own earlier rows, and no other text. That is two calls,
+each over its own keys: all texts of a trunk (the rows of segment 0) at once to the
+trunk's keys, and each text to itself. A call returns the logarithm of its softmax's
+sum beside its result, from which the two are weighed against each other [1]. Neither
+a mask of texts by video nor a copy of the video's keys is made.
+
+Axes: `texts`, `text` rows each; `trunks`, `keys` each; `batch`, `queries`; `heads`,
+`kv_heads`, `head_dim`. Texts follow one another as their trunks do, equally many each.
+
+[1] Dao et al., 2022. FlashAttention. https://arxiv.org/abs/2205.14135
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from vidsme_jax import parallel
+from vidsme_jax.models import attention
+
+_CHUNK = 256  # Queries whose scores exist at the same time.
+_LARGE_CHUNK = 1024  # The same on a CPU, where one head follows another.
+
+
+class Part(NamedTuple):
+    """What attention to a part of the keys gives.
+
+    Attributes:
+      out: The weighted values.
+      log_sum: The logarithm of the sum of exponentials of the scores, in nats.
+    """
+
+    out: Float[Array, "batch queries heads head_dim"]
+    log_sum: Float[Array, "batch queries heads"]
+
+
+def attention_of_texts(
+    q: Float[Array, "texts text heads head_dim"],
+    k: Float[Array, "texts text kv_heads head_dim"],
+    v: Float[Array, "texts text kv_heads head_dim"],
+    segment: Int[Array, "texts text"],
+    trunk_k: Float[Array, "trunks keys kv_heads head_dim"],
+    trunk_v: Float[Array, "trunks keys kv_heads head_dim"],
+    shared: Int[Array, " trunks"],
+    *,
+    implementation: str | None = None,
+) -> Float[Array, "texts text heads head_dim"]:
+    """Attention of text rows to their trunk and to their own text, softmax in float32.
+
+    Args:
+      q: Queries; there are as many heads as kv_heads or a multiple.
+      k: The texts' own keys.
+      v: The texts' own values.
+      segment: Which text a row belongs to; a row sees earlier rows of its own segment.
+      trunk_k: The trunks' keys; texts are as many or a multiple.
+      trunk_v: The trunks' values.
+      shared: How many of its trunk's keys a text sees, at least 1.
+      implementation: One of `KERNELS`; None takes what `attention.kernel` returns.
+
+    Raises:
+      ValueError: There is no such implementation.
+    """
+    name = implementation or attention.kernel(q.dtype, q.shape[-1])
+    if name not in KERNELS:
+        raise ValueError(f"Unknown implementation {name!r}; known: {list(KERNELS)}.")
+    one = functools.partial(_both, KERNELS[name])
+    mesh = parallel.grid()
+    with jax.named_scope("attention"):
+        if mesh is None:
+            return one(segment, shared, q, k, v, trunk_k, trunk_v)
+        rows, heads = PartitionSpec("data"), PartitionSpec("data", None, "model")
+        one = parallel.by_shard(one, (rows, rows, *(heads,) * 5), heads)
+        one = functools.partial(one, segment, shared)
+        return attention.dealt(one, q, (k, v, trunk_k, trunk_v), mesh.shape["model"])
+
+
+def _both(kernel, segment, shared, q, k, v, trunk_k, trunk_v):
+    """Attends to the trunks and to the texts themselves, and merges the two."""
+    trunks = len(trunk_k)
+    queries = q.reshape(trunks, -1, *q.shape[2:])
+    far = kernel(queries, trunk_k, trunk_v, length=shared)
+    far = Part(*(x.reshape(*q.shape[:2], *x.shape[2:]) for x in far))
+    return _merged(far, kernel(q, k, v, segment=segment)).astype(q.dtype)
+
+
+def _merged(first: Part, second: Part) -> Float[Array, "batch queries heads head_dim"]:
+    """Weighs two parts by their sums, in float32."""
+    share = jax.nn.sigmoid(first.log_sum - second.log_sum)[..., None]
+    wide = (x.out.astype(jnp.float32) for x in (first, second))
+    return share * next(wide) + (1 - share) * next(wide)
+
+
+def cudnn(q, k, v, *, length=None, segment=None) -> Part:
+    """CuDNN's fused kernel, on NVIDIA GPUs.
+
+    Args:
+      q: Queries.
+      k: Keys.
+      v: Values.
+      length: Of the keys that are seen, (batch,); None: a query sees its own place and
+        what stands before it.
+      segment: (batch, queries); a query sees keys of its own only.
+    """
+    # `jax.nn.dot_product_attention` rounds the sums to the values' type: in bfloat16
+    # weights would be wrong by up to 5 %.
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    seen: dict[str, Any]
+    if length is None:
+        mask = segment[:, None, :, None] == segment[:, None, None]
+        seen = {"mask": mask, "mask_type": fused.MaskType.CAUSAL}
+    else:
+        whole = jnp.full(len(q), q.shape[1], jnp.int32)
+        seen = {"q_seqlen": whole, "kv_seqlen": length.astype(jnp.int32)}
+        seen["mask_type"] = fused.MaskType.PADDING
+    out, log_sum = fused.dot_product_attention(
+        q, k, v, scale=q.shape[-1] ** -0.5, return_residual=True, **seen
+    )
+    return Part(out, log_sum.swapaxes(1, 2))
+
+
+def splash(q, k, v, *, length=None, segment=None) -> Part:
+    """The TPU kernel that jax brings; see `cudnn` for the arguments."""
+    if length is None:
+        ids = segment, segment
+    else:
+        behind = jnp.arange(k.shape[1])[None] >= length[:, None]
+        ids = jnp.zeros(q.shape[:2], jnp.int32), behind.astype(jnp.int32)
+    return Part(*attention.splash_parts(q, k, v, causal=length is None, ids=ids))
+
+
+def chunked(q, k, v, *, length=None, segment=None) -> Part:
+    """Attention in plain operations; see `cudnn` for the arguments."""
+    batch, queries, heads, head_dim = q.shape
+    kv_heads = k.shape[2]
+    on_cpu = parallel.platform() == "cpu"
+    count = -(-queries // (_LARGE_CHUNK if on_cpu else _CHUNK))
+    size = -(-queries // count)
+    q = jnp.pad(q, [(0, 0), (0, count * size - queries), (0, 0), (0, 0)])
+    q = q.reshape(batch, count, size, kv_heads, -1, head_dim).transpose(
+        1, 0, 3, 4, 2, 5
+    )
+    k, v = (x.swapaxes(1, 2) for x in (k, v))
+    seen = {"length": length, "segment": segment}
+    starts = jnp.arange(count, dtype=jnp.int32) * size
+
+    def step(chunk):
+        start, queries_of_chunk = chunk
+        items = queries_of_chunk, k, v, {x: y for x, y in seen.items() if y is not None}
+        one = functools.partial(_item, start=start)
+        return jax.lax.map(one, items) if on_cpu else jax.vmap(one)(items)
+
+    out, log_sum = jax.lax.map(step, (starts, q))
+    out = jnp.moveaxis(out, (0, 4), (1, 2)).reshape(batch, -1, heads, head_dim)
+    log_sum = jnp.moveaxis(log_sum, (0, 4), (1, 2)).reshape(batch, -1, heads)
+    return Part(out[:, :queries], log_sum[:, :queries])
+
+
+KERNELS = {"cudnn": cudnn, "splash": splash, "chunked": chunked}
+
+
+def _item(item, start):
+    """Of one element of a batch: queries (kv_heads, groups, queries, head_dim)."""
+    q, k, v, seen = item
+    rows, columns = start + jnp.arange(q.shape[2]), jnp.arange(k.shape[1])
+    if "length" in seen:
+        visible = jnp.broadcast_to(columns < seen["length"], (len(rows), len(columns)))
+    else:
+        own = seen["segment"].at[rows].get(mode="clip")
+        visible = own[:, None] == seen["segment"][None]
+        visible &= columns[None] <= rows[:, None]
+    one = functools.partial(_head, visible=visible)
+    on_cpu = parallel.platform() == "cpu"
+    return jax.lax.map(one, (q, k, v)) if on_cpu else jax.vmap(one)((q, k, v))
+
+
+def _head(head, visible):
+    """Of one key head: queries (groups, queries, head_dim), keys (keys, head_dim)."""
+    q, k, v = head
+    kind: dict[str, Any] = {"preferred_element_type": jnp.float32}
+    kind["precision"] = "highest" if q.dtype == jnp.float32 else None
+    scores = jnp.einsum("gqh,sh->gqs", q, k, **kind) * q.shape[-1] ** -0.5
+    scores = jnp.where(visible[None], scores, -jnp.inf)
+    most = jnp.max(scores, axis=-1, keepdims=True)
+    weights = jnp.exp(scores - most)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = (weights / total).astype(q.dtype)
+    out = jnp.einsum("gqs,sh->gqh", weights, v, **kind)
+    return out, (most + jnp.log(total))[..., 0]
