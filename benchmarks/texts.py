@@ -34,7 +34,7 @@ from _torch_models import TorchLlava, fast_attention
 from vidsme_jax import parallel
 from vidsme_jax.models.llava.flops import necessary_flops, text_flops
 from vidsme_jax.models.rows import Text
-from vidsme_jax.run import pipeline
+from vidsme_jax.run import pipeline, stacking
 
 CACHED, AGAIN = "transformers, cached", "transformers, again"
 Texts = list[tuple[list[int], list[int]]]  # Questions and answers of one clip.
@@ -62,7 +62,7 @@ def ours(run: _models.Run, clips: np.ndarray, texts: Texts) -> list[list[np.ndar
         second=False,
         slices=("video", "instruction", "response"),
     )
-    inputs = (pipeline.Input(k, clip, asked) for k, clip in enumerate(clips))
+    inputs = (stacking.Input(k, clip, asked) for k, clip in enumerate(clips))
     results = [
         result
         for _, batch in pipeline.stream(([(0, each)] for each in inputs), [side])

@@ -99,7 +99,9 @@ def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     )
     with pytest.raises(KeyboardInterrupt):
         audit.run(config, tmp_path, _Once(monkeypatch, shard=2))
-    keys = [str(prepared.key.sample.clip.key) for group in sent for prepared in group.clips]
+    keys = [
+        str(prepared.key.sample.clip.key) for group in sent for prepared in group.clips
+    ]
     assert len(keys) == 6 and _paths(tmp_path) == keys
     audit.run(config, tmp_path)
     assert sorted(_paths(tmp_path)) == sorted(set(_paths(tmp_path)))

@@ -9,11 +9,14 @@ The module that `Model.make` returns has three members:
   its trunks, (clips, directions, kept, embed), and of its texts, (texts, directions,
   kept, embed), or None if it has none;
 * `head`: the output layer's weights, (vocab, embed).
+
+With a fourth, `decoder`, the `decoder.Decoder` behind `read` and `head`, the model can
+answer questions: see `generation`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +72,7 @@ class Model:
         is asked (`base.Asked`). The answer has the token that ends a turn behind it
         unless the limit of tokens ended it; it is empty while it is not known.
       ends: The tokens that end a generated answer.
+      decode: Returns the text of a generated answer, of its tokens.
       flops: Returns the operations that both directions of a clip of so many frames
         need at least, with the prompt's text.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
@@ -95,6 +99,7 @@ class Model:
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
     ends: tuple[int, ...] = ()
+    decode: Callable[[Sequence[int]], str] = lambda ids: ""
     fingerprint: str = ""
     fill: Callable[[nnx.State, loading.Shardings], nnx.State] | None = None
 

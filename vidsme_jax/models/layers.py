@@ -126,24 +126,54 @@ def run_stack(layers: Any, x: Array, *args: Any) -> Array:
 
     Their weights have a leading axis and are scanned, or lie as `lay_out` left them.
     """
+    return walk_stack(
+        layers, lambda layer, x, _, *args: (layer(x, *args), ()), x, args
+    )[0]
+
+
+def walk_stack(
+    layers: Any,
+    step: Callable[..., tuple[Array, Any]],
+    x: Array,
+    args: Sequence[Any] = (),
+    each: Any = (),
+) -> tuple[Array, Any]:
+    """Folds `step(layer, x, own, *args) -> (x, kept)` over stacked layers.
+
+    Args:
+      layers: As in `run_stack`.
+      step: Of one layer, with what it has of `each`.
+      x: What the first layer gets.
+      args: Of every layer.
+      each: Arrays of the layers, as an earlier walk over them kept its own.
+
+    Returns:
+      What the last layer gave, and what each one kept: arrays with a leading axis, or a
+      tuple with the arrays of each layer, as the weights lie. Of bfloat16 the bits on a
+      CPU, as `lay_out` does it.
+    """
     graphdef, state = nnx.split(layers)
 
-    def apply(layer, x, *args):
+    def apply(layer, x, own, *args):
         with jax.named_scope("layer"):
-            return nnx.merge(graphdef, layer)(x, *args)
+            return step(nnx.merge(graphdef, layer), x, own, *args)
 
     leaves = jax.tree.leaves(state, is_leaf=_is_separate)
     if not _is_separate(leaves[0]):
 
-        def step(x, layer):
-            return apply(jax.tree.map(_as_floats, layer), x, *args), None
+        def scanned(x, of_layer):
+            layer, own = jax.tree.map(_as_floats, of_layer)
+            x, kept = apply(layer, x, own, *args)
+            return x, jax.tree.map(_as_bits, kept)
 
-        return jax.lax.scan(step, x, state)[0]
+        return jax.lax.scan(scanned, x, (state, each))
     apply = jax.jit(apply)  # Traced once; the compiler inlines it.
+    kept = []
     for k in range(len(leaves[0])):
         layer = jax.tree.map(operator.itemgetter(k), state, is_leaf=_is_separate)
-        x = apply(layer, x, *args)
-    return x
+        x, of_layer = apply(layer, x, each[k] if each else (), *args)
+        kept.append(of_layer)
+    return x, tuple(kept)
 
 
 def project(
@@ -281,6 +311,13 @@ def _as_floats(value: Any) -> Any:
     """Returns floats from their bits, floats as they are."""
     if value.dtype == jnp.uint16:
         return jax.lax.bitcast_convert_type(value, jnp.bfloat16)
+    return value
+
+
+def _as_bits(value: Array) -> Array:
+    """Returns bits of bfloat16 on a CPU, what else there is as it is."""
+    if value.dtype == jnp.bfloat16 and parallel.platform() == "cpu":
+        return jax.lax.bitcast_convert_type(value, jnp.uint16)
     return value
 
 

@@ -102,6 +102,16 @@ class Tokeniser:
         answer = asked.ids or ids[places[0] : last]
         return Text(self._prompt.before, tuple(ids[: places[0]]), tuple(answer))
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of an answer, without special tokens and spaces around it.
+
+        It need not have the same tokens again.
+        """
+        text = self._tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text.strip()
+
     def _faults(self, text: str, stops: bool) -> list[str]:
         """Returns what is wrong with a text before it is tokenised."""
         problems = []

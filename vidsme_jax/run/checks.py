@@ -15,12 +15,11 @@ from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import processes
+from vidsme_jax.run import processes, texts
 from vidsme_jax.run.runs import Run, Wanted, with_two
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
 from vidsme_jax.store.answers import Answers
-
 
 _SIGNALS, _REFERENCE, _ANSWERS = "signals", "signals-reference", "answers"
 
@@ -67,6 +66,9 @@ def check(config: ConfigDict) -> Setup:
                 num_bytes=model.num_bytes if model else 0,
                 dtype=model.dtype if model else "",
             )
+    if model is not None:
+        for problem in _of_texts(given, model, asked):
+            problems.add(problem)
     if model is not None and problems.none_in("config.reference."):
         with problems.collected():
             reference = _reference(given, model, asked["samples"])
@@ -143,17 +145,25 @@ def _reference(
                 "model less itself is 0; give a model that has not seen the members"
             ]
         )
-    causes = []
-    for text in (text for sample in asked for text in sample.texts):
-        try:
-            found.tokenise(text)
-        except AuditError as error:
-            causes += error.problems
-        else:
-            return found  # A text that fails alone is recorded when it is scored.
-    if causes:
+    every = [text for sample in asked for text in sample.texts]
+    frames, slices = given.video.num_frames, given.slices
+    read = texts.tokenise(every, found, frames, slices)
+    if every and not read.texts:  # One that fails alone is recorded when it is scored.
+        causes = next(iter(read.refused.values()))
         raise AuditError([f"{named}: it can score none of the texts: {causes[0]}"])
     return found
+
+
+def _of_texts(given: views.Settings, model: Model, asked: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with the texts of a corpus."""
+    chosen: Any = (given.slices, given.response)
+    problems = texts.answers_missing(asked["items"], *chosen)
+    _, more = texts.check_texts(
+        *(asked["samples"], model, given.video.num_frames, given.slices),
+        response=given.response,
+        room=given.response_tokens,
+    )
+    return problems + more
 
 
 def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:

@@ -5,38 +5,17 @@ copies to the shape that is compiled already. A clip that fails alone is that cl
 failure; what fails with every clip ends the run.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from absl import logging
 
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.models.batches import TextShape
 from vidsme_jax.run import memory
+from vidsme_jax.run.stacking import Group
 from vidsme_jax.run.stopping import RunStopped
 
 _IN_A_ROW = 3  # So many clips that fail alone, one after another, end a run.
-
-
-class Padded(NamedTuple):
-    """The padded shape of a sample, a function of the sample alone.
-
-    Attributes:
-      num_frames: That the clip is padded to.
-      video: Whether the video's rows are kept.
-      texts: Of the texts; None if there are none.
-    """
-
-    num_frames: int
-    video: bool = True
-    texts: TextShape | None = None
-
-
-class Group(NamedTuple):
-    """Samples of one padded shape, which make a batch."""
-
-    shape: Padded
-    clips: Sequence[Any]
 
 
 class Isolation:
@@ -49,7 +28,6 @@ class Isolation:
 
     def __init__(
         self,
-        again: Callable[[Group], list[Any]],
         lacking: Callable[[Exception], AuditError],
         *,
         batch_size: int,
@@ -59,7 +37,6 @@ class Isolation:
         """Starts with nothing computed.
 
         Args:
-          again: Computes part of a batch; returns its results.
           lacking: Returns what to say if the first batch lacks memory.
           batch_size: See `config.batch_size`.
           stored: Whether any clip of the run was computed before.
@@ -67,8 +44,8 @@ class Isolation:
         """
         self.failure: Exception | None = None
         self.begun = False
-        self._again, self._lacking = again, lacking
-        self._batch_size, self._stored, self._alone = batch_size, stored, alone
+        self._lacking, self._stored = lacking, stored
+        self._batch_size, self._alone = batch_size, alone
         self._errors: list[str] = []  # Of clips alone since the last success.
 
     def succeeded(self) -> None:
@@ -76,7 +53,12 @@ class Isolation:
         self.begun, self._errors = True, []
 
     def failed(
-        self, group: Group, error: Exception, result: Callable[[Any, ClipError], Any]
+        self,
+        group: Group,
+        error: Exception,
+        *,
+        again: Callable[[Group], list[Any]],
+        result: Callable[[Any, ClipError], Any],
     ) -> list[Any]:
         """Returns the results of a batch at which the devices failed.
 
@@ -86,6 +68,7 @@ class Isolation:
         Args:
           group: The batch.
           error: Of the devices.
+          again: Computes part of the batch; returns its results.
           result: Makes the result of a clip that fails alone.
         """
         cause, clips = memory.one_line(error), group.clips
@@ -103,7 +86,7 @@ class Isolation:
                 found
                 for part in halves
                 if self.failure is None
-                for found in self._again(part)
+                for found in again(part)
             ]
         else:
             self._errors.append(cause)

@@ -57,7 +57,7 @@ def of_text(k: int, number: int, asked: Asked, found: Found, rows: Rows) -> Scor
     slices = rows.slice[mine]
     one = _cut(k, found.texts, own, slice(2 * (number - 1), 2 * number))
     has = np.isin([SLICES.index(name) for name in SLICES[1:]], slices)
-    blank = None if found.blank is None else found.blank[k][own]
+    blank = None if found.blank is None else np.asarray(found.blank)[k][own]
     means = one.mean_renyi
     bad = _not_finite(one if means is None else one._replace(mean_renyi=means[:, has]))
     if blank is not None and not np.isfinite(blank).all():

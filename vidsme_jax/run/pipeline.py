@@ -11,49 +11,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Int16, UInt8
+from jaxtyping import Int16
 
-from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals
+from vidsme_jax.base import ClipError, ScoredText, TokenSignals
 from vidsme_jax.models import layers
-from vidsme_jax.models.batches import (
-    Batch,
-    Shape,
-    TextShape,
-    stack,
-    stack_texts,
-)
-from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
+from vidsme_jax.models.batches import Batch
+from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.models.rows import Rows
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import memory, outcomes
-from vidsme_jax.run.isolation import Group, Isolation, Padded
+from vidsme_jax.run.isolation import Isolation
+from vidsme_jax.run.stacking import Group, Input, Padded, Stacker
 from vidsme_jax.run.step import Found, head_memory, make_step
 from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
-
-_GREY = 128  # Of the video that stands in place of a clip.
-
-
-class Tokenised(NamedTuple):
-    """A text about a clip, with its tokens."""
-
-    asked: Asked
-    text: Text
-
-
-class Input(NamedTuple):
-    """One sample, ready for the model.
-
-    Attributes:
-      key: Returned with its signals.
-      frames: At the model's input size.
-      texts: Asked about it.
-      video: Whether the signals of the video's rows are wanted.
-    """
-
-    key: Any
-    frames: UInt8[np.ndarray, "frames height width 3"]
-    texts: tuple[Tokenised, ...] = ()
-    video: bool = True
 
 
 class Result(NamedTuple):
@@ -90,10 +60,8 @@ class Sent(NamedTuple):
 class Pipeline:
     """One run on its devices.
 
-    Batches have one padded shape, so that a corpus compiles once or a few times. Where
-    a model's frames are independent they are padded to a power of two, at most
-    `num_frames`, else batches hold clips of equal length; texts as `TextShape` says.
-    The shape of a sample is a function of the sample alone.
+    Batches have one padded shape, so that a corpus compiles once or a few times. The
+    shape of a sample is a function of the sample alone (`Stacker`, `TextShape`).
 
     Attributes:
       devices: Where it runs.
@@ -143,23 +111,25 @@ class Pipeline:
             text_second=text_second,
             memory=head_memory(devices.memory(), held),
         )
-        self.devices = devices
+        self.devices, described = devices, model.model
         self._model, self._state, self._timeline = model.model, model.state, timeline
-        self._text, self._slices, self._blank = model.model.tokenise(), slices, blank
-        self._laid_out: dict[tuple[int, bool], list[Rows]] = {}
-        self._grey: dict[int, np.ndarray] = {}
+        self._stacker = Stacker(
+            model.model,
+            num_frames=num_frames,
+            slices=slices,
+            against=against,
+            grey=devices.batch_size(1) if blank else 0,
+        )
         self._run = devices.runner(step)
         self._size = devices.batch_size(batch_size)
-        self._num_frames, self._against = num_frames, against
         self._only = only or Padded(num_frames)
         self._waiting: dict[Padded, list[Input]] = collections.defaultdict(list)
         self._refused: list[Result] = []
         self._shapes: set[Padded] = set()
         self._text_rows = [0, 0]  # Of the samples sent: their own, and with padding.
         self._isolation = Isolation(
-            lambda group: self.settle(self.send(group)),
             lambda error: memory.first_batch(
-                error, self._model, devices, batch_size, num_frames
+                error, described, devices, batch_size, num_frames
             ),
             batch_size=batch_size,
             stored=stored,
@@ -178,16 +148,17 @@ class Pipeline:
 
     def add(self, clip: Input) -> bool:
         """Adds a sample; returns whether a group is full."""
-        length = self._padded(len(clip.frames))
-        if self.spanning and length != self._num_frames:
-            cause = (
-                f"a clip of {length} frames: a grid of several processes takes clips "
-                f"of {self._num_frames}, since the model's frames depend on each other"
-            )
-            self._refused.append(Result(clip.key, ClipError("signals", cause)))
-            return False
-        texts = text_shape(self._model, clip.texts, self._slices)
-        shape = self._only if self.spanning else Padded(length, clip.video, texts)
+        shape = self._stacker.shape(clip)
+        if self.spanning:
+            length, most = len(clip.frames), self._only.num_frames
+            if shape.num_frames != most and len(self._stacker.views(length)) > 1:
+                cause = (
+                    f"a clip of {length} frames: a grid of several processes takes "
+                    f"clips of {most}, since the model's frames depend on each other"
+                )
+                self._refused.append(Result(clip.key, ClipError("signals", cause)))
+                return False
+            shape = self._only
         waiting = self._waiting[shape]
         waiting.append(clip)
         return len(waiting) == self._size
@@ -228,7 +199,10 @@ class Pipeline:
             host = self.devices.fetch(sent.out)
         except jax.errors.JaxRuntimeError as error:
             return self._isolation.failed(
-                sent.group, error, lambda clip, error: Result(clip.key, error)
+                sent.group,
+                error,
+                again=lambda group: self.settle(self.send(group)),
+                result=lambda clip, error: Result(clip.key, error),
             )
         self._isolation.succeeded()
         refused, self._refused = self._refused, []
@@ -254,93 +228,14 @@ class Pipeline:
                 else "",
             )
 
-    def _orders(self, length: int) -> list[Order]:
-        """Returns the order of the frames in each direction."""
-        return [np.arange(length), second_order(self._against, length)]
-
-    def _padded(self, length: int) -> int:
-        if len(self._model.views(self._orders(length)[1])) > 1:
-            return length
-        if self.spanning:
-            return self._num_frames
-        return min(1 << (length - 1).bit_length(), self._num_frames)
-
-    def _trunks(self, length: int, video: bool) -> list[Rows]:
-        """Returns the rows of a clip in each direction, laid out once a length."""
-        known = self._laid_out.get((length, video))
-        if known is None:
-            known = self._laid_out[length, video] = [
-                self._rows(length, (), video, order) for order in self._orders(length)
-            ]
-        return known
-
-    def _rows(
-        self, length: int, texts: Sequence[Tokenised], video: bool, order: Order
-    ) -> Rows:
-        slices = [x for x in self._slices if video or x != "video"]
-        asked = [each.text for each in texts]
-        return self._model.lay_out(Shown(length), self._text, order, asked, slices)
-
     def _batch(self, group: Group) -> tuple[Batch, list[Rows]]:
-        """Stacks samples, padding each to the group's shape and the batch with copies.
-
-        Returns:
-          The batch, and the rows of each sample in natural order.
-        """
-        length, video, texts = group.shape
-        clips = group.clips or [_empty(self._model, length)]
-        views = [self._model.views(self._orders(len(x.frames))[1]) for x in clips]
-        frames = length, *clips[0].frames.shape[1:]
-        pixels = np.zeros((self._size, len(views[0]), *frames), np.uint8)
-        laid_out = []
-        for clip in clips:
-            natural, other = self._trunks(len(clip.frames), video)
-            if clip.texts:
-                order = self._orders(len(clip.frames))[0]
-                natural = self._rows(len(clip.frames), clip.texts, video, order)
-            laid_out.append((natural, other))
-        own = [min(k, len(clips) - 1) for k in range(self._size)]
-        for k, which in enumerate(own):
-            shown = clips[which].frames
-            for view, order in enumerate(views[which]):
-                pixels[k, view, : len(shown)] = shown[order]
-        blank = None
-        if self._blank and texts is not None:
-            blank = self._about_grey([clips[k] for k in own], length, texts)
-        whole = Shape.of(self._trunks(length, video)[0])
-        batch = stack([laid_out[k] for k in own], pixels, whole, texts, blank)
-        natural = [rows for rows, _ in laid_out[: len(group.clips)]]
+        """Stacks a batch, and counts its shape and the rows of texts."""
+        batch, rows = self._stacker.batch(group, self._size)
         self._shapes.add(group.shape)
-        if texts is not None:
-            self._text_rows[0] += sum(int((rows.segment > 0).sum()) for rows in natural)
-            self._text_rows[1] += texts.rows * len(natural)
-        return batch, natural
-
-    def _about_grey(
-        self, clips: Sequence[Input], length: int, texts: TextShape
-    ) -> Batch:
-        """Returns the clips' texts about a grey video of so many frames."""
-        order = self._orders(length)[0]
-        rows = [self._rows(length, clip.texts, False, order) for clip in clips]
-        if length not in self._grey:
-            grey = np.full((length, 8, 8, 3), _GREY, np.uint8)
-            self._grey[length] = self._model.prepare(grey)
-        trunks = self.devices.batch_size(1)
-        pixels = np.stack([self._grey[length][None]] * trunks)
-        shape = Shape.of(rows[0])
-        batch = stack([rows[:1]] * trunks, pixels, shape)
-        return batch._replace(texts=stack_texts(rows, shape.rows, texts))
-
-
-def text_shape(
-    model: Model, texts: Sequence[Tokenised], slices: Sequence[str]
-) -> TextShape | None:
-    """Returns the padded shape of texts that are asked of one clip."""
-    if not texts:
-        return None
-    asked, kept = [each.text for each in texts], [x for x in slices if x != "video"]
-    order = np.arange(1)
-    return TextShape.of(model.lay_out(Shown(1), model.tokenise(), order, asked, kept))
+        if (texts := group.shape.texts) is not None:
+            self._text_rows[0] += sum(int((each.segment > 0).sum()) for each in rows)
+            self._text_rows[1] += texts.rows * len(rows)
+        return batch, rows
 
 
 def stream(
@@ -406,11 +301,6 @@ def stream(
     complete = not stopped()
     for pipeline in pipelines:
         pipeline.close(complete=complete)
-
-
-def _empty(model: Model, num_frames: int) -> Input:
-    """Returns what an empty batch of a grid of several processes holds."""
-    return Input(None, model.prepare(np.zeros((num_frames, 8, 8, 3), np.uint8)))
 
 
 def _result(k: int, clip: Input, host: Found, rows: Rows) -> Result:

@@ -12,7 +12,6 @@ import numpy as np
 
 from vidsme_jax.base import (
     Asked,
-    AuditError,
     ClipError,
     MotionStatistics,
     Sample,
@@ -25,8 +24,10 @@ from vidsme_jax.data import stages
 from vidsme_jax.data.reading import Reader, stamp
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.motion import statistics
-from vidsme_jax.run.pipeline import Input, Result, Tokenised
+from vidsme_jax.run import texts
+from vidsme_jax.run.pipeline import Result
 from vidsme_jax.run.runs import Missing, Run, with_two
+from vidsme_jax.run.stacking import Input, Tokenised
 
 _QUOTED = 60  # Characters of a question in a message.
 
@@ -145,21 +146,27 @@ def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]
     Raises:
       ClipError: A text of the audited model's cannot be tokenised, or has no answer.
     """
-    texts, errors = [], {}
-    for asked in prepared.missing.texts:
-        given = dataclasses.replace(asked, ids=()) if run.is_reference else asked
-        try:
-            if not asked.ended and run.answers is not None:
-                raise AuditError(["it has no answer"])
-            texts.append(Tokenised(asked, run.model.tokenise(given)))
-        except AuditError as error:
-            asks = printable(asked.question, _QUOTED)
-            cause = f"the text {asks!r}: {'; '.join(error.problems)}"
-            errors[asked.key] = ClipError("preprocess", cause)
+    asked, slices = prepared.missing.texts, run.settings.slices
+    if run.is_reference:
+        own = [dataclasses.replace(each, ids=()) for each in asked]
+        found = texts.tokenise(own, run.model, run.num_frames, slices)
+    else:
+        found = texts.tokenise(asked, run.model, run.num_frames, slices)
+    refused = dict(found.refused)
+    if run.answers is not None:
+        refused |= {x.key: ("it has no answer",) for x in asked if not x.ended}
+    errors = {}
+    for each in asked:
+        if each.key in refused:
+            asks = printable(each.question, _QUOTED)
+            cause = f"the text {asks!r}: {'; '.join(refused[each.key])}"
+            errors[each.key] = ClipError("preprocess", cause)
     if errors and not run.is_reference:
         raise next(iter(errors.values()))
+    ready = (x for x in asked if x.key not in errors)
+    its = tuple(Tokenised(each, found.texts[each.key]) for each in ready)
     video = prepared.missing.video
-    return Input(prepared, prepared.frames, tuple(texts), video), errors
+    return Input(prepared, prepared.frames, its, video), errors
 
 
 def scored(result: Result) -> ScoredClip:

@@ -15,19 +15,20 @@ import jax
 from absl import logging
 
 from vidsme_jax.base import ClipError, Failure, Sample, printable
-from vidsme_jax.data import loader, samples as texts, video
+from vidsme_jax.data import loader, video
+from vidsme_jax.data import samples as texts
 from vidsme_jax.data.reading import ABSENT, Reader, stamp
-from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.batches import TextShape
+from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.motion import backends
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.run import answering, memory, pipeline, preparing, processes
-from vidsme_jax.run.isolation import Padded
-from vidsme_jax.run.pipeline import Input, Pipeline, Result, Tokenised
+from vidsme_jax.run.pipeline import Pipeline, Result
 from vidsme_jax.run.preparing import Prepared
 from vidsme_jax.run.processes import Team
 from vidsme_jax.run.runs import Missing, Run
+from vidsme_jax.run.stacking import Input, Padded, Tokenised, text_shape
 from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
@@ -141,6 +142,7 @@ class _Driver:
         self._team, self._stop = team, stop
         self._settings = runs[0].settings
         self._meter = Meter(runs[0].model)
+        self._generating: dict[int, answering.Answering] = {}
         self._missing: dict[str, dict[int, Missing]] = {}  # By clip, by run's place.
 
     @property
@@ -181,6 +183,9 @@ class _Driver:
             )
             for place, results in self._stop.between(batches):
                 self._store(place, results)
+        for each in self._generating.values():
+            each.close(complete=not self._stop.asked)
+        self._generating = {}
         self._progress.close()
         used = self._meter.result(self._devices, self._settings.workers)
         if used is not None:
@@ -244,7 +249,7 @@ class _Driver:
             its = self._missing[sample.clip.key].get(place, Missing())
             video = video or its.video
             asked = [Tokenised(x, run.model.tokenise(x)) for x in its.texts]
-            shape = pipeline.text_shape(run.model, asked, run.computed.slices)
+            shape = text_shape(run.model, asked, run.computed.slices)
             shapes += [shape] if shape else []
         largest = TextShape(*map(max, zip(*shapes, strict=True))) if shapes else None
         return Padded(run.num_frames, video, largest)
@@ -253,12 +258,14 @@ class _Driver:
         self, todo: Sequence[Sample], loaded: Mapping[int, LoadedModel]
     ) -> Iterator[list[tuple[int, Input]]]:
         """Yields the inputs of every sample, for each run that lacks something."""
-        generating = {
-            place: answering.Answering(run, loaded[id(run.model)], self._devices)
+        held = answering.bytes_on_a_device(*loaded.values())
+        self._generating = {
+            place: answering.Answering(run, loaded[id(run.model)], self._devices, held)
             for place, run in enumerate(self._runs)
             if run.answers is not None and not run.is_reference
         }
-        for sample, found in answering.answered(self._decoded(todo), generating):
+        decoded = self._decoded(todo)
+        for sample, found in answering.answered(decoded, self._runs, self._generating):
             inputs = []
             for place, each in found:
                 if isinstance(each, ClipError):

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals, text_key
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.parallel import make_devices
-from vidsme_jax.run.isolation import Group, Padded
-from vidsme_jax.run.pipeline import Input, Pipeline, Tokenised, text_shape
+from vidsme_jax.run.pipeline import Pipeline
+from vidsme_jax.run.stacking import Group, Input, Padded, Tokenised, text_shape
 
 _SLICES = ("video", "instruction", "response")
 

@@ -71,6 +71,9 @@ class Answers:
         self._found: dict[tuple[str, str], Answer] = {}
         self._parts = Parts(folder, settings, _KIND, self._remember, process, processes)
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def write(self, answers: Iterable[Answer]) -> None:
         """Writes one part.
 

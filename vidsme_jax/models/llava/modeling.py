@@ -27,7 +27,8 @@ from jaxtyping import Array, Float, UInt8
 
 from vidsme_jax import parallel
 from vidsme_jax.models.batches import Batch
-from vidsme_jax.models.decoder import Decoder, DecoderConfig
+from vidsme_jax.models.decoder import Decoder
+from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 
@@ -143,6 +144,11 @@ class Llava(nnx.Module):
     ]:
         """Returns the decoder's states of the kept rows, of trunks and of texts."""
         return self.language_model.read(visual, batch)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The language model, whose layers `generation` walks with a cache."""
+        return self.language_model
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:
