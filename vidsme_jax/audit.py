@@ -41,6 +41,8 @@ class AuditReport:
         """Returns the result in a few lines, for the end of a run."""
         headline = self.metrics["headline"]
         lines = [self.metrics["verdict"]]
+        for more in (self.metrics["beside"], self.metrics["reference"]):
+            lines += [more["statement"]] if more and more["statement"] else []
         for name, comparison in self.metrics["comparisons"].items():
             auc = comparison["scores"][headline]["auc"]
             if auc["value"] is not None:
@@ -129,6 +131,7 @@ def _table(
     given = asked.settings
     return tables.score_table(
         *(asked.items, store, asked.scores, given.profile, given.motion),
+        slices=given.slices,
         response=given.response,
         reference=reference,
     )
@@ -146,12 +149,16 @@ def evaluate(
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
     num_bootstrap = given.report.num_bootstrap
+    beside = scores.beside(headline, table.scores, given.profile)
+    declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
     text = json.dumps(about, indent=2, default=str)
     write_atomically(workdir / "config.json", text.encode())
     found = report.write(
         workdir,
         table,
-        evaluation=metrics.evaluate(table, given.report.fprs, num_bootstrap, _SEED),
+        evaluation=metrics.evaluate(
+            table, given.report.fprs, num_bootstrap, _SEED, declared
+        ),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=suspects.suspects(table, headline, given.report.fdr),
         curves=curves.extreme_curves(
@@ -161,6 +168,7 @@ def evaluate(
         failures=failures,
         warnings=warnings,
         headline=headline,
+        beside=beside,
         descriptions={
             name: scores.description(name, given.profile) for name in asked.scores
         },
