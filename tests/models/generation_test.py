@@ -1,18 +1,10 @@
 """Greedy answers against transformers' own, on one device and on many."""
 
-import functools
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-import torch
 
-from oracles import llava_next_video, llava_onevision, llava_qwen
-from vidsme_jax import models, parallel
-from vidsme_jax.base import AuditError
-from vidsme_jax.models import generation, layers, random
+from vidsme_jax.models import generation
 from vidsme_jax.models.batches import Shape, TextShape, stack
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.rows import Shown, Text
