@@ -99,7 +99,9 @@ def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     )
     with pytest.raises(KeyboardInterrupt):
         audit.run(config, tmp_path, _Once(monkeypatch, shard=2))
-    keys = [str(prepared.key.clip.key) for group in sent for prepared in group.clips]
+    keys = [
+        str(prepared.key.sample.clip.key) for group in sent for prepared in group.clips
+    ]
     assert len(keys) == 6 and _paths(tmp_path) == keys
     audit.run(config, tmp_path)
     assert sorted(_paths(tmp_path)) == sorted(set(_paths(tmp_path)))
@@ -262,7 +264,7 @@ def test_one_clip_that_fails_on_the_device(tmp_path, monkeypatch, capsys, handle
 
     def watched(run, group):
         sent = send(run, group)
-        if any(clip.key.clip.key == last for clip in group.clips):
+        if any(clip.key.sample.clip.key == last for clip in group.clips):
             bad.append(sent.out)
         return sent
 
@@ -398,7 +400,7 @@ def test_other_settings_and_starting_anew(run):
     with pytest.raises(AuditError) as caught:
         audit.run(small(4), run)
     (problem,) = caught.value.problems
-    assert "its signals have format 0, this version reads format 1; take" in problem
+    assert "its signals have format 0, this version reads format 2; take" in problem
     record.write_text(now)
     # What signals do not depend on may change.
     audit.run(small(4, **{"video.max_seconds": 99.0, "batch_size": 2}), run)

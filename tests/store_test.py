@@ -93,7 +93,7 @@ def test_another_format_is_refused_in_one_sentence(tmp_path, before):
         with pytest.raises(AuditError) as caught:
             door()
         (problem,) = caught.value.problems
-        assert f"format {before or 0}, this version reads format 1" in problem
+        assert f"format {before or 0}, this version reads format 2" in problem
         assert "another --workdir, or --config.overwrite=true" in problem
         assert "the version that wrote them" in problem
 
