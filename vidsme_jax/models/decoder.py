@@ -88,7 +88,8 @@ class Attention(nnx.Module):
         sin: Tables,
         behind: Behind | None = None,
     ) -> Float[Array, "batch tokens embed"]:
-        return self.finish(self.attend(*self.project(x, cos, sin), behind))
+        q, k, v = self.project(x, cos, sin)
+        return self.finish(self.attend(q, k, v, behind))
 
     def project(
         self,
