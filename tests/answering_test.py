@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from asked_test import assert_same, config, manifest, score, stored
+from asked_test import assert_same, config, score, stored
+from killed_run import manifest
 from vidsme_jax import parallel, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import generation

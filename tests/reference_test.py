@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from asked_test import assert_same, config, manifest, score, stored
+from asked_test import assert_same, config, score, stored
+from killed_run import manifest
 from vidsme_jax import audit, parallel, reporting, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import video
@@ -41,7 +42,7 @@ def test_both_models_score_the_same_texts(whole):
         for text, again in zip(clip.texts, other.texts, strict=True):
             assert text.asked == again.asked
             np.testing.assert_array_equal(text.tokens, again.tokens)
-            assert text.signals.log_prob.mean() > again.signals.log_prob.mean()
+            assert (text.signals.log_prob != again.signals.log_prob).any()
 
 
 def test_one_after_the_other_gives_the_same(whole, tmp_path, monkeypatch):
