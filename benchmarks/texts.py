@@ -32,6 +32,7 @@ import transformers
 from _torch_models import TorchLlava, fast_attention
 
 from vidsme_jax import parallel
+from vidsme_jax.base import Asked
 from vidsme_jax.models.llava.flops import necessary_flops, text_flops
 from vidsme_jax.models.rows import Text
 from vidsme_jax.run import pipeline, stacking
@@ -53,7 +54,10 @@ def draw(run: _models.Run, args: argparse.Namespace) -> Texts:
 def ours(run: _models.Run, clips: np.ndarray, texts: Texts) -> list[list[np.ndarray]]:
     """Returns log p of each answer's tokens, natural order, of each text and clip."""
     prompt = run.model.model.tokenise()
-    asked = tuple(Text(prompt.before, tuple(q), tuple(a)) for q, a in texts)
+    asked = tuple(
+        pipeline.Tokenised(Asked(key=str(k)), Text(prompt.before, tuple(q), tuple(a)))
+        for k, (q, a) in enumerate(texts)
+    )
     side = pipeline.Pipeline(
         run.model,
         parallel.make_devices("pmap", 1, 1),

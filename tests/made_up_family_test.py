@@ -1,8 +1,10 @@
 """A family of its own folder, added by one line, through the whole audit."""
 
 import dataclasses
+import functools
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,10 +12,12 @@ from decoding import decode
 from made_up_family import FAMILY
 from made_up_family.processing import GRID, TIME
 from vidsme_jax import audit, models, settings
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import SLICES, AuditError
+from vidsme_jax.models.batches import Shape, TextShape, stack
 from vidsme_jax.models.interface import Family
-from vidsme_jax.models.rows import second_order
+from vidsme_jax.models.rows import Shown, Text, second_order
 from vidsme_jax.run.signals import compute
+from vidsme_jax.run.step import make_step
 from vidsme_jax.store import signals
 
 NAME, FRAMES = "random:pairs-tiny", 5
@@ -49,8 +53,9 @@ def _log_probs(state, text, frames):
                 at = place + GRID[2 * row + column]
                 add(np.tanh(pixels / 255 @ weights["tower"]), at)
         place = place + 2
-    if text.after:
-        add(weights["embed"][text.after[0]], place)
+    for token in (*text.after, *text.answer):
+        add(weights["embed"][token], place)
+        place = place + 1
     x, out = np.array(rows), []
     for k in range(len(x)):
         scores = (x[k] @ weights["query"]) @ x[: k + 1].T
@@ -106,6 +111,39 @@ def test_the_whole_audit_with_a_tower_that_sees_pairs(tmp_path, against):
                 found = clip.signals.mean_renyi[direction, k, 1]
                 np.testing.assert_allclose(found, mean, rtol=1e-4)
         np.testing.assert_array_equal(clip.frame, np.repeat([0, 2, 4], 4))
+
+
+def test_texts_on_three_axes_equal_the_plain_loop():
+    """Each as if it stood alone behind its video, in the view of its direction."""
+    loaded = models.load(NAME, dtype="float32")
+    prompt = loaded.model.tokenise()
+    texts = Text((), (30, 31, 7), (12, 2)), Text((), (9,), (9, 8, 7, 2))
+    orders = np.arange(FRAMES), second_order("reversed", FRAMES)
+    clips = np.random.default_rng(0).integers(0, 256, (2, FRAMES, 8, 8, 3), np.uint8)
+    lay_out = functools.partial(loaded.model.lay_out, Shown(FRAMES), prompt)
+    rows = [
+        [lay_out(order, asked, SLICES) for order in orders]
+        for asked in (texts, texts[1:])
+    ]
+    pixels = np.stack([clips[:, order] for order in orders], axis=1)
+    batch = stack(rows, pixels, Shape.of(rows[0][0]), TextShape.of(rows[0][0]))
+    step = make_step(loaded.graphdef, second=True, text_second=True)
+    found = jax.tree.map(np.asarray, jax.jit(step)(loaded.state, batch).texts)
+    for k, asked in enumerate((texts, texts[1:])):
+        of_text = rows[k][0].text[rows[k][0].text > 0]
+        for number, text in enumerate(asked, 1):
+            own, ids = of_text == number, [*text.after, *text.answer]
+            own = np.flatnonzero(own)
+            for d in range(2):
+                whole = text._replace(before=prompt.before)
+                log_p, shows = _log_probs(loaded.state, whole, pixels[k, d])
+                log_p = log_p[shows[-1] : -1]
+                targets = log_p[np.arange(len(ids)), ids]
+                close = functools.partial(np.testing.assert_allclose, rtol=1e-4)
+                close(found.log_prob[k, d, own], targets)
+                close(found.renyi[k, d, own, 1], _entropy(np.exp(log_p)))
+                mean = np.exp(log_p[: len(text.after)]).mean(0)
+                close(found.mean_renyi[k, d, 2 * number - 2, 1], _entropy(mean))
 
 
 def test_the_directions_differ_by_their_views():

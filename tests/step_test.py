@@ -6,28 +6,33 @@ import jax
 import numpy as np
 import pytest
 
+from vidsme_jax.base import SLICES
 from vidsme_jax.models import random
-from vidsme_jax.models.batches import Batch, Shape, stack
-from vidsme_jax.models.rows import Shown, second_order
+from vidsme_jax.models.batches import Batch, Shape, TextShape, stack
+from vidsme_jax.models.rows import Shown, Text, second_order
 from vidsme_jax.motion import farneback
 from vidsme_jax.run.step import make_step
 
 quick = pytest.mark.usefixtures("quick_to_compile")
+TEXTS = (Text((), (5, 6), (7, 8)),)
 _IN_LAYER = ("attention", "mlp")
 
 
-def _batch(loaded, frames=2) -> Batch:
+def _batch(loaded, frames=2, texts=TEXTS) -> Batch:
     plan = loaded.model
-    text = plan.tokenise()
+    prompt = plan.tokenise()
     orders = np.arange(frames), second_order("reversed", frames)
-    rows = [plan.lay_out(Shown(frames), text, order) for order in orders]
+    rows = [
+        plan.lay_out(Shown(frames), prompt, order, texts, SLICES) for order in orders
+    ]
     pixels = plan.prepare(np.zeros((frames, 8, 8, 3), np.uint8))
-    return stack([rows], pixels[None, None], Shape.of(rows[0]))
+    shape = Shape.of(rows[0]), TextShape.of(rows[0])
+    return stack([rows], pixels[None, None], *shape)
 
 
 @quick
 def test_the_parts_of_a_step_have_scopes():
-    """A profile sums the time of its kernels by these names."""
+    """A profile sums the time of its kernels by these names; with texts, too."""
     loaded = random.draw("llava_qwen-tiny", dtype="float32")
     step = make_step(loaded.graphdef, second=True)
     lowered = jax.jit(step).lower(loaded.state, _batch(loaded))

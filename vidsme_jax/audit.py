@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
-from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.evaluation import intervals, metrics, suspects, validity
 from vidsme_jax.report import curves
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
@@ -39,15 +39,16 @@ class AuditReport:
 
     def summary(self) -> str:
         """Returns the result in a few lines, for the end of a run."""
-        headline = self.metrics["headline"]
+        beside = self.metrics["beside"]
+        names = [self.metrics["headline"], *([beside["score"]] if beside else [])]
         lines = [self.metrics["verdict"]]
+        for more in (beside, self.metrics["reference"]):
+            lines += [more["statement"]] if more and more["statement"] else []
         for name, comparison in self.metrics["comparisons"].items():
-            auc = comparison["scores"][headline]["auc"]
-            if auc["value"] is not None:
-                line = f"{headline}, {name}: AUC {auc['value']:.2f}"
-                if auc["low"] is not None:  # A single video has no interval.
-                    line += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
-                lines.append(line)
+            for score in names:
+                auc = comparison["scores"][score]["auc"]
+                if auc["value"] is not None:
+                    lines.append(f"{score}, {name}: AUC {intervals.in_words(auc)}")
         if self.failures:
             lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
         return "\n".join([*lines, f"report: {self.workdir / 'report.html'}"])
@@ -129,6 +130,7 @@ def _table(
     given = asked.settings
     return tables.score_table(
         *(asked.items, store, asked.scores, given.profile, given.motion),
+        slices=given.slices,
         response=given.response,
         reference=reference,
     )
@@ -146,12 +148,16 @@ def evaluate(
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
     num_bootstrap = given.report.num_bootstrap
+    beside = scores.beside(headline, table.scores, given.profile)
+    declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
     text = json.dumps(about, indent=2, default=str)
     write_atomically(workdir / "config.json", text.encode())
     found = report.write(
         workdir,
         table,
-        evaluation=metrics.evaluate(table, given.report.fprs, num_bootstrap, _SEED),
+        evaluation=metrics.evaluate(
+            table, given.report.fprs, num_bootstrap, _SEED, declared
+        ),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=suspects.suspects(table, headline, given.report.fdr),
         curves=curves.extreme_curves(
@@ -161,6 +167,7 @@ def evaluate(
         failures=failures,
         warnings=warnings,
         headline=headline,
+        beside=beside,
         descriptions={
             name: scores.description(name, given.profile) for name in asked.scores
         },

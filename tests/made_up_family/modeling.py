@@ -60,20 +60,45 @@ class Pairs(nnx.Module):
 
     def read(self, visual, batch):
         """Returns the states of the kept rows; direction d reads view d."""
-        text = self.embed.weight[...][jnp.asarray(batch.text)][:, None]
+        batch = jax.tree.map(jnp.asarray, batch)
+        text = self.embed.weight[...][batch.text][:, None]
         shape = (*visual.shape[:2], *text.shape[2:])
         table = jnp.concatenate([jnp.broadcast_to(text, shape), visual], axis=2)
-        source = jnp.asarray(batch.source)[..., None]
-        x = jnp.take_along_axis(table, source, axis=2)
-        axes = jnp.arange(3)[None, None, None] * self.config.max_positions
-        x += self.places.weight[...][jnp.asarray(batch.position) + axes].sum(axis=3)
-        scores = jnp.einsum("cdqe,cdke->cdqk", self.query(x), x, precision=HIGHEST)
-        causal = jnp.tril(jnp.ones(scores.shape[2:], bool))[None, None]
-        weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf))
-        mixed = jnp.einsum("cdqk,cdke->cdqe", weights, x, precision=HIGHEST)
-        hidden = x + jnp.tanh(self.out(mixed))
-        kept = jnp.asarray(batch.kept)[..., None]
-        return jnp.take_along_axis(hidden, kept, axis=2)
+        x = jnp.take_along_axis(table, batch.source[..., None], axis=2)
+        x += self.place(batch.position)
+        causal = jnp.tril(jnp.ones((x.shape[2],) * 2, bool))[None, None]
+        hidden = self.attend(x, x, causal)
+        kept = jnp.take_along_axis(hidden, batch.kept[..., None], axis=2)
+        if batch.texts is None:
+            return kept, None
+        texts = batch.texts
+        per_clip = len(texts.token) // len(x)
+        own = self.embed.weight[...][texts.token] + self.place(texts.position)
+        own = jnp.broadcast_to(own[:, None], (len(own), *x.shape[1:2], *own.shape[1:]))
+        x, hidden = (jnp.repeat(y, per_clip, axis=0) for y in (x, hidden))
+        size = own.shape[2]
+        seen = texts.segment[:, :, None] == texts.segment[:, None]
+        seen &= jnp.tril(jnp.ones((size, size), bool))[None]
+        shared = jnp.repeat(batch.shared, per_clip)[:, None, None]
+        shared = jnp.arange(x.shape[2])[None, None] < shared
+        shared = jnp.broadcast_to(shared, (len(own), size, x.shape[2]))
+        seen = jnp.concatenate([shared, seen], axis=2)[:, None]
+        states = self.attend(own, jnp.concatenate([x, own], axis=2), seen)
+        states = jnp.concatenate([hidden, states], axis=2)
+        return kept, jnp.take_along_axis(states, texts.kept[:, None, :, None], axis=2)
+
+    def place(self, position):
+        """Returns the sum of the embeddings of a position's three axes."""
+        axes = jnp.arange(3) * self.config.max_positions
+        axes = axes.reshape((1,) * (position.ndim - 1) + (3,))
+        return self.places.weight[...][position + axes].sum(axis=-2)
+
+    def attend(self, x, keys, seen):
+        """Returns the states of rows that see some of the keys."""
+        scores = jnp.einsum("cdqe,cdke->cdqk", self.query(x), keys, precision=HIGHEST)
+        weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf))
+        mixed = jnp.einsum("cdqk,cdke->cdqe", weights, keys, precision=HIGHEST)
+        return x + jnp.tanh(self.out(mixed))
 
     @property
     def head(self):

@@ -177,7 +177,8 @@ def same_columns(
     same: dict[str, list[str]] = {}
     order = sorted(table.scores, key=lambda name: name not in declared)
     for name in order:
-        content = (table.scores[name] + 0.0).tobytes()  # -0 is 0.
+        values = table.scores[name] + 0.0  # -0 is 0.
+        content = np.where(np.isnan(values), np.nan, values).tobytes()
         first = found.setdefault(content, name)
         if first == name or name in declared:
             same[name] = []
@@ -310,7 +311,8 @@ def _evaluate_rows(
     curves = {name: roc_curve(*both) for name, both in split.items()}
     best = {name: best_accuracy(curve) for name, curve in curves.items()}
     resamples = bootstrap(
-        *(np.stack(each) for each in zip(*split.values(), strict=True)),
+        np.stack([member for member, _ in split.values()]),
+        np.stack([nonmember for _, nonmember in split.values()]),
         *clusters,
         thresholds=np.array([threshold for _, threshold in best.values()]),
         num_bootstrap=num_bootstrap,

@@ -90,13 +90,13 @@ def of_beside(
     Args:
       evaluation: Of `metrics.evaluate`.
       blind: Of `validity.blind_baseline`.
-      score: Its name; "" for none.
+      score: Its name.
       role: What it is declared as.
 
     Returns:
-      One sentence; "" where there is no score or nothing is compared.
+      One sentence; "" where nothing is compared.
     """
-    if not score or "all" not in evaluation["comparisons"]:
+    if "all" not in evaluation["comparisons"]:
         return ""
     name = f"Declared as {role}, not chosen after the results: the score"
     return _sentence(evaluation, blind, score, name)

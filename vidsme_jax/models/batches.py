@@ -173,11 +173,19 @@ def stack(
         values = np.stack([getattr(rows, name) for rows in padded])
         return values.reshape(*size, *values.shape[1:])
 
-    names = ("position", "kept", "target", "means")
-    shared = np.array([directions[0].shared for directions in clips], np.int32)
     natural = [directions[0] for directions in clips]
-    asked = None if texts is None else stack_texts(natural, shape.rows, texts)
-    return Batch(pixels, text, source, *map(column, names), shared, asked, blank)
+    return Batch(
+        pixels=pixels,
+        text=text,
+        source=source,
+        position=column("position"),
+        kept=column("kept"),
+        target=column("target"),
+        means=column("means"),
+        shared=np.array([rows.shared for rows in natural], np.int32),
+        texts=None if texts is None else stack_texts(natural, shape.rows, texts),
+        blank=blank,
+    )
 
 
 def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:

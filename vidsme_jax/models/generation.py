@@ -262,11 +262,12 @@ def _advance(
 
     def step(layer, x, kept, *args):
         *tables, seen, place = args
+        cache, answers = kept
         attention = layer.self_attn
-        heads = attention.project(layer.input_layernorm(x), *tables)
-        out = _attend(*heads, *kept, seen, place)
+        q, k, v = attention.project(layer.input_layernorm(x), *tables)
+        out = _attend(q, k, v, cache, answers, seen, place)
         x = layer.mlp(x + attention.finish(out))
-        return x, tuple(_kept(part, decoder.config) for part in heads[1:])
+        return x, (_kept(k, decoder.config), _kept(v, decoder.config))
 
     x, new = layers.walk_stack(
         decoder.layers,
@@ -322,7 +323,7 @@ def _attend(q, k, v, cache, own, seen, place):
     far, near, itself = jnp.split(weights, ends, axis=-1)
     out = product("ckngs,cksh->ckngh", far, cache[1])
     out += product("ckngl,cknlh->ckngh", near, own[1])
-    out += product("cknge,cknh->ckngh", itself, v)
+    out += product("ckng,cknh->ckngh", itself[..., 0], v)
     return (
         out.transpose(0, 2, 1, 3, 4)
         .reshape(q.shape[0], texts, heads, -1)

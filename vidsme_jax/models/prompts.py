@@ -98,7 +98,7 @@ def template_of(text: str, style: Style) -> Template:
     follows the text and the style's turn follows the question; with `{question}` alone,
     the style's turn follows the text; with `{answer}` alone, every row is asked what
     the text asks. Of what stands behind `{answer}` the first token ends the answer; if
-    nothing does, the style's end.
+    nothing but spaces does, the style's end.
 
     Example:
       >>> template_of("USER: <video>\\n", VICUNA)[1:5]
@@ -114,6 +114,7 @@ def template_of(text: str, style: Style) -> Template:
     body = lead.rstrip(" ")
     opening, asks, turn = body.partition(QUESTION)
     gap = lead[len(body) :]
+    end = end if end.strip(" ") else ""
     return Template(before, opening, bool(asks), turn, gap, end, answered)
 
 

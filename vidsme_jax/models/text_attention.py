@@ -83,9 +83,9 @@ def _both(kernel, segment, shared, q, k, v, trunk_k, trunk_v):
     """Attends to the trunks and to the texts themselves, and merges the two."""
     trunks = len(trunk_k)
     queries = q.reshape(trunks, -1, *q.shape[2:])
-    far = kernel(queries, trunk_k, trunk_v, length=shared)
+    far = kernel(queries, trunk_k, trunk_v, shared, causal=False)
     far = Part(*(x.reshape(*q.shape[:2], *x.shape[2:]) for x in far))
-    return _merged(far, kernel(q, k, v, segment=segment)).astype(q.dtype)
+    return _merged(far, kernel(q, k, v, segment, causal=True)).astype(q.dtype)
 
 
 def _merged(first: Part, second: Part) -> Float[Array, "batch queries heads head_dim"]:
@@ -95,46 +95,44 @@ def _merged(first: Part, second: Part) -> Float[Array, "batch queries heads head
     return share * next(wide) + (1 - share) * next(wide)
 
 
-def cudnn(q, k, v, *, length=None, segment=None) -> Part:
+def cudnn(q, k, v, seen: Array, *, causal: bool) -> Part:
     """CuDNN's fused kernel, on NVIDIA GPUs.
 
     Args:
       q: Queries.
       k: Keys.
       v: Values.
-      length: Of the keys that are seen, (batch,); None: a query sees its own place and
-        what stands before it.
-      segment: (batch, queries); a query sees keys of its own only.
+      seen: If causal the segment of each row, (batch, queries): a query sees its own
+        place and those before it in its segment. Else how many keys are seen, (batch,).
+      causal: See `seen`.
     """
     # `jax.nn.dot_product_attention` rounds the sums to the values' type: in bfloat16
-    # weights would be wrong by up to 5 %.
+    # the weights of the two parts would be wrong by up to 5 %.
     from jax._src.cudnn import fused_attention_stablehlo as fused
 
-    seen: dict[str, Any]
-    if length is None:
-        mask = segment[:, None, :, None] == segment[:, None, None]
-        seen = {"mask": mask, "mask_type": fused.MaskType.CAUSAL}
+    options: dict[str, Any] = {"scale": q.shape[-1] ** -0.5, "return_residual": True}
+    if causal:
+        options["mask"] = seen[:, None, :, None] == seen[:, None, None]
+        options["mask_type"] = fused.MaskType.CAUSAL
     else:
-        whole = jnp.full(len(q), q.shape[1], jnp.int32)
-        seen = {"q_seqlen": whole, "kv_seqlen": length.astype(jnp.int32)}
-        seen["mask_type"] = fused.MaskType.PADDING
-    out, log_sum = fused.dot_product_attention(
-        q, k, v, scale=q.shape[-1] ** -0.5, return_residual=True, **seen
-    )
+        options["q_seqlen"] = jnp.full(len(q), q.shape[1], jnp.int32)
+        options["kv_seqlen"] = seen.astype(jnp.int32)
+        options["mask_type"] = fused.MaskType.PADDING
+    found: Any = fused.dot_product_attention(q, k, v, **options)
+    out, log_sum = found
     return Part(out, log_sum.swapaxes(1, 2))
 
 
-def splash(q, k, v, *, length=None, segment=None) -> Part:
+def splash(q, k, v, seen: Array, *, causal: bool) -> Part:
     """The TPU kernel that jax brings; see `cudnn` for the arguments."""
-    if length is None:
-        ids = segment, segment
-    else:
-        behind = jnp.arange(k.shape[1])[None] >= length[:, None]
+    ids = seen, seen
+    if not causal:
+        behind = jnp.arange(k.shape[1])[None] >= seen[:, None]
         ids = jnp.zeros(q.shape[:2], jnp.int32), behind.astype(jnp.int32)
-    return Part(*attention.splash_parts(q, k, v, causal=length is None, ids=ids))
+    return Part(*attention.splash_parts(q, k, v, ids, causal=causal))
 
 
-def chunked(q, k, v, *, length=None, segment=None) -> Part:
+def chunked(q, k, v, seen: Array, *, causal: bool) -> Part:
     """Attention in plain operations; see `cudnn` for the arguments."""
     batch, queries, heads, head_dim = q.shape
     kv_heads = k.shape[2]
@@ -142,17 +140,15 @@ def chunked(q, k, v, *, length=None, segment=None) -> Part:
     count = -(-queries // (_LARGE_CHUNK if on_cpu else _CHUNK))
     size = -(-queries // count)
     q = jnp.pad(q, [(0, 0), (0, count * size - queries), (0, 0), (0, 0)])
-    q = q.reshape(batch, count, size, kv_heads, -1, head_dim).transpose(
-        1, 0, 3, 4, 2, 5
-    )
+    q = q.reshape(batch, count, size, kv_heads, -1, head_dim)
+    q = q.transpose(1, 0, 3, 4, 2, 5)
     k, v = (x.swapaxes(1, 2) for x in (k, v))
-    seen = {"length": length, "segment": segment}
     starts = jnp.arange(count, dtype=jnp.int32) * size
 
     def step(chunk):
         start, queries_of_chunk = chunk
-        items = queries_of_chunk, k, v, {x: y for x, y in seen.items() if y is not None}
-        one = functools.partial(_item, start=start)
+        one = functools.partial(_item, start=start, causal=causal)
+        items = queries_of_chunk, k, v, seen
         return jax.lax.map(one, items) if on_cpu else jax.vmap(one)(items)
 
     out, log_sum = jax.lax.map(step, (starts, q))
@@ -164,16 +160,15 @@ def chunked(q, k, v, *, length=None, segment=None) -> Part:
 KERNELS = {"cudnn": cudnn, "splash": splash, "chunked": chunked}
 
 
-def _item(item, start):
+def _item(item, start, causal):
     """Of one element of a batch: queries (kv_heads, groups, queries, head_dim)."""
     q, k, v, seen = item
     rows, columns = start + jnp.arange(q.shape[2]), jnp.arange(k.shape[1])
-    if "length" in seen:
-        visible = jnp.broadcast_to(columns < seen["length"], (len(rows), len(columns)))
+    if causal:
+        own = seen.at[rows].get(mode="clip")
+        visible = (own[:, None] == seen[None]) & (columns[None] <= rows[:, None])
     else:
-        own = seen["segment"].at[rows].get(mode="clip")
-        visible = own[:, None] == seen["segment"][None]
-        visible &= columns[None] <= rows[:, None]
+        visible = jnp.broadcast_to(columns < seen, (len(rows), len(columns)))
     one = functools.partial(_head, visible=visible)
     on_cpu = parallel.platform() == "cpu"
     return jax.lax.map(one, (q, k, v)) if on_cpu else jax.vmap(one)((q, k, v))

@@ -62,6 +62,8 @@ class Tokeniser:
         self._skipped = len(prompt.before) + 1  # Tokens, up to the video's.
         if video_token is None:  # The token in front of a text stands there once.
             self._skipped = int(begins(tokenizer))
+        own = template.opening + template.turn
+        self._unknown = self._unknown_in(self._cut(own, ())[0])
 
     def __call__(self, asked: Asked | None = None) -> Text:
         """Returns the tokens of a text; see `interface.Model`.
@@ -81,16 +83,21 @@ class Tokeniser:
             whole = head + gap + asked.answer
             ends = [len(head), len(whole)]
         stops = len(ends) == 2 and asked.ended != "length"
-        problems = self._faults(question + asked.answer, stops)
+        said = "" if asked.ids else asked.answer
+        problems = self._faults(question + said, stops)
         if problems:
             raise AuditError(problems)
         if stops:
             whole += template.end or str(self._end)
         ids, places = self._cut(whole, ends)
         last = places[-1] + stops
+        if last > len(ids):
+            problems.append(
+                "config.model.prompt: what stands behind {answer} gives no token"
+            )
         if self._video_token in ids:
             problems.append("its text holds the video token")
-        if self._tokenizer.unk_token_id in ids[: places[-1]]:
+        if self._unknown_in(ids[: places[-1]]) > self._unknown:
             problems.append("words that the tokenizer does not know")
         if len(ends) == 2 and asked.answer.strip() and places[0] == places[1]:
             problems.append(
@@ -137,6 +144,9 @@ class Tokeniser:
         elif self._end is not None and self._end in text:
             problems.append(f"its text holds {self._end}, which ends a turn")
         return problems
+
+    def _unknown_in(self, ids: Sequence[int]) -> int:
+        return ids.count(self._tokenizer.unk_token_id)
 
     def _cut(self, text: str, ends: Sequence[int]) -> tuple[list[int], list[int]]:
         """Returns the tokens behind the video, and how many end by each character."""

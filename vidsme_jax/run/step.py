@@ -7,10 +7,11 @@ what a direction, a prompt or a question is; those are data in `models.batches.B
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
@@ -18,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models.batches import Batch
+from vidsme_jax.models.batches import Batch, Texts
 
 _HEAD_SHARE = 8  # Logits may take this part of what parameters leave free.
 
@@ -64,24 +65,27 @@ def make_step(
         if hidden.shape[2]:
             video = reduced(hidden, batch.means, second=second)
         if batch.texts is not None:
-            means, target = batch.texts.means[:, None], batch.texts.target[:, None]
-            texts = reduced(asked, means, target, second=text_second)
-        if batch.blank is not None:
-            grey = batch.blank
-            _, asked = model.read(model.see(grey.pixels), grey)
-            means, target = grey.texts.means[:, None], grey.texts.target[:, None]
-            blank = reduced(asked, means, target, second=False).log_prob[:, 0]
+            texts = reduced(asked, *_of_texts(batch.texts), second=text_second)
+        if batch.blank is not None and batch.blank.texts is not None:
+            _, asked = model.read(model.see(batch.blank.pixels), batch.blank)
+            found = reduced(asked, *_of_texts(batch.blank.texts), second=False)
+            blank = found.log_prob[:, 0]
         return Found(video, texts, blank)
 
     return step
 
 
+def _of_texts(texts: Texts) -> tuple[Array | np.ndarray, Array | np.ndarray]:
+    """Returns averages and targets of texts, for all directions alike."""
+    return texts.means[:, None], texts.target[:, None]
+
+
 def _reduced(
     head: Float[Array, "vocab embed"],
     hidden: Float[Array, "clips directions kept embed"],
-    means: Bool[Array, "clips _ kept means"],
-    target: Int[Array, "clips 1 kept"] | None = None,
-    **options,
+    means: Bool[Array | np.ndarray, "clips _ kept means"],
+    target: Int[Array | np.ndarray, "clips 1 kept"] | None = None,
+    **options: Any,
 ) -> TokenSignals:
     """Reduces the kept rows of each direction to signals (clips, directions, ...).
 

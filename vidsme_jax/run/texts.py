@@ -51,6 +51,9 @@ def tokenise(
     for one in asked:
         if one.key in texts or one.key in refused:
             continue
+        if one.ended == "given" and not one.answer.strip() and "response" in slices:
+            refused[one.key] = ("the answer is empty",)
+            continue
         try:
             text = model.tokenise(one)
         except AuditError as error:

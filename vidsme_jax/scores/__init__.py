@@ -10,6 +10,7 @@ release, which scores the video's rows only.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
 from vidsme_jax.scores import statistics
@@ -26,6 +27,13 @@ from vidsme_jax.scores.profile import (
 PROFILES: dict[str, Profile] = {each.name: each for each in (EXACT, OFFICIAL)}
 # Reported beside a headline of the video's rows; declared here, before any result.
 SECOND = "response_min_k_plus_plus_100"
+
+
+class Beside(NamedTuple):
+    """A score beside the headline, and what it is declared as."""
+
+    score: str
+    role: str
 
 
 def compute(
@@ -143,10 +151,10 @@ def headline(
     return name
 
 
-def beside(headline: str, names: Iterable[str], profile: str) -> str:
-    """Returns the score that a report states beside the headline, "" for none.
+def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
+    """Returns the score that a report states beside the headline, None for none.
 
-    It is a rule, and not a choice after the results: the paper's `vid_sme` as a control
+    It is a rule, and no choice after the results: the paper's `vid_sme` as a control
     of any other headline; `SECOND` beside a headline of the video's rows.
 
     Args:
@@ -157,9 +165,9 @@ def beside(headline: str, names: Iterable[str], profile: str) -> str:
     chosen, names = PROFILES[profile], set(names)
     paper = _by_alias("vid_sme", chosen)
     if headline != paper and paper in names:
-        return paper
+        return Beside(paper, "control")
     of_video = chosen.score(headline).slice == "video"
-    return SECOND if of_video and SECOND in names else ""
+    return Beside(SECOND, "second score") if of_video and SECOND in names else None
 
 
 def needs_second_pass(names: Iterable[str], profile: str) -> bool:

@@ -15,8 +15,8 @@ from vidsme_jax.base import (
     ScoredClip,
     ScoredText,
     ScoreTable,
-    text_key,
 )
+from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
 from vidsme_jax.scores.profile import (
     Profile,
@@ -40,6 +40,7 @@ def score_table(
     profile: str,
     motion: views.Motion,
     *,
+    slices: Sequence[str] = ("video",),
     response: str = "given",
     reference: Signals | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
@@ -57,6 +58,7 @@ def score_table(
       names: Of the scores.
       profile: Of the scores, by name.
       motion: How motion and light become q and r.
+      slices: Whose rows have signals, as `settings.slices` has it.
       response: Whose answers are scored, as `settings.response` has it.
       reference: The reference model's signals.
 
@@ -72,8 +74,9 @@ def score_table(
     comparing = [name for name in names if found[name].compares]
     calibrated = [name for name in names if is_calibrated(name)]
     plain = dict.fromkeys(uncalibrated(n) for n in names if n not in comparing)
-    of_text = any(score.slice != "video" for score in found.values())
-    asked = {i.id: (i.clip, _text_of(i, response) if of_text else "") for i in items}
+    if all(score.slice == "video" for score in found.values()):
+        slices = ("video",)
+    asked = {i.id: (i.clip, samples.text_of(i, slices, response)) for i in items}
     others = {}
     if reference is not None:
         others = _others(reference, asked, chosen, orders, plain)
@@ -150,12 +153,6 @@ def _values(
     q, r = orders[clip.key]
     shared = profile.compute(clip.signals, q, r, of_video)
     return [shared | profile.compute(None, q, r, of_text, text=text) for text in texts]
-
-
-def _text_of(item: Item, response: str) -> str:
-    """Returns the key of the text that an item asks about its clip."""
-    answer = item.answer if response == "given" else None
-    return text_key(item.question, item.candidates, answer)
 
 
 def _units(asked: dict[str, _Unit]) -> dict[str, list[str]]:

@@ -27,7 +27,8 @@ from jaxtyping import Array, Float, UInt8
 
 from vidsme_jax import parallel
 from vidsme_jax.models.batches import Batch
-from vidsme_jax.models.decoder import Decoder, DecoderConfig
+from vidsme_jax.models.decoder import Decoder
+from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vidsme_jax.checkpoints.loading import Names, Rule, dense
-from vidsme_jax.models import decoder
+from vidsme_jax.models import decoder_params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
@@ -61,7 +61,7 @@ def _rules(config: LlavaConfig, names: Patterns, cut: bool) -> list[Rule]:
     if config.newline != "none":
         out.append(Rule(names.newline, "image_newline"))
     text = names.decoder, names.head, "language_model"
-    return out + decoder.rules(*text, config.text, cut=cut)
+    return out + decoder_params.rules(*text, config.text, cut=cut)
 
 
 def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:

@@ -15,8 +15,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields, by_key
-from vidsme_jax.models import decoder
-from vidsme_jax.models.decoder import DecoderConfig
+from vidsme_jax.models import decoder_params
+from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
@@ -139,7 +139,7 @@ def read_config(
         inner.expect("model_type", kind.decoder)
         tied = tied or bool(inner.raw.get("tie_word_embeddings", False))
     text = kind.read_decoder(inner, dtype, tied=tied)
-    inner.close(decoder.IGNORED)
+    inner.close(decoder_params.IGNORED)
     layer = fields.take("vision_feature_layer", int, kind.layer)
     token = fields.take("video_token_id", int, kind.video_token)
     token = fields.take("video_token_index", int, token)

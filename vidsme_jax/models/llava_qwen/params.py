@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints.fields import Fields, by_key
 from vidsme_jax.checkpoints.loading import Names
-from vidsme_jax.models import decoder
-from vidsme_jax.models.decoder import DecoderConfig
+from vidsme_jax.models import decoder_params
+from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
@@ -109,7 +109,7 @@ def read_config(
     newline = _newline(fields)
     beacons = sorted(key for key in raw if "beacon" in key)
     ignored = dict.fromkeys(beacons, "the decoder is run as a plain Qwen2")
-    fields.close(decoder.IGNORED | _IGNORED | ignored)
+    fields.close(decoder_params.IGNORED | _IGNORED | ignored)
     return LlavaConfig(
         vision=vision,
         text=text,
