@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
-from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.evaluation import intervals, metrics, suspects, validity
 from vidsme_jax.report import curves
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
@@ -39,17 +39,16 @@ class AuditReport:
 
     def summary(self) -> str:
         """Returns the result in a few lines, for the end of a run."""
-        headline = self.metrics["headline"]
+        beside = self.metrics["beside"]
+        names = [self.metrics["headline"], *([beside["score"]] if beside else [])]
         lines = [self.metrics["verdict"]]
-        for more in (self.metrics["beside"], self.metrics["reference"]):
+        for more in (beside, self.metrics["reference"]):
             lines += [more["statement"]] if more and more["statement"] else []
         for name, comparison in self.metrics["comparisons"].items():
-            auc = comparison["scores"][headline]["auc"]
-            if auc["value"] is not None:
-                line = f"{headline}, {name}: AUC {auc['value']:.2f}"
-                if auc["low"] is not None:  # A single video has no interval.
-                    line += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
-                lines.append(line)
+            for score in names:
+                auc = comparison["scores"][score]["auc"]
+                if auc["value"] is not None:
+                    lines.append(f"{score}, {name}: AUC {intervals.in_words(auc)}")
         if self.failures:
             lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
         return "\n".join([*lines, f"report: {self.workdir / 'report.html'}"])

@@ -119,7 +119,7 @@ _ENDS = {
     "vid_sme_min": (rows.vid_sme, "min", _SME, "smallest"),
     "vid_sme_max": (rows.vid_sme, "max", _SME, "largest"),
 }
-# Of memorised answers both orders lose entropy, so that their differences shrink.
+# Of a memorised answer both orders lose entropy, so that their differences shrink.
 _CONTROL = "; a control: of the wrong sign on memorised text"
 
 
@@ -132,7 +132,8 @@ def _score(name: str) -> Score:
     family, k = (short, 30) if short == "vid_sme" else short.rsplit("_", 1)
     statistic, tail, text, end = _ENDS[family]
     over = f"mean of the {k} % {end} rows" if int(k) else f"the {end} row"
-    text = f"{where}{text}, {over}{_CONTROL if short == 'vid_sme' else ''}"
+    is_control = family in ("vid_sme", "vid_sme_min")
+    text = f"{where}{text}, {over}{_CONTROL if is_control else ''}"
     return Score(f"{slice_}_{family}", statistic, tail, int(k) / 100, text, slice_)
 
 
