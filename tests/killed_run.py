@@ -18,7 +18,7 @@ import signal
 import sys
 
 
-def config(clips: int, **changes):
+def config(clips: int | None, **changes):
     """The demo, small: one clip a batch."""
     from vidsme_jax import settings
 

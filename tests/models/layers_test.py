@@ -58,8 +58,9 @@ def test_every_layout_gives_the_same_signals(name, dtype, tolerance, monkeypatch
     tower = model.state["vision_tower"]["layers"]["self_attn"]["k_proj"]["kernel"]
     assert jax.tree.leaves(tower)[0].size  # As large as q: not joined.
     for field in TokenSignals._fields:
-        pair = getattr(found, field), getattr(expected, field)
-        np.testing.assert_allclose(*pair, rtol=tolerance, atol=tolerance)
+        if field != "rank":  # Of texts alone.
+            pair = getattr(found, field), getattr(expected, field)
+            np.testing.assert_allclose(*pair, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
