@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import hashlib
 import math
 import zlib
 
@@ -253,6 +254,12 @@ def test_unknown_names_and_lacking_signals_are_told():
             _compute([name], bare)
     with pytest.raises(ValueError, match="the signals lack blank"):
         _compute(["response_pmi_blank"], dataclasses.replace(text, blank=None))
+
+
+def test_names_of_texts_and_their_order_stay():
+    names = "\n".join(_names(*BOTH, reference=True))
+    digest = hashlib.sha256(names.encode()).hexdigest()
+    assert digest == "416ed0098b5a194cb6a5b46dc33b24338cc7016aa44e63b7bb24c026c3cf0598"
 
 
 def test_names_are_those_of_the_slices_and_the_reference():
