@@ -21,7 +21,7 @@ from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import attention, layers, random
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava.modeling import LlavaConfig
-from vidsme_jax.run import pipeline, step
+from vidsme_jax.run import pipeline, stacking, step
 
 # By family and size: a key of `random.sizes`.
 NAMES = {
@@ -110,7 +110,7 @@ def signals_of(
 ) -> list[Any]:
     """Runs clips of one length through a pipeline; results are in their order."""
     run = pipeline.Pipeline(model, devices, second=True, **options)
-    coming = ([(0, pipeline.Input(k, clip))] for k, clip in enumerate(clips))
+    coming = ([(0, stacking.Input(k, clip))] for k, clip in enumerate(clips))
     stream = pipeline.stream(coming, [run])
     return [result.signals for _, batch in stream for result in batch]
 

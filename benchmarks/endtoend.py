@@ -99,15 +99,24 @@ class Files:
 
     def score(self) -> None:
         """Scores all clips into a new store."""
+        from vidsme_jax.base import Sample
         from vidsme_jax.run import processes, scoring
-        from vidsme_jax.run.runs import Run
+        from vidsme_jax.run.runs import Run, Wanted
         from vidsme_jax.run.stopping import Stop
-        from vidsme_jax.store.signals import Signals
+        from vidsme_jax.store.signals import SECOND, Signals
 
         with tempfile.TemporaryDirectory() as folder:
             store = Signals(pathlib.Path(folder), {})
-            run = Run("", self._model, self._settings, store, second=True)
-            parts = self._clips, self._reader, self._devices
+            wanted = Wanted(frozenset({SECOND}))
+            run = Run(
+                model=self._model,
+                settings=self._settings,
+                store=store,
+                wanted=wanted,
+                computed=wanted,
+            )
+            samples = [Sample(clip) for clip in self._clips]
+            parts = samples, self._reader, self._devices
             with processes.together(pathlib.Path(folder)) as team:
                 scored = scoring.score([run], *parts, team=team, stop=Stop())
             if scored.failures or len(store.finished) != len(self._clips):

@@ -54,7 +54,7 @@ def computing(clips: int) -> dict:
         config.corpus.suspects = (str(videos),)
         setup = checks.check(config)
         workdir = pathlib.Path(folder, "run")
-        args = setup.clips, setup.reader, setup.devices
+        args = setup.samples, setup.reader, setup.devices
         with processes.together(workdir) as team:
             run = checks.open_run(setup, workdir)
             begun = time.monotonic()
@@ -72,7 +72,7 @@ def evaluating(rows: int) -> dict:
 
     rng = np.random.default_rng(0)
     role = np.repeat(np.array(["members", "nonmembers"], object), rows // 2)
-    member, names = role == "members", list(scores.PROFILES["exact"].table)
+    member, names = role == "members", scores.resolve("all", "exact")
 
     def texts(form):
         return np.array([form(i) for i in range(len(role))], object)

@@ -38,4 +38,6 @@ def get_config(variant: str = "demo") -> ConfigDict:
         config.video.num_frames = 8
         config.model.dtype = "float32"
         config.batch_size = 16
+        config.slices = ("video", "response")
+        config.headline = "response_min_k_plus_plus_100"
     return config

@@ -94,7 +94,7 @@ def test_half_precision_is_near_single():
     found = {}
     for dtype in ("float32", "float16", "bfloat16"):
         model = models.load("random:llava_qwen-tiny", dtype=dtype)
-        found[dtype] = signals.compute(model, frames).renyi[..., 1]
+        found[dtype] = signals.compute(model, frames).signals.renyi[..., 1]
     spread = found["float32"].std()
     assert np.abs(found["float16"] - found["float32"]).mean() < 0.02 * spread
     assert np.abs(found["bfloat16"] - found["float32"]).mean() < 0.1 * spread

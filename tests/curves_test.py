@@ -1,8 +1,11 @@
 """Entropies by frame for the report, from the frame that each stored row shows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from score_tables import table
 from vidsme_jax import scores
 from vidsme_jax.base import (
     ClipError,
@@ -91,3 +94,18 @@ def test_a_curve_averages_the_rows_of_each_frame(store, profile):
             np.testing.assert_allclose(values, expected, rtol=1e-12)
     assert by_id["b"].thumbnails is None
     assert by_id["a"].thumbnails[:, 0, 0, 0].tolist() == [0, 20, 50]
+
+
+def test_no_curves_without_rows_of_the_video_or_a_headline(store):
+    store, clips = store
+    items = [Item(id=k, video=k, clip=k, role="members") for k in ("a", "b")]
+    given = table([2.0, 1.0], ["members"] * 2)
+    given.id[:] = ["a", "b"]
+    nan = np.array([np.nan, 1.0])
+    given.scores.update({"one": nan, "none": np.full(2, np.nan)})
+    drawn = curves.extreme_curves(items, store, given, "one", "exact", _Reader())
+    assert [curve.id for curve in drawn] == ["b", "b"]
+    assert curves.extreme_curves(items, store, given, "none", "exact", _Reader()) == []
+    clips["a"] = dataclasses.replace(clips["a"], signals=None)
+    drawn = curves.extreme_curves(items, store, given, "s", "exact", _Reader())
+    assert [curve.label for curve in drawn] == ["least member-like"]

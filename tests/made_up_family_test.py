@@ -150,8 +150,8 @@ def test_the_directions_differ_by_their_views():
     """Were the features permuted, a pair of the other order would never be seen."""
     loaded = models.load(NAME, dtype="float32")
     frames = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
-    one = compute(loaded, frames)
-    natural = compute(loaded, frames[::-1].copy())
+    one = compute(loaded, frames).signals
+    natural = compute(loaded, frames[::-1].copy()).signals
     np.testing.assert_allclose(one.renyi[1], natural.renyi[0], rtol=1e-5)
     assert np.abs(one.renyi[1] - one.renyi[0]).max() > 1e-3
 

@@ -251,7 +251,7 @@ def test_suspects_only_gives_counts_only():
 
 def test_the_result_is_strict_json():
     score = np.arange(6.0)
-    score[2] = np.nan
+    score[2] = np.inf
     table = _table(score, _roles(3, 3))
     table.scores["t"] = np.arange(6.0)
     one_video = _table(score, _roles(3, 3), ["v"] * 3 + ["a", "b", "c"])
@@ -263,6 +263,55 @@ def test_the_result_is_strict_json():
         assert scores["s"]["auc"]["reason"] == "1 of the scores are not finite"
         assert scores["t"]["auc"]["value"] == 0.0
     assert scores["t"]["auc"]["reason"] == "no interval: a role has only one video"
+
+
+def test_rows_without_a_score_are_left_out_for_that_score():
+    rng = np.random.default_rng(9)
+    s, t = rng.normal(size=(2, 60)).round(1)
+    role, cluster = np.array(_roles(30, 30)), np.arange(60) // 2
+    gone = np.isin(np.arange(60), [3, 4, 5, 41])
+    table = _table(s, role, cluster)
+    table.scores["t"] = np.where(gone, np.nan, t)
+    found = metrics.evaluate(table, (0.1,), 300, 0)["comparisons"]["all"]["scores"]
+    kept = _table(t[~gone], role[~gone], cluster[~gone])
+    alone = metrics.evaluate(kept, (0.1,), 300, 0)["comparisons"]["all"]["scores"]["s"]
+    assert found["t"] == alone | {"dropped": {"members": 3, "nonmembers": 1}}
+    whole = metrics.evaluate(_table(s, role, cluster), (0.1,), 300, 0)
+    assert found["s"] == whole["comparisons"]["all"]["scores"]["s"]
+    table.scores["t"] = np.where(role == "members", np.nan, t)
+    found = metrics.evaluate(table, (0.1,), 300, 0)["comparisons"]["all"]["scores"]
+    assert found["t"]["auc"]["reason"] == "30 of the scores are not finite"
+
+
+def test_equal_columns_are_reported_once():
+    score = np.array([0.0, 1.0, 2.0, np.nan, 4.0, 5.0])
+    table = _table(score, _roles(3, 3))
+    score_v = np.array([-0.0, 1.0, 2.0, -np.nan, 4.0, 5.0])
+    table.scores.update({"t": -score, "u": score.copy(), "v": score_v})
+    scores = metrics.evaluate(table, (0.5,), 100, 0)["comparisons"]["all"]["scores"]
+    assert list(scores) == ["s", "t"]
+    assert scores["s"]["same_as"] == ["u", "v"] and "same_as" not in scores["t"]
+    assert metrics.same_columns(table, ["u"]) == {"t": [], "u": ["s", "v"]}
+    both = metrics.same_columns(table, ["u", "v"])
+    assert both == {"t": [], "u": ["s"], "v": []}
+    released = _table(score, _roles(3, 3), larger_is_member=False)
+    released.scores["t"] = score.copy()
+    assert metrics.same_columns(released) == {"s": [], "t": []}
+
+
+def test_a_reference_model_is_evaluated_by_what_was_declared():
+    rng = np.random.default_rng(10)
+    member = np.array(_roles(20, 20)) == "members"
+    table = _table(rng.normal(size=40) + member, _roles(20, 20))
+    table.reference["s"] = rng.normal(size=40)
+    table.reference["s"][[0, 25]] = np.nan
+    table.reference["t"] = rng.normal(size=40)
+    found = metrics.evaluate(table, (0.5,), 100, 0, ["s", "s_ref"])["comparisons"]
+    alone = _table(table.reference["s"], _roles(20, 20))
+    alone = metrics.evaluate(alone, (0.5,), 100, 0)["comparisons"]["all"]["scores"]["s"]
+    keys = ("auc", "dropped")
+    assert found["all"]["reference"] == {"s": {key: alone[key] for key in keys}}
+    assert "reference" not in metrics.evaluate(table, (0.5,), 100, 0)["comparisons"]
 
 
 def test_a_bootstrap_is_cheap():

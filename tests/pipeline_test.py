@@ -14,8 +14,10 @@ from vidsme_jax.base import PROFILE_ORDERS, AuditError, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_hf import ONEVISION
-from vidsme_jax.run import pipeline, signals
+from vidsme_jax.run import pipeline, signals, stacking
 from vidsme_jax.run.stopping import RunStopped
+
+FIELDS = [name for name in TokenSignals._fields if name != "rank"]  # Of the video.
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def _renyi(log_probs, order):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_both_directions_equal_torch(torch_model, model, count):
     frames = _frames(count)
-    found = signals.compute(model, frames)
+    found = signals.compute(model, frames).signals
     for direction, order in enumerate((frames, frames[::-1])):
         log_probs = _expected(torch_model, model.model, order)
         for k, q in enumerate(PROFILE_ORDERS):
@@ -92,7 +94,7 @@ def _results(run, lengths, into=None):
     """Scores clips of the given lengths; returns what is found, by key."""
     model = run._model
     coming = (
-        [(0, pipeline.Input(k, model.prepare(_frames(n, seed=k))))]
+        [(0, stacking.Input(k, model.prepare(_frames(n, seed=k))))]
         for k, n in enumerate(lengths)
     )
     found = {} if into is None else into
@@ -111,8 +113,8 @@ def test_clips_of_several_lengths_share_batches(folder, model):
     found = _stream(folder, "pmap", 1, 1, lengths, batch_size=2)
     assert sorted(found) == list(range(5))
     for key, length in enumerate(lengths):
-        alone = signals.compute(model, _frames(length, seed=key))
-        for name in TokenSignals._fields:
+        alone = signals.compute(model, _frames(length, seed=key)).signals
+        for name in FIELDS:
             actual, wanted = getattr(found[key], name), getattr(alone, name)
             assert actual.shape == wanted.shape
             np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
@@ -136,7 +138,7 @@ def _on_one_device(folder):
 def _assert_same(found, expected):
     assert list(found) == list(expected)
     for key, one in expected.items():
-        for name in TokenSignals._fields:
+        for name in FIELDS:
             actual, wanted = getattr(found[key], name), getattr(one, name)
             np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5)
 
@@ -385,16 +387,16 @@ def test_a_tower_that_sees_several_frames_is_shown_each_order(model):
         dependent, devices, batch_size=2, num_frames=8, second=False
     )
     inputs = [
-        pipeline.Input(k, model.model.prepare(_frames(n, seed=k)))
+        stacking.Input(k, model.model.prepare(_frames(n, seed=k)))
         for k, n in enumerate([5, 3, 5])
     ]
     assert [run.add(clip) for clip in inputs] == [False, False, True]
     (group,) = run.take(full=True)
-    assert group.num_frames == 5 and [clip.key for clip in group.clips] == [0, 2]
+    assert group.shape.num_frames == 5 and [clip.key for clip in group.clips] == [0, 2]
     batch, _ = run._batch(group)
     assert batch.pixels.shape[:3] == (2, 2, 5)
     for k, clip in enumerate(group.clips):
         np.testing.assert_array_equal(batch.pixels[k, 0], clip.frames)
         np.testing.assert_array_equal(batch.pixels[k, 1], clip.frames[::-1])
     (rest,) = run.take(full=False)
-    assert rest.num_frames == 3 and run._batch(rest)[0].pixels.shape[2] == 3
+    assert rest.shape.num_frames == 3 and run._batch(rest)[0].pixels.shape[2] == 3

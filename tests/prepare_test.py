@@ -99,7 +99,7 @@ def _frames(reader, config, item):
 def _scored(config, workdir: pathlib.Path):
     """The audit but for its report: the table of scores, and the failures."""
     setup = checks.check(config)
-    parts = setup.clips, setup.reader, setup.devices
+    parts = setup.samples, setup.reader, setup.devices
     with processes.together(workdir) as team:
         run = checks.open_run(setup, workdir)
         scored = scoring.score([run], *parts, team=team, stop=Stop())

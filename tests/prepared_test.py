@@ -35,6 +35,7 @@ def _motion(number: int) -> MotionStatistics:
 def _item(number: int, root: pathlib.Path, **more) -> Item:
     given = {"id": f"é{number}", "video": f"v/{number}.mp4", "role": "suspects"}
     given |= {"clip": str(root / "v" / f"{number}.mp4"), "answer": "a"}
+    given["candidates"] = ("a", "größer") * (number % 2)
     return Item(**(given | more))
 
 

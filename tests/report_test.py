@@ -13,10 +13,10 @@ import pyarrow.csv
 import pytest
 from pyarrow import parquet
 
-from vidsme_jax import report
+from vidsme_jax import report, scores
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity, verdicts
-from vidsme_jax.report import files, plots
+from vidsme_jax.report import figures, files, plots
 from vidsme_jax.report.page import CLAIM
 
 NASTY = "<script>alert('1')</script>"
@@ -260,6 +260,83 @@ def test_scores_that_are_missing_or_constant(tmp_path):
     found, page = _write(tmp_path, table)
     assert "does not separate members from non-members" in found["verdict"]
     assert "80 of the scores are not finite" in page
+
+
+def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_path):
+    table = _table((40, 40, 0, 0), groups=("", "<b>day & night</b>"))
+    rng = np.random.default_rng(3)
+    own = rng.normal(0, 1, 80)
+    own[[0, 50, 51]] = np.nan
+    names = "response_loss", "response_loss_sum"
+    calibrated = table.scores["vid_sme"] - own
+    table.scores.update(dict.fromkeys(names, table.scores["vid_sme"] + 1))
+    table.scores["response_loss_ref"] = calibrated
+    table.reference.update({"response_loss": own, "vid_sme": own})
+    table = dataclasses.replace(table, num_response_rows=np.arange(80))
+    headline, beside = "response_loss_ref", scores.Beside("vid_sme", "control")
+    declared = (headline, "response_loss", "vid_sme")
+    found, page = _write(
+        tmp_path,
+        table,
+        evaluation=metrics.evaluate(table, (0.05,), 200, 0, declared),
+        blind=validity.blind_baseline(table, 200, 0, headline),
+        suspects=suspects.suspects(table, headline, 0.05),
+        headline=headline,
+        beside=beside,
+        curves=[],
+        run={"reference": {"causes": ["a.mp4: signals: it is <cut>"]}},
+    )
+    text = _Page(page).words
+    statement = found["beside"]["statement"]
+    start = (
+        "Declared as control, not chosen after the results: the score vid_sme ranks "
+    )
+    assert statement.startswith(start) and statement in text
+    assert statement.endswith(".") and ". " not in statement
+    reference = found["reference"]
+    assert reference["score"] == "response_loss"
+    assert (reference["rows"], reference["lacking"]) == (80, 3)
+    assert "does not separate members from non-members" in reference["statement"]
+    assert reference["statement"] in text
+    assert "3 of 80 rows lack the scores that need the reference model's" in text
+    assert "a.mp4: signals: it is <cut>" in text
+    assert "Rows without the score 1 of members, 2 of non-members" in text
+    assert "equal on every row: response_loss_sum" in text
+    auc = found["comparisons"]["all"]["reference"]["response_loss"]["auc"]
+    assert f"AUC of the reference model {auc['value']:.3f} [" in text
+    exact = parquet.read_table(tmp_path / "scores.parquet")
+    assert exact["n_response_rows"].to_pylist() == list(range(80))
+    assert exact.column_names[5] == "n_response_rows"
+    assert "response_loss_sum" in exact.column_names
+    curves = [
+        c
+        for c in figures._rocs(
+            *(
+                table,
+                "all",
+                0,
+                metrics.comparisons(table)["all"],
+                {},
+                headline,
+                "vid_sme",
+            )
+        )[0]
+        .figure.legends[0]
+        .get_texts()
+    ]
+    labels = [curve.get_text().split(",")[0] for curve in curves]
+    assert labels == ["chance", "response_loss_ref", "vid_sme"]
+
+
+def test_a_reference_that_separates_is_told():
+    auc = {"value": 0.8, "low": 0.7, "high": 0.9}
+    found = {"comparisons": {"all": {"reference": {"s": {"auc": auc}}}}}
+    text = verdicts.of_reference(found, "s")
+    assert text.startswith("The reference model's own s separates members from")
+    assert "the two sets differ" in text and ". " not in text
+    assert verdicts.of_reference({"comparisons": {}}, "s") == ""
+    auc["value"], auc["reason"] = None, "why"
+    assert verdicts.of_reference(found, "s").endswith("s has no result: why.")
 
 
 def test_a_clip_of_one_frame_and_values_that_are_not_finite():

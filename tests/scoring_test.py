@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def _score(setup, runs, workdir):
-    parts = setup.clips, setup.reader, setup.devices
+    parts = setup.samples, setup.reader, setup.devices
     with processes.together(workdir) as team:
         return scoring.score(runs, *parts, team=team, stop=Stop())
 
@@ -28,14 +28,21 @@ def _stored(run):
     return {clip.key: clip for clip in run.store.read(run.store.finished)}
 
 
-def test_runs_of_two_models_one_after_the_other(tmp_path, monkeypatch):
-    """The weights of the first are freed before those of the second are read."""
+@pytest.mark.parametrize("together", [True, False])
+def test_runs_of_two_models(together, tmp_path, monkeypatch, caplog):
+    """Clips are decoded once where both fit; else weights are freed before others."""
+    monkeypatch.setattr(parallel.Devices, "hold", lambda *_: together)
+    decoded, original = [], video.decode_chosen
+    monkeypatch.setattr(
+        video, "decode_chosen", lambda *args: decoded.append(args) or original(*args)
+    )
     setup = checks.check(small(3, batch_size=2))
     other = models.inspect("random:llava_qwen-tiny", dtype="float32")
     held, load = [], Model.load
 
     def watched(model, shardings):
-        assert all(leaf() is None for leaves in held for leaf in leaves)
+        freed = [leaf() is None for leaves in held for leaf in leaves]
+        assert all(freed) if held[1:] or not together else not any(freed)
         loaded = load(model, shardings)
         held.append([weakref.ref(x) for x in jax.tree.leaves(loaded.state)])
         return loaded
@@ -45,7 +52,10 @@ def test_runs_of_two_models_one_after_the_other(tmp_path, monkeypatch):
         checks.open_run(dataclasses.replace(setup, model=model), tmp_path / name)
         for name, model in (("target", setup.model), ("reference", other))
     ]
-    scored = _score(setup, runs, tmp_path)
+    with caplog.at_level("INFO", "absl"):
+        scored = _score(setup, runs, tmp_path)
+    assert len(decoded) == len(setup.clips) * (1 if together else 2)
+    assert together != ("and clips are decoded twice" in caplog.text)
     assert len(held) == 2 and all(held) and not scored.failures
     target, reference = map(_stored, scored.runs)
     assert target.keys() == reference.keys() == {clip.key for clip in setup.clips}
@@ -67,7 +77,8 @@ def test_one_frame_has_the_motion_of_two_and_one_direction(tmp_path, monkeypatch
 
     def rounded(devices, out):
         host = fetch(devices, out)
-        return host._replace(renyi=host.renyi + rounding)
+        video = host.video._replace(renyi=host.video.renyi + rounding)
+        return host._replace(video=video)
 
     monkeypatch.setattr(parallel.Devices, "fetch", rounded)
     setup = checks.check(small(3, batch_size=2))
@@ -103,4 +114,4 @@ def test_a_clip_that_changes_while_it_is_decoded_is_scored_again(tmp_path, monke
         patch.setattr(video, "decode_chosen", changing)
         _score(setup, [run], tmp_path / "run")
     assert len(run.store.finished) == 3
-    assert not any(scoring.is_finished(clip, run.store) for clip in setup.clips)
+    assert not any(scoring.is_finished(sample, run) for sample in setup.samples)

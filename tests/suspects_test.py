@@ -128,3 +128,36 @@ def test_nothing_to_compare_with():
     )
     nan = _table([np.nan, 1.0], ["suspects", "calibration"])
     assert _suspects(nan)["rows"][0]["listed"] is None
+
+
+def test_videos_without_a_score_are_not_tested_and_that_is_said():
+    score = [9.0, np.nan, 5.0, *np.arange(20.0), np.nan]
+    role = ["suspects"] * 3 + ["calibration"] * 21
+    found = _suspects(_table(score, role), 0.5)
+    alone = _suspects(_table([9.0, 5.0, *np.arange(20.0)], role[1:-1]), 0.5)
+    assert found["calibration"]["videos"] == alone["calibration"]["videos"] == 20
+    assert [row["p_value"] for row in found["rows"]] == [
+        *(row["p_value"] for row in alone["rows"]),
+        None,
+    ]
+    last = found["rows"][-1]
+    assert last["ids"] == ["id1"] and last["listed"] is None and last["score"] is None
+    assert found["notes"][:2] == [
+        "1 of the 3 suspects have no s and are not tested.",
+        "1 of the 21 calibration clips have no s and are not compared with.",
+    ]
+    assert not _suspects(_table([np.nan, 1.0], ["suspects", "calibration"]))[
+        "num_listed"
+    ]
+
+
+def test_a_video_with_several_questions_has_the_mean_of_their_scores():
+    score, video = (
+        [1.0, 4.0, np.nan, 0.1, 0.1, 0.1, *np.arange(9.0)],
+        [0, 0, 0, 1, 1, 1],
+    )
+    role = ["suspects"] * 6 + ["calibration"] * 9
+    found = _suspects(_table(score, role, [*video, *range(2, 11)]))
+    assert [row["score"] for row in found["rows"]] == [2.5, 0.1]
+    assert [len(row["ids"]) for row in found["rows"]] == [3, 3]
+    assert found["rows"][0]["p_value"] == 0.7

@@ -18,7 +18,7 @@ import pytest
 from vidsme_jax import audit, models, parallel, settings
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import random
-from vidsme_jax.run import pipeline
+from vidsme_jax.run import pipeline, stacking
 from vidsme_jax.store import signals
 
 FILE = pathlib.Path(__file__).parent / "golden" / "signals.npz"
@@ -42,7 +42,7 @@ def random_signals(name: str, dtype: str, against: str) -> dict[str, np.ndarray]
     plan = models.inspect(f"random:{name}", dtype=dtype)
     devices = parallel.make_devices("pmap", 1, 1)
     clips = (
-        pipeline.Input(length, plan.prepare(_frames(length))) for length in LENGTHS
+        stacking.Input(length, plan.prepare(_frames(length))) for length in LENGTHS
     )
     run = pipeline.Pipeline(
         plan.load(devices.shardings(plan.split)),

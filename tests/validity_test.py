@@ -212,3 +212,22 @@ def test_every_group_is_tested():
     table.group[60:90] = "g"
     blind = validity.blind_baseline(table, 100, 0)["comparisons"]
     assert list(blind) == list(metrics.comparisons(table)) == ["all", "g"]
+
+
+def test_rows_without_a_score_are_left_out_of_its_verdict():
+    rng = np.random.default_rng(11)
+    role = np.array(["members"] * 30 + ["nonmembers"] * 30)
+    score, phi = rng.normal(size=(2, 60))
+    phi = np.exp(phi)
+    gone = np.isin(np.arange(60), [2, 3, 50])
+    whole = table(score, role, phi=phi, brightness=rng.normal(size=60) ** 2)
+    whole.scores["t"] = np.where(gone, np.nan, score)
+    whole.scores["none"] = np.where(role == "members", np.nan, score)
+    found = validity.blind_baseline(whole, 200, 0, "t")["comparisons"]["all"]
+    expected = metrics.auc(score[:30][~gone[:30]], score[30:][~gone[30:]])
+    assert f"AUC {expected:.2f}" in found["verdicts"]["t"]["statement"]
+    assert found["verdicts"]["none"]["verdict"] == "no result"
+    against = found["headline_minus_blind"]
+    assert against["low"] < against["value"] < against["high"]
+    none = validity.blind_baseline(whole, 200, 0, "none")["comparisons"]["all"]
+    assert none["headline_minus_blind"] is None

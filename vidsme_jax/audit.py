@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
-from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.evaluation import intervals, metrics, suspects, validity
 from vidsme_jax.report import curves
 from vidsme_jax.run import checks, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
@@ -39,15 +39,16 @@ class AuditReport:
 
     def summary(self) -> str:
         """Returns the result in a few lines, for the end of a run."""
-        headline = self.metrics["headline"]
+        beside = self.metrics["beside"]
+        names = [self.metrics["headline"], *([beside["score"]] if beside else [])]
         lines = [self.metrics["verdict"]]
+        for more in (beside, self.metrics["reference"]):
+            lines += [more["statement"]] if more and more["statement"] else []
         for name, comparison in self.metrics["comparisons"].items():
-            auc = comparison["scores"][headline]["auc"]
-            if auc["value"] is not None:
-                line = f"{headline}, {name}: AUC {auc['value']:.2f}"
-                if auc["low"] is not None:  # A single video has no interval.
-                    line += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
-                lines.append(line)
+            for score in names:
+                auc = comparison["scores"][score]["auc"]
+                if auc["value"] is not None:
+                    lines.append(f"{score}, {name}: AUC {intervals.in_words(auc)}")
         if self.failures:
             lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
         return "\n".join([*lines, f"report: {self.workdir / 'report.html'}"])
@@ -77,26 +78,25 @@ def run(
     workdir, stop = pathlib.Path(workdir), stop or Stop()
     setup = checks.check(config)
     with processes.together(workdir) as team:
-        run = checks.open_run(setup, workdir)
+        runs = checks.open_runs(setup, workdir)
         scored = scoring.score(
-            [run], setup.clips, setup.reader, setup.devices, team=team, stop=stop
+            runs, setup.samples, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
-        (run,), failures, used = scored
+        stores = [run.store for run in scored.runs]
         try:
-            given = setup.settings
-            table, warnings = tables.score_table(
-                setup.items, run.store, setup.scores, given.profile, given.motion
-            )
+            table, warnings = _table(setup, *stores)
         except AuditError as error:
-            raise AuditError(error.problems + scoring.causes(failures)) from error
+            problems = error.problems + scoring.causes(scored.failures)
+            raise AuditError(problems) from error
         about = provenance.describe(
-            settings.flatten(config), run.model, setup.devices, table, used
+            settings.flatten(config), runs, setup.devices, table, scored
         )
-        if used is None:
+        if scored.utilisation is None:
             about |= provenance.earlier_utilisation(workdir / "config.json")
-        return evaluate(setup, run.store, table, failures, warnings, about, workdir)
+        failures = scored.failures
+        return evaluate(setup, stores[0], table, failures, warnings, about, workdir)
 
 
 def report_again(
@@ -115,15 +115,25 @@ def report_again(
     workdir = pathlib.Path(workdir)
     asked = checks.check_stored(config)
     with locked(workdir):
-        store = checks.open_stored(asked, workdir)
-        given = asked.settings
-        table, warnings = tables.score_table(
-            asked.items, store, asked.scores, given.profile, given.motion
-        )
+        stores = checks.open_stored(asked, workdir)
+        table, warnings = _table(asked, *stores)
         known = set(table.id)
         failures = [f for f in report.failures(workdir) if f.id not in known]
         about = provenance.updated(about, settings.flatten(config), table)
-        return evaluate(asked, store, table, failures, warnings, about, workdir)
+        return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
+
+
+def _table(
+    asked: checks.Asked, store: Signals, reference: Signals | None = None
+) -> tuple[ScoreTable, dict[str, list[str]]]:
+    """Returns the scores, and what was noticed of each video."""
+    given = asked.settings
+    return tables.score_table(
+        *(asked.items, store, asked.scores, given.profile, given.motion),
+        slices=given.slices,
+        response=given.response,
+        reference=reference,
+    )
 
 
 def evaluate(
@@ -138,12 +148,16 @@ def evaluate(
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
     num_bootstrap = given.report.num_bootstrap
+    beside = scores.beside(headline, table.scores, given.profile)
+    declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
     text = json.dumps(about, indent=2, default=str)
     write_atomically(workdir / "config.json", text.encode())
     found = report.write(
         workdir,
         table,
-        evaluation=metrics.evaluate(table, given.report.fprs, num_bootstrap, _SEED),
+        evaluation=metrics.evaluate(
+            table, given.report.fprs, num_bootstrap, _SEED, declared
+        ),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=suspects.suspects(table, headline, given.report.fdr),
         curves=curves.extreme_curves(
@@ -153,9 +167,9 @@ def evaluate(
         failures=failures,
         warnings=warnings,
         headline=headline,
+        beside=beside,
         descriptions={
-            name: scores.PROFILES[given.profile].table[name].description
-            for name in asked.scores
+            name: scores.description(name, given.profile) for name in asked.scores
         },
     )
     return AuditReport(

@@ -278,10 +278,16 @@ class ScoredClip:
 class ScoreTable:
     """One entry per scored item; all arrays have shape (items,).
 
+    Items that ask different questions about a video are items of one cluster.
+
     Attributes:
       cluster: The content hash of the item's video: the unit of the bootstrap.
       num_rows: Video rows per direction behind each score.
-      scores: Name to float64 values, in the order of the columns on disk.
+      num_response_rows: Likewise of the answer; None where no text is scored.
+      scores: Name to float64 values, in the order of the columns on disk; NaN where a
+        score needs a reference model's and there is none of the item.
+      reference: The reference model's own scores, by the name of the score; NaN where
+        it has none. Empty without a reference model.
       larger_is_member: The sign of the scores; False in profile `official`.
     """
 
@@ -296,6 +302,10 @@ class ScoreTable:
     q: Float[np.ndarray, " items"]
     r: Float[np.ndarray, " items"]
     scores: dict[str, Float[np.ndarray, " items"]]
+    reference: dict[str, Float[np.ndarray, " items"]] = dataclasses.field(
+        default_factory=dict
+    )
+    num_response_rows: np.ndarray | None = None
     larger_is_member: bool = True
 
 

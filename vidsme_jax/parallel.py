@@ -58,6 +58,10 @@ class Devices:
         """Returns the bytes that one device holds, None where that is not known."""
         return _memory(self.mesh.local_devices[0])
 
+    def hold(self, num_bytes: int) -> bool:
+        """Returns whether parameters of so many bytes fit, spread over `model`."""
+        return _fits(num_bytes / self.mesh.shape["model"], self.memory())
+
     def shardings(
         self, split: Sequence[Split]
     ) -> Callable[[str, tuple[int, ...]], NamedSharding]:
@@ -128,7 +132,9 @@ class Devices:
         """Copies a result to the host: the clips of this process, in their order."""
         if self.mode == "pmap":
             host = jax.tree.map(np.asarray, out)
-            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), host)
+            return jax.tree.map(
+                lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), host
+            )
         return jax.tree.map(_own, out)
 
     def anyone(self, flag: bool) -> jax.Array:

@@ -95,6 +95,8 @@ def test_all_formats_give_the_same_items(tmp_path, suffix):
     first = items[0]
     assert first.video == "a.mp4" and first.clip == str(tmp_path / "a.mp4")
     assert first.question == 'What, or "who", is it?' and first.answer == "a red ball"
+    assert first.candidates == ("a red ball", "a | bar", "größer")
+    assert items[1].candidates == ()
     assert (first.group, first.role) == ("street", "suspects")
     assert items[1].group == "home" and items[2].question == "When?"
     assert items[3].clip == str(tmp_path / "sub/c.mp4")
@@ -126,12 +128,14 @@ def test_options_in_a_cell(tmp_path):
     )
     items = corpora.load(_corpus(suspects=(str(path),)))
     assert [item.id for item in items] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    found = [item.candidates for item in items]
+    assert found == [("yes", "no", "maybe"), ("yes", "no"), (), ("only",)]
 
 
 def test_numbers_become_text(tmp_path):
     row = {"video": "a.mp4", "id": 7, "answer": 2, "candidates": [1, 2]}
     (item,) = corpora.load(_corpus(suspects=(_json(tmp_path / "m.json", [row]),)))
-    assert (item.id, item.answer) == ("7", "2")
+    assert (item.id, item.answer, item.candidates) == ("7", "2", ("1", "2"))
 
 
 def test_a_folder(tmp_path):
@@ -379,6 +383,17 @@ def test_a_manifest_that_is_not_there(tmp_path, good):
         ("m.json", b'[{"video": "a", "answer": {}}]', "'answer' is a dict; it must be"),
         ("m.json", b'[{"video": "a", "candidates": 3}]', "'candidates' is 3; it must"),
         ("m.csv", b"video,candidates\na,[b\n", "'candidates' begins like a JSON list"),
+        ("m.csv", b"video,candidates\na,b| |c\n", "'candidates' has the option ''; it"),
+        (
+            "m.json",
+            b'[{"video": "a", "candidates": ["b", []]}]',
+            "has the option []; it",
+        ),
+        (
+            "m.json",
+            b'[{"video": "a", "candidates": [null]}]',
+            "has the option None; it",
+        ),
     ],
 )
 def test_broken_manifests(tmp_path, name, content, expected):

@@ -218,6 +218,7 @@ def test_columns_by_name_and_by_field(build):
     build(features, examples)
     items = _load(_config("group=label"))
     assert [i.question for i in items] == ["0?", "1?", "2?", "3?"]
+    assert {i.candidates for i in items} == {("yes", "no")}
     assert [i.group for i in items] == ["run", "walk", "run", "walk"]
     assert [i.id for i in items] == ["10", "11", "12", "13"]
 

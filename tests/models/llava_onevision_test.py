@@ -51,7 +51,7 @@ def test_both_directions_equal_torch(tmp_path):
     plan = loaded.model
     assert plan.prompt == "<|im_start|>user\n<video>\n"
     frames = np.random.default_rng(0).integers(0, 256, (3, 80, 50, 3), np.uint8)
-    found = signals.compute(loaded, frames)
+    found = signals.compute(loaded, frames).signals
     assert found.gap.shape == (2, plan.num_rows(3)) == (2, 28)
     small = plan.prepare(frames)
     for direction, order in enumerate((small, small[::-1])):

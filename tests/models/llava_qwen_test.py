@@ -14,7 +14,7 @@ from vidsme_jax import models, parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_qwen import towers
-from vidsme_jax.run import pipeline
+from vidsme_jax.run import pipeline, stacking
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 
@@ -62,7 +62,7 @@ def test_both_directions_with_a_ragged_batch(tmp_path):
     prompt = loaded.model.tokenise()
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 256, (n, 70, 90, 3), np.uint8) for n in (4, 3)]
-    prepared = [pipeline.Input(k, loaded.model.prepare(x)) for k, x in enumerate(clips)]
+    prepared = [stacking.Input(k, loaded.model.prepare(x)) for k, x in enumerate(clips)]
     devices = parallel.make_devices("pmap", 1, 1)
     run = pipeline.Pipeline(loaded, devices, batch_size=2, num_frames=4, second=True)
     out = {

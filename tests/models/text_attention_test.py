@@ -1,9 +1,13 @@
 """Texts that share a trunk's keys, against one causal pass over each concatenation."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as fused
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
@@ -62,13 +66,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_equals_each_concatenation(name, compiled):
+def test_equals_each_concatenation(name):
     shared, texts, heads, kv_heads, per_trunk = CASES[name]
     case = _case(41, shared, texts, heads, kv_heads, per_trunk)
-    run = jax.jit(attention_of_texts) if compiled else attention_of_texts
-    found = run(*_arrays(case))
+    found = jax.jit(attention_of_texts)(*_arrays(case))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, _loop(*case), atol=1e-5)
 
@@ -145,6 +147,23 @@ def test_memory_is_far_below_the_whole_matrix():
     compiled = jax.jit(attention_of_texts).lower(*arguments).compile()
     temporary = compiled.memory_analysis().temp_size_in_bytes
     assert temporary < texts * keys * heads * 4 / 4
+
+
+def test_the_nvidia_kernel_keeps_sums_in_float32_and_makes_no_mask(monkeypatch):
+    """Two calls, lowered without a GPU; jax's public function would round the sums."""
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
+    run = functools.partial(attention_of_texts, implementation="cudnn")
+    kinds = [jnp.bfloat16] * 3 + [jnp.int32] + [jnp.bfloat16] * 2 + [jnp.int32]
+    shapes = [(4, 64, 6, 16), (4, 64, 2, 16), (4, 64, 2, 16), (4, 64)]
+    shapes += [(2, 500, 2, 16)] * 2 + [(2,)]
+    traced = jax.jit(run).trace(*map(jax.ShapeDtypeStruct, shapes, kinds))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    calls = re.findall(r"custom_call @__cudnn.(fmha\w+)\(.*-> (.*)", text)
+    assert [name for name, _ in calls] == ["fmhaSoftmax", "fmhaScaleBiasSoftmax"]
+    # The two texts of a trunk are queries of one call to its keys.
+    assert "tensor<2x6x128xf32>" in calls[0][1]
+    assert "tensor<4x6x64xf32>" in calls[1][1]
+    assert "PADDING" in text and not re.search(r"tensor<[\dx]*(64|128)x500x", text)
 
 
 def test_an_unknown_implementation_is_named():

@@ -90,12 +90,16 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def open_checkpoint(name: str, *, allow_pickle: bool = False) -> Checkpoint:
+def open_checkpoint(
+    name: str, *, allow_pickle: bool = False, adapter: bool = True
+) -> Checkpoint:
     """Opens a local folder, or a hub id after fetching it into the hub's cache.
 
     Args:
       name: A folder, `OWNER/NAME`, or `OWNER/NAME/FOLDER` inside a hub repository.
       allow_pickle: Whether `.bin` files may be read, with `pickled`.
+      adapter: Whether the low-rank updates of a LoRA training are merged. Without them
+        the checkpoint must be one; tensors that it trained in full are kept.
 
     Raises:
       AuditError: Nothing is there, or its config or weights cannot be read; lists every
@@ -103,7 +107,10 @@ def open_checkpoint(name: str, *, allow_pickle: bool = False) -> Checkpoint:
     """
     folder = find(name, patterns(allow_pickle))
     if (folder / "adapter_config.json").is_file():
-        return _open_adapter(name, folder, allow_pickle)
+        return _open_adapter(name, folder, allow_pickle, merged=adapter)
+    if not adapter:
+        problem = "no LoRA adapter to leave out (no adapter_config.json)"
+        raise AuditError([f"checkpoint {name}: {problem}"])
     config = read_config(name, folder)
     tensors = read_tensors(name, folder, allow_pickle=allow_pickle)
     return Checkpoint(name, (folder,), config, tensors)
@@ -178,7 +185,9 @@ def read_config(name: str, folder: pathlib.Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _open_adapter(name: str, folder: pathlib.Path, allow_pickle: bool) -> Checkpoint:
+def _open_adapter(
+    name: str, folder: pathlib.Path, allow_pickle: bool, *, merged: bool
+) -> Checkpoint:
     """Opens what a LoRA training left, on top of the model it began from."""
     adapter = read_json(folder / "adapter_config.json")
     where = f"checkpoint {name}: adapter_config.json"
@@ -198,17 +207,18 @@ def _open_adapter(name: str, folder: pathlib.Path, allow_pickle: bool) -> Checkp
     tensors |= {_unwrapped(n): info for n, info in full.items()}
     if problems:
         raise AuditError([f"checkpoint {name}: {p}" for p in problems])
-    stems = ("adapter_model", "adapter_model")
-    factors = read_tensors(name, folder, allow_pickle=allow_pickle, stems=stems)
-    count = _merge(tensors, factors, adapter, where, problems)
-    if problems:
-        raise AuditError(problems)
     own = (folder / "config.json").is_file()
     folders = (folder, base) if own else (base, folder)
-    remark = (
-        f"LoRA: {count} weights of {base_name} are merged with low-rank updates, "
-        f"{len(full)} tensors are replaced"
-    )
+    if merged:
+        stems = ("adapter_model", "adapter_model")
+        factors = read_tensors(name, folder, allow_pickle=allow_pickle, stems=stems)
+        count = _merge(tensors, factors, adapter, where, problems)
+        if problems:
+            raise AuditError(problems)
+        done = f"{count} weights of {base_name} are merged with low-rank updates"
+    else:
+        done = f"weights of {base_name} are read without low-rank updates"
+    remark = f"LoRA: {done}, {len(full)} tensors are replaced"
     return Checkpoint(name, folders, read_config(name, folders[0]), tensors, (remark,))
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from vidsme_jax.base import Clip, ClipError
+from vidsme_jax.base import ClipError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -26,10 +27,10 @@ def failure(error: Exception) -> ClipError:
 
 
 def load_ahead(
-    clips: Sequence[Clip],
-    prepare: Callable[[Clip], T],
+    clips: Sequence[S],
+    prepare: Callable[[S], T],
     workers: int = 0,
-) -> Iterator[tuple[Clip, T | ClipError]]:
+) -> Iterator[tuple[S, T | ClipError]]:
     """Yields every clip with what was prepared of it, in order, preparing ahead.
 
     Results wait for the consumer in bounded memory: no more than two clips a thread are
@@ -37,7 +38,7 @@ def load_ahead(
     stops early (or an interrupt) abandons what is not yet begun and waits for nothing.
 
     Args:
-      clips: In the order in which they come out.
+      clips: Or samples, in the order in which they come out.
       prepare: Decodes, measures and so on; called on a thread of the pool.
       workers: Threads; 0 is one a core.
 
@@ -50,7 +51,7 @@ def load_ahead(
     workers = workers or num_cores()
     cv2.setNumThreads(1)  # A clip a thread: OpenCV's own threads would only compete.
 
-    def guarded(clip: Clip) -> T | ClipError:
+    def guarded(clip: S) -> T | ClipError:
         try:
             return prepare(clip)
         except Exception as error:

@@ -38,7 +38,7 @@ class Row:
     folder: pathlib.Path
     label: str
     id: str
-    fields: dict[str, Any]  # The remaining text fields of an `Item`.
+    fields: dict[str, Any]  # The remaining fields of an `Item`.
     confined: bool = False
 
     def grouped(self, group: str) -> "Row":
@@ -151,8 +151,10 @@ def _row(where: str, folder: pathlib.Path, values: Any) -> Row:
             problems.append(f"{where}: {name!r} is a {kind}; it must be text")
         elif name != "date":
             fields[name] = "" if value is None else str(value)
-    if found := _wrong_candidates(values.get("candidates")):
-        problems.append(f"{where}: {found}")
+    try:
+        fields["candidates"] = _candidates(values.get("candidates"))
+    except ValueError as error:
+        problems.append(f"{where}: 'candidates' {error}")
     label = values.get("label")
     label = "" if label is None else label
     label = label.strip().lower() if isinstance(label, str) else label
@@ -184,19 +186,31 @@ def _cut(value: Any) -> str:
     return printable(repr(value), most=_LONGEST)
 
 
-def _wrong_candidates(value: Any) -> str:
-    """What is wrong with the options of a question, which nothing reads yet.
+def _candidates(value: Any) -> tuple[str, ...]:
+    """Returns the options of a question.
 
-    They are a list, or text: a JSON list, or separated by bars.
+    Args:
+      value: A list, or text: a JSON list, or options separated by bars; None or "" for
+        none.
+
+    Raises:
+      ValueError: Says what is wrong with it.
     """
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            return (
-                f"'candidates' begins like a JSON list but is none ({error.msg}): "
+            raise ValueError(
+                f"begins like a JSON list but is none ({error.msg}): "
                 f"{_cut(value.strip())}"
-            )
-    if value is None or isinstance(value, str | list):
-        return ""
-    return f"'candidates' is {_cut(value)}; it must be a list, or text separated by |"
+            ) from error
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split("|")] if value.strip() else []
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError(f"is {_cut(value)}; it must be a list, or text separated by |")
+    for option in value:
+        if not isinstance(option, str | int | float) or not str(option).strip():
+            raise ValueError(f"has the option {_cut(option)}; it must be text")
+    return tuple(map(str, value))

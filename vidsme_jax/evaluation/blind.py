@@ -51,6 +51,10 @@ class Pair(NamedTuple):
             table.cluster[rows],
         )
 
+    def kept(self, rows: Bool[np.ndarray, " items"]) -> "Pair":
+        """Returns some of the rows."""
+        return Pair(self.features[rows], self.label[rows], self.cluster[rows])
+
     def auc(self, score: Float[np.ndarray, " items"]) -> float:
         """Returns the AUC of the first role against the second."""
         return metrics.auc(score[self.label], score[~self.label])

@@ -8,6 +8,7 @@ table; `vertices` of a curve.
 """
 
 import math
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,83 +158,169 @@ def _count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]
     return {"items": len(rows), "videos": num_videos(table.cluster[rows])}
 
 
+def same_columns(
+    table: ScoreTable, declared: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """Finds the columns that are reported, each with those that are equal on every row.
+
+    The K % of few rows are the same rows for several K, and of an answer of one token
+    most scores are one. A declared score is always reported. In the table of the
+    release every column is, as the release prints them.
+
+    Returns:
+      The name of each reported column, and the names that it stands for, without its
+      own; every other column is among these.
+    """
+    if not table.larger_is_member:
+        return {name: [] for name in table.scores}
+    found: dict[bytes, str] = {}
+    same: dict[str, list[str]] = {}
+    order = sorted(table.scores, key=lambda name: name not in declared)
+    for name in order:
+        values = table.scores[name] + 0.0  # -0 is 0.
+        content = np.where(np.isnan(values), np.nan, values).tobytes()
+        first = found.setdefault(content, name)
+        if first == name or name in declared:
+            same[name] = []
+        else:
+            same[first].append(name)
+    return {name: same[name] for name in table.scores if name in same}
+
+
 def evaluate(
-    table: ScoreTable, fprs: tuple[float, ...], num_bootstrap: int, seed: int
+    table: ScoreTable,
+    fprs: tuple[float, ...],
+    num_bootstrap: int,
+    seed: int,
+    declared: Collection[str] = (),
 ) -> dict[str, Any]:
     """Evaluates every score on every comparison.
+
+    Rows on which a score is NaN are left out for that score.
 
     Args:
       table: The scores; without members or without non-members only counts remain.
       fprs: False-positive rates, in (0, 1), at which the TPR is wanted.
       num_bootstrap: Resamples behind the intervals of AUC and accuracy.
       seed: Of the resamples.
+      declared: Scores that were declared in advance. The reference model's own are
+        evaluated too.
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `counts` by role, `intervals` in
       words, and `comparisons`: by name, `description`, `counts` and `scores`: by name,
       `auc`, `accuracy` and `tpr` (by rate, as text): each with `value`, `low` and
-      `high`, or None and the `reason`.
+      `high`, or None and the `reason`; `dropped`, the rows of each role on which it
+      is NaN, if there are any; and `same_as`, see `same_columns`, if there are any.
+      Where the table has a reference model's scores, `reference` has the `auc` of those
+      that are declared, by name.
     """
+    reported = same_columns(table, declared)
+    columns = {name: oriented(table, name) for name in reported}
+    reference = {
+        name: signed(table, table.reference[name])
+        for name in declared
+        if name in table.reference
+    }
+    found: dict[str, Any] = {}
+    for name, comparison in comparisons(table).items():
+        resampled = num_bootstrap, seed
+        result = _evaluate(table, columns, comparison, fprs, *resampled)
+        for score, others in reported.items():
+            if others:
+                result[score]["same_as"] = others
+        found[name] = {
+            "description": comparison.description,
+            "counts": {
+                "members": _count(table, comparison.members),
+                "nonmembers": _count(table, comparison.nonmembers),
+            },
+            "scores": result,
+        }
+        if reference:
+            own = _evaluate(table, reference, comparison, (), *resampled)
+            found[name]["reference"] = {
+                score: {key: x[key] for key in ("auc", "dropped") if key in x}
+                for score, x in own.items()
+            }
     return {
         "intervals": intervals.INTERVALS,
         "counts": {
             role: _count(table, np.flatnonzero(table.role == role)) for role in ROLES
         },
-        "comparisons": {
-            name: {
-                "description": comparison.description,
-                "counts": {
-                    "members": _count(table, comparison.members),
-                    "nonmembers": _count(table, comparison.nonmembers),
-                },
-                "scores": _evaluate(table, comparison, fprs, num_bootstrap, seed),
-            }
-            for name, comparison in comparisons(table).items()
-        },
+        "comparisons": found,
     }
 
 
 def _evaluate(
     table: ScoreTable,
+    columns: dict[str, Float[np.ndarray, " items"]],
     comparison: Comparison,
     fprs: tuple[float, ...],
     num_bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
+    """Evaluates columns, larger = member; those with the same rows together."""
     rows = np.concatenate([comparison.members, comparison.nonmembers])
     split = len(comparison.members)
-    clusters = table.cluster[comparison.members], table.cluster[comparison.nonmembers]
     results: dict[str, Any] = {}
-    values, curves = {}, {}
-    for name in table.scores:
-        score = oriented(table, name)[rows]
-        missing = int(np.sum(~np.isfinite(score)))
-        nothing = intervals.refused(f"{missing} of the scores are not finite")
+    together: dict[bytes, dict[str, np.ndarray]] = {}
+    for name, column in columns.items():
+        kept = ~np.isnan(column[rows])
+        lost = int(np.sum(~np.isfinite(column[rows])))
+        nothing = intervals.refused(f"{lost} of the scores are not finite")
         results[name] = {
             "auc": nothing,
             "accuracy": nothing,
             "tpr": {f"{fpr:g}": nothing for fpr in fprs},
         }
-        if not missing:
-            values[name] = score
-            curves[name] = roc_curve(score[:split], score[split:])
-    if not values:
-        return results
+        if kept[:split].any() and kept[split:].any() and lost == np.sum(~kept):
+            together.setdefault(kept.tobytes(), {})[name] = column
+    for mask, values in together.items():
+        kept = np.frombuffer(mask, bool)
+        members = comparison.members[kept[:split]]
+        nonmembers = comparison.nonmembers[kept[split:]]
+        found = _evaluate_rows(
+            table, values, members, nonmembers, fprs, num_bootstrap, seed
+        )
+        if not kept.all():
+            lost = ~kept[:split], ~kept[split:]
+            dropped = [int(each.sum()) for each in lost]
+            for result in found.values():
+                result["dropped"] = dict(
+                    zip(("members", "nonmembers"), dropped, strict=True)
+                )
+        results |= found
+    return results
+
+
+def _evaluate_rows(
+    table: ScoreTable,
+    columns: dict[str, Float[np.ndarray, " items"]],
+    members: Int[np.ndarray, " members"],
+    nonmembers: Int[np.ndarray, " nonmembers"],
+    fprs: tuple[float, ...],
+    num_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    clusters = table.cluster[members], table.cluster[nonmembers]
     videos = min(map(num_videos, clusters))
     effective = [intervals.effective_videos(c) for c in clusters]
     observed = effective[0], effective[1], num_videos(clusters[1])
-    stacked = np.stack(list(values.values()))
+    split = {name: (x[members], x[nonmembers]) for name, x in columns.items()}
+    curves = {name: roc_curve(*both) for name, both in split.items()}
     best = {name: best_accuracy(curve) for name, curve in curves.items()}
     resamples = bootstrap(
-        stacked[:, :split],
-        stacked[:, split:],
+        np.stack([member for member, _ in split.values()]),
+        np.stack([nonmember for _, nonmember in split.values()]),
         *clusters,
         thresholds=np.array([threshold for _, threshold in best.values()]),
         num_bootstrap=num_bootstrap,
         seed=seed,
     )
-    for row, (name, score) in enumerate(values.items()):
-        point, (accuracy, _) = auc(score[:split], score[split:]), best[name]
+    results: dict[str, Any] = {}
+    for row, (name, both) in enumerate(split.items()):
+        point, (accuracy, _) = auc(*both), best[name]
         results[name] = {
             "auc": intervals.estimate(point, resamples.auc[row], videos),
             "accuracy": intervals.estimate(accuracy, resamples.accuracy[row], videos)
@@ -246,7 +333,7 @@ def _evaluate(
             results[name]["official"] = {
                 "auc": point,
                 "accuracy": accuracy,
-                "tpr_at_5_fpr": official_tpr_at_5_fpr(score[:split], score[split:]),
+                "tpr_at_5_fpr": official_tpr_at_5_fpr(*both),
             }
     return results
 

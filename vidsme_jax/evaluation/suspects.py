@@ -23,6 +23,7 @@ ASSUMPTION = (
     "content. A small p-value then says that a suspect ranks higher than such clips "
     "do by chance. It does not say that the suspect was in the training data."
 )
+_NAMES = {"calibration": "calibration clips", "nonmembers": "non-members"}
 
 
 def conformal_p_values(
@@ -61,7 +62,8 @@ def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
 
     Args:
       table: With rows of role `suspects`, and `calibration` or else `nonmembers`.
-      score: The headline score; the rows of a video share it.
+      score: The headline score. A video whose rows ask different questions has the
+        mean of theirs; one without any is ranked last and not tested.
       fdr: The false discovery rate, in (0, 1), at which suspects are listed.
 
     Returns:
@@ -85,13 +87,17 @@ def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
     }
     if not len(tested.values):
         return result | {"statement": "There are no suspects."}
-    finite = np.isfinite(tested.values).all() and np.isfinite(known.values).all()
-    comparable = bool(len(known.values) and finite)
-    p_values = adjusted = np.full(len(tested.values), np.nan)
+    have, calibrates = (~np.isnan(each.values) for each in (tested, known))
+    result["calibration"]["videos"] = int(calibrates.sum())
+    values, against = tested.values[have], known.values[calibrates]
+    finite = np.isfinite(values).all() and np.isfinite(against).all()
+    comparable = bool(len(values) and len(against) and finite)
+    p_values, adjusted = np.full((2, len(tested.values)), np.nan)
     if comparable:
-        p_values = conformal_p_values(tested.values, known.values)
-        adjusted = benjamini_hochberg(p_values)
-        result["notes"] = _notes(tested, known, fdr)
+        p_values[have] = conformal_p_values(values, against)
+        adjusted[have] = benjamini_hochberg(p_values[have])
+        result["notes"] = _notes(tested, known, len(against), fdr)
+    result["notes"] = _lacking(have, calibrates, score, role) + result["notes"]
     # Equality counts; the division behind an adjusted p-value may miss it by one ulp.
     listed = adjusted <= fdr * (1 + 1e-12)
     signed = metrics.signed(table, tested.values)
@@ -104,7 +110,7 @@ def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
             "score": _number(signed.item(i)),
             "p_value": _number(p_values.item(i)),
             "adjusted_p_value": _number(adjusted.item(i)),
-            "listed": bool(listed[i]) if comparable else None,
+            "listed": bool(listed[i]) if comparable and have[i] else None,
         }
         for i in np.argsort(-tested.values, kind="stable")
     ]
@@ -123,19 +129,47 @@ def _by_video(
     scores: Float[np.ndarray, " items"], table: ScoreTable, role: str
 ) -> _Videos:
     rows = np.flatnonzero(table.role == role)
-    clusters, first, video, num_rows = np.unique(
-        table.cluster[rows], return_index=True, return_inverse=True, return_counts=True
+    clusters, video, num_rows = np.unique(
+        table.cluster[rows], return_inverse=True, return_counts=True
     )
     ordered = rows[np.argsort(video, kind="stable")]
-    split = np.split(ordered, np.cumsum(num_rows)[:-1])
-    return _Videos(clusters, scores[rows[first]], split if len(rows) else [])
+    split = np.split(ordered, np.cumsum(num_rows)[:-1]) if len(rows) else []
+    values = [_mean(scores[its]) for its in split]
+    return _Videos(clusters, np.array(values, np.float64), split)
+
+
+def _mean(values: Float[np.ndarray, " items"]) -> float:
+    """Averages what is not NaN; of equal values exactly that value."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return math.nan
+    same = (values == values[0]).all()
+    return float(values[0] if same else values.mean())
 
 
 def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _notes(tested: _Videos, known: _Videos, fdr: float) -> list[str]:
+def _lacking(
+    have: Shaped[np.ndarray, " suspects"],
+    calibrates: Shaped[np.ndarray, " calibration"],
+    score: str,
+    role: str,
+) -> list[str]:
+    """Says how many videos have no score."""
+    return [
+        f"{int((~each).sum())} of the {len(each)} {name} have no {score} and are "
+        f"{what}."
+        for each, name, what in (
+            (have, "suspects", "not tested"),
+            (calibrates, _NAMES[role], "not compared with"),
+        )
+        if not each.all()
+    ]
+
+
+def _notes(tested: _Videos, known: _Videos, videos: int, fdr: float) -> list[str]:
     """Warns where the p-values mean less than they seem to."""
     notes = []
     shared = len(np.intersect1d(tested.clusters, known.clusters))
@@ -144,10 +178,10 @@ def _notes(tested: _Videos, known: _Videos, fdr: float) -> list[str]:
             f"{shared} of the suspects are, by content, among the calibration clips "
             "too: clips declared not to be members."
         )
-    smallest = 1 / (len(known.values) + 1)
+    smallest = 1 / (videos + 1)
     if smallest > fdr:
         notes.append(
-            f"With {len(known.values)} clips to compare with, no p-value can be below "
+            f"With {videos} clips to compare with, no p-value can be below "
             f"{smallest:.2g}: at a false discovery rate of {fdr:g} none can be listed, "
             f"whatever its score. At least {math.ceil(1 / fdr - 1e-9) - 1} are needed."
         )
@@ -163,8 +197,7 @@ def _statement(result: dict[str, Any], comparable: bool) -> str:
         )
     if not comparable:
         return f"{num} suspects are not tested: some scores are not finite."
-    names = {"calibration": "calibration clips", "nonmembers": "non-members"}
-    calibration = names[result["calibration"]["role"]]
+    calibration = _NAMES[result["calibration"]["role"]]
     return (
         f"{result['num_listed']} of {num} suspects rank higher than the {videos} "
         f"{calibration} do by chance, at a false discovery rate of {result['fdr']:g}. "

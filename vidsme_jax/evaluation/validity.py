@@ -47,9 +47,7 @@ def blind_baseline(
         rows = np.concatenate([members, nonmembers])
         scores = {s: metrics.oriented(table, s)[rows] for s in table.scores}
         result["verdicts"] = {
-            s: verdicts.of_score(
-                result, pair.auc(score) if np.isfinite(score).all() else None
-            )
+            s: verdicts.of_score(result, _auc(score, pair))
             for s, score in scores.items()
         }
         if headline in scores and fitted is not None:
@@ -89,6 +87,21 @@ def _duplicates(
     }
 
 
+def _has_values(score: Float[np.ndarray, " items"], pair: Pair) -> bool:
+    """Whether both roles have values, and all that are not NaN are finite."""
+    kept = ~np.isnan(score)
+    both = kept[pair.label].any() and kept[~pair.label].any()
+    return bool(both and np.isfinite(score[kept]).all())
+
+
+def _auc(score: Float[np.ndarray, " items"], pair: Pair) -> float | None:
+    """Returns the AUC over the rows that have the score; None if there is none."""
+    if not _has_values(score, pair):
+        return None
+    kept = ~np.isnan(score)
+    return pair.kept(kept).auc(score[kept])
+
+
 def _difference(
     score: Float[np.ndarray, " items"],
     fitted: Float[np.ndarray, " items"],
@@ -97,9 +110,10 @@ def _difference(
     seed: int,
 ) -> dict[str, Any] | None:
     """Returns the AUC of the score less that of the cross-fitted classifier, paired."""
-    if not np.isfinite(score).all():
+    if not _has_values(score, pair):
         return None
-    both = np.stack([score, fitted])
+    kept = ~np.isnan(score)
+    both, pair = np.stack([score, fitted])[:, kept], pair.kept(kept)
     aucs = pair.bootstrap(both, num_bootstrap, seed)
     first, second = map(pair.auc, both)
     low, high = np.percentile(aucs[0] - aucs[1], [2.5, 97.5])

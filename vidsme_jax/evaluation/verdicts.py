@@ -79,11 +79,62 @@ def of_headline(
             "Without both members and non-members this report cannot say how well "
             f"the headline score {headline} separates them."
         )
-    auc = evaluation["comparisons"]["all"]["scores"][headline]["auc"]
+    return _sentence(evaluation, blind, headline, "The headline score")
+
+
+def of_beside(
+    evaluation: dict[str, Any], blind: dict[str, Any], score: str, role: str
+) -> str:
+    """Says likewise what a score shows that is reported beside the headline.
+
+    Args:
+      evaluation: Of `metrics.evaluate`.
+      blind: Of `validity.blind_baseline`.
+      score: Its name.
+      role: What it is declared as.
+
+    Returns:
+      One sentence; "" where nothing is compared.
+    """
+    if "all" not in evaluation["comparisons"]:
+        return ""
+    name = f"Declared as {role}, not chosen after the results: the score"
+    return _sentence(evaluation, blind, score, name)
+
+
+def of_reference(evaluation: dict[str, Any], score: str) -> str:
+    """Says in one sentence what the reference model alone shows by a score.
+
+    It has seen no members, so that its AUC is that of a placebo: anything but 0.5 comes
+    from what else tells the two sets apart.
+    """
+    found = evaluation["comparisons"].get("all", {}).get("reference", {}).get(score)
+    if found is None:
+        return ""
+    auc, name = found["auc"], f"The reference model's own {score}"
     if auc["value"] is None:
-        return f"The headline score {headline} has no result: {auc['reason']}."
-    found = blind["comparisons"]["all"]["verdicts"][headline]
-    return f"The headline score {headline} {_rank(auc)}{_ending(found, auc)}."
+        return f"{name} has no result: {auc['reason']}."
+    numbers = f"AUC {intervals.in_words(auc)}"
+    if auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
+        return (
+            f"{name} does not separate members from non-members at this sample size "
+            f"({numbers}), as that of a model that has seen neither should not."
+        )
+    return (
+        f"{name} separates members from non-members ({numbers}): the two sets differ "
+        "in more than whether the audited model was trained on them, or the reference "
+        "model has seen one of them, and the AUC of the headline score may be that."
+    )
+
+
+def _sentence(
+    evaluation: dict[str, Any], blind: dict[str, Any], score: str, name: str
+) -> str:
+    auc = evaluation["comparisons"]["all"]["scores"][score]["auc"]
+    if auc["value"] is None:
+        return f"{name} {score} has no result: {auc['reason']}."
+    found = blind["comparisons"]["all"]["verdicts"][score]
+    return f"{name} {score} {_rank(auc)}{_ending(found, auc)}."
 
 
 def _rank(auc: dict[str, Any]) -> str:

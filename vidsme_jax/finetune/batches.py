@@ -38,8 +38,14 @@ def tokenise(
     rows, natural = [], np.arange(num_frames)
     for item in items:
         try:
-            asked = Asked(key="", question=item.question, answer=item.answer)
-            text = model.tokenise(asked)
+            text = model.tokenise(
+                Asked(
+                    key="",
+                    question=item.question,
+                    candidates=item.candidates,
+                    answer=item.answer,
+                )
+            )
         except AuditError as error:
             problems = [f"{item.id}: {p}" for p in error.problems]
             found += [p for p in problems if p not in found]

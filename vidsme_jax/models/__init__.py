@@ -22,7 +22,12 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def inspect(
-    checkpoint: str, *, dtype: str, prompt: str = "family", allow_pickle: bool = False
+    checkpoint: str,
+    *,
+    dtype: str,
+    prompt: str = "family",
+    allow_pickle: bool = False,
+    adapter: bool = True,
 ) -> Model:
     """Checks a checkpoint on the host, without reading its tensors.
 
@@ -31,17 +36,22 @@ def inspect(
       dtype: "bfloat16", "float16" or "float32".
       prompt: "family", a name of `prompts.SYSTEM`, or a text with one `<video>`.
       allow_pickle: Whether pickled weights may be read (see `checkpoints.pickled`).
+      adapter: Whether low-rank updates are merged (see `files.open_checkpoint`).
 
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
     """
-    opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle)
+    opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle, adapter=adapter)
     return describe(opened, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
 
 
-def open_checkpoint(name: str, *, allow_pickle: bool = False) -> files.Checkpoint:
+def open_checkpoint(
+    name: str, *, allow_pickle: bool = False, adapter: bool = True
+) -> files.Checkpoint:
     """Opens a checkpoint; see `inspect` for the arguments."""
-    return files.open_checkpoint(locate(name), allow_pickle=allow_pickle)
+    return files.open_checkpoint(
+        locate(name), allow_pickle=allow_pickle, adapter=adapter
+    )
 
 
 def locate(name: str) -> str:

@@ -16,7 +16,7 @@ answer questions: see `generation`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +71,8 @@ class Model:
       tokenise: Returns the tokens around the video: of the prompt alone, or with what
         is asked (`base.Asked`). The answer has the token that ends a turn behind it
         unless the limit of tokens ended it; it is empty while it is not known.
+      ends: The tokens that end a generated answer.
+      decode: Returns the text of a generated answer, of its tokens.
       flops: Returns the operations that both directions of a clip of so many frames
         need at least, with the prompt's text.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
@@ -96,6 +98,8 @@ class Model:
     tokenise: Tokenise
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
+    ends: tuple[int, ...] = ()
+    decode: Callable[[Sequence[int]], str] = lambda ids: ""
     fingerprint: str = ""
     fill: Callable[[nnx.State, loading.Shardings], nnx.State] | None = None
 

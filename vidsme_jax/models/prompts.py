@@ -1,4 +1,4 @@
-"""The text around a video, and its tokens.
+"""The text around a video: a prompt, and where question and answer stand in it.
 
 The video precedes the question and the decoder is causal, so nothing that follows the
 video can reach its rows. The first token behind it matters for one number only: the
@@ -10,12 +10,14 @@ import dataclasses
 import warnings
 from typing import Any
 
-from vidsme_jax.base import Asked, AuditError, nearest
+from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.interface import Options, Tokenise
 from vidsme_jax.models.rows import Text
+from vidsme_jax.models.tokenising import Template, Tokeniser, begins, end_token
 
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
+QUESTION, ANSWER = "{question}", "{answer}"
 
 _START = (
     "Carefully watch this video and pay attention to every detail. Based on your "
@@ -35,27 +37,31 @@ class Style:
     Attributes:
       system: The system turn.
       user: The user's turn, up to the question.
-      turn: What stands between the question and the answer.
+      turn: What stands between the question and the answer; spaces at its end belong to
+        the answer, as a word and the space in front of it are one token.
+      end: The token that ends an answer in training.
     """
 
     system: str
     user: str
     turn: str
+    end: str
 
 
-VICUNA = Style("{} ", f"USER: {PLACEHOLDER}\n", " ASSISTANT:")
+VICUNA = Style("{} ", f"USER: {PLACEHOLDER}\n", " ASSISTANT: ", "</s>")
 CHATML = Style(
     "<|im_start|>system\n{}<|im_end|>\n",
     f"<|im_start|>user\n{PLACEHOLDER}\n",
     "<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_end|>",
 )
 
 
 def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
-    """Returns the text of a prompt, with one placeholder.
+    """Returns the text of a prompt, with one placeholder of the video.
 
     Args:
-      name: "family", a key of `SYSTEM`, or a text that holds the placeholder.
+      name: "family", a key of `SYSTEM`, or a text: see `template_of`.
       style: Of the family.
       default: The family's own system text, "" for none.
       problems: Receives what is wrong.
@@ -73,7 +79,43 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
             f"{nearest(name, known)}"
         )
         return PLACEHOLDER
+    places = [text.find(part) for part in (PLACEHOLDER, QUESTION, ANSWER)]
+    there = [place for place in places if place >= 0]
+    again = [part for part in (QUESTION, ANSWER) if text.count(part) > 1]
+    if again or there != sorted(there):
+        problems.append(
+            f"config.model.prompt is {name!r}: {PLACEHOLDER}, {QUESTION} and {ANSWER} "
+            "must stand in this order, the last two at most once"
+        )
+        return PLACEHOLDER
     return text
+
+
+def template_of(text: str, style: Style) -> Template:
+    """Returns where question and answer stand in a prompt.
+
+    A text has `{question}` and `{answer}` where they stand. With neither, the question
+    follows the text and the style's turn follows the question; with `{question}` alone,
+    the style's turn follows the text; with `{answer}` alone, every row is asked what
+    the text asks. Of what stands behind `{answer}` the first token ends the answer; if
+    nothing but spaces does, the style's end.
+
+    Example:
+      >>> template_of("USER: <video>\\n", VICUNA)[1:5]
+      ('\\n', True, ' ASSISTANT:', ' ')
+      >>> template_of("<video>{question} It is {answer}.", VICUNA)[1:6]
+      ('', True, ' It is', ' ', '.')
+    """
+    before, _, rest = text.partition(PLACEHOLDER)
+    answered = ANSWER in rest or bool(style.turn)
+    if ANSWER not in rest:
+        rest += ("" if QUESTION in rest else QUESTION) + style.turn + ANSWER
+    lead, _, end = rest.partition(ANSWER)
+    body = lead.rstrip(" ")
+    opening, asks, turn = body.partition(QUESTION)
+    gap = lead[len(body) :]
+    end = end if end.strip(" ") else ""
+    return Template(before, opening, bool(asks), turn, gap, end, answered)
 
 
 def around_video(
@@ -100,66 +142,56 @@ def around_video(
     if tokenizer is None:
         return "", lambda asked=None: Text(())
     text = text_of(options.prompt, style, default, problems)
-    begins = _begins(tokenizer)
+    template = template_of(text, style)
+    before, opening = template.before, template.opening
+    first = begins(tokenizer)
     if video_token is None:
-        before, _, after = text.partition(PLACEHOLDER)
-        prefix = tokenizer(before)["input_ids"] if before or begins else []
-        behind = tokenizer(after)["input_ids"] if after else []
+        prefix = tokenizer(before)["input_ids"] if before or first else []
+        behind = tokenizer(opening)["input_ids"] if opening else []
     else:
-        ids, after = tokenizer(text)["input_ids"], text
+        whole = before + PLACEHOLDER + opening
+        ids = tokenizer(whole)["input_ids"]
         count = ids.count(video_token)
         if count != 1:
             found = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
             problems.append(
-                f"tokenizer: the prompt {text!r} holds the video token {video_token} "
+                f"tokenizer: the prompt {whole!r} holds the video token {video_token} "
                 f"{count} times, expected once (the tokenizer's <video> is {found})"
             )
             return text, lambda asked=None: Text(())
         place = ids.index(video_token)
         prefix, behind = ids[:place], ids[place + 1 :]
-    prompt = Text(tuple(prefix), () if begins else tuple(behind[:1]))
-
-    def tokenise(asked: Asked | None = None) -> Text:
-        if asked is None:
-            return prompt
-        ids = tokenizer(after + asked.question + style.turn)["input_ids"]
-        if video_token is not None:
-            ids = ids[len(prefix) + 1 :]
-        return _with_answer(tokenizer, asked, prompt.before, ids, video_token)
-
-    return text, tokenise
+    prompt = Text(tuple(prefix), () if first else tuple(behind[:1]))
+    end = end_token(tokenizer, style.end)
+    return text, Tokeniser(tokenizer, template, prompt, end, video_token)
 
 
-def _with_answer(
-    tokenizer: Any,
-    asked: Asked,
-    before: tuple[int, ...],
-    after: list[int],
-    video_token: int | None,
-) -> Text:
-    """Returns the text that is asked.
+def ends(
+    checkpoint: Checkpoint, options: Options, style: Style, problems: list[str]
+) -> tuple[int, ...]:
+    """Returns `Model.ends`.
 
-    Raises:
-      AuditError: Its text cannot be tokenised.
+    Args:
+      checkpoint: Of whose `generation_config.json` only `eos_token_id` is read.
+      options: Which prompt, and the tokenizer; without one there is no end.
+      style: Of the family.
+      problems: Receives what is wrong.
     """
-    if tokenizer.eos_token_id is None:
-        problem = "the tokenizer has no token that ends an answer (eos_token)"
-        raise AuditError([problem])
-    answer = tokenizer(asked.answer, add_special_tokens=False)["input_ids"]
-    problems = []
-    if video_token in after + answer:
-        problems.append("its text holds the video token")
-    if tokenizer.unk_token_id in after + answer:
-        problems.append("words that the tokenizer does not know")
-    if problems:
-        raise AuditError(problems)
-    return Text(before, tuple(after), (*answer, tokenizer.eos_token_id))
-
-
-def _begins(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts a token in front of every text."""
-    first = tokenizer("a")["input_ids"][:1]
-    return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+    if options.tokenizer is None:
+        return ()
+    name = "generation_config.json"
+    found = (checkpoint.json(name) or {}).get("eos_token_id")
+    listed = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(token) is int and token >= 0 for token in listed):
+        problems.append(f"{name}: eos_token_id is {found!r}; it must be ids of tokens")
+        listed = []
+    own = template_of(text_of(options.prompt, style, "", []), style).end
+    special = options.tokenizer.get_added_vocab().values()
+    ids = options.tokenizer(own, add_special_tokens=False)["input_ids"][:1]
+    if not set(ids) & set(special):
+        end = end_token(options.tokenizer, style.end)
+        ids = [] if end is None else [options.tokenizer.convert_tokens_to_ids(end)]
+    return tuple(dict.fromkeys([*ids, *listed]))
 
 
 def read_tokenizer(checkpoint: Checkpoint, problems: list[str]) -> Any:

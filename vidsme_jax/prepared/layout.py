@@ -28,7 +28,7 @@ from vidsme_jax.store import parts
 from vidsme_jax.store.parts import Record
 
 NAME, SPLIT = "prepared", "clips"
-_FORMAT = 2  # Raised by hand when what is stored changes; others are refused.
+_FORMAT = 3  # Raised by hand when what is stored changes; others are refused.
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
 _SCHEMA = pa.schema([(n, pa.string()) for n in "digest rows stage cause".split()])
 
@@ -101,6 +101,12 @@ class Entry:
         return _dump([vars(row.item) for row in self.rows])
 
 
+def _item(fields: dict[str, Any]) -> Item:
+    """Returns an item from its fields as JSON has them."""
+    candidates = tuple(fields.pop("candidates"))
+    return Item(**fields, candidates=candidates)
+
+
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
@@ -171,7 +177,7 @@ class Shard:
         entries = []
         for about in table.to_pylist():
             rows = json.loads(about["rows"])
-            rows = (Row(place, tuple(at), Item(**item)) for place, at, item in rows)
+            rows = (Row(place, tuple(at), _item(item)) for place, at, item in rows)
             entries.append(Entry(**about | {"rows": tuple(rows)}))
         return tuple(entries)
 

@@ -3,9 +3,13 @@
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
 from vidsme_jax.evaluation import verdicts
 from vidsme_jax.report import figures, files, page
+from vidsme_jax.scores import Beside
+from vidsme_jax.scores.profile import uncalibrated
 
 
 def failures(workdir: pathlib.Path) -> list[Failure]:
@@ -26,6 +30,7 @@ def write(
     warnings: dict[str, list[str]],
     headline: str,
     descriptions: dict[str, str],
+    beside: Beside | None = None,
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
@@ -42,6 +47,7 @@ def write(
       warnings: What was noticed about a video, by its path.
       headline: The score declared in advance; a key of `table.scores`.
       descriptions: One line for each score.
+      beside: The score that is stated beside the headline, of `scores.beside`.
 
     Returns:
       The content of `metrics.json`.
@@ -54,6 +60,10 @@ def write(
     found = {
         "headline": headline,
         "verdict": verdicts.of_headline(evaluation, blind, headline),
+        "beside": beside
+        and beside._asdict()
+        | {"statement": verdicts.of_beside(evaluation, blind, *beside)},
+        "reference": _reference(table, evaluation, headline, run),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "blind_baseline": blind,
@@ -66,7 +76,9 @@ def write(
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)
     files.write_failures(workdir / "failures.jsonl", failures)
-    drawings = figures.draw(table, blind, curves, headline)
+    drawings = figures.draw(
+        table, blind, curves, headline, beside.score if beside else ""
+    )
     html = page.render(
         found,
         figures=figures.write(workdir / "figures", drawings),
@@ -76,3 +88,24 @@ def write(
     )
     files.write_text(workdir / "report.html", html)
     return found
+
+
+def _reference(
+    table: ScoreTable,
+    evaluation: dict[str, Any],
+    headline: str,
+    run: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Says what the reference model shows alone, and which rows it has not scored."""
+    if not table.reference:
+        return None
+    values = np.stack(list(table.reference.values()))
+    lacking = np.array(np.isnan(values).all(axis=0))
+    score = uncalibrated(headline)
+    return {
+        "score": score,
+        "statement": verdicts.of_reference(evaluation, score),
+        "rows": len(lacking),
+        "lacking": int(lacking.sum()),
+        "causes": run.get("reference", {}).get("causes", []),
+    }

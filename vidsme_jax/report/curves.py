@@ -23,6 +23,8 @@ def extreme_curves(
 ) -> list[ClipCurve]:
     """Returns the entropies, frame by frame, of the most and least member-like clip.
 
+    There are none where the rows of the video, or the headline, are not scored.
+
     Args:
       items: Of the corpus.
       store: The signals.
@@ -33,10 +35,15 @@ def extreme_curves(
     """
     oriented = metrics.oriented(table, headline)
     by_id = {item.id: item for item in items}
-    curves = []
-    for label, place in (("most", np.argmax(oriented)), ("least", np.argmin(oriented))):
+    curves: list[ClipCurve] = []
+    if np.isnan(oriented).all():
+        return curves
+    ends = ("most", np.nanargmax(oriented)), ("least", np.nanargmin(oriented))
+    for label, place in ends:
         item = by_id[table.id[place]]
         clip = next(store.read({item.clip}))
+        if clip.signals is None:
+            continue
         shows = clip.frame >= 0  # Separators show none.
         frames, which = np.unique(clip.frame[shows], return_inverse=True)
         rows = scores.PROFILES[profile].sharma_mittal(

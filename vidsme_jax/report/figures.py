@@ -14,8 +14,8 @@ from vidsme_jax.evaluation import intervals, metrics
 from vidsme_jax.report import plots
 from vidsme_jax.store.files import write_atomically
 
-# The classical score beside the headline's ROC curve, chosen beforehand: the first
-# of these that was computed.
+# The classical score beside the headline's ROC curve where no other is declared,
+# chosen beforehand: the first of these that was computed.
 _CLASSICAL = ("perplexity", "ppl")
 _MAX_COMPARISONS = 6  # With ROC figures of their own.
 _DPI = 110
@@ -32,15 +32,22 @@ class Drawing:
 
 
 def draw(
-    table: ScoreTable, blind: dict[str, Any], curves: list[ClipCurve], headline: str
+    table: ScoreTable,
+    blind: dict[str, Any],
+    curves: list[ClipCurve],
+    headline: str,
+    beside: str = "",
 ) -> list[Drawing]:
     """Draws everything; see `report.write` for the arguments."""
+    beside = beside or _classical(table, headline)
     compared = metrics.comparisons(table)
     largest = sorted(compared, key=lambda name: -len(compared[name].nonmembers))
     drawings = []
     for place, name in enumerate(largest[:_MAX_COMPARISONS]):
         baseline = blind["comparisons"].get(name, {})
-        drawings += _rocs(table, name, place, compared[name], baseline, headline)
+        drawings += _rocs(
+            table, name, place, compared[name], baseline, headline, beside
+        )
     return (
         drawings
         + _distributions(table, headline)
@@ -71,9 +78,10 @@ def _rocs(
     which: metrics.Comparison,
     baseline: dict[str, Any],
     headline: str,
+    beside: str,
 ) -> list[Drawing]:
-    classical = [s for s in _CLASSICAL if s in table.scores and s != headline][:1]
-    curves = [_curve(table, score, which) for score in (headline, *classical)]
+    shown = [headline, beside] if beside else [headline]
+    curves = [_curve(table, score, which) for score in shown]
     if baseline.get("roc"):
         value = baseline["cross_fitted"]["value"]
         fpr, tpr = (np.array(baseline["roc"][key]) for key in ("fpr", "tpr"))
@@ -82,10 +90,11 @@ def _rocs(
     curves = [curve for curve in curves if curve is not None]
     num = intervals.num_videos(table.cluster[which.nonmembers])
     slug = f"{place}-{_slug(name)}"
+    second = f", and {beside}, chosen beforehand" if beside else ""
     caption = (
         f"{which.description[0].upper()}{which.description[1:]}. The headline score, "
-        "what motion and brightness reach without a model, and one classical score. "
-        "The closer to the upper left corner, the better the separation."
+        f"what motion and brightness reach without a model{second}. The closer to the "
+        "upper left corner, the better the separation."
     )
     zoomed = (
         "The same on logarithmic axes: what happens at small false-positive rates. "
@@ -98,12 +107,20 @@ def _rocs(
     ]
 
 
+def _classical(table: ScoreTable, headline: str) -> str:
+    found = [s for s in _CLASSICAL if s in table.scores and s != headline]
+    return found[0] if found else ""
+
+
 def _curve(
     table: ScoreTable, score: str, which: metrics.Comparison
 ) -> plots.Curve | None:
     values = metrics.oriented(table, score)
-    member, nonmember = values[which.members], values[which.nonmembers]
-    if not (np.isfinite(member).all() and np.isfinite(nonmember).all()):
+    member, nonmember = (
+        x[~np.isnan(x)] for x in (values[which.members], values[which.nonmembers])
+    )
+    finite = np.isfinite(member).all() and np.isfinite(nonmember).all()
+    if not (len(member) and len(nonmember) and finite):
         return None
     curve = metrics.roc_curve(member, nonmember, drop_intermediate=True)
     label = f"{plots.plain(score)}, AUC {metrics.auc(member, nonmember):.2f}"

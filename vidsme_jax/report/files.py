@@ -54,6 +54,8 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
         for name in _TEXT
     }
     columns["n_rows"] = pa.array(table.num_rows, pa.int64())
+    if table.num_response_rows is not None:
+        columns["n_response_rows"] = pa.array(table.num_response_rows, pa.int64())
     numbers = {name: getattr(table, name) for name in _STATISTICS} | table.scores
     for name, values in numbers.items():
         columns[name] = pa.array(values, pa.float64())

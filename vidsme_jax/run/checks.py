@@ -9,16 +9,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import models, parallel, scores, settings
-from vidsme_jax.base import AuditError, Clip, Item
-from vidsme_jax.data import corpora
+from vidsme_jax.base import AuditError, Clip, Item, Sample
+from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import processes
-from vidsme_jax.run.runs import Run, with_two
+from vidsme_jax.run import processes, texts
+from vidsme_jax.run.runs import Run, Wanted, with_two
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
+from vidsme_jax.store.answers import Answers
+
+_SIGNALS, _REFERENCE, _ANSWERS = "signals", "signals-reference", "answers"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ class Asked:
     settings: views.Settings
     items: tuple[Item, ...]
     clips: tuple[Clip, ...]
+    samples: tuple[Sample, ...]
     reader: Reader
     scores: tuple[str, ...]
     headline: str
@@ -39,6 +43,7 @@ class Setup(Asked):
 
     model: Model
     devices: parallel.Devices
+    reference: Model | None = None
 
 
 @processes.agreed()
@@ -50,7 +55,7 @@ def check(config: ConfigDict) -> Setup:
     """
     problems, given = _Problems(config), views.Settings.of(config)
     asked = _asked(given, problems)
-    model = devices = None
+    model = devices = reference = None
     if problems.none_in("config.model."):
         with problems.collected():
             model = models.inspect(**dataclasses.asdict(given.model))
@@ -61,14 +66,27 @@ def check(config: ConfigDict) -> Setup:
                 num_bytes=model.num_bytes if model else 0,
                 dtype=model.dtype if model else "",
             )
-    if model is not None and given.video.num_frames > model.max_frames:
+    if model is not None:
+        for problem in _of_texts(given, model, asked):
+            problems.add(problem)
+    if model is not None and problems.none_in("config.reference."):
+        with problems.collected():
+            reference = _reference(given, model, asked["samples"])
+    for whose, its in (("", model), ("reference ", reference)):
+        if its is not None and given.video.num_frames > its.max_frames:
+            problems.add(
+                f"config.video.num_frames is {given.video.num_frames}; the {whose}"
+                f"model's positions hold {its.max_frames} frames"
+            )
+    if devices is not None and devices.num_processes > 1 and is_greedy(given):
         problems.add(
-            f"config.video.num_frames is {given.video.num_frames}; the model's "
-            f"positions hold {model.max_frames} frames"
+            f"config.response is greedy, and the model spans {devices.num_processes} "
+            "processes, which generate no answers together: score given answers, or "
+            "set config.parallel so that the devices of one process hold the model"
         )
     problems.close()
-    fields: dict[str, Any] = asked | {"model": model, "devices": devices}
-    return Setup(**fields)
+    fields: dict[str, Any] = {"model": model, "devices": devices}
+    return Setup(**asked, **fields, reference=reference)
 
 
 def check_stored(config: ConfigDict) -> Asked:
@@ -83,20 +101,86 @@ def check_stored(config: ConfigDict) -> Asked:
     return Asked(**asked)
 
 
+def is_greedy(given: views.Settings) -> bool:
+    """Returns whether answers are generated."""
+    return "response" in given.slices and given.response == "greedy"
+
+
+def has_reference(given: views.Settings) -> bool:
+    """Returns whether there is a reference model."""
+    return bool(given.reference.checkpoint or given.reference.adapter)
+
+
+def _reference(
+    given: views.Settings, model: Model, asked: tuple[Sample, ...]
+) -> Model | None:
+    """Returns the checked reference model, if there is one.
+
+    Raises:
+      AuditError: It is the audited model, or can score none of the texts.
+    """
+    chosen, of_model = given.reference, dataclasses.asdict(given.model)
+    if not has_reference(given):
+        return None
+    if chosen.checkpoint and chosen.adapter:
+        raise AuditError(
+            [
+                f"config.reference.adapter is {chosen.adapter}, and "
+                f"config.reference.checkpoint is {chosen.checkpoint}: give one of them"
+            ]
+        )
+    named = "config.reference.adapter is off"
+    changes: dict[str, Any] = {"adapter": False}
+    if chosen.checkpoint:
+        named = f"config.reference.checkpoint is {chosen.checkpoint}"
+        changes = {"checkpoint": chosen.checkpoint, "prompt": chosen.prompt}
+    try:
+        found = models.inspect(**of_model | changes)
+    except AuditError as error:
+        raise AuditError([f"{named}: {p}" for p in error.problems]) from error
+    if found.fingerprint == model.fingerprint:
+        raise AuditError(
+            [
+                f"{named}: it has the fingerprint of config.model.checkpoint, and a "
+                "model less itself is 0; give a model that has not seen the members"
+            ]
+        )
+    every = [text for sample in asked for text in sample.texts]
+    frames, slices = given.video.num_frames, given.slices
+    read = texts.tokenise(every, found, frames, slices)
+    if every and not read.texts:  # One that fails alone is recorded when it is scored.
+        causes = next(iter(read.refused.values()))
+        raise AuditError([f"{named}: it can score none of the texts: {causes[0]}"])
+    return found
+
+
+def _of_texts(given: views.Settings, model: Model, asked: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with the texts of a corpus."""
+    chosen: Any = (given.slices, given.response)
+    problems = texts.answers_missing(asked["items"], *chosen)
+    _, more = texts.check_texts(
+        *(asked["samples"], model, given.video.num_frames, given.slices),
+        response=given.response,
+        room=given.response_tokens,
+    )
+    return problems + more
+
+
 def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
     """Returns the fields of `Asked`, or adds to the problems."""
     items: tuple[Item, ...] = ()
     reader: Any = None
     names: tuple[str, ...] = ()
     headline = ""
+    chosen = given.slices, has_reference(given)
     if problems.none_in("config.corpus."):
         with problems.collected():
             items, reader = open_corpus(given, _counts(given))
-    if problems.none_in("config.scores", "config.profile"):
+    if problems.none_in("config.scores", "config.profile", "config.slices"):
         with problems.collected():
-            names = scores.resolve(given.scores, given.profile)
+            names = scores.resolve(given.scores, given.profile, *chosen)
         with problems.collected():
-            headline = scores.headline(given.headline, given.profile)
+            headline = scores.headline(given.headline, given.profile, *chosen)
     clips = corpora.unique_clips(items)
     if len(clips) == 1 and given.motion.bounds is None:
         problems.add(
@@ -110,38 +194,44 @@ def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
         "settings": given,
         "items": items,
         "clips": clips,
+        "samples": samples.samples(clips, given.slices, given.response),
         "reader": reader,
         "scores": names,
         "headline": headline,
     }
 
 
-def open_stored(asked: Asked, workdir: pathlib.Path) -> signals.Signals:
+def open_stored(
+    asked: Asked, workdir: pathlib.Path
+) -> tuple[signals.Signals, signals.Signals | None]:
     """Opens the signals of a finished run for what is asked of them.
+
+    Returns:
+      Those of the audited model, and those of the reference model if there is one.
 
     Raises:
       AuditError: There are none, or they lack what a score needs.
     """
-    folder = workdir / "signals"
-    recorded = signals.recorded(folder)
-    if not recorded:
+    given = asked.settings
+    store = _stored(workdir / _SIGNALS)
+    if store is None:
         raise AuditError([f"{workdir}: no signals of a run are there"])
-    store = signals.Signals(folder, recorded)
-    if not recorded["second_pass"]:
-        lacking = [
-            name
-            for name in asked.scores
-            if scores.needs_second_pass([name], asked.settings.profile)
-        ]
-        if lacking:
-            raise AuditError(
-                [
-                    f"{workdir}: the signals lack what {', '.join(lacking[:5])} need"
-                    f"{' and others' if len(lacking) > 5 else ''}; take other scores, "
-                    "or run the audit with them in a new --workdir"
-                ]
-            )
-    return store
+    reference = _stored(workdir / _REFERENCE) if has_reference(given) else None
+    held, profile = _held(asked.samples, store), given.profile
+    lacking = []
+    for name in asked.scores:
+        of = scores.PROFILES[profile].score(name).slice
+        if not Wanted.by([name], profile, [of]).within(held):
+            lacking.append(name)
+    if lacking:
+        raise AuditError(
+            [
+                f"{workdir}: the signals lack what {', '.join(lacking[:5])} need"
+                f"{' and others' if len(lacking) > 5 else ''}; take other scores, "
+                "or run the audit with them"
+            ]
+        )
+    return store, reference
 
 
 @processes.agreed()
@@ -154,32 +244,90 @@ def open_run(
 ) -> Run:
     """Opens a run in a work directory; one that would mix signals is refused.
 
-    The head's second pass runs if a score needs it, or if the signals that are there
-    already have it.
+    What is computed holds at least what the signals that are there hold, such as the
+    numbers of the head's second pass.
 
     Args:
       setup: From `check`.
-      workdir: Its signals are in the folder `signals`.
+      workdir: Its signals are in the folder `signals`, generated answers in `answers`.
       video: In place of that of the settings.
       name: See `Run`.
 
     Raises:
       AuditError: The signals there were computed with other settings, or are damaged.
     """
-    given, folder = setup.settings, workdir / "signals"
-    given = dataclasses.replace(given, video=video or given.video)
+    given = dataclasses.replace(setup.settings, video=video or setup.settings.video)
     if given.overwrite and processes.index() == 0:
         signals.clear(workdir)
-    second = scores.needs_second_pass(setup.scores, given.profile)
-    second = second or signals.recorded(folder).get("second_pass", False)
+    run = _opened(setup, setup.model, given, workdir / _SIGNALS, {}, name)
+    if not is_greedy(given):
+        return run
+    depends = _depends(setup, setup.model, given)
+    for key in ("motion.flow", "video.against"):
+        del depends[key]
+    depends["response_tokens"] = given.response_tokens
+    place = processes.index(), processes.count()
+    return dataclasses.replace(
+        run, answers=Answers(workdir / _ANSWERS, depends, *place)
+    )
+
+
+@processes.agreed()
+@processes.first_alone("signals of the reference model")
+def open_reference(setup: Setup, workdir: pathlib.Path, run: Run) -> Run:
+    """Opens the run of the reference model, on the texts of an audited model's run.
+
+    Raises:
+      AuditError: The signals there were computed with other settings, or are damaged.
+    """
+    assert setup.reference is not None
+    target = {"target": setup.model.fingerprint}
+    found = _opened(
+        *(setup, setup.reference, run.settings, workdir / _REFERENCE, target),
+        "reference",
+    )
+    return dataclasses.replace(found, answers=run.answers, is_reference=True)
+
+
+def open_runs(setup: Setup, workdir: pathlib.Path) -> list[Run]:
+    """Opens the run of an audit, and that of its reference model if there is one."""
+    run = open_run(setup, workdir)
+    if setup.reference is None:
+        return [run]
+    return [run, open_reference(setup, workdir, run)]
+
+
+def _opened(
+    setup: Setup,
+    model: Model,
+    given: views.Settings,
+    folder: pathlib.Path,
+    more: dict[str, Any],
+    name: str,
+) -> Run:
+    """Opens the signals of a model."""
+    depends = _depends(setup, model, given) | more
+    store = signals.Signals(folder, depends, processes.index(), processes.count())
+    wanted = Wanted.by(setup.scores, given.profile, given.slices)
+    return Run(
+        name=name,
+        model=model,
+        settings=given,
+        store=store,
+        wanted=wanted,
+        computed=wanted.beside(store),
+    )
+
+
+def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any]:
+    """Returns what signals depend on, but for the slices and scores."""
     depends = {
-        "model": setup.model.fingerprint,
+        "model": model.fingerprint,
         "model.dtype": given.model.dtype,
-        "model.prompt": setup.model.prompt,
+        "model.prompt": model.prompt,
         "motion.flow": backends.resolve(
             given.motion.flow, setup.devices.mesh.devices.flat
         ),
-        "second_pass": second,
         "video.num_frames": given.video.num_frames,
         "video.sampling": given.video.sampling,
         "video.fps": given.video.fps,
@@ -187,8 +335,24 @@ def open_run(
     }
     if given.corpus.prepared and given.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = given.corpus.jpeg_quality
-    store = signals.Signals(folder, depends, processes.index(), processes.count())
-    return Run(name, setup.model, given, store, second)
+    return depends
+
+
+def _held(asked: tuple[Sample, ...], store: signals.Signals) -> Wanted:
+    """Returns what all rows hold that are stored of some samples."""
+    video, texts = [], []
+    for sample in asked:
+        known = store.finished.get(sample.clip.key)
+        if known is not None:
+            video += [known.video.holds] if known.video else []
+            held = (known.texts.get(text.key) for text in sample.texts)
+            texts += [each.holds for each in held if each]
+    return Wanted(*(x[0].intersection(*x) if x else None for x in (video, texts)))
+
+
+def _stored(folder: pathlib.Path) -> signals.Signals | None:
+    recorded = signals.recorded(folder)
+    return signals.Signals(folder, recorded) if recorded else None
 
 
 def _counts(given: views.Settings) -> set[int]:

@@ -1,9 +1,7 @@
 """Batches of one run: sent, settled one behind, isolated where the devices fail.
 
-Clips are grouped by their padded shape and sent; the results of a batch are fetched
-after the next one has been sent. A batch that raises an error of the devices is sent
-again in halves, filled up with copies to the shape that is compiled already, until the
-clip that fails is alone.
+Samples are grouped by their padded shape and sent; the results of a batch are fetched
+after the next one has been sent. See `isolation` for batches at which the devices fail.
 """
 
 import collections
@@ -13,56 +11,44 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Int16, UInt8
+from jaxtyping import Int16
 
-from vidsme_jax.base import AuditError, ClipError, TokenSignals
+from vidsme_jax.base import ClipError, ScoredText, TokenSignals
 from vidsme_jax.models import layers
-from vidsme_jax.models.batches import Batch, Shape, stack
-from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.models.rows import Order, Rows, Shown, second_order
+from vidsme_jax.models.batches import Batch
+from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.models.rows import Rows
 from vidsme_jax.parallel import Devices
-from vidsme_jax.run import memory
-from vidsme_jax.run.step import head_memory, make_step
-from vidsme_jax.run.stopping import RunStopped
+from vidsme_jax.run import memory, outcomes
+from vidsme_jax.run.isolation import Isolation
+from vidsme_jax.run.stacking import Group, Input, Padded, Stacker
+from vidsme_jax.run.step import Found, head_memory, make_step
 from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
-
-_IN_A_ROW = 3  # So many clips that fail alone, one after another, end a run.
-
-
-class Input(NamedTuple):
-    """One clip at the model's input size; `key` is returned with its signals."""
-
-    key: Any
-    frames: UInt8[np.ndarray, "frames height width 3"]
-
-
-class Group(NamedTuple):
-    """Clips of one padded shape, which make a batch."""
-
-    num_frames: int  # That each clip is padded to.
-    clips: Sequence[Input]
 
 
 class Result(NamedTuple):
-    """What the devices gave for one clip.
+    """What the devices gave for one sample.
 
     Attributes:
       key: Of its `Input`.
-      signals: NumPy arrays (2, rows, ...) without padding, or why there are none.
+      signals: Of the video's rows, NumPy arrays (2, rows, ...) without padding; None
+        if they were not wanted; or why there is nothing.
       frame: The frame that each row shows in natural order, -1 for none.
+      texts: The signals of its texts.
     """
 
     key: Any
-    signals: TokenSignals | ClipError
+    signals: TokenSignals | ClipError | None
     frame: Int16[np.ndarray, " rows"] | None = None
+    texts: tuple[ScoredText, ...] = ()
 
 
 class Sent(NamedTuple):
     """A batch on its way.
 
     Attributes:
-      group: Its clips.
-      rows: Of each clip in natural order.
+      group: Its samples.
+      rows: Of each sample in natural order.
       out: What `Devices.fetch` takes, or the error of sending it.
     """
 
@@ -74,14 +60,11 @@ class Sent(NamedTuple):
 class Pipeline:
     """One run on its devices.
 
-    Batches have one shape per padded number of frames, so that a corpus compiles once
-    or a few times: where a model's frames are independent they are padded to a power of
-    two, at most `num_frames`, else batches hold clips of equal length. The shape of a
-    clip is a function of the clip alone.
+    Batches have one padded shape, so that a corpus compiles once or a few times. The
+    shape of a sample is a function of the sample alone (`Stacker`, `TextShape`).
 
     Attributes:
       devices: Where it runs.
-      failure: Why nothing more can be sent; None while all is well.
     """
 
     def __init__(
@@ -92,9 +75,13 @@ class Pipeline:
         batch_size: int,
         num_frames: int,
         second: bool,
+        text_second: bool = False,
+        blank: bool = False,
+        slices: Sequence[str] = ("video",),
         against: str = "reversed",
         stored: Callable[[], bool] = lambda: False,
         timeline: Timeline = UNWATCHED,
+        only: Padded | None = None,
     ):
         """Makes the step for a model.
 
@@ -105,30 +92,54 @@ class Pipeline:
             along `data`.
           num_frames: The most frames of a clip.
           second: See `make_step`.
+          text_second: The same of the texts' rows.
+          blank: Whether texts are also scored about a grey video.
+          slices: Whose rows are kept.
           against: The order of the second direction; see `second_order`.
           stored: Whether any clip of the run has signals.
           timeline: Measures what is sent.
+          only: The one shape of all batches, which must hold every sample: on a grid of
+            several processes, which take the same steps; by default that of the longest
+            clip without texts.
         """
         layers.lay_out(model.state)
         leaves = jax.tree.leaves(model.state)
         held = sum(x.addressable_shards[0].data.nbytes for x in leaves)
         step = make_step(
-            model.graphdef, second=second, memory=head_memory(devices.memory(), held)
+            model.graphdef,
+            second=second,
+            text_second=text_second,
+            memory=head_memory(devices.memory(), held),
         )
-        self.failure: Exception | None = None
-        self.devices = devices
+        self.devices, described = devices, model.model
         self._model, self._state, self._timeline = model.model, model.state, timeline
-        self._text = self._model.tokenise()
-        self._laid_out: dict[int, list[Rows]] = {}
+        self._stacker = Stacker(
+            model.model,
+            num_frames=num_frames,
+            slices=slices,
+            against=against,
+            grey=devices.batch_size(1) if blank else 0,
+        )
         self._run = devices.runner(step)
         self._size = devices.batch_size(batch_size)
-        self._asked = batch_size
-        self._num_frames, self._against = num_frames, against
-        self._stored = stored
-        self._waiting: dict[int, list[Input]] = collections.defaultdict(list)
+        self._only = only or Padded(num_frames)
+        self._waiting: dict[Padded, list[Input]] = collections.defaultdict(list)
         self._refused: list[Result] = []
-        self._begun = False  # Whether a batch has been computed.
-        self._errors: list[str] = []  # Of clips alone since the last success.
+        self._shapes: set[Padded] = set()
+        self._text_rows = [0, 0]  # Of the samples sent: their own, and with padding.
+        self._isolation = Isolation(
+            lambda error: memory.first_batch(
+                error, described, devices, batch_size, num_frames
+            ),
+            batch_size=batch_size,
+            stored=stored,
+            alone=not self.spanning,
+        )
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why nothing more can be sent; None while all is well."""
+        return self._isolation.failure
 
     @property
     def spanning(self) -> bool:
@@ -136,28 +147,31 @@ class Pipeline:
         return self.devices.num_processes > 1
 
     def add(self, clip: Input) -> bool:
-        """Adds a clip; returns whether a group is full."""
-        length = self._padded(len(clip.frames))
-        if self.spanning and length != self._num_frames:
-            cause = (
-                f"a clip of {length} frames: a grid of several processes takes clips "
-                f"of {self._num_frames}, since the model's frames depend on each other"
-            )
-            self._refused.append(Result(clip.key, ClipError("signals", cause)))
-            return False
-        waiting = self._waiting[length]
+        """Adds a sample; returns whether a group is full."""
+        shape = self._stacker.shape(clip)
+        if self.spanning:
+            length, most = len(clip.frames), self._only.num_frames
+            if shape.num_frames != most and len(self._stacker.views(length)) > 1:
+                cause = (
+                    f"a clip of {length} frames: a grid of several processes takes "
+                    f"clips of {most}, since the model's frames depend on each other"
+                )
+                self._refused.append(Result(clip.key, ClipError("signals", cause)))
+                return False
+            shape = self._only
+        waiting = self._waiting[shape]
         waiting.append(clip)
         return len(waiting) == self._size
 
     def take(self, *, full: bool) -> list[Group]:
         """Takes the groups that are full, or all; on a spanning grid always one."""
         if self.spanning:
-            clips = self._waiting.pop(self._num_frames, [])
-            return [Group(self._num_frames, clips)]
-        lengths = [
+            return [Group(self._only, self._waiting.pop(self._only, []))]
+        shapes = [
             k for k, x in self._waiting.items() if not full or len(x) == self._size
         ]
-        return [Group(k, self._waiting.pop(k)) for k in sorted(lengths)]
+        shapes.sort(key=lambda k: (k.num_frames, k.video, k.texts or ()))
+        return [Group(k, self._waiting.pop(k)) for k in shapes]
 
     def send(self, group: Group) -> Sent:
         """Sends a batch; an error of the devices is left for `settle`."""
@@ -182,119 +196,46 @@ class Pipeline:
         try:
             if isinstance(sent.out, jax.errors.JaxRuntimeError):
                 raise sent.out
-            host = self.devices.fetch(sent.out).video
+            host = self.devices.fetch(sent.out)
         except jax.errors.JaxRuntimeError as error:
-            return self._failed(sent.group, error)
-        self._begun, self._errors = True, []
+            return self._isolation.failed(
+                sent.group,
+                error,
+                again=lambda group: self.settle(self.send(group)),
+                result=lambda clip, error: Result(clip.key, error),
+            )
+        self._isolation.succeeded()
         refused, self._refused = self._refused, []
         clips = zip(sent.group.clips, sent.rows, strict=True)
         return refused + [
-            _result(k, clip.key, host, rows) for k, (clip, rows) in enumerate(clips)
+            _result(k, clip, host, rows) for k, (clip, rows) in enumerate(clips)
         ]
 
     def close(self, *, complete: bool) -> None:
-        """Ends the run.
-
-        Args:
-          complete: Whether all its clips were sent.
+        """Ends the run; `complete` if all its clips were sent.
 
         Raises:
-          AuditError: The devices have too little memory for the first batch, or every
-            clip failed, alone in its batch.
-          RunStopped: The devices failed too often.
+          AuditError, RunStopped: See `Isolation.close`.
         """
-        if complete and self._errors and not self._any_success():
-            self.failure = self.failure or self._nothing_works()
-        if self.failure is not None:
-            raise self.failure
-
-    def _failed(self, group: Group, error: Exception) -> list[Result]:
-        """Isolates what makes a batch fail."""
-        cause, clips = memory.one_line(error), group.clips
-        if self.failure is not None:
-            return []
-        if not self._begun and memory.is_lacking(error):
-            self.failure = memory.first_batch(
-                error, self._model, self.devices, self._asked, self._num_frames
+        self._isolation.close(complete=complete)
+        if self._shapes:
+            own, padded = self._text_rows
+            logging.info(
+                "%d program%s, one for each padded shape%s",
+                *(len(self._shapes), "s"[: len(self._shapes) > 1]),
+                f"; {1 - own / padded:.0%} of the text rows are padding"
+                if padded
+                else "",
             )
-        elif self.spanning:
-            self.failure = RunStopped(f"a batch failed on the devices: {cause}")
-        elif len(clips) > 1:
-            logging.warning("a batch of %d clips failed, halved: %s", len(clips), cause)
-            half = len(clips) // 2
-            parts = (Group(group.num_frames, x) for x in (clips[:half], clips[half:]))
-            return [result for part in parts for result in self._again(part)]
-        else:
-            self._errors.append(cause)
-            if len(self._errors) < _IN_A_ROW:
-                return [Result(clips[0].key, ClipError("signals", cause))]
-            self.failure = (
-                self._too_many() if self._any_success() else self._nothing_works()
-            )
-        return []
-
-    def _again(self, group: Group) -> list[Result]:
-        return [] if self.failure is not None else self.settle(self.send(group))
-
-    def _any_success(self) -> bool:
-        return self._begun or self._stored()
-
-    def _too_many(self) -> RunStopped:
-        return RunStopped(
-            f"{len(self._errors)} clips in a row failed on the devices, each alone in "
-            f"its batch; the last error is {self._errors[-1]}"
-        )
-
-    def _nothing_works(self) -> AuditError:
-        return AuditError(
-            [
-                "every clip fails on the devices, also alone in a batch that is filled "
-                f"up with copies to config.batch_size = {self._asked}: "
-                f"{self._errors[-1]}. Set a smaller config.batch_size, or look whether "
-                "the devices work"
-            ]
-        )
-
-    def _orders(self, length: int) -> list[Order]:
-        """Returns the order of the frames in each direction."""
-        return [np.arange(length), second_order(self._against, length)]
-
-    def _padded(self, length: int) -> int:
-        if len(self._model.views(self._orders(length)[1])) > 1:
-            return length
-        if self.spanning:
-            return self._num_frames
-        return min(1 << (length - 1).bit_length(), self._num_frames)
-
-    def _rows(self, length: int) -> list[Rows]:
-        """Returns the rows of a clip in each direction, laid out once a length."""
-        if length not in self._laid_out:
-            self._laid_out[length] = [
-                self._model.lay_out(Shown(length), self._text, order)
-                for order in self._orders(length)
-            ]
-        return self._laid_out[length]
 
     def _batch(self, group: Group) -> tuple[Batch, list[Rows]]:
-        """Stacks clips, padding each to the group's frames and the batch with copies.
-
-        Returns:
-          The batch, and the rows of each clip in natural order.
-        """
-        clips = group.clips or [_blank(self._model, group.num_frames)]
-        views = [self._model.views(self._orders(len(x.frames))[1]) for x in clips]
-        frames = group.num_frames, *clips[0].frames.shape[1:]
-        pixels = np.zeros((self._size, len(views[0]), *frames), np.uint8)
-        rows = []
-        for k in range(self._size):
-            own = min(k, len(clips) - 1)
-            shown = clips[own].frames
-            for view, order in enumerate(views[own]):
-                pixels[k, view, : len(shown)] = shown[order]
-            rows.append(self._rows(len(shown)))
-        whole = self._rows(group.num_frames)[0]
-        batch = stack(rows, pixels, Shape.of(whole))
-        return batch, [natural for natural, _ in rows[: len(group.clips)]]
+        """Stacks a batch, and counts its shape and the rows of texts."""
+        batch, rows = self._stacker.batch(group, self._size)
+        self._shapes.add(group.shape)
+        if (texts := group.shape.texts) is not None:
+            self._text_rows[0] += sum(int((each.segment > 0).sum()) for each in rows)
+            self._text_rows[1] += texts.rows * len(rows)
+        return batch, rows
 
 
 def stream(
@@ -304,7 +245,7 @@ def stream(
     rounds: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, list[Result]]]:
-    """Sends clips through pipelines; yields the results of each batch.
+    """Sends samples through pipelines; yields the results of each batch.
 
     On a grid of several processes all must take the same steps: once a group is full,
     every pipeline sends a batch, perhaps an empty one, and so often that there are
@@ -312,7 +253,7 @@ def stream(
     the same step where one is asked to or fails.
 
     Args:
-      coming: Of each clip its inputs, each with the place of its pipeline.
+      coming: Of each sample its inputs, each with the place of its pipeline.
       pipelines: Of one grid of devices.
       rounds: The fewest to take on a grid of several processes, unless stopped.
       stopped: Once it is true nothing more is sent; what is on its way still comes.
@@ -362,26 +303,16 @@ def stream(
         pipeline.close(complete=complete)
 
 
-def _blank(model: Model, num_frames: int) -> Input:
-    """Returns what an empty batch of a grid of several processes holds."""
-    return Input(None, model.prepare(np.zeros((num_frames, 8, 8, 3), np.uint8)))
-
-
-def _result(k: int, key: Any, host: TokenSignals, rows: Rows) -> Result:
-    """Gives the k-th clip its signals, without those of padding."""
-    own = np.flatnonzero(rows.slice >= 0)
-    one = TokenSignals(
-        *(
-            None if x is None else x[k] if name == "mean_renyi" else x[k][:, own]
-            for name, x in zip(TokenSignals._fields, host, strict=True)
+def _result(k: int, clip: Input, host: Found, rows: Rows) -> Result:
+    """Gives the k-th sample its signals, without those of padding."""
+    try:
+        video, frame = None, None
+        if clip.video and host.video is not None:
+            video, frame = outcomes.of_video(k, host.video, rows)
+        texts = tuple(
+            outcomes.of_text(k, number, each.asked, host, rows)
+            for number, each in enumerate(clip.texts, 1)
         )
-    )
-    bad = [
-        name
-        for name, value in zip(TokenSignals._fields, one, strict=True)
-        if value is not None and not np.isfinite(value).all()
-    ]
-    if bad:
-        error = ClipError("signals", f"not finite: {', '.join(bad)}")
-        return Result(key, error)
-    return Result(key, one, rows.frame[own])
+    except ClipError as error:
+        return Result(clip.key, error)
+    return Result(clip.key, video, frame, texts)

@@ -159,17 +159,19 @@ class Team:
         """Whether this process is the one that evaluates."""
         return index() == 0
 
-    def everyones(self, failures: list[Failure]) -> list[Failure]:
-        """Returns the failures of all processes, once each has finished its share.
+    def everyones(self, failures: Sequence[list[Failure]]) -> list[list[Failure]]:
+        """Returns each list of failures with those of all processes.
+
+        Waits until each of them has finished its share.
 
         Raises:
           RunStopped: Another process failed.
           KeyboardInterrupt: Another process was interrupted.
         """
         if count() == 1:
-            return failures
+            return list(failures)
         _record(self._workdir, failures)
-        return _gather(self._workdir)
+        return _gather(self._workdir, len(failures))
 
     def has_ended(self) -> bool:
         """Returns whether a process recorded that it ended early: others may, too."""
@@ -229,16 +231,18 @@ def _compare(folder: pathlib.Path) -> None:
         mark.unlink()
 
 
-def _record(folder: pathlib.Path, failures: list[Failure], error: str = "") -> None:
+def _record(
+    folder: pathlib.Path, failures: Sequence[list[Failure]], error: str = ""
+) -> None:
     """Records that this process is done, or why it stopped."""
-    listed = [dataclasses.asdict(failure) for failure in failures]
+    listed = [[dataclasses.asdict(failure) for failure in each] for each in failures]
     content = json.dumps({"failures": listed, "error": error})
     write_atomically(_place(folder, index()), content.encode())
 
 
-def _gather(folder: pathlib.Path) -> list[Failure]:
-    """Waits for every process; returns their failures, in their order."""
-    failures: list[Failure] = []
+def _gather(folder: pathlib.Path, lists: int) -> list[list[Failure]]:
+    """Waits for every process; returns so many lists, in the order of processes."""
+    failures: list[list[Failure]] = [[] for _ in range(lists)]
     problems, interrupted = [], False
     for process in range(count()):
         path = _place(folder, process)
@@ -247,7 +251,8 @@ def _gather(folder: pathlib.Path) -> list[Failure]:
         while not path.exists():
             time.sleep(_POLL)
         record = json.loads(path.read_text())
-        failures += [Failure(**failure) for failure in record["failures"]]
+        for known, found in zip(failures, record["failures"], strict=False):
+            known += [Failure(**failure) for failure in found]
         if record["error"] == _INTERRUPTED:
             interrupted = True
         elif record["error"]:

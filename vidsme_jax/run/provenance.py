@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,18 +15,20 @@ from vidsme_jax.base import ScoreTable
 from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run import processes
-from vidsme_jax.run.utilisation import Utilisation
+from vidsme_jax.run.runs import Run
+from vidsme_jax.run.scoring import Scored
 
+_MAX_CAUSES = 20
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "transformers", "av")
 _PACKAGES += ("opencv-python-headless",)
 
 
 def describe(
     config: dict[str, Any],
-    model: Model,
+    runs: Sequence[Run],
     devices: Devices,
     table: ScoreTable,
-    used: Utilisation | None = None,
+    scored: Scored | None = None,
 ) -> dict[str, Any]:
     """Returns nested, JSON-ready facts about a run for `config.json` and the report.
 
@@ -34,10 +37,11 @@ def describe(
 
     Args:
       config: The flat configuration.
-      model: That was run.
+      runs: Of the audited model, and of a reference model if there is one.
       devices: Where it ran.
       table: The scores.
-      used: What this process made of its devices; None where it computed no clip.
+      scored: How scoring ended, for what this process made of its devices and what
+        the reference model could not score.
     """
     versions = {
         "vidsme_jax": vidsme_jax.__version__,
@@ -45,6 +49,7 @@ def describe(
     }
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     first, memory = devices.mesh.devices.flat[0], devices.memory()
+    model = runs[0].model
     with jax.set_mesh(devices.mesh):
         kernels = model.kernels()
     about: dict[str, Any] = {
@@ -72,6 +77,9 @@ def describe(
             "code": _code(),
         },
     }
+    if runs[-1].is_reference:
+        about["reference"] = _reference(config, runs[-1].model, table, scored)
+    used = None if scored is None else scored.utilisation
     if used is not None:
         several = {"process": f"{processes.index()} of {processes.count()}"}
         about["utilisation"] = (several if processes.count() > 1 else {}) | used.facts()
@@ -89,6 +97,25 @@ def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
         return {}
     known = isinstance(about, dict) and "utilisation" in about
     return {"utilisation": about["utilisation"]} if known else {}
+
+
+def _reference(
+    config: dict[str, Any], model: Model, table: ScoreTable, scored: Scored | None
+) -> dict[str, Any]:
+    """Returns what is recorded of a reference model: which, and what it lacks."""
+    known = set(table.id)
+    lacking = [f for f in (scored.lacking if scored else []) if f.id in known]
+    causes = [f"{f.video}: {f.stage}: {f.cause}" for f in lacking]
+    return {
+        "checkpoint": config["reference.checkpoint"] or config["model.checkpoint"],
+        "adapter": "off" if config["reference.adapter"] else "as it is",
+        "family": model.family,
+        "prompt": model.prompt,
+        "remarks": "; ".join(model.remarks) or "none",
+        "fingerprint": model.fingerprint,
+        "rows that lack it": len({f.id for f in lacking}),
+        "causes": list(dict.fromkeys(causes))[:_MAX_CAUSES],
+    }
 
 
 def updated(

@@ -1,46 +1,40 @@
-"""The driver: clips to stored signals, for one run or several.
+"""The driver: samples to stored signals, for one run or several.
 
-Clips are decoded ahead on host threads, once for all runs of a model; batches go
-through the devices, and each is written to its run's store.
+Clips are decoded ahead on host threads, once for all runs whose models lie on the
+devices together; batches go through the devices, and each is written to its run's
+store.
 """
 
-import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from absl import logging
 
-from vidsme_jax.base import (
-    Clip,
-    ClipError,
-    Failure,
-    MotionStatistics,
-    ScoredClip,
-    TokenSignals,
-    printable,
-)
-from vidsme_jax.data import loader, stages, video
+from vidsme_jax.base import ClipError, Failure, Sample, printable
+from vidsme_jax.data import loader, video
+from vidsme_jax.data import samples as texts
 from vidsme_jax.data.reading import ABSENT, Reader, stamp
-from vidsme_jax.data.stages import Stages
-from vidsme_jax.motion import backends, statistics
+from vidsme_jax.models.batches import TextShape
+from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.motion import backends
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
-from vidsme_jax.run import memory, pipeline, processes
-from vidsme_jax.run.pipeline import Input, Pipeline, Result
+from vidsme_jax.run import answering, memory, pipeline, preparing, processes
+from vidsme_jax.run.pipeline import Pipeline, Result
+from vidsme_jax.run.preparing import Prepared
 from vidsme_jax.run.processes import Team
-from vidsme_jax.run.runs import Run, with_two
+from vidsme_jax.run.runs import Missing, Run
+from vidsme_jax.run.stacking import Input, Padded, Tokenised, text_shape
 from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
-from vidsme_jax.store.signals import Signals
+from vidsme_jax.store.signals import BLANK, SECOND, Finished, Signals
 
 _MAX_CAUSES = 20
-_Prepared = list[tuple[int, Input | ClipError]]  # Of one clip, by place of the run.
 
 
 class Scored(NamedTuple):
@@ -50,42 +44,38 @@ class Scored(NamedTuple):
       runs: With what all processes have stored.
       failures: What could not be scored, by any process, once per row of a manifest
         that names it; with several runs the cause names the run unless it is all.
-      utilisation: Of the devices for the first model of which this process computed
+      lacking: The same of the reference model alone, whose failures are none of the
+        audited model's.
+      utilisation: Of the devices for the first models of which this process computed
         a clip; None where it computed none.
     """
 
     runs: list[Run]
     failures: list[Failure]
+    lacking: list[Failure]
     utilisation: Utilisation | None
-
-
-class _Measured(NamedTuple):
-    """What is kept of a clip while its frames are on the device."""
-
-    clip: Clip
-    scored: Callable[..., ScoredClip]  # Takes what is not known yet.
-    motion: Callable[[], MotionStatistics]  # Waits for the optical flow.
 
 
 def score(
     runs: Sequence[Run],
-    clips: Sequence[Clip],
+    samples: Sequence[Sample],
     reader: Reader,
     devices: Devices,
     *,
     team: Team,
     stop: Stop,
 ) -> Scored:
-    """Scores, for every run, the clips that have no signals there yet.
+    """Computes, for every run, what samples lack there.
 
-    Runs of one model share its weights and the decoded clips; the weights of a model
-    are freed before those of the next are read. Of several processes each scores its
-    share, and all wait for one another at the end.
+    Runs of one model share its weights and the decoded clips. Several models do so too
+    where they fit the devices together; else the weights of one are freed before those
+    of the next are read, and clips are decoded for each. Of several processes each
+    scores its share, and all wait for one another at the end.
 
     Args:
-      runs: Those of one model follow one another; batch size, workers and optical flow
-        are those of the first.
-      clips: Of the corpus.
+      runs: Those of one model follow one another, a reference model's last; batch size,
+        workers and optical flow are those of the first.
+      samples: The clips of the corpus with the texts that are asked about them.
       reader: Of the clips' frames.
       devices: Where to run.
       team: The processes of this audit or study.
@@ -98,23 +88,42 @@ def score(
         stored.
     """
     failures: list[Failure] = []
+    lacking: list[Failure] = []
     used = None
-    for _, same in itertools.groupby(runs, lambda run: id(run.model)):
-        driver = _Driver(list(same), reader, devices, team, stop)
+    for its in _together(runs, devices):
+        driver = _Driver(its, reader, devices, team, stop)
         try:
-            used = driver.score(clips) or used
+            used = driver.score(samples) or used
         except jax.errors.JaxRuntimeError as error:
             raise RunStopped(memory.one_line(error)) from error
         failures += driver.failures
-    everyones = team.everyones(list(dict.fromkeys(failures)))
-    return Scored([run.reopened() for run in runs], everyones, used)
+        lacking += driver.lacking
+    listed = [list(dict.fromkeys(each)) for each in (failures, lacking)]
+    failures, lacking = team.everyones(listed)
+    return Scored([run.reopened() for run in runs], failures, lacking, used)
+
+
+def _together(runs: Sequence[Run], devices: Devices) -> list[list[Run]]:
+    """Returns which runs are scored at once: those of a model, or all if all fit."""
+    by_model = [list(x) for _, x in itertools.groupby(runs, lambda run: id(run.model))]
+    if len(by_model) == 1:
+        return by_model
+    if devices.hold(sum(its[0].model.num_bytes for its in by_model)):
+        return [list(runs)]
+    logging.info(
+        "the models do not fit the devices together: one is scored after the other, "
+        "and clips are decoded %s",
+        "twice" if len(by_model) == 2 else f"{len(by_model)} times",
+    )
+    return by_model
 
 
 class _Driver:
-    """Scores the clips of the runs of one model.
+    """Scores the samples of runs whose models lie on the devices together.
 
     Attributes:
       failures: So far.
+      lacking: So far, of a reference model.
     """
 
     def __init__(
@@ -126,152 +135,232 @@ class _Driver:
         stop: Stop,
     ):
         self.failures: list[Failure] = []
+        self.lacking: list[Failure] = []
         # What needs most memory goes first, so that a lack of it is found early.
         self._runs = sorted(runs, key=lambda run: -run.num_frames)
         self._reader, self._devices = reader, devices
         self._team, self._stop = team, stop
-        self._model, self._settings = runs[0].model, runs[0].settings
-        self._meter = Meter(self._model)
+        self._settings = runs[0].settings
+        self._meter = Meter(runs[0].model)
+        self._generating: dict[int, answering.Answering] = {}
+        self._missing: dict[str, dict[int, Missing]] = {}  # By clip, by run's place.
 
-    def score(self, clips: Sequence[Clip]) -> Utilisation | None:
+    @property
+    def _spanning(self) -> bool:
+        return self._devices.num_processes > 1
+
+    def score(self, samples: Sequence[Sample]) -> Utilisation | None:
         """Scores what is missing; returns how the devices were used."""
-        missing = {clip.key: self._missing(clip) for clip in clips}
-        todo = [clip for clip in clips if missing[clip.key]]
-        logging.info("%d clips, %d scored before", len(clips), len(clips) - len(todo))
-        for remark in self._model.remarks:
-            logging.warning("checkpoint: %s", printable(remark))
-        todo, most = processes.share(todo, [clip.key for clip in todo])
-        rounds, batch_size = 0, self._settings.batch_size
-        if self._devices.num_processes > 1:
-            rounds = -(-most // self._devices.batch_size(batch_size))
+        self._missing = {sample.clip.key: self._lacks(sample) for sample in samples}
+        todo = [sample for sample in samples if self._missing[sample.clip.key]]
+        self._log(samples, todo)
+        everything, rounds = todo, 0
+        if any(run.answers is not None for run in self._runs):
+            # A process needs the answers that it has itself generated.
+            own, _ = processes.share(samples, [x.clip.key for x in samples])
+            todo = [sample for sample in own if self._missing[sample.clip.key]]
+        else:
+            todo, most = processes.share(todo, [sample.clip.key for sample in todo])
+            if self._spanning:
+                size = self._devices.batch_size(self._settings.batch_size)
+                rounds = -(-most // size)
         if not todo and not rounds:
             return None
-        total = sum(len(missing[clip.key]) for clip in todo)
+        total = sum(len(self._missing[sample.clip.key]) for sample in todo)
         self._progress = Progress(total, "scoring")
         timeline = self._meter.timeline
         with self._meter:
-            with memory.enough_to_load(self._model, self._devices):
-                loaded = self._model.load(self._devices.shardings(self._model.split))
+            loaded = self._load()
             pipelines = [
-                Pipeline(
-                    loaded,
-                    self._devices,
-                    batch_size=batch_size,
-                    num_frames=run.num_frames,
-                    second=run.second,
-                    against=run.settings.video.against,
-                    stored=functools.partial(_any_stored, run),
-                    timeline=timeline,
-                )
-                for run in self._runs
+                self._pipeline(place, loaded[id(run.model)], everything)
+                for place, run in enumerate(self._runs)
             ]
             batches = pipeline.stream(
-                timeline.awaiting(self._inputs(todo, missing), CLIPS),
+                timeline.awaiting(self._inputs(todo, loaded), CLIPS),
                 pipelines,
                 rounds=rounds,
                 stopped=lambda: self._stop.asked or self._team.has_ended(),
             )
             for place, results in self._stop.between(batches):
-                self._store(self._runs[place], results)
+                self._store(place, results)
+        for each in self._generating.values():
+            each.close(complete=not self._stop.asked)
+        self._generating = {}
         self._progress.close()
         used = self._meter.result(self._devices, self._settings.workers)
         if used is not None:
             used.log()
         return used
 
-    def _missing(self, clip: Clip) -> tuple[int, ...]:
-        runs = enumerate(self._runs)
-        return tuple(k for k, run in runs if not is_finished(clip, run.store))
+    def _lacks(self, sample: Sample) -> dict[int, Missing]:
+        found = (missing(sample, run) for run in self._runs)
+        return {place: each for place, each in enumerate(found) if each}
+
+    def _log(self, samples: Sequence[Sample], todo: Sequence[Sample]) -> None:
+        logging.info(
+            "%d clips, %d scored before", len(samples), len(samples) - len(todo)
+        )
+        if asked := sum(len(sample.texts) for sample in samples):
+            lacking = (
+                {text.key for each in its.values() for text in each.texts}
+                for its in self._missing.values()
+            )
+            logging.info(
+                "%d texts about them, %d scored before",
+                *(asked, asked - sum(map(len, lacking))),
+            )
+        for model in {id(run.model): run.model for run in self._runs}.values():
+            for remark in model.remarks:
+                logging.warning("checkpoint: %s", printable(remark))
+
+    def _load(self) -> dict[int, LoadedModel]:
+        """Reads the tensors of every model, by its identity."""
+        loaded = {}
+        for model in {id(run.model): run.model for run in self._runs}.values():
+            with memory.enough_to_load(model, self._devices):
+                where = self._devices.shardings(model.split)
+                loaded[id(model)] = model.load(where)
+        return loaded
+
+    def _pipeline(
+        self, place: int, loaded: LoadedModel, samples: Sequence[Sample]
+    ) -> Pipeline:
+        run = self._runs[place]
+        video, text = run.computed.video, run.computed.text
+        return Pipeline(
+            loaded,
+            self._devices,
+            batch_size=self._settings.batch_size,
+            num_frames=run.num_frames,
+            second=SECOND in (video or ()),
+            text_second=SECOND in (text or ()),
+            blank=BLANK in (text or ()),
+            slices=run.computed.slices,
+            against=run.settings.video.against,
+            stored=functools.partial(_any_stored, run),
+            timeline=self._meter.timeline,
+            only=self._only(place, samples) if self._spanning else None,
+        )
+
+    def _only(self, place: int, samples: Sequence[Sample]) -> Padded:
+        """Returns the shape that holds every sample that a run lacks."""
+        run, shapes, video = self._runs[place], [], False
+        for sample in samples:
+            its = self._missing[sample.clip.key].get(place, Missing())
+            video = video or its.video
+            asked = [Tokenised(x, run.model.tokenise(x)) for x in its.texts]
+            shape = text_shape(run.model, asked, run.computed.slices)
+            shapes += [shape] if shape else []
+        largest = TextShape(*map(max, zip(*shapes, strict=True))) if shapes else None
+        return Padded(run.num_frames, video, largest)
 
     def _inputs(
-        self, todo: Sequence[Clip], missing: dict[str, tuple[int, ...]]
+        self, todo: Sequence[Sample], loaded: Mapping[int, LoadedModel]
     ) -> Iterator[list[tuple[int, Input]]]:
-        """Yields the inputs of every clip, for each run that lacks it."""
-        where = self._devices.mesh.devices.flat
-        flow = backends.make(self._settings.motion.flow, where)
-        spanning = self._devices.num_processes > 1
-
-        def prepare(clip: Clip) -> _Prepared:
-            return self._prepare(clip, missing[clip.key], flow, self._meter.stages)
-
-        workers = self._settings.workers
-        for clip, found in loader.load_ahead(todo, prepare, workers=workers):
-            if self._stop.asked and not spanning:
-                return
-            if isinstance(found, ClipError):
-                self._fail(clip, found, None, len(missing[clip.key]))
-                continue
+        """Yields the inputs of every sample, for each run that lacks something."""
+        held = answering.bytes_on_a_device(*loaded.values())
+        self._generating = {
+            place: answering.Answering(run, loaded[id(run.model)], self._devices, held)
+            for place, run in enumerate(self._runs)
+            if run.answers is not None and not run.is_reference
+        }
+        decoded = self._decoded(todo)
+        for sample, found in answering.answered(decoded, self._runs, self._generating):
+            inputs = []
             for place, each in found:
                 if isinstance(each, ClipError):
-                    self._fail(clip, each, self._runs[place], 1)
-            yield [(k, x) for k, x in found if not isinstance(x, ClipError)]
+                    self._fail(sample, each, [place])
+                    continue
+                try:
+                    one, errors = preparing.tokenised(each, self._runs[place])
+                except ClipError as error:
+                    self._fail(sample, error, [place])
+                    continue
+                for key, error in errors.items():
+                    self._fail(sample, error, [place], {key}, times=0)
+                if one.texts or one.video:
+                    inputs.append((place, one))
+                else:
+                    self._progress.add(1, failed=1)
+            yield inputs
 
-    def _prepare(
-        self,
-        clip: Clip,
-        places: Sequence[int],
-        flow: statistics.FlowVariances,
-        counted: Stages,
-    ) -> _Prepared:
-        """Decodes a clip once; measures and resizes it for each number of frames."""
-        counts = {self._runs[place].num_frames for place in places}
-        before = stamp(clip.key)
-        with counted.spending(stages.DECODE):
-            read = self._reader.read(clip.key, with_two(counts))
+    def _decoded(
+        self, todo: Sequence[Sample]
+    ) -> Iterator[tuple[Sample, list[tuple[int, Prepared | ClipError]]]]:
+        """Yields every sample that can be decoded, with what each run needs of it."""
+        where = self._devices.mesh.devices.flat
+        flow = backends.make(self._settings.motion.flow, where)
 
-        def prepare(count: int) -> Input | ClipError:
-            try:
-                with counted.spending(stages.DECODE):
-                    frames, known = read(count)
-                    moving = frames.pixels
-                    if count == 1:
-                        two, known = read(2)
-                        moving = two.pixels
-                with counted.spending(stages.MOTION):
-                    motion = statistics.begin(moving, flow, known)
-                with counted.spending(stages.PREPROCESS):
-                    shown = self._model.prepare(frames.pixels)
-            except ClipError as error:
-                return error
-            scored = functools.partial(
-                ScoredClip,
-                key=clip.key,
-                content_hash=frames.content_hash,
-                frame_indices=frames.indices,
-                warnings=frames.warnings,
-                stamp=before,
+        def prepare(sample: Sample) -> list[tuple[int, Prepared | ClipError]]:
+            lacks = self._missing[sample.clip.key]
+            return preparing.prepare(
+                sample, lacks, self._runs, self._reader, flow, self._meter.stages
             )
-            return Input(_Measured(clip, scored, motion), shown)
 
-        prepared = {count: prepare(count) for count in counts}
-        return [(place, prepared[self._runs[place].num_frames]) for place in places]
+        workers = self._settings.workers
+        for sample, found in loader.load_ahead(todo, prepare, workers=workers):
+            if self._stop.asked and not self._spanning:
+                return
+            if isinstance(found, ClipError):
+                self._fail(sample, found, list(self._missing[sample.clip.key]))
+            else:
+                yield sample, found
 
-    def _store(self, run: Run, results: Sequence[Result]) -> None:
-        good = []
+    def _store(self, place: int, results: Sequence[Result]) -> None:
+        run, good = self._runs[place], []
         with self._meter.timeline.spending(FLOW):
             for result in results:
                 try:
-                    good.append(_scored(result))
+                    good.append(preparing.scored(result))
                 except ClipError as error:
-                    self._fail(result.key.clip, error, run, 1)
+                    self._fail(result.key.sample, error, [place])
                 else:
-                    self._meter.computed(good[-1].num_frames)
+                    self._meter.computed(good[-1].num_frames, run.model)
         if good:
             with self._meter.timeline.spending(STORING):
-                run.store.write(good)
+                run.store.write(good, run.computed.slices)
             self._progress.add(len(good))
 
-    def _fail(self, clip: Clip, error: ClipError, run: Run | None, times: int) -> None:
-        """Lists a clip: of one run, or of all (None), which are so many."""
-        cause = error.cause
-        if run is not None and len(self._runs) > 1:
-            cause = f"{run.name}: {cause}"
-        logging.warning("%s", printable(f"{clip.key}: {error.stage}: {cause}"))
-        self.failures.extend(
-            Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
-            for i in clip.items
-        )
-        self._progress.add(times, failed=times)
+    def _fail(
+        self,
+        sample: Sample,
+        error: ClipError,
+        places: Sequence[int],
+        keys: set[str] | None = None,
+        times: int = 1,
+    ) -> None:
+        """Lists a sample that failed in some runs.
+
+        Args:
+          sample: That failed.
+          error: Why.
+          places: Of the runs, all of one model or all that lack the sample.
+          keys: Of the texts that failed; by default all that it lacks.
+          times: By which the progress counts each run.
+        """
+        target = [k for k in places if not self._runs[k].is_reference]
+        reference = [k for k in places if self._runs[k].is_reference]
+        several = sum(not run.is_reference for run in self._runs) > 1
+        named = several and len(target) == 1 and len(places) == 1
+        cause = f"{self._runs[places[0]].name}: {error.cause}" if named else error.cause
+        said = "the reference model: " if not target else ""
+        where = f"{sample.clip.key}: {said}{error.stage}: {cause}"
+        logging.warning("%s", printable(where))
+        for its, listed in ((target, self.failures), (reference, self.lacking)):
+            listed.extend(
+                Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
+                for i in sample.clip.items
+                if any(self._concerns(i, sample, place, keys) for place in its)
+            )
+        self._progress.add(times * len(places), failed=times * len(places))
+
+    def _concerns(self, item, sample: Sample, place: int, keys: set[str] | None):
+        """Whether a row of a manifest lacks something of what failed."""
+        lacks, given = self._missing[sample.clip.key][place], self._runs[place].settings
+        text = texts.text_of(item, given.slices, given.response)
+        if keys is not None:
+            return text in keys
+        return lacks.video or text in {each.key for each in lacks.texts}
 
 
 def causes(failures: Sequence[Failure]) -> list[str]:
@@ -279,43 +368,31 @@ def causes(failures: Sequence[Failure]) -> list[str]:
     return sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})[:_MAX_CAUSES]
 
 
-def is_finished(clip: Clip, store: Signals) -> bool:
-    """Whether the clip has signals, and they are those of the file as it is now."""
-    known = store.finished.get(clip.key)
-    if known is None:
-        return False
-    if stamp(clip.key) in (known.stamp, ABSENT):
-        return True  # Where it is gone by now, what was computed of it stands.
+def missing(sample: Sample, run: Run) -> Missing:
+    """Returns what a sample lacks in a run, of the file as it is now."""
+    known = _current(sample.clip.key, run.store)
+    return run.missing(sample, known)
+
+
+def is_finished(sample: Sample, run: Run) -> bool:
+    """Whether all that a run needs of a sample is stored, of the file as it is now."""
+    return not missing(sample, run)
+
+
+def _current(key: str, store: Signals) -> Finished | None:
+    """Returns what is stored of a clip, if that is of the file as it is now."""
+    known = store.finished.get(key)
+    if known is None or stamp(key) in (known.stamp, ABSENT):
+        return known  # Where it is gone by now, what was computed of it stands.
     try:
-        same = video.content_hash(pathlib.Path(clip.key)) == known.content_hash
+        same = video.content_hash(pathlib.Path(key)) == known.content_hash
     except ClipError:  # Decoding it will say why it cannot be read.
-        return False
+        return None
     if not same:
-        name = printable(clip.key)
+        name = printable(key)
         logging.warning("%s: changed since it was scored, so scored again", name)
-    return same
+    return known if same else None
 
 
 def _any_stored(run: Run) -> bool:
     return any(run.store.folder.glob("part-*.parquet"))
-
-
-def _scored(result: Result) -> ScoredClip:
-    """Joins a clip and its signals, once its motion is known.
-
-    Raises:
-      ClipError: The result is one, or the optical flow failed.
-    """
-    measured, signals = result.key, result.signals
-    if isinstance(signals, ClipError):
-        raise signals
-    clip = measured.scored(
-        signals=signals, frame=result.frame, motion=measured.motion()
-    )
-    return clip if clip.num_frames > 1 else _one_way(clip)
-
-
-def _one_way(clip: ScoredClip) -> ScoredClip:
-    """One frame has one order: rounding must not make directions differ."""
-    natural = (None if x is None else np.stack([x[0], x[0]]) for x in clip.signals)
-    return dataclasses.replace(clip, signals=TokenSignals(*natural))

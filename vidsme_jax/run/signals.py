@@ -1,12 +1,30 @@
-"""The door from Python: a loaded model and frames to signals."""
+"""The door from Python: a loaded model, frames and texts to signals."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from vidsme_jax.base import ClipError, TokenSignals
+from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals, text_key
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.parallel import make_devices
-from vidsme_jax.run.pipeline import Group, Input, Pipeline
+from vidsme_jax.run.pipeline import Pipeline
+from vidsme_jax.run.stacking import Group, Input, Padded, Tokenised, text_shape
+
+_SLICES = ("video", "instruction", "response")
+
+
+class Computed(NamedTuple):
+    """The signals of one clip.
+
+    Attributes:
+      signals: Of the video's rows; arrays are (2, rows, ...).
+      texts: Of each text that was asked about it, in their order.
+    """
+
+    signals: TokenSignals
+    texts: tuple[ScoredText, ...]
 
 
 def compute(
@@ -14,39 +32,55 @@ def compute(
     frames: UInt8[np.ndarray, "frames height width 3"],
     *,
     against: str = "reversed",
-) -> TokenSignals:
-    """Returns the signals of one clip, all of them; arrays are (2, rows, ...).
+    texts: Sequence[tuple[str, str]] = (),
+) -> Computed:
+    """Returns all signals of one clip and of the texts about it.
 
     Example:
       >>> from vidsme_jax import models
       >>> model = models.load("random:llava_qwen-tiny", dtype="float32")
-      >>> found = compute(model, np.zeros((4, 64, 64, 3), np.uint8))
-      >>> found.renyi.shape[::2]
+      >>> frames = np.zeros((4, 64, 64, 3), np.uint8)
+      >>> found = compute(model, frames, texts=[("what is seen", "a red ball")])
+      >>> found.signals.renyi.shape[::2]
       (2, 15)
+      >>> (text,) = found.texts
+      >>> text.signals.log_prob.shape == (2, len(text.tokens))
+      True
 
     Args:
       model: From `models.load`.
       frames: RGB, of any size.
       against: The order of the second direction; see `second_order`.
+      texts: Questions about the clip, each with its answer.
 
     Raises:
       ClipError: A statistic is not finite, or the device fails.
-      AuditError: The device lacks memory.
+      AuditError: The device lacks memory, or a text cannot be tokenised.
     """
     count = len(frames)
+    asked = [
+        Asked(key=text_key(question, (), answer), question=question, answer=answer)
+        for question, answer in texts
+    ]
+    tokenised = tuple(Tokenised(each, model.model.tokenise(each)) for each in asked)
     pipeline = Pipeline(
         model,
         make_devices("pmap", 1, 1),
         batch_size=1,
         num_frames=count,
         second=True,
+        text_second=True,
+        blank=True,
+        slices=_SLICES if texts else _SLICES[:1],
         against=against,
     )
-    clip = Input(None, model.model.prepare(frames))
-    results = pipeline.settle(pipeline.send(Group(count, [clip])))
+    clip = Input(None, model.model.prepare(frames), tokenised)
+    shape = Padded(count, texts=text_shape(model.model, tokenised, _SLICES))
+    results = pipeline.settle(pipeline.send(Group(shape, [clip])))
     if pipeline.failure is not None:
         raise pipeline.failure
-    ((_, signals, _),) = results
-    if isinstance(signals, ClipError):
-        raise signals
-    return signals
+    (found,) = results
+    if isinstance(found.signals, ClipError):
+        raise found.signals
+    assert found.signals is not None
+    return Computed(found.signals, found.texts)

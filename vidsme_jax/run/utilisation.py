@@ -189,10 +189,10 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         self.timeline.close()
 
-    def computed(self, frames: int) -> None:
-        """Counts a clip of so many frames whose signals are there."""
+    def computed(self, frames: int, model: Model | None = None) -> None:
+        """Counts a clip of so many frames whose signals are there, of any model."""
         self.clips += 1
-        self._operations += self._model.flops(frames).pair
+        self._operations += (model or self._model).flops(frames).pair
 
     def result(self, devices: Devices, workers: int) -> Utilisation | None:
         """Returns what was measured, once the meter is closed; None without a clip.

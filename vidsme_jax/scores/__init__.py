@@ -1,96 +1,237 @@
-"""Scores: a statistic of each row, and which rows of a clip are averaged.
+"""Scores: a statistic of each row, and which rows of a slice are averaged.
 
 A score is a small pure function of `TokenSignals`, and each stands under its own name
-in the table of a profile. In profile "exact" a larger score means "more likely a
-member", for every score. In profile "official" names, arithmetic and sign (smaller =
-member) are those of the paper's release.
+in the table of a profile: those of the video's rows by themselves, those of the rows of
+a question or an answer behind `instruction_` or `response_`. With a reference model
+each has a form that ends in `_ref`: the model's value less the reference's. In profile
+"exact" a larger score means "more likely a member", for every score. In profile
+"official" names, arithmetic and sign (smaller = member) are those of the paper's
+release, which scores the video's rows only.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from vidsme_jax.base import AuditError, TokenSignals, nearest
+from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
+from vidsme_jax.scores import statistics
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.scores.official import OFFICIAL
-from vidsme_jax.scores.profile import Profile
+from vidsme_jax.scores.profile import (
+    CALIBRATED,
+    Profile,
+    Revealed,
+    is_calibrated,
+    uncalibrated,
+)
 
 PROFILES: dict[str, Profile] = {each.name: each for each in (EXACT, OFFICIAL)}
+# Reported beside a headline of the video's rows; declared here, before any result.
+SECOND = "response_min_k_plus_plus_100"
+
+
+class Beside(NamedTuple):
+    """A score beside the headline, and what it is declared as."""
+
+    score: str
+    role: str
 
 
 def compute(
-    signals: TokenSignals,
+    signals: TokenSignals | None,
     q: float,
     r: float,
     names: Iterable[str],
     *,
     profile: str = "exact",
+    text: ScoredText | None = None,
+    reference: Revealed | None = None,
 ) -> dict[str, float]:
-    """Computes the named scores of one clip.
+    """Computes the named scores of one clip and of one text about it.
 
     Args:
-      signals: Arrays (2, rows, ...); see `base.TokenSignals`.
+      signals: Of the video's rows, (2, rows, ...) each, see `base.TokenSignals`; None
+        where only scores of text are asked for.
       q: Order, in [1, 2].
       r: Degree, >= 1.
-      names: Of the profile's table.
+      names: Of the profile's table; with a reference also ending in `_ref`.
       profile: "exact" (larger = member) or "official" (smaller = member).
+      text: Needed by the scores of its rows.
+      reference: What the reference model reveals of the same clip and text; needed by
+        the scores that end in `_ref` and by those that compare the two models. Where it
+        has no rows of theirs they are NaN, and of two models that split the answer into
+        different tokens, `response_wbc`.
 
-    Example, of two rows whose log p of the argmax is -0.1 and -0.5:
+    Raises:
+      ValueError: A name is unknown (the message has the nearest one), or what a score
+        reads is not there.
+
+    Example, of two rows whose log p of the argmax is -0.1 and -0.5, and of a model that
+    is less certain:
 
     >>> import numpy as np
     >>> log_p = np.array([[-0.1, -0.5]] * 2)
     >>> signals = TokenSignals(None, None, None, log_p)
     >>> compute(signals, 1.5, 1.05, ["perplexity", "min_k_prob_0"])
     {'perplexity': -0.3, 'min_k_prob_0': -0.5}
+    >>> other = Revealed(TokenSignals(None, None, None, 2 * log_p))
+    >>> compute(signals, 1.5, 1.05, ["perplexity_ref"], reference=other)
+    {'perplexity_ref': 0.3}
     """
-    return PROFILES[profile].compute(signals, q, r, names)
+    chosen, names = PROFILES[profile], tuple(names)
+    for name in names:
+        score = chosen.score(name)
+        if score.slice == "video" and signals is None:
+            raise ValueError(f"{name} is of the video's rows; signals is None")
+        if score.slice != "video" and text is None:
+            raise ValueError(f"{name} is of rows of text; text is None")
+        if (is_calibrated(name) or score.compares) and reference is None:
+            raise ValueError(f"{name} needs a reference model's; reference is None")
+    return chosen.compute(signals, q, r, names, text=text, reference=reference)
 
 
-def resolve(text: str, profile: str) -> tuple[str, ...]:
+def resolve(
+    text: str,
+    profile: str,
+    slices: Iterable[str] = ("video",),
+    reference: bool = False,
+) -> tuple[str, ...]:
     """Turns `config.scores` into names.
 
     Args:
-      text: Names separated by commas, or "all".
+      text: Names separated by commas, or "all": of the chosen slices, with a reference
+        also in their calibrated forms.
       profile: "exact" or "official".
+      slices: Whose rows are scored.
+      reference: Whether there is a reference model.
 
     Raises:
-      AuditError: Lists every unknown name with the nearest known one.
+      AuditError: Lists every name that is unknown, with the nearest known one, and
+        every one of which rows or reference are not chosen, with the remedy.
     """
-    table = PROFILES[profile].table
+    slices, chosen = tuple(slices), PROFILES[profile]
+    known = chosen.names(slices, reference)
     if text == "all":
-        return tuple(table)
+        if not known:
+            of = " and ".join(slices)
+            raise AuditError(
+                [
+                    f"config.slices is {of}, of which profile {profile} has no scores: "
+                    "add video, or give config.profile=exact"
+                ]
+            )
+        return known
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    unknown = [name for name in names if name not in table]
-    if unknown or not names:
-        raise AuditError(
-            [
-                f"config.scores: unknown score {name!r} in profile {profile}"
-                f"{nearest(name, list(table))}; --config.scores=list shows all"
-                for name in unknown or ("",)
-            ]
-        )
+    lines = "--config.scores=list shows all"
+    problems = [
+        f"config.scores: {problem}"
+        for name in names or ("",)
+        if (problem := _problem(name, chosen, slices, reference, f"; {lines}"))
+    ]
+    if problems:
+        raise AuditError(problems)
     return names
 
 
-def headline(name: str, profile: str) -> str:
+def headline(
+    name: str,
+    profile: str,
+    slices: Iterable[str] = ("video",),
+    reference: bool = False,
+) -> str:
     """Returns the headline's column: `vid_sme` is `Min_30.0% vetp` in the release.
 
     Raises:
-      AuditError: The profile has no such score.
+      AuditError: The profile has no such score, or its rows or the reference that it
+        needs are not chosen.
     """
     chosen = PROFILES[profile]
-    name = chosen.aliases.get(name, name)
-    if name not in chosen.table:
-        hint = nearest(name, list(chosen.table))
-        raise AuditError([f"config.headline: unknown score {name!r}{hint}"])
+    name = _by_alias(name, chosen)
+    if problem := _problem(name, chosen, tuple(slices), reference):
+        raise AuditError([f"config.headline: {problem}"])
     return name
 
 
+def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
+    """Returns the score that a report states beside the headline, None for none.
+
+    It is a rule, and no choice after the results: the paper's `vid_sme` as a control
+    of any other headline; `SECOND` beside a headline of the video's rows.
+
+    Args:
+      headline: Declared in advance.
+      names: Of the scores that were computed.
+      profile: "exact" or "official".
+    """
+    chosen, names = PROFILES[profile], set(names)
+    paper = _by_alias("vid_sme", chosen)
+    if headline != paper and paper in names:
+        return Beside(paper, "control")
+    of_video = chosen.score(headline).slice == "video"
+    return Beside(SECOND, "second score") if of_video and SECOND in names else None
+
+
 def needs_second_pass(names: Iterable[str], profile: str) -> bool:
-    """Returns whether a score needs what the head's second pass computes."""
-    return PROFILES[profile].needs_second_pass(names)
+    """Returns whether a score of the video needs what the head's second pass finds."""
+    found = PROFILES[profile].statistics_of(names, video=True)
+    return bool(found & statistics.SECOND_PASS)
+
+
+def needs_text_second_pass(names: Iterable[str], profile: str) -> bool:
+    """Returns whether a score of text needs what the head's second pass finds."""
+    found = PROFILES[profile].statistics_of(names, video=False)
+    return bool(found & statistics.SECOND_PASS)
+
+
+def needs_blank(names: Iterable[str], profile: str) -> bool:
+    """Returns whether a score needs the rows of text after a grey video."""
+    found = PROFILES[profile].statistics_of(names, video=False)
+    return bool(found & statistics.BLANK)
+
+
+def description(name: str, profile: str) -> str:
+    """Returns what a score is, in one line."""
+    text = PROFILES[profile].score(name).description
+    return f"{text}; less the reference model's" if is_calibrated(name) else text
 
 
 def describe(profile: str) -> str:
     """Returns the table of scores as text, one line each."""
     table = PROFILES[profile].table
     width = max(map(len, table))
-    return "\n".join(f"{name:<{width}}  {s.description}" for name, s in table.items())
+    lines = [f"{name:<{width}}  {s.description}" for name, s in table.items()]
+    lines.append(f"{f'NAME{CALIBRATED}':<{width}}  any of them less the reference's")
+    return "\n".join(lines)
+
+
+def _by_alias(name: str, profile: Profile) -> str:
+    plain = uncalibrated(name)
+    return profile.aliases.get(plain, plain) + name[len(plain) :]
+
+
+def _problem(
+    name: str,
+    profile: Profile,
+    slices: tuple[str, ...],
+    reference: bool,
+    more: str = "",
+) -> str:
+    """Says why a score cannot be computed, and the remedy; "" if it can."""
+    if name in profile.names(slices, reference):
+        return ""
+    if name not in profile.names(SLICES, True):
+        if profile is OFFICIAL and name in EXACT.names(SLICES, True):
+            return (
+                f"unknown score {name!r} in profile official; config.profile=exact has "
+                "it"
+            )
+        hint = nearest(name, profile.names(slices, reference))
+        return f"unknown score {name!r} in profile {profile.name}{hint}{more}"
+    if (where := profile.score(name).slice) not in slices:
+        return (
+            f"{name} is a score of the {where} slice, and config.slices is "
+            f"{', '.join(slices)}: add {where!r} to config.slices"
+        )
+    return (
+        f"{name} compares with a reference model, and there is none: give "
+        "config.reference.checkpoint, or config.reference.adapter=off"
+    )

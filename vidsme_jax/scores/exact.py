@@ -1,6 +1,7 @@
 """Profile "exact": the mathematics, larger = member, each of 77 rankings once.
 
-A score is the mean of a statistic over all rows, or over the K % at one end of them,
+These are the scores of the video's rows; `texts` has those of questions and answers. A
+score is the mean of a statistic over all rows, or over the K % at one end of them,
 where K ends its name. To add one, name it in `_NAMES`, in the place of its column, and
 say in `_MEANS` or `_ENDS` what it averages.
 """
@@ -10,6 +11,7 @@ from typing import Any
 from vidsme_jax.entropy import definitions
 from vidsme_jax.scores import statistics as rows
 from vidsme_jax.scores.profile import Profile, Score
+from vidsme_jax.scores.texts import TEXTS
 
 _NAMES = """
 vid_sme vid_sme_min_0 vid_sme_min_5 vid_sme_min_10 vid_sme_min_60 vid_sme_min_90
@@ -91,5 +93,5 @@ EXACT = Profile(
     name="exact",
     sign=-1.0,
     deform=_deform,
-    table={name: _score(name) for name in _NAMES.split()},
+    table={name: _score(name) for name in _NAMES.split()} | TEXTS,
 )

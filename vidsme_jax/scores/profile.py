@@ -2,14 +2,28 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import TokenSignals
+from vidsme_jax.base import SLICES, ScoredText, TokenSignals, nearest
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.statistics import ClipView, Deformation, Rows
+
+CALIBRATED = "_ref"  # Ends the name of a score less the reference model's.
+
+
+class Revealed(NamedTuple):
+    """What a model reveals of one clip and of one text about it.
+
+    Attributes:
+      signals: Of the video's rows, (2, rows, ...) each; None if there are none.
+      text: With its signals; None if there is none.
+    """
+
+    signals: TokenSignals | None = None
+    text: ScoredText | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +36,7 @@ class Score:
       tail: "max" or "min": the largest or smallest rows; "mean": all of them.
       ratio: K, the share of the rows that is averaged, at least one; not for "mean".
       description: One line.
+      slice: One of `base.SLICES`, whose rows they are.
     """
 
     family: str
@@ -29,6 +44,12 @@ class Score:
     tail: str
     ratio: float
     description: str
+    slice: str = "video"
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares the model with the reference row by row."""
+        return self.statistic in statistics.COMPARING
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +58,9 @@ class Profile:
 
     Attributes:
       name: Of the configuration key `profile`.
-      table: The scores by name, in the order of the columns on disk.
+      table: The scores by name, in the order of the columns on disk. But for those that
+        compare two models, each has a form of which the reference model's value is
+        taken away, whose name ends in `CALIBRATED`.
       sign: 1 where a smaller score means "more likely a member", as in all statistics
         of rows; -1 where a larger one does.
       deform: Of a Renyi entropy into the Sharma-Mittal entropy.
@@ -55,32 +78,134 @@ class Profile:
         """Whether a larger score means "more likely a member"."""
         return self.sign < 0
 
-    def needs_second_pass(self, names: Iterable[str]) -> bool:
-        """Returns whether a score needs what the head's second pass computes."""
-        wanted = {self.table[name].statistic for name in names}
-        return bool(wanted & statistics.SECOND_PASS)
+    def names(
+        self, slices: Iterable[str] = SLICES, reference: bool = False
+    ) -> tuple[str, ...]:
+        """Returns the names of the scores of some slices, in the order of the columns.
+
+        Args:
+          slices: Of `base.SLICES`.
+          reference: Whether there is a reference model: then the scores that compare
+            the two, and the calibrated forms.
+        """
+        chosen = [name for name, s in self.table.items() if s.slice in set(slices)]
+        plain = [name for name in chosen if not self.table[name].compares]
+        if not reference:
+            return tuple(plain)
+        return (*chosen, *(name + CALIBRATED for name in plain))
+
+    def score(self, name: str) -> Score:
+        """Returns the score of a name, of a calibrated one the score that it is of.
+
+        Raises:
+          ValueError: There is none; with the nearest known name.
+        """
+        table, plain = self.table, uncalibrated(name)
+        if plain not in table or (plain != name and table[plain].compares):
+            hint = nearest(name, self.names(SLICES, name.endswith(CALIBRATED)))
+            raise ValueError(f"unknown score {name!r} in profile {self.name}{hint}")
+        return table[plain]
+
+    def statistics_of(self, names: Iterable[str], video: bool) -> set[Any]:
+        """Returns what the named scores average, of the video's or of text rows."""
+        found = map(self.score, names)
+        return {s.statistic for s in found if (s.slice == "video") == video}
 
     def compute(
-        self, signals: TokenSignals, q: float, r: float, names: Iterable[str]
+        self,
+        signals: TokenSignals | None,
+        q: float,
+        r: float,
+        names: Iterable[str],
+        *,
+        text: ScoredText | None = None,
+        reference: Revealed | None = None,
     ) -> dict[str, float]:
-        """Returns the named scores of one clip; see `scores.compute`."""
-        clip = ClipView(signals, q, r, self.deform)
+        """Returns the named scores of one clip; see `scores.compute`.
+
+        NaN where the rows of a score, or the reference model's, are not there.
+        """
+        names = tuple(names)
+        plain = list(dict.fromkeys(map(uncalibrated, names)))
+        own = self._values(Revealed(signals, text), reference, q, r, plain)
+        calibrated = [uncalibrated(name) for name in names if is_calibrated(name)]
+        others = self._values(reference or Revealed(), None, q, r, calibrated)
+        return {
+            name: own[name]
+            if name in own
+            else own[uncalibrated(name)] - others[uncalibrated(name)]
+            for name in names
+        }
+
+    def _values(
+        self,
+        revealed: Revealed,
+        reference: Revealed | None,
+        q: float,
+        r: float,
+        names: Iterable[str],
+    ) -> dict[str, float]:
+        views: dict[str, ClipView | None] = {}
         ordered: dict[Any, Rows] = {}
         out = {}
         for name in names:
-            score = self.table[name]
-            if score.statistic not in ordered:
-                rows = score.statistic(clip).astype(np.float64)
-                ordered[score.statistic] = np.sort(rows)
-            mean = tail_mean(ordered[score.statistic], score.tail, score.ratio)
+            score = self.score(name)
+            where = score.slice
+            if where not in views:
+                views[where] = self._view(where, revealed, reference, q, r)
+            if (view := views[where]) is None:
+                out[name] = np.nan
+                continue
+            key = where, score.statistic
+            if key not in ordered:
+                rows = score.statistic(view).astype(np.float64)
+                ordered[key] = np.sort(rows)
+            mean = tail_mean(ordered[key], score.tail, score.ratio)
             out[name] = self.sign * float(mean)
         return out
+
+    def _view(
+        self, where: str, revealed: Revealed, other: Revealed | None, q: float, r: float
+    ) -> ClipView | None:
+        """Returns the rows of one slice; None if there are none."""
+        if where == "video":
+            signals = revealed.signals
+            return signals and ClipView(signals, q, r, self.deform)
+        text, number = revealed.text, SLICES.index(where)
+        if text is None or not (rows := text.slice == number).any():
+            return None
+        fields = text.signals._asdict()
+        means = fields.pop("mean_renyi")
+        cut = {name: x if x is None else x[:, rows] for name, x in fields.items()}
+        return ClipView(
+            # Its means are over the instruction and over the response.
+            TokenSignals(
+                **cut, mean_renyi=None if means is None else means[:, [number - 1]]
+            ),
+            q,
+            r,
+            self.deform,
+            answer=text.asked.answer,
+            tokens=tuple(text.tokens[rows].tolist()),
+            blank=None if text.blank is None else text.blank[rows],
+            reference=other and self._view(where, other, None, q, r),
+        )
 
     def sharma_mittal(
         self, signals: TokenSignals, q: Any, r: Any
     ) -> Float[np.ndarray, "*points 2 rows"]:
         """Returns the entropies of all rows; see `statistics.sharma_mittal`."""
         return statistics.sharma_mittal(signals, q, r, self.deform)
+
+
+def is_calibrated(name: str) -> bool:
+    """Returns whether a name is that of a score less the reference model's."""
+    return name.endswith(CALIBRATED)
+
+
+def uncalibrated(name: str) -> str:
+    """Returns the name of the score that a calibrated one is of."""
+    return name.removesuffix(CALIBRATED)
 
 
 def tail_mean(

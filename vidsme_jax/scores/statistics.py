@@ -1,9 +1,10 @@
-r"""Statistics of a clip's rows: what scores average. Smaller = member, in all of them.
+r"""Statistics of the rows of a slice: what scores average. Smaller = member, in all.
 
 Each function takes a `ClipView` and returns one number a row, or a single row where
-the statistic is one of the whole clip. With $p$ the next-token distribution of a row
+the statistic is one of the whole slice. With $p$ the next-token distribution of a row
 of the natural clip, $p'$ that of the same position of the second order, $t$ the target
-(the row's own argmax) and $R_\alpha$ the Renyi entropy; all in nats.
+(of a row of the video its own argmax, of a row of text the true token) and $R_\alpha$
+the Renyi entropy; all in nats.
 
 References:
   [1] Li, Yu and Wang, 2025. Vid-SME. https://arxiv.org/abs/2506.03179
@@ -11,10 +12,13 @@ References:
   [3] Shi et al., 2023. Min-K% Prob. https://arxiv.org/abs/2310.16789
   [4] Zhang et al., 2024. Min-K%++. https://arxiv.org/abs/2404.02936
   [5] Song and Mittal, 2021. Modified entropy. https://arxiv.org/abs/2003.10595
-  [6] Carlini et al., 2021. Perplexity. https://arxiv.org/abs/2012.07805
+  [6] Carlini et al., 2021. Perplexity, zlib. https://arxiv.org/abs/2012.07805
+  [7] Mitchell et al., 2023. Log rank. https://arxiv.org/abs/2301.11305
+  [8] Chen et al., 2026. Windows of two models. https://arxiv.org/abs/2601.02751
 """
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -31,14 +35,33 @@ _NODES = slice(1, 14)  # Of the Renyi profile: the orders in [1, 2].
 _SHANNON, _TWO, _INF = 1, 13, 14  # Places in the profile.
 
 
+# Of `windows`: the sizes that [8] names in its configuration.
+_SIZES = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipView:
-    """What a statistic may read: the signals of one clip and its entropy orders."""
+    """What a statistic may read: the rows of one slice and the clip's entropy orders.
+
+    Attributes:
+      signals: Of these rows, (2, rows, ...) each.
+      q: Order, in [1, 2].
+      r: Degree, >= 1.
+      deform: Of the profile.
+      answer: The text of the answer; of rows of text.
+      tokens: The targets; of rows of text.
+      blank: log p of the targets after a grey video, if it was computed.
+      reference: The same rows by the reference model, if there is one.
+    """
 
     signals: TokenSignals
     q: float
     r: float
     deform: Deformation
+    answer: str = ""
+    tokens: tuple[int, ...] = ()
+    blank: Rows | None = None
+    reference: "ClipView | None" = None
 
 
 def sharma_mittal(
@@ -84,7 +107,8 @@ def vid_sme_sequence_released(c: ClipView) -> Rows:
 
 
 def _of_means(c: ClipView, which: int) -> Rows:
-    nodes = c.signals.mean_renyi[:, which, _NODES]
+    means = _present(c.signals.mean_renyi, "mean_renyi, of the head's second pass")
+    nodes = means[:, which, _NODES]
     renyi = definitions.renyi_at_order(nodes, c.q)
     natural, second = c.deform(renyi, c.q, c.r)
     return np.array([natural - second])
@@ -97,8 +121,8 @@ def renyi_05(c: ClipView) -> Rows:
 
 def renyi_05_clamped(c: ClipView) -> Rows:
     """`renyi_05` of probabilities clamped at 1e-10, as in the release of [1]."""
-    assert c.signals.renyi_half_clamped is not None, "the head's second pass is needed"
-    return c.signals.renyi_half_clamped[0]
+    what = "renyi_half_clamped, of the head's second pass"
+    return _present(c.signals.renyi_half_clamped, what)[0]
 
 
 def renyi_1(c: ClipView) -> Rows:
@@ -140,7 +164,7 @@ def min_k_plus_plus(c: ClipView) -> Rows:
 
 def modified_entropy(c: ClipView) -> Rows:
     r"""$-(1 - p_t) \log p_t - \sum_{v \ne t} p_v \log(1 - p_v)$ [5]."""
-    return c.signals.modified[0, :, 0]
+    return _modified(c, 0)
 
 
 def modified_renyi_05(c: ClipView) -> Rows:
@@ -148,12 +172,17 @@ def modified_renyi_05(c: ClipView) -> Rows:
 
     0 if p is a point mass.
     """
-    return c.signals.modified[0, :, 1]
+    return _modified(c, 1)
 
 
 def modified_renyi_2(c: ClipView) -> Rows:
     r"""$(1 - p_t)^2 + \sum_{v \ne t} p_v^2$ [2]; 0 if p is a point mass."""
-    return c.signals.modified[0, :, 2]
+    return _modified(c, 2)
+
+
+def _modified(c: ClipView, which: int) -> Rows:
+    what = "modified, of the head's second pass"
+    return _present(c.signals.modified, what)[0, :, which]
 
 
 def gap(c: ClipView) -> Rows:
@@ -161,6 +190,80 @@ def gap(c: ClipView) -> Rows:
     return -c.signals.gap[0]
 
 
+def nll_sum(c: ClipView) -> Rows:
+    r"""$-\sum \log p_t$ over the rows; one row. $n \log V$ if all n are uniform."""
+    return np.sort(nll(c).astype(np.float64)).sum(keepdims=True)
+
+
+def standardised_entropy(c: ClipView) -> Rows:
+    r"""$H / \sqrt{H^2 + V}$, entropy H by the root mean square of $\log p$; our own.
+
+    V is the varentropy, so that the value is monotone in $H / \sqrt V$ and finite: 1 if
+    p is uniform, and 0 in the limit of a point mass. No target is needed.
+    """
+    entropy = np.maximum(renyi_1(c), 0.0).astype(np.float64)
+    scale = np.sqrt(entropy**2 + np.maximum(c.signals.varentropy[0], 0.0))
+    return np.where(scale > 0, entropy / np.maximum(scale, 1e-30), 0.0)
+
+
+def log_rank(c: ClipView) -> Rows:
+    r"""$\log$ of the rank of $t$ among the classes [7]; 0 if it is the first."""
+    return np.log(_present(c.signals.rank, "rank").astype(np.float64)[0])
+
+
+def pmi(c: ClipView) -> Rows:
+    r"""$-(\log p_t - \log p'_t)$: what the order of the frames tells of the target.
+
+    0 if the second order gives the target the same probability.
+    """
+    return -(c.signals.log_prob[0] - c.signals.log_prob[1])
+
+
+def pmi_blank(c: ClipView) -> Rows:
+    """`pmi` against a grey video: what the clip tells of the target."""
+    return -(c.signals.log_prob[0] - _present(c.blank, "blank"))
+
+
+def nll_per_zlib_byte(c: ClipView) -> Rows:
+    r"""$-\sum \log p_t$ over the bytes of the answer compressed by zlib; one row [6].
+
+    The release of [6] takes the mean of $-\log p_t$; the sum grows with the text, as
+    the bytes do. UTF-8 at zlib's level 9; an empty answer has 8 bytes.
+    """
+    return nll_sum(c) / len(zlib.compress(c.answer.encode(), 9))
+
+
+def windows(c: ClipView) -> Rows:
+    r"""Minus the share of windows that the target model predicts better [8]; one row.
+
+    $$-\frac{1}{|W|} \sum_{w \in W} \frac{1}{n - w + 1} \sum_i
+      [\sum_{j=i}^{i+w-1} (\log p_{t_j} - \log p^{ref}_{t_j}) > 0]$$
+
+    over windows of 2 to 40 rows, at most all n of them. Equal sums count half: of two
+    equal models the value is -1/2 (0 in the release of [8]). NaN without a reference,
+    or where its tokens are others.
+    """
+    other = c.reference
+    if other is None or c.tokens != other.tokens:
+        return np.array([np.nan])
+    own, others = (x.signals.log_prob[0].astype(np.float64) for x in (c, other))
+    ends = np.cumsum([0.0, *(own - others)])
+    shares = []
+    for size in _SIZES:
+        size = min(size, len(own))
+        sums = ends[size:] - ends[:-size]
+        shares.append(np.mean((np.sign(sums) + 1) / 2))
+    return np.array([-np.mean(shares)])
+
+
+def _present(value: Any, what: str) -> Any:
+    if value is None:
+        raise ValueError(f"the signals lack {what}, which a chosen score needs")
+    return value
+
+
 # Those that read what only the head's second pass computes.
 SECOND_PASS = {vid_sme_sequence, vid_sme_sequence_released, renyi_05_clamped}
 SECOND_PASS |= {modified_entropy, modified_renyi_05, modified_renyi_2}
+BLANK = {pmi_blank}  # Those that read the rows of a grey video.
+COMPARING = {windows}  # Those that compare the model with the reference row by row.

@@ -1,15 +1,37 @@
 """Stored signals to scores, one row per row of the manifests. No model is needed."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vidsme_jax import scores
-from vidsme_jax.base import AuditError, Item, MotionStatistics, ScoredClip, ScoreTable
+from vidsme_jax.base import (
+    SLICES,
+    AuditError,
+    Item,
+    MotionStatistics,
+    ScoredClip,
+    ScoredText,
+    ScoreTable,
+    TokenSignals,
+)
+from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
+from vidsme_jax.scores.profile import (
+    Profile,
+    Revealed,
+    is_calibrated,
+    uncalibrated,
+)
 from vidsme_jax.settings import views
 from vidsme_jax.store.signals import Signals
+
+_RESPONSE = SLICES.index("response")
+_Unit = tuple[str, str]  # A clip and a text about it, by their keys; "" for no text.
+# The values of every column, for each of some texts (None: the video alone) of a clip.
+_Compute = Callable[[ScoredClip, Sequence[ScoredText | None]], list[Sequence[float]]]
 
 
 def score_table(
@@ -18,10 +40,18 @@ def score_table(
     names: Collection[str],
     profile: str,
     motion: views.Motion,
+    *,
+    slices: Sequence[str] = ("video",),
+    response: str = "given",
+    reference: Signals | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
-    """Scores every item whose clip has signals.
+    """Scores every item whose clip, and text if one is scored, has signals.
 
     q and r are scaled over these clips, all roles together, or by `motion.bounds`.
+    Scores of the video are those of the item's clip; scores of text are those of the
+    item's own question and answer. An item that lacks signals of a slice that is scored
+    is left out: it has failed. One that lacks the reference model's has NaN in the
+    scores that need them.
 
     Args:
       items: Of the corpus.
@@ -29,20 +59,130 @@ def score_table(
       names: Of the scores.
       profile: Of the scores, by name.
       motion: How motion and light become q and r.
+      slices: Whose rows have signals, as `settings.slices` has it.
+      response: Whose answers are scored, as `settings.response` has it.
+      reference: The reference model's signals.
 
     Returns:
       The scores, and what was noticed while decoding, by video.
 
     Raises:
-      AuditError: No clip has signals, or the corpus has no range to scale by.
+      AuditError: No item has signals, or the corpus has no range to scale by.
     """
+    chosen, names = scores.PROFILES[profile], tuple(names)
     orders = entropy_orders(measured(items, store), motion)
+    found = {name: chosen.score(name) for name in names}
+    comparing = [name for name in names if found[name].compares]
+    calibrated = [name for name in names if is_calibrated(name)]
+    plain = list(dict.fromkeys(uncalibrated(n) for n in names if n not in comparing))
+    if all(score.slice == "video" for score in found.values()):
+        slices = ("video",)
+    asked = {i.id: (i.clip, samples.text_of(i, slices, response)) for i in items}
+    others = {}
+    if reference is not None:
+        others = _others(reference, asked, chosen, orders, plain, bool(comparing))
+    nothing = _Other("", np.full(len(plain), np.nan), None)
 
-    def compute(clip: ScoredClip) -> list[float]:
-        found = scores.compute(clip.signals, *orders[clip.key], names, profile=profile)
-        return list(found.values())
+    def other_of(unit: _Unit, content_hash: str) -> _Other:
+        other = others.get(unit, nothing)  # Of the same file, or it does not count.
+        return other if other.content_hash == content_hash else nothing
 
-    return fill(items, store, names, compute, orders, profile)
+    def compute(
+        clip: ScoredClip, texts: Sequence[ScoredText | None]
+    ) -> list[Sequence[float]]:
+        rows = []
+        own = _values(chosen, clip, texts, orders, plain)
+        for text, values in zip(texts, own, strict=True):
+            unit = clip.key, text.asked.key if text else ""
+            other = other_of(unit, clip.content_hash)
+            values |= chosen.compute(
+                *(None, *orders[clip.key], comparing),
+                text=text,
+                reference=Revealed(text=other.text),
+            )
+            theirs = dict(zip(plain, other.values.tolist(), strict=True))
+            for name in calibrated:
+                base = uncalibrated(name)
+                values[name] = values[base] - theirs[base]
+            rows.append([values[name] for name in names])
+        return rows
+
+    needs_video = any(score.slice == "video" for score in found.values())
+    table, warnings = _table(
+        items, asked, store, names, compute, orders, profile, needs_video
+    )
+    if reference is not None:
+        rows = zip(table.id, table.cluster, strict=True)
+        of_items = np.array([other_of(asked[i], digest).values for i, digest in rows])
+        columns = dict(zip(plain, of_items.T, strict=True))
+        table = dataclasses.replace(table, reference=columns)
+    return table, warnings
+
+
+class _Other(NamedTuple):
+    """What the reference model says of one clip and text.
+
+    Attributes:
+      content_hash: Of the file.
+      values: Of the scores, float64.
+      text: With log p alone, for what compares two models; None if nothing does.
+    """
+
+    content_hash: str
+    values: np.ndarray
+    text: ScoredText | None
+
+
+def _others(
+    reference: Signals,
+    asked: dict[str, _Unit],
+    profile: Profile,
+    orders: dict[str, tuple[float, float]],
+    names: Sequence[str],
+    comparing: bool,
+) -> dict[_Unit, _Other]:
+    """Returns the reference model's scores of what is asked, where it has signals."""
+    units, found = _units(asked), {}
+    for clip in reference.read(orders.keys()):
+        texts = _texts(clip, units.get(clip.key, []))
+        values = _values(profile, clip, list(texts.values()), orders, names)
+        for (key, text), each in zip(texts.items(), values, strict=True):
+            row = np.array([each[name] for name in names], np.float64)
+            kept = text if comparing and text is not None else None
+            if kept is not None:
+                log_p = TokenSignals(None, None, None, kept.signals.log_prob)
+                kept = dataclasses.replace(kept, signals=log_p, blank=None)
+            found[clip.key, key] = _Other(clip.content_hash, row, kept)
+    return found
+
+
+def _values(
+    profile: Profile,
+    clip: ScoredClip,
+    texts: Sequence[ScoredText | None],
+    orders: dict[str, tuple[float, float]],
+    names: Collection[str],
+) -> list[dict[str, float]]:
+    """Returns the scores of a clip for each text; those of the video computed once."""
+    of_video = [name for name in names if profile.score(name).slice == "video"]
+    of_text = [name for name in names if profile.score(name).slice != "video"]
+    q, r = orders[clip.key]
+    shared = profile.compute(clip.signals, q, r, of_video)
+    return [shared | profile.compute(None, q, r, of_text, text=text) for text in texts]
+
+
+def _units(asked: dict[str, _Unit]) -> dict[str, list[str]]:
+    """Returns the distinct texts that are asked about each clip, by key."""
+    found: dict[str, dict[str, None]] = {}
+    for clip, text in asked.values():
+        found.setdefault(clip, {})[text] = None
+    return {clip: list(texts) for clip, texts in found.items()}
+
+
+def _texts(clip: ScoredClip, keys: Sequence[str]) -> dict[str, ScoredText | None]:
+    """Returns those texts of a clip that have signals; "" stands for no text."""
+    have = {text.asked.key: text for text in clip.texts}
+    return {key: have.get(key) for key in keys if key == "" or key in have}
 
 
 def measured(items: Sequence[Item], store: Signals) -> dict[str, MotionStatistics]:
@@ -84,7 +224,7 @@ def fill(
     orders: dict[str, tuple[float, float]],
     profile: str,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
-    """Reads every clip once and makes a table of what `compute` returns for it.
+    """Reads every clip once and makes a table of what `compute` returns for its video.
 
     Args:
       items: Of the corpus.
@@ -97,21 +237,50 @@ def fill(
     Returns:
       As `score_table`.
     """
-    place = {path: row for row, path in enumerate(orders)}
-    values = np.empty((len(names), len(orders)))
+    asked = {item.id: (item.clip, "") for item in items}
+    return _table(
+        *(items, asked, store, names, lambda clip, texts: [compute(clip)]),
+        *(orders, profile, True),
+    )
+
+
+def _table(
+    items: Sequence[Item],
+    asked: dict[str, _Unit],
+    store: Signals,
+    names: Collection[str],
+    compute: _Compute,
+    orders: dict[str, tuple[float, float]],
+    profile: str,
+    needs_video: bool,
+) -> tuple[ScoreTable, dict[str, list[str]]]:
+    """Makes a table of the items whose clip and text have the signals needed."""
+    units = _units(asked)
+    values: dict[_Unit, np.ndarray] = {}
+    lengths: dict[_Unit, int] = {}
     facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
     for clip in store.read(orders.keys()):
-        values[:, place[clip.key]] = compute(clip)
-        facts[clip.key] = clip.content_hash, clip.num_rows, clip.motion
+        texts = _texts(clip, units.get(clip.key, []))
         if clip.warnings:
             warnings[clip.key] = list(clip.warnings)
-    scored = [item for item in items if item.clip in facts]
-    taken = [place[item.clip] for item in scored]
+        if needs_video and clip.signals is None:
+            continue
+        facts[clip.key] = clip.content_hash, clip.num_rows, clip.motion
+        for (key, text), row in zip(
+            texts.items(), compute(clip, list(texts.values())), strict=True
+        ):
+            values[clip.key, key] = np.array(row, np.float64)
+            lengths[clip.key, key] = int((text.slice == _RESPONSE).sum()) if text else 0
+    scored = [item for item in items if asked[item.id] in values]
+    if not scored:
+        raise AuditError(["no clip could be scored"])
+    rows = np.array([values[asked[item.id]] for item in scored])
 
     def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
         return np.array([pick(item.clip) for item in scored], dtype)
 
+    counts = np.array([lengths[asked[item.id]] for item in scored], np.int64)
     table = ScoreTable(
         id=np.array([i.id for i in scored], object),
         video=np.array([i.video for i in scored], object),
@@ -119,11 +288,12 @@ def fill(
         group=np.array([i.group for i in scored], object),
         cluster=column(lambda p: facts[p][0], object),
         num_rows=column(lambda p: facts[p][1], np.int64),
+        num_response_rows=counts if any(text for _, text in values) else None,
         flow_variance=column(lambda p: facts[p][2].flow_variance),
         brightness_std=column(lambda p: facts[p][2].brightness_std),
         q=column(lambda p: orders[p][0]),
         r=column(lambda p: orders[p][1]),
-        scores={name: values[row, taken] for row, name in enumerate(names)},
+        scores={name: rows[:, place] for place, name in enumerate(names)},
         larger_is_member=scores.PROFILES[profile].larger_is_member,
     )
     return table, warnings

@@ -1,8 +1,12 @@
-"""Signals on disk: parts of Parquet, one row per clip; a finished clip is kept."""
+"""Signals on disk: parts of Parquet, one row per clip and text; what is there is kept.
+
+The rows of the video have the text "". All rows of one clip that are written together
+are in one part, so that they are finished together or not at all.
+"""
 
 import pathlib
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,25 +14,33 @@ import pyarrow as pa
 
 from vidsme_jax.base import (
     PROFILE_ORDERS,
+    SLICES,
+    Asked,
     AuditError,
     MotionStatistics,
     ScoredClip,
+    ScoredText,
     TokenSignals,
 )
 from vidsme_jax.store.parts import Kind, Parts
 
-FORMAT = 1  # Raised by hand when numbers or columns change.
+FORMAT = 2  # Raised by hand when numbers or columns change.
+SECOND, BLANK = "second", "blank"  # What rows may hold beside slices; see `Held`.
 
+_VIDEO = ""  # Stands where other rows have the key of their text.
 _ORDERS = len(PROFILE_ORDERS)
 # Of arrays that are not (2, rows).
-_SHAPES = {"frame": (-1,), "renyi": (2, -1, _ORDERS)}
-_SHAPES |= {"modified": (2, -1, 3), "mean_renyi": (2, 2, _ORDERS)}
+_SHAPES = {name: (-1,) for name in ("frame", "slice", "tokens", "blank")}
+_SHAPES |= {"renyi": (2, -1, _ORDERS), "mean_renyi": (2, 2, _ORDERS)}
+_SHAPES |= {"modified": (2, -1, 3)}
 _KIND = Kind(
     noun="signals",
     format=FORMAT,
     schema=pa.schema(
         [
             ("key", pa.string()),
+            ("text", pa.string()),
+            ("holds", pa.list_(pa.string())),
             ("content_hash", pa.string()),
             ("file_size", pa.int64()),
             ("file_mtime_ns", pa.int64()),
@@ -36,39 +48,68 @@ _KIND = Kind(
             ("flow_variance", pa.float64()),
             ("brightness_std", pa.float64()),
             ("warnings", pa.list_(pa.string())),
+            ("question", pa.string()),
+            ("candidates", pa.list_(pa.string())),
+            ("answer", pa.string()),
+            ("ended", pa.string()),
+            ("ids", pa.list_(pa.int32())),
+            ("tokens", pa.list_(pa.int32())),
+            ("slice", pa.list_(pa.int8())),
             ("frame", pa.list_(pa.int16())),
+            ("blank", pa.list_(pa.float32())),
             *((name, pa.list_(pa.float32())) for name in TokenSignals._fields),
         ]
     ),
     remembered=(
-        *("key", "content_hash", "file_size", "file_mtime_ns"),
+        *("key", "text", "holds", "content_hash", "file_size", "file_mtime_ns"),
         *("flow_variance", "brightness_std"),
     ),
     remedy="delete it and its clips are scored again",
 )
 
 
+class Held(NamedTuple):
+    """Where rows are, and what they hold.
+
+    Attributes:
+      part: The number of their part.
+      holds: `SECOND` if the head's second pass ran; of a text also its slices, and
+        `BLANK` if it was scored about a grey video too.
+    """
+
+    part: int
+    holds: frozenset[str]
+
+
 class Finished(NamedTuple):
     """What is remembered of a clip that has signals.
 
     Attributes:
-      part: The number of its part.
       content_hash: Of the file.
       stamp: As `ScoredClip.stamp`.
       motion: Its statistics.
+      video: Its own rows, if they are there.
+      texts: Those about it, by key.
     """
 
-    part: int
     content_hash: str
     stamp: tuple[int, int]
     motion: MotionStatistics
+    video: Held | None
+    texts: dict[str, Held]
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Returns the numbers of the parts that have a row of it, ascending."""
+        held = [*self.texts.values(), *([self.video] if self.video else [])]
+        return tuple(sorted({each.part for each in held}))
 
 
 class Signals:
     """The folder `signals/` of a work directory.
 
-    Its parts are read once, when it is opened. If a clip was scored again, its latest
-    signals count.
+    Its parts are read once, when it is opened. If rows were computed again, the latest
+    count; of a clip that has changed, those of the file as it was last.
 
     Attributes:
       folder: Of the parts.
@@ -88,13 +129,19 @@ class Signals:
         self._settings, self._processes = settings, processes
         self._parts = Parts(folder, settings, _KIND, self._remember, process, processes)
 
-    def write(self, clips: Iterable[ScoredClip]) -> None:
+    def write(
+        self, clips: Iterable[ScoredClip], slices: Collection[str] = SLICES
+    ) -> None:
         """Writes one part.
+
+        Args:
+          clips: With the video's rows, texts or both.
+          slices: Of each text; it may have no row in one of them.
 
         Raises:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        rows = [_row(clip) for clip in clips]
+        rows = [row for clip in clips for row in _rows(clip, slices)]
         self._parts.write(pa.Table.from_pylist(rows, schema=_KIND.schema))
 
     def reopened(self) -> "Signals":
@@ -105,26 +152,74 @@ class Signals:
         """Returns the motion statistics of every finished clip, by key."""
         return {key: clip.motion for key, clip in self.finished.items()}
 
+    def holds(self, *, video: bool) -> frozenset[str]:
+        """Returns all that any rows hold, of a video or of a text; see `Held`."""
+        held = (
+            each
+            for clip in self.finished.values()
+            for each in ([clip.video] if video else clip.texts.values())
+        )
+        return frozenset().union(*(each.holds for each in held if each))
+
+    def keep(self, video: Set[str] | None, text: Set[str] | None) -> None:
+        """Forgets rows that do not hold so much; the parts stay as they are.
+
+        They were computed for other scores, and then a clip failed. With None no row of
+        the kind is forgotten.
+        """
+        kept = {}
+        for key, clip in self.finished.items():
+            has_video = clip.video is not None and clip.video.holds >= (video or set())
+            its = clip.video if has_video else None
+            texts = {k: x for k, x in clip.texts.items() if x.holds >= (text or set())}
+            if its or texts:
+                kept[key] = clip._replace(video=its, texts=texts)
+        self.finished = kept
+
     def read(self, keys: Collection[str]) -> Iterator[ScoredClip]:
-        """Yields the clips of the given keys that are finished, part by part.
+        """Yields each clip of the given keys that is finished, with all its texts.
+
+        Clips whose rows are in the same parts follow one another.
 
         Raises:
           AuditError: A part is damaged.
         """
-        wanted: dict[int, set[str]] = {}
+        wanted: dict[tuple[int, ...], set[str]] = {}
         for key in keys:
             if key in self.finished:
-                wanted.setdefault(self.finished[key].part, set()).add(key)
-        for number in sorted(wanted):
-            for row in self._parts.read(number).to_batches(max_chunksize=1):
-                if row.column("key")[0].as_py() in wanted[number]:
-                    yield _clip(row)
+                wanted.setdefault(self.finished[key].parts, set()).add(key)
+        tables: dict[int, pa.Table] = {}
+        for numbers, its in sorted(wanted.items()):
+            # Of most clips the rows are in the parts of the one before.
+            tables = {k: tables.get(k) or self._parts.read(k) for k in numbers}
+            places: dict[str, list[tuple[int, int]]] = {}  # In the order of the rows.
+            for number, table in tables.items():
+                for row, key in enumerate(table.column("key").to_pylist()):
+                    if key in its:
+                        places.setdefault(key, []).append((number, row))
+            for key, found in places.items():
+                rows = [
+                    (n, tables[n].slice(row, 1).to_batches()[0]) for n, row in found
+                ]
+                yield _clip(self.finished[key], rows)
 
     def _remember(self, number: int, table: pa.Table) -> None:
         columns = (table.column(name).to_pylist() for name in _KIND.remembered)
-        for key, content_hash, size, changed, phi, b in zip(*columns, strict=True):
+        for key, text, holds, content_hash, size, changed, phi, b in zip(
+            *columns, strict=True
+        ):
+            before, held = self.finished.get(key), Held(number, frozenset(holds))
+            video, texts = None, {}
+            if before is not None and before.content_hash == content_hash:
+                video, texts = before.video, before.texts
+            if text == _VIDEO:
+                video = held
+            else:
+                texts = texts | {text: held}
             motion = MotionStatistics(phi, b)
-            self.finished[key] = Finished(number, content_hash, (size, changed), motion)
+            self.finished[key] = Finished(
+                content_hash, (size, changed), motion, video, texts
+            )
 
 
 def recorded(folder: pathlib.Path) -> dict[str, Any]:
@@ -141,16 +236,13 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
 
 def clear(workdir: pathlib.Path) -> None:
     """Deletes what an earlier run left in a work directory."""
-    for name in ("signals", "figures"):
+    for name in ("signals", "signals-reference", "answers", "figures"):
         shutil.rmtree(workdir / name, ignore_errors=True)
 
 
-def _row(clip: ScoredClip) -> dict[str, Any]:
-    signals = {
-        name: None if value is None else np.asarray(value, np.float32).ravel()
-        for name, value in zip(TokenSignals._fields, clip.signals, strict=True)
-    }
-    return {
+def _rows(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of the table: of the video, then of each text."""
+    about = {
         "key": clip.key,
         "content_hash": clip.content_hash,
         "file_size": clip.stamp[0],
@@ -158,29 +250,101 @@ def _row(clip: ScoredClip) -> dict[str, Any]:
         "frame_indices": list(clip.frame_indices),
         **vars(clip.motion),
         "warnings": list(clip.warnings),
-        "frame": clip.frame,
-        **signals,
+    }
+    if clip.signals is not None:
+        yield about | {
+            "text": _VIDEO,
+            "holds": _passes(clip.signals),
+            "slice": np.full(len(clip.frame), SLICES.index("video"), np.int8),
+            "frame": clip.frame,
+            **_columns(clip.signals),
+        }
+    for text in clip.texts:
+        blank = [] if text.blank is None else [BLANK]
+        yield about | {
+            "text": text.asked.key,
+            "holds": [x for x in slices if x != "video"]
+            + _passes(text.signals)
+            + blank,
+            "question": text.asked.question,
+            "candidates": list(text.asked.candidates),
+            "answer": text.asked.answer,
+            "ended": text.asked.ended,
+            "ids": list(text.asked.ids),
+            "tokens": text.tokens,
+            "slice": text.slice,
+            "blank": text.blank,
+            **_columns(text.signals),
+        }
+
+
+def _passes(signals: TokenSignals) -> list[str]:
+    return [] if signals.modified is None else [SECOND]
+
+
+def _columns(signals: TokenSignals) -> dict[str, Any]:
+    return {
+        name: None if value is None else np.asarray(value, np.float32).ravel()
+        for name, value in zip(TokenSignals._fields, signals, strict=True)
     }
 
 
-def _clip(batch: pa.RecordBatch) -> ScoredClip:
-    def plain(name: str) -> Any:
-        return batch.column(name)[0].as_py()
-
-    def array(name: str) -> Any:
-        value = batch.column(name)[0]
-        if not value.is_valid:
-            return None
-        values = value.values.to_numpy(zero_copy_only=False)
-        return values.reshape(_SHAPES.get(name, (2, -1)))
-
+def _clip(known: Finished, rows: list[tuple[int, pa.RecordBatch]]) -> ScoredClip:
+    """Joins the rows of a clip, each with its part, without those that are outdated."""
+    video, texts = None, {}
+    for number, row in rows:
+        text = row.column("text")[0].as_py()
+        held = known.video if text == _VIDEO else known.texts.get(text)
+        if held is None or held.part != number:
+            continue
+        if text == _VIDEO:
+            video = row
+        else:
+            texts[text] = row
+    first = next(iter(texts.values())) if video is None else video
+    frame = np.zeros(0, np.int16) if video is None else _array(video, "frame")
     return ScoredClip(
-        key=plain("key"),
-        content_hash=plain("content_hash"),
-        signals=TokenSignals(*map(array, TokenSignals._fields)),
-        frame=array("frame"),
-        frame_indices=tuple(plain("frame_indices")),
-        motion=MotionStatistics(plain("flow_variance"), plain("brightness_std")),
-        warnings=tuple(plain("warnings")),
-        stamp=(plain("file_size"), plain("file_mtime_ns")),
+        key=_plain(first, "key"),
+        content_hash=known.content_hash,
+        signals=None if video is None else _signals(video),
+        frame=frame,
+        frame_indices=tuple(_plain(first, "frame_indices")),
+        motion=known.motion,
+        warnings=tuple(_plain(first, "warnings")),
+        stamp=known.stamp,
+        texts=tuple(_text(row) for row in texts.values()),
     )
+
+
+def _text(row: pa.RecordBatch) -> ScoredText:
+    asked = Asked(
+        key=_plain(row, "text"),
+        question=_plain(row, "question"),
+        candidates=tuple(_plain(row, "candidates")),
+        answer=_plain(row, "answer"),
+        ended=_plain(row, "ended"),
+        ids=tuple(_plain(row, "ids")),
+    )
+    return ScoredText(
+        asked=asked,
+        tokens=_array(row, "tokens"),
+        slice=_array(row, "slice"),
+        signals=_signals(row),
+        blank=_array(row, "blank"),
+    )
+
+
+def _signals(row: pa.RecordBatch) -> TokenSignals:
+    return TokenSignals(*(_array(row, name) for name in TokenSignals._fields))
+
+
+def _plain(row: pa.RecordBatch, name: str) -> Any:
+    return row.column(name)[0].as_py()
+
+
+def _array(row: pa.RecordBatch, name: str) -> Any:
+    value = row.column(name)[0]
+    if not value.is_valid:
+        return None
+    values = value.values.to_numpy(zero_copy_only=False)
+    return values.reshape(_SHAPES.get(name, (2, -1)))

@@ -80,7 +80,7 @@ def run(
     with processes.together(workdir) as team:
         its = runs.open_runs(setup, workdir)
         scored = scoring.score(
-            its, setup.clips, setup.reader, setup.devices, team=team, stop=stop
+            its, setup.samples, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
@@ -92,7 +92,7 @@ def run(
             raise AuditError(error.problems + causes) from error
         found = findings.evaluate(sheets, setup.settings.study, setup.settings.report)
         about = provenance.describe(
-            settings.flatten(config), setup.model, setup.devices, sheets[0].table
+            settings.flatten(config), its[:1], setup.devices, sheets[0].table
         )
         writing.write(
             workdir,

@@ -208,6 +208,7 @@ def _sme_compute(
     """
 
     def compute(clip: ScoredClip) -> list[float]:
+        assert clip.signals is not None, "a study of a run without the video's rows"
         natural, second = np.moveaxis(
             profile.sharma_mittal(clip.signals, *pairs[clip.key].T), 1, 0
         )

@@ -1,5 +1,7 @@
 """What a pair of directions costs at least, in floating-point operations."""
 
+from collections.abc import Sequence
+
 from vidsme_jax.models.interface import Flops
 from vidsme_jax.models.llava.modeling import LlavaConfig
 
@@ -35,3 +37,31 @@ def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flop
     layer = 2 * rows * weights + 2 * rows**2 * q_size
     head = 2 * video * t.hidden_size * t.vocab_size
     return Flops(*map(float, (vision, t.num_hidden_layers * layer, head)))
+
+
+def text_flops(
+    config: LlavaConfig,
+    frames: int,
+    texts: Sequence[tuple[int, int]],
+    *,
+    text: int = 30,
+) -> float:
+    """Counts what texts about a clip add to one direction, given the video's keys.
+
+    Args:
+      config: Of the model.
+      frames: Of the clip.
+      texts: Tokens of each, and how many of them are predicted.
+      text: Tokens in front of the video.
+    """
+    t = config.text
+    shared = frames * config.rows_per_frame + config.tail_rows + text
+    q_size, kv_size = (
+        n * t.head_dim for n in (t.num_attention_heads, t.num_key_value_heads)
+    )
+    weights = t.hidden_size * (2 * q_size + 2 * kv_size + 3 * t.intermediate_size)
+    layer = head = 0
+    for rows, kept in texts:
+        layer += 2 * rows * weights + 4 * rows * shared * q_size + 2 * rows**2 * q_size
+        head += 2 * kept * t.hidden_size * t.vocab_size
+    return float(t.num_hidden_layers * layer + head)

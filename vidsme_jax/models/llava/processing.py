@@ -12,6 +12,7 @@ from vidsme_jax.models.llava.flops import necessary_flops
 from vidsme_jax.models.llava.modeling import Llava, LlavaConfig
 from vidsme_jax.models.llava.params import SPLIT
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
+from vidsme_jax.models.tokenising import Tokeniser
 
 
 def describe(
@@ -39,6 +40,8 @@ def describe(
         options, style, problems, default=default, video_token=video_token
     )
     text = tokenise()
+    if isinstance(tokenise, Tokeniser):
+        others["decode"] = tokenise.decode
     return Model(
         dtype=options.dtype,
         prompt=prompt,

@@ -34,12 +34,14 @@ def open_checkpoint(
     names = llava.names(config, params.PATTERNS, params.canonical)
     if kind is params.NEXT_VIDEO:
         names = names._replace(unused=lambda: params.unused(config))
+    style = prompts.CHATML if chatml else prompts.VICUNA
     model = processing.describe(
         config,
         options,
-        prompts.CHATML if chatml else prompts.VICUNA,
+        style,
         problems,
         video_token=video_token,
+        ends=prompts.ends(checkpoint, options, style, problems),
         family=kind.name,
         remarks=checkpoint.remarks,
         names=names,

@@ -42,6 +42,7 @@ def open_checkpoint(
         prompts.CHATML,
         problems,
         default=_SYSTEM,
+        ends=prompts.ends(checkpoint, options, prompts.CHATML, problems),
         family="llava_qwen",
         remarks=(*checkpoint.remarks, *remarks),
         names=params.names(config),

@@ -1,0 +1,170 @@
+"""Stored signals to tables: every row's own text, and what a reference lacks."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from scored_texts import scored_text
+from vidsme_jax import scores
+from vidsme_jax.base import (
+    AuditError,
+    Item,
+    MotionStatistics,
+    ScoredClip,
+    TokenSignals,
+    text_key,
+)
+from vidsme_jax.scores import Revealed, tables
+from vidsme_jax.settings import views
+from vidsme_jax.store.signals import Signals
+
+ANSWERS = {"a": ("cat", "dog"), "b": ("cat",), "c": ("sun",)}
+MOTION = views.Motion(bounds=(90.0, 110.0, 190.0, 210.0))
+NAMES = ("vid_sme", "response_loss", "instruction_rank", "response_loss_ref")
+NAMES += ("vid_sme_ref", "response_wbc")
+
+
+def _items():
+    """Two rows ask about clip a, one of them in two manifests."""
+    rows = [("a", "cat"), ("a", "dog"), ("b", "cat"), ("c", "sun"), ("a", "cat")]
+    return [
+        Item(
+            id=f"{k}", video=clip, clip=clip, role="members", question="q", answer=text
+        )
+        for k, (clip, text) in enumerate(rows)
+    ]
+
+
+def _clip(key, seed, video=True):
+    rng = np.random.default_rng([seed, ord(key)])
+    texts = []
+    for answer in ANSWERS[key]:
+        count = 3 + len(answer) + ord(answer[0]) % 3  # Of the answer's rows.
+        slices = np.repeat([1, 2], [4, count])
+        logits = rng.normal(0, 2, (2, len(slices), 20))
+        text = scored_text(logits, np.arange(4 + count), slices, answer=answer)
+        asked = dataclasses.replace(text.asked, key=text_key("q", (), answer))
+        texts.append(dataclasses.replace(text, asked=asked))
+    signals = TokenSignals(
+        *(
+            rng.uniform(1, 2, (2, 6, *more)).astype(np.float32)
+            for more in ((15,), (), (), ())
+        )
+    )
+    return ScoredClip(
+        key=key,
+        content_hash=f"hash {key}",
+        signals=signals if video else None,
+        frame=np.arange(6 if video else 0, dtype=np.int16),
+        frame_indices=(0, 1, 2, 3, 4, 5),
+        motion=MotionStatistics(1.0 + ord(key), 2.0 * ord(key)),
+        texts=tuple(texts),
+    )
+
+
+def _store(folder, clips):
+    store = Signals(folder, {})
+    store.write(clips)
+    return store
+
+
+def _table(items, store, names, **more):
+    more = {"slices": ("video", "instruction", "response")} | more
+    return tables.score_table(items, store, names, "exact", MOTION, **more)[0]
+
+
+def _scores(table, name):
+    return dict(zip(table.id.tolist(), table.scores[name].tolist(), strict=True))
+
+
+def test_each_row_has_its_clip_and_its_own_text(tmp_path):
+    clips = {key: _clip(key, 0) for key in ANSWERS}
+    store = _store(tmp_path, clips.values())
+    table = _table(_items(), store, NAMES[:3])
+    assert table.id.tolist() == ["0", "1", "2", "3", "4"]
+    assert table.cluster.tolist() == [f"hash {key}" for key in "aabca"]
+    assert table.num_rows.tolist() == [6] * 5
+    for row, item in enumerate(_items()):
+        clip = clips[item.clip]
+        (text,) = (t for t in clip.texts if t.asked.answer == item.answer)
+        alone = scores.compute(
+            clip.signals, table.q[row], table.r[row], NAMES[:3], text=text
+        )
+        for name, value in alone.items():
+            assert table.scores[name][row] == pytest.approx(value, rel=1e-6), name
+        assert table.num_response_rows[row] == (text.slice == 2).sum()
+    loss = _scores(table, "response_loss")
+    assert loss["0"] == loss["4"] != loss["1"]
+    video = _table(_items(), store, ["vid_sme"])
+    assert video.num_response_rows is None
+    np.testing.assert_array_equal(video.scores["vid_sme"], table.scores["vid_sme"])
+
+
+def test_rows_that_lack_signals_of_a_slice_are_left_out(tmp_path):
+    clips = [_clip("a", 0), _clip("b", 0, video=False), _clip("c", 0)]
+    clips[0] = dataclasses.replace(clips[0], texts=clips[0].texts[1:])
+    store = _store(tmp_path, clips)
+    assert _table(_items(), store, NAMES[:2]).id.tolist() == ["1", "3"]
+    assert _table(_items(), store, ["vid_sme"]).id.tolist() == ["0", "1", "3", "4"]
+    found = _table(_items(), store, ["response_loss"], slices=("response",))
+    assert found.id.tolist() == ["1", "2", "3"]
+    with pytest.raises(AuditError, match="no clip could be scored"):
+        _table(_items()[:1], store, ["response_loss"])
+
+
+def test_what_the_reference_lacks_is_nan_in_what_needs_it(tmp_path):
+    clips = {key: _clip(key, 0) for key in ANSWERS}
+    others = {key: _clip(key, 1) for key in ANSWERS}
+    del others["c"]
+    (cat,) = others["b"].texts
+    cat = dataclasses.replace(cat, tokens=cat.tokens[::-1].copy())  # Other tokens.
+    others["b"] = dataclasses.replace(others["b"], texts=(cat,))
+    target = _store(tmp_path / "signals", clips.values())
+    reference = _store(tmp_path / "reference", others.values())
+    table = _table(_items(), target, NAMES, reference=reference)
+    plain = _table(_items(), target, NAMES[:3])
+    for name in NAMES[:3]:
+        np.testing.assert_array_equal(table.scores[name], plain.scores[name])
+    lacks = {
+        n: [i for i, v in _scores(table, n).items() if math.isnan(v)] for n in NAMES
+    }
+    assert lacks == {name: [] for name in NAMES} | {
+        "response_loss_ref": ["3"],
+        "vid_sme_ref": ["3"],
+        "response_wbc": ["2", "3"],
+    }
+    assert set(table.reference) == {"vid_sme", "response_loss", "instruction_rank"}
+    for row, item in enumerate(_items()):
+        if item.clip == "c":
+            assert math.isnan(table.reference["vid_sme"][row])
+            continue
+        both = [
+            (each.signals, *(t for t in each.texts if t.asked.answer == item.answer))
+            for each in (clips[item.clip], others[item.clip])
+        ]
+        found = scores.compute(
+            both[0][0],
+            *(table.q[row], table.r[row], NAMES),
+            text=both[0][1],
+            reference=Revealed(*both[1]),
+        )
+        for name, value in found.items():
+            expected = pytest.approx(value, rel=1e-5, abs=1e-6, nan_ok=True)
+            assert table.scores[name][row] == expected, name
+        own = table.scores["vid_sme"][row] - table.scores["vid_sme_ref"][row]
+        assert table.reference["vid_sme"][row] == pytest.approx(own)
+
+
+def test_a_reference_of_another_file_does_not_count(tmp_path):
+    clips = [_clip(key, 0) for key in ANSWERS]
+    changed = dataclasses.replace(clips[0], content_hash="another")
+    target = _store(tmp_path / "signals", clips)
+    reference = _store(tmp_path / "reference", [changed, *clips[1:]])
+    table = _table(_items(), target, NAMES, reference=reference)
+    own = np.isnan(table.reference["response_loss"])
+    assert own.tolist() == [True, True, False, False, True]
+    found = _scores(table, "vid_sme_ref")
+    assert [i for i, value in found.items() if math.isnan(value)] == ["0", "1", "4"]
+    assert found["2"] == 0

@@ -1,0 +1,153 @@
+"""Texts that cannot be scored are named before a model is loaded."""
+
+import time
+
+import numpy as np
+import pytest
+
+from vidsme_jax import models
+from vidsme_jax.base import Item, text_key
+from vidsme_jax.data import corpora
+from vidsme_jax.data.samples import samples
+from vidsme_jax.models.rows import Shown
+from vidsme_jax.run import texts
+
+BOTH = ("video", "instruction", "response")
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.inspect("random:llava_next_video-tiny", dtype="float32")
+
+
+def _items(*rows) -> list[Item]:
+    """One row each: a question, an answer, and options if there are any."""
+    return [
+        Item(
+            id=f"row {k}",
+            video=f"{k % 3}",
+            clip=f"/{k % 3}",
+            role="suspects",
+            question=row[0],
+            answer=row[1],
+            candidates=tuple(row[2:]),
+        )
+        for k, row in enumerate(rows)
+    ]
+
+
+def _check(model, rows, slices=BOTH, response="given", **more):
+    items = _items(*rows)
+    asked = samples(corpora.unique_clips(items), slices, response)
+    given = {"response": response, **more}
+    return texts.check_texts(asked, model, FRAMES, slices, **given)
+
+
+def test_good_texts_are_tokenised(model):
+    rows = [("describe the video", "the large circle"), ("", "a red cross")]
+    found, problems = _check(model, rows)
+    assert not problems and not found.refused and not found.long
+    for question, answer in rows:
+        text = found.texts[text_key(question, (), answer)]
+        assert len(text.answer) == 4 and len(text.after) == len(question.split()) + 2
+    assert len(_check(model, rows, ("video",))[0].texts) == 0
+
+
+def test_answers_that_are_missing():
+    rows = [("what", "a")] * 3 + [("what", " \n")] * 7
+    items = _items(*rows)
+    (problem,) = texts.answers_missing(items, BOTH, "given")
+    assert (
+        "7 of 10 rows have no answer: row 3, row 4, row 5, row 6, row 7 and 2 more"
+        in (problem)
+    )
+    assert "config.response = 'greedy'" in problem
+    (problem,) = texts.answers_missing(items[3:], ("response",), "given")
+    assert "no row of the corpus has an answer" in problem
+    for slices, response in (
+        (("video",), "given"),
+        (("instruction",), "given"),
+        (BOTH, "greedy"),
+    ):
+        assert texts.answers_missing(items, slices, response) == []
+
+
+def test_an_empty_answer_is_told_once(model):
+    found, problems = _check(model, [("what", "")])
+    assert not problems and not found.texts
+    # Of a reference's texts nothing else tells it.
+    (sample,) = samples(corpora.unique_clips(_items(("what", ""))), BOTH, "given")
+    found = texts.tokenise(sample.texts, model, FRAMES, BOTH)
+    assert found.refused == {text_key("what", (), ""): ("the answer is empty",)}
+
+
+def test_rows_with_one_fault_are_named_together(model):
+    rows = [("zebra", "a")] * 4 + [("what", "gnu")] * 4 + [("<image>", "a")]
+    _, problems = _check(model, rows)
+    assert problems == [
+        "row 0, row 3, row 6, row 1, row 4 and 3 more: words that the tokenizer does "
+        "not know",
+        "row 8: its text holds the video token <image>: leave it out, the prompt puts "
+        "the video in front of the question",
+    ]
+
+
+def _room(model) -> int:
+    """Returns the tokens that fit behind the video."""
+    order = np.arange(FRAMES, dtype=np.int32)
+    return model.max_rows - len(
+        model.lay_out(Shown(FRAMES), model.tokenise(), order).feature
+    )
+
+
+def test_texts_that_are_too_long(model):
+    room = _room(model)
+    fits = "circle " * (room - 3 - 1)  # A newline, "ASSISTANT:", "what"; "</s>".
+    rows = [("what", fits), ("what", fits + "a"), ("what " * room, "a")]
+    found, problems = _check(model, rows)
+    assert list(found.texts) == [text_key("what", (), fits)]
+    assert sorted(found.long.values()) == [room + 1, room + 4]
+    (problem,) = problems
+    assert f"row 2 ({room + 4} tokens), row 1 ({room + 1} tokens)" in problem
+    assert f"at most {room} fit" in problem and "config.video.num_frames" in problem
+    assert set(found.refused) == set(found.long)
+
+
+def test_a_greedy_answer_needs_room(model):
+    room = _room(model)
+    rows = [("what", "")]
+    _, problems = _check(model, rows, BOTH, "greedy", room=room - 3)
+    assert not problems
+    _, problems = _check(model, rows, BOTH, "greedy", room=room - 2)
+    (problem,) = problems
+    assert f"row 0 ({room + 1} tokens), {room - 2} of them config.response_tokens" in (
+        problem
+    )
+    # Nothing is generated where the answer is not scored.
+    _, problems = _check(model, rows, ("instruction",), "greedy", room=room)
+    assert not problems
+
+
+def test_nothing_to_score_of_an_instruction():
+    model = models.inspect(
+        "random:llava_qwen-tiny", dtype="float32", prompt="<video>{question} {answer}"
+    )
+    _, problems = _check(model, [("", "a circle"), ("what", "a circle")])
+    (problem,) = problems
+    assert problem.startswith("row 0: nothing stands between the video and the answer")
+    assert not _check(model, [("", "a circle")], ("response",))[1]
+
+
+def test_a_thousand_rows_a_second(model):
+    rng = np.random.default_rng(0)
+    words = "the a large circle red cross near blue star".split()
+    rows = [
+        (" ".join(rng.choice(words[:2], 10)), " ".join(rng.choice(words, 30)))
+        for _ in range(2000)
+    ]
+    rows = [(q.replace("star", "a"), a.replace("star", "a")) for q, a in rows]
+    start = time.process_time()
+    found, problems = _check(model, rows)
+    assert time.process_time() - start < 5
+    assert not problems and len(found.texts) > 1_900

@@ -1,0 +1,230 @@
+"""From a question and its answer to the tokens behind a video.
+
+A text is tokenised whole, as a family's processor does it, and then cut: a token
+belongs to the question or to the answer, whichever its last character lies in.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from vidsme_jax.base import Asked, AuditError
+from vidsme_jax.models.rows import Text
+
+_VIDEOS = ("<video>", "<image>")
+
+
+class Template(NamedTuple):
+    """A prompt whose question and answer are open (`prompts.template_of`).
+
+    Attributes:
+      before: In front of the video.
+      opening: Between the video and the question.
+      asks: Whether there is a question.
+      turn: Between the question and the answer.
+      gap: Spaces in front of the answer, which belong to it: a word and the space in
+        front of it are one token.
+      end: What ends the answer; "" for the style's end.
+      answered: Whether there is a place for an answer.
+    """
+
+    before: str
+    opening: str
+    asks: bool
+    turn: str
+    gap: str
+    end: str
+    answered: bool
+
+
+class Tokeniser:
+    """`Model.tokenise` of a checkpoint."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template,
+        prompt: Text,
+        end: str | None,
+        video_token: int | None,
+    ):
+        """Keeps what a text is made of.
+
+        Args:
+          tokenizer: Of transformers.
+          template: Of the prompt.
+          prompt: The tokens around a video of which nothing is asked.
+          end: The style's end; None if the tokenizer knows no such token.
+          video_token: See `prompts.around_video`.
+        """
+        self._tokenizer, self._template, self._prompt = tokenizer, template, prompt
+        self._end, self._video_token = end, video_token
+        self._front = "" if video_token is None else template.before + _VIDEOS[0]
+        self._skipped = len(prompt.before) + 1  # Tokens, up to the video's.
+        if video_token is None:  # The token in front of a text stands there once.
+            self._skipped = int(begins(tokenizer))
+        own = template.opening + template.turn
+        self._unknown = self._unknown_in(self._cut(own, ())[0])
+
+    def __call__(self, asked: Asked | None = None) -> Text:
+        """Returns the tokens of a text; see `interface.Model`.
+
+        Raises:
+          AuditError: It cannot be tokenised; lists why.
+        """
+        if asked is None:
+            return self._prompt
+        template = self._template
+        question = question_of(asked) if template.asks else ""
+        head = template.opening + question + template.turn
+        if asked.ids or not asked.ended:
+            whole, ends = head, [len(head)]
+        else:
+            gap = template.gap if asked.answer else ""
+            whole = head + gap + asked.answer
+            ends = [len(head), len(whole)]
+        stops = len(ends) == 2 and asked.ended != "length"
+        said = "" if asked.ids else asked.answer
+        problems = self._faults(question + said, stops)
+        if problems:
+            raise AuditError(problems)
+        if stops:
+            whole += template.end or str(self._end)
+        ids, places = self._cut(whole, ends)
+        last = places[-1] + stops
+        if last > len(ids):
+            problems.append(
+                "config.model.prompt: what stands behind {answer} gives no token"
+            )
+        if self._video_token in ids:
+            problems.append("its text holds the video token")
+        if self._unknown_in(ids[: places[-1]]) > self._unknown:
+            problems.append("words that the tokenizer does not know")
+        if len(ends) == 2 and asked.answer.strip() and places[0] == places[1]:
+            problems.append(
+                "no token ends within its answer: the tokenizer has none for it, or "
+                "joins it with what follows"
+            )
+        if problems:
+            raise AuditError(problems)
+        answer = asked.ids or ids[places[0] : last]
+        return Text(self._prompt.before, tuple(ids[: places[0]]), tuple(answer))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of an answer, without special tokens and spaces around it.
+
+        It need not have the same tokens again.
+        """
+        text = self._tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text.strip()
+
+    def _faults(self, text: str, stops: bool) -> list[str]:
+        """Returns what is wrong with a text before it is tokenised."""
+        problems = []
+        if not self._template.answered:
+            problems.append(
+                "config.model.prompt has no turn for an answer: put {answer} where "
+                "answers stand"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            problems.append(f"its text has no encoding ({error})")
+        for name in _VIDEOS:
+            if name in text:
+                problems.append(
+                    f"its text holds the video token {name}: leave it out, the prompt "
+                    "puts the video in front of the question"
+                )
+        if stops and not self._template.end and self._end is None:
+            problems.append(
+                "the tokenizer has no token that ends an answer (eos_token)"
+            )
+        elif self._end is not None and self._end in text:
+            problems.append(f"its text holds {self._end}, which ends a turn")
+        return problems
+
+    def _unknown_in(self, ids: Sequence[int]) -> int:
+        return ids.count(self._tokenizer.unk_token_id)
+
+    def _cut(self, text: str, ends: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Returns the tokens behind the video, and how many end by each character."""
+        whole, shift = self._front + text, len(self._front)
+        if not self._tokenizer.is_fast:
+            ids = self._tokenizer(whole)["input_ids"]
+            places = [self._ended(ids, whole, shift + end) for end in ends]
+        else:
+            found = self._tokenizer(whole, return_offsets_mapping=True)
+            ids = found["input_ids"]
+            last = [end for _, end in found["offset_mapping"]]
+            while last and last[-1] == 0:  # Added behind the text.
+                last.pop()
+            ids = ids[: len(last)]
+            places = [
+                next((k for k, at in enumerate(last) if at > shift + end), len(last))
+                for end in ends
+            ]
+        skipped = self._skipped
+        return ids[skipped:], [max(0, place - skipped) for place in places]
+
+    def _ended(self, ids: Sequence[int], whole: str, end: int) -> int:
+        """Returns how many tokens end by a character, without offsets.
+
+        Looks for the longest start of the text that ends there or before and whose
+        tokens are the text's.
+        """
+        for stop in range(end, -1, -1):
+            start = self._tokenizer(whole[:stop])["input_ids"]
+            if start == ids[: len(start)]:
+                return len(start)
+        return 0
+
+
+def question_of(asked: Asked) -> str:
+    """Returns the question with its options, each a line with its letter.
+
+    The form `A. a red ball` is that of the common evaluations of video models, such as
+    Video-MME [1]; the paper's release leaves options out. Options that come with these
+    letters already (`A. `, `A) `, `A: `, `(A) `) stay as they are.
+
+    Example:
+      >>> asked = Asked(key="", question="What?", candidates=("a dog", "rain"))
+      >>> print(question_of(asked))
+      What?
+      A. a dog
+      B. rain
+
+    [1] Fu et al., 2024. Video-MME. https://arxiv.org/abs/2405.21075
+    """
+    options = asked.candidates
+    letters = [_letter(place) for place in range(len(options))]
+    for form in ("{}. ", "{}) ", "{}: ", "({}) "):
+        marks = map(form.format, letters)
+        if all(o.startswith(mark) for o, mark in zip(options, marks, strict=True)):
+            break
+    else:
+        options = [f"{a}. {o}" for a, o in zip(letters, options, strict=True)]
+    return "\n".join([*filter(None, [asked.question]), *options])
+
+
+def _letter(place: int) -> str:
+    """Returns A, ..., Z, AA, AB, ..."""
+    first, last = divmod(place, 26)
+    return (_letter(first - 1) if first else "") + chr(ord("A") + last)
+
+
+def begins(tokenizer: Any) -> bool:
+    """Returns whether the tokenizer puts a token in front of every text."""
+    first = tokenizer("a")["input_ids"][:1]
+    return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+
+
+def end_token(tokenizer: Any, *texts: str) -> str | None:
+    """Returns the first of some texts, or else `eos_token`, that is a special token.
+
+    None if there is no such token.
+    """
+    special = tokenizer.get_added_vocab()
+    named = [text for text in texts if text in special]
+    return named[0] if named else tokenizer.eos_token

@@ -1,0 +1,202 @@
+"""From a sample to what models read of it: decoded once, measured, resized, tokenised.
+
+Runs on the host's threads, ahead of the devices.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vidsme_jax.base import (
+    Asked,
+    ClipError,
+    MotionStatistics,
+    Sample,
+    ScoredClip,
+    ScoredText,
+    TokenSignals,
+    printable,
+)
+from vidsme_jax.data import stages
+from vidsme_jax.data.reading import Reader, stamp
+from vidsme_jax.data.stages import Stages
+from vidsme_jax.motion import statistics
+from vidsme_jax.run import texts
+from vidsme_jax.run.pipeline import Result
+from vidsme_jax.run.runs import Missing, Run, with_two
+from vidsme_jax.run.stacking import Input, Tokenised
+
+_QUOTED = 60  # Characters of a question in a message.
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What one run needs of a sample, but for its tokens.
+
+    Attributes:
+      place: Of the run.
+      sample: With all its texts.
+      content_hash: Of the clip's file.
+      frames: At the model's input size.
+      missing: What is to be computed.
+      scored: Makes the clip's record of what is not known yet.
+      motion: Waits for the optical flow.
+    """
+
+    place: int
+    sample: Sample
+    content_hash: str
+    frames: np.ndarray
+    missing: Missing
+    scored: Callable[..., ScoredClip]
+    motion: Callable[[], MotionStatistics]
+
+    @property
+    def awaiting(self) -> tuple[Asked, ...]:
+        """Returns the texts whose answers are to be generated."""
+        return tuple(text for text in self.missing.texts if not text.ended)
+
+    def completed(self, texts: Mapping[str, Asked]) -> "Prepared":
+        """Returns it with texts that have their answers, by key."""
+        whole = tuple(texts.get(text.key, text) for text in self.missing.texts)
+        missing = dataclasses.replace(self.missing, texts=whole)
+        return dataclasses.replace(self, missing=missing)
+
+
+def prepare(
+    sample: Sample,
+    missing: Mapping[int, Missing],
+    runs: Sequence[Run],
+    reader: Reader,
+    flow: statistics.FlowVariances,
+    counted: Stages,
+) -> list[tuple[int, Prepared | ClipError]]:
+    """Decodes a clip once; measures and resizes it for each model and length.
+
+    Args:
+      sample: To prepare.
+      missing: What it lacks, by place of the run.
+      runs: All that are scored now.
+      reader: Of the clips' frames.
+      flow: Of the optical flow.
+      counted: Receives the time of each stage.
+
+    Raises:
+      ClipError: It cannot be decoded.
+    """
+    counts = {runs[place].num_frames for place in missing}
+    key = sample.clip.key
+    before = stamp(key)
+    with counted.spending(stages.DECODE):
+        read = reader.read(key, with_two(counts))
+
+    @functools.cache
+    def measured(count: int) -> Any:
+        with counted.spending(stages.DECODE):
+            frames, known = read(count)
+            moving = frames.pixels
+            if count == 1:
+                two, known = read(2)
+                moving = two.pixels
+        with counted.spending(stages.MOTION):
+            return frames, statistics.begin(moving, flow, known)
+
+    @functools.cache
+    def shown(model: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
+        pixels = measured(count)[0].pixels
+        with counted.spending(stages.PREPROCESS):
+            return model(pixels)
+
+    def one(place: int) -> Prepared | ClipError:
+        run = runs[place]
+        try:
+            frames, motion = measured(run.num_frames)
+            scored = functools.partial(
+                ScoredClip,
+                key=key,
+                content_hash=frames.content_hash,
+                frame_indices=frames.indices,
+                warnings=frames.warnings,
+                stamp=before,
+            )
+            return Prepared(
+                place,
+                sample,
+                frames.content_hash,
+                shown(run.model.prepare, run.num_frames),
+                missing[place],
+                scored,
+                motion,
+            )
+        except ClipError as error:
+            return error
+
+    return [(place, one(place)) for place in missing]
+
+
+def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]]:
+    """Returns the input of a run, and why texts that are not in it have no tokens.
+
+    Of a reference model a text that it cannot tokenise is left out; the tokens of a
+    generated answer are its own, of the answer's text.
+
+    Raises:
+      ClipError: A text of the audited model's cannot be tokenised, or has no answer.
+    """
+    asked, slices = prepared.missing.texts, run.settings.slices
+    if run.is_reference:
+        own = [dataclasses.replace(each, ids=()) for each in asked]
+        found = texts.tokenise(own, run.model, run.num_frames, slices)
+    else:
+        found = texts.tokenise(asked, run.model, run.num_frames, slices)
+    refused = dict(found.refused)
+    if run.answers is not None:
+        refused |= {x.key: ("it has no answer",) for x in asked if not x.ended}
+    errors = {}
+    for each in asked:
+        if each.key in refused:
+            asks = printable(each.question, _QUOTED)
+            cause = f"the text {asks!r}: {'; '.join(refused[each.key])}"
+            errors[each.key] = ClipError("preprocess", cause)
+    if errors and not run.is_reference:
+        raise next(iter(errors.values()))
+    ready = (x for x in asked if x.key not in errors)
+    its = tuple(Tokenised(each, found.texts[each.key]) for each in ready)
+    video = prepared.missing.video
+    return Input(prepared, prepared.frames, its, video), errors
+
+
+def scored(result: Result) -> ScoredClip:
+    """Joins a clip and its signals, once its motion is known.
+
+    Raises:
+      ClipError: The result is one, or the optical flow failed.
+    """
+    prepared, signals = result.key, result.signals
+    if isinstance(signals, ClipError):
+        raise signals
+    frame = np.zeros(0, np.int16) if result.frame is None else result.frame
+    clip = prepared.scored(
+        signals=signals, frame=frame, motion=prepared.motion(), texts=result.texts
+    )
+    return clip if clip.num_frames > 1 else _one_way(clip)
+
+
+def _one_way(clip: ScoredClip) -> ScoredClip:
+    """One frame has one order: rounding must not make directions differ."""
+
+    def natural(signals: TokenSignals) -> TokenSignals:
+        both = (None if x is None else np.stack([x[0], x[0]]) for x in signals)
+        return TokenSignals(*both)
+
+    def text(one: ScoredText) -> ScoredText:
+        return dataclasses.replace(one, signals=natural(one.signals))
+
+    return dataclasses.replace(
+        clip,
+        signals=None if clip.signals is None else natural(clip.signals),
+        texts=tuple(map(text, clip.texts)),
+    )

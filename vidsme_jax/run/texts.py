@@ -1,0 +1,161 @@
+"""Checks the texts of a corpus against a model, before its tensors are read."""
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vidsme_jax.base import Asked, AuditError, Item, Sample
+from vidsme_jax.data.corpora import some
+from vidsme_jax.data.samples import text_of
+from vidsme_jax.models.interface import Model
+from vidsme_jax.models.rows import Shown, Text
+
+
+class Tokenised(NamedTuple):
+    """Texts as a model reads them.
+
+    Attributes:
+      texts: Tokens by `Asked.key`.
+      refused: What is wrong with the texts that the model cannot score, by key.
+      long: Tokens of those that are too long for the model's positions, by key; they
+        are in `refused` too.
+    """
+
+    texts: Mapping[str, Text]
+    refused: Mapping[str, tuple[str, ...]]
+    long: Mapping[str, int]
+
+
+def tokenise(
+    asked: Iterable[Asked],
+    model: Model,
+    num_frames: int,
+    slices: Sequence[str],
+    room: int = 0,
+) -> Tokenised:
+    """Tokenises texts, each once, and finds those that a model cannot score.
+
+    Args:
+      asked: Of any number of clips.
+      model: Audited, or a reference.
+      num_frames: Of a clip.
+      slices: Whose rows are scored.
+      room: Tokens of an answer that is still to be generated.
+    """
+    texts: dict[str, Text] = {}
+    refused: dict[str, tuple[str, ...]] = {}
+    long: dict[str, int] = {}
+    shared = _shared(model, num_frames)
+    for one in asked:
+        if one.key in texts or one.key in refused:
+            continue
+        if one.ended == "given" and not one.answer.strip() and "response" in slices:
+            refused[one.key] = ("the answer is empty",)
+            continue
+        try:
+            text = model.tokenise(one)
+        except AuditError as error:
+            refused[one.key] = tuple(error.problems)
+            continue
+        tokens = len(text.after) + len(text.answer) + (0 if one.ended else room)
+        if shared + tokens > model.max_rows:
+            long[one.key] = tokens
+            refused[one.key] = (f"{tokens} tokens of text; {_fits(model, shared)}",)
+        elif "instruction" in slices and not text.after:
+            refused[one.key] = (
+                "nothing stands between the video and the answer: give it a question, "
+                "or leave 'instruction' out of config.slices",
+            )
+        else:
+            texts[one.key] = text
+    return Tokenised(texts, refused, long)
+
+
+def _fits(model: Model, shared: int) -> str:
+    """Says how long a text may be."""
+    left = max(0, model.max_rows - shared)
+    return (
+        f"at most {left} fit behind the {shared} rows of the video and what precedes "
+        f"it: the model has {model.max_rows} positions"
+    )
+
+
+def answers_missing(
+    items: Sequence[Item], slices: Sequence[str], response: str
+) -> list[str]:
+    """Returns what is wrong if answers are scored and rows have none."""
+    if "response" not in slices or response != "given":
+        return []
+    empty = [item.id for item in items if not item.answer.strip()]
+    if not empty:
+        return []
+    which = f"{len(empty)} of {len(items)} rows have no answer: {some(empty)}"
+    if len(empty) == len(items):
+        which = f"no row of the corpus has an answer: {some(empty)}"
+    return [
+        f"config.slices has 'response', but {which}; give them answers (the column "
+        "'answer'), score the model's own (config.response = 'greedy'), or leave "
+        "'response' out"
+    ]
+
+
+def check_texts(
+    samples: Sequence[Sample],
+    model: Model,
+    num_frames: int,
+    slices: Sequence[str],
+    *,
+    response: str = "given",
+    room: int = 0,
+) -> tuple[Tokenised, list[str]]:
+    """Tokenises the texts of a corpus for the audited model.
+
+    Args:
+      samples: From `data.samples`.
+      model: That is audited.
+      num_frames: Of a clip.
+      slices: Whose rows are scored.
+      response: "given" or "greedy".
+      room: The tokens that a greedy answer may have.
+
+    Returns:
+      The texts, and what is wrong, with the rows that it is wrong with. Rows without an
+      answer are left to `answers_missing`.
+    """
+    if "response" not in slices or response != "greedy":
+        room = 0
+    asked = [
+        text
+        for sample in samples
+        for text in sample.texts
+        if text.ended != "given" or text.answer.strip()
+    ]
+    found = tokenise(asked, model, num_frames, slices, room)
+    rows, long = collections.defaultdict(list), {}
+    for sample in samples:
+        for item in sample.clip.items:
+            key = text_of(item, slices, response)
+            if key in found.long:
+                long[item.id] = found.long[key]
+                continue
+            for reason in found.refused.get(key, ()):
+                rows[reason].append(item.id)
+    problems = [f"{some(ids)}: {reason}" for reason, ids in rows.items()]
+    if long:
+        longest = sorted(long, key=lambda id: -long[id])
+        named = some(f"{id} ({long[id]} tokens)" for id in longest)
+        with_room = f", {room} of them config.response_tokens" if room else ""
+        fits = _fits(model, _shared(model, num_frames))
+        problems.append(
+            f"too long are the texts of {named}{with_room}; {fits}; shorten them, or "
+            "take fewer frames (config.video.num_frames)"
+        )
+    return found, problems
+
+
+def _shared(model: Model, num_frames: int) -> int:
+    """Returns the rows of the video and of what precedes it."""
+    order = np.arange(num_frames, dtype=np.int32)
+    return model.lay_out(Shown(num_frames), model.tokenise(), order).shared
