@@ -138,10 +138,10 @@ def check(config: ConfigDict) -> checks.Setup:
         problems.append(
             "config.reference: a study scores one model; leave it out, or make an audit"
         )
-    if setup is not None and "video" not in setup.settings.slices:
+    if setup is not None and setup.settings.slices != ("video",):
         problems.append(
             f"config.slices is {', '.join(setup.settings.slices)}: a study scores the "
-            "video's rows; add 'video'"
+            "video's rows only; set ('video',)"
         )
     if problems or setup is None:
         raise AuditError(problems)
