@@ -10,7 +10,13 @@ from flax import nnx
 
 from oracles import llava_next_video as oracle
 from vidsme_jax import models, parallel
-from vidsme_jax.base import PROFILE_ORDERS, AuditError, ClipError, TokenSignals
+from vidsme_jax.base import (
+    PROFILE_ORDERS,
+    Asked,
+    AuditError,
+    ClipError,
+    TokenSignals,
+)
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_hf import ONEVISION
@@ -155,6 +161,42 @@ def test_any_grid_of_devices_gives_the_same(family):
     expected = _on_one_device(folder)
     for grid in GRIDS if family == FAMILIES[0] else GRIDS[4:]:
         _assert_same(_stream(folder, *grid, [4] * 11), expected)
+
+
+@pytest.mark.parametrize("grid", [("pmap", 8, 1), ("mesh", 4, 2)])
+@quick
+def test_texts_on_any_grid_are_those_of_one_device(grid):
+    """Ragged texts, one sample without any rows of its video; a grey video beside."""
+    folder = random.folder("llava_qwen-tiny")
+    described = models.inspect(str(folder), dtype="float32")
+    texts = [Asked(key=str(n), question="what", answer="a ring " * n) for n in (1, 4)]
+    tokenised = [stacking.Tokenised(x, described.tokenise(x)) for x in texts]
+    inputs = [
+        stacking.Input(
+            *(k, described.prepare(_frames(4, seed=k))),
+            *(tuple(tokenised[: 1 + k % 2]), k != 2),
+        )
+        for k in range(5)
+    ]
+    slices = ("video", "instruction", "response")
+    found, expected = (
+        {
+            result.key: result
+            for _, batch in pipeline.stream(
+                ([(0, x)] for x in inputs),
+                [_pipeline(folder, *each, slices=slices, blank=True, text_second=True)],
+            )
+            for result in batch
+        }
+        for each in (grid, ("pmap", 1, 1))
+    )
+    for key, wanted in expected.items():
+        assert (found[key].signals is None) == (key == 2)
+        for text, other in zip(found[key].texts, wanted.texts, strict=True):
+            np.testing.assert_allclose(text.blank, other.blank, atol=1e-4)
+            for name in TokenSignals._fields:
+                a, b = getattr(text.signals, name), getattr(other.signals, name)
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @quick

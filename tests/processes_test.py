@@ -28,6 +28,12 @@ def folder(tmp_path_factory):
     for role, clips in roles.items():
         rows = [{"video": str(clip)} for clip in clips]
         (folder / f"{role}.json").write_text(json.dumps(rows))
+    asked = [
+        {"video": str(clip), "question": "describe the video", "answer": answer}
+        for k, clip in enumerate(CLIPS[:4])
+        for answer in ("a ring", "a red cross", "two moves up")[: 1 + k % 3]
+    ]
+    (folder / "asked.json").write_text(json.dumps(asked))
     return folder
 
 
@@ -50,7 +56,7 @@ def said(folder):
         for place in range(2)
     ]
     try:
-        told = [process.communicate(timeout=120) for process in both]
+        told = [process.communicate(timeout=240) for process in both]
     finally:
         for process in both:
             process.kill()
@@ -71,6 +77,23 @@ def alone(folder):
 def test_two_processes_give_what_one_gives(said, alone, folder, grid):
     """Uneven shares: of the 7 clips one process has 4, the other 3, one of them bad."""
     _assert_same(said, alone, folder, grid, grid)
+
+
+@pytest.mark.parametrize("response", ["given", "greedy"])
+def test_texts_of_two_processes(said, folder, response):
+    """Given answers on a grid that spans both, where all batches have one shape."""
+    config = two_processes.configuration(folder)
+    config.parallel.data = 1
+    config = two_processes.asking(config, folder, response)
+    alone = audit.run(config, folder / f"asked-alone-{response}")
+    found = pq.read_table(folder / f"asked-{response}" / "scores.parquet").to_pydict()
+    assert found["id"] == alone.table.id.tolist() and len(found["id"]) == 7
+    for name, expected in alone.table.scores.items():
+        np.testing.assert_allclose(found[name], expected, atol=1e-4, err_msg=name)
+    parts = (folder / f"asked-{response}" / "signals").glob("part-*.parquet")
+    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    texts = {(row["key"], row["text"]) for row in rows}
+    assert len(texts) == len(rows) == (4 + 7 if response == "given" else 4 + 4)
 
 
 @pytest.mark.parametrize("grid", ["own", "spanning"])

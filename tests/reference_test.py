@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from asked_test import assert_same, config, score, stored
-from killed_run import manifest
+from killed_run import QUESTIONS, manifest
 from vidsme_jax import audit, parallel, reporting, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import video
@@ -96,9 +96,8 @@ def test_what_fails_on_the_reference_lacks_its_calibrated_scores(
     assert np.isfinite(report.table.scores["response_loss_ref"]).all()
 
 
-def test_a_text_that_the_reference_cannot_read_lacks_it_alone(
-    whole, tmp_path, monkeypatch
-):
+def _refusing(monkeypatch, *questions):
+    """The reference's tokenizer refuses some questions."""
     inspect = checks.models.inspect
 
     def inspected(checkpoint, **options):
@@ -106,7 +105,7 @@ def test_a_text_that_the_reference_cannot_read_lacks_it_alone(
         read = model.tokenise
 
         def refusing(asked=None):
-            if asked is not None and asked.question == "describe the video":
+            if asked is not None and asked.question in questions:
                 raise AuditError(["a word of another world"])
             return read(asked)
 
@@ -115,6 +114,10 @@ def test_a_text_that_the_reference_cannot_read_lacks_it_alone(
         return model
 
     monkeypatch.setattr(checks.models, "inspect", inspected)
+
+
+def test_a_text_that_the_reference_cannot_read_lacks_it_alone(tmp_path, monkeypatch):
+    _refusing(monkeypatch, QUESTIONS[0])
     _, scored = score(_config(manifest(tmp_path / "m.jsonl", 2)), tmp_path / "run")
     assert not scored.failures
     assert {failure.id for failure in scored.lacking} == {"0-0", "1-0", "2-0"}
@@ -123,16 +126,22 @@ def test_a_text_that_the_reference_cannot_read_lacks_it_alone(
     assert all(len(clip.texts) == 2 for clip in stored(scored.runs[0]).values())
 
 
+def test_a_reference_that_can_read_no_text_is_refused(tmp_path, monkeypatch):
+    _refusing(monkeypatch, *QUESTIONS)
+    with pytest.raises(AuditError) as caught:
+        checks.check(_config(manifest(tmp_path / "m.jsonl", 2)))
+    assert caught.value.problems == [
+        f"config.reference.checkpoint is {REFERENCE}: it can score none of the texts: "
+        "a word of another world"
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
         (
             {"reference.checkpoint": str(settings.DEMO / "checkpoint")},
             "it has the fingerprint of config.model.checkpoint",
-        ),
-        (
-            {"reference.checkpoint": "random:llava_qwen-tiny"},
-            "random:llava_qwen-tiny: it can score none of the texts",
         ),
         (
             {"reference.checkpoint": "", "reference.adapter": "off"},

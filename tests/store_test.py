@@ -151,6 +151,16 @@ def _rows(part):
     return pq.read_table(part).to_pylist()
 
 
+def test_of_a_text_that_was_scored_again_the_latest_rows_count(tmp_path):
+    store = Signals(tmp_path, {})
+    store.write([_asked(_clip("a"), _text("1"), _text("2", blank=False))])
+    store.write([_asked(_clip("a"), _text("2", 9), video=False)])
+    for opened in (store, Signals(tmp_path, {})):
+        (clip,) = opened.read("a")
+        assert {x.asked.key: len(x.tokens) for x in clip.texts} == {"1": 4, "2": 9}
+        assert BLANK in opened.finished["a"].texts["2"].holds
+
+
 def test_texts_of_a_file_as_it_was_are_forgotten(tmp_path):
     store = Signals(tmp_path, {})
     store.write([_asked(_clip("a"), _text("1"), _text("2"))])

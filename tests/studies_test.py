@@ -40,6 +40,17 @@ def workdir(tmp_path_factory):
     return tmp_path_factory.mktemp("studies")
 
 
+def test_a_study_scores_the_video_s_rows_of_one_model():
+    config = _config("k-tiny")
+    config.slices, config.scores = ("instruction",), "instruction_loss"
+    config.headline = "instruction_loss"
+    config.reference.checkpoint = str(settings.DEMO / "reference")
+    with pytest.raises(AuditError) as caught:
+        studies.check(config)
+    assert "config.reference: a study scores one model" in str(caught.value)
+    assert "config.slices is instruction: a study scores" in str(caught.value)
+
+
 @pytest.mark.parametrize("study", ["k", "scales", "orders", "natural"])
 def test_studies_of_stored_signals(study, workdir):
     studies.run(_config(f"{study}-tiny"), workdir)

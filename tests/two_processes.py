@@ -61,6 +61,17 @@ def studied(config):
     return config
 
 
+def asking(config, folder: pathlib.Path, response: str):
+    """Returns the configuration of clips with one to three texts each."""
+    config = config.copy_and_resolve_references()
+    config.corpus.members, config.corpus.nonmembers = (), ()
+    config.corpus.suspects = (str(folder / "asked.json"),)
+    config.slices, config.response = ("video", "response"), response
+    config.response_tokens = 4
+    config.scores = "vid_sme,response_loss,response_pmi_blank"
+    return config
+
+
 @contextlib.contextmanager
 def failing(here: bool):
     """Every batch fails where its results are fetched."""
@@ -93,6 +104,9 @@ def main() -> None:
             stale.write_text('{"failures": [], "error": "interrupted"}')
         found = audit.run(config, folder / name)
         said[name] = found and [failure.id for failure in found.failures]
+    for name, response in (("spanning", "given"), ("own", "greedy")):
+        config.parallel.data, config.parallel.model = GRIDS[name]
+        audit.run(asking(config, folder, response), folder / f"asked-{response}")
     config.batch_size = 1
     for name, (data, model) in {"own": (1, 1), "spanning": (1, 8)}.items():
         config.parallel.data, config.parallel.model = data, model

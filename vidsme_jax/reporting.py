@@ -21,7 +21,8 @@ from vidsme_jax import commands, settings
 from vidsme_jax.base import AuditError
 
 # What signals depend on, or what decides which clips there are.
-_FIXED = ("model.", "video.", "corpus.", "motion.flow", "study")
+_FIXED = ("model.", "video.", "corpus.", "motion.flow", "study", "response")
+_FIXED += ("reference.",)
 
 
 def main(argv: list[str]) -> int:

@@ -216,7 +216,11 @@ def open_stored(
     store = _stored(workdir / _SIGNALS)
     if store is None:
         raise AuditError([f"{workdir}: no signals of a run are there"])
-    reference = _stored(workdir / _REFERENCE) if has_reference(given) else None
+    reference = None
+    if has_reference(given):
+        reference = _stored(workdir / _REFERENCE)
+        if reference is None:
+            raise AuditError([f"{workdir}: no signals of a reference model are there"])
     held, profile = _held(asked.samples, store), given.profile
     lacking = []
     for name in asked.scores:

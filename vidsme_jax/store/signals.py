@@ -198,9 +198,7 @@ class Signals:
                     if key in its:
                         places.setdefault(key, []).append((number, row))
             for key, found in places.items():
-                rows = [
-                    (n, tables[n].slice(row, 1).to_batches()[0]) for n, row in found
-                ]
+                rows = [tables[n].slice(row, 1).to_batches()[0] for n, row in found]
                 yield _clip(self.finished[key], rows)
 
     def _remember(self, number: int, table: pa.Table) -> None:
@@ -289,17 +287,14 @@ def _columns(signals: TokenSignals) -> dict[str, Any]:
     }
 
 
-def _clip(known: Finished, rows: list[tuple[int, pa.RecordBatch]]) -> ScoredClip:
-    """Joins the rows of a clip, each with its part, without those that are outdated."""
+def _clip(known: Finished, rows: list[pa.RecordBatch]) -> ScoredClip:
+    """Joins the rows of a clip, of which the latest of a text come last."""
     video, texts = None, {}
-    for number, row in rows:
-        text = row.column("text")[0].as_py()
-        held = known.video if text == _VIDEO else known.texts.get(text)
-        if held is None or held.part != number:
-            continue
+    for row in rows:
+        text = _plain(row, "text")
         if text == _VIDEO:
-            video = row
-        else:
+            video = row if known.video else None
+        elif text in known.texts:  # Else it was forgotten.
             texts[text] = row
     first = next(iter(texts.values())) if video is None else video
     frame = np.zeros(0, np.int16) if video is None else _array(video, "frame")

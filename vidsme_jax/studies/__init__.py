@@ -132,6 +132,17 @@ def check(config: ConfigDict) -> checks.Setup:
                 f"than the {most} that the model's positions hold; --config.studies."
                 f'frames="{fitting}" would fit'
             )
+    if config.get("reference") and (
+        config.reference.checkpoint or config.reference.adapter
+    ):
+        problems.append(
+            "config.reference: a study scores one model; leave it out, or make an audit"
+        )
+    if setup is not None and setup.settings.slices != ("video",):
+        problems.append(
+            f"config.slices is {', '.join(setup.settings.slices)}: a study scores the "
+            "video's rows only; set ('video',)"
+        )
     if problems or setup is None:
         raise AuditError(problems)
     return setup
