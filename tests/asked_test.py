@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from killed_run import config as small
+from killed_run import QUESTIONS, asking, manifest
 from vidsme_jax import models, parallel, settings
 from vidsme_jax.base import AuditError, ScoredClip, TokenSignals
 from vidsme_jax.data import video
@@ -22,32 +22,12 @@ from vidsme_jax.store.signals import BLANK, SECOND
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
-QUESTIONS = (
-    *("describe the video", "what happens in this video"),
-    *("what can be seen in the clip", "describe the clip"),
-)
 SLICES = ("video", "instruction", "response")
 
 
-def manifest(path, questions, clips=3):
-    """Writes a manifest that asks so many questions about each clip."""
-    lines = (settings.DEMO / "corpus/members.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines[:clips]]
-    asked = [
-        row | {"id": f"{k}-{n}", "question": QUESTIONS[n]}
-        for k, row in enumerate(rows)
-        for n in range(questions)
-    ]
-    path.write_text("\n".join(map(json.dumps, asked)))
-    return path
-
-
 def config(path, **changes):
-    """The demo's model on two frames, two clips a batch."""
-    chosen = small(None, slices=SLICES, batch_size=2, scores="all", **changes)
-    chosen.corpus.suspects = (str(path),)
-    chosen.corpus.video_root = str(settings.DEMO / "corpus")
-    return chosen
+    """Two clips a batch."""
+    return asking(path, **{"batch_size": 2, "scores": "all"} | changes)
 
 
 def score(chosen, workdir):
@@ -122,7 +102,7 @@ def test_what_is_stored_of_a_text(whole):
 
 
 def test_the_video_s_rows_are_as_without_texts(whole, tmp_path):
-    folder, clips = whole
+    _, clips = whole
     chosen = config(manifest(tmp_path / "m.jsonl", 1))
     chosen.slices = ("video",)
     _, scored = score(chosen, tmp_path / "run")
@@ -239,7 +219,7 @@ def test_a_text_that_is_not_finite_fails_its_sample_alone(whole, tmp_path, monke
         return host._replace(texts=host.texts._replace(log_prob=log_prob))
 
     monkeypatch.setattr(parallel.Devices, "fetch", spoilt)
-    setup, scored = score(config(manifest(tmp_path / "m.jsonl", 2)), tmp_path / "run")
+    _, scored = score(config(manifest(tmp_path / "m.jsonl", 2)), tmp_path / "run")
     failed = {failure.id for failure in scored.failures}
     assert failed == {"0-0", "0-1", "2-0", "2-1"}  # Each first in its batch.
     cause = "not finite: log_prob of the text 'what happens in this video'"

@@ -2,6 +2,9 @@
 
     python killed_run.py '{"workdir": ..., "clips": ..., "kills": ..., "seed": ...}'
 
+With "asked", two questions are asked about each clip, as these changes of the
+configuration say.
+
 Each attempt is a process of its own that sends itself SIGKILL when it has come to the
 n-th of these moments: a clip is decoded, a shard is synced, renamed, has been renamed.
 A fork before JAX has started anything saves the time of the imports. Prints a line of
@@ -16,6 +19,11 @@ import pathlib
 import random
 import signal
 import sys
+
+QUESTIONS = (
+    *("describe the video", "what happens in this video"),
+    *("what can be seen in the clip", "describe the clip"),
+)
 
 
 def config(clips: int | None, **changes):
@@ -32,6 +40,32 @@ def config(clips: int | None, **changes):
     config.compile_cache, config.scores = "", "vid_sme,perplexity,min_k_prob_10"
     config.update_from_flattened_dict(changes)
     return config
+
+
+def manifest(path: pathlib.Path, questions: int, clips: int = 3) -> pathlib.Path:
+    """Writes a manifest that asks so many questions about each clip of the demo."""
+    from vidsme_jax import settings
+
+    lines = (settings.DEMO / "corpus/members.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines[:clips]]
+    asked = [
+        row | {"id": f"{k}-{n}", "question": QUESTIONS[n]}
+        for k, row in enumerate(rows)
+        for n in range(questions)
+    ]
+    path.write_text("\n".join(map(json.dumps, asked)))
+    return path
+
+
+def asking(path: pathlib.Path, **changes):
+    """The demo's model asked what a manifest has; all slices are scored."""
+    from vidsme_jax import settings
+
+    slices = ("video", "instruction", "response")
+    chosen = config(None, slices=slices, **changes)
+    chosen.corpus.suspects = (str(path),)
+    chosen.corpus.video_root = str(settings.DEMO / "corpus")
+    return chosen
 
 
 def _die_at(moment: int) -> None:
@@ -55,7 +89,9 @@ def _die_at(moment: int) -> None:
     os.replace = mortal(mortal(os.replace), after=True)
 
 
-def main(workdir: str, clips: int, kills: int, seed: int) -> None:
+def main(
+    workdir: str, clips: int, kills: int, seed: int, asked: dict | None = None
+) -> None:
     """Kills and resumes, then lets it finish."""
     import jax
     import transformers.models.auto.tokenization_auto  # noqa: F401  The slowest import.
@@ -70,6 +106,10 @@ def main(workdir: str, clips: int, kills: int, seed: int) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     figures.draw = lambda *args: []  # They take most of the time.
+    chosen = config(clips)
+    if asked is not None:
+        path = manifest(pathlib.Path(workdir) / "asked.jsonl", 2, clips)
+        chosen = asking(path, scores="vid_sme,response_loss,response_pmi", **asked)
     rng = random.Random(seed)
     moments = [rng.randint(1, 30) for _ in range(kills)]
     runs = ["killed"] * (kills + 1) + ["whole"]
@@ -79,7 +119,7 @@ def main(workdir: str, clips: int, kills: int, seed: int) -> None:
         if pid == 0:
             with contextlib.suppress(BaseException):
                 _die_at(moment)
-                audit.run(config(clips), run)
+                audit.run(chosen, run)
                 os._exit(0)
             os._exit(1)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

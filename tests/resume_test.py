@@ -35,6 +35,20 @@ def _parts(workdir: pathlib.Path) -> list[pathlib.Path]:
     return sorted((workdir / "signals").glob("part-*.parquet"))
 
 
+def _killed(task: dict) -> subprocess.CompletedProcess:
+    """Runs `killed_run.py`."""
+    return subprocess.run(
+        [sys.executable, SCRIPT, json.dumps(task)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+        env=os.environ
+        | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    )
+
+
 def _paths(workdir: pathlib.Path) -> list[str]:
     """The clips in the shards, as often as they are there."""
     tables = (pq.read_table(part, columns=["key"]) for part in _parts(workdir))
@@ -49,16 +63,7 @@ def _paths(workdir: pathlib.Path) -> list[str]:
 )
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, clips, kills):
     task = {"workdir": str(tmp_path), "clips": clips, "kills": kills, "seed": 5}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, json.dumps(task)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-        env=os.environ
-        | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
-        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-    )
+    done = _killed(task)
     attempts = [json.loads(line) for line in done.stdout.splitlines()]
     statuses = [attempt["status"] for attempt in attempts]
     assert statuses == [-signal.SIGKILL] * kills + [0, 0], done.stderr
@@ -72,6 +77,41 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, clips, kil
     assert len(paths) == len(set(paths)) == clips
     assert _scores(tmp_path / "killed").equals(_scores(tmp_path / "whole"))
     assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "response"), [("float32", "given"), ("bfloat16", "greedy")]
+)
+def test_killed_with_several_texts_a_clip(tmp_path, dtype, response):
+    """All texts of a clip are there or none; every bit is as without the kills."""
+    kills, clips = 4, 6
+    task = {"workdir": str(tmp_path), "clips": clips, "kills": kills, "seed": 3}
+    asked = {"model.dtype": dtype, "response": response, "response_tokens": 4}
+    done = _killed(task | {"asked": asked})
+    statuses = [json.loads(line)["status"] for line in done.stdout.splitlines()]
+    assert statuses == [-signal.SIGKILL] * kills + [0, 0], done.stderr
+    killed, whole = (_rows(tmp_path / name) for name in ("killed", "whole"))
+    assert len(killed) == len(whole) == 3 * clips
+    for key, row in killed.items():
+        assert row == whole[key], key
+    for part in _parts(tmp_path / "killed"):
+        assert pq.read_table(part, columns=["key"]).num_rows == 3
+    assert _scores(tmp_path / "killed").equals(_scores(tmp_path / "whole"))
+    if response == "greedy":
+        answers = [
+            (row["key"], row["text"])
+            for part in (tmp_path / "killed" / "answers").glob("part-*.parquet")
+            for row in pq.read_table(part).to_pylist()
+        ]
+        assert len(answers) == len(set(answers)) == 2 * clips
+
+
+def _rows(workdir: pathlib.Path) -> dict[tuple[str, str], str]:
+    """The rows in the shards, each once, by clip and text; NaN is equal to itself."""
+    rows = [row for part in _parts(workdir) for row in pq.read_table(part).to_pylist()]
+    found = {(row["key"], row["text"]): str(row) for row in rows}
+    assert len(found) == len(rows)
+    return found
 
 
 # --------------------------------------------------------------------------- stopped

@@ -13,10 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
+from vidsme_jax.base import (
+    Asked,
+    AuditError,
+    MotionStatistics,
+    ScoredClip,
+    ScoredText,
+    TokenSignals,
+)
 from vidsme_jax.store import signals
 from vidsme_jax.store.lock import locked
-from vidsme_jax.store.signals import Signals
+from vidsme_jax.store.signals import BLANK, SECOND, Signals
 
 
 def _clip(key, rows=6, second=True):
@@ -69,6 +76,112 @@ def test_of_a_clip_that_was_scored_again_the_latest_signals_count(tmp_path):
     for opened in (store, Signals(tmp_path, {})):
         found = {clip.key: clip.num_rows for clip in opened.read({"a", "b", "c"})}
         assert found == {"a": 4, "b": 6}
+
+
+def _text(key, rows=4, blank=True):
+    rng = np.random.default_rng(abs(hash(key)) % 1000)
+    signals = _clip(key, rows).signals
+    assert signals is not None
+    return ScoredText(
+        asked=Asked(
+            key=key,
+            question="what is seen",
+            candidates=("a dog", "rain"),
+            answer="a dog",
+            ended="length",
+            ids=(5, 6),
+        ),
+        tokens=rng.integers(0, 99, rows).astype(np.int32),
+        slice=np.array([1] * (rows - 2) + [2] * 2, np.int8),
+        signals=signals._replace(rank=rng.random((2, rows)).astype(np.float32)),
+        blank=rng.random(rows).astype(np.float32) if blank else None,
+    )
+
+
+def _asked(clip, *texts, video=True):
+    signals = clip.signals if video else None
+    frame = clip.frame if video else clip.frame[:0]
+    return dataclasses.replace(clip, signals=signals, frame=frame, texts=texts)
+
+
+def _assert_same_text(found, expected):
+    assert found.asked == expected.asked
+    for name in ("tokens", "slice", "blank"):
+        a, b = getattr(found, name), getattr(expected, name)
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    for a, b in zip(found.signals, expected.signals, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_texts_are_read_with_their_clip_wherever_they_are(tmp_path):
+    """Each clip comes once, though its rows are in several parts."""
+    one, two, three = _text("1"), _text("2", 7, blank=False), _text("3")
+    a, b = _clip("a"), _clip("b")
+    store = Signals(tmp_path, {})
+    store.write([_asked(a, one), _asked(b, one, two, video=False)])
+    store.write([_asked(a, two, three, video=False)])
+    store.write([b])
+    for opened in (store, Signals(tmp_path, {})):
+        found = {clip.key: clip for clip in opened.read("ab")}
+        assert len(list(opened.read("ab"))) == 2
+        for key, texts in (("a", (one, two, three)), ("b", (one, two))):
+            clip = found[key]
+            np.testing.assert_array_equal(
+                clip.signals.renyi, {"a": a, "b": b}[key].signals.renyi
+            )
+            assert clip.num_rows == 6 and len(clip.texts) == len(texts)
+            for text, expected in zip(clip.texts, texts, strict=True):
+                _assert_same_text(text, expected)
+        known = opened.finished["a"]
+        assert known.video is not None and known.video.part == 0
+        assert {k: x.part for k, x in known.texts.items()} == {"1": 0, "2": 1, "3": 1}
+        slices = {"instruction", "response"}
+        assert known.texts["1"].holds == slices | {SECOND, BLANK}
+        assert known.texts["2"].holds == slices | {SECOND}
+        assert opened.holds(video=True) == {SECOND}
+    rows = [row for x in sorted(tmp_path.glob("part-*")) for row in _rows(x)]
+    assert rows[0]["slice"] == [0] * 6 and rows[0]["question"] is None
+    assert rows[0]["text"] == "" and rows[1]["frame"] is None
+
+
+def _rows(part):
+    return pq.read_table(part).to_pylist()
+
+
+def test_texts_of_a_file_as_it_was_are_forgotten(tmp_path):
+    store = Signals(tmp_path, {})
+    store.write([_asked(_clip("a"), _text("1"), _text("2"))])
+    changed = dataclasses.replace(_clip("a", 4), content_hash="cd" * 32)
+    store.write([_asked(changed, _text("2", 5), video=False)])
+    for opened in (store, Signals(tmp_path, {})):
+        (clip,) = opened.read("a")
+        assert clip.content_hash == "cd" * 32 and clip.signals is None
+        (text,) = clip.texts
+        assert text.asked.key == "2" and len(text.tokens) == 5
+        assert opened.finished["a"].video is None
+
+
+def test_what_scores_lack_is_forgotten_for_them(tmp_path):
+    store = Signals(tmp_path, {})
+    clip = _asked(_clip("a", second=False), _text("1"), _text("2", blank=False))
+    store.write([clip], ("video", "response"))
+    store.keep(set(), {"response", BLANK})
+    (clip,) = store.read("a")
+    assert [text.asked.key for text in clip.texts] == ["1"] and clip.signals is not None
+    store.keep({SECOND}, {"instruction"})
+    assert "a" not in store.finished
+    assert not list(store.read("a"))
+
+
+def test_all_rows_of_a_sample_are_in_one_part(tmp_path):
+    store = Signals(tmp_path, {})
+    clips = [_asked(_clip(k), *map(_text, "123")) for k in "ab"]
+    store.write(clips)
+    (part,) = tmp_path.glob("part-*")
+    assert [row["key"] for row in _rows(part)] == ["a"] * 4 + ["b"] * 4
 
 
 def test_other_settings_are_refused_by_name(tmp_path):

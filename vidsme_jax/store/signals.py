@@ -167,14 +167,14 @@ class Signals:
         They were computed for other scores, and then a clip failed. With None no row of
         the kind is forgotten.
         """
+        kept = {}
         for key, clip in self.finished.items():
-            its = (
-                clip.video
-                if clip.video and clip.video.holds >= (video or set())
-                else None
-            )
+            has_video = clip.video is not None and clip.video.holds >= (video or set())
+            its = clip.video if has_video else None
             texts = {k: x for k, x in clip.texts.items() if x.holds >= (text or set())}
-            self.finished[key] = clip._replace(video=its, texts=texts)
+            if its or texts:
+                kept[key] = clip._replace(video=its, texts=texts)
+        self.finished = kept
 
     def read(self, keys: Collection[str]) -> Iterator[ScoredClip]:
         """Yields each clip of the given keys that is finished, with all its texts.
@@ -184,19 +184,19 @@ class Signals:
         Raises:
           AuditError: A part is damaged.
         """
-        wanted: dict[tuple[int, ...], list[str]] = {}
+        wanted: dict[tuple[int, ...], set[str]] = {}
         for key in keys:
             if key in self.finished:
-                wanted.setdefault(self.finished[key].parts, []).append(key)
+                wanted.setdefault(self.finished[key].parts, set()).add(key)
         tables: dict[int, pa.Table] = {}
         for numbers, its in sorted(wanted.items()):
             # Of most clips the rows are in the parts of the one before.
             tables = {k: tables.get(k) or self._parts.read(k) for k in numbers}
-            places: dict[str, list[tuple[int, int]]] = {key: [] for key in its}
+            places: dict[str, list[tuple[int, int]]] = {}  # In the order of the rows.
             for number, table in tables.items():
                 for row, key in enumerate(table.column("key").to_pylist()):
-                    if key in places:
-                        places[key].append((number, row))
+                    if key in its:
+                        places.setdefault(key, []).append((number, row))
             for key, found in places.items():
                 rows = [
                     (n, tables[n].slice(row, 1).to_batches()[0]) for n, row in found
