@@ -121,6 +121,8 @@ _ENDS = {
 }
 # Of a memorised answer both orders lose entropy, so that their differences shrink.
 _CONTROL = "; a control: of the wrong sign on memorised text"
+# The most probable token of a peaked row is hardly above the row's mean log p.
+_GIVEN = "; for given answers: of the wrong sign on memorised greedy ones"
 
 
 def _score(name: str) -> Score:
@@ -128,6 +130,7 @@ def _score(name: str) -> Score:
     where = f"{_WHERE[slice_]}: "
     if short in _MEANS:
         statistic, text = _MEANS[short]
+        text += _GIVEN if name == "response_min_k_plus_plus_100" else ""
         return Score(name, statistic, "mean", 1.0, where + text, slice_)
     family, k = (short, 30) if short == "vid_sme" else short.rsplit("_", 1)
     statistic, tail, text, end = _ENDS[family]
