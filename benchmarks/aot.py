@@ -37,9 +37,10 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from vidsme_jax.base import SLICES
 from vidsme_jax.checkpoints import trees
 from vidsme_jax.models import layers, random
-from vidsme_jax.models.batches import Shape, stack
+from vidsme_jax.models.batches import Shape, TextShape, stack
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.parallel import Devices
@@ -92,11 +93,13 @@ class Case:
     kind: str
     slice: str  # Of a TPU: the topology; of GPUs: how many.
     grid: tuple[int, int]  # data x model
+    texts: int = 0  # About each clip: questions of 64 tokens with answers of 32.
 
     @property
     def name(self) -> str:
         """Such as aot/llava_qwen-7b/16 frames/v5e:2x2."""
-        return f"aot/{self.model}/{self.frames} frames/{self.kind}:{self.slice}"
+        name = f"aot/{self.model}/{self.frames} frames/{self.kind}:{self.slice}"
+        return f"{name}/{self.texts} texts" if self.texts else name
 
 
 _7B, _LONG, _34B, _72B = (
@@ -115,6 +118,9 @@ CASES = (
     Case(_LONG, 16, 16, "H100", "4", (4, 1)),
     Case(_LONG, 16, 1, "H200", "1", (1, 1)),
     Case(_LONG, 16, 4, "H100", "1", (1, 1)),
+    Case(_LONG, 16, 4, "v5e", "2x2", (1, 4), texts=4),
+    Case(_LONG, 16, 1, "H200", "1", (1, 1), texts=4),
+    Case(_LONG, 16, 4, "H100", "1", (1, 1), texts=4),
     Case(_LONG, 64, 1, "v5e", "2x2", (1, 4)),
     Case(_LONG, 64, 4, "v6e", "2x2", (4, 1)),
     Case(_LONG, 64, 8, "H100", "4", (4, 1)),
@@ -174,9 +180,14 @@ def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int
     text = Text(tuple(range(BEFORE)), (0,))
     natural = np.arange(case.frames, dtype=np.int32)
     orders = [natural, natural[::-1]]
-    rows = [model.lay_out(Shown(case.frames), text, order) for order in orders]
+    asked = [Text((), (0,) * 64, (0,) * 32)] * case.texts
+    slices = SLICES if asked else SLICES[:1]
+    rows = [
+        model.lay_out(Shown(case.frames), text, order, asked, slices)
+        for order in orders
+    ]
     pixels = model.prepare(np.zeros((case.frames, 8, 8, 3), np.uint8))[None, None]
-    batch = stack([rows], pixels, Shape.of(rows[0]))
+    batch = stack([rows], pixels, Shape.of(rows[0]), TextShape.of(rows[0]))
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             (case.clips, *x.shape[1:]), x.dtype, sharding=devices.clips()
@@ -240,7 +251,10 @@ def check(case: Case) -> dict[str, Any]:
     model = random.describe(case.model)
     graphdef, args, held = arguments(model, devices, case)
     step = make_step(
-        graphdef, second=True, memory=head_memory(int(kind.memory * GIB), held)
+        graphdef,
+        second=True,
+        text_second=True,
+        memory=head_memory(int(kind.memory * GIB), held),
     )
     about = {
         "device": f"{math.prod(case.grid)} x {case.kind}, data x model = "

@@ -162,7 +162,9 @@ def test_a_reference_of_another_file_does_not_count(tmp_path):
     changed = dataclasses.replace(clips[0], content_hash="another")
     target = _store(tmp_path / "signals", clips)
     reference = _store(tmp_path / "reference", [changed, *clips[1:]])
-    found = _table(_items(), target, NAMES, reference=reference)
-    found = _scores(found, "vid_sme_ref")
+    table = _table(_items(), target, NAMES, reference=reference)
+    own = np.isnan(table.reference["response_loss"])
+    assert own.tolist() == [True, True, False, False, True]
+    found = _scores(table, "vid_sme_ref")
     assert [i for i, value in found.items() if math.isnan(value)] == ["0", "1", "4"]
     assert found["2"] == 0

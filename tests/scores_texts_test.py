@@ -1,6 +1,8 @@
 """Scores of questions and answers, with and without a reference, by plain loops."""
 
 import dataclasses
+import doctest
+import hashlib
 import math
 import zlib
 
@@ -10,6 +12,7 @@ import pytest
 from scored_texts import log_softmax, scored_text
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, TokenSignals
+from vidsme_jax.motion import statistics as motion
 from vidsme_jax.scores import Revealed
 
 Q, R, CLASSES = 1.3, 1.07, 30
@@ -116,17 +119,17 @@ def test_every_score_is_its_plain_loop(where):
 
 
 def test_windows_by_a_loop():
-    text, _, tokens = _text(1)
-    other, others, _ = _text(2)
-    other = dataclasses.replace(
-        scored_text(others[:2], tokens, SLICES), asked=text.asked
-    )
-    gain = np.array(text.signals.log_prob[0] - other.signals.log_prob[0])[11:]
-    assert len(gain) == 17
+    text, *_ = _text(1)
+    gain = np.random.default_rng(1).normal(0, 1, 28).astype(np.float32)
+    gain -= gain[11:].mean()  # Windows of all sizes go either way.
+    log_p = text.signals.log_prob - gain
+    other = dataclasses.replace(text, signals=text.signals._replace(log_prob=log_p))
+    gain = np.array(text.signals.log_prob[0] - log_p[0], np.float64)[11:]
     shares = []
     for size in (2, 3, 4, 6, 9, 13, 17, 17, 17, 17):
         sums = [sum(gain[i : i + size]) for i in range(17 - size + 1)]
         shares.append(np.mean([total > 0 for total in sums]))
+    assert len(set(shares)) > 5
     reference = Revealed(text=other)
     found = _compute(["response_wbc"], text, reference=reference)["response_wbc"]
     assert found == pytest.approx(np.mean(shares), abs=1e-12)
@@ -253,6 +256,12 @@ def test_unknown_names_and_lacking_signals_are_told():
         _compute(["response_pmi_blank"], dataclasses.replace(text, blank=None))
 
 
+def test_names_of_texts_and_their_order_stay():
+    names = "\n".join(_names(*BOTH, reference=True))
+    digest = hashlib.sha256(names.encode()).hexdigest()
+    assert digest == "416ed0098b5a194cb6a5b46dc33b24338cc7016aa44e63b7bb24c026c3cf0598"
+
+
 def test_names_are_those_of_the_slices_and_the_reference():
     assert len(_names("video")) == 77
     assert {n.split("_")[0] for n in _names("response")} == {"response"}
@@ -315,3 +324,9 @@ def test_the_score_beside_the_headline_is_a_rule():
     assert scores.beside("response_loss", _names("response"), "exact") is None
     released = scores.beside("ppl", scores.resolve("all", "official"), "official")
     assert released == ("Min_30.0% vetp", "control")
+
+
+@pytest.mark.parametrize("module", [scores, motion])
+def test_examples_of_docstrings_run(module):
+    found = doctest.testmod(module)
+    assert found.attempted >= 5 and not found.failed

@@ -204,3 +204,10 @@ def test_studies_keep_the_limits_of_decoding(limit, tmp_path):
     config.video[limit] = 1 if limit == "max_pixels" else 1e-9
     with pytest.raises(AuditError, match=rf"config\.video\.{limit}"):
         studies.run(config, tmp_path)
+
+
+def test_a_study_of_text_is_refused(tmp_path):
+    config = _config("k-tiny")
+    config.slices = ("video", "response")
+    with pytest.raises(AuditError, match="a study is of the rows of the video alone"):
+        studies.run(config, tmp_path)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from jax.sharding import AxisType, PartitionSpec
 
 from vidsme_jax.base import PROFILE_ORDERS
@@ -209,6 +210,26 @@ def test_masked_rows_leave_the_mean_alone():
     masked = streaming.token_signals(hidden, head, mask, second=True)
     short = streaming.token_signals(hidden[:, :4], head, mask[..., :4], second=True)
     np.testing.assert_allclose(masked.mean_renyi, short.mean_renyi, rtol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [None, 2**30])
+@pytest.mark.parametrize("means", [2, 3, 6])
+def test_several_mean_distributions(means, memory):
+    """Few are summed as the logits are read, many by a product."""
+    rng = np.random.default_rng(means)
+    hidden = rng.normal(size=(2, 7, 8)).astype(np.float32)
+    head = rng.normal(size=(50, 8)).astype(np.float32)
+    masks = rng.integers(0, 2, (2, means, 7)).astype(bool)
+    masks[:, :, means % 7] = True
+    run = lambda h, w, m: streaming.token_signals(  # noqa: E731
+        h, w, m, second=True, memory=memory
+    )
+    found = jax.jit(run)(*map(jnp.asarray, (hidden, head, masks))).mean_renyi
+    p = scipy.special.softmax(hidden.astype(np.float64) @ head.T, axis=-1)
+    for b, m in np.ndindex(2, means):
+        mean = p[b, masks[b, m]].mean(0)
+        shannon = -(mean * np.log(mean)).sum()
+        np.testing.assert_allclose(found[b, m, 1], shannon, rtol=1e-5)
 
 
 def test_the_second_pass_runs_only_when_asked_for():

@@ -39,6 +39,9 @@ from vidsme_jax.entropy.vocabulary import VocabularyShard
 _CLAMP = 1e-10  # The release's lower bound of a probability.
 # Rows whose logits exist at the same time: on a CPU, and at most on a device.
 _FEW_ROWS, _MOST_ROWS = 160, 4096
+# Mean distributions that an accelerator sums up as it reads the logits. Of more, as
+# texts have them, the compiler would write each one's terms to memory.
+_FEW_MEANS = 2
 _LANES = 16  # Numbers in a CPU's vector register.
 _WHOLE = VocabularyShard()
 
@@ -166,6 +169,8 @@ def second_pass(
         p = jnp.exp(block - each(state.top))
         if dimension == 0:
             here = jnp.einsum("vbt,bmt->vbm", p, share, precision="highest")
+        elif share.shape[1] > _FEW_MEANS:  # A product: probabilities exist, as logits.
+            here = jnp.einsum("btv,bmt->bmv", p, share, precision="highest")
         else:
             means = range(share.shape[1])
             here = states.total([p * share[:, m, :, None] for m in means], -2)

@@ -24,6 +24,8 @@ from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Batch, Shape, Texts, TextShape
 from vidsme_jax.models.decoder import Decoder, DecoderConfig, rope_tables
 
+# Caches have a multiple of so many rows, or steps: else a GPU pads them in every step.
+_ROWS, _STEPS = 64, 16
 _CACHE_SHARE = 2  # The cache may take this part of what parameters leave free.
 
 
@@ -56,7 +58,8 @@ def greedy(
 
     The batch has one direction, and `texts` without answers; without `texts` there is
     one answer a clip, to the prompt's start alone. The last row of a text predicts the
-    first token of its answer; of a text without rows, the trunk's last one.
+    first token of its answer; of a text without rows, which must not be the last of
+    several, the trunk's last row does.
 
     Args:
       graphdef: Of the model.
@@ -112,7 +115,7 @@ def cache_bytes(
     """
     config = _decoder(nnx.merge(graphdef, state)).config
     rows, number = (1, 1) if texts is None else (texts.rows, texts.texts)
-    rows += shape.rows + number * limit
+    rows = _padded(rows + shape.rows, _ROWS) + number * _padded(limit, _STEPS)
     heads = config.num_key_value_heads
     heads = heads // split if heads % split == 0 else heads
     size = jnp.dtype(config.dtype).itemsize
@@ -128,7 +131,8 @@ def fit(memory: int | None, parameters: int, of_a_clip: int, most: int) -> int:
       memory: Bytes that the device holds; None if that is not known.
       parameters: Bytes of them that lie there.
       of_a_clip: From `cache_bytes`.
-      most: The most clips that are wanted.
+      most: The most clips that are wanted: no more than a batch to be scored has, for
+        reading videos and questions takes that much memory beside the cache.
 
     Example:
       >>> fit(80 * 2**30, 14 * 2**30, 12 * 2**28, most=32)
@@ -192,7 +196,8 @@ def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
         own = layer.self_attn
         q, k, v = own.project(layer.input_layernorm(x), *tables)
         x = layer.mlp(x + own.finish(own.attend(q, k, v, behind)))
-        return x, (_kept(k, decoder.config), _kept(v, decoder.config))
+        fill = [(0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1]), (0, 0), (0, 0)]
+        return x, tuple(_kept(jnp.pad(y, fill), decoder.config) for y in (k, v))
 
     hidden, cache = layers.walk_stack(decoder.layers, step, x, (*tables, behind))
     segment, shared = behind.segment, behind.shared[:, None]
@@ -207,12 +212,13 @@ def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
     behind_trunk = jnp.max(jnp.where(of_trunk, position[:, :trunk], 0), axis=1)
     before = jnp.take_along_axis(position, place, axis=1)
     before = jnp.where(last < 0, behind_trunk[:, None], before)
-    shape = *own.shape[:2], trunk
+    of_trunk = jnp.broadcast_to(of_trunk[:, None], (*own.shape[:2], trunk))
+    fill = [(0, 0), (0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1])]
     return _Asked(
         last=decoder.norm(jnp.take_along_axis(hidden, place[..., None], axis=1)),
         start=before + 1,
         there=number[None] <= jnp.maximum(jnp.max(segment, axis=1), 1)[:, None],
-        seen=jnp.concatenate([jnp.broadcast_to(of_trunk[:, None], shape), own], -1),
+        seen=jnp.pad(jnp.concatenate([of_trunk, own], axis=-1), fill),
         cache=cache,
     )
 
@@ -226,8 +232,9 @@ def _answers(model: Any, asked: _Asked, limit: int, ends: tuple[int, ...]) -> An
     ids = ids.at[..., 0].set(jnp.where(asked.there, token, -1))
     ended = asked.there & _among(token, ends)
     # Of the answers' tokens: as `asked.cache`, with an axis of texts before the rows.
+    rows = token.shape[1], _padded(limit, _STEPS)
     own = jax.tree.map(
-        lambda x: jnp.zeros((*x.shape[:-2], *size[1:], x.shape[-1]), x.dtype),
+        lambda x: jnp.zeros((*x.shape[:-2], *rows, x.shape[-1]), x.dtype),
         asked.cache,
     )
 
@@ -284,6 +291,10 @@ def _advance(
     return decoder.norm(x), jax.tree.map(put, own, new)
 
 
+def _padded(rows: int, multiple: int) -> int:
+    return -(-rows // multiple) * multiple
+
+
 def _paired(cache: Any, own: Any) -> Any:
     """Puts both caches of each layer together, however the layers lie."""
     if isinstance(cache[0], tuple):
@@ -317,18 +328,18 @@ def _attend(q, k, v, cache, own, seen, place):
     earlier = jnp.arange(near.shape[-1], dtype=jnp.int32) < place
     far = jnp.where(seen[:, None, :, None], far, -jnp.inf)
     near = jnp.where(earlier[None, None, None, None], near, -jnp.inf)
-    scores = jnp.concatenate([far, near, itself], axis=-1) * head_dim**-0.5
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    ends = [far.shape[-1], far.shape[-1] + near.shape[-1]]
-    far, near, itself = jnp.split(weights, ends, axis=-1)
+    # A softmax over three arrays: joining and cutting them would move each once more.
+    parts = [far, near, itself]
+    tops = [jnp.max(part, axis=-1, keepdims=True) for part in parts]
+    top = functools.reduce(jnp.maximum, tops)
+    parts = [jnp.exp((part - top) * head_dim**-0.5) for part in parts]
+    norm = sum(jnp.sum(part, axis=-1, keepdims=True) for part in parts)
+    far, near, itself = (part.astype(v.dtype) for part in parts)
     out = product("ckngs,cksh->ckngh", far, cache[1])
     out += product("ckngl,cknlh->ckngh", near, own[1])
     out += product("ckng,cknh->ckngh", itself[..., 0], v)
-    return (
-        out.transpose(0, 2, 1, 3, 4)
-        .reshape(q.shape[0], texts, heads, -1)
-        .astype(v.dtype)
-    )
+    out = (out / norm).astype(v.dtype)
+    return out.transpose(0, 2, 1, 3, 4).reshape(clips, texts, heads, head_dim)
 
 
 def _kept(

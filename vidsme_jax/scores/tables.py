@@ -15,6 +15,7 @@ from vidsme_jax.base import (
     ScoredClip,
     ScoredText,
     ScoreTable,
+    TokenSignals,
 )
 from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
@@ -73,13 +74,18 @@ def score_table(
     found = {name: chosen.score(name) for name in names}
     comparing = [name for name in names if found[name].compares]
     calibrated = [name for name in names if is_calibrated(name)]
-    plain = dict.fromkeys(uncalibrated(n) for n in names if n not in comparing)
+    plain = list(dict.fromkeys(uncalibrated(n) for n in names if n not in comparing))
     if all(score.slice == "video" for score in found.values()):
         slices = ("video",)
     asked = {i.id: (i.clip, samples.text_of(i, slices, response)) for i in items}
     others = {}
     if reference is not None:
-        others = _others(reference, asked, chosen, orders, plain)
+        others = _others(reference, asked, chosen, orders, plain, bool(comparing))
+    nothing = _Other("", np.full(len(plain), np.nan), None)
+
+    def other_of(unit: _Unit, content_hash: str) -> _Other:
+        other = others.get(unit, nothing)  # Of the same file, or it does not count.
+        return other if other.content_hash == content_hash else nothing
 
     def compute(
         clip: ScoredClip, texts: Sequence[ScoredText | None]
@@ -87,16 +93,17 @@ def score_table(
         rows = []
         own = _values(chosen, clip, texts, orders, plain)
         for text, values in zip(texts, own, strict=True):
-            other = others.get((clip.key, text.asked.key if text else ""), _NOTHING)
-            if other.content_hash != clip.content_hash:
-                other = _NOTHING  # The file has changed in between.
-            against = Revealed(text=other.text)
+            unit = clip.key, text.asked.key if text else ""
+            other = other_of(unit, clip.content_hash)
             values |= chosen.compute(
-                *(None, *orders[clip.key], comparing), text=text, reference=against
+                *(None, *orders[clip.key], comparing),
+                text=text,
+                reference=Revealed(text=other.text),
             )
+            theirs = dict(zip(plain, other.values.tolist(), strict=True))
             for name in calibrated:
                 base = uncalibrated(name)
-                values[name] = values[base] - other.values.get(base, np.nan)
+                values[name] = values[base] - theirs[base]
             rows.append([values[name] for name in names])
         return rows
 
@@ -105,22 +112,25 @@ def score_table(
         items, asked, store, names, compute, orders, profile, needs_video
     )
     if reference is not None:
-        of_items = [others.get(asked[name], _NOTHING).values for name in table.id]
-        own = {n: [each.get(n, np.nan) for each in of_items] for n in plain}
-        own = {name: np.array(values, np.float64) for name, values in own.items()}
-        table = dataclasses.replace(table, reference=own)
+        rows = zip(table.id, table.cluster, strict=True)
+        of_items = np.array([other_of(asked[i], digest).values for i, digest in rows])
+        columns = dict(zip(plain, of_items.T, strict=True))
+        table = dataclasses.replace(table, reference=columns)
     return table, warnings
 
 
 class _Other(NamedTuple):
-    """What the reference model says of one clip and text."""
+    """What the reference model says of one clip and text.
+
+    Attributes:
+      content_hash: Of the file.
+      values: Of the scores, float64.
+      text: With log p alone, for what compares two models; None if nothing does.
+    """
 
     content_hash: str
-    values: dict[str, float]
+    values: np.ndarray
     text: ScoredText | None
-
-
-_NOTHING = _Other("", {}, None)
 
 
 def _others(
@@ -128,7 +138,8 @@ def _others(
     asked: dict[str, _Unit],
     profile: Profile,
     orders: dict[str, tuple[float, float]],
-    names: Collection[str],
+    names: Sequence[str],
+    comparing: bool,
 ) -> dict[_Unit, _Other]:
     """Returns the reference model's scores of what is asked, where it has signals."""
     units, found = _units(asked), {}
@@ -136,7 +147,12 @@ def _others(
         texts = _texts(clip, units.get(clip.key, []))
         values = _values(profile, clip, list(texts.values()), orders, names)
         for (key, text), each in zip(texts.items(), values, strict=True):
-            found[clip.key, key] = _Other(clip.content_hash, each, text)
+            row = np.array([each[name] for name in names], np.float64)
+            kept = text if comparing and text is not None else None
+            if kept is not None:
+                log_p = TokenSignals(None, None, None, kept.signals.log_prob)
+                kept = dataclasses.replace(kept, signals=log_p, blank=None)
+            found[clip.key, key] = _Other(clip.content_hash, row, kept)
     return found
 
 
@@ -240,7 +256,7 @@ def _table(
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Makes a table of the items whose clip and text have the signals needed."""
     units = _units(asked)
-    values: dict[_Unit, Sequence[float]] = {}
+    values: dict[_Unit, np.ndarray] = {}
     lengths: dict[_Unit, int] = {}
     facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
@@ -254,12 +270,12 @@ def _table(
         for (key, text), row in zip(
             texts.items(), compute(clip, list(texts.values())), strict=True
         ):
-            values[clip.key, key] = row
+            values[clip.key, key] = np.array(row, np.float64)
             lengths[clip.key, key] = int((text.slice == _RESPONSE).sum()) if text else 0
     scored = [item for item in items if asked[item.id] in values]
     if not scored:
         raise AuditError(["no clip could be scored"])
-    rows = np.array([values[asked[item.id]] for item in scored], np.float64)
+    rows = np.array([values[asked[item.id]] for item in scored])
 
     def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
         return np.array([pick(item.clip) for item in scored], dtype)

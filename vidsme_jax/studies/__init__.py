@@ -117,6 +117,11 @@ def check(config: ConfigDict) -> checks.Setup:
     if config.get("study") not in rules.STUDIES:
         known = ", ".join(rules.STUDIES)
         problems.append(f"config.study is {config.get('study')!r}; studies: {known}")
+    if set(config.get("slices", ())) - {"video"}:
+        problems.append(
+            f"config.slices is {config.slices!r}: a study is of the rows of the video "
+            "alone; give config.slices=\"('video',)\" and a headline of theirs"
+        )
     setup = None
     try:
         setup = checks.check(config)

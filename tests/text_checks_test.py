@@ -139,15 +139,15 @@ def test_nothing_to_score_of_an_instruction():
     assert not _check(model, [("", "a circle")], ("response",))[1]
 
 
-def test_ten_thousand_rows_in_seconds(model):
+def test_a_thousand_rows_a_second(model):
     rng = np.random.default_rng(0)
     words = "the a large circle red cross near blue star".split()
     rows = [
         (" ".join(rng.choice(words[:2], 10)), " ".join(rng.choice(words, 30)))
-        for _ in range(10_000)
+        for _ in range(2000)
     ]
     rows = [(q.replace("star", "a"), a.replace("star", "a")) for q, a in rows]
     start = time.process_time()
     found, problems = _check(model, rows)
-    assert time.process_time() - start < 20
-    assert not problems and len(found.texts) > 9_900
+    assert time.process_time() - start < 5
+    assert not problems and len(found.texts) > 1_900
