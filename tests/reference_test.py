@@ -11,7 +11,7 @@ from killed_run import QUESTIONS, manifest
 from vidsme_jax import audit, parallel, reporting, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import video
-from vidsme_jax.run import checks, pipeline
+from vidsme_jax.run import checks, pipeline, references
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile", "without_figures")
 REFERENCE = str(settings.DEMO / "reference")
@@ -98,7 +98,7 @@ def test_what_fails_on_the_reference_lacks_its_calibrated_scores(
 
 def _refusing(monkeypatch, *questions):
     """The reference's tokenizer refuses some questions."""
-    inspect = checks.models.inspect
+    inspect = references.models.inspect
 
     def inspected(checkpoint, **options):
         model = inspect(checkpoint, **options)
@@ -113,7 +113,7 @@ def _refusing(monkeypatch, *questions):
             object.__setattr__(model, "tokenise", refusing)
         return model
 
-    monkeypatch.setattr(checks.models, "inspect", inspected)
+    monkeypatch.setattr(references.models, "inspect", inspected)
 
 
 def test_a_text_that_the_reference_cannot_read_lacks_it_alone(tmp_path, monkeypatch):

@@ -124,9 +124,9 @@ class _Once(stopping.Stop):
         super().__init__()
         write = signals.Signals.write
 
-        def asking(store, clips):
+        def asking(store, *args):
             self.asked = self.asked or len(_parts(store.folder.parent)) == shard - 1
-            return write(store, clips)
+            return write(store, *args)
 
         monkeypatch.setattr(signals.Signals, "write", asking)
 

@@ -11,7 +11,7 @@ from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity
 from vidsme_jax.report import curves
-from vidsme_jax.run import checks, processes, provenance, scoring
+from vidsme_jax.run import checks, failing, processes, provenance, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
 from vidsme_jax.store.files import write_atomically
@@ -88,7 +88,7 @@ def run(
         try:
             table, warnings = _table(setup, *stores)
         except AuditError as error:
-            problems = error.problems + scoring.causes(scored.failures)
+            problems = error.problems + failing.causes(scored.failures)
             raise AuditError(problems) from error
         about = provenance.describe(
             settings.flatten(config), runs, setup.devices, table, scored

@@ -15,7 +15,7 @@ from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import processes, texts
+from vidsme_jax.run import processes, references, texts
 from vidsme_jax.run.runs import Run, Wanted, with_two
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
@@ -71,7 +71,7 @@ def check(config: ConfigDict) -> Setup:
             problems.add(problem)
     if model is not None and problems.none_in("config.reference."):
         with problems.collected():
-            reference = _reference(given, model, asked["samples"])
+            reference = references.check(given, model, asked["samples"])
     for whose, its in (("", model), ("reference ", reference)):
         if its is not None and given.video.num_frames > its.max_frames:
             problems.add(
@@ -106,54 +106,6 @@ def is_greedy(given: views.Settings) -> bool:
     return "response" in given.slices and given.response == "greedy"
 
 
-def has_reference(given: views.Settings) -> bool:
-    """Returns whether there is a reference model."""
-    return bool(given.reference.checkpoint or given.reference.adapter)
-
-
-def _reference(
-    given: views.Settings, model: Model, asked: tuple[Sample, ...]
-) -> Model | None:
-    """Returns the checked reference model, if there is one.
-
-    Raises:
-      AuditError: It is the audited model, or can score none of the texts.
-    """
-    chosen, of_model = given.reference, dataclasses.asdict(given.model)
-    if not has_reference(given):
-        return None
-    if chosen.checkpoint and chosen.adapter:
-        raise AuditError(
-            [
-                f"config.reference.adapter is {chosen.adapter}, and "
-                f"config.reference.checkpoint is {chosen.checkpoint}: give one of them"
-            ]
-        )
-    named = "config.reference.adapter is off"
-    changes: dict[str, Any] = {"adapter": False}
-    if chosen.checkpoint:
-        named = f"config.reference.checkpoint is {chosen.checkpoint}"
-        changes = {"checkpoint": chosen.checkpoint, "prompt": chosen.prompt}
-    try:
-        found = models.inspect(**of_model | changes)
-    except AuditError as error:
-        raise AuditError([f"{named}: {p}" for p in error.problems]) from error
-    if found.fingerprint == model.fingerprint:
-        raise AuditError(
-            [
-                f"{named}: it has the fingerprint of config.model.checkpoint, and a "
-                "model less itself is 0; give a model that has not seen the members"
-            ]
-        )
-    every = [text for sample in asked for text in sample.texts]
-    frames, slices = given.video.num_frames, given.slices
-    read = texts.tokenise(every, found, frames, slices)
-    if every and not read.texts:  # One that fails alone is recorded when it is scored.
-        causes = next(iter(read.refused.values()))
-        raise AuditError([f"{named}: it can score none of the texts: {causes[0]}"])
-    return found
-
-
 def _of_texts(given: views.Settings, model: Model, asked: dict[str, Any]) -> list[str]:
     """Returns what is wrong with the texts of a corpus."""
     chosen: Any = (given.slices, given.response)
@@ -172,7 +124,7 @@ def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
     reader: Any = None
     names: tuple[str, ...] = ()
     headline = ""
-    chosen = given.slices, has_reference(given)
+    chosen = given.slices, references.is_chosen(given)
     if problems.none_in("config.corpus."):
         with problems.collected():
             items, reader = open_corpus(given, _counts(given))
@@ -217,7 +169,7 @@ def open_stored(
     if store is None:
         raise AuditError([f"{workdir}: no signals of a run are there"])
     reference = None
-    if has_reference(given):
+    if references.is_chosen(given):
         reference = _stored(workdir / _REFERENCE)
         if reference is None:
             raise AuditError([f"{workdir}: no signals of a reference model are there"])

@@ -8,7 +8,7 @@ store.
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import jax
@@ -16,7 +16,6 @@ from absl import logging
 
 from vidsme_jax.base import ClipError, Failure, Sample, printable
 from vidsme_jax.data import loader, video
-from vidsme_jax.data import samples as texts
 from vidsme_jax.data.reading import ABSENT, Reader, stamp
 from vidsme_jax.models.batches import TextShape
 from vidsme_jax.models.interface import LoadedModel
@@ -24,6 +23,7 @@ from vidsme_jax.motion import backends
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
 from vidsme_jax.run import answering, memory, pipeline, preparing, processes
+from vidsme_jax.run.failing import Failed
 from vidsme_jax.run.pipeline import Pipeline, Result
 from vidsme_jax.run.preparing import Prepared
 from vidsme_jax.run.processes import Team
@@ -33,8 +33,6 @@ from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
 from vidsme_jax.store.signals import BLANK, SECOND, Finished, Signals
-
-_MAX_CAUSES = 20
 
 
 class Scored(NamedTuple):
@@ -96,8 +94,8 @@ def score(
             used = driver.score(samples) or used
         except jax.errors.JaxRuntimeError as error:
             raise RunStopped(memory.one_line(error)) from error
-        failures += driver.failures
-        lacking += driver.lacking
+        failures += driver.failed.failures
+        lacking += driver.failed.lacking
     listed = [list(dict.fromkeys(each)) for each in (failures, lacking)]
     failures, lacking = team.everyones(listed)
     return Scored([run.reopened() for run in runs], failures, lacking, used)
@@ -122,8 +120,7 @@ class _Driver:
     """Scores the samples of runs whose models lie on the devices together.
 
     Attributes:
-      failures: So far.
-      lacking: So far, of a reference model.
+      failed: So far.
     """
 
     def __init__(
@@ -134,13 +131,12 @@ class _Driver:
         team: Team,
         stop: Stop,
     ):
-        self.failures: list[Failure] = []
-        self.lacking: list[Failure] = []
         # What needs most memory goes first, so that a lack of it is found early.
         self._runs = sorted(runs, key=lambda run: -run.num_frames)
         self._reader, self._devices = reader, devices
         self._team, self._stop = team, stop
         self._settings = runs[0].settings
+        self.failed = Failed(self._runs)
         self._meter = Meter(runs[0].model)
         self._generating: dict[int, answering.Answering] = {}
         self._missing: dict[str, dict[int, Missing]] = {}  # By clip, by run's place.
@@ -326,46 +322,16 @@ class _Driver:
         sample: Sample,
         error: ClipError,
         places: Sequence[int],
-        keys: set[str] | None = None,
+        keys: Set[str] | None = None,
         times: int = 1,
     ) -> None:
-        """Lists a sample that failed in some runs.
+        """Lists a sample that failed in some runs; see `Failed.add`.
 
-        Args:
-          sample: That failed.
-          error: Why.
-          places: Of the runs, all of one model or all that lack the sample.
-          keys: Of the texts that failed; by default all that it lacks.
-          times: By which the progress counts each run.
+        `times` is how often the progress counts each run.
         """
-        target = [k for k in places if not self._runs[k].is_reference]
-        reference = [k for k in places if self._runs[k].is_reference]
-        several = sum(not run.is_reference for run in self._runs) > 1
-        named = several and len(target) == 1 and len(places) == 1
-        cause = f"{self._runs[places[0]].name}: {error.cause}" if named else error.cause
-        said = "the reference model: " if not target else ""
-        where = f"{sample.clip.key}: {said}{error.stage}: {cause}"
-        logging.warning("%s", printable(where))
-        for its, listed in ((target, self.failures), (reference, self.lacking)):
-            listed.extend(
-                Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
-                for i in sample.clip.items
-                if any(self._concerns(i, sample, place, keys) for place in its)
-            )
+        lacks = self._missing[sample.clip.key]
+        self.failed.add(sample, error, {k: lacks[k] for k in places}, keys)
         self._progress.add(times * len(places), failed=times * len(places))
-
-    def _concerns(self, item, sample: Sample, place: int, keys: set[str] | None):
-        """Whether a row of a manifest lacks something of what failed."""
-        lacks, given = self._missing[sample.clip.key][place], self._runs[place].settings
-        text = texts.text_of(item, given.slices, given.response)
-        if keys is not None:
-            return text in keys
-        return lacks.video or text in {each.key for each in lacks.texts}
-
-
-def causes(failures: Sequence[Failure]) -> list[str]:
-    """Returns why clips could not be scored, for a message: at most 20 lines."""
-    return sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})[:_MAX_CAUSES]
 
 
 def missing(sample: Sample, run: Run) -> Missing:

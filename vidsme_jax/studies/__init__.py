@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoredClip
-from vidsme_jax.run import checks, processes, provenance, scoring
+from vidsme_jax.run import checks, failing, processes, provenance, scoring
 from vidsme_jax.run.runs import Run
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
@@ -88,7 +88,7 @@ def run(
         try:
             sheets = make(setup, scored.runs)
         except AuditError as error:
-            causes = scoring.causes(scored.failures)
+            causes = failing.causes(scored.failures)
             raise AuditError(error.problems + causes) from error
         found = findings.evaluate(sheets, setup.settings.study, setup.settings.report)
         about = provenance.describe(

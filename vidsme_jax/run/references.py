@@ -1,0 +1,58 @@
+"""Checks the reference model of a configuration."""
+
+import dataclasses
+from typing import Any
+
+from vidsme_jax import models
+from vidsme_jax.base import AuditError, Sample
+from vidsme_jax.models.interface import Model
+from vidsme_jax.run import texts
+from vidsme_jax.settings import views
+
+
+def is_chosen(given: views.Settings) -> bool:
+    """Returns whether there is a reference model."""
+    return bool(given.reference.checkpoint or given.reference.adapter)
+
+
+def check(
+    given: views.Settings, model: Model, asked: tuple[Sample, ...]
+) -> Model | None:
+    """Returns the checked reference model, if there is one.
+
+    Raises:
+      AuditError: It is the audited model, or can score none of the texts.
+    """
+    chosen, of_model = given.reference, dataclasses.asdict(given.model)
+    if not is_chosen(given):
+        return None
+    if chosen.checkpoint and chosen.adapter:
+        raise AuditError(
+            [
+                f"config.reference.adapter is {chosen.adapter}, and "
+                f"config.reference.checkpoint is {chosen.checkpoint}: give one of them"
+            ]
+        )
+    named = "config.reference.adapter is off"
+    changes: dict[str, Any] = {"adapter": False}
+    if chosen.checkpoint:
+        named = f"config.reference.checkpoint is {chosen.checkpoint}"
+        changes = {"checkpoint": chosen.checkpoint, "prompt": chosen.prompt}
+    try:
+        found = models.inspect(**of_model | changes)
+    except AuditError as error:
+        raise AuditError([f"{named}: {p}" for p in error.problems]) from error
+    if found.fingerprint == model.fingerprint:
+        raise AuditError(
+            [
+                f"{named}: it has the fingerprint of config.model.checkpoint, and a "
+                "model less itself is 0; give a model that has not seen the members"
+            ]
+        )
+    every = [text for sample in asked for text in sample.texts]
+    frames, slices = given.video.num_frames, given.slices
+    read = texts.tokenise(every, found, frames, slices)
+    if every and not read.texts:  # One that fails alone is recorded when it is scored.
+        causes = next(iter(read.refused.values()))
+        raise AuditError([f"{named}: it can score none of the texts: {causes[0]}"])
+    return found
