@@ -179,6 +179,15 @@ def test_what_cannot_be_answered_is_refused_before_the_model_is_read(
     assert problem.startswith("config.response is greedy, and the model spans 2 proc")
 
 
+@pytest.mark.parametrize("headline", ["response_min_k_plus_plus_100", "response_rank"])
+def test_a_headline_that_generated_answers_invert(tmp_path, headline):
+    given = _config(manifest(tmp_path / "m.jsonl", 2), headline=headline)
+    with pytest.raises(AuditError, match=f"config.headline is {headline}, but with"):
+        checks.check(given)
+    given.response = "given"
+    assert checks.check(given).headline == headline
+
+
 def test_answers_of_a_file_that_changed_do_not_count(whole):
     folder, clips = whole
     clip = next(iter(clips.values()))

@@ -118,7 +118,7 @@ def of_reference(evaluation: dict[str, Any], score: str) -> str:
     if auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
         return (
             f"{name} does not separate members from non-members at this sample size "
-            f"({numbers}), as that of a model that has seen neither should not."
+            f"({numbers}), as is expected of a model that has seen neither."
         )
     return (
         f"{name} separates members from non-members ({numbers}): the two sets differ "

@@ -133,6 +133,13 @@ def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
             names = scores.resolve(given.scores, given.profile, *chosen)
         with problems.collected():
             headline = scores.headline(given.headline, given.profile, *chosen)
+        if given.response == "greedy" and scores.needs_given_answers(headline):
+            problems.add(
+                f"config.headline is {headline}, but with config.response = greedy the "
+                "target of a row is the model's most probable token: Min-K%++ then "
+                "ranks memorised answers below others, and a rank is always 1. Take "
+                "response_mean_renyi_1 or response_loss"
+            )
     clips = corpora.unique_clips(items)
     if len(clips) == 1 and given.motion.bounds is None:
         problems.add(

@@ -89,6 +89,11 @@ def compute(
     return chosen.compute(signals, q, r, names, text=text, reference=reference)
 
 
+def needs_given_answers(name: str) -> bool:
+    """Returns whether a score says nothing of answers that the model generated."""
+    return uncalibrated(name).startswith(("response_min_k_plus_plus", "response_rank"))
+
+
 def resolve(
     text: str,
     profile: str,

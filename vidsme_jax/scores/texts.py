@@ -1,9 +1,9 @@
 """Scores of text: of the question's rows, `instruction`, and the answer's, `response`.
 
-Both slices have the same scores, behind the name of the slice; what is said of the rows
-of the video in `exact` holds here, but that the target of a row is the true token. To
-add one, name it in `_NAMES`, in the place of its column, and say in `_MEANS` or `_ENDS`
-what it averages.
+Both slices have the same scores, behind the name of the slice, and answers a few more.
+What is said of the video's rows in `exact` holds here, but that the target of a row is
+the true token. To add one, name it in `_NAMES` with its slice, in the place of its
+column, and say in `_MEANS` or `_ENDS`, without the slice, what it averages.
 """
 
 from vidsme_jax.scores import statistics as rows
@@ -97,8 +97,8 @@ _MEANS = {
     "vid_sme_sequence": (rows.vid_sme_sequence, f"{_SME}, of the mean distribution"),
     "pmi": (rows.pmi, f"{_LOG_P}, natural less reversed frames, mean"),
     "pmi_blank": (rows.pmi_blank, f"{_LOG_P}, less that after a grey video, mean"),
-    "zlib": (rows.nll_per_zlib_byte, f"{_LOG_P}, sum over bytes of zlib"),
-    "wbc": (rows.windows, f"share of windows of higher {_LOG_P} than the reference's"),
+    "zlib": (rows.nll_per_zlib_byte, f"{_LOG_P}, sum over the answer's bytes in zlib"),
+    "wbc": (rows.windows, f"share of runs of 2 to 40 tokens of higher {_LOG_P} than the reference's"),
 }
 # By name without slice and K: the statistic, which end of it, and that end in words.
 _ENDS = {
@@ -120,7 +120,7 @@ _ENDS = {
     "vid_sme_max": (rows.vid_sme, "max", _SME, "largest"),
 }
 # Of a memorised answer both orders lose entropy, so that their differences shrink.
-_CONTROL = "; a control: of the wrong sign on memorised text"
+_CONTROL = "; a control: below chance where answers are memorised"
 # The most probable token of a peaked row is hardly above the row's mean log p.
 _GIVEN = "; for given answers: of the wrong sign on memorised greedy ones"
 
@@ -135,7 +135,7 @@ def _score(name: str) -> Score:
     family, k = (short, 30) if short == "vid_sme" else short.rsplit("_", 1)
     statistic, tail, text, end = _ENDS[family]
     over = f"mean of the {k} % {end} rows" if int(k) else f"the {end} row"
-    is_control = family in ("vid_sme", "vid_sme_min")
+    is_control = slice_ == "response" and family in ("vid_sme", "vid_sme_min")
     text = f"{where}{text}, {over}{_CONTROL if is_control else ''}"
     return Score(f"{slice_}_{family}", statistic, tail, int(k) / 100, text, slice_)
 
