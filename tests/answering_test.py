@@ -14,7 +14,7 @@ from killed_run import manifest
 from vidsme_jax import parallel, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import generation
-from vidsme_jax.run import answering, checks
+from vidsme_jax.run import answering, checks, scoring
 from vidsme_jax.store import signals
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -186,6 +186,31 @@ def test_a_headline_that_generated_answers_invert(tmp_path, headline):
         checks.check(given)
     given.response = "given"
     assert checks.check(given).headline == headline
+
+
+def test_a_run_of_the_questions_alone_leaves_the_answers(whole, tmp_path):
+    path = manifest(tmp_path / "m.jsonl", 2)
+    shutil.copytree(whole[0], tmp_path / "run")
+    asks = _config(path, headline="instruction_loss", scores="instruction_loss")
+    asks.slices = ("instruction",)
+    score(asks, tmp_path / "run")
+    setup = checks.check(_config(path))
+    run = checks.open_run(setup, tmp_path / "run")
+    assert not any(scoring.missing(sample, run) for sample in setup.samples)
+    for key, clip in stored(run).items():
+        kept = {text.asked.key: text for text in clip.texts}
+        for text in whole[1][key].texts:
+            np.testing.assert_array_equal(kept[text.asked.key].tokens, text.tokens)
+
+
+def test_answers_that_are_deleted_are_scored_anew(whole, tmp_path):
+    path = manifest(tmp_path / "m.jsonl", 2)
+    shutil.copytree(whole[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "answers")
+    _, scored = score(_config(path, response_tokens=3), tmp_path / "run")
+    for clip in stored(scored.runs[0]).values():
+        for text in clip.texts:
+            assert len(text.asked.ids) <= 3 == np.sum(text.slice == 2)
 
 
 def test_answers_of_a_file_that_changed_do_not_count(whole):

@@ -114,6 +114,16 @@ def test_rows_that_lack_signals_of_a_slice_are_left_out(tmp_path):
         _table(_items()[:1], store, ["response_loss"])
 
 
+def test_the_video_counts_where_the_reference_lacks_the_text(tmp_path):
+    clips = [_clip(key, 0) for key in ANSWERS]
+    others = [dataclasses.replace(_clip(key, 1), texts=()) for key in ANSWERS]
+    target = _store(tmp_path / "signals", clips)
+    reference = _store(tmp_path / "reference", others)
+    table = _table(_items(), target, NAMES, reference=reference)
+    assert np.isfinite(table.scores["vid_sme_ref"]).all()
+    assert np.isnan(table.scores["response_loss_ref"]).all()
+
+
 def test_what_the_reference_lacks_is_nan_in_what_needs_it(tmp_path):
     clips = {key: _clip(key, 0) for key in ANSWERS}
     others = {key: _clip(key, 1) for key in ANSWERS}

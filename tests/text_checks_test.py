@@ -129,6 +129,18 @@ def test_a_greedy_answer_needs_room(model):
     assert not problems
 
 
+def test_one_greedy_answer_where_no_question_is_shown():
+    model = models.inspect(
+        "random:llava_next_video-tiny", dtype="float32", prompt="<video>{answer}"
+    )
+    rows = [("what", ""), ("why", ""), ("who", ""), ("where", "")]  # Of three clips.
+    _, problems = _check(model, rows, ("response",), "greedy", room=5)
+    (problem,) = problems
+    assert problem.startswith("row 0: several questions about one clip, but config.mo")
+    _, problems = _check(model, rows[:3], ("response",), "greedy", room=5)
+    assert not problems
+
+
 def test_nothing_to_score_of_an_instruction():
     model = models.inspect(
         "random:llava_qwen-tiny", dtype="float32", prompt="<video>{question} {answer}"

@@ -142,14 +142,27 @@ class Sample:
     texts: tuple[Asked, ...] = ()
 
 
-def text_key(question: str, candidates: tuple[str, ...], answer: str | None) -> str:
-    """Returns 16 hex digits that name a text; `answer` is None where one is generated.
+def text_key(
+    question: str,
+    candidates: tuple[str, ...],
+    answer: str | None,
+    *,
+    generated: bool = False,
+) -> str:
+    """Returns 16 hex digits that name a text.
+
+    Args:
+      question: As the manifest has it.
+      candidates: Its options.
+      answer: None where the manifest's is not scored.
+      generated: Whether the model's own answer is scored in its place.
 
     Example:
       >>> text_key("what is seen", (), "a cat") == text_key("what is seen", (), None)
       False
     """
-    content = json.dumps([question, list(candidates), answer])
+    of_answer = {"generated": True} if generated else answer
+    content = json.dumps([question, list(candidates), of_answer])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -66,4 +66,5 @@ def test_texts_without_their_answers(clip, slices, response):
         ("", ()),
     ]
     assert all((t.answer, t.ended) == ("", "") for t in texts)
-    assert keys[0] == keys[2] == keys[3] == text_key("why", (), None)
+    own = text_key("why", (), None, generated="response" in slices)
+    assert keys[0] == keys[2] == keys[3] == own

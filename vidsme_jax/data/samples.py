@@ -53,10 +53,12 @@ def asked(item: Item, slices: Sequence[str], response: str) -> Asked | None:
     """
     if set(slices) <= {"video"}:
         return None
-    given = "response" in slices and response == "given"
+    answers = "response" in slices
+    given = answers and response == "given"
     answer = item.answer if given else None
+    generated = answers and not given
     return Asked(
-        key=text_key(item.question, item.candidates, answer),
+        key=text_key(item.question, item.candidates, answer, generated=generated),
         question=item.question,
         candidates=item.candidates,
         answer=item.answer if given else "",

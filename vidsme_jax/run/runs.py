@@ -125,13 +125,18 @@ class Run:
         video = self.wanted.video is not None
         if known is None:
             return Missing(video, sample.texts)
+
+        def is_there(text: Asked) -> bool:
+            """Signals of an answer that is no longer kept are those of another one."""
+            answers, about = self.answers, (sample.clip.key, text.key)
+            held = answers is None or answers.find(*about, known.content_hash)
+            if not held:
+                return False
+            return _suffices(known.texts.get(text.key), self.wanted.text)
+
         return Missing(
             video and not _suffices(known.video, self.wanted.video),
-            tuple(
-                text
-                for text in sample.texts
-                if not _suffices(known.texts.get(text.key), self.wanted.text)
-            ),
+            tuple(text for text in sample.texts if not is_there(text)),
         )
 
     def reopened(self) -> "Run":

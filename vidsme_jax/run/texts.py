@@ -132,7 +132,9 @@ def check_texts(
         for text in sample.texts
         if text.ended != "given" or text.answer.strip()
     ]
-    found = tokenise(asked, model, num_frames, slices, room)
+    found, problems = tokenise(asked, model, num_frames, slices, room), []
+    if room:
+        problems += _same_answer(samples, found)
     rows, long = collections.defaultdict(list), {}
     for sample in samples:
         for item in sample.clip.items:
@@ -142,7 +144,7 @@ def check_texts(
                 continue
             for reason in found.refused.get(key, ()):
                 rows[reason].append(item.id)
-    problems = [f"{some(ids)}: {reason}" for reason, ids in rows.items()]
+    problems += [f"{some(ids)}: {reason}" for reason, ids in rows.items()]
     if long:
         longest = sorted(long, key=lambda id: -long[id])
         named = some(f"{id} ({long[id]} tokens)" for id in longest)
@@ -153,6 +155,26 @@ def check_texts(
             "take fewer frames (config.video.num_frames)"
         )
     return found, problems
+
+
+def _same_answer(samples: Sequence[Sample], found: Tokenised) -> list[str]:
+    """Several texts about a clip of which the prompt shows the model nothing."""
+    bare = [
+        sample.clip.items[0].id
+        for sample in samples
+        if len(sample.texts) > 1
+        and any(
+            text.key in found.texts and not found.texts[text.key].after
+            for text in sample.texts
+        )
+    ]
+    if not bare:
+        return []
+    return [
+        f"{some(bare)}: several questions about one clip, but config.model.prompt has "
+        "nothing between the video and the answer: give it {question}, or ask one "
+        "question a clip"
+    ]
 
 
 def _shared(model: Model, num_frames: int) -> int:

@@ -153,7 +153,23 @@ def _others(
                 log_p = TokenSignals(None, None, None, kept.signals.log_prob)
                 kept = dataclasses.replace(kept, signals=log_p, blank=None)
             found[clip.key, key] = _Other(clip.content_hash, row, kept)
+        for key in set(units.get(clip.key, [])) - set(texts):
+            # The text could not be scored; what is said of the video stands.
+            row = _of_video(profile, clip, orders, names)
+            found[clip.key, key] = _Other(clip.content_hash, row, None)
     return found
+
+
+def _of_video(
+    profile: Profile,
+    clip: ScoredClip,
+    orders: dict[str, tuple[float, float]],
+    names: Sequence[str],
+) -> np.ndarray:
+    """Returns the scores of the video's rows, NaN for those of a text."""
+    own = [n for n in names if profile.score(n).slice == "video" and clip.signals]
+    (values,) = _values(profile, clip, [None], orders, own)
+    return np.array([values.get(name, np.nan) for name in names], np.float64)
 
 
 def _values(

@@ -98,7 +98,10 @@ _MEANS = {
     "pmi": (rows.pmi, f"{_LOG_P}, natural less reversed frames, mean"),
     "pmi_blank": (rows.pmi_blank, f"{_LOG_P}, less that after a grey video, mean"),
     "zlib": (rows.nll_per_zlib_byte, f"{_LOG_P}, sum over the answer's bytes in zlib"),
-    "wbc": (rows.windows, f"share of runs of 2 to 40 tokens of higher {_LOG_P} than the reference's"),
+    "wbc": (
+        rows.windows,
+        f"share of runs of 2 to 40 tokens of higher {_LOG_P} than the reference's",
+    ),
 }
 # By name without slice and K: the statistic, which end of it, and that end in words.
 _ENDS = {

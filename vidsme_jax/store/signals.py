@@ -261,7 +261,7 @@ def _rows(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any]]
         blank = [] if text.blank is None else [BLANK]
         yield about | {
             "text": text.asked.key,
-            "holds": [x for x in slices if x != "video"]
+            "holds": [x for x in slices if x in _slices_of(text)]
             + _passes(text.signals)
             + blank,
             "question": text.asked.question,
@@ -274,6 +274,11 @@ def _rows(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any]]
             "blank": text.blank,
             **_columns(text.signals),
         }
+
+
+def _slices_of(text: ScoredText) -> tuple[str, ...]:
+    """Returns the slices that a text has: without an answer there is no response."""
+    return ("instruction", "response") if text.asked.ended else ("instruction",)
 
 
 def _passes(signals: TokenSignals) -> list[str]:
