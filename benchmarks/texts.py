@@ -17,6 +17,7 @@ status 1 otherwise.
 """
 
 import argparse
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ def ours(run: _models.Run, clips: np.ndarray, texts: Texts) -> list[list[np.ndar
     """Returns log p of each answer's tokens, natural order, of each text and clip."""
     prompt = run.model.model.tokenise()
     asked = tuple(
-        pipeline.Tokenised(Asked(key=str(k)), Text(prompt.before, tuple(q), tuple(a)))
+        stacking.Tokenised(Asked(key=str(k)), Text(prompt.before, tuple(q), tuple(a)))
         for k, (q, a) in enumerate(texts)
     )
     side = pipeline.Pipeline(
@@ -110,18 +111,17 @@ def cached(
     both = torch.cat([features, features.flip(1)]).flatten(1, 2)
     embedded = model.prompt(both, before, ())
     cache = transformers.DynamicCache()
-    hidden = model.llm.model(
-        inputs_embeds=embedded, use_cache=True, past_key_values=cache
-    )[0]
+    known = inspect.signature(model.llm.model.forward).parameters  # By version.
+    kept = {"cache" if "cache" in known else "past_key_values": cache}
+    hidden = model.llm.model(inputs_embeds=embedded, use_cache=True, **kept)[0]
     video = hidden[:, len(before) :]
     for k in range(len(clips)):
         pairs.entropies(model, *video[k :: len(clips)], (), pairs.row_statistics)
     ids = torch.tensor([q + a for q, a in texts], device=model.device)
     cache.batch_repeat_interleave(len(texts))
     rows = model.llm.get_input_embeddings()(ids).repeat(len(both), 1, 1)
-    behind = model.llm.model(inputs_embeds=rows, use_cache=True, past_key_values=cache)[
-        0
-    ].unflatten(0, (len(both), len(texts)))
+    behind = model.llm.model(inputs_embeds=rows, use_cache=True, **kept)[0]
+    behind = behind.unflatten(0, (len(both), len(texts)))
     last = hidden[:, None, -1:].expand(-1, len(texts), -1, -1)
     predicting = torch.cat([last, behind[:, :, :-1]], dim=2)
     found = [_scored(model, each, ids) for each in predicting]
@@ -230,6 +230,7 @@ def measure(run: _models.Run, model: TorchLlava, args: argparse.Namespace) -> bo
         "x of the time without texts",
         necessary=_report.rounded(1 + added / video),
         allowed=_report.rounded(1 + 1.15 * added / video),
+        equal=equal,
         **rounds.fields("ours", "video", per=len(clips)),
         **extra,
     )

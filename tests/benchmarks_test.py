@@ -393,6 +393,31 @@ def test_bytes_of_the_head(script, capsys, monkeypatch):
     assert line["launches"] > line["launches_of_products"] >= 1
 
 
+@quick
+@pytest.mark.parametrize("family", ["llava_qwen", "llava_onevision"])
+def test_texts(script, capsys, family):
+    sizes = ("--texts", "3", "--question", "9", "--answer", "7", "--batch", "2")
+    lines = _run(script("texts"), capsys, *sizes, "--model", family)
+    for peer in ("cached", "again"):
+        line = lines[f"texts/ours against transformers, {peer}"]
+        assert line["equal"] and line["difference"] < 1e-4
+    added = lines["texts/added"]
+    assert 1 < added["necessary"] < added["allowed"]
+
+
+@quick
+def test_other_log_p_of_an_answer_is_an_error(script, capsys, monkeypatch):
+    texts = script("texts")
+    whole = texts.ours
+    monkeypatch.setattr(
+        texts,
+        "ours",
+        lambda *args: [[x + 1 for x in clip] for clip in whole(*args)],
+    )
+    sizes = ("--texts", "1", "--question", "3", "--answer", "2")
+    _run(texts, capsys, *sizes, status=1)
+
+
 def test_attention(script, capsys):
     lines = _run(script("attention"), capsys)
     assert lines["attention/error"]["value"] < 1e-5
