@@ -52,6 +52,7 @@ def difference(a: Sequence[TokenSignals], b: Sequence[TokenSignals]) -> float:
         float((np.abs(x - y) / np.maximum(np.abs(y), 1.0)).max())
         for one, other in zip(a, b, strict=True)
         for x, y in zip(one, other, strict=True)
+        if x is not None
     )
 
 

@@ -81,6 +81,8 @@ def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
         f"--config.corpus.members=('{tmp_path}/m.json',)",
         f"--config.corpus.nonmembers=('{tmp_path}/n.json',)",
         "--config.corpus.allow_outside",
+        "--config.slices=('video',)",  # These rows have no answers.
+        "--config.headline=vid_sme",
         f"--workdir={tmp_path}/run",
     )
     assert status == 3, error
@@ -191,7 +193,9 @@ def test_a_score_that_is_not_there(here):
 def test_listing_scores(here):
     status, said, _ = here("--config=configs/llava.py", "--config.scores=list")
     assert status == 0
-    assert len(said.splitlines()) == 77
+    lines = [line.split()[0] for line in said.splitlines()]
+    assert len(set(lines)) == 77 + 83 + 87 + 1  # The last is of the form NAME_ref.
+    assert sum(name.startswith("instruction_") for name in lines) == 83
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

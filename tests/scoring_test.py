@@ -114,4 +114,4 @@ def test_a_clip_that_changes_while_it_is_decoded_is_scored_again(tmp_path, monke
         patch.setattr(video, "decode_chosen", changing)
         _score(setup, [run], tmp_path / "run")
     assert len(run.store.finished) == 3
-    assert not any(scoring.is_finished(sample, run) for sample in setup.samples)
+    assert all(scoring.missing(sample, run) for sample in setup.samples)

@@ -177,9 +177,9 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     config, stop, write = _config("frames-tiny"), Stop(), signals.Signals.write
     config.batch_size = 2
 
-    def asking(store, clips):
+    def asking(store, clips, slices):
         stop.asked = True
-        return write(store, clips)
+        return write(store, clips, slices)
 
     with monkeypatch.context() as patch:
         patch.setattr(signals.Signals, "write", asking)

@@ -340,11 +340,6 @@ def missing(sample: Sample, run: Run) -> Missing:
     return run.missing(sample, known)
 
 
-def is_finished(sample: Sample, run: Run) -> bool:
-    """Whether all that a run needs of a sample is stored, of the file as it is now."""
-    return not missing(sample, run)
-
-
 def _current(key: str, store: Signals) -> Finished | None:
     """Returns what is stored of a clip, if that is of the file as it is now."""
     known = store.finished.get(key)

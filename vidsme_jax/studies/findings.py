@@ -49,7 +49,10 @@ def evaluate(
     blinds: list[dict[str, Any]] = []
     comparisons: dict[str, dict[str, Any]] = {}
     for sheet in sheets:
-        found = metrics.evaluate(sheet.table, fprs, num_bootstrap, SEED)
+        # Each point has a result of its own, also where others are equal to it.
+        found = metrics.evaluate(
+            sheet.table, fprs, num_bootstrap, SEED, declared=sheet.table.scores
+        )
         blind = validity.blind_baseline(sheet.table, num_bootstrap, SEED)
         blinds.append(blind["comparisons"])
         for name, comparison in found["comparisons"].items():
