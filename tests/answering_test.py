@@ -14,7 +14,7 @@ from killed_run import manifest
 from vidsme_jax import parallel, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import generation
-from vidsme_jax.run import answering, checks, scoring
+from vidsme_jax.run import answering, checks, references, scoring
 from vidsme_jax.store import signals
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -151,6 +151,38 @@ def test_a_reference_scores_the_target_s_answers(
         for text, other in zip(clip.texts, reference[key].texts, strict=True):
             assert text.asked == other.asked
             np.testing.assert_array_equal(text.tokens, other.tokens)
+
+
+def test_a_reference_has_tokens_of_its_own_for_a_generated_answer(
+    tmp_path, monkeypatch
+):
+    whole = references.check
+
+    def other_words(*args):
+        found = whole(*args)
+
+        def tokenise(asked=None):
+            text = found.tokenise(asked)
+            if asked is None or asked.ids:
+                return text
+            return text._replace(answer=tuple(x + 1 for x in text.answer))
+
+        return dataclasses.replace(found, tokenise=tokenise)
+
+    monkeypatch.setattr(references, "check", other_words)
+    changes = {"reference.checkpoint": str(settings.DEMO / "reference")}
+    chosen = _config(manifest(tmp_path / "m.jsonl", 1), **changes)
+    setup, scored = score(chosen, tmp_path / "run")
+    target, reference = map(stored, scored.runs)
+    assert target.keys() == reference.keys()
+    for key, clip in reference.items():
+        answered = {text.asked.key: text.asked for text in target[key].texts}
+        for text in clip.texts:
+            assert text.asked == answered[text.asked.key]
+            own = dataclasses.replace(text.asked, ids=())
+            its = setup.model.tokenise(own).answer
+            said = text.tokens[text.slice == 2]
+            np.testing.assert_array_equal(said, [x + 1 for x in its])
 
 
 def test_fewer_clips_at_a_time_where_memory_lacks(whole, tmp_path, monkeypatch, caplog):

@@ -50,7 +50,7 @@ def _usage() -> str:
     return (
         "Membership-inference audits of video-understanding language models.\n\n"
         "usage: vidsme COMMAND [flags]\n\n" + "\n".join(lines) + "\n\n"
-        "vidsme COMMAND --help tells its flags; vidsme --version the version."
+        "vidsme COMMAND --help shows its flags; vidsme --version the version."
     )
 
 

@@ -36,10 +36,14 @@ def open_checkpoint(
         views=lambda order: (np.arange(len(order)), order),
         lay_out=lay_out,
         tokenise=tokenise,
-        flops=lambda frames, text=0: Flops(1.0 * frames, 1.0 * text, 1.0),
+        flops=_flops,
         kernels=lambda: {"tower": "chunked", "decoder": "chunked"},
     )
     return model, checkpoint
+
+
+def _flops(frames: int, text: int = 0, texts=()) -> Flops:
+    return Flops(1.0 * frames, 1.0 * text, 1.0, sum(map(sum, texts), 0.0))
 
 
 def lay_out(

@@ -1,7 +1,9 @@
 """The original llava_qwen format against an oracle of transformers' parts."""
 
+import copy
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from vidsme_jax import models, parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_qwen import towers
-from vidsme_jax.run import pipeline, stacking
+from vidsme_jax.run import pipeline, references, stacking
+from vidsme_jax.settings import views
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 
@@ -194,6 +197,33 @@ def test_lora_is_merged(tmp_path, rslora):
     with pytest.raises(AuditError, match=r"allow_pickle=true admits it"):
         models.inspect(str(folder), dtype="float32")
     assert plan.fingerprint != models.inspect(str(base), dtype="float32").fingerprint
+
+
+def test_a_checkpoint_without_its_lora(tmp_path):
+    """What was trained in full stays: here the projector."""
+    model = oracle.make_model()
+    base = oracle.save(model, tmp_path / "base")
+    without = copy.deepcopy(model)
+    folder = _lora(tmp_path / "lora", base, model)
+    without.mm_projector.load_state_dict(model.mm_projector.state_dict())
+    pixels = _pixels(3)
+    known: dict = {"dtype": "float32", "allow_pickle": True}
+    found = models.inspect(str(folder), adapter=False, **known)
+    assert "without low-rank updates, 4 tensors" in found.remarks[0]
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    actual = our_logits(found.load(lambda *_: device), pixels, BEFORE, AFTER)
+    expected = without(BEFORE, pixels, AFTER).numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    assert np.abs(model(BEFORE, pixels, AFTER).numpy() - expected).max() > 0.1
+    # As a reference of the whole one.
+    given = views.Settings(
+        model=views.Checkpoint(checkpoint=str(folder), **known),
+        reference=views.Reference(adapter="off"),
+    )
+    whole = models.inspect(str(folder), **known)
+    reference = references.check(given, whole, ())
+    assert reference is not None
+    assert reference.fingerprint == found.fingerprint != whole.fingerprint
 
 
 def test_what_is_wrong_with_lora(tmp_path):

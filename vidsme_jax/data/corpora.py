@@ -162,7 +162,7 @@ def _contradictions(items: tuple[Item, ...]) -> list[str]:
         return []
     return [
         f"{len(set(both))} videos are listed both as members and as nonmembers: "
-        f"{some(both)}; give each one role (a column 'label' can tell them apart)"
+        f"{some(both)}; give each one role, such as by a column 'label'"
     ]
 
 

@@ -34,11 +34,12 @@ class Flops(NamedTuple):
     vision: float  # Tower, pooling and projector, once for both directions.
     prefill: float  # Decoder, per direction.
     head: float  # Output layer over the video rows, per direction.
+    texts: float = 0.0  # Decoder and output layer of texts about it, per direction.
 
     @property
     def pair(self) -> float:
-        """The natural and the reversed clip."""
-        return self.vision + 2 * (self.prefill + self.head)
+        """The natural and the reversed clip, with the texts about them."""
+        return self.vision + 2 * (self.prefill + self.head + self.texts)
 
 
 Tokenise = Callable[..., Text]  # See `Model`.
@@ -74,7 +75,8 @@ class Model:
       ends: The tokens that end a generated answer.
       decode: Returns the text of a generated answer, of its tokens.
       flops: Returns the operations that both directions of a clip of so many frames
-        need at least, with the prompt's text.
+        need at least, with the prompt's text; of `texts`, a pair of numbers each, the
+        tokens and the predicted ones.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
         "tower" and the "decoder" run on the devices of the mesh that is set, by default
         on the first local device.

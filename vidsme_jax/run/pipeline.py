@@ -35,12 +35,14 @@ class Result(NamedTuple):
         if they were not wanted; or why there is nothing.
       frame: The frame that each row shows in natural order, -1 for none.
       texts: The signals of its texts.
+      lengths: Of each text its tokens, and how many of them have signals.
     """
 
     key: Any
     signals: TokenSignals | ClipError | None
     frame: Int16[np.ndarray, " rows"] | None = None
     texts: tuple[ScoredText, ...] = ()
+    lengths: tuple[tuple[int, int], ...] = ()
 
 
 class Sent(NamedTuple):
@@ -315,4 +317,7 @@ def _result(k: int, clip: Input, host: Found, rows: Rows) -> Result:
         )
     except ClipError as error:
         return Result(clip.key, error)
-    return Result(clip.key, video, frame, texts)
+    tokens = (len(each.text.after) + len(each.text.answer) for each in clip.texts)
+    kept = (len(each.tokens) for each in texts)
+    lengths = tuple(zip(tokens, kept, strict=True))
+    return Result(clip.key, video, frame, texts, lengths)

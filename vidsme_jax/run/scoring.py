@@ -311,7 +311,11 @@ class _Driver:
                 except ClipError as error:
                     self._fail(result.key.sample, error, [place])
                 else:
-                    self._meter.computed(good[-1].num_frames, run.model)
+                    self._meter.computed(
+                        *(good[-1].num_frames, run.model),
+                        video=result.signals is not None,
+                        texts=result.lengths,
+                    )
         if good:
             with self._meter.timeline.spending(STORING):
                 run.store.write(good, run.computed.slices)

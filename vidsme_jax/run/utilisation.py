@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -189,10 +190,27 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         self.timeline.close()
 
-    def computed(self, frames: int, model: Model | None = None) -> None:
-        """Counts a clip of so many frames whose signals are there, of any model."""
+    def computed(
+        self,
+        frames: int,
+        model: Model | None = None,
+        *,
+        video: bool = True,
+        texts: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Counts a clip whose signals are there.
+
+        A grey video and the generation of answers are not counted.
+
+        Args:
+          frames: Of the clip.
+          model: By default that of the meter.
+          video: Whether the video's rows have signals.
+          texts: See `Model.flops`.
+        """
         self.clips += 1
-        self._operations += (model or self._model).flops(frames).pair
+        flops = (model or self._model).flops(frames, texts=texts)
+        self._operations += (flops if video else flops._replace(head=0.0)).pair
 
     def result(self, devices: Devices, workers: int) -> Utilisation | None:
         """Returns what was measured, once the meter is closed; None without a clip.

@@ -10,6 +10,7 @@ from typing import Any
 
 from vidsme_jax.entropy import definitions
 from vidsme_jax.scores import statistics as rows
+from vidsme_jax.scores.ends import ENTROPIES, RENYI, SME, likelihoods
 from vidsme_jax.scores.profile import Profile, Score
 from vidsme_jax.scores.texts import TEXTS
 
@@ -34,43 +35,25 @@ min_renyi_2_0 min_renyi_2_5 min_renyi_2_10 min_renyi_2_30 min_renyi_2_60 min_ren
 min_renyi_inf_0 min_renyi_inf_5 min_renyi_inf_10
 min_renyi_inf_30 min_renyi_inf_60 min_renyi_inf_90
 """
-_SME = "minus SME of natural less reversed frames"
 _LOG_P = "log p of the argmax"
-_RENYI = "minus the Renyi-{} entropy"
 _MODIFIED = "minus the modified {}entropy"
 
 # By name: the statistic, and its description.
 _MEANS = {
-    "vid_sme_mean": (rows.vid_sme, _SME),
-    "vid_sme_sequence": (rows.vid_sme_sequence, _SME),
+    "vid_sme_mean": (rows.vid_sme, SME),
+    "vid_sme_sequence": (rows.vid_sme_sequence, SME),
     "perplexity": (rows.nll, _LOG_P),
     "min_k_plus_plus_100": (rows.min_k_plus_plus, f"{_LOG_P}, standardised"),
     "modified_entropy": (rows.modified_entropy, _MODIFIED.format("")),
     "modified_renyi_05": (rows.modified_renyi_05, _MODIFIED.format("Renyi-1/2 ")),
     "modified_renyi_2": (rows.modified_renyi_2, _MODIFIED.format("Renyi-2 ")),
     "max_prob_gap": (rows.gap, "log p of the first less the second class"),
-    "mean_renyi_05": (rows.renyi_05, _RENYI.format("1/2")),
-    "mean_renyi_1": (rows.renyi_1, _RENYI.format("1")),
-    "mean_renyi_2": (rows.renyi_2, _RENYI.format("2")),
+    "mean_renyi_05": (rows.renyi_05, RENYI.format("1/2")),
+    "mean_renyi_1": (rows.renyi_1, RENYI.format("1")),
+    "mean_renyi_2": (rows.renyi_2, RENYI.format("2")),
 }
 # By name without K: the statistic, which end of it, and that end as described.
-_ENDS = {
-    "vid_sme": (rows.vid_sme, "min", _SME, "smallest"),
-    "vid_sme_min": (rows.vid_sme, "min", _SME, "smallest"),
-    "vid_sme_max": (rows.vid_sme, "max", _SME, "largest"),
-    "min_k_prob": (rows.nll, "max", _LOG_P, "smallest"),
-    "min_k_plus_plus": (
-        *(rows.min_k_plus_plus, "max", f"{_LOG_P}, standardised"),
-        "smallest",
-    ),
-    "max_renyi_05": (rows.renyi_05, "max", _RENYI.format("1/2"), "largest"),
-    "min_renyi_05": (rows.renyi_05, "min", _RENYI.format("1/2"), "smallest"),
-    "max_renyi_1": (rows.renyi_1, "max", _RENYI.format("1"), "largest"),
-    "min_renyi_1": (rows.renyi_1, "min", _RENYI.format("1"), "smallest"),
-    "max_renyi_2": (rows.renyi_2, "max", _RENYI.format("2"), "largest"),
-    "min_renyi_2": (rows.renyi_2, "min", _RENYI.format("2"), "smallest"),
-    "min_renyi_inf": (rows.renyi_inf, "min", _RENYI.format("inf"), "smallest"),
-}
+_ENDS = ENTROPIES | likelihoods(_LOG_P)
 
 
 def _score(name: str) -> Score:

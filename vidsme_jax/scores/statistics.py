@@ -212,7 +212,7 @@ def log_rank(c: ClipView) -> Rows:
 
 
 def pmi(c: ClipView) -> Rows:
-    r"""$-(\log p_t - \log p'_t)$: what the order of the frames tells of the target.
+    r"""$-(\log p_t - \log p'_t)$: how much the order of the frames adds to the target.
 
     0 if the second order gives the target the same probability.
     """
@@ -220,7 +220,7 @@ def pmi(c: ClipView) -> Rows:
 
 
 def pmi_blank(c: ClipView) -> Rows:
-    """`pmi` against a grey video: what the clip tells of the target."""
+    """`pmi` against a grey video: how much the clip adds to the target."""
     return -(c.signals.log_prob[0] - _present(c.blank, "blank"))
 
 

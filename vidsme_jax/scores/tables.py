@@ -154,7 +154,7 @@ def _others(
                 kept = dataclasses.replace(kept, signals=log_p, blank=None)
             found[clip.key, key] = _Other(clip.content_hash, row, kept)
         for key in set(units.get(clip.key, [])) - set(texts):
-            # The text could not be scored; what is said of the video stands.
+            # The text could not be scored; the scores of the video count.
             row = _of_video(profile, clip, orders, names)
             found[clip.key, key] = _Other(clip.content_hash, row, None)
     return found

@@ -7,6 +7,7 @@ column, and say in `_MEANS` or `_ENDS`, without the slice, what it averages.
 """
 
 from vidsme_jax.scores import statistics as rows
+from vidsme_jax.scores.ends import ENTROPIES, RENYI, SME, likelihoods
 from vidsme_jax.scores.profile import Score
 
 _NAMES = """
@@ -77,8 +78,6 @@ response_vid_sme_sequence
 response_pmi response_pmi_blank response_zlib response_wbc
 """
 _LOG_P = "log p of the token"
-_RENYI = "minus the Renyi-{} entropy"
-_SME = "minus SME of natural less reversed frames"
 _STANDARDISED = "minus the entropy over the root mean square of log p"
 _WHERE = {"instruction": "question", "response": "answer"}
 
@@ -89,12 +88,12 @@ _MEANS = {
     "standardised_entropy": (rows.standardised_entropy, f"{_STANDARDISED}, mean"),
     "rank": (rows.log_rank, "minus the log of the token's rank, mean"),
     "min_k_plus_plus_100": (rows.min_k_plus_plus, f"{_LOG_P}, standardised, mean"),
-    "mean_renyi_05": (rows.renyi_05, f"{_RENYI.format('1/2')}, mean"),
-    "mean_renyi_1": (rows.renyi_1, f"{_RENYI.format('1')}, mean"),
-    "mean_renyi_2": (rows.renyi_2, f"{_RENYI.format('2')}, mean"),
-    "mean_renyi_inf": (rows.renyi_inf, f"{_RENYI.format('inf')}, mean"),
-    "vid_sme_mean": (rows.vid_sme, f"{_SME}, mean"),
-    "vid_sme_sequence": (rows.vid_sme_sequence, f"{_SME}, of the mean distribution"),
+    "mean_renyi_05": (rows.renyi_05, f"{RENYI.format('1/2')}, mean"),
+    "mean_renyi_1": (rows.renyi_1, f"{RENYI.format('1')}, mean"),
+    "mean_renyi_2": (rows.renyi_2, f"{RENYI.format('2')}, mean"),
+    "mean_renyi_inf": (rows.renyi_inf, f"{RENYI.format('inf')}, mean"),
+    "vid_sme_mean": (rows.vid_sme, f"{SME}, mean"),
+    "vid_sme_sequence": (rows.vid_sme_sequence, f"{SME}, of the mean distribution"),
     "pmi": (rows.pmi, f"{_LOG_P}, natural less reversed frames, mean"),
     "pmi_blank": (rows.pmi_blank, f"{_LOG_P}, less that after a grey video, mean"),
     "zlib": (rows.nll_per_zlib_byte, f"{_LOG_P}, sum over the answer's bytes in zlib"),
@@ -104,24 +103,7 @@ _MEANS = {
     ),
 }
 # By name without slice and K: the statistic, which end of it, and that end in words.
-_ENDS = {
-    "min_k_prob": (rows.nll, "max", _LOG_P, "smallest"),
-    "min_k_plus_plus": (
-        *(rows.min_k_plus_plus, "max", f"{_LOG_P}, standardised"),
-        "smallest",
-    ),
-    "max_renyi_05": (rows.renyi_05, "max", _RENYI.format("1/2"), "largest"),
-    "min_renyi_05": (rows.renyi_05, "min", _RENYI.format("1/2"), "smallest"),
-    "max_renyi_1": (rows.renyi_1, "max", _RENYI.format("1"), "largest"),
-    "min_renyi_1": (rows.renyi_1, "min", _RENYI.format("1"), "smallest"),
-    "max_renyi_2": (rows.renyi_2, "max", _RENYI.format("2"), "largest"),
-    "min_renyi_2": (rows.renyi_2, "min", _RENYI.format("2"), "smallest"),
-    "max_renyi_inf": (rows.renyi_inf, "max", _RENYI.format("inf"), "largest"),
-    "min_renyi_inf": (rows.renyi_inf, "min", _RENYI.format("inf"), "smallest"),
-    "vid_sme": (rows.vid_sme, "min", _SME, "smallest"),
-    "vid_sme_min": (rows.vid_sme, "min", _SME, "smallest"),
-    "vid_sme_max": (rows.vid_sme, "max", _SME, "largest"),
-}
+_ENDS = ENTROPIES | likelihoods(_LOG_P)
 # Of a memorised answer both orders lose entropy, so that their differences shrink.
 _CONTROL = "; a control: below chance where answers are memorised"
 # The most probable token of a peaked row is hardly above the row's mean log p.

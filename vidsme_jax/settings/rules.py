@@ -107,6 +107,11 @@ def _is_order(value: Any) -> bool:
     return isinstance(value, str) and _ORDERS.fullmatch(value) is not None
 
 
+PROMPT = text(
+    "family, mcq, caption, or a text that holds <video> once, and {question} and "
+    "{answer} if need be"
+)
+ADAPTER = Allowed("off, or empty", lambda value: value in ("", "off"))
 BOOL = Allowed("true or false", lambda value: isinstance(value, bool))
 POSITIVE = number("a number > 0", lambda value: value > 0)
 NOT_NEGATIVE = number("a number >= 0", lambda value: value >= 0)

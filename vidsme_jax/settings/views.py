@@ -125,7 +125,7 @@ class Checkpoint:
     )
     prompt: str = key(
         "family",
-        rules.text("family, mcq, caption, or a text that holds <video> once"),
+        rules.PROMPT,
         "family: its own; mcq, caption: the release's system prompts; or any text.",
     )
     allow_pickle: bool = key(
@@ -144,13 +144,13 @@ class Reference:
     )
     prompt: str = key(
         "family",
-        rules.text("family, mcq, caption, or a text that holds <video> once"),
+        rules.PROMPT,
         "As model.prompt.",
     )
     adapter: str = key(
         "",
-        rules.one_of("", "off"),
-        "off: model.checkpoint without its LoRA adapter, in place of a checkpoint.",
+        rules.ADAPTER,
+        "off: model.checkpoint without its LoRA; what was trained in full stays.",
     )
 
 

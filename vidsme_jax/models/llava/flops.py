@@ -6,16 +6,24 @@ from vidsme_jax.models.interface import Flops
 from vidsme_jax.models.llava.modeling import LlavaConfig
 
 
-def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flops:
+def necessary_flops(
+    config: LlavaConfig,
+    frames: int,
+    *,
+    text: int = 30,
+    texts: Sequence[tuple[int, int]] = (),
+) -> Flops:
     """Counts the matrix products that no implementation can do without.
 
     The tower runs once, the decoder and the head once per direction; causal attention
-    is counted half, the head once although some scores take a second pass over it.
+    is counted half, the head once although some scores take a second pass over it. The
+    video's keys are there for all texts about it.
 
     Args:
       config: Of the model.
       frames: Of the clip.
       text: Tokens that go through the decoder beside the video.
+      texts: Of each text about the clip its tokens, and how many are predicted.
     """
     v, t = config.vision, config.text
     tokens = v.grid**2 + (v.kind == "clip")
@@ -35,33 +43,11 @@ def necessary_flops(config: LlavaConfig, frames: int, *, text: int = 30) -> Flop
     )
     weights = t.hidden_size * (2 * q_size + 2 * kv_size + 3 * t.intermediate_size)
     layer = 2 * rows * weights + 2 * rows**2 * q_size
-    head = 2 * video * t.hidden_size * t.vocab_size
-    return Flops(*map(float, (vision, t.num_hidden_layers * layer, head)))
-
-
-def text_flops(
-    config: LlavaConfig,
-    frames: int,
-    texts: Sequence[tuple[int, int]],
-    *,
-    text: int = 30,
-) -> float:
-    """Counts what texts about a clip add to one direction, given the video's keys.
-
-    Args:
-      config: Of the model.
-      frames: Of the clip.
-      texts: Tokens of each, and how many of them are predicted.
-      text: Tokens in front of the video.
-    """
-    t = config.text
-    shared = frames * config.rows_per_frame + config.tail_rows + text
-    q_size, kv_size = (
-        n * t.head_dim for n in (t.num_attention_heads, t.num_key_value_heads)
-    )
-    weights = t.hidden_size * (2 * q_size + 2 * kv_size + 3 * t.intermediate_size)
-    layer = head = 0
-    for rows, kept in texts:
-        layer += 2 * rows * weights + 4 * rows * shared * q_size + 2 * rows**2 * q_size
-        head += 2 * kept * t.hidden_size * t.vocab_size
-    return float(t.num_hidden_layers * layer + head)
+    of_row = 2 * t.hidden_size * t.vocab_size
+    asked = predicted = 0
+    for own, kept in texts:
+        asked += 2 * own * weights + 4 * own * rows * q_size + 2 * own**2 * q_size
+        predicted += kept * of_row
+    depth = t.num_hidden_layers
+    parts = vision, depth * layer, video * of_row, depth * asked + predicted
+    return Flops(*map(float, parts))
