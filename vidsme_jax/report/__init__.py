@@ -100,7 +100,7 @@ def _reference(
     if not table.reference:
         return None
     values = np.stack(list(table.reference.values()))
-    lacking = np.array(np.isnan(values).all(axis=0))
+    lacking = np.array(np.isnan(values).any(axis=0))
     score = uncalibrated(headline)
     return {
         "score": score,
