@@ -316,3 +316,17 @@ def test_the_door_gives_what_an_audit_stores(whole, tmp_path):
     assert_same(again, clip, rtol=1e-4, atol=1e-5)
     with pytest.raises(AuditError, match="does not know"):
         door.compute(loaded, frames.pixels, texts=[("zyx", "zyx")])
+
+
+def test_texts_asked_together_are_as_alone(whole):
+    clip = next(iter(whole[1].values()))
+    loaded = models.load(str(settings.DEMO / "checkpoint"), dtype="float32")
+    frames = np.random.default_rng(4).integers(0, 256, (3, 60, 80, 3), np.uint8)
+    texts = [(text.asked.question, text.asked.answer) for text in clip.texts]
+    assert len(texts) == 2
+    together = door.compute(loaded, frames, texts=texts)
+    for number, text in enumerate(texts):
+        alone = door.compute(loaded, frames, texts=[text])
+        pair = together.texts[number : number + 1], alone.texts
+        both = (dataclasses.replace(clip, texts=each) for each in pair)
+        assert_same(*both, rtol=1e-4, atol=1e-5)
