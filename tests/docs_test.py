@@ -13,18 +13,25 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A folder as a clone, whose runs/ the pages share as a reader's would."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("configs", "vidsme_jax"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_run(page, tmp_path):
+def test_blocks_run(page, clone):
     blocks = BLOCK.findall(page.read_text())
     assert blocks
-    for name in ("configs", "vidsme_jax"):  # As in a clone; runs/ stays out of it.
-        (tmp_path / name).symlink_to(ROOT / name)
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     for language, text in blocks:
         shell = ["bash", "-euo", "pipefail", "-c", text]
         done = subprocess.run(
             shell if language == "sh" else [sys.executable, "-c", text],
-            cwd=tmp_path,
+            cwd=clone,
             env=os.environ | {"PATH": path, "XLA_FLAGS": ""},
             capture_output=True,
             text=True,
