@@ -9,6 +9,7 @@ import sys
 import time
 
 import jax
+import pyarrow.parquet as pq
 import pytest
 from absl.testing import flagsaver
 
@@ -228,4 +229,8 @@ def test_interrupted_and_continued(number, tmp_path, here, without_figures):
     done = len(list(signals.glob("part-*.parquet")))
     status, _, said = here(*flags)
     assert status == 0, said
-    assert len(list(signals.glob("part-*.parquet"))) == 48 // 4 > done
+    parts = signals.glob("part-*.parquet")
+    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    # Of each clip its video and the one text about it, once.
+    scored = {(row["key"], row["text"]) for row in rows}
+    assert len(rows) == len(scored) == 2 * 48 > 2 * 4 * done
