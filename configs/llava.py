@@ -8,7 +8,7 @@ r"""LLaVA-NeXT-Video: the demo, and the published models.
 
 Variants: demo (default), 7b, 7b-dpo, 34b; tiny, random weights and eight drawn clips.
 
-demo: 300 clips with their captions, video and response rows, in 19 s with programs in
+demo: 300 clips with their captions, video and response rows, in 27 s with programs in
 the compile cache, 0.9 GB, 2 CPU cores; on matched non-members the headline,
 `response_min_k_plus_plus_100`, and `response_loss` AUC 1.00 [0.96, 1.00], `vid_sme`
 0.54 [0.46, 0.62]; `vid_sme` on shifted ones 0.41 [0.33, 0.48] (motion and brightness
