@@ -1,6 +1,7 @@
 """The streaming head against 60-digit arithmetic, float64 and the release."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,8 @@ def data(golden):
 
 def _head(hidden, head, masks, **options):
     """The head in one program, which is traced under the caller's patches."""
-    run = lambda *arrays: streaming.token_signals(*arrays, **options)  # noqa: E731
-    return jax.jit(run)(*map(jnp.asarray, (hidden, head, masks)))
+    run = jax.jit(functools.partial(streaming.token_signals, **options))
+    return run(*map(jnp.asarray, (hidden, head, masks)))
 
 
 def _signals(logits, monkeypatch, block):
@@ -135,7 +136,7 @@ def test_against_float64(monkeypatch, shard):
     memory = None if shard is CPU else 2**30
     out = _head(hidden, head, masks, second=True, memory=memory)
     for k, clip in enumerate(hidden.astype(np.float64)):
-        found = jax.tree.map(lambda x: np.asarray(x[k]), out)  # noqa: B023
+        found = jax.tree.map(operator.itemgetter(k), out)
         _assert_float64(found, clip @ head.T.astype(np.float64), shard)
 
 
@@ -261,7 +262,7 @@ def test_memory_is_a_tenth_of_the_logits(second):
         jax.ShapeDtypeStruct((vocab, embed), jnp.float32),
         jax.ShapeDtypeStruct((1, 2, rows), bool),
     )
-    head = lambda *x: streaming.token_signals(*x, second=second)  # noqa: E731
+    head = functools.partial(streaming.token_signals, second=second)
     memory = jax.jit(head).lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes <= rows * vocab * 4 / 10
 

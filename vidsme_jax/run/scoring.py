@@ -312,7 +312,8 @@ class _Driver:
                     self._fail(result.key.sample, error, [place])
                 else:
                     self._meter.computed(
-                        *(good[-1].num_frames, run.model),
+                        good[-1].num_frames,
+                        run.model,
                         video=result.signals is not None,
                         texts=result.lengths,
                     )
