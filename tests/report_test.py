@@ -373,7 +373,7 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     "low, high, verdict, expected",
     [
         (0.6, 0.8, "invalid: shift", "at least as much: this is not evidence"),
-        (0.6, 0.8, "confounded: shift", "if any, is membership cannot be told"),
+        (0.6, 0.8, "confounded: shift", "if any, is membership cannot be determined"),
         (0.6, 0.8, "not shown to be confounded", "no shift in motion or brightness"),
         (0.4, 0.8, "invalid: shift", "would not have been evidence of membership"),
         (0.4, 0.8, "not tested", "does not separate members from non-members"),

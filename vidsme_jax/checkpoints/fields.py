@@ -36,7 +36,7 @@ def by_key(reasons: dict[str, str]) -> dict[str, str]:
 class Fields:
     """Reads one object of a config and remembers which keys were looked at.
 
-    Problems are appended to a shared list, so that one message can tell them all; a
+    Problems are appended to a shared list, so that one message can list them all; a
     faulty key reads as its default or, if it has none, as None.
     """
 

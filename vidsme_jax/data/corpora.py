@@ -176,8 +176,8 @@ def _roles(asked: list[str]) -> list[str]:
         there = labelled[0]
         absent = "nonmembers" if there == "members" else "members"
         return [
-            f"corpus.{there} without corpus.{absent}: how well the scores tell them "
-            f"apart needs both; give corpus.{absent}, or name the videos in question "
+            f"corpus.{there} without corpus.{absent}: a comparison needs both; "
+            f"give corpus.{absent}, or name the videos in question "
             "as corpus.suspects"
         ]
     if asked == ["calibration"]:

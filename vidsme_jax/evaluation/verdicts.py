@@ -31,9 +31,9 @@ _CONFOUNDED = _Verdict(
     "confounded: shift",
     "Confounded: {shown}. The two sets differ in their content; the score's AUC is "
     "higher than that alone gives here, but how much of it, if any, is membership "
-    "cannot be told from this comparison.",
+    "cannot be determined by this comparison.",
     ", but {blind}, without any model: how much of it, if any, is membership cannot be "
-    "told",
+    "determined",
 )
 _ENDINGS = {each.name: each.ending for each in (_NO_SHIFT, _INVALID, _CONFOUNDED)}
 _NO_RANK = (
