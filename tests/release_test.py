@@ -16,7 +16,7 @@ from flax import nnx
 from decoding import decode
 from oracles import our_logits
 from vidsme_jax import audit, models, settings
-from vidsme_jax.checkpoints import files
+from vidsme_jax.checkpoints import opening
 from vidsme_jax.models import prompts
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -142,7 +142,7 @@ def test_the_logits(clip, config, plan, golden):
     model = nnx.merge(loaded.graphdef, loaded.state)
     pixels = model.normalise(jnp.asarray(plan.prepare(frames)))
     np.testing.assert_allclose(pixels, arrays[f"pixels_{clip}"], atol=1e-5)
-    opened = files.open_checkpoint(config.model.checkpoint)
+    opened = opening.open_checkpoint(config.model.checkpoint)
     tokenizer = prompts.read_tokenizer(opened, [])
     text = f"\n{item['question']}<|im_end|>\n<|im_start|>assistant\n"
     after = tokenizer(text)["input_ids"]

@@ -6,7 +6,7 @@ import pytest
 
 from oracles import llava_next_video as oracle
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files
+from vidsme_jax.checkpoints import opening
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def folder(tmp_path):
 
 
 def test_headers(folder):
-    checkpoint = files.open_checkpoint(str(folder))
+    checkpoint = opening.open_checkpoint(str(folder))
     assert len({info.file for info in checkpoint.tensors.values()}) == 2
     info = checkpoint.tensors["language_model.lm_head.weight"]
     assert info.shape == (128, 32) and info.dtype == "F32"
@@ -23,43 +23,43 @@ def test_headers(folder):
 
 
 def test_the_fingerprint_follows_weights_and_config(folder):
-    first = files.open_checkpoint(str(folder)).fingerprint()
-    assert files.open_checkpoint(str(folder)).fingerprint() == first
+    first = opening.open_checkpoint(str(folder)).fingerprint()
+    assert opening.open_checkpoint(str(folder)).fingerprint() == first
     part = sorted(folder.glob("*.safetensors"))[0]
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
     part.write_bytes(content)
-    second = files.open_checkpoint(str(folder)).fingerprint()
+    second = opening.open_checkpoint(str(folder)).fingerprint()
     raw = json.loads((folder / "config.json").read_text())
     raw["spatial_pool_stride"] = 1
     (folder / "config.json").write_text(json.dumps(raw))
-    third = files.open_checkpoint(str(folder)).fingerprint()
+    third = opening.open_checkpoint(str(folder)).fingerprint()
     assert len({first, second, third}) == 3
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(AuditError, match="no such folder, and no hub id"):
-        files.open_checkpoint(str(tmp_path / "nowhere"))
+        opening.open_checkpoint(str(tmp_path / "nowhere"))
     with pytest.raises(AuditError, match="the hub did not give it"):
-        files.open_checkpoint("nobody/nothing-at-all")
+        opening.open_checkpoint("nobody/nothing-at-all")
     (tmp_path / "file").write_text("")
     with pytest.raises(AuditError, match="a file, expected a folder"):
-        files.open_checkpoint(str(tmp_path / "file"))
+        opening.open_checkpoint(str(tmp_path / "file"))
 
 
 def test_no_config(tmp_path):
     with pytest.raises(AuditError, match=r"no config\.json"):
-        files.open_checkpoint(str(tmp_path))
+        opening.open_checkpoint(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(AuditError, match="not readable as JSON"):
-        files.open_checkpoint(str(tmp_path))
+        opening.open_checkpoint(str(tmp_path))
 
 
 def test_pickled_weights_only(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(AuditError, match=r"found pickled weights \(pytorch_model\.bin"):
-        files.open_checkpoint(str(tmp_path))
+        opening.open_checkpoint(str(tmp_path))
 
 
 def test_every_damaged_or_absent_file_is_named(folder):
@@ -67,7 +67,7 @@ def test_every_damaged_or_absent_file_is_named(folder):
     first.write_bytes(first.read_bytes()[:100])
     second.unlink()
     with pytest.raises(AuditError) as caught:
-        files.open_checkpoint(str(folder))
+        opening.open_checkpoint(str(folder))
     assert len(caught.value.problems) == 2
     assert f"{first.name}: damaged" in str(caught.value)
     assert f"{second.name}: named by the index but not there" in str(caught.value)
@@ -79,4 +79,4 @@ def test_a_tensor_that_the_index_promises(folder):
     raw["weight_map"]["extra"] = next(iter(raw["weight_map"].values()))
     index.write_text(json.dumps(raw))
     with pytest.raises(AuditError, match="extra: promised by the index, absent"):
-        files.open_checkpoint(str(folder))
+        opening.open_checkpoint(str(folder))

@@ -10,7 +10,7 @@ import torch
 from oracles import config_of, our_logits
 from oracles import llava_next_video as oracle
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files, loading, trees
+from vidsme_jax.checkpoints import files, loading, opening, trees
 from vidsme_jax.models.interface import LoadedModel, Options
 from vidsme_jax.models.llava_hf import NEXT_VIDEO
 
@@ -20,7 +20,7 @@ BEFORE, AFTER = (1, 5, 9), (7, 8)
 
 def _load(folder, dtype="float32"):
     """Returns the model with its parameters, without tokenizer and preprocessing."""
-    checkpoint = files.open_checkpoint(str(folder))
+    checkpoint = opening.open_checkpoint(str(folder))
     model, problems = _open(checkpoint, dtype)
     assert not problems
     graphdef, abstract = model.abstract()

@@ -1,18 +1,14 @@
 """Finding a checkpoint and reading what its files say about themselves.
 
-Only headers are read here; `loading` reads the tensors. A folder may hold a whole model
+Only headers are read here; `loading` reads the tensors. A folder holds a whole model
 (`config.json`, `.safetensors` or, if allowed, pickled `.bin` files) or what a LoRA
-training left: `adapter_config.json` with the low-rank factors, and
-`non_lora_trainables.bin` with the tensors that were trained in full. Such a folder is
-read together with the model it was trained from, and the factors are merged tensor by
-tensor while loading.
+training left: see `adapters`.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import pickled
-from vidsme_jax.checkpoints.tensors import LowRank, TensorInfo
+from vidsme_jax.checkpoints.tensors import TensorInfo
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
 _SHOWN = 5  # Faulty names in a message.
@@ -88,32 +84,6 @@ class Checkpoint:
                     file.seek(max(0, (size - _SAMPLE_BYTES) * k // _SAMPLES))
                     digest.update(file.read(_SAMPLE_BYTES))
         return digest.hexdigest()
-
-
-def open_checkpoint(
-    name: str, *, allow_pickle: bool = False, adapter: bool = True
-) -> Checkpoint:
-    """Opens a local folder, or a hub id after fetching it into the hub's cache.
-
-    Args:
-      name: A folder, `OWNER/NAME`, or `OWNER/NAME/FOLDER` inside a hub repository.
-      allow_pickle: Whether `.bin` files may be read, with `pickled`.
-      adapter: Whether the low-rank updates of a LoRA training are merged. Without them
-        the checkpoint must be one; tensors that it trained in full are kept.
-
-    Raises:
-      AuditError: Nothing is there, or its config or weights cannot be read; lists every
-        problem.
-    """
-    folder = find(name, patterns(allow_pickle))
-    if (folder / "adapter_config.json").is_file():
-        return _open_adapter(name, folder, allow_pickle, merged=adapter)
-    if not adapter:
-        problem = "no LoRA adapter to leave out (no adapter_config.json)"
-        raise AuditError([f"checkpoint {name}: {problem}"])
-    config = read_config(name, folder)
-    tensors = read_tensors(name, folder, allow_pickle=allow_pickle)
-    return Checkpoint(name, (folder,), config, tensors)
 
 
 def patterns(allow_pickle: bool) -> tuple[str, ...]:
@@ -185,97 +155,6 @@ def read_config(name: str, folder: pathlib.Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _open_adapter(
-    name: str, folder: pathlib.Path, allow_pickle: bool, *, merged: bool
-) -> Checkpoint:
-    """Opens what a LoRA training left, on top of the model it began from."""
-    adapter = read_json(folder / "adapter_config.json")
-    where = f"checkpoint {name}: adapter_config.json"
-    base_name = adapter.get("base_model_name_or_path")
-    if not isinstance(base_name, str) or not base_name:
-        raise AuditError([f"{where}: base_model_name_or_path is {base_name!r}"])
-    problems: list[str] = []
-    try:
-        base = find(base_name, patterns(allow_pickle), near=folder)
-        tensors = read_tensors(base_name, base, allow_pickle=allow_pickle)
-    except AuditError as error:
-        raise AuditError(
-            [f"{where}: base_model_name_or_path: {p}" for p in error.problems]
-        ) from error
-    trained = folder / "non_lora_trainables.bin"
-    full = _open_file(trained, allow_pickle, problems) if trained.is_file() else {}
-    tensors |= {_unwrapped(n): info for n, info in full.items()}
-    if problems:
-        raise AuditError([f"checkpoint {name}: {p}" for p in problems])
-    own = (folder / "config.json").is_file()
-    folders = (folder, base) if own else (base, folder)
-    if merged:
-        stems = ("adapter_model", "adapter_model")
-        factors = read_tensors(name, folder, allow_pickle=allow_pickle, stems=stems)
-        count = _merge(tensors, factors, adapter, where, problems)
-        if problems:
-            raise AuditError(problems)
-        done = f"{count} weights of {base_name} are merged with low-rank updates"
-    else:
-        done = f"weights of {base_name} are read without low-rank updates"
-    remark = f"LoRA: {done}, {len(full)} tensors are replaced"
-    return Checkpoint(name, folders, read_config(name, folders[0]), tensors, (remark,))
-
-
-def _merge(
-    tensors: dict[str, TensorInfo],
-    factors: dict[str, TensorInfo],
-    adapter: dict[str, Any],
-    where: str,
-    problems: list[str],
-) -> int:
-    """Puts the low-rank factors on the weights they belong to; returns how many."""
-    rank, alpha = adapter.get("r"), adapter.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
-        problems.append(f"{where}: r is {rank!r}, lora_alpha {alpha!r}; expected > 0")
-        return 0
-    for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save"):
-        if adapter.get(key):
-            problems.append(f"{where}: {key} is {adapter[key]!r}; built without it")
-    if adapter.get("bias", "none") != "none":
-        problems.append(f"{where}: bias is {adapter['bias']!r}; built for 'none'")
-    scale = alpha / (rank**0.5 if adapter.get("use_rslora") else rank)
-    pairs: dict[str, dict[str, TensorInfo]] = {}
-    for name, info in factors.items():
-        clean = name.removeprefix("base_model.model.")
-        match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", clean)
-        if match is None:
-            problems.append(f"{name}: not a low-rank factor (lora_A or lora_B)")
-            continue
-        pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = info
-    for name, pair in pairs.items():
-        base = tensors.get(name)
-        if base is None or len(base.shape) != 2:
-            problems.append(
-                f"{name}: has low-rank factors, but the base no such weight"
-            )
-        elif set(pair) != {"A", "B"}:
-            problems.append(f"{name}: lora_{'B' if 'A' in pair else 'A'} is missing")
-        elif (pair["B"].shape, pair["A"].shape) != (
-            (base.shape[0], rank),
-            (rank, base.shape[1]),
-        ):
-            shapes = f"{list(pair['B'].shape)} x {list(pair['A'].shape)}"
-            problems.append(
-                f"{name}: factors {shapes} for {list(base.shape)}, r {rank}"
-            )
-        else:
-            update = LowRank(pair["A"], pair["B"], scale)
-            tensors[name] = dataclasses.replace(base, update=update)
-    return len(pairs)
-
-
-def _unwrapped(name: str) -> str:
-    """Takes the wrapper's prefixes off: `base_model.`, and `model.` if doubled."""
-    name = name.removeprefix("base_model.")
-    return name.removeprefix("model.") if name.startswith("model.model.") else name
-
-
 def read_tensors(
     name: str,
     folder: pathlib.Path,
@@ -306,7 +185,7 @@ def read_tensors(
         if not file.is_file():
             problems.append(f"{file.name}: named by the index but not there")
             continue
-        for key, info in _open_file(file, allow_pickle, problems).items():
+        for key, info in open_file(file, allow_pickle, problems).items():
             if key in tensors:
                 problems.append(f"{key}: in {tensors[key].file.name} too")
             tensors[key] = info
@@ -347,7 +226,7 @@ def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
     return found
 
 
-def _open_file(
+def open_file(
     file: pathlib.Path, allow_pickle: bool, problems: list[str]
 ) -> dict[str, TensorInfo]:
     if file.suffix == ".bin" and not allow_pickle:

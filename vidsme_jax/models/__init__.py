@@ -10,7 +10,7 @@ import functools
 import jax
 
 from vidsme_jax.base import nearest
-from vidsme_jax.checkpoints import files, loading
+from vidsme_jax.checkpoints import files, loading, opening
 from vidsme_jax.models import llava_hf, llava_qwen, prompts, random
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
@@ -36,7 +36,7 @@ def inspect(
       dtype: "bfloat16", "float16" or "float32".
       prompt: "family", a name of `prompts.SYSTEM`, or a text with one `<video>`.
       allow_pickle: Whether pickled weights may be read (see `checkpoints.pickled`).
-      adapter: Whether low-rank updates are merged (see `files.open_checkpoint`).
+      adapter: Whether low-rank updates are merged (see `opening.open_checkpoint`).
 
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
@@ -49,7 +49,7 @@ def open_checkpoint(
     name: str, *, allow_pickle: bool = False, adapter: bool = True
 ) -> files.Checkpoint:
     """Opens a checkpoint; see `inspect` for the arguments."""
-    return files.open_checkpoint(
+    return opening.open_checkpoint(
         locate(name), allow_pickle=allow_pickle, adapter=adapter
     )
 

@@ -1,0 +1,30 @@
+"""Opens a checkpoint, whatever form it has: a whole model, or a LoRA on top of one."""
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import adapters, files
+
+
+def open_checkpoint(
+    name: str, *, allow_pickle: bool = False, adapter: bool = True
+) -> files.Checkpoint:
+    """Opens a local folder, or a hub id after fetching it into the hub's cache.
+
+    Args:
+      name: A folder, `OWNER/NAME`, or `OWNER/NAME/FOLDER` inside a hub repository.
+      allow_pickle: Whether `.bin` files may be read, with `pickled`.
+      adapter: Whether the low-rank updates of a LoRA training are merged. Without them
+        the checkpoint must be one; tensors that it trained in full are kept.
+
+    Raises:
+      AuditError: Nothing is there, or its config or weights cannot be read; lists every
+        problem.
+    """
+    folder = files.find(name, files.patterns(allow_pickle))
+    if (folder / "adapter_config.json").is_file():
+        return adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
+    if not adapter:
+        problem = "no LoRA adapter to leave out (no adapter_config.json)"
+        raise AuditError([f"checkpoint {name}: {problem}"])
+    config = files.read_config(name, folder)
+    tensors = files.read_tensors(name, folder, allow_pickle=allow_pickle)
+    return files.Checkpoint(name, (folder,), config, tensors)
