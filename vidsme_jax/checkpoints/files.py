@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import content, pickled, weights
+from vidsme_jax.checkpoints import content, pickled, quantised, weights
 from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
@@ -226,6 +226,7 @@ def read_tensors(
         problems += content.limited(lost, "tensors that the index promises")
     if problems:
         raise AuditError([f"checkpoint {name}: {problem}" for problem in problems])
+    quantised.refuse(name, folder, tensors)
     return tensors
 
 

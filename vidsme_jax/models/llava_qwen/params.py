@@ -22,6 +22,7 @@ from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers.vit import VitConfig
 
 TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LARGEST_CUT = 1024  # Rows that a vocabulary may be padded by; Qwen2's is by 418.
 
 _PATTERNS = params.Patterns(
