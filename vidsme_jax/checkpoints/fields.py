@@ -87,7 +87,7 @@ class Fields:
         if value not in allowed:
             self.problems.append(
                 f"{self.where}: {key} is {value!r}; built for "
-                f"{' or '.join(repr(a) for a in allowed)}"
+                f"{' or '.join(map(repr, dict.fromkeys(allowed)))}"
             )
             return allowed[0]
         return value

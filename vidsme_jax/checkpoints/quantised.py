@@ -46,7 +46,7 @@ _NAMES = {
     r".*\.W_q": "hqq",
     r".*\.(codes|codebooks)": "aqlm",
 }
-_TYPES = re.compile(r"F[468]_?.*|[UI](4|8|16|32)")
+_TYPES = re.compile(r"F4|F[68]_.*|[UI](4|8|16|32)")
 _EXAMPLES = 3
 
 
@@ -65,13 +65,19 @@ def refuse(name: str, folder: pathlib.Path, tensors: Mapping[str, TensorInfo]) -
     found = {key: method for key, method in found.items() if method is not None}
     if not found:
         return
-    stated = _stated_beside(folder)
-    method = stated or next((m for m in found.values() if m), "")
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    stated = _stated(config)
+    beside = [method for file, method in _FILES.items() if (folder / file).is_file()]
+    said = [stated[1]] if stated else [*beside, *filter(None, found.values())]
+    method = next(iter(said), "")
     examples = list(found)[:_EXAMPLES]
     shown = ", ".join(f"{key} {tensors[key].dtype}" for key in examples)
     rest = f" and {len(found) - _EXAMPLES} more" if len(found) > _EXAMPLES else ""
     named = f" ({method})" if method else ""
-    problem = f"its weights are quantised{named}: {shown}{rest}; {_remedy(method)}"
+    problem = (
+        f"its weights are quantised{named}: {shown}{rest}; {_remedy(method, config)}"
+    )
     raise AuditError([f"checkpoint {name}: {problem}"])
 
 
@@ -86,18 +92,21 @@ def config_problem(config: Mapping[str, Any]) -> str:
         return ""
     where, method = found
     return (
-        f"config.json: {where}: the model is quantised ({method}); {_remedy(method)}; "
+        f"config.json: {where}: the model is quantised ({method}); "
+        f"{_remedy(method, config)}; "
         "if its weights are not quantised and are to be audited as they are, take "
         f"{where} out"
     )
 
 
-def _remedy(method: str) -> str:
+def _remedy(method: str, config: Mapping[str, Any]) -> str:
     back = _BACK.get(method.split(",")[0])
     way = f", or {back} and save it with save_pretrained" if back else ""
+    origin = config.get("_name_or_path")
+    named = f" ({origin!r}, by its config)" if origin and "/" in str(origin) else ""
     return (
         "quantised weights are not read: give the unquantised checkpoint that it was "
-        f"made from{way}"
+        f"made from{named}{way}"
     )
 
 
@@ -127,15 +136,6 @@ def _described(found: Any) -> str:
     parts = [method or "method not named", f"{bits} bits" if bits else ""]
     parts.append(f"blocks of {block}" if block else "")
     return ", ".join(part for part in parts if part)
-
-
-def _stated_beside(folder: pathlib.Path) -> str:
-    """Returns the method that the files of a folder name, or ""."""
-    config = folder / "config.json"
-    found = _stated(read_json(config)) if config.is_file() else None
-    if found:
-        return found[1]
-    return next((m for f, m in _FILES.items() if (folder / f).is_file()), "")
 
 
 def _method(name: str, info: TensorInfo) -> str | None:

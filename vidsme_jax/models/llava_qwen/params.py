@@ -95,8 +95,8 @@ def read_config(
             f"config.json: mm_hidden_size is {size}, the tower's hidden_size "
             f"{vision.hidden_size}"
         )
-    scaling = fields.take("rope_scaling", dict, None)
-    if scaling:
+    scaling = fields.take("rope_scaling", dict, None) or {}
+    if scaling.get("rope_type", scaling.get("type")) not in (None, "default"):
         remarks.append(f"rope_scaling {scaling} is dropped, as the original class does")
     tied = fields.take("tie_word_embeddings", bool, False)
     text = DecoderConfig.from_qwen2(fields, dtype, tied=tied, scaled=False)

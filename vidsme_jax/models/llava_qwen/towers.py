@@ -7,7 +7,7 @@ from typing import Any
 from jax.typing import DTypeLike
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files
+from vidsme_jax.checkpoints import files, quantised
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.models.llava.sizes import CLIP_LARGE, SIGLIP_SO400M
 from vidsme_jax.models.llava_qwen.params import TOWER
@@ -87,6 +87,8 @@ def find(
             f"config.json: mm_vision_tower: no config.json in {folder}"
         )
     if not inside:
+        if problem := quantised.config_problem(sizes):
+            raise AuditError([f"checkpoint {name}: {problem}"])
         found = files.read_tensors(name, folder, allow_pickle=allow_pickle)
         # A whole CLIP has a text tower too.
         tower = {
