@@ -117,8 +117,9 @@ def headers(path: pathlib.Path) -> dict[str, PickledTensor]:
     for name, other in content.items():
         if name not in tensors:
             raise ValueError(
-                f"{name}: a {type(other).__name__}, no tensor, as in what a training "
-                "keeps to go on: save the tensors alone, with save_pretrained"
+                f"{name}: not a tensor but a value of type {type(other).__name__}, as "
+                "in what a training keeps to go on: save the tensors alone, with "
+                "save_pretrained"
             )
     return tensors
 

@@ -32,6 +32,10 @@ _PATTERNS = params.Patterns(
     head="lm_head",
     newline=r"model\.image_newline",
 )
+_RENAMES = (
+    (r"model\.vision_resampler\.mm_projector\.", "model.mm_projector."),
+    (re.escape(TOWER) + r"(?!vision_model\.)", TOWER + "vision_model."),
+)
 _BEACONS = r"model\.(beacon_.*|layers\.\d+\.self_attn\.beacon_.*)"
 _NEWLINES = {
     "grid": "row",
@@ -176,8 +180,10 @@ def _newline(fields: Fields) -> str:
 
 
 def canonical(name: str) -> str:
-    """Renames the projector of the first LLaVA-NeXT-Video files."""
-    return name.replace("model.vision_resampler.mm_projector.", "model.mm_projector.")
+    """Renames the projector of the first files, and the tower of transformers 5."""
+    for pattern, replacement in _RENAMES:
+        name = re.sub("^" + pattern, replacement, name)
+    return name
 
 
 def names(config: LlavaConfig) -> Names:
