@@ -11,9 +11,9 @@ SHOWN = 20  # Problems of one kind in a message, and names in one line of it.
 LARGEST_JSON = 2**27  # Bytes.
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _LARGEST_POINTER = 1024  # Bytes, by the specification.
-# What other libraries read, which refuse a byte-order mark.
+# What transformers reads too, which refuses a byte-order mark.
 _PLAIN = frozenset(
-    """tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
+    """config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
     vocab.json""".split()
 )
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 (two orders).
@@ -60,7 +60,7 @@ def pointer_problem(paths: Sequence[pathlib.Path]) -> str:
 
 
 def mark_problem(paths: Iterable[pathlib.Path]) -> str:
-    """Returns the sentence about files whose readers refuse their encoding, or ""."""
+    """Returns the sentence about files that transformers refuses to read, or ""."""
     marked = []
     for path in paths:
         if path.name in _PLAIN and path.is_file():
@@ -71,8 +71,8 @@ def mark_problem(paths: Iterable[pathlib.Path]) -> str:
         return ""
     begin = "begins" if len(marked) == 1 else "begin"
     return (
-        f"{listed(marked)} {begin} with a byte-order mark, which the tokenizers "
-        "library does not read: save as UTF-8 without one"
+        f"{listed(marked)} {begin} with a byte-order mark, which transformers does "
+        "not read: save as UTF-8 without one"
     )
 
 
@@ -87,14 +87,12 @@ def damage(path: pathlib.Path, error: Exception) -> str:
         return f"{path.name}: no such file"
     with path.open("rb") as file:
         begin = file.read(64)
-    what = _no_content(begin)
-    if not what and path.suffix == ".safetensors" and begin.startswith(b"PK"):
-        what = "a pickled torch file, not safetensors: rename it to pytorch_model.bin"
-    if not what and path.suffix == ".bin" and begin[8:9] == b"{":
-        what = "safetensors, not pickled: rename it to model.safetensors"
-    if what:
-        return f"{path.name}: {what}"
-    return f"{path.name}: damaged or cut short ({error}); fetch it again"
+    if path.suffix == ".safetensors" and begin.startswith(b"PK"):
+        return f"{path.name}: pickled by torch, not safetensors: rename it to .bin"
+    if path.suffix == ".bin" and begin[8:9] == b"{":
+        return f"{path.name}: safetensors, not pickled: rename it to .safetensors"
+    cause = _no_content(begin) or f"{error}"
+    return f"{path.name}: damaged ({cause}); fetch it again, it may be cut short"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -125,12 +123,12 @@ def limited(problems: Sequence[str], kind: str) -> list[str]:
 def _no_content(begin: bytes) -> str:
     """Returns what a file is whose beginning shows that it is no model's, or ""."""
     if not begin:
-        return "empty (0 bytes): its download did not finish; fetch it again"
+        return "it is empty"
     if begin.startswith(_POINTER):
         return (
-            "a git-lfs pointer, not the content of the file: run `git lfs pull` there, "
-            "or fetch the model with `hf download`"
+            "it is a git-lfs pointer, not the content of the file: run `git lfs pull` "
+            "there, or fetch the model with `hf download`"
         )
     if begin.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        return "a web page, not the file itself; fetch it again"
+        return "it is a web page"
     return ""

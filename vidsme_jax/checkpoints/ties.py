@@ -73,7 +73,7 @@ def _equal(one: TensorInfo, other: TensorInfo) -> bool:
         return False
     rows = max(1, _BLOCK // max(1, 4 * one.shape[1]))
     for start in range(0, one.shape[0], rows):
-        part = (slice(start, start + rows), slice(None))
+        part = (slice(start, min(start + rows, one.shape[0])), slice(None))
         if not np.array_equal(one.read(part), other.read(part)):
             return False
     return True
