@@ -13,8 +13,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _LARGEST_POINTER = 1024  # Bytes, by the specification.
 # What transformers reads too, which refuses a byte-order mark.
 _PLAIN = frozenset(
-    """config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json
-    vocab.json""".split()
+    """config.json tokenizer.json tokenizer_config.json special_tokens_map.json
+    added_tokens.json vocab.json""".split()
 )
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 (two orders).
 
