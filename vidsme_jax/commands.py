@@ -6,30 +6,61 @@ import signal
 import sys
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from vidsme_jax import settings
 from vidsme_jax.base import printable
+from vidsme_jax.settings import overrides
+from vidsme_jax.settings.rules import Rule
 
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 _LONGEST = 10_000  # Characters of one problem.
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parses flags; prints what is wrong with them or the configuration, and exits."""
+def define_config() -> flags.FlagHolder:
+    """Defines --config; `parse` sees to the flags that set its keys."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "The configuration, FILE[:variant].", sys_argv=[]
+    )
+
+
+def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]:
+    """Parses flags; prints what is wrong with them or the configuration, and exits.
+
+    Values of keys, `--config.KEY=VALUE`, are only set here, whatever they are: what is
+    wrong with them `settings.problems` says, together with all else.
+    """
     try:
-        rest = flags.FLAGS(argv)
-        if flags.FLAGS.config is not None:
-            flags.FLAGS.config.keys()  # A file that could not be loaded raises here.
+        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        rest, given = overrides.split(argv, rules)
+        rest = flags.FLAGS(rest)
+        config = flags.FLAGS.config
+        if given and config is None and not flags.FLAGS["config"].present:
+            return rest
+        if config is not None:
+            config.keys()  # A file that could not be loaded raises here.
+        if flags.FLAGS["config"].present and not isinstance(config, ConfigDict):
+            kind = type(config).__name__
+            wanted = "a ConfigDict, such as settings.default() makes"
+            raise TypeError(f"get_config() returns {wanted}; it returned a {kind}")
+        if given:
+            overrides.apply(config, given, rules)
         return rest
     except flags.UnrecognizedFlagError as error:
         sys.exit(wrong([str(error)]))
     except Exception as error:  # A configuration is a program and may raise anything.
-        if error.args and isinstance(error.args[0], KeyError):  # An unknown key.
-            said = " ".join(str(error.args[0].args[0]).split())
-            sys.exit(wrong([f"the configuration has no key {said}"]))
-        # The last line is the cause; what stands before it is a traceback.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        sys.exit(wrong([f"the configuration cannot be used: {lines[-1].strip()}"]))
+        sys.exit(wrong([f"the configuration cannot be used: {_cause(error)}"]))
+
+
+def _cause(error: Exception) -> str:
+    """Returns what an error says in one line, without the traceback before it."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    last = lines[-1] if lines else ""
+    if last.startswith("Did you mean"):  # Of ml_collections.
+        last = " ".join(lines)
+    named = isinstance(error, flags.Error | OSError) or "Traceback" in str(error)
+    kind = type(error).__name__
+    return last if named and last else f"{kind}: {last}" if last else kind
 
 
 def usage_problem(argv: list[str]) -> str:
