@@ -4,6 +4,7 @@ import logging as python_logging
 import pathlib
 import signal
 import sys
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -34,17 +35,16 @@ def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]
         argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
         rest, given = overrides.split(argv, rules)
         rest = flags.FLAGS(rest)
-        config = flags.FLAGS.config
-        if given and config is None and not flags.FLAGS["config"].present:
-            return rest
+        config: Any = flags.FLAGS.config
+        if config is None and not flags.FLAGS["config"].present:
+            return rest  # `usage_problem` says that it is missing.
         if config is not None:
             config.keys()  # A file that could not be loaded raises here.
-        if flags.FLAGS["config"].present and not isinstance(config, ConfigDict):
+        if not isinstance(config, ConfigDict):
             kind = type(config).__name__
             wanted = "a ConfigDict, such as settings.default() makes"
-            raise TypeError(f"get_config() returns {wanted}; it returned a {kind}")
-        if given:
-            overrides.apply(config, given, rules)
+            raise TypeError(f"get_config() must return {wanted}; it returned {kind}")
+        overrides.apply(config, given, rules)
         return rest
     except flags.UnrecognizedFlagError as error:
         sys.exit(wrong([str(error)]))
@@ -54,13 +54,18 @@ def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]
 
 def _cause(error: Exception) -> str:
     """Returns what an error says in one line, without the traceback before it."""
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    last = lines[-1] if lines else ""
-    if last.startswith("Did you mean"):  # Of ml_collections.
-        last = " ".join(lines)
-    named = isinstance(error, flags.Error | OSError) or "Traceback" in str(error)
     kind = type(error).__name__
-    return last if named and last else f"{kind}: {last}" if last else kind
+    named = isinstance(error, flags.Error | OSError) or "Traceback" in str(error)
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = (
+        str(error.args[0]) if isinstance(error, KeyError) and error.args else f"{error}"
+    )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = lines[-1] if lines else ""
+    if said.startswith("Did you mean"):  # Of ml_collections.
+        said = " ".join(["no key", *lines])
+    return said if named and said else f"{kind}: {said}" if said else kind
 
 
 def usage_problem(argv: list[str]) -> str:

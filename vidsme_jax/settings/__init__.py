@@ -90,12 +90,13 @@ def problems(config: ConfigDict, rules: dict[str, Rule] = RULES) -> list[str]:
 
 def without(config: ConfigDict, keys: Iterable[str]) -> ConfigDict:
     """Returns a copy in which some keys are absent; `views` then take the defaults."""
-    left = Keys(config.to_dict())
-    for key in keys:
+    left = Keys()
+    for key, value in flatten(config).items():
         group, _, name = key.rpartition(".")
-        node = left.get(group, {}) if group else left
-        if isinstance(node, ConfigDict) and name in node:
-            del node[name]
+        if key not in set(keys) and "." not in group:
+            if group and not isinstance(left.get(group), ConfigDict):
+                left[group] = Keys()
+            (left[group] if group else left)[name] = value
     return left
 
 
