@@ -356,7 +356,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
         ("--config.train.max_steps=0", "config.train.max_steps is 0"),
         (
             "--config.train.max_step=9",
-            "the configuration has no key 'max_step' Did you mean",
+            "config.train.max_step: no such key; did you mean 'train.max_steps'?",
         ),
         ("--work=x", "Unknown command line flag 'work'"),
         ("--config=absent.py", "absent.py"),

@@ -103,7 +103,7 @@ def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
         ),
         (
             ("--config=configs/llava.py", "--config.video.num_frame=4"),
-            "has no key 'num_frame' Did you mean \"num_frames\"",
+            "config.video.num_frame: no such key; did you mean 'video.num_frames'?",
         ),
         (("--config=configs/llava.py", "--config.profile=exakt"), "one of exact"),
         (("--config=configs/llava.py", "--workdirr=x"), "workdir"),

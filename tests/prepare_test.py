@@ -374,7 +374,7 @@ def _run(*flags: str) -> subprocess.CompletedProcess[str]:
         (("--config=configs/llava.py",), "--out is missing"),
         (
             ("--config=configs/llava.py", "--out=x", "--config.video.num_frame=4"),
-            "has no key 'num_frame' Did you mean \"num_frames\"",
+            "config.video.num_frame: no such key; did you mean 'video.num_frames'?",
         ),
         (
             (
