@@ -70,7 +70,11 @@ GROUPS = {
     "attention": Group(
         7,
         ("models/attention.py", "models/text_attention.py"),
-        ("models/attention_test.py", "models/text_attention_test.py"),
+        (
+            "models/attention_test.py",
+            "models/text_attention_test.py",
+            "models/layers_test.py",
+        ),
     ),
     "prepared": Group(6, ("prepared",), ("prepared_test.py", "prepare_test.py")),
     "adapters": Group(
@@ -119,7 +123,7 @@ def failing(tree: pathlib.Path, tests: tuple[str, ...]) -> str | None:
             _running.end(process)
     if process.returncode == 0:
         return None
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", told, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", told, re.MULTILINE)
     return found[1] if found else "the tests could not start"
 
 

@@ -5,12 +5,13 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import time
 import zipfile
 
 import pytest
+
+import children
 
 HERE = pathlib.Path(__file__).parent
 ABSENT = (
@@ -37,12 +38,7 @@ def finished(tmp_path_factory):
     flags = ["--size", "tiny", "--out", str(folder / "out"), "--cache", str(cache)]
     flags += ["--commit", "abc123"]
     env["VIDSME_COMMIT"] = "abc123"  # As `card.py` tells the processes of its steps.
-    done = subprocess.run(
-        [sys.executable, str(HERE / "card_steps.py"), *flags],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
+    done = children.run([sys.executable, str(HERE / "card_steps.py"), *flags], env=env)
     return done, folder / "out", cache
 
 
