@@ -136,7 +136,7 @@ def test_a_step_that_goes_wrong_costs_the_others_nothing(
         make("lacks", "import sys; sys.exit('needs av')", optional=("av",)),
         make(
             "lingers",
-            "import subprocess; subprocess.Popen(['sleep', '600']); raise SystemExit(3)",
+            "import subprocess\nsubprocess.Popen(['sleep', '600'])\nexit(3)",
         ),
         make("good", code),
     )
