@@ -128,15 +128,18 @@ def failing(tree: pathlib.Path, tests: tuple[str, ...]) -> str | None:
     return found[1] if found else "the tests could not start"
 
 
-def _copied(folder: pathlib.Path) -> pathlib.Path:
-    """Copies the files that git knows, as they are now."""
+def known() -> list[str]:
+    """Returns the paths of the files that git knows, or would."""
     listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"]
     shown = subprocess.run(listing, check=True, capture_output=True, text=True)
-    for name in shown.stdout.splitlines():
-        if (ROOT / name).is_file():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
+    return [name for name in shown.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def _copied(folder: pathlib.Path) -> pathlib.Path:
+    for name in known():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
     return folder
 
 
@@ -164,11 +167,9 @@ def main(flags: list[str] | None = None) -> int:
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--list", action="store_true", help="show them, run none")
     args = parser.parse_args(flags)
-    # The copy is deleted and its tests end, also where this one is told to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
-    known = json.loads(args.out.read_text()) if args.out.is_file() else []
-    before = {tuple(x[key] for key in _SAME): x for x in known}
-    records = {name: [x for x in known if x["group"] == name] for name in GROUPS}
+    written = json.loads(args.out.read_text()) if args.out.is_file() else []
+    before = {tuple(x[key] for key in _SAME): x for x in written}
+    records = {name: [x for x in written if x["group"] == name] for name in GROUPS}
     for name in args.groups:
         faults = chosen(name, args.seed)
         records[name] = [record for record, _ in faults]
@@ -192,4 +193,6 @@ def main(flags: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # The copy is deleted and its tests end, also where this one is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     sys.exit(main())
