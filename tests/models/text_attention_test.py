@@ -173,15 +173,15 @@ def test_what_the_nvidia_kernel_is_asked_for(monkeypatch):
         assert return_residual
         groups = q.shape[2] // k.shape[2]
         k, v = (jnp.repeat(x, groups, axis=2) for x in (k, v))
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * scale
-        rows, columns = (jnp.arange(n) for n in scores.shape[2:])
-        seen = jnp.ones(scores.shape, bool) if mask is None else mask
+        rows, columns = jnp.arange(q.shape[1]), jnp.arange(k.shape[1])
         if mask_type == fused.MaskType.CAUSAL:
-            seen &= (columns[None] <= rows[:, None])[None, None]
+            seen = mask & (columns[None] <= rows[:, None])[None, None]
         else:
             assert mask_type == fused.MaskType.PADDING
-            assert (lengths["q_seqlen"] == len(rows)).all()
-            seen &= (columns[None] < lengths["kv_seqlen"][:, None])[:, None, None]
+            asked = rows[None] < lengths["q_seqlen"][:, None]
+            q = jnp.where(asked[:, :, None, None], q, jnp.nan)  # Of no query.
+            seen = (columns[None] < lengths["kv_seqlen"][:, None])[:, None, None]
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * scale
         scores = jnp.where(seen, scores, -jnp.inf)
         sums = jax.nn.logsumexp(scores, axis=-1)
         weights = jnp.exp(scores - sums[..., None])
