@@ -1,7 +1,7 @@
 """Opens a checkpoint, whatever form it has: a whole model, or a LoRA on top of one."""
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import adapters, files
+from vidsme_jax.checkpoints import adapters, files, weights
 
 
 def open_checkpoint(
@@ -20,11 +20,16 @@ def open_checkpoint(
         problem.
     """
     folder = files.find(name, files.patterns(allow_pickle))
+    if problem := weights.left_over_adapter(folder):
+        raise AuditError([f"checkpoint {name}: {problem}"])
     if (folder / "adapter_config.json").is_file():
         return adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
     if not adapter:
         problem = "no LoRA adapter to leave out (no adapter_config.json)"
         raise AuditError([f"checkpoint {name}: {problem}"])
     config = files.read_config(name, folder)
-    tensors = files.read_tensors(name, folder, allow_pickle=allow_pickle)
-    return files.Checkpoint(name, (folder,), config, tensors)
+    remarks: list[str] = []
+    tensors = files.read_tensors(
+        name, folder, allow_pickle=allow_pickle, remarks=remarks
+    )
+    return files.Checkpoint(name, (folder,), config, tensors, tuple(remarks))
