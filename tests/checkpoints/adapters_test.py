@@ -1,59 +1,48 @@
 """LoRA and its relatives against PEFT, and what is refused by name."""
 
 import dataclasses
-import functools
-import json
+import inspect
+import re
 import shutil
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 
 from oracles import adapters as oracle
-from oracles import every_row
+from oracles import our_logits
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import adapter_config, opening
-from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.rows import Shown, Text
+from vidsme_jax.checkpoints.loading import Names
+from vidsme_jax.models.llava_hf import params
 
 Q = r".*(language_model|decoder)\.(.*\.)?(q_proj|down_proj)"  # Of the decoder.
-_DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _run(graphdef, state, pixels, batch):
-    model = nnx.merge(graphdef, state)
-    features = model.encode_frames(pixels)
-    visual = features.reshape(1, 1, -1, features.shape[-1])
-    if model.config.newline == "video":
-        end = model.image_newline[...][None, None, None]
-        visual = jnp.concatenate([end, visual], axis=2)
-    hidden, _ = model.read(visual, batch)
-    return hidden[0, 0] @ model.head.T
-
-
-def _logits(made, **known):
-    """The package's logits; one compilation for all adapters of a family."""
-    found = models.inspect(str(made.folder), dtype="float32", **known)
-    loaded = found.load(lambda *_: _DEVICE)
-    pixels = jnp.asarray(made.pixels.numpy())
-    text, order = Text(oracle.BEFORE, oracle.AFTER), np.arange(len(pixels))
-    rows = every_row(found.lay_out(Shown(len(pixels)), text, order))
-    batch = stack([[rows]], np.asarray(pixels)[None, None], Shape.of(rows))
-    batch = jax.tree.map(jnp.asarray, batch)
-    return np.asarray(_run(loaded.graphdef, loaded.state, pixels, batch)), found
-
-
-def _is_peft(made, **known):
-    actual, found = _logits(made, **known)
+def _is_peft(made):
+    """Runs the merged tensors in the oracle: quicker than compiling each model."""
+    checkpoint = opening.open_checkpoint(str(made.folder))
+    merged = checkpoint.merged(Names(params.canonical, (), {})).tensors
+    named = {params.canonical(name): info for name, info in merged.items()}
+    assert len(named) == len(merged)
+    model = made.fresh()
+    if "lm_head.weight" in merged:  # That of the base was tied.
+        assert not checkpoint.config["text_config"]["tie_word_embeddings"]
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            info = named.pop(params.canonical(name))
+            value = info.read()
+            parameter.copy_(torch.tensor(value))
+            part = tuple(slice(n // 3, n - n // 4) for n in info.shape)
+            np.testing.assert_allclose(info.read(part), value[part], atol=1e-6)
+    assert not named
     expected = made.logits()
     assert expected.std() > 0.5, "weights too small for errors to show"
-    np.testing.assert_allclose(actual, expected, atol=1e-4)
-    return found
+    assert np.abs(expected - made.logits(made.fresh())).max() > 0.05
+    np.testing.assert_allclose(made.logits(model), expected, atol=1e-4)
+    return checkpoint
 
 
 FAMILIES = ("llava_next_video", "llava_onevision")
@@ -64,6 +53,7 @@ PATTERNS = {
 SAVED = ["multi_modal_projector"]
 TOWER = r".*vision_tower.*(q_proj|fc1|patch_embedding)|.*projector\.linear_1"
 HEAD = ["embed_tokens", "lm_head"]
+ORIGINAL = {"modules_to_save": ["mm_projector"], "bias": "lora_only", **PATTERNS}
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -125,7 +115,293 @@ def test_tied_heads(tmp_path, lora):
     _is_peft(oracle.make("llava_onevision", tmp_path, tied=True, **lora))
 
 
-@pytest.mark.parametrize("lora", [PATTERNS, {"use_dora": True, "bias": "lora_only"}])
-def test_the_original_format(tmp_path, lora):
-    lora = {"target_modules": Q, "modules_to_save": ["mm_projector"], **lora}
-    _is_peft(oracle.make("llava_qwen", tmp_path, **lora))
+@pytest.mark.parametrize(
+    ("family", "lora"),
+    [
+        ("llava_next_video", {"target_modules": Q, "modules_to_save": SAVED}),
+        ("llava_onevision", {"target_modules": ["embed_tokens"], "tied": True}),
+        ("llava_qwen", {"target_modules": Q, "use_dora": True, **ORIGINAL}),
+    ],
+)
+def test_through_the_loader(tmp_path, family, lora):
+    made = oracle.make(family, tmp_path, **lora)
+    loaded = models.load(str(made.folder), dtype="float32")
+    actual = our_logits(loaded, made.pixels, oracle.BEFORE, oracle.AFTER)
+    np.testing.assert_allclose(actual, made.logits(), atol=1e-4)
+    assert "LoRA: " in loaded.model.remarks[0]
+
+
+def test_a_vocabulary_that_grew(tmp_path):
+    """Its embeddings are in the adapter; the base has none for the new tokens."""
+
+    def grow(model):
+        model.resize_token_embeddings(140)
+
+    made = oracle.make(
+        "llava_onevision",
+        tmp_path,
+        prepare=grow,
+        target_modules=Q,
+        save={"save_embedding_layers": True},
+    )
+    assert _is_peft(made).config["text_config"]["vocab_size"] == 140
+    assert models.inspect(str(made.folder), dtype="float32").vocab_size == 140
+    with pytest.raises(AuditError, match=r"grew to 140 tokens.*checkpoint=.*base$"):
+        opening.open_checkpoint(str(made.folder), adapter=False)
+
+
+def test_without_the_adapter(tmp_path):
+    """As PEFT's disable_adapter: the modules that were saved are those of the base."""
+    lora = {"target_modules": Q, "modules_to_save": SAVED}
+    made = oracle.make("llava_onevision", tmp_path, **lora)
+    found = models.inspect(str(made.folder), dtype="float32", adapter=False)
+    assert found.remarks == (
+        f"LoRA: weights of {tmp_path / 'base'} are read without low-rank updates and "
+        "without its copies of multi_modal_projector, 0 tensors are replaced",
+    )
+    checkpoint = opening.open_checkpoint(str(made.folder), adapter=False)
+    tensors = checkpoint.merged(found.names).tensors
+    base = opening.open_checkpoint(str(tmp_path / "base")).tensors
+    assert tensors == base
+    whole = models.inspect(str(made.folder), dtype="float32")
+    assert whole.fingerprint != found.fingerprint
+    with made.model.disable_adapter():
+        np.testing.assert_allclose(made.logits(), made.logits(made.fresh()), atol=1e-6)
+
+
+def test_a_pissa_that_peft_converted(tmp_path):
+    """PiSSA moves weight into its factors; PEFT can move it back when saving."""
+    folder = tmp_path / "start"
+
+    def start(trained):
+        trained.peft_config["default"].init_lora_weights = True
+        trained.save_pretrained(folder)
+        trained.peft_config["default"].init_lora_weights = "pissa"
+
+    lora = {"target_modules": Q, "init_lora_weights": "pissa"}
+    convert = {"save": {"path_initial_model_for_weight_conversion": folder}}
+    made = oracle.make(
+        "llava_onevision", tmp_path / "a", start=start, **lora, **convert
+    )
+    _is_peft(made)
+    made = oracle.make("llava_onevision", tmp_path / "b", **lora)
+    with pytest.raises(AuditError, match=r"init_lora_weights is 'pissa': it changes"):
+        opening.open_checkpoint(str(made.folder))
+
+
+def test_the_tokenizer_is_the_adapters(tmp_path):
+    made = oracle.make("llava_onevision", tmp_path, target_modules=Q)
+    checkpoint = opening.open_checkpoint(str(made.folder))
+    assert checkpoint.folders == (made.folder, tmp_path / "base")
+    assert checkpoint.folder == tmp_path / "base"  # That of config.json.
+
+
+def test_every_field_of_peft_is_decided():
+    import peft
+
+    handled = adapter_config.HANDLED
+    tables = (handled, set(adapter_config.HARMLESS), set(adapter_config.REFUSED))
+    fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
+    assert fields <= set().union(*tables)
+    assert sum(map(len, tables)) == len(set().union(*tables))
+    for key in handled - {"revision", "peft_type"}:
+        assert f'"{key}"' in inspect.getsource(adapter_config)
+
+
+def _read(**keys):
+    known = {"peft_type": "LORA", "base_model_name_or_path": "x", "r": 4}
+    problems: list[str] = []
+    adapter_config.read(known | {"lora_alpha": 8} | keys, problems)
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        *(
+            ({"init_lora_weights": name}, f"{name}'.*path_initial_model_for_weight_con")
+            for name in ("pissa_niter_16", "OLoRA", "corda", "loftq", "lora_ga")
+        ),
+        ({"init_lora_weights": "gausian"}, "known: True.*did you mean 'gaussian'"),
+        (
+            {"alora_invocation_tokens": [1]},
+            "for some tokens only.*give another adapter",
+        ),
+        ({"arrow_config": {"top_k": 3}}, "for each token.*cannot be merged"),
+        ({"monteclora_config": {"x": 1}}, "samples updates.*cannot be merged"),
+        (
+            {"kasa_config": {"beta": 1}},
+            "changes the weights of the base.*merge_and_unl",
+        ),
+        ({"layer_replication": [[0, 2]]}, "repeats layers.*merge_and_unload"),
+        ({"megatron_config": {"x": 1}}, "Megatron's.*merge_and_unload"),
+        ({"target_parameters": ["w"]}, "no layer's weight.*merge_and_unload"),
+        ({"trainable_token_indices": [3]}, "rows of the embedding.*merge_and_unload"),
+        ({"use_bdlora": {"nblocks": 2}}, "block-diagonal.*merge_and_unload"),
+        ({"use_qalora": True}, "quantised base.*merge_and_unload"),
+        ({"enable_lora": [True]}, "fused layer.*merge_and_unload"),
+        ({"peft_type": "IA3"}, "'IA3'; built for 'LORA' alone: merge it with PEFT"),
+        ({"peft_type": "PROMPT_TUNING"}, "built for 'LORA' alone: no one weight"),
+        ({"use_rslra": True}, "unknown key 'use_rslra'; did you mean 'use_rslora'"),
+        ({"use_rslora": "yes"}, "use_rslora is 'yes', expected true or false"),
+        ({"bias": "some"}, "bias is 'some'; built for 'none', 'all' and 'lora_only'"),
+        (
+            {"modules_to_save": "lm_head"},
+            "modules_to_save is 'lm_head', expected a list",
+        ),
+        ({"revision": 3}, "revision is 3, expected a name"),
+        ({"base_model_name_or_path": None}, "is None; expected the folder or hub id"),
+        ({"r": 0}, "r is 0, lora_alpha 8; expected an integer from 1"),
+        ({"r": 10**400}, r"r is 10+\.\.\., lora_alpha 8"),
+        ({"lora_alpha": float("nan")}, "lora_alpha nan; expected"),
+        ({"rank_pattern": {"q": 2.5}}, "rank_pattern: 'q' is 2.5, expected a number"),
+        ({"alpha_pattern": {"q(": 2}}, r"'q\(' is no regular expression"),
+        ({"alpha_pattern": [2]}, r"alpha_pattern is \[2\], expected an object"),
+    ],
+    ids=str,
+)
+def test_keys_that_are_refused(keys, message):
+    (problem,) = _read(**keys)
+    assert re.search(message, problem), problem
+
+
+def test_keys_that_are_harmless():
+    for name in (None, True, False, "gaussian", "eva", "orthogonal", "mica"):
+        assert not _read(init_lora_weights=name)
+    off = dict.fromkeys(adapter_config.REFUSED) | {"of_a_later_peft": False}
+    assert not _read(**off, lora_dropout=0.1, fan_in_fan_out=True, qalora_group_size=16)
+
+
+PREFIX = "base_model.model.model"
+Q_PROJ = f"{PREFIX}.language_model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    lora = {"target_modules": ["q_proj"], "modules_to_save": SAVED}
+    return oracle.make("llava_onevision", folder, **lora)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {f"{Q_PROJ}.lora_B.weight": None},
+            "0.self_attn.q_proj.weight: lora_B is miss",
+        ),
+        (
+            {f"{Q_PROJ}.lora_A.weight": None},
+            "0.self_attn.q_proj.weight: lora_A is miss",
+        ),
+        (
+            {f"{Q_PROJ}.lora_A.weight": torch.ones(3, 48)},
+            r"q_proj.weight: factors \[48, 4\] x \[3, 48\] for \[48, 48\], r 4",
+        ),
+        (
+            {f"{Q_PROJ}.lora_A.weight": torch.ones(0)},
+            r"factors \[48, 4\] x \[0\] .* without gathering the shards of DeepSpeed",
+        ),
+        (
+            {f"{Q_PROJ}.lora_magnitude_vector": torch.ones(48)},
+            "q_proj.weight: a lora_magnitude_vector, but use_dora is false",
+        ),
+        (
+            {f"{Q_PROJ}.weight": torch.ones(48, 48)},
+            "q_proj.weight: not a low-rank fact",
+        ),
+        ({f"{Q_PROJ}.lora_E": torch.ones(4)}, "lora_E: not a low-rank factor"),
+        (
+            {f"{Q_PROJ}.lora_A.weight": torch.ones(4, 48, dtype=torch.int8)},
+            "q_proj.lora_A.weight: dtype I8, expected F64",
+        ),
+        (
+            {f"{Q_PROJ}.lora_A.other.weight": torch.ones(4, 48)},
+            r"several adapters \(one without a name, other\).*selected_adapters",
+        ),
+        (
+            {
+                f"{Q_PROJ.replace('.0.', '.9.')}.lora_{k}.weight": torch.ones(4, 4)
+                for k in "AB"
+            },
+            r"layers.9.self_attn.q_proj.weight: has low-rank factors, but the base no "
+            r"such weight; did you mean '.*q_proj.weight'",
+        ),
+        (
+            {f"{PREFIX}.multi_modal_projector.linear_1.bias": torch.ones(3)},
+            r"linear_1.bias: a full copy \[3\] for \[48\] of the base",
+        ),
+        (
+            {f"{Q_PROJ}.lora_B.bias": torch.ones(3)},
+            r"q_proj.bias: lora_B.bias \[3\], expected \[48\]",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_tensors_that_are_refused(made, tmp_path, tensors, message):
+    folder = tmp_path / "adapter"
+    shutil.copytree(made.folder, folder)
+    gone = [key for key, value in tensors.items() if value is None]
+    new = {key: value for key, value in tensors.items() if value is not None}
+    oracle.tensors(folder, lambda found: {**found, **new})
+    oracle.tensors(folder, lambda found: {k: found[k] for k in found if k not in gone})
+    with pytest.raises(AuditError, match=message):
+        models.inspect(str(folder), dtype="float32")
+
+
+def test_saved_modules_that_are_missing(made, tmp_path):
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+    oracle.change(folder, modules_to_save=["lm_heads"])
+    with pytest.raises(
+        AuditError, match="names 'lm_heads', and the files hold no tens"
+    ):
+        opening.open_checkpoint(str(folder))
+
+
+def test_names_inside_keys(made, tmp_path):
+    """Files that PEFT did not write itself keep the adapter's name in every key."""
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+
+    def named(key):
+        key = re.sub(r"(lora_[AB])", r"\1.video", key)
+        return key.replace("projector.", "projector.modules_to_save.video.")
+
+    oracle.tensors(folder, lambda found: {named(k): t for k, t in found.items()})
+    _is_peft(made._replace(folder=folder))
+
+
+def test_several_adapters(made, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(made.folder, folder / "second")
+    with pytest.raises(AuditError, match=r"adapters in its folders \(second\); give "):
+        opening.open_checkpoint(str(folder))
+    shutil.copytree(made.folder, folder, dirs_exist_ok=True)
+    assert "are not read: second" in opening.open_checkpoint(str(folder)).remarks[1]
+
+
+def test_what_an_adapter_stands_on(made, tmp_path):
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+    oracle.change(folder, base_model_name_or_path=str(made.folder))
+    with pytest.raises(AuditError, match=r"base_model_name_or_path.*an adapter itself"):
+        opening.open_checkpoint(str(folder))
+    oracle.change(folder, base_model_name_or_path="/nowhere/base")
+    with pytest.raises(AuditError, match=r"base_model_name_or_path.*no such folder"):
+        opening.open_checkpoint(str(folder))
+    shutil.copytree(made.folder.parent / "base", folder, dirs_exist_ok=True)
+    with pytest.raises(
+        AuditError, match=r"a whole model \(model.safetensors\) and an ad"
+    ):
+        opening.open_checkpoint(str(folder))
+
+
+def test_the_bases_revision(made, tmp_path, monkeypatch):
+    folder, asked = shutil.copytree(made.folder, tmp_path / "adapter"), {}
+
+    def download(repository, **known):
+        asked.update(known, repository=repository)
+        return str(made.folder.parent / "base")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    oracle.change(folder, base_model_name_or_path="some/base", revision="v2")
+    opening.open_checkpoint(str(folder))
+    assert (asked["repository"], asked["revision"]) == ("some/base", "v2")

@@ -1,5 +1,7 @@
 """Adapters that PEFT made on tiny random models, and PEFT's own logits."""
 
+import copy
+import functools
 import json
 import pathlib
 import re
@@ -30,6 +32,7 @@ _OLD = (
     (r"^model\.", ""),
 )
 _PREFIX = "base_model.model."
+torch.set_num_threads(1)  # On tiny models more only wait for one another.
 
 
 class Made(NamedTuple):
@@ -38,6 +41,7 @@ class Made(NamedTuple):
     folder: pathlib.Path
     model: Any
     family: str
+    fresh: Callable[[], Any]  # Returns the model before the training.
 
     @property
     def pixels(self) -> torch.Tensor:
@@ -45,14 +49,20 @@ class Made(NamedTuple):
         size = SIZES[self.family]
         return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
 
-    def logits(self) -> np.ndarray:
-        """Returns PEFT's logits of all rows: text, a video, text."""
+    def logits(self, model: Any = None) -> np.ndarray:
+        """Returns a model's logits of all rows (text, a video, text); PEFT's."""
+        model = self.model if model is None else model
         if self.family == "llava_qwen":
             with torch.no_grad():
-                return self.model(BEFORE, self.pixels, AFTER).numpy()
-        known = {"llava_next_video": llava_next_video}
-        module = known.get(self.family, llava_onevision)
-        return module.logits(self.model, BEFORE, self.pixels, AFTER).numpy()
+                return model(BEFORE, self.pixels, AFTER).numpy()
+        run = _MODULES[self.family].logits
+        return run(model, BEFORE, self.pixels, AFTER).numpy()
+
+
+_MODULES: dict[str, Any] = {
+    "llava_next_video": llava_next_video,
+    "llava_onevision": llava_onevision,
+}
 
 
 def base(family: str, folder: pathlib.Path, dialect: str = "A", **made) -> Any:
@@ -79,6 +89,7 @@ def make(
     old: bool = False,
     tied: bool = False,
     prepare: Callable[[Any], Any] = lambda model: None,
+    start: Callable[[Any], Any] = lambda trained: None,
     save: dict[str, Any] | None = None,
     **lora,
 ) -> Made:
@@ -90,7 +101,8 @@ def make(
       dialect: Of the base's names.
       old: Whether the adapter's names are those of transformers before 4.52.
       tied: Whether the base's output layer is its embedding.
-      prepare: What is done to the base's model before the training.
+      prepare: What is done to the base's model before PEFT sees it.
+      start: What is done to PEFT's model before the training.
       save: Arguments of PEFT's `save_pretrained`.
       lora: Arguments of `LoraConfig`.
     """
@@ -103,16 +115,20 @@ def make(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # That embeddings are tied, or saved.
         prepare(model)
+        before = copy.deepcopy(model)
         torch.manual_seed(3)
         trained = peft.get_peft_model(model, config).eval()
         trained.peft_config["default"].base_model_name_or_path = str(folder / "base")
+        start(trained)
         with torch.no_grad():
             for parameter in trained.parameters():
                 if parameter.requires_grad:
                     parameter += 0.1 * torch.randn_like(parameter)
         trained.save_pretrained(folder / "adapter", **(save or {}))
     _rename(folder / "adapter", family, old)
-    return Made(folder / "adapter", trained, family)
+    return Made(
+        folder / "adapter", trained, family, functools.partial(copy.deepcopy, before)
+    )
 
 
 def change(folder: pathlib.Path, **keys) -> None:

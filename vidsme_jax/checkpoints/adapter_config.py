@@ -117,8 +117,8 @@ def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
     """Reads an `adapter_config.json`, appending one sentence a faulty key."""
     kind = raw.get("peft_type")
     if kind not in (None, "LORA"):
-        remedy = _UNMERGEABLE if kind in _PROMPTS else MERGE
-        problems.append(f"peft_type is {kind!r}; built for 'LORA' alone: {remedy}")
+        remedy = _UNMERGEABLE if str(kind) in _PROMPTS else MERGE
+        problems.append(f"peft_type is {_short(kind)}; built for 'LORA' alone: {remedy}")
         return AdapterConfig(_base(raw, problems))  # Its other keys are not LoRA's.
     _refuse(raw, problems)
     _check_initialisation(raw.get("init_lora_weights"), problems)
@@ -215,14 +215,18 @@ def _pattern(raw: dict[str, Any], key: str, holds, problems: list[str]) -> dict:
     if not isinstance(found, dict):
         problems.append(f"{key} is {_short(found)}, expected an object")
         return {}
+    out = {}
     for pattern, value in found.items():
-        if not holds(value):
-            problems.append(f"{key}: {pattern!r} is {_short(value)}, expected a number")
         try:
             re.compile(pattern)
         except re.error as error:
             problems.append(f"{key}: {pattern!r} is no regular expression ({error})")
-    return found
+            continue
+        if holds(value):
+            out[pattern] = value
+        else:
+            problems.append(f"{key}: {pattern!r} is {_short(value)}, expected a number")
+    return out
 
 
 def _matched(patterns: dict[str, Any], module: str, default: Any) -> Any:

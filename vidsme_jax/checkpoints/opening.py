@@ -1,5 +1,6 @@
 """Opens a checkpoint, whatever form it has: a whole model, or a LoRA on top of one."""
 
+import dataclasses
 import pathlib
 
 from vidsme_jax.base import AuditError
@@ -26,7 +27,10 @@ def open_checkpoint(
     others = sorted(p.parent.name for p in folder.glob("*/adapter_config.json"))
     if (folder / "adapter_config.json").is_file():
         _check_alone(name, folder)
-        return adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
+        found = adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
+        remark = f"adapters in folders inside it are not read: {', '.join(others)}"
+        remarks = found.remarks + ((remark,) if others else ())
+        return dataclasses.replace(found, remarks=remarks)
     if not adapter:
         problem = "no LoRA adapter to leave out (no adapter_config.json)"
         raise AuditError([f"checkpoint {name}: {problem}"])
