@@ -52,6 +52,7 @@ PATTERNS = {
 }
 SAVED = ["multi_modal_projector"]
 TOWER = r".*vision_tower.*(q_proj|fc1|patch_embedding)|.*projector\.linear_1"
+DECODER = "language_model"
 HEAD = ["embed_tokens", "lm_head"]
 ORIGINAL = {"modules_to_save": ["mm_projector"], "bias": "lora_only", **PATTERNS}
 
@@ -113,6 +114,20 @@ def test_what_peft_knows(tmp_path, lora):
 def test_tied_heads(tmp_path, lora):
     """PEFT changes the module that it names; the other keeps the base's values."""
     _is_peft(oracle.make("llava_onevision", tmp_path, tied=True, **lora))
+
+
+def test_a_base_of_which_the_head_alone_is_stored(tmp_path):
+    lora = {"target_modules": ["embed_tokens"], "tied": True}
+    made = oracle.make("llava_onevision", tmp_path, **lora)
+    old, new = f"{DECODER}.model.embed_tokens.weight", f"{DECODER}.lm_head.weight"
+
+    def rename(found):
+        return {new if key == old else key: value for key, value in found.items()}
+
+    oracle.tensors(tmp_path / "base", rename, "model.safetensors")
+    models.inspect(str(tmp_path / "base"), dtype="float32")
+    oracle.tensors(made.folder, lambda f: {k: f[k] for k in f if "base_layer" not in k})
+    _is_peft(made)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +373,15 @@ def test_saved_modules_that_are_missing(made, tmp_path):
         opening.open_checkpoint(str(folder))
 
 
+def test_never_more_than_twenty_problems(made, tmp_path):
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+    surplus = {f"{PREFIX}.norm{k}.weight": torch.ones(3) for k in range(30)}
+    oracle.tensors(folder, lambda found: found | surplus)
+    with pytest.raises(AuditError, match="more problems of this adapter") as caught:
+        opening.open_checkpoint(str(folder))
+    assert len(caught.value.problems) <= 21
+
+
 def test_names_inside_keys(made, tmp_path):
     """Files that PEFT did not write itself keep the adapter's name in every key."""
     folder = shutil.copytree(made.folder, tmp_path / "adapter")
@@ -373,7 +397,7 @@ def test_names_inside_keys(made, tmp_path):
 def test_several_adapters(made, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(made.folder, folder / "second")
-    with pytest.raises(AuditError, match=r"adapters in its folders \(second\); give "):
+    with pytest.raises(AuditError, match=r"found a checkpoint in second: give "):
         opening.open_checkpoint(str(folder))
     shutil.copytree(made.folder, folder, dirs_exist_ok=True)
     assert "are not read: second" in opening.open_checkpoint(str(folder)).remarks[1]
@@ -388,9 +412,7 @@ def test_what_an_adapter_stands_on(made, tmp_path):
     with pytest.raises(AuditError, match=r"base_model_name_or_path.*no such folder"):
         opening.open_checkpoint(str(folder))
     shutil.copytree(made.folder.parent / "base", folder, dirs_exist_ok=True)
-    with pytest.raises(
-        AuditError, match=r"a whole model \(model.safetensors\) and an ad"
-    ):
+    with pytest.raises(AuditError, match=r"model.safetensors and adapter_config"):
         opening.open_checkpoint(str(folder))
 
 

@@ -77,7 +77,7 @@ def test_code_is_refused_not_run(tmp_path):
     ("content", "text"),
     [
         (pickle.dumps([1, 2], protocol=2), "holds a list"),
-        (pickle.dumps({"x": 3}, protocol=2), "x: not a tensor"),
+        (pickle.dumps({"x": 3}, protocol=2), "x: not a tensor but a value of type int"),
         (b"", "cannot be read"),
         (b"\x80\x02X\xff\xff\xff\x7f", "cannot be read"),
     ],

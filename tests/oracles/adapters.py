@@ -137,9 +137,13 @@ def change(folder: pathlib.Path, **keys) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | keys))
 
 
-def tensors(folder: pathlib.Path, changes: Callable[[dict], dict]) -> None:
-    """Changes the tensors of an adapter."""
-    file = folder / "adapter_model.safetensors"
+def tensors(
+    folder: pathlib.Path,
+    changes: Callable[[dict], dict],
+    name: str = "adapter_model.safetensors",
+) -> None:
+    """Changes the tensors of an adapter, or of another file."""
+    file = folder / name
     save_file(changes(load_file(file)), file, metadata={"format": "pt"})
 
 

@@ -118,7 +118,9 @@ def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
     kind = raw.get("peft_type")
     if kind not in (None, "LORA"):
         remedy = _UNMERGEABLE if str(kind) in _PROMPTS else MERGE
-        problems.append(f"peft_type is {_short(kind)}; built for 'LORA' alone: {remedy}")
+        problems.append(
+            f"peft_type is {_short(kind)}; built for 'LORA' alone: {remedy}"
+        )
         return AdapterConfig(_base(raw, problems))  # Its other keys are not LoRA's.
     _refuse(raw, problems)
     _check_initialisation(raw.get("init_lora_weights"), problems)

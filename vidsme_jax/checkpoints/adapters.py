@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vidsme_jax.base import AuditError, nearest
-from vidsme_jax.checkpoints import adapter_config, factors, files
+from vidsme_jax.checkpoints import adapter_config, content, factors, files, weights
 from vidsme_jax.checkpoints.adapter_config import AdapterConfig
 from vidsme_jax.checkpoints.factors import Factors
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
 Tensors = dict[str, TensorInfo]
-_SHOWN = 20  # Problems of one adapter in a message.
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
@@ -47,17 +46,17 @@ def open_adapter(
     where = f"checkpoint {name}: adapter_config.json"
     if problems:
         raise AuditError([f"{where}: {problem}" for problem in problems])
-    base, tensors = _open_base(config, folder, allow_pickle, where)
+    remarks: list[str] = []
+    base, tensors = _open_base(config, folder, allow_pickle, where, remarks)
     trained = folder / "non_lora_trainables.bin"
     full = files.open_file(trained, allow_pickle, problems) if trained.is_file() else {}
-    full = {_unwrapped(n): info for n, info in full.items()}
+    full = {_unwrapped(weights.plain(n)): info for n, info in full.items()}
     parts = Factors()
     # Without the adapter its files need not be readable.
     if merged or allow_pickle or (folder / "adapter_model.safetensors").is_file():
         parts = factors.parse(_read(folder, allow_pickle, problems), config, problems)
         _check_saved(config, [*parts.copies, *full], problems)
-    if problems:
-        raise AuditError([f"checkpoint {name}: {p}" for p in problems[:_SHOWN]])
+    _raise(name, problems)
     own = (folder / "config.json").is_file()
     raw, tensors = files.read_config(name, folder if own else base), tensors | full
     rows = _grown(tensors, parts)
@@ -72,28 +71,45 @@ def open_adapter(
         raise AuditError([f"checkpoint {name}: {problem}"])
     else:
         parts = Factors()
+    if inside := sorted(p.parent.name for p in folder.glob("*/adapter_config.json")):
+        listed = content.listed(inside)
+        remarks.append(f"adapters in folders inside {folder} are not read: {listed}")
     return files.Checkpoint(
         name,
         (folder, base),
         raw,
         tensors,
-        (_remark(config, parts, len(full), merged=merged),),
+        (_remark(config, parts, len(full), merged=merged), *remarks),
         _Adapter(name, config, parts, frozenset(full)).put,
     )
 
 
+def _raise(name: str, problems: list[str]) -> None:
+    problems = content.limited(problems, "problems of this adapter")
+    if problems:
+        raise AuditError([f"checkpoint {name}: {problem}" for problem in problems])
+
+
 def _open_base(
-    config: AdapterConfig, folder: pathlib.Path, allow_pickle: bool, where: str
+    config: AdapterConfig,
+    folder: pathlib.Path,
+    allow_pickle: bool,
+    where: str,
+    remarks: list[str],
 ) -> tuple[pathlib.Path, Tensors]:
     """Finds the model that the adapter was trained from."""
     where = f"{where}: base_model_name_or_path"
     wanted = files.patterns(allow_pickle)
     try:
         base = files.find(config.base, wanted, folder, config.revision)
-        if (base / "adapter_config.json").is_file():
+        problem = weights.left_over_adapter(base)
+        if not problem and (base / "adapter_config.json").is_file():
             problem = f"{base} is an adapter itself; {adapter_config.MERGE} as the base"
+        if problem:
             raise AuditError([f"checkpoint {config.base}: {problem}"])
-        return base, files.read_tensors(config.base, base, allow_pickle=allow_pickle)
+        return base, files.read_tensors(
+            config.base, base, allow_pickle=allow_pickle, remarks=remarks
+        )
     except AuditError as error:
         raise AuditError([f"{where}: {p}" for p in error.problems]) from error
 
@@ -153,8 +169,13 @@ def _untied(
     changed = {f"{module}.weight" for module in parts.low_rank} | set(parts.copies)
     embedding = _ending(tensors, _EMBEDDING)
     touched = _ending(changed, _EMBEDDING) or _ending(changed, _HEAD)
-    if embedding is None or touched is None:
+    if touched is None:
         return raw, tensors
+    if embedding is None:  # A base of which the output layer alone is stored.
+        embedding, head = _ending(changed, _EMBEDDING), _ending(tensors, _HEAD)
+        if embedding is None or head is None:
+            return raw, tensors
+        tensors = tensors | {embedding: tensors[head]}
     if _ending(tensors, _HEAD) is None:
         tensors = tensors | {_HEAD: tensors[embedding]}
     inner, tied = raw.get("text_config"), {"tie_word_embeddings": False}
@@ -228,11 +249,7 @@ class _Adapter:
             if "shift" in parts:
                 make = functools.partial(_shifted, module, parts["shift"], self.config)
                 change(f"{module}.bias", "a bias of lora_B", make)
-        if len(problems) > _SHOWN:
-            more = f"and {len(problems) - _SHOWN} more problems of this adapter"
-            problems = [*problems[:_SHOWN], more]
-        if problems:
-            raise AuditError([f"checkpoint {self.name}: {p}" for p in problems])
+        _raise(self.name, problems)
         return out
 
 

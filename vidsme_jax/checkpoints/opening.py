@@ -1,10 +1,7 @@
 """Opens a checkpoint, whatever form it has: a whole model, or a LoRA on top of one."""
 
-import dataclasses
-import pathlib
-
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import adapters, files
+from vidsme_jax.checkpoints import adapters, files, weights
 
 
 def open_checkpoint(
@@ -24,33 +21,16 @@ def open_checkpoint(
         problem.
     """
     folder = files.find(name, files.patterns(allow_pickle))
-    others = sorted(p.parent.name for p in folder.glob("*/adapter_config.json"))
+    if problem := weights.left_over_adapter(folder):
+        raise AuditError([f"checkpoint {name}: {problem}"])
     if (folder / "adapter_config.json").is_file():
-        _check_alone(name, folder)
-        found = adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
-        remark = f"adapters in folders inside it are not read: {', '.join(others)}"
-        remarks = found.remarks + ((remark,) if others else ())
-        return dataclasses.replace(found, remarks=remarks)
+        return adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
     if not adapter:
         problem = "no LoRA adapter to leave out (no adapter_config.json)"
         raise AuditError([f"checkpoint {name}: {problem}"])
-    if others and not (folder / "config.json").is_file():
-        listed = ", ".join(others)
-        problem = f"no config.json in {folder}, but adapters in its folders ({listed})"
-        raise AuditError([f"checkpoint {name}: {problem}; give {name}/{others[0]}"])
     config = files.read_config(name, folder)
-    tensors = files.read_tensors(name, folder, allow_pickle=allow_pickle)
-    return files.Checkpoint(name, (folder,), config, tensors)
-
-
-def _check_alone(name: str, folder: pathlib.Path) -> None:
-    """Refuses an adapter beside a whole model: which of the two is meant is open."""
-    patterns = ("model*.safetensors", "pytorch_model*.bin")
-    whole = sorted(p.name for pattern in patterns for p in folder.glob(pattern))
-    if whole:
-        problem = (
-            f"{folder} holds a whole model ({whole[0]}) and an adapter "
-            "(adapter_config.json); if the adapter is merged into the model already, "
-            "move adapter_config.json away, else the model"
-        )
-        raise AuditError([f"checkpoint {name}: {problem}"])
+    remarks: list[str] = []
+    tensors = files.read_tensors(
+        name, folder, allow_pickle=allow_pickle, remarks=remarks
+    )
+    return files.Checkpoint(name, (folder,), config, tensors, tuple(remarks))
