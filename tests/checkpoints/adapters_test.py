@@ -27,7 +27,8 @@ def _is_peft(made):
     named = {params.canonical(name): info for name, info in merged.items()}
     assert len(named) == len(merged)
     model = made.fresh()
-    if "lm_head.weight" in merged:  # That of the base was tied.
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    if tied and params.HEAD in named:
         assert not checkpoint.config["text_config"]["tie_word_embeddings"]
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
     with torch.no_grad():
