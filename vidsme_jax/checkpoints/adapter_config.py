@@ -31,6 +31,8 @@ HARMLESS = by_key(
     {
         "of the training": """inference_mode lora_dropout merge_weights task_type
             velora_config""",
+        "of ms-swift's training": """lora_dtype lorap_emb_lr lorap_lr_ratio
+            model_key_mapping swift_type""",
         "counts with init_lora_weights alone, which is checked": """corda_config
             eva_config lora_ga_config loftq_config""",
         "the tensors that are there say which": """ensure_weight_tying exclude_modules

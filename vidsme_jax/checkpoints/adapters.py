@@ -99,9 +99,10 @@ def _open_base(
 ) -> tuple[pathlib.Path, Tensors]:
     """Finds the model that the adapter was trained from."""
     where = f"{where}: base_model_name_or_path"
-    wanted = files.patterns(allow_pickle)
+    wanted, hint = files.patterns(allow_pickle), "; write there where the base lies"
     try:
         base = files.find(config.base, wanted, folder, config.revision)
+        hint = ""
         problem = weights.left_over_adapter(base)
         if not problem and (base / "adapter_config.json").is_file():
             problem = f"{base} is an adapter itself; {adapter_config.MERGE} as the base"
@@ -111,7 +112,8 @@ def _open_base(
             config.base, base, allow_pickle=allow_pickle, remarks=remarks
         )
     except AuditError as error:
-        raise AuditError([f"{where}: {p}" for p in error.problems]) from error
+        named = [f"{where}: {problem}{hint}" for problem in error.problems]
+        raise AuditError(named) from error
 
 
 def _read(folder: pathlib.Path, allow_pickle: bool, problems: list[str]) -> Tensors:
