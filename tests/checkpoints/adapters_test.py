@@ -305,6 +305,38 @@ def test_never_more_than_twenty_problems(made, tmp_path):
     assert len(caught.value.problems) <= 21
 
 
+def test_the_trainers_own_file(tmp_path):
+    """LLaVA's trainer keeps the projector in a file beside; its names vary, too."""
+    made = oracle.make("llava_onevision", tmp_path, target_modules=Q)
+    projector = made.fresh().model.multi_modal_projector
+    full = {
+        f"base_model.model.model.multi_modal_projector.{name}": value + 0.5
+        for name, value in projector.state_dict().items()
+    }
+    torch.save(full, made.folder / "non_lora_trainables.bin")
+    for adapter in (True, False):
+        known = {"allow_pickle": True, "adapter": adapter}
+        checkpoint = opening.open_checkpoint(str(made.folder), **known)
+        merged = checkpoint.merged(Names(params.canonical, (), {})).tensors
+        found = {params.canonical(n): info.file.name for n, info in merged.items()}
+        assert len(found) == len(merged)
+        for name in projector.state_dict():
+            file = found[f"multi_modal_projector.{name}"]
+            assert file == "non_lora_trainables.bin"
+        assert "4 tensors are replaced" in checkpoint.remarks[0]
+
+
+def test_factors_of_weights_that_no_pass_needs(tmp_path):
+    """The tower's last layer is unused, and some checkpoints leave it out."""
+    made = oracle.make("llava_next_video", tmp_path, target_modules=TOWER)
+    cut = "encoder.layers.2."
+    base = tmp_path / "base"
+    oracle.tensors(
+        base, lambda f: {k: f[k] for k in f if cut not in k}, "model.safetensors"
+    )
+    models.inspect(str(made.folder), dtype="float32")
+
+
 def test_names_inside_keys(made, tmp_path):
     """Files that PEFT did not write itself keep the adapter's name in every key."""
     folder = shutil.copytree(made.folder, tmp_path / "adapter")
