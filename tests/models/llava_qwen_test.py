@@ -227,32 +227,6 @@ def test_a_checkpoint_without_its_lora(tmp_path):
     assert reference.fingerprint == found.fingerprint != whole.fingerprint
 
 
-def test_what_is_wrong_with_lora(tmp_path):
-    model = oracle.make_model()
-    base = oracle.save(model, tmp_path / "base")
-    folder = _lora(tmp_path / "lora", base, model, use_dora=True)
-    factors = {
-        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(
-            3, 48
-        ),
-        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight": torch.ones(
-            48, 3
-        ),
-        "base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": torch.ones(1),
-        "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight": torch.ones(1),
-        "base_model.model.model.layers.1.self_attn.q_proj.weight": torch.ones(1),
-    }
-    save_file(factors, folder / "adapter_model.safetensors")
-    with pytest.raises(AuditError) as caught:
-        models.inspect(str(folder), dtype="float32", allow_pickle=True)
-    text = str(caught.value)
-    assert "use_dora is True" in text
-    assert "layers.0.self_attn.q_proj.weight: factors [48, 3] x [3, 48]" in text
-    assert "layers.9.self_attn.q_proj.weight: has low-rank factors, but" in text
-    assert "layers.1.self_attn.q_proj.weight: lora_B is missing" in text
-    assert "not a low-rank factor" in text
-
-
 def test_video_xl_runs_as_a_plain_qwen2_and_says_so(tmp_path):
     model = oracle.make_model()
     beacons = {"enable_beacon": True, "beacon_window": 1440, "beacon_ratio": [2, 4, 8]}

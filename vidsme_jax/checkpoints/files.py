@@ -8,7 +8,7 @@ training left: see `adapters`.
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -34,6 +34,8 @@ class Checkpoint:
       config: Its `config.json`.
       tensors: By name.
       remarks: What a reader should know.
+      adapter: Returns the tensors with those of an adapter, given the names of the
+        model's tensors; None: there is none, or it is merged.
     """
 
     name: str
@@ -41,11 +43,29 @@ class Checkpoint:
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
     remarks: tuple[str, ...] = ()
+    adapter: Callable[[dict[str, TensorInfo], Any], dict[str, TensorInfo]] | None = None
 
     @property
     def folder(self) -> pathlib.Path:
         """The folder of `config.json`."""
+        for folder in self.folders:
+            if (folder / "config.json").is_file():
+                return folder
         return self.folders[0]
+
+    def merged(self, names: Any) -> "Checkpoint":
+        """Returns the checkpoint with its adapter on its tensors, if it has one.
+
+        Args:
+          names: Of the model's tensors, a `loading.Names`.
+
+        Raises:
+          AuditError: Lists what of the adapter does not fit.
+        """
+        if self.adapter is None:
+            return self
+        tensors = self.adapter(self.tensors, names)
+        return dataclasses.replace(self, tensors=tensors, adapter=None)
 
     def json(self, *names: str) -> dict[str, Any] | None:
         """Returns the first of the named JSON files that exists, parsed, or None."""
@@ -76,10 +96,8 @@ class Checkpoint:
                 with path.open("rb") as file:
                     while block := file.read(_BLOCK):
                         digest.update(block)
-        infos = list(self.tensors.values())
-        updates = [info.update for info in infos if info.update is not None]
-        infos += [factor for update in updates for factor in (update.a, update.b)]
-        for path in sorted({info.file for info in infos}):
+        used = (info.files for info in self.tensors.values())
+        for path in sorted(frozenset[pathlib.Path]().union(*used)):
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\0".encode())
             with path.open("rb") as file:
@@ -95,7 +113,10 @@ def patterns(allow_pickle: bool) -> tuple[str, ...]:
 
 
 def find(
-    name: str, wanted: Iterable[str], near: pathlib.Path | None = None
+    name: str,
+    wanted: Iterable[str],
+    near: pathlib.Path | None = None,
+    revision: str | None = None,
 ) -> pathlib.Path:
     """Returns a local folder, or that of a hub repository after fetching it.
 
@@ -103,6 +124,7 @@ def find(
       name: A path, or a hub id.
       wanted: Patterns of what to fetch of a repository.
       near: A folder that a relative path is tried against first.
+      revision: Branch, tag or commit of a hub repository; None: its main branch.
 
     Raises:
       AuditError: There is no such thing.
@@ -125,7 +147,7 @@ def find(
     repository, inside = "/".join(parts[:2]), parts[2:]
     chosen = [f"{inside[0]}/{p}" for p in wanted] if inside else list(wanted)
     try:
-        root = snapshot_download(repository, allow_patterns=chosen)
+        root = snapshot_download(repository, revision=revision, allow_patterns=chosen)
     except Exception as error:  # The hub client raises many kinds; all mean "not had".
         cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
         problem = (

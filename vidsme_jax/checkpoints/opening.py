@@ -12,8 +12,9 @@ def open_checkpoint(
     Args:
       name: A folder, `OWNER/NAME`, or `OWNER/NAME/FOLDER` inside a hub repository.
       allow_pickle: Whether `.bin` files may be read, with `pickled`.
-      adapter: Whether the low-rank updates of a LoRA training are merged. Without them
-        the checkpoint must be one; tensors that it trained in full are kept.
+      adapter: Whether the adapter of a LoRA training counts: its low-rank updates and
+        the modules that it saved in full. Without it the checkpoint must have one; what
+        `non_lora_trainables.bin` holds is kept.
 
     Raises:
       AuditError: Nothing is there, or its config or weights cannot be read; lists every

@@ -82,6 +82,7 @@ def describe(
     model, checkpoint = family.open(checkpoint, options, problems)
     if problems:
         raise checkpoint.error(*problems)
+    checkpoint = checkpoint.merged(model.names)
     if not checkpoint.tensors:
         return model
     fillings = loading.plan_loading(checkpoint, model.abstract()[1], model.names)
