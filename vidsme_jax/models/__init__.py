@@ -29,7 +29,9 @@ def inspect(
     allow_pickle: bool = False,
     adapter: bool = True,
 ) -> Model:
-    """Checks a checkpoint on the host, without reading its tensors.
+    """Checks a checkpoint on the host, from the headers of its tensors.
+
+    Only two copies of one weight are read, to be compared: see `checkpoints.ties`.
 
     Args:
       checkpoint: A local folder, a hub id, or "random:NAME" (see `random.sizes`).
