@@ -36,12 +36,9 @@ def number(
     plain = value.item() if getattr(value, "shape", None) == () else value
     real = isinstance(plain, kinds) and not isinstance(plain, bool)
     inside = real and low <= plain <= high and math.isfinite(plain)
-    if (
-        inside
-        and ("(" not in open or plain != low)
-        and (")" not in open or plain < high)
-    ):
-        return plain
+    outside = ("(" in open and plain == low) or (")" in open and plain == high)
+    if inside and not outside:
+        return plain  # type: ignore[return-value]
     first, last = "(" if "(" in open else "[", ")" if ")" in open else "]"
     span = f"in {first}{low:g}, {high:g}{last}"
     if math.isinf(high):
@@ -59,7 +56,7 @@ def count(name: str, value: Any, low: int = 1) -> int:
     return int(value)
 
 
-def texts(name: str, value: Any, example: str) -> tuple[str, ...]:
+def text_list(name: str, value: Any, example: str) -> tuple[str, ...]:
     """Returns the texts of a list; one text is no list of its letters."""
     if isinstance(value, str):
         raise AuditError([f"{name} is {value!r}, one text; give a list: [{value!r}]"])

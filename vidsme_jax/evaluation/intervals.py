@@ -53,8 +53,8 @@ def clopper_pearson(rate: float, num: int) -> tuple[float, float]:
       AuditError: The rate is not in [0, 1], or there is no observation.
     """
     rate, num = number("rate", rate, 0, 1), count("num", num)
-    count = rate * num
-    below, above = math.floor(count + 1e-9), math.ceil(count - 1e-9)
+    hits = rate * num
+    below, above = math.floor(hits + 1e-9), math.ceil(hits - 1e-9)
     tail = (1 - CONFIDENCE) / 2
     low = scipy.special.betaincinv(below, num - below + 1, tail) if below else 0.0
     high = (

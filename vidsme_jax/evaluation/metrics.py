@@ -16,7 +16,7 @@ import scipy.stats
 import sklearn.metrics
 from jaxtyping import Float, Int
 
-from vidsme_jax.arguments import count, number, one_of, require, series, texts
+from vidsme_jax.arguments import count, number, one_of, require, series, text_list
 from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import intervals
 from vidsme_jax.evaluation.bootstrap import bootstrap
@@ -165,7 +165,11 @@ def signed(table: ScoreTable, values: Any) -> Any:
 
 
 def oriented(table: ScoreTable, name: str) -> Float[np.ndarray, " items"]:
-    """Returns one score of the table, larger = member; an `AuditError` if it has none."""
+    """Returns one score of the table, larger = member.
+
+    Raises:
+      AuditError: It has none of this name; says the nearest.
+    """
     one_of("score", name, table.scores)
     return signed(table, table.scores[name].astype(np.float64))
 
@@ -188,7 +192,7 @@ def same_columns(
       own; every other column is among these.
     """
     if declared:
-        texts("declared", declared, "vid_sme")
+        text_list("declared", declared, "vid_sme")
     if not table.larger_is_member:
         return {name: [] for name in table.scores}
     found: dict[bytes, str] = {}

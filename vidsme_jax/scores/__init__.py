@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidsme_jax.arguments import number, one_of, require, texts
+from vidsme_jax.arguments import number, one_of, require, text_list
 from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.exact import EXACT
@@ -80,7 +80,7 @@ def compute(
     >>> compute(signals, 1.5, 1.05, ["perplexity_ref"], reference=other)
     {'perplexity_ref': 0.3}
     """
-    chosen, names = _profile(profile), texts("names", names, "vid_sme")
+    chosen, names = _profile(profile), text_list("names", names, "vid_sme")
     q, r = number("q", q, 1, 2), number("r", r, 1)
     for name in names:
         score = chosen.score(name)
@@ -104,10 +104,8 @@ def compute(
         lacking = dict.fromkeys(f for each in given for f in _lacking(each))
         if not lacking:
             raise
-        said = f"of {', '.join(lacking)}, which are None, a chosen score needs some"
-        raise AuditError(
-            [f"the signals lack what {', '.join(names)} need: {said}"]
-        ) from error
+        said = f"the signals lack what a chosen score needs ({', '.join(names)})"
+        raise AuditError([f"{said}; these are None: {', '.join(lacking)}"]) from error
 
 
 def _check_signals(signals: Any) -> None:
@@ -217,7 +215,7 @@ def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
       names: Of the scores that were computed.
       profile: "exact" or "official".
     """
-    chosen, names = _profile(profile), set(texts("names", names, "vid_sme"))
+    chosen, names = _profile(profile), set(text_list("names", names, "vid_sme"))
     paper = _by_alias("vid_sme", chosen)
     if headline != paper and paper in names:
         return Beside(paper, "control")
@@ -263,7 +261,9 @@ def _profile(name: str) -> Profile:
 
 
 def _slices(given: Iterable[str]) -> tuple[str, ...]:
-    return tuple(one_of("slice", x, SLICES) for x in texts("slices", given, "video"))
+    return tuple(
+        one_of("slice", x, SLICES) for x in text_list("slices", given, "video")
+    )
 
 
 def _several(names: Iterable[str]) -> Iterable[str]:
