@@ -72,11 +72,7 @@ GROUPS = {
     "attention": Group(
         7,
         ("models/attention.py", "models/text_attention.py"),
-        (
-            "models/attention_test.py",
-            "models/text_attention_test.py",
-            "models/layers_test.py",
-        ),
+        ("models/attention_test.py", "models/text_attention_test.py"),
     ),
     "prepared": Group(6, ("prepared",), ("prepared_test.py", "prepare_test.py")),
     "adapters": Group(
