@@ -76,7 +76,7 @@ def run(
       OSError: The work directory cannot be written; what is there is kept.
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
-    setup = checks.check(config)
+    setup = checks.check(config, workdir)
     with processes.together(workdir) as team:
         runs = checks.open_runs(setup, workdir)
         scored = scoring.score(
@@ -166,6 +166,7 @@ def evaluate(
         run=about,
         failures=failures,
         warnings=warnings,
+        left_out=asked.left_out,
         headline=headline,
         beside=beside,
         descriptions={

@@ -34,6 +34,10 @@ def _corpus(**keys) -> views.Corpus:
     return dataclasses.replace(views.Settings.of(settings.default()).corpus, **keys)
 
 
+def _load(corpus: views.Corpus):
+    return corpora.load(corpus, looks=False).items
+
+
 def _json(path: pathlib.Path, rows) -> str:
     path.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
     return str(path)
@@ -67,7 +71,7 @@ WRITERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 
 def _problems(**keys) -> list[str]:
     with pytest.raises(AuditError) as caught:
-        corpora.load(_corpus(**keys))
+        _load(_corpus(**keys))
     return caught.value.problems
 
 
@@ -90,7 +94,7 @@ def test_all_formats_give_the_same_items(tmp_path, suffix):
     # Parquet takes its columns from the first row.
     rows = [{**dict.fromkeys(ROWS[0]), **row} for row in ROWS]
     source = WRITERS[suffix](tmp_path / f"m{suffix}", rows)
-    items = corpora.load(_corpus(suspects=(source,)))
+    items = _load(_corpus(suspects=(source,)))
     assert [item.id for item in items] == ["first", "b.mp4", "b.mp4#2", "sub/c.mp4"]
     first = items[0]
     assert first.video == "a.mp4" and first.clip == str(tmp_path / "a.mp4")
@@ -107,7 +111,7 @@ def test_the_release_s_own_manifest(golden):
     source = str(golden / "longva_official" / "items.json")
     root = str(golden / "longva_official" / "videos")
     corpus = _corpus(members=(source,), nonmembers=(source,), video_root=root)
-    items = corpora.load(corpus)
+    items = _load(corpus)
     assert len(items) == 10 and all(pathlib.Path(item.clip).is_file() for item in items)
     labels = {
         row["video"]: row["label"]
@@ -126,7 +130,7 @@ def test_options_in_a_cell(tmp_path):
         "c.mp4,\n"
         "d.mp4,only\n"
     )
-    items = corpora.load(_corpus(suspects=(str(path),)))
+    items = _load(_corpus(suspects=(str(path),)))
     assert [item.id for item in items] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
     found = [item.candidates for item in items]
     assert found == [("yes", "no", "maybe"), ("yes", "no"), (), ("only",)]
@@ -134,7 +138,7 @@ def test_options_in_a_cell(tmp_path):
 
 def test_numbers_become_text(tmp_path):
     row = {"video": "a.mp4", "id": 7, "answer": 2, "candidates": [1, 2]}
-    (item,) = corpora.load(_corpus(suspects=(_json(tmp_path / "m.json", [row]),)))
+    (item,) = _load(_corpus(suspects=(_json(tmp_path / "m.json", [row]),)))
     assert (item.id, item.answer, item.candidates) == ("7", "2", ("1", "2"))
 
 
@@ -142,7 +146,7 @@ def test_a_folder(tmp_path):
     for name in ("b.MP4", "a.webm", "sub/c.mkv", "notes.txt", "._b.mp4", "poster.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    items = corpora.load(_corpus(suspects=(str(tmp_path),), video_root=str(tmp_path)))
+    items = _load(_corpus(suspects=(str(tmp_path),), video_root=str(tmp_path)))
     assert [item.id for item in items] == ["a.webm", "b.MP4", "sub/c.mkv"]
     assert items[2].clip == str(tmp_path / "sub/c.mkv")
 
@@ -152,7 +156,7 @@ def test_a_glob_and_a_single_video(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    items = corpora.load(_corpus(suspects=("*/*", "x/a.mp4")))
+    items = _load(_corpus(suspects=("*/*", "x/a.mp4")))
     assert [item.video for item in items] == ["x/a.mp4", "y/b.mp4", "x/a.mp4"]
     assert [item.id for item in items] == ["x/a.mp4", "y/b.mp4", "x/a.mp4#2"]
     assert items[1].clip == str(tmp_path / "y/b.mp4")
@@ -167,10 +171,10 @@ def test_relative_and_absolute_paths(tmp_path):
     rows = [{"video": "a.mp4"}, {"video": "/data/b.mp4"}, {"video": "../c.mp4"}]
     source = _json(tmp_path / "lists/m.json", rows)
     anywhere = _corpus(suspects=(source,), allow_outside=True)
-    by_manifest = corpora.load(anywhere)
+    by_manifest = _load(anywhere)
     expected = [f"{tmp_path}/lists/a.mp4", "/data/b.mp4", f"{tmp_path}/c.mp4"]
     assert [item.clip for item in by_manifest] == expected
-    by_root = corpora.load(dataclasses.replace(anywhere, video_root=str(elsewhere)))
+    by_root = _load(dataclasses.replace(anywhere, video_root=str(elsewhere)))
     assert by_root[0].clip == str(elsewhere / "a.mp4")
     assert by_root[1].clip == "/data/b.mp4"
 
@@ -191,13 +195,13 @@ def test_a_manifest_does_not_lead_outside_of_its_folder(tmp_path, video):
         in (problem)
     )
     assert "corpus.allow_outside=true" in problem
-    assert len(corpora.load(_corpus(suspects=(source,), allow_outside=True))) == 3
+    assert len(_load(_corpus(suspects=(source,), allow_outside=True))) == 3
     # A root that holds them is as good.
     if video in ("../c.mp4", "link/c.mp4"):
         (tmp_path / "link").symlink_to(tmp_path)
         rows = [{"video": video.replace("../", "")}]
         source = _json(inside / "m.json", rows)
-        corpora.load(_corpus(suspects=(source,), video_root=str(tmp_path)))
+        _load(_corpus(suspects=(source,), video_root=str(tmp_path)))
 
 
 def test_what_the_user_names_may_lie_anywhere(tmp_path):
@@ -206,12 +210,12 @@ def test_what_the_user_names_may_lie_anywhere(tmp_path):
     (tmp_path / "near").mkdir()
     (tmp_path / "near/link.mp4").symlink_to(tmp_path / "far/a.mp4")
     for source in (tmp_path / "near", tmp_path / "near/*.mp4"):
-        (item,) = corpora.load(_corpus(suspects=(str(source),)))
+        (item,) = _load(_corpus(suspects=(str(source),)))
         assert item.clip == str(tmp_path / "far/a.mp4")
     # The folder of a manifest may itself be a link.
     (tmp_path / "alias").symlink_to(tmp_path / "far")
     _json(tmp_path / "far/m.json", [{"video": "a.mp4"}])
-    assert len(corpora.load(_corpus(suspects=(str(tmp_path / "alias/m.json"),)))) == 1
+    assert len(_load(_corpus(suspects=(str(tmp_path / "alias/m.json"),)))) == 1
 
 
 def test_a_manifest_that_is_nested_without_end(tmp_path):
@@ -222,7 +226,7 @@ def test_a_manifest_that_is_nested_without_end(tmp_path):
 
 def test_a_missing_video_is_not_an_error_of_the_corpus(tmp_path):
     source = _json(tmp_path / "m.json", [{"video": "gone.mp4"}])
-    (item,) = corpora.load(_corpus(suspects=(source,)))
+    (item,) = _load(_corpus(suspects=(source,)))
     assert not pathlib.Path(item.clip).exists()
 
 
@@ -234,7 +238,7 @@ def test_each_role_takes_its_own_rows(tmp_path):
     labels += ["nonmembers", "suspect", "suspects", "calibration", 1.0]
     rows = [{"video": f"{k}.mp4", "label": v} for k, v in enumerate(labels)]
     m = (_json(tmp_path / "m.json", rows),)
-    items = corpora.load(_corpus(members=m, nonmembers=m, suspects=m, calibration=m))
+    items = _load(_corpus(members=m, nonmembers=m, suspects=m, calibration=m))
     by_role = {
         role: [int(pathlib.Path(item.clip).stem) for item in items if item.role == role]
         for role in ("members", "nonmembers", "suspects", "calibration")
@@ -250,7 +254,7 @@ def test_each_role_takes_its_own_rows(tmp_path):
 def test_labels_in_a_csv(tmp_path):
     path = tmp_path / "m.csv"
     path.write_text("video,label\na.mp4,1\nb.mp4,0\n")
-    items = corpora.load(_corpus(members=(str(path),), nonmembers=(str(path),)))
+    items = _load(_corpus(members=(str(path),), nonmembers=(str(path),)))
     assert [item.role for item in items] == ["members", "nonmembers"]
 
 
@@ -277,7 +281,7 @@ def test_a_role_that_finds_no_row_of_its_own(tmp_path):
 def test_ids_that_were_not_given_avoid_those_that_were(tmp_path):
     rows = [{"video": "a.mp4"}, {"video": "a.mp4"}, {"video": "b.mp4", "id": "a.mp4#2"}]
     source = _json(tmp_path / "m.json", rows)
-    items = corpora.load(_corpus(suspects=(source,)))
+    items = _load(_corpus(suspects=(source,)))
     assert [item.id for item in items] == ["a.mp4", "a.mp4#3", "a.mp4#2"]
 
 
@@ -296,7 +300,7 @@ def test_a_video_is_one_clip_however_it_is_named(tmp_path):
     (tmp_path / "link.mp4").symlink_to("real.mp4")
     names = ["real.mp4", "other.mp4", "./sub/../real.mp4", "link.mp4"]
     rows = [{"video": name, "question": str(k)} for k, name in enumerate(names)]
-    items = corpora.load(_corpus(suspects=(_json(tmp_path / "m.json", rows),)))
+    items = _load(_corpus(suspects=(_json(tmp_path / "m.json", rows),)))
     clips = corpora.unique_clips(items)
     assert [pathlib.Path(clip.key).name for clip in clips] == ["real.mp4", "other.mp4"]
     assert [item.question for item in clips[0].items] == ["0", "2", "3"]
@@ -314,10 +318,10 @@ def test_subsample(tmp_path):
             for k in range(count)
         ]
         sources[role] = (_json(tmp_path / f"{role}.json", rows),)
-    whole = corpora.load(_corpus(**sources))
-    few = corpora.load(_corpus(**sources, max_clips=8))
-    assert few == corpora.load(_corpus(**sources, max_clips=8))
-    assert few != corpora.load(_corpus(**sources, max_clips=8, seed=1))
+    whole = _load(_corpus(**sources))
+    few = _load(_corpus(**sources, max_clips=8))
+    assert few == _load(_corpus(**sources, max_clips=8))
+    assert few != _load(_corpus(**sources, max_clips=8, seed=1))
     assert [item for item in whole if item in few] == list(few)  # Order is kept.
     for role, videos in (("members", 8), ("nonmembers", 5)):
         mine = [item for item in few if item.role == role]
@@ -325,7 +329,7 @@ def test_subsample(tmp_path):
         assert len(mine) == 2 * videos  # Rows stay with their video.
     # The sample of one role does not depend on the size of another.
     other = (_json(tmp_path / "other.json", [{"video": "z.mp4"}]),)
-    again = corpora.load(_corpus(**{**sources, "nonmembers": other}, max_clips=8))
+    again = _load(_corpus(**{**sources, "nonmembers": other}, max_clips=8))
     assert [i for i in again if i.role == "members"] == [
         i for i in few if i.role == "members"
     ]
@@ -454,7 +458,7 @@ def test_roles_that_can_be_audited_together(tmp_path, roles, expected):
         for role in roles
     }
     if expected is None:
-        assert len(corpora.load(_corpus(**sources))) == len(roles)
+        assert len(_load(_corpus(**sources))) == len(roles)
     else:
         assert _problem(**sources).startswith(expected)
 

@@ -71,7 +71,7 @@ def _config(*fields: str, source: str = "tfds:made/train", **corpus):
     config = settings.default()
     config.video.num_frames = 3
     config.corpus.suspects = (source,)
-    config.corpus.tfds_fields = fields
+    config.corpus.fields = fields
     config.corpus.update(corpus)
     return config
 
@@ -81,12 +81,12 @@ def _frames(config) -> list:
 
 
 def _load(config) -> tuple:
-    return corpora.load(views.view(views.Corpus, config))
+    return corpora.load(views.view(views.Corpus, config)).items
 
 
 def _videos(config) -> reading.Videos:
     how = views.view(views.Video, config)
-    return reading.Videos(how, config.corpus.tfds_fields)
+    return reading.Videos(how, config.corpus.fields)
 
 
 def _read(config, key: str):

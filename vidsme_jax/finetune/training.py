@@ -96,7 +96,7 @@ def _prepare(
         found.append(f"{workdir} holds a checkpoint in several files; give another")
     items, source = (), None
     try:
-        items = corpora.load(views.view(views.Corpus, config))
+        items = corpora.load(views.view(views.Corpus, config)).items
     except AuditError as error:
         found += error.problems
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import models, parallel, scores, settings
-from vidsme_jax.base import AuditError, Clip, Item, Sample
+from vidsme_jax.base import AuditError, Clip, Item, LeftOut, Sample
 from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.interface import Model
@@ -30,6 +31,7 @@ class Asked:
 
     settings: views.Settings
     items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...]
     clips: tuple[Clip, ...]
     samples: tuple[Sample, ...]
     reader: Reader
@@ -47,14 +49,20 @@ class Setup(Asked):
 
 
 @processes.agreed()
-def check(config: ConfigDict) -> Setup:
+def check(config: ConfigDict, workdir: pathlib.Path | None = None) -> Setup:
     """Checks config, corpus, checkpoint and devices.
+
+    Args:
+      config: Of the run.
+      workdir: Whose signals may stand for videos that are gone.
 
     Raises:
       AuditError: Lists all problems, or another process has some.
     """
     problems, given = _Problems(config), views.Settings.of(config)
-    asked = _asked(given, problems)
+    kept = None if given.overwrite else workdir
+    stored = functools.partial(signals.stored_keys, kept)
+    asked = _asked(given, problems, scored=stored)
     model = devices = reference = None
     if problems.none_in("config.model."):
         with problems.collected():
@@ -96,7 +104,7 @@ def check_stored(config: ConfigDict) -> Asked:
       AuditError: Lists all problems.
     """
     problems = _Problems(config)
-    asked = _asked(views.Settings.of(config), problems)
+    asked = _asked(views.Settings.of(config), problems, looks=False)
     problems.close()
     return Asked(**asked)
 
@@ -118,16 +126,21 @@ def _of_texts(given: views.Settings, model: Model, asked: dict[str, Any]) -> lis
     return problems + more
 
 
-def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
-    """Returns the fields of `Asked`, or adds to the problems."""
-    items: tuple[Item, ...] = ()
+def _asked(
+    given: views.Settings, problems: "_Problems", **looking: Any
+) -> dict[str, Any]:
+    """Returns the fields of `Asked`, or adds to the problems.
+
+    `looking` says how videos are looked for; see `open_corpus`.
+    """
+    corpus = corpora.Corpus(())
     reader: Any = None
     names: tuple[str, ...] = ()
     headline = ""
     chosen = given.slices, references.is_chosen(given)
     if problems.none_in("config.corpus."):
         with problems.collected():
-            items, reader = open_corpus(given, _counts(given))
+            corpus, reader = open_corpus(given, _counts(given), **looking)
     if problems.none_in("config.scores", "config.profile", "config.slices"):
         with problems.collected():
             names = scores.resolve(given.scores, given.profile, *chosen)
@@ -140,6 +153,7 @@ def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
                 "ranks memorised answers below others, and a rank is always 1. Take "
                 "response_mean_renyi_1 or response_loss"
             )
+    items = corpus.items
     clips = corpora.unique_clips(items)
     if len(clips) == 1 and given.motion.bounds is None:
         problems.add(
@@ -152,6 +166,7 @@ def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
     return {
         "settings": given,
         "items": items,
+        "left_out": corpus.left_out,
         "clips": clips,
         "samples": samples.samples(clips, given.slices, given.response),
         "reader": reader,

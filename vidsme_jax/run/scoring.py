@@ -7,7 +7,6 @@ store.
 
 import functools
 import itertools
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from absl import logging
 
 from vidsme_jax.base import ClipError, Failure, Sample, printable
 from vidsme_jax.data import loader, video
-from vidsme_jax.data.reading import ABSENT, Reader, stamp
+from vidsme_jax.data.reading import ABSENT, Reader, file_of, stamp
 from vidsme_jax.models.batches import TextShape
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.motion import backends
@@ -351,7 +350,7 @@ def _current(key: str, store: Signals) -> Finished | None:
     if known is None or stamp(key) in (known.stamp, ABSENT):
         return known  # Where it is gone by now, what was computed of it stands.
     try:
-        same = video.content_hash(pathlib.Path(key)) == known.content_hash
+        same = video.content_hash(file_of(key)) == known.content_hash
     except ClipError:  # Decoding it will say why it cannot be read.
         return None
     if not same:

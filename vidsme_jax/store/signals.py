@@ -4,6 +4,7 @@ The rows of the video have the text "". All rows of one clip that are written to
 are in one part, so that they are finished together or not at all.
 """
 
+import contextlib
 import pathlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Set
@@ -22,7 +23,7 @@ from vidsme_jax.base import (
     ScoredText,
     TokenSignals,
 )
-from vidsme_jax.store.parts import Kind, Parts
+from vidsme_jax.store.parts import Kind, Parts, opened
 
 FORMAT = 2  # Raised by hand when numbers or columns change.
 SECOND, BLANK = "second", "blank"  # What rows may hold beside slices; see `Held`.
@@ -229,6 +230,18 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
     found = _KIND.record(folder).read()
     if found and found.get("format") != FORMAT:
         raise AuditError([_KIND.other_format(found, folder)])
+    return found
+
+
+def stored_keys(workdir: pathlib.Path | None) -> set[str]:
+    """Returns the keys of the clips that have signals in a work directory.
+
+    Those of every run of a study count; parts that are damaged are left to `Signals`.
+    """
+    found: set[str] = set()
+    for path in sorted(workdir.glob("**/signals/part-*.parquet")) if workdir else ():
+        with contextlib.suppress(ValueError), opened(path) as file:
+            found |= set(file.read(columns=["key"]).column("key").to_pylist())
     return found
 
 

@@ -1,0 +1,50 @@
+"""Manifests none of whose videos is there: told before a model is loaded.
+
+Where some videos are there, the others are failures of their clips.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Collection, Iterable
+
+from vidsme_jax.base import Item
+from vidsme_jax.data import names, segments
+from vidsme_jax.data.sources import is_address
+
+
+def absent(
+    source: str,
+    folder: pathlib.Path,
+    items: Iterable[Item],
+    scored: Callable[[], Collection[str]],
+) -> list[str]:
+    """Returns the problem that no video of a manifest is there, if none is.
+
+    Args:
+      source: The manifest.
+      folder: What its videos are relative to.
+      items: Its rows.
+      scored: Returns the keys of clips that need no video any more.
+    """
+    files: dict[str, Item] = {}
+    count = 0
+    for item in items:
+        count += 1
+        if is_address(item.clip):
+            return []
+        name = segments.divided(item.clip)[0]
+        if name not in files:
+            if os.path.exists(name):
+                return []
+            files[name] = item
+    if not files or not {item.clip for item in files.values()}.isdisjoint(scored()):
+        return []
+    name, first = next(iter(files.items()))
+    shown = pathlib.Path(name)
+    hint = names.why_missing(shown) or names.near(shown)
+    return [
+        f"{source}: none of the {len(files)} videos of its {count} rows is there; the "
+        f"first, {first.video!r}, was looked for in {shown.parent}{hint}; name the "
+        "videos as they are on disk, or set corpus.video_root to the folder that they "
+        f"are relative to (it is {folder} now)"
+    ]
