@@ -27,13 +27,13 @@ class Search:
     """Looks for videos in folders and by patterns.
 
     Attributes:
-      left_out: What only seemed to be a video or could not be looked at: its paths, by
-        the reason.
+      left_out: What only seemed to be a video or could not be looked at: its paths, as
+        keys, by the reason.
     """
 
     def __init__(self):
         """Nothing has been looked at yet."""
-        self.left_out: dict[str, list[str]] = collections.defaultdict(list)
+        self.left_out: dict[str, dict[str, None]] = collections.defaultdict(dict)
         self._names: dict[str, frozenset[str]] = {}  # By folder.
 
     def videos(self, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -68,20 +68,23 @@ class Search:
         folder, base = os.path.split(name)
         stem, suffix = os.path.splitext(base)
         if _UNFINISHED.search(base) or (suffix.lower() == ".tmp" and _is_named(stem)):
-            self.left_out[PARTIAL].append(name)
+            self._leave(PARTIAL, name)
         if base.startswith(".") or not _is_named(base):
             return False
         if not os.path.isfile(name):
             if os.path.islink(name) and not os.path.exists(name):
-                self.left_out[DANGLING].append(name)
+                self._leave(DANGLING, name)
             return False
         # aria2 allocates the whole file first; Firefox leaves an empty one.
         beside = self._beside(folder or ".")
         begun = f"{base}.part" in beside and not os.path.getsize(name)
         if begun or f"{base}.aria2" in beside:
-            self.left_out[PARTIAL].append(name)
+            self._leave(PARTIAL, name)
             return False
         return True
+
+    def _leave(self, why: str, name: str) -> None:
+        self.left_out[why][name] = None
 
     def _beside(self, folder: str) -> frozenset[str]:
         if folder not in self._names:
@@ -113,14 +116,14 @@ class Search:
                 with os.scandir(at) as found:
                     entries = sorted(found, key=lambda entry: entry.name)
             except OSError as error:
-                self.left_out[UNREADABLE].append(f"{at}: {error.strerror}")
+                self._leave(UNREADABLE, f"{at}: {error.strerror}")
                 continue
             yield at, entries
             for entry in filter(_is_folder, entries):
                 if entry.name.startswith(".") and not hidden:
                     continue
                 if entry.name.lower().endswith(".download"):  # Safari's.
-                    self.left_out[PARTIAL].append(entry.path)
+                    self._leave(PARTIAL, entry.path)
                 else:
                     (linked if entry.is_symlink() else own).append(entry.path)
 
@@ -139,7 +142,7 @@ class Search:
             try:
                 names = os.listdir(base or ".")
             except OSError as error:
-                self.left_out[UNREADABLE].append(f"{base}: {error.strerror}")
+                self._leave(UNREADABLE, f"{base}: {error.strerror}")
                 return
             for name in fnmatch.filter(names, part):
                 if not name.startswith(".") or part.startswith("."):

@@ -74,11 +74,11 @@ def near(path: pathlib.Path) -> str:
 
 
 def why_missing(path: pathlib.Path) -> str:
-    """Returns under which name a missing file is there, as '; ...', or "".
+    """Returns under which name a missing file is there, and why, or "".
 
     Example:
-      >>> why_missing(pathlib.Path("/videos/caf\u00e9.mp4"))  # doctest: +SKIP
-      "; there is '/videos/cafe\u0301.mp4': its name has the decomposed ..."
+      >>> why_missing(pathlib.Path("/videos/clip"))  # doctest: +SKIP
+      "; did you mean 'clip.mp4'? the manifest leaves out the suffix; add .mp4"
     """
     at, causes = pathlib.Path(path.anchor), []
     parts = list(path.parts[1:] if path.anchor else path.parts)
@@ -100,7 +100,8 @@ def why_missing(path: pathlib.Path) -> str:
     if not causes:
         return ""
     why, remedies = (dict.fromkeys(each) for each in zip(*causes, strict=True))
-    return f"; there is {str(at)!r}: {', '.join(why)}; {', or '.join(remedies)}"
+    shown = at.name if at.parent == path.parent else str(at)
+    return f"; did you mean {shown!r}? {', '.join(why)}; {', or '.join(remedies)}"
 
 
 def _forms(name: str) -> Iterator[tuple[str, str, str]]:

@@ -32,8 +32,8 @@ class Segment:
       end: The first instant that is no longer in it; None: to the end of the video.
     """
 
-    start: float
-    end: float | None = None
+    start: int | float
+    end: int | float | None = None
 
     def __str__(self) -> str:
         """Returns the fragment, such as `#t=3,7.5`."""
@@ -168,5 +168,5 @@ def _number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _text(seconds: float) -> str:
+def _text(seconds: int | float) -> str:
     return f"{seconds:.6f}".rstrip("0").rstrip(".")
