@@ -3,8 +3,6 @@
 import pytest
 from corpus_files import as_json, corpus_of, files, load, problem_of
 
-from vidsme_jax.data import corpora
-
 ROWS = [{"video": str(4010069381 + n // 2), "question": f"q{n}"} for n in range(800)]
 
 
@@ -46,11 +44,9 @@ def test_each_manifest_is_told_and_others_are_not(tmp_path):
     assert len(load(corpus_of(suspects=(good,)), looks=True)) == 2
 
 
-def test_what_is_scored_needs_no_video(tmp_path):
+def test_a_report_needs_no_video(tmp_path):
     source = as_json(tmp_path / "m.json", [{"video": "a.mp4"}, {"video": "b.mp4"}])
-    corpus, scored = corpus_of(suspects=(source,)), {str(tmp_path / "b.mp4")}
-    assert corpora.load(corpus, scored=lambda: scored).items
-    assert corpora.load(corpus, looks=False).items
+    assert load(corpus_of(suspects=(source,)), looks=False)
     assert "none of the 2" in problem_of(looks=True, suspects=(source,))
 
 

@@ -7,7 +7,7 @@ and whether two roles share files, is looked at first.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from absl import logging
@@ -51,7 +51,6 @@ def load(
     stored: Callable[[], list[Item]] | None = None,
     *,
     looks: bool = True,
-    scored: Callable[[], Collection[str]] = tuple,
 ) -> Corpus:
     """Reads the corpus.
 
@@ -60,8 +59,6 @@ def load(
       stored: The rows of a prepared corpus, taken where no role has a source.
       looks: Whether the videos are looked for; those of a prepared corpus, or of a
         report that is made again, need not be there.
-      scored: Returns the keys of clips whose signals are stored: their manifest may
-        have lost its videos since.
 
     Raises:
       AuditError: With everything that is wrong: sources that are absent, unreadable or
@@ -110,7 +107,7 @@ def load(
     problems.add("ids", repeated)
     looks = looks and stored is None
     if looks:
-        problems.add("absent", _absent(taken, items, scored))
+        problems.add("absent", _absent(taken, items))
     problems.add("", conflicts.contradictions(items))
     kept = _subsample(items, corpus.max_clips, corpus.seed)
     if not corpus.allow_duplicates:
@@ -233,11 +230,7 @@ def _unknown_columns(fields: tuple[str, ...], found: Iterable[Found]) -> list[st
     ]
 
 
-def _absent(
-    taken: list[_Taken],
-    items: tuple[Item, ...],
-    scored: Callable[[], Collection[str]],
-) -> list[str]:
+def _absent(taken: list[_Taken], items: tuple[Item, ...]) -> list[str]:
     """Returns the problems of manifests none of whose videos is there."""
     by_source = collections.defaultdict(list)
     for one, item in zip(taken, items, strict=True):
@@ -246,7 +239,7 @@ def _absent(
     return [
         problem
         for (source, folder), its in by_source.items()
-        for problem in presence.absent(source, folder, its, scored)
+        for problem in presence.absent(source, folder, its)
     ]
 
 

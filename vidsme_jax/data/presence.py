@@ -5,26 +5,20 @@ Where some videos are there, the others are failures of their clips.
 
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 
 from vidsme_jax.base import Item
 from vidsme_jax.data import names, segments
 from vidsme_jax.data.sources import is_address
 
 
-def absent(
-    source: str,
-    folder: pathlib.Path,
-    items: Iterable[Item],
-    scored: Callable[[], Collection[str]],
-) -> list[str]:
+def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str]:
     """Returns the problem that no video of a manifest is there, if none is.
 
     Args:
       source: The manifest.
       folder: What its videos are relative to.
       items: Its rows.
-      scored: Returns the keys of clips that need no video any more.
     """
     files: dict[str, Item] = {}
     count = 0
@@ -37,7 +31,7 @@ def absent(
             if os.path.exists(name):
                 return []
             files[name] = item
-    if not files or not {item.clip for item in files.values()}.isdisjoint(scored()):
+    if not files:
         return []
     name, first = next(iter(files.items()))
     shown = pathlib.Path(name)

@@ -11,7 +11,7 @@ from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import conflicts, corpora, names
 from vidsme_jax.data.corpora import Corpus
 from vidsme_jax.data.pictures import scaled
-from vidsme_jax.data.reading import Read, Reader, Videos
+from vidsme_jax.data.reading import Read, Reader, Stamp, Videos
 from vidsme_jax.settings import views
 
 _NO_SINGLE = (
@@ -25,7 +25,6 @@ def open_corpus(
     counts: Collection[int],
     *,
     looks: bool = True,
-    scored: Callable[[], Collection[str]] = tuple,
 ) -> tuple[Corpus, Reader]:
     """Reads a corpus, and opens its clips, prepared or not.
 
@@ -36,8 +35,7 @@ def open_corpus(
       settings: Of the run.
       counts: The numbers of frames that clips are going to be read at; a single frame
         is the first of two, so that 2 must be one of them where 1 is.
-      looks: As of `corpora.load`, as for the next.
-      scored: Returns the keys of clips whose signals are stored.
+      looks: As of `corpora.load`.
 
     Raises:
       AuditError: As `corpora.load`; or the prepared corpus is damaged, or lacks clips
@@ -45,7 +43,7 @@ def open_corpus(
     """
     given = settings.corpus
     if not given.prepared:
-        corpus = corpora.load(given, looks=looks, scored=scored)
+        corpus = corpora.load(given, looks=looks)
         return corpus, Videos(settings.video, given.fields)
     from vidsme_jax.prepared.clips import PreparedClips
     from vidsme_jax.prepared.layout import Variant
@@ -108,3 +106,7 @@ class _Several:
 
     def content_hash(self, key: str) -> str:
         return next(iter(self._opened.values())).content_hash(key)
+
+    def unchanged(self, key: str, content_hash: str, before: Stamp) -> bool:
+        """Compares with the record, which counts wherever the video is by now."""
+        return self.content_hash(key) == content_hash

@@ -4,7 +4,6 @@ The rows of the video have the text "". All rows of one clip that are written to
 are in one part, so that they are finished together or not at all.
 """
 
-import contextlib
 import pathlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Set
@@ -23,7 +22,7 @@ from vidsme_jax.base import (
     ScoredText,
     TokenSignals,
 )
-from vidsme_jax.store.parts import Kind, Parts, opened
+from vidsme_jax.store.parts import Kind, Parts
 
 FORMAT = 2  # Raised by hand when numbers or columns change.
 SECOND, BLANK = "second", "blank"  # What rows may hold beside slices; see `Held`.
@@ -149,10 +148,6 @@ class Signals:
         """Returns the folder as it is now, with what other processes have written."""
         return self if self._processes == 1 else Signals(self.folder, self._settings)
 
-    def statistics(self) -> dict[str, MotionStatistics]:
-        """Returns the motion statistics of every finished clip, by key."""
-        return {key: clip.motion for key, clip in self.finished.items()}
-
     def holds(self, *, video: bool) -> frozenset[str]:
         """Returns all that any rows hold, of a video or of a text; see `Held`."""
         held = (
@@ -176,6 +171,25 @@ class Signals:
             if its or texts:
                 kept[key] = clip._replace(video=its, texts=texts)
         self.finished = kept
+
+    def forget(
+        self, key: str, *, video: bool = True, texts: Collection[str] | None = None
+    ) -> None:
+        """Forgets rows of a clip, of which nothing may be stored; the parts stay.
+
+        Args:
+          key: Of the clip.
+          video: Whether the video's rows.
+          texts: Which texts' rows, by key; None: all.
+        """
+        known = self.finished.pop(key, None)
+        if known is None:
+            return
+        left = {} if texts is None else known.texts
+        left = {k: x for k, x in left.items() if k not in (texts or ())}
+        known = known._replace(video=None if video else known.video, texts=left)
+        if known.video or known.texts:
+            self.finished[key] = known
 
     def read(self, keys: Collection[str]) -> Iterator[ScoredClip]:
         """Yields each clip of the given keys that is finished, with all its texts.
@@ -230,18 +244,6 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
     found = _KIND.record(folder).read()
     if found and found.get("format") != FORMAT:
         raise AuditError([_KIND.other_format(found, folder)])
-    return found
-
-
-def stored_keys(workdir: pathlib.Path | None) -> set[str]:
-    """Returns the keys of the clips that have signals in a work directory.
-
-    Those of every run of a study count; parts that are damaged are left to `Signals`.
-    """
-    found: set[str] = set()
-    for path in sorted(workdir.glob("**/signals/part-*.parquet")) if workdir else ():
-        with contextlib.suppress(ValueError), opened(path) as file:
-            found |= set(file.read(columns=["key"]).column("key").to_pylist())
     return found
 
 

@@ -76,7 +76,7 @@ def run(
       OSError: The work directory cannot be written; what is there is kept.
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
-    setup = check(config, workdir)
+    setup = check(config)
     with processes.together(workdir) as team:
         its = runs.open_runs(setup, workdir)
         scored = scoring.score(
@@ -111,7 +111,7 @@ def run(
 
 
 @processes.agreed()
-def check(config: ConfigDict, workdir: pathlib.Path | None = None) -> checks.Setup:
+def check(config: ConfigDict) -> checks.Setup:
     """Checks as an audit does, and that the study can be made."""
     problems = []
     if config.get("study") not in rules.STUDIES:
@@ -124,7 +124,7 @@ def check(config: ConfigDict, workdir: pathlib.Path | None = None) -> checks.Set
         )
     setup = None
     try:
-        setup = checks.check(config, workdir)
+        setup = checks.check(config)
     except AuditError as error:
         problems += [p for p in error.problems if not p.startswith("config.study is")]
     if setup is not None and config.study == "frames":
