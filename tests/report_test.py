@@ -171,13 +171,14 @@ def test_failures(written, tmp_path):
     lines = (folder / "failures.jsonl").read_text().splitlines()
     expected = {"id": "bad", "video": NASTY, "stage": "decode", "cause": "it is <cut>"}
     assert [json.loads(line) for line in lines] == [expected]
-    _, page = _write(tmp_path, table, failures=[], curves=[])
+    found, page = _write(tmp_path, table, failures=[], left_out=[], curves=[])
+    assert found["left_out"] == [] and "Left out of the sources" not in page
     assert (tmp_path / "failures.jsonl").read_text() == ""
     assert "Every row has its scores." in page
 
 
-def test_what_was_left_out_of_the_sources_is_said(written, tmp_path):
-    _, table, found, page = written
+def test_what_was_left_out_of_the_sources_is_said(written):
+    *_, found, page = written
     assert found["left_out"] == [
         {
             "source": NASTY,
@@ -191,8 +192,6 @@ def test_what_was_left_out_of_the_sources_is_said(written, tmp_path):
     words = _Page(page).words
     assert "Left out of the sources before anything was scored:" in words
     assert f"{NASTY} members 8 rows old <b> all any 3 files partial" in words
-    found, page = _write(tmp_path, table, left_out=[], curves=[])
-    assert found["left_out"] == [] and "Left out of the sources" not in page
 
 
 def test_the_page_needs_nothing_else(written):

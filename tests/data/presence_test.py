@@ -12,10 +12,10 @@ def test_a_manifest_of_ids(tmp_path):
     root = tmp_path / "videos"
     problem = problem_of(looks=True, suspects=(source,), video_root=str(root))
     assert problem == (
-        f"{source}: none of the 400 videos of its 800 rows is there; the first, "
-        f"'4010069381', was looked for in {root}; did you mean '4010069381.mp4'? the "
-        "manifest leaves out the suffix; add .mp4; name the videos as they are on "
-        "disk, or set corpus.video_root to the folder that they are relative to (it is "
+        f"{source}: none of the 400 videos of its 800 rows is there; '4010069381', for "
+        f"one, was looked for in {root}; did you mean '4010069381.mp4'? the manifest "
+        "leaves out the suffix; add .mp4; name the videos as they are on disk, or set "
+        "corpus.video_root to the folder that they are relative to (it is "
         f"{root} now)"
     )
 
@@ -60,3 +60,12 @@ def test_a_file_is_looked_at_once(tmp_path, monkeypatch):
     source = as_json(tmp_path / "m.json", [{"video": "a.mp4"}] * 1000)
     problem_of(looks=True, suspects=(source,))
     assert looked.count(str(tmp_path / "a.mp4")) <= 2  # Once more for the hint.
+
+
+def test_the_video_that_is_named_is_one_with_a_cause(tmp_path):
+    files(tmp_path, "7.mp4")
+    rows = [{"video": str(number)} for number in range(10)]
+    problem = problem_of(looks=True, suspects=(as_json(tmp_path / "m.json", rows),))
+    assert (
+        f"'7', for one, was looked for in {tmp_path}; did you mean '7.mp4'?" in problem
+    )

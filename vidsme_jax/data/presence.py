@@ -3,6 +3,7 @@
 Where some videos are there, the others are failures of their clips.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from collections.abc import Iterable
 from vidsme_jax.base import Item
 from vidsme_jax.data import names, segments
 from vidsme_jax.data.sources import is_address
+
+_TRIED = 50  # Missing videos, to see one that is there under another name.
 
 
 def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str]:
@@ -33,12 +36,16 @@ def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str
             files[name] = item
     if not files:
         return []
-    name, first = next(iter(files.items()))
-    shown = pathlib.Path(name)
-    hint = names.why_missing(shown) or names.near(shown)
+    name = next(iter(files))
+    hint = names.near(pathlib.Path(name))
+    for other in itertools.islice(files, _TRIED):
+        if why := names.why_missing(pathlib.Path(other)):
+            name, hint = other, why
+            break
     return [
-        f"{source}: none of the {len(files)} videos of its {count} rows is there; the "
-        f"first, {first.video!r}, was looked for in {shown.parent}{hint}; name the "
-        "videos as they are on disk, or set corpus.video_root to the folder that they "
-        f"are relative to (it is {folder} now)"
+        f"{source}: none of the {len(files)} videos of its {count} rows is there; "
+        f"{files[name].video!r}, for one, was looked for in "
+        f"{pathlib.Path(name).parent}{hint}; name the videos as they are on disk, or "
+        "set corpus.video_root to the folder that they are relative to (it is "
+        f"{folder} now)"
     ]
