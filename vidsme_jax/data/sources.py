@@ -12,7 +12,7 @@ from typing import NamedTuple
 from absl import logging
 
 from vidsme_jax.base import AuditError, LeftOut, nearest, printable
-from vidsme_jax.data import manifest_rows, manifests, names
+from vidsme_jax.data import dataset_folders, manifest_rows, manifests, names
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
 
@@ -130,9 +130,10 @@ def _without_videos(source: str, columns: list[str], mapping: Mapping[str, str])
 def _read_tfds(
     source: str, root: pathlib.Path | None, fields: tuple[str, ...]
 ) -> Found:
-    from vidsme_jax.data import datasets
-
     try:
+        dataset_folders.find(source)
+        from vidsme_jax.data import datasets  # Takes TFDS.
+
         columns, found = datasets.rows(source, fields)
         folder = root or datasets.folder_of(source)
     except AuditError as error:

@@ -10,7 +10,6 @@ from jaxtyping import UInt8
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import conflicts, corpora, names
 from vidsme_jax.data.corpora import Corpus
-from vidsme_jax.data.pictures import scaled
 from vidsme_jax.data.reading import Read, Reader, Stamp, Videos
 from vidsme_jax.settings import views
 
@@ -45,11 +44,11 @@ def open_corpus(
     if not given.prepared:
         corpus = corpora.load(given, looks=looks)
         return corpus, Videos(settings.video, given.fields)
-    from vidsme_jax.prepared.clips import PreparedClips
+    from vidsme_jax.prepared import layout
     from vidsme_jax.prepared.layout import Variant
 
     root, problems = names.configured(given.prepared), []
-    opened: dict[int, PreparedClips] = {}
+    opened: dict[int, Any] = {}
     if 1 in counts and settings.video.sampling == "midpoint":
         problems.append(_NO_SINGLE)
     corpus = Corpus(())
@@ -57,6 +56,9 @@ def open_corpus(
         how = dataclasses.replace(settings.video, num_frames=count)
         variant = Variant.of(dataclasses.replace(settings, video=how))
         try:
+            layout.newest(root, variant)
+            from vidsme_jax.prepared.clips import PreparedClips  # Takes TFDS and PyAV.
+
             found = PreparedClips(root, variant)
             if not corpus.items:
                 corpus = corpora.load(given, found.items)
@@ -97,6 +99,8 @@ class _Several:
     def thumbnails(
         self, key: str, indices: Sequence[int], height: int
     ) -> UInt8[np.ndarray, "frames height width 3"]:
+        from vidsme_jax.data.pictures import scaled
+
         for clips in self._opened.values():
             frames, _ = clips.read(key)
             if set(indices) <= set(frames.indices):
