@@ -47,6 +47,19 @@ def test_no_folder(tmp_path):
         opening.open_checkpoint(str(tmp_path / "file"))
 
 
+@pytest.mark.parametrize("name", ["owner/name", "owner/name/"])
+def test_a_hub_id_may_end_in_a_slash(folder, monkeypatch, name):
+    fetched = []
+
+    def fetch(repository, **kwargs):
+        fetched.append(repository)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert opening.open_checkpoint(name).folder == folder
+    assert fetched == ["owner/name"]
+
+
 def test_no_config(tmp_path):
     with pytest.raises(AuditError, match=r"no config\.json"):
         opening.open_checkpoint(str(tmp_path))
@@ -70,7 +83,8 @@ def test_every_damaged_or_absent_file_is_named(folder):
         opening.open_checkpoint(str(folder))
     assert len(caught.value.problems) == 2
     assert f"{first.name}: damaged" in str(caught.value)
-    assert f"{second.name}: named by the index but not there" in str(caught.value)
+    lost = "1 of the 2 files that model.safetensors.index.json names is not there: "
+    assert lost + second.name in str(caught.value)
 
 
 def test_a_tensor_that_the_index_promises(folder):

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoredClip
+from vidsme_jax.evaluation import metrics
 from vidsme_jax.run import checks, failing, processes, provenance, scoring
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.runs import Run
@@ -92,6 +93,7 @@ def run(
         make = _of_runs if setup.settings.study in runs.SEVERAL else _of_signals
         try:
             sheets = make(setup, scored.runs)
+            _comparing(sheets)
         except AuditError as error:
             causes = failing.causes(scored.failures)
             raise AuditError(error.problems + causes) from error
@@ -140,6 +142,23 @@ def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
     if problems or setup is None:
         raise AuditError(problems)
     return setup
+
+
+def _comparing(sheets: Sequence[Sheet]) -> None:
+    """Raises an `AuditError` where no sheet has both members and non-members."""
+    if any(metrics.comparisons(sheet.table) for sheet in sheets):
+        return
+    table = sheets[0].table
+    members, others = (
+        metrics.num_videos(table.cluster[table.role == role])
+        for role in ("members", "nonmembers")
+    )
+    raise AuditError(
+        [
+            f"nothing is left to compare: of the members {members} videos could be "
+            f"scored, of the nonmembers {others}"
+        ]
+    )
 
 
 def _of_signals(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:

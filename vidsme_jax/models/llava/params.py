@@ -1,8 +1,11 @@
 """What the tensors of LLaVA models are called, and how a mesh splits them."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+from vidsme_jax.checkpoints import ties
+from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.loading import Names, Rule, dense
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.llava.modeling import LlavaConfig
@@ -76,6 +79,34 @@ def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:
     if config.newline == "none":
         out[names.newline] = "separates rows of still images; this video has none"
     return out
+
+
+def settle_tie(
+    checkpoint: Checkpoint,
+    config: LlavaConfig,
+    patterns: Patterns,
+    canonical: Callable[[str], str],
+    problems: list[str],
+) -> tuple[Checkpoint, LlavaConfig]:
+    """Returns both as the stored tensors have it: see `ties.settle`.
+
+    Args:
+      checkpoint: Whose tensors are looked at.
+      config: As the `config.json` has it.
+      patterns: Of the canonical names.
+      canonical: See `Names`.
+      problems: Receives what is wrong.
+    """
+    checkpoint, tied = ties.settle(
+        checkpoint,
+        canonical,
+        f"{patterns.decoder}embed_tokens.weight".replace("\\", ""),
+        f"{patterns.head}.weight".replace("\\", ""),
+        tied=config.text.tie_word_embeddings,
+        problems=problems,
+    )
+    text = dataclasses.replace(config.text, tie_word_embeddings=tied)
+    return checkpoint, dataclasses.replace(config, text=text)
 
 
 def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:

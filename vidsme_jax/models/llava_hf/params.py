@@ -137,7 +137,8 @@ def read_config(
     inner = Fields(fields.take("text_config", dict, {}), "text_config", problems)
     if kind.decoder:
         inner.expect("model_type", kind.decoder)
-        tied = tied or bool(inner.raw.get("tie_word_embeddings", False))
+    # Either says it, and both are false by default.
+    tied = tied or inner.take("tie_word_embeddings", bool, False)
     text = kind.read_decoder(inner, dtype, tied=tied)
     inner.close(decoder_params.IGNORED)
     layer = fields.take("vision_feature_layer", int, kind.layer)

@@ -28,6 +28,9 @@ def open_checkpoint(
     config, video_token = params.read_config(
         checkpoint.config, kind, dtype, prepare, problems
     )
+    checkpoint, config = llava.settle_tie(
+        checkpoint, config, params.PATTERNS, params.canonical, problems
+    )
     # A LLaVA-NeXT-Video of 7B is a Vicuna, one of 34B speaks ChatML.
     vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
     chatml = kind is params.ONEVISION or "<|im_start|>" in vocabulary

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, prompts
 from vidsme_jax.models.interface import Model, Options
+from vidsme_jax.models.llava import params as llava
 from vidsme_jax.models.llava import processing
 from vidsme_jax.models.llava_qwen import params, towers
 
@@ -33,6 +34,9 @@ def open_checkpoint(
         prepare,
         problems,
         remarks,
+    )
+    checkpoint, config = llava.settle_tie(
+        checkpoint, config, params.PATTERNS, params.canonical, problems
     )
     if beacons := params.beacons(checkpoint.tensors):
         remarks.append(beacons)
