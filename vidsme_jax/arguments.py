@@ -21,9 +21,14 @@ def require(holds: Any, sentence: str) -> None:
 
 
 def number(
-    name: str, value: Any, low: float, high: float = math.inf, *, open: str = ""
-) -> float:
-    """Returns a real number of a range.
+    name: str,
+    value: Any,
+    low: int | float,
+    high: int | float = math.inf,
+    *,
+    open: str = "",
+) -> Any:
+    """Returns a real number of a range, as it was given.
 
     Args:
       name: Of the argument.
@@ -38,7 +43,7 @@ def number(
     inside = real and low <= plain <= high and math.isfinite(plain)
     outside = ("(" in open and plain == low) or (")" in open and plain == high)
     if inside and not outside:
-        return plain  # type: ignore[return-value]
+        return plain
     first, last = "(" if "(" in open else "[", ")" if ")" in open else "]"
     span = f"in {first}{low:g}, {high:g}{last}"
     if math.isinf(high):

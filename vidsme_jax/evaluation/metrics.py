@@ -216,12 +216,9 @@ def _both(
     return series("member_scores", members), series("nonmember_scores", nonmembers)
 
 
-def _check_curve(curve: RocCurve) -> None:
-    kind = type(curve).__name__
-    require(
-        isinstance(curve, RocCurve) and len(curve.fpr),
-        f"curve is a {kind}; give what metrics.roc_curve returns",
-    )
+def _check_curve(curve: Any) -> None:
+    said = f"curve is a {type(curve).__name__}; give what metrics.roc_curve returns"
+    require(isinstance(curve, RocCurve) and len(curve.fpr), said)
 
 
 def evaluate(
