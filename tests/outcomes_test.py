@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vidsme_jax.base import Asked, ClipError, TokenSignals
+from vidsme_jax.base import Asked, AuditError, ClipError, TokenSignals
 from vidsme_jax.models.rows import Rows
-from vidsme_jax.run import outcomes
+from vidsme_jax.run import outcomes, signals
 from vidsme_jax.run.step import Found
 
 # Kept rows of a sample with two texts: of the video, of the question, of the answer.
@@ -123,3 +123,9 @@ def test_what_is_not_finite_of_a_text_is_named_with_its_question():
     asked = Asked(key="k", question="", answer="a cat")
     with pytest.raises(ClipError, match=r"rank, blank of the text 'a cat'$"):
         outcomes.of_text(0, 2, asked, found, _rows())
+
+
+def test_the_door_says_what_it_was_not_given():
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(AuditError, match=r"model is a str; .* models\.load returns"):
+        signals.compute("random:llava_qwen-tiny", frames)

@@ -1,11 +1,14 @@
 """Parts of signals: their numbers, and which of several rows of a clip count."""
 
 import dataclasses
+import json
 
 import numpy as np
+import pytest
 
 from scored_texts import scored_text
-from vidsme_jax.base import MotionStatistics, ScoredClip, TokenSignals
+from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
+from vidsme_jax.store import signals
 from vidsme_jax.store.signals import Signals
 
 
@@ -89,3 +92,32 @@ def test_numbers_of_several_processes_are_above_those_that_are_there(tmp_path):
         store.write([_clip(key, 2)])
     assert _numbers(tmp_path) == [2, 3, 4, 5, 7]
     assert sorted(Signals(tmp_path, {}).finished) == list("cdefg")
+
+
+def test_the_settings_of_a_folder_are_read_without_its_parts(tmp_path):
+    assert signals.recorded(tmp_path) == {}
+    Signals(tmp_path, {"model": "x"})
+    assert signals.recorded(tmp_path) == {"model": "x", "format": signals.FORMAT}
+    record = tmp_path / "run.json"
+    record.write_text(json.dumps({"model": "x", "format": signals.FORMAT + 1}))
+    with pytest.raises(AuditError, match="its signals have format"):
+        signals.recorded(tmp_path)
+
+
+def test_what_is_forgotten_of_a_clip_leaves_its_other_rows(tmp_path):
+    store = Signals(tmp_path, {})
+    for key in "abcd":
+        store.write([_clip(key, 1, texts=[_text("k", "a cat"), _text("l", "a dog")])])
+    store.forget("a")
+    store.forget("b", texts=())
+    store.forget("c", video=False, texts=("k",))
+    store.forget("d", texts=("k", "l"))
+    store.forget("e")
+    left = {
+        key: (clip.video is not None, [*clip.texts])
+        for key, clip in store.finished.items()
+    }
+    assert left == {"b": (False, ["k", "l"]), "c": (True, ["l"])}
+    found = {clip.key: clip for clip in store.read("abcd")}
+    assert found["b"].signals is None and len(found["b"].texts) == 2
+    assert [x.asked.key for x in found["c"].texts] == ["l"]
