@@ -207,6 +207,8 @@ def test_a_bad_clip_loses_nothing_else(config, tmp_path):
 def test_no_clip_that_can_be_scored(config, tmp_path):
     config.corpus.members = (_manifest(tmp_path / "m.json", ["a.mp4", "b.mp4"]),)
     config.corpus.nonmembers = (_manifest(tmp_path / "n.json", ["c.mp4"]),)
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_text(f"{name} is no video")
     with pytest.raises(AuditError) as caught:
         audit.run(config, tmp_path / "run")
     assert "no clip could be scored" in str(caught.value)
@@ -278,6 +280,7 @@ def test_a_corpus_without_a_range(config, tmp_path):
     for name in ("a", "b", "c"):
         shutil.copy(same, tmp_path / f"{name}.mp4")
     videos = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    config.corpus.allow_duplicates = True
     config.corpus.members = (_manifest(tmp_path / "m.json", videos),)
     config.corpus.nonmembers = (_manifest(tmp_path / "n.json", [tmp_path / "c.mp4"]),)
     with pytest.raises(AuditError, match=r"motion\.bounds"):

@@ -170,7 +170,7 @@ def evaluate(
 ) -> AuditReport:
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
-    num_bootstrap = given.report.num_bootstrap
+    fprs, num_bootstrap = given.report.fprs, given.report.num_bootstrap
     beside = scores.beside(headline, table.scores, given.profile)
     declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
     text = json.dumps(about, indent=2, default=str)
@@ -178,9 +178,7 @@ def evaluate(
     found = report.write(
         workdir,
         table,
-        evaluation=metrics.evaluate(
-            table, given.report.fprs, num_bootstrap, _SEED, declared
-        ),
+        evaluation=metrics.evaluate(table, fprs, num_bootstrap, _SEED, declared),
         blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
         suspects=suspects.suspects(table, headline, given.report.fdr),
         curves=curves.extreme_curves(

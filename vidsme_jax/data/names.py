@@ -66,11 +66,17 @@ def near(path: pathlib.Path) -> str:
     except OSError as error:
         return f" (the folder {path.parent} cannot be read: {error.strerror})"
     longer = (name for name in there if name.startswith(f"{path.name}."))
-    same = (name for name in there if pathlib.PurePath(name).stem == path.stem)
+    same = (name for name in there if _are_alike(path, pathlib.PurePath(name)))
     if found := next(itertools.chain(longer, same), None):
         return f"; did you mean {found!r}?"
     there.sort(key=lambda name: abs(len(name) - len(path.name)))
     return nearest(path.name, there[:_COMPARED])
+
+
+def _are_alike(one: pathlib.PurePath, other: pathlib.PurePath) -> bool:
+    """Whether two files are both videos, or neither, and differ in the suffix."""
+    kinds = {path.suffix.lower() in VIDEO_SUFFIXES for path in (one, other)}
+    return len(kinds) == 1 and one.stem == other.stem
 
 
 def why_missing(path: pathlib.Path) -> str:
