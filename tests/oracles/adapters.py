@@ -147,6 +147,17 @@ def tensors(
     save_file(changes(load_file(file)), file, metadata={"format": "pt"})
 
 
+def tower_elsewhere(made: Made) -> None:
+    """Moves the tower's tensors of the original format into the tower's own folder."""
+    base = made.folder.parent / "base"
+    tensors(
+        base,
+        lambda found: {k: found[k] for k in found if "vision_tower" not in k},
+        "model.safetensors",
+    )
+    llava_qwen.tower_files(made.fresh(), base / "tower", weights=True)
+
+
 def _rename(folder: pathlib.Path, family: str, old: bool) -> None:
     renames = _ORIGINAL if family == "llava_qwen" else _OLD if old else ()
 
