@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oracles import llava_next_video, llava_onevision, llava_qwen
+from vidsme_jax.checkpoints import opening
+from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.demo import drawing
+from vidsme_jax.models.llava_hf import params
 
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 SIZES = {"llava_next_video": 56, "llava_onevision": 70, "llava_qwen": 56}
@@ -145,6 +148,46 @@ def tensors(
     """Changes the tensors of an adapter, or of another file."""
     file = folder / name
     save_file(changes(load_file(file)), file, metadata={"format": "pt"})
+
+
+def compare(made: Made) -> Any:
+    """Holds the merged tensors, run in the oracle, against PEFT's model.
+
+    That is quicker than compiling each model. Returns the checkpoint, not yet merged.
+    """
+    checkpoint = opening.open_checkpoint(str(made.folder))
+    merged = checkpoint.merged(Names(params.canonical, (), {})).tensors
+    named = {params.canonical(name): info for name, info in merged.items()}
+    assert len(named) == len(merged)
+    model = made.fresh()
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    if tied and params.HEAD in named:
+        assert not checkpoint.config["text_config"]["tie_word_embeddings"]
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            info = named.pop(params.canonical(name))
+            value = info.read()
+            parameter.copy_(torch.tensor(value))
+            part = tuple(slice(n // 3, n - n // 4) for n in info.shape)
+            np.testing.assert_allclose(info.read(part), value[part], atol=1e-6)
+    assert not named
+    expected = made.logits()
+    assert expected.std() > 0.5, "weights too small for errors to show"
+    assert np.abs(expected - made.logits(made.fresh())).max() > 0.05
+    np.testing.assert_allclose(made.logits(model), expected, atol=1e-4)
+    return checkpoint
+
+
+def tower_elsewhere(made: Made) -> None:
+    """Moves the tower's tensors of the original format into the tower's own folder."""
+    base = made.folder.parent / "base"
+    tensors(
+        base,
+        lambda found: {k: found[k] for k in found if "vision_tower" not in k},
+        "model.safetensors",
+    )
+    llava_qwen.tower_files(made.fresh(), base / "tower", weights=True)
 
 
 def _rename(folder: pathlib.Path, family: str, old: bool) -> None:

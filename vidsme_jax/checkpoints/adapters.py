@@ -8,6 +8,7 @@ put onto the base's tensors once the family's canonical names are known, and mer
 tensor by tensor while loading.
 """
 
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -228,6 +229,11 @@ class _Adapter:
         out = {n: t for n, t in tensors.items() if ours.get(canonical(n), n) == n}
         found = {canonical(n): n for n in out}
         problems: list[str] = []
+        updated = [f"{module}.weight" for module in self.factors.low_rank]
+        for kind in (list(self.factors.copies), updated):
+            counts = collections.Counter(map(canonical, kind))
+            twice = [name for name, count in counts.items() if count > 1]
+            problems += [f"{name}: in the adapter under two names" for name in twice]
 
         def change(name: str, what: str, make: Callable[[TensorInfo], Any]) -> None:
             clean = canonical(name)

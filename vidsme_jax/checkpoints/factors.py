@@ -64,9 +64,7 @@ def parse(
                 names.add(match["name"])
                 break
         else:
-            name = _unwrapped(clean)
-            if clean != name and name in out.copies and "base_layer" not in clean:
-                continue  # With bias="all" PEFT saves a copy under two names.
+            name = _unwrapped(clean)  # With bias="all" PEFT saves some under two.
             if not _is_copy(clean, name, config):
                 problems.append(
                     f"{key}: not a low-rank factor, nor of a module that "
