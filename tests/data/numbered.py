@@ -2,6 +2,7 @@
 
 import fractions
 import pathlib
+from collections.abc import Sequence
 
 import av
 import numpy as np
@@ -40,7 +41,7 @@ def make(
     width: int = 96,
     height: int = 64,
     gop: int = 12,
-    milliseconds: list[int] | None = None,
+    milliseconds: Sequence[int] | None = None,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,

@@ -271,7 +271,9 @@ def test_real_clips(distribution):
         pytest.skip(f"{distribution} is not installed; it carries the clips")
     for path in paths:
         frames = decode(path)
-        assert len(frames.pixels) == 16 and not frames.warnings, path
+        assert len(frames.pixels) == 16, path
+        # Two are of the kind with oblong pixels, which is told; no more is.
+        assert all("not square" in warning for warning in frames.warnings), path
         measured = statistics.measure(frames.pixels[:, ::2, ::2])
         assert measured.flow_variance > 0 and measured.brightness_std > 0, path
 
