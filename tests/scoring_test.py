@@ -12,7 +12,7 @@ from killed_run import config as small
 from vidsme_jax import models, parallel, settings
 from vidsme_jax.data import video
 from vidsme_jax.models.interface import Model
-from vidsme_jax.run import checks, processes, scoring
+from vidsme_jax.run import checks, contents, processes, scoring
 from vidsme_jax.run.stopping import Stop
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -95,7 +95,8 @@ def test_one_frame_has_the_motion_of_two_and_one_direction(tmp_path, monkeypatch
         assert clip.frame.tolist() == [0] * clip.num_rows
 
 
-def test_a_clip_that_changes_while_it_is_decoded_is_scored_again(tmp_path, monkeypatch):
+def test_a_clip_that_changes_while_it_is_decoded_has_failed(tmp_path, monkeypatch):
+    """What was read of it is stored, but is not of the file as it is now."""
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:3]
     for clip in clips:
         shutil.copy(clip, tmp_path)
@@ -109,9 +110,15 @@ def test_a_clip_that_changes_while_it_is_decoded_is_scored_again(tmp_path, monke
     config = small(3, batch_size=2)
     config.corpus.suspects = (str(tmp_path / "*.mp4"),)
     setup = checks.check(config)
-    run = checks.open_run(setup, tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(video, "decode_chosen", changing)
-        _score(setup, [run], tmp_path / "run")
+        run = checks.open_run(setup, tmp_path / "run")
+        scored = _score(setup, [run], tmp_path / "run")
+    assert [failure.id for failure in scored.failures] == [x.name for x in clips]
+    assert {failure.cause for failure in scored.failures} == {contents.CHANGED}
+    assert not scored.runs[0].store.finished
+    run = checks.open_run(setup, tmp_path / "run")
     assert len(run.store.finished) == 3
-    assert all(scoring.missing(sample, run) for sample in setup.samples)
+    now = contents.Contents(setup.reader)
+    assert all(now.missing(sample, run) for sample in setup.samples)
+    assert not _score(setup, [run], tmp_path / "run").failures

@@ -59,7 +59,8 @@ def test_what_is_written_is_read(tmp_path, second):
     store.write(clips[:2])
     store.write(clips[2:])
     again = Signals(tmp_path, {"model": "x"})
-    assert again.statistics() == {c.key: c.motion for c in clips}
+    motion = {key: known.motion for key, known in again.finished.items()}
+    assert motion == {c.key: c.motion for c in clips}
     for expected, found in zip(clips, again.read({"a", "b", "c"}), strict=True):
         for name, value in zip(TokenSignals._fields, found.signals, strict=True):
             np.testing.assert_array_equal(value, getattr(expected.signals, name))
@@ -295,7 +296,7 @@ def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
     (tmp_path / "part-000001.parquet.tmp").write_bytes(b"half")
     store = Signals(tmp_path, {})
     assert not list(tmp_path.glob("*.tmp"))
-    assert set(store.statistics()) == {"a"}
+    assert set(store.finished) == {"a"}
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])

@@ -11,7 +11,15 @@ from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity
 from vidsme_jax.report import curves
-from vidsme_jax.run import checks, failing, processes, provenance, scoring
+from vidsme_jax.run import (
+    checks,
+    contents,
+    failing,
+    processes,
+    provenance,
+    scoring,
+    stored,
+)
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
 from vidsme_jax.store.files import write_atomically
@@ -84,18 +92,13 @@ def run(
         )
         if not team.is_first:
             return None
-        stores = [run.store for run in scored.runs]
-        try:
-            table, warnings = _table(setup, *stores)
-        except AuditError as error:
-            problems = error.problems + failing.causes(scored.failures)
-            raise AuditError(problems) from error
+        stores, failures = [run.store for run in scored.runs], scored.failures
+        table, warnings = _table(setup, failures, *stores)
         about = provenance.describe(
             settings.flatten(config), runs, setup.devices, table, scored
         )
         if scored.utilisation is None:
             about |= provenance.earlier_utilisation(workdir / "config.json")
-        failures = scored.failures
         return evaluate(setup, stores[0], table, failures, warnings, about, workdir)
 
 
@@ -115,25 +118,35 @@ def report_again(
     workdir = pathlib.Path(workdir)
     asked = checks.check_stored(config)
     with locked(workdir):
-        stores = checks.open_stored(asked, workdir)
-        table, warnings = _table(asked, *stores)
-        known = set(table.id)
-        failures = [f for f in report.failures(workdir) if f.id not in known]
+        stores, failures = stored.open_signals(asked, workdir), report.failures(workdir)
+        asked = asked.without({failure.id for failure in failures})
+        failures += contents.changed(asked.items, stores[0], asked.reader)
+        asked = asked.without({failure.id for failure in failures})
+        stored.check_held(asked, stores[0], workdir)
+        table, warnings = _table(asked, failures, *stores)
+        failures += contents.not_stored(asked.items, table.id)
         about = provenance.updated(about, settings.flatten(config), table)
         return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
 
 
 def _table(
-    asked: checks.Asked, store: Signals, reference: Signals | None = None
+    asked: checks.Asked,
+    failures: list[Failure],
+    store: Signals,
+    reference: Signals | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
-    """Returns the scores, and what was noticed of each video."""
+    """Returns the scores of rows that have not failed, and warnings by video."""
     given = asked.settings
-    return tables.score_table(
-        *(asked.items, store, asked.scores, given.profile, given.motion),
-        slices=given.slices,
-        response=given.response,
-        reference=reference,
-    )
+    items = asked.without({failure.id for failure in failures}).items
+    try:
+        return tables.score_table(
+            *(items, store, asked.scores, given.profile, given.motion),
+            slices=given.slices,
+            response=given.response,
+            reference=reference,
+        )
+    except AuditError as error:
+        raise AuditError(error.problems + failing.causes(failures)) from error
 
 
 def evaluate(

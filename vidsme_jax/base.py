@@ -330,7 +330,7 @@ class ClipCurve:
       label: Such as "most member-like"; the headline score ranks the clips.
       natural: Mean SME of each frame's rows, natural order.
       reversed: The same at the same positions of the reversed clip.
-      thumbnails: The sampled frames, small, or None if the file is gone.
+      thumbnails: The sampled frames, small; None if the file is gone or has changed.
     """
 
     label: str

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from vidsme_jax.base import AuditError, ClipError, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.data.pictures import scaled
-from vidsme_jax.data.reading import Read, Reader, Videos
+from vidsme_jax.data.reading import Read, Reader, Stamp, Videos
 from vidsme_jax.settings import views
 
 _NO_SINGLE = (
@@ -97,3 +97,7 @@ class _Several:
 
     def content_hash(self, key: str) -> str:
         return next(iter(self._opened.values())).content_hash(key)
+
+    def unchanged(self, key: str, content_hash: str, before: Stamp) -> bool:
+        """Compares with the record, which counts wherever the video is by now."""
+        return self.content_hash(key) == content_hash

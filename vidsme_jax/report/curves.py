@@ -1,5 +1,6 @@
 """The entropies of single clips, frame by frame, for the report."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,10 +54,10 @@ def extreme_curves(
             np.bincount(which, each[shows]) / np.bincount(which) for each in rows
         )
         indices = tuple(clip.frame_indices[k] for k in frames)
-        try:
-            pictures = reader.thumbnails(item.clip, indices, _THUMBNAIL)
-        except ClipError:  # Gone since it was scored: its curves still stand.
-            pictures = None
+        pictures = None  # Of a file that is gone, or another one by now.
+        with contextlib.suppress(ClipError):
+            if reader.unchanged(item.clip, clip.content_hash, clip.stamp):
+                pictures = reader.thumbnails(item.clip, indices, _THUMBNAIL)
         curves.append(
             ClipCurve(
                 label=f"{label} member-like",

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,7 +21,8 @@ from vidsme_jax.settings import views
 from vidsme_jax.store import signals
 from vidsme_jax.store.answers import Answers
 
-_SIGNALS, _REFERENCE, _ANSWERS = "signals", "signals-reference", "answers"
+SIGNALS, REFERENCE = "signals", "signals-reference"  # Folders.
+_ANSWERS = "answers"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,14 @@ class Asked:
     reader: Reader
     scores: tuple[str, ...]
     headline: str
+
+    def without(self, ids: Collection[str]) -> "Asked":
+        """Returns the same of a corpus without some rows."""
+        given = self.settings
+        items = tuple(item for item in self.items if item.id not in ids)
+        clips = corpora.unique_clips(items)
+        asked = samples.samples(clips, given.slices, given.response)
+        return dataclasses.replace(self, items=items, clips=clips, samples=asked)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,43 +169,6 @@ def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
     }
 
 
-def open_stored(
-    asked: Asked, workdir: pathlib.Path
-) -> tuple[signals.Signals, signals.Signals | None]:
-    """Opens the signals of a finished run for what is asked of them.
-
-    Returns:
-      Those of the audited model, and those of the reference model if there is one.
-
-    Raises:
-      AuditError: There are none, or they lack what a score needs.
-    """
-    given = asked.settings
-    store = _stored(workdir / _SIGNALS)
-    if store is None:
-        raise AuditError([f"{workdir}: no signals of a run are there"])
-    reference = None
-    if references.is_chosen(given):
-        reference = _stored(workdir / _REFERENCE)
-        if reference is None:
-            raise AuditError([f"{workdir}: no signals of a reference model are there"])
-    held, profile = _held(asked.samples, store), given.profile
-    lacking = []
-    for name in asked.scores:
-        of = scores.PROFILES[profile].score(name).slice
-        if not Wanted.by([name], profile, [of]).within(held):
-            lacking.append(name)
-    if lacking:
-        raise AuditError(
-            [
-                f"{workdir}: the signals lack what {', '.join(lacking[:5])} need"
-                f"{' and others' if len(lacking) > 5 else ''}; take other scores, "
-                "or run the audit with them"
-            ]
-        )
-    return store, reference
-
-
 @processes.agreed()
 @processes.first_alone("signals")
 def open_run(
@@ -222,7 +194,7 @@ def open_run(
     given = dataclasses.replace(setup.settings, video=video or setup.settings.video)
     if given.overwrite and processes.index() == 0:
         signals.clear(workdir)
-    run = _opened(setup, setup.model, given, workdir / _SIGNALS, {}, name)
+    run = _opened(setup, setup.model, given, workdir / SIGNALS, {}, name)
     if not is_greedy(given):
         return run
     depends = _depends(setup, setup.model, given)
@@ -246,7 +218,7 @@ def open_reference(setup: Setup, workdir: pathlib.Path, run: Run) -> Run:
     assert setup.reference is not None
     target = {"target": setup.model.fingerprint}
     found = _opened(
-        *(setup, setup.reference, run.settings, workdir / _REFERENCE, target),
+        *(setup, setup.reference, run.settings, workdir / REFERENCE, target),
         "reference",
     )
     return dataclasses.replace(found, answers=run.answers, is_reference=True)
@@ -299,23 +271,6 @@ def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any
     if given.corpus.prepared and given.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = given.corpus.jpeg_quality
     return depends
-
-
-def _held(asked: tuple[Sample, ...], store: signals.Signals) -> Wanted:
-    """Returns what all rows hold that are stored of some samples."""
-    video, texts = [], []
-    for sample in asked:
-        known = store.finished.get(sample.clip.key)
-        if known is not None:
-            video += [known.video.holds] if known.video else []
-            held = (known.texts.get(text.key) for text in sample.texts)
-            texts += [each.holds for each in held if each]
-    return Wanted(*(x[0].intersection(*x) if x else None for x in (video, texts)))
-
-
-def _stored(folder: pathlib.Path) -> signals.Signals | None:
-    recorded = signals.recorded(folder)
-    return signals.Signals(folder, recorded) if recorded else None
 
 
 def _counts(given: views.Settings) -> set[int]:

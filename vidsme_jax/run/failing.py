@@ -1,6 +1,7 @@
 """What could not be scored, once per row of a manifest that it concerns."""
 
-from collections.abc import Mapping, Sequence, Set
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from absl import logging
 
@@ -45,32 +46,62 @@ class Failed:
           keys: Of the texts that failed; by default all that it lacks.
         """
         first = self._runs[next(iter(lacks))]
-        cause = error.cause
         if self._several and len(lacks) == 1 and not first.is_reference:
-            cause = f"{first.name}: {cause}"
+            error = ClipError(error.stage, f"{first.name}: {error.cause}")
         alone = all(self._runs[place].is_reference for place in lacks)
         whose = "the reference model: " if alone else ""
-        said = f"{sample.clip.key}: {whose}{error.stage}: {cause}"
-        logging.warning("%s", printable(said))
+        logging.warning("%s", printable(f"{sample.clip.key}: {whose}{error}"))
         for place, missing in lacks.items():
             run = self._runs[place]
             listed = self.lacking if run.is_reference else self.failures
-            listed += [
-                Failure(id=i.id, video=i.video, stage=error.stage, cause=cause)
-                for i in sample.clip.items
-                if _concerns(i, run, missing, keys)
-            ]
+            listed += rows(sample, error, run, missing, keys)
+
+
+def rows(
+    sample: Sample,
+    error: ClipError,
+    run: Run,
+    lacks: Missing,
+    keys: Set[str] | None = None,
+) -> list[Failure]:
+    """Returns a failure for each row that lacks something of what failed.
+
+    All rows of a clip need its video's signals, where they are scored; a text is needed
+    by the rows that ask it.
+
+    Args:
+      sample: That failed.
+      error: Why.
+      run: In which.
+      lacks: What it lacks there.
+      keys: Of the texts that failed; by default all that it lacks.
+    """
+    given = run.settings
+    texts = {each.key for each in lacks.texts} if keys is None else keys
+    return [
+        row(item, error)
+        for item in sample.clip.items
+        if (keys is None and lacks.video)
+        or samples.text_of(item, given.slices, given.response) in texts
+    ]
+
+
+def row(item: Item, error: ClipError) -> Failure:
+    """Returns the failure of one row."""
+    return Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
+
+
+def merged(failures: Iterable[Failure]) -> list[Failure]:
+    """Returns one failure a row, with all its causes and the stage of the first."""
+    found: dict[str, Failure] = {}
+    for each in dict.fromkeys(failures):
+        first = found.setdefault(each.id, each)
+        if first is not each:
+            cause = f"{first.cause}; {each.cause}"
+            found[each.id] = dataclasses.replace(first, cause=cause)
+    return list(found.values())
 
 
 def causes(failures: Sequence[Failure]) -> list[str]:
     """Returns why clips could not be scored, for a message: at most 20 lines."""
     return sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})[:_MAX_CAUSES]
-
-
-def _concerns(item: Item, run: Run, lacks: Missing, keys: Set[str] | None) -> bool:
-    """Whether a row of a manifest lacks something of what failed."""
-    given = run.settings
-    text = samples.text_of(item, given.slices, given.response)
-    if keys is not None:
-        return text in keys
-    return lacks.video or text in {each.key for each in lacks.texts}

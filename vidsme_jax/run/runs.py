@@ -140,10 +140,9 @@ class Run:
         )
 
     def reopened(self) -> "Run":
-        """Returns the run with what all processes have stored of what is wanted."""
-        store = self.store.reopened()
-        store.keep(self.wanted.video, self.wanted.text)
-        return dataclasses.replace(self, store=store)
+        """Returns the run with what all processes have stored."""
+        answers = None if self.answers is None else self.answers.reopened()
+        return dataclasses.replace(self, store=self.store.reopened(), answers=answers)
 
 
 def _suffices(held: Held | None, wanted: frozenset[str] | None) -> bool:

@@ -7,7 +7,6 @@ store.
 
 import functools
 import itertools
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
@@ -15,14 +14,22 @@ import jax
 from absl import logging
 
 from vidsme_jax.base import ClipError, Failure, Sample, printable
-from vidsme_jax.data import loader, video
-from vidsme_jax.data.reading import ABSENT, Reader, stamp
+from vidsme_jax.data import loader
+from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.batches import TextShape
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.motion import backends
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
-from vidsme_jax.run import answering, memory, pipeline, preparing, processes
+from vidsme_jax.run import (
+    answering,
+    failing,
+    memory,
+    pipeline,
+    preparing,
+    processes,
+)
+from vidsme_jax.run.contents import Contents, confirmed
 from vidsme_jax.run.failing import Failed
 from vidsme_jax.run.pipeline import Pipeline, Result
 from vidsme_jax.run.preparing import Prepared
@@ -32,14 +39,15 @@ from vidsme_jax.run.stacking import Input, Padded, Tokenised, text_shape
 from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
-from vidsme_jax.store.signals import BLANK, SECOND, Finished, Signals
+from vidsme_jax.store.signals import BLANK, SECOND
 
 
 class Scored(NamedTuple):
     """How scoring ended.
 
     Attributes:
-      runs: With what all processes have stored.
+      runs: With what all processes have stored of the clips as they are now; of a
+        process that is not the first, as they were given.
       failures: What could not be scored, by any process, once per row of a manifest
         that names it; with several runs the cause names the run unless it is all.
       lacking: The same of the reference model alone, whose failures are none of the
@@ -87,18 +95,19 @@ def score(
     """
     failures: list[Failure] = []
     lacking: list[Failure] = []
-    used = None
+    contents, used = Contents(reader), None
     for its in _together(runs, devices):
-        driver = _Driver(its, reader, devices, team, stop)
+        driver = _Driver(its, reader, contents, devices, team, stop)
         try:
             used = driver.score(samples) or used
         except jax.errors.JaxRuntimeError as error:
             raise RunStopped(memory.one_line(error)) from error
         failures += driver.failed.failures
         lacking += driver.failed.lacking
-    listed = [list(dict.fromkeys(each)) for each in (failures, lacking)]
-    failures, lacking = team.everyones(listed)
-    return Scored([run.reopened() for run in runs], failures, lacking, used)
+    failures, lacking = map(failing.merged, team.everyones([failures, lacking]))
+    if team.is_first:
+        runs = confirmed(runs, samples, contents, failures, lacking)
+    return Scored(list(runs), failures, lacking, used)
 
 
 def _together(runs: Sequence[Run], devices: Devices) -> list[list[Run]]:
@@ -127,13 +136,14 @@ class _Driver:
         self,
         runs: Sequence[Run],
         reader: Reader,
+        contents: Contents,
         devices: Devices,
         team: Team,
         stop: Stop,
     ):
         # What needs most memory goes first, so that a lack of it is found early.
         self._runs = sorted(runs, key=lambda run: -run.num_frames)
-        self._reader, self._devices = reader, devices
+        self._reader, self._contents, self._devices = reader, contents, devices
         self._team, self._stop = team, stop
         self._settings = runs[0].settings
         self.failed = Failed(self._runs)
@@ -189,7 +199,7 @@ class _Driver:
         return used
 
     def _lacks(self, sample: Sample) -> dict[int, Missing]:
-        found = (missing(sample, run) for run in self._runs)
+        found = (self._contents.missing(sample, run) for run in self._runs)
         return {place: each for place, each in enumerate(found) if each}
 
     def _log(self, samples: Sequence[Sample], todo: Sequence[Sample]) -> None:
@@ -337,27 +347,6 @@ class _Driver:
         lacks = self._missing[sample.clip.key]
         self.failed.add(sample, error, {k: lacks[k] for k in places}, keys)
         self._progress.add(times * len(places), failed=times * len(places))
-
-
-def missing(sample: Sample, run: Run) -> Missing:
-    """Returns what a sample lacks in a run, of the file as it is now."""
-    known = _current(sample.clip.key, run.store)
-    return run.missing(sample, known)
-
-
-def _current(key: str, store: Signals) -> Finished | None:
-    """Returns what is stored of a clip, if that is of the file as it is now."""
-    known = store.finished.get(key)
-    if known is None or stamp(key) in (known.stamp, ABSENT):
-        return known  # Where it is gone by now, what was computed of it stands.
-    try:
-        same = video.content_hash(pathlib.Path(key)) == known.content_hash
-    except ClipError:  # Decoding it will say why it cannot be read.
-        return None
-    if not same:
-        name = printable(key)
-        logging.warning("%s: changed since it was scored, so scored again", name)
-    return known if same else None
 
 
 def _any_stored(run: Run) -> bool:

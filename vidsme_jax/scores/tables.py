@@ -47,7 +47,8 @@ def score_table(
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Scores every item whose clip, and text if one is scored, has signals.
 
-    q and r are scaled over these clips, all roles together, or by `motion.bounds`.
+    q and r are scaled over the clips of these items alone, all roles together, or by
+    `motion.bounds`.
     Scores of the video are those of the item's clip; scores of text are those of the
     item's own question and answer. An item that lacks signals of a slice that is scored
     is left out: it has failed. One that lacks the reference model's has NaN in the
@@ -70,7 +71,6 @@ def score_table(
       AuditError: No item has signals, or the corpus has no range to scale by.
     """
     chosen, names = scores.PROFILES[profile], tuple(names)
-    orders = entropy_orders(measured(items, store), motion)
     found = {name: chosen.score(name) for name in names}
     comparing = [name for name in names if found[name].compares]
     calibrated = [name for name in names if is_calibrated(name)]
@@ -78,14 +78,26 @@ def score_table(
     if all(score.slice == "video" for score in found.values()):
         slices = ("video",)
     asked = {i.id: (i.clip, samples.text_of(i, slices, response)) for i in items}
+    needs_video = any(score.slice == "video" for score in found.values())
+    items = [i for i in items if _has(store, *asked[i.id], video=needs_video)]
+    orders = entropy_orders(measured(items, store, video=needs_video), motion)
     others = {}
     if reference is not None:
         others = _others(reference, asked, chosen, orders, plain, bool(comparing))
-    nothing = _Other("", np.full(len(plain), np.nan), None)
+    nothing = _Other("", "", np.full(len(plain), np.nan), None)
+    of_text = np.array([chosen.score(name).slice != "video" for name in plain], bool)
+    theirs: dict[_Unit, _Other] = {}  # Of what the audited model has signals of.
 
-    def other_of(unit: _Unit, content_hash: str) -> _Other:
-        other = others.get(unit, nothing)  # Of the same file, or it does not count.
-        return other if other.content_hash == content_hash else nothing
+    def other_of(clip: ScoredClip, text: ScoredText | None) -> _Other:
+        unit = clip.key, text.asked.key if text else ""
+        other = others.get(unit, nothing)
+        if other.content_hash != clip.content_hash:
+            other = nothing
+        elif text is not None and other.answer != text.asked.answer:
+            values = np.where(of_text, np.nan, other.values)  # The video is the same.
+            other = other._replace(values=values, text=None)
+        theirs[unit] = other
+        return other
 
     def compute(
         clip: ScoredClip, texts: Sequence[ScoredText | None]
@@ -93,27 +105,24 @@ def score_table(
         rows = []
         own = _values(chosen, clip, texts, orders, plain)
         for text, values in zip(texts, own, strict=True):
-            unit = clip.key, text.asked.key if text else ""
-            other = other_of(unit, clip.content_hash)
+            other = other_of(clip, text)
             values |= chosen.compute(
                 *(None, *orders[clip.key], comparing),
                 text=text,
                 reference=Revealed(text=other.text),
             )
-            theirs = dict(zip(plain, other.values.tolist(), strict=True))
+            its = dict(zip(plain, other.values.tolist(), strict=True))
             for name in calibrated:
                 base = uncalibrated(name)
-                values[name] = values[base] - theirs[base]
+                values[name] = values[base] - its[base]
             rows.append([values[name] for name in names])
         return rows
 
-    needs_video = any(score.slice == "video" for score in found.values())
     table, warnings = _table(
         items, asked, store, names, compute, orders, profile, needs_video
     )
     if reference is not None:
-        rows = zip(table.id, table.cluster, strict=True)
-        of_items = np.array([other_of(asked[i], digest).values for i, digest in rows])
+        of_items = np.array([theirs[asked[i]].values for i in table.id])
         columns = dict(zip(plain, of_items.T, strict=True))
         table = dataclasses.replace(table, reference=columns)
     return table, warnings
@@ -123,12 +132,14 @@ class _Other(NamedTuple):
     """What the reference model says of one clip and text.
 
     Attributes:
-      content_hash: Of the file.
+      content_hash: Of the clip.
+      answer: Of the text; "" if it has none.
       values: Of the scores, float64.
       text: With log p alone, for what compares two models; None if nothing does.
     """
 
     content_hash: str
+    answer: str
     values: np.ndarray
     text: ScoredText | None
 
@@ -152,11 +163,12 @@ def _others(
             if kept is not None:
                 log_p = TokenSignals(None, None, None, kept.signals.log_prob)
                 kept = dataclasses.replace(kept, signals=log_p, blank=None)
-            found[clip.key, key] = _Other(clip.content_hash, row, kept)
+            answer = text.asked.answer if text else ""
+            found[clip.key, key] = _Other(clip.content_hash, answer, row, kept)
         for key in set(units.get(clip.key, [])) - set(texts):
             # The text could not be scored; the scores of the video count.
             row = _of_video(profile, clip, orders, names)
-            found[clip.key, key] = _Other(clip.content_hash, row, None)
+            found[clip.key, key] = _Other(clip.content_hash, "", row, None)
     return found
 
 
@@ -201,14 +213,29 @@ def _texts(clip: ScoredClip, keys: Sequence[str]) -> dict[str, ScoredText | None
     return {key: have.get(key) for key in keys if key == "" or key in have}
 
 
-def measured(items: Sequence[Item], store: Signals) -> dict[str, MotionStatistics]:
+def _has(store: Signals, key: str, text: str, *, video: bool) -> bool:
+    """Returns whether a clip has signals of a text ("": of none), and of its video."""
+    known = store.finished.get(key)
+    if known is None or (video and known.video is None):
+        return False
+    return text == "" or text in known.texts
+
+
+def measured(
+    items: Sequence[Item], store: Signals, *, video: bool = True
+) -> dict[str, MotionStatistics]:
     """Returns the motion statistics of the clips that have signals, by key.
+
+    Args:
+      items: Of the corpus.
+      store: The signals.
+      video: Whether those of the video's rows are needed.
 
     Raises:
       AuditError: No clip has signals.
     """
-    known, paths = store.statistics(), dict.fromkeys(i.clip for i in items)
-    motion = {path: known[path] for path in paths if path in known}
+    paths = dict.fromkeys(i.clip for i in items if _has(store, i.clip, "", video=video))
+    motion = {path: store.finished[path].motion for path in paths}
     if not motion:
         raise AuditError(["no clip could be scored"])
     return motion

@@ -69,6 +69,7 @@ class Answers:
     ):
         """Opens the folder; see `Parts` for arguments and errors."""
         self._found: dict[tuple[str, str], Answer] = {}
+        self._folder, self._settings, self._processes = folder, settings, processes
         self._parts = Parts(folder, settings, _KIND, self._remember, process, processes)
 
     def __len__(self) -> int:
@@ -82,6 +83,10 @@ class Answers:
         """
         rows = [each._asdict() | {"ids": list(each.ids)} for each in answers]
         self._parts.write(pa.Table.from_pylist(rows, schema=_SCHEMA))
+
+    def reopened(self) -> "Answers":
+        """Returns the folder as it is now, with what other processes have written."""
+        return self if self._processes == 1 else Answers(self._folder, self._settings)
 
     def find(self, key: str, text: str, content_hash: str) -> Answer | None:
         """Returns the answer about a clip whose file has this content."""

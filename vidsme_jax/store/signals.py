@@ -148,10 +148,6 @@ class Signals:
         """Returns the folder as it is now, with what other processes have written."""
         return self if self._processes == 1 else Signals(self.folder, self._settings)
 
-    def statistics(self) -> dict[str, MotionStatistics]:
-        """Returns the motion statistics of every finished clip, by key."""
-        return {key: clip.motion for key, clip in self.finished.items()}
-
     def holds(self, *, video: bool) -> frozenset[str]:
         """Returns all that any rows hold, of a video or of a text; see `Held`."""
         held = (
@@ -175,6 +171,25 @@ class Signals:
             if its or texts:
                 kept[key] = clip._replace(video=its, texts=texts)
         self.finished = kept
+
+    def forget(
+        self, key: str, *, video: bool = True, texts: Collection[str] | None = None
+    ) -> None:
+        """Forgets rows of a clip, of which nothing may be stored; the parts stay.
+
+        Args:
+          key: Of the clip.
+          video: Whether the video's rows.
+          texts: Which texts' rows, by key; None: all.
+        """
+        known = self.finished.pop(key, None)
+        if known is None:
+            return
+        left = {} if texts is None else known.texts
+        left = {k: x for k, x in left.items() if k not in (texts or ())}
+        known = known._replace(video=None if video else known.video, texts=left)
+        if known.video or known.texts:
+            self.finished[key] = known
 
     def read(self, keys: Collection[str]) -> Iterator[ScoredClip]:
         """Yields each clip of the given keys that is finished, with all its texts.

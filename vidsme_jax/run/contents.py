@@ -1,0 +1,113 @@
+"""What is stored of a corpus, held against its clips as they are now.
+
+Signals count as long as they are of the content that a clip has now. Where a clip
+cannot be read any more, or its content has changed, nothing that was stored of it
+before is in a table, a bound, a metric or a report.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from absl import logging
+
+from vidsme_jax.base import ClipError, Failure, Item, Sample, printable
+from vidsme_jax.data.reading import ABSENT, Reader, Stamp, stamp
+from vidsme_jax.run import failing
+from vidsme_jax.run.runs import Missing, Run
+from vidsme_jax.store.signals import Finished, Signals
+
+CHANGED = "its content has changed since it was scored; run the audit again"
+_NOT_STORED = "no signals of it are stored; run the audit again"
+
+
+class Contents:
+    """The clips of a corpus as they are now.
+
+    A clip is hashed only if the stamp of its file is not the stored one, and once for
+    each stamp that it has while this object lives.
+    """
+
+    def __init__(self, reader: Reader):
+        """Reads nothing yet."""
+        self._reader = reader
+        self._known: dict[tuple[str, str, Stamp, Stamp], bool] = {}
+
+    def problem(self, key: str, known: Finished) -> ClipError | None:
+        """Returns why what is stored of a clip does not count; None if it does."""
+        about = key, known.content_hash, known.stamp, stamp(key)
+        try:
+            if about not in self._known:
+                self._known[about] = self._reader.unchanged(*about[:3])
+        except ClipError as error:
+            return error
+        return None if self._known[about] else ClipError("open", CHANGED)
+
+    def missing(self, sample: Sample, run: Run) -> Missing:
+        """Returns what a sample lacks in a run, of the clip as it is now."""
+        known = run.store.finished.get(sample.clip.key)
+        if known is not None and (error := self.problem(sample.clip.key, known)):
+            if error.cause == CHANGED:
+                name = printable(sample.clip.key)
+                logging.warning(
+                    "%s: changed since it was scored, so scored again", name
+                )
+            known = None  # Decoding it says why it cannot be read.
+        return run.missing(sample, known)
+
+
+def confirmed(
+    runs: Sequence[Run],
+    samples: Sequence[Sample],
+    contents: Contents,
+    failures: list[Failure],
+    lacking: list[Failure],
+) -> list[Run]:
+    """Returns runs with what counts of all that is stored; lists what lacks beside.
+
+    What a clip lacks is forgotten, and so is all of a clip that has changed while the
+    runs went on.
+
+    Args:
+      runs: Of audited models, and of a reference model.
+      samples: Of the corpus.
+      contents: Of its clips.
+      failures: Of the audited models; rows that lack something unlisted are added.
+      lacking: The same of the reference model.
+    """
+    kept = [run.reopened() for run in runs]
+    listed = [{failure.id for failure in each} for each in (failures, lacking)]
+    for run in kept:
+        for sample in samples:
+            key = sample.clip.key
+            known = run.store.finished.get(key)
+            error = None if known is None else contents.problem(key, known)
+            lacks = run.missing(sample, None if error else known)
+            if error:
+                run.store.forget(key)
+            elif lacks:
+                texts = [text.key for text in lacks.texts]
+                run.store.forget(key, video=lacks.video, texts=texts)
+            error = error or ClipError("signals", _NOT_STORED)
+            more = failing.rows(sample, error, run, lacks) if lacks else []
+            new = [x for x in more if x.id not in listed[run.is_reference]]
+            (lacking if run.is_reference else failures).extend(new)
+    return kept
+
+
+def changed(items: Iterable[Item], store: Signals, reader: Reader) -> list[Failure]:
+    """Returns the rows whose clip is there, but is not what was scored.
+
+    A file that is gone is none of them: a report needs no videos.
+    """
+    contents, found = Contents(reader), []
+    for item in items:
+        known = store.finished.get(item.clip)
+        error = None if known is None else contents.problem(item.clip, known)
+        if error and (error.cause == CHANGED or stamp(item.clip) != ABSENT):
+            found.append(failing.row(item, error))
+    return found
+
+
+def not_stored(items: Iterable[Item], known: Iterable[str]) -> list[Failure]:
+    """Returns a failure for each row whose id is not known."""
+    ids, error = set(known), ClipError("signals", _NOT_STORED)
+    return [failing.row(item, error) for item in items if item.id not in ids]

@@ -1,0 +1,75 @@
+"""The signals of a finished run, opened for what is asked of them: without a model."""
+
+import pathlib
+
+from vidsme_jax import scores
+from vidsme_jax.base import AuditError, Sample
+from vidsme_jax.run import references
+from vidsme_jax.run.checks import REFERENCE, SIGNALS, Asked
+from vidsme_jax.run.runs import Wanted
+from vidsme_jax.store import signals
+
+
+def open_signals(
+    asked: Asked, workdir: pathlib.Path
+) -> tuple[signals.Signals, signals.Signals | None]:
+    """Opens the signals of a finished run.
+
+    Returns:
+      Those of the audited model, and those of the reference model if there is one, as
+      far as they have what the scores need.
+
+    Raises:
+      AuditError: There are none, or they are damaged.
+    """
+    given = asked.settings
+    store = _stored(workdir / SIGNALS)
+    if store is None:
+        raise AuditError([f"{workdir}: no signals of a run are there"])
+    if not references.is_chosen(given):
+        return store, None
+    reference = _stored(workdir / REFERENCE)
+    if reference is None:
+        raise AuditError([f"{workdir}: no signals of a reference model are there"])
+    wanted = Wanted.by(asked.scores, given.profile, given.slices)
+    reference.keep(wanted.video, wanted.text)
+    return store, reference
+
+
+def check_held(asked: Asked, store: signals.Signals, workdir: pathlib.Path) -> None:
+    """Checks that stored signals have what is asked of them.
+
+    Raises:
+      AuditError: They lack what a score needs; names the scores.
+    """
+    held, profile = _held(asked.samples, store), asked.settings.profile
+    lacking = []
+    for name in asked.scores:
+        of = scores.PROFILES[profile].score(name).slice
+        if not Wanted.by([name], profile, [of]).within(held):
+            lacking.append(name)
+    if lacking:
+        raise AuditError(
+            [
+                f"{workdir}: the signals lack what {', '.join(lacking[:5])} need"
+                f"{' and others' if len(lacking) > 5 else ''}; take other scores, "
+                "or run the audit with them"
+            ]
+        )
+
+
+def _held(asked: tuple[Sample, ...], store: signals.Signals) -> Wanted:
+    """Returns what all rows hold that are stored of some samples."""
+    video, texts = [], []
+    for sample in asked:
+        known = store.finished.get(sample.clip.key)
+        if known is not None:
+            video += [known.video.holds] if known.video else []
+            held = (known.texts.get(text.key) for text in sample.texts)
+            texts += [each.holds for each in held if each]
+    return Wanted(*(x[0].intersection(*x) if x else None for x in (video, texts)))
+
+
+def _stored(folder: pathlib.Path) -> signals.Signals | None:
+    recorded = signals.recorded(folder)
+    return signals.Signals(folder, recorded) if recorded else None
