@@ -8,6 +8,10 @@ any; if that fails too, or the file has no such table, or is damaged, the video 
 decoded from end to end and what really decodes is counted. Frame counts and rates in
 headers are never trusted. Damage to what is not decoded goes unnoticed.
 
+Of a file with several video tracks `tracks.py` says which is decoded; `formats.py` says
+how its pictures become RGB, and what of high dynamic range, interlacing, oblong pixels
+and transparency is not in them.
+
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
@@ -45,7 +49,8 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
     Returns:
       The frames upright in RGB at full resolution. Where frames change their size
       within the video, all have that of the first sampled one. A damaged or truncated
-      file gives what can be read of it, and says so in `warnings`.
+      file gives what can be read of it, and says so in `warnings`; so do several video
+      tracks, and a format that the frames do not show in full.
 
     Raises:
       ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
