@@ -1,5 +1,11 @@
 """What was noticed of many videos is a line a kind, not a line a video."""
 
+import inspect
+import types
+
+import pytest
+
+from vidsme_jax import audit
 from vidsme_jax.data import noticed
 
 OBLONG = "pixels are not square (sample aspect ratio {}): frames are 96x64, as stored"
@@ -22,3 +28,25 @@ def test_a_line_a_kind():
 
 def test_nothing_noticed_is_no_line():
     assert noticed.lines({}) == []
+
+
+def test_an_audit_logs_them(tmp_path, monkeypatch, caplog):
+    """Also one that makes the report of an earlier run anew."""
+
+    def stop(*_):
+        raise StopIteration
+
+    monkeypatch.setattr(audit.metrics, "evaluate", stop)
+    asked = types.SimpleNamespace(
+        settings=types.SimpleNamespace(
+            profile="exact", report=types.SimpleNamespace(num_bootstrap=1, fprs=())
+        ),
+        headline="vid_sme",
+    )
+    evaluate = inspect.unwrap(audit.evaluate)  # Past the checks of types.
+    table = types.SimpleNamespace(scores={})
+    warnings = {f"{k}.mp4": [OBLONG.format("4/3")] for k in range(30)}
+    with pytest.raises(StopIteration):
+        evaluate(asked, None, table, [], warnings, {}, tmp_path)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == noticed.lines(warnings)
