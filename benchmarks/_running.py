@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import queue
@@ -80,14 +81,16 @@ def run(
         reader.start()
     lines, errors = [], []
     said = last = begun
-    stopped = False
+    over, stopped = math.inf, False  # When it was found to have ended.
     try:
         while any(reader.is_alive() for reader in readers) or not texts.empty():
             now = time.monotonic()
             if now - begun > seconds and not stopped:
                 stopped = True
                 end(process)
-            if process.poll() is not None and now - last > _GRACE:
+            if process.poll() is not None:
+                over = min(over, now)
+            if now - max(over, last) > _GRACE:
                 break  # What it has started keeps its pipes open.
             if now - said > BEAT:
                 said = now

@@ -3,10 +3,11 @@
 import importlib.util
 import json
 import pathlib
-import subprocess
 import sys
 
 import pytest
+
+import children
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
@@ -14,7 +15,7 @@ BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 def _run(*arguments):
     command = [sys.executable, str(BENCHMARKS / "aot.py"), *arguments]
     root = BENCHMARKS.parent
-    return subprocess.run(command, capture_output=True, text=True, cwd=root)
+    return children.run(command, cwd=root)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
-    ("settings", "progress", "commands", "store", "rates", "parallel"),
-    ("entropy", "motion", "data", "checkpoints", "evaluation", "demo"),
+    ("settings", "progress", "store", "rates", "parallel"),
+    ("entropy", "motion", "data", "checkpoints", "evaluation", "demo", "commands"),
     ("models", "scores", "prepared"),
     ("run",),
     ("report", "finetune"),
@@ -71,6 +71,7 @@ def test_a_configuration_is_read_at_the_entrances_only():
     """Stages take the typed views of `settings.views`."""
     entrances = {"audit.py", "main.py", "prepare.py", "reporting.py", "commands.py"}
     entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
+    entrances |= {"run/asking.py"}
     for path in FILES:
         here = path.relative_to(PACKAGE)
         if not {here.as_posix(), here.parts[0]} & entrances:

@@ -5,7 +5,6 @@ import importlib
 import json
 import math
 import pathlib
-import subprocess
 import sys
 import tarfile
 
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+import children
 from oracles import config_of
 from vidsme_jax import parallel, rates
 from vidsme_jax.models import random
@@ -58,7 +58,8 @@ def test_this_tree_against_its_own_commit(script, capsys):
     assert line["peer"] == "HEAD" and line["difference"] == 0
     assert line["cpu_seconds"] > 0 and line["peer_cpu_seconds"] > 0
     trees = ["git", "-C", str(BENCHMARKS), "worktree", "list"]
-    shown = subprocess.run(trees, capture_output=True, text=True, check=True)
+    shown = children.run(trees)
+    assert shown.returncode == 0
     assert "/tree " not in shown.stdout
 
 
@@ -513,10 +514,6 @@ def test_scripts_need_no_video_and_no_data_libraries():
     code = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
     code += "import pairs, parts, head, attention, scaling, machine, card"
     path = ":".join([str(BENCHMARKS), str(BENCHMARKS.parent)])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
+    env = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    done = children.run([sys.executable, "-c", code], env=env)
     assert done.returncode == 0, done.stderr

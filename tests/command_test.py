@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 
 import pytest
 
+import children
 import vidsme_jax
 from vidsme_jax import __main__ as command
 from vidsme_jax import audit, reporting, settings
@@ -34,11 +34,7 @@ def test_an_unknown_command(capsys):
 
 def test_every_command_tells_its_flags():
     for name in command.COMMANDS:
-        done = subprocess.run(
-            [sys.executable, "-m", "vidsme_jax", name, "--help"],
-            capture_output=True,
-            text=True,
-        )
+        done = children.run([sys.executable, "-m", "vidsme_jax", name, "--help"])
         assert "--config" in done.stdout or "--workdir" in done.stdout, name
 
 

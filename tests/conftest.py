@@ -7,6 +7,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+import children
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {children.XLA_FLAGS}"
+
 import jax
 import pytest
 
@@ -21,6 +25,23 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 @pytest.fixture(scope="session", autouse=True)
 def _eight_devices():
     assert jax.device_count() == 8, "the sharding tests need 8 virtual devices"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _orphans_are_ours():
+    children.adopt()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_outlives_a_module():
+    with children.ended():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_a_test():
+    with children.ended():
+        yield
 
 
 @pytest.fixture(scope="session")

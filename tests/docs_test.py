@@ -3,10 +3,11 @@
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import pytest
+
+import children
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -29,12 +30,10 @@ def test_blocks_run(page, clone):
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     for language, text in blocks:
         shell = ["bash", "-euo", "pipefail", "-c", text]
-        done = subprocess.run(
+        done = children.run(
             shell if language == "sh" else [sys.executable, "-c", text],
             cwd=clone,
             env=os.environ | {"PATH": path, "XLA_FLAGS": ""},
-            capture_output=True,
-            text=True,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         assert done.stdout

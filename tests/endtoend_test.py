@@ -5,13 +5,13 @@ import importlib.util
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 
 import jax
 import pytest
 
+import children
 from vidsme_jax.run import timeline, utilisation
 
 TESTS = pathlib.Path(__file__).parent
@@ -33,9 +33,7 @@ def _apart(hidden, code, tmp_path):
     env = os.environ | {"HIDDEN": hidden, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     env |= {"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "TMPDIR": str(tmp_path)}
     code = f"import sys, card_steps\n{code}"
-    return subprocess.run(
-        [sys.executable, "-c", code, *FLAGS], env=env, capture_output=True, text=True
-    )
+    return children.run([sys.executable, "-c", code, *FLAGS], env=env)
 
 
 def test_from_files_to_signals(endtoend, tmp_path):

@@ -6,13 +6,14 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import pyarrow.parquet as pq
 import pytest
 from absl.testing import flagsaver
 
+import children
+import interrupted
 from vidsme_jax import commands, main, parallel, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -25,7 +26,7 @@ SMALL = (
 
 def _run(*flags: str, cwd: pathlib.Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidsme_jax.main", *flags]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return children.run(command, cwd=cwd)
 
 
 # 2026-11: how ml_collections loads a file.
@@ -103,7 +104,7 @@ def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
         ),
         (
             ("--config=configs/llava.py", "--config.video.num_frame=4"),
-            "has no key 'num_frame' Did you mean \"num_frames\"",
+            "config.video.num_frame: no such key; did you mean 'video.num_frames'?",
         ),
         (("--config=configs/llava.py", "--config.profile=exakt"), "one of exact"),
         (("--config=configs/llava.py", "--workdirr=x"), "workdir"),
@@ -210,22 +211,15 @@ def test_interrupted_and_continued(number, tmp_path, here, without_figures):
         "--config.scores=vid_sme",
         f"--workdir={tmp_path}",
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vidsme_jax.main", *flags],
+    place = f"vidsme_jax.store.parts:Parts.write:3:{number.value}"
+    ended = children.run(
+        [sys.executable, interrupted.__file__, place, "vidsme_jax.main", *flags],
         cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ
-        | {"PYTHONUNBUFFERED": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     signals = tmp_path / "signals"
-    deadline = time.monotonic() + 120
-    while len(list(signals.glob("part-*"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, stderr
-    assert "the same command continues" in stderr
+    assert ended.returncode == 130, ended.stderr
+    assert "the same command continues" in ended.stderr
     done = len(list(signals.glob("part-*.parquet")))
     status, _, said = here(*flags)
     assert status == 0, said

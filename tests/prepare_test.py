@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+import children
+import interrupted
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.data import video
@@ -322,37 +323,25 @@ def test_killed_again_and_again(tmp_path):
     sources = _corpus(tmp_path / "raw", 24)
     flags = [f"--config.corpus.{role}={value!r}" for role, value in sources.items()]
     flags = ["--config=configs/llava.py", *flags, "--config.workers=1"]
-    command = [sys.executable, "-m", "vidsme_jax.prepare", *flags, "--out"]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = ["vidsme_jax.prepare", *flags, "--out"]
     staged = tmp_path / "made" / "prepared" / "uniform_8_png" / "staged"
     count = 0
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)):
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "made")],
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            if len(list(staged.glob("*/*.clip"))) >= count + 3:
-                break
-            time.sleep(0.002)
-        process.send_signal(number)
-        stderr = process.communicate(timeout=60)[1]
-        assert process.returncode == status, stderr
-        count = len(list(staged.glob("*/*.clip")))
-        assert count >= 3
-    assert "the same command continues" in stderr
+        place = f"vidsme_jax.prepared.writing:Writer.add:3:{number.value}"
+        dying = [
+            sys.executable,
+            interrupted.__file__,
+            place,
+            *command,
+            tmp_path / "made",
+        ]
+        ended = children.run(dying, cwd=ROOT)
+        assert ended.returncode == status, ended.stderr
+        before, count = count, len(list(staged.glob("*/*.clip")))
+        assert count >= before + 3
+    assert "the same command continues" in ended.stderr
     for name in ("made", "whole"):
-        done = subprocess.run(
-            [*command, str(tmp_path / name)],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        done = children.run([sys.executable, "-m", *command, tmp_path / name], cwd=ROOT)
         assert done.returncode == 0, done.stderr
         before = count if name == "made" else 0
         assert f"48 clips, {before} prepared before" in done.stdout
@@ -364,7 +353,7 @@ def test_killed_again_and_again(tmp_path):
 
 def _run(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidsme_jax.prepare", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return children.run(command, cwd=ROOT)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +363,7 @@ def _run(*flags: str) -> subprocess.CompletedProcess[str]:
         (("--config=configs/llava.py",), "--out is missing"),
         (
             ("--config=configs/llava.py", "--out=x", "--config.video.num_frame=4"),
-            "has no key 'num_frame' Did you mean \"num_frames\"",
+            "config.video.num_frame: no such key; did you mean 'video.num_frames'?",
         ),
         (
             (

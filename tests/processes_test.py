@@ -2,14 +2,13 @@
 
 import json
 import pathlib
-import socket
-import subprocess
 import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import children
 import two_processes
 from vidsme_jax import audit, settings, studies
 from vidsme_jax.base import AuditError
@@ -40,29 +39,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def said(folder):
     """What both processes said, by place."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     program = pathlib.Path(two_processes.__file__)
-    command = [sys.executable, str(program), str(port)]
-    both = [
-        subprocess.Popen(
-            [*command, str(place), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=program.parents[1],
-        )
-        for place in range(2)
-    ]
-    try:
-        told = [process.communicate(timeout=240) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    for process, (_, error) in zip(both, told, strict=True):
-        assert process.returncode == 0, error[-2000:]
-    return [json.loads(out.splitlines()[-1]) for out, _ in told]
+    with children.port() as port:
+        command = [sys.executable, str(program), str(port)]
+        both = [[*command, str(place), str(folder)] for place in range(2)]
+        ended = children.together(both, folder, cwd=program.parents[1])
+    for process in ended:
+        assert process.returncode == 0, [each.stderr[-2000:] for each in ended]
+    return [json.loads(process.stdout.splitlines()[-1]) for process in ended]
 
 
 @pytest.fixture(scope="module")

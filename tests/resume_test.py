@@ -17,6 +17,7 @@ import jax
 import pyarrow.parquet as pq
 import pytest
 
+import children
 from killed_run import config as small
 from vidsme_jax import audit, commands, main, parallel, settings
 from vidsme_jax.base import AuditError
@@ -37,16 +38,14 @@ def _parts(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 def _killed(task: dict) -> subprocess.CompletedProcess:
     """Runs `killed_run.py`."""
-    return subprocess.run(
+    done = children.run(
         [sys.executable, SCRIPT, json.dumps(task)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
         env=os.environ
         | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
         | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def _paths(workdir: pathlib.Path) -> list[str]:

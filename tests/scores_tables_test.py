@@ -102,6 +102,26 @@ def test_each_row_has_its_clip_and_its_own_text(tmp_path):
     np.testing.assert_array_equal(video.scores["vid_sme"], table.scores["vid_sme"])
 
 
+def test_orders_follow_from_motion_and_light(tmp_path):
+    """At the ends of the ranges, where one cannot be taken for the other."""
+    ends = {"a": (90.0, 190.0), "b": (110.0, 190.0), "c": (90.0, 210.0)}
+    clips = [
+        dataclasses.replace(_clip(key, 0), motion=MotionStatistics(*motion))
+        for key, motion in ends.items()
+    ]
+    table = _table(_items(), _store(tmp_path, clips), ["vid_sme"])
+    assert table.flow_variance.tolist() == [90, 90, 110, 90, 90]
+    assert table.brightness_std.tolist() == [190, 190, 190, 210, 190]
+    q, r = table.q.tolist(), table.r.tolist()
+    assert q[0] == q[1] == q[3] == q[4] != q[2]
+    assert r[0] == r[1] == r[2] == r[4] != r[3]
+    # The same ranges are found without bounds.
+    free = views.Motion()
+    assert tables.entropy_orders({x.key: x.motion for x in clips}, free) == {
+        clip: (q[row], r[row]) for row, clip in ((0, "a"), (2, "b"), (3, "c"))
+    }
+
+
 def test_rows_that_lack_signals_of_a_slice_are_left_out(tmp_path):
     clips = [_clip("a", 0), _clip("b", 0, video=False), _clip("c", 0)]
     clips[0] = dataclasses.replace(clips[0], texts=clips[0].texts[1:])

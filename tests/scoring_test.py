@@ -114,7 +114,7 @@ def test_a_clip_that_changes_while_it_is_decoded_has_failed(tmp_path, monkeypatc
         patch.setattr(video, "decode_chosen", changing)
         run = checks.open_run(setup, tmp_path / "run")
         scored = _score(setup, [run], tmp_path / "run")
-    assert [failure.id for failure in scored.failures] == [x.name for x in clips]
+    assert [f.id for f in scored.failures] == [str(tmp_path / x.name) for x in clips]
     assert {failure.cause for failure in scored.failures} == {contents.CHANGED}
     assert not scored.runs[0].store.finished
     run = checks.open_run(setup, tmp_path / "run")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import children
 from vidsme_jax.base import (
     Asked,
     AuditError,
@@ -343,15 +344,14 @@ def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-c", HOLD, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+    with children.started(command, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
         with pytest.raises(AuditError, match="another run is writing to it"):
             with locked(folder):
                 pass
         with pytest.raises(AuditError, match=f"{folder}: taken"):
             with locked(folder, "taken"):
                 pass
-        other.kill()
     with locked(folder):
         pass
 

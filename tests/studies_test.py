@@ -48,7 +48,7 @@ def test_a_study_scores_the_video_s_rows_of_one_model():
     with pytest.raises(AuditError) as caught:
         studies.check(config)
     assert "config.reference: a study scores one model" in str(caught.value)
-    assert "config.slices is instruction: a study scores" in str(caught.value)
+    assert "config.slices is ('instruction',): a study is of" in str(caught.value)
 
 
 @pytest.mark.parametrize("study", ["k", "scales", "orders", "natural"])

@@ -10,7 +10,7 @@ from vidsme_jax.base import Item, text_key
 from vidsme_jax.data import corpora
 from vidsme_jax.data.samples import samples
 from vidsme_jax.models.rows import Shown
-from vidsme_jax.run import texts
+from vidsme_jax.run import asking, texts
 
 BOTH = ("video", "instruction", "response")
 FRAMES = 4
@@ -57,20 +57,20 @@ def test_good_texts_are_tokenised(model):
 def test_answers_that_are_missing():
     rows = [("what", "a")] * 3 + [("what", " \n")] * 7
     items = _items(*rows)
-    (problem,) = texts.answers_missing(items, BOTH, "given")
+    (problem,) = asking.answers_missing(items, BOTH, "given")
     assert (
         "7 of 10 rows have no answer: row 3, row 4, row 5, row 6, row 7 and 2 more"
         in (problem)
     )
     assert "config.response = 'greedy'" in problem
-    (problem,) = texts.answers_missing(items[3:], ("response",), "given")
+    (problem,) = asking.answers_missing(items[3:], ("response",), "given")
     assert "no row of the corpus has an answer" in problem
     for slices, response in (
         (("video",), "given"),
         (("instruction",), "given"),
         (BOTH, "greedy"),
     ):
-        assert texts.answers_missing(items, slices, response) == []
+        assert asking.answers_missing(items, slices, response) == []
 
 
 def test_an_empty_answer_is_told_once(model):

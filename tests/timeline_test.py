@@ -1,5 +1,6 @@
 """Where a run's time went: computing, waiting and for what, compiling."""
 
+import collections
 import concurrent.futures
 import contextlib
 import threading
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import children
 from vidsme_jax.run import timeline as module
 from vidsme_jax.run.timeline import CLIPS, SENDING, STORING, UNWATCHED, Timeline
 
@@ -21,7 +23,7 @@ class Result:
         self.there = threading.Event()
 
     def block_until_ready(self):
-        assert self.there.wait(10)
+        assert self.there.wait(children.MOMENT)
         return self
 
 
@@ -61,8 +63,7 @@ class Run:
         self.now += seconds
         done = self.timeline.batches
         self.results.pop(0).there.set()
-        while self.timeline.batches == done:
-            time.sleep(1e-4)
+        children.wait_for(lambda: self.timeline.batches > done)
 
     def close(self):
         self.timeline.close()
@@ -207,11 +208,10 @@ def test_what_is_not_watched_keeps_nothing():
 
 
 def test_jax_reports_tracing_lowering_and_compiling():
-    names, seconds = set(), []
+    seconds = collections.defaultdict(list)
 
     def listen(name, spent, **_):
-        names.add(name)
-        seconds.append(spent)
+        seconds[name].append(spent)
 
     @jax.jit
     def inner(x):
@@ -232,8 +232,10 @@ def test_jax_reports_tracing_lowering_and_compiling():
         jax.monitoring.unregister_event_duration_listener(listen)
     wall = time.perf_counter() - start
     steps = ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile")
-    assert names >= {f"/jax/core/compile/{step}_duration" for step in steps}
-    assert 0.2 * wall < timeline.compiling <= min(wall, sum(seconds))
+    each = [seconds[f"/jax/core/compile/{step}_duration"] for step in steps]
+    # The outer function is traced, lowered and compiled in turn; inner traces overlap.
+    least, most = (sum(map(of, each)) for of in (max, sum))
+    assert all(each) and least - 1e-3 <= timeline.compiling <= min(wall, most) + 1e-3
 
 
 def test_a_closed_timeline_listens_no_more(monkeypatch):

@@ -4,6 +4,7 @@ Audits the corpus in FOLDER on grids of one process, and on grids of both.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -13,6 +14,10 @@ import sys
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+import children
+
+os.environ["XLA_FLAGS"] = children.XLA_FLAGS
 
 import jax
 
@@ -90,8 +95,21 @@ def failing(here: bool):
         parallel.Devices.fetch = fetch
 
 
+def patient() -> None:
+    """Lets JAX wait on a busy machine for as long as the tests do."""
+    limits = ("initialization_timeout", "heartbeat_timeout_seconds")
+    limits += ("shutdown_timeout_seconds",)
+    seconds = int(children.PATIENCE)
+    jax.distributed.initialize = functools.partial(
+        jax.distributed.initialize, **dict.fromkeys(limits, seconds)
+    )
+    for name, minutes in (("local", seconds // 60), ("global", seconds // 60 + 1)):
+        jax.config.update(f"jax_cpu_get_{name}_topology_timeout_minutes", minutes)
+
+
 def main() -> None:
     """Prints, as JSON, for each grid what this process had to say."""
+    patient()
     port, place, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
     report.figures.draw = studies.writing.figures.draw = lambda *args: []
     assert processes.start(f"localhost:{port}", 2, place)

@@ -13,6 +13,7 @@ from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity
 from vidsme_jax.report import curves
 from vidsme_jax.run import (
+    asking,
     checks,
     contents,
     failing,
@@ -21,6 +22,7 @@ from vidsme_jax.run import (
     scoring,
     stored,
 )
+from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
 from vidsme_jax.store.files import write_atomically
@@ -64,7 +66,10 @@ class AuditReport:
 
 
 def run(
-    config: ConfigDict, workdir: str | pathlib.Path, stop: Stop | None = None
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    stop: Stop | None = None,
+    asked: Asked | None = None,
 ) -> AuditReport | None:
     """Audits a model.
 
@@ -73,6 +78,7 @@ def run(
       workdir: Receives signals, scores, metrics and the report. Signals that an earlier
         run with the same settings left there are not computed again.
       stop: Looked at between batches.
+      asked: What `asking.ask` has found of the configuration, if it was asked.
 
     Returns:
       What was found; None on all but the first of several processes.
@@ -85,7 +91,7 @@ def run(
       OSError: The work directory cannot be written; what is there is kept.
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
-    setup = checks.check(config)
+    setup = checks.check(config, asked)
     with processes.together(workdir) as team:
         runs = checks.open_runs(setup, workdir)
         scored = scoring.score(
@@ -104,7 +110,10 @@ def run(
 
 
 def report_again(
-    workdir: str | pathlib.Path, config: ConfigDict, about: dict[str, Any]
+    workdir: str | pathlib.Path,
+    config: ConfigDict,
+    about: dict[str, Any],
+    asked: Asked | None = None,
 ) -> AuditReport:
     """Makes scores, metrics and report of a finished run anew, without its model.
 
@@ -112,12 +121,13 @@ def report_again(
       workdir: Of the run.
       config: Of the run, but for what is asked of its signals.
       about: What `provenance.describe` said of the run.
+      asked: What `asking.ask` has found of the configuration, if it was asked.
 
     Raises:
       AuditError: The signals do not have what is asked for; lists every problem.
     """
     workdir = pathlib.Path(workdir)
-    asked = checks.check_stored(config)
+    asked = asked or asking.ask(config, model=False)
     with locked(workdir):
         stores, failures = stored.open_signals(asked, workdir), report.failures(workdir)
         asked = asked.without({failure.id for failure in failures})
@@ -131,7 +141,7 @@ def report_again(
 
 
 def _table(
-    asked: checks.Asked,
+    asked: Asked,
     failures: list[Failure],
     store: Signals,
     reference: Signals | None = None,
@@ -151,7 +161,7 @@ def _table(
 
 
 def evaluate(
-    asked: checks.Asked,
+    asked: Asked,
     store: Signals,
     table: ScoreTable,
     failures: list[Failure],

@@ -4,32 +4,68 @@ import logging as python_logging
 import pathlib
 import signal
 import sys
+from typing import Any
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from vidsme_jax import settings
 from vidsme_jax.base import printable
+from vidsme_jax.settings import overrides
+from vidsme_jax.settings.rules import Rule
 
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 _LONGEST = 10_000  # Characters of one problem.
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parses flags; prints what is wrong with them or the configuration, and exits."""
+def define_config() -> flags.FlagHolder:
+    """Defines --config; `parse` sees to the flags that set its keys."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "The configuration, FILE[:variant].", sys_argv=[]
+    )
+
+
+def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]:
+    """Parses flags; prints what is wrong with them or the configuration, and exits.
+
+    Values of keys, `--config.KEY=VALUE`, are only set here, whatever they are: what is
+    wrong with them `settings.problems` says, together with all else.
+    """
     try:
-        rest = flags.FLAGS(argv)
-        if flags.FLAGS.config is not None:
-            flags.FLAGS.config.keys()  # A file that could not be loaded raises here.
+        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        rest, given = overrides.split(argv, rules)
+        rest = flags.FLAGS(rest)
+        config: Any = flags.FLAGS.config
+        if config is None and not flags.FLAGS["config"].present:
+            return rest  # `usage_problem` says that it is missing.
+        if config is not None:
+            config.keys()  # A file that could not be loaded raises here.
+        if not isinstance(config, ConfigDict):
+            kind = type(config).__name__
+            wanted = "a ConfigDict, such as settings.default() makes"
+            raise TypeError(f"get_config() must return {wanted}; it returned {kind}")
+        overrides.apply(config, given, rules)
         return rest
     except flags.UnrecognizedFlagError as error:
         sys.exit(wrong([str(error)]))
     except Exception as error:  # A configuration is a program and may raise anything.
-        if error.args and isinstance(error.args[0], KeyError):  # An unknown key.
-            said = " ".join(str(error.args[0].args[0]).split())
-            sys.exit(wrong([f"the configuration has no key {said}"]))
-        # The last line is the cause; what stands before it is a traceback.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        sys.exit(wrong([f"the configuration cannot be used: {lines[-1].strip()}"]))
+        sys.exit(wrong([f"the configuration cannot be used: {_cause(error)}"]))
+
+
+def _cause(error: Exception) -> str:
+    """Returns what an error says in one line, without the traceback before it."""
+    kind = type(error).__name__
+    named = isinstance(error, flags.Error | OSError) or "Traceback" in str(error)
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = (
+        str(error.args[0]) if isinstance(error, KeyError) and error.args else f"{error}"
+    )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = lines[-1] if lines else ""
+    if said.startswith("Did you mean"):  # Of ml_collections.
+        said = " ".join(["no key", *lines])
+    return said if named and said else f"{kind}: {said}" if said else kind
 
 
 def usage_problem(argv: list[str]) -> str:

@@ -10,17 +10,15 @@ signal's own status.
 
 import pathlib
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
-from ml_collections import config_flags
 
-from vidsme_jax import commands
+from vidsme_jax import commands, scores
 from vidsme_jax.base import AuditError, printable
+from vidsme_jax.run import asking, joining, stopping
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The configuration, FILE[:variant].", lock_config=True
-)
+_CONFIG = commands.define_config()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
@@ -46,26 +44,26 @@ def main(argv: list[str]) -> int:
     """Runs the audit, or the study, and returns the exit status."""
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
-    from vidsme_jax import audit, parallel, scores, studies
-    from vidsme_jax.run import processes, stopping
-
     config = _CONFIG.value
     if config.get("scores") == "list":
-        print(scores.describe(config.profile))
-        return commands.OK
+        return _list_scores(config.get("profile"))
     commands.begin()
     stop = stopping.Stop()
     stop.listen()
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{commands.config_name()}")
+    place = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     try:
-        several = processes.start(
-            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-        )
-        if several:
+        # Of several processes one may see what the others do not: they ask together.
+        alone = joining.arguments(place) is None
+        asked = asking.ask(config) if alone else None
+        from vidsme_jax import audit, parallel, studies
+        from vidsme_jax.run import processes
+
+        if processes.start(*place):
             stop.listen()  # JAX, too, has taken SIGTERM.
         parallel.keep_programs(config.get("compile_cache", ""))
         run = studies.run if config.get("study") else audit.run
-        report = run(config, workdir, stop)
+        report = run(config, workdir, stop, asked)
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
@@ -83,6 +81,15 @@ def main(argv: list[str]) -> int:
         return commands.OK
     print(report.summary())
     return commands.FAILURES if report.failures else commands.OK
+
+
+def _list_scores(profile: Any) -> int:
+    """Prints the scores of a profile, and returns the exit status."""
+    try:
+        print(scores.describe(profile))
+    except AuditError as error:
+        return commands.wrong(error.problems)
+    return commands.OK
 
 
 def _stopped(cause: str, workdir: pathlib.Path) -> int:

@@ -13,10 +13,11 @@ import sys
 from typing import NoReturn
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from vidsme_jax import commands, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.data import corpora
 from vidsme_jax.settings import views
 
 _KEYS = ("config.corpus.", "config.video.", "config.workers")  # That are read.
@@ -31,10 +32,12 @@ def main(argv: list[str]) -> int:
     if not root:
         return commands.wrong(["--out is missing: the folder that receives the clips"])
     commands.begin()
-    from vidsme_jax.prepared import preparation
-
     try:
-        done = preparation.run(checked(config), root)
+        given = checked(config)
+        items = corpora.load(given.corpus)
+        from vidsme_jax.prepared import preparation
+
+        done = preparation.run(given, root, items)
     except AuditError as error:
         return commands.wrong(error.problems)
     except KeyboardInterrupt:
@@ -65,7 +68,7 @@ def checked(config: ConfigDict) -> views.Settings:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    config_flags.DEFINE_config_file("config", None, "FILE[:variant].", lock_config=True)
+    commands.define_config()
     flags.DEFINE_string(
         "out", None, "Receives the clips; default: config.corpus.prepared."
     )

@@ -19,6 +19,7 @@ from ml_collections.config_flags.config_flags import DEFINE_config_dict
 
 from vidsme_jax import commands, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.run import asking
 
 # What signals depend on, or what decides which clips there are.
 _FIXED = ("model.", "video.", "corpus.", "motion.flow", "study", "response")
@@ -33,13 +34,14 @@ def main(argv: list[str]) -> int:
     if not workdir:
         return commands.wrong(["--workdir is missing: the folder of a finished run"])
     commands.begin()
-    from vidsme_jax import audit
-
+    config = flags.FLAGS.config
     try:
         about = recorded(pathlib.Path(workdir))
-        config = flags.FLAGS.config
         _refuse_changes(about["config"], config)
-        report = audit.report_again(workdir, config, about)
+        asked = asking.ask(config, model=False)
+        from vidsme_jax import audit
+
+        report = audit.report_again(workdir, config, about, asked)
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:
@@ -89,7 +91,7 @@ def _parse(argv: list[str]) -> list[str]:
             config = settings.restored(recorded(pathlib.Path(workdir))["config"])
         except AuditError as error:
             sys.exit(commands.wrong(error.problems))
-    DEFINE_config_dict("config", config)
+    DEFINE_config_dict("config", config, sys_argv=[])
     return commands.parse(argv)
 
 

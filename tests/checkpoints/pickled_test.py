@@ -77,7 +77,7 @@ def test_code_is_refused_not_run(tmp_path):
     ("content", "text"),
     [
         (pickle.dumps([1, 2], protocol=2), "holds a list"),
-        (pickle.dumps({"x": 3}, protocol=2), "x: not a tensor"),
+        (pickle.dumps({"x": 3}, protocol=2), "x: not a tensor but a value of type int"),
         (b"", "cannot be read"),
         (b"\x80\x02X\xff\xff\xff\x7f", "cannot be read"),
     ],
@@ -145,13 +145,13 @@ def test_damage_is_told_in_little_time_and_memory(tmp_path):
             with zipfile.ZipFile(path, "w") as archive:
                 for name, content in (names | {root: bytes(whole)}).items():
                     archive.writestr(name, content)
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             for tensor in pickled.headers(path).values():
                 pickled.read(path, tensor)
         except ValueError:
             refused += 1
-        assert time.monotonic() - begun < 2, number
+        assert time.process_time() - begun < 2, number
     assert 200 < refused < 600
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from damaged import CLIPS, damaged
 
+import children
 from decoding import decode
 from killed_run import config as small
 from vidsme_jax import audit
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import opening, video
 
-LIMITS = video.Limits(max_seconds=3.0)
+LIMITS = video.Limits(max_seconds=children.MOMENT)
+CORE_SECONDS = 8.0  # Of any damaged clip; most need 0.01.
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_damage_at_random(tmp_path, sources, first, last, capfd):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(first, last):
         path.write_bytes(damaged(number, sources))
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             frames = decode(path, num_frames=4, limits=LIMITS)
         except ClipError as error:
@@ -78,7 +80,7 @@ def test_damage_at_random(tmp_path, sources, first, last, capfd):
         else:
             scored += 1
             assert len(frames.pixels) == 4, number
-        assert time.monotonic() - begun < LIMITS.max_seconds + 5, number
+        assert time.process_time() - begun < CORE_SECONDS, number
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300 * 1024, "KiB"
     assert min(scored, refused) > (last - first) / 10
@@ -114,18 +116,17 @@ def test_damaged_clips_in_a_run_leave_the_others_alone(tmp_path, sources, monkey
 
 
 def test_a_decoder_that_takes_too_long_is_stopped_between_packets(monkeypatch):
-    decoded = opening.Source.decoded
+    decoded, calls = opening.Source.decoded, []
 
     def slow(*args):
-        time.sleep(0.05)
+        calls.append(time.sleep(0.05))
         return decoded(*args)
 
     monkeypatch.setattr(opening.Source, "decoded", slow)
     limits = video.Limits(max_seconds=0.3)
-    begun = time.monotonic()
     with pytest.raises(ClipError, match=r"not decoded within 0\.3 s \(config\.video"):
         decode(CLIPS[0], limits=limits)
-    assert time.monotonic() - begun < 3
+    assert len(calls) <= 0.3 / 0.05 + 1
 
 
 def test_time_counts_while_ffmpeg_reads(tmp_path, monkeypatch):
@@ -136,17 +137,17 @@ def test_time_counts_while_ffmpeg_reads(tmp_path, monkeypatch):
 
     def trickle():
         with contextlib.suppress(BrokenPipeError), pipe.open("wb", 0) as file:
-            while not done.wait(0.02):
+            end = time.monotonic() + children.MOMENT
+            while not done.wait(0.02) and time.monotonic() < end:
                 file.write(bytes(2000))
 
     writer = threading.Thread(target=trickle)
     writer.start()
     monkeypatch.setattr(opening, "_head", lambda path: b"head")
-    begun = time.monotonic()
     try:
         with pytest.raises(ClipError, match="not decoded within"):
             decode(pipe, limits=video.Limits(max_seconds=0.5))
-        assert time.monotonic() - begun < 5
+        assert writer.is_alive()
     finally:
         done.set()
         writer.join()

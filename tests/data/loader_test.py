@@ -2,11 +2,11 @@
 
 import gc
 import threading
-import time
 import weakref
 
 import pytest
 
+from children import MOMENT, wait_for
 from vidsme_jax.base import Clip, ClipError
 from vidsme_jax.data import loader
 
@@ -18,9 +18,14 @@ def _number(clip: Clip) -> int:
 
 
 def test_order_is_that_of_the_clips():
+    done = [threading.Event() for _ in CLIPS]
+
     def prepare(clip):
-        time.sleep(0.02 if _number(clip) % 3 == 0 else 0)  # Later ones finish first.
-        return _number(clip)
+        number = _number(clip)
+        if number % 3 == 0:  # The one behind it finishes first.
+            assert done[number + 1].wait(MOMENT)
+        done[number].set()
+        return number
 
     got = list(loader.load_ahead(CLIPS, prepare, workers=4))
     assert got == list(zip(CLIPS, range(20), strict=True))
@@ -40,7 +45,7 @@ def test_work_goes_on_ahead_of_the_consumer():
 
     loaded = loader.load_ahead(CLIPS, prepare, workers=2)
     next(loaded)
-    assert done.wait(5)  # The fourth is ready while the first is in hand.
+    assert done.wait(MOMENT)  # The fourth is ready while the first is in hand.
     loaded.close()
 
 
@@ -62,8 +67,9 @@ def test_no_more_than_two_clips_a_thread_are_in_memory(workers):
     for place, (_, decoded) in enumerate(
         loader.load_ahead(CLIPS, prepare, workers=workers)
     ):
-        time.sleep(0.01)  # A slow consumer: the pool does all that it may.
-        assert len(begun) <= place + 2 * workers
+        # A slow consumer: the pool does all that it may.
+        may = min(place + 2 * workers, len(CLIPS))
+        wait_for(lambda may=may: len(begun) == may)
         del decoded
         gc.collect()
         most.append(len(alive))
@@ -92,28 +98,27 @@ def _threads() -> list[threading.Thread]:
 
 @pytest.mark.parametrize("stop", ["close", "interrupt"])
 def test_stopping_early_is_prompt_and_begins_nothing_more(stop):
-    begun, others = [], set(_threads())
+    begun, waited_for, others = [], [], set(_threads())
     release = threading.Event()
 
     def prepare(clip):
         begun.append(_number(clip))
         if _number(clip) > 0:
-            release.wait(10)
+            waited_for.append(not release.wait(MOMENT))
         return _number(clip)
 
     loaded = loader.load_ahead(CLIPS, prepare, workers=2)
     next(loaded)
-    started = time.monotonic()
     if stop == "close":
         loaded.close()
     else:
         with pytest.raises(KeyboardInterrupt):
             loaded.throw(KeyboardInterrupt())
-    assert time.monotonic() - started < 2  # It does not wait for those that run.
+    assert not any(waited_for)  # For those that run.
     release.set()
     own = set(_threads()) - others
     for thread in own:
-        thread.join(5)
+        thread.join(MOMENT)
     assert not any(thread.is_alive() for thread in own)
     assert len(begun) <= 4
 
@@ -127,7 +132,7 @@ def test_opencv_keeps_to_one_thread():
 
 def test_all_cores_by_default():
     seen = set()
-    together = threading.Barrier(loader.num_cores(), timeout=10)
+    together = threading.Barrier(loader.num_cores(), timeout=MOMENT)
 
     def prepare(clip):
         seen.add(threading.current_thread().name)

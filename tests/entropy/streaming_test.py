@@ -11,7 +11,7 @@ import scipy.special
 from jax.sharding import AxisType, PartitionSpec
 
 from vidsme_jax.base import PROFILE_ORDERS
-from vidsme_jax.entropy import definitions, states, streaming, vocabulary
+from vidsme_jax.entropy import states, stored, streaming, vocabulary
 from vidsme_jax.entropy.vocabulary import VocabularyShard
 
 CPU, ACCELERATOR = (VocabularyShard(dimension=x) for x in (0, -1))
@@ -47,9 +47,9 @@ def test_exact_columns(data, monkeypatch, block):
     """Every row, order and degree within 1e-4 relative, the one-hot row included."""
     signals = _signals(data["logits"], monkeypatch, block)
     for i, q in enumerate(data["q"]):
-        renyi = definitions.renyi_at_order(signals.renyi[:, 1:14], np.full(8, q))
+        renyi = stored.renyi_at_order(signals.renyi[:, 1:14], np.full(8, q))
         for j, r in enumerate(data["r"]):
-            sme = definitions.sharma_mittal_of_renyi(renyi, r)
+            sme = stored.sharma_mittal_of_renyi(renyi, r)
             np.testing.assert_allclose(sme, data["exact_token_sme"][i, j], rtol=1e-4)
 
 
@@ -57,9 +57,9 @@ def test_exact_columns(data, monkeypatch, block):
 def test_mean_distribution(data, monkeypatch, block):
     signals = _signals(data["logits"], monkeypatch, block)
     for i, q in enumerate(data["q"]):
-        renyi = definitions.renyi_at_order(signals.mean_renyi[0, 1:14], np.array(q))
+        renyi = stored.renyi_at_order(signals.mean_renyi[0, 1:14], np.array(q))
         for j, r in enumerate(data["r"]):
-            sme = definitions.sharma_mittal_of_renyi(renyi, r)
+            sme = stored.sharma_mittal_of_renyi(renyi, r)
             assert sme == pytest.approx(data["exact_sequence_sme"][i, j], rel=1e-5)
 
 

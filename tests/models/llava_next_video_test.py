@@ -143,11 +143,17 @@ def test_unknown_and_unbuilt_config_is_refused_by_name(tmp_path):
     raw["text_config"]["mrope_section"] = [1, 1, 2]
     raw["text_config"]["rope_parameters"] = {"rope_type": "yarn", "factor": 4.0}
     raw["text_config"]["hidden_size"] = "big"
+    raw["text_config"]["num_hidden_layer"] = 2
+    raw["vision_config"]["patch_sizes"] = 14
     _, problems = _open(files.Checkpoint("", (tmp_path,), raw, {}))
     text = "\n".join(problems)
     assert "unknown key 'spatial_pool_modus'; did you mean 'spatial_pool_mode'" in text
     assert "projector_hidden_act is 'relu'; built for 'gelu'" in text
     assert "text_config: unknown key 'mrope_section'" in text
+    near = "unknown key 'num_hidden_layer'; did you mean 'num_hidden_layers'?"
+    assert f"text_config: {near}" in text
+    near = "unknown key 'patch_sizes'; did you mean 'patch_size'?"
+    assert f"vision_config: {near}" in text
     assert "rope_type is 'yarn'" in text
     assert "hidden_size is 'big', expected int" in text
 

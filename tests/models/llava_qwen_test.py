@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from oracles import config_of, our_logits
@@ -98,7 +99,7 @@ def test_the_towers_weights_from_its_own_folder(tmp_path):
         named = oracle.tensors(model)
         named = {k: v for k, v in named.items() if "vision_tower" not in k}
         save_file(named, folder / "model.safetensors")
-        with pytest.raises(AuditError, match=r"no \.safetensors file"):
+        with pytest.raises(AuditError, match=r"no model\.safetensors in"):
             models.inspect(str(folder), dtype="float32")
         oracle.tower_files(model, folder / "tower", weights=True)
         plan = _compare(model, folder)
@@ -226,32 +227,6 @@ def test_a_checkpoint_without_its_lora(tmp_path):
     assert reference.fingerprint == found.fingerprint != whole.fingerprint
 
 
-def test_what_is_wrong_with_lora(tmp_path):
-    model = oracle.make_model()
-    base = oracle.save(model, tmp_path / "base")
-    folder = _lora(tmp_path / "lora", base, model, use_dora=True)
-    factors = {
-        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(
-            3, 48
-        ),
-        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight": torch.ones(
-            48, 3
-        ),
-        "base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": torch.ones(1),
-        "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight": torch.ones(1),
-        "base_model.model.model.layers.1.self_attn.q_proj.weight": torch.ones(1),
-    }
-    save_file(factors, folder / "adapter_model.safetensors")
-    with pytest.raises(AuditError) as caught:
-        models.inspect(str(folder), dtype="float32", allow_pickle=True)
-    text = str(caught.value)
-    assert "use_dora is True" in text
-    assert "layers.0.self_attn.q_proj.weight: factors [48, 3] x [3, 48]" in text
-    assert "layers.9.self_attn.q_proj.weight: has low-rank factors, but" in text
-    assert "layers.1.self_attn.q_proj.weight: lora_B is missing" in text
-    assert "not a low-rank factor" in text
-
-
 def test_video_xl_runs_as_a_plain_qwen2_and_says_so(tmp_path):
     model = oracle.make_model()
     beacons = {"enable_beacon": True, "beacon_window": 1440, "beacon_ratio": [2, 4, 8]}
@@ -305,6 +280,45 @@ def test_the_tokenizer(tmp_path):
         models.inspect(str(folder), dtype="float32")
 
 
+@pytest.mark.parametrize(
+    ("changes", "theta"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, 1e6),
+        ({"rope_parameters": {"rope_theta": 1e6}, "rope_scaling": None}, 1e6),
+        ({"rope_theta": 1e6, "rope_scaling": {"rope_type": "default"}}, 1e6),
+        ({"rope_theta": 1e6, "rope_parameters": None}, 1e6),
+        # Dropped by the original class, with a remark.
+        ({"rope_theta": 1e6, "rope_scaling": {"type": "linear", "factor": 2.0}}, 1e6),
+        ({}, 1e4),
+    ],
+)
+def test_either_spelling_of_the_rope(tmp_path, changes, theta):
+    """As the config of transformers 5 reads it, which writes `rope_parameters`."""
+    folder = oracle.save(oracle.make_model(), tmp_path)
+    raw = json.loads((folder / "config.json").read_text())
+    raw = {k: v for k, v in raw.items() if not k.startswith("rope_")} | changes
+    (folder / "config.json").write_text(json.dumps(raw))
+    model = models.inspect(str(folder), dtype="float32")
+    assert config_of(model).text.rope_theta == theta
+    theirs = transformers.Qwen2Config(**raw).rope_parameters
+    assert theirs["rope_theta"] == theta
+    dropped = [r for r in model.remarks if "rope_scaling" in r]
+    assert len(dropped) == (theirs["rope_type"] == "linear")
+
+
+def test_a_config_that_transformers_5_wrote(tmp_path):
+    model = oracle.make_model()
+    folder = oracle.save(model, tmp_path)
+    raw = oracle.raw_config(model)
+    written = model.decoder.config.to_dict()
+    own = ("model_type", "architectures", "torch_dtype", "rope_theta", "rope_scaling")
+    raw = {k: v for k, v in (raw | written).items() if k not in own}
+    named = {"model_type": "llava_qwen", "architectures": ["LlavaQwenForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(raw | named))
+    assert raw["rope_parameters"]["rope_theta"] == 1e9
+    _compare(model, folder)
+
+
 def test_positions_are_the_smaller_of_two_limits(tmp_path):
     model = oracle.make_model()
     folder = oracle.save(model, tmp_path, tokenizer_model_max_length=100)
@@ -331,6 +345,12 @@ def test_positions_are_the_smaller_of_two_limits(tmp_path):
         ({"use_sliding_window": True}, "use_sliding_window is True"),
         ({"unheard_of": 1}, "unknown key 'unheard_of'"),
         ({"add_faster_video": True}, "add_faster_video is True"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            "config.json.rope_parameters: rope_type is 'linear'; built for 'default'",
+        ),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0, expected over 0"),
+        ({"rope_theta": -1.0}, "rope_theta is -1.0, expected over 0"),
     ],
 )
 def test_configurations_that_are_refused(tmp_path, changes, text):

@@ -166,6 +166,34 @@ def test_the_nvidia_kernel_keeps_sums_in_float32_and_makes_no_mask(monkeypatch):
     assert "PADDING" in text and not re.search(r"tensor<[\dx]*(64|128)x500x", text)
 
 
+def test_what_the_nvidia_kernel_is_asked_for(monkeypatch):
+    """The kernel itself in plain operations: masks, lengths, the order of its sums."""
+
+    def plain(q, k, v, *, scale, return_residual, mask_type, mask=None, **lengths):
+        assert return_residual
+        groups = q.shape[2] // k.shape[2]
+        k, v = (jnp.repeat(x, groups, axis=2) for x in (k, v))
+        rows, columns = jnp.arange(q.shape[1]), jnp.arange(k.shape[1])
+        if mask_type == fused.MaskType.CAUSAL:
+            seen = mask & (columns[None] <= rows[:, None])[None, None]
+        else:
+            assert mask_type == fused.MaskType.PADDING
+            asked = rows[None] < lengths["q_seqlen"][:, None]
+            q = jnp.where(asked[:, :, None, None], q, jnp.nan)  # Of no query.
+            seen = (columns[None] < lengths["kv_seqlen"][:, None])[:, None, None]
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * scale
+        scores = jnp.where(seen, scores, -jnp.inf)
+        sums = jax.nn.logsumexp(scores, axis=-1)
+        weights = jnp.exp(scores - sums[..., None])
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, v), sums
+
+    monkeypatch.setattr(fused, "dot_product_attention", plain)
+    case = _case(41, *CASES["several arrays of texts a trunk"])
+    run = functools.partial(attention_of_texts, implementation="cudnn")
+    found = jax.jit(run)(*_arrays(case))
+    np.testing.assert_allclose(found, _loop(*case), atol=1e-5)
+
+
 def test_an_unknown_implementation_is_named():
     with pytest.raises(ValueError, match="'flash'; known: "):
         attention_of_texts(*_arrays(_case(3, [3], [[2]])), implementation="flash")

@@ -1,110 +1,277 @@
 """What a LoRA training left, read together with the model it was trained from.
 
-A folder holds `adapter_config.json` with the low-rank factors, and perhaps
-`non_lora_trainables.bin` with the tensors that were trained in full. The factors are
-merged tensor by tensor while loading.
+A folder holds `adapter_config.json`, `adapter_model.safetensors` with low-rank factors
+and the modules that were trained in full, and perhaps, of LLaVA's own trainer,
+`non_lora_trainables.bin` with more of those. Their names are PEFT's around the names of
+the model in the trainer's memory, which are not those of the base's files: they are
+put onto the base's tensors once the family's canonical names are known, and merged
+tensor by tensor while loading.
 """
 
 import dataclasses
+import functools
 import pathlib
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files
-from vidsme_jax.checkpoints.tensors import LowRank, TensorInfo
+from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.checkpoints import adapter_config, content, factors, files, weights
+from vidsme_jax.checkpoints.adapter_config import AdapterConfig
+from vidsme_jax.checkpoints.factors import Factors
+from vidsme_jax.checkpoints.tensors import TensorInfo
+
+Tensors = dict[str, TensorInfo]
+_EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
 def open_adapter(
     name: str, folder: pathlib.Path, allow_pickle: bool, *, merged: bool
 ) -> files.Checkpoint:
-    """Opens what a LoRA training left, on top of the model it began from."""
-    adapter = files.read_json(folder / "adapter_config.json")
-    where = f"checkpoint {name}: adapter_config.json"
-    base_name = adapter.get("base_model_name_or_path")
-    if not isinstance(base_name, str) or not base_name:
-        raise AuditError([f"{where}: base_model_name_or_path is {base_name!r}"])
+    """Opens what a LoRA training left, on top of the model it began from.
+
+    Args:
+      name: For messages.
+      folder: Of `adapter_config.json`.
+      allow_pickle: Whether `.bin` files may be read.
+      merged: Whether `adapter_model` counts. Without it the base's weights do, as if
+        PEFT's adapter were disabled; `non_lora_trainables.bin` counts all the same.
+
+    Raises:
+      AuditError: Lists every problem of the adapter's config and files, or of its base.
+    """
     problems: list[str] = []
-    try:
-        base = files.find(base_name, files.patterns(allow_pickle), near=folder)
-        tensors = files.read_tensors(base_name, base, allow_pickle=allow_pickle)
-    except AuditError as error:
-        raise AuditError(
-            [f"{where}: base_model_name_or_path: {p}" for p in error.problems]
-        ) from error
+    raw = files.read_json(folder / "adapter_config.json")
+    config = adapter_config.read(raw, problems)
+    where = f"checkpoint {name}: adapter_config.json"
+    if problems:
+        raise AuditError([f"{where}: {problem}" for problem in problems])
+    remarks: list[str] = []
+    base, tensors = _open_base(config, folder, allow_pickle, where, remarks)
     trained = folder / "non_lora_trainables.bin"
     full = files.open_file(trained, allow_pickle, problems) if trained.is_file() else {}
-    tensors |= {_unwrapped(n): info for n, info in full.items()}
-    if problems:
-        raise AuditError([f"checkpoint {name}: {p}" for p in problems])
+    full = {_unwrapped(weights.plain(n)): info for n, info in full.items()}
+    parts = Factors()
+    # Without the adapter its files need not be readable.
+    if merged or allow_pickle or (folder / "adapter_model.safetensors").is_file():
+        parts = factors.parse(_read(folder, allow_pickle, problems), config, problems)
+        _check_saved(config, [*parts.copies, *full], problems)
+    _raise(name, problems)
     own = (folder / "config.json").is_file()
-    folders = (folder, base) if own else (base, folder)
+    raw, tensors = files.read_config(name, folder if own else base), tensors | full
+    rows = _grown(tensors, parts)
     if merged:
-        stems = ("adapter_model", "adapter_model")
-        factors = files.read_tensors(
-            name, folder, allow_pickle=allow_pickle, stems=stems
+        raw, tensors = _untied(raw, tensors, parts, rows)
+    elif rows:
+        problem = (
+            f"its vocabulary grew to {rows} tokens in training, for which "
+            f"{config.base} has no embeddings, so that it cannot be read without its "
+            f"adapter; give config.reference.checkpoint={config.base}"
         )
-        count = _merge(tensors, factors, adapter, where, problems)
-        if problems:
-            raise AuditError(problems)
-        done = f"{count} weights of {base_name} are merged with low-rank updates"
+        raise AuditError([f"checkpoint {name}: {problem}"])
     else:
-        done = f"weights of {base_name} are read without low-rank updates"
-    remark = f"LoRA: {done}, {len(full)} tensors are replaced"
+        parts = Factors()
+    if inside := sorted(p.parent.name for p in folder.glob("*/adapter_config.json")):
+        listed = content.listed(inside)
+        remarks.append(f"adapters in folders inside {folder} are not read: {listed}")
     return files.Checkpoint(
-        name, folders, files.read_config(name, folders[0]), tensors, (remark,)
+        name,
+        (folder, base),
+        raw,
+        tensors,
+        (_remark(config, parts, len(full), merged=merged), *remarks),
+        _Adapter(name, config, parts, frozenset(full)).put,
     )
 
 
-def _merge(
-    tensors: dict[str, TensorInfo],
-    factors: dict[str, TensorInfo],
-    adapter: dict[str, Any],
+def _raise(name: str, problems: list[str]) -> None:
+    problems = content.limited(problems, "problems of this adapter")
+    if problems:
+        raise AuditError([f"checkpoint {name}: {problem}" for problem in problems])
+
+
+def _open_base(
+    config: AdapterConfig,
+    folder: pathlib.Path,
+    allow_pickle: bool,
     where: str,
-    problems: list[str],
-) -> int:
-    """Puts the low-rank factors on the weights they belong to; returns how many."""
-    rank, alpha = adapter.get("r"), adapter.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
-        problems.append(f"{where}: r is {rank!r}, lora_alpha {alpha!r}; expected > 0")
-        return 0
-    for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save"):
-        if adapter.get(key):
-            problems.append(f"{where}: {key} is {adapter[key]!r}; built without it")
-    if adapter.get("bias", "none") != "none":
-        problems.append(f"{where}: bias is {adapter['bias']!r}; built for 'none'")
-    scale = alpha / (rank**0.5 if adapter.get("use_rslora") else rank)
-    pairs: dict[str, dict[str, TensorInfo]] = {}
-    for name, info in factors.items():
-        clean = name.removeprefix("base_model.model.")
-        match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", clean)
-        if match is None:
-            problems.append(f"{name}: not a low-rank factor (lora_A or lora_B)")
-            continue
-        pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = info
-    for name, pair in pairs.items():
-        base = tensors.get(name)
-        if base is None or len(base.shape) != 2:
-            problems.append(
-                f"{name}: has low-rank factors, but the base no such weight"
-            )
-        elif set(pair) != {"A", "B"}:
-            problems.append(f"{name}: lora_{'B' if 'A' in pair else 'A'} is missing")
-        elif (pair["B"].shape, pair["A"].shape) != (
-            (base.shape[0], rank),
-            (rank, base.shape[1]),
-        ):
-            shapes = f"{list(pair['B'].shape)} x {list(pair['A'].shape)}"
-            problems.append(
-                f"{name}: factors {shapes} for {list(base.shape)}, r {rank}"
-            )
-        else:
-            update = LowRank(pair["A"], pair["B"], scale)
-            tensors[name] = dataclasses.replace(base, update=update)
-    return len(pairs)
+    remarks: list[str],
+) -> tuple[pathlib.Path, Tensors]:
+    """Finds the model that the adapter was trained from."""
+    where = f"{where}: base_model_name_or_path"
+    wanted, hint = files.patterns(allow_pickle), "; write there where the base lies"
+    try:
+        base = files.find(config.base, wanted, folder, config.revision)
+        hint = ""
+        problem = weights.left_over_adapter(base)
+        if not problem and (base / "adapter_config.json").is_file():
+            problem = f"{base} is an adapter itself; {adapter_config.MERGE} as the base"
+        if problem:
+            raise AuditError([f"checkpoint {config.base}: {problem}"])
+        return base, files.read_tensors(
+            config.base, base, allow_pickle=allow_pickle, remarks=remarks
+        )
+    except AuditError as error:
+        named = [f"{where}: {problem}{hint}" for problem in error.problems]
+        raise AuditError(named) from error
+
+
+def _read(folder: pathlib.Path, allow_pickle: bool, problems: list[str]) -> Tensors:
+    """Reads the headers of the adapter's tensors."""
+    for suffix in ("safetensors", "bin"):
+        file = folder / f"adapter_model.{suffix}"
+        if file.is_file():
+            return files.open_file(file, allow_pickle, problems)
+    problems.append(
+        f"no adapter_model.safetensors beside adapter_config.json: {folder}"
+    )
+    return {}
 
 
 def _unwrapped(name: str) -> str:
     """Takes the wrapper's prefixes off: `base_model.`, and `model.` if doubled."""
     name = name.removeprefix("base_model.")
     return name.removeprefix("model.") if name.startswith("model.model.") else name
+
+
+def _check_saved(config: AdapterConfig, names: list[str], problems: list[str]) -> None:
+    """Checks that the modules that were trained in full are there."""
+    for module in config.saved:
+        alone = dataclasses.replace(config, saved=(module,))
+        if not any(alone.saves(name) for name in names):
+            problems.append(
+                f"adapter_config.json: modules_to_save names {module!r}, and the files "
+                "hold no tensor of it: was the adapter saved in full?"
+            )
+
+
+def _grown(tensors: Tensors, parts: Factors) -> int | None:
+    """Returns the adapter's number of tokens if it is not that of the base."""
+    ours, theirs = (_ending(found, _EMBEDDING) for found in (parts.copies, tensors))
+    if ours is None or theirs is None:
+        return None
+    rows, before = (t.shape[0] for t in (parts.copies[ours], tensors[theirs]))
+    return rows if rows != before else None
+
+
+def _untied(
+    raw: dict[str, Any], tensors: Tensors, parts: Factors, rows: int | None
+) -> tuple[dict[str, Any], Tensors]:
+    """Follows an adapter that changes the embedding, the output layer or both.
+
+    PEFT changes the module that it names: an output layer that was tied to the
+    embedding keeps its own values.
+
+    Args:
+      raw: The `config.json`.
+      tensors: Of the base.
+      parts: Of the adapter.
+      rows: Tokens of the vocabulary, if they are not those of the base.
+    """
+    changed = {f"{module}.weight" for module in parts.low_rank} | set(parts.copies)
+    embedding = _ending(tensors, _EMBEDDING)
+    touched = _ending(changed, _EMBEDDING) or _ending(changed, _HEAD)
+    if touched is None:
+        return raw, tensors
+    if embedding is None:  # A base of which the output layer alone is stored.
+        embedding, head = _ending(changed, _EMBEDDING), _ending(tensors, _HEAD)
+        if embedding is None or head is None:
+            return raw, tensors
+        tensors = tensors | {embedding: tensors[head]}
+    if _ending(tensors, _HEAD) is None:
+        tensors = tensors | {_HEAD: tensors[embedding]}
+    inner, tied = raw.get("text_config"), {"tie_word_embeddings": False}
+    changes: dict[str, Any] = tied | ({"vocab_size": rows} if rows else {})
+    if isinstance(inner, dict):
+        return raw | tied | {"text_config": inner | changes}, tensors
+    return raw | changes, tensors
+
+
+def _ending(names: Iterable[str], end: str) -> str | None:
+    """Returns the first name whose last parts are `end`."""
+    return next((name for name in names if f".{name}".endswith(f".{end}")), None)
+
+
+def _remark(config: AdapterConfig, parts: Factors, full: int, *, merged: bool) -> str:
+    """Returns what a reader of the report should know."""
+    count = full + len(parts.copies)
+    if merged:
+        of = f"{len(parts.low_rank)} weights of {config.base}"
+        done = f"{of} are merged with low-rank updates"
+    else:
+        done = f"weights of {config.base} are read without low-rank updates"
+        if config.saved:
+            done += f" and without its copies of {', '.join(config.saved)}"
+    return f"LoRA: {done}, {count} tensors are replaced"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Adapter:
+    """The tensors of an adapter, before the names of the model's are known.
+
+    Attributes:
+      name: Of the checkpoint.
+      config: Of the adapter.
+      factors: Its tensors.
+      trained: Names among the checkpoint's tensors that replace those of the base.
+    """
+
+    name: str
+    config: AdapterConfig
+    factors: Factors
+    trained: frozenset[str]
+
+    def put(self, tensors: Tensors, names: Any) -> Tensors:
+        """Returns the base's tensors with the adapter's; see `Checkpoint.merged`."""
+        canonical: Callable[[str], str] = names.canonical
+        ours = {canonical(n): n for n in self.trained}
+        out = {n: t for n, t in tensors.items() if ours.get(canonical(n), n) == n}
+        found = {canonical(n): n for n in out}
+        problems: list[str] = []
+
+        def change(name: str, what: str, make: Callable[[TensorInfo], Any]) -> None:
+            clean = canonical(name)
+            if clean in found:
+                info = make(out[found[clean]])
+                if isinstance(info, str):
+                    problems.append(info)
+                else:
+                    out[found[clean]] = info
+            elif not any(re.fullmatch(pattern, clean) for pattern in names.ignored):
+                near = nearest(clean, list(found))
+                problems.append(
+                    f"{name}: has {what}, but the base no such weight{near}"
+                )
+
+        for name, copy in self.factors.copies.items():
+            change(name, "a full copy", functools.partial(_replaced, name, copy))
+        for module, parts in self.factors.low_rank.items():
+            make = functools.partial(_updated, module, parts, self.config)
+            change(f"{module}.weight", "low-rank factors", make)
+            if "shift" in parts:
+                make = functools.partial(_shifted, module, parts["shift"], self.config)
+                change(f"{module}.bias", "a bias of lora_B", make)
+        _raise(self.name, problems)
+        return out
+
+
+def _replaced(name: str, copy: TensorInfo, base: TensorInfo) -> TensorInfo | str:
+    if copy.shape[1:] == base.shape[1:] and (
+        copy.shape == base.shape or f".{name}".endswith((f".{_EMBEDDING}", f".{_HEAD}"))
+    ):
+        return copy
+    return f"{name}: a full copy {list(copy.shape)} for {list(base.shape)} of the base"
+
+
+def _updated(
+    module: str, parts: dict[str, TensorInfo], config: AdapterConfig, base: TensorInfo
+) -> TensorInfo | str:
+    made = factors.update(module, parts, base, config)
+    return made if isinstance(made, str) else dataclasses.replace(base, update=made)
+
+
+def _shifted(
+    module: str, bias: TensorInfo, config: AdapterConfig, base: TensorInfo
+) -> TensorInfo | str:
+    made = factors.shift(module, bias, base, config)
+    return made if isinstance(made, str) else dataclasses.replace(base, update=made)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from vidsme_jax.base import nearest
+from vidsme_jax.checkpoints import quantised
 
 _REQUIRED = object()
 # No published model comes near; what exceeds them would take time and memory before a
@@ -86,14 +87,15 @@ class Fields:
         if value not in allowed:
             self.problems.append(
                 f"{self.where}: {key} is {value!r}; built for "
-                f"{' or '.join(repr(a) for a in allowed)}"
+                f"{' or '.join(map(repr, dict.fromkeys(allowed)))}"
             )
             return allowed[0]
         return value
 
     def close(self, ignored: dict[str, str]) -> None:
         """Refuses every key not read, not bookkeeping, and not ignored for a reason."""
-        for key in sorted(set(self.raw) - self._seen - BOOKKEEPING - set(ignored)):
+        known = self._seen | BOOKKEEPING | set(ignored) | set(quantised.KEYS)
+        for key in sorted(set(self.raw) - known):
             self.problems.append(
                 f"{self.where}: unknown key {key!r}{nearest(key, sorted(self._seen))} "
                 "(it may change the model, so it is not ignored)"

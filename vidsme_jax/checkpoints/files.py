@@ -7,21 +7,21 @@ training left: see `adapters`.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import pickled
+from vidsme_jax.checkpoints import content, pickled, quantised, weights
+from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
+_BLOCK = 2**20  # Bytes of a small file at a time.
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
-_SHOWN = 5  # Faulty names in a message.
+_WEIGHTS = ("*.safetensors", "*.bin")
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-_LARGEST_JSON = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Checkpoint:
       config: Its `config.json`.
       tensors: By name.
       remarks: What a reader should know.
+      adapter: Returns the tensors with those of an adapter, given the names of the
+        model's tensors; None: there is none, or it is merged.
     """
 
     name: str
@@ -41,11 +43,29 @@ class Checkpoint:
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
     remarks: tuple[str, ...] = ()
+    adapter: Callable[[dict[str, TensorInfo], Any], dict[str, TensorInfo]] | None = None
 
     @property
     def folder(self) -> pathlib.Path:
         """The folder of `config.json`."""
+        for folder in self.folders:
+            if (folder / "config.json").is_file():
+                return folder
         return self.folders[0]
+
+    def merged(self, names: Any) -> "Checkpoint":
+        """Returns the checkpoint with its adapter on its tensors, if it has one.
+
+        Args:
+          names: Of the model's tensors, a `loading.Names`.
+
+        Raises:
+          AuditError: Lists what of the adapter does not fit.
+        """
+        if self.adapter is None:
+            return self
+        tensors = self.adapter(self.tensors, names)
+        return dataclasses.replace(self, tensors=tensors, adapter=None)
 
     def json(self, *names: str) -> dict[str, Any] | None:
         """Returns the first of the named JSON files that exists, parsed, or None."""
@@ -72,11 +92,12 @@ class Checkpoint:
         digest = hashlib.sha256()
         for folder in self.folders:
             for path in sorted(p for p in folder.glob("*.json") if p.is_file()):
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        infos = list(self.tensors.values())
-        updates = [info.update for info in infos if info.update is not None]
-        infos += [factor for update in updates for factor in (update.a, update.b)]
-        for path in sorted({info.file for info in infos}):
+                digest.update(path.name.encode() + b"\0")
+                with path.open("rb") as file:
+                    while block := file.read(_BLOCK):
+                        digest.update(block)
+        used = (info.files for info in self.tensors.values())
+        for path in sorted(frozenset[pathlib.Path]().union(*used)):
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\0".encode())
             with path.open("rb") as file:
@@ -92,7 +113,10 @@ def patterns(allow_pickle: bool) -> tuple[str, ...]:
 
 
 def find(
-    name: str, wanted: Iterable[str], near: pathlib.Path | None = None
+    name: str,
+    wanted: Iterable[str],
+    near: pathlib.Path | None = None,
+    revision: str | None = None,
 ) -> pathlib.Path:
     """Returns a local folder, or that of a hub repository after fetching it.
 
@@ -100,6 +124,7 @@ def find(
       name: A path, or a hub id.
       wanted: Patterns of what to fetch of a repository.
       near: A folder that a relative path is tried against first.
+      revision: Branch, tag or commit of a hub repository; None: its main branch.
 
     Raises:
       AuditError: There is no such thing.
@@ -109,10 +134,11 @@ def find(
         tried.insert(0, near / tried[0])
     for folder in tried:
         if folder.is_dir():
-            return folder.resolve()
+            return _checked(name, folder.resolve())
         if folder.exists():
-            raise AuditError([f"checkpoint {name}: a file, expected a folder"])
-    parts = name.split("/")
+            problem = f"a file, expected a folder: give {folder.parent}"
+            raise AuditError([f"checkpoint {name}: {problem}"])
+    parts = name.rstrip("/").split("/")
     if len(parts) not in (2, 3) or name.startswith((".", "/", "~")):
         raise AuditError([f"checkpoint {name}: no such folder, and no hub id"])
     from huggingface_hub import snapshot_download
@@ -121,7 +147,7 @@ def find(
     repository, inside = "/".join(parts[:2]), parts[2:]
     chosen = [f"{inside[0]}/{p}" for p in wanted] if inside else list(wanted)
     try:
-        root = snapshot_download(repository, allow_patterns=chosen)
+        root = snapshot_download(repository, revision=revision, allow_patterns=chosen)
     except Exception as error:  # The hub client raises many kinds; all mean "not had".
         cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
         problem = (
@@ -132,26 +158,32 @@ def find(
     folder = pathlib.Path(root, *inside)
     if not folder.is_dir():
         raise AuditError([f"checkpoint {name}: {repository} has no such folder"])
+    return _checked(name, folder)
+
+
+def _checked(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """Returns a folder whose small files hold what their names say.
+
+    Where one is a pointer of git-lfs, so are the weights: all are named.
+    """
+    small = [p for pattern in _SMALL_FILES for p in sorted(folder.glob(pattern))]
+    problem = content.mark_problem(small)
+    if any(map(content.is_pointer, small)):
+        heavy = [p for kind in _WEIGHTS for p in sorted(folder.glob(kind))]
+        problem = content.pointer_problem(
+            [p for p in (*small, *heavy) if content.is_pointer(p)]
+        )
+    if problem:
+        raise AuditError([f"checkpoint {name}: {problem}"])
     return folder
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON file that must hold an object."""
-    try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise ValueError(f"over {_LARGEST_JSON >> 20} MiB")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AuditError([f"{path}: not readable as JSON ({error})"]) from error
-    if not isinstance(value, dict):
-        raise AuditError([f"{path}: expected an object, found {type(value).__name__}"])
-    return value
 
 
 def read_config(name: str, folder: pathlib.Path) -> dict[str, Any]:
     """Reads the `config.json` of a folder; `name` is for messages."""
     if not (folder / "config.json").is_file():
-        raise AuditError([f"checkpoint {name}: no config.json in {folder}"])
+        hint = weights.deeper(folder)
+        problem = f"no config.json in {folder}" + (f"; {hint}" if hint else "")
+        raise AuditError([f"checkpoint {name}: {problem}"])
     return read_json(folder / "config.json")
 
 
@@ -161,74 +193,75 @@ def read_tensors(
     *,
     allow_pickle: bool,
     stems: tuple[str, str] = ("model", "pytorch_model"),
+    remarks: list[str] | None = None,
 ) -> dict[str, TensorInfo]:
-    """Reads the header of every weight file that the index (if any) names.
+    """Reads the headers of the weight files that count: see `weights`.
+
+    The names are without what wrappers of torch add: see `weights.plain`.
 
     Args:
       name: Of the checkpoint.
       folder: Of the files.
       allow_pickle: Whether pickled weights may be read.
       stems: How names of files begin: of safetensors, and of pickled ones.
+      remarks: Receives what a reader of the report should know.
+
+    Raises:
+      AuditError: Files are missing, damaged or no weights at all; tensors are stored
+        twice, absent, or quantised.
     """
-    problems: list[str] = []
-    files, promised = _weight_files(folder, stems[0], "safetensors")
-    if not files and allow_pickle:
-        files, promised = _weight_files(folder, stems[1], "bin")
-    if not files:
-        found = ", ".join(p.name for p in sorted(folder.glob("*.bin")))
-        hint = f"; found pickled weights ({found})" if found else ""
-        if found and not allow_pickle:
-            hint += ", which --config.model.allow_pickle=true admits"
-        problems.append(f"no .safetensors file in {folder}{hint}")
+    try:
+        chosen = weights.choose(folder, stems[0], "safetensors")
+        if chosen is None and allow_pickle:
+            chosen = weights.choose(folder, stems[1], "bin")
+    except AuditError as error:
+        raise AuditError([f"checkpoint {name}: {p}" for p in error.problems]) from error
+    if chosen is None:
+        problem = weights.nothing(folder, stems, allow_pickle)
+        raise AuditError([f"checkpoint {name}: {problem}"])
+    if remarks is not None and chosen.remark:
+        remarks.append(chosen.remark)
+    pointers = [path for path in chosen.files if content.is_pointer(path)]
+    damaged, twice = [], []
     tensors: dict[str, TensorInfo] = {}
-    for file in files:
-        if not file.is_file():
-            problems.append(f"{file.name}: named by the index but not there")
+    stored: set[str] = set()
+    for file in chosen.files:
+        if not file.is_file() or file in pointers:
             continue
-        for key, info in open_file(file, allow_pickle, problems).items():
-            if key in tensors:
-                problems.append(f"{key}: in {tensors[key].file.name} too")
-            tensors[key] = info
+        for key, info in open_file(file, allow_pickle, damaged).items():
+            stored.add(key)
+            clean = weights.plain(key)
+            if clean in tensors:
+                other = tensors[clean]
+                twice.append(
+                    f"{clean}: stored twice, as {other.name} in {other.file.name} and "
+                    f"as {key} in {file.name}"
+                )
+            tensors[clean] = info
+    problems = [problem] if (problem := weights.missing(chosen)) else []
+    problems += [content.pointer_problem(pointers)] if pointers else []
+    problems += content.limited(damaged, "damaged files")
+    problems += content.limited(twice, "tensors that are stored twice")
     if not problems:
-        for key in sorted(set(promised) - set(tensors)):
-            problems.append(f"{key}: promised by the index, absent from its file")
+        lost = sorted(set(chosen.promised) - stored)
+        lost = [f"{key}: promised by the index, absent from its file" for key in lost]
+        problems += content.limited(lost, "tensors that the index promises")
     if problems:
         raise AuditError([f"checkpoint {name}: {problem}" for problem in problems])
+    quantised.refuse(name, folder, tensors)
     return tensors
-
-
-def _weight_files(
-    folder: pathlib.Path, stem: str, suffix: str
-) -> tuple[list[pathlib.Path], dict[str, str]]:
-    """Returns the weight files of one format and what an index promises of them."""
-    index = folder / f"{stem}.{suffix}.index.json"
-    if index.is_file():
-        promised = _weight_map(index, suffix)
-        return [folder / name for name in sorted(set(promised.values()))], promised
-    pattern = "*.safetensors" if suffix == "safetensors" else f"{stem}*.bin"
-    return sorted(folder.glob(pattern)), {}
-
-
-def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
-    """Which file has which tensor; files must be in the folder itself."""
-    found = read_json(index).get("weight_map")
-    if not isinstance(found, dict) or not found:
-        problem = "weight_map is no object that names the file of each tensor"
-        raise AuditError([f"{index}: {problem}"])
-    strange = [
-        name
-        for name in dict.fromkeys(map(str, found.values()))
-        if name != pathlib.PurePath(name).name or not name.endswith(f".{suffix}")
-    ]
-    what = f"is no name of a .{suffix} file beside it"
-    if strange:
-        raise AuditError([f"{index}: {name!r} {what}" for name in strange[:_SHOWN]])
-    return found
 
 
 def open_file(
     file: pathlib.Path, allow_pickle: bool, problems: list[str]
 ) -> dict[str, TensorInfo]:
+    """Reads the header of one weight file, by the names that it has there.
+
+    Args:
+      file: A `.safetensors`, or a `.bin` that torch wrote.
+      allow_pickle: Whether pickled weights may be read.
+      problems: Receives what is wrong.
+    """
     if file.suffix == ".bin" and not allow_pickle:
         problems.append(
             f"{file.name} is pickled; --config.model.allow_pickle=true admits it (its "
@@ -248,5 +281,5 @@ def open_file(
                 for key, piece in pieces.items()
             }
     except (SafetensorError, OSError, ValueError) as error:
-        problems.append(f"{file.name}: damaged ({error})")
+        problems.append(content.damage(file, error))
         return {}

@@ -17,13 +17,14 @@ import numpy as np
 from flax import nnx
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import layouts, trees
+from vidsme_jax.checkpoints import content, layouts, trees
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.layouts import Layout
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
 # Exponent bits: all set means inf or NaN.
 _EXPONENT = {"bfloat16": (np.uint16, 0x7F80), "float16": (np.uint16, 0x7C00)}
+_LARGEST_HALF = 65504  # Of float16.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -100,24 +101,27 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
       AuditError: Lists all surplus, missing, doubled and misshapen tensors.
     """
     shapes = trees.flat(abstract)
-    problems: list[str] = []
+    problems = _Problems()
     slots: dict[str, dict[int, str]] = collections.defaultdict(dict)
     counts = collections.Counter(map(names.canonical, checkpoint.tensors))
-    problems += [f"{n}: stored {k} times" for n, k in counts.items() if k > 1]
+    problems.doubled += [f"{n}: stored {k} times" for n, k in counts.items() if k > 1]
     for clean, name in {names.canonical(n): n for n in checkpoint.tensors}.items():
         if any(re.fullmatch(pattern, clean) for pattern in names.ignored):
             continue
         rule, layer = _match(clean, names.rules)
         if rule is None or rule.path not in shapes:
-            problems.append(f"{name}: surplus, the model has no such parameter")
+            problems.surplus.append(f"{name}: surplus, the model has no such parameter")
             continue
         info = checkpoint.tensors[name]
         leaf = shapes[rule.path].shape
         if layer >= leaf[0]:
-            problems.append(f"{name}: surplus, the model has {leaf[0]} such layers")
+            problem = f"{name}: surplus, the model has {leaf[0]} such layers"
+            problems.surplus.append(problem)
             continue
         _check(name, info, leaf if layer < 0 else leaf[1:], rule, problems)
         slots[rule.path][layer] = name
+    if not slots:
+        raise checkpoint.error(_foreign(checkpoint))
     plan: Plan = {}
     by_path = {rule.path: rule for rule in names.rules}
     for path, leaf in shapes.items():
@@ -126,13 +130,45 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
         for layer in wanted:
             if layer not in slots[path]:
                 where = path if layer < 0 else f"{path}, layer {layer}"
-                problems.append(f"missing: no tensor for {where}")
+                problems.missing.append(f"missing: no tensor for {where}")
         found = tuple(slots[path][k] for k in wanted if k in slots[path])
         infos = tuple(checkpoint.tensors[name] for name in found)
         plan[path] = Filling(rule, found, infos)
-    if problems:
-        raise AuditError([f"checkpoint {checkpoint.name}: {p}" for p in problems])
+    if listed := problems.listed():
+        # Which files were read is often the cause.
+        raise checkpoint.error(*listed, *checkpoint.remarks)
     return plan
+
+
+@dataclasses.dataclass
+class _Problems:
+    """What is wrong with tensors, by kind, so that no kind crowds out another."""
+
+    doubled: list[str] = dataclasses.field(default_factory=list)
+    surplus: list[str] = dataclasses.field(default_factory=list)
+    misshapen: list[str] = dataclasses.field(default_factory=list)
+    types: list[str] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+
+    def listed(self) -> list[str]:
+        """Returns the problems, of each kind at most `content.SHOWN`."""
+        return [
+            *content.limited(self.doubled, "tensors that are stored twice"),
+            *content.limited(self.surplus, "surplus tensors"),
+            *content.limited(self.misshapen, "tensors of another shape"),
+            *content.limited(self.types, "tensors of another dtype"),
+            *content.limited(self.missing, "missing tensors"),
+        ]
+
+
+def _foreign(checkpoint: Checkpoint) -> str:
+    """Returns the sentence about tensors of which none has a name of the family."""
+    some = ", ".join(sorted(checkpoint.tensors)[:3])
+    return (
+        f"none of its {len(checkpoint.tensors)} tensors has a name that its config's "
+        f"family knows ({some}, ...): weights of another model, in another program's "
+        "form, or no weights (an optimizer's state)"
+    )
 
 
 def load(
@@ -144,25 +180,52 @@ def load(
     devices only the parts that this process holds are read.
 
     Raises:
-      AuditError: Lists the tensors that hold NaN or infinite values.
+      AuditError: Lists the tensors that hold NaN or infinite values, and those whose
+        values the model's dtype cannot hold.
     """
-    problems: list[str] = []
+    faults = _Faults({}, {})
     filled: dict[str, jax.Array] = {}
     shapes = trees.flat(abstract)
     for path, leaf in shapes.items():
-        read = _Reader(plan[path], leaf, problems)
+        read = _Reader(plan[path], leaf, faults)
         sharding = shardings(path, leaf.shape)
         filled[path] = jax.make_array_from_callback(leaf.shape, sharding, read)
-    if problems:
+    if problems := faults.listed():
         raise AuditError([f"checkpoint {checkpoint_name}: {p}" for p in problems])
     return trees.fill(abstract, filled)
+
+
+class _Faults(NamedTuple):
+    """What values are wrong, by the tensor's name.
+
+    Attributes:
+      infinite: Tensors that hold NaN or infinite values.
+      beyond: The largest absolute value of tensors that `float16` cannot hold.
+    """
+
+    infinite: dict[str, None]
+    beyond: dict[str, float]
+
+    def listed(self) -> list[str]:
+        """Returns one line a tensor with NaN, and one about all that are too large."""
+        lines = [f"{name}: holds NaN or infinite values" for name in self.infinite]
+        out = content.limited(lines, "tensors that hold NaN or infinite values")
+        if self.beyond:
+            shown = [f"{name} ({most:.3g})" for name, most in self.beyond.items()]
+            out.append(
+                f"{len(shown)} {'tensor holds' if len(shown) == 1 else 'tensors hold'} "
+                f"values beyond {_LARGEST_HALF}, the largest of float16: "
+                f"{content.listed(shown)}; --config.model.dtype=bfloat16 or float32 "
+                "holds them"
+            )
+        return out
 
 
 class _Reader:
     """Reads any slice of one parameter from the files that hold it."""
 
-    def __init__(self, filling: Filling, leaf: Any, problems: list[str]):
-        self.filling, self.leaf, self.problems = filling, leaf, problems
+    def __init__(self, filling: Filling, leaf: Any, faults: _Faults):
+        self.filling, self.leaf, self.faults = filling, leaf, faults
 
     def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None, "a device without a share"
@@ -186,10 +249,14 @@ class _Reader:
             for part, size in zip(index, self.leaf.shape[-len(index) :], strict=True)
         )
         value = self.filling.rule.layout.read(info, index)
-        problem = f"{name}: holds NaN or infinite values"
-        if not _is_finite(value) and problem not in self.problems:
-            self.problems.append(problem)
-        return value.astype(self.leaf.dtype, copy=False)
+        with np.errstate(over="ignore"):  # It is looked for below, by tensor.
+            cast = value.astype(self.leaf.dtype, copy=False)
+        if not _is_finite(value):
+            self.faults.infinite[name] = None
+        elif cast.dtype == np.float16 != value.dtype and not _is_finite(cast):
+            most = float(np.abs(value).max())
+            self.faults.beyond[name] = max(most, self.faults.beyond.get(name, 0.0))
+        return cast
 
 
 def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:
@@ -201,14 +268,15 @@ def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:
     return None, -1
 
 
-def _check(name, info: TensorInfo, shape, rule: Rule, problems: list[str]) -> None:
+def _check(name, info: TensorInfo, shape, rule: Rule, problems: _Problems) -> None:
     if not rule.layout.fits(tuple(info.shape), shape):
         wanted = list(rule.layout.disk_shape(shape))
-        problems.append(
+        problems.misshapen.append(
             f"{name}: shape {list(info.shape)}, the config asks for {wanted}"
         )
     if info.dtype not in _FLOATS:
-        problems.append(f"{name}: dtype {info.dtype}, expected {', '.join(_FLOATS)}")
+        allowed = ", ".join(_FLOATS)
+        problems.types.append(f"{name}: dtype {info.dtype}, expected {allowed}")
 
 
 def _is_finite(value: np.ndarray) -> bool:

@@ -1,7 +1,7 @@
 """Opens a checkpoint, whatever form it has: a whole model, or a LoRA on top of one."""
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import adapters, files
+from vidsme_jax.checkpoints import adapters, files, weights
 
 
 def open_checkpoint(
@@ -12,19 +12,25 @@ def open_checkpoint(
     Args:
       name: A folder, `OWNER/NAME`, or `OWNER/NAME/FOLDER` inside a hub repository.
       allow_pickle: Whether `.bin` files may be read, with `pickled`.
-      adapter: Whether the low-rank updates of a LoRA training are merged. Without them
-        the checkpoint must be one; tensors that it trained in full are kept.
+      adapter: Whether the adapter of a LoRA training counts: its low-rank updates and
+        the modules that it saved in full. Without it the checkpoint must have one; what
+        `non_lora_trainables.bin` holds is kept.
 
     Raises:
       AuditError: Nothing is there, or its config or weights cannot be read; lists every
         problem.
     """
     folder = files.find(name, files.patterns(allow_pickle))
+    if problem := weights.left_over_adapter(folder):
+        raise AuditError([f"checkpoint {name}: {problem}"])
     if (folder / "adapter_config.json").is_file():
         return adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
     if not adapter:
         problem = "no LoRA adapter to leave out (no adapter_config.json)"
         raise AuditError([f"checkpoint {name}: {problem}"])
     config = files.read_config(name, folder)
-    tensors = files.read_tensors(name, folder, allow_pickle=allow_pickle)
-    return files.Checkpoint(name, (folder,), config, tensors)
+    remarks: list[str] = []
+    tensors = files.read_tensors(
+        name, folder, allow_pickle=allow_pickle, remarks=remarks
+    )
+    return files.Checkpoint(name, (folder,), config, tensors, tuple(remarks))

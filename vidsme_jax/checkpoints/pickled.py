@@ -31,6 +31,8 @@ _TYPES: dict[str, tuple[str, Any]] = {
     "BFloat16Storage": ("BF16", ml_dtypes.bfloat16),
     "LongStorage": ("I64", np.int64),
     "IntStorage": ("I32", np.int32),
+    "ShortStorage": ("I16", np.int16),
+    "CharStorage": ("I8", np.int8),
     "ByteStorage": ("U8", np.uint8),
     "BoolStorage": ("BOOL", np.bool_),
 }
@@ -110,9 +112,15 @@ def headers(path: pathlib.Path) -> dict[str, PickledTensor]:
     tensors = {n: t for n, t in content.items() if isinstance(t, PickledTensor)}
     size = path.stat().st_size
     broken = [n for n, t in tensors.items() if not t.fits(size)]
-    if broken or len(tensors) < len(content):
-        strange = broken or [str(n) for n in content if n not in tensors]
-        raise ValueError(f"{strange[0]}: not a tensor within its storage")
+    if broken:
+        raise ValueError(f"{broken[0]}: not a tensor within its storage")
+    for name, other in content.items():
+        if name not in tensors:
+            raise ValueError(
+                f"{name}: not a tensor but a value of type {type(other).__name__}, as "
+                "in what a training keeps to go on: save the tensors alone, with "
+                "save_pretrained"
+            )
     return tensors
 
 
@@ -163,6 +171,11 @@ class _Unpickler(pickle.Unpickler):
             return lambda data, *_: data
         if module == "torch" and name in _TYPES:
             return name
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v3"):
+            raise pickle.UnpicklingError(
+                "it has tensors of a type that is new in torch, such as 8-bit floats "
+                "of a quantised model; refused: give the unquantised weights"
+            )
         raise pickle.UnpicklingError(f"it asks for {module}.{name}; refused")
 
     def persistent_load(self, pid: Any) -> Any:

@@ -7,17 +7,17 @@ or the path of one, which is relative to `corpus.video_root` or the dataset's fo
 """
 
 import functools
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import constants, read_only_builder
+from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
-from vidsme_jax.data import features
+from vidsme_jax.data import dataset_folders, features
+from vidsme_jax.data.dataset_folders import root
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.settings.rules import FIELDS
@@ -146,10 +146,10 @@ def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
       AuditError: There is no such dataset, split or feature.
     """
-    name, split = _divided(source)
-    dataset = _opened(_find(name))
+    _, split = dataset_folders.divided(source)
+    dataset = _opened(dataset_folders.find(source))
     mapping = dataset.mapping(fields)
-    stem = "/".join(dataset.folder.parts[len(_root().parts) :])
+    stem = "/".join(dataset.folder.parts[len(root().parts) :])
     columns = {key: value for key, value in mapping.items() if key != "video"}
     places = dataset.places(split)
     of_paths = _are_paths(dataset, mapping["video"], places)
@@ -167,7 +167,7 @@ def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 def folder_of(source: str) -> pathlib.Path:
     """The folder of a source's dataset, which paths in it are relative to."""
-    return _find(_divided(source)[0])
+    return dataset_folders.find(source)
 
 
 def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
@@ -180,7 +180,7 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
     if not any(parts) or ".." in parts or not (split and index.isdecimal()):
         raise ClipError("open", "an example is tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX")
     try:
-        dataset = _opened(_root().joinpath(*filter(None, parts)))
+        dataset = _opened(root().joinpath(*filter(None, parts)))
         name = dataset.mapping(fields)["video"]
         value = dataset.value(dataset.example(split, int(index)), name)
     except AuditError as error:
@@ -191,49 +191,6 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
     if isinstance(value, bytes):
         return value
     return Pictures(value)
-
-
-# ------------------------------------------------------------------------ finding
-
-
-def _root() -> pathlib.Path:
-    """Where TFDS keeps datasets; read anew, since the environment may be set late."""
-    given = os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
-    return pathlib.Path(given).expanduser()
-
-
-def _divided(source: str) -> tuple[str, str]:
-    """NAME[/CONFIG][/VERSION] and the split of `tfds:NAME[:CONFIG][:VERSION]/SPLIT`."""
-    name, _, split = source.removeprefix("tfds:").rpartition("/")
-    if not name or not split:
-        raise AuditError(["it must be tfds:NAME[:CONFIG]/SPLIT, such as tfds:a/train"])
-    return name.replace(":", "/"), split
-
-
-def _find(name: str) -> pathlib.Path:
-    """The folder of the newest version of a dataset."""
-    root, folder = _root(), _root() / name
-    while folder.is_dir() and not (folder / "dataset_info.json").is_file():
-        inside = [path for path in folder.iterdir() if any(path.glob(_INFO))]
-        numbered = [path for path in inside if tfds.core.Version.is_valid(path.name)]
-        if numbered:
-            folder = max(numbered, key=lambda path: tfds.core.Version(path.name))
-        elif len(inside) == 1:
-            folder = inside[0]
-        else:
-            known = ", ".join(sorted(path.name for path in inside)) or "nothing"
-            raise AuditError([f"{folder} needs a config; it has {known}"])
-    if not folder.is_dir():
-        found = sorted({path.parent for path in root.glob(f"*/{_INFO}")})
-        known = [path.relative_to(root).parts[0] for path in found]
-        names = ", ".join(dict.fromkeys(known)) or "nothing"
-        hint = nearest(name.split("/")[0], known)
-        where = f"{root} (TFDS_DATA_DIR), which has {names}{hint}"
-        raise AuditError([f"no dataset {name!r} in {where}"])
-    return folder
-
-
-_INFO = "**/dataset_info.json"
 
 
 class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):

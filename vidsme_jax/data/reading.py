@@ -1,6 +1,10 @@
-"""Where the frames of a clip come from: its video, or a prepared corpus."""
+"""Where the frames of a clip come from: its video, or a prepared corpus.
+
+PyAV and OpenCV are imported where a video is read.
+"""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,8 +13,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vidsme_jax.base import Frames, MotionStatistics
-from vidsme_jax.data import video
-from vidsme_jax.data.opening import Limits
 from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.data.sources import is_address
 from vidsme_jax.settings import views
@@ -95,10 +97,11 @@ class Videos:
     def __init__(self, how: views.Video, tfds_fields: Sequence[str] = ()):
         """Takes the settings, and `corpus.tfds_fields`."""
         self._how, self._fields = how, tuple(tfds_fields)
-        self._limits = Limits(how.max_pixels, how.max_seconds)
 
     def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
         """Decodes a clip once for all counts; see `Reader`."""
+        from vidsme_jax.data import video
+
         how, source = self._how, self._source(key)
         chosen: dict[int, tuple[int, ...]] = {}
 
@@ -128,6 +131,8 @@ class Videos:
         self, key: str, indices: Sequence[int], height: int
     ) -> UInt8[np.ndarray, "frames height width 3"]:
         """Decodes frames again, scaled down; see `Reader`."""
+        from vidsme_jax.data import video
+
         source = self._source(key)
         if isinstance(source, pathlib.Path | bytes):
             return video.thumbnails(source, indices, height, self._limits)
@@ -135,6 +140,8 @@ class Videos:
 
     def content_hash(self, key: str) -> str:
         """Reads and hashes the content of a clip; see `Reader`."""
+        from vidsme_jax.data import video
+
         source = self._source(key)
         if isinstance(source, pathlib.Path | bytes):
             return video.content_hash(source)
@@ -149,6 +156,12 @@ class Videos:
         if stamp(key) == before and (before != ABSENT or is_address(key)):
             return True
         return self.content_hash(key) == content_hash
+
+    @functools.cached_property
+    def _limits(self) -> Any:
+        from vidsme_jax.data.opening import Limits
+
+        return Limits(self._how.max_pixels, self._how.max_seconds)
 
     def _source(self, key: str) -> Any:
         if not is_address(key):

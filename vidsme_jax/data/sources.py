@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vidsme_jax.base import AuditError, nearest, printable
-from vidsme_jax.data import manifests
+from vidsme_jax.data import dataset_folders, manifests
 
 VIDEO_SUFFIXES = tuple(
     ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .asf .mpg .mpeg .m2v .vob .ts .m2ts .mts"
@@ -95,9 +95,10 @@ def is_address(name: str) -> bool:
 def _read_tfds(
     source: str, root: pathlib.Path | None, fields: tuple[str, ...]
 ) -> list[Row]:
-    from vidsme_jax.data import datasets
-
     try:
+        dataset_folders.find(source)
+        from vidsme_jax.data import datasets  # Takes TFDS.
+
         found = datasets.rows(source, fields)
         folder = root or datasets.folder_of(source)
     except AuditError as error:

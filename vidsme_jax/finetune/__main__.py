@@ -9,15 +9,16 @@ Exit status: 0 done; 2 nothing was computed, one message lists every problem fou
 interrupted, nothing was written.
 """
 
+import functools
 import pathlib
 import sys
 from typing import NoReturn
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from vidsme_jax import commands
 from vidsme_jax.base import AuditError
+from vidsme_jax.finetune import options
 
 
 def main(argv: list[str]) -> int:
@@ -28,9 +29,10 @@ def main(argv: list[str]) -> int:
     if not workdir:
         return commands.wrong(["--workdir is missing: it receives the model"])
     commands.begin()
-    from vidsme_jax.finetune import training
-
     try:
+        options.ask(flags.FLAGS.config, pathlib.Path(workdir))
+        from vidsme_jax.finetune import training
+
         record = training.run(flags.FLAGS.config, pathlib.Path(workdir))
     except AuditError as error:
         return commands.wrong(error.problems)
@@ -47,9 +49,9 @@ def main(argv: list[str]) -> int:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    config_flags.DEFINE_config_file("config", None, "FILE[:variant].", lock_config=True)
+    commands.define_config()
     flags.DEFINE_string("workdir", None, "Receives the checkpoint.")
-    app.run(main, flags_parser=commands.parse)
+    app.run(main, flags_parser=functools.partial(commands.parse, rules=options.RULES))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """The configuration of a training run: every key, its default, what it allows."""
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
+from vidsme_jax.base import Item
+from vidsme_jax.data import corpora
+from vidsme_jax.run.asking import Problems, find_local
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
 
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
@@ -49,3 +54,34 @@ def default() -> ConfigDict:
 def problems(config: ConfigDict) -> list[str]:
     """Lists what is wrong with a configuration, one sentence a key."""
     return settings.problems(config, RULES)
+
+
+def ask(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Checks what can be checked before JAX is imported.
+
+    Raises:
+      AuditError: Something is wrong with values, work directory or corpus, or a local
+        checkpoint is not there; lists every problem.
+    """
+    problems = Problems(config, RULES)
+    collect(problems, config, workdir)
+    problems.close()
+
+
+def collect(
+    problems: Problems, config: ConfigDict, workdir: pathlib.Path
+) -> tuple[Item, ...]:
+    """Returns the rows of the corpus, or adds to the problems; see `ask`."""
+    items: tuple[Item, ...] = ()
+    weights = {path.name for path in workdir.glob("*.safetensors*")}
+    if weights and not config.get("overwrite"):
+        problems.add(f"{workdir} holds a checkpoint; --config.overwrite replaces it")
+    elif weights - {"model.safetensors"}:
+        problems.add(f"{workdir} holds a checkpoint in several files; give another")
+    if problems.none_in("corpus"):
+        with problems.collected():
+            items = corpora.load(problems.settings.corpus)
+    if problems.none_in("model"):
+        with problems.collected("model.checkpoint"):
+            find_local(problems.settings.model.checkpoint)
+    return items

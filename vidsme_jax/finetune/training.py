@@ -28,12 +28,11 @@ from tqdm import tqdm
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import writing
-from vidsme_jax.data import corpora
 from vidsme_jax.finetune import options
 from vidsme_jax.finetune.batches import Clips, Row, tokenise
 from vidsme_jax.finetune.source import Source, open_source
 from vidsme_jax.models.batches import Batch
-from vidsme_jax.settings import views
+from vidsme_jax.run.asking import Problems
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 _SECONDS = 10.0  # Between two log lines.
@@ -85,26 +84,15 @@ def _prepare(
     config: ConfigDict, workdir: pathlib.Path
 ) -> tuple[Source, list[Row], Clips]:
     """Checks everything before the first step, and decodes every clip once."""
-    found = options.problems(config)
-    if found:
-        raise AuditError(found)
+    problems = Problems(config, options.RULES)
+    items, source = options.collect(problems, config, workdir), None
     c: Any = config
-    weights = {path.name for path in workdir.glob("*.safetensors*")}
-    if weights and not c.overwrite:
-        found.append(f"{workdir} holds a checkpoint; --config.overwrite replaces it")
-    elif weights - {"model.safetensors"}:
-        found.append(f"{workdir} holds a checkpoint in several files; give another")
-    items, source = (), None
-    try:
-        items = corpora.load(views.view(views.Corpus, config))
-    except AuditError as error:
-        found += error.problems
-    try:
-        seed = c.train.seed if c.model.init == "random" else None
-        source = open_source(c.model.checkpoint, random_seed=seed)
-    except AuditError as error:
-        found += error.problems
-    if source is None or not items:
+    if problems.none_in("model", "train"):
+        with problems.collected():
+            seed = c.train.seed if c.model.init == "random" else None
+            source = open_source(c.model.checkpoint, random_seed=seed)
+    found = problems.found
+    if source is None or not items or not problems.none_in(""):  # Of any key.
         raise AuditError(found)
     rows = tokenise(items, source.model, c.video.num_frames, found)
     clips = Clips(c, source.model.prepare)

@@ -10,7 +10,7 @@ import functools
 import jax
 
 from vidsme_jax.base import nearest
-from vidsme_jax.checkpoints import files, loading, opening
+from vidsme_jax.checkpoints import files, loading, opening, quantised
 from vidsme_jax.models import llava_hf, llava_qwen, prompts, random
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
@@ -73,11 +73,14 @@ def describe(
     One without any tensor gives a model that cannot be loaded.
     """
     family, problems = family_of(checkpoint), []
+    if problem := quantised.config_problem(checkpoint.config):
+        raise checkpoint.error(problem)
     tokenizer = prompts.read_tokenizer(checkpoint, problems)
     options = Options(dtype, tokenizer, prompt, allow_pickle)
     model, checkpoint = family.open(checkpoint, options, problems)
     if problems:
         raise checkpoint.error(*problems)
+    checkpoint = checkpoint.merged(model.names)
     if not checkpoint.tensors:
         return model
     fillings = loading.plan_loading(checkpoint, model.abstract()[1], model.names)

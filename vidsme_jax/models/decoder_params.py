@@ -1,6 +1,8 @@
 """Hyperparameters of the shared decoder, and the names of its tensors on disk."""
 
 import dataclasses
+import math
+from typing import Any
 
 from jax.typing import DTypeLike
 
@@ -66,7 +68,8 @@ class DecoderConfig:
             the caller closes it.
           dtype: Of parameters and activations.
           tied: The outer config's `tie_word_embeddings`, which wins.
-          scaled: Whether `rope_scaling` counts; the original LLaVA classes drop it.
+          scaled: Whether positions may be scaled; the original LLaVA classes drop
+            `rope_scaling`.
         """
         fields.expect("use_sliding_window", False)
         kinds = fields.take("layer_types", list, [])
@@ -77,7 +80,7 @@ class DecoderConfig:
             )
         sizes = {"intermediate_size": 22016, "vocab_size": 151936}
         sizes |= {"max_position_embeddings": 32768}
-        rope = _rope(fields) if scaled else (_theta(fields), 1.0)
+        rope = _rope(fields, scaled=scaled)
         return cls._read(fields, dtype, sizes, rope, bias=True, tied=tied)
 
     @classmethod
@@ -138,22 +141,43 @@ def rules(
     return out
 
 
-def _rope(fields: Fields) -> tuple[float, float]:
-    """Returns (theta, linear factor) from either spelling of the rope settings."""
-    theta = _theta(fields)
-    scaling = fields.take("rope_scaling", dict, None)
-    parameters = fields.take("rope_parameters", dict, None)
-    inner = Fields(parameters or scaling or {}, f"{fields.where}.rope", fields.problems)
-    inner.expect("type", None, "default", "linear")
-    kind = inner.expect(
-        "rope_type", inner.raw.get("type", "default"), "default", "linear"
-    )
+def _rope(fields: Fields, *, scaled: bool = True) -> tuple[float, float]:
+    """Returns (theta, linear factor) from either spelling of the rope settings.
+
+    Before transformers 5 they were `rope_theta` and `rope_scaling`, since then both
+    are in `rope_parameters`, whose `rope_theta` wins.
+    """
+    theta = _positive(fields, "rope_theta", 10000.0)
+    scaling = fields.take("rope_scaling", dict, None) or {}
+    parameters = fields.take("rope_parameters", dict, None) or {}
+    if not scaled and "rope_theta" not in scaling:
+        scaling = {}
+    if scaling and parameters and _kind(scaling) != _kind(parameters):
+        fields.problems.append(
+            f"{fields.where}: rope_scaling {scaling} and rope_parameters {parameters} "
+            "contradict each other: keep one of the two"
+        )
+    where = "rope_parameters" if parameters else "rope_scaling"
+    inner = Fields(parameters or scaling, f"{fields.where}.{where}", fields.problems)
+    built = ("default", "linear") if scaled else ("default",)
+    inner.expect("type", None, *built)
+    inner.expect("partial_rotary_factor", 1.0, None)
+    kind = inner.expect("rope_type", inner.raw.get("type") or "default", *built)
     linear = kind == "linear"
-    factor = inner.take("factor", (int, float), 1.0) if linear else 1.0
-    theta = inner.take("rope_theta", (int, float), theta)
+    factor = _positive(inner, "factor", 1.0) if linear else 1.0
+    theta = _positive(inner, "rope_theta", theta)
     inner.close({} if linear else {"factor": "no scaling"})
-    return float(theta), float(factor)
+    return theta, factor
 
 
-def _theta(fields: Fields) -> float:
-    return float(fields.take("rope_theta", (int, float), 10000.0))
+def _kind(rope: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns the type of a scaling, and its factor."""
+    return rope.get("rope_type", rope.get("type")) or "default", rope.get("factor")
+
+
+def _positive(fields: Fields, key: str, default: float) -> float:
+    value = fields.take(key, (int, float), default)
+    if not 0 < value < math.inf:
+        fields.problems.append(f"{fields.where}: {key} is {value}, expected over 0")
+        return default
+    return float(value)

@@ -25,8 +25,6 @@ from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import dataset, layout
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 
-_REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
-
 
 class PreparedClips:
     """A prepared corpus, open for reading; safe to read from several threads.
@@ -45,17 +43,8 @@ class PreparedClips:
           AuditError: It is not there, or damaged; lists every shard that is.
         """
         parent = variant.folder(root)
-        found = layout.versions(parent)
-        if not found:
-            others = sorted(
-                p.parents[1].name for p in root.glob(f"{layout.NAME}/*/1.*.0/*.json")
-            )
-            there = ", ".join(dict.fromkeys(others)) or "nothing"
-            problem = f"{root} has no clips prepared as {variant.name}"
-            raise AuditError(
-                [f"corpus.prepared: {problem} (it has {there}); {_REMEDY} them"]
-            )
-        self.folder, self._shards = found[-1], layout.check_settings(parent, variant)
+        self.folder = layout.newest(root, variant)
+        self._shards = layout.check_settings(parent, variant)
         self._positions: dict[str, int] = {}  # By digest.
         self._failed: dict[str, ClipError] = {}
         self._rows: list[Row] = []
@@ -68,7 +57,9 @@ class PreparedClips:
             try:
                 entries = Shard(self.folder, number, self._shards).read()
             except ValueError as error:
-                problems.append(f"{self.folder}: {error}; {_REMEDY} its clips again")
+                problems.append(
+                    f"{self.folder}: {error}; {layout.REMEDY} its clips again"
+                )
                 continue
             for entry in entries:
                 self._take(entry)
@@ -77,7 +68,7 @@ class PreparedClips:
             raise AuditError(problems)
         if dataset.counts(self.folder) != lengths:
             damage = f"{self.folder}: dataset_info.json does not count what is there"
-            raise AuditError([f"{damage}; {_REMEDY} it again"])
+            raise AuditError([f"{damage}; {layout.REMEDY} it again"])
         try:
             features.features_of(self.folder)
         except (OSError, ValueError) as error:
@@ -123,7 +114,7 @@ class PreparedClips:
                 f"{len(missing)} of {len(clips)} clips of the corpus are not in "
                 f"{self.folder.parent}, or have changed since: {some(missing)}"
             )
-            raise AuditError([f"{found}; {_REMEDY} them"])
+            raise AuditError([f"{found}; {layout.REMEDY} them"])
 
     def _digest(self, clip: Clip) -> str | None:
         found = self._known.get(clip.key)
@@ -163,7 +154,7 @@ class PreparedClips:
         number = layout.shard_of(digest, self._shards)
         records = Shard(self.folder, number, self._shards).records
         damage = f"the record of the clip is damaged; delete {records}"
-        return f"{damage}, and {_REMEDY} its clips again"
+        return f"{damage}, and {layout.REMEDY} its clips again"
 
 
 def _common_end(one: str, other: str) -> int:

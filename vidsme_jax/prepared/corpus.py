@@ -10,7 +10,6 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import AuditError, ClipError, Item
 from vidsme_jax.data import corpora
-from vidsme_jax.data.pictures import scaled
 from vidsme_jax.data.reading import Read, Reader, Stamp, Videos
 from vidsme_jax.settings import views
 
@@ -40,11 +39,11 @@ def open_corpus(
     corpus = settings.corpus
     if not corpus.prepared:
         return corpora.load(corpus), Videos(settings.video, corpus.tfds_fields)
-    from vidsme_jax.prepared.clips import PreparedClips
+    from vidsme_jax.prepared import layout
     from vidsme_jax.prepared.layout import Variant
 
     root, problems = pathlib.Path(corpus.prepared).expanduser(), []
-    opened: dict[int, PreparedClips] = {}
+    opened: dict[int, Any] = {}
     if 1 in counts and settings.video.sampling == "midpoint":
         problems.append(_NO_SINGLE)
     items: tuple[Item, ...] = ()
@@ -52,6 +51,9 @@ def open_corpus(
         how = dataclasses.replace(settings.video, num_frames=count)
         variant = Variant.of(dataclasses.replace(settings, video=how))
         try:
+            layout.newest(root, variant)
+            from vidsme_jax.prepared.clips import PreparedClips  # Takes TFDS and PyAV.
+
             found = PreparedClips(root, variant)
             items = items or corpora.load(corpus, found.items)
             found.match(corpora.unique_clips(items))
@@ -88,6 +90,8 @@ class _Several:
     def thumbnails(
         self, key: str, indices: Sequence[int], height: int
     ) -> UInt8[np.ndarray, "frames height width 3"]:
+        from vidsme_jax.data.pictures import scaled
+
         for clips in self._opened.values():
             frames, _ = clips.read(key)
             if set(indices) <= set(frames.indices):

@@ -28,6 +28,7 @@ from vidsme_jax.store import parts
 from vidsme_jax.store.parts import Record
 
 NAME, SPLIT = "prepared", "clips"
+REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _FORMAT = 3  # Raised by hand when what is stored changes; others are refused.
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
 _SCHEMA = pa.schema([(n, pa.string()) for n in "digest rows stage cause".split()])
@@ -237,3 +238,17 @@ def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the whole versions of a variant, the newest last."""
     numbers = [path.name.split(".")[1] for path in folder.glob("1.*.0")]
     return [folder / f"1.{n}.0" for n in sorted(map(int, filter(str.isdigit, numbers)))]
+
+
+def newest(root: pathlib.Path, variant: Variant) -> pathlib.Path:
+    """Returns the newest whole version of a variant.
+
+    Raises:
+      AuditError: There is none.
+    """
+    if found := versions(variant.folder(root)):
+        return found[-1]
+    others = sorted(p.parents[1].name for p in root.glob(f"{NAME}/*/1.*.0/*.json"))
+    there = ", ".join(dict.fromkeys(others)) or "nothing"
+    problem = f"{root} has no clips prepared as {variant.name}"
+    raise AuditError([f"corpus.prepared: {problem} (it has {there}); {REMEDY} them"])

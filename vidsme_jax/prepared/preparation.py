@@ -6,7 +6,7 @@ import pathlib
 
 from absl import logging
 
-from vidsme_jax.base import AuditError, Clip, ClipError, Failure
+from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
@@ -45,18 +45,23 @@ class Preparation:
         return "\n".join(lines)
 
 
-def run(settings: views.Settings, root: str | pathlib.Path) -> Preparation:
+def run(
+    settings: views.Settings,
+    root: str | pathlib.Path,
+    items: tuple[Item, ...] | None = None,
+) -> Preparation:
     """Prepares the clips of a corpus that are not prepared yet.
 
     Args:
       settings: Only `corpus`, `video` and `workers` are read.
       root: Receives the clips; see `layout`.
+      items: The rows of the corpus, if they were read before.
 
     Raises:
       AuditError: Nothing could be prepared; lists every problem.
     """
     root = pathlib.Path(root).expanduser()
-    items = corpora.load(settings.corpus)
+    items = corpora.load(settings.corpus) if items is None else items
     clips, variant = corpora.unique_clips(items), Variant.of(settings)
     workers = settings.workers or loader.num_cores()
     try:

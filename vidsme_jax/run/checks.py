@@ -1,49 +1,23 @@
 """Checks a configuration against corpus, checkpoint and devices; opens its runs."""
 
-import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import models, parallel, scores, settings
-from vidsme_jax.base import AuditError, Clip, Item, Sample
-from vidsme_jax.data import corpora, samples
-from vidsme_jax.data.reading import Reader
+from vidsme_jax import models, parallel
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
-from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import processes, references, texts
-from vidsme_jax.run.runs import Run, Wanted, with_two
+from vidsme_jax.run import asking, processes, references, texts
+from vidsme_jax.run.asking import Asked
+from vidsme_jax.run.runs import Run, Wanted
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
 from vidsme_jax.store.answers import Answers
 
 SIGNALS, REFERENCE = "signals", "signals-reference"  # Folders.
 _ANSWERS = "answers"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is asked of stored signals; needs no model."""
-
-    settings: views.Settings
-    items: tuple[Item, ...]
-    clips: tuple[Clip, ...]
-    samples: tuple[Sample, ...]
-    reader: Reader
-    scores: tuple[str, ...]
-    headline: str
-
-    def without(self, ids: Collection[str]) -> "Asked":
-        """Returns the same of a corpus without some rows."""
-        given = self.settings
-        items = tuple(item for item in self.items if item.id not in ids)
-        clips = corpora.unique_clips(items)
-        asked = samples.samples(clips, given.slices, given.response)
-        return dataclasses.replace(self, items=items, clips=clips, samples=asked)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,19 +30,24 @@ class Setup(Asked):
 
 
 @processes.agreed()
-def check(config: ConfigDict) -> Setup:
+def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
     """Checks config, corpus, checkpoint and devices.
+
+    Args:
+      config: See `settings.RULES`.
+      asked: What `asking.ask` has found of it, if that was asked before.
 
     Raises:
       AuditError: Lists all problems, or another process has some.
     """
-    problems, given = _Problems(config), views.Settings.of(config)
-    asked = _asked(given, problems)
+    problems = asking.Problems(config)
+    found = vars(asked) if asked else asking.collect(problems)
+    given = problems.settings
     model = devices = reference = None
-    if problems.none_in("config.model."):
+    if problems.none_in("model"):
         with problems.collected():
             model = models.inspect(**dataclasses.asdict(given.model))
-    if problems.none_in("config.parallel."):
+    if problems.none_in("parallel"):
         with problems.collected():
             devices = parallel.make_devices(
                 **dataclasses.asdict(given.parallel),
@@ -76,18 +55,22 @@ def check(config: ConfigDict) -> Setup:
                 dtype=model.dtype if model else "",
             )
     if model is not None:
-        for problem in _of_texts(given, model, asked):
-            problems.add(problem)
-    if model is not None and problems.none_in("config.reference."):
+        _, wrong = texts.check_texts(
+            *(found["samples"], model, given.video.num_frames, given.slices),
+            response=given.response,
+            room=given.response_tokens,
+        )
+        problems.add(*wrong)
+    if model is not None and problems.none_in("reference"):
         with problems.collected():
-            reference = references.check(given, model, asked["samples"])
+            reference = references.check(given, model, found["samples"])
     for whose, its in (("", model), ("reference ", reference)):
         if its is not None and given.video.num_frames > its.max_frames:
             problems.add(
                 f"config.video.num_frames is {given.video.num_frames}; the {whose}"
                 f"model's positions hold {its.max_frames} frames"
             )
-    if devices is not None and devices.num_processes > 1 and is_greedy(given):
+    if devices is not None and devices.num_processes > 1 and asking.is_greedy(given):
         problems.add(
             f"config.response is greedy, and the model spans {devices.num_processes} "
             "processes, which generate no answers together: score given answers, or "
@@ -95,78 +78,7 @@ def check(config: ConfigDict) -> Setup:
         )
     problems.close()
     fields: dict[str, Any] = {"model": model, "devices": devices}
-    return Setup(**asked, **fields, reference=reference)
-
-
-def check_stored(config: ConfigDict) -> Asked:
-    """Checks config and corpus.
-
-    Raises:
-      AuditError: Lists all problems.
-    """
-    problems = _Problems(config)
-    asked = _asked(views.Settings.of(config), problems)
-    problems.close()
-    return Asked(**asked)
-
-
-def is_greedy(given: views.Settings) -> bool:
-    """Returns whether answers are generated."""
-    return "response" in given.slices and given.response == "greedy"
-
-
-def _of_texts(given: views.Settings, model: Model, asked: dict[str, Any]) -> list[str]:
-    """Returns what is wrong with the texts of a corpus."""
-    chosen: Any = (given.slices, given.response)
-    problems = texts.answers_missing(asked["items"], *chosen)
-    _, more = texts.check_texts(
-        *(asked["samples"], model, given.video.num_frames, given.slices),
-        response=given.response,
-        room=given.response_tokens,
-    )
-    return problems + more
-
-
-def _asked(given: views.Settings, problems: "_Problems") -> dict[str, Any]:
-    """Returns the fields of `Asked`, or adds to the problems."""
-    items: tuple[Item, ...] = ()
-    reader: Any = None
-    names: tuple[str, ...] = ()
-    headline = ""
-    chosen = given.slices, references.is_chosen(given)
-    if problems.none_in("config.corpus."):
-        with problems.collected():
-            items, reader = open_corpus(given, _counts(given))
-    if problems.none_in("config.scores", "config.profile", "config.slices"):
-        with problems.collected():
-            names = scores.resolve(given.scores, given.profile, *chosen)
-        with problems.collected():
-            headline = scores.headline(given.headline, given.profile, *chosen)
-        if given.response == "greedy" and scores.needs_given_answers(headline):
-            problems.add(
-                f"config.headline is {headline}, but with config.response = greedy the "
-                "target of a row is the model's most probable token: Min-K%++ then "
-                "ranks memorised answers below others, and a rank is always 1. Take "
-                "response_mean_renyi_1 or response_loss"
-            )
-    clips = corpora.unique_clips(items)
-    if len(clips) == 1 and given.motion.bounds is None:
-        problems.add(
-            "the corpus has one clip, but q and r are scaled by the range over a "
-            "corpus: add clips, or give config.motion.bounds = (phi_min, phi_max, "
-            "b_min, b_max)"
-        )
-    if headline not in names:
-        names = (headline, *names)
-    return {
-        "settings": given,
-        "items": items,
-        "clips": clips,
-        "samples": samples.samples(clips, given.slices, given.response),
-        "reader": reader,
-        "scores": names,
-        "headline": headline,
-    }
+    return Setup(**found, **fields, reference=reference)
 
 
 @processes.agreed()
@@ -195,7 +107,7 @@ def open_run(
     if given.overwrite and processes.index() == 0:
         signals.clear(workdir)
     run = _opened(setup, setup.model, given, workdir / SIGNALS, {}, name)
-    if not is_greedy(given):
+    if not asking.is_greedy(given):
         return run
     depends = _depends(setup, setup.model, given)
     for key in ("motion.flow", "video.against"):
@@ -271,41 +183,3 @@ def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any
     if given.corpus.prepared and given.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = given.corpus.jpeg_quality
     return depends
-
-
-def _counts(given: views.Settings) -> set[int]:
-    """Returns the numbers of frames that clips are read at."""
-    frames = given.studies.frames if given.study == "frames" else ()
-    return with_two(frames or (given.video.num_frames,))
-
-
-class _Problems:
-    """All problems of a configuration, in the order in which they are found."""
-
-    def __init__(self, config: ConfigDict):
-        self._found = settings.problems(config)
-        self._faulty = [problem.split()[0].rstrip(":") for problem in self._found]
-
-    def none_in(self, *keys: str) -> bool:
-        """Returns whether no value is faulty of those keys that begin so.
-
-        What takes a faulty value would only report it again.
-        """
-        return not any(key.startswith(keys) for key in self._faulty)
-
-    @contextlib.contextmanager
-    def collected(self) -> Iterator[None]:
-        """Keeps the problems that a block raises."""
-        try:
-            yield
-        except AuditError as error:
-            self._found += error.problems
-
-    def add(self, problem: str) -> None:
-        """Adds one."""
-        self._found.append(problem)
-
-    def close(self) -> None:
-        """Raises what was found."""
-        if self._found:
-            raise AuditError(self._found)

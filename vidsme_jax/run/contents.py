@@ -30,6 +30,7 @@ class Contents:
         """Reads nothing yet."""
         self._reader = reader
         self._known: dict[tuple[str, str, Stamp, Stamp], bool] = {}
+        self._told: set[str] = set()
 
     def problem(self, key: str, known: Finished) -> ClipError | None:
         """Returns why what is stored of a clip does not count; None if it does."""
@@ -45,7 +46,8 @@ class Contents:
         """Returns what a sample lacks in a run, of the clip as it is now."""
         known = run.store.finished.get(sample.clip.key)
         if known is not None and (error := self.problem(sample.clip.key, known)):
-            if error.cause == CHANGED:
+            if error.cause == CHANGED and known.content_hash not in self._told:
+                self._told.add(known.content_hash)
                 name = printable(sample.clip.key)
                 logging.warning(
                     "%s: changed since it was scored, so scored again", name

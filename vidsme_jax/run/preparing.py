@@ -25,8 +25,9 @@ from vidsme_jax.data.reading import Reader, stamp
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.motion import statistics
 from vidsme_jax.run import texts
+from vidsme_jax.run.asking import with_two
 from vidsme_jax.run.pipeline import Result
-from vidsme_jax.run.runs import Missing, Run, with_two
+from vidsme_jax.run.runs import Missing, Run
 from vidsme_jax.run.stacking import Input, Tokenised
 
 _QUOTED = 60  # Characters of a question in a message.

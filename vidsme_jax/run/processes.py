@@ -14,7 +14,7 @@ import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from vidsme_jax.base import AuditError, Failure
+from vidsme_jax.run import joining
 from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
@@ -31,7 +32,6 @@ T = TypeVar("T")
 _INTERRUPTED = "interrupted"
 _RECORD = ".process-{}.json"  # In the work directory: how a process ended.
 _POLL = 0.5  # Seconds between two looks at what the others have recorded.
-_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def start(
@@ -42,9 +42,7 @@ def start(
 ) -> bool:
     """Joins the other processes, before anything else of JAX is used.
 
-    What is not given is read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. Without those, a SLURM step of several tasks and a TPU slice of
-    several hosts are found out by JAX, as they are with the coordinator "auto".
+    See `joining.arguments` for what is not given.
 
     Returns:
       Whether there are others; False for a run of one process.
@@ -53,13 +51,9 @@ def start(
       AuditError: What is given does not suffice, or the others cannot be reached.
     """
     given = (coordinator, num_processes, process_id)
-    read = [environment.get(name) or None for name in _VARIABLES]
-    found = [a if a is not None else b for a, b in zip(given, read, strict=True)]
-    if not any(x is not None for x in found) and _is_cluster(environment):
-        found[0] = "auto"
-    if all(x is None for x in found):
+    arguments = joining.arguments(given, environment)
+    if arguments is None:
         return False
-    arguments = {} if found[0] == "auto" else _arguments(found)
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
@@ -274,39 +268,3 @@ def _everyones(number: int) -> np.ndarray:
         return np.array([number])
     mine = np.array(number, np.int32)
     return np.asarray(multihost_utils.process_allgather(mine)).reshape(-1)
-
-
-def _is_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether a scheduler has started several processes."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
-    return tasks not in ("", "1") or "," in hosts
-
-
-def _arguments(found: Sequence[str | int | None]) -> dict[str, Any]:
-    """Returns the arguments of `jax.distributed.initialize`."""
-    flags = ("--coordinator", "--num_processes", "--process_id")
-    problems = [
-        f"{flag} (or {variable}) is missing: the processes of a run need all three"
-        for flag, variable, value in zip(flags, _VARIABLES, found, strict=True)
-        if value is None
-    ]
-    arguments: dict[str, Any] = {"coordinator_address": str(found[0])}
-    names = ("num_processes", "process_id")
-    for name, flag, value in zip(names, flags[1:], found[1:], strict=True):
-        if value is None:
-            continue
-        try:
-            arguments[name] = int(value)
-        except ValueError:
-            problems.append(f"{flag} is {value!r}; it must be a number")
-    if not problems and int(arguments["process_id"]) not in range(
-        arguments["num_processes"]
-    ):
-        problems.append(
-            f"--process_id is {found[2]}; with {found[1]} processes it must be 0 to "
-            f"{arguments['num_processes'] - 1}"
-        )
-    if problems:
-        raise AuditError(problems)
-    return arguments

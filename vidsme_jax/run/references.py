@@ -7,12 +7,8 @@ from vidsme_jax import models
 from vidsme_jax.base import AuditError, Sample
 from vidsme_jax.models.interface import Model
 from vidsme_jax.run import texts
+from vidsme_jax.run.asking import has_reference
 from vidsme_jax.settings import views
-
-
-def is_chosen(given: views.Settings) -> bool:
-    """Returns whether there is a reference model."""
-    return bool(given.reference.checkpoint or given.reference.adapter)
 
 
 def check(
@@ -24,15 +20,8 @@ def check(
       AuditError: It is the audited model, or can score none of the texts.
     """
     chosen, of_model = given.reference, dataclasses.asdict(given.model)
-    if not is_chosen(given):
+    if not has_reference(given):
         return None
-    if chosen.checkpoint and chosen.adapter:
-        raise AuditError(
-            [
-                f"config.reference.adapter is {chosen.adapter}, and "
-                f"config.reference.checkpoint is {chosen.checkpoint}: give one of them"
-            ]
-        )
     named = "config.reference.adapter is off"
     changes: dict[str, Any] = {"adapter": False}
     if chosen.checkpoint:

@@ -11,12 +11,6 @@ from vidsme_jax.store.answers import Answers
 from vidsme_jax.store.signals import BLANK, SECOND, Finished, Held, Signals
 
 
-def with_two(counts: Iterable[int]) -> set[int]:
-    """Returns the numbers of frames to read: one frame's motion is that of two."""
-    counts = set(counts)
-    return counts | ({2} if 1 in counts else set())
-
-
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """What scores need of the rows of a clip; see `store.signals.Held`.

@@ -4,8 +4,9 @@ import pathlib
 
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, Sample
-from vidsme_jax.run import references
-from vidsme_jax.run.checks import REFERENCE, SIGNALS, Asked
+from vidsme_jax.run import asking
+from vidsme_jax.run.asking import Asked
+from vidsme_jax.run.checks import REFERENCE, SIGNALS
 from vidsme_jax.run.runs import Wanted
 from vidsme_jax.store import signals
 
@@ -26,7 +27,7 @@ def open_signals(
     store = _stored(workdir / SIGNALS)
     if store is None:
         raise AuditError([f"{workdir}: no signals of a run are there"])
-    if not references.is_chosen(given):
+    if not asking.has_reference(given):
         return store, None
     reference = _stored(workdir / REFERENCE)
     if reference is None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidsme_jax.base import Asked, AuditError, Item, Sample
+from vidsme_jax.base import Asked, AuditError, Sample
 from vidsme_jax.data.corpora import some
 from vidsme_jax.data.samples import text_of
 from vidsme_jax.models.interface import Model
@@ -82,25 +82,6 @@ def _fits(model: Model, shared: int) -> str:
     )
 
 
-def answers_missing(
-    items: Sequence[Item], slices: Sequence[str], response: str
-) -> list[str]:
-    """Returns what is wrong if answers are scored and rows have none."""
-    if "response" not in slices or response != "given":
-        return []
-    empty = [item.id for item in items if not item.answer.strip()]
-    if not empty:
-        return []
-    which = f"{len(empty)} of {len(items)} rows have no answer: {some(empty)}"
-    if len(empty) == len(items):
-        which = f"no row of the corpus has an answer: {some(empty)}"
-    return [
-        f"config.slices has 'response', but {which}; give them answers (the column "
-        "'answer'), score the model's own (config.response = 'greedy'), or leave "
-        "'response' out"
-    ]
-
-
 def check_texts(
     samples: Sequence[Sample],
     model: Model,
@@ -122,7 +103,7 @@ def check_texts(
 
     Returns:
       The texts, and what is wrong, with the rows that it is wrong with. Rows without an
-      answer are left to `answers_missing`.
+      answer are left to `asking.answers_missing`.
     """
     if "response" not in slices or response != "greedy":
         room = 0

@@ -77,7 +77,7 @@ def compute(
     >>> compute(signals, 1.5, 1.05, ["perplexity_ref"], reference=other)
     {'perplexity_ref': 0.3}
     """
-    chosen, names = PROFILES[profile], tuple(names)
+    chosen, names = _profile(profile), tuple(names)
     for name in names:
         score = chosen.score(name)
         if score.slice == "video" and signals is None:
@@ -113,7 +113,7 @@ def resolve(
       AuditError: Lists every name that is unknown, with the nearest known one, and
         every one of which rows or reference are not chosen, with the remedy.
     """
-    slices, chosen = tuple(slices), PROFILES[profile]
+    slices, chosen = tuple(slices), _profile(profile)
     known = chosen.names(slices, reference)
     if text == "all":
         if not known:
@@ -149,7 +149,7 @@ def headline(
       AuditError: The profile has no such score, or its rows or the reference that it
         needs are not chosen.
     """
-    chosen = PROFILES[profile]
+    chosen = _profile(profile)
     name = _by_alias(name, chosen)
     if problem := _problem(name, chosen, tuple(slices), reference):
         raise AuditError([f"config.headline: {problem}"])
@@ -167,7 +167,7 @@ def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
       names: Of the scores that were computed.
       profile: "exact" or "official".
     """
-    chosen, names = PROFILES[profile], set(names)
+    chosen, names = _profile(profile), set(names)
     paper = _by_alias("vid_sme", chosen)
     if headline != paper and paper in names:
         return Beside(paper, "control")
@@ -177,35 +177,43 @@ def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
 
 def needs_second_pass(names: Iterable[str], profile: str) -> bool:
     """Returns whether a score of the video needs what the head's second pass finds."""
-    found = PROFILES[profile].statistics_of(names, video=True)
+    found = _profile(profile).statistics_of(names, video=True)
     return bool(found & statistics.SECOND_PASS)
 
 
 def needs_text_second_pass(names: Iterable[str], profile: str) -> bool:
     """Returns whether a score of text needs what the head's second pass finds."""
-    found = PROFILES[profile].statistics_of(names, video=False)
+    found = _profile(profile).statistics_of(names, video=False)
     return bool(found & statistics.SECOND_PASS)
 
 
 def needs_blank(names: Iterable[str], profile: str) -> bool:
     """Returns whether a score needs the rows of text after a grey video."""
-    found = PROFILES[profile].statistics_of(names, video=False)
+    found = _profile(profile).statistics_of(names, video=False)
     return bool(found & statistics.BLANK)
 
 
 def description(name: str, profile: str) -> str:
     """Returns what a score is, in one line."""
-    text = PROFILES[profile].score(name).description
+    text = _profile(profile).score(name).description
     return f"{text}; less the reference model's" if is_calibrated(name) else text
 
 
 def describe(profile: str) -> str:
     """Returns the table of scores as text, one line each."""
-    table = PROFILES[profile].table
+    table = _profile(profile).table
     width = max(map(len, table))
     lines = [f"{name:<{width}}  {s.description}" for name, s in table.items()]
     lines.append(f"{f'NAME{CALIBRATED}':<{width}}  any of them less the reference's")
     return "\n".join(lines)
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        known = ", ".join(PROFILES)
+        hint = nearest(str(name), tuple(PROFILES))
+        raise AuditError([f"unknown profile {name!r}; known: {known}{hint}"])
+    return PROFILES[name]
 
 
 def _by_alias(name: str, profile: Profile) -> str:

@@ -8,7 +8,7 @@ say in `_MEANS` or `_ENDS` what it averages.
 
 from typing import Any
 
-from vidsme_jax.entropy import definitions
+from vidsme_jax.entropy import stored
 from vidsme_jax.scores import statistics as rows
 from vidsme_jax.scores.ends import ENTROPIES, RENYI, SME, likelihoods
 from vidsme_jax.scores.profile import Profile, Score
@@ -69,7 +69,7 @@ def _score(name: str) -> Score:
 
 
 def _deform(renyi: Any, q: Any, r: Any) -> Any:
-    return definitions.sharma_mittal_of_renyi(renyi, r)
+    return stored.sharma_mittal_of_renyi(renyi, r)
 
 
 EXACT = Profile(

@@ -8,7 +8,7 @@ and order are those of the release of [1] in `scores.statistics`.
 import re
 from typing import Any
 
-from vidsme_jax.entropy import definitions
+from vidsme_jax.entropy import stored
 from vidsme_jax.scores import statistics as rows
 from vidsme_jax.scores.profile import Profile, Score
 
@@ -75,7 +75,7 @@ def _score(name: str) -> Score:
 
 
 def _deform(renyi: Any, q: Any, r: Any) -> Any:
-    return definitions.sharma_mittal_of_log_power_sum((1.0 - q) * renyi, q, r)
+    return stored.sharma_mittal_of_log_power_sum((1.0 - q) * renyi, q, r)
 
 
 OFFICIAL = Profile(

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidsme_jax.base import TokenSignals
-from vidsme_jax.entropy import definitions
+from vidsme_jax.entropy import stored
 
 Rows = Float[np.ndarray, " rows"]
 # Renyi entropy of order q, q and r to the Sharma-Mittal entropy; all broadcast.
@@ -78,7 +78,7 @@ def sharma_mittal(
     q, r = np.asarray(q, np.float64), np.asarray(r, np.float64)
     orders, place = np.unique(q, return_inverse=True)
     nodes = signals.renyi[..., _NODES]
-    renyi = np.asarray(definitions.renyi_at_order(nodes, orders[:, None, None]))
+    renyi = np.asarray(stored.renyi_at_order(nodes, orders[:, None, None]))
     renyi = renyi[place.reshape(q.shape)]
     return deform(renyi, q[..., None, None], r[..., None, None])
 
@@ -109,7 +109,7 @@ def vid_sme_sequence_released(c: ClipView) -> Rows:
 def _of_means(c: ClipView, which: int) -> Rows:
     means = _present(c.signals.mean_renyi, "mean_renyi, of the head's second pass")
     nodes = means[:, which, _NODES]
-    renyi = definitions.renyi_at_order(nodes, c.q)
+    renyi = stored.renyi_at_order(nodes, c.q)
     natural, second = c.deform(renyi, c.q, c.r)
     return np.array([natural - second])
 

@@ -179,7 +179,7 @@ def _of_video(
     names: Sequence[str],
 ) -> np.ndarray:
     """Returns the scores of the video's rows, NaN for those of a text."""
-    own = [n for n in names if profile.score(n).slice == "video" and clip.signals]
+    own = [n for n in names if profile.score(n).slice == "video"]
     (values,) = _values(profile, clip, [None], orders, own)
     return np.array([values.get(name, np.nan) for name in names], np.float64)
 

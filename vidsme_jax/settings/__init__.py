@@ -1,26 +1,32 @@
 """The configuration: defaults, variants, what is wrong with one."""
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError, nearest, printable
+from vidsme_jax.settings.keys import Keys
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.settings.views import RULES
 
+_LONGEST = 200  # Characters of a faulty value that are shown.
 DEMO = pathlib.Path(__file__).parents[1] / "demo"
 
 
 def default(rules: dict[str, Rule] = RULES) -> ConfigDict:
-    """Returns a configuration with every key of some rules at its default."""
-    tree: dict[str, Any] = {}
+    """Returns a configuration with every key of some rules at its default.
+
+    A key takes any value; what is wrong with one is said by `problems`.
+    """
+    config = Keys()
     for key, rule in rules.items():
         group, _, name = key.rpartition(".")
-        optional = rule.optional
-        value = rule.default if optional is None else config_dict.placeholder(optional)
-        (tree.setdefault(group, {}) if group else tree)[name] = value
-    return ConfigDict(tree)
+        if group and group not in config:
+            config[group] = Keys()
+        (config[group] if group else config)[name] = rule.default
+    return config
 
 
 def variant(config: ConfigDict, name: str, checkpoints: dict[str, str]) -> ConfigDict:
@@ -70,14 +76,28 @@ def problems(config: ConfigDict, rules: dict[str, Rule] = RULES) -> list[str]:
     flat = flatten(config)
     found = _unknown(flat, rules)
     for key, rule in rules.items():
-        must = f"it must be {rule.allowed.words}"
+        must = f"it must be {rule.allowed.words}{', or None' if rule.optional else ''}"
         if key not in flat:
-            found.append(f"config.{key}: missing; {must}")
+            if not _is_spoilt(key, flat):
+                found.append(f"config.{key}: missing; {must}")
         elif rule.optional is not None and flat[key] is None:
             continue
         elif not rule.allowed.test(flat[key]):
-            found.append(f"config.{key} is {flat[key]!r}; {must}")
+            hint = _hint(flat[key], rule)
+            found.append(f"config.{key} is {_shown(flat[key])}; {must}{hint}")
     return found
+
+
+def without(config: ConfigDict, keys: Iterable[str]) -> ConfigDict:
+    """Returns a copy in which some keys are absent; `views` then take the defaults."""
+    left = Keys()
+    for key, value in flatten(config).items():
+        group, _, name = key.rpartition(".")
+        if key not in set(keys) and "." not in group:
+            if group and not isinstance(left.get(group), ConfigDict):
+                left[group] = Keys()
+            (left[group] if group else left)[name] = value
+    return left
 
 
 def restored(flat: dict[str, Any]) -> ConfigDict:
@@ -96,11 +116,39 @@ def restored(flat: dict[str, Any]) -> ConfigDict:
 
 
 def _unknown(flat: dict[str, Any], rules: dict[str, Rule]) -> list[str]:
-    return [
-        f"config.{key}: no such key{nearest(key, list(rules))}"
-        for key in flat
-        if key not in rules
-    ]
+    found = []
+    for key in flat:
+        inside = [name for name in rules if name.startswith(f"{key}.")]
+        if inside:
+            found.append(
+                f"config.{key} is {_shown(flat[key])}; it is a group of keys, such as "
+                f"config.{inside[0]}"
+            )
+        elif key not in rules:
+            found.append(f"config.{key}: no such key{nearest(key, list(rules))}")
+    return found
+
+
+def _is_spoilt(key: str, flat: dict[str, Any]) -> bool:
+    """Whether a value stands in place of a key's group, or keys in place of its."""
+    return any(
+        other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in flat
+    )
+
+
+def _hint(value: Any, rule: Rule) -> str:
+    """Returns the nearest allowed name of one that is not, or how to write a tuple."""
+    if rule.allowed.test((value,)):
+        return f"; write ({value!r},)"
+    names = rule.allowed.names
+    for name in value if isinstance(value, tuple) else (value,):
+        if names and isinstance(name, str) and name not in names:
+            return nearest(name, names)
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value), most=_LONGEST)
 
 
 def _tupled(value: Any) -> Any:

@@ -13,10 +13,14 @@ _ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
 
 
 class Allowed(NamedTuple):
-    """A kind of value: its words, as in "it must be WORDS", and its test."""
+    """A kind of value: its words, as in "it must be WORDS", and its test.
+
+    `names`: all texts that are allowed, or that a tuple may hold, where they are few.
+    """
 
     words: str
     test: Callable[[Any], Any]
+    names: tuple[str, ...] = ()
 
 
 class Rule(NamedTuple):
@@ -63,17 +67,22 @@ def text(words: str, *, empty: bool = False) -> Allowed:
 
 def one_of(*names: str) -> Allowed:
     """Allows a few names."""
-    return Allowed(f"one of {', '.join(names)}", lambda value: value in names)
+    words = f"one of {', '.join(names)}"
+    return Allowed(
+        words, lambda value: isinstance(value, str) and value in names, names
+    )
 
 
-def each(words: str, test: Callable[[Any], Any]) -> Allowed:
+def each(
+    words: str, test: Callable[[Any], Any], names: tuple[str, ...] = ()
+) -> Allowed:
     """Allows tuples that are not empty and hold nothing twice."""
 
     def all_pass(value: Any) -> bool:
         filled = isinstance(value, tuple) and value and all(map(test, value))
         return bool(filled) and len(set(value)) == len(value)
 
-    return Allowed(words, all_pass)
+    return Allowed(words, all_pass, names)
 
 
 def _are_texts(value: Any) -> bool:
@@ -111,7 +120,9 @@ PROMPT = text(
     "family, mcq, caption, or a text that holds <video> once, and {question} and "
     "{answer} if need be"
 )
-ADAPTER = Allowed("off, or empty", lambda value: value in ("", "off"))
+ADAPTER = Allowed(
+    "off, or empty", lambda value: isinstance(value, str) and value in ("", "off")
+)
 BOOL = Allowed("true or false", lambda value: isinstance(value, bool))
 POSITIVE = number("a number > 0", lambda value: value > 0)
 NOT_NEGATIVE = number("a number >= 0", lambda value: value >= 0)
@@ -133,11 +144,14 @@ RATES = Allowed(
     lambda value: isinstance(value, tuple) and value and all(map(RATE.test, value)),
 )
 SLICES_CHOSEN = each(
-    f"a tuple of different slices: {', '.join(SLICES)}", lambda value: value in SLICES
+    f"a tuple of different slices: {', '.join(SLICES)}",
+    lambda value: isinstance(value, str) and value in SLICES,
+    SLICES,
 )
 STUDY = Allowed(
     f"one of {', '.join(STUDIES)}, or empty for an audit",
-    lambda value: value in ("", *STUDIES),
+    lambda value: isinstance(value, str) and value in ("", *STUDIES),
+    STUDIES,
 )
 COUNTS = each("a tuple of different integers >= 1", integer(1).test)
 PERCENTAGES = each(

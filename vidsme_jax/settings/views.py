@@ -150,7 +150,7 @@ class Reference:
     adapter: str = key(
         "",
         rules.ADAPTER,
-        "off: model.checkpoint without its LoRA; what was trained in full stays.",
+        "off: model.checkpoint without its adapter; non_lora_trainables.bin stays.",
     )
 
 

@@ -16,7 +16,9 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoredClip
+from vidsme_jax.evaluation import metrics
 from vidsme_jax.run import checks, failing, processes, provenance, scoring
+from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.runs import Run
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
@@ -55,7 +57,10 @@ class StudyReport:
 
 
 def run(
-    config: ConfigDict, workdir: str | pathlib.Path, stop: Stop | None = None
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    stop: Stop | None = None,
+    asked: Asked | None = None,
 ) -> StudyReport | None:
     """Makes the study that `config.study` names.
 
@@ -64,6 +69,7 @@ def run(
       workdir: Receives signals, tables, figure and page. Signals that an audit or a
         study with the same settings left there are not computed again.
       stop: Looked at between batches.
+      asked: What `asking.ask` has found of the configuration, if it was asked.
 
     Returns:
       What was found; None on all but the first of several processes.
@@ -76,7 +82,7 @@ def run(
       OSError: The work directory cannot be written; what is there is kept.
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
-    setup = check(config)
+    setup = check(config, asked)
     with processes.together(workdir) as team:
         its = runs.open_runs(setup, workdir)
         scored = scoring.score(
@@ -87,6 +93,7 @@ def run(
         make = _of_runs if setup.settings.study in runs.SEVERAL else _of_signals
         try:
             sheets = make(setup, scored.runs)
+            _comparing(sheets)
         except AuditError as error:
             causes = failing.causes(scored.failures)
             raise AuditError(error.problems + causes) from error
@@ -111,20 +118,15 @@ def run(
 
 
 @processes.agreed()
-def check(config: ConfigDict) -> checks.Setup:
+def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
     """Checks as an audit does, and that the study can be made."""
     problems = []
     if config.get("study") not in rules.STUDIES:
         known = ", ".join(rules.STUDIES)
         problems.append(f"config.study is {config.get('study')!r}; studies: {known}")
-    if set(config.get("slices", ())) - {"video"}:
-        problems.append(
-            f"config.slices is {config.slices!r}: a study is of the rows of the video "
-            "alone; give config.slices=\"('video',)\" and a headline of theirs"
-        )
     setup = None
     try:
-        setup = checks.check(config)
+        setup = checks.check(config, asked)
     except AuditError as error:
         problems += [p for p in error.problems if not p.startswith("config.study is")]
     if setup is not None and config.study == "frames":
@@ -137,20 +139,26 @@ def check(config: ConfigDict) -> checks.Setup:
                 f"than the {most} that the model's positions hold; --config.studies."
                 f'frames="{fitting}" would fit'
             )
-    if config.get("reference") and (
-        config.reference.checkpoint or config.reference.adapter
-    ):
-        problems.append(
-            "config.reference: a study scores one model; leave it out, or make an audit"
-        )
-    if setup is not None and setup.settings.slices != ("video",):
-        problems.append(
-            f"config.slices is {', '.join(setup.settings.slices)}: a study scores the "
-            "video's rows only; set ('video',)"
-        )
     if problems or setup is None:
         raise AuditError(problems)
     return setup
+
+
+def _comparing(sheets: Sequence[Sheet]) -> None:
+    """Raises an `AuditError` where no sheet has both members and non-members."""
+    if any(metrics.comparisons(sheet.table) for sheet in sheets):
+        return
+    table = sheets[0].table
+    members, others = (
+        metrics.num_videos(table.cluster[table.role == role])
+        for role in ("members", "nonmembers")
+    )
+    raise AuditError(
+        [
+            f"nothing is left to compare: of the members {members} videos could be "
+            f"scored, of the nonmembers {others}"
+        ]
+    )
 
 
 def _of_signals(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:

@@ -1,5 +1,6 @@
 """What the tensors of LLaVA models are called, and how a mesh splits them."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -76,6 +77,12 @@ def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:
     if config.newline == "none":
         out[names.newline] = "separates rows of still images; this video has none"
     return out
+
+
+def with_tie(config: LlavaConfig, tied: bool) -> LlavaConfig:
+    """Returns a config whose output layer is its embedding, or is not."""
+    text = dataclasses.replace(config.text, tie_word_embeddings=tied)
+    return dataclasses.replace(config, text=text)
 
 
 def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:

@@ -38,6 +38,8 @@ PATTERNS = params.Patterns(
     head=r"language_model\.lm_head",
     newline="image_newline",
 )
+EMBEDDING = "language_model.model.embed_tokens.weight"
+HEAD = "language_model.lm_head.weight"
 # Keys of `config.json` that concern still images or training.
 _IGNORED = by_key(
     {
@@ -137,7 +139,8 @@ def read_config(
     inner = Fields(fields.take("text_config", dict, {}), "text_config", problems)
     if kind.decoder:
         inner.expect("model_type", kind.decoder)
-        tied = tied or bool(inner.raw.get("tie_word_embeddings", False))
+    # Either says it, and both are false by default.
+    tied = tied or inner.take("tie_word_embeddings", bool, False)
     text = kind.read_decoder(inner, dtype, tied=tied)
     inner.close(decoder_params.IGNORED)
     layer = fields.take("vision_feature_layer", int, kind.layer)

@@ -22,6 +22,7 @@ from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers.vit import VitConfig
 
 TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LARGEST_CUT = 1024  # Rows that a vocabulary may be padded by; Qwen2's is by 418.
 
 _PATTERNS = params.Patterns(
@@ -30,6 +31,10 @@ _PATTERNS = params.Patterns(
     decoder=r"model\.",
     head="lm_head",
     newline=r"model\.image_newline",
+)
+_RENAMES = (
+    (r"model\.vision_resampler\.mm_projector\.", "model.mm_projector."),
+    (re.escape(TOWER) + r"(?!vision_model\.)", TOWER + "vision_model."),
 )
 _BEACONS = r"model\.(beacon_.*|layers\.\d+\.self_attn\.beacon_.*)"
 _NEWLINES = {
@@ -94,8 +99,8 @@ def read_config(
             f"config.json: mm_hidden_size is {size}, the tower's hidden_size "
             f"{vision.hidden_size}"
         )
-    scaling = fields.take("rope_scaling", dict, None)
-    if scaling:
+    scaling = fields.take("rope_scaling", dict, None) or {}
+    if scaling.get("rope_type", scaling.get("type")) not in (None, "default"):
         remarks.append(f"rope_scaling {scaling} is dropped, as the original class does")
     tied = fields.take("tie_word_embeddings", bool, False)
     text = DecoderConfig.from_qwen2(fields, dtype, tied=tied, scaled=False)
@@ -175,8 +180,10 @@ def _newline(fields: Fields) -> str:
 
 
 def canonical(name: str) -> str:
-    """Renames the projector of the first LLaVA-NeXT-Video files."""
-    return name.replace("model.vision_resampler.mm_projector.", "model.mm_projector.")
+    """Renames the projector of the first files, and the tower of transformers 5."""
+    for pattern, replacement in _RENAMES:
+        name = re.sub("^" + pattern, replacement, name)
+    return name
 
 
 def names(config: LlavaConfig) -> Names:

@@ -2,9 +2,11 @@
 
 import jax.numpy as jnp
 
+from vidsme_jax.checkpoints import ties
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
+from vidsme_jax.models.llava import params as llava
 from vidsme_jax.models.llava import processing
 from vidsme_jax.models.llava_qwen import params, towers
 
@@ -39,6 +41,15 @@ def open_checkpoint(
         problems,
         remarks,
     )
+    checkpoint, tied = ties.settle(
+        checkpoint,
+        params.canonical,
+        params.EMBEDDING,
+        params.HEAD,
+        tied=config.text.tie_word_embeddings,
+        problems=problems,
+    )
+    config = llava.with_tie(config, tied)
     if beacons := params.beacons(checkpoint.tensors):
         remarks.append(beacons)
     model = processing.describe(

@@ -2,13 +2,15 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from jax.typing import DTypeLike
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files
+from vidsme_jax.checkpoints import files, quantised
 from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints.tensors import TensorInfo
 from vidsme_jax.models.llava.sizes import CLIP_LARGE, SIGLIP_SO400M
 from vidsme_jax.models.llava_qwen.params import TOWER
 from vidsme_jax.models.towers import vit
@@ -39,6 +41,20 @@ def read(raw: dict[str, Any], dtype: DTypeLike, problems: list[str]) -> VitConfi
     kind = "siglip" if "siglip" in str(inner.get("model_type")) else "clip"
     fields = Fields(inner, "config.json of mm_vision_tower", problems)
     return vit.read_config(fields, kind, dtype)
+
+
+def _tensors(found: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """Returns a tower's tensors by the names that a whole checkpoint gives them.
+
+    A whole CLIP has a text tower too; transformers 5 leaves `vision_model.` out.
+    """
+    out = {}
+    for name, info in found.items():
+        if name.startswith(("embeddings.", "encoder.", "pre_l", "post_l")):
+            out[f"{TOWER}vision_model.{name}"] = info
+        elif name.startswith("vision_model."):
+            out[TOWER + name] = info
+    return out
 
 
 def find(
@@ -87,13 +103,15 @@ def find(
             f"config.json: mm_vision_tower: no config.json in {folder}"
         )
     if not inside:
+        if problem := quantised.config_problem(sizes):
+            raise AuditError([f"checkpoint {name}: {problem}"])
         found = files.read_tensors(name, folder, allow_pickle=allow_pickle)
-        # A whole CLIP has a text tower too.
-        tower = {
-            TOWER + key: info
-            for key, info in found.items()
-            if key.startswith("vision_model.")
-        }
+        tower = _tensors(found)
+        if not tower:
+            raise checkpoint.error(
+                f"config.json: mm_vision_tower: {name} holds no tensors of a vision "
+                f"tower, but {', '.join(sorted(found)[:3])}, ..."
+            )
         checkpoint = dataclasses.replace(checkpoint, tensors=tensors | tower)
         remarks.append(f"the tower's tensors are those of {name}")
     return checkpoint, sizes, files.read_json(image) if image.is_file() else None

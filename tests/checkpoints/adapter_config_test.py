@@ -1,0 +1,86 @@
+"""Every key of `adapter_config.json`: handled, harmless or refused by name."""
+
+import dataclasses
+import inspect
+import re
+
+import pytest
+
+from vidsme_jax.checkpoints import adapter_config
+
+
+def test_every_field_of_peft_is_decided():
+    import peft
+
+    handled = adapter_config.HANDLED
+    tables = (handled, set(adapter_config.HARMLESS), set(adapter_config.REFUSED))
+    fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
+    assert fields <= set().union(*tables)
+    assert sum(map(len, tables)) == len(set().union(*tables))
+    for key in handled - {"revision", "peft_type"}:
+        assert f'"{key}"' in inspect.getsource(adapter_config)
+
+
+def _read(**keys):
+    known = {"peft_type": "LORA", "base_model_name_or_path": "x", "r": 4}
+    problems: list[str] = []
+    adapter_config.read(known | {"lora_alpha": 8} | keys, problems)
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        *(
+            ({"init_lora_weights": name}, f"{name}'.*path_initial_model_for_weight_con")
+            for name in ("pissa_niter_16", "OLoRA", "corda", "loftq", "lora_ga")
+        ),
+        ({"init_lora_weights": "gausian"}, "known: True.*did you mean 'gaussian'"),
+        (
+            {"alora_invocation_tokens": [1]},
+            "for some tokens only.*give another adapter",
+        ),
+        ({"arrow_config": {"top_k": 3}}, "for each token.*cannot be merged"),
+        ({"monteclora_config": {"x": 1}}, "samples updates.*cannot be merged"),
+        (
+            {"kasa_config": {"beta": 1}},
+            "changes the weights of the base.*merge_and_unl",
+        ),
+        ({"layer_replication": [[0, 2]]}, "repeats layers.*merge_and_unload"),
+        ({"megatron_config": {"x": 1}}, "Megatron's.*merge_and_unload"),
+        ({"target_parameters": ["w"]}, "no layer's weight.*merge_and_unload"),
+        ({"trainable_token_indices": [3]}, "rows of the embedding.*merge_and_unload"),
+        ({"use_bdlora": {"nblocks": 2}}, "block-diagonal.*merge_and_unload"),
+        ({"use_qalora": True}, "quantised base.*merge_and_unload"),
+        ({"enable_lora": [True]}, "fused layer.*merge_and_unload"),
+        ({"peft_type": "IA3"}, "'IA3'; built for 'LORA' alone: merge it with PEFT"),
+        ({"peft_type": "PROMPT_TUNING"}, "built for 'LORA' alone: no one weight"),
+        ({"use_rslra": True}, "unknown key 'use_rslra'; did you mean 'use_rslora'"),
+        ({"use_rslora": "yes"}, "use_rslora is 'yes', expected true or false"),
+        ({"bias": "some"}, "bias is 'some'; built for 'none', 'all' and 'lora_only'"),
+        (
+            {"modules_to_save": "lm_head"},
+            "modules_to_save is 'lm_head', expected a list",
+        ),
+        ({"revision": 3}, "revision is 3, expected a name"),
+        ({"base_model_name_or_path": None}, "is None; expected the folder or hub id"),
+        ({"r": 0}, "r is 0, lora_alpha 8; expected an integer from 1"),
+        ({"r": 10**400}, r"r is 10+\.\.\., lora_alpha 8"),
+        ({"lora_alpha": float("nan")}, "lora_alpha nan; expected"),
+        ({"rank_pattern": {"q": 2.5}}, "rank_pattern: 'q' is 2.5, expected a number"),
+        ({"alpha_pattern": {"q(": 2}}, r"'q\(' is no regular expression"),
+        ({"alpha_pattern": [2]}, r"alpha_pattern is \[2\], expected an object"),
+    ],
+    ids=str,
+)
+def test_keys_that_are_refused(keys, message):
+    (problem,) = _read(**keys)
+    assert re.search(message, problem), problem
+
+
+def test_keys_that_are_harmless():
+    for name in (None, True, False, "gaussian", "eva", "orthogonal", "mica"):
+        assert not _read(init_lora_weights=name)
+    off = dict.fromkeys(adapter_config.REFUSED) | {"of_a_later_peft": False}
+    assert not _read(**off, lora_dropout=0.1, fan_in_fan_out=True, qalora_group_size=16)
+    assert not _read(lorap_lr_ratio=16.0, lorap_emb_lr=1e-6)  # As ms-swift writes.

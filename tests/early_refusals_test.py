@@ -1,0 +1,261 @@
+"""Mistakes are refused before anything heavy is imported, all in one message."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vidsme_jax import settings
+from vidsme_jax.base import AuditError
+from vidsme_jax.run import asking, checks, joining
+
+HEAVY = (
+    *("jax", "flax", "transformers", "tensorflow_datasets", "tensorflow", "optax"),
+    *("matplotlib", "scipy", "sklearn", "cv2", "av", "datasets", "huggingface_hub"),
+)
+
+# Runs commands, each in a child that starts with the same few modules; tells of each
+# its status, what it said, and what it has imported.
+_SCRIPT = """
+import contextlib, importlib, io, json, os, sys
+import vidsme_jax.commands, vidsme_jax.finetune.options
+
+for module, given in json.loads(sys.argv[1]):
+    sys.stdout.flush()
+    if os.fork():
+        os.wait()
+        continue
+    said, status, sys.argv = io.StringIO(), None, ["vidsme", *given]
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            importlib.import_module(f"vidsme_jax.{module}").run()
+        except SystemExit as end:
+            status = end.code
+        except BaseException as error:
+            said.write(f"{type(error).__name__}: {error}")
+    heavy = [name for name in HEAVY if name in sys.modules]
+    print(json.dumps([status, said.getvalue(), heavy]), flush=True)
+    os._exit(0)
+"""
+
+
+def _all(commands, cwd):
+    script = _SCRIPT.replace("HEAVY", repr(HEAVY))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What each command said, by what is wrong."""
+    folder = tmp_path_factory.mktemp("early")
+    (folder / "c.py").write_text(
+        "from vidsme_jax import settings\n"
+        "def get_config(variant='demo'):\n"
+        "    config = settings.default()\n"
+        "    demo = settings.DEMO\n"
+        "    config.corpus.members = (str(demo / 'corpus/members.jsonl'),)\n"
+        "    config.corpus.nonmembers = (str(demo / 'corpus/nonmembers.jsonl'),)\n"
+        "    config.model.checkpoint = str(demo / 'checkpoint')\n"
+        "    return config\n"
+    )
+    (folder / "t.py").write_text(
+        "from vidsme_jax.finetune import options\n"
+        "def get_config():\n"
+        "    return options.default()\n"
+    )
+    (folder / "emty").mkdir()
+    (folder / "run").mkdir()
+    about = {"config": settings.flatten(settings.default()), "fingerprints": {}}
+    (folder / "run" / "config.json").write_text(json.dumps(about))
+    audit, flag = "main", "--config=c.py"
+    each = {
+        "value": [audit, [flag, "--config.batch_size=0"]],
+        "text": [audit, [flag, "--config.corpus.max_clips=many"]],
+        "scores": [audit, [flag, "--config.scores=vid_sme,vid_smee"]],
+        "headline": [audit, [flag, "--config.headline=vidsme"]],
+        "key": [audit, [flag, "--config.corpus.max_clip=3"]],
+        "manifest": [audit, [flag, "--config.corpus.members=member.json"]],
+        "folder": [audit, [flag, "--config.corpus.members=empty"]],
+        "glob": [audit, [flag, "--config.corpus.members=films/*.mp4"]],
+        "dataset": [audit, [flag, "--config.corpus.members=tfds:nowhere/train"]],
+        "root": [audit, [flag, "--config.corpus.video_root=nowhere"]],
+        "checkpoint": [audit, [flag, "--config.model.checkpoint=./nowhere"]],
+        "no config": [audit, [flag, "--config.model.checkpoint=./emty"]],
+        "reference": [audit, [flag, "--config.reference.checkpoint=./nowhere"]],
+        "prepared": [audit, [flag, "--config.corpus.prepared=nowhere"]],
+        "study": [
+            audit,
+            [flag, "--config.study=k", "--config.slices=video,response"],
+        ],
+        "process": [audit, [flag, "--num_processes=2"]],
+        "list": [audit, [flag, "--config.scores=list"]],
+        "list of none": [
+            audit,
+            [flag, "--config.scores=list", "--config.profile=offical"],
+        ],
+        "all": [
+            audit,
+            [
+                *(flag, "--config.corpus.max_clips=0", "--config.scores=vid_smee"),
+                *("--config.corpus.members=('a.json', 'b/*.mp4')", "--config.x=1"),
+                *("--config.model.checkpoint=./nowhere", "--config.headline=vidsme"),
+            ],
+        ],
+        "prepare": [
+            "prepare",
+            [flag, "--out=o", "--config.corpus.members=member.json"],
+        ],
+        "report of": [
+            "reporting",
+            ["--workdir=run", "--config.report.fprs=2", "--config.scores=sme"],
+        ],
+        "report": [
+            "reporting",
+            [
+                *("--workdir=run", "--config.report.fprs=2", "--config.scores=sme"),
+                *("--config.corpus.members=a.json", "--config.motion.bounds=None"),
+            ],
+        ],
+        "finetune": [
+            "finetune.__main__",
+            [
+                *("--config=t.py", "--workdir=w", "--config.train.max_steps=True"),
+                *("--config.corpus.members=a.json", "--config.corpus.nonmembers=b"),
+            ],
+        ],
+    }
+    lines = _all(list(each.values()), folder)
+    return dict(zip(each, lines, strict=True))
+
+
+_PARTS = {
+    "value": ["1 problem:", "config.batch_size is 0; it must be an integer >= 1"],
+    "text": ["config.corpus.max_clips is 'many'; it must be an integer >= 1, or None"],
+    "scores": ["unknown score 'vid_smee'", "did you mean 'vid_sme'?"],
+    "headline": ["config.headline: unknown score 'vidsme'"],
+    "key": ["config.corpus.max_clip: no such key; did you mean 'corpus.max_clips'?"],
+    "manifest": ["member.json: no such manifest"],
+    "folder": [
+        "empty: no such manifest, folder or video; did you mean 'emty'?",
+    ],
+    "glob": ["films/*.mp4: the glob matches nothing"],
+    "dataset": ["tfds:nowhere/train: no dataset 'nowhere' in"],
+    "root": ["corpus.video_root: no such folder: nowhere"],
+    "checkpoint": ["1 problem:", "checkpoint ./nowhere: no such folder"],
+    "no config": ["1 problem:", "checkpoint ./emty: no config.json in"],
+    "reference": ["config.reference.checkpoint is ./nowhere: checkpoint ./nowhere: no"],
+    "prepared": ["corpus.prepared: nowhere has no clips prepared as"],
+    "study": ["config.slices is ('video', 'response'): a study is of the rows of the"],
+    "process": ["--coordinator (or JAX_COORDINATOR_ADDRESS) is missing"],
+    "list of none": ["unknown profile 'offical'", "did you mean 'official'?"],
+    "all": [
+        "7 problems:",
+        "config.x: no such key",
+        "config.corpus.max_clips is 0; it must be",
+        "a.json: no such manifest",
+        "b/*.mp4: the glob matches nothing",
+        "unknown score 'vid_smee'",
+        "unknown score 'vidsme'",
+        "checkpoint ./nowhere: no such folder",
+    ],
+    "prepare": ["member.json: no such manifest"],
+    "report of": ["config.report.fprs is (2,)", "nothing to audit", "score 'sme'"],
+    "report": ["config.corpus.members was () in this run; changing it needs a new"],
+    "finetune": [
+        "config.model.checkpoint is ''",
+        "config.train.max_steps is 'True'; it must be an integer >= 1",
+        "a.json: no such manifest",
+        "b: no such manifest, folder or video",
+    ],
+}
+
+
+@pytest.mark.parametrize("what", _PARTS)
+def test_a_mistake_is_refused_early(said, what):
+    status, text, heavy = said[what]
+    assert status == 2 and not heavy
+    places = [text.find(part) for part in _PARTS[what]]
+    assert -1 not in places and places == sorted(places), text
+
+
+def test_scores_are_listed_early(said):
+    status, text, heavy = said["list"]
+    assert status == 0 and not heavy and "vid_sme" in text
+
+
+def _config(tmp_path):
+    config = settings.variant(settings.default(), "tiny", {"tiny": "random:x"})
+    config.corpus.members = (str(tmp_path / "a.json"),)
+    config.scores, config.batch_size = "vid_smee", 0
+    return config
+
+
+def test_from_python_the_errors_are_the_same(tmp_path):
+    """And those of the model come with them."""
+    config = _config(tmp_path)
+    with pytest.raises(AuditError) as early:
+        asking.ask(config)
+    with pytest.raises(AuditError) as late:
+        checks.check(config)
+    count = len(early.value.problems)
+    assert count == 3 and late.value.problems[:count] == early.value.problems
+    assert "random:x" in late.value.problems[count]
+    with pytest.raises(AuditError) as stored:
+        asking.ask(config, model=False)
+    assert stored.value.problems == early.value.problems
+
+
+def test_a_faulty_value_hides_no_other(tmp_path):
+    """It counts as its default; what depends on it is left."""
+    config = _config(tmp_path)
+    config.corpus.max_clips, config.video.num_frames = "many", 0
+    with pytest.raises(AuditError) as caught:
+        asking.ask(config)
+    assert len(caught.value.problems) == 5
+    assert any("no such manifest" in p for p in caught.value.problems)
+    config.corpus.members, config.slices = 3, ("sound",)
+    with pytest.raises(AuditError) as caught:
+        asking.ask(config)
+    assert len(caught.value.problems) == 5
+    assert not any("manifest:" in p or "score" in p for p in caught.value.problems)
+
+
+def test_a_corpus_that_was_read_is_not_read_again(monkeypatch):
+    config = settings.variant(settings.default(), "tiny", {"tiny": "random:x"})
+    asked = asking.ask(config)
+    monkeypatch.setattr(asking, "open_corpus", None)
+    with pytest.raises(AuditError, match="random:x") as caught:
+        checks.check(config, asked)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [
+        ({}, False),
+        ({"JAX_NUM_PROCESSES": ""}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        (
+            {
+                "JAX_COORDINATOR_ADDRESS": "a:1",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": "1",
+            },
+            True,
+        ),
+    ],
+)
+def test_several_processes_are_known_without_jax(environment, several):
+    """They ask together, in `checks`, so that none waits for one that has ended."""
+    found = joining.arguments((None, None, None), environment)
+    assert (found is not None) == several

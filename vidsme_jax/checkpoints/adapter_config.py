@@ -1,0 +1,254 @@
+"""The `adapter_config.json` of PEFT: every key handled, harmless or refused.
+
+The keys are those of `peft.LoraConfig` 0.21.2 and of older versions. What is built is
+LoRA and its relatives whose result is one weight; the rest is refused by name.
+"""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from vidsme_jax.base import nearest
+from vidsme_jax.checkpoints.fields import MAX_SIZE, by_key
+
+MERGE = (
+    "merge it with PEFT (merge_and_unload, then save_pretrained) and give the result"
+)
+_RESTORE = (
+    "save it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion"
+    f"=...), or {MERGE}"
+)
+_UNMERGEABLE = (
+    "no one weight stands for it, so it cannot be merged: give another adapter"
+)
+
+HANDLED = frozenset(
+    """alpha_pattern base_model_name_or_path bias init_lora_weights lora_alpha lora_bias
+    modules_to_save peft_type r rank_pattern revision use_dora use_rslora""".split()
+)
+HARMLESS = by_key(
+    {
+        "of the training": """inference_mode lora_dropout merge_weights task_type
+            velora_config""",
+        "of ms-swift's training": """lora_dtype lorap_emb_lr lorap_lr_ratio
+            model_key_mapping swift_type""",
+        "counts with init_lora_weights alone, which is checked": """corda_config
+            eva_config lora_ga_config loftq_config""",
+        "the tensors that are there say which": """ensure_weight_tying exclude_modules
+            layers_pattern layers_to_transform target_modules""",
+        "of the process, or a note": """auto_mapping peft_version runtime_config""",
+        "PEFT sets it itself by the layer: False for all that are built here": """
+            fan_in_fan_out""",
+        "counts with use_qalora or megatron_config, which are refused": """megatron_core
+            qalora_group_size""",
+    }
+)
+REFUSED: dict[str, tuple[str, str]] = {
+    "alora_invocation_tokens": ("its update is for some tokens only", _UNMERGEABLE),
+    "arrow_config": ("it chooses among adapters for each token", _UNMERGEABLE),
+    "enable_lora": ("it updates parts of a fused layer", MERGE),
+    "kasa_config": ("it changes the weights of the base", MERGE),
+    "layer_replication": ("it repeats layers of the base", MERGE),
+    "megatron_config": ("its layers are Megatron's, split over devices", MERGE),
+    "monteclora_config": ("it samples updates", _UNMERGEABLE),
+    "target_parameters": ("it updates parameters that are no layer's weight", MERGE),
+    "trainable_token_indices": ("it replaces some rows of the embedding", MERGE),
+    "use_bdlora": ("its factors are block-diagonal", MERGE),
+    "use_qalora": ("its factors act on groups of inputs of a quantised base", MERGE),
+}
+# Values of peft_type that add inputs or choose among adapters.
+_PROMPTS = frozenset(
+    """ADAPTION_PROMPT CARTRIDGE CPT MULTITASK_PROMPT_TUNING POLY PREFIX_TUNING
+    PROMPT_TUNING P_TUNING XLORA""".split()
+)
+# Values of init_lora_weights that leave the base as it is; those that change it, so
+# that the factors belong onto a base that is nowhere saved.
+_INNOCENT = ("gaussian", "eva", "orthogonal", "mica")
+_CHANGING = ("pissa", "pissa_niter_[number]", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """What `adapter_config.json` says of a LoRA.
+
+    Attributes:
+      base: The model that it was trained from, a folder or a hub id.
+      revision: Of the base; None: its main branch.
+      rank: `r`.
+      alpha: `lora_alpha`.
+      ranks: By pattern, for modules whose rank differs.
+      alphas: By pattern.
+      rank_stabilised: Whether the scale is alpha / sqrt(rank) in place of alpha / rank.
+      decomposed: Whether it is a DoRA.
+      shifted: Whether the second factors have biases.
+      bias: "none", "all" or "lora_only": the biases that were trained.
+      saved: The ends of the names of modules that were trained in full.
+    """
+
+    base: str
+    revision: str | None = None
+    rank: int = 1
+    alpha: int | float = 1
+    ranks: dict[str, int] = dataclasses.field(default_factory=dict)
+    alphas: dict[str, int | float] = dataclasses.field(default_factory=dict)
+    rank_stabilised: bool = False
+    decomposed: bool = False
+    shifted: bool = False
+    bias: str = "none"
+    saved: tuple[str, ...] = ()
+
+    def rank_of(self, module: str) -> int:
+        """Returns the rank of a module, by its name in the adapter's keys."""
+        return _matched(self.ranks, module, self.rank)
+
+    def scale_of(self, module: str) -> float:
+        """Returns the factor in front of the update of a module."""
+        rank = self.rank_of(module)
+        alpha = _matched(self.alphas, module, self.alpha)
+        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+    def saves(self, name: str) -> bool:
+        """Returns whether a tensor belongs to a module that was trained in full."""
+        parts = name.split(".")[:-1]
+        modules = (".".join(parts[: k + 1]) for k in range(len(parts)))
+        return any(module.endswith(self.saved) for module in modules)
+
+
+def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
+    """Reads an `adapter_config.json`, appending one sentence a faulty key."""
+    kind = raw.get("peft_type")
+    if kind not in (None, "LORA"):
+        remedy = _UNMERGEABLE if str(kind) in _PROMPTS else MERGE
+        problems.append(
+            f"peft_type is {_short(kind)}; built for 'LORA' alone: {remedy}"
+        )
+        return AdapterConfig(_base(raw, problems))  # Its other keys are not LoRA's.
+    _refuse(raw, problems)
+    _check_initialisation(raw.get("init_lora_weights"), problems)
+    bias = raw.get("bias") or "none"
+    if bias not in ("none", "all", "lora_only"):
+        problems.append(f"bias is {bias!r}; built for 'none', 'all' and 'lora_only'")
+    saved = raw.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(s, str) and s for s in saved):
+        problems.append(f"modules_to_save is {saved!r}, expected a list of names")
+        saved = []
+    revision = raw.get("revision")
+    if not isinstance(revision, str | None):
+        problems.append(f"revision is {revision!r}, expected a name")
+        revision = None
+    rank: Any = raw.get("r")
+    alpha: Any = raw.get("lora_alpha")
+    if not _is_rank(rank) or not _is_alpha(alpha):
+        problems.append(
+            f"r is {_short(rank)}, lora_alpha {_short(alpha)}; expected an integer "
+            "from 1 and a number"
+        )
+        rank, alpha = 1, 1
+    return AdapterConfig(
+        base=_base(raw, problems),
+        revision=revision or None,
+        rank=rank,
+        alpha=alpha,
+        ranks=_pattern(raw, "rank_pattern", _is_rank, problems),
+        alphas=_pattern(raw, "alpha_pattern", _is_alpha, problems),
+        rank_stabilised=_flag(raw, "use_rslora", problems),
+        decomposed=_flag(raw, "use_dora", problems),
+        shifted=_flag(raw, "lora_bias", problems),
+        bias=bias,
+        saved=tuple(saved),
+    )
+
+
+def _base(raw: dict[str, Any], problems: list[str]) -> str:
+    base = raw.get("base_model_name_or_path")
+    if isinstance(base, str) and base:
+        return base
+    problems.append(
+        f"base_model_name_or_path is {base!r}; expected the folder or hub id of the "
+        "model that the adapter was trained from"
+    )
+    return ""
+
+
+def _refuse(raw: dict[str, Any], problems: list[str]) -> None:
+    """Refuses what changes the model in a way that is not built."""
+    known = sorted(HANDLED | set(HARMLESS) | set(REFUSED))
+    for key in sorted(set(raw) - HANDLED - set(HARMLESS)):
+        value = raw[key]
+        if value is None or value is False or value in ([], {}, ""):
+            continue  # Switched off, as PEFT writes what an adapter does not use.
+        if key in REFUSED:
+            why, remedy = REFUSED[key]
+            problems.append(f"{key} is {_short(value)}: {why}, not built; {remedy}")
+        else:
+            problems.append(
+                f"unknown key {key!r}{nearest(key, known)} (it may change the model, "
+                f"so it is not ignored; {MERGE})"
+            )
+
+
+def _check_initialisation(value: Any, problems: list[str]) -> None:
+    """Refuses factors that belong onto a base that was changed before the training."""
+    name = str(value).lower()
+    if value is None or isinstance(value, bool) or name in _INNOCENT:
+        return
+    key = f"init_lora_weights is {value!r}"
+    if name.startswith("pissa_niter_") or name in _CHANGING:
+        problems.append(
+            f"{key}: it changes the weights of the base before the training, so that "
+            f"the factors do not belong onto the published ones; {_RESTORE}"
+        )
+    else:
+        known = (*_INNOCENT, *_CHANGING)
+        problems.append(
+            f"{key}; known: True, False, {', '.join(known)}{nearest(name, known)}"
+        )
+
+
+def _flag(raw: dict[str, Any], key: str, problems: list[str]) -> bool:
+    value = raw.get(key)
+    if not isinstance(value, bool | None):
+        problems.append(f"{key} is {_short(value)}, expected true or false")
+    return value is True
+
+
+def _pattern(raw: dict[str, Any], key: str, holds, problems: list[str]) -> dict:
+    """Reads {regular expression: number}."""
+    found = raw.get(key) or {}
+    if not isinstance(found, dict):
+        problems.append(f"{key} is {_short(found)}, expected an object")
+        return {}
+    out = {}
+    for pattern, value in found.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.append(f"{key}: {pattern!r} is no regular expression ({error})")
+            continue
+        if holds(value):
+            out[pattern] = value
+        else:
+            problems.append(f"{key}: {pattern!r} is {_short(value)}, expected a number")
+    return out
+
+
+def _matched(patterns: dict[str, Any], module: str, default: Any) -> Any:
+    """Returns the value of the first pattern that matches the end of a name."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MAX_SIZE
+
+
+def _is_alpha(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= MAX_SIZE
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,134 @@
+"""What a file of a checkpoint holds: JSON, a pointer of git-lfs, half a download."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vidsme_jax.base import AuditError
+
+SHOWN = 20  # Problems of one kind in a message, and names in one line of it.
+LARGEST_JSON = 2**27  # Bytes.
+_POINTER = b"version https://git-lfs.github.com/spec/v1"
+_LARGEST_POINTER = 1024  # Bytes, by the specification.
+# What transformers reads too, which refuses a byte-order mark.
+_PLAIN = frozenset(
+    """config.json tokenizer.json tokenizer_config.json special_tokens_map.json
+    added_tokens.json vocab.json""".split()
+)
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 (two orders).
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON file that must hold an object.
+
+    The encoding is UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
+
+    Raises:
+      AuditError: It cannot be read, is over 128 MiB, or holds no object.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"over {LARGEST_JSON >> 20} MiB")
+        content = path.read_bytes()
+        if wrong := _no_content(content):
+            raise ValueError(wrong)
+        value = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise AuditError([f"{path}: not readable as JSON ({error})"]) from error
+    if not isinstance(value, dict):
+        raise AuditError([f"{path}: expected an object, found {type(value).__name__}"])
+    return value
+
+
+def is_pointer(path: pathlib.Path) -> bool:
+    """Returns whether a file is what git leaves of one that git-lfs did not fetch."""
+    if not path.is_file() or path.stat().st_size > _LARGEST_POINTER:
+        return False
+    return path.read_bytes().startswith(_POINTER)
+
+
+def pointer_problem(paths: Sequence[pathlib.Path]) -> str:
+    """Returns the sentence about files that are pointers of git-lfs."""
+    one = len(paths) == 1
+    return (
+        f"{listed([p.name for p in paths])} "
+        f"{'is a git-lfs pointer' if one else 'are git-lfs pointers'}, not the "
+        f"content of the {'file' if one else 'files'}: run `git lfs pull` in "
+        f"{paths[0].parent}, or fetch the model with `hf download`"
+    )
+
+
+def mark_problem(paths: Iterable[pathlib.Path]) -> str:
+    """Returns the sentence about files that transformers refuses to read, or ""."""
+    marked = []
+    for path in paths:
+        if path.name in _PLAIN and path.is_file():
+            with path.open("rb") as file:
+                if file.read(3).startswith(_MARKS):
+                    marked.append(path.name)
+    if not marked:
+        return ""
+    begin = "begins" if len(marked) == 1 else "begin"
+    return (
+        f"{listed(marked)} {begin} with a byte-order mark, which transformers does "
+        "not read: save as UTF-8 without one"
+    )
+
+
+def damage(path: pathlib.Path, error: Exception) -> str:
+    """Returns what is wrong with a weight file that could not be opened.
+
+    Args:
+      path: The file.
+      error: What its reader raised.
+    """
+    if not path.is_file():
+        return f"{path.name}: no such file"
+    with path.open("rb") as file:
+        begin = file.read(64)
+    if path.suffix == ".safetensors" and begin.startswith(b"PK"):
+        return f"{path.name}: pickled by torch, not safetensors: rename it to .bin"
+    if path.suffix == ".bin" and begin[8:9] == b"{":
+        return f"{path.name}: safetensors, not pickled: rename it to .safetensors"
+    cause = _no_content(begin) or f"{error}"
+    return f"{path.name}: damaged ({cause}); fetch it again, it may be cut short"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names in a line, at most `SHOWN` of them and how many more there are.
+
+    Example:
+      >>> listed(["a", "b"])
+      'a, b'
+      >>> listed([str(k) for k in range(22)])[-17:]
+      '18, 19 and 2 more'
+    """
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def limited(problems: Sequence[str], kind: str) -> list[str]:
+    """Returns at most `SHOWN` problems of one kind, and a line that counts the rest.
+
+    Example:
+      >>> limited([f"tensor {k}: surplus" for k in range(22)], "surplus tensors")[-1]
+      'and 2 more surplus tensors'
+    """
+    rest = len(problems) - SHOWN
+    more = [f"and {rest} more {kind}"] if rest > 0 else []
+    return [*problems[:SHOWN], *more]
+
+
+def _no_content(begin: bytes) -> str:
+    """Returns what a file is whose beginning shows that it is no model's, or ""."""
+    if not begin:
+        return "it is empty"
+    if begin.startswith(_POINTER):
+        return (
+            "it is a git-lfs pointer, not the content of the file: run `git lfs pull` "
+            "there, or fetch the model with `hf download`"
+        )
+    if begin.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return "it is a web page"
+    return ""

@@ -1,0 +1,171 @@
+"""The tensors of `adapter_model.safetensors`, by the module that they belong to.
+
+PEFT's keys are those of the model in the trainer's memory between `base_model.model.`
+and an ending: `lora_A.weight` and its kin for low-rank updates, the parameter's own
+name for what was trained in full. In between stand the wrappers that PEFT put around a
+module (`base_layer`, `modules_to_save.NAME`) and, in files that PEFT did not write
+itself, the adapter's name (`lora_A.default.weight`).
+"""
+
+import dataclasses
+import math
+import re
+
+from vidsme_jax.checkpoints.adapter_config import MERGE, AdapterConfig
+from vidsme_jax.checkpoints.low_rank import Decomposed, LowRank, Shift
+from vidsme_jax.checkpoints.tensors import TensorInfo, Update
+
+_PREFIX = "base_model.model."
+_NAME = r"(?:\.(?P<name>[^.]+))?"  # Of the adapter.
+_FACTORS = {
+    "a": rf"(?P<module>.+)\.lora_A{_NAME}\.weight",
+    "b": rf"(?P<module>.+)\.lora_B{_NAME}\.weight",
+    "shift": rf"(?P<module>.+)\.lora_B{_NAME}\.bias",
+    "embedding_a": rf"(?P<module>.+)\.lora_embedding_A{_NAME}",
+    "embedding_b": rf"(?P<module>.+)\.lora_embedding_B{_NAME}",
+    "magnitude": r"(?P<module>.+)\.lora_magnitude_vector"
+    r"(?:\.(?!weight$)(?P<name>[^.]+))?(?:\.weight)?",
+}
+# Left out: what a saved module was before, and VeLoRA's projection of gradients.
+_UNUSED = r"(.+\.)?original_module\..+|.+\.lora_velora_embed(\..+)?"
+_EMBEDDINGS = (".embed_tokens.weight", ".lm_head.weight")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """An adapter's tensors.
+
+    Attributes:
+      low_rank: By module, the kinds of `_FACTORS`.
+      copies: Whole parameters that replace those of the base, by name.
+    """
+
+    low_rank: dict[str, dict[str, TensorInfo]] = dataclasses.field(default_factory=dict)
+    copies: dict[str, TensorInfo] = dataclasses.field(default_factory=dict)
+
+
+def parse(
+    found: dict[str, TensorInfo], config: AdapterConfig, problems: list[str]
+) -> Factors:
+    """Sorts an adapter's tensors; appends what is none of it, or of another kind."""
+    out, names = Factors(), set()
+    for key, info in found.items():
+        clean = key.removeprefix(_PREFIX)
+        if info.dtype not in _FLOATS:
+            expected = ", ".join(_FLOATS)
+            problems.append(f"{key}: dtype {info.dtype}, expected {expected}")
+        if re.fullmatch(_UNUSED, clean):
+            continue
+        for kind, pattern in _FACTORS.items():
+            if match := re.fullmatch(pattern, clean):
+                module = _unwrapped(match["module"] + ".")[:-1]
+                out.low_rank.setdefault(module, {})[kind] = info
+                names.add(match["name"])
+                break
+        else:
+            name = _unwrapped(clean)
+            if clean != name and name in out.copies and "base_layer" not in clean:
+                continue  # With bias="all" PEFT saves a copy under two names.
+            if not _is_copy(clean, name, config):
+                problems.append(
+                    f"{key}: not a low-rank factor, nor of a module that "
+                    f"modules_to_save names; to use it, {MERGE}"
+                )
+                continue
+            out.copies[name] = info
+    if len(names) > 1:
+        listed = ", ".join(sorted(str(n or "one without a name") for n in names))
+        problems.append(
+            f"adapter_model holds several adapters ({listed}); save the one to be read "
+            "with PEFT's save_pretrained(..., selected_adapters=[NAME])"
+        )
+    return out
+
+
+def update(
+    module: str, parts: dict[str, TensorInfo], weight: TensorInfo, config: AdapterConfig
+) -> Update | str:
+    """Returns what is done to a module's weight, or what is wrong.
+
+    Args:
+      module: Its name in the adapter's keys.
+      parts: Its factors.
+      weight: Of the base.
+      config: Of the adapter.
+    """
+    name, rank = f"{module}.weight", config.rank_of(module)
+    a, b = parts.get("a"), parts.get("b")
+    embedding = "embedding_a" in parts or "embedding_b" in parts
+    if embedding:  # Its rows are the inputs, so that the update is (B A)^T.
+        b, a = (
+            None
+            if (p := parts.get(key)) is None or len(p.shape) != 2
+            else p.transpose()
+            for key in ("embedding_a", "embedding_b")
+        )
+    if a is None or b is None:
+        return f"{name}: {_missing(parts, embedding)} is missing"
+    fits = (
+        a.shape == (rank, *weight.shape[1:])
+        and b.shape[:2] == (weight.shape[0], rank)
+        and len(b.shape) == len(weight.shape)
+        and math.prod(b.shape[2:]) == 1
+    )
+    if not fits:
+        problem = (
+            f"{name}: factors {list(b.shape)} x {list(a.shape)} for "
+            f"{list(weight.shape)}, r {rank}"
+        )
+        if not math.prod(a.shape + b.shape):
+            problem += (
+                "; an empty factor was saved without gathering the shards of DeepSpeed "
+                "ZeRO-3 or FSDP: save the adapter again"
+            )
+        return problem
+    out = LowRank(a, b, config.scale_of(module))
+    magnitude = parts.get("magnitude")
+    if config.decomposed != (magnitude is not None):
+        has = "no" if magnitude is None else "a"
+        flag = str(config.decomposed).lower()
+        return f"{name}: {has} lora_magnitude_vector, but use_dora is {flag}"
+    if magnitude is None:
+        return out
+    count = weight.shape[1 if embedding else 0]
+    if math.prod(magnitude.shape) != count:
+        return (
+            f"{name}: lora_magnitude_vector {list(magnitude.shape)}, expected {count}"
+        )
+    return Decomposed(out, magnitude, columns=embedding)
+
+
+def shift(
+    module: str, info: TensorInfo, bias: TensorInfo, config: AdapterConfig
+) -> Update | str:
+    """Returns what `lora_bias` does to a layer's bias, or what is wrong."""
+    if info.shape != bias.shape:
+        found, expected = list(info.shape), list(bias.shape)
+        return f"{module}.bias: lora_B.bias {found}, expected {expected}"
+    return Shift(info, config.scale_of(module))
+
+
+def _unwrapped(name: str) -> str:
+    """Takes the wrappers out that PEFT puts around a module."""
+    return re.sub(r"\.modules_to_save\.[^.]+\.|\.base_layer\.", ".", f".{name}")[1:]
+
+
+def _is_copy(clean: str, name: str, config: AdapterConfig) -> bool:
+    """Returns whether PEFT itself saves such a parameter in full."""
+    kind = name.rsplit(".", 1)[-1]
+    return (
+        ".base_layer." in clean
+        or config.saves(name)
+        or f".{name}".endswith(_EMBEDDINGS)
+        or (kind == "bias" and config.bias != "none")
+    ) and "lora_" not in kind
+
+
+def _missing(parts: dict[str, TensorInfo], embedding: bool) -> str:
+    if embedding:
+        return f"lora_embedding_{'B' if 'embedding_a' in parts else 'A'}"
+    return f"lora_{'B' if 'a' in parts else 'A'}"

@@ -1,0 +1,56 @@
+"""Where the TFDS datasets on disk are; nothing here imports TFDS."""
+
+import os
+import pathlib
+import re
+
+from vidsme_jax.base import AuditError, nearest
+
+_INFO = "**/dataset_info.json"
+_NUMBER = r"(0|[1-9]\d*)"
+_VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
+
+
+def root() -> pathlib.Path:
+    """Where TFDS keeps datasets; read anew, since the environment may be set late."""
+    given = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(given).expanduser()
+
+
+def divided(source: str) -> tuple[str, str]:
+    """NAME[/CONFIG][/VERSION] and the split of `tfds:NAME[:CONFIG][:VERSION]/SPLIT`."""
+    name, _, split = source.removeprefix("tfds:").rpartition("/")
+    if not name or not split:
+        raise AuditError(["it must be tfds:NAME[:CONFIG]/SPLIT, such as tfds:a/train"])
+    return name.replace(":", "/"), split
+
+
+def find(source: str) -> pathlib.Path:
+    """Returns the folder of the newest version of a source's dataset.
+
+    Raises:
+      AuditError: There is none, or it needs a config.
+    """
+    name, folder = divided(source)[0], root() / divided(source)[0]
+    while folder.is_dir() and not (folder / "dataset_info.json").is_file():
+        inside = [path for path in folder.iterdir() if any(path.glob(_INFO))]
+        numbered = [path for path in inside if _VERSION.fullmatch(path.name)]
+        if numbered:
+            folder = max(numbered, key=_numbers)
+        elif len(inside) == 1:
+            folder = inside[0]
+        else:
+            known = ", ".join(sorted(path.name for path in inside)) or "nothing"
+            raise AuditError([f"{folder} needs a config; it has {known}"])
+    if not folder.is_dir():
+        found = sorted({path.parent for path in root().glob(f"*/{_INFO}")})
+        known = [path.relative_to(root()).parts[0] for path in found]
+        names = ", ".join(dict.fromkeys(known)) or "nothing"
+        hint = nearest(name.split("/")[0], known)
+        where = f"{root()} (TFDS_DATA_DIR), which has {names}{hint}"
+        raise AuditError([f"no dataset {name!r} in {where}"])
+    return folder
+
+
+def _numbers(path: pathlib.Path) -> tuple[int, ...]:
+    return tuple(map(int, path.name.split(".")))

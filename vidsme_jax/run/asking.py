@@ -1,0 +1,248 @@
+"""What can be said of a configuration before JAX is imported.
+
+That is: of its values, its scores, its corpus, and whether local checkpoints are there.
+The commands ask first; `checks` then goes on with model and devices.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vidsme_jax import scores, settings
+from vidsme_jax.base import AuditError, Clip, Item, Sample
+from vidsme_jax.checkpoints import files
+from vidsme_jax.data import corpora, samples
+from vidsme_jax.data.reading import Reader
+from vidsme_jax.prepared.corpus import open_corpus
+from vidsme_jax.settings import views
+from vidsme_jax.settings.rules import Rule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of a corpus; needs no model."""
+
+    settings: views.Settings
+    items: tuple[Item, ...]
+    clips: tuple[Clip, ...]
+    samples: tuple[Sample, ...]
+    reader: Reader
+    scores: tuple[str, ...]
+    headline: str
+
+    def without(self, ids: Collection[str]) -> "Asked":
+        """Returns the same of a corpus without some rows."""
+        given = self.settings
+        items = tuple(item for item in self.items if item.id not in ids)
+        clips = corpora.unique_clips(items)
+        asked = samples.samples(clips, given.slices, given.response)
+        return dataclasses.replace(self, items=items, clips=clips, samples=asked)
+
+
+def ask(config: ConfigDict, *, model: bool = True) -> Asked:
+    """Checks values, scores, corpus and, as far as they are local, checkpoints.
+
+    Args:
+      config: See `settings.RULES`.
+      model: Whether a model is going to be read; stored signals need none.
+
+    Raises:
+      AuditError: Lists all problems.
+    """
+    problems = Problems(config)
+    found = collect(problems, model=model)
+    problems.close()
+    return Asked(**found)
+
+
+class Problems:
+    """All problems of a configuration, in the order in which they are found.
+
+    Attributes:
+      found: One sentence each.
+      settings: Of the configuration, faulty values replaced by the defaults.
+    """
+
+    def __init__(self, config: ConfigDict, rules: dict[str, Rule] = settings.RULES):
+        """Begins with the problems of the values."""
+        self.found = settings.problems(config, rules)
+        named = (problem.split()[0].rstrip(":") for problem in self.found)
+        self._faulty = [name.removeprefix("config.") for name in named]
+        given = settings.without(config, self._faulty)
+        self.settings = views.Settings.of(given)
+
+    def none_in(self, *keys: str, but: Collection[str] = ()) -> bool:
+        """Returns whether no value is faulty of those keys that begin so.
+
+        What takes a faulty value would only report it again.
+        """
+        faulty = (key for key in self._faulty if key not in but)
+        return not any(key.startswith(keys) for key in faulty)
+
+    @contextlib.contextmanager
+    def collected(self, *keys: str) -> Iterator[None]:
+        """Keeps the problems that a block raises; some keys are faulty then."""
+        try:
+            yield
+        except AuditError as error:
+            self.found += error.problems
+            self._faulty += keys
+
+    def add(self, *problems: str) -> None:
+        """Adds some."""
+        self.found += problems
+
+    def close(self) -> None:
+        """Raises what was found."""
+        if self.found:
+            raise AuditError(self.found)
+
+
+def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
+    """Returns the fields of `Asked`, or adds to the problems; see `ask`."""
+    given = problems.settings
+    items: tuple[Item, ...] = ()
+    reader: Any = None
+    names: tuple[str, ...] = ()
+    headline = ""
+    chosen = given.slices, has_reference(given)
+    prepared = ("video", "studies.frames") if given.corpus.prepared else ()
+    harmless = ("corpus.max_clips", "corpus.seed")
+    if problems.none_in("corpus", *prepared, but=harmless):
+        with problems.collected():
+            items, reader = open_corpus(given, _counts(given))
+    of_scores = problems.none_in("profile", "slices")
+    if of_scores and problems.none_in("scores"):
+        with problems.collected():
+            names = scores.resolve(given.scores, given.profile, *chosen)
+    if of_scores and problems.none_in("headline"):
+        with problems.collected():
+            headline = scores.headline(given.headline, given.profile, *chosen)
+        if given.response == "greedy" and scores.needs_given_answers(headline):
+            problems.add(
+                f"config.headline is {headline}, but with config.response = greedy the "
+                "target of a row is the model's most probable token: Min-K%++ then "
+                "ranks memorised answers below others, and a rank is always 1. Take "
+                "response_mean_renyi_1 or response_loss"
+            )
+    clips = corpora.unique_clips(items)
+    if len(clips) == 1 and given.motion.bounds is None:
+        problems.add(
+            "the corpus has one clip, but q and r are scaled by the range over a "
+            "corpus: add clips, or give config.motion.bounds = (phi_min, phi_max, "
+            "b_min, b_max)"
+        )
+    if model:
+        if problems.none_in("slices", "response"):
+            problems.add(*answers_missing(items, given.slices, given.response))
+        if given.study and problems.none_in("slices", "reference"):
+            problems.add(*_of_study(given))
+        _find_checkpoints(problems)
+    if headline not in names:
+        names = (headline, *names)
+    return {
+        "settings": given,
+        "items": items,
+        "clips": clips,
+        "samples": samples.samples(clips, given.slices, given.response),
+        "reader": reader,
+        "scores": names,
+        "headline": headline,
+    }
+
+
+def has_reference(given: views.Settings) -> bool:
+    """Returns whether there is a reference model."""
+    return bool(given.reference.checkpoint or given.reference.adapter)
+
+
+def is_greedy(given: views.Settings) -> bool:
+    """Returns whether answers are generated."""
+    return "response" in given.slices and given.response == "greedy"
+
+
+def with_two(counts: Collection[int]) -> set[int]:
+    """Returns the numbers of frames to read: one frame's motion is that of two."""
+    return {*counts, *((2,) if 1 in counts else ())}
+
+
+def answers_missing(
+    items: Sequence[Item], slices: Sequence[str], response: str
+) -> list[str]:
+    """Returns what is wrong if answers are scored and rows have none."""
+    if "response" not in slices or response != "given":
+        return []
+    empty = [item.id for item in items if not item.answer.strip()]
+    if not empty:
+        return []
+    which = f"{len(empty)} of {len(items)} rows have no answer: {corpora.some(empty)}"
+    if len(empty) == len(items):
+        which = f"no row of the corpus has an answer: {corpora.some(empty)}"
+    return [
+        f"config.slices has 'response', but {which}; give them answers (the column "
+        "'answer'), score the model's own (config.response = 'greedy'), or leave "
+        "'response' out"
+    ]
+
+
+def _counts(given: views.Settings) -> set[int]:
+    """Returns the numbers of frames that clips are read at."""
+    frames = given.studies.frames if given.study == "frames" else ()
+    return with_two(frames or (given.video.num_frames,))
+
+
+def _of_study(given: views.Settings) -> list[str]:
+    """Returns what a study does not have of an audit."""
+    problems = []
+    if set(given.slices) - {"video"}:
+        problems.append(
+            f"config.slices is {given.slices!r}: a study is of the rows of the video "
+            "alone; give config.slices=\"('video',)\" and a headline of theirs"
+        )
+    if has_reference(given):
+        problems.append(
+            "config.reference: a study scores one model; leave it out, or make an audit"
+        )
+    return problems
+
+
+def _find_checkpoints(problems: Problems) -> None:
+    """Looks whether local checkpoints are there; those of the hub are left alone."""
+    given, chosen = problems.settings.model, problems.settings.reference
+    if problems.none_in("model"):
+        with problems.collected("model.checkpoint"):
+            find_local(given.checkpoint)
+    if not problems.none_in("reference"):
+        return
+    if chosen.checkpoint and chosen.adapter:
+        problems.add(
+            f"config.reference.adapter is {chosen.adapter}, and "
+            f"config.reference.checkpoint is {chosen.checkpoint}: give one of them"
+        )
+    with problems.collected("reference.checkpoint"):
+        try:
+            find_local(chosen.checkpoint)
+        except AuditError as error:
+            named = f"config.reference.checkpoint is {chosen.checkpoint}"
+            raise AuditError([f"{named}: {p}" for p in error.problems]) from error
+
+
+def find_local(checkpoint: str) -> None:
+    """Looks whether a checkpoint is there if it is a folder; nothing is fetched.
+
+    Raises:
+      AuditError: It is not there, or holds no checkpoint.
+    """
+    path = pathlib.Path(checkpoint).expanduser()
+    parts = len(checkpoint.rstrip("/").split("/"))
+    on_hub = parts in (2, 3) and not checkpoint.startswith((".", "/", "~"))
+    scheme = checkpoint.startswith("random:")
+    if not checkpoint or scheme or (on_hub and not path.exists()):
+        return
+    folder = files.find(checkpoint, ())
+    if not (folder / "adapter_config.json").is_file():
+        files.read_config(checkpoint, folder)
