@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
-from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity
 from vidsme_jax.report import curves
 from vidsme_jax.run import (
@@ -176,7 +175,6 @@ def evaluate(
     declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
     text = json.dumps(about, indent=2, default=str)
     write_atomically(workdir / "config.json", text.encode())
-    noticed.log(warnings)
     found = report.write(
         workdir,
         table,

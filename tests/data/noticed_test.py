@@ -1,11 +1,10 @@
 """What was noticed of many videos is a line a kind, not a line a video."""
 
 import inspect
-import types
 
 import pytest
 
-from vidsme_jax import audit
+from vidsme_jax import report
 from vidsme_jax.data import noticed
 
 OBLONG = "pixels are not square (sample aspect ratio {}): frames are 96x64, as stored"
@@ -30,23 +29,18 @@ def test_nothing_noticed_is_no_line():
     assert noticed.lines({}) == []
 
 
-def test_an_audit_logs_them(tmp_path, monkeypatch, caplog):
-    """Also one that makes the report of an earlier run anew."""
+def test_a_report_logs_them(tmp_path, monkeypatch, caplog):
+    """Of an audit, and of one whose report is made anew."""
 
     def stop(*_):
         raise StopIteration
 
-    monkeypatch.setattr(audit.metrics, "evaluate", stop)
-    asked = types.SimpleNamespace(
-        settings=types.SimpleNamespace(
-            profile="exact", report=types.SimpleNamespace(num_bootstrap=1, fprs=())
-        ),
-        headline="vid_sme",
-    )
-    evaluate = inspect.unwrap(audit.evaluate)  # Past the checks of types.
-    table = types.SimpleNamespace(scores={})
+    monkeypatch.setattr(report.verdicts, "of_headline", stop)
     warnings = {f"{k}.mp4": [OBLONG.format("4/3")] for k in range(30)}
+    others = ("table", "evaluation", "blind", "suspects", "curves", "run")
+    others += ("failures", "headline", "descriptions")
+    write = inspect.unwrap(report.write)  # Past the checks of types.
     with pytest.raises(StopIteration):
-        evaluate(asked, None, table, [], warnings, {}, tmp_path)
+        write(tmp_path, warnings=warnings, **dict.fromkeys(others))
     told = [record.getMessage() for record in caplog.records]
     assert told == noticed.lines(warnings)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from vidsme_jax.base import ClipCurve, Failure, ScoreTable
+from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import verdicts
 from vidsme_jax.report import figures, files, page
 from vidsme_jax.scores import Beside
@@ -44,7 +45,7 @@ def write(
       run: Settings, versions, devices with their kernels, utilisation and
         fingerprints; nested, printed as it is.
       failures: One per item that has no scores.
-      warnings: What was noticed about a video, by its path.
+      warnings: What was noticed about a video, by its path; logged, a line a kind.
       headline: The score declared in advance; a key of `table.scores`.
       descriptions: One line for each score.
       beside: The score that is stated beside the headline, of `scores.beside`.
@@ -57,6 +58,7 @@ def write(
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    noticed.log(warnings)
     found = {
         "headline": headline,
         "verdict": verdicts.of_headline(evaluation, blind, headline),
