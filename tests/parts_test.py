@@ -46,7 +46,7 @@ def test_the_latest_rows_win_where_earlier_parts_are_read_too(tmp_path):
         assert (found.signals.renyi == 3).all() and (found.signals.log_prob == 3).all()
         assert found.frame_indices == (3,) and found.warnings == ("of 3",)
         assert found.motion == MotionStatistics(5.0, 6.0)
-        assert opened.statistics()["a"] == MotionStatistics(5.0, 6.0)
+        assert opened.finished["a"].motion == MotionStatistics(5.0, 6.0)
         assert {x.asked.key: x.asked.answer for x in found.texts} == {
             "k": "a cat",
             "l": "a dog",

@@ -234,25 +234,25 @@ def test_a_slice_without_rows_has_no_score():
 def test_unknown_names_and_lacking_signals_are_told():
     text, *_ = _text(7)
     with pytest.raises(
-        ValueError, match=r"unknown score 'respons_loss'.*'response_loss'"
+        AuditError, match=r"unknown score 'respons_loss'.*'response_loss'"
     ):
         _compute(["respons_loss"], text)
-    with pytest.raises(ValueError, match="unknown score 'response_wbc_ref'"):
+    with pytest.raises(AuditError, match="unknown score 'response_wbc_ref'"):
         _compute(["response_wbc_ref"], text, reference=Revealed(text=text))
-    with pytest.raises(ValueError, match="response_loss_ref needs a reference"):
+    with pytest.raises(AuditError, match="response_loss_ref needs a reference"):
         _compute(["response_loss_ref"], text)
-    with pytest.raises(ValueError, match="vid_sme is of the video's rows"):
+    with pytest.raises(AuditError, match="vid_sme is of the video's rows"):
         _compute(["vid_sme"], text)
-    with pytest.raises(ValueError, match="text is None"):
+    with pytest.raises(AuditError, match="text is None"):
         _compute(["response_loss"], None)
     for field, name in (
         ("mean_renyi", "response_vid_sme_sequence"),
         ("rank", "instruction_rank"),
     ):
         bare = dataclasses.replace(text, signals=text.signals._replace(**{field: None}))
-        with pytest.raises(ValueError, match=f"the signals lack {field}"):
+        with pytest.raises(AuditError, match=f"the signals lack {field}"):
             _compute([name], bare)
-    with pytest.raises(ValueError, match="the signals lack blank"):
+    with pytest.raises(AuditError, match="the signals lack blank"):
         _compute(["response_pmi_blank"], dataclasses.replace(text, blank=None))
 
 

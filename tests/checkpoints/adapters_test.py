@@ -203,13 +203,6 @@ def test_a_pissa_that_peft_converted(tmp_path):
         opening.open_checkpoint(str(made.folder))
 
 
-def test_the_tokenizer_is_the_adapters(tmp_path):
-    made = oracle.make("llava_onevision", tmp_path, target_modules=Q)
-    checkpoint = opening.open_checkpoint(str(made.folder))
-    assert checkpoint.folders == (made.folder, tmp_path / "base")
-    assert checkpoint.folder == tmp_path / "base"  # That of config.json.
-
-
 PREFIX = "base_model.model.model"
 Q_PROJ = f"{PREFIX}.language_model.layers.0.self_attn.q_proj"
 
@@ -335,6 +328,18 @@ def test_factors_of_weights_that_no_pass_needs(tmp_path):
         base, lambda f: {k: f[k] for k in f if cut not in k}, "model.safetensors"
     )
     models.inspect(str(made.folder), dtype="float32")
+
+
+def test_whose_small_files_count(made, tmp_path):
+    """The adapter's, such as its tokenizer; a better name comes before the folder."""
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+    checkpoint, base = opening.open_checkpoint(str(folder)), made.folder.parent / "base"
+    assert checkpoint.folders == (folder, base)
+    assert checkpoint.folder == base  # That of config.json.
+    (folder / "image.json").write_text('{"of": "adapter"}')
+    assert checkpoint.json("preprocessor_config.json", "image.json")["do_resize"]
+    (folder / "preprocessor_config.json").write_text('{"of": "adapter"}')
+    assert checkpoint.json("preprocessor_config.json")["of"] == "adapter"
 
 
 def test_names_inside_keys(made, tmp_path):

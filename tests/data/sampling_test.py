@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data.sampling import frame_indices
 
 EVEN = np.arange(100) / 25
@@ -44,7 +45,7 @@ def test_a_time_stamp_that_is_rounded_still_counts():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="a clip that has none"):
+    with pytest.raises(ClipError, match="a clip that has none"):
         _sample("uniform", 4, EVEN[:0])
-    with pytest.raises(ValueError, match=r"'random'; known: fps, midpoint, uniform"):
+    with pytest.raises(AuditError, match=r"'random'; known: uniform, midpoint, fps"):
         _sample("random", 4)

@@ -84,3 +84,16 @@ def test_heads_split_over_devices(grid, heads, kv_heads):
         arrays = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
         actual = jax.jit(lambda *x: attention(*x, causal=True))(*arrays)
     np.testing.assert_allclose(actual, _plain(q, k, v, True), atol=2e-6)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, ValueError])
+def test_why_the_nvidia_kernel_does_not_run_is_asked_of_it(monkeypatch, error):
+    def fussy(q, k, v, *, causal):
+        assert q.dtype == k.dtype == v.dtype == jnp.bfloat16 and causal
+        if q.shape[-1] > 256:
+            raise error(f"no heads\n of {q.shape[-1]}")
+        return q
+
+    monkeypatch.setattr(kernels, "cudnn", fussy)
+    assert kernels._refusal("bfloat16", 256) == ""
+    assert kernels._refusal("bfloat16", 512) == "no heads of 512"

@@ -238,7 +238,7 @@ class _Adapter:
                 else:
                     out[found[clean]] = info
             elif not any(re.fullmatch(pattern, clean) for pattern in names.ignored):
-                near = nearest(clean, list(found))
+                near = nearest(clean, list(found)) if not problems else ""  # Slow.
                 problems.append(
                     f"{name}: has {what}, but the base no such weight{near}"
                 )

@@ -68,9 +68,13 @@ class Checkpoint:
         return dataclasses.replace(self, tensors=tensors, adapter=None)
 
     def json(self, *names: str) -> dict[str, Any] | None:
-        """Returns the first of the named JSON files that exists, parsed, or None."""
-        for folder in self.folders:
-            for name in names:
+        """Returns the first of the named JSON files that exists, parsed, or None.
+
+        The name comes before the folder: a base's `video_preprocessor_config.json`
+        counts where an adapter's folder has a `preprocessor_config.json` alone.
+        """
+        for name in names:
+            for folder in self.folders:
                 if (folder / name).is_file():
                     return read_json(folder / name)
         return None

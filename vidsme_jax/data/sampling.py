@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
+from vidsme_jax.arguments import count, number, one_of
+from vidsme_jax.base import ClipError
+
 _SAME_INSTANT = 1e-6  # Seconds: k / fps and a time stamp are rounded differently.
 
 
@@ -35,20 +38,26 @@ def frame_indices(
       at most as many.
 
     Raises:
-      ValueError: If there is no frame, or no such sampling.
+      ClipError: "decode", if there is no frame, or a frame has no time.
+      AuditError: There is no such sampling, or a number is out of range.
     """
-    if num_decodable < 1:
-        raise ValueError("Frames cannot be chosen from a clip that has none.")
+    one_of("sampling", sampling, ("uniform", "midpoint", "fps"))
+    count("num_frames", num_frames)
+    if count("num_decodable", num_decodable, 0) < 1:
+        raise ClipError("decode", "frames cannot be chosen from a clip that has none")
     if sampling == "uniform":
         return _uniform(num_frames, num_decodable)
     if sampling == "midpoint":
         parts = 2 * num_frames
         return tuple((2 * k + 1) * num_decodable // parts for k in range(num_frames))
-    if sampling == "fps":
-        elapsed = times - times[0]
-        ticks = np.arange(int((elapsed[-1] + _SAME_INSTANT) * fps) + 1) / fps
-        shown = np.searchsorted(elapsed, ticks + _SAME_INSTANT, side="right") - 1
-        if len(shown) > num_frames:
-            shown = shown[list(_uniform(num_frames, len(shown)))]
-        return tuple(int(index) for index in shown)
-    raise ValueError(f"Unknown sampling {sampling!r}; known: fps, midpoint, uniform.")
+    number("fps", fps, 0, open="(")
+    times = np.asarray(times)
+    if times.shape != (num_decodable,) or not np.isfinite(times).all():
+        problem = f"{num_decodable} frames need as many times, finite; there are"
+        raise ClipError("decode", f"{problem} {int(np.isfinite(times).sum())}")
+    elapsed = times - times[0]
+    ticks = np.arange(int((elapsed[-1] + _SAME_INSTANT) * fps) + 1) / fps
+    shown = np.searchsorted(elapsed, ticks + _SAME_INSTANT, side="right") - 1
+    if len(shown) > num_frames:
+        shown = shown[list(_uniform(num_frames, len(shown)))]
+    return tuple(int(index) for index in shown)

@@ -14,18 +14,24 @@ References:
   [3] Li, Yu and Wang, 2025. Vid-SME. https://arxiv.org/abs/2506.03179
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from vidsme_jax.arguments import require
 from vidsme_jax.entropy import stored
 from vidsme_jax.entropy.stored import CLAMP
 
 _NEAR_ONE = 0.1  # Within it, log sum p^q is taken as log1p(sum p (p^(q-1) - 1)).
+_NORMALISED = 0.01  # How far a sum of probabilities may be from 1.
 
 
 def shannon_entropy(log_probs: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:
     r"""Shannon entropy, $H(p) = -\sum_v p_v \log p_v$, in nats."""
+    _check(log_probs)
     return jnp.sum(jax.scipy.special.entr(jnp.exp(log_probs)), axis=-1)
 
 
@@ -39,7 +45,11 @@ def renyi_entropy(
     Args:
       log_probs: Normalised.
       order: In [0, inf].
+
+    Raises:
+      AuditError: These are no log-probabilities, or an order is out of range.
     """
+    log_probs, order = _check(log_probs, order=order)
     infinite = jnp.isinf(order)
     t = jnp.where(infinite, 2.0, order) - 1.0
     powers = (t[..., None] + 1.0) * log_probs
@@ -66,7 +76,11 @@ def sharma_mittal_entropy(
     The right-hand side is computed, so $q \to 1$ and $r \to 1$ are the only limits:
     Renyi for $r \to 1$, Tsallis for $r = q$, "Gaussian" for $q \to 1$, and Shannon
     for both.
+
+    Raises:
+      AuditError: These are no log-probabilities, or q is negative.
     """
+    log_probs, q, r = _check(log_probs, q=q, r=r)
     return stored.sharma_mittal_of_renyi(renyi_entropy(log_probs, q), r)
 
 
@@ -79,7 +93,11 @@ def sharma_mittal_official(
 
     Probabilities are clamped to [1e-10, 1 - 1e-10] and not renormalised; the cases and
     their clips are those of `stored.sharma_mittal_of_log_power_sum`.
+
+    Raises:
+      AuditError: These are no log-probabilities, or q is negative.
     """
+    log_probs, q, r = _check(log_probs, q=q, r=r)
     probs = jnp.clip(jnp.exp(log_probs), CLAMP, 1.0 - CLAMP)
     # The release sums in float64. Here log sum p^q comes from sum p (p^(q-1) - 1) and
     # sum p - 1, the latter with the largest term apart, so that float32 suffices.
@@ -90,3 +108,28 @@ def sharma_mittal_official(
     defect = (first - 1.0) + jnp.sum(rest, axis=-1)
     excess = jnp.sum(probs * jnp.expm1((q[..., None] - 1.0) * jnp.log(probs)), axis=-1)
     return stored.sharma_mittal_of_log_power_sum(jnp.log1p(excess + defect), q, r)
+
+
+def _check(log_probs: Any, **parameters: Any) -> list[Any]:
+    """Returns arrays; checks values only where they are known, not while tracing."""
+    found = [jnp.asarray(log_probs), *map(jnp.asarray, parameters.values())]
+    x, *others = found
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    require(
+        floating and x.ndim and x.shape[-1],
+        f"log_probs is {x.dtype} of shape {x.shape}; it must be floating, the "
+        "vocabulary last",
+    )
+    if not isinstance(x, jax.core.Tracer):
+        total = np.exp(np.asarray(x, np.float64)).sum(-1)
+        require(
+            (abs(total - 1) < _NORMALISED).all(),
+            "log_probs is not normalised: its probabilities sum to "
+            f"{float(total.flat[abs(total - 1).argmax()]):.3g}; give "
+            "jax.nn.log_softmax(logits)",
+        )
+    for name, value in zip(parameters, others, strict=True):
+        if not isinstance(value, jax.core.Tracer):
+            wrong = np.isnan(value) | ((name != "r") & (np.asarray(value) < 0))
+            require(not wrong.any(), f"{name} is {value}; it must be a number >= 0")
+    return found

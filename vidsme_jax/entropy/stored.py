@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from vidsme_jax.arguments import require
 from vidsme_jax.base import NODES
 
 Real = Any  # An array of NumPy or JAX, or a number: what goes in comes out.
@@ -66,10 +67,21 @@ def renyi_at_order(
     Args:
       nodes: Entropies at the 13 nodes, >= 0.
       q: In [1, 2].
+
+    Raises:
+      AuditError: There are not 13 nodes, or an order is out of range.
     """
+    shape, orders = np.shape(nodes), np.asarray(q, np.float64)
+    require(
+        shape[-1:] == (len(NODES),),
+        f"nodes has shape {shape}; the last axis must have the {len(NODES)} orders of "
+        "base.NODES",
+    )
+    inside = ((orders >= 1) & (orders <= 2)).all()
+    require(inside, f"q is {q!r}; all orders must be in [1, 2]")
     weights = np.where(np.arange(len(NODES)) % 2 == 0, 1.0, -1.0)
     weights[[0, -1]] *= 0.5
-    distance = np.asarray(q, np.float64)[..., None] - np.asarray(NODES)
+    distance = orders[..., None] - np.asarray(NODES)
     at_node = distance == 0.0
     terms = weights / np.where(at_node, 1.0, distance)
     terms = np.where(at_node.any(-1, keepdims=True), at_node.astype(np.float64), terms)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt
 
+from vidsme_jax.arguments import count, require
+
 _CHUNK = 2**20  # Weights held at a time, by a thread of the bootstrap.
 _ROWS = 4  # Resamples at a time: they fit the cache of a core.
 _THREADS = min(8, os.cpu_count() or 1)
@@ -81,7 +83,24 @@ def bootstrap(
       thresholds: At or above it a row is called a member; of the accuracy only.
       num_bootstrap: Number of resamples.
       seed: Same seed and same videos, same resamples.
+
+    Raises:
+      AuditError: A role has no rows, lengths differ, or a score is not finite.
     """
+    count("num_bootstrap", num_bootstrap)
+    of_members, of_others = np.shape(member_scores), np.shape(nonmember_scores)
+    shapes = of_members, of_others, np.shape(thresholds)
+    clusters = len(member_clusters), len(nonmember_clusters)
+    require(
+        all(len(shape) == 2 for shape in shapes[:2])
+        and (of_members[1], of_others[1]) == clusters
+        and of_members[:1] == of_others[:1] == shapes[2]
+        and min(clusters),
+        f"scores and thresholds have shapes {shapes} over {clusters} clusters; they "
+        "must be (scores, members), (scores, nonmembers) and (scores,), not empty",
+    )
+    finite = np.isfinite(member_scores).all() and np.isfinite(nonmember_scores).all()
+    require(finite, "some of the scores are not finite; leave out their rows")
     _, members = np.unique(member_clusters, return_inverse=True)
     _, nonmembers = np.unique(nonmember_clusters, return_inverse=True)
     ranked = [
@@ -108,10 +127,10 @@ def bootstrap(
         w_members = _cluster_weights(len(member_rows), num, rng)
         w_nonmembers = _cluster_weights(len(nonmember_rows), num, rng)
         m_total, n_total = w_members @ member_rows, w_nonmembers @ nonmember_rows
-        count = functools.partial(
+        win = functools.partial(
             _weighted_wins, member_weights=w_members, nonmember_weights=w_nonmembers
         )
-        wins = threads.map(count, *zip(*ranked, strict=True))
+        wins = threads.map(win, *zip(*ranked, strict=True))
         aucs[:, chunk] = np.stack(list(wins)) / (m_total * n_total)
         tpr, tnr = hits @ w_members.T / m_total, passes @ w_nonmembers.T / n_total
         accuracies[:, chunk] = (tpr + tnr) / 2

@@ -12,6 +12,8 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float, Shaped
 
+from vidsme_jax.arguments import count, number, require, series
+
 CONFIDENCE = 0.95
 INTERVALS = (
     "95 % intervals. AUC and accuracy: percentile bootstrap over videos, members and "
@@ -33,6 +35,7 @@ def effective_videos(clusters: Shaped[np.ndarray, " items"]) -> int:
     Kish's (sum m)^2 / sum m^2 over the rows m of each video, rounded down: the number
     of videos when all have the same number of rows, fewer otherwise.
     """
+    require(len(clusters), "no rows are given, which amount to no video")
     rows = np.unique(clusters, return_counts=True)[1].astype(float)
     return int(rows.sum() ** 2 / (rows**2).sum() + 1e-9)
 
@@ -45,9 +48,13 @@ def clopper_pearson(rate: float, num: int) -> tuple[float, float]:
     the upper end of the count above.
 
     [1] Clopper and Pearson, 1934. https://doi.org/10.1093/biomet/26.4.404
+
+    Raises:
+      AuditError: The rate is not in [0, 1], or there is no observation.
     """
-    count = rate * num
-    below, above = math.floor(count + 1e-9), math.ceil(count - 1e-9)
+    rate, num = number("rate", rate, 0, 1), count("num", num)
+    hits = rate * num
+    below, above = math.floor(hits + 1e-9), math.ceil(hits - 1e-9)
     tail = (1 - CONFIDENCE) / 2
     low = scipy.special.betaincinv(below, num - below + 1, tail) if below else 0.0
     high = (
@@ -65,7 +72,11 @@ def percentile_interval(
     the interval would claim certainty. Then the open end is Clopper-Pearson's for
     `num_pairs` disjoint, hence independent, pairs of videos that all came out right
     (or wrong): 0.025^(1/num_pairs).
+
+    Raises:
+      AuditError: There are no resamples, or one is not finite.
     """
+    resamples = series("resamples", resamples)
     tails = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(resamples, [tails, 100 - tails])
     if low == high and high in (0.0, 1.0):

@@ -16,6 +16,7 @@ import scipy.stats
 import sklearn.metrics
 from jaxtyping import Float, Int
 
+from vidsme_jax.arguments import count, number, one_of, require, series, text_list
 from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import intervals
 from vidsme_jax.evaluation.bootstrap import bootstrap
@@ -53,7 +54,11 @@ def roc_curve(
       nonmember_scores: Finite.
       drop_intermediate: Leaves out vertices on a straight line, as scikit-learn does
         by default.
+
+    Raises:
+      AuditError: A role has no scores, or one is not finite.
     """
+    member_scores, nonmember_scores = _both(member_scores, nonmember_scores)
     labels = np.repeat([1, 0], [len(member_scores), len(nonmember_scores)])
     scores = np.concatenate([member_scores, nonmember_scores])
     return RocCurve(
@@ -78,7 +83,11 @@ def auc(
 
     [1] Hanley and McNeil, 1982. The meaning and use of the area under a receiver
       operating characteristic (ROC) curve. https://doi.org/10.1148/radiology.143.1.7063747
+
+    Raises:
+      AuditError: A role has no scores, or one is not finite.
     """
+    member_scores, nonmember_scores = _both(member_scores, nonmember_scores)
     m, n = len(member_scores), len(nonmember_scores)
     ranks = scipy.stats.rankdata(np.concatenate([member_scores, nonmember_scores]))
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
@@ -89,7 +98,12 @@ def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> tuple[float, float, float]:
 
     Returns:
       TPR, FPR and the threshold, at or above which a score is called a member.
+
+    Raises:
+      AuditError: The rate is not in [0, 1], or `curve` is none.
     """
+    _check_curve(curve)
+    number("max_fpr", max_fpr, 0, 1)
     last = np.flatnonzero(curve.fpr <= max_fpr)[-1]
     return float(curve.tpr[last]), float(curve.fpr[last]), float(curve.thresholds[last])
 
@@ -100,6 +114,7 @@ def best_accuracy(curve: RocCurve) -> tuple[float, float]:
     Optimistic: the threshold is chosen on the labels it is judged by. The release's
     "Accuracy" is the same number.
     """
+    _check_curve(curve)
     balanced = 1 - (curve.fpr + (1 - curve.tpr)) / 2
     best = int(np.argmax(balanced))
     return float(balanced[best]), float(curve.thresholds[best])
@@ -150,7 +165,12 @@ def signed(table: ScoreTable, values: Any) -> Any:
 
 
 def oriented(table: ScoreTable, name: str) -> Float[np.ndarray, " items"]:
-    """Returns one score of the table, larger = member."""
+    """Returns one score of the table, larger = member.
+
+    Raises:
+      AuditError: It has none of this name; says the nearest.
+    """
+    one_of("score", name, table.scores)
     return signed(table, table.scores[name].astype(np.float64))
 
 
@@ -171,6 +191,8 @@ def same_columns(
       The name of each reported column, and the names that it stands for, without its
       own; every other column is among these.
     """
+    if declared:
+        text_list("declared", declared, "vid_sme")
     if not table.larger_is_member:
         return {name: [] for name in table.scores}
     found: dict[bytes, str] = {}
@@ -185,6 +207,21 @@ def same_columns(
         else:
             same[first].append(name)
     return {name: same[name] for name in table.scores if name in same}
+
+
+def _both(
+    members: Float[np.ndarray, " members"], nonmembers: Float[np.ndarray, " nonmembers"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scores of two roles, finite and at least one each."""
+    return series("member_scores", members), series("nonmember_scores", nonmembers)
+
+
+def _check_curve(curve: RocCurve) -> None:
+    kind = type(curve).__name__
+    require(
+        isinstance(curve, RocCurve) and len(curve.fpr),
+        f"curve is a {kind}; give what metrics.roc_curve returns",
+    )
 
 
 def evaluate(
@@ -206,6 +243,9 @@ def evaluate(
       declared: Scores that were declared in advance. The reference model's own are
         evaluated too.
 
+    Raises:
+      AuditError: A rate or the number of resamples is out of range.
+
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `counts` by role, `intervals` in
       words, and `comparisons`: by name, `description`, `counts` and `scores`: by name,
@@ -215,6 +255,13 @@ def evaluate(
       Where the table has a reference model's scores, `reference` has the `auc` of those
       that are declared, by name.
     """
+    require(
+        isinstance(fprs, tuple | list),
+        f"fprs is {fprs!r}; it must be a tuple of rates, such as (0.01, 0.05)",
+    )
+    for fpr in fprs:
+        number("a rate of fprs", fpr, 0, 1, open="()")
+    count("num_bootstrap", num_bootstrap)
     reported = same_columns(table, declared)
     columns = {name: oriented(table, name) for name in reported}
     reference = {

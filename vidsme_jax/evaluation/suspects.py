@@ -14,6 +14,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Shaped
 
+from vidsme_jax.arguments import number, require, series
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import metrics
 
@@ -38,7 +39,12 @@ def conformal_p_values(
 
     [1] Bates et al., 2023. Testing for outliers with conformal p-values.
       https://arxiv.org/abs/2104.08279
+
+    Raises:
+      AuditError: A score is not finite.
     """
+    suspect_scores = series("suspect_scores", suspect_scores, least=0)
+    calibration_scores = series("calibration_scores", calibration_scores, least=0)
     ranked = np.sort(calibration_scores)
     above = len(ranked) - np.searchsorted(ranked, suspect_scores, side="left")
     return (1 + above) / (len(ranked) + 1)
@@ -53,7 +59,13 @@ def benjamini_hochberg(
     dependent, Bates et al., 2023).
 
     [1] Benjamini and Hochberg, 1995. https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
+
+    Raises:
+      AuditError: There are none, or one is not in [0, 1].
     """
+    p_values = series("p_values", p_values)
+    inside = ((p_values >= 0) & (p_values <= 1)).all()
+    require(inside, "some of p_values are not in [0, 1]")
     return scipy.stats.false_discovery_control(p_values, method="bh")
 
 
@@ -72,7 +84,11 @@ def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
       member-like first: `video`, `ids`, `group`, `score` (with the table's sign),
       `p_value`, `adjusted_p_value`, `listed`; the last three are None where nothing
       can be compared.
+
+    Raises:
+      AuditError: The table has no such score, or the rate is out of range.
     """
+    number("fdr", fdr, 0, 1, open="()")
     role = "calibration" if (table.role == "calibration").any() else "nonmembers"
     oriented = metrics.oriented(table, score)
     tested = _by_video(oriented, table, "suspects")

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from vidsme_jax.arguments import count, one_of
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import metrics, verdicts
 from vidsme_jax.evaluation.blind import Pair, Words, compare
@@ -36,7 +37,13 @@ def blind_baseline(
       listed in both roles), `verdicts` (by score: `verdicts.of_score`) and, if asked,
       `headline_minus_blind`. `suspects`: the same test of suspects against the clips
       they are compared with, or None.
+
+    Raises:
+      AuditError: The table has no such headline, or the number of resamples is none.
     """
+    count("num_bootstrap", num_bootstrap)
+    if headline is not None:
+        one_of("headline", headline, table.scores)
     found = {}
     for name, comparison in metrics.comparisons(table).items():
         members, nonmembers = comparison.members, comparison.nonmembers

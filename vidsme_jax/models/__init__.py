@@ -6,14 +6,17 @@ then loads the tensors.
 
 import dataclasses
 import functools
+import os
 
 import jax
 
+from vidsme_jax.arguments import one_of
 from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints import files, loading, opening, quantised
 from vidsme_jax.models import llava_hf, llava_qwen, prompts, random
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
+DTYPES = ("bfloat16", "float16", "float32")
 FAMILIES: tuple[Family, ...] = (
     llava_qwen.FAMILY,
     llava_hf.NEXT_VIDEO,
@@ -22,14 +25,16 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def inspect(
-    checkpoint: str,
+    checkpoint: str | os.PathLike[str],
     *,
     dtype: str,
     prompt: str = "family",
     allow_pickle: bool = False,
     adapter: bool = True,
 ) -> Model:
-    """Checks a checkpoint on the host, without reading its tensors.
+    """Checks a checkpoint on the host, from the headers of its tensors.
+
+    Only two copies of one weight are read, to be compared: see `checkpoints.ties`.
 
     Args:
       checkpoint: A local folder, a hub id, or "random:NAME" (see `random.sizes`).
@@ -41,6 +46,8 @@ def inspect(
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
     """
+    checkpoint = os.fspath(checkpoint)
+    one_of("dtype", dtype, DTYPES)
     opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle, adapter=adapter)
     return describe(opened, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
 
@@ -89,7 +96,7 @@ def describe(
 
 
 def load(
-    checkpoint: str,
+    checkpoint: str | os.PathLike[str],
     *,
     dtype: str = "bfloat16",
     prompt: str = "family",

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from vidsme_jax import arguments
+from vidsme_jax.arguments import number, require, same_length, series
 from vidsme_jax.base import AuditError, ClipError, MotionStatistics
 
 Bounds = tuple[float, float, float, float]
@@ -76,10 +78,12 @@ def begin(
       `flow` does.
 
     Raises:
-      ClipError: "motion", if there are fewer than two frames or `flow` refuses them.
+      ClipError: "motion", if these are no frames, RGB of uint8, or fewer than two, or
+        if `flow` refuses them.
     """
     if known is not None and flow is opencv:
         return lambda: known
+    arguments.frames("motion", pixels)
     if len(pixels) < 2:
         raise ClipError(
             "motion",
@@ -126,6 +130,11 @@ def bounds(phi: Float[np.ndarray, " clips"], b: Float[np.ndarray, " clips"]) -> 
     Raises:
       AuditError: If the corpus has no range to scale by.
     """
+    for name, values in (("phi", phi), ("b", b)):
+        axes = np.ndim(values)
+        require(axes == 1, f"{name} has {axes} axes; it must have one, a value a clip")
+    same_length(phi=phi, b=b)
+    phi, b = np.asarray(phi), np.asarray(b)
     problems = []
     if phi.size < 2:
         problems.append(
@@ -172,8 +181,11 @@ def entropy_orders(
       phi: Flow variance, in squared pixels.
       b: Standard deviation of the brightness, in grey levels.
       bounds: (phi_min, phi_max, b_min, b_max), increasing.
-      q_scale: $\beta_1$.
-      r_scale: $\beta_2$.
+      q_scale: $\beta_1$, in (0, 1].
+      r_scale: $\beta_2$, > 0.
+
+    Raises:
+      AuditError: A statistic is not finite, or bounds or scales are none.
 
     Example, of three clips that set their own bounds:
 
@@ -182,7 +194,22 @@ def entropy_orders(
     >>> q.tolist(), r.round(3).tolist()
     ([2.0, 1.5, 1.0], [1.0, 1.025, 1.1])
     """
-    phi_min, phi_max, b_min, b_max = bounds
+    phi, b = series("phi", phi, least=0), series("b", b, least=0)
+    same_length(phi=phi, b=b)
+    phi_min, phi_max, b_min, b_max = _checked_bounds(bounds)
+    q_scale = number("q_scale", q_scale, 0, 1, open="(")
+    r_scale = number("r_scale", r_scale, 0, open="(")
     stillness = (phi_max - np.clip(phi, phi_min, phi_max)) / (phi_max - phi_min)
     flicker = (np.clip(b, b_min, b_max) - b_min) / (b_max - b_min)
     return 1 + q_scale * stillness, 1 + r_scale * flicker
+
+
+def _checked_bounds(bounds: Any) -> Bounds:
+    found = series("bounds", bounds)
+    ordered = len(found) == 4 and found[0] < found[1] and found[2] < found[3]
+    require(
+        ordered,
+        f"bounds is {bounds!r}; it must be (phi_min, phi_max, b_min, b_max), "
+        "increasing: of several clips motion.bounds finds them",
+    )
+    return tuple(found.tolist())

@@ -1,16 +1,19 @@
 """The door from Python: a loaded model, frames and texts to signals."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
+from vidsme_jax import arguments
+from vidsme_jax.arguments import require
 from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals, text_key
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.parallel import make_devices
 from vidsme_jax.run.pipeline import Pipeline
 from vidsme_jax.run.stacking import Group, Input, Padded, Tokenised, text_shape
+from vidsme_jax.settings import rules
 
 _SLICES = ("video", "instruction", "response")
 
@@ -50,13 +53,17 @@ def compute(
     Args:
       model: From `models.load`.
       frames: RGB, of any size.
-      against: The order of the second direction; see `second_order`.
+      against: The order of the second direction, "reversed" or "shuffled:SEED"; see
+        `second_order`.
       texts: Questions about the clip, each with its answer.
 
     Raises:
-      ClipError: A statistic is not finite, or the device fails.
-      AuditError: The device lacks memory, or a text cannot be tokenised.
+      ClipError: These are no frames, a statistic is not finite, or the device fails.
+      AuditError: An argument is not what it must be, the device lacks memory, or a text
+        cannot be tokenised.
     """
+    arguments.frames("preprocess", frames)
+    _check(model, against, texts)
     count = len(frames)
     asked = [
         Asked(key=text_key(question, (), answer), question=question, answer=answer)
@@ -84,3 +91,20 @@ def compute(
         raise found.signals
     assert found.signals is not None
     return Computed(found.signals, found.texts)
+
+
+def _check(model: Any, against: Any, texts: Any) -> None:
+    require(
+        isinstance(model, LoadedModel),
+        f"model is a {type(model).__name__}; give what models.load returns",
+    )
+    require(
+        rules.ORDER.test(against),
+        f"against is {against!r}; it must be {rules.ORDER.words}",
+    )
+    for text in (texts,) if isinstance(texts, str) else texts:
+        pair = isinstance(text, tuple | list) and len(text) == 2
+        require(
+            pair and all(isinstance(part, str) for part in text),
+            f"texts holds {text!r}; it must be a list of pairs (question, answer)",
+        )

@@ -10,8 +10,11 @@ release, which scores the video's rows only.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from vidsme_jax.arguments import number, one_of, require, text_list
 from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.exact import EXACT
@@ -62,8 +65,8 @@ def compute(
         different tokens, `response_wbc`.
 
     Raises:
-      ValueError: A name is unknown (the message has the nearest one), or what a score
-        reads is not there.
+      AuditError: q or r is out of range, a name is unknown (the message has the nearest
+        one), or what a score reads is not there.
 
     Example, of two rows whose log p of the argmax is -0.1 and -0.5, and of a model that
     is less certain:
@@ -77,16 +80,56 @@ def compute(
     >>> compute(signals, 1.5, 1.05, ["perplexity_ref"], reference=other)
     {'perplexity_ref': 0.3}
     """
-    chosen, names = _profile(profile), tuple(names)
+    chosen, names = _profile(profile), text_list("names", names, "vid_sme")
+    q, r = number("q", q, 1, 2), number("r", r, 1)
     for name in names:
         score = chosen.score(name)
-        if score.slice == "video" and signals is None:
-            raise ValueError(f"{name} is of the video's rows; signals is None")
-        if score.slice != "video" and text is None:
-            raise ValueError(f"{name} is of rows of text; text is None")
-        if (is_calibrated(name) or score.compares) and reference is None:
-            raise ValueError(f"{name} needs a reference model's; reference is None")
-    return chosen.compute(signals, q, r, names, text=text, reference=reference)
+        require(
+            score.slice != "video" or signals is not None,
+            f"{name} is of the video's rows; signals is None",
+        )
+        require(
+            score.slice == "video" or text is not None,
+            f"{name} is of rows of text; text is None",
+        )
+        require(
+            not (is_calibrated(name) or score.compares) or reference is not None,
+            f"{name} needs a reference model's; reference is None",
+        )
+    _check_signals(signals)
+    try:
+        return chosen.compute(signals, q, r, names, text=text, reference=reference)
+    except TypeError as error:  # Of None, in place of an array.
+        given = (signals, text and text.signals, reference and reference.signals)
+        lacking = dict.fromkeys(f for each in given for f in _lacking(each))
+        if not lacking:
+            raise
+        said = f"the signals lack what a chosen score needs ({', '.join(names)})"
+        raise AuditError([f"{said}; these are None: {', '.join(lacking)}"]) from error
+
+
+def _check_signals(signals: Any) -> None:
+    """Checks that the arrays of a clip have two directions and the same rows."""
+    if signals is None:
+        return
+    require(
+        isinstance(signals, TokenSignals),
+        f"signals is a {type(signals).__name__}; it must be base.TokenSignals",
+    )
+    arrays = {k: np.shape(v) for k, v in signals._asdict().items() if v is not None}
+    rows = {shape[:2] for name, shape in arrays.items() if name != "mean_renyi"}
+    same = len(rows) <= 1 and all(len(x) == 2 and x[0] == 2 and x[1] > 0 for x in rows)
+    listed = ", ".join(f"{name} {shape}" for name, shape in arrays.items())
+    require(
+        same,
+        f"the signals have shapes {listed}; each must begin with (2, rows), one clip's "
+        "two directions",
+    )
+
+
+def _lacking(signals: TokenSignals | None) -> list[str]:
+    fields = signals._asdict() if signals is not None else {}
+    return [name for name, value in fields.items() if value is None]
 
 
 def needs_given_answers(name: str) -> bool:
@@ -113,7 +156,11 @@ def resolve(
       AuditError: Lists every name that is unknown, with the nearest known one, and
         every one of which rows or reference are not chosen, with the remedy.
     """
-    slices, chosen = tuple(slices), _profile(profile)
+    slices, chosen = _slices(slices), _profile(profile)
+    require(
+        isinstance(text, str),
+        f"scores are {text!r}; give one text, such as 'vid_sme,perplexity', or 'all'",
+    )
     known = chosen.names(slices, reference)
     if text == "all":
         if not known:
@@ -150,8 +197,9 @@ def headline(
         needs are not chosen.
     """
     chosen = _profile(profile)
+    require(isinstance(name, str), f"the headline is {name!r}; give one score's name")
     name = _by_alias(name, chosen)
-    if problem := _problem(name, chosen, tuple(slices), reference):
+    if problem := _problem(name, chosen, _slices(slices), reference):
         raise AuditError([f"config.headline: {problem}"])
     return name
 
@@ -167,7 +215,7 @@ def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
       names: Of the scores that were computed.
       profile: "exact" or "official".
     """
-    chosen, names = _profile(profile), set(names)
+    chosen, names = _profile(profile), set(text_list("names", names, "vid_sme"))
     paper = _by_alias("vid_sme", chosen)
     if headline != paper and paper in names:
         return Beside(paper, "control")
@@ -177,19 +225,19 @@ def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
 
 def needs_second_pass(names: Iterable[str], profile: str) -> bool:
     """Returns whether a score of the video needs what the head's second pass finds."""
-    found = _profile(profile).statistics_of(names, video=True)
+    found = _profile(profile).statistics_of(_several(names), video=True)
     return bool(found & statistics.SECOND_PASS)
 
 
 def needs_text_second_pass(names: Iterable[str], profile: str) -> bool:
     """Returns whether a score of text needs what the head's second pass finds."""
-    found = _profile(profile).statistics_of(names, video=False)
+    found = _profile(profile).statistics_of(_several(names), video=False)
     return bool(found & statistics.SECOND_PASS)
 
 
 def needs_blank(names: Iterable[str], profile: str) -> bool:
     """Returns whether a score needs the rows of text after a grey video."""
-    found = _profile(profile).statistics_of(names, video=False)
+    found = _profile(profile).statistics_of(_several(names), video=False)
     return bool(found & statistics.BLANK)
 
 
@@ -209,11 +257,18 @@ def describe(profile: str) -> str:
 
 
 def _profile(name: str) -> Profile:
-    if name not in PROFILES:
-        known = ", ".join(PROFILES)
-        hint = nearest(str(name), tuple(PROFILES))
-        raise AuditError([f"unknown profile {name!r}; known: {known}{hint}"])
-    return PROFILES[name]
+    return PROFILES[one_of("profile", name, PROFILES)]
+
+
+def _slices(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        one_of("slice", x, SLICES) for x in text_list("slices", given, "video")
+    )
+
+
+def _several(names: Iterable[str]) -> Iterable[str]:
+    require(not isinstance(names, str), f"names is {names!r}, one text; give a list")
+    return names
 
 
 def _by_alias(name: str, profile: Profile) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import SLICES, ScoredText, TokenSignals, nearest
+from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.statistics import ClipView, Deformation, Rows
 
@@ -98,12 +98,13 @@ class Profile:
         """Returns the score of a name, of a calibrated one the score that it is of.
 
         Raises:
-          ValueError: There is none; with the nearest known name.
+          AuditError: There is none; with the nearest known name.
         """
         table, plain = self.table, uncalibrated(name)
         if plain not in table or (plain != name and table[plain].compares):
             hint = nearest(name, self.names(SLICES, name.endswith(CALIBRATED)))
-            raise ValueError(f"unknown score {name!r} in profile {self.name}{hint}")
+            said = f"unknown score {name!r} in profile {self.name}{hint}"
+            raise AuditError([said])
         return table[plain]
 
     def statistics_of(self, names: Iterable[str], video: bool) -> set[Any]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import TokenSignals
+from vidsme_jax.base import AuditError, TokenSignals
 from vidsme_jax.entropy import stored
 
 Rows = Float[np.ndarray, " rows"]
@@ -258,7 +258,7 @@ def windows(c: ClipView) -> Rows:
 
 def _present(value: Any, what: str) -> Any:
     if value is None:
-        raise ValueError(f"the signals lack {what}, which a chosen score needs")
+        raise AuditError([f"the signals lack {what}, which a chosen score needs"])
     return value
 
 

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+from vidsme_jax.checkpoints import ties
+from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.loading import Names, Rule, dense
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.llava.modeling import LlavaConfig
@@ -79,10 +81,32 @@ def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:
     return out
 
 
-def with_tie(config: LlavaConfig, tied: bool) -> LlavaConfig:
-    """Returns a config whose output layer is its embedding, or is not."""
+def settle_tie(
+    checkpoint: Checkpoint,
+    config: LlavaConfig,
+    patterns: Patterns,
+    canonical: Callable[[str], str],
+    problems: list[str],
+) -> tuple[Checkpoint, LlavaConfig]:
+    """Returns both as the stored tensors have it: see `ties.settle`.
+
+    Args:
+      checkpoint: Whose tensors are looked at.
+      config: As the `config.json` has it.
+      patterns: Of the canonical names.
+      canonical: See `Names`.
+      problems: Receives what is wrong.
+    """
+    checkpoint, tied = ties.settle(
+        checkpoint,
+        canonical,
+        f"{patterns.decoder}embed_tokens.weight".replace("\\", ""),
+        f"{patterns.head}.weight".replace("\\", ""),
+        tied=config.text.tie_word_embeddings,
+        problems=problems,
+    )
     text = dataclasses.replace(config.text, tie_word_embeddings=tied)
-    return dataclasses.replace(config, text=text)
+    return checkpoint, dataclasses.replace(config, text=text)
 
 
 def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:

@@ -38,8 +38,6 @@ PATTERNS = params.Patterns(
     head=r"language_model\.lm_head",
     newline="image_newline",
 )
-EMBEDDING = "language_model.model.embed_tokens.weight"
-HEAD = "language_model.lm_head.weight"
 # Keys of `config.json` that concern still images or training.
 _IGNORED = by_key(
     {

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from vidsme_jax.checkpoints import files, ties
+from vidsme_jax.checkpoints import files
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
@@ -24,15 +24,9 @@ def open_checkpoint(
     config, video_token = params.read_config(
         checkpoint.config, kind, dtype, prepare, problems
     )
-    checkpoint, tied = ties.settle(
-        checkpoint,
-        params.canonical,
-        params.EMBEDDING,
-        params.HEAD,
-        tied=config.text.tie_word_embeddings,
-        problems=problems,
+    checkpoint, config = llava.settle_tie(
+        checkpoint, config, params.PATTERNS, params.canonical, problems
     )
-    config = llava.with_tie(config, tied)
     # A LLaVA-NeXT-Video of 7B is a Vicuna, one of 34B speaks ChatML.
     vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
     chatml = kind is params.ONEVISION or "<|im_start|>" in vocabulary

@@ -22,10 +22,9 @@ from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers.vit import VitConfig
 
 TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LARGEST_CUT = 1024  # Rows that a vocabulary may be padded by; Qwen2's is by 418.
 
-_PATTERNS = params.Patterns(
+PATTERNS = params.Patterns(
     tower=re.escape(TOWER) + r"vision_model\.",
     projector=(r"model\.mm_projector\.0", r"model\.mm_projector\.2"),
     decoder=r"model\.",
@@ -188,7 +187,7 @@ def canonical(name: str) -> str:
 
 def names(config: LlavaConfig) -> Names:
     """Returns the names of a model's tensors."""
-    out = params.names(config, _PATTERNS, canonical, cut=True)
+    out = params.names(config, PATTERNS, canonical, cut=True)
     beacons = {_BEACONS: "the decoder is run as a plain Qwen2"}
     return out._replace(ignored={**out.ignored, **beacons})
 

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 
-from vidsme_jax.checkpoints import ties
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
@@ -41,15 +40,9 @@ def open_checkpoint(
         problems,
         remarks,
     )
-    checkpoint, tied = ties.settle(
-        checkpoint,
-        params.canonical,
-        params.EMBEDDING,
-        params.HEAD,
-        tied=config.text.tie_word_embeddings,
-        problems=problems,
+    checkpoint, config = llava.settle_tie(
+        checkpoint, config, params.PATTERNS, params.canonical, problems
     )
-    config = llava.with_tie(config, tied)
     if beacons := params.beacons(checkpoint.tensors):
         remarks.append(beacons)
     model = processing.describe(

@@ -1,0 +1,152 @@
+"""Checks of what public functions are given: one sentence says what is wrong.
+
+Each raises the project's own errors, and is cheap beside what follows it.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from vidsme_jax.base import AuditError, ClipError, nearest
+
+_SHAPE = "uint8, shape (frames, height, width, 3)"
+
+
+def require(holds: Any, sentence: str) -> None:
+    """Raises an `AuditError` of one sentence unless a condition holds."""
+    if not holds:
+        raise AuditError([sentence])
+
+
+def number(
+    name: str, value: Any, low: float, high: float = math.inf, *, open: str = ""
+) -> float:
+    """Returns a real number of a range.
+
+    Args:
+      name: Of the argument.
+      value: As given; a bool is no number, and an array only if it has no axis.
+      low: The lower end.
+      high: The upper end; a number is finite.
+      open: The ends that do not count themselves: "(", ")" or "()".
+    """
+    kinds = int, float, np.integer, np.floating
+    plain = value.item() if getattr(value, "shape", None) == () else value
+    real = isinstance(plain, kinds) and not isinstance(plain, bool)
+    inside = real and low <= plain <= high and math.isfinite(plain)
+    outside = ("(" in open and plain == low) or (")" in open and plain == high)
+    if inside and not outside:
+        return plain  # type: ignore[return-value]
+    first, last = "(" if "(" in open else "[", ")" if ")" in open else "]"
+    span = f"in {first}{low:g}, {high:g}{last}"
+    if math.isinf(high):
+        span = f"{'>' if '(' in open else '>='} {low:g}" if low > -high else "finite"
+    raise AuditError([f"{name} is {_shown(value)}; it must be a number {span}"])
+
+
+def count(name: str, value: Any, low: int = 1) -> int:
+    """Returns an integer from `low` on."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    require(
+        whole and value >= low,
+        f"{name} is {_shown(value)}; it must be an integer >= {low}",
+    )
+    return int(value)
+
+
+def text_list(name: str, value: Any, example: str) -> tuple[str, ...]:
+    """Returns the texts of a list; one text is no list of its letters."""
+    if isinstance(value, str):
+        raise AuditError([f"{name} is {value!r}, one text; give a list: [{value!r}]"])
+    several = tuple(value) if isinstance(value, Iterable) else ()
+    wrong = [each for each in several if not isinstance(each, str)]
+    require(
+        not wrong, f"{name} holds {_shown(wrong[0] if wrong else 0)}, which is no text"
+    )
+    require(
+        several, f"{name} is {_shown(value)}; give at least one, such as [{example!r}]"
+    )
+    return several
+
+
+def one_of(name: str, value: Any, known: Iterable[str]) -> str:
+    """Returns one of a few names."""
+    known = tuple(known)
+    if isinstance(value, str) and value in known:
+        return value
+    hint = nearest(value, known) if isinstance(value, str) else ""
+    listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+    raise AuditError([f"{name} is {_shown(value)}; known: {listed}{hint}"])
+
+
+def series(name: str, values: Any, *, least: int = 1) -> np.ndarray:
+    """Returns finite numbers along one axis."""
+    array = np.asarray(values)
+    require(
+        array.dtype.kind in "iuf",
+        f"{name} holds {array.dtype}; it must hold numbers",
+    )
+    require(
+        array.ndim == 1,
+        f"{name} has shape {array.shape}; it must have one axis",
+    )
+    require(
+        len(array) >= least,
+        f"{name} has {len(array)} entries; it must have at least {least}",
+    )
+    finite = np.isfinite(array)
+    if not finite.all():
+        place = int(np.flatnonzero(~finite)[0])
+        raise AuditError(
+            [f"{name}[{place}] is {array[place]}; all entries must be finite"]
+        )
+    return array
+
+
+def same_length(**named: Any) -> None:
+    """Raises an `AuditError` if lengths differ."""
+    lengths = {name: len(value) for name, value in named.items()}
+    listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    require(
+        len(set(lengths.values())) == 1,
+        f"lengths differ: {listed}; they must be the same",
+    )
+
+
+def frames(stage: str, pixels: Any, least: int = 1) -> None:
+    """Raises a `ClipError` if something is not the frames of one clip."""
+    problem = ""
+    if not isinstance(pixels, np.ndarray):
+        kind = type(pixels).__name__
+        problem = f"frames are a {kind}; give an array of NumPy, {_SHAPE}"
+    elif pixels.ndim == 3 and 3 in pixels.shape:
+        problem = (
+            f"frames have shape {pixels.shape}, which is one frame; give frames[None]"
+        )
+    elif pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.shape[3] != 3:
+        problem = (
+            f"frames have shape {pixels.shape}, channels first; give "
+            "frames.transpose(0, 2, 3, 1)"
+        )
+    elif pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels[:1].size:
+        problem = f"frames have shape {pixels.shape}; give {_SHAPE}"
+    elif pixels.dtype != np.uint8:
+        problem = f"frames are {pixels.dtype}; give uint8, 0 to 255"
+        if pixels.dtype.kind == "f" and 0 <= pixels.min() <= pixels.max() <= 1:
+            problem = (
+                f"frames are {pixels.dtype} from 0 to 1; give "
+                "(255 * frames).round().astype(numpy.uint8)"
+            )
+    elif len(pixels) < least:
+        problem = f"frames are {len(pixels)}; give at least {least}"
+    if problem:
+        raise ClipError(stage, problem)
+
+
+def _shown(value: Any) -> str:
+    if getattr(value, "ndim", 0):
+        return f"an array of shape {value.shape}"
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
