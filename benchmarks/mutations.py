@@ -57,7 +57,7 @@ GROUPS = {
     "signals": Group(
         8,
         ("run/signals.py", "run/outcomes.py", "store/signals.py"),
-        ("store_test.py", "parts_test.py", "asked_test.py"),
+        ("store_test.py", "parts_test.py", "outcomes_test.py", "asked_test.py"),
     ),
     "streaming": Group(
         8,

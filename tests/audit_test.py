@@ -334,6 +334,6 @@ def test_the_demo_corpus_is_whole():
     config = settings.default()
     config.corpus.members = (str(settings.DEMO / "corpus/members.jsonl"),)
     config.corpus.nonmembers = (str(settings.DEMO / "corpus/nonmembers.jsonl"),)
-    items = corpora.load(views.view(views.Corpus, config))
+    items = corpora.load(views.view(views.Corpus, config)).items
     assert len(items) == 300
     assert all(pathlib.Path(item.clip).is_file() for item in items)

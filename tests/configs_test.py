@@ -114,7 +114,7 @@ def test_rows_of_several_manifests_are_told_apart(tmp_path):
             names.append(str(path))
         config.corpus[key] = tuple(names)
     config.corpus.video_root = str(tmp_path)
-    items = corpora.load(views.view(views.Corpus, config))
+    items = corpora.load(views.view(views.Corpus, config)).items
     groups = {i.group for i in items if i.role == "nonmembers"}
     assert groups == {*_module("vidsme_cinepile").TASKS}
     assert {i.group for i in items if i.role == "members"} == {""}

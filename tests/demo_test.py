@@ -148,7 +148,7 @@ def test_the_captions_of_members_are_memorised(model, record):
     opened = source.open_source(str(CHECKPOINT), random_seed=None)
     config.corpus.members = (str(CORPUS / "members.jsonl"),)
     config.corpus.nonmembers = (str(CORPUS / "nonmembers.jsonl"),)
-    items = corpora.load(views.view(views.Corpus, config))
+    items = corpora.load(views.view(views.Corpus, config)).items
     chosen = [item for item in items if item.role == "members"][:8]
     chosen += [item for item in items if item.group == "matched"][:8]
     found: list[str] = []

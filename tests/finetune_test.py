@@ -101,7 +101,7 @@ def example(config):
 
 
 def _items(config):
-    return corpora.load(views.view(views.Corpus, config))
+    return corpora.load(views.view(views.Corpus, config)).items
 
 
 def _nll(example, batch=None, **changes) -> np.ndarray:

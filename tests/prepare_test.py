@@ -89,7 +89,8 @@ def decoded(monkeypatch) -> list[str]:
 
 
 def _open(config):
-    return open_corpus(views.Settings.of(config), (config.video.num_frames,))
+    corpus, reader = open_corpus(views.Settings.of(config), (config.video.num_frames,))
+    return corpus.items, reader
 
 
 def _frames(reader, config, item):
@@ -221,6 +222,7 @@ def test_equal_videos_are_prepared_once(config, tmp_path, decoded):
     copy = tmp_path / "raw" / "copy.mp4"
     shutil.copy(CLIPS[0], copy)
     config.corpus.suspects = (str(copy),)
+    config.corpus.allow_duplicates = True
     config.workers = 1
     preparation.run(views.Settings.of(config), tmp_path / "made")
     assert len(decoded) == 8

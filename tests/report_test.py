@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from vidsme_jax import report, scores
-from vidsme_jax.base import ClipCurve, Failure, ScoreTable
+from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
 from vidsme_jax.evaluation import intervals, metrics, suspects, validity, verdicts
 from vidsme_jax.report import figures, files, plots
 from vidsme_jax.report.page import CLAIM
@@ -85,6 +85,10 @@ def _write(folder, table, **changes):
         },
         failures=[Failure(id="bad", video=NASTY, stage="decode", cause="it is <cut>")],
         warnings={NASTY: ["truncated & short"]},
+        left_out=[
+            LeftOut(source=NASTY, role="members", count=8, what="rows", why="old <b>"),
+            LeftOut(source="", role="", count=3, what="files", why="partial"),
+        ],
         headline="vid_sme",
         descriptions={"vid_sme": f"the headline {NASTY}"},
     )
@@ -167,9 +171,27 @@ def test_failures(written, tmp_path):
     lines = (folder / "failures.jsonl").read_text().splitlines()
     expected = {"id": "bad", "video": NASTY, "stage": "decode", "cause": "it is <cut>"}
     assert [json.loads(line) for line in lines] == [expected]
-    _, page = _write(tmp_path, table, failures=[], curves=[])
+    found, page = _write(tmp_path, table, failures=[], left_out=[], curves=[])
+    assert found["left_out"] == [] and "Left out of the sources" not in page
     assert (tmp_path / "failures.jsonl").read_text() == ""
     assert "Every row has its scores." in page
+
+
+def test_what_was_left_out_of_the_sources_is_said(written):
+    *_, found, page = written
+    assert found["left_out"] == [
+        {
+            "source": NASTY,
+            "role": "members",
+            "count": 8,
+            "what": "rows",
+            "why": "old <b>",
+        },
+        {"source": "", "role": "", "count": 3, "what": "files", "why": "partial"},
+    ]
+    words = _Page(page).words
+    assert "Left out of the sources before anything was scored:" in words
+    assert f"{NASTY} members 8 rows old <b> all any 3 files partial" in words
 
 
 def test_the_page_needs_nothing_else(written):

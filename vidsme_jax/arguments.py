@@ -122,9 +122,7 @@ def frames(stage: str, pixels: Any, least: int = 1) -> None:
         kind = type(pixels).__name__
         problem = f"frames are a {kind}; give an array of NumPy, {_SHAPE}"
     elif pixels.ndim == 3 and 3 in pixels.shape:
-        problem = (
-            f"frames have shape {pixels.shape}, which is one frame; give frames[None]"
-        )
+        problem = f"frames have shape {pixels.shape}, one frame; give frames[None]"
     elif pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.shape[3] != 3:
         problem = (
             f"frames have shape {pixels.shape}, channels first; give "

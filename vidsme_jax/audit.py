@@ -189,6 +189,7 @@ def evaluate(
         run=about,
         failures=failures,
         warnings=warnings,
+        left_out=asked.left_out,
         headline=headline,
         beside=beside,
         descriptions={

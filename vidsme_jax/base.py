@@ -74,7 +74,8 @@ class Item:
 
     Attributes:
       id: Unique in the corpus.
-      video: The video as the manifest names it.
+      video: The video as the manifest names it; of a segment with its seconds, such as
+        `a.mp4#t=3,7.5`.
       clip: The key of its `Clip`.
       role: One of `ROLES`.
       group: A label for breakdowns ("" for none).
@@ -93,13 +94,44 @@ class Item:
     candidates: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """What a source holds and a role, or the corpus, does not take.
+
+    Attributes:
+      source: As configured; "" for all of the role.
+      role: That does not take it; "" for any.
+      count: How many.
+      what: Of what, "rows" or "files".
+      why: The reason.
+    """
+
+    source: str
+    role: str
+    count: int
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        """Returns it in a line.
+
+        Example:
+          >>> str(LeftOut(source="a", role="members", count=3, what="rows", why="old"))
+          'corpus.members: 3 rows of a left out: old'
+        """
+        to = f"corpus.{self.role}: " if self.role else ""
+        of = f" of {self.source}" if self.source else ""
+        return f"{to}{self.count} {self.what}{of} left out: {self.why}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Clip:
     """One video and the rows of the manifests that name it.
 
     Attributes:
-      key: The resolved absolute path of a file, or the `tfds:` address of an example;
-        made in `corpora`, and the clip's identity from there on.
+      key: The resolved absolute path of a file, or the `tfds:` address of an example,
+        each followed by the seconds of a segment (see `data.segments`); made in
+        `corpora`, and the clip's identity from there on.
       items: At least one row, but where a clip stands for a file alone.
     """
 

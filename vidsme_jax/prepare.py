@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     commands.begin()
     try:
         given = checked(config)
-        items = corpora.load(given.corpus)
+        items = corpora.load(given.corpus).items
         from vidsme_jax.prepared import preparation
 
         done = preparation.run(given, root, items)

@@ -39,3 +39,9 @@ def test_what_is_built_is_named_once():
     fields.expect("rope_type", "default", "default", "linear")
     (problem,) = problems
     assert problem.endswith("rope_type is 'yarn'; built for 'default' or 'linear'")
+
+
+def test_twenty_unknown_keys_are_listed():
+    problems = _close({f"novel_{k:02}": 1 for k in range(23)})
+    assert len(problems) == 21 and "'novel_19'" in problems[19]
+    assert problems[20] == "and 3 more unknown keys in text_config"

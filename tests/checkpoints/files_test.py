@@ -47,6 +47,19 @@ def test_no_folder(tmp_path):
         opening.open_checkpoint(str(tmp_path / "file"))
 
 
+@pytest.mark.parametrize("name", ["owner/name", "owner/name/"])
+def test_a_hub_id_may_end_in_a_slash(folder, monkeypatch, name):
+    fetched = []
+
+    def fetch(repository, **kwargs):
+        fetched.append(repository)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert opening.open_checkpoint(name).folder == folder
+    assert fetched == ["owner/name"]
+
+
 def test_no_config(tmp_path):
     with pytest.raises(AuditError, match=r"no config\.json"):
         opening.open_checkpoint(str(tmp_path))

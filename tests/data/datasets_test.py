@@ -1,5 +1,6 @@
 """tfds: sources: every kind of video feature, splits, fields, what is refused."""
 
+import hashlib
 import json
 import pathlib
 import struct
@@ -71,7 +72,7 @@ def _config(*fields: str, source: str = "tfds:made/train", **corpus):
     config = settings.default()
     config.video.num_frames = 3
     config.corpus.suspects = (source,)
-    config.corpus.tfds_fields = fields
+    config.corpus.fields = fields
     config.corpus.update(corpus)
     return config
 
@@ -81,12 +82,12 @@ def _frames(config) -> list:
 
 
 def _load(config) -> tuple:
-    return corpora.load(views.view(views.Corpus, config))
+    return corpora.load(views.view(views.Corpus, config), looks=False).items
 
 
 def _videos(config) -> reading.Videos:
     how = views.view(views.Video, config)
-    return reading.Videos(how, config.corpus.tfds_fields)
+    return reading.Videos(how, config.corpus.fields)
 
 
 def _read(config, key: str):
@@ -239,6 +240,50 @@ def test_split_syntax_and_addresses(build):
         nonmembers=("tfds:made/train[1:]",),
     )
     assert "1 videos are listed both as members" in _problems(config)
+
+
+def test_a_feature_is_a_label_only_if_it_is_named(build, caplog):
+    features, examples = _images()
+    features["label"] = F.ClassLabel(names=["member", "nonmember"])
+    for number, example in enumerate(examples):
+        example["label"] = number % 2
+    build(features, examples)
+    with caplog.at_level("INFO", logger="absl"):
+        assert len(_load(_config())) == len(PIXELS)
+    assert "its feature 'label' is not read as membership; corpus.fields" in caplog.text
+    config = _config("label=label")
+    assert "is given as corpus.suspects alone, but by its column" in _problems(config)
+    source = config.corpus.suspects
+    config.corpus.update({"members": source, "nonmembers": source, "suspects": ()})
+    roles = [item.role for item in _load(config)]
+    assert set(roles) == {"members", "nonmembers"} and len(roles) == len(PIXELS)
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_segments_of_examples(build, pictures):
+    features, examples = _images()
+    if not pictures:
+        features = {"mp4": F.Tensor(shape=(), dtype=np.object_)}
+        examples = [{"mp4": CLIPS[0].read_bytes()}]
+    features["start"] = F.Tensor(shape=(), dtype=np.float32)
+    for example in examples:
+        example["start"] = 0.5
+    build(features, examples)
+    config = _config()
+    if pictures:
+        assert "'start' and 'end' select a segment by its seconds, which the pictu" in (
+            _problems(config)
+        )
+        assert len(_load(_config("start="))) == len(PIXELS)
+        item = _load(_config("start="))[0]
+        with pytest.raises(ClipError, match="to the end: pictures have no times"):
+            _read(config, f"{item.clip}#t=0.5,")
+        return
+    (item,) = _load(config)
+    assert item.clip == "tfds:made/1.0.0/train/0#t=0.5,"
+    frames = _read(config, item.clip)
+    assert frames.indices[0] > 0
+    assert frames.content_hash == hashlib.sha256(CLIPS[0].read_bytes()).hexdigest()
 
 
 def test_a_manifest_may_name_examples(build, tmp_path):

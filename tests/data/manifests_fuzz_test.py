@@ -64,7 +64,7 @@ def _corpus(path) -> views.Corpus:
 
 def _load(path) -> tuple[Item, ...] | None:
     try:
-        items = corpora.load(_corpus(path))
+        items = corpora.load(_corpus(path), looks=False).items
     except AuditError as error:
         assert error.problems and all(isinstance(p, str) for p in error.problems)
         assert sum(map(len, error.problems)) < 200_000
@@ -118,5 +118,5 @@ def test_a_manifest_of_nothing_but_faults_is_told_in_short(tmp_path):
     path.write_text(json.dumps([{"video": "x" * 10_000 + "\0"}] * 3000))
     with pytest.raises(AuditError) as caught:
         corpora.load(_corpus(path))
-    assert "and 2980 more problems" in caught.value.problems[20]
+    assert "and 2981 more problems" in caught.value.problems[19]
     assert sum(map(len, caught.value.problems)) < 20_000

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vidsme_jax.base import nearest
-from vidsme_jax.checkpoints import quantised
+from vidsme_jax.checkpoints import content, quantised
 
 _REQUIRED = object()
 # No published model comes near; what exceeds them would take time and memory before a
@@ -95,11 +95,12 @@ class Fields:
     def close(self, ignored: dict[str, str]) -> None:
         """Refuses every key not read, not bookkeeping, and not ignored for a reason."""
         known = self._seen | BOOKKEEPING | set(ignored) | set(quantised.KEYS)
-        for key in sorted(set(self.raw) - known):
-            self.problems.append(
-                f"{self.where}: unknown key {key!r}{nearest(key, sorted(self._seen))} "
-                "(it may change the model, so it is not ignored)"
-            )
+        unknown = [
+            f"{self.where}: unknown key {key!r}{nearest(key, sorted(self._seen))} "
+            "(it may change the model, so it is not ignored)"
+            for key in sorted(set(self.raw) - known)
+        ]
+        self.problems += content.limited(unknown, f"unknown keys in {self.where}")
 
 
 def _name(kind: type | tuple[type, ...]) -> str:

@@ -1,82 +1,123 @@
 """The corpus: the rows of manifests, folders and globs, each under its role.
 
 Nothing here opens a video: a file that is missing or broken is found when its clip is
-decoded, and costs that clip only.
+decoded, and costs that clip only. Whether the videos of a manifest are there at all,
+and whether two roles share files, is looked at first.
 """
 
 import collections
-import os
-import pathlib
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+from absl import logging
 
-from vidsme_jax.base import ROLES, AuditError, Clip, Item
-from vidsme_jax.data.sources import Row, is_address, name_of, read
+from vidsme_jax.base import ROLES, AuditError, Clip, Item, LeftOut, nearest, printable
+from vidsme_jax.data import conflicts, identity, names, presence, segments, sources
+from vidsme_jax.data.manifest_rows import NO_LABEL, Row, columns_of
+from vidsme_jax.data.sources import Found, some
 from vidsme_jax.settings import views
 
-_SHOWN = 5  # Of a long list, how many an error names.
+_LINES = 20  # Of one kind, at most.
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What is audited.
+
+    Attributes:
+      items: The rows in the order of `ROLES`, then of the sources. A row without an id
+        has the video's name as the manifest writes it, with #2, #3 where it is
+        repeated, as has an id that the questions about one video share. A row without a
+        group has its source's name where a role has several sources.
+      left_out: What the sources hold besides.
+    """
+
+    items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """A row that a role takes, and its source."""
+
+    role: str
+    source: str
+    row: Row
 
 
 def load(
-    corpus: views.Corpus, stored: Callable[[], list[Item]] | None = None
-) -> tuple[Item, ...]:
+    corpus: views.Corpus,
+    stored: Callable[[], list[Item]] | None = None,
+    *,
+    looks: bool = True,
+) -> Corpus:
     """Reads the corpus.
 
     Args:
       corpus: The settings.
       stored: The rows of a prepared corpus, taken where no role has a source.
-
-    Returns:
-      The rows in the order of `ROLES`, then of the sources. A row without an id gets
-      the video's name as the manifest writes it, with #2, #3 where it is repeated. A
-      row without a group gets its source's name where a role has several sources.
+      looks: Whether the videos are looked for; those of a prepared corpus, or of a
+        report that is made again, need not be there.
 
     Raises:
       AuditError: With everything that is wrong: sources that are absent, unreadable or
         without rows, rows that are broken or name videos outside of their folder, ids
-        that repeat, videos that are members and nonmembers at once, roles that cannot
-        be audited together.
+        that repeat, manifests without any of their videos, videos in two roles, roles
+        that cannot be audited together. Of each kind at most 20 are listed.
     """
-    problems: list[str] = []
-    root = pathlib.Path(corpus.video_root).expanduser() if corpus.video_root else None
-    sources = {role: getattr(corpus, role) for role in ROLES}
+    problems = _Problems()
+    root = names.configured(corpus.video_root) if corpus.video_root else None
+    given = {role: getattr(corpus, role) for role in ROLES}
     if root is not None and not root.is_dir() and stored is None:
-        problems.append(f"corpus.video_root: no such folder: {root}")
-    named = dict.fromkeys(source for role in ROLES for source in sources[role])
-    rows: dict[str, list[Row]] = {}
+        near = names.why_missing(root.absolute()) or names.near(root)
+        problems.add("", [f"corpus.video_root: no such folder: {root}{near}"])
+    named = dict.fromkeys(source for role in ROLES for source in given[role])
+    found: dict[str, Found] = {}
     for source in named:
         try:
-            rows[source] = read(source, root, corpus.tfds_fields)
+            its = sources.read(source, root, corpus.fields)
         except AuditError as error:
-            problems += error.problems
-    taken: list[tuple[str, Row]] = []
-    for role in ROLES:
-        for source in sources[role]:
-            mine = [row for row in rows.get(source, ()) if row.label in ("", role)]
-            if len(sources[role]) > 1:
-                mine = [row.grouped(name_of(source)) for row in mine]
-            taken += ((role, row) for row in mine)
-            if source in rows and not mine:
-                problems.append(_nothing_for(role, source, rows[source]))
-    if stored is not None and len(rows) < len(named):
-        problems.append(
-            "corpus.prepared has rows of its own; to take them, leave every role "
-            "without a source, such as corpus.members = ()"
+            problems.add("sources", error.problems)
+        else:
+            problems.add("rows", its.problems)
+            found[source] = its
+    if found:
+        problems.add("", _unknown_columns(corpus.fields, found.values()))
+    found = {source: its for source, its in found.items() if not its.problems}
+    taken, left = _take(given, found, problems)
+    if stored is not None and len(found) < len(named):
+        problems.add(
+            "",
+            [
+                "corpus.prepared has rows of its own; to take them, leave every role "
+                "without a source, such as corpus.members = ()"
+            ],
         )
-    asked = [role for role in ROLES if sources[role]]
-    items = _items(taken)
+    asked = [role for role in ROLES if given[role]]
+    items, repeated = identity.items_of([(x.role, x.row) for x in taken])
     if not corpus.allow_outside:
-        problems += _outside([row for _, row in taken], items)
+        rows = [x.row for x in taken]
+        problems.add("outside", identity.outside(rows, items))
     if stored is not None and not asked:
         items = tuple(stored())
         asked = list(dict.fromkeys(item.role for item in items))
-        at, folder = f"{corpus.prepared}: ", pathlib.Path()
-        taken = [(i.role, Row(at + i.video, folder, "", i.id, {})) for i in items]
-    problems += _repeated_ids(taken) + _contradictions(items) + _roles(asked)
-    if problems:
-        raise AuditError(problems)
-    return _subsample(items, corpus.max_clips, corpus.seed)
+        where = f"{corpus.prepared}: "
+        repeated = identity.repeated((i.id, where + i.video) for i in items)
+    problems.add("ids", repeated)
+    looks = looks and stored is None
+    if looks:
+        problems.add("absent", _absent(taken, items))
+    problems.add("", conflicts.contradictions(items))
+    kept = _subsample(items, corpus.max_clips, corpus.seed)
+    if not corpus.allow_duplicates:
+        digests = conflicts.digests_of(kept) if looks else {}
+        problems.add("", conflicts.in_two_roles(items, digests))
+    problems.add("", _roles(asked))
+    problems.close()
+    left += _beyond(items, kept, corpus.max_clips)
+    _log(kept, left)
+    return Corpus(kept, tuple(left))
 
 
 def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
@@ -87,82 +128,118 @@ def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
     return tuple(Clip(key, tuple(rows)) for key, rows in by_key.items())
 
 
-def _items(rows: list[tuple[str, Row]]) -> tuple[Item, ...]:
-    """Gives every row its id and the key of its clip."""
-    given = {row.id for _, row in rows}
-    uses = collections.Counter()
-    items = []
-    for role, row in rows:
-        video, name = row.fields["video"], row.id
-        while not name:
-            uses[video] += 1
-            candidate = f"{video}#{uses[video]}" if uses[video] > 1 else video
-            name = "" if candidate in given else candidate
-        key = video
-        if not is_address(video):
-            # `Path.resolve` would stumble over a link that leads to itself.
-            key = os.path.realpath(row.folder / pathlib.Path(video).expanduser())
-        items.append(Item(id=name, clip=key, role=role, **row.fields))
-    return tuple(items)
+class _Problems:
+    """What is wrong, in the order in which it is found, by its kind."""
+
+    def __init__(self):
+        self._found: dict[str, list[str]] = collections.defaultdict(list)
+
+    def add(self, kind: str, problems: Iterable[str]) -> None:
+        """Adds problems of a kind; "" if they are few."""
+        self._found[kind or f"{len(self._found)}"] += problems
+
+    def close(self) -> None:
+        """Raises what was found."""
+        listed = []
+        for problems in self._found.values():
+            rest = len(problems) - _LINES
+            if rest > 0:
+                problems[_LINES - 1 :] = [f"and {rest + 1} more problems of this kind"]
+            listed += problems
+        if listed:
+            raise AuditError(listed)
 
 
-# ------------------------------------------------------------------- whole corpora
+def _take(
+    given: Mapping[str, tuple[str, ...]],
+    found: Mapping[str, Found],
+    problems: _Problems,
+) -> tuple[list[_Taken], list[LeftOut]]:
+    """Gives each role the rows that it takes; tells which are left out."""
+    taken: list[_Taken] = []
+    left: list[LeftOut] = [one for its in found.values() for one in its.left_out]
+    for role in ROLES:
+        for source in given[role]:
+            rows = found[source].rows if source in found else []
+            mine = [row for row in rows if row.label in ("", role)]
+            if len(given[role]) > 1:
+                mine = [row.grouped(sources.name_of(source)) for row in mine]
+            taken += (_Taken(role, source, row) for row in mine)
+    for source, its in found.items():
+        roles = [role for role in ROLES if source in given[role]]
+        labels = collections.Counter(row.label for row in its.rows if row.label)
+        others = {label: n for label, n in labels.items() if label not in roles}
+        if others and len(roles) == 1:
+            problems.add("labels", [_other_roles(source, roles[0], its.rows, others)])
+            continue
+        unlabelled = len(its.rows) > labels.total()
+        empty = [role for role in roles if not (unlabelled or labels[role])]
+        problems.add("labels", [_nothing_for(x, source, labels) for x in empty])
+        left += (
+            LeftOut(
+                source=source,
+                role=role,
+                count=labels[other],
+                what="rows",
+                why=f"their label is {other}, as which they are taken",
+            )
+            for role in roles
+            for other in roles
+            if other != role and labels[other]
+        )
+        left += (
+            LeftOut(
+                source=source,
+                role="",
+                count=count,
+                what="rows",
+                why=f"their label is {label}, and no corpus.{label} has this source",
+            )
+            for label, count in others.items()
+        )
+    return taken, left
 
 
-def some(names: Iterable[str]) -> str:
-    """Returns the first of a long list of names, and how many more there are."""
-    names = list(dict.fromkeys(names))
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _other_roles(
+    source: str, role: str, rows: list[Row], others: Mapping[str, int]
+) -> str:
+    counted = ", ".join(f"{n} are {label}" for label, n in others.items())
+    first = next(row for row in rows if row.label in others)
+    also = " and ".join(f"corpus.{label}" for label in others)
+    return (
+        f"{source} is given as corpus.{role} alone, but by its column 'label' "
+        f"{counted}, of {len(rows)} rows (the first: {first.where}); give it as {also} "
+        f"too, which takes them there, or, {NO_LABEL}"
+    )
 
 
-def _nothing_for(role: str, source: str, rows: list[Row]) -> str:
-    found = ", ".join(sorted({row.label for row in rows}))
+def _nothing_for(role: str, source: str, labels: Iterable[str]) -> str:
+    found = ", ".join(sorted(labels))
     return f"corpus.{role}: no row of {source} has this label; its labels: {found}"
 
 
-def _repeated_ids(rows: list[tuple[str, Row]]) -> list[str]:
-    places = collections.defaultdict(list)
-    for _, row in rows:
-        places[row.id].append(row.where)
+def _unknown_columns(fields: tuple[str, ...], found: Iterable[Found]) -> list[str]:
+    """Returns the problems of columns that no source has."""
+    known = list(dict.fromkeys(str(c) for its in found for c in its.columns))
+    have = printable(some(known), 1000) if known else "none"
     return [
-        f"id {id!r} is given {len(where)} times, at {some(where)}; ids must be unique "
-        "in the corpus"
-        for id, where in places.items()
-        if id and len(where) > 1
+        f"corpus.fields: no source has a column {column!r} for {field!r}; they have "
+        f"{have}{nearest(column, known)}"
+        for field, column in columns_of(fields).items()
+        if column and column not in known
     ]
 
 
-def _outside(rows: list[Row], items: tuple[Item, ...]) -> list[str]:
-    """Videos that a manifest names outside of its folder; links are followed.
-
-    Folders, globs and manifests in the configuration are the user's own words; what is
-    in a manifest may be anybody's.
-    """
-    roots = {folder: folder.resolve() for folder in {row.folder for row in rows}}
-    found = collections.defaultdict(list)
-    for row, item in zip(rows, items, strict=True):
-        root = roots[row.folder]
-        inside = is_address(item.video) or pathlib.Path(item.clip).is_relative_to(root)
-        if row.confined and not inside:
-            found[root].append(f"{row.where}: {item.video!r}")
+def _absent(taken: list[_Taken], items: tuple[Item, ...]) -> list[str]:
+    """Returns the problems of manifests none of whose videos is there."""
+    by_source = collections.defaultdict(list)
+    for one, item in zip(taken, items, strict=True):
+        if one.row.confined:
+            by_source[one.source, one.row.folder].append(item)
     return [
-        f"{len(names)} rows of manifests name videos outside of {root}: "
-        f"{some(names)}; set corpus.video_root to a folder that holds them all or, if "
-        "you trust the manifests, corpus.allow_outside=true"
-        for root, names in found.items()
-    ]
-
-
-def _contradictions(items: tuple[Item, ...]) -> list[str]:
-    members = {item.clip for item in items if item.role == "members"}
-    others = [item for item in items if item.role == "nonmembers"]
-    both = [item.video for item in others if item.clip in members]
-    if not both:
-        return []
-    return [
-        f"{len(set(both))} videos are listed both as members and as nonmembers: "
-        f"{some(both)}; give each one role, such as by a column 'label'"
+        problem
+        for (source, folder), its in by_source.items()
+        for problem in presence.absent(source, folder, its)
     ]
 
 
@@ -203,3 +280,25 @@ def _subsample(
         order = np.random.default_rng([seed, number]).permutation(len(keys))
         kept |= {(role, keys[index]) for index in order[:max_clips]}
     return tuple(item for item in items if (item.role, item.clip) in kept)
+
+
+def _beyond(
+    items: tuple[Item, ...], kept: tuple[Item, ...], max_clips: int | None
+) -> list[LeftOut]:
+    """Returns what the subsample leaves out."""
+    before, after = (collections.Counter(i.role for i in x) for x in (items, kept))
+    why = f"corpus.max_clips is {max_clips} videos a role"
+    return [
+        LeftOut(source="", role=role, count=count, what="rows", why=why)
+        for role, count in (before - after).items()
+    ]
+
+
+def _log(kept: tuple[Item, ...], left: list[LeftOut]) -> None:
+    for one in left[:_LINES]:
+        logging.info("%s", printable(str(one)))
+    if len(left) > _LINES:
+        logging.info("and %d more lines of what is left out", len(left) - _LINES)
+    parts = sum(segments.divided(item.clip)[1] is not None for item in kept)
+    if parts:
+        logging.info("%d rows ask about a segment of their video", parts)

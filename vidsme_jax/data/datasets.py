@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
 from vidsme_jax.data import dataset_folders, features
 from vidsme_jax.data.dataset_folders import root
+from vidsme_jax.data.manifest_rows import columns_of
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.settings.rules import FIELDS
@@ -97,60 +99,80 @@ class Dataset:
         """Which feature is the video, which the question and so on.
 
         Args:
-          fields: `corpus.tfds_fields`: FIELD=FEATURE. The rest is found by name; the
-            video by being the only feature that can be one.
+          fields: `corpus.fields`: FIELD=FEATURE; features that are not there count for
+            other sources. The rest is found by name; the video by being the only
+            feature that can be one. No feature is a label but one that is named here:
+            in datasets it is a class.
 
         Raises:
-          AuditError: A feature is not there, or no single one can be the video.
+          AuditError: No single feature can be the video.
         """
-        given = dict(text.split("=", 1) for text in fields)
-        there = ", ".join(f"{k}: {type(f).__name__}" for k, f in self.features.items())
-        problems = [
-            f"corpus.tfds_fields: no feature {name!r}; it has {there}"
-            f"{nearest(name, list(self.features))}"
-            for name in given.values()
-            if name not in self.features
-        ]
-        if problems:
-            raise AuditError(problems)
-        if "video" not in given:
+        asked = columns_of(fields)
+        given = {k: v for k, v in asked.items() if not v or v in self.features}
+        there = self.described()
+        if not given.get("video"):
             could = features.could_be_video(self.features)
             if len(could) != 1:
+                lacking = asked.get("video", "")
                 problem = (
+                    f"no feature {lacking!r}{nearest(lacking, list(self.features))}; "
+                    if lacking
+                    else ""
+                ) + (
                     f"{'several features' if could else 'no feature'} can be the "
-                    "video; say which, such as corpus.tfds_fields = ('video=NAME',); "
+                    "video; say which, such as corpus.fields = ('video=NAME',); "
                     f"it has {there}"
                 )
                 raise AuditError([problem])
             given["video"] = could[0]
         elif features.kind_of(self.features[given["video"]]) is None:
             raise AuditError(
-                [f"corpus.tfds_fields: {given['video']!r} is no video; it has {there}"]
+                [f"corpus.fields: {given['video']!r} is no video; it has {there}"]
             )
-        names = {name: name for name in FIELDS if name in self.features}
-        return names | given
+        known = set(FIELDS) & set(self.features) - {"label"}
+        named = {name: name for name in FIELDS if name in known} | given
+        return {field: feature for field, feature in named.items() if feature}
+
+    def described(self) -> str:
+        """Its features with their kinds."""
+        return ", ".join(f"{k}: {type(f).__name__}" for k, f in self.features.items())
 
 
 _opened = functools.cache(Dataset)  # By folder.
 
 
-def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a source, as a manifest would have them.
+def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The features of a source, and its rows as a manifest would have them.
 
     An example that cannot be read has a row all the same: its clip will fail.
 
     Args:
       source: `tfds:NAME[:CONFIG]/SPLIT`, the split in the syntax of TFDS.
-      fields: `corpus.tfds_fields`.
+      fields: `corpus.fields`.
 
     Raises:
-      AuditError: There is no such dataset, split or feature.
+      AuditError: There is no such dataset, split or feature, or segments are asked for
+        of frames without times.
     """
     _, split = dataset_folders.divided(source)
     dataset = _opened(dataset_folders.find(source))
     mapping = dataset.mapping(fields)
     stem = "/".join(dataset.folder.parts[len(root().parts) :])
     columns = {key: value for key, value in mapping.items() if key != "video"}
+    kind = features.kind_of(dataset.features[mapping["video"]])
+    if {"start", "end"} & set(columns) and kind in (features.IMAGES, features.ARRAY):
+        problem = (
+            f"'start' and 'end' select a segment by its seconds, which the pictures of "
+            f"{mapping['video']!r} do not have; corpus.fields = ('start=', 'end=') "
+            "scores whole examples"
+        )
+        raise AuditError([problem])
+    if "label" in dataset.features and "label" not in columns_of(fields):
+        logging.info(
+            "%s: its feature 'label' is not read as membership; corpus.fields = "
+            "('label=label',) would read it so",
+            source,
+        )
     places = dataset.places(split)
     of_paths = _are_paths(dataset, mapping["video"], places)
     found = []
@@ -162,7 +184,7 @@ def rows(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
             if of_paths:
                 row["video"] = _plain(dataset.value(example, mapping["video"]))
         found.append(row)
-    return found
+    return list(dataset.features), found
 
 
 def folder_of(source: str) -> pathlib.Path:

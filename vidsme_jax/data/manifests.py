@@ -1,24 +1,20 @@
 """The formats of manifests: a file to rows, unchecked but for its columns."""
 
+import codecs
 import csv
 import json
 import pathlib
 from typing import Any
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
+from vidsme_jax.data import names
 
 # The columns ([] where there is no object), and each row with its place in the file.
-_Raw = tuple[list[str], list[tuple[str, Any]]]
+Raw = tuple[list[str], list[tuple[str, Any]]]
+_SHOWN = 20  # Faulty lines.
 
 
-def near(path: pathlib.Path) -> str:
-    """The file with the nearest name in the same folder, as '; did you mean ...?'."""
-    if not path.parent.is_dir():
-        return f" (there is no folder {path.parent} either)"
-    return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
-
-
-def read(source: str, path: pathlib.Path) -> list[tuple[str, Any]]:
+def read(source: str, path: pathlib.Path) -> Raw:
     """Reads a manifest.
 
     Args:
@@ -26,15 +22,19 @@ def read(source: str, path: pathlib.Path) -> list[tuple[str, Any]]:
       path: A `.json`, `.jsonl`, `.csv` or `.parquet` file.
 
     Returns:
-      Each row, whatever it is, with its place in the file.
+      Its columns, none where no row is an object; and each row, whatever it is, with
+      its place in the file.
 
     Raises:
-      AuditError: There is no such file, or it is none of its kind, or has no `video`.
+      AuditError: There is no such file, or it is none of its kind, or has no row.
     """
     if not path.is_file():
-        raise AuditError([f"{source}: no such manifest{near(path)}"])
+        missing = names.why_missing(path.absolute()) or names.near(path)
+        raise AuditError([f"{source}: no such manifest{missing}"])
     try:
         columns, raw = READERS[path.suffix.lower()](path)
+    except UnicodeDecodeError as error:
+        raise AuditError([f"{source}: cannot be read: {_not_utf8(error)}"]) from error
     except (OSError, ValueError, csv.Error) as error:
         text = " ".join(str(error).split())
         raise AuditError([f"{source}: cannot be read: {text}"]) from error
@@ -42,19 +42,21 @@ def read(source: str, path: pathlib.Path) -> list[tuple[str, Any]]:
         raise AuditError([f"{source}: cannot be read: nested too deeply"]) from error
     if not raw:
         raise AuditError([f"{source}: the manifest has no rows"])
-    if columns and "video" not in columns:
-        hint = nearest("video", columns)
-        raise AuditError(
-            [f"{source}: no column 'video'; its columns: {', '.join(columns)}{hint}"]
-        )
-    return raw
+    return columns, raw
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    """Says in which character set a text seems to be, and the remedy."""
+    if error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "it is UTF-16; save it as UTF-8, such as by iconv -f UTF-16 -t UTF-8"
+    return f"{error}; save it as UTF-8, such as by iconv -f CP1252 -t UTF-8"
 
 
 def _columns(rows: list[tuple[str, Any]]) -> list[str]:
     return list(dict.fromkeys(k for _, v in rows if isinstance(v, dict) for k in v))
 
 
-def _read_json(path: pathlib.Path) -> _Raw:
+def _read_json(path: pathlib.Path) -> Raw:
     data = json.loads(path.read_text("utf-8-sig"))
     if not isinstance(data, list):
         kind = type(data).__name__
@@ -63,7 +65,7 @@ def _read_json(path: pathlib.Path) -> _Raw:
     return _columns(rows), rows
 
 
-def _read_jsonl(path: pathlib.Path) -> _Raw:
+def _read_jsonl(path: pathlib.Path) -> Raw:
     rows, problems = [], []
     for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
         if line.strip():
@@ -72,18 +74,20 @@ def _read_jsonl(path: pathlib.Path) -> _Raw:
             except json.JSONDecodeError as error:
                 problems.append(f"line {number}: {error.msg} (column {error.colno})")
     if problems:
-        raise ValueError("; ".join(problems))
+        rest = len(problems) - _SHOWN
+        more = [f"and {rest} more lines"] if rest > 0 else []
+        raise ValueError("; ".join(problems[:_SHOWN] + more))
     return _columns(rows), rows
 
 
-def _read_csv(path: pathlib.Path) -> _Raw:
+def _read_csv(path: pathlib.Path) -> Raw:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         rows = [(f"line {reader.line_num}", row) for row in reader]
         return list(reader.fieldnames or ()), rows
 
 
-def _read_parquet(path: pathlib.Path) -> _Raw:
+def _read_parquet(path: pathlib.Path) -> Raw:
     import pyarrow.parquet
 
     # Not a data set: "a=1" in a folder's name is no column of the manifest.

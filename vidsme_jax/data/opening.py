@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import formats, stages, tracks
+from vidsme_jax.data import formats, names, stages, tracks
 
 Content = pathlib.Path | bytes  # A file, or what it would contain.
 
@@ -196,7 +196,8 @@ def _head(content: Content) -> bytes:
         with content.open("rb") as file:
             head = file.read(256)
     except FileNotFoundError as error:
-        raise ClipError("open", f"no such file: {content}") from error
+        cause = f"no such file: {content}{names.why_missing(content)}"
+        raise ClipError("open", cause) from error
     except OSError as error:
         cause = f"the file cannot be read ({error.strerror}): {content}"
         raise ClipError("open", cause) from error

@@ -12,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from vidsme_jax.base import Frames, MotionStatistics
+from vidsme_jax.base import ClipError, Frames, MotionStatistics
+from vidsme_jax.data import segments
 from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.data.sources import is_address
 from vidsme_jax.settings import views
@@ -26,13 +27,24 @@ ABSENT: Stamp = (-1, -1)
 def stamp(key: str) -> Stamp:
     """Returns size and time of change in ns of a clip's file, or `ABSENT`.
 
-    Cheap signs that a file is the same. What is no file of its own has none.
+    Cheap signs that a file is the same. What is no file of its own has none; a segment
+    has those of its file.
     """
     try:
-        found = pathlib.Path(key).stat()
+        found = file_of(key).stat()
     except OSError:
         return ABSENT
     return found.st_size, found.st_mtime_ns
+
+
+def file_of(key: str) -> pathlib.Path:
+    """Returns the file of a clip, which its segments share.
+
+    Example:
+      >>> file_of("/videos/a.mp4#t=3,7.5").name
+      'a.mp4'
+    """
+    return pathlib.Path(segments.divided(key)[0])
 
 
 @runtime_checkable  # For type checks in tests.
@@ -94,28 +106,38 @@ class Videos:
       >>> frames, _ = reader.read("/videos/a.mp4", {16})(16)
     """
 
-    def __init__(self, how: views.Video, tfds_fields: Sequence[str] = ()):
-        """Takes the settings, and `corpus.tfds_fields`."""
-        self._how, self._fields = how, tuple(tfds_fields)
+    def __init__(self, how: views.Video, fields: Sequence[str] = ()):
+        """Takes the settings, and `corpus.fields`."""
+        self._how, self._fields = how, tuple(fields)
 
     def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
         """Decodes a clip once for all counts; see `Reader`."""
         from vidsme_jax.data import video
 
         how, source = self._how, self._source(key)
+        segment = segments.divided(key)[1] or segments.WHOLE
         chosen: dict[int, tuple[int, ...]] = {}
+        noticed: list[str] = []
 
         def choose(num_decodable: int, times: np.ndarray) -> list[int]:
+            within = segment.indices(times)
+            noticed[:] = segment.warnings(times)
+            its = times[within.start : within.stop]
             for count in counts:
-                chosen[count] = frame_indices(
-                    how.sampling, count, num_decodable, times, how.fps
-                )
+                found = frame_indices(how.sampling, count, len(within), its, how.fps)
+                chosen[count] = tuple(within.start + index for index in found)
             return sorted(set().union(*chosen.values()))
 
         if isinstance(source, pathlib.Path | bytes):
             frames = video.decode_chosen(source, choose, self._limits)
+        elif segment != segments.WHOLE:
+            cause = f"the segment {segment.words}: pictures have no times"
+            raise ClipError("decode", cause)
         else:
             frames = source.sample_chosen(how.sampling, choose)
+        if noticed:
+            warnings = (*frames.warnings, *noticed)
+            frames = dataclasses.replace(frames, warnings=warnings)
         place = {index: k for k, index in enumerate(frames.indices)}
 
         def of(count: int) -> Read:
@@ -165,10 +187,10 @@ class Videos:
 
     def _source(self, key: str) -> Any:
         if not is_address(key):
-            return pathlib.Path(key)
+            return file_of(key)
         from vidsme_jax.data import datasets
 
-        found = datasets.fetch(key, self._fields)
+        found = datasets.fetch(segments.divided(key)[0], self._fields)
         if isinstance(found, bytes):
             return found
         return dataclasses.replace(found, limits=self._limits)

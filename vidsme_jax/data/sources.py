@@ -1,83 +1,90 @@
-"""Sources of a corpus: manifests, folders, globs and TFDS datasets, to checked rows."""
+"""Sources of a corpus: manifests, folders, patterns and TFDS datasets, to checked rows.
 
-import dataclasses
+What a source is called in the configuration is a path before it is a pattern, and `~`
+is a home folder there.
+"""
+
 import glob
-import json
-import os
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import NamedTuple
 
-from vidsme_jax.base import AuditError, nearest, printable
-from vidsme_jax.data import dataset_folders, manifests
+from absl import logging
 
-VIDEO_SUFFIXES = tuple(
-    ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .asf .mpg .mpeg .m2v .vob .ts .m2ts .mts"
-    " .3gp .3g2 .ogv .ogg .gif .y4m .h264 .hevc".split()
-)
-_SUFFIXES = ", ".join(VIDEO_SUFFIXES)
-LABELS = {
-    "": "",
-    **{1: "members", "1": "members", "member": "members", "members": "members"},
-    **{0: "nonmembers", "0": "nonmembers", "nonmember": "nonmembers"},
-    **{"non-member": "nonmembers", "nonmembers": "nonmembers"},
-    **{"suspect": "suspects", "suspects": "suspects", "calibration": "calibration"},
-}
-_FAULTS = 20  # Of a manifest's, how many are listed.
-_LONGEST = 200  # Characters of a faulty value that are shown.
+from vidsme_jax.base import AuditError, LeftOut, nearest, printable
+from vidsme_jax.data import dataset_folders, manifest_rows, manifests, names
+from vidsme_jax.data.folders import Search
+from vidsme_jax.data.manifest_rows import Row
+
+_SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
+_SHOWN = 5  # Of a long list, how many a message names.
+# What the column of the videos is called where it is not called so.
+_LIKE_VIDEO = ("video_path", "path", "file_name", "filename", "file", "video_id", "vid")
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row, checked; `label` is a role or "", `where` names it in errors.
+class Found(NamedTuple):
+    """What a source holds.
 
-    `confined`: a manifest gave it, whose author need not be who runs the audit.
+    Attributes:
+      rows: Checked.
+      columns: Of a manifest, or the features of a dataset.
+      left_out: For any role.
+      problems: Of faulty rows.
     """
 
-    where: str
-    folder: pathlib.Path
-    label: str
-    id: str
-    fields: dict[str, Any]  # The remaining fields of an `Item`.
-    confined: bool = False
-
-    def grouped(self, group: str) -> "Row":
-        """Returns the row with a group, if it has none."""
-        fields = self.fields | {"group": self.fields.get("group") or group}
-        return dataclasses.replace(self, fields=fields)
+    rows: list[Row]
+    columns: list[str]
+    left_out: list[LeftOut]
+    problems: list[str]
 
 
-def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> list[Row]:
-    """Reads a source of any kind, or raises an `AuditError`.
+def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Found:
+    """Reads a source of any kind.
 
     Args:
       source: As configured.
       root: What the paths in manifests are relative to, if not their own folder.
-      fields: `corpus.tfds_fields`.
+      fields: `corpus.fields`. A column that the source does not have counts for others.
+
+    Raises:
+      AuditError: It cannot be read, or is empty.
     """
     if is_address(source):
         return _read_tfds(source, root, fields)
-    path = pathlib.Path(source).expanduser()
+    path = names.configured(source)
+    is_pattern = glob.has_magic(source)
+    if path.suffix.lower() in manifests.READERS and not path.is_dir():
+        if path.is_file() or not is_pattern:
+            return _read_manifest(source, path, root, fields)
+    search = Search()
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _is_video(file))
+        found = search.videos(path)
         named = [(file.relative_to(path).as_posix(), path) for file in found]
         missing = f"{source}: no video in the folder; looked for {_SUFFIXES}"
-    elif path.suffix.lower() in manifests.READERS and not glob.has_magic(source):
-        return _rows(source, root or path.parent, manifests.read(source, path))
     else:
-        matches = sorted(glob.glob(str(path), recursive=True))
-        found = [name for name in matches if _is_video(pathlib.Path(name))]
-        named = [(name, pathlib.Path()) for name in found]
+        matches = [str(path)] if path.exists() else search.matches(str(path))
+        named = [(name, pathlib.Path()) for name in matches if search.is_video(name)]
         if matches:
             missing = f"{source}: {len(matches)} matches, none a video ({_SUFFIXES})"
-        elif glob.has_magic(source):
+        elif is_pattern:
             missing = f"{source}: the glob matches nothing"
         else:
-            near = manifests.near(path)
-            missing = f"{source}: no such manifest, folder or video{near}"
+            why = names.why_missing(path.absolute()) or names.near(path)
+            missing = f"{source}: no such manifest, folder or video{why}"
+    if is_pattern and path.exists():
+        logging.info("%s: there is a path of this name, so it is no pattern", source)
+    left = [
+        LeftOut(source=source, role="", count=len(paths), what="files", why=why)
+        for why, paths in (
+            (f"{reason}: {some(paths)}", paths)
+            for reason, paths in search.left_out.items()
+        )
+    ]
     if not named:
-        raise AuditError([missing])
-    return [Row(f"{source}: {v}", folder, "", "", {"video": v}) for v, folder in named]
+        more = [f"; {one.count} files are left out, {one.why}" for one in left]
+        raise AuditError([missing + "".join(more)])
+    rows = [Row(f"{source}: {v}", folder, "", "", {"video": v}) for v, folder in named]
+    return Found(rows, [], left, [])
 
 
 def name_of(source: str) -> str:
@@ -92,126 +99,47 @@ def is_address(name: str) -> bool:
     return name.startswith("tfds:")
 
 
+def some(listed: Iterable[str]) -> str:
+    """Returns the first of a long list of names, and how many more there are."""
+    distinct = list(dict.fromkeys(listed))
+    rest = len(distinct) - _SHOWN
+    return ", ".join(distinct[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _read_manifest(
+    source: str, path: pathlib.Path, root: pathlib.Path | None, fields: tuple[str, ...]
+) -> Found:
+    columns, raw = manifests.read(source, path)
+    mapping = manifest_rows.columns_of(fields)
+    its = {name: col for name, col in mapping.items() if not col or col in columns}
+    if columns and its.get("video", "video") not in columns:
+        raise AuditError([_without_videos(source, columns, mapping)])
+    rows, problems = manifest_rows.checked(source, root or path.parent, raw, its)
+    return Found(rows, columns, [], problems)
+
+
+def _without_videos(source: str, columns: list[str], mapping: Mapping[str, str]) -> str:
+    name = mapping.get("video") or "video"
+    hint = nearest(name, columns)
+    like = next((column for column in _LIKE_VIDEO if column in columns), "COLUMN")
+    remedy = f"corpus.fields = ('video={like}',) names the column of the videos"
+    listed = printable(", ".join(map(str, columns)), 1000)
+    return f"{source}: no column {name!r}; its columns: {listed}{hint}; {remedy}"
+
+
 def _read_tfds(
     source: str, root: pathlib.Path | None, fields: tuple[str, ...]
-) -> list[Row]:
+) -> Found:
     try:
         dataset_folders.find(source)
         from vidsme_jax.data import datasets  # Takes TFDS.
 
-        found = datasets.rows(source, fields)
+        columns, found = datasets.rows(source, fields)
         folder = root or datasets.folder_of(source)
     except AuditError as error:
         raise AuditError([f"{source}: {p}" for p in error.problems]) from error
     if not found:
         raise AuditError([f"{source}: the split has no example"])
-    return _rows(source, folder, ((f"example {n}", r) for n, r in enumerate(found)))
-
-
-def _is_video(path: pathlib.Path) -> bool:
-    # Hidden files are often the shadows that other systems leave ("._clip.mp4").
-    hidden = path.name.startswith(".")
-    return not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-
-
-def _rows(
-    source: str, folder: pathlib.Path, raw: Iterable[tuple[str, Any]]
-) -> list[Row]:
-    """Checks rows, or raises an `AuditError` with all that is wrong with any."""
-    rows, problems = [], []
-    for place, values in raw:
-        try:
-            rows.append(_row(f"{source}: {place}", folder, values))
-        except AuditError as error:
-            problems += error.problems
-        except RecursionError:
-            problems.append(f"{source}: {place}: nested too deeply")
-    if len(problems) > _FAULTS:
-        problems[_FAULTS:] = [f"{source}: and {len(problems) - _FAULTS} more problems"]
-    if problems:
-        raise AuditError(problems)
-    return rows
-
-
-def _row(where: str, folder: pathlib.Path, values: Any) -> Row:
-    """Checks one row, or raises an `AuditError` with all that is wrong with it."""
-    if not isinstance(values, Mapping):
-        kind = type(values).__name__
-        raise AuditError([f"{where}: a row must be an object; it is a {kind}"])
-    problems = []
-    if None in values:
-        problems.append(f"{where}: more fields than the header has columns")
-    video = values.get("video")
-    if not _is_path(video):
-        problems.append(f"{where}: 'video' is {_cut(video)}; it must be a path")
-    fields: dict[str, Any] = {"video": video}
-    for name in ("question", "answer", "group", "date", "id"):
-        value = values.get(name)
-        if isinstance(value, Mapping | list):
-            kind = type(value).__name__
-            problems.append(f"{where}: {name!r} is a {kind}; it must be text")
-        elif name != "date":
-            fields[name] = "" if value is None else str(value)
-    try:
-        fields["candidates"] = _candidates(values.get("candidates"))
-    except ValueError as error:
-        problems.append(f"{where}: 'candidates' {error}")
-    label = values.get("label")
-    label = "" if label is None else label
-    label = label.strip().lower() if isinstance(label, str) else label
-    role = LABELS.get(label) if isinstance(label, int | float | str) else None
-    if role is None:
-        known = [name for name in LABELS if isinstance(name, str)]
-        problems.append(
-            f"{where}: 'label' is {_cut(values['label'])}; it must be one of 1 or "
-            "member, 0 or nonmember, suspect, calibration"
-            f"{nearest(str(label)[:_LONGEST], known)}"
-        )
-    if problems:
-        raise AuditError(problems)
-    return Row(where, folder, role or "", fields.pop("id"), fields, confined=True)
-
-
-def _is_path(video: Any) -> bool:
-    """Whether a row's video can be the name of a file on this system."""
-    if not isinstance(video, str) or not video.strip() or "\0" in video:
-        return False
-    try:
-        os.fsencode(pathlib.Path(video).expanduser())
-    except (ValueError, RuntimeError):  # No character set has it; no such user.
-        return False
-    return True
-
-
-def _cut(value: Any) -> str:
-    return printable(repr(value), most=_LONGEST)
-
-
-def _candidates(value: Any) -> tuple[str, ...]:
-    """Returns the options of a question.
-
-    Args:
-      value: A list, or text: a JSON list, or options separated by bars; None or "" for
-        none.
-
-    Raises:
-      ValueError: Says what is wrong with it.
-    """
-    if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"begins like a JSON list but is none ({error.msg}): "
-                f"{_cut(value.strip())}"
-            ) from error
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split("|")] if value.strip() else []
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise ValueError(f"is {_cut(value)}; it must be a list, or text separated by |")
-    for option in value:
-        if not isinstance(option, str | int | float) or not str(option).strip():
-            raise ValueError(f"has the option {_cut(option)}; it must be text")
-    return tuple(map(str, value))
+    raw = ((f"example {n}", row) for n, row in enumerate(found))
+    rows, problems = manifest_rows.checked(source, folder, raw, {})
+    return Found(rows, columns, [], problems)

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from vidsme_jax.arguments import require
@@ -120,7 +121,7 @@ def _check(log_probs: Any, **parameters: Any) -> list[Any]:
         f"log_probs is {x.dtype} of shape {x.shape}; it must be floating, the "
         "vocabulary last",
     )
-    if not isinstance(x, jax.core.Tracer):
+    if not isinstance(x, Tracer):
         total = np.exp(np.asarray(x, np.float64)).sum(-1)
         require(
             (abs(total - 1) < _NORMALISED).all(),
@@ -129,7 +130,7 @@ def _check(log_probs: Any, **parameters: Any) -> list[Any]:
             "jax.nn.log_softmax(logits)",
         )
     for name, value in zip(parameters, others, strict=True):
-        if not isinstance(value, jax.core.Tracer):
+        if not isinstance(value, Tracer):
             wrong = np.isnan(value) | ((name != "r") & (np.asarray(value) < 0))
             require(not wrong.any(), f"{name} is {value}; it must be a number >= 0")
     return found

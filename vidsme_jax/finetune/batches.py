@@ -75,7 +75,8 @@ class Clips:
     def __init__(self, config: Any, prepare: Callable[[np.ndarray], np.ndarray]):
         self.hashes: dict[str, str] = {}
         self._config, self._prepare = config, prepare
-        self._videos = Videos(views.view(views.Video, config))
+        fields = views.view(views.Corpus, config).fields
+        self._videos = Videos(views.view(views.Video, config), fields)
         self._num_frames = config.video.num_frames
         self._kept: dict[str, np.ndarray] = {}
         self._left = config.cache_mib * 2**20

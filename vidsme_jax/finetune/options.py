@@ -11,7 +11,8 @@ from vidsme_jax.run.asking import Problems, find_local
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
 
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
-_SHARED += ("corpus.allow_outside", "video.max_pixels", "video.max_seconds")
+_SHARED += ("corpus.allow_outside", "corpus.fields", "corpus.allow_duplicates")
+_SHARED += ("video.max_pixels", "video.max_seconds")
 _SHARED += ("video.num_frames", "model.checkpoint", "workers", "overwrite")
 
 # The keys of `settings.RULES` are taken over where they mean the same.
@@ -80,7 +81,7 @@ def collect(
         problems.add(f"{workdir} holds a checkpoint in several files; give another")
     if problems.none_in("corpus"):
         with problems.collected():
-            items = corpora.load(problems.settings.corpus)
+            items = corpora.load(problems.settings.corpus).items
     if problems.none_in("model"):
         with problems.collected("model.checkpoint"):
             find_local(problems.settings.model.checkpoint)

@@ -19,9 +19,9 @@ from vidsme_jax.base import (
     Item,
     MotionStatistics,
 )
-from vidsme_jax.data import features, video
-from vidsme_jax.data.corpora import some
-from vidsme_jax.data.reading import ABSENT, Stamp, stamp
+from vidsme_jax.data import features, segments, video
+from vidsme_jax.data.reading import ABSENT, Stamp, file_of, stamp
+from vidsme_jax.data.sources import some
 from vidsme_jax.prepared import dataset, layout
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 
@@ -119,8 +119,18 @@ class PreparedClips:
     def _digest(self, clip: Clip) -> str | None:
         found = self._known.get(clip.key)
         if found is None:
-            named = {key for item in clip.items for key in self._keys[item.video]}
-            likeness = {key: _common_end(clip.key, key) for key in named}
+            # The seconds of a segment are in both, and those of another are no match.
+            segment = segments.divided(clip.key)[1]
+            named = {
+                key
+                for item in clip.items
+                for key in self._keys.get(item.video, ())
+                if segments.divided(key)[1] == segment
+            }
+            mine = segments.divided(clip.key)[0]
+            likeness = {
+                key: _common_end(mine, segments.divided(key)[0]) for key in named
+            }
             most = max(likeness.values(), default=0)
             best = sorted(key for key in named if likeness[key] == most)
             if len({self._known[key][0] for key in best}) != 1:
@@ -129,8 +139,22 @@ class PreparedClips:
         return found[0] if _unchanged(clip.key, *found) else None
 
     def content_hash(self, key: str) -> str:
-        """Returns the digest of a clip that `match` found."""
-        return self._digests[key]
+        """Returns the SHA-256 of the file of a clip that `match` found.
+
+        Raises:
+          ClipError: As `read`, of a segment alone: it is stored with its frames.
+        """
+        if segments.divided(key)[1] is None:
+            return self._digests[key]
+        return self.read(key)[0].content_hash
+
+    def digests(self) -> dict[str, str]:
+        """Returns what is equal for clips that `match` found to be equal, by file."""
+        return {
+            name: digest
+            for key, digest in self._digests.items()
+            if (name := segments.divided(key)[0]) == key
+        }
 
     def read(self, key: str) -> tuple[Frames, MotionStatistics]:
         """Reads the frames and statistics of a clip that `match` found.
@@ -146,7 +170,7 @@ class PreparedClips:
             frames, motion = dataset.decode(self.source[self._positions[digest]])
         except Exception as error:  # Of array_record, TFDS or the picture's decoder.
             raise ClipError("open", self._damaged(digest)) from error
-        if frames.content_hash != digest:
+        if layout.digest_of(frames.content_hash, key) != digest:
             raise ClipError("open", self._damaged(digest))
         return frames, motion
 
@@ -170,6 +194,6 @@ def _unchanged(key: str, digest: str, before: Stamp) -> bool:
     if now[0] != before[0]:
         return False
     try:
-        return video.content_hash(pathlib.Path(key)) == digest
+        return layout.digest_of(video.content_hash(file_of(key)), key) == digest
     except ClipError:
         return False

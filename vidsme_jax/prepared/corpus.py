@@ -1,15 +1,15 @@
 """Opens a corpus: its videos where they are, or prepared."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from vidsme_jax.base import AuditError, ClipError, Item
-from vidsme_jax.data import corpora
+from vidsme_jax.base import AuditError, ClipError
+from vidsme_jax.data import conflicts, corpora, names
+from vidsme_jax.data.corpora import Corpus
 from vidsme_jax.data.reading import Read, Reader, Stamp, Videos
 from vidsme_jax.settings import views
 
@@ -20,8 +20,11 @@ _NO_SINGLE = (
 
 
 def open_corpus(
-    settings: views.Settings, counts: Collection[int]
-) -> tuple[tuple[Item, ...], Reader]:
+    settings: views.Settings,
+    counts: Collection[int],
+    *,
+    looks: bool = True,
+) -> tuple[Corpus, Reader]:
     """Reads a corpus, and opens its clips, prepared or not.
 
     With `corpus.prepared` and no source in any role, the rows are those that were
@@ -31,22 +34,24 @@ def open_corpus(
       settings: Of the run.
       counts: The numbers of frames that clips are going to be read at; a single frame
         is the first of two, so that 2 must be one of them where 1 is.
+      looks: As of `corpora.load`.
 
     Raises:
       AuditError: As `corpora.load`; or the prepared corpus is damaged, or lacks clips
         or a number of frames; lists every problem.
     """
-    corpus = settings.corpus
-    if not corpus.prepared:
-        return corpora.load(corpus), Videos(settings.video, corpus.tfds_fields)
+    given = settings.corpus
+    if not given.prepared:
+        corpus = corpora.load(given, looks=looks)
+        return corpus, Videos(settings.video, given.fields)
     from vidsme_jax.prepared import layout
     from vidsme_jax.prepared.layout import Variant
 
-    root, problems = pathlib.Path(corpus.prepared).expanduser(), []
+    root, problems = names.configured(given.prepared), []
     opened: dict[int, Any] = {}
     if 1 in counts and settings.video.sampling == "midpoint":
         problems.append(_NO_SINGLE)
-    items: tuple[Item, ...] = ()
+    corpus = Corpus(())
     for count in sorted(set(counts) - {1}):
         how = dataclasses.replace(settings.video, num_frames=count)
         variant = Variant.of(dataclasses.replace(settings, video=how))
@@ -55,15 +60,19 @@ def open_corpus(
             from vidsme_jax.prepared.clips import PreparedClips  # Takes TFDS and PyAV.
 
             found = PreparedClips(root, variant)
-            items = items or corpora.load(corpus, found.items)
-            found.match(corpora.unique_clips(items))
+            if not corpus.items:
+                corpus = corpora.load(given, found.items)
+            found.match(corpora.unique_clips(corpus.items))
             opened[count] = found
         except AuditError as error:
             hint = f"; {count} frames: --config.video.num_frames={count}"
             problems += [p + hint * (len(counts) > 1) for p in error.problems]
+    if opened and not given.allow_duplicates:
+        digests = next(iter(opened.values())).digests()
+        problems += conflicts.in_two_roles(corpus.items, digests)
     if problems:
         raise AuditError(problems)
-    return items, _Several(opened)
+    return corpus, _Several(opened)
 
 
 class _Several:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.data import segments
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
 from vidsme_jax.store import parts
@@ -86,7 +87,7 @@ class Entry:
     """A clip in the index of its shard, prepared or failed.
 
     Attributes:
-      digest: SHA-256 of the video's content, or of its key where it cannot be read.
+      digest: Of `digest_of`, or SHA-256 of its key where it cannot be read.
       rows: That name the clip.
       stage: Of the failure, "" if it is prepared.
       cause: Of the failure.
@@ -110,6 +111,17 @@ def _item(fields: dict[str, Any]) -> Item:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def digest_of(content_hash: str, key: str) -> str:
+    """Returns what names a prepared clip: the SHA-256 of its file.
+
+    Of a segment that, and its seconds, are hashed once more.
+    """
+    segment = segments.divided(key)[1]
+    if segment is None:
+        return content_hash
+    return hashlib.sha256(f"{content_hash}{segment}".encode()).hexdigest()
 
 
 # --------------------------------------------------------------------- one shard

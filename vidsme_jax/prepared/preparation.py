@@ -7,10 +7,10 @@ import pathlib
 from absl import logging
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item
-from vidsme_jax.data import corpora, loader
+from vidsme_jax.data import corpora, loader, names
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
-from vidsme_jax.prepared import dataset, writing
+from vidsme_jax.prepared import dataset, layout, writing
 from vidsme_jax.prepared.layout import Variant
 from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.progress import Progress
@@ -60,8 +60,8 @@ def run(
     Raises:
       AuditError: Nothing could be prepared; lists every problem.
     """
-    root = pathlib.Path(root).expanduser()
-    items = corpora.load(settings.corpus) if items is None else items
+    root = names.configured(str(root))
+    items = corpora.load(settings.corpus).items if items is None else items
     clips, variant = corpora.unique_clips(items), Variant.of(settings)
     workers = settings.workers or loader.num_cores()
     try:
@@ -95,7 +95,7 @@ def _prepare_clips(
     digests: dict[str, str] = {}
     if not clips:
         return digests
-    videos = Videos(settings.video, settings.corpus.tfds_fields)
+    videos = Videos(settings.video, settings.corpus.fields)
     how = {"videos": videos, "writer": writer, "variant": Variant.of(settings)}
     prepare = functools.partial(_prepare, **how)
     progress = Progress(len(clips), "preparing")
@@ -117,8 +117,9 @@ def _prepare(
     content = ""
     try:
         content = videos.content_hash(clip.key)
-        if writer.has(content):
-            return content, None
+        digest = layout.digest_of(content, clip.key)
+        if writer.has(digest):
+            return digest, None
         frames, _ = videos.read(clip.key, {variant.num_frames})(variant.num_frames)
         motion = statistics.measure(frames.pixels)
         example = dataset.encode(frames, motion, variant)

@@ -114,7 +114,8 @@ class Writer:
     def add(self, key: str, example: Mapping[str, Any]) -> str:
         """Stores a clip (see `dataset.encode`); returns its digest."""
         data = self._features.serialize_example(dict(example))
-        return self._stage(key, example["content_hash"], data, "clip")
+        digest = layout.digest_of(example["content_hash"], key)
+        return self._stage(key, digest, data, "clip")
 
     def fail(self, key: str, content: str, error: ClipError) -> str:
         """Stores why a clip cannot be prepared; returns its digest.
@@ -124,7 +125,8 @@ class Writer:
           content: The content hash, "" if it cannot be read.
           error: The cause.
         """
-        digest = content or hashlib.sha256(b"absent\0" + os.fsencode(key)).hexdigest()
+        absent = hashlib.sha256(b"absent\0" + os.fsencode(key)).hexdigest()
+        digest = layout.digest_of(content, key) if content else absent
         data = json.dumps({"stage": error.stage, "cause": error.cause}).encode()
         return self._stage(key, digest, data, "failed")
 

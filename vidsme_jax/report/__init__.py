@@ -1,11 +1,13 @@
 """Writes what an audit found: for programs, for eyes, for a sceptical reader."""
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vidsme_jax.base import ClipCurve, Failure, ScoreTable
+from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
 from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import verdicts
 from vidsme_jax.report import figures, files, page
@@ -31,6 +33,7 @@ def write(
     warnings: dict[str, list[str]],
     headline: str,
     descriptions: dict[str, str],
+    left_out: Sequence[LeftOut] = (),
     beside: Beside | None = None,
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
@@ -48,6 +51,7 @@ def write(
       warnings: What was noticed about a video, by its path; logged, a line a kind.
       headline: The score declared in advance; a key of `table.scores`.
       descriptions: One line for each score.
+      left_out: What the sources hold and the corpus does not take.
       beside: The score that is stated beside the headline, of `scores.beside`.
 
     Returns:
@@ -73,6 +77,7 @@ def write(
         "comparisons": evaluation["comparisons"],
         "suspects": suspects,
         "warnings": warnings,
+        "left_out": [dataclasses.asdict(one) for one in left_out],
         "kernels": run.get("device", {}).get("kernels", {}),
     }
     files.write_scores(workdir, table)

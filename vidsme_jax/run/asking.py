@@ -13,10 +13,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
-from vidsme_jax.base import AuditError, Clip, Item, Sample
+from vidsme_jax.base import AuditError, Clip, Item, LeftOut, Sample
 from vidsme_jax.checkpoints import files
 from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
+from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
@@ -28,6 +29,7 @@ class Asked:
 
     settings: views.Settings
     items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...]
     clips: tuple[Clip, ...]
     samples: tuple[Sample, ...]
     reader: Reader
@@ -105,7 +107,7 @@ class Problems:
 def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     """Returns the fields of `Asked`, or adds to the problems; see `ask`."""
     given = problems.settings
-    items: tuple[Item, ...] = ()
+    corpus = corpora.Corpus(())
     reader: Any = None
     names: tuple[str, ...] = ()
     headline = ""
@@ -114,7 +116,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     harmless = ("corpus.max_clips", "corpus.seed")
     if problems.none_in("corpus", *prepared, but=harmless):
         with problems.collected():
-            items, reader = open_corpus(given, _counts(given))
+            corpus, reader = open_corpus(given, _counts(given), looks=model)
     of_scores = problems.none_in("profile", "slices")
     if of_scores and problems.none_in("scores"):
         with problems.collected():
@@ -129,6 +131,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
                 "ranks memorised answers below others, and a rank is always 1. Take "
                 "response_mean_renyi_1 or response_loss"
             )
+    items = corpus.items
     clips = corpora.unique_clips(items)
     if len(clips) == 1 and given.motion.bounds is None:
         problems.add(
@@ -147,6 +150,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     return {
         "settings": given,
         "items": items,
+        "left_out": corpus.left_out,
         "clips": clips,
         "samples": samples.samples(clips, given.slices, given.response),
         "reader": reader,
@@ -179,9 +183,9 @@ def answers_missing(
     empty = [item.id for item in items if not item.answer.strip()]
     if not empty:
         return []
-    which = f"{len(empty)} of {len(items)} rows have no answer: {corpora.some(empty)}"
+    which = f"{len(empty)} of {len(items)} rows have no answer: {some(empty)}"
     if len(empty) == len(items):
-        which = f"no row of the corpus has an answer: {corpora.some(empty)}"
+        which = f"no row of the corpus has an answer: {some(empty)}"
     return [
         f"config.slices has 'response', but {which}; give them answers (the column "
         "'answer'), score the model's own (config.response = 'greedy'), or leave "

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from vidsme_jax.base import SLICES
 
 FIELDS = ("video", "question", "candidates", "answer", "id", "group", "date")
+FIELDS += ("label", "start", "end")
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 _ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
 
@@ -103,13 +104,12 @@ def _are_q_and_r(value: Any) -> bool:
 
 
 def _are_fields(value: Any) -> bool:
-    """Whether each names a field once, and a feature."""
+    """Whether each names a field once, and a column; of a video not an empty one."""
     if not _are_texts(value):
         return False
-    pairs = [entry.partition("=") for entry in value]
-    names = [name for name, _, _ in pairs]
+    names = [entry.partition("=")[0] for entry in value]
     distinct = len(set(names)) == len(names) and set(names) <= set(FIELDS)
-    return distinct and all(feature for _, _, feature in pairs)
+    return distinct and all("=" in entry for entry in value) and "video=" not in value
 
 
 def _is_order(value: Any) -> bool:
@@ -134,8 +134,10 @@ JPEG_QUALITY = Allowed(
     lambda value: is_integer(value) and 0 <= value <= 100,
 )
 SOURCES = Allowed("a tuple of manifests, folders, globs or tfds:", _are_texts)
-TFDS_FIELDS = Allowed(
-    f"a tuple of FIELD=FEATURE, FIELD one of {', '.join(FIELDS)}", _are_fields
+FIELDS_CHOSEN = Allowed(
+    f"a tuple of FIELD=COLUMN, each FIELD once and one of {', '.join(FIELDS)}; FIELD= "
+    "alone, but for video, reads it from no column",
+    _are_fields,
 )
 BOUNDS = Allowed("(phi_min, phi_max, b_min, b_max), increasing", _are_bounds)
 ORDER = Allowed("reversed or shuffled:SEED, such as shuffled:0", _is_order)

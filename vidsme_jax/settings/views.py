@@ -64,10 +64,13 @@ class Corpus:
     jpeg_quality: int = key(
         0, rules.JPEG_QUALITY, "Of prepared frames; 0 is PNG, which loses nothing."
     )
-    tfds_fields: tuple[str, ...] = key(
+    fields: tuple[str, ...] = key(
         (),
-        rules.TFDS_FIELDS,
-        "Features of a tfds: dataset, such as ('video=clip',); others go by name.",
+        rules.FIELDS_CHOSEN,
+        "Columns: ('video=path', 'label=') reads path, and no label; others by name.",
+    )
+    allow_duplicates: bool = key(
+        False, rules.BOOL, "The same video may be in two roles."
     )
 
 

@@ -1,0 +1,220 @@
+"""Manifests in every format, and everything that can be wrong with them."""
+
+import json
+
+import pytest
+from corpus_files import WRITERS, as_json, corpus_of, load, problem_of, problems_of
+
+
+@pytest.fixture
+def good(tmp_path) -> str:
+    """A manifest with nothing wrong, for the other role."""
+    return as_json(tmp_path / "good.json", [{"video": "good.mp4"}])
+
+
+ROWS = [
+    {
+        "video": "a.mp4",
+        "question": 'What, or "who", is it?',
+        "candidates": ["a red ball", "a | bar", "größer"],
+        "answer": "a red ball",
+        "id": "first",
+        "group": "street",
+        "date": "2024-05-01",
+    },
+    {"video": "b.mp4", "question": "Why?", "answer": "", "group": "home"},
+    {"video": "b.mp4", "question": "When?"},
+    {"video": "sub/c.mp4"},
+]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_all_formats_give_the_same_items(tmp_path, suffix):
+    # Parquet takes its columns from the first row.
+    rows = [{**dict.fromkeys(ROWS[0]), **row} for row in ROWS]
+    source = WRITERS[suffix](tmp_path / f"m{suffix}", rows)
+    items = load(corpus_of(suspects=(source,)))
+    assert [item.id for item in items] == ["first", "b.mp4", "b.mp4#2", "sub/c.mp4"]
+    first = items[0]
+    assert first.video == "a.mp4" and first.clip == str(tmp_path / "a.mp4")
+    assert first.question == 'What, or "who", is it?' and first.answer == "a red ball"
+    assert first.candidates == ("a red ball", "a | bar", "größer")
+    assert items[1].candidates == ()
+    assert (first.group, first.role) == ("street", "suspects")
+    assert items[1].group == "home" and items[2].question == "When?"
+    assert items[3].clip == str(tmp_path / "sub/c.mp4")
+    assert (items[3].question, items[3].answer) == ("", "")
+
+
+def test_options_in_a_cell(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "video,candidates\n"
+        "a.mp4,yes | no |maybe\n"
+        'b.mp4,"[""yes"", ""no""]"\n'
+        "c.mp4,\n"
+        "d.mp4,only\n"
+    )
+    items = load(corpus_of(suspects=(str(path),)))
+    assert [item.id for item in items] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    found = [item.candidates for item in items]
+    assert found == [("yes", "no", "maybe"), ("yes", "no"), (), ("only",)]
+
+
+def test_numbers_become_text(tmp_path):
+    row = {"video": "a.mp4", "id": 7, "answer": 2, "candidates": [1, 2]}
+    (item,) = load(corpus_of(suspects=(as_json(tmp_path / "m.json", [row]),)))
+    assert (item.id, item.answer, item.candidates) == ("7", "2", ("1", "2"))
+
+
+def test_a_manifest_that_is_nested_without_end(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text("[" * 100_000)
+    assert problem_of(suspects=(str(path),)).endswith("nested too deeply")
+
+
+def test_a_manifest_that_is_not_there(tmp_path, good):
+    source = str(tmp_path / "god.json")
+    problem = problem_of(suspects=(source,))
+    assert problem == f"{source}: no such manifest; did you mean 'good.json'?"
+    source = str(tmp_path / "none/good.json")
+    assert f"there is no folder {tmp_path / 'none'} either" in problem_of(
+        suspects=(source,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("m.json", b'[{"video": "a.mp4"},\n{"video" "b"}]', "line 2 column 10"),
+        ("m.json", b'{"video": "a.mp4"}', "it must be a list of objects, one a row; "),
+        ("m.json", b"[]", "the manifest has no rows"),
+        ("m.json", b'["\xff"]', "can't decode byte 0xff"),
+        ("m.jsonl", b'{"video": "a.mp4"}\n{"vid\n\n{\n', "line 2: "),
+        ("m.jsonl", b'{"video": "a.mp4"}\n{"vid\n\n{\n', "; line 4: "),
+        ("m.csv", b"", "the manifest has no rows"),
+        ("m.csv", b"video\n", "the manifest has no rows"),
+        ("m.csv", b'video\n"a.mp4\n', "cannot be read: unexpected end of data"),
+        ("m.parquet", b"PAR1 or not", "cannot be read: "),
+        ("m.json", b'[{"vidoe": "a.mp4", "x": 1}]', "no column 'video'; its columns: "),
+        ("m.json", b'[{"vidoe": "a.mp4", "x": 1}]', "vidoe, x; did you mean 'vidoe'?"),
+        ("m.csv", b"id,path\n1,a.mp4\n", "no column 'video'; its columns: id, path"),
+        (
+            "m.json",
+            b'[{"video": "a"}, "b"]',
+            "row 2: a row must be an object; it is a ",
+        ),
+        (
+            "m.json",
+            b'["a.mp4", "b.mp4"]',
+            "row 1: a row must be an object; it is a str",
+        ),
+        (
+            "m.json",
+            b'[{"video": "a"}, {}]',
+            "row 2: 'video' is None; it must be a path",
+        ),
+        ("m.jsonl", b'\n{"video": ""}', "line 2: 'video' is ''; it must be a path"),
+        ("m.json", b'[{"video": 3}]', "row 1: 'video' is 3; it must be a path"),
+        ("m.json", b'[{"video": "a\\u0000"}]', "it must be a path"),
+        ("m.csv", b"video,id\na.mp4,1\n ,2\n", "line 3: 'video' is ' '; it must be"),
+        ("m.csv", b"video\na.mp4,b\n", "line 2: more fields than the header has"),
+        ("m.json", b'[{"video": "a", "answer": {}}]', "'answer' is a dict; it must be"),
+        ("m.json", b'[{"video": "a", "candidates": 3}]', "'candidates' is 3; it must"),
+        ("m.csv", b"video,candidates\na,[b\n", "'candidates' begins like a JSON list"),
+        ("m.csv", b"video,candidates\na,b| |c\n", "'candidates' has the option ''; it"),
+        (
+            "m.json",
+            b'[{"video": "a", "candidates": ["b", []]}]',
+            "has the option []; it",
+        ),
+        (
+            "m.json",
+            b'[{"video": "a", "candidates": [null]}]',
+            "has the option None; it",
+        ),
+    ],
+)
+def test_broken_manifests(tmp_path, name, content, expected):
+    path = tmp_path / name
+    path.write_bytes(content)
+    problems = problems_of(suspects=(str(path),))
+    assert all(problem.startswith(f"{path}: ") for problem in problems)
+    assert any(expected in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            "video\ncafé.mp4\n".encode("cp1252"),
+            "save it as UTF-8, such as by iconv -f C",
+        ),
+        ("video\na.mp4\n".encode("utf-16"), "it is UTF-16; save it as UTF-8, such as"),
+    ],
+)
+def test_another_character_set_is_named_with_the_remedy(tmp_path, content, expected):
+    path = tmp_path / "m.csv"
+    path.write_bytes(content)
+    assert expected in problem_of(suspects=(str(path),))
+
+
+def test_lines_that_are_no_json_are_20_at_most(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text("{\n" * 100)
+    problem = problem_of(suspects=(str(path),))
+    assert problem.count("line ") == 20 and problem.endswith("; and 80 more lines")
+
+
+# ------------------------------------------------------------ which column is which
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_columns_by_other_names(tmp_path, suffix):
+    rows = [
+        {"path": "a.mp4", "q": "What?", "answer": "x", "t0": 1.0, "id": "v", "label": 7}
+    ]
+    source = WRITERS[suffix](tmp_path / f"m{suffix}", rows)
+    fields = ("video=path", "question=q", "answer=", "start=t0", "label=")
+    (item,) = load(corpus_of(suspects=(source,), fields=fields))
+    assert item.video == "a.mp4#t=1," and item.id == "v"
+    assert (item.question, item.answer, item.role) == ("What?", "", "suspects")
+    swapped = ("video=path", "question=answer", "answer=q", "label=")
+    (item,) = load(corpus_of(suspects=(source,), fields=swapped))
+    assert (item.question, item.answer) == ("x", "What?")
+
+
+def test_sources_may_have_different_columns(tmp_path):
+    one = as_json(tmp_path / "one.json", [{"path": "a.mp4"}])
+    other = as_json(tmp_path / "other.json", [{"video": "b.mp4", "path": "c.mp4"}])
+    third = as_json(tmp_path / "third.json", [{"video": "d.mp4"}])
+    corpus = corpus_of(suspects=(one, other, third), fields=("video=path",))
+    assert [item.video for item in load(corpus)] == ["a.mp4", "c.mp4", "d.mp4"]
+
+
+def test_a_column_that_no_source_has(tmp_path):
+    source = as_json(tmp_path / "m.json", [{"video": "a.mp4", "quest": "What?"}])
+    problem = problem_of(suspects=(source,), fields=("question=qest",))
+    assert problem == (
+        "corpus.fields: no source has a column 'qest' for 'question'; they have video, "
+        "quest; did you mean 'quest'?"
+    )
+
+
+def test_a_manifest_without_a_column_of_videos(tmp_path):
+    source = as_json(tmp_path / "m.json", [{"file_name": "a.mp4", "x": 1}])
+    remedy = "; corpus.fields = ('video=file_name',) names the column of the videos"
+    assert problem_of(suspects=(source,)).endswith(remedy)
+    problem = problems_of(suspects=(source,), fields=("video=filename",))[0]
+    assert (
+        "no column 'filename'; its columns: file_name, x; did you mean 'file_name'"
+        in (problem)
+    )
+
+
+def test_nan_is_no_value(tmp_path):
+    row = {"video": "a.mp4", "question": float("nan"), "end": float("nan")}
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps([row]))
+    (item,) = load(corpus_of(suspects=(str(path),)))
+    assert (item.question, item.video) == ("", "a.mp4")

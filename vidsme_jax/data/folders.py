@@ -1,0 +1,165 @@
+"""Folders and patterns: which videos they hold, and what is left out of them.
+
+Linked folders are entered, each folder once, so that loops of links end.
+"""
+
+import collections
+import fnmatch
+import glob
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+
+from vidsme_jax.data.names import VIDEO_SUFFIXES
+
+PARTIAL = "left over from downloads that broke off"
+DANGLING = "links that lead nowhere"
+UNREADABLE = "folders that cannot be read"
+_UNFINISHED = re.compile(
+    r"\.(part(-frag\d+)?|partial|crdownload|download|opdownload|incomplete|aria2|ytdl"
+    r"|filepart|!ut|!qb)$",
+    re.IGNORECASE,
+)
+
+
+class Search:
+    """Looks for videos in folders and by patterns.
+
+    Attributes:
+      left_out: What only seemed to be a video or could not be looked at: its paths, as
+        keys, by the reason.
+    """
+
+    def __init__(self):
+        """Nothing has been looked at yet."""
+        self.left_out: dict[str, dict[str, None]] = collections.defaultdict(dict)
+        self._names: dict[str, frozenset[str]] = {}  # By folder.
+
+    def videos(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Returns the videos of a folder and of those in it, sorted."""
+        found = []
+        for _, entries in self._walk(str(folder)):
+            found += (e.path for e in entries if not _is_folder(e))
+        return sorted(pathlib.Path(name) for name in found if self.is_video(name))
+
+    def matches(self, pattern: str) -> list[str]:
+        """Returns what matches a pattern, sorted; it need not be a video.
+
+        Args:
+          pattern: A path, in which `*`, `?` and `[...]` stand for parts of a name that
+            does not begin with a dot, and `**` for any folders; `[[]`, `[*]` and `[?]`
+            are the characters themselves. A part of it that is there as it is written
+            is a name.
+        """
+        path = pathlib.PurePath(pattern)
+        parts = path.parts[1:] if path.anchor else path.parts
+        found = [path.anchor]
+        for place, part in enumerate(parts):
+            last = place == len(parts) - 1
+            found = [name for base in found for name in self._step(base, part, last)]
+        return sorted(dict.fromkeys(name for name in found if os.path.lexists(name)))
+
+    def is_video(self, name: str) -> bool:
+        """Returns whether a path is that of a video.
+
+        Hidden files are often the shadows that other systems leave (`._clip.mp4`).
+        """
+        folder, base = os.path.split(name)
+        stem, suffix = os.path.splitext(base)
+        if _UNFINISHED.search(base) or (suffix.lower() == ".tmp" and _is_named(stem)):
+            self._leave(PARTIAL, name)
+        if base.startswith(".") or not _is_named(base):
+            return False
+        if not os.path.isfile(name):
+            if os.path.islink(name) and not os.path.exists(name):
+                self._leave(DANGLING, name)
+            return False
+        # aria2 allocates the whole file first; Firefox leaves an empty one.
+        beside = self._beside(folder or ".")
+        begun = f"{base}.part" in beside and not os.path.getsize(name)
+        if begun or f"{base}.aria2" in beside:
+            self._leave(PARTIAL, name)
+            return False
+        return True
+
+    def _leave(self, why: str, name: str) -> None:
+        self.left_out[why][name] = None
+
+    def _beside(self, folder: str) -> frozenset[str]:
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(folder))
+            except OSError:
+                self._names[folder] = frozenset()
+        return self._names[folder]
+
+    def _walk(
+        self, top: str, *, hidden: bool = True
+    ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+        """Yields every folder in a folder, itself first, with its entries.
+
+        Each is entered once, by its own path where it has one: links come last.
+
+        Args:
+          top: The folder.
+          hidden: Whether hidden folders are entered.
+        """
+        own, linked, seen = [top], collections.deque(), set()
+        while own or linked:
+            at = own.pop() if own else linked.popleft()
+            try:
+                about = os.stat(at)
+                if (about.st_dev, about.st_ino) in seen:
+                    continue
+                seen.add((about.st_dev, about.st_ino))
+                with os.scandir(at) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                self._leave(UNREADABLE, f"{at}: {error.strerror}")
+                continue
+            yield at, entries
+            for entry in filter(_is_folder, entries):
+                if entry.name.startswith(".") and not hidden:
+                    continue
+                if entry.name.lower().endswith(".download"):  # Safari's.
+                    self._leave(PARTIAL, entry.path)
+                else:
+                    (linked if entry.is_symlink() else own).append(entry.path)
+
+    def _step(self, base: str, part: str, last: bool) -> Iterator[str]:
+        """Yields what one part of a pattern matches in a folder."""
+        if part == "**":
+            for at, entries in self._walk(base or ".", hidden=False):
+                at = at if base else os.path.relpath(at)
+                yield at
+                if last:
+                    shown = (e.name for e in entries if not e.name.startswith("."))
+                    yield from (_joined(at, name) for name in shown)
+        elif not glob.has_magic(part) or os.path.lexists(_joined(base, part)):
+            yield _joined(base, part)
+        elif os.path.isdir(base or "."):
+            try:
+                names = os.listdir(base or ".")
+            except OSError as error:
+                self._leave(UNREADABLE, f"{base}: {error.strerror}")
+                return
+            for name in fnmatch.filter(names, part):
+                if not name.startswith(".") or part.startswith("."):
+                    yield _joined(base, name)
+
+
+def _joined(folder: str, name: str) -> str:
+    return name if folder == "." else os.path.join(folder, name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
+def _is_named(name: str) -> bool:
+    """Whether a name is that of a video."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES

@@ -1,0 +1,150 @@
+"""What rows and clips are called: the ids of rows, the keys of clips.
+
+Also which keys a manifest may have: its author need not be who runs the audit.
+"""
+
+import collections
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from absl import logging
+
+from vidsme_jax.base import Item
+from vidsme_jax.data import segments
+from vidsme_jax.data.manifest_rows import Row
+from vidsme_jax.data.sources import is_address, some
+
+# A repository in the cache of the Hugging Face hub, whose snapshots link to its blobs.
+_REPOSITORY = re.compile(r"(datasets|models|spaces)--.+")
+
+
+def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[str]]:
+    """Gives every row its id and the key of its clip.
+
+    Args:
+      rows: With the role of each.
+
+    Returns:
+      The items, and the problems of ids that are given to different videos.
+    """
+    real: dict[tuple[pathlib.Path, str], str] = {}
+    keys, videos = [], []
+    for _, row in rows:
+        video = row.fields["video"]
+        place = row.folder, video
+        if place not in real:  # `Path.resolve` stumbles over a link to itself.
+            path = os.path.join(row.folder, video)
+            real[place] = video if is_address(video) else os.path.realpath(path)
+        keys.append(segments.joined(real[place], row.segment))
+        videos.append(f"{video}{row.segment or ''}")
+    names, problems = _names([row for _, row in rows], keys, videos)
+    items = (
+        Item(id=name, clip=key, role=role, **row.fields | {"video": video})
+        for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True)
+    )
+    return tuple(items), problems
+
+
+def repeated(ids: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns the problems of ids that are given more than once, each with its place.
+
+    An empty id is none.
+    """
+    places = collections.defaultdict(list)
+    for name, where in ids:
+        places[name].append(where)
+    return [
+        f"id {name!r} is given {len(where)} times, at {some(where)}; ids must be "
+        "unique in the corpus"
+        for name, where in places.items()
+        if name and len(where) > 1
+    ]
+
+
+def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
+    """Returns the problems of videos that a manifest names outside of its folder.
+
+    Links are followed, but for those of a snapshot of the Hugging Face hub to the blobs
+    of its repository. Folders, globs and manifests in the configuration are the user's
+    own words; what is in a manifest may be anybody's.
+    """
+    allowed = {folder: _inside(folder) for folder in {row.folder for row in rows}}
+    found = collections.defaultdict(list)
+    for row, item in zip(rows, items, strict=True):
+        if row.confined and not is_address(item.clip):
+            root, may_be_in = allowed[row.folder]
+            if not item.clip.startswith(may_be_in):
+                found[root].append(f"{row.where}: {item.video!r}")
+    return [
+        f"{len(names)} rows of manifests name videos outside of {root}: "
+        f"{some(names)}; set corpus.video_root to a folder that holds them all or, if "
+        "you trust the manifests, corpus.allow_outside=true"
+        for root, names in found.items()
+    ]
+
+
+def _inside(folder: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]]:
+    """Returns a folder without links, and how paths begin that are in it."""
+    root = folder.resolve()
+    inside = [os.path.join(root, "")]
+    for snapshot in (root, *root.parents):
+        repository = snapshot.parent.parent
+        is_one = _REPOSITORY.fullmatch(repository.name)
+        if snapshot.parent.name == "snapshots" and is_one:
+            inside.append(os.path.join(repository, "blobs", ""))
+    return root, tuple(inside)
+
+
+def _names(
+    rows: Sequence[Row], keys: Sequence[str], videos: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Returns the id of each row, and what is wrong with those that were given."""
+    by_id: dict[str, list[int]] = collections.defaultdict(list)
+    for place, row in enumerate(rows):
+        if row.id:
+            by_id[row.id].append(place)
+    faulty: list[list[int]] = []
+    several: list[list[int]] = []
+    for places in by_id.values():
+        if len(places) > 1:
+            files = {segments.divided(keys[place])[0] for place in places}
+            asked = {(keys[place], *_asks(rows[place])) for place in places}
+            same = len(files) > 1 or len(asked) < len(places)
+            (faulty if same else several).append(places)
+    problems = repeated((rows[k].id, rows[k].where) for its in faulty for k in its)
+
+    def distinct(name: str) -> Iterator[str]:
+        yield name
+        number = 1
+        while True:
+            number += 1
+            if f"{name}#{number}" not in by_id:
+                yield f"{name}#{number}"
+
+    names = [row.id for row in rows]
+    for places in several:
+        made = distinct(names[places[0]])
+        for place in places:
+            names[place] = next(made)
+    if several:
+        first = [names[place] for place in several[0]]
+        logging.info(
+            "%d ids are given to several questions about one video each, and are made "
+            "distinct, such as %s",
+            len(several),
+            some(first),
+        )
+    made_up: dict[str, Iterator[str]] = {}
+    taken = set(names)
+    for place, video in enumerate(videos):
+        if not names[place]:
+            made_up.setdefault(video, distinct(video))
+            names[place] = next(x for x in made_up[video] if x not in taken)
+    return names, problems
+
+
+def _asks(row: Row) -> tuple[object, ...]:
+    fields = row.fields
+    return tuple(fields.get(name) for name in ("question", "candidates", "answer"))

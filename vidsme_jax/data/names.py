@@ -1,0 +1,170 @@
+"""Names of files as people and systems write them, and why one is not found.
+
+A name may differ from that on disk in its unicode form, in the character set in which
+either was written, in its separators or its suffix. A file under such a name is never
+taken in silence: the cause is named, with the remedy.
+"""
+
+import functools
+import itertools
+import os
+import pathlib
+import re
+import sys
+import unicodedata
+import urllib.parse
+from collections.abc import Iterator
+
+from vidsme_jax.base import nearest
+
+VIDEO_SUFFIXES = tuple(
+    ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .asf .mpg .mpeg .m2v .vob .ts .m2ts .mts"
+    " .3gp .3g2 .ogv .ogg .gif .y4m .h264 .hevc".split()
+)
+_DRIVE = re.compile(r"[A-Za-z]:\\")
+# As which UTF-8 is read by mistake, and in which names were written before it.
+_LATIN = ("latin-1", "cp1252", "cp437", "cp850")
+_OTHERS = (*_LATIN, "shift_jis", "gbk", "euc_kr", "big5")
+_COMPARED = 2000  # Names of a folder that a missing one is compared with.
+
+_RENAME = "rename the file, or write its name in the manifest as it is on disk"
+_WINDOWS = "the name has the separators of Windows", "write / in place of \\"
+
+
+def configured(name: str) -> pathlib.Path:
+    """Returns a path of the configuration; `~` and `~user` are homes there."""
+    try:
+        return pathlib.Path(name).expanduser()
+    except RuntimeError:  # There is no such user: it can only be a name.
+        return pathlib.Path(name)
+
+
+def unencodable(name: str) -> str:
+    """Returns why no file can have a name, or ""."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        if encoding == "utf-8":
+            return "it has half of a surrogate pair"
+        return (
+            f"the locale's character set, {encoding}, does not have its characters; "
+            "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+        )
+    return ""
+
+
+def near(path: pathlib.Path) -> str:
+    """Returns the nearest name in the same folder, as '; did you mean ...?'.
+
+    That is one with another suffix, or the most similar one.
+    """
+    if not path.parent.is_dir():
+        return f" (there is no folder {path.parent} either)"
+    try:
+        there = sorted(os.listdir(path.parent))
+    except OSError as error:
+        return f" (the folder {path.parent} cannot be read: {error.strerror})"
+    longer = (name for name in there if name.startswith(f"{path.name}."))
+    same = (name for name in there if pathlib.PurePath(name).stem == path.stem)
+    if found := next(itertools.chain(longer, same), None):
+        return f"; did you mean {found!r}?"
+    there.sort(key=lambda name: abs(len(name) - len(path.name)))
+    return nearest(path.name, there[:_COMPARED])
+
+
+def why_missing(path: pathlib.Path) -> str:
+    """Returns under which name a missing file is there, and why, or "".
+
+    Example:
+      >>> why_missing(pathlib.Path("/videos/clip"))  # doctest: +SKIP
+      "; did you mean 'clip.mp4'? the manifest leaves out the suffix; add .mp4"
+    """
+    at, causes = pathlib.Path(path.anchor), []
+    parts = list(path.parts[1:] if path.anchor else path.parts)
+    while parts:
+        part = parts.pop(0)
+        if os.path.exists(at / part):
+            at /= part
+            continue
+        pieces = [piece for piece in part.split("\\") if piece]
+        if len(pieces) > 1:
+            parts[:0] = pieces[1:] if _DRIVE.match(part) else pieces
+            causes.append(_WINDOWS)
+            continue
+        form = next((f for f in _forms(part) if os.path.exists(at / f[0])), None)
+        if form is None:
+            return f"; {'; '.join(_WINDOWS)}" if _WINDOWS in causes else ""
+        at /= form[0]
+        causes.append(form[1:])
+    if not causes:
+        return ""
+    why, remedies = (dict.fromkeys(each) for each in zip(*causes, strict=True))
+    shown = at.name if at.parent == path.parent else str(at)
+    return f"; did you mean {shown!r}? {', '.join(why)}; {', or '.join(remedies)}"
+
+
+def _forms(name: str) -> Iterator[tuple[str, str, str]]:
+    """Yields other names that a file may have, each with the cause and the remedy."""
+    decomposed = unicodedata.normalize("NFD", name)
+    composed = unicodedata.normalize("NFC", name)
+    for form, which, other in (
+        ("NFD", "decomposed", decomposed),
+        ("NFC", "composed", composed),
+    ):
+        if other != name:
+            its = f"its name has the {which} unicode form ({form})"
+            yield other, f"{its}, the manifest another", _RENAME
+    if not name.isascii():
+        yield from _in_other_characters(name)
+    if name != name.strip():
+        yield name.strip(), "the manifest has spaces around the name", "remove them"
+    if "%" in name and (other := urllib.parse.unquote(name)) != name:
+        yield other, "the manifest has the name as in a URL", "write it as it is"
+    suffix = pathlib.PurePath(name).suffix
+    for change in (str.lower, str.upper):
+        other = name[: len(name) - len(suffix)] + change(suffix)
+        yield other, "the suffix differs in upper and lower case", _RENAME
+    for other in VIDEO_SUFFIXES:
+        yield name + other, "the manifest leaves out the suffix", f"add {other}"
+
+
+@functools.cache
+def _in_other_characters(name: str) -> tuple[tuple[str, str, str], ...]:
+    found = []
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        found.append(
+            (
+                os.fsdecode(name.encode("utf-8", "surrogateescape")),
+                f"its name is UTF-8, the locale's character set is {encoding}",
+                "set PYTHONUTF8=1 or LC_ALL=C.UTF-8",
+            )
+        )
+    for read, written, why, remedy in (
+        *((c, "utf-8", *_garbled_manifest(c)) for c in _LATIN),
+        *(("utf-8", c, *_garbled_file(c)) for c in _LATIN),
+    ):
+        try:
+            other = name.encode(read).decode(written)
+        except UnicodeError:
+            continue
+        found.append((other, why, remedy))
+    for codec in _OTHERS:
+        try:
+            other = os.fsdecode(name.encode(codec))
+        except UnicodeError:
+            continue
+        why = f"its name on disk is in the character set {codec}, not in UTF-8"
+        found.append((other, why, _RENAME))
+    return tuple(found)
+
+
+def _garbled_manifest(codec: str) -> tuple[str, str]:
+    why = f"the manifest's UTF-8 was read as {codec} and written again"
+    return why, f"write it anew as UTF-8, or undo it: recode its names to {codec}"
+
+
+def _garbled_file(codec: str) -> tuple[str, str]:
+    why = f"the UTF-8 of its name was read as {codec}, as by an unpacker"
+    return why, _RENAME

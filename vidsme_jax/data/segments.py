@@ -1,0 +1,172 @@
+"""Segments of videos: which part of a file a row asks about, and what it is called.
+
+The key of a clip names its file and, of a part of it, the seconds as a media fragment:
+`/videos/a.mp4#t=3,7.5`. A file that is really named so has one more fragment, which
+names all of it: `/videos/a.mp4#t=3,7.5#t=0,`.
+"""
+
+import dataclasses
+import datetime
+import math
+import re
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vidsme_jax.base import ClipError
+
+_FRAGMENT = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?$")
+_CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d*)?)")
+_MOST = 1e7  # Seconds: four months.
+_SAME_INSTANT = 1e-6  # Seconds: a time of the manifest and a stamp are rounded.
+_SLACK = 1.0  # Seconds that an annotation may be beyond the end of its video.
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A part of a video, in seconds from its first frame.
+
+    Attributes:
+      start: The first instant.
+      end: The first instant that is no longer in it; None: to the end of the video.
+    """
+
+    start: int | float
+    end: int | float | None = None
+
+    def __str__(self) -> str:
+        """Returns the fragment, such as `#t=3,7.5`."""
+        return f"#t={_text(self.start)},{'' if self.end is None else _text(self.end)}"
+
+    def overlaps(self, other: "Segment") -> bool:
+        """Returns whether some instant is in both.
+
+        Example:
+          >>> Segment(0, 5).overlaps(Segment(5, None)), Segment(4).overlaps(Segment(0))
+          (False, True)
+        """
+        ends = (math.inf if x.end is None else x.end for x in (self, other))
+        return max(self.start, other.start) < min(ends)
+
+    def indices(self, times: Float[np.ndarray, " frames"]) -> range:
+        """Returns which frames are in it.
+
+        Args:
+          times: Of all frames of the video, in seconds, increasing from 0.
+
+        Raises:
+          ClipError: "decode", if none is.
+        """
+        ends = (self.start, math.inf if self.end is None else self.end)
+        first, last = np.searchsorted(times, np.array(ends) - _SAME_INSTANT)
+        if first < last:
+            return range(int(first), int(last))
+        shown = f"its {len(times)} frames are shown from 0 to {times[-1]:.2f} s"
+        raise ClipError("decode", f"no frame is in the segment {self.words}: {shown}")
+
+    def warnings(self, times: Float[np.ndarray, " frames"]) -> tuple[str, ...]:
+        """Returns what a reader should know: that the segment ends after the video."""
+        if self.end is None or self.end <= times[-1] + _SLACK:
+            return ()
+        return (
+            f"the segment {self.words} ends after the video, whose last frame is shown "
+            f"at {times[-1]:.2f} s",
+        )
+
+    @property
+    def words(self) -> str:
+        """Returns it for a message, such as `3 to 7.5 s`."""
+        to = "the end" if self.end is None else f"{_text(self.end)} s"
+        return f"{_text(self.start)} s to {to}"
+
+
+WHOLE = Segment(0.0)
+
+
+def joined(name: str, segment: Segment | None) -> str:
+    """Returns the key of a file, or of a part of it; see the module.
+
+    Example:
+      >>> joined("a.mp4", Segment(3, 7.5)), joined("a.mp4#t=1,2", None)
+      ('a.mp4#t=3,7.5', 'a.mp4#t=1,2#t=0,')
+    """
+    if segment is not None and segment != WHOLE:
+        return f"{name}{segment}"
+    return f"{name}{WHOLE}" if _FRAGMENT.search(name) else name
+
+
+def divided(key: str) -> tuple[str, Segment | None]:
+    """Returns the file of a key, and the segment; None for the whole file.
+
+    Example:
+      >>> divided("a.mp4#t=3,"), divided("a.mp4#t=1,2#t=0,")
+      (('a.mp4', Segment(start=3.0, end=None)), ('a.mp4#t=1,2', None))
+    """
+    found = _FRAGMENT.search(key)
+    if found is None:
+        return key, None
+    start, end = found.groups()
+    segment = Segment(float(start), None if end is None else float(end))
+    return key[: found.start()], None if segment == WHOLE else segment
+
+
+def of_row(start: Any, end: Any) -> Segment | None:
+    """Returns the segment of a row's cells; None for the whole video.
+
+    Args:
+      start: Seconds, or [HH:]MM:SS; None or "" for the start of the video.
+      end: Likewise, for its end.
+
+    Raises:
+      ValueError: Says what is wrong with which of them.
+
+    Example:
+      >>> of_row("1:02.5", 70), of_row("", None)
+      (Segment(start=62.5, end=70.0), None)
+    """
+    first, last = _seconds("start", start), _seconds("end", end)
+    first = 0.0 if first is None else first
+    if last is not None and last <= first:
+        raise ValueError(
+            f"the segment from 'start' {_text(first)} s to 'end' {_text(last)} s is "
+            "empty; 'end' must be later than 'start', or empty for the end of the video"
+        )
+    segment = Segment(first, last)
+    return None if segment == WHOLE else segment
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    """Returns a time in seconds, to the microsecond; None if there is none."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    found = _number(value)
+    if found is None or not 0 <= found <= _MOST:
+        remedy = "" if name == "start" else "; leave it empty for the end of the video"
+        raise ValueError(
+            f"{name!r} is {str(value)[:40]!r}; it must be a time within the video: "
+            f"seconds >= 0, or HH:MM:SS{remedy}"
+        )
+    return round(found, 6)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime.time):
+        value = value.isoformat()
+    if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
+        hours, minutes, seconds = clock.groups()
+        minute = 60 * int(hours or 0) + int(minutes)
+        return 60 * minute + float(seconds.replace(",", "."))
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _text(seconds: int | float) -> str:
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
