@@ -23,8 +23,8 @@ from vidsme_jax.data import corpora
 from vidsme_jax.demo import clips, drawing
 from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import batches, options, source, training
+from vidsme_jax.models import preprocessing
 from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -256,7 +256,7 @@ def test_it_stops_at_the_target(config, trained, tmp_path):
 def test_clips_beyond_the_limit_are_not_kept(config, corpus):
     small = config.copy_and_resolve_references()
     small.video.num_frames, small.cache_mib = 8, 1
-    clips = batches.Clips(small, Preprocessing(128, 128, (0.5,) * 3, (0.5,) * 3))
+    clips = batches.Clips(small, preprocessing.clip(128))
     paths = sorted(corpus.glob("clips/*.mp4"))[:4]
     first = [clips(Clip(str(path), ())) for path in paths]  # 384 KiB each.
     again = [clips(Clip(str(path), ())) for path in paths]

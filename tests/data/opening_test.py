@@ -1,4 +1,4 @@
-"""Opening bytes as a file with them would be; video_test.py has the files."""
+"""Opening bytes as a file with them would be; broken_test.py has the files."""
 
 import pytest
 

@@ -90,7 +90,7 @@ def test_preprocessing_equals_transformers(tmp_path):
         (
             "preprocessor_config.json",
             {"do_center_crop": True},
-            "do_center_crop is True",
+            "crop_size is missing; do_center_crop needs it",
         ),
     ],
 )

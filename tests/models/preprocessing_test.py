@@ -1,20 +1,31 @@
-"""Preprocessing against transformers' CLIP image processor, PIL path."""
+"""Preprocessing against transformers' image processors, PIL path."""
 
 import resource
+import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
 
+from vidsme_jax.base import ClipError
 from vidsme_jax.models import preprocessing
+from vidsme_jax.models import preprocessor_config as files
+from vidsme_jax.models.llava import modeling
+from vidsme_jax.models.preprocessing import Resize
 
-# Odd and even, wide and tall, smaller and larger than the tower's input.
-SHAPES = [(70, 90), (91, 57), (56, 56), (33, 41), (240, 427)]
+# (height, width): 16:9, 9:16, 1:1, 4:3, 21:9, 1:3, 3:1, odd, tiny; larger and smaller
+# than the tower's input of 56, and as large.
+SHAPES = ((135, 240), (80, 45), (56, 56), (60, 80), (27, 63), (90, 30), (40, 120))
+SHAPES += ((31, 17), (5, 7), (240, 427))
+RNG = np.random.default_rng(0)
+FRAMES = [RNG.integers(0, 256, (2, *shape, 3), np.uint8) for shape in SHAPES]
 
 
-def _settings(size=56):
+def _settings(**change):
+    """As `CLIPImageProcessor` saves them."""
     return {
-        "crop_size": {"height": size, "width": size},
+        "crop_size": {"height": 56, "width": 56},
         "do_center_crop": True,
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -25,31 +36,110 @@ def _settings(size=56):
         "image_std": [0.26862954, 0.26130258, 0.27577711],
         "resample": 3,
         "rescale_factor": 0.00392156862745098,
-        "size": {"shortest_edge": size},
+        "size": {"shortest_edge": 56},
+        **change,
     }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("resize", [56, 63])
-def test_equals_the_clip_processor(shape, resize):
-    raw = _settings() | {"size": {"shortest_edge": resize}}
+def _read(raw, kind=files.CLIP, size=56):
     problems: list[str] = []
-    prepare = preprocessing.from_json(raw, 56, problems)
+    return files.read(raw, kind, size, problems), problems
+
+
+def _normalised(prepare, frames):
+    """The tower's input, as the model itself makes it of what is sent to it."""
+    config = types.SimpleNamespace(image_mean=prepare.mean, image_std=prepare.std)
+    model = types.SimpleNamespace(config=config)
+    return modeling.Llava.normalise(model, jnp.asarray(prepare(frames)))
+
+
+def _check(prepare, processor, frames=FRAMES):
+    for clip in frames:
+        theirs = processor(list(clip), return_tensors="np")["pixel_values"]
+        ours = _normalised(prepare, clip)
+        largest = max(1.0, np.abs(theirs).max())  # Not rescaled, they go to 1000.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * largest)
+
+
+SIZES = {
+    "shortest": {"size": {"shortest_edge": 56}},
+    "shortest, larger": {"size": {"shortest_edge": 63}},
+    "shortest, smaller than the crop": {"size": {"shortest_edge": 33}},
+    "height and width": {"size": {"height": 56, "width": 56}},
+    "not a square": {"size": {"height": 41, "width": 90}},
+    "shortest and longest": {"size": {"shortest_edge": 56, "longest_edge": 70}},
+    "longest null": {"size": {"shortest_edge": 63, "longest_edge": None}},
+    "maxima": {"size": {"max_height": 61, "max_width": 80}},
+    "small maxima": {"size": {"max_height": 40, "max_width": 43}},
+    "number": {"size": 63},
+    "number, square": {"size": 63, "default_to_square": True},
+    "number, not square": {"size": 63, "default_to_square": False},
+    "pair": {"size": [60, 71]},
+    "not resized": {"do_resize": False},
+    "not resized, null": {"do_resize": None, "size": None, "resample": None},
+    "crop as number": {"size": 63, "crop_size": 56},
+    "crop as pair": {"size": 63, "crop_size": [56, 56]},
+    "rgb null": {"do_convert_rgb": None},
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_form_of_size_is_the_clip_processors(name, tmp_path):
+    processor = transformers.CLIPImageProcessorPil(**_settings(**SIZES[name]))
+    prepare, problems = _read(_settings(**SIZES[name]))
     assert not problems
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (3, *shape, 3), np.uint8)
-    ours = prepare(frames)
-    mean, std = (np.array(x, np.float32) for x in (prepare.mean, prepare.std))
-    normal = ((ours / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-    processor = transformers.CLIPImageProcessorPil(**raw)
-    theirs = processor(list(frames), return_tensors="np")["pixel_values"]
-    np.testing.assert_allclose(normal, theirs, atol=2e-6)
+    _check(prepare, processor)
+
+
+@pytest.mark.parametrize("resample", range(6))
+def test_every_filter_is_pillows(resample):
+    raw = _settings(resample=resample, size={"shortest_edge": 60})
+    _check(_read(raw)[0], transformers.CLIPImageProcessorPil(**raw))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rescale_factor": 1 / 127.5},
+        {"rescale_factor": 1},
+        {"do_rescale": False},
+        {"do_rescale": None, "rescale_factor": None},
+        {"do_normalize": False},
+        {"do_normalize": None, "image_mean": None, "image_std": None},
+        {"do_normalize": False, "do_rescale": False},
+        {"image_mean": 0.4, "image_std": 0.3},
+        {"image_mean": [0, 0, 0], "image_std": 1},
+    ],
+)
+def test_every_scaling_is_the_clip_processors(change):
+    raw = _settings(**change)
+    prepare, problems = _read(raw)
+    assert not problems
+    _check(prepare, transformers.CLIPImageProcessorPil(**raw), FRAMES[:2])
+
+
+def test_absent_keys_are_the_classs():
+    prepare, problems = _read({}, size=224)
+    assert not problems
+    _check(prepare, transformers.CLIPImageProcessorPil(), FRAMES[:3])
+    assert prepare == preprocessing.clip(224)
+
+
+def test_what_it_writes_describes_it():
+    for change in SIZES.values():
+        made = _read(_settings(**change))[0]
+        again, problems = _read(made.to_json())
+        assert not problems
+        assert again == made
+    made = _read(_settings(rescale_factor=1 / 127.5, do_normalize=False))[0]
+    assert _read(made.to_json())[0] == made
+    assert _read(preprocessing.siglip(56).to_json())[0] == preprocessing.siglip(56)
 
 
 @pytest.mark.parametrize("shape", [(7, 900), (900, 7), (90, 8901), (8901, 90)])
 def test_long_thin_frames_cost_no_more_than_the_crop(shape, monkeypatch):
     frames = np.random.default_rng(0).integers(0, 256, (1, *shape, 3), np.uint8)
-    prepare = preprocessing.from_json(_settings(), 56, [])
+    prepare = preprocessing.clip(56)
     part = prepare(frames)
     monkeypatch.setattr(preprocessing, "_LONGEST", 1000)
     whole = prepare(frames)
@@ -62,34 +152,19 @@ def test_long_thin_frames_cost_no_more_than_the_crop(shape, monkeypatch):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
 
 
+def test_frames_too_thin_for_the_size_are_a_clips_failure():
+    prepare = preprocessing.Preprocessing(
+        size=56, resize=Resize(max_height=60, max_width=60)
+    )
+    with pytest.raises(ClipError, match="too thin to be resized to 0x60") as caught:
+        prepare(np.zeros((1, 900, 7, 3), np.uint8))
+    assert caught.value.stage == "preprocess"
+
+
 def test_the_release_pixels(golden):
     """The very pixels that the release fed its tower."""
     arrays = np.load(golden / "longva_official" / "official_arrays.npz")
-    prepare = preprocessing.from_json(_settings(), 56, [])
-    mean, std = (np.array(x, np.float32) for x in (prepare.mean, prepare.std))
+    prepare = _read(_settings())[0]
     for clip in (0, 1):
-        ours = prepare(arrays[f"frames_{clip}"])
-        normal = ((ours / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-        np.testing.assert_allclose(normal, arrays[f"pixels_{clip}"], atol=2e-6)
-
-
-def test_no_file_is_clip_at_the_towers_size():
-    assert preprocessing.from_json(None, 336, []).size == 336
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"crop_size": {"height": 48, "width": 48}}, "crop_size is"),
-        ({"do_center_crop": False}, "do_center_crop is False; built for True"),
-        ({"resample": 2}, "resample is 2; built for 3"),
-        ({"rescale_factor": 0.5}, "rescale_factor is 0.5, expected 1/255"),
-        ({"size": {"height": 40, "width": 56}}, "expected shortest_edge"),
-        ({"size": {"shortest_edge": 40}}, "size 40 is smaller than the crop 56"),
-        ({"sharpen": True}, "unknown key 'sharpen'"),
-    ],
-)
-def test_what_is_not_built_is_refused(change, text):
-    problems: list[str] = []
-    preprocessing.from_json(_settings() | change, 56, problems)
-    assert any(text in problem for problem in problems), problems
+        ours = _normalised(prepare, arrays[f"frames_{clip}"])
+        np.testing.assert_allclose(ours, arrays[f"pixels_{clip}"], atol=2e-6)

@@ -12,6 +12,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError
+from vidsme_jax.data import formats
 
 
 class Album:
@@ -26,6 +27,7 @@ class Album:
         self._size: tuple[int, int] | None = None
         self._resized = 0
         self._damaged = 0
+        self._noticed: dict[str, None] = {}  # In the order of their first frames.
         self._reformatter = VideoReformatter()
 
     def put(self, index: int, frame: VideoFrame):
@@ -34,6 +36,7 @@ class Album:
             self._size = frame.width, frame.height
         self._resized += self._size != (frame.width, frame.height)
         self._damaged += frame.is_corrupt
+        self._noticed |= dict.fromkeys(formats.of_frame(frame))
         transposed, left, down = _orientation(frame)
         width, height = self._size
         if self._height is not None:
@@ -76,7 +79,7 @@ class Album:
             scaled = f"{self._resized} sampled frames are scaled to"
             size = "x".join(map(str, self._size))
             found.append(f"the frame size changes; {scaled} {size}")
-        return tuple(found)
+        return (*found, *self._noticed)
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:

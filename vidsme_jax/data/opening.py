@@ -17,12 +17,11 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import names, stages
+from vidsme_jax.data import formats, names, stages, tracks
 
 Content = pathlib.Path | bytes  # A file, or what it would contain.
 
@@ -52,17 +51,36 @@ class Limits:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Promise:
+    """How long a video is by its header; 0 for what it does not name.
+
+    Attributes:
+      frames: Their number.
+      seconds: How long they are shown.
+      until: Whether `seconds` may be the time of the end, which in a file that begins
+        late is not its length: in Matroska as FFmpeg writes it, ASF, segments of MP4.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    until: bool = False
+
+
 class Source:
     """A video to be decoded, and how long that may still take.
 
     Attributes:
-      promised: Frames and seconds that its header names, once it has been opened; 0 for
-        what it does not name.
+      promised: By its header, once it has been opened.
+      noticed: What is unusual of its tracks, once it has been opened.
     """
 
     def __init__(self, content: Content, limits: Limits):
         self.content, self.limits = content, limits
-        self.promised = 0, 0.0
+        self.promised = Promise()
+        self.noticed: tuple[str, ...] = ()
+        self._track: int | None = None  # The index of its stream, among several.
+        self._several: tuple[str, ...] = ()
         self._end = time.monotonic() + limits.max_seconds
 
     def check_time(self) -> None:
@@ -105,12 +123,42 @@ class Source:
           ClipError: "open" if it is no video, "decode" if there is no decoder for it or
             its frames are too large.
         """
+        options = {"max_pixels": str(self.limits.max_pixels)}
+        with self._container(options) as container:
+            stream = self._film(container, options)
+            if stream.codec_context is None:
+                raise ClipError("decode", "no decoder for the codec of the video")
+            context = stream.codec_context
+            self.limits.check_size(context.width, context.height)
+            # The threads are the loader's, one a clip; the decoder's own would decode
+            # frames ahead that nobody wants.
+            context.thread_count, context.options = 1, options
+            self.promised = _promised(container, stream)
+            self.noticed = (*self._several, *formats.of_stream(stream))
+            yield container, stream
+
+    def _film(self, container: InputContainer, options: dict[str, str]) -> VideoStream:
+        """Returns the track with the film; to tell several apart the file is read."""
+        found = tracks.videos(container)
+        if len(found) == 1:
+            return found[0]
+        if self._track is None:
+            with stages.spending(stages.SCAN), self._container(options) as other:
+                counts = tracks.count(other, tracks.videos(other), self._check)
+            taken, self._several = tracks.film(container, found, counts)
+            self._track = taken.index
+        return next(track for track in found if track.index == self._track)
+
+    def _check(self, frames: int) -> None:
+        self.check_time()
+        self.check_count(frames)
+
+    def _container(self, options: dict[str, str]) -> InputContainer:
+        """Opens the file; with these options decoders refuse larger frames."""
         head = _head(self.content)
         self.check_time()
         # FFmpeg looks at this whenever it reads, not while a decoder works.
         left = max(0.0, self._end - time.monotonic())
-        # Decoders refuse larger frames before they allocate them.
-        options = {"max_pixels": str(self.limits.max_pixels)}
         try:
             # FFmpeg follows no link to the network, a playlist's least of all: from a
             # file by its own rule, from bytes because no protocol is allowed.
@@ -118,19 +166,10 @@ class Source:
             if isinstance(self.content, bytes):
                 file = io.BytesIO(self.content)
                 allowed = options | {"protocol_whitelist": "none"}
-            container = av.open(file, "r", options=allowed, timeout=left)
+            return av.open(file, "r", options=allowed, timeout=left)
         except (av.FFmpegError, ValueError) as error:
             self.check_time()
             raise ClipError("open", _not_a_video(self.content, head)) from error
-        with container:
-            stream = _video_stream(container)
-            context = stream.codec_context
-            self.limits.check_size(context.width, context.height)
-            # The threads are the loader's, one a clip; the decoder's own would decode
-            # frames ahead that nobody wants.
-            context.thread_count, context.options = 1, options
-            self.promised = _promised(stream)
-            yield container, stream
 
 
 def unit(stream: VideoStream) -> Any:
@@ -193,30 +232,15 @@ def _has_index(content: Content) -> bool:
     return False
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The main video stream; a picture attached to an audio file is none."""
-    videos = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
-    ]
-    if not videos:
-        kinds = sorted({stream.type for stream in container.streams if stream.type})
-        found = f"it has {' and '.join(kinds)} only" if kinds else "it has no stream"
-        covered = ", and cover art is not video" if container.streams.video else ""
-        raise ClipError("open", f"no video stream ({found}{covered})")
-    best = container.streams.best("video")
-    stream = next((video for video in videos if video is best), videos[0])
-    if stream.codec_context is None:
-        raise ClipError("decode", "no decoder for the codec of the video")
-    return stream
-
-
-def _promised(stream: VideoStream) -> tuple[int, float]:
+def _promised(container: InputContainer, stream: VideoStream) -> Promise:
+    """What the header says; a Matroska file says it in a tag, as h:mm:ss."""
     seconds = float((stream.duration or 0) * unit(stream))
-    written = stream.metadata.get("DURATION", "")  # Matroska: hours:minutes:seconds.
+    written = stream.metadata.get("DURATION", "")
+    kinds = container.format.name.split(",")
+    # An MP4 in fragments counts no frames.
+    until = "asf" in kinds or ("mp4" in kinds and stream.frames == 0)
     if not seconds and written.count(":") == 2:
         with contextlib.suppress(ValueError):
             hours, minutes, rest = (float(part) for part in written.split(":"))
-            seconds = 3600 * hours + 60 * minutes + rest
-    return stream.frames, seconds
+            seconds, until = 3600 * hours + 60 * minutes + rest, True
+    return Promise(stream.frames, seconds, until)

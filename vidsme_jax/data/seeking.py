@@ -34,6 +34,7 @@ class Table:
         the first frame that is shown.
       times: Seconds from the first frame, shape (decodable,).
       period: Seconds that the last frame is shown.
+      start: Of the first frame, in seconds by the file's clock.
       stamped: Whether `times` are the file's own, not made from its frame rate.
       damage: What was found broken, in words.
       disposable: The `pts` of pictures that no other picture is decoded from.
@@ -43,6 +44,7 @@ class Table:
     keyframes: list[int]
     times: np.ndarray
     period: float
+    start: float = 0.0
     stamped: bool = True
     damage: tuple[str, ...] = ()
     disposable: frozenset[int] = frozenset()
@@ -88,8 +90,9 @@ def scan(
     keyframes.sort()
     if not (increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
-    times = (np.array(pts) - pts[0]) * float(opening.unit(stream))
-    return Table(pts, keyframes, times, period, disposable=disposables.pts())
+    unit = float(opening.unit(stream))
+    times, start = (np.array(pts) - pts[0]) * unit, pts[0] * unit
+    return Table(pts, keyframes, times, period, start, disposable=disposables.pts())
 
 
 def sought(

@@ -8,6 +8,10 @@ any; if that fails too, or the file has no such table, or is damaged, the video 
 decoded from end to end and what really decodes is counted. Frame counts and rates in
 headers are never trusted. Damage to what is not decoded goes unnoticed.
 
+Of a file with several video tracks `tracks.py` says which is decoded; `formats.py` says
+how its pictures become RGB, and what of high dynamic range, interlacing, oblong pixels
+and transparency is not in them.
+
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
@@ -25,7 +29,7 @@ from jaxtyping import UInt8
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import opening, stages
 from vidsme_jax.data.album import Album
-from vidsme_jax.data.opening import Content, Limits, Source
+from vidsme_jax.data.opening import Content, Limits, Promise, Source
 from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
 
 LIMITS = Limits()
@@ -45,7 +49,8 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
     Returns:
       The frames upright in RGB at full resolution. Where frames change their size
       within the video, all have that of the first sampled one. A damaged or truncated
-      file gives what can be read of it, and says so in `warnings`.
+      file gives what can be read of it, and says so in `warnings`; so do several video
+      tracks, and a format that the frames do not show in full.
 
     Raises:
       ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
@@ -57,7 +62,11 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
         pixels=album.pixels,
         indices=album.indices,
         content_hash=source.content_hash(),
-        warnings=_shortfall(source.promised, table) + album.warnings(),
+        warnings=(
+            *_shortfall(source.promised, table),
+            *source.noticed,
+            *album.warnings(),
+        ),
     )
 
 
@@ -145,7 +154,12 @@ def _in_sequence(
     seconds = (
         np.array(times) * float(unit) if times else np.arange(len(stamps)) * period
     )
-    table = Table([], [], seconds - seconds[0], period, stamped, tuple(damage))
+    table = Table(
+        *([], [], seconds - seconds[0], period),
+        start=float(seconds[0]),
+        stamped=stamped,
+        damage=tuple(damage),
+    )
 
     album = Album(choose(len(stamps), table.times), height)
     with source.opened() as (container, stream):
@@ -181,14 +195,17 @@ def _everything(
             return
 
 
-def _shortfall(promise: tuple[int, float], table: Table) -> tuple[str, ...]:
+def _shortfall(promise: Promise, table: Table) -> tuple[str, ...]:
     """A warning where less decodes than the header promises, or something is broken.
 
     A count alone proves nothing: formats count dropped frames, or those that an edit
     list leaves out; so both the count and the duration must fall short, and that by
-    more than the last frame may have been meant to stay.
+    more than the last frame may have been meant to stay. Of a file that begins late the
+    time of the end is no length.
     """
-    frames, seconds = promise
+    frames, seconds = promise.frames, promise.seconds
+    if promise.until:
+        seconds = max(0.0, seconds - max(0.0, table.start))
     count, shown = len(table.times), float(table.times[-1]) + table.period
     longest = float(np.diff(table.times).max(initial=0))
     slack = max(2 * table.period, longest, 0.02 * seconds)

@@ -1,8 +1,10 @@
 """Frames to the input size of a tower, as the image processors' PIL path does it.
 
 Resizing and cropping happen on the host in uint8; scaling and normalisation are left to
-the device, which halves neither accuracy nor bytes on the way: a uint8 frame is a
-quarter of a float32 one.
+the device: sending uint8 costs a quarter of the bytes of float32 and loses nothing.
+`preprocessor_config.py` reads the files that describe a preprocessing.
+
+Axes: `frames`; `height`, `width` of what is decoded; `size`, the tower's input.
 """
 
 import dataclasses
@@ -13,202 +15,149 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from vidsme_jax.checkpoints.fields import Fields, by_key
+from vidsme_jax.base import ClipError
 
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_BICUBIC = 3
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+BICUBIC = 3  # Pillow's number of the filter, as the files write it.
 _LONGEST = 32  # Times the input size: the long side of a frame before the crop.
-IGNORED = by_key(
-    {
-        "names only": "_valid_processor_keys",
-        "the family decides": """feature_extractor_type image_processor_type
-            processor_class video_processor_type""",
-        "of the model, whose config says it": """patch_size
-            vision_feature_select_strategy""",
-        "of the tokenizer": "video_token image_token",
-        "of still images": """aspect_ratio_setting image_grid_pinpoints
-            num_additional_image_tokens""",
-        "of still images; frames are cropped to one size": "do_pad",
-        "frames are cropped to one size": "pad_size size_divisor",
-        "frames are sampled before": "do_sample_frames fps num_frames",
-        "of the processor's input": "input_data_format video_metadata",
-        "of the processor's output": """data_format device return_metadata
-            return_tensors""",
-        "of the processor's speed": "disable_grouping",
-        "said by the form of `size`": "default_to_square",
-        "of another processor": "crop_pct",
-    }
-)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resize:
+    """To what size a frame is brought; the names are those of the processors' `size`.
+
+    One of: `height` and `width`, whatever the frame's aspect; `shortest_edge`, alone or
+    with the `longest_edge` that the other side may have; `max_height` and `max_width`,
+    into which the frame is fitted.
+    """
+
+    height: int | None = None
+    width: int | None = None
+    shortest_edge: int | None = None
+    longest_edge: int | None = None
+    max_height: int | None = None
+    max_width: int | None = None
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Returns (height, width) of a resized frame; sides are truncated.
+
+        With both edges named, the short side is rounded where the long one would
+        exceed `longest_edge`, and the long side follows from the short one before its
+        rounding.
+        """
+        if self.height is not None and self.width is not None:
+            return self.height, self.width
+        if self.max_height is not None and self.max_width is not None:
+            scale = min(self.max_height / height, self.max_width / width)
+            return int(height * scale), int(width * scale)
+        assert self.shortest_edge is not None
+        short, long = min(height, width), max(height, width)
+        exact: float = self.shortest_edge
+        if self.longest_edge is not None and long / short * exact > self.longest_edge:
+            exact = self.longest_edge * short / long
+        shorter = round(exact)
+        longer = long if shorter == short else int(exact * long / short)
+        return (longer, shorter) if width < height else (shorter, longer)
+
+    def to_json(self) -> dict[str, int]:
+        """Returns it as `size` of a `preprocessor_config.json`."""
+        sides = dataclasses.asdict(self)
+        return {key: side for key, side in sides.items() if side is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Resizes and crops to `size`; then, on the device, (x / 255 - mean) / std.
 
     Of frames so long and thin that the crop keeps next to nothing of them, only that
     part is resized: the whole would take memory without end.
 
-    `resize` is the length of the short side before the centre crop; None resizes
-    straight to the square, whatever the aspect (SigLIP).
+    Attributes:
+      size: The side of the square that the tower takes, in pixels.
+      mean: Of the three channels; of another rescaling than by 1 / 255 it is a part.
+      std: Likewise.
+      resize: How frames are resized; None leaves them as they are.
+      crop: Whether the centre is cut out of them; where they are smaller, zeros stand
+        around them. Without it `resize` gives the square itself.
+      resample: The number of Pillow's filter.
     """
 
-    resize: int | None
     size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    resize: Resize | None
+    crop: bool = True
+    resample: int = BICUBIC
 
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> UInt8[np.ndarray, "frames size size 3"]:
-        """Resizes (PIL, bicubic) and crops every frame."""
-        size = self._resized(*frames.shape[1:3])
+        """Resizes and crops every frame.
+
+        Raises:
+          ClipError: "preprocess", if no pixel of so thin a frame would be left.
+        """
+        height, width = target = frames.shape[1], frames.shape[2]
+        if self.resize is not None:
+            target = self.resize.target(height, width)
+            if min(target) < 1:
+                cause = f"frames of {width}x{height} pixels are too thin to be resized"
+                sides = f"to {target[1]}x{target[0]} ({self.resize.to_json()})"
+                raise ClipError("preprocess", f"{cause} {sides}")
         box = None
-        if max(size) > _LONGEST * self.size:
-            frames, size, box = _middle(frames, size, self.size)
+        if self.resize is not None and max(target) > _LONGEST * self.size:
+            frames, target, box = _middle(frames, target, self.size)
         out = np.zeros((len(frames), self.size, self.size, 3), np.uint8)
         for k, frame in enumerate(frames):
-            image = Image.fromarray(np.ascontiguousarray(frame))
-            if image.size != size:
-                image = image.resize(size, Image.Resampling.BICUBIC, box)
-            out[k] = _crop(np.asarray(image), self.size)
+            if frame.shape[:2] != target:
+                image = Image.fromarray(np.ascontiguousarray(frame))
+                filtered = Image.Resampling(self.resample)
+                frame = np.asarray(image.resize((target[1], target[0]), filtered, box))
+            _put_centre(frame, out[k])
         return out
 
     def to_json(self) -> dict[str, Any]:
         """Returns the `preprocessor_config.json` that describes it."""
         square = {"height": self.size, "width": self.size}
-        steps = ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb")
-        kind = {"image_processor_type": "CLIPImageProcessor", "do_center_crop": True}
-        kind |= {"size": {"shortest_edge": self.resize}, "crop_size": square}
-        if self.resize is None:
-            kind = {"image_processor_type": "SiglipImageProcessor", "size": square}
+        kind = {"image_processor_type": "SiglipImageProcessor"}
+        if self.crop:
+            kind = {"image_processor_type": "CLIPImageProcessor", "crop_size": square}
         return {
             **kind,
-            **dict.fromkeys(steps, True),
-            "resample": _BICUBIC,
+            **dict.fromkeys(("do_rescale", "do_normalize", "do_convert_rgb"), True),
+            "do_center_crop": self.crop,
+            "do_resize": self.resize is not None,
+            "size": square if self.resize is None else self.resize.to_json(),
+            "resample": self.resample,
             "rescale_factor": 1 / 255,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
         }
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (width, height) before the crop."""
-        if self.resize is None:
-            return self.size, self.size
-        short, long = min(height, width), max(height, width)
-        # The long side is truncated, not rounded: as the processors do.
-        longer = int(self.resize * long / short)
-        return (self.resize, longer) if width == short else (longer, self.resize)
+
+def clip(size: int) -> Preprocessing:
+    """Returns the preprocessing of CLIP towers: the short side to `size`, a crop."""
+    return Preprocessing(size=size, resize=Resize(shortest_edge=size))
 
 
-def siglip(image_size: int) -> Preprocessing:
-    """Returns the preprocessing of SigLIP towers, which no file need describe."""
-    half = (0.5, 0.5, 0.5)
-    return Preprocessing(None, image_size, half, half)
-
-
-def straight_from_json(
-    raw: dict[str, Any] | None, image_size: int, problems: list[str]
-) -> Preprocessing:
-    """Reads a `preprocessor_config.json` that resizes without keeping the aspect.
-
-    Args:
-      raw: The file's content; None is SigLIP's own at the tower's size.
-      image_size: The tower's input size; another is a problem.
-      problems: Receives what is wrong.
-    """
-    if raw is None:
-        return siglip(image_size)
-    fields = Fields(raw, "preprocessor_config.json", problems)
-    fields.expect("do_center_crop", False, None)
-    fields.take("crop_size", (dict, int), {})
-    mean, std = _common(fields)
-    size = fields.take("size", dict, {"height": image_size, "width": image_size})
-    if (size.get("height"), size.get("width")) != (image_size, image_size):
-        problems.append(
-            f"{fields.where}: size is {size}, the tower takes {image_size} x "
-            f"{image_size}"
-        )
-    fields.close(IGNORED)
-    return Preprocessing(None, image_size, mean, std)
-
-
-def _common(fields: Fields) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Reads the steps that every processor has; returns mean and deviation."""
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        fields.expect(step, True)
-    fields.expect("do_convert_rgb", True, False, None)
-    fields.expect("resample", _BICUBIC, None)
-    factor = fields.take("rescale_factor", float, 1 / 255)
-    if abs(factor - 1 / 255) > 1e-9:
-        fields.problems.append(
-            f"{fields.where}: rescale_factor is {factor}, expected 1/255"
-        )
-    # CLIP's are the default of every class.
-    mean = fields.take("image_mean", list, list(_CLIP_MEAN))
-    std = fields.take("image_std", list, list(_CLIP_STD))
-    return tuple(mean), tuple(std)
-
-
-def from_json(
-    raw: dict[str, Any] | None, image_size: int, problems: list[str]
-) -> Preprocessing:
-    """Reads a `preprocessor_config.json`; None is CLIP's own at the tower's size.
-
-    Args:
-      raw: The file's content.
-      image_size: The tower's input size; another crop is a problem.
-      problems: Receives what is wrong.
-    """
-    if raw is None:
-        return Preprocessing(image_size, image_size, _CLIP_MEAN, _CLIP_STD)
-    fields = Fields(raw, "preprocessor_config.json", problems)
-    fields.expect("do_center_crop", True)
-    resize = _side(raw.get("size"), image_size)
-    crop = _side(raw.get("crop_size"), image_size)
-    fields.take("size", (dict, int), {})
-    fields.take("crop_size", (dict, int), {})
-    mean, std = _common(fields)
-    fields.close(IGNORED)
-    if resize is None:
-        problems.append(
-            f"{fields.where}: size is {raw.get('size')!r}, expected shortest_edge"
-        )
-    if crop != image_size:
-        problems.append(
-            f"{fields.where}: crop_size is {raw.get('crop_size')!r}, "
-            f"the tower takes {image_size}"
-        )
-    if resize is not None and resize < image_size:
-        problems.append(
-            f"{fields.where}: size {resize} is smaller than the crop {image_size}"
-        )
-    return Preprocessing(resize or image_size, image_size, mean, std)
-
-
-def _side(size: Any, default: int) -> int | None:
-    """The one side that a size names, None if it names more than one."""
-    if size is None:
-        return default
-    if isinstance(size, int):
-        return size
-    if "shortest_edge" in size:
-        return int(size["shortest_edge"])
-    sides = {size.get("height"), size.get("width")}
-    return int(sides.pop()) if len(sides) == 1 and None not in sides else None
+def siglip(size: int) -> Preprocessing:
+    """Returns the preprocessing of SigLIP towers: straight to the square."""
+    half, square = (0.5, 0.5, 0.5), Resize(height=size, width=size)
+    return Preprocessing(size=size, mean=half, std=half, resize=square, crop=False)
 
 
 def _middle(
-    frames: np.ndarray, size: tuple[int, int], kept: int
+    frames: np.ndarray, target: tuple[int, int], kept: int
 ) -> tuple[np.ndarray, tuple[int, int], tuple[float, float, float, float]]:
-    """What a resizing to `size` and the crop need of long frames.
+    """What a resizing to `target` and the crop need of long frames.
 
     Returns:
       The middle of the frames, with a margin for the filter; the size to give it, of
       which the long side is `kept`; and the box of it that gets that size.
     """
-    axis = 2 if size[0] > size[1] else 1  # The long one.
-    long, resized = frames.shape[axis], max(size)
+    axis = 2 if target[1] > target[0] else 1  # The long one.
+    long, resized = frames.shape[axis], max(target)
     scale = long / resized
     start = (resized - kept) // 2 * scale
     end = start + kept * scale
@@ -217,10 +166,18 @@ def _middle(
     middle = frames.take(range(low, high), axis)
     box, short = (start - low, end - low), 1.0 * frames.shape[3 - axis]
     if axis == 2:
-        return middle, (kept, size[1]), (box[0], 0.0, box[1], short)
-    return middle, (size[0], kept), (0.0, box[0], short, box[1])
+        return middle, (target[0], kept), (box[0], 0.0, box[1], short)
+    return middle, (kept, target[1]), (0.0, box[0], short, box[1])
 
 
-def _crop(image: np.ndarray, size: int) -> np.ndarray:
-    top, left = ((n - size) // 2 for n in image.shape[:2])
-    return image[top : top + size, left : left + size]
+def _put_centre(image: np.ndarray, out: np.ndarray):
+    """Writes the centre of an image into the centre of another size of zeros.
+
+    Of an odd difference the larger part is cut off behind, or filled in front.
+    """
+    taken, put = [], []
+    for side, size in zip(image.shape[:2], out.shape[:2], strict=True):
+        before = (side - size) // 2  # Negative where zeros are put in front.
+        taken.append(slice(max(0, before), max(0, before) + size))
+        put.append(slice(max(0, -before), max(0, -before) + min(side, size)))
+    out[tuple(put)] = image[tuple(taken)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
+from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import verdicts
 from vidsme_jax.report import figures, files, page
 from vidsme_jax.scores import Beside
@@ -47,7 +48,7 @@ def write(
       run: Settings, versions, devices with their kernels, utilisation and
         fingerprints; nested, printed as it is.
       failures: One per item that has no scores.
-      warnings: What was noticed about a video, by its path.
+      warnings: What was noticed about a video, by its path; logged, a line a kind.
       headline: The score declared in advance; a key of `table.scores`.
       descriptions: One line for each score.
       left_out: What the sources hold and the corpus does not take.
@@ -61,6 +62,7 @@ def write(
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    noticed.log(warnings)
     found = {
         "headline": headline,
         "verdict": verdicts.of_headline(evaluation, blind, headline),

@@ -1,11 +1,10 @@
 """Checkpoints of Hugging Face's LLaVA classes: config, preprocessing and prompt."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
+from vidsme_jax.checkpoints import files
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import preprocessing, prompts
+from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.llava import params as llava
 from vidsme_jax.models.llava import processing
@@ -19,11 +18,8 @@ def open_checkpoint(
     """Describes a checkpoint of one of the two families."""
     vision = checkpoint.config.get("vision_config")
     size = vision.get("image_size") if isinstance(vision, dict) else None
-    read = preprocessing.from_json
-    if kind.tower == "siglip":
-        read = preprocessing.straight_from_json
     size = size if isinstance(size, int) else 224
-    prepare = read(_video_preprocessing(checkpoint), size, problems)
+    prepare = _preprocessing(kind, checkpoint, size, problems)
     dtype = jnp.dtype(options.dtype)
     config, video_token = params.read_config(
         checkpoint.config, kind, dtype, prepare, problems
@@ -53,10 +49,33 @@ def open_checkpoint(
     return model, checkpoint
 
 
-def _video_preprocessing(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """Returns the settings for video frames, wherever this version keeps them."""
-    whole = checkpoint.json("processor_config.json") or {}
-    for key in ("video_processor", "image_processor"):
-        if isinstance(whole.get(key), dict):
-            return whole[key]
-    return checkpoint.json("video_preprocessor_config.json", "preprocessor_config.json")
+def _preprocessing(
+    kind: Kind, checkpoint: Checkpoint, size: int, problems: list[str]
+) -> preprocessing.Preprocessing:
+    """Reads the settings for video frames from the file that transformers takes.
+
+    That is `video_processor` in `processor_config.json`; without it the first of
+    `video_preprocessor_config.json` and `preprocessor_config.json`. Without any the
+    tower's own are taken.
+    """
+    siglip = kind.tower == "siglip"
+    known = preprocessor_config.ONEVISION if siglip else preprocessor_config.NEXT_VIDEO
+    for folder in checkpoint.folders:
+        path = folder / "processor_config.json"
+        whole = files.read_json(path) if path.is_file() else {}
+        if whole.get("video_processor") is not None:
+            where = f"{path.name}: video_processor"
+            raw = whole["video_processor"]
+            return preprocessor_config.read(raw, known, size, problems, where)
+        for name in ("video_preprocessor_config.json", preprocessor_config.FILE):
+            if (folder / name).is_file():
+                raw = files.read_json(folder / name)
+                return preprocessor_config.read(raw, known, size, problems, name)
+        if "image_processor" in whole:
+            problems.append(
+                f"{path.name}: it has an image_processor but no video_processor, and "
+                "neither video_preprocessor_config.json nor preprocessor_config.json "
+                "is beside it: nothing says what is done to frames; save the model's "
+                f"{known.name} there"
+            )
+    return preprocessing.siglip(size) if siglip else preprocessing.clip(size)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import preprocessing, prompts
+from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.llava import params as llava
 from vidsme_jax.models.llava import processing
@@ -22,10 +22,15 @@ def open_checkpoint(
     )
     dtype, tokenizer = jnp.dtype(options.dtype), options.tokenizer
     vision = towers.read(tower, dtype, problems)
-    if vision.kind == "siglip":
+    if vision.kind == "siglip":  # Its code reads no file.
         prepare = preprocessing.siglip(vision.image_size)
+    elif image is None:
+        prepare = preprocessing.clip(vision.image_size)
     else:
-        prepare = preprocessing.from_json(image, vision.image_size, problems)
+        kind, where = preprocessor_config.CLIP, f"{preprocessor_config.FILE} of "
+        prepare = preprocessor_config.read(
+            image, kind, vision.image_size, problems, where + "mm_vision_tower"
+        )
     config = params.read_config(
         checkpoint.config,
         vision,

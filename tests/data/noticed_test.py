@@ -1,0 +1,46 @@
+"""What was noticed of many videos is a line a kind, not a line a video."""
+
+import inspect
+
+import pytest
+
+from vidsme_jax import report
+from vidsme_jax.data import noticed
+
+OBLONG = "pixels are not square (sample aspect ratio {}): frames are 96x64, as stored"
+CUT = "the file is damaged or cut short: its header promises {} s; 3 frames decode"
+
+
+def test_a_line_a_kind():
+    warnings = {
+        f"{k}.mp4": [OBLONG.format(f"{k + 4}/3"), CUT.format(k)] for k in range(900)
+    }
+    warnings["x.mp4"] = ["2 of the sampled frames are damaged"]
+    warnings["y.mp4"] = ["3 of the sampled frames are damaged", "interlaced: \x1b"]
+    assert noticed.lines(warnings) == [
+        f"900 videos of one kind, such as 0.mp4: {OBLONG.format('4/3')}",
+        f"900 videos of one kind, such as 0.mp4: {CUT.format(0)}",
+        "2 videos of one kind, such as x.mp4: 2 of the sampled frames are damaged",
+        "y.mp4: interlaced: \\x1b",
+    ]
+
+
+def test_nothing_noticed_is_no_line():
+    assert noticed.lines({}) == []
+
+
+def test_a_report_logs_them(tmp_path, monkeypatch, caplog):
+    """Of an audit, and of one whose report is made anew."""
+
+    def stop(*_):
+        raise StopIteration
+
+    monkeypatch.setattr(report.verdicts, "of_headline", stop)
+    warnings = {f"{k}.mp4": [OBLONG.format("4/3")] for k in range(30)}
+    others = ("table", "evaluation", "blind", "suspects", "curves", "run")
+    others += ("failures", "headline", "descriptions")
+    write = inspect.unwrap(report.write)  # Past the checks of types.
+    with pytest.raises(StopIteration):
+        write(tmp_path, warnings=warnings, **dict.fromkeys(others))
+    told = [record.getMessage() for record in caplog.records]
+    assert told == noticed.lines(warnings)

@@ -1,0 +1,41 @@
+"""What was noticed of a corpus' videos, a line a kind."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from vidsme_jax.base import printable
+
+_MOST = 400  # Characters of an example.
+
+
+def lines(warnings: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns a line for each kind of warning: how often, and the first of them.
+
+    Warnings of one kind are equal up to their numbers and to the first bracket, colon
+    or semicolon.
+
+    Args:
+      warnings: As in `Frames.warnings`, by the path of the video.
+    """
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for video, texts in warnings.items():
+        for text in texts:
+            kind = re.sub(r"\d+", "#", re.split(r"[(:;]", text)[0])
+            kinds.setdefault(kind, []).append((video, text))
+    found = []
+    for told in kinds.values():
+        video, text = told[0]
+        if len(told) == 1:
+            found.append(printable(f"{video}: {text}", _MOST))
+        else:
+            example = printable(f"such as {video}: {text}", _MOST)
+            found.append(f"{len(told)} videos of one kind, {example}")
+    return found
+
+
+def log(warnings: Mapping[str, Sequence[str]]) -> None:
+    """Logs the lines; the report lists the videos one by one."""
+    for line in lines(warnings):
+        logging.warning("%s", line)
