@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vidsme_jax.base import Asked, AuditError, ClipError, TokenSignals
+from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.rows import Rows
 from vidsme_jax.run import outcomes, signals
 from vidsme_jax.run.step import Found
@@ -125,7 +126,8 @@ def test_what_is_not_finite_of_a_text_is_named_with_its_question():
         outcomes.of_text(0, 2, asked, found, _rows())
 
 
-def test_the_door_says_what_it_was_not_given():
+def test_the_door_checks_the_order_before_it_computes():
     frames = np.zeros((2, 8, 8, 3), np.uint8)
-    with pytest.raises(AuditError, match=r"model is a str; .* models\.load returns"):
-        signals.compute("random:llava_qwen-tiny", frames)
+    model = object.__new__(LoadedModel)  # Nothing of it is looked at before.
+    with pytest.raises(AuditError, match="against is 'sideways'; it must be "):
+        signals.compute(model, frames, against="sideways")
