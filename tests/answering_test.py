@@ -14,7 +14,7 @@ from killed_run import manifest
 from vidsme_jax import parallel, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import generation
-from vidsme_jax.run import answering, checks, references, scoring
+from vidsme_jax.run import answering, checks, contents, references
 from vidsme_jax.store import signals
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -228,7 +228,8 @@ def test_a_run_of_the_questions_alone_leaves_the_answers(whole, tmp_path):
     score(asks, tmp_path / "run")
     setup = checks.check(_config(path))
     run = checks.open_run(setup, tmp_path / "run")
-    assert not any(scoring.missing(sample, run) for sample in setup.samples)
+    now = contents.Contents(setup.reader)
+    assert not any(now.missing(sample, run) for sample in setup.samples)
     for key, clip in stored(run).items():
         kept = {text.asked.key: text for text in clip.texts}
         for text in whole[1][key].texts:

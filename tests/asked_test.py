@@ -15,7 +15,7 @@ from vidsme_jax.base import AuditError, ScoredClip, TokenSignals
 from vidsme_jax.data import video
 from vidsme_jax.models.batches import TextShape
 from vidsme_jax.models.rows import Builder, Text
-from vidsme_jax.run import checks, processes, scoring, stacking
+from vidsme_jax.run import checks, contents, processes, scoring, stacking
 from vidsme_jax.run import signals as door
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.store.signals import BLANK, SECOND
@@ -140,8 +140,8 @@ def test_a_new_question_reads_the_video_and_stores_its_own_rows(
     for key, clip in found.items():
         assert [text.asked.question for text in clip.texts] == list(QUESTIONS[:3])
         assert_same(dataclasses.replace(clip, texts=clip.texts[:2]), clips[key])
-    run = scored.runs[0]
-    assert not any(scoring.missing(sample, run) for sample in setup.samples)
+    now = contents.Contents(setup.reader)
+    assert not any(now.missing(sample, scored.runs[0]) for sample in setup.samples)
 
 
 def test_rows_that_ask_the_same_are_computed_once(whole, tmp_path):

@@ -53,9 +53,14 @@ class _Reader:
     def content_hash(self, key):
         raise NotImplementedError
 
-    def thumbnails(self, key, indices, height):
+    def unchanged(self, key, content_hash, before):
         if key == "b":
             raise ClipError("open", "gone")
+        return content_hash == self.content
+
+    content = "a"
+
+    def thumbnails(self, key, indices, height):
         return np.stack([np.full((height, 8, 3), k, np.uint8) for k in indices])
 
 
@@ -94,6 +99,12 @@ def test_a_curve_averages_the_rows_of_each_frame(store, profile):
             np.testing.assert_allclose(values, expected, rtol=1e-12)
     assert by_id["b"].thumbnails is None
     assert by_id["a"].thumbnails[:, 0, 0, 0].tolist() == [0, 20, 50]
+    reader = _Reader()
+    reader.content = (
+        "another"  # The file has changed: its pictures are of other frames.
+    )
+    found = curves.extreme_curves(items, store, table, "s", profile, reader)
+    assert [curve.thumbnails for curve in found] == [None, None]
 
 
 def test_no_curves_without_rows_of_the_video_or_a_headline(store):

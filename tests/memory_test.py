@@ -8,7 +8,7 @@ import pytest
 
 from vidsme_jax import audit, models, parallel, settings, studies
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import memory
+from vidsme_jax.run import memory, pipeline
 from vidsme_jax.run.stopping import RunStopped
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
@@ -101,16 +101,88 @@ def test_what_lacks_memory_later_is_no_bad_setting(config, tmp_path, monkeypatch
     assert len(_stored(tmp_path / "run")) == 1
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_first_batch_that_lacks_memory_once(late, config, tmp_path, monkeypatch):
+    """What was compiled is sent again; what may not have been is not compiled twice."""
+    tried, fetch = [], parallel.Devices.fetch
+
+    def once(*args):
+        tried.append(args)
+        return fetch(*args) if len(tried) > 1 else _too_much()
+
+    if late:
+        monkeypatch.setattr(parallel.Devices, "fetch", once)
+        assert not audit.run(config, tmp_path / "run").failures
+        return
+
+    def failing(devices, step):
+        return lambda *args: tried.append(args) or _too_much()
+
+    monkeypatch.setattr(parallel.Devices, "runner", failing)
+    with pytest.raises(AuditError, match=r"Set config\.batch_size = 2"):
+        audit.run(config, tmp_path / "run")
+    assert len(tried) == 2  # Two are in flight.
+
+
+def test_a_larger_shape_that_lacks_memory_is_one_problem(config, tmp_path, monkeypatch):
+    """Its halves would need as much: it is not tried in halves, clip after clip."""
+    config.slices, config.response = ("video", "response"), "given"
+    config.scores, config.headline = "vid_sme,response_loss", "vid_sme"
+    for role in ("members", "nonmembers"):
+        (path,) = config.corpus[role]
+        rows = json.loads(open(path).read())
+        for k, row in enumerate(rows):
+            row |= {"question": "what", "answer": "a " * (200 if k > 1 else 1)}
+        open(path, "w").write(json.dumps(rows))
+    sent, send = [], pipeline.Pipeline._batch
+    runner = parallel.Devices.runner
+
+    def watched(run, group):
+        sent.append(group)
+        return send(run, group)
+
+    def failing(devices, step):
+        run = runner(devices, step)
+
+        def small(*args):
+            return run(*args) if sent[-1].shape.texts.rows < 99 else _too_much()
+
+        return small
+
+    monkeypatch.setattr(pipeline.Pipeline, "_batch", watched)
+    monkeypatch.setattr(parallel.Devices, "runner", failing)
+    with pytest.raises(RunStopped) as caught:
+        audit.run(config, tmp_path / "run")
+    assert (
+        "does not suffice for a batch of 4 clips of up to 2 frames with 1 texts of "
+        in (str(caught.value))
+    )
+    assert "Set config.batch_size = 2 (it is 4)" in str(caught.value)
+    assert len(sent) == 2 and len(_stored(tmp_path / "run")) == 1
+
+
 def _broken(*_):
     raise jax.errors.JaxRuntimeError("INTERNAL: no such kernel\nat 0x7f")
 
 
-def test_parameters_that_cannot_be_loaded(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(models.loading, "load", lambda *args, **_: _broken())
+@pytest.mark.parametrize("times", [1, 2])
+def test_parameters_that_cannot_be_loaded(times, config, monkeypatch, tmp_path):
+    """What fails once is read once more."""
+    load, tried = models.loading.load, []
+
+    def failing(*args, **options):
+        tried.append(args)
+        return _broken() if len(tried) <= times else load(*args, **options)
+
+    monkeypatch.setattr(models.loading, "load", failing)
+    if times == 1:
+        assert not audit.run(config, tmp_path / "run").failures
+        return
     with pytest.raises(RunStopped) as caught:
         audit.run(config, tmp_path / "run")
     cause = "INTERNAL: no such kernel"
     assert str(caught.value) == f"the parameters could not be loaded: {cause}"
+    assert len(tried) == 2 and not _stored(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -139,8 +211,14 @@ def test_the_sizes_that_xla_reports(said, expected, monkeypatch):
     plan = models.inspect("random:llava_qwen-tiny", dtype="bfloat16")
     devices = parallel.make_devices("pmap", 1, 1)
     object.__setattr__(devices, "mesh", Mesh())
-    with pytest.raises(AuditError) as caught, memory.enough_to_load(plan, devices):
-        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
+    error = jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
+
+    def full(*args, **options):
+        raise error
+
+    monkeypatch.setattr(models.loading, "load", full)
+    with pytest.raises(AuditError) as caught:
+        memory.loaded(plan, devices)
     (problem,) = caught.value.problems
     assert f": {expected}" in problem and "A long table" not in problem
     free = (

@@ -349,7 +349,7 @@ def test_a_clip_that_fails_is_alone_and_nothing_compiles_anew(
     assert found.keys() == whole.keys() - {5}
     _assert_same(found, {key: whole[key] for key in found})
     assert len(failing.traces) == 1
-    halves = [[4, 5, 6, 7], [4, 5], [4], [5], [6, 7]]
+    halves = [[4, 5, 6, 7], [4, 5], [4], [5], [5], [6, 7]]
     assert [keys for keys in failing.tried if set(keys) & {4, 5, 6, 7}] == halves
 
 
@@ -367,7 +367,24 @@ def test_a_batch_that_fails_once_loses_no_clip(folder, whole, monkeypatch):
     _assert_same({key: found[key] for key in whole}, whole)
 
 
-@pytest.mark.parametrize(("clips", "tried"), [(11, 8), (2, 3), (1, 1)])
+@quick
+def test_a_clip_that_fails_alone_once_is_sent_again(folder, whole, monkeypatch):
+    """In a batch of its own, or in what is left of one in which another clip fails."""
+    failed = []
+
+    def once(keys):
+        failed.append(keys)
+        return 4 in keys or (keys in ([5], [10]) and failed.count(keys) == 1)
+
+    Failing(monkeypatch, "fetch", once)
+    found = _results(_pipeline(folder, batch_size=2), [4] * 11)
+    assert [k for k, x in found.items() if isinstance(x, ClipError)] == [4]
+    assert failed.count([4]) == failed.count([5]) == failed.count([10]) == 2
+    left = [key for key in whole if key != 4]
+    _assert_same(*({key: one[key] for key in left} for one in (found, whole)))
+
+
+@pytest.mark.parametrize(("clips", "tried"), [(11, 11), (2, 5), (1, 2)])
 @quick
 def test_what_fails_with_every_clip_alone_is_one_problem(
     clips, tried, folder, monkeypatch

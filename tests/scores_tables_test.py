@@ -198,3 +198,35 @@ def test_a_reference_of_another_file_does_not_count(tmp_path):
     found = _scores(table, "vid_sme_ref")
     assert [i for i, value in found.items() if math.isnan(value)] == ["0", "1", "4"]
     assert found["2"] == 0
+
+
+def test_a_reference_that_read_another_answer_counts_for_the_video_alone(tmp_path):
+    """Answers that were generated again; those of the reference were not."""
+    clips = [_clip(key, 0) for key in ANSWERS]
+    (text,) = clips[1].texts
+    asked = dataclasses.replace(text.asked, answer="a longer cat")
+    other = dataclasses.replace(
+        clips[1], texts=(dataclasses.replace(text, asked=asked),)
+    )
+    target = _store(tmp_path / "signals", clips)
+    reference = _store(tmp_path / "reference", [clips[0], other, clips[2]])
+    table = _table(_items(), target, NAMES, reference=reference)
+    for name in ("response_loss_ref", "response_wbc"):
+        lacks = [i for i, x in _scores(table, name).items() if math.isnan(x)]
+        assert lacks == ["2"], name
+    assert _scores(table, "vid_sme_ref") == dict.fromkeys("01234", 0.0)
+    assert np.isnan(table.reference["response_loss"]).tolist() == [0, 0, 1, 0, 0]
+
+
+def test_only_clips_of_the_table_bound_q_and_r(tmp_path):
+    """Of clip c the texts are there, but not the video that is scored."""
+    motion = views.Motion()
+    clips = [_clip("a", 0), _clip("b", 0), _clip("c", 0, video=False)]
+    store = _store(tmp_path, clips)
+    given = _items(), store, ["vid_sme"], "exact", motion
+    table = tables.score_table(*given, slices=("video", "instruction", "response"))[0]
+    assert table.id.tolist() == ["0", "1", "2", "4"]
+    assert table.q.tolist() == [2, 2, 1, 2] and table.r.max() == table.r[2] > 1
+    assert tables.measured(_items(), store).keys() == {"a", "b"}
+    texts = _table(_items(), store, ["response_loss"], slices=("response",))
+    assert texts.id.tolist() == ["0", "1", "2", "3", "4"]

@@ -27,7 +27,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Float, UInt8
 
-from vidsme_jax.base import ClipError
+from vidsme_jax.base import ClipError, printable
 from vidsme_jax.motion import farneback, statistics
 
 _CPU_PIXELS = 2**21  # Of all pairs of a call, padded.
@@ -35,6 +35,8 @@ _MOST_PIXELS = 2**25
 _PIXEL_BYTES = {"gpu": 72}  # Of temporary memory, by platform.
 _OTHER_PIXEL_BYTES = 160
 _MEMORY_SHARE = 32
+_IN_A_ROW = 3  # So many clips that fail one after another are not to blame.
+_QUOTED = 200  # Characters of an error.
 _WAITING_BYTES = 2**30  # Grey frames sent to one device and not yet worked on.
 
 
@@ -61,13 +63,20 @@ def make(name: str, devices: Iterable[Any]) -> statistics.FlowVariances:
 class OnDevices:
     """Computes flow variances clip by clip, on one device after the other.
 
-    Safe to call from several threads.
+    A clip at which a device fails is sent to it a second time. Safe to call from
+    several threads.
+
+    Attributes:
+      failure: Why the last of some clips failed; None unless three have, one after
+        another.
     """
 
     def __init__(self, devices: Iterable[Any]):
         """Takes the devices in turn; each compiles for itself."""
+        self.failure: ClipError | None = None
         self._queues = itertools.cycle([_Queue(device) for device in devices])
         self._lock = threading.Lock()
+        self._in_a_row = 0
 
     def __call__(
         self, grey: UInt8[np.ndarray, "frames height width"]
@@ -75,25 +84,43 @@ class OnDevices:
         """Sends the frames of a clip; calling the result waits for the variances."""
         with self._lock:
             queue = next(self._queues)
-        about = f"the optical flow of frames of {grey.shape[2]}x{grey.shape[1]} pixels"
-
-        def failed(error: Exception) -> ClipError:
-            where = f"{queue.device.device_kind} {queue.device.id}"
-            return ClipError("motion", f"{where} cannot compute {about} ({error})")
-
+        try:
+            queue.compile(grey)
+        except jax.errors.JaxRuntimeError as error:  # It is not compiled twice.
+            raise self._failed(queue, grey, error) from error
         try:
             parts = queue.send(grey)
-        except jax.errors.JaxRuntimeError as error:
-            raise failed(error) from error
+        except jax.errors.JaxRuntimeError:
+            parts = None
 
         def fetch() -> np.ndarray:
             try:
-                found = np.concatenate([np.asarray(part) for part in parts])
+                found = None if parts is None else _fetched(parts)
+            except jax.errors.JaxRuntimeError:
+                found = None
+            try:
+                found = _fetched(queue.send(grey)) if found is None else found
             except jax.errors.JaxRuntimeError as error:
-                raise failed(error) from error
+                raise self._failed(queue, grey, error) from error
+            self._in_a_row = 0
             return found[: len(grey) - 1].astype(np.float64)
 
         return fetch
+
+    def _failed(self, queue: "_Queue", grey: np.ndarray, error: Exception) -> ClipError:
+        where = f"{queue.device.device_kind} {queue.device.id}"
+        about = f"the optical flow of frames of {grey.shape[2]}x{grey.shape[1]} pixels"
+        said = printable((str(error).strip() or "no cause").splitlines()[0], _QUOTED)
+        found = ClipError("motion", f"{where} cannot compute {about} ({said})")
+        with self._lock:
+            self._in_a_row += 1
+            if self._in_a_row >= _IN_A_ROW:
+                self.failure = found
+        return found
+
+
+def _fetched(parts: list[Any]) -> np.ndarray:
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 class _Queue:
@@ -103,6 +130,11 @@ class _Queue:
         self.device = device
         self._sent: collections.deque[tuple[int, list[Any]]] = collections.deque()
         self._lock = threading.Lock()
+
+    def compile(self, grey: np.ndarray) -> None:
+        """Compiles what a clip needs, once for all that ask for it together."""
+        with self._lock:
+            executable(grey.shape, self.device)
 
     def send(self, grey: np.ndarray) -> list[Any]:
         """Begins the flow of a clip; waits only while too much waits there."""

@@ -56,8 +56,9 @@ class Answering:
         self._waiting: dict[Padded, list[Input]] = collections.defaultdict(list)
         model, answers = run.model, run.answers
         self._isolation = Isolation(
-            lambda error: memory.first_batch(
-                error, model, devices, run.settings.batch_size, run.num_frames
+            lambda error, shape: memory.first_batch(
+                *(error, model, devices, run.settings.batch_size, run.num_frames),
+                shape,
             ),
             batch_size=run.settings.batch_size,
             stored=lambda: bool(answers),
@@ -121,16 +122,20 @@ class Answering:
         if self.failure is not None:
             return []
         batch, _ = self._stacker.batch(group, self._size(group.shape))
+        compiled = False
         try:
-            host = self._devices.fetch(self._step(self._loaded.state, batch))
+            out = self._step(self._loaded.state, batch)
+            compiled = True
+            host = self._devices.fetch(out)
         except jax.errors.JaxRuntimeError as error:
             return self._isolation.failed(
                 group,
                 error,
+                compiled=compiled,
                 again=self._generate,
                 result=lambda clip, error: (clip.key, error),
             )
-        self._isolation.succeeded()
+        self._isolation.succeeded(group)
         rows = [
             self._said(clip.key, found)
             for k, clip in enumerate(group.clips)

@@ -1,8 +1,11 @@
 """What is done about batches at which the devices fail: halved, until a clip is alone.
 
 A batch that raises an error of the devices is computed again in halves, filled up with
-copies to the shape that is compiled already. A clip that fails alone is that clip's
-failure; what fails with every clip ends the run.
+copies to the shape that is compiled already. A clip that fails alone twice is that
+clip's failure; what fails with every clip ends the run.
+
+Where memory lacks for the first batch of a shape, halves would need as much, so that
+this ends the run at once; a program that was compiled is tried once more before that.
 """
 
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from absl import logging
 
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.run import memory
-from vidsme_jax.run.stacking import Group
+from vidsme_jax.run.stacking import Group, Padded
 from vidsme_jax.run.stopping import RunStopped
 
 _IN_A_ROW = 3  # So many clips that fail alone, one after another, end a run.
@@ -23,12 +26,11 @@ class Isolation:
 
     Attributes:
       failure: Why nothing more can be computed; None while all is well.
-      begun: Whether a batch has been computed.
     """
 
     def __init__(
         self,
-        lacking: Callable[[Exception], AuditError],
+        lacking: Callable[[Exception, Padded | None], AuditError],
         *,
         batch_size: int,
         stored: Callable[[], bool],
@@ -37,26 +39,30 @@ class Isolation:
         """Starts with nothing computed.
 
         Args:
-          lacking: Returns what to say if the first batch lacks memory.
+          lacking: Returns what to say if memory lacks for the first batch, or, given
+            its shape, for the first batch of a shape.
           batch_size: See `config.batch_size`.
           stored: Whether any clip of the run was computed before.
           alone: Whether batches may be halved; not on a grid of several processes.
         """
         self.failure: Exception | None = None
-        self.begun = False
+        self._computed: set[Padded] = set()  # Shapes of batches that were.
+        self._again: Any = None  # The clip, or shape, that has its second chance.
         self._lacking, self._stored = lacking, stored
         self._batch_size, self._alone = batch_size, alone
         self._errors: list[str] = []  # Of clips alone since the last success.
 
-    def succeeded(self) -> None:
+    def succeeded(self, group: Group) -> None:
         """Notes that a batch has been computed."""
-        self.begun, self._errors = True, []
+        self._computed.add(group.shape)
+        self._errors = []
 
     def failed(
         self,
         group: Group,
         error: Exception,
         *,
+        compiled: bool,
         again: Callable[[Group], list[Any]],
         result: Callable[[Any, ClipError], Any],
     ) -> list[Any]:
@@ -68,16 +74,21 @@ class Isolation:
         Args:
           group: The batch.
           error: Of the devices.
+          compiled: Whether its program is known to be.
           again: Computes part of the batch; returns its results.
           result: Makes the result of a clip that fails alone.
         """
         cause, clips = memory.one_line(error), group.clips
         if self.failure is not None:
             return []
-        if not self.begun and memory.is_lacking(error):
-            self.failure = self._lacking(error)
-        elif not self._alone:
+        first = group.shape not in self._computed and memory.is_lacking(error)
+        if not first and not self._alone:
             self.failure = RunStopped(f"a batch failed on the devices: {cause}")
+        elif first and not (compiled and self._alone and self._chance(group.shape)):
+            self.failure = self._no_memory(error, group.shape)
+        elif first:
+            logging.warning("a batch failed, sent again: %s", cause)
+            return again(group)
         elif len(clips) > 1:
             logging.warning("a batch of %d clips failed, halved: %s", len(clips), cause)
             half = len(clips) // 2
@@ -88,6 +99,9 @@ class Isolation:
                 if self.failure is None
                 for found in again(part)
             ]
+        elif self._chance(clips[0]):
+            logging.warning("a clip alone in its batch failed, sent again: %s", cause)
+            return again(group)
         else:
             self._errors.append(cause)
             if len(self._errors) < _IN_A_ROW:
@@ -113,8 +127,19 @@ class Isolation:
         if self.failure is not None:
             raise self.failure
 
+    def _chance(self, what: Any) -> bool:
+        """Returns whether something may be tried once more: it has not been yet."""
+        given, self._again = self._again is what, what
+        return not given
+
     def _any_success(self) -> bool:
-        return self.begun or self._stored()
+        return bool(self._computed) or self._stored()
+
+    def _no_memory(self, error: Exception, shape: Padded) -> Exception:
+        if not self._computed:
+            return self._lacking(error, None)
+        (problem,) = self._lacking(error, shape).problems
+        return RunStopped(problem)
 
     def _too_many(self) -> RunStopped:
         return RunStopped(

@@ -1,14 +1,15 @@
 """Turns errors of devices into messages; those of memory say what to set."""
 
-import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
+from absl import logging
 
 from vidsme_jax.base import AuditError, printable
-from vidsme_jax.models.interface import Model
+from vidsme_jax.models.interface import LoadedModel, Model
 from vidsme_jax.parallel import Devices, in_gib
+from vidsme_jax.run.stacking import Padded
 from vidsme_jax.run.stopping import RunStopped
 
 _LACKING = "RESOURCE_EXHAUSTED"
@@ -31,24 +32,27 @@ def is_lacking(error: Exception) -> bool:
     return _LACKING in str(error)
 
 
-@contextlib.contextmanager
-def enough_to_load(model: Model, devices: Devices) -> Iterator[None]:
-    """Reports what goes wrong while parameters are read onto devices.
+def loaded(model: Model, devices: Devices) -> LoadedModel:
+    """Reads parameters onto devices; a second time after an error that may pass.
 
     Raises:
       AuditError: A device lacks memory.
-      RunStopped: A device has another error.
+      RunStopped: A device has another error, twice.
     """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if is_lacking(error):
-            raise _advice(
-                error, "to load the parameters", model, devices, ()
-            ) from error
-        raise RunStopped(
-            f"the parameters could not be loaded: {one_line(error)}"
-        ) from error
+    where, failed = devices.shardings(model.split), ""
+    while True:
+        try:
+            return model.load(where)
+        except jax.errors.JaxRuntimeError as error:
+            if is_lacking(error):
+                what = "to load the parameters"
+                raise _advice(error, what, model, devices, ()) from error
+            cause = f"the parameters could not be loaded: {one_line(error)}"
+            if failed:
+                raise RunStopped(cause) from error
+            failed = cause
+        # Out of the block above: what was read is not held by the error any more.
+        logging.warning("%s; once more", failed)
 
 
 def first_batch(
@@ -57,6 +61,7 @@ def first_batch(
     devices: Devices,
     batch_size: int,
     num_frames: int,
+    shape: Padded | None = None,
 ) -> AuditError:
     """Returns what to say if devices are full at the first batch, compiling included.
 
@@ -66,13 +71,23 @@ def first_batch(
       devices: Where it runs.
       batch_size: See `config.batch_size`.
       num_frames: See `config.video.num_frames`.
+      shape: Of the batch, where batches of others were computed.
     """
     clips, settings = devices.batch_size(batch_size) * devices.num_processes, []
     if clips > devices.num_data:
         settings.append(f"config.batch_size = {devices.num_data} (it is {batch_size})")
     settings.append(f"a smaller config.video.num_frames (it is {num_frames})")
     what = f"for the first batch, {clips} clips of up to {num_frames} frames"
+    if shape is not None:
+        of = f"{clips} clips of up to {shape.num_frames} frames"
+        what = f"for a batch of {of}{_texts_of(shape)}, after smaller ones"
     return _advice(error, what, model, devices, settings)
+
+
+def _texts_of(shape: Padded) -> str:
+    if shape.texts is None:
+        return ""
+    return f" with {shape.texts.texts} texts of {shape.texts.rows} rows in all"
 
 
 def _advice(

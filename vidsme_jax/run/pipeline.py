@@ -130,8 +130,8 @@ class Pipeline:
         self._shapes: set[Padded] = set()
         self._text_rows = [0, 0]  # Of the samples sent: their own, and with padding.
         self._isolation = Isolation(
-            lambda error: memory.first_batch(
-                error, described, devices, batch_size, num_frames
+            lambda error, shape: memory.first_batch(
+                error, described, devices, batch_size, num_frames, shape
             ),
             batch_size=batch_size,
             stored=stored,
@@ -195,18 +195,20 @@ class Pipeline:
         After an error that is not a clip's, `failure` is set and what is left of the
         batch has no results.
         """
+        is_sent = not isinstance(sent.out, jax.errors.JaxRuntimeError)
         try:
-            if isinstance(sent.out, jax.errors.JaxRuntimeError):
+            if not is_sent:
                 raise sent.out
             host = self.devices.fetch(sent.out)
         except jax.errors.JaxRuntimeError as error:
             return self._isolation.failed(
                 sent.group,
                 error,
+                compiled=is_sent,
                 again=lambda group: self.settle(self.send(group)),
                 result=lambda clip, error: Result(clip.key, error),
             )
-        self._isolation.succeeded()
+        self._isolation.succeeded(sent.group)
         refused, self._refused = self._refused, []
         clips = zip(sent.group.clips, sent.rows, strict=True)
         return refused + [

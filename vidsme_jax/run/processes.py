@@ -75,8 +75,18 @@ def index() -> int:
 
 
 def count() -> int:
-    """Returns how many processes there are."""
-    return jax.process_count()
+    """Returns how many processes there are.
+
+    Raises:
+      AuditError: JAX finds no devices.
+    """
+    try:
+        return jax.process_count()
+    except (RuntimeError, AssertionError) as error:  # Of its backends.
+        cause = " ".join(str(error).split()) or "none was found"
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        named = f"; JAX_PLATFORMS is {asked!r}" if asked else ""
+        raise AuditError([f"JAX cannot use its devices: {cause}{named}"]) from error
 
 
 @contextlib.contextmanager
@@ -88,6 +98,7 @@ def agreed() -> Iterator[None]:
       KeyboardInterrupt: Another process was interrupted.
     """
     error = None
+    count()  # Without devices nothing can be agreed.
     try:
         yield
     except (Exception, KeyboardInterrupt) as found:

@@ -174,6 +174,8 @@ class _Driver:
             return None
         total = sum(len(self._missing[sample.clip.key]) for sample in todo)
         self._progress = Progress(total, "scoring")
+        where = self._devices.mesh.devices.flat
+        self._flow = backends.make(self._settings.motion.flow, where)
         timeline = self._meter.timeline
         with self._meter:
             loaded = self._load()
@@ -185,10 +187,16 @@ class _Driver:
                 timeline.awaiting(self._inputs(todo, loaded), CLIPS),
                 pipelines,
                 rounds=rounds,
-                stopped=lambda: self._stop.asked or self._team.has_ended(),
+                stopped=lambda: (
+                    self._stop.asked
+                    or self._team.has_ended()
+                    or self._flow_failure() is not None
+                ),
             )
             for place, results in self._stop.between(batches):
                 self._store(place, results)
+        if (failure := self._flow_failure()) is not None:
+            raise RunStopped(f"the optical flow of clips in a row failed: {failure}")
         for each in self._generating.values():
             each.close(complete=not self._stop.asked)
         self._generating = {}
@@ -197,6 +205,10 @@ class _Driver:
         if used is not None:
             used.log()
         return used
+
+    def _flow_failure(self) -> ClipError | None:
+        flow = self._flow
+        return flow.failure if isinstance(flow, backends.OnDevices) else None
 
     def _lacks(self, sample: Sample) -> dict[int, Missing]:
         found = (self._contents.missing(sample, run) for run in self._runs)
@@ -223,9 +235,7 @@ class _Driver:
         """Reads the tensors of every model, by its identity."""
         loaded = {}
         for model in {id(run.model): run.model for run in self._runs}.values():
-            with memory.enough_to_load(model, self._devices):
-                where = self._devices.shardings(model.split)
-                loaded[id(model)] = model.load(where)
+            loaded[id(model)] = memory.loaded(model, self._devices)
         return loaded
 
     def _pipeline(
@@ -294,13 +304,11 @@ class _Driver:
         self, todo: Sequence[Sample]
     ) -> Iterator[tuple[Sample, list[tuple[int, Prepared | ClipError]]]]:
         """Yields every sample that can be decoded, with what each run needs of it."""
-        where = self._devices.mesh.devices.flat
-        flow = backends.make(self._settings.motion.flow, where)
 
         def prepare(sample: Sample) -> list[tuple[int, Prepared | ClipError]]:
             lacks = self._missing[sample.clip.key]
             return preparing.prepare(
-                sample, lacks, self._runs, self._reader, flow, self._meter.stages
+                sample, lacks, self._runs, self._reader, self._flow, self._meter.stages
             )
 
         workers = self._settings.workers
