@@ -140,7 +140,7 @@ def test_the_sequence_score_averages_a_text_row_too_many():
     masks[:, 0, 8] = False
     eye = jnp.eye(40, dtype=jnp.float32)
     out = streaming.token_signals(logits, eye, jnp.asarray(masks), second=True)
-    clip = TokenSignals(*(np.asarray(x) for x in out))
+    clip = TokenSignals(*(x if x is None else np.asarray(x) for x in out))
     found = {
         profile: scores.compute(clip, 1.5, 1.05, [name], profile=profile)[name]
         for profile, name in (

@@ -155,7 +155,10 @@ _PARTS = {
     "prepared": ["corpus.prepared: nowhere has no clips prepared as"],
     "study": ["config.slices is ('video', 'response'): a study is of the rows of the"],
     "process": ["--coordinator (or JAX_COORDINATOR_ADDRESS) is missing"],
-    "list of none": ["unknown profile 'offical'", "did you mean 'official'?"],
+    "list of none": [
+        "profile is 'offical'; known: exact, official",
+        "did you mean 'official'?",
+    ],
     "all": [
         "7 problems:",
         "config.x: no such key",

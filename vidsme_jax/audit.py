@@ -77,7 +77,7 @@ def run(
       workdir: Receives signals, scores, metrics and the report. Signals that an earlier
         run with the same settings left there are not computed again.
       stop: Looked at between batches.
-      asked: What `asking.ask` has found of the configuration, if it was asked.
+      asked: What `asking.ask` found, if it was asked before.
 
     Returns:
       What was found; None on all but the first of several processes.
@@ -85,8 +85,7 @@ def run(
     Raises:
       AuditError: Nothing could be computed; lists every problem.
       RunStopped: The devices, or another process, failed; what was scored is kept.
-      KeyboardInterrupt: This process or another was asked to stop; what was scored is
-        kept.
+      KeyboardInterrupt: A process was asked to stop; what was scored is kept.
       OSError: The work directory cannot be written; what is there is kept.
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
@@ -120,7 +119,7 @@ def report_again(
       workdir: Of the run.
       config: Of the run, but for what is asked of its signals.
       about: What `provenance.describe` said of the run.
-      asked: What `asking.ask` has found of the configuration, if it was asked.
+      asked: What `asking.ask` found, if it was asked before.
 
     Raises:
       AuditError: The signals do not have what is asked for; lists every problem.
