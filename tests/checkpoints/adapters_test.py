@@ -1,6 +1,5 @@
 """LoRA and its relatives against PEFT, and tensors that are refused."""
 
-
 import numpy as np
 import pytest
 

@@ -143,7 +143,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         if problems.none_in("slices", "response"):
             problems.add(*answers_missing(items, given.slices, given.response))
         if given.study and problems.none_in("slices", "reference"):
-            problems.add(*_of_study(given))
+            problems.add(*_of_study(given, items))
         _find_checkpoints(problems)
     if headline not in names:
         names = (headline, *names)
@@ -199,9 +199,14 @@ def _counts(given: views.Settings) -> set[int]:
     return with_two(frames or (given.video.num_frames,))
 
 
-def _of_study(given: views.Settings) -> list[str]:
-    """Returns what a study does not have of an audit."""
+def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
+    """Returns what a study lacks, and what it does not have of an audit."""
     problems = []
+    if items and "members" not in {item.role for item in items}:
+        problems.append(
+            "a study compares members with nonmembers: give corpus.members and "
+            "corpus.nonmembers"
+        )
     if set(given.slices) - {"video"}:
         problems.append(
             f"config.slices is {given.slices!r}: a study is of the rows of the video "

@@ -9,7 +9,7 @@ from vidsme_jax.base import ClipError, Failure, Item, Sample, printable
 from vidsme_jax.data import samples
 from vidsme_jax.run.runs import Missing, Run
 
-_MAX_CAUSES = 20
+_LINES = 20  # Of a message, and of the log.
 
 
 class Failed:
@@ -25,6 +25,7 @@ class Failed:
         self.failures: list[Failure] = []
         self.lacking: list[Failure] = []
         self._runs = runs
+        self._logged = 0
         self._several = sum(not run.is_reference for run in runs) > 1
 
     def add(
@@ -50,7 +51,11 @@ class Failed:
             error = ClipError(error.stage, f"{first.name}: {error.cause}")
         alone = all(self._runs[place].is_reference for place in lacks)
         whose = "the reference model: " if alone else ""
-        logging.warning("%s", printable(f"{sample.clip.key}: {whose}{error}"))
+        self._logged += 1
+        if self._logged <= _LINES:
+            logging.warning("%s", printable(f"{sample.clip.key}: {whose}{error}"))
+        if self._logged == _LINES:
+            logging.warning("what fails from here on is in failures.jsonl alone")
         for place, missing in lacks.items():
             run = self._runs[place]
             listed = self.lacking if run.is_reference else self.failures
@@ -104,4 +109,4 @@ def merged(failures: Iterable[Failure]) -> list[Failure]:
 
 def causes(failures: Sequence[Failure]) -> list[str]:
     """Returns why clips could not be scored, for a message: at most 20 lines."""
-    return sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})[:_MAX_CAUSES]
+    return sorted({f"{f.video}: {f.stage}: {f.cause}" for f in failures})[:_LINES]
