@@ -141,7 +141,7 @@ def test_a_left_over_adapter(tmp_path, first):
         for path in tmp_path.glob("*model*"):
             path.unlink() if not path.name.startswith("adapter") else None
     # Without weights of its own it is an adapter, a config.json beside it or not.
-    with pytest.raises(AuditError, match="adapter_config.json: r is None"):
+    with pytest.raises(AuditError, match=r"adapter_config\.json: r is None"):
         opening.open_checkpoint(str(tmp_path))
 
 

@@ -55,7 +55,7 @@ class Failed:
         if self._logged <= _LINES:
             logging.warning("%s", printable(f"{sample.clip.key}: {whose}{error}"))
         if self._logged == _LINES:
-            logging.warning("what fails from here on is in failures.jsonl alone")
+            logging.warning("further failures are in failures.jsonl alone")
         for place, missing in lacks.items():
             run = self._runs[place]
             listed = self.lacking if run.is_reference else self.failures
