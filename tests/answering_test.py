@@ -123,7 +123,7 @@ def test_a_clip_that_cannot_be_answered_is_alone(whole, tmp_path, monkeypatch, c
     monkeypatch.setattr(answering.Answering, "_generate", watched)
     monkeypatch.setattr(parallel.Devices, "fetch", failing)
     _, scored = score(_config(manifest(tmp_path / "m.jsonl", 2)), tmp_path / "run")
-    assert batches == [["0-0", "1-0"], ["0-0"], ["1-0"], ["2-0"]]
+    assert batches == [["0-0", "1-0"], ["0-0"], ["1-0"], ["1-0"], ["2-0"]]
     assert {(f.id, f.cause) for f in scored.failures} == {
         ("1-0", "INTERNAL: no answer"),
         ("1-1", "INTERNAL: no answer"),
