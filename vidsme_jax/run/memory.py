@@ -87,7 +87,7 @@ def first_batch(
 def _texts_of(shape: Padded) -> str:
     if shape.texts is None:
         return ""
-    return f" with {shape.texts.texts} texts of {shape.texts.rows} rows in all"
+    return f" with {shape.texts.rows} rows of texts each"
 
 
 def _advice(
