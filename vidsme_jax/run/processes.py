@@ -234,6 +234,8 @@ class Team:
             file=sys.stderr,
             flush=True,
         )
+        if index() == 0:  # JAX aborts the others once it is gone.
+            time.sleep(4 * _POLL)
         os._exit(130 if set(causes.values()) == {_INTERRUPTED} else 2)
 
     def _errors(self) -> dict[int, str]:
