@@ -3,8 +3,8 @@
 The table of a video's frames is read first, without decoding. The decoder then seeks to
 the keyframe at or before each sampled frame and is given all packets but those that
 only an unsampled frame needs; every picture that it puts out must be the next of that
-table. If one is not, or is damaged, the frames are sought again without leaving out
-any; if that fails too, or the file has no such table, or is damaged, the video is
+table, and the first a keyframe by the decoder's own word too. If one is not, or is
+damaged, the frames are sought again without leaving out any; if that fails too, or the file has no such table, or is damaged, the video is
 decoded from end to end and what really decodes is counted. Frame counts and rates in
 headers are never trusted. Damage to what is not decoded goes unnoticed.
 
