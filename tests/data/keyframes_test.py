@@ -1,4 +1,4 @@
-"""Containers that call packets keyframes which are none: the frames are right anyway."""
+"""Containers that call packets keyframes which are none: the frames are right."""
 
 import pathlib
 
