@@ -36,8 +36,14 @@ def _x264(path, params, pix_fmt="yuv420p", size=(96, 64)):
             "pixels are not square (sample aspect ratio 16/11): frames are 96x64, as "
             "stored, not 140x64, as players show them",
         ),
+        (
+            "sar=8/9",
+            "yuv420p",
+            "pixels are not square (sample aspect ratio 8/9): frames are 96x64, as "
+            "stored, not 85x64, as players show them",
+        ),
     ],
-    ids=["pq", "hlg", "bt2020", "interlaced", "oblong"],
+    ids=["pq", "hlg", "bt2020", "interlaced", "oblong", "narrow"],
 )
 def test_a_format_is_told_once_and_pixels_are_stored_ones(
     tmp_path, params, pix_fmt, warning, suffix
@@ -128,3 +134,41 @@ def test_matrix_and_range_are_the_frames_own(tmp_path, size, params, expected):
         container.mux(stream.encode())
     pixels = decode(path, num_frames=1).pixels[0]
     assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def _pyav(path, **how):
+    with av.open(str(path)) as container:
+        frames = container.decode(video=0)
+        return np.stack(
+            [f.reformat(format="rgb24", **how).to_ndarray() for f in frames]
+        )
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "size", "any_flag"),
+    [
+        ("yuv420p", (96, 64), True),
+        ("yuv422p", (96, 64), True),
+        ("yuv444p", (97, 65), True),
+        ("yuv420p", (97, 65), False),
+        ("yuv420p10le", (96, 64), False),
+        ("yuv411p", (96, 64), False),
+        ("yuv410p", (96, 64), False),
+        ("yuv440p", (96, 64), False),
+    ],
+)
+def test_the_filter_of_the_conversion_is_bicubic(tmp_path, pix_fmt, size, any_flag):
+    path = tmp_path / "a.mkv"
+    small = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
+    colours = small.repeat(8, 0).repeat(8, 1)[: size[1], : size[0]]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(colours), "rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    pixels = decode(path, num_frames=1).pixels
+    np.testing.assert_array_equal(pixels, _pyav(path, interpolation="BICUBIC"))
+    # What PyAV gives by default.
+    apart = np.abs(pixels.astype(int) - _pyav(path)).max()
+    assert apart == 0 if any_flag else 5 < apart < 100

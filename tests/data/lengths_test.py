@@ -2,8 +2,9 @@
 
 import struct
 
+import av
 import pytest
-from numbered import make, numbers
+from numbered import make, numbers, picture
 
 from decoding import decode
 
@@ -55,3 +56,44 @@ def test_later_segments_of_a_stream_are_not_damaged(tmp_path):
     frames = decode(path, num_frames=4)
     assert numbers(frames) == [50, 73, 96, 119]
     assert not frames.warnings
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("bframes", ["0", "2"])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mkv", "libx264"),
+        ("a.mkv", "mpeg4"),
+        ("a.avi", "mpeg4"),
+        ("a.avi", "libx264"),
+    ],
+)
+@pytest.mark.parametrize("late", [3, 250])
+def test_a_short_file_that_begins_late_is_not_damaged(
+    tmp_path, name, codec, bframes, count, late
+):
+    """In files so short FFmpeg takes the end of the file for the track's duration."""
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"bf": bframes})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for place in range(count):
+            frame = av.VideoFrame.from_ndarray(picture(place, 96, 64), "rgb24")
+            frame.pts = late + place
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = decode(path, num_frames=2)
+    assert frames.num_decodable == count and not frames.warnings
+
+
+def test_of_a_cut_file_one_frame_is_left(tmp_path):
+    path = make(tmp_path / "a.avi", 40, codec="mpeg4")
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        second = [packet.pos for packet in container.demux(video=0) if packet.size][1]
+    path.write_bytes(data[: second - 8])
+    frames = decode(path, num_frames=2)
+    (warning,) = frames.warnings
+    assert frames.num_decodable == 1
+    assert "its header promises 40 frames, " in warning

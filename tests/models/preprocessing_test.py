@@ -69,6 +69,8 @@ SIZES = {
     "not a square": {"size": {"height": 41, "width": 90}},
     "shortest and longest": {"size": {"shortest_edge": 56, "longest_edge": 70}},
     "longest null": {"size": {"shortest_edge": 63, "longest_edge": None}},
+    # 68 / 3 is 22.7 and 68 x 5 / 7 is 48.6.
+    "shortest to be rounded": {"size": {"shortest_edge": 56, "longest_edge": 68}},
     "maxima": {"size": {"max_height": 61, "max_width": 80}},
     "small maxima": {"size": {"max_height": 40, "max_width": 43}},
     "number": {"size": 63},
@@ -102,6 +104,7 @@ def test_every_filter_is_pillows(resample):
     [
         {"rescale_factor": 1 / 127.5},
         {"rescale_factor": 1},
+        {"rescale_factor": 1 / 256},
         {"do_rescale": False},
         {"do_rescale": None, "rescale_factor": None},
         {"do_normalize": False},

@@ -54,9 +54,9 @@ class Album:
                 self.pixels[place] = rgb
 
     def _rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
-        """RGB by swscale: equal, bit for bit, to decord's for 8-bit 4:2:0 video.
+        """RGB by swscale, with the frame's own colour matrix and range.
 
-        The frame's own colour matrix and range are honoured.
+        `formats.py` says where that is bit for bit what other readers give.
         """
         how = {"width": width, "height": height, "format": "rgb24"}
         how["interpolation"] = "BICUBIC" if self._height is None else "AREA"

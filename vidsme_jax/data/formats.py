@@ -1,9 +1,16 @@
 """What of a video's format is not seen in the frames that a model gets.
 
-Frames are what PyAV and decord give as `rgb24`, with which video models are trained:
-the stored pixels, rounded to 8 bits, by the colour matrix and the range that the frame
+Frames are converted to `rgb24` by FFmpeg's swscale with the flag `SWS_BICUBIC`: the
+stored pixels, rounded to 8 bits, by the colour matrix and the range that the frame
 names. Where it names none they are those of BT.601 and 16 to 235, in high definition
-too; a matrix that swscale cannot convert is taken for BT.709. In particular:
+too; a matrix that swscale cannot convert is taken for BT.709.
+
+Of 8-bit 4:2:0 with even sides, which nearly all video is, every flag gives the same:
+frames are PyAV's bit for bit, and, on the clips of the release, decord 0.6's. Where the
+flag matters (4:2:0 of 10 bits, with odd sides or as NV12; 4:2:2 with odd sides; 4:1:1,
+4:1:0, 4:4:0) colours at sharp edges differ, by some tens of levels, from those of a
+reader with another flag, such as PyAV's default `SWS_BILINEAR`. With decord's these
+formats were not compared. In particular:
 
 - high dynamic range (PQ, HLG; BT.2020) is not mapped to that of a screen: such frames
   look flat and pale. Ten bits alone lose nothing but their last two.

@@ -59,7 +59,8 @@ class Promise:
       frames: Their number.
       seconds: How long they are shown.
       until: Whether `seconds` may be the time of the end, which in a file that begins
-        late is not its length: in Matroska as FFmpeg writes it, ASF, segments of MP4.
+        late is not its length: in Matroska as FFmpeg writes it, ASF, AVI, segments of
+        MP4.
     """
 
     frames: int = 0
@@ -133,7 +134,7 @@ class Source:
             # The threads are the loader's, one a clip; the decoder's own would decode
             # frames ahead that nobody wants.
             context.thread_count, context.options = 1, options
-            self.promised = _promised(container, stream)
+            self.promised = _promised(container, stream, _head(self.content))
             self.noticed = (*self._several, *formats.of_stream(stream))
             yield container, stream
 
@@ -232,15 +233,21 @@ def _has_index(content: Content) -> bool:
     return False
 
 
-def _promised(container: InputContainer, stream: VideoStream) -> Promise:
+def _promised(container: InputContainer, stream: VideoStream, head: bytes) -> Promise:
     """What the header says; a Matroska file says it in a tag, as h:mm:ss."""
     seconds = float((stream.duration or 0) * unit(stream))
     written = stream.metadata.get("DURATION", "")
     kinds = container.format.name.split(",")
-    # An MP4 in fragments counts no frames.
-    until = "asf" in kinds or ("mp4" in kinds and stream.frames == 0)
+    # The clock of an AVI begins at 0; an MP4 in fragments counts no frames.
+    until = not {"asf", "avi", "matroska"}.isdisjoint(kinds)
+    until = until or ("mp4" in kinds and stream.frames == 0)
     if not seconds and written.count(":") == 2:
         with contextlib.suppress(ValueError):
             hours, minutes, rest = (float(part) for part in written.split(":"))
             seconds, until = 3600 * hours + 60 * minutes + rest, True
-    return Promise(stream.frames, seconds, until)
+    frames = stream.frames
+    if "avi" in kinds and len(stream.index_entries) == 1:
+        # Of one frame that comes late FFmpeg gives no time; empty ones before it count.
+        whole = 8 + int.from_bytes(head[4:8], "little") <= container.size
+        frames = 1 if whole else frames
+    return Promise(frames, seconds, until)

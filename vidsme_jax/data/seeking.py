@@ -30,8 +30,8 @@ class Table:
 
     Attributes:
       pts: In units of `time_base`; empty where the file cannot be sought in.
-      keyframes: Where decoding can begin, in the same units; the first may be before
-        the first frame that is shown.
+      keyframes: Where decoding can begin by what the file says, in the same units; the
+        first may be before the first frame that is shown.
       times: Seconds from the first frame, shape (decodable,).
       period: Seconds that the last frame is shown.
       start: Of the first frame, in seconds by the file's clock.
@@ -107,7 +107,8 @@ def sought(
     Disposable frames that are not wanted stay out of the decoder.
 
     Raises:
-      Untrusted: If the decoder skips, adds or renames a frame on the way.
+      Untrusted: If the decoder skips, adds or renames a frame on the way, or begins
+        with one that is no keyframe: what is decoded from it would be garbage.
     """
     if wanted[-1] >= len(table.pts):
         raise Untrusted
@@ -116,7 +117,7 @@ def sought(
         context = stream.codec_context
         context.options = {**context.options, "err_detect": "explode"}
     coming = [pts for pts in table.pts if pts not in left_out]
-    position, start, frames = -1, 0, iter(())
+    position, start, frames, begins = -1, 0, iter(()), False
     for index in wanted:
         place = bisect.bisect_left(coming, table.pts[index])
         before = bisect.bisect_right(table.keyframes, table.pts[index]) - 1
@@ -125,13 +126,19 @@ def sought(
             start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
             frames = _from_keyframe(source, container, stream, start, left_out)
+            # Where a container has no list of keyframes, or a wrong one, FFmpeg calls
+            # every packet one; the decoder knows better. What it makes of a first
+            # keyframe that is edited out is not seen, but all begins there.
+            begins = not start == table.keyframes[0] < table.pts[0]
         for frame in frames:
             if frame.pts is not None and frame.pts < start:
                 continue  # Shown before the keyframe, or the seek went far back.
             position += 1
             other = position == len(coming) or frame.pts != coming[position]
-            if other or (left_out and frame.is_corrupt):
+            damaged = left_out and frame.is_corrupt
+            if other or damaged or (begins and not frame.key_frame):
                 raise Untrusted
+            begins = False
             if position == place:
                 yield index, frame
                 break

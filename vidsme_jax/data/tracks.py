@@ -6,7 +6,9 @@ a second camera as further video tracks. What is taken:
 1. no track that is marked as attached picture;
 2. of several, no still: one frame, or under a tenth of those of the track with most;
 3. of several with moving pictures, the one that FFmpeg prefers (marked as default, then
-   by size and bit rate), and a warning names them all.
+   by size and bit rate).
+
+A warning names what is taken and every other track of more than one frame.
 
 Frames are counted by reading the packets of the file, without decoding: what a header
 says of their number is not believed.
@@ -69,19 +71,21 @@ def count(
 def film(
     container: InputContainer, tracks: Sequence[VideoStream], counts: dict[int, int]
 ) -> tuple[VideoStream, tuple[str, ...]]:
-    """Returns the track with the film, and a warning if there are several."""
-    least = max(counts.values()) // _STILL
-    moving = [track for track in tracks if counts[track.index] > max(1, least)]
-    moving = moving or list(tracks)
+    """Returns the track with the film, and a warning if others have several frames."""
+    most = max(counts.values())
+    least = max(1, most // _STILL)
+    moving = [track for track in tracks if counts[track.index] > least]
+    moving = moving or [track for track in tracks if counts[track.index] == most]
     best = container.streams.best("video")
     taken = next((track for track in moving if track is best), None)
     if taken is None:
         taken = max(moving, key=lambda track: counts[track.index])
-    if len(moving) == 1 or not least:
+    others = [t for t in tracks if t is not taken and counts[t.index] > 1]
+    if not others:
         return taken, ()
-    others = ", ".join(_named(t, counts) for t in moving if t is not taken)
-    several = f"{len(moving)} video tracks"
-    return taken, (f"{several}: {_named(taken, counts)} is taken, not {others}",)
+    left = ", ".join(_named(track, counts) for track in others)
+    several = f"{1 + len(others)} video tracks"
+    return taken, (f"{several}: {_named(taken, counts)} is taken, not {left}",)
 
 
 def _named(track: VideoStream, counts: dict[int, int]) -> str:

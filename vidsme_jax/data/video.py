@@ -3,10 +3,11 @@
 The table of a video's frames is read first, without decoding. The decoder then seeks to
 the keyframe at or before each sampled frame and is given all packets but those that
 only an unsampled frame needs; every picture that it puts out must be the next of that
-table. If one is not, or is damaged, the frames are sought again without leaving out
-any; if that fails too, or the file has no such table, or is damaged, the video is
-decoded from end to end and what really decodes is counted. Frame counts and rates in
-headers are never trusted. Damage to what is not decoded goes unnoticed.
+table, and the first a keyframe by the decoder's own word too. If one is not, or is
+damaged, the frames are sought again without leaving out any; if that fails too, or the
+file has no such table, or is damaged, the video is decoded from end to end and what
+really decodes is counted. Frame counts and rates in headers are never trusted. Damage
+to what is not decoded goes unnoticed.
 
 Of a file with several video tracks `tracks.py` says which is decoded; `formats.py` says
 how its pictures become RGB, and what of high dynamic range, interlacing, oblong pixels
