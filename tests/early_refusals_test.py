@@ -80,6 +80,7 @@ def said(tmp_path_factory):
         "value": [audit, [flag, "--config.batch_size=0"]],
         "text": [audit, [flag, "--config.corpus.max_clips=many"]],
         "scores": [audit, [flag, "--config.scores=vid_sme,vid_smee"]],
+        "scores in a tuple": [audit, [flag, "--config.scores=('vid_sme','vid_smee')"]],
         "headline": [audit, [flag, "--config.headline=vidsme"]],
         "key": [audit, [flag, "--config.corpus.max_clip=3"]],
         "manifest": [audit, [flag, "--config.corpus.members=member.json"]],
@@ -97,6 +98,7 @@ def said(tmp_path_factory):
         ],
         "process": [audit, [flag, "--num_processes=2"]],
         "list": [audit, [flag, "--config.scores=list"]],
+        "list in a tuple": [audit, [flag, "--config.scores=('list',)"]],
         "list of none": [
             audit,
             [flag, "--config.scores=list", "--config.profile=offical"],
@@ -140,6 +142,7 @@ _PARTS = {
     "value": ["1 problem:", "config.batch_size is 0; it must be an integer >= 1"],
     "text": ["config.corpus.max_clips is 'many'; it must be an integer >= 1, or None"],
     "scores": ["unknown score 'vid_smee'", "did you mean 'vid_sme'?"],
+    "scores in a tuple": ["1 problem:", "score 'vid_smee' in profile", "'vid_sme'?"],
     "headline": ["config.headline: unknown score 'vidsme'"],
     "key": ["config.corpus.max_clip: no such key; did you mean 'corpus.max_clips'?"],
     "manifest": ["member.json: no such manifest"],
@@ -192,6 +195,7 @@ def test_a_mistake_is_refused_early(said, what):
 def test_scores_are_listed_early(said):
     status, text, heavy = said["list"]
     assert status == 0 and not heavy and "vid_sme" in text
+    assert said["list in a tuple"] == said["list"]
 
 
 def _config(tmp_path):

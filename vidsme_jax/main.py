@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
     config = _CONFIG.value
-    if config.get("scores") == "list":
+    if config.get("scores") in ("list", ("list",)):
         return _list_scores(config.get("profile"))
     commands.begin()
     stop = stopping.Stop()
