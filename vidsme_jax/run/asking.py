@@ -141,7 +141,8 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         )
     if model:
         if problems.none_in("slices", "response"):
-            problems.add(*answers_missing(items, given.slices, given.response))
+            chosen = given.slices, given.response, given.headline
+            problems.add(*answers_missing(items, *chosen))
         if given.study and problems.none_in("slices", "reference"):
             problems.add(*_of_study(given, items))
         _find_checkpoints(problems)
@@ -175,9 +176,12 @@ def with_two(counts: Collection[int]) -> set[int]:
 
 
 def answers_missing(
-    items: Sequence[Item], slices: Sequence[str], response: str
+    items: Sequence[Item], slices: Sequence[str], response: str, headline: str
 ) -> list[str]:
-    """Returns what is wrong if answers are scored and rows have none."""
+    """Returns what is wrong if answers are scored and rows have none.
+
+    The remedies are flags, so that none of them leads to another refusal.
+    """
     if "response" not in slices or response != "given":
         return []
     empty = [item.id for item in items if not item.answer.strip()]
@@ -186,10 +190,15 @@ def answers_missing(
     which = f"{len(empty)} of {len(items)} rows have no answer: {some(empty)}"
     if len(empty) == len(items):
         which = f"no row of the corpus has an answer: {some(empty)}"
+    rest = tuple(name for name in slices if name != "response") or ("video",)
+    own, without = "--config.response=greedy", f'--config.slices="{rest}"'
+    if scores.needs_given_answers(headline):
+        own += " --config.headline=response_mean_renyi_1"
+    if headline.startswith("response_"):
+        without += f" --config.headline={scores.headline_of(rest)}"
     return [
         f"config.slices has 'response', but {which}; give them answers (the column "
-        "'answer'), score the model's own (config.response = 'greedy'), or leave "
-        "'response' out"
+        f"'answer'), score the model's own ({own}), or leave 'response' out ({without})"
     ]
 
 
@@ -210,7 +219,7 @@ def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
     if set(given.slices) - {"video"}:
         problems.append(
             f"config.slices is {given.slices!r}: a study is of the rows of the video "
-            "alone; give config.slices=\"('video',)\" and a headline of theirs"
+            "alone; give --config.slices=\"('video',)\" --config.headline=vid_sme"
         )
     if has_reference(given):
         problems.append(

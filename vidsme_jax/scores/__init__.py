@@ -217,9 +217,26 @@ def headline(
     chosen = _profile(profile)
     require(isinstance(name, str), f"the headline is {name!r}; give one score's name")
     name = _by_alias(name, chosen)
-    if problem := _problem(name, chosen, _slices(slices), reference):
+    slices = _slices(slices)
+    if problem := _problem(name, chosen, slices, reference):
+        known = name in chosen.names(SLICES, True)
+        if known and (other := headline_of(slices)) in chosen.names(slices):
+            if chosen.score(name).slice not in slices:
+                of = "video" if "video" in slices else slices[0]
+                problem += f", or set config.headline to a score of the {of}, such as "
+                problem += other
         raise AuditError([f"config.headline: {problem}"])
     return name
+
+
+def headline_of(slices: Sequence[str]) -> str:
+    """Returns a score that may be the headline where these slices are scored.
+
+    Example:
+      >>> headline_of(("video", "response"))
+      'vid_sme'
+    """
+    return "vid_sme" if "video" in slices else f"{slices[0]}_mean_renyi_1"
 
 
 def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
