@@ -72,6 +72,16 @@ def said(tmp_path_factory):
         "    return options.default()\n"
     )
     (folder / "emty").mkdir()
+    for name in ("pointer", "cut", "gone"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{}")
+    (folder / "pointer" / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
+    header = b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'
+    (folder / "cut" / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(20)
+    )
     (folder / "run").mkdir()
     about = {"config": settings.flatten(settings.default()), "fingerprints": {}}
     (folder / "run" / "config.json").write_text(json.dumps(about))
@@ -90,6 +100,17 @@ def said(tmp_path_factory):
         "root": [audit, [flag, "--config.corpus.video_root=nowhere"]],
         "checkpoint": [audit, [flag, "--config.model.checkpoint=./nowhere"]],
         "no config": [audit, [flag, "--config.model.checkpoint=./emty"]],
+        **{
+            name: [
+                audit,
+                [
+                    flag,
+                    f"--config.model.checkpoint=./{name}",
+                    "--config.headline=vidsme",
+                ],
+            ]
+            for name in ("pointer", "cut", "gone")
+        },
         "reference": [audit, [flag, "--config.reference.checkpoint=./nowhere"]],
         "prepared": [audit, [flag, "--config.corpus.prepared=nowhere"]],
         "study": [
@@ -154,6 +175,17 @@ _PARTS = {
     "root": ["corpus.video_root: no such folder: nowhere"],
     "checkpoint": ["1 problem:", "checkpoint ./nowhere: no such folder"],
     "no config": ["1 problem:", "checkpoint ./emty: no config.json in"],
+    "pointer": [
+        "2 problems:",
+        "score 'vidsme'",
+        "checkpoint ./pointer: model.safetensors is a git-lfs pointer",
+    ],
+    "cut": [
+        "2 problems:",
+        "checkpoint ./cut: model.safetensors: damaged",
+        "it may be cut short",
+    ],
+    "gone": ["2 problems:", "checkpoint ./gone: no model.safetensors in"],
     "reference": ["config.reference.checkpoint is ./nowhere: checkpoint ./nowhere: no"],
     "prepared": ["corpus.prepared: nowhere has no clips prepared as"],
     "study": ["config.slices is ('video', 'response'): a study is of the rows of the"],

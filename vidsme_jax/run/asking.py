@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Clip, Item, LeftOut, Sample
-from vidsme_jax.checkpoints import files
+from vidsme_jax.checkpoints import content, files, opening
 from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
@@ -229,11 +229,11 @@ def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
 
 
 def _find_checkpoints(problems: Problems) -> None:
-    """Looks whether local checkpoints are there; those of the hub are left alone."""
+    """Looks at the files of local checkpoints; those of the hub are left alone."""
     given, chosen = problems.settings.model, problems.settings.reference
     if problems.none_in("model"):
         with problems.collected("model.checkpoint"):
-            find_local(given.checkpoint)
+            find_local(given.checkpoint, allow_pickle=given.allow_pickle)
     if not problems.none_in("reference"):
         return
     if chosen.checkpoint and chosen.adapter:
@@ -243,24 +243,45 @@ def _find_checkpoints(problems: Problems) -> None:
         )
     with problems.collected("reference.checkpoint"):
         try:
-            find_local(chosen.checkpoint)
+            find_local(chosen.checkpoint, allow_pickle=given.allow_pickle)
         except AuditError as error:
             named = f"config.reference.checkpoint is {chosen.checkpoint}"
             raise AuditError([f"{named}: {p}" for p in error.problems]) from error
 
 
-def find_local(checkpoint: str) -> None:
+def find_local(
+    checkpoint: str, *, allow_pickle: bool = False, weights: bool = True
+) -> None:
     """Looks whether a checkpoint is there if it is a folder; nothing is fetched.
 
+    Args:
+      checkpoint: As `model.checkpoint`.
+      allow_pickle: Whether pickled weights may be read.
+      weights: Whether headers of weight files are read, to tell those that are missing,
+        cut short or pointers of git-lfs.
+
     Raises:
-      AuditError: It is not there, or holds no checkpoint.
+      AuditError: It is not there, holds no checkpoint, or weight files are no such.
     """
-    path = pathlib.Path(checkpoint).expanduser()
-    parts = len(checkpoint.rstrip("/").split("/"))
-    on_hub = parts in (2, 3) and not checkpoint.startswith((".", "/", "~"))
     scheme = checkpoint.startswith("random:")
-    if not checkpoint or scheme or (on_hub and not path.exists()):
+    if not checkpoint or scheme or _is_on_hub(checkpoint):
         return
     folder = files.find(checkpoint, ())
-    if not (folder / "adapter_config.json").is_file():
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file():
         files.read_config(checkpoint, folder)
+    if not weights:
+        return
+    base = content.read_json(adapter) if adapter.is_file() else {}
+    if not _is_on_hub(base.get("base_model_name_or_path"), folder):
+        opening.open_checkpoint(checkpoint, allow_pickle=allow_pickle)
+
+
+def _is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
+    """Returns whether a checkpoint would be fetched."""
+    if not isinstance(name, str):
+        return False
+    parts = len(name.rstrip("/").split("/"))
+    path = pathlib.Path(name).expanduser()
+    there = path.exists() or (near is not None and (near / path).exists())
+    return parts in (2, 3) and not name.startswith((".", "/", "~")) and not there
