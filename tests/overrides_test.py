@@ -217,7 +217,7 @@ def test_views_of_what_is_not_faulty():
         ("return {'video': 3}", "it returned dict"),
         ("config.vido.fps = 3", "AttributeError: no key 'vido' Did you mean \"video\""),
         ("return confg", "NameError: name 'confg' is not defined"),
-        ("raise ValueError('no')", "ValueError: no"),
+        ("raise ValueError('no')", "used: no\n"),
         ("return (", "SyntaxError: '(' was never closed"),
     ],
 )

@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 def _list_scores(profile: Any) -> int:
     """Prints the scores of a profile, and returns the exit status."""
     try:
-        print(scores.describe(profile))
+        commands.tell(scores.describe(profile))
     except AuditError as error:
         return commands.wrong(error.problems)
     return commands.OK
@@ -104,6 +104,9 @@ def _stopped(cause: str, workdir: pathlib.Path) -> int:
 
 def run() -> NoReturn:
     """The console script."""
+    commands.help_wanted(
+        __doc__, "config", "workdir", "coordinator", "num_processes", "process_id"
+    )
     app.run(main, flags_parser=commands.parse)
 
 

@@ -72,6 +72,7 @@ def run() -> NoReturn:
     flags.DEFINE_string(
         "out", None, "Receives the clips; default: config.corpus.prepared."
     )
+    commands.help_wanted(__doc__, "config", "out")
     app.run(main, flags_parser=commands.parse)
 
 

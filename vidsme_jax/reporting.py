@@ -72,6 +72,7 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any]:
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     flags.DEFINE_string("workdir", None, "Of a finished run; its report is replaced.")
+    commands.help_wanted(__doc__, "workdir")
     app.run(main, flags_parser=_parse)
 
 
