@@ -9,6 +9,8 @@ import pytest
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking, checks, joining
+from vidsme_jax.settings import views
+from vidsme_jax.store import signals
 
 HEAVY = (
     *("jax", "flax", "transformers", "tensorflow_datasets", "tensorflow", "optax"),
@@ -82,7 +84,10 @@ def said(tmp_path_factory):
     (folder / "cut" / "model.safetensors").write_bytes(
         len(header).to_bytes(8, "little") + header + bytes(20)
     )
-    (folder / "run").mkdir()
+    (folder / "run" / "signals").mkdir(parents=True)
+    demo = views.Settings.of(settings.default())
+    before = asking.depends(demo) | {"format": signals.FORMAT, "video.num_frames": 4}
+    (folder / "run" / "signals" / "run.json").write_text(json.dumps(before))
     about = {"config": settings.flatten(settings.default()), "fingerprints": {}}
     (folder / "run" / "config.json").write_text(json.dumps(about))
     audit, flag = "main", "--config=c.py"
@@ -116,6 +121,10 @@ def said(tmp_path_factory):
         "study": [
             audit,
             [flag, "--config.study=k", "--config.slices=video,response"],
+        ],
+        "folder of others": [
+            audit,
+            [flag, "--workdir=run", "--config.headline=vidsme"],
         ],
         "process": [audit, [flag, "--num_processes=2"]],
         "list": [audit, [flag, "--config.scores=list"]],
@@ -189,6 +198,12 @@ _PARTS = {
     "reference": ["config.reference.checkpoint is ./nowhere: checkpoint ./nowhere: no"],
     "prepared": ["corpus.prepared: nowhere has no clips prepared as"],
     "study": ["config.slices is ('video', 'response'): a study is of the rows of the"],
+    "folder of others": [
+        "2 problems:",
+        "score 'vidsme'",
+        "its signals were computed with video.num_frames = 4, this run has 16; take "
+        "another --workdir, or --config.overwrite=true",
+    ],
     "process": ["--coordinator (or JAX_COORDINATOR_ADDRESS) is missing"],
     "list of none": [
         "profile is 'offical'; known: exact, official",

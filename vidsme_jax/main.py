@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     try:
         # Of several processes one may see what the others do not: they ask together.
         alone = joining.arguments(place) is None
-        asked = asking.ask(config) if alone else None
+        asked = asking.ask(config, workdir=workdir) if alone else None
         from vidsme_jax import audit, parallel, studies
         from vidsme_jax.run import processes
 
@@ -77,9 +77,9 @@ def main(argv: list[str]) -> int:
         )
         return commands.INTERRUPTED
     if report is None:
-        print(f"done; the first process writes the report to {workdir}")
+        commands.tell(f"done; the first process writes the report to {workdir}")
         return commands.OK
-    print(report.summary())
+    commands.tell(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return commands.INTERRUPTED
-    print(done.summary())
+    commands.tell(done.summary())
     return commands.FAILURES if done.failures else commands.OK
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         return commands.wrong(error.problems)
     except OSError as error:
         return commands.wrong([f"the report cannot be written: {error}"])
-    print(report.summary())
+    commands.tell(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 

@@ -21,6 +21,9 @@ from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
+from vidsme_jax.store import signals
+
+SIGNALS = "signals"  # The folder in a work directory.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,18 +48,28 @@ class Asked:
         return dataclasses.replace(self, items=items, clips=clips, samples=asked)
 
 
-def ask(config: ConfigDict, *, model: bool = True) -> Asked:
+def ask(
+    config: ConfigDict, *, model: bool = True, workdir: pathlib.Path | None = None
+) -> Asked:
     """Checks values, scores, corpus and, as far as they are local, checkpoints.
 
     Args:
       config: See `settings.RULES`.
       model: Whether a model is going to be read; stored signals need none.
+      workdir: Of an audit, whose signals must not be of other settings; None does not
+        look.
 
     Raises:
       AuditError: Lists all problems.
     """
     problems = Problems(config)
     found = collect(problems, model=model)
+    if workdir is not None and problems.none_in("video", "model", "overwrite", "study"):
+        given = problems.settings
+        if not given.overwrite and not given.study:
+            with problems.collected():
+                folder = workdir / SIGNALS
+                problems.add(*signals.differences(folder, depends(given)))
     problems.close()
     return Asked(**found)
 
@@ -157,6 +170,17 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         "reader": reader,
         "scores": names,
         "headline": headline,
+    }
+
+
+def depends(given: views.Settings) -> dict[str, Any]:
+    """Returns what signals depend on as far as the settings alone tell it."""
+    return {
+        "model.dtype": given.model.dtype,
+        "video.num_frames": given.video.num_frames,
+        "video.sampling": given.video.sampling,
+        "video.fps": given.video.fps,
+        "video.against": given.video.against,
     }
 
 
