@@ -37,7 +37,8 @@ def test_text(tmp_path):
 def test_bytes_of_no_format(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(np.random.default_rng(0).bytes(5000))
-    assert cause(path, "open") == "not a video in any format that FFmpeg knows"
+    said = "not a video in any format that FFmpeg knows (5000 bytes)"
+    assert cause(path, "open") == said
 
 
 def test_a_playlist_does_not_reach_the_network(tmp_path):

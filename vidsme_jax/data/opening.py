@@ -214,7 +214,8 @@ def _not_a_video(content: Content, head: bytes) -> str:
     text = head.decode("utf-8", errors="ignore")
     if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
         return f"not a video but text, which begins {text[:40]!r}"
-    return "not a video in any format that FFmpeg knows"
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    return f"not a video in any format that FFmpeg knows ({size} bytes)"
 
 
 def _has_index(content: Content) -> bool:

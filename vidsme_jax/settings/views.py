@@ -234,10 +234,10 @@ class Settings:
         rules.one_of("exact", "official"),
         "exact: larger = member; official: the release's arithmetic, names and sign.",
     )
-    scores: str = key(
+    scores: str | tuple[str, ...] = key(
         "all",
-        rules.text("score names, or all"),
-        "Names separated by commas, or all; list prints them and stops.",
+        rules.SCORES,
+        "A tuple of names, or text with commas, or all; list prints them and stops.",
     )
     headline: str = key(
         "vid_sme", rules.text("a score name"), "The one score declared in advance."
