@@ -187,6 +187,7 @@ def evaluate(
         failures=failures,
         warnings=warnings,
         left_out=asked.left_out,
+        notes=asked.notes,
         headline=headline,
         beside=beside,
         descriptions={

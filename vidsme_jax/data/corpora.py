@@ -31,10 +31,13 @@ class Corpus:
         repeated, as has an id that the questions about one video share. A row without a
         group has its source's name where a role has several sources.
       left_out: What the sources hold besides.
+      notes: What a reader of the results should know of all of them, such as that parts
+        of a video are in two roles.
     """
 
     items: tuple[Item, ...]
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +113,24 @@ def load(
         problems.add("absent", _absent(taken, items))
     problems.add("", conflicts.contradictions(items))
     kept = _subsample(items, corpus.max_clips, corpus.seed)
-    if not corpus.allow_duplicates:
-        digests = conflicts.digests_of(kept) if looks else {}
-        problems.add("", conflicts.in_two_roles(items, digests))
+    digests = conflicts.digests_of(kept) if looks else {}
+    shared, _ = conflicts.examined(items, digests, allowed=corpus.allow_duplicates)
+    problems.add("", shared)
     problems.add("", _roles(asked))
     problems.close()
     left += _beyond(items, kept, corpus.max_clips)
     _log(kept, left)
-    return Corpus(kept, tuple(left))
+    if stored is not None:  # Who reads the prepared clips knows which are equal.
+        return Corpus(kept, tuple(left))
+    _, notes = conflicts.examined(kept, digests, allowed=corpus.allow_duplicates)
+    return noted(Corpus(kept, tuple(left)), notes)
+
+
+def noted(corpus: Corpus, notes: Iterable[str]) -> Corpus:
+    """Logs notes on a corpus; returns it with them."""
+    for note in notes:
+        logging.warning("%s", printable(note))
+    return dataclasses.replace(corpus, notes=(*corpus.notes, *notes))
 
 
 def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
@@ -301,4 +314,4 @@ def _log(kept: tuple[Item, ...], left: list[LeftOut]) -> None:
         logging.info("and %d more lines of what is left out", len(left) - _LINES)
     parts = sum(segments.divided(item.clip)[1] is not None for item in kept)
     if parts:
-        logging.info("%d rows ask about a segment of their video", parts)
+        logging.info("%d rows score a part of their video", parts)
