@@ -173,4 +173,7 @@ def test_pairs_are_one_problem(tmp_path):
     rows = [{"video": name} for name in names]
     problem = problem_of(**_sources(tmp_path, {"suspects": rows, "calibration": rows}))
     assert problem.startswith("30 videos are in two roles: ")
-    assert problem.count("(suspects)") == 20 and "; and 10 more. Remove one, or set corp" in problem
+    assert (
+        problem.count("(suspects)") == 20
+        and "; and 10 more. Remove one, or set corp" in problem
+    )

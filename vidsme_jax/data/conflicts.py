@@ -148,9 +148,7 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
     return hashes
 
 
-def _places(
-    items: Iterable[Item], place: Callable[[Item], str]
-) -> list[list[Item]]:
+def _places(items: Iterable[Item], place: Callable[[Item], str]) -> list[list[Item]]:
     """Returns the rows of each place with several roles, one a role and clip."""
     by_place = collections.defaultdict(dict)
     for item in items:
@@ -203,10 +201,9 @@ def _divided(items: list[Item]) -> str:
     one = items[0]
     other = next(item for item in items if item.role != one.role)
     names = (_path(one), _path(other))
-    texts = []
-    for name, item in zip(names, (one, other), strict=True):
-        part = segments.divided(item.clip)[1]
-        texts.append(f"{_seconds(part or segments.WHOLE)} {item.role}")
+    parts = (segments.divided(item.clip)[1] for item in (one, other))
+    times = [_seconds(part or segments.WHOLE) for part in parts]
+    texts = f"{times[0]} {one.role}", f"{times[1]} {other.role}"
     if names[0] == names[1]:
         return f"{names[0]}: {texts[0]}, {texts[1]}"
     return f"{names[0]}: {texts[0]}, {names[1]}: {texts[1]}"

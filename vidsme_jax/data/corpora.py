@@ -14,7 +14,7 @@ from absl import logging
 
 from vidsme_jax.base import ROLES, AuditError, Clip, Item, LeftOut, nearest, printable
 from vidsme_jax.data import conflicts, identity, names, presence, segments, sources
-from vidsme_jax.data.manifest_rows import NO_LABEL, Row, columns_of
+from vidsme_jax.data.manifest_rows import Row, columns_of, label_column, option
 from vidsme_jax.data.sources import Found, some
 from vidsme_jax.settings import views
 
@@ -88,7 +88,7 @@ def load(
     if found:
         problems.add("", _unknown_columns(corpus.fields, found.values()))
     found = {source: its for source, its in found.items() if not its.problems}
-    taken, left = _take(given, found, problems)
+    taken, left = _take(given, found, problems, corpus.fields)
     if stored is not None and len(found) < len(named):
         problems.add(
             "",
@@ -167,6 +167,7 @@ def _take(
     given: Mapping[str, tuple[str, ...]],
     found: Mapping[str, Found],
     problems: _Problems,
+    fields: tuple[str, ...],
 ) -> tuple[list[_Taken], list[LeftOut]]:
     """Gives each role the rows that it takes; tells which are left out."""
     taken: list[_Taken] = []
@@ -183,7 +184,8 @@ def _take(
         labels = collections.Counter(row.label for row in its.rows if row.label)
         others = {label: n for label, n in labels.items() if label not in roles}
         if others and len(roles) == 1:
-            problems.add("labels", [_other_roles(source, roles[0], its.rows, others)])
+            out = _other_roles(source, roles[0], its, others, fields)
+            problems.add("labels", [out])
             continue
         unlabelled = len(its.rows) > labels.total()
         empty = [role for role in roles if not (unlabelled or labels[role])]
@@ -214,15 +216,22 @@ def _take(
 
 
 def _other_roles(
-    source: str, role: str, rows: list[Row], others: Mapping[str, int]
+    source: str,
+    role: str,
+    found: Found,
+    others: Mapping[str, int],
+    fields: tuple[str, ...],
 ) -> str:
+    rows = found.rows
     counted = ", ".join(f"{n} are {label}" for label, n in others.items())
     first = next(row for row in rows if row.label in others)
     also = " and ".join(f"corpus.{label}" for label in others)
     return (
-        f"{source} is given as corpus.{role} alone, but by its column 'label' "
-        f"{counted}, of {len(rows)} rows (the first: {first.where}); give it as {also} "
-        f"too, which takes them there, or, {NO_LABEL}"
+        f"{source} is given as corpus.{role} alone, but by its column "
+        f"{label_column(fields, found.columns)!r} {counted}, of {len(rows)} rows (the "
+        f"first: {first.where}); give it as {also} too, which takes them there, or, if "
+        "the column holds something else, leave it out: "
+        f"{option(fields, 'label=')}"
     )
 
 

@@ -38,7 +38,8 @@ def blind_baseline(
     Returns:
       Plain lists, dicts, numbers and strings, no NaN. `comparisons`: for each of
       `metrics.comparisons`, what `blind.compare` returns, with `duplicates` (videos
-      listed in both roles, whole or in parts), `verdicts` (by score: `verdicts.of_score`) and, if asked,
+      listed in both roles, whole or in parts), `verdicts` (by score:
+      `verdicts.of_score`) and, if asked,
       `headline_minus_blind`. `suspects`: the same test of suspects against the clips
       they are compared with, or None.
 
@@ -83,7 +84,9 @@ def _duplicates(
         return table.id[rows[table.cluster[rows] == cluster]].tolist()
 
     def parts(rows: Int[np.ndarray, " rows"], cluster: str) -> list[tuple[float, ...]]:
-        return [_part(name) for name in table.video[rows[table.cluster[rows] == cluster]]]
+        return [
+            _part(name) for name in table.video[rows[table.cluster[rows] == cluster]]
+        ]
 
     wrong = sum(
         any(
