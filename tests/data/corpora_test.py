@@ -90,8 +90,9 @@ def test_a_source_of_one_role_with_rows_of_another(tmp_path, roles, column):
         assert problems[0] == (
             f"{source} is given as corpus.members alone, but by its column "
             f"{column!r} 4 are nonmembers, of 8 rows (the first: {source}: row 1); "
-            "give it as corpus.nonmembers too, which takes them there, or, if the column "
-            "holds something else, leave it out: --config.corpus.fields=\"('label=',)\""
+            "give it as corpus.nonmembers too, which takes them there, or, if the "
+            "column holds something else, leave it out: "
+            "--config.corpus.fields=\"('label=',)\""
         )
     # The ways out: no column is the label, or both roles have both sources.
     assert len(load(corpus_of(**sources, fields=("label=",)))) == 8 * len(roles)
