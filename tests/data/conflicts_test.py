@@ -45,7 +45,11 @@ def test_equal_files_in_two_roles(tmp_path, caplog, one, other):
         f"1 video is in two roles: {pair}. Remove one, or set "
         "corpus.allow_duplicates=true"
     )
-    allowed = corpora.load(corpus_of(**sources, allow_duplicates=True))
+    given = corpus_of(**sources, allow_duplicates=True)
+    allowed = corpora.load(given)
+    assert corpora.load(given, looks=False).notes == allowed.notes
+    caplog.clear()
+    corpora.load(given)
     note = f"1 video is in two roles (corpus.allow_duplicates=true): {pair}"
     assert allowed.notes == (note,)
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [

@@ -113,8 +113,9 @@ def load(
         problems.add("absent", _absent(taken, items))
     problems.add("", conflicts.contradictions(items))
     kept = _subsample(items, corpus.max_clips, corpus.seed)
-    digests = conflicts.digests_of(kept) if looks else {}
-    shared, _ = conflicts.examined(items, digests, allowed=corpus.allow_duplicates)
+    digests = conflicts.digests_of(kept) if stored is None else {}
+    known = digests if looks else {}  # A report that is made again is not refused.
+    shared, _ = conflicts.examined(items, known, allowed=corpus.allow_duplicates)
     problems.add("", shared)
     problems.add("", _roles(asked))
     problems.close()
