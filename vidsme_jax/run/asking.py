@@ -33,6 +33,7 @@ class Asked:
     settings: views.Settings
     items: tuple[Item, ...]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
     clips: tuple[Clip, ...]
     samples: tuple[Sample, ...]
     reader: Reader
@@ -165,6 +166,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         "settings": given,
         "items": items,
         "left_out": corpus.left_out,
+        "notes": corpus.notes,
         "clips": clips,
         "samples": samples.samples(clips, given.slices, given.response),
         "reader": reader,

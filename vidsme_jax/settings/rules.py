@@ -147,7 +147,7 @@ JPEG_QUALITY = Allowed(
 SOURCES = Allowed("a tuple of manifests, folders, globs or tfds:", _are_texts)
 FIELDS_CHOSEN = Allowed(
     f"a tuple of FIELD=COLUMN, each FIELD once and one of {', '.join(FIELDS)}; FIELD= "
-    "alone, but for video, reads it from no column",
+    "(not for video) ignores that field",
     _are_fields,
 )
 SCORES = Allowed(

@@ -70,7 +70,10 @@ class Corpus:
         "Columns: ('video=path', 'label=') reads path, and no label; others by name.",
     )
     allow_duplicates: bool = key(
-        False, rules.BOOL, "The same video may be in two roles."
+        False,
+        rules.BOOL,
+        "Equal files under different names may be in two roles; the same file as "
+        "member and nonmember is always an error.",
     )
 
 
