@@ -84,7 +84,7 @@ _RUN = {
     "sme(signals._replace(gap=log_p[:, 1:]), 1, 1, ['perplexity'])": "shapes gap (2,",
     "sme(signals, 1, 1, ['perplexity'], profile='exakt')": "did you mean 'exact'?",
     "sme(None, 1.5, 1.0, ['perplexity'])": "perplexity is of the video's rows",
-    "scores.resolve(['vid_sme'], 'exact')": "scores are ['vid_sme']; give one text",
+    "scores.resolve(['vid_sme', 3], 'exact')": "scores are ['vid_sme', 3]; give",
     "scores.resolve('all', 'exact', 'video')": "slices is 'video', one text; give a",
     "scores.resolve('all', 'exact', ('vidio',))": "did you mean 'video'?",
     "scores.resolve('all', 'exact', ())": "slices is (); give at least one",

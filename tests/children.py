@@ -57,13 +57,18 @@ def run(
 
 
 def together(
-    commands: Sequence[Sequence[str | os.PathLike]], folder: pathlib.Path, **options
+    commands: Sequence[Sequence[str | os.PathLike]],
+    folder: pathlib.Path,
+    *,
+    each: bool = False,
+    **options: Any,
 ) -> list[subprocess.CompletedProcess[str]]:
     """Runs processes side by side; if one of them fails, the others end at once.
 
     Args:
       commands: One a process.
       folder: Receives what they print.
+      each: Whether each runs to its own end, though another fails.
       **options: Of `subprocess.Popen`.
     """
     with contextlib.ExitStack() as held:
@@ -75,7 +80,8 @@ def together(
             held.enter_context(started(command, stdout=out, stderr=error, **options))
             for command, (out, error) in zip(commands, files, strict=True)
         ]
-        wait_for(lambda: _over([process.poll() for process in running]), PATIENCE)
+        over = _ended if each else _over
+        wait_for(lambda: over([process.poll() for process in running]), PATIENCE)
         for process in running:
             _end(process)
         done = []
@@ -89,8 +95,12 @@ def together(
     return done
 
 
+def _ended(statuses: list[int | None]) -> bool:
+    return None not in statuses
+
+
 def _over(statuses: list[int | None]) -> bool:
-    return None not in statuses or any(statuses)
+    return _ended(statuses) or any(statuses)
 
 
 def wait_for(there: Callable[[], Any], seconds: float = MOMENT) -> None:

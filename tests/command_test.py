@@ -32,10 +32,29 @@ def test_an_unknown_command(capsys):
     assert "no command 'reprot'; did you mean 'report'?" in capsys.readouterr().err
 
 
+_FLAGS = {
+    "audit": {"--config", "--workdir", "--coordinator", "--process_id"},
+    "prepare": {"--config", "--out", "--config.KEY=VALUE"},
+    "report": {"--workdir", "--config.KEY=VALUE"},
+    "finetune": {"--config", "--workdir"},
+}
+
+
 def test_every_command_tells_its_flags():
     for name in command.COMMANDS:
         done = children.run([sys.executable, "-m", "vidsme_jax", name, "--help"])
-        assert "--config" in done.stdout or "--workdir" in done.stdout, name
+        assert done.returncode == 0 and not done.stderr, name
+        lines = done.stdout.partition("\nflags:\n")[2].splitlines()
+        told = dict(line.split(maxsplit=1) for line in lines)
+        assert _FLAGS[name] <= set(told) and all(told.values()), name
+
+
+def test_help_may_be_read_in_part():
+    """As by `head`: the reader ends first."""
+    script = "vidsme_jax.main --help; echo $? >&2"
+    shell = f"{{ {sys.executable} -m {script}; }} | true"
+    done = children.run(["bash", "-c", shell])
+    assert done.stderr.split() == ["0"]
 
 
 @pytest.fixture(scope="module")

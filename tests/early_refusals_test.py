@@ -9,6 +9,8 @@ import pytest
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking, checks, joining
+from vidsme_jax.settings import views
+from vidsme_jax.store import signals
 
 HEAVY = (
     *("jax", "flax", "transformers", "tensorflow_datasets", "tensorflow", "optax"),
@@ -72,7 +74,20 @@ def said(tmp_path_factory):
         "    return options.default()\n"
     )
     (folder / "emty").mkdir()
-    (folder / "run").mkdir()
+    for name in ("pointer", "cut", "gone"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{}")
+    (folder / "pointer" / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
+    header = b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'
+    (folder / "cut" / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(20)
+    )
+    (folder / "run" / "signals").mkdir(parents=True)
+    demo = views.Settings.of(settings.default())
+    before = asking.depends(demo) | {"format": signals.FORMAT, "video.num_frames": 4}
+    (folder / "run" / "signals" / "run.json").write_text(json.dumps(before))
     about = {"config": settings.flatten(settings.default()), "fingerprints": {}}
     (folder / "run" / "config.json").write_text(json.dumps(about))
     audit, flag = "main", "--config=c.py"
@@ -80,6 +95,7 @@ def said(tmp_path_factory):
         "value": [audit, [flag, "--config.batch_size=0"]],
         "text": [audit, [flag, "--config.corpus.max_clips=many"]],
         "scores": [audit, [flag, "--config.scores=vid_sme,vid_smee"]],
+        "scores in a tuple": [audit, [flag, "--config.scores=('vid_sme','vid_smee')"]],
         "headline": [audit, [flag, "--config.headline=vidsme"]],
         "key": [audit, [flag, "--config.corpus.max_clip=3"]],
         "manifest": [audit, [flag, "--config.corpus.members=member.json"]],
@@ -89,14 +105,30 @@ def said(tmp_path_factory):
         "root": [audit, [flag, "--config.corpus.video_root=nowhere"]],
         "checkpoint": [audit, [flag, "--config.model.checkpoint=./nowhere"]],
         "no config": [audit, [flag, "--config.model.checkpoint=./emty"]],
+        **{
+            name: [
+                audit,
+                [
+                    flag,
+                    f"--config.model.checkpoint=./{name}",
+                    "--config.headline=vidsme",
+                ],
+            ]
+            for name in ("pointer", "cut", "gone")
+        },
         "reference": [audit, [flag, "--config.reference.checkpoint=./nowhere"]],
         "prepared": [audit, [flag, "--config.corpus.prepared=nowhere"]],
         "study": [
             audit,
             [flag, "--config.study=k", "--config.slices=video,response"],
         ],
+        "folder of others": [
+            audit,
+            [flag, "--workdir=run", "--config.headline=vidsme"],
+        ],
         "process": [audit, [flag, "--num_processes=2"]],
         "list": [audit, [flag, "--config.scores=list"]],
+        "list in a tuple": [audit, [flag, "--config.scores=('list',)"]],
         "list of none": [
             audit,
             [flag, "--config.scores=list", "--config.profile=offical"],
@@ -140,6 +172,7 @@ _PARTS = {
     "value": ["1 problem:", "config.batch_size is 0; it must be an integer >= 1"],
     "text": ["config.corpus.max_clips is 'many'; it must be an integer >= 1, or None"],
     "scores": ["unknown score 'vid_smee'", "did you mean 'vid_sme'?"],
+    "scores in a tuple": ["1 problem:", "score 'vid_smee' in profile", "'vid_sme'?"],
     "headline": ["config.headline: unknown score 'vidsme'"],
     "key": ["config.corpus.max_clip: no such key; did you mean 'corpus.max_clips'?"],
     "manifest": ["member.json: no such manifest"],
@@ -151,9 +184,26 @@ _PARTS = {
     "root": ["corpus.video_root: no such folder: nowhere"],
     "checkpoint": ["1 problem:", "checkpoint ./nowhere: no such folder"],
     "no config": ["1 problem:", "checkpoint ./emty: no config.json in"],
+    "pointer": [
+        "2 problems:",
+        "score 'vidsme'",
+        "checkpoint ./pointer: model.safetensors is a git-lfs pointer",
+    ],
+    "cut": [
+        "2 problems:",
+        "checkpoint ./cut: model.safetensors: damaged",
+        "it may be cut short",
+    ],
+    "gone": ["2 problems:", "checkpoint ./gone: no model.safetensors in"],
     "reference": ["config.reference.checkpoint is ./nowhere: checkpoint ./nowhere: no"],
     "prepared": ["corpus.prepared: nowhere has no clips prepared as"],
     "study": ["config.slices is ('video', 'response'): a study is of the rows of the"],
+    "folder of others": [
+        "2 problems:",
+        "score 'vidsme'",
+        "its signals were computed with video.num_frames = 4, this run has 16; take "
+        "another --workdir, or --config.overwrite=true",
+    ],
     "process": ["--coordinator (or JAX_COORDINATOR_ADDRESS) is missing"],
     "list of none": [
         "profile is 'offical'; known: exact, official",
@@ -192,6 +242,7 @@ def test_a_mistake_is_refused_early(said, what):
 def test_scores_are_listed_early(said):
     status, text, heavy = said["list"]
     assert status == 0 and not heavy and "vid_sme" in text
+    assert said["list in a tuple"] == said["list"]
 
 
 def _config(tmp_path):

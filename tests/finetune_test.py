@@ -377,6 +377,7 @@ def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command, "commands", mock.Mock(INTERRUPTED=130))
     command.commands.usage_problem.return_value = ""
+    monkeypatch.setattr(command.options, "ask", mock.Mock())
     run = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(training, "run", run)
     assert command.main(["finetune"]) == 130

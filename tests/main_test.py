@@ -97,10 +97,14 @@ def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
     ("flags", "text"),
     [
         ((), "--config is missing"),
-        (("--config=configs/nowhere.py",), "nowhere.py"),
+        (
+            ("--config=configs/lava.py",),
+            "--config=configs/lava.py: no such config file; run in the clone or give "
+            "its full path; did you mean 'configs/llava.py'?",
+        ),
         (
             ("--config=configs/llava.py:8b",),
-            "no variant '8b'; known: demo, 7b",
+            "used: no variant '8b'; known: demo, 7b",
         ),
         (
             ("--config=configs/llava.py", "--config.video.num_frame=4"),

@@ -107,8 +107,10 @@ def test_equal_clips_of_two_roles(tmp_path):
     both = {"calibration": (str(folder / "n.json"),)}
     given = _settings(folder, **both, allow_duplicates=True)
     preparation.run(given, given.corpus.prepared)
-    assert len(open_corpus(given, (3,))[0].items) == 2
+    opened = open_corpus(given, (3,))[0]
+    assert len(opened.items) == 2 and len(opened.notes) == 1
+    assert opened.notes[0].startswith("1 video is in two roles (corpus.allow_dup")
     shutil.rmtree(folder / "v")  # Nothing is read: the prepared clips say it.
-    expected = "v/a.mp4 (suspects) and v/b.mp4 (calibration)"
+    expected = f"{folder}/v/a.mp4 (suspects) and {folder}/v/b.mp4 (calibration)"
     assert expected in _refused(_settings(folder, **both))
     assert expected in _refused(_settings(folder, suspects=()))

@@ -36,14 +36,19 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def said(folder):
-    """What both processes said, by place."""
+def _together(folder, *more, each=False):
+    """Runs the two processes; returns how they ended."""
     program = pathlib.Path(two_processes.__file__)
     with children.port() as port:
         command = [sys.executable, str(program), str(port)]
-        both = [[*command, str(place), str(folder)] for place in range(2)]
-        ended = children.together(both, folder, cwd=program.parents[1])
+        both = [[*command, str(place), str(folder), *more] for place in range(2)]
+        return children.together(both, folder, each=each, cwd=program.parents[1])
+
+
+@pytest.fixture(scope="module")
+def said(folder):
+    """What both processes said, by place."""
+    ended = _together(folder)
     for process in ended:
         assert process.returncode == 0, [each.stderr[-2000:] for each in ended]
     return [json.loads(process.stdout.splitlines()[-1]) for process in ended]
@@ -133,6 +138,17 @@ def test_all_stop_where_the_devices_of_one_fail(said, alone, folder, grid):
     assert failed in said[1][f"failed-{grid}"] and bus in said[1][f"failed-{grid}"]
     assert said[0][f"failed-{grid}"] == f"process 1 failed: {said[1][f'failed-{grid}']}"
     _assert_same(said, alone, folder, f"failed-{grid}", f"mended-{grid}")
+
+
+def test_no_process_hangs_in_a_step_without_the_other(folder):
+    """What was scored is kept; JAX ends neither process by an abort."""
+    ended = _together(folder, "1", each=True)
+    for process in ended:
+        assert process.returncode == 2, process.stderr[-2000:]
+        last = process.stderr.strip().splitlines()[-1]
+        assert "the run stopped: process 1 failed: a batch could not be sent" in last
+        assert "INTERNAL: the card fell off the bus; results so far are in" in last
+    assert list(folder.glob("unsent-1/signals/part-*.parquet"))
 
 
 def test_processes_that_see_different_clips_all_end(said):

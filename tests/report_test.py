@@ -89,6 +89,7 @@ def _write(folder, table, **changes):
             LeftOut(source=NASTY, role="members", count=8, what="rows", why="old <b>"),
             LeftOut(source="", role="", count=3, what="files", why="partial"),
         ],
+        notes=["3 videos are in two roles: <x>"],
         headline="vid_sme",
         descriptions={"vid_sme": f"the headline {NASTY}"},
     )
@@ -189,7 +190,9 @@ def test_what_was_left_out_of_the_sources_is_said(written):
         },
         {"source": "", "role": "", "count": 3, "what": "files", "why": "partial"},
     ]
+    assert found["notes"] == ["3 videos are in two roles: <x>"]
     words = _Page(page).words
+    assert "Of the corpus: 3 videos are in two roles: <x>" in words
     assert "Left out of the sources before anything was scored:" in words
     assert f"{NASTY} members 8 rows old <b> all any 3 files partial" in words
 

@@ -248,7 +248,19 @@ def test_vid_sme_ranks_clips_more_certain_in_natural_order_as_members():
 
 def test_resolving_names():
     assert scores.resolve("vid_sme, perplexity", "exact") == ("vid_sme", "perplexity")
+    for several in (("vid_sme", "perplexity"), ["vid_sme", "perplexity", "vid_sme"]):
+        assert scores.resolve(several, "exact") == ("vid_sme", "perplexity")
     assert len(scores.resolve("all", "official")) == 85
+    for name, slices, other in (
+        ("response_loss", ("video",), "score of the video, such as vid_sme"),
+        ("vid_sme", ("response",), "of the response, such as response_mean_renyi_1"),
+    ):
+        said = f"config.slices, or set config.headline to a .*{other}$"
+        with pytest.raises(AuditError, match=said):
+            scores.headline(name, "exact", slices)
+    with pytest.raises(AuditError, match=r"to config\.slices$"):
+        scores.headline("vid_sme", "official", ("response",))
+    assert scores.resolve(("all",), "exact") == scores.resolve("all", "exact")
     with pytest.raises(AuditError) as caught:
         scores.resolve("vid_smee,min_k", "exact")
     assert len(caught.value.problems) == 2

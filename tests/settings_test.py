@@ -147,6 +147,12 @@ def test_true_is_no_number():
     assert settings.RULES["motion.bounds"].allowed.test((0, 1, 0, 1.5))
 
 
+def test_scores_are_text_or_a_tuple():
+    test = settings.RULES["scores"].allowed.test
+    assert all(map(test, ("all", "a,b", ("a", "b"), ["a"])))
+    assert not any(map(test, ("", (), ("a,b",), ("('a'",), (3,), (("a",),), 3)))
+
+
 def test_each_key_has_a_line_of_help_and_an_allowed_default():
     for key, rule in settings.RULES.items():
         assert rule.help.strip() and "\n" not in rule.help, key

@@ -1,16 +1,18 @@
 """Texts that cannot be scored are named before a model is loaded."""
 
+import re
 import time
 
 import numpy as np
 import pytest
 
-from vidsme_jax import models
+from vidsme_jax import models, scores, settings
 from vidsme_jax.base import Item, text_key
 from vidsme_jax.data import corpora
 from vidsme_jax.data.samples import samples
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import asking, texts
+from vidsme_jax.settings import overrides
 
 BOTH = ("video", "instruction", "response")
 FRAMES = 4
@@ -57,20 +59,55 @@ def test_good_texts_are_tokenised(model):
 def test_answers_that_are_missing():
     rows = [("what", "a")] * 3 + [("what", " \n")] * 7
     items = _items(*rows)
-    (problem,) = asking.answers_missing(items, BOTH, "given")
+    (problem,) = asking.answers_missing(items, BOTH, "given", "vid_sme")
     assert (
         "7 of 10 rows have no answer: row 3, row 4, row 5, row 6, row 7 and 2 more"
         in (problem)
     )
-    assert "config.response = 'greedy'" in problem
-    (problem,) = asking.answers_missing(items[3:], ("response",), "given")
+    assert "own (--config.response=greedy), or leave 'response' out (" in problem
+    assert """ out (--config.slices="('video', 'instruction')")""" in problem
+    said = """out (--config.slices="('video',)" --config.headline=vid_sme)"""
+    both = ("video", "response")
+    assert said in asking.answers_missing(items, both, "given", "response_loss")[0]
+    (problem,) = asking.answers_missing(
+        items[3:], ("response",), "given", "response_loss"
+    )
     assert "no row of the corpus has an answer" in problem
     for slices, response in (
         (("video",), "given"),
         (("instruction",), "given"),
         (BOTH, "greedy"),
     ):
-        assert asking.answers_missing(items, slices, response) == []
+        assert asking.answers_missing(items, slices, response, "vid_sme") == []
+
+
+@pytest.mark.parametrize(
+    ("slices", "headline"),
+    [
+        (BOTH, "response_min_k_plus_plus_100"),
+        (("response",), "response_loss_ref"),
+        (("instruction", "response"), "response_loss"),
+    ],
+)
+def test_no_remedy_leads_to_another_refusal(slices, headline):
+    items = _items(("what", ""))
+    (problem,) = asking.answers_missing(items, slices, "given", headline)
+    own, _, without = problem.partition("or leave 'response' out")
+    for remedy in (own, without):
+        config = settings.default()
+        config.slices, config.headline = slices, headline
+        config.reference.checkpoint = "x"
+        flags = re.findall(r"--config\.\w+=(?:\"[^\"]*\"|\w+)", remedy)
+        assert len(flags) >= 1
+        flags = [flag.replace('"', "") for flag in flags]
+        _, given = overrides.split(flags, settings.RULES)
+        overrides.apply(config, given, settings.RULES)
+        assert not asking.answers_missing(
+            items, config.slices, config.response, config.headline
+        )
+        found = scores.headline(config.headline, "exact", config.slices, True)
+        greedy = config.response == "greedy"
+        assert not (greedy and scores.needs_given_answers(found))
 
 
 def test_an_empty_answer_is_told_once(model):

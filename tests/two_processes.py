@@ -1,10 +1,12 @@
-"""What each of two processes runs: `two_processes.py PORT PLACE FOLDER`.
+"""What each of two processes runs: `two_processes.py PORT PLACE FOLDER [FAILING]`.
 
-Audits the corpus in FOLDER on grids of one process, and on grids of both.
+Audits the corpus in FOLDER on grids of one process, and on grids of both; or once, on a
+grid of both, while the process at place FAILING cannot send its second batch.
 """
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -95,6 +97,25 @@ def failing(here: bool):
         parallel.Devices.fetch = fetch
 
 
+def unsent(config, run: pathlib.Path, here: bool) -> None:
+    """Audits; the second batch cannot be sent from here."""
+    processes._GRACE = 2.0
+    runner, calls = parallel.Devices.runner, itertools.count(1)
+
+    def fails(devices, step):
+        compute = runner(devices, step)
+
+        def sent(*args):
+            if next(calls) == 2 and here:
+                raise jax.errors.JaxRuntimeError("INTERNAL: the card fell off the bus")
+            return compute(*args)
+
+        return sent
+
+    parallel.Devices.runner = fails
+    audit.run(config, run)
+
+
 def patient() -> None:
     """Lets JAX wait on a busy machine for as long as the tests do."""
     limits = ("initialization_timeout", "heartbeat_timeout_seconds")
@@ -114,6 +135,11 @@ def main() -> None:
     report.figures.draw = studies.writing.figures.draw = lambda *args: []
     assert processes.start(f"localhost:{port}", 2, place)
     config, said = configuration(folder), {}
+    if len(sys.argv) > 4:
+        config.parallel.data, config.parallel.model = GRIDS["spanning"]
+        return unsent(
+            config, folder / f"unsent-{sys.argv[4]}", sys.argv[4] == str(place)
+        )
     for name, (data, model) in GRIDS.items():
         config.parallel.data, config.parallel.model = data, model
         stale = folder / name / ".process-00002.json"  # A run of three left it.

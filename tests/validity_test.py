@@ -184,6 +184,30 @@ def test_duplicates_are_stated():
     assert _blind(_shifted())["duplicates"]["count"] == 0
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "wrong"),
+    [
+        ("a#t=0,1", "a#t=1,2", False),
+        ("a#t=0,1", "a#t=0.5,", True),
+        ("a#t=3,", "b#t=0,3", False),
+        ("a", "a#t=0,1", True),
+    ],
+)
+def test_parts_in_both_roles_are_no_wrong_labels(one, other, wrong):
+    cluster = [f"hash{i}" for i in range(20)]
+    cluster[13] = cluster[2]
+    table = _table(range(20), range(20), _roles(10), cluster=cluster)
+    table.video[[2, 13]] = one, other
+    found = _blind(table)["duplicates"]
+    assert found["count"] == 1
+    parts = (
+        "1 video has some parts among the members and others among the non-members: "
+        "parts of one video are not independent."
+    )
+    assert ("the labels are wrong" in found["statement"]) == wrong
+    assert (found["statement"] == parts) != wrong
+
+
 def test_suspects_are_held_against_their_calibration():
     table = _shifted(factor=20.0)
     roles = np.array(_roles(60, "suspects", "calibration"))

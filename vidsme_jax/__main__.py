@@ -28,7 +28,9 @@ def run(argv: Sequence[str] | None = None) -> int | None:
     given = list(sys.argv if argv is None else argv)
     name = given[1] if len(given) > 1 else ""
     if name in _HELP:
-        print(_usage())
+        from vidsme_jax import commands
+
+        commands.tell(_usage())
         return 0
     if name == "--version":
         print(f"vidsme_jax {__version__}")

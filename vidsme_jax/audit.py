@@ -128,6 +128,7 @@ def report_again(
     asked = asked or asking.ask(config, model=False)
     with locked(workdir):
         stores, failures = stored.open_signals(asked, workdir), report.failures(workdir)
+        failures = contents.repaired(failures, asked.items, workdir)
         asked = asked.without({failure.id for failure in failures})
         failures += contents.changed(asked.items, stores[0], asked.reader)
         asked = asked.without({failure.id for failure in failures})
@@ -187,6 +188,7 @@ def evaluate(
         failures=failures,
         warnings=warnings,
         left_out=asked.left_out,
+        notes=asked.notes,
         headline=headline,
         beside=beside,
         descriptions={

@@ -1,6 +1,7 @@
 """Flag parsing, exit statuses and error output shared by the commands."""
 
 import logging as python_logging
+import os
 import pathlib
 import signal
 import sys
@@ -10,12 +11,14 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vidsme_jax import settings
-from vidsme_jax.base import printable
+from vidsme_jax.base import nearest, printable
 from vidsme_jax.settings import overrides
 from vidsme_jax.settings.rules import Rule
 
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 _LONGEST = 10_000  # Characters of one problem.
+_SHIPPED = pathlib.Path(__file__).parents[1] / "configs"  # In a clone.
+_HELP = frozenset(("-h", "-help", "--help", "-?"))
 
 
 def define_config() -> flags.FlagHolder:
@@ -23,6 +26,32 @@ def define_config() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         "config", None, "The configuration, FILE[:variant].", sys_argv=[]
     )
+
+
+def help_wanted(doc: str | None, *names: str) -> None:
+    """Prints what a command does and its flags, and exits, if --help is given.
+
+    Args:
+      doc: Of the command's module.
+      names: Of its flags.
+    """
+    if not _HELP & set(sys.argv[1:]):
+        return
+    lines = {f"--{name}": flags.FLAGS[name].help for name in names}
+    lines["--config.KEY=VALUE"] = "Sets a key, such as --config.workers=2."
+    lines["--help"] = "Shows this; --helpfull also the flags of the libraries."
+    width = max(map(len, lines))
+    told = (f"  {name:<{width}}  {' '.join(x.split())}" for name, x in lines.items())
+    tell("\n".join([(doc or "").strip(), "", "flags:", *told]))
+    sys.exit(OK)
+
+
+def tell(text: str) -> None:
+    """Prints; a reader that has seen enough, such as `head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # Else Python would try again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]:
@@ -49,7 +78,27 @@ def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]
     except flags.UnrecognizedFlagError as error:
         sys.exit(wrong([str(error)]))
     except Exception as error:  # A configuration is a program and may raise anything.
+        if problem := _no_such_file():
+            sys.exit(wrong([problem]))
         sys.exit(wrong([f"the configuration cannot be used: {_cause(error)}"]))
+
+
+def _no_such_file() -> str:
+    """Returns that the file of --config is not there, or ""."""
+    given = flags.FLAGS["config"]
+    name = config_flags.get_config_filename(given) if given.present else ""
+    path = pathlib.Path(name.partition(":")[0])
+    if not name or path.exists():
+        return ""
+    known = {p.name: p for at in (_SHIPPED, path.parent) for p in at.glob("*.py")}
+    close = nearest(path.name, list(known))
+    for file, there in known.items():
+        if repr(file) in close:
+            close = close.replace(file, str(there))
+    return (
+        f"--config={path}: no such config file; run in the clone or give its full "
+        f"path{close}"
+    )
 
 
 def _cause(error: Exception) -> str:
@@ -65,7 +114,9 @@ def _cause(error: Exception) -> str:
     said = lines[-1] if lines else ""
     if said.startswith("Did you mean"):  # Of ml_collections.
         said = " ".join(["no key", *lines])
-    return said if named and said else f"{kind}: {said}" if said else kind
+    said = said if named and said else f"{kind}: {said}" if said else kind
+    # What a configuration raises itself, such as for a variant, is a sentence.
+    return said.removeprefix("ValueError: ")
 
 
 def usage_problem(argv: list[str]) -> str:

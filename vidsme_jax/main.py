@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
     config = _CONFIG.value
-    if config.get("scores") == "list":
+    if config.get("scores") in ("list", ("list",)):
         return _list_scores(config.get("profile"))
     commands.begin()
     stop = stopping.Stop()
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     try:
         # Of several processes one may see what the others do not: they ask together.
         alone = joining.arguments(place) is None
-        asked = asking.ask(config) if alone else None
+        asked = asking.ask(config, workdir=workdir) if alone else None
         from vidsme_jax import audit, parallel, studies
         from vidsme_jax.run import processes
 
@@ -77,16 +77,16 @@ def main(argv: list[str]) -> int:
         )
         return commands.INTERRUPTED
     if report is None:
-        print(f"done; the first process writes the report to {workdir}")
+        commands.tell(f"done; the first process writes the report to {workdir}")
         return commands.OK
-    print(report.summary())
+    commands.tell(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 
 def _list_scores(profile: Any) -> int:
     """Prints the scores of a profile, and returns the exit status."""
     try:
-        print(scores.describe(profile))
+        commands.tell(scores.describe(profile))
     except AuditError as error:
         return commands.wrong(error.problems)
     return commands.OK
@@ -104,6 +104,9 @@ def _stopped(cause: str, workdir: pathlib.Path) -> int:
 
 def run() -> NoReturn:
     """The console script."""
+    commands.help_wanted(
+        __doc__, "config", "workdir", "coordinator", "num_processes", "process_id"
+    )
     app.run(main, flags_parser=commands.parse)
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return commands.INTERRUPTED
-    print(done.summary())
+    commands.tell(done.summary())
     return commands.FAILURES if done.failures else commands.OK
 
 
@@ -72,6 +72,7 @@ def run() -> NoReturn:
     flags.DEFINE_string(
         "out", None, "Receives the clips; default: config.corpus.prepared."
     )
+    commands.help_wanted(__doc__, "config", "out")
     app.run(main, flags_parser=commands.parse)
 
 

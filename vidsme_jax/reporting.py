@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         return commands.wrong(error.problems)
     except OSError as error:
         return commands.wrong([f"the report cannot be written: {error}"])
-    print(report.summary())
+    commands.tell(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 
@@ -72,6 +72,7 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any]:
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     flags.DEFINE_string("workdir", None, "Of a finished run; its report is replaced.")
+    commands.help_wanted(__doc__, "workdir")
     app.run(main, flags_parser=_parse)
 
 

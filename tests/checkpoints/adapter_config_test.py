@@ -21,11 +21,17 @@ def test_every_field_of_peft_is_decided():
         assert f'"{key}"' in inspect.getsource(adapter_config)
 
 
+KEYS = {"peft_type": "LORA", "base_model_name_or_path": "x", "r": 4, "lora_alpha": 8}
+
+
 def _read(**keys):
-    known = {"peft_type": "LORA", "base_model_name_or_path": "x", "r": 4}
     problems: list[str] = []
-    adapter_config.read(known | {"lora_alpha": 8} | keys, problems)
+    adapter_config.read(KEYS | keys, problems)
     return problems
+
+
+def _config(**keys):
+    return adapter_config.read(KEYS | keys, [])
 
 
 @pytest.mark.parametrize(
@@ -69,6 +75,10 @@ def _read(**keys):
         ({"lora_alpha": float("nan")}, "lora_alpha nan; expected"),
         ({"rank_pattern": {"q": 2.5}}, "rank_pattern: 'q' is 2.5, expected a number"),
         ({"alpha_pattern": {"q(": 2}}, r"'q\(' is no regular expression"),
+        (
+            {"alpha_pattern": {"(?i)Q_PROJ": 3}},
+            r"alpha_pattern: '\(\?i\)Q_PROJ' is no regular expression .*flags not at",
+        ),
         ({"alpha_pattern": [2]}, r"alpha_pattern is \[2\], expected an object"),
     ],
     ids=str,
@@ -84,3 +94,13 @@ def test_keys_that_are_harmless():
     off = dict.fromkeys(adapter_config.REFUSED) | {"of_a_later_peft": False}
     assert not _read(**off, lora_dropout=0.1, fan_in_fan_out=True, qalora_group_size=16)
     assert not _read(lorap_lr_ratio=16.0, lorap_emb_lr=1e-6)  # As ms-swift writes.
+
+
+def test_a_pattern_is_the_end_of_a_name():
+    """Each side of an alternative is, as in PEFT: the pattern is one group."""
+    found = _config(rank_pattern={"q_proj|up_proj": 2, "k.proj": 3})
+    ranks = {"a.q_proj": 2, "a.up_proj": 2, "up_proj": 2, "a.k_proj": 3}
+    ranks |= {"a.q_proj.x": 4, "a.q_proj_x": 4, "a.xup_proj": 4, "a.k_proj_x": 4}
+    assert {name: found.rank_of(name) for name in ranks} == ranks
+    found = _config(alpha_pattern={"q_proj|up_proj": 2})
+    assert [found.scale_of(name) for name in ("a.q_proj", "a.q_proj.x")] == [0.5, 2]

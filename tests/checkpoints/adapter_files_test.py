@@ -15,6 +15,7 @@ from vidsme_jax.models.llava_hf import params
 
 PREFIX = "base_model.model.model.language_model"
 BIAS = "base_model.model.model.multi_modal_projector.linear_1.bias"
+WRAPPER = "base_model.model."
 OLD = "base_model.model.language_model.model"
 Q_PROJ = f"{PREFIX}.layers.0.self_attn.q_proj"
 
@@ -208,3 +209,59 @@ def test_the_bases_revision(made, tmp_path, monkeypatch):
     oracle.change(folder, base_model_name_or_path="some/base", revision="v2")
     opening.open_checkpoint(str(folder))
     assert (asked["repository"], asked["revision"]) == ("some/base", "v2")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda key: key.replace(WRAPPER, f"{WRAPPER}_orig_mod."),
+        lambda key: f"module.{key}",
+        lambda key: key.replace("layers.0.", "layers.0._fsdp_wrapped_module."),
+    ],
+)
+def test_names_that_wrappers_of_torch_change(made, tmp_path, wrap):
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+    changed = []
+
+    def renamed(found):
+        changed.extend(key for key in found if wrap(key) != key)
+        return {wrap(key): value for key, value in found.items()}
+
+    oracle.tensors(folder, renamed)
+    assert changed
+    oracle.compare(made._replace(folder=folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        (f"{Q_PROJ}.lora_A.weight", f"{Q_PROJ}.lora_A.weight".removeprefix(WRAPPER)),
+        (f"{Q_PROJ}.lora_A.weight", f"module.{Q_PROJ}.lora_A.weight"),
+        (BIAS, BIAS.removeprefix(WRAPPER)),
+        (BIAS, BIAS.replace("r.linear_1", "r.modules_to_save.default.linear_1")),
+        (BIAS, BIAS.replace("linear_1", "linear_1.modules_to_save")),
+    ],
+)
+def test_one_tensor_under_two_keys(made, tmp_path, key, other):
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+    oracle.tensors(folder, lambda found: found | {other: found[key].clone()})
+    oracle.compare(made._replace(folder=folder))  # As PEFT writes some, with bias=all.
+    oracle.tensors(folder, lambda found: found | {other: found[key] + 1})
+    first, second = map(re.escape, (key, other))
+    with pytest.raises(
+        AuditError,
+        match=rf"({first} and {second}|{second} and {first}) are one tensor of the m",
+    ):
+        opening.open_checkpoint(str(folder))
+
+
+def test_saved_modules_of_several_adapters(made, tmp_path):
+    folder = shutil.copytree(made.folder, tmp_path / "adapter")
+
+    def named(key):
+        name = "first" if "linear_1" in key else "second"
+        return key.replace("projector.", f"projector.modules_to_save.{name}.")
+
+    oracle.tensors(folder, lambda found: {named(k): t for k, t in found.items()})
+    with pytest.raises(AuditError, match=r"several adapters \(.*first, .*second\)"):
+        opening.open_checkpoint(str(folder))

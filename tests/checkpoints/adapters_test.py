@@ -43,6 +43,7 @@ def test_every_dialect_of_base_and_adapter(tmp_path, family, dialect, old):
         {"target_modules": Q, "use_rslora": True, **PATTERNS},
         {"target_modules": "all-linear", "modules_to_save": SAVED},
         {"target_modules": Q, "modules_to_save": SAVED, "bias": "all"},
+        {"target_modules": Q, "modules_to_save": ["linear_1", "norm"], "bias": "all"},
         {"target_modules": Q, "bias": "lora_only", "fan_in_fan_out": True},
         {
             "target_modules": ["q_proj", "up_proj"],
@@ -57,6 +58,11 @@ def test_every_dialect_of_base_and_adapter(tmp_path, family, dialect, old):
         {"target_modules": Q, "modules_to_save": HEAD},
         {"target_modules": ["o_proj"], "velora_config": {"num_groups": 4}},
         {"target_modules": Q, "save": {"save_embedding_layers": True}},
+        {
+            "target_modules": Q,
+            "modules_to_save": HEAD,
+            "save": {"save_embedding_layers": True},
+        },
     ],
     ids=lambda lora: "-".join(lora),
 )

@@ -38,8 +38,11 @@ def test_the_fingerprint_follows_weights_and_config(folder):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(AuditError, match="no such folder, and no hub id"):
+    with pytest.raises(AuditError, match=r"and not a Hugging Face id \(OWNER/NAME\)$"):
         opening.open_checkpoint(str(tmp_path / "nowhere"))
+    (tmp_path / "ck").mkdir()
+    with pytest.raises(AuditError, match=r"\(OWNER/NAME\); did you mean 'ck'\?$"):
+        opening.open_checkpoint(str(tmp_path / "ckk"))
     with pytest.raises(AuditError, match="the hub did not give it"):
         opening.open_checkpoint("nobody/nothing-at-all")
     (tmp_path / "file").write_text("")

@@ -44,6 +44,30 @@ def test_values_beyond_the_range_of_float16(saved, stored):
     assert np.asarray(found)[1, 4, 3] == ml_dtypes.bfloat16(-131072.0)
 
 
+@pytest.mark.parametrize(
+    ("stored", "dtype", "value", "message"),
+    [
+        (torch.float32, "bfloat16", 3.4e38, r"3.3895e+38, the largest of bfloat16"),
+        (torch.float64, "bfloat16", -1e39, r"3.3895e+38, the largest of bfloat16"),
+        (torch.float64, "float32", 1e39, r"3.4028e+38, the largest of float32"),
+        (torch.float64, "float16", 1e39, "65504, the largest of float16"),
+        (torch.float32, "float16", 3.4e38, "65504, the largest of float16"),
+    ],
+)
+def test_values_beyond_the_range_of_every_dtype(saved, stored, dtype, value, message):
+    folder, named = saved
+    name = "language_model.model.norm.weight"
+    named[name] = named[name].to(stored)
+    named[name][0] = value
+    save_file(named, folder / "model.safetensors")
+    (problem,) = _refused(folder, dtype)
+    assert f"1 tensor holds values beyond {message}: {name} (" in problem
+    if abs(value) > 3.41e38:
+        assert problem.endswith("no dtype of --config.model.dtype holds them")
+    else:
+        assert problem.endswith("; --config.model.dtype=float32 holds them")
+
+
 def test_a_file_of_float16(saved):
     folder, named = saved
     named = {name: value.half() for name, value in named.items()}

@@ -48,6 +48,19 @@ def test_tensors_of_every_type_and_layout(tmp_path, kind):
         np.testing.assert_array_equal(value, expected.numpy())
 
 
+def test_views_that_change_values(tmp_path):
+    """The sign of the imaginary part of a conjugate is kept beside its values."""
+    value = torch.conj(torch.randn(3, dtype=torch.complex64)).imag
+    assert value.is_neg()
+    path = tmp_path / "weights.bin"
+    torch.save({"weight": value}, path)
+    with pytest.raises(ValueError, match=r"with \{'neg': True\}; refused.*resolve_neg"):
+        pickled.headers(path)
+    torch.save({"weight": value.resolve_neg()}, path)
+    found = pickled.headers(path)["weight"]
+    np.testing.assert_array_equal(pickled.read(path, found), value.numpy(force=True))
+
+
 class _Payload:
     def __init__(self, path):
         self.path = path

@@ -170,6 +170,7 @@ def test_a_quantised_tower_or_base(tmp_path):
     save_file(
         {"model.layers.0.weight_packed": torch.ones(2)}, folder / "model.safetensors"
     )
-    text = json.dumps({"base_model_name_or_path": str(folder), "r": 1})
+    lora = {"base_model_name_or_path": str(folder), "r": 1, "lora_alpha": 1}
+    text = json.dumps(lora)
     (adapter / "adapter_config.json").write_text(text)
     assert "its weights are quantised (compressed-tensors)" in _refused(adapter)

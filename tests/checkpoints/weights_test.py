@@ -13,6 +13,7 @@ from oracles import llava_onevision as oracle
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import opening, weights
+from vidsme_jax.run import asking
 
 NORM = "language_model.model.norm.weight"
 INDEX = "model.safetensors.index.json"
@@ -238,3 +239,32 @@ def test_a_tensor_with_and_without_a_prefix(tmp_path, first):
 def test_plain_names():
     assert weights.plain("module.model._orig_mod.norm.weight") == "model.norm.weight"
     assert weights.plain("a.modules.b_module.c") == "a.modules.b_module.c"
+
+
+def test_the_forms_that_are_read_and_what_was_found(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    _, said = _ours(tmp_path)
+    for part in (
+        f"no model.safetensors in {tmp_path}, no model.safetensors.index.json with",
+        "no pytorch_model.bin or shards of it",
+        "; found config.json",
+    ):
+        assert part in said
+    with pytest.raises(AuditError, match=r"with --config\.model\.allow_pickle=true"):
+        opening.open_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("base", ["owner/name", "../base"])
+def test_early_only_local_files_are_looked_at(tmp_path, base, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: 1 / 0)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    about = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": "x"}
+    about["base_model_name_or_path"] = base
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+    if base == "owner/name":
+        asking.find_local(str(folder))  # Of the hub: later.
+        return
+    with pytest.raises(AuditError, match=r"\.\./base.*no such folder"):
+        asking.find_local(str(folder))
+    asking.find_local(str(folder), weights=False)

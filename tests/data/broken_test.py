@@ -34,10 +34,21 @@ def test_text(tmp_path):
     assert said.startswith("not a video but text, which begins '<html><body>404")
 
 
+def test_a_pointer_of_git_lfs(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    assert cause(path, "open") == (
+        f"a git-lfs pointer, not the video: run `git lfs pull` in {tmp_path}"
+    )
+
+
 def test_bytes_of_no_format(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(np.random.default_rng(0).bytes(5000))
-    assert cause(path, "open") == "not a video in any format that FFmpeg knows"
+    said = "not a video in any format that FFmpeg knows (5000 bytes)"
+    assert cause(path, "open") == said
 
 
 def test_a_playlist_does_not_reach_the_network(tmp_path):

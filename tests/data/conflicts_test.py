@@ -5,7 +5,7 @@ import shutil
 import pytest
 from corpus_files import as_json, corpus_of, files, load, problem_of
 
-from vidsme_jax.data import conflicts
+from vidsme_jax.data import conflicts, corpora
 
 ALL = ("members", "nonmembers", "suspects", "calibration")
 ROLES = [
@@ -29,7 +29,7 @@ def _sources(folder, rows):
 
 
 @pytest.mark.parametrize(("one", "other"), ROLES)
-def test_equal_files_in_two_roles(tmp_path, one, other):
+def test_equal_files_in_two_roles(tmp_path, caplog, one, other):
     files(tmp_path, "a.mp4", "c.mp4")
     shutil.copyfile(tmp_path / "a.mp4", tmp_path / "b.mp4")
     names = {one: "a.mp4", other: "b.mp4"}
@@ -37,13 +37,24 @@ def test_equal_files_in_two_roles(tmp_path, one, other):
     sources = _sources(tmp_path, rows)
     problem = problem_of(looks=True, **sources)
     first, second = sorted(names, key=ALL.index)
-    assert problem == (
-        "1 videos are in two roles, by their paths or byte for byte: "
-        f"{names[first]} ({first}) and {names[second]} ({second}); give each one role, "
-        "such as by a column 'label', or leave it out of one; "
-        "corpus.allow_duplicates=true audits them all the same"
+    pair = (
+        f"{tmp_path}/{names[first]} ({first}) and {tmp_path}/{names[second]} "
+        f"({second}): same bytes"
     )
-    assert load(corpus_of(**sources, allow_duplicates=True), looks=True)
+    assert problem == (
+        f"1 video is in two roles: {pair}. Remove one, or set "
+        "corpus.allow_duplicates=true"
+    )
+    given = corpus_of(**sources, allow_duplicates=True)
+    allowed = corpora.load(given)
+    assert corpora.load(given, looks=False).notes == allowed.notes
+    caplog.clear()
+    corpora.load(given)
+    note = f"1 video is in two roles (corpus.allow_duplicates=true): {pair}"
+    assert allowed.notes == (note,)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        note
+    ]
     assert load(corpus_of(**sources))  # Of a report that is made again.
 
 
@@ -55,10 +66,16 @@ def test_one_path_in_two_roles(tmp_path, one, other):
     )
     problem = problem_of(**sources)
     if {one, other} == {"members", "nonmembers"}:
-        assert problem.startswith("1 videos are listed both as members and as nonm")
+        its = f"{tmp_path}/a.mp4"
+        assert problem == (
+            f"1 video is both member and nonmember: {its} (members) and {its} "
+            "(nonmembers): same file. Remove one, as one of the two labels is wrong; "
+            "corpus.allow_duplicates=true does not allow the same file as both"
+        )
         assert problem_of(**sources, allow_duplicates=True) == problem
     else:
-        assert problem.startswith("1 videos are in two roles, by their paths or byte")
+        assert problem.startswith(f"1 video is in two roles: {tmp_path}/a.mp4 (")
+        assert "): same file. Remove one, or set corpus.allow_dup" in problem
         assert load(corpus_of(**sources, allow_duplicates=True))
 
 
@@ -84,9 +101,47 @@ def test_parts_of_a_video_in_two_roles(tmp_path, one, other, clash, copied):
     }
     sources = _sources(tmp_path, rows)
     if clash:
-        assert "are in two roles" in problem_of(looks=True, **sources)
+        problem = problem_of(looks=True, **sources)
+        assert "1 video is in two roles" in problem
+        if one != other:
+            same = "bytes" if copied else "file"
+            assert f": overlapping parts, same {same}. " in problem
     else:
-        assert len(load(corpus_of(**sources), looks=True)) == 2
+        corpus = corpora.load(corpus_of(**sources))
+        assert len(corpus.items) == 2 and len(corpus.notes) == 1
+        if one == (0, 5):
+            name = f"{tmp_path}/b.mp4: " if copied else ""
+            told = f"{tmp_path}/a.mp4: 0-5 s suspects, {name}5-9 s calibration"
+            assert corpus.notes[0] == (
+                f"1 file has parts in two roles ({told}); parts of one video are not "
+                "independent"
+            )
+
+
+def test_parts_of_many_videos_are_one_note(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    names = [f"v/{k}.mp4" for k in range(9)]
+    parts = {"members": {"end": 1}, "nonmembers": {"start": 1}}
+    rows = {
+        role: [{"video": name, **part} for name in names]
+        for role, part in parts.items()
+    }
+    corpus = corpora.load(corpus_of(**_sources(tmp_path, rows)), looks=False)
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert tuple(warned) == corpus.notes
+    (note,) = corpus.notes
+    assert note.startswith(
+        "9 files have parts in two roles (v/0.mp4: 0-1 s members, 1-end s nonmembers; v"
+    )
+    assert note.endswith("; and 6 more); parts of one video are not independent")
+
+
+def test_a_link_is_the_same_file(tmp_path):
+    files(tmp_path, "a.mp4")
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    rows = {"members": [{"video": "a.mp4"}], "nonmembers": [{"video": "link.mp4"}]}
+    problem = problem_of(**_sources(tmp_path, rows), allow_duplicates=True)
+    assert f"link.mp4 -> {tmp_path}/a.mp4 (nonmembers): same file. Rem" in problem
 
 
 def test_only_files_that_may_be_equal_are_read(tmp_path, monkeypatch):
@@ -121,5 +176,8 @@ def test_pairs_are_one_problem(tmp_path):
     files(tmp_path, *names)
     rows = [{"video": name} for name in names]
     problem = problem_of(**_sources(tmp_path, {"suspects": rows, "calibration": rows}))
-    assert problem.startswith("30 videos are in two roles, ")
-    assert problem.count("(suspects)") == 20 and " and 10 more; give" in problem
+    assert problem.startswith("30 videos are in two roles: ")
+    assert (
+        problem.count("(suspects)") == 20
+        and "; and 10 more. Remove one, or set corp" in problem
+    )

@@ -1,4 +1,4 @@
-"""What of a format is not in the frames is told once a clip; the frames are right."""
+"""What of a format is not in the frames is reported once per clip."""
 
 import av
 import numpy as np

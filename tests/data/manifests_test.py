@@ -203,12 +203,28 @@ def test_a_column_that_no_source_has(tmp_path):
 
 def test_a_manifest_without_a_column_of_videos(tmp_path):
     source = as_json(tmp_path / "m.json", [{"file_name": "a.mp4", "x": 1}])
-    remedy = "; corpus.fields = ('video=file_name',) names the column of the videos"
+    remedy = (
+        "; --config.corpus.fields=\"('video=file_name',)\" names the column of the "
+        "videos"
+    )
     assert problem_of(suspects=(source,)).endswith(remedy)
     problem = problems_of(suspects=(source,), fields=("video=filename",))[0]
     assert (
         "no column 'filename'; its columns: file_name, x; did you mean 'file_name'"
         in (problem)
+    )
+
+
+def test_a_column_of_videos_and_labels_are_told_at_once(tmp_path):
+    rows = [{"file_name": "a.mp4", "x": "why", "label": k % 3} for k in range(6)]
+    source = as_json(tmp_path / "m.json", rows)
+    first, second = problems_of(suspects=(source,), fields=("question=x",))
+    option = "--config.corpus.fields=\"('question=x', 'video=file_name'"
+    assert f'; {option})" names' in first
+    assert second == (
+        f"{source}: the column 'label' has 2 in 2 of 6 rows (first: row 3). It is read "
+        "as the role: 1 or member, 0 or nonmember, suspect, calibration. If it holds "
+        f"something else, leave it out: {option}, 'label=')\""
     )
 
 

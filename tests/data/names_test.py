@@ -126,3 +126,21 @@ def test_the_nearest_name(tmp_path):
     assert names.near(tmp_path / "clip.mp4") == "; did you mean 'clip.webm'?"
     assert names.near(tmp_path / "401006938.mp4").startswith("; did you mean '4010069")
     assert names.near(tmp_path / "nothing like it") == ""
+
+
+def test_a_missing_video_has_the_nearest_name_of_its_folder(tmp_path, monkeypatch):
+    files(tmp_path, "holiday.mp4", "clip_1.webm", "b.mp4", "v_0001.mp4", "notes.txt")
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr(names.os, "listdir", lambda x: listed.append(x) or listdir(x))
+
+    def cause(name):
+        with pytest.raises(ClipError) as caught:
+            video.content_hash(tmp_path / name)
+        return caught.value.cause.removeprefix(f"no such file: {tmp_path / name}")
+
+    assert cause("holidy.mp4") == "; did you mean 'holiday.mp4'?"
+    assert cause("clip-1.mp4") == "; did you mean 'clip_1.webm'?"
+    assert cause("~/holiday.mp4") == "; ~ is not expanded in a manifest"
+    for other in ("a.mp4", "v_0002.mp4", "note.mp4", "no/folder.mp4"):
+        assert cause(other) == ""
+    assert listed == [str(tmp_path)]

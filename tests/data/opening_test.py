@@ -26,7 +26,9 @@ def test_bytes_are_what_their_file_is():
 def test_bytes_that_are_no_video():
     assert _cause(b"") == "the video is empty (0 bytes)"
     assert "not a video but text" in _cause(b"once upon a time " * 20)
-    assert "not a video in any format" in _cause(bytes(range(256)))
+    assert "that FFmpeg knows (256 bytes)" in _cause(bytes(range(256)))
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 9\n"
+    assert _cause(pointer) == "a git-lfs pointer, not the video: run `git lfs pull`"
     assert "has no index" in _cause(CLIP.read_bytes()[:1500])
 
 

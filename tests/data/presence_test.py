@@ -25,6 +25,10 @@ def test_a_manifest_of_ids(tmp_path):
     [
         ("clips/a.mp4", "(there is no folder {folder}/clips either)"),
         ("b.mp4", "was looked for in {folder}; did you mean 'b.webm'?"),
+        (
+            "~/a.mp4",
+            "was looked for in {folder}/~; ~ is not expanded in a manifest; na",
+        ),
         ("nothing.like", "was looked for in {folder}; name the videos as"),
     ],
 )

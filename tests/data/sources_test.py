@@ -157,3 +157,22 @@ def test_patterns(tmp_path):
     assert found("**/*.mp4") == ["[a].mp4", "a1.mp4", "a2.mp4", "b/c/d.mp4", "b/e.mp4"]
     assert found("**") == found("**/*.mp4")
     assert found("b/**/d.mp4") == found("*/*/*") == ["b/c/d.mp4"]
+
+
+def test_a_pattern_that_is_a_name(tmp_path):
+    files(tmp_path, "clip[1].mp4")
+    source = f"{tmp_path}/clip[2].mp4"
+    assert problem_of(suspects=(source,)) == (
+        f"{source}: no file of this name; read as a pattern it matches nothing; did "
+        "you mean 'clip[1].mp4'?"
+    )
+
+
+def test_a_pattern_of_manifests(tmp_path):
+    rows = [{"video": "a.mp4"}]
+    one, other = (as_json(tmp_path / f"{name}.json", rows) for name in "ab")
+    source = f"{tmp_path}/*.json"
+    expected = f"{source}: a pattern selects videos, not manifests; name each: "
+    assert problem_of(suspects=(source,)) == f"{expected}('{one}', '{other}')"
+    source = f"{tmp_path}/a*.json"
+    assert problem_of(suspects=(source,)).endswith(f"name each: ('{one}',)")

@@ -35,6 +35,7 @@ _OLD = (
     (r"^model\.", ""),
 )
 _PREFIX = "base_model.model."
+_HEAD = "language_model.lm_head.weight"  # Its canonical name.
 torch.set_num_threads(1)  # On tiny models more only wait for one another.
 
 
@@ -161,7 +162,7 @@ def compare(made: Made) -> Any:
     assert len(named) == len(merged)
     model = made.fresh()
     tied = model.lm_head.weight is model.get_input_embeddings().weight
-    if tied and params.HEAD in named:
+    if tied and _HEAD in named:
         assert not checkpoint.config["text_config"]["tie_word_embeddings"]
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
     with torch.no_grad():

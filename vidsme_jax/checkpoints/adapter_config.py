@@ -222,7 +222,7 @@ def _pattern(raw: dict[str, Any], key: str, holds, problems: list[str]) -> dict:
     out = {}
     for pattern, value in found.items():
         try:
-            re.compile(pattern)
+            re.compile(_whole(pattern))
         except re.error as error:
             problems.append(f"{key}: {pattern!r} is no regular expression ({error})")
             continue
@@ -236,9 +236,14 @@ def _pattern(raw: dict[str, Any], key: str, holds, problems: list[str]) -> dict:
 def _matched(patterns: dict[str, Any], module: str, default: Any) -> Any:
     """Returns the value of the first pattern that matches the end of a name."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if re.match(_whole(pattern), module):
             return value
     return default
+
+
+def _whole(pattern: str) -> str:
+    """Returns the expression that PEFT makes of a pattern: the end of a name."""
+    return rf"(.*\.)?({pattern})$"
 
 
 def _is_rank(value: Any) -> bool:

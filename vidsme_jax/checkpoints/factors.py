@@ -11,6 +11,7 @@ import dataclasses
 import math
 import re
 
+from vidsme_jax.checkpoints import weights
 from vidsme_jax.checkpoints.adapter_config import MERGE, AdapterConfig
 from vidsme_jax.checkpoints.low_rank import Decomposed, LowRank, Shift
 from vidsme_jax.checkpoints.tensors import TensorInfo, Update
@@ -28,6 +29,7 @@ _FACTORS = {
 }
 # Left out: what a saved module was before, and VeLoRA's projection of gradients.
 _UNUSED = r"(.+\.)?original_module\..+|.+\.lora_velora_embed(\..+)?"
+_SAVED_NAME = r"\.modules_to_save\.([^.]+)\."  # Of the adapter, too.
 _EMBEDDINGS = (".embed_tokens.weight", ".lm_head.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -48,10 +50,27 @@ class Factors:
 def parse(
     found: dict[str, TensorInfo], config: AdapterConfig, problems: list[str]
 ) -> Factors:
-    """Sorts an adapter's tensors; appends what is none of it, or of another kind."""
-    out, names = Factors(), set()
+    """Sorts an adapter's tensors; appends what is none of it, or of another kind.
+
+    One parameter may have two keys, as PEFT writes biases and embeddings, but only with
+    the same values.
+    """
+    out = Factors()
+    names: set[str | None] = set()
+    saved: set[str] = set()
+    keys: dict[tuple[str, str], str] = {}  # By module and kind, or name and "".
+
+    def add(kept: dict[str, TensorInfo], what: str, of: tuple[str, str], key: str):
+        before = keys.setdefault(of, key)
+        if before != key and not found[before].equals(found[key]):
+            problems.append(
+                f"{before} and {key} are one tensor of the model, and their values "
+                f"differ: keep the one that counts, or {MERGE}"
+            )
+        kept[what] = found[key]
+
     for key, info in found.items():
-        clean = key.removeprefix(_PREFIX)
+        clean = weights.plain(key).removeprefix(_PREFIX)
         if info.dtype not in _FLOATS:
             expected = ", ".join(_FLOATS)
             problems.append(f"{key}: dtype {info.dtype}, expected {expected}")
@@ -60,7 +79,7 @@ def parse(
         for kind, pattern in _FACTORS.items():
             if match := re.fullmatch(pattern, clean):
                 module = _unwrapped(match["module"] + ".")[:-1]
-                out.low_rank.setdefault(module, {})[kind] = info
+                add(out.low_rank.setdefault(module, {}), kind, (module, kind), key)
                 names.add(match["name"])
                 break
         else:
@@ -71,8 +90,11 @@ def parse(
                     f"modules_to_save names; to use it, {MERGE}"
                 )
                 continue
-            out.copies[name] = info
-    if len(names) > 1:
+            add(out.copies, name, (name, ""), key)
+            saved.update(re.findall(_SAVED_NAME, clean))
+    # PEFT takes its name out of some keys only.
+    if len(names) > 1 or len(names - {None} | saved) > 1:
+        names |= saved
         listed = ", ".join(sorted(str(n or "one without a name") for n in names))
         problems.append(
             f"adapter_model holds several adapters ({listed}); save the one to be read "
@@ -149,7 +171,8 @@ def shift(
 
 def _unwrapped(name: str) -> str:
     """Takes the wrappers out that PEFT puts around a module."""
-    return re.sub(r"\.modules_to_save\.[^.]+\.|\.base_layer\.", ".", f".{name}")[1:]
+    # Of a single layer the adapter's name is left out: `norm.modules_to_save.weight`.
+    return re.sub(r"\.modules_to_save\.([^.]+\.)?|\.base_layer\.", ".", f".{name}")[1:]
 
 
 def _is_copy(clean: str, name: str, config: AdapterConfig) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import content, pickled, quantised, weights
 from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
@@ -144,7 +144,8 @@ def find(
             raise AuditError([f"checkpoint {name}: {problem}"])
     parts = name.rstrip("/").split("/")
     if len(parts) not in (2, 3) or name.startswith((".", "/", "~")):
-        raise AuditError([f"checkpoint {name}: no such folder, and no hub id"])
+        problem = "no such folder, and not a Hugging Face id (OWNER/NAME)"
+        raise AuditError([f"checkpoint {name}: {problem}{_beside(tried)}"])
     from huggingface_hub import snapshot_download
 
     # A third part is a folder inside the repository.
@@ -156,13 +157,22 @@ def find(
         cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
         problem = (
             f"checkpoint {name}: no such folder, and the hub did not give it "
-            f"({type(error).__name__}: {cause})"
+            f"({type(error).__name__}: {cause}){_beside(tried)}"
         )
         raise AuditError([problem]) from error
     folder = pathlib.Path(root, *inside)
     if not folder.is_dir():
         raise AuditError([f"checkpoint {name}: {repository} has no such folder"])
     return _checked(name, folder)
+
+
+def _beside(tried: Iterable[pathlib.Path]) -> str:
+    """Returns a hint at a folder whose name is near that of one that is not there."""
+    for path in tried:
+        folders = [p.name for p in path.parent.glob("*") if p.is_dir()]
+        if hint := nearest(path.name, folders):
+            return hint
+    return ""
 
 
 def _checked(name: str, folder: pathlib.Path) -> pathlib.Path:

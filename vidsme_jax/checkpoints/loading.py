@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -24,7 +25,7 @@ from vidsme_jax.checkpoints.tensors import TensorInfo
 
 # Exponent bits: all set means inf or NaN.
 _EXPONENT = {"bfloat16": (np.uint16, 0x7F80), "float16": (np.uint16, 0x7C00)}
-_LARGEST_HALF = 65504  # Of float16.
+_WIDER = ("bfloat16", "float32")  # Dtypes to propose in place of a narrower one.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -200,23 +201,28 @@ class _Faults(NamedTuple):
 
     Attributes:
       infinite: Tensors that hold NaN or infinite values.
-      beyond: The largest absolute value of tensors that `float16` cannot hold.
+      beyond: By dtype, the largest absolute value of tensors that it cannot hold.
     """
 
     infinite: dict[str, None]
-    beyond: dict[str, float]
+    beyond: dict[str, dict[str, float]]
 
     def listed(self) -> list[str]:
         """Returns one line a tensor with NaN, and one about all that are too large."""
         lines = [f"{name}: holds NaN or infinite values" for name in self.infinite]
         out = content.limited(lines, "tensors that hold NaN or infinite values")
-        if self.beyond:
-            shown = [f"{name} ({most:.3g})" for name, most in self.beyond.items()]
+        for dtype, found in self.beyond.items():
+            wider = [d for d in _WIDER if max(found.values()) <= _largest(d)]
+            remedy = (
+                f"--config.model.dtype={' or '.join(wider)} holds them"
+                if wider
+                else "no dtype of --config.model.dtype holds them"
+            )
+            shown = [f"{name} ({most:.3g})" for name, most in found.items()]
             out.append(
                 f"{len(shown)} {'tensor holds' if len(shown) == 1 else 'tensors hold'} "
-                f"values beyond {_LARGEST_HALF}, the largest of float16: "
-                f"{content.listed(shown)}; --config.model.dtype=bfloat16 or float32 "
-                "holds them"
+                f"values beyond {_largest(dtype):.5g}, the largest of {dtype}: "
+                f"{content.listed(shown)}; {remedy}"
             )
         return out
 
@@ -253,9 +259,10 @@ class _Reader:
             cast = value.astype(self.leaf.dtype, copy=False)
         if not _is_finite(value):
             self.faults.infinite[name] = None
-        elif cast.dtype == np.float16 != value.dtype and not _is_finite(cast):
+        elif cast.dtype != value.dtype and not _is_finite(cast):
             most = float(np.abs(value).max())
-            self.faults.beyond[name] = max(most, self.faults.beyond.get(name, 0.0))
+            found = self.faults.beyond.setdefault(cast.dtype.name, {})
+            found[name] = max(most, found.get(name, 0.0))
         return cast
 
 
@@ -277,6 +284,11 @@ def _check(name, info: TensorInfo, shape, rule: Rule, problems: _Problems) -> No
     if info.dtype not in _FLOATS:
         allowed = ", ".join(_FLOATS)
         problems.types.append(f"{name}: dtype {info.dtype}, expected {allowed}")
+
+
+def _largest(dtype: str) -> float:
+    """Returns the largest finite value of a dtype."""
+    return float(jnp.finfo(dtype).max)
 
 
 def _is_finite(value: np.ndarray) -> bool:

@@ -189,7 +189,21 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(kind, self._starts[key], count)
 
 
-def _tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> Any:
+def _tensor(
+    storage: _Storage,
+    offset: int,
+    size: Any,
+    stride: Any,
+    _gradient: Any = None,
+    _hooks: Any = None,
+    views: Any = None,
+) -> Any:
+    """Stands for a tensor; `views` says what is done to its values when it is read."""
+    if views:
+        raise pickle.UnpicklingError(
+            f"it has a tensor that is a view of others with {views!r}; refused: save "
+            "tensors of their own (resolve_neg() and resolve_conj() make them)"
+        )
     name, dtype = _TYPES[storage.kind]
     offset = operator.index(offset)
     start = storage.start + offset * np.dtype(dtype).itemsize

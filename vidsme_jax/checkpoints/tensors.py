@@ -1,6 +1,7 @@
 """One tensor of a checkpoint: where it lies, and how a slice of it is read."""
 
 import dataclasses
+import math
 import pathlib
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from vidsme_jax.checkpoints import pickled
 
 Part = tuple[slice, ...]
+_BLOCK = 2**25  # Bytes of each tensor that are compared at a time.
 
 
 @runtime_checkable
@@ -65,6 +67,20 @@ class TensorInfo:
             return np.array(pickled.read(self.file, self.layout)[part])
         with safe_open(self.file, framework="numpy") as opened:
             return opened.get_slice(self.name)[part]
+
+    def equals(self, other: "TensorInfo") -> bool:
+        """Returns whether two tensors hold the same values, reading block by block."""
+        if self.shape != other.shape:
+            return False
+        if not self.shape:
+            return bool(np.array_equal(self.read(), other.read()))
+        rows = max(1, _BLOCK // max(1, 4 * math.prod(self.shape[1:])))
+        rest = (slice(None),) * (len(self.shape) - 1)
+        for start in range(0, self.shape[0], rows):
+            part = (slice(start, min(start + rows, self.shape[0])), *rest)
+            if not np.array_equal(self.read(part), other.read(part)):
+                return False
+        return True
 
     def transpose(self) -> "TensorInfo":
         """Returns the transpose, whose values are read like any other's."""

@@ -8,12 +8,7 @@ differ, both count. https://github.com/huggingface/transformers (`tie_weights`)
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
-
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.checkpoints.tensors import TensorInfo
-
-_BLOCK = 2**25  # Bytes of each tensor that are compared at a time.
 
 
 def settle(
@@ -55,7 +50,7 @@ def settle(
         tensors = {name: info for name, info in tensors.items() if name != last}
         tensors[embedding] = checkpoint.tensors[last]
         remark = f"{last} is the embedding too (tie_word_embeddings)"
-    elif _equal(tensors[first], tensors[last]):
+    elif tensors[first].equals(tensors[last]):
         return checkpoint, tied
     else:
         remark = (
@@ -65,15 +60,3 @@ def settle(
         tied = False
     remarks = (*checkpoint.remarks, remark)
     return dataclasses.replace(checkpoint, tensors=tensors, remarks=remarks), tied
-
-
-def _equal(one: TensorInfo, other: TensorInfo) -> bool:
-    """Returns whether two matrices hold the same values."""
-    if one.shape != other.shape or len(one.shape) != 2:
-        return False
-    rows = max(1, _BLOCK // max(1, 4 * one.shape[1]))
-    for start in range(0, one.shape[0], rows):
-        part = (slice(start, min(start + rows, one.shape[0])), slice(None))
-        if not np.array_equal(one.read(part), other.read(part)):
-            return False
-    return True

@@ -186,7 +186,17 @@ def nothing(folder: pathlib.Path, stems: tuple[str, str], allow_pickle: bool) ->
         if found and not hints:
             hints.append(f"found {listed(found)}: {what}")
     hints += [hint] if (hint := deeper(folder)) else []
-    return f"no {wanted} in {folder}" + "".join(f"; {hint}" for hint in hints)
+    if not hints:
+        there = sorted(path.name for path in folder.iterdir())
+        hints.append(f"found {listed(there)}" if there else "the folder is empty")
+    # Pickled ones with their remedy, unless it was named already.
+    admitted = allow_pickle or pickled
+    with_ = "" if admitted else " (with --config.model.allow_pickle=true)"
+    return (
+        f"no {wanted} in {folder}, no {wanted}.index.json with its shards, and no "
+        f"{stems[1]}.bin or shards of it{with_}"
+        + "".join(f"; {hint}" for hint in hints)
+    )
 
 
 def deeper(folder: pathlib.Path) -> str:

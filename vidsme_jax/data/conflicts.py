@@ -1,11 +1,13 @@
-"""Videos in two roles: by their paths, and byte for byte.
+"""Videos in two roles: by their paths, byte for byte, or in parts.
 
 A video has one role: a member that is also a suspect, or that non-members are judged
-by, makes every comparison of the two wrong. Only files of equal size are read, and of
-those the whole only where first and last bytes are equal.
+by, makes every comparison of the two wrong. Parts that do not overlap may be in two
+roles, which is told. Only files of equal size are read, and of those the whole only
+where first and last bytes are equal.
 """
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -15,59 +17,96 @@ from absl import logging
 
 from vidsme_jax.base import Item
 from vidsme_jax.data import segments
+from vidsme_jax.data.segments import Segment
 from vidsme_jax.data.sources import is_address
 
 _END = 1 << 16  # Bytes at either end that are compared first.
 _PAIRS = 20  # Named in a message.
-_WAY_OUT = "give each one role, such as by a column 'label', or leave it out of one"
-_ASKED = "corpus.allow_duplicates=true audits them all the same"
+_EXAMPLES = 3  # Named in a note.
+_CONTRADICTION = {"members", "nonmembers"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """Two rows that show the same video in two roles."""
+
+    one: Item
+    other: Item
+
+    @property
+    def is_contradiction(self) -> bool:
+        """Whether one file is both member and non-member."""
+        same = _file(self.one) == _file(self.other)
+        return same and {self.one.role, self.other.role} == _CONTRADICTION
+
+    def __str__(self) -> str:
+        first, second = (segments.divided(x.clip)[1] for x in (self.one, self.other))
+        same = "file" if _file(self.one) == _file(self.other) else "bytes"
+        why = f"same {same}" if first == second else f"overlapping parts, same {same}"
+        return f"{_named(self.one)} and {_named(self.other)}: {why}"
 
 
 def contradictions(items: Iterable[Item]) -> list[str]:
-    """Returns the problem that a path is given as member and as nonmember, if any is.
+    """Returns the problem that a file is given as member and as nonmember, if any is.
 
     It stays one where duplicates are allowed: one of the labels is wrong.
     """
-    found = _pairs(items, lambda item: segments.divided(item.clip)[0])
-    both = {"members", "nonmembers"}
-    videos = [one.video for one, other in found if {one.role, other.role} == both]
-    if not videos:
+    found = []
+    for its in _places(items, _file):
+        found += [pair for pair in _overlapping(its) if pair.is_contradiction]
+    if not found:
         return []
+    count = len({_file(pair.one) for pair in found})
     return [
-        f"{len(set(videos))} videos are listed both as members and as nonmembers: "
-        f"{_listed(videos)}; {_WAY_OUT}"
+        f"{_counted(count, 'video is', 'videos are')} both member and nonmember: "
+        f"{_listed(found, _PAIRS)}. Remove one, as one of the two labels is wrong; "
+        "corpus.allow_duplicates=true does not allow the same file as both"
     ]
 
 
-def in_two_roles(items: Iterable[Item], digests: Mapping[str, str]) -> list[str]:
-    """Returns the problem that videos are in two roles, if any are.
-
-    Parts of a video are in two roles where they overlap.
+def examined(
+    items: Iterable[Item], digests: Mapping[str, str], *, allowed: bool
+) -> tuple[list[str], list[str]]:
+    """Looks for videos in two roles; parts of one are where they overlap.
 
     Args:
       items: Of the corpus.
       digests: By file, what is equal for files of the same bytes, where it is known.
+      allowed: Whether they may be, as `corpus.allow_duplicates` says.
+
+    Returns:
+      The problems; and what a reader of the results should know: that videos are in two
+      roles where they may be, or that parts of a video are.
     """
-    items = tuple(items)
 
     def place(item: Item) -> str:
-        name = segments.divided(item.clip)[0]
-        return digests.get(name, name)
+        return digests.get(_file(item), _file(item))
 
-    found = _pairs(items, place)
-    both = {"members", "nonmembers"}
-    # Of equal paths `contradictions` tells.
-    listed = [
-        f"{one.video} ({one.role}) and {other.video} ({other.role})"
-        for one, other in found
-        if {one.role, other.role} != both or _file(one) != _file(other)
-    ]
-    if not listed:
-        return []
-    return [
-        f"{len(listed)} videos are in two roles, by their paths or byte for byte: "
-        f"{_listed(listed)}; {_WAY_OUT}; {_ASKED}"
-    ]
+    shared, parts = [], []
+    for its in _places(items, place):
+        pairs = _overlapping(its)
+        # Of equal paths `contradictions` tells.
+        if kept := [pair for pair in pairs if not pair.is_contradiction]:
+            shared.append(kept)
+        if not pairs:
+            parts.append(its)
+    problems, notes = [], []
+    if shared:
+        text = f"{_counted(len(shared), 'video is', 'videos are')} in two roles"
+        pairs = list(itertools.chain.from_iterable(shared))
+        if allowed:
+            listed = _listed(pairs, _EXAMPLES)
+            notes = [f"{text} (corpus.allow_duplicates=true): {listed}"]
+        else:
+            remedy = "Remove one, or set corpus.allow_duplicates=true"
+            problems = [f"{text}: {_listed(pairs, _PAIRS)}. {remedy}"]
+    if parts:
+        notes.append(
+            f"{_counted(len(parts), 'file has', 'files have')} parts in two roles "
+            f"({_listed(map(_divided, parts), _EXAMPLES)}); parts of one video are not "
+            "independent"
+        )
+    return problems, notes
 
 
 def digests_of(items: Iterable[Item]) -> dict[str, str]:
@@ -109,23 +148,24 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
     return hashes
 
 
-def _pairs(
-    items: Iterable[Item], place: Callable[[Item], str]
-) -> list[tuple[Item, Item]]:
-    """Returns pairs of rows in two roles that show the same, one a pair of clips."""
+def _places(items: Iterable[Item], place: Callable[[Item], str]) -> list[list[Item]]:
+    """Returns the rows of each place with several roles, one a role and clip."""
     by_place = collections.defaultdict(dict)
     for item in items:
         by_place[place(item)].setdefault((item.role, item.clip), item)
-    found = []
-    for its in by_place.values():
-        if len({item.role for item in its.values()}) < 2:
-            continue
-        first: dict[str, list[Item]] = collections.defaultdict(list)
-        for item in its.values():
-            for role, others in first.items():
-                same = (x for x in others if role != item.role and _overlap(x, item))
-                found += ((x, item) for x in itertools.islice(same, 1))
-            first[item.role].append(item)
+    found = (list(its.values()) for its in by_place.values())
+    return [its for its in found if len({item.role for item in its}) > 1]
+
+
+def _overlapping(items: Iterable[Item]) -> list[_Pair]:
+    """Returns pairs of rows in two roles that overlap, one a row and other role."""
+    found: list[_Pair] = []
+    first: dict[str, list[Item]] = collections.defaultdict(list)
+    for item in items:
+        for role, others in first.items():
+            same = (x for x in others if role != item.role and _overlap(x, item))
+            found += (_Pair(x, item) for x in itertools.islice(same, 1))
+        first[item.role].append(item)
     return found
 
 
@@ -137,6 +177,41 @@ def _overlap(one: Item, other: Item) -> bool:
 
 def _file(item: Item) -> str:
     return segments.divided(item.clip)[0]
+
+
+def _named(item: Item) -> str:
+    """Returns the path of a row's file, its part and its role."""
+    _, part = segments.divided(item.clip)
+    return f"{_path(item)}{f' {_seconds(part)}' if part else ''} ({item.role})"
+
+
+def _path(item: Item) -> str:
+    """Returns the path of a row's file, short where it is in the current folder."""
+    file, part = segments.divided(item.clip)
+    name = item.video.removesuffix(str(part or ""))
+    here = os.path.join(os.getcwd(), "")
+    shown = file.removeprefix(here)
+    if os.path.basename(name) == os.path.basename(file):
+        return shown
+    return f"{name} -> {shown}"  # A link.
+
+
+def _divided(items: list[Item]) -> str:
+    """Returns the first part in each of two roles, after the name of the file."""
+    one = items[0]
+    other = next(item for item in items if item.role != one.role)
+    names = (_path(one), _path(other))
+    parts = (segments.divided(item.clip)[1] for item in (one, other))
+    times = [_seconds(part or segments.WHOLE) for part in parts]
+    texts = f"{times[0]} {one.role}", f"{times[1]} {other.role}"
+    if names[0] == names[1]:
+        return f"{names[0]}: {texts[0]}, {texts[1]}"
+    return f"{names[0]}: {texts[0]}, {names[1]}: {texts[1]}"
+
+
+def _seconds(part: Segment) -> str:
+    end = "end" if part.end is None else f"{part.end:.10g}"
+    return f"{part.start:.10g}-{end} s"
 
 
 def _size(name: str) -> int | None:
@@ -159,7 +234,11 @@ def _ends(name: str) -> str:
     return digest.hexdigest()
 
 
-def _listed(pairs: list[str]) -> str:
-    distinct = list(dict.fromkeys(pairs))
-    rest = len(distinct) - _PAIRS
-    return ", ".join(distinct[:_PAIRS]) + (f" and {rest} more" if rest > 0 else "")
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
+
+
+def _listed(named: Iterable[object], most: int) -> str:
+    distinct = list(dict.fromkeys(map(str, named)))
+    rest = len(distinct) - most
+    return "; ".join(distinct[:most]) + (f"; and {rest} more" if rest > 0 else "")

@@ -14,7 +14,7 @@ from absl import logging
 
 from vidsme_jax.base import ROLES, AuditError, Clip, Item, LeftOut, nearest, printable
 from vidsme_jax.data import conflicts, identity, names, presence, segments, sources
-from vidsme_jax.data.manifest_rows import NO_LABEL, Row, columns_of
+from vidsme_jax.data.manifest_rows import Row, columns_of, label_column, option
 from vidsme_jax.data.sources import Found, some
 from vidsme_jax.settings import views
 
@@ -31,10 +31,13 @@ class Corpus:
         repeated, as has an id that the questions about one video share. A row without a
         group has its source's name where a role has several sources.
       left_out: What the sources hold besides.
+      notes: What a reader of the results should know of all of them, such as that parts
+        of a video are in two roles.
     """
 
     items: tuple[Item, ...]
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,7 @@ def load(
     if found:
         problems.add("", _unknown_columns(corpus.fields, found.values()))
     found = {source: its for source, its in found.items() if not its.problems}
-    taken, left = _take(given, found, problems)
+    taken, left = _take(given, found, problems, corpus.fields)
     if stored is not None and len(found) < len(named):
         problems.add(
             "",
@@ -110,14 +113,25 @@ def load(
         problems.add("absent", _absent(taken, items))
     problems.add("", conflicts.contradictions(items))
     kept = _subsample(items, corpus.max_clips, corpus.seed)
-    if not corpus.allow_duplicates:
-        digests = conflicts.digests_of(kept) if looks else {}
-        problems.add("", conflicts.in_two_roles(items, digests))
+    digests = conflicts.digests_of(kept) if stored is None else {}
+    known = digests if looks else {}  # A report that is made again is not refused.
+    shared, _ = conflicts.examined(items, known, allowed=corpus.allow_duplicates)
+    problems.add("", shared)
     problems.add("", _roles(asked))
     problems.close()
     left += _beyond(items, kept, corpus.max_clips)
     _log(kept, left)
-    return Corpus(kept, tuple(left))
+    if stored is not None:  # Who reads the prepared clips knows which are equal.
+        return Corpus(kept, tuple(left))
+    _, notes = conflicts.examined(kept, digests, allowed=corpus.allow_duplicates)
+    return noted(Corpus(kept, tuple(left)), notes)
+
+
+def noted(corpus: Corpus, notes: Iterable[str]) -> Corpus:
+    """Logs notes on a corpus; returns it with them."""
+    for note in notes:
+        logging.warning("%s", printable(note))
+    return dataclasses.replace(corpus, notes=(*corpus.notes, *notes))
 
 
 def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
@@ -154,6 +168,7 @@ def _take(
     given: Mapping[str, tuple[str, ...]],
     found: Mapping[str, Found],
     problems: _Problems,
+    fields: tuple[str, ...],
 ) -> tuple[list[_Taken], list[LeftOut]]:
     """Gives each role the rows that it takes; tells which are left out."""
     taken: list[_Taken] = []
@@ -170,7 +185,8 @@ def _take(
         labels = collections.Counter(row.label for row in its.rows if row.label)
         others = {label: n for label, n in labels.items() if label not in roles}
         if others and len(roles) == 1:
-            problems.add("labels", [_other_roles(source, roles[0], its.rows, others)])
+            out = _other_roles(source, roles[0], its, others, fields)
+            problems.add("labels", [out])
             continue
         unlabelled = len(its.rows) > labels.total()
         empty = [role for role in roles if not (unlabelled or labels[role])]
@@ -201,15 +217,22 @@ def _take(
 
 
 def _other_roles(
-    source: str, role: str, rows: list[Row], others: Mapping[str, int]
+    source: str,
+    role: str,
+    found: Found,
+    others: Mapping[str, int],
+    fields: tuple[str, ...],
 ) -> str:
+    rows = found.rows
     counted = ", ".join(f"{n} are {label}" for label, n in others.items())
     first = next(row for row in rows if row.label in others)
     also = " and ".join(f"corpus.{label}" for label in others)
     return (
-        f"{source} is given as corpus.{role} alone, but by its column 'label' "
-        f"{counted}, of {len(rows)} rows (the first: {first.where}); give it as {also} "
-        f"too, which takes them there, or, {NO_LABEL}"
+        f"{source} is given as corpus.{role} alone, but by its column "
+        f"{label_column(fields, found.columns)!r} {counted}, of {len(rows)} rows (the "
+        f"first: {first.where}); give it as {also} too, which takes them there, or, if "
+        "the column holds something else, leave it out: "
+        f"{option(fields, 'label=')}"
     )
 
 
@@ -301,4 +324,4 @@ def _log(kept: tuple[Item, ...], left: list[LeftOut]) -> None:
         logging.info("and %d more lines of what is left out", len(left) - _LINES)
     parts = sum(segments.divided(item.clip)[1] is not None for item in kept)
     if parts:
-        logging.info("%d rows ask about a segment of their video", parts)
+        logging.info("%d rows score a part of their video", parts)

@@ -19,7 +19,7 @@ from tensorflow_datasets.core import read_only_builder
 from vidsme_jax.base import AuditError, ClipError, nearest
 from vidsme_jax.data import dataset_folders, features
 from vidsme_jax.data.dataset_folders import root
-from vidsme_jax.data.manifest_rows import columns_of
+from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.settings.rules import FIELDS
@@ -120,7 +120,7 @@ class Dataset:
                     else ""
                 ) + (
                     f"{'several features' if could else 'no feature'} can be the "
-                    "video; say which, such as corpus.fields = ('video=NAME',); "
+                    f"video; say which, such as {option(fields, 'video=NAME')}; "
                     f"it has {there}"
                 )
                 raise AuditError([problem])
@@ -163,15 +163,15 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     if {"start", "end"} & set(columns) and kind in (features.IMAGES, features.ARRAY):
         problem = (
             f"'start' and 'end' select a segment by its seconds, which the pictures of "
-            f"{mapping['video']!r} do not have; corpus.fields = ('start=', 'end=') "
-            "scores whole examples"
+            f"{mapping['video']!r} do not have; "
+            f"{option(fields, 'start=', 'end=')} scores whole examples"
         )
         raise AuditError([problem])
     if "label" in dataset.features and "label" not in columns_of(fields):
         logging.info(
-            "%s: its feature 'label' is not read as membership; corpus.fields = "
-            "('label=label',) would read it so",
+            "%s: its feature 'label' is not read as membership; %s would read it so",
             source,
+            option(fields, "label=label"),
         )
     places = dataset.places(split)
     of_paths = _are_paths(dataset, mapping["video"], places)

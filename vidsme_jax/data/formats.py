@@ -19,7 +19,7 @@ formats were not compared. In particular:
 - transparency is left out: a pixel has its stored colour, whatever is behind it.
 - the rotation flag is applied.
 
-Each of the first four is told once a clip, in `Frames.warnings`.
+Each of the first four is reported once per clip, in `Frames.warnings`.
 """
 
 from collections.abc import Iterator

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,12 +23,9 @@ LABELS = {
     **{"non-member": "nonmembers", "nonmembers": "nonmembers"},
     **{"suspect": "suspects", "suspects": "suspects", "calibration": "calibration"},
 }
-NO_LABEL = (
-    "if it holds classes or a split and no membership, corpus.fields = ('label=',) "
-    "leaves it alone"
-)
 _TEXTS = ("question", "answer", "group", "date", "id")
 _LONGEST = 200  # Characters of a faulty value that are shown.
+_SHORT = 40  # Of a value that is no label.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +66,63 @@ def columns_of(fields: Iterable[str]) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in fields)
 
 
+def option(fields: Iterable[str], *entries: str) -> str:
+    """Returns the option that sets `corpus.fields`, with more or other entries.
+
+    Example:
+      >>> print(option(("video=path", "label=split"), "label="))
+      --config.corpus.fields="('video=path', 'label=')"
+    """
+    kept = {entry.partition("=")[0]: entry for entry in (*fields, *entries)}
+    value = repr(tuple(kept.values()))
+    quoted = shlex.quote(value) if set(value) & set('"$`\\!') else f'"{value}"'
+    return f"--config.corpus.fields={quoted}"
+
+
+def label_column(fields: Iterable[str], columns: Iterable[str]) -> str:
+    """Returns which column of a source is its label; "" for none."""
+    name = columns_of(fields).get("label", "label")
+    return name if not name or name in columns else "label"
+
+
+def not_labels(
+    source: str, raw: Iterable[tuple[str, Any]], column: str, fields: Iterable[str]
+) -> list[str]:
+    """Returns the problem that values of a column are no labels, if any are not.
+
+    Args:
+      source: As configured.
+      raw: Each row with its place in the source.
+      column: Of `label_column`.
+      fields: `corpus.fields`.
+    """
+    count, faulty = 0, []
+    for place, row in raw:
+        count += 1
+        value = row.get(column) if column and isinstance(row, Mapping) else None
+        if not _is_nan(value) and _role(value) is None:
+            faulty.append((place, value))
+    if not faulty:
+        return []
+    shown = [printable(repr(v), most=_SHORT) for _, v in faulty]
+    shown = list(dict.fromkeys(shown))
+    values = ", ".join(shown) if len(shown) < 3 else f"{shown[0]} ... {shown[-1]}"
+    known = [name for name in LABELS if isinstance(name, str)]
+    hint = nearest(str(faulty[0][1])[:_LONGEST], known)
+    return [
+        f"{source}: the column {column!r} has {values} in {len(faulty)} of {count} "
+        f"rows (first: {faulty[0][0]}{hint}). It is read as the role: 1 or member, 0 "
+        "or nonmember, suspect, calibration. If it holds something else, leave it out: "
+        f"{option(fields, 'label=')}"
+    ]
+
+
 def checked(
     source: str,
     folder: pathlib.Path,
     raw: Iterable[tuple[str, Any]],
     mapping: Mapping[str, str],
+    fields: tuple[str, ...] = (),
 ) -> tuple[list[Row], list[str]]:
     """Checks rows; returns those that are right, and all that is wrong with others.
 
@@ -81,8 +131,10 @@ def checked(
       folder: What videos are relative to.
       raw: Each row with its place in the source.
       mapping: Of `columns_of`, of columns that are there.
+      fields: `corpus.fields`, for the remedy where values are no labels.
     """
-    rows, problems = [], []
+    raw, rows = list(raw), []
+    problems = not_labels(source, raw, mapping.get("label", "label"), fields)
     for place, values in raw:
         try:
             rows.append(_row(f"{source}: {place}", folder, values, mapping))
@@ -130,18 +182,10 @@ def _row(
         segment = segments.of_row(values.get("start"), values.get("end"))
     except ValueError as error:
         problems.append(f"{where}: {error}")
-    role = _role(values.get("label"))
-    if role is None:
-        known = [name for name in LABELS if isinstance(name, str)]
-        noted(
-            "label",
-            f"is {_cut(values['label'])}; it must be one of 1 or member, 0 or "
-            "nonmember, suspect, calibration"
-            f"{nearest(str(values['label'])[:_LONGEST], known)}; {NO_LABEL}",
-        )
     if problems:
         raise AuditError(problems)
-    return Row(where, folder, role or "", fields.pop("id"), fields, True, segment)
+    role = _role(values.get("label")) or ""  # `not_labels` tells of others.
+    return Row(where, folder, role, fields.pop("id"), fields, True, segment)
 
 
 def _is_nan(value: Any) -> bool:

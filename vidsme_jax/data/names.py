@@ -5,6 +5,8 @@ either was written, in its separators or its suffix. A file under such a name is
 taken in silence: the cause is named, with the remedy.
 """
 
+import bisect
+import difflib
 import functools
 import itertools
 import os
@@ -26,6 +28,8 @@ _DRIVE = re.compile(r"[A-Za-z]:\\")
 _LATIN = ("latin-1", "cp1252", "cp437", "cp850")
 _OTHERS = (*_LATIN, "shift_jis", "gbk", "euc_kr", "big5")
 _COMPARED = 2000  # Names of a folder that a missing one is compared with.
+_CLOSE = 0.75  # How alike the stems are of names that may be one.
+_AROUND = 100  # Of its neighbours in the alphabet, on either side, in a video's case.
 
 _RENAME = "rename the file, or write its name in the manifest as it is on disk"
 _WINDOWS = "the name has the separators of Windows", "write / in place of \\"
@@ -71,6 +75,47 @@ def near(path: pathlib.Path) -> str:
         return f"; did you mean {found!r}?"
     there.sort(key=lambda name: abs(len(name) - len(path.name)))
     return nearest(path.name, there[:_COMPARED])
+
+
+def of_missing(path: pathlib.Path) -> str:
+    """Returns what may be meant by the name of a missing video of a manifest, or "".
+
+    Thousands may be missing: a folder is listed once, and of a large one only the
+    neighbours in the alphabet are compared. Names whose numbers differ are other
+    videos.
+    """
+    if found := why_missing(path):
+        return found
+    home = next((x for x in path.parts if x.startswith("~")), None)
+    if home and not os.path.exists(str(path).partition(home)[0] + home):
+        return "; ~ is not expanded in a manifest"
+    try:
+        there = _listed(str(path.parent), os.stat(path.parent).st_mtime_ns)
+    except OSError:
+        return ""
+    at = bisect.bisect(there, path.name)
+    near_by = there[max(0, at - _AROUND) : at + _AROUND]
+    stems = {
+        pathlib.PurePath(name).stem: name
+        for name in near_by
+        if pathlib.PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+        and _numbers(name) == _numbers(path.name)
+    }
+    close = difflib.get_close_matches(path.stem, list(stems), n=1, cutoff=_CLOSE)
+    return f"; did you mean {stems[close[0]]!r}?" if close else ""
+
+
+@functools.lru_cache(maxsize=64)
+def _listed(folder: str, changed: int) -> tuple[str, ...]:
+    """Lists a folder once for each time at which it was changed."""
+    del changed
+    return tuple(sorted(os.listdir(folder)))
+
+
+def _numbers(name: str) -> list[int]:
+    return [
+        int(digits) for digits in re.findall(r"[0-9]+", pathlib.PurePath(name).stem)
+    ]
 
 
 def _are_alike(one: pathlib.PurePath, other: pathlib.PurePath) -> bool:

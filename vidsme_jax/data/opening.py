@@ -25,6 +25,8 @@ from vidsme_jax.data import formats, names, stages, tracks
 
 Content = pathlib.Path | bytes  # A file, or what it would contain.
 
+# How what git leaves of a file begins that git-lfs did not fetch.
+_POINTER = b"version https://git-lfs.github.com/spec/v1"
 _CHUNK = 1 << 20  # Bytes hashed between two looks at the clock.
 
 
@@ -197,7 +199,7 @@ def _head(content: Content) -> bytes:
         with content.open("rb") as file:
             head = file.read(256)
     except FileNotFoundError as error:
-        cause = f"no such file: {content}{names.why_missing(content)}"
+        cause = f"no such file: {content}{names.of_missing(content)}"
         raise ClipError("open", cause) from error
     except OSError as error:
         cause = f"the file cannot be read ({error.strerror}): {content}"
@@ -208,13 +210,17 @@ def _head(content: Content) -> bytes:
 
 
 def _not_a_video(content: Content, head: bytes) -> str:
+    if head.startswith(_POINTER):
+        where = "" if isinstance(content, bytes) else f" in {content.parent}"
+        return f"a git-lfs pointer, not the video: run `git lfs pull`{where}"
     if head[4:8] == b"ftyp" and not _has_index(content):
         cause = "the recording or the copy of it broke off before the end"
         return f"the mp4 has no index (moov box): {cause}"
     text = head.decode("utf-8", errors="ignore")
     if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
         return f"not a video but text, which begins {text[:40]!r}"
-    return "not a video in any format that FFmpeg knows"
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    return f"not a video in any format that FFmpeg knows ({size} bytes)"
 
 
 def _has_index(content: Content) -> bool:

@@ -65,9 +65,14 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
         matches = [str(path)] if path.exists() else search.matches(str(path))
         named = [(name, pathlib.Path()) for name in matches if search.is_video(name)]
         if matches:
-            missing = f"{source}: {len(matches)} matches, none a video ({_SUFFIXES})"
-        elif is_pattern:
+            missing = f"{source}: {_no_videos(matches)}"
+        elif "*" in source or "?" in source:
             missing = f"{source}: the glob matches nothing"
+        elif is_pattern:
+            missing = (
+                f"{source}: no file of this name; read as a pattern it matches nothing"
+                f"{names.near(path)}"
+            )
         else:
             why = names.why_missing(path.absolute()) or names.near(path)
             missing = f"{source}: no such manifest, folder or video{why}"
@@ -85,6 +90,18 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
         raise AuditError([missing + "".join(more)])
     rows = [Row(f"{source}: {v}", folder, "", "", {"video": v}) for v, folder in named]
     return Found(rows, [], left, [])
+
+
+def _no_videos(matches: list[str]) -> str:
+    """Returns why matches of a pattern are no source."""
+    suffixes = (pathlib.PurePath(name).suffix.lower() for name in matches)
+    found = zip(matches, suffixes, strict=True)
+    tables = [name for name, suffix in found if suffix in manifests.READERS]
+    if not tables:
+        return f"{len(matches)} matches, none a video ({_SUFFIXES})"
+    shown = ", ".join(map(repr, tables[:_SHOWN]))
+    shown += ", ..." if len(tables) > _SHOWN else "," if len(tables) == 1 else ""
+    return f"a pattern selects videos, not manifests; name each: ({shown})"
 
 
 def name_of(source: str) -> str:
@@ -113,16 +130,28 @@ def _read_manifest(
     mapping = manifest_rows.columns_of(fields)
     its = {name: col for name, col in mapping.items() if not col or col in columns}
     if columns and its.get("video", "video") not in columns:
-        raise AuditError([_without_videos(source, columns, mapping)])
-    rows, problems = manifest_rows.checked(source, root or path.parent, raw, its)
+        label = manifest_rows.label_column(fields, columns)
+        fields = (*fields, *(f"video={name}" for name in _like_videos(columns)))
+        problems = manifest_rows.not_labels(source, raw, label, fields)
+        raise AuditError([_without_videos(source, columns, mapping, fields), *problems])
+    folder = root or path.parent
+    rows, problems = manifest_rows.checked(source, folder, raw, its, fields)
     return Found(rows, columns, [], problems)
 
 
-def _without_videos(source: str, columns: list[str], mapping: Mapping[str, str]) -> str:
+def _like_videos(columns: list[str]) -> list[str]:
+    """Returns the column that seems to be that of the videos, if one does."""
+    return [column for column in _LIKE_VIDEO if column in columns][:1]
+
+
+def _without_videos(
+    source: str, columns: list[str], mapping: Mapping[str, str], fields: tuple[str, ...]
+) -> str:
     name = mapping.get("video") or "video"
     hint = nearest(name, columns)
-    like = next((column for column in _LIKE_VIDEO if column in columns), "COLUMN")
-    remedy = f"corpus.fields = ('video={like}',) names the column of the videos"
+    like = [] if _like_videos(columns) else ["video=COLUMN"]
+    option = manifest_rows.option(fields, *like)
+    remedy = f"{option} names the column of the videos"
     listed = printable(", ".join(map(str, columns)), 1000)
     return f"{source}: no column {name!r}; its columns: {listed}{hint}; {remedy}"
 
@@ -141,5 +170,5 @@ def _read_tfds(
     if not found:
         raise AuditError([f"{source}: the split has no example"])
     raw = ((f"example {n}", row) for n, row in enumerate(found))
-    rows, problems = manifest_rows.checked(source, folder, raw, {})
+    rows, problems = manifest_rows.checked(source, folder, raw, {}, fields)
     return Found(rows, columns, [], problems)

@@ -1,5 +1,8 @@
 """Whether the corpus itself gives the answer away, before any model is asked."""
 
+import itertools
+import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from vidsme_jax.evaluation import metrics, verdicts
 from vidsme_jax.evaluation.blind import Pair, Words, compare
 
 _MAX_LISTED = 20  # Duplicates listed by hash.
+_PART = re.compile(r"#t=([\d.]+),([\d.]+)?$")  # Seconds, at the end of a video's name.
 _MEMBERSHIP = Words(
     "members",
     "non-members",
@@ -34,7 +38,8 @@ def blind_baseline(
     Returns:
       Plain lists, dicts, numbers and strings, no NaN. `comparisons`: for each of
       `metrics.comparisons`, what `blind.compare` returns, with `duplicates` (videos
-      listed in both roles), `verdicts` (by score: `verdicts.of_score`) and, if asked,
+      listed in both roles, whole or in parts), `verdicts` (by score:
+      `verdicts.of_score`) and, if asked,
       `headline_minus_blind`. `suspects`: the same test of suspects against the clips
       they are compared with, or None.
 
@@ -78,11 +83,37 @@ def _duplicates(
     def ids(rows: Int[np.ndarray, " rows"], cluster: str) -> list[str]:
         return table.id[rows[table.cluster[rows] == cluster]].tolist()
 
+    def parts(rows: Int[np.ndarray, " rows"], cluster: str) -> list[tuple[float, ...]]:
+        return [
+            _part(name) for name in table.video[rows[table.cluster[rows] == cluster]]
+        ]
+
+    wrong = sum(
+        any(
+            max(one[0], other[0]) < min(one[1], other[1])
+            for one, other in itertools.product(
+                parts(members, cluster), parts(nonmembers, cluster)
+            )
+        )
+        for cluster in shared
+    )
+    divided = len(shared) - wrong
+    statements = []
+    if wrong:
+        its = "video is" if wrong == 1 else "videos are"
+        statements.append(
+            f"{wrong} {its} listed both as member and as non-member: the labels are "
+            "wrong."
+        )
+    if divided:
+        its = "video has" if divided == 1 else "videos have"
+        statements.append(
+            f"{divided} {its} some parts among the members and others among the "
+            "non-members: parts of one video are not independent."
+        )
     return {
         "count": len(shared),
-        "statement": f"{len(shared)} "
-        + ("video is" if len(shared) == 1 else "videos are")
-        + " listed both as member and as non-member: the labels are wrong.",
+        "statement": " ".join(statements),
         "videos": [
             {
                 "hash": str(cluster),
@@ -92,6 +123,14 @@ def _duplicates(
             for cluster in shared[:_MAX_LISTED]
         ],
     }
+
+
+def _part(name: str) -> tuple[float, float]:
+    """Returns when the part of a video begins and ends that its name ends with."""
+    found = _PART.search(name)
+    if found is None:
+        return 0.0, math.inf
+    return float(found[1]), math.inf if found[2] is None else float(found[2])
 
 
 def _has_values(score: Float[np.ndarray, " items"], pair: Pair) -> bool:

@@ -51,6 +51,7 @@ def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     commands.define_config()
     flags.DEFINE_string("workdir", None, "Receives the checkpoint.")
+    commands.help_wanted(__doc__, "config", "workdir")
     app.run(main, flags_parser=functools.partial(commands.parse, rules=options.RULES))
 
 

@@ -84,5 +84,6 @@ def collect(
             items = corpora.load(problems.settings.corpus).items
     if problems.none_in("model"):
         with problems.collected("model.checkpoint"):
-            find_local(problems.settings.model.checkpoint)
+            random = config.get("model", {}).get("init") == "random"
+            find_local(problems.settings.model.checkpoint, weights=not random)
     return items

@@ -67,12 +67,16 @@ def open_corpus(
         except AuditError as error:
             hint = f"; {count} frames: --config.video.num_frames={count}"
             problems += [p + hint * (len(counts) > 1) for p in error.problems]
-    if opened and not given.allow_duplicates:
+    notes: list[str] = []
+    if opened:
         digests = next(iter(opened.values())).digests()
-        problems += conflicts.in_two_roles(corpus.items, digests)
+        shared, notes = conflicts.examined(
+            corpus.items, digests, allowed=given.allow_duplicates
+        )
+        problems += shared
     if problems:
         raise AuditError(problems)
-    return corpus, _Several(opened)
+    return corpora.noted(corpus, notes), _Several(opened)
 
 
 class _Several:

@@ -34,6 +34,7 @@ def write(
     headline: str,
     descriptions: dict[str, str],
     left_out: Sequence[LeftOut] = (),
+    notes: Sequence[str] = (),
     beside: Beside | None = None,
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
@@ -52,6 +53,7 @@ def write(
       headline: The score declared in advance; a key of `table.scores`.
       descriptions: One line for each score.
       left_out: What the sources hold and the corpus does not take.
+      notes: On the corpus as a whole, such as that videos are in two roles.
       beside: The score that is stated beside the headline, of `scores.beside`.
 
     Returns:
@@ -78,6 +80,7 @@ def write(
         "suspects": suspects,
         "warnings": warnings,
         "left_out": [dataclasses.asdict(one) for one in left_out],
+        "notes": list(notes),
         "kernels": run.get("device", {}).get("kernels", {}),
     }
     files.write_scores(workdir, table)

@@ -71,6 +71,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters["base64"] = _base64
     environment.filters["estimate"] = functools.partial(intervals.in_words, digits=3)
     environment.filters["cell"] = functools.partial(printable, most=_MAX_CELL)
+    environment.filters["line"] = printable
     environment.filters["refusals"] = _refusals
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)

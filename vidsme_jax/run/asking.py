@@ -14,13 +14,16 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Clip, Item, LeftOut, Sample
-from vidsme_jax.checkpoints import files
+from vidsme_jax.checkpoints import content, files, opening
 from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
+from vidsme_jax.store import signals
+
+SIGNALS = "signals"  # The folder in a work directory.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class Asked:
     settings: views.Settings
     items: tuple[Item, ...]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
     clips: tuple[Clip, ...]
     samples: tuple[Sample, ...]
     reader: Reader
@@ -45,18 +49,28 @@ class Asked:
         return dataclasses.replace(self, items=items, clips=clips, samples=asked)
 
 
-def ask(config: ConfigDict, *, model: bool = True) -> Asked:
+def ask(
+    config: ConfigDict, *, model: bool = True, workdir: pathlib.Path | None = None
+) -> Asked:
     """Checks values, scores, corpus and, as far as they are local, checkpoints.
 
     Args:
       config: See `settings.RULES`.
       model: Whether a model is going to be read; stored signals need none.
+      workdir: Of an audit, whose signals must not be of other settings; None does not
+        look.
 
     Raises:
       AuditError: Lists all problems.
     """
     problems = Problems(config)
     found = collect(problems, model=model)
+    if workdir is not None and problems.none_in("video", "model", "overwrite", "study"):
+        given = problems.settings
+        if not given.overwrite and not given.study:
+            with problems.collected():
+                folder = workdir / SIGNALS
+                problems.add(*signals.differences(folder, depends(given)))
     problems.close()
     return Asked(**found)
 
@@ -141,7 +155,8 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         )
     if model:
         if problems.none_in("slices", "response"):
-            problems.add(*answers_missing(items, given.slices, given.response))
+            chosen = given.slices, given.response, given.headline
+            problems.add(*answers_missing(items, *chosen))
         if given.study and problems.none_in("slices", "reference"):
             problems.add(*_of_study(given, items))
         _find_checkpoints(problems)
@@ -151,11 +166,23 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         "settings": given,
         "items": items,
         "left_out": corpus.left_out,
+        "notes": corpus.notes,
         "clips": clips,
         "samples": samples.samples(clips, given.slices, given.response),
         "reader": reader,
         "scores": names,
         "headline": headline,
+    }
+
+
+def depends(given: views.Settings) -> dict[str, Any]:
+    """Returns what signals depend on as far as the settings alone tell it."""
+    return {
+        "model.dtype": given.model.dtype,
+        "video.num_frames": given.video.num_frames,
+        "video.sampling": given.video.sampling,
+        "video.fps": given.video.fps,
+        "video.against": given.video.against,
     }
 
 
@@ -175,9 +202,12 @@ def with_two(counts: Collection[int]) -> set[int]:
 
 
 def answers_missing(
-    items: Sequence[Item], slices: Sequence[str], response: str
+    items: Sequence[Item], slices: Sequence[str], response: str, headline: str
 ) -> list[str]:
-    """Returns what is wrong if answers are scored and rows have none."""
+    """Returns what is wrong if answers are scored and rows have none.
+
+    The remedies are flags, so that none of them leads to another refusal.
+    """
     if "response" not in slices or response != "given":
         return []
     empty = [item.id for item in items if not item.answer.strip()]
@@ -186,10 +216,15 @@ def answers_missing(
     which = f"{len(empty)} of {len(items)} rows have no answer: {some(empty)}"
     if len(empty) == len(items):
         which = f"no row of the corpus has an answer: {some(empty)}"
+    rest = tuple(name for name in slices if name != "response") or ("video",)
+    own, without = "--config.response=greedy", f'--config.slices="{rest}"'
+    if scores.needs_given_answers(headline):
+        own += " --config.headline=response_mean_renyi_1"
+    if headline.startswith("response_"):
+        without += f" --config.headline={scores.headline_of(rest)}"
     return [
         f"config.slices has 'response', but {which}; give them answers (the column "
-        "'answer'), score the model's own (config.response = 'greedy'), or leave "
-        "'response' out"
+        f"'answer'), score the model's own ({own}), or leave 'response' out ({without})"
     ]
 
 
@@ -210,7 +245,7 @@ def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
     if set(given.slices) - {"video"}:
         problems.append(
             f"config.slices is {given.slices!r}: a study is of the rows of the video "
-            "alone; give config.slices=\"('video',)\" and a headline of theirs"
+            "alone; give --config.slices=\"('video',)\" --config.headline=vid_sme"
         )
     if has_reference(given):
         problems.append(
@@ -220,11 +255,11 @@ def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
 
 
 def _find_checkpoints(problems: Problems) -> None:
-    """Looks whether local checkpoints are there; those of the hub are left alone."""
+    """Looks at the files of local checkpoints; those of the hub are left alone."""
     given, chosen = problems.settings.model, problems.settings.reference
     if problems.none_in("model"):
         with problems.collected("model.checkpoint"):
-            find_local(given.checkpoint)
+            find_local(given.checkpoint, allow_pickle=given.allow_pickle)
     if not problems.none_in("reference"):
         return
     if chosen.checkpoint and chosen.adapter:
@@ -234,24 +269,45 @@ def _find_checkpoints(problems: Problems) -> None:
         )
     with problems.collected("reference.checkpoint"):
         try:
-            find_local(chosen.checkpoint)
+            find_local(chosen.checkpoint, allow_pickle=given.allow_pickle)
         except AuditError as error:
             named = f"config.reference.checkpoint is {chosen.checkpoint}"
             raise AuditError([f"{named}: {p}" for p in error.problems]) from error
 
 
-def find_local(checkpoint: str) -> None:
+def find_local(
+    checkpoint: str, *, allow_pickle: bool = False, weights: bool = True
+) -> None:
     """Looks whether a checkpoint is there if it is a folder; nothing is fetched.
 
+    Args:
+      checkpoint: As `model.checkpoint`.
+      allow_pickle: Whether pickled weights may be read.
+      weights: Whether headers of weight files are read, to tell those that are missing,
+        cut short or pointers of git-lfs.
+
     Raises:
-      AuditError: It is not there, or holds no checkpoint.
+      AuditError: It is not there, holds no checkpoint, or weight files are no such.
     """
-    path = pathlib.Path(checkpoint).expanduser()
-    parts = len(checkpoint.rstrip("/").split("/"))
-    on_hub = parts in (2, 3) and not checkpoint.startswith((".", "/", "~"))
     scheme = checkpoint.startswith("random:")
-    if not checkpoint or scheme or (on_hub and not path.exists()):
+    if not checkpoint or scheme or _is_on_hub(checkpoint):
         return
     folder = files.find(checkpoint, ())
-    if not (folder / "adapter_config.json").is_file():
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file():
         files.read_config(checkpoint, folder)
+    if not weights:
+        return
+    base = content.read_json(adapter) if adapter.is_file() else {}
+    if not _is_on_hub(base.get("base_model_name_or_path"), folder):
+        opening.open_checkpoint(checkpoint, allow_pickle=allow_pickle)
+
+
+def _is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
+    """Returns whether a checkpoint would be fetched."""
+    if not isinstance(name, str):
+        return False
+    parts = len(name.rstrip("/").split("/"))
+    path = pathlib.Path(name).expanduser()
+    there = path.exists() or (near is not None and (near / path).exists())
+    return parts in (2, 3) and not name.startswith((".", "/", "~")) and not there

@@ -16,7 +16,7 @@ from vidsme_jax.settings import views
 from vidsme_jax.store import signals
 from vidsme_jax.store.answers import Answers
 
-SIGNALS, REFERENCE = "signals", "signals-reference"  # Folders.
+SIGNALS, REFERENCE = asking.SIGNALS, "signals-reference"  # Folders.
 _ANSWERS = "answers"
 
 
@@ -170,15 +170,11 @@ def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any
     """Returns what signals depend on, but for the slices and scores."""
     depends = {
         "model": model.fingerprint,
-        "model.dtype": given.model.dtype,
         "model.prompt": model.prompt,
         "motion.flow": backends.resolve(
             given.motion.flow, setup.devices.mesh.devices.flat
         ),
-        "video.num_frames": given.video.num_frames,
-        "video.sampling": given.video.sampling,
-        "video.fps": given.video.fps,
-        "video.against": given.video.against,
+        **asking.depends(given),
     }
     if given.corpus.prepared and given.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = given.corpus.jpeg_quality

@@ -5,17 +5,20 @@ cannot be read any more, or its content has changed, nothing that was stored of 
 before is in a table, a bound, a metric or a report.
 """
 
+import dataclasses
+import pathlib
 from collections.abc import Iterable, Sequence
 
 from absl import logging
 
 from vidsme_jax.base import ClipError, Failure, Item, Sample, printable
-from vidsme_jax.data.reading import ABSENT, Reader, Stamp, stamp
+from vidsme_jax.data.reading import ABSENT, Reader, Stamp, file_of, stamp
 from vidsme_jax.run import failing
 from vidsme_jax.run.runs import Missing, Run
 from vidsme_jax.store.signals import Finished, Signals
 
 CHANGED = "its content has changed since it was scored; run the audit again"
+_REPAIRED = "changed since the last run, which found: "
 _NOT_STORED = "no signals of it are stored; run the audit again"
 
 
@@ -107,6 +110,38 @@ def changed(items: Iterable[Item], store: Signals, reader: Reader) -> list[Failu
         if error and (error.cause == CHANGED or stamp(item.clip) != ABSENT):
             found.append(failing.row(item, error))
     return found
+
+
+def repaired(
+    failures: Iterable[Failure], items: Iterable[Item], workdir: pathlib.Path
+) -> list[Failure]:
+    """Returns failures; says so of those whose file has changed since the last run.
+
+    Args:
+      failures: Of that run.
+      items: Of the corpus.
+      workdir: Of that run, whose `failures.jsonl` says by its time when it was.
+    """
+    written = workdir / "failures.jsonl"
+    files = {item.id: file_of(item.clip) for item in items}
+    found = []
+    for failure in failures:
+        told = failure.cause.startswith((_REPAIRED, CHANGED, _NOT_STORED))
+        if not told and _is_newer(files.get(failure.id), written):
+            cause = f"{_REPAIRED}{failure.cause}; run the audit again"
+            failure = dataclasses.replace(failure, cause=cause)
+        found.append(failure)
+    return found
+
+
+def _is_newer(file: pathlib.Path | None, other: pathlib.Path) -> bool:
+    """Whether a file is there, and was put there or written later than another."""
+    try:
+        its = None if file is None else file.stat()
+        than = other.stat().st_mtime_ns
+    except OSError:
+        return False
+    return its is not None and max(its.st_mtime_ns, its.st_ctime_ns) > than
 
 
 def not_stored(items: Iterable[Item], known: Iterable[str]) -> list[Failure]:

@@ -23,6 +23,7 @@ from vidsme_jax.run import memory, outcomes
 from vidsme_jax.run.isolation import Isolation
 from vidsme_jax.run.stacking import Group, Input, Padded, Stacker
 from vidsme_jax.run.step import Found, head_memory, make_step
+from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
 
 
@@ -57,6 +58,14 @@ class Sent(NamedTuple):
     group: Group
     rows: list[Rows]
     out: Any
+
+    @property
+    def problem(self) -> RunStopped | None:
+        """Why a batch was not sent, as the end of the run; None if it was."""
+        if not isinstance(self.out, jax.errors.JaxRuntimeError):
+            return None
+        cause = memory.one_line(self.out)
+        return RunStopped(f"a batch could not be sent to the devices: {cause}")
 
 
 class Pipeline:
@@ -289,6 +298,9 @@ def stream(
                 if told if spanning else over():
                     return
                 sent = pipeline.send(group)
+                if spanning and (problem := sent.problem):
+                    # The others are in a step that this process takes no part in.
+                    raise problem
                 flag = pipeline.devices.anyone(over()) if spanning else False
                 in_flight.append((place, sent, flag))
                 yield from settled(1)

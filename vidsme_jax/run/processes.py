@@ -12,16 +12,18 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from vidsme_jax.base import AuditError, Failure
+from vidsme_jax.base import AuditError, Failure, printable
 from vidsme_jax.run import joining
 from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.store.files import write_atomically
@@ -29,9 +31,10 @@ from vidsme_jax.store.lock import locked
 
 T = TypeVar("T")
 
-_INTERRUPTED = "interrupted"
+_INTERRUPTED, _HUNG = "interrupted", "hung in a step without the others"
 _RECORD = ".process-{}.json"  # In the work directory: how a process ended.
 _POLL = 0.5  # Seconds between two looks at what the others have recorded.
+_GRACE = 60.0  # Seconds that a step may take after another process has ended.
 
 
 def start(
@@ -180,10 +183,70 @@ class Team:
 
     def has_ended(self) -> bool:
         """Returns whether a process recorded that it ended early: others may, too."""
-        if count() == 1:
-            return False
-        records = self._workdir.glob(_RECORD.format("*"))
-        return any(json.loads(record.read_text())["error"] for record in records)
+        return bool(self._errors())
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Sees to it that no process hangs in a step that another takes no part in.
+
+        On a grid of several processes such a step never ends, nothing interrupts it,
+        and JAX cannot be shut down. A process that hangs ends with exit status 2 (130
+        if the other was interrupted), and the one that failed does once it has seen
+        that; what was stored is kept. Where all leave the block by themselves, nothing
+        is done.
+        """
+        left = threading.Event()
+
+        def watch() -> None:
+            while not left.wait(_POLL):
+                if self._errors() and not left.wait(_GRACE):
+                    _record(self._workdir, [], _HUNG)
+                    self._end(self._errors())
+
+        thread = threading.Thread(target=watch, name="watching", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException as error:
+            left.set()
+            _record_error(self._workdir, error)
+            others = [k for k in range(count()) if k != index()]
+            end = time.monotonic() + 2 * _GRACE
+            while time.monotonic() < end and not all(
+                _place(self._workdir, k).exists() for k in others
+            ):
+                time.sleep(_POLL)
+            found = self._errors()
+            if _HUNG in found.values():
+                self._end({index(): found[index()]})
+            raise
+        finally:
+            left.set()
+            thread.join()
+
+    def _end(self, errors: Mapping[int, str]) -> NoReturn:
+        """Ends this process, for the errors of others or its own."""
+        causes = {place: error for place, error in errors.items() if error != _HUNG}
+        which = "; ".join(f"process {k} failed: {e}" for k, e in causes.items())
+        print(
+            f"the run stopped: {printable(which)}; results so far are in "
+            f"{self._workdir}; fix the cause and run the same command to continue",
+            file=sys.stderr,
+            flush=True,
+        )
+        if index() == 0:  # JAX aborts the others once it is gone.
+            time.sleep(4 * _POLL)
+        os._exit(130 if set(causes.values()) == {_INTERRUPTED} else 2)
+
+    def _errors(self) -> dict[int, str]:
+        """Returns why processes ended early, by their places."""
+        found = {}
+        for place in range(count() if count() > 1 else 0):
+            with contextlib.suppress(FileNotFoundError):
+                record = json.loads(_place(self._workdir, place).read_text())
+                if record["error"]:
+                    found[place] = record["error"]
+        return found
 
 
 @contextlib.contextmanager
@@ -210,11 +273,7 @@ def together(workdir: pathlib.Path) -> Iterator[Team]:
         try:
             yield Team(workdir)
         except BaseException as error:
-            if count() > 1 and not _place(workdir, index()).exists():
-                with contextlib.suppress(OSError):
-                    said = str(error).strip() or type(error).__name__
-                    interrupted = isinstance(error, KeyboardInterrupt)
-                    _record(workdir, [], _INTERRUPTED if interrupted else said)
+            _record_error(workdir, error)
             raise
 
 
@@ -243,6 +302,15 @@ def _record(
     listed = [[dataclasses.asdict(failure) for failure in each] for each in failures]
     content = json.dumps({"failures": listed, "error": error})
     write_atomically(_place(folder, index()), content.encode())
+
+
+def _record_error(folder: pathlib.Path, error: BaseException) -> None:
+    """Records why this process stopped, unless it has recorded something before."""
+    if count() > 1 and not _place(folder, index()).exists():
+        with contextlib.suppress(OSError):
+            said = str(error).strip() or type(error).__name__
+            interrupted = isinstance(error, KeyboardInterrupt)
+            _record(folder, [], _INTERRUPTED if interrupted else said)
 
 
 def _gather(folder: pathlib.Path, lists: int) -> list[list[Failure]]:

@@ -5,6 +5,7 @@ devices together; batches go through the devices, and each is written to its run
 store.
 """
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -177,7 +178,8 @@ class _Driver:
         where = self._devices.mesh.devices.flat
         self._flow = backends.make(self._settings.motion.flow, where)
         timeline = self._meter.timeline
-        with self._meter:
+        watching = self._team.watching if self._spanning else contextlib.nullcontext
+        with self._meter, watching():
             loaded = self._load()
             pipelines = [
                 self._pipeline(place, loaded[id(run.model)], everything)

@@ -9,7 +9,7 @@ each has a form that ends in `_ref`: the model's value less the reference's. In 
 release, which scores the video's rows only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,8 +137,31 @@ def needs_given_answers(name: str) -> bool:
     return uncalibrated(name).startswith(("response_min_k_plus_plus", "response_rank"))
 
 
+def named(given: Any) -> tuple[str, ...]:
+    """Returns the names that `config.scores` lists, each once.
+
+    Args:
+      given: Names in a tuple or list, or in one text with commas between them.
+
+    Raises:
+      AuditError: It is neither.
+
+    Example:
+      >>> named("vid_sme, perplexity") == named(["vid_sme", "perplexity"])
+      True
+    """
+    several = given if isinstance(given, tuple | list) else (given,)
+    require(
+        all(isinstance(text, str) for text in several),
+        f"scores are {given!r}; give a tuple of names, such as ('vid_sme', "
+        "'perplexity'), one text, such as 'vid_sme,perplexity', or 'all'",
+    )
+    parts = (part.strip() for text in several for part in text.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
 def resolve(
-    text: str,
+    given: str | Sequence[str],
     profile: str,
     slices: Iterable[str] = ("video",),
     reference: bool = False,
@@ -146,8 +169,8 @@ def resolve(
     """Turns `config.scores` into names.
 
     Args:
-      text: Names separated by commas, or "all": of the chosen slices, with a reference
-        also in their calibrated forms.
+      given: Names, see `named`, or "all": of the chosen slices, with a reference also
+        in their calibrated forms.
       profile: "exact" or "official".
       slices: Whose rows are scored.
       reference: Whether there is a reference model.
@@ -157,12 +180,8 @@ def resolve(
         every one of which rows or reference are not chosen, with the remedy.
     """
     slices, chosen = _slices(slices), _profile(profile)
-    require(
-        isinstance(text, str),
-        f"scores are {text!r}; give one text, such as 'vid_sme,perplexity', or 'all'",
-    )
-    known = chosen.names(slices, reference)
-    if text == "all":
+    names, known = named(given), chosen.names(slices, reference)
+    if names == ("all",):
         if not known:
             of = " and ".join(slices)
             raise AuditError(
@@ -172,7 +191,6 @@ def resolve(
                 ]
             )
         return known
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
     lines = "--config.scores=list shows all"
     problems = [
         f"config.scores: {problem}"
@@ -199,9 +217,26 @@ def headline(
     chosen = _profile(profile)
     require(isinstance(name, str), f"the headline is {name!r}; give one score's name")
     name = _by_alias(name, chosen)
-    if problem := _problem(name, chosen, _slices(slices), reference):
+    slices = _slices(slices)
+    if problem := _problem(name, chosen, slices, reference):
+        known = name in chosen.names(SLICES, True)
+        if known and (other := headline_of(slices)) in chosen.names(slices):
+            if chosen.score(name).slice not in slices:
+                of = "video" if "video" in slices else slices[0]
+                problem += f", or set config.headline to a score of the {of}, such as "
+                problem += other
         raise AuditError([f"config.headline: {problem}"])
     return name
+
+
+def headline_of(slices: Sequence[str]) -> str:
+    """Returns a score that may be the headline where these slices are scored.
+
+    Example:
+      >>> headline_of(("video", "response"))
+      'vid_sme'
+    """
+    return "vid_sme" if "video" in slices else f"{slices[0]}_mean_renyi_1"
 
 
 def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:

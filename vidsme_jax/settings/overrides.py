@@ -87,6 +87,9 @@ def _value(texts: list[str], rule: Rule | None) -> Any:
         if len(several) == 1 or not all(isinstance(one, tuple) for one in several):
             return several[-1]
         return sum(several, ())
+    if kind is str and texts[-1].lstrip()[:1] in ("(", "["):
+        listed = _tuple(texts[-1], rule)  # Where a key takes names in both forms.
+        return listed if rule.allowed.test(listed) else texts[-1]
     return _READERS[kind](texts[-1])
 
 

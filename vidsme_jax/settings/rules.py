@@ -11,6 +11,7 @@ FIELDS = ("video", "question", "candidates", "answer", "id", "group", "date")
 FIELDS += ("label", "start", "end")
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 _ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
+_NAME = re.compile(r"[^\s,()\[\]'\"]+")
 
 
 class Allowed(NamedTuple):
@@ -90,6 +91,16 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(v, str) and v for v in value)
 
 
+def _are_scores(value: Any) -> bool:
+    """Whether it is text, or a tuple or list of one name each."""
+    if isinstance(value, str):
+        return bool(value)
+    listed = isinstance(value, tuple | list) and value
+    return bool(listed) and all(
+        isinstance(name, str) and _NAME.fullmatch(name.strip()) for name in value
+    )
+
+
 def _are_numbers(value: Any, count: int) -> bool:
     is_tuple = isinstance(value, tuple) and len(value) == count
     return is_tuple and all(map(is_number, value))
@@ -136,8 +147,11 @@ JPEG_QUALITY = Allowed(
 SOURCES = Allowed("a tuple of manifests, folders, globs or tfds:", _are_texts)
 FIELDS_CHOSEN = Allowed(
     f"a tuple of FIELD=COLUMN, each FIELD once and one of {', '.join(FIELDS)}; FIELD= "
-    "alone, but for video, reads it from no column",
+    "(not for video) ignores that field",
     _are_fields,
+)
+SCORES = Allowed(
+    "score names, a tuple of them or text with commas, or all", _are_scores
 )
 BOUNDS = Allowed("(phi_min, phi_max, b_min, b_max), increasing", _are_bounds)
 ORDER = Allowed("reversed or shuffled:SEED, such as shuffled:0", _is_order)

@@ -70,7 +70,10 @@ class Corpus:
         "Columns: ('video=path', 'label=') reads path, and no label; others by name.",
     )
     allow_duplicates: bool = key(
-        False, rules.BOOL, "The same video may be in two roles."
+        False,
+        rules.BOOL,
+        "Equal files under different names may be in two roles; the same file as "
+        "member and nonmember is always an error.",
     )
 
 
@@ -234,10 +237,10 @@ class Settings:
         rules.one_of("exact", "official"),
         "exact: larger = member; official: the release's arithmetic, names and sign.",
     )
-    scores: str = key(
+    scores: str | tuple[str, ...] = key(
         "all",
-        rules.text("score names, or all"),
-        "Names separated by commas, or all; list prints them and stops.",
+        rules.SCORES,
+        "A tuple of names, or text with commas, or all; list prints them and stops.",
     )
     headline: str = key(
         "vid_sme", rules.text("a score name"), "The one score declared in advance."

@@ -247,6 +247,18 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
     return found
 
 
+def differences(folder: pathlib.Path, some: dict[str, Any]) -> list[str]:
+    """Returns a sentence for each of some settings that the signals there differ in.
+
+    Raises:
+      AuditError: They are damaged, or of another format.
+    """
+    if not (before := recorded(folder)):
+        return []
+    known = {key: before.get(key) for key in some}
+    return _KIND.record(folder).differences(known, some, folder)
+
+
 def clear(workdir: pathlib.Path) -> None:
     """Deletes what an earlier run left in a work directory."""
     for name in ("signals", "signals-reference", "answers", "figures"):
