@@ -8,7 +8,6 @@ Axes: `frames`; `height`, `width` of what is decoded; `size`, the tower's input.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vidsme_jax.base import ClipError
+from vidsme_jax.models import strips
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -70,8 +70,9 @@ class Resize:
 class Preprocessing:
     """Resizes and crops to `size`; then, on the device, (x / 255 - mean) / std.
 
-    Of frames so long and thin that the crop keeps next to nothing of them, only that
-    part is resized: the whole would take memory without end.
+    Of frames so long and thin that the crop keeps next to nothing of what they grow to,
+    only that part is resized, to the same pixels: the whole would take memory without
+    end.
 
     Attributes:
       size: The side of the square that the tower takes, in pixels.
@@ -105,15 +106,16 @@ class Preprocessing:
                 cause = f"frames of {width}x{height} pixels are too thin to be resized"
                 sides = f"to {target[1]}x{target[0]} ({self.resize.to_json()})"
                 raise ClipError("preprocess", f"{cause} {sides}")
-        box = None
-        if self.resize is not None and max(target) > _LONGEST * self.size:
-            frames, target, box = _middle(frames, target, self.size)
+        filtered = Image.Resampling(self.resample)
+        grow = height < target[0] and width < target[1]
+        if grow and max(target) > _LONGEST * self.size:
+            made = strips.resized(frames, target, self.size, filtered)
+        elif frames.shape[1:3] != target:
+            made = (_resized(frame, target, filtered) for frame in frames)
+        else:
+            made = frames
         out = np.zeros((len(frames), self.size, self.size, 3), np.uint8)
-        for k, frame in enumerate(frames):
-            if frame.shape[:2] != target:
-                image = Image.fromarray(np.ascontiguousarray(frame))
-                filtered = Image.Resampling(self.resample)
-                frame = np.asarray(image.resize((target[1], target[0]), filtered, box))
+        for k, frame in enumerate(made):
             _put_centre(frame, out[k])
         return out
 
@@ -147,27 +149,11 @@ def siglip(size: int) -> Preprocessing:
     return Preprocessing(size=size, mean=half, std=half, resize=square, crop=False)
 
 
-def _middle(
-    frames: np.ndarray, target: tuple[int, int], kept: int
-) -> tuple[np.ndarray, tuple[int, int], tuple[float, float, float, float]]:
-    """What a resizing to `target` and the crop need of long frames.
-
-    Returns:
-      The middle of the frames, with a margin for the filter; the size to give it, of
-      which the long side is `kept`; and the box of it that gets that size.
-    """
-    axis = 2 if target[1] > target[0] else 1  # The long one.
-    long, resized = frames.shape[axis], max(target)
-    scale = long / resized
-    start = (resized - kept) // 2 * scale
-    end = start + kept * scale
-    margin = 2 + math.ceil(3 * max(scale, 1.0))
-    low, high = max(0, int(start) - margin), min(long, math.ceil(end) + margin)
-    middle = frames.take(range(low, high), axis)
-    box, short = (start - low, end - low), 1.0 * frames.shape[3 - axis]
-    if axis == 2:
-        return middle, (target[0], kept), (box[0], 0.0, box[1], short)
-    return middle, (kept, target[1]), (0.0, box[0], short, box[1])
+def _resized(
+    frame: np.ndarray, target: tuple[int, int], filtered: Image.Resampling
+) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(frame))
+    return np.asarray(image.resize((target[1], target[0]), filtered))
 
 
 def _put_centre(image: np.ndarray, out: np.ndarray):
