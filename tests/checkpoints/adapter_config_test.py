@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vidsme_jax.checkpoints import adapter_config
+from vidsme_jax.checkpoints import adapter_config, targets
 
 
 def test_every_field_of_peft_is_decided():
@@ -17,8 +17,9 @@ def test_every_field_of_peft_is_decided():
     fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
     assert fields <= set().union(*tables)
     assert sum(map(len, tables)) == len(set().union(*tables))
+    source = inspect.getsource(adapter_config) + inspect.getsource(targets)
     for key in handled - {"revision", "peft_type"}:
-        assert f'"{key}"' in inspect.getsource(adapter_config)
+        assert f'"{key}"' in source
 
 
 KEYS = {"peft_type": "LORA", "base_model_name_or_path": "x", "r": 4, "lora_alpha": 8}
@@ -68,6 +69,10 @@ def _config(**keys):
             {"modules_to_save": "lm_head"},
             "modules_to_save is 'lm_head', expected a list",
         ),
+        ({"target_modules": 3}, "target_modules is 3, expected a list of names or a p"),
+        ({"exclude_modules": "q("}, r"exclude_modules: 'q\(' is no regular expression"),
+        ({"layers_to_transform": ["1"]}, "layers_to_transform is .* a list of numbers"),
+        ({"ensure_weight_tying": 1}, "ensure_weight_tying is 1, expected true or fal"),
         ({"revision": 3}, "revision is 3, expected a name"),
         ({"base_model_name_or_path": None}, "is None; expected the folder or hub id"),
         ({"r": 0}, "r is 0, lora_alpha 8; expected an integer from 1"),
@@ -104,3 +109,56 @@ def test_a_pattern_is_the_end_of_a_name():
     assert {name: found.rank_of(name) for name in ranks} == ranks
     found = _config(alpha_pattern={"q_proj|up_proj": 2})
     assert [found.scale_of(name) for name in ("a.q_proj", "a.q_proj.x")] == [0.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "chosen"),
+    [
+        ({"target_modules": ["q_proj"]}, "a.layers.0.q_proj a.layers.1.q_proj"),
+        ({"target_modules": ["proj"]}, ""),
+        (
+            {"target_modules": r".*layers\.1\..*"},
+            "a.layers.1.q_proj a.layers.1.up_proj",
+        ),
+        ({"target_modules": "q_proj"}, ""),
+        (
+            {"target_modules": ["q_proj"], "exclude_modules": ["1.q_proj"]},
+            "a.layers.0.q_proj",
+        ),
+        (
+            {"target_modules": ["q_proj"], "exclude_modules": r".*\.1\..*"},
+            "a.layers.0.q_proj",
+        ),
+        (
+            {"target_modules": ["q_proj"], "layers_to_transform": 1},
+            "a.layers.1.q_proj",
+        ),
+        (
+            {
+                "target_modules": ["q_proj"],
+                "layers_to_transform": [0],
+                "layers_pattern": ["h", "layers"],
+            },
+            "a.layers.0.q_proj",
+        ),
+        (
+            {
+                "target_modules": ["q_proj"],
+                "layers_to_transform": [0],
+                "layers_pattern": "h",
+            },
+            "",
+        ),
+    ],
+    ids=str,
+)
+def test_which_modules_have_factors(keys, chosen):
+    found = _config(**keys).targets
+    names = [f"a.layers.{k}.{m}_proj" for k in (0, 1) for m in ("q", "up")]
+    assert found is not None
+    assert " ".join(name for name in names if found.has(name)) == chosen
+
+
+def test_modules_that_are_not_named():
+    for keys in ({}, {"target_modules": None}, {"target_modules": "all-linear"}):
+        assert _config(**keys).targets is None

@@ -102,13 +102,79 @@ def test_tensors_that_are_refused(made, tmp_path, tensors, message):
         models.inspect(str(folder), dtype="float32")
 
 
-def test_saved_modules_that_are_missing(made, tmp_path):
-    folder = shutil.copytree(made.folder, tmp_path / "adapter")
-    oracle.change(folder, modules_to_save=["lm_heads"])
+def _lacking(made, folder, *ends):
+    """Copies an adapter without the tensors whose names end so."""
+    shutil.copytree(made.folder, folder)
+
+    def without(found):
+        kept = {key: value for key, value in found.items() if not key.endswith(ends)}
+        assert len(kept) < len(found)
+        return kept
+
+    oracle.tensors(folder, without)
+    return folder
+
+
+SAVED = "modules_to_save names 'multi_modal_projector', and the files hold"
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        (("",), "holds no low-rank factors.*saved in full.*give .*base instead"),
+        (("lora_A.weight", "lora_B.weight"), "holds no low-rank factors"),
+        (
+            tuple(
+                f"language_model.layers.1.self_attn.q_proj.lora_{k}.weight"
+                for k in "AB"
+            ),
+            "1 weights that target_modules chooses have no .*: "
+            r"language_model.model.layers.1.self_attn.q_proj.weight; was the adapter",
+        ),
+        (("linear_1.weight", "r.linear_1.bias"), f"{SAVED} only a part.*linear_1.bias"),
+        (
+            ("linear_1.bias", "linear_2.bias"),
+            f"{SAVED} only a part.*, .*linear_2.bias;",
+        ),
+        (("linear_2.weight",), f"{SAVED} only a part of it, without .*2.weight; was"),
+        (
+            tuple(f"linear_{k}.{part}" for k in "12" for part in ("weight", "bias")),
+            f"{SAVED} no tensor of it: .*linear_1.bias, .*; was the adapter saved",
+        ),
+    ],
+    ids=range(7),
+)
+def test_tensors_that_are_missing(made, tmp_path, ends, message):
+    folder = _lacking(made, tmp_path / "adapter", *ends)
+    with pytest.raises(AuditError, match=message):
+        models.inspect(str(folder), dtype="float32")
+
+
+def test_another_module_of_the_same_layers(tmp_path):
+    lora = {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1]}
+    made = oracle.make("llava_onevision", tmp_path, modules_to_save=["norm"], **lora)
+    models.inspect(str(made.folder), dtype="float32")
+    folder = _lacking(
+        made, tmp_path / "a", "up_proj.lora_A.weight", "up_proj.lora_B.weight"
+    )
+    with pytest.raises(AuditError, match=r"no low-rank.*layers.1.mlp.up_proj.weight; "):
+        models.inspect(str(folder), dtype="float32")
+    folder = _lacking(made, tmp_path / "b", "0.input_layernorm.weight")
     with pytest.raises(
-        AuditError, match="names 'lm_heads', and the files hold no tens"
+        AuditError, match=r"'norm'.*without .*0.input_layernorm.weight;"
     ):
-        opening.open_checkpoint(str(folder))
+        models.inspect(str(folder), dtype="float32")
+
+
+def test_saved_modules_that_the_model_has_not(tmp_path):
+    """PEFT takes no notice of them; a parameter of the model is no module, either."""
+    unknown = ["image_newline", "nothing_there"]
+    lora = {"target_modules": ["q_proj"], "modules_to_save": [*unknown, "linear_1"]}
+    found = oracle.compare(oracle.make("llava_onevision", tmp_path, **lora))
+    assert found.remarks[1] == (
+        f"modules_to_save names {', '.join(unknown)}: no such module, left out as PEFT "
+        "does"
+    )
 
 
 def test_never_more_than_twenty_problems(made, tmp_path):

@@ -83,6 +83,12 @@ def test_what_peft_knows(tmp_path, lora):
             "modules_to_save": ["embed_tokens"],
             "ensure_weight_tying": True,
         },
+        {
+            "target_modules": ["embed_tokens", "q_proj"],
+            "ensure_weight_tying": True,
+            "rank_pattern": {"embed_tokens": 2},
+            "alpha_pattern": {"lm_head": 3},
+        },
     ],
     ids=lambda lora: "-".join(str(v) for v in lora.values()),
 )

@@ -118,6 +118,19 @@ def test_where_the_tower_is_looked_for(tmp_path, place):
     _compare(model, folder)
 
 
+@pytest.mark.parametrize("prefix", ["base_model.model.", "model."])
+def test_names_that_the_family_does_not_know(tmp_path, prefix):
+    """They are the cause, not the tower, of which no name is known either."""
+    model = oracle.make_model()
+    folder = oracle.save(model, tmp_path)
+    named = {prefix + name: value for name, value in oracle.tensors(model).items()}
+    save_file(named, folder / "model.safetensors")
+    with pytest.raises(AuditError) as caught:
+        models.inspect(str(folder), dtype="float32")
+    (problem,) = caught.value.problems
+    assert f"none of its {len(named)} tensors has a name that its conf" in problem
+
+
 def test_known_towers_need_no_files():
     """The published sizes, by hub id or by the last part of somebody's path."""
     for name in ("openai/clip-vit-large-patch14-336", "/x/clip-vit-large-patch14-336"):

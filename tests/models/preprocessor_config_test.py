@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import transformers
 
-from oracles import llava_next_video, llava_onevision, llava_qwen
+from oracles import adapters, llava_next_video, llava_onevision, llava_qwen
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import preprocessor_config as files
@@ -247,6 +247,35 @@ def test_the_file_that_transformers_takes_is_taken(next_video):
     assert _size(next_video) == 64
     _write(next_video)
     assert _size(next_video) == 56
+
+
+def test_an_adapters_files_and_those_of_its_base(tmp_path):
+    """The better name counts, whosever file it is; of one name the adapter's."""
+    made = adapters.make("llava_next_video", tmp_path, target_modules=["q_proj"])
+    adapter, base = made.folder, tmp_path / "base"
+    for path in (*adapter.glob("*processor*"), *base.glob("*processor*")):
+        path.unlink()
+    sides = iter(range(61, 70))
+
+    def write(folder, name):
+        side = next(sides)
+        raw = NEXT_VIDEO | {"size": {"shortest_edge": side}}
+        raw = {"video_processor": raw} if name == "processor_config" else raw
+        (folder / f"{name}.json").write_text(json.dumps(raw))
+        return side
+
+    for name in ("preprocessor_config", "video_preprocessor_config"):
+        for folder in (base, adapter):
+            side = write(folder, name)
+            assert _size(adapter) == side, (folder, name)
+    (adapter / "video_preprocessor_config.json").unlink()
+    assert (
+        _size(adapter) == 63
+    )  # The base's file for videos, not the adapter's for images.
+    (adapter / "processor_config.json").write_text("{}")
+    assert _size(adapter) == 63
+    assert write(base, "processor_config") == _size(adapter)
+    assert write(adapter, "processor_config") == _size(adapter)
 
 
 def test_settings_for_images_alone_say_nothing_of_frames(next_video):

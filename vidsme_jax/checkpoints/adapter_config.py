@@ -10,7 +10,9 @@ import re
 from typing import Any
 
 from vidsme_jax.base import nearest
+from vidsme_jax.checkpoints import targets
 from vidsme_jax.checkpoints.fields import MAX_SIZE, by_key
+from vidsme_jax.checkpoints.targets import Targets
 
 MERGE = (
     "merge it with PEFT (merge_and_unload, then save_pretrained) and give the result"
@@ -24,8 +26,10 @@ _UNMERGEABLE = (
 )
 
 HANDLED = frozenset(
-    """alpha_pattern base_model_name_or_path bias init_lora_weights lora_alpha lora_bias
-    modules_to_save peft_type r rank_pattern revision use_dora use_rslora""".split()
+    """alpha_pattern base_model_name_or_path bias ensure_weight_tying exclude_modules
+    init_lora_weights layers_pattern layers_to_transform lora_alpha lora_bias
+    modules_to_save peft_type r rank_pattern revision target_modules use_dora
+    use_rslora""".split()
 )
 HARMLESS = by_key(
     {
@@ -35,8 +39,6 @@ HARMLESS = by_key(
             model_key_mapping swift_type""",
         "counts with init_lora_weights alone, which is checked": """corda_config
             eva_config lora_ga_config loftq_config""",
-        "the tensors that are there say which": """ensure_weight_tying exclude_modules
-            layers_pattern layers_to_transform target_modules""",
         "of the process, or a note": """auto_mapping peft_version runtime_config""",
         "PEFT sets it itself by the layer: False for all that are built here": """
             fan_in_fan_out""",
@@ -83,6 +85,8 @@ class AdapterConfig:
       decomposed: Whether it is a DoRA.
       shifted: Whether the second factors have biases.
       bias: "none", "all" or "lora_only": the biases that were trained.
+      tied: Whether the output layer of a tied model has the embedding's factors.
+      targets: Which modules have factors, None if that is not said.
       saved: The ends of the names of modules that were trained in full.
     """
 
@@ -96,6 +100,8 @@ class AdapterConfig:
     decomposed: bool = False
     shifted: bool = False
     bias: str = "none"
+    tied: bool = False
+    targets: Targets | None = None
     saved: tuple[str, ...] = ()
 
     def rank_of(self, module: str) -> int:
@@ -110,9 +116,13 @@ class AdapterConfig:
 
     def saves(self, name: str) -> bool:
         """Returns whether a tensor belongs to a module that was trained in full."""
+        return bool(self.saved_module(name))
+
+    def saved_module(self, name: str) -> str:
+        """Returns the module that was trained in full and has a tensor, "" if none."""
         parts = name.split(".")[:-1]
         modules = (".".join(parts[: k + 1]) for k in range(len(parts)))
-        return any(module.endswith(self.saved) for module in modules)
+        return next((m for m in modules if m.endswith(self.saved)), "")
 
 
 def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
@@ -156,6 +166,8 @@ def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
         decomposed=_flag(raw, "use_dora", problems),
         shifted=_flag(raw, "lora_bias", problems),
         bias=bias,
+        tied=_flag(raw, "ensure_weight_tying", problems),
+        targets=targets.read(raw, problems),
         saved=tuple(saved),
     )
 

@@ -13,17 +13,25 @@ import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from vidsme_jax.base import AuditError, nearest
-from vidsme_jax.checkpoints import adapter_config, content, factors, files, weights
+from vidsme_jax.checkpoints import (
+    adapter_config,
+    adapter_ties,
+    completeness,
+    content,
+    factors,
+    files,
+    weights,
+)
 from vidsme_jax.checkpoints.adapter_config import AdapterConfig
 from vidsme_jax.checkpoints.factors import Factors
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
 Tensors = dict[str, TensorInfo]
-_EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
+_PREFIX = "base_model.model."  # PEFT's, in front of the names of the model.
 
 
 def open_adapter(
@@ -51,27 +59,33 @@ def open_adapter(
     base, tensors = _open_base(config, folder, allow_pickle, where, remarks)
     trained = folder / "non_lora_trainables.bin"
     full = files.open_file(trained, allow_pickle, problems) if trained.is_file() else {}
-    full = {_unwrapped(weights.plain(n)): info for n, info in full.items()}
+    full = _trained(full, problems)
     parts = Factors()
     # Without the adapter its files need not be readable.
     if merged or allow_pickle or (folder / "adapter_model.safetensors").is_file():
         parts = factors.parse(_read(folder, allow_pickle, problems), config, problems)
-        _check_saved(config, [*parts.copies, *full], problems)
+        if not parts.low_rank and not problems:
+            problems.append(
+                f"adapter_model in {folder} holds no low-rank factors (lora_A, "
+                "lora_B): was the adapter saved in full? To score the base, give "
+                f"{config.base} instead"
+            )
+        remarks += _unknown(config, [*parts.copies, *full])
     _raise(name, problems)
     own = (folder / "config.json").is_file()
-    raw, tensors = files.read_config(name, folder if own else base), tensors | full
-    rows = _grown(tensors, parts)
-    if merged:
-        raw, tensors = _untied(raw, tensors, parts, rows)
-    elif rows:
+    raw = files.read_config(name, folder if own else base)
+    rows = adapter_ties.grown(tensors | full, parts)
+    if rows and not merged:
         problem = (
             f"its vocabulary grew to {rows} tokens in training, for which "
             f"{config.base} has no embeddings, so that it cannot be read without its "
             f"adapter; give config.reference.checkpoint={config.base}"
         )
         raise AuditError([f"checkpoint {name}: {problem}"])
-    else:
-        parts = Factors()
+    parts = parts if merged else Factors()
+    remark = _remark(config, parts, len(full), merged=merged)
+    tensors, full, parts = adapter_ties.share(raw, tensors, full, parts, config)
+    raw, tensors = adapter_ties.untied(raw, tensors | full, parts, rows)
     if inside := sorted(p.parent.name for p in folder.glob("*/adapter_config.json")):
         listed = content.listed(inside)
         remarks.append(f"adapters in folders inside {folder} are not read: {listed}")
@@ -80,7 +94,7 @@ def open_adapter(
         (folder, base),
         raw,
         tensors,
-        (_remark(config, parts, len(full), merged=merged), *remarks),
+        (remark, *remarks),
         _Adapter(name, config, parts, frozenset(full)).put,
     )
 
@@ -129,68 +143,38 @@ def _read(folder: pathlib.Path, allow_pickle: bool, problems: list[str]) -> Tens
     return {}
 
 
-def _unwrapped(name: str) -> str:
-    """Takes the wrapper's prefixes off: `base_model.`, and `model.` if doubled."""
-    name = name.removeprefix("base_model.")
-    return name.removeprefix("model.") if name.startswith("model.model.") else name
+def _trained(found: Tensors, problems: list[str]) -> Tensors:
+    """Returns tensors of LLaVA's trainer by the names of the model.
 
-
-def _check_saved(config: AdapterConfig, names: list[str], problems: list[str]) -> None:
-    """Checks that the modules that were trained in full are there."""
-    for module in config.saved:
-        alone = dataclasses.replace(config, saved=(module,))
-        if not any(alone.saves(name) for name in names):
-            problems.append(
-                f"adapter_config.json: modules_to_save names {module!r}, and the files "
-                "hold no tensor of it: was the adapter saved in full?"
-            )
-
-
-def _grown(tensors: Tensors, parts: Factors) -> int | None:
-    """Returns the adapter's number of tokens if it is not that of the base."""
-    ours, theirs = (_ending(found, _EMBEDDING) for found in (parts.copies, tensors))
-    if ours is None or theirs is None:
-        return None
-    rows, before = (t.shape[0] for t in (parts.copies[ours], tensors[theirs]))
-    return rows if rows != before else None
-
-
-def _untied(
-    raw: dict[str, Any], tensors: Tensors, parts: Factors, rows: int | None
-) -> tuple[dict[str, Any], Tensors]:
-    """Follows an adapter that changes the embedding, the output layer or both.
-
-    PEFT changes the module that it names: an output layer that was tied to the
-    embedding keeps its own values.
-
-    Args:
-      raw: The `config.json`.
-      tensors: Of the base.
-      parts: Of the adapter.
-      rows: Tokens of the vocabulary, if they are not those of the base.
+    As its loader does it takes `base_model.` off, and of all names `model.` if one has
+    it twice.
     """
-    changed = {f"{module}.weight" for module in parts.low_rank} | set(parts.copies)
-    embedding = _ending(tensors, _EMBEDDING)
-    touched = _ending(changed, _EMBEDDING) or _ending(changed, _HEAD)
-    if touched is None:
-        return raw, tensors
-    if embedding is None:  # A base of which the output layer alone is stored.
-        embedding, head = _ending(changed, _EMBEDDING), _ending(tensors, _HEAD)
-        if embedding is None or head is None:
-            return raw, tensors
-        tensors = tensors | {embedding: tensors[head]}
-    if _ending(tensors, _HEAD) is None:
-        tensors = tensors | {_HEAD: tensors[embedding]}
-    inner, tied = raw.get("text_config"), {"tie_word_embeddings": False}
-    changes: dict[str, Any] = tied | ({"vocab_size": rows} if rows else {})
-    if isinstance(inner, dict):
-        return raw | tied | {"text_config": inner | changes}, tensors
-    return raw | changes, tensors
+    plain = {key: weights.plain(key) for key in found}
+    wrapped = any(n.startswith((_PREFIX, "model.model.")) for n in plain.values())
+    keys: dict[str, str] = {}
+    for key, name in plain.items():
+        name = name.removeprefix("base_model.")
+        name = name.removeprefix("model.") if wrapped else name
+        before = keys.setdefault(name, key)
+        if before != key and not found[before].equals(found[key]):
+            problems.append(
+                f"{before} and {key} of {found[key].file.name} are one tensor of the "
+                "model, and their values differ: keep the one that counts"
+            )
+    return {name: found[key] for name, key in keys.items()}
 
 
-def _ending(names: Iterable[str], end: str) -> str | None:
-    """Returns the first name whose last parts are `end`."""
-    return next((name for name in names if f".{name}".endswith(f".{end}")), None)
+def _unknown(config: AdapterConfig, names: list[str]) -> list[str]:
+    """Returns what is named for saving and is not there; `put` refuses the model's."""
+    lost = [
+        module
+        for module in config.saved
+        if not any(dataclasses.replace(config, saved=(module,)).saves(n) for n in names)
+    ]
+    if not lost:
+        return []
+    named = content.listed(lost)
+    return [f"modules_to_save names {named}: no such module, left out as PEFT does"]
 
 
 def _remark(config: AdapterConfig, parts: Factors, full: int, *, merged: bool) -> str:
@@ -257,13 +241,23 @@ class _Adapter:
             if "shift" in parts:
                 make = functools.partial(_shifted, module, parts["shift"], self.config)
                 change(f"{module}.bias", "a bias of lora_B", make)
+        if self.factors.low_rank:
+            base = completeness.Base(
+                {clean: out[name] for clean, name in found.items()},
+                canonical,
+                tuple(names.ignored),
+            )
+            problems += completeness.problems(
+                self.config, self.factors, self.trained, base
+            )
         _raise(self.name, problems)
         return out
 
 
 def _replaced(name: str, copy: TensorInfo, base: TensorInfo) -> TensorInfo | str:
     if copy.shape[1:] == base.shape[1:] and (
-        copy.shape == base.shape or f".{name}".endswith((f".{_EMBEDDING}", f".{_HEAD}"))
+        copy.shape == base.shape
+        or f".{name}".endswith((f".{adapter_ties.EMBEDDING}", f".{adapter_ties.HEAD}"))
     ):
         return copy
     return f"{name}: a full copy {list(copy.shape)} for {list(base.shape)} of the base"

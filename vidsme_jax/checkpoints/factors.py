@@ -124,6 +124,8 @@ def update(
             else p.transpose()
             for key in ("embedding_a", "embedding_b")
         )
+    if config.tied and a is not None and f".{name}".endswith(_EMBEDDINGS):
+        rank = a.shape[0]  # PEFT takes the embedding's factors, with the layer's scale.
     if a is None or b is None:
         return f"{name}: {_missing(parts, embedding)} is missing"
     fits = (

@@ -67,17 +67,20 @@ class Checkpoint:
         tensors = self.adapter(self.tensors, names)
         return dataclasses.replace(self, tensors=tensors, adapter=None)
 
-    def json(self, *names: str) -> dict[str, Any] | None:
-        """Returns the first of the named JSON files that exists, parsed, or None.
+    def small_files(self, *names: str) -> list[pathlib.Path]:
+        """Returns the named small files that exist, the one that counts first.
 
         The name comes before the folder: a base's `video_preprocessor_config.json`
-        counts where an adapter's folder has a `preprocessor_config.json` alone.
+        counts where an adapter's folder has a `preprocessor_config.json` alone. Of one
+        name the adapter's file counts.
         """
-        for name in names:
-            for folder in self.folders:
-                if (folder / name).is_file():
-                    return read_json(folder / name)
-        return None
+        paths = (folder / name for name in names for folder in self.folders)
+        return [path for path in paths if path.is_file()]
+
+    def json(self, *names: str) -> dict[str, Any] | None:
+        """Returns the first of `small_files`, parsed, or None."""
+        paths = self.small_files(*names)
+        return read_json(paths[0]) if paths else None
 
     def error(self, *problems: str) -> AuditError:
         """Returns the error that lists problems, each with the checkpoint's name."""

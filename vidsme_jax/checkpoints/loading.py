@@ -122,7 +122,7 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
         _check(name, info, leaf if layer < 0 else leaf[1:], rule, problems)
         slots[rule.path][layer] = name
     if not slots:
-        raise checkpoint.error(_foreign(checkpoint))
+        raise checkpoint.error(foreign(checkpoint))
     plan: Plan = {}
     by_path = {rule.path: rule for rule in names.rules}
     for path, leaf in shapes.items():
@@ -162,7 +162,7 @@ class _Problems:
         ]
 
 
-def _foreign(checkpoint: Checkpoint) -> str:
+def foreign(checkpoint: Checkpoint) -> str:
     """Returns the sentence about tensors of which none has a name of the family."""
     some = ", ".join(sorted(checkpoint.tensors)[:3])
     return (

@@ -55,27 +55,30 @@ def _preprocessing(
     """Reads the settings for video frames from the file that transformers takes.
 
     That is `video_processor` in `processor_config.json`; without it the first of
-    `video_preprocessor_config.json` and `preprocessor_config.json`. Without any the
-    tower's own are taken.
+    `video_preprocessor_config.json` and `preprocessor_config.json`; of an adapter's
+    files and the base's see `Checkpoint.small_files`. Without any the tower's own
+    settings are taken.
     """
     siglip = kind.tower == "siglip"
     known = preprocessor_config.ONEVISION if siglip else preprocessor_config.NEXT_VIDEO
-    for folder in checkpoint.folders:
-        path = folder / "processor_config.json"
-        whole = files.read_json(path) if path.is_file() else {}
-        if whole.get("video_processor") is not None:
+    whole = {
+        path: files.read_json(path)
+        for path in checkpoint.small_files("processor_config.json")
+    }
+    for path, raw in whole.items():
+        if raw.get("video_processor") is not None:
             where = f"{path.name}: video_processor"
-            raw = whole["video_processor"]
+            raw = raw["video_processor"]
             return preprocessor_config.read(raw, known, size, problems, where)
-        for name in ("video_preprocessor_config.json", preprocessor_config.FILE):
-            if (folder / name).is_file():
-                raw = files.read_json(folder / name)
-                return preprocessor_config.read(raw, known, size, problems, name)
-        if "image_processor" in whole:
-            problems.append(
-                f"{path.name}: it has an image_processor but no video_processor, and "
-                "neither video_preprocessor_config.json nor preprocessor_config.json "
-                "is beside it: nothing says what is done to frames; save the model's "
-                f"{known.name} there"
-            )
+    names = "video_preprocessor_config.json", preprocessor_config.FILE
+    for path in checkpoint.small_files(*names)[:1]:
+        raw = files.read_json(path)
+        return preprocessor_config.read(raw, known, size, problems, path.name)
+    if any("image_processor" in raw for raw in whole.values()):
+        problems.append(
+            "processor_config.json: it has an image_processor but no video_processor, "
+            "and neither video_preprocessor_config.json nor preprocessor_config.json "
+            "is beside it: nothing says what is done to frames; save the model's "
+            f"{known.name} there"
+        )
     return preprocessing.siglip(size) if siglip else preprocessing.clip(size)

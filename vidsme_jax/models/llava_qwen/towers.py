@@ -2,16 +2,18 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from jax.typing import DTypeLike
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files, quantised
+from vidsme_jax.checkpoints import files, loading, quantised
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.tensors import TensorInfo
 from vidsme_jax.models.llava.sizes import CLIP_LARGE, SIGLIP_SO400M
+from vidsme_jax.models.llava_qwen import params
 from vidsme_jax.models.llava_qwen.params import TOWER
 from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
@@ -28,6 +30,9 @@ KNOWN: dict[str, dict[str, Any]] = {
         **SIGLIP_SO400M,
     },
 }
+
+# How names of the decoder and the projector begin.
+_OWN = r"(model\.(layers|embed_tokens|norm|mm_projector|image_newline)|lm_head)(\.|$)"
 
 
 def known(name: str) -> dict[str, Any] | None:
@@ -80,6 +85,8 @@ def find(
         )
     tensors, sizes = checkpoint.tensors, known(name)
     inside = not tensors or any(key.startswith(TOWER) for key in tensors)
+    if not inside and not any(re.match(_OWN, params.canonical(key)) for key in tensors):
+        raise checkpoint.error(loading.foreign(checkpoint))  # And so no tower, either.
     wanted = ("*.json",) if inside else files.patterns(allow_pickle)
     try:
         folder = files.find(name, wanted, near=checkpoint.folder)

@@ -1,0 +1,120 @@
+"""What is missing from an adapter: factors of a layer, parts of a saved module.
+
+A module without its factors would be scored with the weights of the base. The adapter's
+names are those of the model in the trainer's memory; those of the base's modules are
+made from them where an adapter's module lies beside: in the same stack of layers, or in
+the same module.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from vidsme_jax.checkpoints.adapter_config import AdapterConfig
+from vidsme_jax.checkpoints.content import listed
+from vidsme_jax.checkpoints.factors import Factors
+from vidsme_jax.checkpoints.tensors import TensorInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The base's tensors.
+
+    Attributes:
+      tensors: By canonical name.
+      canonical: See `loading.Names`.
+      ignored: Patterns of canonical names that no pass needs.
+    """
+
+    tensors: Mapping[str, TensorInfo]
+    canonical: Callable[[str], str]
+    ignored: Collection[str]
+
+    def beside(self, starts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Yields the canonical name and the trainer's of tensors beside known ones.
+
+        Args:
+          starts: By name of a known tensor, the part of it that others share.
+        """
+        fronts = {}
+        for name, start in starts.items():
+            rest, clean = name.removeprefix(start), self.canonical(name)
+            if start and clean.endswith(rest):
+                fronts[start] = clean.removesuffix(rest)
+        for start, front in fronts.items():
+            for clean in self.tensors:
+                needed = not any(re.fullmatch(p, clean) for p in self.ignored)
+                if needed and clean.startswith(front):
+                    yield clean, start + clean.removeprefix(front)
+
+
+def problems(
+    config: AdapterConfig, parts: Factors, trained: Collection[str], base: Base
+) -> list[str]:
+    """Returns what the adapter's files lack.
+
+    Args:
+      config: Of the adapter.
+      parts: Its tensors.
+      trained: Names of tensors beside the adapter that replace those of the base.
+      base: Of the model that it was trained from.
+    """
+    copied = {base.canonical(name) for name in (*parts.copies, *trained)}
+    return [*_modules(config, parts, copied, base), *_factors(config, parts, base)]
+
+
+def _factors(config: AdapterConfig, parts: Factors, base: Base) -> list[str]:
+    """Looks for modules that the config chooses and that have no factors."""
+    targets = config.targets
+    if targets is None:
+        return []
+    # The output layer of a tied model is chosen with the embedding.
+    starts = {f"{m}.weight": _start(m, m) for m in parts.low_rank if targets.has(m)}
+    there = {base.canonical(f"{module}.weight") for module in parts.low_rank}
+    lost = {
+        clean
+        for clean, name in base.beside(starts)
+        if clean not in there
+        and name.endswith(".weight")
+        and len(base.tensors[clean].shape) > 1
+        and targets.has(name.removesuffix(".weight"))
+        and not config.saves(name)
+    }
+    if not lost:
+        return []
+    return [
+        f"{len(lost)} weights that target_modules chooses have no low-rank factors, "
+        f"while others beside them have: {listed(sorted(lost))}; was the adapter saved "
+        "in full?"
+    ]
+
+
+def _modules(
+    config: AdapterConfig, parts: Factors, copied: set[str], base: Base
+) -> list[str]:
+    """Looks for modules that were trained in full and are not there, or in part."""
+    out = []
+    for module in config.saved:
+        alone = dataclasses.replace(config, saved=(module,))
+        starts = {
+            name: _start(inside, f"{inside}.weight")
+            for name in parts.copies
+            if (inside := alone.saved_module(name))
+        }
+        if starts:
+            lost = {c for c, name in base.beside(starts) if alone.saves(name)} - copied
+        else:  # Of names that the model has not PEFT takes no notice.
+            lost = {c for c in base.tensors if alone.saves(c)} - copied
+        if lost:
+            what = "only a part of it, without" if starts else "no tensor of it:"
+            out.append(
+                f"adapter_config.json: modules_to_save names {module!r}, and the files "
+                f"hold {what} {listed(sorted(lost))}; was the adapter saved in full?"
+            )
+    return out
+
+
+def _start(module: str, otherwise: str) -> str:
+    """Returns a name up to its last number, or another's up to its last dot."""
+    match = re.match(r"(.*\.)\d+(\.|$)", module)
+    return match[1] if match else otherwise[: otherwise.rfind(".") + 1]
