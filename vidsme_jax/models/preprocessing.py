@@ -15,7 +15,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.models import strips
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -70,8 +69,8 @@ class Resize:
 class Preprocessing:
     """Resizes and crops to `size`; then, on the device, (x / 255 - mean) / std.
 
-    Of frames so long and thin that the crop keeps next to nothing of what they grow to,
-    only that part is resized, to the same pixels: the whole would take memory without
+    Frames so long and thin that they would grow to more than 32 times the tower's side,
+    of which the crop keeps next to nothing, are refused: they would take memory without
     end.
 
     Attributes:
@@ -97,7 +96,8 @@ class Preprocessing:
         """Resizes and crops every frame.
 
         Raises:
-          ClipError: "preprocess", if no pixel of so thin a frame would be left.
+          ClipError: "preprocess", if no pixel of so thin a frame would be left, or too
+            many would be made.
         """
         height, width = target = frames.shape[1], frames.shape[2]
         if self.resize is not None:
@@ -107,10 +107,14 @@ class Preprocessing:
                 sides = f"to {target[1]}x{target[0]} ({self.resize.to_json()})"
                 raise ClipError("preprocess", f"{cause} {sides}")
         filtered = Image.Resampling(self.resample)
-        grow = height < target[0] and width < target[1]
-        if grow and max(target) > _LONGEST * self.size:
-            made = strips.resized(frames, target, self.size, filtered)
-        elif frames.shape[1:3] != target:
+        if max(target) > max(height, width, _LONGEST * self.size):
+            raise ClipError(
+                "preprocess",
+                f"frames of {width}x{height} pixels would be resized to {target[1]}x"
+                f"{target[0]}; built for at most {_LONGEST} times the tower's side of "
+                f"{self.size}",
+            )
+        if frames.shape[1:3] != target:
             made = (_resized(frame, target, filtered) for frame in frames)
         else:
             made = frames
