@@ -234,3 +234,29 @@ def test_nan_is_no_value(tmp_path):
     path.write_text(json.dumps([row]))
     (item,) = load(corpus_of(suspects=(str(path),)))
     assert (item.question, item.video) == ("", "a.mp4")
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_columns_that_are_fields_but_for_case_or_spaces(tmp_path, suffix):
+    rows = [{"video": "a.mp4", "Label": 1, " start": 3, "QUESTION": "Who?", "x": ""}]
+    source = WRITERS[suffix](tmp_path / f"m{suffix}", rows)
+    assert problem_of(suspects=(source,)) == (
+        f"{source}: not read are columns that are fields but for case or spaces: "
+        "'Label' (like 'label'), ' start' (like 'start'), 'QUESTION' (like "
+        "'question'). Name them as the fields, or read them by --config.corpus.fields="
+        "\"('label=Label', 'start= start', 'question=QUESTION')\"; "
+        "--config.corpus.fields=\"('label=', 'start=', 'question=')\" says that there "
+        "are no such fields"
+    )
+    fields = ("label=", "start= start", "question=QUESTION")
+    (item,) = load(corpus_of(suspects=(source,), fields=fields))
+    assert (item.video, item.question) == ("a.mp4#t=3,", "Who?")
+
+
+def test_a_column_of_videos_that_is_written_otherwise(tmp_path):
+    source = as_json(tmp_path / "m.json", [{"Video ": "a.mp4", "End": 3}])
+    first, second = problems_of(suspects=(source,))
+    assert "no column 'video'; its columns: Video , End" in first
+    assert "fields=\"('video=Video ',)\" names the column" in first
+    assert "'End' (like 'end')" in second
+    assert "fields=\"('video=Video ', 'end=End')\"" in second
