@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from corpus_files import WRITERS, as_json, corpus_of, load, problem_of, problems_of
 
@@ -260,3 +262,36 @@ def test_a_column_of_videos_that_is_written_otherwise(tmp_path):
     assert "fields=\"('video=Video ',)\" names the column" in first
     assert "'End' (like 'end')" in second
     assert "fields=\"('video=Video ', 'end=End')\"" in second
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "place"),
+    [
+        (".csv", "video,label,x,label\na.mp4,1,,0\n", ""),
+        (".json", '[{"video": "a"}, {"video": "b", "label": 1, "label": 0}]', "row 2"),
+        (".jsonl", '{"video": "a"}\n{"video": "b", "label": 1, "label": 0}', "line 2"),
+    ],
+)
+def test_a_column_that_is_there_twice(tmp_path, suffix, text, place):
+    path = tmp_path / f"m{suffix}"
+    path.write_text(text)
+    why = "it has several columns named 'label'; rename one"
+    if place:
+        why = f"{place}: the object has 'label' more than once; remove one"
+    assert problem_of(suspects=(str(path),)) == f"{path}: cannot be read: {why}"
+
+
+def test_a_column_that_is_there_twice_in_a_parquet_file(tmp_path):
+    path = tmp_path / "m.parquet"
+    columns = [pa.array(["a.mp4"]), pa.array([1]), pa.array([0])]
+    table = pa.Table.from_arrays(columns, names=["video", "label", "label"])
+    pyarrow.parquet.write_table(table, path)
+    why = "it has several columns named 'label'; rename one"
+    assert problem_of(suspects=(str(path),)) == f"{path}: cannot be read: {why}"
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    path = tmp_path / "m.csv"  # As spreadsheets write them.
+    path.write_text("video,label,,\na.mp4,suspect,,\n")
+    (item,) = load(corpus_of(suspects=(str(path),)))
+    assert item.video == "a.mp4"
