@@ -15,6 +15,16 @@ def test_ids_that_were_not_given_avoid_those_that_were(tmp_path):
     assert [item.id for item in items] == ["a.mp4", "a.mp4#3", "a.mp4#2"]
 
 
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_ids_that_were_not_given_avoid_names_of_other_files(tmp_path, last):
+    names = ["a.mp4", "a.mp4", "a.mp4#2"]
+    names = names[last + 1 :] + names[: last + 1]
+    source = as_json(tmp_path / "m.json", [{"video": name} for name in names])
+    ids = [item.id for item in load(corpus_of(suspects=(source,)))]
+    assert sorted(ids) == ["a.mp4", "a.mp4#2", "a.mp4#3"]
+    assert ids[names.index("a.mp4#2")] == "a.mp4#2"
+
+
 def test_repeated_ids(tmp_path):
     rows = [{"video": f"{k}.mp4", "id": "xyx"[k]} for k in range(3)]
     source = as_json(tmp_path / "m.json", rows)

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from corpus_files import WRITERS, as_json, corpus_of, load, problem_of, problems_of
 
@@ -234,3 +236,62 @@ def test_nan_is_no_value(tmp_path):
     path.write_text(json.dumps([row]))
     (item,) = load(corpus_of(suspects=(str(path),)))
     assert (item.question, item.video) == ("", "a.mp4")
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_columns_that_are_fields_but_for_case_or_spaces(tmp_path, suffix):
+    rows = [{"video": "a.mp4", "Label": 1, " start": 3, "QUESTION": "Who?", "x": ""}]
+    source = WRITERS[suffix](tmp_path / f"m{suffix}", rows)
+    assert problem_of(suspects=(source,)) == (
+        f"{source}: not read are columns that are fields but for case or spaces: "
+        "'Label' (like 'label'), ' start' (like 'start'), 'QUESTION' (like "
+        "'question'). Name them as the fields, or read them by --config.corpus.fields="
+        "\"('label=Label', 'start= start', 'question=QUESTION')\"; "
+        "--config.corpus.fields=\"('label=', 'start=', 'question=')\" says that there "
+        "are no such fields"
+    )
+    fields = ("label=", "start= start", "question=QUESTION")
+    (item,) = load(corpus_of(suspects=(source,), fields=fields))
+    assert (item.video, item.question) == ("a.mp4#t=3,", "Who?")
+
+
+def test_a_column_of_videos_that_is_written_otherwise(tmp_path):
+    source = as_json(tmp_path / "m.json", [{"Video ": "a.mp4", "End": 3}])
+    first, second = problems_of(suspects=(source,))
+    assert "no column 'video'; its columns: Video , End" in first
+    assert "fields=\"('video=Video ',)\" names the column" in first
+    assert "'End' (like 'end')" in second
+    assert "fields=\"('video=Video ', 'end=End')\"" in second
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "place"),
+    [
+        (".csv", "video,label,x,label\na.mp4,1,,0\n", ""),
+        (".json", '[{"video": "a"}, {"video": "b", "label": 1, "label": 0}]', "row 2"),
+        (".jsonl", '{"video": "a"}\n{"video": "b", "label": 1, "label": 0}', "line 2"),
+    ],
+)
+def test_a_column_that_is_there_twice(tmp_path, suffix, text, place):
+    path = tmp_path / f"m{suffix}"
+    path.write_text(text)
+    why = "it has several columns named 'label'; rename one"
+    if place:
+        why = f"{place}: the object has 'label' more than once; remove one"
+    assert problem_of(suspects=(str(path),)) == f"{path}: cannot be read: {why}"
+
+
+def test_a_column_that_is_there_twice_in_a_parquet_file(tmp_path):
+    path = tmp_path / "m.parquet"
+    columns = [pa.array(["a.mp4"]), pa.array([1]), pa.array([0])]
+    table = pa.Table.from_arrays(columns, names=["video", "label", "label"])
+    pyarrow.parquet.write_table(table, path)
+    why = "it has several columns named 'label'; rename one"
+    assert problem_of(suspects=(str(path),)) == f"{path}: cannot be read: {why}"
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    path = tmp_path / "m.csv"  # As spreadsheets write them.
+    path.write_text("video,label,,\na.mp4,suspect,,\n")
+    (item,) = load(corpus_of(suspects=(str(path),)))
+    assert item.video == "a.mp4"

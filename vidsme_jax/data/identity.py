@@ -138,10 +138,13 @@ def _names(
         )
     made_up: dict[str, Iterator[str]] = {}
     taken = set(names)
+    real = set(videos)  # A file may be named as a number would make another's name.
     for place, video in enumerate(videos):
         if not names[place]:
             made_up.setdefault(video, distinct(video))
-            names[place] = next(x for x in made_up[video] if x not in taken)
+            free = (x for x in made_up[video] if x == video or x not in real)
+            names[place] = next(x for x in free if x not in taken)
+            taken.add(names[place])
     return names, problems
 
 

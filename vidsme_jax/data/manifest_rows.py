@@ -15,6 +15,7 @@ from typing import Any
 from vidsme_jax.base import AuditError, nearest, printable
 from vidsme_jax.data import names, segments
 from vidsme_jax.data.segments import Segment
+from vidsme_jax.settings.rules import FIELDS
 
 LABELS = {
     "": "",
@@ -83,6 +84,34 @@ def label_column(fields: Iterable[str], columns: Iterable[str]) -> str:
     """Returns which column of a source is its label; "" for none."""
     name = columns_of(fields).get("label", "label")
     return name if not name or name in columns else "label"
+
+
+def misspelt(source: str, columns: Iterable[Any], fields: tuple[str, ...]) -> list[str]:
+    """Returns the problem that columns are fields but for case and spaces, if any are.
+
+    Args:
+      source: As configured.
+      columns: Of the manifest.
+      fields: `corpus.fields`; a field or column that it names is meant as it is.
+    """
+    mapping = columns_of(fields)
+    found = [
+        (column, field)
+        for column in columns
+        if isinstance(column, str) and column not in mapping.values()
+        for field in (column.strip().casefold(),)
+        if field in FIELDS and field != column and field not in mapping
+    ]
+    if not found:
+        return []
+    named = ", ".join(f"{column!r} (like {field!r})" for column, field in found)
+    read = option(fields, *(f"{field}={column}" for column, field in found))
+    left = option(fields, *(f"{field}=" for _, field in found))
+    return [
+        f"{source}: not read are columns that are fields but for case or spaces: "
+        f"{printable(named, 1000)}. Name them as the fields, or read them by {read}; "
+        f"{left} says that there are no such fields"
+    ]
 
 
 def not_labels(

@@ -133,15 +133,18 @@ def _read_manifest(
         label = manifest_rows.label_column(fields, columns)
         fields = (*fields, *(f"video={name}" for name in _like_videos(columns)))
         problems = manifest_rows.not_labels(source, raw, label, fields)
+        problems += manifest_rows.misspelt(source, columns, fields)
         raise AuditError([_without_videos(source, columns, mapping, fields), *problems])
     folder = root or path.parent
     rows, problems = manifest_rows.checked(source, folder, raw, its, fields)
+    problems = manifest_rows.misspelt(source, columns, fields) + problems
     return Found(rows, columns, [], problems)
 
 
 def _like_videos(columns: list[str]) -> list[str]:
     """Returns the column that seems to be that of the videos, if one does."""
-    return [column for column in _LIKE_VIDEO if column in columns][:1]
+    same = [name for name in columns if str(name).strip().casefold() == "video"]
+    return (same or [name for name in _LIKE_VIDEO if name in columns])[:1]
 
 
 def _without_videos(
