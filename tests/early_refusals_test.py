@@ -145,6 +145,17 @@ def said(tmp_path_factory):
             "prepare",
             [flag, "--out=o", "--config.corpus.members=member.json"],
         ],
+        **{
+            f"prepare {key}": ["prepare", [flag, "--out=o", f"--config.{key}=3"]]
+            for key in ("video", "corpus")
+        },
+        "prepare several": [
+            "prepare",
+            [
+                *(flag, "--config.video.num_frames=0", "--config.batch_size=0"),
+                *("--config.corpus.members=member.json", "--config.x=1"),
+            ],
+        ],
         "report of": [
             "reporting",
             ["--workdir=run", "--config.report.fprs=2", "--config.scores=sme"],
@@ -220,6 +231,18 @@ _PARTS = {
         "checkpoint ./nowhere: no such folder",
     ],
     "prepare": ["member.json: no such manifest"],
+    "prepare video": ["1 problem:", "config.video is '3'; it is a group of keys, such"],
+    "prepare corpus": [
+        "1 problem:",
+        "config.corpus is '3'; it is a group of keys, such",
+    ],
+    "prepare several": [
+        "4 problems:",
+        "config.x: no such key",
+        "config.video.num_frames is 0; it must be",
+        "--out is missing",
+        "member.json: no such manifest",
+    ],
     "report of": ["config.report.fprs is (2,)", "nothing to audit", "score 'sme'"],
     "report": ["config.corpus.members was () in this run; changing it needs a new"],
     "finetune": [

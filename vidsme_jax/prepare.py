@@ -15,12 +15,13 @@ from typing import NoReturn
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands, settings
-from vidsme_jax.base import AuditError
+from vidsme_jax import commands
+from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
+from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
 
-_KEYS = ("config.corpus.", "config.video.", "config.workers")  # That are read.
+_READ = ("corpus", "video", "workers")  # Of the configuration.
 
 
 def main(argv: list[str]) -> int:
@@ -28,13 +29,10 @@ def main(argv: list[str]) -> int:
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
     config = flags.FLAGS.config
-    root = flags.FLAGS.out or config.get("corpus", {}).get("prepared")
-    if not root:
-        return commands.wrong(["--out is missing: the folder that receives the clips"])
+    root = ""
     commands.begin()
     try:
-        given = checked(config)
-        items = corpora.load(given.corpus).items
+        given, root, items = checked(config, flags.FLAGS.out)
         from vidsme_jax.prepared import preparation
 
         done = preparation.run(given, root, items)
@@ -50,20 +48,32 @@ def main(argv: list[str]) -> int:
     return commands.FAILURES if done.failures else commands.OK
 
 
-def checked(config: ConfigDict) -> views.Settings:
-    """Returns the settings, of which the preparation reads a part.
+def checked(
+    config: ConfigDict, out: str | None
+) -> tuple[views.Settings, str, tuple[Item, ...]]:
+    """Checks values and corpus; of the settings the preparation reads a part.
+
+    Args:
+      config: See `settings.RULES`.
+      out: Receives the clips; None or empty takes config.corpus.prepared.
+
+    Returns:
+      The settings, the folder that receives the clips, and the rows of the corpus.
 
     Raises:
       AuditError: Something is wrong with that part; lists every problem.
     """
-    problems = [
-        problem
-        for problem in settings.problems(config)
-        if problem.startswith(_KEYS) or "no such key" in problem
-    ]
-    if problems:
-        raise AuditError(problems)
-    return views.Settings.of(config)
+    problems = Problems(config, groups=_READ)
+    given = problems.settings
+    root = out or given.corpus.prepared
+    items: tuple[Item, ...] = ()
+    if not root and problems.none_in("corpus.prepared"):
+        problems.add("--out is missing: the folder that receives the clips")
+    if problems.none_in("corpus", but=("corpus.prepared",)):
+        with problems.collected():
+            items = corpora.load(given.corpus).items
+    problems.close()
+    return given, root, items
 
 
 def run() -> NoReturn:

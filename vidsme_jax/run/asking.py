@@ -83,11 +83,27 @@ class Problems:
       settings: Of the configuration, faulty values replaced by the defaults.
     """
 
-    def __init__(self, config: ConfigDict, rules: dict[str, Rule] = settings.RULES):
-        """Begins with the problems of the values."""
-        self.found = settings.problems(config, rules)
-        named = (problem.split()[0].rstrip(":") for problem in self.found)
-        self._faulty = [name.removeprefix("config.") for name in named]
+    def __init__(
+        self,
+        config: ConfigDict,
+        rules: dict[str, Rule] = settings.RULES,
+        groups: Collection[str] = (),
+    ):
+        """Begins with the problems of the values.
+
+        Args:
+          config: Whose values are checked.
+          rules: By key, what it may hold.
+          groups: Whose values are read, such as "video", if not those of all; problems
+            of others are left out, except keys that do not exist.
+        """
+        found = {_key(problem): problem for problem in settings.problems(config, rules)}
+        self._faulty = list(found)
+        self.found = [
+            problem
+            for key, problem in found.items()
+            if not groups or key.split(".")[0] in groups or "no such key" in problem
+        ]
         given = settings.without(config, self._faulty)
         self.settings = views.Settings.of(given)
 
@@ -116,6 +132,11 @@ class Problems:
         """Raises what was found."""
         if self.found:
             raise AuditError(self.found)
+
+
+def _key(problem: str) -> str:
+    """Returns the key that a sentence of `settings.problems` begins with."""
+    return problem.split()[0].rstrip(":").removeprefix("config.")
 
 
 def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
