@@ -2,10 +2,12 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from corpus_files import as_json, corpus_of, files, load, problem_of
 
-from vidsme_jax.data import conflicts, corpora
+from vidsme_jax.base import Item
+from vidsme_jax.data import conflicts, corpora, segments
 
 ALL = ("members", "nonmembers", "suspects", "calibration")
 ROLES = [
@@ -181,3 +183,39 @@ def test_pairs_are_one_problem(tmp_path):
         problem.count("(suspects)") == 20
         and "; and 10 more. Remove one, or set corp" in problem
     )
+
+
+def test_overlaps_of_many_segments_are_found_without_comparing_all(monkeypatch):
+    count = 3000
+    rng = np.random.default_rng(0)
+    starts = rng.permutation(2 * count)
+
+    def row(k: int) -> Item:
+        start = int(starts[k])
+        end = start + (1 if k % 500 else 3)  # Few reach into their neighbours.
+        role = "members" if k < count else "suspects"
+        clip = f"/v/a.mp4#t={start},{end}"
+        return Item(id=f"{k}", video=clip, clip=clip, role=role)
+
+    divided, calls = segments.divided, []
+    monkeypatch.setattr(
+        segments, "divided", lambda key: calls.append(key) or divided(key)
+    )
+    items = [row(k) for k in range(2 * count)]
+    ((problem,), _) = conflicts.examined(items, {}, allowed=False)
+    assert len(calls) < 20 * len(items)
+    monkeypatch.undo()
+    spans = {item: divided(item.clip)[1] for item in items}
+    long = [item for item in items if int(item.id) % 500 == 0]
+    pairs = {
+        frozenset((one.id, other.id))
+        for one in long
+        for other in items
+        if one.role != other.role and spans[one].overlaps(spans[other])
+    }
+    found = conflicts._overlapping(items)
+    assert pairs >= {frozenset((pair.one.id, pair.other.id)) for pair in found}
+    later = {item for item in items if item.role == "suspects"}
+    overlapped = {name for pair in pairs for name in pair} & {x.id for x in later}
+    assert {pair.other.id for pair in found} == overlapped
+    assert "1 video is in two roles" in problem

@@ -6,10 +6,12 @@ roles, which is told. Only files of equal size are read, and of those the whole 
 where first and last bytes are equal.
 """
 
+import bisect
 import collections
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 
@@ -157,22 +159,50 @@ def _places(items: Iterable[Item], place: Callable[[Item], str]) -> list[list[It
     return [its for its in found if len({item.role for item in its}) > 1]
 
 
+class _Spans:
+    """Rows of one role of a file, by which one is found that overlaps another."""
+
+    def __init__(self, items: Iterable[Item]):
+        """Sorts them by their start."""
+        spans = sorted(((*_span(x), x) for x in items), key=lambda span: span[:2])
+        self._starts = [start for start, _, _ in spans]
+        self._latest: list[float] = []  # End of those up to each.
+        self._ending: list[Item] = []  # Which ends then.
+        for _, end, item in spans:
+            if not self._latest or end > self._latest[-1]:
+                self._latest.append(end)
+                self._ending.append(item)
+            else:
+                self._latest.append(self._latest[-1])
+                self._ending.append(self._ending[-1])
+
+    def overlapping(self, item: Item) -> Item | None:
+        """Returns the first by its start that overlaps a row; None if none does."""
+        start, end = _span(item)
+        first = bisect.bisect_right(self._latest, start)  # Ends after the start.
+        begun = bisect.bisect_left(self._starts, end)
+        return self._ending[first] if first < begun else None
+
+
 def _overlapping(items: Iterable[Item]) -> list[_Pair]:
-    """Returns pairs of rows in two roles that overlap, one a row and other role."""
+    """Returns pairs of rows in two roles that overlap, one a row and earlier role."""
     found: list[_Pair] = []
-    first: dict[str, list[Item]] = collections.defaultdict(list)
+    by_role = collections.defaultdict(list)
     for item in items:
-        for role, others in first.items():
-            same = (x for x in others if role != item.role and _overlap(x, item))
-            found += (_Pair(x, item) for x in itertools.islice(same, 1))
-        first[item.role].append(item)
+        by_role[item.role].append(item)
+    earlier: list[_Spans] = []
+    for its in by_role.values():
+        for item in its:
+            others = (spans.overlapping(item) for spans in earlier)
+            found += (_Pair(other, item) for other in others if other is not None)
+        earlier.append(_Spans(its))
     return found
 
 
-def _overlap(one: Item, other: Item) -> bool:
-    its = (segments.divided(item.clip)[1] for item in (one, other))
-    first, second = (segment or segments.WHOLE for segment in its)
-    return first.overlaps(second)
+def _span(item: Item) -> tuple[float, float]:
+    """Returns the first instant of a row's part, and the first after it."""
+    segment = segments.divided(item.clip)[1] or segments.WHOLE
+    return segment.start, math.inf if segment.end is None else segment.end
 
 
 def _file(item: Item) -> str:
