@@ -18,9 +18,11 @@ from vidsme_jax.base import AuditError, ClipError, ScoreTable, TokenSignals
 from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.entropy import definitions, stored
 from vidsme_jax.evaluation import bootstrap, intervals, metrics, suspects, validity
+from vidsme_jax.models import interface
 from vidsme_jax.run import signals as run_signals
 
 nan = float("nan")
+model = object.__new__(interface.LoadedModel)  # Refused before it is used.
 frames = np.zeros((4, 48, 64, 3), np.uint8)
 log_p = np.full((2, 3), -0.5)
 signals = TokenSignals(None, None, None, log_p)
@@ -64,6 +66,30 @@ _RUN = {
     "run_signals.compute(None, frames)": "model is a NoneType; give what models.load",
     "models.load('random:llava_qwen-tiny', dtype='bf16')": "did you mean 'bfloat16'?",
     "models.load(pathlib.Path('/nowhere/x'))": "checkpoint /nowhere/x: no such folder",
+    "run_signals.compute(model, frames, texts=None)": "texts is None; it must be a",
+    "run_signals.compute(model, frames, texts=3)": "texts is 3; it must be a list of",
+    "models.load(None)": "checkpoint is None; it must be a folder, a hub id or",
+    "models.load(3)": "checkpoint is 3; it must be a folder, a hub id or",
+    "models.load(['a'])": "checkpoint is ['a']; it must be a folder, a hub id or",
+    "models.load('random:llava_qwen-tiny', prompt=3)": "prompt is 3; it must be family",
+    "models.load('random:llava_qwen-tiny', allow_pickle='no')": "allow_pickle is 'no'",
+    "models.load('random:llava_qwen-tiny', dtype=np.float32)": "known: bfloat16, fl",
+    "models.inspect('random:llava_qwen-tiny', dtype='float32', adapter='off')": "'off'",
+    "sme(signals, 1.5, 1.0, ['perplexity'], text=3)": "text is 3; it must be a base.S",
+    "sme(signals, 1.5, 1.0, ['perplexity'], reference=3)": "reference is 3; it must be",
+    "sme(signals._replace(log_prob=log_p * nan), 1.5, 1.0, ['perplexity'])": "log_prob "
+    "of the signals is not finite",
+    "scores.uncalibrated(3)": "the score is 3; give its name",
+    "motion.entropy_orders(a, a, (True, 3, 2, 4), 1.0, 0.1)": "bounds[0] is True; it",
+    "metrics.auc([[1], [1, 2]], b)": "member_scores cannot be read as numbers",
+    "metrics.auc(None, b)": "member_scores holds object",
+    "metrics.best_accuracy(metrics.RocCurve([0.0], [0.0], [1.0]))": "curve holds list",
+    "metrics.tpr_at_fpr(metrics.RocCurve([0.0], [0.0], [1.0]), 0.1)": "curve holds li",
+    "metrics.spread(0, 10)": "num_vertices is 0; it must be an integer >= 1",
+    "metrics.spread(10, 1)": "most is 1; it must be an integer >= 2",
+    "metrics.oriented(None, 'vid_sme')": "table is a NoneType; give a base.ScoreTable",
+    "metrics.comparisons(None)": "table is a NoneType; give a base.ScoreTable",
+    "metrics.evaluate(None, (0.05,), 10, 0)": "table is a NoneType; give a base.Score",
     "frame_indices('unifrom', 4, 2, a, 1.0)": "did you mean 'uniform'?",
     "frame_indices('uniform', 0, 2, a, 1.0)": "num_frames is 0; it must be an integer",
     "frame_indices('uniform', True, 2, a, 1.0)": "num_frames is True; it must be",

@@ -167,6 +167,10 @@ def said(tmp_path_factory):
                 *("--config.corpus.members=a.json", "--config.motion.bounds=None"),
             ],
         ],
+        "finetune nowhere": [
+            "finetune.__main__",
+            ["--config=t.py", "--config.corpus.members=a.json"],
+        ],
         "finetune": [
             "finetune.__main__",
             [
@@ -244,7 +248,17 @@ _PARTS = {
         "member.json: no such manifest",
     ],
     "report of": ["config.report.fprs is (2,)", "nothing to audit", "score 'sme'"],
-    "report": ["config.corpus.members was () in this run; changing it needs a new"],
+    "report": [
+        "config.corpus.members was () in this run; changing it needs a new",
+        "config.report.fprs is (2,)",
+        "score 'sme'",
+    ],
+    "finetune nowhere": [
+        "config.model.checkpoint is ''",
+        "--workdir is missing: it receives the model",
+        "a.json: no such manifest",
+        "corpus.members without corpus.nonmembers",
+    ],
     "finetune": [
         "config.model.checkpoint is ''",
         "config.train.max_steps is 'True'; it must be an integer >= 1",

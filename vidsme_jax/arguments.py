@@ -4,12 +4,13 @@ Each raises the project's own errors, and is cheap beside what follows it.
 """
 
 import math
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from vidsme_jax.base import AuditError, ClipError, nearest
+from vidsme_jax.base import AuditError, ClipError, ScoreTable, nearest
 
 _SHAPE = "uint8, shape (frames, height, width, 3)"
 
@@ -88,7 +89,15 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> str:
 
 def series(name: str, values: Any, *, least: int = 1) -> np.ndarray:
     """Returns finite numbers along one axis."""
-    array = np.asarray(values)
+    for place, value in enumerate(values) if isinstance(values, list | tuple) else ():
+        require(
+            not isinstance(value, bool | np.bool_),
+            f"{name}[{place}] is {value}; it must be a number",
+        )
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # Of lists of several lengths.
+        raise AuditError([f"{name} cannot be read as numbers ({error})"]) from error
     require(
         array.dtype.kind in "iuf",
         f"{name} holds {array.dtype}; it must hold numbers",
@@ -108,6 +117,31 @@ def series(name: str, values: Any, *, least: int = 1) -> np.ndarray:
             [f"{name}[{place}] is {array[place]}; all entries must be finite"]
         )
     return array
+
+
+def folder_or_name(name: str, value: Any) -> str:
+    """Returns a checkpoint's folder or name as text."""
+    if isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str):
+        return os.fspath(value)
+    raise AuditError(
+        [f"{name} is {_shown(value)}; it must be a folder, a hub id or random:NAME"]
+    )
+
+
+def flag(name: str, value: Any) -> bool:
+    """Returns a bool; no text stands for one, since "no" would count as true."""
+    require(
+        isinstance(value, bool | np.bool_),
+        f"{name} is {_shown(value)}; it must be True or False",
+    )
+    return bool(value)
+
+
+def table(value: Any) -> ScoreTable:
+    """Returns a table of scores, as it was given."""
+    kind = type(value).__name__
+    require(isinstance(value, ScoreTable), f"table is a {kind}; give a base.ScoreTable")
+    return value
 
 
 def same_length(**named: Any) -> None:

@@ -37,8 +37,7 @@ def main(argv: list[str]) -> int:
     config = flags.FLAGS.config
     try:
         about = recorded(pathlib.Path(workdir))
-        _refuse_changes(about["config"], config)
-        asked = asking.ask(config, model=False)
+        asked = _asked(about["config"], config)
         from vidsme_jax import audit
 
         report = audit.report_again(workdir, config, about, asked)
@@ -94,6 +93,30 @@ def _parse(argv: list[str]) -> list[str]:
             sys.exit(commands.wrong(error.problems))
     DEFINE_config_dict("config", config, sys_argv=[])
     return commands.parse(argv)
+
+
+def _asked(before: dict[str, Any], config: ConfigDict) -> asking.Asked:
+    """Checks what is asked; lists changes that need a new audit, and all else."""
+    found: list[str] = []
+    try:
+        _refuse_changes(before, config)
+    except AuditError as error:
+        found += error.problems
+        config = config.copy_and_resolve_references()
+        was = settings.restored(before)
+        with config.unlocked(), config.ignore_type():
+            for key, value in settings.flatten(was).items():
+                group, _, name = key.rpartition(".")
+                node = config.get(group) if group else config
+                if key.startswith(_FIXED) and isinstance(node, ConfigDict):
+                    node[name] = value  # What is wrong there is listed already.
+    try:
+        asked = asking.ask(config, model=False)
+    except AuditError as error:
+        raise AuditError(found + error.problems) from error
+    if found:
+        raise AuditError(found)
+    return asked
 
 
 def _refuse_changes(before: dict[str, Any], config: ConfigDict) -> None:

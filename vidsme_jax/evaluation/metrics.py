@@ -16,6 +16,7 @@ import scipy.stats
 import sklearn.metrics
 from jaxtyping import Float, Int
 
+from vidsme_jax import arguments
 from vidsme_jax.arguments import count, number, one_of, require, series, text_list
 from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import intervals
@@ -68,8 +69,9 @@ def roc_curve(
 
 def spread(num_vertices: int, most: int) -> Int[np.ndarray, " chosen"]:
     """Returns places along a curve, at most so many: evenly, and densely at FPR 0."""
-    evenly = np.linspace(0, num_vertices - 1, most // 2)
-    near_zero = np.geomspace(1, num_vertices, most // 2) - 1
+    last, half = count("num_vertices", num_vertices) - 1, count("most", most, 2) // 2
+    evenly = np.linspace(0, last, half)
+    near_zero = np.geomspace(1, num_vertices, half) - 1
     return np.unique(np.concatenate([evenly, near_zero]).astype(int))
 
 
@@ -140,7 +142,7 @@ def comparisons(table: ScoreTable) -> dict[str, Comparison]:
     members of the same group where there are any, else against all members. Empty
     where members or non-members are missing.
     """
-    members = np.flatnonzero(table.role == "members")
+    members = np.flatnonzero(arguments.table(table).role == "members")
     nonmembers = np.flatnonzero(table.role == "nonmembers")
     if not (len(members) and len(nonmembers)):
         return {}
@@ -170,7 +172,7 @@ def oriented(table: ScoreTable, name: str) -> Float[np.ndarray, " items"]:
     Raises:
       AuditError: It has none of this name; says the nearest.
     """
-    one_of("score", name, table.scores)
+    one_of("score", name, arguments.table(table).scores)
     return signed(table, table.scores[name].astype(np.float64))
 
 
@@ -193,12 +195,11 @@ def same_columns(
     """
     if declared:
         text_list("declared", declared, "vid_sme")
-    if not table.larger_is_member:
+    if not arguments.table(table).larger_is_member:
         return {name: [] for name in table.scores}
     found: dict[bytes, str] = {}
     same: dict[str, list[str]] = {}
-    order = sorted(table.scores, key=lambda name: name not in declared)
-    for name in order:
+    for name in sorted(table.scores, key=lambda name: name not in declared):
         values = table.scores[name] + 0.0  # -0 is 0.
         content = np.where(np.isnan(values), np.nan, values).tobytes()
         first = found.setdefault(content, name)
@@ -219,6 +220,7 @@ def _both(
 def _check_curve(curve: Any) -> None:
     said = f"curve is a {type(curve).__name__}; give what metrics.roc_curve returns"
     require(isinstance(curve, RocCurve) and len(curve.fpr), said)
+    require(all(hasattr(x, "dtype") for x in curve), "curve holds lists; give arrays")
 
 
 def evaluate(

@@ -25,15 +25,14 @@ def main(argv: list[str]) -> int:
     """Trains and returns the exit status."""
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
-    workdir = flags.FLAGS.workdir
-    if not workdir:
-        return commands.wrong(["--workdir is missing: it receives the model"])
+    workdir = pathlib.Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else None
     commands.begin()
     try:
-        options.ask(flags.FLAGS.config, pathlib.Path(workdir))
+        options.ask(flags.FLAGS.config, workdir)
+        assert workdir is not None  # Or a problem was raised.
         from vidsme_jax.finetune import training
 
-        record = training.run(flags.FLAGS.config, pathlib.Path(workdir))
+        record = training.run(flags.FLAGS.config, workdir)
     except AuditError as error:
         return commands.wrong(error.problems)
     except KeyboardInterrupt:

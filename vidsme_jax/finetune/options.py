@@ -57,7 +57,7 @@ def problems(config: ConfigDict) -> list[str]:
     return settings.problems(config, RULES)
 
 
-def ask(config: ConfigDict, workdir: pathlib.Path) -> None:
+def ask(config: ConfigDict, workdir: pathlib.Path | None) -> None:
     """Checks what can be checked before JAX is imported.
 
     Raises:
@@ -70,12 +70,15 @@ def ask(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def collect(
-    problems: Problems, config: ConfigDict, workdir: pathlib.Path
+    problems: Problems, config: ConfigDict, workdir: pathlib.Path | None
 ) -> tuple[Item, ...]:
     """Returns the rows of the corpus, or adds to the problems; see `ask`."""
     items: tuple[Item, ...] = ()
-    weights = {path.name for path in workdir.glob("*.safetensors*")}
-    if weights and not config.get("overwrite"):
+    found = workdir.glob("*.safetensors*") if workdir is not None else ()
+    weights = {path.name for path in found}
+    if workdir is None:
+        problems.add("--workdir is missing: it receives the model")
+    elif weights and not config.get("overwrite"):
         problems.add(f"{workdir} holds a checkpoint; --config.overwrite replaces it")
     elif weights - {"model.safetensors"}:
         problems.add(f"{workdir} holds a checkpoint in several files; give another")

@@ -10,7 +10,7 @@ import os
 
 import jax
 
-from vidsme_jax.arguments import one_of
+from vidsme_jax.arguments import flag, folder_or_name, one_of, require
 from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints import files, loading, opening, quantised
 from vidsme_jax.models import llava_hf, llava_qwen, prompts, random
@@ -46,8 +46,14 @@ def inspect(
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
     """
-    checkpoint = os.fspath(checkpoint)
+    checkpoint = folder_or_name("checkpoint", checkpoint)
     one_of("dtype", dtype, DTYPES)
+    require(
+        isinstance(prompt, str),
+        f"prompt is {prompt!r}; it must be family, mcq, caption or a text",
+    )
+    flag("adapter", adapter)
+    flag("allow_pickle", allow_pickle)
     opened = open_checkpoint(checkpoint, allow_pickle=allow_pickle, adapter=adapter)
     return describe(opened, dtype=dtype, prompt=prompt, allow_pickle=allow_pickle)
 

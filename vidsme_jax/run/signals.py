@@ -1,6 +1,6 @@
 """The door from Python: a loaded model, frames and texts to signals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +101,10 @@ def _check(model: Any, against: Any, texts: Any) -> None:
     require(
         rules.ORDER.test(against),
         f"against is {against!r}; it must be {rules.ORDER.words}",
+    )
+    require(
+        isinstance(texts, Iterable),
+        f"texts is {texts!r}; it must be a list of pairs (question, answer)",
     )
     for text in (texts,) if isinstance(texts, str) else texts:
         pair = isinstance(text, tuple | list) and len(text) == 2

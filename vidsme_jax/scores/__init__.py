@@ -96,6 +96,15 @@ def compute(
             not (is_calibrated(name) or score.compares) or reference is not None,
             f"{name} needs a reference model's; reference is None",
         )
+    for key, value, kind in (
+        ("text", text, ScoredText),
+        ("reference", reference, Revealed),
+    ):
+        where = "base" if kind is ScoredText else "scores"
+        require(
+            value is None or isinstance(value, kind),
+            f"{key} is {value!r}; it must be a {where}.{kind.__name__} or None",
+        )
     _check_signals(signals)
     try:
         return chosen.compute(signals, q, r, names, text=text, reference=reference)
@@ -125,6 +134,11 @@ def _check_signals(signals: Any) -> None:
         f"the signals have shapes {listed}; each must begin with (2, rows), one clip's "
         "two directions",
     )
+    for name in arrays:
+        require(
+            np.isfinite(getattr(signals, name)).all(),
+            f"{name} of the signals is not finite",
+        )
 
 
 def _lacking(signals: TokenSignals | None) -> list[str]:

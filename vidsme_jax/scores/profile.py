@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vidsme_jax.arguments import require
 from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.statistics import ClipView, Deformation, Rows
@@ -206,6 +207,7 @@ def is_calibrated(name: str) -> bool:
 
 def uncalibrated(name: str) -> str:
     """Returns the name of the score that a calibrated one is of."""
+    require(isinstance(name, str), f"the score is {name!r}; give its name")
     return name.removesuffix(CALIBRATED)
 
 
