@@ -82,6 +82,22 @@ def test_segments_are_prepared_apart(folder):
             np.testing.assert_array_equal(found.pixels, expected[item.id][0].pixels)
 
 
+def test_a_video_that_is_gone_stays_prepared(folder):
+    given = _settings(folder)
+    preparation.run(given, given.corpus.prepared)
+    (folder / "v" / "a.mp4").unlink()
+    again = preparation.run(given, given.corpus.prepared)
+    assert again.num_new == 0
+    assert [failure.video for failure in again.failures] == ["v/b.mp4#t=30,"]
+    (folder / "v" / "a.mp4").write_bytes(b"another")
+    failed = {x.video for x in preparation.run(given, given.corpus.prepared).failures}
+    assert {video.partition("#")[0] for video in failed} == {"v/a.mp4", "v/b.mp4"}
+    corpus, reader = open_corpus(given, (3,))
+    whole = next(x.clip for x in corpus.items if x.video == "v/a.mp4")
+    with pytest.raises(ClipError, match="not a video"):
+        reader.content_hash(whole)
+
+
 def test_a_segment_that_is_not_prepared_is_no_other(tmp_path):
     folder = tmp_path / "f"
     (folder / "v").mkdir(parents=True)

@@ -240,6 +240,14 @@ def test_roles_that_can_be_audited_together(tmp_path, roles, expected):
         assert problem_of(**sources).startswith(expected)
 
 
+def test_a_faulty_row_hides_nothing_of_the_others(tmp_path):
+    rows = [{"video": "a.mp4", "label": "cat"}, {"video": "/etc/x.mp4"}]
+    rows += [{"video": f"{name}.mp4", "id": "1"} for name in "bc"]
+    problems = "\n".join(problems_of(suspects=(as_json(tmp_path / "m.json", rows),)))
+    for expected in ("'cat' in 1 of 4", "outside of", "id '1' is given 2 times"):
+        assert expected in problems
+
+
 def test_everything_wrong_is_told_at_once(tmp_path):
     rows = [{"video": "a.mp4", "label": "x", "candidates": 1}, {"video": ""}, 3]
     bad = as_json(tmp_path / "bad.json", rows)

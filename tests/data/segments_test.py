@@ -28,6 +28,7 @@ CLIP = settings.DEMO / "corpus/clips/0000.mp4"
         ("", "5", Segment(0, 5)),
         ("00:01:02.5", "1:02:03", Segment(62.5, 3723)),
         ("1:02", "00:01:02,750", Segment(62, 62.75)),
+        ("90:00", "1:59:59", Segment(5400, 7199)),
         (datetime.time(0, 1, 2, 500_000), None, Segment(62.5)),
         (datetime.timedelta(seconds=3), None, Segment(3)),
         (1 / 3, 2e0, Segment(0.333333, 2)),
@@ -47,6 +48,10 @@ def test_times(start, end, expected):
         ),
         ({"end": -1}, "or HH:MM:SS; leave it empty for the end of the video"),
         ({"start": "soon"}, "'start' is 'soon'; it must be a time"),
+        ({"start": "2024-01-01"}, "leave it out by 'start=' in corpus.fields"),
+        ({"start": "1:75"}, "'start' is '1:75'; it must be a time"),
+        ({"start": "1:75:00"}, "'start' is '1:75:00'; it must be a time"),
+        ({"start": "1_0"}, "'start' is '1_0'; it must be a time"),
         ({"start": True}, "'start' is 'True'; it must be a time"),
         ({"start": [1]}, "'start' is '[1]'; it must be a time"),
         ({"start": "inf"}, "'start' is 'inf'; it must be a time"),
@@ -114,7 +119,8 @@ def times() -> np.ndarray:
 def test_frames_are_those_of_the_segment(times, sampling):
     whole = _read(str(CLIP), len(times))
     start, end = float(times[5]), float(times[11])
-    one = _read(f"{CLIP}{Segment(round(start, 6), round(end, 6))}", sampling=sampling)
+    key = f"{CLIP}{Segment(round(start, 6), round(end, 6))}"
+    one = _read(key, sampling=sampling, fps=8.0)
     assert set(one.indices) <= set(range(5, 11))  # The end is exclusive.
     if sampling == "uniform":
         assert one.indices == (5, 6, 8, 10)
@@ -140,6 +146,15 @@ def test_what_only_decoding_shows(times):
         f"is shown at {last:.2f} s"
     )
     assert not _read(f"{CLIP}{Segment(0.5, last + 0.5)}").warnings
+
+
+def test_one_frame_has_neither_motion_nor_order(times):
+    one, cause = f"{CLIP}{Segment(0, 0.01)}", "one frame alone is sampled from it"
+    with pytest.raises(ClipError, match=f"decode: {cause}.* take a longer part"):
+        _read(one)
+    with pytest.raises(ClipError, match=f"{cause}.*, or a higher config.video.fps"):
+        _read(str(CLIP), sampling="fps", fps=0.1)
+    assert _read(one, 1).indices == (0,)  # Of the study of frames, which asks for one.
 
 
 def test_a_segment_is_of_its_file():

@@ -87,9 +87,9 @@ def load(
             found[source] = its
     if found:
         problems.add("", _unknown_columns(corpus.fields, found.values()))
-    found = {source: its for source, its in found.items() if not its.problems}
     taken, left = _take(given, found, problems, corpus.fields)
-    if stored is not None and len(found) < len(named):
+    sound = {source for source, its in found.items() if not its.problems}
+    if stored is not None and len(sound) < len(named):
         problems.add(
             "",
             [
@@ -99,11 +99,14 @@ def load(
         )
     asked = [role for role in ROLES if given[role]]
     items, repeated = identity.items_of([(x.role, x.row) for x in taken])
+    # Which role a row has is not known where others of its source are faulty.
+    pairs = zip(taken, items, strict=True)
+    certain = tuple(item for one, item in pairs if one.source in sound)
     if not corpus.allow_outside:
         rows = [x.row for x in taken]
         problems.add("outside", identity.outside(rows, items))
     if stored is not None and not asked:
-        items = tuple(stored())
+        items = certain = tuple(stored())
         asked = list(dict.fromkeys(item.role for item in items))
         where = f"{corpus.prepared}: "
         repeated = identity.repeated((i.id, where + i.video) for i in items)
@@ -111,11 +114,11 @@ def load(
     looks = looks and stored is None
     if looks:
         problems.add("absent", _absent(taken, items))
-    problems.add("", conflicts.contradictions(items))
+    problems.add("", conflicts.contradictions(certain))
     kept = _subsample(items, corpus.max_clips, corpus.seed)
     digests = conflicts.digests_of(kept) if stored is None else {}
     known = digests if looks else {}  # A report that is made again is not refused.
-    shared, _ = conflicts.examined(items, known, allowed=corpus.allow_duplicates)
+    shared, _ = conflicts.examined(certain, known, allowed=corpus.allow_duplicates)
     problems.add("", shared)
     problems.add("", _roles(asked))
     problems.close()
@@ -181,6 +184,8 @@ def _take(
                 mine = [row.grouped(sources.name_of(source)) for row in mine]
             taken += (_Taken(role, source, row) for row in mine)
     for source, its in found.items():
+        if its.problems:  # Labels of faulty rows are not known.
+            continue
         roles = [role for role in ROLES if source in given[role]]
         labels = collections.Counter(row.label for row in its.rows if row.label)
         others = {label: n for label, n in labels.items() if label not in roles}

@@ -231,6 +231,8 @@ def _role(label: Any) -> str | None:
 
 def _not_a_path(video: Any) -> str:
     """Returns why a row's video cannot be the name of a file here, or ""."""
+    if isinstance(video, Mapping):
+        return "it must be a path, not an object: put its path into the column"
     if not isinstance(video, str) or not video.strip() or "\0" in video:
         return "it must be a path"
     problem = names.unencodable(video)

@@ -96,7 +96,12 @@ def _columns(rows: list[tuple[str, Any]]) -> list[str]:
 
 
 def _read_json(path: pathlib.Path) -> Raw:
-    data = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_object)
+    try:
+        data = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        lines = error.msg == "Extra data" and error.lineno > 1
+        hint = "; if it holds an object a line, name it .jsonl" if lines else ""
+        raise ValueError(f"{error}{hint}") from error
     if not isinstance(data, list):
         kind = type(data).__name__
         raise ValueError(f"it must be a list of objects, one a row; it is a {kind}")
@@ -131,6 +136,11 @@ def _read_csv(path: pathlib.Path) -> Raw:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         columns = _distinct(reader.fieldnames or ())  # Of a repeated one the last wins.
+        if len(columns) == 1 and (other := set(columns[0]) & {";", "\t", "|"}):
+            found = repr(other.pop())
+            raise ValueError(
+                f"its columns are separated by {found}; separate by commas"
+            )
         return columns, [(f"line {reader.line_num}", row) for row in reader]
 
 

@@ -142,6 +142,14 @@ class Videos:
 
         def of(count: int) -> Read:
             indices = chosen[count]
+            if count > 1 and len(set(indices)) == 1:
+                cause = (
+                    "one frame alone is sampled from it: motion and the order of "
+                    "frames need two; take a longer part or clip"
+                )
+                if how.sampling == "fps":
+                    cause += ", or a higher config.video.fps"
+                raise ClipError("decode", cause)
             if indices == frames.indices:
                 return frames, None
             pixels = frames.pixels[[place[index] for index in indices]]

@@ -17,7 +17,10 @@ from jaxtyping import Float
 from vidsme_jax.base import ClipError
 
 _FRAGMENT = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?$")
-_CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d*)?)")
+# Minutes are under 60 where there are hours; seconds always are.
+_CLOCK = re.compile(
+    r"(?:(\d{1,4}):(?=[0-5]?\d:))?(\d{1,3}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII
+)
 _MOST = 1e7  # Seconds: four months.
 _SAME_INSTANT = 1e-6  # Seconds: a time of the manifest and a stamp are rounded.
 _SLACK = 1.0  # Seconds that an annotation may be beyond the end of its video.
@@ -145,7 +148,8 @@ def _seconds(name: str, value: Any) -> float | None:
         remedy = "" if name == "start" else "; leave it empty for the end of the video"
         raise ValueError(
             f"{name!r} is {str(value)[:40]!r}; it must be a time within the video: "
-            f"seconds >= 0, or HH:MM:SS{remedy}"
+            f"seconds >= 0, or HH:MM:SS{remedy}; if the column holds something else, "
+            f"leave it out by '{name}=' in corpus.fields"
         )
     return round(found, 6)
 
@@ -161,6 +165,8 @@ def _number(value: Any) -> float | None:
         hours, minutes, seconds = clock.groups()
         minute = 60 * int(hours or 0) + int(minutes)
         return 60 * minute + float(seconds.replace(",", "."))
+    if isinstance(value, str) and "_" in value:  # Which Python would pass over.
+        return None
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):

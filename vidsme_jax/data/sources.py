@@ -98,7 +98,10 @@ def _no_videos(matches: list[str]) -> str:
     found = zip(matches, suffixes, strict=True)
     tables = [name for name, suffix in found if suffix in manifests.READERS]
     if not tables:
-        return f"{len(matches)} matches, none a video ({_SUFFIXES})"
+        return (
+            f"{len(matches)} matches, none a video ({_SUFFIXES}) or a manifest "
+            f"({', '.join(manifests.READERS)})"
+        )
     shown = ", ".join(map(repr, tables[:_SHOWN]))
     shown += ", ..." if len(tables) > _SHOWN else "," if len(tables) == 1 else ""
     return f"a pattern selects videos, not manifests; name each: ({shown})"

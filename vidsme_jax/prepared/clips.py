@@ -142,10 +142,12 @@ class PreparedClips:
         """Returns the SHA-256 of the file of a clip that `match` found.
 
         Raises:
-          ClipError: As `read`, of a segment alone: it is stored with its frames.
+          ClipError: As `read`, of a segment, which is stored with its frames, or of a
+            clip that could not be prepared.
         """
-        if segments.divided(key)[1] is None:
-            return self._digests[key]
+        digest = self._digests[key]
+        if segments.divided(key)[1] is None and digest not in self._failed:
+            return digest
         return self.read(key)[0].content_hash
 
     def digests(self) -> dict[str, str]:

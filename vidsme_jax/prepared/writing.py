@@ -100,11 +100,15 @@ class Writer:
     def digest_of(self, key: str) -> str | None:
         """Returns the digest of a clip that was prepared or has failed before.
 
-        Its file is not read; it must not have changed since. Every clip is asked for
-        first, so that a change from then on is noticed next time.
+        Its file is not read; it must not have changed since, though it may be gone.
+        Every clip is asked for first, so that a change from then on is noticed next
+        time.
         """
         now = self._stamps[key] = stamp(key)
         digest, before = self._known.get(key, (None, None))
+        if now == ABSENT and before is not None and digest in self._good:
+            self._stamps[key] = before
+            return digest
         return digest if now == before else self._sources.get(_source(key, now))
 
     def has(self, digest: str) -> bool:

@@ -115,33 +115,36 @@ def changed(items: Iterable[Item], store: Signals, reader: Reader) -> list[Failu
 def repaired(
     failures: Iterable[Failure], items: Iterable[Item], workdir: pathlib.Path
 ) -> list[Failure]:
-    """Returns failures; says so of those whose file has changed since the last run.
+    """Returns the failures of rows that are still there.
+
+    Those whose file has changed since the last run get a cause that says so.
 
     Args:
-      failures: Of that run.
+      failures: Of that run; a row is the same by its id and the name of its video.
       items: Of the corpus.
       workdir: Of that run, whose `failures.jsonl` says by its time when it was.
     """
     written = workdir / "failures.jsonl"
-    files = {item.id: file_of(item.clip) for item in items}
+    files = {(item.id, item.video): file_of(item.clip) for item in items}
     found = []
     for failure in failures:
+        if (failure.id, failure.video) not in files:
+            continue
         told = failure.cause.startswith((_REPAIRED, CHANGED, _NOT_STORED))
-        if not told and _is_newer(files.get(failure.id), written):
+        if not told and _is_newer(files[failure.id, failure.video], written):
             cause = f"{_REPAIRED}{failure.cause}; run the audit again"
             failure = dataclasses.replace(failure, cause=cause)
         found.append(failure)
     return found
 
 
-def _is_newer(file: pathlib.Path | None, other: pathlib.Path) -> bool:
+def _is_newer(file: pathlib.Path, other: pathlib.Path) -> bool:
     """Whether a file is there, and was put there or written later than another."""
     try:
-        its = None if file is None else file.stat()
-        than = other.stat().st_mtime_ns
+        its, than = file.stat(), other.stat().st_mtime_ns
     except OSError:
         return False
-    return its is not None and max(its.st_mtime_ns, its.st_ctime_ns) > than
+    return max(its.st_mtime_ns, its.st_ctime_ns) > than
 
 
 def not_stored(items: Iterable[Item], known: Iterable[str]) -> list[Failure]:
