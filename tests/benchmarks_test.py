@@ -4,56 +4,26 @@ import contextlib
 import importlib
 import json
 import math
-import pathlib
 import sys
 import tarfile
 
-import jax
 import numpy as np
 import pytest
 
 import children
+from benchmark_scripts import BENCHMARKS, KEYS, SHORT, arguments, run_script
 from oracles import config_of
 from vidsme_jax import parallel, rates
 from vidsme_jax.models import random
 from vidsme_jax.models.llava.flops import necessary_flops
 from vidsme_jax.run import pipeline
 
-BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
-KEYS = {"name", "value", "unit", "ratio", "peer", "device", "versions", "commit"}
-SHORT = ["--size", "tiny", "--repeats", "2"]
-
 quick = pytest.mark.usefixtures("quick_to_compile")
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Imports a script by name; the rate of a product is taken of a small one."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    whole = rates.matrix_rate
-    monkeypatch.setattr(
-        rates, "matrix_rate", lambda dtype, **more: whole(dtype, size=256)
-    )
-    return importlib.import_module
-
-
-def _run(module, capsys, *flags, status=0):
-    assert module.main([*SHORT, *flags]) == status
-    lines = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
-    assert lines
-    for line in lines:
-        assert set(line) >= KEYS
-        assert (line["value"] or 1) > 0
-        if line["value"] is None:
-            assert not line["decided"] and "value" in line["undecided"]
-        assert line["versions"].keys() >= {"jax", "jaxlib", "numpy"}
-        assert line.get("equal", True) == (status == 0)
-    return {line["name"]: line for line in lines}
 
 
 def test_this_tree_against_its_own_commit(script, capsys):
     """Each side is a process of its own; the tree of the commit is removed."""
-    lines = _run(script("pairs"), capsys, "--steps", "1", "--against", "HEAD")
+    lines = run_script(script("pairs"), capsys, "--steps", "1", "--against", "HEAD")
     line = lines["pairs/ours against HEAD"]
     assert line["peer"] == "HEAD" and line["difference"] == 0
     assert line["cpu_seconds"] > 0 and line["peer_cpu_seconds"] > 0
@@ -80,7 +50,7 @@ def test_another_commit_with_other_signals_is_an_error(
             return [1.0, 1.0]
 
     monkeypatch.setattr(pairs, "_Side", Side)
-    lines = _run(pairs, capsys, "--steps", "1", "--against", "HEAD", status=1)
+    lines = run_script(pairs, capsys, "--steps", "1", "--against", "HEAD", status=1)
     assert lines["pairs/ours against HEAD"]["difference"] == pytest.approx(gap, rel=0.1)
 
 
@@ -126,7 +96,7 @@ def test_necessary_operations(script, name, frames, expected):
 @quick
 def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
     flags = ["--model", family, "--frames", "2"]
-    lines = _run(script("pairs"), capsys, *flags, "--steps", "2")
+    lines = run_script(script("pairs"), capsys, *flags, "--steps", "2")
     for peer in ("transformers, tuned", "transformers, plain", "loop"):
         line = lines[f"pairs/ours against {peer}"]
         assert line["equal"] and line["peer"] == peer
@@ -134,7 +104,7 @@ def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
         assert 0 < low <= high and (line["ratio"] is not None) == line["decided"]
         assert line["cpu_seconds"] > 0 and line["attention"]["decoder"] == "chunked"
     assert lines["pairs/mfu"]["value_spread"][0] > 0
-    loop = _run(script("release_loop"), capsys, *flags)
+    loop = run_script(script("release_loop"), capsys, *flags)
     assert loop["release_loop/ours"]["difference"] < 1e-4
 
 
@@ -149,7 +119,7 @@ def test_a_loop_cut_short_is_extrapolated_and_still_compared(
         "release",
         lambda *args: whole(*args, patience=1e-9),
     )
-    lines = _run(release_loop, capsys, "--frames", "2")
+    lines = run_script(release_loop, capsys, "--frames", "2")
     assert lines["release_loop/loop"]["extrapolated_from_rows"] == 2
 
 
@@ -167,7 +137,7 @@ def test_other_scores_are_an_error(script, capsys, monkeypatch):
 def test_the_parts_of_a_pair(script, capsys, monkeypatch, tmp_path):
     parts = script("parts")
     trace = tmp_path / "trace.tar.gz"
-    lines = _run(parts, capsys, "--trace", str(trace))
+    lines = run_script(parts, capsys, "--trace", str(trace))
     assert lines.pop("parts/trace")["value"] > 0
     with tarfile.open(trace) as packed:
         assert any(name.endswith(".xplane.pb") for name in packed.getnames())
@@ -196,7 +166,7 @@ def test_the_head_of_the_benchmarks_is_that_of_a_run(script, monkeypatch):
     # On a device that tells its memory, the sizes of its blocks follow from it.
     parts, models = script("parts"), script("_models")
     monkeypatch.setattr(parallel.Devices, "memory", lambda self: 80 * 2**30)
-    asked, run = [], models.prepare(_arguments(models))
+    asked, run = [], models.prepare(arguments(models))
     whole, step = parts.streaming.token_signals, pipeline.make_step
 
     def head(*args, memory, **more):
@@ -215,19 +185,13 @@ def test_the_head_of_the_benchmarks_is_that_of_a_run(script, monkeypatch):
     assert asked[0] > 2**30 and asked == [asked[0]] * 2
 
 
-def _arguments(models, *flags):
-    parser = models.argparse.ArgumentParser()
-    models.add_arguments(parser)
-    return parser.parse_args([*SHORT, *flags])
-
-
 def test_a_model_is_drawn_once_for_all_its_sizes(script, monkeypatch):
     models, drawn = script("_models"), []
     draw = random.draw
     monkeypatch.setattr(
         models.random, "draw", lambda *a, **k: drawn.append(1) or draw(*a, **k)
     )
-    args = _arguments(models, "--frames", "2", "3", "--batch", "4", "1")
+    args = arguments(models, "--frames", "2", "3", "--batch", "4", "1")
     found = [(run.frames, run.batch, run.extra["batch"]) for run in models.runs(args)]
     assert found == [(2, 4, 4), (2, 1, 1), (3, 4, 4), (3, 1, 1)] and drawn == [1]
 
@@ -307,7 +271,7 @@ def test_the_sides_take_turns(script):
 def test_attention_of_the_peer_is_fused(script, monkeypatch):
     models, torch = script("_models"), pytest.importorskip("torch")
     own = script("_torch_models")
-    run = models.prepare(_arguments(models, "--frames", "2"))
+    run = models.prepare(arguments(models, "--frames", "2"))
     model, seen = run.torch_model(), []
     functional = torch.nn.functional
     whole = functional.scaled_dot_product_attention
@@ -333,82 +297,11 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
         assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def test_head(script, capsys, monkeypatch):
-    head, seen = script("head"), []
-    whole = head.exact
-    monkeypatch.setattr(head, "_MOST_CHECKED", 16 * 4096)
-    monkeypatch.setattr(
-        head, "exact", lambda *given: seen.append(given[1].shape) or whole(*given)
-    )
-    sizes = ["--rows", "2304", "--vocab", "8192", "--hidden", "16"]
-    lines = _run(head, capsys, *sizes)
-    assert lines["head/memory, two passes"]["ratio"] > 1  # More with more rows.
-    peaked = lines["head/error, logits of deviation 12"]
-    assert peaked["value"] < 1e-4 and peaked["ratio"] > 10
-    assert peaked["checked"] == {"rows": 16, "vocab": 4096} and set(seen) == {
-        (4096, 16)
-    }
-    for name in ("one pass", "two passes"):
-        line = lines[f"head/time, {name}"]
-        assert line["peer_cpu_seconds"] > 0 and len(line["ratio_spread"]) == 2
-
-
-def test_memory_of_the_head_is_planned_for_the_device(script, capsys, monkeypatch):
-    # On a device that tells its memory all logits of so few rows lie there at once.
-    head, sizes = script("head"), (2304, 4096, 16)
-    logits = 4 * 2304 * 4096 / 2**20
-    dtype, found = jax.numpy.dtype("float32"), []
-    for mib in (8192, 8):
-        monkeypatch.setattr(
-            parallel.Devices, "memory", lambda self, mib=mib: mib * 2**20
-        )
-        small = head.memory(sizes, dtype, {})
-        one = json.loads(capsys.readouterr().out.splitlines()[0])["value"]
-        found.append((small, one >= logits))
-    assert found == [(True, True), (False, False)]  # 8 MiB are too few for the rest.
-
-
-def test_head_for_a_card_that_is_not_there(script, capsys, monkeypatch):
-    head, found = script("head"), importlib.util.find_spec
-
-    def find_spec(name):
-        parent, _, child = name.partition(".")
-        if parent == "jax_plugins" and child:
-            raise ModuleNotFoundError(name)  # As of a package that is not there.
-        return None if parent == "jax_plugins" else found(name)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    assert head.main(["--compile-only", "--kind", "H200"]) == 2
-    assert capsys.readouterr().err == "head.py --kind needs jax[cuda13]: pip install\n"
-    with pytest.raises(SystemExit):
-        head.main(["--kind", "H200"])
-    assert "--kind is for --compile-only" in capsys.readouterr().err
-
-
-def test_bytes_of_the_head(script, capsys, monkeypatch):
-    # As on a card that is described as having this CPU's compiler.
-    head, aot = script("head"), script("aot")
-    here = type("Here", (), {"devices": jax.devices()[:1]})
-    monkeypatch.setattr(aot, "topology", lambda case: here)
-    head.traffic((64, 2048, 16), "H100", 2)
-    line = json.loads(capsys.readouterr().out)
-    assert line["name"] == "head/traffic, H100" and "step" not in line
-    alone, whole = line["statistics"], line["with_the_write_of_the_product"]
-    assert line["value"] == alone["bytes_a_logit"] >= 4
-    logits = 2 * 64 * 2048  # A clip.
-    assert alone["ms_a_clip"] == pytest.approx(
-        1000 * logits * alone["bytes_a_logit"] / 3.0e12, rel=1e-3
-    )
-    more = whole["bytes_a_logit"] - alone["bytes_a_logit"]
-    assert more == pytest.approx(4, abs=0.01)
-    assert line["launches"] > line["launches_of_products"] >= 1
-
-
 @quick
 @pytest.mark.parametrize("family", ["llava_qwen", "llava_onevision"])
 def test_texts(script, capsys, family):
     sizes = ("--texts", "3", "--question", "9", "--answer", "7", "--batch", "2")
-    lines = _run(script("texts"), capsys, *sizes, "--model", family)
+    lines = run_script(script("texts"), capsys, *sizes, "--model", family)
     for peer in ("cached", "again"):
         line = lines[f"texts/ours against transformers, {peer}"]
         assert line["equal"] and line["difference"] < 1e-4
@@ -426,64 +319,7 @@ def test_other_log_p_of_an_answer_is_an_error(script, capsys, monkeypatch):
         lambda *args: [[x + 1 for x in clip] for clip in whole(*args)],
     )
     sizes = ("--texts", "1", "--question", "3", "--answer", "2")
-    _run(texts, capsys, *sizes, status=1)
-
-
-def test_attention(script, capsys):
-    lines = _run(script("attention"), capsys)
-    assert lines["attention/error"]["value"] < 1e-5
-    assert lines["attention/memory"]["ratio"] > 1
-
-
-@quick
-def test_scaling(script, capsys, monkeypatch):
-    scaling = script("scaling")
-    monkeypatch.setattr(scaling, "CLIPS", {"tiny": (1, 3)})
-    monkeypatch.setattr(scaling, "CLASSES", {"tiny": (512, 1024)})
-    monkeypatch.setattr(scaling, "DEVICES", (4,))
-    counted = []
-    ours = scaling.Run.ours
-    monkeypatch.setattr(
-        scaling.Run, "ours", lambda run, c: counted.append(run.frames) or ours(run, c)
-    )
-    lines = _run(scaling, capsys, "--frames", "3", "--axes", "frames")
-    assert lines["scaling/frames"]["frames"] == 3 and set(counted) == {3}
-    assert "scaling/device memory" not in lines  # A CPU does not tell.
-    lines = _run(scaling, capsys, "--frames", "2", "--axes", *scaling.AXES[1:])
-    assert lines["scaling/clips"]["clips"] == 3
-    assert lines["scaling/classes"]["classes"] == 1024
-    assert lines["scaling/devices"]["devices"] == 4
-    with pytest.raises(SystemExit):
-        scaling.main([*SHORT, "--axes", "frames", "--frames", "2", "99999"])
-    assert "--frames 99999: the model's positions hold" in capsys.readouterr().err
-
-
-@quick
-def test_the_memory_of_a_device_is_read_from_it(script, capsys, monkeypatch):
-    scaling, report = script("scaling"), script("_report")
-    monkeypatch.setattr(report, "device_peak_mib", lambda: 2048.0)
-    lines = _run(scaling, capsys, "--frames", "2", "--axes", "frames")
-    assert lines["scaling/device memory"]["value"] == 2.0
-    assert lines["scaling/frames"]["device_peak_mib"] == 2048.0
-    told = {"peak_bytes_in_use": 3 * 2**20}
-    fake = type("Fake", (), {"memory_stats": lambda self: told})
-    monkeypatch.undo()
-    monkeypatch.setattr(jax, "local_devices", lambda: [fake()])
-    assert report.device_peak_mib() == 3.0
-
-
-def test_the_classes_are_drawn_on_the_device(script, capsys, monkeypatch):
-    scaling = script("scaling")
-    monkeypatch.setattr(scaling, "CLASSES", {"tiny": (512,)})
-
-    class Refusing:
-        def __getattr__(self, name):
-            raise AssertionError("drawn on the host")
-
-    models = script("_models")
-    run = models.prepare(_arguments(models, "--frames", "2"))
-    monkeypatch.setattr(np.random, "default_rng", lambda *args: Refusing())
-    assert scaling.classes(run, (512,), 2)
+    run_script(texts, capsys, *sizes, status=1)
 
 
 @pytest.mark.parametrize("name", ["size", "studies"])

@@ -1,5 +1,6 @@
 """One set-up for every test: CPU, eight devices, strict types, highest precision."""
 
+import importlib
 import os
 import pathlib
 
@@ -70,3 +71,17 @@ def quick_to_compile():
     yield
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a benchmark by name; the rate of a product is taken of a small one."""
+    from vidsme_jax import rates  # After the hook that checks types is there.
+
+    benchmarks = pathlib.Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(benchmarks))
+    whole = rates.matrix_rate
+    monkeypatch.setattr(
+        rates, "matrix_rate", lambda dtype, **more: whole(dtype, size=256)
+    )
+    return importlib.import_module
