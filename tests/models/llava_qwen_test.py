@@ -16,6 +16,7 @@ from vidsme_jax import models, parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_qwen import towers
+from vidsme_jax.models.rows import MAX_FRAMES
 from vidsme_jax.run import pipeline, references, stacking
 from vidsme_jax.settings import views
 
@@ -298,6 +299,18 @@ def test_positions_are_the_smaller_of_two_limits(tmp_path):
     plan = models.inspect(str(folder), dtype="float32")
     text = len(plan.tokenise().before) + len(plan.tokenise().after)
     assert plan.max_frames == (100 - text) // 4
+
+
+@pytest.mark.parametrize("positions", [224_000, 1_000, 30])
+def test_frames_that_positions_hold(tmp_path, positions):
+    folder = oracle.save(oracle.make_model(), tmp_path)
+    raw = json.loads((folder / "config.json").read_text())
+    raw |= {"max_position_embeddings": positions, "tokenizer_model_max_length": None}
+    (folder / "config.json").write_text(json.dumps(raw))
+    plan = models.inspect(str(folder), dtype="float32")
+    text = len(plan.tokenise().before) + len(plan.tokenise().after)
+    fitting = max((positions - text) // 4, 0)
+    assert plan.max_frames == min(fitting, MAX_FRAMES)
 
 
 @pytest.mark.parametrize(

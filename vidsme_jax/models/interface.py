@@ -24,7 +24,7 @@ from flax import nnx
 
 from vidsme_jax.checkpoints import loading, trees
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models.rows import Order, Rows, Shown, Text
+from vidsme_jax.models.rows import MAX_FRAMES, Order, Rows, Shown, Text
 from vidsme_jax.parallel import Split
 
 
@@ -112,12 +112,14 @@ class Model:
 
     @functools.cached_property
     def max_frames(self) -> int:
-        """The most frames that the decoder's positions hold."""
-        low, high = 0, self.max_rows
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = len(self._prompted(middle).feature) <= self.max_rows
-            low, high = (middle, high) if fits else (low, middle - 1)
+        """The most frames that the decoder's positions hold, and `rows.MAX_FRAMES`."""
+        low, high = 0, 1
+        while high <= MAX_FRAMES and self._holds(high):
+            low, high = high, 2 * high
+        high = min(high, MAX_FRAMES + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._holds(middle) else (low, middle)
         return low
 
     @functools.cached_property
@@ -142,6 +144,9 @@ class Model:
         assert self.fill is not None, "a model without tensors"
         graphdef, abstract = self.abstract()
         return LoadedModel(self, graphdef, self.fill(abstract, shardings))
+
+    def _holds(self, frames: int) -> bool:
+        return len(self._prompted(frames).feature) <= self.max_rows
 
     def _prompted(self, frames: int) -> Rows:
         order = np.arange(frames, dtype=np.int32)

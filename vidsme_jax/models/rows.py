@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int, Int8, Int16, Int32
 
 from vidsme_jax.base import SLICES
 
+MAX_FRAMES = int(np.iinfo(np.int16).max)  # Of a clip: `Rows.frame` is an int16.
 VIDEO_MEAN, SEQUENCE_MEAN = 0, 1  # Places along `means`.
 _NUM_MEANS = 2
 NONE = -1
@@ -44,7 +45,7 @@ class Text(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a tower is shown of one clip; `num_frames` is at least 1."""
+    """What a tower is shown of one clip; `num_frames` is 1 to `MAX_FRAMES`."""
 
     num_frames: int
 
