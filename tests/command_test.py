@@ -116,11 +116,13 @@ def test_what_signals_depend_on_stays(finished):
 
 
 def test_failures_of_the_run_are_told_again(finished):
-    path = finished.workdir / "failures.jsonl"
-    line = {"id": "x", "video": "x.mp4", "stage": "open", "cause": "no such file"}
-    path.write_text(json.dumps(line) + "\n")
-    assert [f.id for f in _again(finished.workdir).failures] == ["x"]
-    assert json.loads(path.read_text()) == line
+    """Those of rows that are gone are none of this report's."""
+    path, name = finished.workdir / "failures.jsonl", finished.table.id[0]
+    cause = {"stage": "open", "cause": "no such file"}
+    here = {"id": name, "video": f"clips/{name}.mp4"} | cause
+    path.write_text(f"{json.dumps(here)}\n{json.dumps(here | {'id': 'gone'})}\n")
+    assert [f.id for f in _again(finished.workdir).failures] == [name]
+    assert json.loads(path.read_text()) == here
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"config": 1}'])

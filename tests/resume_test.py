@@ -267,8 +267,8 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers
     folder.mkdir(mode=0o555)
     root, check = os.geteuid() == 0, checks.check
 
-    def as_somebody_else(config):
-        setup = check(config)
+    def as_somebody_else(*asked):
+        setup = check(*asked)
         if root:  # To whom nothing is forbidden.
             os.seteuid(65534)
         return setup

@@ -41,7 +41,7 @@ def _changed(signals, direction):
 def test_all_but_a_few_read_the_natural_order_alone(profile):
     signals, names = _drawn(), scores.resolve("all", profile)
     whole, natural, second = (
-        scores.compute(each, 1.5, 0.7, names, profile=profile)
+        scores.compute(each, 1.5, 1.7, names, profile=profile)
         for each in (signals, _changed(signals, 0), _changed(signals, 1))
     )
     assert all(natural[name] != whole[name] for name in names)
@@ -61,7 +61,7 @@ def test_all_but_a_few_read_the_natural_order_alone(profile):
 def test_modified_entropies_are_those_of_the_natural_order(exact, official, place):
     signals = _drawn()
     mean = signals.modified[0, :, place].mean(dtype=np.float64)
-    found = scores.compute(signals, 1.5, 0.7, [exact], profile="exact")
+    found = scores.compute(signals, 1.5, 1.7, [exact], profile="exact")
     assert found[exact] == pytest.approx(-mean)
-    found = scores.compute(signals, 1.5, 0.7, [official], profile="official")
+    found = scores.compute(signals, 1.5, 1.7, [official], profile="official")
     assert found[official] == pytest.approx(mean)

@@ -95,7 +95,7 @@ def _assert_is_without(report, table, name):
 
 
 def _garbage(path):
-    path.write_bytes(b"this is no video" * 100)
+    path.write_bytes(f"this is no video, but {path.name}".encode() * 100)
 
 
 def _another(path):
@@ -177,7 +177,7 @@ def test_a_report_needs_no_video(corpus):
         (folder / name).unlink()
     report = _again(run)
     assert report.table.id.tolist() == table.id.tolist() and not report.failures
-    with pytest.raises(AuditError, match="no clip could be scored"):
+    with pytest.raises(AuditError, match="none of the 5 videos of its 5 rows is there"):
         audit.run(_config(folder), run)
 
 
