@@ -11,9 +11,8 @@ The corpus is yours; 16 frames, the release's prompt `mcq`, beta1 1.0, beta2 0.1
 Fetched from the hub: 16 GB (video-xl 17 GB; its beacon tensors are left out, so that is
 not the model as published, and the log and the report say so).
 Cost by the count of operations at 16 frames: 75 TFLOP a video (vision 6.2, two prefills
-of 32.0, two heads of 2.5), an eighth of a second of one H200 if it sustains 600
-TFLOP/s, which is an assumption. Measured: `:tiny` in the test suite; no published
-weights yet.
+of 32.0, two heads of 2.5), 0.13 s of one H100 (`benchmarks/README.md`, random weights).
+Measured: `:tiny` in the test suite; no published weights yet.
 """
 
 from ml_collections import ConfigDict
