@@ -54,3 +54,11 @@ def test_an_unknown_random_model():
         AuditError, match="no such random model; did you mean 'llava_qw"
     ):
         models.inspect("random:llava_qwem-tiny", dtype="float32")
+
+
+def test_a_random_model_without_tokens_for_text():
+    """Whose weights would take minutes to draw."""
+    with pytest.raises(AuditError, match=r"no such random model.*known: ") as caught:
+        models.inspect("random:llava_qwen-7b", dtype="float32")
+    (problem,) = caught.value.problems
+    assert "llava_qwen-tiny" in problem and "7b" not in problem.split("known")[1]

@@ -30,6 +30,7 @@ from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 from vidsme_jax.models.rows import Text
 
 SCHEME = "random:"
+_TINY = "-tiny"  # What names of models end in that are written to a folder.
 _PREFIX = 30  # Tokens before the video of a model without a tokenizer.
 _SMALL = 2**24  # Parameters below which drawing on the host beats compiling.
 
@@ -94,8 +95,13 @@ def folder(name: str) -> pathlib.Path:
     """Returns the folder of a checkpoint, the same bytes each time it is written.
 
     It is removed when the process ends.
+
+    Raises:
+      AuditError: There is no such tiny model; larger ones, whose vocabulary has no
+        tokenizer here, are for `draw`.
     """
-    _family(name)
+    known = sizes()
+    _family(name, {each: known[each] for each in known if each.endswith(_TINY)})
     target = pathlib.Path(tempfile.mkdtemp(prefix="vidsme-random-"))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     write(target, name)
@@ -118,8 +124,8 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
     writing.save(target / "model.safetensors", drawn.state, drawn.model.names)
 
 
-def _family(name: str) -> Family:
-    known = sizes()
+def _family(name: str, known: Mapping[str, Family] | None = None) -> Family:
+    known = sizes() if known is None else known
     if name not in known:
         near = nearest(name, list(known))
         problem = f"no such random model{near}; known: {', '.join(known)}"
