@@ -80,7 +80,9 @@ GROUPS = {
     ),
     "prepared": Group(6, ("prepared",), ("prepared_test.py", "prepare_test.py")),
     "adapters": Group(
-        5, ("checkpoints/adapters.py",), ("checkpoints/adapters_test.py",)
+        5,
+        ("checkpoints/adapters.py",),
+        ("checkpoints/adapters_test.py", "checkpoints/adapter_files_test.py"),
     ),
 }
 

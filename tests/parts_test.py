@@ -104,6 +104,15 @@ def test_the_settings_of_a_folder_are_read_without_its_parts(tmp_path):
         signals.recorded(tmp_path)
 
 
+def test_the_settings_in_which_a_folder_differs(tmp_path):
+    assert signals.differences(tmp_path, {"model": "x"}) == []
+    Signals(tmp_path, {"model": "x", "frames": 4})
+    assert signals.differences(tmp_path, {"model": "x"}) == []
+    (found,) = signals.differences(tmp_path, {"model": "y", "frames": 4})
+    for part in (str(tmp_path), "model", "x", "y"):
+        assert part in found
+
+
 def test_what_is_forgotten_of_a_clip_leaves_its_other_rows(tmp_path):
     store = Signals(tmp_path, {})
     for key in "abcd":

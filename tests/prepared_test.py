@@ -1,6 +1,9 @@
 """Prepared corpora: round trip, damage, order, matching, without any video."""
 
+import dataclasses
+import hashlib
 import json
+import os
 import pathlib
 import shutil
 
@@ -264,6 +267,22 @@ def test_a_path_with_other_content_replaces_the_clip(tmp_path):
     _write(tmp_path, [new])
     found = _open(tmp_path, [new])
     assert found.read(str(path))[1] == _motion(1) and len(found.source) == 1
+
+
+def test_a_file_that_is_only_touched_stays_prepared(tmp_path):
+    path = tmp_path / "0.mp4"
+    path.write_bytes(b"one")
+    item = _item(0, tmp_path, clip=str(path))
+    digest = hashlib.sha256(b"one").hexdigest()
+    frames = dataclasses.replace(_frames(0), content_hash=digest)
+    with writing.opened(tmp_path, PNG, 1) as writer:
+        assert writer.digest_of(item.clip) is None
+        example = dataset.encode(frames, _motion(0), PNG)
+        writer.finish([item], {item.clip: writer.add(item.clip, example)}, 1)
+    os.utime(path, (1, 1))
+    assert _open(tmp_path, [item]).read(str(path))[1] == _motion(0)
+    path.write_bytes(b"two")  # Of the same size.
+    assert "have changed since" in _problems(tmp_path, [item])[0]
 
 
 def test_clips_are_known_by_name_where_they_have_moved(items, tmp_path):

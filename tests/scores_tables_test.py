@@ -187,6 +187,19 @@ def test_what_the_reference_lacks_is_nan_in_what_needs_it(tmp_path):
         assert table.reference["vid_sme"][row] == pytest.approx(own)
 
 
+def test_a_reference_counts_where_no_text_is_asked_about(tmp_path):
+    clips = [dataclasses.replace(_clip(key, 0), texts=()) for key in ANSWERS]
+    others = [dataclasses.replace(_clip(key, 1), texts=()) for key in ANSWERS]
+    target = _store(tmp_path / "target", clips)
+    reference = _store(tmp_path / "reference", others)
+    names = ["vid_sme", "vid_sme_ref"]
+    more = {"reference": reference, "slices": ("video",)}
+    table = _table(_items(), target, names, **more)
+    expected = table.scores["vid_sme"] - table.reference["vid_sme"]
+    np.testing.assert_allclose(table.scores["vid_sme_ref"], expected, rtol=1e-5)
+    assert np.isfinite(expected).all()
+
+
 def test_a_reference_of_another_file_does_not_count(tmp_path):
     clips = [_clip(key, 0) for key in ANSWERS]
     changed = dataclasses.replace(clips[0], content_hash="another")
