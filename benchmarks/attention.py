@@ -154,7 +154,7 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
         "equal": equal,
     }
     needs = temporary.get("xla")
-    told = (
+    beside = (
         "cannot be compiled in this memory"
         if needs is None
         else f"{needs / 2**20:.4g} MiB"
@@ -164,7 +164,7 @@ def measure(shape, tokens: int, dtype: str, repeats: int) -> bool:
         temporary["ours"] / 2**20,
         "MiB temporary",
         ratio=needs and needs / temporary["ours"],
-        peer=f"jax.nn.dot_product_attention, xla: {told}",
+        peer=f"jax.nn.dot_product_attention, xla: {beside}",
         **extra,
     )
     for name in rounds.times:

@@ -30,7 +30,7 @@ def run(argv: Sequence[str] | None = None) -> int | None:
     if name in _HELP:
         from vidsme_jax import commands
 
-        commands.tell(_usage())
+        commands.show(_usage())
         return 0
     if name == "--version":
         print(f"vidsme_jax {__version__}")

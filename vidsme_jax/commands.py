@@ -41,12 +41,12 @@ def help_wanted(doc: str | None, *names: str) -> None:
     lines["--config.KEY=VALUE"] = "Sets a key, such as --config.workers=2."
     lines["--help"] = "Shows this; --helpfull also the flags of the libraries."
     width = max(map(len, lines))
-    told = (f"  {name:<{width}}  {' '.join(x.split())}" for name, x in lines.items())
-    tell("\n".join([(doc or "").strip(), "", "flags:", *told]))
+    table = (f"  {name:<{width}}  {' '.join(x.split())}" for name, x in lines.items())
+    show("\n".join([(doc or "").strip(), "", "flags:", *table]))
     sys.exit(OK)
 
 
-def tell(text: str) -> None:
+def show(text: str) -> None:
     """Prints; a reader that has seen enough, such as `head`, is no error."""
     try:
         print(text, flush=True)

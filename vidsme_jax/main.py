@@ -77,16 +77,16 @@ def main(argv: list[str]) -> int:
         )
         return commands.INTERRUPTED
     if report is None:
-        commands.tell(f"done; the first process writes the report to {workdir}")
+        commands.show(f"done; the first process writes the report to {workdir}")
         return commands.OK
-    commands.tell(report.summary())
+    commands.show(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 
 def _list_scores(profile: Any) -> int:
     """Prints the scores of a profile, and returns the exit status."""
     try:
-        commands.tell(scores.describe(profile))
+        commands.show(scores.describe(profile))
     except AuditError as error:
         return commands.wrong(error.problems)
     return commands.OK

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return commands.INTERRUPTED
-    commands.tell(done.summary())
+    commands.show(done.summary())
     return commands.FAILURES if done.failures else commands.OK
 
 

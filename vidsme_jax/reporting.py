@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         return commands.wrong(error.problems)
     except OSError as error:
         return commands.wrong([f"the report cannot be written: {error}"])
-    commands.tell(report.summary())
+    commands.show(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 

@@ -2,7 +2,7 @@
 
 A video has one role: a member that is also a suspect, or that non-members are judged
 by, makes every comparison of the two wrong. Parts that do not overlap may be in two
-roles, which is told. Only files of equal size are read, and of those the whole only
+roles, which is reported. Only files of equal size are read, and of those the whole only
 where first and last bytes are equal.
 """
 
@@ -87,7 +87,7 @@ def examined(
     shared, parts = [], []
     for its in _places(items, place):
         pairs = _overlapping(its)
-        # Of equal paths `contradictions` tells.
+        # `contradictions` reports equal paths.
         if kept := [pair for pair in pairs if not pair.is_contradiction]:
             shared.append(kept)
         if not pairs:

@@ -173,7 +173,7 @@ def _take(
     problems: _Problems,
     fields: tuple[str, ...],
 ) -> tuple[list[_Taken], list[LeftOut]]:
-    """Gives each role the rows that it takes; tells which are left out."""
+    """Returns the rows that each role takes, and those that are left out."""
     taken: list[_Taken] = []
     left: list[LeftOut] = [one for its in found.values() for one in its.left_out]
     for role in ROLES:

@@ -1,6 +1,6 @@
 """Rows of manifests and datasets: which column is which field, and what a field holds.
 
-Every row is checked on its own, and all that is wrong with any is told at once.
+Every row is checked on its own, and all that is wrong with any is listed at once.
 """
 
 import dataclasses
@@ -213,7 +213,7 @@ def _row(
         problems.append(f"{where}: {error}")
     if problems:
         raise AuditError(problems)
-    role = _role(values.get("label")) or ""  # `not_labels` tells of others.
+    role = _role(values.get("label")) or ""  # `not_labels` reports others.
     return Row(where, folder, role, fields.pop("id"), fields, True, segment)
 
 

@@ -25,13 +25,13 @@ def lines(warnings: Mapping[str, Sequence[str]]) -> list[str]:
             kind = re.sub(r"\d+", "#", re.split(r"[(:;]", text)[0])
             kinds.setdefault(kind, []).append((video, text))
     found = []
-    for told in kinds.values():
-        video, text = told[0]
-        if len(told) == 1:
+    for same in kinds.values():
+        video, text = same[0]
+        if len(same) == 1:
             found.append(printable(f"{video}: {text}", _MOST))
         else:
             example = printable(f"such as {video}: {text}", _MOST)
-            found.append(f"{len(told)} videos of one kind, {example}")
+            found.append(f"{len(same)} videos of one kind, {example}")
     return found
 
 

@@ -141,7 +141,7 @@ class Source:
             yield container, stream
 
     def _film(self, container: InputContainer, options: dict[str, str]) -> VideoStream:
-        """Returns the track with the film; to tell several apart the file is read."""
+        """Returns the track with the film; of several, after reading the file."""
         found = tracks.videos(container)
         if len(found) == 1:
             return found[0]

@@ -1,4 +1,4 @@
-"""Manifests none of whose videos is there: told before a model is loaded.
+"""Manifests none of whose videos is there, found before a model is loaded.
 
 Where some videos are there, the others are failures of their clips.
 """

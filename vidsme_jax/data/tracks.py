@@ -64,7 +64,7 @@ def count(
                 counts[packet.stream.index] += 1
                 check(counts[packet.stream.index])
     except (av.FFmpegError, IndexError):
-        pass  # The file breaks off, which is told of the track that is decoded.
+        pass  # The file breaks off, which decoding the chosen track reports.
     return counts
 
 

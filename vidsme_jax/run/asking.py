@@ -197,7 +197,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
 
 
 def depends(given: views.Settings) -> dict[str, Any]:
-    """Returns what signals depend on as far as the settings alone tell it."""
+    """Returns what signals depend on as far as the settings alone determine it."""
     return {
         "model.dtype": given.model.dtype,
         "video.num_frames": given.video.num_frames,

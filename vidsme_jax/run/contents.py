@@ -1,4 +1,4 @@
-"""What is stored of a corpus, held against its clips as they are now.
+"""Compares what is stored of a corpus with its clips as they are now.
 
 Signals count as long as they are of the content that a clip has now. Where a clip
 cannot be read any more, or its content has changed, nothing that was stored of it
@@ -130,8 +130,8 @@ def repaired(
     for failure in failures:
         if (failure.id, failure.video) not in files:
             continue
-        told = failure.cause.startswith((_REPAIRED, CHANGED, _NOT_STORED))
-        if not told and _is_newer(files[failure.id, failure.video], written):
+        explained = failure.cause.startswith((_REPAIRED, CHANGED, _NOT_STORED))
+        if not explained and _is_newer(files[failure.id, failure.video], written):
             cause = f"{_REPAIRED}{failure.cause}; run the audit again"
             failure = dataclasses.replace(failure, cause=cause)
         found.append(failure)

@@ -279,23 +279,23 @@ def stream(
     """
     spanning = pipelines[0].spanning
     in_flight: collections.deque[tuple[int, Sent, Any]] = collections.deque()
-    told = False
+    stopping = False
 
     def over() -> bool:
         return stopped() or any(p.failure is not None for p in pipelines)
 
     def settled(left: int) -> Iterator[tuple[int, list[Result]]]:
-        nonlocal told
+        nonlocal stopping
         while len(in_flight) > left:
             place, sent, flag = in_flight.popleft()
             results = pipelines[place].settle(sent)
-            told = told or bool(np.asarray(flag))
+            stopping = stopping or bool(np.asarray(flag))
             yield place, results
 
     def send(full: bool) -> Iterator[tuple[int, list[Result]]]:
         for place, pipeline in enumerate(pipelines):
             for group in pipeline.take(full=full):
-                if told if spanning else over():
+                if stopping if spanning else over():
                     return
                 sent = pipeline.send(group)
                 if spanning and (problem := sent.problem):
@@ -309,7 +309,7 @@ def stream(
         if any([pipelines[place].add(each) for place, each in inputs]):
             yield from send(full=True)
             rounds -= 1
-            if told if spanning else over():
+            if stopping if spanning else over():
                 break
     for _ in range(rounds if spanning else 1):
         yield from send(full=False)
