@@ -3,7 +3,8 @@
 Seconds are of a 7B model on an H100 or H200. Compiling is estimated at 60 to 80 s for
 each program of a 7B model, as such programs took on two busy cores, and at 10 to 40 s
 for the small ones; drawing a model at 25 s, carrying it to torch at 30 s, importing
-everything at 10 s. An H100 took less (`results/h100`); limits follow from these.
+everything at 10 s. An H100 took less but for 8 % in steps 1 and 7 (`results/h100`);
+limits follow from these.
 """
 
 import dataclasses
