@@ -1,6 +1,5 @@
 """Whether the corpus itself gives the answer away, before any model is asked."""
 
-import itertools
 import math
 import re
 from typing import Any
@@ -14,7 +13,8 @@ from vidsme_jax.evaluation import metrics, verdicts
 from vidsme_jax.evaluation.blind import Pair, Words, compare
 
 _MAX_LISTED = 20  # Duplicates listed by hash.
-_PART = re.compile(r"#t=([\d.]+),([\d.]+)?$")  # Seconds, at the end of a video's name.
+# Seconds at the end of a video's name, as in `data.segments`.
+_PART = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?$")
 _MEMBERSHIP = Words(
     "members",
     "non-members",
@@ -80,23 +80,14 @@ def _duplicates(
     if not len(shared):
         return {"count": 0, "statement": "", "videos": []}
 
-    def ids(rows: Int[np.ndarray, " rows"], cluster: str) -> list[str]:
-        return table.id[rows[table.cluster[rows] == cluster]].tolist()
-
-    def parts(rows: Int[np.ndarray, " rows"], cluster: str) -> list[tuple[float, ...]]:
-        return [
-            _part(name) for name in table.video[rows[table.cluster[rows] == cluster]]
-        ]
-
-    wrong = sum(
-        any(
-            max(one[0], other[0]) < min(one[1], other[1])
-            for one, other in itertools.product(
-                parts(members, cluster), parts(nonmembers, cluster)
-            )
-        )
-        for cluster in shared
-    )
+    spans: dict[Any, list[tuple[float, float, int]]] = {each: [] for each in shared}
+    ids: dict[Any, tuple[list[str], list[str]]] = {each: ([], []) for each in shared}
+    for role, rows in enumerate((members, nonmembers)):
+        for row in rows[np.isin(table.cluster[rows], shared)]:
+            cluster = table.cluster[row]
+            spans[cluster].append((*_part(table.video[row]), role))
+            ids[cluster][role].append(str(table.id[row]))
+    wrong = sum(map(_overlap, spans.values()))
     divided = len(shared) - wrong
     statements = []
     if wrong:
@@ -117,12 +108,22 @@ def _duplicates(
         "videos": [
             {
                 "hash": str(cluster),
-                "members": ids(members, cluster),
-                "nonmembers": ids(nonmembers, cluster),
+                "members": ids[cluster][0],
+                "nonmembers": ids[cluster][1],
             }
             for cluster in shared[:_MAX_LISTED]
         ],
     }
+
+
+def _overlap(spans: list[tuple[float, float, int]]) -> bool:
+    """Whether a part of one role overlaps one of the other: begin, end and role."""
+    ends = [-math.inf, -math.inf]  # The latest of each role so far.
+    for begin, end, role in sorted(spans):
+        if begin < min(end, ends[1 - role]):
+            return True
+        ends[role] = max(ends[role], end)
+    return False
 
 
 def _part(name: str) -> tuple[float, float]:
