@@ -14,7 +14,8 @@ _PRELUDE = """
 import json, sys, pathlib
 import numpy as np
 from vidsme_jax import models, motion, scores
-from vidsme_jax.base import AuditError, ClipError, ScoreTable, TokenSignals
+from vidsme_jax.base import Asked, AuditError, ClipError, ScoredText, ScoreTable
+from vidsme_jax.base import TokenSignals
 from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.entropy import definitions, stored
 from vidsme_jax.evaluation import bootstrap, intervals, metrics, suspects, validity
@@ -35,6 +36,13 @@ table = ScoreTable(
     **dict.fromkeys(("flow_variance", "brightness_std", "q", "r"), np.ones(2)),
     scores={"vid_sme": np.array([0.5, 0.1])},
 )
+def answer(log_p):
+    asked = Asked(key="k", question="", answer="a")
+    its = TokenSignals(None, None, None, log_p)
+    rows = dict(tokens=np.zeros(3, np.int32), slice=np.full(3, 2, np.int8))
+    return ScoredText(asked=asked, signals=its, **rows)
+def theirs(log_p):
+    return scores.Revealed(TokenSignals(None, None, None, log_p))
 def sme(*arguments, **named):
     return scores.compute(*arguments, **named)
 for call in json.loads(sys.argv[1]):
@@ -79,6 +87,8 @@ _RUN = {
     "sme(signals, 1.5, 1.0, ['perplexity'], reference=3)": "reference is 3; it must be",
     "sme(signals._replace(log_prob=log_p * nan), 1.5, 1.0, ['perplexity'])": "log_prob "
     "of the signals is not finite",
+    "sme(None, 1.5, 1.0, ['response_loss'], text=answer(log_p * nan))": "log_prob of",
+    "sme(signals, 1.5, 1.0, ['perplexity_ref'], reference=theirs(log_p * nan))": "log_",
     "scores.uncalibrated(3)": "the score is 3; give its name",
     "motion.entropy_orders(a, a, (True, 3, 2, 4), 1.0, 0.1)": "bounds[0] is True; it",
     "metrics.auc([[1], [1, 2]], b)": "member_scores cannot be read as numbers",

@@ -105,12 +105,14 @@ def compute(
             value is None or isinstance(value, kind),
             f"{key} is {value!r}; it must be a {where}.{kind.__name__} or None",
         )
-    _check_signals(signals)
+    theirs = reference and reference.text and reference.text.signals
+    read = signals, text and text.signals, reference and reference.signals, theirs
+    for each in read:
+        _check_signals(each)
     try:
         return chosen.compute(signals, q, r, names, text=text, reference=reference)
     except TypeError as error:  # Of None, in place of an array.
-        given = (signals, text and text.signals, reference and reference.signals)
-        lacking = dict.fromkeys(f for each in given for f in _lacking(each))
+        lacking = dict.fromkeys(f for each in read for f in _lacking(each))
         if not lacking:
             raise
         said = f"the signals lack what a chosen score needs ({', '.join(names)})"
@@ -170,7 +172,8 @@ def named(given: Any) -> tuple[str, ...]:
         f"scores are {given!r}; give a tuple of names, such as ('vid_sme', "
         "'perplexity'), one text, such as 'vid_sme,perplexity', or 'all'",
     )
-    parts = (part.strip() for text in several for part in text.split(","))
+    texts = several if several is given else given.split(",")
+    parts = (text.strip() for text in texts)
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
