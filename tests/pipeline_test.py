@@ -133,6 +133,28 @@ def test_what_is_not_finite_is_the_clips_error(folder, model):
         signals.compute(broken, _frames(3))
 
 
+@pytest.mark.parametrize(
+    ("cause", "error", "text"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of memory", AuditError, r"config\.batch_size"),
+        ("INTERNAL: the device failed", RunStopped, "a batch failed on the devices"),
+    ],
+)
+def test_a_batch_that_a_grid_of_processes_cannot_send(
+    folder, monkeypatch, cause, error, text
+):
+    """It ends the run before the step that the others take."""
+
+    def fails(*_):
+        raise jax.errors.JaxRuntimeError(cause)
+
+    monkeypatch.setattr(parallel.Devices, "runner", lambda *_: fails)
+    monkeypatch.setattr(pipeline.Pipeline, "spanning", True)
+    monkeypatch.setattr(parallel.Devices, "anyone", lambda *_: pytest.fail("a step"))
+    with pytest.raises(error, match=text):
+        _stream(folder, "pmap", 1, 1, [4] * 4, batch_size=2)
+
+
 # The torch tests above share programs with what stands between them and here.
 quick = pytest.mark.usefixtures("quick_to_compile")
 

@@ -46,6 +46,27 @@ def help_wanted(doc: str | None, *names: str) -> None:
     sys.exit(OK)
 
 
+def stopped(cause: str, workdir: pathlib.Path) -> int:
+    """Prints that a run stopped and nothing is lost, and returns the exit status."""
+    print(
+        f"the run stopped: {printable(cause)}; results so far are in {workdir}; fix "
+        "the cause and run the same command to continue",
+        file=sys.stderr,
+        flush=True,
+    )
+    return WRONG
+
+
+def interrupted(workdir: pathlib.Path) -> int:
+    """Prints that a run was interrupted, and returns the exit status."""
+    print(
+        f"interrupted: what was scored is in {workdir}; the same command continues",
+        file=sys.stderr,
+        flush=True,
+    )
+    return INTERRUPTED
+
+
 def show(text: str) -> None:
     """Prints; a reader that has seen enough, such as `head`, is no error."""
     try:

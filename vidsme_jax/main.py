@@ -9,13 +9,12 @@ signal's own status.
 """
 
 import pathlib
-import sys
 from typing import Any, NoReturn
 
 from absl import app, flags
 
 from vidsme_jax import commands, scores
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking, joining, stopping
 
 _CONFIG = commands.define_config()
@@ -45,7 +44,7 @@ def main(argv: list[str]) -> int:
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
     config = _CONFIG.value
-    if config.get("scores") in ("list", ("list",)):
+    if config.get("scores") in ("list", ("list",), ["list"]):
         return _list_scores(config.get("profile"))
     commands.begin()
     stop = stopping.Stop()
@@ -67,15 +66,11 @@ def main(argv: list[str]) -> int:
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
-        return _stopped(_cause(error), workdir)
+        return commands.stopped(_cause(error), workdir)
     except stopping.RunStopped as error:
-        return _stopped(str(error), workdir)
+        return commands.stopped(str(error), workdir)
     except KeyboardInterrupt:
-        print(
-            f"interrupted: what was scored is in {workdir}; the same command continues",
-            file=sys.stderr,
-        )
-        return commands.INTERRUPTED
+        return commands.interrupted(workdir)
     if report is None:
         commands.show(f"done; the first process writes the report to {workdir}")
         return commands.OK
@@ -90,16 +85,6 @@ def _list_scores(profile: Any) -> int:
     except AuditError as error:
         return commands.wrong(error.problems)
     return commands.OK
-
-
-def _stopped(cause: str, workdir: pathlib.Path) -> int:
-    """Says that nothing is lost, and returns the exit status."""
-    print(
-        f"the run stopped: {printable(cause)}; results so far are in {workdir}; fix "
-        "the cause and run the same command to continue",
-        file=sys.stderr,
-    )
-    return commands.WRONG
 
 
 def run() -> NoReturn:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from vidsme_jax import commands
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
+from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
     config = flags.FLAGS.config
-    root = ""
+    root = flags.FLAGS.out or config.get("corpus", {}).get("prepared", "")
     commands.begin()
     try:
         given, root, items = checked(config, flags.FLAGS.out)
@@ -69,7 +70,7 @@ def checked(
     items: tuple[Item, ...] = ()
     if not root and problems.none_in("corpus.prepared"):
         problems.add("--out is missing: the folder that receives the clips")
-    if problems.none_in("corpus", but=("corpus.prepared",)):
+    if problems.none_in("corpus", but=("corpus.prepared", *asking.HARMLESS)):
         with problems.collected():
             items = corpora.load(given.corpus).items
     problems.close()

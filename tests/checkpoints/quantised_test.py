@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,6 +11,7 @@ from oracles import llava_next_video, llava_qwen
 from oracles import llava_onevision as oracle
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import opening
 
 LAYER = "language_model.model.layers.0.self_attn.q_proj."
 
@@ -141,6 +143,9 @@ def test_doubles_are_not_quantised(saved):
     save_file(every, folder / "model.safetensors")
     (folder / "quant_config.json").unlink(missing_ok=True)
     models.inspect(str(folder), dtype="float32")
+    found = opening.open_checkpoint(str(folder)).tensors
+    for name, value in named.items():
+        np.testing.assert_array_equal(found[name].read(), value.numpy())
 
 
 def test_pickled_weights(saved):

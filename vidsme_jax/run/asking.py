@@ -24,6 +24,8 @@ from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import signals
 
 SIGNALS = "signals"  # The folder in a work directory.
+# Of the corpus, what can be wrong without hiding what else is.
+HARMLESS = ("corpus.max_clips", "corpus.seed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,8 +150,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     headline = ""
     chosen = given.slices, has_reference(given)
     prepared = ("video", "studies.frames") if given.corpus.prepared else ()
-    harmless = ("corpus.max_clips", "corpus.seed")
-    if problems.none_in("corpus", *prepared, but=harmless):
+    if problems.none_in("corpus", *prepared, but=HARMLESS):
         with problems.collected():
             corpus, reader = open_corpus(given, _counts(given), looks=model)
     of_scores = problems.none_in("profile", "slices")
@@ -227,7 +228,7 @@ def answers_missing(
 ) -> list[str]:
     """Returns what is wrong if answers are scored and rows have none.
 
-    The remedies are flags, so that none of them leads to another refusal.
+    The remedies are flags, with a headline that fits; names in `config.scores` stay.
     """
     if "response" not in slices or response != "given":
         return []

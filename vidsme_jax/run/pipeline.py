@@ -23,7 +23,6 @@ from vidsme_jax.run import memory, outcomes
 from vidsme_jax.run.isolation import Isolation
 from vidsme_jax.run.stacking import Group, Input, Padded, Stacker
 from vidsme_jax.run.step import Found, head_memory, make_step
-from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
 
 
@@ -60,12 +59,9 @@ class Sent(NamedTuple):
     out: Any
 
     @property
-    def problem(self) -> RunStopped | None:
-        """Why a batch was not sent, as the end of the run; None if it was."""
-        if not isinstance(self.out, jax.errors.JaxRuntimeError):
-            return None
-        cause = memory.one_line(self.out)
-        return RunStopped(f"a batch could not be sent to the devices: {cause}")
+    def is_sent(self) -> bool:
+        """Whether the devices took it."""
+        return not isinstance(self.out, jax.errors.JaxRuntimeError)
 
 
 class Pipeline:
@@ -204,16 +200,15 @@ class Pipeline:
         After an error that is not a clip's, `failure` is set and what is left of the
         batch has no results.
         """
-        is_sent = not isinstance(sent.out, jax.errors.JaxRuntimeError)
         try:
-            if not is_sent:
+            if not sent.is_sent:
                 raise sent.out
             host = self.devices.fetch(sent.out)
         except jax.errors.JaxRuntimeError as error:
             return self._isolation.failed(
                 sent.group,
                 error,
-                compiled=is_sent,
+                compiled=sent.is_sent,
                 again=lambda group: self.settle(self.send(group)),
                 result=lambda clip, error: Result(clip.key, error),
             )
@@ -298,9 +293,10 @@ def stream(
                 if stopping if spanning else over():
                     return
                 sent = pipeline.send(group)
-                if spanning and (problem := sent.problem):
+                if spanning and not sent.is_sent:
                     # The others are in a step that this process takes no part in.
-                    raise problem
+                    pipeline.settle(sent)
+                    pipeline.close(complete=False)
                 flag = pipeline.devices.anyone(over()) if spanning else False
                 in_flight.append((place, sent, flag))
                 yield from settled(1)

@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 import pathlib
-import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
@@ -23,7 +23,8 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from vidsme_jax.base import AuditError, Failure, printable
+from vidsme_jax import commands
+from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.run import joining
 from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.store.files import write_atomically
@@ -32,6 +33,7 @@ from vidsme_jax.store.lock import locked
 T = TypeVar("T")
 
 _INTERRUPTED, _HUNG = "interrupted", "hung in a step without the others"
+_EXPECTED = (AuditError, RunStopped, OSError, KeyboardInterrupt)  # As documented.
 _RECORD = ".process-{}.json"  # In the work directory: how a process ended.
 _POLL = 0.5  # Seconds between two looks at what the others have recorded.
 _GRACE = 60.0  # Seconds that a step may take after another process has ended.
@@ -193,7 +195,8 @@ class Team:
         and JAX cannot be shut down. A process that hangs ends with exit status 2 (130
         if the other was interrupted), and the one that failed does once it has seen
         that; what was stored is kept. Where all leave the block by themselves, nothing
-        is done.
+        is done. A process that cannot write why it failed, such as on a full disk, is
+        seen by none.
         """
         left = threading.Event()
 
@@ -218,6 +221,8 @@ class Team:
                 time.sleep(_POLL)
             found = self._errors()
             if _HUNG in found.values():
+                if not isinstance(error, _EXPECTED):
+                    traceback.print_exc()
                 self._end({index(): found[index()]})
             raise
         finally:
@@ -227,16 +232,14 @@ class Team:
     def _end(self, errors: Mapping[int, str]) -> NoReturn:
         """Ends this process, for the errors of others or its own."""
         causes = {place: error for place, error in errors.items() if error != _HUNG}
-        which = "; ".join(f"process {k} failed: {e}" for k, e in causes.items())
-        print(
-            f"the run stopped: {printable(which)}; results so far are in "
-            f"{self._workdir}; fix the cause and run the same command to continue",
-            file=sys.stderr,
-            flush=True,
-        )
+        if set(causes.values()) == {_INTERRUPTED}:
+            status = commands.interrupted(self._workdir)
+        else:
+            which = "; ".join(f"process {k} failed: {e}" for k, e in causes.items())
+            status = commands.stopped(which, self._workdir)
         if index() == 0:  # JAX aborts the others once it is gone.
             time.sleep(4 * _POLL)
-        os._exit(130 if set(causes.values()) == {_INTERRUPTED} else 2)
+        os._exit(status)
 
     def _errors(self) -> dict[int, str]:
         """Returns why processes ended early, by their places."""
