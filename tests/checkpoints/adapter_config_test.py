@@ -5,6 +5,8 @@ import inspect
 import re
 
 import pytest
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 
 from vidsme_jax.checkpoints import adapter_config, targets
 
@@ -71,6 +73,8 @@ def _config(**keys):
         ),
         ({"target_modules": 3}, "target_modules is 3, expected a list of names or a p"),
         ({"exclude_modules": "q("}, r"exclude_modules: 'q\(' is no regular expression"),
+        ({"layers_pattern": ["h("]}, r"layers_pattern: 'h\(' is no regular expression"),
+        ({"use_bdlor": True}, "unknown key 'use_bdlor'(?!.*did you mean 'use_bdlora')"),
         ({"layers_to_transform": ["1"]}, "layers_to_transform is .* a list of numbers"),
         ({"ensure_weight_tying": 1}, "ensure_weight_tying is 1, expected true or fal"),
         ({"revision": 3}, "revision is 3, expected a name"),
@@ -157,6 +161,20 @@ def test_which_modules_have_factors(keys, chosen):
     names = [f"a.layers.{k}.{m}_proj" for k in (0, 1) for m in ("q", "up")]
     assert found is not None
     assert " ".join(name for name in names if found.has(name)) == chosen
+
+
+@pytest.mark.parametrize("stacks", [None, "layers", "(layers|h)", "model.layers", "h"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_layers_are_chosen_as_peft_does(stacks, layer):
+    keys = {"target_modules": ["q_proj", "up"], "layers_to_transform": [layer]}
+    keys["layers_pattern"] = stacks
+    found = _config(**keys).targets
+    for name in (
+        *("model.layers.0.q_proj", "a.model.layers.1.q_proj", "layers.0.q_proj"),
+        *("a.layers.0.experts.1.up", "a.b.layers.1.h.0.up", "h.0.q_proj"),
+    ):
+        theirs = check_target_module_exists(LoraConfig(**keys), name)
+        assert found.has(name) == bool(theirs), name
 
 
 def test_modules_that_are_not_named():

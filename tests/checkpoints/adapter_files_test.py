@@ -150,6 +150,35 @@ def test_tensors_that_are_missing(made, tmp_path, ends, message):
         models.inspect(str(folder), dtype="float32")
 
 
+@pytest.mark.parametrize("module", ["model.multi_modal_projector", "a.b.linear_1"])
+def test_a_module_that_is_missing_by_the_trainers_name(made, tmp_path, module):
+    folder = _lacking(
+        made, tmp_path / "adapter", ".bias", "linear_1.weight", "2.weight"
+    )
+    oracle.change(folder, modules_to_save=[module])
+    with pytest.raises(AuditError, match=f"names '{module}'.* no tensor of it"):
+        models.inspect(str(folder), dtype="float32")
+
+
+def test_biases_as_older_versions_name_them(tmp_path):
+    """Without the adapter's name anywhere, those of a saved module beside its own."""
+    lora = {"modules_to_save": ["multi_modal_projector"], "bias": "all"}
+    made = oracle.make("llava_onevision", tmp_path, target_modules=["q_proj"], **lora)
+
+    def nameless(found):
+        shorter = {key.replace(".default", ""): t for key, t in found.items()}
+        wrapped = {
+            key.replace("r.linear", "r.modules_to_save.linear"): value.clone()
+            for key, value in shorter.items()
+            if re.search(r"projector\.linear_\d\.bias", key)
+        }
+        assert len(wrapped) == 2
+        return shorter | wrapped
+
+    oracle.tensors(made.folder, nameless)
+    oracle.compare(made)
+
+
 def test_another_module_of_the_same_layers(tmp_path):
     lora = {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1]}
     made = oracle.make("llava_onevision", tmp_path, modules_to_save=["norm"], **lora)

@@ -254,6 +254,14 @@ def test_the_forms_that_are_read_and_what_was_found(tmp_path):
         opening.open_checkpoint(str(tmp_path))
 
 
+def test_pickled_weights_are_not_said_to_be_absent(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(AuditError, match=r"allow_pickle=true admits") as caught:
+        opening.open_checkpoint(str(tmp_path))
+    assert "no pytorch_model.bin" not in str(caught.value)
+
+
 @pytest.mark.parametrize("base", ["owner/name", "../base"])
 def test_early_only_local_files_are_looked_at(tmp_path, base, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: 1 / 0)

@@ -250,7 +250,7 @@ def test_the_file_that_transformers_takes_is_taken(next_video):
 
 
 def test_an_adapters_files_and_those_of_its_base(tmp_path):
-    """The better name counts, whosever file it is; of one name the adapter's."""
+    """The adapter's counts, but for one of images where its base has one of videos."""
     made = adapters.make("llava_next_video", tmp_path, target_modules=["q_proj"])
     adapter, base = made.folder, tmp_path / "base"
     for path in (*adapter.glob("*processor*"), *base.glob("*processor*")):
@@ -276,6 +276,8 @@ def test_an_adapters_files_and_those_of_its_base(tmp_path):
     assert _size(adapter) == 63
     assert write(base, "processor_config") == _size(adapter)
     assert write(adapter, "processor_config") == _size(adapter)
+    (adapter / "processor_config.json").unlink()
+    assert write(adapter, "video_preprocessor_config") == _size(adapter)
 
 
 def test_settings_for_images_alone_say_nothing_of_frames(next_video):

@@ -63,7 +63,7 @@ def share(
     # Two copies that differ are not shared: see `ties`.
     if not tied or not any(new) or not names:
         return tensors, full, parts
-    if not tensors[names[0]].equals(tensors[names[-1]]):
+    if len(names) > 1 and not tensors[names[0]].equals(tensors[names[1]]):
         return tensors, full, parts
     for found in filter(None, new):  # The output layer is loaded last.
         kept = {names[0]: list(found.values())[-1]}

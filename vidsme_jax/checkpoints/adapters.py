@@ -146,8 +146,9 @@ def _read(folder: pathlib.Path, allow_pickle: bool, problems: list[str]) -> Tens
 def _trained(found: Tensors, problems: list[str]) -> Tensors:
     """Returns tensors of LLaVA's trainer by the names of the model.
 
-    As its loader does it takes `base_model.` off, and of all names `model.` if one has
-    it twice.
+    It takes `base_model.` off, and of all names `model.` if one has it twice, as its
+    loader does, or if `base_model.model.` is in front of one, which its loader would
+    drop in silence.
     """
     plain = {key: weights.plain(key) for key in found}
     wrapped = any(n.startswith((_PREFIX, "model.model.")) for n in plain.values())

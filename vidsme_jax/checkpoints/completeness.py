@@ -103,8 +103,9 @@ def _modules(
         }
         if starts:
             lost = {c for c, name in base.beside(starts) if alone.saves(name)} - copied
-        else:  # Of names that the model has not PEFT takes no notice.
-            lost = {c for c in base.tensors if alone.saves(c)} - copied
+        else:  # What stands in front differs between the trainer's memory and files.
+            last = dataclasses.replace(config, saved=(module.rsplit(".", 1)[-1],))
+            lost = {c for c in base.tensors if last.saves(c)} - copied
         if lost:
             what = "only a part of it, without" if starts else "no tensor of it:"
             out.append(

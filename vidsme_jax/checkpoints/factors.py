@@ -69,6 +69,7 @@ def parse(
             )
         kept[what] = found[key]
 
+    plain = {weights.plain(key).removeprefix(_PREFIX) for key in found}
     for key, info in found.items():
         clean = weights.plain(key).removeprefix(_PREFIX)
         if info.dtype not in _FLOATS:
@@ -83,7 +84,11 @@ def parse(
                 names.add(match["name"])
                 break
         else:
-            name = _unwrapped(clean)  # With bias="all" PEFT saves some under two.
+            # With bias="all" PEFT saves some under two names; older versions left the
+            # adapter's name out, so that that of an inner module stands in its place.
+            bare = clean.replace(".modules_to_save.", ".")
+            nameless = bare != clean and bare in plain
+            name = bare if nameless else _unwrapped(clean)
             if not _is_copy(clean, name, config):
                 problems.append(
                     f"{key}: not a low-rank factor, nor of a module that "
@@ -91,7 +96,8 @@ def parse(
                 )
                 continue
             add(out.copies, name, (name, ""), key)
-            saved.update(re.findall(_SAVED_NAME, clean))
+            if not nameless:
+                saved.update(re.findall(_SAVED_NAME, clean))
     # PEFT takes its name out of some keys only.
     if len(names) > 1 or len(names - {None} | saved) > 1:
         names |= saved

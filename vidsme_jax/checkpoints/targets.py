@@ -8,6 +8,7 @@ import dataclasses
 import re
 from typing import Any
 
+_ANY_LAYER = r".*?\.[^.]*\.(?P<index>\d+)\."
 Choice = str | tuple[str, ...]  # A pattern of whole names, or ends of names.
 
 
@@ -34,10 +35,9 @@ class Targets:
         # Which layers counts for ends of names alone, and not for whole names.
         if isinstance(self.modules, str) or module in self.modules or not self.layers:
             return True
-        patterns = [rf".*\.{stack}\.(\d+)\." for stack in self.stacks]
-        for pattern in patterns or [r".*\.[^.]*\.(\d+)\."]:
+        for pattern in map(_layer, self.stacks) if self.stacks else (_ANY_LAYER,):
             if match := re.match(pattern, module):
-                return int(match[1]) in self.layers
+                return int(match["index"]) in self.layers
         return False
 
 
@@ -47,6 +47,14 @@ def read(raw: dict[str, Any], problems: list[str]) -> Targets | None:
     excluded = _choice(raw, "exclude_modules", problems)
     stacks = _choice(raw, "layers_pattern", problems)
     stacks = (stacks,) if isinstance(stacks, str) else stacks
+    for stack in stacks:
+        try:
+            re.compile(_layer(stack))
+        except re.error as error:
+            problems.append(
+                f"layers_pattern: {stack!r} is no regular expression ({error})"
+            )
+            stacks = ()
     layers: Any = raw.get("layers_to_transform")
     layers = [layers] if type(layers) is int else layers or []
     if not isinstance(layers, list) or any(type(layer) is not int for layer in layers):
@@ -57,6 +65,11 @@ def read(raw: dict[str, Any], problems: list[str]) -> Targets | None:
     if not modules or modules == "all-linear":
         return None
     return Targets(modules, excluded, tuple(layers), stacks)
+
+
+def _layer(stack: str) -> str:
+    """Returns the pattern of a module in a layer of a stack."""
+    return rf"(?:^|.*?\.){stack}\.(?P<index>\d+)\."
 
 
 def _choice(raw: dict[str, Any], key: str, problems: list[str]) -> Choice:

@@ -189,14 +189,11 @@ def nothing(folder: pathlib.Path, stems: tuple[str, str], allow_pickle: bool) ->
     if not hints:
         there = sorted(path.name for path in folder.iterdir())
         hints.append(f"found {listed(there)}" if there else "the folder is empty")
-    # Pickled ones with their remedy, unless it was named already.
-    admitted = allow_pickle or pickled
-    with_ = "" if admitted else " (with --config.model.allow_pickle=true)"
-    return (
-        f"no {wanted} in {folder}, no {wanted}.index.json with its shards, and no "
-        f"{stems[1]}.bin or shards of it{with_}"
-        + "".join(f"; {hint}" for hint in hints)
-    )
+    lacking = f"no {wanted} in {folder}, no {wanted}.index.json with its shards"
+    if allow_pickle or not pickled:  # Else a hint names them and their remedy.
+        with_ = "" if allow_pickle else " (with --config.model.allow_pickle=true)"
+        lacking += f", and no {stems[1]}.bin or shards of it{with_}"
+    return "; ".join([lacking, *hints])
 
 
 def deeper(folder: pathlib.Path) -> str:

@@ -1,5 +1,7 @@
 """Checkpoints of Hugging Face's LLaVA classes: config, preprocessing and prompt."""
 
+import pathlib
+
 import jax.numpy as jnp
 
 from vidsme_jax.checkpoints import files
@@ -54,27 +56,27 @@ def _preprocessing(
 ) -> preprocessing.Preprocessing:
     """Reads the settings for video frames from the file that transformers takes.
 
-    That is `video_processor` in `processor_config.json`; without it the first of
-    `video_preprocessor_config.json` and `preprocessor_config.json`; of an adapter's
-    files and the base's see `Checkpoint.small_files`. Without any the tower's own
-    settings are taken.
+    That is `video_processor` in `processor_config.json`, else
+    `video_preprocessor_config.json`: of an adapter, else of its base. Without them it
+    is `preprocessor_config.json`, which may be of images alone, and without any the
+    tower's own settings are taken.
     """
     siglip = kind.tower == "siglip"
     known = preprocessor_config.ONEVISION if siglip else preprocessor_config.NEXT_VIDEO
-    whole = {
-        path: files.read_json(path)
-        for path in checkpoint.small_files("processor_config.json")
-    }
-    for path, raw in whole.items():
-        if raw.get("video_processor") is not None:
-            where = f"{path.name}: video_processor"
-            raw = raw["video_processor"]
-            return preprocessor_config.read(raw, known, size, problems, where)
-    names = "video_preprocessor_config.json", preprocessor_config.FILE
-    for path in checkpoint.small_files(*names)[:1]:
-        raw = files.read_json(path)
-        return preprocessor_config.read(raw, known, size, problems, path.name)
-    if any("image_processor" in raw for raw in whole.values()):
+    images = False
+    names = "processor_config.json", "video_preprocessor_config.json"
+    for folder in checkpoint.folders:
+        for path in filter(pathlib.Path.is_file, (folder / name for name in names)):
+            raw, where = files.read_json(path), path.name
+            if path.name == names[0]:
+                images |= "image_processor" in raw
+                raw, where = raw.get("video_processor"), f"{where}: video_processor"
+            if raw is not None:
+                return preprocessor_config.read(raw, known, size, problems, where)
+    if (raw := checkpoint.json(preprocessor_config.FILE)) is not None:
+        where = preprocessor_config.FILE
+        return preprocessor_config.read(raw, known, size, problems, where)
+    if images:
         problems.append(
             "processor_config.json: it has an image_processor but no video_processor, "
             "and neither video_preprocessor_config.json nor preprocessor_config.json "
