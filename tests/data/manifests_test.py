@@ -5,7 +5,15 @@ import json
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from corpus_files import WRITERS, as_json, corpus_of, load, problem_of, problems_of
+from corpus_files import (
+    WRITERS,
+    as_csv,
+    as_json,
+    corpus_of,
+    load,
+    problem_of,
+    problems_of,
+)
 
 
 @pytest.fixture
@@ -256,6 +264,29 @@ def test_columns_that_are_fields_but_for_case_or_spaces(tmp_path, suffix):
     fields = ("label=", "start= start", "question=QUESTION")
     (item,) = load(corpus_of(suspects=(source,), fields=fields))
     assert (item.video, item.question) == ("a.mp4#t=3,", "Who?")
+
+
+def test_columns_beside_the_field_that_they_are_like(tmp_path):
+    """The field's own column is read, and the other one is none."""
+    row = {"video": "a.mp4", "start": 3, "Start": "x", "label": "suspect", "Label": "y"}
+    source = as_csv(tmp_path / "m.csv", [row | {"Date": "2024"}])
+    (item,) = load(corpus_of(suspects=(source,)))
+    assert item.video == "a.mp4#t=3,"
+
+
+def test_a_column_of_another_source_hides_none(tmp_path):
+    one = as_csv(tmp_path / "x.csv", [{"video": "a.mp4", "from": 1}])
+    other = as_csv(tmp_path / "y.csv", [{"video": "b.mp4", " start": 4}])
+    said = problem_of(suspects=(one, other), fields=("start=from",))
+    assert f"{other}: not read are" in said and "' start' (like 'start')" in said
+
+
+def test_labels_of_a_column_with_gaps(tmp_path):
+    """As pandas writes integers beside missing values."""
+    rows = [{"video": f"{k}.mp4", "label": x} for k, x in enumerate(("1.0", "0.0"))]
+    source = as_csv(tmp_path / "m.csv", rows)
+    found = load(corpus_of(members=(source,), nonmembers=(source,)))
+    assert [item.role for item in found] == ["members", "nonmembers"]
 
 
 def test_a_column_of_videos_that_is_written_otherwise(tmp_path):

@@ -144,3 +144,24 @@ def test_a_missing_video_has_the_nearest_name_of_its_folder(tmp_path, monkeypatc
     for other in ("a.mp4", "v_0002.mp4", "note.mp4", "no/folder.mp4"):
         assert cause(other) == ""
     assert listed == [str(tmp_path)]
+
+
+def test_a_name_of_very_many_digits(tmp_path):
+    files(tmp_path, "a1.mp4")
+    source = as_json(tmp_path / "m.json", [{"video": f"a{'1' * 5000}.mp4"}])
+    assert "none of the 1 video" in problem_of(looks=True, suspects=(source,))
+
+
+def test_a_file_whose_name_begins_with_a_tilde(tmp_path):
+    files(tmp_path, "~clip1.mp4")
+    cause = names.of_missing(tmp_path / "~clipp1.mp4")
+    assert cause == "; did you mean '~clip1.mp4'?"
+
+
+def test_a_configured_name_with_brackets_in_another_form(tmp_path):
+    composed, decomposed = (
+        f"{x.removesuffix('.mp4')}[1].mp4" for x in (COMPOSED, DECOMPOSED)
+    )
+    files(tmp_path, decomposed)
+    said = problem_of(suspects=(str(tmp_path / composed),))
+    assert "decomposed unicode form (NFD)" in said

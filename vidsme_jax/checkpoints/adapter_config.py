@@ -185,7 +185,7 @@ def _base(raw: dict[str, Any], problems: list[str]) -> str:
 
 def _refuse(raw: dict[str, Any], problems: list[str]) -> None:
     """Refuses what changes the model in a way that is not built."""
-    known = sorted(HANDLED)
+    known: list[str] = sorted(HANDLED)
     for key in sorted(set(raw) - HANDLED - set(HARMLESS)):
         value = raw[key]
         if value is None or value is False or value in ([], {}, ""):

@@ -6,7 +6,6 @@ roles, which is reported. Only files of equal size are read, and of those the wh
 where first and last bytes are equal.
 """
 
-import bisect
 import collections
 import dataclasses
 import hashlib
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from absl import logging
 
-from vidsme_jax.base import Item
+from vidsme_jax.base import ROLES, Item
 from vidsme_jax.data import segments
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.data.sources import is_address
@@ -159,43 +158,23 @@ def _places(items: Iterable[Item], place: Callable[[Item], str]) -> list[list[It
     return [its for its in found if len({item.role for item in its}) > 1]
 
 
-class _Spans:
-    """Rows of one role of a file, by which one is found that overlaps another."""
-
-    def __init__(self, items: Iterable[Item]):
-        """Sorts them by their start."""
-        spans = sorted(((*_span(x), x) for x in items), key=lambda span: span[:2])
-        self._starts = [start for start, _, _ in spans]
-        self._latest: list[float] = []  # End of those up to each.
-        self._ending: list[Item] = []  # Which ends then.
-        for _, end, item in spans:
-            if not self._latest or end > self._latest[-1]:
-                self._latest.append(end)
-                self._ending.append(item)
-            else:
-                self._latest.append(self._latest[-1])
-                self._ending.append(self._ending[-1])
-
-    def overlapping(self, item: Item) -> Item | None:
-        """Returns the first by its start that overlaps a row; None if none does."""
-        start, end = _span(item)
-        first = bisect.bisect_right(self._latest, start)  # Ends after the start.
-        begun = bisect.bisect_left(self._starts, end)
-        return self._ending[first] if first < begun else None
-
-
 def _overlapping(items: Iterable[Item]) -> list[_Pair]:
-    """Returns pairs of rows in two roles that overlap, one a row and earlier role."""
+    """Returns pairs of rows in two roles that overlap, one a row and other role.
+
+    Of two rows that overlap one starts later, or with the other, and is paired with the
+    row of the other's role that ends last of those before it.
+    """
     found: list[_Pair] = []
-    by_role = collections.defaultdict(list)
-    for item in items:
-        by_role[item.role].append(item)
-    earlier: list[_Spans] = []
-    for its in by_role.values():
-        for item in its:
-            others = (spans.overlapping(item) for spans in earlier)
-            found += (_Pair(other, item) for other in others if other is not None)
-        earlier.append(_Spans(its))
+    latest: dict[str, tuple[float, Item]] = {}  # By role: what ends last so far.
+    for start, end, item in sorted(
+        ((*_span(x), x) for x in items), key=lambda each: each[:2]
+    ):
+        for role, (until, other) in latest.items():
+            if role != item.role and start < min(until, end):
+                pair = sorted((other, item), key=lambda x: ROLES.index(x.role))
+                found.append(_Pair(*pair))
+        if item.role not in latest or end > latest[item.role][0]:
+            latest[item.role] = end, item
     return found
 
 

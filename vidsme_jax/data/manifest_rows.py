@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from vidsme_jax.base import AuditError, nearest, printable
@@ -21,6 +21,10 @@ LABELS = {
     "": "",
     **{1: "members", "1": "members", "member": "members", "members": "members"},
     **{0: "nonmembers", "0": "nonmembers", "nonmember": "nonmembers"},
+    **{
+        "1.0": "members",
+        "0.0": "nonmembers",
+    },  # Of a column with gaps, as pandas writes.
     **{"non-member": "nonmembers", "nonmembers": "nonmembers"},
     **{"suspect": "suspects", "suspects": "suspects", "calibration": "calibration"},
 }
@@ -86,21 +90,28 @@ def label_column(fields: Iterable[str], columns: Iterable[str]) -> str:
     return name if not name or name in columns else "label"
 
 
-def misspelt(source: str, columns: Iterable[Any], fields: tuple[str, ...]) -> list[str]:
+def misspelt(
+    source: str,
+    columns: Collection[Any],
+    mapping: Mapping[str, str],
+    fields: tuple[str, ...],
+) -> list[str]:
     """Returns the problem that columns are fields but for case and spaces, if any are.
+
+    A column whose field has one of its own name, or is none that is read, is let be.
 
     Args:
       source: As configured.
       columns: Of the manifest.
-      fields: `corpus.fields`; a field or column that it names is meant as it is.
+      mapping: Columns of fields that `corpus.fields` names and this manifest has.
+      fields: `corpus.fields`, which the remedy adds to.
     """
-    mapping = columns_of(fields)
     found = [
         (column, field)
         for column in columns
         if isinstance(column, str) and column not in mapping.values()
         for field in (column.strip().casefold(),)
-        if field in FIELDS and field != column and field not in mapping
+        if field in FIELDS and field != "date" and field not in (*mapping, *columns)
     ]
     if not found:
         return []

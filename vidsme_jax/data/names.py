@@ -86,8 +86,8 @@ def of_missing(path: pathlib.Path) -> str:
     """
     if found := why_missing(path):
         return found
-    home = next((x for x in path.parts if x.startswith("~")), None)
-    if home and not os.path.exists(str(path).partition(home)[0] + home):
+    homes = (folder for folder in path.parents if folder.name.startswith("~"))
+    if not all(map(os.path.exists, homes)):
         return "; ~ is not expanded in a manifest"
     try:
         there = _listed(str(path.parent), os.stat(path.parent).st_mtime_ns)
@@ -112,10 +112,9 @@ def _listed(folder: str, changed: int) -> tuple[str, ...]:
     return tuple(sorted(os.listdir(folder)))
 
 
-def _numbers(name: str) -> list[int]:
-    return [
-        int(digits) for digits in re.findall(r"[0-9]+", pathlib.PurePath(name).stem)
-    ]
+def _numbers(name: str) -> list[str]:
+    found = re.findall(r"[0-9]+", pathlib.PurePath(name).stem)
+    return [digits.lstrip("0") for digits in found]
 
 
 def _are_alike(one: pathlib.PurePath, other: pathlib.PurePath) -> bool:

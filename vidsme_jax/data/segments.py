@@ -42,16 +42,6 @@ class Segment:
         """Returns the fragment, such as `#t=3,7.5`."""
         return f"#t={_text(self.start)},{'' if self.end is None else _text(self.end)}"
 
-    def overlaps(self, other: "Segment") -> bool:
-        """Returns whether some instant is in both.
-
-        Example:
-          >>> Segment(0, 5).overlaps(Segment(5, None)), Segment(4).overlaps(Segment(0))
-          (False, True)
-        """
-        ends = (math.inf if x.end is None else x.end for x in (self, other))
-        return max(self.start, other.start) < min(ends)
-
     def indices(self, times: Float[np.ndarray, " frames"]) -> range:
         """Returns which frames are in it.
 

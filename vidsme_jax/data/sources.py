@@ -71,7 +71,7 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
         elif is_pattern:
             missing = (
                 f"{source}: no file of this name; read as a pattern it matches nothing"
-                f"{names.near(path)}"
+                f"{names.why_missing(path.absolute()) or names.near(path)}"
             )
         else:
             why = names.why_missing(path.absolute()) or names.near(path)
@@ -134,13 +134,14 @@ def _read_manifest(
     its = {name: col for name, col in mapping.items() if not col or col in columns}
     if columns and its.get("video", "video") not in columns:
         label = manifest_rows.label_column(fields, columns)
-        fields = (*fields, *(f"video={name}" for name in _like_videos(columns)))
+        like = tuple(f"video={name}" for name in _like_videos(columns))
+        its, fields = its | manifest_rows.columns_of(like), (*fields, *like)
         problems = manifest_rows.not_labels(source, raw, label, fields)
-        problems += manifest_rows.misspelt(source, columns, fields)
+        problems += manifest_rows.misspelt(source, columns, its, fields)
         raise AuditError([_without_videos(source, columns, mapping, fields), *problems])
     folder = root or path.parent
     rows, problems = manifest_rows.checked(source, folder, raw, its, fields)
-    problems = manifest_rows.misspelt(source, columns, fields) + problems
+    problems = manifest_rows.misspelt(source, columns, its, fields) + problems
     return Found(rows, columns, [], problems)
 
 

@@ -85,7 +85,7 @@ def _duplicates(
     for role, rows in enumerate((members, nonmembers)):
         for row in rows[np.isin(table.cluster[rows], shared)]:
             cluster = table.cluster[row]
-            spans[cluster].append((*_part(table.video[row]), role))
+            spans[cluster].append((*_part(str(table.video[row])), role))
             ids[cluster][role].append(str(table.id[row]))
     wrong = sum(map(_overlap, spans.values()))
     divided = len(shared) - wrong

@@ -166,14 +166,14 @@ def named(given: Any) -> tuple[str, ...]:
       >>> named("vid_sme, perplexity") == named(["vid_sme", "perplexity"])
       True
     """
-    several = given if isinstance(given, tuple | list) else (given,)
+    several = given.split(",") if isinstance(given, str) else given
+    listed = isinstance(several, tuple | list)
     require(
-        all(isinstance(text, str) for text in several),
+        listed and all(isinstance(text, str) for text in several),
         f"scores are {given!r}; give a tuple of names, such as ('vid_sme', "
         "'perplexity'), one text, such as 'vid_sme,perplexity', or 'all'",
     )
-    texts = several if several is given else given.split(",")
-    parts = (text.strip() for text in texts)
+    parts = (text.strip() for text in several)
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
