@@ -1,6 +1,8 @@
 """Opening: a file of unknown origin, or the bytes of one, within limits.
 
-What comes out is its main video stream, or why there is none.
+What comes out is its main video stream, or why there is none. FFmpeg gets the one file
+as a descriptor that is open already, no protocol by which to open another, and a list
+of the demuxers that it may use (`containers.py`).
 
 Axes: `height`, `width` of a frame.
 """
@@ -9,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import os
 import pathlib
 import stat
 import time
@@ -21,13 +24,16 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import formats, names, stages, tracks
+from vidsme_jax.data import containers, formats, names, stages, tracks
 
 Content = pathlib.Path | bytes  # A file, or what it would contain.
 
 # How what git leaves of a file begins that git-lfs did not fetch.
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
+_HEAD, _SHOWN = 4096, 256  # Bytes that are looked at, and those that may be quoted.
 _CHUNK = 1 << 20  # Bytes hashed between two looks at the clock.
+# One side of a picture over the other: a film strip of 16 screens side by side has 28.
+_MOST_OBLONG = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +51,15 @@ class Limits:
     max_frames: int = 10_000_000
 
     def check_size(self, width: int, height: int) -> None:
-        """Raises a `ClipError` if a frame has too many pixels."""
+        """Raises a `ClipError` if a frame has too many pixels, or an absurd shape."""
         if width * height > self.max_pixels:
             size = f"{width}x{height} pixels; at most {self.max_pixels} are decoded"
             raise ClipError(
                 "decode", f"its frames have {size} (config.video.max_pixels)"
             )
+        if max(width, height) > _MOST_OBLONG * min(width, height) > 0:
+            cause = f"its frames have {width}x{height} pixels; one side may be at most"
+            raise ClipError("decode", f"{cause} {_MOST_OBLONG} times the other")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +119,6 @@ class Source:
         Raises:
           ClipError: "open", if the file cannot be read or is empty.
         """
-        _head(self.content)
         digest = hashlib.sha256()
         with stages.spending(stages.HASH), _binary(self.content) as file:
             while chunk := file.read(_CHUNK):
@@ -156,23 +164,27 @@ class Source:
         self.check_time()
         self.check_count(frames)
 
-    def _container(self, options: dict[str, str]) -> InputContainer:
+    @contextlib.contextmanager
+    def _container(self, options: dict[str, str]) -> Iterator[InputContainer]:
         """Opens the file; with these options decoders refuse larger frames."""
-        head = _head(self.content)
         self.check_time()
         # FFmpeg looks at this whenever it reads, not while a decoder works.
         left = max(0.0, self._end - time.monotonic())
-        try:
-            # FFmpeg follows no link to the network, a playlist's least of all: from a
-            # file by its own rule, from bytes because no protocol is allowed.
-            file, allowed = str(self.content), options
-            if isinstance(self.content, bytes):
-                file = io.BytesIO(self.content)
-                allowed = options | {"protocol_whitelist": "none"}
-            return av.open(file, "r", options=allowed, timeout=left)
-        except (av.FFmpegError, ValueError) as error:
-            self.check_time()
-            raise ClipError("open", _not_a_video(self.content, head)) from error
+        with _binary(self.content) as file:
+            given: Any = file
+            about = options | containers.ONLY_FILMS | {"protocol_whitelist": "none"}
+            if not isinstance(self.content, bytes):
+                # By its descriptor FFmpeg reads as fast as by a name, and no name that
+                # the file holds is one: only `fd` is allowed, which no list may name.
+                given = "fd:"
+                about |= {"protocol_whitelist": "fd", "fd": str(file.fileno())}
+            try:
+                container = av.open(given, "r", options=about, timeout=left)
+            except (av.FFmpegError, ValueError) as error:
+                self.check_time()
+                raise ClipError("open", _not_a_video(self.content)) from error
+            with container:
+                yield container
 
 
 def unit(stream: VideoStream) -> Any:
@@ -181,46 +193,58 @@ def unit(stream: VideoStream) -> Any:
 
 
 def _binary(content: Content) -> io.BufferedIOBase:
-    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+    """Opens a file, which must be a regular one with something in it.
 
-
-def _head(content: Content) -> bytes:
-    """The first bytes of what must be a regular file with something in it."""
+    What is opened is what was looked at: a name may stand for another file by then.
+    """
     if isinstance(content, bytes):
         if not content:
             raise ClipError("open", "the video is empty (0 bytes)")
-        return content[:256]
+        return io.BytesIO(content)
     try:
-        kind = content.stat().st_mode
-        if stat.S_ISDIR(kind):
-            raise ClipError("open", f"a folder, not a video: {content}")
-        if not stat.S_ISREG(kind):  # A pipe or a device may have no end.
-            raise ClipError("open", f"not a regular file: {content}")
-        with content.open("rb") as file:
-            head = file.read(256)
+        # Opening a pipe would wait for a writer.
+        descriptor = os.open(content, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         cause = f"no such file: {content}{names.of_missing(content)}"
         raise ClipError("open", cause) from error
-    except OSError as error:
-        cause = f"the file cannot be read ({error.strerror}): {content}"
+    except (OSError, ValueError) as error:  # A name with a NUL, too.
+        why = error.strerror if isinstance(error, OSError) else error
+        cause = f"the file cannot be read ({why}): {content}"
         raise ClipError("open", cause) from error
-    if not head:
-        raise ClipError("open", f"the file is empty (0 bytes): {content}")
-    return head
+    about, problem = os.fstat(descriptor), ""
+    if stat.S_ISDIR(about.st_mode):
+        problem = f"a folder, not a video: {content}"
+    elif not stat.S_ISREG(about.st_mode):  # A pipe or a device may have no end.
+        problem = f"not a regular file: {content}"
+    elif not about.st_size:
+        problem = f"the file is empty (0 bytes): {content}"
+    if problem:
+        os.close(descriptor)
+        raise ClipError("open", problem)
+    return open(descriptor, "rb")
 
 
-def _not_a_video(content: Content, head: bytes) -> str:
+def _head(content: Content) -> bytes:
+    with _binary(content) as file:
+        return file.read(_HEAD)
+
+
+def _not_a_video(content: Content) -> str:
+    head = _head(content)
     if head.startswith(_POINTER):
         where = "" if isinstance(content, bytes) else f" in {content.parent}"
         return f"a git-lfs pointer, not the video: run `git lfs pull`{where}"
     if head[4:8] == b"ftyp" and not _has_index(content):
         cause = "the recording or the copy of it broke off before the end"
         return f"the mp4 has no index (moov box): {cause}"
-    text = head.decode("utf-8", errors="ignore")
-    if len(text.encode()) > len(head) - 4 and (text.replace("\n", "")).isprintable():
+    if kind := containers.refused(head):
+        return kind
+    text = head[:_SHOWN].decode("utf-8", errors="ignore")
+    shown = len(text.encode()) > len(head[:_SHOWN]) - 4
+    if shown and text.replace("\n", "").isprintable():
         return f"not a video but text, which begins {text[:40]!r}"
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    return f"not a video in any format that FFmpeg knows ({size} bytes)"
+    return f"not a video in any format that is read ({size} bytes)"
 
 
 def _has_index(content: Content) -> bool:
