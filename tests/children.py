@@ -23,8 +23,9 @@ XLA_FLAGS = " ".join(
 )
 _PAUSE = 0.002  # Seconds from a look to the next.
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2).
-# Python's own, which serve every test of this process.
+# They serve every test of this process, and end with it.
 _SHARED = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
+_SHARED += (b"vidsme_jax.data.decoding",)
 _started: list[subprocess.Popen] = []
 
 

@@ -63,7 +63,9 @@ class ClipError(Exception):
     """A clip that cannot be scored; the run goes on and reports it."""
 
     def __init__(self, stage: str, cause: str):
-        self.stage = stage  # "open", "decode", "motion", "preprocess" or "signals".
+        # "open", "decode", "process" (that which decoded it ended or did not answer),
+        # "motion", "preprocess" or "signals".
+        self.stage = stage
         self.cause = cause
         super().__init__(f"{stage}: {cause}")
 

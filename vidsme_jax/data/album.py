@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import formats
+from vidsme_jax.data.limits import thumbnail_size
 
 
 class Album:
@@ -40,8 +41,9 @@ class Album:
         transposed, left, down = _orientation(frame)
         width, height = self._size
         if self._height is not None:
-            scale = self._height / (width if transposed else height)
-            width, height = (max(1, round(side * scale)) for side in self._size)
+            upright = self._size[::-1] if transposed else self._size
+            small = thumbnail_size(*upright, self._height)
+            width, height = small[::-1] if transposed else small
         rgb = self._rgb(frame, width, height)
         rgb = rgb.transpose(1, 0, 2) if transposed else rgb
         rgb = rgb[::down, ::left]

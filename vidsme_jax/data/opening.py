@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import io
 import os
-import pathlib
 import stat
 import time
 from collections.abc import Iterator
@@ -25,41 +24,12 @@ from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import containers, formats, names, stages, tracks
-
-Content = pathlib.Path | bytes  # A file, or what it would contain.
+from vidsme_jax.data.limits import Content, Limits
 
 # How what git leaves of a file begins that git-lfs did not fetch.
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _HEAD, _SHOWN = 4096, 256  # Bytes that are looked at, and those that may be quoted.
 _CHUNK = 1 << 20  # Bytes hashed between two looks at the clock.
-# One side of a picture over the other: a film strip of 16 screens side by side has 28.
-_MOST_OBLONG = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What one clip may cost.
-
-    Attributes:
-      max_pixels: Of one frame, width times height; the default is 8192 x 4320.
-      max_seconds: From the first look at the file to the last of its frames.
-      max_frames: In the file; the default is 46 hours of 60 a second.
-    """
-
-    max_pixels: int = 8192 * 4320
-    max_seconds: float = 600.0
-    max_frames: int = 10_000_000
-
-    def check_size(self, width: int, height: int) -> None:
-        """Raises a `ClipError` if a frame has too many pixels, or an absurd shape."""
-        if width * height > self.max_pixels:
-            size = f"{width}x{height} pixels; at most {self.max_pixels} are decoded"
-            raise ClipError(
-                "decode", f"its frames have {size} (config.video.max_pixels)"
-            )
-        if max(width, height) > _MOST_OBLONG * min(width, height) > 0:
-            cause = f"its frames have {width}x{height} pixels; one side may be at most"
-            raise ClipError("decode", f"{cause} {_MOST_OBLONG} times the other")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vidsme_jax.base import ClipError, Frames
-from vidsme_jax.data.opening import Limits
+from vidsme_jax.data.limits import Limits, thumbnail_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,6 @@ def _size(picture: bytes, index: int) -> tuple[int, int]:
 def scaled(
     pixels: UInt8[np.ndarray, "frames height width 3"], height: int
 ) -> UInt8[np.ndarray, "frames small_height small_width 3"]:
-    """Frames at another height; the width follows."""
-    size = max(1, round(pixels.shape[2] * height / pixels.shape[1])), height
+    """Scales frames down; see `thumbnail_size`."""
+    size = thumbnail_size(pixels.shape[2], pixels.shape[1], height)
     return np.stack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pixels])

@@ -1,10 +1,9 @@
 """Where the frames of a clip come from: its video, or a prepared corpus.
 
-PyAV and OpenCV are imported where a video is read.
+Videos are decoded, and hashed, in processes of their own (`decoders.py`).
 """
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,8 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames, MotionStatistics
-from vidsme_jax.data import segments
-from vidsme_jax.data.sampling import frame_indices
+from vidsme_jax.data import decoders, segments
+from vidsme_jax.data.limits import Limits
+from vidsme_jax.data.sampling import Choice
 from vidsme_jax.data.sources import is_address
 from vidsme_jax.settings import views
 
@@ -112,32 +112,17 @@ class Videos:
 
     def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
         """Decodes a clip once for all counts; see `Reader`."""
-        from vidsme_jax.data import video
-
         how, source = self._how, self._source(key)
-        segment = segments.divided(key)[1] or segments.WHOLE
-        chosen: dict[int, tuple[int, ...]] = {}
-        noticed: list[str] = []
-
-        def choose(num_decodable: int, times: np.ndarray) -> list[int]:
-            within = segment.indices(times)
-            noticed[:] = segment.warnings(times)
-            its = times[within.start : within.stop]
-            for count in counts:
-                found = frame_indices(how.sampling, count, len(within), its, how.fps)
-                chosen[count] = tuple(within.start + index for index in found)
-            return sorted(set().union(*chosen.values()))
-
+        segment = segments.divided(key)[1]
         if isinstance(source, pathlib.Path | bytes):
-            frames = video.decode_chosen(source, choose, self._limits)
-        elif segment != segments.WHOLE:
+            frames, chosen = self._decoded(source, sorted(counts), segment)
+        elif segment is not None:
             cause = f"the segment {segment.words}: pictures have no times"
             raise ClipError("decode", cause)
         else:
-            frames = source.sample_chosen(how.sampling, choose)
-        if noticed:
-            warnings = (*frames.warnings, *noticed)
-            frames = dataclasses.replace(frames, warnings=warnings)
+            choice = Choice(how.sampling, how.fps, counts)
+            frames = source.sample_chosen(how.sampling, choice)
+            chosen = choice.indices
         place = {index: k for k, index in enumerate(frames.indices)}
 
         def of(count: int) -> Read:
@@ -157,25 +142,45 @@ class Videos:
 
         return of
 
+    def _decoded(
+        self, source: Any, counts: list[int], segment: segments.Segment | None
+    ) -> tuple[Frames, dict[int, tuple[int, ...]]]:
+        """Returns the frames for all counts, and which of them each wants."""
+        found, pixels = decoders.ask(
+            "frames",
+            source,
+            self._limits,
+            sampling=self._how.sampling,
+            fps=self._how.fps,
+            counts=counts,
+            segment=str(segment or ""),
+        )
+        frames = Frames(
+            pixels=np.frombuffer(pixels, np.uint8).reshape(found["shape"]),
+            indices=tuple(found["indices"]),
+            content_hash=found["content_hash"],
+            warnings=tuple(found["warnings"]),
+        )
+        return frames, dict(zip(counts, map(tuple, found["chosen"]), strict=True))
+
     def thumbnails(
         self, key: str, indices: Sequence[int], height: int
     ) -> UInt8[np.ndarray, "frames height width 3"]:
         """Decodes frames again, scaled down; see `Reader`."""
-        from vidsme_jax.data import video
-
         source = self._source(key)
-        if isinstance(source, pathlib.Path | bytes):
-            return video.thumbnails(source, indices, height, self._limits)
-        return source.thumbnails(indices, height)
+        if not isinstance(source, pathlib.Path | bytes):
+            return source.thumbnails(indices, height)
+        found, pixels = decoders.ask(
+            "thumbnails", source, self._limits, indices=list(indices), height=height
+        )
+        return np.frombuffer(pixels, np.uint8).reshape(found["shape"])
 
     def content_hash(self, key: str) -> str:
         """Reads and hashes the content of a clip; see `Reader`."""
-        from vidsme_jax.data import video
-
         source = self._source(key)
-        if isinstance(source, pathlib.Path | bytes):
-            return video.content_hash(source)
-        return source.content_hash()
+        if not isinstance(source, pathlib.Path | bytes):
+            return source.content_hash()
+        return decoders.ask("content_hash", source, self._limits)[0]["content_hash"]
 
     def unchanged(self, key: str, content_hash: str, before: Stamp) -> bool:
         """Compares stamps, and hashes a file whose stamp differs; see `Reader`.
@@ -187,10 +192,8 @@ class Videos:
             return True
         return self.content_hash(key) == content_hash
 
-    @functools.cached_property
-    def _limits(self) -> Any:
-        from vidsme_jax.data.opening import Limits
-
+    @property
+    def _limits(self) -> Limits:
         return Limits(self._how.max_pixels, self._how.max_seconds)
 
     def _source(self, key: str) -> Any:

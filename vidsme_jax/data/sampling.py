@@ -1,10 +1,13 @@
 """Which frames of a clip are looked at."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from jaxtyping import Float
 
 from vidsme_jax.arguments import count, number, one_of
 from vidsme_jax.base import ClipError
+from vidsme_jax.data.segments import WHOLE, Segment
 
 _SAME_INSTANT = 1e-6  # Seconds: k / fps and a time stamp are rounded differently.
 
@@ -61,3 +64,43 @@ def frame_indices(
     if len(shown) > num_frames:
         shown = shown[list(_uniform(num_frames, len(shown)))]
     return tuple(int(index) for index in shown)
+
+
+class Choice:
+    """The frames that are wanted of a clip, or of a part of it, for several counts.
+
+    Attributes:
+      indices: By count, once the choice is made.
+      warnings: Of the part, likewise.
+    """
+
+    def __init__(
+        self,
+        sampling: str,
+        fps: float,
+        counts: Iterable[int],
+        segment: Segment = WHOLE,
+    ):
+        """Takes what `frame_indices` does, and the part of the clip."""
+        self._sampling, self._fps = sampling, fps
+        self._counts, self._segment = tuple(counts), segment
+        self.indices: dict[int, tuple[int, ...]] = {}
+        self.warnings: tuple[str, ...] = ()
+
+    def __call__(
+        self, num_decodable: int, times: Float[np.ndarray, " decodable"]
+    ) -> list[int]:
+        """Makes the choice, and returns the indices for all counts together.
+
+        Raises:
+          ClipError: "decode", see `frame_indices`.
+        """
+        within = self._segment.indices(times)
+        self.warnings = self._segment.warnings(times)
+        its = times[within.start : within.stop]
+        for wanted in self._counts:
+            found = frame_indices(
+                self._sampling, wanted, len(within), its, fps=self._fps
+            )
+            self.indices[wanted] = tuple(within.start + index for index in found)
+        return sorted(set().union(*self.indices.values()))

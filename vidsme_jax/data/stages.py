@@ -8,7 +8,7 @@ it and reading its table of frames), `DECODE` (with the conversion to RGB), `MOT
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 HASH, SCAN, DECODE = "hash", "scan", "decode"
 MOTION, PREPROCESS = "motion", "preprocess"
@@ -55,15 +55,25 @@ class Stages:
             _blocks.innermost = outer
             if outer is not None:
                 outer.inside += spent
-            with self._lock:
-                known = self._seconds.get(stage, 0.0)
-                self._seconds[stage] = known + spent - block.inside
+            self.add({stage: spent - block.inside})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Adds CPU seconds by stage, such as those of another process."""
+        with self._lock:
+            for stage, spent in seconds.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
 
 
 def spending(stage: str) -> contextlib.AbstractContextManager[None]:
     """Adds a block to a stage of whoever counts on this thread, if anyone does."""
     block = _blocks.innermost
     return contextlib.nullcontext() if block is None else block.stages.spending(stage)
+
+
+def add(seconds: Mapping[str, float]) -> None:
+    """Adds CPU seconds by stage for whoever counts on this thread, if anyone does."""
+    if (block := _blocks.innermost) is not None:
+        block.stages.add(seconds)
 
 
 class _Block:

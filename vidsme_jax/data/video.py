@@ -17,7 +17,6 @@ Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import av
@@ -30,7 +29,8 @@ from jaxtyping import UInt8
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import opening, stages
 from vidsme_jax.data.album import Album
-from vidsme_jax.data.opening import Content, Limits, Promise, Source
+from vidsme_jax.data.limits import Content, Limits
+from vidsme_jax.data.opening import Promise, Source
 from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
 
 LIMITS = Limits()
@@ -89,10 +89,13 @@ def thumbnails(
     return _pictures_of(source, lambda count, times: indices, height)[1].pixels
 
 
-def content_hash(content: Content) -> str:
-    """Returns the SHA-256 of the bytes of a video, in hex."""
-    unlimited = dataclasses.replace(LIMITS, max_seconds=math.inf)
-    return Source(content, unlimited).content_hash()
+def content_hash(content: Content, limits: Limits = LIMITS) -> str:
+    """Returns the SHA-256 of the bytes of a video, in hex.
+
+    Raises:
+      ClipError: "open" if the file cannot be read, "decode" if it takes too long.
+    """
+    return Source(content, limits).content_hash()
 
 
 def _pictures_of(

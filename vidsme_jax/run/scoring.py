@@ -313,9 +313,12 @@ class _Driver:
                 sample, lacks, self._runs, self._reader, self._flow, self._meter.stages
             )
 
+        def stopped() -> bool:
+            return self._stop.asked and not self._spanning
+
         workers = self._settings.workers
-        for sample, found in loader.load_ahead(todo, prepare, workers=workers):
-            if self._stop.asked and not self._spanning:
+        for sample, found in loader.load_ahead(todo, prepare, workers, stopped):
+            if stopped():
                 return
             if isinstance(found, ClipError):
                 self._fail(sample, found, list(self._missing[sample.clip.key]))

@@ -1,0 +1,219 @@
+"""Decoding in processes of their own: what a video does to one, it does to no other.
+
+FFmpeg is a large program in C that parses what others wrote. A video that makes it
+crash, or whose file lies where a read is never answered, costs one process and its own
+line of `failures.jsonl`. Who asks waits for as long as the video may take, and some
+seconds more; then the process is killed, and left behind if the kernel does not end it.
+
+Each thread that asks has a process for itself while it waits; those without work are
+kept for the next.
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from absl import logging
+
+from vidsme_jax.base import ClipError, printable
+from vidsme_jax.data import channel, stages
+from vidsme_jax.data.limits import Content, Limits
+
+_GRACE = 10.0  # Seconds over the limit, in which a process says itself what is wrong.
+_START = 300.0  # Seconds until one must have started; half of one is usual.
+_END = 2.0  # Seconds that the kernel gets to end one.
+_PROGRAM = "vidsme_jax.data.decoding"
+_QUOTED = 200  # Characters of what a process has printed.
+
+
+def ask(
+    request: str, content: Content, limits: Limits, **arguments: Any
+) -> tuple[dict[str, Any], memoryview]:
+    """Has something done with a video in another process.
+
+    Args:
+      request: A name of `decoding.REQUESTS`.
+      content: The video.
+      limits: What it may cost.
+      **arguments: Of the request, JSON-ready.
+
+    Returns:
+      What the request returns; an array as its bytes.
+
+    Raises:
+      ClipError: That of the request; or of the stage "process", if the process ended or
+        did not answer.
+    """
+    data = content if isinstance(content, bytes) else b""
+    about = {
+        "request": request,
+        "path": "" if isinstance(content, bytes) else str(content),
+        "limits": dataclasses.asdict(limits),
+        "arguments": arguments,
+    }
+    with _pool().process() as process:
+        found, pixels = process.ask(about, data, limits.max_seconds + _GRACE)
+    if "failed" in found:
+        raise ClipError(*found["failed"])
+    stages.add(found.pop("seconds"))
+    return found, pixels
+
+
+def abandon(threads: Iterable[int]) -> None:
+    """Kills the processes of threads, whose requests then fail.
+
+    Args:
+      threads: By `threading.get_ident`.
+    """
+    _pool().abandon(threads)
+
+
+class _Process:
+    """A process that decodes, and the socket to it."""
+
+    def __init__(self):
+        self._socket, theirs = socket.socketpair()
+        self._printed = tempfile.TemporaryFile()
+        path = os.pathsep.join(os.path.abspath(each) for each in sys.path)
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", _PROGRAM],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=self._printed,
+                env=os.environ | {"PYTHONPATH": path},
+                # Signals of a terminal are for who asks.
+                start_new_session=True,
+            )
+        self._abandoned = self._started = False
+
+    def ask(
+        self, about: dict[str, Any], data: bytes, seconds: float
+    ) -> tuple[dict[str, Any], memoryview]:
+        """Sends a request and waits for the answer; see `ask`."""
+        try:
+            if not self._started:
+                self._socket.settimeout(_START)
+                channel.receive(self._socket)
+                self._started = True
+            self._socket.settimeout(seconds)
+            channel.send(self._socket, about, data)
+            return channel.receive(self._socket)
+        except TimeoutError as error:
+            cause = (
+                f"not decoded within {seconds - _GRACE:g} s (config.video.max_seconds),"
+                f" and its process did not answer for {_GRACE:g} s more: it is stuck in"
+                " a decoder, or in a read that the file system does not answer"
+            )
+            raise ClipError("process", cause) from error
+        except (EOFError, ConnectionError) as error:
+            raise ClipError("process", self._ending()) from error
+
+    def close(self) -> None:
+        """Ends the process: one without work ends by itself, another is killed."""
+        self._socket.close()
+        self._wait(_END)
+        self.kill()
+        self._printed.close()
+
+    def kill(self) -> None:
+        """Kills the process, from any thread, and leaves it if it does not end."""
+        self._abandoned = True
+        self._child.kill()
+        if not self._wait(_END):
+            logging.warning(
+                "the process %d, which was stuck with a clip, does not end when killed "
+                "and is left behind",
+                self._child.pid,
+            )
+
+    def _wait(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(seconds)
+        return self._child.returncode is not None
+
+    def _ending(self) -> str:
+        """Returns why a process that gives no answer has ended."""
+        if self._abandoned:
+            return "given up: the run is stopping"
+        self._wait(_END)
+        status = self._child.returncode
+        if status == -signal.SIGKILL:
+            return "the process that decoded it was killed: for lack of memory, or so"
+        if status is not None and status < 0:
+            with contextlib.suppress(ValueError):
+                name = signal.Signals(-status).name
+                return f"the decoder crashed on it ({name})"
+        self._printed.seek(0)
+        text = self._printed.read().decode(errors="replace").strip()
+        last = printable(text.rpartition("\n")[2], _QUOTED)
+        return f"the process that decoded it ended with status {status}: {last}"
+
+
+class _Pool:
+    """The processes of this one."""
+
+    def __init__(self):
+        self.owner = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[_Process] = []
+        self._busy: dict[int, _Process] = {}  # By thread.
+
+    @contextlib.contextmanager
+    def process(self):
+        """Lends a process to this thread; one that fails is not lent again."""
+        me = threading.get_ident()
+        with self._lock:
+            process = self._idle.pop() if self._idle else None
+        process = process or _Process()
+        with self._lock:
+            self._busy[me] = process
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            process.close()
+            raise
+        else:
+            with self._lock:
+                self._idle.append(process)
+        finally:
+            with self._lock:
+                del self._busy[me]
+
+    def abandon(self, threads: Iterable[int]) -> None:
+        """Kills what is lent to threads."""
+        with self._lock:
+            lent = [self._busy[each] for each in threads if each in self._busy]
+        for process in lent:
+            process.kill()
+
+    def close(self) -> None:
+        """Ends those that are not lent, unless another process has made them."""
+        if self.owner == os.getpid():
+            with self._lock:
+                idle, self._idle = self._idle, []
+            for process in idle:
+                process.close()
+
+
+def _pool() -> _Pool:
+    """Returns the pool of this process, which may be a copy of another."""
+    return _pool_of(os.getpid())
+
+
+@functools.cache
+def _pool_of(pid: int) -> _Pool:
+    pool = _Pool()
+    atexit.register(pool.close)
+    return pool

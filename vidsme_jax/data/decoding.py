@@ -1,0 +1,109 @@
+"""What is done with a video in a process of its own.
+
+`decoders.py` starts it, `python -m vidsme_jax.data.decoding`, with a socket as standard
+input, and sends one request after the other: to decode frames, to make thumbnails, to
+hash. It ends when the socket does.
+"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from vidsme_jax.base import ClipError
+from vidsme_jax.data import channel, segments, stages, video
+from vidsme_jax.data.limits import Content, Limits
+from vidsme_jax.data.sampling import Choice
+
+Answer = tuple[dict[str, Any], Any]
+
+
+def frames(
+    content: Content,
+    limits: Limits,
+    *,
+    sampling: str,
+    fps: float,
+    counts: Sequence[int],
+    segment: str,
+) -> Answer:
+    """Decodes the frames of several choices; see `Choice` for the arguments."""
+    part = segments.divided(segment)[1] or segments.WHOLE
+    choice = Choice(sampling, fps, counts, part)
+    found = video.decode_chosen(content, choice, limits)
+    about = {
+        "shape": found.pixels.shape,
+        "indices": found.indices,
+        "content_hash": found.content_hash,
+        "warnings": (*found.warnings, *choice.warnings),
+        "chosen": [choice.indices[count] for count in counts],
+    }
+    return about, found.pixels
+
+
+def thumbnails(
+    content: Content, limits: Limits, *, indices: Sequence[int], height: int
+) -> Answer:
+    """Decodes frames again, scaled down; see `video.thumbnails`."""
+    pixels = video.thumbnails(content, indices, height, limits)
+    return {"shape": pixels.shape}, pixels
+
+
+def content_hash(content: Content, limits: Limits) -> Answer:
+    """Hashes the bytes; see `video.content_hash`."""
+    return {"content_hash": video.content_hash(content, limits)}, b""
+
+
+REQUESTS = {each.__name__: each for each in (frames, thumbnails, content_hash)}
+
+
+def answered(about: dict[str, Any], data: memoryview) -> Answer:
+    """Does what is asked.
+
+    Args:
+      about: `request`, one of `REQUESTS`; `path`, "" where `data` is the video itself;
+        `limits`; `arguments`.
+      data: A video's bytes.
+
+    Returns:
+      What the request returns, with the core seconds of each stage; or "failed", with
+      the stage and the cause of a `ClipError`.
+    """
+    counted = stages.Stages()
+    content = pathlib.Path(about["path"]) if about["path"] else bytes(data)
+    try:
+        with counted.spending(stages.DECODE):
+            request = REQUESTS[about["request"]]
+            limits = Limits(**about["limits"])
+            found, pixels = request(content, limits, **about["arguments"])
+    except ClipError as error:
+        return {"failed": [error.stage, error.cause]}, b""
+    except Exception as error:  # As `loader.failure` has it.
+        return {"failed": ["preprocess", f"{type(error).__name__}: {error}"]}, b""
+    return found | {"seconds": counted.seconds}, pixels
+
+
+def main() -> None:
+    """Answers until nobody asks."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # Who asks stops it.
+        signal.signal(number, signal.SIG_IGN)
+    # Where memory runs out, the kernel ends this process before the one with the model.
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+    with socket.socket(fileno=os.dup(0)) as asked:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        channel.send(asked, {})  # It has started.
+        while True:
+            try:
+                about, data = channel.receive(asked)
+                answer = answered(about, data)
+                channel.send(asked, *answer)
+            except (EOFError, ConnectionError):
+                return
+
+
+if __name__ == "__main__":
+    main()
