@@ -12,7 +12,7 @@ import pytest
 from killed_run import QUESTIONS, asking, manifest
 from vidsme_jax import models, parallel, settings
 from vidsme_jax.base import AuditError, ScoredClip, TokenSignals
-from vidsme_jax.data import video
+from vidsme_jax.data import decoders
 from vidsme_jax.models.batches import TextShape
 from vidsme_jax.models.rows import Builder, Text
 from vidsme_jax.run import checks, contents, processes, scoring, stacking
@@ -264,7 +264,7 @@ def test_a_clip_that_fails_lists_the_rows_that_lack_something(
 ):
     shutil.copytree(whole[0], tmp_path / "run")
     monkeypatch.setattr(
-        video, "decode_chosen", lambda *_: (_ for _ in ()).throw(OSError("gone"))
+        decoders, "ask", lambda *_, **__: (_ for _ in ()).throw(OSError("gone"))
     )
     _, scored = score(config(manifest(tmp_path / "m.jsonl", 3)), tmp_path / "run")
     assert {failure.id for failure in scored.failures} == {"0-2", "1-2", "2-2"}

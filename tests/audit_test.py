@@ -12,7 +12,7 @@ import pytest
 from oracles import llava_next_video as oracle
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.data import corpora, video
+from vidsme_jax.data import corpora, decoders
 from vidsme_jax.run import checks
 from vidsme_jax.settings import views
 
@@ -96,7 +96,7 @@ def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch):
     audit.run(_corpus(config, tmp_path), tmp_path / "run")
     before = pq.read_table(tmp_path / "run" / "scores.parquet")
     used = json.loads((tmp_path / "run" / "config.json").read_text())["utilisation"]
-    monkeypatch.setattr(video, "decode_chosen", _never)
+    monkeypatch.setattr(decoders, "ask", _never)
     monkeypatch.setattr(audit.scoring.pipeline, "stream", _never)
     audit.run(config, tmp_path / "run")
     assert pq.read_table(tmp_path / "run" / "scores.parquet").equals(before)
@@ -164,14 +164,7 @@ def test_a_flow_that_fails_late_loses_its_clip_only(config, tmp_path, monkeypatc
     assert len(report.table.id) == 3
 
 
-def test_rows_that_share_a_clip_are_scored_once(config, tmp_path, monkeypatch):
-    decoded = []
-    original = video.decode_chosen
-    monkeypatch.setattr(
-        video,
-        "decode_chosen",
-        lambda path, *args: decoded.append(path) or original(path, *args),
-    )
+def test_rows_that_share_a_clip_are_scored_once(config, tmp_path, decoded):
     _corpus(config, tmp_path)
     videos = [v for v in _clips(4) for _ in range(3)]
     config.corpus.members = (_manifest(tmp_path / "m.json", videos),)

@@ -74,6 +74,22 @@ def quick_to_compile():
 
 
 @pytest.fixture
+def decoded(monkeypatch) -> list[pathlib.Path | bytes]:
+    """The videos that are decoded, in order."""
+    from vidsme_jax.data import decoders  # After the hook that checks types is there.
+
+    found, ask = [], decoders.ask
+
+    def watched(request, content, *args, **arguments):
+        if request == "frames":
+            found.append(content)
+        return ask(request, content, *args, **arguments)
+
+    monkeypatch.setattr(decoders, "ask", watched)
+    return found
+
+
+@pytest.fixture
 def script(monkeypatch):
     """Imports a benchmark by name; the rate of a product is taken of a small one."""
     from vidsme_jax import rates  # After the hook that checks types is there.

@@ -69,7 +69,7 @@ def asking(path: pathlib.Path, **changes):
 
 
 def _die_at(moment: int) -> None:
-    from vidsme_jax.data import video
+    from vidsme_jax.data import decoders
 
     left = moment
 
@@ -84,7 +84,7 @@ def _die_at(moment: int) -> None:
 
         return wrapped
 
-    video.decode_chosen = mortal(video.decode_chosen)
+    decoders.ask = mortal(decoders.ask)
     os.fsync = mortal(os.fsync)
     os.replace = mortal(mortal(os.replace), after=True)
 

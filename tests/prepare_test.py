@@ -17,7 +17,7 @@ import children
 import interrupted
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import video
+from vidsme_jax.data import decoders
 from vidsme_jax.prepared import layout, preparation
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import checks, processes, scoring
@@ -72,20 +72,6 @@ class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self):
         yield from ((n, {"mp4": clip.read_bytes()}) for n, clip in enumerate(CLIPS[:3]))
-
-
-@pytest.fixture
-def decoded(monkeypatch) -> list[str]:
-    """The name of every video that is decoded, in order."""
-    names = []
-    original = video.decode_chosen
-
-    def spy(path, *args):
-        names.append(path.name)
-        return original(path, *args)
-
-    monkeypatch.setattr(video, "decode_chosen", spy)
-    return names
 
 
 def _open(config):
@@ -235,14 +221,14 @@ def test_equal_videos_are_prepared_once(config, tmp_path, decoded):
 def test_a_failure_of_the_moment_is_tried_again(config, tmp_path, monkeypatch):
     gone = tmp_path / "raw" / "v" / CLIPS[2].name
     aside = gone.rename(tmp_path / "aside.mp4")
-    original = video.decode_chosen
+    original = decoders.ask
 
-    def forgetful(path, *args):
-        if path.name == CLIPS[3].name:
+    def forgetful(request, path, *args, **arguments):
+        if request == "frames" and path.name == CLIPS[3].name:
             raise MemoryError("for now")
-        return original(path, *args)
+        return original(request, path, *args, **arguments)
 
-    monkeypatch.setattr(video, "decode_chosen", forgetful)
+    monkeypatch.setattr(decoders, "ask", forgetful)
     done = preparation.run(views.Settings.of(config), tmp_path / "made")
     causes = {failure.cause for failure in done.failures}
     assert causes == {f"no such file: {gone}", "MemoryError: for now"}

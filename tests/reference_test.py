@@ -10,7 +10,6 @@ from asked_test import assert_same, config, score, stored
 from killed_run import QUESTIONS, manifest
 from vidsme_jax import audit, parallel, reporting, settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.data import video
 from vidsme_jax.run import checks, pipeline, references
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile", "without_figures")
@@ -45,11 +44,7 @@ def test_both_models_score_the_same_texts(whole):
             assert (text.signals.log_prob != again.signals.log_prob).any()
 
 
-def test_one_after_the_other_gives_the_same(whole, tmp_path, monkeypatch):
-    decoded, original = [], video.decode_chosen
-    monkeypatch.setattr(
-        video, "decode_chosen", lambda *args: decoded.append(args) or original(*args)
-    )
+def test_one_after_the_other_gives_the_same(whole, tmp_path, monkeypatch, decoded):
     monkeypatch.setattr(parallel.Devices, "hold", lambda *_: False)
     _, scored = score(_config(manifest(tmp_path / "m.jsonl", 2)), tmp_path / "run")
     assert len(decoded) == 6

@@ -10,7 +10,7 @@ import pytest
 
 from killed_run import config as small
 from vidsme_jax import models, parallel, settings
-from vidsme_jax.data import video
+from vidsme_jax.data import decoders
 from vidsme_jax.models.interface import Model
 from vidsme_jax.run import checks, contents, processes, scoring
 from vidsme_jax.run.stopping import Stop
@@ -29,13 +29,9 @@ def _stored(run):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_runs_of_two_models(together, tmp_path, monkeypatch, caplog):
+def test_runs_of_two_models(together, tmp_path, monkeypatch, caplog, decoded):
     """Clips are decoded once where both fit; else weights are freed before others."""
     monkeypatch.setattr(parallel.Devices, "hold", lambda *_: together)
-    decoded, original = [], video.decode_chosen
-    monkeypatch.setattr(
-        video, "decode_chosen", lambda *args: decoded.append(args) or original(*args)
-    )
     setup = checks.check(small(3, batch_size=2))
     other = models.inspect("random:llava_qwen-tiny", dtype="float32")
     held, load = [], Model.load
@@ -68,11 +64,9 @@ def test_runs_of_two_models(together, tmp_path, monkeypatch, caplog):
         np.testing.assert_array_equal(clip.signals.renyi, target[key].signals.renyi)
 
 
-def test_one_frame_has_the_motion_of_two_and_one_direction(tmp_path, monkeypatch):
-    opened, original = [], video.decode_chosen
-    monkeypatch.setattr(
-        video, "decode_chosen", lambda *args: opened.append(args) or original(*args)
-    )
+def test_one_frame_has_the_motion_of_two_and_one_direction(
+    tmp_path, monkeypatch, decoded
+):
     fetch, rounding = parallel.Devices.fetch, np.float32([0, 1e-3]).reshape(1, 2, 1, 1)
 
     def rounded(devices, out):
@@ -86,7 +80,7 @@ def test_one_frame_has_the_motion_of_two_and_one_direction(tmp_path, monkeypatch
     run = checks.open_run(setup, tmp_path / "one", one, "1 frame")
     both = checks.open_run(setup, tmp_path / "two")
     _score(setup, [run, both], tmp_path)
-    assert len(opened) == 3
+    assert len(decoded) == 3
     pairs = _stored(both)
     for key, clip in _stored(run).items():
         assert clip.num_frames == 1 and clip.motion == pairs[key].motion
@@ -100,18 +94,19 @@ def test_a_clip_that_changes_while_it_is_decoded_has_failed(tmp_path, monkeypatc
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:3]
     for clip in clips:
         shutil.copy(clip, tmp_path)
-    original = video.decode_chosen
+    original = decoders.ask
 
-    def changing(path, *args):
-        frames = original(path, *args)
-        shutil.copy(clips[1 if path.name == clips[0].name else 0], path)
-        return frames
+    def changing(request, path, *args, **arguments):
+        found = original(request, path, *args, **arguments)
+        if request == "frames":
+            shutil.copy(clips[1 if path.name == clips[0].name else 0], path)
+        return found
 
     config = small(3, batch_size=2)
     config.corpus.suspects = (str(tmp_path / "*.mp4"),)
     setup = checks.check(config)
     with monkeypatch.context() as patch:
-        patch.setattr(video, "decode_chosen", changing)
+        patch.setattr(decoders, "ask", changing)
         run = checks.open_run(setup, tmp_path / "run")
         scored = _score(setup, [run], tmp_path / "run")
     assert [f.id for f in scored.failures] == [str(tmp_path / x.name) for x in clips]

@@ -10,7 +10,7 @@ import pytest
 
 from vidsme_jax import audit, settings, studies
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import video
+from vidsme_jax.data import decoders
 from vidsme_jax.prepared import preparation
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.settings import views
@@ -81,18 +81,10 @@ def test_a_grid_point_is_the_audit_with_its_settings(workdir):
     assert found == [pytest.approx(auc, abs=1e-9)]
 
 
-def test_frames_are_decoded_once_and_equal_audits(tmp_path, monkeypatch):
-    opened = []
-    original = video.decode_chosen
-
-    def counting(path, choose, limits):
-        opened.append(path)
-        return original(path, choose, limits)
-
-    monkeypatch.setattr(video, "decode_chosen", counting)
+def test_frames_are_decoded_once_and_equal_audits(tmp_path, decoded):
     config = _config("frames-tiny")
     studies.run(config, tmp_path)
-    assert len(opened) == len(set(opened)) == 12
+    assert len(decoded) == len(set(decoded)) == 12
     with (tmp_path / "study.csv").open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["comparison"] == "all"]
     config.study, config.video.num_frames = "", 2
@@ -130,7 +122,7 @@ def test_prepared_clips_give_what_their_videos_give(study, tmp_path, monkeypatch
     made = config.copy_and_resolve_references()
     for made.video.num_frames in (2, 3):
         preparation.run(views.Settings.of(made), tmp_path / "made")
-    monkeypatch.setattr(video, "decode_chosen", None)
+    monkeypatch.setattr(decoders, "ask", None)
     config.corpus.prepared = str(tmp_path / "made")
     studies.run(config, tmp_path / "prepared")
     raw, prepared = (

@@ -149,7 +149,7 @@ class Source:
                 given = "fd:"
                 about |= {"protocol_whitelist": "fd", "fd": str(file.fileno())}
             try:
-                container = av.open(given, "r", options=about, timeout=left)
+                container: Any = av.open(given, "r", options=about, timeout=left)
             except (av.FFmpegError, ValueError) as error:
                 self.check_time()
                 raise ClipError("open", _not_a_video(self.content)) from error
