@@ -12,7 +12,7 @@ import pytest
 from oracles import llava_next_video as oracle
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.data import corpora, decoders
+from vidsme_jax.data import corpora
 from vidsme_jax.run import checks
 from vidsme_jax.settings import views
 
@@ -92,13 +92,14 @@ def test_from_clips_to_report(config, tmp_path):
     assert "AUC" in report.summary() and "report.html" in report.summary()
 
 
-def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch):
+def test_what_is_stored_is_not_computed_again(config, tmp_path, monkeypatch, decoded):
     audit.run(_corpus(config, tmp_path), tmp_path / "run")
+    decoded.clear()
     before = pq.read_table(tmp_path / "run" / "scores.parquet")
     used = json.loads((tmp_path / "run" / "config.json").read_text())["utilisation"]
-    monkeypatch.setattr(decoders, "ask", _never)
     monkeypatch.setattr(audit.scoring.pipeline, "stream", _never)
     audit.run(config, tmp_path / "run")
+    assert not decoded
     assert pq.read_table(tmp_path / "run" / "scores.parquet").equals(before)
     # Nothing was computed: what is known of the devices' time stays.
     about = json.loads((tmp_path / "run" / "config.json").read_text())

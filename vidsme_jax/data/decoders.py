@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from absl import logging
@@ -119,6 +119,10 @@ class _Process:
         except (EOFError, ConnectionError) as error:
             raise ClipError("process", self._ending()) from error
 
+    def runs(self) -> bool:
+        """Returns whether it has not ended."""
+        return self._child.poll() is None
+
     def close(self) -> None:
         """Ends the process: one without work ends by itself, another is killed."""
         self._socket.close()
@@ -170,12 +174,10 @@ class _Pool:
         self._busy: dict[int, _Process] = {}  # By thread.
 
     @contextlib.contextmanager
-    def process(self):
+    def process(self) -> Iterator[_Process]:
         """Lends a process to this thread; one that fails is not lent again."""
         me = threading.get_ident()
-        with self._lock:
-            process = self._idle.pop() if self._idle else None
-        process = process or _Process()
+        process = self._waiting() or _Process()
         with self._lock:
             self._busy[me] = process
         try:
@@ -190,6 +192,15 @@ class _Pool:
         finally:
             with self._lock:
                 del self._busy[me]
+
+    def _waiting(self) -> _Process | None:
+        """Takes a process without work, if there is one that has not ended."""
+        while True:
+            with self._lock:
+                process = self._idle.pop() if self._idle else None
+            if process is None or process.runs():
+                return process
+            process.close()
 
     def abandon(self, threads: Iterable[int]) -> None:
         """Kills what is lent to threads."""
