@@ -4,6 +4,8 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -21,6 +23,7 @@ from vidsme_jax.data.sampling import Choice
 from vidsme_jax.settings import views
 
 CLIP = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[0]
+SMALL = "configs/llava.py:tiny"
 HOW = views.Settings.of(settings.default()).video
 
 
@@ -153,6 +156,46 @@ def test_a_consumer_that_stops_does_not_wait_for_a_clip_that_hangs(faulty):
     children.wait_for(
         lambda: not any(each.name.startswith("clip") for each in threading.enumerate())
     )
+
+
+def test_a_thread_that_is_given_up_gets_no_process(faulty):
+    good, causes = faulty("good"), []
+
+    def asked():
+        decoders.abandon([threading.current_thread()])
+        causes.append(_cause(good))
+
+    thread = threading.Thread(target=asked)
+    thread.start()
+    thread.join()
+    assert causes == ["given up: the run is stopping"] and not _running()
+    decoders.ask("content_hash", good, Limits())
+
+
+def test_a_signal_ends_an_audit_whose_next_clip_hangs(faulty, tmp_path):
+    faulty("hangs")
+    program = (
+        "from vidsme_jax.data import decoders; decoders._PROGRAM = 'faulty_decoding'; "
+        "from vidsme_jax import main; main.run()"
+    )
+    here = pathlib.Path(__file__).parents[1]
+    command = [sys.executable, "-c", program, "--config", here.parent / SMALL]
+    command += [f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config.corpus.suspects=('{tmp_path / 'hangs.mp4'}',)"]
+    command += ["--config.motion.bounds=(0, 10, 0, 20)"]
+    command += ["--config.corpus.members=()", "--config.corpus.nonmembers=()"]
+    path = os.pathsep.join([str(here), str(here.parent)])
+    env = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    with children.started(command, stderr=subprocess.PIPE, env=env) as process:
+        before, line = [], ""
+        while "0 scored before" not in line:
+            before.append(line := process.stderr.readline())
+            assert line, before
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=children.MOMENT)[1]
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
 
 
 def test_an_audit_goes_on_and_the_others_scores_stay(faulty, tmp_path, monkeypatch):

@@ -41,9 +41,10 @@ class Album:
         transposed, left, down = _orientation(frame)
         width, height = self._size
         if self._height is not None:
-            upright = self._size[::-1] if transposed else self._size
-            small = thumbnail_size(*upright, self._height)
-            width, height = small[::-1] if transposed else small
+            if transposed:
+                height, width = thumbnail_size(height, width, self._height)
+            else:
+                width, height = thumbnail_size(width, height, self._height)
         rgb = self._rgb(frame, width, height)
         rgb = rgb.transpose(1, 0, 2) if transposed else rgb
         rgb = rgb[::down, ::left]

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -33,6 +34,7 @@ _GRACE = 10.0  # Seconds over the limit, in which a process says itself what is 
 _START = 300.0  # Seconds until one must have started; half of one is usual.
 _END = 2.0  # Seconds that the kernel gets to end one.
 _PROGRAM = "vidsme_jax.data.decoding"
+_STOPPING = "given up: the run is stopping"
 _QUOTED = 200  # Characters of what a process has printed.
 
 
@@ -69,12 +71,8 @@ def ask(
     return found, pixels
 
 
-def abandon(threads: Iterable[int]) -> None:
-    """Kills the processes of threads, whose requests then fail.
-
-    Args:
-      threads: By `threading.get_ident`.
-    """
+def abandon(threads: Iterable[threading.Thread]) -> None:
+    """Kills the processes of threads, whose requests fail from now on."""
     _pool().abandon(threads)
 
 
@@ -149,7 +147,7 @@ class _Process:
     def _ending(self) -> str:
         """Returns why a process that gives no answer has ended."""
         if self._abandoned:
-            return "given up: the run is stopping"
+            return _STOPPING
         self._wait(_END)
         status = self._child.returncode
         if status == -signal.SIGKILL:
@@ -171,16 +169,20 @@ class _Pool:
         self.owner = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
-        self._busy: dict[int, _Process] = {}  # By thread.
+        self._busy: dict[threading.Thread, _Process] = {}
+        self._given_up: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     @contextlib.contextmanager
     def process(self) -> Iterator[_Process]:
         """Lends a process to this thread; one that fails is not lent again."""
-        me = threading.get_ident()
+        me = threading.current_thread()
         process = self._waiting() or _Process()
         with self._lock:
             self._busy[me] = process
+            given_up = me in self._given_up
         try:
+            if given_up:
+                raise ClipError("process", _STOPPING)
             yield process
         except BaseException:
             process.kill()
@@ -202,9 +204,10 @@ class _Pool:
                 return process
             process.close()
 
-    def abandon(self, threads: Iterable[int]) -> None:
-        """Kills what is lent to threads."""
+    def abandon(self, threads: Iterable[threading.Thread]) -> None:
+        """Kills what is lent to threads, and lends them nothing more."""
         with self._lock:
+            self._given_up.update(threads)
             lent = [self._busy[each] for each in threads if each in self._busy]
         for process in lent:
             process.kill()

@@ -63,11 +63,11 @@ def load_ahead(
         except Exception as error:
             return failure(error)
 
-    threads: list[int] = []
+    threads: list[threading.Thread] = []
     pool = concurrent.futures.ThreadPoolExecutor(
         workers,
         thread_name_prefix="clip",
-        initializer=lambda: threads.append(threading.get_ident()),
+        initializer=lambda: threads.append(threading.current_thread()),
     )
     begun = collections.deque()
     coming = iter(clips)
