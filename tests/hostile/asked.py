@@ -23,7 +23,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 STATUSES = (0, 2, 3, 130)
-_MARKS_OF_DIRECTION = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_MARKS_OF_DIRECTION = (
+    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,9 @@ def run(commands: Sequence[Command], folder: pathlib.Path) -> list[Ended]:
     found = []
     for number, line in enumerate(done.stdout.splitlines()):
         texts = (
-            (folder / f"{number}.{name}").read_bytes().decode("utf-8", "surrogateescape")
+            (folder / f"{number}.{name}")
+            .read_bytes()
+            .decode("utf-8", "surrogateescape")
             for name in ("out", "error")
         )
         found.append(Ended(*json.loads(line), *texts))
@@ -125,9 +129,7 @@ def scores(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
 
     table = pq.read_table(workdir / "scores.parquet")
     kept = [f.name for f in table.schema if str(f.type) in ("double", "float", "int64")]
-    return {
-        row["id"]: {name: row[name] for name in kept} for row in table.to_pylist()
-    }
+    return {row["id"]: {name: row[name] for name in kept} for row in table.to_pylist()}
 
 
 def failures(workdir: pathlib.Path) -> dict[str, dict[str, str]]:

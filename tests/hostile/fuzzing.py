@@ -79,7 +79,9 @@ def _sound(target: Callable[[bytes], None], seeds: list[bytes]) -> list[bytes]:
 def _fuzz(target: str, arguments: list) -> int:
     """Runs libFuzzer, which ends its process, in one of its own."""
     command = [sys.executable, __file__, _BEGIN + target, *map(str, arguments)]
-    return subprocess.run(command, cwd=pathlib.Path.cwd(), env=_environment()).returncode
+    return subprocess.run(
+        command, cwd=pathlib.Path.cwd(), env=_environment()
+    ).returncode
 
 
 def _environment() -> dict[str, str]:

@@ -17,11 +17,11 @@ class Used:
     """What a block took.
 
     Attributes:
-      seconds: Of the wall clock.
+      core_seconds: Of this process.
       gigabytes: By which the peak of the process grew.
     """
 
-    seconds = gigabytes = 0.0
+    core_seconds = gigabytes = 0.0
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def within(seconds: float, gigabytes: float = 1.0) -> Iterator[Used]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + int(gigabytes * 1e9)
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -53,6 +53,6 @@ def within(seconds: float, gigabytes: float = 1.0) -> Iterator[Used]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         resource.setrlimit(resource.RLIMIT_AS, before)
-        used.seconds = time.perf_counter() - begun
+        used.core_seconds = time.process_time() - begun
         now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         used.gigabytes = (now - peak) / 1e6

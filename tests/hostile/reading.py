@@ -13,7 +13,9 @@ from vidsme_jax import settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.settings import views
 
-SECONDS, GIGABYTES, ADDRESS_SPACE = 6.0, 0.7, 4.0  # Of one case.
+# Of one case: of the wall clock, where something hangs, and of one core.
+SECONDS, CORE_SECONDS = 40.0, 6.0
+GIGABYTES, ADDRESS_SPACE = 0.7, 8.0
 _MOST_PROBLEMS, _MOST_CHARACTERS = 60, 25_000
 FAILED = "failed"
 
@@ -44,6 +46,8 @@ def complaint(case: Case, read: Read) -> str:
             sys.modules.pop("evilmod", None)
         if pathlib.Path(folder, "was_run").exists():
             return f"{case.name}: its code was run"
+    if used.core_seconds > CORE_SECONDS and case.expected != HONEST:
+        return f"{case.name}: {used.core_seconds:.1f} s of a core"
     if used.gigabytes > GIGABYTES:
         return f"{case.name}: {used.gigabytes:.2f} GB"
     if case.expected == HONEST and found != HONEST:

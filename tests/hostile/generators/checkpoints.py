@@ -127,7 +127,9 @@ def _files() -> Iterator[Case]:
     for name in ("config.json", "zz.json", "tokenizer.json", "model.safetensors"):
         kind = EITHER if name == "zz.json" else REFUSED
         yield Case(f"{name} is a FIFO", _with(special(name, os.mkfifo)), kind)
-        yield Case(f"{name} is a folder", _with(special(name, pathlib.Path.mkdir)), kind)
+        yield Case(
+            f"{name} is a folder", _with(special(name, pathlib.Path.mkdir)), kind
+        )
         yield Case(
             f"{name} is a link to /dev/zero",
             _with(special(name, lambda path: path.symlink_to("/dev/zero"))),
@@ -271,7 +273,16 @@ def _pickles() -> Iterator[Case]:
 
 def _indices() -> Iterator[Case]:
     names = ("../secret.safetensors", "/etc/passwd", "a" * 300 + ".safetensors")
-    for name in (*names, "", 7, None, [], "\0", "\ud800.safetensors", "model.safetensors"):
+    for name in (
+        *names,
+        "",
+        7,
+        None,
+        [],
+        "\0",
+        "\ud800.safetensors",
+        "model.safetensors",
+    ):
         shown = str(name)[:12].encode("ascii", "backslashreplace").decode()
         index = json.dumps({"weight_map": {"a": name}})
         change = _replace("model.safetensors.index.json", index)
@@ -285,7 +296,9 @@ def _indices() -> Iterator[Case]:
         ),
     }.items():
         yield Case(
-            f"index: {what}", _with(_replace("model.safetensors.index.json", text)), EITHER
+            f"index: {what}",
+            _with(_replace("model.safetensors.index.json", text)),
+            EITHER,
         )
 
 

@@ -146,8 +146,10 @@ _LISTS: dict[str, tuple[str, Callable[[str], str | bytes]]] = {
     "imf": ("xml", _imf),
     "sdp": (
         "sdp",
-        lambda _: "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=a\nc=IN IP4 127.0.0.1\nt=0 0\n"
-        "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        lambda _: (
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=a\nc=IN IP4 127.0.0.1\nt=0 0\n"
+            "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+        ),
     ),
     "rtsp, a redirection": ("rtsp", lambda x: f"RTSPtextRTSP://127.0.0.1:9/{x}"),
     "asx": (
@@ -162,8 +164,10 @@ _LISTS: dict[str, tuple[str, Callable[[str], str | bytes]]] = {
     ),
     "vobsub": (
         "idx",
-        lambda _: "# VobSub index file, v7 (do not modify this line!)\nsize: 64x64\n"
-        "id: en, index: 0\ntimestamp: 00:00:01:101, filepos: 000000000\n",
+        lambda _: (
+            "# VobSub index file, v7 (do not modify this line!)\nsize: 64x64\n"
+            "id: en, index: 0\ntimestamp: 00:00:01:101, filepos: 000000000\n"
+        ),
     ),
     "avisynth": ("avs", lambda x: f'DirectShowSource("{x}")\n'),
     "vapoursynth": ("vpy", lambda x: f"open({x + '.was_run'!r}, 'w').close()\n"),
@@ -174,8 +178,10 @@ _LISTS: dict[str, tuple[str, Callable[[str], str | bytes]]] = {
     "an edit list of MLT": ("mlt", lambda x: f'<mlt><producer resource="{x}"/></mlt>'),
     "svg": (
         "svg",
-        lambda x: '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">'
-        f'<image href="{x}" width="9" height="9"/></svg>',
+        lambda x: (
+            '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">'
+            f'<image href="{x}" width="9" height="9"/></svg>'
+        ),
     ),
 }
 

@@ -19,15 +19,34 @@ VALUES = (
 
 def cases(seed: int = 0, random: int = 40) -> Iterator[Case]:
     """Yields cases; `random` of them set several keys at once."""
-    yield Case("honest", _passing("--config.workers=2", "--config.model.checkpoint=a"), HONEST)
+    yield Case(
+        "honest", _passing("--config.workers=2", "--config.model.checkpoint=a"), HONEST
+    )
     for key in settings.RULES:
         rng = rng_of(seed, key)
         for k in rng.choice(len(VALUES), size=4, replace=False):
             flag = f"--config.{key}={VALUES[k]}"
             yield Case(f"{key} is value {k}", _passing(flag), EITHER)
     for name in (
-        *("", ".", "..", ".a", "a.", "video..num_frames", "video", "video.num_frames.x"),
-        *("__class__", "video.__init__", "a" * 5000, "a." * 300, "\x1b[2J", "é", "\ud800"),
+        *(
+            "",
+            ".",
+            "..",
+            ".a",
+            "a.",
+            "video..num_frames",
+            "video",
+            "video.num_frames.x",
+        ),
+        *(
+            "__class__",
+            "video.__init__",
+            "a" * 5000,
+            "a." * 300,
+            "\x1b[2J",
+            "é",
+            "\ud800",
+        ),
         *("lock", "update", "to_dict", "video.lock", "_fields", "keys", "0", "-"),
     ):
         shown = name[:20].encode("ascii", "backslashreplace").decode()

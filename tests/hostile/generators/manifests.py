@@ -181,7 +181,13 @@ def _of_rows() -> Iterator[Case]:
     ):
         yield Case(f"json: the video {name}", written("m.json", _row(video=name)))
     for name in (
-        *("~/secret.mp4", "hf:owner/name", "http://localhost/a.mp4", "file:///etc/passwd", "pipe:0"),
+        *(
+            "~/secret.mp4",
+            "hf:owner/name",
+            "http://localhost/a.mp4",
+            "file:///etc/passwd",
+            "pipe:0",
+        ),
         *("concat:a.mp4|/etc/passwd", "-i", "--help", "a\nb.mp4", "\x1b]0;x\x07.mp4"),
         *("\udcff\udcfe.mp4", "a" * 300 + ".mp4", "a/" * 3000 + "a.mp4", "#t=1,2"),
     ):
@@ -189,7 +195,18 @@ def _of_rows() -> Iterator[Case]:
         text = json.dumps([{"video": name}])
         yield Case(f"json: the video {shown!r}", written("m.json", text), EITHER)
     for field in ("question", "answer", "id", "group", "candidates", "start", "end"):
-        for value in (True, -1, 1e300, 10**400, [], {}, [[]], [{}], "\ud800", "\x1b[2J"):
+        for value in (
+            True,
+            -1,
+            1e300,
+            10**400,
+            [],
+            {},
+            [[]],
+            [{}],
+            "\ud800",
+            "\x1b[2J",
+        ):
             shown = str(value)[:20].encode("ascii", "backslashreplace").decode()
             yield Case(
                 f"json: {field} is {type(value).__name__} {shown!r}",
@@ -219,7 +236,9 @@ def _of_amounts() -> Iterator[Case]:
     times = [{"video": f"{n}.mp4", "start": "soon"} for n in numbers]
     yield Case("many: times that are none", written("m.json", json.dumps(times)))
     columns = {f"column {n}": 1 for n in range(5000)}
-    yield Case("many: columns, none the video", written("m.json", json.dumps([columns])))
+    yield Case(
+        "many: columns, none the video", written("m.json", json.dumps([columns]))
+    )
     rows = [{"video": "\0" + "x" * 10_000}] * 1000
     yield Case("many: long faulty names", written("m.json", json.dumps(rows)))
 
@@ -233,7 +252,9 @@ def _of_columns() -> Iterator[Case]:
         "durations of days": pa.array([2**62, -(2**62)], pa.duration("s")),
         "times": pa.array([1, 2], pa.time64("ns")),
         "instants beyond Python's": pa.array([2**62, -(2**62)], pa.timestamp("s")),
-        "instants of a zone that is none": pa.array([1, 2], pa.timestamp("s", "No/Where")),
+        "instants of a zone that is none": pa.array(
+            [1, 2], pa.timestamp("s", "No/Where")
+        ),
         "nanoseconds": pa.array([1, 2**62 + 1], pa.timestamp("ns")),
         "days": pa.array([far, far]),
         "days beyond Python's": pa.array([2**31 - 1, -(2**31)], pa.date32()),
@@ -256,7 +277,9 @@ def _of_columns() -> Iterator[Case]:
                 yield Case(name, written("m.parquet", data), EITHER)
         data = _written(pa.table({"video": column}))
         if data is not None:
-            yield Case(f"parquet: video holds {what}", written("m.parquet", data), EITHER)
+            yield Case(
+                f"parquet: video holds {what}", written("m.parquet", data), EITHER
+            )
     twice = pa.Table.from_arrays([names, names], names=["video", "video"])
     yield Case("parquet: a column twice", written("m.parquet", _parquet(twice)))
     none = pa.table({"video": pa.array([], pa.string())})
@@ -296,10 +319,12 @@ def _of_places() -> Iterator[Case]:
         "a link to a link to the root",
         link(
             lambda inside: (
-                (inside / "b").symlink_to("/"),
-                (inside / "a").symlink_to(f"b{inside.parent}"),
+                (
+                    (inside / "b").symlink_to("/"),
+                    (inside / "a").symlink_to(f"b{inside.parent}"),
+                )
+                and None
             )
-            and None
         ),
     )
 

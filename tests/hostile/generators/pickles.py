@@ -24,7 +24,9 @@ def number(value: int) -> bytes:
     size = value.bit_length() // 8 + 1
     if size < 256:
         return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
-    return b"\x8b" + struct.pack("<I", size) + value.to_bytes(size, "little", signed=True)
+    return (
+        b"\x8b" + struct.pack("<I", size) + value.to_bytes(size, "little", signed=True)
+    )
 
 
 def tuple_of(*parts: bytes) -> bytes:
@@ -79,7 +81,9 @@ def archive(description: bytes, storages: dict[str, bytes] | None = None) -> byt
     with io.BytesIO() as file:
         with zipfile.ZipFile(file, "w") as to:
             to.writestr("archive/data.pkl", description)
-            for key, data in ({"0": bytes(64)} if storages is None else storages).items():
+            for key, data in (
+                {"0": bytes(64)} if storages is None else storages
+            ).items():
                 to.writestr(f"archive/data/{key}", data)
             to.writestr("archive/version", "3\n")
         return file.getvalue()
@@ -150,9 +154,16 @@ def descriptions() -> Iterator[tuple[str, bytes]]:
     for module, name in (
         *(("os", "system"), ("posix", "system"), ("builtins", "eval")),
         *(("builtins", "exec"), ("builtins", "getattr"), ("subprocess", "Popen")),
-        *(("torch", "load"), ("torch.storage", "_load_from_bytes"), ("collections", "defaultdict")),
+        *(
+            ("torch", "load"),
+            ("torch.storage", "_load_from_bytes"),
+            ("collections", "defaultdict"),
+        ),
         *(("torch._utils", "_rebuild_tensor_v3"), ("torch", "_utils.os.system")),
-        *(("torch", "DoubleStorage.__class__"), ("collections", "OrderedDict.__init__")),
+        *(
+            ("torch", "DoubleStorage.__class__"),
+            ("collections", "OrderedDict.__init__"),
+        ),
     ):
         call = GLOBAL(module, name).encode() + tuple_of(text("true")) + b"R"
         yield f"calls {module}.{name}", dictionary({"a": call})

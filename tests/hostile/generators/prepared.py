@@ -100,7 +100,9 @@ def _everywhere(node: Any, key: str, value: Any) -> Any:
         return [_everywhere(part, key, value) for part in node]
     if not isinstance(node, dict):
         return node
-    return {k: value if k == key else _everywhere(v, key, value) for k, v in node.items()}
+    return {
+        k: value if k == key else _everywhere(v, key, value) for k, v in node.items()
+    }
 
 
 def foreign(edit: str, module: str) -> Callable[[Any], Any]:
@@ -109,15 +111,14 @@ def foreign(edit: str, module: str) -> Callable[[Any], Any]:
         "pythonClassName": lambda raw: _everywhere(raw, "pythonClassName", module),
         "python_class_name": lambda raw: raw | {"python_class_name": module},
         "type": lambda raw: raw | {"type": module},
-        "inside a text of JSON": lambda raw: raw
-        | {"json": json.dumps({"type": module, "content": "{}"})},
+        "inside a text of JSON": lambda raw: (
+            raw | {"json": json.dumps({"type": module, "content": "{}"})}
+        ),
     }
     return edits[edit]
 
 
-FOREIGN = (
-    *("pythonClassName", "python_class_name", "type", "inside a text of JSON"),
-)
+FOREIGN = (*("pythonClassName", "python_class_name", "type", "inside a text of JSON"),)
 
 
 def _features() -> Iterator[Case]:
@@ -150,7 +151,9 @@ def _features() -> Iterator[Case]:
         ),
     }.items():
         yield Case(f"features: {what}", _with(_text("features.json", text)))
-    huge = _json("features.json", lambda raw: _everywhere(raw, "dimensions", ["999999999"]))
+    huge = _json(
+        "features.json", lambda raw: _everywhere(raw, "dimensions", ["999999999"])
+    )
     yield Case("features: shapes of 10^9", _with(huge), EITHER)
 
 
@@ -185,7 +188,11 @@ def _infos() -> Iterator[Case]:
         "gone": lambda folder: (folder / name).unlink(),
         "a FIFO": lambda folder: _fifo(folder / name),
     }.items():
-        kind = EITHER if what in ("another name", "a module", "bytes of 10^30") else REFUSED
+        kind = (
+            EITHER
+            if what in ("another name", "a module", "bytes of 10^30")
+            else REFUSED
+        )
         if "files" in what or "template" in what or what.startswith("another"):
             kind = EITHER
         yield Case(f"info: {what}", _with(change), kind)
@@ -263,7 +270,9 @@ def _indices() -> Iterator[Case]:
         "rows that are null": column("rows", lambda value: None),
         "rows nested deeply": column("rows", lambda value: "[" * 100_000),
         "rows of two": column("rows", lambda value: "[[0, [1, 2]]]"),
-        "a stamp that is a number": column("rows", lambda v: v.replace("[[0, [", "[[0, [[")),
+        "a stamp that is a number": column(
+            "rows", lambda v: v.replace("[[0, [", "[[0, [[")
+        ),
         "digests that are empty": column("digest", lambda value: ""),
         "digests of another": column("digest", lambda value: "0" * 64),
         "digests that are numbers": column("digest", lambda value: 1),

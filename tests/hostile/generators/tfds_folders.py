@@ -202,13 +202,17 @@ def _examples() -> Iterator[Case]:
         "names of no UTF-8": [b"\xff\xfe.mp4"],
         "names with escapes": [b"\x1b]0;owned\x07.mp4"],
         "playlists": [b"#EXTM3U\n#EXTINF:2,\n/etc/passwd\n#EXT-X-ENDLIST\n"],
-        "a y4m of 20000x2": [b"YUV4MPEG2 W20000 H2 F25:1 C420jpeg\nFRAME\n" + bytes(60000)],
+        "a y4m of 20000x2": [
+            b"YUV4MPEG2 W20000 H2 F25:1 C420jpeg\nFRAME\n" + bytes(60000)
+        ],
     }.items():
         kind = REFUSED if what in ("names outside", "addresses") else EITHER
         examples = [{"video": video} for video in videos]
         yield Case(f"examples: {what}", built({"video": raw}, examples), kind)
     ids = [{"video": b"\0", "id": text} for text in ("\x1b[2J", "\x1b[2J", "")]
-    yield Case("examples: ids with escapes", built({"video": raw, "id": f.Text()}, ids), EITHER)
+    yield Case(
+        "examples: ids with escapes", built({"video": raw, "id": f.Text()}, ids), EITHER
+    )
     for side in (2**15, 2**31 - 1):
         yield Case(f"examples: pictures of {side}", _pictures(side), EITHER)
 

@@ -139,7 +139,8 @@ def _files() -> Iterator[Case]:
             {"id": f"honest {CLIPS[10].stem}", "video": "", "stage": "a", "cause": "b"}
         ),
         "a line that is none": "{\n",
-        "10^5 failures": '{"id": "a", "video": "b", "stage": "c", "cause": "d"}\n' * 10**5,
+        "10^5 failures": '{"id": "a", "video": "b", "stage": "c", "cause": "d"}\n'
+        * 10**5,
     }
     for what, text in lines.items():
         yield Case(f"failures: {what}", _with(_text("failures.jsonl", text)), EITHER)
@@ -157,14 +158,18 @@ def _configs() -> Iterator[Case]:
         return edited(lambda raw: raw | {"config": raw["config"] | {name: value}})
 
     for what, change in {
-        "no config": edited(lambda raw: {k: v for k, v in raw.items() if k != "config"}),
+        "no config": edited(
+            lambda raw: {k: v for k, v in raw.items() if k != "config"}
+        ),
         "a config that is a list": edited(lambda raw: raw | {"config": []}),
         "a config that is empty": edited(lambda raw: raw | {"config": {}}),
         "fingerprints that are a list": edited(lambda raw: raw | {"fingerprints": []}),
         "fingerprints that are empty": edited(lambda raw: raw | {"fingerprints": {}}),
         "unknown keys": key("evil", 1),
         "3,000 unknown keys": edited(
-            lambda raw: raw | {"config": raw["config"] | {f"k{n}": n for n in range(3000)}}
+            lambda raw: (
+                raw | {"config": raw["config"] | {f"k{n}": n for n in range(3000)}}
+            )
         ),
         "a key with escapes": key("\x1b]0;owned\x07", 1),
         "a group in place of a key": key("video", 1),
@@ -221,7 +226,9 @@ def _parts() -> Iterator[Case]:
         "no signals": column("renyi", lambda _: []),
         "signals that are null": column("renyi", lambda _: None),
         "signals cut short": column("renyi", lambda value: value[:-1]),
-        "signals that are not finite": column("renyi", lambda v: [float("nan")] * len(v)),
+        "signals that are not finite": column(
+            "renyi", lambda v: [float("nan")] * len(v)
+        ),
         "signals of null": column("renyi", lambda value: [None] * len(value)),
         "more frames than rows": column("frame", lambda value: value * 2),
         "frames below none": column("frame", lambda value: [-99] * len(value)),
