@@ -8,6 +8,7 @@ ended. Nothing of JAX has started before a fork.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
@@ -22,6 +23,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2).
 STATUSES = (0, 2, 3, 130)
 _MARKS_OF_DIRECTION = (
     "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -197,6 +199,7 @@ def _become(command: Command, folder: pathlib.Path, number: int) -> None:
     status = 1
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
         most = int(command.address_space * 1e9)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         nothing = os.open(os.devnull, os.O_RDONLY)

@@ -23,6 +23,12 @@ BROKEN: dict[str, dict[str, str]] = {
         "a pattern with zeros": "pictures that are links outside are scored",
         "a playlist over a FIFO": "blocks for ever in open(2)",
     },
+    "commands": {
+        "named in *": "no UTF-8: UnicodeEncodeError as signals are written",
+        "no end of nothing": "prepare hashes what is no video to its end, unlimited",
+        "named with *": "prepare prints the name as it is",
+        "named backwards": "prepare prints the name as it is",
+    },
     "checkpoints": {
         "tokenizer.json of 5 GiB": "read whole: 5 GB resident, 28 s",
         "zz.json of 5 GiB": "hashed whole, 8 s; a sparse file of 1 TiB takes half an hour",
