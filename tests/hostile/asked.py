@@ -170,7 +170,7 @@ def main(folder: str, commands: list[dict[str, Any]]) -> None:
     """Runs commands, and prints how each ended."""
     import cv2  # noqa: F401
     import jax
-    import matplotlib.backends.backend_agg  # noqa: F401
+    import matplotlib.backends.backend_agg
     import matplotlib.pyplot  # noqa: F401
     import tensorflow_datasets  # noqa: F401
     import transformers.models.auto.tokenization_auto  # noqa: F401

@@ -8,12 +8,11 @@ import json
 import pathlib
 import shutil
 
+import asked
+import broken
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-import asked
-import broken
 import reading
 from generators import EITHER, HONEST, REFUSED, clips, configs, named, workdirs
 

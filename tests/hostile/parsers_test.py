@@ -1,18 +1,18 @@
-"""Parsers on whatever Hypothesis thinks of: an answer, or a sentence that refuses it."""
+"""Parsers on whatever Hypothesis thinks of: an answer, or a sentence."""
 
 import json
 import os
 import pathlib
 import tempfile
 
+import fuzzing
 import pytest
+import targets
+from generators import pickles
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-import fuzzing
-import targets
-from generators import pickles
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, printable
 from vidsme_jax.checkpoints import adapter_config
@@ -37,7 +37,9 @@ TEXT = st.text() | st.text(st.characters(codec=None), max_size=20)
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 JSON = st.recursive(
     SCALAR,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
+    ),
     max_leaves=12,
 )
 FIELDS = ("video", "question", "candidates", "answer", "id", "group", "label")
@@ -144,7 +146,9 @@ def test_names_that_are_missing(name):
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(sorted(settings.RULES)) | TEXT, TEXT | JSON.map(repr)),
+        st.tuples(
+            st.sampled_from(sorted(settings.RULES)) | TEXT, TEXT | JSON.map(repr)
+        ),
         max_size=4,
     )
 )
@@ -181,7 +185,7 @@ def test_processors(raw):
         assert all(std > 0 for std in found.std)
 
 
-@given(_config(st.sampled_from(sorted(adapter_config.HANDLED)) | TEXT))
+@given(_config(st.sampled_from(sorted(adapter_config.HANDLED - {"bias"})) | TEXT))
 @example({"r": 10**4000, "lora_alpha": 1, "use_rslora": True})
 @example({"r": 1, "lora_alpha": 1e300})
 def test_adapters(raw):

@@ -1,15 +1,15 @@
-"""Every reader on hostile input of every kind: refused in a sentence, at little cost."""
+"""Every reader on hostile input of every kind: a sentence, at little cost."""
 
 import importlib
 import itertools
 import pathlib
 
-import pytest
-
 import broken
 import limits
+import pytest
 import reading
 from generators import EITHER, HONEST, REFUSED, Case, written
+
 from vidsme_jax.base import AuditError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Of what libraries remark.

@@ -9,6 +9,7 @@ from typing import Any
 
 import limits
 from generators import HONEST, REFUSED, Case
+
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.settings import views
@@ -132,6 +133,7 @@ def config(flags: tuple[str, ...]) -> str:
 def prepared(root: pathlib.Path) -> str:
     """Opens a prepared corpus and reads every clip."""
     import generators.prepared
+
     from vidsme_jax.data import corpora
     from vidsme_jax.prepared import corpus
 
@@ -143,6 +145,7 @@ def prepared(root: pathlib.Path) -> str:
 def tfds_folder(folder: pathlib.Path) -> str:
     """Reads a TFDS dataset and its first clips."""
     from generators import tfds_folders
+
     from vidsme_jax.data import corpora, datasets, reading
 
     datasets._opened.cache_clear()

@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import av
-
 from damaged import CLIPS, damaged
+
 from generators import EITHER, HONEST, Case, written
 
 SECRET = "secret.mp4"

@@ -75,6 +75,11 @@ def cases(seed: int = 0, random: int = 10) -> Iterator[Case]:
     yield from _of_amounts()
     yield from _of_columns()
     yield from _of_places()
+    yield from random_cases(seed, random)
+
+
+def random_cases(seed: int, random: int) -> Iterator[Case]:
+    """Yields damaged files and strange values, `random` of each in every format."""
     for k in range(random):
         for suffix, data in files(ROWS).items():
             name = f"{suffix}: damage {k}"

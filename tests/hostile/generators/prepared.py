@@ -14,11 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
-
 from damaged import CLIPS
+
 from generators import EITHER, HONEST, REFUSED, Case, damaged, rng_of
 from vidsme_jax import settings
-from vidsme_jax.settings import views
 
 FRAMES = 2
 _VERSION = f"prepared/uniform_{FRAMES}_png/1.0.0"
@@ -141,11 +140,11 @@ def _features() -> Iterator[Case]:
         "nested": '{"a":' * 100_000,
         "no UTF-8": b"\xff\xfe",
         "a text of JSON that is none": '{"json": "{"}',
-        "a class of TFDS that is none": '{"pythonClassName": "tensorflow_datasets.x.Y"}',
-        "a class of TFDS that is a module": '{"pythonClassName": "tensorflow_datasets.core"}',
+        "a class of TFDS that is none": _class("x.Y"),
+        "a class of TFDS that is a module": _class("core"),
         "video": json.dumps(
             {
-                "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
+                **json.loads(_class("core.features.video_feature.Video")),
                 "video": [],
             }
         ),
@@ -155,6 +154,10 @@ def _features() -> Iterator[Case]:
         "features.json", lambda raw: _everywhere(raw, "dimensions", ["999999999"])
     )
     yield Case("features: shapes of 10^9", _with(huge), EITHER)
+
+
+def _class(name: str) -> str:
+    return json.dumps({"pythonClassName": f"tensorflow_datasets.{name}"})
 
 
 def _infos() -> Iterator[Case]:

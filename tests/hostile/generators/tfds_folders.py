@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-
 from damaged import CLIPS
+
 from generators import EITHER, HONEST, REFUSED, Case, damaged, prepared, rng_of
 
 SOURCE = "tfds:made/train"
@@ -144,7 +144,7 @@ def _described() -> Iterator[Case]:
         yield Case(f"{name}: gone", _with(lambda f, name=name: (f / name).unlink()))
     for what, text in {
         "a text of JSON that is none": '{"json": "{"}',
-        "a class of TFDS that is none": '{"pythonClassName": "tensorflow_datasets.x.Y"}',
+        "a class of TFDS that is none": '{"type": "tensorflow_datasets.x.Y"}',
         "a class of TFDS that is no feature": '{"pythonClassName": '
         '"tensorflow_datasets.core.download.DownloadManager"}',
         "video": '{"pythonClassName": "tensorflow_datasets.core.features.video_feature'
