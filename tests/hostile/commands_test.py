@@ -48,6 +48,11 @@ def _beside(
     shutil.copytree(base / "corpus", corpus)
     rows = json.loads((corpus / "m.json").read_text())
     expected = {row["id"]: HONEST for row in rows}
+    names = [row["video"] for row in rows]
+    for number, text in enumerate(TEXTS):
+        row = {"id": f"{number} {text}", "group": text, "question": text}
+        rows.append(row | {"video": names[number % len(names)]})
+        expected[row["id"]] = HONEST
     for number, case in enumerate(cases):
         (corpus / f"{number}").mkdir()
         path = case.build(corpus / f"{number}")
@@ -98,23 +103,7 @@ def test_an_audit_and_a_preparation_of_hostile_clips(tmp_path, base):
     assert not asked.controls(page.decode("utf-8"))
 
 
-def test_hostile_texts(tmp_path, base):
-    corpus = tmp_path / "corpus"
-    shutil.copytree(base / "corpus", corpus)
-    rows = json.loads((corpus / "m.json").read_text())
-    names = [row["video"] for row in rows]
-    more = [
-        {"video": names[k % 4], "id": f"{k} {text}", "group": text, "question": text}
-        for k, text in enumerate(TEXTS)
-    ]
-    (corpus / "m.json").write_text(json.dumps(rows + more))
-    flags = _flags(corpus / "m.json", base, f"--workdir={tmp_path / 'run'}")
-    command = asked.Command("vidsme_jax.main", flags, SECONDS)
-    (ended,) = _run(tmp_path, command)
-    asked.check(ended, command, [0])
-    asked.assert_same_scores(tmp_path / "run", base / "run")
-
-
+@pytest.mark.slow
 def test_commands_that_refuse(tmp_path, base):
     """One child for all of them: each ends before anything is computed."""
     manifest = base / "corpus" / "m.json"
@@ -122,11 +111,7 @@ def test_commands_that_refuse(tmp_path, base):
     for name in (
         *("config.json is nested", "config.json of 5 GiB", "headers: of 2^64"),
         *("pickle: calls os.system", "preprocessor_config.json: size, huge"),
-        *(
-            "tokenizer: nested",
-            "adapter: a rank of 4001 digits",
-            "index: '../secret.sa'",
-        ),
+        *("tokenizer: nested", "adapter: a rank of 4001 digits"),
     ):
         case = named("checkpoints", name)
         (tmp_path / f"{len(made)}").mkdir()
@@ -135,7 +120,7 @@ def test_commands_that_refuse(tmp_path, base):
         more = f"--config.model.checkpoint={folder}", "--config.model.allow_pickle=true"
         flags = _flags(manifest, base, f"--workdir={tmp_path / 'no'}", *more)
         commands.append(asked.Command("vidsme_jax.main", flags, SECONDS))
-    for case in list(configs.cases(0, random=3))[-3:]:
+    for case in list(configs.cases(0, random=2))[-2:]:
         flags = _flags(manifest, base, *case.build(tmp_path))
         made.append(case.name)
         commands.append(asked.Command("vidsme_jax.main", flags, SECONDS))

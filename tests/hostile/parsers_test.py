@@ -21,7 +21,7 @@ from vidsme_jax.data import manifest_rows, manifests, names, segments, sources
 from vidsme_jax.models import preprocessor_config
 from vidsme_jax.settings import overrides
 
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "30"))
 how.register_profile(
     "hostile",
     derandomize=True,

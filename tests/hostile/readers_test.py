@@ -22,7 +22,12 @@ QUICK = {
     "tfds_folders": {"random": 1},
 }
 
-SHARE = {"checkpoints": 3, "prepared": 2}  # One case in so many.
+SHARE = {
+    "checkpoints": 5,
+    "manifests": 2,
+    "prepared": 3,
+    "tfds_folders": 2,
+}  # One case in so many.
 
 
 def _cases(kind: str, seed: int, **amounts: int):
