@@ -15,7 +15,7 @@ from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.settings import views
 
 # Of one case: of the wall clock, where something hangs, and of one core.
-SECONDS, CORE_SECONDS = 40.0, 6.0
+SECONDS, CORE_SECONDS = 120.0, 6.0
 GIGABYTES, ADDRESS_SPACE = 0.7, 8.0
 _MOST_PROBLEMS, _MOST_CHARACTERS = 60, 25_000
 FAILED = "failed"
