@@ -70,6 +70,7 @@ BROKEN: dict[str, dict[str, str]] = {
         "index: digests that are numbers": "TypeError",
         "index: an unknown *": "TypeError, ValueError",
         "index: an id that is null": "taken as it is",
+        "index: a question that is a list": "taken as it is",
         "index: a role that is a list": "ValueError",
         "index: a clip that is a number": "TypeError",
         "index: candidates that are a number": "TypeError",

@@ -33,7 +33,7 @@ STRANGE = (
     *("http://[::1/a.mp4", "a" * 300 + ".mp4", "[" * 100_000, '["a', '[{"a": [1]}]'),
     *([], [[]], [None, {}], {}, {"a": {"b": []}}, [1e400], ["\ud800"]),
 )
-_MANY = 5000
+_MANY = 1000
 
 
 def files(rows: list[dict[str, Any]]) -> dict[str, bytes]:
@@ -227,7 +227,7 @@ def _of_rows() -> Iterator[Case]:
 
 
 def _of_amounts() -> Iterator[Case]:
-    """What is wrong thousands of times is said 20 times and counted."""
+    """What is wrong a thousand times is said 20 times and counted."""
     numbers = range(_MANY)
     yield Case(
         "many: faulty rows", written("m.json", json.dumps([{"video": "\0"}] * _MANY))
