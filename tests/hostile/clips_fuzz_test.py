@@ -1,7 +1,6 @@
 """Damaged and hostile clips by the hundred: each scored or refused, never worse."""
 
 import contextlib
-import fractions
 import os
 import pathlib
 import resource
@@ -9,15 +8,12 @@ import struct
 import threading
 import time
 
-import av
-import numpy as np
 import pytest
 from damaged import CLIPS, damaged
+from generators import clips
 
 import children
 from decoding import decode
-from killed_run import config as small
-from vidsme_jax import audit
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import opening, video
 
@@ -26,41 +22,8 @@ CORE_SECONDS = 8.0  # Of any damaged clip; most need 0.01.
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> list[bytes]:
-    """Clips of the demo, with their index at either end, and of other containers."""
-    folder = tmp_path_factory.mktemp("sources")
-    found = [path.read_bytes() for path in CLIPS[:6]]
-    for name, codec, mux in (
-        ("fast.mp4", "", {"movflags": "faststart"}),
-        ("a.mkv", "", {}),
-        ("a.ts", "", {}),
-        ("a.flv", "", {}),
-        ("a.webm", "libvpx", {}),
-        ("a.avi", "mpeg4", {}),
-        ("a.mpg", "mpeg2video", {}),
-    ):
-        path = folder / name
-        with (
-            av.open(str(CLIPS[0])) as source,
-            av.open(str(path), "w", options=mux) as to,
-        ):
-            given = source.streams.video[0]
-            if codec:
-                stream = to.add_stream(codec, rate=25)
-                stream.width, stream.height, stream.pix_fmt = 72, 72, "yuv420p"
-                for number, frame in enumerate(source.decode(given)):
-                    picture = frame.reformat(72, 72, "yuv420p")
-                    picture.pts, picture.time_base = number, fractions.Fraction(1, 25)
-                    to.mux(stream.encode(picture))
-                to.mux(stream.encode())
-            else:
-                stream = to.add_stream_from_template(given)
-                for packet in source.demux(given):
-                    if packet.dts is not None:
-                        packet.stream = stream
-                        to.mux(packet)
-        found.append(path.read_bytes())
-    return found
+def sources() -> list[bytes]:
+    return clips.containers()
 
 
 @pytest.mark.parametrize(
@@ -85,31 +48,6 @@ def test_damage_at_random(tmp_path, sources, first, last, capfd):
     assert grown < 300 * 1024, "KiB"
     assert min(scored, refused) > (last - first) / 10
     assert capfd.readouterr().err == ""
-
-
-def test_damaged_clips_in_a_run_leave_the_others_alone(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(audit.report.figures, "draw", lambda *args: [])
-    config = small(None, **{"motion.bounds": (0.0, 10.0, 0.0, 20.0)})
-    config.batch_size, config.workers = 4, 2
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    for place, clip in enumerate(CLIPS[:4]):
-        (whole / f"good{place}.mp4").write_bytes(clip.read_bytes())
-    for number in range(16):
-        (broken / f"{number}.mp4").write_bytes(damaged(number, sources))
-    config.corpus.suspects = (str(whole),)
-    alone = audit.run(config, tmp_path / "alone").table
-    config.corpus.suspects = (str(broken), str(whole))
-    report = audit.run(config, tmp_path / "run")
-    ids = [*report.table.id, *(failure.id for failure in report.failures)]
-    assert sorted(ids) == sorted(
-        [f"{n}.mp4" for n in range(16)] + [f"good{n}.mp4" for n in range(4)]
-    )
-    assert len(report.failures) > 3 and len(report.table.id) > 6
-    rows = [list(report.table.id).index(id) for id in alone.id]
-    for name, values in alone.scores.items():
-        np.testing.assert_allclose(report.table.scores[name][rows], values, rtol=1e-5)
 
 
 # ----------------------------------------------------------------------------- time
