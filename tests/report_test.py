@@ -15,7 +15,14 @@ from pyarrow import parquet
 
 from vidsme_jax import report, scores
 from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
-from vidsme_jax.evaluation import intervals, metrics, suspects, validity, verdicts
+from vidsme_jax.evaluation import (
+    groups,
+    intervals,
+    metrics,
+    suspects,
+    validity,
+    verdicts,
+)
 from vidsme_jax.report import figures, files, plots
 from vidsme_jax.report.page import CLAIM
 
@@ -342,7 +349,7 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
                 table,
                 "all",
                 0,
-                metrics.comparisons(table)["all"],
+                groups.comparisons(table)["all"],
                 {},
                 headline,
                 "vid_sme",

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import math
-import unicodedata
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +24,11 @@ NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
 
 
-# Marks that turn the direction of the text round them, and breaks of lines.
-_UNSEEN = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2028\u2029"
-_UNSEEN += "\u2066\u2067\u2068\u2069"
+# Control characters, lone surrogates, marks that turn the direction of the text round
+# them, and breaks of lines.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 
 def printable(text: str, most: int | None = None) -> str:
@@ -37,12 +39,7 @@ def printable(text: str, most: int | None = None) -> str:
     """
     if most is not None and len(text) > most:
         return f"{printable(text[:most])}... ({len(text)} characters)"
-    return "".join(
-        c.encode("unicode_escape").decode()
-        if c in _UNSEEN or unicodedata.category(c) in ("Cc", "Cs")
-        else c
-        for c in text
-    )
+    return _UNSEEN.sub(lambda c: c[0].encode("unicode_escape").decode(), text)
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:

@@ -13,11 +13,11 @@ import pathlib
 import sys
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import DEFINE_config_dict
 
-from vidsme_jax import commands, settings
+from vidsme_jax import commands, settings, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         return commands.wrong(error.problems)
     except OSError as error:
         return commands.wrong([f"the report cannot be written: {error}"])
-    commands.show(report.summary())
+    terminal.show(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 
@@ -72,7 +72,7 @@ def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     flags.DEFINE_string("workdir", None, "Of a finished run; its report is replaced.")
     commands.help_wanted(__doc__, "workdir")
-    app.run(main, flags_parser=_parse)
+    commands.start(main, _parse)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vidsme_jax.base import ClipCurve, ScoreTable
-from vidsme_jax.evaluation import intervals, metrics
+from vidsme_jax.evaluation import groups, intervals, metrics
 from vidsme_jax.report import plots
 from vidsme_jax.store.files import write_atomically
 
@@ -40,7 +40,7 @@ def draw(
 ) -> list[Drawing]:
     """Draws everything; see `report.write` for the arguments."""
     beside = beside or _classical(table, headline)
-    compared = metrics.comparisons(table)
+    compared = groups.comparisons(table)
     largest = sorted(compared, key=lambda name: -len(compared[name].nonmembers))
     drawings = []
     for place, name in enumerate(largest[:_MAX_COMPARISONS]):
@@ -75,7 +75,7 @@ def _rocs(
     table: ScoreTable,
     name: str,
     place: int,
-    which: metrics.Comparison,
+    which: groups.Comparison,
     baseline: dict[str, Any],
     headline: str,
     beside: str,
@@ -113,7 +113,7 @@ def _classical(table: ScoreTable, headline: str) -> str:
 
 
 def _curve(
-    table: ScoreTable, score: str, which: metrics.Comparison
+    table: ScoreTable, score: str, which: groups.Comparison
 ) -> plots.Curve | None:
     values = metrics.oriented(table, score)
     member, nonmember = (

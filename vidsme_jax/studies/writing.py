@@ -10,6 +10,7 @@ import pyarrow as pa
 from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals
 from vidsme_jax.report import figures, files, page
+from vidsme_jax.report import summary as summaries
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
 
@@ -62,16 +63,24 @@ def write(
 
 def summary(found: dict[str, Any]) -> list[str]:
     """The result in a few lines, for the end of a run."""
-    lines = []
-    for name, about in found["comparisons"].items():
+    lines, chances = [], []
+    for group, about in found["comparisons"].items():
+        name = summaries.named(group)
         for what in ("declared", "best"):
             if about[what] is not None and about[what]["auc"] is not None:
                 row = about[what]
                 shown = f"{in_words(row)}: AUC {_auc(row)} ({row['verdict']})"
                 lines.append(f"{name}, {what}: {shown}")
         if about["by_chance"] is not None:
-            lines.append(f"{name}: {_sentence(about['by_chance'])}")
-    return [*lines, found["caution"]]
+            chances.append(f"{name}: {_sentence(about['by_chance'])}")
+    if found["groups"]["left_out"]:
+        chances.append(found["groups"]["statement"])
+    shown = [
+        line
+        for each in (lines, chances)
+        for line in summaries.shortened(each, "study.json")
+    ]
+    return [*shown, found["caution"]]
 
 
 def in_words(row: dict[str, Any]) -> str:
