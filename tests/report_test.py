@@ -65,7 +65,7 @@ def _table(counts=(40, 40, 20, 20), *, groups=("",), larger_is_member=True, seed
 def _curve(label, thumbnails=True):
     rng = np.random.default_rng(1)
     natural = 6 + 0.3 * rng.normal(size=12).cumsum()
-    pictures = rng.integers(0, 255, (12, 54, 96, 3), np.uint8) if thumbnails else None
+    pictures = rng.integers(0, 255, (6, 54, 96, 3), np.uint8) if thumbnails else None
     return ClipCurve(
         label=label,
         id=NASTY,
@@ -280,7 +280,7 @@ def test_suspects_only_without_thumbnails(tmp_path):
     assert found["comparisons"] == {}
     assert "Not tested There are no two sets to compare" in text
     assert "6 suspects are ranked but not tested" in text
-    assert "its frames are not shown" in text
+    assert "Its frames are not shown." in text
     assert "All scores" not in text
     assert not list((tmp_path / "figures").glob("roc*"))
 

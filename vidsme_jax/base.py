@@ -24,6 +24,8 @@ NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
 
 
+_MAX_PICTURES = 8  # Of one clip, in the report.
+
 # Control characters, lone surrogates, marks that turn the direction of the text round
 # them, and breaks of lines.
 _UNSEEN = re.compile(
@@ -359,7 +361,9 @@ class ClipCurve:
       label: Such as "most member-like"; the headline score ranks the clips.
       natural: Mean SME of each frame's rows, natural order.
       reversed: The same at the same positions of the reversed clip.
-      thumbnails: The sampled frames, small; None if the file is gone or has changed.
+      thumbnails: Small pictures of the frames at `pictured(len(frame_indices))`; None
+        if there are none.
+      missing: Why there are none.
     """
 
     label: str
@@ -369,7 +373,13 @@ class ClipCurve:
     frame_indices: tuple[int, ...]
     natural: Float[np.ndarray, " frames"]
     reversed: Float[np.ndarray, " frames"]
-    thumbnails: UInt8[np.ndarray, "frames height width 3"] | None
+    thumbnails: UInt8[np.ndarray, "pictures height width 3"] | None
+    missing: str = ""
+
+    @staticmethod
+    def pictured(num_frames: int) -> range:
+        """Returns the places of the frames that are shown as pictures, at most 8."""
+        return range(0, num_frames, -(-num_frames // _MAX_PICTURES) or 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,12 @@ from ml_collections.config_flags.config_flags import DEFINE_config_dict
 from vidsme_jax import commands, settings, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking
+from vidsme_jax.store import received
 
 # What signals depend on, or what decides which clips there are.
 _FIXED = ("model.", "video.", "corpus.", "motion.flow", "study", "response")
 _FIXED += ("reference.",)
+_MOST = 2**26  # Bytes of `config.json`.
 
 
 def main(argv: list[str]) -> int:
@@ -44,7 +46,9 @@ def main(argv: list[str]) -> int:
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([f"the report cannot be written: {error}"])
+        return commands.wrong(
+            [f"the report cannot be made: {commands.os_cause(error)}"]
+        )
     terminal.show(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
@@ -57,13 +61,20 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        about = json.loads(path.read_text("utf-8"))
-        if not all(isinstance(about[x], dict) for x in ("config", "fingerprints")):
+        about = json.loads(received.content(path, _MOST))
+        needed = [about[name] for name in ("config", "fingerprints")]
+        if not all(isinstance(each, dict) for each in [*needed, *about.values()]):
             raise TypeError("it is not that of a run")
+        kernels = about.get("device", {}).get("kernels", {})
+        if not all(isinstance(x, str) for x in [*kernels, *dict(kernels).values()]):
+            raise TypeError("its kernels are no names")
+        causes = about.get("reference", {}).get("causes", [])
+        if not isinstance(causes, list) or not all(isinstance(x, str) for x in causes):
+            raise TypeError("its causes are no texts")
     except FileNotFoundError as error:
         cause = f"{workdir}: no config.json, so that no run has finished there"
         raise AuditError([cause]) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise AuditError([f"{path}: cannot be read ({error})"]) from error
     return about
 
@@ -87,10 +98,14 @@ def _parse(argv: list[str]) -> list[str]:
         from vidsme_jax.store import signals
 
         try:
-            signals.recorded(pathlib.Path(workdir) / "signals")
+            folder = pathlib.Path(workdir) / "signals"
+            with received.refused(folder):
+                signals.recorded(folder)
             config = settings.restored(recorded(pathlib.Path(workdir))["config"])
         except AuditError as error:
             sys.exit(commands.wrong(error.problems))
+        except OSError as error:
+            sys.exit(commands.wrong([commands.os_cause(error)]))
     DEFINE_config_dict("config", config, sys_argv=[])
     return commands.parse(argv)
 

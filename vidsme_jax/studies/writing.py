@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
 
 _REAL = ("k", "q_scale", "r_scale")
-_MAX_COMPARISONS = 20  # On the page; the other files have all.
+_OWN = re.compile(r"study\.(png|pdf)(\.tmp)?")  # Files of its figure.
 
 
 def write(
@@ -46,15 +47,18 @@ def write(
     files.write_table(workdir / "study", rows, ("comparison",))
     files.write_parquet(workdir / "study-scores.parquet", _scores(sheets))
     drawings = drawing.draw(found, headline)
-    html = page.template("study.html").render(
+    comparisons = list(found["comparisons"].items())
+    drawn = figures.write(workdir / "figures", drawings, _OWN)
+    html = page.fill(
+        "study.html",
+        lambda limits: {"comparisons": comparisons[: limits.comparisons]},
         found=found,
-        comparisons=list(found["comparisons"].items())[:_MAX_COMPARISONS],
         title=drawing.KINDS[found["study"]][0],
         axes=list(sheets[0].points[0].at),
         rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
         point=in_words,
         sentence=_sentence,
-        figures=figures.write(workdir / "figures", drawings),
+        figures=page.embedded(drawn),
         run=run,
         failures=failures,
     )
