@@ -62,8 +62,8 @@ class _Record(python_logging.LogRecord):
 
 
 class _Formatter(logging.PythonFormatter):
-    def formatException(self, ei: Any) -> str:
-        return _lines(super().formatException(ei))
+    def format(self, record: python_logging.LogRecord) -> str:
+        return _lines(super().format(record))
 
 
 def _show_uncaught(kind: Any, error: Any, trace: Any) -> None:
