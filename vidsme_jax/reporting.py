@@ -95,19 +95,24 @@ def _parse(argv: list[str]) -> list[str]:
     workdir, config = flags.FLAGS.workdir, settings.default()
     flags.FLAGS.unparse_flags()
     if workdir:
-        from vidsme_jax.store import signals
-
-        try:
-            folder = pathlib.Path(workdir) / "signals"
-            with received.refused(folder):
-                signals.recorded(folder)
-            config = settings.restored(recorded(pathlib.Path(workdir))["config"])
-        except AuditError as error:
-            sys.exit(commands.wrong(error.problems))
-        except OSError as error:
-            sys.exit(commands.wrong([commands.os_cause(error)]))
+        config = parse_workdir(workdir)
     DEFINE_config_dict("config", config, sys_argv=[])
     return commands.parse(argv)
+
+
+def parse_workdir(workdir: str) -> ConfigDict:
+    """Returns the configuration of a run; prints what is wrong with it, and exits."""
+    from vidsme_jax.store import signals
+
+    folder = pathlib.Path(workdir)
+    try:
+        with received.refused(folder / "signals"):
+            signals.recorded(folder / "signals")
+        return settings.restored(recorded(folder)["config"])
+    except AuditError as error:
+        sys.exit(commands.wrong(error.problems))
+    except OSError as error:
+        sys.exit(commands.wrong([commands.os_cause(error)]))
 
 
 def _asked(before: dict[str, Any], config: ConfigDict) -> asking.Asked:
