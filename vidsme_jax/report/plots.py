@@ -156,7 +156,9 @@ def histograms(
     grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="col")
     for column, (title, values) in enumerate(columns.items()):
         finite = values[np.isfinite(values)]
-        low, high = np.percentile(finite, [1, 99]).tolist() if len(finite) else (0, 1)
+        low, high = (
+            np.percentile(finite, [1, 99]).tolist() if len(finite) else (0.0, 1.0)
+        )
         if not high - low > 1e-9 * max(abs(low), abs(high)):
             low, high = low - 0.5, high + 0.5
         for axes, one in zip(grid[:, column], shown, strict=True):
