@@ -39,7 +39,7 @@ def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
 
 def write_failures(path: pathlib.Path, failures: Iterable[Failure]) -> None:
     """Writes one line a failure; an empty file when there are none."""
-    lines = [json.dumps(dataclasses.asdict(failure)) + "\n" for failure in failures]
+    lines = [json.dumps(vars(failure)) + "\n" for failure in failures]
     write_text(path, "".join(lines))
 
 
