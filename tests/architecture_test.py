@@ -9,6 +9,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
     ("base",),
+    ("terminal",),
     ("settings", "arguments", "progress", "store", "rates", "parallel"),
     ("entropy", "motion", "data", "checkpoints", "evaluation", "demo", "commands"),
     ("models", "scores", "prepared"),

@@ -18,7 +18,8 @@ from vidsme_jax.base import Asked, AuditError, ClipError, ScoredText, ScoreTable
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.entropy import definitions, stored
-from vidsme_jax.evaluation import bootstrap, intervals, metrics, suspects, validity
+from vidsme_jax.evaluation import bootstrap, groups, intervals, metrics, suspects
+from vidsme_jax.evaluation import validity
 from vidsme_jax.models import interface
 from vidsme_jax.run import signals as run_signals
 
@@ -98,7 +99,7 @@ _RUN = {
     "metrics.spread(0, 10)": "num_vertices is 0; it must be an integer >= 1",
     "metrics.spread(10, 1)": "most is 1; it must be an integer >= 2",
     "metrics.oriented(None, 'vid_sme')": "table is a NoneType; give a base.ScoreTable",
-    "metrics.comparisons(None)": "table is a NoneType; give a base.ScoreTable",
+    "groups.comparisons(None)": "table is a NoneType; give a base.ScoreTable",
     "metrics.evaluate(None, (0.05,), 10, 0)": "table is a NoneType; give a base.Score",
     "frame_indices('unifrom', 4, 2, a, 1.0)": "did you mean 'uniform'?",
     "frame_indices('uniform', 0, 2, a, 1.0)": "num_frames is 0; it must be an integer",

@@ -1,6 +1,8 @@
 """Training: the loss, the loop, and the folder that it writes."""
 
+import errno
 import json
+import os
 import pathlib
 import sys
 from unittest import mock
@@ -370,6 +372,33 @@ def test_the_command_line_reports_what_is_wrong(tmp_path, flag, message):
     assert "nothing was computed, 1 problem:" in out.stderr
     assert message in out.stderr
     assert "Traceback" not in out.stderr
+
+
+def test_the_end_is_short_and_steers_no_terminal(tmp_path):
+    losses = {f"nonmembers \x1b[2J{k}{'x' * 5000}": 1.0 for k in range(10_000)}
+    record = {"steps": 1, "seconds": 0.1, "losses": losses}
+    text = command.summary(record, tmp_path)
+    assert "\x1b" not in text and len(text) < 5000
+    assert "and 9980 more in training.json" in text
+
+
+def test_a_folder_that_cannot_be_written_ends_before_the_training(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        training.run(config, tmp_path / "file")
+
+
+def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
+    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path)))
+    monkeypatch.setattr(command, "flags", given)
+    monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
+    monkeypatch.setattr(command.commands, "begin", lambda: None)
+    monkeypatch.setattr(command.options, "ask", mock.Mock())
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.part")
+    monkeypatch.setattr(training, "run", mock.Mock(side_effect=full))
+    assert command.main(["finetune"]) == 2
+    said = capsys.readouterr().err
+    assert said == "no checkpoint was written: model.part: No space left on device\n"
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):

@@ -10,7 +10,7 @@ import scipy.stats
 import sklearn.metrics
 
 from score_tables import table as _table
-from vidsme_jax.evaluation import bootstrap, intervals, metrics
+from vidsme_jax.evaluation import bootstrap, groups, intervals, metrics
 
 
 def _roles(members, nonmembers):
@@ -221,7 +221,7 @@ def test_groups():
     role = ["members"] * 4 + ["nonmembers"] * 6
     group = ["a", "a", "", "c", "a", "a", "b", "b", "", "all"]
     table = _table(np.arange(10.0), role, group=group)
-    found = metrics.comparisons(table)
+    found = groups.comparisons(table)
     assert list(found) == ["all", "a", "group all", "b"]
     assert found["a"].members.tolist() == [0, 1]
     assert found["a"].nonmembers.tolist() == [4, 5]

@@ -15,7 +15,14 @@ from pyarrow import parquet
 
 from vidsme_jax import report, scores
 from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
-from vidsme_jax.evaluation import intervals, metrics, suspects, validity, verdicts
+from vidsme_jax.evaluation import (
+    groups,
+    intervals,
+    metrics,
+    suspects,
+    validity,
+    verdicts,
+)
 from vidsme_jax.report import figures, files, plots
 from vidsme_jax.report.page import CLAIM
 
@@ -58,7 +65,7 @@ def _table(counts=(40, 40, 20, 20), *, groups=("",), larger_is_member=True, seed
 def _curve(label, thumbnails=True):
     rng = np.random.default_rng(1)
     natural = 6 + 0.3 * rng.normal(size=12).cumsum()
-    pictures = rng.integers(0, 255, (12, 54, 96, 3), np.uint8) if thumbnails else None
+    pictures = rng.integers(0, 255, (6, 54, 96, 3), np.uint8) if thumbnails else None
     return ClipCurve(
         label=label,
         id=NASTY,
@@ -273,7 +280,7 @@ def test_suspects_only_without_thumbnails(tmp_path):
     assert found["comparisons"] == {}
     assert "Not tested There are no two sets to compare" in text
     assert "6 suspects are ranked but not tested" in text
-    assert "its frames are not shown" in text
+    assert "Its frames are not shown." in text
     assert "All scores" not in text
     assert not list((tmp_path / "figures").glob("roc*"))
 
@@ -342,7 +349,7 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
                 table,
                 "all",
                 0,
-                metrics.comparisons(table)["all"],
+                groups.comparisons(table)["all"],
                 {},
                 headline,
                 "vid_sme",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from score_tables import table
-from vidsme_jax.evaluation import metrics, validity, verdicts
+from vidsme_jax.evaluation import groups, metrics, validity, verdicts
 
 
 def _table(phi, brightness, role, *, cluster=None, score=None, **more):
@@ -235,7 +235,7 @@ def test_every_group_is_tested():
     table = _shifted()
     table.group[60:90] = "g"
     blind = validity.blind_baseline(table, 100, 0)["comparisons"]
-    assert list(blind) == list(metrics.comparisons(table)) == ["all", "g"]
+    assert list(blind) == list(groups.comparisons(table)) == ["all", "g"]
 
 
 def test_rows_without_a_score_are_left_out_of_its_verdict():

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vidsme_jax import __version__
+from vidsme_jax import __version__, terminal
 from vidsme_jax.base import nearest
 
 # By name: the module whose `run` it is, and what it does.
@@ -28,18 +28,14 @@ def run(argv: Sequence[str] | None = None) -> int | None:
     given = list(sys.argv if argv is None else argv)
     name = given[1] if len(given) > 1 else ""
     if name in _HELP:
-        from vidsme_jax import commands
-
-        commands.show(_usage())
+        terminal.show(_usage())
         return 0
     if name == "--version":
-        print(f"vidsme_jax {__version__}")
+        terminal.show(f"vidsme_jax {__version__}")
         return 0
     if name not in COMMANDS:
-        print(
-            f"vidsme: no command {name!r}{nearest(name, list(COMMANDS))}\n\n{_usage()}",
-            file=sys.stderr,
-        )
+        hint = nearest(name, list(COMMANDS))
+        terminal.show_error(f"vidsme: no command {name!r}{hint}\n\n{_usage()}")
         return 2
     sys.argv = [f"{given[0]} {name}", *given[2:]]
     importlib.import_module(f"vidsme_jax.{COMMANDS[name][0]}").run()

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
 from vidsme_jax.base import AuditError, Failure, ScoreTable
-from vidsme_jax.evaluation import intervals, metrics, suspects, validity
-from vidsme_jax.report import curves
+from vidsme_jax.evaluation import metrics, suspects, validity
+from vidsme_jax.report import curves, summary
 from vidsme_jax.run import (
     asking,
     checks,
@@ -49,19 +49,7 @@ class AuditReport:
 
     def summary(self) -> str:
         """Returns the result in a few lines, for the end of a run."""
-        beside = self.metrics["beside"]
-        names = [self.metrics["headline"], *([beside["score"]] if beside else [])]
-        lines = [self.metrics["verdict"]]
-        for more in (beside, self.metrics["reference"]):
-            lines += [more["statement"]] if more and more["statement"] else []
-        for name, comparison in self.metrics["comparisons"].items():
-            for score in names:
-                auc = comparison["scores"][score]["auc"]
-                if auc["value"] is not None:
-                    lines.append(f"{score}, {name}: AUC {intervals.in_words(auc)}")
-        if self.failures:
-            lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
-        return "\n".join([*lines, f"report: {self.workdir / 'report.html'}"])
+        return summary.of_audit(self.metrics, len(self.failures), self.workdir)
 
 
 def run(

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import math
-import unicodedata
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +24,13 @@ NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
 
 
-# Marks that turn the direction of the text round them, and breaks of lines.
-_UNSEEN = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2028\u2029"
-_UNSEEN += "\u2066\u2067\u2068\u2069"
+_MAX_PICTURES = 8  # Of one clip, in the report.
+
+# Control characters, lone surrogates, marks that turn the direction of the text round
+# them, and breaks of lines.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 
 def printable(text: str, most: int | None = None) -> str:
@@ -37,12 +41,7 @@ def printable(text: str, most: int | None = None) -> str:
     """
     if most is not None and len(text) > most:
         return f"{printable(text[:most])}... ({len(text)} characters)"
-    return "".join(
-        c.encode("unicode_escape").decode()
-        if c in _UNSEEN or unicodedata.category(c) in ("Cc", "Cs")
-        else c
-        for c in text
-    )
+    return _UNSEEN.sub(lambda c: c[0].encode("unicode_escape").decode(), text)
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
@@ -364,7 +363,9 @@ class ClipCurve:
       label: Such as "most member-like"; the headline score ranks the clips.
       natural: Mean SME of each frame's rows, natural order.
       reversed: The same at the same positions of the reversed clip.
-      thumbnails: The sampled frames, small; None if the file is gone or has changed.
+      thumbnails: Small pictures of the frames at `pictured(len(frame_indices))`; None
+        if there are none.
+      missing: Why there are none.
     """
 
     label: str
@@ -374,7 +375,13 @@ class ClipCurve:
     frame_indices: tuple[int, ...]
     natural: Float[np.ndarray, " frames"]
     reversed: Float[np.ndarray, " frames"]
-    thumbnails: UInt8[np.ndarray, "frames height width 3"] | None
+    thumbnails: UInt8[np.ndarray, "pictures height width 3"] | None
+    missing: str = ""
+
+    @staticmethod
+    def pictured(num_frames: int) -> range:
+        """Returns the places of the frames that are shown as pictures, at most 8."""
+        return range(0, num_frames, -(-num_frames // _MAX_PICTURES) or 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

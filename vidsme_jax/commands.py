@@ -1,24 +1,44 @@
 """Flag parsing, exit statuses and error output shared by the commands."""
 
-import logging as python_logging
-import os
 import pathlib
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
-from absl import flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from vidsme_jax import settings
+from vidsme_jax import settings, terminal
 from vidsme_jax.base import nearest, printable
 from vidsme_jax.settings import overrides
 from vidsme_jax.settings.rules import Rule
 
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 _LONGEST = 10_000  # Characters of one problem.
+_MOST = 200  # Problems that are shown.
 _SHIPPED = pathlib.Path(__file__).parents[1] / "configs"  # In a clone.
 _HELP = frozenset(("-h", "-help", "--help", "-?"))
+
+
+def start(
+    main: Callable[[list[str]], int], parser: Callable[[list[str]], list[str]]
+) -> NoReturn:
+    """Parses the flags, runs a command and exits with its status.
+
+    What neither of them expects, an interrupt before the work begins or a host without
+    memory, ends with a sentence too.
+    """
+    try:
+        app.run(main, flags_parser=parser)
+    except KeyboardInterrupt:
+        terminal.show_error("interrupted")
+        sys.exit(INTERRUPTED)
+    except MemoryError as error:
+        cause = f"the memory of the host does not suffice ({error or 'MemoryError'})"
+        terminal.show_error(f"the run stopped: {cause}; what was stored is kept")
+        sys.exit(WRONG)
+    raise AssertionError("app.run exits")
 
 
 def define_config() -> flags.FlagHolder:
@@ -42,37 +62,26 @@ def help_wanted(doc: str | None, *names: str) -> None:
     lines["--help"] = "Shows this; --helpfull also the flags of the libraries."
     width = max(map(len, lines))
     table = (f"  {name:<{width}}  {' '.join(x.split())}" for name, x in lines.items())
-    show("\n".join([(doc or "").strip(), "", "flags:", *table]))
+    terminal.show("\n".join([(doc or "").strip(), "", "flags:", *table]))
     sys.exit(OK)
 
 
 def stopped(cause: str, workdir: pathlib.Path) -> int:
     """Prints that a run stopped and nothing is lost, and returns the exit status."""
-    print(
-        f"the run stopped: {printable(cause)}; results so far are in {workdir}; fix "
-        "the cause and run the same command to continue",
-        file=sys.stderr,
-        flush=True,
+    terminal.show_error(
+        f"the run stopped: {printable(cause, _LONGEST)}; results so far are in "
+        f"{printable(str(workdir))}; fix the cause and run the same command to continue"
     )
     return WRONG
 
 
 def interrupted(workdir: pathlib.Path) -> int:
     """Prints that a run was interrupted, and returns the exit status."""
-    print(
-        f"interrupted: what was scored is in {workdir}; the same command continues",
-        file=sys.stderr,
-        flush=True,
+    terminal.show_error(
+        f"interrupted: what was scored is in {printable(str(workdir))}; the same "
+        "command continues"
     )
     return INTERRUPTED
-
-
-def show(text: str) -> None:
-    """Prints; a reader that has seen enough, such as `head`, is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # Else Python would try again as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]:
@@ -140,6 +149,12 @@ def _cause(error: Exception) -> str:
     return said.removeprefix("ValueError: ")
 
 
+def os_cause(error: OSError) -> str:
+    """Returns which file an error is of, and what it is."""
+    named = error.filename is not None and error.strerror
+    return f"{error.filename}: {error.strerror}" if named else str(error)
+
+
 def usage_problem(argv: list[str]) -> str:
     """Returns what is wrong with a parsed command line, or ""."""
     if len(argv) > 1:
@@ -151,10 +166,7 @@ def usage_problem(argv: list[str]) -> str:
 
 def begin() -> None:
     """Sets up logging; SIGTERM raises KeyboardInterrupt."""
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    # Which backends are not installed is of no interest.
-    python_logging.getLogger("jax").setLevel(python_logging.WARNING)
+    terminal.start_logging()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -168,10 +180,10 @@ def config_name() -> str:
 
 def wrong(problems: list[str]) -> int:
     """Prints why nothing was computed, and returns the exit status."""
-    listed = "\n".join(f"  - {printable(problem, _LONGEST)}" for problem in problems)
+    lines = [f"  - {printable(problem, _LONGEST)}" for problem in problems[:_MOST]]
+    if len(problems) > _MOST:
+        lines.append(f"  - and {len(problems) - _MOST} more")
     plural = "s" if len(problems) > 1 else ""
-    print(
-        f"nothing was computed, {len(problems)} problem{plural}:\n{listed}",
-        file=sys.stderr,
-    )
+    count = f"nothing was computed, {len(problems)} problem{plural}:"
+    terminal.show_error("\n".join([count, *lines]))
     return WRONG

@@ -11,10 +11,10 @@ signal's own status.
 import pathlib
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import flags
 
-from vidsme_jax import commands, scores
-from vidsme_jax.base import AuditError
+from vidsme_jax import commands, scores, terminal
+from vidsme_jax.base import AuditError, printable
 from vidsme_jax.run import asking, joining, stopping
 
 _CONFIG = commands.define_config()
@@ -66,22 +66,24 @@ def main(argv: list[str]) -> int:
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
-        return commands.stopped(_cause(error), workdir)
+        return commands.stopped(commands.os_cause(error), workdir)
     except stopping.RunStopped as error:
         return commands.stopped(str(error), workdir)
     except KeyboardInterrupt:
         return commands.interrupted(workdir)
     if report is None:
-        commands.show(f"done; the first process writes the report to {workdir}")
+        terminal.show(
+            f"done; the first process writes the report to {printable(str(workdir))}"
+        )
         return commands.OK
-    commands.show(report.summary())
+    terminal.show(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 
 def _list_scores(profile: Any) -> int:
     """Prints the scores of a profile, and returns the exit status."""
     try:
-        commands.show(scores.describe(profile))
+        terminal.show(scores.describe(profile))
     except AuditError as error:
         return commands.wrong(error.problems)
     return commands.OK
@@ -92,12 +94,7 @@ def run() -> NoReturn:
     commands.help_wanted(
         __doc__, "config", "workdir", "coordinator", "num_processes", "process_id"
     )
-    app.run(main, flags_parser=commands.parse)
-
-
-def _cause(error: OSError) -> str:
-    named = error.filename is not None and error.strerror
-    return f"{error.filename}: {error.strerror}" if named else str(error)
+    commands.start(main, commands.parse)
 
 
 if __name__ == "__main__":

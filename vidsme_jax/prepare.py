@@ -9,14 +9,13 @@ problem found; 3 finished, with failures, which are stored too; 130 interrupted,
 same command goes on where it stopped.
 """
 
-import sys
 from typing import NoReturn
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands
-from vidsme_jax.base import AuditError, Item
+from vidsme_jax import commands, terminal
+from vidsme_jax.base import AuditError, Item, printable
 from vidsme_jax.data import corpora
 from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Problems
@@ -40,12 +39,12 @@ def main(argv: list[str]) -> int:
     except AuditError as error:
         return commands.wrong(error.problems)
     except KeyboardInterrupt:
-        print(
-            f"interrupted: what was prepared is in {root}; the same command continues",
-            file=sys.stderr,
+        terminal.show_error(
+            f"interrupted: what was prepared is in {printable(root)}; the same command "
+            "continues"
         )
         return commands.INTERRUPTED
-    commands.show(done.summary())
+    terminal.show(done.summary())
     return commands.FAILURES if done.failures else commands.OK
 
 
@@ -84,7 +83,7 @@ def run() -> NoReturn:
         "out", None, "Receives the clips; default: config.corpus.prepared."
     )
     commands.help_wanted(__doc__, "config", "out")
-    app.run(main, flags_parser=commands.parse)
+    commands.start(main, commands.parse)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,22 @@ import time
 from absl import logging
 from tqdm import tqdm
 
+from vidsme_jax import terminal
+from vidsme_jax.base import printable
+
 _SECONDS = 10.0  # Between two log lines.
+
+
+def bar(total: int, what: str, unit: str) -> tqdm:
+    """Returns a bar for a terminal; elsewhere it is disabled and shows nothing.
+
+    Args:
+      total: How many units there are.
+      what: Is done.
+      unit: One of them.
+    """
+    quiet = not terminal.is_terminal(sys.stderr)
+    return tqdm(total=total, desc=printable(what), unit=unit, disable=quiet)
 
 
 class Progress:
@@ -16,9 +31,7 @@ class Progress:
         self.total, self.what = total, what
         self.finished = self.failed = 0
         self.started = self.logged = time.monotonic()
-        self.bar = tqdm(
-            total=total, desc=what, unit="clip", disable=not sys.stderr.isatty()
-        )
+        self.bar = bar(total, what, "clip")
 
     def add(self, finished: int, failed: int = 0) -> None:
         """Reports so many more clips as finished, of which `failed` failed."""

@@ -13,17 +13,19 @@ import pathlib
 import sys
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import DEFINE_config_dict
 
-from vidsme_jax import commands, settings
+from vidsme_jax import commands, settings, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking
+from vidsme_jax.store import received
 
 # What signals depend on, or what decides which clips there are.
 _FIXED = ("model.", "video.", "corpus.", "motion.flow", "study", "response")
 _FIXED += ("reference.",)
+_MOST = 2**26  # Bytes of `config.json`.
 
 
 def main(argv: list[str]) -> int:
@@ -44,8 +46,10 @@ def main(argv: list[str]) -> int:
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([f"the report cannot be written: {error}"])
-    commands.show(report.summary())
+        return commands.wrong(
+            [f"the report cannot be made: {commands.os_cause(error)}"]
+        )
+    terminal.show(report.summary())
     return commands.FAILURES if report.failures else commands.OK
 
 
@@ -57,13 +61,20 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        about = json.loads(path.read_text("utf-8"))
-        if not all(isinstance(about[x], dict) for x in ("config", "fingerprints")):
+        about = json.loads(received.content(path, _MOST))
+        needed = [about[name] for name in ("config", "fingerprints")]
+        if not all(isinstance(each, dict) for each in [*needed, *about.values()]):
             raise TypeError("it is not that of a run")
+        kernels = about.get("device", {}).get("kernels", {})
+        if not all(isinstance(x, str) for x in [*kernels, *dict(kernels).values()]):
+            raise TypeError("its kernels are no names")
+        causes = about.get("reference", {}).get("causes", [])
+        if not isinstance(causes, list) or not all(isinstance(x, str) for x in causes):
+            raise TypeError("its causes are no texts")
     except FileNotFoundError as error:
         cause = f"{workdir}: no config.json, so that no run has finished there"
         raise AuditError([cause]) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise AuditError([f"{path}: cannot be read ({error})"]) from error
     return about
 
@@ -72,7 +83,7 @@ def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     flags.DEFINE_string("workdir", None, "Of a finished run; its report is replaced.")
     commands.help_wanted(__doc__, "workdir")
-    app.run(main, flags_parser=_parse)
+    commands.start(main, _parse)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -84,15 +95,24 @@ def _parse(argv: list[str]) -> list[str]:
     workdir, config = flags.FLAGS.workdir, settings.default()
     flags.FLAGS.unparse_flags()
     if workdir:
-        from vidsme_jax.store import signals
-
-        try:
-            signals.recorded(pathlib.Path(workdir) / "signals")
-            config = settings.restored(recorded(pathlib.Path(workdir))["config"])
-        except AuditError as error:
-            sys.exit(commands.wrong(error.problems))
+        config = parse_workdir(workdir)
     DEFINE_config_dict("config", config, sys_argv=[])
     return commands.parse(argv)
+
+
+def parse_workdir(workdir: str) -> ConfigDict:
+    """Returns the configuration of a run; prints what is wrong with it, and exits."""
+    from vidsme_jax.store import signals
+
+    folder = pathlib.Path(workdir)
+    try:
+        with received.refused(folder / "signals"):
+            signals.recorded(folder / "signals")
+        return settings.restored(recorded(folder)["config"])
+    except AuditError as error:
+        sys.exit(commands.wrong(error.problems))
+    except OSError as error:
+        sys.exit(commands.wrong([commands.os_cause(error)]))
 
 
 def _asked(before: dict[str, Any], config: ConfigDict) -> asking.Asked:

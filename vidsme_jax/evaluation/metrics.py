@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from vidsme_jax import arguments
 from vidsme_jax.arguments import count, number, one_of, require, series, text_list
 from vidsme_jax.base import ROLES, ScoreTable
-from vidsme_jax.evaluation import intervals
+from vidsme_jax.evaluation import groups, intervals
 from vidsme_jax.evaluation.bootstrap import bootstrap
 from vidsme_jax.evaluation.intervals import num_videos
 
@@ -32,14 +32,6 @@ class RocCurve(NamedTuple):
     fpr: Float[np.ndarray, " vertices"]
     tpr: Float[np.ndarray, " vertices"]
     thresholds: Float[np.ndarray, " vertices"]
-
-
-class Comparison(NamedTuple):
-    """The rows of a table that are compared."""
-
-    description: str
-    members: Int[np.ndarray, " members"]
-    nonmembers: Int[np.ndarray, " nonmembers"]
 
 
 def roc_curve(
@@ -135,32 +127,6 @@ def official_tpr_at_5_fpr(
     return float(curve.tpr[np.flatnonzero(curve.fpr < 0.05)[-1]])
 
 
-def comparisons(table: ScoreTable) -> dict[str, Comparison]:
-    """Returns which rows are compared: all of them, then one entry a group.
-
-    A group is a non-empty `group` among the non-members; it is compared with the
-    members of the same group where there are any, else against all members. Empty
-    where members or non-members are missing.
-    """
-    members = np.flatnonzero(arguments.table(table).role == "members")
-    nonmembers = np.flatnonzero(table.role == "nonmembers")
-    if not (len(members) and len(nonmembers)):
-        return {}
-    found = {"all": Comparison("all members and all non-members", members, nonmembers)}
-    for group in np.unique(table.group[nonmembers]).tolist():
-        if group == "":
-            continue
-        peers = members[table.group[members] == group]
-        who = f"members of group {group!r}" if len(peers) else "all members"
-        key = group if group != "all" else "group all"
-        found[key] = Comparison(
-            f"{who} and non-members of group {group!r}",
-            peers if len(peers) else members,
-            nonmembers[table.group[nonmembers] == group],
-        )
-    return found
-
-
 def signed(table: ScoreTable, values: Any) -> Any:
     """Turns values of the table's sign into larger = member, and back."""
     return values if table.larger_is_member else -values
@@ -246,11 +212,12 @@ def evaluate(
       AuditError: A rate or the number of resamples is out of range.
 
     Returns:
-      Plain lists, dicts, numbers and strings, no NaN: `counts` by role, `intervals` in
-      words, and `comparisons`: by name, `description`, `counts` and `scores`: by name,
-      `auc`, `accuracy` and `tpr` (by rate, as text): each with `value`, `low` and
-      `high`, or None and the `reason`; `dropped`, the rows of each role on which it
-      is NaN, if there are any; and `same_as`, see `same_columns`, if there are any.
+      Plain lists, dicts, numbers and strings, no NaN: `counts` by role, `groups` of
+      `groups.counted`, `intervals` in words, and `comparisons`: by name,
+      `description`, `counts` and `scores`: by name, `auc`, `accuracy` and `tpr` (by
+      rate, as text): each with `value`, `low` and `high`, or None and the `reason`;
+      `dropped`, the rows of each role on which it is NaN, if there are any; and
+      `same_as`, see `same_columns`, if there are any.
       Where the table has a reference model's scores, `reference` has the `auc` of those
       that are declared, by name.
     """
@@ -269,7 +236,7 @@ def evaluate(
         if name in table.reference
     }
     found: dict[str, Any] = {}
-    for name, comparison in comparisons(table).items():
+    for name, comparison in groups.comparisons(table).items():
         resampled = num_bootstrap, seed
         result = _evaluate(table, columns, comparison, fprs, *resampled)
         for score, others in reported.items():
@@ -294,6 +261,7 @@ def evaluate(
         "counts": {
             role: _count(table, np.flatnonzero(table.role == role)) for role in ROLES
         },
+        "groups": groups.counted(table),
         "comparisons": found,
     }
 
@@ -301,7 +269,7 @@ def evaluate(
 def _evaluate(
     table: ScoreTable,
     columns: dict[str, Float[np.ndarray, " items"]],
-    comparison: Comparison,
+    comparison: groups.Comparison,
     fprs: tuple[float, ...],
     num_bootstrap: int,
     seed: int,

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from vidsme_jax.arguments import count, one_of
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import metrics, verdicts
+from vidsme_jax.evaluation import groups, metrics, verdicts
 from vidsme_jax.evaluation.blind import Pair, Words, compare
 
 _MAX_LISTED = 20  # Duplicates listed by hash.
@@ -50,7 +50,7 @@ def blind_baseline(
     if headline is not None:
         one_of("headline", headline, table.scores)
     found = {}
-    for name, comparison in metrics.comparisons(table).items():
+    for name, comparison in groups.comparisons(table).items():
         members, nonmembers = comparison.members, comparison.nonmembers
         pair = Pair.of(table, members, nonmembers)
         result, fitted = compare(pair, num_bootstrap, seed, _MEMBERSHIP)

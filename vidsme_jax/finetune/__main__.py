@@ -11,14 +11,16 @@ interrupted, nothing was written.
 
 import functools
 import pathlib
-import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import flags
 
-from vidsme_jax import commands
-from vidsme_jax.base import AuditError
+from vidsme_jax import commands, terminal
+from vidsme_jax.base import AuditError, printable
 from vidsme_jax.finetune import options
+
+_SHOWN = 20  # Losses of groups; training.json has all.
+_NAME = 60  # Characters of a group.
 
 
 def main(argv: list[str]) -> int:
@@ -35,15 +37,32 @@ def main(argv: list[str]) -> int:
         record = training.run(flags.FLAGS.config, workdir)
     except AuditError as error:
         return commands.wrong(error.problems)
+    except OSError as error:  # A full disk, a folder that cannot be written.
+        terminal.show_error(f"no checkpoint was written: {commands.os_cause(error)}")
+        return commands.WRONG
     except KeyboardInterrupt:
-        print("interrupted: no checkpoint was written", file=sys.stderr)
+        terminal.show_error("interrupted: no checkpoint was written")
         return commands.INTERRUPTED
-    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in record["losses"].items())
-    print(
-        f"{record['steps']} steps in {record['seconds']} s; mean loss of the answers "
-        f"in nats a token: {losses}\ncheckpoint: {workdir}"
-    )
+    terminal.show(summary(record, workdir))
     return commands.OK
+
+
+def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:
+    """Returns the result in a few lines.
+
+    Args:
+      record: The content of `training.json`.
+      workdir: Where it is.
+    """
+    groups = list(record["losses"].items())
+    losses = [f"{printable(name, _NAME)} {loss:.4f}" for name, loss in groups[:_SHOWN]]
+    if len(groups) > _SHOWN:
+        losses.append(f"and {len(groups) - _SHOWN} more in training.json")
+    return (
+        f"{record['steps']} steps in {record['seconds']} s; mean loss of the answers "
+        f"in nats a token: {', '.join(losses)}\n"
+        f"checkpoint: {printable(str(workdir))}"
+    )
 
 
 def run() -> NoReturn:
@@ -51,7 +70,7 @@ def run() -> NoReturn:
     commands.define_config()
     flags.DEFINE_string("workdir", None, "Receives the checkpoint.")
     commands.help_wanted(__doc__, "config", "workdir")
-    app.run(main, flags_parser=functools.partial(commands.parse, rules=options.RULES))
+    commands.start(main, functools.partial(commands.parse, rules=options.RULES))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ Axes: `clips` of a batch.
 """
 
 import collections
+import errno
 import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import pathlib
 import platform
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,16 +24,18 @@ from absl import logging
 from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
-from tqdm import tqdm
+from safetensors import SafetensorError
 
-from vidsme_jax import settings
+from vidsme_jax import progress, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import writing
 from vidsme_jax.finetune import options
 from vidsme_jax.finetune.batches import Clips, Row, tokenise
 from vidsme_jax.finetune.source import Source, open_source
 from vidsme_jax.models.batches import Batch
+from vidsme_jax.run import memory
 from vidsme_jax.run.asking import Problems
+from vidsme_jax.store.files import write_atomically
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 _SECONDS = 10.0  # Between two log lines.
@@ -51,9 +54,32 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
     Raises:
       AuditError: Lists all that is wrong with configuration, corpus and checkpoint; or
-        the loss is no longer finite.
+        the loss is no longer finite, or the device fails.
+      OSError: The folder cannot be written; names the file.
     """
     source, rows, clips = _prepare(config, workdir)
+    made = not workdir.exists()
+    workdir.mkdir(parents=True, exist_ok=True)  # Before the work, not after it.
+    if not os.access(workdir, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(workdir))
+    try:
+        return _run(config, workdir, source, rows, clips)
+    except jax.errors.JaxRuntimeError as error:
+        cause = f"the device failed: {memory.one_line(error)}"
+        raise AuditError([cause]) from error
+    finally:
+        if made and not any(workdir.iterdir()):
+            workdir.rmdir()
+
+
+def _run(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    source: Source,
+    rows: list[Row],
+    clips: Clips,
+) -> dict[str, Any]:
+    """Trains, measures and writes what was checked."""
     members = [row for row in rows if row.item.role == "members"]
     graphdef, state = source.start()
     state = jax.device_put(state, jax.devices()[0])
@@ -178,8 +204,8 @@ def _train(
     rng = np.random.default_rng(train.seed)
     curve: list[float] = []
     mean, told = math.inf, time.monotonic()
-    total, quiet = train.max_steps, not sys.stderr.isatty()
-    with tqdm(total=total, desc="training", unit="step", disable=quiet) as bar:
+    total = train.max_steps
+    with progress.bar(total, "training", "step") as bar:
         while mean >= train.target_loss and len(curve) < total:
             order = rng.permutation(len(members)).tolist()
             losses: list[Array] = []
@@ -195,7 +221,9 @@ def _train(
             if not math.isfinite(mean):
                 where = f"the loss is {mean} after {len(curve)} steps"
                 raise AuditError([f"{where}: lower config.train.learning_rate"])
-            if quiet and (time.monotonic() - told > _SECONDS or len(curve) == total):
+            if bar.disable and (
+                time.monotonic() - told > _SECONDS or len(curve) == total
+            ):
                 told = time.monotonic()
                 logging.info("step %d of %d, loss %.4f", len(curve), total, mean)
     return state, curve
@@ -229,12 +257,11 @@ def _write(
     workdir: pathlib.Path, source: Source, state: nnx.State, record: dict[str, Any]
 ) -> None:
     """Writes the checkpoint, the weights last: they are all there, or none are."""
-    workdir.mkdir(parents=True, exist_ok=True)
     folder, raw = source.checkpoint.folder, dict(source.checkpoint.config)
     if workdir.resolve() != folder.resolve():
         for path in folder.iterdir():
             if "token" in path.name or path.suffix in (".model", ".jinja"):
-                (workdir / path.name).write_bytes(path.read_bytes())
+                write_atomically(workdir / path.name, path.read_bytes())
     dtype = record["config"]["model.dtype"]
     raw.pop("torch_dtype", None)
     raw |= {"architectures": ["LlavaNextVideoForConditionalGeneration"], "dtype": dtype}
@@ -244,8 +271,15 @@ def _write(
         ("preprocessor_config.json", prepare.to_json()),
         ("training.json", record),
     ):
-        (workdir / name).write_text(json.dumps(content, indent=1) + "\n")
+        text = json.dumps(content, indent=1) + "\n"
+        write_atomically(workdir / name, text.encode())
     part = workdir / "model.part"
-    writing.save(part, state, source.model.names)
+    try:
+        writing.save(part, state, source.model.names)
+    except SafetensorError as error:  # Of the disk; it is no OSError.
+        part.unlink(missing_ok=True)
+        raise OSError(f"{part}: {error}") from error
     part.chmod(0o644)  # As any file; safetensors makes it private.
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
     part.replace(workdir / "model.safetensors")

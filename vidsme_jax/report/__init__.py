@@ -75,6 +75,7 @@ def write(
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "blind_baseline": blind,
+        "groups": evaluation["groups"],
         "counts": evaluation["counts"] | {"failures": len(failures)},
         "comparisons": evaluation["comparisons"],
         "suspects": suspects,

@@ -1,17 +1,28 @@
 """The entropies of single clips, frame by frame, for the report."""
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
+from jaxtyping import UInt8
 
 from vidsme_jax import scores
-from vidsme_jax.base import ClipCurve, ClipError, Item, ScoreTable
+from vidsme_jax.base import (
+    ClipCurve,
+    ClipError,
+    Item,
+    ScoredClip,
+    ScoreTable,
+    printable,
+)
+from vidsme_jax.data import loader
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.evaluation import metrics
 from vidsme_jax.store.signals import Signals
 
 _THUMBNAIL = 96  # Pixels, the height in the report.
+_WIDEST = 40 * _THUMBNAIL  # Wider pictures would be a line.
+_CAUSE = 200  # Characters.
 
 
 def extreme_curves(
@@ -54,10 +65,13 @@ def extreme_curves(
             np.bincount(which, each[shows]) / np.bincount(which) for each in rows
         )
         indices = tuple(clip.frame_indices[k] for k in frames)
-        pictures = None  # Of a file that is gone, or another one by now.
-        with contextlib.suppress(ClipError):
-            if reader.unchanged(item.clip, clip.content_hash, clip.stamp):
-                pictures = reader.thumbnails(item.clip, indices, _THUMBNAIL)
+        pictures, missing = None, ""
+        try:
+            pictures = _pictures(item, clip, indices, reader)
+        except Exception as raised:  # No picture may fail a report.
+            missing = printable(loader.failure(raised).cause, _CAUSE)
+            name = printable(item.video, _CAUSE)
+            logging.warning("%s: its frames are not shown: %s", name, missing)
         curves.append(
             ClipCurve(
                 label=f"{label} member-like",
@@ -68,6 +82,25 @@ def extreme_curves(
                 natural=natural,
                 reversed=second,
                 thumbnails=pictures,
+                missing=missing,
             )
         )
     return curves
+
+
+def _pictures(
+    item: Item, clip: ScoredClip, indices: tuple[int, ...], reader: Reader
+) -> UInt8[np.ndarray, "pictures height width 3"]:
+    """Returns small pictures of some of the frames.
+
+    Raises:
+      ClipError: The file is gone or another one by now, or cannot be shown.
+    """
+    if not reader.unchanged(item.clip, clip.content_hash, clip.stamp):
+        raise ClipError("open", "the file has changed since it was scored")
+    shown = [indices[k] for k in ClipCurve.pictured(len(indices))]
+    pictures = reader.thumbnails(item.clip, shown, _THUMBNAIL)
+    height, width = pictures.shape[1:3]
+    if width > _WIDEST:
+        raise ClipError("decode", f"pictures of {width} x {height} are too wide")
+    return pictures

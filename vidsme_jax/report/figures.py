@@ -4,13 +4,15 @@ import dataclasses
 import io
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from absl import logging
 from matplotlib.figure import Figure
 
-from vidsme_jax.base import ClipCurve, ScoreTable
-from vidsme_jax.evaluation import intervals, metrics
+from vidsme_jax.base import ClipCurve, ScoreTable, printable
+from vidsme_jax.evaluation import groups, intervals, metrics
 from vidsme_jax.report import plots
 from vidsme_jax.store.files import write_atomically
 
@@ -19,14 +21,22 @@ from vidsme_jax.store.files import write_atomically
 _CLASSICAL = ("perplexity", "ppl")
 _MAX_COMPARISONS = 6  # With ROC figures of their own.
 _DPI = 110
+_CAUSE = 200  # Characters.
+# The files of an audit's figures, and the same half written.
+_OWN = re.compile(
+    r"((roc|roc-log|clip)-\d+-[a-z0-9-]+|scores|orders)\.(png|pdf)(\.tmp)?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure, the stem of its files and the words that go with it."""
+    """A figure, the stem of its files and the words that go with it.
+
+    Where it could not be drawn, `figure` is None and the caption says why.
+    """
 
     name: str
-    figure: Figure
+    figure: Figure | None
     title: str
     caption: str
 
@@ -40,42 +50,90 @@ def draw(
 ) -> list[Drawing]:
     """Draws everything; see `report.write` for the arguments."""
     beside = beside or _classical(table, headline)
-    compared = metrics.comparisons(table)
+    compared = groups.comparisons(table)
     largest = sorted(compared, key=lambda name: -len(compared[name].nonmembers))
     drawings = []
     for place, name in enumerate(largest[:_MAX_COMPARISONS]):
         baseline = blind["comparisons"].get(name, {})
-        drawings += _rocs(
-            table, name, place, compared[name], baseline, headline, beside
-        )
-    return (
-        drawings
-        + _distributions(table, headline)
-        + [_clip(curve, place) for place, curve in enumerate(curves)]
-    )
+        given = table, name, place, compared[name], baseline, headline, beside
+        stem = f"roc-{place}-{_slug(name)}"
+        drawings += attempted(stem, f"ROC: {name}", _rocs, *given)
+    drawings += attempted("scores", "The scores", _distributions, table, headline)
+    for place, curve in enumerate(curves):
+        stem = f"clip-{place}-{_slug(curve.label)}"
+        title = f"The {curve.label} clip"
+        drawings += attempted(stem, title, _clip, curve, stem, title)
+    return drawings
 
 
-def write(folder: pathlib.Path, drawings: list[Drawing]) -> list[tuple[Drawing, bytes]]:
-    """Writes each figure as PNG and PDF; returns the figures with their PNGs."""
+def attempted(
+    name: str, title: str, make: Callable[..., list[Drawing]], *args: Any
+) -> list[Drawing]:
+    """Returns what a function draws; if it fails, that this figure is left out.
+
+    Whatever a table holds, a report without one of its figures is better than none.
+    """
+    try:
+        return make(*args)
+    except Exception as error:
+        return [_left_out(name, title, error)]
+
+
+def _left_out(name: str, title: str, error: Exception) -> Drawing:
+    kind = type(error).__name__
+    cause = printable(f"{kind}: {error}" if str(error) else kind, _CAUSE)
+    logging.warning("the figure %s is left out: %s", name, cause)
+    return Drawing(name, None, title, f"This figure could not be drawn: {cause}.")
+
+
+def write(
+    folder: pathlib.Path, drawings: list[Drawing], own: re.Pattern[str] = _OWN
+) -> list[tuple[Drawing, bytes]]:
+    """Writes each figure as PNG and PDF; returns the figures with their PNGs.
+
+    The PNG of a figure that could not be drawn is empty. Files of figures that an
+    earlier report had, and this one has not, are removed.
+
+    Args:
+      folder: Made if absent.
+      drawings: In the order of the page.
+      own: Matches the names of files that may be removed.
+    """
     folder.mkdir(exist_ok=True)
-    written = []
+    written, names = [], set()
     for drawing in drawings:
-        contents = []
-        for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
-            buffer = io.BytesIO()
-            drawing.figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-            contents.append(buffer.getvalue())
-            write_atomically(folder / f"{drawing.name}.{kind}", contents[-1])
-            drawing.figure.set_layout_engine("none")  # The PDF takes it over.
-        written.append((drawing, contents[0]))
+        files: dict[str, bytes] = {}
+        if drawing.figure is not None:
+            try:
+                files = _rendered(drawing.figure)
+            except Exception as error:
+                drawing = _left_out(drawing.name, drawing.title, error)
+        for kind, content in files.items():
+            write_atomically(folder / f"{drawing.name}.{kind}", content)
+            names.add(f"{drawing.name}.{kind}")
+        written.append((drawing, files.get("png", b"")))
+    for path in folder.iterdir():
+        if own.fullmatch(path.name) and path.name not in names:
+            path.unlink(missing_ok=True)
     return written
+
+
+def _rendered(figure: Figure) -> dict[str, bytes]:
+    """Returns the contents of the files of a figure, by their endings."""
+    contents = {}
+    for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+        contents[kind] = buffer.getvalue()
+        figure.set_layout_engine("none")  # The PDF takes it over.
+    return contents
 
 
 def _rocs(
     table: ScoreTable,
     name: str,
     place: int,
-    which: metrics.Comparison,
+    which: groups.Comparison,
     baseline: dict[str, Any],
     headline: str,
     beside: str,
@@ -113,7 +171,7 @@ def _classical(table: ScoreTable, headline: str) -> str:
 
 
 def _curve(
-    table: ScoreTable, score: str, which: metrics.Comparison
+    table: ScoreTable, score: str, which: groups.Comparison
 ) -> plots.Curve | None:
     values = metrics.oriented(table, score)
     member, nonmember = (
@@ -150,20 +208,16 @@ def _distributions(table: ScoreTable, headline: str) -> list[Drawing]:
     ]
 
 
-def _clip(curve: ClipCurve, place: int) -> Drawing:
+def _clip(curve: ClipCurve, name: str, title: str) -> list[Drawing]:
     caption = (
         f"Clip {curve.id} ({plots.NAMES.get(curve.role, curve.role)}), headline score "
         f"{curve.score:.4g}. Mean Sharma-Mittal entropy of the rows of each frame; "
         "reversed: at the same position of the reversed clip."
     )
     if curve.thumbnails is None:
-        caption += " The file is no longer there, so its frames are not shown."
-    return Drawing(
-        f"clip-{place}-{_slug(curve.label)}",
-        plots.clip_curve(curve),
-        f"The {curve.label} clip",
-        caption,
-    )
+        caption += " Its frames are not shown"
+        caption += f": {curve.missing}." if curve.missing else "."
+    return [Drawing(name, plots.clip_curve(curve), title, caption)]
 
 
 def _slug(text: str) -> str:

@@ -1,6 +1,7 @@
 """The files of a work directory, each written whole or not at all."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -9,11 +10,16 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from vidsme_jax.base import Failure, ScoreTable
+from vidsme_jax.base import AuditError, Failure, ScoreTable, printable
+from vidsme_jax.store import received
 from vidsme_jax.store.files import write_atomically
 
 _TEXT = ("id", "video", "role", "group")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # What may begin one.
+# What may begin a formula, also behind spaces; spreadsheets read full-width signs too.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_BREAKS = ("\t", "\r", "\n")
+_MOST = 10_000_000  # Bytes of a line of failures.
+_SHOWN = 20  # Damaged lines in a message.
 _STATISTICS = ("flow_variance", "brightness_std", "q", "r")
 
 
@@ -33,14 +39,53 @@ def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
 
 def write_failures(path: pathlib.Path, failures: Iterable[Failure]) -> None:
     """Writes one line a failure; an empty file when there are none."""
-    lines = [json.dumps(dataclasses.asdict(failure)) + "\n" for failure in failures]
+    lines = [json.dumps(vars(failure)) + "\n" for failure in failures]
     write_text(path, "".join(lines))
 
 
 def read_failures(path: pathlib.Path) -> list[Failure]:
-    """Reads what `write_failures` has written; nothing if there is no file."""
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return [Failure(**json.loads(line)) for line in lines]
+    """Reads what `write_failures` has written; nothing if there is no file.
+
+    Raises:
+      AuditError: Lines of it are no failures; lists the first of them.
+    """
+    found: list[Failure] = []
+    problems: list[str] = []
+    try:
+        received.check_regular(path)
+        with path.open("rb") as file:
+            for number in itertools.count(1):
+                if not (line := file.readline(_MOST)):
+                    break
+                if problem := _add_failure(line, found):
+                    problems.append(f"{path}: line {number}: {problem}")
+                if len(problems) == _SHOWN:
+                    break
+    except FileNotFoundError:
+        return found
+    except (OSError, ValueError) as error:
+        problems.append(f"{path}: cannot be read ({error})")
+    if problems:
+        problems.append(f"{path}: damaged; run the audit again, which writes it anew")
+        raise AuditError(problems)
+    return found
+
+
+def _add_failure(line: bytes, found: list[Failure]) -> str:
+    """Adds what a line holds; returns what is wrong with it, or ""."""
+    if len(line) == _MOST:
+        return f"longer than {_MOST} bytes"
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"no JSON ({printable(str(error), 100)})"
+    names = {field.name for field in dataclasses.fields(Failure)}
+    if not isinstance(values, dict) or set(values) != names:
+        return f"it must have {', '.join(sorted(names))} and nothing else"
+    if not all(isinstance(value, str) for value in values.values()):
+        return "its values must be text"
+    found.append(Failure(**values))
+    return ""
 
 
 def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
@@ -89,7 +134,8 @@ def write_table(stem: pathlib.Path, table: pa.Table, texts: Sequence[str] = ()) 
 
 def as_text(text: str) -> str:
     """Returns text of others for a CSV file, with an apostrophe before a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    risky = text.startswith(_BREAKS) or text.lstrip().startswith(_FORMULA)
+    return f"'{text}" if risky else text
 
 
 def encodable(text: str) -> str:

@@ -1,9 +1,10 @@
 """The page a person reads: one HTML file that needs nothing else."""
 
 import base64
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jinja2
@@ -20,10 +21,31 @@ CLAIM = (
     "were seen; all others are exploratory, and the best of many is too good by "
     "selection. The figures hold for these videos, this model and these settings."
 )
-_MAX_ROWS = 200  # Of suspects, failures and warnings; the files have all.
-_MAX_COMPARISONS = 20
-_MAX_CELL = 300  # Characters of a name or a cause.
-_MAX_TEXT = 2000
+_MAX_BYTES = 5_000_000  # Of a page.
+_MAX_PICTURES = 2_000_000  # Bytes of all pictures in it.
+_MAX_DEPTH = 6  # Of nested settings.
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a page shows of many and of long things; the files have all.
+
+    Attributes:
+      rows: Of suspects, failures and warnings.
+      comparisons: The largest.
+      cell: Characters of a name or a cause.
+      text: Characters of any other text.
+    """
+
+    rows: int = 200
+    comparisons: int = 20
+    cell: int = 300
+    text: int = 2000
+
+    def halved(self) -> "Limits":
+        """Returns limits for a page that is still too large."""
+        halves = {k: max(1, v // 2) for k, v in dataclasses.asdict(self).items()}
+        return Limits(**halves | {"cell": max(40, self.cell // 2)})
 
 
 def render(
@@ -43,45 +65,78 @@ def render(
       failures: One per item that has no scores.
       descriptions: One line for each score.
     """
-    names, blind = _largest(found["comparisons"]), found["blind_baseline"]
-    boxes = [*(blind["comparisons"][name] for name in names), blind["suspects"]]
-    return template("template.html").render(
+    blind = found["blind_baseline"]
+
+    def values(limits: Limits) -> dict[str, Any]:
+        names = _largest(found["comparisons"], limits.comparisons)
+        boxes = [*(blind["comparisons"][name] for name in names), blind["suspects"]]
+        return {"names": names, "boxes": [box for box in boxes if box is not None]}
+
+    return fill(
+        "template.html",
+        values,
         found=found,
-        names=names,
-        boxes=[box for box in boxes if box is not None],
-        figures=figures,
+        figures=embedded(figures),
         run=run,
         failures=failures,
         descriptions=descriptions,
-        limit=_MAX_ROWS,
     )
 
 
-def template(name: str) -> jinja2.Template:
+def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> str:
+    """Fills one of the templates; what is too large for a page is shown in less.
+
+    Args:
+      name: Of a file beside this module.
+      values: Of the template, where they depend on the limits.
+      more: Other values.
+    """
+    limits = Limits()
+    while True:
+        html = template(name, limits).render(**values(limits), **more)
+        smaller = limits.halved()
+        size = len(html.encode("utf-8", "backslashreplace"))
+        if size < _MAX_BYTES or smaller == limits:
+            return html
+        limits = smaller
+
+
+def embedded(figures: list[tuple[Drawing, bytes]]) -> list[tuple[Drawing, bytes]]:
+    """Returns figures for a page: without the pictures that would make it large."""
+    left, found = _MAX_PICTURES, []
+    for drawing, png in figures:
+        if len(png) > left:
+            caption = f"{drawing.caption} See the folder figures: it is too large here."
+            drawing, png = dataclasses.replace(drawing, caption=caption), b""
+        left -= len(png)
+        found.append((drawing, png))
+    return found
+
+
+def template(name: str, limits: Limits) -> jinja2.Template:
     """One of the templates beside this module; every string is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_shown,
+        finalize=functools.partial(_shown, most=limits.text),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["claim"] = CLAIM
+    environment.globals |= {"claim": CLAIM, "limit": limits.rows, "depth": _MAX_DEPTH}
     environment.filters["base64"] = _base64
     environment.filters["estimate"] = functools.partial(intervals.in_words, digits=3)
-    environment.filters["cell"] = functools.partial(printable, most=_MAX_CELL)
-    environment.filters["line"] = printable
+    environment.filters["cell"] = functools.partial(printable, most=limits.cell)
     environment.filters["refusals"] = _refusals
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: Any, most: int) -> Any:
     """What is printed for a value; Jinja escapes it after that."""
-    if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
-        return printable(value, _MAX_TEXT)
-    return value
+    if isinstance(value, markupsafe.Markup | jinja2.Undefined):
+        return value
+    return printable(str(value), most)
 
 
 def _base64(data: bytes) -> markupsafe.Markup:
@@ -95,8 +150,8 @@ def _refusals(scores: dict[str, Any]) -> list[str]:
     return sorted(reason for reason in reasons if reason.startswith("refused"))
 
 
-def _largest(comparisons: dict[str, Any]) -> list[str]:
+def _largest(comparisons: dict[str, Any], most: int) -> list[str]:
     """Names of the comparisons with the most non-members, in their own order."""
     counts = {n: c["counts"]["nonmembers"]["videos"] for n, c in comparisons.items()}
-    kept = set(sorted(counts, key=lambda name: -counts[name])[:_MAX_COMPARISONS])
+    kept = set(sorted(counts, key=lambda name: -counts[name])[:most])
     return [name for name in comparisons if name in kept]

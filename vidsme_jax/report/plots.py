@@ -27,7 +27,6 @@ INK, PALE = "#222222", "#999999"
 SIZE = 9  # Points.
 TEXT: dict[str, Any] = {"fontsize": SIZE, "color": INK}
 _MAX_HISTOGRAMS = 10
-_MAX_THUMBNAILS = 8
 _MAX_VERTICES = 1000
 _MAX_LABEL = 28
 
@@ -131,13 +130,15 @@ def series(table: ScoreTable) -> list[Series]:
     found = [Series(NAMES[role], role, table.role == role) for role in roles]
     inside = []
     for role in roles:
-        for group in np.unique(table.group[table.role == role]).tolist():
+        groups = np.unique(table.group[table.role == role], return_counts=True)
+        for group, count in zip(*(each.tolist() for each in groups), strict=True):
             if group:
-                rows = (table.role == role) & (table.group == group)
-                inside.append(Series(f"{NAMES[role]}: {group}", role, rows))
-    inside.sort(key=lambda s: -int(s.rows.sum()))
-    inside = inside[: max(0, _MAX_HISTOGRAMS - len(found))]
-    return found + sorted(inside, key=lambda s: roles.index(s.role))
+                inside.append((-count, len(inside), role, group))
+    largest = sorted(inside)[: max(0, _MAX_HISTOGRAMS - len(found))]
+    for _, _, role, group in sorted(largest, key=lambda each: roles.index(each[2])):
+        rows = (table.role == role) & (table.group == group)
+        found.append(Series(f"{NAMES[role]}: {group}", role, rows))
+    return found
 
 
 def histograms(
@@ -155,7 +156,9 @@ def histograms(
     grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="col")
     for column, (title, values) in enumerate(columns.items()):
         finite = values[np.isfinite(values)]
-        low, high = np.percentile(finite, [1, 99]).tolist() if len(finite) else (0, 1)
+        low, high = (
+            np.percentile(finite, [1, 99]).tolist() if len(finite) else (0.0, 1.0)
+        )
         if not high - low > 1e-9 * max(abs(low), abs(high)):
             low, high = low - 0.5, high + 0.5
         for axes, one in zip(grid[:, column], shown, strict=True):
@@ -189,7 +192,7 @@ def _histogram(
 def clip_curve(curve: ClipCurve) -> Figure:
     """Sharma-Mittal entropy by frame, both directions, above the frames themselves."""
     num = len(curve.frame_indices)
-    shown = range(0, num, -(-num // _MAX_THUMBNAILS))
+    shown = curve.pictured(num)
     pictures = curve.thumbnails is not None
     figure = Figure(figsize=(6.4, 3.9 if pictures else 2.8))
     bottom = 0.42 if pictures else 0.18
@@ -211,7 +214,7 @@ def clip_curve(curve: ClipCurve) -> Figure:
         width = 0.97 / len(shown)
         for place, i in enumerate(shown):
             box = figure.add_axes((0.015 + place * width, 0.0, 0.95 * width, 0.22))
-            box.imshow(curve.thumbnails[i])
+            box.imshow(curve.thumbnails[place])
             box.set_axis_off()
             box.set_title(str(curve.frame_indices[i]), fontsize=SIZE - 1, color=INK)
     return figure

@@ -13,7 +13,7 @@ from vidsme_jax.run import asking, processes, references, texts
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.runs import Run, Wanted
 from vidsme_jax.settings import views
-from vidsme_jax.store import signals
+from vidsme_jax.store import received, signals
 from vidsme_jax.store.answers import Answers
 
 SIGNALS, REFERENCE = asking.SIGNALS, "signals-reference"  # Folders.
@@ -114,9 +114,9 @@ def open_run(
         del depends[key]
     depends["response_tokens"] = given.response_tokens
     place = processes.index(), processes.count()
-    return dataclasses.replace(
-        run, answers=Answers(workdir / _ANSWERS, depends, *place)
-    )
+    with received.refused(workdir / _ANSWERS):
+        answers = Answers(workdir / _ANSWERS, depends, *place)
+    return dataclasses.replace(run, answers=answers)
 
 
 @processes.agreed()
@@ -154,7 +154,7 @@ def _opened(
 ) -> Run:
     """Opens the signals of a model."""
     depends = _depends(setup, model, given) | more
-    store = signals.Signals(folder, depends, processes.index(), processes.count())
+    store = received.opened(folder, depends, processes.index(), processes.count())
     wanted = Wanted.by(setup.scores, given.profile, given.slices)
     return Run(
         name=name,

@@ -19,6 +19,8 @@ from vidsme_jax.store.signals import Finished, Signals
 
 CHANGED = "its content has changed since it was scored; run the audit again"
 _REPAIRED = "changed since the last run, which found: "
+_LINES = 20  # Of the log.
+_NAME = 300  # Characters.
 _NOT_STORED = "no signals of it are stored; run the audit again"
 
 
@@ -51,10 +53,13 @@ class Contents:
         if known is not None and (error := self.problem(sample.clip.key, known)):
             if error.cause == CHANGED and known.content_hash not in self._told:
                 self._told.add(known.content_hash)
-                name = printable(sample.clip.key)
-                logging.warning(
-                    "%s: changed since it was scored, so scored again", name
-                )
+                name = printable(sample.clip.key, _NAME)
+                if len(self._told) <= _LINES:
+                    logging.warning(
+                        "%s: changed since it was scored, so scored again", name
+                    )
+                if len(self._told) == _LINES:
+                    logging.warning("further clips have changed too")
             known = None  # Decoding it says why it cannot be read.
         return run.missing(sample, known)
 

@@ -93,7 +93,7 @@ def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         about = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     known = isinstance(about, dict) and "utilisation" in about
     return {"utilisation": about["utilisation"]} if known else {}
@@ -128,9 +128,9 @@ def updated(
 
 def _corpus(table: ScoreTable) -> str:
     rows = zip(table.id, table.role, table.cluster, strict=True)
-    return hashlib.sha256(
-        "\n".join("\0".join(row) for row in rows).encode()
-    ).hexdigest()
+    text = "\n".join("\0".join(row) for row in rows)
+    # Ids from JSON and names of files may hold lone surrogates.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _code() -> str:

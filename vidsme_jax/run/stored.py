@@ -8,7 +8,7 @@ from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.checks import REFERENCE, SIGNALS
 from vidsme_jax.run.runs import Wanted
-from vidsme_jax.store import signals
+from vidsme_jax.store import received, signals
 
 
 def open_signals(
@@ -72,5 +72,6 @@ def _held(asked: tuple[Sample, ...], store: signals.Signals) -> Wanted:
 
 
 def _stored(folder: pathlib.Path) -> signals.Signals | None:
-    recorded = signals.recorded(folder)
-    return signals.Signals(folder, recorded) if recorded else None
+    with received.refused(folder):
+        recorded = signals.recorded(folder)
+    return received.opened(folder, recorded) if recorded else None

@@ -26,6 +26,7 @@ from vidsme_jax.scores.profile import (
     uncalibrated,
 )
 from vidsme_jax.settings import views
+from vidsme_jax.store import received
 from vidsme_jax.store.signals import Signals
 
 _RESPONSE = SLICES.index("response")
@@ -154,7 +155,7 @@ def _others(
 ) -> dict[_Unit, _Other]:
     """Returns the reference model's scores of what is asked, where it has signals."""
     units, found = _units(asked), {}
-    for clip in reference.read(orders.keys()):
+    for clip in received.read(reference, orders.keys()):
         texts = _texts(clip, units.get(clip.key, []))
         values = _values(profile, clip, list(texts.values()), orders, names)
         for (key, text), each in zip(texts.items(), values, strict=True):
@@ -303,7 +304,7 @@ def _table(
     lengths: dict[_Unit, int] = {}
     facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
-    for clip in store.read(orders.keys()):
+    for clip in received.read(store, orders.keys()):
         texts = _texts(clip, units.get(clip.key, []))
         if clip.warnings:
             warnings[clip.key] = list(clip.warnings)

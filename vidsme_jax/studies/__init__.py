@@ -15,8 +15,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
-from vidsme_jax.base import AuditError, Failure, ScoredClip
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.base import AuditError, Failure, ScoredClip, printable
+from vidsme_jax.evaluation import groups, metrics
 from vidsme_jax.run import checks, failing, processes, provenance, scoring
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.runs import Run
@@ -53,7 +53,8 @@ class StudyReport:
         lines = writing.summary(self.found)
         if self.failures:
             lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
-        return "\n".join([*lines, f"study: {self.workdir / 'study.html'}"])
+        page = printable(str(self.workdir / "study.html"))
+        return "\n".join([*lines, f"study: {page}"])
 
 
 def run(
@@ -146,7 +147,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
 
 def _comparing(sheets: Sequence[Sheet]) -> None:
     """Raises an `AuditError` where no sheet has both members and non-members."""
-    if any(metrics.comparisons(sheet.table) for sheet in sheets):
+    if any(groups.comparisons(sheet.table) for sheet in sheets):
         return
     table = sheets[0].table
     members, others = (

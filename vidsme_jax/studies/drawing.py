@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vidsme_jax.report import plots
-from vidsme_jax.report.figures import Drawing
+from vidsme_jax.report.figures import Drawing, attempted
 
 # Okabe and Ito's palette, each with a line style of its own.
 _STYLES = (
@@ -33,8 +33,12 @@ def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
     if not any(panels):
         return []
     title, drawn = KINDS[found["study"]]
-    figure, caption = drawn(names, panels, headline)
-    return [Drawing("study", figure, title, caption)]
+
+    def make() -> list[Drawing]:
+        figure, caption = drawn(names, panels, headline)
+        return [Drawing("study", figure, title, caption)]
+
+    return attempted("study", title, make)
 
 
 def _lines(

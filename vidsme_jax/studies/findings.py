@@ -13,7 +13,7 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import intervals, metrics, validity
+from vidsme_jax.evaluation import groups, intervals, metrics, validity
 from vidsme_jax.settings import views
 from vidsme_jax.studies.points import Sheet
 
@@ -40,9 +40,9 @@ def evaluate(
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN. `points`: one row a point and
-      comparison. `comparisons`: by name, `description`, `blind` (for each sheet, the
-      same as in an audit), `declared` and `best`, which are rows, and `by_chance`: see
-      `best_by_chance`.
+      comparison. `groups`: see `groups.counted`. `comparisons`: by name,
+      `description`, `blind` (for each sheet, the same as in an audit), `declared` and
+      `best`, which are rows, and `by_chance`: see `best_by_chance`.
     """
     num_bootstrap, fprs = settings.num_bootstrap, settings.fprs
     rows: list[dict[str, Any]] = []
@@ -73,6 +73,7 @@ def evaluate(
         "study": study,
         "caution": CAUTION,
         "intervals": intervals.INTERVALS,
+        "groups": groups.counted(sheets[0].table),
         "comparisons": comparisons,
         "points": rows,
     }
@@ -117,7 +118,7 @@ def best_by_chance(sheets: Sequence[Sheet], name: str) -> dict[str, Any] | None:
       all sheets share have one role only, or no point has finite scores.
     """
     table, scores = _joined(sheets)
-    compared = metrics.comparisons(table).get(name)
+    compared = groups.comparisons(table).get(name)
     if compared is None:
         return None
     rows = np.concatenate([compared.members, compared.nonmembers])

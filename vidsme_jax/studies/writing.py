@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ import pyarrow as pa
 from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals
 from vidsme_jax.report import figures, files, page
+from vidsme_jax.report import summary as summaries
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
 
 _REAL = ("k", "q_scale", "r_scale")
-_MAX_COMPARISONS = 20  # On the page; the other files have all.
+_OWN = re.compile(r"study\.(png|pdf)(\.tmp)?")  # Files of its figure.
 
 
 def write(
@@ -45,15 +47,18 @@ def write(
     files.write_table(workdir / "study", rows, ("comparison",))
     files.write_parquet(workdir / "study-scores.parquet", _scores(sheets))
     drawings = drawing.draw(found, headline)
-    html = page.template("study.html").render(
+    comparisons = list(found["comparisons"].items())
+    drawn = figures.write(workdir / "figures", drawings, _OWN)
+    html = page.fill(
+        "study.html",
+        lambda limits: {"comparisons": comparisons[: limits.comparisons]},
         found=found,
-        comparisons=list(found["comparisons"].items())[:_MAX_COMPARISONS],
         title=drawing.KINDS[found["study"]][0],
         axes=list(sheets[0].points[0].at),
         rates=[f"{fpr:g}" for fpr in run["config"]["report.fprs"]],
         point=in_words,
         sentence=_sentence,
-        figures=figures.write(workdir / "figures", drawings),
+        figures=page.embedded(drawn),
         run=run,
         failures=failures,
     )
@@ -62,16 +67,24 @@ def write(
 
 def summary(found: dict[str, Any]) -> list[str]:
     """The result in a few lines, for the end of a run."""
-    lines = []
-    for name, about in found["comparisons"].items():
+    lines, chances = [], []
+    for group, about in found["comparisons"].items():
+        name = summaries.named(group)
         for what in ("declared", "best"):
             if about[what] is not None and about[what]["auc"] is not None:
                 row = about[what]
                 shown = f"{in_words(row)}: AUC {_auc(row)} ({row['verdict']})"
                 lines.append(f"{name}, {what}: {shown}")
         if about["by_chance"] is not None:
-            lines.append(f"{name}: {_sentence(about['by_chance'])}")
-    return [*lines, found["caution"]]
+            chances.append(f"{name}: {_sentence(about['by_chance'])}")
+    if found["groups"]["left_out"]:
+        chances.append(found["groups"]["statement"])
+    shown = [
+        line
+        for each in (lines, chances)
+        for line in summaries.shortened(each, "study.json")
+    ]
+    return [*shown, found["caution"]]
 
 
 def in_words(row: dict[str, Any]) -> str:

@@ -1,0 +1,243 @@
+"""One way to a terminal: no text of others steers it, whatever prints it."""
+
+import ast
+import io
+import json
+import logging
+import os
+import pathlib
+import pty
+import re
+import sys
+import threading
+import warnings
+
+import pytest
+from absl import logging as absl_logging
+
+import children
+from vidsme_jax import commands, settings, terminal
+from vidsme_jax.report import summary
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "vidsme_jax"
+EVIL = "\x1b]0;PWNED\x07\x1b[2J\r\x9b31m\u202e\u2028\ud800\0é"
+CONTROL = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e]")
+
+# Only here: what is printed, set up or shown as a bar.
+ALLOWED = {
+    "print": {"terminal.py"},
+    "stdout": {"terminal.py"},
+    "stderr": {"terminal.py", "progress.py", "run/stopping.py"},
+    "tqdm": {"progress.py"},
+    "warn": set(),
+    "showwarning": set(),
+    "print_exc": {"run/processes.py"},
+    "StreamHandler": set(),
+    "basicConfig": set(),
+    "setFormatter": {"terminal.py"},
+    "set_verbosity": {"terminal.py", "models/prompts.py", "models/tokenising.py"},
+}
+
+
+def test_nothing_else_prints():
+    """What is printed elsewhere is a constant."""
+    found, constant = set(), set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        where = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute | ast.Name):
+                name = node.attr if isinstance(node, ast.Attribute) else node.id
+                if name in ALLOWED and where not in ALLOWED[name]:
+                    found.add((where, node.lineno, name))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                if all(isinstance(each, ast.Constant) for each in node.args):
+                    constant.add((where, node.lineno, "print"))
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [alias.name.split(".")[0] for alias in node.names]
+                module = (getattr(node, "module", None) or "").split(".")[0]
+                if "tqdm" in (*names, module) and where not in ALLOWED["tqdm"]:
+                    found.add((where, node.lineno, "tqdm"))
+                if "logging" in names and not module and where != "terminal.py":
+                    found.add((where, node.lineno, "logging"))
+    assert not found - constant
+
+
+class _Stream(io.TextIOWrapper):
+    def __init__(self, encoding):
+        super().__init__(io.BytesIO(), encoding=encoding)
+
+    def bytes(self):
+        self.flush()
+        return self.buffer.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp1252"])
+def test_every_text_can_be_printed(monkeypatch, encoding):
+    out, err = _Stream(encoding), _Stream(encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    terminal.show(f"a {EVIL}\n日本 👩\u200d🚀")
+    terminal.show_error(EVIL)
+    for stream in (out, err):
+        text = stream.bytes().decode(encoding)
+        assert not CONTROL.search(text) and "\\x1b]0;PWNED" in text
+    assert out.bytes().count(b"\n") == 2
+
+
+def test_streams_that_are_closed_or_full(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    terminal.show("a")
+    terminal.show_error("b")
+    assert not terminal.is_terminal(None)
+    script = "from vidsme_jax import terminal; terminal.show('x' * 9)"
+    done = children.run(["bash", "-c", f'{sys.executable} -c "{script}" > /dev/full'])
+    assert done.returncode == 0
+    assert done.stderr == "the result cannot be printed: No space left on device\n"
+
+
+@pytest.fixture
+def started(capsys):
+    """`start_logging`, and the state of before."""
+    handler = absl_logging.get_absl_handler()
+    before = logging.getLogRecordFactory(), handler.formatter
+    root, python = logging.root.handlers[:], handler.python_handler
+    hooks, verbosity = (sys.excepthook, threading.excepthook), logging.root.level
+    its, python.stream = python.stream, sys.stderr
+    terminal.start_logging()
+    yield
+    logging.captureWarnings(False)
+    logging.setLogRecordFactory(before[0])
+    handler.setFormatter(before[1])
+    logging.root.handlers[:] = root
+    logging.root.setLevel(verbosity)
+    sys.excepthook, threading.excepthook = hooks
+    python.stream = its
+
+
+def test_every_log_line_warning_and_traceback_is_escaped(started, capsys):
+    absl_logging.warning("of ours: %s", EVIL)
+    absl_logging.warning("a line\nW0101 of others")
+    logging.getLogger("other").error(f"theirs {EVIL}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(EVIL, stacklevel=1)
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        absl_logging.exception("failed")
+        sys.excepthook(*sys.exc_info())
+    thread = threading.Thread(target=_fail)
+    thread.start()
+    thread.join()
+    text = capsys.readouterr().err
+    assert not CONTROL.search(text)
+    assert text.count("\\x1b]0;PWNED") == 6
+    assert "a line\n    W0101 of others\n" in text
+
+
+def _fail():
+    raise ValueError(EVIL)
+
+
+def test_handlers_of_other_libraries_get_escaped_records(started):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = logging.getLogger("other")
+    logger.addHandler(handler)
+    logger.warning("%s", EVIL)
+    logger.removeHandler(handler)
+    assert not CONTROL.search(stream.getvalue().removesuffix("\n"))
+
+
+def test_many_problems_are_counted(capsys):
+    assert commands.wrong([f"{k} {EVIL}" for k in range(100_000)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("nothing was computed, 100000 problems:\n")
+    assert said.endswith("  - and 99800 more\n") and not CONTROL.search(said)
+
+
+def test_the_summary_of_an_audit_is_short(tmp_path):
+    auc = {"value": 0.5, "low": None, "high": None}
+    names = [f"{EVIL}{k}{'x' * 10_000}" for k in range(1000)]
+    found = {
+        "headline": "s",
+        "verdict": "so and so.",
+        "beside": None,
+        "reference": None,
+        "groups": {"left_out": 3, "statement": "of 9 groups 6 are compared"},
+        "comparisons": {name: {"scores": {"s": {"auc": auc}}} for name in names},
+    }
+    text = summary.of_audit(found, 7, tmp_path / f"a{EVIL[:4]}")
+    assert not CONTROL.search(text)
+    lines = text.splitlines()
+    assert len(lines) == 25 and max(map(len, lines)) < 400
+    assert "and 980 more lines like these in metrics.json" in lines
+
+
+@pytest.fixture(scope="module")
+def hostile_run(tmp_path_factory):
+    """Flags of a small audit whose ids, groups and videos steer terminals."""
+    folder = tmp_path_factory.mktemp("hostile")
+    clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:6]
+    for role, its in (("m", clips[:3]), ("n", clips[3:])):
+        rows = []
+        for k, clip in enumerate(its):
+            name = folder / f"{role}{k}{EVIL[:-3]}.mp4"
+            name.symlink_to(clip)
+            row = {"video": name.name, "id": f"{role}{k}{EVIL}", "group": EVIL}
+            rows.append(row | {"question": EVIL, "answer": EVIL})
+        rows.append(
+            rows[0] | {"video": f"gone{role}{EVIL[:-3]}.mp4", "id": f"{role}{EVIL}"}
+        )
+        (folder / f"{role}.json").write_text(json.dumps(rows))
+    return [
+        f"--config={ROOT}/configs/llava.py:demo",
+        f"--config.corpus.members=('{folder}/m.json',)",
+        f"--config.corpus.nonmembers=('{folder}/n.json',)",
+        "--config.corpus.allow_outside",
+        "--config.slices=('video',)",
+        "--config.headline=vid_sme",
+        "--config.scores=vid_sme",
+        "--config.video.num_frames=2",
+        "--config.report.num_bootstrap=100",
+        f"--workdir={folder}/run",
+    ]
+
+
+def _under_a_terminal(command):
+    """Returns status, stdout of a pipe and stderr of a terminal."""
+    ours, theirs = pty.openpty()
+    seen = []
+
+    def read():
+        try:
+            while data := os.read(ours, 4096):
+                seen.append(data)
+        except OSError:  # The other end is closed.
+            pass
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    done = children.run(command, stderr=theirs)
+    os.close(theirs)
+    thread.join()
+    os.close(ours)
+    return done.returncode, done.stdout, b"".join(seen).decode()
+
+
+def test_no_command_steers_a_terminal(hostile_run):
+    """An audit under a terminal, whose bar tqdm draws, then a report into pipes."""
+    main = [sys.executable, "-m", "vidsme_jax.main", *hostile_run]
+    status, out, err = _under_a_terminal(main)
+    assert status == 3, err
+    assert "PWNED" in out and "PWNED" in err
+    assert not CONTROL.search(out)
+    drawn = err.replace("\r\n", "\n").replace("\r", "").replace("\x1b[A", "")
+    assert not CONTROL.search(drawn), ascii(drawn)
+    report = [sys.executable, "-m", "vidsme_jax", "report", hostile_run[-1]]
+    again = children.run(report)
+    assert again.returncode == 3, again.stderr
+    assert "PWNED" in again.stdout
+    assert not CONTROL.search(again.stdout + again.stderr)

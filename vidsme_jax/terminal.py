@@ -1,0 +1,88 @@
+"""The one way to a terminal: what is printed, log lines, tracebacks.
+
+Ids, groups, file names and causes come from others. Whatever prints them, control
+characters, marks of direction and what the terminal's encoding lacks become escapes
+here, and a line that a name breaks in two is indented, so that it is no line of ours.
+"""
+
+import logging as python_logging
+import os
+import sys
+import threading
+import traceback
+from typing import Any
+
+from absl import logging
+
+from vidsme_jax.base import printable
+
+
+def show(text: str) -> None:
+    """Prints on stdout; a reader that has seen enough, such as `head`, is no error."""
+    problem = _write(sys.stdout, text)
+    if problem is not None and not isinstance(problem, BrokenPipeError):
+        show_error(f"the result cannot be printed: {problem.strerror}")
+
+
+def show_error(text: str) -> None:
+    """Prints on stderr."""
+    _write(sys.stderr, text)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Returns whether a stream is a terminal; one that was closed is none."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
+def start_logging() -> None:
+    """Sends log lines, warnings of Python and tracebacks to stderr, all escaped.
+
+    The record itself escapes its text, so that handlers of other libraries show it
+    escaped too.
+    """
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    # Which backends are not installed is of no interest.
+    python_logging.getLogger("jax").setLevel(python_logging.WARNING)
+    python_logging.setLogRecordFactory(_Record)
+    python_logging.captureWarnings(True)
+    logging.get_absl_handler().setFormatter(_Formatter())
+    sys.excepthook = _show_uncaught
+    threading.excepthook = lambda what: _show_uncaught(
+        what.exc_type, what.exc_value, what.exc_traceback
+    )
+
+
+class _Record(python_logging.LogRecord):
+    def getMessage(self) -> str:
+        return "\n    ".join(map(printable, super().getMessage().split("\n")))
+
+
+class _Formatter(logging.PythonFormatter):
+    def format(self, record: python_logging.LogRecord) -> str:
+        return _lines(super().format(record))
+
+
+def _show_uncaught(kind: Any, error: Any, trace: Any) -> None:
+    show_error("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _write(stream: Any, text: str) -> OSError | None:
+    """Prints lines; returns why they cannot be printed."""
+    if stream is None:  # It was closed before this process began.
+        return None
+    encoding = stream.encoding or "utf-8"
+    shown = _lines(text).encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        print(shown, file=stream, flush=True)
+    except OSError as error:  # Else Python would try again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
