@@ -18,6 +18,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
 from vidsme_jax.data import dataset_folders, features
+from vidsme_jax.data.cells import Address
 from vidsme_jax.data.dataset_folders import root
 from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.data.pictures import Pictures
@@ -177,7 +178,7 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     of_paths = _are_paths(dataset, mapping["video"], places)
     found = []
     for part, index in places:
-        row: dict[str, Any] = {"video": f"tfds:{stem}/{part}/{index}"}
+        row: dict[str, Any] = {"video": Address(f"tfds:{stem}/{part}/{index}")}
         example = _readable(dataset, part, index) if columns or of_paths else None
         if example is not None:
             row |= {k: _plain(dataset.value(example, v)) for k, v in columns.items()}
