@@ -87,21 +87,12 @@ def _not_here(scheme: str) -> str:
 def not_a_text(value: Any) -> str:
     """Returns why a value cannot be read as text, or ""."""
     if isinstance(value, str):
-        if value.isascii() or _is_proper(value):
+        if value.isascii() or names.is_text(value):
             return ""
         return f"is {cut(value)}; it has half of a surrogate pair, which is no text"
     if isinstance(value, dict | list | bytes):
         return f"is a {type(value).__name__}; it must be text"
     return ""
-
-
-def _is_proper(text: str) -> bool:
-    """Whether it is text that can be written, without halves of surrogate pairs."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def cut(value: Any, most: int = _LONGEST) -> str:

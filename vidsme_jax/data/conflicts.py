@@ -118,7 +118,11 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
         return {}
     roles: dict[str, set[str]] = {}
     for item in items:
-        roles.setdefault(_file(item), set()).add(item.role)
+        name = _file(item)
+        if name not in roles:
+            roles[name] = {item.role}
+        else:
+            roles[name].add(item.role)
     by_size = collections.defaultdict(list)
     for name in roles:
         size = None if is_address(name) else _size(name)
@@ -234,7 +238,7 @@ def _seconds(part: Segment) -> str:
 
 def _size(name: str) -> int | None:
     try:
-        return os.path.getsize(name)
+        return os.stat(name).st_size
     except OSError:
         return None
 

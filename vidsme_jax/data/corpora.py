@@ -142,7 +142,8 @@ def _load(
     kept = _subsample(items, corpus.max_clips, corpus.seed)
     digests = conflicts.digests_of(kept) if stored is None else {}
     known = digests if looks else {}  # A report that is made again is not refused.
-    shared, _ = conflicts.examined(certain, known, allowed=corpus.allow_duplicates)
+    allowed = corpus.allow_duplicates
+    shared, notes = conflicts.examined(certain, known, allowed=allowed)
     problems.add("", shared)
     problems.add("", _roles(asked))
     problems.close()
@@ -150,7 +151,8 @@ def _load(
     _log(kept, left)
     if stored is not None:  # Who reads the prepared clips knows which are equal.
         return Corpus(kept, tuple(left))
-    _, notes = conflicts.examined(kept, digests, allowed=corpus.allow_duplicates)
+    if not looks or len(kept) < len(items):
+        _, notes = conflicts.examined(kept, digests, allowed=allowed)
     return noted(Corpus(kept, tuple(left)), notes)
 
 

@@ -37,6 +37,7 @@ class Dataset:
         self.folder = folder
         make: Any = _Builder  # The signature that TFDS declares is not its own.
         try:
+            features.features_of(folder)
             self._builder = make(folder)
         except Exception as error:  # TFDS raises many kinds.
             text = " ".join(str(error).split())
@@ -64,6 +65,7 @@ class Dataset:
         found = []
         for part in asked:
             name = str(part.splitname)
+            self._check_lengths(name)
             ends = slice(part.from_, part.to).indices(splits[name].num_examples)
             found += [(name, index) for index in range(*ends)]
         return found
@@ -73,6 +75,17 @@ class Dataset:
         if split not in self._sources:
             self._sources[split] = self._opened(split)
         return self._sources[split][index]
+
+    def _check_lengths(self, split: str) -> None:
+        """Raises an `AuditError` if a split cannot hold what it is said to hold."""
+        about: Any = self._builder.info.splits[split]
+        files = [pathlib.Path(path) for path in about.filepaths]
+        try:
+            if any(path.parent != self.folder for path in files):
+                raise ValueError("dataset_info.json names files of another folder")
+            dataset_folders.check_lengths(files, about.shard_lengths)
+        except (OSError, ValueError) as error:
+            raise AuditError([f"{self.folder}: {error}"]) from error
 
     def _opened(self, split: str) -> Any:
         if "array_record" in self._formats:

@@ -47,16 +47,20 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
         keys.append(segments.joined(real[path] if path else video, part))
         videos.append(video if part is None else f"{video}{part}")
     names, problems = _names([row for _, row in rows], keys, videos)
-    items = [
-        Item(
+    items = []
+    for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True):
+        get = row.fields.get
+        item = Item(
             id=name,
             video=video,
             clip=key,
             role=role,
-            **{name: its for name, its in row.fields.items() if name != "video"},
+            group=get("group", ""),
+            question=get("question", ""),
+            answer=get("answer", ""),
+            candidates=get("candidates", ()),
         )
-        for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True)
-    ]
+        items.append(item)
     return tuple(items), problems
 
 

@@ -114,20 +114,23 @@ class _Rows:
         self.problems: list[str] = []  # The first.
         self._faulty = 0
         self._wanted = wanted
+        self._last: list[str] | None = None  # The keys of the last row.
 
     def add(self, place: str, row: Any) -> None:
         """Adds a row, without what is not wanted of it."""
         if isinstance(row, dict):
-            if not row.keys() <= self.columns.keys():
-                self.columns |= dict.fromkeys(row)
-                _check_amount("columns", len(self.columns), _MOST_COLUMNS)
             if isinstance(row, _Ambiguous):
                 some = _some(row.keys_twice)
                 self.fault(f"{place}: the object has {some} more than once; remove one")
-            elif not row.keys() <= self._wanted:
+            if (keys := list(row)) != self._last:
+                self.columns |= dict.fromkeys(keys)
+                _check_amount("columns", len(self.columns), _MOST_COLUMNS)
+                self._last = keys
+            if not row.keys() <= self._wanted:
                 row = {name: row[name] for name in self._wanted if name in row}
         self.rows.append((place, row))
-        _check_amount("rows", len(self.rows), _MOST_ROWS)
+        if len(self.rows) > _MOST_ROWS:
+            _check_amount("rows", len(self.rows), _MOST_ROWS)
 
     def fault(self, problem: str) -> None:
         """Adds what is wrong with a row; of many only the first are kept."""
@@ -161,13 +164,13 @@ def _read_json(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
 
 
 def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
-    found, decode = _Rows(wanted), _DECODER.decode
+    found = _Rows(wanted)
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
             try:
-                row = decode(line)
+                row = _decoded(line)
             except json.JSONDecodeError as error:
                 found.fault(f"line {number}: {error.msg} (column {error.colno})")
             except ValueError as error:  # A number of too many digits.
@@ -175,6 +178,15 @@ def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
             else:
                 found.add(f"line {number}", row)
     return found.close("lines")
+
+
+def _decoded(line: str) -> Any:
+    """Returns what a line of JSON holds."""
+    try:  # Most lines begin with the object and end after it.
+        row, end = _DECODER.scan_once(line, 0)
+    except StopIteration:
+        return _DECODER.decode(line)
+    return row if line[end:].isspace() else _DECODER.decode(line)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)

@@ -58,12 +58,21 @@ def unencodable(name: str) -> str:
     return ""
 
 
+def is_text(name: str) -> bool:
+    """Returns whether UTF-8 can hold a text: it has no half of a surrogate pair."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def near(path: pathlib.Path) -> str:
     """Returns the nearest name in the same folder, as '; did you mean ...?'.
 
     That is one with another suffix, or the most similar one.
     """
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f" (there is no folder {path.parent} either)"
     try:
         there = sorted(os.listdir(path.parent))
