@@ -11,6 +11,7 @@ _LISTED = 100  # Files of a folder from which on it is listed.
 _CROWDED = 20  # Times as many others in it: then its files are asked for one by one.
 _DEPTH = 16  # Folders inside of each other that are remembered.
 _LONG = 512  # Characters of a folder's name from which on those above it are not.
+_ROUNDS = 8  # Through links that lead to themselves.
 _HERE = ("", os.curdir, os.pardir)
 
 
@@ -41,13 +42,15 @@ def real(path: str) -> str:
     """Returns an absolute path without links, as far as they lead anywhere.
 
     Where a link leads to itself, Python gives up and takes what follows by its words,
-    which may lead through further links: those are followed too.
+    which may lead through further links: those are followed too. What never ends is
+    returned with its links, through which the system opens nothing.
     """
-    seen: set[str] = set()
-    while path not in seen:
-        seen.add(path)
-        path = os.path.realpath(path)
-    return path
+    found = os.path.realpath(path)
+    for _ in range(_ROUNDS):
+        before, found = found, os.path.realpath(found)
+        if found == before:
+            return found
+    return os.path.abspath(path)
 
 
 class _Folders:
