@@ -214,7 +214,7 @@ def _row(
     if None in given:
         problems.append("more fields than the header has columns")
     get = given.get
-    video = get(columns["video"])
+    video: Any = get(columns["video"])
     if type(video) is str and video.isascii() and cells.is_plain_path(video):
         fields["video"] = video
     elif problem := cells.not_a_path(video):

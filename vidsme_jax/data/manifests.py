@@ -183,8 +183,8 @@ def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
 def _decoded(line: str) -> Any:
     """Returns what a line of JSON holds."""
     try:  # Most lines begin with the object and end after it.
-        row, end = _DECODER.scan_once(line, 0)
-    except StopIteration:
+        row, end = _DECODER.raw_decode(line)
+    except json.JSONDecodeError:
         return _DECODER.decode(line)
     return row if line[end:].isspace() else _DECODER.decode(line)
 

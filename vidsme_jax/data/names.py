@@ -30,6 +30,7 @@ _OTHERS = (*_LATIN, "shift_jis", "gbk", "euc_kr", "big5")
 _COMPARED = 2000  # Names of a folder that a missing one is compared with.
 _CLOSE = 0.75  # How alike the stems are of names that may be one.
 _AROUND = 100  # Of its neighbours in the alphabet, on either side, in a video's case.
+_LOOKED_FOR = 1000  # Of a folder, the names for which similar ones are looked for.
 
 _RENAME = "rename the file, or write its name in the manifest as it is on disk"
 _WINDOWS = "the name has the separators of Windows", "write / in place of \\"
@@ -102,6 +103,8 @@ def of_missing(path: pathlib.Path) -> str:
         there = _listed(str(path.parent), os.stat(path.parent).st_mtime_ns)
     except OSError:
         return ""
+    if next(_looked_for(str(path.parent))) >= _LOOKED_FOR:
+        return ""
     at = bisect.bisect(there, path.name)
     near_by = there[max(0, at - _AROUND) : at + _AROUND]
     stems = {
@@ -119,6 +122,13 @@ def _listed(folder: str, changed: int) -> tuple[str, ...]:
     """Lists a folder once for each time at which it was changed."""
     del changed
     return tuple(sorted(os.listdir(folder)))
+
+
+@functools.lru_cache(maxsize=64)
+def _looked_for(folder: str) -> Iterator[int]:
+    """Counts the names of a folder for which similar ones are looked for."""
+    del folder
+    return itertools.count()
 
 
 def _numbers(name: str) -> list[str]:

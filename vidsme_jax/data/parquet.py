@@ -100,8 +100,8 @@ def _of_chunk(chunk: Any, check: Check) -> list[Any]:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         flat = chunk.flatten()
         if pa.types.is_dictionary(flat.type):
-            lengths = pc.take(pc.binary_length(flat.dictionary), flat.indices)
-            size = pc.sum(lengths).as_py() or 0
+            lengths = pc.call_function("binary_length", [flat.dictionary])
+            size = pc.call_function("sum", [lengths.take(flat.indices)]).as_py() or 0
             check("bytes of texts in lists", size, _MOST_BYTES)
         elif pa.types.is_nested(flat.type):
             return [[{}] if there else None for there in chunk.is_valid().to_pylist()]

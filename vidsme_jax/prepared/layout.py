@@ -220,7 +220,7 @@ def _entry(about: dict[str, Any]) -> Entry:
     for place, at, item in json.loads(about["rows"]):
         size, changed = map(operator.index, at)
         rows.append(Row(operator.index(place), (size, changed), _item(item)))
-    entry = Entry(**about | {"rows": tuple(rows)})
+    entry = Entry(about["digest"], tuple(rows), about["stage"], about["cause"])
     if not _DIGEST.fullmatch(entry.digest):
         raise ValueError(f"{entry.digest[:80]!r} is no SHA-256")
     return entry
