@@ -8,6 +8,8 @@ import pathlib
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
@@ -209,9 +211,13 @@ def test_the_settings_and_the_count_are_checked(items, tmp_path):
     info = folder / "dataset_info.json"
     text = info.read_text()
     info.write_text(text.replace('"4"', '"5"', 1).replace('"5"', '"6"', 1))
-    for damage in (info.read_text(), "{", None):
+    for damage, text in (
+        (info.read_text(), "dataset_info.json does not count what is there"),
+        ("{", "dataset_info.json is damaged"),
+        (None, "dataset_info.json is missing"),
+    ):
         info.unlink() if damage is None else info.write_text(damage)
-        assert "does not count what is there" in _problems(tmp_path, items)[0]
+        assert text in _problems(tmp_path, items)[0]
         folder = _write(tmp_path, items)
         info = folder / "dataset_info.json"
         _open(tmp_path, items)
@@ -220,6 +226,56 @@ def test_the_settings_and_the_count_are_checked(items, tmp_path):
     layout.write_settings(folder.parent, JPEG, 4)
     problems = _problems(tmp_path, items)
     assert any("jpeg_quality = 90; this run has 0" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+def test_features_are_checked_before_tfds_is_asked(items, tmp_path, monkeypatch, name):
+    folder = _write(tmp_path, items[:2])
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    path = folder / name
+    content = json.loads(path.read_text())
+    feature = {"pythonClassName": "evil.Feature"}
+    if name == "features.json":
+        inside = content["featuresDict"]["features"]
+        inside["rows"] = feature
+    else:
+        content["features"] = feature
+    path.write_text(json.dumps(content))
+    assert f"{name} names evil.Feature" in _problems(tmp_path, items[:2])[0]
+    _write(tmp_path, items[:2])  # Which asks what is there, too.
+
+
+@pytest.mark.parametrize("count", [10**12, 0, -1, True, "4", None, 4.0])
+def test_the_number_of_shards_is_checked(items, tmp_path, count):
+    folder = _write(tmp_path, items[:2]).parent
+    path = folder / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_shards": count}))
+    (problem,) = _problems(tmp_path, items[:2])
+    assert f"num_shards is {count}; it must be a number from 1 to 4096" in problem
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("rows", "[" * 100_000),
+        ("rows", "[]]"),
+        ("rows", '[[0, [1, 2], {"id": "a"}]]'),
+        ("rows", "[[0, [1], {}]]"),
+        ("rows", '[["0", [1, 2], {}]]'),
+        ("digest", "xyz"),
+        ("rows", None),
+    ],
+)
+def test_an_index_of_something_else_is_named(items, tmp_path, column, value):
+    folder = _write(tmp_path, items[:2])
+    path = next(folder.glob("index-*.parquet"))
+    table = pq.read_table(path)
+    rows = [row | {column: value} for row in table.to_pylist()] or [
+        {name: "" for name in table.column_names} | {column: value}
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    assert f"{path.name} is damaged" in _problems(tmp_path, items[:2])[0]
 
 
 def test_one_writer_at_a_time(items, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import struct
 import zlib
@@ -286,12 +287,25 @@ def test_segments_of_examples(build, pictures):
     assert frames.content_hash == hashlib.sha256(CLIPS[0].read_bytes()).hexdigest()
 
 
-def test_a_manifest_may_name_examples(build, tmp_path):
+@pytest.mark.parametrize("how", [{}, {"start": 1}, {"allow_outside": True}])
+def test_a_manifest_names_no_examples(build, tmp_path, how):
     build(*_images())
-    rows = [{"video": "tfds:made/1.0.0/test/2", "question": "What?"}]
+    rows = [{"video": "tfds:made/1.0.0/test/2", "start": how.pop("start", None)}]
     (tmp_path / "m.json").write_text(json.dumps(rows))
-    frames = _frames(_config(source=str(tmp_path / "m.json")))[0]
-    np.testing.assert_array_equal(frames.pixels, PIXELS[2][[0, 3, 6]])
+    found = _problems(_config(source=str(tmp_path / "m.json"), **how))
+    assert (
+        "row 1: 'video' is 'tfds:made/1.0.0/test/2'; a row names a file, not" in found
+    )
+    assert "give the dataset as a source, such as corpus.suspects = ('tfds:" in found
+
+
+@pytest.mark.parametrize("kind", [F.Text(), F.Tensor(shape=(), dtype=np.object_)])
+def test_a_text_of_an_example_is_no_address(kind, build):
+    paths = [CLIPS[0].name, "tfds:made/1.0.0/train/0", "TFDS:other/1.0.0/train/0"]
+    build({"path": kind}, [{"path": path} for path in paths])
+    found = _problems(_config("video=path", video_root=str(CLIPS[0].parent)))
+    assert found.count("a row names a file, not an example of a dataset") == 2
+    assert "example 1: 'video' is 'tfds:made/1.0.0/train/0'" in found
 
 
 def test_what_is_refused(build, tmp_path):
@@ -424,6 +438,53 @@ def test_features_of_other_modules_are_not_imported(build, nested, monkeypatch):
     (folder / "features.json").write_text(json.dumps(content))
     found = _problems(_config())
     assert "names evil.Feature; only the features of tensorflow_datasets" in found
+
+
+def test_features_in_the_description_are_not_imported_either(build, monkeypatch):
+    folder = build(*_array())
+    monkeypatch.syspath_prepend(folder)
+    (folder / "evil.py").write_text("raise SystemExit('imported')")
+    about = folder / "dataset_info.json"
+    inside = {"features": {"pythonClassName": "evil.Feature"}}
+    about.write_text(json.dumps(json.loads(about.read_text()) | inside))
+    assert "dataset_info.json names evil.Feature" in _problems(_config())
+
+
+def test_as_many_examples_as_there_are_bytes_at_most(build):
+    folder = build(*_array())
+    about = folder / "dataset_info.json"
+    content = json.loads(about.read_text())
+    for split in content["splits"]:
+        split["shardLengths"] = [str(10**12)]
+    about.write_text(json.dumps(content))
+    found = _problems(_config())
+    assert "dataset_info.json claims 1000000000000 examples in made-train" in found
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json", "x.labels.txt"])
+def test_descriptions_have_a_limit(build, name):
+    folder = build(*_array())
+    with (folder / name).open("ab") as file:
+        file.truncate((1 << 24) + 1)
+    assert f"{name} has 16777217 bytes; at most 16777216 are read" in (
+        _problems(_config())
+    )
+
+
+def test_a_description_is_a_file(build):
+    folder = build(*_array())
+    (folder / "features.json").unlink()
+    os.mkfifo(folder / "features.json")
+    assert "features.json is no regular file" in _problems(_config())
+
+
+def test_a_length_of_a_tfrecord_that_lies(build):
+    folder = build(*_array())
+    for path in _as_tfrecords(folder):
+        path.write_bytes(struct.pack("<Q", 1 << 60) + path.read_bytes()[8:])
+    for item in _load(_config()):
+        with pytest.raises(ClipError, match="is damaged: 4 records should end"):
+            _read(_config(), item.clip)
 
 
 def test_examples_that_cannot_be_sampled(build):

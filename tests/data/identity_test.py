@@ -1,11 +1,12 @@
 """The ids of rows and the keys of clips."""
 
+import os
 import pathlib
 
 import pytest
-from corpus_files import as_json, corpus_of, load, problem_of, problems_of
+from corpus_files import as_json, corpus_of, files, load, problem_of, problems_of
 
-from vidsme_jax.data import corpora
+from vidsme_jax.data import corpora, links
 
 
 def test_ids_that_were_not_given_avoid_those_that_were(tmp_path):
@@ -86,3 +87,70 @@ def test_no_more_than_20_lines_of_ids(tmp_path):
     problems = problems_of(suspects=(as_json(tmp_path / "m.json", rows),))
     assert len(problems) == 20 and problems[18].startswith("id '18' is given 2 times")
     assert problems[19] == "and 11 more problems of this kind"
+
+
+def _tree(folder: pathlib.Path) -> list[str]:
+    """Makes folders, files and links of every kind; returns names that lead there."""
+    for name in ("a/b", "real", "outside"):
+        (folder / name).mkdir(parents=True)
+    for name in ("a/1.mp4", "a/b/2.mp4", "real/3.mp4", "outside/x.mp4"):
+        (folder / name).write_bytes(name.encode())
+    for name, target in (
+        ("to_a", "a"),
+        ("a/up", ".."),
+        ("a/link.mp4", "b/2.mp4"),
+        ("a/twice.mp4", "link.mp4"),
+        ("a/dangling.mp4", "b/none.mp4"),
+        ("loop", "loop"),
+        ("one", "two/x"),
+        ("two", "one"),
+        ("absolute", str(folder / "a" / "b")),
+    ):
+        (folder / name).symlink_to(target)
+    folders = ("", "a", "a/b", "to_a", "to_a/up/a", "loop", "absolute", "none")
+    files = ("1.mp4", "b/2.mp4", "link.mp4", "twice.mp4", "dangling.mp4", "..", ".")
+    files += ("", "up", "3.mp4", "x" * 300, "b/../1.mp4")
+    return [str(folder / one / file) for one in folders for file in files]
+
+
+@pytest.mark.parametrize("listed", [1, 10**9])
+def test_links_are_followed_as_by_the_system(tmp_path, monkeypatch, listed):
+    monkeypatch.setattr(links, "_LISTED", listed)
+    names = _tree(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names += ["a/1.mp4", "to_a/link.mp4", "/", "1.mp4", "../x.mp4"]
+    names += [f"{tmp_path}//a//1.mp4", f"{tmp_path}/{'a/up/' * 50}a/1.mp4"]
+    assert links.resolved(names) == [os.path.realpath(name) for name in names]
+    (found,) = links.resolved([f"{tmp_path}/one/1.mp4"])  # One that never ends.
+    assert found == f"{tmp_path}/one/1.mp4"
+
+
+def test_a_link_to_itself_does_not_hide_where_the_next_leads(tmp_path):
+    """Python reads `l/../real` by its words where `l` leads to itself."""
+    _tree(tmp_path)
+    inner = tmp_path / "inner"
+    (inner / "real").mkdir(parents=True)
+    (inner / "l").symlink_to("l/../real")
+    (inner / "real" / "x.mp4").symlink_to(tmp_path / "outside" / "x.mp4")
+    (inner / "y.mp4").symlink_to("l/x.mp4")
+    for name in ("l/x.mp4", "y.mp4", "real/x.mp4"):
+        source = as_json(inner / "m.json", [{"video": name}])
+        assert "name videos outside of" in problem_of(suspects=(source,))
+
+
+def test_ids_in_pairs_are_20_lines(tmp_path):
+    rows = [{"video": f"{k}.mp4", "id": f"i{k // 2}"} for k in range(2000)]
+    problems = problems_of(suspects=(as_json(tmp_path / "m.json", rows),))
+    assert len(problems) == 20
+    assert problems[-1] == "and 981 more problems of this kind"
+
+
+def test_folders_are_not_asked_for_file_by_file(tmp_path, monkeypatch):
+    names = [f"v/{k}.mp4" for k in range(500)]
+    files(tmp_path, *names)
+    asked = []
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path: asked.append(path) or lstat(path))
+    source = as_json(tmp_path / "m.json", [{"video": name} for name in names])
+    assert len(load(corpus_of(suspects=(source,)))) == 500
+    assert len(asked) < 50

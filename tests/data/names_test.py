@@ -1,5 +1,6 @@
 """Why a file is not found: its name in another form, as people have them."""
 
+import difflib
 import json
 import os
 import pathlib
@@ -165,3 +166,17 @@ def test_a_configured_name_with_brackets_in_another_form(tmp_path):
     files(tmp_path, decomposed)
     said = problem_of(suspects=(str(tmp_path / composed),))
     assert "decomposed unicode form (NFD)" in said
+
+
+def test_similar_names_are_looked_for_a_thousand_times(tmp_path, monkeypatch):
+    (tmp_path / "holiday.mp4").touch()
+    asked = []
+    close = difflib.get_close_matches
+    monkeypatch.setattr(
+        difflib, "get_close_matches", lambda *a, **k: asked.append(a) or close(*a, **k)
+    )
+    found = [names.of_missing(tmp_path / f"holidaz{k}.mp4") for k in range(3)]
+    monkeypatch.setattr(names, "_LOOKED_FOR", 5)
+    found += [names.of_missing(tmp_path / "holidaz.mp4") for _ in range(9)]
+    assert len(asked) == 5
+    assert found[3] == "; did you mean 'holiday.mp4'?" and found[-1] == ""

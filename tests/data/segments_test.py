@@ -169,4 +169,4 @@ def test_a_segment_is_of_its_file():
 def test_problems_of_segments_are_20_lines_at_most(tmp_path):
     rows = [{"video": "a.mp4", "start": -1}] * 100
     problems = problems_of(suspects=(as_json(tmp_path / "m.json", rows),))
-    assert len(problems) == 20 and problems[-1].startswith("and 81 more")
+    assert len(problems) == 20 and "and 81 more problems" in problems[-1]

@@ -1,6 +1,7 @@
 """Folders, globs and single videos, and where a manifest may lead."""
 
 import dataclasses
+import os
 import pathlib
 
 import pytest
@@ -176,3 +177,27 @@ def test_a_pattern_of_manifests(tmp_path):
     assert problem_of(suspects=(source,)) == f"{expected}('{one}', '{other}')"
     source = f"{tmp_path}/a*.json"
     assert problem_of(suspects=(source,)).endswith(f"name each: ('{one}',)")
+
+
+def test_names_of_files_are_no_addresses_and_need_not_be_utf8(tmp_path):
+    names = (b"\xff\xfe.mp4", b"tfds:a.mp4", b"hf:b.mp4", b"new\nline.mp4")
+    for name in names:
+        pathlib.Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).touch()
+    items = load(corpus_of(suspects=(str(tmp_path),)))
+    found = {os.fsencode(item.video): item.clip for item in items}
+    assert set(found) == set(names)
+    assert all(os.path.isabs(clip) and os.path.isfile(clip) for clip in found.values())
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "x" * 5000 + ".json", "x" * 5000 + "/*.mp4", "a\0b", "\ud800"]
+)
+def test_names_that_no_file_can_have(name):
+    assert name[:20] in problem_of(suspects=(name,))
+
+
+def test_folders_of_videos_that_no_file_can_have(tmp_path):
+    rows = [{"video": "x" * 5000 + "/a.mp4"}, {"video": "y/" * 3000 + "a.mp4"}]
+    source = as_json(tmp_path / "m.json", rows)
+    problem = problem_of(looks=True, suspects=(source,))
+    assert "none of the 2 videos of its 2 rows is there" in problem

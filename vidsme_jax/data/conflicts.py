@@ -81,10 +81,11 @@ def examined(
     """
 
     def place(item: Item) -> str:
-        return digests.get(_file(item), _file(item))
+        file = _file(item)
+        return digests.get(file, file)
 
     shared, parts = [], []
-    for its in _places(items, place):
+    for its in _places(items, place if digests else _file):
         pairs = _overlapping(its)
         # `contradictions` reports equal paths.
         if kept := [pair for pair in pairs if not pair.is_contradiction]:
@@ -112,9 +113,16 @@ def examined(
 
 def digests_of(items: Iterable[Item]) -> dict[str, str]:
     """Returns the content hash of each file that may be another role's as well."""
-    roles = collections.defaultdict(set)
+    items = list(items)
+    if len({item.role for item in items}) < 2:
+        return {}
+    roles: dict[str, set[str]] = {}
     for item in items:
-        roles[_file(item)].add(item.role)
+        name = _file(item)
+        if name not in roles:
+            roles[name] = {item.role}
+        else:
+            roles[name].add(item.role)
     by_size = collections.defaultdict(list)
     for name in roles:
         size = None if is_address(name) else _size(name)
@@ -151,11 +159,16 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
 
 def _places(items: Iterable[Item], place: Callable[[Item], str]) -> list[list[Item]]:
     """Returns the rows of each place with several roles, one a role and clip."""
-    by_place = collections.defaultdict(dict)
-    for item in items:
-        by_place[place(item)].setdefault((item.role, item.clip), item)
-    found = (list(its.values()) for its in by_place.values())
-    return [its for its in found if len({item.role for item in its}) > 1]
+    items = list(items)
+    role: dict[str, str] = {}  # Of the first row of each place.
+    places = [place(item) for item in items]
+    pairs = list(zip(places, items, strict=True))
+    several = {at for at, item in pairs if role.setdefault(at, item.role) != item.role}
+    by_place: dict[str, dict[tuple[str, str], Item]] = {}
+    for at, item in pairs if several else ():
+        if at in several:
+            by_place.setdefault(at, {}).setdefault((item.role, item.clip), item)
+    return [list(its.values()) for its in by_place.values()]
 
 
 def _overlapping(items: Iterable[Item]) -> list[_Pair]:
@@ -185,7 +198,7 @@ def _span(item: Item) -> tuple[float, float]:
 
 
 def _file(item: Item) -> str:
-    return segments.divided(item.clip)[0]
+    return segments.divided(item.clip)[0] if "#" in item.clip else item.clip
 
 
 def _named(item: Item) -> str:
@@ -225,7 +238,7 @@ def _seconds(part: Segment) -> str:
 
 def _size(name: str) -> int | None:
     try:
-        return os.path.getsize(name)
+        return os.stat(name).st_size
     except OSError:
         return None
 

@@ -8,14 +8,24 @@ and whether two roles share files, is looked at first.
 import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
 from vidsme_jax.base import ROLES, AuditError, Clip, Item, LeftOut, nearest, printable
-from vidsme_jax.data import conflicts, identity, names, presence, segments, sources
+from vidsme_jax.data import (
+    conflicts,
+    identity,
+    names,
+    presence,
+    segments,
+    sources,
+    waiting,
+)
 from vidsme_jax.data.manifest_rows import Row, columns_of, label_column, option
 from vidsme_jax.data.sources import Found, some
+from vidsme_jax.data.waiting import Wait
 from vidsme_jax.settings import views
 
 _LINES = 20  # Of one kind, at most.
@@ -40,8 +50,7 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Taken:
+class _Taken(NamedTuple):
     """A row that a role takes, and its source."""
 
     role: str
@@ -69,6 +78,18 @@ def load(
         that repeat, manifests without any of their videos, videos in two roles, roles
         that cannot be audited together. Of each kind at most 20 are listed.
     """
+    with waiting.collecting_later(), waiting.announced("reading the corpus") as wait:
+        return _load(corpus, stored, wait, looks=looks)
+
+
+def _load(
+    corpus: views.Corpus,
+    stored: Callable[[], list[Item]] | None,
+    wait: Wait,
+    *,
+    looks: bool,
+) -> Corpus:
+    """See `load`."""
     problems = _Problems()
     root = names.configured(corpus.video_root) if corpus.video_root else None
     given = {role: getattr(corpus, role) for role in ROLES}
@@ -78,12 +99,13 @@ def load(
     named = dict.fromkeys(source for role in ROLES for source in given[role])
     found: dict[str, Found] = {}
     for source in named:
+        wait.stage = f"reading {source}"
         try:
             its = sources.read(source, root, corpus.fields)
         except AuditError as error:
             problems.add("sources", error.problems)
         else:
-            problems.add("rows", its.problems)
+            problems.add(f"rows of {source}", its.problems)
             found[source] = its
     if found:
         problems.add("", _unknown_columns(corpus.fields, found.values()))
@@ -98,6 +120,7 @@ def load(
             ],
         )
     asked = [role for role in ROLES if given[role]]
+    wait.stage = f"following the links of {len(taken)} videos"
     items, repeated = identity.items_of([(x.role, x.row) for x in taken])
     # Which role a row has is not known where others of its source are faulty.
     pairs = zip(taken, items, strict=True)
@@ -114,11 +137,13 @@ def load(
     looks = looks and stored is None
     if looks:
         problems.add("absent", _absent(taken, items))
+    wait.stage = f"looking for videos in two roles among {len(items)} rows"
     problems.add("", conflicts.contradictions(certain))
     kept = _subsample(items, corpus.max_clips, corpus.seed)
     digests = conflicts.digests_of(kept) if stored is None else {}
     known = digests if looks else {}  # A report that is made again is not refused.
-    shared, _ = conflicts.examined(certain, known, allowed=corpus.allow_duplicates)
+    allowed = corpus.allow_duplicates
+    shared, notes = conflicts.examined(certain, known, allowed=allowed)
     problems.add("", shared)
     problems.add("", _roles(asked))
     problems.close()
@@ -126,7 +151,8 @@ def load(
     _log(kept, left)
     if stored is not None:  # Who reads the prepared clips knows which are equal.
         return Corpus(kept, tuple(left))
-    _, notes = conflicts.examined(kept, digests, allowed=corpus.allow_duplicates)
+    if not looks or len(kept) < len(items):
+        _, notes = conflicts.examined(kept, digests, allowed=allowed)
     return noted(Corpus(kept, tuple(left)), notes)
 
 

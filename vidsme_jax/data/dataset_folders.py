@@ -3,11 +3,15 @@
 import os
 import pathlib
 import re
+import stat
+from collections.abc import Sequence
 
 from vidsme_jax.base import AuditError, nearest
 
 _INFO = "**/dataset_info.json"
 _NUMBER = r"(0|[1-9]\d*)"
+_MOST_BYTES = 1 << 24  # Of a file that describes a dataset.
+_SHOWN = 20
 _VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
 
 
@@ -54,3 +58,29 @@ def find(source: str) -> pathlib.Path:
 
 def _numbers(path: pathlib.Path) -> tuple[int, ...]:
     return tuple(map(int, path.name.split(".")))
+
+
+def check_size(path: pathlib.Path) -> None:
+    """Raises a ValueError unless what describes a dataset is a file of some size."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{path.name} is no regular file")
+    if about.st_size > _MOST_BYTES:
+        raise ValueError(
+            f"{path.name} has {about.st_size} bytes; at most {_MOST_BYTES} are read"
+        )
+
+
+def check_lengths(files: Sequence[pathlib.Path], lengths: Sequence[int]) -> None:
+    """Checks how many records files should have against the bytes that are there.
+
+    Raises:
+      ValueError: Some should have more records than bytes; names the first.
+    """
+    for path, count in zip(files, lengths, strict=True):
+        size = path.stat().st_size if path.is_file() else 0
+        if not 0 <= count <= size:
+            raise ValueError(
+                f"dataset_info.json claims {count} examples in {path.name}, which has "
+                f"{size} bytes"
+            )

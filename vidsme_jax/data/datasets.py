@@ -18,6 +18,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
 from vidsme_jax.data import dataset_folders, features
+from vidsme_jax.data.cells import Address
 from vidsme_jax.data.dataset_folders import root
 from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.data.pictures import Pictures
@@ -36,6 +37,7 @@ class Dataset:
         self.folder = folder
         make: Any = _Builder  # The signature that TFDS declares is not its own.
         try:
+            features.features_of(folder)
             self._builder = make(folder)
         except Exception as error:  # TFDS raises many kinds.
             text = " ".join(str(error).split())
@@ -63,6 +65,7 @@ class Dataset:
         found = []
         for part in asked:
             name = str(part.splitname)
+            self._check_lengths(name)
             ends = slice(part.from_, part.to).indices(splits[name].num_examples)
             found += [(name, index) for index in range(*ends)]
         return found
@@ -72,6 +75,17 @@ class Dataset:
         if split not in self._sources:
             self._sources[split] = self._opened(split)
         return self._sources[split][index]
+
+    def _check_lengths(self, split: str) -> None:
+        """Raises an `AuditError` if a split cannot hold what it is said to hold."""
+        about: Any = self._builder.info.splits[split]
+        files = [pathlib.Path(path) for path in about.filepaths]
+        try:
+            if any(path.parent != self.folder for path in files):
+                raise ValueError("dataset_info.json names files of another folder")
+            dataset_folders.check_lengths(files, about.shard_lengths)
+        except (OSError, ValueError) as error:
+            raise AuditError([f"{self.folder}: {error}"]) from error
 
     def _opened(self, split: str) -> Any:
         if "array_record" in self._formats:
@@ -177,7 +191,7 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     of_paths = _are_paths(dataset, mapping["video"], places)
     found = []
     for part, index in places:
-        row: dict[str, Any] = {"video": f"tfds:{stem}/{part}/{index}"}
+        row: dict[str, Any] = {"video": Address(f"tfds:{stem}/{part}/{index}")}
         example = _readable(dataset, part, index) if columns or of_paths else None
         if example is not None:
             row |= {k: _plain(dataset.value(example, v)) for k, v in columns.items()}

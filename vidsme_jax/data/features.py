@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from vidsme_jax.data import dataset_folders
+
 IMAGES, ARRAY, BYTES, PATH = "images", "an array", "bytes", "a path"
 _OWN = "tensorflow_datasets."
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
@@ -27,20 +29,41 @@ def parsed(record: bytes) -> Any:
 def features_of(folder: pathlib.Path) -> Any:
     """Reads features.json; its features must be TFDS's own.
 
-    TFDS imports the module of each feature, whatever it is.
+    TFDS imports the module of each feature, whatever it is, from features.json and from
+    dataset_info.json: this is asked before TFDS is.
 
     Raises:
-      ValueError: A feature is of another module.
+      ValueError: A feature is of another module, or a file that describes the dataset
+        is none, or too large.
+      OSError: A file cannot be read.
     """
-    content = json.loads((folder / "features.json").read_text())
-    named = set(_classes(content))
-    foreign = sorted(name for name in named if not name.startswith(_OWN))
-    if foreign:
-        raise ValueError(
-            f"features.json names {', '.join(foreign[:5])}; only the features of "
-            "tensorflow_datasets are read, since TFDS would import any other module"
-        )
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".txt"):  # All of which TFDS may read.
+            dataset_folders.check_size(path)
+    content = _json(folder / "features.json")
+    about = _json(folder / "dataset_info.json")
+    inside = about.get("features") if isinstance(about, dict) else None
+    for name, described in (("features", content), ("dataset_info", inside)):
+        try:
+            named = set(_classes(described))
+        except RecursionError as error:
+            raise ValueError(f"{name}.json is nested too deeply") from error
+        foreign = sorted(name for name in named if not name.startswith(_OWN))
+        if foreign:
+            raise ValueError(
+                f"{name}.json names {', '.join(foreign[:5])}; only the features of "
+                "tensorflow_datasets are read, since TFDS would import any other module"
+            )
     return content
+
+
+def _json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.name} is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is damaged ({error})") from error
 
 
 def _classes(node: Any) -> Iterator[str]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from absl import logging
 
 from vidsme_jax.base import Item
-from vidsme_jax.data import segments
+from vidsme_jax.data import links, segments
+from vidsme_jax.data.cells import Address
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.data.sources import is_address, some
 
@@ -29,21 +30,37 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     Returns:
       The items, and the problems of ids that are given to different videos.
     """
-    real: dict[tuple[pathlib.Path, str], str] = {}
-    keys, videos = [], []
+    paths, folder, base = [], None, ""
     for _, row in rows:
         video = row.fields["video"]
-        place = row.folder, video
-        if place not in real:  # `Path.resolve` stumbles over a link to itself.
-            path = os.path.join(row.folder, video)
-            real[place] = video if is_address(video) else os.path.realpath(path)
-        keys.append(segments.joined(real[place], row.segment))
-        videos.append(f"{video}{row.segment or ''}")
+        if row.folder is not folder:
+            folder, base = row.folder, os.path.join(row.folder, "")
+        if isinstance(video, Address):
+            paths.append("")
+        else:
+            paths.append(video if os.path.isabs(video) else base + video)
+    distinct = list(dict.fromkeys(filter(None, paths)))
+    real = dict(zip(distinct, links.resolved(distinct), strict=True))
+    keys, videos = [], []
+    for (_, row), path in zip(rows, paths, strict=True):
+        video, part = str(row.fields["video"]), row.segment
+        keys.append(segments.joined(real[path] if path else video, part))
+        videos.append(video if part is None else f"{video}{part}")
     names, problems = _names([row for _, row in rows], keys, videos)
-    items = (
-        Item(id=name, clip=key, role=role, **row.fields | {"video": video})
-        for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True)
-    )
+    items = []
+    for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True):
+        get = row.fields.get
+        item = Item(
+            id=name,
+            video=video,
+            clip=key,
+            role=role,
+            group=get("group", ""),
+            question=get("question", ""),
+            answer=get("answer", ""),
+            candidates=get("candidates", ()),
+        )
+        items.append(item)
     return tuple(items), problems
 
 
@@ -140,11 +157,16 @@ def _names(
     taken = set(names)
     real = set(videos)  # A file may be named as a number would make another's name.
     for place, video in enumerate(videos):
-        if not names[place]:
-            made_up.setdefault(video, distinct(video))
-            free = (x for x in made_up[video] if x == video or x not in real)
+        if names[place]:
+            continue
+        if video in taken:
+            if video not in made_up:
+                made_up[video] = distinct(video)
+            free = (x for x in made_up[video] if x not in real)
             names[place] = next(x for x in free if x not in taken)
-            taken.add(names[place])
+        else:
+            names[place] = video
+        taken.add(names[place])
     return names, problems
 
 

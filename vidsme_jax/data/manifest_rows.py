@@ -3,42 +3,28 @@
 Every row is checked on its own, and all that is wrong with any is listed at once.
 """
 
-import dataclasses
-import json
-import math
 import os
 import pathlib
 import shlex
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from vidsme_jax.base import AuditError, nearest, printable
-from vidsme_jax.data import names, segments
+from vidsme_jax.data import cells, segments
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.settings.rules import FIELDS
 
-LABELS = {
-    "": "",
-    **{1: "members", "1": "members", "member": "members", "members": "members"},
-    **{0: "nonmembers", "0": "nonmembers", "nonmember": "nonmembers"},
-    **{
-        "1.0": "members",
-        "0.0": "nonmembers",
-    },  # Of a column with gaps, as pandas writes.
-    **{"non-member": "nonmembers", "nonmembers": "nonmembers"},
-    **{"suspect": "suspects", "suspects": "suspects", "calibration": "calibration"},
-}
-_TEXTS = ("question", "answer", "group", "date", "id")
-_LONGEST = 200  # Characters of a faulty value that are shown.
+_TEXTS = ("question", "answer", "group", "id")
 _SHORT = 40  # Of a value that is no label.
+_LISTED = 20  # Problems of one source; the others are counted.
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row, checked.
 
     Attributes:
-      where: Names it in errors.
+      source: As configured.
+      place: Of the row in it.
       folder: What its video is relative to.
       label: A role, or "".
       id: "" if it has none.
@@ -47,7 +33,8 @@ class Row:
       segment: Of the video; None for all of it.
     """
 
-    where: str
+    source: str
+    place: str
     folder: pathlib.Path
     label: str
     id: str
@@ -55,10 +42,15 @@ class Row:
     confined: bool = False
     segment: Segment | None = None
 
+    @property
+    def where(self) -> str:
+        """Returns what names it in errors."""
+        return f"{self.source}: {self.place}"
+
     def grouped(self, group: str) -> "Row":
         """Returns the row with a group, if it has none."""
         fields = self.fields | {"group": self.fields.get("group") or group}
-        return dataclasses.replace(self, fields=fields)
+        return self._replace(fields=fields)
 
 
 def columns_of(fields: Iterable[str]) -> dict[str, str]:
@@ -136,22 +128,24 @@ def not_labels(
       column: Of `label_column`.
       fields: `corpus.fields`.
     """
-    count, faulty = 0, []
+    count, faulty = 0, 0
+    first: tuple[str, Any] = ("", None)
+    last: Any = None
     for place, row in raw:
         count += 1
-        value = row.get(column) if column and isinstance(row, Mapping) else None
-        if not _is_nan(value) and _role(value) is None:
-            faulty.append((place, value))
+        value = row.get(column) if column and isinstance(row, dict) else None
+        if value is not None and cells.role(value) is None:
+            first, last = first if faulty else (place, value), value
+            faulty += 1
     if not faulty:
         return []
-    shown = [printable(repr(v), most=_SHORT) for _, v in faulty]
-    shown = list(dict.fromkeys(shown))
-    values = ", ".join(shown) if len(shown) < 3 else f"{shown[0]} ... {shown[-1]}"
-    known = [name for name in LABELS if isinstance(name, str)]
-    hint = nearest(str(faulty[0][1])[:_LONGEST], known)
+    shown = [cells.cut(value, _SHORT) for value in (first[1], last)]
+    values = shown[0] if shown[0] == shown[1] else " ... ".join(shown)
+    known = [name for name in cells.LABELS if isinstance(name, str)]
+    hint = nearest(shown[0].strip("'"), known)
     return [
-        f"{source}: the column {column!r} has {values} in {len(faulty)} of {count} "
-        f"rows (first: {faulty[0][0]}{hint}). It is read as the role: 1 or member, 0 "
+        f"{source}: the column {column!r} has {values} in {faulty} of {count} "
+        f"rows (first: {first[0]}{hint}). It is read as the role: 1 or member, 0 "
         "or nonmember, suspect, calibration. If it holds something else, leave it out: "
         f"{option(fields, 'label=')}"
     ]
@@ -160,11 +154,11 @@ def not_labels(
 def checked(
     source: str,
     folder: pathlib.Path,
-    raw: Iterable[tuple[str, Any]],
+    raw: Sequence[tuple[str, Any]],
     mapping: Mapping[str, str],
     fields: tuple[str, ...] = (),
 ) -> tuple[list[Row], list[str]]:
-    """Checks rows; returns those that are right, and all that is wrong with others.
+    """Checks rows; returns those that are right, and what is wrong with others.
 
     Args:
       source: As configured.
@@ -172,113 +166,88 @@ def checked(
       raw: Each row with its place in the source.
       mapping: Of `columns_of`, of columns that are there.
       fields: `corpus.fields`, for the remedy where values are no labels.
+
+    Returns:
+      The rows; and the first problems of others, with the count of the rest.
     """
-    raw, rows = list(raw), []
-    problems = not_labels(source, raw, mapping.get("label", "label"), fields)
-    for place, values in raw:
+    rows = []
+    columns = {field: mapping.get(field, field) or None for field in FIELDS}
+    labels = not_labels(source, raw, columns["label"] or "", fields)
+    problems: list[str] = []
+    more = 0
+    for place, given in raw:
         try:
-            rows.append(_row(f"{source}: {place}", folder, values, mapping))
+            rows.append(_row(source, place, folder, given, columns))
+            continue
         except AuditError as error:
-            problems += error.problems
+            found = [f"{source}: {place}: {problem}" for problem in error.problems]
         except RecursionError:
-            problems.append(f"{source}: {place}: nested too deeply")
-    return rows, problems
+            found = [f"{source}: {place}: nested too deeply"]
+        problems += found[: max(0, _LISTED - len(problems))]
+        more += len(found)
+    if more > _LISTED:
+        problems[-1] = f"{source}: and {more - _LISTED + 1} more problems of its rows"
+    return rows, labels + problems
 
 
 def _row(
-    where: str, folder: pathlib.Path, given: Any, mapping: Mapping[str, str]
+    source: str,
+    place: str,
+    folder: pathlib.Path,
+    given: Any,
+    columns: Mapping[str, str | None],
 ) -> Row:
-    """Checks one row, or raises an `AuditError` with all that is wrong with it."""
-    if not isinstance(given, Mapping):
-        kind = type(given).__name__
-        raise AuditError([f"{where}: a row must be an object; it is a {kind}"])
-    values = {name: None if _is_nan(value) else value for name, value in given.items()}
-    mapped = {field: values.get(column) for field, column in mapping.items() if column}
-    values |= dict.fromkeys(mapping) | mapped
-    problems: list[str] = []
-    fields: dict[str, Any] = {"video": values.get("video")}
-
-    def noted(name: str, problem: str) -> None:
-        problems.append(f"{where}: {mapping.get(name, name)!r} {problem}")
-
-    if None in given:
-        problems.append(f"{where}: more fields than the header has columns")
-    if problem := _not_a_path(fields["video"]):
-        noted("video", f"is {_cut(fields['video'])}; {problem}")
-    else:  # One name, one text: lone surrogates may stand for what is proper UTF-8.
-        fields["video"] = os.fsdecode(os.fsencode(fields["video"]))
-    for name in _TEXTS:
-        value = values.get(name)
-        if isinstance(value, Mapping | list):
-            noted(name, f"is a {type(value).__name__}; it must be text")
-        elif name != "date":
-            fields[name] = "" if value is None else str(value)
-    try:
-        fields["candidates"] = _candidates(values.get("candidates"))
-    except ValueError as error:
-        noted("candidates", str(error))
-    segment = None
-    try:
-        segment = segments.of_row(values.get("start"), values.get("end"))
-    except ValueError as error:
-        problems.append(f"{where}: {error}")
-    if problems:
-        raise AuditError(problems)
-    role = _role(values.get("label")) or ""  # `not_labels` reports others.
-    return Row(where, folder, role, fields.pop("id"), fields, True, segment)
-
-
-def _is_nan(value: Any) -> bool:
-    """Whether it is how tables write that there is no value."""
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _role(label: Any) -> str | None:
-    """Returns the role of a label, "" for none; None if it is no membership label."""
-    label = "" if label is None else label
-    label = label.strip().lower() if isinstance(label, str) else label
-    return LABELS.get(label) if isinstance(label, int | float | str) else None
-
-
-def _not_a_path(video: Any) -> str:
-    """Returns why a row's video cannot be the name of a file here, or ""."""
-    if isinstance(video, Mapping):
-        return "it must be a path, not an object: put its path into the column"
-    if not isinstance(video, str) or not video.strip() or "\0" in video:
-        return "it must be a path"
-    problem = names.unencodable(video)
-    return f"it must be a path: {problem}" if problem else ""
-
-
-def _cut(value: Any) -> str:
-    return printable(repr(value), most=_LONGEST)
-
-
-def _candidates(value: Any) -> tuple[str, ...]:
-    """Returns the options of a question.
+    """Checks one row, or raises an `AuditError` with all that is wrong with it.
 
     Args:
-      value: A list, or text: a JSON list, or options separated by bars; None or "" for
-        none.
-
-    Raises:
-      ValueError: Says what is wrong with it.
+      source: As configured.
+      place: Of the row in it.
+      folder: What its video is relative to.
+      given: The row.
+      columns: By field; None for a field that no column is.
     """
-    if isinstance(value, str) and value.strip().startswith("["):
+    if not isinstance(given, dict):
+        kind = type(given).__name__
+        raise AuditError([f"a row must be an object; it is a {kind}"])
+    problems: list[str] = []
+    fields: dict[str, Any] = {}
+    if None in given:
+        problems.append("more fields than the header has columns")
+    get = given.get
+    video: Any = get(columns["video"])
+    if type(video) is str and video.isascii() and cells.is_plain_path(video):
+        fields["video"] = video
+    elif problem := cells.not_a_path(video):
+        problems.append(f"{columns['video']!r} is {cells.cut(video)}; {problem}")
+    elif isinstance(video, cells.Address):
+        fields["video"] = video
+    else:  # One name, one text: lone surrogates may stand for what is proper UTF-8.
+        fields["video"] = os.fsdecode(os.fsencode(video))
+    for name in _TEXTS:
+        value = get(columns[name])
+        if type(value) is str and value.isascii():
+            fields[name] = value
+        elif value is None or cells.is_nan(value):
+            fields[name] = ""
+        elif problem := cells.not_a_text(value):
+            problems.append(f"{columns[name]!r} {problem}")
+        else:
+            fields[name] = str(value)
+    if isinstance(date := get(columns["date"]), dict | list):
+        problems.append(f"{columns['date']!r} {cells.not_a_text(date)}")
+    try:
+        fields["candidates"] = cells.candidates(get(columns["candidates"]))
+    except ValueError as error:
+        problems.append(f"{columns['candidates']!r} {error}")
+    segment = None
+    start, end = get(columns["start"]), get(columns["end"])
+    if start is not None or end is not None:
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"begins like a JSON list but is none ({error.msg}): "
-                f"{_cut(value.strip())}"
-            ) from error
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split("|")] if value.strip() else []
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise ValueError(f"is {_cut(value)}; it must be a list, or text separated by |")
-    for option in value:
-        if not isinstance(option, str | int | float) or not str(option).strip():
-            raise ValueError(f"has the option {_cut(option)}; it must be text")
-    return tuple(map(str, value))
+            segment = segments.of_row(*map(cells.known, (start, end)))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise AuditError(problems)
+    role = cells.role(get(columns["label"])) or ""  # `not_labels` reports others.
+    name = fields.pop("id")
+    return Row(source, place, folder, role, name, fields, True, segment)

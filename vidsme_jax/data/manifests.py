@@ -1,50 +1,71 @@
-"""The formats of manifests: a file to rows, unchecked but for its columns."""
+"""The formats of manifests: a file to rows, unchecked but for its columns.
+
+How much a manifest may hold is limited, also where a small file stands for much.
+"""
 
 import codecs
 import collections
 import csv
 import json
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, printable
 from vidsme_jax.data import names
 
 # The columns ([] where there is no object), and each row with its place in the file.
 Raw = tuple[list[str], list[tuple[str, Any]]]
 _SHOWN = 20  # Faulty lines.
+_LONGEST = 4000  # Characters of a message.
+_MOST_ROWS = 5_000_000
+_MOST_COLUMNS = 10_000
+_GIB = 1 << 30
+# Bytes of a file by suffix.
+_MOST_BYTES = {".json": _GIB // 4, ".jsonl": _GIB, ".csv": _GIB, ".parquet": _GIB}
+_SPLIT = "split it into several, which one role may all have as sources"
 
 
-def read(source: str, path: pathlib.Path) -> Raw:
+def read(source: str, path: pathlib.Path, wanted: Collection[str]) -> Raw:
     """Reads a manifest.
 
     Args:
       source: Its name in errors.
       path: A `.json`, `.jsonl`, `.csv` or `.parquet` file.
+      wanted: The columns whose values are kept.
 
     Returns:
-      Its columns, none where no row is an object; and each row, whatever it is, with
-      its place in the file.
+      All its columns, none where no row is an object; and each row, whatever it is,
+      with its place in the file.
 
     Raises:
-      AuditError: There is no such file, or it is none of its kind, or has no row.
+      AuditError: There is no such file, or it is none of its kind, has no row or more
+        than is read.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         missing = names.why_missing(path.absolute()) or names.near(path)
         raise AuditError([f"{source}: no such manifest{missing}"])
+    suffix = path.suffix.lower()
     try:
-        columns, raw = READERS[path.suffix.lower()](path)
+        _check_amount("bytes", os.path.getsize(path), _MOST_BYTES[suffix])
+        columns, raw = READERS[suffix](path, frozenset(wanted))
     except UnicodeDecodeError as error:
         raise AuditError([f"{source}: cannot be read: {_not_utf8(error)}"]) from error
     except (OSError, ValueError, csv.Error) as error:
-        text = " ".join(str(error).split())
+        text = printable(" ".join(str(error).split()), _LONGEST)
         raise AuditError([f"{source}: cannot be read: {text}"]) from error
     except RecursionError as error:
         raise AuditError([f"{source}: cannot be read: nested too deeply"]) from error
     if not raw:
         raise AuditError([f"{source}: the manifest has no rows"])
     return columns, raw
+
+
+def _check_amount(what: str, found: int, most: int) -> None:
+    """Raises a ValueError if there is too much to be read."""
+    if found > most:
+        raise ValueError(f"it has {found} {what}, at most {most} are read; {_SPLIT}")
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
@@ -84,20 +105,51 @@ def _some(listed: Sequence[str]) -> str:
     return ", ".join(map(repr, listed[:_SHOWN])) + (f", {rest} more" * (rest > 0))
 
 
-def _problem(place: str, row: Any) -> str:
-    """Returns that a row has a key twice, or ""."""
-    if not isinstance(row, _Ambiguous):
-        return ""
-    return f"{place}: the object has {_some(row.keys_twice)} more than once; remove one"
+class _Rows:
+    """The rows of a file of JSON, and the columns that any has."""
+
+    def __init__(self, wanted: frozenset[str]):
+        self.columns: dict[str, None] = {}
+        self.rows: list[tuple[str, Any]] = []
+        self.problems: list[str] = []  # The first.
+        self._faulty = 0
+        self._wanted = wanted
+        self._last: list[str] | None = None  # The keys of the last row.
+
+    def add(self, place: str, row: Any) -> None:
+        """Adds a row, without what is not wanted of it."""
+        if isinstance(row, dict):
+            if isinstance(row, _Ambiguous):
+                some = _some(row.keys_twice)
+                self.fault(f"{place}: the object has {some} more than once; remove one")
+            if (keys := list(row)) != self._last:
+                self.columns |= dict.fromkeys(keys)
+                _check_amount("columns", len(self.columns), _MOST_COLUMNS)
+                self._last = keys
+            if not row.keys() <= self._wanted:
+                row = {name: row[name] for name in self._wanted if name in row}
+        self.rows.append((place, row))
+        if len(self.rows) > _MOST_ROWS:
+            _check_amount("rows", len(self.rows), _MOST_ROWS)
+
+    def fault(self, problem: str) -> None:
+        """Adds what is wrong with a row; of many only the first are kept."""
+        self._faulty += 1
+        if len(self.problems) < _SHOWN:
+            self.problems.append(problem)
+
+    def close(self, what: str) -> Raw:
+        """Returns columns and rows, or raises a ValueError with what is wrong."""
+        if rest := self._faulty - len(self.problems):
+            self.problems.append(f"and {rest} more {what}")
+        if self.problems:
+            raise ValueError("; ".join(self.problems))
+        return list(self.columns), self.rows
 
 
-def _columns(rows: list[tuple[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(k for _, v in rows if isinstance(v, dict) for k in v))
-
-
-def _read_json(path: pathlib.Path) -> Raw:
+def _read_json(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
     try:
-        data = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_object)
+        data = _DECODER.decode(path.read_text("utf-8-sig"))
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data" and error.lineno > 1
         hint = "; if it holds an object a line, name it .jsonl" if lines else ""
@@ -105,52 +157,76 @@ def _read_json(path: pathlib.Path) -> Raw:
     if not isinstance(data, list):
         kind = type(data).__name__
         raise ValueError(f"it must be a list of objects, one a row; it is a {kind}")
-    rows = [(f"row {n}", row) for n, row in enumerate(data, 1)]
-    _refuse([problem for row in rows if (problem := _problem(*row))])
-    return _columns(rows), rows
+    found = _Rows(wanted)
+    for number, row in enumerate(data, 1):
+        found.add(f"row {number}", row)
+    return found.close("rows")
 
 
-def _refuse(problems: list[str], what: str = "rows") -> None:
-    if problems:
-        rest = len(problems) - _SHOWN
-        more = [f"and {rest} more {what}"] if rest > 0 else []
-        raise ValueError("; ".join(problems[:_SHOWN] + more))
-
-
-def _read_jsonl(path: pathlib.Path) -> Raw:
-    rows, problems = [], []
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if line.strip():
+def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
+    found = _Rows(wanted)
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
             try:
-                row = json.loads(line, object_pairs_hook=_object)
+                row = _decoded(line)
             except json.JSONDecodeError as error:
-                problems.append(f"line {number}: {error.msg} (column {error.colno})")
+                found.fault(f"line {number}: {error.msg} (column {error.colno})")
+            except ValueError as error:  # A number of too many digits.
+                found.fault(f"line {number}: {error}")
             else:
-                rows.append((f"line {number}", row))
-                problems += filter(None, [_problem(*rows[-1])])
-    _refuse(problems, "lines")
-    return _columns(rows), rows
+                found.add(f"line {number}", row)
+    return found.close("lines")
 
 
-def _read_csv(path: pathlib.Path) -> Raw:
+def _decoded(line: str) -> Any:
+    """Returns what a line of JSON holds."""
+    try:  # Most lines begin with the object and end after it.
+        row, end = _DECODER.raw_decode(line)
+    except json.JSONDecodeError:
+        return _DECODER.decode(line)
+    return row if line[end:].isspace() else _DECODER.decode(line)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _read_csv(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        columns = _distinct(reader.fieldnames or ())  # Of a repeated one the last wins.
+        reader = csv.reader(file, strict=True)
+        header = next(filter(None, reader), [])
+        _check_amount("columns", len(header), _MOST_COLUMNS)
+        columns = _distinct(header)  # Of a repeated one the last wins.
         if len(columns) == 1 and (other := set(columns[0]) & {";", "\t", "|"}):
             found = repr(other.pop())
             raise ValueError(
                 f"its columns are separated by {found}; separate by commas"
             )
-        return columns, [(f"line {reader.line_num}", row) for row in reader]
+        places = [(k, name) for k, name in enumerate(columns) if name in wanted]
+        rows: list[tuple[str, Any]] = []
+        for cells in filter(None, reader):
+            count = len(cells)
+            row: dict[Any, Any] = {n: cells[k] for k, n in places if k < count}
+            if count > len(columns):
+                row[None] = cells[len(columns) :]
+            rows.append((f"line {reader.line_num}", row))
+            _check_amount("rows", len(rows), _MOST_ROWS)
+    return columns, rows
 
 
-def _read_parquet(path: pathlib.Path) -> Raw:
-    import pyarrow.parquet
+def _read_parquet(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
+    from vidsme_jax.data import parquet
 
-    # Not a data set: "a=1" in a folder's name is no column of the manifest.
-    table = pyarrow.parquet.ParquetFile(path).read()
-    columns = _distinct(table.column_names)
-    return columns, [(f"row {n}", row) for n, row in enumerate(table.to_pylist(), 1)]
+    found, count = parquet.schema(path)
+    _check_amount("rows", count, _MOST_ROWS)
+    _check_amount("columns", len(found), _MOST_COLUMNS)
+    columns = _distinct(found)
+    kept = [name for name in columns if name in wanted]
+    if not kept:
+        return columns, [("row 1", {})] * bool(count)
+    rows = enumerate(parquet.rows(path, kept, _check_amount), 1)
+    return columns, [(f"row {number}", row) for number, row in rows]
 
 
 # By suffix.

@@ -30,6 +30,7 @@ _OTHERS = (*_LATIN, "shift_jis", "gbk", "euc_kr", "big5")
 _COMPARED = 2000  # Names of a folder that a missing one is compared with.
 _CLOSE = 0.75  # How alike the stems are of names that may be one.
 _AROUND = 100  # Of its neighbours in the alphabet, on either side, in a video's case.
+_LOOKED_FOR = 1000  # Of a folder, the names for which similar ones are looked for.
 
 _RENAME = "rename the file, or write its name in the manifest as it is on disk"
 _WINDOWS = "the name has the separators of Windows", "write / in place of \\"
@@ -58,12 +59,21 @@ def unencodable(name: str) -> str:
     return ""
 
 
+def is_text(name: str) -> bool:
+    """Returns whether UTF-8 can hold a text: it has no half of a surrogate pair."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def near(path: pathlib.Path) -> str:
     """Returns the nearest name in the same folder, as '; did you mean ...?'.
 
     That is one with another suffix, or the most similar one.
     """
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f" (there is no folder {path.parent} either)"
     try:
         there = sorted(os.listdir(path.parent))
@@ -93,6 +103,8 @@ def of_missing(path: pathlib.Path) -> str:
         there = _listed(str(path.parent), os.stat(path.parent).st_mtime_ns)
     except OSError:
         return ""
+    if next(_looked_for(str(path.parent))) >= _LOOKED_FOR:
+        return ""
     at = bisect.bisect(there, path.name)
     near_by = there[max(0, at - _AROUND) : at + _AROUND]
     stems = {
@@ -110,6 +122,13 @@ def _listed(folder: str, changed: int) -> tuple[str, ...]:
     """Lists a folder once for each time at which it was changed."""
     del changed
     return tuple(sorted(os.listdir(folder)))
+
+
+@functools.lru_cache(maxsize=64)
+def _looked_for(folder: str) -> Iterator[int]:
+    """Counts the names of a folder for which similar ones are looked for."""
+    del folder
+    return itertools.count()
 
 
 def _numbers(name: str) -> list[str]:

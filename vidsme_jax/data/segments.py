@@ -86,7 +86,7 @@ def joined(name: str, segment: Segment | None) -> str:
     """
     if segment is not None and segment != WHOLE:
         return f"{name}{segment}"
-    return f"{name}{WHOLE}" if _FRAGMENT.search(name) else name
+    return f"{name}{WHOLE}" if "#t=" in name and _FRAGMENT.search(name) else name
 
 
 def divided(key: str) -> tuple[str, Segment | None]:
@@ -96,8 +96,7 @@ def divided(key: str) -> tuple[str, Segment | None]:
       >>> divided("a.mp4#t=3,"), divided("a.mp4#t=1,2#t=0,")
       (('a.mp4', Segment(start=3.0, end=None)), ('a.mp4#t=1,2', None))
     """
-    found = _FRAGMENT.search(key)
-    if found is None:
+    if "#t=" not in key or (found := _FRAGMENT.search(key)) is None:
         return key, None
     start, end = found.groups()
     segment = Segment(float(start), None if end is None else float(end))

@@ -5,6 +5,7 @@ is a home folder there.
 """
 
 import glob
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from vidsme_jax.base import AuditError, LeftOut, nearest, printable
 from vidsme_jax.data import dataset_folders, manifest_rows, manifests, names
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
+from vidsme_jax.settings.rules import FIELDS
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
 _SHOWN = 5  # Of a long list, how many a message names.
@@ -53,16 +55,16 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
         return _read_tfds(source, root, fields)
     path = names.configured(source)
     is_pattern = glob.has_magic(source)
-    if path.suffix.lower() in manifests.READERS and not path.is_dir():
-        if path.is_file() or not is_pattern:
+    if path.suffix.lower() in manifests.READERS and not os.path.isdir(path):
+        if os.path.isfile(path) or not is_pattern:
             return _read_manifest(source, path, root, fields)
     search = Search()
-    if path.is_dir():
+    if os.path.isdir(path):
         found = search.videos(path)
         named = [(file.relative_to(path).as_posix(), path) for file in found]
         missing = f"{source}: no video in the folder; looked for {_SUFFIXES}"
     else:
-        matches = [str(path)] if path.exists() else search.matches(str(path))
+        matches = [str(path)] if os.path.exists(path) else search.matches(str(path))
         named = [(name, pathlib.Path()) for name in matches if search.is_video(name)]
         if matches:
             missing = f"{source}: {_no_videos(matches)}"
@@ -76,7 +78,7 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
         else:
             why = names.why_missing(path.absolute()) or names.near(path)
             missing = f"{source}: no such manifest, folder or video{why}"
-    if is_pattern and path.exists():
+    if is_pattern and os.path.exists(path):
         logging.info("%s: there is a path of this name, so it is no pattern", source)
     left = [
         LeftOut(source=source, role="", count=len(paths), what="files", why=why)
@@ -88,7 +90,7 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
     if not named:
         more = [f"; {one.count} files are left out, {one.why}" for one in left]
         raise AuditError([missing + "".join(more)])
-    rows = [Row(f"{source}: {v}", folder, "", "", {"video": v}) for v, folder in named]
+    rows = [Row(source, v, folder, "", "", {"video": v}) for v, folder in named]
     return Found(rows, [], left, [])
 
 
@@ -115,7 +117,10 @@ def name_of(source: str) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Returns whether a source or a video is in a TFDS dataset (see `datasets`)."""
+    """Returns whether a source, or the key of a clip, is of a TFDS dataset.
+
+    The key of a file is an absolute path; a row of a manifest has no address.
+    """
     return name.startswith("tfds:")
 
 
@@ -129,8 +134,8 @@ def some(listed: Iterable[str]) -> str:
 def _read_manifest(
     source: str, path: pathlib.Path, root: pathlib.Path | None, fields: tuple[str, ...]
 ) -> Found:
-    columns, raw = manifests.read(source, path)
     mapping = manifest_rows.columns_of(fields)
+    columns, raw = manifests.read(source, path, {*FIELDS, *mapping.values()})
     its = {name: col for name, col in mapping.items() if not col or col in columns}
     if columns and its.get("video", "video") not in columns:
         label = manifest_rows.label_column(fields, columns)
@@ -176,6 +181,6 @@ def _read_tfds(
         raise AuditError([f"{source}: {p}" for p in error.problems]) from error
     if not found:
         raise AuditError([f"{source}: the split has no example"])
-    raw = ((f"example {n}", row) for n, row in enumerate(found))
+    raw = [(f"example {n}", row) for n, row in enumerate(found)]
     rows, problems = manifest_rows.checked(source, folder, raw, {}, fields)
     return Found(rows, columns, [], problems)

@@ -52,6 +52,11 @@ class PreparedClips:
         self._known: dict[str, tuple[str, Stamp]] = {}
         self._keys = collections.defaultdict(set)  # By the name in the manifest.
         self._digests: dict[str, str] = {}  # By key, of the clips to be read.
+        try:  # Before TFDS is asked.
+            features.features_of(self.folder)
+        except (OSError, ValueError) as error:
+            problem = f"{self.folder}: {error}; {layout.REMEDY} it again"
+            raise AuditError([problem]) from error
         problems, lengths = [], []
         for number in range(self._shards):
             try:
@@ -69,10 +74,6 @@ class PreparedClips:
         if dataset.counts(self.folder) != lengths:
             damage = f"{self.folder}: dataset_info.json does not count what is there"
             raise AuditError([f"{damage}; {layout.REMEDY} it again"])
-        try:
-            features.features_of(self.folder)
-        except (OSError, ValueError) as error:
-            raise AuditError([f"{self.folder}: {error}"]) from error
         opened: Any = tfds.builder_from_directory(self.folder)
         self.source = opened.as_data_source(layout.SPLIT)
 

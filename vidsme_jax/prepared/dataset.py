@@ -16,6 +16,7 @@ from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.splits import SplitDict
 
 from vidsme_jax.base import Frames, MotionStatistics
+from vidsme_jax.data import features as checked_features
 from vidsme_jax.prepared.layout import NAME, SPLIT, Variant
 
 
@@ -113,6 +114,7 @@ def describe(
 def counts(folder: pathlib.Path) -> list[int] | None:
     """Returns how many records each shard has by `describe`; None if damaged."""
     try:
+        checked_features.features_of(folder)  # TFDS would run what they name.
         info = tfds.builder_from_directory(folder).info
         return list(info.splits[SPLIT].shard_lengths)
     except Exception:  # TFDS raises many kinds.

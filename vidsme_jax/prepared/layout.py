@@ -15,14 +15,17 @@ same however the corpus was built. A version is renamed into place when it is wh
 import dataclasses
 import hashlib
 import json
+import operator
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from vidsme_jax.base import AuditError, Item
-from vidsme_jax.data import segments
+from vidsme_jax.base import ROLES, AuditError, Item
+from vidsme_jax.data import dataset_folders, segments
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
 from vidsme_jax.store import parts
@@ -31,6 +34,9 @@ from vidsme_jax.store.parts import Record
 NAME, SPLIT = "prepared", "clips"
 REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _FORMAT = 3  # Raised by hand when what is stored changes; others are refused.
+MOST_SHARDS = 4096
+_MOST_BYTES, _MOST_CLIPS = 1 << 30, 5_000_000  # Of an index.
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
 _SCHEMA = pa.schema([(n, pa.string()) for n in "digest rows stage cause".split()])
 
@@ -106,11 +112,18 @@ class Entry:
 def _item(fields: dict[str, Any]) -> Item:
     """Returns an item from its fields as JSON has them."""
     candidates = tuple(fields.pop("candidates"))
-    return Item(**fields, candidates=candidates)
+    item = Item(**fields, candidates=candidates)
+    if not all(isinstance(text, str) for text in (*fields.values(), *candidates)):
+        raise ValueError("a field of a row is no text")
+    if item.role not in ROLES:
+        raise ValueError(f"{item.role[:80]!r} is no role")
+    return item
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    """Returns JSON that is proper Unicode: lone surrogates are escaped, as JSON can."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest_of(content_hash: str, key: str) -> str:
@@ -173,26 +186,44 @@ class Shard:
             raise ValueError(f"{index.name} is missing")
         try:
             with parts.opened(index) as file:
-                table = file.read()
-                known = json.loads(table.schema.metadata[b"shard"])
-        except (ValueError, TypeError) as error:
+                _check_index(file.metadata)
+                table = file.read(_SCHEMA.names)
+            known = json.loads((table.schema.metadata or {})[b"shard"])
+            size = known["bytes"]
+            entries = tuple(map(_entry, table.to_pylist()))
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{index.name} is damaged ({error})") from error
         if not records.is_file():
             raise ValueError(f"{records.name} is missing")
         facts, problem = _facts(records), ""
-        if facts["bytes"] != known["bytes"]:
-            size = f"{facts['bytes']} bytes, its index says {known['bytes']}"
+        if facts["bytes"] != size:
+            size = f"{facts['bytes']} bytes, its index says {size}"
             problem = f"has {size}: it was cut"
         elif facts != known:
             problem = "is not the file that its index describes: it was changed"
         if problem:
             raise ValueError(f"{records.name} {problem}, or belongs to another corpus")
-        entries = []
-        for about in table.to_pylist():
-            rows = json.loads(about["rows"])
-            rows = (Row(place, tuple(at), _item(item)) for place, at, item in rows)
-            entries.append(Entry(**about | {"rows": tuple(rows)}))
-        return tuple(entries)
+        return entries
+
+
+def _check_index(about: pq.FileMetaData) -> None:
+    """Raises a ValueError if an index would take too much memory."""
+    groups = map(about.row_group, range(about.num_row_groups))
+    size = sum(group.total_byte_size for group in groups)
+    if size > _MOST_BYTES or about.num_rows > _MOST_CLIPS:
+        raise ValueError(f"{size} bytes of {about.num_rows} clips are too many")
+
+
+def _entry(about: dict[str, Any]) -> Entry:
+    """Returns an entry from a row of an index; raises as Python does if it is none."""
+    rows = []
+    for place, at, item in json.loads(about["rows"]):
+        size, changed = map(operator.index, at)
+        rows.append(Row(operator.index(place), (size, changed), _item(item)))
+    entry = Entry(about["digest"], tuple(rows), about["stage"], about["cause"])
+    if not _DIGEST.fullmatch(entry.digest):
+        raise ValueError(f"{entry.digest[:80]!r} is no SHA-256")
+    return entry
 
 
 def _facts(records: pathlib.Path) -> dict[str, Any]:
@@ -232,6 +263,11 @@ def check_settings(folder: pathlib.Path, variant: Variant) -> int:
       AuditError: The settings are damaged, or others; lists every one that differs.
     """
     its = record(folder)
+    try:
+        if its.path.exists():
+            dataset_folders.check_size(its.path)
+    except (OSError, ValueError) as error:
+        raise AuditError([f"{folder}: {error}"]) from error
     found = its.read()
     num_shards = found.pop("num_shards", 0)
     if found.get("format") != _FORMAT:
@@ -243,6 +279,9 @@ def check_settings(folder: pathlib.Path, variant: Variant) -> int:
     wanted = dataclasses.asdict(variant) | {"format": _FORMAT}
     if problems := its.differences(found, wanted, folder):
         raise AuditError(problems)
+    if type(num_shards) is not int or not 1 <= num_shards <= MOST_SHARDS:
+        problem = f"{its.path}: num_shards is {str(num_shards)[:80]}; it must be a "
+        raise AuditError([f"{problem}number from 1 to {MOST_SHARDS}"])
     return num_shards
 
 

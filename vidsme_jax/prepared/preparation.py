@@ -6,7 +6,7 @@ import pathlib
 
 from absl import logging
 
-from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item
+from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item, printable
 from vidsme_jax.data import corpora, loader, names
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
@@ -104,7 +104,7 @@ def _prepare_clips(
             raise AuditError([f"{clip.items[0].video}: {result.cause}"])
         digests[clip.key], error = result
         if error is not None:
-            logging.warning("%s: %s", clip.key, error)
+            logging.warning("%s: %s", printable(clip.key), printable(str(error)))
         progress.add(1, failed=int(error is not None))
     progress.close()
     return digests

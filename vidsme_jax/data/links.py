@@ -1,0 +1,101 @@
+"""Paths without links, for many files at once.
+
+The system is asked once for each folder, not for every part of every file's path.
+"""
+
+import collections
+import os
+from collections.abc import Sequence
+
+_LISTED = 100  # Files of a folder from which on it is listed.
+_CROWDED = 20  # Times as many others in it: then its files are asked for one by one.
+_DEPTH = 16  # Folders inside of each other that are remembered.
+_LONG = 512  # Characters of a folder's name from which on those above it are not.
+_ROUNDS = 8  # Through links that lead to themselves.
+_HERE = ("", os.curdir, os.pardir)
+
+
+def resolved(names: Sequence[str]) -> list[str]:
+    """Returns absolute paths as `real` does; those that are not there, too."""
+    folders = _Folders()
+    split = [_split(name) for name in names]
+    counts = collections.Counter(folder for folder, _ in split)
+    plain: dict[str, frozenset[str]] = {}  # By folder: what in it is surely no link.
+    found = []
+    for folder, base in split:
+        if folder not in plain:
+            plain[folder] = _plain(folders.real(folder), counts[folder])
+        if base in plain[folder]:
+            found.append(f"{folders.real(folder).rstrip(os.sep)}{os.sep}{base}")
+        else:
+            found.append(folders.joined(folder, base))
+    return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Returns the folder of an absolute or relative path, and the last part."""
+    folder, slash, base = name.rpartition(os.sep)
+    return folder or slash, base
+
+
+def real(path: str) -> str:
+    """Returns an absolute path without links, as far as they lead anywhere.
+
+    Where a link leads to itself, Python gives up and takes what follows by its words,
+    which may lead through further links: those are followed too. What never ends is
+    returned with its links, through which the system opens nothing.
+    """
+    found = os.path.realpath(path)
+    for _ in range(_ROUNDS):
+        before, found = found, os.path.realpath(found)
+        if found == before:
+            return found
+    return os.path.abspath(path)
+
+
+class _Folders:
+    """Folders without links, by their names."""
+
+    def __init__(self):
+        self._known: dict[str, str] = {}
+
+    def real(self, folder: str) -> str:
+        """Returns `real` of a folder."""
+        if folder not in self._known:
+            parts, most = [folder], _DEPTH if len(folder) < _LONG else 1
+            while len(parts) < most and (above := os.path.dirname(parts[-1])):
+                if above in self._known or above == parts[-1]:
+                    break
+                parts.append(above)
+            for part in reversed(parts):
+                self._known[part] = self.joined(*os.path.split(part))
+        return self._known[folder]
+
+    def joined(self, folder: str, base: str) -> str:
+        """Returns `real` of what is in a folder."""
+        if base in _HERE or folder not in self._known:
+            return real(os.path.join(folder, base))
+        path = os.path.join(self._known[folder], base)
+        return real(path) if os.path.islink(path) else path
+
+
+def _plain(folder: str, count: int) -> frozenset[str]:
+    """Returns the names in a folder that are no links, if that is worth listing it.
+
+    Args:
+      folder: Without links.
+      count: How many of its files are asked for.
+    """
+    if count < _LISTED:
+        return frozenset()
+    found: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if len(found) > _CROWDED * count:
+                    return frozenset()
+                if not entry.is_symlink():
+                    found.append(entry.name)
+    except OSError:
+        return frozenset()
+    return frozenset(found)

@@ -1,0 +1,118 @@
+"""Parquet manifests: their columns as Python has them, within limits.
+
+A small file may stand for much: a text that a dictionary holds once in as many rows as
+one likes, nulls and repetitions in no space at all. What a file takes in memory is
+known from its metadata, and from its dictionaries, before it is laid out.
+"""
+
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+_MOST_VALUES = 50_000_000  # Those in lists one by one.
+_MOST_BYTES = 1 << 30  # Without compression; of texts in lists, also when laid out.
+
+Check = Callable[[str, int, int], None]
+
+
+def schema(path: pathlib.Path) -> tuple[list[str], int]:
+    """Returns the names of the columns, and the number of rows."""
+    # Not a data set: "a=1" in a folder's name is no column of the manifest.
+    with pq.ParquetFile(path) as file:
+        return list(file.schema_arrow.names), file.metadata.num_rows
+
+
+def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
+    """Yields the rows as dictionaries.
+
+    Args:
+      path: Of the file.
+      columns: Those that are read.
+      check: Takes what there is too much of, how much there is and how much may be;
+        raises a ValueError if that is more.
+
+    Raises:
+      ValueError: The file is damaged, holds too much, or what Python does not have.
+    """
+    try:
+        texts = _check_sizes(path, frozenset(columns), check)
+        # A text of a dictionary is one in memory too, however many rows have it.
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns)
+                lists = [_values(name, table[name], check) for name in columns]
+                for row in zip(*lists, strict=True):
+                    yield dict(zip(columns, row, strict=True))
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _check_sizes(
+    path: pathlib.Path, columns: frozenset[str], check: Check
+) -> list[str]:
+    """Checks how much columns hold; returns which of their parts are texts."""
+    size, values, texts = 0, 0, {}
+    with pq.ParquetFile(path) as file:
+        about = file.metadata
+        for number in range(about.num_columns):
+            part = file.schema.column(number)
+            if part.path.split(".")[0] not in columns:
+                continue
+            if part.physical_type == "BYTE_ARRAY":
+                texts[part.path] = None
+            for group in range(about.num_row_groups):
+                chunk = about.row_group(group).column(number)
+                each = part.length if part.physical_type.startswith("FIXED") else 16
+                size += max(chunk.total_uncompressed_size, each * chunk.num_values)
+                values += chunk.num_values
+    check("bytes without compression", size, _MOST_BYTES)
+    check("values", values, _MOST_VALUES)
+    return list(texts)
+
+
+def _values(name: str, column: pa.ChunkedArray, check: Check) -> list[Any]:
+    """Returns the values of a column; of an object only what it is called inside."""
+    found: list[Any] = []
+    try:
+        for chunk in column.chunks:
+            found += _of_chunk(chunk, check)
+    except (ArithmeticError, LookupError, TypeError, UnicodeError) as error:
+        raise ValueError(_unreadable(name, column.type, error)) from error
+    except ValueError as error:
+        if pa.types.is_temporal(column.type) or isinstance(error, pa.ArrowException):
+            raise ValueError(_unreadable(name, column.type, error)) from error
+        raise
+    return found
+
+
+def _of_chunk(chunk: Any, check: Check) -> list[Any]:
+    kind = chunk.type
+    if pa.types.is_dictionary(kind):
+        texts = [*chunk.dictionary.to_pylist(), None]
+        return [texts[place] for place in chunk.indices.fill_null(-1).to_pylist()]
+    if pa.types.is_struct(kind):
+        inside = {kind.field(k).name: ... for k in range(kind.num_fields)}
+        return [inside if there else None for there in chunk.is_valid().to_pylist()]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        flat = chunk.flatten()
+        if pa.types.is_dictionary(flat.type):
+            lengths = pc.call_function("binary_length", [flat.dictionary])
+            size = pc.call_function("sum", [lengths.take(flat.indices)]).as_py() or 0
+            check("bytes of texts in lists", size, _MOST_BYTES)
+        elif pa.types.is_nested(flat.type):
+            return [[{}] if there else None for there in chunk.is_valid().to_pylist()]
+    elif pa.types.is_nested(kind):  # A map, or a list of fixed length.
+        return [{} if there else None for there in chunk.is_valid().to_pylist()]
+    return chunk.to_pylist()
+
+
+def _unreadable(name: str, kind: Any, error: Exception) -> str:
+    return (
+        f"the column {name!r} holds values of type {kind} that cannot be read "
+        f"({error}); store them as text or, if it holds something else, leave it out "
+        f"by '{name}=' in corpus.fields"
+    )
