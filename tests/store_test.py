@@ -294,9 +294,11 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
     Signals(tmp_path, {}).write([_clip("a")])
-    (tmp_path / "part-000001.parquet.tmp").write_bytes(b"half")
+    half = tmp_path / "part-000001.parquet.vidsme-0123abcd.tmp"
+    half.write_bytes(b"half")
+    (tmp_path / "mine.tmp").write_bytes(b"a user's")
     store = Signals(tmp_path, {})
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not half.exists() and (tmp_path / "mine.tmp").exists()
     assert set(store.finished) == {"a"}
 
 
@@ -384,6 +386,20 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError), locked(tmp_path / "file"):
         pass
-    (tmp_path / ".lock").mkdir()
-    with pytest.raises(OSError), locked(tmp_path):
-        pass
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling link", "pipe"])
+def test_a_lock_that_is_no_file_is_named(tmp_path, kind):
+    lock, other = tmp_path / "run" / ".lock", tmp_path / "other"
+    lock.parent.mkdir()
+    other.write_text("a user's")
+    if kind == "folder":
+        lock.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(other if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(AuditError, match=rf"{lock}: not a regular file"):
+        with locked(lock.parent):
+            pass
+    assert other.read_text() == "a user's" and not (tmp_path / "nowhere").exists()

@@ -27,8 +27,9 @@ from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
 from vidsme_jax.store import parts
 from vidsme_jax.store.parts import Record
+from vidsme_jax.store.texts import restored
 
-NAME, SPLIT = "prepared", "clips"
+NAME, SPLIT, INFO = "prepared", "clips", "dataset_info.json"
 REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _FORMAT = 3  # Raised by hand when what is stored changes; others are refused.
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
@@ -110,7 +111,9 @@ def _item(fields: dict[str, Any]) -> Item:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    """Returns JSON that is proper Unicode: lone surrogates are escaped, as JSON can."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest_of(content_hash: str, key: str) -> str:
@@ -160,7 +163,7 @@ class Shard:
             for entry in entries
         ]
         schema = _SCHEMA.with_metadata({"shard": json.dumps(_facts(self.records))})
-        parts.write_table(self._index, pa.Table.from_pylist(columns, schema=schema))
+        parts.write_table(self._index, parts.table_of(columns, schema))
 
     def read(self) -> tuple[Entry, ...]:
         """Reads the index and checks the records against it.
@@ -190,6 +193,7 @@ class Shard:
         entries = []
         for about in table.to_pylist():
             rows = json.loads(about["rows"])
+            about["cause"] = restored(about["cause"])
             rows = (Row(place, tuple(at), _item(item)) for place, at, item in rows)
             entries.append(Entry(**about | {"rows": tuple(rows)}))
         return tuple(entries)

@@ -23,6 +23,7 @@ from vidsme_jax.base import (
     TokenSignals,
 )
 from vidsme_jax.store.parts import Kind, Parts
+from vidsme_jax.store.texts import restored
 
 FORMAT = 2  # Raised by hand when numbers or columns change.
 SECOND, BLANK = "second", "blank"  # What rows may hold beside slices; see `Held`.
@@ -33,6 +34,10 @@ _ORDERS = len(PROFILE_ORDERS)
 _SHAPES = {name: (-1,) for name in ("frame", "slice", "tokens", "blank")}
 _SHAPES |= {"renyi": (2, -1, _ORDERS), "mean_renyi": (2, 2, _ORDERS)}
 _SHAPES |= {"modified": (2, -1, 3)}
+# Of arrays with a place a row, those that are always there, of a video and of a text.
+_ALWAYS = ("renyi", "varentropy", "gap", "log_prob")
+_OF_VIDEO, _OF_TEXT = ("frame", *_ALWAYS), ("tokens", "slice", *_ALWAYS)
+_AT_TIMES = ("modified", "renyi_half_clamped", "rank", "blank")
 _KIND = Kind(
     noun="signals",
     format=FORMAT,
@@ -141,8 +146,7 @@ class Signals:
         Raises:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        rows = [row for clip in clips for row in _rows(clip, slices)]
-        self._parts.write(pa.Table.from_pylist(rows, schema=_KIND.schema))
+        self._parts.write(row for clip in clips for row in _rows(clip, slices))
 
     def reopened(self) -> "Signals":
         """Returns the folder as it is now, with what other processes have written."""
@@ -209,18 +213,23 @@ class Signals:
             tables = {k: tables.get(k) or self._parts.read(k) for k in numbers}
             places: dict[str, list[tuple[int, int]]] = {}  # In the order of the rows.
             for number, table in tables.items():
-                for row, key in enumerate(table.column("key").to_pylist()):
-                    if key in its:
+                for row, stored in enumerate(table.column("key").to_pylist()):
+                    if (key := restored(stored)) in its:
                         places.setdefault(key, []).append((number, row))
             for key, found in places.items():
                 rows = [tables[n].slice(row, 1).to_batches()[0] for n, row in found]
-                yield _clip(self.finished[key], rows)
+                try:
+                    clip = _clip(self.finished[key], rows)
+                except (ValueError, TypeError) as error:
+                    raise self._parts.damage(found[-1][0], error) from error
+                yield clip
 
     def _remember(self, number: int, table: pa.Table) -> None:
         columns = (table.column(name).to_pylist() for name in _KIND.remembered)
-        for key, text, holds, content_hash, size, changed, phi, b in zip(
+        for stored, text, holds, content_hash, size, changed, phi, b in zip(
             *columns, strict=True
         ):
+            key, text = restored(stored), restored(text)
             before, held = self.finished.get(key), Held(number, frozenset(holds))
             video, texts = None, {}
             if before is not None and before.content_hash == content_hash:
@@ -260,9 +269,19 @@ def differences(folder: pathlib.Path, some: dict[str, Any]) -> list[str]:
 
 
 def clear(workdir: pathlib.Path) -> None:
-    """Deletes what an earlier run left in a work directory."""
+    """Deletes what an earlier run left in a work directory.
+
+    Of a folder that is a link the link goes, and what it names stays.
+
+    Raises:
+      OSError: It cannot be deleted.
+    """
     for name in ("signals", "signals-reference", "answers", "figures"):
-        shutil.rmtree(workdir / name, ignore_errors=True)
+        folder = workdir / name
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
 
 
 def _rows(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any]]:
@@ -328,6 +347,10 @@ def _clip(known: Finished, rows: list[pa.RecordBatch]) -> ScoredClip:
             video = row if known.video else None
         elif text in known.texts:  # Else it was forgotten.
             texts[text] = row
+    for row in texts.values():
+        _check(row, _OF_TEXT)
+    if video is not None:
+        _check(video, _OF_VIDEO)
     first = next(iter(texts.values())) if video is None else video
     frame = np.zeros(0, np.int16) if video is None else _array(video, "frame")
     return ScoredClip(
@@ -365,13 +388,37 @@ def _signals(row: pa.RecordBatch) -> TokenSignals:
     return TokenSignals(*(_array(row, name) for name in TokenSignals._fields))
 
 
+def _check(row: pa.RecordBatch, always: tuple[str, ...]) -> None:
+    """Checks that the arrays of a row fit together.
+
+    Raises:
+      ValueError: One of them is missing, or is not as long as the others.
+    """
+    arrays = {name: _array(row, name) for name in always + _AT_TIMES}
+    lengths = set()
+    for name, array in arrays.items():
+        if array is not None:
+            lengths.add(array.shape[0] if array.ndim == 1 else array.shape[1])
+        elif name in always:
+            raise ValueError(f"a row has no {name}")
+    if len(lengths) > 1:
+        raise ValueError(f"a row has arrays of {sorted(lengths)} places")
+
+
 def _plain(row: pa.RecordBatch, name: str) -> Any:
-    return row.column(name)[0].as_py()
+    value = row.column(name)[0].as_py()
+    if isinstance(value, str):
+        return restored(value)
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return [restored(text) for text in value]
+    return value
 
 
 def _array(row: pa.RecordBatch, name: str) -> Any:
     value = row.column(name)[0]
     if not value.is_valid:
         return None
+    if value.values.null_count:
+        raise ValueError(f"{name} has places without a value")
     values = value.values.to_numpy(zero_copy_only=False)
     return values.reshape(_SHAPES.get(name, (2, -1)))
