@@ -291,6 +291,29 @@ def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
     assert not _parts(tmp_path)
 
 
+def test_a_folder_that_is_deleted_under_a_run(tmp_path, monkeypatch, capsys, handlers):
+    write, run = signals.Signals.write, tmp_path / "run"
+
+    def deleting(store, *args):
+        write(store, *args)
+        if len(_parts(run)) == 2:
+            shutil.rmtree(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signals.Signals, "write", deleting)
+        status, said = _run_main(small(4), run, patch, capsys)
+    assert status == commands.WRONG and "Traceback" not in said
+    assert f"{run}/signals/part-000002.parquet: No such file or directory" in said
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == commands.OK
+
+
+def test_a_lock_that_cannot_be_one(tmp_path, monkeypatch, capsys, handlers):
+    (tmp_path / "run" / ".lock").mkdir(parents=True)
+    status, said = _run_main(small(3), tmp_path / "run", monkeypatch, capsys)
+    assert status == commands.WRONG and "Traceback" not in said
+    assert f"{tmp_path}/run/.lock: not a regular file, so no lock; delete it" in said
+
+
 # ------------------------------------------------------------- devices that fail
 
 

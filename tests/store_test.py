@@ -22,7 +22,8 @@ from vidsme_jax.base import (
     ScoredText,
     TokenSignals,
 )
-from vidsme_jax.store import signals
+from vidsme_jax.store import files, lock, signals
+from vidsme_jax.store.answers import Answer, Answers
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import BLANK, SECOND, Signals
 
@@ -294,9 +295,11 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
     Signals(tmp_path, {}).write([_clip("a")])
-    (tmp_path / "part-000001.parquet.tmp").write_bytes(b"half")
+    half = tmp_path / "part-000001.parquet.vidsme-0123abcd.tmp"
+    half.write_bytes(b"half")
+    (tmp_path / "mine.tmp").write_bytes(b"a user's")
     store = Signals(tmp_path, {})
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not half.exists() and (tmp_path / "mine.tmp").exists()
     assert set(store.finished) == {"a"}
 
 
@@ -326,6 +329,141 @@ def test_processes_write_parts_of_their_own(tmp_path):
     assert [sorted(store.finished) for store in stores] == [list("abd"), list("ace")]
     assert sorted(stores[0].reopened().finished) == list("abcde")
     assert len(list(tmp_path.glob("part-*.parquet"))) == 5
+
+
+# ------------------------------------------------------------- texts that are no text
+
+ODD = ("/v/\udcff\udcfe.mp4", "\ud800", "a\udfffb", "\ufdd0", "\ufdd0d800")
+PLAIN = ("", "/v/ü 😀.mp4", "a\0b", "\ufdd1", "\\ud800")
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_signals_of_any_name_and_text_come_back_equal(tmp_path, odd):
+    about = Asked(key="1", question=odd, candidates=("a", odd), answer=odd)
+    text = dataclasses.replace(_text("1"), asked=about)
+    clip = dataclasses.replace(_asked(_clip(odd), text), warnings=("cut", odd))
+    store = Signals(tmp_path, {"source": odd})
+    store.write([clip, _clip("beside")])
+    for opened in (store, Signals(tmp_path, {"source": odd})):
+        assert set(opened.finished) == {odd, "beside"}
+        (found,) = opened.read({odd})
+        assert (found.key, found.warnings) == (odd, ("cut", odd))
+        _assert_same_text(found.texts[0], text)
+
+
+def test_texts_without_surrogates_are_stored_as_they_are(tmp_path):
+    Signals(tmp_path, {}).write([_clip(key) for key in PLAIN])
+    (part,) = tmp_path.glob("part-*.parquet")
+    assert pq.read_table(part).column("key").to_pylist() == list(PLAIN)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_answers_of_any_name_and_text_come_back_equal(tmp_path, odd):
+    answer = Answer(odd, odd, "ab", (1, 2), "end", odd)
+    Answers(tmp_path, {}).write([answer])
+    opened = Answers(tmp_path, {})
+    assert len(opened) == 1 and opened.find(odd, odd, "ab") == answer
+
+
+# ------------------------------------------------------------------------------- files
+
+
+def test_a_link_at_a_name_is_replaced_and_not_followed(tmp_path):
+    other, path = tmp_path / "other", tmp_path / "report.html"
+    other.write_text("a user's")
+    path.symlink_to(other)
+    files.write_atomically(path, b"new")
+    assert other.read_text() == "a user's"
+    assert not path.is_symlink() and path.read_bytes() == b"new"
+
+
+def test_what_was_planted_at_a_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    """Nobody can know the name; with it, the write fails and nothing else happens."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0123abcd")
+    other = tmp_path / "other"
+    other.write_text("a user's")
+    planted = tmp_path / "report.html.vidsme-0123abcd.tmp"
+    planted.symlink_to(other)
+    (tmp_path / "report.html.tmp").symlink_to(other)
+    with pytest.raises(FileExistsError, match=r"report\.html'"):
+        files.write_atomically(tmp_path / "report.html", b"new")
+    assert other.read_text() == "a user's" and planted.is_symlink()
+    files.sweep(tmp_path)
+    assert not planted.is_symlink() and other.read_text() == "a user's"
+    files.write_atomically(tmp_path / "report.html", b"new")
+    assert other.read_text() == "a user's"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_files_have_the_mode_that_umask_asks_for(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        files.write_atomically(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_block_that_raises_leaves_all_as_it_was(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), files.replacing(path) as file:
+            file.write(b"half")
+            raise error
+    assert [x.name for x in tmp_path.iterdir()] == ["a"] and path.read_text() == "old"
+
+
+def test_a_lock_sweeps_what_is_half_written_and_nothing_else(tmp_path):
+    """Files of users stay, whatever they end in; so do those of runs further down."""
+    figures, other = tmp_path / "figures", tmp_path / "another run"
+    ours = [tmp_path / "report.html.vidsme-0123abcd.tmp"]
+    ours.append(figures / "roc-9-gone.png.vidsme-89abcdef.tmp")
+    theirs = [other / "scores.csv.vidsme-0123abcd.tmp", tmp_path / "notes.tmp"]
+    theirs += [tmp_path / "a.vidsme-0123.tmp", figures / "mine.tmp"]
+    for path in (*ours, *theirs):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    folder = tmp_path / "folder.vidsme-0123abcd.tmp"
+    folder.mkdir()
+    with locked(tmp_path):
+        pass
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in (*theirs, folder))
+
+
+def test_without_locks_nothing_is_swept(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    half = tmp_path / "report.html.vidsme-0123abcd.tmp"
+    half.write_text("perhaps another's")
+    with locked(tmp_path):
+        assert half.exists()
+
+
+def test_a_file_that_is_held_is_not_free_until_it_is_closed(tmp_path):
+    file = tmp_path / "info"
+    with lock.unread(file) as free:
+        assert free  # It is gone.
+    file.write_text("")
+    with lock.held(file), lock.held(file), lock.unread(file) as free:
+        assert not free
+    with lock.unread(file) as free:
+        assert free
+        with pytest.raises(BlockingIOError):
+            lock.held(file)
+    lock.held(file).close()
+
+
+def test_what_is_started_anew_is_not_deleted_beyond_a_link(tmp_path):
+    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    Signals(elsewhere, {}).write([_clip("a")])
+    (run / "answers").mkdir(parents=True)
+    (run / "signals").symlink_to(elsewhere)
+    signals.clear(run)
+    assert not list(run.iterdir()) and len(list(elsewhere.iterdir())) == 2
 
 
 # ------------------------------------------------------------------------------- lock
@@ -384,6 +522,20 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError), locked(tmp_path / "file"):
         pass
-    (tmp_path / ".lock").mkdir()
-    with pytest.raises(OSError), locked(tmp_path):
-        pass
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling link", "pipe"])
+def test_a_lock_that_is_no_file_is_named(tmp_path, kind):
+    file, other = tmp_path / "run" / ".lock", tmp_path / "other"
+    file.parent.mkdir()
+    other.write_text("a user's")
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(other if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(AuditError, match=rf"{file}: not a regular file"):
+        with locked(file.parent):
+            pass
+    assert other.read_text() == "a user's" and not (tmp_path / "nowhere").exists()

@@ -30,8 +30,9 @@ from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
 from vidsme_jax.store import parts
 from vidsme_jax.store.parts import Record
+from vidsme_jax.store.texts import restored
 
-NAME, SPLIT = "prepared", "clips"
+NAME, SPLIT, INFO = "prepared", "clips", "dataset_info.json"
 REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _FORMAT = 3  # Raised by hand when what is stored changes; others are refused.
 MOST_SHARDS = 4096
@@ -173,7 +174,7 @@ class Shard:
             for entry in entries
         ]
         schema = _SCHEMA.with_metadata({"shard": json.dumps(_facts(self.records))})
-        parts.write_table(self._index, pa.Table.from_pylist(columns, schema=schema))
+        parts.write_table(self._index, parts.table_of(columns, schema))
 
     def read(self) -> tuple[Entry, ...]:
         """Reads the index and checks the records against it.
@@ -220,7 +221,8 @@ def _entry(about: dict[str, Any]) -> Entry:
     for place, at, item in json.loads(about["rows"]):
         size, changed = map(operator.index, at)
         rows.append(Row(operator.index(place), (size, changed), _item(item)))
-    entry = Entry(about["digest"], tuple(rows), about["stage"], about["cause"])
+    cause = restored(about["cause"])
+    entry = Entry(about["digest"], tuple(rows), about["stage"], cause)
     if not _DIGEST.fullmatch(entry.digest):
         raise ValueError(f"{entry.digest[:80]!r} is no SHA-256")
     return entry

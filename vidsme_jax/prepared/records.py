@@ -1,20 +1,22 @@
 """The files of records of a prepared corpus, one a shard."""
 
 import contextlib
-import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from array_record.python import (
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
+from google.protobuf import message
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data.features import parsed
 from vidsme_jax.prepared.layout import Entry, Shard
+from vidsme_jax.store import files
 from vidsme_jax.store.parts import damaged
+
+REMEDY = "delete it and its clips are prepared again"
 
 
 def merged(
@@ -34,43 +36,38 @@ def merged(
         for entry in entries:
             if entry.stage:
                 continue
-            if entry.digest in fresh:
-                record = fresh[entry.digest].read_bytes()
-            else:
-                assert before is not None
-                try:
+            where = fresh.get(entry.digest)
+            try:
+                if where is None:
+                    assert before is not None
+                    where = before.records
                     record = reader.read([places[entry.digest]])[0]
-                except (RuntimeError, IndexError) as error:
-                    remedy = "delete it and its clips are prepared again"
-                    problem = damaged(before.records, error, remedy)
-                    raise AuditError([problem]) from error
-            example = parsed(record)
+                else:
+                    record = where.read_bytes()
+                example = parsed(record)
+            except (RuntimeError, IndexError, message.DecodeError) as error:
+                assert where is not None
+                raise AuditError([damaged(where, error, REMEDY)]) from error
             stored = example.features.feature["rows"].bytes_list
             stored.value[:] = [entry.text().encode()]
             yield example.SerializeToString(deterministic=True)
 
 
 def write(path: pathlib.Path, records: Iterator[bytes]) -> None:
-    """Writes a file of records, whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
+    """Writes a file of records, whole or not at all.
+
+    Raises:
+      OSError: It cannot be written.
+    """
     # Pictures do not get smaller, and a group of one makes every record quick to find.
     how = "group_size:1,uncompressed"
-    writer = array_record_module.ArrayRecordWriter(str(partial), how)
-    try:
-        for record in records:
-            writer.write(record)
-    finally:
-        writer.close()
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def link(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Makes a file of records appear in another folder as well."""
-    try:
-        os.link(source, target)
-    except OSError:  # A file system without links.
-        partial = target.with_name(target.name + ".tmp")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
+    with files.replacing(path) as file:
+        try:
+            writer = array_record_module.ArrayRecordWriter(str(file.name), how)
+            try:
+                for record in records:
+                    writer.write(record)
+            finally:
+                writer.close()
+        except RuntimeError as error:  # As array_record says it, such as a full disk.
+            raise OSError(str(error)) from error

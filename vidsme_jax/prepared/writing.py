@@ -3,7 +3,8 @@
 A clip that is ready waits in a file of its own in `staged/`; when all are, each shard
 that changes is written to `unfinished/`, and those that do not are linked there. Every
 file is renamed into place whole, so that a run that is killed loses the clips in hand
-and no other; `unfinished/` becomes the next version, and what led to it is deleted.
+and no other; `unfinished/` becomes the next version, and what led to it is deleted:
+the version before it too, or, if somebody reads it then, by the next run.
 """
 
 import concurrent.futures
@@ -13,21 +14,23 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
-from vidsme_jax.base import ClipError, Item
+from vidsme_jax.base import AuditError, ClipError, Item
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import dataset, layout, records
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
-from vidsme_jax.store.files import write_atomically
-from vidsme_jax.store.lock import locked
+from vidsme_jax.store import files
+from vidsme_jax.store.lock import locked, unread
+from vidsme_jax.store.parts import damaged
 
 _CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
-_MOST_SHARDS = 4096
+_STAGED = re.compile("([0-9a-f]{64})-([0-9a-f]{64})")  # Digest and source.
 
 
 @contextlib.contextmanager
@@ -45,7 +48,7 @@ def opened(root: pathlib.Path, variant: Variant, num_clips: int) -> Iterator["Wr
     folder = variant.folder(root)
     with locked(folder, "another run is preparing it"):
         if not layout.record(folder).read():
-            shards = min(max(-(-num_clips // _CLIPS_PER_SHARD), 1), _MOST_SHARDS)
+            shards = min(max(-(-num_clips // _CLIPS_PER_SHARD), 1), layout.MOST_SHARDS)
             layout.write_settings(folder, variant, shards)
         yield Writer(folder, variant, layout.check_settings(folder, variant))
 
@@ -69,12 +72,14 @@ class Writer:
                 self._remember(entry)
         self._staged: dict[str, pathlib.Path] = {}  # By digest.
         self._sources: dict[str, str] = {}  # Digest by source.
-        for leftover in self._staged_folder.glob("*/*.tmp"):
-            leftover.unlink()
+        for place in (self._unfinished, *self._staged_folder.glob("*")):
+            files.sweep(place)
         for kind in ("failed", "clip"):  # In the order of their worth.
             for path in self._staged_folder.glob(f"*/*.{kind}"):
-                digest, source = path.stem.split("-")
-                self._staged[digest], self._sources[source] = path, digest
+                name = _STAGED.fullmatch(path.stem)
+                if name and path.is_file():
+                    digest, source = name.groups()
+                    self._staged[digest], self._sources[source] = path, digest
 
     def _whole(self, number: int) -> tuple[Shard | None, tuple[Entry, ...]]:
         """Returns the newest whole state of a shard, if any."""
@@ -90,7 +95,7 @@ class Writer:
     def _remember(self, entry: Entry) -> None:
         if not entry.stage:
             self._good.add(entry.digest)
-        elif entry.stage == "preprocess" or all(r.stamp == ABSENT for r in entry.rows):
+        elif entry.stage in ("preprocess", "process") or all(r.stamp == ABSENT for r in entry.rows):
             return  # These failures may have been of the moment.
         for row in entry.rows:
             self._known[row.item.clip] = entry.digest, row.stamp
@@ -129,7 +134,7 @@ class Writer:
           content: The content hash, "" if it cannot be read.
           error: The cause.
         """
-        absent = hashlib.sha256(b"absent\0" + os.fsencode(key)).hexdigest()
+        absent = hashlib.sha256(b"absent\0" + _encoded(key)).hexdigest()
         digest = layout.digest_of(content, key) if content else absent
         data = json.dumps({"stage": error.stage, "cause": error.cause}).encode()
         return self._stage(key, digest, data, "failed")
@@ -138,7 +143,7 @@ class Writer:
         folder = self._staged_folder / digest[:2]
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{digest}-{_source(key, self._stamps[key])}.{kind}"
-        write_atomically(file, data)
+        files.write_atomically(file, data)
         if kind == "clip" or digest not in self._staged:
             self._staged[digest] = file
         return digest
@@ -182,6 +187,8 @@ class Writer:
             pool.shutdown(wait=True, cancel_futures=True)
         if changed or dataset.counts(self._versions[-1]) != lengths:
             self._publish(lengths)
+        for old in layout.versions(self._folder)[:-1]:
+            _delete(old)
         shutil.rmtree(self._unfinished, ignore_errors=True)
         for folder in (*self._staged_folder.glob("*"), self._staged_folder):
             with contextlib.suppress(OSError):  # Not there, or not empty.
@@ -218,33 +225,44 @@ class Writer:
         if before is None or fresh or _content(entries) != _content(known):
             records.write(shard.records, records.merged(entries, before, known, fresh))
         elif home != self._unfinished:
-            shard.records.unlink(missing_ok=True)
-            records.link(before.records, shard.records)
+            files.link(before.records, shard.records)
         same = list(known) == entries
         if not (same and home == self._unfinished):
             shard.write(entries)
         for digest in staged:  # But for those of another corpus: its run was killed.
             if digest not in fresh or digest in rows:
                 self._staged[digest].unlink(missing_ok=True)
-        return entries, not (same and home in self._versions)
+        return entries, not (same and home in self._versions[-1:])
 
     def _publish(self, lengths: Sequence[int]) -> None:
-        """Renames `unfinished/` to the next version and deletes those before."""
-        for leftover in self._unfinished.glob("*.tmp"):
-            leftover.unlink()
+        """Renames `unfinished/` to the next version."""
         before = [int(path.name.split(".")[1]) for path in self._versions]
         version = f"1.{max(before, default=-1) + 1}.0"
-        files = self._unfinished.glob("*.array_record-*")
-        size = sum(path.stat().st_size for path in files)
+        shards = self._unfinished.glob("*.array_record-*")
+        size = sum(path.stat().st_size for path in shards)
         dataset.describe(self._unfinished, version, self._variant, lengths, size)
         os.replace(self._unfinished, self._folder / version)
-        for old in self._versions:
-            shutil.rmtree(old)
+
+
+def _delete(version: pathlib.Path) -> None:
+    """Deletes a version that has been replaced, unless somebody reads it."""
+    with unread(version / layout.INFO) as free:
+        if free and version.is_symlink():
+            version.unlink()
+        elif free:
+            shutil.rmtree(version)
+        else:
+            logging.info("%s is being read; the next run deletes it", version)
 
 
 def _source(key: str, stamp: Stamp) -> str:
     """Names a file as it was: its key, size and time of change."""
-    return hashlib.sha256(f"{key}\0{stamp}".encode()).hexdigest()
+    return hashlib.sha256(_encoded(f"{key}\0{stamp}")).hexdigest()
+
+
+def _encoded(key: str) -> bytes:
+    """Returns the bytes of a key; names that are not UTF-8 have surrogates in it."""
+    return key.encode("utf-8", "surrogatepass")
 
 
 def _failure(old: Entry | None, fresh: pathlib.Path | None) -> tuple[str, str]:
@@ -253,8 +271,11 @@ def _failure(old: Entry | None, fresh: pathlib.Path | None) -> tuple[str, str]:
         return (old.stage, old.cause) if old else ("", "")
     if fresh.suffix == ".clip":
         return "", ""
-    failure = json.loads(fresh.read_text())
-    return failure["stage"], failure["cause"]
+    try:
+        failure = json.loads(fresh.read_bytes())
+        return str(failure["stage"]), str(failure["cause"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise AuditError([damaged(fresh, error, records.REMEDY)]) from error
 
 
 def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:

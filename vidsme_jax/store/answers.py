@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from vidsme_jax.base import Asked
 from vidsme_jax.store.parts import Kind, Parts
+from vidsme_jax.store.texts import restored
 
 FORMAT = 1  # Raised by hand when answers or columns change.
 
@@ -81,8 +82,7 @@ class Answers:
         Raises:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        rows = [each._asdict() | {"ids": list(each.ids)} for each in answers]
-        self._parts.write(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        self._parts.write(each._asdict() | {"ids": list(each.ids)} for each in answers)
 
     def reopened(self) -> "Answers":
         """Returns the folder as it is now, with what other processes have written."""
@@ -95,5 +95,6 @@ class Answers:
 
     def _remember(self, number: int, table: pa.Table) -> None:
         for row in table.to_pylist():
-            answer = Answer(**row | {"ids": tuple(row["ids"])})
+            texts = {name: restored(row[name]) for name in ("key", "text", "answer")}
+            answer = Answer(**row | texts | {"ids": tuple(row["ids"])})
             self._found[answer.key, answer.text] = answer

@@ -3,6 +3,44 @@
 import contextlib
 import os
 import pathlib
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import BinaryIO
+
+# Ends the name of a file that is not whole yet; no other program writes such names.
+_PARTIAL = re.compile(r"\.vidsme-[0-9a-f]{8}\.tmp$")
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Yields a new file that takes the place of a path when the block ends.
+
+    Until then it is beside the path, under a name that nothing else has. A link at the
+    path is replaced, not followed. A block that raises leaves all as it was.
+
+    Raises:
+      OSError: The file cannot be written; names the path.
+    """
+    partial = path.with_name(f"{path.name}.vidsme-{secrets.token_hex(4)}.tmp")
+    try:
+        with partial.open("xb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(partial, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+                raise
+        _sync(path.parent)  # The new name, too, survives a loss of power.
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        # Without a name an error of writing does not say where.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
@@ -11,20 +49,38 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
     Raises:
       OSError: It cannot be written; names it.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    with replacing(path) as file:
+        file.write(data)
+
+
+def link(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Makes a file appear under another name as well, in place of what is there.
+
+    Raises:
+      OSError: It cannot.
+    """
+    target.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        # Without a name an error of writing does not say where.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    folder = os.open(path.parent, os.O_RDONLY)
+        os.link(source, target)
+    except OSError:  # A file system without links.
+        with source.open("rb") as content, replacing(target) as file:
+            shutil.copyfileobj(content, file)
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Deletes what runs that were killed have left half written in a folder.
+
+    Only while no other run writes to it: what is half written might be another's.
+    """
+    with contextlib.suppress(OSError):  # Not there, or not ours to list.
+        for name in filter(_PARTIAL.search, os.listdir(folder)):
+            with contextlib.suppress(OSError):  # A folder, or not ours to delete.
+                (folder / name).unlink()
+
+
+def _sync(folder: pathlib.Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # The new name, too, survives a loss of power.
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

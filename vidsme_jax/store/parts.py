@@ -9,18 +9,26 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store import files
+from vidsme_jax.store.texts import storable
 
 _SETTINGS = b"vidsme_jax.settings"  # Of a part's metadata.
 _READERS = 8  # Threads that read the parts when a folder is opened.
+_NAME = re.compile(r"part-([0-9]{6}|[1-9][0-9]{6,17})\.parquet")
+# Limits of what is read: a part is one batch, and small files can claim to be large.
+_MOST_RECORD = _MOST_FOOTER = 1 << 24  # Bytes.
+_MOST_ROWS = 1 << 20  # Of a file.
+_MOST_LISTED = 20  # Settings that differ.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +52,34 @@ class Record:
         Raises:
           AuditError: The file is damaged.
         """
+        if not self.path.exists():
+            return {}
         try:
-            return dict(json.loads(self.path.read_text())) if self.path.exists() else {}
-        except (ValueError, TypeError) as error:
+            if _size(self.path) > _MOST_RECORD:
+                raise ValueError(f"it has more than {_MOST_RECORD >> 20} MiB")
+            return _object(self.path.read_bytes())
+        except (OSError, ValueError) as error:
             raise AuditError([damaged(self.path, error, self.remedy)]) from error
 
     def write(self, settings: dict[str, Any]) -> None:
         """Writes the settings, which must be JSON-ready."""
-        write_atomically(self.path, json.dumps(settings, indent=2).encode())
+        files.write_atomically(self.path, json.dumps(settings, indent=2).encode())
 
     def differences(
         self, before: dict[str, Any], now: dict[str, Any], where: pathlib.Path
     ) -> list[str]:
-        """Returns a message for each setting that is not the same."""
-        return [
+        """Returns a message for each setting that is not the same, as far as 20."""
+        keys = sorted(set(before) | set(now))
+        differing = [key for key in keys if before.get(key) != now.get(key)]
+        listed = [
             self.difference.format(
                 where=where, key=key, before=before.get(key), now=now.get(key)
             )
-            for key in sorted(set(before) | set(now))
-            if before.get(key) != now.get(key)
+            for key in differing[:_MOST_LISTED]
         ]
+        if more := len(differing) - len(listed):
+            listed.append(f"{where}: {more} other settings differ, too")
+        return listed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +91,7 @@ class Kind:
       format: Raised by hand when numbers or columns change; parts of another format are
         refused.
       schema: Of their columns.
-      remembered: The columns that are read when a folder is opened.
+      remembered: The columns that are read when a folder is opened; every row has all.
       remedy: What to do about a damaged part.
     """
 
@@ -88,7 +104,7 @@ class Kind:
     def other_format(self, before: dict[str, Any], where: pathlib.Path) -> str:
         """Returns that content with these settings is of another format."""
         return (
-            f"{where}: its {self.noun} have format {before.get('format', 0)}, this "
+            f"{where}: its {self.noun} have format {before.get('format', 0)!r}, this "
             f"version reads format {self.format}; take another --workdir, or "
             "--config.overwrite=true, or make their report with the version that wrote "
             "them"
@@ -139,8 +155,7 @@ class Parts:
         self._settings = json.loads(json.dumps(settings | {"format": kind.format}))
         self._record = kind.record(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.tmp"):
-            leftover.unlink()
+        files.sweep(folder)
         before = self._record.read()
         if before and (problems := self._problems(before, folder)):
             raise AuditError(problems)
@@ -150,13 +165,13 @@ class Parts:
         # Each process has numbers of its own, all above those that are there.
         self._next, self._stride = last + 1 + process, processes
 
-    def write(self, table: pa.Table) -> None:
-        """Writes one part.
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes one part; its texts are stored as `texts.storable`.
 
         Raises:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        number = self._next
+        number, table = self._next, table_of(rows, self._kind.schema)
         about = {_SETTINGS: json.dumps(self._settings, sort_keys=True).encode()}
         write_table(self._part(number), table.replace_schema_metadata(about))
         self._next += self._stride
@@ -173,7 +188,11 @@ class Parts:
             with opened(part) as file:
                 return self._table(file)
         except ValueError as error:
-            raise AuditError([damaged(part, error, self._kind.remedy)]) from error
+            raise self.damage(number, error) from error
+
+    def damage(self, number: int, cause: Exception) -> AuditError:
+        """Returns that a part has content that no part is written with."""
+        return AuditError([damaged(self._part(number), cause, self._kind.remedy)])
 
     def _part(self, number: int) -> pathlib.Path:
         return self._folder / f"part-{number:06}.parquet"
@@ -189,7 +208,11 @@ class Parts:
     ) -> pa.Table:
         if not file.schema_arrow.equals(self._kind.schema):
             raise ValueError(f"its columns are not those of {self._kind.noun}")
-        return file.read(columns, use_threads=False)
+        table = file.read(columns, use_threads=False)
+        for name in self._kind.remembered:
+            if table.column(name).null_count:
+                raise ValueError(f"a row has no {name}")
+        return table
 
     def _look_through(self) -> int:
         """Remembers what each part holds; returns the largest number, or -1."""
@@ -204,8 +227,8 @@ class Parts:
             except ValueError as error:
                 return [damaged(part, error, self._kind.remedy)]
 
-        found = [part.stem[5:] for part in self._folder.glob("part-*.parquet")]
-        numbers = sorted(int(number) for number in found if number.isdecimal())
+        names = map(_NAME.fullmatch, os.listdir(self._folder))
+        numbers = sorted(int(name[1]) for name in names if name)
         problems = []
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
             looked = pool.map(look, map(self._part, numbers))
@@ -225,6 +248,22 @@ def damaged(path: pathlib.Path, cause: Exception | str, remedy: str = "") -> str
     return f"{text}; {remedy}" if remedy else text
 
 
+def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Returns a table of rows by name; all texts in it are `texts.storable`."""
+    return pa.Table.from_pylist(
+        [{name: _storable(value) for name, value in row.items()} for row in rows],
+        schema=schema,
+    )
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return [storable(text) for text in value]
+    return value
+
+
 def write_table(path: pathlib.Path, table: pa.Table) -> None:
     """Writes a Parquet file atomically, compressed and with checksums.
 
@@ -233,7 +272,7 @@ def write_table(path: pathlib.Path, table: pa.Table) -> None:
     """
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    files.write_atomically(path, sink.getvalue().to_pybytes())
 
 
 @contextlib.contextmanager
@@ -241,18 +280,66 @@ def opened(path: pathlib.Path) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file; its checksums are verified as it is read.
 
     Raises:
-      ValueError: It is damaged, or cannot be read.
+      ValueError: It is damaged or too large, or cannot be read.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _check_footer(path)
+        with pq.ParquetFile(
+            path,
+            page_checksum_verification=True,
+            thrift_string_size_limit=_MOST_FOOTER,
+            thrift_container_size_limit=_MOST_FOOTER,
+        ) as file:
+            _check_counts(file.metadata)
             yield file
     except (OSError, pa.ArrowException, KeyError) as error:
         raise ValueError(str(error)) from error
 
 
+def _check_footer(path: pathlib.Path) -> None:
+    """Checks a file before Arrow opens it, which waits for ever at a pipe."""
+    size = _size(path)
+    with path.open("rb") as file:
+        file.seek(max(0, size - 8))
+        footer = int.from_bytes(file.read(4), "little")
+    if footer > min(size, _MOST_FOOTER):
+        raise ValueError(f"its footer claims to have {footer} bytes")
+
+
+def _check_counts(about: pq.FileMetaData) -> None:
+    # Not its columns: where they are damaged, Arrow ends the process.
+    rows = sum(about.row_group(k).num_rows for k in range(about.num_row_groups))
+    if about.num_rows > _MOST_ROWS or about.num_rows < 0:
+        raise ValueError(f"it claims to have {about.num_rows} rows")
+    if about.num_rows != rows:
+        raise ValueError("its groups have not as many rows as it claims")
+
+
+def _size(path: pathlib.Path) -> int:
+    """Returns the size of a regular file.
+
+    Raises:
+      ValueError: It is none, such as a folder or a pipe, or not there.
+    """
+    if not path.is_file():
+        raise ValueError("it is not a regular file" if path.exists() else "it is gone")
+    return path.stat().st_size
+
+
 def _settings_of(file: pq.ParquetFile) -> dict[str, Any]:
     written = (file.schema_arrow.metadata or {}).get(_SETTINGS, b"{}")
     try:
-        return dict(json.loads(written))
-    except (ValueError, TypeError) as error:
+        return _object(written)
+    except ValueError as error:
         raise ValueError("its settings are not readable") from error
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """Returns what JSON text says, which must be an object."""
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    return found

@@ -7,102 +7,34 @@ are in one part, so that they are finished together or not at all.
 import pathlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Set
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from vidsme_jax.base import (
-    PROFILE_ORDERS,
     SLICES,
-    Asked,
     AuditError,
     MotionStatistics,
     ScoredClip,
-    ScoredText,
-    TokenSignals,
 )
+from vidsme_jax.store import rows
 from vidsme_jax.store.parts import Kind, Parts
+from vidsme_jax.store.rows import Finished, Held
+from vidsme_jax.store.texts import restored
 
 FORMAT = 2  # Raised by hand when numbers or columns change.
-SECOND, BLANK = "second", "blank"  # What rows may hold beside slices; see `Held`.
+SECOND, BLANK = rows.SECOND, rows.BLANK  # See `Held`.
 
-_VIDEO = ""  # Stands where other rows have the key of their text.
-_ORDERS = len(PROFILE_ORDERS)
-# Of arrays that are not (2, rows).
-_SHAPES = {name: (-1,) for name in ("frame", "slice", "tokens", "blank")}
-_SHAPES |= {"renyi": (2, -1, _ORDERS), "mean_renyi": (2, 2, _ORDERS)}
-_SHAPES |= {"modified": (2, -1, 3)}
 _KIND = Kind(
     noun="signals",
     format=FORMAT,
-    schema=pa.schema(
-        [
-            ("key", pa.string()),
-            ("text", pa.string()),
-            ("holds", pa.list_(pa.string())),
-            ("content_hash", pa.string()),
-            ("file_size", pa.int64()),
-            ("file_mtime_ns", pa.int64()),
-            ("frame_indices", pa.list_(pa.int64())),
-            ("flow_variance", pa.float64()),
-            ("brightness_std", pa.float64()),
-            ("warnings", pa.list_(pa.string())),
-            ("question", pa.string()),
-            ("candidates", pa.list_(pa.string())),
-            ("answer", pa.string()),
-            ("ended", pa.string()),
-            ("ids", pa.list_(pa.int32())),
-            ("tokens", pa.list_(pa.int32())),
-            ("slice", pa.list_(pa.int8())),
-            ("frame", pa.list_(pa.int16())),
-            ("blank", pa.list_(pa.float32())),
-            *((name, pa.list_(pa.float32())) for name in TokenSignals._fields),
-        ]
-    ),
+    schema=rows.SCHEMA,
     remembered=(
         *("key", "text", "holds", "content_hash", "file_size", "file_mtime_ns"),
         *("flow_variance", "brightness_std"),
     ),
     remedy="delete it and its clips are scored again",
 )
-
-
-class Held(NamedTuple):
-    """Where rows are, and what they hold.
-
-    Attributes:
-      part: The number of their part.
-      holds: `SECOND` if the head's second pass ran; of a text also its slices, and
-        `BLANK` if it was scored about a grey video too.
-    """
-
-    part: int
-    holds: frozenset[str]
-
-
-class Finished(NamedTuple):
-    """What is remembered of a clip that has signals.
-
-    Attributes:
-      content_hash: Of the file.
-      stamp: As `ScoredClip.stamp`.
-      motion: Its statistics.
-      video: Its own rows, if they are there.
-      texts: Those about it, by key.
-    """
-
-    content_hash: str
-    stamp: tuple[int, int]
-    motion: MotionStatistics
-    video: Held | None
-    texts: dict[str, Held]
-
-    @property
-    def parts(self) -> tuple[int, ...]:
-        """Returns the numbers of the parts that have a row of it, ascending."""
-        held = [*self.texts.values(), *([self.video] if self.video else [])]
-        return tuple(sorted({each.part for each in held}))
 
 
 class Signals:
@@ -141,8 +73,7 @@ class Signals:
         Raises:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        rows = [row for clip in clips for row in _rows(clip, slices)]
-        self._parts.write(pa.Table.from_pylist(rows, schema=_KIND.schema))
+        self._parts.write(row for clip in clips for row in rows.of_clip(clip, slices))
 
     def reopened(self) -> "Signals":
         """Returns the folder as it is now, with what other processes have written."""
@@ -209,23 +140,28 @@ class Signals:
             tables = {k: tables.get(k) or self._parts.read(k) for k in numbers}
             places: dict[str, list[tuple[int, int]]] = {}  # In the order of the rows.
             for number, table in tables.items():
-                for row, key in enumerate(table.column("key").to_pylist()):
-                    if key in its:
+                for row, stored in enumerate(table.column("key").to_pylist()):
+                    if (key := restored(stored)) in its:
                         places.setdefault(key, []).append((number, row))
             for key, found in places.items():
-                rows = [tables[n].slice(row, 1).to_batches()[0] for n, row in found]
-                yield _clip(self.finished[key], rows)
+                its_rows = [tables[n].slice(row, 1).to_batches()[0] for n, row in found]
+                try:
+                    clip = rows.joined(self.finished[key], its_rows)
+                except (ValueError, TypeError) as error:
+                    raise self._parts.damage(found[-1][0], error) from error
+                yield clip
 
     def _remember(self, number: int, table: pa.Table) -> None:
         columns = (table.column(name).to_pylist() for name in _KIND.remembered)
-        for key, text, holds, content_hash, size, changed, phi, b in zip(
+        for stored, text, holds, content_hash, size, changed, phi, b in zip(
             *columns, strict=True
         ):
+            key, text = restored(stored), restored(text)
             before, held = self.finished.get(key), Held(number, frozenset(holds))
             video, texts = None, {}
             if before is not None and before.content_hash == content_hash:
                 video, texts = before.video, before.texts
-            if text == _VIDEO:
+            if text == rows.VIDEO:
                 video = held
             else:
                 texts = texts | {text: held}
@@ -260,118 +196,16 @@ def differences(folder: pathlib.Path, some: dict[str, Any]) -> list[str]:
 
 
 def clear(workdir: pathlib.Path) -> None:
-    """Deletes what an earlier run left in a work directory."""
+    """Deletes what an earlier run left in a work directory.
+
+    Of a folder that is a link the link goes, and what it names stays.
+
+    Raises:
+      OSError: It cannot be deleted.
+    """
     for name in ("signals", "signals-reference", "answers", "figures"):
-        shutil.rmtree(workdir / name, ignore_errors=True)
-
-
-def _rows(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of the table: of the video, then of each text."""
-    about = {
-        "key": clip.key,
-        "content_hash": clip.content_hash,
-        "file_size": clip.stamp[0],
-        "file_mtime_ns": clip.stamp[1],
-        "frame_indices": list(clip.frame_indices),
-        **vars(clip.motion),
-        "warnings": list(clip.warnings),
-    }
-    if clip.signals is not None:
-        yield about | {
-            "text": _VIDEO,
-            "holds": _passes(clip.signals),
-            "slice": np.full(len(clip.frame), SLICES.index("video"), np.int8),
-            "frame": clip.frame,
-            **_columns(clip.signals),
-        }
-    for text in clip.texts:
-        blank = [] if text.blank is None else [BLANK]
-        yield about | {
-            "text": text.asked.key,
-            "holds": [x for x in slices if x in _slices_of(text)]
-            + _passes(text.signals)
-            + blank,
-            "question": text.asked.question,
-            "candidates": list(text.asked.candidates),
-            "answer": text.asked.answer,
-            "ended": text.asked.ended,
-            "ids": list(text.asked.ids),
-            "tokens": text.tokens,
-            "slice": text.slice,
-            "blank": text.blank,
-            **_columns(text.signals),
-        }
-
-
-def _slices_of(text: ScoredText) -> tuple[str, ...]:
-    """Returns the slices that a text has: without an answer there is no response."""
-    return ("instruction", "response") if text.asked.ended else ("instruction",)
-
-
-def _passes(signals: TokenSignals) -> list[str]:
-    return [] if signals.modified is None else [SECOND]
-
-
-def _columns(signals: TokenSignals) -> dict[str, Any]:
-    return {
-        name: None if value is None else np.asarray(value, np.float32).ravel()
-        for name, value in zip(TokenSignals._fields, signals, strict=True)
-    }
-
-
-def _clip(known: Finished, rows: list[pa.RecordBatch]) -> ScoredClip:
-    """Joins the rows of a clip, of which the latest of a text come last."""
-    video, texts = None, {}
-    for row in rows:
-        text = _plain(row, "text")
-        if text == _VIDEO:
-            video = row if known.video else None
-        elif text in known.texts:  # Else it was forgotten.
-            texts[text] = row
-    first = next(iter(texts.values())) if video is None else video
-    frame = np.zeros(0, np.int16) if video is None else _array(video, "frame")
-    return ScoredClip(
-        key=_plain(first, "key"),
-        content_hash=known.content_hash,
-        signals=None if video is None else _signals(video),
-        frame=frame,
-        frame_indices=tuple(_plain(first, "frame_indices")),
-        motion=known.motion,
-        warnings=tuple(_plain(first, "warnings")),
-        stamp=known.stamp,
-        texts=tuple(_text(row) for row in texts.values()),
-    )
-
-
-def _text(row: pa.RecordBatch) -> ScoredText:
-    asked = Asked(
-        key=_plain(row, "text"),
-        question=_plain(row, "question"),
-        candidates=tuple(_plain(row, "candidates")),
-        answer=_plain(row, "answer"),
-        ended=_plain(row, "ended"),
-        ids=tuple(_plain(row, "ids")),
-    )
-    return ScoredText(
-        asked=asked,
-        tokens=_array(row, "tokens"),
-        slice=_array(row, "slice"),
-        signals=_signals(row),
-        blank=_array(row, "blank"),
-    )
-
-
-def _signals(row: pa.RecordBatch) -> TokenSignals:
-    return TokenSignals(*(_array(row, name) for name in TokenSignals._fields))
-
-
-def _plain(row: pa.RecordBatch, name: str) -> Any:
-    return row.column(name)[0].as_py()
-
-
-def _array(row: pa.RecordBatch, name: str) -> Any:
-    value = row.column(name)[0]
-    if not value.is_valid:
-        return None
-    values = value.values.to_numpy(zero_copy_only=False)
-    return values.reshape(_SHAPES.get(name, (2, -1)))
+        folder = workdir / name
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
