@@ -5,6 +5,7 @@ Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 
 import collections
 import pathlib
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from vidsme_jax.data.reading import ABSENT, Stamp, file_of, stamp
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared import dataset, layout
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
+from vidsme_jax.store import lock
 
 
 class PreparedClips:
@@ -43,7 +45,7 @@ class PreparedClips:
           AuditError: It is not there, or damaged; lists every shard that is.
         """
         parent = variant.folder(root)
-        self.folder = layout.newest(root, variant)
+        self.folder = self._held(root, variant)
         self._shards = layout.check_settings(parent, variant)
         self._positions: dict[str, int] = {}  # By digest.
         self._failed: dict[str, ClipError] = {}
@@ -76,6 +78,17 @@ class PreparedClips:
             raise AuditError([f"{damage}; {layout.REMEDY} it again"])
         opened: Any = tfds.builder_from_directory(self.folder)
         self.source = opened.as_data_source(layout.SPLIT)
+
+    def _held(self, root: pathlib.Path, variant: Variant) -> pathlib.Path:
+        """Returns the newest version; nobody deletes it while this object lives."""
+        folder, replaced = layout.newest(root, variant), None
+        while folder != replaced:
+            try:
+                weakref.finalize(self, lock.held(folder / layout.INFO).close)
+                break
+            except OSError:  # It has just been replaced, or is damaged.
+                replaced, folder = folder, layout.newest(root, variant)
+        return folder
 
     def _take(self, entry: Entry) -> None:
         if entry.stage:

@@ -95,7 +95,9 @@ class Writer:
     def _remember(self, entry: Entry) -> None:
         if not entry.stage:
             self._good.add(entry.digest)
-        elif entry.stage in ("preprocess", "process") or all(r.stamp == ABSENT for r in entry.rows):
+        elif entry.stage in ("preprocess", "process") or all(
+            r.stamp == ABSENT for r in entry.rows
+        ):
             return  # These failures may have been of the moment.
         for row in entry.rows:
             self._known[row.item.clip] = entry.digest, row.stamp
