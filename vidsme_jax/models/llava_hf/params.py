@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints.fields import Fields, by_key
+from vidsme_jax.checkpoints import content
+from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields, by_key
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.llava import params
@@ -144,6 +145,11 @@ def read_config(
     layer = fields.take("vision_feature_layer", int, kind.layer)
     token = fields.take("video_token_id", int, kind.video_token)
     token = fields.take("video_token_index", int, token)
+    if not 0 <= token <= MAX_SIZE:
+        problems.append(
+            f"config.json: the video token is {content.shown(token)}, expected 0 to "
+            f"{MAX_SIZE}"
+        )
     fields.close(_IGNORED)
     config = LlavaConfig(
         vision=vision,
