@@ -45,19 +45,32 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
                     "model has: fetch it again"
                 )
             content = file.read(LARGEST_JSON)
-        if wrong := _no_content(content):
-            raise ValueError(wrong)
-        values = sum(map(content.count, (b",", b"[", b"{")))
-        if values > MOST_VALUES:
-            raise ValueError(
-                f"about {values} values, at most {MOST_VALUES} are read: fetch it again"
-            )
-        value = json.loads(content, object_pairs_hook=_object)
-    except (OSError, ValueError, RecursionError) as error:
+        value = parsed(content)
+    except (OSError, ValueError) as error:
         raise AuditError([f"{path}: not readable as JSON ({error})"]) from error
     if not isinstance(value, dict):
         raise AuditError([f"{path}: expected an object, found {type(value).__name__}"])
     return value
+
+
+def parsed(content: bytes) -> Any:
+    """Returns what JSON stands for.
+
+    Raises:
+      ValueError: It is none, has more than 4 million values, is nested too deeply, or
+        names a key twice.
+    """
+    if wrong := _no_content(content):
+        raise ValueError(wrong)
+    values = sum(map(content.count, (b",", b"[", b"{")))
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"about {values} values, at most {MOST_VALUES} are read: fetch it again"
+        )
+    try:
+        return json.loads(content, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -156,14 +169,16 @@ def listed(names: Sequence[str]) -> str:
     )
 
 
-def limited(problems: Sequence[str], kind: str) -> list[str]:
+def limited(problems: Sequence[str], kind: str, total: int = 0) -> list[str]:
     """Returns at most `SHOWN` problems of one kind, and a line that counts the rest.
+
+    `total` is how many there are, if not all of them are given.
 
     Example:
       >>> limited([f"tensor {k}: surplus" for k in range(22)], "surplus tensors")[-1]
       'and 2 more surplus tensors'
     """
-    rest = len(problems) - SHOWN
+    rest = max(len(problems), total) - SHOWN
     more = [f"and {rest} more {kind}"] if rest > 0 else []
     return [*problems[:SHOWN], *more]
 

@@ -47,6 +47,7 @@ _NAMES = {
     r".*\.W_q": "hqq",
     r".*\.(codes|codebooks)": "aqlm",
 }
+_ANY_NAME = re.compile("|".join(_NAMES))
 _TYPES = re.compile(r"F4|F[68]_.*|[UI](4|8|16|32)")
 _EXAMPLES = 3
 
@@ -146,8 +147,7 @@ def _described(found: Any) -> str:
 
 def _method(name: str, info: TensorInfo) -> str | None:
     """Returns which method a tensor betrays, "" if only its type does, or None."""
-    for pattern, method in _NAMES.items():
-        if re.fullmatch(pattern, name):
-            return method
+    if _ANY_NAME.fullmatch(name):
+        return next(m for pattern, m in _NAMES.items() if re.fullmatch(pattern, name))
     weights = name.endswith((".weight", ".weight_packed")) and len(info.shape) > 1
     return "" if weights and _TYPES.fullmatch(info.dtype) else None

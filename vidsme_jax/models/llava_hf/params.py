@@ -23,12 +23,15 @@ from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers import vit
 
-_RENAMES = (
-    (r"model\.language_model\.", "language_model.model."),
-    (r"model\.(vision_tower|multi_modal_projector|image_newline)", r"\1"),
-    (r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
-    (r"lm_head\.", "language_model.lm_head."),
-)
+_RENAMES = [
+    (re.compile(f"^{pattern}"), replacement)
+    for pattern, replacement in (
+        (r"model\.language_model\.", "language_model.model."),
+        (r"model\.(vision_tower|multi_modal_projector|image_newline)", r"\1"),
+        (r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+        (r"lm_head\.", "language_model.lm_head."),
+    )
+]
 PATTERNS = params.Patterns(
     tower=r"vision_tower\.vision_model\.",
     projector=(
@@ -100,7 +103,7 @@ ONEVISION = Kind(
 def canonical(name: str) -> str:
     """Renames a tensor of any dialect to dialect A."""
     for pattern, replacement in _RENAMES:
-        name = re.sub("^" + pattern, replacement, name)
+        name = pattern.sub(replacement, name)
     return name
 
 

@@ -32,10 +32,13 @@ PATTERNS = params.Patterns(
     head="lm_head",
     newline=r"model\.image_newline",
 )
-_RENAMES = (
-    (r"model\.vision_resampler\.mm_projector\.", "model.mm_projector."),
-    (re.escape(TOWER) + r"(?!vision_model\.)", TOWER + "vision_model."),
-)
+_RENAMES = [
+    (re.compile(f"^{pattern}"), replacement)
+    for pattern, replacement in (
+        (r"model\.vision_resampler\.mm_projector\.", "model.mm_projector."),
+        (re.escape(TOWER) + r"(?!vision_model\.)", TOWER + "vision_model."),
+    )
+]
 _BEACONS = r"model\.(beacon_.*|layers\.\d+\.self_attn\.beacon_.*)"
 _NEWLINES = {
     "grid": "row",
@@ -183,7 +186,7 @@ def _newline(fields: Fields) -> str:
 def canonical(name: str) -> str:
     """Renames the projector of the first files, and the tower of transformers 5."""
     for pattern, replacement in _RENAMES:
-        name = re.sub("^" + pattern, replacement, name)
+        name = pattern.sub(replacement, name)
     return name
 
 
