@@ -32,6 +32,12 @@ def open_checkpoint(
     )
     # A LLaVA-NeXT-Video of 7B is a Vicuna, one of 34B speaks ChatML.
     vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
+    largest = max(vocabulary.values(), default=0)
+    if largest >= config.text.vocab_size:
+        problems.append(
+            f"tokenizer: it has a token of number {largest}, and the model "
+            f"{config.text.vocab_size} embeddings: is it another model's tokenizer?"
+        )
     chatml = kind is params.ONEVISION or "<|im_start|>" in vocabulary
     names = llava.names(config, params.PATTERNS, params.canonical)
     if kind is params.NEXT_VIDEO:
