@@ -7,6 +7,7 @@ training left: see `adapters`.
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,6 +27,7 @@ from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
 _LONGEST_NAME = 1024  # Characters of a tensor's name.
+_MOST_BESIDE = 10_000  # Folders among which one of a near name is looked for.
 _BLOCK = 2**20  # Bytes of a small file at a time.
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -155,15 +157,19 @@ def find(
     Raises:
       AuditError: There is no such thing.
     """
-    tried = [pathlib.Path(name).expanduser()]
-    if near is not None:
-        tried.insert(0, near / tried[0])
-    for folder in tried:
-        if folder.is_dir():
-            return _checked(name, folder.resolve())
-        if folder.exists():
-            problem = f"a file, expected a folder: give {folder.parent}"
-            raise AuditError([f"checkpoint {name}: {problem}"])
+    try:
+        tried = [pathlib.Path(name).expanduser()]
+        if near is not None:
+            tried.insert(0, near / tried[0])
+        for folder in tried:
+            if folder.is_dir():
+                return _checked(name, folder.resolve())
+            if folder.exists():
+                problem = f"a file, expected a folder: give {folder.parent}"
+                raise AuditError([f"checkpoint {name}: {problem}"])
+    except (OSError, RuntimeError) as error:  # No such user, or too long a name.
+        problem = f"no such folder ({content.name(str(error))})"
+        raise AuditError([f"checkpoint {content.name(name)}: {problem}"]) from error
     parts = name.rstrip("/").split("/")
     if len(parts) not in (2, 3) or name.startswith((".", "/", "~")):
         problem = "no such folder, and not a Hugging Face id (OWNER/NAME)"
@@ -191,7 +197,8 @@ def find(
 def _beside(tried: Iterable[pathlib.Path]) -> str:
     """Returns a hint at a folder whose name is near that of one that is not there."""
     for path in tried:
-        folders = [p.name for p in path.parent.glob("*") if p.is_dir()]
+        inside = itertools.islice(path.parent.glob("*"), _MOST_BESIDE)
+        folders = [p.name for p in inside if p.is_dir()]
         if hint := nearest(path.name, folders):
             return hint
     return ""
