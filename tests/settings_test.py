@@ -1,13 +1,16 @@
 """Every configuration file and every key."""
 
+import difflib
 import importlib.util
 import pathlib
+import time
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from vidsme_jax import parallel, scores, settings
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.models.llava.params import SPLIT
 from vidsme_jax.settings import views
 
@@ -56,6 +59,42 @@ def test_missing_and_unknown_keys_are_named():
     found = settings.problems(config)
     assert found[0] == "config.batchsize: no such key; did you mean 'batch_size'?"
     assert found[1].startswith("config.batch_size: missing; it must be")
+
+
+def test_thousands_of_unknown_keys_take_no_time():
+    config = settings.default()
+    config.model.checkpoint = "x"
+    for k in range(3000):
+        config[f"num_frame_{k}"] = k
+    begun = time.process_time()
+    found = settings.problems(config)
+    assert time.process_time() - begun < 0.5
+    assert len(found) == 21 and found[20] == "and 2980 more unknown keys"
+
+
+def test_a_key_is_shown_in_part():
+    config = settings.default()
+    config["x" * 100_000 + "\x1b[2J"] = 1
+    found = settings.problems(config)[0]
+    assert len(found) < 400 and found.endswith("... (100004 characters): no such key")
+
+
+def test_the_nearest_name_is_that_of_difflib_and_quick():
+    rng, known = np.random.default_rng(0), list(settings.RULES)
+    for _ in range(200):
+        letters = list(rng.choice(known))
+        for place in rng.integers(len(letters), size=rng.integers(1, 6)):
+            letters[place] = "abcdef_."[rng.integers(8)]
+        name = "".join(letters)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        assert nearest(name, known) == (
+            f"; did you mean {close[0]!r}?" if close else ""
+        )
+    many = ["".join(rng.choice(list("abcdef"), 100)) for _ in range(5000)]
+    for name in ("a" * 10_000_000, many[0][::-1], ""):
+        begun = time.process_time()
+        nearest(name, many * 20)
+        assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ or one a token of text that is predicted); `orders` 15, the orders of `PROFILE_O
 `clips`, unique videos; `items`, the rows of the manifests (several may share a clip).
 """
 
+import collections
 import dataclasses
 import difflib
 import hashlib
@@ -33,6 +34,10 @@ _UNSEEN = re.compile(
 )
 
 
+# Of suggestions: the least similarity, what is looked at, and how many names closely.
+_NEAR, _LONGEST_NAME, _MOST_KNOWN, _COMPARED = 0.5, 100, 4096, 64
+
+
 def printable(text: str, most: int | None = None) -> str:
     """Text of unknown origin for a terminal or a page.
 
@@ -45,9 +50,29 @@ def printable(text: str, most: int | None = None) -> str:
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """Returns '; did you mean X?', or '' where no known name is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """Returns '; did you mean X?', or '' where no known name is near.
+
+    Names of more than 100 characters are near to none, and of the known names the first
+    4,096 are looked at, so that it takes next to no time whatever it is given.
+    """
+    if not 0 < len(name) <= _LONGEST_NAME:
+        return ""
+    letters, likely = collections.Counter(name), []
+    for other in known[:_MOST_KNOWN]:
+        total = len(name) + len(other)
+        if len(other) <= _LONGEST_NAME and 2 * min(len(name), len(other)) / total >= (
+            _NEAR
+        ):
+            common = (letters & collections.Counter(other)).total()
+            likely.append((2 * common / total, other))
+    matcher = difflib.SequenceMatcher(None, "", name)
+    best = (0.0, "")
+    for bound, other in sorted(likely, reverse=True)[:_COMPARED]:
+        if bound < max(_NEAR, best[0]):
+            break
+        matcher.set_seq1(other)
+        best = max(best, (matcher.ratio(), other))
+    return f"; did you mean {best[1]!r}?" if best[0] >= _NEAR else ""
 
 
 class AuditError(Exception):

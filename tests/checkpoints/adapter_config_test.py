@@ -2,13 +2,16 @@
 
 import dataclasses
 import inspect
+import random
 import re
+import time
 
 import pytest
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 
-from vidsme_jax.checkpoints import adapter_config, targets
+from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import adapter_config, patterns, targets
 
 
 def test_every_field_of_peft_is_decided():
@@ -80,13 +83,13 @@ def _config(**keys):
         ({"revision": 3}, "revision is 3, expected a name"),
         ({"base_model_name_or_path": None}, "is None; expected the folder or hub id"),
         ({"r": 0}, "r is 0, lora_alpha 8; expected an integer from 1"),
-        ({"r": 10**400}, r"r is 10+\.\.\., lora_alpha 8"),
+        ({"r": 10**400}, r"r is 10+\.\.\.0+, lora_alpha 8"),
         ({"lora_alpha": float("nan")}, "lora_alpha nan; expected"),
         ({"rank_pattern": {"q": 2.5}}, "rank_pattern: 'q' is 2.5, expected a number"),
         ({"alpha_pattern": {"q(": 2}}, r"'q\(' is no regular expression"),
         (
             {"alpha_pattern": {"(?i)Q_PROJ": 3}},
-            r"alpha_pattern: '\(\?i\)Q_PROJ' is no regular expression .*flags not at",
+            r"alpha_pattern: '\(\?i\)Q_PROJ' is no regular expression .*has flags",
         ),
         ({"alpha_pattern": [2]}, r"alpha_pattern is \[2\], expected an object"),
     ],
@@ -180,3 +183,87 @@ def test_layers_are_chosen_as_peft_does(stacks, layer):
 def test_modules_that_are_not_named():
     for keys in ({}, {"target_modules": None}, {"target_modules": "all-linear"}):
         assert _config(**keys).targets is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"r": 10**4000},
+            r"r is 10+\.\.\.0+, lora_alpha 8; expected an integer from 1",
+        ),
+        ({"lora_alpha": float("inf")}, "lora_alpha inf; expected"),
+        ({"lora_alpha": 10**4000}, r"lora_alpha 10+\.\.\.0+; expected"),
+        ({"base_model_name_or_path": "x" * 5000}, "base_model_name_or_path is 'xxx"),
+        ({"base_model_name_or_path": "a\0b"}, r"base_model_name_or_path is 'a\\x00b'"),
+        ({"base_model_name_or_path": "a\ud800"}, "base_model_name_or_path is 'a"),
+        ({"rank_pattern": {"q" * 2001: 2}}, "it has 2001 characters, at most 2000"),
+        ({"rank_pattern": {f"q{k}": 2 for k in range(5000)}}, "of at most 4096"),
+        ({"rank_pattern": {r"(a)\1": 2}}, "it has GROUPREF, which is not built"),
+        ({"rank_pattern": {"(?<=a)b": 2}}, "it looks behind, which is not built"),
+        ({"rank_pattern": {"(" * 500 + ")" * 500: 2}}, "is no regular expression"),
+        ({"rank_pattern": {"a{4294967296}": 2}}, "is no regular expression"),
+        ({"target_modules": ["q"] * 5000}, "at most 4096 of at most 2000 characters"),
+        ({"modules_to_save": ["q"] * 300}, "expected a list of at most 256 names"),
+        ({"bias": {"a": 1}}, "bias is {'a': 1}; built for"),
+        ({"init_lora_weights": ["x" * 9999]}, "init_lora_weights is .*xxx"),
+    ],
+    ids=range(16),
+)
+def test_absurd_values_are_refused_in_few_words(keys, message):
+    (problem,) = _read(**keys)
+    assert re.search(message, problem), problem
+    assert len(problem) < 900
+
+
+def test_thousands_of_unknown_keys_or_patterns_are_counted():
+    begun = time.process_time()
+    found = _read(**{f"use_rslor{k}": k + 1 for k in range(3000)})
+    assert len(found) == 21 and found[20] == "and 2980 more unknown keys"
+    found = _read(alpha_pattern={f"q{k}(": 1 for k in range(3000)})
+    assert len(found) == 21
+    assert found[20] == "and 2980 more problems of alpha_pattern"
+    assert time.process_time() - begun < 3
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(x+x+)+y", "(.*a){20}b"])
+def test_patterns_whose_ways_double_take_no_time(pattern):
+    found = _config(rank_pattern={pattern: 2}, target_modules=pattern)
+    begun = time.process_time()
+    for name in ("a" * 1000, "x" * 1000, "a." * 500):
+        assert found.rank_of(name) == 4
+        assert found.targets is not None and not found.targets.has(name)
+    assert time.process_time() - begun < 10
+
+
+def test_patterns_that_take_too_long_are_refused(monkeypatch):
+    monkeypatch.setattr(patterns, "MOST_STEPS", 1000)
+    found = _config(rank_pattern={"(?:(?=a+)a)+b": 2})
+    with pytest.raises(AuditError, match="take over 1000 steps to match: name the mod"):
+        found.rank_of("a" * 1000)
+
+
+def test_patterns_match_as_those_of_python():
+    rng = random.Random(0)
+    parts = ["a", "b", r"\.", ".", r"\d", "[ab]", "[^a]", "1", r"\w", "^", "$", r"\b"]
+
+    def drawn(depth):
+        kind = rng.random() if depth < 4 else 0
+        if kind < 0.4:
+            return rng.choice(parts)
+        inner = drawn(depth + 1)
+        if kind < 0.6:
+            return inner + drawn(depth + 1)
+        if kind < 0.7:
+            return f"({inner}|{drawn(depth + 1)})"
+        if kind < 0.9:
+            return f"(?:{inner})" + rng.choice(["*", "+", "?", "*?", "{2}", "{1,2}?"])
+        return rng.choice(["(?=", "(?!"]) + inner + ")"
+
+    steps = patterns.Steps()
+    for _ in range(500):
+        text = drawn(0)
+        ours, name = patterns.Pattern(text, steps), "".join(rng.choices("ab.1", k=6))
+        assert ours.matches(name) == bool(re.fullmatch(text, name)), (text, name)
+        whole = re.match(rf"(.*\.)?({text})$", name)
+        assert ours.matches_end(name) == bool(whole), (text, name)

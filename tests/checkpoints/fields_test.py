@@ -1,8 +1,10 @@
 """Keys of a config that are proposed, refused and left out."""
 
+import time
+
 import pytest
 
-from vidsme_jax.checkpoints.fields import BOOKKEEPING, Fields
+from vidsme_jax.checkpoints.fields import BOOKKEEPING, EPS_RANGE, Fields
 
 
 def _close(raw, ignored=(), **read):
@@ -45,3 +47,31 @@ def test_twenty_unknown_keys_are_listed():
     problems = _close({f"novel_{k:02}": 1 for k in range(23)})
     assert len(problems) == 21 and "'novel_19'" in problems[19]
     assert problems[20] == "and 3 more unknown keys in text_config"
+
+
+def test_thousands_of_unknown_keys_take_no_time():
+    begun = time.process_time()
+    problems = _close({f"rope_thet{k}": 1 for k in range(100_000)}, rope_theta=float)
+    assert time.process_time() - begun < 2
+    assert len(problems) == 21
+    assert problems[20] == "and 99980 more unknown keys in text_config"
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, 10**4000, float("nan"), float("inf"), 1e-320, 2.0, True, "x", [1]]
+)
+def test_numbers_have_ranges(value):
+    problems: list[str] = []
+    fields = Fields({"eps": value}, "text_config", problems)
+    assert fields.number("eps", 1e-6, *EPS_RANGE) == 1e-6
+    (problem,) = problems
+    assert "text_config: eps is " in problem and len(problem) < 300
+
+
+def test_values_are_shown_in_part():
+    problems: list[str] = []
+    fields = Fields({"a": ["x" * 10**6] * 10**5, "b": {"k" * 10**6: 1}}, "c", problems)
+    fields.take("a", int)
+    fields.expect("b", 1)
+    fields.size("c", 1)
+    assert len(problems) == 2 and max(map(len, problems)) < 300

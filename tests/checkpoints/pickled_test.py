@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidsme_jax.checkpoints import pickled
+from vidsme_jax.checkpoints import descriptions, pickled
 
 
 @pytest.mark.parametrize("kind", [dict, collections.OrderedDict])
@@ -172,7 +172,8 @@ def test_damage_is_told_in_little_time_and_memory(tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "remembers 2147483647 things"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "holds a list"),
+        (b"\x80\x02" + b"}0" * 10, "has POP; refused"),
         (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "refused|expected"),
         (b"\x80\x02" + b"(" * 10 + b"c\xffos\nx\n.", "cannot be read"),
     ],
@@ -180,3 +181,143 @@ def test_damage_is_told_in_little_time_and_memory(tmp_path):
 def test_descriptions_that_ask_for_memory(tmp_path, content, text):
     with pytest.raises(ValueError, match=text):
         pickled.headers(_archive(tmp_path / "greedy.bin", content))
+
+
+def test_descriptions_of_too_many_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(descriptions, "_MOST_STEPS", 1000)
+    for count, text in ((998, "holds a list"), (999, "over 1000")):
+        content = b"\x80\x02" + b"]" * count + b"."
+        with pytest.raises(ValueError, match=text):
+            pickled.headers(_archive(tmp_path / "greedy.bin", content))
+
+
+_TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n(("
+    b"X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+    b"X\x03\x00\x00\x00cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89}tR"
+)
+
+
+def _described(path, content: bytes, storage: bytes = bytes(16)):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", content)
+        archive.writestr("a/data/0", storage)
+    return path
+
+
+def _dictionary(value: bytes) -> bytes:
+    return b"\x80\x02}X\x01\x00\x00\x00x" + value + b"s."
+
+
+def test_a_description_by_hand(tmp_path):
+    path = _described(tmp_path / "a.bin", _dictionary(_TENSOR), np.ones(4, "f4"))
+    found = pickled.headers(path)["x"]
+    np.testing.assert_array_equal(pickled.read(path, found), np.ones(4, "f4"))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"}X\x05\x00\x00\x00dtypeX\x04\x00\x00\x00EVILs",
+        b"N}X\x05\x00\x00\x00startK\x07s\x86",
+    ],
+    ids=["fields", "slots"],
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        _TENSOR,
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch._utils\n_rebuild_parameter\n",
+        b"ccollections\nOrderedDict\n",
+        b"ctorch\nFloatStorage\n",
+        b"}",
+        b"]",
+    ],
+    ids=str,
+)
+def test_nothing_but_an_ordered_dictionary_has_a_state(tmp_path, value, state):
+    path = _described(tmp_path / "a.bin", _dictionary(value + state + b"b"))
+    with pytest.raises(ValueError, match=r"takes a .* for a OrderedDict"):
+        pickled.headers(path)
+    whole = b"\x80\x02ccollections\nOrderedDict\n)R" + state + b"b."
+    assert pickled.headers(_described(path, whole)) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (b"K\x04t", b"J\xff\xff\xff\x7ft", "has 16 bytes, and is said to have"),
+        (b"K\x04t", b"J\xff\xff\xff\xfft", "has 16 bytes, and is said to have"),
+        (b"K\x04t", b"\x8a\xff" + b"\x7f" * 255 + b"t", "is said to have"),
+        (b"K\x04\x85K\x01\x85", b"K\x05\x85K\x01\x85", "not a tensor within"),
+        (
+            b"K\x04\x85K\x01\x85",
+            b"J\xff\xff\xff\x7f\x85K\x00\x85",
+            "not a tensor within",
+        ),
+        (b"K\x04\x85K\x01\x85", b"K\x04\x85J\xff\xff\xff\xff\x85", "strides"),
+        (b"K\x04\x85K\x01\x85", b"K\x04\x85)", "shape .4,., strides"),
+        (
+            b"K\x04\x85K\x01\x85",
+            b"(" + b"K\x01" * 9 + b"t" + b"(" + b"K\x01" * 9 + b"t",
+            "shape",
+        ),
+        (
+            b"K\x04\x85K\x01\x85",
+            b"K\x00\x8a\x08" + b"\x7f" * 8 + b"\x86K\x01K\x01\x86",
+            "shape",
+        ),
+        (b"K\x04\x85", b"X\x01\x00\x00\x00a", "without a storage or a shape"),
+        (b"QK\x00", b"QK\x05", "not a tensor within its storage"),
+        (b"QK\x00", b"QG" + bytes(8), "shape"),
+        (b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001", "unknown storage"),
+        (b"FloatStorage", b"EvilStorage", "asks for torch.EvilStorage; refused"),
+    ],
+    ids=str,
+)
+def test_sizes_are_bounded_by_the_bytes_that_are_there(tmp_path, old, new, text):
+    assert _TENSOR.count(old) == 1
+    content = _dictionary(_TENSOR.replace(old, new))
+    with pytest.raises(ValueError, match=text):
+        pickled.headers(_described(tmp_path / "a.bin", content))
+
+
+def test_a_tuple_in_itself_many_times_takes_no_time(tmp_path):
+    """To hash, compare or show it would take as many steps as it has ends."""
+    deep = b"K\x01" + b"q\x00h\x00\x86" * 200
+    begun = time.process_time()
+    for content, text in (
+        (b"\x80\x02}" + deep + b"K\x01s.", "keys are no names"),
+        (_dictionary(deep), "x: not a tensor but a value of type tuple"),
+        (_dictionary(_TENSOR.replace(b"K\x04\x85", deep)), "shape"),
+        (_dictionary(_TENSOR.replace(b"\x89}t", b"\x89}" + deep + b"t")), "a view of"),
+        (b"\x80\x02" + deep + b"Q.", "no storage's"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            pickled.headers(_described(tmp_path / "a.bin", content))
+    assert time.process_time() - begun < 1
+
+
+def test_archives_that_unfold(tmp_path):
+    path = tmp_path / "bomb.bin"
+    begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"}" * 50_000_000)
+    with pytest.raises(ValueError, match="compressed; torch stores it plainly"):
+        pickled.headers(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"}" * 5_000_000)
+    with pytest.raises(ValueError, match="has 5000000 bytes, at most 4194304 are"):
+        pickled.headers(path)
+    entry = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"x"
+    count = 300_000
+    sizes = b"\xff\xff"
+    end = b"PK\5\6" + bytes(4) + sizes * 2
+    end += (len(entry) * count).to_bytes(4, "little") + bytes(6)
+    path.write_bytes(entry * count + end)
+    with pytest.raises(ValueError, match="over 4 MiB"):
+        pickled.headers(path)
+    assert time.process_time() - begun < 5
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert after.ru_maxrss - before.ru_maxrss < 200 * 1024

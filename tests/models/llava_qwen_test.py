@@ -335,8 +335,11 @@ def test_frames_that_positions_hold(tmp_path, positions):
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
             "config.json.rope_parameters: rope_type is 'linear'; built for 'default'",
         ),
-        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0, expected over 0"),
-        ({"rope_theta": -1.0}, "rope_theta is -1.0, expected over 0"),
+        (
+            {"rope_parameters": {"rope_theta": 0}},
+            "rope_theta is 0, expected a number from 0.001",
+        ),
+        ({"rope_theta": -1.0}, "rope_theta is -1.0, expected a number from 0.001"),
     ],
 )
 def test_configurations_that_are_refused(tmp_path, changes, text):

@@ -6,14 +6,16 @@ LoRA and its relatives whose result is one weight; the rest is refused by name.
 
 import dataclasses
 import math
-import re
 from typing import Any
 
 from vidsme_jax.base import nearest
-from vidsme_jax.checkpoints import targets
+from vidsme_jax.checkpoints import content, patterns, targets
 from vidsme_jax.checkpoints.fields import MAX_SIZE, by_key
+from vidsme_jax.checkpoints.patterns import Pattern, Steps
 from vidsme_jax.checkpoints.targets import Targets
 
+_MOST_SAVED = 256  # Modules that were trained in full.
+_LONGEST_BASE = 1000  # Characters: no path or hub id has more.
 MERGE = (
     "merge it with PEFT (merge_and_unload, then save_pretrained) and give the result"
 )
@@ -94,8 +96,8 @@ class AdapterConfig:
     revision: str | None = None
     rank: int = 1
     alpha: int | float = 1
-    ranks: dict[str, int] = dataclasses.field(default_factory=dict)
-    alphas: dict[str, int | float] = dataclasses.field(default_factory=dict)
+    ranks: tuple[tuple[Pattern, int], ...] = ()
+    alphas: tuple[tuple[Pattern, int | float], ...] = ()
     rank_stabilised: bool = False
     decomposed: bool = False
     shifted: bool = False
@@ -138,14 +140,20 @@ def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
     _check_initialisation(raw.get("init_lora_weights"), problems)
     bias = raw.get("bias") or "none"
     if bias not in ("none", "all", "lora_only"):
-        problems.append(f"bias is {bias!r}; built for 'none', 'all' and 'lora_only'")
+        found = content.shown(bias)
+        problems.append(f"bias is {found}; built for 'none', 'all' and 'lora_only'")
+        bias = "none"
     saved = raw.get("modules_to_save") or []
-    if not isinstance(saved, list) or not all(isinstance(s, str) and s for s in saved):
-        problems.append(f"modules_to_save is {saved!r}, expected a list of names")
+    listed = isinstance(saved, list) and len(saved) <= _MOST_SAVED
+    if not listed or not all(isinstance(s, str) and 0 < len(s) < 1000 for s in saved):
+        problems.append(
+            f"modules_to_save is {content.shown(saved)}, expected a list of at most "
+            f"{_MOST_SAVED} names"
+        )
         saved = []
     revision = raw.get("revision")
     if not isinstance(revision, str | None):
-        problems.append(f"revision is {revision!r}, expected a name")
+        problems.append(f"revision is {content.shown(revision)}, expected a name")
         revision = None
     rank: Any = raw.get("r")
     alpha: Any = raw.get("lora_alpha")
@@ -155,30 +163,31 @@ def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
             "from 1 and a number"
         )
         rank, alpha = 1, 1
+    steps = Steps()
     return AdapterConfig(
         base=_base(raw, problems),
         revision=revision or None,
         rank=rank,
         alpha=alpha,
-        ranks=_pattern(raw, "rank_pattern", _is_rank, problems),
-        alphas=_pattern(raw, "alpha_pattern", _is_alpha, problems),
+        ranks=_pattern(raw, "rank_pattern", _is_rank, steps, problems),
+        alphas=_pattern(raw, "alpha_pattern", _is_alpha, steps, problems),
         rank_stabilised=_flag(raw, "use_rslora", problems),
         decomposed=_flag(raw, "use_dora", problems),
         shifted=_flag(raw, "lora_bias", problems),
         bias=bias,
         tied=_flag(raw, "ensure_weight_tying", problems),
-        targets=targets.read(raw, problems),
+        targets=targets.read(raw, steps, problems),
         saved=tuple(saved),
     )
 
 
 def _base(raw: dict[str, Any], problems: list[str]) -> str:
     base = raw.get("base_model_name_or_path")
-    if isinstance(base, str) and base:
+    if isinstance(base, str) and 0 < len(base) <= _LONGEST_BASE and base.isprintable():
         return base
     problems.append(
-        f"base_model_name_or_path is {base!r}; expected the folder or hub id of the "
-        "model that the adapter was trained from"
+        f"base_model_name_or_path is {content.shown(base)}; expected the folder or hub "
+        "id of the model that the adapter was trained from"
     )
     return ""
 
@@ -186,6 +195,7 @@ def _base(raw: dict[str, Any], problems: list[str]) -> str:
 def _refuse(raw: dict[str, Any], problems: list[str]) -> None:
     """Refuses what changes the model in a way that is not built."""
     known: list[str] = sorted(HANDLED)
+    unknown: list[str] = []
     for key in sorted(set(raw) - HANDLED - set(HARMLESS)):
         value = raw[key]
         if value is None or value is False or value in ([], {}, ""):
@@ -194,10 +204,14 @@ def _refuse(raw: dict[str, Any], problems: list[str]) -> None:
             why, remedy = REFUSED[key]
             problems.append(f"{key} is {_short(value)}: {why}, not built; {remedy}")
         else:
-            problems.append(
-                f"unknown key {key!r}{nearest(key, known)} (it may change the model, "
-                f"so it is not ignored; {MERGE})"
-            )
+            unknown.append(key)
+    problems += [
+        f"unknown key {content.shown(key)}{nearest(key, known)} (it may change the "
+        f"model, so it is not ignored; {MERGE})"
+        for key in unknown[: content.SHOWN]
+    ]
+    if (rest := len(unknown) - content.SHOWN) > 0:
+        problems.append(f"and {rest} more unknown keys")
 
 
 def _check_initialisation(value: Any, problems: list[str]) -> None:
@@ -205,7 +219,7 @@ def _check_initialisation(value: Any, problems: list[str]) -> None:
     name = str(value).lower()
     if value is None or isinstance(value, bool) or name in _INNOCENT:
         return
-    key = f"init_lora_weights is {value!r}"
+    key = f"init_lora_weights is {content.shown(value)}"
     if name.startswith("pissa_niter_") or name in _CHANGING:
         problems.append(
             f"{key}: it changes the weights of the base before the training, so that "
@@ -225,37 +239,32 @@ def _flag(raw: dict[str, Any], key: str, problems: list[str]) -> bool:
     return value is True
 
 
-def _pattern(raw: dict[str, Any], key: str, holds, problems: list[str]) -> dict:
+def _pattern(
+    raw: dict[str, Any], key: str, holds, steps: Steps, problems: list[str]
+) -> tuple:
     """Reads {regular expression: number}."""
     found = raw.get(key) or {}
-    if not isinstance(found, dict):
-        problems.append(f"{key} is {_short(found)}, expected an object")
-        return {}
-    out = {}
-    for pattern, value in found.items():
-        try:
-            re.compile(_whole(pattern))
-        except re.error as error:
-            problems.append(f"{key}: {pattern!r} is no regular expression ({error})")
-            continue
-        if holds(value):
-            out[pattern] = value
-        else:
-            problems.append(f"{key}: {pattern!r} is {_short(value)}, expected a number")
-    return out
+    if not isinstance(found, dict) or len(found) > patterns.MOST:
+        problems.append(
+            f"{key} is {_short(found)}, expected an object of at most {patterns.MOST} "
+            "patterns"
+        )
+        return ()
+    out, wrong = [], []
+    for text, value in found.items():
+        pattern = targets.compiled(key, text, steps, wrong)
+        if not holds(value):
+            named = content.shown(text)
+            wrong.append(f"{key}: {named} is {_short(value)}, expected a number")
+        elif pattern is not None:
+            out.append((pattern, value))
+    problems += content.limited(wrong, f"problems of {key}")
+    return tuple(out)
 
 
-def _matched(patterns: dict[str, Any], module: str, default: Any) -> Any:
+def _matched(found: tuple, module: str, default: Any) -> Any:
     """Returns the value of the first pattern that matches the end of a name."""
-    for pattern, value in patterns.items():
-        if re.match(_whole(pattern), module):
-            return value
-    return default
-
-
-def _whole(pattern: str) -> str:
-    """Returns the expression that PEFT makes of a pattern: the end of a name."""
-    return rf"(.*\.)?({pattern})$"
+    return next((v for pattern, v in found if pattern.matches_end(module)), default)
 
 
 def _is_rank(value: Any) -> bool:
@@ -267,5 +276,5 @@ def _is_alpha(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = content.shown(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -6,6 +6,7 @@ made from them where an adapter's module lies beside: in the same stack of layer
 the same module.
 """
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -41,10 +42,12 @@ class Base:
             rest, clean = name.removeprefix(start), self.canonical(name)
             if start and clean.endswith(rest):
                 fronts[start] = clean.removesuffix(rest)
+        names = sorted(self.tensors)
         for start, front in fronts.items():
-            for clean in self.tensors:
-                needed = not any(re.fullmatch(p, clean) for p in self.ignored)
-                if needed and clean.startswith(front):
+            for clean in names[bisect.bisect_left(names, front) :]:
+                if not clean.startswith(front):
+                    break
+                if not any(re.fullmatch(p, clean) for p in self.ignored):
                     yield clean, start + clean.removeprefix(front)
 
 

@@ -1,14 +1,20 @@
 """What a file of a checkpoint holds: JSON, a pointer of git-lfs, half a download."""
 
 import json
+import os
 import pathlib
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, printable
+from vidsme_jax.checkpoints import regular
 
 SHOWN = 20  # Problems of one kind in a message, and names in one line of it.
-LARGEST_JSON = 2**27  # Bytes.
+# Of a JSON file: bytes, and values, which take up to 100 bytes each once they are read.
+# The largest tokenizers in use have 35 MB and 1.5 million values.
+LARGEST_JSON, MOST_VALUES = 2**27, 2**22
+_LONGEST = 200  # Characters of a value, or of a name, that are shown.
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _LARGEST_POINTER = 1024  # Bytes, by the specification.
 # What transformers reads too, which refuses a byte-order mark.
@@ -16,6 +22,9 @@ _PLAIN = frozenset(
     """config.json tokenizer.json tokenizer_config.json special_tokens_map.json
     added_tokens.json vocab.json""".split()
 )
+_BRIEF = reprlib.Repr()
+_BRIEF.maxdict = _BRIEF.maxlist = _BRIEF.maxtuple = 6
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, 160, 80, 160
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 (two orders).
 
 
@@ -25,27 +34,61 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     The encoding is UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
 
     Raises:
-      AuditError: It cannot be read, is over 128 MiB, or holds no object.
+      AuditError: It cannot be read, is no regular file, is over 128 MiB or of more than
+        4 million values, names a key twice, or holds no object.
     """
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"over {LARGEST_JSON >> 20} MiB")
-        content = path.read_bytes()
-        if wrong := _no_content(content):
-            raise ValueError(wrong)
-        value = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
+        with regular.opened(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > LARGEST_JSON:
+                raise ValueError(
+                    f"{size} bytes, over {LARGEST_JSON >> 20} MiB, which no file of a "
+                    "model has: fetch it again"
+                )
+            content = file.read(LARGEST_JSON)
+        value = parsed(content)
+    except (OSError, ValueError) as error:
         raise AuditError([f"{path}: not readable as JSON ({error})"]) from error
     if not isinstance(value, dict):
         raise AuditError([f"{path}: expected an object, found {type(value).__name__}"])
     return value
 
 
+def parsed(content: bytes) -> Any:
+    """Returns what JSON stands for.
+
+    Raises:
+      ValueError: It is none, has more than 4 million values, is nested too deeply, or
+        names a key twice.
+    """
+    if wrong := _no_content(content):
+        raise ValueError(wrong)
+    values = sum(map(content.count, (b",", b"[", b"{")))
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"about {values} values, at most {MOST_VALUES} are read: fetch it again"
+        )
+    try:
+        return json.loads(content, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object; of a key that is given twice readers differ in which counts."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"it names the key {shown(twice)} twice: take one out")
+    return out
+
+
 def is_pointer(path: pathlib.Path) -> bool:
     """Returns whether a file is what git leaves of one that git-lfs did not fetch."""
     if not path.is_file() or path.stat().st_size > _LARGEST_POINTER:
         return False
-    return path.read_bytes().startswith(_POINTER)
+    with regular.opened(path) as file:
+        return file.read(len(_POINTER)) == _POINTER
 
 
 def pointer_problem(paths: Sequence[pathlib.Path]) -> str:
@@ -64,7 +107,7 @@ def mark_problem(paths: Iterable[pathlib.Path]) -> str:
     marked = []
     for path in paths:
         if path.name in _PLAIN and path.is_file():
-            with path.open("rb") as file:
+            with regular.opened(path) as file:
                 if file.read(3).startswith(_MARKS):
                     marked.append(path.name)
     if not marked:
@@ -85,7 +128,7 @@ def damage(path: pathlib.Path, error: Exception) -> str:
     """
     if not path.is_file():
         return f"{path.name}: no such file"
-    with path.open("rb") as file:
+    with regular.opened(path) as file:
         begin = file.read(64)
     if path.suffix == ".safetensors" and begin.startswith(b"PK"):
         return f"{path.name}: pickled by torch, not safetensors: rename it to .bin"
@@ -93,6 +136,22 @@ def damage(path: pathlib.Path, error: Exception) -> str:
         return f"{path.name}: safetensors, not pickled: rename it to .safetensors"
     cause = _no_content(begin) or f"{error}"
     return f"{path.name}: damaged ({cause}); fetch it again, it may be cut short"
+
+
+def shown(value: Any) -> str:
+    """Returns a value of a file for a message: not too long, whatever it is.
+
+    Example:
+      >>> shown({"neg": True}), len(shown("x" * 1000)), shown([[[["deep"]]]])
+      ("{'neg': True}", 160, '[[[[...]]]]')
+    """
+    text = printable(_BRIEF.repr(value))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def name(text: str) -> str:
+    """Returns a name of a file for a message: printable, and not too long."""
+    return printable(text, most=_LONGEST)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -105,17 +164,21 @@ def listed(names: Sequence[str]) -> str:
       '18, 19 and 2 more'
     """
     rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(name, names[:SHOWN])) + (
+        f" and {rest} more" if rest > 0 else ""
+    )
 
 
-def limited(problems: Sequence[str], kind: str) -> list[str]:
+def limited(problems: Sequence[str], kind: str, total: int = 0) -> list[str]:
     """Returns at most `SHOWN` problems of one kind, and a line that counts the rest.
+
+    `total` is how many there are, if not all of them are given.
 
     Example:
       >>> limited([f"tensor {k}: surplus" for k in range(22)], "surplus tensors")[-1]
       'and 2 more surplus tensors'
     """
-    rest = len(problems) - SHOWN
+    rest = max(len(problems), total) - SHOWN
     more = [f"and {rest} more {kind}"] if rest > 0 else []
     return [*problems[:SHOWN], *more]
 

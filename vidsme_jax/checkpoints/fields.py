@@ -9,6 +9,9 @@ _REQUIRED = object()
 # No published model comes near; what exceeds them would take time and memory before a
 # comparison with the tensors could refuse it.
 MAX_SIZE, MAX_LAYERS = 1 << 24, 1 << 10
+MAX_SIDE = 4096  # Pixels of a frame: memory grows by the square.
+# In float32 a smaller epsilon is none: a row of zeros would become NaN.
+EPS_RANGE = 1e-30, 1.0
 
 # Keys that any Hugging Face config may carry and that no forward pass depends on.
 BOOKKEEPING = frozenset(
@@ -46,7 +49,7 @@ class Fields:
         self.problems = problems
         self._seen: set[str] = set()
         if not isinstance(raw, dict):
-            problems.append(f"{where}: expected an object, found {raw!r}")
+            problems.append(f"{where}: expected an object, found {content.shown(raw)}")
             raw = {}
         self.raw: dict[str, Any] = raw
 
@@ -63,22 +66,40 @@ class Fields:
             return fallback
         wrong_bool = isinstance(value, bool) and kind not in (bool, dict)
         if wrong_bool or not isinstance(value, kind):
+            found = content.shown(value)
             self.problems.append(
-                f"{self.where}: {key} is {value!r}, expected {_name(kind)}"
+                f"{self.where}: {key} is {found}, expected {_name(kind)}"
             )
             return fallback
         return value
 
-    def size(self, key: str, default: Any = _REQUIRED) -> Any:
-        """Returns an integer from 1 to `MAX_SIZE`, of layers to `MAX_LAYERS`."""
+    def size(self, key: str, default: Any = _REQUIRED, most: int | None = None) -> Any:
+        """Returns an integer from 1 on.
+
+        Args:
+          key: Of the value.
+          default: If the key is absent.
+          most: The largest; None: `MAX_SIZE`, of layers `MAX_LAYERS`.
+        """
         value = self.take(key, int, default)
-        most = MAX_LAYERS if "layers" in key else MAX_SIZE
+        most = most or (MAX_LAYERS if "layers" in key else MAX_SIZE)
         if value is not None and not 1 <= value <= most:
+            found = content.shown(value)
             self.problems.append(
-                f"{self.where}: {key} is {value}, expected 1 to {most}"
+                f"{self.where}: {key} is {found}, expected 1 to {most}"
             )
             return None if default is _REQUIRED else default
         return value
+
+    def number(self, key: str, default: float, low: float, high: float) -> float:
+        """Returns a number from `low` to `high`, which are finite."""
+        value = self.take(key, (int, float), default)
+        if low <= value <= high:  # Not so of NaN.
+            return float(value)
+        found = content.shown(value)
+        expected = f"a number from {low:g} to {high:g}"
+        self.problems.append(f"{self.where}: {key} is {found}, expected {expected}")
+        return default
 
     def expect(self, key: str, *allowed: Any) -> Any:
         """Returns a value that must be one of those built; absent is the first."""
@@ -86,7 +107,7 @@ class Fields:
         value = self.raw.get(key, allowed[0])
         if value not in allowed:
             self.problems.append(
-                f"{self.where}: {key} is {value!r}; built for "
+                f"{self.where}: {key} is {content.shown(value)}; built for "
                 f"{' or '.join(map(repr, dict.fromkeys(allowed)))}"
             )
             return allowed[0]
@@ -95,12 +116,14 @@ class Fields:
     def close(self, ignored: dict[str, str]) -> None:
         """Refuses every key not read, not bookkeeping, and not ignored for a reason."""
         known = self._seen | BOOKKEEPING | set(ignored) | set(quantised.KEYS)
-        unknown = [
-            f"{self.where}: unknown key {key!r}{nearest(key, sorted(self._seen))} "
+        unknown, read = sorted(set(self.raw) - known), sorted(self._seen)
+        self.problems += [
+            f"{self.where}: unknown key {content.shown(key)}{nearest(key, read)} "
             "(it may change the model, so it is not ignored)"
-            for key in sorted(set(self.raw) - known)
+            for key in unknown[: content.SHOWN]
         ]
-        self.problems += content.limited(unknown, f"unknown keys in {self.where}")
+        if (rest := len(unknown) - content.SHOWN) > 0:
+            self.problems.append(f"and {rest} more unknown keys in {self.where}")
 
 
 def _name(kind: type | tuple[type, ...]) -> str:

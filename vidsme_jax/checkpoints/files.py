@@ -7,17 +7,27 @@ training left: see `adapters`.
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from vidsme_jax.base import AuditError, nearest
-from vidsme_jax.checkpoints import content, pickled, quantised, weights
+from vidsme_jax.checkpoints import (
+    content,
+    headers,
+    pickled,
+    quantised,
+    regular,
+    weights,
+)
 from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
+_LONGEST_NAME = 1024  # Characters of a tensor's name.
+_MOST_BESIDE = 10_000  # Folders among which one of a near name is looked for.
 _BLOCK = 2**20  # Bytes of a small file at a time.
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -91,27 +101,38 @@ class Checkpoint:
         return AuditError(list(named))
 
     def fingerprint(self) -> str:
-        """Returns a SHA-256 over the small files and samples of the weight files.
+        """Returns a SHA-256 over the small files and samples of the large ones.
 
-        Of each weight file: its size, its first 64 KiB (the header) and 64 blocks of
-        64 KiB at equal distances: enough to tell checkpoints apart, and quick.
+        Of each weight file, and of a JSON file over 128 MiB: its size, its first 64 KiB
+        (the header) and 64 blocks of 64 KiB at equal distances: enough to tell
+        checkpoints apart, and quick.
         """
         digest = hashlib.sha256()
         for folder in self.folders:
             for path in sorted(p for p in folder.glob("*.json") if p.is_file()):
-                digest.update(path.name.encode() + b"\0")
-                with path.open("rb") as file:
-                    while block := file.read(_BLOCK):
-                        digest.update(block)
+                digest.update(path.name.encode(errors="surrogateescape") + b"\0")
+                whole = path.stat().st_size <= content.LARGEST_JSON
+                (_digest_all if whole else _digest_samples)(digest, path)
         used = (info.files for info in self.tensors.values())
         for path in sorted(frozenset[pathlib.Path]().union(*used)):
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
-            with path.open("rb") as file:
-                for k in range(_SAMPLES + 1):
-                    file.seek(max(0, (size - _SAMPLE_BYTES) * k // _SAMPLES))
-                    digest.update(file.read(_SAMPLE_BYTES))
+            _digest_samples(digest, path)
         return digest.hexdigest()
+
+
+def _digest_all(digest: Any, path: pathlib.Path) -> None:
+    with regular.opened(path) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+
+
+def _digest_samples(digest: Any, path: pathlib.Path) -> None:
+    with regular.opened(path) as file:
+        size = file.seek(0, 2)
+        name = path.name.encode(errors="surrogateescape")
+        digest.update(name + f"\0{size}\0".encode())
+        for k in range(_SAMPLES + 1):
+            file.seek(max(0, (size - _SAMPLE_BYTES) * k // _SAMPLES))
+            digest.update(file.read(_SAMPLE_BYTES))
 
 
 def patterns(allow_pickle: bool) -> tuple[str, ...]:
@@ -136,15 +157,19 @@ def find(
     Raises:
       AuditError: There is no such thing.
     """
-    tried = [pathlib.Path(name).expanduser()]
-    if near is not None:
-        tried.insert(0, near / tried[0])
-    for folder in tried:
-        if folder.is_dir():
-            return _checked(name, folder.resolve())
-        if folder.exists():
-            problem = f"a file, expected a folder: give {folder.parent}"
-            raise AuditError([f"checkpoint {name}: {problem}"])
+    try:
+        tried = [pathlib.Path(name).expanduser()]
+        if near is not None:
+            tried.insert(0, near / tried[0])
+        for folder in tried:
+            if folder.is_dir():
+                return _checked(name, folder.resolve())
+            if folder.exists():
+                problem = f"a file, expected a folder: give {folder.parent}"
+                raise AuditError([f"checkpoint {name}: {problem}"])
+    except (OSError, RuntimeError) as error:  # No such user, or too long a name.
+        problem = f"no such folder ({content.name(str(error))})"
+        raise AuditError([f"checkpoint {content.name(name)}: {problem}"]) from error
     parts = name.rstrip("/").split("/")
     if len(parts) not in (2, 3) or name.startswith((".", "/", "~")):
         problem = "no such folder, and not a Hugging Face id (OWNER/NAME)"
@@ -172,7 +197,8 @@ def find(
 def _beside(tried: Iterable[pathlib.Path]) -> str:
     """Returns a hint at a folder whose name is near that of one that is not there."""
     for path in tried:
-        folders = [p.name for p in path.parent.glob("*") if p.is_dir()]
+        inside = itertools.islice(path.parent.glob("*"), _MOST_BESIDE)
+        folders = [p.name for p in inside if p.is_dir()]
         if hint := nearest(path.name, folders):
             return hint
     return ""
@@ -184,9 +210,11 @@ def _checked(name: str, folder: pathlib.Path) -> pathlib.Path:
     Where one is a pointer of git-lfs, so are the weights: all are named.
     """
     small = [p for pattern in _SMALL_FILES for p in sorted(folder.glob(pattern))]
+    heavy = [p for pattern in _WEIGHTS for p in sorted(folder.glob(pattern))]
+    if problem := regular.problem([*small, *heavy]):
+        raise AuditError([f"checkpoint {name}: {problem}"])
     problem = content.mark_problem(small)
     if any(map(content.is_pointer, small)):
-        heavy = [p for kind in _WEIGHTS for p in sorted(folder.glob(kind))]
         problem = content.pointer_problem(
             [p for p in (*small, *heavy) if content.is_pointer(p)]
         )
@@ -250,9 +278,10 @@ def read_tensors(
             clean = weights.plain(key)
             if clean in tensors:
                 other = tensors[clean]
+                named, one, two = map(content.name, (clean, other.name, key))
                 twice.append(
-                    f"{clean}: stored twice, as {other.name} in {other.file.name} and "
-                    f"as {key} in {file.name}"
+                    f"{named}: stored twice, as {one} in {other.file.name} and as "
+                    f"{two} in {file.name}"
                 )
             tensors[clean] = info
     problems = [problem] if (problem := weights.missing(chosen)) else []
@@ -287,16 +316,21 @@ def open_file(
         return {}
     try:
         if file.suffix == ".bin":
-            return {
-                key: TensorInfo(file, key, found.shape, found.dtype, found)
-                for key, found in pickled.headers(file).items()
+            found = {
+                key: TensorInfo(file, key, tensor.shape, tensor.dtype, tensor)
+                for key, tensor in pickled.headers(file).items()
             }
-        with safe_open(file, framework="numpy") as opened:
-            pieces = {key: opened.get_slice(key) for key in opened.keys()}
-            return {
-                key: TensorInfo(file, key, tuple(piece.get_shape()), piece.get_dtype())
-                for key, piece in pieces.items()
+        else:
+            found = {
+                key: TensorInfo(file, key, shape, dtype)
+                for key, (shape, dtype) in headers.read(file).items()
             }
+        if long := next((key for key in found if len(key) > _LONGEST_NAME), ""):
+            raise ValueError(
+                f"the name of a tensor has {len(long)} characters, at most "
+                f"{_LONGEST_NAME} are read: {content.name(long)}"
+            )
+        return found
     except (SafetensorError, OSError, ValueError) as error:
         problems.append(content.damage(file, error))
         return {}

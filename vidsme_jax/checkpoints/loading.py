@@ -9,7 +9,7 @@ layer.
 import collections
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -104,20 +104,25 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
     shapes = trees.flat(abstract)
     problems = _Problems()
     slots: dict[str, dict[int, str]] = collections.defaultdict(dict)
-    counts = collections.Counter(map(names.canonical, checkpoint.tensors))
-    problems.doubled += [f"{n}: stored {k} times" for n, k in counts.items() if k > 1]
-    for clean, name in {names.canonical(n): n for n in checkpoint.tensors}.items():
-        if any(re.fullmatch(pattern, clean) for pattern in names.ignored):
+    cleaned = {name: names.canonical(name) for name in checkpoint.tensors}
+    counts = collections.Counter(cleaned.values())
+    problems.doubled += [
+        f"{content.name(n)}: stored {k} times" for n, k in counts.items() if k > 1
+    ]
+    ignored, known = _any(names.ignored), _any(rule.pattern for rule in names.rules)
+    for clean, name in {clean: name for name, clean in cleaned.items()}.items():
+        if ignored.fullmatch(clean):
             continue
-        rule, layer = _match(clean, names.rules)
+        rule, layer = None, -1
+        if known.fullmatch(clean):
+            rule, layer = _match(clean, names.rules)
         if rule is None or rule.path not in shapes:
-            problems.surplus.append(f"{name}: surplus, the model has no such parameter")
+            problems.surplus.append((name, "the model has no such parameter"))
             continue
         info = checkpoint.tensors[name]
         leaf = shapes[rule.path].shape
         if layer >= leaf[0]:
-            problem = f"{name}: surplus, the model has {leaf[0]} such layers"
-            problems.surplus.append(problem)
+            problems.surplus.append((name, f"the model has {leaf[0]} such layers"))
             continue
         _check(name, info, leaf if layer < 0 else leaf[1:], rule, problems)
         slots[rule.path][layer] = name
@@ -146,16 +151,18 @@ class _Problems:
     """What is wrong with tensors, by kind, so that no kind crowds out another."""
 
     doubled: list[str] = dataclasses.field(default_factory=list)
-    surplus: list[str] = dataclasses.field(default_factory=list)
+    surplus: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     misshapen: list[str] = dataclasses.field(default_factory=list)
     types: list[str] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
 
     def listed(self) -> list[str]:
         """Returns the problems, of each kind at most `content.SHOWN`."""
+        first = self.surplus[: content.SHOWN]
+        surplus = [f"{content.name(name)}: surplus, {why}" for name, why in first]
         return [
             *content.limited(self.doubled, "tensors that are stored twice"),
-            *content.limited(self.surplus, "surplus tensors"),
+            *content.limited(surplus, "surplus tensors", len(self.surplus)),
             *content.limited(self.misshapen, "tensors of another shape"),
             *content.limited(self.types, "tensors of another dtype"),
             *content.limited(self.missing, "missing tensors"),
@@ -164,7 +171,7 @@ class _Problems:
 
 def foreign(checkpoint: Checkpoint) -> str:
     """Returns the sentence about tensors of which none has a name of the family."""
-    some = ", ".join(sorted(checkpoint.tensors)[:3])
+    some = ", ".join(map(content.name, sorted(checkpoint.tensors)[:3]))
     return (
         f"none of its {len(checkpoint.tensors)} tensors has a name that its config's "
         f"family knows ({some}, ...): weights of another model, in another program's "
@@ -264,6 +271,11 @@ class _Reader:
             found = self.faults.beyond.setdefault(cast.dtype.name, {})
             found[name] = max(most, found.get(name, 0.0))
         return cast
+
+
+def _any(patterns: Iterable[str]) -> re.Pattern[str]:
+    """Returns a pattern that matches whole what one of some patterns does."""
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or "(?!)")
 
 
 def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:

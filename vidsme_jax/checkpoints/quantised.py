@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
@@ -46,6 +47,7 @@ _NAMES = {
     r".*\.W_q": "hqq",
     r".*\.(codes|codebooks)": "aqlm",
 }
+_ANY_NAME = re.compile("|".join(_NAMES))
 _TYPES = re.compile(r"F4|F[68]_.*|[UI](4|8|16|32)")
 _EXAMPLES = 3
 
@@ -72,7 +74,7 @@ def refuse(name: str, folder: pathlib.Path, tensors: Mapping[str, TensorInfo]) -
     said = [stated[1]] if stated else [*beside, *filter(None, found.values())]
     method = next(iter(said), "")
     examples = list(found)[:_EXAMPLES]
-    shown = ", ".join(f"{key} {tensors[key].dtype}" for key in examples)
+    shown = ", ".join(f"{content.name(k)} {tensors[k].dtype}" for k in examples)
     rest = f" and {len(found) - _EXAMPLES} more" if len(found) > _EXAMPLES else ""
     named = f" ({method})" if method else ""
     problem = (
@@ -103,7 +105,11 @@ def _remedy(method: str, config: Mapping[str, Any]) -> str:
     back = _BACK.get(method.split(",")[0])
     way = f", or {back} and save it with save_pretrained" if back else ""
     origin = config.get("_name_or_path")
-    named = f" ({origin!r}, by its config)" if origin and "/" in str(origin) else ""
+    named = (
+        f" ({content.shown(origin)}, by its config)"
+        if origin and "/" in str(origin)
+        else ""
+    )
     return (
         "quantised weights are not read: give the unquantised checkpoint that it was "
         f"made from{named}{way}"
@@ -125,23 +131,23 @@ def _stated(config: Mapping[str, Any]) -> tuple[str, str] | None:
 def _described(found: Any) -> str:
     """Returns the method and the bits that a `quantization_config` names."""
     if not isinstance(found, Mapping):
-        return repr(found)
-    method = str(found.get("quant_method") or "")
+        return content.shown(found)
+    method = content.name(str(found.get("quant_method") or ""))
     if not method and ("load_in_4bit" in found or "load_in_8bit" in found):
         method = "bitsandbytes"
     bits = found.get("bits") or found.get("w_bit") or found.get("weight_bits")
     for size in (4, 8):
         bits = size if found.get(f"load_in_{size}bit") else bits
     block = found.get("weight_block_size")
-    parts = [method or "method not named", f"{bits} bits" if bits else ""]
-    parts.append(f"blocks of {block}" if block else "")
+    parts = [method or "method not named"]
+    parts.append(f"{content.shown(bits)} bits" if bits else "")
+    parts.append(f"blocks of {content.shown(block)}" if block else "")
     return ", ".join(part for part in parts if part)
 
 
 def _method(name: str, info: TensorInfo) -> str | None:
     """Returns which method a tensor betrays, "" if only its type does, or None."""
-    for pattern, method in _NAMES.items():
-        if re.fullmatch(pattern, name):
-            return method
+    if _ANY_NAME.fullmatch(name):
+        return next(m for pattern, m in _NAMES.items() if re.fullmatch(pattern, name))
     weights = name.endswith((".weight", ".weight_packed")) and len(info.shape) > 1
     return "" if weights and _TYPES.fullmatch(info.dtype) else None

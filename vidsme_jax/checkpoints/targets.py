@@ -8,8 +8,11 @@ import dataclasses
 import re
 from typing import Any
 
+from vidsme_jax.checkpoints import content, patterns
+from vidsme_jax.checkpoints.patterns import Pattern, Steps
+
 _ANY_LAYER = r".*?\.[^.]*\.(?P<index>\d+)\."
-Choice = str | tuple[str, ...]  # A pattern of whole names, or ends of names.
+Choice = Pattern | frozenset[str]  # Of whole names, or ends of names.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,76 +22,104 @@ class Targets:
     Attributes:
       modules: `target_modules`.
       excluded: `exclude_modules`.
-      layers: `layers_to_transform`; (): all.
-      stacks: `layers_pattern`: names in front of a layer's number; (): any.
+      layers: `layers_to_transform`; empty: all.
+      stacks: `layers_pattern`: names in front of a layer's number; empty: any.
     """
 
     modules: Choice
-    excluded: Choice = ()
-    layers: tuple[int, ...] = ()
-    stacks: tuple[str, ...] = ()
+    excluded: Choice = frozenset()
+    layers: frozenset[int] = frozenset()
+    stacks: tuple[Pattern, ...] = ()
 
     def has(self, module: str) -> bool:
         """Returns whether a module has factors, by its name in the trainer's memory."""
         if _chosen(self.excluded, module) or not _chosen(self.modules, module):
             return False
         # Which layers counts for ends of names alone, and not for whole names.
-        if isinstance(self.modules, str) or module in self.modules or not self.layers:
+        whole = isinstance(self.modules, Pattern) or module in self.modules
+        if whole or not self.layers:
             return True
-        for pattern in map(_layer, self.stacks) if self.stacks else (_ANY_LAYER,):
-            if match := re.match(pattern, module):
-                return int(match["index"]) in self.layers
-        return False
+        if not self.stacks:
+            match = re.match(_ANY_LAYER, module)
+            return match is not None and int(match["index"]) in self.layers
+        found = (_layer(stack, module) for stack in self.stacks)
+        return next((i for i in found if i is not None), None) in self.layers
 
 
-def read(raw: dict[str, Any], problems: list[str]) -> Targets | None:
-    """Reads the keys of an `adapter_config.json`; None if it does not say which."""
-    modules = _choice(raw, "target_modules", problems)
-    excluded = _choice(raw, "exclude_modules", problems)
-    stacks = _choice(raw, "layers_pattern", problems)
-    stacks = (stacks,) if isinstance(stacks, str) else stacks
-    for stack in stacks:
-        try:
-            re.compile(_layer(stack))
-        except re.error as error:
-            problems.append(
-                f"layers_pattern: {stack!r} is no regular expression ({error})"
-            )
-            stacks = ()
+def read(raw: dict[str, Any], steps: Steps, problems: list[str]) -> Targets | None:
+    """Reads the keys of an `adapter_config.json`; None if it does not say which.
+
+    Args:
+      raw: The file's content.
+      steps: Counts those of the patterns.
+      problems: Receives what is wrong, a sentence a key.
+    """
+    modules = _choice(raw, "target_modules", steps, problems)
+    excluded = _choice(raw, "exclude_modules", steps, problems)
+    stacks: Any = raw.get("layers_pattern") or []
+    stacks = [stacks] if isinstance(stacks, str) else stacks
+    if not _are_names(stacks):
+        problems.append(f"layers_pattern is {content.shown(stacks)}, expected names")
+        stacks = []
+    stacks = [compiled("layers_pattern", s, steps, problems) for s in stacks]
     layers: Any = raw.get("layers_to_transform")
     layers = [layers] if type(layers) is int else layers or []
     if not isinstance(layers, list) or any(type(layer) is not int for layer in layers):
         problems.append(
-            f"layers_to_transform is {layers!r}, expected a list of numbers"
+            f"layers_to_transform is {content.shown(layers)}, expected a list of "
+            "numbers"
         )
         layers = []
-    if not modules or modules == "all-linear":
+    if not modules or raw.get("target_modules") == "all-linear":
         return None
-    return Targets(modules, excluded, tuple(layers), stacks)
+    known = tuple(stack for stack in stacks if stack is not None)
+    return Targets(modules, excluded, frozenset(layers), known)
 
 
-def _layer(stack: str) -> str:
-    """Returns the pattern of a module in a layer of a stack."""
-    return rf"(?:^|.*?\.){stack}\.(?P<index>\d+)\."
+def compiled(key: str, text: str, steps: Steps, problems: list[str]) -> Pattern | None:
+    """Returns a pattern, or None with a problem."""
+    try:
+        return Pattern(text, steps)
+    except ValueError as error:
+        problems.append(
+            f"{key}: {content.shown(text)} is no regular expression that is read here "
+            f"({error})"
+        )
+        return None
 
 
-def _choice(raw: dict[str, Any], key: str, problems: list[str]) -> Choice:
+def _layer(stack: Pattern, module: str) -> int | None:
+    """Returns the number of the first layer of a stack that a module is in."""
+    for start in patterns.starts(module):
+        for end in stack.ends(module, [start]):
+            if match := re.compile(r"\.(\d+)\.").match(module, end):
+                return int(match[1])
+    return None
+
+
+def _choice(raw: dict[str, Any], key: str, steps: Steps, problems: list[str]) -> Choice:
     """Reads a pattern or a list of names."""
     found: Any = raw.get(key) or []
-    try:
-        if isinstance(found, str):
-            re.compile(found)
-            return found
-    except re.error as error:
-        problems.append(f"{key}: {found!r} is no regular expression ({error})")
-        return ()
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        problems.append(f"{key} is {found!r}, expected a list of names or a pattern")
-        return ()
-    return tuple(found)
+    if isinstance(found, str):
+        return compiled(key, found, steps, problems) or frozenset()
+    if not _are_names(found):
+        problems.append(
+            f"{key} is {content.shown(found)}, expected a list of names or a pattern; "
+            f"at most {patterns.MOST} of at most {patterns.LONGEST} characters"
+        )
+        return frozenset()
+    return frozenset(found)
+
+
+def _are_names(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) <= patterns.MOST
+        and all(isinstance(n, str) and len(n) <= patterns.LONGEST for n in found)
+    )
 
 
 def _chosen(choice: Choice, module: str) -> bool:
-    if isinstance(choice, str):
-        return re.fullmatch(choice, module) is not None
-    return any(f".{module}".endswith(f".{name}") for name in choice)
+    if isinstance(choice, Pattern):
+        return choice.matches(module)
+    return any(module[start:] in choice for start in patterns.starts(module))

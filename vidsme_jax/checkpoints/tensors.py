@@ -9,6 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from vidsme_jax.checkpoints import pickled
+from vidsme_jax.checkpoints.descriptions import PickledTensor
 
 Part = tuple[slice, ...]
 _BLOCK = 2**25  # Bytes of each tensor that are compared at a time.
@@ -46,7 +47,7 @@ class TensorInfo:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    layout: pickled.PickledTensor | None = None
+    layout: PickledTensor | None = None
     update: Update | None = None
     transposed: bool = False
 

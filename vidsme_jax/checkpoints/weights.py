@@ -12,8 +12,10 @@ import re
 from collections.abc import Sequence
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints.content import SHOWN, listed, read_json
+from vidsme_jax.checkpoints import content
+from vidsme_jax.checkpoints.content import listed, read_json
 
+_LONGEST_FILE = 255  # Bytes of a file's name.
 # Parts of names that wrappers of torch add: compile, DataParallel and DeepSpeed, FSDP,
 # activation checkpointing.
 _WRAPPERS = frozenset(
@@ -246,9 +248,12 @@ def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
     strange: Sequence[str] = [
         name
         for name in dict.fromkeys(map(str, found.values()))
-        if name != pathlib.PurePath(name).name or not name.endswith(f".{suffix}")
+        if name != pathlib.PurePath(name).name
+        or not name.endswith(f".{suffix}")
+        or len(name.encode(errors="replace")) > _LONGEST_FILE
     ]
     if strange:
         problem = f"is no name of a .{suffix} file beside it"
-        raise AuditError([f"{index}: {name!r} {problem}" for name in strange[:SHOWN]])
+        found = [f"{index}: {content.shown(name)} {problem}" for name in strange]
+        raise AuditError(content.limited(found, "such names"))
     return found

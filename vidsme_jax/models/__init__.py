@@ -12,7 +12,7 @@ import jax
 
 from vidsme_jax.arguments import flag, folder_or_name, one_of, require
 from vidsme_jax.base import nearest
-from vidsme_jax.checkpoints import files, loading, opening, quantised
+from vidsme_jax.checkpoints import content, files, loading, opening, quantised
 from vidsme_jax.models import llava_hf, llava_qwen, prompts, random
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
@@ -126,7 +126,7 @@ def family_of(checkpoint: files.Checkpoint) -> Family:
             return family
     named = raw.get("model_type")
     raise checkpoint.error(
-        f"unknown family (model_type {named!r}, architectures "
-        f"{raw.get('architectures')!r}); known: {', '.join(known)}"
+        f"unknown family (model_type {content.shown(named)}, architectures "
+        f"{content.shown(raw.get('architectures'))}); known: {', '.join(known)}"
         f"{nearest(str(named), known)}"
     )

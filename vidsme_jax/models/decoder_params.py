@@ -1,17 +1,18 @@
 """Hyperparameters of the shared decoder, and the names of its tensors on disk."""
 
 import dataclasses
-import math
 from typing import Any
 
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints import layouts
-from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints import content, layouts
+from vidsme_jax.checkpoints.fields import EPS_RANGE, Fields
 from vidsme_jax.checkpoints.loading import Rule, dense, norm
 
 # The defaults that Llama and Qwen2 share in transformers.
 _SIZES = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+# Far beyond any published model.
+_THETA_RANGE, _FACTOR_RANGE = (1e-3, 1e15), (1e-3, 1e6)
 IGNORED = {
     "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
     "type": "early revisions kept it outside rope_scaling, where nothing reads it",
@@ -73,10 +74,11 @@ class DecoderConfig:
         """
         fields.expect("use_sliding_window", False)
         kinds = fields.take("layer_types", list, [])
-        if set(kinds) - {"full_attention"}:
+        others = [kind for kind in kinds if kind != "full_attention"]
+        if others:
             fields.problems.append(
-                f"{fields.where}: layer_types names {sorted(set(kinds))}; built for "
-                "full_attention"
+                f"{fields.where}: layer_types names {content.shown(others[0])}; built "
+                "for full_attention"
             )
         sizes = {"intermediate_size": 22016, "vocab_size": 151936}
         sizes |= {"max_position_embeddings": 32768}
@@ -97,8 +99,8 @@ class DecoderConfig:
         config = cls(
             **read,
             num_key_value_heads=fields.size("num_key_value_heads", heads),
-            head_dim=fields.size("head_dim", hidden // heads),
-            rms_norm_eps=float(fields.take("rms_norm_eps", float, 1e-6)),
+            head_dim=fields.size("head_dim", max(1, hidden // heads)),
+            rms_norm_eps=fields.number("rms_norm_eps", 1e-6, *EPS_RANGE),
             rope_theta=theta,
             rope_factor=factor,
             max_positions=int(positions * factor),
@@ -110,6 +112,12 @@ class DecoderConfig:
             fields.problems.append(
                 f"{fields.where}: num_attention_heads {heads} is not a multiple of "
                 f"num_key_value_heads {config.num_key_value_heads}"
+            )
+        if config.head_dim % 2:
+            fields.problems.append(
+                f"{fields.where}: a head has {config.head_dim} sizes (head_dim, or "
+                f"hidden_size {hidden} over num_attention_heads {heads}); expected an "
+                "even number, for positions turn pairs of them"
             )
         return config
 
@@ -147,15 +155,16 @@ def _rope(fields: Fields, *, scaled: bool = True) -> tuple[float, float]:
     Before transformers 5 they were `rope_theta` and `rope_scaling`, since then both
     are in `rope_parameters`, whose `rope_theta` wins.
     """
-    theta = _positive(fields, "rope_theta", 10000.0)
+    theta = fields.number("rope_theta", 10000.0, *_THETA_RANGE)
     scaling = fields.take("rope_scaling", dict, None) or {}
     parameters = fields.take("rope_parameters", dict, None) or {}
     if not scaled and "rope_theta" not in scaling:
         scaling = {}
     if scaling and parameters and _kind(scaling) != _kind(parameters):
         fields.problems.append(
-            f"{fields.where}: rope_scaling {scaling} and rope_parameters {parameters} "
-            "contradict each other: keep one of the two"
+            f"{fields.where}: rope_scaling {content.shown(scaling)} and "
+            f"rope_parameters {content.shown(parameters)} contradict each other: keep "
+            "one of the two"
         )
     where = "rope_parameters" if parameters else "rope_scaling"
     inner = Fields(parameters or scaling, f"{fields.where}.{where}", fields.problems)
@@ -164,8 +173,8 @@ def _rope(fields: Fields, *, scaled: bool = True) -> tuple[float, float]:
     inner.expect("partial_rotary_factor", 1.0, None)
     kind = inner.expect("rope_type", inner.raw.get("type") or "default", *built)
     linear = kind == "linear"
-    factor = _positive(inner, "factor", 1.0) if linear else 1.0
-    theta = _positive(inner, "rope_theta", theta)
+    factor = inner.number("factor", 1.0, *_FACTOR_RANGE) if linear else 1.0
+    theta = inner.number("rope_theta", theta, *_THETA_RANGE)
     inner.close({} if linear else {"factor": "no scaling"})
     return theta, factor
 
@@ -173,11 +182,3 @@ def _rope(fields: Fields, *, scaled: bool = True) -> tuple[float, float]:
 def _kind(rope: dict[str, Any]) -> tuple[Any, Any]:
     """Returns the type of a scaling, and its factor."""
     return rope.get("rope_type", rope.get("type")) or "default", rope.get("factor")
-
-
-def _positive(fields: Fields, key: str, default: float) -> float:
-    value = fields.take(key, (int, float), default)
-    if not 0 < value < math.inf:
-        fields.problems.append(f"{fields.where}: {key} is {value}, expected over 0")
-        return default
-    return float(value)

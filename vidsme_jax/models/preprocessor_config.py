@@ -10,7 +10,7 @@ import math
 import reprlib
 from typing import Any
 
-from vidsme_jax.checkpoints.fields import Fields, by_key
+from vidsme_jax.checkpoints.fields import MAX_SIDE, Fields, by_key
 from vidsme_jax.models.preprocessing import (
     BICUBIC,
     CLIP_MEAN,
@@ -20,7 +20,6 @@ from vidsme_jax.models.preprocessing import (
 )
 
 FILE = "preprocessor_config.json"
-MAX_SIDE = 4096  # Pixels: no published tower comes near; memory grows by the square.
 IGNORED = by_key(
     {
         "names only": "_valid_processor_keys",

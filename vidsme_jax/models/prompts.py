@@ -7,11 +7,13 @@ in front of a text (`rows.SEQUENCE_MEAN`); there the prompt's text has that toke
 """
 
 import dataclasses
-import warnings
 from typing import Any
 
-from vidsme_jax.base import nearest
+from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.checkpoints import content
+from vidsme_jax.checkpoints.fields import MAX_SIZE
 from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.interface import Options, Tokenise
 from vidsme_jax.models.rows import Text
 from vidsme_jax.models.tokenising import Template, Tokeniser, begins, end_token
@@ -19,6 +21,7 @@ from vidsme_jax.models.tokenising import Template, Tokeniser, begins, end_token
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
 QUESTION, ANSWER = "{question}", "{answer}"
 
+_MOST_ENDS = 64  # Tokens that may end an answer.
 _START = (
     "Carefully watch this video and pay attention to every detail. Based on your "
     "observations, "
@@ -146,11 +149,11 @@ def around_video(
     before, opening = template.before, template.opening
     first = begins(tokenizer)
     if video_token is None:
-        prefix = tokenizer(before)["input_ids"] if before or first else []
-        behind = tokenizer(opening)["input_ids"] if opening else []
+        prefix = _ids(tokenizer, before) if before or first else []
+        behind = _ids(tokenizer, opening) if opening else []
     else:
         whole = before + PLACEHOLDER + opening
-        ids = tokenizer(whole)["input_ids"]
+        ids = _ids(tokenizer, whole)
         count = ids.count(video_token)
         if count != 1:
             found = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
@@ -182,38 +185,32 @@ def ends(
     name = "generation_config.json"
     found = (checkpoint.json(name) or {}).get("eos_token_id")
     listed = found if isinstance(found, list) else [] if found is None else [found]
-    if not all(type(token) is int and token >= 0 for token in listed):
-        problems.append(f"{name}: eos_token_id is {found!r}; it must be ids of tokens")
+    whole = all(type(token) is int and 0 <= token <= MAX_SIZE for token in listed)
+    if not whole or len(listed) > _MOST_ENDS:
+        problems.append(
+            f"{name}: eos_token_id is {content.shown(found)}; it must be ids of tokens"
+        )
         listed = []
     own = template_of(text_of(options.prompt, style, "", []), style).end
     special = options.tokenizer.get_added_vocab().values()
-    ids = options.tokenizer(own, add_special_tokens=False)["input_ids"][:1]
+    ids = _ids(options.tokenizer, own, add_special_tokens=False)[:1]
     if not set(ids) & set(special):
         end = end_token(options.tokenizer, style.end)
         ids = [] if end is None else [options.tokenizer.convert_tokens_to_ids(end)]
     return tuple(dict.fromkeys([*ids, *listed]))
 
 
+def _ids(tokenizer: Any, text: str, **more: Any) -> list[int]:
+    return tokenizer_files.guarded(lambda: tokenizer(text, **more)["input_ids"])
+
+
 def read_tokenizer(checkpoint: Checkpoint, problems: list[str]) -> Any:
     """Returns the tokenizer of transformers, or None with a problem."""
-    from transformers import AutoTokenizer, logging
-
-    # It warns of each model that it has no class for, and of old keys in its config.
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
     causes = []
-    try:
-        for folder in checkpoint.folders:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    return AutoTokenizer.from_pretrained(
-                        str(folder), local_files_only=True, trust_remote_code=False
-                    )
-            except Exception as error:  # Any kind: there is no usable tokenizer.
-                cause = (str(error).strip() or "?").splitlines()[0]
-                causes.append(f"{type(error).__name__}: {cause}")
-    finally:
-        logging.set_verbosity(before)
+    for folder in checkpoint.folders:
+        try:
+            return tokenizer_files.read(folder)
+        except AuditError as error:
+            causes += error.problems
     problems.append(f"no usable tokenizer ({causes[0]})")
     return None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vidsme_jax.base import Asked, AuditError
+from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.rows import Text
 
 _VIDEOS = ("<video>", "<image>")
@@ -89,7 +90,7 @@ class Tokeniser:
             raise AuditError(problems)
         if stops:
             whole += template.end or str(self._end)
-        ids, places = self._cut(whole, ends)
+        ids, places = tokenizer_files.guarded(lambda: self._cut(whole, ends))
         last = places[-1] + stops
         if last > len(ids):
             problems.append(
@@ -114,8 +115,10 @@ class Tokeniser:
 
         It need not have the same tokens again.
         """
-        text = self._tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        text = tokenizer_files.guarded(
+            lambda: self._tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
         )
         return text.strip()
 

@@ -11,7 +11,8 @@ from vidsme_jax.settings.keys import Keys
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.settings.views import RULES
 
-_LONGEST = 200  # Characters of a faulty value that are shown.
+_LONGEST = 200  # Characters of a faulty key or value that are shown.
+_SHOWN = 20  # Unknown keys that are listed; the rest are counted.
 DEMO = pathlib.Path(__file__).parents[1] / "demo"
 
 
@@ -116,17 +117,23 @@ def restored(flat: dict[str, Any]) -> ConfigDict:
 
 
 def _unknown(flat: dict[str, Any], rules: dict[str, Rule]) -> list[str]:
+    known, groups = list(rules), {}
+    for name in known:
+        if "." in name:
+            groups.setdefault(name.rpartition(".")[0], name)
+    wrong = [key for key in flat if key in groups or key not in rules]
     found = []
-    for key in flat:
-        inside = [name for name in rules if name.startswith(f"{key}.")]
-        if inside:
+    for key in wrong[:_SHOWN]:
+        name = printable(key, most=_LONGEST)
+        if key in groups:
             found.append(
-                f"config.{key} is {_shown(flat[key])}; it is a group of keys, such as "
-                f"config.{inside[0]}"
+                f"config.{name} is {_shown(flat[key])}; it is a group of keys, such as "
+                f"config.{groups[key]}"
             )
-        elif key not in rules:
-            found.append(f"config.{key}: no such key{nearest(key, list(rules))}")
-    return found
+        else:
+            found.append(f"config.{name}: no such key{nearest(key, known)}")
+    rest = len(wrong) - len(found)
+    return [*found, *([f"and {rest} more unknown keys"] if rest else [])]
 
 
 def _is_spoilt(key: str, flat: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vidsme_jax.checkpoints import ties
+from vidsme_jax.checkpoints import content, ties
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.loading import Names, Rule, dense
 from vidsme_jax.models import decoder_params
@@ -121,7 +121,7 @@ def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:
     found = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
     if not 1 <= found <= vision.num_hidden_layers:
         problems.append(
-            f"config.json: {key} is {layer}, the tower has "
+            f"config.json: {key} is {content.shown(layer)}, the tower has "
             f"{vision.num_hidden_layers} layers"
         )
     return min(max(found, 1), vision.num_hidden_layers)

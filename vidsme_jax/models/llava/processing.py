@@ -39,6 +39,11 @@ def describe(
     prompt, tokenise = prompts.around_video(
         options, style, problems, default=default, video_token=video_token
     )
+    if config.side < 1:
+        problems.append(
+            f"config.json: frames are pooled by a stride of {config.pool_stride}, but "
+            f"the tower has {config.vision.grid} x {config.vision.grid} patches"
+        )
     text = tokenise()
     if isinstance(tokenise, Tokeniser):
         others["decode"] = tokenise.decode

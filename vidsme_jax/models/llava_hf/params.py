@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints.fields import Fields, by_key
+from vidsme_jax.checkpoints import content
+from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields, by_key
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.llava import params
@@ -22,12 +23,15 @@ from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers import vit
 
-_RENAMES = (
-    (r"model\.language_model\.", "language_model.model."),
-    (r"model\.(vision_tower|multi_modal_projector|image_newline)", r"\1"),
-    (r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
-    (r"lm_head\.", "language_model.lm_head."),
-)
+_RENAMES = [
+    (re.compile(f"^{pattern}"), replacement)
+    for pattern, replacement in (
+        (r"model\.language_model\.", "language_model.model."),
+        (r"model\.(vision_tower|multi_modal_projector|image_newline)", r"\1"),
+        (r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+        (r"lm_head\.", "language_model.lm_head."),
+    )
+]
 PATTERNS = params.Patterns(
     tower=r"vision_tower\.vision_model\.",
     projector=(
@@ -99,7 +103,7 @@ ONEVISION = Kind(
 def canonical(name: str) -> str:
     """Renames a tensor of any dialect to dialect A."""
     for pattern, replacement in _RENAMES:
-        name = re.sub("^" + pattern, replacement, name)
+        name = pattern.sub(replacement, name)
     return name
 
 
@@ -144,6 +148,11 @@ def read_config(
     layer = fields.take("vision_feature_layer", int, kind.layer)
     token = fields.take("video_token_id", int, kind.video_token)
     token = fields.take("video_token_index", int, token)
+    if not 0 <= token <= MAX_SIZE:
+        problems.append(
+            f"config.json: the video token is {content.shown(token)}, expected 0 to "
+            f"{MAX_SIZE}"
+        )
     fields.close(_IGNORED)
     config = LlavaConfig(
         vision=vision,

@@ -5,6 +5,7 @@ import pathlib
 import jax.numpy as jnp
 
 from vidsme_jax.checkpoints import files
+from vidsme_jax.checkpoints.fields import MAX_SIDE
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
@@ -20,7 +21,7 @@ def open_checkpoint(
     """Describes a checkpoint of one of the two families."""
     vision = checkpoint.config.get("vision_config")
     size = vision.get("image_size") if isinstance(vision, dict) else None
-    size = size if isinstance(size, int) else 224
+    size = size if type(size) is int and 1 <= size <= MAX_SIDE else 224
     prepare = _preprocessing(kind, checkpoint, size, problems)
     dtype = jnp.dtype(options.dtype)
     config, video_token = params.read_config(
@@ -31,6 +32,12 @@ def open_checkpoint(
     )
     # A LLaVA-NeXT-Video of 7B is a Vicuna, one of 34B speaks ChatML.
     vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
+    largest = max(vocabulary.values(), default=0)
+    if largest >= config.text.vocab_size:
+        problems.append(
+            f"tokenizer: it has a token of number {largest}, and the model "
+            f"{config.text.vocab_size} embeddings: is it another model's tokenizer?"
+        )
     chatml = kind is params.ONEVISION or "<|im_start|>" in vocabulary
     names = llava.names(config, params.PATTERNS, params.canonical)
     if kind is params.NEXT_VIDEO:

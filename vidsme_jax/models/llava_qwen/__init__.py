@@ -9,8 +9,9 @@ from vidsme_jax.models.llava_qwen import processing, sizes
 
 def _reads(raw: Mapping[str, Any]) -> bool:
     """The `model_type` of a finetuned model may be its decoder's."""
-    named = raw.get("model_type") == "llava_qwen"
-    return named or sizes.ARCHITECTURE in (raw.get("architectures") or ())
+    named, classes = raw.get("model_type"), raw.get("architectures")
+    listed = isinstance(classes, list) and sizes.ARCHITECTURE in classes
+    return named == "llava_qwen" or listed
 
 
 FAMILY = Family(

@@ -12,6 +12,7 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
+from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.fields import Fields, by_key
 from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import decoder_params
@@ -31,10 +32,13 @@ PATTERNS = params.Patterns(
     head="lm_head",
     newline=r"model\.image_newline",
 )
-_RENAMES = (
-    (r"model\.vision_resampler\.mm_projector\.", "model.mm_projector."),
-    (re.escape(TOWER) + r"(?!vision_model\.)", TOWER + "vision_model."),
-)
+_RENAMES = [
+    (re.compile(f"^{pattern}"), replacement)
+    for pattern, replacement in (
+        (r"model\.vision_resampler\.mm_projector\.", "model.mm_projector."),
+        (re.escape(TOWER) + r"(?!vision_model\.)", TOWER + "vision_model."),
+    )
+]
 _BEACONS = r"model\.(beacon_.*|layers\.\d+\.self_attn\.beacon_.*)"
 _NEWLINES = {
     "grid": "row",
@@ -100,7 +104,8 @@ def read_config(
         )
     scaling = fields.take("rope_scaling", dict, None) or {}
     if scaling.get("rope_type", scaling.get("type")) not in (None, "default"):
-        remarks.append(f"rope_scaling {scaling} is dropped, as the original class does")
+        dropped = f"rope_scaling {content.shown(scaling)} is dropped"
+        remarks.append(f"{dropped}, as the original class does")
     tied = fields.take("tie_word_embeddings", bool, False)
     text = DecoderConfig.from_qwen2(fields, dtype, tied=tied, scaled=False)
     text = _cut(text, vocabulary, fields, problems, remarks)
@@ -165,15 +170,15 @@ def _newline(fields: Fields) -> str:
         return "none"
     if not merge.startswith("spatial"):
         fields.problems.append(
-            f"{fields.where}: mm_patch_merge_type is {merge!r}; built for flat, unires "
-            "and spatial_..."
+            f"{fields.where}: mm_patch_merge_type is {content.shown(merge)}; built for "
+            "flat, unires and spatial_..."
         )
     if "unpad" in merge:
         return _NEWLINES[where]
     if where in ("grid", "frame"):
         fields.problems.append(
             f"{fields.where}: mm_newline_position is {where!r}, but without 'unpad' in "
-            f"mm_patch_merge_type ({merge!r}) there is no newline"
+            f"mm_patch_merge_type ({content.shown(merge)}) there is no newline"
         )
     return "none"
 
@@ -181,7 +186,7 @@ def _newline(fields: Fields) -> str:
 def canonical(name: str) -> str:
     """Renames the projector of the first files, and the tower of transformers 5."""
     for pattern, replacement in _RENAMES:
-        name = re.sub("^" + pattern, replacement, name)
+        name = pattern.sub(replacement, name)
     return name
 
 

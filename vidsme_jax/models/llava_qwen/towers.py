@@ -9,7 +9,7 @@ from typing import Any
 from jax.typing import DTypeLike
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import files, loading, quantised
+from vidsme_jax.checkpoints import content, files, loading, quantised
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.tensors import TensorInfo
 from vidsme_jax.models.llava.sizes import CLIP_LARGE, SIGLIP_SO400M
@@ -42,9 +42,10 @@ def known(name: str) -> dict[str, Any] | None:
 
 def read(raw: dict[str, Any], dtype: DTypeLike, problems: list[str]) -> VitConfig:
     """Reads the tower's own `config.json`, that of a whole CLIP or SigLIP included."""
-    inner = raw.get("vision_config", raw)
-    kind = "siglip" if "siglip" in str(inner.get("model_type")) else "clip"
-    fields = Fields(inner, "config.json of mm_vision_tower", problems)
+    fields = Fields(
+        raw.get("vision_config", raw), "config.json of mm_vision_tower", problems
+    )
+    kind = "siglip" if "siglip" in str(fields.raw.get("model_type")) else "clip"
     return vit.read_config(fields, kind, dtype)
 
 
@@ -81,7 +82,8 @@ def find(
     name = checkpoint.config.get("mm_vision_tower")
     if not isinstance(name, str) or not name:
         raise checkpoint.error(
-            f"config.json: mm_vision_tower is {name!r}, expected a hub id or a path"
+            f"config.json: mm_vision_tower is {content.shown(name)}, expected a hub id "
+            "or a path"
         )
     tensors, sizes = checkpoint.tensors, known(name)
     inside = not tensors or any(key.startswith(TOWER) for key in tensors)

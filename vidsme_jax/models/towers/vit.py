@@ -18,7 +18,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from vidsme_jax.checkpoints.fields import Fields
+from vidsme_jax.checkpoints.fields import EPS_RANGE, MAX_SIDE, Fields
 from vidsme_jax.checkpoints.layouts import PATCHES
 from vidsme_jax.checkpoints.loading import Rule, dense, norm
 from vidsme_jax.models import layers
@@ -70,9 +70,23 @@ def read_config(fields: Fields, kind: str, dtype: DTypeLike) -> VitConfig:
     fields.expect("model_type", name)
     fields.expect("hidden_act", activation)
     fields.expect("num_channels", 3)
-    sizes = {key: fields.size(key, default) for key, default in _SIZES.items()}
-    patch_size = fields.size("patch_size", patch)
-    eps = fields.take("layer_norm_eps", float, eps)
+    sizes = {
+        key: fields.size(key, default, MAX_SIDE if key == "image_size" else None)
+        for key, default in _SIZES.items()
+    }
+    patch_size = fields.size("patch_size", patch, MAX_SIDE)
+    eps = fields.number("layer_norm_eps", eps, *EPS_RANGE)
+    if patch_size > sizes["image_size"]:
+        fields.problems.append(
+            f"{fields.where}: patch_size {patch_size} is over image_size "
+            f"{sizes['image_size']}: no patch is left"
+        )
+    hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    if hidden % heads:
+        fields.problems.append(
+            f"{fields.where}: hidden_size {hidden} is not a multiple of "
+            f"num_attention_heads {heads}"
+        )
     fields.close(_IGNORED)
     return VitConfig(
         kind=kind, patch_size=patch_size, layer_norm_eps=eps, dtype=dtype, **sizes

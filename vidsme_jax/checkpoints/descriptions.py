@@ -1,0 +1,286 @@
+"""What the pickled description in a `.bin` file says of tensors, without `pickle`.
+
+A description is a program for a stack machine. Of its opcodes those are carried out
+here that descriptions of tensors consist of, and of what it may call, three functions
+of torch and an empty `OrderedDict` are known: as records of this module, so that there
+is nothing to import, to call or to change. All else is refused.
+
+The format is described at https://pytorch.org/docs/stable/notes/serialization.html
+"""
+
+import collections
+import dataclasses
+import math
+import pickletools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from vidsme_jax.checkpoints import content
+
+# Storage class of torch: (safetensors' name of the type, NumPy's).
+_TYPES: dict[str, tuple[str, Any]] = {
+    "DoubleStorage": ("F64", np.float64),
+    "FloatStorage": ("F32", np.float32),
+    "HalfStorage": ("F16", np.float16),
+    "BFloat16Storage": ("BF16", ml_dtypes.bfloat16),
+    "LongStorage": ("I64", np.int64),
+    "IntStorage": ("I32", np.int32),
+    "ShortStorage": ("I16", np.int16),
+    "CharStorage": ("I8", np.int8),
+    "ByteStorage": ("U8", np.uint8),
+    "BoolStorage": ("BOOL", np.bool_),
+}
+DTYPES = {name: np.dtype(dtype) for name, dtype in _TYPES.values()}
+_MOST_STEPS = 1_000_000  # A tensor takes about 35; each takes about a microsecond.
+_MOST_AXES, _LARGEST = 8, 2**48  # Of a shape: axes, and the product of its sizes.
+_KNOWN = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    *(("torch", name) for name in _TYPES),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_ARGUMENTS = frozenset(
+    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE".split()
+)
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class Refused(ValueError):
+    """A description that is none of tensors, or damaged."""
+
+
+class Extent(NamedTuple):
+    """Where the bytes of a storage lie in the file, and how many there are."""
+
+    start: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PickledTensor:
+    """Where the values of one tensor lie in the file, and how they are laid out.
+
+    Attributes:
+      dtype: As safetensors names it.
+      shape: Of the tensor.
+      stride: In elements.
+      start: Of the tensor's first element, in bytes from the file's beginning.
+      available: Elements from there to the end of the storage.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    start: int
+    available: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether its values lie in the storage, and none stands for two."""
+        return max(self.reach, math.prod(self.shape)) <= self.available
+
+    @property
+    def reach(self) -> int:
+        """How many elements lie between the first one and the last, with both."""
+        if 0 in self.shape:
+            return 0
+        steps = zip(self.shape, self.stride, strict=True)
+        return 1 + sum((size - 1) * step for size, step in steps)
+
+
+class _Name(NamedTuple):
+    """Something that may be called, or a type of storages: never more than a name."""
+
+    module: str
+    name: str
+
+
+class _Storage(NamedTuple):
+    """What a persistent id stands for."""
+
+    kind: str
+    start: int
+    length: int
+
+
+def read(described: bytes, find: Callable[[str], Extent | None]) -> Any:
+    """Carries a description out, which makes dictionaries, lists and tensors.
+
+    Args:
+      described: The bytes of `data.pkl`.
+      find: Returns where a storage lies, by its key; None if there is none.
+
+    Raises:
+      Refused: It asks for what tensors do not need, or is damaged.
+    """
+    machine = _Machine(find)
+    try:
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(described)):
+            if step >= _MOST_STEPS:
+                raise Refused(
+                    f"its description has over {_MOST_STEPS} steps: save fewer tensors "
+                    "in a file"
+                )
+            if opcode.name == "STOP":
+                return machine.pop()
+            machine.carry_out(opcode.name, argument)
+    except Refused:
+        raise
+    except ValueError as error:  # Of genops: no opcode, or cut short.
+        cause = content.name(str(error))
+        raise Refused(f"its description cannot be read ({cause})") from error
+    raise Refused("its description cannot be read (it does not end)")
+
+
+class _Machine:
+    """The stack, its marks, and what was put aside."""
+
+    def __init__(self, find: Callable[[str], Extent | None]):
+        self._find = find
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+
+    def pop(self) -> Any:
+        """Takes the last thing off the stack."""
+        self._top()
+        return self._stack.pop()
+
+    def carry_out(self, name: str, argument: Any) -> None:
+        """Carries one opcode out."""
+        push = self._stack.append
+        if name in _ARGUMENTS:
+            push(argument)
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self._memo[argument] = self._top()
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = self._top()
+        elif name in ("BINGET", "LONG_BINGET"):
+            if argument not in self._memo:
+                raise Refused(f"its description has no thing of number {argument}")
+            push(self._memo[argument])
+        elif name in _CONSTANTS:
+            push(_CONSTANTS[name])
+        elif name in _TUPLES:
+            push(tuple(reversed([self.pop() for _ in range(_TUPLES[name])])))
+        elif name == "TUPLE":
+            push(tuple(self._since_mark()))
+        elif name == "MARK":
+            self._marks.append(len(self._stack))
+        elif name in ("EMPTY_DICT", "EMPTY_LIST"):
+            push({} if name == "EMPTY_DICT" else [])
+        elif name in ("SETITEM", "SETITEMS"):
+            single = name == "SETITEM"
+            self._set([self.pop(), self.pop()][::-1] if single else self._since_mark())
+        elif name in ("APPEND", "APPENDS"):
+            items = [self.pop()] if name == "APPEND" else self._since_mark()
+            self._top(list).extend(items)
+        elif name == "BINPERSID":
+            push(self._storage(self.pop()))
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            push(self._name(argument if name == "GLOBAL" else None))
+        elif name == "REDUCE":
+            given, called = self.pop(), self.pop()
+            push(_called(called, given))
+        elif name == "BUILD":  # Notes beside a dictionary, such as its `_metadata`.
+            self.pop()
+            self._top(collections.OrderedDict)
+        elif name not in ("PROTO", "FRAME"):
+            raise Refused(f"its description has {name}; refused")
+
+    def _top(self, kind: type = object) -> Any:
+        """Returns the last thing on the stack, which must be of a kind."""
+        if len(self._stack) <= (self._marks[-1] if self._marks else 0):
+            raise Refused("its description takes what is not there")
+        if not isinstance(self._stack[-1], kind):
+            found = type(self._stack[-1]).__name__
+            raise Refused(f"its description takes a {found} for a {kind.__name__}")
+        return self._stack[-1]
+
+    def _since_mark(self) -> list[Any]:
+        if not self._marks:
+            raise Refused("its description takes what is not there")
+        place = self._marks.pop()
+        items = self._stack[place:]
+        del self._stack[place:]
+        return items
+
+    def _set(self, items: list[Any]) -> None:
+        into = self._top(dict)
+        if len(items) % 2 or any(type(key) not in (str, int) for key in items[::2]):
+            raise Refused("its description has a dictionary whose keys are no names")
+        into.update(zip(items[::2], items[1::2], strict=True))
+
+    def _name(self, written: str | None) -> _Name:
+        if written is None:
+            name, module = self.pop(), self.pop()
+            found = _Name(
+                *(part if type(part) is str else "?" for part in (module, name))
+            )
+        else:
+            found = _Name(*written.split(" ", 1))
+        if found in _KNOWN:
+            return found
+        if found == ("torch._utils", "_rebuild_tensor_v3"):
+            raise Refused(
+                "it has tensors of a type that is new in torch, such as 8-bit floats "
+                "of a quantised model; refused: give the unquantised weights"
+            )
+        raise Refused(f"it asks for {content.name('.'.join(found))}; refused")
+
+    def _storage(self, pid: Any) -> _Storage:
+        kinds = [tuple, _Name, str, int]
+        if type(pid) is not tuple or len(pid) != 5 or pid[0] != "storage":
+            raise Refused("it has a reference that is no storage's")
+        _, kind, key, _, count = pid
+        if [tuple, *map(type, (kind, key, count))] != kinds or kind.name not in _TYPES:
+            raise Refused("it has a reference that is no storage's")
+        extent = self._find(key)
+        if extent is None:
+            raise Refused(f"unknown storage {kind.name} {content.shown(key)}")
+        width = np.dtype(_TYPES[kind.name][1]).itemsize
+        if not 0 <= count * width <= extent.size:
+            raise Refused(
+                f"storage {content.shown(key)} has {extent.size} bytes, and is said to "
+                f"have {content.shown(count)} values of {width}"
+            )
+        return _Storage(kind.name, extent.start, count)
+
+
+def _called(called: Any, given: Any) -> Any:
+    """Returns what one of the known names makes of what it is given."""
+    if type(called) is _Name and type(given) is tuple:
+        if called.name == "OrderedDict" and not given:
+            return collections.OrderedDict()
+        if called.name == "_rebuild_tensor_v2" and 4 <= len(given) <= 7:
+            return _tensor(*given[:4], *given[6:])
+        is_parameter = called.name == "_rebuild_parameter"
+        if is_parameter and given and type(given[0]) is PickledTensor:
+            return given[0]
+    raise Refused("it has a call that makes no tensor; refused")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, views: Any = None):
+    """Returns a tensor; `views` says what is done to its values when it is read."""
+    if views:
+        raise Refused(
+            f"it has a tensor that is a view of others with {content.shown(views)}; "
+            "refused: save tensors of their own (resolve_neg() and resolve_conj() make "
+            "them)"
+        )
+    layout = (shape, stride)
+    if type(storage) is not _Storage or any(type(part) is not tuple for part in layout):
+        raise Refused("it has a tensor without a storage or a shape")
+    numbers = (offset, *shape, *stride)
+    whole = all(type(number) is int and number >= 0 for number in numbers)
+    sizes = math.prod(size for size in shape if whole and size)
+    if not whole or not len(shape) == len(stride) <= _MOST_AXES or sizes > _LARGEST:
+        found = f"shape {content.shown(shape)}, strides {content.shown(stride)}"
+        raise Refused(f"it has a tensor of {found}")
+    name, dtype = _TYPES[storage.kind]
+    start = storage.start + offset * np.dtype(dtype).itemsize
+    return PickledTensor(name, shape, stride, start, storage.length - offset)

@@ -1,0 +1,254 @@
+"""The tokenizer of a checkpoint, read from copies of its files that were judged before.
+
+transformers and tokenizers are given a folder of their own. In it is what they need of
+the checkpoint: no other file, no code, no template of a chat (prompts are this
+package's), of `config.json` only what a tokenizer is chosen by, and of
+`tokenizer_config.json` nothing that names files.
+"""
+
+import json
+import os
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints import content, regular
+from vidsme_jax.checkpoints.fields import MAX_SIZE
+
+# Bytes of what is no JSON: the largest in use have 5 MB.
+_LARGEST = 2**26
+_LONGEST_TEXT = 1e31  # transformers writes 1e30 for no limit.
+_OTHERS = ("tokenizer.model", "spiece.model", "merges.txt", "vocab.txt")
+_OBJECTS = ("special_tokens_map.json", "added_tokens.json", "vocab.json")
+# Of `config.json`, what a tokenizer's class is chosen by.
+_CHOSEN_BY = ("model_type", "model_name", "tokenizer_class", "auto_map")
+_CHOSEN_BY += ("_name_or_path", "transformers_version", "architectures")
+# Of `tokenizer_config.json`: names of files, and what stands for their content.
+_LEFT_OUT = frozenset(
+    """chat_template fast_tokenizer_files gguf_file init_inputs merges name_or_path
+    post_processor tokenizer_file tokenizer_object tokenizer_padding
+    tokenizer_truncation vocab""".split()
+)
+# Of a `tokenizer.json`, far beyond any in use: added tokens; characters of a token;
+# values in what puts tokens around a text, and tokens that it puts there; how many
+# times a text may grow where parts of it are replaced.
+_MOST_ADDED, _LONGEST_TOKEN = 2**16, 2**12
+_LARGEST_MAP = 2**20  # Bytes of a `precompiled_charsmap`.
+_MOST_PARTS, _MOST_PIECES, _MOST_GROWTH = 2**10, 64, 64
+
+
+def read(folder: pathlib.Path) -> Any:
+    """Returns the tokenizer of transformers that a folder holds.
+
+    Raises:
+      AuditError: There is none, or it cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="vidsme-tokenizer-") as staged:
+        target = pathlib.Path(staged)
+        try:
+            _stage(folder, target)
+        except RecursionError as error:
+            raise AuditError([f"{folder}: a file is nested too deeply"]) from error
+        tokenizer = guarded(lambda: _loaded(target), staged, str(folder))
+    if problem := guarded(lambda: _problem(tokenizer)):
+        raise AuditError([problem])
+    return tokenizer
+
+
+def guarded(call: Callable[[], Any], path: str = "", meant: str = "") -> Any:
+    """Returns what a call into transformers or tokenizers does.
+
+    Args:
+      call: Without arguments.
+      path: That its messages may name.
+      meant: What to name in its place.
+
+    Raises:
+      AuditError: It fails, in whatever way.
+    """
+    try:
+        return call()
+    except AuditError:
+        raise
+    except BaseException as error:  # tokenizers' own panics are no `Exception`.
+        kind = type(error).__name__
+        if not isinstance(error, Exception) and kind != "PanicException":
+            raise
+        cause = (str(error).strip() or "?").splitlines()[0]
+        cause = cause.replace(path, meant) if path else cause
+        raise AuditError([f"{kind}: {content.name(cause)}"]) from error
+
+
+def _loaded(folder: pathlib.Path) -> Any:
+    from transformers import AutoTokenizer, logging
+
+    # It warns of each model that it has no class for, and of old keys in its config.
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+    finally:
+        logging.set_verbosity(before)
+
+
+def _stage(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Puts judged copies of a tokenizer's files into a folder."""
+    for name in _OTHERS:
+        if (folder / name).is_file():
+            (target / name).write_bytes(_bytes(folder / name))
+    made = {name: _object(folder / name) for name in _OBJECTS}
+    config = _object(folder / "config.json")
+    if config is not None:
+        made["config.json"] = {k: config[k] for k in _CHOSEN_BY if k in config}
+    settings = _object(folder / "tokenizer_config.json")
+    if settings is not None:
+        _check_settings(settings)
+        made["tokenizer_config.json"] = {
+            key: value
+            for key, value in settings.items()
+            if key not in _LEFT_OUT and not key.endswith("_file") and key[:1] != "_"
+        }
+    serialized = _object(folder / "tokenizer.json")
+    if serialized is not None:
+        _check_serialized(serialized)
+        made["tokenizer.json"] = serialized | {"truncation": None, "padding": None}
+    for name, value in made.items():
+        if value is not None:
+            (target / name).write_text(json.dumps(value), encoding="utf-8")
+
+
+def _object(path: pathlib.Path) -> dict[str, Any] | None:
+    return content.read_json(path) if path.is_file() else None
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+    with regular.opened(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > _LARGEST:
+            raise AuditError(
+                [f"{path}: {size} bytes, at most {_LARGEST} are read: fetch it again"]
+            )
+        return file.read(_LARGEST)
+
+
+def _check_settings(raw: dict[str, Any]) -> None:
+    """Judges what is used of a `tokenizer_config.json`."""
+    where, problems = "tokenizer_config.json", []
+    longest: Any = raw.get("model_max_length")
+    number = type(longest) in (int, float) and 1 <= longest <= _LONGEST_TEXT
+    if longest is not None and not number:
+        problems.append(
+            f"{where}: model_max_length is {content.shown(longest)}, expected a number "
+            "from 1"
+        )
+    decoder = raw.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict) or len(decoder) > _MOST_ADDED:
+        problems.append(
+            f"{where}: added_tokens_decoder must be an object of at most {_MOST_ADDED} "
+            "tokens"
+        )
+    elif strange := [key for key in decoder if not _is_token(_integer(key))]:
+        problems.append(
+            f"{where}: added_tokens_decoder names token {content.shown(strange[0])}, "
+            f"expected 0 to {MAX_SIZE}"
+        )
+    if problems:
+        raise AuditError(problems)
+
+
+def _check_serialized(raw: dict[str, Any]) -> None:
+    """Judges the numbers of a `tokenizer.json`."""
+    where, problems = "tokenizer.json", []
+    model = raw.get("model")
+    model = model if isinstance(model, dict) else {}
+    if model.get("dropout") not in (None, 0):
+        problems.append(
+            f"{where}: model.dropout is {content.shown(model['dropout'])}: texts would "
+            "have other tokens each time; expected null"
+        )
+    vocabulary = model.get("vocab")
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
+    added = raw.get("added_tokens") or []
+    if not isinstance(added, list) or len(added) > _MOST_ADDED:
+        problems.append(
+            f"{where}: added_tokens must be a list of at most {_MOST_ADDED} tokens"
+        )
+        added = []
+    more = [token.get("id") for token in added if isinstance(token, dict)]
+    if strange := [each for each in (*ids, *more) if not _is_token(each)]:
+        problems.append(
+            f"{where}: a token has the number {content.shown(strange[0])}, expected 0 "
+            f"to {MAX_SIZE}"
+        )
+    names = vocabulary if isinstance(vocabulary, dict) else ()
+    if (longest := max(map(len, names), default=0)) > _LONGEST_TOKEN:
+        problems.append(
+            f"{where}: a token has {longest} characters, at most {_LONGEST_TOKEN} are "
+            "read"
+        )
+    pieces = _count(raw.get("post_processor"))
+    if pieces > _MOST_PARTS:
+        problems.append(
+            f"{where}: post_processor has {pieces} parts, at most {_MOST_PARTS} are "
+            "read"
+        )
+    for part in ("normalizer", "decoder"):
+        if (growth := _growth(raw.get(part))) > _MOST_GROWTH:
+            problems.append(
+                f"{where}: {part} lets a text grow {growth} times, at most "
+                f"{_MOST_GROWTH} times is read"
+            )
+    if problems:
+        raise AuditError(problems)
+
+
+def _growth(value: Any) -> int:
+    """Returns how many times a text may grow where parts of it are replaced."""
+    if isinstance(value, list):
+        product = 1
+        for part in value:
+            product = min(product * _growth(part), 2**60)
+        return product
+    if not isinstance(value, dict):
+        return 1
+    own = [value.get(key) for key in ("content", "prepend", "precompiled_charsmap")]
+    if isinstance(own[2], str):  # Of a letter it makes a few; all of Unicode is 0.3 MB.
+        own[2] = own[2][_LARGEST_MAP:]
+    longest = max(len(text) for text in (*own, "x") if isinstance(text, str))
+    nested = [part for part in value.values() if isinstance(part, list)]
+    return min(longest * _growth(nested), 2**60)
+
+
+def _count(value: Any) -> int:
+    """Returns how many values there are, in all depths."""
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + sum(map(_count, inner)) if isinstance(value, dict | list) else 1
+
+
+def _problem(tokenizer: Any) -> str:
+    """Returns what is wrong with a tokenizer that was read, or ""."""
+    if (count := len(tokenizer("a")["input_ids"])) > _MOST_PIECES:
+        return (
+            f"tokenizer.json: the text 'a' has {count} tokens, at most {_MOST_PIECES} "
+            "are expected: is it another model's tokenizer?"
+        )
+    for text in ("<video>", " ", ""):
+        tokenizer(text)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest > MAX_SIZE:
+        return f"a token has the number {largest}, expected 0 to {MAX_SIZE}"
+    return ""
+
+
+def _is_token(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SIZE
+
+
+def _integer(text: str) -> Any:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
