@@ -32,7 +32,7 @@ ALLOWED = {
     "tqdm": {"progress.py"},
     "warn": set(),
     "showwarning": set(),
-    "print_exc": {"run/processes.py"},
+    "print_exc": set(),
     "StreamHandler": set(),
     "basicConfig": set(),
     "setFormatter": {"terminal.py"},

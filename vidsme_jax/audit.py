@@ -115,6 +115,7 @@ def report_again(
     workdir = pathlib.Path(workdir)
     asked = asked or asking.ask(config, model=False)
     with locked(workdir):
+        provenance.check_current(workdir / "config.json", about)
         stores, failures = stored.open_signals(asked, workdir), report.failures(workdir)
         failures = contents.repaired(failures, asked.items, workdir)
         asked = asked.without({failure.id for failure in failures})

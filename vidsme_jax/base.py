@@ -25,8 +25,6 @@ NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
 
 
-_MAX_PICTURES = 8  # Of one clip, in the report.
-
 # Control characters, lone surrogates, marks that turn the direction of the text round
 # them, and breaks of lines.
 _UNSEEN = re.compile(
@@ -388,8 +386,8 @@ class ClipCurve:
       label: Such as "most member-like"; the headline score ranks the clips.
       natural: Mean SME of each frame's rows, natural order.
       reversed: The same at the same positions of the reversed clip.
-      thumbnails: Small pictures of the frames at `pictured(len(frame_indices))`; None
-        if there are none.
+      thumbnails: Small pictures of the frames at `plots.pictured(len(frame_indices))`;
+        None if there are none.
       missing: Why there are none.
     """
 
@@ -402,11 +400,6 @@ class ClipCurve:
     reversed: Float[np.ndarray, " frames"]
     thumbnails: UInt8[np.ndarray, "pictures height width 3"] | None
     missing: str = ""
-
-    @staticmethod
-    def pictured(num_frames: int) -> range:
-        """Returns the places of the frames that are shown as pictures, at most 8."""
-        return range(0, num_frames, -(-num_frames // _MAX_PICTURES) or 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

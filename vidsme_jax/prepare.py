@@ -5,10 +5,12 @@ reads them there. Only what is missing is prepared: the same command, again, add
 that are new in the corpus; another sampling or number of frames is stored alongside.
 
 Exit status: 0 all clips are prepared; 2 nothing was done, one message lists every
-problem found; 3 finished, with failures, which are stored too; 130 interrupted, and the
+problem found, or the folder can no longer be written, and what was prepared is kept; 3
+finished, with failures, which are stored too; 130 interrupted, and the
 same command goes on where it stopped.
 """
 
+import pathlib
 from typing import NoReturn
 
 from absl import flags
@@ -38,6 +40,8 @@ def main(argv: list[str]) -> int:
         done = preparation.run(given, root, items)
     except AuditError as error:
         return commands.wrong(error.problems)
+    except OSError as error:
+        return commands.stopped(commands.os_cause(error), pathlib.Path(root))
     except KeyboardInterrupt:
         terminal.show_error(
             f"interrupted: what was prepared is in {printable(root)}; the same command "

@@ -8,6 +8,7 @@ from absl import logging
 from vidsme_jax.base import printable
 
 _MOST = 400  # Characters of an example.
+_LINES = 20  # Of the log.
 
 
 def lines(warnings: Mapping[str, Sequence[str]]) -> list[str]:
@@ -37,5 +38,8 @@ def lines(warnings: Mapping[str, Sequence[str]]) -> list[str]:
 
 def log(warnings: Mapping[str, Sequence[str]]) -> None:
     """Logs the lines; the report lists the videos one by one."""
-    for line in lines(warnings):
+    found = lines(warnings)
+    for line in found[:_LINES]:
         logging.warning("%s", line)
+    if len(found) > _LINES:
+        logging.warning("and %d more kinds of warnings", len(found) - _LINES)

@@ -16,7 +16,8 @@ from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.progress import Progress
 from vidsme_jax.settings import views
 
-_SHOWN = 20  # Failures, in the summary.
+_SHOWN = 20  # Failures, in the summary and in the log.
+_LONGEST = 400  # Characters of one.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,12 @@ class Preparation:
     def summary(self) -> str:
         """Returns the result in a few lines."""
         before = self.num_clips - self.num_new
-        lines = [f"{self.num_clips} clips, {before} prepared before: {self.folder}"]
-        lines += [f"{f.video}: {f.stage}: {f.cause}" for f in self.failures[:_SHOWN]]
+        where = printable(str(self.folder))
+        lines = [f"{self.num_clips} clips, {before} prepared before: {where}"]
+        lines += [
+            printable(f"{each.video}: {each.stage}: {each.cause}", _LONGEST)
+            for each in self.failures[:_SHOWN]
+        ]
         if self.failures:
             lines.append(f"not prepared: {len(self.failures)} rows")
         return "\n".join(lines)
@@ -59,22 +64,28 @@ def run(
 
     Raises:
       AuditError: Nothing could be prepared; lists every problem.
+      OSError: The folder can no longer be written; says how many clips are kept, with
+        which another call goes on.
     """
     root = names.configured(str(root))
     items = corpora.load(settings.corpus).items if items is None else items
     clips, variant = corpora.unique_clips(items), Variant.of(settings)
     workers = settings.workers or loader.num_cores()
+    digests: dict[str, str] = {}
     try:
         with writing.opened(root, variant, len(clips)) as writer:
             found = {clip.key: writer.digest_of(clip.key) for clip in clips}
-            digests = {key: known for key, known in found.items() if known is not None}
+            digests |= {key: known for key, known in found.items() if known is not None}
             todo = [clip for clip in clips if clip.key not in digests]
             before = len(clips) - len(todo)
             logging.info("%d clips, %d prepared before", len(clips), before)
-            digests |= _prepare_clips(todo, writer, settings, workers)
+            _prepare_clips(todo, writer, settings, workers, digests)
             failed = writer.finish(items, digests, workers)
     except OSError as error:
-        raise AuditError([f"{root}: cannot be written ({error})"]) from error
+        if not digests:
+            raise AuditError([f"{root}: cannot be written ({error})"]) from error
+        kept = f"{len(digests)} of {len(clips)} clips are kept"
+        raise OSError(f"{root}: cannot be written ({error}); {kept}") from error
     failures = [
         Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
         for item in items
@@ -89,25 +100,29 @@ def run(
 
 
 def _prepare_clips(
-    clips: list[Clip], writer: Writer, settings: views.Settings, workers: int
-) -> dict[str, str]:
-    """Stages every clip or why it cannot be; returns their digests by key."""
-    digests: dict[str, str] = {}
+    clips: list[Clip],
+    writer: Writer,
+    settings: views.Settings,
+    workers: int,
+    digests: dict[str, str],
+) -> None:
+    """Stages every clip or why it cannot be; adds their digests by key."""
     if not clips:
-        return digests
+        return
     videos = Videos(settings.video, settings.corpus.fields)
     how = {"videos": videos, "writer": writer, "variant": Variant.of(settings)}
     prepare = functools.partial(_prepare, **how)
     progress = Progress(len(clips), "preparing")
     for clip, result in loader.load_ahead(clips, prepare, workers):
         if isinstance(result, ClipError):  # Not the clip's fault: what cannot be kept.
-            raise AuditError([f"{clip.items[0].video}: {result.cause}"])
+            raise OSError(f"{clip.items[0].video}: {result.cause}")
         digests[clip.key], error = result
-        if error is not None:
-            logging.warning("%s: %s", printable(clip.key), printable(str(error)))
         progress.add(1, failed=int(error is not None))
+        if error is not None and progress.failed <= _SHOWN:
+            logging.warning("%s", printable(f"{clip.key}: {error}"))
+        if error is not None and progress.failed == _SHOWN:
+            logging.warning("further failures are counted, and in the index alone")
     progress.close()
-    return digests
 
 
 def _prepare(

@@ -18,10 +18,10 @@ from vidsme_jax.base import (
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.evaluation import metrics
+from vidsme_jax.report import plots
 from vidsme_jax.store.signals import Signals
 
 _THUMBNAIL = 96  # Pixels, the height in the report.
-_WIDEST = 40 * _THUMBNAIL  # Wider pictures would be a line.
 _CAUSE = 200  # Characters.
 
 
@@ -98,9 +98,5 @@ def _pictures(
     """
     if not reader.unchanged(item.clip, clip.content_hash, clip.stamp):
         raise ClipError("open", "the file has changed since it was scored")
-    shown = [indices[k] for k in ClipCurve.pictured(len(indices))]
-    pictures = reader.thumbnails(item.clip, shown, _THUMBNAIL)
-    height, width = pictures.shape[1:3]
-    if width > _WIDEST:
-        raise ClipError("decode", f"pictures of {width} x {height} are too wide")
-    return pictures
+    shown = [indices[k] for k in plots.pictured(len(indices))]
+    return reader.thumbnails(item.clip, shown, _THUMBNAIL)

@@ -29,6 +29,7 @@ TEXT: dict[str, Any] = {"fontsize": SIZE, "color": INK}
 _MAX_HISTOGRAMS = 10
 _MAX_VERTICES = 1000
 _MAX_LABEL = 28
+_MAX_PICTURES = 8  # Of one clip.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,10 +190,15 @@ def _histogram(
     axes.set_ylim(0, 1.1 * counts.max())
 
 
+def pictured(num_frames: int) -> range:
+    """Returns the places of the frames of a clip that are shown, at most 8."""
+    return range(0, num_frames, -(-num_frames // _MAX_PICTURES) or 1)
+
+
 def clip_curve(curve: ClipCurve) -> Figure:
     """Sharma-Mittal entropy by frame, both directions, above the frames themselves."""
     num = len(curve.frame_indices)
-    shown = curve.pictured(num)
+    shown = pictured(num)
     pictures = curve.thumbnails is not None
     figure = Figure(figsize=(6.4, 3.9 if pictures else 2.8))
     bottom = 0.42 if pictures else 0.18

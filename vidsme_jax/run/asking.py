@@ -330,6 +330,9 @@ def _is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
     if not isinstance(name, str):
         return False
     parts = len(name.rstrip("/").split("/"))
-    path = pathlib.Path(name).expanduser()
-    there = path.exists() or (near is not None and (near / path).exists())
+    try:
+        path = pathlib.Path(name).expanduser()
+        there = path.exists() or (near is not None and (near / path).exists())
+    except (OSError, RuntimeError, ValueError):  # No name of a file; read, it is named.
+        return False
     return parts in (2, 3) and not name.startswith((".", "/", "~")) and not there

@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from vidsme_jax import commands
+from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.run import joining
 from vidsme_jax.run.stopping import RunStopped
@@ -144,7 +144,7 @@ def share(items: Sequence[T], names: Sequence[str]) -> tuple[Sequence[T], int]:
     """
     if count() == 1:
         return items, len(items)
-    digest = hashlib.sha256("\n".join(names).encode()).digest()
+    digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).digest()
     everyone = _everyones(int.from_bytes(digest[:3], "big"))
     differing = np.flatnonzero(everyone != everyone[0])
     if differing.size:
@@ -222,7 +222,7 @@ class Team:
             found = self._errors()
             if _HUNG in found.values():
                 if not isinstance(error, _EXPECTED):
-                    traceback.print_exc()
+                    terminal.show_error(traceback.format_exc())
                 self._end({index(): found[index()]})
             raise
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 import vidsme_jax
-from vidsme_jax.base import ScoreTable
+from vidsme_jax.base import AuditError, ScoreTable
 from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run import processes
@@ -116,6 +116,17 @@ def _reference(
         "rows that lack it": len({f.id for f in lacking}),
         "causes": list(dict.fromkeys(causes))[:_MAX_CAUSES],
     }
+
+
+def check_current(path: pathlib.Path, about: dict[str, Any]) -> None:
+    """Raises an `AuditError` if a `config.json` is not what was read of it before."""
+    try:
+        now = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        now = None
+    if now != about:
+        problem = "another run has written it meanwhile; run the command again"
+        raise AuditError([f"{path}: {problem}"])
 
 
 def updated(

@@ -230,7 +230,8 @@ def nll_per_zlib_byte(c: ClipView) -> Rows:
     The release of [6] takes the mean of $-\log p_t$; the sum grows with the text, as
     the bytes do. UTF-8 at zlib's level 9; an empty answer has 8 bytes.
     """
-    return nll_sum(c) / len(zlib.compress(c.answer.encode(), 9))
+    text = c.answer.encode("utf-8", "surrogatepass")
+    return nll_sum(c) / len(zlib.compress(text, 9))
 
 
 def windows(c: ClipView) -> Rows:

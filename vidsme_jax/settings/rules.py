@@ -11,6 +11,7 @@ FIELDS = ("video", "question", "candidates", "answer", "id", "group", "date")
 FIELDS += ("label", "start", "end")
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 _ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
+_MOST_RATES = 20  # Each is a column of every table.
 _NAME = re.compile(r"[^\s,()\[\]'\"]+")
 
 
@@ -156,8 +157,12 @@ SCORES = Allowed(
 BOUNDS = Allowed("(phi_min, phi_max, b_min, b_max), increasing", _are_bounds)
 ORDER = Allowed("reversed or shuffled:SEED, such as shuffled:0", _is_order)
 RATES = Allowed(
-    "a tuple of rates in (0, 1)",
-    lambda value: isinstance(value, tuple) and value and all(map(RATE.test, value)),
+    f"a tuple of 1 to {_MOST_RATES} rates in (0, 1)",
+    lambda value: (
+        isinstance(value, tuple)
+        and 0 < len(value) <= _MOST_RATES
+        and all(map(RATE.test, value))
+    ),
 )
 SLICES_CHOSEN = each(
     f"a tuple of different slices: {', '.join(SLICES)}",
