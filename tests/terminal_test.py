@@ -22,6 +22,7 @@ from vidsme_jax.report import summary
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "vidsme_jax"
 EVIL = "\x1b]0;PWNED\x07\x1b[2J\r\x9b31m\u202e\u2028\ud800\0é"
+TEXT = EVIL.replace("\ud800", "")  # Which a manifest may hold.
 CONTROL = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e]")
 
 # Only here: what is printed, set up or shown as a bar.
@@ -186,10 +187,10 @@ def hostile_run(tmp_path_factory):
         for k, clip in enumerate(its):
             name = folder / f"{role}{k}{EVIL[:-3]}.mp4"
             name.symlink_to(clip)
-            row = {"video": name.name, "id": f"{role}{k}{EVIL}", "group": EVIL}
-            rows.append(row | {"question": EVIL, "answer": EVIL})
+            row = {"video": name.name, "id": f"{role}{k}{TEXT}", "group": TEXT}
+            rows.append(row | {"question": TEXT, "answer": TEXT})
         rows.append(
-            rows[0] | {"video": f"gone{role}{EVIL[:-3]}.mp4", "id": f"{role}{EVIL}"}
+            rows[0] | {"video": f"gone{role}{EVIL[:-3]}.mp4", "id": f"{role}{TEXT}"}
         )
         (folder / f"{role}.json").write_text(json.dumps(rows))
     return [

@@ -31,7 +31,6 @@ _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 
-
 # Of suggestions: the least similarity, what is looked at, and how many names closely.
 _NEAR, _LONGEST_NAME, _MOST_KNOWN, _COMPARED = 0.5, 100, 4096, 64
 
@@ -57,10 +56,8 @@ def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
         return ""
     letters, likely = collections.Counter(name), []
     for other in known[:_MOST_KNOWN]:
-        total = len(name) + len(other)
-        if len(other) <= _LONGEST_NAME and 2 * min(len(name), len(other)) / total >= (
-            _NEAR
-        ):
+        total, shorter = len(name) + len(other), min(len(name), len(other))
+        if len(other) <= _LONGEST_NAME and 2 * shorter >= _NEAR * total:
             common = (letters & collections.Counter(other)).total()
             likely.append((2 * common / total, other))
     matcher = difflib.SequenceMatcher(None, "", name)

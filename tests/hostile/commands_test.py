@@ -9,7 +9,6 @@ import pathlib
 import shutil
 
 import asked
-import broken
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -83,9 +82,7 @@ def _assert_each(expected: dict[str, str], run: pathlib.Path) -> None:
 
 
 def test_an_audit_and_a_preparation_of_hostile_clips(tmp_path, base):
-    found = broken.without("clips", clips.cases(0))
-    cases = [case for case in found if not broken.is_broken("commands", case.name)]
-    manifest, expected = _beside(tmp_path, base, cases)
+    manifest, expected = _beside(tmp_path, base, clips.cases(0))
     audit, prepare = (
         asked.Command(f"vidsme_jax.{name}", flags, SECONDS)
         for name, flags in {
@@ -162,7 +159,7 @@ def test_work_directories_that_others_changed(base):
         dataclasses.replace(case, expected=EITHER)
         if case.name.startswith(later)
         else case
-        for case in broken.without("workdirs", workdirs.cases(0, random=4))
+        for case in workdirs.cases(0, random=4)
     ]
     said = reading.complaints(found, reading.READERS["workdirs"])
     assert not said, "\n".join(said)

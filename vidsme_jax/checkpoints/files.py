@@ -292,6 +292,9 @@ def read_tensors(
         lost = sorted(set(chosen.promised) - stored)
         lost = [f"{key}: promised by the index, absent from its file" for key in lost]
         problems += content.limited(lost, "tensors that the index promises")
+        if not tensors:
+            names = content.listed([file.name for file in chosen.files])
+            problems.append(f"no tensor in {names}: fetch the weights again")
     if problems:
         raise AuditError([f"checkpoint {name}: {problem}" for problem in problems])
     quantised.refuse(name, folder, tensors)

@@ -6,6 +6,7 @@ TensorFlow; neither happens here.
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ from vidsme_jax.data import dataset_folders
 
 IMAGES, ARRAY, BYTES, PATH = "images", "an array", "bytes", "a path"
 _OWN = "tensorflow_datasets."
+_TEMPLATES = ("filepathTemplate", "filepath_template")  # As protobuf reads JSON.
+_TEMPLATE = re.compile(r"(\{[A-Z_]{1,20}\}|[^{}]){0,500}")
+_SHOWN = 80  # Characters of a template.
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 
 
@@ -43,6 +47,7 @@ def features_of(folder: pathlib.Path) -> Any:
     content = _json(folder / "features.json")
     about = _json(folder / "dataset_info.json")
     inside = about.get("features") if isinstance(about, dict) else None
+    _check_templates(about)
     for name, described in (("features", content), ("dataset_info", inside)):
         try:
             named = set(_classes(described))
@@ -55,6 +60,17 @@ def features_of(folder: pathlib.Path) -> Any:
                 "tensorflow_datasets are read, since TFDS would import any other module"
             )
     return content
+
+
+def _check_templates(about: Any) -> None:
+    """Raises a `ValueError` for names of files that TFDS would format into others."""
+    splits = about.get("splits") if isinstance(about, dict) else None
+    for split in splits if isinstance(splits, list) else ():
+        for key in _TEMPLATES if isinstance(split, dict) else ():
+            template = split.get(key, "")
+            if not isinstance(template, str) or not _TEMPLATE.fullmatch(template):
+                shown = repr(template)[:_SHOWN]
+                raise ValueError(f"dataset_info.json: {key} is {shown}, no file's name")
 
 
 def _json(path: pathlib.Path) -> Any:

@@ -37,6 +37,7 @@ REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
 _FORMAT = 3  # Raised by hand when what is stored changes; others are refused.
 MOST_SHARDS = 4096
 _MOST_BYTES, _MOST_CLIPS = 1 << 30, 5_000_000  # Of an index.
+_VERSION = re.compile(r"1\.(0|[1-9][0-9]{0,17})\.0")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
 _SCHEMA = pa.schema([(n, pa.string()) for n in "digest rows stage cause".split()])
@@ -289,8 +290,9 @@ def check_settings(folder: pathlib.Path, variant: Variant) -> int:
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the whole versions of a variant, the newest last."""
-    numbers = [path.name.split(".")[1] for path in folder.glob("1.*.0")]
-    return [folder / f"1.{n}.0" for n in sorted(map(int, filter(str.isdigit, numbers)))]
+    names = (_VERSION.fullmatch(path.name) for path in folder.glob("1.*.0"))
+    numbers = sorted(int(name[1]) for name in names if name)
+    return [folder / f"1.{number}.0" for number in numbers]
 
 
 def newest(root: pathlib.Path, variant: Variant) -> pathlib.Path:

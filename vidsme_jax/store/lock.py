@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -66,7 +67,7 @@ def held(file: pathlib.Path) -> BinaryIO:
       BlockingIOError: It is being deleted.
       OSError: It cannot be opened.
     """
-    opened = file.open("rb")
+    opened = _opened(file)
     try:
         fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -86,10 +87,15 @@ def unread(file: pathlib.Path) -> Iterator[bool]:
         free = True
         try:
             fcntl.flock(
-                opened.enter_context(file.open("rb")), fcntl.LOCK_EX | fcntl.LOCK_NB
+                opened.enter_context(_opened(file)), fcntl.LOCK_EX | fcntl.LOCK_NB
             )
         except BlockingIOError:
             free = False
         except OSError:  # It is gone, or there are no locks.
             pass
         yield free
+
+
+def _opened(file: pathlib.Path) -> BinaryIO:
+    """Opens a file without waiting, as opening a pipe does for a writer."""
+    return open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
