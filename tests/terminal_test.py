@@ -37,7 +37,7 @@ ALLOWED = {
     "StreamHandler": set(),
     "basicConfig": set(),
     "setFormatter": {"terminal.py"},
-    "set_verbosity": {"terminal.py", "models/prompts.py", "models/tokenising.py"},
+    "set_verbosity": {"terminal.py", "models/prompts.py", "models/tokenizer_files.py"},
 }
 
 
