@@ -60,7 +60,7 @@ _DOOR = (
 GROUPS = {
     "signals": Group(
         8,
-        ("run/signals.py", "run/outcomes.py", "store/signals.py"),
+        ("run/signals.py", "run/outcomes.py", "store/signals.py", "store/rows.py"),
         ("store_test.py", "parts_test.py", "outcomes_test.py", *_DOOR),
     ),
     "streaming": Group(

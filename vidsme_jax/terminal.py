@@ -50,15 +50,26 @@ def start_logging() -> None:
     python_logging.setLogRecordFactory(_Record)
     python_logging.captureWarnings(True)
     logging.get_absl_handler().setFormatter(_Formatter())
+    python_logging.raiseExceptions = False  # It would print arguments as they are.
     sys.excepthook = _show_uncaught
+    if sys.unraisablehook is sys.__unraisablehook__:  # Nobody else's.
+        sys.unraisablehook = lambda what: _show_uncaught(
+            what.exc_type, what.exc_value, what.exc_traceback
+        )
     threading.excepthook = lambda what: _show_uncaught(
         what.exc_type, what.exc_value, what.exc_traceback
     )
 
 
 class _Record(python_logging.LogRecord):
+    def __init__(self, *args: Any, **more: Any):
+        super().__init__(*args, **more)
+        self.name = printable(self.name)
+        if self.exc_info and self.exc_info[0]:
+            self.exc_text = _traceback(*self.exc_info)
+
     def getMessage(self) -> str:
-        return "\n    ".join(map(printable, super().getMessage().split("\n")))
+        return _indented(super().getMessage())
 
 
 class _Formatter(logging.PythonFormatter):
@@ -67,7 +78,17 @@ class _Formatter(logging.PythonFormatter):
 
 
 def _show_uncaught(kind: Any, error: Any, trace: Any) -> None:
-    show_error("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
+    show_error(_traceback(kind, error, trace))
+
+
+def _traceback(kind: Any, error: Any, trace: Any) -> str:
+    """Returns a traceback of which no line but the first begins as one of ours."""
+    lines = traceback.format_exception(kind, error, trace)
+    return _indented("".join(lines).rstrip("\n"))
+
+
+def _indented(text: str) -> str:
+    return "\n    ".join(map(printable, text.split("\n")))
 
 
 def _lines(text: str) -> str:

@@ -22,7 +22,23 @@ _PLAIN = frozenset(
     """config.json tokenizer.json tokenizer_config.json special_tokens_map.json
     added_tokens.json vocab.json""".split()
 )
-_BRIEF = reprlib.Repr()
+
+
+class _Brief(reprlib.Repr):
+    """Shows values of few types, and of all others their type alone.
+
+    Any other could refer to itself many times over, and take as long to be shown.
+    """
+
+    repr_OrderedDict = reprlib.Repr.repr_dict
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, bool | float | bytes | None):
+            return super().repr_instance(x, level)
+        return f"<{type(x).__name__}>"
+
+
+_BRIEF = _Brief()
 _BRIEF.maxdict = _BRIEF.maxlist = _BRIEF.maxtuple = 6
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, 160, 80, 160
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 (two orders).

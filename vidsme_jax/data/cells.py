@@ -25,7 +25,9 @@ LABELS = {
 }
 _LONGEST = 200  # Characters of a faulty value that are shown.
 # Places of videos that are no files here: of datasets, in the web, in a store.
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://|(tfds|hf|file|data):", re.IGNORECASE)
+_SCHEME = re.compile(
+    r"[a-z][a-z0-9+.-]+://|(tfds|hf):|file:/|data:[a-z]+/", re.IGNORECASE
+)
 
 
 class Address(str):
@@ -78,7 +80,8 @@ def _not_here(scheme: str) -> str:
     if scheme == "tfds:":
         return (
             "a row names a file, not an example of a dataset; give the dataset as a "
-            "source, such as corpus.suspects = ('tfds:NAME/SPLIT',)"
+            "source, such as corpus.suspects = ('tfds:NAME/SPLIT',), or write a file "
+            "of this name as ./NAME"
         )
     remedy = "write its path" if scheme.startswith("file:") else "fetch it first"
     return f"videos must be files of this machine: {remedy}"

@@ -7,17 +7,20 @@ where first and last bytes are equal.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import math
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Mapping
 
 from absl import logging
 
-from vidsme_jax.base import ROLES, Item
-from vidsme_jax.data import segments
+from vidsme_jax.base import ROLES, ClipError, Item
+from vidsme_jax.data import decoders, segments
+from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.data.sources import is_address
 
@@ -149,11 +152,9 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
         logging.info("comparing %d files of two roles that may be equal", count)
     hashes: dict[str, str] = {}
     for name in itertools.chain.from_iterable(near):
-        try:
-            with open(name, "rb") as file:
-                hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:  # Decoding it will say why it cannot be read.
-            continue
+        with contextlib.suppress(ClipError):  # Decoding it will say why.
+            found, _ = decoders.ask("content_hash", pathlib.Path(name), Limits())
+            hashes[name] = found["content_hash"]
     return hashes
 
 

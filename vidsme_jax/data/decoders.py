@@ -35,6 +35,7 @@ _START = 300.0  # Seconds until one must have started; half of one is usual.
 _END = 2.0  # Seconds that the kernel gets to end one.
 _PROGRAM = "vidsme_jax.data.decoding"
 _STOPPING = "given up: the run is stopping"
+_LAST = 4096  # Bytes of what a process has printed that are looked at.
 _QUOTED = 200  # Characters of what a process has printed.
 
 
@@ -100,10 +101,7 @@ class _Process:
     ) -> tuple[dict[str, Any], memoryview]:
         """Sends a request and waits for the answer; see `ask`."""
         try:
-            if not self._started:
-                self._socket.settimeout(_START)
-                channel.receive(self._socket)
-                self._started = True
+            self._await_start()
             self._socket.settimeout(seconds)
             channel.send(self._socket, about, data)
             return channel.receive(self._socket)
@@ -117,6 +115,17 @@ class _Process:
         except (EOFError, ConnectionError) as error:
             raise ClipError("process", self._ending()) from error
 
+    def _await_start(self) -> None:
+        if self._started:
+            return
+        self._socket.settimeout(_START)
+        try:
+            channel.receive(self._socket)
+        except TimeoutError as error:
+            cause = f"the process that decodes has not started within {_START:g} s"
+            raise ClipError("process", cause) from error
+        self._started = True
+
     def runs(self) -> bool:
         """Returns whether it has not ended."""
         return self._child.poll() is None
@@ -124,20 +133,22 @@ class _Process:
     def close(self) -> None:
         """Ends the process: one without work ends by itself, another is killed."""
         self._socket.close()
-        self._wait(_END)
-        self.kill()
+        if not self._wait(_END):
+            self.kill()
+            if not self._wait(_END):
+                logging.warning(
+                    "the process %d, which was stuck with a clip, does not end when "
+                    "killed and is left behind",
+                    self._child.pid,
+                )
         self._printed.close()
 
     def kill(self) -> None:
-        """Kills the process, from any thread, and leaves it if it does not end."""
+        """Kills the process, from any thread; who waits for it waits no longer."""
         self._abandoned = True
         self._child.kill()
-        if not self._wait(_END):
-            logging.warning(
-                "the process %d, which was stuck with a clip, does not end when killed "
-                "and is left behind",
-                self._child.pid,
-            )
+        with contextlib.suppress(OSError):  # It is closed.
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _wait(self, seconds: float) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -156,7 +167,7 @@ class _Process:
             with contextlib.suppress(ValueError):
                 name = signal.Signals(-status).name
                 return f"the decoder crashed on it ({name})"
-        self._printed.seek(0)
+        self._printed.seek(max(0, self._printed.seek(0, os.SEEK_END) - _LAST))
         text = self._printed.read().decode(errors="replace").strip()
         last = printable(text.rpartition("\n")[2], _QUOTED)
         return f"the process that decoded it ended with status {status}: {last}"

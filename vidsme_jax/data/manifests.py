@@ -21,6 +21,8 @@ _SHOWN = 20  # Faulty lines.
 _LONGEST = 4000  # Characters of a message.
 _MOST_ROWS = 5_000_000
 _MOST_COLUMNS = 10_000
+# Of JSON, which is some 30 times as large in memory where it is all brackets.
+_MOST_VALUES, _LONGEST_LINE = 1 << 25, 1 << 22
 _GIB = 1 << 30
 # Bytes of a file by suffix.
 _MOST_BYTES = {".json": _GIB // 4, ".jsonl": _GIB, ".csv": _GIB, ".parquet": _GIB}
@@ -148,8 +150,10 @@ class _Rows:
 
 
 def _read_json(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
+    text = path.read_text("utf-8-sig")
+    _check_amount("values", sum(map(text.count, ",[{")), _MOST_VALUES)
     try:
-        data = _DECODER.decode(path.read_text("utf-8-sig"))
+        data = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data" and error.lineno > 1
         hint = "; if it holds an object a line, name it .jsonl" if lines else ""
@@ -169,6 +173,7 @@ def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
+            _check_amount("characters of a line", len(line), _LONGEST_LINE)
             try:
                 row = _decoded(line)
             except json.JSONDecodeError as error:

@@ -97,6 +97,8 @@ def _of_chunk(chunk: Any, check: Check) -> list[Any]:
     if pa.types.is_struct(kind):
         inside = {kind.field(k).name: ... for k in range(kind.num_fields)}
         return [inside if there else None for there in chunk.is_valid().to_pylist()]
+    if pa.types.is_fixed_size_list(kind):
+        return _of_chunk(chunk.cast(pa.list_(kind.value_type)), check)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         flat = chunk.flatten()
         if pa.types.is_dictionary(flat.type):
@@ -104,8 +106,9 @@ def _of_chunk(chunk: Any, check: Check) -> list[Any]:
             size = pc.call_function("sum", [lengths.take(flat.indices)]).as_py() or 0
             check("bytes of texts in lists", size, _MOST_BYTES)
         elif pa.types.is_nested(flat.type):
-            return [[{}] if there else None for there in chunk.is_valid().to_pylist()]
-    elif pa.types.is_nested(kind):  # A map, or a list of fixed length.
+            lengths = pc.call_function("list_value_length", [chunk]).to_pylist()
+            return [None if n is None else [{}] * (n > 0) for n in lengths]
+    elif pa.types.is_nested(kind):  # A map.
         return [{} if there else None for there in chunk.is_valid().to_pylist()]
     return chunk.to_pylist()
 

@@ -7,6 +7,7 @@ package's), of `config.json` only what a tokenizer is chosen by, and of
 """
 
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -142,6 +143,7 @@ def _check_settings(raw: dict[str, Any]) -> None:
     where, problems = "tokenizer_config.json", []
     longest: Any = raw.get("model_max_length")
     number = type(longest) in (int, float) and 1 <= longest <= _LONGEST_TEXT
+    number = number or longest == math.inf  # Which is no limit either.
     if longest is not None and not number:
         problems.append(
             f"{where}: model_max_length is {content.shown(longest)}, expected a number "

@@ -19,6 +19,7 @@ from vidsme_jax.store.parts import damaged
 from vidsme_jax.store.signals import Signals
 
 _WRONG = (TypeError, ValueError, LookupError, OverflowError, RuntimeError)
+_WRONG += (FileNotFoundError,)  # Of a link to nothing.
 _REMEDY = "delete it, and the audit computes it again"
 
 
@@ -69,9 +70,11 @@ def opened(
     Raises:
       AuditError: As `Signals`, or something of it has another type.
     """
+    for path in (folder / "run.json", *sorted(folder.glob("part-*.parquet"))):
+        if os.path.lexists(path):
+            with refused(path):
+                check_regular(path)
     with refused(folder):
-        for path in folder.glob("*"):
-            check_regular(path)
         store = Signals(folder, settings, process, processes)
         for key, known in store.finished.items():
             motion = vars(known.motion).values()
