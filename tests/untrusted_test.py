@@ -17,7 +17,7 @@ import report_test
 from oracles import llava_next_video as oracle
 from vidsme_jax import commands, models, settings
 from vidsme_jax.base import AuditError, Failure, printable
-from vidsme_jax.report import figures, page
+from vidsme_jax.report import figures
 from vidsme_jax.settings import views
 from vidsme_jax.studies import findings, writing
 from vidsme_jax.studies.points import Point, Sheet
@@ -109,7 +109,7 @@ def test_the_page_stays_small(hostile):
     folder, text = hostile
     assert len(text.encode()) < 5e6
     assert "... (1000000 characters)" in text
-    assert f"The {page._MAX_COMPARISONS} largest of 23 comparisons" in text
+    assert "largest of 23 comparisons" in text
     assert len(json.loads((folder / "metrics.json").read_text())["comparisons"]) == 23
 
 
