@@ -77,7 +77,6 @@ class _Broken(_Reader):
     [
         (_Broken(MemoryError("4 GiB")), "MemoryError: 4 GiB"),
         (_Broken(RuntimeError("\x1b[2J")), "RuntimeError: \\x1b[2J"),
-        (_Broken(pictures=np.zeros((2, 96, 9600, 3), np.uint8)), "9600 x 96 are too"),
         (_Broken(unchanged=False), "has changed since it was scored"),
     ],
 )

@@ -70,7 +70,7 @@ def test_clips_of_any_name_are_prepared_and_read(tmp_path, odd_folder):
 
 
 def test_rows_of_any_text_are_prepared_and_come_back_equal(tmp_path, odd_folder):
-    odd = "a\ud800"
+    odd = "a\ufdd0\u202e\x1b"
     rows = [{"video": "b.mp4", "id": odd, "group": odd, "question": odd, "answer": odd}]
     (odd_folder / "rows.json").write_text(json.dumps(rows))
     config = killed_run.config(None)

@@ -9,7 +9,7 @@ import pytest
 
 import killed_run
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import video
+from vidsme_jax.data import decoders
 from vidsme_jax.prepared import layout, preparation
 from vidsme_jax.prepared.layout import Variant
 from vidsme_jax.settings import views
@@ -118,11 +118,11 @@ def test_a_full_disk_loses_no_clip(tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(AuditError, match=r"cannot be written .*File too large"):
+        with pytest.raises(OSError, match=r"File too large.*2 of 2 clips are kept"):
             _prepare(tmp_path, 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert sorted((_folder(tmp_path) / "staged").glob("*/*")) == staged
     assert not list(tmp_path.rglob("*.tmp"))
-    monkeypatch.setattr(video, "decode_chosen", None)
+    monkeypatch.setattr(decoders, "ask", None)
     assert _prepare(tmp_path, 2) == 0
