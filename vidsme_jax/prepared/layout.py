@@ -219,7 +219,7 @@ def _check_index(about: pq.FileMetaData) -> None:
 def _entry(about: dict[str, Any]) -> Entry:
     """Returns an entry from a row of an index; raises as Python does if it is none."""
     rows = []
-    for place, at, item in json.loads(about["rows"]):
+    for place, at, item in json.loads(restored(about["rows"])):
         size, changed = map(operator.index, at)
         rows.append(Row(operator.index(place), (size, changed), _item(item)))
     cause = restored(about["cause"])
