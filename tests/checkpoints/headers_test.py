@@ -34,7 +34,7 @@ def _tensor(shape, start, end, dtype="F32"):
 @pytest.mark.parametrize(
     ("header", "length", "text"),
     [
-        ({}, 1 << 63, "is said to have 9223372036854775808 bytes, the file has"),
+        ({}, 1 << 63, "its header claims 9223372036854775808 bytes, the file has"),
         (
             {"a": _tensor([1], 0, 4)},
             None,

@@ -247,9 +247,9 @@ def test_nothing_but_an_ordered_dictionary_has_a_state(tmp_path, value, state):
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        (b"K\x04t", b"J\xff\xff\xff\x7ft", "has 16 bytes, and is said to have"),
-        (b"K\x04t", b"J\xff\xff\xff\xfft", "has 16 bytes, and is said to have"),
-        (b"K\x04t", b"\x8a\xff" + b"\x7f" * 255 + b"t", "is said to have"),
+        (b"K\x04t", b"J\xff\xff\xff\x7ft", "has 16 bytes, and its description claims"),
+        (b"K\x04t", b"J\xff\xff\xff\xfft", "has 16 bytes, and its description claims"),
+        (b"K\x04t", b"\x8a\xff" + b"\x7f" * 255 + b"t", "its description claims"),
         (b"K\x04\x85K\x01\x85", b"K\x05\x85K\x01\x85", "not a tensor within"),
         (
             b"K\x04\x85K\x01\x85",

@@ -100,7 +100,7 @@ def test_what_is_no_file_is_named(part, name, kind):
     path = part.with_name(name)
     path.unlink()
     NO_FILES[kind](path)
-    assert "it is not a regular file" in _refused(path)
+    assert "not a regular file" in _refused(path)
 
 
 def test_files_of_ten_gigabytes_are_not_read(part):

@@ -245,8 +245,8 @@ class _Machine:
         width = np.dtype(_TYPES[kind.name][1]).itemsize
         if not 0 <= count * width <= extent.size:
             raise Refused(
-                f"storage {content.shown(key)} has {extent.size} bytes, and is said to "
-                f"have {content.shown(count)} values of {width}"
+                f"storage {content.shown(key)} has {extent.size} bytes, and its "
+                f"description claims {content.shown(count)} values of {width}"
             )
         return _Storage(kind.name, extent.start, count)
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from vidsme_jax.checkpoints import content, regular
+from vidsme_jax.checkpoints import content
+from vidsme_jax.store import regular
 
 # Bytes of a header: of 100,000 tensors it has about ten million.
 LARGEST = 2**25
@@ -48,9 +49,7 @@ def read(path: pathlib.Path) -> Header:
             raise ValueError(f"it has {size} bytes, no header")
         length = struct.unpack("<Q", begin)[0]
         if length > size - 8:
-            raise ValueError(
-                f"its header is said to have {length} bytes, the file has {size}"
-            )
+            raise ValueError(f"its header claims {length} bytes, the file has {size}")
         if length > LARGEST:
             raise ValueError(
                 f"its header has {length} bytes, at most {LARGEST} are read: save "

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vidsme_jax.checkpoints import content, descriptions, regular
+from vidsme_jax.checkpoints import content, descriptions
 from vidsme_jax.checkpoints.descriptions import DTYPES, Extent, PickledTensor
+from vidsme_jax.store import regular
 
 # Bytes of an archive's directory, and of its description: enough for 25,000 tensors.
 _LARGEST_PART = 2**22

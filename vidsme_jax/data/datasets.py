@@ -77,7 +77,7 @@ class Dataset:
         return self._sources[split][index]
 
     def _check_lengths(self, split: str) -> None:
-        """Raises an `AuditError` if a split cannot hold what it is said to hold."""
+        """Raises an `AuditError` if a split claims more examples than it can hold."""
         about: Any = self._builder.info.splits[split]
         files = [pathlib.Path(path) for path in about.filepaths]
         try:

@@ -54,7 +54,7 @@ def read(source: str, path: pathlib.Path, wanted: Collection[str]) -> Raw:
         columns, raw = READERS[suffix](path, frozenset(wanted))
     except UnicodeDecodeError as error:
         raise AuditError([f"{source}: cannot be read: {_not_utf8(error)}"]) from error
-    except (OSError, ValueError, NotImplementedError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         text = printable(" ".join(str(error).split()), _LONGEST)
         raise AuditError([f"{source}: cannot be read: {text}"]) from error
     except RecursionError as error:

@@ -5,6 +5,7 @@ one likes, nulls and repetitions in no space at all. What a file takes in memory
 known from its metadata, and from its dictionaries, before it is laid out.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,9 +21,13 @@ Check = Callable[[str, int, int], None]
 
 
 def schema(path: pathlib.Path) -> tuple[list[str], int]:
-    """Returns the names of the columns, and the number of rows."""
+    """Returns the names of the columns, and the number of rows.
+
+    Raises:
+      ValueError: The file is damaged, or holds what Arrow does not read.
+    """
     # Not a data set: "a=1" in a folder's name is no column of the manifest.
-    with pq.ParquetFile(path) as file:
+    with _of_arrow(), pq.ParquetFile(path) as file:
         return list(file.schema_arrow.names), file.metadata.num_rows
 
 
@@ -38,7 +43,7 @@ def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
     Raises:
       ValueError: The file is damaged, holds too much, or what Python does not have.
     """
-    try:
+    with _of_arrow():
         texts = _check_sizes(path, frozenset(columns), check)
         # A text of a dictionary is one in memory too, however many rows have it.
         with pq.ParquetFile(path, read_dictionary=texts) as file:
@@ -47,6 +52,13 @@ def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
                 lists = [_values(name, table[name], check) for name in columns]
                 for row in zip(*lists, strict=True):
                     yield dict(zip(columns, row, strict=True))
+
+
+@contextlib.contextmanager
+def _of_arrow() -> Iterator[None]:
+    """Raises a `ValueError` in place of Arrow's errors, of which some are none."""
+    try:
+        yield
     except pa.ArrowException as error:
         raise ValueError(str(error)) from error
 

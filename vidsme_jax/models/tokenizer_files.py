@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import content, regular
+from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.fields import MAX_SIZE
+from vidsme_jax.store import regular
 
 # Bytes of what is no JSON: the largest in use have 5 MB.
 _LARGEST = 2**26

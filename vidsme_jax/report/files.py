@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from vidsme_jax.base import AuditError, Failure, ScoreTable, printable
-from vidsme_jax.store import received
+from vidsme_jax.store import regular
 from vidsme_jax.store.files import write_atomically
 
 _TEXT = ("id", "video", "role", "group")
@@ -52,8 +52,7 @@ def read_failures(path: pathlib.Path) -> list[Failure]:
     found: list[Failure] = []
     problems: list[str] = []
     try:
-        received.check_regular(path)
-        with path.open("rb") as file:
+        with regular.opened(path) as file:
             for number in itertools.count(1):
                 if not (line := file.readline(_MOST)):
                     break

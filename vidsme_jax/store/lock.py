@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -11,7 +10,7 @@ from typing import BinaryIO
 import filelock
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.store import files
+from vidsme_jax.store import files, regular
 
 # What file systems without locks answer, network file systems above all.
 _WITHOUT = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
@@ -67,7 +66,7 @@ def held(file: pathlib.Path) -> BinaryIO:
       BlockingIOError: It is being deleted.
       OSError: It cannot be opened.
     """
-    opened = _opened(file)
+    opened = regular.opened(file)
     try:
         fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -87,15 +86,11 @@ def unread(file: pathlib.Path) -> Iterator[bool]:
         free = True
         try:
             fcntl.flock(
-                opened.enter_context(_opened(file)), fcntl.LOCK_EX | fcntl.LOCK_NB
+                opened.enter_context(regular.opened(file)),
+                fcntl.LOCK_EX | fcntl.LOCK_NB,
             )
         except BlockingIOError:
             free = False
         except OSError:  # It is gone, or there are no locks.
             pass
         yield free
-
-
-def _opened(file: pathlib.Path) -> BinaryIO:
-    """Opens a file without waiting, as opening a pipe does for a writer."""
-    return open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")

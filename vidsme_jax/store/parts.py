@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.store import files
+from vidsme_jax.store import files, regular
 from vidsme_jax.store.texts import storable
 
 _SETTINGS = b"vidsme_jax.settings"  # Of a part's metadata.
@@ -55,9 +55,11 @@ class Record:
         if not self.path.exists():
             return {}
         try:
-            if _size(self.path) > _MOST_RECORD:
+            with regular.opened(self.path) as file:
+                text = file.read(_MOST_RECORD + 1)
+            if len(text) > _MOST_RECORD:
                 raise ValueError(f"it has more than {_MOST_RECORD >> 20} MiB")
-            return _object(self.path.read_bytes())
+            return _object(text)
         except (OSError, ValueError) as error:
             raise AuditError([damaged(self.path, error, self.remedy)]) from error
 
@@ -298,8 +300,8 @@ def opened(path: pathlib.Path) -> Iterator[pq.ParquetFile]:
 
 def _check_footer(path: pathlib.Path) -> None:
     """Checks a file before Arrow opens it, which waits for ever at a pipe."""
-    size = _size(path)
-    with path.open("rb") as file:
+    with regular.opened(path) as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))
         footer = int.from_bytes(file.read(4), "little")
     if footer > min(size, _MOST_FOOTER):
@@ -313,17 +315,6 @@ def _check_counts(about: pq.FileMetaData) -> None:
         raise ValueError(f"it claims to have {about.num_rows} rows")
     if about.num_rows != rows:
         raise ValueError("its groups have not as many rows as it claims")
-
-
-def _size(path: pathlib.Path) -> int:
-    """Returns the size of a regular file.
-
-    Raises:
-      ValueError: It is none, such as a folder or a pipe, or not there.
-    """
-    if not path.is_file():
-        raise ValueError("it is not a regular file" if path.exists() else "it is gone")
-    return path.stat().st_size
 
 
 def _settings_of(file: pq.ParquetFile) -> dict[str, Any]:

@@ -6,20 +6,18 @@ the types and shapes that it counts on.
 """
 
 import contextlib
-import os
 import pathlib
-import stat
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 
 from vidsme_jax.base import SLICES, AuditError, ScoredClip, ScoredText, TokenSignals
+from vidsme_jax.store import regular
 from vidsme_jax.store.parts import damaged
 from vidsme_jax.store.signals import Signals
 
 _WRONG = (TypeError, ValueError, LookupError, OverflowError, RuntimeError)
-_WRONG += (FileNotFoundError,)  # Of a link to nothing.
 _REMEDY = "delete it, and the audit computes it again"
 
 
@@ -33,20 +31,13 @@ def content(path: pathlib.Path, most: int) -> bytes:
     Raises:
       FileNotFoundError: It is not there.
       OSError: It cannot be read.
-      ValueError: It is no regular file, or too large.
+      ValueError: It is too large.
     """
-    check_regular(path)
-    with path.open("rb") as file:
+    with regular.opened(path) as file:
         found = file.read(most + 1)
     if len(found) > most:
         raise ValueError(f"it has more than {most} bytes")
     return found
-
-
-def check_regular(path: pathlib.Path) -> None:
-    """Raises a `ValueError` if a path is there and is no regular file."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("it is no regular file")
 
 
 @contextlib.contextmanager
@@ -70,10 +61,9 @@ def opened(
     Raises:
       AuditError: As `Signals`, or something of it has another type.
     """
-    for path in (folder / "run.json", *sorted(folder.glob("part-*.parquet"))):
-        if os.path.lexists(path):
-            with refused(path):
-                check_regular(path)
+    read = [folder / "run.json", *sorted(folder.glob("part-*.parquet"))]
+    if problem := regular.problem(read):
+        raise AuditError([f"{folder}: {problem}"])
     with refused(folder):
         store = Signals(folder, settings, process, processes)
         for key, known in store.finished.items():

@@ -1,4 +1,4 @@
-"""Files of a checkpoint are opened only if they are regular ones.
+"""Files of others are opened only if they are regular ones.
 
 A FIFO in place of one would hold a run until somebody writes into it, a device might
 never end. A link counts as what it leads to: the hub's cache is made of links.
