@@ -35,7 +35,7 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
-from vidsme_jax.data import video
+from vidsme_jax.data import decoders
 from vidsme_jax.prepared import preparation, writing
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import asking
@@ -116,13 +116,14 @@ def prepare(folder: pathlib.Path, clips: int = 3, frames: int = 2) -> None:
     config = killed_run.config(clips)
     config.video.num_frames = frames
     writing._CLIPS_PER_SHARD = 1
-    decode = video.decode_chosen
+    ask = decoders.ask
 
-    def counted(source: Any, *args: Any) -> Any:
-        _computed(str(source))
-        return decode(source, *args)
+    def counted(request: str, content: Any, *args: Any, **arguments: Any) -> Any:
+        if request == "frames":
+            _computed(str(content))
+        return ask(request, content, *args, **arguments)
 
-    video.decode_chosen = counted
+    decoders.ask = counted
     preparation.run(views.Settings.of(config), folder)
 
 

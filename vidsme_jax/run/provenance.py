@@ -121,12 +121,17 @@ def _reference(
 def check_current(path: pathlib.Path, about: dict[str, Any]) -> None:
     """Raises an `AuditError` if a `config.json` is not what was read of it before."""
     try:
-        now = json.loads(path.read_bytes())
+        now = _text(json.loads(path.read_bytes()))
     except (OSError, ValueError):
-        now = None
-    if now != about:
+        now = ""
+    if now != _text(about):
         problem = "another run has written it meanwhile; run the command again"
         raise AuditError([f"{path}: {problem}"])
+
+
+def _text(about: dict[str, Any]) -> str:
+    """Returns JSON that is equal where two records are: tuples are lists."""
+    return json.dumps(about, sort_keys=True, default=str)
 
 
 def updated(
