@@ -16,10 +16,11 @@ import tensorflow_datasets as tfds
 import children
 import interrupted
 from vidsme_jax import settings
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import decoders
 from vidsme_jax.prepared import layout, preparation
 from vidsme_jax.prepared.corpus import open_corpus
+from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.run import checks, processes, scoring
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.scores import tables
@@ -236,6 +237,59 @@ def test_a_failure_of_the_moment_is_tried_again(config, tmp_path, monkeypatch):
     aside.rename(gone)
     done = preparation.run(views.Settings.of(config), tmp_path / "made")
     assert not done.failures and done.num_new == 2
+
+
+def test_a_failure_of_the_moment_is_tried_again_after_a_kill(
+    config, tmp_path, monkeypatch
+):
+    original, config.workers = decoders.ask, 1
+
+    def ask(request, path, *args, **arguments):
+        if request == "frames" and path.name == CLIPS[3].name:
+            raise ClipError("process", "killed for lack of memory")
+        return original(request, path, *args, **arguments)
+
+    def killed(*_):
+        raise _Killed
+
+    monkeypatch.setattr(decoders, "ask", ask)
+    monkeypatch.setattr(Writer, "finish", killed)
+    with pytest.raises(_Killed):
+        preparation.run(views.Settings.of(config), tmp_path / "made")
+    assert len(list(tmp_path.glob("made/**/*.failed"))) == 1
+    monkeypatch.undo()
+    done = preparation.run(views.Settings.of(config), tmp_path / "made")
+    assert not done.failures and done.num_new == 1
+
+
+def test_clips_in_hand_when_a_run_stops_are_not_failures(config, tmp_path, monkeypatch):
+    """A worker that is given up in the middle of a clip stages nothing."""
+    config.workers = 2
+    decoding, given_up = threading.Event(), []
+    original, abandon = decoders.ask, decoders.abandon
+
+    def ask(request, path, *args, **arguments):
+        if request == "frames" and path.name != CLIPS[0].name:
+            decoding.wait()
+            children.wait_for(lambda: given_up)
+        return original(request, path, *args, **arguments)
+
+    def stopping(*args):
+        decoding.set()
+        raise _Killed
+
+    def abandoning(threads):
+        abandon(threads)
+        given_up.extend(threads)
+
+    monkeypatch.setattr(decoders, "ask", ask)
+    monkeypatch.setattr(decoders, "abandon", abandoning)
+    monkeypatch.setattr(Writer, "add", stopping)
+    with pytest.raises(_Killed):
+        preparation.run(views.Settings.of(config), tmp_path / "made")
+    for thread in given_up:
+        thread.join()
+    assert len(given_up) == 2 and not list(tmp_path.glob("made/**/*.failed"))
 
 
 def test_clips_of_tfds_are_prepared_too(config, tmp_path, monkeypatch):

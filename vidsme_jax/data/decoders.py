@@ -34,9 +34,12 @@ _GRACE = 10.0  # Seconds over the limit, in which a process says itself what is 
 _START = 300.0  # Seconds until one must have started; half of one is usual.
 _END = 2.0  # Seconds that the kernel gets to end one.
 _PROGRAM = "vidsme_jax.data.decoding"
-_STOPPING = "given up: the run is stopping"
 _LAST = 4096  # Bytes of what a process has printed that are looked at.
 _QUOTED = 200  # Characters of what a process has printed.
+
+
+class Abandoned(BaseException):
+    """The run is stopping; the clip is not at fault, so nothing is recorded of it."""
 
 
 def ask(
@@ -56,6 +59,7 @@ def ask(
     Raises:
       ClipError: That of the request; or of the stage "process", if the process ended or
         did not answer.
+      Abandoned: This thread was given up; see `abandon`.
     """
     data = content if isinstance(content, bytes) else b""
     about = {
@@ -113,6 +117,8 @@ class _Process:
             )
             raise ClipError("process", cause) from error
         except (EOFError, ConnectionError) as error:
+            if self._abandoned:
+                raise Abandoned from error
             raise ClipError("process", self._ending()) from error
 
     def _await_start(self) -> None:
@@ -157,8 +163,6 @@ class _Process:
 
     def _ending(self) -> str:
         """Returns why a process that gives no answer has ended."""
-        if self._abandoned:
-            return _STOPPING
         self._wait(_END)
         status = self._child.returncode
         if status == -signal.SIGKILL:
@@ -193,7 +197,7 @@ class _Pool:
             given_up = me in self._given_up
         try:
             if given_up:
-                raise ClipError("process", _STOPPING)
+                raise Abandoned
             yield process
         except BaseException:
             process.kill()

@@ -31,6 +31,7 @@ from vidsme_jax.store.parts import damaged
 
 _CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
 _STAGED = re.compile("([0-9a-f]{64})-([0-9a-f]{64})")  # Digest and source.
+_PASSING = ("preprocess", "process")  # Stages whose failures may be of the moment.
 
 
 @contextlib.contextmanager
@@ -77,7 +78,11 @@ class Writer:
         for kind in ("failed", "clip"):  # In the order of their worth.
             for path in self._staged_folder.glob(f"*/*.{kind}"):
                 name = _STAGED.fullmatch(path.stem)
-                if name and path.is_file():
+                if not name or not path.is_file():
+                    continue
+                if kind == "failed" and _failure(None, path)[0] in _PASSING:
+                    path.unlink()  # It is tried again.
+                else:
                     digest, source = name.groups()
                     self._staged[digest], self._sources[source] = path, digest
 
@@ -95,10 +100,8 @@ class Writer:
     def _remember(self, entry: Entry) -> None:
         if not entry.stage:
             self._good.add(entry.digest)
-        elif entry.stage in ("preprocess", "process") or all(
-            r.stamp == ABSENT for r in entry.rows
-        ):
-            return  # These failures may have been of the moment.
+        elif entry.stage in _PASSING or all(r.stamp == ABSENT for r in entry.rows):
+            return  # What is absent is looked for again.
         for row in entry.rows:
             self._known[row.item.clip] = entry.digest, row.stamp
 
