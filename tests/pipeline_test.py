@@ -168,7 +168,8 @@ def _assert_same(found, expected):
     for key, one in expected.items():
         for name in FIELDS:
             actual, wanted = getattr(found[key], name), getattr(one, name)
-            np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5)
+            # Sums in other orders: some units of float32 in the last place of a logit.
+            np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=4e-5)
 
 
 GRIDS = [("pmap", 8, 1), ("mesh", 8, 1), ("mesh", 4, 2), ("mesh", 2, 4), ("mesh", 1, 8)]

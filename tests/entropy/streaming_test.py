@@ -292,7 +292,8 @@ def test_a_vocabulary_split_over_devices(vocab, memory):
     )
     actual = jax.jit(run)(hidden, jnp.pad(head, [(0, -vocab % 8), (0, 0)]), mask)
     for found, wanted in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        # A log p is the difference of two numbers as large as a logit, here some 20.
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 8])
