@@ -118,6 +118,35 @@ def grabbed(path: pathlib.Path, indices) -> np.ndarray:
     return np.stack(frames)
 
 
+def sought(file: str, options: dict[str, str]) -> int:
+    """Demuxes a clip and seeks to 16 places; returns how many packets it has."""
+    import av
+
+    with av.open(file, options=options) as container:
+        stream = container.streams.video[0]
+        stamps = [packet.pts for packet in container.demux(stream) if packet.size]
+        for place in range(FRAMES):
+            pts = stamps[place * (len(stamps) - 1) // (FRAMES - 1)]
+            container.seek(pts, stream=stream)
+            next(container.demux(stream))
+    return len(stamps)
+
+
+def sought_by_descriptor(path: pathlib.Path) -> int:
+    """Does the same where FFmpeg has the file's descriptor and no protocol else."""
+    with path.open("rb") as file:
+        options = {"fd": str(file.fileno()), "protocol_whitelist": "fd"}
+        return sought("fd:", options)
+
+
+def decoded_elsewhere(path: pathlib.Path) -> None:
+    """Decodes uniform frames in another process, as an audit does."""
+    from vidsme_jax.data import reading
+    from vidsme_jax.settings import views
+
+    reading.Videos(views.Video()).read(str(path), {FRAMES})(FRAMES)
+
+
 def spent(function) -> tuple[float, float]:
     """CPU and wall seconds of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
@@ -138,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cv2.setNumThreads(1)
     height, width, count = SIZES[args.size]
-    times = {"ours": [], "every": [], "OpenCV": []}
+    times = {"ours": [], "every": [], "OpenCV": [], "elsewhere": []}
+    times |= {"name": [], "descriptor": []}
     worst, confused, equal, film = 0.0, 0, True, False
     with tempfile.TemporaryDirectory() as folder:
         paths = [pathlib.Path(folder) / f"{k}.mp4" for k in range(args.clips)]
@@ -154,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             peer = grabbed(path, decoded.indices)
             pixels = decoded.pixels.astype(np.float32)
             apart = np.array([np.abs(pixels - other).mean((1, 2, 3)) for other in peer])
+            decoded_elsewhere(path)  # The process has started.
             worst = max(worst, float(apart.diagonal().max()))
             confused += int((apart.argmin(axis=0) != np.arange(FRAMES)).sum())
             equal &= np.array_equal(decoded.pixels, every(path, decoded.indices))
@@ -165,6 +196,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
                 times["OpenCV"].append(
                     spent(lambda path=path: grabbed(path, decoded.indices))
+                )
+
+                times["elsewhere"].append(
+                    spent(lambda path=path: decoded_elsewhere(path))
+                )
+                times["name"].append(spent(lambda path=path: sought(str(path), {})))
+                times["descriptor"].append(
+                    spent(lambda path=path: sought_by_descriptor(path))
                 )
 
     cpu = {name: [c for c, _ in found] for name, found in times.items()}
@@ -190,6 +229,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     versus = {"ratio": 1 / statistics.median(over["OpenCV"]), "peer": peer}
     _report.line(f"{name}/clips", rate, "clips/s", **versus, **about)
     _report.line(f"{name}/frames", FRAMES * rate, "sampled frames/s", **versus, **about)
+    walls = {name: [w for _, w in found] for name, found in times.items()}
+    for what, found, of in (
+        ("descriptor", [cpu["descriptor"], cpu["name"]], "CPU s by the file's name"),
+        ("process", [walls["elsewhere"], walls["ours"]], "wall s in this process"),
+    ):
+        ratios = [a / b for a, b in zip(*found, strict=True)]
+        _report.line(
+            f"{name}/{what}",
+            statistics.median(ratios),
+            f"of the {of}",
+            seconds=_report.rounded(statistics.median(found[0])),
+            ratios=[_report.rounded(min(ratios)), _report.rounded(max(ratios))],
+            **about,
+        )
     for first in range(args.clips):
         ours = cpu["ours"][first :: args.clips]
         ratios = over["every"][first :: args.clips]
