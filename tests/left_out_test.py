@@ -86,7 +86,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(monkeypatch, caplog, reader, 
     profile = type("P", (), {"sharma_mittal": lambda *_: np.zeros((2, 6))})()
     monkeypatch.setitem(curves.scores.PROFILES, "fake", profile)
     item = Item(id="id0", video="\x1b]0;v", clip="a", role="members")
-    other = dataclasses.replace(item, id="id1", role="nonmembers")
+    other = item._replace(id="id1", role="nonmembers")
     table = scores_of([1.0, 0.0], ["members", "nonmembers"])
     extreme = curves.extreme_curves.__wrapped__  # The stand-ins have other types.
     with caplog.at_level(logging.WARNING):

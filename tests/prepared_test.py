@@ -406,7 +406,7 @@ def test_a_clip_outweighs_a_failure_of_the_same_content(items, tmp_path):
     with writing.opened(tmp_path, PNG, 2) as writer:
         assert writer.digest_of(twin.clip) is None
         key = _frames(0).content_hash
-        writer.fail(twin.clip, key, ClipError("preprocess", "MemoryError: now"))
+        writer.fail(twin.clip, key, ClipError("decode", "it has lost a frame"))
     with writing.opened(tmp_path, PNG, 2) as writer:
         found = [writer.digest_of(key) for key in (items[0].clip, twin.clip)]
         keys = {items[0].clip: key, twin.clip: key}

@@ -89,9 +89,8 @@ class ClipError(Exception):
         super().__init__(f"{stage}: {cause}")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
-    """One row of a manifest.
+class Item(NamedTuple):
+    """One row of a manifest; a tuple, as a corpus may have a million.
 
     Attributes:
       id: Unique in the corpus.

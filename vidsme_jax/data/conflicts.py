@@ -50,24 +50,6 @@ class _Pair:
         return f"{_named(self.one)} and {_named(self.other)}: {why}"
 
 
-def contradictions(items: Iterable[Item]) -> list[str]:
-    """Returns the problem that a file is given as member and as nonmember, if any is.
-
-    It stays one where duplicates are allowed: one of the labels is wrong.
-    """
-    found = []
-    for its in _places(items, _file):
-        found += [pair for pair in _overlapping(its) if pair.is_contradiction]
-    if not found:
-        return []
-    count = len({_file(pair.one) for pair in found})
-    return [
-        f"{_counted(count, 'video is', 'videos are')} both member and nonmember: "
-        f"{_listed(found, _PAIRS)}. Remove one, as one of the two labels is wrong; "
-        "corpus.allow_duplicates=true does not allow the same file as both"
-    ]
-
-
 def examined(
     items: Iterable[Item], digests: Mapping[str, str], *, allowed: bool
 ) -> tuple[list[str], list[str]]:
@@ -76,7 +58,8 @@ def examined(
     Args:
       items: Of the corpus.
       digests: By file, what is equal for files of the same bytes, where it is known.
-      allowed: Whether they may be, as `corpus.allow_duplicates` says.
+      allowed: Whether they may be, as `corpus.allow_duplicates` says. The same file as
+        member and nonmember stays a problem: one of the labels is wrong.
 
     Returns:
       The problems; and what a reader of the results should know: that videos are in two
@@ -87,15 +70,22 @@ def examined(
         file = _file(item)
         return digests.get(file, file)
 
-    shared, parts = [], []
+    shared, parts, wrong = [], [], []
     for its in _places(items, place if digests else _file):
         pairs = _overlapping(its)
-        # `contradictions` reports equal paths.
         if kept := [pair for pair in pairs if not pair.is_contradiction]:
             shared.append(kept)
         if not pairs:
             parts.append(its)
+        wrong += [pair for pair in pairs if pair.is_contradiction]
     problems, notes = [], []
+    if wrong:
+        count = len({_file(pair.one) for pair in wrong})
+        problems.append(
+            f"{_counted(count, 'video is', 'videos are')} both member and nonmember: "
+            f"{_listed(wrong, _PAIRS)}. Remove one, as one of the two labels is wrong; "
+            "corpus.allow_duplicates=true does not allow the same file as both"
+        )
     if shared:
         text = f"{_counted(len(shared), 'video is', 'videos are')} in two roles"
         pairs = list(itertools.chain.from_iterable(shared))
@@ -104,7 +94,7 @@ def examined(
             notes = [f"{text} (corpus.allow_duplicates=true): {listed}"]
         else:
             remedy = "Remove one, or set corpus.allow_duplicates=true"
-            problems = [f"{text}: {_listed(pairs, _PAIRS)}. {remedy}"]
+            problems.append(f"{text}: {_listed(pairs, _PAIRS)}. {remedy}")
     if parts:
         notes.append(
             f"{_counted(len(parts), 'file has', 'files have')} parts in two roles "
@@ -119,13 +109,11 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
     items = list(items)
     if len({item.role for item in items}) < 2:
         return {}
-    roles: dict[str, set[str]] = {}
+    roles: dict[str, frozenset[str]] = {}
+    alone = {role: frozenset({role}) for role in ROLES}
     for item in items:
-        name = _file(item)
-        if name not in roles:
-            roles[name] = {item.role}
-        else:
-            roles[name].add(item.role)
+        name, its = _file(item), alone[item.role]
+        roles[name] = roles[name] | its if name in roles else its
     by_size = collections.defaultdict(list)
     for name in roles:
         size = None if is_address(name) else _size(name)

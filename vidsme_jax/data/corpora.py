@@ -138,7 +138,6 @@ def _load(
     if looks:
         problems.add("absent", _absent(taken, items))
     wait.stage = f"looking for videos in two roles among {len(items)} rows"
-    problems.add("", conflicts.contradictions(certain))
     kept = _subsample(items, corpus.max_clips, corpus.seed)
     digests = conflicts.digests_of(kept) if stored is None else {}
     known = digests if looks else {}  # A report that is made again is not refused.
@@ -340,6 +339,8 @@ def _beyond(
     items: tuple[Item, ...], kept: tuple[Item, ...], max_clips: int | None
 ) -> list[LeftOut]:
     """Returns what the subsample leaves out."""
+    if len(kept) == len(items):
+        return []
     before, after = (collections.Counter(i.role for i in x) for x in (items, kept))
     why = f"corpus.max_clips is {max_clips} videos a role"
     return [
@@ -353,6 +354,6 @@ def _log(kept: tuple[Item, ...], left: list[LeftOut]) -> None:
         logging.info("%s", printable(str(one)))
     if len(left) > _LINES:
         logging.info("and %d more lines of what is left out", len(left) - _LINES)
-    parts = sum(segments.divided(item.clip)[1] is not None for item in kept)
+    parts = sum("#" in i.clip and segments.divided(i.clip)[1] is not None for i in kept)
     if parts:
         logging.info("%d rows score a part of their video", parts)

@@ -38,7 +38,7 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
         if isinstance(video, Address):
             paths.append("")
         else:
-            paths.append(video if os.path.isabs(video) else base + video)
+            paths.append(video if video.startswith(os.sep) else base + video)
     distinct = list(dict.fromkeys(filter(None, paths)))
     real = dict(zip(distinct, links.resolved(distinct), strict=True))
     keys, videos = [], []
@@ -50,17 +50,8 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     items = []
     for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True):
         get = row.fields.get
-        item = Item(
-            id=name,
-            video=video,
-            clip=key,
-            role=role,
-            group=get("group", ""),
-            question=get("question", ""),
-            answer=get("answer", ""),
-            candidates=get("candidates", ()),
-        )
-        items.append(item)
+        texts = get("group", ""), get("question", ""), get("answer", "")
+        items.append(Item(name, video, key, role, *texts, get("candidates", ())))
     return tuple(items), problems
 
 
@@ -87,11 +78,12 @@ def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
     of its repository. Folders, globs and manifests in the configuration are the user's
     own words; what is in a manifest may be anybody's.
     """
-    allowed = {folder: _inside(folder) for folder in {row.folder for row in rows}}
     found = collections.defaultdict(list)
+    folder, root, may_be_in = None, pathlib.Path(), ()
     for row, item in zip(rows, items, strict=True):
         if row.confined and not is_address(item.clip):
-            root, may_be_in = allowed[row.folder]
+            if row.folder is not folder:
+                folder, (root, may_be_in) = row.folder, _inside(row.folder)
             if not item.clip.startswith(may_be_in):
                 found[root].append(f"{row.where}: {item.video!r}")
     return [

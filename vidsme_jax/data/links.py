@@ -20,13 +20,16 @@ def resolved(names: Sequence[str]) -> list[str]:
     folders = _Folders()
     split = [_split(name) for name in names]
     counts = collections.Counter(folder for folder, _ in split)
-    plain: dict[str, frozenset[str]] = {}  # By folder: what in it is surely no link.
+    # By folder: how paths in it begin, and what in it is surely no link.
+    plain: dict[str, tuple[str, frozenset[str]]] = {}
     found = []
     for folder, base in split:
         if folder not in plain:
-            plain[folder] = _plain(folders.real(folder), counts[folder])
-        if base in plain[folder]:
-            found.append(f"{folders.real(folder).rstrip(os.sep)}{os.sep}{base}")
+            real = folders.real(folder)
+            plain[folder] = os.path.join(real, ""), _plain(real, counts[folder])
+        start, names = plain[folder]
+        if base in names:
+            found.append(start + base)
         else:
             found.append(folders.joined(folder, base))
     return found

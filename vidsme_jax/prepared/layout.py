@@ -108,7 +108,7 @@ class Entry:
 
     def text(self) -> str:
         """Returns the items of the rows as JSON; equal items give equal text."""
-        return _dump([vars(row.item) for row in self.rows])
+        return _dump([row.item._asdict() for row in self.rows])
 
 
 def _item(fields: dict[str, Any]) -> Item:
@@ -171,7 +171,8 @@ class Shard:
     def write(self, entries: Sequence[Entry]) -> None:
         """Writes the index of records that are in place: now the shard is whole."""
         columns = [
-            vars(entry) | {"rows": _dump([(*r[:2], vars(r.item)) for r in entry.rows])}
+            vars(entry)
+            | {"rows": _dump([(*r[:2], r.item._asdict()) for r in entry.rows])}
             for entry in entries
         ]
         schema = _SCHEMA.with_metadata({"shard": json.dumps(_facts(self.records))})
