@@ -25,10 +25,10 @@ def resolved(names: Sequence[str]) -> list[str]:
     found = []
     for folder, base in split:
         if folder not in plain:
-            real = folders.real(folder)
-            plain[folder] = os.path.join(real, ""), _plain(real, counts[folder])
-        start, names = plain[folder]
-        if base in names:
+            home = folders.real(folder)
+            plain[folder] = os.path.join(home, ""), _plain(home, counts[folder])
+        start, certain = plain[folder]
+        if base in certain:
             found.append(start + base)
         else:
             found.append(folders.joined(folder, base))
