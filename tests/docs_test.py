@@ -1,4 +1,4 @@
-"""The pages of docs/ say what runs: every `sh` and `python` block does, in order."""
+"""README and docs/ say what runs: every `sh` and `python` block does, in order."""
 
 import os
 import pathlib
@@ -11,6 +11,7 @@ import children
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -23,7 +24,7 @@ def clone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
 def test_blocks_run(page, clone):
     blocks = BLOCK.findall(page.read_text())
     assert blocks
@@ -40,6 +41,6 @@ def test_blocks_run(page, clone):
 
 
 def test_readme_names_every_page():
-    readme = (ROOT / "README.md").read_text()
+    readme = README.read_text()
     for page in PAGES:
         assert f"docs/{page.name}" in readme

@@ -56,6 +56,14 @@ def test_good_texts_are_tokenised(model):
     assert len(_check(model, rows, ("video",))[0].texts) == 0
 
 
+def test_many_faulty_texts_are_named_in_a_few_lines(model):
+    rows = [("describe the video", f"zebra{k // 2}") for k in range(60)]
+    found, problems = _check(model, rows)
+    assert len(found.refused) == 30 and len(problems) == 21
+    assert problems[1].startswith("row 3, row 2: words") and "zebra1" in problems[1]
+    assert problems[-1] == "and 20 more rows whose texts cannot be scored"
+
+
 def test_answers_that_are_missing():
     rows = [("what", "a")] * 3 + [("what", " \n")] * 7
     items = _items(*rows)
@@ -123,8 +131,8 @@ def test_rows_with_one_fault_are_named_together(model):
     rows = [("zebra", "a")] * 4 + [("what", "gnu")] * 4 + [("<image>", "a")]
     _, problems = _check(model, rows)
     assert problems == [
-        "row 0, row 3, row 6, row 1, row 4 and 3 more: words that the tokenizer does "
-        "not know",
+        "row 0, row 3, row 1, row 2: words that the tokenizer does not know: zebra",
+        "row 6, row 4, row 7, row 5: words that the tokenizer does not know: gnu",
         "row 8: its text holds the video token <image>: leave it out, the prompt puts "
         "the video in front of the question",
     ]

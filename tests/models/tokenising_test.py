@@ -247,12 +247,16 @@ def test_words_that_the_tokenizer_does_not_know():
     model = models.inspect("random:llava_next_video-tiny", dtype="float32")
     known = _asked("the large circle", question="describe the video")
     assert len(model.tokenise(known).answer) == 4
-    for asked in (
-        dataclasses.replace(known, answer="zebra"),
-        dataclasses.replace(known, question="zebra"),
+    for asked, words in (
+        (dataclasses.replace(known, answer="the zebra"), "zebra"),
+        (dataclasses.replace(known, question="zebra", answer="yak"), "zebra, yak"),
+        (dataclasses.replace(known, answer="q w e r t y"), "q, w, e, r, t and 1 more"),
+        (dataclasses.replace(known, answer="z" * 50), "z" * 37),
     ):
-        with pytest.raises(AuditError, match="words that the tokenizer does not know"):
+        with pytest.raises(AuditError) as caught:
             model.tokenise(asked)
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"words that the tokenizer does not know: {words}")
 
 
 def _without_tildes():

@@ -7,11 +7,13 @@ belongs to the question or to the answer, whichever its last character lies in.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vidsme_jax.base import Asked, AuditError
+from vidsme_jax.base import Asked, AuditError, printable
 from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.rows import Text
 
 _VIDEOS = ("<video>", "<image>")
+_SHOWN = 5  # Words in a message.
+_LONG = 40  # Characters of one.
 
 
 class Template(NamedTuple):
@@ -99,7 +101,10 @@ class Tokeniser:
         if self._video_token in ids:
             problems.append("its text holds the video token")
         if self._unknown_in(ids[: places[-1]]) > self._unknown:
-            problems.append("words that the tokenizer does not know")
+            problems.append(
+                "words that the tokenizer does not know"
+                + self._words(question + " " + said)
+            )
         if len(ends) == 2 and asked.answer.strip() and places[0] == places[1]:
             problems.append(
                 "no token ends within its answer: the tokenizer has none for it, or "
@@ -150,6 +155,17 @@ class Tokeniser:
 
     def _unknown_in(self, ids: Sequence[int]) -> int:
         return ids.count(self._tokenizer.unk_token_id)
+
+    def _words(self, text: str) -> str:
+        """Returns those that the tokenizer does not know, as a message has them."""
+        every = dict.fromkeys(text.split())
+        ids = (self._tokenizer(x, add_special_tokens=False)["input_ids"] for x in every)
+        unknown = [
+            x for x, its in zip(every, ids, strict=True) if self._unknown_in(its)
+        ]
+        shown = [printable(x, _LONG) for x in unknown[:_SHOWN]]
+        rest = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        return f": {', '.join(shown)}{rest}" if shown else ""
 
     def _cut(self, text: str, ends: Sequence[int]) -> tuple[list[int], list[int]]:
         """Returns the tokens behind the video, and how many end by each character."""

@@ -12,6 +12,8 @@ from vidsme_jax.data.samples import text_of
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shown, Text
 
+_REASONS = 20  # For which rows are named; of the rest the rows are counted.
+
 
 class Tokenised(NamedTuple):
     """Texts as a model reads them.
@@ -125,7 +127,10 @@ def check_texts(
                 continue
             for reason in found.refused.get(key, ()):
                 rows[reason].append(item.id)
-    problems += [f"{some(ids)}: {reason}" for reason, ids in rows.items()]
+    shown = list(rows.items())[:_REASONS]
+    problems += [f"{some(ids)}: {reason}" for reason, ids in shown]
+    if rest := sum(map(len, rows.values())) - sum(len(ids) for _, ids in shown):
+        problems.append(f"and {rest} more rows whose texts cannot be scored")
     if long:
         longest = sorted(long, key=lambda id: -long[id])
         named = some(f"{id} ({long[id]} tokens)" for id in longest)
