@@ -28,19 +28,23 @@ class Preparation:
       folder: Of the variant.
       num_clips: Of the corpus.
       num_new: Looked at by this run.
+      num_failed_before: That an earlier run could not prepare.
       failures: One per row of a manifest whose clip cannot be prepared.
     """
 
     folder: pathlib.Path
     num_clips: int
     num_new: int
+    num_failed_before: int
     failures: tuple[Failure, ...]
 
     def summary(self) -> str:
         """Returns the result in a few lines."""
-        before = self.num_clips - self.num_new
+        before = self.num_clips - self.num_new - self.num_failed_before
         where = printable(str(self.folder))
-        lines = [f"{self.num_clips} clips, {before} prepared before: {where}"]
+        failed = self.num_failed_before
+        also = f", {failed} failed before" if failed else ""
+        lines = [f"{self.num_clips} clips, {before} prepared before{also}: {where}"]
         lines += [
             printable(f"{each.video}: {each.stage}: {each.cause}", _LONGEST)
             for each in self.failures[:_SHOWN]
@@ -75,10 +79,10 @@ def run(
     try:
         with writing.opened(root, variant, len(clips)) as writer:
             found = {clip.key: writer.digest_of(clip.key) for clip in clips}
-            digests |= {key: known for key, known in found.items() if known is not None}
+            before = {key: digest for key, digest in found.items() if digest}
+            digests |= before
             todo = [clip for clip in clips if clip.key not in digests]
-            before = len(clips) - len(todo)
-            logging.info("%d clips, %d prepared before", len(clips), before)
+            logging.info("%d clips, %d looked at before", len(clips), len(before))
             _prepare_clips(todo, writer, settings, workers, digests)
             failed = writer.finish(items, digests, workers)
     except OSError as error:
@@ -95,6 +99,7 @@ def run(
         folder=variant.folder(root),
         num_clips=len(clips),
         num_new=len(todo),
+        num_failed_before=sum(digest in failed for digest in before.values()),
         failures=tuple(failures),
     )
 

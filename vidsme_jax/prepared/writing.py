@@ -72,6 +72,7 @@ class Writer:
             for entry in entries:
                 self._remember(entry)
         self._staged: dict[str, pathlib.Path] = {}  # By digest.
+        self._files: dict[str, set[pathlib.Path]] = {}  # All of a digest: equal videos.
         self._sources: dict[str, str] = {}  # Digest by source.
         for place in (self._unfinished, *self._staged_folder.glob("*")):
             files.sweep(place)
@@ -85,6 +86,7 @@ class Writer:
                 else:
                     digest, source = name.groups()
                     self._staged[digest], self._sources[source] = path, digest
+                    self._files.setdefault(digest, set()).add(path)
 
     def _whole(self, number: int) -> tuple[Shard | None, tuple[Entry, ...]]:
         """Returns the newest whole state of a shard, if any."""
@@ -149,6 +151,7 @@ class Writer:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{digest}-{_source(key, self._stamps[key])}.{kind}"
         files.write_atomically(file, data)
+        self._files.setdefault(digest, set()).add(file)
         if kind == "clip" or digest not in self._staged:
             self._staged[digest] = file
         return digest
@@ -236,7 +239,8 @@ class Writer:
             shard.write(entries)
         for digest in staged:  # But for those of another corpus: its run was killed.
             if digest not in fresh or digest in rows:
-                self._staged[digest].unlink(missing_ok=True)
+                for file in self._files[digest]:
+                    file.unlink(missing_ok=True)
         return entries, not (same and home in self._versions[-1:])
 
     def _publish(self, lengths: Sequence[int]) -> None:
