@@ -1,8 +1,9 @@
 r"""What the number of clips costs: memory to score, time to evaluate and to resume.
 
     python benchmarks/size.py [--clips 100 1000 10000] [--scores 100000] [--parts 12500]
+        [--rows 1000000]
 
-Three things are measured, each in a process of its own:
+Four things are measured, each in a process of its own:
 
 scoring: the tiny model scores so many synthetic clips (links to the demo's, under names
 of their own) at two frames; the peak resident memory must not follow their number.
@@ -10,9 +11,13 @@ evaluating: metrics, intervals, blind baseline and report of a synthetic table o
 scores of the profile `exact`; time and peak resident memory.
 shards: opening a folder of so many shards, as a restart does, and the writing of one
 more.
+reading: the rows of two manifests, members and non-members, as JSONL and as Parquet,
+whose videos are all there: with ids, links followed, and files of equal size in two
+roles looked for.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import pathlib
@@ -147,7 +152,47 @@ def shards(parts: int) -> dict:
         return {"open": opened - begun, "write": written, "mib": _report.peak_mib()}
 
 
-STAGES = {"scoring": computing, "evaluating": evaluating, "shards": shards}
+def reading(kind: str, rows: int) -> dict:
+    """Reads so many rows, each with a file and a group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from vidsme_jax import settings
+    from vidsme_jax.data import corpora
+    from vidsme_jax.settings import views
+
+    config = settings.default()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for role in ("members", "nonmembers"):
+            its = [
+                {"video": f"{role}/{k:07}.mp4", "group": f"g{k // 100}"}
+                for k in range(rows // 2)
+            ]
+            (folder / role).mkdir()
+            for row in its:
+                (folder / row["video"]).touch()
+            manifest = folder / f"{role}.{kind}"
+            if kind == "jsonl":
+                manifest.write_text("".join(json.dumps(row) + "\n" for row in its))
+            else:
+                pq.write_table(pa.Table.from_pylist(its), manifest)
+            config.corpus[role] = (str(manifest),)
+        del its
+        begun, cpu = time.monotonic(), time.process_time()
+        found = corpora.load(views.Settings.of(config).corpus)
+        seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
+        assert len(found.items) == rows
+        return {"seconds": seconds, "cpu": cpu, "mib": _report.peak_mib()}
+
+
+STAGES = {
+    "scoring": computing,
+    "evaluating": evaluating,
+    "shards": shards,
+    "jsonl": functools.partial(reading, "jsonl"),
+    "parquet": functools.partial(reading, "parquet"),
+}
 
 
 def _apart(stage: str, number: int) -> dict:
@@ -162,6 +207,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, nargs="*", default=[100, 1000, 10_000])
     parser.add_argument("--scores", type=int, default=100_000)
     parser.add_argument("--parts", type=int, default=12_500)
+    parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--stage", choices=list(STAGES))
     parser.add_argument("--number", type=int)
     args = parser.parse_args()
@@ -204,6 +250,15 @@ def main() -> int:
     _report.line(
         "size/writing a shard of 8 clips", round(1000 * found["write"], 2), "ms"
     )
+    for kind in ("jsonl", "parquet"):
+        found = _apart(kind, args.rows)
+        _report.line(
+            f"size/reading {args.rows} rows of {kind}",
+            round(found["cpu"], 1),
+            "CPU s",
+            seconds=round(found["seconds"], 1),
+            mib=round(found["mib"]),
+        )
     limits = {"seconds": LIMIT_SECONDS, "mib": LIMIT_MIB, "page": LIMIT_PAGE}
     return int(any(result[key] > limit for key, limit in limits.items()))
 

@@ -59,6 +59,7 @@ def test_the_stages_of_size(script):
     found = {name: stage(4) for name, stage in size.STAGES.items() if name != "scoring"}
     assert found["evaluating"]["page"] < size.LIMIT_PAGE
     assert found["shards"]["write"] > 0 and found["evaluating"]["mib"] > 0
+    assert found["jsonl"]["cpu"] > 0 and found["parquet"]["mib"] > 0
 
 
 # In TFLOP: vision, decoder and head per direction, counted by hand for 64 text tokens.
