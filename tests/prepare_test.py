@@ -230,7 +230,7 @@ def test_equal_videos_in_hand_at_once_leave_nothing_behind(
     both, original = threading.Barrier(2), Writer.add
 
     def add(*args):
-        both.wait(60)
+        both.wait(children.PATIENCE)
         return original(*args)
 
     monkeypatch.setattr(Writer, "add", add)
