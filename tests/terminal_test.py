@@ -105,7 +105,7 @@ def started(capsys):
     before = logging.getLogRecordFactory(), handler.formatter
     root, python = logging.root.handlers[:], handler.python_handler
     hooks, verbosity = (sys.excepthook, threading.excepthook), logging.root.level
-    its, python.stream = python.stream, sys.stderr
+    its = python.stream
     terminal.start_logging()
     yield
     logging.captureWarnings(False)
@@ -118,6 +118,8 @@ def started(capsys):
 
 
 def test_every_log_line_warning_and_traceback_is_escaped(started, capsys):
+    # Where flags were parsed before, absl writes to what stderr was when it was made.
+    absl_logging.get_absl_handler().python_handler.stream = sys.stderr
     absl_logging.warning("of ours: %s", EVIL)
     absl_logging.warning("a line\nW0101 of others")
     logging.getLogger("other").error(f"theirs {EVIL}")
