@@ -1,7 +1,7 @@
 r"""What the number of clips costs: memory to score, time to evaluate and to resume.
 
     python benchmarks/size.py [--clips 100 1000 10000] [--scores 100000] [--parts 12500]
-        [--rows 1000000]
+        [--rows 100000]
 
 Four things are measured, each in a process of its own:
 
@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, nargs="*", default=[100, 1000, 10_000])
     parser.add_argument("--scores", type=int, default=100_000)
     parser.add_argument("--parts", type=int, default=12_500)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--stage", choices=list(STAGES))
     parser.add_argument("--number", type=int)
     args = parser.parse_args()
