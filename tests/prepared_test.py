@@ -246,6 +246,18 @@ def test_features_are_checked_before_tfds_is_asked(items, tmp_path, monkeypatch,
     _write(tmp_path, items[:2])  # Which asks what is there, too.
 
 
+@pytest.mark.parametrize("field", ["FILERMAT", "0", "", "SPLIT.x"])
+def test_names_of_files_are_made_of_what_tfds_knows(items, tmp_path, field):
+    path = _write(tmp_path, items[:2]) / "dataset_info.json"
+    content = json.loads(path.read_text())
+    (split,) = content["splits"]
+    assert "{FILEFORMAT}" in split["filepathTemplate"]
+    split["filepathTemplate"] = "{SPLIT}-{SHARD_X_OF_Y}.{" + field + "}"
+    path.write_text(json.dumps(content))
+    (problem,) = _problems(tmp_path, items[:2])
+    assert "dataset_info.json: filepathTemplate is '{SPLIT}" in problem
+
+
 @pytest.mark.parametrize("count", [10**12, 0, -1, True, "4", None, 4.0])
 def test_the_number_of_shards_is_checked(items, tmp_path, count):
     folder = _write(tmp_path, items[:2]).parent

@@ -19,7 +19,8 @@ from vidsme_jax.data import dataset_folders
 IMAGES, ARRAY, BYTES, PATH = "images", "an array", "bytes", "a path"
 _OWN = "tensorflow_datasets."
 _TEMPLATES = ("filepathTemplate", "filepath_template")  # As protobuf reads JSON.
-_TEMPLATE = re.compile(r"(\{[A-Z_]{1,20}\}|[^{}]){0,500}")
+_FIELDS = "DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|NUM_SHARDS|SHARD_X_OF_Y"  # Of TFDS.
+_TEMPLATE = re.compile(rf"(\{{({_FIELDS})\}}|[^{{}}]){{0,500}}")
 _SHOWN = 80  # Characters of a template.
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 
