@@ -140,6 +140,19 @@ def test_parts_of_many_videos_are_one_note(tmp_path, monkeypatch, caplog):
     assert note.endswith("; and 6 more); parts of one video are not independent")
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_an_equal_copy_hides_no_contradiction(allowed):
+    """Of rows with the same bytes only some pairs are looked at; of a path, all."""
+    named = [("b", "members"), ("a", "members"), ("a", "nonmembers")]
+    items = [
+        Item(id=f"{k}", video=name, clip=f"/{name}.mp4", role=role)
+        for k, (name, role) in enumerate(named)
+    ]
+    digests = {"/a.mp4": "same", "/b.mp4": "same"}
+    problems, _ = conflicts.examined(items, digests, allowed=allowed)
+    assert "1 video is both member and nonmember: " in problems[0]
+
+
 def test_a_link_is_the_same_file(tmp_path):
     files(tmp_path, "a.mp4")
     (tmp_path / "link.mp4").symlink_to("a.mp4")

@@ -70,14 +70,17 @@ def examined(
         file = _file(item)
         return digests.get(file, file)
 
-    shared, parts, wrong = [], [], []
-    for its in _places(items, place if digests else _file):
+    items = list(items)
+    by_file = _places(items, _file)
+    wrong = [pair for its in by_file for pair in _overlapping(its)]
+    wrong = [pair for pair in wrong if pair.is_contradiction]
+    shared, parts = [], []
+    for its in _places(items, place) if digests else by_file:
         pairs = _overlapping(its)
         if kept := [pair for pair in pairs if not pair.is_contradiction]:
             shared.append(kept)
         if not pairs:
             parts.append(its)
-        wrong += [pair for pair in pairs if pair.is_contradiction]
     problems, notes = [], []
     if wrong:
         count = len({_file(pair.one) for pair in wrong})
