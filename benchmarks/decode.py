@@ -139,12 +139,13 @@ def sought_by_descriptor(path: pathlib.Path) -> int:
         return sought("fd:", options)
 
 
-def decoded_elsewhere(path: pathlib.Path) -> None:
-    """Decodes uniform frames in another process, as an audit does."""
+def decoded_elsewhere(path: pathlib.Path) -> np.ndarray:
+    """Uniform frames from another process, as an audit decodes them."""
     from vidsme_jax.data import reading
     from vidsme_jax.settings import views
 
-    reading.Videos(views.Video()).read(str(path), {FRAMES})(FRAMES)
+    found, _ = reading.Videos(views.Video()).read(str(path), {FRAMES})(FRAMES)
+    return found.pixels
 
 
 def spent(function) -> tuple[float, float]:
@@ -184,10 +185,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             peer = grabbed(path, decoded.indices)
             pixels = decoded.pixels.astype(np.float32)
             apart = np.array([np.abs(pixels - other).mean((1, 2, 3)) for other in peer])
-            decoded_elsewhere(path)  # The process has started.
+            elsewhere = decoded_elsewhere(path)  # Which starts the process.
             worst = max(worst, float(apart.diagonal().max()))
             confused += int((apart.argmin(axis=0) != np.arange(FRAMES)).sum())
             equal &= np.array_equal(decoded.pixels, every(path, decoded.indices))
+            equal &= np.array_equal(decoded.pixels, elsewhere)
+            equal &= sought(str(path), {}) == sought_by_descriptor(path)
         for _ in range(args.repeats):
             for path in paths:
                 times["ours"].append(spent(lambda path=path: decoded_by_us(path)))
