@@ -183,11 +183,14 @@ def test_damaged_files_give_what_they_give_without_leaving_out(
         place = int(random.integers(start, data.index(b"moov") - length))
         copy[place : place + length] = random.bytes(length)
         damaged.append(bytes(copy))
-    found = []
+    found, num_left_out = [], 0
     for copy in damaged:
         attempts.clear()
         found.append(decode(copy, num_frames=9))
-        assert attempts[0] and (not found[-1].warnings or attempts[1:] == [False])
+        # A damaged header may name a higher layer, in which nothing can be left out.
+        num_left_out += attempts[0]
+        assert not found[-1].warnings or not attempts[-1]
+    assert num_left_out > len(damaged) // 2
     assert any(frames.warnings for frames in found)
     monkeypatch.setattr(disposable.Disposables, "add", lambda self, packet: None)
     for copy, ours in zip(damaged, found, strict=True):
