@@ -461,6 +461,14 @@ def test_as_many_examples_as_there_are_bytes_at_most(build):
     assert "dataset_info.json claims 1000000000000 examples in made-train" in found
 
 
+def test_names_of_files_need_the_name_that_they_are_made_of(build):
+    about = build(*_array()) / "dataset_info.json"
+    content = json.loads(about.read_text())
+    del content["name"]
+    about.write_text(json.dumps(content))
+    assert "Could not format template {DATASET}-{SPLIT}" in _problems(_config())
+
+
 @pytest.mark.parametrize("name", ["features.json", "dataset_info.json", "x.labels.txt"])
 def test_descriptions_have_a_limit(build, name):
     folder = build(*_array())

@@ -88,6 +88,7 @@ def test_numbers_of_a_tokenizer_have_ranges(folder, changes, text):
         ({"added_tokens_decoder": {"9" * 30: {"content": "a"}}}, "names token '999"),
         ({"added_tokens_decoder": 7}, "added_tokens_decoder must be an object"),
         ({"bos_token": {"a": [1]}}, "no usable tokenizer ("),
+        ({"unk_token": ""}, "unk_token is '', which the vocabulary does not have"),
     ],
     ids=str,
 )

@@ -79,8 +79,8 @@ class Dataset:
     def _check_lengths(self, split: str) -> None:
         """Raises an `AuditError` if a split claims more examples than it can hold."""
         about: Any = self._builder.info.splits[split]
-        files = [pathlib.Path(path) for path in about.filepaths]
         try:
+            files = [pathlib.Path(path) for path in about.filepaths]
             if any(path.parent != self.folder for path in files):
                 raise ValueError("dataset_info.json names files of another folder")
             dataset_folders.check_lengths(files, about.shard_lengths)

@@ -243,8 +243,14 @@ def _problem(tokenizer: Any) -> str:
         )
     for text in ("<video>", " ", ""):
         tokenizer(text)
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if largest > MAX_SIZE:
+    vocabulary = tokenizer.get_vocab()
+    unknown = tokenizer.unk_token  # Without a number transformers looks for its own.
+    if unknown is not None and unknown not in vocabulary:
+        return (
+            f"tokenizer_config.json: unk_token is {content.shown(unknown)}, which the "
+            "vocabulary does not have; expected one of its tokens, or null"
+        )
+    if (largest := max(vocabulary.values(), default=0)) > MAX_SIZE:
         return f"a token has the number {largest}, expected 0 to {MAX_SIZE}"
     return ""
 
