@@ -275,7 +275,9 @@ def _row(
     role: str | None = ""
     if columns.label:  # `not_labels` reports what is none.
         role = cells.role(get(columns.label)) or ""
-    return Row(source, place, folder, video, role, *texts, candidates, segment, True)
+    name, group, question, answer = texts
+    found = name, group, question, answer, candidates, segment, True
+    return Row(source, place, folder, video, role, *found)
 
 
 def _rare(
