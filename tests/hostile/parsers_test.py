@@ -70,7 +70,7 @@ def _read(suffix: str, data: bytes):
         if found is not None:
             _said(found.problems or [" "])
             for row in found.rows:
-                os.fsencode(row.fields["video"])
+                os.fsencode(row.video)
 
 
 # ----------------------------------------------------------------------- manifests
@@ -98,8 +98,8 @@ def test_texts_of_csv(rows, comma):
 @given(st.lists(ROW, max_size=4), st.dictionaries(st.sampled_from(FIELDS), COLUMNS))
 def test_rows_are_checked(raw, mapping):
     places = [(f"row {k}", row) for k, row in enumerate(raw)]
-    folder = pathlib.Path("/videos")
-    rows, problems = manifest_rows.checked("m", folder, places, mapping)
+    folder, there = pathlib.Path("/videos"), {*FIELDS, *mapping.values()}
+    rows, problems = manifest_rows.checked("m", folder, places, mapping, there)
     assert len(rows) <= len(raw)
     _said(problems or [" "])
     for row in rows:

@@ -119,8 +119,7 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
         roles[name] = roles[name] | its if name in roles else its
     by_size = collections.defaultdict(list)
     for name in roles:
-        size = None if is_address(name) else _size(name)
-        if size:
+        if size := _size(name):
             by_size[size].append(name)
 
     def split(groups: Iterable[list[str]], by: Callable[[str], str]) -> list[list[str]]:
@@ -153,12 +152,14 @@ def _places(items: Iterable[Item], place: Callable[[Item], str]) -> list[list[It
     """Returns the rows of each place with several roles, one a role and clip."""
     items = list(items)
     role: dict[str, str] = {}  # Of the first row of each place.
-    places = [place(item) for item in items]
-    pairs = list(zip(places, items, strict=True))
-    several = {at for at, item in pairs if role.setdefault(at, item.role) != item.role}
+    several = set()
+    for item in items:
+        at = place(item)
+        if role.setdefault(at, item.role) != item.role:
+            several.add(at)
     by_place: dict[str, dict[tuple[str, str], Item]] = {}
-    for at, item in pairs if several else ():
-        if at in several:
+    for item in items if several else ():
+        if (at := place(item)) in several:
             by_place.setdefault(at, {}).setdefault((item.role, item.clip), item)
     return [list(its.values()) for its in by_place.values()]
 
@@ -229,6 +230,8 @@ def _seconds(part: Segment) -> str:
 
 
 def _size(name: str) -> int | None:
+    if is_address(name):
+        return None
     try:
         return os.stat(name).st_size
     except OSError:

@@ -8,7 +8,6 @@ and whether two roles share files, is looked at first.
 import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -48,14 +47,6 @@ class Corpus:
     items: tuple[Item, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-class _Taken(NamedTuple):
-    """A row that a role takes, and its source."""
-
-    role: str
-    source: str
-    row: Row
 
 
 def load(
@@ -121,13 +112,12 @@ def _load(
         )
     asked = [role for role in ROLES if given[role]]
     wait.stage = f"following the links of {len(taken)} videos"
-    items, repeated = identity.items_of([(x.role, x.row) for x in taken])
+    items, repeated = identity.items_of(taken)
     # Which role a row has is not known where others of its source are faulty.
     pairs = zip(taken, items, strict=True)
-    certain = tuple(item for one, item in pairs if one.source in sound)
+    certain = tuple(item for (_, row), item in pairs if row.source in sound)
     if not corpus.allow_outside:
-        rows = [x.row for x in taken]
-        problems.add("outside", identity.outside(rows, items))
+        problems.add("outside", identity.outside([row for _, row in taken], items))
     if stored is not None and not asked:
         items = certain = tuple(stored())
         asked = list(dict.fromkeys(item.role for item in items))
@@ -197,9 +187,9 @@ def _take(
     found: Mapping[str, Found],
     problems: _Problems,
     fields: tuple[str, ...],
-) -> tuple[list[_Taken], list[LeftOut]]:
-    """Returns the rows that each role takes, and those that are left out."""
-    taken: list[_Taken] = []
+) -> tuple[list[tuple[str, Row]], list[LeftOut]]:
+    """Returns the rows that each role takes, with it, and those that are left out."""
+    taken: list[tuple[str, Row]] = []
     left: list[LeftOut] = [one for its in found.values() for one in its.left_out]
     for role in ROLES:
         for source in given[role]:
@@ -207,7 +197,7 @@ def _take(
             mine = [row for row in rows if row.label in ("", role)]
             if len(given[role]) > 1:
                 mine = [row.grouped(sources.name_of(source)) for row in mine]
-            taken += (_Taken(role, source, row) for row in mine)
+            taken += ((role, row) for row in mine)
     for source, its in found.items():
         if its.problems:  # Labels of faulty rows are not known.
             continue
@@ -283,12 +273,12 @@ def _unknown_columns(fields: tuple[str, ...], found: Iterable[Found]) -> list[st
     ]
 
 
-def _absent(taken: list[_Taken], items: tuple[Item, ...]) -> list[str]:
+def _absent(taken: list[tuple[str, Row]], items: tuple[Item, ...]) -> list[str]:
     """Returns the problems of manifests none of whose videos is there."""
     by_source = collections.defaultdict(list)
-    for one, item in zip(taken, items, strict=True):
-        if one.row.confined:
-            by_source[one.source, one.row.folder].append(item)
+    for (_, row), item in zip(taken, items, strict=True):
+        if row.confined:
+            by_source[row.source, row.folder].append(item)
     return [
         problem
         for (source, folder), its in by_source.items()

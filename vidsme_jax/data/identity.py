@@ -32,7 +32,7 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     """
     paths, folder, base = [], None, ""
     for _, row in rows:
-        video = row.fields["video"]
+        video = row.video
         if row.folder is not folder:
             folder, base = row.folder, os.path.join(row.folder, "")
         if isinstance(video, Address):
@@ -43,15 +43,15 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     real = dict(zip(distinct, links.resolved(distinct), strict=True))
     keys, videos = [], []
     for (_, row), path in zip(rows, paths, strict=True):
-        video, part = str(row.fields["video"]), row.segment
+        video, part = str(row.video), row.segment
         keys.append(segments.joined(real[path] if path else video, part))
         videos.append(video if part is None else f"{video}{part}")
     names, problems = _names([row for _, row in rows], keys, videos)
     items = []
     for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True):
-        get = row.fields.get
-        texts = get("group", ""), get("question", ""), get("answer", "")
-        items.append(Item(name, video, key, role, *texts, get("candidates", ())))
+        group, question, answer = row.group, row.question, row.answer
+        one = Item(name, video, key, role, group, question, answer, row.candidates)
+        items.append(one)
     return tuple(items), problems
 
 
@@ -81,11 +81,12 @@ def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
     found = collections.defaultdict(list)
     folder, root, may_be_in = None, pathlib.Path(), ()
     for row, item in zip(rows, items, strict=True):
-        if row.confined and not is_address(item.clip):
-            if row.folder is not folder:
-                folder, (root, may_be_in) = row.folder, _inside(row.folder)
-            if not item.clip.startswith(may_be_in):
-                found[root].append(f"{row.where}: {item.video!r}")
+        if not row.confined:
+            continue
+        if row.folder is not folder:
+            folder, (root, may_be_in) = row.folder, _inside(row.folder)
+        if not item.clip.startswith(may_be_in) and not is_address(item.clip):
+            found[root].append(f"{row.where}: {item.video!r}")
     return [
         f"{len(names)} rows of manifests name videos outside of {root}: "
         f"{some(names)}; set corpus.video_root to a folder that holds them all or, if "
@@ -110,6 +111,9 @@ def _names(
     rows: Sequence[Row], keys: Sequence[str], videos: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Returns the id of each row, and what is wrong with those that were given."""
+    real = set(videos)  # A file may be named as a number would make another's name.
+    if len(real) == len(videos) and not any(row.id for row in rows):
+        return list(videos), []
     by_id: dict[str, list[int]] = collections.defaultdict(list)
     for place, row in enumerate(rows):
         if row.id:
@@ -147,7 +151,6 @@ def _names(
         )
     made_up: dict[str, Iterator[str]] = {}
     taken = set(names)
-    real = set(videos)  # A file may be named as a number would make another's name.
     for place, video in enumerate(videos):
         if names[place]:
             continue
@@ -163,5 +166,4 @@ def _names(
 
 
 def _asks(row: Row) -> tuple[object, ...]:
-    fields = row.fields
-    return tuple(fields.get(name) for name in ("question", "candidates", "answer"))
+    return row.question, row.candidates, row.answer

@@ -4,6 +4,7 @@ The system is asked once for each folder, not for every part of every file's pat
 """
 
 import collections
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -18,12 +19,13 @@ _HERE = ("", os.curdir, os.pardir)
 def resolved(names: Sequence[str]) -> list[str]:
     """Returns absolute paths as `real` does; those that are not there, too."""
     folders = _Folders()
-    split = [_split(name) for name in names]
-    counts = collections.Counter(folder for folder, _ in split)
+    split = [name.rpartition(os.sep) for name in names]
+    counts = collections.Counter(above or slash for above, slash, _ in split)
     # By folder: how paths in it begin, and what in it is surely no link.
     plain: dict[str, tuple[str, frozenset[str]]] = {}
     found = []
-    for folder, base in split:
+    for above, slash, base in split:
+        folder = above or slash
         if folder not in plain:
             home = folders.real(folder)
             plain[folder] = os.path.join(home, ""), _plain(home, counts[folder])
@@ -33,12 +35,6 @@ def resolved(names: Sequence[str]) -> list[str]:
         else:
             found.append(folders.joined(folder, base))
     return found
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Returns the folder of an absolute or relative path, and the last part."""
-    folder, slash, base = name.rpartition(os.sep)
-    return folder or slash, base
 
 
 def real(path: str) -> str:
@@ -91,14 +87,11 @@ def _plain(folder: str, count: int) -> frozenset[str]:
     """
     if count < _LISTED:
         return frozenset()
-    found: list[str] = []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if len(found) > _CROWDED * count:
-                    return frozenset()
-                if not entry.is_symlink():
-                    found.append(entry.name)
+            some = itertools.islice(entries, _CROWDED * count)
+            found = frozenset(each.name for each in some if not each.is_symlink())
+            crowded = next(entries, None) is not None
     except OSError:
         return frozenset()
-    return frozenset(found)
+    return frozenset() if crowded else found

@@ -14,7 +14,8 @@ from vidsme_jax.data import cells, segments
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.settings.rules import FIELDS
 
-_TEXTS = ("question", "answer", "group", "id")
+_TEXTS = ("id", "group", "question", "answer")
+_RARE = ("date", "candidates", "start", "end")
 _SHORT = 40  # Of a value that is no label.
 _LISTED = 20  # Problems of one source; the others are counted.
 
@@ -26,21 +27,29 @@ class Row(NamedTuple):
       source: As configured.
       place: Of the row in it.
       folder: What its video is relative to.
+      video: As it is named there.
       label: A role, or "".
       id: "" if it has none.
-      fields: The remaining fields of an `Item`.
-      confined: Whether a manifest gave it, whose author need not be who runs the audit.
+      group: "" if it has none.
+      question: Text, "" if absent.
+      answer: Text, "" if absent.
+      candidates: The options of the question.
       segment: Of the video; None for all of it.
+      confined: Whether a manifest gave it, whose author need not be who runs the audit.
     """
 
     source: str
     place: str
     folder: pathlib.Path
-    label: str
-    id: str
-    fields: dict[str, Any]
-    confined: bool = False
+    video: str
+    label: str = ""
+    id: str = ""
+    group: str = ""
+    question: str = ""
+    answer: str = ""
+    candidates: tuple[str, ...] = ()
     segment: Segment | None = None
+    confined: bool = False
 
     @property
     def where(self) -> str:
@@ -49,8 +58,33 @@ class Row(NamedTuple):
 
     def grouped(self, group: str) -> "Row":
         """Returns the row with a group, if it has none."""
-        fields = self.fields | {"group": self.fields.get("group") or group}
-        return self._replace(fields=fields)
+        return self if self.group else self._replace(group=group)
+
+
+class _Columns(NamedTuple):
+    """The columns of fields, of those that are there.
+
+    Attributes:
+      video: Whether it is there or not.
+      label: "" if it is not there.
+      texts: Each with its place among `_TEXTS`.
+      rare: By field, those of `_RARE`.
+    """
+
+    video: str
+    label: str
+    texts: tuple[tuple[int, str], ...]
+    rare: dict[str, str]
+
+    @classmethod
+    def of(cls, mapping: Mapping[str, str], there: Collection[str]) -> "_Columns":
+        """Finds them; see `checked`."""
+        by_field = {field: mapping.get(field, field) for field in FIELDS}
+        found = {f: name for f, name in by_field.items() if name and name in there}
+        texts = ((k, found[name]) for k, name in enumerate(_TEXTS) if name in found)
+        rare = {name: found[name] for name in _RARE if name in found}
+        video = by_field["video"] or "video"
+        return cls(video, found.get("label", ""), tuple(texts), rare)
 
 
 def columns_of(fields: Iterable[str]) -> dict[str, str]:
@@ -125,15 +159,17 @@ def not_labels(
     Args:
       source: As configured.
       raw: Each row with its place in the source.
-      column: Of `label_column`.
+      column: Of `label_column`; "" for none.
       fields: `corpus.fields`.
     """
+    if not column:
+        return []
     count, faulty = 0, 0
     first: tuple[str, Any] = ("", None)
     last: Any = None
     for place, row in raw:
         count += 1
-        value = row.get(column) if column and isinstance(row, dict) else None
+        value = row.get(column) if isinstance(row, dict) else None
         if value is not None and cells.role(value) is None:
             first, last = first if faulty else (place, value), value
             faulty += 1
@@ -156,6 +192,7 @@ def checked(
     folder: pathlib.Path,
     raw: Sequence[tuple[str, Any]],
     mapping: Mapping[str, str],
+    there: Collection[str],
     fields: tuple[str, ...] = (),
 ) -> tuple[list[Row], list[str]]:
     """Checks rows; returns those that are right, and what is wrong with others.
@@ -165,14 +202,15 @@ def checked(
       folder: What videos are relative to.
       raw: Each row with its place in the source.
       mapping: Of `columns_of`, of columns that are there.
+      there: The columns that any row has.
       fields: `corpus.fields`, for the remedy where values are no labels.
 
     Returns:
       The rows; and the first problems of others, with the count of the rest.
     """
     rows = []
-    columns = {field: mapping.get(field, field) or None for field in FIELDS}
-    labels = not_labels(source, raw, columns["label"] or "", fields)
+    columns = _Columns.of(mapping, there)
+    labels = not_labels(source, raw, columns.label, fields)
     problems: list[str] = []
     more = 0
     for place, given in raw:
@@ -191,11 +229,7 @@ def checked(
 
 
 def _row(
-    source: str,
-    place: str,
-    folder: pathlib.Path,
-    given: Any,
-    columns: Mapping[str, str | None],
+    source: str, place: str, folder: pathlib.Path, given: Any, columns: _Columns
 ) -> Row:
     """Checks one row, or raises an `AuditError` with all that is wrong with it.
 
@@ -204,50 +238,69 @@ def _row(
       place: Of the row in it.
       folder: What its video is relative to.
       given: The row.
-      columns: By field; None for a field that no column is.
+      columns: Of the fields.
     """
     if not isinstance(given, dict):
         kind = type(given).__name__
         raise AuditError([f"a row must be an object; it is a {kind}"])
     problems: list[str] = []
-    fields: dict[str, Any] = {}
     if None in given:
         problems.append("more fields than the header has columns")
     get = given.get
-    video: Any = get(columns["video"])
+    video: Any = get(columns.video)
     if type(video) is str and video.isascii() and cells.is_plain_path(video):
-        fields["video"] = video
+        pass  # As most are.
     elif problem := cells.not_a_path(video):
-        problems.append(f"{columns['video']!r} is {cells.cut(video)}; {problem}")
-    elif isinstance(video, cells.Address):
-        fields["video"] = video
-    else:  # One name, one text: lone surrogates may stand for what is proper UTF-8.
-        fields["video"] = os.fsdecode(os.fsencode(video))
-    for name in _TEXTS:
-        value = get(columns[name])
+        problems.append(f"{columns.video!r} is {cells.cut(video)}; {problem}")
+    elif not isinstance(video, cells.Address):
+        # One name, one text: lone surrogates may stand for what is proper UTF-8.
+        video = os.fsdecode(os.fsencode(video))
+    texts = ["", "", "", ""]
+    for at, column in columns.texts:
+        value = get(column)
         if type(value) is str and value.isascii():
-            fields[name] = value
+            texts[at] = value
         elif value is None or cells.is_nan(value):
-            fields[name] = ""
+            continue
         elif problem := cells.not_a_text(value):
-            problems.append(f"{columns[name]!r} {problem}")
+            problems.append(f"{column!r} {problem}")
         else:
-            fields[name] = str(value)
-    if isinstance(date := get(columns["date"]), dict | list):
+            texts[at] = str(value)
+    candidates, segment = (), None
+    if columns.rare:
+        rare = {field: get(column) for field, column in columns.rare.items()}
+        candidates, segment = _rare(rare, columns.rare, problems)
+    if problems:
+        raise AuditError(problems)
+    role: str | None = ""
+    if columns.label:  # `not_labels` reports what is none.
+        role = cells.role(get(columns.label)) or ""
+    name, group, question, answer = texts
+    found = name, group, question, answer, candidates, segment, True
+    return Row(source, place, folder, video, role, *found)
+
+
+def _rare(
+    values: Mapping[str, Any], columns: Mapping[str, str], problems: list[str]
+) -> tuple[tuple[str, ...], Segment | None]:
+    """Returns a row's options and segment.
+
+    Args:
+      values: By field.
+      columns: By field.
+      problems: Receives what is wrong.
+    """
+    if isinstance(date := values.get("date"), dict | list):
         problems.append(f"{columns['date']!r} {cells.not_a_text(date)}")
+    candidates, segment = (), None
     try:
-        fields["candidates"] = cells.candidates(get(columns["candidates"]))
+        candidates = cells.candidates(values.get("candidates"))
     except ValueError as error:
         problems.append(f"{columns['candidates']!r} {error}")
-    segment = None
-    start, end = get(columns["start"]), get(columns["end"])
+    start, end = values.get("start"), values.get("end")
     if start is not None or end is not None:
         try:
             segment = segments.of_row(*map(cells.known, (start, end)))
         except ValueError as error:
             problems.append(str(error))
-    if problems:
-        raise AuditError(problems)
-    role = cells.role(get(columns["label"])) or ""  # `not_labels` reports others.
-    name = fields.pop("id")
-    return Row(source, place, folder, role, name, fields, True, segment)
+    return candidates, segment

@@ -173,7 +173,8 @@ def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
-            _check_amount("characters of a line", len(line), _LONGEST_LINE)
+            if len(line) > _LONGEST_LINE:
+                _check_amount("characters of a line", len(line), _LONGEST_LINE)
             try:
                 row = _decoded(line)
             except json.JSONDecodeError as error:

@@ -90,7 +90,7 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
     if not named:
         more = [f"; {one.count} files are left out, {one.why}" for one in left]
         raise AuditError([missing + "".join(more)])
-    rows = [Row(source, v, folder, "", "", {"video": v}) for v, folder in named]
+    rows = [Row(source, v, folder, v) for v, folder in named]
     return Found(rows, [], left, [])
 
 
@@ -145,7 +145,7 @@ def _read_manifest(
         problems += manifest_rows.misspelt(source, columns, its, fields)
         raise AuditError([_without_videos(source, columns, mapping, fields), *problems])
     folder = root or path.parent
-    rows, problems = manifest_rows.checked(source, folder, raw, its, fields)
+    rows, problems = manifest_rows.checked(source, folder, raw, its, columns, fields)
     problems = manifest_rows.misspelt(source, columns, its, fields) + problems
     return Found(rows, columns, [], problems)
 
@@ -182,5 +182,5 @@ def _read_tfds(
     if not found:
         raise AuditError([f"{source}: the split has no example"])
     raw = [(f"example {n}", row) for n, row in enumerate(found)]
-    rows, problems = manifest_rows.checked(source, folder, raw, {}, fields)
+    rows, problems = manifest_rows.checked(source, folder, raw, {}, FIELDS, fields)
     return Found(rows, columns, [], problems)
