@@ -68,6 +68,12 @@ def test_an_id_that_the_questions_of_a_video_share_is_made_distinct(tmp_path, ca
     ]
 
 
+def test_questions_may_differ_in_their_options_alone(tmp_path):
+    rows = [{"video": "a.mp4", "id": "v1", "candidates": ["x", y]} for y in "yz"]
+    items = load(corpus_of(suspects=(as_json(tmp_path / "m.json", rows),)))
+    assert [item.id for item in items] == ["v1", "v1#2"]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -136,6 +142,13 @@ def test_a_link_to_itself_does_not_hide_where_the_next_leads(tmp_path):
     for name in ("l/x.mp4", "y.mp4", "real/x.mp4"):
         source = as_json(inner / "m.json", [{"video": name}])
         assert "name videos outside of" in problem_of(suspects=(source,))
+
+
+def test_a_root_that_is_a_link_to_itself(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    source = as_json(tmp_path / "m.json", [{"video": "a.mp4"}])
+    found = problems_of(suspects=(source,), video_root=str(tmp_path / "loop"))
+    assert found[0].startswith("corpus.video_root: no such folder")
 
 
 def test_ids_in_pairs_are_20_lines(tmp_path):

@@ -15,6 +15,8 @@ from corpus_files import (
     problems_of,
 )
 
+from vidsme_jax.data import manifests
+
 
 @pytest.fixture
 def good(tmp_path) -> str:
@@ -329,3 +331,34 @@ def test_columns_without_a_name_may_be_several(tmp_path):
     path.write_text("video,label,,\na.mp4,suspect,,\n")
     (item,) = load(corpus_of(suspects=(str(path),)))
     assert item.video == "a.mp4"
+
+
+def test_a_column_without_a_name_is_that_of_no_field(tmp_path):
+    (tmp_path / "m.csv").write_text("video,\na.mp4,x\n")
+    source = str(tmp_path / "m.csv")
+    (item,) = load(corpus_of(suspects=(source,), fields=("question=",)))
+    assert item.question == ""
+
+
+def test_problems_of_a_row_are_in_the_order_of_its_fields(tmp_path):
+    row = {"video": 1, "question": [], "id": [], "date": [1], "candidates": 1}
+    found = problems_of(suspects=(as_json(tmp_path / "m.json", [row]),))
+    fields = ["video", "question", "id", "date", "candidates"]
+    assert [problem.split(": row 1: ")[1].split()[0] for problem in found] == [
+        repr(field) for field in fields
+    ]
+
+
+def test_a_row_keeps_its_group_where_a_role_has_several_sources(tmp_path):
+    rows = [{"video": "a.mp4", "group": "own"}, {"video": "b.mp4"}]
+    one = as_json(tmp_path / "one.json", rows)
+    other = as_json(tmp_path / "other.json", [{"video": "c.mp4"}])
+    items = load(corpus_of(suspects=(one, other)))
+    assert [item.group for item in items] == ["own", "one", "other"]
+
+
+def test_a_line_is_not_endless(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "_LONGEST_LINE", 100)
+    (tmp_path / "m.jsonl").write_text(json.dumps({"video": "a" * 100}))
+    problem = problem_of(suspects=(str(tmp_path / "m.jsonl"),))
+    assert "it has 113 characters of a line, at most 100 are read" in problem

@@ -99,6 +99,11 @@ def test_numbers_of_its_config_have_ranges(folder, changes, text):
     assert text in str(caught.value)
 
 
+def test_a_tokenizer_need_not_know_an_unknown_token(folder):
+    _change(folder, "tokenizer_config.json", unk_token=None)
+    models.inspect(str(folder), dtype="float32")
+
+
 @pytest.mark.parametrize("value", [[10**30], -1, list(range(1000)), "x", [1.0]])
 def test_ends_of_answers_are_numbers_of_tokens(folder, value):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))

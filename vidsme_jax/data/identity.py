@@ -97,7 +97,7 @@ def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
 
 def _inside(folder: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]]:
     """Returns a folder without links, and how paths begin that are in it."""
-    root = folder.resolve()
+    root = pathlib.Path(links.real(str(folder)))
     inside = [os.path.join(root, "")]
     for snapshot in (root, *root.parents):
         repository = snapshot.parent.parent

@@ -14,7 +14,7 @@ from vidsme_jax.data import cells, segments
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.settings.rules import FIELDS
 
-_TEXTS = ("id", "group", "question", "answer")
+_TEXTS = ("question", "answer", "group", "id")
 _RARE = ("date", "candidates", "start", "end")
 _SHORT = 40  # Of a value that is no label.
 _LISTED = 20  # Problems of one source; the others are counted.
@@ -275,7 +275,7 @@ def _row(
     role: str | None = ""
     if columns.label:  # `not_labels` reports what is none.
         role = cells.role(get(columns.label)) or ""
-    name, group, question, answer = texts
+    question, answer, group, name = texts
     found = name, group, question, answer, candidates, segment, True
     return Row(source, place, folder, video, role, *found)
 
