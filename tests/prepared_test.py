@@ -212,7 +212,7 @@ def test_the_settings_and_the_count_are_checked(items, tmp_path):
     text = info.read_text()
     info.write_text(text.replace('"4"', '"5"', 1).replace('"5"', '"6"', 1))
     for damage, text in (
-        (info.read_text(), "dataset_info.json does not count what is there"),
+        (info.read_text(), "dataset_info.json does not describe what is there"),
         ("{", "dataset_info.json is damaged"),
         (None, "dataset_info.json is missing"),
     ):
@@ -256,6 +256,34 @@ def test_names_of_files_are_made_of_what_tfds_knows(items, tmp_path, field):
     path.write_text(json.dumps(content))
     (problem,) = _problems(tmp_path, items[:2])
     assert "dataset_info.json: filepathTemplate is '{SPLIT}" in problem
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": None},
+        {"name": "other"},
+        {"fileFormat": None},
+        {"splits": None},
+        {"filepathTemplate": "{DATASET}-{SPLIT}.array_record-{SHARD_INDEX}"},
+        {"filepathTemplate": "../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"},
+        {
+            "filepathTemplate": "{DATASET}-{SPLIT}.array_record-{SHARD_X_OF_Y}",
+            "fileFormat": None,
+        },
+    ],
+    ids=str,
+)
+def test_a_description_of_other_files_is_a_sentence(items, tmp_path, change):
+    path = _write(tmp_path, items[:2]) / "dataset_info.json"
+    content = json.loads(path.read_text())
+    if template := change.pop("filepathTemplate", None):
+        content["splits"][0]["filepathTemplate"] = template
+    content |= change
+    kept = {key: value for key, value in content.items() if value is not None}
+    path.write_text(json.dumps(kept))
+    (problem,) = _problems(tmp_path, items[:2])
+    assert "dataset_info.json does not describe what is there" in problem
 
 
 @pytest.mark.parametrize("count", [10**12, 0, -1, True, "4", None, 4.0])

@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from absl import logging
 
@@ -148,9 +148,8 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
     return hashes
 
 
-def _places(items: Iterable[Item], place: Callable[[Item], str]) -> list[list[Item]]:
+def _places(items: Sequence[Item], place: Callable[[Item], str]) -> list[list[Item]]:
     """Returns the rows of each place with several roles, one a role and clip."""
-    items = list(items)
     role: dict[str, str] = {}  # Of the first row of each place.
     several = set()
     for item in items:

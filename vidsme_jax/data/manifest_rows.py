@@ -65,7 +65,7 @@ class _Columns(NamedTuple):
     """The columns of fields, of those that are there.
 
     Attributes:
-      video: Whether it is there or not.
+      video: Of the videos; the one field that has a column in any case.
       label: "" if it is not there.
       texts: Each with its place among `_TEXTS`.
       rare: By field, those of `_RARE`.

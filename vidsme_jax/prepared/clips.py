@@ -74,7 +74,7 @@ class PreparedClips:
         if problems:
             raise AuditError(problems)
         if dataset.counts(self.folder) != lengths:
-            damage = f"{self.folder}: dataset_info.json does not count what is there"
+            damage = f"{self.folder}: dataset_info.json does not describe what is there"
             raise AuditError([f"{damage}; {layout.REMEDY} it again"])
         opened: Any = tfds.builder_from_directory(self.folder)
         self.source = opened.as_data_source(layout.SPLIT)

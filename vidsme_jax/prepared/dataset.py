@@ -17,7 +17,7 @@ from tensorflow_datasets.core.splits import SplitDict
 
 from vidsme_jax.base import Frames, MotionStatistics
 from vidsme_jax.data import features as checked_features
-from vidsme_jax.prepared.layout import NAME, SPLIT, Variant
+from vidsme_jax.prepared.layout import NAME, SPLIT, Shard, Variant
 
 
 def features(variant: Variant) -> tfds.features.FeaturesDict:
@@ -112,10 +112,18 @@ def describe(
 
 
 def counts(folder: pathlib.Path) -> list[int] | None:
-    """Returns how many records each shard has by `describe`; None if damaged."""
+    """Returns how many records each shard has by `describe`.
+
+    None if that is damaged, or if TFDS would read other files than the shards.
+    """
     try:
         checked_features.features_of(folder)  # TFDS would run what they name.
-        info = tfds.builder_from_directory(folder).info
-        return list(info.splits[SPLIT].shard_lengths)
+        info: Any = tfds.builder_from_directory(folder).info
+        about = info.splits[SPLIT]
+        lengths, files = list(about.shard_lengths), list(map(str, about.filepaths))
     except Exception:  # TFDS raises many kinds.
         return None
+    numbers = range(len(lengths))
+    shards = [str(Shard(folder, k, len(lengths)).records) for k in numbers]
+    right = info.file_format == tfds.core.FileFormat.ARRAY_RECORD and files == shards
+    return lengths if right else None
