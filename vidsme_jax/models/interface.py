@@ -69,9 +69,11 @@ class Model:
         slices whose rows are kept (`("video",)` by default).
         Direction d reads view d, whose features are in that order already, unless there
         is one view only.
-      tokenise: Returns the tokens around the video: of the prompt alone, or with what
-        is asked (`base.Asked`). The answer has the token that ends a turn behind it
-        unless the limit of tokens ended it; it is empty while it is not known.
+      tokenise: Returns the tokens of what is asked (`base.Asked`): the answer has the
+        token that ends a turn behind it unless the limit of tokens ended it; it is
+        empty while it is not known. Without, or of None, those of the prompt around a
+        clip, of one frame if it is not given (`rows.Shown`).
+      timed: Whether the prompt holds the times of the frames as text.
       ends: The tokens that end a generated answer.
       decode: Returns the text of a generated answer, of its tokens.
       flops: Returns the operations that both directions of a clip of so many frames
@@ -100,6 +102,7 @@ class Model:
     tokenise: Tokenise
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
+    timed: bool = False
     ends: tuple[int, ...] = ()
     decode: Callable[[Sequence[int]], str] = lambda ids: ""
     fingerprint: str = ""
@@ -149,8 +152,8 @@ class Model:
         return len(self._prompted(frames).feature) <= self.max_rows
 
     def _prompted(self, frames: int) -> Rows:
-        order = np.arange(frames, dtype=np.int32)
-        return self.lay_out(Shown(frames), self.tokenise(), order)
+        order, shown = np.arange(frames, dtype=np.int32), Shown(frames)
+        return self.lay_out(shown, self.tokenise(None, shown), order)
 
 
 @dataclasses.dataclass(frozen=True)

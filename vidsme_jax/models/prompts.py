@@ -15,8 +15,8 @@ from vidsme_jax.checkpoints.fields import MAX_SIZE
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.interface import Options, Tokenise
-from vidsme_jax.models.rows import Text
-from vidsme_jax.models.tokenising import Template, Tokeniser, begins, end_token
+from vidsme_jax.models.rows import Shown, Text
+from vidsme_jax.models.tokenising import Framing, Template, Tokeniser, end_token
 
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
 QUESTION, ANSWER = "{question}", "{answer}"
@@ -128,10 +128,11 @@ def around_video(
     *,
     default: str = "",
     video_token: int | None = None,
+    framing: Framing = Framing(),
 ) -> tuple[str, Tokenise]:
     """Returns the text around a video and `Model.tokenise`.
 
-    Without a tokenizer the text is empty.
+    Without a tokenizer the text is empty but for what stands beside frames.
 
     Args:
       options: Which prompt, and the tokenizer.
@@ -140,33 +141,22 @@ def around_video(
       default: The family's own system text, "" for none.
       video_token: The id that the model's config gives the placeholder. Original LLaVA
         checkpoints have none: the two sides are tokenised each by itself.
+      framing: What the family writes for a video.
     """
     tokenizer = options.tokenizer
+
+    def none(asked: Any = None, shown: Shown | None = None) -> Text:
+        return framing.untokenised(shown or Shown(1))
+
     if tokenizer is None:
-        return "", lambda asked=None: Text(())
+        return "", none
     text = text_of(options.prompt, style, default, problems)
-    template = template_of(text, style)
-    before, opening = template.before, template.opening
-    first = begins(tokenizer)
-    if video_token is None:
-        prefix = _ids(tokenizer, before) if before or first else []
-        behind = _ids(tokenizer, opening) if opening else []
-    else:
-        whole = before + PLACEHOLDER + opening
-        ids = _ids(tokenizer, whole)
-        count = ids.count(video_token)
-        if count != 1:
-            found = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
-            problems.append(
-                f"tokenizer: the prompt {whole!r} holds the video token {video_token} "
-                f"{count} times, expected once (the tokenizer's <video> is {found})"
-            )
-            return text, lambda asked=None: Text(())
-        place = ids.index(video_token)
-        prefix, behind = ids[:place], ids[place + 1 :]
-    prompt = Text(tuple(prefix), () if first else tuple(behind[:1]))
-    end = end_token(tokenizer, style.end)
-    return text, Tokeniser(tokenizer, template, prompt, end, video_token)
+    template, end = template_of(text, style), end_token(tokenizer, style.end)
+    try:
+        return text, Tokeniser(tokenizer, template, end, video_token, framing)
+    except AuditError as error:
+        problems += error.problems
+        return text, none
 
 
 def ends(

@@ -27,7 +27,7 @@ from vidsme_jax.base import AuditError, nearest
 from vidsme_jax.checkpoints import loading, trees, writing
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
-from vidsme_jax.models.rows import Text
+from vidsme_jax.models.rows import Shown, Text
 
 SCHEME = "random:"
 _TINY = "-tiny"  # What names of models end in that are written to a folder.
@@ -81,11 +81,15 @@ def describe(name: str, *, dtype: str = "bfloat16", seed: int = 0) -> Model:
     assert not problems, problems
     ids = np.random.default_rng(seed).integers(model.vocab_size, size=_PREFIX + 1)
     text = Text(tuple(ids[:_PREFIX].tolist()), tuple(ids[_PREFIX:].tolist()))
+
+    def tokenise(asked: Any = None, shown: Shown | None = None) -> Text:
+        return text._replace(frames=model.tokenise(None, shown).frames)
+
     return dataclasses.replace(
         model,
         fingerprint=f"{SCHEME}{name}:{seed}",
         fill=functools.partial(_random_state, seed),
-        tokenise=lambda item=None: text,
+        tokenise=tokenise,
         flops=functools.partial(model.flops, text=len(ids)),
     )
 

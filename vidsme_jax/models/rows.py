@@ -37,17 +37,43 @@ class Text(NamedTuple):
       after: Between the video and the answer. Of the prompt alone it is the first token
         behind the video if the tokenizer adds no token in front of a text, else empty.
       answer: What the model said, or should say, up to the token that ends its turn.
+      frames: Behind the rows of each frame: what stands in front of the next one, or
+        closes the video. Empty where the rows of all frames follow one another.
     """
 
     before: tuple[int, ...]
     after: tuple[int, ...] = ()
     answer: tuple[int, ...] = ()
+    frames: tuple[tuple[int, ...], ...] = ()
 
 
 class Shown(NamedTuple):
-    """What a tower is shown of one clip; `num_frames` is 1 to `MAX_FRAMES`."""
+    """What a model is shown of one clip.
+
+    Attributes:
+      num_frames: 1 to `MAX_FRAMES`.
+      times: Of the frames, in seconds, for models that read them as text; empty where
+        they are not known, or not read.
+      duration: Of the clip, in seconds; 0 where it is not known.
+
+    Example:
+      >>> Shown(3).seconds, Shown(2, (0.0, 0.5), 1.0).seconds
+      ((0.0, 1.0, 2.0), (0.0, 0.5))
+    """
 
     num_frames: int
+    times: tuple[float, ...] = ()
+    duration: float = 0.0
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """The times; before a clip is known, of one frame a second."""
+        return self.times or tuple(map(float, range(self.num_frames)))
+
+    @property
+    def length(self) -> float:
+        """The duration; before a clip is known, of one frame a second."""
+        return self.duration or float(self.num_frames)
 
 
 class Rows(NamedTuple):

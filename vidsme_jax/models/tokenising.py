@@ -4,16 +4,18 @@ A text is tokenised whole, as a family's processor does it, and then cut: a toke
 belongs to the question or to the answer, whichever its last character lies in.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from vidsme_jax.base import Asked, AuditError, printable
 from vidsme_jax.models import tokenizer_files
-from vidsme_jax.models.rows import Text
+from vidsme_jax.models.rows import Shown, Text
 
 _VIDEOS = ("<video>", "<image>")
 _SHOWN = 5  # Words in a message.
 _LONG = 40  # Characters of one.
+_LONGEST = 200  # Characters of a prompt in a message.
 
 
 class Template(NamedTuple):
@@ -39,6 +41,36 @@ class Template(NamedTuple):
     answered: bool
 
 
+class Framing(NamedTuple):
+    """What a family's processor writes for a video, as text.
+
+    Attributes:
+      token: The special token that stands for visual rows.
+      opens: Returns the text in front of each frame's token; None where one run of
+        tokens stands for the rows of all frames.
+      close: The special tokens behind each frame's, if there are texts between frames.
+      outro: What follows the video, in one text with the question.
+      typical: The tokens of text beside each frame, about: for models without a
+        tokenizer.
+    """
+
+    token: str = _VIDEOS[0]
+    opens: Callable[[Shown], Sequence[str]] | None = None
+    close: str = ""
+    outro: str = ""
+    typical: int = 0
+
+    def text(self, shown: Shown) -> str:
+        """Returns it without the outro, with one token a frame, or one for all."""
+        opens = [""] if self.opens is None else self.opens(shown)
+        return "".join(f"{opening}{self.token}{self.close}" for opening in opens)
+
+    def untokenised(self, shown: Shown) -> Text:
+        """Returns as many tokens beside each frame as are typical, and no others."""
+        count = 0 if self.opens is None else shown.num_frames
+        return Text((), frames=((0,) * self.typical,) * count)
+
+
 class Tokeniser:
     """`Model.tokenise` of a checkpoint."""
 
@@ -46,36 +78,44 @@ class Tokeniser:
         self,
         tokenizer: Any,
         template: Template,
-        prompt: Text,
         end: str | None,
         video_token: int | None,
+        framing: Framing,
     ):
         """Keeps what a text is made of.
 
         Args:
           tokenizer: Of transformers.
           template: Of the prompt.
-          prompt: The tokens around a video of which nothing is asked.
           end: The style's end; None if the tokenizer knows no such token.
           video_token: See `prompts.around_video`.
+          framing: Of the family.
+
+        Raises:
+          AuditError: The tokenizer does not give the video's tokens as they stand.
         """
-        self._tokenizer, self._template, self._prompt = tokenizer, template, prompt
+        self._tokenizer, self._framing = tokenizer, framing
+        self._template = template._replace(opening=framing.outro + template.opening)
         self._end, self._video_token = end, video_token
-        self._front = "" if video_token is None else template.before + _VIDEOS[0]
-        self._skipped = len(prompt.before) + 1  # Tokens, up to the video's.
-        if video_token is None:  # The token in front of a text stands there once.
-            self._skipped = int(begins(tokenizer))
-        own = template.opening + template.turn
+        self._around = functools.lru_cache(maxsize=1024)(self._around_clip)
+        self._front, self._skipped = "", int(begins(tokenizer))
+        if video_token is not None:  # Up to the last token of the video.
+            self._front = template.before + framing.text(Shown(1))
+            prompt = self._around(Shown(1))
+            self._skipped = len(prompt.before) + 1 + sum(map(len, prompt.frames))
+        own = self._template.opening + template.turn
         self._unknown = self._unknown_in(self._cut(own, ())[0])
 
-    def __call__(self, asked: Asked | None = None) -> Text:
+    def __call__(
+        self, asked: Asked | None = None, shown: Shown | None = None
+    ) -> Text:
         """Returns the tokens of a text; see `interface.Model`.
 
         Raises:
           AuditError: It cannot be tokenised; lists why.
         """
         if asked is None:
-            return self._prompt
+            return self._around(Shown(1) if shown is None else shown)
         template = self._template
         question = question_of(asked) if template.asks else ""
         head = template.opening + question + template.turn
@@ -113,7 +153,8 @@ class Tokeniser:
         if problems:
             raise AuditError(problems)
         answer = asked.ids or ids[places[0] : last]
-        return Text(self._prompt.before, tuple(ids[: places[0]]), tuple(answer))
+        before = self._around(Shown(1)).before
+        return Text(before, tuple(ids[: places[0]]), tuple(answer))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of an answer, without special tokens and spaces around it.
@@ -127,6 +168,61 @@ class Tokeniser:
         )
         return text.strip()
 
+    def _around_clip(self, shown: Shown) -> Text:
+        """Returns the tokens of a prompt around a clip."""
+        template, framing = self._template, self._framing
+        if self._video_token is None:
+            first = begins(self._tokenizer)
+            before = self._ids(template.before) if template.before or first else []
+            behind = self._ids(template.opening) if template.opening else []
+            return Text(tuple(before), () if first else tuple(behind[:1]))
+        whole = template.before + framing.text(shown) + template.opening
+        pieces: list[list[int]] = [[]]
+        for token in self._ids(whole):
+            if token == self._video_token:
+                pieces.append([])
+            else:
+                pieces[-1].append(token)
+        count = 1 if framing.opens is None else shown.num_frames
+        if len(pieces) != count + 1:
+            expected = "once" if count == 1 else f"{count} times"
+            found = self._tokenizer.convert_tokens_to_ids(framing.token)
+            raise AuditError(
+                [
+                    f"tokenizer: the prompt {printable(whole, _LONGEST)!r} holds the "
+                    f"video token {self._video_token} {len(pieces) - 1} times, "
+                    f"expected {expected} (the tokenizer's {framing.token} is {found})"
+                ]
+            )
+        close = self._closing()
+        if pieces[-1][: len(close)] != close:
+            raise AuditError(
+                [
+                    f"tokenizer: {framing.close} behind the frames of the prompt "
+                    f"{printable(whole, _LONGEST)!r} is not the token {close}"
+                ]
+            )
+        before, *between, last = map(tuple, pieces)
+        frames = (*between, last[: len(close)]) if framing.opens else ()
+        first = () if begins(self._tokenizer) else last[len(close) :][:1]
+        return Text(before, first, frames=frames)
+
+    def _closing(self) -> list[int]:
+        """Returns the special tokens of the framing's close."""
+        close = self._framing.close
+        if not close:
+            return []
+        ids = self._tokenizer(close, add_special_tokens=False)["input_ids"]
+        special = self._tokenizer.get_added_vocab().values()
+        if not ids or not set(ids) <= set(special):
+            raise AuditError(
+                [f"tokenizer: {close}, which closes a frame, is no special token of it"]
+            )
+        return list(ids)
+
+    def _ids(self, text: str) -> list[int]:
+        return tokenizer_files.guarded(lambda: self._tokenizer(text)["input_ids"])
+
     def _faults(self, text: str, stops: bool) -> list[str]:
         """Returns what is wrong with a text before it is tokenised."""
         problems = []
@@ -139,8 +235,9 @@ class Tokeniser:
             text.encode()
         except UnicodeEncodeError as error:
             problems.append(f"its text has no encoding ({error})")
-        for name in _VIDEOS:
-            if name in text:
+        framing = self._framing
+        for name in dict.fromkeys((*_VIDEOS, framing.token, framing.close)):
+            if name and name in text:
                 problems.append(
                     f"its text holds the video token {name}: leave it out, the prompt "
                     "puts the video in front of the question"
