@@ -43,7 +43,7 @@ import torch
 from _torch_models import TorchLlava, fast_attention
 from release_loop import Q, R
 
-from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.frames.flops import necessary_flops
 
 _BLOCK = 256  # Rows whose logits exist at the same time in the tuned pipeline.
 TUNED, PLAIN = "transformers, tuned", "transformers, plain"

@@ -33,7 +33,7 @@ from flax import nnx
 
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.rows import Shown
 
 

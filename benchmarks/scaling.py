@@ -28,7 +28,7 @@ from _models import Run
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.frames.flops import necessary_flops
 
 AXES = ("frames", "clips", "classes", "devices")
 FRAMES = {

@@ -34,7 +34,7 @@ from _torch_models import TorchLlava, fast_attention
 
 from vidsme_jax import parallel
 from vidsme_jax.base import Asked
-from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.rows import Text
 from vidsme_jax.run import pipeline, stacking
 

@@ -15,7 +15,7 @@ from benchmark_scripts import BENCHMARKS, KEYS, SHORT, arguments, run_script
 from oracles import config_of
 from vidsme_jax import parallel, rates
 from vidsme_jax.models import random
-from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.run import pipeline
 
 quick = pytest.mark.usefixtures("quick_to_compile")

@@ -11,7 +11,7 @@ from oracles import config_of
 from vidsme_jax import models, settings
 from vidsme_jax.models import attention, random
 from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run.step import make_step
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from vidsme_jax.models import attention, prompts
 from vidsme_jax.models.interface import Model, Options
-from vidsme_jax.models.llava.flops import necessary_flops
+from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.llava.modeling import Llava, LlavaConfig
 from vidsme_jax.models.llava.params import SPLIT
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text

@@ -1,0 +1,1 @@
+"""What families share whose tower sees each frame by itself."""
