@@ -43,8 +43,6 @@ import torch
 from _torch_models import TorchLlava, fast_attention
 from release_loop import Q, R
 
-from vidsme_jax.models.frames.flops import necessary_flops
-
 _BLOCK = 256  # Rows whose logits exist at the same time in the tuned pipeline.
 TUNED, PLAIN = "transformers, tuned", "transformers, plain"
 _STEPS = {"tiny": 32, "small": 1, "7b": 8}  # Clips of a measurement...
@@ -255,7 +253,7 @@ def measure(
             **extra,
         )
     text = len(prompt.before) + len(prompt.after)
-    flops = necessary_flops(run.config, run.frames, text=text)
+    flops = run.model.model.flops(run.frames, text=text)
     share = ruler.share(flops.pair * len(clips), rounds.times["ours"].walls)
     _report.line(
         "pairs/mfu",

@@ -33,7 +33,6 @@ from flax import nnx
 
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.rows import Shown
 
 
@@ -163,7 +162,7 @@ def measure(run: _models.Run, args: argparse.Namespace) -> bool:
     ruler.again()
     prompt = run.model.model.tokenise()
     text = len(prompt.before) + len(prompt.after)
-    flops = necessary_flops(run.config, run.frames, text=text)
+    flops = run.model.model.flops(run.frames, text=text)
     needed = {
         "tower": flops.vision,
         "decoder": 2 * flops.prefill,

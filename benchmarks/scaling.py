@@ -28,7 +28,6 @@ from _models import Run
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models.frames.flops import necessary_flops
 
 AXES = ("frames", "clips", "classes", "devices")
 FRAMES = {
@@ -72,7 +71,7 @@ def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
         )
         peak = _report.device_peak_mib()  # Before the ruler takes memory of its own.
         seconds = rounds.times["ours"].wall
-        work = necessary_flops(run.config, count, text=text).pair
+        work = run.model.model.flops(count, text=text).pair
         first = first or work / seconds
         _report.line(
             "scaling/frames",

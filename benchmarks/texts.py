@@ -34,7 +34,6 @@ from _torch_models import TorchLlava, fast_attention
 
 from vidsme_jax import parallel
 from vidsme_jax.base import Asked
-from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.rows import Text
 from vidsme_jax.run import pipeline, stacking
 
@@ -202,7 +201,7 @@ def measure(run: _models.Run, model: TorchLlava, args: argparse.Namespace) -> bo
     rounds = _models.in_turn(sides, repeats=args.repeats)
     lengths = [(len(q) + len(a), len(q) + len(a)) for q, a in texts]
     text = len(prompt.before)
-    flops = necessary_flops(run.config, run.frames, text=text, texts=lengths)
+    flops = run.model.model.flops(run.frames, text=text, texts=lengths)
     added = 2 * flops.texts
     video = flops.pair - added
     extra = run.extra | {

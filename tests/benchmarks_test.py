@@ -15,7 +15,6 @@ from benchmark_scripts import BENCHMARKS, KEYS, SHORT, arguments, run_script
 from oracles import config_of
 from vidsme_jax import parallel, rates
 from vidsme_jax.models import random
-from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.run import pipeline
 
 quick = pytest.mark.usefixtures("quick_to_compile")
@@ -77,15 +76,16 @@ def test_the_stages_of_size(script):
     ],
 )
 def test_necessary_operations(script, name, frames, expected):
-    config = config_of(random.describe(name))
-    found = necessary_flops(config, frames, text=64)
+    model = random.describe(name)
+    config, flops = config_of(model), model.flops
+    found = flops(frames, text=64)
     assert [x / 1e12 for x in found[:3]] == pytest.approx(expected, rel=0.03)
     assert found.pair == found.vision + 2 * (found.prefill + found.head)
     # A text costs the decoder what as many more rows of one causal sequence do, and
     # several texts cost as much as each alone.
-    asked = necessary_flops(config, frames, text=64, texts=[(96, 32), (96, 32)])
-    one = necessary_flops(config, frames, text=64, texts=[(96, 32)])
-    longer = necessary_flops(config, frames, text=64 + 96)
+    asked = flops(frames, text=64, texts=[(96, 32), (96, 32)])
+    one = flops(frames, text=64, texts=[(96, 32)])
+    longer = flops(frames, text=64 + 96)
     head = 32 * 2 * config.text.hidden_size * config.text.vocab_size
     assert asked[:3] == found[:3] and found.texts == 0
     assert asked.texts == pytest.approx(2 * one.texts)

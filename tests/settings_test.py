@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import parallel, scores, settings
 from vidsme_jax.base import AuditError, nearest
-from vidsme_jax.models.llava.params import SPLIT
+from vidsme_jax.models.frames.params import SPLIT
 from vidsme_jax.settings import views
 
 ROOT = pathlib.Path(__file__).parents[1]

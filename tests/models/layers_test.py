@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import attention, layers, random
-from vidsme_jax.models.llava.params import SPLIT
+from vidsme_jax.models.frames.params import SPLIT
 from vidsme_jax.run import signals
 
 NAMES = ("llava_qwen-tiny", "llava_next_video-tiny")  # q, k, v with and without bias.

@@ -11,7 +11,6 @@ from oracles import config_of
 from vidsme_jax import models, settings
 from vidsme_jax.models import attention, random
 from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run.step import make_step
 
@@ -23,12 +22,11 @@ def name(request):
 
 def test_the_operations_are_those_of_the_model_with_its_own_prompt(name):
     plan = random.describe(name, dtype="float32")
-    config = config_of(plan)
     prompt = plan.tokenise()
     text = len(prompt.before) + len(prompt.after)
-    assert plan.flops(3) == necessary_flops(config, 3, text=text)
+    assert plan.flops(3) == plan.flops(3, text=text)
     # One more token goes through the decoder, and through nothing else.
-    longer = necessary_flops(config, 3, text=text + 1)
+    longer = plan.flops(3, text=text + 1)
     assert longer.prefill > plan.flops(3).prefill
     assert longer.vision == plan.flops(3).vision and longer.head == plan.flops(3).head
 
@@ -102,7 +100,7 @@ def test_the_step_takes_the_products_that_are_counted(name, frames, monkeypatch)
     pixels = np.zeros((1, 1, frames, size, size, 3), np.uint8)
     batch = stack([rows], pixels, Shape.of(rows[0]))
     found = _products(jax.make_jaxpr(step)(state, batch).jaxpr)
-    counted = necessary_flops(config, frames, text=31)
+    counted = model.flops(frames, text=31)
     v, t = config.vision, config.text
     rows = model.num_rows(frames) + 31
     patches = v.grid**2 + (v.kind == "clip")

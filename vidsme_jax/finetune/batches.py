@@ -12,7 +12,7 @@ from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.models.batches import Batch, Shape, stack
 from vidsme_jax.models.interface import Model
-from vidsme_jax.models.rows import Rows, Shown, Text, joined
+from vidsme_jax.models.rows import Rows, Shown, joined
 from vidsme_jax.settings import views
 
 
@@ -35,7 +35,8 @@ def tokenise(
       num_frames: Of every clip.
       found: Receives what is wrong.
     """
-    rows, natural = [], np.arange(num_frames)
+    rows, natural, shown = [], np.arange(num_frames), Shown(num_frames)
+    prompt = model.tokenise(None, shown)._replace(after=())
     for item in items:
         try:
             text = model.tokenise(
@@ -52,10 +53,7 @@ def tokenise(
             continue
         if len(text.answer) == 1:  # It ends at once.
             found.append(f"{item.id}: no answer to learn")
-        prompt = Text(text.before)
-        laid_out = model.lay_out(
-            Shown(num_frames), prompt, natural, (text,), ("response",)
-        )
+        laid_out = model.lay_out(shown, prompt, natural, (text,), ("response",))
         rows.append(Row(item, joined(laid_out)))
     total = max((len(row.rows.feature) for row in rows), default=0)
     if total > model.max_rows:

@@ -77,8 +77,8 @@ class Model:
       ends: The tokens that end a generated answer.
       decode: Returns the text of a generated answer, of its tokens.
       flops: Returns the operations that both directions of a clip of so many frames
-        need at least, with the prompt's text; of `texts`, a pair of numbers each, the
-        tokens and the predicted ones.
+        need at least, with `text` tokens around the video (by default the prompt's); of
+        `texts`, a pair of numbers each, the tokens and the predicted ones.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
         "tower" and the "decoder" run on the devices of the mesh that is set, by default
         on the first local device.

@@ -21,6 +21,7 @@ from vidsme_jax.models.tokenising import Framing, Template, Tokeniser, end_token
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
 QUESTION, ANSWER = "{question}", "{answer}"
 
+UNFRAMED = Framing()  # One placeholder for the rows of all frames.
 _MOST_ENDS = 64  # Tokens that may end an answer.
 _START = (
     "Carefully watch this video and pay attention to every detail. Based on your "
@@ -128,7 +129,7 @@ def around_video(
     *,
     default: str = "",
     video_token: int | None = None,
-    framing: Framing = Framing(),
+    framing: Framing = UNFRAMED,
 ) -> tuple[str, Tokenise]:
     """Returns the text around a video and `Model.tokenise`.
 

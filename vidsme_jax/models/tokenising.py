@@ -106,9 +106,7 @@ class Tokeniser:
         own = self._template.opening + template.turn
         self._unknown = self._unknown_in(self._cut(own, ())[0])
 
-    def __call__(
-        self, asked: Asked | None = None, shown: Shown | None = None
-    ) -> Text:
+    def __call__(self, asked: Asked | None = None, shown: Shown | None = None) -> Text:
         """Returns the tokens of a text; see `interface.Model`.
 
         Raises:

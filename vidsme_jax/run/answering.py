@@ -80,7 +80,7 @@ class Answering:
         except AuditError as error:
             cause = "; ".join(error.problems)
             return [(prepared, ClipError("preprocess", cause))]
-        clip = Input(prepared, prepared.frames, texts)
+        clip = prepared.input(texts)
         shape = self._stacker.shape(clip)
         waiting = self._waiting[shape]
         waiting.append(clip)
@@ -105,7 +105,7 @@ class Answering:
             most = devices.batch_size(self.run.settings.batch_size) // devices.num_data
             of_a_clip = generation.cache_bytes(
                 *(model.graphdef, model.state),
-                *(self._stacker.trunk(shape.num_frames, shape.video), shape.texts),
+                *(self._stacker.trunk(shape), shape.texts),
                 *(self._limit, devices.mesh.shape["model"]),
             )
             fitting = generation.fit(devices.memory(), self._held, of_a_clip, most)

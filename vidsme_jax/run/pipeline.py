@@ -165,6 +165,13 @@ class Pipeline:
                 )
                 self._refused.append(Result(clip.key, ClipError("signals", cause)))
                 return False
+            if shape.more > self._only.more:
+                cause = (
+                    "its times are longer as text than a grid of several processes has "
+                    f"room for: {shape.more} rows more than usual, {self._only.more} fit"
+                )
+                self._refused.append(Result(clip.key, ClipError("signals", cause)))
+                return False
             shape = self._only
         waiting = self._waiting[shape]
         waiting.append(clip)
@@ -177,7 +184,7 @@ class Pipeline:
         shapes = [
             k for k, x in self._waiting.items() if not full or len(x) == self._size
         ]
-        shapes.sort(key=lambda k: (k.num_frames, k.video, k.texts or ()))
+        shapes.sort(key=lambda k: (k.num_frames, k.video, k.texts or (), k.more))
         return [Group(k, self._waiting.pop(k)) for k in shapes]
 
     def send(self, group: Group) -> Sent:

@@ -45,6 +45,8 @@ class Prepared:
       missing: What is to be computed.
       scored: Makes the clip's record of what is not known yet.
       motion: Waits for the optical flow.
+      times: Of the frames, for a model that reads them as text.
+      duration: Of the clip, likewise.
     """
 
     place: int
@@ -54,6 +56,13 @@ class Prepared:
     missing: Missing
     scored: Callable[..., ScoredClip]
     motion: Callable[[], MotionStatistics]
+    times: tuple[float, ...] = ()
+    duration: float = 0.0
+
+    def input(self, texts: tuple[Tokenised, ...], video: bool = True) -> Input:
+        """Returns the input of the run, with some texts."""
+        at = self.times, self.duration
+        return Input(self, self.frames, texts, video, *at)
 
     @property
     def awaiting(self) -> tuple[Asked, ...]:
@@ -166,8 +175,7 @@ def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]
         raise next(iter(errors.values()))
     ready = (x for x in asked if x.key not in errors)
     its = tuple(Tokenised(each, found.texts[each.key]) for each in ready)
-    video = prepared.missing.video
-    return Input(prepared, prepared.frames, its, video), errors
+    return prepared.input(its, prepared.missing.video), errors
 
 
 def scored(result: Result) -> ScoredClip:

@@ -270,7 +270,8 @@ class _Driver:
             shape = text_shape(run.model, asked, run.computed.slices)
             shapes += [shape] if shape else []
         largest = TextShape(*map(max, zip(*shapes, strict=True))) if shapes else None
-        return Padded(run.num_frames, video, largest)
+        more = room(run.model, run.num_frames)
+        return Padded(run.num_frames, video, largest, more)
 
     def _inputs(
         self, todo: Sequence[Sample], loaded: Mapping[int, LoadedModel]

@@ -12,7 +12,7 @@ from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals, text_key
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.parallel import make_devices
 from vidsme_jax.run.pipeline import Pipeline
-from vidsme_jax.run.stacking import Group, Input, Padded, Tokenised, text_shape
+from vidsme_jax.run.stacking import Input, Tokenised
 from vidsme_jax.settings import rules
 
 _SLICES = ("video", "instruction", "response")
@@ -36,6 +36,7 @@ def compute(
     *,
     against: str = "reversed",
     texts: Sequence[tuple[str, str]] = (),
+    rate: float | None = None,
 ) -> Computed:
     """Returns all signals of one clip and of the texts about it.
 
@@ -56,6 +57,7 @@ def compute(
       against: The order of the second direction, "reversed" or "shuffled:SEED"; see
         `second_order`.
       texts: Questions about the clip, each with its answer.
+      rate: How many of these frames a second has; for models that read times as text.
 
     Raises:
       ClipError: These are no frames, a statistic is not finite, or the device fails.
@@ -64,6 +66,13 @@ def compute(
     """
     arguments.frames("preprocess", frames)
     _check(model, against, texts)
+    if rate is not None:
+        arguments.number("rate", rate, 0, open="(")
+    require(
+        rate is not None or not model.model.timed,
+        "the model reads the times of frames as text: give rate, how many of these "
+        "frames a second has",
+    )
     count = len(frames)
     asked = [
         Asked(key=text_key(question, (), answer), question=question, answer=answer)
@@ -81,9 +90,12 @@ def compute(
         slices=_SLICES if texts else _SLICES[:1],
         against=against,
     )
-    clip = Input(None, model.model.prepare(frames), tokenised)
-    shape = Padded(count, texts=text_shape(model.model, tokenised, _SLICES))
-    results = pipeline.settle(pipeline.send(Group(shape, [clip])))
+    times = tuple(k / rate for k in range(count)) if rate else ()
+    duration = count / rate if rate else 0.0
+    pixels = model.model.prepare(frames)
+    pipeline.add(Input(None, pixels, tokenised, True, times, duration))
+    (group,) = pipeline.take(full=False)
+    results = pipeline.settle(pipeline.send(group))
     if pipeline.failure is not None:
         raise pipeline.failure
     (found,) = results

@@ -1,5 +1,6 @@
 """From samples to the batch that a device reads: padded to one shape, in NumPy."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from vidsme_jax.models.batches import Batch, Shape, TextShape, stack, stack_text
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
 
+_ROWS = 64  # Text that differs from clip to clip is padded to a multiple of so many.
 _GREY = 128  # Of the video that stands in place of a clip.
 
 
@@ -29,12 +31,16 @@ class Input(NamedTuple):
       frames: At the model's input size.
       texts: Asked about it.
       video: Whether the signals of the video's rows are wanted.
+      times: See `rows.Shown`, and the next one.
+      duration: Of the clip.
     """
 
     key: Any
     frames: UInt8[np.ndarray, "frames height width 3"]
     texts: tuple[Tokenised, ...] = ()
     video: bool = True
+    times: tuple[float, ...] = ()
+    duration: float = 0.0
 
 
 class Padded(NamedTuple):
@@ -44,11 +50,14 @@ class Padded(NamedTuple):
       num_frames: That the clip is padded to.
       video: Whether the video's rows are kept.
       texts: Of the texts; None if there are none.
+      more: Rows of text beside the frames beyond those that the prompt has around a
+        clip whose times are not known.
     """
 
     num_frames: int
     video: bool = True
     texts: TextShape | None = None
+    more: int = 0
 
 
 class Group(NamedTuple):
@@ -84,16 +93,20 @@ class Stacker:
             the natural one alone.
           grey: Trunks of a grey video, about which texts are asked too; 0: none.
         """
-        self._model, self._text = model, model.tokenise()
+        self._model = model
         self._num_frames, self._slices = num_frames, slices
         self._against, self._grey = against, grey
-        self._laid_out: dict[tuple[int, bool], list[Rows]] = {}
+        self._trunks = functools.lru_cache(maxsize=256)(self._lay_out_trunks)
         self._grey_frames: dict[int, np.ndarray] = {}
 
     def shape(self, clip: Input) -> Padded:
         """Returns the padded shape of a sample."""
         texts = text_shape(self._model, clip.texts, self._slices)
-        return Padded(self.padded(len(clip.frames)), clip.video, texts)
+        length = self.padded(len(clip.frames))
+        own = Shape.of(self._trunks(self._shown(clip), clip.video)[0])
+        usual = Shape.of(self._trunks(Shown(length), clip.video)[0])
+        more = max(own.rows - usual.rows, own.text - usual.text, 0)
+        return Padded(length, clip.video, texts, -(-more // _ROWS) * _ROWS)
 
     def padded(self, length: int) -> int:
         """Returns how many frames a clip is padded to."""
@@ -101,9 +114,12 @@ class Stacker:
             return length
         return min(1 << (length - 1).bit_length(), self._num_frames)
 
-    def trunk(self, length: int, video: bool) -> Shape:
-        """Returns the padded shape of the trunks of clips of so many frames."""
-        return Shape.of(self._trunks(length, video)[0])
+    def trunk(self, shape: Padded) -> Shape:
+        """Returns the padded shape of the trunks of such samples."""
+        usual = Shape.of(self._trunks(Shown(shape.num_frames), shape.video)[0])
+        return usual._replace(
+            rows=usual.rows + shape.more, text=usual.text + shape.more
+        )
 
     def batch(self, group: Group, size: int) -> tuple[Batch, list[Rows]]:
         """Stacks samples, padding each to the group's shape and the batch with copies.
@@ -115,7 +131,7 @@ class Stacker:
         Returns:
           The batch, and the rows of each sample in natural order.
         """
-        length, video, texts = group.shape
+        length, video, texts, _ = group.shape
         clips = group.clips or [self._empty(length)]
         views = [self.views(len(clip.frames)) for clip in clips]
         frames = length, *clips[0].frames.shape[1:]
@@ -129,7 +145,7 @@ class Stacker:
         blank = None
         if self._grey and texts is not None:
             blank = self._about_grey([clips[k] for k in own], length, texts)
-        whole = self.trunk(length, video)
+        whole = self.trunk(group.shape)
         batch = stack([rows[k] for k in own], pixels, whole, texts, blank)
         return batch, [directions[0] for directions in rows[: len(group.clips)]]
 
@@ -146,35 +162,37 @@ class Stacker:
 
     def _directions(self, clip: Input, video: bool) -> list[Rows]:
         """Returns the rows of a sample in each direction, texts in the natural one."""
-        length = len(clip.frames)
-        trunks = self._trunks(length, video)
+        shown = self._shown(clip)
+        trunks = self._trunks(shown, video)
         if not clip.texts:
             return trunks
-        order = self._orders(length)[0]
-        return [self._rows(length, clip.texts, video, order), *trunks[1:]]
+        order = self._orders(shown.num_frames)[0]
+        return [self._rows(shown, clip.texts, video, order), *trunks[1:]]
 
-    def _trunks(self, length: int, video: bool) -> list[Rows]:
-        """Returns the rows of a clip in each direction, laid out once a length."""
-        known = self._laid_out.get((length, video))
-        if known is None:
-            known = self._laid_out[length, video] = [
-                self._rows(length, (), video, order) for order in self._orders(length)
-            ]
-        return known
+    def _shown(self, clip: Input) -> Shown:
+        """Returns what the model is shown of a clip."""
+        if not self._model.timed:
+            return Shown(len(clip.frames))
+        return Shown(len(clip.frames), clip.times, clip.duration)
+
+    def _lay_out_trunks(self, shown: Shown, video: bool) -> list[Rows]:
+        """Returns the rows of a clip in each direction."""
+        orders = self._orders(shown.num_frames)
+        return [self._rows(shown, (), video, order) for order in orders]
 
     def _rows(
-        self, length: int, texts: Sequence[Tokenised], video: bool, order: Order
+        self, shown: Shown, texts: Sequence[Tokenised], video: bool, order: Order
     ) -> Rows:
         slices = [x for x in self._slices if video or x != "video"]
-        asked = [each.text for each in texts]
-        return self._model.lay_out(Shown(length), self._text, order, asked, slices)
+        asked, prompt = [x.text for x in texts], self._model.tokenise(None, shown)
+        return self._model.lay_out(shown, prompt, order, asked, slices)
 
     def _about_grey(
         self, clips: Sequence[Input], length: int, texts: TextShape
     ) -> Batch:
         """Returns the clips' texts about a grey video of so many frames."""
-        order = np.arange(length)
-        rows = [self._rows(length, clip.texts, False, order) for clip in clips]
+        order, shown = np.arange(length), Shown(length)
+        rows = [self._rows(shown, clip.texts, False, order) for clip in clips]
         if length not in self._grey_frames:
             grey = np.full((length, 8, 8, 3), _GREY, np.uint8)
             self._grey_frames[length] = self._model.prepare(grey)
@@ -186,6 +204,11 @@ class Stacker:
     def _empty(self, length: int) -> Input:
         """Returns what an empty batch of a grid of several processes holds."""
         return Input(None, self._model.prepare(np.zeros((length, 8, 8, 3), np.uint8)))
+
+
+def room(model: Model, num_frames: int) -> int:
+    """Returns `Padded.more` that holds clips of any duration below 100 hours."""
+    return -(-2 * (num_frames + 8) // _ROWS) * _ROWS if model.timed else 0
 
 
 def text_shape(

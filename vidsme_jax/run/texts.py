@@ -165,5 +165,5 @@ def _same_answer(samples: Sequence[Sample], found: Tokenised) -> list[str]:
 
 def _shared(model: Model, num_frames: int) -> int:
     """Returns the rows of the video and of what precedes it."""
-    order = np.arange(num_frames, dtype=np.int32)
-    return model.lay_out(Shown(num_frames), model.tokenise(), order).shared
+    order, shown = np.arange(num_frames, dtype=np.int32), Shown(num_frames)
+    return model.lay_out(shown, model.tokenise(None, shown), order).shared

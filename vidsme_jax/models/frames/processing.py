@@ -1,94 +1,129 @@
-"""From the hyperparameters of a LLaVA model to its description: layout and cost."""
+"""From the hyperparameters of a model to its description: layout and cost."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from vidsme_jax.models import attention, prompts
-from vidsme_jax.models.interface import Model, Options
+from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.flops import necessary_flops
-from vidsme_jax.models.llava.modeling import Llava, LlavaConfig
-from vidsme_jax.models.llava.params import SPLIT
+from vidsme_jax.models.frames.params import SPLIT
+from vidsme_jax.models.interface import Flops, Model, Options
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
-from vidsme_jax.models.tokenising import Tokeniser
+from vidsme_jax.models.tokenising import Framing, Tokeniser
 
 
 def describe(
-    config: LlavaConfig,
+    make: Callable[[nnx.Rngs], nnx.Module],
+    decoder: DecoderConfig,
     options: Options,
     style: prompts.Style,
     problems: list[str],
     *,
+    rows_per_frame: int,
+    vision_flops: float,
+    tower: tuple[Any, int],
+    tail_rows: int = 0,
     default: str = "",
     video_token: int | None = None,
+    framing: Framing = prompts.UNFRAMED,
     **others: Any,
 ) -> Model:
     """Returns the description of a model.
 
     Args:
-      config: Of the model.
+      make: Makes the module, a `modeling.FrameModel`.
+      decoder: Its hyperparameters.
       options: Its type, which prompt, and the tokenizer.
-      style: See `prompts.around_video`, and the next three.
+      style: See `prompts.around_video`.
       problems: Receives what is wrong with the prompt.
-      default: The family's own system text.
+      rows_per_frame: Visual rows that one frame gives.
+      vision_flops: Operations of tower and projector for one frame.
+      tower: The type of the tower's activations, and the size of a head of its
+        attention.
+      tail_rows: Visual rows behind the last frame.
+      default: See `prompts.around_video`, and the next two.
       video_token: The id of the placeholder.
+      framing: What the family writes for a video.
       **others: What does not follow from these; see `Model`.
     """
     prompt, tokenise = prompts.around_video(
-        options, style, problems, default=default, video_token=video_token
+        options,
+        style,
+        problems,
+        default=default,
+        video_token=video_token,
+        framing=framing,
     )
-    if config.side < 1:
-        problems.append(
-            f"config.json: frames are pooled by a stride of {config.pool_stride}, but "
-            f"the tower has {config.vision.grid} x {config.vision.grid} patches"
-        )
-    text = tokenise()
     if isinstance(tokenise, Tokeniser):
         others["decode"] = tokenise.decode
+
+    def flops(
+        frames: int,
+        *,
+        text: int | None = None,
+        texts: Sequence[tuple[int, int]] = (),
+    ) -> Flops:
+        around = tokenise(None, Shown(frames))
+        if text is None:
+            text = len(around.before) + len(around.after)
+        return necessary_flops(
+            decoder,
+            vision=frames * vision_flops,
+            video=frames * rows_per_frame + tail_rows,
+            text=text + sum(map(len, around.frames)),
+            texts=texts,
+        )
+
     return Model(
         dtype=options.dtype,
         prompt=prompt,
-        max_rows=config.text.max_positions,
-        vocab_size=config.text.vocab_size,
-        make=lambda rngs: Llava(config, rngs=rngs),
+        max_rows=decoder.max_positions,
+        vocab_size=decoder.vocab_size,
+        make=make,
         split=SPLIT,
         views=_views,
-        lay_out=functools.partial(lay_out, config),
+        lay_out=functools.partial(lay_out, rows_per_frame, tail_rows),
         tokenise=tokenise,
-        flops=functools.partial(
-            necessary_flops, config, text=len(text.before) + len(text.after)
-        ),
-        kernels=functools.partial(_kernels, config),
+        flops=flops,
+        kernels=functools.partial(_kernels, tower, (decoder.dtype, decoder.head_dim)),
         **others,
     )
 
 
 def lay_out(
-    config: LlavaConfig,
+    rows_per_frame: int,
+    tail_rows: int,
     shown: Shown,
     prompt: Text,
     order: Order,
     texts: Sequence[Text] = (),
     slices: Sequence[str] = ("video",),
 ) -> Rows:
-    """Returns the rows of a sample: text, frames in an order, newline, texts.
+    """Returns the rows of a sample: text, frames in an order, the tail, texts.
+
+    What stands between frames keeps its place, whichever frame stands there.
 
     Args:
-      config: Of the model.
+      rows_per_frame: Visual rows of each frame.
+      tail_rows: Visual rows behind the last.
       shown: Of the clip.
       prompt: Around the video.
       order: Of the frames.
       texts: Asked about the clip.
       slices: Whose rows are kept.
     """
-    builder, per_frame = Builder(), np.arange(config.rows_per_frame)
+    builder, per_frame = Builder(), np.arange(rows_per_frame)
     builder.text(prompt.before)
-    for frame in order.tolist():
-        start = config.tail_rows + frame * len(per_frame)
-        builder.video(start + per_frame, frame)
-    builder.video(np.arange(config.tail_rows), frame=-1)
+    assert len(prompt.frames) in (0, shown.num_frames), "the prompt of another clip"
+    for place, frame in enumerate(order.tolist()):
+        builder.video(tail_rows + frame * rows_per_frame + per_frame, frame)
+        if prompt.frames:
+            builder.text(prompt.frames[place])
+    builder.video(np.arange(tail_rows), frame=-1)
     builder.behind(prompt.after)
     for text in texts:
         builder.ask(text)
@@ -99,13 +134,9 @@ def _views(order: Order) -> tuple[Order, ...]:
     return (np.arange(len(order), dtype=np.int32),)
 
 
-def _kernels(config: LlavaConfig) -> dict[str, str]:
-    vision, text = config.vision, config.text
-    sizes = {
-        "tower": (vision.dtype, vision.hidden_size // vision.num_attention_heads),
-        "decoder": (text.dtype, text.head_dim),
-    }
+def _kernels(*heads: tuple[Any, int]) -> dict[str, str]:
+    """Returns the attention kernels of tower and decoder."""
     return {
         part: attention.kernel(np.dtype(dtype), head_dim)
-        for part, (dtype, head_dim) in sizes.items()
+        for part, (dtype, head_dim) in zip(("tower", "decoder"), heads, strict=True)
     }

@@ -23,12 +23,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
-from vidsme_jax import parallel
-from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.decoder import Decoder
 from vidsme_jax.models.decoder_params import DecoderConfig
+from vidsme_jax.models.frames.modeling import FrameModel
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 
@@ -72,7 +71,7 @@ class LlavaConfig:
         return self.text.dtype
 
 
-class Llava(nnx.Module):
+class Llava(FrameModel):
     """The module; see `interface` for its members."""
 
     def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
@@ -84,17 +83,6 @@ class Llava(nnx.Module):
         self.language_model = Decoder(c.text, rngs=rngs)
         if c.newline != "none":
             self.image_newline = nnx.Param(jnp.zeros((c.text.hidden_size,), c.dtype))
-
-    def normalise(
-        self, frames: UInt8[Array, "frames height width 3"]
-    ) -> Float[Array, "frames 3 height width"]:
-        """Scales to [0, 1], then to the tower's mean and deviation, in float32."""
-        mean, std = (
-            jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3)
-            for x in (self.config.image_mean, self.config.image_std)
-        )
-        scaled = frames.astype(jnp.float32) * jnp.float32(1 / 255)
-        return ((scaled - mean) / std).transpose(0, 3, 1, 2)
 
     def encode_frames(
         self, pixels: Float[Array, "frames 3 height width"]
@@ -119,41 +107,9 @@ class Llava(nnx.Module):
             rows = jnp.concatenate([rows, end], axis=1)
         return rows
 
-    def see(
-        self, pixels: UInt8[Array, "clips views frames height width 3"]
-    ) -> Float[Array, "clips views visual embed"]:
-        """Returns the visual rows: a newline for the video's end, then the frames'."""
-        clips, views = pixels.shape[:2]
-        frames = pixels.reshape(-1, *pixels.shape[3:])
-        features = parallel.each(
-            lambda x: self.encode_frames(self.normalise(x)), frames
-        )
-        visual = features.reshape(clips, views, -1, features.shape[-1])
-        visual = parallel.spread(visual, "data")
-        if self.config.newline == "video":
-            end = self.image_newline[...]
-            end = jnp.broadcast_to(end, (clips, views, 1, *end.shape))
-            visual = jnp.concatenate([end, visual], axis=2)
-        return visual
-
-    def read(
-        self, visual: Float[Array, "clips views visual embed"], batch: Batch
-    ) -> tuple[
-        Float[Array, "clips directions kept embed"],
-        Float[Array, "texts directions text_kept embed"] | None,
-    ]:
-        """Returns the decoder's states of the kept rows, of trunks and of texts."""
-        return self.language_model.read(visual, batch)
-
-    @property
-    def decoder(self) -> Decoder:
-        """The language model, whose layers `generation` walks with a cache."""
-        return self.language_model
-
-    @property
-    def head(self) -> Float[Array, "vocab embed"]:
-        """The output layer's weights, one row a class."""
-        return self.language_model.head
+    def tail(self) -> Float[Array, "tail embed"] | None:
+        """Returns the newline of the video's end."""
+        return self.image_newline[...][None] if self.config.tail_rows else None
 
 
 def pool(

@@ -1,23 +1,15 @@
-"""What the tensors of LLaVA models are called, and how a mesh splits them."""
+"""What the tensors of LLaVA models are called."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vidsme_jax.checkpoints import content, ties
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.loading import Names, Rule, dense
 from vidsme_jax.models import decoder_params
+from vidsme_jax.models.frames import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.towers import vit
-from vidsme_jax.models.towers.vit import VitConfig
-
-# The tower is copied: its frames are spread over all devices instead.
-SPLIT = (
-    (r"language_model/.*/(q|k|v|gate|up)_proj/(kernel|bias)", (-1,)),
-    (r"language_model/.*/(o|down)_proj/kernel", (-2,)),
-    (r"language_model/(lm_head|embed_tokens)/weight", (-2, -1)),
-)
 
 
 class Patterns(NamedTuple):
@@ -88,40 +80,9 @@ def settle_tie(
     canonical: Callable[[str], str],
     problems: list[str],
 ) -> tuple[Checkpoint, LlavaConfig]:
-    """Returns both as the stored tensors have it: see `ties.settle`.
-
-    Args:
-      checkpoint: Whose tensors are looked at.
-      config: As the `config.json` has it.
-      patterns: Of the canonical names.
-      canonical: See `Names`.
-      problems: Receives what is wrong.
-    """
-    checkpoint, tied = ties.settle(
-        checkpoint,
-        canonical,
-        f"{patterns.decoder}embed_tokens.weight".replace("\\", ""),
-        f"{patterns.head}.weight".replace("\\", ""),
-        tied=config.text.tie_word_embeddings,
-        problems=problems,
+    """Returns both as the stored tensors have it; see `frames.params.settle_tie`."""
+    checkpoint, text = params.settle_tie(
+        *(checkpoint, config.text, patterns.decoder, patterns.head),
+        *(canonical, problems),
     )
-    text = dataclasses.replace(config.text, tie_word_embeddings=tied)
     return checkpoint, dataclasses.replace(config, text=text)
-
-
-def depth(layer: int, vision: VitConfig, key: str, problems: list[str]) -> int:
-    """Returns how many layers give the features that a config selects.
-
-    Args:
-      layer: An index into (input, after layer 1, ...), often -2.
-      vision: Of the tower.
-      key: Where it stands, for the message.
-      problems: Receives what is wrong.
-    """
-    found = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
-    if not 1 <= found <= vision.num_hidden_layers:
-        problems.append(
-            f"config.json: {key} is {content.shown(layer)}, the tower has "
-            f"{vision.num_hidden_layers} layers"
-        )
-    return min(max(found, 1), vision.num_hidden_layers)

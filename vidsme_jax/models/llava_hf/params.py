@@ -18,6 +18,7 @@ from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields, by_key
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
+from vidsme_jax.models.frames.params import depth
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
@@ -157,7 +158,9 @@ def read_config(
     config = LlavaConfig(
         vision=vision,
         text=text,
-        vision_depth=params.depth(layer, vision, "vision_feature_layer", problems),
+        vision_depth=depth(
+            layer, vision.num_hidden_layers, "vision_feature_layer", problems
+        ),
         pool_stride=stride,
         image_mean=prepare.mean,
         image_std=prepare.std,

@@ -10,7 +10,7 @@ from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.llava import params as llava
-from vidsme_jax.models.frames import processing
+from vidsme_jax.models.llava import processing
 from vidsme_jax.models.llava_hf import params
 from vidsme_jax.models.llava_hf.params import Kind
 

@@ -17,6 +17,7 @@ from vidsme_jax.checkpoints.fields import Fields, by_key
 from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
+from vidsme_jax.models.frames.params import depth
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
@@ -123,7 +124,9 @@ def read_config(
         vision=vision,
         text=text,
         # The original SigLIP tower drops its last layer and takes what is left.
-        vision_depth=params.depth(layer, vision, "mm_vision_select_layer", problems)
+        vision_depth=depth(
+            layer, vision.num_hidden_layers, "mm_vision_select_layer", problems
+        )
         if clip
         else vision.num_hidden_layers - 1,
         pool=pool,
