@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int8, Int16, Int32, UInt8
 
+from vidsme_jax.clock import Clock
+
 ROLES = ("members", "nonmembers", "suspects", "calibration")
 SLICES = ("video", "instruction", "response")
 
 # Chebyshev-Lobatto nodes of [1, 2]: the first is Shannon, the last Renyi-2.
 NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
-
 
 # Control characters, lone surrogates, marks that turn the direction of the text round
 # them, and breaks of lines.
@@ -226,12 +227,14 @@ class Frames:
       pixels: RGB, upright (the rotation flag is applied), full resolution.
       indices: Of the sampled frames among the decodable ones, in display order.
       content_hash: SHA-256 of the file's bytes, in hex.
+      clock: When they are shown; None where no rate of frames is known.
       warnings: What a reader of the report should know, such as a truncated file.
     """
 
     pixels: UInt8[np.ndarray, "frames height width 3"]
     indices: tuple[int, ...]
     content_hash: str
+    clock: Clock | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -382,9 +385,8 @@ class ClipCurve:
       label: Such as "most member-like"; the headline score ranks the clips.
       natural: Mean SME of each frame's rows, natural order.
       reversed: The same at the same positions of the reversed clip.
-      thumbnails: Small pictures of the frames at `plots.pictured(len(frame_indices))`;
-        None if there are none.
-      missing: Why there are none.
+      thumbnails: Small pictures of the frames at `plots.pictured(len(frame_indices))`.
+      missing: Why there are no `thumbnails`, which are None then.
     """
 
     label: str
