@@ -37,6 +37,11 @@ def tokenise(
     """
     rows, natural, shown = [], np.arange(num_frames), Shown(num_frames)
     prompt = model.tokenise(None, shown)._replace(after=())
+    if model.timed:
+        found.append(
+            f"model.checkpoint: {model.family} reads the times of frames as text, and "
+            "this is not built for training"
+        )
     for item in items:
         try:
             text = model.tokenise(

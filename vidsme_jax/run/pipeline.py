@@ -167,8 +167,9 @@ class Pipeline:
                 return False
             if shape.more > self._only.more:
                 cause = (
-                    "its times are longer as text than a grid of several processes has "
-                    f"room for: {shape.more} rows more than usual, {self._only.more} fit"
+                    "its times are longer as text than a grid of several processes "
+                    f"has room for: {shape.more} rows more than usual, of at most "
+                    f"{self._only.more}"
                 )
                 self._refused.append(Result(clip.key, ClipError("signals", cause)))
                 return False

@@ -13,6 +13,7 @@ import numpy as np
 from vidsme_jax.base import (
     Asked,
     ClipError,
+    Frames,
     MotionStatistics,
     Sample,
     ScoredClip,
@@ -23,6 +24,7 @@ from vidsme_jax.base import (
 from vidsme_jax.data import stages
 from vidsme_jax.data.reading import Reader, stamp
 from vidsme_jax.data.stages import Stages
+from vidsme_jax.models.rows import Shown
 from vidsme_jax.motion import statistics
 from vidsme_jax.run import texts
 from vidsme_jax.run.asking import with_two
@@ -30,6 +32,7 @@ from vidsme_jax.run.pipeline import Result
 from vidsme_jax.run.runs import Missing, Run
 from vidsme_jax.run.stacking import Input, Tokenised
 
+_DRIFT = 0.1  # Seconds that a frame may be off its time by an even rate.
 _QUOTED = 60  # Characters of a question in a message.
 
 
@@ -124,12 +127,13 @@ def prepare(
         run = runs[place]
         try:
             frames, motion = measured(run.num_frames)
+            shown_at, warnings = _shown(run, frames)
             scored = functools.partial(
                 ScoredClip,
                 key=key,
                 content_hash=frames.content_hash,
                 frame_indices=frames.indices,
-                warnings=frames.warnings,
+                warnings=(*frames.warnings, *warnings),
                 stamp=before,
             )
             return Prepared(
@@ -140,11 +144,44 @@ def prepare(
                 missing[place],
                 scored,
                 motion,
+                shown_at.times,
+                shown_at.duration,
             )
         except ClipError as error:
             return error
 
     return [(place, one(place)) for place in missing]
+
+
+def _shown(run: Run, frames: Frames) -> tuple[Shown, tuple[str, ...]]:
+    """Returns what a run's model is shown of a clip, and what the report should say.
+
+    Raises:
+      ClipError: The model reads the times of frames as text, and they are not known, or
+        are so long that its positions do not hold the clip.
+    """
+    count, model = len(frames.pixels), run.model
+    if not model.timed:
+        return Shown(count), ()
+    if frames.clock is None:
+        cause = (
+            "its frames a second are not known, and the model reads the times of "
+            "frames as text: write the video again with a rate, such as ffmpeg -r 30"
+        )
+        raise ClipError("preprocess", cause)
+    clock = frames.clock
+    shown = Shown(count, clock.times, clock.duration)
+    prompt = model.tokenise(None, shown)
+    rows = len(model.lay_out(shown, prompt, np.arange(count)).feature)
+    if rows > model.max_rows:
+        cause = f"{rows} rows with the times of its frames as text; the model has"
+        raise ClipError("preprocess", f"{cause} {model.max_rows} positions")
+    if clock.drift <= _DRIFT:
+        return shown, ()
+    return shown, (
+        f"the times in the prompt are those of an even rate, as the model's processor "
+        f"writes them; frames are shown up to {clock.drift:.1f} s off",
+    )
 
 
 def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]]:

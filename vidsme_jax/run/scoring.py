@@ -36,7 +36,7 @@ from vidsme_jax.run.pipeline import Pipeline, Result
 from vidsme_jax.run.preparing import Prepared
 from vidsme_jax.run.processes import Team
 from vidsme_jax.run.runs import Missing, Run
-from vidsme_jax.run.stacking import Input, Padded, Tokenised, text_shape
+from vidsme_jax.run.stacking import Input, Padded, Tokenised, room, text_shape
 from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation

@@ -9,7 +9,7 @@ from vidsme_jax.models.interface import Flops
 def necessary_flops(
     config: DecoderConfig,
     *,
-    vision: float,
+    vision: int,
     video: int,
     text: int,
     texts: Sequence[tuple[int, int]] = (),

@@ -24,7 +24,7 @@ def describe(
     problems: list[str],
     *,
     rows_per_frame: int,
-    vision_flops: float,
+    vision_flops: int,
     tower: tuple[Any, int],
     tail_rows: int = 0,
     default: str = "",
