@@ -127,7 +127,7 @@ def test_the_hub_form_of_the_config(tmp_path):
     assert not problems
     config = config_of(model)
     assert model.rows_per_frame == 144 and config.vision_depth == 23
-    assert config.text.rope_factor == 2.5 and config.text.head_dim == 128
+    assert config.text.rope.factor == 2.5 and config.text.head_dim == 128
     shapes = trees.flat(model.abstract()[1])
     sizes = {p: leaf.shape for p, leaf in shapes.items()}
     assert sizes["language_model/layers/gate_proj/kernel"] == (32, 4096, 11008)

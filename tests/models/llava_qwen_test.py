@@ -158,7 +158,7 @@ def test_the_published_sizes(name, rows, tail, depth, theta):
     model = random.describe(name)
     config = config_of(model)
     assert (model.rows_per_frame, model.num_rows(2)) == (rows, 2 * rows + tail)
-    assert config.vision_depth == depth and config.text.rope_theta == theta
+    assert config.vision_depth == depth and config.text.rope.theta == theta
     count = model.num_bytes / 2
     billions = {"7b": 7.7, "0.5b": 0.9}[name.split("-")[1]]
     assert count / 1e9 == pytest.approx(billions, rel=0.1)

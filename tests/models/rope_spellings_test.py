@@ -29,7 +29,7 @@ def test_either_spelling_of_the_rope(tmp_path, changes, theta):
     raw = {k: v for k, v in raw.items() if not k.startswith("rope_")} | changes
     (folder / "config.json").write_text(json.dumps(raw))
     model = models.inspect(str(folder), dtype="float32")
-    assert config_of(model).text.rope_theta == theta
+    assert config_of(model).text.rope.theta == theta
     theirs = transformers.Qwen2Config(**raw).rope_parameters
     assert theirs["rope_theta"] == theta
     dropped = [r for r in model.remarks if "rope_scaling" in r]
@@ -47,4 +47,4 @@ def test_a_config_that_transformers_5_wrote(tmp_path):
     (folder / "config.json").write_text(json.dumps(raw | named))
     assert raw["rope_parameters"]["rope_theta"] == 1e9
     inspected = models.inspect(str(folder), dtype="float32")
-    assert config_of(inspected).text.rope_theta == 1e9
+    assert config_of(inspected).text.rope.theta == 1e9

@@ -1,4 +1,4 @@
-"""The pre-norm causal decoder shared by the Llama, Yi and Qwen2 backbones.
+"""The pre-norm causal decoder shared by the Llama, Yi, Mistral and Qwen backbones.
 
 Axes: `batch`, `tokens`, `heads`, `kv_heads`, `head_dim`, `embed`.
 
@@ -18,36 +18,10 @@ from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
 from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.decoder_params import DecoderConfig
+from vidsme_jax.models.rope import Tables, apply_rope, rope_tables
 from vidsme_jax.models.text_attention import attention_of_texts
 
-Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
 Heads = Float[Array, "batch tokens _ head_dim"]  # Queries, keys or values.
-
-
-def rope_tables(
-    positions: Int[Array, "batch tokens"], config: DecoderConfig
-) -> tuple[Tables, Tables]:
-    """Returns cosines and sines in float32, the half-split layout of transformers [1].
-
-    [1] Su et al., 2021. RoFormer. https://arxiv.org/abs/2104.09864
-    """
-    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    frequencies = 1.0 / (config.rope_theta**exponents * config.rope_factor)
-    angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
-    angles = jnp.concatenate([angles, angles], axis=-1)
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def apply_rope(
-    x: Float[Array, "batch tokens heads head_dim"],
-    cos: Tables,
-    sin: Tables,
-) -> Float[Array, "batch tokens heads head_dim"]:
-    """Rotates `x` by its positions."""
-    x1, x2 = jnp.split(x, 2, axis=-1)
-    rotated = jnp.concatenate([-x2, x1], axis=-1)
-    cos, sin = (t.astype(x.dtype)[:, :, None] for t in (cos, sin))
-    return x * cos + rotated * sin
 
 
 class Behind(NamedTuple):
@@ -80,6 +54,10 @@ class Attention(nnx.Module):
         self.k_proj = layers.linear(c.hidden_size, kv_size, bias=bias, **kind)
         self.v_proj = layers.linear(c.hidden_size, kv_size, bias=bias, **kind)
         self.o_proj = layers.linear(q_size, c.hidden_size, bias=False, **kind)
+        if c.qk_norm:
+            size, eps = c.head_dim, c.rms_norm_eps
+            self.q_norm = layers.RmsNorm(size, eps=eps, dtype=c.dtype)
+            self.k_norm = layers.RmsNorm(size, eps=eps, dtype=c.dtype)
 
     def __call__(
         self,
@@ -102,6 +80,8 @@ class Attention(nnx.Module):
             part.reshape(*x.shape[:2], -1, self.config.head_dim)
             for part in layers.project((self.q_proj, self.k_proj, self.v_proj), x)
         )
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
 
     def attend(self, q: Heads, k: Heads, v: Heads, behind: Behind | None) -> Heads:
@@ -180,7 +160,8 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "batch tokens embed"]:
         """Returns the hidden states after the last norm; see `Attention`."""
         with jax.named_scope("decoder"):
-            cos, sin = rope_tables(positions, self.config)
+            c = self.config
+            cos, sin = rope_tables(positions, c.rope, c.head_dim)
             hidden = layers.run_stack(self.layers, embeddings, cos, sin, behind)
             return self.norm(hidden)
 

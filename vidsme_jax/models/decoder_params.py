@@ -1,18 +1,21 @@
 """Hyperparameters of the shared decoder, and the names of its tensors on disk."""
 
 import dataclasses
-from typing import Any
 
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints import content, layouts
 from vidsme_jax.checkpoints.fields import EPS_RANGE, Fields
 from vidsme_jax.checkpoints.loading import Rule, dense, norm
+from vidsme_jax.models import rope
+from vidsme_jax.models.rope import Rope
 
-# The defaults that Llama and Qwen2 share in transformers.
+KINDS = ("llama", "mistral", "qwen2", "qwen3")
+# The defaults that all kinds share in transformers, and those of Qwen's.
 _SIZES = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
-# Far beyond any published model.
-_THETA_RANGE, _FACTOR_RANGE = (1e-3, 1e15), (1e-3, 1e6)
+_QWEN = {"intermediate_size": 22016, "vocab_size": 151936}
+_QWEN |= {"max_position_embeddings": 32768, "num_key_value_heads": 32}
+_WINDOW = 4096  # Mistral's, if the config does not say.
 IGNORED = {
     "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
     "type": "early revisions kept it outside rope_scaling, where nothing reads it",
@@ -33,36 +36,74 @@ class DecoderConfig:
     head_dim: int
     vocab_size: int
     rms_norm_eps: float
-    rope_theta: float
-    rope_factor: float  # Positions are divided by it ("linear" scaling).
+    rope: Rope
     max_positions: int  # Tokens that the positions are meant for.
-    attention_bias: bool  # Of q, k and v: True for Qwen2, False for Llama and Yi.
+    attention_bias: bool = False  # Of q, k and v: Qwen2's.
+    qk_norm: bool = False  # Of the heads of q and k, before they are turned: Qwen3's.
     tie_word_embeddings: bool
     dtype: DTypeLike
 
     @classmethod
-    def from_llama(
-        cls, fields: Fields, dtype: DTypeLike, *, tied: bool
+    def from_text(
+        cls,
+        fields: Fields,
+        dtype: DTypeLike,
+        *,
+        tied: bool,
+        known: tuple[str, ...] = KINDS,
     ) -> "DecoderConfig":
-        """Reads a Llama `text_config`; absent keys take transformers' defaults.
+        """Reads a `text_config` of any kind; absent keys take transformers' defaults.
 
         Args:
           fields: The `text_config`; the caller closes it.
           dtype: Of parameters and activations.
           tied: The outer config's `tie_word_embeddings`, which wins.
+          known: The `model_type`s that the family has; absent is the first.
         """
-        fields.expect("model_type", "llama")
+        kind = fields.expect("model_type", *known)
+        read = {
+            "llama": cls.from_llama,
+            "mistral": cls.from_mistral,
+            "qwen2": cls.from_qwen2,
+            "qwen3": cls.from_qwen3,
+        }
+        return read[kind](fields, dtype, tied=tied)
+
+    @classmethod
+    def from_llama(
+        cls, fields: Fields, dtype: DTypeLike, *, tied: bool
+    ) -> "DecoderConfig":
+        """Reads a Llama's config; see `from_text`."""
         fields.expect("attention_bias", False)
         fields.expect("mlp_bias", False)
         sizes = {"intermediate_size": 11008, "vocab_size": 32000}
         sizes |= {"max_position_embeddings": 2048}
-        return cls._read(fields, dtype, sizes, _rope(fields), bias=False, tied=tied)
+        return cls._read(fields, dtype, sizes, tied=tied)
+
+    @classmethod
+    def from_mistral(
+        cls, fields: Fields, dtype: DTypeLike, *, tied: bool
+    ) -> "DecoderConfig":
+        """Reads a Mistral's config: a Llama; see `from_text`."""
+        fields.take("attention_bias", bool, False)  # The class has none.
+        sizes = {"intermediate_size": 14336, "vocab_size": 32000}
+        sizes |= {"max_position_embeddings": 131072, "num_key_value_heads": 8}
+        config = cls._read(fields, dtype, sizes, tied=tied)
+        absent = "sliding_window" not in fields.raw
+        window = _WINDOW if absent else fields.take("sliding_window", int, None)
+        if window is not None and window < config.max_positions:
+            fields.problems.append(
+                f"{fields.where}: sliding_window is {content.shown(window)}"
+                f"{' (the default)' * absent}; built for null, or at least the "
+                f"{config.max_positions} positions: every row sees all before it"
+            )
+        return config
 
     @classmethod
     def from_qwen2(
         cls, fields: Fields, dtype: DTypeLike, *, tied: bool, scaled: bool = True
     ) -> "DecoderConfig":
-        """Reads a Qwen2 config; absent keys take transformers' defaults.
+        """Reads a Qwen2 config; see `from_text`.
 
         Args:
           fields: The `text_config`, or the whole file of an original LLaVA checkpoint;
@@ -72,39 +113,48 @@ class DecoderConfig:
           scaled: Whether positions may be scaled; the original LLaVA classes drop
             `rope_scaling`.
         """
-        fields.expect("use_sliding_window", False)
-        kinds = fields.take("layer_types", list, [])
-        others = [kind for kind in kinds if kind != "full_attention"]
-        if others:
-            fields.problems.append(
-                f"{fields.where}: layer_types names {content.shown(others[0])}; built "
-                "for full_attention"
-            )
-        sizes = {"intermediate_size": 22016, "vocab_size": 151936}
-        sizes |= {"max_position_embeddings": 32768}
-        rope = _rope(fields, scaled=scaled)
-        return cls._read(fields, dtype, sizes, rope, bias=True, tied=tied)
+        fields.take("attention_bias", bool, True)  # The class has it.
+        _sees_all(fields)
+        config = cls._read(fields, dtype, _QWEN, tied=tied, scaled=scaled)
+        return dataclasses.replace(config, attention_bias=True)
+
+    @classmethod
+    def from_qwen3(
+        cls, fields: Fields, dtype: DTypeLike, *, tied: bool
+    ) -> "DecoderConfig":
+        """Reads a Qwen3 config; see `from_text`."""
+        fields.expect("attention_bias", False)
+        _sees_all(fields)
+        config = cls._read(fields, dtype, _QWEN | {"head_dim": 128}, tied=tied)
+        return dataclasses.replace(config, qk_norm=True)
 
     @classmethod
     def _read(
-        cls, fields: Fields, dtype, sizes: dict[str, int], rope, *, bias, tied
+        cls,
+        fields: Fields,
+        dtype: DTypeLike,
+        sizes: dict[str, int],
+        *,
+        tied: bool,
+        scaled: bool = True,
     ) -> "DecoderConfig":
         """Reads what every backbone has; `sizes` are the defaults."""
         fields.expect("hidden_act", "silu")
         fields.take("tie_word_embeddings", bool, False)
         read = {key: fields.size(key, size) for key, size in (_SIZES | sizes).items()}
         hidden, heads = read["hidden_size"], read["num_attention_heads"]
-        theta, factor = rope
-        positions = read.pop("max_position_embeddings")
+        # Of these two null is not what absent is.
+        of_a_head = {"num_key_value_heads": heads, "head_dim": max(1, hidden // heads)}
+        for key, size in of_a_head.items():
+            if key not in read or (key in fields.raw and fields.raw[key] is None):
+                read[key] = fields.size(key, size)
+        embeddings = read.pop("max_position_embeddings")
+        turned = rope.read(fields, embeddings, scaled=scaled)
         config = cls(
             **read,
-            num_key_value_heads=fields.size("num_key_value_heads", heads),
-            head_dim=fields.size("head_dim", max(1, hidden // heads)),
             rms_norm_eps=fields.number("rms_norm_eps", 1e-6, *EPS_RANGE),
-            rope_theta=theta,
-            rope_factor=factor,
-            max_positions=int(positions * factor),
-            attention_bias=bias,
+            rope=turned,
+            max_positions=turned.max_positions(embeddings),
             tie_word_embeddings=tied,
             dtype=dtype,
         )
@@ -120,6 +170,18 @@ class DecoderConfig:
                 "even number, for positions turn pairs of them"
             )
         return config
+
+
+def _sees_all(fields: Fields) -> None:
+    """Refuses what lets a row of Qwen's see a part of those before it."""
+    fields.expect("use_sliding_window", False)
+    kinds = fields.take("layer_types", list, [])
+    others = [kind for kind in kinds if kind != "full_attention"]
+    if others:
+        fields.problems.append(
+            f"{fields.where}: layer_types names {content.shown(others[0])}; built "
+            "for full_attention"
+        )
 
 
 def rules(
@@ -144,41 +206,10 @@ def rules(
         out += dense(
             rf"{block}self_attn\.{name}", f"{layer}/self_attn/{name}", bias=bias
         )
+    for name in ("q_norm", "k_norm") if config.qk_norm else ():
+        out += norm(
+            rf"{block}self_attn\.{name}", f"{layer}/self_attn/{name}", bias=False
+        )
     for name in ("gate_proj", "up_proj", "down_proj"):
         out += dense(rf"{block}mlp\.{name}", f"{layer}/{name}", bias=False)
     return out
-
-
-def _rope(fields: Fields, *, scaled: bool = True) -> tuple[float, float]:
-    """Returns (theta, linear factor) from either spelling of the rope settings.
-
-    Before transformers 5 they were `rope_theta` and `rope_scaling`, since then both
-    are in `rope_parameters`, whose `rope_theta` wins.
-    """
-    theta = fields.number("rope_theta", 10000.0, *_THETA_RANGE)
-    scaling = fields.take("rope_scaling", dict, None) or {}
-    parameters = fields.take("rope_parameters", dict, None) or {}
-    if not scaled and "rope_theta" not in scaling:
-        scaling = {}
-    if scaling and parameters and _kind(scaling) != _kind(parameters):
-        fields.problems.append(
-            f"{fields.where}: rope_scaling {content.shown(scaling)} and "
-            f"rope_parameters {content.shown(parameters)} contradict each other: keep "
-            "one of the two"
-        )
-    where = "rope_parameters" if parameters else "rope_scaling"
-    inner = Fields(parameters or scaling, f"{fields.where}.{where}", fields.problems)
-    built = ("default", "linear") if scaled else ("default",)
-    inner.expect("type", None, *built)
-    inner.expect("partial_rotary_factor", 1.0, None)
-    kind = inner.expect("rope_type", inner.raw.get("type") or "default", *built)
-    linear = kind == "linear"
-    factor = inner.number("factor", 1.0, *_FACTOR_RANGE) if linear else 1.0
-    theta = inner.number("rope_theta", theta, *_THETA_RANGE)
-    inner.close({} if linear else {"factor": "no scaling"})
-    return theta, factor
-
-
-def _kind(rope: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns the type of a scaling, and its factor."""
-    return rope.get("rope_type", rope.get("type")) or "default", rope.get("factor")

@@ -22,7 +22,8 @@ from vidsme_jax import parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Batch, Shape, Texts, TextShape
-from vidsme_jax.models.decoder import Decoder, DecoderConfig, rope_tables
+from vidsme_jax.models.decoder import Decoder, DecoderConfig
+from vidsme_jax.models.rope import rope_tables
 
 # Caches have a multiple of so many rows, or steps: else a GPU pads them in every step.
 _ROWS, _STEPS = 64, 16
@@ -189,7 +190,8 @@ def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
     """Reads videos and questions, and keeps their keys and values."""
     x, position, behind = decoder.lay_out(visual, batch)
     assert batch.texts is not None and behind is not None
-    tables = rope_tables(position, decoder.config)
+    c = decoder.config
+    tables = rope_tables(position, c.rope, c.head_dim)
 
     def step(layer, x, _, *args):
         *tables, behind = args
@@ -265,7 +267,8 @@ def _advance(
     place: Int[Array, ""],
 ) -> tuple[Float[Array, "clips texts embed"], Any]:
     """Reads one token of each answer; returns states and the keys with theirs."""
-    tables = rope_tables(asked.start + place, decoder.config)
+    c = decoder.config
+    tables = rope_tables(asked.start + place, c.rope, c.head_dim)
 
     def step(layer, x, kept, *args):
         *tables, seen, place = args

@@ -8,7 +8,6 @@ Dialect A is the canonical one.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,8 +60,7 @@ class Kind(NamedTuple):
     Attributes:
       name: `model_type`.
       tower: "clip" or "siglip".
-      decoder: `model_type` of the text config; None: it need not say.
-      read_decoder: Reads the text config.
+      decoders: What `model_type` of the text config may be; absent is the first.
       strategy: `vision_feature_select_strategy`.
       layer: `vision_feature_layer` by default.
       video_token: Its id by default.
@@ -71,8 +69,7 @@ class Kind(NamedTuple):
 
     name: str
     tower: str
-    decoder: str | None
-    read_decoder: Callable[..., DecoderConfig]
+    decoders: tuple[str, ...]
     strategy: str
     layer: int
     video_token: int
@@ -82,8 +79,7 @@ class Kind(NamedTuple):
 NEXT_VIDEO = Kind(
     name="llava_next_video",
     tower="clip",
-    decoder=None,
-    read_decoder=DecoderConfig.from_llama,
+    decoders=("llama",),
     strategy="default",
     layer=-2,
     video_token=32000,
@@ -92,8 +88,7 @@ NEXT_VIDEO = Kind(
 ONEVISION = Kind(
     name="llava_onevision",
     tower="siglip",
-    decoder="qwen2",
-    read_decoder=DecoderConfig.from_qwen2,
+    decoders=("qwen2",),
     strategy="full",
     layer=-1,
     video_token=151647,
@@ -140,11 +135,9 @@ def read_config(
     inner = Fields(fields.take("vision_config", dict, {}), "vision_config", problems)
     vision = vit.read_config(inner, kind.tower, dtype)
     inner = Fields(fields.take("text_config", dict, {}), "text_config", problems)
-    if kind.decoder:
-        inner.expect("model_type", kind.decoder)
     # Either says it, and both are false by default.
     tied = tied or inner.take("tie_word_embeddings", bool, False)
-    text = kind.read_decoder(inner, dtype, tied=tied)
+    text = DecoderConfig.from_text(inner, dtype, tied=tied, known=kind.decoders)
     inner.close(decoder_params.IGNORED)
     layer = fields.take("vision_feature_layer", int, kind.layer)
     token = fields.take("video_token_id", int, kind.video_token)

@@ -1,0 +1,179 @@
+"""Rotary position embeddings [1]: their settings, frequencies and rotation.
+
+| kind | frequencies | positions that it is meant for |
+|---|---|---|
+| default | theta^(-2k / head_dim) | those of the config |
+| linear [2] | all of these divided by `factor` | that many times `factor` |
+| llama3 [3] | the low ones of these divided by `factor` | those of the config |
+| dynamic | as default, up to the positions it is meant for | those of the config |
+
+The config's positions are its `max_position_embeddings`. Beyond them "dynamic" has
+other frequencies for every length, in all rows: it is not built there, and a clip of
+more rows is refused as it is by every model that has no more positions.
+
+Axes: `batch`, `tokens`, `heads`, `head_dim`.
+
+[1] Su et al., 2021. RoFormer. https://arxiv.org/abs/2104.09864
+[2] Chen et al., 2023. https://arxiv.org/abs/2306.15595
+[3] Dubey et al., 2024. The Llama 3 herd of models. https://arxiv.org/abs/2407.21783
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
+
+from vidsme_jax.checkpoints import content
+from vidsme_jax.checkpoints.fields import Fields
+
+KINDS = ("default", "linear", "llama3", "dynamic")
+# Far beyond any published model.
+_THETA_RANGE, _FACTOR_RANGE = (1e-3, 1e15), (1e-3, 1e6)
+_UNUSED = {"factor": "no scaling"}
+
+Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rope:
+    """The settings of one embedding.
+
+    Attributes:
+      theta: The base of the wavelengths.
+      kind: One of `KINDS`.
+      factor: By which positions are stretched.
+      low_freq_factor: Of llama3: frequencies that turn less often than this within the
+        original positions are divided by `factor`.
+      high_freq_factor: Of llama3: those that turn more often stay; in between the
+        divisor goes over from one to the other.
+      original_positions: Of llama3: those of the first training.
+    """
+
+    theta: float
+    kind: str = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_positions: int = 8192
+
+    def frequencies(self, head_dim: int) -> Float32[np.ndarray, " half"]:
+        """Returns the angle that a pair of sizes turns by from position to position."""
+        exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+        out = 1 / np.float32(self.theta) ** exponents
+        if self.kind == "linear":
+            out = out / np.float32(self.factor)
+        elif self.kind == "llama3":
+            low, high = self.low_freq_factor, self.high_freq_factor
+            turns = self.original_positions * out / (2 * math.pi)
+            kept = np.clip((turns - low) / (high - low), 0, 1)
+            out = out * ((1 - kept) / self.factor + kept)
+        return out.astype(np.float32)
+
+    def max_positions(self, embeddings: int) -> int:
+        """Returns how many positions it is meant for.
+
+        Args:
+          embeddings: The config's `max_position_embeddings`.
+        """
+        return int(embeddings * self.factor) if self.kind == "linear" else embeddings
+
+
+def read(fields: Fields, embeddings: int, *, scaled: bool = True) -> Rope:
+    """Reads either spelling of the settings in a decoder's config.
+
+    Before transformers 5 they were `rope_theta` and `rope_scaling`, since then both
+    are in `rope_parameters`, whose `rope_theta` wins.
+
+    Args:
+      fields: Of the config.
+      embeddings: Its `max_position_embeddings`.
+      scaled: Whether positions may be scaled; see `DecoderConfig.from_qwen2`.
+    """
+    theta = fields.number("rope_theta", 10000.0, *_THETA_RANGE)
+    scaling = fields.take("rope_scaling", dict, None) or {}
+    parameters = fields.take("rope_parameters", dict, None) or {}
+    if not scaled and "rope_theta" not in scaling:
+        scaling = {}
+    if scaling and parameters and _settings(scaling) != _settings(parameters):
+        fields.problems.append(
+            f"{fields.where}: rope_scaling {content.shown(scaling)} and "
+            f"rope_parameters {content.shown(parameters)} contradict each other: keep "
+            "one of the two"
+        )
+    where = "rope_parameters" if parameters else "rope_scaling"
+    inner = Fields(parameters or scaling, f"{fields.where}.{where}", fields.problems)
+    built = KINDS if scaled else KINDS[:1]
+    older = inner.expect("type", None, *built)
+    kind = inner.expect("rope_type", *built) if "rope_type" in inner.raw else older
+    inner.expect("partial_rotary_factor", 1.0, None)
+    theta = inner.number("rope_theta", theta, *_THETA_RANGE)
+    rope = Rope(theta=theta, kind=kind or "default")
+    if rope.kind != "default":
+        factor = _needed(inner, "factor", *_FACTOR_RANGE)
+        rope = dataclasses.replace(rope, factor=factor)
+    if rope.kind == "llama3":
+        rope = _llama3(inner, rope, embeddings)
+    inner.close(_UNUSED if rope.kind == "default" else {})
+    return rope
+
+
+def _llama3(inner: Fields, rope: Rope, embeddings: int) -> Rope:
+    """Reads what only this kind has."""
+    low, high = (
+        _needed(inner, f"{key}_freq_factor", *_FACTOR_RANGE) for key in ("low", "high")
+    )
+    original = inner.size("original_max_position_embeddings", embeddings)
+    if low >= high:
+        inner.problems.append(
+            f"{inner.where}: low_freq_factor {low:g} is not below high_freq_factor "
+            f"{high:g}"
+        )
+        return rope
+    return dataclasses.replace(
+        rope, low_freq_factor=low, high_freq_factor=high, original_positions=original
+    )
+
+
+def _needed(inner: Fields, key: str, low: float, high: float) -> float:
+    """Reads a number that its kind cannot do without."""
+    if inner.raw.get(key) is None:
+        inner.problems.append(f"{inner.where}: {key} is missing")
+    return inner.number(key, 1.0, low, high)
+
+
+def _settings(rope: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is set, but for theta, under the names of transformers 5."""
+    kind = {"rope_type": rope.get("rope_type", rope.get("type")) or "default"}
+    given = {key: value for key, value in rope.items() if value is not None}
+    return {k: v for k, v in (given | kind).items() if k not in ("type", "rope_theta")}
+
+
+def rope_tables(
+    positions: Int[Array, "batch tokens"], rope: Rope, head_dim: int
+) -> tuple[Tables, Tables]:
+    """Returns cosines and sines in float32, in the half-split layout of transformers.
+
+    Args:
+      positions: Of the rows.
+      rope: The settings.
+      head_dim: Of queries and keys.
+    """
+    frequencies = jnp.asarray(rope.frequencies(head_dim))
+    angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
+    angles = jnp.concatenate([angles, angles], axis=-1)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def apply_rope(
+    x: Float[Array, "batch tokens heads head_dim"],
+    cos: Tables,
+    sin: Tables,
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """Rotates `x` by its positions."""
+    x1, x2 = jnp.split(x, 2, axis=-1)
+    rotated = jnp.concatenate([-x2, x1], axis=-1)
+    cos, sin = (t.astype(x.dtype)[:, :, None] for t in (cos, sin))
+    return x * cos + rotated * sin
