@@ -44,12 +44,14 @@ class Style:
       turn: What stands between the question and the answer; spaces at its end belong to
         the answer, as a word and the space in front of it are one token.
       end: The token that ends an answer in training.
+      start: In front of all of it.
     """
 
     system: str
     user: str
     turn: str
     end: str
+    start: str = ""
 
 
 VICUNA = Style("{} ", f"USER: {PLACEHOLDER}\n", " ASSISTANT: ", "</s>")
@@ -72,7 +74,8 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
     """
     if name in ("family", *SYSTEM):
         system = SYSTEM.get(name, default)
-        return (style.system.format(system) if system else "") + style.user
+        turn = style.system.format(system) if system else ""
+        return style.start + turn + style.user
     text = name.replace("<image>", PLACEHOLDER)
     count = text.count(PLACEHOLDER)
     if count != 1:
