@@ -32,7 +32,7 @@ IGNORED = by_key(
             num_additional_image_tokens""",
         "of still images; frames are brought to one size": "do_pad",
         "frames are brought to one size": "pad_size size_divisor",
-        "frames are sampled before": "do_sample_frames fps num_frames",
+        "frames are sampled before": "do_sample_frames fps initial_shift num_frames",
         "of the processor's input": "input_data_format video_metadata",
         "of the processor's output": """data_format device return_metadata
             return_tensors""",

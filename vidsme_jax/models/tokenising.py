@@ -214,7 +214,7 @@ class Tokeniser:
         special = self._tokenizer.get_added_vocab().values()
         if not ids or not set(ids) <= set(special):
             raise AuditError(
-                [f"tokenizer: {close}, which closes a frame, is no special token of it"]
+                [f"tokenizer: {close}, which closes a frame, is no special token"]
             )
         return list(ids)
 

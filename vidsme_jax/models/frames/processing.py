@@ -58,6 +58,13 @@ def describe(
         video_token=video_token,
         framing=framing,
     )
+    vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
+    largest = max(vocabulary.values(), default=0)
+    if largest >= decoder.vocab_size:
+        problems.append(
+            f"tokenizer: it has a token of number {largest}, and the model "
+            f"{decoder.vocab_size} embeddings: is it another model's tokenizer?"
+        )
     if isinstance(tokenise, Tokeniser):
         others["decode"] = tokenise.decode
 

@@ -167,7 +167,8 @@ class Vit(nnx.Module):
         self, pixels: Float[Array, "frames 3 size size"]
     ) -> Float[Array, "frames patches embed"]:
         """Returns the features of the patches after layer `depth`."""
-        x = self.patch_embedding(tiles(pixels, self.config))
+        c = self.config
+        x = self.patch_embedding(tiles(pixels, c.patch_size, c.dtype))
         places = self.position_embedding.weight[...][None]
         if not self.clip:
             return layers.run_stack(self.layers, x + places)
@@ -177,11 +178,14 @@ class Vit(nnx.Module):
 
 
 def tiles(
-    pixels: Float[Array, "frames 3 size size"], config: VitConfig
+    pixels: Float[Array, "frames 3 size size"], patch: int, dtype: DTypeLike
 ) -> Float[Array, "frames patches tile"]:
-    """Cuts frames into patches, each flattened as (channel, row, column)."""
-    patch, grid = config.patch_size, config.grid
-    kept = pixels[:, :, : grid * patch, : grid * patch].astype(config.dtype)
+    """Cuts frames into patches, each flattened as (channel, row, column).
+
+    Pixels beyond the last whole patch of a side are left out.
+    """
+    grid = pixels.shape[-1] // patch
+    kept = pixels[:, :, : grid * patch, : grid * patch].astype(dtype)
     cut = kept.reshape(-1, 3, grid, patch, grid, patch).transpose(0, 2, 4, 1, 3, 5)
     return cut.reshape(-1, grid**2, 3 * patch**2)
 
