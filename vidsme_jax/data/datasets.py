@@ -230,11 +230,9 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
         name = dataset.mapping(fields)["video"]
         example = dataset.example(split, int(index))
         value = dataset.value(example, name)
-        return (
-            value
-            if isinstance(value, bytes)
-            else Pictures(value, dataset.rate(example))
-        )
+        if isinstance(value, bytes):
+            return value
+        return Pictures(value, dataset.rate(example))
     except AuditError as error:
         raise ClipError("open", "; ".join(error.problems)) from error
     except Exception as error:  # Of array_record or TFDS: any kind.
