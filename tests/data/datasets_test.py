@@ -155,7 +155,7 @@ def test_several_numbers_of_frames_at_once(make, build):
     [
         (F.Scalar(np.int64), [25, 0, 90_000, 5], [25, None, None, 5]),
         (F.Scalar(np.float32), [12.5, -1, np.nan, np.inf], [12.5, None, None, None]),
-        (F.Tensor(shape=(1,), dtype=np.int64), [[25]] * 4, [None] * 4),
+        (F.Tensor(shape=(2,), dtype=np.int64), [[25, 25]] * 4, [None] * 4),
         (F.Text(), ["25"] * 4, [None] * 4),
         (None, [], [None] * 4),
     ],

@@ -114,10 +114,10 @@ class Dataset:
     def rate(self, example: bytes) -> clocks.Rate | None:
         """The frames a second of an example's pictures: its number `fps`, if any."""
         feature = self.features.get(_RATE)
-        if not isinstance(feature, tfds.features.Tensor):
-            return None
-        alone = feature.shape == () and np.issubdtype(feature.np_dtype, np.number)
-        return clocks.rate_of(self.value(example, _RATE)) if alone else None
+        number = isinstance(feature, tfds.features.Tensor) and np.issubdtype(
+            feature.np_dtype, np.number
+        )
+        return clocks.rate_of(self.value(example, _RATE)) if number else None
 
     def mapping(self, fields: Sequence[str]) -> dict[str, str]:
         """Which feature is the video, which the question and so on.
