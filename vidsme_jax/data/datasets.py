@@ -113,7 +113,7 @@ class Dataset:
 
     def rate(self, example: bytes) -> clocks.Rate | None:
         """The frames a second of an example's pictures: its number `fps`, if any."""
-        feature = self.features.get(_RATE)
+        feature: Any = self.features.get(_RATE)
         number = isinstance(feature, tfds.features.Tensor) and np.issubdtype(
             feature.np_dtype, np.number
         )
