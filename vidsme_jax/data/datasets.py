@@ -113,10 +113,11 @@ class Dataset:
 
     def rate(self, example: bytes) -> clocks.Rate | None:
         """The frames a second of an example's pictures: its number `fps`, if any."""
-        feature: Any = self.features.get(_RATE)
-        number = isinstance(feature, tfds.features.Tensor) and np.issubdtype(
-            feature.np_dtype, np.number
-        )
+        feature = self.features.get(_RATE)
+        if not isinstance(feature, tfds.features.Tensor):
+            return None
+        kind: Any = feature.np_dtype
+        number = np.issubdtype(kind, np.number)
         return clocks.rate_of(self.value(example, _RATE)) if number else None
 
     def mapping(self, fields: Sequence[str]) -> dict[str, str]:
