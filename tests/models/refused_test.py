@@ -102,7 +102,12 @@ def test_an_unknown_one_lists_the_known_and_the_nearest():
     assert "unknown family (model_type 'llava_onevison', architectures ['Ll" in problem
     assert "; known: llava_qwen, llava_next_video, llava_onevision" in problem
     assert problem.endswith("; did you mean 'llava_onevision'?")
-    for odd in ({}, {"model_type": None}, {"model_type": ["molmo2"]}, {"model_type": 3}):
+    for odd in (
+        {},
+        {"model_type": None},
+        {"model_type": ["molmo2"]},
+        {"model_type": 3},
+    ):
         assert "unknown family (model_type" in _said(odd)
     # What others made of LLaVA's code is not said to be of images.
     assert "unknown family" in _said({"model_type": "llava", "bert_type": "qformer"})
