@@ -56,6 +56,26 @@ def test_it_builds_under_lock(name):
     assert config_flags is not None
 
 
+@pytest.mark.parametrize("name", ["known_nextqa", "known_perceptiontest"])
+def test_models_of_known_videos_have_a_placebo_and_a_blind_run(name):
+    """On the same corpus, with the same settings."""
+    module = _module(name)
+    models_of = {variant.rpartition("_")[0] for variant in module.CHECKPOINTS}
+    assert {"llava_video", "smolvlm2", "perception_lm"} <= models_of
+    model = settings.flatten(_config(name, "llava_video_7b"))
+    for variant in ("blind", "placebo_llava_video_7b", "perception_lm_8b"):
+        other = settings.flatten(_config(name, variant))
+        differ = {key for key in model if model[key] != other[key]}
+        texts = {"slices", "headline"} if variant == "blind" else set()
+        assert differ - texts == {"model.checkpoint"}
+        assert f"{name}.py:{variant}" in module.__doc__ or "perception" in variant
+    short = _config("known_nextqa", "smolvlm2_2.2b").corpus
+    assert short.members == ("data/known/nextqa/members_1_3_m.json",)
+    tiny = _config("known_nextqa", "tiny_smolvlm2")
+    assert tiny.model.checkpoint == "random:smolvlm-tiny"
+    assert tiny.corpus.max_clips == 4 and not tiny.corpus.video_root
+
+
 @pytest.mark.parametrize("corpus", ["cinepile", "nextqa", "caption"])
 def test_the_releases_settings(corpus):
     config = _config(f"vidsme_{corpus}", "7b")
@@ -66,16 +86,27 @@ def test_the_releases_settings(corpus):
     assert len(config.corpus.nonmembers) == (9 if corpus == "cinepile" else 1)
 
 
-@pytest.mark.parametrize("name", AUDITS)
-def test_tiny_runs_end_to_end(name, tmp_path):
-    config = _config(name, "tiny")
+TINY = [
+    *((name, "tiny") for name in AUDITS),
+    *(
+        ("known_nextqa", variant)
+        for variant in _module("known_nextqa").CHECKPOINTS
+        if variant.startswith("tiny_")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "variant"), TINY)
+def test_tiny_runs_end_to_end(name, variant, tmp_path):
+    config = _config(name, variant)
     with config.unlocked():
         config.parallel.data = 1
     assert config.model.checkpoint.startswith(random.SCHEME)
     report = audit.run(config, tmp_path)
     assert not report.failures and len(report.table.id) == 8
     assert (tmp_path / "report.html").exists()
-    names = 85 if config.profile == "official" else 77
+    names = {"official": 85}.get(config.profile, 77)
+    names = 163 if "response" in config.slices else names
     assert len(report.table.scores) == names
     for value in report.table.scores.values():
         assert np.isfinite(value).all()

@@ -67,6 +67,7 @@ def test_segments_are_prepared_apart(folder):
         assert (found.indices, motion is None) == (frames.indices, False)
         # Of its file: parts of one video are parts of one cluster.
         assert found.content_hash == frames.content_hash
+        assert found.clock == frames.clock and found.clock.times[0] == 0
         assert reader.content_hash(item.clip) == frames.content_hash
     with pytest.raises(ClipError, match=LAST):
         reader.read(corpus.items[4].clip, {3})

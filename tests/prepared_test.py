@@ -14,6 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Frames, Item, MotionStatistics
+from vidsme_jax.clock import Clock
 from vidsme_jax.prepared import clips, dataset, layout, writing
 from vidsme_jax.prepared.layout import Variant
 
@@ -29,8 +30,16 @@ def _frames(number: int) -> Frames:
         pixels=(ramp + noise).astype(np.uint8),
         indices=(0, 2, 2),
         content_hash=f"{number * 0x0CCCCCCC:08x}" + "0" * 56,
+        clock=_clock(number),
         warnings=("cut short",) * (number % 3),
     )
+
+
+def _clock(number: int) -> Clock | None:
+    if number % 4 == 3:
+        return None
+    times = (0.0, number / 3, number * 1e5 / 7)
+    return Clock(times=times, shown=(0.0, number / 11, 0.1), duration=number / 9)
 
 
 def _motion(number: int) -> MotionStatistics:
@@ -97,7 +106,7 @@ def test_what_goes_in_comes_out(items, tmp_path):
         expected = _frames(number)
         np.testing.assert_array_equal(frames.pixels, expected.pixels)
         assert motion == _motion(number)
-        for name in ("indices", "content_hash", "warnings"):
+        for name in ("indices", "content_hash", "clock", "warnings"):
             assert getattr(frames, name) == getattr(expected, name), name
     assert found.items() == items
 
@@ -316,6 +325,44 @@ def test_an_index_of_something_else_is_named(items, tmp_path, column, value):
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
     assert f"{path.name} is damaged" in _problems(tmp_path, items[:2])[0]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"times": np.array([0.0, 1.0])},
+        {"shown": np.array([])},
+        {"times": np.array([])},
+        {"times": np.array([0.0, 1.0, np.nan])},
+        {"shown": np.array([0.0, np.inf, 1.0])},
+        {"duration": -np.inf},
+    ],
+)
+def test_times_that_are_none_cost_their_clip(tmp_path, items, monkeypatch, times):
+    encode = dataset.encode
+
+    def broken(frames, motion, variant):
+        wrong = times if frames.content_hash == _frames(1).content_hash else {}
+        return encode(frames, motion, variant) | wrong
+
+    monkeypatch.setattr(dataset, "encode", broken)
+    _write(tmp_path, items[:3])
+    found = _open(tmp_path, items[:3])
+    with pytest.raises(ClipError, match="open: the record of the clip is damaged"):
+        found.read(items[1].clip)
+    assert found.read(items[2].clip)[0].clock == _clock(2)
+
+
+def test_clips_without_a_clock_are_of_an_older_format(items, tmp_path):
+    path = _write(tmp_path, items[:2]).parent / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
+    (problem,) = _problems(tmp_path, items[:2])
+    expected = (
+        "its clips have format 3, this version reads format 4; prepare them again"
+    )
+    assert expected in problem
+    with pytest.raises(AuditError, match="format 3, this version reads format 4"):
+        _write(tmp_path, items[:2])
 
 
 def test_one_writer_at_a_time(items, tmp_path):

@@ -149,6 +149,39 @@ def test_several_numbers_of_frames_at_once(make, build):
             np.testing.assert_array_equal(frames.pixels, alone.pixels)
 
 
+@pytest.mark.parametrize("make", [_images, _array])
+@pytest.mark.parametrize(
+    ("feature", "values", "rates"),
+    [
+        (F.Scalar(np.int64), [25, 0, 90_000, 5], [25, None, None, 5]),
+        (F.Scalar(np.float32), [12.5, -1, np.nan, np.inf], [12.5, None, None, None]),
+        (F.Tensor(shape=(2,), dtype=np.int64), [[25, 25]] * 4, [None] * 4),
+        (F.Text(), ["25"] * 4, [None] * 4),
+        (None, [], [None] * 4),
+    ],
+    ids=["int", "float", "vector", "text", "none"],
+)
+def test_pictures_have_times_where_the_example_has_a_rate(
+    make, feature, values, rates, build
+):
+    features, examples = make()
+    if feature is not None:
+        features |= {"fps": feature}
+        for example, value in zip(examples, values, strict=True):
+            example["fps"] = value
+    build(features, examples)
+    config = _config("video=clip")
+    of = _videos(config).read(_load(config)[1].clip, {2, 3})
+    for pixels, frames, rate in zip(PIXELS, _frames(config), rates, strict=True):
+        clock, count = frames.clock, len(pixels)
+        if rate is None:
+            assert clock is None
+        else:
+            assert clock.times == tuple(index / rate for index in frames.indices)
+            assert (clock.duration, clock.drift) == (count / rate, 0.0)
+    assert of(2)[0].clock is None
+
+
 def test_groups_are_named_by_their_sources(build):
     build(*_array())
     config = _config()
@@ -184,6 +217,7 @@ def test_files_as_bytes(build):
         np.testing.assert_array_equal(frames.pixels, expected.pixels)
         assert frames.content_hash == expected.content_hash
         assert frames.warnings == expected.warnings
+        assert frames.clock == expected.clock and frames.clock is not None
     key = _load(config)[-1].clip
     small = _videos(config).thumbnails(key, expected.indices, 16)
     assert small.shape[:2] == (3, 16)

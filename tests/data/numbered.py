@@ -46,16 +46,21 @@ def make(
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
     mux: dict[str, str] | None = None,
+    rate: fractions.Fraction | int = 25,
 ) -> pathlib.Path:
-    """Writes a clip of `count` frames, 25 a second unless `milliseconds` are given."""
+    """Writes a clip of `count` frames, `rate` a second or at given `milliseconds`."""
     if options is None:
         fast = {"preset": "veryfast", "bf": "3", "crf": "12", "sc_threshold": "0"}
         options = fast if codec == "libx264" else {}
     with av.open(str(path), "w", options=mux or {}) as container:
-        stream = container.add_stream(codec, rate=25, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.gop_size = gop
-        unit = fractions.Fraction(1, 1000 if milliseconds else 25)
+        unit = (
+            fractions.Fraction(1, 1000)
+            if milliseconds
+            else 1 / fractions.Fraction(rate)
+        )
         stream.codec_context.time_base = unit
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(picture(number, width, height), "rgb24")

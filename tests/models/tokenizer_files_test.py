@@ -5,6 +5,8 @@ import os
 import pathlib
 import shutil
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -175,3 +177,21 @@ def test_a_file_that_is_too_large(folder, name):
         file.truncate(1 << 40)
     with pytest.raises(AuditError, match="1099511627776 bytes, at most 67108864 are"):
         models.inspect(str(folder), dtype="float32")
+
+
+def test_a_torchvision_that_cannot_be_imported_counts_as_absent(tmp_path):
+    """Transformers imports it with the config of a Llama's tokenizer."""
+    broken = tmp_path / "torchvision"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise RuntimeError('no such operator')")
+    program = "from vidsme_jax.models import tokenizer_files as t; import pathlib, sys;"
+    program += "print(len(t.read(pathlib.Path(sys.argv[1]))))"
+    folders = [str(tmp_path), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(DEMO)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 90

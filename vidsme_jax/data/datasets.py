@@ -4,6 +4,7 @@ A clip's address, `tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX`, stands for its path.
 dataset is looked for in TFDS_DATA_DIR, or where TFDS keeps datasets by default. A video
 is a sequence of images, an array (frames, height, width, 3), the bytes of a video file,
 or the path of one, which is relative to `corpus.video_root` or the dataset's folder.
+Pictures have times where the example has a number `fps`: frames a second.
 """
 
 import functools
@@ -17,7 +18,7 @@ from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError, nearest
-from vidsme_jax.data import dataset_folders, features
+from vidsme_jax.data import clocks, dataset_folders, features
 from vidsme_jax.data.cells import Address
 from vidsme_jax.data.dataset_folders import root
 from vidsme_jax.data.manifest_rows import columns_of, option
@@ -26,6 +27,7 @@ from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.settings.rules import FIELDS
 
 _LONGEST_PATH = 4096
+_RATE = "fps"  # The feature.
 _TRIED = 16  # Examples, to see one that can be read.
 
 
@@ -108,6 +110,15 @@ class Dataset:
         if isinstance(feature, tfds.features.ClassLabel):
             return feature.int2str(int(value))
         return value
+
+    def rate(self, example: bytes) -> clocks.Rate | None:
+        """The frames a second of an example's pictures: its number `fps`, if any."""
+        feature = self.features.get(_RATE)
+        if not isinstance(feature, tfds.features.Tensor):
+            return None
+        kind: Any = feature.np_dtype
+        number = np.issubdtype(kind, np.number)
+        return clocks.rate_of(self.value(example, _RATE)) if number else None
 
     def mapping(self, fields: Sequence[str]) -> dict[str, str]:
         """Which feature is the video, which the question and so on.
@@ -218,15 +229,16 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
     try:
         dataset = _opened(root().joinpath(*filter(None, parts)))
         name = dataset.mapping(fields)["video"]
-        value = dataset.value(dataset.example(split, int(index)), name)
+        example = dataset.example(split, int(index))
+        value = dataset.value(example, name)
+        if isinstance(value, bytes):
+            return value
+        return Pictures(value, dataset.rate(example))
     except AuditError as error:
         raise ClipError("open", "; ".join(error.problems)) from error
     except Exception as error:  # Of array_record or TFDS: any kind.
         text = " ".join(str(error).split())
         raise ClipError("open", f"the example cannot be read ({text})") from error
-    if isinstance(value, bytes):
-        return value
-    return Pictures(value)
 
 
 class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):

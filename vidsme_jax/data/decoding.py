@@ -6,6 +6,7 @@ hash. It ends when the socket does.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import signal
@@ -33,11 +34,12 @@ def frames(
     """Decodes the frames of several choices; see `Choice` for the arguments."""
     part = segments.divided(segment)[1] or segments.WHOLE
     choice = Choice(sampling, fps, counts, part)
-    found = video.decode_chosen(content, choice, limits)
+    found = video.decode_chosen(content, choice, limits, part)
     about = {
         "shape": found.pixels.shape,
         "indices": found.indices,
         "content_hash": found.content_hash,
+        "clock": dataclasses.asdict(found.clock) if found.clock else None,
         "warnings": (*found.warnings, *choice.warnings),
         "chosen": [choice.indices[count] for count in counts],
     }

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import containers, formats, names, stages, tracks
+from vidsme_jax.data import clocks, containers, formats, names, stages, tracks
 from vidsme_jax.data.limits import Content, Limits
 
 # How what git leaves of a file begins that git-lfs did not fetch.
@@ -55,12 +55,15 @@ class Source:
     Attributes:
       promised: By its header, once it has been opened.
       noticed: What is unusual of its tracks, once it has been opened.
+      rate: Its average frames a second by FFmpeg, once it has been opened; None where
+        FFmpeg knows none.
     """
 
     def __init__(self, content: Content, limits: Limits):
         self.content, self.limits = content, limits
         self.promised = Promise()
         self.noticed: tuple[str, ...] = ()
+        self.rate: clocks.Rate | None = None
         self._track: int | None = None  # The index of its stream, among several.
         self._several: tuple[str, ...] = ()
         self._end = time.monotonic() + limits.max_seconds
@@ -116,6 +119,7 @@ class Source:
             context.thread_count, context.options = 1, options
             self.promised = _promised(container, stream, _head(self.content))
             self.noticed = (*self._several, *formats.of_stream(stream))
+            self.rate = clocks.rate_of(stream.average_rate)
             yield container, stream
 
     def _film(self, container: InputContainer, options: dict[str, str]) -> VideoStream:

@@ -14,14 +14,22 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vidsme_jax.base import ClipError, Frames
+from vidsme_jax.data import clocks
 from vidsme_jax.data.limits import Limits, thumbnail_size
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """The frames of one example: encoded images, or an array of all."""
+    """The frames of one example: encoded images, or an array of all.
+
+    Attributes:
+      frames: In display order.
+      rate: Frames a second, None where the source names none.
+      limits: Of their size.
+    """
 
     frames: Sequence[bytes] | np.ndarray
+    rate: clocks.Rate | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def content_hash(self) -> str:
@@ -43,7 +51,9 @@ class Pictures:
             raise ClipError("decode", "the example has no frame")
         chosen = tuple(choose(count, np.arange(float(count))))
         pixels, content = self._pixels(chosen), self.content_hash()
-        return Frames(pixels=pixels, indices=chosen, content_hash=content)
+        stamps = np.arange(count) / float(self.rate or 1)
+        clock = clocks.of_frames(self.rate, chosen, stamps, range(count))
+        return Frames(pixels=pixels, indices=chosen, content_hash=content, clock=clock)
 
     def thumbnails(
         self, indices: Sequence[int], height: int

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames, MotionStatistics
+from vidsme_jax.clock import Clock
 from vidsme_jax.data import decoders, segments
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.sampling import Choice
@@ -137,8 +138,14 @@ class Videos:
                 raise ClipError("decode", cause)
             if indices == frames.indices:
                 return frames, None
-            pixels = frames.pixels[[place[index] for index in indices]]
-            return dataclasses.replace(frames, pixels=pixels, indices=indices), None
+            places = [place[index] for index in indices]
+            its = dataclasses.replace(
+                frames,
+                pixels=frames.pixels[places],
+                indices=indices,
+                clock=frames.clock and frames.clock.at(places),
+            )
+            return its, None
 
         return of
 
@@ -155,10 +162,17 @@ class Videos:
             counts=counts,
             segment=str(segment or ""),
         )
+        clock = found["clock"]
         frames = Frames(
             pixels=np.frombuffer(pixels, np.uint8).reshape(found["shape"]),
             indices=tuple(found["indices"]),
             content_hash=found["content_hash"],
+            clock=clock
+            and Clock(
+                times=tuple(clock["times"]),
+                shown=tuple(clock["shown"]),
+                duration=clock["duration"],
+            ),
             warnings=tuple(found["warnings"]),
         )
         return frames, dict(zip(counts, map(tuple, found["chosen"]), strict=True))

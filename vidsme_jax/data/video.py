@@ -6,8 +6,9 @@ only an unsampled frame needs; every picture that it puts out must be the next o
 table, and the first a keyframe by the decoder's own word too. If one is not, or is
 damaged, the frames are sought again without leaving out any; if that fails too, or the
 file has no such table, or is damaged, the video is decoded from end to end and what
-really decodes is counted. Frame counts and rates in headers are never trusted. Damage
-to what is not decoded goes unnoticed.
+really decodes is counted. Frame counts and rates in headers are never trusted: no frame
+is chosen by them. The average rate makes the frames' clock only, as in transformers'
+video processors. Damage to what is not decoded goes unnoticed.
 
 Of a file with several video tracks `tracks.py` says which is decoded; `formats.py` says
 how its pictures become RGB, and what of high dynamic range, interlacing, oblong pixels
@@ -27,18 +28,21 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
-from vidsme_jax.data import opening, stages
+from vidsme_jax.data import clocks, opening, stages
 from vidsme_jax.data.album import Album
 from vidsme_jax.data.limits import Content, Limits
 from vidsme_jax.data.opening import Promise, Source
 from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
+from vidsme_jax.data.segments import WHOLE, Segment
 
 LIMITS = Limits()
 
 Choice = Callable[[int, np.ndarray], Sequence[int]]
 
 
-def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> Frames:
+def decode_chosen(
+    content: Content, choose: Choice, limits: Limits = LIMITS, part: Segment = WHOLE
+) -> Frames:
     """Decodes chosen frames of a video.
 
     Args:
@@ -46,6 +50,7 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
       choose: Called with the number of frames and the seconds of each; returns which
         are wanted, as `sampling.frame_indices` does.
       limits: What the video may cost.
+      part: That the frames are chosen of; their clock begins with it.
 
     Returns:
       The frames upright in RGB at full resolution. Where frames change their size
@@ -63,6 +68,9 @@ def decode_chosen(content: Content, choose: Choice, limits: Limits = LIMITS) -> 
         pixels=album.pixels,
         indices=album.indices,
         content_hash=source.content_hash(),
+        clock=clocks.of_frames(
+            source.rate, album.indices, table.times, part.indices(table.times)
+        ),
         warnings=(
             *_shortfall(source.promised, table),
             *source.noticed,

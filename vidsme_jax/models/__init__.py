@@ -12,7 +12,14 @@ import jax
 
 from vidsme_jax.arguments import flag, folder_or_name, one_of, require
 from vidsme_jax.base import nearest
-from vidsme_jax.checkpoints import content, files, loading, opening, quantised
+from vidsme_jax.checkpoints import (
+    content,
+    files,
+    loading,
+    opening,
+    quantised,
+    refused,
+)
 from vidsme_jax.models import internvl, llava_hf, llava_qwen, prompts, random, smolvlm
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
@@ -126,6 +133,8 @@ def family_of(checkpoint: files.Checkpoint) -> Family:
     for family in FAMILIES:
         if family.reads(raw):
             return family
+    if why := refused.reason(raw):
+        raise checkpoint.error(f"{why}; known: {', '.join(known)}")
     named = raw.get("model_type")
     raise checkpoint.error(
         f"unknown family (model_type {content.shown(named)}, architectures "

@@ -6,10 +6,12 @@ package's), of `config.json` only what a tokenizer is chosen by, and of
 `tokenizer_config.json` nothing that names files.
 """
 
+import importlib.util
 import json
 import math
 import os
 import pathlib
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -85,6 +87,7 @@ def guarded(call: Callable[[], Any], path: str = "", meant: str = "") -> Any:
 
 
 def _loaded(folder: pathlib.Path) -> Any:
+    _hide_broken_torchvision()
     from transformers import AutoTokenizer, logging
 
     # It warns of each model that it has no class for, and of old keys in its config.
@@ -98,6 +101,20 @@ def _loaded(folder: pathlib.Path) -> Any:
             )
     finally:
         logging.set_verbosity(before)
+
+
+def _hide_broken_torchvision() -> None:
+    """Lets a torchvision that cannot be imported count as absent.
+
+    transformers imports it with the configs of tokenizers, where it is installed, and
+    fails with it: such as PyPI's torchvision beside a torch that is built for CPUs.
+    """
+    if "torchvision" in sys.modules or not importlib.util.find_spec("torchvision"):
+        return
+    try:
+        importlib.import_module("torchvision")
+    except Exception:  # Whatever its operators, or torch's libraries, raise.
+        sys.modules["torchvision"] = None  # type: ignore[assignment]
 
 
 def _stage(folder: pathlib.Path, target: pathlib.Path) -> None:

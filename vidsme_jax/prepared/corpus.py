@@ -94,7 +94,10 @@ class _Several:
             frames, known = first if many == lowest else self._opened[many].read(key)
             if count == 1:  # It is the first, but for midpoint.
                 frames = dataclasses.replace(
-                    frames, pixels=frames.pixels[:1], indices=frames.indices[:1]
+                    frames,
+                    pixels=frames.pixels[:1],
+                    indices=frames.indices[:1],
+                    clock=frames.clock and frames.clock.at([0]),
                 )
             return frames, known
 

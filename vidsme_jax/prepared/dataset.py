@@ -16,8 +16,11 @@ from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.splits import SplitDict
 
 from vidsme_jax.base import Frames, MotionStatistics
+from vidsme_jax.clock import Clock
 from vidsme_jax.data import features as checked_features
 from vidsme_jax.prepared.layout import NAME, SPLIT, Shard, Variant
+
+_UNKNOWN = Clock(times=(), shown=(), duration=0.0)
 
 
 def features(variant: Variant) -> tfds.features.FeaturesDict:
@@ -25,6 +28,7 @@ def features(variant: Variant) -> tfds.features.FeaturesDict:
     f = tfds.features
     coding = "jpeg" if variant.jpeg_quality else "png"
     real = f.Tensor(shape=(), dtype=np.float64, encoding=f.Encoding.BYTES)
+    seconds = f.Tensor(shape=(None,), dtype=np.float64, encoding=f.Encoding.BYTES)
     count = f.Scalar(np.int64)
     picture = f.Image(shape=(None, None, 3), encoding_format=coding)
     return f.FeaturesDict(
@@ -36,6 +40,9 @@ def features(variant: Variant) -> tfds.features.FeaturesDict:
             "flow_variance": real,
             "brightness_std": real,
             "content_hash": f.Text(),
+            "times": seconds,  # Of the clock; none where it is unknown.
+            "shown": seconds,
+            "duration": real,
             "warnings": f.Sequence(f.Text()),
             "rows": f.Text(),
         }
@@ -52,6 +59,7 @@ def encode(
         how = (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
     bgr = (cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames.pixels)
     pictures = [cv2.imencode(how[0], frame, how[1])[1].tobytes() for frame in bgr]
+    clock = frames.clock or _UNKNOWN
     return {
         "frames": [io.BytesIO(picture) for picture in pictures],
         "indices": list(frames.indices),
@@ -59,6 +67,9 @@ def encode(
         "width": frames.pixels.shape[2],
         **vars(motion),
         "content_hash": frames.content_hash,
+        "times": np.array(clock.times),
+        "shown": np.array(clock.shown),
+        "duration": clock.duration,
         "warnings": list(frames.warnings),
         "rows": "",
     }
@@ -70,10 +81,24 @@ def decode(record: dict[str, Any]) -> tuple[Frames, MotionStatistics]:
         pixels=np.stack(record["frames"]),
         indices=tuple(int(index) for index in record["indices"]),
         content_hash=record["content_hash"].decode(),
+        clock=_clock(record),
         warnings=tuple(text.decode() for text in record["warnings"]),
     )
     motion = (float(record[key]) for key in ("flow_variance", "brightness_std"))
     return frames, MotionStatistics(*motion)
+
+
+def _clock(record: dict[str, Any]) -> Clock | None:
+    """Returns the clock of a record; raises a `ValueError` if it is none."""
+    times, shown = record["times"].tolist(), record["shown"].tolist()
+    duration = float(record["duration"])
+    if not times and not shown:
+        return None
+    if not len(times) == len(shown) == len(record["indices"]):
+        raise ValueError(f"{len(times)} and {len(shown)} times of the frames")
+    if not np.isfinite([*times, *shown, duration]).all():
+        raise ValueError("a time of a frame is not finite")
+    return Clock(times=tuple(times), shown=tuple(shown), duration=duration)
 
 
 def describe(

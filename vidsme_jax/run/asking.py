@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.base import AuditError, Clip, Item, LeftOut, Sample
-from vidsme_jax.checkpoints import content, files, opening
+from vidsme_jax.checkpoints import content, files, opening, refused
 from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
@@ -309,7 +309,8 @@ def find_local(
         cut short or pointers of git-lfs.
 
     Raises:
-      AuditError: It is not there, holds no checkpoint, or weight files are no such.
+      AuditError: It is not there, holds no checkpoint or one that is not read, or
+        weight files are no such.
     """
     scheme = checkpoint.startswith("random:")
     if not checkpoint or scheme or _is_on_hub(checkpoint):
@@ -317,7 +318,8 @@ def find_local(
     folder = files.find(checkpoint, ())
     adapter = folder / "adapter_config.json"
     if not adapter.is_file():
-        files.read_config(checkpoint, folder)
+        if why := refused.reason(files.read_config(checkpoint, folder)):
+            raise AuditError([f"checkpoint {checkpoint}: {why}"])
     if not weights:
         return
     base = content.read_json(adapter) if adapter.is_file() else {}

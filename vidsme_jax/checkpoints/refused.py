@@ -1,0 +1,117 @@
+"""Well-known models that are not read, and why; told by `config.json` alone.
+
+Two kinds: those that no family can read, since a row of the video sees later rows of it
+and shows no distribution of what comes next; and those that nobody has built. What
+transformers 5.24 does decides which is which: `create_masks_for_generate` of a model
+with `mm_token_type_ids` makes its mask.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vidsme_jax.checkpoints import content
+
+_SEES_LATER = (
+    "{}, so that a row of the video has no distribution of what comes next, and no "
+    "score of its rows is defined"
+)
+_NOT_BUILT = "it is not built yet: {}"
+_OF_IMAGES = "it is a model of images, without a processor of videos"
+_PAIRS = "its tower sees frames in pairs, and its positions have three axes"
+_DELTA = "three of four layers of its decoder are linear attention"
+_MIXED = "its decoder mixes experts"
+
+
+def reason(config: Mapping[str, Any]) -> str:
+    """Returns why a checkpoint is not read, or "" of one that may be.
+
+    Args:
+      config: Its `config.json`.
+
+    Example:
+      >>> reason({"model_type": "minicpmv4_6"})[:47]
+      "model_type 'minicpmv4_6' is not read: it is not"
+    """
+    named = config.get("model_type")
+    why = MODEL_TYPES.get(named, "") if isinstance(named, str) else ""
+    said = why if isinstance(why, str) else why(config)
+    return f"model_type {content.shown(named)} is not read: {said}" if said else ""
+
+
+def _gemma4(config: Mapping[str, Any], default: str | None = None) -> str:
+    """Tells the larger models from the smaller ones, whose masks are causal."""
+    text = config.get("text_config")
+    given = text if isinstance(text, Mapping) else {}
+    key = "use_bidirectional_attention"
+    match given.get(key, default):
+        case "vision":
+            sees = "in the sliding layers of its decoder all rows of a frame see each"
+        case "all":
+            sees = "in its decoder all rows see each"
+        case _:
+            return _NOT_BUILT.format("a decoder of sliding and global layers")
+    value = given.get(key, default)
+    return _SEES_LATER.format(f"{sees} other (text_config.{key} is {value!r})")
+
+
+def _gemma4_unified(config: Mapping[str, Any]) -> str:
+    return _gemma4(config, "vision")
+
+
+def _llava(config: Mapping[str, Any]) -> str:
+    """Tells LLaVA from Video-LLaVA in its original format, and from what else there is.
+
+    Many models that others made of LLaVA's code have its `model_type`.
+    """
+    if "vision_config" in config:
+        return _OF_IMAGES
+    if "mm_video_tower" not in config:
+        return ""
+    return (
+        "it is Video-LLaVA in its original format, whose tower attends over eight "
+        "frames; LanguageBind/Video-LLaVA-7B-hf is another model, without that "
+        "attention (model_type video_llava)"
+    )
+
+
+MODEL_TYPES: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
+    "molmo2": _SEES_LATER.format(
+        "in its decoder all rows of images and frames see each other"
+    ),
+    "gemma4": _gemma4,
+    "gemma4_unified": _gemma4_unified,
+    "gemma3": _SEES_LATER.format("in its decoder all rows of an image see each other"),
+    "paligemma": _SEES_LATER.format(
+        "in its decoder an image and its prompt see each other"
+    ),
+    "internvl_chat": (
+        "it is InternVL in its original format; take the repository whose name ends in "
+        "-hf, such as OpenGVLab/InternVL3-8B-hf (model_type internvl)"
+    ),
+    "llava": _llava,
+    "llava_llama": _llava,
+    "llava_next": _OF_IMAGES,
+    "idefics3": (
+        f"{_OF_IMAGES}; SmolVLM2 is the one of videos, such as "
+        "HuggingFaceTB/SmolVLM2-2.2B-Instruct (model_type smolvlm)"
+    ),
+    "video_llama_3": _NOT_BUILT.format(
+        "which rows of a frame it keeps depends on the frame before, so that other "
+        "rows are left of the reversed clip"
+    ),
+    "qwen2_vl": _NOT_BUILT.format(_PAIRS),
+    "qwen2_5_vl": _NOT_BUILT.format(_PAIRS),
+    "qwen3_vl": _NOT_BUILT.format(_PAIRS),
+    "qwen3_vl_moe": _NOT_BUILT.format(f"{_PAIRS}; {_MIXED}"),
+    "qwen2_5_omni": _NOT_BUILT.format(_PAIRS),
+    "qwen3_omni_moe": _NOT_BUILT.format(f"{_PAIRS}; {_MIXED}"),
+    "qwen3_5": _NOT_BUILT.format(f"{_PAIRS}; {_DELTA}"),
+    "qwen3_5_moe": _NOT_BUILT.format(f"{_PAIRS}; {_DELTA}; {_MIXED}"),
+    "minicpmv4_6": _NOT_BUILT.format(_DELTA),
+    "minicpmv4_7": _NOT_BUILT.format(_DELTA),
+    "minicpmv": _NOT_BUILT.format("its code is in its own repository alone"),
+    "glm4v": _NOT_BUILT.format(_PAIRS),
+    "glm46v": _NOT_BUILT.format(_PAIRS),
+    "glm4v_moe": _NOT_BUILT.format(f"{_PAIRS}; {_MIXED}"),
+    "kimi_k25": _NOT_BUILT.format(_MIXED),
+}
