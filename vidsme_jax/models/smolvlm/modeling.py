@@ -1,0 +1,102 @@
+"""The forward pass of SmolVLM2 [1].
+
+SigLIP sees each frame by itself, up to its last norm. Blocks of its features are put
+behind one another (a pixel shuffle), so that a frame has a ninth or a sixteenth of the
+rows; one linear layer takes them to a Llama, which reads the time of each frame, as
+text, in front of the frame's rows.
+
+transformers looks a patch's position up by its place as a fraction of the frame. For
+the square frames of a video that is the table in its order: exactly so for the grids
+of the published towers, 32 and 27 patches a side (what rounding makes of the fractions
+of some other grids depends on the device), and so it is here for every grid.
+
+[1] Marafioti et al., 2025. SmolVLM. https://arxiv.org/abs/2504.05299
+"""
+
+import dataclasses
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from vidsme_jax.models import layers
+from vidsme_jax.models.decoder import Decoder
+from vidsme_jax.models.decoder_params import DecoderConfig
+from vidsme_jax.models.frames.flops import tower_flops
+from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.towers.vit import Vit, VitConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmolVlmConfig:
+    """Hyperparameters of one model."""
+
+    vision: VitConfig
+    text: DecoderConfig
+    scale_factor: int  # Features along a side of the blocks that become one row.
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+
+    @property
+    def rows_per_frame(self) -> int:
+        """Video rows that one frame gives."""
+        return (self.vision.grid // self.scale_factor) ** 2
+
+    @property
+    def shuffled_size(self) -> int:
+        """Numbers of one block of features."""
+        return self.vision.hidden_size * self.scale_factor**2
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Of parameters and activations."""
+        return self.text.dtype
+
+    @property
+    def vision_flops(self) -> int:
+        """Operations of tower and projector on one frame."""
+        v = self.vision
+        size = self.text.hidden_size
+        projector = 2 * self.rows_per_frame * self.shuffled_size * size
+        return projector + tower_flops(
+            patches=v.grid**2,
+            patch_size=v.patch_size,
+            hidden_size=v.hidden_size,
+            intermediate_size=v.intermediate_size,
+            depth=v.num_hidden_layers,
+        )
+
+
+class SmolVlm(FrameModel):
+    """The module; see `interface` for its members."""
+
+    def __init__(self, config: SmolVlmConfig, *, rngs: nnx.Rngs):
+        c, v = config, config.vision
+        self.config = config
+        self.vision_model = Vit(v, depth=v.num_hidden_layers, rngs=rngs)
+        self.post_layernorm = layers.LayerNorm(
+            v.hidden_size, eps=v.layer_norm_eps, dtype=v.dtype
+        )
+        self.connector = layers.linear(
+            c.shuffled_size, c.text.hidden_size, bias=False, dtype=c.dtype, rngs=rngs
+        )
+        self.language_model = Decoder(c.text, rngs=rngs)
+
+    def encode_frames(
+        self, pixels: Float[Array, "frames 3 height width"]
+    ) -> Float[Array, "frames rows embed"]:
+        """Tower, pixel shuffle, projector."""
+        with jax.named_scope("tower"):
+            features = self.post_layernorm(self.vision_model(pixels))
+        return self.connector(pixel_shuffle(features, self.config.scale_factor))
+
+
+def pixel_shuffle(
+    features: Float[Array, "frames patches embed"], factor: int
+) -> Float[Array, "frames rows wide"]:
+    """Puts the features of each block of factor x factor patches behind one another."""
+    frames, patches, size = features.shape
+    side = round(patches**0.5) // factor
+    blocks = features.reshape(frames, side, factor, side, factor, size)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(frames, side**2, -1)
