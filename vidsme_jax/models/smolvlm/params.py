@@ -107,7 +107,7 @@ def _read_decoder(
     fields = Fields(raw, "text_config", problems)
     for key in ("qk_layer_norms", "rope_interleaved", "use_resampler"):
         fields.expect(key, False)
-    text = DecoderConfig.from_llama(fields, dtype, tied=tied)
+    text = DecoderConfig.from_text(fields, dtype, tied=tied, known=("llama",))
     fields.close(_OF_DECODER)
     return text
 
