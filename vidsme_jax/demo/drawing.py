@@ -288,18 +288,22 @@ def caption(scene: Scene) -> str:
     )
 
 
-def tokenizer_files(folder: pathlib.Path, *, chat: bool = False) -> None:
+def tokenizer_files(
+    folder: pathlib.Path, *, chat: bool = False, special: Iterable[str] = ()
+) -> None:
     """Writes a word-level tokenizer that behaves as LLaVA-NeXT-Video's, or Qwen2's.
 
     It keeps a newline as a token of its own, and never splits or joins `<video>` and
     `<image>`, so that what comes before them is tokenised alone. LLaVA-NeXT-Video's
     puts `<s>` first; Qwen2's (`chat`) puts nothing first and knows ChatML's markers.
+    Behind these follow the `special` tokens of another family.
     """
     tokens = (*TOKENS, "<|im_start|>", "<|im_end|>") if chat else TOKENS
+    tokens = (*tokens, *special)
     ids = {token: index for index, token in enumerate(tokens)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    special = [token for token in tokens if re.fullmatch("<.*>", token)]
-    tokenizer.add_special_tokens(special)
+    marked = [token for token in tokens if re.fullmatch("<.*>", token)]
+    tokenizer.add_special_tokens(list(dict.fromkeys([*marked, *special])))
     split = pre_tokenizers.Split
     divided = [split("\n", "isolated"), split(" ", "removed")]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(divided)

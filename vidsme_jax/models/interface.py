@@ -194,6 +194,7 @@ class Family:
         "config.json" among them. Of random weights; see `models.random`.
       chat: Whether random checkpoints get a tokenizer like Qwen2's, which adds no token
         in front of a text, in place of Llama's.
+      special: The family's own special tokens, which that tokenizer then has too.
     """
 
     name: str
@@ -201,3 +202,4 @@ class Family:
     open: Callable[[Checkpoint, Options, list[str]], tuple[Model, Checkpoint]]
     sizes: Mapping[str, Mapping[str, Any]]
     chat: bool
+    special: tuple[str, ...] = ()

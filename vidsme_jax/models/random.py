@@ -123,7 +123,7 @@ def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
     from vidsme_jax.demo import drawing
 
     family, drawn = _family(name), draw(name, dtype="float32", seed=seed)
-    drawing.tokenizer_files(target, chat=family.chat)
+    drawing.tokenizer_files(target, chat=family.chat, special=family.special)
     _write_json(target, family.sizes[name])
     writing.save(target / "model.safetensors", drawn.state, drawn.model.names)
 
