@@ -7,10 +7,13 @@ class; `null` for false, or for no value, which is refused where a step needs it
 
 import dataclasses
 import math
+import pathlib
 import reprlib
 from typing import Any
 
+from vidsme_jax.checkpoints import files
 from vidsme_jax.checkpoints.fields import MAX_SIDE, Fields, by_key
+from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.preprocessing import (
     BICUBIC,
     CLIP_MEAN,
@@ -59,17 +62,61 @@ class Kind:
       name: Of the class.
       size: As `size` in the file.
       crop_size: As in the file; None where the class has none.
+      mean: As `image_mean` in the file.
+      std: As `image_std` in the file.
     """
 
     name: str
     size: dict[str, int]
     crop_size: dict[str, int] | None
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
 
 _CROP = {"height": 224, "width": 224}
 CLIP = Kind("CLIPImageProcessor", {"shortest_edge": 224}, _CROP)
 NEXT_VIDEO = dataclasses.replace(CLIP, name="LlavaNextVideoVideoProcessor")
 ONEVISION = Kind("LlavaOnevisionVideoProcessor", {"height": 384, "width": 384}, None)
+
+
+def of_video(
+    checkpoint: Checkpoint, kind: Kind, image_size: int, problems: list[str]
+) -> Preprocessing | None:
+    """Reads the settings for video frames from the file that transformers takes.
+
+    That is `video_processor` in `processor_config.json`, else
+    `video_preprocessor_config.json`: of an adapter, else of its base. Without them it
+    is `preprocessor_config.json`, which may be of images alone.
+
+    Args:
+      checkpoint: Whose files are looked at.
+      kind: See `read`, and the next two.
+      image_size: The tower's input size.
+      problems: Receives what is wrong.
+
+    Returns:
+      The preprocessing; None where no file says anything of a processor.
+    """
+    images = False
+    names = "processor_config.json", "video_preprocessor_config.json"
+    for folder in checkpoint.folders:
+        for path in filter(pathlib.Path.is_file, (folder / name for name in names)):
+            raw, where = files.read_json(path), path.name
+            if path.name == names[0]:
+                images |= "image_processor" in raw
+                raw, where = raw.get("video_processor"), f"{where}: video_processor"
+            if raw is not None:
+                return read(raw, kind, image_size, problems, where)
+    if (raw := checkpoint.json(FILE)) is not None:
+        return read(raw, kind, image_size, problems)
+    if images:
+        problems.append(
+            "processor_config.json: it has an image_processor but no video_processor, "
+            "and neither video_preprocessor_config.json nor preprocessor_config.json "
+            "is beside it: nothing says what is done to frames; save the model's "
+            f"{kind.name} there"
+        )
+    return None
 
 
 def read(
@@ -100,7 +147,7 @@ def read(
     crop = _sides(fields, "crop_size", kind.crop_size, crops and "do_center_crop", True)
     if len(problems) == found:
         _check(fields, kind, image_size, size, crop)
-    mean, std = _normalisation(fields)
+    mean, std = _normalisation(fields, kind)
     made = Preprocessing(
         size=image_size,
         mean=mean,
@@ -207,7 +254,9 @@ def _resample(fields: Fields, needed: bool) -> int:
     return BICUBIC
 
 
-def _normalisation(fields: Fields) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(
+    fields: Fields, kind: Kind
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Reads mean and deviation, as of pixels from 0 to 1.
 
     With another factor f than 1 / 255, (f x - mean) / std is (x / 255 - mean / g) /
@@ -215,8 +264,8 @@ def _normalisation(fields: Fields) -> tuple[tuple[float, ...], tuple[float, ...]
     """
     rescales = _flag(fields, "do_rescale", True)
     normalises = _flag(fields, "do_normalize", True)
-    mean = _channels(fields, "image_mean", CLIP_MEAN, -_MOST_VALUE, normalises)
-    std = _channels(fields, "image_std", CLIP_STD, 1 / _MOST_VALUE, normalises)
+    mean = _channels(fields, "image_mean", kind.mean, -_MOST_VALUE, normalises)
+    std = _channels(fields, "image_std", kind.std, 1 / _MOST_VALUE, normalises)
     factor = _given(fields, "rescale_factor", 1 / 255)
     if not _within(factor, 1 / _MOST_VALUE):
         if factor is not None or rescales:

@@ -1,10 +1,7 @@
 """Checkpoints of Hugging Face's LLaVA classes: config, preprocessing and prompt."""
 
-import pathlib
-
 import jax.numpy as jnp
 
-from vidsme_jax.checkpoints import files
 from vidsme_jax.checkpoints.fields import MAX_SIDE
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, preprocessor_config, prompts
@@ -13,6 +10,7 @@ from vidsme_jax.models.llava import params as llava
 from vidsme_jax.models.llava import processing
 from vidsme_jax.models.llava_hf import params
 from vidsme_jax.models.llava_hf.params import Kind
+from vidsme_jax.models.preprocessing import Preprocessing
 
 
 def open_checkpoint(
@@ -60,34 +58,11 @@ def open_checkpoint(
 
 def _preprocessing(
     kind: Kind, checkpoint: Checkpoint, size: int, problems: list[str]
-) -> preprocessing.Preprocessing:
-    """Reads the settings for video frames from the file that transformers takes.
-
-    That is `video_processor` in `processor_config.json`, else
-    `video_preprocessor_config.json`: of an adapter, else of its base. Without them it
-    is `preprocessor_config.json`, which may be of images alone, and without any the
-    tower's own settings are taken.
-    """
+) -> Preprocessing:
+    """Reads the settings for video frames; without any file they are the tower's."""
     siglip = kind.tower == "siglip"
     known = preprocessor_config.ONEVISION if siglip else preprocessor_config.NEXT_VIDEO
-    images = False
-    names = "processor_config.json", "video_preprocessor_config.json"
-    for folder in checkpoint.folders:
-        for path in filter(pathlib.Path.is_file, (folder / name for name in names)):
-            raw, where = files.read_json(path), path.name
-            if path.name == names[0]:
-                images |= "image_processor" in raw
-                raw, where = raw.get("video_processor"), f"{where}: video_processor"
-            if raw is not None:
-                return preprocessor_config.read(raw, known, size, problems, where)
-    if (raw := checkpoint.json(preprocessor_config.FILE)) is not None:
-        where = preprocessor_config.FILE
-        return preprocessor_config.read(raw, known, size, problems, where)
-    if images:
-        problems.append(
-            "processor_config.json: it has an image_processor but no video_processor, "
-            "and neither video_preprocessor_config.json nor preprocessor_config.json "
-            "is beside it: nothing says what is done to frames; save the model's "
-            f"{known.name} there"
-        )
+    found = preprocessor_config.of_video(checkpoint, known, size, problems)
+    if found is not None:
+        return found
     return preprocessing.siglip(size) if siglip else preprocessing.clip(size)
