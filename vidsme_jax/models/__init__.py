@@ -13,7 +13,7 @@ import jax
 from vidsme_jax.arguments import flag, folder_or_name, one_of, require
 from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints import content, files, loading, opening, quantised
-from vidsme_jax.models import llava_hf, llava_qwen, prompts, random
+from vidsme_jax.models import llava_hf, llava_qwen, perception_lm, prompts, random
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -21,6 +21,7 @@ FAMILIES: tuple[Family, ...] = (
     llava_qwen.FAMILY,
     llava_hf.NEXT_VIDEO,
     llava_hf.ONEVISION,
+    perception_lm.FAMILY,
 )
 
 
