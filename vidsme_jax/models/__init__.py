@@ -20,7 +20,15 @@ from vidsme_jax.checkpoints import (
     quantised,
     refused,
 )
-from vidsme_jax.models import internvl, llava_hf, llava_qwen, prompts, random, smolvlm
+from vidsme_jax.models import (
+    internvl,
+    llava_hf,
+    llava_qwen,
+    perception_lm,
+    prompts,
+    random,
+    smolvlm,
+)
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -30,6 +38,7 @@ FAMILIES: tuple[Family, ...] = (
     llava_hf.ONEVISION,
     smolvlm.FAMILY,
     internvl.FAMILY,
+    perception_lm.FAMILY,
 )
 
 

@@ -59,11 +59,15 @@ class Kind:
       name: Of the class.
       size: As `size` in the file.
       crop_size: As in the file; None where the class has none.
+      mean: As `image_mean` in the file.
+      std: As `image_std` in the file.
     """
 
     name: str
     size: dict[str, int]
     crop_size: dict[str, int] | None
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
 
 _CROP = {"height": 224, "width": 224}
@@ -100,7 +104,7 @@ def read(
     crop = _sides(fields, "crop_size", kind.crop_size, crops and "do_center_crop", True)
     if len(problems) == found:
         _check(fields, kind, image_size, size, crop)
-    mean, std = _normalisation(fields)
+    mean, std = _normalisation(fields, kind)
     made = Preprocessing(
         size=image_size,
         mean=mean,
@@ -207,7 +211,9 @@ def _resample(fields: Fields, needed: bool) -> int:
     return BICUBIC
 
 
-def _normalisation(fields: Fields) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(
+    fields: Fields, kind: Kind
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Reads mean and deviation, as of pixels from 0 to 1.
 
     With another factor f than 1 / 255, (f x - mean) / std is (x / 255 - mean / g) /
@@ -215,8 +221,8 @@ def _normalisation(fields: Fields) -> tuple[tuple[float, ...], tuple[float, ...]
     """
     rescales = _flag(fields, "do_rescale", True)
     normalises = _flag(fields, "do_normalize", True)
-    mean = _channels(fields, "image_mean", CLIP_MEAN, -_MOST_VALUE, normalises)
-    std = _channels(fields, "image_std", CLIP_STD, 1 / _MOST_VALUE, normalises)
+    mean = _channels(fields, "image_mean", kind.mean, -_MOST_VALUE, normalises)
+    std = _channels(fields, "image_std", kind.std, 1 / _MOST_VALUE, normalises)
     factor = _given(fields, "rescale_factor", 1 / 255)
     if not _within(factor, 1 / _MOST_VALUE):
         if factor is not None or rescales:

@@ -85,13 +85,3 @@ class FrameModel(nnx.Module):
     def head(self) -> Float[Array, "vocab embed"]:
         """The output layer's weights, one row a class."""
         return self.language_model.head
-
-
-def pixel_shuffle(
-    features: Float[Array, "frames patches embed"], factor: int
-) -> Float[Array, "frames rows wide"]:
-    """Puts the features of each block of factor x factor patches behind one another."""
-    frames, patches, size = features.shape
-    side = round(patches**0.5) // factor
-    blocks = features.reshape(frames, side, factor, side, factor, size)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(frames, side**2, -1)

@@ -19,7 +19,8 @@ from vidsme_jax.models import layers
 from vidsme_jax.models.decoder import Decoder
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.flops import tower_flops
-from vidsme_jax.models.frames.modeling import FrameModel, pixel_shuffle
+from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.pooling import pixel_shuffle
 from vidsme_jax.models.internvl.tower import InternVit, InternVitConfig
 
 _PROJECTOR_EPS = 1e-5  # No config says it.

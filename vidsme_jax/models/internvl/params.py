@@ -131,10 +131,10 @@ def _read_tower(fields: Fields, dtype: DTypeLike) -> InternVitConfig:
 def _side(fields: Fields, key: str, default: int) -> int:
     """Reads the side of a square, a number or two equal ones."""
     value = fields.take(key, (int, list), default)
-    side, *rest = value if isinstance(value, list) and value else [value]
-    whole = type(side) is int and 1 <= side <= MAX_SIDE and rest in ([], [side])
-    if whole:
-        return side
+    sides = value if isinstance(value, list) else [value, value]
+    whole = all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides)
+    if whole and len(sides) == 2 and sides[0] == sides[1]:
+        return int(sides[0])
     fields.problems.append(
         f"{fields.where}: {key} is {content.shown(value)}; built for squares: a whole "
         f"number from 1 to {MAX_SIDE}, or two equal ones"

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 from vidsme_jax.models.decoder import Decoder
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.pooling import pool
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 
@@ -110,31 +111,3 @@ class Llava(FrameModel):
     def tail(self) -> Float[Array, "tail embed"] | None:
         """Returns the newline of the video's end."""
         return self.image_newline[...][None] if self.config.tail_rows else None
-
-
-def pool(
-    grid: Float[Array, "frames side side embed"], kind: str, stride: int
-) -> Float[Array, "frames pooled pooled embed"]:
-    """Shrinks a grid of features, in float32.
-
-    "average" takes the mean of stride x stride blocks and leaves out what does not fill
-    one; "bilinear" samples ceil(side / stride) points a side between their neighbours,
-    pixel centres aligned and without antialiasing, as torch's `interpolate` does.
-    """
-    frames, side, _, size = grid.shape
-    wide = grid.astype(jnp.float32)
-    if kind == "average":
-        to = side // stride
-        kept = wide[:, : to * stride, : to * stride]
-        blocks = kept.reshape(frames, to, stride, to, stride, size)
-        pooled = jnp.mean(blocks, axis=(2, 4))
-    else:
-        to = -(-side // stride)
-        pooled = jax.image.resize(
-            wide,
-            (frames, to, to, size),
-            "bilinear",
-            antialias=False,
-            precision=jax.lax.Precision.HIGHEST,
-        )
-    return pooled.astype(grid.dtype)

@@ -25,6 +25,7 @@ from vidsme_jax.models.decoder import Decoder
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.flops import tower_flops
 from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.pooling import pixel_shuffle
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 
 
@@ -90,13 +91,3 @@ class SmolVlm(FrameModel):
         with jax.named_scope("tower"):
             features = self.post_layernorm(self.vision_model(pixels))
         return self.connector(pixel_shuffle(features, self.config.scale_factor))
-
-
-def pixel_shuffle(
-    features: Float[Array, "frames patches embed"], factor: int
-) -> Float[Array, "frames rows wide"]:
-    """Puts the features of each block of factor x factor patches behind one another."""
-    frames, patches, size = features.shape
-    side = round(patches**0.5) // factor
-    blocks = features.reshape(frames, side, factor, side, factor, size)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(frames, side**2, -1)

@@ -14,17 +14,15 @@ grey levels away from it.
 """
 
 import dataclasses
-import pathlib
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from vidsme_jax.checkpoints import content, files
+from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.fields import MAX_SIDE, Fields
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import preprocessor_config
+from vidsme_jax.models import preprocessor_config, processor_config
 from vidsme_jax.models.preprocessing import Preprocessing
 
 _KIND = "SmolVLMVideoProcessor"
@@ -98,14 +96,8 @@ def read(
     Returns:
       The preprocessing, and what a reader of the report should know about it.
     """
-    found = _settings(checkpoint)
+    found = processor_config.settings(checkpoint, _KIND, problems)
     if found is None:
-        problems.append(
-            f"{preprocessor_config.FILE} is missing, and so are "
-            "video_preprocessor_config.json and video_processor in "
-            "processor_config.json: nothing says how frames are resized; save the "
-            f"model's {_KIND} there"
-        )
         found = {"max_image_size": {"longest_edge": image_size}}, ""
     raw, where = found
     fields = Fields(raw, where, problems)
@@ -136,20 +128,6 @@ def read(
             "zeros, which the model takes for padding and leaves out"
         )
     return TwoResizes(size=size, square=made), remarks
-
-
-def _settings(checkpoint: Checkpoint) -> tuple[Any, str] | None:
-    """Returns the settings of the video processor and the name of their place."""
-    names = "processor_config.json", "video_preprocessor_config.json"
-    for folder in checkpoint.folders:
-        for path in filter(pathlib.Path.is_file, (folder / name for name in names)):
-            raw, where = files.read_json(path), path.name
-            if path.name == names[0]:
-                raw, where = raw.get("video_processor"), f"{where}: video_processor"
-            if raw is not None:
-                return raw, where
-    raw = checkpoint.json(preprocessor_config.FILE)
-    return None if raw is None else (raw, preprocessor_config.FILE)
 
 
 def _first_size(

@@ -15,14 +15,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from vidsme_jax.checkpoints import content, files
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import prompts
+from vidsme_jax.models import processor_config, prompts
 from vidsme_jax.models.frames import processing
 from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.models.smolvlm import params, preparing
-from vidsme_jax.models.smolvlm.modeling import SmolVlm, SmolVlmConfig
+from vidsme_jax.models.smolvlm.modeling import SmolVlm
 from vidsme_jax.models.smolvlm.words import in_words
 from vidsme_jax.models.tokenising import Framing
 
@@ -36,7 +35,6 @@ STYLE = prompts.Style(
     start="<|im_start|>",
 )
 _TYPICAL = 13  # Tokens beside a frame: its time, digit by digit, and three markers.
-_SEQUENCE = "image_seq_len"
 
 
 def open_checkpoint(
@@ -49,14 +47,8 @@ def open_checkpoint(
     square = prepare.square
     config = dataclasses.replace(config, image_mean=square.mean, image_std=square.std)
     checkpoint, config = params.settle_tie(checkpoint, config, problems)
-    _check_length(checkpoint, config, problems)
-    vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
-    largest = max(vocabulary.values(), default=0)
-    if largest >= config.text.vocab_size:
-        problems.append(
-            f"tokenizer: it has a token of number {largest}, and the model "
-            f"{config.text.vocab_size} embeddings: is it another model's tokenizer?"
-        )
+    rows = {"image_seq_len": config.rows_per_frame}
+    processor_config.compare(checkpoint, rows, problems)
     vision = config.vision
     model = processing.describe(
         lambda rngs: SmolVlm(config, rngs=rngs),
@@ -115,21 +107,3 @@ def _opens(marker: str, shown: Shown) -> list[str]:
         for second in shown.seconds
     ]
     return [intro + times[0], *times[1:]]
-
-
-def _check_length(
-    checkpoint: Checkpoint, config: SmolVlmConfig, problems: list[str]
-) -> None:
-    """Refuses a processor that writes another number of tokens for a frame."""
-    for folder in checkpoint.folders:
-        path = folder / "processor_config.json"
-        found = files.read_json(path).get(_SEQUENCE) if path.is_file() else None
-        if found is not None and found != config.rows_per_frame:
-            problems.append(
-                f"processor_config.json: {_SEQUENCE} is {content.shown(found)}, but a "
-                f"frame has {config.rows_per_frame} rows: {config.vision.grid} x "
-                f"{config.vision.grid} patches over scale_factor "
-                f"{config.scale_factor} squared"
-            )
-        if found is not None:
-            return
