@@ -28,6 +28,7 @@ FAMILIES: tuple[Family, ...] = (
     llava_qwen.FAMILY,
     llava_hf.NEXT_VIDEO,
     llava_hf.ONEVISION,
+    llava_hf.VIDEO_LLAVA,
 )
 
 

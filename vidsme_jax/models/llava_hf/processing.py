@@ -1,9 +1,11 @@
 """Checkpoints of Hugging Face's LLaVA classes: config, preprocessing and prompt."""
 
 import pathlib
+from typing import Any
 
 import jax.numpy as jnp
 
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import files
 from vidsme_jax.checkpoints.fields import MAX_SIDE
 from vidsme_jax.checkpoints.files import Checkpoint
@@ -14,11 +16,31 @@ from vidsme_jax.models.llava import processing
 from vidsme_jax.models.llava_hf import params
 from vidsme_jax.models.llava_hf.params import Kind
 
+MISTRAL = prompts.Style(
+    "<<SYS>>\n{}\n<</SYS>>\n\n",
+    f"[INST] {prompts.PLACEHOLDER}\n",
+    " [/INST] ",
+    "</s>",
+)
+ORIGINAL_TOWER = "mm_video_tower"  # Of Video-LLaVA's own format alone.
+_ORIGINAL = (
+    "config.json: a Video-LLaVA in its original format, whose tower "
+    "(LanguageBind_Video_merge) attends from frame to frame, so that a reversed video "
+    "has other features and eight frames are one clip; built for the format of "
+    "transformers (model_type video_llava, such as LanguageBind/Video-LLaVA-7B-hf)"
+)
+
 
 def open_checkpoint(
     kind: Kind, checkpoint: Checkpoint, options: Options, problems: list[str]
 ) -> tuple[Model, Checkpoint]:
-    """Describes a checkpoint of one of the two families."""
+    """Describes a checkpoint of one of the families.
+
+    Raises:
+      AuditError: It is a Video-LLaVA in the original format.
+    """
+    if ORIGINAL_TOWER in checkpoint.config:
+        raise AuditError([_ORIGINAL])
     vision = checkpoint.config.get("vision_config")
     size = vision.get("image_size") if isinstance(vision, dict) else None
     size = size if type(size) is int and 1 <= size <= MAX_SIDE else 224
@@ -28,9 +50,8 @@ def open_checkpoint(
         checkpoint.config, kind, dtype, prepare, problems
     )
     checkpoint, config = llava.settle_tie(
-        checkpoint, config, params.PATTERNS, params.canonical, problems
+        checkpoint, config, params.patterns(kind), params.canonical, problems
     )
-    # A LLaVA-NeXT-Video of 7B is a Vicuna, one of 34B speaks ChatML.
     vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
     largest = max(vocabulary.values(), default=0)
     if largest >= config.text.vocab_size:
@@ -38,11 +59,7 @@ def open_checkpoint(
             f"tokenizer: it has a token of number {largest}, and the model "
             f"{config.text.vocab_size} embeddings: is it another model's tokenizer?"
         )
-    chatml = kind is params.ONEVISION or "<|im_start|>" in vocabulary
-    names = llava.names(config, params.PATTERNS, params.canonical)
-    if kind is params.NEXT_VIDEO:
-        names = names._replace(unused=lambda: params.unused(config))
-    style = prompts.CHATML if chatml else prompts.VICUNA
+    style = _style(kind, checkpoint, vocabulary)
     model = processing.describe(
         config,
         options,
@@ -52,10 +69,22 @@ def open_checkpoint(
         ends=prompts.ends(checkpoint, options, style, problems),
         family=kind.name,
         remarks=checkpoint.remarks,
-        names=names,
+        names=params.names(kind, config),
         prepare=prepare,
     )
     return model, checkpoint
+
+
+def _style(kind: Kind, checkpoint: Checkpoint, vocabulary: Any) -> prompts.Style:
+    """Returns how a family's models are spoken to.
+
+    A LLaVA-NeXT-Video of 7B is a Vicuna or a Mistral, one of 34B speaks ChatML.
+    """
+    if kind is params.ONEVISION or "<|im_start|>" in vocabulary:
+        return prompts.CHATML
+    text = checkpoint.config.get("text_config")
+    decoder = text.get("model_type") if isinstance(text, dict) else None
+    return MISTRAL if decoder == "mistral" else prompts.VICUNA
 
 
 def _preprocessing(
@@ -65,12 +94,11 @@ def _preprocessing(
 
     That is `video_processor` in `processor_config.json`, else
     `video_preprocessor_config.json`: of an adapter, else of its base. Without them it
-    is `preprocessor_config.json`, which may be of images alone, and without any the
-    tower's own settings are taken.
+    is `preprocessor_config.json`, which may be of images alone. Without any the tower's
+    own settings are taken, but of Video-LLaVA, whose towers are of no other repository.
     """
     siglip = kind.tower == "siglip"
-    known = preprocessor_config.ONEVISION if siglip else preprocessor_config.NEXT_VIDEO
-    images = False
+    known, images = kind.processor, False
     names = "processor_config.json", "video_preprocessor_config.json"
     for folder in checkpoint.folders:
         for path in filter(pathlib.Path.is_file, (folder / name for name in names)):
@@ -89,5 +117,10 @@ def _preprocessing(
             "and neither video_preprocessor_config.json nor preprocessor_config.json "
             "is beside it: nothing says what is done to frames; save the model's "
             f"{known.name} there"
+        )
+    elif kind is params.VIDEO_LLAVA:
+        problems.append(
+            f"none of {', '.join(names)} and {preprocessor_config.FILE} is there: "
+            f"nothing says what is done to frames; save the model's {known.name} there"
         )
     return preprocessing.siglip(size) if siglip else preprocessing.clip(size)
