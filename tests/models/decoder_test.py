@@ -16,7 +16,7 @@ from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.models import decoder_params, generation, layers
 from vidsme_jax.models.batches import Shape, TextShape, stack
 from vidsme_jax.models.decoder_params import DecoderConfig
-from vidsme_jax.models.llava.params import SPLIT
+from vidsme_jax.models.frames.params import SPLIT
 from vidsme_jax.models.rows import Builder, Text
 from vidsme_jax.run.step import make_step
 

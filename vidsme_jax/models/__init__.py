@@ -36,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     llava_qwen.FAMILY,
     llava_hf.NEXT_VIDEO,
     llava_hf.ONEVISION,
+    llava_hf.VIDEO_LLAVA,
     smolvlm.FAMILY,
     internvl.FAMILY,
     perception_lm.FAMILY,

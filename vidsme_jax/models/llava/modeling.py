@@ -10,11 +10,13 @@ end each grid row, each frame or the whole video; a causal decoder reads the res
 | LongVA [2], Vid-SME's own models | CLIP | 2 x 2 average, after it | none |
 | LLaVA-Video [3] | SigLIP | bilinear to half the grid, after it | after each grid row |
 | LLaVA-OneVision [4] | SigLIP | bilinear to half the grid, after it | after the video |
+| Video-LLaVA [5] | CLIP | none; the class token stays, in front | none |
 
 [1] Zhang et al., 2024. https://llava-vl.github.io/blog/2024-04-30-llava-next-video
 [2] Zhang et al., 2024. https://arxiv.org/abs/2406.16852
 [3] Zhang et al., 2024. https://arxiv.org/abs/2410.02713
 [4] Li et al., 2024. https://arxiv.org/abs/2408.03326
+[5] Lin et al., 2023. https://arxiv.org/abs/2311.10122
 """
 
 import dataclasses
@@ -32,7 +34,7 @@ from vidsme_jax.models.frames.pooling import pool
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 
-POOLS = ("average", "bilinear")
+POOLS = ("none", "average", "bilinear")
 NEWLINES = ("none", "row", "frame", "video")
 
 
@@ -43,7 +45,7 @@ class LlavaConfig:
     vision: VitConfig
     text: DecoderConfig
     vision_depth: int  # Layers of the tower that are run.
-    pool: str  # One of POOLS.
+    pool: str  # One of POOLS; "none" keeps the class token, too.
     pool_stride: int
     pool_first: bool  # Before the projector.
     newline: str  # One of NEWLINES.
@@ -54,11 +56,15 @@ class LlavaConfig:
     def side(self) -> int:
         """Pooled features along one side of a frame."""
         grid, stride = self.vision.grid, self.pool_stride
+        if self.pool == "none":
+            return grid
         return grid // stride if self.pool == "average" else -(-grid // stride)
 
     @property
     def rows_per_frame(self) -> int:
         """Video rows that one frame gives."""
+        if self.pool == "none":
+            return self.side**2 + self.vision.extra
         return self.side**2 + {"row": self.side, "frame": 1}.get(self.newline, 0)
 
     @property
@@ -90,6 +96,10 @@ class Llava(FrameModel):
     ) -> Float[Array, "frames tokens embed"]:
         """Tower, pooling, projector, and the newlines within a frame."""
         c = self.config
+        if c.pool == "none":
+            with jax.named_scope("tower"):
+                tokens = self.vision_tower.tokens(pixels)
+            return self.multi_modal_projector(tokens)
         with jax.named_scope("tower"):
             features = self.vision_tower(pixels)
         if not c.pool_first:

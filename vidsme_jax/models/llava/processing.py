@@ -41,6 +41,7 @@ def vision_flops(config: LlavaConfig) -> int:
     """Counts the products of tower and projector on one frame."""
     v, t = config.vision, config.text
     projected = config.side**2 if config.pool_first else v.grid**2
+    projected += v.extra * (config.pool == "none")
     projector = 2 * projected * (v.hidden_size + t.hidden_size) * t.hidden_size
     return projector + tower_flops(
         patches=v.grid**2,
@@ -48,5 +49,5 @@ def vision_flops(config: LlavaConfig) -> int:
         hidden_size=v.hidden_size,
         intermediate_size=v.intermediate_size,
         depth=config.vision_depth,
-        extra=int(v.kind == "clip"),
+        extra=v.extra,
     )

@@ -1,9 +1,10 @@
-"""LLaVA-NeXT-Video and LLaVA-OneVision, in the format of Hugging Face's classes.
+"""LLaVA models for videos, in the format of Hugging Face's classes.
 
 | family | tower | pooling | decoder |
 |---|---|---|---|
-| LLaVA-NeXT-Video | CLIP | before the projector | Llama |
+| LLaVA-NeXT-Video | CLIP | before the projector | Llama, Mistral |
 | LLaVA-OneVision | SigLIP | bilinear, behind it | Qwen2 |
+| Video-LLaVA | CLIP, one for videos of two | none | Llama |
 """
 
 import functools
@@ -17,12 +18,19 @@ from vidsme_jax.models.llava_hf import params, processing, sizes
 def _family(kind: params.Kind, sizes: Mapping[str, Any], *, chat: bool) -> Family:
     return Family(
         name=kind.name,
-        reads=lambda raw: raw.get("model_type") == kind.name,
+        reads=functools.partial(_reads, kind),
         open=functools.partial(processing.open_checkpoint, kind),
         sizes=sizes,
         chat=chat,
     )
 
 
+def _reads(kind: params.Kind, raw: Mapping[str, Any]) -> bool:
+    """Whether a config is of this kind; Video-LLaVA's own format is refused there."""
+    original = kind is params.VIDEO_LLAVA and processing.ORIGINAL_TOWER in raw
+    return raw.get("model_type") == kind.name or original
+
+
 NEXT_VIDEO = _family(params.NEXT_VIDEO, sizes.NEXT_VIDEO, chat=False)
 ONEVISION = _family(params.ONEVISION, sizes.ONEVISION, chat=True)
+VIDEO_LLAVA = _family(params.VIDEO_LLAVA, sizes.VIDEO_LLAVA, chat=False)

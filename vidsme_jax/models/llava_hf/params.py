@@ -1,12 +1,14 @@
-"""Config and tensor names of Hugging Face's LLaVA-NeXT-Video and LLaVA-OneVision.
+"""Config and tensor names of Hugging Face's LLaVA classes for videos.
 
-Their classes give tensors names in three dialects.
+They give tensors names in three dialects.
 A, published files: `language_model.model.layers...`, `vision_tower.vision_model...`.
 B, in the memory of transformers 5: `model.language_model.layers...`, no `vision_model`.
 C, written by transformers 5: as A, but without `vision_model`.
-Dialect A is the canonical one.
+Dialect A is the canonical one. Video-LLaVA has two towers, `image_tower` for still
+images and `video_tower`.
 """
 
+import dataclasses
 import re
 from typing import Any, NamedTuple
 
@@ -15,25 +17,30 @@ from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields, by_key
-from vidsme_jax.models import decoder_params
+from vidsme_jax.checkpoints.loading import Names
+from vidsme_jax.models import decoder_params, preprocessor_config
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.params import depth
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers import vit
+from vidsme_jax.models.towers.vit import VitConfig
 
 _RENAMES = [
     (re.compile(f"^{pattern}"), replacement)
     for pattern, replacement in (
         (r"model\.language_model\.", "language_model.model."),
-        (r"model\.(vision_tower|multi_modal_projector|image_newline)", r"\1"),
-        (r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+        (
+            r"model\.((?:vision|image|video)_tower|multi_modal_projector|image_newline)",
+            r"\1",
+        ),
+        (r"((?:vision|image|video)_tower)\.(?!vision_model\.)", r"\1.vision_model."),
         (r"lm_head\.", "language_model.lm_head."),
     )
 ]
-PATTERNS = params.Patterns(
-    tower=r"vision_tower\.vision_model\.",
+_PATTERNS = params.Patterns(
+    tower="",  # See `patterns`.
     projector=(
         r"multi_modal_projector\.linear_1",
         r"multi_modal_projector\.linear_2",
@@ -55,45 +62,82 @@ _IGNORED = by_key(
 
 
 class Kind(NamedTuple):
-    """Where the configs of the two families differ.
+    """Where the families differ.
 
     Attributes:
       name: `model_type`.
       tower: "clip" or "siglip".
+      tower_name: Of the tower that videos go through.
       decoders: What `model_type` of the text config may be; absent is the first.
-      strategy: `vision_feature_select_strategy`.
+      strategies: What `vision_feature_select_strategy` may be; absent is the first.
       layer: `vision_feature_layer` by default.
       video_token: Its id by default.
       pooling: Of `LlavaConfig`, without the stride.
+      processor: Of its videos.
     """
 
     name: str
     tower: str
+    tower_name: str
     decoders: tuple[str, ...]
-    strategy: str
+    strategies: tuple[str, ...]
     layer: int
     video_token: int
     pooling: dict[str, Any]
+    processor: preprocessor_config.Kind
 
 
 NEXT_VIDEO = Kind(
     name="llava_next_video",
     tower="clip",
-    decoders=("llama",),
-    strategy="default",
+    tower_name="vision_tower",
+    decoders=("llama", "mistral"),
+    strategies=("default",),
     layer=-2,
     video_token=32000,
     pooling={"pool": "average", "pool_first": True, "newline": "none"},
+    processor=preprocessor_config.NEXT_VIDEO,
 )
 ONEVISION = Kind(
     name="llava_onevision",
     tower="siglip",
+    tower_name="vision_tower",
     decoders=("qwen2",),
-    strategy="full",
+    strategies=("full",),
     layer=-1,
     video_token=151647,
     pooling={"pool": "bilinear", "pool_first": False, "newline": "video"},
+    processor=preprocessor_config.ONEVISION,
 )
+VIDEO_LLAVA = Kind(
+    name="video_llava",
+    tower="clip",
+    tower_name="video_tower",
+    decoders=("llama",),
+    strategies=("default", "full"),  # Of images: of frames the class token stays.
+    layer=-2,
+    video_token=32001,
+    pooling={"pool": "none", "pool_first": False, "newline": "none"},
+    processor=dataclasses.replace(
+        preprocessor_config.CLIP, name="VideoLlavaVideoProcessor"
+    ),
+)
+
+
+def patterns(kind: Kind) -> params.Patterns:
+    """Returns the patterns of a family's tensors, in dialect A."""
+    return _PATTERNS._replace(tower=rf"{kind.tower_name}\.vision_model\.")
+
+
+def names(kind: Kind, config: LlavaConfig) -> Names:
+    """Returns the names of a model's tensors."""
+    out = params.names(config, patterns(kind), canonical)
+    if kind is ONEVISION:
+        return out
+    ignored = dict(out.ignored)
+    if kind is VIDEO_LLAVA:
+        ignored[r"image_tower\..*"] = "of still images; frames go through video_tower"
+    return out._replace(ignored=ignored, unused=lambda: _unused(kind, config))
 
 
 def canonical(name: str) -> str:
@@ -126,7 +170,7 @@ def read_config(
     fields.expect("model_type", kind.name)
     fields.expect("projector_hidden_act", "gelu")
     fields.expect("multimodal_projector_bias", True)
-    fields.expect("vision_feature_select_strategy", kind.strategy)
+    fields.expect("vision_feature_select_strategy", *kind.strategies)
     stride = 2
     if kind.pooling["pool"] == "average":
         fields.expect("spatial_pool_mode", "average")
@@ -162,22 +206,41 @@ def read_config(
     return config, token
 
 
-def unused(config: LlavaConfig) -> dict[str, np.ndarray]:
-    """Returns the tensors of LLaVA-NeXT-Video that no pass needs, for writing."""
-    v, tower = config.vision, "vision_tower.vision_model."
-    size, wide = v.hidden_size, v.intermediate_size
-    out: dict[str, np.ndarray] = {}
-    out["image_newline"] = np.zeros(config.text.hidden_size, np.float32)
-    out[f"{tower}post_layernorm.weight"] = np.ones(size, np.float32)
-    out[f"{tower}post_layernorm.bias"] = np.zeros(size, np.float32)
+def _unused(kind: Kind, config: LlavaConfig) -> dict[str, np.ndarray]:
+    """Returns the tensors that no pass needs, for writing."""
+    out = _of_tower(kind.tower_name, config.vision, config.vision_depth)
+    if kind is NEXT_VIDEO:
+        out["image_newline"] = np.zeros(config.text.hidden_size, np.float32)
+        return out
+    v, embeddings = config.vision, "image_tower.vision_model.embeddings."
+    size, patch = v.hidden_size, v.patch_size
+    shapes = {
+        "class_embedding": (size,),
+        "patch_embedding.weight": (size, 3, patch, patch),
+        "position_embedding.weight": (v.grid**2 + v.extra, size),
+    }
+    for name, shape in shapes.items():
+        out[embeddings + name] = np.zeros(shape, np.float32)
+    out |= _norm("image_tower.vision_model.pre_layrnorm", size)
+    return out | _of_tower("image_tower", v, 0)
+
+
+def _of_tower(name: str, v: VitConfig, depth: int) -> dict[str, np.ndarray]:
+    """Returns a CLIP tower's last norm and its layers behind the first `depth`."""
+    tower, size, wide = f"{name}.vision_model.", v.hidden_size, v.intermediate_size
+    out = _norm(f"{tower}post_layernorm", size)
     shapes = {f"self_attn.{n}_proj": (size, size) for n in ("q", "k", "v", "out")}
     shapes |= {"mlp.fc1": (wide, size), "mlp.fc2": (size, wide)}
-    for layer in range(config.vision_depth, v.num_hidden_layers):
+    for layer in range(depth, v.num_hidden_layers):
         block = f"{tower}encoder.layers.{layer}."
         for norm in ("layer_norm1", "layer_norm2"):
-            out[f"{block}{norm}.weight"] = np.ones(size, np.float32)
-            out[f"{block}{norm}.bias"] = np.zeros(size, np.float32)
-        for name, shape in shapes.items():
-            out[f"{block}{name}.weight"] = np.zeros(shape, np.float32)
-            out[f"{block}{name}.bias"] = np.zeros(shape[0], np.float32)
+            out |= _norm(block + norm, size)
+        for part, shape in shapes.items():
+            out[f"{block}{part}.weight"] = np.zeros(shape, np.float32)
+            out[f"{block}{part}.bias"] = np.zeros(shape[0], np.float32)
     return out
+
+
+def _norm(name: str, size: int) -> dict[str, np.ndarray]:
+    parts = {"weight": np.ones(size, np.float32), "bias": np.zeros(size, np.float32)}
+    return {f"{name}.{part}": value for part, value in parts.items()}

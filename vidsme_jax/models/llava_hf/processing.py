@@ -1,12 +1,14 @@
 """Checkpoints of Hugging Face's LLaVA classes: config, preprocessing and prompt."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints.fields import MAX_SIDE
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import (
     preprocessing,
-    preprocessor_config,
     processor_config,
     prompts,
 )
@@ -16,11 +18,31 @@ from vidsme_jax.models.llava import processing
 from vidsme_jax.models.llava_hf import params
 from vidsme_jax.models.llava_hf.params import Kind
 
+MISTRAL = prompts.Style(
+    "<<SYS>>\n{}\n<</SYS>>\n\n",
+    f"[INST] {prompts.PLACEHOLDER}\n",
+    " [/INST] ",
+    "</s>",
+)
+ORIGINAL_TOWER = "mm_video_tower"  # Of Video-LLaVA's own format alone.
+_ORIGINAL = (
+    "config.json: a Video-LLaVA in its original format, whose tower "
+    "(LanguageBind_Video_merge) attends from frame to frame, so that a reversed video "
+    "has other features and eight frames are one clip; built for the format of "
+    "transformers (model_type video_llava, such as LanguageBind/Video-LLaVA-7B-hf)"
+)
+
 
 def open_checkpoint(
     kind: Kind, checkpoint: Checkpoint, options: Options, problems: list[str]
 ) -> tuple[Model, Checkpoint]:
-    """Describes a checkpoint of one of the two families."""
+    """Describes a checkpoint of one of the families.
+
+    Raises:
+      AuditError: It is a Video-LLaVA in the original format.
+    """
+    if ORIGINAL_TOWER in checkpoint.config:
+        raise AuditError([_ORIGINAL])
     vision = checkpoint.config.get("vision_config")
     size = vision.get("image_size") if isinstance(vision, dict) else None
     size = size if type(size) is int and 1 <= size <= MAX_SIDE else 224
@@ -30,15 +52,10 @@ def open_checkpoint(
         checkpoint.config, kind, dtype, prepare, problems
     )
     checkpoint, config = llava.settle_tie(
-        checkpoint, config, params.PATTERNS, params.canonical, problems
+        checkpoint, config, params.patterns(kind), params.canonical, problems
     )
-    # A LLaVA-NeXT-Video of 7B is a Vicuna, one of 34B speaks ChatML.
     vocabulary = options.tokenizer.get_vocab() if options.tokenizer else {}
-    chatml = kind is params.ONEVISION or "<|im_start|>" in vocabulary
-    names = llava.names(config, params.PATTERNS, params.canonical)
-    if kind is params.NEXT_VIDEO:
-        names = names._replace(unused=lambda: params.unused(config))
-    style = prompts.CHATML if chatml else prompts.VICUNA
+    style = _style(kind, checkpoint, vocabulary)
     model = processing.describe(
         config,
         options,
@@ -48,17 +65,33 @@ def open_checkpoint(
         ends=prompts.ends(checkpoint, options, style, problems),
         family=kind.name,
         remarks=checkpoint.remarks,
-        names=names,
+        names=params.names(kind, config),
         prepare=prepare,
     )
     return model, checkpoint
 
 
+def _style(kind: Kind, checkpoint: Checkpoint, vocabulary: Any) -> prompts.Style:
+    """Returns how a family's models are spoken to.
+
+    A LLaVA-NeXT-Video of 7B is a Vicuna or a Mistral, one of 34B speaks ChatML.
+    """
+    if kind is params.ONEVISION or "<|im_start|>" in vocabulary:
+        return prompts.CHATML
+    text = checkpoint.config.get("text_config")
+    decoder = text.get("model_type") if isinstance(text, dict) else None
+    return MISTRAL if decoder == "mistral" else prompts.VICUNA
+
+
 def _preprocessing(
     kind: Kind, checkpoint: Checkpoint, size: int, problems: list[str]
 ) -> preprocessing.Preprocessing:
-    """Reads the settings for video frames; without any file they are the tower's."""
+    """Reads the settings for video frames; without any file they are the tower's.
+
+    But of Video-LLaVA: its file must be there.
+    """
     siglip = kind.tower == "siglip"
-    known = preprocessor_config.ONEVISION if siglip else preprocessor_config.NEXT_VIDEO
     default = preprocessing.siglip(size) if siglip else preprocessing.clip(size)
-    return processor_config.read(checkpoint, known, size, problems, default)
+    if kind is params.VIDEO_LLAVA:  # Its towers are of no other repository.
+        default = None
+    return processor_config.read(checkpoint, kind.processor, size, problems, default)

@@ -57,6 +57,11 @@ class VitConfig:
         """Patches along one side of a frame; pixels beyond the last are left out."""
         return self.image_size // self.patch_size
 
+    @property
+    def extra(self) -> int:
+        """Tokens in front of the patches: the class token, if there is one."""
+        return int(self.kind == "clip")
+
 
 def read_config(fields: Fields, kind: str, dtype: DTypeLike) -> VitConfig:
     """Reads a `vision_config`; absent keys take transformers' defaults.
@@ -167,6 +172,12 @@ class Vit(nnx.Module):
         self, pixels: Float[Array, "frames 3 size size"]
     ) -> Float[Array, "frames patches embed"]:
         """Returns the features of the patches after layer `depth`."""
+        return self.tokens(pixels)[:, self.config.extra :]
+
+    def tokens(
+        self, pixels: Float[Array, "frames 3 size size"]
+    ) -> Float[Array, "frames tokens embed"]:
+        """Returns those of all tokens, the class token's first."""
         c = self.config
         x = self.patch_embedding(tiles(pixels, c.patch_size, c.dtype))
         places = self.position_embedding.weight[...][None]
@@ -174,7 +185,7 @@ class Vit(nnx.Module):
             return layers.run_stack(self.layers, x + places)
         first = jnp.broadcast_to(self.class_embedding[...], (len(x), 1, x.shape[-1]))
         x = jnp.concatenate([first, x], axis=1)
-        return layers.run_stack(self.layers, self.pre_norm(x + places))[:, 1:]
+        return layers.run_stack(self.layers, self.pre_norm(x + places))
 
 
 def tiles(
