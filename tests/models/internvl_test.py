@@ -140,7 +140,7 @@ def test_tokens_equal_the_processors(folders, count, prompt):
             add_generation_prompt=not asked,
             tokenize=True,
             return_dict=True,
-            return_tensors="np",
+            return_tensors="pt",
         )["input_ids"][0]
         item = Asked(
             key="", question=QUESTION, answer=asked, ended="end" if asked else ""

@@ -18,17 +18,11 @@ from vidsme_jax.models.llava_hf import params, processing, sizes
 def _family(kind: params.Kind, sizes: Mapping[str, Any], *, chat: bool) -> Family:
     return Family(
         name=kind.name,
-        reads=functools.partial(_reads, kind),
+        reads=lambda raw: raw.get("model_type") == kind.name,
         open=functools.partial(processing.open_checkpoint, kind),
         sizes=sizes,
         chat=chat,
     )
-
-
-def _reads(kind: params.Kind, raw: Mapping[str, Any]) -> bool:
-    """Whether a config is of this kind; Video-LLaVA's own format is refused there."""
-    original = kind is params.VIDEO_LLAVA and processing.ORIGINAL_TOWER in raw
-    return raw.get("model_type") == kind.name or original
 
 
 NEXT_VIDEO = _family(params.NEXT_VIDEO, sizes.NEXT_VIDEO, chat=False)

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints.fields import MAX_SIDE
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import (
@@ -24,25 +23,12 @@ MISTRAL = prompts.Style(
     " [/INST] ",
     "</s>",
 )
-ORIGINAL_TOWER = "mm_video_tower"  # Of Video-LLaVA's own format alone.
-_ORIGINAL = (
-    "config.json: a Video-LLaVA in its original format, whose tower "
-    "(LanguageBind_Video_merge) attends from frame to frame, so that a reversed video "
-    "has other features and eight frames are one clip; built for the format of "
-    "transformers (model_type video_llava, such as LanguageBind/Video-LLaVA-7B-hf)"
-)
 
 
 def open_checkpoint(
     kind: Kind, checkpoint: Checkpoint, options: Options, problems: list[str]
 ) -> tuple[Model, Checkpoint]:
-    """Describes a checkpoint of one of the families.
-
-    Raises:
-      AuditError: It is a Video-LLaVA in the original format.
-    """
-    if ORIGINAL_TOWER in checkpoint.config:
-        raise AuditError([_ORIGINAL])
+    """Describes a checkpoint of one of the families."""
     vision = checkpoint.config.get("vision_config")
     size = vision.get("image_size") if isinstance(vision, dict) else None
     size = size if type(size) is int and 1 <= size <= MAX_SIDE else 224
