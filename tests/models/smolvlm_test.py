@@ -384,7 +384,12 @@ VIDEO, VISION, TEXT = "video_processor", "vision_config", "text_config"
         (CONFIG, None, {"scale_factor": 3}, "does not divide the 8 patches"),
         (CONFIG, None, {"image_token_id": 5}, "holds the video token 5 0 times"),
         (CONFIG, None, {"novel": 1}, "config.json: unknown key 'novel'"),
-        (PROCESSOR, None, {"image_seq_len": 169}, "image_seq_len is 169, but by config.json it is"),
+        (
+            PROCESSOR,
+            None,
+            {"image_seq_len": 169},
+            "image_seq_len is 169, but by config.json it is",
+        ),
         (PROCESSOR, VIDEO, None, "it has an image_processor but no video_processor"),
         (PROCESSOR, VIDEO, {"do_resize": False}, "do_resize"),
         (PROCESSOR, VIDEO, {"do_center_crop": True}, "do_center_crop is True"),

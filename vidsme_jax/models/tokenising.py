@@ -219,7 +219,9 @@ class Tokeniser:
         return list(ids)
 
     def _ids(self, text: str) -> list[int]:
-        return tokenizer_files.guarded(lambda: self._tokenizer(text)["input_ids"])
+        return tokenizer_files.guarded(
+            lambda: self._tokenizer(text, verbose=False)["input_ids"]
+        )
 
     def _faults(self, text: str, stops: bool) -> list[str]:
         """Returns what is wrong with a text before it is tokenised."""
