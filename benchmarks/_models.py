@@ -18,29 +18,19 @@ from jax.typing import DTypeLike
 
 from vidsme_jax import parallel, rates
 from vidsme_jax.base import TokenSignals
-from vidsme_jax.models import attention, layers, random
+from vidsme_jax.models import layers, random
 from vidsme_jax.models.interface import LoadedModel
-from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.run import pipeline, stacking, step
 
-# By family and size: a key of `random.sizes`.
-NAMES = {
-    "llava_qwen": {
-        "tiny": "llava_qwen-tiny",
-        "small": "llava_qwen-small",
-        "7b": "llava_qwen-7b",
-    },
-    "llava_next_video": {
-        "tiny": "llava_next_video-tiny",
-        "7b": "llava_next_video-7b",
-    },
-    "llava_onevision": {
-        "tiny": "llava_onevision-tiny",
-        "small": "llava_onevision-0.5b",
-        "7b": "llava_onevision-7b",
-    },
-}
-_FRAMES = {"tiny": 4, "small": 2, "7b": 16}
+# By model and size: a key of `random.sizes`, such as internvl3-8b.
+NAMES: dict[str, dict[str, str]] = {}
+for _name in random.sizes():
+    _model, _, _size = _name.partition("-")
+    NAMES.setdefault(_model, {})[_size] = _name
+NAMES["llava_onevision"]["small"] = "llava_onevision-0.5b"
+SIZES = sorted({size for sizes in NAMES.values() for size in sizes})
+_FRAMES, _PUBLISHED = {"tiny": 4, "small": 2}, 16
 # Of the largest score difference; the project's target of parity is 1e-4 in float32.
 # Some scores are of a single row: there two pipelines in bfloat16 are 0.1 apart.
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
@@ -51,7 +41,8 @@ class Run:
     """One model with its settings."""
 
     model: LoadedModel
-    config: LlavaConfig
+    name: str  # A key of `random.sizes`.
+    config: Any
     frames: int
     batch: int
     extra: dict[str, Any]
@@ -68,14 +59,19 @@ class Run:
 
     def clips(self, count: int) -> np.ndarray:
         """Draws clips of noise over a moving gradient, at the model's input size."""
-        size = self.config.vision.image_size
+        seen = self.model.model.prepare(np.zeros((1, 8, 8, 3), np.uint8))
         rng = np.random.default_rng(0)
-        shape = (count, self.frames, size, size, 3)
+        shape = (count, self.frames, *seen.shape[1:])
         noise = rng.integers(0, 128, shape, np.uint8)
-        ramp = np.arange(size, dtype=np.float32) / size
+        ramp = np.arange(shape[-2], dtype=np.float32) / shape[-2]
         moving = np.arange(self.frames, dtype=np.float32) / self.frames
         light = 127 * (0.5 + 0.5 * np.sin(6 * (ramp[None] + moving[:, None])))
         return noise + light.astype(np.uint8)[None, :, None, :, None]
+
+    @property
+    def prompt(self) -> Text:
+        """The tokens around a clip."""
+        return self.model.model.tokenise(None, Shown(self.frames))
 
     def ours(self, clips: np.ndarray) -> list[TokenSignals]:
         """Runs this package; the signals are on the host when it returns."""
@@ -102,7 +98,7 @@ class Run:
         """Carries the weights to torch."""
         import _torch_models
 
-        return _torch_models.carry(self.model, self.config, attention)
+        return _torch_models.carry(self.name, self.model, self.config, attention)
 
 
 def signals_of(
@@ -117,7 +113,7 @@ def signals_of(
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch: int = 1) -> None:
     """Adds what every benchmark of a whole model can be asked for."""
-    parser.add_argument("--size", default="tiny", choices=["tiny", "small", "7b"])
+    parser.add_argument("--size", default="tiny", choices=SIZES)
     parser.add_argument("--model", default="llava_qwen", choices=list(NAMES))
     parser.add_argument(
         "--frames", type=int, nargs="+", help="of a clip; by default 4, 2 or 16"
@@ -143,17 +139,14 @@ def prepare(args: argparse.Namespace) -> Run:
     model = random.draw(name, dtype=dtype)
     layers.lay_out(model.state)  # As a run does.
     config = nnx.merge(model.graphdef, model.state).config
-    frames = args.frames[0] if args.frames else _FRAMES[args.size]
+    frames = args.frames[0] if args.frames else _FRAMES.get(args.size, _PUBLISHED)
     extra: dict[str, Any] = {"model": name, "dtype": dtype}
-    extra["attention"] = {
-        "tower": attention.kernel(
-            dtype, config.vision.hidden_size // config.vision.num_attention_heads
-        ),
-        "decoder": attention.kernel(dtype, config.text.head_dim),
-    }
+    extra["attention"] = model.model.kernels()
     if on_cpu:
         extra["threads"] = os.cpu_count()
-    run = Run(model=model, config=config, frames=frames, batch=1, extra=extra)
+    run = Run(
+        model=model, name=name, config=config, frames=frames, batch=1, extra=extra
+    )
     return run.at(batch=args.batch[0])
 
 

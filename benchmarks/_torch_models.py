@@ -1,24 +1,31 @@
-"""The LLaVA families as torch modules, put together from the parts of transformers.
+"""Models of every family in torch, on the weights of a JAX model.
 
-One class serves all of them, as `vidsme_jax.models.llava` does; the weights are those
-of a JAX model, carried over by name.
+The LLaVA families are put together from the parts of transformers: one class serves all
+of them, as `vidsme_jax.models.llava` does. The others are transformers' own classes,
+taken apart: another family is a line of `PEERS`.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+import re
+import types
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import torch
 import transformers
+from flax import nnx
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidsme_jax.checkpoints import writing
-from vidsme_jax.models import layers
+from vidsme_jax.checkpoints.loading import Names
+from vidsme_jax.models import layers, random
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.rows import Text
 
 _PATTERNS = params.Patterns(
     tower=r"tower\.",
@@ -29,11 +36,84 @@ _PATTERNS = params.Patterns(
 )
 
 
-class TorchLlava(nn.Module):
+class TorchModel(nn.Module):
+    """What the pipelines of the benchmarks call.
+
+    Attributes:
+      llm: A causal language model of transformers: `model`, `lm_head`.
+    """
+
+    llm: Any
+
+    def __init__(self, image_mean: Sequence[float], image_std: Sequence[float]):
+        super().__init__()
+        mean, std = (
+            torch.tensor(x, dtype=torch.float32).view(1, 3, 1, 1)
+            for x in (image_mean, image_std)
+        )
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.llm.lm_head.weight.device
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames (frames, height, width, 3) in uint8 to rows (frames, rows, embed)."""
+        pixels = (frames.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        return self.see(pixels.to(self.llm.lm_head.weight.dtype))
+
+    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalised frames (frames, 3, height, width) to rows."""
+        raise NotImplementedError
+
+    def tail(self) -> torch.Tensor | None:
+        """The rows behind the last frame, if there are any."""
+        return None
+
+    def prompt(self, video: torch.Tensor, text: Text) -> torch.Tensor:
+        """Puts the ids of a text around the rows of clips (clips, rows, embed)."""
+        clips = len(video)
+        parts = [self._text(text.before, clips)]
+        for place, rows in enumerate(video.chunk(len(text.frames) or 1, dim=1)):
+            parts.append(rows)
+            if text.frames:
+                parts.append(self._text(text.frames[place], clips))
+        if (tail := self.tail()) is not None:
+            parts.append(tail.expand(clips, -1, -1))
+        return torch.cat([*parts, self._text(text.after, clips)], dim=1)
+
+    def _text(self, ids: Sequence[int], clips: int) -> torch.Tensor:
+        tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
+        return self.llm.get_input_embeddings()(tokens).expand(clips, -1, -1)
+
+
+def kept(rows: torch.Tensor, text: Text, more: int = 0) -> torch.Tensor:
+    """Returns of the rows of prompts those of the video, then those of `text.after`.
+
+    Args:
+      rows: (clips, rows, ...), as `TorchModel.prompt` puts them.
+      text: Around the video.
+      more: Rows behind them.
+    """
+    end, at = rows.shape[1] - more, len(text.before)
+    if not text.frames:
+        return rows[:, at:end]
+    between = [len(ids) for ids in text.frames]
+    each = (end - at - sum(between) - len(text.after)) // len(between)
+    places = []
+    for count in between:
+        places += range(at, at + each)
+        at += each + count
+    return rows[:, [*places, *range(at, end)]]
+
+
+class TorchLlava(TorchModel):
     """Vision tower up to the layer that is used, projector, pooling, decoder, head."""
 
-    def __init__(self, config: LlavaConfig, attention: str):
-        super().__init__()
+    def __init__(self, name: str, config: LlavaConfig, attention: str):
+        super().__init__(config.image_mean, config.image_std)
         self.config = config
         v, t = config.vision, config.text
         sizes = dict(
@@ -64,11 +144,11 @@ class TorchLlava(nn.Module):
         )
         if config.newline != "none":
             self.newline = nn.Parameter(torch.zeros(t.hidden_size))
-        linear = t.rope_factor != 1.0
-        rope = {"rope_type": "linear" if linear else "default"}
-        rope |= {"rope_theta": t.rope_theta} | (
-            {"factor": t.rope_factor} if linear else {}
-        )
+        raw = _config(name)
+        raw = raw.get("text_config", raw)
+        rope = {"rope_type": "default", "rope_theta": raw.get("rope_theta", 1e4)}
+        if scaling := raw.get("rope_scaling"):
+            rope |= {"rope_type": scaling["type"], "factor": scaling["factor"]}
         text = dict(
             hidden_size=t.hidden_size,
             intermediate_size=t.intermediate_size,
@@ -87,23 +167,10 @@ class TorchLlava(nn.Module):
             self.llm = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**text))
         else:
             self.llm = transformers.LlamaForCausalLM(transformers.LlamaConfig(**text))
-        mean, std = (
-            torch.tensor(x, dtype=torch.float32).view(1, 3, 1, 1)
-            for x in (config.image_mean, config.image_std)
-        )
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.projector[0].weight.device
-
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames (frames, height, width, 3) in uint8 to rows (frames, rows, embed)."""
+    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Tower, pooling, projector, and the newlines within a frame."""
         c = self.config
-        pixels = (frames.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        pixels = pixels.to(self.projector[0].weight.dtype)
         x = self.tower(pixels, output_hidden_states=True).hidden_states[-1]
         if c.vision.kind == "clip":
             x = x[:, 1:]
@@ -125,16 +192,82 @@ class TorchLlava(nn.Module):
             x = torch.cat([x, self.newline.expand(len(x), 1, -1)], dim=1)
         return x
 
-    def prompt(self, video: torch.Tensor, before, after) -> torch.Tensor:
-        """Puts text ids around the rows of clips (clips, rows, embed)."""
-        parts = [self._text(before, len(video)), video]
-        if self.config.newline == "video":
-            parts.append(self.newline.expand(len(video), 1, -1))
-        return torch.cat([*parts, self._text(after, len(video))], dim=1)
+    def tail(self) -> torch.Tensor | None:
+        """The newline of the video's end."""
+        return self.newline[None, None] if self.config.newline == "video" else None
 
-    def _text(self, ids, clips: int) -> torch.Tensor:
-        tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
-        return self.llm.get_input_embeddings()(tokens).expand(clips, -1, -1)
+
+class _Decoder(nn.Module):
+    """The decoder and the output layer of a larger class."""
+
+    def __init__(self, model: nn.Module, lm_head: nn.Module):
+        super().__init__()
+        self.model, self.lm_head = model, lm_head
+
+    def get_input_embeddings(self) -> Any:
+        """Returns the embeddings of tokens."""
+        return self.model.get_input_embeddings()
+
+    def forward(self, inputs_embeds: torch.Tensor, **options: Any) -> Any:
+        """Returns the logits of all rows."""
+        hidden = self.model(inputs_embeds=inputs_embeds, **options)[0]
+        return types.SimpleNamespace(logits=self.lm_head(hidden))
+
+
+class Peer(NamedTuple):
+    """How a class of transformers is taken apart.
+
+    Attributes:
+      name: Of the class.
+      decoder: Of its `model`, the name of the decoder.
+      see: From its `model` and normalised frames to the rows of each frame.
+      unused: A pattern of the names of weights that its video has no use for.
+    """
+
+    name: str
+    decoder: str
+    see: Callable[[Any, torch.Tensor], torch.Tensor]
+    unused: str = r"(?!)"
+
+
+# By `model_type`.
+PEERS = {
+    "smolvlm": Peer(
+        "SmolVLMForConditionalGeneration",
+        "text_model",
+        lambda model, x: model.get_image_features(x[None]).pooler_output,
+    ),
+    "internvl": Peer(
+        "InternVLForConditionalGeneration",
+        "language_model",
+        lambda model, x: model.get_image_features(x).pooler_output,
+    ),
+    "perception_lm": Peer(
+        "PerceptionLMForConditionalGeneration",
+        "language_model",
+        lambda model, x: model.get_image_features(x[None]).pooler_output,
+    ),
+    "video_llava": Peer(
+        "VideoLlavaForConditionalGeneration",
+        "language_model",
+        lambda model, x: model.get_video_features(x[None]).pooler_output,
+        r"model\.(image_tower|video_tower\.(post_layernorm|encoder\.layers\.\d+))\..*",
+    ),
+}
+
+
+class TorchPeer(TorchModel):
+    """A class of transformers."""
+
+    def __init__(self, whole: Any, peer: Peer, config: Any):
+        super().__init__(config.image_mean, config.image_std)
+        self.inner, self._peer = whole.model, peer
+        self.llm = _Decoder(getattr(whole.model, peer.decoder), whole.lm_head)
+
+    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The features that the class puts in place of its placeholders."""
+        found = torch.cat(list(self._peer.see(self.inner, pixels)))
+        return found.reshape(len(pixels), -1, found.shape[-1])
 
 
 @contextlib.contextmanager
@@ -157,10 +290,11 @@ def fast_attention(ours: Collection[str]) -> Iterator[None]:
         yield
 
 
-def carry(model: LoadedModel, config: LlavaConfig, attention: str) -> TorchLlava:
+def carry(name: str, model: LoadedModel, config: Any, attention: str) -> TorchModel:
     """Returns a torch model with the weights of a JAX model, on a GPU if there is one.
 
     Args:
+      name: A key of `random.sizes`.
       model: On one device.
       config: Its hyperparameters.
       attention: "sdpa" or "eager".
@@ -169,18 +303,50 @@ def carry(model: LoadedModel, config: LlavaConfig, attention: str) -> TorchLlava
       ValueError: A weight has no place, or a place no weight.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, model.model.dtype)
+    dtype, state = getattr(torch, model.model.dtype), layers.stacked(model.state)
+    if (peer := PEERS.get(model.model.family)) is not None:
+        return _carried(name, model, config, peer, attention).to(device)
     with _defaults(dtype), torch.device(device):
-        module = TorchLlava(config, attention).eval()
+        module = TorchLlava(name, config, attention).eval()
     names = params.names(config, _PATTERNS, canonical=str)
-    arrays = writing.named(layers.stacked(model.state), names)
-    tensors = {name: _tensor(array) for name, array in arrays.items()}
-    missing, surplus = module.load_state_dict(tensors, strict=False)
+    missing, surplus = module.load_state_dict(_tensors(state, names), strict=False)
     tied = {"llm.lm_head.weight"} if config.text.tie_word_embeddings else set()
     missing = [m for m in missing if "post_layernorm" not in m and m not in tied]
+    _check(missing, surplus)
+    return module
+
+
+def _carried(
+    name: str, model: LoadedModel, config: Any, peer: Peer, attention: str
+) -> TorchPeer:
+    """Returns a class of transformers, which reads the names of published files."""
+    raw = _config(name)
+    made = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+    whole, told = getattr(transformers, peer.name).from_pretrained(
+        None,
+        config=made,
+        state_dict=_tensors(layers.stacked(model.state), model.model.names),
+        dtype=getattr(torch, model.model.dtype),
+        attn_implementation=attention,
+        output_loading_info=True,
+    )
+    used = [x for x in told["missing_keys"] if not re.fullmatch(peer.unused, x)]
+    _check(used, told["unexpected_keys"])
+    return TorchPeer(whole, peer, config).eval()
+
+
+def _config(name: str) -> dict[str, Any]:
+    """Returns the `config.json` of a random model."""
+    return dict(random.sizes()[name].sizes[name]["config.json"])
+
+
+def _check(missing: Collection[str], surplus: Collection[str]) -> None:
     if missing or surplus:
         raise ValueError(f"not carried over: missing {missing}, surplus {surplus}")
-    return module
+
+
+def _tensors(state: nnx.State, names: Names) -> dict[str, torch.Tensor]:
+    return {name: _tensor(x) for name, x in writing.named(state, names).items()}
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -177,15 +177,14 @@ def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int
         part = math.prod(sharding.shard_shape(leaf.shape))
         held += part * leaf.dtype.itemsize
     layers.lay_out(trees.fill(abstract, shaped))
-    text = Text(tuple(range(BEFORE)), (0,))
+    shown = Shown(case.frames)
+    between = model.tokenise(None, shown).frames
+    text = Text(tuple(range(BEFORE)), (0,), frames=between)
     natural = np.arange(case.frames, dtype=np.int32)
     orders = [natural, natural[::-1]]
     asked = [Text((), (0,) * 64, (0,) * 32)] * case.texts
     slices = SLICES if asked else SLICES[:1]
-    rows = [
-        model.lay_out(Shown(case.frames), text, order, asked, slices)
-        for order in orders
-    ]
+    rows = [model.lay_out(shown, text, order, asked, slices) for order in orders]
     pixels = model.prepare(np.zeros((case.frames, 8, 8, 3), np.uint8))[None, None]
     batch = stack([rows], pixels, Shape.of(rows[0]), TextShape.of(rows[0]))
     batch = jax.tree.map(

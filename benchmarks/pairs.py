@@ -1,6 +1,6 @@
 r"""Clips per second, natural and reversed, against transformers on the same weights.
 
-    python benchmarks/pairs.py [--size tiny|small|7b] [--model NAME] [--batch N ...]
+    python benchmarks/pairs.py [--size SIZE] [--model NAME] [--batch N ...]
 
 ours: `signals.stream`: the Renyi profile of every row, so any (q, r) afterwards.
 transformers, tuned: the tower once, both directions as one batch, SDPA, no token behind
@@ -14,7 +14,7 @@ on a CPU and of wall seconds elsewhere, up to the statistics on the host: scores
 afterwards on both sides. On a card SDPA takes fused kernels only. The plain pipeline
 and the loop run at the first of the numbers in `--batch`, since they take one clip at a
 time. The share of the device's rate (`pairs/mfu`) is the necessary operations
-(`llava.flops`) over the time, against a matrix product of the same run. All sides must
+(`Model.flops`) over the time, against a matrix product of the same run. All sides must
 give the same scores; exit status 1 otherwise.
 
 With `--against COMMIT` the peer is this package at that commit, in a worktree and a
@@ -40,12 +40,14 @@ import _report
 import numpy as np
 import release_loop
 import torch
-from _torch_models import TorchLlava, fast_attention
+from _torch_models import TorchModel, fast_attention, kept
 from release_loop import Q, R
+
+from vidsme_jax.models.rows import Text
 
 _BLOCK = 256  # Rows whose logits exist at the same time in the tuned pipeline.
 TUNED, PLAIN = "transformers, tuned", "transformers, plain"
-_STEPS = {"tiny": 32, "small": 1, "7b": 8}  # Clips of a measurement...
+_STEPS, _PUBLISHED = {"tiny": 32, "small": 1}, 8  # Clips of a measurement...
 _FEWEST = 4  # ...but at least so many batches, if there are as many clips.
 _QUESTION = 34  # Tokens behind the video that the plain pipeline runs too.
 
@@ -107,23 +109,23 @@ def scored(rows: Rows) -> dict[str, float]:
 
 @torch.inference_mode()
 def tuned(
-    model: TorchLlava, clips: np.ndarray, before, after, statistics=row_statistics
+    model: TorchModel, clips: np.ndarray, text: Text, statistics=row_statistics
 ) -> list[Rows]:
     """Runs a batch of clips, with nothing twice and no logits kept."""
     frames = torch.from_numpy(clips).to(model.device)
     features = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
     both = torch.cat([features, features.flip(1)]).flatten(1, 2)
-    embedded = model.prompt(both, before, after)
+    embedded = model.prompt(both, text)
     hidden = model.llm.model(inputs_embeds=embedded, use_cache=False)[0]
-    hidden = hidden[:, len(before) :]
+    hidden = kept(hidden, text)
     return [
-        _on_host(*entropies(model, *hidden[k :: len(clips)], after, statistics))
+        _on_host(*entropies(model, *hidden[k :: len(clips)], text.after, statistics))
         for k in range(len(clips))
     ]
 
 
 def entropies(
-    model: TorchLlava, natural, backward, after, statistics=row_statistics
+    model: TorchModel, natural, backward, after, statistics=row_statistics
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[torch.Tensor]]:
     """Statistics of natural rows, power sums of the others, both mean distributions.
 
@@ -151,19 +153,20 @@ def entropies(
 
 @torch.inference_mode()
 def plain(
-    model: TorchLlava, clips: np.ndarray, before, after, statistics=row_statistics
+    model: TorchModel, clips: np.ndarray, text: Text, statistics=row_statistics
 ) -> list[Rows]:
     """Runs clips one by one with all logits of the prompt in memory."""
     found = []
     for clip in torch.from_numpy(clips).to(model.device):
         both = torch.cat([clip, clip.flip(0)])
         video = model.encode(both).unflatten(0, (2, len(clip))).flatten(1, 2)
-        embedded = model.prompt(video, before, (*after, *range(1, _QUESTION)))
+        asked = text._replace(after=(*text.after, *range(1, _QUESTION)))
+        embedded = model.prompt(video, asked)
         logits = model.llm(inputs_embeds=embedded, use_cache=False).logits
-        last = logits.shape[1] - _QUESTION + 1
-        log_p = torch.log_softmax(logits[:, len(before) : last].float(), dim=-1)
+        logits = kept(logits, text, _QUESTION - 1)
+        log_p = torch.log_softmax(logits.float(), dim=-1)
         means = log_p.exp().mean(1)
-        video = log_p[:, : log_p.shape[1] - len(after)]
+        video = log_p[:, : log_p.shape[1] - len(text.after)]
         natural = statistics(video[0], Q)
         found.append(_on_host(natural, power_sum(video[1], Q), means))
     return found
@@ -195,15 +198,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    run: _models.Run, model: TorchLlava, args: argparse.Namespace, *, loop: bool
+    run: _models.Run, model: TorchModel, args: argparse.Namespace, *, loop: bool
 ) -> bool:
     """Reports one number of frames and of clips a step; whether all scores agree."""
-    most = _STEPS[args.size]
+    most = _STEPS.get(args.size, _PUBLISHED)
     clips = run.clips(
         run.batch * (args.steps or max(most // run.batch, min(most, _FEWEST)))
     )
-    prompt = run.model.model.tokenise()
-    around = prompt.before, prompt.after
     statistics = torch.compile(row_statistics) if args.compile else row_statistics
 
     def batches(side):
@@ -212,7 +213,7 @@ def measure(
                 rows
                 for start in range(0, len(clips), run.batch)
                 for rows in side(
-                    model, clips[start : start + run.batch], *around, statistics
+                    model, clips[start : start + run.batch], run.prompt, statistics
                 )
             ]
 
@@ -252,8 +253,7 @@ def measure(
             **rounds.fields("ours", name, per=len(clips)),
             **extra,
         )
-    text = len(prompt.before) + len(prompt.after)
-    flops = run.model.model.flops(run.frames, text=text)
+    flops = run.model.model.flops(run.frames)
     share = ruler.share(flops.pair * len(clips), rounds.times["ours"].walls)
     _report.line(
         "pairs/mfu",
@@ -287,7 +287,7 @@ def against_commit(args: argparse.Namespace) -> int:
     options += [f"--batch={args.batch[0]}"]
     options += [f"--frames={args.frames[0]}"] if args.frames else []
     options += [f"--dtype={args.dtype}"] if args.dtype else []
-    count = args.steps or max(_STEPS[args.size] // args.batch[0], 1)
+    count = args.steps or max(_STEPS.get(args.size, _PUBLISHED) // args.batch[0], 1)
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         old = folder / "tree"
@@ -369,18 +369,16 @@ class _Side:
 
 def against_the_loop(
     run: _models.Run,
-    model: TorchLlava,
+    model: TorchModel,
     rounds: _models.Rounds,
     clips: int,
     extra: dict[str, Any],
 ) -> float:
     """Reports the release's procedure, run once; returns the largest difference."""
-    prompt, rows = run.model.model.tokenise(), run.model.model.num_rows(run.frames)
+    rows = run.model.model.num_rows(run.frames)
     clip = run.clips(1)
     cpu = time.process_time()
-    expected, forward, loop, done, _ = release_loop.release(
-        model, clip[0], prompt.before, (*prompt.after, *range(1, _QUESTION))
-    )
+    expected, forward, loop, done, _ = release_loop.release(model, clip[0], run.prompt)
     cpu = time.process_time() - cpu
     partial = () if done == rows else ("sequence_vetp",)
     gap = release_loop.difference(

@@ -1,11 +1,11 @@
 r"""Where the time of a pair goes: tower, decoder and head, ours and transformers'.
 
-    python benchmarks/parts.py [--size tiny|small|7b] [--model NAME] [--trace FILE]
+    python benchmarks/parts.py [--size SIZE] [--model NAME] [--trace FILE]
 
 The parts are those of `pairs.py`, ours and transformers tuned, each run by itself on
 what the part before it gave; the head has the block sizes that `signals.stream` gives
 it. Beside the seconds stands the share of the device's rate: the necessary operations
-of the part (`llava.flops`) over its time, against a matrix product of the same run;
+of the part (`Model.flops`) over its time, against a matrix product of the same run;
 what is missing to 100 % is not matrix products, or is done twice. `--trace` writes a
 profile of our whole step (of the last number of frames and clips), one file for
 TensorBoard or Perfetto once unpacked. `--no-torch` leaves transformers out.
@@ -41,7 +41,7 @@ def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     graphdef, state, model = run.model.graphdef, run.model.state, run.model.model
     natural = np.arange(run.frames)
     rows = [
-        model.lay_out(Shown(run.frames), model.tokenise(), order)
+        model.lay_out(Shown(run.frames), run.prompt, order)
         for order in (natural, natural[::-1])
     ]
     batch = stack([rows] * len(clips), clips[:, None], Shape.of(rows[0]))
@@ -79,9 +79,9 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     """The parts of `pairs.tuned`."""
     import pairs
     import torch
-    from _torch_models import fast_attention
+    from _torch_models import fast_attention, kept
 
-    model, prompt = run.torch_model(), run.model.model.tokenise()
+    model, text = run.torch_model(), run.prompt
     frames = torch.from_numpy(clips).to(model.device)
 
     def waiting(part: Callable[[], Any]) -> Callable[[], Any]:
@@ -99,18 +99,18 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     with torch.inference_mode():
         features = tower().unflatten(0, frames.shape[:2])
         both = torch.cat([features, features.flip(1)]).flatten(1, 2)
-        rows = model.prompt(both, prompt.before, prompt.after)
+        rows = model.prompt(both, text)
 
     def decode():
         hidden = model.llm.model(inputs_embeds=rows, use_cache=False)[0]
-        return hidden[:, len(prompt.before) :]
+        return kept(hidden, text)
 
     decoder = waiting(decode)
     hidden = decoder()
 
     def head():
         return [
-            pairs.entropies(model, hidden[k], hidden[k + len(clips)], prompt.after)
+            pairs.entropies(model, hidden[k], hidden[k + len(clips)], text.after)
             for k in range(len(clips))
         ]
 
@@ -160,9 +160,7 @@ def measure(run: _models.Run, args: argparse.Namespace) -> bool:
     ruler = _models.Ruler(run.model.model.dtype)
     rounds = _models.in_turn(calls, repeats=args.repeats)
     ruler.again()
-    prompt = run.model.model.tokenise()
-    text = len(prompt.before) + len(prompt.after)
-    flops = run.model.model.flops(run.frames, text=text)
+    flops = run.model.model.flops(run.frames)
     needed = {
         "tower": flops.vision,
         "decoder": 2 * flops.prefill,

@@ -1,6 +1,6 @@
 r"""One clip as the paper's release scores it, and as this package does; same weights.
 
-    python benchmarks/release_loop.py [--size tiny|small|7b] [--model NAME] [--frames N]
+    python benchmarks/release_loop.py [--size SIZE] [--model NAME] [--frames N]
 
 The release runs the whole model once per direction over every token of the prompt,
 copies all probabilities to the host, and then takes one Python iteration per video
@@ -26,10 +26,11 @@ import _models
 import _report
 import numpy as np
 import torch
-from _torch_models import TorchLlava
+from _torch_models import TorchModel, kept
 
 from vidsme_jax import scores
 from vidsme_jax.base import TokenSignals
+from vidsme_jax.models.rows import Text
 
 Q, R = 1.37, 1.04  # Of the clips: entropy orders as a corpus would give them.
 _RATIOS = (0.0, 0.05, 0.1, 0.3, 0.6, 0.9)
@@ -151,10 +152,9 @@ def difference(
 
 @torch.inference_mode()
 def release(
-    model: TorchLlava,
+    model: TorchModel,
     frames: np.ndarray,
-    before: Sequence[int],
-    after: Sequence[int],
+    text: Text,
     *,
     q: float = Q,
     r: float = R,
@@ -169,30 +169,37 @@ def release(
       rows that were run.
     """
     ids = torch.from_numpy(frames).to(model.device)
-    video = model.encode(ids[:1]).flatten(0, 1)[None]  # Warms up.
-    model.llm(inputs_embeds=model.prompt(video, before, after))
+    asked = text._replace(after=(*text.after, *range(1, _QUESTION)))
+    video = model.encode(ids).flatten(0, 1)[None]  # Warms up.
+    model.llm(inputs_embeds=model.prompt(video, asked))
     start = time.perf_counter()
     tables, found, means, loops = [], [], [], 0.0
     for order in (ids, ids.flip(0)):
         video = model.encode(order).flatten(0, 1)[None]
-        logits = model.llm(inputs_embeds=model.prompt(video, before, after)).logits[0]
-        tables.append(torch.softmax(logits.float(), dim=-1).cpu().numpy())
+        logits = model.llm(inputs_embeds=model.prompt(video, asked)).logits
+        tables.append(torch.softmax(logits[0].float(), dim=-1).cpu())
     forward = time.perf_counter() - start
-    total = len(tables[0]) - len(before) - len(after)
+    # One text row too many, as in the release, is in the means.
+    more = len(asked.after) - 1
+    tables = [
+        kept(table[None], text._replace(after=asked.after[:1]), more)[0].numpy()
+        for table in tables
+    ]
+    total = len(tables[0]) - 1
     done = total
     for table in tables:
         begin, rows = time.perf_counter(), []
         mean = np.zeros(table.shape[-1])
         for k in range(done):
-            rows.append(token(table[len(before) + k], q, r))
-            mean += table[len(before) + k]
+            rows.append(token(table[k], q, r))
+            mean += table[k]
             if time.perf_counter() - begin > patience / 2 and k + 1 < done:
                 done = k + 1
                 break
         loops += (time.perf_counter() - begin) * total / len(rows)
-        if after and len(rows) == total:  # One text row too many, as in the release.
-            mean += table[len(before) + total]
-        means.append(mean / (len(rows) + bool(after and len(rows) == total)))
+        if len(rows) == total:
+            mean += table[total]
+        means.append(mean / (len(rows) + (len(rows) == total)))
         found.append({key: np.array([row[key] for row in rows]) for key in rows[0]})
     found = [{key: x[:done] for key, x in rows.items()} for rows in found]
     scored = clip_scores(found[0], found[1]["sme"], means, q, r)
@@ -227,12 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signals = run.ours(clip)[0]  # Compiles.
     rounds = _models.in_turn({"ours": lambda: run.ours(clip)}, repeats=args.repeats)
     model = run.torch_model()
-    suffix = run.model.model.tokenise().after
-    question = (*suffix, *range(1, _QUESTION))
     begun = time.process_time()
-    expected, forward, loop, done, total = release(
-        model, clip[0], run.model.model.tokenise().before, question
-    )
+    expected, forward, loop, done, total = release(model, clip[0], run.prompt)
     cpu = time.process_time() - begun
     partial = () if done == total else ("sequence_vetp",)
     gap = difference(ours(signals, Q, R, done), expected, partial)

@@ -1,6 +1,6 @@
 r"""How the cost grows with frames, clips, classes and devices.
 
-    python benchmarks/scaling.py [--size tiny|small|7b] [--axes frames clips ...]
+    python benchmarks/scaling.py [--size SIZE] [--model NAME] [--axes frames clips ...]
 
 * frames: one clip of each number in --frames; necessary operations per second, over the
   first number's, and the device's memory where it reports its peak (that of the process
@@ -57,9 +57,6 @@ def difference(a: Sequence[TokenSignals], b: Sequence[TokenSignals]) -> float:
 
 def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
     """Times one clip of each number of frames."""
-    text = len(run.model.model.tokenise().before) + len(
-        run.model.model.tokenise().after
-    )
     held = sum(x.nbytes for x in jax.tree.leaves(run.model.state))
     first = None
     for count in counts:
@@ -71,7 +68,7 @@ def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
         )
         peak = _report.device_peak_mib()  # Before the ruler takes memory of its own.
         seconds = rounds.times["ours"].wall
-        work = run.model.model.flops(count, text=text).pair
+        work = run.model.model.flops(count).pair
         first = first or work / seconds
         _report.line(
             "scaling/frames",
@@ -197,6 +194,11 @@ def devices(run: Run, repeats: int) -> bool:
     return equal
 
 
+def _of(sizes: dict[str, tuple[int, ...]], size: str) -> tuple[int, ...]:
+    """Returns the numbers of a size; published models have those of 7b."""
+    return sizes.get(size, sizes["7b"])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints one JSON line per result."""
     parser = argparse.ArgumentParser(description="Cost against size.")
@@ -205,16 +207,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     run = _models.prepare(args)
     most = run.model.model.max_frames
-    counts = args.frames or [n for n in FRAMES[args.size] if n <= most]
+    counts = args.frames or [n for n in _of(FRAMES, args.size) if n <= most]
     if max(counts) > most:
         parser.error(f"--frames {max(counts)}: the model's positions hold {most}")
     equal = True
     if "frames" in args.axes:
         equal &= frames(run, counts, args.repeats)
     if "clips" in args.axes:
-        equal &= clips(run, CLIPS[args.size], args.repeats)
+        equal &= clips(run, _of(CLIPS, args.size), args.repeats)
     if "classes" in args.axes:
-        equal &= classes(run, CLASSES[args.size], args.repeats)
+        equal &= classes(run, _of(CLASSES, args.size), args.repeats)
     if "devices" in args.axes:
         equal &= devices(run, args.repeats)
     if not equal:

@@ -1,6 +1,6 @@
 r"""What questions about a clip cost beside its video, against transformers.
 
-    python benchmarks/texts.py [--size tiny|small|7b] [--texts 4] [--question 64]
+    python benchmarks/texts.py [--size SIZE] [--model NAME] [--texts 4] [--question 64]
         [--answer 32]
 
 ours: one pass over both directions, the texts of a clip as further segments of it; the
@@ -30,7 +30,7 @@ import numpy as np
 import pairs
 import torch
 import transformers
-from _torch_models import TorchLlava, fast_attention
+from _torch_models import TorchModel, fast_attention, kept
 
 from vidsme_jax import parallel
 from vidsme_jax.base import Asked
@@ -53,7 +53,7 @@ def draw(run: _models.Run, args: argparse.Namespace) -> Texts:
 
 def ours(run: _models.Run, clips: np.ndarray, texts: Texts) -> list[list[np.ndarray]]:
     """Returns log p of each answer's tokens, natural order, of each text and clip."""
-    prompt = run.model.model.tokenise()
+    prompt = run.prompt
     asked = tuple(
         stacking.Tokenised(Asked(key=str(k)), Text(prompt.before, tuple(q), tuple(a)))
         for k, (q, a) in enumerate(texts)
@@ -90,7 +90,7 @@ def statistics(log_p: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]
     return [own[:, 0], rank, *found.values()]
 
 
-def _scored(model: TorchLlava, hidden, targets) -> np.ndarray:
+def _scored(model: TorchModel, hidden, targets) -> np.ndarray:
     """Reduces rows of texts (texts, rows, embed); returns log p of the targets."""
     out = []
     for rows, wanted in zip(hidden, targets, strict=True):
@@ -102,24 +102,25 @@ def _scored(model: TorchLlava, hidden, targets) -> np.ndarray:
 
 @torch.inference_mode()
 def cached(
-    model: TorchLlava, clips: np.ndarray, before, after, texts: Texts
+    model: TorchModel, clips: np.ndarray, text: Text, texts: Texts
 ) -> list[list[np.ndarray]]:
     """Runs the video of a batch once a direction, then all texts on its keys."""
     frames = torch.from_numpy(clips).to(model.device)
     features = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
     both = torch.cat([features, features.flip(1)]).flatten(1, 2)
-    embedded = model.prompt(both, before, ())
+    text = text._replace(after=())
+    embedded = model.prompt(both, text)
     cache = transformers.DynamicCache()
     known = inspect.signature(model.llm.model.forward).parameters  # By version.
-    kept = {"cache" if "cache" in known else "past_key_values": cache}
-    hidden = model.llm.model(inputs_embeds=embedded, use_cache=True, **kept)[0]
-    video = hidden[:, len(before) :]
+    keys = {"cache" if "cache" in known else "past_key_values": cache}
+    hidden = model.llm.model(inputs_embeds=embedded, use_cache=True, **keys)[0]
+    video = kept(hidden, text)
     for k in range(len(clips)):
         pairs.entropies(model, *video[k :: len(clips)], (), pairs.row_statistics)
     ids = torch.tensor([q + a for q, a in texts], device=model.device)
     cache.batch_repeat_interleave(len(texts))
     rows = model.llm.get_input_embeddings()(ids).repeat(len(both), 1, 1)
-    behind = model.llm.model(inputs_embeds=rows, use_cache=True, **kept)[0]
+    behind = model.llm.model(inputs_embeds=rows, use_cache=True, **keys)[0]
     behind = behind.unflatten(0, (len(both), len(texts)))
     last = hidden[:, None, -1:].expand(-1, len(texts), -1, -1)
     predicting = torch.cat([last, behind[:, :, :-1]], dim=2)
@@ -129,7 +130,7 @@ def cached(
 
 @torch.inference_mode()
 def again(
-    model: TorchLlava, clips: np.ndarray, before, after, texts: Texts
+    model: TorchModel, clips: np.ndarray, text: Text, texts: Texts
 ) -> list[list[np.ndarray]]:
     """Runs video and text for each text, both directions as one batch."""
     found: list[list[np.ndarray]] = [[] for _ in clips]
@@ -137,11 +138,12 @@ def again(
         frames = torch.from_numpy(clips).to(model.device)
         features = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         both = torch.cat([features, features.flip(1)]).flatten(1, 2)
-        embedded = model.prompt(both, before, (*question, *answer))
+        whole = text._replace(after=(*question, *answer))
+        embedded = model.prompt(both, whole)
         hidden = model.llm.model(inputs_embeds=embedded, use_cache=False)[0]
         count = len(question) + len(answer)
         if number == 0:  # The video's rows are the same with every text.
-            video = hidden[:, len(before) : -count]
+            video = kept(hidden, text._replace(after=()), count)
             for k in range(len(clips)):
                 pairs.entropies(
                     model, *video[k :: len(clips)], (), pairs.row_statistics
@@ -167,10 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(not measure(run, run.torch_model(), args))
 
 
-def measure(run: _models.Run, model: TorchLlava, args: argparse.Namespace) -> bool:
+def measure(run: _models.Run, model: TorchModel, args: argparse.Namespace) -> bool:
     """Reports the sides; returns whether all log p of answers agree."""
     clips, texts = run.clips(run.batch * args.steps), draw(run, args)
-    prompt = run.model.model.tokenise()
 
     def batches(side):
         with fast_attention(run.kernels):
@@ -180,7 +181,7 @@ def measure(run: _models.Run, model: TorchLlava, args: argparse.Namespace) -> bo
                 for found in side(
                     model,
                     clips[start : start + run.batch],
-                    *(prompt.before, prompt.after),
+                    run.prompt,
                     texts,
                 )
             ]
@@ -200,7 +201,7 @@ def measure(run: _models.Run, model: TorchLlava, args: argparse.Namespace) -> bo
     }
     rounds = _models.in_turn(sides, repeats=args.repeats)
     lengths = [(len(q) + len(a), len(q) + len(a)) for q, a in texts]
-    text = len(prompt.before)
+    text = len(run.prompt.before)
     flops = run.model.model.flops(run.frames, text=text, texts=lengths)
     added = 2 * flops.texts
     video = flops.pair - added

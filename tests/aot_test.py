@@ -5,9 +5,13 @@ import json
 import pathlib
 import sys
 
+import jax
 import pytest
 
 import children
+from vidsme_jax import parallel
+from vidsme_jax.models import FAMILIES, random
+from vidsme_jax.run.step import make_step
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
@@ -44,6 +48,23 @@ def test_collectives_are_counted_with_the_largest(aot):
         "all-gather": {"count": 1, "largest_mib": 1.0},
         "all-reduce": {"count": 2, "largest_mib": 4.0},
     }
+
+
+@pytest.mark.parametrize(
+    "name", [x for f in FAMILIES for x in f.sizes if x.endswith("-tiny")]
+)
+def test_the_step_of_every_family_takes_the_arguments(aot, name):
+    """On a mesh, with the text that stands between frames; nothing is compiled."""
+    case = aot.Case(name, 4, 2, "v5e", "2x2", (1, 4), texts=2)
+    devices = parallel.make_devices("mesh", 1, 4)
+    model = random.describe(name, dtype="float32")
+    graphdef, args, held = aot.arguments(model, devices, case)
+    assert model.num_bytes / 4 < held < model.num_bytes
+    step = make_step(graphdef, second=True, text_second=True)
+    with jax.set_mesh(devices.mesh):
+        found = jax.eval_shape(step, *args)
+    assert found.video.renyi.shape[:3] == (2, 2, model.num_rows(4) + 1)
+    assert found.texts.renyi.shape[:2] == (2, 2) and found.texts.rank is not None
 
 
 def test_the_recorded_results_are_those_of_the_cases(aot):

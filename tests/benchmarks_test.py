@@ -14,10 +14,17 @@ import children
 from benchmark_scripts import BENCHMARKS, KEYS, SHORT, arguments, run_script
 from oracles import config_of
 from vidsme_jax import parallel, rates
-from vidsme_jax.models import random
+from vidsme_jax.models import FAMILIES, random
 from vidsme_jax.run import pipeline
 
 quick = pytest.mark.usefixtures("quick_to_compile")
+LLAVA = ("llava_qwen", "llava_next_video", "llava_onevision")  # See `_torch_models`.
+PEERS = [
+    name.removesuffix("-tiny")
+    for family in FAMILIES
+    for name in family.sizes
+    if family.name not in LLAVA and name.endswith("-tiny")
+]
 
 
 def test_this_tree_against_its_own_commit(script, capsys):
@@ -107,6 +114,16 @@ def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
     assert lines["pairs/mfu"]["value_spread"][0] > 0
     loop = run_script(script("release_loop"), capsys, *flags)
     assert loop["release_loop/ours"]["difference"] < 1e-4
+
+
+@pytest.mark.parametrize("model", PEERS)
+@quick
+def test_a_class_of_transformers_scores_as_we_do(script, capsys, model):
+    """That of a family whose peer is one, with the text that it has between frames."""
+    flags = ["--model", model, "--frames", "3", "--steps", "1", "--no-loop"]
+    lines = run_script(script("pairs"), capsys, *flags)
+    for peer in ("transformers, tuned", "transformers, plain"):
+        assert lines[f"pairs/{peer}"]["difference"] < 1e-4
 
 
 @quick
@@ -282,8 +299,7 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
         return whole(query, key, value, **more)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", spied)
-    prompt = run.model.model.tokenise()
-    script("pairs").tuned(model, run.clips(1), prompt.before, prompt.after)
+    script("pairs").tuned(model, run.clips(1), run.prompt)
     tower, decoder = seen[0], seen[-1]
     assert len(seen) == run.config.vision_depth + run.config.text.num_hidden_layers
     assert tower[2]["attn_mask"] is None and not tower[2]["is_causal"]
