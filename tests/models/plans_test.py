@@ -1,18 +1,11 @@
 """What a plan says of a model beside its shapes: operations and kernels."""
 
-import math
-
 import jax
-import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from oracles import config_of
 from vidsme_jax import models, settings
 from vidsme_jax.models import attention, random
-from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.rows import Shown
-from vidsme_jax.run.step import make_step
 
 
 @pytest.fixture(scope="module", params=["llava_qwen-tiny", "llava_next_video-tiny"])
@@ -66,45 +59,3 @@ def test_a_checkpoints_own_prompt_counts():
     more = len(longer.tokenise().before) - len(plan.tokenise().before)
     assert more and (longer.flops(4).prefill > plan.flops(4).prefill) == (more > 0)
     assert longer.flops(4).vision == plan.flops(4).vision
-
-
-def _products(jaxpr, times=1):
-    """Operations of all matrix products of a program."""
-    total = 0
-    for each in jaxpr.eqns:
-        repeats = times * each.params.get("length", 1)
-        if each.primitive.name == "dot_general":
-            (inner, _), _ = each.params["dimension_numbers"]
-            length = math.prod(each.invars[0].aval.shape[axis] for axis in inner)
-            total += 2 * times * length * math.prod(each.outvars[0].aval.shape)
-        for inner in jax.tree.leaves(list(each.params.values())):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                total += _products(inner, repeats)
-    return total
-
-
-@pytest.mark.parametrize(
-    ("name", "frames"), [("llava_qwen-7b", 16), ("llava_onevision-7b", 4)]
-)
-def test_the_step_takes_the_products_that_are_counted(name, frames, monkeypatch):
-    """Of the traced step, but for attention, which is counted half where causal."""
-    monkeypatch.setitem(attention.KERNELS, "chunked", lambda q, k, v, *, causal: q)
-    model = random.describe(name)
-    config = config_of(model)
-    graphdef, state = model.abstract()
-    step = make_step(graphdef, second=False, memory=2**36)
-    size, orders = config.vision.image_size, [np.arange(frames)] * 2
-    text = model.tokenise()
-    rows = [model.lay_out(Shown(frames), text, order) for order in orders]
-    pixels = np.zeros((1, 1, frames, size, size, 3), np.uint8)
-    batch = stack([rows], pixels, Shape.of(rows[0]))
-    found = _products(jax.make_jaxpr(step)(state, batch).jaxpr)
-    counted = model.flops(frames, text=31)
-    v, t = config.vision, config.text
-    rows = model.num_rows(frames) + 31
-    patches = v.grid**2 + (v.kind == "clip")
-    causal = t.num_hidden_layers * 2 * rows**2 * t.num_attention_heads * t.head_dim
-    full = frames * config.vision_depth * 4 * patches**2 * v.hidden_size
-    # The head's rows are filled up to whole chunks, and one of them is text.
-    assert found == pytest.approx(counted.pair - 2 * causal - full, rel=2e-3)
