@@ -173,17 +173,14 @@ def _assert_same(found, expected):
 
 
 GRIDS = [("pmap", 8, 1), ("mesh", 8, 1), ("mesh", 4, 2), ("mesh", 2, 4), ("mesh", 1, 8)]
-FAMILIES = sorted({name for name in random.sizes() if name.endswith("-tiny")})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
 @quick
-def test_any_grid_of_devices_gives_the_same(family):
+def test_any_grid_of_devices_gives_the_same(grid):
     """A ragged last batch (11 clips, 8 a step) included; 2 key heads on 8 devices."""
-    folder = random.folder(family)
-    expected = _on_one_device(folder)
-    for grid in GRIDS if family == FAMILIES[0] else GRIDS[4:]:
-        _assert_same(_stream(folder, *grid, [4] * 11), expected)
+    folder = random.folder("llava_next_video-tiny")
+    _assert_same(_stream(folder, *grid, [4] * 11), _on_one_device(folder))
 
 
 @pytest.mark.parametrize("grid", [("pmap", 8, 1), ("mesh", 4, 2)])

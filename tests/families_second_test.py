@@ -1,0 +1,13 @@
+"""What every family can do: a third of the families."""
+
+import pytest
+
+from families import TINY, Capabilities
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile", "without_figures")
+
+
+class TestSecond(Capabilities):
+    """See `families`."""
+
+    names = TINY[1::3]
