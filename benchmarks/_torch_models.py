@@ -6,6 +6,7 @@ taken apart: another family is a line of `PEERS`.
 """
 
 import contextlib
+import importlib.metadata
 import re
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,6 +27,18 @@ from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.rows import Text
+
+# PyPI's torchvision is built for a torch with CUDA: beside one without it, its import,
+# which is transformers', fails for operators that nobody declared or calls.
+with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+    _local = "+" in importlib.metadata.version("torchvision")
+    _declared = hasattr(torch.ops.torchvision, "nms")
+    if torch.version.cuda is None and not _local and not _declared:
+        _OPERATORS = torch.library.Library("torchvision", "DEF")
+        for _name in ("nms", "qnms"):
+            _OPERATORS.define(
+                f"{_name}(Tensor boxes, Tensor scores, float most) -> Tensor"
+            )
 
 _PATTERNS = params.Patterns(
     tower=r"tower\.",
