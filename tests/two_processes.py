@@ -51,7 +51,7 @@ def configuration(folder: pathlib.Path):
     config = settings.default()
     config.corpus.members = (str(folder / "members.json"),)
     config.corpus.nonmembers = (str(folder / "nonmembers.json"),)
-    config.model.checkpoint = "random:llava_onevision-tiny"
+    config.model.checkpoint = "random:smolvlm-tiny"
     config.model.dtype = "float32"
     config.video.num_frames = 2
     config.batch_size = 2
