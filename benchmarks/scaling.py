@@ -196,7 +196,7 @@ def devices(run: Run, repeats: int) -> bool:
 
 def _of(sizes: dict[str, tuple[int, ...]], size: str) -> tuple[int, ...]:
     """Returns the numbers of a size; published models have those of 7b."""
-    return sizes.get(size, sizes["7b"])
+    return sizes[size if size in sizes else "7b"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

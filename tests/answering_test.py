@@ -161,8 +161,8 @@ def test_a_reference_has_tokens_of_its_own_for_a_generated_answer(
     def other_words(*args):
         found = whole(*args)
 
-        def tokenise(asked=None):
-            text = found.tokenise(asked)
+        def tokenise(asked=None, shown=None):
+            text = found.tokenise(asked, shown)
             if asked is None or asked.ids:
                 return text
             return text._replace(answer=tuple(x + 1 for x in text.answer))

@@ -123,7 +123,7 @@ def test_an_empty_answer_is_told_once(model):
     assert not problems and not found.texts
     # Of a reference's texts nothing else tells it.
     (sample,) = samples(corpora.unique_clips(_items(("what", ""))), BOTH, "given")
-    found = texts.tokenise(sample.texts, model, FRAMES, BOTH)
+    found = texts.tokenise(sample.texts, model, Shown(FRAMES), BOTH)
     assert found.refused == {text_key("what", (), ""): ("the answer is empty",)}
 
 

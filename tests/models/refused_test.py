@@ -210,3 +210,17 @@ def test_nothing_heavy_is_imported_for_it(tmp_path):
     )
     assert "'molmo2' is not read" in done.stdout, done.stderr
     assert done.stdout.strip().endswith("[]")
+
+
+def test_no_weights_are_fetched_of_what_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "molmo2"}))
+    asked = []
+
+    def download(repository, *, revision, allow_patterns):
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(AuditError, match="checkpoint allenai/Molmo2-4B: model_type"):
+        models.inspect("allenai/Molmo2-4B", dtype="float32")
+    assert "*.json" in asked and "*.safetensors" not in asked

@@ -25,7 +25,7 @@ _MOST_BESIDE = 10_000  # Folders among which one of a near name is looked for.
 _BLOCK = 2**20  # Bytes of a small file at a time.
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
 _WEIGHTS = ("*.safetensors", "*.bin")
-_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _digest_samples(digest: Any, path: pathlib.Path) -> None:
 
 def patterns(allow_pickle: bool) -> tuple[str, ...]:
     """What to fetch of a hub repository."""
-    return (*_SMALL_FILES, "*.safetensors", *(("*.bin",) if allow_pickle else ()))
+    return (*SMALL_FILES, "*.safetensors", *(("*.bin",) if allow_pickle else ()))
 
 
 def find(
@@ -203,7 +203,7 @@ def _checked(name: str, folder: pathlib.Path) -> pathlib.Path:
 
     Where one is a pointer of git-lfs, so are the weights: all are named.
     """
-    small = [p for pattern in _SMALL_FILES for p in sorted(folder.glob(pattern))]
+    small = [p for pattern in SMALL_FILES for p in sorted(folder.glob(pattern))]
     heavy = [p for pattern in _WEIGHTS for p in sorted(folder.glob(pattern))]
     if problem := regular.problem([*small, *heavy]):
         raise AuditError([f"checkpoint {name}: {problem}"])

@@ -1,7 +1,7 @@
 """Opens a checkpoint, whatever form it has: a whole model, or a LoRA on top of one."""
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import adapters, files, weights
+from vidsme_jax.checkpoints import adapters, files, refused, weights
 
 
 def open_checkpoint(
@@ -18,8 +18,12 @@ def open_checkpoint(
 
     Raises:
       AuditError: Nothing is there, or its config or weights cannot be read; lists every
-        problem.
+        problem. Of a model that is `refused` no weights are fetched.
     """
+    small = files.find(name, files.SMALL_FILES)  # Weights may be hundreds of gigabytes.
+    if (small / "config.json").is_file():
+        if why := refused.reason(files.read_config(name, small)):
+            raise AuditError([f"checkpoint {name}: {why}"])
     folder = files.find(name, files.patterns(allow_pickle))
     if problem := weights.left_over_adapter(folder):
         raise AuditError([f"checkpoint {name}: {problem}"])

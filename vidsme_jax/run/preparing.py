@@ -48,8 +48,7 @@ class Prepared:
       missing: What is to be computed.
       scored: Makes the clip's record of what is not known yet.
       motion: Waits for the optical flow.
-      times: Of the frames, for a model that reads them as text.
-      duration: Of the clip, likewise.
+      shown: What the model is shown of the clip.
     """
 
     place: int
@@ -59,13 +58,11 @@ class Prepared:
     missing: Missing
     scored: Callable[..., ScoredClip]
     motion: Callable[[], MotionStatistics]
-    times: tuple[float, ...] = ()
-    duration: float = 0.0
+    shown: Shown
 
     def input(self, texts: tuple[Tokenised, ...], video: bool = True) -> Input:
         """Returns the input of the run, with some texts."""
-        at = self.times, self.duration
-        return Input(self, self.frames, texts, video, *at)
+        return Input(self, self.frames, texts, video, self.shown)
 
     @property
     def awaiting(self) -> tuple[Asked, ...]:
@@ -127,7 +124,7 @@ def prepare(
         run = runs[place]
         try:
             frames, motion = measured(run.num_frames)
-            shown_at, warnings = _shown(run, frames)
+            seen, warnings = _shown(run, frames)
             scored = functools.partial(
                 ScoredClip,
                 key=key,
@@ -144,8 +141,7 @@ def prepare(
                 missing[place],
                 scored,
                 motion,
-                shown_at.times,
-                shown_at.duration,
+                seen,
             )
         except ClipError as error:
             return error
@@ -194,11 +190,12 @@ def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]
       ClipError: A text of the audited model's cannot be tokenised, or has no answer.
     """
     asked, slices = prepared.missing.texts, run.settings.slices
+    shown = prepared.shown if run.model.timed else Shown(run.num_frames)
     if run.is_reference:
         own = [dataclasses.replace(each, ids=()) for each in asked]
-        found = texts.tokenise(own, run.model, run.num_frames, slices)
+        found = texts.tokenise(own, run.model, shown, slices)
     else:
-        found = texts.tokenise(asked, run.model, run.num_frames, slices)
+        found = texts.tokenise(asked, run.model, shown, slices)
     refused = dict(found.refused)
     if run.answers is not None:
         refused |= {x.key: ("it has no answer",) for x in asked if not x.ended}

@@ -6,6 +6,7 @@ from typing import Any
 from vidsme_jax import models
 from vidsme_jax.base import AuditError, Sample
 from vidsme_jax.models.interface import Model
+from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import texts
 from vidsme_jax.run.asking import has_reference
 from vidsme_jax.settings import views
@@ -40,7 +41,7 @@ def check(
         )
     every = [text for sample in asked for text in sample.texts]
     frames, slices = given.video.num_frames, given.slices
-    read = texts.tokenise(every, found, frames, slices)
+    read = texts.tokenise(every, found, Shown(frames), slices)
     if every and not read.texts:  # One that fails alone is recorded when it is scored.
         causes = next(iter(read.refused.values()))
         raise AuditError([f"{named}: it can score none of the texts: {causes[0]}"])

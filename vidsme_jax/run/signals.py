@@ -10,6 +10,7 @@ from vidsme_jax import arguments
 from vidsme_jax.arguments import require
 from vidsme_jax.base import Asked, ClipError, ScoredText, TokenSignals, text_key
 from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.models.rows import Shown
 from vidsme_jax.parallel import make_devices
 from vidsme_jax.run.pipeline import Pipeline
 from vidsme_jax.run.stacking import Input, Tokenised
@@ -90,10 +91,10 @@ def compute(
         slices=_SLICES if texts else _SLICES[:1],
         against=against,
     )
-    times = tuple(k / rate for k in range(count)) if rate else ()
-    duration = count / rate if rate else 0.0
-    pixels = model.model.prepare(frames)
-    pipeline.add(Input(None, pixels, tokenised, True, times, duration))
+    shown = Shown(count)
+    if rate:
+        shown = Shown(count, tuple(k / rate for k in range(count)), count / rate)
+    pipeline.add(Input(None, model.model.prepare(frames), tokenised, True, shown))
     (group,) = pipeline.take(full=False)
     results = pipeline.settle(pipeline.send(group))
     if pipeline.failure is not None:

@@ -31,16 +31,14 @@ class Input(NamedTuple):
       frames: At the model's input size.
       texts: Asked about it.
       video: Whether the signals of the video's rows are wanted.
-      times: See `rows.Shown`, and the next one.
-      duration: Of the clip.
+      shown: Of the clip, with its times for a model that reads them as text.
     """
 
     key: Any
     frames: UInt8[np.ndarray, "frames height width 3"]
     texts: tuple[Tokenised, ...] = ()
     video: bool = True
-    times: tuple[float, ...] = ()
-    duration: float = 0.0
+    shown: Shown | None = None
 
 
 class Padded(NamedTuple):
@@ -171,9 +169,9 @@ class Stacker:
 
     def _shown(self, clip: Input) -> Shown:
         """Returns what the model is shown of a clip."""
-        if not self._model.timed:
+        if clip.shown is None or not self._model.timed:
             return Shown(len(clip.frames))
-        return Shown(len(clip.frames), clip.times, clip.duration)
+        return clip.shown
 
     def _lay_out_trunks(self, shown: Shown, video: bool) -> list[Rows]:
         """Returns the rows of a clip in each direction."""

@@ -33,7 +33,7 @@ class Tokenised(NamedTuple):
 def tokenise(
     asked: Iterable[Asked],
     model: Model,
-    num_frames: int,
+    shown: Shown,
     slices: Sequence[str],
     room: int = 0,
 ) -> Tokenised:
@@ -42,14 +42,14 @@ def tokenise(
     Args:
       asked: Of any number of clips.
       model: Audited, or a reference.
-      num_frames: Of a clip.
+      shown: Of the clip; before it is known, of one as long.
       slices: Whose rows are scored.
       room: Tokens of an answer that is still to be generated.
     """
     texts: dict[str, Text] = {}
     refused: dict[str, tuple[str, ...]] = {}
     long: dict[str, int] = {}
-    shared = _shared(model, num_frames)
+    shared = _shared(model, shown)
     for one in asked:
         if one.key in texts or one.key in refused:
             continue
@@ -115,7 +115,8 @@ def check_texts(
         for text in sample.texts
         if text.ended != "given" or text.answer.strip()
     ]
-    found, problems = tokenise(asked, model, num_frames, slices, room), []
+    shown = Shown(num_frames)
+    found, problems = tokenise(asked, model, shown, slices, room), []
     if room:
         problems += _same_answer(samples, found)
     rows, long = collections.defaultdict(list), {}
@@ -127,17 +128,17 @@ def check_texts(
                 continue
             for reason in found.refused.get(key, ()):
                 rows[reason].append(item.id)
-    shown = list(rows.items())[:_REASONS]
-    problems += [f"{some(ids)}: {reason}" for reason, ids in shown]
-    if rest := sum(map(len, rows.values())) - sum(len(ids) for _, ids in shown):
+    named = list(rows.items())[:_REASONS]
+    problems += [f"{some(ids)}: {reason}" for reason, ids in named]
+    if rest := sum(map(len, rows.values())) - sum(len(ids) for _, ids in named):
         problems.append(f"and {rest} more rows whose texts cannot be scored")
     if long:
         longest = sorted(long, key=lambda id: -long[id])
-        named = some(f"{id} ({long[id]} tokens)" for id in longest)
+        ids = some(f"{id} ({long[id]} tokens)" for id in longest)
         with_room = f", {room} of them config.response_tokens" if room else ""
-        fits = _fits(model, _shared(model, num_frames))
+        fits = _fits(model, _shared(model, shown))
         problems.append(
-            f"too long are the texts of {named}{with_room}; {fits}; shorten them, or "
+            f"too long are the texts of {ids}{with_room}; {fits}; shorten them, or "
             "take fewer frames (config.video.num_frames)"
         )
     return found, problems
@@ -163,7 +164,7 @@ def _same_answer(samples: Sequence[Sample], found: Tokenised) -> list[str]:
     ]
 
 
-def _shared(model: Model, num_frames: int) -> int:
+def _shared(model: Model, shown: Shown) -> int:
     """Returns the rows of the video and of what precedes it."""
-    order, shown = np.arange(num_frames, dtype=np.int32), Shown(num_frames)
+    order = np.arange(shown.num_frames, dtype=np.int32)
     return model.lay_out(shown, model.tokenise(None, shown), order).shared
