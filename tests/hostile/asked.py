@@ -173,6 +173,10 @@ def main(folder: str, commands: list[dict[str, Any]]) -> None:
     import matplotlib.backends.backend_agg
     import matplotlib.pyplot  # noqa: F401
     import tensorflow_datasets  # noqa: F401
+
+    from vidsme_jax.models import tokenizer_files
+
+    tokenizer_files.hide_broken_torchvision()  # transformers remembers what is there.
     import transformers.models.auto.tokenization_auto  # noqa: F401
 
     from vidsme_jax import audit, studies  # noqa: F401

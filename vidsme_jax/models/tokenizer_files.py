@@ -87,7 +87,7 @@ def guarded(call: Callable[[], Any], path: str = "", meant: str = "") -> Any:
 
 
 def _loaded(folder: pathlib.Path) -> Any:
-    _hide_broken_torchvision()
+    hide_broken_torchvision()
     from transformers import AutoTokenizer, logging
 
     # It warns of each model that it has no class for, and of old keys in its config.
@@ -103,7 +103,7 @@ def _loaded(folder: pathlib.Path) -> Any:
         logging.set_verbosity(before)
 
 
-def _hide_broken_torchvision() -> None:
+def hide_broken_torchvision() -> None:
     """Lets a torchvision that cannot be imported count as absent.
 
     transformers imports it with the configs of tokenizers, where it is installed, and
