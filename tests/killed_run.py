@@ -94,6 +94,7 @@ def main(
 ) -> None:
     """Kills and resumes, then lets it finish."""
     import jax
+
     from vidsme_jax.models import tokenizer_files
 
     tokenizer_files.hide_broken_torchvision()  # transformers remembers what is there.
