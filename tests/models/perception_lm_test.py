@@ -280,7 +280,10 @@ REFUSED = {
         {"video_token_id": 5},
         "the video token 5 0 times, expected once (the tokenizer's <|video|> is",
     ),
-    "no id": ({"video_token_id": -1}, "the video token is -1, expected 0 to"),
+    "no id": (
+        {"video_token_id": -1},
+        "video_token_id is -1, expected the id of",
+    ),
     "fewer embeddings than tokens": (
         {"text_config": {"vocab_size": 100}},
         "and the model 100 embeddings: is it another model's tokenizer?",

@@ -91,6 +91,17 @@ class Fields:
             return None if default is _REQUIRED else default
         return value
 
+    def token(self, key: str, default: int) -> int:
+        """Returns the id of a token."""
+        value = self.take(key, int, default)
+        if not 0 <= value <= MAX_SIZE:
+            self.problems.append(
+                f"{self.where}: {key} is {content.shown(value)}, expected the id of a "
+                f"token, 0 to {MAX_SIZE}"
+            )
+            return default
+        return value
+
     def number(self, key: str, default: float, low: float, high: float) -> float:
         """Returns a number from `low` to `high`, which are finite."""
         value = self.take(key, (int, float), default)

@@ -1,4 +1,4 @@
-"""Well-known models that are not read, and why; told by `config.json` alone.
+"""Well-known models that are not read, and why, by their `config.json` alone.
 
 Two kinds: those that no family can read, since a row of the video sees later rows of it
 and shows no distribution of what comes next; and those that nobody has built. What

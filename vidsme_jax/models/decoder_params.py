@@ -184,6 +184,21 @@ def _sees_all(fields: Fields) -> None:
         )
 
 
+def ignored(prefix: str, head: str, config: DecoderConfig) -> dict[str, str]:
+    """Patterns of a decoder's tensors that no parameter is filled from, with reasons.
+
+    Args:
+      prefix: Pattern of the decoder's names.
+      head: Of the output layer, likewise.
+      config: Of the decoder.
+    """
+    rotary = prefix + r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+    out = {rotary: "follows from the config"}
+    if config.tie_word_embeddings:
+        out[head + r"\.weight"] = "tied to the embeddings"
+    return out
+
+
 def rules(
     prefix: str, head: str, path: str, config: DecoderConfig, *, cut: bool = False
 ) -> list[Rule]:

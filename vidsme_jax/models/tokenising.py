@@ -5,7 +5,7 @@ belongs to the question or to the answer, whichever its last character lies in.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vidsme_jax.base import Asked, AuditError, printable
@@ -69,6 +69,16 @@ class Framing(NamedTuple):
         """Returns as many tokens beside each frame as are typical, and no others."""
         count = 0 if self.opens is None else shown.num_frames
         return Text((), frames=((0,) * self.typical,) * count)
+
+
+def markers(tokenizer: Any, texts: Mapping[str, str]) -> list[str]:
+    """Returns special tokens, as a family's processor takes them of its tokenizer.
+
+    Args:
+      tokenizer: Of transformers; None: there is none.
+      texts: By the attribute that names a token, its text where there is no such.
+    """
+    return [getattr(tokenizer, name, text) for name, text in texts.items()]
 
 
 class Tokeniser:

@@ -4,15 +4,55 @@ A tower and a projector turn each frame into as many visual rows; a causal decod
 them, frame after frame, with or without text between them.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from vidsme_jax import parallel
 from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.decoder import Decoder
+from vidsme_jax.models.decoder_params import DecoderConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrameConfig:
+    """What the hyperparameters of every such model hold."""
+
+    text: DecoderConfig
+    image_mean: tuple[float, ...]  # Of the three channels of pixels, and the next.
+    image_std: tuple[float, ...]
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Of parameters and activations."""
+        return self.text.dtype
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShuffledConfig(FrameConfig):
+    """Those of a model that puts blocks of features together (`pooling.pixel_shuffle`).
+
+    Attributes:
+      vision: Of the tower; has `hidden_size` and `grid`, patches along a side.
+      block: Features along a side of what becomes one row.
+    """
+
+    vision: Any
+    block: int
+
+    @property
+    def rows_per_frame(self) -> int:
+        """Video rows that one frame gives."""
+        return (self.vision.grid // self.block) ** 2
+
+    @property
+    def shuffled_size(self) -> int:
+        """Numbers of one block of features."""
+        return self.vision.hidden_size * self.block**2
 
 
 class FrameModel(nnx.Module):
@@ -22,8 +62,7 @@ class FrameModel(nnx.Module):
     `encode_frames`.
 
     Attributes:
-      config: Has `text`, the decoder's hyperparameters, and `image_mean` and
-        `image_std`, of the three channels.
+      config: The hyperparameters, of the family's own kind of `FrameConfig`.
       language_model: The decoder.
     """
 

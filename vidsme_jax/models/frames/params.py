@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 from vidsme_jax.checkpoints import content, ties
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models.decoder_params import DecoderConfig
+from vidsme_jax.models.frames.modeling import FrameConfig
 
 # The tower is copied: its frames are spread over all devices instead.
 SPLIT = (
@@ -15,19 +16,22 @@ SPLIT = (
 )
 
 
+Config = TypeVar("Config", bound=FrameConfig)
+
+
 def settle_tie(
     checkpoint: Checkpoint,
-    text: DecoderConfig,
+    config: Config,
     decoder: str,
     head: str,
     canonical: Callable[[str], str],
     problems: list[str],
-) -> tuple[Checkpoint, DecoderConfig]:
+) -> tuple[Checkpoint, Config]:
     """Returns both as the stored tensors have it: see `ties.settle`.
 
     Args:
       checkpoint: Whose tensors are looked at.
-      text: As the `config.json` has it.
+      config: As the `config.json` has it.
       decoder: Pattern of the canonical names of the decoder.
       head: Of the output layer, likewise.
       canonical: See `Names`.
@@ -38,10 +42,11 @@ def settle_tie(
         canonical,
         f"{decoder}embed_tokens.weight".replace("\\", ""),
         f"{head}.weight".replace("\\", ""),
-        tied=text.tie_word_embeddings,
+        tied=config.text.tie_word_embeddings,
         problems=problems,
     )
-    return checkpoint, dataclasses.replace(text, tie_word_embeddings=tied)
+    text = dataclasses.replace(config.text, tie_word_embeddings=tied)
+    return checkpoint, dataclasses.replace(config, text=text)
 
 
 def depth(layer: int, layers: int, key: str, problems: list[str]) -> int:

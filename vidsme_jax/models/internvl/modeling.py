@@ -12,14 +12,12 @@ import dataclasses
 
 import jax
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vidsme_jax.models import layers
 from vidsme_jax.models.decoder import Decoder
-from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.flops import tower_flops
-from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.modeling import FrameModel, ShuffledConfig
 from vidsme_jax.models.frames.pooling import pixel_shuffle
 from vidsme_jax.models.internvl.tower import InternVit, InternVitConfig
 
@@ -27,29 +25,10 @@ _PROJECTOR_EPS = 1e-5  # No config says it.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InternVlConfig:
+class InternVlConfig(ShuffledConfig):
     """Hyperparameters of one model."""
 
     vision: InternVitConfig
-    text: DecoderConfig
-    block: int  # Features along a side of what becomes one row.
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-
-    @property
-    def rows_per_frame(self) -> int:
-        """Video rows that one frame gives."""
-        return (self.vision.grid // self.block) ** 2
-
-    @property
-    def shuffled_size(self) -> int:
-        """Numbers of one block of features."""
-        return self.vision.hidden_size * self.block**2
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of parameters and activations."""
-        return self.text.dtype
 
     @property
     def vision_flops(self) -> int:

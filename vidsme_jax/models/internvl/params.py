@@ -6,26 +6,23 @@ transformers writes begin with `language_model.model`, `vision_tower` and
 stand behind `model.` too. The first is the canonical one.
 """
 
-import dataclasses
 import re
 from typing import Any
 
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints import content
-from vidsme_jax.checkpoints.fields import EPS_RANGE, MAX_SIDE, MAX_SIZE, Fields, by_key
-from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.checkpoints.fields import EPS_RANGE, MAX_SIDE, Fields, by_key
 from vidsme_jax.checkpoints.layouts import PATCHES
 from vidsme_jax.checkpoints.loading import Names, Rule, dense, norm
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
-from vidsme_jax.models.frames import params
 from vidsme_jax.models.internvl.modeling import InternVlConfig
 from vidsme_jax.models.internvl.tower import InternVitConfig
 
 NAME = "internvl"
 _TOWER, _PROJECTOR = r"vision_tower\.", r"multi_modal_projector\."
-_DECODER, _HEAD = r"language_model\.model\.", r"language_model\.lm_head"
+DECODER, HEAD = r"language_model\.model\.", r"language_model\.lm_head"
 _RENAMES = [
     (re.compile(f"^{pattern}"), replacement)
     for pattern, replacement in (
@@ -68,12 +65,7 @@ def read_config(
     fields.expect("vision_feature_select_strategy", "default")
     ratio = fields.number("downsample_ratio", 0.5, 1e-3, 1.0)
     tied = fields.take("tie_word_embeddings", bool, True)
-    token = fields.take("image_token_id", int, 151667)
-    if not 0 <= token <= MAX_SIZE:
-        problems.append(
-            f"config.json: image_token_id is {content.shown(token)}, expected 0 to "
-            f"{MAX_SIZE}"
-        )
+    token = fields.token("image_token_id", 151667)
     inner = Fields(fields.take("vision_config", dict, {}), "vision_config", problems)
     vision = _read_tower(inner, dtype)
     inner = Fields(fields.take("text_config", dict, {}), "text_config", problems)
@@ -149,32 +141,16 @@ def canonical(name: str) -> str:
     return name
 
 
-def settle_tie(
-    checkpoint: Checkpoint, config: InternVlConfig, problems: list[str]
-) -> tuple[Checkpoint, InternVlConfig]:
-    """Returns both as the stored tensors have it; see `frames.params.settle_tie`."""
-    checkpoint, text = params.settle_tie(
-        checkpoint, config.text, _DECODER, _HEAD, canonical, problems
-    )
-    return checkpoint, dataclasses.replace(config, text=text)
-
-
 def names(config: InternVlConfig) -> Names:
     """Returns the names of a model's tensors."""
     rules = _tower_rules(config.vision)
     rules += norm(rf"{_PROJECTOR}layer_norm", "layer_norm")
     for layer in ("linear_1", "linear_2"):
         rules += dense(_PROJECTOR + layer, f"multi_modal_projector/{layer}")
-    rules += decoder_params.rules(_DECODER, _HEAD, "language_model", config.text)
-    ignored = {
-        _TOWER + r"embeddings\.mask_token": "of masked training",
-        _DECODER + r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq": (
-            "follows from the config"
-        ),
-    }
-    if config.text.tie_word_embeddings:
-        ignored[_HEAD + r"\.weight"] = "tied to the embeddings"
-    return Names(canonical, rules, ignored)
+    rules += decoder_params.rules(DECODER, HEAD, "language_model", config.text)
+    own = {_TOWER + r"embeddings\.mask_token": "of masked training"}
+    ignored = decoder_params.ignored(DECODER, HEAD, config.text)
+    return Names(canonical, rules, own | ignored)
 
 
 def _tower_rules(config: InternVitConfig) -> list[Rule]:

@@ -12,14 +12,20 @@ import jax.numpy as jnp
 
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessor_config, processor_config, prompts
+from vidsme_jax.models.frames import params as frames
 from vidsme_jax.models.frames import processing
 from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.internvl import params
 from vidsme_jax.models.internvl.modeling import InternVl
 from vidsme_jax.models.rows import Shown
-from vidsme_jax.models.tokenising import Framing
+from vidsme_jax.models.tokenising import Framing, markers
 
 START, END, CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
+_MARKERS = {
+    "start_image_token": START,
+    "end_image_token": END,
+    "context_image_token": CONTEXT,
+}
 KIND = preprocessor_config.Kind(
     "InternVLVideoProcessor", {"height": 384, "width": 384}, None
 )
@@ -35,7 +41,14 @@ def open_checkpoint(
     vision = config.vision
     prepare = processor_config.read(checkpoint, KIND, vision.image_size, problems)
     config = dataclasses.replace(config, image_mean=prepare.mean, image_std=prepare.std)
-    checkpoint, config = params.settle_tie(checkpoint, config, problems)
+    checkpoint, config = frames.settle_tie(
+        checkpoint,
+        config,
+        params.DECODER,
+        params.HEAD,
+        params.canonical,
+        problems,
+    )
     rows = {"image_seq_length": config.rows_per_frame}
     processor_config.compare(checkpoint, rows, problems)
     model = processing.describe(
@@ -60,14 +73,7 @@ def open_checkpoint(
 
 def framing(tokenizer: Any) -> Framing:
     """Returns what the processor writes for a video, with the tokenizer's markers."""
-    start, end, context = (
-        getattr(tokenizer, name, text)
-        for name, text in (
-            ("start_image_token", START),
-            ("end_image_token", END),
-            ("context_image_token", CONTEXT),
-        )
-    )
+    start, end, context = markers(tokenizer, _MARKERS)
 
     def opens(shown: Shown) -> list[str]:
         opened = [f"\nFrame{k + 1}: {start}" for k in range(shown.num_frames)]

@@ -24,12 +24,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vidsme_jax.models.decoder import Decoder
-from vidsme_jax.models.decoder_params import DecoderConfig
-from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.modeling import FrameConfig, FrameModel
 from vidsme_jax.models.frames.pooling import pool
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.towers.vit import Vit, VitConfig
@@ -39,18 +37,15 @@ NEWLINES = ("none", "row", "frame", "video")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LlavaConfig:
+class LlavaConfig(FrameConfig):
     """Hyperparameters of one model of these families."""
 
     vision: VitConfig
-    text: DecoderConfig
     vision_depth: int  # Layers of the tower that are run.
     pool: str  # One of POOLS; "none" keeps the class token, too.
     pool_stride: int
     pool_first: bool  # Before the projector.
     newline: str  # One of NEWLINES.
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
 
     @property
     def side(self) -> int:
@@ -71,11 +66,6 @@ class LlavaConfig:
     def tail_rows(self) -> int:
         """Video rows that follow the last frame."""
         return int(self.newline == "video")
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of parameters and activations."""
-        return self.text.dtype
 
 
 class Llava(FrameModel):

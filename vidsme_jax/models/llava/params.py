@@ -1,6 +1,5 @@
 """What the tensors of LLaVA models are called."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,11 +62,7 @@ def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:
     vision = config.vision
     # A file may hold a layer more than the config counts: SigLIP's last is cut off.
     out = vit.ignored(names.tower, config.vision_depth, vision.num_hidden_layers + 1)
-    out[names.decoder + r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"] = (
-        "follows from the config"
-    )
-    if config.text.tie_word_embeddings:
-        out[names.head + r"\.weight"] = "tied to the embeddings"
+    out |= decoder_params.ignored(names.decoder, names.head, config.text)
     if config.newline == "none":
         out[names.newline] = "separates rows of still images; this video has none"
     return out
@@ -81,8 +76,5 @@ def settle_tie(
     problems: list[str],
 ) -> tuple[Checkpoint, LlavaConfig]:
     """Returns both as the stored tensors have it; see `frames.params.settle_tie`."""
-    checkpoint, text = params.settle_tie(
-        *(checkpoint, config.text, patterns.decoder, patterns.head),
-        *(canonical, problems),
-    )
-    return checkpoint, dataclasses.replace(config, text=text)
+    names = patterns.decoder, patterns.head
+    return params.settle_tie(checkpoint, config, *names, canonical, problems)

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints import content
-from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields, by_key
+from vidsme_jax.checkpoints.fields import Fields, by_key
 from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import decoder_params, preprocessor_config
 from vidsme_jax.models.decoder_params import DecoderConfig
@@ -184,13 +183,8 @@ def read_config(
     text = DecoderConfig.from_text(inner, dtype, tied=tied, known=kind.decoders)
     inner.close(decoder_params.IGNORED)
     layer = fields.take("vision_feature_layer", int, kind.layer)
-    token = fields.take("video_token_id", int, kind.video_token)
-    token = fields.take("video_token_index", int, token)
-    if not 0 <= token <= MAX_SIZE:
-        problems.append(
-            f"config.json: the video token is {content.shown(token)}, expected 0 to "
-            f"{MAX_SIZE}"
-        )
+    token = fields.token("video_token_id", kind.video_token)
+    token = fields.token("video_token_index", token)
     fields.close(_IGNORED)
     config = LlavaConfig(
         vision=vision,

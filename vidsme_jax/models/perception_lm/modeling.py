@@ -13,8 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vidsme_jax.models.decoder import Decoder
-from vidsme_jax.models.decoder_params import DecoderConfig
-from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.modeling import FrameConfig, FrameModel
 from vidsme_jax.models.frames.pooling import pool
 from vidsme_jax.models.layers import Projector
 from vidsme_jax.models.perception_lm.tower import Pe
@@ -22,14 +21,11 @@ from vidsme_jax.models.perception_lm.tower_config import PeConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PerceptionLmConfig:
+class PerceptionLmConfig(FrameConfig):
     """Hyperparameters of one model."""
 
     vision: PeConfig
-    text: DecoderConfig
     pooling: int  # Patches along a side of a block that is averaged.
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
 
     @property
     def rows_per_frame(self) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints import content
-from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields
+from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.loading import Names, dense
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
@@ -76,12 +75,7 @@ def read_config(
             f"config.json: projector_pooling_ratio is {pooling}; built for a divisor "
             f"of the tower's grid of {vision.grid} x {vision.grid} patches"
         )
-    token = fields.take("video_token_id", int, VIDEO_TOKEN)
-    if not 0 <= token <= MAX_SIZE:
-        problems.append(
-            f"config.json: the video token is {content.shown(token)}, expected 0 to "
-            f"{MAX_SIZE}"
-        )
+    token = fields.token("video_token_id", VIDEO_TOKEN)
     fields.close(_IGNORED)
     config = PerceptionLmConfig(
         vision=vision,
@@ -104,10 +98,6 @@ def names(config: PerceptionLmConfig) -> Names:
     for layer in ("linear_1", "linear_2"):
         rules += dense(rf"model\.{_PROJECTOR}\.{layer}", f"{_PROJECTOR}/{layer}")
     rules += decoder_params.rules(DECODER, HEAD, "language_model", config.text)
-    ignored = tower.ignored(_TOWER)
-    ignored[DECODER + r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"] = (
-        "follows from the config"
-    )
-    if config.text.tie_word_embeddings:
-        ignored[HEAD + r"\.weight"] = "tied to the embeddings"
-    return Names(canonical, rules, ignored)
+    own = tower.ignored(_TOWER)
+    ignored = decoder_params.ignored(DECODER, HEAD, config.text)
+    return Names(canonical, rules, own | ignored)

@@ -5,8 +5,6 @@ video processor of transformers does it; Pillow's, which is built here, differs 
 rounding.
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from vidsme_jax.checkpoints.files import Checkpoint
@@ -51,18 +49,17 @@ def open_checkpoint(
     )
     wanted = {"patch_size": vision.patch_size, "pooling_ratio": config.pooling}
     processor_config.compare(checkpoint, wanted, problems)
-    checkpoint, text = frames.settle_tie(
+    checkpoint, config = frames.settle_tie(
         checkpoint,
-        config.text,
+        config,
         params.DECODER,
         params.HEAD,
         params.canonical,
         problems,
     )
-    config = dataclasses.replace(config, text=text)
     model = processing.describe(
         lambda rngs: PerceptionLm(config, rngs=rngs),
-        text,
+        config.text,
         options,
         STYLE,
         problems,

@@ -17,42 +17,21 @@ import dataclasses
 
 import jax
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vidsme_jax.models import layers
 from vidsme_jax.models.decoder import Decoder
-from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.flops import tower_flops
-from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.modeling import FrameModel, ShuffledConfig
 from vidsme_jax.models.frames.pooling import pixel_shuffle
 from vidsme_jax.models.towers.vit import Vit, VitConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SmolVlmConfig:
+class SmolVlmConfig(ShuffledConfig):
     """Hyperparameters of one model."""
 
     vision: VitConfig
-    text: DecoderConfig
-    scale_factor: int  # Features along a side of the blocks that become one row.
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-
-    @property
-    def rows_per_frame(self) -> int:
-        """Video rows that one frame gives."""
-        return (self.vision.grid // self.scale_factor) ** 2
-
-    @property
-    def shuffled_size(self) -> int:
-        """Numbers of one block of features."""
-        return self.vision.hidden_size * self.scale_factor**2
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of parameters and activations."""
-        return self.text.dtype
 
     @property
     def vision_flops(self) -> int:
@@ -90,4 +69,4 @@ class SmolVlm(FrameModel):
         """Tower, pixel shuffle, projector."""
         with jax.named_scope("tower"):
             features = self.post_layernorm(self.vision_model(pixels))
-        return self.connector(pixel_shuffle(features, self.config.scale_factor))
+        return self.connector(pixel_shuffle(features, self.config.block))

@@ -1,23 +1,19 @@
 """Config and tensor names of SmolVLM2, whose files have the names of transformers."""
 
-import dataclasses
 from typing import Any
 
 from jax.typing import DTypeLike
 
-from vidsme_jax.checkpoints import content
-from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields, by_key
-from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.checkpoints.fields import Fields, by_key
 from vidsme_jax.checkpoints.loading import Names, Rule, dense, norm
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
-from vidsme_jax.models.frames import params
 from vidsme_jax.models.smolvlm.modeling import SmolVlmConfig
 from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
 
 NAME = "smolvlm"
-_TOWER, _DECODER, _HEAD = r"model\.vision_model\.", r"model\.text_model\.", "lm_head"
+_TOWER, DECODER, HEAD = r"model\.vision_model\.", r"model\.text_model\.", "lm_head"
 _CONNECTOR = r"model\.connector\.modality_projection\.proj"
 _IGNORED = by_key(
     {
@@ -67,12 +63,7 @@ def read_config(
     fields.expect("model_type", NAME)
     factor = fields.size("scale_factor", 2)
     tied = fields.take("tie_word_embeddings", bool, False)
-    token = fields.take("image_token_id", int, 128257)
-    if not 0 <= token <= MAX_SIZE:
-        problems.append(
-            f"config.json: image_token_id is {content.shown(token)}, expected 0 to "
-            f"{MAX_SIZE}"
-        )
+    token = fields.token("image_token_id", 128257)
     vision = _read_tower(fields.take("vision_config", dict) or {}, dtype, problems)
     text = _read_decoder(fields.take("text_config", dict) or {}, dtype, tied, problems)
     if vision.grid % factor:
@@ -84,7 +75,7 @@ def read_config(
     fields.close(_IGNORED)
     half = (0.5, 0.5, 0.5)
     config = SmolVlmConfig(
-        vision=vision, text=text, scale_factor=factor, image_mean=half, image_std=half
+        vision=vision, text=text, block=factor, image_mean=half, image_std=half
     )
     return config, token
 
@@ -117,28 +108,12 @@ def canonical(name: str) -> str:
     return name
 
 
-def settle_tie(
-    checkpoint: Checkpoint, config: SmolVlmConfig, problems: list[str]
-) -> tuple[Checkpoint, SmolVlmConfig]:
-    """Returns both as the stored tensors have it; see `frames.params.settle_tie`."""
-    checkpoint, text = params.settle_tie(
-        checkpoint, config.text, _DECODER, _HEAD, canonical, problems
-    )
-    return checkpoint, dataclasses.replace(config, text=text)
-
-
 def names(config: SmolVlmConfig) -> Names:
     """Returns the names of a model's tensors."""
     rules: list[Rule] = vit.rules(_TOWER, "vision_model", "siglip")
     rules += norm(rf"{_TOWER}post_layernorm", "post_layernorm")
     rules += dense(_CONNECTOR, "connector", bias=False)
-    rules += decoder_params.rules(_DECODER, _HEAD, "language_model", config.text)
-    ignored = {
-        _TOWER + r"embeddings\.position_ids": "0, 1, 2, ...",
-        _DECODER + r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq": (
-            "follows from the config"
-        ),
-    }
-    if config.text.tie_word_embeddings:
-        ignored[_HEAD + r"\.weight"] = "tied to the embeddings"
-    return Names(canonical, rules, ignored)
+    rules += decoder_params.rules(DECODER, HEAD, "language_model", config.text)
+    own = {_TOWER + r"embeddings\.position_ids": "0, 1, 2, ..."}
+    ignored = decoder_params.ignored(DECODER, HEAD, config.text)
+    return Names(canonical, rules, own | ignored)

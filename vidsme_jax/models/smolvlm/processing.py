@@ -17,16 +17,22 @@ import jax.numpy as jnp
 
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import processor_config, prompts
+from vidsme_jax.models.frames import params as frames
 from vidsme_jax.models.frames import processing
 from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.models.smolvlm import params, preparing
 from vidsme_jax.models.smolvlm.modeling import SmolVlm
 from vidsme_jax.models.smolvlm.words import in_words
-from vidsme_jax.models.tokenising import Framing
+from vidsme_jax.models.tokenising import Framing, markers
 
 IMAGE, FAKE, GLOBAL = "<image>", "<fake_token_around_image>", "<global-img>"
 END = "<end_of_utterance>"
+_MARKERS = {
+    "image_token": IMAGE,
+    "fake_image_token": FAKE,
+    "global_image_token": GLOBAL,
+}
 STYLE = prompts.Style(
     f"System: {{}}{END}\n",
     f"User: {prompts.PLACEHOLDER}",
@@ -46,7 +52,14 @@ def open_checkpoint(
     prepare, remarks = preparing.read(checkpoint, config.vision.image_size, problems)
     square = prepare.square
     config = dataclasses.replace(config, image_mean=square.mean, image_std=square.std)
-    checkpoint, config = params.settle_tie(checkpoint, config, problems)
+    checkpoint, config = frames.settle_tie(
+        checkpoint,
+        config,
+        params.DECODER,
+        params.HEAD,
+        params.canonical,
+        problems,
+    )
     rows = {"image_seq_len": config.rows_per_frame}
     processor_config.compare(checkpoint, rows, problems)
     vision = config.vision
@@ -73,14 +86,7 @@ def open_checkpoint(
 
 def framing(tokenizer: Any) -> Framing:
     """Returns what the processor writes for a video, with the tokenizer's markers."""
-    image, fake, whole = (
-        getattr(tokenizer, name, text)
-        for name, text in (
-            ("image_token", IMAGE),
-            ("fake_image_token", FAKE),
-            ("global_image_token", GLOBAL),
-        )
-    )
+    image, fake, whole = markers(tokenizer, _MARKERS)
     return Framing(
         token=image,
         opens=functools.partial(_opens, fake + whole),
