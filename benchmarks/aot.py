@@ -108,6 +108,7 @@ _7B, _LONG, _34B, _72B = (
     "llava_next_video-34b",
     "llava_qwen-72b",
 )
+_SMOL, _INTERN = "smolvlm-2.2b", "internvl3-8b"
 CASES = (
     Case("llava_onevision-tiny", 4, 2, "v5e", "2x2", (1, 4)),
     Case(_7B, 16, 4, "v5e", "2x2", (1, 4)),
@@ -135,6 +136,14 @@ CASES = (
     Case(_72B, 16, 4, "v5p", "2x2x1", (1, 4)),
     Case(_72B, 16, 4, "H100", "4", (1, 4)),
     Case(_72B, 16, 8, "H200", "4", (1, 4)),
+    Case(_SMOL, 16, 16, "H100", "4", (4, 1)),
+    Case(_SMOL, 16, 4, "H100", "1", (1, 1)),
+    Case(_SMOL, 16, 4, "v5e", "2x2", (4, 1)),
+    Case(_SMOL, 16, 4, "v6e", "2x2", (4, 1)),
+    Case(_INTERN, 16, 8, "H100", "4", (4, 1)),
+    Case(_INTERN, 16, 1, "H100", "1", (1, 1)),
+    Case(_INTERN, 16, 4, "v5e", "2x2", (1, 4)),
+    Case(_INTERN, 16, 4, "v6e", "2x2", (4, 1)),
 )
 
 
