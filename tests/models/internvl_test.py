@@ -134,6 +134,8 @@ def test_tokens_equal_the_processors(folders, count, prompt):
     shown = Shown(count)
     rows = _ids(model.lay_out(shown, model.tokenise(None, shown), np.arange(count)))
     first = rows[: len(rows) - len(model.tokenise().after)].tolist()
+    close = oracle.TOKENIZER.convert_tokens_to_ids("</img>")
+    assert model.tokenise(None, shown).frames[-1] == (close,)
     for asked, answered in (("", turns), (ANSWER, [*turns, said])):
         theirs = oracle.processor().apply_chat_template(
             answered,
@@ -146,6 +148,7 @@ def test_tokens_equal_the_processors(folders, count, prompt):
             key="", question=QUESTION, answer=asked, ended="end" if asked else ""
         )
         ours = model.tokenise(item)
+        assert close not in ours.after  # It belongs to the video.
         whole = [*first, *ours.after, *ours.answer]
         assert whole == theirs.tolist()[: len(whole)]
         # Behind an answer the template puts a line's end.
