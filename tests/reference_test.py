@@ -99,10 +99,10 @@ def _refusing(monkeypatch, *questions):
         model = inspect(checkpoint, **options)
         read = model.tokenise
 
-        def refusing(asked=None):
+        def refusing(asked=None, shown=None):
             if asked is not None and asked.question in questions:
                 raise AuditError(["a word of another world"])
-            return read(asked)
+            return read(asked, shown)
 
         if checkpoint == REFERENCE:
             object.__setattr__(model, "tokenise", refusing)

@@ -220,17 +220,17 @@ class Tokeniser:
         close = self._framing.close
         if not close:
             return []
-        ids = self._tokenizer(close, add_special_tokens=False)["input_ids"]
+        ids = self._ids(close, add_special_tokens=False)
         special = self._tokenizer.get_added_vocab().values()
         if not ids or not set(ids) <= set(special):
             raise AuditError(
                 [f"tokenizer: {close}, which closes a frame, is no special token"]
             )
-        return list(ids)
+        return ids
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str, **more: Any) -> list[int]:
         return tokenizer_files.guarded(
-            lambda: self._tokenizer(text, verbose=False)["input_ids"]
+            lambda: list(self._tokenizer(text, verbose=False, **more)["input_ids"])
         )
 
     def _faults(self, text: str, stops: bool) -> list[str]:
