@@ -262,9 +262,10 @@ def test_an_unknown_family_is_named(config, tmp_path):
         checks.check(config)
 
 
-def test_more_frames_than_the_positions_hold(config, tmp_path):
+@pytest.mark.parametrize("frames", [5000, 100_000])
+def test_more_frames_than_the_positions_hold(config, tmp_path, frames):
     _corpus(config, tmp_path)
-    config.video.num_frames = 5000
+    config.video.num_frames = frames
     with pytest.raises(AuditError, match=r"positions hold \d+ frames"):
         checks.check(config)
 

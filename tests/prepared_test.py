@@ -216,7 +216,10 @@ def test_a_record_that_rots_costs_its_clip_only(items, tmp_path):
 
 
 def test_the_settings_and_the_count_are_checked(items, tmp_path):
-    folder = _write(tmp_path, items)
+    folder = _write(tmp_path / "corpus", items)
+    (problem,) = _problems(tmp_path / "corpsu", items)
+    assert problem.endswith("corpsu is no folder; did you mean 'corpus'?")
+    tmp_path /= "corpus"
     info = folder / "dataset_info.json"
     text = info.read_text()
     info.write_text(text.replace('"4"', '"5"', 1).replace('"5"', '"6"', 1))

@@ -320,6 +320,8 @@ def test_the_score_beside_the_headline_is_a_rule():
     assert scores.beside("vid_sme_ref", names, "exact") == ("vid_sme", "control")
     second = scores.beside("vid_sme", names, "exact")
     assert second == ("response_min_k_plus_plus_100", "second score")
+    greedy = scores.beside("vid_sme", names, "exact", greedy=True)
+    assert greedy == ("response_mean_renyi_1", "second score")
     assert scores.beside("vid_sme", _names("video"), "exact") is None
     assert scores.beside("response_loss", _names("response"), "exact") is None
     released = scores.beside("ppl", scores.resolve("all", "official"), "official")

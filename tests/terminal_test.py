@@ -144,6 +144,16 @@ def _fail():
     raise ValueError(EVIL)
 
 
+def test_what_tfds_says_of_its_descriptions_is_left_out(started, capsys):
+    absl_logging.get_absl_handler().python_handler.stream = sys.stderr
+    logger = absl_logging.get_absl_logger()
+    for level, text in ((logging.INFO, "fields differ"), (logging.WARNING, "broken")):
+        where = "x/tensorflow_datasets/core/dataset_info.py"
+        logger.handle(logger.makeRecord("absl", level, where, 1, text, (), None))
+    text = capsys.readouterr().err
+    assert "broken" in text and "fields differ" not in text
+
+
 def test_handlers_of_other_libraries_get_escaped_records(started):
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

@@ -160,7 +160,8 @@ def evaluate(
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
     fprs, num_bootstrap = given.report.fprs, given.report.num_bootstrap
-    beside = scores.beside(headline, table.scores, given.profile)
+    greedy = asking.is_greedy(given)
+    beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
     declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
     text = json.dumps(about, indent=2, default=str)
     write_atomically(workdir / "config.json", text.encode())

@@ -50,6 +50,7 @@ def start_logging() -> None:
     python_logging.setLogRecordFactory(_Record)
     python_logging.captureWarnings(True)
     logging.get_absl_handler().setFormatter(_Formatter())
+    logging.get_absl_handler().addFilter(_is_of_interest)
     python_logging.raiseExceptions = False  # It would print arguments as they are.
     sys.excepthook = _show_uncaught
     if sys.unraisablehook is sys.__unraisablehook__:  # Nobody else's.
@@ -59,6 +60,12 @@ def start_logging() -> None:
     threading.excepthook = lambda what: _show_uncaught(
         what.exc_type, what.exc_value, what.exc_traceback
     )
+
+
+def _is_of_interest(record: python_logging.LogRecord) -> bool:
+    """Leaves out what TFDS says of the descriptions that it reads and writes."""
+    inside = "tensorflow_datasets" in record.pathname
+    return record.levelno >= python_logging.WARNING or not inside
 
 
 class _Record(python_logging.LogRecord):

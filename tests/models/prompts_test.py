@@ -33,6 +33,18 @@ def test_a_placeholder_that_is_missing_or_doubled(name, text, count):
     assert ("did you mean 'mcq'" in problem) == (text == "mqc")
 
 
+def test_a_placeholder_that_stands_for_nothing():
+    text = '<video> {quesion} of {"json"} {answer} {name}'
+    with pytest.raises(AuditError) as caught:
+        models.inspect("random:llava_qwen-tiny", dtype="float32", prompt=text)
+    first, second = caught.value.problems
+    assert first.endswith(
+        "{quesion} stands for nothing; known: {question}, {answer}; did you mean "
+        "'{question}'?"
+    )
+    assert "{name} stands for nothing" in second
+
+
 def test_a_text_of_ones_own():
     text = "USER: <image>\nwhat"
     plan = models.inspect("random:llava_qwen-tiny", dtype="float32", prompt=text)

@@ -32,6 +32,7 @@ SAID = {
     "llava_next": ({}, "it is a model of images"),
     "idefics3": ({}, "such as HuggingFaceTB/SmolVLM2-2.2B-Instruct (model_type smol"),
     "video_llama_3": ({}, "not built yet: which rows of a frame it keeps depends on"),
+    "videollama3_qwen2": ({}, "not built yet: which rows of a frame it keeps depends"),
     "qwen2_vl": ({}, "it is not built yet: its tower sees frames in pairs"),
     "qwen2_5_vl": ({}, "it is not built yet: its tower sees frames in pairs"),
     "qwen3_vl": ({}, "it is not built yet: its tower sees frames in pairs"),
@@ -212,8 +213,12 @@ def test_nothing_heavy_is_imported_for_it(tmp_path):
     assert done.stdout.strip().endswith("[]")
 
 
-def test_no_weights_are_fetched_of_what_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "molmo2"}))
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [("molmo2", "model_type 'molmo2' is not"), ("internvl4", "unknown family .*known")],
+)
+def test_no_weights_are_fetched_of_what_is_refused(tmp_path, monkeypatch, named, said):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": named}))
     asked = []
 
     def download(repository, *, revision, allow_patterns):
@@ -221,6 +226,6 @@ def test_no_weights_are_fetched_of_what_is_refused(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(AuditError, match="checkpoint allenai/Molmo2-4B: model_type"):
-        models.inspect("allenai/Molmo2-4B", dtype="float32")
+    with pytest.raises(AuditError, match=f"checkpoint owner/name: {said}"):
+        models.inspect("owner/name", dtype="float32")
     assert "*.json" in asked and "*.safetensors" not in asked

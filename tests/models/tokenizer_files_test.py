@@ -81,6 +81,13 @@ def test_numbers_of_a_tokenizer_have_ranges(folder, changes, text):
     assert text in str(caught.value)
 
 
+def test_a_folder_without_a_vocabulary_is_named(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(AuditError) as caught:
+        models.inspect(str(folder), dtype="float32")
+    assert f"{folder} has none of tokenizer.json, tokenizer.model" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

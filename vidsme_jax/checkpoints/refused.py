@@ -20,6 +20,10 @@ _OF_IMAGES = "it is a model of images, without a processor of videos"
 _PAIRS = "its tower sees frames in pairs, and its positions have three axes"
 _DELTA = "three of four layers of its decoder are linear attention"
 _MIXED = "its decoder mixes experts"
+_PRUNED = (
+    "which rows of a frame it keeps depends on the frame before, so that other rows "
+    "are left of the reversed clip"
+)
 
 
 def reason(config: Mapping[str, Any]) -> str:
@@ -95,10 +99,8 @@ MODEL_TYPES: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         f"{_OF_IMAGES}; SmolVLM2 is the one of videos, such as "
         "HuggingFaceTB/SmolVLM2-2.2B-Instruct (model_type smolvlm)"
     ),
-    "video_llama_3": _NOT_BUILT.format(
-        "which rows of a frame it keeps depends on the frame before, so that other "
-        "rows are left of the reversed clip"
-    ),
+    "video_llama_3": _NOT_BUILT.format(_PRUNED),
+    "videollama3_qwen2": _NOT_BUILT.format(_PRUNED),
     "qwen2_vl": _NOT_BUILT.format(_PAIRS),
     "qwen2_5_vl": _NOT_BUILT.format(_PAIRS),
     "qwen3_vl": _NOT_BUILT.format(_PAIRS),

@@ -31,8 +31,8 @@ def lines(warnings: Mapping[str, Sequence[str]]) -> list[str]:
         if len(same) == 1:
             found.append(printable(f"{video}: {text}", _MOST))
         else:
-            example = printable(f"such as {video}: {text}", _MOST)
-            found.append(f"{len(same)} videos of one kind, {example}")
+            example = printable(f"{video}: {text}", _MOST)
+            found.append(f"{example} (and {len(same) - 1} more videos alike)")
     return found
 
 

@@ -7,6 +7,8 @@ then loads the tensors.
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -82,7 +84,7 @@ def open_checkpoint(
 ) -> files.Checkpoint:
     """Opens a checkpoint; see `inspect` for the arguments."""
     return opening.open_checkpoint(
-        locate(name), allow_pickle=allow_pickle, adapter=adapter
+        locate(name), allow_pickle=allow_pickle, adapter=adapter, judge=_unread
     )
 
 
@@ -139,15 +141,22 @@ def family_of(checkpoint: files.Checkpoint) -> Family:
     Raises:
       AuditError: It is of no family that is built.
     """
-    raw, known = checkpoint.config, [family.name for family in FAMILIES]
     for family in FAMILIES:
-        if family.reads(raw):
+        if family.reads(checkpoint.config):
             return family
-    if why := refused.reason(raw):
-        raise checkpoint.error(f"{why}; known: {', '.join(known)}")
-    named = raw.get("model_type")
-    raise checkpoint.error(
+    raise checkpoint.error(_unread(checkpoint.config))
+
+
+def _unread(config: Mapping[str, Any]) -> str:
+    """Returns why no family reads a checkpoint of this config, "" if one does."""
+    if any(family.reads(config) for family in FAMILIES):
+        return ""
+    known = [family.name for family in FAMILIES]
+    if why := refused.reason(config):
+        return f"{why}; known: {', '.join(known)}"
+    named = config.get("model_type")
+    return (
         f"unknown family (model_type {content.shown(named)}, architectures "
-        f"{content.shown(raw.get('architectures'))}); known: {', '.join(known)}"
+        f"{content.shown(config.get('architectures'))}); known: {', '.join(known)}"
         f"{nearest(str(named), known)}"
     )

@@ -7,6 +7,7 @@ in front of a text (`rows.SEQUENCE_MEAN`); there the prompt's text has that toke
 """
 
 import dataclasses
+import re
 from typing import Any
 
 from vidsme_jax.base import AuditError, nearest
@@ -89,6 +90,12 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
     places = [text.find(part) for part in (PLACEHOLDER, QUESTION, ANSWER)]
     there = [place for place in places if place >= 0]
     again = [part for part in (QUESTION, ANSWER) if text.count(part) > 1]
+    for part in dict.fromkeys(re.findall(r"\{\w+\}", text)):
+        if part not in (QUESTION, ANSWER):
+            problems.append(
+                f"config.model.prompt is {name!r}: {part} stands for nothing; known: "
+                f"{QUESTION}, {ANSWER}{nearest(part, (QUESTION, ANSWER))}"
+            )
     if again or there != sorted(there):
         problems.append(
             f"config.model.prompt is {name!r}: {PLACEHOLDER}, {QUESTION} and {ANSWER} "
@@ -206,5 +213,5 @@ def read_tokenizer(checkpoint: Checkpoint, problems: list[str]) -> Any:
             return tokenizer_files.read(folder)
         except AuditError as error:
             causes += error.problems
-    problems.append(f"no usable tokenizer ({causes[0]})")
+    problems.append(f"no usable tokenizer ({'; '.join(causes)})")
     return None

@@ -27,6 +27,8 @@ _LARGEST = 2**26
 _LONGEST_TEXT = 1e31  # transformers writes 1e30 for no limit.
 _OTHERS = ("tokenizer.model", "spiece.model", "merges.txt", "vocab.txt")
 _OBJECTS = ("special_tokens_map.json", "added_tokens.json", "vocab.json")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model")
+_VOCABULARIES += ("vocab.json", "vocab.txt")
 # Of `config.json`, what a tokenizer's class is chosen by.
 _CHOSEN_BY = ("model_type", "model_name", "tokenizer_class", "auto_map")
 _CHOSEN_BY += ("_name_or_path", "transformers_version", "architectures")
@@ -50,6 +52,9 @@ def read(folder: pathlib.Path) -> Any:
     Raises:
       AuditError: There is none, or it cannot be used.
     """
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        known = ", ".join(_VOCABULARIES)
+        raise AuditError([f"{folder} has none of {known}: fetch it whole"])
     with tempfile.TemporaryDirectory(prefix="vidsme-tokenizer-") as staged:
         target = pathlib.Path(staged)
         try:
@@ -88,6 +93,8 @@ def guarded(call: Callable[[], Any], path: str = "", meant: str = "") -> Any:
 
 def _loaded(folder: pathlib.Path) -> Any:
     hide_broken_torchvision()
+    # That PyTorch is not there is of no interest.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer, logging
 
     # It warns of each model that it has no class for, and of old keys in its config.

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidsme_jax.base import ROLES, AuditError, Item
+from vidsme_jax.base import ROLES, AuditError, Item, nearest
 from vidsme_jax.data import dataset_folders, segments
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
@@ -304,6 +304,9 @@ def newest(root: pathlib.Path, variant: Variant) -> pathlib.Path:
     """
     if found := versions(variant.folder(root)):
         return found[-1]
+    if not root.is_dir():
+        near = nearest(root.name, [p.name for p in root.parent.glob("*") if p.is_dir()])
+        raise AuditError([f"corpus.prepared: {root} is no folder{near}"])
     others = sorted(p.parents[1].name for p in root.glob(f"{NAME}/*/1.*.0/*.json"))
     there = ", ".join(dict.fromkeys(others)) or "nothing"
     problem = f"{root} has no clips prepared as {variant.name}"

@@ -54,22 +54,18 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
                 num_bytes=model.num_bytes if model else 0,
                 dtype=model.dtype if model else "",
             )
-    if model is not None:
+    if model is not None and _holds(problems, model, ""):
         _, wrong = texts.check_texts(
             *(found["samples"], model, given.video.num_frames, given.slices),
             response=given.response,
             room=given.response_tokens,
         )
         problems.add(*wrong)
-    if model is not None and problems.none_in("reference"):
-        with problems.collected():
-            reference = references.check(given, model, found["samples"])
-    for whose, its in (("", model), ("reference ", reference)):
-        if its is not None and given.video.num_frames > its.max_frames:
-            problems.add(
-                f"config.video.num_frames is {given.video.num_frames}; the {whose}"
-                f"model's positions hold {its.max_frames} frames"
-            )
+        if problems.none_in("reference"):
+            with problems.collected():
+                reference = references.check(given, model, found["samples"])
+    if reference is not None:
+        _holds(problems, reference, "reference ")
     if devices is not None and devices.num_processes > 1 and asking.is_greedy(given):
         problems.add(
             f"config.response is greedy, and the model spans {devices.num_processes} "
@@ -79,6 +75,17 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
     problems.close()
     fields: dict[str, Any] = {"model": model, "devices": devices}
     return Setup(**found, **fields, reference=reference)
+
+
+def _holds(problems: asking.Problems, model: Model, whose: str) -> bool:
+    """Returns whether a model holds so many frames; adds a problem otherwise."""
+    wanted = problems.settings.video.num_frames
+    if wanted > model.max_frames:
+        problems.add(
+            f"config.video.num_frames is {wanted}; the {whose}model's positions hold "
+            f"{model.max_frames} frames"
+        )
+    return wanted <= model.max_frames
 
 
 @processes.agreed()

@@ -30,6 +30,7 @@ from vidsme_jax.scores.profile import (
 PROFILES: dict[str, Profile] = {each.name: each for each in (EXACT, OFFICIAL)}
 # Reported beside a headline of the video's rows; declared here, before any result.
 SECOND = "response_min_k_plus_plus_100"
+GREEDY_SECOND = "response_mean_renyi_1"  # Where `needs_given_answers` rules it out.
 
 
 class Beside(NamedTuple):
@@ -256,23 +257,28 @@ def headline_of(slices: Sequence[str]) -> str:
     return "vid_sme" if "video" in slices else f"{slices[0]}_mean_renyi_1"
 
 
-def beside(headline: str, names: Iterable[str], profile: str) -> Beside | None:
+def beside(
+    headline: str, names: Iterable[str], profile: str, *, greedy: bool = False
+) -> Beside | None:
     """Returns the score that a report states beside the headline, None for none.
 
     It is a rule, and no choice after the results: the paper's `vid_sme` as a control
-    of any other headline; `SECOND` beside a headline of the video's rows.
+    of any other headline; `SECOND` beside a headline of the video's rows, or
+    `GREEDY_SECOND` where answers are the model's own.
 
     Args:
       headline: Declared in advance.
       names: Of the scores that were computed.
       profile: "exact" or "official".
+      greedy: Whether the model generated the answers.
     """
     chosen, names = _profile(profile), set(text_list("names", names, "vid_sme"))
     paper = _by_alias("vid_sme", chosen)
     if headline != paper and paper in names:
         return Beside(paper, "control")
     of_video = chosen.score(headline).slice == "video"
-    return Beside(SECOND, "second score") if of_video and SECOND in names else None
+    second = GREEDY_SECOND if greedy else SECOND
+    return Beside(second, "second score") if of_video and second in names else None
 
 
 def needs_second_pass(names: Iterable[str], profile: str) -> bool:

@@ -144,7 +144,8 @@ def _first_size(
         own = inner.take("video_size", dict, size)
         inner.close({})
         remarks.append(
-            f"its processor samples at most {most} frames of a video, {rate:g} a second"
+            f"its processor samples at most {most} frames of a video, {rate:g} a "
+            "second; config.video alone decides here which are shown"
         )
         if size is None:
             size = own
