@@ -278,6 +278,20 @@ def test_processor_files_that_are_refused(folders, tmp_path):
     assert "the tower takes 56 x 56" in _problems(tmp_path)
 
 
+def test_the_file_of_images_says_what_is_done_to_frames(folders, tmp_path):
+    """As in repositories that are older than the class's video processor."""
+    for path in folders["qwen2"].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "processor_config.json").unlink()
+    images = oracle.processor().image_processor
+    images.save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert {"crop_to_patches", "max_patches", "min_patches"} <= set(raw)
+    made = models.inspect(str(tmp_path), dtype="float32").prepare
+    expected = models.inspect(str(folders["qwen2"]), dtype="float32").prepare
+    assert made == expected
+
+
 def test_a_tokenizer_without_the_markers_is_refused():
     problems: list[str] = []
     options = Options("float32", oracle.TOKENIZER)

@@ -28,8 +28,8 @@ IGNORED = by_key(
         "of the model, whose config says it": """image_seq_length patch_size
             vision_feature_select_strategy""",
         "of the tokenizer": "video_token image_token",
-        "of still images": """aspect_ratio_setting image_grid_pinpoints
-            num_additional_image_tokens""",
+        "of still images": """aspect_ratio_setting crop_to_patches image_grid_pinpoints
+            max_patches min_patches num_additional_image_tokens""",
         "of still images; frames are brought to one size": "do_pad",
         "frames are brought to one size": "pad_size size_divisor",
         "frames are sampled before": "do_sample_frames fps initial_shift num_frames",
