@@ -61,6 +61,7 @@ class Kind:
       crop_size: As in the file; None where the class has none.
       mean: As `image_mean` in the file.
       std: As `image_std` in the file.
+      square: As `default_to_square` in the file.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Kind:
     crop_size: dict[str, int] | None
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
+    square: bool = False
 
 
 _CROP = {"height": 224, "width": 224}
@@ -98,7 +100,7 @@ def read(
     _flag(fields, "do_convert_rgb", True)  # Frames are RGB already.
     for key in ("offset", "rescale_offset"):  # Of Vivit's and EfficientNet's.
         fields.expect(key, False, None)
-    square = _flag(fields, "default_to_square", False)
+    square = _flag(fields, "default_to_square", kind.square)
     found = len(problems)
     size = _sides(fields, "size", kind.size, resizes and "do_resize", square)
     crop = _sides(fields, "crop_size", kind.crop_size, crops and "do_center_crop", True)
