@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from flax import nnx
 
 from oracles import every_row
@@ -276,6 +277,29 @@ def test_processor_files_that_are_refused(folders, tmp_path):
     image = {"image_processor_type": "CLIPImageProcessor", "crop_size": 224}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(image))
     assert "the tower takes 56 x 56" in _problems(tmp_path)
+
+
+def test_the_file_of_images_says_what_is_done_to_frames(folders, tmp_path):
+    """As in repositories that are older than the class's video processor."""
+    shutil.copytree(folders["qwen2"], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "processor_config.json").unlink()
+    images = oracle.processor().image_processor
+    images.save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert {"crop_to_patches", "max_patches", "min_patches"} <= set(raw)
+    made = models.inspect(str(tmp_path), dtype="float32").prepare
+    expected = models.inspect(str(folders["qwen2"]), dtype="float32").prepare
+    assert made == expected
+
+
+def test_one_number_is_a_square_as_the_class_has_it(folders, tmp_path):
+    shutil.copytree(folders["qwen2"], tmp_path, dirs_exist_ok=True)
+    settings = {"size": 70, "do_center_crop": True, "crop_size": 56}
+    oracle.change(tmp_path, "processor_config.json", video_processor=settings)
+    videos = transformers.InternVLVideoProcessor.from_pretrained(tmp_path)
+    assert videos.size == {"height": 70, "width": 70}
+    made = models.inspect(str(tmp_path), dtype="float32").prepare
+    assert made.resize.to_json() == {"height": 70, "width": 70}
 
 
 def test_a_tokenizer_without_the_markers_is_refused():

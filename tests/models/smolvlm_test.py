@@ -31,6 +31,7 @@ CLIPS = {
     "one": ((0,), 1, 24.0),
     "even": ((0, 8, 17, 25), 30, 30.0),
     "odd": ((1, 2, 61, 62, 1100), 1800, 30000 / 1001),
+    "almost two seconds": ((0, 46), 47, 24.0),
     "over an hour": ((0, 3599, 3600, 4503), 90_061, 1.0),
 }
 quick = pytest.mark.usefixtures("quick_to_compile")

@@ -28,8 +28,8 @@ IGNORED = by_key(
         "of the model, whose config says it": """image_seq_length patch_size
             vision_feature_select_strategy""",
         "of the tokenizer": "video_token image_token",
-        "of still images": """aspect_ratio_setting image_grid_pinpoints
-            num_additional_image_tokens""",
+        "of still images": """aspect_ratio_setting crop_to_patches image_grid_pinpoints
+            max_patches min_patches num_additional_image_tokens""",
         "of still images; frames are brought to one size": "do_pad",
         "frames are brought to one size": "pad_size size_divisor",
         "frames are sampled before": "do_sample_frames fps initial_shift num_frames",
@@ -61,6 +61,7 @@ class Kind:
       crop_size: As in the file; None where the class has none.
       mean: As `image_mean` in the file.
       std: As `image_std` in the file.
+      square: As `default_to_square` in the file.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Kind:
     crop_size: dict[str, int] | None
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
+    square: bool = False
 
 
 _CROP = {"height": 224, "width": 224}
@@ -98,7 +100,7 @@ def read(
     _flag(fields, "do_convert_rgb", True)  # Frames are RGB already.
     for key in ("offset", "rescale_offset"):  # Of Vivit's and EfficientNet's.
         fields.expect(key, False, None)
-    square = _flag(fields, "default_to_square", False)
+    square = _flag(fields, "default_to_square", kind.square)
     found = len(problems)
     size = _sides(fields, "size", kind.size, resizes and "do_resize", square)
     crop = _sides(fields, "crop_size", kind.crop_size, crops and "do_center_crop", True)

@@ -27,7 +27,7 @@ _MARKERS = {
     "context_image_token": CONTEXT,
 }
 KIND = preprocessor_config.Kind(
-    "InternVLVideoProcessor", {"height": 384, "width": 384}, None
+    "InternVLVideoProcessor", {"height": 384, "width": 384}, None, square=True
 )
 _TYPICAL = 6  # Tokens beside a frame: "Frame", its number, ":", " ", two markers.
 

@@ -19,7 +19,12 @@ from vidsme_jax.models.tokenising import Framing
 
 _HALF = (0.5, 0.5, 0.5)
 _KIND = preprocessor_config.Kind(
-    "PerceptionLMVideoProcessor", {"height": 448, "width": 448}, None, _HALF, _HALF
+    "PerceptionLMVideoProcessor",
+    {"height": 448, "width": 448},
+    None,
+    _HALF,
+    _HALF,
+    square=True,
 )
 _HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 _END = "<|eot_id|>"
