@@ -1,6 +1,7 @@
 """SmolVLM2 against transformers' torch class and its processors, with video."""
 
 import json
+import shutil
 
 import cv2
 import jax
@@ -11,6 +12,7 @@ import torch
 import transformers
 from flax import nnx
 from safetensors.numpy import load_file, save_file
+from tokenizers import processors
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionEmbeddings
 from transformers.video_utils import VideoMetadata
 
@@ -111,6 +113,24 @@ def test_tokens_equal_the_processors(loaded, clip):
 
 def _part(text):
     return {"type": "text", "text": text}
+
+
+def test_a_tokenizer_that_begins_texts_adds_nothing(saved, tmp_path):
+    """The prompt begins with `<|im_start|>`; so `apply_chat_template` has it."""
+    shutil.copytree(saved[1], tmp_path, dirs_exist_ok=True)
+    adding = transformers.AutoTokenizer.from_pretrained(saved[1])
+    first, begin = adding.bos_token, adding.bos_token_id
+    adding.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, begin)]
+    )
+    adding.save_pretrained(tmp_path)
+    shown, found = _shown("even"), []
+    for folder in (saved[1], tmp_path):
+        plan = models.inspect(str(folder), dtype="float32")
+        around = plan.tokenise(None, shown)
+        found.append((around.before, around.frames, plan.tokenise(ASKED)))
+    assert adding("a")["input_ids"][0] == begin
+    assert found[0] == found[1] and found[0][0].count(begin) == 1
 
 
 def test_a_system_turn_is_as_the_template_has_it(saved):

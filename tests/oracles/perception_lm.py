@@ -48,8 +48,12 @@ _TEMPLATE = """
 """.replace("SYSTEM", repr(SYSTEM))
 
 
-def tokenizer() -> Any:
-    """Returns a tokenizer as of Llama 3, with PerceptionLM's special tokens."""
+def tokenizer(adds: bool = True) -> Any:
+    """Returns a tokenizer as of Llama 3, with PerceptionLM's special tokens.
+
+    Args:
+      adds: The first of them in front of every text, as the published one does.
+    """
     made = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(_LLAMA), "isolated")
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -70,7 +74,7 @@ def tokenizer() -> Any:
         special_tokens=[(first, made.token_to_id(first))],
     )
     level = processors.ByteLevel(trim_offsets=False)
-    made.post_processor = processors.Sequence([level, begins])
+    made.post_processor = processors.Sequence([level, begins] if adds else [level])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made,
         bos_token=first,
@@ -84,14 +88,14 @@ def tokenizer() -> Any:
     )
 
 
-def processor() -> Any:
-    """Returns the class's own processor, of the tiny tower."""
+def processor(adds: bool = True) -> Any:
+    """Returns the class's own processor, of the tiny tower; see `tokenizer`."""
     return transformers.PerceptionLMProcessor(
         video_processor=transformers.PerceptionLMVideoProcessor(
             size={"height": SIDE, "width": SIDE}
         ),
         image_processor=transformers.PerceptionLMImageProcessor(tile_size=SIDE),
-        tokenizer=tokenizer(),
+        tokenizer=tokenizer(adds),
         patch_size=PATCH,
         pooling_ratio=2,
         chat_template=_TEMPLATE,

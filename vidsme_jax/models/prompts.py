@@ -45,14 +45,14 @@ class Style:
       turn: What stands between the question and the answer; spaces at its end belong to
         the answer, as a word and the space in front of it are one token.
       end: The token that ends an answer in training.
-      start: In front of all of it.
+      start: In front of all of it; None: the token that begins texts, if there is one.
     """
 
     system: str
     user: str
     turn: str
     end: str
-    start: str = ""
+    start: str | None = ""
 
 
 VICUNA = Style("{} ", f"USER: {PLACEHOLDER}\n", " ASSISTANT: ", "</s>")
@@ -76,7 +76,7 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
     if name in ("family", *SYSTEM):
         system = SYSTEM.get(name, default)
         turn = style.system.format(system) if system else ""
-        return style.start + turn + style.user
+        return (style.start or "") + turn + style.user
     text = name.replace("<image>", PLACEHOLDER)
     count = text.count(PLACEHOLDER)
     if count != 1:
@@ -161,6 +161,8 @@ def around_video(
 
     if tokenizer is None:
         return "", none
+    if style.start is None:
+        style = dataclasses.replace(style, start=tokenizer.bos_token or "")
     text = text_of(options.prompt, style, default, problems)
     template, end = template_of(text, style), end_token(tokenizer, style.end)
     try:

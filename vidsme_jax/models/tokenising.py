@@ -230,8 +230,18 @@ class Tokeniser:
 
     def _ids(self, text: str, **more: Any) -> list[int]:
         return tokenizer_files.guarded(
-            lambda: list(self._tokenizer(text, verbose=False, **more)["input_ids"])
+            lambda: list(self._encoded(text, verbose=False, **more)["input_ids"])
         )
+
+    def _encoded(self, text: str, **more: Any) -> Any:
+        """Tokenises; a text that begins with the token that begins texts gets no other.
+
+        As `apply_chat_template` of transformers' processors does it.
+        """
+        first = self._tokenizer.bos_token
+        if first and text.startswith(first):
+            more["add_special_tokens"] = False
+        return self._tokenizer(text, **more)
 
     def _faults(self, text: str, stops: bool) -> list[str]:
         """Returns what is wrong with a text before it is tokenised."""
@@ -278,10 +288,10 @@ class Tokeniser:
         """Returns the tokens behind the video, and how many end by each character."""
         whole, shift = self._front + text, len(self._front)
         if not self._tokenizer.is_fast:
-            ids = self._tokenizer(whole)["input_ids"]
+            ids = self._encoded(whole)["input_ids"]
             places = [self._ended(ids, whole, shift + end) for end in ends]
         else:
-            found = self._tokenizer(whole, return_offsets_mapping=True)
+            found = self._encoded(whole, return_offsets_mapping=True)
             ids = found["input_ids"]
             last = [end for _, end in found["offset_mapping"]]
             while last and last[-1] == 0:  # Added behind the text.
@@ -301,7 +311,7 @@ class Tokeniser:
         tokens are the text's.
         """
         for stop in range(end, -1, -1):
-            start = self._tokenizer(whole[:stop])["input_ids"]
+            start = self._encoded(whole[:stop])["input_ids"]
             if start == ids[: len(start)]:
                 return len(start)
         return 0

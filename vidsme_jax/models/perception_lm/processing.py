@@ -34,6 +34,7 @@ STYLE = prompts.Style(
     f"{_HEADER.format('user')}{prompts.PLACEHOLDER}",
     f"{_END}{_HEADER.format('assistant')}",
     _END,
+    start=None,
 )
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the "
