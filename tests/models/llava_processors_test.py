@@ -244,6 +244,29 @@ def test_another_processor_is_refused(made, tmp_path, change, text):
     assert text in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value", "right"),
+    [
+        ("video_llava", "patch_size", 7, 14),
+        ("video_llava", "num_additional_image_tokens", 0, 1),
+        ("llava_next_video", "patch_size", 28, 14),
+        ("llava_onevision", "num_image_tokens", 24, 25),
+    ],
+)
+def test_a_processor_of_other_counts_is_refused(tmp_path, name, key, value, right):
+    random.write(tmp_path, f"{name}-tiny")
+    for given in (right, None, value):
+        path = tmp_path / "processor_config.json"
+        path.write_text(json.dumps({key: given}))
+        if given != value:
+            models.inspect(str(tmp_path), dtype="float32")
+            continue
+        with pytest.raises(AuditError) as caught:
+            models.inspect(str(tmp_path), dtype="float32")
+        (problem,) = caught.value.problems
+        assert f"{key} is {value}, but by config.json it is {right}" in problem
+
+
 def test_a_video_llava_without_a_processor_is_refused(tmp_path):
     random.write(tmp_path, "video_llava-tiny")
     (tmp_path / "preprocessor_config.json").unlink()

@@ -87,7 +87,8 @@ def compare(
 
     Args:
       checkpoint: Whose `processor_config.json` is looked at.
-      wanted: What it says by the model's config, by key; what is absent is not missed.
+      wanted: What it says by the model's config, by key; what is absent or null is not
+        missed.
       problems: Receives what is wrong.
     """
     for folder in checkpoint.folders:
@@ -99,6 +100,6 @@ def compare(
             f"{value}: the processor would write another number of tokens for a frame "
             "than it has rows"
             for key, value in wanted.items()
-            if raw.get(key, value) != value
+            if raw.get(key) not in (None, value)
         ]
         return

@@ -16,6 +16,7 @@ from vidsme_jax.models.llava import params as llava
 from vidsme_jax.models.llava import processing
 from vidsme_jax.models.llava_hf import params
 from vidsme_jax.models.llava_hf.params import Kind
+from vidsme_jax.models.towers.vit import VitConfig
 
 MISTRAL = prompts.Style(
     "<<SYS>>\n{}\n<</SYS>>\n\n",
@@ -37,6 +38,7 @@ def open_checkpoint(
     config, video_token = params.read_config(
         checkpoint.config, kind, dtype, prepare, problems
     )
+    processor_config.compare(checkpoint, _counts(kind, config.vision), problems)
     checkpoint, config = llava.settle_tie(
         checkpoint, config, params.patterns(kind), params.canonical, problems
     )
@@ -55,6 +57,16 @@ def open_checkpoint(
         prepare=prepare,
     )
     return model, checkpoint
+
+
+def _counts(kind: Kind, tower: VitConfig) -> dict[str, int]:
+    """Returns what the family's processor counts the tokens of a frame by."""
+    if kind is params.ONEVISION:
+        return {"num_image_tokens": tower.grid**2}
+    counts = {"patch_size": tower.patch_size}
+    if kind is params.VIDEO_LLAVA:
+        counts["num_additional_image_tokens"] = tower.extra
+    return counts
 
 
 def _style(kind: Kind, checkpoint: Checkpoint, vocabulary: Any) -> prompts.Style:
