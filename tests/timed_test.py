@@ -33,6 +33,9 @@ def loaded(saved):
     return models.load(str(saved[1]), dtype="float32")
 
 
+_DRIFTING = [1000, 2000, 3400, 4000, 5000]
+
+
 def _config(checkpoint, videos, folder, **changes):
     config = settings.default()
     config.model.checkpoint, config.model.dtype = str(checkpoint), "float32"
@@ -66,14 +69,16 @@ def test_times_of_files_reach_the_model(saved, loaded, tmp_path):
     even = make(tmp_path / "even.mp4", 9, rate=fractions.Fraction(1, 7))
     uneven = make(tmp_path / "uneven.mp4", 6, milliseconds=stamps)
     without = make(tmp_path / "without.ts", 6, milliseconds=stamps)
-    videos = [even, uneven, without]
+    slightly = make(tmp_path / "slightly.mp4", 6, milliseconds=[0, *_DRIFTING])
+    videos = [even, uneven, slightly, without]
     _, scored = score(_config(saved[1], videos, tmp_path), tmp_path / "run")
     ((clip, error),) = [(x.video, x.cause) for x in scored.failures]
     assert clip.endswith("without.ts")
     assert "its frames a second are not known, and the model reads the times" in error
     found = {key.rsplit("/")[-1]: clip for key, clip in stored(scored.runs[0]).items()}
-    assert sorted(found) == ["even.mp4", "uneven.mp4"]
+    assert sorted(found) == ["even.mp4", "slightly.mp4", "uneven.mp4"]
     assert found["even.mp4"].warnings == ()
+    assert found["slightly.mp4"].warnings[0].endswith("shown up to 0.5 s off")
     (warning,) = found["uneven.mp4"].warnings
     assert "the times in the prompt are those of an even rate" in warning
     plan = loaded.model

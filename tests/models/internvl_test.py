@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 import transformers
 from flax import nnx
+from safetensors.numpy import load_file
 
 from oracles import every_row
 from oracles import internvl as oracle
@@ -20,7 +21,7 @@ from vidsme_jax.checkpoints import trees
 from vidsme_jax.models import generation, prompts
 from vidsme_jax.models.batches import Shape, TextShape, stack
 from vidsme_jax.models.interface import Options
-from vidsme_jax.models.internvl import processing
+from vidsme_jax.models.internvl import modeling, processing, tower
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.run import signals
 
@@ -216,6 +217,24 @@ def test_names_in_memory_are_those_of_the_files(made, folders, loaded, tmp_path)
         np.testing.assert_array_equal(leaf, trees.flat(other.state)[path])
 
 
+def test_the_tie_is_by_default(made, folders, tmp_path):
+    shutil.copytree(folders["llama"], tmp_path, dirs_exist_ok=True)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    assert raw.pop("tie_word_embeddings") is True
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    models.inspect(str(tmp_path), dtype="float32")
+
+
+def test_epsilons_that_no_config_says(made):
+    """Those of norms whose inputs are too large here for them to show."""
+    whole = made["llama"].model
+    of = whole.vision_tower.encoder.layer[0].attention
+    assert of.q_norm.variance_epsilon == of.k_norm.variance_epsilon == tower._QK_EPS
+    projector = whole.multi_modal_projector
+    assert projector.layer_norm.eps == modeling._PROJECTOR_EPS
+
+
 CONFIGS = {
     "an original's": ({"model_type": "internvl_chat"}, "internvl_chat"),
     "no squares": (
@@ -234,6 +253,10 @@ CONFIGS = {
     "a ratio that is no fraction": (
         {"downsample_ratio": 0.3},
         "downsample_ratio is 0.3; expected one over a whole number that divides the 4",
+    ),
+    "a grid that it does not divide": (
+        {"vision_config": {"image_size": [70, 70]}},
+        "downsample_ratio is 0.5; expected one over a whole number that divides the 5",
     ),
     "an unknown key": ({"novel": 1}, "unknown key 'novel'"),
     "another token": ({"image_token_id": 5}, "holds the video token 5 0 times"),

@@ -104,6 +104,10 @@ TOWERS = {
         "img_size": (60, 60),
         "rope_grid_offset": 0.5,
     },
+    "a norm that the pooled output would have alone": {
+        "global_pool": "avg",
+        "use_post_transformer_norm": None,
+    },
     "rows before columns, another grid, a norm behind it": {
         "global_pool": "map",
         "init_values": None,

@@ -374,6 +374,19 @@ def test_tensors_that_are_not_the_models(tmp_path, change, text):
     assert text in str(caught.value).replace("[", "(").replace("]", ")")
 
 
+def test_an_output_layer_that_is_absent_is_no_tie_by_default(tmp_path):
+    folder = oracle.save(oracle.make_model(), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    models.inspect(str(folder), dtype="float32")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(AuditError, match=r"no lm_head\.weight"):
+        models.inspect(str(folder), dtype="float32")
+
+
 def _change(folder, where, key, change):
     """Merges a change into a part of a JSON file; None removes the part."""
     path = folder / where

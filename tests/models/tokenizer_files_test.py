@@ -60,6 +60,7 @@ _SLOW = {"Regex": "(x+x+)+y"}  # The time doubles with each x that no y follows.
         ({"model": _vocabulary(zzz=2**32 - 1)}, "has the number 4294967295, expected"),
         ({"model": _vocabulary(zzz="x")}, "has the number 'x', expected 0 to"),
         ({"model": _vocabulary(zzz=4000)}, "a token of number 4000, and the model 128"),
+        ({"model": _vocabulary(zzz=128)}, "a token of number 128, and the model 128"),
         ({"model": _vocabulary(**{"z" * 5000: 99})}, "a token has 5000 characters"),
         ({"model": _vocabulary() | {"dropout": 0.5}}, "model.dropout is 0.5"),
         (
@@ -72,7 +73,7 @@ _SLOW = {"Regex": "(x+x+)+y"}  # The time doubles with each x that no y follows.
         ),
         ({"model": None}, "no usable tokenizer ("),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_numbers_of_a_tokenizer_have_ranges(folder, changes, text):
     _change(folder, "tokenizer.json", **changes)
