@@ -10,9 +10,13 @@ from typing import Any
 import limits
 from generators import HONEST, REFUSED, Case
 
-from vidsme_jax import settings
+from vidsme_jax import models, report, reporting, settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.settings import views
+from vidsme_jax.checkpoints import pickled
+from vidsme_jax.data import corpora, datasets, reading, video
+from vidsme_jax.prepared import corpus
+from vidsme_jax.settings import overrides, views
+from vidsme_jax.store import signals
 
 # Of one case: of the wall clock, where something hangs, and of one core.
 SECONDS, CORE_SECONDS = 120.0, 6.0
@@ -75,8 +79,6 @@ def _of_problems(problems: list[str], words: str) -> str:
 
 def manifest(path: pathlib.Path) -> str:
     """Loads a manifest; what is taken stays in its folder."""
-    from vidsme_jax.data import corpora
-
     config = settings.default()
     config.corpus.suspects = (str(path),)
     given = views.Settings.of(config)
@@ -92,7 +94,6 @@ def manifest(path: pathlib.Path) -> str:
 def clip(path: pathlib.Path) -> str:
     """Decodes two frames."""
     from decoding import decode
-    from vidsme_jax.data import video
 
     try:
         decode(path, num_frames=2, limits=video.Limits(max_seconds=4.0))
@@ -104,9 +105,6 @@ def clip(path: pathlib.Path) -> str:
 
 def checkpoint(folder: pathlib.Path) -> str:
     """Describes a checkpoint; a model of it can be loaded."""
-    from vidsme_jax import models
-    from vidsme_jax.checkpoints import pickled
-
     model = models.inspect(str(folder), dtype="float32", allow_pickle=True)
     assert model.fill is not None, "there is nothing to load"
     for path in folder.glob("*.bin"):
@@ -118,8 +116,6 @@ def checkpoint(folder: pathlib.Path) -> str:
 
 def config(flags: tuple[str, ...]) -> str:
     """Sets keys; what is wrong is listed."""
-    from vidsme_jax.settings import overrides
-
     _, given = overrides.split(["vidsme", *flags], settings.RULES)
     changed = settings.default()
     changed.model.checkpoint = "a"
@@ -134,9 +130,6 @@ def prepared(root: pathlib.Path) -> str:
     """Opens a prepared corpus and reads every clip."""
     import generators.prepared
 
-    from vidsme_jax.data import corpora
-    from vidsme_jax.prepared import corpus
-
     given = views.Settings.of(generators.prepared.config(root))
     found, reader = corpus.open_corpus(given, {generators.prepared.FRAMES})
     return _clips(corpora.unique_clips(found.items), reader)
@@ -145,8 +138,6 @@ def prepared(root: pathlib.Path) -> str:
 def tfds_folder(folder: pathlib.Path) -> str:
     """Reads a TFDS dataset and its first clips."""
     from generators import tfds_folders
-
-    from vidsme_jax.data import corpora, datasets, reading
 
     datasets._opened.cache_clear()
     before = os.environ.get("TFDS_DATA_DIR")
@@ -177,9 +168,6 @@ def _clips(clips: Iterable[Any], reader: Any) -> str:
 
 def workdir(folder: pathlib.Path) -> str:
     """Opens what a report is made of."""
-    from vidsme_jax import report, reporting
-    from vidsme_jax.store import signals
-
     found = signals.recorded(folder / "signals")
     about = reporting.recorded(folder)
     again = settings.restored(about["config"])
