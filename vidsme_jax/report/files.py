@@ -21,6 +21,7 @@ _BREAKS = ("\t", "\r", "\n")
 _MOST = 10_000_000  # Bytes of a line of failures.
 _SHOWN = 20  # Damaged lines in a message.
 _STATISTICS = ("flow_variance", "brightness_std", "q", "r")
+_NAMES = frozenset(field.name for field in dataclasses.fields(Failure))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -78,10 +79,9 @@ def _add_failure(line: bytes, found: list[Failure]) -> str:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
         return f"no JSON ({printable(str(error), 100)})"
-    names = {field.name for field in dataclasses.fields(Failure)}
-    if not isinstance(values, dict) or set(values) != names:
-        return f"it must have {', '.join(sorted(names))} and nothing else"
-    if not all(isinstance(value, str) for value in values.values()):
+    if not isinstance(values, dict) or values.keys() != _NAMES:
+        return f"it must have {', '.join(sorted(_NAMES))} and nothing else"
+    if set(map(type, values.values())) != {str}:
         return "its values must be text"
     found.append(Failure(**values))
     return ""
