@@ -196,6 +196,18 @@ def test_prompts_of_ones_own(prompt, after, answer):
     assert len(first) <= 1 and after.startswith(tokenizer.decode(first))
 
 
+@pytest.mark.parametrize("hf", [True, False])
+def test_a_question_that_begins_as_texts_do_keeps_its_token(hf):
+    """The prompt alone says whether the tokenizer adds the token that begins texts."""
+    tokenizer, _, tokenise, _ = _made("vicuna", "<video>{question} {answer}", hf)
+    asked = _asked(ANSWERS[0])
+    odd = dataclasses.replace(asked, question=f"<s>{QUESTION}")
+    found = tokenise(odd).after
+    assert found[0] == tokenizer.bos_token_id and found.count(found[0]) == 1
+    own = tokenizer(f"<s>{QUESTION}", add_special_tokens=False)["input_ids"]
+    assert list(found) == own
+
+
 @pytest.mark.parametrize(
     "prompt",
     [

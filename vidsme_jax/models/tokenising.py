@@ -108,7 +108,12 @@ class Tokeniser:
         self._template = template._replace(opening=framing.outro + template.opening)
         self._end, self._video_token = end, video_token
         self._around = functools.lru_cache(maxsize=1024)(self._around_clip)
-        self._front, self._skipped = "", int(begins(tokenizer))
+        # A prompt that begins with the token that begins texts gets no other, as
+        # `apply_chat_template` of transformers' processors does it.
+        first = tokenizer.bos_token
+        adds = not (first and template.before.startswith(first))
+        self._encode = functools.partial(tokenizer, add_special_tokens=adds)
+        self._front, self._skipped = "", int(adds and begins(tokenizer))
         if video_token is not None:  # Up to the last token of the video.
             self._front = template.before + framing.text(Shown(1))
             prompt = self._around(Shown(1))
@@ -230,18 +235,8 @@ class Tokeniser:
 
     def _ids(self, text: str, **more: Any) -> list[int]:
         return tokenizer_files.guarded(
-            lambda: list(self._encoded(text, verbose=False, **more)["input_ids"])
+            lambda: list(self._encode(text, verbose=False, **more)["input_ids"])
         )
-
-    def _encoded(self, text: str, **more: Any) -> Any:
-        """Tokenises; a text that begins with the token that begins texts gets no other.
-
-        As `apply_chat_template` of transformers' processors does it.
-        """
-        first = self._tokenizer.bos_token
-        if first and text.startswith(first):
-            more["add_special_tokens"] = False
-        return self._tokenizer(text, **more)
 
     def _faults(self, text: str, stops: bool) -> list[str]:
         """Returns what is wrong with a text before it is tokenised."""
@@ -288,10 +283,10 @@ class Tokeniser:
         """Returns the tokens behind the video, and how many end by each character."""
         whole, shift = self._front + text, len(self._front)
         if not self._tokenizer.is_fast:
-            ids = self._encoded(whole)["input_ids"]
+            ids = self._encode(whole)["input_ids"]
             places = [self._ended(ids, whole, shift + end) for end in ends]
         else:
-            found = self._encoded(whole, return_offsets_mapping=True)
+            found = self._encode(whole, return_offsets_mapping=True)
             ids = found["input_ids"]
             last = [end for _, end in found["offset_mapping"]]
             while last and last[-1] == 0:  # Added behind the text.
@@ -311,7 +306,7 @@ class Tokeniser:
         tokens are the text's.
         """
         for stop in range(end, -1, -1):
-            start = self._encoded(whole[:stop])["input_ids"]
+            start = self._encode(whole[:stop])["input_ids"]
             if start == ids[: len(start)]:
                 return len(start)
         return 0
