@@ -18,9 +18,9 @@ def test_a_line_a_kind():
     warnings["x.mp4"] = ["2 of the sampled frames are damaged"]
     warnings["y.mp4"] = ["3 of the sampled frames are damaged", "interlaced: \x1b"]
     assert noticed.lines(warnings) == [
-        f"0.mp4: {OBLONG.format('4/3')} (and 899 more videos alike)",
-        f"0.mp4: {CUT.format(0)} (and 899 more videos alike)",
-        "x.mp4: 2 of the sampled frames are damaged (and 1 more videos alike)",
+        f"0.mp4: {OBLONG.format('4/3')} (and 899 more alike)",
+        f"0.mp4: {CUT.format(0)} (and 899 more alike)",
+        "x.mp4: 2 of the sampled frames are damaged (and 1 more alike)",
         "y.mp4: interlaced: \\x1b",
     ]
 

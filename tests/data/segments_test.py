@@ -148,17 +148,6 @@ def test_what_only_decoding_shows(times):
     assert not _read(f"{CLIP}{Segment(0.5, last + 0.5)}").warnings
 
 
-def test_frames_that_are_shown_several_times_are_said(times):
-    for sampling in ("uniform", "midpoint"):
-        how = {"sampling": sampling}
-        assert not _read(str(CLIP), len(times), **how).warnings
-        (warning,) = _read(str(CLIP), len(times) + 1, **how).warnings
-        assert warning == (
-            f"its {len(times)} frames are shown as {len(times) + 1}, some of them "
-            "several times"
-        )
-
-
 def test_one_frame_has_neither_motion_nor_order(times):
     one, cause = f"{CLIP}{Segment(0, 0.01)}", "one frame alone is sampled from it"
     with pytest.raises(ClipError, match=f"decode: {cause}.* take a longer part"):

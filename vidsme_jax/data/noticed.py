@@ -32,7 +32,7 @@ def lines(warnings: Mapping[str, Sequence[str]]) -> list[str]:
             found.append(printable(f"{video}: {text}", _MOST))
         else:
             example = printable(f"{video}: {text}", _MOST)
-            found.append(f"{example} (and {len(same) - 1} more videos alike)")
+            found.append(f"{example} (and {len(same) - 1} more alike)")
     return found
 
 

@@ -103,7 +103,4 @@ class Choice:
                 self._sampling, wanted, len(within), its, fps=self._fps
             )
             self.indices[wanted] = tuple(within.start + index for index in found)
-            if len(set(found)) < len(found):
-                what = f"its {len(within)} frames are shown as {len(found)}"
-                self.warnings += (f"{what}, some of them several times",)
         return sorted(set().union(*self.indices.values()))

@@ -130,7 +130,7 @@ def prepare(
                 key=key,
                 content_hash=frames.content_hash,
                 frame_indices=frames.indices,
-                warnings=(*frames.warnings, *warnings),
+                warnings=(*frames.warnings, *_repeated(frames), *warnings),
                 stamp=before,
             )
             return Prepared(
@@ -147,6 +147,14 @@ def prepare(
             return error
 
     return [(place, one(place)) for place in missing]
+
+
+def _repeated(frames: Frames) -> tuple[str, ...]:
+    """Returns what the report should say of frames that stand for several."""
+    distinct, count = len(set(frames.indices)), len(frames.indices)
+    if distinct == count:
+        return ()
+    return (f"{distinct} frames are shown as {count}, some of them several times",)
 
 
 def _shown(run: Run, frames: Frames) -> tuple[Shown, tuple[str, ...]]:
