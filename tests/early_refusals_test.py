@@ -211,7 +211,7 @@ _PARTS = {
     ],
     "gone": ["2 problems:", "checkpoint ./gone: no model.safetensors in"],
     "reference": ["config.reference.checkpoint is ./nowhere: checkpoint ./nowhere: no"],
-    "prepared": ["corpus.prepared: nowhere is no folder"],
+    "prepared": ["corpus.prepared: no such folder: nowhere"],
     "study": ["config.slices is ('video', 'response'): a study is of the rows of the"],
     "folder of others": [
         "2 problems:",

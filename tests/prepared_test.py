@@ -218,7 +218,7 @@ def test_a_record_that_rots_costs_its_clip_only(items, tmp_path):
 def test_the_settings_and_the_count_are_checked(items, tmp_path):
     folder = _write(tmp_path / "corpus", items)
     (problem,) = _problems(tmp_path / "corpsu", items)
-    assert problem.endswith("corpsu is no folder; did you mean 'corpus'?")
+    assert problem.endswith("corpsu; did you mean 'corpus'?")
     tmp_path /= "corpus"
     info = folder / "dataset_info.json"
     text = info.read_text()

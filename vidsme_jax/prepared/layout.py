@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidsme_jax.base import ROLES, AuditError, Item, nearest
-from vidsme_jax.data import dataset_folders, segments
+from vidsme_jax.base import ROLES, AuditError, Item
+from vidsme_jax.data import dataset_folders, names, segments
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
 from vidsme_jax.store import parts
@@ -291,8 +291,8 @@ def check_settings(folder: pathlib.Path, variant: Variant) -> int:
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the whole versions of a variant, the newest last."""
-    names = (_VERSION.fullmatch(path.name) for path in folder.glob("1.*.0"))
-    numbers = sorted(int(name[1]) for name in names if name)
+    matches = (_VERSION.fullmatch(path.name) for path in folder.glob("1.*.0"))
+    numbers = sorted(int(match[1]) for match in matches if match)
     return [folder / f"1.{number}.0" for number in numbers]
 
 
@@ -305,8 +305,8 @@ def newest(root: pathlib.Path, variant: Variant) -> pathlib.Path:
     if found := versions(variant.folder(root)):
         return found[-1]
     if not root.is_dir():
-        near = nearest(root.name, [p.name for p in root.parent.glob("*") if p.is_dir()])
-        raise AuditError([f"corpus.prepared: {root} is no folder{near}"])
+        near = names.near(root)
+        raise AuditError([f"corpus.prepared: no such folder: {root}{near}"])
     others = sorted(p.parents[1].name for p in root.glob(f"{NAME}/*/1.*.0/*.json"))
     there = ", ".join(dict.fromkeys(others)) or "nothing"
     problem = f"{root} has no clips prepared as {variant.name}"
