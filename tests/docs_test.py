@@ -40,6 +40,22 @@ def test_blocks_run(page, clone):
         assert done.stdout
 
 
+def test_tests_that_are_named_are_there():
+    """`tests/x.py::test_y`, and `::test_z` of the file that was named last."""
+    pages = [README, ROOT / "SECURITY.md", *PAGES, ROOT / "benchmarks" / "README.md"]
+    named = re.compile(r"`(tests/[a-z\d_/]+\.py)?(?:::(\w+))?[`\[]")
+    count = 0
+    for page in pages:
+        path, text = "", ""
+        for found, test in named.findall(page.read_text()):
+            if found and found != path:
+                path, text = found, (ROOT / found).read_text()
+            if test:
+                assert f"def {test}(" in text, f"{page.name}: {path}::{test}"
+                count += 1
+    assert count > 50
+
+
 def test_readme_names_every_page():
     readme = README.read_text()
     for page in PAGES:
