@@ -126,7 +126,7 @@ def test_long_times_take_more_rows(saved, loaded):
         expected = _entropies(saved[0], plan, shown, pixels)
         np.testing.assert_allclose(found, expected, rtol=2e-4)
     assert sizes[0][0] == 0 and sizes[1][0] == 64 and sizes[0][1] < sizes[1][1]
-    assert sizes[1][0] <= stacking.room(plan, count)
+    assert sizes[1][0] <= stacking.room_for_times(plan, count)
 
 
 def test_a_clip_whose_times_the_positions_do_not_hold(saved, loaded, tmp_path):
@@ -138,7 +138,7 @@ def test_a_clip_whose_times_the_positions_do_not_hold(saved, loaded, tmp_path):
     _, scored = score(config, tmp_path / "run")
     ((clip, error),) = [(x.video, x.cause) for x in scored.failures]
     assert clip.endswith("long.mp4")
-    assert "rows with the times of its frames as text; the model has 512" in error
+    assert "rows with the text beside them; the model has 512 positions" in error
 
 
 def test_without_times_nothing_is_guessed(loaded):

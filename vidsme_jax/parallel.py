@@ -256,20 +256,24 @@ def spread(x: Any, *spec: Any) -> Any:
     )
 
 
-def each(function: Callable[[Any], Any], items: Any) -> Any:
+def each(function: Callable[..., Any], *items: Any) -> Any:
     """Applies a function to independent items, on a mesh spread over all devices.
 
     Args:
-      function: Of items along the leading axis, which its result has too.
-      items: An array.
+      function: Of items along the leading axis, which its results have too.
+      *items: Arrays, or trees of them.
     """
     mesh = grid()
     if mesh is None:
-        return function(items)
-    count, axes = len(items), ("data", "model")
-    fill = [(0, -count % mesh.size)] + [(0, 0)] * (items.ndim - 1)
-    out = function(spread(jnp.pad(items, fill), axes))
-    return spread(out, axes)[:count]
+        return function(*items)
+    count, axes = len(jax.tree.leaves(items)[0]), ("data", "model")
+
+    def placed(x: Any) -> Any:
+        fill = [(0, -count % mesh.size)] + [(0, 0)] * (x.ndim - 1)
+        return spread(jnp.pad(x, fill), axes)
+
+    out = function(*jax.tree.map(placed, items))
+    return jax.tree.map(lambda x: spread(x, axes)[:count], out)
 
 
 def by_shard(function: Callable[..., Any], in_specs: Any, out_specs: Any):

@@ -42,7 +42,7 @@ def open_checkpoint(
     return model, checkpoint
 
 
-def _flops(frames: int, text: int = 0, texts=()) -> Flops:
+def _flops(frames: int, text: int = 0, texts=(), grid=(0, 0)) -> Flops:
     return Flops(1.0 * frames, 1.0 * text, 1.0, sum(map(sum, texts), 0.0))
 
 

@@ -128,7 +128,7 @@ def test_layers_that_lie_apart_are_not_sliced(monkeypatch):
 
     def decode(state, rows):
         decoder = nnx.merge(model.graphdef, state).language_model
-        return decoder(rows, jnp.arange(5)[None])
+        return decoder(rows, jnp.arange(5)[None, :, None])
 
     size = model.state["language_model"]["norm"]["weight"].get_value().shape[0]
     rows = jnp.ones((1, 5, size))
@@ -143,7 +143,7 @@ def test_no_stack_is_converted_on_a_cpu():
 
     def decode(state, rows):
         decoder = nnx.merge(model.graphdef, state).language_model
-        return decoder(rows, jnp.arange(5)[None])
+        return decoder(rows, jnp.arange(5)[None, :, None])
 
     size = model.state["language_model"]["norm"]["weight"].get_value().shape[0]
     rows = jnp.ones((1, 5, size), jnp.bfloat16)

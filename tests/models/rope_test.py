@@ -106,7 +106,7 @@ def test_dynamic_is_the_default_up_to_its_positions_and_not_beyond():
     for rows, equal in ((32, True), (33, False)):
         positions = np.arange(rows, dtype=np.int32)[None]
         cos, sin = theirs(torch.zeros(1), torch.tensor(positions))
-        ours = rope.rope_tables(jnp.asarray(positions), found, 64)
+        ours = rope.rope_tables(jnp.asarray(positions)[..., None], found, 64)
         for one, other in zip(ours, (cos, sin), strict=True):
             near = np.allclose(one, other.numpy(), atol=1e-5)
             assert near == equal

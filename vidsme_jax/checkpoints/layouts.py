@@ -61,6 +61,31 @@ class _Patches(_Linear):
         return info.read().reshape(info.shape[0], -1).T[index]
 
 
+class Tiles(Layout):
+    """[out, 3, frames, patch, patch] on disk, [frames * patch * patch * 3, out] here.
+
+    Of one frame the disk has no axis of frames.
+    """
+
+    def __init__(self, frames: int):
+        """Keeps how many frames a patch has."""
+        self._frames = frames
+
+    def disk_shape(self, shape: Shape) -> Shape:
+        patch = math.isqrt(shape[0] // (3 * self._frames))
+        frames = (self._frames,) if self._frames > 1 else ()
+        return shape[1], 3, *frames, patch, patch
+
+    def read(self, info: TensorInfo, index: tuple[slice, ...]) -> np.ndarray:
+        value = np.moveaxis(info.read(), 1, -1)
+        return value.reshape(len(value), -1).T[index]
+
+    def write(self, value: np.ndarray) -> np.ndarray:
+        out, colours, *rest = self.disk_shape(value.shape)
+        whole = value.T.reshape(out, *rest, colours)
+        return np.ascontiguousarray(np.moveaxis(whole, -1, 1))
+
+
 class _Rows(Layout):
     """As on disk, but rows of the tensor beyond the parameter's are left out."""
 

@@ -29,6 +29,7 @@ def attention(
     v: Float[Array, "batch keys kv_heads head_dim"],
     *,
     causal: bool,
+    lengths: Int[Array, " batch"] | None = None,
     split: str = "heads",
     implementation: str | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
@@ -39,12 +40,13 @@ def attention(
       k: Keys; as many as queries if causal.
       v: Values.
       causal: Whether a query sees only the keys up to its own place.
+      lengths: How many keys are seen, at least 1, if not all; not if causal.
       split: What a mesh of devices has spread over its axis `model`: "heads", or
         "batch", which is then over both axes.
       implementation: One of `KERNELS`; None takes what `kernel` returns.
 
     Raises:
-      ValueError: There is no such implementation.
+      ValueError: There is no such implementation, or lengths are given to a causal one.
 
     [1] Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
     [2] Ainslie et al., 2023. GQA. https://arxiv.org/abs/2305.13245
@@ -52,17 +54,25 @@ def attention(
     name = implementation or kernel(q.dtype, q.shape[-1])
     if name not in KERNELS:
         raise ValueError(f"Unknown implementation {name!r}; known: {list(KERNELS)}.")
+    if causal and lengths is not None:
+        raise ValueError("Lengths are of keys that all queries see.")
     one = functools.partial(KERNELS[name], causal=causal)
+    own = () if lengths is None else (lengths,)
     mesh = parallel.grid()
     with jax.named_scope("attention"):
         if mesh is None:
-            return one(q, k, v)
+            return one(q, k, v, *own)
         if split == "batch":
             spec = PartitionSpec(("data", "model"))
-            return parallel.by_shard(one, (spec,) * 3, spec)(q, k, v)
+            return parallel.by_shard(one, (spec,) * (3 + len(own)), spec)(q, k, v, *own)
         spec = PartitionSpec("data", None, "model")
-        one = parallel.by_shard(one, (spec,) * 3, spec)
-        return dealt(one, q, (k, v), mesh.shape["model"])
+        specs = (spec,) * 3 + (PartitionSpec("data"),) * len(own)
+        one = parallel.by_shard(one, specs, spec)
+
+        def attend(q, *keys):
+            return one(q, *keys, *own)
+
+        return dealt(attend, q, (k, v), mesh.shape["model"])
 
 
 def kernel(dtype: DTypeLike, head_dim: int) -> str:
@@ -153,16 +163,25 @@ def _padded(x: Array, axis: int, multiple: int) -> Array:
     return jnp.pad(x, fill)
 
 
-def cudnn(q, k, v, *, causal: bool):
+def cudnn(q, k, v, lengths=None, *, causal: bool):
     """CuDNN's fused kernel, on NVIDIA GPUs."""
     return jax.nn.dot_product_attention(
-        q, k, v, is_causal=causal, implementation="cudnn"
+        q,
+        k,
+        v,
+        is_causal=causal,
+        key_value_seq_lengths=lengths,
+        implementation="cudnn",
     )
 
 
-def splash(q, k, v, *, causal: bool):
+def splash(q, k, v, lengths=None, *, causal: bool):
     """The TPU kernel that jax brings, which keeps scores on the chip."""
-    return _splash(q, k, v, causal=causal)
+    if lengths is None:
+        return _splash(q, k, v, causal=causal)
+    behind = jnp.arange(k.shape[1], dtype=jnp.int32)[None] >= lengths[:, None]
+    ids = jnp.zeros(q.shape[:2], jnp.int32), behind.astype(jnp.int32)
+    return splash_parts(q, k, v, ids, causal=causal)[0]
 
 
 def splash_parts(
@@ -239,12 +258,13 @@ def _filled(ids: Array, length: int) -> Array:
     return jnp.pad(ids, fill, constant_values=jnp.iinfo(jnp.int32).max)
 
 
-def chunked(q, k, v, *, causal: bool):
+def chunked(q, k, v, lengths=None, *, causal: bool):
     """Attention in plain operations, a chunk of queries after another."""
     queries = q.shape[1]
     on_cpu = parallel.platform() == "cpu"
     if not causal:
-        return _by_chunks(q, k, v, None, _LARGE_CHUNK if on_cpu else _CHUNK)
+        most = _LARGE_CHUNK if on_cpu else _CHUNK
+        return _by_chunks(q, k, v, None, most, lengths)
     if on_cpu and queries <= 2 * _CHUNK:
         return _by_chunks(q, k, v, 0, queries)
     # A strip is a loop over at least two chunks: straight-line strips would be free to
@@ -261,7 +281,7 @@ def chunked(q, k, v, *, causal: bool):
 KERNELS = {"cudnn": cudnn, "splash": splash, "chunked": chunked}
 
 
-def _by_chunks(q, k, v, first: int | None, most: int):
+def _by_chunks(q, k, v, first: int | None, most: int, lengths=None):
     """Attends in chunks of at most `most` queries; `first` is query 0's position."""
     batch, queries, heads, head_dim = q.shape
     kv_heads = k.shape[2]
@@ -273,28 +293,30 @@ def _by_chunks(q, k, v, first: int | None, most: int):
     q = jnp.pad(q, ((0, 0), (0, 0), (0, count * size - queries), (0, 0)))
     chunks = jnp.moveaxis(q.reshape(*q.shape[:2], count, size, head_dim), 2, 0)
     starts = jnp.arange(count, dtype=jnp.int32) * size
+    own = () if lengths is None else (jnp.repeat(lengths, kv_heads),)
 
     def step(chunk):
         start, queries_of_chunk = chunk
-        return _chunk(queries_of_chunk, k, v, None if first is None else first + start)
+        start = None if first is None else first + start
+        return _chunk(queries_of_chunk, k, v, *own, start=start)
 
     out = jnp.moveaxis(jax.lax.map(step, (starts, chunks)), 0, 2)
     out = out.reshape(batch, heads, count * size, head_dim)[:, :, :queries]
     return out.swapaxes(1, 2)
 
 
-def _chunk(q, k, v, start):
+def _chunk(q, k, v, *lengths, start):
     """Softmax attention of a few queries (heads, groups, queries, head_dim)."""
     one = functools.partial(_head, start=start)
     # On a CPU one head after another: its scores then stay in the cache.
     if parallel.platform() == "cpu":
-        return jax.lax.map(one, (q, k, v))
-    return jax.vmap(one)((q, k, v))
+        return jax.lax.map(one, (q, k, v, *lengths))
+    return jax.vmap(one)((q, k, v, *lengths))
 
 
 def _head(head, start):
     """Of one key head: queries (groups, queries, head_dim), keys (keys, head_dim)."""
-    q, k, v = head
+    q, k, v, *length = head
     precision = "highest" if q.dtype == jnp.float32 else None
     scores = jnp.einsum(
         "gqh,sh->gqs", q, k, precision=precision, preferred_element_type=jnp.float32
@@ -304,6 +326,9 @@ def _head(head, start):
         rows = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) + start
         columns = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
         scores = jnp.where(columns <= rows, scores, -jnp.inf)
+    for seen in length:
+        columns = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
+        scores = jnp.where(columns < seen, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
     out = jnp.einsum(
         "gqs,sh->gqh",

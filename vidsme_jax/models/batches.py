@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int32
 
 from vidsme_jax.base import SLICES
 from vidsme_jax.models.rows import BEHIND, NONE, Rows
+from vidsme_jax.models.tiles import Tiles
 
 # The shapes of texts: rows, and texts that they may hold. Few, so that a corpus takes
 # few programs, and such that a fifth is padding where clips have one to eight texts of
@@ -46,7 +47,7 @@ class Batch(NamedTuple):
     """Samples of one shape, ready for the device.
 
     Attributes:
-      pixels: From the family's `prepare`: (clips, views, frames, ...).
+      pixels: From the family's `prepare`: (clips, views, frames, ...), or `tiles.Tiles`.
       text: The token ids of the text rows.
       source: What a row takes: a text row below the length of `text`, from there on a
         visual row.
@@ -61,7 +62,7 @@ class Batch(NamedTuple):
         where it is not wanted.
     """
 
-    pixels: Array | np.ndarray
+    pixels: Array | np.ndarray | Tiles
     text: Int32[Array | np.ndarray, "clips text"]
     source: Int32[Array | np.ndarray, "clips directions rows"]
     position: Int32[Array | np.ndarray, "clips directions rows axes"]
@@ -141,7 +142,7 @@ class TextShape(NamedTuple):
 
 def stack(
     clips: Sequence[Sequence[Rows]],
-    pixels: np.ndarray,
+    pixels: np.ndarray | Tiles,
     shape: Shape,
     texts: TextShape | None = None,
     blank: Batch | None = None,
@@ -150,7 +151,7 @@ def stack(
 
     Args:
       clips: Of each the rows of each direction; the text is the same in all of them.
-      pixels: (clips, views, frames, ...).
+      pixels: See `Batch`.
       shape: That each trunk is padded to.
       texts: That the texts are padded to; None leaves them out.
       blank: See `Batch`.

@@ -5,6 +5,7 @@ Axes: `batch`, `tokens`, `heads`, `kv_heads`, `head_dim`, `embed`.
 Touvron et al., 2023. https://arxiv.org/abs/2302.13971
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,20 @@ class Behind(NamedTuple):
 
     segment: Int[Array, "texts text"]
     shared: Int[Array, " trunks"]
+
+
+class Visual(NamedTuple):
+    """What a tower gives where its features go into several layers [1].
+
+    Attributes:
+      rows: In place of the tokens of the video.
+      deep: What is added to these rows behind the first layers, one array a layer.
+
+    [1] Meng et al., 2024. DeepStack. https://arxiv.org/abs/2406.04334
+    """
+
+    rows: Float[Array, "clips views visual embed"]
+    deep: tuple[Float[Array, "clips views visual embed"], ...] = ()
 
 
 class Attention(nnx.Module):
@@ -155,18 +170,30 @@ class Decoder(nnx.Module):
     def __call__(
         self,
         embeddings: Float[Array, "batch tokens embed"],
-        positions: Int[Array, "batch tokens"],
+        positions: Int[Array, "batch tokens axes"],
         behind: Behind | None = None,
+        deep: Sequence[Float[Array, "batch tokens embed"]] = (),
     ) -> Float[Array, "batch tokens embed"]:
-        """Returns the hidden states after the last norm; see `Attention`."""
+        """Returns the hidden states after the last norm; see `Attention`.
+
+        Args:
+          embeddings: Of the rows.
+          positions: Of the rows.
+          behind: The rows of texts, behind those of trunks.
+          deep: What is added to the rows behind the first layers.
+        """
         with jax.named_scope("decoder"):
             c = self.config
             cos, sin = rope_tables(positions, c.rope, c.head_dim)
-            hidden = layers.run_stack(self.layers, embeddings, cos, sin, behind)
+            hidden = layers.run_stack(
+                self.layers, embeddings, cos, sin, behind, after=deep
+            )
             return self.norm(hidden)
 
     def read(
-        self, visual: Float[Array, "clips views visual embed"], batch: Batch
+        self,
+        visual: Float[Array, "clips views visual embed"] | Visual,
+        batch: Batch,
     ) -> tuple[
         Float[Array, "clips directions kept embed"],
         Float[Array, "texts directions text_kept embed"] | None,
@@ -178,7 +205,7 @@ class Decoder(nnx.Module):
 
         Args:
           visual: One view for all directions, or one for each.
-          batch: Its positions have one axis.
+          batch: Its positions have as many axes as the decoder's embedding.
 
         Returns:
           Those of the trunks, and those of the texts if there are any.
@@ -200,38 +227,52 @@ class Decoder(nnx.Module):
         return of_trunks, of_texts.reshape(-1, directions, *of_texts.shape[3:])
 
     def lay_out(
-        self, visual: Float[Array, "clips views visual embed"], batch: Batch
+        self,
+        visual: Float[Array, "clips views visual embed"] | Visual,
+        batch: Batch,
     ) -> tuple[
-        Float[Array, "batch tokens embed"], Int[Array, "batch tokens"], Behind | None
+        Float[Array, "batch tokens embed"],
+        Int[Array, "batch tokens axes"],
+        Behind | None,
+        tuple[Float[Array, "batch tokens embed"], ...],
     ]:
-        """Returns the rows of each direction and their positions; see `read`."""
+        """Returns the rows of each direction and their positions; see `__call__`."""
+        visual, deep = visual if isinstance(visual, Visual) else Visual(visual)
         ids, source, position = map(
             jnp.asarray, (batch.text, batch.source, batch.position)
         )
         clips, directions, rows = source.shape
         text = self.embed_tokens(ids)[:, None]
         text = jnp.broadcast_to(text, (clips, visual.shape[1], *text.shape[2:]))
-        both = parallel.spread(jnp.concatenate([text, visual], axis=2), "data")
-        both = jnp.broadcast_to(both, (clips, directions, *both.shape[2:]))
-        x = _take(both, source).reshape(clips * directions, rows, -1)
-        position, behind = position[..., 0], None
+
+        def laid_out(text: Array, visual: Array) -> Array:
+            both = parallel.spread(jnp.concatenate([text, visual], axis=2), "data")
+            both = jnp.broadcast_to(both, (clips, directions, *both.shape[2:]))
+            return _take(both, source).reshape(clips * directions, rows, -1)
+
+        x, behind = laid_out(text, visual), None
+        deep = [laid_out(jnp.zeros_like(text), each) for each in deep]
         if batch.texts is not None:
             token, own, segment = (
                 _of_directions(jnp.asarray(column), source)
                 for column in (
                     batch.texts.token,
-                    batch.texts.position[..., 0],
+                    batch.texts.position,
                     batch.texts.segment,
                 )
             )
             words = self.embed_tokens(token).reshape(len(x), -1, x.shape[-1])
             x = jnp.concatenate([x, words], axis=1)
-            own = own.reshape(clips, directions, -1)
+            fill = [(0, 0), (0, words.shape[1]), (0, 0)]
+            deep = [jnp.pad(each, fill) for each in deep]
+            own = own.reshape(clips, directions, -1, own.shape[-1])
             position = jnp.concatenate([position, own], axis=2)
             segment = segment.reshape(-1, segment.shape[-1])
             behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
         # Else the compiler may carry the spread of a batch over processes into layers.
-        return parallel.spread(x, "data"), position.reshape(len(x), -1), behind
+        x, *deep = (parallel.spread(each, "data") for each in (x, *deep))
+        position = position.reshape(len(x), -1, position.shape[-1])
+        return x, position, behind, tuple(deep)
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:
@@ -258,12 +299,8 @@ def _take(
         return jnp.zeros((*places.shape, table.shape[-1]), table.dtype)
 
     def take(table, places):
-        one = lambda x: x[0].at[x[1]].get(mode="clip")  # noqa: E731
-        both = tuple(x.reshape(-1, *x.shape[2:]) for x in (table, places))
-        # Batched gathers of so many rows take XLA half a minute to compile for a TPU.
-        loops = parallel.platform() == "tpu"
-        out = jax.lax.map(one, both) if loops else jax.vmap(one)(both)
-        return out.reshape(*places.shape, -1)
+        both = (x.reshape(-1, *x.shape[2:]) for x in (table, places))
+        return layers.take_rows(*both).reshape(*places.shape, -1)
 
     if parallel.grid() is None:
         return take(table, places)

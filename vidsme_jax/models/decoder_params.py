@@ -15,6 +15,11 @@ KINDS = ("llama", "mistral", "qwen2", "qwen3")
 _SIZES = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 _QWEN = {"intermediate_size": 22016, "vocab_size": 151936}
 _QWEN |= {"max_position_embeddings": 32768, "num_key_value_heads": 32}
+# Those of Qwen2-VL and Qwen2.5-VL, and of Qwen3-VL.
+_QWEN_VL = {"hidden_size": 8192, "intermediate_size": 29568, "vocab_size": 152064}
+_QWEN_VL |= {"num_hidden_layers": 80, "num_attention_heads": 64}
+_QWEN_VL |= {"num_key_value_heads": 8, "max_position_embeddings": 32768}
+_QWEN3_VL = _QWEN | {"head_dim": 128, "max_position_embeddings": 128000}
 _WINDOW = 4096  # Mistral's, if the config does not say.
 IGNORED = {
     "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
@@ -129,6 +134,38 @@ class DecoderConfig:
         return dataclasses.replace(config, qk_norm=True)
 
     @classmethod
+    def from_qwen2_vl(
+        cls, fields: Fields, dtype: DTypeLike, *, tied: bool
+    ) -> "DecoderConfig":
+        """Reads the decoder of Qwen2-VL or Qwen2.5-VL; see `from_text`."""
+        fields.take("attention_bias", bool, True)  # The class has it.
+        _sees_all(fields)
+        config = cls._read(
+            *(fields, dtype, _QWEN_VL),
+            tied=tied,
+            eps=1e-5,
+            theta=1e6,
+            sections=(16, 24, 24),
+        )
+        return dataclasses.replace(config, attention_bias=True)
+
+    @classmethod
+    def from_qwen3_vl(
+        cls, fields: Fields, dtype: DTypeLike, *, tied: bool
+    ) -> "DecoderConfig":
+        """Reads the decoder of Qwen3-VL; see `from_text`."""
+        fields.expect("attention_bias", False)
+        _sees_all(fields)
+        config = cls._read(
+            *(fields, dtype, _QWEN3_VL),
+            tied=tied,
+            theta=5e5,
+            sections=(24, 20, 20),
+            interleaved=True,
+        )
+        return dataclasses.replace(config, qk_norm=True)
+
+    @classmethod
     def _read(
         cls,
         fields: Fields,
@@ -137,8 +174,12 @@ class DecoderConfig:
         *,
         tied: bool,
         scaled: bool = True,
+        eps: float = 1e-6,
+        theta: float = 10000.0,
+        sections: tuple[int, ...] = (),
+        interleaved: bool | None = None,
     ) -> "DecoderConfig":
-        """Reads what every backbone has; `sizes` are the defaults."""
+        """Reads what every backbone has; what is given are the defaults."""
         fields.expect("hidden_act", "silu")
         fields.take("tie_word_embeddings", bool, False)
         read = {key: fields.size(key, size) for key, size in (_SIZES | sizes).items()}
@@ -149,10 +190,14 @@ class DecoderConfig:
             if key not in read or (key in fields.raw and fields.raw[key] is None):
                 read[key] = fields.size(key, size)
         embeddings = read.pop("max_position_embeddings")
-        turned = rope.read(fields, embeddings, scaled=scaled)
+        half = read["head_dim"] // 2
+        axes = rope.Sections(sections, half, interleaved) if sections else None
+        turned = rope.read(
+            fields, embeddings, scaled=scaled, theta=theta, sections=axes
+        )
         config = cls(
             **read,
-            rms_norm_eps=fields.number("rms_norm_eps", 1e-6, *EPS_RANGE),
+            rms_norm_eps=fields.number("rms_norm_eps", eps, *EPS_RANGE),
             rope=turned,
             max_positions=turned.max_positions(embeddings),
             tie_word_embeddings=tied,

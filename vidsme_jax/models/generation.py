@@ -22,7 +22,7 @@ from vidsme_jax import parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Batch, Shape, Texts, TextShape
-from vidsme_jax.models.decoder import Decoder, DecoderConfig
+from vidsme_jax.models.decoder import Decoder, DecoderConfig, Visual
 from vidsme_jax.models.rope import rope_tables
 
 # Caches have a multiple of so many rows, or steps: else a GPU pads them in every step.
@@ -186,9 +186,9 @@ def _without_rows(batch: Batch) -> Batch:
     return batch._replace(texts=texts)
 
 
-def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
+def _asked(decoder: Decoder, visual: Array | Visual, batch: Batch) -> _Asked:
     """Reads videos and questions, and keeps their keys and values."""
-    x, position, behind = decoder.lay_out(visual, batch)
+    x, position, behind, deep = decoder.lay_out(visual, batch)
     assert batch.texts is not None and behind is not None
     c = decoder.config
     tables = rope_tables(position, c.rope, c.head_dim)
@@ -201,7 +201,9 @@ def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
         fill = [(0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1]), (0, 0), (0, 0)]
         return x, tuple(_kept(jnp.pad(y, fill), decoder.config) for y in (k, v))
 
-    hidden, cache = layers.walk_stack(decoder.layers, step, x, (*tables, behind))
+    hidden, cache = layers.walk_stack(
+        decoder.layers, step, x, (*tables, behind), after=deep
+    )
     segment, shared = behind.segment, behind.shared[:, None]
     trunk = x.shape[1] - segment.shape[1]
     number = jnp.arange(1, 1 + batch.texts.means.shape[-1] // 2, dtype=jnp.int32)
@@ -211,8 +213,10 @@ def _asked(decoder: Decoder, visual: Array, batch: Batch) -> _Asked:
     places = jnp.arange(segment.shape[1], dtype=jnp.int32)
     last = jnp.max(jnp.where(own, places[None, None], -1), axis=-1)
     place = jnp.where(last < 0, shared - 1, trunk + last)
-    behind_trunk = jnp.max(jnp.where(of_trunk, position[:, :trunk], 0), axis=1)
-    before = jnp.take_along_axis(position, place, axis=1)
+    # Text has one position on all axes, behind the largest of what precedes it.
+    largest = jnp.max(position, axis=-1)
+    behind_trunk = jnp.max(jnp.where(of_trunk, largest[:, :trunk], 0), axis=1)
+    before = jnp.take_along_axis(largest, place, axis=1)
     before = jnp.where(last < 0, behind_trunk[:, None], before)
     of_trunk = jnp.broadcast_to(of_trunk[:, None], (*own.shape[:2], trunk))
     fill = [(0, 0), (0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1])]
@@ -268,7 +272,9 @@ def _advance(
 ) -> tuple[Float[Array, "clips texts embed"], Any]:
     """Reads one token of each answer; returns states and the keys with theirs."""
     c = decoder.config
-    tables = rope_tables(asked.start + place, c.rope, c.head_dim)
+    axes = max(1, len(c.rope.sections))
+    position = jnp.repeat((asked.start + place)[..., None], axes, axis=-1)
+    tables = rope_tables(position, c.rope, c.head_dim)
 
     def step(layer, x, kept, *args):
         *tables, seen, place = args

@@ -25,6 +25,7 @@ from flax import nnx
 from vidsme_jax.checkpoints import loading, trees
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.rows import MAX_FRAMES, Order, Rows, Shown, Text
+from vidsme_jax.models.tiles import Tiling
 from vidsme_jax.parallel import Split
 
 
@@ -60,7 +61,9 @@ class Model:
       names: The tensors' names, for reading and for writing.
       split: Which parameters a mesh splits over devices, and along which axes.
       prepare: Turns RGB frames (frames, height, width, 3) of any size into the uint8
-        frames of the model's input size.
+        frames of the model's input size; with a `tiling` into what its `cut` returns.
+      tiling: How frames of any size are cut, where each clip has a size of its own;
+        None: all have one.
       views: Returns, for an order of the frames, the orders that the tower must see:
         the natural one alone if it sees each frame by itself, else the natural one and
         that order.
@@ -73,12 +76,13 @@ class Model:
         token that ends a turn behind it unless the limit of tokens ended it; it is
         empty while it is not known. Without, or of None, those of the prompt around a
         clip, of one frame if it is not given (`rows.Shown`).
-      timed: Whether the prompt holds the times of the frames as text.
+      timed: Whether the model reads the times of the frames, as text or as positions.
       ends: The tokens that end a generated answer.
       decode: Returns the text of a generated answer, of its tokens.
       flops: Returns the operations that both directions of a clip of so many frames
         need at least, with `text` tokens around the video (by default the prompt's); of
-        `texts`, a pair of numbers each, the tokens and the predicted ones.
+        `texts`, a pair of numbers each, the tokens and the predicted ones; `grid` is
+        that of `rows.Shown`.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
         "tower" and the "decoder" run on the devices of the mesh that is set, by default
         on the first local device.
@@ -102,6 +106,7 @@ class Model:
     tokenise: Tokenise
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
+    tiling: Tiling | None = None
     timed: bool = False
     ends: tuple[int, ...] = ()
     decode: Callable[[Sequence[int]], str] = lambda ids: ""
@@ -115,7 +120,10 @@ class Model:
 
     @functools.cached_property
     def max_frames(self) -> int:
-        """The most frames that the decoder's positions hold, and `rows.MAX_FRAMES`."""
+        """The most frames that the decoder's positions hold, and `rows.MAX_FRAMES`.
+
+        Where clips differ in size, of the smallest.
+        """
         low, high = 0, 1
         while high <= MAX_FRAMES and self._holds(high):
             low, high = high, 2 * high
@@ -127,12 +135,19 @@ class Model:
 
     @functools.cached_property
     def rows_per_frame(self) -> int:
-        """Kept rows that show one frame."""
-        return int((self._prompted(1).frame == 0).sum())
+        """Kept rows that show one frame, or a group; see `tiling.usual`."""
+        return int((self._prompted(Shown(1)).frame == 0).sum())
 
     def num_rows(self, frames: int) -> int:
-        """Returns how many rows of a clip of so many frames have signals."""
-        return int((self._prompted(frames).slice >= 0).sum())
+        """Returns how many rows of a clip of so many frames have signals.
+
+        Where clips differ in size, of the usual one.
+        """
+        return int((self._prompted(Shown(frames)).slice >= 0).sum())
+
+    def smallest(self, frames: int) -> Shown:
+        """Returns what is shown at least of a clip of so many frames."""
+        return Shown(frames, grid=self.tiling.least if self.tiling else (0, 0))
 
     def abstract(self) -> tuple[nnx.GraphDef, nnx.State]:
         """Returns the module's graph and its state without values."""
@@ -149,10 +164,10 @@ class Model:
         return LoadedModel(self, graphdef, self.fill(abstract, shardings))
 
     def _holds(self, frames: int) -> bool:
-        return len(self._prompted(frames).feature) <= self.max_rows
+        return len(self._prompted(self.smallest(frames)).feature) <= self.max_rows
 
-    def _prompted(self, frames: int) -> Rows:
-        order, shown = np.arange(frames, dtype=np.int32), Shown(frames)
+    def _prompted(self, shown: Shown) -> Rows:
+        order = np.arange(shown.num_frames, dtype=np.int32)
         return self.lay_out(shown, self.tokenise(None, shown), order)
 
 

@@ -121,14 +121,29 @@ def stack(make: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
     return nnx.vmap(make, in_axes=(0,), out_axes=0)(rngs.split(depth))
 
 
-def run_stack(layers: Any, x: Array, *args: Any) -> Array:
+def run_stack(
+    layers: Any,
+    x: Array,
+    *args: Any,
+    after: Sequence[Array] = (),
+    span: tuple[int, int] | None = None,
+) -> Array:
     """Applies stacked layers one after another; `args` go to each of them.
 
     Their weights have a leading axis and are scanned, or lie as `lay_out` left them.
+
+    Args:
+      layers: The stack.
+      x: What the first layer gets.
+      *args: Of every layer.
+      after: See `walk_stack`.
+      span: The first layer that is applied and that behind the last; by default all.
     """
-    return walk_stack(
-        layers, lambda layer, x, _, *args: (layer(x, *args), ()), x, args
-    )[0]
+
+    def step(layer, x, _, *args):
+        return layer(x, *args), ()
+
+    return walk_stack(layers, step, x, args, after=after, span=span)[0]
 
 
 def walk_stack(
@@ -137,6 +152,8 @@ def walk_stack(
     x: Array,
     args: Sequence[Any] = (),
     each: Any = (),
+    after: Sequence[Array] = (),
+    span: tuple[int, int] | None = None,
 ) -> tuple[Array, Any]:
     """Folds `step(layer, x, own, *args) -> (x, kept)` over stacked layers.
 
@@ -146,6 +163,8 @@ def walk_stack(
       x: What the first layer gets.
       args: Of every layer.
       each: Arrays of the layers, as an earlier walk over them kept its own.
+      after: Arrays that are added to what the first layers give.
+      span: See `run_stack`; all layers if there is `each` or `after`.
 
     Returns:
       What the last layer gave, and what each one kept: arrays with a leading axis, or a
@@ -159,6 +178,7 @@ def walk_stack(
             return step(nnx.merge(graphdef, layer), x, own, *args)
 
     leaves = jax.tree.leaves(state, is_leaf=_is_separate)
+    first, stop = span or (0, len(leaves[0]))
     if not _is_separate(leaves[0]):
 
         def scanned(x, of_layer):
@@ -166,14 +186,42 @@ def walk_stack(
             x, kept = apply(layer, x, own, *args)
             return x, jax.tree.map(_as_bits, kept)
 
-        return jax.lax.scan(scanned, x, (state, each))
+        if span is None and not after:
+            return jax.lax.scan(scanned, x, (state, each))
+
+        # A part of the stack is read where it lies: a slice would copy the weights.
+        def placed(x, place):
+            take = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+            return scanned(x, jax.tree.map(lambda of: take(of, place), (state, each)))
+
+        parts = []
+        for place, added in enumerate(after, first):
+            x, kept = placed(x, jnp.int32(place))
+            x += added
+            parts.append(jax.tree.map(lambda array: array[None], kept))
+        places = jnp.arange(first + len(after), stop, dtype=jnp.int32)
+        x, kept = jax.lax.scan(placed, x, places)
+        return x, jax.tree.map(lambda *of: jnp.concatenate(of), *parts, kept)
     apply = jax.jit(apply)  # Traced once; the compiler inlines it.
     kept = []
-    for k in range(len(leaves[0])):
+    for k in range(first, stop):
         layer = jax.tree.map(operator.itemgetter(k), state, is_leaf=_is_separate)
         x, of_layer = apply(layer, x, each[k] if each else (), *args)
+        if k - first < len(after):
+            x += after[k - first]
         kept.append(of_layer)
     return x, tuple(kept)
+
+
+def take_rows(
+    table: Float[Array, "items rows size"], places: Int[Array, "items taken"]
+) -> Float[Array, "items taken size"]:
+    """Takes rows of each item; a place beyond the last row takes that one."""
+    one = lambda x: x[0].at[x[1]].get(mode="clip")  # noqa: E731
+    # Batched gathers of so many rows take XLA half a minute to compile for a TPU.
+    if parallel.platform() == "tpu":
+        return jax.lax.map(one, (table, places))
+    return jax.vmap(one)((table, places))
 
 
 def project(

@@ -7,20 +7,24 @@
 | llama3 [3] | the low ones of these divided by `factor` | those of the config |
 | dynamic | as default, up to the positions it is meant for | those of the config |
 
+A position has one axis, or three (M-RoPE [4]: time, height and width), of which each
+frequency reads one: those of an axis follow one another, or they alternate.
+
 The config's positions are its `max_position_embeddings`. Beyond them "dynamic" has
 other frequencies for every length, in all rows: it is not built there, and a clip of
 more rows is refused as it is by every model that has no more positions.
 
-Axes: `batch`, `tokens`, `heads`, `head_dim`.
+Axes: `batch`, `tokens`, `heads`, `head_dim`; `axes` of a position; `half` of head_dim.
 
 [1] Su et al., 2021. RoFormer. https://arxiv.org/abs/2104.09864
 [2] Chen et al., 2023. https://arxiv.org/abs/2306.15595
 [3] Dubey et al., 2024. The Llama 3 herd of models. https://arxiv.org/abs/2407.21783
+[4] Wang et al., 2024. Qwen2-VL. https://arxiv.org/abs/2409.12191
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +41,20 @@ _UNUSED = {"factor": "no scaling"}
 Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
 
 
+class Sections(NamedTuple):
+    """What a model with positions of three axes has if its config does not say.
+
+    Attributes:
+      default: See `Rope.sections`.
+      half: Of the sizes of a head, which they add up to.
+      interleaved: What its config must say; None: it says nothing, and they do not.
+    """
+
+    default: tuple[int, ...]
+    half: int
+    interleaved: bool | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rope:
     """The settings of one embedding.
@@ -50,6 +68,11 @@ class Rope:
       high_freq_factor: Of llama3: those that turn more often stay; in between the
         divisor goes over from one to the other.
       original_positions: Of llama3: those of the first training.
+      sections: How many frequencies read the time, the height and the width of a
+        position; empty where it has one axis.
+      interleaved: Whether the axes take turns: of the frequencies 3k, 3k + 1 and 3k + 2
+        the second reads the height and the third the width, as long as these have any
+        left; all others read the time.
     """
 
     theta: float
@@ -58,6 +81,25 @@ class Rope:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_positions: int = 8192
+    sections: tuple[int, ...] = ()
+    interleaved: bool = False
+
+    def axes(self, half: int) -> Int[np.ndarray, " half"]:
+        """Returns the axis of positions that each frequency reads.
+
+        Example:
+          >>> Rope(theta=1e4, sections=(1, 2, 1)).axes(4).tolist()
+          [0, 1, 1, 2]
+          >>> Rope(theta=1e4, sections=(2, 1, 1), interleaved=True).axes(4).tolist()
+          [0, 1, 2, 0]
+        """
+        out = np.zeros(half, np.int32)
+        if self.interleaved:
+            for axis, count in enumerate(self.sections[1:], 1):
+                out[axis : 3 * count : 3] = axis
+        elif self.sections:
+            out[:] = np.repeat(np.arange(3), self.sections)
+        return out
 
     def frequencies(self, head_dim: int) -> Float32[np.ndarray, " half"]:
         """Returns the angle that a pair of sizes turns by from position to position."""
@@ -81,7 +123,14 @@ class Rope:
         return int(embeddings * self.factor) if self.kind == "linear" else embeddings
 
 
-def read(fields: Fields, embeddings: int, *, scaled: bool = True) -> Rope:
+def read(
+    fields: Fields,
+    embeddings: int,
+    *,
+    scaled: bool = True,
+    theta: float = 10000.0,
+    sections: Sections | None = None,
+) -> Rope:
     """Reads either spelling of the settings in a decoder's config.
 
     Before transformers 5 they were `rope_theta` and `rope_scaling`, since then both
@@ -91,8 +140,10 @@ def read(fields: Fields, embeddings: int, *, scaled: bool = True) -> Rope:
       fields: Of the config.
       embeddings: Its `max_position_embeddings`.
       scaled: Whether positions may be scaled; see `DecoderConfig.from_qwen2`.
+      theta: If the config does not say.
+      sections: Of a model whose positions have three axes.
     """
-    theta = fields.number("rope_theta", 10000.0, *_THETA_RANGE)
+    theta = fields.number("rope_theta", theta, *_THETA_RANGE)
     scaling = fields.take("rope_scaling", dict, None) or {}
     parameters = fields.take("rope_parameters", dict, None) or {}
     if not scaled and "rope_theta" not in scaling:
@@ -106,16 +157,21 @@ def read(fields: Fields, embeddings: int, *, scaled: bool = True) -> Rope:
     where = "rope_parameters" if parameters else "rope_scaling"
     inner = Fields(parameters or scaling, f"{fields.where}.{where}", fields.problems)
     built = KINDS if scaled else KINDS[:1]
+    if sections is not None:  # Older files have a kind of its own for three axes.
+        built = *built, "mrope"
     older = inner.expect("type", None, *built)
     kind = inner.expect("rope_type", *built) if "rope_type" in inner.raw else older
     inner.expect("partial_rotary_factor", 1.0, None)
     theta = inner.number("rope_theta", theta, *_THETA_RANGE)
-    rope = Rope(theta=theta, kind=kind or "default")
+    kind = "default" if kind in (None, "mrope") else kind
+    rope = Rope(theta=theta, kind=kind)
     if rope.kind != "default":
         factor = _needed(inner, "factor", *_FACTOR_RANGE)
         rope = dataclasses.replace(rope, factor=factor)
     if rope.kind == "llama3":
         rope = _llama3(inner, rope, embeddings)
+    if sections is not None:
+        rope = _three_axes(inner, rope, sections)
     inner.close(_UNUSED if rope.kind == "default" else {})
     return rope
 
@@ -137,6 +193,29 @@ def _llama3(inner: Fields, rope: Rope, embeddings: int) -> Rope:
     )
 
 
+def _three_axes(inner: Fields, rope: Rope, sections: Sections) -> Rope:
+    """Reads what only positions of three axes have."""
+    given = inner.take("mrope_section", list, list(sections.default))
+    whole = all(type(x) is int and 0 <= x <= sections.half for x in given)
+    alternates = sections.interleaved
+    if alternates is not None:
+        inner.expect("mrope_interleaved", alternates)
+    total = sum(given) if whole and len(given) == 3 else -1
+    # Those that take turns reach as far as there are frequencies.
+    reached = not alternates or 3 * max(given[1:], default=0) <= sections.half
+    if total != sections.half or not reached:
+        inner.problems.append(
+            f"{inner.where}: mrope_section is {content.shown(given)}; expected three "
+            f"whole numbers, for time, height and width, that add up to half of the "
+            f"{2 * sections.half} sizes of a head"
+            + (", of which the last two are at most a third" if alternates else "")
+        )
+        return rope
+    return dataclasses.replace(
+        rope, sections=tuple(given), interleaved=bool(alternates)
+    )
+
+
 def _needed(inner: Fields, key: str, low: float, high: float) -> float:
     """Reads a number that its kind cannot do without."""
     if inner.raw.get(key) is None:
@@ -152,7 +231,7 @@ def _settings(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def rope_tables(
-    positions: Int[Array, "batch tokens"], rope: Rope, head_dim: int
+    positions: Int[Array, "batch tokens axes"], rope: Rope, head_dim: int
 ) -> tuple[Tables, Tables]:
     """Returns cosines and sines in float32, in the half-split layout of transformers.
 
@@ -162,7 +241,11 @@ def rope_tables(
       head_dim: Of queries and keys.
     """
     frequencies = jnp.asarray(rope.frequencies(head_dim))
-    angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
+    own = rope.axes(head_dim // 2)
+    wide = positions.astype(jnp.float32)[..., None] * frequencies[None, None, None]
+    angles = wide[:, :, 0]
+    for axis in set(own.tolist()) - {0}:
+        angles = jnp.where((own == axis)[None, None], wide[:, :, axis], angles)
     angles = jnp.concatenate([angles, angles], axis=-1)
     return jnp.cos(angles), jnp.sin(angles)
 

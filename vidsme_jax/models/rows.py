@@ -37,8 +37,9 @@ class Text(NamedTuple):
       after: Between the video and the answer. Of the prompt alone it is the first token
         behind the video if the tokenizer adds no token in front of a text, else empty.
       answer: What the model said, or should say, up to the token that ends its turn.
-      frames: Behind the rows of each frame: what stands in front of the next one, or
-        closes the video. Empty where the rows of all frames follow one another.
+      frames: Behind the rows of each frame, or of each group of frames that has a text
+        of its own: what stands in front of the next one, or closes the video. Empty
+        where the rows of all frames follow one another.
     """
 
     before: tuple[int, ...]
@@ -55,6 +56,8 @@ class Shown(NamedTuple):
       times: Of the frames, in seconds, for models that read them as text; empty where
         they are not known, or not read.
       duration: Of the clip, in seconds; 0 where it is not known.
+      grid: Visual rows down and across a frame, of models whose clips differ in them
+        (`tiles`); zeros where it is not known.
 
     Example:
       >>> Shown(3).seconds, Shown(2, (0.0, 0.5), 1.0).seconds
@@ -64,6 +67,7 @@ class Shown(NamedTuple):
     num_frames: int
     times: tuple[float, ...] = ()
     duration: float = 0.0
+    grid: tuple[int, int] = (0, 0)
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -175,14 +179,15 @@ class Builder:
     def video(
         self,
         features: Sequence[int] | Int[np.ndarray, " rows"],
-        frame: int,
+        frame: int | Int[np.ndarray, " rows"],
         at: Int[np.ndarray, "rows axes"] | None = None,
     ) -> None:
         """Appends visual rows to segment 0.
 
         Args:
           features: Which ones.
-          frame: That they show; -1: none, such as a separator behind the last frame.
+          frame: That they show, or each of them; -1: none, such as a separator behind
+            the last frame.
           at: Their positions relative to the block's start; by default 0, 1, 2, ... on
             all axes.
         """
@@ -190,7 +195,8 @@ class Builder:
         count = len(taken)
         at = self._steps(count) if at is None else np.asarray(at, np.int32)
         places = np.arange(self._rows, self._rows + count, dtype=np.int32)
-        self._video.append((places, np.full(count, frame, np.int16)))
+        frames = np.broadcast_to(np.asarray(frame, np.int16), count)
+        self._video.append((places, frames))
         self._append(taken, np.zeros(count, np.int32), at, 0)
 
     def build(self, slices: Iterable[str]) -> Rows:

@@ -46,9 +46,9 @@ class Framing(NamedTuple):
 
     Attributes:
       token: The special token that stands for visual rows.
-      opens: Returns the text in front of each frame's token; None where one run of
-        tokens stands for the rows of all frames.
-      close: The special tokens behind each frame's, if there are texts between frames.
+      opens: Returns the text in front of each frame's token, or of each group's that
+        has one; None where one run of tokens stands for the rows of all frames.
+      close: The special tokens behind each of these.
       outro: What follows the video, in one text with the question.
       typical: The tokens of text beside each frame, about: for models without a
         tokenizer.
@@ -67,7 +67,7 @@ class Framing(NamedTuple):
 
     def untokenised(self, shown: Shown) -> Text:
         """Returns as many tokens beside each frame as are typical, and no others."""
-        count = 0 if self.opens is None else shown.num_frames
+        count = 0 if self.opens is None else len(self.opens(shown))
         return Text((), frames=((0,) * self.typical,) * count)
 
 
@@ -196,7 +196,7 @@ class Tokeniser:
                 pieces.append([])
             else:
                 pieces[-1].append(token)
-        count = 1 if framing.opens is None else shown.num_frames
+        count = 1 if framing.opens is None else len(framing.opens(shown))
         if len(pieces) != count + 1:
             expected = "once" if count == 1 else f"{count} times"
             found = self._tokenizer.convert_tokens_to_ids(framing.token)

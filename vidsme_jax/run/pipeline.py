@@ -5,6 +5,7 @@ after the next one has been sent. See `isolation` for batches at which the devic
 """
 
 import collections
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -133,7 +134,8 @@ class Pipeline:
         self._waiting: dict[Padded, list[Input]] = collections.defaultdict(list)
         self._refused: list[Result] = []
         self._shapes: set[Padded] = set()
-        self._text_rows = [0, 0]  # Of the samples sent: their own, and with padding.
+        # Of the samples sent: rows of their own, and with padding.
+        self._text_rows, self._video_rows = [0, 0], [0, 0]
         self._isolation = Isolation(
             lambda error, shape: memory.first_batch(
                 error, described, devices, batch_size, num_frames, shape
@@ -173,6 +175,13 @@ class Pipeline:
                 )
                 self._refused.append(Result(clip.key, ClipError("signals", cause)))
                 return False
+            if not self._stacker.holds(clip, self._only):
+                cause = (
+                    "its frames are so long and thin that a grid of several processes "
+                    "has no room for them"
+                )
+                self._refused.append(Result(clip.key, ClipError("signals", cause)))
+                return False
             shape = self._only
         waiting = self._waiting[shape]
         waiting.append(clip)
@@ -185,7 +194,9 @@ class Pipeline:
         shapes = [
             k for k, x in self._waiting.items() if not full or len(x) == self._size
         ]
-        shapes.sort(key=lambda k: (k.num_frames, k.video, k.texts or (), k.more))
+        shapes.sort(
+            key=lambda k: (k.num_frames, k.video, k.texts or (), k.more, k.room or ())
+        )
         return [Group(k, self._waiting.pop(k)) for k in shapes]
 
     def send(self, group: Group) -> Sent:
@@ -235,19 +246,29 @@ class Pipeline:
         """
         self._isolation.close(complete=complete)
         if self._shapes:
-            own, padded = self._text_rows
+            padding = "".join(
+                f"; {1 - own / padded:.0%} of the {kind} rows are padding"
+                for kind, (own, padded) in (
+                    ("video", self._video_rows),
+                    ("text", self._text_rows),
+                )
+                if padded
+            )
             logging.info(
                 "%d program%s, one for each padded shape%s",
                 *(len(self._shapes), "s"[: len(self._shapes) > 1]),
-                f"; {1 - own / padded:.0%} of the text rows are padding"
-                if padded
-                else "",
+                padding,
             )
 
     def _batch(self, group: Group) -> tuple[Batch, list[Rows]]:
-        """Stacks a batch, and counts its shape and the rows of texts."""
+        """Stacks a batch, and counts its shape and its rows."""
         batch, rows = self._stacker.batch(group, self._size)
         self._shapes.add(group.shape)
+        if (room := group.shape.room) is not None:
+            for clip in group.clips:
+                groups = self._model.tiling.groups(len(clip.frames))
+                self._video_rows[0] += groups * math.prod(clip.frames.shape[1:3])
+                self._video_rows[1] += groups * room.rows
         if (texts := group.shape.texts) is not None:
             self._text_rows[0] += sum(int((each.segment > 0).sum()) for each in rows)
             self._text_rows[1] += texts.rows * len(rows)

@@ -30,7 +30,7 @@ from vidsme_jax.run import texts
 from vidsme_jax.run.asking import with_two
 from vidsme_jax.run.pipeline import Result
 from vidsme_jax.run.runs import Missing, Run
-from vidsme_jax.run.stacking import Input, Tokenised
+from vidsme_jax.run.stacking import Input, Tokenised, seen
 
 _DRIFT = 0.1  # Seconds that a frame may be off its time by an even rate.
 _QUOTED = 60  # Characters of a question in a message.
@@ -124,7 +124,8 @@ def prepare(
         run = runs[place]
         try:
             frames, motion = measured(run.num_frames)
-            seen, warnings = _shown(run, frames)
+            pixels = shown(run.model.prepare, run.num_frames)
+            known, warnings = _shown(run, frames, pixels)
             scored = functools.partial(
                 ScoredClip,
                 key=key,
@@ -137,11 +138,11 @@ def prepare(
                 place,
                 sample,
                 frames.content_hash,
-                shown(run.model.prepare, run.num_frames),
+                pixels,
                 missing[place],
                 scored,
                 motion,
-                seen,
+                known,
             )
         except ClipError as error:
             return error
@@ -157,35 +158,60 @@ def _repeated(frames: Frames) -> tuple[str, ...]:
     return (f"{distinct} frames are shown as {count}, some of them several times",)
 
 
-def _shown(run: Run, frames: Frames) -> tuple[Shown, tuple[str, ...]]:
+def _shown(
+    run: Run, frames: Frames, pixels: np.ndarray
+) -> tuple[Shown, tuple[str, ...]]:
     """Returns what a run's model is shown of a clip, and what the report should say.
 
+    Args:
+      run: Of the model.
+      frames: As decoded.
+      pixels: What the model's `prepare` made of them.
+
     Raises:
-      ClipError: The model reads the times of frames as text, and they are not known, or
-        are so long that its positions do not hold the clip.
+      ClipError: The model reads the times of frames, and they are not known, or its
+        positions do not hold the clip.
     """
-    count, model = len(frames.pixels), run.model
+    count, model, clock = len(frames.pixels), run.model, frames.clock
     if not model.timed:
-        return Shown(count), ()
-    if frames.clock is None:
+        shown = seen(model, pixels)
+    elif clock is None:
         cause = (
             "its frames a second are not known, and the model reads the times of "
-            "frames as text: write the video again with a rate, such as ffmpeg -r 30"
+            "frames: write the video again with a rate, such as ffmpeg -r 30"
         )
         raise ClipError("preprocess", cause)
-    clock = frames.clock
-    shown = Shown(count, clock.times, clock.duration)
-    prompt = model.tokenise(None, shown)
-    rows = len(model.lay_out(shown, prompt, np.arange(count)).feature)
-    if rows > model.max_rows:
-        cause = f"{rows} rows with the times of its frames as text; the model has"
-        raise ClipError("preprocess", f"{cause} {model.max_rows} positions")
-    if clock.drift <= _DRIFT:
+    else:
+        shown = seen(model, pixels, Shown(count, clock.times, clock.duration))
+    if model.timed or model.tiling:
+        _check_positions(run, shown, frames)
+    if not model.timed or clock is None or clock.drift <= _DRIFT:
         return shown, ()
     return shown, (
         f"the times in the prompt are those of an even rate, as the model's processor "
         f"writes them; frames are shown up to {clock.drift:.1f} s off",
     )
+
+
+def _check_positions(run: Run, shown: Shown, frames: Frames) -> None:
+    """Raises a ClipError if the model's positions do not hold a clip."""
+    model, count = run.model, shown.num_frames
+    laid_out = model.lay_out(shown, model.tokenise(None, shown), np.arange(count))
+    rows, last = len(laid_out.feature), int(laid_out.position.max())
+    size, most = frames.pixels.shape, model.max_rows
+    if rows > most:
+        raise ClipError(
+            "preprocess",
+            f"{count} frames of {size[2]}x{size[1]} pixels are {rows} rows with the "
+            f"text beside them; the model has {most} positions: take fewer frames "
+            "(config.video.num_frames)",
+        )
+    if last >= most:
+        raise ClipError(
+            "preprocess",
+            f"its last frame is at position {last}, {shown.length:.0f} s after the "
+            f"first; the model has {most} positions",
+        )
 
 
 def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]]:
@@ -198,7 +224,8 @@ def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]
       ClipError: A text of the audited model's cannot be tokenised, or has no answer.
     """
     asked, slices = prepared.missing.texts, run.settings.slices
-    shown = prepared.shown if run.model.timed else Shown(run.num_frames)
+    timed = run.model.timed or run.model.tiling is not None
+    shown = prepared.shown if timed else Shown(run.num_frames)
     if run.is_reference:
         own = [dataclasses.replace(each, ids=()) for each in asked]
         found = texts.tokenise(own, run.model, shown, slices)

@@ -36,7 +36,13 @@ from vidsme_jax.run.pipeline import Pipeline, Result
 from vidsme_jax.run.preparing import Prepared
 from vidsme_jax.run.processes import Team
 from vidsme_jax.run.runs import Missing, Run
-from vidsme_jax.run.stacking import Input, Padded, Tokenised, room, text_shape
+from vidsme_jax.run.stacking import (
+    Input,
+    Padded,
+    Tokenised,
+    room_for_times,
+    text_shape,
+)
 from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
@@ -270,8 +276,10 @@ class _Driver:
             shape = text_shape(run.model, asked, run.computed.slices)
             shapes += [shape] if shape else []
         largest = TextShape(*map(max, zip(*shapes, strict=True))) if shapes else None
-        more = room(run.model, run.num_frames)
-        return Padded(run.num_frames, video, largest, more)
+        more = room_for_times(run.model, run.num_frames)
+        tiling = run.model.tiling
+        room = tiling.largest if tiling else None
+        return Padded(run.num_frames, video, largest, more, room)
 
     def _inputs(
         self, todo: Sequence[Sample], loaded: Mapping[int, LoadedModel]
@@ -340,6 +348,7 @@ class _Driver:
                         run.model,
                         video=result.signals is not None,
                         texts=result.lengths,
+                        grid=result.key.shown.grid,
                     )
         if good:
             with self._meter.timeline.spending(STORING):

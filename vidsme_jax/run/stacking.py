@@ -11,9 +11,11 @@ from vidsme_jax.base import Asked
 from vidsme_jax.models.batches import Batch, Shape, TextShape, stack, stack_texts
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
+from vidsme_jax.models.tiles import Room, Tiles
 
 _ROWS = 64  # Text that differs from clip to clip is padded to a multiple of so many.
 _GREY = 128  # Of the video that stands in place of a clip.
+_SIDE = 8  # Pixels of a frame, grey or black, before the model's own size.
 
 
 class Tokenised(NamedTuple):
@@ -28,14 +30,14 @@ class Input(NamedTuple):
 
     Attributes:
       key: Returned with its results.
-      frames: At the model's input size.
+      frames: From the model's `prepare`.
       texts: Asked about it.
       video: Whether the signals of the video's rows are wanted.
       shown: Of the clip, with its times for a model that reads them as text.
     """
 
     key: Any
-    frames: UInt8[np.ndarray, "frames height width 3"]
+    frames: UInt8[np.ndarray, "frames height width numbers"]
     texts: tuple[Tokenised, ...] = ()
     video: bool = True
     shown: Shown | None = None
@@ -50,12 +52,14 @@ class Padded(NamedTuple):
       texts: Of the texts; None if there are none.
       more: Rows of text beside the frames beyond those that the prompt has around a
         clip whose times are not known.
+      room: What frames are padded to where clips differ in size.
     """
 
     num_frames: int
     video: bool = True
     texts: TextShape | None = None
     more: int = 0
+    room: Room | None = None
 
 
 class Group(NamedTuple):
@@ -100,11 +104,20 @@ class Stacker:
     def shape(self, clip: Input) -> Padded:
         """Returns the padded shape of a sample."""
         texts = text_shape(self._model, clip.texts, self._slices)
-        length = self.padded(len(clip.frames))
-        own = Shape.of(self._trunks(self._shown(clip), clip.video)[0])
-        usual = Shape.of(self._trunks(Shown(length), clip.video)[0])
+        length, shown = self.padded(len(clip.frames)), self._shown(clip)
+        tiling = self._model.tiling
+        room = tiling.room(shown.grid) if tiling else None
+        own = Shape.of(self._trunks(shown, clip.video)[0])
+        usual = self.trunk(Padded(length, clip.video, room=room))
         more = max(own.rows - usual.rows, own.text - usual.text, 0)
-        return Padded(length, clip.video, texts, -(-more // _ROWS) * _ROWS)
+        return Padded(length, clip.video, texts, -(-more // _ROWS) * _ROWS, room)
+
+    def holds(self, clip: Input, shape: Padded) -> bool:
+        """Returns whether a shape has room for the frames of a sample."""
+        tiling = self._model.tiling
+        if tiling is None or shape.room is None:
+            return True
+        return tiling.holds(shape.room, self._shown(clip).grid)
 
     def padded(self, length: int) -> int:
         """Returns how many frames a clip is padded to."""
@@ -114,7 +127,10 @@ class Stacker:
 
     def trunk(self, shape: Padded) -> Shape:
         """Returns the padded shape of the trunks of such samples."""
-        usual = Shape.of(self._trunks(Shown(shape.num_frames), shape.video)[0])
+        # As many rows as have room, whichever way they lie.
+        grid = (1, shape.room.rows) if shape.room else (0, 0)
+        shown = Shown(shape.num_frames, grid=grid)
+        usual = Shape.of(self._trunks(shown, shape.video)[0])
         return usual._replace(
             rows=usual.rows + shape.more, text=usual.text + shape.more
         )
@@ -129,23 +145,42 @@ class Stacker:
         Returns:
           The batch, and the rows of each sample in natural order.
         """
-        length, video, texts, _ = group.shape
+        length, video, texts, _, room = group.shape
         clips = group.clips or [self._empty(length)]
-        views = [self.views(len(clip.frames)) for clip in clips]
-        frames = length, *clips[0].frames.shape[1:]
-        pixels = np.zeros((size, len(views[0]), *frames), np.uint8)
         own = [min(k, len(clips) - 1) for k in range(size)]
-        for k, which in enumerate(own):
-            shown = clips[which].frames
-            for view, order in enumerate(views[which]):
-                pixels[k, view, : len(shown)] = shown[order]
+        views = [self.views(len(clip.frames)) for clip in clips]
+        pixels = self._pixels(
+            [clips[k].frames for k in own], [views[k] for k in own], length, room
+        )
         rows = [self._directions(clip, video) for clip in clips]
         blank = None
         if self._grey and texts is not None:
             blank = self._about_grey([clips[k] for k in own], length, texts)
         whole = self.trunk(group.shape)
-        batch = stack([rows[k] for k in own], pixels, whole, texts, blank)
+        placed = [
+            _placed(directions, self._shown(clip), room)
+            for directions, clip in zip(rows, clips, strict=True)
+        ]
+        batch = stack([placed[k] for k in own], pixels, whole, texts, blank)
         return batch, [directions[0] for directions in rows[: len(group.clips)]]
+
+    def _pixels(
+        self,
+        clips: Sequence[np.ndarray],
+        views: Sequence[tuple[Order, ...]],
+        length: int,
+        room: Room | None,
+    ) -> np.ndarray | Tiles:
+        """Returns the frames of clips in the orders that the tower sees."""
+        if room is not None:
+            assert self._model.tiling is not None
+            return self._model.tiling.stack(clips, views, length, room)
+        shape = len(clips), len(views[0]), length, *clips[0].shape[1:]
+        pixels = np.zeros(shape, np.uint8)
+        for k, shown in enumerate(clips):
+            for view, order in enumerate(views[k]):
+                pixels[k, view, : len(shown)] = shown[order]
+        return pixels
 
     def _orders(self, length: int) -> list[Order]:
         """Returns the order of the frames in each direction."""
@@ -169,9 +204,8 @@ class Stacker:
 
     def _shown(self, clip: Input) -> Shown:
         """Returns what the model is shown of a clip."""
-        if clip.shown is None or not self._model.timed:
-            return Shown(len(clip.frames))
-        return clip.shown
+        shown = clip.shown if clip.shown and self._model.timed else None
+        return seen(self._model, clip.frames, shown)
 
     def _lay_out_trunks(self, shown: Shown, video: bool) -> list[Rows]:
         """Returns the rows of a clip in each direction."""
@@ -189,22 +223,53 @@ class Stacker:
         self, clips: Sequence[Input], length: int, texts: TextShape
     ) -> Batch:
         """Returns the clips' texts about a grey video of so many frames."""
-        order, shown = np.arange(length), Shown(length)
-        rows = [self._rows(shown, clip.texts, False, order) for clip in clips]
         if length not in self._grey_frames:
-            grey = np.full((length, 8, 8, 3), _GREY, np.uint8)
+            grey = np.full((length, _SIDE, _SIDE, 3), _GREY, np.uint8)
             self._grey_frames[length] = self._model.prepare(grey)
-        pixels = np.stack([self._grey_frames[length][None]] * self._grey)
-        shape = Shape.of(rows[0])
-        batch = stack([rows[:1]] * self._grey, pixels, shape)
+        frames, order = self._grey_frames[length], np.arange(length)
+        shown = seen(self._model, frames)
+        rows = [self._rows(shown, clip.texts, False, order) for clip in clips]
+        room = self._model.tiling.room(shown.grid) if self._model.tiling else None
+        pixels = self._pixels(
+            [frames] * self._grey, [(order,)] * self._grey, length, room
+        )
+        shape = self.trunk(Padded(length, video=False, room=room))
+        batch = stack([_placed(rows[:1], shown, room)] * self._grey, pixels, shape)
         return batch._replace(texts=stack_texts(rows, shape.rows, texts))
 
     def _empty(self, length: int) -> Input:
         """Returns what an empty batch of a grid of several processes holds."""
-        return Input(None, self._model.prepare(np.zeros((length, 8, 8, 3), np.uint8)))
+        black = np.zeros((length, _SIDE, _SIDE, 3), np.uint8)
+        return Input(None, self._model.prepare(black))
 
 
-def room(model: Model, num_frames: int) -> int:
+def seen(model: Model, frames: np.ndarray, shown: Shown | None = None) -> Shown:
+    """Returns what a model is shown of a clip, with its grid.
+
+    Args:
+      model: That is shown it.
+      frames: From its `prepare`.
+      shown: Without the grid; by default the frames, whose times are not known.
+    """
+    shown = shown or Shown(len(frames))
+    return shown._replace(grid=frames.shape[1:3]) if model.tiling else shown
+
+
+def _placed(
+    directions: Sequence[Rows], shown: Shown, room: Room | None
+) -> Sequence[Rows]:
+    """Returns rows whose features are those of padded frames."""
+    if room is None:
+        return directions
+    rows, own = room.rows, shown.grid[0] * shown.grid[1]
+
+    def place(feature: np.ndarray) -> np.ndarray:
+        return np.where(feature < 0, feature, feature // own * rows + feature % own)
+
+    return [each._replace(feature=place(each.feature)) for each in directions]
+
+
+def room_for_times(model: Model, num_frames: int) -> int:
     """Returns `Padded.more` that holds clips of any duration below 100 hours."""
     return -(-2 * (num_frames + 8) // _ROWS) * _ROWS if model.timed else 0
 

@@ -115,7 +115,7 @@ def check_texts(
         for text in sample.texts
         if text.ended != "given" or text.answer.strip()
     ]
-    shown = Shown(num_frames)
+    shown = model.smallest(num_frames)
     found, problems = tokenise(asked, model, shown, slices, room), []
     if room:
         problems += _same_answer(samples, found)

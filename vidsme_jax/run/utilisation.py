@@ -11,6 +11,7 @@ from vidsme_jax import rates
 from vidsme_jax.data.loader import num_cores
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import Model
+from vidsme_jax.models.tiles import Grid
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import timeline
 from vidsme_jax.run.timeline import Timeline
@@ -197,6 +198,7 @@ class Meter:
         *,
         video: bool = True,
         texts: Sequence[tuple[int, int]] = (),
+        grid: Grid = (0, 0),
     ) -> None:
         """Counts a clip whose signals are there.
 
@@ -207,9 +209,10 @@ class Meter:
           model: By default that of the meter.
           video: Whether the video's rows have signals.
           texts: See `Model.flops`.
+          grid: See `rows.Shown`.
         """
         self.clips += 1
-        flops = (model or self._model).flops(frames, texts=texts)
+        flops = (model or self._model).flops(frames, texts=texts, grid=grid)
         self._operations += (flops if video else flops._replace(head=0.0)).pair
 
     def result(self, devices: Devices, workers: int) -> Utilisation | None:

@@ -13,6 +13,7 @@ from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.frames.params import SPLIT
 from vidsme_jax.models.interface import Flops, Model, Options
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
+from vidsme_jax.models.tiles import Grid
 from vidsme_jax.models.tokenising import Framing, Tokeniser
 
 
@@ -25,14 +26,10 @@ def describe(
     *,
     rows_per_frame: int,
     vision_flops: int,
-    tower: tuple[Any, int],
     tail_rows: int = 0,
-    default: str = "",
-    video_token: int | None = None,
-    framing: Framing = prompts.UNFRAMED,
     **others: Any,
 ) -> Model:
-    """Returns the description of a model.
+    """Returns the description of a model whose frames have one size.
 
     Args:
       make: Makes the module, a `modeling.FrameModel`.
@@ -42,9 +39,46 @@ def describe(
       problems: Receives what is wrong with the prompt.
       rows_per_frame: Visual rows that one frame gives.
       vision_flops: Operations of tower and projector for one frame.
+      tail_rows: Visual rows behind the last frame.
+      **others: See `described`.
+    """
+    return described(
+        *(make, decoder, options, style, problems),
+        rows=lambda shown: shown.num_frames * rows_per_frame + tail_rows,
+        vision=lambda shown: shown.num_frames * vision_flops,
+        lay_out=functools.partial(lay_out, lambda _: rows_per_frame, tail_rows),
+        views=one_view,
+        **others,
+    )
+
+
+def described(
+    make: Callable[[nnx.Rngs], nnx.Module],
+    decoder: DecoderConfig,
+    options: Options,
+    style: prompts.Style,
+    problems: list[str],
+    *,
+    rows: Callable[[Shown], int],
+    vision: Callable[[Shown], int],
+    tower: tuple[Any, int],
+    default: str = "",
+    video_token: int | None = None,
+    framing: Framing = prompts.UNFRAMED,
+    **others: Any,
+) -> Model:
+    """Returns the description of a model of tower, projector and decoder.
+
+    Args:
+      make: Makes the module.
+      decoder: Its hyperparameters.
+      options: Its type, which prompt, and the tokenizer.
+      style: See `prompts.around_video`.
+      problems: Receives what is wrong with the prompt.
+      rows: Returns the visual rows of a clip.
+      vision: Returns the operations of tower and projector for both directions of one.
       tower: The type of the tower's activations, and the size of a head of its
         attention.
-      tail_rows: Visual rows behind the last frame.
       default: See `prompts.around_video`, and the next two.
       video_token: The id of the placeholder.
       framing: What the family writes for a video.
@@ -73,14 +107,16 @@ def describe(
         *,
         text: int | None = None,
         texts: Sequence[tuple[int, int]] = (),
+        grid: Grid = (0, 0),
     ) -> Flops:
-        around = tokenise(None, Shown(frames))
+        shown = Shown(frames, grid=grid)
+        around = tokenise(None, shown)
         if text is None:
             text = len(around.before) + len(around.after)
         return necessary_flops(
             decoder,
-            vision=frames * vision_flops,
-            video=frames * rows_per_frame + tail_rows,
+            vision=vision(shown),
+            video=rows(shown),
             text=text + sum(map(len, around.frames)),
             texts=texts,
         )
@@ -92,8 +128,6 @@ def describe(
         vocab_size=decoder.vocab_size,
         make=make,
         split=SPLIT,
-        views=_views,
-        lay_out=functools.partial(lay_out, rows_per_frame, tail_rows),
         tokenise=tokenise,
         flops=flops,
         kernels=functools.partial(_kernels, tower, (decoder.dtype, decoder.head_dim)),
@@ -102,7 +136,7 @@ def describe(
 
 
 def lay_out(
-    rows_per_frame: int,
+    rows_per_frame: Callable[[Shown], int],
     tail_rows: int,
     shown: Shown,
     prompt: Text,
@@ -115,7 +149,7 @@ def lay_out(
     What stands between frames keeps its place, whichever frame stands there.
 
     Args:
-      rows_per_frame: Visual rows of each frame.
+      rows_per_frame: Returns the visual rows of each frame.
       tail_rows: Visual rows behind the last.
       shown: Of the clip.
       prompt: Around the video.
@@ -123,11 +157,12 @@ def lay_out(
       texts: Asked about the clip.
       slices: Whose rows are kept.
     """
-    builder, per_frame = Builder(), np.arange(rows_per_frame)
+    builder, size = Builder(), rows_per_frame(shown)
+    per_frame = np.arange(size)
     builder.text(prompt.before)
     assert len(prompt.frames) in (0, shown.num_frames), "the prompt of another clip"
     for place, frame in enumerate(order.tolist()):
-        builder.video(tail_rows + frame * rows_per_frame + per_frame, frame)
+        builder.video(tail_rows + frame * size + per_frame, frame)
         if prompt.frames:
             builder.text(prompt.frames[place])
     builder.video(np.arange(tail_rows), frame=-1)
@@ -137,7 +172,8 @@ def lay_out(
     return builder.build(slices)
 
 
-def _views(order: Order) -> tuple[Order, ...]:
+def one_view(order: Order) -> tuple[Order, ...]:
+    """Returns the natural order: `Model.views` where frames are independent."""
     return (np.arange(len(order), dtype=np.int32),)
 
 

@@ -1,0 +1,196 @@
+"""Checkpoints of Qwen-VL: config, preprocessing, positions, and times of frames as text.
+
+Positions are those of training: text behind a video goes on behind its largest
+position. transformers 5.24 goes on behind half of the larger side of a frame, which
+agrees for Qwen3-VL alone, whose video is a pair of frames between two texts.
+
+Qwen3-VL's processor writes the mean time of two frames in front of their rows. The
+template of a conversation puts the markers of a video around the whole of it, too;
+transformers took these away in training's time and leaves them since version 5. Here
+they are taken away.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int32
+
+from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.models import prompts, smart_resize
+from vidsme_jax.models.frames import params as frames
+from vidsme_jax.models.frames import processing
+from vidsme_jax.models.interface import Model, Options
+from vidsme_jax.models.qwen_vl import params
+from vidsme_jax.models.qwen_vl.modeling import QwenVl, QwenVlConfig
+from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
+from vidsme_jax.models.tiles import Grid, Tiling
+from vidsme_jax.models.tokenising import Framing, markers
+
+START, END, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"
+_MARKERS = {"video_token": VIDEO, "vision_start_token": START, "vision_end_token": END}
+STYLE = dataclasses.replace(
+    prompts.CHATML, user=f"<|im_start|>user\n{prompts.PLACEHOLDER}"
+)
+_SYSTEM = "You are a helpful assistant."
+_TYPICAL = 10  # Tokens beside a pair of frames: its time, digit by digit, two markers.
+_BUDGETS: dict[str, smart_resize.Name] = {
+    params.QWEN2: "qwen2",
+    params.QWEN2_5: "qwen2",
+    params.QWEN3: "qwen3",
+}
+_POSITIONS = (
+    "text behind the video has the positions of training, behind the video's largest; "
+    "transformers 5.24 goes on behind half of the larger side of a frame"
+)
+
+
+def open_checkpoint(
+    kind: str, checkpoint: Checkpoint, options: Options, problems: list[str]
+) -> tuple[Model, Checkpoint]:
+    """Describes a checkpoint of one of the three families, named by `model_type`."""
+    dtype = jnp.dtype(options.dtype)
+    config, token = params.read_config(checkpoint.config, kind, dtype, problems)
+    v = config.vision
+    resize, remarks = smart_resize.read(
+        checkpoint,
+        _BUDGETS[kind],
+        patch_size=v.patch_size,
+        merge_size=v.merge,
+        temporal_patch_size=v.group,
+        problems=problems,
+    )
+    config = dataclasses.replace(config, image_mean=resize.mean, image_std=resize.std)
+    checkpoint, config = frames.settle_tie(
+        checkpoint,
+        config,
+        params.DECODER,
+        params.HEAD,
+        params.canonical,
+        problems,
+    )
+    timed = kind == params.QWEN3
+    if not timed:
+        remarks = (*remarks, _POSITIONS)
+    tiling = resize.tiling(v.patch_size, v.window)
+    model = processing.described(
+        lambda rngs: QwenVl(config, rngs=rngs),
+        *(config.text, options, STYLE, problems),
+        rows=functools.partial(_rows, tiling),
+        vision=lambda shown: (
+            2
+            * tiling.groups(shown.num_frames)
+            * config.vision_flops(_rows_of_a_pair(tiling, shown))
+        ),
+        tower=(v.dtype, v.head_dim),
+        default="" if timed else _SYSTEM,
+        video_token=token,
+        framing=framing(options.tokenizer, timed=timed),
+        lay_out=functools.partial(lay_out, tiling, seconds(config)),
+        views=lambda order: (np.arange(len(order), dtype=np.int32), order),
+        timed=timed or bool(config.tokens_per_second),
+        ends=prompts.ends(checkpoint, options, STYLE, problems),
+        family=kind,
+        remarks=(*checkpoint.remarks, *remarks),
+        names=params.names(config, kind),
+        prepare=lambda pixels: tiling.cut(resize(pixels)),
+        tiling=tiling,
+    )
+    return model, checkpoint
+
+
+def framing(tokenizer: Any, *, timed: bool) -> Framing:
+    """Returns what the processor writes for a video, with the tokenizer's markers."""
+    video, start, end = markers(tokenizer, _MARKERS)
+    if not timed:
+        return Framing(token=video, opens=lambda _: [start], close=end, typical=2)
+
+    def opens(shown: Shown) -> list[str]:
+        times = shown.seconds
+        pairs = zip(times[::2], (*times[1::2], times[-1]), strict=False)
+        return [f"<{(a + b) / 2:.1f} seconds>{start}" for a, b in pairs]
+
+    return Framing(token=video, opens=opens, close=end, typical=_TYPICAL)
+
+
+def seconds(config: QwenVlConfig) -> Callable[[Shown], float]:
+    """Returns how far apart in positions of time the pairs of a clip are.
+
+    Of Qwen2.5-VL that is a matter of seconds: those of two frames as the processor has
+    them, the clip's duration over the number of its frames.
+    """
+
+    def interval(shown: Shown) -> float:
+        if not config.tokens_per_second:
+            return 1.0
+        of_a_pair = 2 / (shown.num_frames / shown.length)
+        return config.tokens_per_second * of_a_pair
+
+    return interval
+
+
+def lay_out(
+    tiling: Tiling,
+    interval: Callable[[Shown], float],
+    shown: Shown,
+    prompt: Text,
+    order: Order,
+    texts: Sequence[Text] = (),
+    slices: Sequence[str] = ("video",),
+) -> Rows:
+    """Returns the rows of a sample: text, pairs of frames, texts.
+
+    The pairs are those of the view, which is in the order of the frames already.
+
+    Args:
+      tiling: Of the model.
+      interval: Returns the positions of time between pairs that follow one another.
+      shown: Of the clip.
+      prompt: Around the video.
+      order: Of the frames.
+      texts: Asked about the clip.
+      slices: Whose rows are kept.
+    """
+    pairs, grid = tiling.groups(shown.num_frames), _grid(tiling, shown)
+    size, first = grid[0] * grid[1], order[::2]
+    places = np.indices(grid, np.int32).reshape(2, -1).T
+    builder = Builder(axes=3)
+    builder.text(prompt.before)
+    if len(prompt.frames) == 1 and pairs > 1 or not prompt.frames:
+        prompt = prompt._replace(frames=prompt.frames or ((),))
+        times = np.arange(pairs, dtype=np.float32) * np.float32(interval(shown))
+        at = np.concatenate(
+            [
+                np.repeat(times.astype(np.int32), size)[:, None],
+                np.tile(places, (pairs, 1)),
+            ],
+            axis=1,
+        )
+        builder.video(np.arange(pairs * size), np.repeat(first, size), at)
+        builder.text(prompt.frames[0])
+    else:
+        at = np.pad(places, [(0, 0), (1, 0)])
+        for pair, frame in enumerate(first.tolist()):
+            builder.video(pair * size + np.arange(size), frame, at)
+            builder.text(prompt.frames[pair])
+    builder.behind(prompt.after)
+    for text in texts:
+        builder.ask(text)
+    return builder.build(slices)
+
+
+def _grid(tiling: Tiling, shown: Shown) -> Grid:
+    return shown.grid if shown.grid[0] else tiling.usual
+
+
+def _rows_of_a_pair(tiling: Tiling, shown: Shown) -> int:
+    down, across = _grid(tiling, shown)
+    return down * across
+
+
+def _rows(tiling: Tiling, shown: Shown) -> int:
+    """Returns the visual rows of a clip."""
+    return tiling.groups(shown.num_frames) * _rows_of_a_pair(tiling, shown)

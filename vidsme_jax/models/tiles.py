@@ -1,0 +1,221 @@
+"""Frames of any size for a tower that takes them so: tiles, padded to a few shapes.
+
+The tower cuts a frame into patches. Each block of merge x merge patches becomes one
+visual row, so that a clip has a `grid`: so many rows down a frame and across it. Some
+towers see a group of frames at once, which then has the rows of one frame.
+
+The padded shape of a clip is a function of its grid alone: rows are padded to those of
+frames of a few areas (`_AREAS`), so that a corpus of many formats takes few programs.
+
+Axes: `clips`; `views`; `groups` of frames; `down`, `across`, the grid; `patches` of a
+group, block by block, row-major in each; `tile`, the numbers of a patch of all frames
+of a group: (frame, row, column, channel); `windows`, within which a tower may attend;
+`slots` of all windows.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Int32, UInt8
+
+from vidsme_jax.models.rows import Order
+
+Grid = tuple[int, int]  # Rows down a frame, and across it.
+
+# Pixels of a frame. Most videos are of 320x240, 480x360, 640x360 to 854x480, or as
+# large as the model allows: one area for each; beyond, half as much again, below, half.
+_AREAS = (2**13, 2**14, 2**15, 2**16, 2**17, 2**18, 13 * 2**15, 3 * 2**18)
+_GROWTH = 1.5
+_ROWS = 16  # A padded frame has a multiple of so many rows.
+_ASPECT = 2.4  # Up to this one the windows of a frame have room beside its rows.
+_WINDOWS = 32  # Beyond, their number is a multiple of this.
+
+
+class Room(NamedTuple):
+    """What the frames of a clip are padded to.
+
+    Attributes:
+      rows: Of a group of frames.
+      windows: Of it; 0 where the tower has none.
+    """
+
+    rows: int
+    windows: int = 0
+
+
+class Windows(NamedTuple):
+    """The parts of a frame within which a tower attends, padded to equal size.
+
+    Attributes:
+      patches: The patch that stands at each slot, the real ones of a window first.
+      lengths: Of each window; 1 of those that are padding.
+      slots: Where each patch stands.
+    """
+
+    patches: Int32[Array | np.ndarray, "clips slots"]
+    lengths: Int32[Array | np.ndarray, "clips windows"]
+    slots: Int32[Array | np.ndarray, "clips patches"]
+
+
+class Tiles(NamedTuple):
+    """The pixels of a batch.
+
+    Attributes:
+      values: Of the patches; zeros behind those of a clip.
+      grid: Rows down and across each clip's frames.
+      windows: None where the tower has none.
+    """
+
+    values: UInt8[Array | np.ndarray, "clips views groups patches tile"]
+    grid: Int32[Array | np.ndarray, "clips 2"]
+    windows: Windows | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """How a model cuts frames.
+
+    Attributes:
+      patch_size: Pixels along a side of a patch.
+      merge: Patches along a side of the block that becomes a row.
+      group: Frames that the tower sees at once; the last one stands again where a group
+        is not full.
+      window: Rows along a side of a window; 0: the tower has none.
+      most: Rows of the largest frame that the preprocessing makes.
+      least: The smallest grid that it makes.
+      usual: That of a video of 640 x 360.
+    """
+
+    patch_size: int
+    merge: int
+    group: int
+    window: int = 0
+    most: int
+    least: Grid
+    usual: Grid
+
+    @property
+    def block(self) -> int:
+        """Patches that become one row."""
+        return self.merge**2
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side of a block."""
+        return self.patch_size * self.merge
+
+    def groups(self, frames: int) -> int:
+        """Returns how many groups so many frames make."""
+        return -(-frames // self.group)
+
+    def cut(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> UInt8[np.ndarray, "frames down across numbers"]:
+        """Cuts frames of whole blocks; `numbers` are those of a block's patches."""
+        count, height, width, _ = frames.shape
+        m, p = self.merge, self.patch_size
+        down, across = height // self.side, width // self.side
+        cut = frames.reshape(count, down, m, p, across, m, p, 3)
+        cut = cut.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+        return cut.reshape(count, down, across, -1)
+
+    def room(self, grid: Grid) -> Room:
+        """Returns what the frames of a clip are padded to.
+
+        Example:
+          >>> tiling = Tiling(
+          ...     patch_size=14, merge=2, group=2, most=768, least=(12, 11), usual=(13, 23)
+          ... )
+          >>> [tiling.room(grid).rows for grid in ((9, 12), (13, 23), (20, 36))]
+          [176, 336, 768]
+        """
+        needed = grid[0] * grid[1]
+        fitting = (rows for rows in self._rooms if rows >= needed)
+        rows = next(fitting, 0) or -(-needed // _ROWS) * _ROWS
+        if not self.window:
+            return Room(rows)
+        own = math.prod(-(-side // self.window) for side in grid)
+        held = self._windows_of(rows)
+        return Room(rows, held if own <= held else -(-own // _WINDOWS) * _WINDOWS)
+
+    @property
+    def largest(self) -> Room:
+        """The room of the largest frame, of whatever aspect."""
+        rows = self.room((1, self.most)).rows
+        return Room(rows, self._windows_of(rows) if self.window else 0)
+
+    def holds(self, room: Room, grid: Grid) -> bool:
+        """Returns whether a clip's frames can be padded to this room."""
+        own = self.room(grid)
+        return own.rows <= room.rows and own.windows <= room.windows
+
+    @functools.cached_property
+    def _rooms(self) -> tuple[int, ...]:
+        """The rows that frames are padded to, up to the largest frame's."""
+        most = -(-self.most // _ROWS) * _ROWS
+        areas = list(_AREAS)
+        while areas[-1] < most * self.side**2:
+            areas.append(int(areas[-1] * _GROWTH))
+        rows = (-(-area // (self.side**2 * _ROWS)) * _ROWS for area in areas)
+        return tuple(sorted({min(each, most) for each in rows}))
+
+    def _windows_of(self, rows: int) -> int:
+        """Returns how many windows hold so many rows, up to an aspect of `_ASPECT`."""
+        w, around = self.window, rows**0.5 * (_ASPECT**0.5 + _ASPECT**-0.5)
+        return math.ceil((rows + (w - 1) * around + (w - 1) ** 2) / w**2)
+
+    def stack(
+        self,
+        clips: Sequence[UInt8[np.ndarray, "frames down across numbers"]],
+        orders: Sequence[Sequence[Order]],
+        num_frames: int,
+        room: Room,
+    ) -> Tiles:
+        """Returns clips of one room as the arrays that the device reads.
+
+        Args:
+          clips: From `cut`.
+          orders: Of each clip, those of its views.
+          num_frames: That clips are padded to; only where a group is one frame.
+          room: Of all of them.
+        """
+        patches, numbers = room.rows * self.block, 3 * self.patch_size**2
+        size = len(clips), len(orders[0]), self.groups(num_frames), patches
+        values = np.zeros((*size, self.group * numbers), np.uint8)
+        for k, cut in enumerate(clips):
+            tiles = cut.reshape(len(cut), -1, numbers)
+            for view, order in enumerate(orders[k]):
+                whole = np.append(order, [order[-1]] * (-len(order) % self.group))
+                for place in range(self.group):
+                    own = tiles[whole[place :: self.group]]
+                    part = slice(place * numbers, (place + 1) * numbers)
+                    values[k, view, : len(own), : tiles.shape[1], part] = own
+        grids = [cut.shape[1:3] for cut in clips]
+        windows = None
+        if self.window:
+            each = (self._windowed(grid, room) for grid in grids)
+            windows = Windows(*map(np.stack, zip(*each, strict=True)))
+        return Tiles(values, np.array(grids, np.int32), windows)
+
+    def _windowed(self, grid: Grid, room: Room) -> tuple[np.ndarray, ...]:
+        """Returns what `Windows` holds of one clip."""
+        (down, across), side, block = grid, self.window, self.block
+        places = np.arange(down * across).reshape(down, across)
+        patches = np.zeros((room.windows, side**2, block), np.int32)
+        lengths = np.ones(room.windows, np.int32)
+        slots = np.zeros((room.rows, block), np.int32)
+        window = 0
+        for top in range(0, down, side):
+            for left in range(0, across, side):
+                own = places[top : top + side, left : left + side].ravel()
+                count = len(own)
+                patches[window, :count] = own[:, None] * block + np.arange(block)
+                lengths[window] = count * block
+                first = window * side**2 * block
+                slots[own] = first + np.arange(count * block).reshape(count, block)
+                window += 1
+        return patches.ravel(), lengths, slots.ravel()
