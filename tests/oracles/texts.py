@@ -27,7 +27,7 @@ SENTENCES = (
     "A. a dog runs\nB. it rains\nC. the street is größer\n\n\nAnswer with the letter.",
 )
 # As Qwen2 divides a text.
-_QWEN = (
+QWEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -97,7 +97,7 @@ def llama(*, begins: bool = True, chat: bool = False) -> Any:
 def qwen(*, eos: str = "<|im_end|>") -> Any:
     """Returns a tokenizer as of Qwen2."""
     made = tokenizers.Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(tokenizers.Regex(_QWEN), "isolated")
+    split = pre_tokenizers.Split(tokenizers.Regex(QWEN), "isolated")
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.normalizer = normalizers.NFC()
     made.pre_tokenizer = pre_tokenizers.Sequence([split, level])
