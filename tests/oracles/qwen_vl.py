@@ -35,31 +35,33 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-SYSTEM = (
-    "You are a helpful assistant."  # Of Qwen2-VL and Qwen2.5-VL where none is told.
-)
+# What Qwen2-VL and Qwen2.5-VL are told where a conversation tells them nothing.
+SYSTEM = "You are a helpful assistant."
 _PLACE = "<|vision_start|><|video_pad|><|vision_end|>"
-# Renders what the published templates render of a system, a video, texts.
 _TEMPLATE = """
-{%- if default and messages[0].role != 'system' -%}
-{{ '<|im_start|>system\n' + default + '<|im_end|>\n' }}
+{%- if 'SYSTEM' and messages[0].role != 'system' -%}
+{{ '<|im_start|>system\nSYSTEM<|im_end|>\n' }}
 {%- endif -%}
 {%- for turn in messages -%}
 {{ '<|im_start|>' + turn.role + '\n' }}
 {%- if turn.content is string -%}{{ turn.content }}
 {%- else -%}
 {%- for part in turn.content -%}
-{{ '<|vision_start|><|video_pad|><|vision_end|>' if part.type == 'video' else part.text }}
+{{ 'PLACE' if part.type == 'video' else part.text }}
 {%- endfor -%}
 {%- endif -%}
 {{ '<|im_end|>\n' }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}
 """
-TEMPLATE = {
-    kind: "{%- set default = '" + SYSTEM * (kind != "qwen3_vl") + "' -%}" + _TEMPLATE
-    for kind in KINDS
-}
+
+
+def template(place: str, system: str = "") -> str:
+    """Returns one that renders what those of the hub do of text and one video."""
+    return _TEMPLATE.replace("PLACE", place).replace("SYSTEM", system)
+
+
+TEMPLATE = {kind: template(_PLACE, SYSTEM * (kind != "qwen3_vl")) for kind in KINDS}
 
 
 def tokenizer() -> Any:
@@ -162,6 +164,7 @@ def make_model(
             max_position_embeddings=2048,
             rms_norm_eps=1e-6,
             rope_parameters={"rope_type": "default"} | _ROPE[kind],
+            bos_token_id=TOKENIZER.pad_token_id,
             eos_token_id=TOKENIZER.eos_token_id,
         )
         | ({"head_dim": 16} if kind == "qwen3_vl" else {}),
@@ -309,6 +312,81 @@ def logits(model: Any, ids, pixels, grid, places: np.ndarray) -> torch.Tensor:
             video_grid_thw=torch.tensor([[int(size) for size in grid]]),
             position_ids=torch.from_numpy(places)[:, None],
         ).logits[0]
+
+
+def _published_config(raw: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Returns a config with the keys of the hub in place of transformers 5's."""
+    text, vision = raw["text_config"], raw["vision_config"]
+    rope = text.pop("rope_parameters")
+    del vision["rope_parameters"], text["pad_token_id"]
+    vision["model_type"] = kind
+    if kind == "qwen3_vl":
+        text["rope_theta"] = int(rope.pop("rope_theta"))
+        text["rope_scaling"] = rope
+        text["dtype"] = raw.pop("dtype")
+        if raw["tie_word_embeddings"]:
+            text["tie_word_embeddings"] = True
+        return raw | {"transformers_version": "4.57.0.dev0"}
+    for key in ("initializer_range", "in_channels", "model_type"):
+        del vision[key]
+    if kind == "qwen2_vl":
+        del vision["hidden_act"]
+    vision |= {"in_chans": 3, "spatial_patch_size": vision["patch_size"]}
+    text["rope_theta"] = rope["rope_theta"]
+    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    del text["layer_types"], text["model_type"], raw["text_config"], raw["dtype"]
+    return (
+        text
+        | {"sliding_window": 32768, "max_window_layers": text["num_hidden_layers"]}
+        | {"vision_token_id": VISION, "torch_dtype": "float32"}
+        | raw
+        | {"transformers_version": "4.41.2"}
+    )
+
+
+def _published_processors(kind: str) -> dict[str, dict[str, Any]]:
+    """Returns the files of the hub that say how images and videos are processed."""
+    patches = {
+        "patch_size": PATCH[kind],
+        "temporal_patch_size": PAIR,
+        "merge_size": MERGE,
+        **NORMAL[kind],
+        "processor_class": _CLASS[kind] + "Processor",
+    }
+    image = {"image_processor_type": "Qwen2VLImageProcessor"}
+    if kind != "qwen3_vl":
+        limits = {"min_pixels": 3136, "max_pixels": 12845056}
+        return {"preprocessor_config.json": limits | patches | image}
+    fast = {"image_processor_type": "Qwen2VLImageProcessorFast"}
+    limits = {"size": {"longest_edge": 16777216, "shortest_edge": 65536}}
+    video = {"video_processor_type": "Qwen3VLVideoProcessor"}
+    return {
+        "preprocessor_config.json": limits | patches | fast,
+        "video_preprocessor_config.json": {
+            "size": {"longest_edge": 25165824, "shortest_edge": 4096}
+        }
+        | patches
+        | video,
+    }
+
+
+def save_as_published(model: Any, kind: str, folder: pathlib.Path) -> pathlib.Path:
+    """Writes the files of the hub, with its limits of pixels.
+
+    Those of Qwen2-VL and Qwen2.5-VL say the limits of images alone: transformers takes
+    them for videos too, training took others.
+    """
+    model.save_pretrained(folder)  # Tensors have the names of the hub.
+    TOKENIZER.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    files = {
+        "config.json": _published_config(config, kind),
+        "chat_template.json": {"chat_template": TEMPLATE[kind]},
+        **_published_processors(kind),
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2))
+    return folder
 
 
 def save(model: Any, kind: str, folder: pathlib.Path, **video: Any) -> pathlib.Path:
