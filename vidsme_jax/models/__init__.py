@@ -28,6 +28,7 @@ from vidsme_jax.models import (
     llava_qwen,
     perception_lm,
     prompts,
+    qwen_vl,
     random,
     smolvlm,
 )
@@ -42,6 +43,9 @@ FAMILIES: tuple[Family, ...] = (
     smolvlm.FAMILY,
     internvl.FAMILY,
     perception_lm.FAMILY,
+    qwen_vl.QWEN2,
+    qwen_vl.QWEN2_5,
+    qwen_vl.QWEN3,
 )
 
 

@@ -32,6 +32,7 @@ from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessor_config, processor_config
 from vidsme_jax.models.preprocessing import BICUBIC, CLIP_MEAN, CLIP_STD
 from vidsme_jax.models.rows import MAX_FRAMES
+from vidsme_jax.models.tiles import Tiling
 
 Name = Literal["qwen2", "qwen3", "video_llama_3"]
 _THINNEST = 200  # Times the short side: the long side of what the processors take.
@@ -39,6 +40,7 @@ _SPARE = 1.05  # Of the least pixels: what every frame may have, however long th
 _SHARED = 0.9  # Of `tokens`: what frames of a long clip share among them.
 _MOST_PIXELS = 1 << 32  # Of a budget: far beyond any in use.
 _RATES = 1e-6, 1e6  # Frames a second.
+_USUAL = 16, 360, 640  # A clip: frames, and their pixels down and across.
 _EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 _TYPE, _COMPRESSION = "video_processor_type", "use_token_compression"
 _CAP, _TOKENS = "cap_pixels_per_frame", "max_video_tokens"
@@ -364,3 +366,23 @@ def _sampling(fields: Fields) -> list[str]:
         f"its processor samples {rate:g} frames a second of a video, {fewest} to "
         f"{most} in all; config.video alone decides here which are shown"
     ]
+
+
+def tiling(resize: SmartResize, patch_size: int, window: int = 0) -> Tiling:
+    """Returns how a model cuts the frames that were resized so.
+
+    Args:
+      resize: Of the model.
+      patch_size: Pixels along a side of a patch.
+      window: Pixels along a side of a window, in visual rows; 0: there are none.
+    """
+    down, across = resize.target(*_USUAL)
+    return Tiling(
+        patch_size=patch_size,
+        merge=resize.factor // patch_size,
+        group=resize.temporal,
+        window=window,
+        most=resize.most_rows,
+        least=resize.least_grid,
+        usual=(down // resize.factor, across // resize.factor),
+    )

@@ -189,7 +189,7 @@ class Tiling:
         for k, cut in enumerate(clips):
             tiles = cut.reshape(len(cut), -1, numbers)
             for view, order in enumerate(orders[k]):
-                whole = np.append(order, [order[-1]] * (-len(order) % self.group))
+                whole = np.pad(order, (0, -len(order) % self.group), "edge")
                 for place in range(self.group):
                     own = tiles[whole[place :: self.group]]
                     part = slice(place * numbers, (place + 1) * numbers)

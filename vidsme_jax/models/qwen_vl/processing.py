@@ -75,7 +75,7 @@ def open_checkpoint(
     timed = kind == params.QWEN3
     if not timed:
         remarks = (*remarks, _POSITIONS)
-    tiling = resize.tiling(v.patch_size, v.window)
+    tiling = smart_resize.tiling(resize, v.patch_size, v.window)
     model = processing.described(
         lambda rngs: QwenVl(config, rngs=rngs),
         *(config.text, options, STYLE, problems),
@@ -159,18 +159,12 @@ def lay_out(
     places = np.indices(grid, np.int32).reshape(2, -1).T
     builder = Builder(axes=3)
     builder.text(prompt.before)
-    if len(prompt.frames) == 1 and pairs > 1 or not prompt.frames:
-        prompt = prompt._replace(frames=prompt.frames or ((),))
+    if len(prompt.frames) <= 1:
         times = np.arange(pairs, dtype=np.float32) * np.float32(interval(shown))
-        at = np.concatenate(
-            [
-                np.repeat(times.astype(np.int32), size)[:, None],
-                np.tile(places, (pairs, 1)),
-            ],
-            axis=1,
-        )
+        times = np.repeat(times.astype(np.int32), size)
+        at = np.column_stack([times, np.tile(places, (pairs, 1))])
         builder.video(np.arange(pairs * size), np.repeat(first, size), at)
-        builder.text(prompt.frames[0])
+        builder.text(prompt.frames[0] if prompt.frames else ())
     else:
         at = np.pad(places, [(0, 0), (1, 0)])
         for pair, frame in enumerate(first.tolist()):
