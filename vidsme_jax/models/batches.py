@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     """Samples of one shape, ready for the device.
 
     Attributes:
-      pixels: From the family's `prepare`: (clips, views, frames, ...), or `tiles.Tiles`.
+      pixels: (clips, views, frames, ...) from the family's `prepare`, or `tiles.Tiles`.
       text: The token ids of the text rows.
       source: What a row takes: a text row below the length of `text`, from there on a
         visual row.

@@ -157,9 +157,9 @@ class Tiling:
     def _rooms(self) -> tuple[int, ...]:
         """The rows that frames are padded to, up to the largest frame's."""
         most = -(-self.most // _ROWS) * _ROWS
-        areas = list(_AREAS)
+        areas: list[int] = list(_AREAS)
         while areas[-1] < most * self.side**2:
-            areas.append(int(areas[-1] * _GROWTH))
+            areas.append(round(areas[-1] * _GROWTH))
         rows = (-(-area // (self.side**2 * _ROWS)) * _ROWS for area in areas)
         return tuple(sorted({min(each, most) for each in rows}))
 

@@ -265,6 +265,7 @@ class Pipeline:
         batch, rows = self._stacker.batch(group, self._size)
         self._shapes.add(group.shape)
         if (room := group.shape.room) is not None:
+            assert self._model.tiling is not None
             for clip in group.clips:
                 groups = self._model.tiling.groups(len(clip.frames))
                 self._video_rows[0] += groups * math.prod(clip.frames.shape[1:3])

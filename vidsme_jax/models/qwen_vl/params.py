@@ -34,6 +34,12 @@ _RENAMES = [
 ]
 _TOKENS = {"image_token_id": 151655, "vision_start_token_id": 151652}
 _TOKENS |= {"vision_end_token_id": 151653}
+_OF_DECODER = decoder_params.IGNORED | by_key(
+    {
+        "of the whole model, whose config says it": """image_token_id video_token_id
+            vision_start_token_id vision_end_token_id vision_token_id"""
+    }
+)
 _IGNORED = by_key(
     {
         "the token is not written": "vision_token_id",
@@ -87,7 +93,7 @@ def read_config(
         # Older files say it in the decoder's part.
         tied |= inner.take("tie_word_embeddings", bool, False)
         text = DecoderConfig.from_qwen2_vl(inner, dtype, tied=tied)
-    inner.close(decoder_params.IGNORED)
+    inner.close(_OF_DECODER)
     fields.close(_IGNORED)
     if size != text.hidden_size:
         key = "hidden_size" if kind == QWEN2 else "out_hidden_size"
@@ -233,7 +239,10 @@ def names(config: QwenVlConfig, kind: str) -> Names:
     rules += norm(merger + before, "merger/norm", bias=not v.rms)
     rules += dense(merger + first, "merger/fc1") + dense(merger + second, "merger/fc2")
     for place in range(len(v.taps)):
-        deep, path = rf"{_TOWER}deepstack_merger_list\.{place}\.", f"deep_merger_{place}"
+        deep, path = (
+            rf"{_TOWER}deepstack_merger_list\.{place}\.",
+            f"deep_merger_{place}",
+        )
         rules += norm(deep + before, f"{path}/norm")
         rules += dense(deep + first, f"{path}/fc1")
         rules += dense(deep + second, f"{path}/fc2")

@@ -1,4 +1,4 @@
-"""Checkpoints of Qwen-VL: config, preprocessing, positions, and times of frames as text.
+"""Checkpoints of Qwen-VL: config, preprocessing, positions, times of frames as text.
 
 Positions are those of training: text behind a video goes on behind its largest
 position. transformers 5.24 goes on behind half of the larger side of a frame, which
@@ -17,7 +17,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int32
 
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import prompts, smart_resize
@@ -42,6 +41,10 @@ _BUDGETS: dict[str, smart_resize.Name] = {
     params.QWEN2_5: "qwen2",
     params.QWEN3: "qwen3",
 }
+_MARKED = (
+    "the frames of a video stand between the markers of each pair alone, as in "
+    "training; transformers since version 5 puts one more of each around the video"
+)
 _POSITIONS = (
     "text behind the video has the positions of training, behind the video's largest; "
     "transformers 5.24 goes on behind half of the larger side of a frame"
@@ -73,8 +76,7 @@ def open_checkpoint(
         problems,
     )
     timed = kind == params.QWEN3
-    if not timed:
-        remarks = (*remarks, _POSITIONS)
+    remarks = (*remarks, _MARKED if timed else _POSITIONS)
     tiling = smart_resize.tiling(resize, v.patch_size, v.window)
     model = processing.described(
         lambda rngs: QwenVl(config, rngs=rngs),

@@ -156,7 +156,6 @@ _PUBLISHED = {
     },
 }
 SIZES: dict[str, dict[str, Any]] = {
-    kind: tiny
-    | {f"{kind}-{size}": files for size, files in _PUBLISHED[kind].items()}
+    kind: tiny | {f"{kind}-{size}": files for size, files in _PUBLISHED[kind].items()}
     for kind, tiny in _tiny().items()
 }

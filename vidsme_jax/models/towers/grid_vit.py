@@ -343,5 +343,5 @@ def normalise(
 ) -> Float[Array, "items patches tile"]:
     """Scales to [0, 1], then to the tower's mean and deviation, in float32."""
     shape = 1, 1, tiles.shape[-1]
-    wide = [np.resize(np.float32(x), shape) for x in (mean, std)]
+    wide = [np.resize(np.asarray(x, np.float32), shape) for x in (mean, std)]
     return (tiles.astype(jnp.float32) * jnp.float32(1 / 255) - wide[0]) / wide[1]

@@ -42,9 +42,7 @@ class VideoLlama3(TiledModel):
         v, size = c.vision, c.text.hidden_size
         self.vision_model = GridVit(v, rngs=rngs)
         self.post_layernorm = v.norm(v.hidden_size)
-        self.projector = layers.Projector(
-            v.hidden_size, size, dtype=c.dtype, rngs=rngs
-        )
+        self.projector = layers.Projector(v.hidden_size, size, dtype=c.dtype, rngs=rngs)
         self.language_model = Decoder(c.text, rngs=rngs)
 
     def encode(
@@ -60,5 +58,9 @@ class VideoLlama3(TiledModel):
         """
         (features,) = self.vision_model(tiles, grid, windows)
         features = self.post_layernorm(features).astype(jnp.float32)
-        blocks = features.reshape(len(features), -1, self.config.vision.merge**2, features.shape[-1])
-        return [self.projector(jnp.mean(blocks, axis=2).astype(self.config.vision.dtype))]
+        blocks = features.reshape(
+            len(features), -1, self.config.vision.merge**2, features.shape[-1]
+        )
+        return [
+            self.projector(jnp.mean(blocks, axis=2).astype(self.config.vision.dtype))
+        ]
