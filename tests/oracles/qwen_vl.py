@@ -180,7 +180,7 @@ def make_model(
 _SIZE = {
     "qwen2_vl": {"shortest_edge": 4 * 28**2, "longest_edge": 24 * 28**2},
     "qwen2_5_vl": {"shortest_edge": 4 * 28**2, "longest_edge": 24 * 28**2},
-    "qwen3_vl": {"shortest_edge": 8 * 32**2, "longest_edge": 200 * 32**2},
+    "qwen3_vl": {"shortest_edge": 8 * 32**2, "longest_edge": 80 * 32**2},
 }
 _CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
@@ -199,8 +199,8 @@ def processor(kind: str, **video: Any) -> Any:
         **NORMAL[kind],
     }
     videos = shared | {"size": dict(_SIZE[kind])}
-    if kind == "qwen3_vl":  # So few of a frame that short clips meet it.
-        videos["max_video_tokens"] = 24
+    if kind == "qwen3_vl":  # A frame's limit, but for eight frames and more.
+        videos["max_video_tokens"] = 12
     name = "Qwen3VL" if kind == "qwen3_vl" else "Qwen2VL"
     return getattr(transformers, _CLASS[kind] + "Processor")(
         image_processor=transformers.Qwen2VLImageProcessor(**shared),
@@ -233,7 +233,7 @@ def inputs(
       total: Frames of that video.
       rate: Frames of that video a second.
       turns: Of the conversation, as `texts.conversation` gives them.
-      capped: Whether pixels are capped frame by frame, as in training.
+      capped: Whether pixels are capped frame by frame, as in training; None: unsaid.
       wrapped: Whether the frames of Qwen3-VL stand between one more start and end of
         vision. Until transformers 5 the processor took those of the template away.
       **video: More of the settings of videos.
@@ -243,6 +243,7 @@ def inputs(
     text = made.apply_chat_template(turns, add_generation_prompt=not ends)
     if kind == "qwen3_vl" and not wrapped:
         text = text.replace(_PLACE, "<|video_pad|>")
+    said = {} if capped is None else {"cap_pixels_per_frame": capped}
     return made(
         text=[text],
         videos=[frames],
@@ -253,8 +254,8 @@ def inputs(
             frames_indices=list(places),
         ),
         do_sample_frames=False,
-        cap_pixels_per_frame=capped,
         return_tensors="pt",
+        **said,
     )
 
 
