@@ -1,0 +1,406 @@
+"""What the processors of Qwen-VL and VideoLLaMA3 do to frames: a size for every clip.
+
+A frame keeps its aspect as nearly as whole rows of patches allow, and its pixels stay
+within a budget, which is one of three kinds:
+
+* "qwen2" (Qwen2-VL, Qwen2.5-VL): of a frame; long clips share `tokens` among frames;
+* "qwen3" (Qwen3-VL): of the clip, of which no frame takes more than `tokens`;
+* "video_llama_3": at least of a frame, at most of the clip.
+
+The first two are what transformers 5.24 does with `cap_pixels_per_frame=True`, which is
+not its default: without, frames have far more pixels than the tools of the models'
+authors [1] ever gave them. Frames are resized in Pillow's form; torchvision's, which
+transformers runs, is at most two grey levels away from it.
+
+Axes: `frames`; `height`, `width` of what is decoded; `down`, `across` of what is made.
+
+[1] https://github.com/QwenLM/Qwen3-VL, qwen-vl-utils, vision_process.py
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from vidsme_jax.base import ClipError
+from vidsme_jax.checkpoints import content
+from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields
+from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.models import preprocessor_config, processor_config
+from vidsme_jax.models.preprocessing import BICUBIC, CLIP_MEAN, CLIP_STD
+from vidsme_jax.models.rows import MAX_FRAMES
+
+Name = Literal["qwen2", "qwen3", "video_llama_3"]
+_HALF = (0.5, 0.5, 0.5)
+_THINNEST = 200  # Times the short side: the long side of what the processors take.
+_MERGE = 2  # Patches along a side of a visual row, in every class.
+_SPARE = 1.05  # Of the least pixels: what every frame may have, however long the clip.
+_SHARED = 0.9  # Of `tokens`: what frames of a long clip share among them.
+_MOST_PIXELS = 1 << 32  # Of a budget: far beyond any in use.
+_RATES = 1e-6, 1e6  # Frames a second.
+_EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+_TYPE, _SIZES = "video_processor_type", ("patch_size", "temporal_patch_size")
+_SIZES += ("merge_size",)
+_SAMPLING = ("do_sample_frames", "fps", "min_frames", "max_frames")
+_CROP = ("do_center_crop", "crop_size")
+_BUDGETS = {
+    "qwen2": "{} to {} pixels a frame",
+    "qwen3": "{} to {} pixels a clip",
+    "video_llama_3": "{} pixels a frame to {} a clip",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A class of video processors: what it takes where the file does not say.
+
+    Attributes:
+      name: Of the class.
+      size: The least and the most pixels.
+      trained: Those that the models were trained with.
+      patch: Its patch size.
+      temporal: Frames in a patch.
+      mean: Of the three channels.
+      std: Likewise.
+      tokens: `max_video_tokens`; None: there is no such key.
+    """
+
+    name: str
+    size: tuple[int, int]
+    trained: tuple[int, int]
+    patch: int
+    temporal: int
+    mean: tuple[float, ...] = _HALF
+    std: tuple[float, ...] = _HALF
+    tokens: int | None = None
+
+
+_FRAME = 128 * 28**2, 768 * 28**2
+_QWEN2 = Kind(
+    "Qwen2VLVideoProcessor", _FRAME, _FRAME, 14, 2, CLIP_MEAN, CLIP_STD, 128_000
+)
+_QWEN3 = Kind(
+    "Qwen3VLVideoProcessor",
+    (128 * 32**2, 768 * 32**2),
+    (4 * 32**2, 24_576 * 32**2),
+    16,
+    2,
+    tokens=768,
+)
+_VIDEO_LLAMA_3 = Kind(
+    "VideoLlama3VideoProcessor", _FRAME, (16 * 28**2, 16_384 * 28**2), 14, 1
+)
+KINDS: dict[str, Kind] = {
+    "qwen2": _QWEN2,
+    "qwen3": _QWEN3,
+    "video_llama_3": _VIDEO_LLAMA_3,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmartResize:
+    """Brings the frames of a clip to a size of its own, near their aspect.
+
+    Attributes:
+      kind: What the budget is of; see the module.
+      factor: Pixels along a side of what becomes one visual row.
+      temporal: Frames in a patch.
+      least: Of the budget, in pixels.
+      most: Likewise.
+      tokens: "qwen2": the visual rows that a clip may have, nine tenths of which its
+        frames share; "qwen3": those that a frame may have; else not used.
+      mean: Of the three channels, of pixels from 0 to 1; subtracted on the device.
+      std: Likewise.
+      resample: The number of Pillow's filter.
+      compression: Whether the processor leaves out rows that hardly differ from those
+        of the frame before. Nothing here does.
+    """
+
+    kind: Name
+    factor: int
+    temporal: int
+    least: int
+    most: int
+    tokens: int = 0
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: int = BICUBIC
+    compression: bool = False
+
+    def target(self, frames: int, height: int, width: int) -> tuple[int, int]:
+        """Returns (down, across) of the resized frames, in pixels.
+
+        Fewer frames than a patch has count as that many where the budget is the clip's:
+        a single frame stands twice. An odd number of them is compared with the budget
+        as the nearest even one, halves to multiples of four, but scaled as it is.
+
+        Raises:
+          ClipError: "preprocess", if the frames are empty, or longer than 200 times
+            their other side.
+        """
+        seen = f"frames of {width}x{height} pixels"
+        if min(height, width) < 1:
+            raise ClipError("preprocess", f"{seen} have nothing to resize")
+        side, limit = self.factor, self._limit(frames)
+        shown, counted = self._counts(frames)
+        if self.kind == "qwen3" and min(height, width) < side:
+            scale = max(side / height, side / width)
+            height, width = int(height * scale), int(width * scale)
+        if (aspect := max(height, width) / min(height, width)) > _THINNEST:
+            raise ClipError(
+                "preprocess",
+                f"{seen} are too thin: one side is {aspect:g} times the other, and the "
+                f"model's processor takes at most {_THINNEST} times",
+            )
+        down, across = round(height / side) * side, round(width / side) * side
+        if counted * down * across > limit:
+            by = math.sqrt(shown * height * width / limit)
+            down = max(side, math.floor(height / by / side) * side)
+            across = max(side, math.floor(width / by / side) * side)
+        elif counted * down * across < self.least:
+            by = math.sqrt(self.least / (shown * height * width))
+            down = math.ceil(height * by / side) * side
+            across = math.ceil(width * by / side) * side
+        return down, across
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> UInt8[np.ndarray, "frames down across 3"]:
+        """Resizes every frame; those of the right size are returned as they are.
+
+        Raises:
+          ClipError: See `target`.
+        """
+        count, height, width = frames.shape[:3]
+        down, across = self.target(count, height, width)
+        if (down, across) == (height, width):
+            return frames
+        out = np.empty((count, down, across, 3), np.uint8)
+        kind = Image.Resampling(self.resample)
+        for k, frame in enumerate(frames):
+            image = Image.fromarray(np.ascontiguousarray(frame))
+            out[k] = np.asarray(image.resize((across, down), kind))
+        return out
+
+    @property
+    def most_rows(self) -> int:
+        """The most visual rows that a frame can have, whatever its aspect and clip.
+
+        That is the most pixels of a frame over `factor` squared, of the published
+        budgets; "qwen3" gives five frames, which are compared as four, a quarter more
+        than `tokens`. Thin frames can have more where the budget is below 200 rows, or
+        where the least is near the most: their short side is rounded up.
+        """
+        fewest = self._counts(1)[0]
+        counts = range(fewest, 4 * self.temporal + 1)
+        area = self.factor**2
+        most = max(self._limit(n) / self._counts(n)[1] for n in counts) / area
+        least = self.least / fewest / area
+        thin = math.sqrt(_THINNEST * most) if most < _THINNEST else 1.0
+        long, short = math.sqrt(_THINNEST * least), math.sqrt(least / _THINNEST)
+        return int(max(most, thin, (long + 1) * (short + 1)))
+
+    @property
+    def least_grid(self) -> tuple[int, int]:
+        """Rows down and across of the smallest frame made of a small square picture.
+
+        Of a clip of any length: "qwen3" makes frames of few larger than those of many.
+        """
+        down, across = min(self.target(n, 1, 1) for n in (1, MAX_FRAMES))
+        return down // self.factor, across // self.factor
+
+    def _counts(self, frames: int) -> tuple[int, int]:
+        """Returns how many frames the budget is of: as they are, and to compare."""
+        if self.kind != "qwen3":
+            return 1, 1
+        shown = max(frames, self.temporal)
+        return shown, round(shown / self.temporal) * self.temporal
+
+    def _limit(self, frames: int) -> int:
+        """Returns the most pixels: of a frame, of "qwen3" of all of them."""
+        frames = max(frames, 1)
+        if self.kind == "video_llama_3":
+            return max(self.most // frames, 1)
+        floor, area = int(self.least * _SPARE), self.factor * self.factor
+        if self.kind == "qwen2":
+            shared = int(self.tokens * area * _SHARED) * self.temporal // frames
+            return max(min(self.most, shared), floor)
+        frames = self._counts(frames)[0]
+        return frames * max(min(self.tokens * area, self.most // frames), floor)
+
+
+def read(
+    checkpoint: Checkpoint,
+    kind: Name,
+    *,
+    patch_size: int,
+    merge_size: int,
+    temporal_patch_size: int,
+    problems: list[str],
+) -> tuple[SmartResize, tuple[str, ...]]:
+    """Reads the settings for video frames from the file that transformers takes.
+
+    That is `video_processor` in `processor_config.json`, else
+    `video_preprocessor_config.json`, else `preprocessor_config.json`: of an adapter,
+    else of its base. A file of images alone has no budget of videos: mean, deviation
+    and filter are taken from it, with the budget that the models were trained with.
+
+    Args:
+      checkpoint: Whose files are read.
+      kind: Of the budget; the family decides it.
+      patch_size: By `config.json`, as the two that follow.
+      merge_size: Patches along a side of what becomes one visual row.
+      temporal_patch_size: Frames in a patch.
+      problems: Receives what is wrong, a sentence each.
+
+    Returns:
+      The preprocessing, and what a reader of the report should know about it.
+    """
+    default = KINDS[kind]
+    found = processor_config.settings(checkpoint, default.name, problems)
+    raw, where = ({}, "") if found is None else found
+    wanted = (patch_size, temporal_patch_size, merge_size)
+    if found is None:  # Which is a problem of its own.
+        raw = dict(zip(_SIZES, wanted, strict=True))
+    fields = Fields(raw, where, problems)
+    images = where == preprocessor_config.FILE and not fields.raw.get(_TYPE)
+    fields.expect(_TYPE, default.name, None)
+    fields.expect("do_resize", True)
+    fields.expect("do_center_crop", False, None)
+    own = {_TYPE, "do_resize", "size", *_EDGES.values(), *_SIZES, *_SAMPLING, *_CROP}
+    if not (images and kind == "video_llama_3"):  # Its images are cut differently.
+        _check_patches(fields, wanted, (default.patch, default.temporal, _MERGE))
+    least, most = _budget(fields, kind)
+    remarks = []
+    if images:
+        said = _BUDGETS[kind].format(*default.trained)
+        remarks.append(
+            f"{where} is of images: the {least} to {most} pixels that it gives them, "
+            "which transformers 5.24 takes for videos too, are left aside for the "
+            f"{said} of training"
+        )
+        least, most = default.trained
+    tokens, compression = 0, False
+    if default.tokens is None:
+        own.add("use_token_compression")
+        compression = _flag(fields, "use_token_compression")
+    else:
+        own |= {"cap_pixels_per_frame", "max_video_tokens"}
+        tokens = fields.size("max_video_tokens", default.tokens)
+        remarks += _cap(fields)
+    remarks += _sampling(fields)
+    side = {"height": 1, "width": 1}  # Stands for any: the sizes are read above.
+    known = {key: value for key, value in fields.raw.items() if key not in own}
+    made = preprocessor_config.read(
+        known | {"size": side},
+        preprocessor_config.Kind(default.name, side, None, default.mean, default.std),
+        1,
+        problems,
+        where,
+    )
+    resized = SmartResize(
+        kind=kind,
+        factor=patch_size * merge_size,
+        temporal=temporal_patch_size,
+        least=least,
+        most=most,
+        tokens=tokens,
+        mean=made.mean,
+        std=made.std,
+        resample=made.resample,
+        compression=compression,
+    )
+    return resized, tuple(remarks)
+
+
+def _check_patches(
+    fields: Fields, wanted: tuple[int, ...], default: tuple[int, ...]
+) -> None:
+    """Refuses other patches than those of the model's config."""
+    for key, value, absent in zip(_SIZES, wanted, default, strict=True):
+        given = fields.take(key, int, None)
+        if (found := absent if given is None else given) != value:
+            note = " (the default)" * (given is None)
+            fields.problems.append(
+                f"{fields.where}: {key} is {content.shown(found)}{note}, but by "
+                f"config.json it is {value}: frames would be cut into other patches "
+                "than the tower takes"
+            )
+
+
+def _budget(fields: Fields, kind: Name) -> tuple[int, int]:
+    """Reads the least and the most pixels, in either spelling.
+
+    Where both are given, transformers takes `min_pixels` and `max_pixels`; for "qwen3"
+    it takes `size`, and they are refused if they differ from it.
+    """
+    size, found = fields.take("size", dict, None), []
+    named = size or {}
+    if set(named) - {*_EDGES, *_EDGES.values()}:
+        fields.problems.append(
+            f"{fields.where}: size is {content.shown(size)}; expected shortest_edge "
+            "and longest_edge, which are the least and the most pixels"
+        )
+        return KINDS[kind].size
+    for (edge, pixels), absent, largest in zip(
+        _EDGES.items(), KINDS[kind].size, (MAX_SIZE, _MOST_PIXELS), strict=True
+    ):
+        given = {f"size.{key}": named.get(key) for key in (edge, pixels)}
+        given[pixels] = fields.raw.get(pixels)
+        given = {key: value for key, value in given.items() if value is not None}
+        inner = Fields(given, fields.where, fields.problems)
+        values = [inner.size(key, absent, largest) for key in given]
+        if size is not None and not given:
+            fields.problems.append(
+                f"{fields.where}: size is {content.shown(size)}, without {edge}"
+            )
+        elif kind == "qwen3" and len(set(values)) > 1:
+            fields.problems.append(
+                f"{fields.where}: {pixels} is {values[-1]}, but size has {values[0]}, "
+                f"which transformers takes; expected no {pixels}, or the same"
+            )
+        found.append(values[-1] if values else absent)
+    least, most = found
+    if least > most:
+        fields.problems.append(
+            f"{fields.where}: at least {least} pixels and at most {most} contradict "
+            "each other; see size, min_pixels and max_pixels"
+        )
+    return least, most
+
+
+def _flag(fields: Fields, key: str) -> bool:
+    """Reads a flag that is true if it is absent and false if it is null."""
+    null = key in fields.raw and fields.raw[key] is None
+    return fields.take(key, bool, True) and not null
+
+
+def _cap(fields: Fields) -> list[str]:
+    """Refuses frames without a cap; returns what to say of it."""
+    if fields.take("cap_pixels_per_frame", bool, True) is False:
+        fields.problems.append(
+            f"{fields.where}: cap_pixels_per_frame is false, but the models were "
+            "trained with a cap; expected true, or no such key"
+        )
+    if fields.raw.get("cap_pixels_per_frame") is not None:
+        return []
+    return [
+        "the pixels of a frame are capped as in training; transformers 5.24 does so "
+        "only with cap_pixels_per_frame=True"
+    ]
+
+
+def _sampling(fields: Fields) -> list[str]:
+    """Reads how the processor samples videos; returns what to say of it."""
+    samples = fields.take("do_sample_frames", bool, False)
+    rate = fields.number("fps", 2.0, *_RATES)
+    fewest, most = fields.size("min_frames", 4), fields.size("max_frames", 768)
+    if not samples:
+        return []
+    return [
+        f"its processor samples {rate:g} frames a second of a video, {fewest} to "
+        f"{most} in all; config.video alone decides here which are shown"
+    ]
