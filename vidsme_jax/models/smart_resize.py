@@ -19,7 +19,7 @@ Axes: `frames`; `height`, `width` of what is decoded; `down`, `across` of what i
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -34,18 +34,24 @@ from vidsme_jax.models.preprocessing import BICUBIC, CLIP_MEAN, CLIP_STD
 from vidsme_jax.models.rows import MAX_FRAMES
 
 Name = Literal["qwen2", "qwen3", "video_llama_3"]
-_HALF = (0.5, 0.5, 0.5)
 _THINNEST = 200  # Times the short side: the long side of what the processors take.
-_MERGE = 2  # Patches along a side of a visual row, in every class.
 _SPARE = 1.05  # Of the least pixels: what every frame may have, however long the clip.
 _SHARED = 0.9  # Of `tokens`: what frames of a long clip share among them.
 _MOST_PIXELS = 1 << 32  # Of a budget: far beyond any in use.
 _RATES = 1e-6, 1e6  # Frames a second.
 _EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
-_TYPE, _SIZES = "video_processor_type", ("patch_size", "temporal_patch_size")
-_SIZES += ("merge_size",)
-_SAMPLING = ("do_sample_frames", "fps", "min_frames", "max_frames")
-_CROP = ("do_center_crop", "crop_size")
+_TYPE, _COMPRESSION = "video_processor_type", "use_token_compression"
+_CAP, _TOKENS = "cap_pixels_per_frame", "max_video_tokens"
+_CAPPED = (
+    "the pixels of a frame are capped as in training; transformers 5.24 does so only "
+    f"with {_CAP}=True"
+)
+_PATCHES = "patch_size", "temporal_patch_size", "merge_size"
+# What `preprocessor_config` does not read.
+_OWN = frozenset(
+    """size min_pixels max_pixels do_resize do_center_crop crop_size do_sample_frames
+    fps min_frames max_frames""".split()
+) | {_TYPE, *_PATCHES}
 _BUDGETS = {
     "qwen2": "{} to {} pixels a frame",
     "qwen3": "{} to {} pixels a clip",
@@ -53,50 +59,25 @@ _BUDGETS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """A class of video processors: what it takes where the file does not say.
-
-    Attributes:
-      name: Of the class.
-      size: The least and the most pixels.
-      trained: Those that the models were trained with.
-      patch: Its patch size.
-      temporal: Frames in a patch.
-      mean: Of the three channels.
-      std: Likewise.
-      tokens: `max_video_tokens`; None: there is no such key.
-    """
+class Kind(NamedTuple):
+    """A class of video processors: what it takes where the file does not say."""
 
     name: str
-    size: tuple[int, int]
-    trained: tuple[int, int]
-    patch: int
-    temporal: int
-    mean: tuple[float, ...] = _HALF
-    std: tuple[float, ...] = _HALF
-    tokens: int | None = None
+    size: tuple[int, int]  # The least and the most pixels.
+    trained: tuple[int, int]  # Those of training.
+    patches: tuple[int, int, int]  # As `_PATCHES`.
+    tokens: int | None  # `max_video_tokens`; None: there is no such key.
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
 
-_FRAME = 128 * 28**2, 768 * 28**2
-_QWEN2 = Kind(
-    "Qwen2VLVideoProcessor", _FRAME, _FRAME, 14, 2, CLIP_MEAN, CLIP_STD, 128_000
-)
-_QWEN3 = Kind(
-    "Qwen3VLVideoProcessor",
-    (128 * 32**2, 768 * 32**2),
-    (4 * 32**2, 24_576 * 32**2),
-    16,
-    2,
-    tokens=768,
-)
-_VIDEO_LLAMA_3 = Kind(
-    "VideoLlama3VideoProcessor", _FRAME, (16 * 28**2, 16_384 * 28**2), 14, 1
-)
-KINDS: dict[str, Kind] = {
-    "qwen2": _QWEN2,
-    "qwen3": _QWEN3,
-    "video_llama_3": _VIDEO_LLAMA_3,
+_QWEN2, _QWEN3 = (128 * 28**2, 768 * 28**2), (128 * 32**2, 768 * 32**2)
+_CLIP, _CLIP_3 = (16 * 28**2, 16384 * 28**2), (4 * 32**2, 24576 * 32**2)
+_NAMES = ("Qwen2VLVideoProcessor", "Qwen3VLVideoProcessor", "VideoLlama3VideoProcessor")
+KINDS = {
+    "qwen2": Kind(_NAMES[0], _QWEN2, _QWEN2, (14, 2, 2), 128000, CLIP_MEAN, CLIP_STD),
+    "qwen3": Kind(_NAMES[1], _QWEN3, _CLIP_3, (16, 2, 2), 768),
+    "video_llama_3": Kind(_NAMES[2], _QWEN2, _CLIP, (14, 1, 2), None),
 }
 
 
@@ -261,39 +242,43 @@ def read(
     """
     default = KINDS[kind]
     found = processor_config.settings(checkpoint, default.name, problems)
-    raw, where = ({}, "") if found is None else found
-    wanted = (patch_size, temporal_patch_size, merge_size)
-    if found is None:  # Which is a problem of its own.
-        raw = dict(zip(_SIZES, wanted, strict=True))
+    if found is None:  # Which is the only problem then.
+        found, problems = ({}, ""), []
+    raw, where = found
     fields = Fields(raw, where, problems)
     images = where == preprocessor_config.FILE and not fields.raw.get(_TYPE)
     fields.expect(_TYPE, default.name, None)
     fields.expect("do_resize", True)
     fields.expect("do_center_crop", False, None)
-    own = {_TYPE, "do_resize", "size", *_EDGES.values(), *_SIZES, *_SAMPLING, *_CROP}
     if not (images and kind == "video_llama_3"):  # Its images are cut differently.
-        _check_patches(fields, wanted, (default.patch, default.temporal, _MERGE))
+        wanted = (patch_size, temporal_patch_size, merge_size)
+        _check_patches(fields, wanted, default.patches)
     least, most = _budget(fields, kind)
-    remarks = []
-    if images:
+    remarks = _sampling(fields)
+    if images and (least, most) != default.trained:
         said = _BUDGETS[kind].format(*default.trained)
         remarks.append(
-            f"{where} is of images: the {least} to {most} pixels that it gives them, "
-            "which transformers 5.24 takes for videos too, are left aside for the "
-            f"{said} of training"
+            f"{where} is of images: the budget of training, {said}, stands in for "
+            f"{least} to {most} pixels, which transformers 5.24 takes from there"
         )
         least, most = default.trained
     tokens, compression = 0, False
     if default.tokens is None:
-        own.add("use_token_compression")
-        compression = _flag(fields, "use_token_compression")
+        own = {_COMPRESSION}
+        null = fields.raw.get(_COMPRESSION, True) is None  # Which counts as false.
+        compression = fields.take(_COMPRESSION, bool, True) and not null
     else:
-        own |= {"cap_pixels_per_frame", "max_video_tokens"}
-        tokens = fields.size("max_video_tokens", default.tokens)
-        remarks += _cap(fields)
-    remarks += _sampling(fields)
+        own = {_CAP, _TOKENS}
+        tokens = fields.size(_TOKENS, default.tokens)
+        if fields.take(_CAP, bool, True) is False:
+            problems.append(
+                f"{where}: {_CAP} is false, but the models were trained with a cap; "
+                "expected true, or no such key"
+            )
+        if fields.raw.get(_CAP) is None:
+            remarks.append(_CAPPED)
+    known = {k: value for k, value in fields.raw.items() if k not in _OWN | own}
     side = {"height": 1, "width": 1}  # Stands for any: the sizes are read above.
-    known = {key: value for key, value in fields.raw.items() if key not in own}
     made = preprocessor_config.read(
         known | {"size": side},
         preprocessor_config.Kind(default.name, side, None, default.mean, default.std),
@@ -320,7 +305,7 @@ def _check_patches(
     fields: Fields, wanted: tuple[int, ...], default: tuple[int, ...]
 ) -> None:
     """Refuses other patches than those of the model's config."""
-    for key, value, absent in zip(_SIZES, wanted, default, strict=True):
+    for key, value, absent in zip(_PATCHES, wanted, default, strict=True):
         given = fields.take(key, int, None)
         if (found := absent if given is None else given) != value:
             note = " (the default)" * (given is None)
@@ -337,60 +322,35 @@ def _budget(fields: Fields, kind: Name) -> tuple[int, int]:
     Where both are given, transformers takes `min_pixels` and `max_pixels`; for "qwen3"
     it takes `size`, and they are refused if they differ from it.
     """
-    size, found = fields.take("size", dict, None), []
-    named = size or {}
-    if set(named) - {*_EDGES, *_EDGES.values()}:
-        fields.problems.append(
-            f"{fields.where}: size is {content.shown(size)}; expected shortest_edge "
-            "and longest_edge, which are the least and the most pixels"
-        )
-        return KINDS[kind].size
+    size, found = fields.take("size", dict, {}), []
+    right = set(size) <= {*_EDGES, *_EDGES.values()}
     for (edge, pixels), absent, largest in zip(
         _EDGES.items(), KINDS[kind].size, (MAX_SIZE, _MOST_PIXELS), strict=True
     ):
-        given = {f"size.{key}": named.get(key) for key in (edge, pixels)}
-        given[pixels] = fields.raw.get(pixels)
+        given = {f"size.{key}": size.get(key) for key in (edge, pixels)}
+        given |= {pixels: fields.raw.get(pixels)}
         given = {key: value for key, value in given.items() if value is not None}
+        right &= bool(given) or not size
         inner = Fields(given, fields.where, fields.problems)
-        values = [inner.size(key, absent, largest) for key in given]
-        if size is not None and not given:
-            fields.problems.append(
-                f"{fields.where}: size is {content.shown(size)}, without {edge}"
-            )
-        elif kind == "qwen3" and len(set(values)) > 1:
+        values = [inner.size(key, absent, largest) for key in given] or [absent]
+        if kind == "qwen3" and values[-1] != values[0]:
             fields.problems.append(
                 f"{fields.where}: {pixels} is {values[-1]}, but size has {values[0]}, "
                 f"which transformers takes; expected no {pixels}, or the same"
             )
-        found.append(values[-1] if values else absent)
+        found.append(values[-1])
     least, most = found
-    if least > most:
+    if not right:
+        fields.problems.append(
+            f"{fields.where}: size is {content.shown(size)}; expected shortest_edge "
+            "and longest_edge, which are the least and the most pixels"
+        )
+    elif least > most:
         fields.problems.append(
             f"{fields.where}: at least {least} pixels and at most {most} contradict "
             "each other; see size, min_pixels and max_pixels"
         )
     return least, most
-
-
-def _flag(fields: Fields, key: str) -> bool:
-    """Reads a flag that is true if it is absent and false if it is null."""
-    null = key in fields.raw and fields.raw[key] is None
-    return fields.take(key, bool, True) and not null
-
-
-def _cap(fields: Fields) -> list[str]:
-    """Refuses frames without a cap; returns what to say of it."""
-    if fields.take("cap_pixels_per_frame", bool, True) is False:
-        fields.problems.append(
-            f"{fields.where}: cap_pixels_per_frame is false, but the models were "
-            "trained with a cap; expected true, or no such key"
-        )
-    if fields.raw.get("cap_pixels_per_frame") is not None:
-        return []
-    return [
-        "the pixels of a frame are capped as in training; transformers 5.24 does so "
-        "only with cap_pixels_per_frame=True"
-    ]
 
 
 def _sampling(fields: Fields) -> list[str]:
