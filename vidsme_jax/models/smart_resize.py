@@ -322,6 +322,7 @@ def _budget(fields: Fields, kind: Name) -> tuple[int, int]:
     Where both are given, transformers takes `min_pixels` and `max_pixels`; for "qwen3"
     it takes `size`, and they are refused if they differ from it.
     """
+    problems, before = fields.problems, len(fields.problems)
     size, found = fields.take("size", dict, {}), []
     right = set(size) <= {*_EDGES, *_EDGES.values()}
     for (edge, pixels), absent, largest in zip(
@@ -331,22 +332,22 @@ def _budget(fields: Fields, kind: Name) -> tuple[int, int]:
         given |= {pixels: fields.raw.get(pixels)}
         given = {key: value for key, value in given.items() if value is not None}
         right &= bool(given) or not size
-        inner = Fields(given, fields.where, fields.problems)
+        inner = Fields(given, fields.where, problems)
         values = [inner.size(key, absent, largest) for key in given] or [absent]
         if kind == "qwen3" and values[-1] != values[0]:
-            fields.problems.append(
+            problems.append(
                 f"{fields.where}: {pixels} is {values[-1]}, but size has {values[0]}, "
                 f"which transformers takes; expected no {pixels}, or the same"
             )
         found.append(values[-1])
     least, most = found
     if not right:
-        fields.problems.append(
+        problems.append(
             f"{fields.where}: size is {content.shown(size)}; expected shortest_edge "
             "and longest_edge, which are the least and the most pixels"
         )
-    elif least > most:
-        fields.problems.append(
+    elif least > most and len(problems) == before:
+        problems.append(
             f"{fields.where}: at least {least} pixels and at most {most} contradict "
             "each other; see size, min_pixels and max_pixels"
         )
