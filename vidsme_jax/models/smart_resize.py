@@ -8,9 +8,10 @@ within a budget, which is one of three kinds:
 * "video_llama_3": at least of a frame, at most of the clip.
 
 The first two are what transformers 5.24 does with `cap_pixels_per_frame=True`, which is
-not its default: without, frames have far more pixels than the tools of the models'
-authors [1] ever gave them. Frames are resized in Pillow's form; torchvision's, which
-transformers runs, is at most two grey levels away from it.
+not its default: without it, frames of long clips ("qwen2") or of short ones ("qwen3")
+have more pixels than the tools of the models' authors [1] gave them. Frames are resized
+in Pillow's form; torchvision's, which transformers runs, is at most two grey levels
+away from it.
 
 Axes: `frames`; `height`, `width` of what is decoded; `down`, `across` of what is made.
 
@@ -38,14 +39,9 @@ _THINNEST = 200  # Times the short side: the long side of what the processors ta
 _SPARE = 1.05  # Of the least pixels: what every frame may have, however long the clip.
 _SHARED = 0.9  # Of `tokens`: what frames of a long clip share among them.
 _MOST_PIXELS = 1 << 32  # Of a budget: far beyond any in use.
-_RATES = 1e-6, 1e6  # Frames a second.
 _EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 _TYPE, _COMPRESSION = "video_processor_type", "use_token_compression"
 _CAP, _TOKENS = "cap_pixels_per_frame", "max_video_tokens"
-_CAPPED = (
-    "the pixels of a frame are capped as in training; transformers 5.24 does so only "
-    f"with {_CAP}=True"
-)
 _PATCHES = "patch_size", "temporal_patch_size", "merge_size"
 # What `preprocessor_config` does not read.
 _OWN = frozenset(
@@ -232,8 +228,8 @@ def read(
     Args:
       checkpoint: Whose files are read.
       kind: Of the budget; the family decides it.
-      patch_size: By `config.json`, as the two that follow.
-      merge_size: Patches along a side of what becomes one visual row.
+      patch_size: Of the tower, by `config.json`; likewise the two that follow.
+      merge_size: Patches along a side of a visual row.
       temporal_patch_size: Frames in a patch.
       problems: Receives what is wrong, a sentence each.
 
@@ -255,13 +251,17 @@ def read(
         _check_patches(fields, wanted, default.patches)
     least, most = _budget(fields, kind)
     remarks = _sampling(fields)
-    if images and (least, most) != default.trained:
-        said = _BUDGETS[kind].format(*default.trained)
-        remarks.append(
-            f"{where} is of images: the budget of training, {said}, stands in for "
-            f"{least} to {most} pixels, which transformers 5.24 takes from there"
-        )
+    said, trained = (
+        _BUDGETS[kind].format(*x) for x in ((least, most), default.trained)
+    )
+    if images and said != trained:
         least, most = default.trained
+        remarks.append(
+            f"{where} is of images: the budget of training, {trained}, stands in for "
+            f"{said}, which transformers 5.24 takes from there"
+        )
+    elif where and said != trained:
+        remarks.append(f"{where} has {said}, the models were trained with {trained}")
     tokens, compression = 0, False
     if default.tokens is None:
         own = {_COMPRESSION}
@@ -276,7 +276,10 @@ def read(
                 "expected true, or no such key"
             )
         if fields.raw.get(_CAP) is None:
-            remarks.append(_CAPPED)
+            remarks.append(
+                "the pixels of a frame are capped as in training; transformers 5.24 "
+                f"does so only with {_CAP}=True"
+            )
     known = {k: value for k, value in fields.raw.items() if k not in _OWN | own}
     side = {"height": 1, "width": 1}  # Stands for any: the sizes are read above.
     made = preprocessor_config.read(
@@ -286,7 +289,7 @@ def read(
         problems,
         where,
     )
-    resized = SmartResize(
+    made = SmartResize(
         kind=kind,
         factor=patch_size * merge_size,
         temporal=temporal_patch_size,
@@ -298,7 +301,7 @@ def read(
         resample=made.resample,
         compression=compression,
     )
-    return resized, tuple(remarks)
+    return made, tuple(remarks)
 
 
 def _check_patches(
@@ -357,7 +360,7 @@ def _budget(fields: Fields, kind: Name) -> tuple[int, int]:
 def _sampling(fields: Fields) -> list[str]:
     """Reads how the processor samples videos; returns what to say of it."""
     samples = fields.take("do_sample_frames", bool, False)
-    rate = fields.number("fps", 2.0, *_RATES)
+    rate = fields.number("fps", 2.0, 1e-6, 1e6)
     fewest, most = fields.size("min_frames", 4), fields.size("max_frames", 768)
     if not samples:
         return []
