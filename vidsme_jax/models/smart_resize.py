@@ -20,7 +20,6 @@ Axes: `frames`; `height`, `width` of what is decoded; `down`, `across` of what i
 
 import dataclasses
 import math
-from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,53 +27,23 @@ from PIL import Image
 
 from vidsme_jax.base import ClipError
 from vidsme_jax.checkpoints import content
-from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields
+from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import preprocessor_config, processor_config
-from vidsme_jax.models.preprocessing import BICUBIC, CLIP_MEAN, CLIP_STD
+from vidsme_jax.models import pixel_budget, preprocessor_config, processor_config
+from vidsme_jax.models.pixel_budget import KINDS, PATCHES, WORDS, Name
+from vidsme_jax.models.preprocessing import BICUBIC
 from vidsme_jax.models.rows import MAX_FRAMES
 
-Name = Literal["qwen2", "qwen3", "video_llama_3"]
 _THINNEST = 200  # Times the short side: the long side of what the processors take.
 _SPARE = 1.05  # Of the least pixels: what every frame may have, however long the clip.
 _SHARED = 0.9  # Of `tokens`: what frames of a long clip share among them.
-_MOST_PIXELS = 1 << 32  # Of a budget: far beyond any in use.
-_EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 _TYPE, _COMPRESSION = "video_processor_type", "use_token_compression"
 _CAP, _TOKENS = "cap_pixels_per_frame", "max_video_tokens"
-_PATCHES = "patch_size", "temporal_patch_size", "merge_size"
 # What `preprocessor_config` does not read.
 _OWN = frozenset(
     """size min_pixels max_pixels do_resize do_center_crop crop_size do_sample_frames
     fps min_frames max_frames""".split()
-) | {_TYPE, *_PATCHES}
-_BUDGETS = {
-    "qwen2": "{} to {} pixels a frame",
-    "qwen3": "{} to {} pixels a clip",
-    "video_llama_3": "{} pixels a frame to {} a clip",
-}
-
-
-class Kind(NamedTuple):
-    """A class of video processors: what it takes where the file does not say."""
-
-    name: str
-    size: tuple[int, int]  # The least and the most pixels.
-    trained: tuple[int, int]  # Those of training.
-    patches: tuple[int, int, int]  # As `_PATCHES`.
-    tokens: int | None  # `max_video_tokens`; None: there is no such key.
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
-
-
-_QWEN2, _QWEN3 = (128 * 28**2, 768 * 28**2), (128 * 32**2, 768 * 32**2)
-_CLIP, _CLIP_3 = (16 * 28**2, 16384 * 28**2), (4 * 32**2, 24576 * 32**2)
-_NAMES = ("Qwen2VLVideoProcessor", "Qwen3VLVideoProcessor", "VideoLlama3VideoProcessor")
-KINDS = {
-    "qwen2": Kind(_NAMES[0], _QWEN2, _QWEN2, (14, 2, 2), 128000, CLIP_MEAN, CLIP_STD),
-    "qwen3": Kind(_NAMES[1], _QWEN3, _CLIP_3, (16, 2, 2), 768),
-    "video_llama_3": Kind(_NAMES[2], _QWEN2, _CLIP, (14, 1, 2), None),
-}
+) | {_TYPE, *PATCHES}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -249,11 +218,9 @@ def read(
     if not (images and kind == "video_llama_3"):  # Its images are cut differently.
         wanted = (patch_size, temporal_patch_size, merge_size)
         _check_patches(fields, wanted, default.patches)
-    least, most = _budget(fields, kind)
+    least, most = pixel_budget.read(fields, kind)
     remarks = _sampling(fields)
-    said, trained = (
-        _BUDGETS[kind].format(*x) for x in ((least, most), default.trained)
-    )
+    said, trained = (WORDS[kind].format(*x) for x in ((least, most), default.trained))
     if images and said != trained:
         least, most = default.trained
         remarks.append(
@@ -308,7 +275,7 @@ def _check_patches(
     fields: Fields, wanted: tuple[int, ...], default: tuple[int, ...]
 ) -> None:
     """Refuses other patches than those of the model's config."""
-    for key, value, absent in zip(_PATCHES, wanted, default, strict=True):
+    for key, value, absent in zip(PATCHES, wanted, default, strict=True):
         given = fields.take(key, int, None)
         if (found := absent if given is None else given) != value:
             note = " (the default)" * (given is None)
@@ -317,44 +284,6 @@ def _check_patches(
                 f"config.json it is {value}: frames would be cut into other patches "
                 "than the tower takes"
             )
-
-
-def _budget(fields: Fields, kind: Name) -> tuple[int, int]:
-    """Reads the least and the most pixels, in either spelling.
-
-    Where both are given, transformers takes `min_pixels` and `max_pixels`; for "qwen3"
-    it takes `size`, and they are refused if they differ from it.
-    """
-    problems, before = fields.problems, len(fields.problems)
-    size, found = fields.take("size", dict, {}), []
-    right = set(size) <= {*_EDGES, *_EDGES.values()}
-    for (edge, pixels), absent, largest in zip(
-        _EDGES.items(), KINDS[kind].size, (MAX_SIZE, _MOST_PIXELS), strict=True
-    ):
-        given = {f"size.{key}": size.get(key) for key in (edge, pixels)}
-        given |= {pixels: fields.raw.get(pixels)}
-        given = {key: value for key, value in given.items() if value is not None}
-        right &= bool(given) or not size
-        inner = Fields(given, fields.where, problems)
-        values = [inner.size(key, absent, largest) for key in given] or [absent]
-        if kind == "qwen3" and values[-1] != values[0]:
-            problems.append(
-                f"{fields.where}: {pixels} is {values[-1]}, but size has {values[0]}, "
-                f"which transformers takes; expected no {pixels}, or the same"
-            )
-        found.append(values[-1])
-    least, most = found
-    if not right:
-        problems.append(
-            f"{fields.where}: size is {content.shown(size)}; expected shortest_edge "
-            "and longest_edge, which are the least and the most pixels"
-        )
-    elif least > most and len(problems) == before:
-        problems.append(
-            f"{fields.where}: at least {least} pixels and at most {most} contradict "
-            "each other; see size, min_pixels and max_pixels"
-        )
-    return least, most
 
 
 def _sampling(fields: Fields) -> list[str]:
