@@ -510,9 +510,15 @@ OTHER = "frames would be cut into other patches than the tower takes"
         (
             "qwen3",
             {"max_pixels": 9999},
-            "max_pixels is 9999, but size has 25165824, which",
+            "max_pixels is 9999, but 25165824 by size, which tra",
         ),
         ("qwen3", {"min_pixels": 9999}, "expected no min_pixels, or the same"),
+        (
+            "qwen3",
+            {"size": None, "min_pixels": 9},
+            "is 9, but 131072 by size, which tr",
+        ),
+        ("qwen3", {"size": {"longest_edge": 9}, "min_pixels": 4}, WRONG_SIZE),
         (
             "qwen2",
             {"max_video_tokens": 0},

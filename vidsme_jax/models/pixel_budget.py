@@ -42,14 +42,20 @@ KINDS = {
 }
 
 
-def read(fields: Fields, kind: Name) -> tuple[int, int]:
+def read(fields: Fields, kind: Name, images: bool) -> tuple[int, int]:
     """Reads the least and the most pixels, in either spelling.
 
-    Where both are given, transformers takes `min_pixels` and `max_pixels`; for "qwen3"
-    it takes `size`, and they are refused if they differ from it.
+    Where both are given, transformers takes `min_pixels` and `max_pixels`; for videos
+    of "qwen3" it takes `size`, and they are refused if they differ from it.
+
+    Args:
+      fields: Of the processor.
+      kind: Of the budget.
+      images: Whether the file is of images alone.
     """
     problems, before = fields.problems, len(fields.problems)
     size, found = fields.take("size", dict, {}), []
+    by_size = kind == "qwen3" and not images
     right = set(size) <= {*_EDGES, *_EDGES.values()}
     for (edge, pixels), absent, largest in zip(
         _EDGES.items(), KINDS[kind].size, (MAX_SIZE, _MOST_PIXELS), strict=True
@@ -57,13 +63,14 @@ def read(fields: Fields, kind: Name) -> tuple[int, int]:
         given = {f"size.{key}": size.get(key) for key in (edge, pixels)}
         given |= {pixels: fields.raw.get(pixels)}
         given = {key: value for key, value in given.items() if value is not None}
-        right &= bool(given) or not size
+        right &= not size or bool(set(given) - ({pixels} if by_size else set()))
         inner = Fields(given, fields.where, problems)
         values = [inner.size(key, absent, largest) for key in given] or [absent]
-        if kind == "qwen3" and values[-1] != values[0]:
+        taken = values[0] if size else absent
+        if by_size and values[-1] != taken:
             problems.append(
-                f"{fields.where}: {pixels} is {values[-1]}, but size has {values[0]}, "
-                f"which transformers takes; expected no {pixels}, or the same"
+                f"{fields.where}: {pixels} is {values[-1]}, but {taken} by size, which "
+                f"transformers takes; expected no {pixels}, or the same"
             )
         found.append(values[-1])
     least, most = found

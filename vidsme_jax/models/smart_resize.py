@@ -218,7 +218,7 @@ def read(
     if not (images and kind == "video_llama_3"):  # Its images are cut differently.
         wanted = (patch_size, temporal_patch_size, merge_size)
         _check_patches(fields, wanted, default.patches)
-    least, most = pixel_budget.read(fields, kind)
+    least, most = pixel_budget.read(fields, kind, images)
     remarks = _sampling(fields)
     said, trained = (WORDS[kind].format(*x) for x in ((least, most), default.trained))
     if images and said != trained:
