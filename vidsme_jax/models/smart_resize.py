@@ -8,9 +8,10 @@ within a budget, which is one of three kinds:
 * "video_llama_3": at least of a frame, at most of the clip.
 
 The first two are what transformers 5.24 does with `cap_pixels_per_frame=True`, which is
-not its default: without, frames have far more pixels than the tools of the models'
-authors [1] ever gave them. Frames are resized in Pillow's form; torchvision's, which
-transformers runs, is at most two grey levels away from it.
+not its default: without it, frames of long clips ("qwen2") or of short ones ("qwen3")
+have more pixels than the tools of the models' authors [1] gave them. Frames are resized
+in Pillow's form; torchvision's, which transformers runs, is at most two grey levels
+away from it.
 
 Axes: `frames`; `height`, `width` of what is decoded; `down`, `across` of what is made.
 
@@ -19,7 +20,6 @@ Axes: `frames`; `height`, `width` of what is decoded; `down`, `across` of what i
 
 import dataclasses
 import math
-from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,60 +27,25 @@ from PIL import Image
 
 from vidsme_jax.base import ClipError
 from vidsme_jax.checkpoints import content
-from vidsme_jax.checkpoints.fields import MAX_SIZE, Fields
+from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import preprocessor_config, processor_config
-from vidsme_jax.models.preprocessing import BICUBIC, CLIP_MEAN, CLIP_STD
+from vidsme_jax.models import pixel_budget, preprocessor_config, processor_config
+from vidsme_jax.models.pixel_budget import KINDS, PATCHES, WORDS, Name
+from vidsme_jax.models.preprocessing import BICUBIC
 from vidsme_jax.models.rows import MAX_FRAMES
 from vidsme_jax.models.tiles import Tiling
 
-Name = Literal["qwen2", "qwen3", "video_llama_3"]
 _THINNEST = 200  # Times the short side: the long side of what the processors take.
+_USUAL = 16, 360, 640  # A clip: frames, and their pixels down and across.
 _SPARE = 1.05  # Of the least pixels: what every frame may have, however long the clip.
 _SHARED = 0.9  # Of `tokens`: what frames of a long clip share among them.
-_MOST_PIXELS = 1 << 32  # Of a budget: far beyond any in use.
-_RATES = 1e-6, 1e6  # Frames a second.
-_USUAL = 16, 360, 640  # A clip: frames, and their pixels down and across.
-_EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 _TYPE, _COMPRESSION = "video_processor_type", "use_token_compression"
 _CAP, _TOKENS = "cap_pixels_per_frame", "max_video_tokens"
-_CAPPED = (
-    "the pixels of a frame are capped as in training; transformers 5.24 does so only "
-    f"with {_CAP}=True"
-)
-_PATCHES = "patch_size", "temporal_patch_size", "merge_size"
 # What `preprocessor_config` does not read.
 _OWN = frozenset(
     """size min_pixels max_pixels do_resize do_center_crop crop_size do_sample_frames
     fps min_frames max_frames""".split()
-) | {_TYPE, *_PATCHES}
-_BUDGETS = {
-    "qwen2": "{} to {} pixels a frame",
-    "qwen3": "{} to {} pixels a clip",
-    "video_llama_3": "{} pixels a frame to {} a clip",
-}
-
-
-class Kind(NamedTuple):
-    """A class of video processors: what it takes where the file does not say."""
-
-    name: str
-    size: tuple[int, int]  # The least and the most pixels.
-    trained: tuple[int, int]  # Those of training.
-    patches: tuple[int, int, int]  # As `_PATCHES`.
-    tokens: int | None  # `max_video_tokens`; None: there is no such key.
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
-
-
-_QWEN2, _QWEN3 = (128 * 28**2, 768 * 28**2), (128 * 32**2, 768 * 32**2)
-_CLIP, _CLIP_3 = (16 * 28**2, 16384 * 28**2), (4 * 32**2, 24576 * 32**2)
-_NAMES = ("Qwen2VLVideoProcessor", "Qwen3VLVideoProcessor", "VideoLlama3VideoProcessor")
-KINDS = {
-    "qwen2": Kind(_NAMES[0], _QWEN2, _QWEN2, (14, 2, 2), 128000, CLIP_MEAN, CLIP_STD),
-    "qwen3": Kind(_NAMES[1], _QWEN3, _CLIP_3, (16, 2, 2), 768),
-    "video_llama_3": Kind(_NAMES[2], _QWEN2, _CLIP, (14, 1, 2), None),
-}
+) | {_TYPE, *PATCHES}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,8 +199,8 @@ def read(
     Args:
       checkpoint: Whose files are read.
       kind: Of the budget; the family decides it.
-      patch_size: By `config.json`, as the two that follow.
-      merge_size: Patches along a side of what becomes one visual row.
+      patch_size: Of the tower, by `config.json`; likewise the two that follow.
+      merge_size: Patches along a side of a visual row.
       temporal_patch_size: Frames in a patch.
       problems: Receives what is wrong, a sentence each.
 
@@ -255,15 +220,17 @@ def read(
     if not (images and kind == "video_llama_3"):  # Its images are cut differently.
         wanted = (patch_size, temporal_patch_size, merge_size)
         _check_patches(fields, wanted, default.patches)
-    least, most = _budget(fields, kind)
+    least, most = pixel_budget.read(fields, kind, images)
     remarks = _sampling(fields)
-    if images and (least, most) != default.trained:
-        said = _BUDGETS[kind].format(*default.trained)
-        remarks.append(
-            f"{where} is of images: the budget of training, {said}, stands in for "
-            f"{least} to {most} pixels, which transformers 5.24 takes from there"
-        )
+    said, trained = (WORDS[kind].format(*x) for x in ((least, most), default.trained))
+    if images and said != trained:
         least, most = default.trained
+        remarks.append(
+            f"{where} is of images: the budget of training, {trained}, stands in for "
+            f"{said}, which transformers 5.24 takes from there"
+        )
+    elif where and said != trained:
+        remarks.append(f"{where} has {said}, the models were trained with {trained}")
     tokens, compression = 0, False
     if default.tokens is None:
         own = {_COMPRESSION}
@@ -278,7 +245,10 @@ def read(
                 "expected true, or no such key"
             )
         if fields.raw.get(_CAP) is None:
-            remarks.append(_CAPPED)
+            remarks.append(
+                "the pixels of a frame are capped as in training; transformers 5.24 "
+                f"does so only with {_CAP}=True"
+            )
     known = {k: value for k, value in fields.raw.items() if k not in _OWN | own}
     side = {"height": 1, "width": 1}  # Stands for any: the sizes are read above.
     made = preprocessor_config.read(
@@ -288,7 +258,7 @@ def read(
         problems,
         where,
     )
-    resized = SmartResize(
+    made = SmartResize(
         kind=kind,
         factor=patch_size * merge_size,
         temporal=temporal_patch_size,
@@ -300,14 +270,14 @@ def read(
         resample=made.resample,
         compression=compression,
     )
-    return resized, tuple(remarks)
+    return made, tuple(remarks)
 
 
 def _check_patches(
     fields: Fields, wanted: tuple[int, ...], default: tuple[int, ...]
 ) -> None:
     """Refuses other patches than those of the model's config."""
-    for key, value, absent in zip(_PATCHES, wanted, default, strict=True):
+    for key, value, absent in zip(PATCHES, wanted, default, strict=True):
         given = fields.take(key, int, None)
         if (found := absent if given is None else given) != value:
             note = " (the default)" * (given is None)
@@ -318,47 +288,10 @@ def _check_patches(
             )
 
 
-def _budget(fields: Fields, kind: Name) -> tuple[int, int]:
-    """Reads the least and the most pixels, in either spelling.
-
-    Where both are given, transformers takes `min_pixels` and `max_pixels`; for "qwen3"
-    it takes `size`, and they are refused if they differ from it.
-    """
-    size, found = fields.take("size", dict, {}), []
-    right = set(size) <= {*_EDGES, *_EDGES.values()}
-    for (edge, pixels), absent, largest in zip(
-        _EDGES.items(), KINDS[kind].size, (MAX_SIZE, _MOST_PIXELS), strict=True
-    ):
-        given = {f"size.{key}": size.get(key) for key in (edge, pixels)}
-        given |= {pixels: fields.raw.get(pixels)}
-        given = {key: value for key, value in given.items() if value is not None}
-        right &= bool(given) or not size
-        inner = Fields(given, fields.where, fields.problems)
-        values = [inner.size(key, absent, largest) for key in given] or [absent]
-        if kind == "qwen3" and values[-1] != values[0]:
-            fields.problems.append(
-                f"{fields.where}: {pixels} is {values[-1]}, but size has {values[0]}, "
-                f"which transformers takes; expected no {pixels}, or the same"
-            )
-        found.append(values[-1])
-    least, most = found
-    if not right:
-        fields.problems.append(
-            f"{fields.where}: size is {content.shown(size)}; expected shortest_edge "
-            "and longest_edge, which are the least and the most pixels"
-        )
-    elif least > most:
-        fields.problems.append(
-            f"{fields.where}: at least {least} pixels and at most {most} contradict "
-            "each other; see size, min_pixels and max_pixels"
-        )
-    return least, most
-
-
 def _sampling(fields: Fields) -> list[str]:
     """Reads how the processor samples videos; returns what to say of it."""
     samples = fields.take("do_sample_frames", bool, False)
-    rate = fields.number("fps", 2.0, *_RATES)
+    rate = fields.number("fps", 2.0, 1e-6, 1e6)
     fewest, most = fields.size("min_frames", 4), fields.size("max_frames", 768)
     if not samples:
         return []
@@ -374,7 +307,7 @@ def tiling(resize: SmartResize, patch_size: int, window: int = 0) -> Tiling:
     Args:
       resize: Of the model.
       patch_size: Pixels along a side of a patch.
-      window: Pixels along a side of a window, in visual rows; 0: there are none.
+      window: Visual rows along a side of a window; 0: the tower has none.
     """
     down, across = resize.target(*_USUAL)
     return Tiling(

@@ -127,9 +127,8 @@ class Tiling:
         """Returns what the frames of a clip are padded to.
 
         Example:
-          >>> tiling = Tiling(
-          ...     patch_size=14, merge=2, group=2, most=768, least=(12, 11), usual=(13, 23)
-          ... )
+          >>> sizes = {"patch_size": 14, "merge": 2, "group": 2, "most": 768}
+          >>> tiling = Tiling(**sizes, least=(11, 12), usual=(13, 23))
           >>> [tiling.room(grid).rows for grid in ((9, 12), (13, 23), (20, 36))]
           [176, 336, 768]
         """

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from vidsme_jax import parallel
 from vidsme_jax.models.batches import Batch
-from vidsme_jax.models.decoder import Decoder
+from vidsme_jax.models.decoder import Decoder, Visual
 from vidsme_jax.models.decoder_params import DecoderConfig
 
 
@@ -55,11 +55,11 @@ class ShuffledConfig(FrameConfig):
         return self.vision.hidden_size * self.block**2
 
 
-class FrameModel(nnx.Module):
-    """The module of such a model; see `interface` for its members.
+class VideoModel(nnx.Module):
+    """The module of a tower and a decoder; see `interface` for its members.
 
-    A family's module derives from it, sets the two attributes and defines
-    `encode_frames`.
+    A family's module derives from it, or from one of a kind of tower, and sets the two
+    attributes.
 
     Attributes:
       config: The hyperparameters, of the family's own kind of `FrameConfig`.
@@ -68,6 +68,29 @@ class FrameModel(nnx.Module):
 
     config: Any
     language_model: Decoder
+
+    def read(
+        self, visual: Float[Array, "clips views visual embed"] | Visual, batch: Batch
+    ) -> tuple[
+        Float[Array, "clips directions kept embed"],
+        Float[Array, "texts directions text_kept embed"] | None,
+    ]:
+        """Returns the decoder's states of the kept rows, of trunks and of texts."""
+        return self.language_model.read(visual, batch)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The language model, whose layers `generation` walks with a cache."""
+        return self.language_model
+
+    @property
+    def head(self) -> Float[Array, "vocab embed"]:
+        """The output layer's weights, one row a class."""
+        return self.language_model.head
+
+
+class FrameModel(VideoModel):
+    """The module of such a model: a family's defines `encode_frames`."""
 
     def encode_frames(
         self, pixels: Float[Array, "frames 3 height width"]
@@ -105,22 +128,3 @@ class FrameModel(nnx.Module):
             tail = jnp.broadcast_to(tail, (clips, views, *tail.shape))
             visual = jnp.concatenate([tail, visual], axis=2)
         return visual
-
-    def read(
-        self, visual: Float[Array, "clips views visual embed"], batch: Batch
-    ) -> tuple[
-        Float[Array, "clips directions kept embed"],
-        Float[Array, "texts directions text_kept embed"] | None,
-    ]:
-        """Returns the decoder's states of the kept rows, of trunks and of texts."""
-        return self.language_model.read(visual, batch)
-
-    @property
-    def decoder(self) -> Decoder:
-        """The language model, whose layers `generation` walks with a cache."""
-        return self.language_model
-
-    @property
-    def head(self) -> Float[Array, "vocab embed"]:
-        """The output layer's weights, one row a class."""
-        return self.language_model.head

@@ -6,12 +6,12 @@ from jaxtyping import Array, Float, Int
 
 from vidsme_jax import parallel
 from vidsme_jax.models.decoder import Visual
-from vidsme_jax.models.frames.modeling import FrameModel
+from vidsme_jax.models.frames.modeling import VideoModel
 from vidsme_jax.models.tiles import Tiles, Windows
 from vidsme_jax.models.towers.grid_vit import normalise
 
 
-class TiledModel(FrameModel):
+class TiledModel(VideoModel):
     """The module of such a model; a family's derives from it and defines `encode`."""
 
     def encode(

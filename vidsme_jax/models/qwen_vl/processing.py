@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import prompts, smart_resize
+from vidsme_jax.models import pixel_budget, prompts, smart_resize
 from vidsme_jax.models.frames import params as frames
 from vidsme_jax.models.frames import processing
 from vidsme_jax.models.interface import Model, Options
@@ -36,7 +36,7 @@ STYLE = dataclasses.replace(
 )
 _SYSTEM = "You are a helpful assistant."
 _TYPICAL = 10  # Tokens beside a pair of frames: its time, digit by digit, two markers.
-_BUDGETS: dict[str, smart_resize.Name] = {
+_BUDGETS: dict[str, pixel_budget.Name] = {
     params.QWEN2: "qwen2",
     params.QWEN2_5: "qwen2",
     params.QWEN3: "qwen3",

@@ -86,7 +86,8 @@ def _qwen3(text: dict[str, Any], vision: dict[str, Any], **others: Any) -> Any:
             **vision,
         },
     }
-    videos = {"video_processor_type": "Qwen3VLVideoProcessor"} | _patches(16) | _HALF
+    videos: dict[str, Any] = {"video_processor_type": "Qwen3VLVideoProcessor"}
+    videos |= _patches(16) | _HALF
     videos["size"] = {"shortest_edge": 4096, "longest_edge": 25165824}
     name = "video_preprocessor_config.json"
     return {"config.json": config | others, name: videos}
