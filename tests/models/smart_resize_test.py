@@ -247,6 +247,12 @@ def test_rows_of_a_frame(kind, budget, rows, grid):
     assert (down // side, across // side) == grid
 
 
+def test_thin_frames_can_have_more_rows_than_the_budget():
+    made = _made("qwen2", 128 * 784, 128 * 784)
+    down, across = made.target(1, 10, 1000)
+    assert (down // 28, across // 28) == (2, 114) and 228 <= made.most_rows < 300
+
+
 def _smooth(count, shape) -> np.ndarray:
     """Frames whose resampled values are not clipped, as those of a camera's."""
     frames = np.random.default_rng(0).integers(0, 256, (count, *shape, 3), np.uint8)
