@@ -42,7 +42,8 @@ def open_checkpoint(
     return model, checkpoint
 
 
-def _flops(frames: int, text: int = 0, texts=(), grid=(0, 0)) -> Flops:
+def _flops(clip: Shown | int, text: int = 0, texts=()) -> Flops:
+    frames = clip if isinstance(clip, int) else clip.num_frames
     return Flops(1.0 * frames, 1.0 * text, 1.0, sum(map(sum, texts), 0.0))
 
 

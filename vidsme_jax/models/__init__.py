@@ -31,6 +31,7 @@ from vidsme_jax.models import (
     qwen_vl,
     random,
     smolvlm,
+    video_llama_3,
 )
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 
@@ -46,6 +47,7 @@ FAMILIES: tuple[Family, ...] = (
     qwen_vl.QWEN2,
     qwen_vl.QWEN2_5,
     qwen_vl.QWEN3,
+    video_llama_3.FAMILY,
 )
 
 

@@ -42,6 +42,11 @@ class Flops(NamedTuple):
         """The natural and the reversed clip, with the texts about them."""
         return self.vision + 2 * (self.prefill + self.head + self.texts)
 
+    @property
+    def single(self) -> float:
+        """The natural clip alone, with the texts about it."""
+        return self.vision + self.prefill + self.head + self.texts
+
 
 Tokenise = Callable[..., Text]  # See `Model`.
 
@@ -76,13 +81,17 @@ class Model:
         token that ends a turn behind it unless the limit of tokens ended it; it is
         empty while it is not known. Without, or of None, those of the prompt around a
         clip, of one frame if it is not given (`rows.Shown`).
+      prune: Returns `Shown.kept` of what `prepare` made, for models that leave out rows
+        which hardly differ from those of the frame before. Of the reversed clip others
+        are left, so that it has no rows to compare: the natural order alone is scored.
+        None: the model is shown all.
       timed: Whether the model reads the times of the frames, as text or as positions.
       ends: The tokens that end a generated answer.
       decode: Returns the text of a generated answer, of its tokens.
-      flops: Returns the operations that both directions of a clip of so many frames
-        need at least, with `text` tokens around the video (by default the prompt's); of
-        `texts`, a pair of numbers each, the tokens and the predicted ones; `grid` is
-        that of `rows.Shown`.
+      flops: Returns the operations that both directions of a clip need at least, of
+        `rows.Shown` or of so many frames, with `text` tokens around the video (by
+        default the prompt's); of `texts`, a pair of numbers each, the tokens and the
+        predicted ones.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
         "tower" and the "decoder" run on the devices of the mesh that is set, by default
         on the first local device.
@@ -107,6 +116,7 @@ class Model:
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
     tiling: Tiling | None = None
+    prune: Callable[[np.ndarray], bytes] | None = None
     timed: bool = False
     ends: tuple[int, ...] = ()
     decode: Callable[[Sequence[int]], str] = lambda ids: ""

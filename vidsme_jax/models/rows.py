@@ -58,6 +58,8 @@ class Shown(NamedTuple):
       duration: Of the clip, in seconds; 0 where it is not known.
       grid: Visual rows down and across a frame, of models whose clips differ in them
         (`tiles`); zeros where it is not known.
+      kept: Which visual rows the model is shown, a byte each, 1 or 0, frame after
+        frame, of models that leave some out; empty where it is shown all.
 
     Example:
       >>> Shown(3).seconds, Shown(2, (0.0, 0.5), 1.0).seconds
@@ -68,6 +70,7 @@ class Shown(NamedTuple):
     times: tuple[float, ...] = ()
     duration: float = 0.0
     grid: tuple[int, int] = (0, 0)
+    kept: bytes = b""
 
     @property
     def seconds(self) -> tuple[float, ...]:

@@ -142,11 +142,13 @@ class SmartResize:
         than `tokens`. Thin frames can have more where the budget is below 200 rows, or
         where the least is near the most: their short side is rounded up.
         """
-        fewest = self._counts(1)[0]
-        counts = range(fewest, 4 * self.temporal + 1)
-        area = self.factor**2
-        most = max(self._limit(n) / self._counts(n)[1] for n in counts) / area
-        least = self.least / fewest / area
+        counts = range(self._counts(1)[0], 4 * self.temporal + 1)
+        return max(map(self.rows_at_most, counts))
+
+    def rows_at_most(self, frames: int) -> int:
+        """Returns the most visual rows of a frame in a clip of so many; `most_rows`."""
+        counted, area = self._counts(frames)[1], self.factor**2
+        most, least = self._limit(frames) / counted / area, self.least / counted / area
         thin = math.sqrt(_THINNEST * most) if most < _THINNEST else 1.0
         long, short = math.sqrt(_THINNEST * least), math.sqrt(least / _THINNEST)
         return int(max(most, thin, (long + 1) * (short + 1)))
@@ -316,6 +318,7 @@ def tiling(resize: SmartResize, patch_size: int, window: int = 0) -> Tiling:
         group=resize.temporal,
         window=window,
         most=resize.most_rows,
+        limit=resize.rows_at_most,
         least=resize.least_grid,
         usual=(down // resize.factor, across // resize.factor),
     )

@@ -16,7 +16,7 @@ of a group: (frame, row, column, channel); `windows`, within which a tower may a
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +86,7 @@ class Tiling:
         is not full.
       window: Rows along a side of a window; 0: the tower has none.
       most: Rows of the largest frame that the preprocessing makes.
+      limit: Returns the same of a clip of so many frames.
       least: The smallest grid that it makes.
       usual: That of a video of 640 x 360.
     """
@@ -95,6 +96,7 @@ class Tiling:
     group: int
     window: int = 0
     most: int
+    limit: Callable[[int], int]
     least: Grid
     usual: Grid
 
@@ -127,8 +129,9 @@ class Tiling:
         """Returns what the frames of a clip are padded to.
 
         Example:
-          >>> sizes = {"patch_size": 14, "merge": 2, "group": 2, "most": 768}
-          >>> tiling = Tiling(**sizes, least=(11, 12), usual=(13, 23))
+          >>> sizes = {"patch_size": 14, "merge": 2, "group": 2, "least": (11, 12)}
+          >>> sizes |= {"most": 768, "limit": lambda frames: 768, "usual": (13, 23)}
+          >>> tiling = Tiling(**sizes)
           >>> [tiling.room(grid).rows for grid in ((9, 12), (13, 23), (20, 36))]
           [176, 336, 768]
         """
@@ -141,10 +144,9 @@ class Tiling:
         held = self._windows_of(rows)
         return Room(rows, held if own <= held else -(-own // _WINDOWS) * _WINDOWS)
 
-    @property
-    def largest(self) -> Room:
-        """The room of the largest frame, of whatever aspect."""
-        rows = self.room((1, self.most)).rows
+    def largest(self, frames: int) -> Room:
+        """Returns the room of the largest frame of clips of so many."""
+        rows = self.room((1, self.limit(frames))).rows
         return Room(rows, self._windows_of(rows) if self.window else 0)
 
     def holds(self, room: Room, grid: Grid) -> bool:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import models, parallel
+from vidsme_jax import models, parallel, scores
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.run import asking, processes, references, texts
@@ -18,6 +19,7 @@ from vidsme_jax.store.answers import Answers
 
 SIGNALS, REFERENCE = asking.SIGNALS, "signals-reference"  # Folders.
 _ANSWERS = "answers"
+_SHOWN = 5  # Scores in a message.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,9 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
                 reference = references.check(given, model, found["samples"])
     if reference is not None:
         _holds(problems, reference, "reference ")
+    for whose, each in (("", model), ("reference ", reference)):
+        if each is not None and each.prune is not None:
+            _check_orders(problems, found["scores"], whose)
     if devices is not None and devices.num_processes > 1 and asking.is_greedy(given):
         problems.add(
             f"config.response is greedy, and the model spans {devices.num_processes} "
@@ -86,6 +91,24 @@ def _holds(problems: asking.Problems, model: Model, whose: str) -> bool:
             f"{model.max_frames} frames"
         )
     return wanted <= model.max_frames
+
+
+def _check_orders(problems: asking.Problems, names: Sequence[str], whose: str) -> None:
+    """Adds the scores that compare two orders of which a model has the natural one."""
+    profile = problems.settings.profile
+    comparing = [name for name in names if scores.compares_orders(name, profile)]
+    if not comparing:
+        return
+    some, more = ", ".join(comparing[:_SHOWN]), len(comparing) - _SHOWN
+    problems.add(
+        f"config.scores, config.headline: {some}{f' and {more} more' * (more > 0)} "
+        f"compare the two orders of the frames, but the {whose}model's processor "
+        "leaves out rows that hardly differ from those of the frame before "
+        "(use_token_compression), so that of the reversed clip other rows are left: "
+        "take scores of one order, such as min_k_prob_30 or response_loss, with such a "
+        "headline, or set use_token_compression to false in the file of the "
+        "checkpoint's video processor, which keeps all rows"
+    )
 
 
 @processes.agreed()

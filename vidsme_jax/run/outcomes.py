@@ -73,12 +73,16 @@ def of_text(k: int, number: int, asked: Asked, found: Found, rows: Rows) -> Scor
 
 
 def _cut(k: int, found: TokenSignals, own: np.ndarray, means: slice) -> TokenSignals:
-    return TokenSignals(
-        *(
-            None if x is None else x[k][:, means] if name == _MEANS else x[k][:, own]
-            for name, x in zip(TokenSignals._fields, found, strict=True)
-        )
-    )
+    """Returns those of one sample; a single direction stands for both."""
+
+    def cut(name: str, x: np.ndarray | None) -> np.ndarray | None:
+        if x is None:
+            return None
+        taken = x[k][:, means] if name == _MEANS else x[k][:, own]
+        return np.repeat(taken, 2 // len(taken), axis=0)
+
+    fields = zip(TokenSignals._fields, found, strict=True)
+    return TokenSignals(*(cut(name, x) for name, x in fields))
 
 
 def _not_finite(signals: TokenSignals) -> list[str]:

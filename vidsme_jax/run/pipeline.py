@@ -177,8 +177,8 @@ class Pipeline:
                 return False
             if not self._stacker.holds(clip, self._only):
                 cause = (
-                    "its frames are so long and thin that a grid of several processes "
-                    "has no room for them"
+                    "its frames are larger, or longer and thinner, than a grid of "
+                    "several processes has room for"
                 )
                 self._refused.append(Result(clip.key, ClipError("signals", cause)))
                 return False

@@ -278,7 +278,7 @@ class _Driver:
         largest = TextShape(*map(max, zip(*shapes, strict=True))) if shapes else None
         more = room_for_times(run.model, run.num_frames)
         tiling = run.model.tiling
-        room = tiling.largest if tiling else None
+        room = tiling.largest(run.num_frames) if tiling else None
         return Padded(run.num_frames, video, largest, more, room)
 
     def _inputs(
@@ -344,11 +344,10 @@ class _Driver:
                     self._fail(result.key.sample, error, [place])
                 else:
                     self._meter.computed(
-                        good[-1].num_frames,
+                        result.key.shown,
                         run.model,
                         video=result.signals is not None,
                         texts=result.lengths,
-                        grid=result.key.shown.grid,
                     )
         if good:
             with self._meter.timeline.spending(STORING):

@@ -13,7 +13,7 @@ from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.parallel import make_devices
 from vidsme_jax.run.pipeline import Pipeline
-from vidsme_jax.run.stacking import Input, Tokenised
+from vidsme_jax.run.stacking import Input, Tokenised, seen
 from vidsme_jax.settings import rules
 
 _SLICES = ("video", "instruction", "response")
@@ -40,6 +40,8 @@ def compute(
     rate: float | None = None,
 ) -> Computed:
     """Returns all signals of one clip and of the texts about it.
+
+    Of a model that leaves out rows (`Model.prune`) both directions are the natural one.
 
     Example:
       >>> from vidsme_jax import models
@@ -94,7 +96,9 @@ def compute(
     shown = Shown(count)
     if rate:
         shown = Shown(count, tuple(k / rate for k in range(count)), count / rate)
-    pipeline.add(Input(None, model.model.prepare(frames), tokenised, True, shown))
+    pixels = model.model.prepare(frames)
+    shown = seen(model.model, pixels, shown)
+    pipeline.add(Input(None, pixels, tokenised, True, shown))
     (group,) = pipeline.take(full=False)
     results = pipeline.settle(pipeline.send(group))
     if pipeline.failure is not None:

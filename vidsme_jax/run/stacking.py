@@ -33,7 +33,7 @@ class Input(NamedTuple):
       frames: From the model's `prepare`.
       texts: Asked about it.
       video: Whether the signals of the video's rows are wanted.
-      shown: Of the clip, with its times for a model that reads them as text.
+      shown: Of the clip; see `seen`. May be left out where the model reads no times.
     """
 
     key: Any
@@ -185,7 +185,7 @@ class Stacker:
     def _orders(self, length: int) -> list[Order]:
         """Returns the order of the frames in each direction."""
         natural = np.arange(length)
-        if self._against is None:
+        if self._against is None or self._model.prune:
             return [natural]
         return [natural, second_order(self._against, length)]
 
@@ -204,8 +204,8 @@ class Stacker:
 
     def _shown(self, clip: Input) -> Shown:
         """Returns what the model is shown of a clip."""
-        shown = clip.shown if clip.shown and self._model.timed else None
-        return seen(self._model, clip.frames, shown)
+        known = clip.shown if self._model.timed or self._model.tiling else None
+        return known or seen(self._model, clip.frames)
 
     def _lay_out_trunks(self, shown: Shown, video: bool) -> list[Rows]:
         """Returns the rows of a clip in each direction."""
@@ -244,15 +244,16 @@ class Stacker:
 
 
 def seen(model: Model, frames: np.ndarray, shown: Shown | None = None) -> Shown:
-    """Returns what a model is shown of a clip, with its grid.
+    """Returns what a model is shown of a clip, with its grid and the rows it keeps.
 
     Args:
       model: That is shown it.
       frames: From its `prepare`.
-      shown: Without the grid; by default the frames, whose times are not known.
+      shown: Without these; by default the frames, whose times are not known.
     """
     shown = shown or Shown(len(frames))
-    return shown._replace(grid=frames.shape[1:3]) if model.tiling else shown
+    kept = model.prune(frames) if model.prune else b""
+    return shown._replace(grid=frames.shape[1:3], kept=kept) if model.tiling else shown
 
 
 def _placed(

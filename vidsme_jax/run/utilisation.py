@@ -11,7 +11,7 @@ from vidsme_jax import rates
 from vidsme_jax.data.loader import num_cores
 from vidsme_jax.data.stages import Stages
 from vidsme_jax.models.interface import Model
-from vidsme_jax.models.tiles import Grid
+from vidsme_jax.models.rows import Shown
 from vidsme_jax.parallel import Devices
 from vidsme_jax.run import timeline
 from vidsme_jax.run.timeline import Timeline
@@ -193,27 +193,27 @@ class Meter:
 
     def computed(
         self,
-        frames: int,
+        clip: Shown | int,
         model: Model | None = None,
         *,
         video: bool = True,
         texts: Sequence[tuple[int, int]] = (),
-        grid: Grid = (0, 0),
     ) -> None:
         """Counts a clip whose signals are there.
 
         A grey video and the generation of answers are not counted.
 
         Args:
-          frames: Of the clip.
+          clip: See `Model.flops`.
           model: By default that of the meter.
           video: Whether the video's rows have signals.
           texts: See `Model.flops`.
-          grid: See `rows.Shown`.
         """
         self.clips += 1
-        flops = (model or self._model).flops(frames, texts=texts, grid=grid)
-        self._operations += (flops if video else flops._replace(head=0.0)).pair
+        model = model or self._model
+        flops = model.flops(clip, texts=texts)
+        flops = flops if video else flops._replace(head=0.0)
+        self._operations += flops.single if model.prune else flops.pair
 
     def result(self, devices: Devices, workers: int) -> Utilisation | None:
         """Returns what was measured, once the meter is closed; None without a clip.

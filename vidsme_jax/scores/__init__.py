@@ -299,6 +299,16 @@ def needs_blank(names: Iterable[str], profile: str) -> bool:
     return bool(found & statistics.BLANK)
 
 
+def compares_orders(name: str, profile: str) -> bool:
+    """Returns whether a score compares the two orders of the frames.
+
+    Example:
+      >>> compares_orders("vid_sme", "exact"), compares_orders("perplexity", "exact")
+      (True, False)
+    """
+    return _profile(profile).score(name).statistic in statistics.ORDERS
+
+
 def description(name: str, profile: str) -> str:
     """Returns what a score is, in one line."""
     text = _profile(profile).score(name).description

@@ -267,4 +267,6 @@ def _present(value: Any, what: str) -> Any:
 SECOND_PASS = {vid_sme_sequence, vid_sme_sequence_released, renyi_05_clamped}
 SECOND_PASS |= {modified_entropy, modified_renyi_05, modified_renyi_2}
 BLANK = {pmi_blank}  # Those that read the rows of a grey video.
+# Those that compare the natural with the second order of the frames.
+ORDERS = {vid_sme, vid_sme_sequence, vid_sme_sequence_released, pmi}
 COMPARING = {windows}  # Those that compare the model with the reference row by row.

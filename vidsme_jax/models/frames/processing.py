@@ -13,7 +13,6 @@ from vidsme_jax.models.frames.flops import necessary_flops
 from vidsme_jax.models.frames.params import SPLIT
 from vidsme_jax.models.interface import Flops, Model, Options
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
-from vidsme_jax.models.tiles import Grid
 from vidsme_jax.models.tokenising import Framing, Tokeniser
 
 
@@ -103,13 +102,12 @@ def described(
         others["decode"] = tokenise.decode
 
     def flops(
-        frames: int,
+        clip: Shown | int,
         *,
         text: int | None = None,
         texts: Sequence[tuple[int, int]] = (),
-        grid: Grid = (0, 0),
     ) -> Flops:
-        shown = Shown(frames, grid=grid)
+        shown = Shown(clip) if isinstance(clip, int) else clip
         around = tokenise(None, shown)
         if text is None:
             text = len(around.before) + len(around.after)
@@ -158,11 +156,13 @@ def lay_out(
       slices: Whose rows are kept.
     """
     builder, size = Builder(), rows_per_frame(shown)
-    per_frame = np.arange(size)
+    kept = np.frombuffer(shown.kept or b"\1" * shown.num_frames * size, bool)
+    kept, per_frame = kept.reshape(shown.num_frames, size), np.arange(size)
     builder.text(prompt.before)
     assert len(prompt.frames) in (0, shown.num_frames), "the prompt of another clip"
     for place, frame in enumerate(order.tolist()):
-        builder.video(tail_rows + frame * size + per_frame, frame)
+        own = per_frame[kept[frame]]
+        builder.video(tail_rows + frame * size + own, frame)
         if prompt.frames:
             builder.text(prompt.frames[place])
     builder.video(np.arange(tail_rows), frame=-1)

@@ -150,11 +150,7 @@ def _read_tower(
         own["patch_bias"] = True
         own["taps"] = _blocks(fields, "deepstack_visual_indexes", (8, 16, 24), depth)
         own["table"] = _side(fields)
-    if hidden % heads or hidden // heads % 4:
-        fields.problems.append(
-            f"{fields.where}: a head of the tower has {hidden} / {heads} sizes; "
-            "expected a multiple of four, for rows and columns turn pairs of them"
-        )
+    grid_vit.check_heads(fields, hidden, heads)
     fields.close(_OF_TOWER)
     config = GridVitConfig(
         hidden_size=hidden,

@@ -134,6 +134,15 @@ def read_rotation(fields: Fields) -> None:
     inner.close({})
 
 
+def check_heads(fields: Fields, hidden: int, heads: int) -> None:
+    """Refuses heads of a size that rows and columns cannot share."""
+    if hidden % heads or hidden // heads % 4:
+        fields.problems.append(
+            f"{fields.where}: a head of the tower has {hidden} / {heads} sizes; "
+            "expected a multiple of four, for rows and columns turn pairs of them"
+        )
+
+
 class Attention(nnx.Module):
     """Self-attention of the patches of a frame or of its windows."""
 
