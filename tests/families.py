@@ -23,6 +23,7 @@ from asked_test import assert_same, score, stored
 from decoding import decode
 from made_up_family import FAMILY
 from oracles import every_row
+from tiled import placed
 from vidsme_jax import audit, models, settings
 from vidsme_jax.base import PROFILE_ORDERS, SLICES, AuditError, TokenSignals
 from vidsme_jax.models import random
@@ -30,6 +31,7 @@ from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.rows import Shown, Text, joined
 from vidsme_jax.prepared import preparation
+from vidsme_jax.run.stacking import seen
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
 
@@ -70,9 +72,11 @@ class Plain:
 
     def shown(self, frames: Any) -> Shown:
         """Returns what the model is shown of decoded frames."""
-        if not self.model.timed:
-            return Shown(len(frames.pixels))
-        return Shown(len(frames.pixels), frames.clock.times, frames.clock.duration)
+        known = Shown(len(frames.pixels))
+        if self.model.timed:
+            clock = frames.clock
+            known = known._replace(times=clock.times, duration=clock.duration)
+        return seen(self.model, self.model.prepare(frames.pixels), known)
 
     def lay_out(self, frames: Any, text: Text, order: np.ndarray):
         """Returns the rows of the video, and of one text behind it."""
@@ -92,13 +96,12 @@ class Plain:
           pixels: At the model's input size.
         """
         laid_out = self.lay_out(frames, text, order)
-        rows = every_row(joined(laid_out))
-        view = pixels[self.model.views(order)[-1]]
+        rows, view = every_row(joined(laid_out)), self.model.views(order)[-1]
         asked = len(text.after) + len(text.answer)
         size, around = len(rows.feature) - asked, (rows.feature < 0).sum() - asked
         size, around = (int(-(-n // 64) + 1) * 64 for n in (size, around))
         shape = Shape(size, size, around)
-        batch = stack([[rows]], view[None, None], shape)
+        batch = stack(*placed(self.model, [rows], pixels, [view]), shape)
         found = np.asarray(self._run(self._state, batch), np.float64)
         found = found[: len(rows.feature)]
         # The last row predicts what would come behind the text.

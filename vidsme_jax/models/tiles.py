@@ -20,9 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Int32, UInt8
-
-from vidsme_jax.models.rows import Order
+from jaxtyping import Array, Int, Int32, UInt8
 
 Grid = tuple[int, int]  # Rows down a frame, and across it.
 
@@ -171,8 +169,8 @@ class Tiling:
 
     def stack(
         self,
-        clips: Sequence[UInt8[np.ndarray, "frames down across numbers"]],
-        orders: Sequence[Sequence[Order]],
+        clips: Sequence[UInt8[np.ndarray, "_ _ _ _"]],
+        orders: Sequence[Sequence[Int[np.ndarray, " _"]]],
         num_frames: int,
         room: Room,
     ) -> Tiles:

@@ -11,7 +11,7 @@ from vidsme_jax.base import Asked
 from vidsme_jax.models.batches import Batch, Shape, TextShape, stack, stack_texts
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
-from vidsme_jax.models.tiles import Room, Tiles
+from vidsme_jax.models.tiles import Grid, Room, Tiles
 
 _ROWS = 64  # Text that differs from clip to clip is padded to a multiple of so many.
 _GREY = 128  # Of the video that stands in place of a clip.
@@ -157,9 +157,10 @@ class Stacker:
         if self._grey and texts is not None:
             blank = self._about_grey([clips[k] for k in own], length, texts)
         whole = self.trunk(group.shape)
+        grids = (self._shown(clip).grid for clip in clips)
         placed = [
-            _placed(directions, self._shown(clip), room)
-            for directions, clip in zip(rows, clips, strict=True)
+            [place(each, grid, room) for each in directions]
+            for directions, grid in zip(rows, grids, strict=True)
         ]
         batch = stack([placed[k] for k in own], pixels, whole, texts, blank)
         return batch, [directions[0] for directions in rows[: len(group.clips)]]
@@ -234,7 +235,8 @@ class Stacker:
             [frames] * self._grey, [(order,)] * self._grey, length, room
         )
         shape = self.trunk(Padded(length, video=False, room=room))
-        batch = stack([_placed(rows[:1], shown, room)] * self._grey, pixels, shape)
+        trunk = place(rows[0], shown.grid, room)
+        batch = stack([[trunk]] * self._grey, pixels, shape)
         return batch._replace(texts=stack_texts(rows, shape.rows, texts))
 
     def _empty(self, length: int) -> Input:
@@ -256,18 +258,19 @@ def seen(model: Model, frames: np.ndarray, shown: Shown | None = None) -> Shown:
     return shown._replace(grid=frames.shape[1:3], kept=kept) if model.tiling else shown
 
 
-def _placed(
-    directions: Sequence[Rows], shown: Shown, room: Room | None
-) -> Sequence[Rows]:
-    """Returns rows whose features are those of padded frames."""
+def place(rows: Rows, grid: Grid, room: Room | None) -> Rows:
+    """Returns rows whose features are those of padded frames.
+
+    Args:
+      rows: Of one direction.
+      grid: Of the clip.
+      room: That its frames are padded to; None: they are not.
+    """
     if room is None:
-        return directions
-    rows, own = room.rows, shown.grid[0] * shown.grid[1]
-
-    def place(feature: np.ndarray) -> np.ndarray:
-        return np.where(feature < 0, feature, feature // own * rows + feature % own)
-
-    return [each._replace(feature=place(each.feature)) for each in directions]
+        return rows
+    feature, own = rows.feature, grid[0] * grid[1]
+    padded = feature // own * room.rows + feature % own
+    return rows._replace(feature=np.where(feature < 0, feature, padded))
 
 
 def room_for_times(model: Model, num_frames: int) -> int:
