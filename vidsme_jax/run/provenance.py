@@ -58,7 +58,7 @@ def describe(
             "checkpoint": config["model.checkpoint"],
             "family": model.family,
             "prompt": model.prompt,
-            "rows per frame": model.rows_per_frame,
+            "rows per frame": _rows_per_frame(model),
             "classes": model.vocab_size,
             "remarks": "; ".join(model.remarks) or "none",
         },
@@ -84,6 +84,14 @@ def describe(
         several = {"process": f"{processes.index()} of {processes.count()}"}
         about["utilisation"] = (several if processes.count() > 1 else {}) | used.facts()
     return about
+
+
+def _rows_per_frame(model: Model) -> int | str:
+    """Returns how many rows show a frame; where clips differ in size, of a usual one."""
+    if model.tiling is None:
+        return model.rows_per_frame
+    groups = f"{model.tiling.group} frames" if model.tiling.group > 1 else "a frame"
+    return f"{model.rows_per_frame} for {groups} of 640x360 pixels, others by their size"
 
 
 def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
