@@ -144,7 +144,7 @@ def _read_tower(
         own |= {"gated": True, "rms": True}
         own["window"] = _window(fields, patch * merge)
         own["whole"] = _blocks(fields, "fullatt_block_indexes", (7, 15, 23, 31), depth)
-        per_second = fields.number("tokens_per_second", 4, *_PER_SECOND)
+        per_second = fields.number("tokens_per_second", 4.0, *_PER_SECOND)
     elif kind == QWEN3:
         own["activation"] = fields.expect("hidden_act", "gelu_pytorch_tanh")
         own["patch_bias"] = True
