@@ -20,9 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Int32, UInt8
-
-from vidsme_jax.models.rows import Order
+from jaxtyping import Array, Int, Int32, UInt8
 
 Grid = tuple[int, int]  # Rows down a frame, and across it.
 
@@ -169,16 +167,16 @@ class Tiling:
 
     def stack(
         self,
-        clips: Sequence[UInt8[np.ndarray, "frames down across numbers"]],
-        orders: Sequence[Sequence[Order]],
+        clips: Sequence[UInt8[np.ndarray, "_ _ _ numbers"]],
+        orders: Sequence[Sequence[Int[np.ndarray, " _"]]],
         num_frames: int,
         room: Room,
     ) -> Tiles:
         """Returns clips of one room as the arrays that the device reads.
 
         Args:
-          clips: From `cut`.
-          orders: Of each clip, those of its views.
+          clips: From `cut`, of any number of frames and any grid.
+          orders: Of each clip, those of its views (`rows.Order`).
           num_frames: That clips are padded to; only where a group is one frame.
           room: Of all of them.
         """
