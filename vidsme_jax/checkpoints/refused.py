@@ -17,13 +17,10 @@ _SEES_LATER = (
 )
 _NOT_BUILT = "it is not built yet: {}"
 _OF_IMAGES = "it is a model of images, without a processor of videos"
-_PAIRS = "its tower sees frames in pairs, and its positions have three axes"
+_SPEAKS = "it hears and speaks, too, and its checkpoints have three parts"
+_GLM = "its decoder has norms behind attention and network, and turns half of each head"
 _DELTA = "three of four layers of its decoder are linear attention"
 _MIXED = "its decoder mixes experts"
-_PRUNED = (
-    "which rows of a frame it keeps depends on the frame before, so that other rows "
-    "are left of the reversed clip"
-)
 
 
 def reason(config: Mapping[str, Any]) -> str:
@@ -99,21 +96,20 @@ MODEL_TYPES: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         f"{_OF_IMAGES}; SmolVLM2 is the one of videos, such as "
         "HuggingFaceTB/SmolVLM2-2.2B-Instruct (model_type smolvlm)"
     ),
-    "video_llama_3": _NOT_BUILT.format(_PRUNED),
-    "videollama3_qwen2": _NOT_BUILT.format(_PRUNED),
-    "qwen2_vl": _NOT_BUILT.format(_PAIRS),
-    "qwen2_5_vl": _NOT_BUILT.format(_PAIRS),
-    "qwen3_vl": _NOT_BUILT.format(_PAIRS),
-    "qwen3_vl_moe": _NOT_BUILT.format(f"{_PAIRS}; {_MIXED}"),
-    "qwen2_5_omni": _NOT_BUILT.format(_PAIRS),
-    "qwen3_omni_moe": _NOT_BUILT.format(f"{_PAIRS}; {_MIXED}"),
-    "qwen3_5": _NOT_BUILT.format(f"{_PAIRS}; {_DELTA}"),
-    "qwen3_5_moe": _NOT_BUILT.format(f"{_PAIRS}; {_DELTA}; {_MIXED}"),
+    "videollama3_qwen2": (
+        "it is VideoLLaMA3 in its original format; take a repository in transformers' "
+        "format, such as lkhl/VideoLLaMA3-2B-Image-HF (model_type video_llama_3)"
+    ),
+    "qwen3_vl_moe": _NOT_BUILT.format(_MIXED),
+    "qwen2_5_omni": _NOT_BUILT.format(_SPEAKS),
+    "qwen3_omni_moe": _NOT_BUILT.format(f"{_SPEAKS}; {_MIXED}"),
+    "qwen3_5": _NOT_BUILT.format(_DELTA),
+    "qwen3_5_moe": _NOT_BUILT.format(f"{_DELTA}; {_MIXED}"),
     "minicpmv4_6": _NOT_BUILT.format(_DELTA),
     "minicpmv4_7": _NOT_BUILT.format(_DELTA),
     "minicpmv": _NOT_BUILT.format("its code is in its own repository alone"),
-    "glm4v": _NOT_BUILT.format(_PAIRS),
-    "glm46v": _NOT_BUILT.format(_PAIRS),
-    "glm4v_moe": _NOT_BUILT.format(f"{_PAIRS}; {_MIXED}"),
+    "glm4v": _NOT_BUILT.format(_GLM),
+    "glm46v": _NOT_BUILT.format(_GLM),
+    "glm4v_moe": _NOT_BUILT.format(_MIXED),
     "kimi_k25": _NOT_BUILT.format(_MIXED),
 }

@@ -169,7 +169,7 @@ class Tiling:
 
     def stack(
         self,
-        clips: Sequence[UInt8[np.ndarray, "_ _ _ _"]],
+        clips: Sequence[UInt8[np.ndarray, "_ _ _ numbers"]],
         orders: Sequence[Sequence[Int[np.ndarray, " _"]]],
         num_frames: int,
         room: Room,
@@ -177,8 +177,8 @@ class Tiling:
         """Returns clips of one room as the arrays that the device reads.
 
         Args:
-          clips: From `cut`.
-          orders: Of each clip, those of its views.
+          clips: From `cut`, of any number of frames and any grid.
+          orders: Of each clip, those of its views (`rows.Order`).
           num_frames: That clips are padded to; only where a group is one frame.
           room: Of all of them.
         """

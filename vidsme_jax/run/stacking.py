@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from vidsme_jax.base import Asked
 from vidsme_jax.models.batches import Batch, Shape, TextShape, stack, stack_texts
@@ -168,7 +168,7 @@ class Stacker:
     def _pixels(
         self,
         clips: Sequence[np.ndarray],
-        views: Sequence[tuple[Order, ...]],
+        views: Sequence[tuple[Int[np.ndarray, " _"], ...]],
         length: int,
         room: Room | None,
     ) -> np.ndarray | Tiles:

@@ -107,14 +107,8 @@ class GridVitConfig:
         kind = layers.RmsNorm if self.rms else layers.LayerNorm
         return kind(size, eps=self.eps, dtype=self.dtype)
 
-    def flops(self, rows: int, windows: int = 0) -> int:
-        """Counts the products on one group of frames.
-
-        Args:
-          rows: Visual rows of it.
-          windows: Whether the patches of windows are counted as there are in whole
-            windows; 0 takes as many rows as there are.
-        """
+    def flops(self, rows: int) -> int:
+        """Counts the products on a group of frames of so many visual rows."""
         patches, d = rows * self.merge**2, self.hidden_size
         dense = 2 + self.gated
         block = 2 * patches * (4 * d**2 + dense * d * self.intermediate_size)
