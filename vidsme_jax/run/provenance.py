@@ -87,11 +87,11 @@ def describe(
 
 
 def _rows_per_frame(model: Model) -> int | str:
-    """Returns how many rows show a frame; where clips differ in size, of a usual one."""
+    """Returns how many rows show a frame; where sizes differ, one of a usual size."""
     if model.tiling is None:
         return model.rows_per_frame
     groups = f"{model.tiling.group} frames" if model.tiling.group > 1 else "a frame"
-    return f"{model.rows_per_frame} for {groups} of 640x360 pixels, others by their size"
+    return f"{model.rows_per_frame} for {groups} of 640x360 pixels"
 
 
 def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
