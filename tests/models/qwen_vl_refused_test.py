@@ -167,7 +167,8 @@ def test_null_tokens_of_an_older_text_config_are_accepted(folders, tmp_path, kin
     null |= dict.fromkeys(("vision_start_token_id", "vision_end_token_id"))
     _change(tmp_path, CONFIG, TEXT, null)
     plan = models.inspect(str(tmp_path), dtype="float32")
-    assert plan.names == models.inspect(str(folders[kind]), dtype="float32").names
+    own = models.inspect(str(folders[kind]), dtype="float32")
+    assert plan.tokenise() == own.tokenise() and plan.num_bytes == own.num_bytes
 
 
 def _parts(raw, path=()):
