@@ -15,6 +15,9 @@ LEFT_OUT = {
     "internvl": None,
     "llava_next_video": rf"image_newline|vision_tower\.{SKIPPED}",
     "llava_onevision": rf"vision_tower\.{SKIPPED}",
+    "qwen2_5_vl": None,
+    "qwen2_vl": None,
+    "qwen3_vl": None,
     "smolvlm": None,
     "video_llava": rf"image_tower\..*|video_tower\.{SKIPPED}",
 }
