@@ -16,6 +16,7 @@ LEFT_OUT = {
     "llava_next_video": rf"image_newline|vision_tower\.{SKIPPED}",
     "llava_onevision": rf"vision_tower\.{SKIPPED}",
     "smolvlm": None,
+    "video_llama_3": None,
     "video_llava": rf"image_tower\..*|video_tower\.{SKIPPED}",
 }
 
