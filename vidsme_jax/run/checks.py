@@ -82,7 +82,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
             problems.add(*one_order(found["scores"], given.profile, whose))
     if model is not None and model.prune is not None and given.study in _ORDERS:
         problems.add(
-            f"config.study is {given.study}, which compares the two orders of the "
+            f"config.study: {given.study} compares the two orders of the "
             f"frames, but the model's {_PRUNED}: take the study k or frames, or {_KEEP}"
         )
     if devices is not None and devices.num_processes > 1 and asking.is_greedy(given):
