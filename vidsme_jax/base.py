@@ -384,7 +384,8 @@ class ClipCurve:
     Attributes:
       label: Such as "most member-like"; the headline score ranks the clips.
       natural: Mean SME of each frame's rows, natural order.
-      reversed: The same at the same positions of the reversed clip.
+      reversed: The same at the same positions of the reversed clip; None where only
+        the natural order is scored.
       thumbnails: Small pictures of the frames at `plots.pictured(len(frame_indices))`.
       missing: Why there are no `thumbnails`, which are None then.
     """
@@ -395,7 +396,7 @@ class ClipCurve:
     score: float
     frame_indices: tuple[int, ...]
     natural: Float[np.ndarray, " frames"]
-    reversed: Float[np.ndarray, " frames"]
+    reversed: Float[np.ndarray, " frames"] | None
     thumbnails: UInt8[np.ndarray, "pictures height width 3"] | None
     missing: str = ""
 

@@ -8,7 +8,10 @@ from vidsme_jax import models, settings
 from vidsme_jax.models import attention, random
 
 
-@pytest.fixture(scope="module", params=["llava_qwen-tiny", "llava_next_video-tiny"])
+@pytest.fixture(
+    scope="module",
+    params=["llava_qwen-tiny", "llava_next_video-tiny", "video_llama_3-tiny"],
+)
 def name(request):
     return request.param
 

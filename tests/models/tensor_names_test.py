@@ -19,6 +19,7 @@ LEFT_OUT = {
     "qwen2_vl": None,
     "qwen3_vl": None,
     "smolvlm": None,
+    "video_llama_3": None,
     "video_llava": rf"image_tower\..*|video_tower\.{SKIPPED}",
 }
 

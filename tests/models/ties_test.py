@@ -5,20 +5,28 @@ import json
 import numpy as np
 import pytest
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from oracles import config_of, llava_next_video, llava_onevision, llava_qwen
+from oracles import (
+    config_of,
+    llava_next_video,
+    llava_onevision,
+    llava_qwen,
+    video_llama_3,
+)
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.interface import Options
 from vidsme_jax.models.llava_hf import NEXT_VIDEO, ONEVISION
+from vidsme_jax.models.video_llama_3 import FAMILY as VIDEO_LLAMA_3
 
-KINDS = ("llava_next_video", "llava_onevision", "llava_qwen")
+KINDS = ("llava_next_video", "llava_onevision", "llava_qwen", "video_llama_3")
 CLASSES = {
     "llava_next_video": transformers.LlavaNextVideoForConditionalGeneration,
     "llava_onevision": transformers.LlavaOnevisionForConditionalGeneration,
     "llava_qwen": transformers.Qwen2ForCausalLM,
+    "video_llama_3": transformers.VideoLlama3ForConditionalGeneration,
 }
 
 
@@ -29,6 +37,10 @@ def _saved(kind, folder, change, **config):
         llava_qwen.save(model, folder)
         named = llava_qwen.tensors(model)
         names = ("model.embed_tokens.weight", "lm_head.weight")
+    elif kind == "video_llama_3":
+        video_llama_3.save(video_llama_3.make_model(), folder)
+        named = load_file(folder / "model.safetensors")
+        names = ("model.language_model.embed_tokens.weight", "lm_head.weight")
     elif kind == "llava_onevision":
         model = llava_onevision.make_model()
         llava_onevision.save(model, folder)
@@ -111,14 +123,21 @@ def test_no_tied_flag(tmp_path, kind):
     assert "embed_tokens.weight, set tie_word_embeddings to true there" in problem
 
 
+ORACLES = {
+    "llava_next_video": llava_next_video,
+    "llava_onevision": llava_onevision,
+    "video_llama_3": video_llama_3,
+}
 STATES = (None, False, True)  # None: the key is absent.
 
 
-@pytest.mark.parametrize("family", [NEXT_VIDEO, ONEVISION], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "family", [NEXT_VIDEO, ONEVISION, VIDEO_LLAMA_3], ids=lambda f: f.name
+)
 @pytest.mark.parametrize("inner", STATES)
 @pytest.mark.parametrize("outer", STATES)
 def test_which_config_says_it(tmp_path, family, outer, inner):
-    oracle = llava_next_video if family is NEXT_VIDEO else llava_onevision
+    oracle = ORACLES[family.name]
     raw = json.loads(oracle.make_model().config.to_json_string())
     for where, state in ((raw, outer), (raw["text_config"], inner)):
         where.pop("tie_word_embeddings", None)

@@ -80,7 +80,7 @@ def extreme_curves(
                 score=float(table.scores[headline][place]),
                 frame_indices=indices,
                 natural=natural,
-                reversed=second,
+                reversed=None if store.has_one_order else second,
                 thumbnails=pictures,
                 missing=missing,
             )

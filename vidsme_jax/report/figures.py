@@ -211,9 +211,12 @@ def _distributions(table: ScoreTable, headline: str) -> list[Drawing]:
 def _clip(curve: ClipCurve, name: str, title: str) -> list[Drawing]:
     caption = (
         f"Clip {curve.id} ({plots.NAMES.get(curve.role, curve.role)}), headline score "
-        f"{curve.score:.4g}. Mean Sharma-Mittal entropy of the rows of each frame; "
-        "reversed: at the same position of the reversed clip."
+        f"{curve.score:.4g}. Mean Sharma-Mittal entropy of the rows of each frame"
     )
+    if curve.reversed is None:
+        caption += ", of the natural order alone."
+    else:
+        caption += "; reversed: at the same position of the reversed clip."
     if curve.thumbnails is None:
         caption += " Its frames are not shown"
         caption += f": {curve.missing}." if curve.missing else "."

@@ -196,7 +196,7 @@ def pictured(num_frames: int) -> range:
 
 
 def clip_curve(curve: ClipCurve) -> Figure:
-    """Sharma-Mittal entropy by frame, both directions, above the frames themselves."""
+    """Sharma-Mittal entropy by frame, each direction, above the frames themselves."""
     num = len(curve.frame_indices)
     shown = pictured(num)
     pictures = curve.thumbnails is not None
@@ -209,6 +209,8 @@ def clip_curve(curve: ClipCurve) -> Figure:
         (curve.natural, "natural order", "#0072B2", "o-"),
         (curve.reversed, "reversed", "#D55E00", "s--"),
     ):
+        if values is None:
+            continue
         axes.plot(values, style, color=colour, markersize=3)
         ends.append((float(values[-1]), label, colour))
     axes.set_xlim(-0.5, num - 0.5)
@@ -232,7 +234,7 @@ def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     gap = 0.09 * (high - low)
     ends = sorted(ends)
     heights = [end if np.isfinite(end) else low for end, _, _ in ends]
-    if heights[1] - heights[0] < gap:
+    if len(heights) > 1 and heights[1] - heights[0] < gap:
         middle = sum(heights) / 2
         heights = [middle - gap / 2, middle + gap / 2]
     for height, (_, label, colour) in zip(heights, ends, strict=True):

@@ -20,6 +20,15 @@ from vidsme_jax.store.answers import Answers
 SIGNALS, REFERENCE = asking.SIGNALS, "signals-reference"  # Folders.
 _ANSWERS = "answers"
 _SHOWN = 5  # Scores in a message.
+_ORDERS = ("scales", "orders", "against", "natural")  # Studies of both orders.
+_PRUNED = (
+    "processor leaves out rows that hardly differ from those of the frame before "
+    "(use_token_compression), so that of the reversed clip other rows are left"
+)
+_KEEP = (
+    "set use_token_compression to false in the file of the checkpoint's video "
+    "processor, which keeps all rows"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +79,12 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
         _holds(problems, reference, "reference ")
     for whose, each in (("", model), ("reference ", reference)):
         if each is not None and each.prune is not None:
-            _check_orders(problems, found["scores"], whose)
+            problems.add(*one_order(found["scores"], given.profile, whose))
+    if model is not None and model.prune is not None and given.study in _ORDERS:
+        problems.add(
+            f"config.study: {given.study} compares the two orders of the "
+            f"frames, but the model's {_PRUNED}: take the study k or frames, or {_KEEP}"
+        )
     if devices is not None and devices.num_processes > 1 and asking.is_greedy(given):
         problems.add(
             f"config.response is greedy, and the model spans {devices.num_processes} "
@@ -93,22 +107,24 @@ def _holds(problems: asking.Problems, model: Model, whose: str) -> bool:
     return wanted <= model.max_frames
 
 
-def _check_orders(problems: asking.Problems, names: Sequence[str], whose: str) -> None:
-    """Adds the scores that compare two orders of which a model has the natural one."""
-    profile = problems.settings.profile
+def one_order(names: Sequence[str], profile: str, whose: str = "") -> list[str]:
+    """Returns what is wrong with scores of a model that has the natural order alone.
+
+    Args:
+      names: Of the scores.
+      profile: Of the scores, by name.
+      whose: "" or "reference ".
+    """
     comparing = [name for name in names if scores.compares_orders(name, profile)]
     if not comparing:
-        return
+        return []
     some, more = ", ".join(comparing[:_SHOWN]), len(comparing) - _SHOWN
-    problems.add(
+    return [
         f"config.scores, config.headline: {some}{f' and {more} more' * (more > 0)} "
-        f"compare the two orders of the frames, but the {whose}model's processor "
-        "leaves out rows that hardly differ from those of the frame before "
-        "(use_token_compression), so that of the reversed clip other rows are left: "
-        "take scores of one order, such as min_k_prob_30 or response_loss, with such a "
-        "headline, or set use_token_compression to false in the file of the "
-        "checkpoint's video processor, which keeps all rows"
-    )
+        f"compare the two orders of the frames, but the {whose}model's {_PRUNED}: take "
+        "scores of one order, such as min_k_prob_30 or response_loss, with such a "
+        f"headline, or {_KEEP}"
+    ]
 
 
 @processes.agreed()
@@ -208,4 +224,6 @@ def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any
     }
     if given.corpus.prepared and given.corpus.jpeg_quality:
         depends["corpus.jpeg_quality"] = given.corpus.jpeg_quality
+    if model.prune is not None:
+        depends[signals.ORDERS] = signals.NATURAL
     return depends

@@ -6,7 +6,7 @@ from vidsme_jax import scores
 from vidsme_jax.base import AuditError, Sample
 from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Asked
-from vidsme_jax.run.checks import REFERENCE, SIGNALS
+from vidsme_jax.run.checks import REFERENCE, SIGNALS, one_order
 from vidsme_jax.run.runs import Wanted
 from vidsme_jax.store import received, signals
 
@@ -21,17 +21,20 @@ def open_signals(
       far as they have what the scores need.
 
     Raises:
-      AuditError: There are none, or they are damaged.
+      AuditError: There are none, they are damaged, or scores compare two orders of the
+        frames of which they have one.
     """
     given = asked.settings
     store = _stored(workdir / SIGNALS)
     if store is None:
         raise AuditError([f"{workdir}: no signals of a run are there"])
+    _check_orders(asked, store, "")
     if not asking.has_reference(given):
         return store, None
     reference = _stored(workdir / REFERENCE)
     if reference is None:
         raise AuditError([f"{workdir}: no signals of a reference model are there"])
+    _check_orders(asked, reference, "reference ")
     wanted = Wanted.by(asked.scores, given.profile, given.slices)
     reference.keep(wanted.video, wanted.text)
     return store, reference
@@ -57,6 +60,13 @@ def check_held(asked: Asked, store: signals.Signals, workdir: pathlib.Path) -> N
                 "or run the audit with them"
             ]
         )
+
+
+def _check_orders(asked: Asked, store: signals.Signals, whose: str) -> None:
+    if store.has_one_order:
+        problems = one_order(asked.scores, asked.settings.profile, whose)
+        if problems:
+            raise AuditError(problems)
 
 
 def _held(asked: tuple[Sample, ...], store: signals.Signals) -> Wanted:

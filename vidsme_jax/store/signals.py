@@ -24,6 +24,7 @@ from vidsme_jax.store.texts import restored
 
 FORMAT = 2  # Raised by hand when numbers or columns change.
 SECOND, BLANK = rows.SECOND, rows.BLANK  # See `Held`.
+ORDERS, NATURAL = "model.orders", "natural"  # A setting: see `Signals.has_one_order`.
 
 _KIND = Kind(
     noun="signals",
@@ -74,6 +75,11 @@ class Signals:
           OSError: It cannot be written; the parts that are there stay as they are.
         """
         self._parts.write(row for clip in clips for row in rows.of_clip(clip, slices))
+
+    @property
+    def has_one_order(self) -> bool:
+        """Whether both directions of all clips are the natural one."""
+        return self._settings.get(ORDERS) == NATURAL
 
     def reopened(self) -> "Signals":
         """Returns the folder as it is now, with what other processes have written."""
