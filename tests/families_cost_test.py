@@ -42,7 +42,9 @@ def test_cost_grows_with_frames_text_and_texts(name):
     assert (longer.vision, longer.head) == (two.vision, two.head)
     asked = model.flops(counts[1], texts=[(20, 5)])
     assert asked.texts > 0 and asked[:3] == two[:3]
-    assert model.flops(counts[1], texts=[(20, 5)] * 2).texts == pytest.approx(2 * asked.texts)
+    assert model.flops(counts[1], texts=[(20, 5)] * 2).texts == pytest.approx(
+        2 * asked.texts
+    )
     assert asked.pair == two.vision + 2 * (two.prefill + two.head + asked.texts)
 
 

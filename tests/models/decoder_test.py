@@ -15,8 +15,10 @@ from vidsme_jax.base import SLICES
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.models import decoder_params, generation, layers
 from vidsme_jax.models.batches import Shape, TextShape, stack
+from vidsme_jax.models.decoder import Decoder, Visual
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.params import SPLIT
+from vidsme_jax.models.rope import rope_tables
 from vidsme_jax.models.rows import Builder, Text
 from vidsme_jax.run.step import make_step
 
@@ -217,3 +219,105 @@ def test_a_family_has_some_kinds_only():
         "text_config: model_type is 'llama'; built for 'qwen2' or 'qwen3'"
     ]
     assert config.attention_bias and not config.qk_norm
+
+
+# ------------------------------------------------- features that go into several layers
+
+PLACES = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0]], np.int32)
+
+
+def _deep_rows(order, texts=()):
+    """Two groups of frames with positions of three axes, and text between them."""
+    builder = Builder(axes=3)
+    builder.text(BEFORE)
+    for group in (0, 1)[::order]:
+        builder.video(4 * group + np.arange(4), group, PLACES)
+        builder.text((40 + group,))
+    for text in texts:
+        builder.ask(text)
+    return builder.build(SLICES)
+
+
+def _deep_decoder():
+    """Of four layers, with weights large enough that errors show."""
+    text = oracle.SIZES | {"num_hidden_layers": 4}
+    text |= {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    del text["pad_token_id"]
+    problems: list[str] = []
+    config = DecoderConfig.from_qwen2_vl(
+        Fields(text, "text_config", problems), jnp.dtype("float32"), tied=False
+    )
+    assert not problems and config.head_dim == 8
+    graphdef, state = nnx.split(Decoder(config, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape, scale=0.3), x.dtype), state
+    )
+    return graphdef, state
+
+
+def _plain_hidden(decoder, rows, features, segments):
+    """Layer after layer, without padding, of rows that all see what precedes them."""
+    seen = np.flatnonzero(np.isin(rows.segment, segments))
+    feature, c = rows.feature[seen], decoder.config
+    x = np.asarray(decoder.embed_tokens.weight[...])[np.maximum(rows.token[seen], 0)]
+    x[feature >= 0] = features[0][feature[feature >= 0]]
+    x, at = jnp.asarray(x)[None], jnp.asarray(rows.position[seen])[None]
+    cos, sin = rope_tables(at, c.rope, c.head_dim)
+    graphdef, state = nnx.split(decoder.layers)
+    for k in range(c.num_hidden_layers):
+        layer = nnx.merge(graphdef, jax.tree.map(lambda x, k=k: x[k], state))
+        x = layer(x, cos, sin)
+        if k + 1 < len(features):
+            x = x.at[0, feature >= 0].add(features[k + 1][feature[feature >= 0]])
+    return np.asarray(decoder.norm(x))[0]
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("deep", [0, 1, 3])
+def test_deep_features_are_added_to_the_rows_of_the_video_alone(deep, views):
+    """Two clips, both directions, texts behind; every row against a plain loop."""
+    graphdef, state = _deep_decoder()
+    decoder = nnx.merge(graphdef, state)
+    directions = [_deep_rows(1, TEXTS), _deep_rows(-1)]
+    shape, texts = Shape.of(directions[0]), TextShape.of(directions[0])
+    features = np.random.default_rng(1).normal(size=(1 + deep, 2, views, 8, 32))
+    features = features.astype(np.float32)
+    batch = stack([directions] * 2, np.zeros((2, 1, 1), np.uint8), shape, texts)
+    visual = Visual(jnp.asarray(features[0]), tuple(map(jnp.asarray, features[1:])))
+
+    @jax.jit
+    def run(state, visual, batch):
+        decoder = nnx.merge(graphdef, state)
+        return decoder(*decoder.lay_out(visual, batch)), decoder.read(visual, batch)[0]
+
+    found, kept = run(state, visual, jax.tree.map(jnp.asarray, batch))
+    found = np.asarray(found).reshape(2, 2, -1, 32)
+    trunk = batch.source.shape[2]
+    for clip, d in ((0, 0), (0, 1), (1, 1)):
+        own = features[:, clip, min(d, views - 1)]
+        rows = _deep_rows((1, -1)[d], TEXTS)
+        expected = _plain_hidden(decoder, rows, own, [0])
+        _close(found[clip, d, : len(expected)], expected)
+        of_trunk = directions[d].kept[directions[d].text == 0]
+        np.testing.assert_array_equal(
+            kept[clip, d, : len(of_trunk)], found[clip, d, of_trunk]
+        )
+        for number in range(1, 1 + len(TEXTS)):
+            expected = _plain_hidden(decoder, rows, own, [0, number])
+            count = int((rows.segment == number).sum())
+            at = trunk + np.flatnonzero(batch.texts.segment[clip] == number)
+            _close(found[clip, d, at], expected[-count:])
+
+
+def test_arrays_in_place_of_features_are_rows_alone():
+    graphdef, state = _deep_decoder()
+    decoder, rows = nnx.merge(graphdef, state), _deep_rows(1)
+    batch = stack([[rows]], np.zeros((1, 1, 1), np.uint8), Shape.of(rows))
+    visual = jnp.asarray(
+        np.random.default_rng(1).normal(size=(1, 1, 8, 32)), jnp.float32
+    )
+    for one, other in zip(
+        *(decoder.lay_out(x, batch)[:2] for x in (visual, Visual(visual))), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
