@@ -1,5 +1,7 @@
 """Decoders of every kind against transformers' classes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -230,9 +232,9 @@ def _deep_rows(order, texts=()):
     """Two groups of frames with positions of three axes, and text between them."""
     builder = Builder(axes=3)
     builder.text(BEFORE)
-    for group in (0, 1)[::order]:
+    for place, group in enumerate((0, 1)[::order]):
         builder.video(4 * group + np.arange(4), group, PLACES)
-        builder.text((40 + group,))
+        builder.text((40 + place,))
     for text in texts:
         builder.ask(text)
     return builder.build(SLICES)
@@ -256,29 +258,43 @@ def _deep_decoder():
     return graphdef, state
 
 
-def _plain_hidden(decoder, rows, features, segments):
-    """Layer after layer, without padding, of rows that all see what precedes them."""
-    seen = np.flatnonzero(np.isin(rows.segment, segments))
-    feature, c = rows.feature[seen], decoder.config
-    x = np.asarray(decoder.embed_tokens.weight[...])[np.maximum(rows.token[seen], 0)]
-    x[feature >= 0] = features[0][feature[feature >= 0]]
-    x, at = jnp.asarray(x)[None], jnp.asarray(rows.position[seen])[None]
-    cos, sin = rope_tables(at, c.rope, c.head_dim)
-    graphdef, state = nnx.split(decoder.layers)
+_LENGTH = 64  # Rows are filled up behind: they see none of what follows.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _layer_by_layer(graphdef, state, x, at, added):
+    decoder = nnx.merge(graphdef, state)
+    c = decoder.config
+    cos, sin = rope_tables(at[None], c.rope, c.head_dim)
+    of_layer, weights = nnx.split(decoder.layers)
+    x = x[None]
     for k in range(c.num_hidden_layers):
-        layer = nnx.merge(graphdef, jax.tree.map(lambda x, k=k: x[k], state))
+        layer = nnx.merge(of_layer, jax.tree.map(lambda x, k=k: x[k], weights))
         x = layer(x, cos, sin)
-        if k + 1 < len(features):
-            x = x.at[0, feature >= 0].add(features[k + 1][feature[feature >= 0]])
-    return np.asarray(decoder.norm(x))[0]
+        x = x + added[k][None] if k < len(added) else x
+    return decoder.norm(x)[0]
 
 
-@pytest.mark.parametrize("views", [1, 2])
-@pytest.mark.parametrize("deep", [0, 1, 3])
+def _plain_hidden(graphdef, state, rows, features, segments):
+    """Layer after layer, of rows that all see what precedes them."""
+    seen = np.flatnonzero(np.isin(rows.segment, segments))
+    feature = rows.feature[seen]
+    shows = feature >= 0
+    laid = np.zeros((len(features), _LENGTH, features.shape[-1]), np.float32)
+    laid[:, : len(seen)][:, shows] = features[:, feature[shows]]
+    words = np.asarray(state["embed_tokens"]["weight"][...])[rows.token[seen]]
+    laid[0, : len(seen)][~shows] = words[~shows]
+    at = np.zeros((_LENGTH, 3), np.int32)
+    at[: len(seen)] = rows.position[seen]
+    return np.asarray(_layer_by_layer(graphdef, state, laid[0], at, laid[1:]))[
+        : len(seen)
+    ]
+
+
+@pytest.mark.parametrize(("deep", "views"), [(1, 2), (3, 1)])
 def test_deep_features_are_added_to_the_rows_of_the_video_alone(deep, views):
     """Two clips, both directions, texts behind; every row against a plain loop."""
     graphdef, state = _deep_decoder()
-    decoder = nnx.merge(graphdef, state)
     directions = [_deep_rows(1, TEXTS), _deep_rows(-1)]
     shape, texts = Shape.of(directions[0]), TextShape.of(directions[0])
     features = np.random.default_rng(1).normal(size=(1 + deep, 2, views, 8, 32))
@@ -297,14 +313,14 @@ def test_deep_features_are_added_to_the_rows_of_the_video_alone(deep, views):
     for clip, d in ((0, 0), (0, 1), (1, 1)):
         own = features[:, clip, min(d, views - 1)]
         rows = _deep_rows((1, -1)[d], TEXTS)
-        expected = _plain_hidden(decoder, rows, own, [0])
+        expected = _plain_hidden(graphdef, state, rows, own, [0])
         _close(found[clip, d, : len(expected)], expected)
         of_trunk = directions[d].kept[directions[d].text == 0]
         np.testing.assert_array_equal(
             kept[clip, d, : len(of_trunk)], found[clip, d, of_trunk]
         )
         for number in range(1, 1 + len(TEXTS)):
-            expected = _plain_hidden(decoder, rows, own, [0, number])
+            expected = _plain_hidden(graphdef, state, rows, own, [0, number])
             count = int((rows.segment == number).sum())
             at = trunk + np.flatnonzero(batch.texts.segment[clip] == number)
             _close(found[clip, d, at], expected[-count:])
