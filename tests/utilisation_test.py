@@ -148,18 +148,20 @@ def test_a_meter_counts_clips_by_their_own_frames(monkeypatch):
     plan = models.inspect("random:llava_qwen-tiny", dtype="float32")
     plan = dataclasses.replace(
         plan,
-        flops=lambda frames, texts: Flops(10.0 * frames, 1.0, 2.0, 5.0 * len(texts)),
+        flops=lambda frames, texts, grid: Flops(
+            10.0 * frames * (1 + grid[0] * grid[1]), 1.0, 2.0, 5.0 * len(texts)
+        ),
     )
     with Meter(plan) as meter:
         with meter.stages.spending("decode"):
             sum(range(10**5))
         meter.timeline.sent(Result())
         meter.computed(4)
-        meter.computed(3, video=False, texts=[(7, 2)])
+        meter.computed(3, video=False, texts=[(7, 2)], grid=(1, 2))
     devices = parallel.make_devices("pmap", 4, 1)
     used = meter.result(devices, 3)
     assert used.clips == 2 and used.batches == 1
-    assert used.operations == 10 * (4 + 3) + 2 * (1 + 2) + 2 * (1 + 5)
+    assert used.operations == 10 * (4 + 3 * 3) + 2 * (1 + 2) + 2 * (1 + 5)
     assert used.devices == 4 and used.workers == 3
     assert used.on_cpu and used.peak is None
     assert used.core_seconds["decode"] == meter.stages.seconds["decode"] / 2 > 0

@@ -18,6 +18,18 @@ CASES = {
         (5, 3, 2, 2),
         lambda x: np.stack([row.ravel() for row in x], axis=1),
     ),
+    "tiles": (
+        layouts.Tiles(2),
+        (24, 5),
+        (5, 3, 2, 2, 2),
+        lambda x: np.stack([np.moveaxis(one, 0, -1).ravel() for one in x], axis=1),
+    ),
+    "tiles of one frame": (
+        layouts.Tiles(1),
+        (12, 5),
+        (5, 3, 2, 2),
+        lambda x: np.stack([np.moveaxis(one, 0, -1).ravel() for one in x], axis=1),
+    ),
     "rows": (layouts.ROWS, (4, 3), (4, 3), lambda x: x),
 }
 

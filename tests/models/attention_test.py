@@ -11,13 +11,16 @@ from vidsme_jax.models import attention as kernels
 from vidsme_jax.models.attention import attention, chunked, splash
 
 
-def _plain(q, k, v, causal):
+def _plain(q, k, v, causal, lengths=None):
     groups = q.shape[2] // k.shape[2]
     k, v = (np.repeat(x, groups, axis=2) for x in (k, v))
     scores = np.einsum("bqhd,bshd->bhqs", q, k) * q.shape[-1] ** -0.5
     if causal:
         keep = np.tril(np.ones(scores.shape[-2:], bool))
         scores = np.where(keep, scores, -np.inf)
+    if lengths is not None:
+        keep = np.arange(k.shape[1]) < np.asarray(lengths)[:, None]
+        scores = np.where(keep[:, None, None], scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return np.einsum("bhqs,bshd->bqhd", weights, v)
@@ -97,3 +100,61 @@ def test_why_the_nvidia_kernel_does_not_run_is_asked_of_it(monkeypatch, error):
     monkeypatch.setattr(kernels, "cudnn", fussy)
     assert kernels._refusal("bfloat16", 256) == ""
     assert kernels._refusal("bfloat16", 512) == "no heads of 512"
+
+
+def _with_lengths(tokens, heads, kv_heads, lengths):
+    """Queries, keys and values; what is not seen would show."""
+    rng = np.random.default_rng(4)
+    shapes = [(len(lengths), tokens, n, 8) for n in (heads, kv_heads, kv_heads)]
+    q, k, v = (rng.normal(size=shape) for shape in shapes)
+    for x in (k, v):
+        for one, length in zip(x, lengths, strict=True):
+            one[length:] *= 100
+    return [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+@pytest.mark.parametrize("chunk", [7, 1024])
+def test_keys_beyond_the_lengths_are_not_seen(chunk, heads, kv_heads, monkeypatch):
+    """One chunk of queries and several, the last not full."""
+    monkeypatch.setattr(kernels, "_LARGE_CHUNK", chunk)
+    lengths = jnp.asarray([1, 18, 30], jnp.int32)
+    arrays = _with_lengths(30, heads, kv_heads, lengths)
+    actual = jax.jit(
+        lambda *x: attention(
+            *x, causal=False, lengths=lengths, implementation="chunked"
+        )
+    )(*arrays)
+    expected = _plain(*map(np.asarray, arrays), False, lengths)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("split", ["heads", "batch"])
+@pytest.mark.parametrize("grid", [(1, 8), (2, 4), (8, 1)])
+def test_lengths_over_devices(grid, split):
+    lengths = np.array([1, 5, 3, 4, 2, 5, 1, 2], np.int32)
+    arrays = _with_lengths(5, 6, 3, lengths)
+    mesh = jax.make_mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    run = jax.jit(lambda *x: attention(*x[:3], causal=False, lengths=x[3], split=split))
+    with jax.set_mesh(mesh):
+        actual = run(*arrays, jnp.asarray(lengths))
+    expected = _plain(*map(np.asarray, arrays), False, lengths)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 129, 300])
+def test_the_tpu_kernel_takes_lengths(length, monkeypatch):
+    """Interpreted, which takes one item: three blocks, some not seen at all."""
+    monkeypatch.setattr(kernels, "_BLOCK", 128)
+    lengths = jnp.asarray([length], jnp.int32)
+    arrays = _with_lengths(300, 2, 1, lengths)
+    expected = _plain(*map(np.asarray, arrays), False, lengths)
+    with jax.default_matmul_precision("float32"), pltpu.force_tpu_interpret_mode():
+        actual = splash(*arrays, lengths, causal=False)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_lengths_are_not_of_causal_attention():
+    q = jnp.ones((1, 3, 2, 8))
+    with pytest.raises(ValueError, match="Lengths are of keys that all queries see"):
+        attention(q, q, q, causal=True, lengths=jnp.ones(1, jnp.int32))

@@ -1,5 +1,7 @@
 """Decoders of every kind against transformers' classes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,10 @@ from vidsme_jax.base import SLICES
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.models import decoder_params, generation, layers
 from vidsme_jax.models.batches import Shape, TextShape, stack
+from vidsme_jax.models.decoder import Decoder, Visual
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.params import SPLIT
+from vidsme_jax.models.rope import rope_tables
 from vidsme_jax.models.rows import Builder, Text
 from vidsme_jax.run.step import make_step
 
@@ -217,3 +221,119 @@ def test_a_family_has_some_kinds_only():
         "text_config: model_type is 'llama'; built for 'qwen2' or 'qwen3'"
     ]
     assert config.attention_bias and not config.qk_norm
+
+
+# ------------------------------------------------- features that go into several layers
+
+PLACES = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0]], np.int32)
+
+
+def _deep_rows(order, texts=()):
+    """Two groups of frames with positions of three axes, and text between them."""
+    builder = Builder(axes=3)
+    builder.text(BEFORE)
+    for place, group in enumerate((0, 1)[::order]):
+        builder.video(4 * group + np.arange(4), group, PLACES)
+        builder.text((40 + place,))
+    for text in texts:
+        builder.ask(text)
+    return builder.build(SLICES)
+
+
+def _deep_decoder():
+    """Of four layers, with weights large enough that errors show."""
+    text = oracle.SIZES | {"num_hidden_layers": 4}
+    text |= {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    del text["pad_token_id"]
+    problems: list[str] = []
+    config = DecoderConfig.from_qwen2_vl(
+        Fields(text, "text_config", problems), jnp.dtype("float32"), tied=False
+    )
+    assert not problems and config.head_dim == 8
+    graphdef, state = nnx.split(Decoder(config, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape, scale=0.3), x.dtype), state
+    )
+    return graphdef, state
+
+
+_LENGTH = 64  # Rows are filled up behind: they see none of what follows.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _layer_by_layer(graphdef, state, x, at, added):
+    decoder = nnx.merge(graphdef, state)
+    c = decoder.config
+    cos, sin = rope_tables(at[None], c.rope, c.head_dim)
+    of_layer, weights = nnx.split(decoder.layers)
+    x = x[None]
+    for k in range(c.num_hidden_layers):
+        layer = nnx.merge(of_layer, jax.tree.map(lambda x, k=k: x[k], weights))
+        x = layer(x, cos, sin)
+        x = x + added[k][None] if k < len(added) else x
+    return decoder.norm(x)[0]
+
+
+def _plain_hidden(graphdef, state, rows, features, segments):
+    """Layer after layer, of rows that all see what precedes them."""
+    seen = np.flatnonzero(np.isin(rows.segment, segments))
+    feature = rows.feature[seen]
+    shows = feature >= 0
+    laid = np.zeros((len(features), _LENGTH, features.shape[-1]), np.float32)
+    laid[:, : len(seen)][:, shows] = features[:, feature[shows]]
+    words = np.asarray(state["embed_tokens"]["weight"][...])[rows.token[seen]]
+    laid[0, : len(seen)][~shows] = words[~shows]
+    at = np.zeros((_LENGTH, 3), np.int32)
+    at[: len(seen)] = rows.position[seen]
+    return np.asarray(_layer_by_layer(graphdef, state, laid[0], at, laid[1:]))[
+        : len(seen)
+    ]
+
+
+@pytest.mark.parametrize(("deep", "views"), [(1, 2), (3, 1)])
+def test_deep_features_are_added_to_the_rows_of_the_video_alone(deep, views):
+    """Two clips, both directions, texts behind; every row against a plain loop."""
+    graphdef, state = _deep_decoder()
+    directions = [_deep_rows(1, TEXTS), _deep_rows(-1)]
+    shape, texts = Shape.of(directions[0]), TextShape.of(directions[0])
+    features = np.random.default_rng(1).normal(size=(1 + deep, 2, views, 8, 32))
+    features = features.astype(np.float32)
+    batch = stack([directions] * 2, np.zeros((2, 1, 1), np.uint8), shape, texts)
+    visual = Visual(jnp.asarray(features[0]), tuple(map(jnp.asarray, features[1:])))
+
+    @jax.jit
+    def run(state, visual, batch):
+        decoder = nnx.merge(graphdef, state)
+        return decoder(*decoder.lay_out(visual, batch)), decoder.read(visual, batch)[0]
+
+    found, kept = run(state, visual, jax.tree.map(jnp.asarray, batch))
+    found = np.asarray(found).reshape(2, 2, -1, 32)
+    trunk = batch.source.shape[2]
+    for clip, d in ((0, 0), (0, 1), (1, 1)):
+        own = features[:, clip, min(d, views - 1)]
+        rows = _deep_rows((1, -1)[d], TEXTS)
+        expected = _plain_hidden(graphdef, state, rows, own, [0])
+        _close(found[clip, d, : len(expected)], expected)
+        of_trunk = directions[d].kept[directions[d].text == 0]
+        np.testing.assert_array_equal(
+            kept[clip, d, : len(of_trunk)], found[clip, d, of_trunk]
+        )
+        for number in range(1, 1 + len(TEXTS)):
+            expected = _plain_hidden(graphdef, state, rows, own, [0, number])
+            count = int((rows.segment == number).sum())
+            at = trunk + np.flatnonzero(batch.texts.segment[clip] == number)
+            _close(found[clip, d, at], expected[-count:])
+
+
+def test_arrays_in_place_of_features_are_rows_alone():
+    graphdef, state = _deep_decoder()
+    decoder, rows = nnx.merge(graphdef, state), _deep_rows(1)
+    batch = stack([[rows]], np.zeros((1, 1, 1), np.uint8), Shape.of(rows))
+    visual = jnp.asarray(
+        np.random.default_rng(1).normal(size=(1, 1, 8, 32)), jnp.float32
+    )
+    for one, other in zip(
+        *(decoder.lay_out(x, batch)[:2] for x in (visual, Visual(visual))), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)

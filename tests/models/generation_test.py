@@ -5,14 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from made_up_family import FAMILY
 from oracles import config_of, llava_next_video, llava_onevision, llava_qwen
 from vidsme_jax import models, parallel
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import Asked, AuditError
 from vidsme_jax.models import generation, layers, random
 from vidsme_jax.models.batches import Shape, TextShape, stack
 from vidsme_jax.models.rows import Shown, Text
+from vidsme_jax.run.stacking import Group, Input, Stacker, Tokenised
 
 LIMIT = 7
 # The frames of two clips, and the questions about each.
@@ -258,3 +260,55 @@ def test_a_family_that_cannot_answer(monkeypatch):
     batch = stack([[rows]], pixels[None, None], Shape.of(rows))
     with pytest.raises(AuditError, match="class Pairs cannot generate answers"):
         step(loaded.state, batch)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl-tiny", "qwen3_vl-tiny"])
+def test_three_axes_and_deep_features_equal_a_loop_without_a_cache(name):
+    """Two clips of one room, several questions; the loop reads all rows anew."""
+    loaded = random.draw(name, dtype="float32")
+    model, limit = loaded.model, 4
+    stacker = Stacker(model, num_frames=3, slices=("response",), against=None)
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (3, *x, 3), np.uint8) for x in ((60, 80), (80, 60))]
+    videos, questions = list(map(model.prepare, frames)), (((7, 8), (11,)), ((21,),))
+
+    def batch(answers):
+        inputs = [
+            Input(
+                *(None, video),
+                tuple(
+                    Tokenised(Asked(key="", question=""), Text((), question, answer))
+                    for question, answer in zip(asked, given, strict=True)
+                ),
+                video=False,
+            )
+            for video, asked, given in zip(videos, questions, answers, strict=True)
+        ]
+        shapes = [stacker.shape(x) for x in inputs]
+        whole = shapes[0]._replace(
+            texts=TextShape(*map(max, zip(*(x.texts for x in shapes), strict=True)))
+        )
+        assert whole.room == shapes[1].room
+        return stacker.batch(Group(whole, inputs), 2)[0]
+
+    @jax.jit
+    def last(state, batch):
+        reader = nnx.merge(loaded.graphdef, state)
+        decoder = reader.decoder
+        hidden = decoder(*decoder.lay_out(reader.see(batch.pixels), batch))
+        return hidden[:, batch.source.shape[2] :] @ reader.head.T
+
+    empty = tuple(tuple(() for _ in asked) for asked in questions)
+    told = _told(_greedy(loaded, batch(empty), limit=limit), questions)
+    answers = [[() for _ in asked] for asked in questions]
+    for _ in range(limit):
+        given = batch(answers)
+        logits = np.asarray(last(loaded.state, jax.tree.map(jnp.asarray, given)))
+        for clip, asked in enumerate(questions):
+            for k in range(len(asked)):
+                rows = np.flatnonzero(given.texts.segment[clip] == k + 1)
+                two = np.sort(logits[clip, rows[-1]])[-2:]
+                assert two[1] - two[0] > CLEAR, "this fixture's steps are unclear"
+                answers[clip][k] += (int(logits[clip, rows[-1]].argmax()),)
+    assert [[one.ids for one in clip] for clip in told] == answers
+    assert len({ids for clip in answers for ids in clip}) == 3

@@ -1,6 +1,7 @@
 """Layouts of stacked weights: equal signals, and the weights back again."""
 
 import operator
+import re
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +151,115 @@ def test_no_stack_is_converted_on_a_cpu():
     text = jax.jit(decode).lower(model.state, rows).compile().as_text()
     stack = model.state["language_model"]["layers"]["up_proj"]["kernel"].get_value()
     assert f"f32[{','.join(map(str, stack.shape))}]" not in text
+
+
+class Stack(nnx.Module):
+    """Five dense layers."""
+
+    def __init__(self, dtype):
+        self.layers = layers.stack(
+            lambda rngs: layers.linear(6, 6, bias=True, dtype=dtype, rngs=rngs),
+            *(5, nnx.Rngs(0)),
+        )
+        bias = jax.random.normal(jax.random.key(1), (5, 6), jnp.float32)
+        self.layers.bias[...] = bias.astype(dtype)
+
+
+def _applied(graphdef, state, x, after, span):
+    stack = nnx.merge(graphdef, state).layers
+    return layers.run_stack(stack, x, after=after, span=span)
+
+
+def _expected(stack, x, after, span):
+    """A layer after another, of weights as they are drawn."""
+    kernel, bias = (np.asarray(x, np.float64) for x in (stack.kernel, stack.bias))
+    first, stop = span or (0, 5)
+    for place, k in enumerate(range(first, stop)):
+        x = x @ kernel[k] + bias[k]
+        x = x + after[place] if place < len(after) else x
+    return x
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("added", [0, 1, 2])
+@pytest.mark.parametrize("span", [None, (0, 2), (1, 4), (3, 5)])
+def test_a_part_of_a_stack_and_what_is_added(span, added, platform, monkeypatch):
+    """Stacked, and one array a layer; also where something is added to each."""
+    monkeypatch.setattr(layers, "_platform", lambda _: platform)
+    stack = Stack(jnp.float32)
+    rng = np.random.default_rng(0)
+    x, *after = rng.normal(size=(1 + added, 3, 6))
+    expected = _expected(stack.layers, x, after, span)
+    graphdef, state = nnx.split(stack)
+    layers.lay_out(state)
+    x, *after = (jnp.asarray(x, jnp.float32) for x in (x, *after))
+    found = jax.jit(_applied, static_argnums=(0, 4))(graphdef, state, x, after, span)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_layers_keep_is_that_of_all(monkeypatch):
+    """With something added: what each layer kept, in order, as bits and as floats."""
+
+    def step(layer, x, _):
+        return layer(x), (x,)
+
+    for platform in ("cpu", "gpu"):
+        monkeypatch.setattr(layers, "_platform", lambda _, here=platform: here)
+        stack = Stack(jnp.bfloat16)
+        graphdef, state = nnx.split(stack)
+        layers.lay_out(state)
+        x = jnp.ones((1, 6), jnp.bfloat16)
+        out, (kept,) = (
+            jax.tree.map(
+                layers._as_floats,
+                layers.walk_stack(
+                    nnx.merge(graphdef, state).layers, step, x, after=[x]
+                ),
+            )
+            if platform == "cpu"
+            else _kept_apart(graphdef, state, step, x)
+        )
+        assert len(kept) == 5
+        for k, each in enumerate(kept):
+            whole = layers.run_stack(stack.layers, x, after=[x], span=(0, max(k, 1)))
+            np.testing.assert_array_equal(each, whole if k else x)
+        whole = layers.run_stack(stack.layers, x, after=[x])
+        np.testing.assert_array_equal(out, whole)
+
+
+def _kept_apart(graphdef, state, step, x):
+    out, kept = layers.walk_stack(nnx.merge(graphdef, state).layers, step, x, after=[x])
+    return out, ([of_layer for (of_layer,) in kept],)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_part_of_a_stack_is_not_copied(dtype):
+    """Nor is a whole bfloat16 stack converted: layers are read where they lie."""
+    graphdef, state = nnx.split(Stack(dtype))
+    whole = _applied(graphdef, state, jnp.ones((3, 6), dtype), (), None)
+    layers.lay_out(state)
+    bits = jax.tree.leaves(state)[0].dtype == jnp.uint16
+    assert bits == (dtype == jnp.bfloat16)
+    x = jnp.ones((3, 6), dtype)
+    run = jax.jit(_applied, static_argnums=(0, 4))
+    np.testing.assert_array_equal(run(graphdef, state, x, (), (0, 5)), whole)
+    text = run.lower(graphdef, state, x, [x], (1, 5)).compile().as_text()
+    assert re.search(r"\[5,6,6\]", text)
+    assert not re.search(r"\[[234],6,6\]", text), "a slice of the stack"
+    made = r"\[5,6,6\]\S* (copy|convert|bitcast-convert|fusion|slice)\("
+    assert not re.search(made, text), "the stack is made anew"
+
+
+def test_rows_beyond_the_last_take_that_one(monkeypatch):
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)), jnp.float32)
+    places = jnp.asarray([[3, 0, 4, 9], [1, 1, 2, 0]], jnp.int32)
+    expected = [
+        np.asarray(one)[np.minimum(at, 3)]
+        for one, at in zip(table, places, strict=True)
+    ]
+    for platform in ("cpu", "tpu"):
+        monkeypatch.setattr(parallel, "platform", lambda here=platform: here)
+        np.testing.assert_array_equal(layers.take_rows(table, places), expected)
 
 
 def test_the_kernel_is_chosen_and_a_slow_one_is_logged(monkeypatch):

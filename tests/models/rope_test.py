@@ -9,8 +9,10 @@ import torch
 import transformers
 from transformers.models.llama import modeling_llama
 
+from vidsme_jax import models
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.models import rope
+from vidsme_jax.models.qwen_vl import params as qwen_vl
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
 LLAMA3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -165,3 +167,112 @@ def test_what_is_not_built_is_refused(changes, message):
 def test_classes_that_drop_scaling_refuse_it_in_the_new_spelling(kind):
     _, problems = _read({"rope_parameters": SETTINGS[kind]}, scaled=False)
     assert f"rope_type is '{kind}'; built for 'default'" in problems[0]
+
+
+def _axis(k, sections, interleaved):
+    """The axis that frequency k reads."""
+    if interleaved:
+        return k % 3 if k % 3 and k // 3 < sections[k % 3] else 0
+    return next(axis for axis in range(3) if k < sum(sections[: axis + 1]))
+
+
+@pytest.mark.parametrize(
+    ("sections", "interleaved"),
+    [
+        ((2, 3, 3), False),
+        ((5, 0, 3), False),
+        ((4, 2, 2), True),
+        ((5, 1, 2), True),
+        ((24, 20, 20), True),
+        ((16, 24, 24), False),
+    ],
+)
+def test_three_axes_equal_a_loop(sections, interleaved):
+    half, theta = sum(sections), 1e4
+    positions = np.random.default_rng(0).integers(0, 200, (2, 5, 3)).astype(np.int32)
+    settings = rope.Rope(theta=theta, sections=sections, interleaved=interleaved)
+    found = rope.rope_tables(jnp.asarray(positions), settings, 2 * half)
+    angles = np.zeros((2, 5, 2 * half))
+    for k in range(half):
+        axis = _axis(k, sections, interleaved)
+        angles[..., k] = positions[..., axis] * theta ** (-k / half)
+        angles[..., half + k] = angles[..., k]
+    for one, other in zip(found, (np.cos(angles), np.sin(angles)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    if not interleaved:
+        counted = np.bincount(settings.axes(half), minlength=3)
+        assert tuple(counted) == sections
+
+
+def test_one_axis_of_three_equal_ones():
+    """Text has one position on all axes, and turns as without sections."""
+    positions = jnp.arange(6, dtype=jnp.int32)[None, :, None]
+    three = jnp.repeat(positions, 3, axis=-1)
+    plain = rope.rope_tables(positions, rope.Rope(theta=1e4), 16)
+    for interleaved in (False, True):
+        own = rope.Rope(theta=1e4, sections=(4, 2, 2), interleaved=interleaved)
+        for one, other in zip(rope.rope_tables(three, own, 16), plain, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_the_sections_of_published_models():
+    expected = {
+        qwen_vl.QWEN2: ((16, 24, 24), False, 1e6),
+        qwen_vl.QWEN2_5: ((16, 24, 24), False, 1e6),
+        qwen_vl.QWEN3: ((24, 20, 20), True, 5e6),
+    }
+    seen = 0
+    for family in models.FAMILIES:
+        for name, files in family.sizes.items():
+            if family.name in expected and not name.endswith("-tiny"):
+                problems: list[str] = []
+                raw = files["config.json"]
+                config, _ = qwen_vl.read_config(
+                    raw, family.name, jnp.dtype("float32"), problems
+                )
+                own = config.text.rope
+                found = own.sections, own.interleaved, own.theta
+                assert not problems and found == expected[family.name]
+                seen += 1
+    assert seen == 11
+
+
+SECTIONS = rope.Sections((2, 3, 3), 8)
+TURNS = rope.Sections((4, 2, 2), 8, interleaved=True)
+
+
+@pytest.mark.parametrize(
+    ("sections", "given", "message"),
+    [
+        (
+            SECTIONS,
+            {"mrope_section": [2, 3, 4]},
+            "mrope_section is [2, 3, 4]; expected",
+        ),
+        (SECTIONS, {"mrope_section": [4, 4]}, "add up to half of the 16 sizes"),
+        (SECTIONS, {"mrope_section": [-1, 6, 3]}, "three whole numbers, for time"),
+        (SECTIONS, {"mrope_section": [2, 3.0, 3]}, "three whole numbers, for time"),
+        (SECTIONS, {"mrope_section": [True, 4, 3]}, "three whole numbers, for time"),
+        (SECTIONS, {"mrope_section": "2,3,3"}, "mrope_section is '2,3,3', expected"),
+        (SECTIONS, {"mrope_interleaved": True}, "unknown key 'mrope_interleaved'"),
+        (TURNS, {"mrope_section": [2, 3, 3]}, "the last two are at most a third"),
+        (TURNS, {"mrope_interleaved": False}, "mrope_interleaved is False; built for"),
+        (None, {"mrope_section": [2, 3, 3]}, "unknown key 'mrope_section'"),
+        (None, {"type": "mrope"}, "type is 'mrope'; built for"),
+    ],
+)
+def test_sections_that_do_not_add_up_are_refused(sections, given, message):
+    given = {"rope_type": "default"} | given if "type" not in given else given
+    _, problems = _read({"rope_scaling": given}, sections=sections)
+    assert len(problems) == 1 and message in problems[0]
+
+
+def test_sections_are_read_in_either_spelling():
+    for raw in (
+        {"rope_scaling": {"type": "mrope", "mrope_section": [4, 2, 2]}},
+        {"rope_parameters": {"rope_type": "default", "mrope_section": [4, 2, 2]}},
+    ):
+        found, problems = _read(raw, sections=SECTIONS)
+        assert not problems and (found.sections, found.kind) == ((4, 2, 2), "default")
+    found, problems = _read({}, sections=TURNS)
+    assert not problems and found.sections == (4, 2, 2) and found.interleaved

@@ -209,8 +209,8 @@ def _check_positions(run: Run, shown: Shown, frames: Frames) -> None:
     if last >= most:
         raise ClipError(
             "preprocess",
-            f"its last frame is at position {last}, {shown.length:.0f} s after the "
-            f"first; the model has {most} positions",
+            f"its last frame is at position {last}, of a clip of {shown.length:.0f} s; "
+            f"the model has {most} positions",
         )
 
 
