@@ -30,6 +30,7 @@ for _name in random.sizes():
     NAMES.setdefault(_model, {})[_size] = _name
 NAMES["llava_onevision"]["small"] = "llava_onevision-0.5b"
 SIZES = sorted({size for sizes in NAMES.values() for size in sizes})
+PIXELS = 360, 640  # Of a frame, before the model's own size.
 _FRAMES, _PUBLISHED = {"tiny": 4, "small": 2}, 16
 # Of the largest score difference; the project's target of parity is 1e-4 in float32.
 # Some scores are of a single row: there two pipelines in bfloat16 are 0.1 apart.
