@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import math
 import os
 import statistics
@@ -19,7 +20,7 @@ from jax.typing import DTypeLike
 from vidsme_jax import parallel, rates
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import layers, random
-from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.models.interface import Flops, LoadedModel
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.run import pipeline, stacking, step
 
@@ -30,6 +31,7 @@ for _name in random.sizes():
     NAMES.setdefault(_model, {})[_size] = _name
 NAMES["llava_onevision"]["small"] = "llava_onevision-0.5b"
 SIZES = sorted({size for sizes in NAMES.values() for size in sizes})
+PIXELS = 360, 640  # Of a frame, before the model's own size.
 _FRAMES, _PUBLISHED = {"tiny": 4, "small": 2}, 16
 # Of the largest score difference; the project's target of parity is 1e-4 in float32.
 # Some scores are of a single row: there two pipelines in bfloat16 are 0.1 apart.
@@ -58,20 +60,45 @@ class Run:
         return tuple(self.extra["attention"].values())
 
     def clips(self, count: int) -> np.ndarray:
-        """Draws clips of noise over a moving gradient, at the model's input size."""
-        seen = self.model.model.prepare(np.zeros((1, 8, 8, 3), np.uint8))
+        """Draws clips of noise over a moving gradient, at the model's input size.
+
+        Where a model takes frames of any size they are of `PIXELS`, and then cut.
+        """
+        prepare, tiling = self.model.model.prepare, self.model.model.tiling
+        size = (*PIXELS, 3)
+        if tiling is None:
+            size = prepare(np.zeros((1, 8, 8, 3), np.uint8)).shape[1:]
         rng = np.random.default_rng(0)
-        shape = (count, self.frames, *seen.shape[1:])
+        shape = (count, self.frames, *size)
         noise = rng.integers(0, 128, shape, np.uint8)
         ramp = np.arange(shape[-2], dtype=np.float32) / shape[-2]
         moving = np.arange(self.frames, dtype=np.float32) / self.frames
         light = 127 * (0.5 + 0.5 * np.sin(6 * (ramp[None] + moving[:, None])))
-        return noise + light.astype(np.uint8)[None, :, None, :, None]
+        drawn = noise + light.astype(np.uint8)[None, :, None, :, None]
+        return drawn if tiling is None else np.stack([prepare(clip) for clip in drawn])
+
+    @functools.cached_property
+    def shown(self) -> Shown:
+        """What the model is shown of a clip."""
+        shown = Shown(self.frames)
+        if self.model.model.tiling is None:
+            return shown
+        return stacking.seen(self.model.model, self.clips(1)[0], shown)
 
     @property
     def prompt(self) -> Text:
         """The tokens around a clip."""
-        return self.model.model.tokenise(None, Shown(self.frames))
+        return self.model.model.tokenise(None, self.shown)
+
+    @property
+    def rows(self) -> int:
+        """The rows of a clip that have signals."""
+        model, order = self.model.model, np.arange(self.frames)
+        return int((model.lay_out(self.shown, self.prompt, order).slice >= 0).sum())
+
+    def flops(self, **more: Any) -> Flops:
+        """The operations of a clip; see `Model.flops`."""
+        return self.model.model.flops(self.shown, **more)
 
     def ours(self, clips: np.ndarray) -> list[TokenSignals]:
         """Runs this package; the signals are on the host when it returns."""

@@ -6,6 +6,7 @@ taken apart: another family is a line of `PEERS`.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import re
 import types
@@ -23,10 +24,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vidsme_jax.checkpoints import writing
 from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import layers, random
-from vidsme_jax.models.interface import LoadedModel
+from vidsme_jax.models.interface import LoadedModel, Model
 from vidsme_jax.models.llava import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
-from vidsme_jax.models.rows import Text
+from vidsme_jax.models.rows import Shown, Text
+from vidsme_jax.models.video_llama_3 import params as video_llama_3
 
 # PyPI's torchvision is built for a torch with CUDA: beside one without it, its import,
 # which is transformers', fails for operators that nobody declared or calls.
@@ -49,14 +51,30 @@ _PATTERNS = params.Patterns(
 )
 
 
+class Video(NamedTuple):
+    """What a tower gives of clips.
+
+    Attributes:
+      shown: Of each clip.
+      rows: (clips, groups of frames, rows, embed).
+      deep: What is added to these rows behind the decoder's first layers.
+    """
+
+    shown: Shown
+    rows: torch.Tensor
+    deep: tuple[torch.Tensor, ...] = ()
+
+
 class TorchModel(nn.Module):
     """What the pipelines of the benchmarks call.
 
     Attributes:
       llm: A causal language model of transformers: `model`, `lm_head`.
+      views: Orders of the frames that the tower must see for both directions.
     """
 
     llm: Any
+    views = 1
 
     def __init__(self, image_mean: Sequence[float], image_std: Sequence[float]):
         super().__init__()
@@ -80,6 +98,30 @@ class TorchModel(nn.Module):
     def see(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised frames (frames, 3, height, width) to rows."""
         raise NotImplementedError
+
+    def video(self, clips: torch.Tensor) -> Video:
+        """Clips (clips, frames, ...) in uint8 to rows."""
+        rows = self.encode(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+        return Video(Shown(clips.shape[1]), rows)
+
+    def look(self, clips: torch.Tensor) -> Video:
+        """Rows of the views: the clips, then these reversed if there are two."""
+        every = clips if self.views == 1 else torch.cat([clips, clips.flip(1)])
+        return self.video(every)
+
+    def both(self, video: Video) -> Video:
+        """Rows of the clips, then of the reversed ones, from those of the views."""
+        if self.views > 1:
+            return video
+        return video._replace(rows=torch.cat([video.rows, video.rows.flip(1)]))
+
+    def inputs(self, video: Video, text: Text) -> dict[str, Any]:
+        """What the decoder is given of clips with a text around them."""
+        return {"inputs_embeds": self.prompt(video.rows.flatten(1, 2), text)}
+
+    def behind(self, video: Video, text: Text, rows: torch.Tensor) -> dict[str, Any]:
+        """What it is given behind `inputs`, whose keys and values it has."""
+        return {"inputs_embeds": rows}
 
     def tail(self) -> torch.Tensor | None:
         """The rows behind the last frame, if there are any."""
@@ -233,14 +275,20 @@ class Peer(NamedTuple):
     Attributes:
       name: Of the class.
       decoder: Of its `model`, the name of the decoder.
-      see: From its `model` and normalised frames to the rows of each frame.
+      see: From its `model` and normalised frames to the rows of each frame; of a class
+        that takes frames of any size, from the patches of clips and their grids to the
+        class's own output.
       unused: A pattern of the names of weights that its video has no use for.
     """
 
     name: str
     decoder: str
-    see: Callable[[Any, torch.Tensor], torch.Tensor]
+    see: Callable[..., Any]
     unused: str = r"(?!)"
+
+
+def _of_grids(model: Any, patches: torch.Tensor, grids: torch.Tensor) -> Any:
+    return model.get_video_features(patches, grids)
 
 
 # By `model_type`.
@@ -266,6 +314,18 @@ PEERS = {
         lambda model, x: model.get_video_features(x[None]).pooler_output,
         r"model\.(image_tower|video_tower\.(post_layernorm|encoder\.layers\.\d+))\..*",
     ),
+    "qwen2_vl": Peer("Qwen2VLForConditionalGeneration", "language_model", _of_grids),
+    "qwen2_5_vl": Peer(
+        "Qwen2_5_VLForConditionalGeneration", "language_model", _of_grids
+    ),
+    "qwen3_vl": Peer("Qwen3VLForConditionalGeneration", "language_model", _of_grids),
+    "video_llama_3": Peer(
+        "VideoLlama3ForConditionalGeneration",
+        "language_model",
+        lambda model, x, grids: model.get_video_features(
+            x, grids, torch.full_like(grids[:, 0], video_llama_3.MERGE)
+        ),
+    ),
 }
 
 
@@ -281,6 +341,70 @@ class TorchPeer(TorchModel):
         """The features that the class puts in place of its placeholders."""
         found = torch.cat(list(self._peer.see(self.inner, pixels)))
         return found.reshape(len(pixels), -1, found.shape[-1])
+
+
+class TorchTiles(TorchPeer):
+    """A class of transformers that takes frames of any size, as `Tiling.cut` has them.
+
+    It is given the positions of `Model.lay_out`: see `models.qwen_vl.processing`.
+    """
+
+    def __init__(self, whole: Any, peer: Peer, config: Any, model: Model):
+        super().__init__(whole, peer, config)
+        assert model.tiling is not None
+        self._tiling = model.tiling
+        self.views = len(model.views(np.arange(2)[::-1]))
+        self._lay_out = model.lay_out
+        self._placed = functools.lru_cache(self._place)
+
+    def video(self, clips: torch.Tensor) -> Video:
+        """Tower and projector, on all groups of frames of all clips."""
+        tiling, (count, frames, down, across) = self._tiling, clips.shape[:4]
+        groups, p = tiling.groups(frames), tiling.patch_size
+        last = clips[:, -1:].expand(-1, -frames % tiling.group, -1, -1, -1)
+        patches = torch.cat([clips, last], dim=1)
+        shape = count, groups, tiling.group, down * across * tiling.block, p, p, 3
+        # Numbers of a patch: channel, frame, row, column.
+        patches = patches.reshape(shape).permute(0, 1, 3, 6, 2, 4, 5).flatten(0, 2)
+        mean, std = (x[..., None] for x in (self.mean, self.std))
+        patches = ((patches.float() / 255 - mean) / std).flatten(1)
+        grid = groups, down * tiling.merge, across * tiling.merge
+        grids = torch.tensor([grid] * count, device=self.device)
+        patches = patches.to(self.llm.lm_head.weight.dtype)
+        found = self._peer.see(self.inner, patches, grids)
+        rows, *deep = (
+            torch.cat(list(x)).reshape(count, groups, down * across, -1)
+            for x in (found.pooler_output, *getattr(found, "deepstack_features", ()))
+        )
+        return Video(Shown(frames, grid=(down, across)), rows, tuple(deep))
+
+    def inputs(self, video: Video, text: Text) -> dict[str, Any]:
+        """Rows with their positions, and where deeper features are added."""
+        given = super().inputs(video, text)
+        clips, rows = given["inputs_embeds"].shape[:2]
+        positions, visual = self._placed(video.shown, text)
+        if positions.shape[1] > 1:
+            given["position_ids"] = positions.T[:, None].expand(-1, clips, rows)
+        if video.deep:
+            given["visual_pos_masks"] = visual.expand(clips, rows)
+            given["deepstack_visual_embeds"] = [x.flatten(0, 2) for x in video.deep]
+        return given
+
+    def behind(self, video: Video, text: Text, rows: torch.Tensor) -> dict[str, Any]:
+        """Rows with positions that go on behind the largest one."""
+        given = super().behind(video, text, rows)
+        positions, _ = self._placed(video.shown, text)
+        if (axes := positions.shape[1]) > 1:
+            own = torch.arange(rows.shape[1], device=self.device) + positions.max() + 1
+            given["position_ids"] = own.expand(axes, *rows.shape[:2])
+        return given
+
+    def _place(self, shown: Shown, text: Text) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the positions of rows, (rows, axes), and which are the video's."""
+        rows = self._lay_out(shown, text, np.arange(shown.num_frames, dtype=np.int32))
+        both = torch.from_numpy(rows.position), torch.from_numpy(rows.feature >= 0)
+        position, visual = (x.to(self.device) for x in both)
+        return position, visual
 
 
 @contextlib.contextmanager
@@ -345,6 +469,8 @@ def _carried(
     )
     used = [x for x in told["missing_keys"] if not re.fullmatch(peer.unused, x)]
     _check(used, told["unexpected_keys"])
+    if model.model.tiling is not None:
+        return TorchTiles(whole, peer, config, model.model).eval()
     return TorchPeer(whole, peer, config).eval()
 
 

@@ -31,19 +31,21 @@ os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("TPU_WORKER_ID", "0")
 
 import _hlo
+import _models
 import _report
 import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from vidsme_jax.base import SLICES
+from vidsme_jax.base import SLICES, Asked
 from vidsme_jax.checkpoints import trees
 from vidsme_jax.models import layers, random
-from vidsme_jax.models.batches import Shape, TextShape, stack
+from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.parallel import Devices
+from vidsme_jax.run import stacking
 from vidsme_jax.run.step import head_memory, make_step
 
 GIB = 2**30
@@ -109,6 +111,7 @@ _7B, _LONG, _34B, _72B = (
     "llava_qwen-72b",
 )
 _SMOL, _INTERN = "smolvlm-2.2b", "internvl3-8b"
+_QWEN, _QWEN_32B, _QWEN_72B = "qwen3_vl-8b", "qwen3_vl-32b", "qwen2_5_vl-72b"
 CASES = (
     Case("llava_onevision-tiny", 4, 2, "v5e", "2x2", (1, 4)),
     Case(_7B, 16, 4, "v5e", "2x2", (1, 4)),
@@ -144,6 +147,19 @@ CASES = (
     Case(_INTERN, 16, 1, "H100", "1", (1, 1)),
     Case(_INTERN, 16, 4, "v5e", "2x2", (1, 4)),
     Case(_INTERN, 16, 4, "v6e", "2x2", (4, 1)),
+    Case(_QWEN, 16, 8, "H100", "4", (4, 1)),
+    Case(_QWEN, 16, 1, "H100", "1", (1, 1)),
+    Case(_QWEN, 16, 4, "v5e", "2x2", (1, 4)),
+    Case(_QWEN, 16, 4, "v6e", "2x2", (4, 1)),
+    Case(_QWEN, 16, 8, "v5p", "2x2x1", (4, 1)),
+    Case(_QWEN_32B, 16, 2, "v5e", "2x4", (1, 8)),
+    Case(_QWEN_32B, 16, 2, "v6e", "2x2", (1, 4)),
+    Case(_QWEN_32B, 16, 4, "v5p", "2x2x1", (2, 2)),
+    Case(_QWEN_32B, 16, 8, "H100", "4", (1, 4)),
+    Case(_QWEN_72B, 16, 4, "v5e", "4x4", (1, 16)),
+    Case(_QWEN_72B, 16, 2, "v6e", "2x4", (1, 8)),
+    Case(_QWEN_72B, 16, 4, "v5p", "2x2x1", (1, 4)),
+    Case(_QWEN_72B, 16, 4, "H100", "4", (1, 4)),
 )
 
 
@@ -174,6 +190,23 @@ def topology(case: Case) -> Any:
     )
 
 
+def _batch(model: Model, case: Case) -> Batch:
+    """Returns one clip with its texts, as a run stacks it."""
+
+    def tokenise(asked: Any = None, shown: Shown | None = None) -> Text:
+        between = model.tokenise(asked, shown).frames
+        return Text(tuple(range(BEFORE)), (0,), frames=between)
+
+    prompted = dataclasses.replace(model, tokenise=tokenise)
+    frames = model.prepare(np.zeros((case.frames, *_models.PIXELS, 3), np.uint8))
+    text = Text((), (0,) * 64, (0,) * 32)
+    asked = (stacking.Tokenised(Asked(key=""), text),) * case.texts
+    clip = stacking.Input(None, frames, asked)
+    slices = SLICES if asked else SLICES[:1]
+    stacker = stacking.Stacker(prompted, num_frames=case.frames, slices=slices)
+    return stacker.batch(stacking.Group(stacker.shape(clip), [clip]), 1)[0]
+
+
 def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int]:
     """Returns the graph, the abstract arguments and the parameters' bytes a device."""
     graphdef, abstract = model.abstract()
@@ -186,16 +219,7 @@ def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int
         part = math.prod(sharding.shard_shape(leaf.shape))
         held += part * leaf.dtype.itemsize
     layers.lay_out(trees.fill(abstract, shaped))
-    shown = Shown(case.frames)
-    between = model.tokenise(None, shown).frames
-    text = Text(tuple(range(BEFORE)), (0,), frames=between)
-    natural = np.arange(case.frames, dtype=np.int32)
-    orders = [natural, natural[::-1]]
-    asked = [Text((), (0,) * 64, (0,) * 32)] * case.texts
-    slices = SLICES if asked else SLICES[:1]
-    rows = [model.lay_out(shown, text, order, asked, slices) for order in orders]
-    pixels = model.prepare(np.zeros((case.frames, 8, 8, 3), np.uint8))[None, None]
-    batch = stack([rows], pixels, Shape.of(rows[0]), TextShape.of(rows[0]))
+    batch = _batch(model, case)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             (case.clips, *x.shape[1:]), x.dtype, sharding=devices.clips()

@@ -3,9 +3,11 @@ r"""Clips per second, natural and reversed, against transformers on the same wei
     python benchmarks/pairs.py [--size SIZE] [--model NAME] [--batch N ...]
 
 ours: `signals.stream`: the Renyi profile of every row, so any (q, r) afterwards.
-transformers, tuned: the tower once, both directions as one batch, SDPA, no token behind
-the video but one, the output layer and vectorised entropies on blocks of rows, (q, r)
-known beforehand. transformers, plain: the same entropies on all logits of the whole
+transformers, tuned: the tower once (once a direction if it sees several frames at
+once), both directions as one batch, SDPA, no token behind the video but one, the output
+layer and vectorised entropies on blocks of rows, (q, r) known beforehand. Where frames
+are of any size it is given our positions; its tower attends with one call of SDPA a
+frame, group of frames or window, as the class does. transformers, plain: the same entropies on all logits of the whole
 prompt; the tower runs in both directions. loop: the release's procedure, see
 `release_loop.py`.
 
@@ -113,10 +115,8 @@ def tuned(
 ) -> list[Rows]:
     """Runs a batch of clips, with nothing twice and no logits kept."""
     frames = torch.from_numpy(clips).to(model.device)
-    features = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-    both = torch.cat([features, features.flip(1)]).flatten(1, 2)
-    embedded = model.prompt(both, text)
-    hidden = model.llm.model(inputs_embeds=embedded, use_cache=False)[0]
+    given = model.inputs(model.both(model.look(frames)), text)
+    hidden = model.llm.model(**given, use_cache=False)[0]
     hidden = kept(hidden, text)
     return [
         _on_host(*entropies(model, *hidden[k :: len(clips)], text.after, statistics))
@@ -158,11 +158,9 @@ def plain(
     """Runs clips one by one with all logits of the prompt in memory."""
     found = []
     for clip in torch.from_numpy(clips).to(model.device):
-        both = torch.cat([clip, clip.flip(0)])
-        video = model.encode(both).unflatten(0, (2, len(clip))).flatten(1, 2)
+        video = model.video(torch.stack([clip, clip.flip(0)]))
         asked = text._replace(after=(*text.after, *range(1, _QUESTION)))
-        embedded = model.prompt(video, asked)
-        logits = model.llm(inputs_embeds=embedded, use_cache=False).logits
+        logits = model.llm(**model.inputs(video, asked), use_cache=False).logits
         logits = kept(logits, text, _QUESTION - 1)
         log_p = torch.log_softmax(logits.float(), dim=-1)
         means = log_p.exp().mean(1)
@@ -221,7 +219,7 @@ def measure(
     if run.batch == args.batch[0]:  # It takes one clip at a time, whatever the batch.
         sides[PLAIN] = lambda: batches(plain)
     first = {name: side() for name, side in sides.items()}  # Compiles, warms up.
-    rows = run.model.model.num_rows(run.frames)
+    rows = run.rows
     expected = [release_loop.ours(found, Q, R, rows) for found in first.pop("ours")]
     gaps = {
         name: max(map(release_loop.difference, map(scored, found), expected))
@@ -253,7 +251,7 @@ def measure(
             **rounds.fields("ours", name, per=len(clips)),
             **extra,
         )
-    flops = run.model.model.flops(run.frames)
+    flops = run.flops()
     share = ruler.share(flops.pair * len(clips), rounds.times["ours"].walls)
     _report.line(
         "pairs/mfu",
@@ -375,7 +373,7 @@ def against_the_loop(
     extra: dict[str, Any],
 ) -> float:
     """Reports the release's procedure, run once; returns the largest difference."""
-    rows = run.model.model.num_rows(run.frames)
+    rows = run.rows
     clip = run.clips(1)
     cpu = time.process_time()
     expected, forward, loop, done, _ = release_loop.release(model, clip[0], run.prompt)

@@ -32,20 +32,17 @@ import numpy as np
 from flax import nnx
 
 from vidsme_jax.entropy import streaming
-from vidsme_jax.models.batches import Shape, stack
-from vidsme_jax.models.rows import Shown
+from vidsme_jax.models.decoder import Visual
+from vidsme_jax.run import stacking
 
 
 def ours(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Our parts, as calls that wait for their results: see, read and head."""
     graphdef, state, model = run.model.graphdef, run.model.state, run.model.model
-    natural = np.arange(run.frames)
-    rows = [
-        model.lay_out(Shown(run.frames), run.prompt, order)
-        for order in (natural, natural[::-1])
-    ]
-    batch = stack([rows] * len(clips), clips[:, None], Shape.of(rows[0]))
-    batch = jax.tree.map(jnp.asarray, batch)
+    stacker = stacking.Stacker(model, num_frames=run.frames, slices=("video",))
+    inputs = [stacking.Input(k, clip) for k, clip in enumerate(clips)]
+    group = stacking.Group(stacker.shape(inputs[0]), inputs)
+    batch = jax.tree.map(jnp.asarray, stacker.batch(group, len(inputs))[0])
     memory = run.head_memory()
 
     @jax.jit
@@ -95,14 +92,12 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
 
         return call
 
-    tower = waiting(lambda: model.encode(frames.flatten(0, 1)))
+    tower = waiting(lambda: model.look(frames))
     with torch.inference_mode():
-        features = tower().unflatten(0, frames.shape[:2])
-        both = torch.cat([features, features.flip(1)]).flatten(1, 2)
-        rows = model.prompt(both, text)
+        given = model.inputs(model.both(tower()), text)
 
     def decode():
-        hidden = model.llm.model(inputs_embeds=rows, use_cache=False)[0]
+        hidden = model.llm.model(**given, use_cache=False)[0]
         return kept(hidden, text)
 
     decoder = waiting(decode)
@@ -120,14 +115,22 @@ def theirs(run: _models.Run, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
 def _difference(run: _models.Run, mine: Any, other: Any, part: str) -> float:
     """The largest difference, relative to the largest number."""
     if part == "head":
-        found = np.asarray(mine.renyi[0, : run.model.model.num_rows(run.frames), 1])
+        found = np.asarray(mine.renyi[0, : run.rows, 1])
         wanted = other[0][0]["renyi_1"].float().cpu().numpy()
     else:
-        found, wanted = np.asarray(mine, np.float32), other.float().cpu().numpy()
-        if part == "tower":  # A newline for the video's end may stand in front.
-            found = found[:, :, -wanted.size // found.shape[-1] // len(found) :]
-        else:  # Ours has the directions of a clip side by side.
-            found = found.swapaxes(0, 1)
+        mine = mine.rows if isinstance(mine, Visual) else mine
+        other = other.rows if part == "tower" else other
+        # Ours has the views or directions of a clip side by side.
+        found = np.asarray(mine, np.float32).swapaxes(0, 1)
+        wanted = other.float().cpu().numpy()
+        if part == "decoder":  # Padding stands behind.
+            found = found[:, :, : wanted.shape[1]]
+        elif run.model.model.tiling is None:
+            # A newline for the video's end may stand in front.
+            found = found[:, :, -wanted[0, ..., 0].size :]
+        else:  # Each group of frames is padded.
+            found = found.reshape(*wanted.shape[:2], -1, wanted.shape[-1])
+            found = found[:, :, : wanted.shape[2]]
         found = found.reshape(wanted.shape)
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
@@ -160,7 +163,7 @@ def measure(run: _models.Run, args: argparse.Namespace) -> bool:
     ruler = _models.Ruler(run.model.model.dtype)
     rounds = _models.in_turn(calls, repeats=args.repeats)
     ruler.again()
-    flops = run.model.model.flops(run.frames)
+    flops = run.flops()
     needed = {
         "tower": flops.vision,
         "decoder": 2 * flops.prefill,

@@ -160,7 +160,7 @@ def release(
     r: float = R,
     patience: float = _PATIENCE,
 ) -> tuple[dict[str, float], float, float, int, int]:
-    """Scores one clip (frames, height, width, 3) token by token.
+    """Scores one clip (frames, ...) token by token.
 
     Returns:
       The scores, the seconds of the forward passes, those that the loop over all rows
@@ -170,13 +170,12 @@ def release(
     """
     ids = torch.from_numpy(frames).to(model.device)
     asked = text._replace(after=(*text.after, *range(1, _QUESTION)))
-    video = model.encode(ids).flatten(0, 1)[None]  # Warms up.
-    model.llm(inputs_embeds=model.prompt(video, asked))
+    model.llm(**model.inputs(model.video(ids[None]), asked))  # Warms up.
     start = time.perf_counter()
     tables, found, means, loops = [], [], [], 0.0
     for order in (ids, ids.flip(0)):
-        video = model.encode(order).flatten(0, 1)[None]
-        logits = model.llm(inputs_embeds=model.prompt(video, asked)).logits
+        video = model.video(order[None])
+        logits = model.llm(**model.inputs(video, asked)).logits
         tables.append(torch.softmax(logits[0].float(), dim=-1).cpu())
     forward = time.perf_counter() - start
     # One text row too many, as in the release, is in the means.

@@ -68,7 +68,7 @@ def frames(run: Run, counts: Sequence[int], repeats: int) -> bool:
         )
         peak = _report.device_peak_mib()  # Before the ruler takes memory of its own.
         seconds = rounds.times["ours"].wall
-        work = run.model.model.flops(count).pair
+        work = longer.flops().pair
         first = first or work / seconds
         _report.line(
             "scaling/frames",
@@ -128,7 +128,7 @@ def clips(run: Run, counts: Sequence[int], repeats: int) -> bool:
 
 def classes(run: Run, counts: Sequence[int], repeats: int) -> bool:
     """Times the head over more and more classes."""
-    rows = run.model.model.num_rows(run.frames)
+    rows = run.rows
     size, dtype = run.config.text.hidden_size, jnp.dtype(run.model.model.dtype)
     keys = jax.random.split(jax.random.key(0), 1 + len(counts))
     hidden = jax.random.normal(keys[0], (2, rows, size), dtype)

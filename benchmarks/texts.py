@@ -106,22 +106,22 @@ def cached(
 ) -> list[list[np.ndarray]]:
     """Runs the video of a batch once a direction, then all texts on its keys."""
     frames = torch.from_numpy(clips).to(model.device)
-    features = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-    both = torch.cat([features, features.flip(1)]).flatten(1, 2)
+    both = model.both(model.look(frames))
     text = text._replace(after=())
-    embedded = model.prompt(both, text)
+    given = model.inputs(both, text)
     cache = transformers.DynamicCache()
     known = inspect.signature(model.llm.model.forward).parameters  # By version.
     keys = {"cache" if "cache" in known else "past_key_values": cache}
-    hidden = model.llm.model(inputs_embeds=embedded, use_cache=True, **keys)[0]
+    hidden = model.llm.model(**given, use_cache=True, **keys)[0]
     video = kept(hidden, text)
     for k in range(len(clips)):
         pairs.entropies(model, *video[k :: len(clips)], (), pairs.row_statistics)
     ids = torch.tensor([q + a for q, a in texts], device=model.device)
     cache.batch_repeat_interleave(len(texts))
-    rows = model.llm.get_input_embeddings()(ids).repeat(len(both), 1, 1)
-    behind = model.llm.model(inputs_embeds=rows, use_cache=True, **keys)[0]
-    behind = behind.unflatten(0, (len(both), len(texts)))
+    rows = model.llm.get_input_embeddings()(ids).repeat(len(hidden), 1, 1)
+    given = model.behind(both, text, rows)
+    behind = model.llm.model(**given, use_cache=True, **keys)[0]
+    behind = behind.unflatten(0, (len(hidden), len(texts)))
     last = hidden[:, None, -1:].expand(-1, len(texts), -1, -1)
     predicting = torch.cat([last, behind[:, :, :-1]], dim=2)
     found = [_scored(model, each, ids) for each in predicting]
@@ -136,11 +136,9 @@ def again(
     found: list[list[np.ndarray]] = [[] for _ in clips]
     for number, (question, answer) in enumerate(texts):
         frames = torch.from_numpy(clips).to(model.device)
-        features = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        both = torch.cat([features, features.flip(1)]).flatten(1, 2)
         whole = text._replace(after=(*question, *answer))
-        embedded = model.prompt(both, whole)
-        hidden = model.llm.model(inputs_embeds=embedded, use_cache=False)[0]
+        given = model.inputs(model.both(model.look(frames)), whole)
+        hidden = model.llm.model(**given, use_cache=False)[0]
         count = len(question) + len(answer)
         if number == 0:  # The video's rows are the same with every text.
             video = kept(hidden, text._replace(after=()), count)
@@ -148,7 +146,7 @@ def again(
                 pairs.entropies(
                     model, *video[k :: len(clips)], (), pairs.row_statistics
                 )
-        ids = torch.tensor([question + answer] * len(both), device=model.device)
+        ids = torch.tensor([question + answer] * len(hidden), device=model.device)
         log_p = _scored(model, hidden[:, -count - 1 : -1], ids)
         for k in range(len(clips)):
             found[k].append(log_p[k, len(question) :])
@@ -202,7 +200,7 @@ def measure(run: _models.Run, model: TorchModel, args: argparse.Namespace) -> bo
     rounds = _models.in_turn(sides, repeats=args.repeats)
     lengths = [(len(q) + len(a), len(q) + len(a)) for q, a in texts]
     text = len(run.prompt.before)
-    flops = run.model.model.flops(run.frames, text=text, texts=lengths)
+    flops = run.flops(text=text, texts=lengths)
     added = 2 * flops.texts
     video = flops.pair - added
     extra = run.extra | {

@@ -180,6 +180,18 @@ def test_the_parts_of_a_pair(script, capsys, monkeypatch, tmp_path):
     assert all("difference" not in line for line in found)
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "video_llama_3"])
+@quick
+def test_the_parts_of_frames_of_any_size(script, capsys, family):
+    """Their padding is left out, and each direction has features of its own."""
+    flags = ["--model", family, "--frames", "3", "--batch", "2"]
+    lines = run_script(script("parts"), capsys, *flags)
+    assert {name.split("/")[1].split(",")[0] for name in lines} == {
+        *("tower", "decoder", "head")
+    }
+    assert all(line["difference"] < 1e-5 for line in lines.values())
+
+
 def test_the_head_of_the_benchmarks_is_that_of_a_run(script, monkeypatch):
     # On a device that tells its memory, the sizes of its blocks follow from it.
     parts, models = script("parts"), script("_models")
@@ -315,7 +327,7 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
 
 
 @quick
-@pytest.mark.parametrize("family", ["llava_qwen", "llava_onevision"])
+@pytest.mark.parametrize("family", ["llava_qwen", "llava_onevision", "qwen3_vl"])
 def test_texts(script, capsys, family):
     sizes = ("--texts", "3", "--question", "9", "--answer", "7", "--batch", "2")
     lines = run_script(script("texts"), capsys, *sizes, "--model", family)

@@ -40,6 +40,7 @@ def test_the_papers_targets_and_corpora_are_there():
     assert {"7b", "7b-dpo", "video-xl"} <= set(_module("longva").CHECKPOINTS)
     assert {"7b", "72b"} <= set(_module("llava_video").CHECKPOINTS)
     assert {"0.5b", "7b", "72b"} <= set(_module("llava_onevision").CHECKPOINTS)
+    assert {"8b", "32b", "2.5-72b", "2-7b"} <= set(_module("qwen_vl").CHECKPOINTS)
 
 
 @pytest.mark.parametrize("name", AUDITS)
