@@ -122,11 +122,11 @@ def test_a_grid_of_processes_has_one_room_for_all(drawn, monkeypatch):
     loaded = drawn[NAMES[0]]
     model, tiling = loaded.model, loaded.model.tiling
     monkeypatch.setattr(pipeline.Pipeline, "spanning", True)
-    only = stacking.Padded(3, room=tiling.largest)
+    only = stacking.Padded(3, room=tiling.largest(3))
     run = _pipeline(loaded, only=only)
-    thin = (1, tiling.most)
-    assert not tiling.holds(tiling.largest, thin)
-    assert tiling.room(thin).rows <= tiling.largest.rows
+    thin = (1, tiling.limit(3))
+    assert not tiling.holds(tiling.largest(3), thin)
+    assert tiling.room(thin).rows <= tiling.largest(3).rows
     numbers = _video(model, SIZES[0]).shape[-1]
     long = np.zeros((3, *thin, numbers), np.uint8)
     assert not run.add(stacking.Input("thin", long))
@@ -137,8 +137,8 @@ def test_a_grid_of_processes_has_one_room_for_all(drawn, monkeypatch):
     refused, *others = run.settle(run.send(group))
     assert refused.key == "thin" and isinstance(refused.signals, ClipError)
     assert str(refused.signals) == (
-        "signals: its frames are so long and thin that a grid of several processes "
-        "has no room for them"
+        "signals: its frames are larger, or longer and thinner, than a grid of "
+        "several processes has room for"
     )
     monkeypatch.undo()
     for result, size in zip(others, (SIZES[-1], SIZES[0]), strict=True):

@@ -45,6 +45,7 @@ def _tiling(config):
         group=config.group,
         window=config.window,
         most=40,
+        limit=lambda frames: 40,
         least=(1, 1),
         usual=(2, 3),
     )

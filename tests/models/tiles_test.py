@@ -9,9 +9,24 @@ import pytest
 from vidsme_jax.models import random, smart_resize
 from vidsme_jax.models.tiles import Room, Tiling
 
-TILING = Tiling(patch_size=3, merge=2, group=2, most=40, least=(1, 2), usual=(2, 3))
+TILING = Tiling(
+    patch_size=3,
+    merge=2,
+    group=2,
+    most=40,
+    limit=lambda frames: 40 if frames < 9 else 20,
+    least=(1, 2),
+    usual=(2, 3),
+)
 WINDOWED = Tiling(
-    patch_size=2, merge=2, group=2, window=2, most=64, least=(1, 1), usual=(3, 4)
+    patch_size=2,
+    merge=2,
+    group=2,
+    window=2,
+    most=64,
+    limit=lambda frames: 64,
+    least=(1, 1),
+    usual=(3, 4),
 )
 PUBLISHED = "qwen2_vl-7b", "qwen2_5_vl-7b", "qwen3_vl-8b"
 # Frames (width, height) of a corpus of many formats.
@@ -55,6 +70,7 @@ def _patches(tiling, frames, order):
 def test_patches_stand_in_the_order_of_the_tower(merge, group):
     """Two clips of different grids, odd numbers of frames, views in any order."""
     sizes = {"patch_size": 3, "merge": merge, "group": group}
+    sizes |= {"limit": lambda frames: 40}
     tiling = Tiling(**sizes, most=40, least=(1, 1), usual=(1, 1))
     clips = [_frames(tiling, (2, 3), 5), _frames(tiling, (1, 4), 3, seed=1)]
     orders = [(np.arange(len(x)), np.roll(np.arange(len(x))[::-1], 1)) for x in clips]
@@ -119,7 +135,8 @@ def _grids(tiling):
 def test_every_grid_has_a_room_that_holds_it(name):
     """More rows never have less room; the largest holds all of an aspect below it."""
     tiling = random.describe(name).tiling
-    largest, before = tiling.largest, Room(0)
+    fewest = max(range(1, 33), key=tiling.limit)
+    largest, before = tiling.largest(fewest), Room(0)
     for grid in sorted(_grids(tiling), key=math.prod):
         room, area = tiling.room(grid), math.prod(grid)
         assert area <= room.rows <= largest.rows and room.rows % 16 == 0
@@ -138,9 +155,10 @@ def test_every_grid_has_a_room_that_holds_it(name):
 
 
 def test_a_grid_beyond_the_largest_has_a_room_of_its_own():
-    assert TILING.largest == Room(48) and TILING.room((5, 8)) == Room(48)
+    assert TILING.largest(8) == Room(48) and TILING.largest(9) == Room(32)
+    assert TILING.room((5, 8)) == Room(48)
     assert TILING.room((7, 7)) == Room(64)
-    assert not TILING.holds(TILING.largest, (7, 7))
+    assert not TILING.holds(TILING.largest(8), (7, 7))
 
 
 @pytest.mark.parametrize("frames", [1, 8, 32])
@@ -174,7 +192,7 @@ def test_frames_of_any_aspect_have_room(name, frames):
             grid = down // tiling.side, across // tiling.side
             room = tiling.room(grid)
             assert room.rows >= math.prod(grid) <= tiling.most
-            assert room.rows <= tiling.largest.rows
+            assert room.rows <= tiling.largest(frames).rows
 
 
 def _resize(model):
