@@ -7,9 +7,9 @@ transformers, tuned: the tower once (once a direction if it sees several frames 
 once), both directions as one batch, SDPA, no token behind the video but one, the output
 layer and vectorised entropies on blocks of rows, (q, r) known beforehand. Where frames
 are of any size it is given our positions; its tower attends with one call of SDPA a
-frame, group of frames or window, as the class does. transformers, plain: the same entropies on all logits of the whole
-prompt; the tower runs in both directions. loop: the release's procedure, see
-`release_loop.py`.
+frame, group of frames or window, as the class does. transformers, plain: the same
+entropies on all logits of the whole prompt; the tower runs in both directions. loop:
+the release's procedure, see `release_loop.py`.
 
 The sides take turns; a ratio is taken in each round (`_models.paired`), of CPU seconds
 on a CPU and of wall seconds elsewhere, up to the statistics on the host: scores come

@@ -8,6 +8,7 @@ from absl import logging
 
 from vidsme_jax import models, parallel, rates
 from vidsme_jax.models.interface import Flops
+from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import timeline, utilisation
 from vidsme_jax.run.utilisation import Meter, Utilisation
 
@@ -148,16 +149,17 @@ def test_a_meter_counts_clips_by_their_own_frames(monkeypatch):
     plan = models.inspect("random:llava_qwen-tiny", dtype="float32")
     plan = dataclasses.replace(
         plan,
-        flops=lambda frames, texts, grid: Flops(
-            10.0 * frames * (1 + grid[0] * grid[1]), 1.0, 2.0, 5.0 * len(texts)
+        flops=lambda clip, texts: Flops(
+            10.0 * clip.num_frames * (1 + clip.grid[0] * clip.grid[1]),
+            *(1.0, 2.0, 5.0 * len(texts)),
         ),
     )
     with Meter(plan) as meter:
         with meter.stages.spending("decode"):
             sum(range(10**5))
         meter.timeline.sent(Result())
-        meter.computed(4)
-        meter.computed(3, video=False, texts=[(7, 2)], grid=(1, 2))
+        meter.computed(Shown(4))
+        meter.computed(Shown(3, grid=(1, 2)), video=False, texts=[(7, 2)])
     devices = parallel.make_devices("pmap", 4, 1)
     used = meter.result(devices, 3)
     assert used.clips == 2 and used.batches == 1

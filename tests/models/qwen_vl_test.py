@@ -408,7 +408,7 @@ def test_clips_that_the_context_does_not_hold(kind, loaded):
         assert (len(rows.feature) <= plan.max_rows) == fits
     frames = SimpleNamespace(pixels=np.zeros((400, 60, 80, 3), np.uint8))
     shown = _shown(400)._replace(grid=(3, 4))
-    with pytest.raises(ClipError, match="400 frames of 80x60 pixels are .* 2048 pos"):
+    with pytest.raises(ClipError, match=r"400 frames of 80x60 pixels are .* 2048 pos"):
         preparing._check_positions(SimpleNamespace(model=plan), shown, frames)
     if kind == "qwen2_5_vl":  # Few rows, far apart.
         shown = Shown(4, (0.0, 600.0, 1200.0, 1800.0), 2400.0, grid=(2, 2))
