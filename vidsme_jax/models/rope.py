@@ -202,7 +202,7 @@ def _three_axes(inner: Fields, rope: Rope, sections: Sections) -> Rope:
         inner.expect("mrope_interleaved", alternates)
     total = sum(given) if whole and len(given) == 3 else -1
     # Those that take turns reach as far as there are frequencies.
-    reached = not alternates or 3 * max(given[1:], default=0) <= sections.half
+    reached = not (alternates and total >= 0) or 3 * max(given[1:]) <= sections.half
     if total != sections.half or not reached:
         inner.problems.append(
             f"{inner.where}: mrope_section is {content.shown(given)}; expected three "
