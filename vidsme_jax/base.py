@@ -384,8 +384,7 @@ class ClipCurve:
     Attributes:
       label: Such as "most member-like"; the headline score ranks the clips.
       natural: Mean SME of each frame's rows, natural order.
-      reversed: The same at the same positions of the reversed clip; None where only
-        the natural order is scored.
+      reversed: Likewise of the reversed clip; None where the natural one is scored.
       thumbnails: Small pictures of the frames at `plots.pictured(len(frame_indices))`.
       missing: Why there are no `thumbnails`, which are None then.
     """
