@@ -30,7 +30,7 @@ from vidsme_jax.run import texts
 from vidsme_jax.run.asking import with_two
 from vidsme_jax.run.pipeline import Result
 from vidsme_jax.run.runs import Missing, Run
-from vidsme_jax.run.stacking import Input, Tokenised, seen
+from vidsme_jax.run.stacking import Input, Tokenised, check_positions, seen
 
 _DRIFT = 0.1  # Seconds that a frame may be off its time by an even rate.
 _QUOTED = 60  # Characters of a question in a message.
@@ -183,35 +183,14 @@ def _shown(
         raise ClipError("preprocess", cause)
     else:
         shown = seen(model, pixels, Shown(count, clock.times, clock.duration))
-    if model.timed or model.tiling:
-        _check_positions(run, shown, frames)
+    height, width = frames.pixels.shape[1:3]
+    check_positions(model, shown, f"{width}x{height}")
     if not model.timed or clock is None or clock.drift <= _DRIFT:
         return shown, ()
     return shown, (
         f"the times in the prompt are those of an even rate, as the model's processor "
         f"writes them; frames are shown up to {clock.drift:.1f} s off",
     )
-
-
-def _check_positions(run: Run, shown: Shown, frames: Frames) -> None:
-    """Raises a ClipError if the model's positions do not hold a clip."""
-    model, count = run.model, shown.num_frames
-    laid_out = model.lay_out(shown, model.tokenise(None, shown), np.arange(count))
-    rows, last = len(laid_out.feature), int(laid_out.position.max())
-    size, most = frames.pixels.shape, model.max_rows
-    if rows > most:
-        raise ClipError(
-            "preprocess",
-            f"{count} frames of {size[2]}x{size[1]} pixels are {rows} rows with the "
-            f"text beside them; the model has {most} positions: take fewer frames "
-            "(config.video.num_frames)",
-        )
-    if last >= most:
-        raise ClipError(
-            "preprocess",
-            f"its last frame is at position {last}, of a clip of {shown.length:.0f} s; "
-            f"the model has {most} positions",
-        )
 
 
 def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]]:

@@ -13,7 +13,7 @@ from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.parallel import make_devices
 from vidsme_jax.run.pipeline import Pipeline
-from vidsme_jax.run.stacking import Input, Tokenised, seen
+from vidsme_jax.run.stacking import Input, Tokenised, check_positions, seen
 from vidsme_jax.settings import rules
 
 _SLICES = ("video", "instruction", "response")
@@ -63,7 +63,8 @@ def compute(
       rate: How many of these frames a second has; for models that read times as text.
 
     Raises:
-      ClipError: These are no frames, a statistic is not finite, or the device fails.
+      ClipError: These are no frames, the model's positions do not hold them, a
+        statistic is not finite, or the device fails.
       AuditError: An argument is not what it must be, the device lacks memory, or a text
         cannot be tokenised.
     """
@@ -98,6 +99,8 @@ def compute(
         shown = Shown(count, tuple(k / rate for k in range(count)), count / rate)
     pixels = model.model.prepare(frames)
     shown = seen(model.model, pixels, shown)
+    height, width = frames.shape[1:3]
+    check_positions(model.model, shown, f"{width}x{height}")
     pipeline.add(Input(None, pixels, tokenised, True, shown))
     (group,) = pipeline.take(full=False)
     results = pipeline.settle(pipeline.send(group))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vidsme_jax.base import Asked
+from vidsme_jax.base import Asked, ClipError
 from vidsme_jax.models.batches import Batch, Shape, TextShape, stack, stack_texts
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
@@ -256,6 +256,35 @@ def seen(model: Model, frames: np.ndarray, shown: Shown | None = None) -> Shown:
     shown = shown or Shown(len(frames))
     kept = model.prune(frames) if model.prune else b""
     return shown._replace(grid=frames.shape[1:3], kept=kept) if model.tiling else shown
+
+
+def check_positions(model: Model, shown: Shown, size: str) -> None:
+    """Refuses a clip that the model's positions do not hold.
+
+    Args:
+      model: That is shown it.
+      shown: From `seen`.
+      size: Of its frames as they were decoded, for the message.
+
+    Raises:
+      ClipError: "preprocess", if rows or positions are too many.
+    """
+    count, most = shown.num_frames, model.max_rows
+    laid_out = model.lay_out(shown, model.tokenise(None, shown), np.arange(count))
+    rows, last = len(laid_out.feature), int(laid_out.position.max())
+    if rows > most:
+        raise ClipError(
+            "preprocess",
+            f"{count} frames of {size} pixels are {rows} rows with the text beside "
+            f"them; the model has {most} positions: take fewer frames "
+            "(config.video.num_frames)",
+        )
+    if last >= most:
+        raise ClipError(
+            "preprocess",
+            f"its last frame is at position {last} of a clip of {shown.length:.0f} s; "
+            f"the model has {most} positions",
+        )
 
 
 def place(rows: Rows, grid: Grid, room: Room | None) -> Rows:
