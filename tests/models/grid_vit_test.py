@@ -63,7 +63,8 @@ def _tower(config):
     @jax.jit
     def run(state, tiles, grid, windows):
         tiles = normalise(tiles, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-        return nnx.merge(graphdef, state)(tiles, grid, windows)
+        tower = nnx.merge(graphdef, state)
+        return tower(tiles, tower.places(grid, tiles.shape[1], windows))
 
     return functools.partial(run, state)
 

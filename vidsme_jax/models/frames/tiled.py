@@ -2,45 +2,47 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from vidsme_jax import parallel
 from vidsme_jax.models.decoder import Visual
 from vidsme_jax.models.frames.modeling import VideoModel
-from vidsme_jax.models.tiles import Tiles, Windows
-from vidsme_jax.models.towers.grid_vit import normalise
+from vidsme_jax.models.tiles import Tiles
+from vidsme_jax.models.towers.grid_vit import GridVit, normalise
 
 
 class TiledModel(VideoModel):
-    """The module of such a model; a family's derives from it and defines `encode`."""
+    """The module of such a model: a family's defines `tower` and `project`."""
 
-    def encode(
-        self,
-        tiles: Float[Array, "items patches tile"],
-        grid: Int[Array, "items 2"],
-        windows: Windows | None,
+    @property
+    def tower(self) -> GridVit:
+        """The tower."""
+        raise NotImplementedError
+
+    def project(
+        self, features: list[Float[Array, "items patches features"]]
     ) -> list[Float[Array, "items rows embed"]]:
-        """Returns the visual rows of normalised tiles, and those of deeper layers."""
+        """Returns the visual rows of what the tower gives, then those of its taps."""
         raise NotImplementedError
 
     def see(self, pixels: Tiles) -> Visual:
         """Returns the visual rows of each group of frames, padded as its tiles are."""
         values, grid, windows = jax.tree.map(jnp.asarray, pixels)
-        clips, views, groups = values.shape[:3]
+        clips, views, groups, patches, _ = values.shape
         mean, std = self.config.image_mean, self.config.image_std
 
-        def run(tiles, grid, windows):
-            # Items that fill up a mesh are all zeros: one row of theirs is looked at.
-            grid = jnp.maximum(grid, 1)
-            if windows is not None:
-                lengths = jnp.maximum(windows.lengths, 1)
-                windows = windows._replace(lengths=lengths)
-            return self.encode(normalise(tiles, mean, std), grid, windows)
+        def run(tiles, places):
+            # Items that fill up a mesh are all zeros: one key of theirs is looked at.
+            places = places._replace(lengths=jnp.maximum(places.lengths, 1))
+            if (own := places.windows) is not None:
+                own = own._replace(lengths=jnp.maximum(own.lengths, 1))
+                places = places._replace(windows=own)
+            return self.project(self.tower(normalise(tiles, mean, std), places))
 
-        own = jax.tree.map(
-            lambda x: jnp.repeat(x, views * groups, axis=0), (grid, windows)
-        )
-        found = parallel.each(run, values.reshape(-1, *values.shape[3:]), *own)
+        # Alike for all groups of a clip.
+        places = self.tower.places(grid, patches, windows)
+        own = jax.tree.map(lambda x: jnp.repeat(x, views * groups, axis=0), places)
+        found = parallel.each(run, values.reshape(-1, *values.shape[3:]), own)
         rows, *deep = (
             parallel.spread(x.reshape(clips, views, -1, x.shape[-1]), "data")
             for x in found

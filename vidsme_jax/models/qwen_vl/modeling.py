@@ -15,13 +15,12 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from vidsme_jax.models import layers
 from vidsme_jax.models.decoder import Decoder
 from vidsme_jax.models.frames.modeling import FrameConfig
 from vidsme_jax.models.frames.tiled import TiledModel
-from vidsme_jax.models.tiles import Windows
 from vidsme_jax.models.towers.grid_vit import GridVit, GridVitConfig
 
 
@@ -88,14 +87,16 @@ class QwenVl(TiledModel):
             setattr(self, f"deep_merger_{place}", deep)
         self.language_model = Decoder(c.text, rngs=rngs)
 
-    def encode(
-        self,
-        tiles: Float[Array, "items patches tile"],
-        grid: Int[Array, "items 2"],
-        windows: Windows | None,
+    @property
+    def tower(self) -> GridVit:
+        """The tower, under the name that it has in files."""
+        return self.visual
+
+    def project(
+        self, features: list[Float[Array, "items patches features"]]
     ) -> list[Float[Array, "items rows embed"]]:
-        """Tower and mergers."""
-        *tapped, last = self.visual(tiles, grid, windows)
+        """Merges the last features, and those of each tap by a merger of its own."""
+        *tapped, last = features
         deep = [
             getattr(self, f"deep_merger_{place}")(x) for place, x in enumerate(tapped)
         ]

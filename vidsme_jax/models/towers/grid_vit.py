@@ -23,7 +23,7 @@ Axes: `items`, groups of frames; `patches`, padded; `tile`; `embed`; `slots` of
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -236,6 +236,24 @@ class Block(nnx.Module):
             return x + self.fc2(activate(self.gate_proj(h)) * self.fc1(h))
 
 
+class Places(NamedTuple):
+    """Where the patches of items are.
+
+    Attributes:
+      cos: Of the rotary embedding.
+      sin: Likewise.
+      lengths: How many patches are not padding.
+      table: The learned positions; None where there are none.
+      windows: Of a tower that has any.
+    """
+
+    cos: Tables
+    sin: Tables
+    lengths: Int[Array, " items"]
+    table: Float[Array, "items patches embed"] | None = None
+    windows: Windows | None = None
+
+
 class GridVit(nnx.Module):
     """Patches to features: all blocks, without a last norm."""
 
@@ -250,32 +268,42 @@ class GridVit(nnx.Module):
             )
         self.layers = layers.stack(lambda rngs: Block(c, rngs=rngs), c.depth, rngs)
 
+    def places(
+        self, grid: Int[Array, "items 2"], patches: int, windows: Windows | None = None
+    ) -> Places:
+        """Returns where patches are.
+
+        Args:
+          grid: Visual rows down and across each item.
+          patches: Of each item, with padding.
+          windows: Of a tower that has any.
+        """
+        c = self.config
+        with jax.named_scope("tower"):
+            at = patch_places(grid, patches, c.merge)
+            table = self._positions(at, grid).astype(c.dtype) if c.table else None
+            lengths = jnp.prod(grid, axis=1) * c.merge**2
+            return Places(*rotation(at, c.head_dim), lengths, table, windows)
+
     def __call__(
-        self,
-        tiles: Float[Array, "items patches tile"],
-        grid: Int[Array, "items 2"],
-        windows: Windows | None = None,
+        self, tiles: Float[Array, "items patches tile"], places: Places
     ) -> list[Float[Array, "items patches embed"]]:
         """Returns the features behind each of the taps, and behind the last block.
 
         Args:
           tiles: Normalised.
-          grid: Visual rows down and across each item.
-          windows: Of a tower that has any.
+          places: Of their patches.
         """
         c = self.config
         with jax.named_scope("tower"):
-            places = patch_places(grid, tiles.shape[1], c.merge)
             x = self.patch_embedding(tiles.astype(c.dtype))
-            if c.table:
-                x = x + self._positions(places, grid).astype(x.dtype)
-            cos, sin = rotation(places, c.head_dim)
-            lengths = jnp.prod(grid, axis=1) * c.merge**2
+            if places.table is not None:
+                x = x + places.table
             found, start = [], 0
             for stop in sorted({*self._ends(), c.depth}):
-                own = windows if c.window and stop - 1 not in c.whole else None
+                own = places.windows if stop - 1 not in c.whole else None
                 span = None if (start, stop) == (0, c.depth) else (start, stop)
-                args = x, cos, sin, lengths, own
+                args = x, places.cos, places.sin, places.lengths, own
                 x = layers.run_stack(self.layers, *args, span=span)
                 if stop - 1 in c.taps:
                     found.append(x)

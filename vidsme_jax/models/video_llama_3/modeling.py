@@ -11,13 +11,12 @@ import dataclasses
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from vidsme_jax.models import layers
 from vidsme_jax.models.decoder import Decoder
 from vidsme_jax.models.frames.modeling import FrameConfig
 from vidsme_jax.models.frames.tiled import TiledModel
-from vidsme_jax.models.tiles import Windows
 from vidsme_jax.models.towers.grid_vit import GridVit, GridVitConfig
 
 
@@ -45,22 +44,20 @@ class VideoLlama3(TiledModel):
         self.projector = layers.Projector(v.hidden_size, size, dtype=c.dtype, rngs=rngs)
         self.language_model = Decoder(c.text, rngs=rngs)
 
-    def encode(
-        self,
-        tiles: Float[Array, "items patches tile"],
-        grid: Int[Array, "items 2"],
-        windows: Windows | None,
+    @property
+    def tower(self) -> GridVit:
+        """The tower, under the name that it has in files."""
+        return self.vision_model
+
+    def project(
+        self, features: list[Float[Array, "items patches features"]]
     ) -> list[Float[Array, "items rows embed"]]:
-        """Tower, mean of blocks, projector.
+        """Norm, mean of blocks, projector.
 
         Bilinear resampling to half of the size, as the model was trained with, is the
         mean of blocks of two by two.
         """
-        (features,) = self.vision_model(tiles, grid, windows)
-        features = self.post_layernorm(features).astype(jnp.float32)
-        blocks = features.reshape(
-            len(features), -1, self.config.vision.merge**2, features.shape[-1]
-        )
-        return [
-            self.projector(jnp.mean(blocks, axis=2).astype(self.config.vision.dtype))
-        ]
+        v = self.config.vision
+        normed = self.post_layernorm(features[-1]).astype(jnp.float32)
+        blocks = normed.reshape(len(normed), -1, v.merge**2, v.hidden_size)
+        return [self.projector(jnp.mean(blocks, axis=2).astype(v.dtype))]
