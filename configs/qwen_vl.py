@@ -14,6 +14,7 @@ fine-tuned yourself are members known (`--config.model.checkpoint=FOLDER`).
 
 Text behind a video of Qwen2-VL and Qwen2.5-VL has the positions of training, and their
 pixels are capped per frame as in training; transformers 5.24 does neither by default.
+A Thinking model opens its answers with `<think>`: give `model.prompt` a text with it.
 Qwen3-VL's frames stand between the markers of each pair alone, as in training, where
 transformers since version 5 puts one more of each around the video. The run's remarks
 name what holds for the checkpoint.

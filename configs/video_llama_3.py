@@ -12,9 +12,10 @@ without a rate of frames fails by name), prompt `mcq`.
 
 The published processor leaves out rows that hardly differ from those of the frame
 before (`use_token_compression`). The two directions then differ in their rows, and
-scores that compare them, `vid_sme` among them, are refused: ask for scores of the
-natural order, or fetch the checkpoint and put false in its
-video_preprocessor_config.json.
+scores that compare them, `vid_sme` among them, are refused: 2b and 7b take scores of
+the natural order, `min_k_prob_30` as headline. For `vid_sme` fetch the checkpoint, put
+false in its video_preprocessor_config.json, and give the folder with
+`--config.model.checkpoint=FOLDER --config.headline=vid_sme --config.scores=all`.
 
 Fetched from the hub, by the number of parameters in bfloat16: 3.9 GB (2b), 16.1 GB
 (7b).
@@ -32,10 +33,14 @@ CHECKPOINTS = {
     "7b": "lkhl/VideoLLaMA3-7B-Image-HF",
     "tiny": "random:video_llama_3-tiny",
 }
+NATURAL = ("min_k_prob_30", "min_k_plus_plus_30", "perplexity", "modified_entropy")
+NATURAL += ("max_renyi_05_10", "mean_renyi_05", "mean_renyi_1", "mean_renyi_2")
 
 
 def get_config(variant: str = "7b") -> ConfigDict:
     """Returns the configuration of a variant."""
     config = settings.default()
     config.model.prompt = "mcq"
+    if variant != "tiny":
+        config.headline, config.scores = NATURAL[0], NATURAL
     return settings.variant(config, variant, CHECKPOINTS)

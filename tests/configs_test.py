@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import config_flags
 
-from vidsme_jax import audit, models, settings
+from vidsme_jax import audit, models, scores, settings
 from vidsme_jax.models import random
 from vidsme_jax.run import signals
 from vidsme_jax.settings import views
@@ -75,6 +75,16 @@ def test_models_of_known_videos_have_a_placebo_and_a_blind_run(name):
     tiny = _config("known_nextqa", "tiny_smolvlm2")
     assert tiny.model.checkpoint == "random:smolvlm-tiny"
     assert tiny.corpus.max_clips == 4 and not tiny.corpus.video_root
+
+
+@pytest.mark.parametrize("variant", ["2b", "7b"])
+def test_published_videollama3_is_scored_in_one_order(variant):
+    """Its processor leaves out rows: what compares two orders would be refused."""
+    config = _config("video_llama_3", variant)
+    names = scores.resolve(config.scores, config.profile)
+    headline = scores.headline(config.headline, config.profile)
+    assert headline in names
+    assert not any(scores.compares_orders(x, config.profile) for x in names)
 
 
 @pytest.mark.parametrize("corpus", ["cinepile", "nextqa", "caption"])
