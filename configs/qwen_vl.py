@@ -24,7 +24,8 @@ Fetched from the hub, by the number of parameters in bfloat16: Qwen3-VL 4.3 GB (
 Qwen2-VL 4.4 (2b), 16.6 (7b), 146.8 (72b).
 Memory at 16 frames of 640 x 360, as the compiler plans it (benchmarks/aot.py, not run):
 8b 18.7 GiB on one H100; on four of them, with `parallel.model = 4` and 8 clips a step,
-32b 18.8 GiB each, 2.5-72b 36.9 GiB with 4 clips.
+32b 18.8 GiB each, 2.5-72b 36.9 GiB with 4 clips; on four v6e chips 32b 18.1 GiB, on
+sixteen of v5e 2.5-72b 11.2 GiB.
 Cost by the count of operations at 16 frames of 640 x 360: 8b 73 TFLOP a video (vision
 14.3 for both directions, two prefills of 27.0, two heads of 2.2), 2b 24, 4b 43, 32b
 261, 2.5-7b 96, 2.5-72b 734. Measured: `:tiny` in the test suite; no published weights
