@@ -38,6 +38,7 @@ def store(monkeypatch):
             motion=MotionStatistics(1.0, 1.0),
         )
     monkeypatch.setattr(Signals, "__init__", lambda self: None)
+    monkeypatch.setattr(Signals, "has_one_order", False)
     monkeypatch.setattr(
         Signals, "read", lambda self, keys: iter([clips[key] for key in keys])
     )
