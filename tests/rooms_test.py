@@ -9,11 +9,12 @@ import pytest
 from asked_test import score, stored
 from data.numbered import make
 from timed_test import _config as config_of
-from vidsme_jax import parallel
+from vidsme_jax import models, parallel
 from vidsme_jax.base import ClipError, TokenSignals
 from vidsme_jax.models import random
+from vidsme_jax.models.interface import Model
 from vidsme_jax.models.tiles import Room, Tiling
-from vidsme_jax.run import pipeline, preparing, stacking
+from vidsme_jax.run import checks, pipeline, signals, stacking
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -149,7 +150,7 @@ def test_a_grid_of_processes_has_one_room_for_all(drawn, monkeypatch):
 def _checkpoint(folder, name, positions):
     random.write(folder, name)
     config = json.loads((folder / "config.json").read_text())
-    config["max_position_embeddings"] = positions
+    config.get("text_config", config)["max_position_embeddings"] = positions
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -183,4 +184,25 @@ def test_what_is_shown_has_the_grid_of_the_frames(drawn):
     other = random.describe("llava_qwen-tiny")
     frames = other.prepare(np.zeros((2, 8, 8, 3), np.uint8))
     assert stacking.seen(other, frames).grid == (0, 0)
-    assert preparing.seen is stacking.seen
+
+
+def test_from_python_too_the_positions_must_hold_a_clip(tmp_path):
+    folder = _checkpoint(tmp_path / "model", "qwen2_5_vl-tiny", 100)
+    loaded = models.load(str(folder), dtype="float32")
+    frames = np.zeros((8, 120, 160, 3), np.uint8)
+    with pytest.raises(ClipError, match=r"8 frames of 160x120 pixels are 1\d\d rows"):
+        signals.compute(loaded, frames, rate=1.0)
+
+
+def test_frames_that_fit_are_not_tried_out(tmp_path, monkeypatch):
+    """Of a context of 262,144 rows that would take a quarter of a minute."""
+    clip = make(tmp_path / "clip.mp4", 4, width=64, height=48)
+    folder = _checkpoint(tmp_path / "model", "qwen3_vl-tiny", 262_144)
+    config = config_of(folder, [clip], tmp_path)
+    config.video.num_frames = 4
+
+    def searched(model):
+        raise AssertionError("the most frames are not asked for")
+
+    monkeypatch.setattr(Model, "max_frames", property(searched))
+    assert checks.check(config).model.holds(4)

@@ -76,6 +76,7 @@ CHANGES = [
     (THREE, VISION, {"spatial_merge_size": 3}, "but by config.json it is 3"),
     (TWO, VISION, {"hidden_act": "silu"}, "hidden_act is 'silu'; built for"),
     (HALF, VISION, {"tokens_per_second": -1}, "tokens_per_second is -1"),
+    (HALF, VISION, {"tokens_per_second": 0}, "tokens_per_second is 0"),
     (TWO, VISION, {"novel": 1}, "vision_config: unknown key 'novel'"),
     (HALF, TEXT, {"novel": 1}, "text_config: unknown key 'novel'"),
     (THREE, (), {"novel": 1}, "config.json: unknown key 'novel'"),
@@ -100,6 +101,15 @@ def test_flat_configs_that_are_refused(folders, tmp_path, kind):
     text = _problems(tmp_path)
     assert "config.json: unknown key 'novel'" in text
     assert "mrope_section is [8, 4, 4]" in text
+
+
+@pytest.mark.parametrize("kind", [TWO, HALF])
+def test_a_flat_config_may_have_a_null_text_config(folders, tmp_path, kind):
+    shutil.copytree(folders[kind, "hub"], tmp_path, dirs_exist_ok=True)
+    _change(tmp_path, CONFIG, (), {"text_config": None})
+    plan = models.inspect(str(tmp_path), dtype="float32")
+    own = models.inspect(str(folders[kind, "hub"]), dtype="float32")
+    assert plan.num_bytes == own.num_bytes and plan.max_rows == own.max_rows
 
 
 SETTINGS = [

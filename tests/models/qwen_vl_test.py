@@ -404,4 +404,4 @@ def test_clips_that_the_context_does_not_hold(kind, loaded):
         shown = plan.smallest(count)
         prompt = plan.tokenise(None, shown)
         rows = plan.lay_out(shown, prompt, np.arange(count))
-        assert (len(rows.feature) <= plan.max_rows) == fits
+        assert (len(rows.feature) <= plan.max_rows) == fits == plan.holds(count)

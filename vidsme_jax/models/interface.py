@@ -130,17 +130,13 @@ class Model:
 
     @functools.cached_property
     def max_frames(self) -> int:
-        """The most frames that the decoder's positions hold, and `rows.MAX_FRAMES`.
-
-        Where clips differ in size, of the smallest.
-        """
+        """The most frames for which `holds`; to try them out may take seconds."""
         low, high = 0, 1
-        while high <= MAX_FRAMES and self._holds(high):
+        while self.holds(high):
             low, high = high, 2 * high
-        high = min(high, MAX_FRAMES + 1)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._holds(middle) else (low, middle)
+            low, high = (middle, high) if self.holds(middle) else (low, middle)
         return low
 
     @functools.cached_property
@@ -154,6 +150,15 @@ class Model:
         Where clips differ in size, of the usual one.
         """
         return int((self._prompted(Shown(frames)).slice >= 0).sum())
+
+    def holds(self, frames: int) -> bool:
+        """Returns whether the decoder's positions hold a clip of so many frames.
+
+        Where clips differ in size, one of the smallest; never over `rows.MAX_FRAMES`.
+        """
+        if frames > MAX_FRAMES:
+            return False
+        return len(self._prompted(self.smallest(frames)).feature) <= self.max_rows
 
     def smallest(self, frames: int) -> Shown:
         """Returns what is shown at least of a clip of so many frames."""
@@ -172,9 +177,6 @@ class Model:
         assert self.fill is not None, "a model without tensors"
         graphdef, abstract = self.abstract()
         return LoadedModel(self, graphdef, self.fill(abstract, shardings))
-
-    def _holds(self, frames: int) -> bool:
-        return len(self._prompted(self.smallest(frames)).feature) <= self.max_rows
 
     def _prompted(self, shown: Shown) -> Rows:
         order = np.arange(shown.num_frames, dtype=np.int32)

@@ -64,7 +64,7 @@ class SmartResize:
       std: Likewise.
       resample: The number of Pillow's filter.
       compression: Whether the processor leaves out rows that hardly differ from those
-        of the frame before. Nothing here does.
+        of the frame before; nothing is left out here.
     """
 
     kind: Name

@@ -108,6 +108,10 @@ class Tiling:
         """Pixels along a side of a block."""
         return self.patch_size * self.merge
 
+    def known(self, grid: Grid) -> Grid:
+        """Returns a grid, the usual one where it is zeros (`rows.Shown`)."""
+        return grid if grid[0] else self.usual
+
     def groups(self, frames: int) -> int:
         """Returns how many groups so many frames make."""
         return -(-frames // self.group)

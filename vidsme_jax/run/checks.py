@@ -99,12 +99,12 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
 def _holds(problems: asking.Problems, model: Model, whose: str) -> bool:
     """Returns whether a model holds so many frames; adds a problem otherwise."""
     wanted = problems.settings.video.num_frames
-    if wanted > model.max_frames:
+    if not (holds := model.holds(wanted)):
         problems.add(
             f"config.video.num_frames is {wanted}; the {whose}model's positions hold "
             f"{model.max_frames} frames"
         )
-    return wanted <= model.max_frames
+    return holds
 
 
 def one_order(names: Sequence[str], profile: str, whose: str = "") -> list[str]:

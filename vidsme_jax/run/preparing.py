@@ -183,8 +183,9 @@ def _shown(
         raise ClipError("preprocess", cause)
     else:
         shown = seen(model, pixels, Shown(count, clock.times, clock.duration))
-    height, width = frames.pixels.shape[1:3]
-    check_positions(model, shown, f"{width}x{height}")
+    if model.timed or model.tiling:  # Of others `Model.holds` has told it before.
+        height, width = frames.pixels.shape[1:3]
+        check_positions(model, shown, f"{width}x{height}")
     if not model.timed or clock is None or clock.drift <= _DRIFT:
         return shown, ()
     return shown, (

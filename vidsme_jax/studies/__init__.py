@@ -131,14 +131,14 @@ def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
     except AuditError as error:
         problems += [p for p in error.problems if not p.startswith("config.study is")]
     if setup is not None and config.study == "frames":
-        counts, most = config.studies.frames, setup.model.max_frames
-        beyond = [count for count in counts if count > most]
+        counts, model = config.studies.frames, setup.model
+        beyond = [count for count in counts if not model.holds(count)]
         if beyond:
-            fitting = tuple(count for count in counts if count <= most)
+            fitting = tuple(count for count in counts if count not in beyond)
             problems.append(
                 f"config.studies.frames: {', '.join(map(str, beyond))} frames are more "
-                f"than the {most} that the model's positions hold; --config.studies."
-                f'frames="{fitting}" would fit'
+                f"than the {model.max_frames} that the model's positions hold; "
+                f'--config.studies.frames="{fitting}" would fit'
             )
     if problems or setup is None:
         raise AuditError(problems)

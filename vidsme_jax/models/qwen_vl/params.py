@@ -9,7 +9,6 @@ names in two dialects: in published files of the first two they begin with `visu
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from jax.typing import DTypeLike
@@ -40,17 +39,13 @@ _OF_DECODER = decoder_params.IGNORED | by_key(
             vision_start_token_id vision_end_token_id vision_token_id"""
     }
 )
-_IGNORED = by_key(
-    {
-        "the token is not written": "vision_token_id",
-        "of the text config, which says it": "vocab_size",
-    }
-)
+_UNWRITTEN = by_key({"the token is not written": "vision_token_id"})
+_IGNORED = _UNWRITTEN | by_key({"of the text config, which says it": "vocab_size"})
 _OF_TOWER = by_key({"patch_size says it": "spatial_patch_size"})
 # Keys of a flat file that are the whole model's.
-_OUTER = {"model_type", "vision_config", "video_token_id", *_TOKENS, *_IGNORED}
-_OUTER |= {"tie_word_embeddings"}
-_PER_SECOND = 0.0, 1e4
+_OUTER = {"model_type", "vision_config", "text_config", "tie_word_embeddings"}
+_OUTER |= {"video_token_id", *_TOKENS, *_UNWRITTEN}
+_PER_SECOND = 1e-3, 1e4
 
 
 def read_config(
@@ -70,12 +65,11 @@ def read_config(
       The model's hyperparameters, and the id of the token that stands for visual rows.
     """
     nested = kind == QWEN3 or raw.get("text_config") is not None
-    text_raw = raw.get("text_config", {})
-    outer: Mapping[str, Any] = raw
+    outer, own = raw, raw.get("text_config", {})
     if not nested:
-        text_raw = {k: v for k, v in raw.items() if k not in _OUTER - {"vocab_size"}}
-        outer = {k: v for k, v in raw.items() if k in _OUTER or k not in text_raw}
-    fields = Fields(dict(outer), "config.json", problems)
+        outer = {key: value for key, value in raw.items() if key in _OUTER}
+        own = {key: value for key, value in raw.items() if key not in _OUTER}
+    fields = Fields(outer, "config.json", problems)
     fields.expect("model_type", kind)
     tied = fields.take("tie_word_embeddings", bool, False)
     token = fields.token("video_token_id", 151656)
@@ -85,7 +79,7 @@ def read_config(
     vision, size, per_second = _read_tower(inner, kind, dtype)
     fields.take("text_config", dict, {})
     where = "text_config" if nested else "config.json"
-    inner = Fields(text_raw, where, problems)
+    inner = Fields(own, where, problems)
     inner.expect("model_type", f"{kind}_text", kind)
     if kind == QWEN3:
         text = DecoderConfig.from_qwen3_vl(inner, dtype, tied=tied)

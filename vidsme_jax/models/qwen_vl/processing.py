@@ -12,6 +12,7 @@ they are taken away.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.qwen_vl import params
 from vidsme_jax.models.qwen_vl.modeling import QwenVl, QwenVlConfig
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
-from vidsme_jax.models.tiles import Grid, Tiling
+from vidsme_jax.models.tiles import Tiling
 from vidsme_jax.models.tokenising import Framing, markers
 
 START, END, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"
@@ -78,20 +79,24 @@ def open_checkpoint(
     timed = kind == params.QWEN3
     remarks = (*remarks, _MARKED if timed else _POSITIONS)
     tiling = smart_resize.tiling(resize, v.patch_size, v.window)
+
+    def pairs(shown: Shown) -> int:
+        return tiling.groups(shown.num_frames)
+
+    def size(shown: Shown) -> int:
+        return math.prod(tiling.known(shown.grid))
+
     model = processing.described(
         lambda rngs: QwenVl(config, rngs=rngs),
         *(config.text, options, STYLE, problems),
-        rows=functools.partial(_rows, tiling),
-        vision=lambda shown: (
-            2
-            * tiling.groups(shown.num_frames)
-            * config.vision_flops(_rows_of_a_pair(tiling, shown))
-        ),
+        rows=lambda shown: pairs(shown) * size(shown),
+        # Each direction has pairs of its own.
+        vision=lambda shown: 2 * pairs(shown) * config.vision_flops(size(shown)),
         tower=(v.dtype, v.head_dim),
         default="" if timed else _SYSTEM,
         video_token=token,
         framing=framing(options.tokenizer, timed=timed),
-        lay_out=functools.partial(lay_out, tiling, seconds(config)),
+        lay_out=functools.partial(lay_out, tiling, intervals(config)),
         views=lambda order: (np.arange(len(order), dtype=np.int32), order),
         timed=timed or bool(config.tokens_per_second),
         ends=prompts.ends(checkpoint, options, STYLE, problems),
@@ -118,7 +123,7 @@ def framing(tokenizer: Any, *, timed: bool) -> Framing:
     return Framing(token=video, opens=opens, close=end, typical=_TYPICAL)
 
 
-def seconds(config: QwenVlConfig) -> Callable[[Shown], float]:
+def intervals(config: QwenVlConfig) -> Callable[[Shown], float]:
     """Returns how far apart in positions of time the pairs of a clip are.
 
     Of Qwen2.5-VL that is a matter of seconds: those of two frames as the processor has
@@ -156,7 +161,7 @@ def lay_out(
       texts: Asked about the clip.
       slices: Whose rows are kept.
     """
-    pairs, grid = tiling.groups(shown.num_frames), _grid(tiling, shown)
+    pairs, grid = tiling.groups(shown.num_frames), tiling.known(shown.grid)
     size, first = grid[0] * grid[1], order[::2]
     places = np.indices(grid, np.int32).reshape(2, -1).T
     builder = Builder(axes=3)
@@ -176,17 +181,3 @@ def lay_out(
     for text in texts:
         builder.ask(text)
     return builder.build(slices)
-
-
-def _grid(tiling: Tiling, shown: Shown) -> Grid:
-    return shown.grid if shown.grid[0] else tiling.usual
-
-
-def _rows_of_a_pair(tiling: Tiling, shown: Shown) -> int:
-    down, across = _grid(tiling, shown)
-    return down * across
-
-
-def _rows(tiling: Tiling, shown: Shown) -> int:
-    """Returns the visual rows of a clip."""
-    return tiling.groups(shown.num_frames) * _rows_of_a_pair(tiling, shown)

@@ -7,6 +7,7 @@ frame before (`use_token_compression`): then only the natural order is scored.
 
 import dataclasses
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,6 @@ from vidsme_jax.models.frames import params as frames
 from vidsme_jax.models.frames import processing
 from vidsme_jax.models.interface import Model, Options
 from vidsme_jax.models.rows import Shown
-from vidsme_jax.models.tiles import Tiling
 from vidsme_jax.models.tokenising import Framing, markers
 from vidsme_jax.models.video_llama_3 import params
 from vidsme_jax.models.video_llama_3.modeling import VideoLlama3
@@ -61,7 +61,10 @@ def open_checkpoint(
         remarks = (*remarks, _PRUNED)
     tiling = smart_resize.tiling(resize, v.patch_size)
     video = markers(options.tokenizer, {"video_token": VIDEO})[0]
-    size = functools.partial(_rows_of_a_frame, tiling)
+
+    def size(shown: Shown) -> int:
+        return math.prod(tiling.known(shown.grid))
+
     model = processing.described(
         lambda rngs: VideoLlama3(config, rngs=rngs),
         *(config.text, options, prompts.CHATML, problems),
@@ -123,8 +126,3 @@ def _opens(shown: Shown) -> list[str]:
     """
     times = [f"Time {second:.1f}s:" for second in shown.seconds]
     return [times[0], *(f",{time}" for time in times[1:])]
-
-
-def _rows_of_a_frame(tiling: Tiling, shown: Shown) -> int:
-    down, across = shown.grid if shown.grid[0] else tiling.usual
-    return down * across
