@@ -169,6 +169,19 @@ def test_a_meter_counts_clips_by_their_own_frames(monkeypatch):
     assert used.core_seconds["decode"] == meter.stages.seconds["decode"] / 2 > 0
 
 
+def test_of_a_model_that_leaves_out_rows_one_direction_is_counted():
+    plan = models.inspect("random:llava_qwen-tiny", dtype="float32")
+    given = {"flops": lambda clip, texts: Flops(1.0, 20.0, 300.0, 4000.0)}
+    counted = []
+    for prune in (None, lambda frames: b""):
+        with Meter(dataclasses.replace(plan, prune=prune, **given)) as meter:
+            meter.timeline.sent(Result())
+            meter.computed(Shown(4))
+        devices = parallel.make_devices("pmap", 1, 1)
+        counted.append(meter.result(devices, 1).operations)
+    assert counted == [8641, 4321]
+
+
 def test_an_accelerators_peak_is_that_of_the_dtype(monkeypatch):
     monkeypatch.setattr(utilisation.rates, "peak", lambda device, dtype: asked(dtype))
     asked = {"bfloat16": rates.Peak(1e12, known=True)}.__getitem__
