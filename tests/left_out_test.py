@@ -82,7 +82,8 @@ class _Broken(_Reader):
 )
 def test_a_picture_that_cannot_be_read_is_left_out(monkeypatch, caplog, reader, text):
     clip = _clip("a")
-    store = type("Store", (), {"read": lambda self, keys: iter([clip])})()
+    members = {"read": lambda self, keys: iter([clip]), "has_one_order": False}
+    store = type("Store", (), members)()
     profile = type("P", (), {"sharma_mittal": lambda *_: np.zeros((2, 6))})()
     monkeypatch.setitem(curves.scores.PROFILES, "fake", profile)
     item = Item(id="id0", video="\x1b]0;v", clip="a", role="members")
