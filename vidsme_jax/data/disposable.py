@@ -4,6 +4,11 @@ A decoder that never sees them puts out the same pictures otherwise, bit for bit
 is left out is the packet, before the decoder: one that is given all the rest must put
 out all the rest, and reports its errors as ever (FFmpeg's own `skip_frame` hides some).
 
+That holds of intact files. Damage to the header of a picture that still decodes is not
+noticed by the decoder, and may name another picture, or make one that others refer to
+one that can be left out: of 600 and 1800 files of H.264 and HEVC, damaged at random in
+1 to 400 bytes, 1 and 11 gave other frames than with all packets, without a warning.
+
 Codecs:
   h264: `nal_ref_idc` 0 says that no other picture refers to the slices of a packet [1];
     these are about half of the frames of an x264 encoding with three B-frames.
