@@ -68,6 +68,8 @@ CHANGES = [
     (THREE, VISION, {"deepstack_visual_indexes": [-1, 2]}, "is [-1, 2]; expected"),
     (THREE, VISION, {"deepstack_visual_indexes": [2, 0]}, "in ascending order"),
     (THREE, VISION, {"deepstack_visual_indexes": [0, 0]}, "in ascending order"),
+    (THREE, VISION, {"deepstack_visual_indexes": [0, 1, 2, 3]}, "names 4 blocks, but"),
+    (TWO, VISION, {"depth": 1 << 24}, "depth is 16777216, expected 1 to 1024"),
     (THREE, VISION, {"deepstack_visual_indexes": ["0"]}, "expected blocks of the"),
     (HALF, VISION, {"window_size": 27}, "window_size is 27, expected at least the 28"),
     (THREE, VISION, {"num_position_embeddings": 35}, "is 35; expected the square"),

@@ -14,7 +14,7 @@ from typing import Any
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints import content, layouts
-from vidsme_jax.checkpoints.fields import MAX_SIDE, Fields, by_key
+from vidsme_jax.checkpoints.fields import MAX_LAYERS, MAX_SIDE, Fields, by_key
 from vidsme_jax.checkpoints.loading import Names, Rule, dense, norm
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
@@ -95,6 +95,13 @@ def read_config(
             f"vision_config: {key} is {size}, but a row of the decoder has "
             f"{text.hidden_size} (hidden_size of {where})"
         )
+    if len(vision.taps) > text.num_hidden_layers:
+        problems.append(
+            f"vision_config: deepstack_visual_indexes names {len(vision.taps)} blocks, "
+            f"but {where} has {text.num_hidden_layers} layers (num_hidden_layers): the "
+            "features of each block are added behind a layer of its own; expected no "
+            "more blocks than layers"
+        )
     config = QwenVlConfig(
         vision=vision,
         text=text,
@@ -119,7 +126,7 @@ def _read_tower(
     fields.expect("in_chans", 3)
     fields.expect("temporal_patch_size", 2)
     grid_vit.read_rotation(fields)
-    depth = fields.size("depth", 27 if kind == QWEN3 else 32)
+    depth = fields.size("depth", 27 if kind == QWEN3 else 32, MAX_LAYERS)
     heads = fields.size("num_heads", 16)
     patch = fields.size("patch_size", 16 if kind == QWEN3 else 14, MAX_SIDE)
     merge = fields.size("spatial_merge_size", 2, MAX_SIDE)
