@@ -3,6 +3,8 @@
 The oracle is transformers 5.24 with `cap_pixels_per_frame=True`.
 """
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -127,6 +129,17 @@ def test_thin_frames_can_have_more_rows_than_the_budget():
     made = _made("qwen2", 128 * 784, 128 * 784)
     down, across = made.target(1, 10, 1000)
     assert (down // 28, across // 28) == (2, 114) and 228 <= made.most_rows < 300
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7, 15, 67])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_no_frame_has_more_rows_than_its_clip_allows(kind, count):
+    """Of Qwen3-VL three frames are compared as four, but scaled as three."""
+    made = _made(kind)
+    sides = range(8 * made.factor, 46 * made.factor, made.factor)
+    found = (made.target(count, *shape) for shape in itertools.product(sides, sides))
+    most = max(down * across for down, across in found) // made.factor**2
+    assert most <= made.rows_at_most(count)
 
 
 def _smooth(count, shape) -> np.ndarray:

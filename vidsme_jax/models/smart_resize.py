@@ -147,8 +147,9 @@ class SmartResize:
 
     def rows_at_most(self, frames: int) -> int:
         """Returns the most visual rows of a frame in a clip of so many; `most_rows`."""
-        counted, area = self._counts(frames)[1], self.factor**2
-        most, least = self._limit(frames) / counted / area, self.least / counted / area
+        # Frames that count as one more are enlarged to what they are themselves.
+        shared, area = min(self._counts(frames)), self.factor**2
+        most, least = self._limit(frames) / shared / area, self.least / shared / area
         thin = math.sqrt(_THINNEST * most) if most < _THINNEST else 1.0
         long, short = math.sqrt(_THINNEST * least), math.sqrt(least / _THINNEST)
         return int(max(most, thin, (long + 1) * (short + 1)))
