@@ -13,14 +13,14 @@ from flax import nnx
 from oracles import every_row, texts
 from oracles import qwen_vl as oracle
 from vidsme_jax import models
-from vidsme_jax.base import Asked
+from vidsme_jax.base import Asked, ClipError
 from vidsme_jax.models import generation, prompts, random
 from vidsme_jax.models.batches import Shape, TextShape, stack
 from vidsme_jax.models.qwen_vl import processing
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.models.tiles import Room
 from vidsme_jax.run import signals
-from vidsme_jax.run.stacking import place, seen
+from vidsme_jax.run.stacking import check_positions, place, seen
 
 KINDS = oracle.KINDS
 QUESTION, ANSWER = "what happens in this video?", "it rains; größer, 17 times"
@@ -405,3 +405,17 @@ def test_clips_that_the_context_does_not_hold(kind, loaded):
         prompt = plan.tokenise(None, shown)
         rows = plan.lay_out(shown, prompt, np.arange(count))
         assert (len(rows.feature) <= plan.max_rows) == fits == plan.holds(count)
+
+
+@pytest.mark.parametrize("rate", [1e-300, 1e-9, 1e-6])
+def test_positions_of_time_beyond_any_decoder_are_refused(tmp_path, rate):
+    """Such as those of a damaged file, beyond what an int32 holds."""
+    kind = "qwen2_5_vl"
+    folder = oracle.save(make_model(kind), kind, tmp_path)
+    plan, frames = models.inspect(str(folder), dtype="float32"), _frames(4)
+    shown = Shown(4, tuple(k / rate for k in range(4)), 4 / rate)
+    shown = seen(plan, plan.prepare(frames), shown)
+    rows = plan.lay_out(shown, plan.tokenise(None, shown), np.arange(4))
+    assert rows.position.min() == 0
+    with pytest.raises(ClipError, match="the model has 2048 positions"):
+        check_positions(plan, shown, "80x60")

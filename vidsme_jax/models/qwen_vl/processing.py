@@ -37,6 +37,8 @@ STYLE = dataclasses.replace(
 )
 _SYSTEM = "You are a helpful assistant."
 _TYPICAL = 10  # Tokens beside a pair of frames: its time, digit by digit, two markers.
+# A position of time that no decoder has, and that an int32 holds with a frame's sides.
+_LATEST = 1 << 30
 _BUDGETS: dict[str, pixel_budget.Name] = {
     params.QWEN2: "qwen2",
     params.QWEN2_5: "qwen2",
@@ -134,7 +136,7 @@ def intervals(config: QwenVlConfig) -> Callable[[Shown], float]:
         if not config.tokens_per_second:
             return 1.0
         of_a_pair = 2 / (shown.num_frames / shown.length)
-        return config.tokens_per_second * of_a_pair
+        return min(config.tokens_per_second * of_a_pair, float(_LATEST))
 
     return interval
 
@@ -168,7 +170,7 @@ def lay_out(
     builder.text(prompt.before)
     if len(prompt.frames) <= 1:
         times = np.arange(pairs, dtype=np.float32) * np.float32(interval(shown))
-        times = np.repeat(times.astype(np.int32), size)
+        times = np.repeat(np.minimum(times, _LATEST).astype(np.int32), size)
         at = np.column_stack([times, np.tile(places, (pairs, 1))])
         builder.video(np.arange(pairs * size), np.repeat(first, size), at)
         builder.text(prompt.frames[0] if prompt.frames else ())
