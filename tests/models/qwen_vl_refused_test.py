@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import transformers
 from safetensors.numpy import load_file, save_file
 
 from oracles import qwen_vl as oracle
@@ -209,3 +210,34 @@ def test_strange_values_of_any_key_are_read_or_refused(folders, kind, form):
             params.read_config(changed, kind, np.float32, problems)
             refused += bool(problems)
     assert refused > 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_config_does_not_say_is_the_classes(kind):
+    """Files that transformers wrote before version 5 leave its defaults out."""
+    made = transformers.AutoConfig.for_model(kind)
+    vision, text = made.vision_config.to_dict(), made.text_config
+    config, token = params.read_config({"model_type": kind}, kind, np.float32, [])
+    assert token == made.video_token_id
+    assert config.tokens_per_second == vision.get("tokens_per_second", 0)
+    own = config.vision
+    hidden = vision.get("embed_dim", vision["hidden_size"])
+    inside = vision.get("intermediate_size", hidden * vision.get("mlp_ratio", 0))
+    assert (own.depth, own.num_heads) == (vision["depth"], vision["num_heads"])
+    assert (own.hidden_size, own.intermediate_size) == (hidden, inside)
+    assert own.patch_size == vision["patch_size"]
+    assert own.merge == vision["spatial_merge_size"]
+    assert own.table**2 == vision.get("num_position_embeddings", 0)
+    assert own.window * own.patch_size * own.merge == vision.get("window_size", 0)
+    assert list(own.whole) == vision.get("fullatt_block_indexes", [])
+    assert list(own.taps) == vision.get("deepstack_visual_indexes", [])
+    for key in (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "vocab_size",
+    ):
+        assert getattr(config.text, key) == getattr(text, key)
+    assert config.text.rms_norm_eps == text.rms_norm_eps
+    assert config.text.rope.theta == text.rope_parameters["rope_theta"]
+    assert config.text.max_positions == text.max_position_embeddings
