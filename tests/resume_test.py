@@ -1,6 +1,7 @@
 """Killed, stopped, starved, mixed up: nothing that was scored is lost or repeated."""
 
 import errno
+import gc
 import json
 import os
 import pathlib
@@ -186,6 +187,27 @@ def test_with_no_batch_in_flight_a_signal_interrupts_at_once(handlers):
     stop.listen()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_interrupt_that_python_drops_comes_before_the_first_batch(
+    handlers, monkeypatch
+):
+    """As it drops what a callback of its garbage collector raises."""
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    stop = stopping.Stop()
+    stop.listen()
+
+    def collecting(phase, info):
+        if not dropped:
+            signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(collecting)
+    gc.collect()
+    gc.callbacks.remove(collecting)
+    with pytest.raises(KeyboardInterrupt):
+        next(stop.between(range(3)))
+    assert dropped[0].exc_type is KeyboardInterrupt
 
 
 # ------------------------------------------------- disks that are full or not writable

@@ -17,7 +17,8 @@ class Stop:
     """A request to stop, noticed between two batches.
 
     Where no batch is in flight, so that there is nothing to keep, a signal interrupts
-    at once.
+    at once, or before the next batch where Python drops the interrupt, as in a callback
+    of its garbage collector.
     """
 
     def __init__(self):
@@ -33,8 +34,11 @@ class Stop:
         """Yields batches, whose source looks at `asked` and ends when it is true.
 
         Raises:
-          KeyboardInterrupt: After the last batch, if it was asked to stop.
+          KeyboardInterrupt: After the last batch, or before the first, if it was asked
+            to stop.
         """
+        if self.asked:
+            raise KeyboardInterrupt
         self._in_flight = True
         try:
             yield from batches
@@ -47,9 +51,9 @@ class Stop:
         # A second signal takes the default action, which also ends long calls.
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
+        self.asked = True
         if not self._in_flight:
             raise KeyboardInterrupt
-        self.asked = True
         print(
             "Stopping after this batch; interrupt again to stop now.", file=sys.stderr
         )
