@@ -16,7 +16,7 @@ import pytest
 from absl import logging as absl_logging
 
 import children
-from vidsme_jax import commands, settings, terminal
+from vidsme_jax import commands, progress, settings, terminal
 from vidsme_jax.report import summary
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -254,3 +254,22 @@ def test_no_command_steers_a_terminal(hostile_run):
     assert again.returncode == 3, again.stderr
     assert "PWNED" in again.stdout
     assert not CONTROL.search(again.stdout + again.stderr)
+
+
+def test_the_time_left_is_that_of_clips_behind_the_first(monkeypatch, caplog):
+    """The first one waits for the compiler, however many fail before it."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    shown = progress.Progress(7, "scoring")
+    with caplog.at_level(logging.INFO):
+        for now[0], failed in ((20, 1), (140, 0), (160, 0), (180, 1)):
+            shown.add(1, failed)
+        now[0] = 190
+        shown.add(3)
+    assert caplog.messages == [
+        "scoring: 1 of 7 clips, 1 failed",
+        "scoring: 2 of 7 clips, 1 failed",
+        "scoring: 3 of 7 clips, 0.05 a second, about 80 s left, 1 failed",
+        "scoring: 4 of 7 clips, 0.05 a second, about 60 s left, 2 failed",
+        "scoring: 7 of 7 clips, 0.10 a second, about 0 s left, 2 failed",
+    ]

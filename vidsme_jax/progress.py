@@ -25,12 +25,16 @@ def bar(total: int, what: str, unit: str) -> tqdm:
 
 
 class Progress:
-    """Counts finished clips and shows rate, remaining time and failures."""
+    """Counts finished clips and shows rate, remaining time and failures.
+
+    The rate in the log is of what follows the first clips that do not fail, which wait
+    for the compiler.
+    """
 
     def __init__(self, total: int, what: str):
         self.total, self.what = total, what
         self.finished = self.failed = 0
-        self.started = self.logged = time.monotonic()
+        self.logged, self.first = time.monotonic(), (0, 0.0)
         self.bar = bar(total, what, "clip")
 
     def add(self, finished: int, failed: int = 0) -> None:
@@ -41,12 +45,15 @@ class Progress:
         if self.failed:
             self.bar.set_postfix(failed=self.failed)
         now, left = time.monotonic(), self.total - self.finished
+        if self.finished - finished <= self.failed - failed:
+            self.first = self.finished, now
         if self.bar.disable and (now - self.logged > _SECONDS or not left):
             self.logged = now
-            rate = max(self.finished / max(now - self.started, 1e-9), 1e-9)
-            done = f"{self.what}: {self.finished} of {self.total} clips"
-            pace = f"{rate:.2f} a second, about {left / rate:.0f} s left"
-            logging.info("%s, %s, %d failed", done, pace, self.failed)
+            done, pace = f"{self.what}: {self.finished} of {self.total} clips", ""
+            if (later := self.finished - self.first[0]) and now > self.first[1]:
+                rate = later / (now - self.first[1])
+                pace = f", {rate:.2f} a second, about {left / rate:.0f} s left"
+            logging.info("%s%s, %d failed", done, pace, self.failed)
 
     def close(self) -> None:
         """Ends the bar."""
