@@ -1,6 +1,7 @@
 """Signals that are no longer those of the file: they count nowhere, and it is said."""
 
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -177,17 +178,22 @@ def test_a_report_needs_no_video(corpus):
         (folder / name).unlink()
     report = _again(run)
     assert report.table.id.tolist() == table.id.tolist() and not report.failures
+    assert not json.loads((run / "metrics.json").read_text())["notes"]
     with pytest.raises(AuditError, match="none of the 5 videos of its 5 rows is there"):
         audit.run(_config(folder), run)
 
 
-def test_rows_of_the_manifest_come_and_go(corpus):
+def test_rows_of_the_manifest_come_and_go(corpus, caplog):
     """One that is gone is in no bound; one that no run has scored is said to be so."""
     folder, table, run = corpus
     name = _extreme(table)
     rows = [{"video": i} for i in table.id if i != name] + [{"video": CLIPS[7].name}]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    report = _again(run)
+    with caplog.at_level(logging.WARNING):
+        report = _again(run)
+    (note,) = json.loads((run / "metrics.json").read_text())["notes"]
+    assert note.startswith("the rows that are evaluated are not those of the report")
+    assert caplog.messages.count(note) == 1
     assert report.table.q[np.argmax(report.table.flow_variance)] == 1
     (failure,) = report.failures
     assert (failure.id, failure.stage) == (CLIPS[7].name, "signals")

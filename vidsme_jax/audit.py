@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
@@ -29,6 +30,10 @@ from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 
 _SEED = 0  # Of bootstrap and cross-fitting.
+_OTHER_ROWS = (
+    "the rows that are evaluated are not those of the report before: files or whole "
+    "rows have come, gone or changed since"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +129,11 @@ def report_again(
         stored.check_held(asked, stores[0], workdir)
         table, warnings = _table(asked, failures, *stores)
         failures += contents.not_stored(asked.items, table.id)
-        about = provenance.updated(about, settings.flatten(config), table)
+        before, corpus = about["fingerprints"].get("corpus"), provenance.corpus(table)
+        if before and corpus != before:
+            logging.warning("%s", _OTHER_ROWS)
+            asked = dataclasses.replace(asked, notes=(*asked.notes, _OTHER_ROWS))
+        about = provenance.updated(about, settings.flatten(config), corpus)
         return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
 
 

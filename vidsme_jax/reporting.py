@@ -1,8 +1,13 @@
 """The command line: `python -m vidsme_jax.reporting --workdir runs/llava`.
 
 Scores, metrics and report of a finished run are made anew from its stored signals,
-without model or videos: with other scores, false-positive rates, scales or the other
-profile, such as `--config.report.fprs="(0.01,)"`. What the signals depend on stays.
+without the model: with other scores, false-positive rates, scales or the other profile,
+such as `--config.report.fprs="(0.01,)"`. What the signals depend on stays.
+
+The sources are read again, but no video is decoded, save for pictures in the report:
+relative names must lead from here to where they led from the audit. Videos that a
+manifest names may be gone; of a folder, those that are there count. The log and the
+report say so if other rows are evaluated than before.
 
 Exit status: 0 done; 2 nothing was done, one message lists every problem found; 3 done,
 and the run had failures, which are listed in failures.jsonl.

@@ -73,7 +73,7 @@ def describe(
         "versions": versions,
         "fingerprints": {
             "model": model.fingerprint,
-            "corpus": _corpus(table),
+            "corpus": corpus(table),
             "code": _code(),
         },
     }
@@ -143,14 +143,15 @@ def _text(about: dict[str, Any]) -> str:
 
 
 def updated(
-    about: dict[str, Any], config: dict[str, Any], table: ScoreTable
+    about: dict[str, Any], config: dict[str, Any], corpus: str
 ) -> dict[str, Any]:
     """Returns what `describe` said of a run, after other questions to its signals."""
-    prints = about["fingerprints"] | {"corpus": _corpus(table), "code": _code()}
+    prints = about["fingerprints"] | {"corpus": corpus, "code": _code()}
     return about | {"config": config, "fingerprints": prints}
 
 
-def _corpus(table: ScoreTable) -> str:
+def corpus(table: ScoreTable) -> str:
+    """Returns a digest of the rows that are scored: ids, roles and clusters."""
     rows = zip(table.id, table.role, table.cluster, strict=True)
     text = "\n".join("\0".join(row) for row in rows)
     # Ids from JSON and names of files may hold lone surrogates.
