@@ -72,6 +72,14 @@ def test_each_is_refused_by_its_reason(named):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
+        (
+            {"model_type": "qwen3_vl_text"},
+            "it is the decoder of a model alone; take the repository of the whole "
+            "model (model_type 'qwen3_vl')",
+        ),
+        ({"model_type": "siglip_vision"}, "it is the tower of a model alone; take"),
+        ({"model_type": "qwen3_vl_moe_text"}, "not built yet: its decoder mixes exp"),
+        ({"model_type": "_text"}, "unknown family"),
         ({"model_type": "gemma4"}, "not built yet: a decoder of sliding and global"),
         (
             {
@@ -90,7 +98,7 @@ def test_each_is_refused_by_its_reason(named):
         ({"model_type": "gemma4", "text_config": 3}, "it is not built yet"),
     ],
 )
-def test_gemma_4_is_told_by_its_mask(config, said):
+def test_masks_and_parts_are_told(config, said):
     assert said in _said(config)
 
 

@@ -21,6 +21,7 @@ _SPEAKS = "it hears and speaks, too, and its checkpoints have three parts"
 _GLM = "its decoder has norms behind attention and network, and turns half of each head"
 _DELTA = "three of four layers of its decoder are linear attention"
 _MIXED = "its decoder mixes experts"
+_PARTS = {"text": "decoder", "vision": "tower"}
 
 
 def reason(config: Mapping[str, Any]) -> str:
@@ -34,9 +35,21 @@ def reason(config: Mapping[str, Any]) -> str:
       "model_type 'minicpmv4_6' is not read: it is not"
     """
     named = config.get("model_type")
-    why = MODEL_TYPES.get(named, "") if isinstance(named, str) else ""
+    of, part = _part(named if isinstance(named, str) else "")
+    why = MODEL_TYPES.get(of, part)
     said = why if isinstance(why, str) else why(config)
     return f"model_type {content.shown(named)} is not read: {said}" if said else ""
+
+
+def _part(named: str) -> tuple[str, str]:
+    """Returns the `model_type` of the whole, and what is said of a part of it."""
+    of, _, part = named.rpartition("_")
+    if not of or part not in _PARTS:
+        return named, ""
+    return of, (
+        f"it is the {_PARTS[part]} of a model alone; take the repository of the whole "
+        f"model (model_type {content.shown(of)})"
+    )
 
 
 def _gemma4(config: Mapping[str, Any], default: str | None = None) -> str:
