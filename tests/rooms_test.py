@@ -13,7 +13,9 @@ from vidsme_jax import models, parallel
 from vidsme_jax.base import ClipError, TokenSignals
 from vidsme_jax.models import random
 from vidsme_jax.models.interface import Model
+from vidsme_jax.models.rows import Shown
 from vidsme_jax.models.tiles import Room, Tiling
+from vidsme_jax.motion import statistics
 from vidsme_jax.run import checks, pipeline, signals, stacking
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -155,8 +157,17 @@ def _checkpoint(folder, name, positions):
     return folder
 
 
-def test_clips_that_the_positions_do_not_hold_are_refused_by_name(tmp_path):
+def test_clips_that_the_positions_do_not_hold_are_refused_by_name(
+    tmp_path, monkeypatch
+):
     """Too many rows for the context, and times beyond its positions."""
+    begun, begin = [], statistics.begin
+
+    def spy(pixels, *args):
+        begun.append(pixels.shape[1:3])
+        return begin(pixels, *args)
+
+    monkeypatch.setattr(statistics, "begin", spy)
     small = make(tmp_path / "small.mp4", 8, width=64, height=48)
     large = make(tmp_path / "large.mp4", 8, width=160, height=120)
     slow = make(tmp_path / "slow.mp4", 8, 64, 48, rate=fractions.Fraction(1, 60))
@@ -174,6 +185,17 @@ def test_clips_that_the_positions_do_not_hold_are_refused_by_name(tmp_path):
     assert "its last frame is at position 7" in causes["slow.mp4"]
     assert "of a clip of 480 s; the model has 100 positions" in causes["slow.mp4"]
     assert [key.rsplit("/")[-1] for key in stored(scored.runs[0])] == ["small.mp4"]
+    assert begun == [(48, 64)]  # Nothing is measured of the others.
+
+
+def test_fewer_frames_than_a_tower_sees_at_once_are_not_advised(tmp_path):
+    folder = _checkpoint(tmp_path / "model", "qwen2_5_vl-tiny", 20)
+    model = models.inspect(str(folder), dtype="float32")
+    for count, said in ((2, "budget of pixels is more than"), (3, "take fewer frames")):
+        pixels = model.prepare(np.zeros((count, 120, 160, 3), np.uint8))
+        shown = stacking.seen(model, pixels, Shown(count, (0.0,) * count, 1.0))
+        with pytest.raises(ClipError, match=said):
+            stacking.check_positions(model, shown, "160x120")
 
 
 def test_what_is_shown_has_the_grid_of_the_frames(drawn):

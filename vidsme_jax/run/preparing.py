@@ -104,28 +104,29 @@ def prepare(
         read = reader.read(key, with_two(counts))
 
     @functools.cache
-    def measured(count: int) -> Any:
+    def decoded(count: int) -> Any:
         with counted.spending(stages.DECODE):
-            frames, known = read(count)
-            moving = frames.pixels
-            if count == 1:
-                two, known = read(2)
-                moving = two.pixels
+            return read(count)
+
+    @functools.cache
+    def measured(count: int) -> Any:
+        moving, known = decoded(max(count, 2))
         with counted.spending(stages.MOTION):
-            return frames, statistics.begin(moving, flow, known)
+            return statistics.begin(moving.pixels, flow, known)
 
     @functools.cache
     def shown(model: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-        pixels = measured(count)[0].pixels
+        pixels = decoded(count)[0].pixels
         with counted.spending(stages.PREPROCESS):
             return model(pixels)
 
     def one(place: int) -> Prepared | ClipError:
         run = runs[place]
         try:
-            frames, motion = measured(run.num_frames)
+            frames, _ = decoded(run.num_frames)
             pixels = shown(run.model.prepare, run.num_frames)
             known, warnings = _shown(run, frames, pixels)
+            motion = measured(run.num_frames)  # The costly part, of what is scored.
             scored = functools.partial(
                 ScoredClip,
                 key=key,

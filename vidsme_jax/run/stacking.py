@@ -273,11 +273,13 @@ def check_positions(model: Model, shown: Shown, size: str) -> None:
     laid_out = model.lay_out(shown, model.tokenise(None, shown), np.arange(count))
     rows, last = len(laid_out.feature), int(laid_out.position.max())
     if rows > most:
+        remedy = "take fewer frames (config.video.num_frames)"
+        if model.tiling and model.tiling.groups(count) == 1:
+            remedy = "its processor's budget of pixels is more than it can be shown"
         raise ClipError(
             "preprocess",
             f"{count} frames of {size} pixels are {rows} rows with the text beside "
-            f"them; the model has {most} positions: take fewer frames "
-            "(config.video.num_frames)",
+            f"them; the model has {most} positions: {remedy}",
         )
     if last >= most:
         raise ClipError(
