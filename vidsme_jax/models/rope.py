@@ -225,7 +225,8 @@ def _needed(inner: Fields, key: str, low: float, high: float) -> float:
 
 def _settings(rope: dict[str, Any]) -> dict[str, Any]:
     """Returns what is set, but for theta, under the names of transformers 5."""
-    kind = {"rope_type": rope.get("rope_type", rope.get("type")) or "default"}
+    named = rope.get("rope_type", rope.get("type"))
+    kind = {"rope_type": "default" if named in (None, "", "mrope") else named}
     given = {key: value for key, value in rope.items() if value is not None}
     return {k: v for k, v in (given | kind).items() if k not in ("type", "rope_theta")}
 

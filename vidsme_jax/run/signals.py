@@ -74,8 +74,8 @@ def compute(
         arguments.number("rate", rate, 0, open="(")
     require(
         rate is not None or not model.model.timed,
-        "the model reads the times of frames as text: give rate, how many of these "
-        "frames a second has",
+        "the model reads the times of frames: give rate, how many of these frames a "
+        "second has",
     )
     count = len(frames)
     asked = [

@@ -75,8 +75,8 @@ def read_config(
     token = fields.token("video_token_id", 151656)
     for key, default in _TOKENS.items():
         fields.token(key, default)
-    inner = Fields(fields.take("vision_config", dict, {}), "vision_config", problems)
-    vision, size, per_second = _read_tower(inner, kind, dtype)
+    seen = Fields(fields.take("vision_config", dict, {}), "vision_config", problems)
+    vision, size, per_second = _read_tower(seen, kind, dtype)
     fields.take("text_config", dict, {})
     where = "text_config" if nested else "config.json"
     inner = Fields(own, where, problems)
@@ -91,8 +91,9 @@ def read_config(
     fields.close(_IGNORED)
     if size != text.hidden_size:
         key = "hidden_size" if kind == QWEN2 else "out_hidden_size"
+        note = " (the default)" * (key not in seen.raw)
         problems.append(
-            f"vision_config: {key} is {size}, but a row of the decoder has "
+            f"vision_config: {key} is {size}{note}, but a row of the decoder has "
             f"{text.hidden_size} (hidden_size of {where})"
         )
     if len(vision.taps) > text.num_hidden_layers:
