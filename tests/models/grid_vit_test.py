@@ -171,6 +171,16 @@ def test_patches_of_a_window_see_each_other_alone(whole):
     np.testing.assert_array_equal(moved > 1e-6, expected)
 
 
+def test_a_window_costs_no_more_than_the_frame():
+    full, windows, more = (
+        GridVitConfig(**SIZES, activation="silu", window=window, whole=(0,))
+        for window in (0, 2, 3)
+    )
+    assert windows.flops(4) == more.flops(4) == full.flops(4)
+    saved = full.flops(16) - windows.flops(16)
+    assert saved == 2 * 4 * 64 * (64 - 16) * 16  # Blocks, products, patches, features.
+
+
 @pytest.mark.parametrize("name", TOWERS)
 def test_groups_do_not_see_each_other(name):
     """Groups in another order give their features in that order."""
