@@ -211,5 +211,5 @@ def test_a_corpus_of_ids_with_surrogates_has_a_fingerprint():
     plain = table(np.arange(2.0), ["members", "nonmembers"])
     odd = table(np.arange(2.0), ["members", "nonmembers"])
     odd.id[:] = ["\ud800", "\udcff"]
-    assert len(provenance._corpus(odd)) == 64
-    assert provenance._corpus(odd) != provenance._corpus(plain)
+    assert len(provenance.corpus(odd)) == 64
+    assert provenance.corpus(odd) != provenance.corpus(plain)

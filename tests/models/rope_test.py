@@ -78,7 +78,8 @@ def test_frequencies_equal_transformers(name, theta, head_dim, older):
     frequencies = found.frequencies(head_dim)
     assert frequencies.dtype == np.float32
     expected = _theirs(raw, head_dim)
-    np.testing.assert_allclose(frequencies, expected, rtol=2e-6)
+    # Where llama3 blends, torch's float32 is off by 3e-6 on some processors.
+    np.testing.assert_allclose(frequencies, expected, rtol=1e-5)
     precise = _in_float64(settings, theta, head_dim)
     np.testing.assert_allclose(frequencies, precise, rtol=2e-6)
 
