@@ -80,6 +80,7 @@ def test_each_is_refused_by_its_reason(named):
         ({"model_type": "siglip_vision"}, "it is the tower of a model alone; take"),
         ({"model_type": "qwen3_vl_moe_text"}, "not built yet: its decoder mixes exp"),
         ({"model_type": "_text"}, "unknown family"),
+        ({"model_type": "aya_vision", "vision_config": {}}, "unknown family"),
         ({"model_type": "gemma4"}, "not built yet: a decoder of sliding and global"),
         (
             {

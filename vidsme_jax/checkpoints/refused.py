@@ -35,20 +35,24 @@ def reason(config: Mapping[str, Any]) -> str:
       "model_type 'minicpmv4_6' is not read: it is not"
     """
     named = config.get("model_type")
-    of, part = _part(named if isinstance(named, str) else "")
-    why = MODEL_TYPES.get(of, part)
+    whole, part = _part(config, named if isinstance(named, str) else "")
+    why = MODEL_TYPES.get(whole, part)
     said = why if isinstance(why, str) else why(config)
     return f"model_type {content.shown(named)} is not read: {said}" if said else ""
 
 
-def _part(named: str) -> tuple[str, str]:
-    """Returns the `model_type` of the whole, and what is said of a part of it."""
-    of, _, part = named.rpartition("_")
-    if not of or part not in _PARTS:
+def _part(config: Mapping[str, Any], named: str) -> tuple[str, str]:
+    """Returns the `model_type` of a whole model, and why its part alone is not read.
+
+    A whole model may be named like a part, as `aya_vision` is; it has configs of parts.
+    """
+    whole, _, part = named.rpartition("_")
+    has_parts = not config.keys().isdisjoint(("text_config", "vision_config"))
+    if not whole or part not in _PARTS or has_parts:
         return named, ""
-    return of, (
+    return whole, (
         f"it is the {_PARTS[part]} of a model alone; take the repository of the whole "
-        f"model (model_type {content.shown(of)})"
+        f"model (model_type {content.shown(whole)})"
     )
 
 

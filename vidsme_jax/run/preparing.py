@@ -126,7 +126,7 @@ def prepare(
             frames, _ = decoded(run.num_frames)
             pixels = shown(run.model.prepare, run.num_frames)
             known, warnings = _shown(run, frames, pixels)
-            motion = measured(run.num_frames)  # The costly part, of what is scored.
+            motion = measured(run.num_frames)  # Costly: only of clips that are scored.
             scored = functools.partial(
                 ScoredClip,
                 key=key,
@@ -184,7 +184,7 @@ def _shown(
         raise ClipError("preprocess", cause)
     else:
         shown = seen(model, pixels, Shown(count, clock.times, clock.duration))
-    if model.timed or model.tiling:  # Of others `Model.holds` has told it before.
+    if model.timed or model.tiling:  # Others are checked before the run.
         height, width = frames.pixels.shape[1:3]
         check_positions(model, shown, f"{width}x{height}")
     if not model.timed or clock is None or clock.drift <= _DRIFT:
