@@ -60,7 +60,9 @@ def test_runs_of_two_models(together, tmp_path, monkeypatch, caplog, decoded):
         assert clip.motion == reference[key].motion
     alone = checks.open_run(setup, tmp_path / "alone")
     _score(setup, [alone], tmp_path)
-    for key, clip in _stored(alone).items():
+    again = _stored(alone)
+    assert again.keys() == target.keys()
+    for key, clip in again.items():
         np.testing.assert_array_equal(clip.signals.renyi, target[key].signals.renyi)
 
 
@@ -81,8 +83,9 @@ def test_one_frame_has_the_motion_of_two_and_one_direction(
     both = checks.open_run(setup, tmp_path / "two")
     _score(setup, [run, both], tmp_path)
     assert len(decoded) == 3
-    pairs = _stored(both)
-    for key, clip in _stored(run).items():
+    pairs, single = _stored(both), _stored(run)
+    assert single.keys() == pairs.keys() == {clip.key for clip in setup.clips}
+    for key, clip in single.items():
         assert clip.num_frames == 1 and clip.motion == pairs[key].motion
         natural, backward = clip.signals.renyi
         np.testing.assert_array_equal(natural, backward)

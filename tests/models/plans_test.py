@@ -1,6 +1,9 @@
 """What a plan says of a model beside its shapes: operations and kernels."""
 
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
@@ -25,6 +28,16 @@ def test_the_operations_are_those_of_the_model_with_its_own_prompt(name):
     longer = plan.flops(3, text=text + 1)
     assert longer.prefill > plan.flops(3).prefill
     assert longer.vision == plan.flops(3).vision and longer.head == plan.flops(3).head
+
+
+def test_a_clip_may_fill_all_positions(name):
+    plan = random.describe(name)
+    shown = plan.smallest(6)
+    rows = len(plan.lay_out(shown, plan.tokenise(None, shown), np.arange(6)).feature)
+    for spare in (0, 1):
+        full = dataclasses.replace(plan, max_rows=rows + spare)
+        assert full.holds(6) and not full.holds(7) and full.max_frames == 6
+    assert not dataclasses.replace(plan, max_rows=rows - 1).holds(6)
 
 
 @pytest.mark.parametrize(
