@@ -54,6 +54,7 @@ def load(
     stored: Callable[[], list[Item]] | None = None,
     *,
     looks: bool = True,
+    paired: bool = True,
 ) -> Corpus:
     """Reads the corpus.
 
@@ -62,6 +63,7 @@ def load(
       stored: The rows of a prepared corpus, taken where no role has a source.
       looks: Whether the videos are looked for; those of a prepared corpus, or of a
         report that is made again, need not be there.
+      paired: Whether the roles must be such that an audit can compare them.
 
     Raises:
       AuditError: With everything that is wrong: sources that are absent, unreadable or
@@ -70,7 +72,7 @@ def load(
         that cannot be audited together. Of each kind at most 20 are listed.
     """
     with waiting.collecting_later(), waiting.announced("reading the corpus") as wait:
-        return _load(corpus, stored, wait, looks=looks)
+        return _load(corpus, stored, wait, looks=looks, paired=paired)
 
 
 def _load(
@@ -79,6 +81,7 @@ def _load(
     wait: Wait,
     *,
     looks: bool,
+    paired: bool,
 ) -> Corpus:
     """See `load`."""
     problems = _Problems()
@@ -134,7 +137,7 @@ def _load(
     allowed = corpus.allow_duplicates
     shared, notes = conflicts.examined(certain, known, allowed=allowed)
     problems.add("", shared)
-    problems.add("", _roles(asked))
+    problems.add("", _roles(asked) if paired else [])
     problems.close()
     left += _beyond(items, kept, corpus.max_clips)
     _log(kept, left)

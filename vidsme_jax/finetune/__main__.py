@@ -1,12 +1,15 @@
 """The command line: `python -m vidsme_jax.finetune --config configs/selftrain.py`.
 
-The whole model learns the answers to "USER: <video>\\n{question} ASSISTANT: {answer}"
-of `corpus.members`; `corpus.nonmembers` are measured at the end and never trained on.
-The folder `--workdir` receives a checkpoint in the Hugging Face format, and
-`training.json`, which says how it was made.
+The model of `model.checkpoint` learns the answers of `corpus.members`, each behind its
+video and its question; `corpus.nonmembers` are measured and never trained on. With
+`train.member_share` below 1, `corpus.members` is a pool of which so large a part is
+drawn, by source; `members.jsonl` and `nonmembers.jsonl` say which. The folder
+`--workdir` receives a checkpoint in the Hugging Face format, or an adapter in PEFT's,
+and `training.json`, which says how it was made. What is stopped, or killed, goes on
+with the same command.
 
-Exit status: 0 done; 2 nothing was computed, one message lists every problem found; 130
-interrupted, nothing was written.
+Exit status: 0 done; 2 nothing was written, one message lists every problem found; 130
+interrupted, the same command continues.
 """
 
 import functools
@@ -33,15 +36,20 @@ def main(argv: list[str]) -> int:
         options.ask(flags.FLAGS.config, workdir)
         assert workdir is not None  # Or a problem was raised.
         from vidsme_jax.finetune import training
+        from vidsme_jax.run.stopping import Stop
 
-        record = training.run(flags.FLAGS.config, workdir)
+        stop = Stop()
+        stop.listen()
+        record = training.run(flags.FLAGS.config, workdir, stop)
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
         terminal.show_error(f"no checkpoint was written: {commands.os_cause(error)}")
         return commands.WRONG
     except KeyboardInterrupt:
-        terminal.show_error("interrupted: no checkpoint was written")
+        terminal.show_error(
+            "interrupted: no checkpoint was written; the same command continues"
+        )
         return commands.INTERRUPTED
     terminal.show(summary(record, workdir))
     return commands.OK

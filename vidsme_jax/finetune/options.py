@@ -5,15 +5,91 @@ import pathlib
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
-from vidsme_jax.base import Item
-from vidsme_jax.data import corpora
 from vidsme_jax.run.asking import Problems, find_local
+from vidsme_jax.settings import rules, views
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
+from vidsme_jax.settings.views import Number, group, key
 
+STATE = "state"  # The folder in a work directory from which a run continues.
+EXPORTS = ("*.safetensors*", "adapter_config.json")
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
 _SHARED += ("corpus.allow_outside", "corpus.fields", "corpus.allow_duplicates")
+_SHARED += ("corpus.max_clips", "corpus.seed", "corpus.prepared")
 _SHARED += ("video.max_pixels", "video.max_seconds")
-_SHARED += ("video.num_frames", "model.checkpoint", "workers", "overwrite")
+_SHARED += ("video.num_frames", "model.checkpoint", "model.allow_pickle")
+_SHARED += ("parallel.mode", "parallel.data", "parallel.model")
+_SHARED += ("workers", "compile_cache", "overwrite")
+
+
+def _are_epochs(value: object) -> bool:
+    if not isinstance(value, tuple):
+        return False
+    whole = all(rules.is_integer(epoch) and epoch > 0 for epoch in value)
+    return whole and list(value) == sorted(set(value))
+
+
+@group
+class Train:
+    """Of `train.*`: what is trained, and how."""
+
+    method: str = key(
+        "full",
+        one_of("full", "lora", "projector"),
+        "full: all parameters; lora: low-rank updates; projector: that alone.",
+    )
+    tower: str = key(
+        "trained",
+        one_of("trained", "frozen"),
+        "Of the method full: whether the vision tower learns, too.",
+    )
+    pattern: str = key(
+        "language_model/.*_proj",
+        rules.text("a regular expression"),
+        "Of the method lora: which dense layers, by path; tower: vision_tower/.*",
+    )
+    rank: int = key(16, integer(1), "Of low-rank updates.")
+    alpha: Number = key(32.0, POSITIVE, "An update is scaled by alpha / rank.")
+    rslora: bool = key(False, rules.BOOL, "Scales by alpha / sqrt(rank) instead.")
+    merged: bool = key(
+        False, rules.BOOL, "Writes a whole model, its updates added, not an adapter."
+    )
+    dtype: str = key(
+        "float32",
+        one_of("float32", "bfloat16"),
+        "Of products; what is trained is kept in float32, what is not in this type.",
+    )
+    batch_size: int = key(8, integer(1), "Clips at once, over all devices.")
+    accumulate: int = key(1, integer(1), "Batches a step.")
+    epochs: int = key(3, integer(1), "How often each clip is seen.")
+    max_steps: int = key(0, integer(0), "Steps, at most; 0: those of the epochs.")
+    target_loss: Number = key(
+        0.0, NOT_NEGATIVE, "Ends once an epoch's mean loss, in nats a token, is below."
+    )
+    learning_rate: Number = key(1e-3, POSITIVE, "Of AdamW, at its highest.")
+    warmup_steps: int = key(50, integer(0), "Steps until the rate is reached.")
+    weight_decay: Number = key(0.0, NOT_NEGATIVE, "Of AdamW, on matrices.")
+    clip_norm: Number = key(1.0, POSITIVE, "Of the gradients, all together.")
+    rematerialise: bool = key(
+        False, rules.BOOL, "Computes layers twice, for less memory."
+    )
+    seed: int = key(0, integer(0), "Of weights, of the split, of the clips' order.")
+    member_share: Number = key(
+        1.0,
+        rules.PART,
+        "Below 1: corpus.members is a pool, of whose sources this share is trained on.",
+    )
+    checkpoint_every: int = key(
+        500, integer(0), "Steps between two states to continue from; 0: when stopped."
+    )
+    evaluate_every: int = key(
+        0, integer(0), "Epochs between two losses of all clips; 0: at the end alone."
+    )
+    snapshots: tuple[int, ...] = key(
+        (),
+        rules.Allowed("a tuple of epochs, increasing", _are_epochs),
+        "Epochs after which the model is written to epoch-N.",
+    )
+
 
 # The keys of `settings.RULES` are taken over where they mean the same.
 RULES: dict[str, Rule] = {
@@ -27,29 +103,23 @@ RULES: dict[str, Rule] = {
         "random: only config.json, tokenizer and preprocessing are the checkpoint's.",
     ),
     "model.dtype": Rule(
-        "float32",
-        one_of("float32", "bfloat16"),
-        "Of the tensors in the file; training is in float32.",
+        "float32", one_of("float32", "bfloat16"), "Of the tensors that are written."
     ),
-    "train.batch_size": Rule(8, integer(1), "Clips a step."),
-    "train.max_steps": Rule(1000, integer(1), "Steps, at most."),
-    "train.target_loss": Rule(
-        0.0, NOT_NEGATIVE, "Ends once an epoch's mean loss, in nats a token, is below."
-    ),
-    "train.learning_rate": Rule(1e-3, POSITIVE, "Of AdamW, at its highest."),
-    "train.warmup_steps": Rule(50, integer(0), "Steps until the rate is reached."),
-    "train.weight_decay": Rule(0.0, NOT_NEGATIVE, "Of AdamW."),
-    "train.clip_norm": Rule(1.0, POSITIVE, "Of the gradients, all together."),
-    "train.seed": Rule(0, integer(0), "Of the weights and of the order of the clips."),
     "cache_mib": Rule(
         1024, integer(0), "MiB of prepared clips to keep; the rest is decoded anew."
     ),
+    **views.rules_of(Train, "train."),
 }
 
 
 def default() -> ConfigDict:
     """Returns a configuration with every key at its default; `RULES` explains each."""
     return settings.default(RULES)
+
+
+def train_of(config: ConfigDict) -> Train:
+    """Returns the `train` part of a configuration."""
+    return views.read(Train, config.get("train"))
 
 
 def problems(config: ConfigDict) -> list[str]:
@@ -64,29 +134,51 @@ def ask(config: ConfigDict, workdir: pathlib.Path | None) -> None:
       AuditError: Something is wrong with values, work directory or corpus, or a local
         checkpoint is not there; lists every problem.
     """
+    from vidsme_jax.finetune import pool
+
     problems = Problems(config, RULES)
     collect(problems, config, workdir)
+    if problems.none_in("corpus", "train"):
+        with problems.collected():
+            pool.rows(problems.settings, train_of(config))
     problems.close()
 
 
 def collect(
     problems: Problems, config: ConfigDict, workdir: pathlib.Path | None
-) -> tuple[Item, ...]:
-    """Returns the rows of the corpus, or adds to the problems; see `ask`."""
-    items: tuple[Item, ...] = ()
-    found = workdir.glob("*.safetensors*") if workdir is not None else ()
-    weights = {path.name for path in found}
+) -> None:
+    """Adds what is wrong with work directory, keys together and checkpoint."""
     if workdir is None:
         problems.add("--workdir is missing: it receives the model")
-    elif weights and not config.get("overwrite"):
-        problems.add(f"{workdir} holds a checkpoint; --config.overwrite replaces it")
-    elif weights - {"model.safetensors"}:
-        problems.add(f"{workdir} holds a checkpoint in several files; give another")
-    if problems.none_in("corpus"):
-        with problems.collected():
-            items = corpora.load(problems.settings.corpus).items
+    elif any(path for name in EXPORTS for path in workdir.glob(name)):
+        if not config.get("overwrite"):
+            problems.add(
+                f"{workdir} holds a checkpoint; --config.overwrite replaces it"
+            )
+    if problems.none_in("train"):
+        problems.add(*_of_training(train_of(config)))
     if problems.none_in("model"):
         with problems.collected("model.checkpoint"):
             random = config.get("model", {}).get("init") == "random"
             find_local(problems.settings.model.checkpoint, weights=not random)
-    return items
+
+
+def _of_training(train: Train) -> list[str]:
+    """Returns what of the keys does not go together."""
+    found = []
+    if train.method != "full" and train.tower == "frozen":
+        found.append(
+            f"config.train.tower is frozen, which it is with config.train.method = "
+            f"{train.method} in any case: leave it out"
+        )
+    if train.method != "lora" and train.merged:
+        found.append(
+            "config.train.merged is of the method lora; config.train.method is "
+            f"{train.method}"
+        )
+    if any(epoch > train.epochs for epoch in train.snapshots):
+        found.append(
+            f"config.train.snapshots is {train.snapshots!r}, and config.train.epochs "
+            f"is {train.epochs}: later ones are never reached"
+        )
+    return found

@@ -1,285 +1,363 @@
-"""The training loop: prepare, train, measure, write.
-
-Axes: `clips` of a batch.
-"""
+"""The training of a model whose members are known: check, train, measure, write."""
 
 import collections
+import dataclasses
 import errno
-import hashlib
-import importlib.metadata
-import json
+import itertools
 import math
 import os
 import pathlib
-import platform
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from absl import logging
-from flax import nnx
-from jaxtyping import Array, Float
 from ml_collections import ConfigDict
-from safetensors import SafetensorError
 
-from vidsme_jax import progress, settings
+from vidsme_jax import parallel
 from vidsme_jax.base import AuditError
-from vidsme_jax.checkpoints import writing
-from vidsme_jax.finetune import options
-from vidsme_jax.finetune.batches import Clips, Row, tokenise
-from vidsme_jax.finetune.source import Source, open_source
-from vidsme_jax.models.batches import Batch
+from vidsme_jax.finetune import examples, export, options, pool, record, steps
+from vidsme_jax.finetune.examples import Clips, Cut, Example
+from vidsme_jax.finetune.options import Train
+from vidsme_jax.finetune.parameters import Leaves, Trainee
+from vidsme_jax.finetune.reporting import Reporter
+from vidsme_jax.finetune.source import open_source
+from vidsme_jax.finetune.states import States
+from vidsme_jax.finetune.steps import State
+from vidsme_jax.parallel import Devices
 from vidsme_jax.run import memory
 from vidsme_jax.run.asking import Problems
-from vidsme_jax.store.files import write_atomically
+from vidsme_jax.run.stopping import Stop
 
-_PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
-_SECONDS = 10.0  # Between two log lines.
+_LAG = 2  # Steps that are in flight before the loss of one is looked at.
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-    """Trains, measures and writes the checkpoint.
+def run(
+    config: ConfigDict, workdir: pathlib.Path, stop: Stop | None = None
+) -> dict[str, Any]:
+    """Trains, measures and writes the model; continues what was stopped.
 
     Args:
       config: See `options.RULES`.
-      workdir: Receives the checkpoint and `training.json`; made if need be.
+      workdir: Receives the checkpoint or the adapter, and `training.json`; made if need
+        be.
+      stop: Looked at between steps; a state is kept then.
 
     Returns:
-      The content of `training.json`. Its losses are means over clips of `answer_nll`,
-      in nats a token, under the parameters as they are stored.
+      The content of `training.json`. Its losses are means over rows of the mean of an
+      answer's tokens, in nats a token, of the parameters in float32.
 
     Raises:
       AuditError: Lists all that is wrong with configuration, corpus and checkpoint; or
         the loss is no longer finite, or the device fails.
       OSError: The folder cannot be written; names the file.
+      KeyboardInterrupt: It was asked to stop; the state is kept.
     """
-    source, rows, clips = _prepare(config, workdir)
+    prepared = prepare(config, workdir)
     made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)  # Before the work, not after it.
     if not os.access(workdir, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(workdir))
     try:
-        return _run(config, workdir, source, rows, clips)
+        return _Training(prepared, config, workdir, stop or Stop()).run()
     except jax.errors.JaxRuntimeError as error:
         cause = f"the device failed: {memory.one_line(error)}"
+        if memory.is_lacking(error):
+            cause += (
+                "; set a smaller config.train.batch_size with a larger "
+                "config.train.accumulate, config.train.rematerialise = true, or "
+                "config.parallel.mode = mesh"
+            )
         raise AuditError([cause]) from error
     finally:
         if made and not any(workdir.iterdir()):
             workdir.rmdir()
 
 
-def _run(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    source: Source,
-    rows: list[Row],
-    clips: Clips,
-) -> dict[str, Any]:
-    """Trains, measures and writes what was checked."""
-    members = [row for row in rows if row.item.role == "members"]
-    graphdef, state = source.start()
-    state = jax.device_put(state, jax.devices()[0])
-    started = time.monotonic()
-    state, curve = _train(config, graphdef, state, members, clips)
-    seconds = time.monotonic() - started
-    dtype = jnp.dtype(settings.flatten(config)["model.dtype"])
-    stored = jax.tree.map(lambda x: x.astype(dtype), state)
-    state = jax.tree.map(lambda x: x.astype(jnp.float32), stored)
-    record = {
-        "config": settings.flatten(config),
-        "parameters": sum(x.size for x in jax.tree.leaves(state)),
-        "steps": len(curve),
-        "seconds": round(seconds, 1),
-        "losses": _measure(graphdef, state, rows, clips),
-        "device": jax.devices()[0].device_kind,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "data": _fingerprint(members, clips),
-        "members": [row.item.id for row in members],
-        "curve": [round(loss, 4) for loss in curve],
-    }
-    _write(workdir, source, stored, record)
-    return record
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A training, checked.
+
+    Attributes:
+      train: Of the configuration.
+      trainee: The model.
+      rows: Of the corpus, laid out.
+      clips: Their frames.
+      devices: Where to train.
+      split: Whether the roles were dealt out here.
+    """
+
+    train: Train
+    trainee: Trainee
+    rows: list[Example]
+    clips: Clips
+    devices: Devices
+    split: bool
+
+    @property
+    def members(self) -> list[Example]:
+        """What is trained on."""
+        return [row for row in self.rows if row.item.role == "members"]
 
 
-def _prepare(
-    config: ConfigDict, workdir: pathlib.Path
-) -> tuple[Source, list[Row], Clips]:
-    """Checks everything before the first step, and decodes every clip once."""
+def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
+    """Checks everything before the first step, and decodes every clip once.
+
+    Raises:
+      AuditError: Lists every problem.
+    """
     problems = Problems(config, options.RULES)
-    items, source = options.collect(problems, config, workdir), None
+    options.collect(problems, config, workdir)
     c: Any = config
+    train, found, source = options.train_of(config), None, None
+    if problems.none_in("corpus", "train", "video"):
+        with problems.collected("corpus"):
+            found = pool.rows(problems.settings, train)
     if problems.none_in("model", "train"):
         with problems.collected():
-            seed = c.train.seed if c.model.init == "random" else None
-            source = open_source(c.model.checkpoint, random_seed=seed)
-    found = problems.found
-    if source is None or not items or not problems.none_in(""):  # Of any key.
-        raise AuditError(found)
-    rows = tokenise(items, source.model, c.video.num_frames, found)
-    clips = Clips(c, source.model.prepare)
-    found += clips.broken(items)
-    if found:
-        raise AuditError(found)
-    return source, rows, clips
-
-
-def answer_nll(model: Any, batch: Batch) -> Float[Array, " clips"]:
-    """Returns the mean negative log-likelihood of each answer, in nats a token.
-
-    Args:
-      model: Any family's module.
-      batch: Of one direction, of which the rows of the slice "response" are kept.
-    """
-    hidden, _ = model.read(model.see(batch.pixels), batch)
-    hidden = hidden[:, 0]
-    target = jnp.asarray(batch.target)[:, 0]
-    logits = (hidden @ model.head.T).astype(jnp.float32)
-    own = jnp.maximum(target, 0)[..., None]
-    picked = jnp.take_along_axis(logits, own, axis=-1)[..., 0]
-    nll = jax.nn.logsumexp(logits, axis=-1) - picked
-    answer = (target >= 0).astype(jnp.float32)
-    return jnp.sum(nll * answer, axis=-1) / jnp.sum(answer, axis=-1)
-
-
-def make_optimizer(train: Any) -> optax.GradientTransformation:
-    """AdamW with clipped gradients; the rate warms up, then falls as a cosine to 0.1.
-
-    Args:
-      train: The `train` part of the configuration.
-    """
-    rate = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=train.learning_rate,
-        warmup_steps=train.warmup_steps,
-        decay_steps=max(train.max_steps, train.warmup_steps + 1),
-        end_value=0.1 * train.learning_rate,
+            texts = pool.texts(found.items) if found is not None else ()
+            source = open_source(
+                c.model.checkpoint,
+                dtype=train.dtype,
+                is_random=c.model.init == "random",
+                allow_pickle=c.model.allow_pickle,
+                texts=texts,
+                seed=train.seed,
+            )
+    if source is None or found is None or not problems.none_in(""):  # Of any key.
+        raise AuditError(problems.found)
+    parallel.keep_programs(c.compile_cache)
+    model = source.model
+    clips = Clips(
+        found.reader, model, c.video.num_frames, c.cache_mib * 2**20, c.workers
     )
+    broken = clips.look(found.items)
+    problems.add(*broken)
+    rows: list[Example] = []
+    if not broken:
+        with problems.collected():
+            items = found.divided(train, clips.looked)
+            rows, wrong = examples.lay_out(items, model, clips.looked)
+            problems.add(*wrong)
+    trainee = devices = None
+    with problems.collected():
+        trainee = Trainee.of(source, train)
+        devices = parallel.make_devices(
+            *(c.parallel.mode, c.parallel.data, c.parallel.model),
+            num_bytes=trainee.num_bytes,
+            dtype=train.dtype,
+        )
+        if devices.num_processes > 1:
+            problems.add("training runs in one process, and JAX has several here")
+        if train.batch_size % devices.num_data:
+            problems.add(
+                f"config.train.batch_size is {train.batch_size}; it must be a multiple "
+                f"of the {devices.num_data} devices that share a batch"
+            )
+    problems.close()
+    assert trainee is not None and devices is not None
+    return Prepared(train, trainee, rows, clips, devices, train.member_share < 1)
 
-    def decayed(state: Any) -> Any:  # Matrices, not norms, biases or embeddings.
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: "kernel" in jax.tree_util.keystr(path), state
+
+class _Training:
+    """One training, from its first state, or its last one, to the files."""
+
+    def __init__(
+        self, prepared: Prepared, config: ConfigDict, workdir: pathlib.Path, stop: Stop
+    ):
+        self._all, self._train = prepared, prepared.train
+        self._config, self._workdir, self._stop = config, workdir, stop
+        self._members = prepared.members
+        self._plan = self._epoch(0)
+        size, train = self._train.batch_size, self._train
+        self._per_epoch = -(-len(self._plan) // train.accumulate)
+        self._total = train.epochs * self._per_epoch
+        if train.max_steps:
+            self._total = min(self._total, train.max_steps)
+        self._programs = steps.programs(
+            prepared.trainee.form, train, self._total, prepared.devices
+        )
+        self._size = size
+        self._log = record.Log()
+
+    def run(self) -> dict[str, Any]:
+        """Trains, measures and writes."""
+        prepared, workdir = self._all, self._workdir
+        states = States(
+            workdir / options.STATE,
+            record.depends(self._config, prepared),
+            anew=bool(self._config.overwrite),
+        )
+        if prepared.split:
+            pool.write_manifests(workdir, [row.item for row in prepared.rows])
+        started = time.monotonic()
+        state, frozen = self._begin(states)
+        done = False
+        try:
+            state = self._learn(state, frozen, states)
+            self._log.seconds += time.monotonic() - started
+            found = self._finish(state, frozen)
+            done = True
+        finally:
+            states.close(done=done)
+        return found
+
+    def _begin(self, states: States) -> tuple[State, Leaves]:
+        """Returns the state that training goes on from, and what does not learn."""
+        prepared, programs = self._all, self._programs
+        trainee, devices = prepared.trainee, prepared.devices
+        where = devices.shardings(trainee.form.split)
+        trained, frozen = trainee.start(where, self._train.seed)
+        state = programs.start(trained)
+        if states.latest is not None:
+            state, kept = states.restore(state)
+            self._log = record.Log(**kept)
+        return programs.spread(state), programs.spread(frozen)
+
+    def _learn(self, state: State, frozen: Leaves, states: States) -> State:
+        """Makes the steps that are left."""
+        train, log, programs = self._train, self._log, self._programs
+        reporter = Reporter(self._all, self._total, self._per_epoch, log.steps)
+        started = time.monotonic()
+        flying: collections.deque[tuple[Sequence[Cut], Any, Any]] = collections.deque()
+
+        def settle(most: int) -> None:
+            while len(flying) > most:
+                cuts, loss, good = flying.popleft()
+                if not bool(good):
+                    raise AuditError([self._diverged(cuts, float(loss))])
+                log.curve.append(round(float(loss), 6))
+                reporter.step(cuts, log.curve[-1])
+
+        def keep() -> None:
+            settle(0)
+            kept = dataclasses.asdict(log)
+            kept["seconds"] += time.monotonic() - started
+            states.save(log.steps, programs.gathered(state), kept)
+
+        try:
+            with reporter:
+                for cuts in self._stop.between(self._steps(log.steps)):
+                    weight = 1 / sum(x.num_tokens for cut in cuts for x in cut.examples)
+                    total = None
+                    for each in cuts:
+                        total = programs.gradients(
+                            state, frozen, each.batch, weight, total
+                        )
+                    state, loss, good = programs.update(state, total)
+                    flying.append((cuts, loss, good))
+                    settle(_LAG)
+                    made = log.steps + len(flying)
+                    if made % self._per_epoch == 0:
+                        settle(0)
+                        if self._epoch_ends(made // self._per_epoch, state, frozen):
+                            break
+                    if train.checkpoint_every and made % train.checkpoint_every == 0:
+                        keep()
+                settle(0)
+        except KeyboardInterrupt:
+            keep()
+            raise
+        except AuditError as error:
+            if flying or log.steps:
+                flying.clear()
+                state = state._replace(good=programs.spread(np.bool_(True)))
+                try:
+                    keep()
+                except OSError as full:
+                    raise AuditError([*error.problems, str(full)]) from error
+            raise
+        return state
+
+    def _epoch_ends(self, epoch: int, state: State, frozen: Leaves) -> bool:
+        """Measures and writes what an epoch wants; returns whether it is the last."""
+        train, log = self._train, self._log
+        if train.evaluate_every and epoch % train.evaluate_every == 0:
+            log.losses.append([epoch, self._measure(state, frozen)])
+        if epoch in train.snapshots:
+            self._write(self._workdir / f"epoch-{epoch}", state, frozen)
+        mean = math.fsum(log.curve[-self._per_epoch :]) / self._per_epoch
+        return mean < train.target_loss
+
+    def _diverged(self, cuts: Sequence[Cut], loss: float) -> str:
+        """Returns what to say of a step that is not finite."""
+        names = [x.item.video for cut in cuts for x in cut.examples]
+        shown = ", ".join(names[:8]) + (
+            f" and {len(names) - 8} more" * (len(names) > 8)
+        )
+        return (
+            f"the loss is {loss} at step {self._log.steps + 1}, of the clips {shown}: "
+            f"the state before it is in {self._workdir / options.STATE}; lower "
+            "config.train.learning_rate, with --config.overwrite=true or another "
+            "--workdir, or look at these clips"
         )
 
-    return optax.chain(
-        optax.clip_by_global_norm(train.clip_norm),
-        optax.adamw(rate, b2=0.98, weight_decay=train.weight_decay, mask=decayed),
-    )
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        """Returns the batches of an epoch, a function of the seed and its number."""
+        rng = np.random.default_rng([self._train.seed, epoch])
+        return examples.batches_of(self._members, self._train.batch_size, rng)
 
+    def _steps(self, done: int) -> Iterator[tuple[Cut, ...]]:
+        """Yields the batches of every step that is left."""
+        accumulate = self._train.accumulate
+        while done < self._total and not self._stop.asked:
+            epoch, begun = divmod(done, self._per_epoch)
+            plan = self._epoch(epoch)
+            until = min(self._total - epoch * self._per_epoch, self._per_epoch)
+            plan = plan[begun * accumulate : until * accumulate]
+            cuts = examples.cut(
+                self._members,
+                plan,
+                self._all.clips,
+                self._all.trainee.source.model,
+                self._size,
+            )
+            while its := tuple(itertools.islice(cuts, accumulate)):
+                yield its
+                done += 1
+                if self._stop.asked:
+                    return
 
-def make_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation
-) -> Callable[..., Any]:
-    """Returns `step(state, moments, batch)`: the next two, and the loss."""
+    def _measure(self, state: State, frozen: Leaves) -> dict[str, float]:
+        """Returns the mean loss of each role and group, in nats a token."""
+        rows, model = self._all.rows, self._all.trainee.source.model
+        plan = examples.batches_of(rows, self._size, None)
+        groups: dict[str, list[float]] = collections.defaultdict(list)
+        for cut in examples.cut(rows, plan, self._all.clips, model, self._size):
+            nll, tokens = self._programs.losses(state, frozen, cut.batch)
+            for k, example in enumerate(cut.examples):
+                its = f"{example.item.role} {example.item.group}".strip()
+                groups[its].append(float(nll[k] / tokens[k]))
+        return {name: round(float(np.mean(groups[name])), 5) for name in sorted(groups)}
 
-    def step(state, moments, batch):
-        def loss(state):
-            return jnp.mean(answer_nll(nnx.merge(graphdef, state), batch))
+    def _finish(self, state: State, frozen: Leaves) -> dict[str, Any]:
+        """Writes the model, and returns the record, which is written last."""
+        log = self._log
+        losses = self._measure(state, frozen)
+        found = record.of(self._config, self._all, log, losses)
+        self._write(self._workdir, state, frozen)
+        record.write(self._workdir, found)
+        return found
 
-        value, gradients = jax.value_and_grad(loss)(state)
-        with jax.numpy_dtype_promotion("standard"):  # Optax mixes its own counts.
-            updates, moments = optimizer.update(gradients, moments, state)
-        return optax.apply_updates(state, updates), moments, value
-
-    return step
-
-
-def _train(
-    config: Any,
-    graphdef: nnx.GraphDef,
-    state: nnx.State,
-    members: list[Row],
-    clips: Clips,
-) -> tuple[nnx.State, list[float]]:
-    """Returns the trained parameters and the loss of every step."""
-    train = config.train
-    optimizer = make_optimizer(train)
-    # On the device like the parameters, or the second step would be compiled anew.
-    moments = jax.device_put(optimizer.init(state), jax.devices()[0])
-    step = jax.jit(make_step(graphdef, optimizer), donate_argnums=(0, 1))
-    rng = np.random.default_rng(train.seed)
-    curve: list[float] = []
-    mean, told = math.inf, time.monotonic()
-    total = train.max_steps
-    with progress.bar(total, "training", "step") as bar:
-        while mean >= train.target_loss and len(curve) < total:
-            order = rng.permutation(len(members)).tolist()
-            losses: list[Array] = []
-            for batch in clips.batches([members[k] for k in order]):
-                state, moments, loss = step(state, moments, batch)
-                losses.append(loss)
-                bar.update()
-                if len(curve) + len(losses) == total:
-                    break
-            curve += [float(loss) for loss in losses]
-            mean = sum(curve[-len(losses) :]) / len(losses)
-            bar.set_postfix(loss=f"{mean:.4f}")
-            if not math.isfinite(mean):
-                where = f"the loss is {mean} after {len(curve)} steps"
-                raise AuditError([f"{where}: lower config.train.learning_rate"])
-            if bar.disable and (
-                time.monotonic() - told > _SECONDS or len(curve) == total
-            ):
-                told = time.monotonic()
-                logging.info("step %d of %d, loss %.4f", len(curve), total, mean)
-    return state, curve
-
-
-def _measure(graphdef, state, rows: list[Row], clips: Clips):
-    """Returns the mean loss of the members and of each group of non-members."""
-
-    @jax.jit
-    def losses_of(state, batch):
-        return answer_nll(nnx.merge(graphdef, state), batch)
-
-    losses = [np.asarray(losses_of(state, batch)) for batch in clips.batches(rows)]
-    groups: dict[str, list[float]] = collections.defaultdict(list)
-    # The last batch was filled up: its surplus is left out.
-    for row, loss in zip(rows, np.concatenate(losses), strict=False):
-        groups[f"{row.item.role} {row.item.group}".strip()].append(float(loss))
-    return {name: round(float(np.mean(groups[name])), 5) for name in sorted(groups)}
-
-
-def _fingerprint(members: list[Row], clips: Clips) -> str:
-    """A SHA-256 over id, content, question and answer of every member."""
-    facts = [
-        [row.item.id, clips.hashes[row.item.clip], row.item.question, row.item.answer]
-        for row in members
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _write(
-    workdir: pathlib.Path, source: Source, state: nnx.State, record: dict[str, Any]
-) -> None:
-    """Writes the checkpoint, the weights last: they are all there, or none are."""
-    folder, raw = source.checkpoint.folder, dict(source.checkpoint.config)
-    if workdir.resolve() != folder.resolve():
-        for path in folder.iterdir():
-            if "token" in path.name or path.suffix in (".model", ".jinja"):
-                write_atomically(workdir / path.name, path.read_bytes())
-    dtype = record["config"]["model.dtype"]
-    raw.pop("torch_dtype", None)
-    raw |= {"architectures": ["LlavaNextVideoForConditionalGeneration"], "dtype": dtype}
-    prepare: Any = source.model.prepare
-    for name, content in (
-        ("config.json", raw),
-        ("preprocessor_config.json", prepare.to_json()),
-        ("training.json", record),
-    ):
-        text = json.dumps(content, indent=1) + "\n"
-        write_atomically(workdir / name, text.encode())
-    part = workdir / "model.part"
-    try:
-        writing.save(part, state, source.model.names)
-    except SafetensorError as error:  # Of the disk; it is no OSError.
-        part.unlink(missing_ok=True)
-        raise OSError(f"{part}: {error}") from error
-    part.chmod(0o644)  # As any file; safetensors makes it private.
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(workdir / "model.safetensors")
+    def _write(self, folder: pathlib.Path, state: State, frozen: Leaves) -> None:
+        """Writes the model as it is now, whole or as an adapter."""
+        trainee, train = self._all.trainee, self._train
+        source, lora = trainee.source, trainee.form.lora
+        trained = self._programs.gathered(state.trained)
+        folder.mkdir(parents=True, exist_ok=True)
+        if lora is not None and not train.merged:
+            export.adapter(
+                folder,
+                source.checkpoint,
+                source.model,
+                lora.factors(trained),
+                rank=train.rank,
+                alpha=train.alpha,
+                rslora=train.rslora,
+                base=source.name,
+            )
+            return
+        plain = trainee.plain(trained, self._programs.gathered(frozen))
+        dtype = self._config.model.dtype
+        export.whole(folder, source.checkpoint, source.model, plain, dtype=dtype)

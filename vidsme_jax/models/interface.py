@@ -85,6 +85,8 @@ class Model:
         which hardly differ from those of the frame before. Of the reversed clip others
         are left, so that it has no rows to compare: the natural order alone is scored.
         None: the model is shown all.
+      towers: The parts of the module that turn pixels into features; what is neither of
+        them nor of the decoder, `language_model`, is the projector.
       timed: Whether the model reads the times of the frames, as text or as positions.
       ends: The tokens that end a generated answer.
       decode: Returns the text of a generated answer, of its tokens.
@@ -117,6 +119,7 @@ class Model:
     kernels: Callable[[], dict[str, str]]
     tiling: Tiling | None = None
     prune: Callable[[np.ndarray], bytes] | None = None
+    towers: tuple[str, ...] = ("vision_tower",)
     timed: bool = False
     ends: tuple[int, ...] = ()
     decode: Callable[[Sequence[int]], str] = lambda ids: ""

@@ -1,8 +1,10 @@
 """The small parts that every backbone is made of, and stacks of layers."""
 
+import contextlib
+import contextvars
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from vidsme_jax import parallel
 # Layers that `project` may join, where k and v are smaller than q: cutting v out of a
 # joined result costs more than is saved where it is as large.
 _PROJECTED = ("q_proj", "k_proj", "v_proj")
+_rematerialised = contextvars.ContextVar("rematerialised", default=False)
 
 
 def linear(
@@ -121,6 +124,20 @@ def stack(make: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
     return nnx.vmap(make, in_axes=(0,), out_axes=0)(rngs.split(depth))
 
 
+@contextlib.contextmanager
+def rematerialised(wanted: bool = True) -> Iterator[None]:
+    """Lets stacks that are traced inside keep their layers' inputs alone.
+
+    A gradient then computes the rest of each layer a second time: a third more
+    operations, for the memory of one layer in place of all.
+    """
+    token = _rematerialised.set(wanted)
+    try:
+        yield
+    finally:
+        _rematerialised.reset(token)
+
+
 def run_stack(
     layers: Any,
     x: Array,
@@ -177,6 +194,8 @@ def walk_stack(
         with jax.named_scope("layer"):
             return step(nnx.merge(graphdef, layer), x, own, *args)
 
+    if _rematerialised.get():
+        apply = jax.checkpoint(apply)
     leaves = jax.tree.leaves(state, is_leaf=_is_separate)
     first, stop = span or (0, len(leaves[0]))
     if not _is_separate(leaves[0]):

@@ -24,6 +24,7 @@ def open_corpus(
     counts: Collection[int],
     *,
     looks: bool = True,
+    paired: bool = True,
 ) -> tuple[Corpus, Reader]:
     """Reads a corpus, and opens its clips, prepared or not.
 
@@ -34,7 +35,8 @@ def open_corpus(
       settings: Of the run.
       counts: The numbers of frames that clips are going to be read at; a single frame
         is the first of two, so that 2 must be one of them where 1 is.
-      looks: As of `corpora.load`.
+      looks: As of `corpora.load`, and the next one.
+      paired: Whether the roles must be such that an audit can compare them.
 
     Raises:
       AuditError: As `corpora.load`; or the prepared corpus is damaged, or lacks clips
@@ -42,7 +44,7 @@ def open_corpus(
     """
     given = settings.corpus
     if not given.prepared:
-        corpus = corpora.load(given, looks=looks)
+        corpus = corpora.load(given, looks=looks, paired=paired)
         return corpus, Videos(settings.video, given.fields)
     from vidsme_jax.prepared import layout
     from vidsme_jax.prepared.layout import Variant
@@ -61,7 +63,7 @@ def open_corpus(
 
             found = PreparedClips(root, variant)
             if not corpus.items:
-                corpus = corpora.load(given, found.items)
+                corpus = corpora.load(given, found.items, paired=paired)
             found.match(corpora.unique_clips(corpus.items))
             opened[count] = found
         except AuditError as error:

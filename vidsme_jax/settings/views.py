@@ -31,13 +31,14 @@ def group(kind: type[T]) -> type[T]:
     return typing.no_type_check(dataclasses.dataclass(frozen=True, kw_only=True)(kind))
 
 
-def _read(kind: type[T], given: Any) -> T:
+def read(kind: type[T], given: Any) -> T:
+    """Returns a record of a group's values; keys that it lacks take their defaults."""
     values = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         if isinstance(given, ConfigDict) and field.name in given:
             value, inner = given[field.name], typing.cast(Any, field.type)
             values[field.name] = (
-                value if "rule" in field.metadata else _read(inner, value)
+                value if "rule" in field.metadata else read(inner, value)
             )
     return kind(**values)
 
@@ -216,11 +217,11 @@ class Studies:
 class Settings:
     """A whole configuration."""
 
-    corpus: Corpus = _read(Corpus, None)
-    video: Video = _read(Video, None)
-    motion: Motion = _read(Motion, None)
-    model: Checkpoint = _read(Checkpoint, None)
-    reference: Reference = _read(Reference, None)
+    corpus: Corpus = read(Corpus, None)
+    video: Video = read(Video, None)
+    motion: Motion = read(Motion, None)
+    model: Checkpoint = read(Checkpoint, None)
+    reference: Reference = read(Reference, None)
     slices: tuple[str, ...] = key(
         ("video",),
         rules.SLICES_CHOSEN,
@@ -245,7 +246,7 @@ class Settings:
     headline: str = key(
         "vid_sme", rules.text("a score name"), "The one score declared in advance."
     )
-    parallel: Parallel = _read(Parallel, None)
+    parallel: Parallel = read(Parallel, None)
     batch_size: int = key(8, rules.integer(1), "Clips a step, over all devices.")
     workers: int = key(
         0, rules.integer(0), "Host threads that decode and measure; 0: one a core."
@@ -255,17 +256,17 @@ class Settings:
         rules.text("a folder, or '' for none", empty=True),
         "Keeps compiled programs for the next run.",
     )
-    report: Report = _read(Report, None)
+    report: Report = read(Report, None)
     # frames, against: a run for each value, clips decoded once. The others: all from
     # the stored signals of one run.
     study: str = key("", rules.STUDY, "Varies one setting; '': an audit.")
-    studies: Studies = _read(Studies, None)
+    studies: Studies = read(Studies, None)
     overwrite: bool = key(False, rules.BOOL, "Deletes what an earlier run left.")
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Settings":
         """Reads a configuration; keys that it lacks take their defaults."""
-        return _read(cls, config)
+        return read(cls, config)
 
 
 def view(kind: type[T], config: ConfigDict) -> T:
@@ -275,16 +276,19 @@ def view(kind: type[T], config: ConfigDict) -> T:
       kind: One of this module's records but `Settings`.
       config: A whole configuration, also one of another program with the same keys.
     """
-    return _read(kind, config.get(_GROUPS[kind]))
+    return read(kind, config.get(_GROUPS[kind]))
 
 
-def _rules(kind: Any, prefix: str = "") -> dict[str, Rule]:
+def rules_of(kind: Any, prefix: str = "") -> dict[str, Rule]:
+    """Returns the rules of a record's keys, by name behind a prefix."""
     found = {}
     for field in dataclasses.fields(kind):
         name = f"{prefix}{field.name}"
         nested = dataclasses.is_dataclass(field.type)
         found |= (
-            _rules(field.type, f"{name}.") if nested else {name: field.metadata["rule"]}
+            rules_of(field.type, f"{name}.")
+            if nested
+            else {name: field.metadata["rule"]}
         )
     return found
 
@@ -294,4 +298,4 @@ _GROUPS: dict[Any, str] = {
     for field in dataclasses.fields(Settings)  # type: ignore[arg-type]
     if dataclasses.is_dataclass(field.type)
 }
-RULES = _rules(Settings)
+RULES = rules_of(Settings)

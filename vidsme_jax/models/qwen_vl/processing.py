@@ -104,6 +104,7 @@ def open_checkpoint(
         ends=prompts.ends(checkpoint, options, STYLE, problems),
         family=kind,
         remarks=(*checkpoint.remarks, *remarks),
+        towers=("visual",),
         names=params.names(config, kind),
         prepare=lambda pixels: tiling.cut(resize(pixels)),
         tiling=tiling,

@@ -78,6 +78,7 @@ def open_checkpoint(
         ends=prompts.ends(checkpoint, options, STYLE, problems),
         family=params.NAME,
         remarks=(*checkpoint.remarks, *remarks),
+        towers=("vision_model", "post_layernorm"),
         names=params.names(config),
         prepare=prepare,
     )

@@ -81,6 +81,7 @@ def open_checkpoint(
         ends=prompts.ends(checkpoint, options, prompts.CHATML, problems),
         family=params.NAME,
         remarks=(*checkpoint.remarks, *remarks),
+        towers=("vision_model", "post_layernorm"),
         names=params.names(config),
         prepare=lambda pixels: tiling.cut(resize(pixels)),
         tiling=tiling,

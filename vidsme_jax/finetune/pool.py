@@ -1,0 +1,83 @@
+"""The rows of a training: members and non-members, given or dealt out of one pool."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vidsme_jax.base import AuditError, Item
+from vidsme_jax.data.reading import Reader
+from vidsme_jax.finetune import split
+from vidsme_jax.finetune.options import Train
+from vidsme_jax.prepared.corpus import open_corpus
+from vidsme_jax.settings import views
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """The corpus, opened.
+
+    Attributes:
+      items: Its rows, under the roles that were given.
+      reader: Of the frames.
+    """
+
+    items: tuple[Item, ...]
+    reader: Reader
+
+    def divided(self, train: Train, looked: Mapping[str, Any]) -> Sequence[Item]:
+        """Returns the rows with the roles of the training.
+
+        Args:
+          train: Of the configuration.
+          looked: What is known of the clips (`examples.Looked`), by key.
+
+        Raises:
+          AuditError: The pool is too small, or members overlap non-members.
+        """
+        prints = {key: its.fingerprint for key, its in looked.items()}
+        if train.member_share < 1:
+            hashes = {key: its.content_hash for key, its in looked.items()}
+            return split.divide(
+                self.items, train.member_share, train.seed, split.alike(prints, hashes)
+            )
+        if problems := split.overlaps(self.items, prints):
+            raise AuditError(problems)
+        return self.items
+
+
+def rows(given: views.Settings, train: Train) -> Pool:
+    """Reads the corpus.
+
+    Raises:
+      AuditError: Lists what is wrong with it.
+    """
+    corpus, reader = open_corpus(given, {given.video.num_frames}, paired=False)
+    roles = {item.role for item in corpus.items}
+    problems = []
+    if "members" not in roles:
+        problems.append("corpus.members is empty: nothing to train on")
+    if train.member_share < 1 and "nonmembers" in roles:
+        problems.append(
+            f"config.train.member_share is {train.member_share}, which deals "
+            "corpus.members out into members and non-members: leave "
+            "corpus.nonmembers out"
+        )
+    if problems:
+        raise AuditError(problems)
+    return Pool(corpus.items, reader)
+
+
+def texts(items: Iterable[Item]) -> list[str]:
+    """Returns all questions, options and answers, each once, in order."""
+    found: dict[str, None] = {}
+    for item in items:
+        for text in (item.question, *item.candidates, item.answer):
+            found[text] = None
+    return [text for text in found if text]
+
+
+def write_manifests(folder: pathlib.Path, items: Sequence[Item]) -> None:
+    """Writes `members.jsonl` and `nonmembers.jsonl`, which an audit takes as they are."""
+    both = ([x for x in items if x.role == role] for role in ("members", "nonmembers"))
+    split.write_manifests(folder, *both)

@@ -1,0 +1,119 @@
+"""What a training says of itself: `training.json`, and what its state depends on."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from vidsme_jax import settings
+from vidsme_jax.store.files import write_atomically
+
+_PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
+# Keys on which the numbers of a training do not depend.
+_NEUTRAL = ("workers", "compile_cache", "overwrite", "cache_mib", "model.dtype")
+_NEUTRAL += ("train.checkpoint_every", "train.evaluate_every", "train.snapshots")
+_NEUTRAL += ("train.merged", "parallel.mode", "parallel.data", "parallel.model")
+
+
+@dataclasses.dataclass
+class Log:
+    """What a training goes on from beside its state.
+
+    Attributes:
+      curve: The loss of every step, in nats a token.
+      losses: Of epochs, [epoch, {group: loss}].
+      seconds: That it took so far.
+    """
+
+    curve: list[float] = dataclasses.field(default_factory=list)
+    losses: list[Any] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Steps that were made and looked at."""
+        return len(self.curve)
+
+
+def depends(config: ConfigDict, prepared: Any) -> dict[str, Any]:
+    """Returns what the state of a training depends on, by name; JSON-ready."""
+    flat = settings.flatten(config)
+    form = prepared.trainee.form
+    shapes = sorted((path, form.shapes[path]) for path in form.trained)
+    model = prepared.trainee.source.model
+    return {
+        **{key: value for key, value in flat.items() if key not in _NEUTRAL},
+        "checkpoint's fingerprint": model.fingerprint,
+        "clips, questions and answers": _fingerprint(prepared.members, prepared.clips),
+        "shapes of what learns": _digest(shapes),
+    }
+
+
+def of(
+    config: ConfigDict, prepared: Any, log: Log, losses: dict[str, float]
+) -> dict[str, Any]:
+    """Returns the content of `training.json`.
+
+    Args:
+      config: Of the training.
+      prepared: See `training.Prepared`.
+      log: Of its steps.
+      losses: At the end, by role and group.
+    """
+    form, members = prepared.trainee.form, prepared.members
+    sizes = {path: _size(shape) for path, shape in form.shapes.items()}
+    return {
+        "config": settings.flatten(config),
+        "parameters": sum(sizes.values()),
+        "trained parameters": sum(sizes[path] for path in form.trained),
+        "steps": log.steps,
+        "seconds": round(log.seconds, 1),
+        "losses": losses,
+        "losses by epoch": log.losses,
+        "device": jax.devices()[0].device_kind,
+        "devices": prepared.devices.mesh.size,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "data": _fingerprint(members, prepared.clips),
+        "members": [row.item.id for row in members],
+        "curve": [round(loss, 4) for loss in log.curve],
+    }
+
+
+def write(folder: pathlib.Path, record: dict[str, Any]) -> None:
+    """Writes `training.json`."""
+    text = json.dumps(record, indent=1) + "\n"
+    write_atomically(folder / "training.json", text.encode())
+
+
+def _fingerprint(members: Any, clips: Any) -> str:
+    """A SHA-256 over id, content, question and answer of every member."""
+    return _digest(
+        [
+            [
+                row.item.id,
+                clips.looked[row.item.clip].content_hash,
+                row.item.question,
+                list(row.item.candidates),
+                row.item.answer,
+            ]
+            for row in members
+        ]
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size

@@ -1,0 +1,154 @@
+"""The states from which a training continues: kept by orbax, the newest alone."""
+
+import contextlib
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from vidsme_jax.base import AuditError, printable
+from vidsme_jax.finetune.steps import State
+from vidsme_jax.store.files import write_atomically
+
+_RUN = "run.json"
+_SHOWN = 200  # Characters of a value in a message.
+_WRONG = (OSError, ValueError, RuntimeError)  # What orbax and tensorstore raise.
+
+
+class States:
+    """A folder of states of one training."""
+
+    def __init__(self, folder: pathlib.Path, run: dict[str, Any], *, anew: bool):
+        """Opens the folder, or makes it.
+
+        Args:
+          folder: Made if need be.
+          run: What a state depends on, by name; JSON-ready.
+          anew: Whether states of another training are deleted.
+
+        Raises:
+          AuditError: The folder has states of another training; lists what differs.
+        """
+        self._folder = folder
+        run = json.loads(json.dumps(run))
+        found = _read(folder / _RUN)
+        if found is not None and found != run:
+            if not anew:
+                raise AuditError(_differences(folder, found, run))
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / _RUN, json.dumps(run, indent=1).encode())
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, enable_async_checkpointing=False
+        )
+        with _quiet():
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest state; None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: State, record: dict[str, Any]) -> None:
+        """Keeps a state in place of the one before.
+
+        Args:
+          step: Of it.
+          state: As on one device, or split over several.
+          record: What else the training goes on from; JSON-ready.
+
+        Raises:
+          OSError: It cannot be written, such as to a full disk; the one before is kept.
+        """
+        if self.latest == step:
+            return
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state._asdict()),
+            record=ocp.args.JsonSave(record),
+        )
+        try:
+            with _quiet():
+                self._manager.save(step, args=args, force=True)
+        except _WRONG as error:
+            raise OSError(f"{self._folder}: {_cause(error)}") from error
+
+    def restore(self, like: State) -> tuple[State, dict[str, Any]]:
+        """Returns the newest state and its record.
+
+        Args:
+          like: A state whose shapes and devices it has.
+
+        Raises:
+          AuditError: It cannot be read, or has other shapes.
+        """
+        wanted = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            like._asdict(),
+        )
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(wanted), record=ocp.args.JsonRestore()
+        )
+        try:
+            with _quiet():
+                found = self._manager.restore(self.latest, args=args)
+        except (*_WRONG, KeyError, TypeError) as error:
+            raise AuditError(
+                [
+                    f"the state in {self._folder} cannot be read: {_cause(error)}; "
+                    "delete the folder to begin anew"
+                ]
+            ) from error
+        return State(**found["state"]), found["record"]
+
+    def close(self, *, done: bool) -> None:
+        """Ends the use of the folder; of a training that is done it is deleted."""
+        with _quiet():
+            self._manager.close()
+        if done:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what orbax logs of its own doings."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _read(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+
+
+def _differences(
+    folder: pathlib.Path, found: dict[str, Any], run: dict[str, Any]
+) -> list[str]:
+    """Returns what of a run is not as it was when the states were kept."""
+    lines = []
+    for key in sorted({*found, *run}):
+        if found.get(key) != run.get(key):
+            before, now = (
+                printable(json.dumps(x.get(key)), _SHOWN) for x in (found, run)
+            )
+            lines.append(f"{key} was {before}, and is {now}")
+    return [
+        f"{folder} holds the state of another training: {line}" for line in lines
+    ] + ["--config.overwrite=true begins anew; another --workdir keeps both"]
+
+
+def _cause(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0], _SHOWN)

@@ -1,0 +1,270 @@
+"""The programs of training, on one device or many: gradients, updates, losses.
+
+In mode "pmap" each device holds all parameters and a share of the clips; gradients are
+summed over devices, and every device makes the same update. In mode "mesh" parameters
+and moments are split as the model says (`parallel`). On one device both are the same
+program.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from vidsme_jax.finetune.loss import answer_nll
+from vidsme_jax.finetune.options import Train
+from vidsme_jax.finetune.parameters import Form, Leaves
+from vidsme_jax.models.batches import Batch
+from vidsme_jax.models.layers import rematerialised
+from vidsme_jax.parallel import Devices
+
+_AXIS = "data"
+_END = 0.1  # Of the learning rate, at the last step.
+
+
+class State(NamedTuple):
+    """What a step changes.
+
+    Attributes:
+      trained: Parameters that learn, float32, by path.
+      moments: The optimizer's.
+      step: Steps that were made.
+      good: False once a loss or a gradient was not finite; nothing changes then.
+    """
+
+    trained: Leaves
+    moments: Any
+    step: Int[Array, ""]
+    good: Bool[Array, ""]
+
+
+def make_schedule(train: Train, steps: int) -> optax.Schedule:
+    """Returns the learning rates: they warm up, then fall as a cosine to a tenth.
+
+    Args:
+      train: Of the configuration.
+      steps: Of the whole training.
+    """
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        decay_steps=max(steps, train.warmup_steps + 1),
+        end_value=_END * train.learning_rate,
+    )
+
+
+def make_optimizer(train: Train, steps: int) -> optax.GradientTransformation:
+    """Returns AdamW with clipped gradients.
+
+    Args:
+      train: Of the configuration.
+      steps: Of the whole training; see `make_schedule`.
+    """
+
+    def decayed(leaves: Leaves) -> Any:  # Matrices, not norms, biases or embeddings.
+        return {path: "kernel" in path or "lora_" in path for path in leaves}
+
+    rate = make_schedule(train, steps)
+    return optax.chain(
+        optax.clip_by_global_norm(train.clip_norm),
+        optax.adamw(rate, b2=0.98, weight_decay=train.weight_decay, mask=decayed),
+    )
+
+
+class Programs:
+    """The compiled programs of one training.
+
+    Parameters and gradients lie as `spread` returns them.
+
+    Attributes:
+      form: Of the model.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        optimizer: optax.GradientTransformation,
+        devices: Devices,
+        *,
+        remat: bool = False,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          form: Of the model.
+          optimizer: From `make_optimizer`.
+          devices: Where to train.
+          remat: See `layers.rematerialised`.
+        """
+        self.form, self._devices, self._optimizer = form, devices, optimizer
+        self._shardings = {
+            path: devices.shardings(form.split)(path, shape)
+            for path, shape in form.shapes.items()
+        }
+        self._copies = devices.mode == "pmap" and devices.num_data > 1
+        axis = _AXIS if self._copies else None
+
+        def gradients(trained, frozen, batch, weight, total):
+            def loss(trained):
+                with rematerialised(remat):
+                    nll, _ = answer_nll(form.module(trained, frozen), batch)
+                return weight * jnp.sum(nll)
+
+            value, found = jax.value_and_grad(loss)(trained)
+            found = self._kept_apart(found)
+            if axis is not None:
+                value, found = jax.lax.psum((value, found), axis)
+            if total is None:
+                return found, value
+            summed, before = total
+            return jax.tree.map(jnp.add, summed, found), before + value
+
+        def update(state: State, total):
+            found, loss = total
+            norm = optax.global_norm(found)
+            good = state.good & jnp.isfinite(loss) & jnp.isfinite(norm)
+
+            def change(state: State) -> State:
+                with jax.numpy_dtype_promotion("standard"):  # Optax mixes its counts.
+                    updates, moments = optimizer.update(
+                        found, state.moments, state.trained
+                    )
+                trained = optax.apply_updates(state.trained, updates)
+                own = self._kept_apart((trained, moments))
+                return State(*own, state.step + 1, good)
+
+            def keep(state: State) -> State:
+                return state._replace(good=good)
+
+            return jax.lax.cond(good, change, keep, state), loss, good
+
+        def losses(trained, frozen, batch):
+            return answer_nll(form.module(trained, frozen), batch)
+
+        batched = (0, 0, 0, None, 0)
+        self._gradients = self._compiled(gradients, batched, donate=(4,))
+        self._update = self._compiled(update, (0, 0), donate=(0,))
+        self._losses = self._compiled(losses, (0, 0, 0))
+
+    def start(self, trained: Leaves) -> State:
+        """Returns the state before the first step."""
+
+        def begin(trained: Leaves) -> State:
+            moments = self._kept_apart(self._optimizer.init(trained))
+            return State(trained, moments, jnp.int32(0), jnp.bool_(True))
+
+        return jax.jit(begin)(trained)
+
+    def spread(self, tree: Any) -> Any:
+        """Copies to each device what "pmap" has a copy of; else returns it as it is."""
+        if not self._copies:
+            return tree
+        count = self._devices.num_data
+        where = NamedSharding(self._devices.mesh, PartitionSpec(_AXIS))
+        copy = lambda x: jnp.broadcast_to(x[None], (count, *x.shape))  # noqa: E731
+        return jax.jit(lambda x: jax.tree.map(copy, x), out_shardings=where)(tree)
+
+    def gathered(self, tree: Any) -> Any:
+        """Undoes `spread`."""
+        return jax.tree.map(lambda x: x[0], tree) if self._copies else tree
+
+    def gradients(
+        self, state: State, frozen: Leaves, batch: Batch, weight: float, total: Any
+    ) -> tuple[Leaves, Float[Array, ""]]:
+        """Returns gradients and loss, summed with those of earlier batches of a step.
+
+        Args:
+          state: Of the training.
+          frozen: Parameters that do not learn.
+          batch: Of this process, on the host.
+          weight: Of a token: one over those of the step.
+          total: What an earlier batch of the step gave, which is used up; None of the
+            first one.
+        """
+        trained = state.trained
+        placed = self._placed(batch)
+        return self._gradients(trained, frozen, placed, np.float32(weight), total)
+
+    def update(self, state: State, total: Any) -> tuple[State, Array, Array]:
+        """Returns the next state, the loss of the step, and whether all is finite.
+
+        The state is used up.
+        """
+        state, loss, good = self._update(state, total)
+        return state, *self.gathered((loss, good))
+
+    def losses(
+        self, state: State, frozen: Leaves, batch: Batch
+    ) -> tuple[Float[np.ndarray, " clips"], Float[np.ndarray, " clips"]]:
+        """Returns what `loss.answer_nll` does."""
+        found = self._losses(state.trained, frozen, self._placed(batch))
+        nll, tokens = (np.asarray(x).reshape(-1) for x in found)
+        return nll, tokens
+
+    def _kept_apart(self, tree: Any) -> Any:
+        """Tells the compiler how what belongs to parameters lies on a mesh."""
+        if self._copies or self._devices.mesh.size == 1:
+            return tree
+        whole = NamedSharding(self._devices.mesh, PartitionSpec())
+
+        def placed(path: tuple[Any, ...], x: Array) -> Array:
+            where = self._shardings.get(getattr(path[-1], "key", None), whole)
+            return jax.lax.with_sharding_constraint(x, where)
+
+        return jax.tree_util.tree_map_with_path(placed, tree)
+
+    def _placed(self, batch: Batch) -> Batch:
+        devices = self._devices
+        where = NamedSharding(devices.mesh, PartitionSpec(_AXIS))
+        if self._copies:
+            count = devices.num_data
+            fold = lambda x: x.reshape(count, len(x) // count, *x.shape[1:])  # noqa: E731
+            batch = jax.tree.map(fold, batch)
+        return jax.device_put(batch, where)
+
+    def _compiled(
+        self,
+        function: Callable[..., Any],
+        axes: tuple[int | None, ...],
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., Any]:
+        """Compiles a function for the devices.
+
+        Args:
+          function: Of arguments of which `axes` says what "pmap" splits.
+          axes: 0, or None for what is the same everywhere.
+          donate: Arguments that are used up.
+        """
+        devices = self._devices
+        if self._copies:
+            every = list(devices.mesh.devices.flat)
+            return jax.pmap(
+                function,
+                axis_name=_AXIS,
+                in_axes=axes,
+                devices=every,
+                donate_argnums=donate,
+            )
+        compiled = jax.jit(function, donate_argnums=donate)
+        if devices.mesh.size == 1:
+            return compiled
+
+        def run(*arguments: Any) -> Any:
+            with jax.set_mesh(devices.mesh):
+                return compiled(*arguments)
+
+        return run
+
+
+@functools.lru_cache(maxsize=8)
+def programs(form: Form, train: Train, steps: int, devices: Devices) -> Programs:
+    """Returns the programs of a training; equal ones are compiled once."""
+    optimizer = make_optimizer(train, steps)
+    return Programs(form, optimizer, devices, remat=train.rematerialise)
