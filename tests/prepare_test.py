@@ -51,7 +51,8 @@ def _corpus(folder: pathlib.Path, count: int) -> dict[str, tuple[str, ...]]:
         chosen = CLIPS[start : start + count]
         for clip in chosen:
             shutil.copy(clip, folder / "v")
-        rows = [{"video": f"v/{clip.name}", "group": role[0]} for clip in chosen]
+        told = {"group": role[0], "source": f"film {start}"}
+        rows = [{"video": f"v/{clip.name}"} | told for clip in chosen]
         (folder / f"{role}.json").write_text(json.dumps(rows))
         sources[role] = (str(folder / f"{role}.json"),)
     return sources

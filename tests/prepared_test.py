@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -49,6 +50,7 @@ def _motion(number: int) -> MotionStatistics:
 def _item(number: int, root: pathlib.Path, **more) -> Item:
     given = {"id": f"é{number}", "video": f"v/{number}.mp4", "role": "suspects"}
     given |= {"clip": str(root / "v" / f"{number}.mp4"), "answer": "a"}
+    given["source"] = f"film {number // 2}"
     given["candidates"] = ("a", "größer") * (number % 2)
     return Item(**(given | more))
 
@@ -395,6 +397,19 @@ def test_rows_that_change_are_stored_without_preparing(items, tmp_path, monkeypa
     # Another corpus in the same folder leaves these rows alone.
     _write(tmp_path, items[:2])
     assert len(clips.PreparedClips(tmp_path, PNG).items()) == COUNT
+
+
+def test_rows_of_before_there_were_sources_are_read(items, tmp_path):
+    for path in _write(tmp_path, items).glob("index-*.parquet"):
+        table = pq.read_table(path)
+        rows = [json.loads(text) for text in table["rows"].to_pylist()]
+        for *_, item in itertools.chain.from_iterable(rows):
+            del item["source"]
+        place = table.schema.get_field_index("rows")
+        column = pa.array(list(map(json.dumps, rows)))
+        pq.write_table(table.set_column(place, "rows", column), path)
+    found = clips.PreparedClips(tmp_path, PNG).items()
+    assert found == [item._replace(source="") for item in items]
 
 
 def test_the_order_is_that_of_the_corpus(items, tmp_path):

@@ -26,8 +26,7 @@ SLICES = ("video", "instruction", "response")
 NODES = tuple(1.5 - 0.5 * math.cos(math.pi * k / 12) for k in range(13))
 PROFILE_ORDERS = (0.5, *NODES, math.inf)
 
-# Control characters, lone surrogates, marks that turn the direction of the text round
-# them, and breaks of lines.
+# Control characters, lone surrogates, marks of the text's direction, breaks of lines.
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
@@ -95,14 +94,14 @@ class Item(NamedTuple):
 
     Attributes:
       id: Unique in the corpus.
-      video: The video as the manifest names it; of a segment with its seconds, such as
-        `a.mp4#t=3,7.5`.
+      video: As the manifest names it; of a segment with its seconds, `a.mp4#t=3,7.5`.
       clip: The key of its `Clip`.
       role: One of `ROLES`.
       group: A label for breakdowns ("" for none).
       question: Text, "" if absent.
       answer: Text, "" if absent.
       candidates: The options of the question, in their order.
+      source: What the clip comes from, such as a film ("" if nothing is said).
     """
 
     id: str
@@ -113,6 +112,7 @@ class Item(NamedTuple):
     question: str = ""
     answer: str = ""
     candidates: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

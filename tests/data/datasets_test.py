@@ -252,10 +252,11 @@ def test_columns_by_name_and_by_field(build):
         example |= {"question": f"{k}?", "label": k % 2, "id": 10 + k}
         example["candidates"] = ["yes", "no"]
     build(features, examples)
-    items = _load(_config("group=label"))
+    items = _load(_config("group=label", "source=question"))
     assert [i.question for i in items] == ["0?", "1?", "2?", "3?"]
     assert {i.candidates for i in items} == {("yes", "no")}
     assert [i.group for i in items] == ["run", "walk", "run", "walk"]
+    assert [i.source for i in items] == ["0?", "1?", "2?", "3?"]
     assert [i.id for i in items] == ["10", "11", "12", "13"]
 
 

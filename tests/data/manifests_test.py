@@ -32,6 +32,7 @@ ROWS = [
         "answer": "a red ball",
         "id": "first",
         "group": "street",
+        "source": "A film, 1999",
         "date": "2024-05-01",
     },
     {"video": "b.mp4", "question": "Why?", "answer": "", "group": "home"},
@@ -53,6 +54,7 @@ def test_all_formats_give_the_same_items(tmp_path, suffix):
     assert first.candidates == ("a red ball", "a | bar", "größer")
     assert items[1].candidates == ()
     assert (first.group, first.role) == ("street", "suspects")
+    assert [item.source for item in items] == ["A film, 1999", "", "", ""]
     assert items[1].group == "home" and items[2].question == "When?"
     assert items[3].clip == str(tmp_path / "sub/c.mp4")
     assert (items[3].question, items[3].answer) == ("", "")
@@ -355,6 +357,14 @@ def test_a_row_keeps_its_group_where_a_role_has_several_sources(tmp_path):
     other = as_json(tmp_path / "other.json", [{"video": "c.mp4"}])
     items = load(corpus_of(suspects=(one, other)))
     assert [item.group for item in items] == ["own", "one", "other"]
+
+
+def test_a_row_keeps_its_own_source(tmp_path):
+    rows = [{"video": "a.mp4", "film": "one"}, {"video": "b.mp4", "film": None}]
+    manifest = as_json(tmp_path / "m.json", rows)
+    items = load(corpus_of(suspects=(manifest,), fields=("source=film",)))
+    assert [item.source for item in items] == ["one", ""]
+    assert [item.group for item in items] == ["", ""]
 
 
 def test_a_line_is_not_endless(tmp_path, monkeypatch):

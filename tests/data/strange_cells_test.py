@@ -35,7 +35,10 @@ def test_a_name_with_a_colon_is_a_name(tmp_path):
     assert load(corpus_of(suspects=(source,)))[0].video == "Part 1: home.mp4"
 
 
-@pytest.mark.parametrize("field", ["id", "group", "question", "answer", "candidates"])
+_FIELDS = ["id", "group", "source", "question", "answer", "candidates"]
+
+
+@pytest.mark.parametrize("field", _FIELDS)
 def test_half_of_a_surrogate_pair_is_no_text(tmp_path, field):
     value = ["\ud800"] if field == "candidates" else "a\ud800"
     path = tmp_path / "m.json"

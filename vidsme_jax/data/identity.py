@@ -49,9 +49,8 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     names, problems = _names([row for _, row in rows], keys, videos)
     items = []
     for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True):
-        group, question, answer = row.group, row.question, row.answer
-        one = Item(name, video, key, role, group, question, answer, row.candidates)
-        items.append(one)
+        asked = row.question, row.answer, row.candidates
+        items.append(Item(name, video, key, role, row.group, *asked, row.origin))
     return tuple(items), problems
 
 

@@ -14,7 +14,7 @@ from vidsme_jax.data import cells, segments
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.settings.rules import FIELDS
 
-_TEXTS = ("question", "answer", "group", "id")
+_TEXTS = ("question", "answer", "group", "id", "source")
 _RARE = ("date", "candidates", "start", "end")
 _SHORT = 40  # Of a value that is no label.
 _LISTED = 20  # Problems of one source; the others are counted.
@@ -36,6 +36,7 @@ class Row(NamedTuple):
       candidates: The options of the question.
       segment: Of the video; None for all of it.
       confined: Whether a manifest gave it, whose author need not be who runs the audit.
+      origin: What the field `source` says, "" if it has none.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Row(NamedTuple):
     candidates: tuple[str, ...] = ()
     segment: Segment | None = None
     confined: bool = False
+    origin: str = ""
 
     @property
     def where(self) -> str:
@@ -255,7 +257,7 @@ def _row(
     elif not isinstance(video, cells.Address):
         # One name, one text: lone surrogates may stand for what is proper UTF-8.
         video = os.fsdecode(os.fsencode(video))
-    texts = ["", "", "", ""]
+    texts = [""] * len(_TEXTS)
     for at, column in columns.texts:
         value = get(column)
         if type(value) is str and value.isascii():
@@ -275,8 +277,8 @@ def _row(
     role: str | None = ""
     if columns.label:  # `not_labels` reports what is none.
         role = cells.role(get(columns.label)) or ""
-    question, answer, group, name = texts
-    found = name, group, question, answer, candidates, segment, True
+    question, answer, group, name, origin = texts
+    found = name, group, question, answer, candidates, segment, True, origin
     return Row(source, place, folder, video, role, *found)
 
 

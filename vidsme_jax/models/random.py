@@ -46,6 +46,7 @@ def draw(
     dtype: str = "bfloat16",
     seed: int = 0,
     shardings: loading.Shardings | None = None,
+    files: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Draws a model of any size on its devices; see `describe`.
 
@@ -54,25 +55,33 @@ def draw(
       dtype: "bfloat16" or "float32".
       seed: Of the weights.
       shardings: Where each parameter lies; by default on the first device.
+      files: See `describe`.
     """
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    model = describe(name, dtype=dtype, seed=seed)
+    model = describe(name, dtype=dtype, seed=seed, files=files)
     return model.load(shardings or (lambda *_: device))
 
 
-def describe(name: str, *, dtype: str = "bfloat16", seed: int = 0) -> Model:
+def describe(
+    name: str,
+    *,
+    dtype: str = "bfloat16",
+    seed: int = 0,
+    files: Mapping[str, Any] | None = None,
+) -> Model:
     """Returns a model that is drawn when it is loaded, without tokenizer and files.
 
     Args:
       name: A key of `sizes`.
       dtype: "bfloat16" or "float32".
       seed: Of the weights.
+      files: In place of those that the family has under the name: see `Family.sizes`.
 
     Raises:
       AuditError: There is no such name.
     """
     family, problems = _family(name), []
-    files = family.sizes[name]
+    files = family.sizes[name] if files is None else files
     with tempfile.TemporaryDirectory() as folder:
         where = pathlib.Path(folder)
         _write_json(where, files)
@@ -104,27 +113,45 @@ def folder(name: str) -> pathlib.Path:
       AuditError: There is no such tiny model; larger ones, whose vocabulary has no
         tokenizer here, are for `draw`.
     """
-    known = sizes()
-    _family(name, {each: known[each] for each in known if each.endswith(_TINY)})
+    family_of_tiny(name)
     target = pathlib.Path(tempfile.mkdtemp(prefix="vidsme-random-"))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     write(target, name)
     return target
 
 
-def write(target: pathlib.Path, name: str, *, seed: int = 0) -> None:
+def family_of_tiny(name: str) -> Family:
+    """Returns the family of a tiny model, which can be written with a tokenizer.
+
+    Raises:
+      AuditError: There is no such tiny model.
+    """
+    known = sizes()
+    return _family(name, {each: known[each] for each in known if each.endswith(_TINY)})
+
+
+def write(
+    target: pathlib.Path,
+    name: str,
+    *,
+    seed: int = 0,
+    files: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a checkpoint with config, tokenizer and weights.
 
     Args:
       target: The folder, made if need be.
       name: A key of `sizes`.
       seed: Of the weights.
+      files: See `describe`.
     """
     from vidsme_jax.demo import drawing
 
-    family, drawn = _family(name), draw(name, dtype="float32", seed=seed)
+    family = _family(name)
+    files = family.sizes[name] if files is None else files
+    drawn = draw(name, dtype="float32", seed=seed, files=files)
     drawing.tokenizer_files(target, chat=family.chat, special=family.special)
-    _write_json(target, family.sizes[name])
+    _write_json(target, files)
     writing.save(target / "model.safetensors", drawn.state, drawn.model.names)
 
 

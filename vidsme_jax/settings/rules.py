@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from vidsme_jax.base import SLICES
 
-FIELDS = ("video", "question", "candidates", "answer", "id", "group", "date")
-FIELDS += ("label", "start", "end")
+FIELDS = ("video", "question", "candidates", "answer", "id", "group", "source")
+FIELDS += ("date", "label", "start", "end")
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 _ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
 _MOST_RATES = 20  # Each is a column of every table.

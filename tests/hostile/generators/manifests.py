@@ -21,6 +21,7 @@ ROWS = [
         "answer": "a",
         "id": f"row {n}",
         "group": "street",
+        "source": "film",
         "label": "suspect",
     }
     for n in range(4)
@@ -199,7 +200,8 @@ def _of_rows() -> Iterator[Case]:
         shown = name[:30].encode("ascii", "backslashreplace").decode()
         text = json.dumps([{"video": name}])
         yield Case(f"json: the video {shown!r}", written("m.json", text), EITHER)
-    for field in ("question", "answer", "id", "group", "candidates", "start", "end"):
+    texts = ("question", "answer", "id", "group", "source")
+    for field in (*texts, "candidates", "start", "end"):
         for value in (
             True,
             -1,
@@ -275,7 +277,7 @@ def _of_columns() -> Iterator[Case]:
         "huge numbers": pa.array([2**63, 2**64 - 1], pa.uint64()),
     }
     for what, column in odd.items():
-        for field in ("question", "start", "group", "id", "date"):
+        for field in ("question", "start", "group", "source", "id", "date"):
             data = _written(pa.table({"video": names, field: column}))
             if data is not None:
                 name = f"parquet: {field} holds {what}"

