@@ -1,13 +1,52 @@
 """Parameters back into the checkpoint's names and layouts: the inverse of `loading`."""
 
+import collections
+import contextlib
+import functools
+import json
+import math
+import os
 import pathlib
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from vidsme_jax.checkpoints import trees
-from vidsme_jax.checkpoints.loading import Names
+from vidsme_jax.checkpoints import layouts, trees
+from vidsme_jax.checkpoints.loading import Names, Rule
+from vidsme_jax.checkpoints.tensors import TensorInfo
+from vidsme_jax.store.files import replacing
+
+SHARD_BYTES = 5_000_000_000  # Of one file at most, as transformers divides a model.
+_CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+# Why a source's tensor is not written again: the model gives it anew, or differently.
+_IMPLIED = ("0, 1, 2, ...", "follows from the config", "tied to the embeddings")
+
+
+class Piece(NamedTuple):
+    """One tensor that is to be written.
+
+    Attributes:
+      name: In the file.
+      shape: In the file.
+      dtype: Such as "float32".
+      read: Returns the values, each time anew, so that they are held one by one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
 
 
 def save(path: pathlib.Path, state: nnx.State, names: Names) -> None:
@@ -31,15 +70,221 @@ def named(state: nnx.State, names: Names) -> dict[str, np.ndarray]:
       state: As for `save`.
       names: As for `save`.
     """
-    tensors: dict[str, np.ndarray] = {}
+    return {piece.name: piece.read() for piece in pieces(state, names)}
+
+
+def pieces(state: nnx.State, names: Names, dtype: str | None = None) -> list[Piece]:
+    """Returns the parameters under canonical names, layer by layer, not yet read.
+
+    Args:
+      state: The model's parameters.
+      names: As for `save`.
+      dtype: To which they are cast, on their device; None leaves them as they are.
+
+    Raises:
+      ValueError: No rule says where to write a parameter.
+    """
     leaves = trees.flat(state)
     if lost := sorted(set(leaves) - {rule.path for rule in names.rules}):
         raise ValueError(f"No rule says where to write {', '.join(lost)}.")
+    out = []
     for rule in names.rules:
         if rule.path not in leaves:
             continue
-        value = np.asarray(leaves[rule.path])
-        for layer, piece in enumerate(value if rule.stacked else value[None]):
-            name = rule.pattern.replace(r"(\d+)", str(layer)).replace("\\.", ".")
-            tensors[name] = np.ascontiguousarray(rule.layout.write(piece))
-    return tensors
+        leaf: Any = leaves[rule.path]
+        shape = rule.layout.disk_shape(leaf.shape[1:] if rule.stacked else leaf.shape)
+        kind = dtype or jnp.dtype(leaf.dtype).name
+        for layer in range(leaf.shape[0]) if rule.stacked else (None,):
+            name, read = tensor_name(rule, layer), _reader(leaf, layer, rule, kind)
+            out.append(Piece(name, shape, kind, read))
+    return out
+
+
+def tensor_name(rule: Rule, layer: int | None = None) -> str:
+    r"""Returns the canonical name of a rule's tensor.
+
+    Args:
+      rule: Whose pattern is a plain name.
+      layer: Of a stacked parameter.
+
+    Example:
+      >>> tensor_name(Rule(r"layers\.(\d+)\.norm\.weight", "layers/norm/weight"), 3)
+      'layers.3.norm.weight'
+    """
+    return rule.pattern.replace(r"(\d+)", str(layer)).replace("\\.", ".")
+
+
+def _reader(leaf: Any, layer: int | None, rule: Rule, dtype: str) -> Callable[[], Any]:
+    def read() -> np.ndarray:
+        value = leaf if layer is None else leaf[layer]
+        value = np.asarray(value.astype(jnp.dtype(dtype)))
+        return np.ascontiguousarray(rule.layout.write(value))
+
+    return read
+
+
+def completed(
+    own: Sequence[Piece], source: Mapping[str, TensorInfo], names: Names, dtype: str
+) -> list[Piece]:
+    """Returns a model's tensors with all that its source has beside them.
+
+    Under the source's names are written: the parameters; rows of the vocabulary behind
+    those that the model reads; and what the model does not read but the source holds
+    (a tower of still images, layers behind the last one that is run). What the source
+    lacks and other libraries expect is `names.unused`.
+
+    Args:
+      own: The parameters, from `pieces`.
+      source: The tensors of the checkpoint that training began from; may be empty.
+      names: Of the model's tensors.
+      dtype: Of what is added to the parameters.
+    """
+    theirs = {names.canonical(name): name for name in source}
+    longer = {tensor_name(r) for r in names.rules if r.layout is layouts.ROWS}
+    out: dict[str, Piece] = {}
+    for piece in own:
+        name = theirs.get(piece.name, piece.name)
+        whole = piece
+        if piece.name in longer and name in source:
+            whole = _lengthened(piece, source[name])
+        out[piece.name] = whole._replace(name=name)
+    for clean, name in theirs.items():
+        if clean not in out and _is_kept(clean, names):
+            shape, read = tuple(source[name].shape), source[name].read
+            out[clean] = Piece(name, shape, dtype, _cast(read, dtype))
+    for clean, value in names.unused().items():
+        if clean not in out:
+            read = _cast(functools.partial(np.asarray, value), dtype)
+            out[clean] = Piece(clean, value.shape, dtype, read)
+    return list(out.values())
+
+
+def _is_kept(clean: str, names: Names) -> bool:
+    """Returns whether a tensor that the model does not read is written again."""
+    whys = [why for what, why in names.ignored.items() if re.fullmatch(what, clean)]
+    return bool(whys) and not any(why in _IMPLIED for why in whys)
+
+
+def _lengthened(piece: Piece, info: TensorInfo) -> Piece:
+    """Returns a tensor with the rows that the source has behind the model's."""
+    rows, total = piece.shape[0], info.shape[0]
+
+    def read() -> np.ndarray:
+        part = (slice(rows, total), *(slice(None) for _ in info.shape[1:]))
+        value = piece.read()
+        return np.concatenate([value, info.read(part).astype(value.dtype)])
+
+    if total <= rows:
+        return piece
+    return piece._replace(shape=(total, *piece.shape[1:]), read=read)
+
+
+def _cast(read: Callable[[], np.ndarray], dtype: str) -> Callable[[], np.ndarray]:
+    return lambda: np.ascontiguousarray(read().astype(jnp.dtype(dtype)))
+
+
+@contextlib.contextmanager
+def replacing_weights(
+    folder: pathlib.Path,
+    tensors: Sequence[Piece],
+    *,
+    stem: str = "model",
+    shard_bytes: int = SHARD_BYTES,
+) -> Iterator[None]:
+    """Yields when all bytes are on the disk; the files appear when the block ends.
+
+    One tensor at a time is held. Until the block ends the folder's weights are those of
+    before, which the block has to take away (`remove_weights`); the last file to appear
+    is the one that makes them a model. If anything raises, no new file is left that
+    could be read as weights.
+
+    Args:
+      folder: Of the files: STEM.safetensors or, of several, STEM-*-of-*.safetensors and
+        STEM.safetensors.index.json.
+      tensors: In the order of the files.
+      stem: How the names of the files begin.
+      shard_bytes: Of a file at most; a tensor that is larger has a file of its own.
+
+    Raises:
+      OSError: A file cannot be written; names it.
+      ValueError: Two tensors have one name, or values are beyond the dtype.
+    """
+    shards = _shards(tensors, shard_bytes)
+    names = [f"{stem}.safetensors"]
+    if len(shards) > 1:
+        total = len(shards)
+        names = [
+            f"{stem}-{k:05}-of-{total:05}.safetensors" for k in range(1, total + 1)
+        ]
+    with contextlib.ExitStack() as stack:
+        if len(shards) > 1:  # Entered first, so that its name appears last.
+            index = f"{stem}.safetensors.index.json"
+            file = stack.enter_context(replacing(folder / index))
+            file.write(_index(names, shards))
+        for name, shard in zip(names, shards, strict=True):
+            file = stack.enter_context(replacing(folder / name))
+            _write(file, shard)
+            file.flush()
+            os.fsync(file.fileno())
+        yield
+
+
+def remove_weights(folder: pathlib.Path, stem: str = "model") -> None:
+    """Deletes the weight files of a name, sharded or not, that a folder holds."""
+    name = f"{stem}.safetensors"
+    for pattern in (name, f"{name}.index.json", f"{stem}-*-of-*.safetensors"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _shards(tensors: Sequence[Piece], most: int) -> list[list[Piece]]:
+    """Divides tensors, in their order, into files."""
+    counts = collections.Counter(piece.name for piece in tensors)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"Two tensors of one name: {', '.join(twice)}.")
+    out: list[list[Piece]] = [[]]
+    size = 0
+    for piece in tensors:
+        if out[-1] and size + piece.num_bytes > most:
+            out.append([])
+            size = 0
+        out[-1].append(piece)
+        size += piece.num_bytes
+    return out
+
+
+def _index(names: Sequence[str], shards: Sequence[Sequence[Piece]]) -> bytes:
+    """Returns the file that says which shard has which tensor."""
+    files = zip(names, shards, strict=True)
+    where = {piece.name: name for name, shard in files for piece in shard}
+    size = sum(piece.num_bytes for shard in shards for piece in shard)
+    whole = {
+        "metadata": {"total_size": size},
+        "weight_map": dict(sorted(where.items())),
+    }
+    return json.dumps(whole, indent=2).encode() + b"\n"
+
+
+def _write(file: BinaryIO, tensors: Sequence[Piece]) -> None:
+    """Writes one safetensors file, a tensor at a time; see `headers`."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for piece in tensors:
+        place = [at, at := at + piece.num_bytes]
+        header[piece.name] = {
+            "dtype": _CODES[piece.dtype],
+            "shape": list(piece.shape),
+            "data_offsets": place,
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # Values begin at a multiple of eight.
+    file.write(struct.pack("<Q", len(text)) + text)
+    for piece in tensors:
+        value = piece.read()
+        assert value.shape == piece.shape and value.dtype.name == piece.dtype
+        if value.dtype == np.float16 and not np.isfinite(value).all():
+            raise ValueError(
+                f"{piece.name} holds values beyond those of float16, or NaN; write "
+                "bfloat16 or float32."
+            )
+        file.write(value.reshape(-1).view(np.uint8).data)

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.loading import Names, Rule, dense
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.frames import params
 from vidsme_jax.models.llava.modeling import LlavaConfig
 from vidsme_jax.models.towers import vit
+from vidsme_jax.models.towers.vit import VitConfig
 
 
 class Patterns(NamedTuple):
@@ -78,3 +81,31 @@ def settle_tie(
     """Returns both as the stored tensors have it; see `frames.params.settle_tie`."""
     names = patterns.decoder, patterns.head
     return params.settle_tie(checkpoint, config, *names, canonical, problems)
+
+
+def unused_tower(prefix: str, v: VitConfig, depth: int) -> dict[str, np.ndarray]:
+    """Returns a tower's last norm and its layers behind the first `depth`, for writing.
+
+    Args:
+      prefix: Of the tower's names.
+      v: Of the tower.
+      depth: Layers that are run.
+    """
+    size, wide = v.hidden_size, v.intermediate_size
+    out = unused_norm(f"{prefix}post_layernorm", size)
+    shapes = {f"self_attn.{n}_proj": (size, size) for n in ("q", "k", "v", "out")}
+    shapes |= {"mlp.fc1": (wide, size), "mlp.fc2": (size, wide)}
+    for layer in range(depth, v.num_hidden_layers):
+        block = f"{prefix}encoder.layers.{layer}."
+        for norm in ("layer_norm1", "layer_norm2"):
+            out |= unused_norm(block + norm, size)
+        for part, shape in shapes.items():
+            out[f"{block}{part}.weight"] = np.zeros(shape, np.float32)
+            out[f"{block}{part}.bias"] = np.zeros(shape[0], np.float32)
+    return out
+
+
+def unused_norm(name: str, size: int) -> dict[str, np.ndarray]:
+    """Returns a norm that changes nothing but mean and deviation, for writing."""
+    parts = {"weight": np.ones(size, np.float32), "bias": np.zeros(size, np.float32)}
+    return {f"{name}.{part}": value for part, value in parts.items()}

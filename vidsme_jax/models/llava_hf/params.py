@@ -131,8 +131,6 @@ def patterns(kind: Kind) -> params.Patterns:
 def names(kind: Kind, config: LlavaConfig) -> Names:
     """Returns the names of a model's tensors."""
     out = params.names(config, patterns(kind), canonical)
-    if kind is ONEVISION:
-        return out
     ignored = dict(out.ignored)
     if kind is VIDEO_LLAVA:
         ignored[r"image_tower\..*"] = "of still images; frames go through video_tower"
@@ -202,39 +200,25 @@ def read_config(
 
 def _unused(kind: Kind, config: LlavaConfig) -> dict[str, np.ndarray]:
     """Returns the tensors that no pass needs, for writing."""
-    out = _of_tower(kind.tower_name, config.vision, config.vision_depth)
+    tower = f"{kind.tower_name}.vision_model."
+    out = params.unused_tower(tower, config.vision, config.vision_depth)
     if kind is NEXT_VIDEO:
         out["image_newline"] = np.zeros(config.text.hidden_size, np.float32)
-        return out
-    v, embeddings = config.vision, "image_tower.vision_model.embeddings."
+    return out | (_of_images(config.vision) if kind is VIDEO_LLAVA else {})
+
+
+def _of_images(v: VitConfig) -> dict[str, np.ndarray]:
+    """Returns the tower of still images, for writing."""
+    tower = "image_tower.vision_model."
+    embeddings = f"{tower}embeddings."
     size, patch = v.hidden_size, v.patch_size
     shapes = {
         "class_embedding": (size,),
         "patch_embedding.weight": (size, 3, patch, patch),
         "position_embedding.weight": (v.grid**2 + v.extra, size),
     }
-    for name, shape in shapes.items():
-        out[embeddings + name] = np.zeros(shape, np.float32)
-    out |= _norm("image_tower.vision_model.pre_layrnorm", size)
-    return out | _of_tower("image_tower", v, 0)
-
-
-def _of_tower(name: str, v: VitConfig, depth: int) -> dict[str, np.ndarray]:
-    """Returns a CLIP tower's last norm and its layers behind the first `depth`."""
-    tower, size, wide = f"{name}.vision_model.", v.hidden_size, v.intermediate_size
-    out = _norm(f"{tower}post_layernorm", size)
-    shapes = {f"self_attn.{n}_proj": (size, size) for n in ("q", "k", "v", "out")}
-    shapes |= {"mlp.fc1": (wide, size), "mlp.fc2": (size, wide)}
-    for layer in range(depth, v.num_hidden_layers):
-        block = f"{tower}encoder.layers.{layer}."
-        for norm in ("layer_norm1", "layer_norm2"):
-            out |= _norm(block + norm, size)
-        for part, shape in shapes.items():
-            out[f"{block}{part}.weight"] = np.zeros(shape, np.float32)
-            out[f"{block}{part}.bias"] = np.zeros(shape[0], np.float32)
-    return out
-
-
-def _norm(name: str, size: int) -> dict[str, np.ndarray]:
-    parts = {"weight": np.ones(size, np.float32), "bias": np.zeros(size, np.float32)}
-    return {f"{name}.{part}": value for part, value in parts.items()}
+    out = {
+        embeddings + name: np.zeros(shape, np.float32) for name, shape in shapes.items()
+    }
+    out |= params.unused_norm(f"{tower}pre_layrnorm", size)
+    return out | params.unused_tower(tower, v, 0)

@@ -10,6 +10,7 @@ import dataclasses
 import re
 from typing import Any
 
+import numpy as np
 from jax.typing import DTypeLike
 
 from vidsme_jax.checkpoints import content
@@ -197,7 +198,19 @@ def names(config: LlavaConfig) -> Names:
     """Returns the names of a model's tensors."""
     out = params.names(config, PATTERNS, canonical, cut=True)
     beacons = {_BEACONS: "the decoder is run as a plain Qwen2"}
-    return out._replace(ignored={**out.ignored, **beacons})
+    return out._replace(
+        ignored={**out.ignored, **beacons}, unused=lambda: _unused(config)
+    )
+
+
+def _unused(config: LlavaConfig) -> dict[str, np.ndarray]:
+    """Returns the tower's tensors that no pass needs, for writing.
+
+    Of SigLIP the original code cuts the last layer off: no file holds it.
+    """
+    v = config.vision
+    depth = config.vision_depth if v.kind == "clip" else v.num_hidden_layers
+    return params.unused_tower(f"{TOWER}vision_model.", v, depth)
 
 
 def beacons(names: Any) -> str:
