@@ -33,7 +33,7 @@ def answer_nll(
     if target.size * len(head) <= _MOST:
         nll = _nll(hidden, target, head)
     else:
-        one = jax.checkpoint(lambda each: _nll(*each, head))
+        one: Any = jax.checkpoint(lambda each: _nll(each[0], each[1], head))
         nll = jax.lax.map(one, (hidden, target))
     return nll, (target >= 0).astype(jnp.float32).sum(-1)
 

@@ -156,14 +156,16 @@ def collect(
                 f"{workdir} holds a checkpoint; --config.overwrite replaces it"
             )
     if problems.none_in("train"):
-        problems.add(*_of_training(train_of(config)))
+        drawn = problems.settings.model.checkpoint.startswith("random:")
+        drawn = drawn or config.get("model", {}).get("init") == "random"
+        problems.add(*_of_training(train_of(config), drawn=drawn))
     if problems.none_in("model"):
         with problems.collected("model.checkpoint"):
             random = config.get("model", {}).get("init") == "random"
             find_local(problems.settings.model.checkpoint, weights=not random)
 
 
-def _of_training(train: Train) -> list[str]:
+def _of_training(train: Train, *, drawn: bool) -> list[str]:
     """Returns what of the keys does not go together."""
     found = []
     if train.method != "full" and train.tower == "frozen":
@@ -175,6 +177,11 @@ def _of_training(train: Train) -> list[str]:
         found.append(
             "config.train.merged is of the method lora; config.train.method is "
             f"{train.method}"
+        )
+    if train.method == "lora" and drawn and not train.merged:
+        found.append(
+            "config.train.method is lora, and the weights that it starts from are "
+            "drawn: nobody has a base for an adapter; set config.train.merged = true"
         )
     if any(epoch > train.epochs for epoch in train.snapshots):
         found.append(

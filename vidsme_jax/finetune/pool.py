@@ -1,11 +1,13 @@
 """The rows of a training: members and non-members, given or dealt out of one pool."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.data import similar
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.finetune import split
 from vidsme_jax.finetune.options import Train
@@ -35,15 +37,19 @@ class Pool:
         Raises:
           AuditError: The pool is too small, or members overlap non-members.
         """
-        prints = {key: its.fingerprint for key, its in looked.items()}
-        if train.member_share < 1:
-            hashes = {key: its.content_hash for key, its in looked.items()}
-            return split.divide(
-                self.items, train.member_share, train.seed, split.alike(prints, hashes)
-            )
-        if problems := split.overlaps(self.items, prints):
-            raise AuditError(problems)
-        return self.items
+        near = similar.pairs({key: its.fingerprint for key, its in looked.items()})
+        if train.member_share == 1:
+            if problems := split.overlaps(self.items, near):
+                raise AuditError(problems)
+            return self.items
+        by_content: dict[str, str] = {}  # The first clip of each content.
+        same = [
+            (by_content.setdefault(its.content_hash, key), key)
+            for key, its in looked.items()
+        ]
+        joined = similar.groups([*near, *(pair for pair in same if pair[0] != pair[1])])
+        sides = split.divide(self.items, train.member_share, train.seed, joined)
+        return tuple(itertools.chain.from_iterable(sides))
 
 
 def rows(given: views.Settings, train: Train) -> Pool:
@@ -77,7 +83,7 @@ def texts(items: Iterable[Item]) -> list[str]:
     return [text for text in found if text]
 
 
-def write_manifests(folder: pathlib.Path, items: Sequence[Item]) -> None:
-    """Writes `members.jsonl` and `nonmembers.jsonl`, which an audit takes as they are."""
+def write_manifests(folder: pathlib.Path, items: Sequence[Item]) -> str:
+    """Writes `members.jsonl` and `nonmembers.jsonl`; see `split.write_manifests`."""
     both = ([x for x in items if x.role == role] for role in ("members", "nonmembers"))
-    split.write_manifests(folder, *both)
+    return split.write_manifests(folder, *both)

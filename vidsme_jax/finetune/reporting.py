@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 
 from vidsme_jax import progress, rates
@@ -37,13 +38,8 @@ class Reporter:
         self._counted = functools.lru_cache(maxsize=4096)(self._operations)
         self._since, self._tokens, self._flops = 0.0, 0, 0.0
         self._told = time.monotonic()
-        learn = sum(
-            prepared.trainee.form.abstract is not None
-            for _ in prepared.trainee.form.trained
-        )
         logging.info(
-            "%d steps of %d, %d of them made before; %d arrays learn",
-            *(total, per_epoch, done, learn),
+            "%d steps, %d an epoch, %d of them made before", total, per_epoch, done
         )
 
     def __enter__(self) -> "Reporter":
@@ -97,7 +93,7 @@ class Reporter:
         """Returns the operations that one example needs at least."""
         model, (tower, decoder) = self._model, self._passes
         counted = model.flops(shown, text=text, texts=[(0, kept)])
-        views = len(model.views(range(shown.num_frames)))
+        views = len(model.views(np.arange(shown.num_frames)))
         return tower * counted.vision / views + decoder * (
             counted.prefill + counted.texts
         )

@@ -1,11 +1,16 @@
 """What training starts from: a checkpoint, or a `config.json` and a tokenizer."""
 
+import atexit
 import dataclasses
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Sequence
 
 from vidsme_jax import models
 from vidsme_jax.checkpoints import files
+from vidsme_jax.finetune import words
+from vidsme_jax.models import random
 from vidsme_jax.models.interface import Model
 
 
@@ -38,7 +43,8 @@ def open_source(
     """Opens what training starts from.
 
     Args:
-      name: As for `models.inspect`.
+      name: As for `models.inspect`; the weights of a "random:NAME" are drawn anew, in
+        a size that learns.
       dtype: Of the products.
       is_random: Whether parameters are drawn, not read.
       allow_pickle: Whether pickled weights may be read.
@@ -48,11 +54,25 @@ def open_source(
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
     """
-    if is_random:
-        folder = pathlib.Path(models.locate(name)).expanduser()
+    drawn = name.startswith(random.SCHEME)
+    if is_random or drawn:
+        folder = _written(name, texts, seed) if drawn else _found(name)
         config = files.read_config(name, folder)
         opened = files.Checkpoint(name, (folder,), config, {})
     else:
         opened = models.open_checkpoint(name, allow_pickle=allow_pickle)
     model = models.describe(opened, dtype=dtype, allow_pickle=allow_pickle)
-    return Source(name, opened, model, is_random)
+    return Source(name, opened, model, is_random or drawn)
+
+
+def _found(name: str) -> pathlib.Path:
+    """Returns the folder of an architecture, which may be one of the hub."""
+    return files.find(name, files.SMALL_FILES)
+
+
+def _written(name: str, texts: Sequence[str], seed: int) -> pathlib.Path:
+    """Writes a "random:NAME" with a tokenizer of its own to a temporary folder."""
+    target = pathlib.Path(tempfile.mkdtemp(prefix="vidsme-finetune-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    words.write(target, name.removeprefix(random.SCHEME), texts, seed)
+    return target

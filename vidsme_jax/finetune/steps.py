@@ -25,6 +25,8 @@ from vidsme_jax.models.layers import rematerialised
 from vidsme_jax.parallel import Devices
 
 _AXIS = "data"
+_COMPILED = ("learning_rate", "warmup_steps", "weight_decay", "clip_norm")
+_COMPILED += ("rematerialise",)
 _END = 0.1  # Of the learning rate, at the last step.
 
 
@@ -40,8 +42,8 @@ class State(NamedTuple):
 
     trained: Leaves
     moments: Any
-    step: Int[Array, ""]
-    good: Bool[Array, ""]
+    step: Int[Array, "*copies"]
+    good: Bool[Array, "*copies"]
 
 
 def make_schedule(train: Train, steps: int) -> optax.Schedule:
@@ -128,7 +130,7 @@ class Programs:
 
         def update(state: State, total):
             found, loss = total
-            norm = optax.global_norm(found)
+            norm = optax.tree.norm(found)
             good = state.good & jnp.isfinite(loss) & jnp.isfinite(norm)
 
             def change(state: State) -> State:
@@ -137,8 +139,8 @@ class Programs:
                         found, state.moments, state.trained
                     )
                 trained = optax.apply_updates(state.trained, updates)
-                own = self._kept_apart((trained, moments))
-                return State(*own, state.step + 1, good)
+                trained, moments = self._kept_apart((trained, moments))
+                return State(trained, moments, state.step + 1, good)
 
             def keep(state: State) -> State:
                 return state._replace(good=good)
@@ -177,7 +179,7 @@ class Programs:
 
     def gradients(
         self, state: State, frozen: Leaves, batch: Batch, weight: float, total: Any
-    ) -> tuple[Leaves, Float[Array, ""]]:
+    ) -> tuple[Leaves, Float[Array, "*copies"]]:
         """Returns gradients and loss, summed with those of earlier batches of a step.
 
         Args:
@@ -215,7 +217,7 @@ class Programs:
         whole = NamedSharding(self._devices.mesh, PartitionSpec())
 
         def placed(path: tuple[Any, ...], x: Array) -> Array:
-            where = self._shardings.get(getattr(path[-1], "key", None), whole)
+            where = self._shardings.get(str(getattr(path[-1], "key", "")), whole)
             return jax.lax.with_sharding_constraint(x, where)
 
         return jax.tree_util.tree_map_with_path(placed, tree)
@@ -263,8 +265,14 @@ class Programs:
         return run
 
 
-@functools.lru_cache(maxsize=8)
 def programs(form: Form, train: Train, steps: int, devices: Devices) -> Programs:
     """Returns the programs of a training; equal ones are compiled once."""
+    # What else the configuration says, such as the seed, is in no program.
+    kept = {name: getattr(train, name) for name in _COMPILED}
+    return _programs(form, Train(**kept), steps, devices)
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(form: Form, train: Train, steps: int, devices: Devices) -> Programs:
     optimizer = make_optimizer(train, steps)
     return Programs(form, optimizer, devices, remat=train.rematerialise)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from vidsme_jax import parallel
@@ -190,7 +191,13 @@ class _Training:
             anew=bool(self._config.overwrite),
         )
         if prepared.split:
-            pool.write_manifests(workdir, [row.item for row in prepared.rows])
+            items = [row.item for row in prepared.rows]
+            if root := pool.write_manifests(workdir, items):
+                logging.info(
+                    "members.jsonl and nonmembers.jsonl name videos outside of %s: an "
+                    "audit of them needs --config.corpus.video_root=%s",
+                    *(workdir, root),
+                )
         started = time.monotonic()
         state, frozen = self._begin(states)
         done = False
