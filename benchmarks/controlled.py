@@ -210,9 +210,9 @@ def main() -> int:
     folder = out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     if args.report:
-        import _evidence
+        import _findings
 
-        return _evidence.report(out, folder)
+        return _findings.report(out, folder)
     wanted = [x for x in cells(args.small) if re.search(args.only, x.name)]
     pools = {n: make_pool(n, out, args.small) for n in {x.pool for x in wanted}}
     for pool in pools.values():

@@ -1,0 +1,237 @@
+"""From the cells of the controlled benchmark to its tables, figure and headline."""
+
+import datetime
+import json
+import pathlib
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import _evidence
+import _tables
+import numpy as np
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+CANDIDATES = (
+    "response_min_k_plus_plus_100",
+    "response_loss",
+    "response_loss_ref",
+    "response_min_k_plus_plus_100_ref",
+    "response_wbc",
+    "response_mean_renyi_1",
+)
+_SIGNIFICANT = 0.5  # AUC of chance.
+
+
+def report(out: pathlib.Path, folder: pathlib.Path) -> int:
+    """Writes `controlled.json`, `controlled.md` and `controlled.png`.
+
+    Args:
+      out: Of the pools.
+      folder: Of the cells.
+
+    Returns:
+      0; 1 if there is no cell.
+    """
+    settings = _evidence.settings(folder)
+    if not settings:
+        print(f"no cell in {folder}: run the benchmark first")
+        return 1
+    pools = {x.pool: out / ("film" if x.pool == "smollm" else x.pool) for x in settings}
+    sources = {name: _evidence.read_sources(path) for name, path in pools.items()}
+    known = {name: _evidence.answers(path) for name, path in pools.items()}
+    cells = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found, words = [], {}
+    for setting in settings:
+        its = _evidence.evaluated(setting, sources[setting.pool])
+        its["epochs"] = _epochs(setting, cells)
+        found.append(its)
+        if setting.pool not in words:
+            args = setting, sources[setting.pool], known[setting.pool]
+            words[setting.pool] = _evidence.of_words(*args)
+        if setting.kind == "-greedy":
+            its["overlap"] = _evidence.of_overlap(
+                setting,
+                sources[setting.pool],
+                known[setting.pool],
+                _said(setting, cells),
+            )
+    shifted = [
+        _evidence.evaluated(setting, sources[setting.pool], _tables.SHOWN[:-2])
+        for setting in _evidence.settings(folder, "shifted")
+        if not setting.kind
+    ]
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "commit": _commit(),
+        "cells": [
+            {k: v for k, v in cell.items() if k not in ("members", "answers")}
+            for cell in cells
+        ],
+        "seconds": round(sum(sum(cell["seconds"].values()) for cell in cells)),
+        "words": words,
+        "settings": found,
+        "shifted": shifted,
+        "recommended": recommended(found),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(_rounded(record), indent=None, separators=(",", ":"))
+    (RESULTS / "controlled.json").write_text(text + "\n")
+    (RESULTS / "controlled.md").write_text(page(record))
+    _tables.draw(found, RESULTS / "controlled.png")
+    print(f"written: {RESULTS}/controlled.json, .md, .png")
+    return 0
+
+
+def recommended(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns which candidates beat Vid-SME's video score wherever anything does.
+
+    A setting counts if the AUC of any candidate, or of a ceiling, lies above chance; a
+    candidate holds if its TPR exceeds Vid-SME's in each of them, interval above 0.
+    """
+    plain = [x for x in found if not x["kind"]]
+    names = (*CANDIDATES, "lira", "rmia")
+    alive = [
+        x
+        for x in plain
+        if any(
+            x["scores"][name]["auc"]["low"] > _SIGNIFICANT
+            for name in names
+            if name in x["scores"]
+        )
+    ]
+    held: dict[str, Any] = {}
+    for name in CANDIDATES:
+        lost = [
+            f"{x['pool']} {x['method']} {x['snapshot']}"
+            for x in alive
+            if x["scores"].get(name, {}).get("tpr_less_vid_sme", {}).get("low", 0) <= 0
+        ]
+        held[name] = {"settings": len(alive), "not above Vid-SME in": lost}
+    return held
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """Returns the tables as a page of Markdown."""
+    lines = [
+        "# The controlled benchmark",
+        "",
+        f"Made by `python benchmarks/controlled.py --report` on {record['date']} from "
+        f"{len(record['cells'])} cells (commit {record['commit']}; "
+        f"{record['seconds'] / 3600:.1f} core hours of training and scoring). Values "
+        "are means over seeds with 95 % intervals over seeds and sources; bold: above "
+        "0.5, italic: below. `_ref`: less the model before tuning. All scores are in "
+        "`controlled.json`.",
+        "",
+        "![AUC against epochs and against the gap](controlled.png)",
+    ]
+    pools = list(dict.fromkeys(x["pool"] for x in record["settings"]))
+    for pool in pools:
+        its = [x for x in record["settings"] if x["pool"] == pool]
+        words = record["words"][pool]
+        lines += [
+            "",
+            f"## {pool}",
+            "",
+            f"{its[0]['members']} members and {its[0]['nonmembers']} non-members a "
+            f"seed. Answers that a non-member shares with a member: "
+            f"{words['shared_answers']:.1%}. Without any network: 1-grams of the "
+            f"members' answers {_tables.number(words['1_gram'])}, 2-grams "
+            f"{_tables.number(words['2_gram'])}.",
+        ]
+        fpr = f"TPR at {its[0]['fpr']:.0%} FPR"
+        for kind, title in (
+            ("", "AUC"),
+            ("-shuffled", "AUC, shuffled in place of reversed"),
+            ("-greedy", "AUC of the model's own answers"),
+        ):
+            own = [x for x in its if x["kind"] == kind]
+            if own:
+                lines += ["", f"### {title}", "", _tables.markdown(own, _names(own))]
+            if kind == "-greedy" and own:
+                cells = (_tables.number(x["overlap"]) for x in own)
+                lines += [f"| words in common with the caption | {' | '.join(cells)} |"]
+        own = [x for x in its if not x["kind"]]
+        lines += ["", f"### {fpr}", "", _tables.markdown(own, _tables.SHOWN, "tpr")]
+        lines += ["", "### Clips that a set test needs", "", _needed(own)]
+    if record["shifted"]:
+        lines += [
+            "",
+            "## drawn, non-members of another distribution",
+            "",
+            _tables.markdown(record["shifted"], _tables.SHOWN),
+        ]
+    lines += ["", "## Against Vid-SME's video score", ""]
+    for name, its in record["recommended"].items():
+        lost = ", ".join(its["not above Vid-SME in"]) or "none"
+        lines.append(
+            f"- `{name}`: of {its['settings']} settings in which anything beats "
+            f"chance, not above it in: {lost}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _names(own: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns what is shown: of greedy answers those scores that they have."""
+    return [name for name in _tables.SHOWN if any(name in x["scores"] for x in own)]
+
+
+def _needed(own: Sequence[Mapping[str, Any]]) -> str:
+    """Returns how many suspects a rank-sum test needs, beside 100 or 500 others."""
+    heads = [f"{x['method']} {x['snapshot']}" for x in own]
+    lines = [
+        "80 % power at the 5 % level, beside 100 / 500 calibration clips; -: no number "
+        "suffices.",
+        "",
+        "| score | " + " | ".join(heads) + " |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
+    for name in CANDIDATES:
+        cells = []
+        for x in own:
+            auc = x["scores"].get(name, {}).get("auc", {}).get("value", 0.5)
+            both = (_evidence.clips_needed(auc, n) for n in (100, 500))
+            cells.append(" / ".join("-" if n is None else str(n) for n in both))
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _epochs(setting: _evidence.Setting, cells: Sequence[Mapping[str, Any]]) -> float:
+    if setting.snapshot != "end":
+        return float(setting.snapshot)
+    its = [
+        x for x in cells if (x["pool"], x["method"]) == (setting.pool, setting.method)
+    ]
+    return float(np.mean([x["epochs"] for x in its]))
+
+
+def _said(
+    setting: _evidence.Setting, cells: Sequence[Mapping[str, Any]]
+) -> dict[int, dict[str, str]]:
+    """Returns the greedy answers by seed and by the id of the clip."""
+    return {
+        cell["seed"]: {
+            pathlib.Path(key).stem: answer
+            for key, answer in cell["answers"].get(setting.snapshot, {}).items()
+        }
+        for cell in cells
+        if (cell["pool"], cell["method"]) == (setting.pool, setting.method)
+    }
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        cwd=RESULTS.parent,
+    )
+    return found.stdout.strip()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(x) for key, x in value.items()}
+    return [_rounded(x) for x in value] if isinstance(value, list) else value
