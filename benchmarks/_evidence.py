@@ -246,7 +246,7 @@ def evaluated(
             "tpr_less_vid_sme": interval(tpr - base),
         }
     found["fpr"] = fpr
-    if len(setting.seeds) > 2 and setting.part == "pool" and not setting.kind:
+    if setting.part == "pool" and not setting.kind:
         for name, its in _lira.ceilings(setting.seeds).items():
             tpr = draws.tpr(its, fpr)
             found["scores"][name] = {

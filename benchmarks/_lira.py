@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-_LEAST = 2  # Models with, and without, a clip.
+LEAST = 8  # Models, of which all but one are references.
 _SIGMA = 1e-3  # Added to deviations, in nats a token.
 
 
@@ -28,10 +28,12 @@ def ceilings(seeds: Mapping[int, Any]) -> dict[str, dict[int, np.ndarray]]:
       seeds: The scores of each (`_evidence.Scored`), of the same clips.
 
     Returns:
-      Empty where a clip has too few references, or clips differ.
+      Empty where there are fewer than `LEAST` seeds, or clips differ.
     """
     keys = sorted(seeds)
     first = seeds[keys[0]]
+    if len(keys) < LEAST:
+        return {}
     if any(not np.array_equal(seeds[key].ids, first.ids) for key in keys):
         return {}
     log_p = np.stack([seeds[key].of("response_loss") for key in keys])
@@ -39,17 +41,27 @@ def ceilings(seeds: Mapping[int, Any]) -> dict[str, dict[int, np.ndarray]]:
     found: dict[str, dict[int, np.ndarray]] = {"lira": {}, "rmia": {}}
     for place, key in enumerate(keys):
         others = np.arange(len(keys)) != place
-        if not _known(member[others]):
-            return {}
         args = log_p[place], log_p[others], member[others]
         found["lira"][key] = lira(*args)
         found["rmia"][key] = rmia(*args, ~member[place])
     return found
 
 
-def _known(member: Bool[np.ndarray, "seeds clips"]) -> bool:
-    with_, without = member.sum(0), (~member).sum(0)
-    return bool(min(with_.min(), without.min()) >= _LEAST)
+def _means(
+    values: Float[np.ndarray, "seeds clips"], member: Bool[np.ndarray, "seeds clips"]
+) -> tuple[Float[np.ndarray, " clips"], Float[np.ndarray, " clips"]]:
+    """Returns the mean of each clip over references with it, and over those without.
+
+    A clip that all references have, or none, takes the mean of the others, moved by
+    what training moves clips by on average.
+    """
+    counts = member.sum(0), (~member).sum(0)
+    sums = np.where(member, values, 0).sum(0), np.where(member, 0, values).sum(0)
+    own, out = (x / np.maximum(n, 1) for x, n in zip(sums, counts, strict=True))
+    both = (counts[0] > 0) & (counts[1] > 0)
+    moved = (own - out)[both].mean()
+    own = np.where(counts[0] > 0, own, out + moved)
+    return own, np.where(counts[1] > 0, out, own - moved)
 
 
 def lira(
@@ -67,11 +79,11 @@ def lira(
       member: Whether a reference was trained on a clip.
     """
     out = 0.0
-    for sign, chosen in ((1, member), (-1, ~member)):
-        count = chosen.sum(0)
-        mean = np.where(chosen, others, 0).sum(0) / count
+    sides = zip((1, -1), (member, ~member), _means(others, member), strict=True)
+    for sign, chosen, mean in sides:
         spread = np.where(chosen, others - mean, 0) ** 2
-        sigma = np.sqrt(spread.sum() / (chosen.sum() - len(count))) + _SIGMA
+        free = np.maximum(chosen.sum(0) - 1, 0).sum()
+        sigma = np.sqrt(spread.sum() / free) + _SIGMA
         out = out + sign * (-0.5 * ((log_p - mean) / sigma) ** 2 - np.log(sigma))
     return np.asarray(out)
 
@@ -92,11 +104,7 @@ def rmia(
         is not compared with itself.
     """
     # p(x) is the mean of references with and without the clip, each half.
-    halves = []
-    for chosen in (member, ~member):
-        p = np.where(chosen, np.exp(others), 0).sum(0) / chosen.sum(0)
-        halves.append(p)
-    ratio = log_p - np.log(np.mean(halves, axis=0))
+    ratio = log_p - np.log(np.mean(_means(np.exp(others), member), axis=0))
     known = np.sort(ratio[population])
     below = np.searchsorted(known, ratio, side="left")
     count = len(known) - population.astype(int)

@@ -23,6 +23,7 @@ from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Torch needs room.
 
+import _report
 import _torch_models  # noqa: F401  Declares what torchvision lacks.
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ from vidsme_jax.finetune import examples, options, steps, training
 from vidsme_jax.settings import DEMO
 
 VIDEO_TOKEN = "video_token_index"
+OURS, PEER = "ours", "transformers"
 _CLOSE = {"float32": 1e-4, "bfloat16": 3e-2}
 
 
@@ -149,7 +151,7 @@ def _is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
     return name.endswith(".weight") and parameter.ndim > 1 and "embed" not in name
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Compares the losses, then times both sides in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default=str(DEMO / "checkpoint"))
@@ -157,7 +159,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="float32", choices=sorted(_CLOSE))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     prepared = training.prepare(configuration(args), pathlib.Path(os.devnull))
     model, members = prepared.trainee.source.model, prepared.members
@@ -168,7 +170,7 @@ def main() -> int:
         epoch += 1
     plan = plan[: args.steps]
     cuts = list(examples.cut(members, plan, prepared.clips, model, args.batch))
-    sides = {"ours": Ours(prepared, cuts), "transformers": Torch(prepared, cuts)}
+    sides = {OURS: Ours(prepared, cuts), PEER: Torch(prepared, cuts)}
     first = {name: side() for name, side in sides.items()}
     away = max(abs(a - b) for a, b in zip(*first.values(), strict=True))
     rows = sum(len(x.rows.feature) for cut in cuts for x in cut.examples)
@@ -184,17 +186,30 @@ def main() -> int:
     for name, its in taken.items():
         wall, cpu = (statistics.median(each) for each in zip(*its, strict=True))
         medians[name] = wall, cpu
-        line = {"name": f"training/{name}", "steps": len(cuts), "batch": args.batch}
-        line |= {"dtype": args.dtype, "clips_per_s": round(clips / wall, 2)}
-        line |= {"rows_per_s": round(rows / wall), "wall_s": round(wall, 3)}
-        line |= {"cpu_s": round(cpu, 3), "device": jax.devices()[0].device_kind}
-        line |= {"first_loss": first[name][0], "last_loss": first[name][-1]}
-        print(json.dumps(line), flush=True)
-    ratio = {"name": "training/ratio", "largest_difference_of_losses": away}
-    for k, kind in enumerate(("wall", "cpu")):
-        ours, theirs = medians["ours"][k], medians["transformers"][k]
-        ratio[kind] = round(theirs / ours, 3)
-    print(json.dumps(ratio), flush=True)
+        _report.line(
+            f"training/{name}",
+            clips / wall,
+            "clips/s",
+            steps=len(cuts),
+            batch=args.batch,
+            dtype=args.dtype,
+            rows_a_second=_report.rounded(rows / wall),
+            wall_s=_report.rounded(wall),
+            cpu_s=_report.rounded(cpu),
+            first_loss=first[name][0],
+            last_loss=first[name][-1],
+        )
+    ours, theirs = medians[OURS], medians[PEER]
+    _report.line(
+        "training/ratio",
+        theirs[0] / ours[0],
+        "x",
+        ratio=theirs[0] / ours[0],
+        peer=PEER,
+        by_cpu=_report.rounded(theirs[1] / ours[1]),
+        difference=_report.rounded(away),
+        equal=away <= _CLOSE[args.dtype],
+    )
     return int(away > _CLOSE[args.dtype])
 
 
