@@ -73,7 +73,7 @@ def test_files_stay_small():
 def test_a_configuration_is_read_at_the_entrances_only():
     """Stages take the typed views of `settings.views`."""
     entrances = {"audit.py", "main.py", "prepare.py", "reporting.py", "commands.py"}
-    entrances |= {"control.py", "finetuning.py"}
+    entrances |= {"control", "finetuning.py"}
     entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
     entrances |= {"run/asking.py"}
     for path in FILES:

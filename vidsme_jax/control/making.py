@@ -50,10 +50,9 @@ def run(plan: Plan, stop: Stop | None = None) -> dict[str, Any]:
         trained = training.run(plan.training, model, stop)
     report = audit.run(plan.auditing, plan.workdir / AUDIT, stop)
     assert report is not None  # One process.
-    found = _record(plan, trained, report)
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
-    write_atomically(plan.workdir / controls.FILE, text.encode())
-    return found
+    text = json.dumps(_record(plan, trained, report), indent=1, allow_nan=False)
+    write_atomically(plan.workdir / controls.FILE, f"{text}\n".encode())
+    return json.loads(text)
 
 
 def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:
