@@ -18,7 +18,8 @@ LAYERS = (
     ("report", "finetune"),
     ("studies",),
     ("audit",),
-    ("__init__", "__main__", "main", "prepare", "reporting"),
+    ("control",),
+    ("__init__", "__main__", "main", "prepare", "reporting", "finetuning"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -72,6 +73,7 @@ def test_files_stay_small():
 def test_a_configuration_is_read_at_the_entrances_only():
     """Stages take the typed views of `settings.views`."""
     entrances = {"audit.py", "main.py", "prepare.py", "reporting.py", "commands.py"}
+    entrances |= {"control", "finetuning.py"}
     entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
     entrances |= {"run/asking.py"}
     for path in FILES:

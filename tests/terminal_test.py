@@ -179,6 +179,7 @@ def test_the_summary_of_an_audit_is_short(tmp_path):
         "verdict": "so and so.",
         "beside": None,
         "reference": None,
+        "control": None,
         "groups": {"left_out": 3, "statement": "of 9 groups 6 are compared"},
         "comparisons": {name: {"scores": {"s": {"auc": auc}}} for name in names},
     }

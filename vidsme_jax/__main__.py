@@ -18,7 +18,7 @@ COMMANDS = {
         "reporting",
         "makes the report of a finished run anew, without its model",
     ),
-    "finetune": ("finetune.__main__", "trains a model whose members are known"),
+    "finetune": ("finetuning", "trains a model whose members are known, or a control"),
 }
 _HELP = ("", "-h", "--help", "--helpfull", "help")
 

@@ -190,6 +190,7 @@ def evaluate(
         notes=asked.notes,
         headline=headline,
         beside=beside,
+        control=asked.control,
         descriptions={
             name: scores.description(name, given.profile) for name in asked.scores
         },

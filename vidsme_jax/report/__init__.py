@@ -9,8 +9,9 @@ import numpy as np
 
 from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
 from vidsme_jax.data import noticed
-from vidsme_jax.evaluation import verdicts
+from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.report import figures, files, page
+from vidsme_jax.run.controls import Control
 from vidsme_jax.scores import Beside
 from vidsme_jax.scores.profile import uncalibrated
 
@@ -36,6 +37,7 @@ def write(
     left_out: Sequence[LeftOut] = (),
     notes: Sequence[str] = (),
     beside: Beside | None = None,
+    control: Control | None = None,
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
@@ -55,6 +57,7 @@ def write(
       left_out: What the sources hold and the corpus does not take.
       notes: On the corpus as a whole, such as that videos are in two roles.
       beside: The score that is stated beside the headline, of `scores.beside`.
+      control: The positive control, if there is one.
 
     Returns:
       The content of `metrics.json`.
@@ -72,6 +75,11 @@ def write(
         and beside._asdict()
         | {"statement": verdicts.of_beside(evaluation, blind, *beside)},
         "reference": _reference(table, evaluation, headline, run),
+        "control": control
+        and controls.beside(
+            *(control.folder, control.record, control.differences),
+            clusters=set(table.cluster.tolist()),
+        ),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "blind_baseline": blind,

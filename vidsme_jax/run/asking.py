@@ -19,6 +19,7 @@ from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
+from vidsme_jax.run import controls
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import signals
@@ -41,6 +42,7 @@ class Asked:
     reader: Reader
     scores: tuple[str, ...]
     headline: str
+    control: controls.Control | None = None
 
     def without(self, ids: Collection[str]) -> "Asked":
         """Returns the same of a corpus without some rows."""
@@ -167,6 +169,10 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
                 "ranks memorised answers below others, and a rank is always 1. Take "
                 "response_mean_renyi_1 or response_loss"
             )
+    control = None
+    if headline and problems.none_in("report", "motion", "video", "scores"):
+        with problems.collected():
+            control = controls.opened(given, headline)
     items = corpus.items
     clips = corpora.unique_clips(items)
     if len(clips) == 1 and given.motion.bounds is None:
@@ -194,6 +200,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         "reader": reader,
         "scores": names,
         "headline": headline,
+        "control": control,
     }
 
 
@@ -272,6 +279,11 @@ def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
     if has_reference(given):
         problems.append(
             "config.reference: a study scores one model; leave it out, or make an audit"
+        )
+    if given.report.control:
+        problems.append(
+            "config.report.control: a study has no verdict for it to stand beside; "
+            "leave it out"
         )
     return problems
 

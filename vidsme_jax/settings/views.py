@@ -183,6 +183,11 @@ class Report:
     )
     num_bootstrap: int = key(1000, rules.integer(100), "Resamples of an interval.")
     fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
+    control: str = key(
+        "",
+        rules.FOLDER,
+        "Made by `vidsme finetune --control`; stands beside the verdict; '': none.",
+    )
 
 
 @group

@@ -1,0 +1,286 @@
+"""What a positive control is made of: checked before JAX is imported."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vidsme_jax import scores, settings
+from vidsme_jax.arguments import require
+from vidsme_jax.base import ROLES, SLICES, AuditError, Item
+from vidsme_jax.data.sources import is_address, some
+from vidsme_jax.finetune import options, pool
+from vidsme_jax.finetune.split import MEMBERS, NONMEMBERS
+from vidsme_jax.run import asking
+from vidsme_jax.run.asking import Problems
+from vidsme_jax.run.controls import settings_of
+from vidsme_jax.scores.exact import EXACT
+from vidsme_jax.scores.profile import uncalibrated
+from vidsme_jax.settings import views
+from vidsme_jax.store.files import write_atomically
+
+CORPUS = "corpus:"  # In place of a source: all clips of the configuration.
+_BEGUN = "begun.json"
+MODEL, AUDIT = "model", "audit"  # Folders.
+MOST = 200  # Clips, where corpus.max_clips does not say how many.
+EPOCHS, STEPS = 150, 1500  # At most: whichever are more.
+CHECKPOINT = "random:llava_next_video-tiny"
+_TRAIN: dict[str, Any] = {
+    "train.member_share": 0.5,
+    "train.tower": "frozen",
+    "train.batch_size": 10,
+    "train.learning_rate": 4e-3,
+    "train.warmup_steps": 50,
+    "train.target_loss": 0.05,
+    "parallel.data": 1,
+}
+_STANDING = ("response_min_k_plus_plus_100", "response_loss", "vid_sme")
+_GREEDY = ("response_mean_renyi_1", "response_loss", "vid_sme")
+# Of the audit's configuration: the groups that are read, what the training takes over,
+# and what the audit of its model does.
+_READ = ("corpus", "video", "motion", "report", "profile", "slices", "response")
+_READ += ("response_tokens", "scores", "headline", "batch_size", "workers")
+_READ += ("compile_cache", "overwrite")
+_HOST = ("workers", "compile_cache", "overwrite")
+_TRAINED = ("corpus.video_root", "corpus.allow_outside", "corpus.seed", *_HOST)
+_TRAINED += ("video.num_frames", "video.sampling", "video.max_pixels")
+_TRAINED += ("video.max_seconds",)
+_AUDITED = ("video.", "motion.", "report.", "response", "batch_size", *_HOST)
+_ANEW = "take another --workdir, or --config.overwrite=true"
+_NO_ANSWERS = (
+    "a control learns answers, and asks whether an audit can tell: give every row an "
+    "`answer` (the caption, or the answer, that a model may have been trained on) and, "
+    "if there is one, its `question`, in a manifest (.json, .jsonl, .csv or .parquet; "
+    '{"video": "a.mp4", "question": "What happens?", "answer": "A door opens."})'
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A control, checked as far as that needs no model.
+
+    Attributes:
+      workdir: Of all of it.
+      training: The configuration of the training.
+      auditing: That of the audit.
+      items: The pool.
+      asked: What it has in common with the audit that it is made for.
+      stated: The scores whose results are stated, the headline first.
+    """
+
+    workdir: pathlib.Path
+    training: ConfigDict
+    auditing: ConfigDict
+    items: tuple[Item, ...]
+    asked: dict[str, Any]
+    stated: tuple[str, ...]
+
+
+def ask(config: ConfigDict, source: str, workdir: pathlib.Path | None) -> Plan:
+    """Checks a control before JAX is imported.
+
+    Args:
+      config: Of the audit that it is made for; see `settings.RULES`.
+      source: Of the clips, as `corpus.members`; or `corpus:`, those of the
+        configuration, in all roles.
+      workdir: Receives the control.
+
+    Raises:
+      AuditError: Lists what is wrong with configuration, clips, answers and folder.
+    """
+    problems = Problems(config, groups=_READ)
+    if workdir is None:
+        problems.add("--workdir is missing: it receives the control")
+    given, items = problems.settings, ()
+    training = _training(given, config, source)
+    if problems.none_in("corpus", "video"):
+        with problems.collected("corpus"):
+            items = _answered(training)
+            training.train.epochs = _epochs(len(items), training.train.batch_size)
+    slices = tuple(x for x in SLICES if x in {*given.slices, "video", "response"})
+    asked: dict[str, Any] = {}
+    stated = names = ("",)
+    if problems.none_in("profile", "slices", "scores", "headline", "response"):
+        with problems.collected():
+            asked, stated, names = _asked(given, slices)
+    problems.close()
+    assert workdir is not None  # Or a problem was raised.
+    auditing = settings.default()
+    flat = settings.flatten(config)
+    auditing.update_from_flattened_dict(
+        {key: value for key, value in flat.items() if key.startswith(_AUDITED)}
+        | {
+            "model.checkpoint": str(workdir.absolute() / MODEL),
+            "model.dtype": "float32",
+            "corpus.members": (str(workdir.absolute() / MODEL / MEMBERS),),
+            "corpus.nonmembers": (str(workdir.absolute() / MODEL / NONMEMBERS),),
+            "corpus.allow_outside": True,  # The manifests are our own.
+            "video.sampling": training.video.sampling,
+            "parallel.data": 1,
+            "slices": slices,
+            "scores": names,
+            "headline": stated[0],
+            "report.control": "",
+        }
+    )
+    if given.video.sampling == "fps":
+        asked["video.sampling"] = "uniform"
+    plan = Plan(
+        workdir=workdir,
+        training=training,
+        auditing=auditing,
+        items=items,
+        asked=asked,
+        stated=stated,
+    )
+    _check_begun(plan)
+    return plan
+
+
+def begin(plan: Plan) -> None:
+    """Writes in the folder of a control what it is of.
+
+    Raises:
+      OSError: It cannot be written.
+    """
+    plan.workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_made_of(plan), indent=1) + "\n"
+    write_atomically(plan.workdir / _BEGUN, text.encode())
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON file that a run before has written.
+
+    Raises:
+      AuditError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise AuditError([f"{path}: damaged ({error}); {_ANEW}"]) from error
+
+
+def _check_begun(plan: Plan) -> None:
+    """Raises an `AuditError` if the folder holds another control."""
+    path = plan.workdir / _BEGUN
+    if plan.training.overwrite or not path.exists():
+        return
+    if read(path) != json.loads(json.dumps(_made_of(plan))):
+        raise AuditError(
+            [
+                f"{plan.workdir} holds a control of other clips, answers or settings: "
+                f"{_ANEW}"
+            ]
+        )
+
+
+def _made_of(plan: Plan) -> dict[str, Any]:
+    """Returns what the model of a control is made of."""
+    rows = [
+        [x.id, x.clip, x.question, list(x.candidates), x.answer, x.source]
+        for x in plan.items
+    ]
+    flat = settings.flatten(plan.training)
+    return {
+        "training": {key: value for key, value in flat.items() if key not in _HOST},
+        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+    }
+
+
+def _training(given: views.Settings, config: ConfigDict, source: str) -> Any:
+    """Returns the configuration of the training."""
+    corpus, roles = given.corpus, ROLES
+    every = tuple(x for role in roles for x in getattr(corpus, role))
+    sources = tuple(dict.fromkeys(every)) if source == CORPUS else (source,)
+    fields = (x for x in corpus.fields if not x.startswith("label="))
+    flat = settings.flatten(config)
+    wanted: Any = options.default()
+    wanted.update_from_flattened_dict(
+        {key: flat[key] for key in _TRAINED if key in flat}
+        | _TRAIN
+        | {
+            "model.checkpoint": CHECKPOINT,
+            "corpus.members": sources,
+            "corpus.fields": (*fields, "label="),  # All are one pool.
+            "corpus.max_clips": corpus.max_clips or MOST,
+        }
+    )
+    if given.video.sampling == "fps":  # A training has one number of frames.
+        wanted.video.sampling = "uniform"
+    return wanted
+
+
+def _answered(training: ConfigDict) -> tuple[Item, ...]:
+    """Returns the pool, of which every row has an answer.
+
+    Raises:
+      AuditError: There are no clips, or not all have answers, or as `pool.rows`.
+    """
+    if not training.corpus.members:
+        raise AuditError(
+            [
+                f"--control={CORPUS} takes the clips of the configuration, and its "
+                "corpus has no sources: give --control a manifest"
+            ]
+        )
+    given = Problems(training, options.RULES).settings
+    items = pool.rows(given, options.train_of(training)).items
+    empty = [item.id for item in items if not item.answer.strip()]
+    if empty:
+        which = f"{len(empty)} of {len(items)} rows have no answer: {some(empty)}"
+        raise AuditError([f"{which}; {_NO_ANSWERS}"])
+    if there := [item.video for item in items if is_address(item.clip)]:
+        raise AuditError(
+            [
+                f"{len(there)} clips are examples of a dataset ({some(there)}): a "
+                "control divides video files, so write them as such"
+            ]
+        )
+    return items
+
+
+def _epochs(num_rows: int, batch_size: int) -> int:
+    """Returns for how many epochs half of the rows are trained on, at most."""
+    members = math.ceil(num_rows * _TRAIN["train.member_share"])
+    return max(EPOCHS, math.ceil(STEPS / math.ceil(members / batch_size)))
+
+
+def _asked(
+    given: views.Settings, slices: tuple[str, ...]
+) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+    """Returns what the audit is, the scores that are stated, and all that are made.
+
+    Raises:
+      AuditError: There is no control of such an audit.
+    """
+    require(
+        given.profile == "exact",
+        f"config.profile is {given.profile}, which has no scores of answers: a control "
+        "needs --config.profile=exact, with a headline of it",
+    )
+    known = given.profile, slices, asking.has_reference(given)
+    headline = scores.headline(given.headline, *known)
+    names = scores.resolve(given.scores, *known)
+    first = uncalibrated(headline)
+    require(
+        not _compares(first),
+        f"config.headline is {headline}, which compares two models, and a control is "
+        "one: it cannot be controlled so",
+    )
+    greedy = given.response == "greedy"
+    require(
+        not (greedy and scores.needs_given_answers(first)),
+        f"config.headline is {headline}, and config.response is greedy: Min-K%++ and "
+        "ranks are of given answers; take response_mean_renyi_1 or response_loss",
+    )
+    stated = tuple(dict.fromkeys([first, *(_GREEDY if greedy else _STANDING)]))
+    plain = [x for name in names if not _compares(x := uncalibrated(name))]
+    return settings_of(given, headline), stated, tuple(dict.fromkeys([*stated, *plain]))
+
+
+def _compares(name: str) -> bool:
+    return EXACT.score(name).compares
