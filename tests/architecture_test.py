@@ -18,7 +18,7 @@ LAYERS = (
     ("report", "finetune"),
     ("studies",),
     ("audit",),
-    ("__init__", "__main__", "main", "prepare", "reporting"),
+    ("__init__", "__main__", "main", "prepare", "reporting", "remaking"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -73,7 +73,7 @@ def test_a_configuration_is_read_at_the_entrances_only():
     """Stages take the typed views of `settings.views`."""
     entrances = {"audit.py", "main.py", "prepare.py", "reporting.py", "commands.py"}
     entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
-    entrances |= {"run/asking.py"}
+    entrances |= {"run/asking.py", "remaking.py"}
     for path in FILES:
         here = path.relative_to(PACKAGE)
         if not {here.as_posix(), here.parts[0]} & entrances:
