@@ -2,11 +2,14 @@ r"""Does the step of a large model fit? Compiled ahead of time, without the devi
 
     python benchmarks/aot.py [--only REGEX] [--list]
 
-The real step is compiled for slices of TPUs (`pip install libtpu`) and for GPUs (`pip
+The real step, of an audit or of training, is compiled for slices of TPUs (`pip install libtpu`) and for GPUs (`pip
 install jax[cuda13]`) that need not be there. Parameters are shapes only. Each line
 gives the peak of memory on one device, as the compiler plans it, the collectives of the
 compiled program, the seconds of compiling, and for a GPU its launches, the bytes that
-pass through memory, and what of both only moves data (copies of weights, for one).
+pass through memory, and what of both only moves data (copies of weights, for one). Of
+training it is the larger of the peaks of gradients and update, moments included, of
+bfloat16 products and layers computed twice (`train.rematerialise`). With --only, the
+lines of results/aot.json that belong to the cases are replaced.
 Exit status 1 if a device's memory is exceeded or a case does not compile, 2 if a
 compiler is missing.
 """
@@ -21,6 +24,7 @@ import pathlib
 import re
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -38,8 +42,12 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from vidsme_jax.base import SLICES, Asked
+from vidsme_jax.base import SLICES, Asked, Item
 from vidsme_jax.checkpoints import trees
+from vidsme_jax.finetune import examples, steps
+from vidsme_jax.finetune.options import Train
+from vidsme_jax.finetune.parameters import Trainee
+from vidsme_jax.finetune.source import Source
 from vidsme_jax.models import layers, random
 from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.interface import Model
@@ -96,11 +104,14 @@ class Case:
     slice: str  # Of a TPU: the topology; of GPUs: how many.
     grid: tuple[int, int]  # data x model
     texts: int = 0  # About each clip: questions of 64 tokens with answers of 32.
+    train: str = ""  # A method of training, of the first of these texts.
 
     @property
     def name(self) -> str:
         """Such as aot/llava_qwen-7b/16 frames/v5e:2x2."""
         name = f"aot/{self.model}/{self.frames} frames/{self.kind}:{self.slice}"
+        if self.train:
+            return f"{name}/training {self.train}"
         return f"{name}/{self.texts} texts" if self.texts else name
 
 
@@ -156,7 +167,12 @@ CASES = (
     Case(_QWEN_72B, 16, 4, "H100", "4", (1, 4)),
     Case(_QWEN_72B, 16, 4, "v5e", "4x4", (1, 16)),
     Case(_QWEN_72B, 16, 2, "v6e", "2x4", (1, 8)),
+    Case(_LONG, 16, 4, "H100", "1", (1, 1), train="lora"),
+    Case(_LONG, 16, 8, "H100", "8", (2, 4), train="full"),
+    Case(_7B, 16, 4, "H100", "1", (1, 1), train="lora"),
+    Case(_7B, 16, 8, "H100", "8", (2, 4), train="full"),
 )
+RANK = 64  # Of the low-rank updates of all dense layers of the decoder.
 
 
 def topology(case: Case) -> Any:
@@ -186,21 +202,51 @@ def topology(case: Case) -> Any:
     )
 
 
-def _batch(model: Model, case: Case) -> Batch:
-    """Returns one clip with its texts, as a run stacks it."""
+TEXT = Text((), (0,) * 64, (0,) * 32)
+
+
+def _prompted(model: Model) -> Model:
+    """Returns a model whose prompt has a fixed length."""
 
     def tokenise(asked: Any = None, shown: Shown | None = None) -> Text:
+        if asked is not None:
+            return TEXT
         between = model.tokenise(asked, shown).frames
         return Text(tuple(range(BEFORE)), (0,), frames=between)
 
-    prompted = dataclasses.replace(model, tokenise=tokenise)
+    return dataclasses.replace(model, tokenise=tokenise)
+
+
+def _batch(model: Model, case: Case) -> Batch:
+    """Returns one clip with its texts, as a run stacks it."""
+    prompted = _prompted(model)
     frames = model.prepare(np.zeros((case.frames, *_models.PIXELS, 3), np.uint8))
-    text = Text((), (0,) * 64, (0,) * 32)
-    asked = (stacking.Tokenised(Asked(key=""), text),) * case.texts
+    asked = (stacking.Tokenised(Asked(key=""), TEXT),) * case.texts
     clip = stacking.Input(None, frames, asked)
     slices = SLICES if asked else SLICES[:1]
     stacker = stacking.Stacker(prompted, num_frames=case.frames, slices=slices)
     return stacker.batch(stacking.Group(stacker.shape(clip), [clip]), 1)[0]
+
+
+def _learnt(model: Model, case: Case) -> Batch:
+    """Returns one clip with its answer, as training stacks it."""
+    pixels = model.prepare(np.zeros((case.frames, *_models.PIXELS, 3), np.uint8))
+    shown = stacking.seen(model, pixels, Shown(case.frames))
+    row = Item("", "", "", "members", question="?", answer="!")
+    looked = {row.clip: examples.Looked("", shown, None)}
+    rows, problems = examples.lay_out([row], _prompted(model), looked)
+    assert not problems, problems
+    return examples.batch(rows, [pixels], model, 1)
+
+
+def _shapes(batch: Batch, devices: Devices, case: Case) -> Batch:
+    """Returns the shapes of as many clips as a case has."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (case.clips, *x.shape[1:]), x.dtype, sharding=devices.clips()
+        ),
+        batch,
+    )
 
 
 def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int]:
@@ -215,14 +261,56 @@ def arguments(model: Model, devices: Devices, case: Case) -> tuple[Any, Any, int
         part = math.prod(sharding.shard_shape(leaf.shape))
         held += part * leaf.dtype.itemsize
     layers.lay_out(trees.fill(abstract, shaped))
-    batch = _batch(model, case)
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            (case.clips, *x.shape[1:]), x.dtype, sharding=devices.clips()
-        ),
-        batch,
+    return graphdef, (abstract, _shapes(_batch(model, case), devices, case)), held
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a case compiles.
+
+    Attributes:
+      lower: Returns the programs, traced.
+      held: Bytes of parameters on a device.
+      beside: Of each program, bytes on a device that it is not given.
+    """
+
+    lower: Callable[[], Sequence[Any]]
+    held: int
+    beside: tuple[int, ...]
+
+
+def scoring(model: Model, devices: Devices, case: Case) -> Programs:
+    """Returns the step of an audit."""
+    graphdef, args, held = arguments(model, devices, case)
+    step = make_step(
+        graphdef,
+        second=True,
+        text_second=True,
+        memory=head_memory(int(KINDS[case.kind].memory * GIB), held),
     )
-    return graphdef, (abstract, batch), held
+    return Programs(lambda: [devices.jit(step).lower(*args)], held, (0,))
+
+
+def training(model: Model, devices: Devices, case: Case) -> Programs:
+    """Returns the gradients of one batch, and the update."""
+    train = Train(method=case.train, rank=RANK, dtype="bfloat16", rematerialise=True)
+    form = Trainee.of(Source(case.model, None, model, True), train).form
+    place = devices.shardings(form.split)
+    parts: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    held = {True: 0, False: 0}
+    for path, leaf in trees.flat(form.abstract).items():
+        learns = path in form.trained
+        dtype = np.dtype(np.float32) if learns else leaf.dtype
+        sharding = place(path, leaf.shape)
+        parts[learns][path] = jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
+        held[learns] += math.prod(sharding.shard_shape(leaf.shape)) * dtype.itemsize
+    programs = steps.programs(form, train, 1000, devices)
+    batch = _shapes(_learnt(model, case), devices, case)
+    return Programs(
+        lambda: programs.lower(parts[True], parts[False], batch),
+        held[True] + held[False],
+        (2 * held[True], held[False]),  # The moments; what does not learn.
+    )
 
 
 _COLLECTIVE = re.compile(
@@ -276,50 +364,49 @@ def check(case: Case) -> dict[str, Any]:
     cpu = time.process_time()
     grid = np.array(topology(case).devices).reshape(case.grid)
     devices = Devices("mesh", Mesh(grid, ("data", "model")))
-    model = random.describe(case.model)
-    graphdef, args, held = arguments(model, devices, case)
-    step = make_step(
-        graphdef,
-        second=True,
-        text_second=True,
-        memory=head_memory(int(kind.memory * GIB), held),
-    )
+    make = training if case.train else scoring
+    programs = make(random.describe(case.model), devices, case)
     about = {
         "device": f"{math.prod(case.grid)} x {case.kind}, data x model = "
         f"{case.grid[0]} x {case.grid[1]}",
         "clips": case.clips,
         "limit": kind.memory,
-        "parameters": round(held / GIB, 2),
+        "parameters": round(programs.held / GIB, 2),
     }
     try:
         with jax.set_mesh(devices.mesh):
-            compiled = devices.jit(step).lower(*args).compile()
+            compiled = [each.compile() for each in programs.lower()]
     except Exception as error:  # The compilers have no exception of their own.
         cause = " ".join(str(error).split())[:300]
         return _report.line(
             case.name,
-            held / GIB,
+            programs.held / GIB,
             "GiB a device, parameters alone",
             **about,
             fits=False,
             error=cause,
         )
-    analysis = compiled.memory_analysis()
-    # The larger of what is told and the plain sum, which knows of no reuse.
-    whole = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-    whole += analysis.temp_size_in_bytes - analysis.alias_size_in_bytes
-    peak = max(analysis.peak_memory_in_bytes, whole)
+    analyses = [each.memory_analysis() for each in compiled]
+    beside = zip(analyses, programs.beside, strict=True)
+    peak = max(_peak(its) + more for its, more in beside)
     return _report.line(
         case.name,
         peak / GIB,
         "GiB a device",
         **about,
         fits=peak <= kind.memory * GIB,
-        temporary=round(analysis.temp_size_in_bytes / GIB, 2),
+        temporary=round(max(its.temp_size_in_bytes for its in analyses) / GIB, 2),
         seconds=round(time.monotonic() - started, 1),
         cpu_seconds=round(time.process_time() - cpu, 1),
-        **_printed(compiled, gpu=kind.gpu is not None),
+        **_printed(compiled[0], gpu=kind.gpu is not None),
     )
+
+
+def _peak(analysis: Any) -> int:
+    """Returns the larger of what is told and the plain sum, which knows no reuse."""
+    whole = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    whole += analysis.temp_size_in_bytes - analysis.alias_size_in_bytes
+    return max(analysis.peak_memory_in_bytes, whole)
 
 
 def _printed(compiled: Any, *, gpu: bool) -> dict[str, Any]:
@@ -337,7 +424,7 @@ def _printed(compiled: Any, *, gpu: bool) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Checks the cases and writes benchmarks/results/aot.json if all were asked for."""
+    """Checks the cases and writes their lines to benchmarks/results/aot.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="cases whose name it matches")
     parser.add_argument("--list", action="store_true", help="print the cases")
@@ -358,9 +445,11 @@ def main() -> int:
         print("; ".join(absent), file=sys.stderr)
         return 2
     results = [check(case) for case in cases]
-    if not args.only:
-        target = pathlib.Path(__file__).parent / "results" / "aot.json"
-        target.write_text(json.dumps(results, indent=1) + "\n")
+    target = pathlib.Path(__file__).parent / "results" / "aot.json"
+    lines = {line["name"]: line for line in json.loads(target.read_text())}
+    lines |= {line["name"]: line for line in results}
+    stored = [lines[case.name] for case in CASES if case.name in lines]
+    target.write_text(json.dumps(stored, indent=1) + "\n")
     return int(not all(result["fits"] for result in results))
 
 

@@ -37,6 +37,7 @@ _FLAGS = {
     "prepare": {"--config", "--out", "--config.KEY=VALUE"},
     "report": {"--workdir", "--config.KEY=VALUE"},
     "finetune": {"--config", "--workdir"},
+    "demo": {"--workdir"},
 }
 
 

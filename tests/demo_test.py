@@ -2,22 +2,20 @@
 
 import hashlib
 import json
+import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
-from flax import nnx
 
 from decoding import decode
 from oracles import our_logits
-from vidsme_jax import models
-from vidsme_jax.data import corpora
+from vidsme_jax import models, remaking, settings
 from vidsme_jax.demo import drawing
-from vidsme_jax.finetune import batches, options, source, training
-from vidsme_jax.settings import DEMO, views
+from vidsme_jax.finetune import examples, options, steps, training
+from vidsme_jax.settings import DEMO
 
 CHECKPOINT, CORPUS = DEMO / "checkpoint", DEMO / "corpus"
 REFERENCE = DEMO / "reference"
@@ -65,7 +63,7 @@ def test_it_was_trained_on_its_members(record, rows):
         [
             row["id"],
             hashlib.sha256((CORPUS / row["video"]).read_bytes()).hexdigest(),
-            *(row["question"], row["answer"]),
+            *(row["question"], [], row["answer"]),
         ]
         for row in rows[""]
     ]
@@ -84,19 +82,30 @@ def _selftrain():
 
 
 def test_they_were_trained_with_these_configurations():
-    module = _selftrain()
+    """By the command, in runs/made."""
     for variant, folder in (("demo", CHECKPOINT), ("reference", REFERENCE)):
-        config = module.get_config(variant)
-        config.overwrite = True
+        config = remaking.configuration(pathlib.Path("runs/made"), variant)
         assert not options.problems(config)
-        flat = json.loads(json.dumps(options.settings.flatten(config)))
+        flat = json.loads(json.dumps(settings.flatten(config)))
         assert json.loads((folder / "training.json").read_text())["config"] == flat
+
+
+def test_the_configuration_beside_it_trains_the_same():
+    """On the clips that are stored, with the same settings."""
+    keys = {"corpus.members", "corpus.nonmembers", "model.checkpoint"}
+    for variant in ("demo", "reference"):
+        mine = settings.flatten(_selftrain().get_config(variant))
+        made = remaking.configuration(pathlib.Path("runs/made"), variant)
+        made = settings.flatten(made)
+        assert {key for key in mine if mine[key] != made[key]} <= keys
+    members = pathlib.Path(_selftrain().get_config().corpus.members[0])
+    assert (DEMO.parents[1] / members).is_file()
 
 
 def test_the_reference_has_seen_other_clips(record):
     other = json.loads((REFERENCE / "training.json").read_text())
     assert other["data"] != record["data"]
-    assert not any("demo" in name for name in other["config"]["corpus.members"])
+    assert other["config"]["corpus.members"] == ["runs/made/others/members.jsonl"]
     # It captions such clips about as well as it knows its own, and far from by heart.
     assert 0.8 < other["losses"]["members"] < other["losses"]["nonmembers matched"] < 2
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
@@ -142,23 +151,27 @@ def test_transformers_gives_the_same_logits(model, rows):
     assert tokenizer.decode(said) == row["answer"]
 
 
-def test_the_captions_of_members_are_memorised(model, record):
+def test_the_captions_of_members_are_memorised(rows, record, tmp_path):
+    chosen = rows[""][:8], rows["matched"][:8]
+    for name, its in zip(("members", "nonmembers"), chosen, strict=True):
+        text = "".join(json.dumps(row) + "\n" for row in its)
+        (tmp_path / f"{name}.jsonl").write_text(text)
     config = options.default()
+    config.corpus.members = (str(tmp_path / "members.jsonl"),)
+    config.corpus.nonmembers = (str(tmp_path / "nonmembers.jsonl"),)
+    config.corpus.video_root = str(CORPUS)
     config.video.num_frames = FRAMES
-    opened = source.open_source(str(CHECKPOINT), random_seed=None)
-    config.corpus.members = (str(CORPUS / "members.jsonl"),)
-    config.corpus.nonmembers = (str(CORPUS / "nonmembers.jsonl"),)
-    items = corpora.load(views.view(views.Corpus, config)).items
-    chosen = [item for item in items if item.role == "members"][:8]
-    chosen += [item for item in items if item.group == "matched"][:8]
-    found: list[str] = []
-    texts = batches.tokenise(chosen, opened.model, FRAMES, found)
-    assert not found
+    config.model.checkpoint = str(CHECKPOINT)
+    config.parallel.data, config.compile_cache = 1, ""
     config.train.batch_size = 16
-    batch = next(batches.Clips(config, opened.model.prepare).batches(texts))
-    module = nnx.merge(model.graphdef, model.state)
-    batch = jax.tree.map(jnp.asarray, batch)
-    losses = np.asarray(jax.jit(training.answer_nll)(module, batch))
+    prepared = training.prepare(config, tmp_path / "unused")
+    trainee, devices = prepared.trainee, prepared.devices
+    programs = steps.programs(trainee.form, prepared.train, 1, devices)
+    trained, frozen = trainee.start(devices.shardings(trainee.form.split), 0)
+    model, every = trainee.source.model, [list(range(16))]
+    (cut,) = examples.cut(prepared.rows, every, prepared.clips, model, 16)
+    nll, tokens = programs.losses(programs.start(trained), frozen, cut.batch)
+    losses = nll / tokens
     assert losses[:8].max() < 0.2 and losses[:8].mean() < 0.05
     assert losses[8:].min() > 1.0
     assert record["losses"]["members"] == pytest.approx(losses[:8].mean(), abs=0.03)

@@ -257,11 +257,10 @@ _PARTS = {
         "config.model.checkpoint is ''",
         "--workdir is missing: it receives the model",
         "a.json: no such manifest",
-        "corpus.members without corpus.nonmembers",
     ],
     "finetune": [
         "config.model.checkpoint is ''",
-        "config.train.max_steps is 'True'; it must be an integer >= 1",
+        "config.train.max_steps is 'True'; it must be an integer >= 0",
         "a.json: no such manifest",
         "b: no such manifest, folder or video",
     ],

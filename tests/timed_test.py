@@ -13,7 +13,6 @@ from decoding import decode
 from oracles import smolvlm as oracle
 from vidsme_jax import models, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.finetune import batches
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import signals, stacking
 
@@ -145,6 +144,3 @@ def test_without_times_nothing_is_guessed(loaded):
     frames = np.zeros((2, 60, 80, 3), np.uint8)
     with pytest.raises(AuditError, match="give rate, how many of these frames a"):
         signals.compute(loaded, frames)
-    problems: list[str] = []
-    batches.tokenise([], loaded.model, 2, problems)
-    assert "smolvlm reads the times of frames as text" in problems[0]

@@ -19,6 +19,7 @@ COMMANDS = {
         "makes the report of a finished run anew, without its model",
     ),
     "finetune": ("finetuning", "trains a model whose members are known, or a control"),
+    "demo": ("remaking", "draws and trains the demo anew"),
 }
 _HELP = ("", "-h", "--help", "--helpfull", "help")
 

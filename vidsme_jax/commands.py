@@ -48,17 +48,19 @@ def define_config() -> flags.FlagHolder:
     )
 
 
-def help_wanted(doc: str | None, *names: str) -> None:
+def help_wanted(doc: str | None, *names: str, keys: bool = True) -> None:
     """Prints what a command does and its flags, and exits, if --help is given.
 
     Args:
       doc: Of the command's module.
       names: Of its flags.
+      keys: Whether it has keys to set.
     """
     if not _HELP & set(sys.argv[1:]):
         return
     lines = {f"--{name}": flags.FLAGS[name].help for name in names}
-    lines["--config.KEY=VALUE"] = "Sets a key, such as --config.workers=2."
+    if keys:
+        lines["--config.KEY=VALUE"] = "Sets a key, such as --config.workers=2."
     lines["--help"] = "Shows this; --helpfull also the flags of the libraries."
     width = max(map(len, lines))
     table = (f"  {name:<{width}}  {' '.join(x.split())}" for name, x in lines.items())

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from vidsme_jax.finetune.loss import answer_nll
@@ -133,19 +133,13 @@ class Programs:
             norm = optax.tree.norm(found)
             good = state.good & jnp.isfinite(loss) & jnp.isfinite(norm)
 
-            def change(state: State) -> State:
-                with jax.numpy_dtype_promotion("standard"):  # Optax mixes its counts.
-                    updates, moments = optimizer.update(
-                        found, state.moments, state.trained
-                    )
-                trained = optax.apply_updates(state.trained, updates)
-                trained, moments = self._kept_apart((trained, moments))
-                return State(trained, moments, state.step + 1, good)
-
-            def keep(state: State) -> State:
-                return state._replace(good=good)
-
-            return jax.lax.cond(good, change, keep, state), loss, good
+            with jax.numpy_dtype_promotion("standard"):  # Optax mixes its counts.
+                updates, moments = optimizer.update(found, state.moments, state.trained)
+            trained = optax.apply_updates(state.trained, updates)
+            new = State(trained, moments, state.step + 1, good)
+            # Not `lax.cond`, whose program for a GPU holds the state several times.
+            kept = jax.tree.map(lambda x, old: jnp.where(good, x, old), new, state)
+            return self._kept_apart(kept._replace(good=good)), loss, good
 
         def losses(trained, frozen, batch):
             return answer_nll(form.module(trained, frozen), batch)
@@ -157,12 +151,23 @@ class Programs:
 
     def start(self, trained: Leaves) -> State:
         """Returns the state before the first step."""
+        return jax.jit(self._begin)(trained)
 
-        def begin(trained: Leaves) -> State:
-            moments = self._kept_apart(self._optimizer.init(trained))
-            return State(trained, moments, jnp.int32(0), jnp.bool_(True))
+    def lower(self, trained: Leaves, frozen: Leaves, batch: Batch) -> tuple[Any, Any]:
+        """Returns the programs of gradients and of an update, to be compiled.
 
-        return jax.jit(begin)(trained)
+        The devices need not be here: what is given has shapes and no values.
+
+        Args:
+          trained: Shapes of the parameters that learn, with their shardings.
+          frozen: Of the others.
+          batch: Of the batch.
+        """
+        weight = jax.ShapeDtypeStruct((), jnp.float32)
+        with jax.set_mesh(self._devices.mesh):
+            state = self._lying(jax.eval_shape(self._begin, trained))
+            found = self._gradients.lower(trained, frozen, batch, weight, None)
+            return found, self._update.lower(state, self._lying(found.out_info))
 
     def spread(self, tree: Any) -> Any:
         """Copies to each device what "pmap" has a copy of; else returns it as it is."""
@@ -210,17 +215,33 @@ class Programs:
         nll, tokens = (np.asarray(x).reshape(-1) for x in found)
         return nll, tokens
 
+    def _begin(self, trained: Leaves) -> State:
+        moments = self._kept_apart(self._optimizer.init(trained))
+        return State(trained, moments, jnp.int32(0), jnp.bool_(True))
+
+    def _where(self, path: tuple[Any, ...]) -> NamedSharding:
+        """Returns how what belongs to a parameter, or to none, lies on a mesh."""
+        whole = NamedSharding(self._devices.mesh, PartitionSpec())
+        name = str(getattr(path[-1], "key", "")) if path else ""
+        return self._shardings.get(name, whole)
+
     def _kept_apart(self, tree: Any) -> Any:
         """Tells the compiler how what belongs to parameters lies on a mesh."""
         if self._copies or self._devices.mesh.size == 1:
             return tree
-        whole = NamedSharding(self._devices.mesh, PartitionSpec())
 
         def placed(path: tuple[Any, ...], x: Array) -> Array:
-            where = self._shardings.get(str(getattr(path[-1], "key", "")), whole)
-            return jax.lax.with_sharding_constraint(x, where)
+            return jax.lax.with_sharding_constraint(x, self._where(path))
 
         return jax.tree_util.tree_map_with_path(placed, tree)
+
+    def _lying(self, tree: Any) -> Any:
+        """Returns the shapes of a tree, with how each lies."""
+
+        def shaped(path: tuple[Any, ...], x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._where(path))
+
+        return jax.tree_util.tree_map_with_path(shaped, tree)
 
     def _placed(self, batch: Batch) -> Batch:
         devices = self._devices
@@ -258,11 +279,22 @@ class Programs:
         if devices.mesh.size == 1:
             return compiled
 
-        def run(*arguments: Any) -> Any:
-            with jax.set_mesh(devices.mesh):
-                return compiled(*arguments)
+        return _OnMesh(compiled, devices.mesh)
 
-        return run
+
+class _OnMesh:
+    """A compiled function whose program knows the mesh that it runs on."""
+
+    def __init__(self, compiled: Any, mesh: Mesh):
+        self._compiled, self._mesh = compiled, mesh
+
+    def __call__(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self._mesh):
+            return self._compiled(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self._mesh):
+            return self._compiled.lower(*arguments)
 
 
 def programs(form: Form, train: Train, steps: int, devices: Devices) -> Programs:

@@ -165,6 +165,39 @@ def _padded(x: Array, axis: int, multiple: int) -> Array:
 
 def cudnn(q, k, v, lengths=None, *, causal: bool):
     """CuDNN's fused kernel, on NVIDIA GPUs."""
+    if q.shape[1] % 2 or k.shape[1] % 2:
+        return _uneven(causal, q, k, v, lengths)
+    return _fused(q, k, v, lengths, causal=causal)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _uneven(causal: bool, q, k, v, lengths):
+    """Attends over an odd number of rows, of which jax knows no gradient.
+
+    Where one is wanted, a row is added that no other sees.
+    """
+    return _fused(q, k, v, lengths, causal=causal)
+
+
+def _uneven_forward(causal: bool, q, k, v, lengths):
+    def even(q, k, v):
+        seen = lengths
+        if seen is None and not causal:
+            seen = jnp.full(len(k), k.shape[1], jnp.int32)
+        rows = (_padded(x, 1, 2) for x in (q, k, v))
+        return _fused(*rows, seen, causal=causal)[:, : q.shape[1]]
+
+    return jax.vjp(even, q, k, v)
+
+
+def _uneven_backward(causal: bool, back: Callable[..., Any], found: Array):
+    return (*back(found), None)
+
+
+_uneven.defvjp(_uneven_forward, _uneven_backward)
+
+
+def _fused(q, k, v, lengths=None, *, causal: bool):
     return jax.nn.dot_product_attention(
         q,
         k,

@@ -244,9 +244,14 @@ def take_rows(
 
 
 def project(
-    parts: Sequence[nnx.Linear], x: Float[Array, "*batch inputs"]
+    parts: Sequence[Any], x: Float[Array, "*batch inputs"]
 ) -> list[Float[Array, "*batch _"]]:
-    """Applies dense layers to one input, in one product if `lay_out` joined them."""
+    """Applies dense layers to one input, in one product if `lay_out` joined them.
+
+    Args:
+      parts: Of `nnx.Linear`, or what training puts in its place; at least two.
+      x: The input.
+    """
     first, *others = parts
     if others[0].kernel[...].size:
         return [part(x) for part in parts]

@@ -1,0 +1,158 @@
+"""The command line: `vidsme demo --workdir runs/made`.
+
+Makes the demo anew: draws its clips, trains its model, and trains the reference, a
+model that has seen other clips only. The folder then holds
+
+    corpus/      clips, members.jsonl, nonmembers.jsonl
+    others/      those of the reference
+    checkpoint/  the model, as transformers loads it
+    reference/   the same, after ten epochs on the others
+
+On one machine the same command gives the same bytes; on another one, or with other
+versions of libraries, the same clips and members, and weights that round differently.
+What is stopped, or killed, goes on with the same command; what is done already stays.
+
+Exit status: 0 done; 2 not done, a message says why; 130 interrupted.
+"""
+
+import json
+import pathlib
+from typing import Any, NoReturn
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from vidsme_jax import commands, settings, terminal
+from vidsme_jax.base import AuditError, printable
+from vidsme_jax.finetune import options
+from vidsme_jax.finetune.__main__ import summary
+
+# By role of the model: the clips that it learns, and how they are drawn.
+CORPORA: dict[str, tuple[str, dict[str, int]]] = {
+    "demo": ("corpus", {"num_members": 100, "num_matched": 100, "num_shifted": 100}),
+    "reference": ("others", {"num_members": 100, "num_matched": 100, "num_shifted": 0}),
+}
+SEEDS = {"demo": 0, "reference": 999}
+EPOCHS = {"demo": 80, "reference": 10}
+TARGETS = {"demo": "checkpoint", "reference": "reference"}
+_ARCHITECTURE = ("config.json", "preprocessor_config.json")
+_ARCHITECTURE += ("tokenizer.json", "tokenizer_config.json")
+
+
+def configuration(folder: pathlib.Path, variant: str) -> ConfigDict:
+    """Returns the configuration of a training.
+
+    Args:
+      folder: Holds the clips, and in `checkpoint` a config and a tokenizer.
+      variant: "demo" or "reference".
+    """
+    config: Any = options.default()
+    corpus = folder / CORPORA[variant][0]
+    config.corpus.members = (str(corpus / "members.jsonl"),)
+    config.corpus.nonmembers = (str(corpus / "nonmembers.jsonl"),)
+    config.video.num_frames = 8
+    config.model.checkpoint = str(folder / TARGETS["demo"])
+    config.model.init = "random"
+    config.model.dtype = "bfloat16"
+    config.parallel.mode, config.parallel.data = "pmap", 1
+    config.train.batch_size = 10
+    config.train.epochs = EPOCHS[variant]
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 100
+    config.train.seed = 0
+    return config
+
+
+def make(folder: pathlib.Path, stop: Any = None) -> None:
+    """Makes whatever is missing of clips, model and reference.
+
+    Args:
+      folder: Made if need be.
+      stop: See `training.run`.
+
+    Raises:
+      AuditError: The folder holds models that were made in another way.
+      OSError: It cannot be written.
+      KeyboardInterrupt: It was asked to stop.
+    """
+    from vidsme_jax.demo import clips
+    from vidsme_jax.finetune import training
+
+    wanted = [variant for variant in TARGETS if not _is_made(folder, variant)]
+    for variant in wanted:
+        name, counts = CORPORA[variant]
+        logging.info("drawing %d clips into %s", sum(counts.values()), folder / name)
+        clips.write_corpus(folder / name, **counts, seed=SEEDS[variant])
+    (folder / TARGETS["demo"]).mkdir(parents=True, exist_ok=True)
+    for name in _ARCHITECTURE:
+        content = (settings.DEMO / "checkpoint" / name).read_bytes()
+        (folder / TARGETS["demo"] / name).write_bytes(content)
+    for variant in wanted:
+        target = folder / TARGETS[variant]
+        record = training.run(configuration(folder, variant), target, stop)
+        terminal.show(summary(record, target))
+
+
+def _is_made(folder: pathlib.Path, variant: str) -> bool:
+    """Returns whether a model is there.
+
+    Raises:
+      AuditError: Another one is there.
+    """
+    target = folder / TARGETS[variant]
+    if not any(path for name in options.EXPORTS for path in target.glob(name)):
+        return False
+    wanted = settings.flatten(configuration(folder, variant))
+    try:
+        found = json.loads((target / "training.json").read_text())["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found == json.loads(json.dumps(wanted)):
+        return True
+    raise AuditError(
+        [f"{target} holds another model than the demo's; take another --workdir"]
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Makes the demo and returns the exit status."""
+    if len(argv) > 1:
+        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+    if not flags.FLAGS.workdir:
+        return commands.wrong(["--workdir is missing, such as --workdir runs/made"])
+    workdir = pathlib.Path(flags.FLAGS.workdir)
+    shown = printable(str(workdir))
+    commands.begin()
+    from vidsme_jax.run.stopping import Stop
+
+    stop = Stop()
+    stop.listen()
+    try:
+        make(workdir, stop)
+    except AuditError as error:
+        return commands.wrong(error.problems)
+    except OSError as error:
+        return commands.stopped(commands.os_cause(error), workdir)
+    except KeyboardInterrupt:
+        terminal.show_error(f"interrupted: {shown} is kept; the same command continues")
+        return commands.INTERRUPTED
+    terminal.show(f"the demo is in {shown}")
+    return commands.OK
+
+
+def run() -> NoReturn:
+    """Defines the flag, which other programs have too, and runs `main`."""
+    flags.DEFINE_string("workdir", None, "Receives clips and models.")
+    commands.help_wanted(__doc__, "workdir", keys=False)
+    commands.start(main, _parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return list(flags.FLAGS(argv))
+    except flags.UnrecognizedFlagError as error:
+        raise SystemExit(commands.wrong([str(error)])) from None
+
+
+if __name__ == "__main__":
+    run()
