@@ -72,6 +72,22 @@ def test_the_step_of_every_family_takes_the_arguments(aot, name):
     assert found.texts.renyi.shape[:2] == (2, 2) and found.texts.rank is not None
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "projector"])
+def test_training_is_lowered_as_it_runs(aot, method):
+    """On a mesh; parameters, moments and gradients lie as in a training."""
+    case = aot.Case("qwen3_vl-tiny", 4, 2, "v5e", "2x2", (1, 4), train=method)
+    devices = parallel.make_devices("mesh", 1, 4)
+    model = random.describe(case.model)
+    made = aot.training(model, devices, case)
+    gradients, update = made.lower()
+    (state, total), _ = update.args_info
+    trained = {k: x for k, x in state.trained.items() if "q_proj" in k}
+    assert trained or method == "projector"
+    assert state.trained.keys() == total[0].keys() == gradients.out_info[0].keys()
+    assert len(made.beside) == 2 and made.held < 4 * model.num_bytes
+    assert {"full": 0}.get(method, 1) <= made.beside[1]
+
+
 def test_the_recorded_results_are_those_of_the_cases(aot):
     recorded = json.loads((BENCHMARKS / "results" / "aot.json").read_text())
     assert [line["name"] for line in recorded] == [case.name for case in aot.CASES]

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import config_flags
 
 from vidsme_jax import audit, models, scores, settings
+from vidsme_jax.finetune import options
 from vidsme_jax.models import random
 from vidsme_jax.run import signals
 from vidsme_jax.settings import views
@@ -16,7 +17,9 @@ from vidsme_jax.settings import views
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 AUDITS = sorted(
-    p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("selftrain", "studies")
+    p.stem
+    for p in CONFIGS.glob("*.py")
+    if p.stem not in ("finetune", "selftrain", "studies")
 )
 
 
@@ -55,6 +58,16 @@ def test_it_builds_under_lock(name):
         module.get_config("huge")
     assert f"configs/{name}.py" in module.__doc__ and ":tiny" in module.__doc__
     assert config_flags is not None
+
+
+@pytest.mark.parametrize("variant", ["lora", "full", "projector"])
+def test_a_training_builds_under_lock(variant):
+    config = _config("finetune", variant)
+    config.model.checkpoint = "x"
+    assert not options.problems(config)
+    assert options.train_of(config).method == variant
+    with pytest.raises(ValueError, match="no variant 'huge'; known: lora, full"):
+        _module("finetune").get_config("huge")
 
 
 @pytest.mark.parametrize("name", ["known_nextqa", "known_perceptiontest"])

@@ -13,6 +13,7 @@ from decoding import decode
 from oracles import smolvlm as oracle
 from vidsme_jax import models, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.finetune import options, training
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import signals, stacking
 
@@ -144,3 +145,16 @@ def test_without_times_nothing_is_guessed(loaded):
     frames = np.zeros((2, 60, 80, 3), np.uint8)
     with pytest.raises(AuditError, match="give rate, how many of these frames a"):
         signals.compute(loaded, frames)
+
+
+def test_training_needs_times_too(saved, tmp_path):
+    path = make(tmp_path / "without.ts", 4, milliseconds=[0, 40, 900, 4000])
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"video": str(path), "question": "what", "answer": "a b"})
+    )
+    config = options.default()
+    config.corpus.members = (str(tmp_path / "rows.jsonl"),)
+    config.video.num_frames = FRAMES
+    config.model.checkpoint = str(saved[1])
+    with pytest.raises(AuditError, match=r"without.ts: .*not known, and the model"):
+        training.prepare(config, tmp_path / "out")

@@ -138,7 +138,7 @@ def ask(config: ConfigDict, workdir: pathlib.Path | None) -> None:
 
     problems = Problems(config, RULES)
     collect(problems, config, workdir)
-    if problems.none_in("corpus", "train"):
+    if problems.none_in("corpus", "train.member_share"):
         with problems.collected():
             pool.rows(problems.settings, train_of(config))
     problems.close()

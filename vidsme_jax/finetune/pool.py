@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vidsme_jax.base import AuditError, Item
-from vidsme_jax.data import similar
 from vidsme_jax.data.reading import Reader
-from vidsme_jax.finetune import split
 from vidsme_jax.finetune.options import Train
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.settings import views
@@ -37,6 +35,10 @@ class Pool:
         Raises:
           AuditError: The pool is too small, or members overlap non-members.
         """
+        # OpenCV, which they need, is not imported to refuse a mistake.
+        from vidsme_jax.data import similar
+        from vidsme_jax.finetune import split
+
         near = similar.pairs({key: its.fingerprint for key, its in looked.items()})
         if train.member_share == 1:
             if problems := split.overlaps(self.items, near):
@@ -85,5 +87,7 @@ def texts(items: Iterable[Item]) -> list[str]:
 
 def write_manifests(folder: pathlib.Path, items: Sequence[Item]) -> str:
     """Writes `members.jsonl` and `nonmembers.jsonl`; see `split.write_manifests`."""
+    from vidsme_jax.finetune import split
+
     both = ([x for x in items if x.role == role] for role in ("members", "nonmembers"))
     return split.write_manifests(folder, *both)

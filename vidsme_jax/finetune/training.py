@@ -112,7 +112,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
     options.collect(problems, config, workdir)
     c: Any = config
     train, found, source = options.train_of(config), None, None
-    if problems.none_in("corpus", "train", "video"):
+    if problems.none_in("corpus", "train.member_share", "video"):
         with problems.collected("corpus"):
             found = pool.rows(problems.settings, train)
     if problems.none_in("model", "train"):
