@@ -9,7 +9,10 @@ configuration alone, to train with other settings:
 
 Variants: demo (default), on the 100 members of `vidsme_jax/demo/corpus`; reference, on
 100 other clips, which the first command leaves in `runs/made/others`.
-RESULTS
+
+Measured on 2 busy CPU cores: demo, 800 steps of 10 clips, 80 epochs, in 151 s; mean
+loss of the answers, in nats a token: members 0.0023, matched non-members 3.55, shifted
+non-members 3.63. Reference, 100 steps in 20 s: its own members 1.04, others 1.19.
 """
 
 import pathlib
