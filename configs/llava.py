@@ -11,7 +11,7 @@ Variants: demo (default), 7b, 7b-dpo, 34b; tiny, random weights and eight drawn 
 demo: 300 clips with their captions, video and response rows, in 27 s with programs in
 the compile cache, 0.9 GB, 2 CPU cores; on matched non-members the headline,
 `response_min_k_plus_plus_100`, and `response_loss` AUC 1.00 [0.96, 1.00], `vid_sme`
-0.54 [0.46, 0.62]; `vid_sme` on shifted ones 0.41 [0.33, 0.48] (motion and brightness
+0.53 [0.44, 0.61]; `vid_sme` on shifted ones 0.25 [0.19, 0.32] (motion and brightness
 alone: 1.00).
 The published models: nothing measured yet. By the count of operations 7b takes about
 71 TFLOP a clip at 16 frames (both directions) and 14 GB of bfloat16 weights, 34b about

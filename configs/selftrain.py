@@ -9,7 +9,10 @@ configuration alone, to train with other settings:
 
 Variants: demo (default), on the 100 members of `vidsme_jax/demo/corpus`; reference, on
 100 other clips, which the first command leaves in `runs/made/others`.
-RESULTS
+Measured on 2 CPU cores: 800 steps of 10 clips in 151 s (387 s for 850 steps where the
+cores were shared by three); mean loss of the answers, in nats a token: members 0.0023,
+matched non-members 3.55, shifted non-members 3.63. Reference: 100 steps in 20 s;
+1.04 on its members, 1.19 on others.
 """
 
 import pathlib
