@@ -5,11 +5,13 @@ characters, marks of direction and what the terminal's encoding lacks become esc
 here, and a line that a name breaks in two is indented, so that it is no line of ours.
 """
 
+import contextlib
 import logging as python_logging
 import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
@@ -60,6 +62,17 @@ def start_logging() -> None:
     threading.excepthook = lambda what: _show_uncaught(
         what.exc_type, what.exc_value, what.exc_traceback
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leaves out what libraries log below warnings of their own doings."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _is_of_interest(record: python_logging.LogRecord) -> bool:

@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.special
 from jaxtyping import Float, Shaped
 
 from vidsme_jax.arguments import count, number, require, series
@@ -56,6 +55,8 @@ def clopper_pearson(rate: float, num: int) -> tuple[float, float]:
     hits = rate * num
     below, above = math.floor(hits + 1e-9), math.ceil(hits - 1e-9)
     tail = (1 - CONFIDENCE) / 2
+    import scipy.special  # Heavy; a mistake is refused without it.
+
     low = scipy.special.betaincinv(below, num - below + 1, tail) if below else 0.0
     high = (
         scipy.special.betainccinv(above + 1, num - above, tail) if above < num else 1.0

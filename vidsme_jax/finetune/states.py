@@ -1,16 +1,14 @@
 """The states from which a training continues: kept by orbax, the newest alone."""
 
-import contextlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 
+from vidsme_jax import terminal
 from vidsme_jax.base import AuditError, printable
 from vidsme_jax.finetune.steps import State
 from vidsme_jax.store.files import write_atomically
@@ -46,7 +44,7 @@ class States:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False
         )
-        with _quiet():
+        with terminal.quiet():
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     @property
@@ -72,7 +70,7 @@ class States:
             record=ocp.args.JsonSave(record),
         )
         try:
-            with _quiet():
+            with terminal.quiet():
                 self._manager.save(step, args=args, force=True)
         except _WRONG as error:
             raise OSError(f"{self._folder}: {_cause(error)}") from error
@@ -94,7 +92,7 @@ class States:
             state=ocp.args.StandardRestore(wanted), record=ocp.args.JsonRestore()
         )
         try:
-            with _quiet():
+            with terminal.quiet():
                 found = self._manager.restore(self.latest, args=args)
         except (*_WRONG, KeyError, TypeError) as error:
             raise AuditError(
@@ -107,21 +105,10 @@ class States:
 
     def close(self, *, done: bool) -> None:
         """Ends the use of the folder; of a training that is done it is deleted."""
-        with _quiet():
+        with terminal.quiet():
             self._manager.close()
         if done:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leaves out what orbax logs of its own doings."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(min(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _read(path: pathlib.Path) -> Any:
