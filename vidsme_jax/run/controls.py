@@ -7,7 +7,6 @@ from typing import Any
 
 from vidsme_jax.base import AuditError, printable
 from vidsme_jax.data import names
-from vidsme_jax.evaluation import controls
 from vidsme_jax.scores.profile import uncalibrated
 from vidsme_jax.settings import views
 from vidsme_jax.store import received
@@ -88,6 +87,8 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       AuditError: There is none, or it is damaged.
     """
+    from vidsme_jax.evaluation import controls  # Takes SciPy; few audits have one.
+
     path = folder / controls.FILE
     try:
         record = json.loads(received.content(path, _MOST))
