@@ -232,11 +232,17 @@ def evaluated(
     found["blind"] = {
         name: {"auc": interval(draws.auc(x))} for name, x in blind.items()
     }
-    fpr, base = FPR[setting.pool], draws.tpr(by_seed(setting, "vid_sme"), 1.0)
+    fpr = FPR[setting.pool]
     base = draws.tpr(by_seed(setting, "vid_sme"), fpr)
-    found["scores"] = {}
-    for name in [x for x in names or first.names if x in first.names]:
-        its = by_seed(setting, name)
+    found["fpr"], found["scores"] = fpr, {}
+    of = {
+        name: by_seed(setting, name)
+        for name in names or first.names
+        if name in first.names
+    }
+    if setting.part == "pool" and not setting.kind:
+        of |= _lira.ceilings(setting.seeds)
+    for name, its in of.items():
         if any(np.isnan(x).all() for x in its.values()):
             continue
         tpr = draws.tpr(its, fpr)
@@ -245,15 +251,6 @@ def evaluated(
             "tpr": interval(tpr),
             "tpr_less_vid_sme": interval(tpr - base),
         }
-    found["fpr"] = fpr
-    if setting.part == "pool" and not setting.kind:
-        for name, its in _lira.ceilings(setting.seeds).items():
-            tpr = draws.tpr(its, fpr)
-            found["scores"][name] = {
-                "auc": interval(draws.auc(its)),
-                "tpr": interval(tpr),
-                "tpr_less_vid_sme": interval(tpr - base),
-            }
     return found
 
 

@@ -1,6 +1,7 @@
 """The configuration of a training run: every key, its default, what it allows."""
 
 import pathlib
+import re
 
 from ml_collections import ConfigDict
 
@@ -12,6 +13,7 @@ from vidsme_jax.settings.views import Number, group, key
 
 STATE = "state"  # The folder in a work directory from which a run continues.
 EXPORTS = ("*.safetensors*", "adapter_config.json")
+_SNAPSHOT = re.compile(r"epoch-\d+")
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
 _SHARED += ("corpus.allow_outside", "corpus.fields", "corpus.allow_duplicates")
 _SHARED += ("corpus.max_clips", "corpus.seed", "corpus.prepared")
@@ -90,6 +92,11 @@ class Train:
         "Epochs after which the model is written to epoch-N.",
     )
 
+    @property
+    def writes_adapter(self) -> bool:
+        """Whether low-rank updates are written, not a whole model."""
+        return self.method == "lora" and not self.merged
+
 
 # The keys of `settings.RULES` are taken over where they mean the same.
 RULES: dict[str, Rule] = {
@@ -150,11 +157,9 @@ def collect(
     """Adds what is wrong with work directory, keys together and checkpoint."""
     if workdir is None:
         problems.add("--workdir is missing: it receives the model")
-    elif any(path for name in EXPORTS for path in workdir.glob(name)):
-        if not config.get("overwrite"):
-            problems.add(
-                f"{workdir} holds a checkpoint; --config.overwrite replaces it"
-            )
+    else:
+        adapter = problems.none_in("train") and train_of(config).writes_adapter
+        problems.add(*_held(workdir, adapter, bool(config.get("overwrite"))))
     if problems.none_in("train"):
         drawn = problems.settings.model.checkpoint.startswith("random:")
         drawn = drawn or config.get("model", {}).get("init") == "random"
@@ -163,6 +168,35 @@ def collect(
         with problems.collected("model.checkpoint"):
             random = config.get("model", {}).get("init") == "random"
             find_local(problems.settings.model.checkpoint, weights=not random)
+
+
+def snapshots_in(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders of models after epochs."""
+    return [x for x in sorted(workdir.glob("epoch-*")) if _SNAPSHOT.fullmatch(x.name)]
+
+
+def _held(workdir: pathlib.Path, adapter: bool, overwrite: bool) -> list[str]:
+    """Returns what is wrong with a folder for what it holds.
+
+    Args:
+      workdir: May be absent.
+      adapter: Whether an adapter is to be written, not a whole model.
+      overwrite: Whether what is there is replaced.
+    """
+    if (workdir / "adapter_config.json").is_file() and not adapter:
+        return [f"{workdir} holds an adapter; give a whole model another --workdir"]
+    found = [path for name in EXPORTS for path in workdir.glob(name)]
+    if adapter and any(not x.name.startswith("adapter_") for x in found):
+        return [f"{workdir} holds a whole model; give an adapter another --workdir"]
+    if found and not overwrite:
+        return [f"{workdir} holds a checkpoint; --config.overwrite replaces it"]
+    snapshots = snapshots_in(workdir)
+    if snapshots and not (workdir / STATE).is_dir() and not overwrite:
+        return [
+            f"{workdir} holds snapshots of another training, such as {snapshots[0]}; "
+            "--config.overwrite deletes them"
+        ]
+    return []
 
 
 def _of_training(train: Train, *, drawn: bool) -> list[str]:

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -129,19 +130,12 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
     if source is None or found is None or not problems.none_in(""):  # Of any key.
         raise AuditError(problems.found)
     parallel.keep_programs(c.compile_cache)
-    model = source.model
-    clips = Clips(
-        found.reader, model, c.video.num_frames, c.cache_mib * 2**20, c.workers
-    )
-    broken = clips.look(found.items)
-    problems.add(*broken)
-    rows: list[Example] = []
-    if not broken:
-        with problems.collected():
-            items = found.divided(train, clips.looked)
-            rows, wrong = examples.lay_out(items, model, clips.looked)
-            problems.add(*wrong)
-    trainee = devices = None
+    model, trainee, devices = source.model, None, None
+    if source.checkpoint.adapter is not None and train.writes_adapter:
+        problems.add(
+            f"checkpoint {source.name} is an adapter itself, and one of it would have "
+            "no base: set config.train.merged = true"
+        )
     with problems.collected():
         trainee = Trainee.of(source, train)
         devices = parallel.make_devices(
@@ -156,8 +150,18 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
                 f"config.train.batch_size is {train.batch_size}; it must be a multiple "
                 f"of the {devices.num_data} devices that share a batch"
             )
+    problems.close()  # Decoding may take hours.
+    clips = Clips(
+        found.reader, model, c.video.num_frames, c.cache_mib * 2**20, c.workers
+    )
+    problems.add(*clips.look(found.items))
     problems.close()
-    assert trainee is not None and devices is not None
+    with problems.collected():
+        items = found.divided(train, clips.looked)
+        rows, wrong = examples.lay_out(items, model, clips.looked)
+        problems.add(*wrong)
+    problems.close()
+    assert trainee is not None and devices is not None  # Or it was raised.
     return Prepared(train, trainee, rows, clips, devices, train.member_share < 1)
 
 
@@ -169,17 +173,14 @@ class _Training:
     ):
         self._all, self._train = prepared, prepared.train
         self._config, self._workdir, self._stop = config, workdir, stop
-        self._members = prepared.members
-        self._plan = self._epoch(0)
-        size, train = self._train.batch_size, self._train
-        self._per_epoch = -(-len(self._plan) // train.accumulate)
+        self._members, train = prepared.members, prepared.train
+        self._per_epoch = -(-len(self._epoch(0)) // train.accumulate)
         self._total = train.epochs * self._per_epoch
         if train.max_steps:
             self._total = min(self._total, train.max_steps)
         self._programs = steps.programs(
             prepared.trainee.form, train, self._total, prepared.devices
         )
-        self._size = size
         self._log = record.Log()
 
     def run(self) -> dict[str, Any]:
@@ -190,6 +191,9 @@ class _Training:
             record.depends(self._config, prepared),
             anew=bool(self._config.overwrite),
         )
+        if states.latest is None:
+            for path in options.snapshots_in(workdir):  # Of an earlier training.
+                shutil.rmtree(path)
         if prepared.split:
             items = [row.item for row in prepared.rows]
             if root := pool.write_manifests(workdir, items):
@@ -262,18 +266,22 @@ class _Training:
                             break
                     if train.checkpoint_every and made % train.checkpoint_every == 0:
                         keep()
-                settle(0)
+                keep()  # Measuring and writing may be stopped, too.
         except KeyboardInterrupt:
             keep()
             raise
         except AuditError as error:
-            if flying or log.steps:
-                flying.clear()
-                state = state._replace(good=programs.spread(np.bool_(True)))
-                try:
-                    keep()
-                except OSError as full:
-                    raise AuditError([*error.problems, str(full)]) from error
+            # Steps behind one that is not finite changed nothing; those before it, or
+            # before a clip that cannot be read, did, and count.
+            while flying:
+                _, loss, good = flying.popleft()
+                if bool(good):
+                    log.curve.append(round(float(loss), 6))
+            state = state._replace(good=programs.spread(np.bool_(True)))
+            try:
+                keep()
+            except OSError as full:
+                raise AuditError([*error.problems, str(full)]) from error
             raise
         return state
 
@@ -284,8 +292,14 @@ class _Training:
             log.losses.append([epoch, self._measure(state, frozen)])
         if epoch in train.snapshots:
             self._write(self._workdir / f"epoch-{epoch}", state, frozen)
-        mean = math.fsum(log.curve[-self._per_epoch :]) / self._per_epoch
-        return mean < train.target_loss
+        return self._is_reached()
+
+    def _is_reached(self) -> bool:
+        """Returns whether the last epoch is whole, and its loss below the target."""
+        its = self._log.curve[-self._per_epoch :]
+        if not its or self._log.steps % self._per_epoch:
+            return False
+        return math.fsum(its) / len(its) < self._train.target_loss
 
     def _diverged(self, cuts: Sequence[Cut], loss: float) -> str:
         """Returns what to say of a step that is not finite."""
@@ -308,6 +322,8 @@ class _Training:
     def _steps(self, done: int) -> Iterator[tuple[Cut, ...]]:
         """Yields the batches of every step that is left."""
         accumulate = self._train.accumulate
+        if self._is_reached():  # Before it was stopped.
+            return
         while done < self._total and not self._stop.asked:
             epoch, begun = divmod(done, self._per_epoch)
             plan = self._epoch(epoch)
@@ -318,7 +334,7 @@ class _Training:
                 plan,
                 self._all.clips,
                 self._all.trainee.source.model,
-                self._size,
+                self._train.batch_size,
             )
             while its := tuple(itertools.islice(cuts, accumulate)):
                 yield its
@@ -329,9 +345,10 @@ class _Training:
     def _measure(self, state: State, frozen: Leaves) -> dict[str, float]:
         """Returns the mean loss of each role and group, in nats a token."""
         rows, model = self._all.rows, self._all.trainee.source.model
-        plan = examples.batches_of(rows, self._size, None)
+        size = self._train.batch_size
+        plan = examples.batches_of(rows, size, None)
         groups: dict[str, list[float]] = collections.defaultdict(list)
-        for cut in examples.cut(rows, plan, self._all.clips, model, self._size):
+        for cut in examples.cut(rows, plan, self._all.clips, model, size):
             nll, tokens = self._programs.losses(state, frozen, cut.batch)
             for k, example in enumerate(cut.examples):
                 its = f"{example.item.role} {example.item.group}".strip()
@@ -353,7 +370,7 @@ class _Training:
         source, lora = trainee.source, trainee.form.lora
         trained = self._programs.gathered(state.trained)
         folder.mkdir(parents=True, exist_ok=True)
-        if lora is not None and not train.merged:
+        if lora is not None and train.writes_adapter:
             export.adapter(
                 folder,
                 source.checkpoint,
