@@ -7,25 +7,24 @@ Both sides start from the same weights and make the same steps on the same batch
 the demo's clips, frames prepared: AdamW with the same rates, clipped gradients, the
 mean loss of the answers' tokens. Their losses must be equal to 1e-4 in each step
 (float32), or the exit status is 1. Then they take turns: `--rounds` times each side
-makes the steps once more. One line of JSON a side: clips and decoder rows a second by
-wall time and by CPU time, the median of the rounds; the last line is the ratio.
+makes as many steps more. One line of JSON a side: clips and decoder rows a second, the
+losses of the first and the last step, and how many times as fast ours is, by CPU
+seconds on a CPU.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Torch needs room.
 
+import _models
 import _report
 import _torch_models  # noqa: F401  Declares what torchvision lacks.
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -54,26 +53,26 @@ def configuration(args: argparse.Namespace) -> Any:
 
 
 class Ours:
-    """The package's own programs."""
+    """The package's own programs, from the checkpoint's weights on."""
 
     def __init__(self, prepared: training.Prepared, cuts: Sequence[examples.Cut]):
-        self._cuts, self._prepared = cuts, prepared
+        self._cuts = cuts
         self._programs = steps.programs(
             prepared.trainee.form, prepared.train, len(cuts), prepared.devices
         )
+        where = prepared.devices.shardings(prepared.trainee.form.split)
+        trained, self._frozen = prepared.trainee.start(where, 0)
+        self._state = self._programs.start(trained)
 
     def __call__(self) -> list[float]:
-        """Makes all steps from the first weights; returns their losses."""
-        programs, trainee = self._programs, self._prepared.trainee
-        where = self._prepared.devices.shardings(trainee.form.split)
-        trained, frozen = trainee.start(where, 0)
-        state, losses = programs.start(trained), []
-        jax.block_until_ready((state, frozen))
-        self.begun = time.perf_counter(), time.process_time()
+        """Makes all steps from the present weights on; returns their losses."""
+        losses = []
         for cut in self._cuts:
             weight = 1 / sum(x.num_tokens for x in cut.examples)
-            total = programs.gradients(state, frozen, cut.batch, weight, None)
-            state, loss, _ = programs.update(state, total)
+            total = self._programs.gradients(
+                self._state, self._frozen, cut.batch, weight, None
+            )
+            self._state, loss, _ = self._programs.update(self._state, total)
             losses.append(loss)
         return [float(loss) for loss in losses]
 
@@ -83,45 +82,42 @@ class Torch:
 
     def __init__(self, prepared: training.Prepared, cuts: Sequence[examples.Cut]):
         train, folder = prepared.train, prepared.trainee.source.checkpoint.folder
-        self._train, self._folder = train, folder
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        config = json.loads((folder / "config.json").read_text())
-        trained, frozen = prepared.trainee.start(
-            prepared.devices.shardings(prepared.trainee.form.split), 0
+        self._train, self._device = (
+            train,
+            "cuda" if torch.cuda.is_available() else "cpu",
         )
-        module = prepared.trainee.form.module(trained, frozen)
-        self._batches = [
-            self._batch(cut, config[VIDEO_TOKEN], module.normalise) for cut in cuts
-        ]
-        rate = steps.make_schedule(train, len(cuts))
-        self._rates = [float(rate(step)) for step in range(len(cuts))]
-
-    def __call__(self) -> list[float]:
-        """Makes all steps from the first weights; returns their losses."""
         model = transformers.LlavaNextVideoForConditionalGeneration.from_pretrained(
-            self._folder, dtype=torch.float32, attn_implementation="sdpa"
+            folder, dtype=torch.float32, attn_implementation="sdpa"
         )
-        model = model.to(self._device).train()
-        decayed = [p for n, p in model.named_parameters() if _is_matrix(n, p)]
-        others = [p for n, p in model.named_parameters() if not _is_matrix(n, p)]
+        self._model = model.to(self._device).train()
+        named = list(model.named_parameters())
+        decayed = [p for n, p in named if _is_matrix(n, p)]
+        others = [p for n, p in named if not _is_matrix(n, p)]
         groups = [
-            {"params": decayed, "weight_decay": self._train.weight_decay},
+            {"params": decayed, "weight_decay": train.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        fused = {"fused": True}
-        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.98), **fused)
-        narrow = self._train.dtype == "bfloat16"
-        losses = []
-        self.begun = time.perf_counter(), time.process_time()
+        self._optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.98))
+        rate = steps.make_schedule(train, len(cuts))
+        self._rates = [float(rate(step)) for step in range(len(cuts))]
+        config = json.loads((folder / "config.json").read_text())
+        where = prepared.devices.shardings(prepared.trainee.form.split)
+        module = prepared.trainee.form.module(*prepared.trainee.start(where, 0))
+        video = config[VIDEO_TOKEN]
+        self._batches = [self._batch(cut, video, module.normalise) for cut in cuts]
+
+    def __call__(self) -> list[float]:
+        """Makes all steps from the present weights on; returns their losses."""
+        model, narrow, losses = self._model, self._train.dtype == "bfloat16", []
         for batch, rate in zip(self._batches, self._rates, strict=True):
-            for group in optimizer.param_groups:
+            for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad(set_to_none=True)
             with torch.autocast(self._device, torch.bfloat16, enabled=narrow):
                 loss = model(**batch, use_cache=False).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), self._train.clip_norm)
-            optimizer.step()
+            self._optimizer.step()
             losses.append(loss.detach())
         return [float(loss) for loss in losses]
 
@@ -173,43 +169,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     sides = {OURS: Ours(prepared, cuts), PEER: Torch(prepared, cuts)}
     first = {name: side() for name, side in sides.items()}
     away = max(abs(a - b) for a, b in zip(*first.values(), strict=True))
+    rounds = _models.in_turn(sides, repeats=args.rounds)
     rows = sum(len(x.rows.feature) for cut in cuts for x in cut.examples)
     clips = sum(len(cut.examples) for cut in cuts)
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for _ in range(args.rounds):
-        for name, side in sides.items():
-            side()
-            wall, cpu = side.begun
-            now = time.perf_counter() - wall, time.process_time() - cpu
-            taken[name].append(now)
-    medians = {}
-    for name, its in taken.items():
-        wall, cpu = (statistics.median(each) for each in zip(*its, strict=True))
-        medians[name] = wall, cpu
+    for name, its in first.items():
+        wall = rounds.times[name].wall
         _report.line(
             f"training/{name}",
             clips / wall,
             "clips/s",
+            ratio=rounds.paired(OURS, PEER) if name == OURS else None,
+            peer=PEER if name == OURS else None,
+            **rounds.fields(name, PEER if name == OURS else None, per=clips),
+            rows_a_second=_report.rounded(rows / wall),
             steps=len(cuts),
             batch=args.batch,
             dtype=args.dtype,
-            rows_a_second=_report.rounded(rows / wall),
-            wall_s=_report.rounded(wall),
-            cpu_s=_report.rounded(cpu),
-            first_loss=first[name][0],
-            last_loss=first[name][-1],
+            losses=[its[0], its[-1]],
+            difference=_report.rounded(away),
+            equal=away <= _CLOSE[args.dtype],
         )
-    ours, theirs = medians[OURS], medians[PEER]
-    _report.line(
-        "training/ratio",
-        theirs[0] / ours[0],
-        "x",
-        ratio=theirs[0] / ours[0],
-        peer=PEER,
-        by_cpu=_report.rounded(theirs[1] / ours[1]),
-        difference=_report.rounded(away),
-        equal=away <= _CLOSE[args.dtype],
-    )
     return int(away > _CLOSE[args.dtype])
 
 

@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 
 import children
+from trainings import Stopping, changed
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.control import making, plan
@@ -15,7 +16,6 @@ from vidsme_jax.demo import clips
 from vidsme_jax.evaluation import controls as words
 from vidsme_jax.finetune import training
 from vidsme_jax.run import asking, controls
-from vidsme_jax.run.stopping import Stop
 from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile", "without_figures")
@@ -50,27 +50,6 @@ def config(corpus):
     config.parallel.data = 1
     config.compile_cache = ""
     return config
-
-
-def changed(config, **changes):
-    """Returns a copy with other values, named as {"video__num_frames": 2}."""
-    copy = config.copy_and_resolve_references()
-    copy.update_from_flattened_dict(
-        {key.replace("__", "."): value for key, value in changes.items()}
-    )
-    return copy
-
-
-class Stopping(Stop):
-    """Asks to stop behind a step."""
-
-    def between(self, batches):
-        def one():
-            for batch in batches:
-                self.asked = True
-                yield batch
-
-        return super().between(one())
 
 
 @pytest.fixture(scope="module")

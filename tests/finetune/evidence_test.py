@@ -1,22 +1,15 @@
 """The statistics of the controlled benchmark, against plain loops."""
 
+import collections
 import json
 import math
-import pathlib
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _beside_scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield
+pytestmark = pytest.mark.usefixtures("beside_scripts")
 
 
 def _scored(seed: int, clips: int = 60, shift: float = 1.0):
@@ -258,3 +251,40 @@ def test_cells_are_read_back(tmp_path):
     np.testing.assert_array_equal(one.seeds[3].ids, scored.ids)
     np.testing.assert_allclose(one.seeds[3].values, scored.values, rtol=1e-6)
     assert one.seeds[3].gap == pytest.approx(scored.gap, abs=1e-6)
+
+
+def test_what_is_trained():
+    """Each cell once; as many seeds as the ceilings need; the most wanted first."""
+    import controlled
+
+    found = controlled.cells(small=False)
+    assert len({cell.name for cell in found}) == len(found)
+    seeds = collections.Counter((cell.pool, cell.method) for cell in found)
+    assert seeds["drawn", "full"] == 16
+    for pool in ("drawn", "film"):
+        assert min(seeds[pool, method] for method in ("lora", "projector")) == 5
+    assert {seeds["smollm", m] for m in ("lora", "projector")} == {3}
+    assert [cell.seed for cell in found[:3]] == [0, 0, 0]
+    assert all(
+        cell.more == (cell.method == "full")
+        for cell in found
+        if cell.seed < 5 and cell.pool != "smollm"
+    )
+
+
+def test_training_is_compared_with_a_loop_of_torch(capsys, monkeypatch):
+    import training
+
+    few = ["--steps", "3", "--rounds", "2", "--batch", "2"]
+    assert training.main(few) == 0
+    ours, theirs = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (
+        ours["difference"] < 1e-4 and ours["equal"] and ours["peer"] == "transformers"
+    )
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], atol=1e-4)
+    assert ours["value"] > 0 and ours["ratio_of"] == "cpu seconds"
+    old = training.steps.make_schedule  # Of the other side, once ours is compiled.
+    monkeypatch.setattr(
+        training.steps, "make_schedule", lambda *args: lambda k: 3 * old(*args)(k)
+    )
+    assert training.main(few) == 1

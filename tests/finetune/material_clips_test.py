@@ -20,14 +20,7 @@ from vidsme_jax.data import corpora
 from vidsme_jax.demo import clips
 from vidsme_jax.settings import views
 
-BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _beside_scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield
+pytestmark = pytest.mark.usefixtures("beside_scripts")
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from vidsme_jax import models
 from vidsme_jax.base import Asked
 from vidsme_jax.models.rows import Shown
 
-BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 SENTENCE = (
     "The sun is a star in the middle of the solar system. It gives the planets light "
     "and heat, and without it there would be no life on Earth."
@@ -32,11 +31,7 @@ TEXTS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _beside_scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield
+pytestmark = pytest.mark.usefixtures("beside_scripts")
 
 
 @pytest.fixture(scope="module")
