@@ -31,7 +31,7 @@ EXPECTED = [
     (r"response_vid_sme_max_.*", (0.85, 1.0)),
     (r"response_vid_sme_(mean|sequence)", (0.5, 0.85)),
     (r"response_pmi", (0.5, 0.8)),
-    (r"response_pmi_blank", (0.7, 0.95)),
+    (r"response_pmi_blank", (0.7, 1.0)),
 ]
 
 

@@ -25,12 +25,12 @@ FRAMES = 4
 def test_a_clip_that_changes_while_training_is_named(config, corpus, tmp_path):
     copy = tmp_path / "a.mp4"
     source = sorted(corpus.glob("clips/*.mp4"))
-    copy.writeweights(source[0].readweights())
+    copy.write_bytes(source[0].read_bytes())
     prepared = training.prepare(config, tmp_path)
     clips = prepared.clips
     clips._left = 0
     clips(Clip(str(copy), ()))
-    copy.writeweights(source[1].readweights())
+    copy.write_bytes(source[1].read_bytes())
     with pytest.raises(ClipError, match="the file changed"):
         clips(Clip(str(copy), ()))
 
@@ -78,7 +78,7 @@ def test_keys_that_do_not_go_together(config, tmp_path, changes, message):
 
 
 def test_corpus_and_checkpoint_problems_are_told_together(config, tmp_path):
-    (tmp_path / "model.safetensors").writeweights(b"")
+    (tmp_path / "model.safetensors").write_bytes(b"")
     bad = changed(config, corpus__members=(str(tmp_path / "absent.jsonl"),))
     bad.model.checkpoint = str(tmp_path)
     with pytest.raises(AuditError) as caught:

@@ -77,7 +77,7 @@ def test_a_damaged_state_is_named(config, tmp_path):
         training.run(config, tmp_path, Stopping(2))
     for path in (tmp_path / options.STATE / "2").rglob("*"):
         if path.is_file():
-            path.writeweights(b"damaged")
+            path.write_bytes(b"damaged")
     with pytest.raises(AuditError, match=r"the state in .*state cannot be read"):
         training.run(config, tmp_path)
 
