@@ -103,11 +103,20 @@ class Cell:
         return f"{self.pool}-{self.method}-{self.seed:02d}"
 
 
-def audit_config(pool: Pool, checkpoint: pathlib.Path, **changes: Any) -> Any:
-    """Returns the configuration of an audit of one model on the whole pool."""
+def audit_config(
+    pool: Pool, checkpoint: pathlib.Path, *, shifted: bool = True, **changes: Any
+) -> Any:
+    """Returns the configuration of an audit of one model on the whole pool.
+
+    Args:
+      pool: Of the clips.
+      checkpoint: The model.
+      shifted: Whether clips of another distribution are scored too, where there are.
+      **changes: Of the configuration.
+    """
     config: Any = settings.default()
     config.corpus.suspects = (str(pool.folder / "pool.jsonl"),)
-    if pool.shifted:
+    if shifted and pool.shifted:
         config.corpus.suspects += (str(pool.shifted),)
     config.corpus.prepared = str(pool.prepared)
     config.video.num_frames = pool.setting.num_frames
@@ -215,15 +224,16 @@ def run(pool: Pool, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
         if not cell.more:
             continue
         with _folder(work / "scores") as place:
-            config = audit_config(pool, checkpoint, response="greedy")
+            config = audit_config(pool, checkpoint, shifted=False, response="greedy")
             config.response_tokens, config.headline = 48, "response_mean_renyi_1"
+            config.slices = ("response",)  # The video's rows are those of above.
             setup, store = scored(config, place)
             said[name] = _answers(place)
             file = folder / f"{cell.name}-{name}-greedy.npz"
             _keep(file, setup, store, None, members, "greedy")
         with _folder(work / "scores") as place:
-            config = audit_config(pool, checkpoint)
-            config.video.against = "shuffled:0"
+            config = audit_config(pool, checkpoint, shifted=False)
+            config.slices, config.video.against = ("video", "response"), "shuffled:0"
             setup, store = scored(config, place)
             file = folder / f"{cell.name}-{name}-shuffled.npz"
             _keep(file, setup, store, None, members)

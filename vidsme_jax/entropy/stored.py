@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidsme_jax.arguments import require
-from vidsme_jax.base import NODES
+from vidsme_jax.base import NODES, AuditError
 
 Real = Any  # An array of NumPy or JAX, or a number: what goes in comes out.
 
@@ -77,8 +77,8 @@ def renyi_at_order(
         f"nodes has shape {shape}; the last axis must have the {len(NODES)} orders of "
         "base.NODES",
     )
-    inside = ((orders >= 1) & (orders <= 2)).all()
-    require(inside, f"q is {q!r}; all orders must be in [1, 2]")
+    if not ((orders >= 1) & (orders <= 2)).all():
+        raise AuditError([f"q is {q!r}; all orders must be in [1, 2]"])
     weights = np.where(np.arange(len(NODES)) % 2 == 0, 1.0, -1.0)
     weights[[0, -1]] *= 0.5
     distance = orders[..., None] - np.asarray(NODES)
