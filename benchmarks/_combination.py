@@ -16,13 +16,13 @@ import numpy as np
 # With the answers that were trained on, and with the model's own alone.
 GIVEN = (
     "response_min_k_plus_plus_100",
-    "response_min_k_plus_plus_20",
+    "response_min_k_plus_plus_30",
     "response_loss",
     "response_loss_ref",
     "response_min_k_plus_plus_100_ref",
     "response_mean_renyi_1",
     "response_pmi_blank",
-    "response_max_vid_sme_30",
+    "response_vid_sme_max_30",
     "vid_sme",
     "mean_renyi_1",
 )
@@ -31,16 +31,16 @@ GREEDY = (
     "vid_sme_mean",
     "mean_renyi_1",
     "mean_renyi_2",
-    "min_k_plus_plus_20",
+    "min_k_plus_plus_30",
     "min_k_plus_plus_100",
     "response_loss",
     "response_mean_renyi_1",
     "response_max_renyi_1_30",
     "response_vid_sme",
-    "response_max_vid_sme_30",
+    "response_vid_sme_max_30",
     "response_pmi",
 )
-NAME = {"": "combination", "-greedy": "combination_greedy"}
+NAME = "combination"
 _PENALTY = 1.0  # Of squared weights, beside a mean log-likelihood times `_PER`.
 _PER = 100.0
 
@@ -84,14 +84,13 @@ def fit(settings: Sequence[_evidence.Setting], names: Sequence[str]) -> dict[str
 
 
 def judged(
-    setting: _evidence.Setting, fitted: dict[str, Any], name: str
+    setting: _evidence.Setting, fitted: dict[str, Any]
 ) -> _evidence.Setting | None:
     """Returns the setting's seeds of odd number, with the sum as a score.
 
     Args:
       setting: To judge on.
       fitted: Of `fit`.
-      name: Of the new score.
 
     Returns:
       None if there is no such seed, or a score is missing.
@@ -106,7 +105,7 @@ def judged(
         its = sum(weight * scored.of(x) for x, weight in known.items())
         seeds[seed] = dataclasses.replace(
             scored,
-            names=(*scored.names, name),
+            names=(*scored.names, NAME),
             values=np.vstack([scored.values, its]),
         )
     return dataclasses.replace(setting, seeds=seeds) if seeds else None

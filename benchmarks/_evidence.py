@@ -106,10 +106,30 @@ def settings(folder: pathlib.Path, part: str = "pool") -> list[Setting]:
         if scored is not None:
             key = (*match.group("pool", "method", "snapshot"), match["kind"] or "")
             found[key][int(match["seed"])] = scored
+    for key, seeds in found.items():
+        plain = found.get((*key[:3], ""), {})
+        if key[3] == "-greedy":
+            found[key] = {s: _joined(x, plain[s]) for s, x in seeds.items()}
     places = {"drawn": 0, "film": 1, "smollm": 2, "full": 0, "lora": 1, "projector": 2}
     number = lambda x: math.inf if x == "end" else int(x)  # noqa: E731
     keys = sorted(found, key=lambda k: (places[k[0]], places[k[1]], k[3], number(k[2])))
     return [Setting(*key, part, found[key]) for key in keys]
+
+
+def _joined(greedy: Scored, plain: Scored) -> Scored:
+    """Returns scores of greedy answers, and those of the video's rows beside them."""
+    of_video = [not x.startswith(("response_", "instruction_")) for x in plain.names]
+    of_answer = [x.startswith("response_") for x in greedy.names]
+    if not np.array_equal(plain.ids, greedy.ids):
+        raise ValueError("greedy answers are of other clips than the given ones")
+    return dataclasses.replace(
+        greedy,
+        names=(
+            *np.array(plain.names)[of_video].tolist(),
+            *np.array(greedy.names)[of_answer].tolist(),
+        ),
+        values=np.vstack([plain.values[of_video], greedy.values[of_answer]]),
+    )
 
 
 def _is_done(folder: pathlib.Path, match: re.Match[str]) -> bool:
@@ -146,45 +166,48 @@ class Resampled:
         self._weights = {}
         for key, scored in setting.seeds.items():
             at = [place[sources.get(str(x), str(x))] for x in scored.ids]
-            self._weights[key] = drawn[:, at].astype(np.float32)
+            self._weights[key] = drawn.T[at].astype(np.float32)
 
-    def auc(self, values: dict[int, np.ndarray]) -> Float64[np.ndarray, " resamples"]:
-        """Returns the mean AUC over seeds in each resample; the first is the sample's.
+    def of(
+        self, values: dict[int, np.ndarray], fpr: float
+    ) -> tuple[Float64[np.ndarray, " resamples"], Float64[np.ndarray, " resamples"]]:
+        """Returns the mean AUC and TPR over seeds in each resample.
+
+        The first resample is the sample itself.
 
         Args:
           values: Of a score, by seed; NaN counts as the smallest.
+          fpr: False-positive rate of the TPR.
         """
-        return self._mean([self._curves(s, values[s])[0] for s in self.seeds])
+        both = [self._of_seed(seed, values[seed], fpr) for seed in self.seeds]
+        auc, tpr = (np.stack(its, axis=1) for its in zip(*both, strict=True))
+        total = self._chosen.sum(1)
+        return (auc * self._chosen).sum(1) / total, (tpr * self._chosen).sum(1) / total
 
-    def tpr(
-        self, values: dict[int, np.ndarray], fpr: float
-    ) -> Float64[np.ndarray, " resamples"]:
-        """Returns the mean TPR at a false-positive rate, by resample."""
-        found = []
-        for seed in self.seeds:
-            _, tpr, fprs = self._curves(seed, values[seed])
-            allowed = fprs <= fpr + 1e-9
-            found.append(np.where(allowed, tpr, 0.0).max(axis=1))
-        return self._mean(found)
+    def _of_seed(
+        self, seed: int, values: np.ndarray, fpr: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns AUC and TPR of one seed, by resample.
 
-    def _mean(self, of_seeds: Sequence[np.ndarray]) -> Float64[np.ndarray, " _"]:
-        stacked = np.stack(of_seeds, axis=1)
-        return (stacked * self._chosen).sum(1) / self._chosen.sum(1)
-
-    def _curves(self, seed: int, values: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns AUC, and TPR and FPR at every distinct threshold, by resample."""
+        Counts of clips are whole numbers that float32 holds.
+        """
         member = self._setting.seeds[seed].member
-        values = np.nan_to_num(values, nan=-np.inf)
+        lowest = np.finfo(np.float64).min
+        values = np.nan_to_num(values, nan=lowest, neginf=lowest)
         order = np.argsort(-values, kind="stable")
-        weights = self._weights[seed][:, order]
-        ends = np.flatnonzero(np.diff(values[order], append=np.nan) != 0)
-        true = np.cumsum(weights * member[order], axis=1, dtype=np.float64)[:, ends]
-        false = np.cumsum(weights * ~member[order], axis=1, dtype=np.float64)[:, ends]
-        true /= np.maximum(true[:, -1:], 1e-9)
-        false /= np.maximum(false[:, -1:], 1e-9)
-        step = np.diff(false, axis=1, prepend=0.0)
-        before = np.concatenate([np.zeros((len(true), 1)), true[:, :-1]], axis=1)
-        return (step * (true + before) / 2).sum(axis=1), true, false
+        ends = np.flatnonzero(np.append(np.diff(values[order]) < 0, True))
+        weights, its = self._weights[seed][order], member[order, None]
+        true = np.cumsum(weights * its, axis=0)[ends]
+        false = np.cumsum(weights * ~its, axis=0)[ends]
+        below = np.diff(false, axis=0, prepend=np.float32(0))
+        twice = true.copy()  # Members above a threshold, and half of those at it.
+        twice[1:] += true[:-1]
+        pairs = np.einsum("tr,tr->r", below, twice, dtype=np.float64)
+        most = np.maximum(true[-1].astype(np.float64), 1e-9)
+        others = np.maximum(false[-1].astype(np.float64), 1e-9)
+        allowed = (false <= fpr * others + 1e-6).sum(axis=0)
+        reached = true[np.maximum(allowed - 1, 0), np.arange(true.shape[1])]
+        return pairs / (2 * most * others), np.where(allowed, reached, 0.0) / most
 
 
 def interval(resampled: np.ndarray) -> dict[str, float]:
@@ -210,6 +233,7 @@ def evaluated(
     """
     draws = Resampled(setting, sources)
     first = next(iter(setting.seeds.values()))
+    known = set.intersection(*(set(x.names) for x in setting.seeds.values()))
     found: dict[str, Any] = {
         "pool": setting.pool,
         "method": setting.method,
@@ -229,25 +253,23 @@ def evaluated(
         "brightness": {s: x.motion[1] for s, x in setting.seeds.items()},
         "answer_tokens": {s: x.tokens.astype(float) for s, x in setting.seeds.items()},
     }
-    found["blind"] = {
-        name: {"auc": interval(draws.auc(x))} for name, x in blind.items()
-    }
     fpr = FPR[setting.pool]
-    base = draws.tpr(by_seed(setting, "vid_sme"), fpr)
+    found["blind"] = {
+        name: {"auc": interval(draws.of(x, fpr)[0])} for name, x in blind.items()
+    }
+    _, base = draws.of(by_seed(setting, "vid_sme"), fpr)
     found["fpr"], found["scores"] = fpr, {}
     of = {
-        name: by_seed(setting, name)
-        for name in names or first.names
-        if name in first.names
+        name: by_seed(setting, name) for name in names or first.names if name in known
     }
     if setting.part == "pool" and not setting.kind:
         of |= _lira.ceilings(setting.seeds)
     for name, its in of.items():
         if any(np.isnan(x).all() for x in its.values()):
             continue
-        tpr = draws.tpr(its, fpr)
+        auc, tpr = draws.of(its, fpr)
         found["scores"][name] = {
-            "auc": interval(draws.auc(its)),
+            "auc": interval(auc),
             "tpr": interval(tpr),
             "tpr_less_vid_sme": interval(tpr - base),
         }
@@ -288,7 +310,7 @@ def of_words(
             )
             for seed, scored in setting.seeds.items()
         }
-        found[f"{order}_gram"] = interval(draws.auc(its))
+        found[f"{order}_gram"] = interval(draws.of(its, 1.0)[0])
     found["shared_answers"] = _mean(
         _answers.shared(
             [known[str(x)] for x in scored.ids[scored.member]],
@@ -310,7 +332,7 @@ def of_overlap(
     for seed, scored in setting.seeds.items():
         common = _answers.overlaps(said[seed], known)
         of[seed] = np.array([common[str(x)] for x in scored.ids])
-    return interval(Resampled(setting, sources).auc(of))
+    return interval(Resampled(setting, sources).of(of, 1.0)[0])
 
 
 def clips_needed(auc: float, calibration: int) -> int | None:

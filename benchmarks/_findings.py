@@ -8,19 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import _evidence
+import _headline
 import _tables
 import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-CANDIDATES = (
-    "response_min_k_plus_plus_100",
-    "response_loss",
-    "response_loss_ref",
-    "response_min_k_plus_plus_100_ref",
-    "response_wbc",
-    "response_mean_renyi_1",
-)
-_SIGNIFICANT = 0.5  # AUC of chance.
 
 
 def report(out: pathlib.Path, folder: pathlib.Path) -> int:
@@ -72,7 +64,7 @@ def report(out: pathlib.Path, folder: pathlib.Path) -> int:
         "words": words,
         "settings": found,
         "shifted": shifted,
-        "recommended": recommended(found),
+        "headline": _headline.judged(settings, found, sources),
     }
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(_rounded(record), indent=None, separators=(",", ":"))
@@ -81,34 +73,6 @@ def report(out: pathlib.Path, folder: pathlib.Path) -> int:
     _tables.draw(found, RESULTS / "controlled.png")
     print(f"written: {RESULTS}/controlled.json, .md, .png")
     return 0
-
-
-def recommended(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns which candidates beat Vid-SME's video score wherever anything does.
-
-    A setting counts if the AUC of any candidate, or of a ceiling, lies above chance; a
-    candidate holds if its TPR exceeds Vid-SME's in each of them, interval above 0.
-    """
-    plain = [x for x in found if not x["kind"]]
-    names = (*CANDIDATES, "lira", "rmia")
-    alive = [
-        x
-        for x in plain
-        if any(
-            x["scores"][name]["auc"]["low"] > _SIGNIFICANT
-            for name in names
-            if name in x["scores"]
-        )
-    ]
-    held: dict[str, Any] = {}
-    for name in CANDIDATES:
-        lost = [
-            f"{x['pool']} {x['method']} {x['snapshot']}"
-            for x in alive
-            if x["scores"].get(name, {}).get("tpr_less_vid_sme", {}).get("low", 0) <= 0
-        ]
-        held[name] = {"settings": len(alive), "not above Vid-SME in": lost}
-    return held
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -161,14 +125,7 @@ def page(record: Mapping[str, Any]) -> str:
             "",
             _tables.markdown(record["shifted"], _tables.SHOWN),
         ]
-    lines += ["", "## Against Vid-SME's video score", ""]
-    for name, its in record["recommended"].items():
-        lost = ", ".join(its["not above Vid-SME in"]) or "none"
-        lines.append(
-            f"- `{name}`: of {its['settings']} settings in which anything beats "
-            f"chance, not above it in: {lost}"
-        )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_headline.lines(record["headline"])]) + "\n"
 
 
 def _names(own: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -186,7 +143,7 @@ def _needed(own: Sequence[Mapping[str, Any]]) -> str:
         "| score | " + " | ".join(heads) + " |",
         "|---" * (len(heads) + 1) + "|",
     ]
-    for name in CANDIDATES:
+    for name in _headline.GIVEN:
         cells = []
         for x in own:
             auc = x["scores"].get(name, {}).get("auc", {}).get("value", 0.5)

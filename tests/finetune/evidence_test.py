@@ -1,6 +1,7 @@
 """The statistics of the controlled benchmark, against plain loops."""
 
 import collections
+import dataclasses
 import json
 import math
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
+
+from vidsme_jax import scores
 
 pytestmark = pytest.mark.usefixtures("beside_scripts")
 
@@ -53,8 +56,9 @@ def test_the_sample_has_the_auc_and_the_tpr_of_scikit_learn():
             fpr, tpr, _ = roc_curve(scored.member, scored.of(name))
             tprs.append(tpr[fpr <= 0.05].max())
         its = _evidence.by_seed(setting, name)
-        assert draws.auc(its)[0] == pytest.approx(np.mean(aucs))
-        assert draws.tpr(its, 0.05)[0] == pytest.approx(np.mean(tprs))
+        auc, tpr = draws.of(its, 0.05)
+        assert auc[0] == pytest.approx(np.mean(aucs))
+        assert tpr[0] == pytest.approx(np.mean(tprs))
 
 
 def test_a_resample_counts_sources_as_often_as_they_are_drawn():
@@ -64,19 +68,25 @@ def test_a_resample_counts_sources_as_often_as_they_are_drawn():
     setting = _setting(3)
     sources = {f"{k:03d}": f"film {k // 4}" for k in range(60)}
     draws = _evidence.Resampled(setting, sources)
-    found = draws.auc(_evidence.by_seed(setting, "response_loss"))
+    its = _evidence.by_seed(setting, "response_loss")
+    its[0][[3, 9, 11]] = np.nan  # As the smallest of all.
+    low = {seed: np.nan_to_num(values, nan=-99.0) for seed, values in its.items()}
+    found = draws.of(its, 0.1)
     for k in (1, 2, 500):
-        values = []
+        values, tprs = [], []
         for seed, times in zip(draws.seeds, draws._chosen[k], strict=True):
-            scored, weights = setting.seeds[seed], draws._weights[seed][k]
+            scored, weights = setting.seeds[seed], draws._weights[seed][:, k]
             of_source = {}
             for clip, weight in zip(scored.ids, weights, strict=True):
                 of_source.setdefault(sources[clip], set()).add(weight)
             assert all(len(x) == 1 for x in of_source.values())
             rows = np.repeat(np.arange(60), weights.astype(int))
-            auc = roc_auc_score(scored.member[rows], scored.of("response_loss")[rows])
-            values += [auc] * times
-        assert found[k] == pytest.approx(np.mean(values), abs=1e-6)
+            ranked = scored.member[rows], low[seed][rows]
+            values += [roc_auc_score(*ranked)] * times
+            fpr, tpr, _ = roc_curve(*ranked)
+            tprs += [tpr[fpr <= 0.1 + 1e-9].max()] * times
+        assert found[0][k] == pytest.approx(np.mean(values), abs=1e-6)
+        assert found[1][k] == pytest.approx(np.mean(tprs), abs=1e-6)
 
 
 def test_intervals_cover_chance_of_scores_that_say_nothing():
@@ -87,9 +97,122 @@ def test_intervals_cover_chance_of_scores_that_say_nothing():
         rng = np.random.default_rng(trial)
         setting = _setting(5)
         its = {seed: rng.normal(size=60) for seed in setting.seeds}
-        found = _evidence.interval(_evidence.Resampled(setting, {}, trial).auc(its))
+        found = _evidence.interval(
+            _evidence.Resampled(setting, {}, trial).of(its, 0.1)[0]
+        )
         outside += not found["low"] <= 0.5 <= found["high"]
     assert outside <= 6
+
+
+def test_every_score_that_is_shown_or_summed_has_its_name():
+    import _combination
+    import _headline
+    import _tables
+
+    known = {"lira", "rmia"}
+    known |= set(scores.resolve("all", "exact", ("video", "response"), True))
+    for names in (_combination.GIVEN, _combination.GREEDY, _tables.SHOWN):
+        assert set(names) <= known
+    assert set(_headline.GIVEN) | set(_headline.GREEDY) <= known
+
+
+def test_greedy_scores_stand_beside_those_of_the_video():
+    import _evidence
+
+    plain = _scored(0)
+    greedy = dataclasses.replace(
+        plain,
+        names=("instruction_loss", "response_loss"),
+        values=np.stack([plain.values[0], plain.values[1] + 1]),
+    )
+    found = _evidence._joined(greedy, plain)
+    assert found.names == ("vid_sme", "response_loss")
+    np.testing.assert_array_equal(found.values, [plain.values[0], plain.values[1] + 1])
+    with pytest.raises(ValueError, match="other clips"):
+        other = dataclasses.replace(greedy, ids=greedy.ids[::-1])
+        _evidence._joined(other, plain)
+
+
+def _made(gain: dict[int, float], pool: str = "drawn", snapshot: str = "3"):
+    """A setting whose scores, by their place, are moved for members."""
+    import _combination
+    import _evidence
+
+    names, seeds = _combination.GIVEN, {}
+    for seed in range(6):
+        rng = np.random.default_rng([8, seed])
+        member = rng.permutation(np.arange(300) % 2 == 0)
+        values = rng.normal(size=(len(names), 300)) * 10.0 ** np.arange(-4, 6)[:, None]
+        for place, moved in gain.items():
+            values[place] += moved * 10.0 ** (place - 4) * member
+        seeds[seed] = _evidence.Scored(
+            names=names,
+            values=values,
+            member=member,
+            ids=np.array([f"{k:03d}" for k in range(300)]),
+            motion=rng.normal(size=(2, 300)),
+            tokens=np.full(300, 5),
+        )
+    return _evidence.Setting(pool, "full", snapshot, "", "pool", seeds)
+
+
+def test_a_sum_is_fitted_on_half_of_the_seeds_and_judged_on_the_other():
+    """It finds the two scores that tell, whatever their units, and beats either."""
+    import _combination
+    import _evidence
+
+    setting = _made({0: 1.0, 3: 1.0})
+    fitted = _combination.fit([setting], _combination.GIVEN)
+    weights = np.array(list(fitted["weights"].values()))
+    assert set(np.argsort(-weights)[:2]) == {0, 3}
+    assert np.abs(np.delete(weights, [0, 3])).max() < 0.2
+    judged = _combination.judged(setting, fitted)
+    assert sorted(judged.seeds) == [1, 3, 5]
+    draws = _evidence.Resampled(judged, {})
+    aucs = [
+        draws.of(_evidence.by_seed(judged, name), 0.05)[0][0]
+        for name in (_combination.NAME, setting.seeds[0].names[0])
+    ]
+    assert aucs[0] > aucs[1] + 0.05
+    scored = judged.seeds[3]
+    plain = sum(c * scored.of(n) for n, c in fitted["coefficients"].items())
+    np.testing.assert_array_equal(scored.of(_combination.NAME), plain)
+    # What is judged has no part in the fit.
+    setting.seeds[3].values[:] = 0
+    assert _combination.fit([setting], _combination.GIVEN) == fitted
+
+
+def test_a_headline_is_recommended_only_if_it_holds_wherever_anything_is_found():
+    import _evidence
+    import _headline
+
+    first, second = _headline.GIVEN[:2]
+    places = [_combination_place(name) for name in (first, second)]
+    both = _made(dict.fromkeys(places, 2.0))
+    one = _made({places[1]: 2.0}, snapshot="10")
+    nothing = _made({}, pool="film")
+
+    def judged(*settings):
+        sources = {x.pool: {} for x in settings}
+        found = [_evidence.evaluated(x, {}) for x in settings]
+        return _headline.judged(settings, found, sources)
+
+    alone = judged(both, nothing)
+    assert alone["given"]["settings"] == ["drawn full 3"]
+    assert alone["given"]["recommended"] == first
+    assert alone["greedy"]["recommended"] is None
+    wide = judged(both, one, nothing)
+    assert wide["given"]["settings"] == ["drawn full 3", "drawn full 10"]
+    assert wide["given"]["recommended"] == second
+    assert wide["given"]["lost"][first] == ["drawn full 10"]
+    assert judged(nothing)["given"]["recommended"] is None
+    assert any("Recommended: none" in line for line in _headline.lines(alone))
+
+
+def _combination_place(name: str) -> int:
+    import _combination
+
+    return _combination.GIVEN.index(name)
 
 
 def test_lira_and_rmia_are_those_of_plain_loops():
@@ -176,17 +299,6 @@ def test_what_is_reported_of_a_setting():
     assert set(found["blind"]) == {"motion", "brightness", "answer_tokens"}
 
 
-def test_a_headline_holds_where_it_beats_vid_sme_everywhere():
-    import _evidence
-    import _findings
-
-    strong = _evidence.evaluated(_setting(5, shift=2.0), {})
-    nothing = _evidence.evaluated(_setting(5, shift=0.0), {})
-    held = _findings.recommended([strong, nothing])
-    assert held["response_loss_ref"] == {"settings": 1, "not above Vid-SME in": []}
-    assert held["response_wbc"]["not above Vid-SME in"] == ["drawn full 3"]
-
-
 def test_clips_that_a_set_test_needs():
     """By simulation of the rank-sum test, one-sided at 5 %."""
     import _evidence
@@ -240,11 +352,13 @@ def test_cells_are_read_back(tmp_path):
         "pool/motion": scored.motion[:, order],
         "pool/tokens": scored.tokens[order],
     }
-    for name in ("drawn-full-03-10", "drawn-full-04-10", "drawn-lora-03-end-greedy"):
+    names = ["drawn-full-03-10", "drawn-full-04-10", "drawn-lora-03-end"]
+    for name in (*names, "drawn-lora-03-end-greedy"):
         np.savez(tmp_path / f"{name}.npz", **arrays)
     for name in ("drawn-full-03", "drawn-lora-03"):
         (tmp_path / f"{name}.json").write_text(json.dumps({}))
-    one, other = _evidence.settings(tmp_path)
+    one, plain, other = _evidence.settings(tmp_path)
+    assert plain.kind == "" and plain.name == "drawn lora end"
     assert (one.method, one.snapshot, one.kind) == ("full", "10", "")
     assert (other.method, other.snapshot, other.kind) == ("lora", "end", "-greedy")
     assert list(one.seeds) == [3] and not _evidence.settings(tmp_path, "shifted")
