@@ -24,6 +24,8 @@ from jaxtyping import Bool, Float, Float64
 
 RESAMPLES = 1000
 _LEVEL = (0.025, 0.975)
+# Of these the report gives the reference's own AUC, and what taking it away adds.
+CALIBRATED = ("response_min_k_plus_plus_100_ref", "response_loss_ref")
 FPR = {"drawn": 0.01, "film": 0.05, "smollm": 0.05}
 _FILE = re.compile(
     r"(?P<pool>\w+)-(?P<method>full|lora|projector)-(?P<seed>\d\d)-"
@@ -264,15 +266,24 @@ def evaluated(
     }
     if setting.part == "pool" and not setting.kind:
         of |= _lira.ceilings(setting.seeds)
+    aucs = {}
     for name, its in of.items():
         if any(np.isnan(x).all() for x in its.values()):
             continue
-        auc, tpr = draws.of(its, fpr)
+        aucs[name], tpr = draws.of(its, fpr)
         found["scores"][name] = {
-            "auc": interval(auc),
+            "auc": interval(aucs[name]),
             "tpr": interval(tpr),
             "tpr_less_vid_sme": interval(tpr - base),
         }
+    found["reference"] = {}
+    for name in (x for x in CALIBRATED if x in aucs):
+        plain = name.removesuffix("_ref")
+        alone = {s: x - of[name][s] for s, x in by_seed(setting, plain).items()}
+        found["reference"][plain] = {"auc": interval(draws.of(alone, fpr)[0])}
+        if plain in aucs:
+            gain = interval(aucs[name] - aucs[plain])
+            found["scores"][name]["auc_less_plain"] = gain
     return found
 
 

@@ -15,12 +15,13 @@ import numpy as np
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def report(out: pathlib.Path, folder: pathlib.Path) -> int:
+def report(out: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> int:
     """Writes `controlled.json`, `controlled.md` and `controlled.png`.
 
     Args:
       out: Of the pools.
       folder: Of the cells.
+      wanted: The names of all cells.
 
     Returns:
       0; 1 if there is no cell.
@@ -60,6 +61,7 @@ def report(out: pathlib.Path, folder: pathlib.Path) -> int:
             {k: v for k, v in cell.items() if k not in ("members", "answers")}
             for cell in cells
         ],
+        "not run": [name for name in wanted if not (folder / f"{name}.json").is_file()],
         "seconds": round(sum(sum(cell["seconds"].values()) for cell in cells)),
         "words": words,
         "settings": found,
@@ -84,8 +86,8 @@ def page(record: Mapping[str, Any]) -> str:
         f"{len(record['cells'])} cells (commit {record['commit']}; "
         f"{record['seconds'] / 3600:.1f} core hours of training and scoring). Values "
         "are means over seeds with 95 % intervals over seeds and sources; bold: above "
-        "0.5, italic: below. `_ref`: less the model before tuning. All scores are in "
-        "`controlled.json`.",
+        "chance, italic: below. `_ref`: less the model before tuning. All scores are "
+        f"in `controlled.json`. Not run: {', '.join(record['not run']) or 'nothing'}.",
         "",
         "![AUC against epochs and against the gap](controlled.png)",
     ]

@@ -27,14 +27,14 @@ SHOWN = (
 )
 
 
-def number(found: Mapping[str, float] | None) -> str:
-    """Writes a value with its interval; bold above one half, italic below."""
+def number(found: Mapping[str, float] | None, chance: float = 0.5) -> str:
+    """Writes a value with its interval; bold above chance, italic below."""
     if found is None:
         return ""
     text = f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-    if found["low"] > 0.5:
+    if found["low"] > chance:
         return f"**{text}**"
-    return f"_{text}_" if found["high"] < 0.5 else text
+    return f"_{text}_" if found["high"] < chance else text
 
 
 def markdown(
@@ -53,13 +53,19 @@ def markdown(
     for name in names:
         its = [x["scores"].get(name, {}).get(what) for x in found]
         if any(its):
-            lines.append(f"| `{name}` | " + " | ".join(map(number, its)) + " |")
+            chance = (0.5 if what == "auc" else x["fpr"] for x in found)
+            lines.append(f"| `{name}` | " + " | ".join(map(number, its, chance)) + " |")
     if what == "auc":
-        for name in found[0]["blind"]:
-            its = [x["blind"][name]["auc"] for x in found]
-            lines.append(
-                f"| _no model:_ {name} | " + " | ".join(map(number, its)) + " |"
-            )
+        for name in found[0]["reference"]:
+            its = [x["scores"][f"{name}_ref"].get("auc_less_plain") for x in found]
+            gains = " | ".join(number(x, 0.0) for x in its)
+            lines.append(f"| _gain of_ `{name}_ref` _over_ `{name}` | {gains} |")
+        for kind, title in (("reference", "reference alone"), ("blind", "no model")):
+            for name in found[0][kind]:
+                its = [x[kind][name]["auc"] for x in found]
+                lines.append(
+                    f"| _{title}:_ `{name}` | " + " | ".join(map(number, its)) + " |"
+                )
     return "\n".join(lines)
 
 

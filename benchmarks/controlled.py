@@ -212,7 +212,7 @@ def main() -> int:
     if args.report:
         import _findings
 
-        return _findings.report(out, folder)
+        return _findings.report(out, folder, [x.name for x in cells(args.small)])
     wanted = [x for x in cells(args.small) if re.search(args.only, x.name)]
     pools = {n: make_pool(n, out, args.small) for n in {x.pool for x in wanted}}
     for pool in pools.values():
