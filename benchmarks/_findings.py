@@ -119,6 +119,9 @@ def page(record: Mapping[str, Any]) -> str:
                 lines += [f"| words in common with the caption | {' | '.join(cells)} |"]
         own = [x for x in its if not x["kind"]]
         lines += ["", f"### {fpr}", "", _tables.markdown(own, _tables.SHOWN, "tpr")]
+        if its[0]["fpr"] != _evidence.MORE_FPR:
+            table = _tables.markdown(own, _tables.SHOWN, "tpr_at_5")
+            lines += ["", f"### TPR at {_evidence.MORE_FPR:.0%} FPR", "", table]
         lines += ["", "### Clips that a set test needs", "", _needed(own)]
     if record["shifted"]:
         lines += [

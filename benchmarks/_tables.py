@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import _evidence
+
 # The scores that tables show; all are in the JSON file.
 SHOWN = (
     "vid_sme",
@@ -53,7 +55,7 @@ def markdown(
     for name in names:
         its = [x["scores"].get(name, {}).get(what) for x in found]
         if any(its):
-            chance = (0.5 if what == "auc" else x["fpr"] for x in found)
+            chance = (_chance(what, x) for x in found)
             lines.append(f"| `{name}` | " + " | ".join(map(number, its, chance)) + " |")
     if what == "auc":
         for name in found[0]["reference"]:
@@ -67,6 +69,10 @@ def markdown(
                     f"| _{title}:_ `{name}` | " + " | ".join(map(number, its)) + " |"
                 )
     return "\n".join(lines)
+
+
+def _chance(what: str, x: Mapping[str, Any]) -> float:
+    return {"auc": 0.5, "tpr": x["fpr"]}.get(what, _evidence.MORE_FPR)
 
 
 def draw(found: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
