@@ -30,6 +30,7 @@ import pathlib
 import re
 import shutil
 import sys
+import threading
 import time
 from typing import Any
 
@@ -187,8 +188,19 @@ def _write(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _pinned(cores: Any) -> None:
-    """Keeps a process on one core, which its programs then are compiled for."""
+    """Keeps a process on one core, which its programs then are compiled for.
+
+    It ends with its parent: two that work on one cell would spoil it.
+    """
     os.sched_setaffinity(0, {cores.get()})
+    threading.Thread(target=_outlived, daemon=True).start()
+
+
+def _outlived() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(pool: Pool, cell: Cell, folder: pathlib.Path) -> tuple[str, float]:
