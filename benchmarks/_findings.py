@@ -34,9 +34,10 @@ def report(out: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> in
     sources = {name: _evidence.read_sources(path) for name, path in pools.items()}
     known = {name: _evidence.answers(path) for name, path in pools.items()}
     cells = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    shown = {*_tables.SHOWN, *_headline.GIVEN, *_headline.GREEDY}
     found, words = [], {}
     for setting in settings:
-        its = _evidence.evaluated(setting, sources[setting.pool])
+        its = _evidence.evaluated(setting, sources[setting.pool], None, shown)
         its["epochs"] = _epochs(setting, cells)
         found.append(its)
         if setting.pool not in words:
@@ -87,7 +88,7 @@ def page(record: Mapping[str, Any]) -> str:
         f"{record['seconds'] / 3600:.1f} core hours of training and scoring). Values "
         "are means over seeds with 95 % intervals over seeds and sources; bold: above "
         "chance, italic: below. `_ref`: less the model before tuning. All scores are "
-        f"in `controlled.json`. Not run: {', '.join(record['not run']) or 'nothing'}.",
+        f"in `controlled.json` (an interval is [value, low, high]). Not run: {', '.join(record['not run']) or 'nothing'}.",
         "",
         "![AUC against epochs and against the gap](controlled.png)",
     ]
@@ -192,8 +193,11 @@ def _commit() -> str:
 
 
 def _rounded(value: Any) -> Any:
+    """Returns a value for the file: an interval is [value, low, high]."""
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
+        if set(value) == {"value", "low", "high"}:
+            return [round(value[key], 3) for key in ("value", "low", "high")]
         return {key: _rounded(x) for key, x in value.items()}
     return [_rounded(x) for x in value] if isinstance(value, list) else value
