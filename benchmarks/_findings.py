@@ -88,7 +88,8 @@ def page(record: Mapping[str, Any]) -> str:
         f"{record['seconds'] / 3600:.1f} core hours of training and scoring). Values "
         "are means over seeds with 95 % intervals over seeds and sources; bold: above "
         "chance, italic: below. `_ref`: less the model before tuning. All scores are "
-        f"in `controlled.json` (an interval is [value, low, high]). Not run: {', '.join(record['not run']) or 'nothing'}.",
+        "in `controlled.json` (an interval is [value, low, high]). Not run: "
+        f"{', '.join(record['not run']) or 'nothing'}.",
         "",
         "![AUC against epochs and against the gap](controlled.png)",
     ]
