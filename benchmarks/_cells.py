@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import _report
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -239,6 +240,7 @@ def run(pool: Pool, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
             _keep(file, setup, store, None, members)
     seconds["scoring"] = time.monotonic() - began
     found = dataclasses.asdict(cell) | {
+        "commit": _report.commit(),
         "members": sorted(members),
         "steps": trained["steps"],
         "epochs": trained["steps"] / max(_per_epoch(trained, pool, cell), 1),

@@ -41,8 +41,7 @@ GREEDY = (
     "response_pmi",
 )
 NAME = "combination"
-_PENALTY = 1.0  # Of squared weights, beside a mean log-likelihood times `_PER`.
-_PER = 100.0
+_LIKELIHOOD = 100.0  # Weighs the mean log-likelihood against the squared weights.
 
 
 def fit(settings: Sequence[_evidence.Setting], names: Sequence[str]) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def fit(settings: Sequence[_evidence.Setting], names: Sequence[str]) -> dict[str
     deviation = np.concatenate(features).std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
     total = np.concatenate(weights)
-    model = LogisticRegression(C=_PER / _PENALTY, fit_intercept=False, max_iter=1000)
+    model = LogisticRegression(C=_LIKELIHOOD, fit_intercept=False, max_iter=1000)
     model.fit(
         np.concatenate(features) / deviation,
         np.concatenate(labels),

@@ -1,9 +1,8 @@
 """What the controlled benchmark found: AUC and TPR with intervals, tables, a figure.
 
 Intervals are of the mean over seeds, by bootstrap resamples of seeds and of the pool's
-sources, the same sources for all seeds and scores: a clip of a source that is
-drawn twice counts twice in each seed. Differences of scores are paired, resample by
-resample.
+sources, the same sources for all seeds and scores: a clip of a source that is drawn
+twice counts twice in each seed. Differences of scores are paired, resample by resample.
 
 Axes: `scores`; `clips` of the pool; `resamples`.
 """
@@ -115,9 +114,13 @@ def settings(folder: pathlib.Path, part: str = "pool") -> list[Setting]:
         if key[3] == "-greedy":
             found[key] = {s: _joined(x, plain[s]) for s, x in seeds.items()}
     places = {"drawn": 0, "film": 1, "smollm": 2, "full": 0, "lora": 1, "projector": 2}
-    number = lambda x: math.inf if x == "end" else int(x)  # noqa: E731
-    keys = sorted(found, key=lambda k: (places[k[0]], places[k[1]], k[3], number(k[2])))
-    return [Setting(*key, part, found[key]) for key in keys]
+
+    def order(key: tuple[str, ...]) -> tuple[Any, ...]:
+        pool, method, snapshot, kind = key
+        epochs = math.inf if snapshot == "end" else int(snapshot)
+        return places[pool], places[method], kind, epochs
+
+    return [Setting(*key, part, found[key]) for key in sorted(found, key=order)]
 
 
 def _joined(greedy: Scored, plain: Scored) -> Scored:

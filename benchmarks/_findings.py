@@ -3,12 +3,12 @@
 import datetime
 import json
 import pathlib
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import _evidence
 import _headline
+import _report
 import _tables
 import numpy as np
 
@@ -57,7 +57,7 @@ def report(out: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> in
     ]
     record = {
         "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
+        "commit": _report.commit(),
         "cells": [
             {k: v for k, v in cell.items() if k not in ("members", "answers")}
             for cell in cells
@@ -80,11 +80,13 @@ def report(out: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> in
 
 def page(record: Mapping[str, Any]) -> str:
     """Returns the tables as a page of Markdown."""
+    commits = sorted({cell["commit"] for cell in record["cells"]})
     lines = [
         "# The controlled benchmark",
         "",
         f"Made by `python benchmarks/controlled.py --report` on {record['date']} from "
-        f"{len(record['cells'])} cells (commit {record['commit']}; "
+        f"{len(record['cells'])} cells (trained at {', '.join(commits)}, tables of "
+        f"{record['commit']}; "
         f"{record['seconds'] / 3600:.1f} core hours of training and scoring). Values "
         "are means over seeds with 95 % intervals over seeds and sources; bold: above "
         "chance, italic: below. `_ref`: less the model before tuning. All scores are "
@@ -181,16 +183,6 @@ def _said(
         for cell in cells
         if (cell["pool"], cell["method"]) == (setting.pool, setting.method)
     }
-
-
-def _commit() -> str:
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=RESULTS.parent,
-    )
-    return found.stdout.strip()
 
 
 def _rounded(value: Any) -> Any:
