@@ -51,7 +51,7 @@ def report(out: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> in
                 _said(setting, cells),
             )
     shifted = [
-        _evidence.evaluated(setting, sources[setting.pool], _tables.SHOWN[:-2])
+        _evidence.evaluated(setting, sources[setting.pool], None, shown)
         for setting in _evidence.settings(folder, "shifted")
         if not setting.kind
     ]

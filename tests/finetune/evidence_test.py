@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -295,6 +296,12 @@ def test_what_is_reported_of_a_setting():
     assert auc["vid_sme"]["low"] < 0.5 < auc["vid_sme"]["high"]
     assert auc["response_loss_ref"]["low"] > auc["response_loss"]["value"] > 0.6
     assert found["scores"]["response_loss_ref"]["tpr_less_vid_sme"]["low"] > 0
+    alone = found["reference"]["response_loss"]["auc"]
+    assert alone["low"] < 0.5 < alone["high"]
+    gain = found["scores"]["response_loss_ref"]["auc_less_plain"]
+    assert gain["value"] == pytest.approx(
+        auc["response_loss_ref"]["value"] - auc["response_loss"]["value"]
+    )
     assert 0.7 < found["gap"] < 1.3
     assert set(found["blind"]) == {"motion", "brightness", "answer_tokens"}
 
@@ -365,6 +372,66 @@ def test_cells_are_read_back(tmp_path):
     np.testing.assert_array_equal(one.seeds[3].ids, scored.ids)
     np.testing.assert_allclose(one.seeds[3].values, scored.values, rtol=1e-6)
     assert one.seeds[3].gap == pytest.approx(scored.gap, abs=1e-6)
+
+
+def test_the_page_of_some_cells(tmp_path, monkeypatch, capsys):
+    """Of two seeds of one snapshot: all kinds, non-members of another distribution."""
+    import _combination
+    import _findings
+
+    names = sorted({*_combination.GIVEN, *_combination.GREEDY})
+    folder, rng = tmp_path / "cells", np.random.default_rng(0)
+    folder.mkdir()
+    (tmp_path / "drawn").mkdir()
+    rows = [{"id": f"{k:03d}", "answer": f"the clip {k}"} for k in range(60)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "drawn" / "pool.jsonl").write_text(text)
+    for seed in (0, 1):
+        member = rng.permutation(np.arange(60) % 2 == 0)
+        values = rng.normal(size=(len(names), 60))
+        values[names.index("response_loss")] += 4.0 * member
+        part = {
+            "id": np.array([row["id"] for row in rows]),
+            "names": np.array(names),
+            "scores": values,
+            "member": member,
+            "motion": rng.normal(size=(2, 60)),
+            "tokens": np.full(60, 4),
+        }
+        name = f"drawn-full-{seed:02d}"
+        of_pool = {f"pool/{key}": x for key, x in part.items()}
+        of_shift = {f"shifted/{key}": x for key, x in part.items()}
+        np.savez(folder / f"{name}-3.npz", **of_pool, **of_shift)
+        for kind in ("greedy", "shuffled"):
+            np.savez(folder / f"{name}-3-{kind}.npz", **of_pool)
+        said = {f"clips/{row['id']}.mp4": row["answer"] for row in rows}
+        cell = {"pool": "drawn", "method": "full", "seed": seed, "epochs": 3.0}
+        cell |= {"commit": "abc", "seconds": {"training": 3600.0}, "answers": {}}
+        cell["answers"]["3"] = said
+        (folder / f"{name}.json").write_text(json.dumps(cell))
+    monkeypatch.setattr(_findings, "RESULTS", tmp_path / "results")
+    wanted = ["drawn-full-00", "drawn-full-01", "drawn-full-02"]
+    assert _findings.report(tmp_path, folder, wanted) == 0
+    page = (tmp_path / "results" / "controlled.md").read_text()
+    assert "from 2 cells (trained at abc, tables of " in page
+    assert "2.0 core hours" in page and "Not run: drawn-full-02." in page
+    sections = dict(part.split("\n", 1) for part in re.split(r"\n#+ ", page)[1:])
+    for title in ("AUC", "TPR at 1% FPR", "AUC, shuffled in place of reversed"):
+        line = next(x for x in sections[title].splitlines() if "`response_loss`" in x)
+        assert re.search(r"\*\*(1\.00|0\.\d\d) \[", line), line
+        line = next(x for x in sections[title].splitlines() if "`vid_sme`" in x)
+        assert "**" not in line
+    assert "| words in common with the caption | 0.50 [" in page
+    assert "non-members of another distribution" in page
+    record = json.loads((tmp_path / "results" / "controlled.json").read_text())
+    kinds = {x["kind"]: x for x in record["settings"]}
+    assert set(kinds) == {"", "-greedy", "-shuffled"}
+    assert set(kinds[""]["scores"]) == set(names)
+    assert len(kinds[""]["scores"]["vid_sme"]["auc"]) == 3
+    assert set(record["shifted"][0]["scores"]) == set(names)
+    judged = record["headline"]["given"]["combination"]["judged"]
+    assert [x["seeds"] for x in judged] == [1]
+    assert _findings.report(tmp_path, tmp_path / "drawn", wanted) == 1
 
 
 def test_what_is_trained():
