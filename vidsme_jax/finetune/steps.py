@@ -135,7 +135,7 @@ class Programs:
 
             with jax.numpy_dtype_promotion("standard"):  # Optax mixes its counts.
                 updates, moments = optimizer.update(found, state.moments, state.trained)
-            trained = optax.apply_updates(state.trained, updates)
+            trained: Any = optax.apply_updates(state.trained, updates)
             new = State(trained, moments, state.step + 1, good)
             # Not `lax.cond`, whose program for a GPU holds the state several times.
             kept = jax.tree.map(lambda x, old: jnp.where(good, x, old), new, state)
@@ -257,7 +257,7 @@ class Programs:
         function: Callable[..., Any],
         axes: tuple[int | None, ...],
         donate: tuple[int, ...] = (),
-    ) -> Callable[..., Any]:
+    ) -> Any:
         """Compiles a function for the devices.
 
         Args:

@@ -166,12 +166,11 @@ def _padded(x: Array, axis: int, multiple: int) -> Array:
 def cudnn(q, k, v, lengths=None, *, causal: bool):
     """CuDNN's fused kernel, on NVIDIA GPUs."""
     if q.shape[1] % 2 or k.shape[1] % 2:
-        return _uneven(causal, q, k, v, lengths)
+        return _odd_rows(causal, q, k, v, lengths)
     return _fused(q, k, v, lengths, causal=causal)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _uneven(causal: bool, q, k, v, lengths):
+def _odd(causal: bool, q, k, v, lengths) -> Array:
     """Attends over an odd number of rows, of which jax knows no gradient.
 
     Where one is wanted, a row is added that no other sees.
@@ -179,22 +178,23 @@ def _uneven(causal: bool, q, k, v, lengths):
     return _fused(q, k, v, lengths, causal=causal)
 
 
-def _uneven_forward(causal: bool, q, k, v, lengths):
+def _odd_forward(causal: bool, q, k, v, lengths):
     def even(q, k, v):
-        seen = lengths
+        seen, queries = lengths, q.shape[1]
         if seen is None and not causal:
             seen = jnp.full(len(k), k.shape[1], jnp.int32)
-        rows = (_padded(x, 1, 2) for x in (q, k, v))
-        return _fused(*rows, seen, causal=causal)[:, : q.shape[1]]
+        q, k, v = (_padded(x, 1, 2) for x in (q, k, v))
+        return _fused(q, k, v, seen, causal=causal)[:, :queries]
 
     return jax.vjp(even, q, k, v)
 
 
-def _uneven_backward(causal: bool, back: Callable[..., Any], found: Array):
+def _odd_backward(causal: bool, back: Callable[..., Any], found: Array):
     return (*back(found), None)
 
 
-_uneven.defvjp(_uneven_forward, _uneven_backward)
+_odd_rows = jax.custom_vjp(_odd, nondiff_argnums=(0,))
+_odd_rows.defvjp(_odd_forward, _odd_backward)
 
 
 def _fused(q, k, v, lengths=None, *, causal: bool):
