@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-PATIENCE = 2400.0  # Seconds for a process to do all that it does.
+PATIENCE = 900.0  # Seconds for a process to do all that it does.
 MOMENT = 120.0  # Seconds for what is due at once.
 # The devices of a CPU are threads, which wait for one another: XLA would abort.
 XLA_FLAGS = " ".join(
