@@ -300,7 +300,7 @@ def training(model: Model, devices: Devices, case: Case) -> Programs:
     """Returns the gradients of one batch, and the update."""
     train = Train(method=case.train, rank=RANK, dtype="bfloat16", rematerialise=True)
     opened = Checkpoint(case.model, (), {}, {})
-    form = Trainee.of(Source(case.model, opened, model, True), train).form
+    form = Trainee.of(Source(case.model, opened, model, True, ""), train).form
     place = devices.shardings(form.split)
     parts: dict[bool, dict[str, Any]] = {True: {}, False: {}}
     held = {True: 0, False: 0}

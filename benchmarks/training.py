@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import transformers
 
-from vidsme_jax.finetune import examples, options, steps, training
+from vidsme_jax.finetune import examples, options, preparing, steps
 from vidsme_jax.settings import DEMO
 
 VIDEO_TOKEN = "video_token_index"
@@ -55,7 +55,7 @@ def configuration(args: argparse.Namespace) -> Any:
 class Ours:
     """The package's own programs, from the checkpoint's weights on."""
 
-    def __init__(self, prepared: training.Prepared, cuts: Sequence[examples.Cut]):
+    def __init__(self, prepared: preparing.Prepared, cuts: Sequence[examples.Cut]):
         self._cuts = cuts
         self._programs = steps.programs(
             prepared.trainee.form, prepared.train, len(cuts), prepared.devices
@@ -72,7 +72,7 @@ class Ours:
             total = self._programs.gradients(
                 self._state, self._frozen, cut.batch, weight, None
             )
-            self._state, loss, _ = self._programs.update(self._state, total)
+            self._state, loss, *_ = self._programs.update(self._state, total)
             losses.append(loss)
         return [float(loss) for loss in losses]
 
@@ -80,7 +80,7 @@ class Ours:
 class Torch:
     """The class of transformers, as a user would train it."""
 
-    def __init__(self, prepared: training.Prepared, cuts: Sequence[examples.Cut]):
+    def __init__(self, prepared: preparing.Prepared, cuts: Sequence[examples.Cut]):
         train, folder = prepared.train, prepared.trainee.source.checkpoint.folder
         self._train, self._device = (
             train,
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float32", choices=sorted(_CLOSE))
     args = parser.parse_args(argv)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    prepared = training.prepare(configuration(args), pathlib.Path(os.devnull))
+    prepared = preparing.prepare(configuration(args), pathlib.Path(os.devnull))
     model, members = prepared.trainee.source.model, prepared.members
     plan, epoch = [], 0
     while len(plan) < args.steps:

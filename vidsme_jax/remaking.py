@@ -102,16 +102,23 @@ def _is_made(folder: pathlib.Path, variant: str) -> bool:
     target = folder / TARGETS[variant]
     if not any(path for name in options.EXPORTS for path in target.glob(name)):
         return False
-    wanted = settings.flatten(configuration(folder, variant))
+    wanted = _lasting(settings.flatten(configuration(folder, variant)))
     try:
-        found = json.loads((target / "training.json").read_text())["config"]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = json.loads((target / options.RECORD).read_text())
+        found = _lasting(record["config"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         found = None
     if found == json.loads(json.dumps(wanted)):
         return True
     raise AuditError(
         [f"{target} holds another model than the demo's; take another --workdir"]
     )
+
+
+def _lasting(flat: dict[str, Any]) -> dict[str, Any]:
+    """Returns a configuration without its paths, which may be written differently."""
+    paths = ("corpus.members", "corpus.nonmembers", "model.checkpoint")
+    return {key: value for key, value in flat.items() if key not in paths}
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from oracles import llava_next_video as oracle
 from vidsme_jax.demo import clips, drawing
-from vidsme_jax.finetune import examples, options, steps, training
+from vidsme_jax.finetune import examples, options, preparing, steps, training
 
 FRAMES = 4
 BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
@@ -68,7 +68,7 @@ def trained(config, tmp_path_factory):
 @pytest.fixture(scope="module")
 def example(config, tmp_path_factory):
     """(programs, state, the members laid out, the batch of the first three)."""
-    prepared = training.prepare(config, tmp_path_factory.mktemp("unused"))
+    prepared = preparing.prepare(config, tmp_path_factory.mktemp("unused"))
     programs = steps.programs(
         prepared.trainee.form, prepared.train, 24, prepared.devices
     )

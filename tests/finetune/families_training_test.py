@@ -11,7 +11,7 @@ from decoding import decode
 from families import Plain
 from vidsme_jax import models
 from vidsme_jax.base import Asked
-from vidsme_jax.finetune import examples, options, steps, training
+from vidsme_jax.finetune import examples, options, preparing, steps
 from vidsme_jax.models import random
 from vidsme_jax.settings import DEMO
 
@@ -57,7 +57,7 @@ def prepare(rows, tmp_path_factory):
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "members.jsonl").write_text(text)
 
-    def make(checkpoint, **changes) -> training.Prepared:
+    def make(checkpoint, **changes) -> preparing.Prepared:
         config = options.default()
         config.corpus.members = (str(folder / "members.jsonl"),)
         config.corpus.video_root = str(DEMO / "corpus")
@@ -67,12 +67,12 @@ def prepare(rows, tmp_path_factory):
         config.parallel.mode, config.parallel.data = "pmap", 1
         config.train.batch_size = CLIPS
         config.train.update(changes)
-        return training.prepare(config, folder / "unused")
+        return preparing.prepare(config, folder / "unused")
 
     return make
 
 
-def _begun(prepared: training.Prepared):
+def _begun(prepared: preparing.Prepared):
     """Returns the programs, the first state, what does not learn, and the batch."""
     where = prepared.devices.shardings(prepared.trainee.form.split)
     programs = steps.programs(

@@ -12,7 +12,7 @@ from trainings import Stopping, changed, weights
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import trees
-from vidsme_jax.finetune import training
+from vidsme_jax.finetune import preparing, training
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LORA = {"train__method": "lora", "train__rank": 3, "train__alpha": 6.0}
@@ -119,7 +119,7 @@ def test_updates_on_a_mesh_are_those_of_one_device(tuned, adapter, tmp_path):
 
 
 def test_what_is_frozen_is_in_the_type_of_the_products(tuned, tmp_path):
-    prepared = training.prepare(
+    prepared = preparing.prepare(
         changed(tuned, **LORA, train__dtype="bfloat16"), tmp_path / "out"
     )
     where = prepared.devices.shardings(prepared.trainee.form.split)

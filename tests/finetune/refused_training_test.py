@@ -16,7 +16,8 @@ from trainings import changed
 from vidsme_jax.base import AuditError, Clip, ClipError
 from vidsme_jax.demo import clips
 from vidsme_jax.finetune import __main__ as command
-from vidsme_jax.finetune import training
+from vidsme_jax.finetune import examples, options, preparing, training
+from vidsme_jax.store import lock
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 FRAMES = 4
@@ -26,7 +27,7 @@ def test_a_clip_that_changes_while_training_is_named(config, corpus, tmp_path):
     copy = tmp_path / "a.mp4"
     source = sorted(corpus.glob("clips/*.mp4"))
     copy.write_bytes(source[0].read_bytes())
-    prepared = training.prepare(config, tmp_path)
+    prepared = preparing.prepare(config, tmp_path)
     clips = prepared.clips
     clips._left = 0
     clips(Clip(str(copy), ()))
@@ -46,7 +47,9 @@ def test_every_problem_is_in_one_message(config, tmp_path):
     assert len(caught.value.problems) == 3
     text = str(caught.value)
     assert "config.train.learning_rat: no such key; did you mean 'train.lear" in text
-    assert "config.train.batch_size is 0; it must be an integer >= 1" in text
+    assert (
+        "config.train.batch_size is 0; it must be 1 to 1000000000, an integer" in text
+    )
     assert "config.model.init is 'zero'; it must be one of checkpoint, random" in text
 
 
@@ -56,6 +59,14 @@ def test_every_problem_is_in_one_message(config, tmp_path):
         ({"train__method": "lora", "train__tower": "frozen"}, "in any case: leave it"),
         ({"train__merged": True}, "config.train.merged is of the method lora"),
         ({"train__snapshots": (13,)}, "later ones are never reached"),
+        (
+            {"train__snapshots": (3,), "train__max_steps": 5},
+            "5 steps end before epoch 3, of 2 each: raise config.train.max_steps",
+        ),
+        ({"train__learning_rate": 11.0}, "it must be a number > 0, at most 10"),
+        ({"train__weight_decay": -1.0}, "it must be a number from 0 to 1e\\+06"),
+        ({"train__seed": 2**64}, "config.train.seed is 18446744073709551616; it must"),
+        ({"train__rank": 10**9}, "it must be 1 to 65536, an integer"),
         ({"train__snapshots": (3, 1)}, "it must be a tuple of epochs, increasing"),
         ({"train__member_share": 0.5}, "leave corpus.nonmembers out"),
         ({"train__method": "lora", "train__pattern": "("}, "missing \\), unterminated"),
@@ -101,20 +112,73 @@ def test_broken_rows_and_clips_are_told_together(config, corpus, tmp_path):
     bad.corpus.allow_outside = True
 
     def problems():
+        """All that the texts tell, before a clip is decoded."""
         (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
         with pytest.raises(AuditError) as caught:
             training.run(bad, tmp_path / "out")
         assert not (tmp_path / "out").exists()
         return str(caught.value)
 
-    text = problems()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples.Clips, "look", None)
+        text = problems()
     assert f"{rows[0]['id']}: no answer to learn" in text
     assert f"{rows[1]['id']}: words that the tokenizer does not know" in text
     assert f"{rows[2]['id']}: its text holds the video token" in text
+    for k, answer in enumerate(("a ring", "left", "up")):
+        rows[k] |= {"answer": answer, "question": "describe the video"}
+    text = problems()
     assert f"{rows[4]['id']}: 4 frames, its question and its answer (1401 tok" in text
     assert "the model has positions for 1280" in text
     rows[3]["video"] = str(tmp_path / "absent.mp4")
     assert "absent.mp4: open: no such file" in problems()
+
+
+def test_a_pool_is_not_written_over(config, corpus, tmp_path):
+    """Neither the manifest that is given nor one that nobody trained on."""
+    pool = changed(config, corpus__nonmembers=(), train__member_share=0.5)
+    pool.corpus.members = (str(tmp_path / "[m]embers.jsonl"),)
+    pool.corpus.video_root = str(corpus)
+    text = (corpus / "members.jsonl").read_text()
+    (tmp_path / "members.jsonl").write_text(text)
+    with pytest.raises(AuditError, match="in whose place the training would write"):
+        training.run(pool, tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "nonmembers.jsonl").write_text("{}")
+    with pytest.raises(AuditError, match="and no training that wrote it: take another"):
+        training.run(pool, tmp_path / "out")
+    assert (tmp_path / "members.jsonl").read_text() == text
+
+
+def test_a_pool_of_one_source_is_refused_before_it_is_decoded(config, corpus, tmp_path):
+    rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
+    rows = [json.dumps(row | {"source": "one film"}) for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    pool = changed(config, corpus__nonmembers=(), train__member_share=0.5)
+    pool.corpus.members = (str(tmp_path / "rows.jsonl"),)
+    pool.corpus.video_root = str(corpus)
+    with pytest.raises(AuditError, match="its 5 rows are of 1 source, and members"):
+        options.ask(pool, tmp_path / "out")
+
+
+def test_a_warm_up_that_never_ends_is_remarked_on(config, tmp_path, caplog):
+    short = changed(config, train__warmup_steps=500)
+    with caplog.at_level("WARNING"):
+        training.run(short, tmp_path)
+    assert "warmup_steps is 500 and the training has 24 steps: its" in caplog.text
+    assert "ends at 0.00046, config.train.learning_rate is 0.01" in caplog.text
+
+
+def test_batches_hold_no_more_than_the_members(config, trained, tmp_path):
+    """Five members in batches of a thousand are one batch of five."""
+    one = preparing.prepare(changed(config, train__batch_size=1000), tmp_path)
+    assert one.train.batch_size == len(one.members) == 5
+
+
+def test_a_folder_that_another_training_writes_to_is_refused(config, tmp_path):
+    with lock.locked(tmp_path):
+        with pytest.raises(AuditError, match="another training is writing to it"):
+            training.run(config, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["member", "near"])
@@ -180,7 +244,7 @@ def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(training, "run", mock.Mock(side_effect=full))
     assert command.main(["finetune"]) == 2
     said = capsys.readouterr().err
-    assert said == "no checkpoint was written: model.part: No space left on device\n"
+    assert said.startswith("the training stopped: model.part: No space left on device;")
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
@@ -192,4 +256,4 @@ def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
     run = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(training, "run", run)
     assert command.main(["finetune"]) == 130
-    assert "no checkpoint was written" in capsys.readouterr().err
+    assert "interrupted: the same command continues" in capsys.readouterr().err

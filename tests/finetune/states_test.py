@@ -1,7 +1,9 @@
 """What continues: after a stop, a kill, a loss that is not finite, a full disk."""
 
 import errno
+import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from trainings import Stopping, changed, weights
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
-from vidsme_jax.finetune import examples, options, steps, training
+from vidsme_jax.finetune import examples, options, record, states, steps, training
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -34,6 +36,81 @@ def test_what_is_stopped_goes_on_bit_for_bit(config, trained, tmp_path):
     assert record["curve"] == trained[1]["curve"]
     assert record["losses"] == trained[1]["losses"]
     assert weights(tmp_path) == weights(trained[0])
+
+
+def test_accumulated_steps_go_on_bit_for_bit(config, tmp_path):
+    """Three batches an epoch, two a step: the second step of an epoch has one."""
+    wanted = changed(config, train__batch_size=2, train__accumulate=2, train__epochs=3)
+    whole = training.run(wanted, tmp_path / "whole")
+    assert whole["steps"] == 6
+    for after in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            training.run(wanted, tmp_path / "parts", Stopping(after))
+    assert training.run(wanted, tmp_path / "parts")["curve"] == whole["curve"]
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_other_texts_are_another_training(config, corpus, tmp_path):
+    """An answer of a member; with a tokenizer of its own that of any row."""
+    rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
+
+    def written(name, answer):
+        own = [rows[0] | {"answer": answer}, *rows[1:]]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, own)))
+        return (str(tmp_path / f"{name}.jsonl"),)
+
+    members = changed(config, corpus__members=written("members", "a ring"))
+    members.corpus.video_root = str(corpus)
+    others = changed(config, corpus__members=(str(corpus / "nonmembers.jsonl"),))
+    others.corpus.nonmembers = written("others", "a ring")
+    others.corpus.video_root = str(corpus)
+    others.model.checkpoint = "random:llava_next_video-tiny"
+    others.model.init = "checkpoint"
+    for name, given in (("members", members), ("others", others)):
+        with pytest.raises(KeyboardInterrupt):
+            training.run(given, tmp_path / name / "out", Stopping(1))
+        written(name, "a large blue ring")
+        with pytest.raises(AuditError, match="answers was"):
+            training.run(given, tmp_path / name / "out")
+
+
+def test_a_checkpoint_that_changed_is_another_training(config, architecture, tmp_path):
+    """Its rotary frequencies, without a change of any shape."""
+    folder = shutil.copytree(architecture, tmp_path / "architecture")
+    given = changed(config, model__checkpoint=str(folder))
+    with pytest.raises(KeyboardInterrupt):
+        training.run(given, tmp_path / "out", Stopping(1))
+    raw = json.loads((folder / "config.json").read_text())
+    raw["text_config"]["rope_parameters"]["rope_theta"] = 5e5
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(AuditError, match="checkpoint's fingerprint was"):
+        training.run(given, tmp_path / "out")
+
+
+def test_a_stop_behind_the_weights_is_continued(config, trained, tmp_path):
+    """Weights without their record are of a training that is not done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "write", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(config, tmp_path)
+    assert list(tmp_path.glob("*.safetensors"))
+    assert training.run(config, tmp_path)["curve"] == trained[1]["curve"]
+    assert weights(tmp_path) == weights(trained[0])
+    with pytest.raises(AuditError, match=r"holds a checkpoint; --config\.overwrite"):
+        training.run(config, tmp_path)
+
+
+def test_a_gradient_that_is_not_finite_is_named(config, tmp_path):
+    old = steps.Programs.gradients
+
+    def gradients(self, *args):
+        found, loss = old(self, *args)
+        return jax.tree.map(lambda x: x * np.float32(np.nan), found), loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps.Programs, "gradients", gradients)
+        with pytest.raises(AuditError, match="the norm of its gradient nan at step 1"):
+            training.run(config, tmp_path)
 
 
 def test_a_kill_loses_the_steps_since_the_last_state(config, trained, tmp_path):
@@ -70,6 +147,31 @@ def test_a_state_of_another_training_is_refused(config, corpus, tmp_path):
         training.run(lora, tmp_path)
     anew = changed(other, overwrite=True, train__max_steps=1)
     assert training.run(anew, tmp_path)["steps"] == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{", None])
+def test_a_state_without_what_it_is_of_is_refused(config, tmp_path, content):
+    with pytest.raises(KeyboardInterrupt):
+        training.run(config, tmp_path, Stopping(1))
+    path = tmp_path / options.STATE / "run.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(AuditError) as caught:
+        training.run(changed(config, train__learning_rate=5e-3), tmp_path)
+    (problem,) = caught.value.problems
+    assert "is not there or cannot be read: --config.overwrite=true begins" in problem
+
+
+@pytest.mark.parametrize("record", [{}, {"curve": [1.0]}, {"steps": 2}])
+def test_a_state_whose_record_is_of_other_steps_is_refused(config, tmp_path, record):
+    def save(self, step, state, _, old=states.States.save):
+        old(self, step, state, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states.States, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(config, tmp_path, Stopping(2))
+    with pytest.raises(AuditError, match="its record is not of 2 steps"):
+        training.run(config, tmp_path)
 
 
 def test_a_damaged_state_is_named(config, tmp_path):

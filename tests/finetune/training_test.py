@@ -19,7 +19,7 @@ from vidsme_jax.base import Clip
 from vidsme_jax.checkpoints import trees
 from vidsme_jax.data import corpora
 from vidsme_jax.demo import drawing
-from vidsme_jax.finetune import examples, loss, options, steps, training
+from vidsme_jax.finetune import examples, loss, options, preparing, steps, training
 from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.settings import views
@@ -92,7 +92,7 @@ def test_what_follows_the_end_does_not_change_the_loss(example):
 
 def test_copies_that_fill_a_batch_teach_nothing(example, config, tmp_path):
     programs, state, rows, batch = example
-    prepared = training.prepare(config, tmp_path)
+    prepared = preparing.prepare(config, tmp_path)
     model = prepared.trainee.source.model
     two = next(examples.cut(rows, [[0, 1]], prepared.clips, model, 3)).batch
     assert (two.target[2] < 0).all() and two.source.shape == batch.source.shape
@@ -154,7 +154,7 @@ def _torch(folder: pathlib.Path):
 
 def test_a_step_of_small_batches_is_that_of_a_large_one(example, config, tmp_path):
     programs, state, rows, batch = example
-    prepared = training.prepare(config, tmp_path)
+    prepared = preparing.prepare(config, tmp_path)
     model, clips = prepared.trainee.source.model, prepared.clips
     weight = 1 / sum(row.num_tokens for row in rows[:3])
     whole = programs.gradients(state, {}, batch, weight, None)
@@ -171,7 +171,7 @@ def test_a_step_of_small_batches_is_that_of_a_large_one(example, config, tmp_pat
 def test_layers_computed_twice_give_the_same_gradients(example, config, tmp_path):
     programs, state, _, batch = example
     train = options.train_of(changed(config, train__rematerialise=True))
-    prepared = training.prepare(config, tmp_path)
+    prepared = preparing.prepare(config, tmp_path)
     again = steps.programs(programs.form, train, 24, prepared.devices)
     one, other = (x.gradients(state, {}, batch, 0.1, None) for x in (programs, again))
     jax.tree.map(
@@ -241,7 +241,7 @@ def test_products_in_bfloat16_keep_parameters_in_float32(config, trained, tmp_pa
 
 
 def test_clips_beyond_the_limit_are_not_kept(config, corpus, tmp_path):
-    prepared = training.prepare(config, tmp_path)
+    prepared = preparing.prepare(config, tmp_path)
     clips = prepared.clips
     paths = sorted(corpus.glob("clips/*.mp4"))[:4]
     one = clips(Clip(str(paths[0]), ()))

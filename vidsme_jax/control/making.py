@@ -15,7 +15,7 @@ from vidsme_jax.base import printable
 from vidsme_jax.control.plan import AUDIT, MODEL, Plan, begin, read
 from vidsme_jax.evaluation import controls
 from vidsme_jax.finetune import training
-from vidsme_jax.finetune.split import MEMBERS, NONMEMBERS
+from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.store.files import write_atomically
 

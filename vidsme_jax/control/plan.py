@@ -14,7 +14,7 @@ from vidsme_jax.arguments import require
 from vidsme_jax.base import ROLES, SLICES, AuditError, Item
 from vidsme_jax.data.sources import is_address, some
 from vidsme_jax.finetune import options, pool
-from vidsme_jax.finetune.split import MEMBERS, NONMEMBERS
+from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.run.controls import settings_of

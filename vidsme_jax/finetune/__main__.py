@@ -44,12 +44,13 @@ def main(argv: list[str]) -> int:
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
-        terminal.show_error(f"no checkpoint was written: {commands.os_cause(error)}")
+        terminal.show_error(
+            f"the training stopped: {commands.os_cause(error)}; the same command goes "
+            "on from its last state"
+        )
         return commands.WRONG
     except KeyboardInterrupt:
-        terminal.show_error(
-            "interrupted: no checkpoint was written; the same command continues"
-        )
+        terminal.show_error("interrupted: the same command continues")
         return commands.INTERRUPTED
     terminal.show(summary(record, workdir))
     return commands.OK

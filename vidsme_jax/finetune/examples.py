@@ -147,36 +147,60 @@ class Clips:
         return shown
 
 
+def unreadable(items: Sequence[Item], model: Model) -> list[str]:
+    """Lists why rows cannot be learnt from, as far as their texts alone tell.
+
+    Args:
+      items: Rows of any clips.
+      model: That is to read them.
+    """
+    found = collections.defaultdict[str, list[str]](list)
+    for item in items:
+        try:
+            answer = model.tokenise(_asked(item)).answer
+        except AuditError as error:
+            found["texts"] += [f"{item.id}: {p}" for p in error.problems]
+            continue
+        if not item.answer.strip() or len(answer) < 2:  # It ends at once.
+            found["empty answers"].append(f"{item.id}: no answer to learn")
+    return _shortened(found)
+
+
+def _asked(item: Item) -> Asked:
+    return Asked(
+        key="",
+        question=item.question,
+        candidates=item.candidates,
+        answer=item.answer,
+    )
+
+
+def _shortened(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the problems, a few of each kind and the number of the others."""
+    problems: list[str] = []
+    for kind, lines in found.items():
+        problems += lines[:_LONGEST]
+        if len(lines) > _LONGEST:
+            problems.append(f"and {len(lines) - _LONGEST} more {kind}")
+    return problems
+
+
 def lay_out(
     items: Sequence[Item], model: Model, looked: Mapping[str, Looked]
 ) -> tuple[list[Example], list[str]]:
     """Lays out the video, the question and the answer of every row, as one sequence.
 
     Args:
-      items: Rows of clips that were looked at.
+      items: Rows of clips that were looked at; none is `unreadable`.
       model: That reads them.
       looked: By the clip's key.
 
     Returns:
-      The examples, and what is wrong with other rows.
+      The examples, and which other rows are too long.
     """
     examples, found = [], collections.defaultdict[str, list[str]](list)
     for item in items:
-        shown = looked[item.clip].shown
-        asked = Asked(
-            key="",
-            question=item.question,
-            candidates=item.candidates,
-            answer=item.answer,
-        )
-        try:
-            text = model.tokenise(asked)
-        except AuditError as error:
-            found["texts"] += [f"{item.id}: {p}" for p in error.problems]
-            continue
-        if not item.answer.strip() or len(text.answer) < 2:  # It ends at once.
-            found["empty answers"].append(f"{item.id}: no answer to learn")
-            continue
+        shown, text = looked[item.clip].shown, model.tokenise(_asked(item))
         rows = _laid_out(model, shown, text)
         total, last = len(rows.feature), int(rows.position.max()) + 1
         if max(total, last) > model.max_rows:
@@ -188,12 +212,7 @@ def lay_out(
             continue
         room = model.tiling.room(shown.grid) if model.tiling else None
         examples.append(Example(item, rows, shown, room))
-    problems = []
-    for kind, lines in found.items():
-        problems += lines[:_LONGEST]
-        if len(lines) > _LONGEST:
-            problems.append(f"and {len(lines) - _LONGEST} more {kind}")
-    return examples, problems
+    return examples, _shortened(found)
 
 
 def _laid_out(model: Model, shown: Shown, text: Text) -> Rows:

@@ -1,5 +1,7 @@
 """The configuration of a training run: every key, its default, what it allows."""
 
+import glob
+import os
 import pathlib
 import re
 
@@ -12,8 +14,11 @@ from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one
 from vidsme_jax.settings.views import Number, group, key
 
 STATE = "state"  # The folder in a work directory from which a run continues.
+RECORD = "training.json"  # The file that is written last.
+MEMBERS, NONMEMBERS = "members.jsonl", "nonmembers.jsonl"  # The halves of a pool.
 EXPORTS = ("*.safetensors*", "adapter_config.json")
 _SNAPSHOT = re.compile(r"epoch-\d+")
+_MOST = 1_000_000_000  # Of anything that is counted.
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
 _SHARED += ("corpus.allow_outside", "corpus.fields", "corpus.allow_duplicates")
 _SHARED += ("corpus.max_clips", "corpus.seed", "corpus.prepared")
@@ -21,6 +26,15 @@ _SHARED += ("video.max_pixels", "video.max_seconds")
 _SHARED += ("video.num_frames", "model.checkpoint", "model.allow_pickle")
 _SHARED += ("parallel.mode", "parallel.data", "parallel.model")
 _SHARED += ("workers", "compile_cache", "overwrite")
+
+
+def _up_to(high: float, low: int | None = None) -> rules.Allowed:
+    """Allows numbers up to `high`: above 0, or from `low` on."""
+    if low is None:
+        words, test = f"a number > 0, at most {high:g}", lambda x: 0 < x <= high
+    else:
+        words, test = f"a number from {low} to {high:g}", lambda x: low <= x <= high
+    return rules.number(words, test)
 
 
 def _are_epochs(value: object) -> bool:
@@ -49,8 +63,8 @@ class Train:
         rules.text("a regular expression"),
         "Of the method lora: which dense layers, by path; tower: vision_tower/.*",
     )
-    rank: int = key(16, integer(1), "Of low-rank updates.")
-    alpha: Number = key(32.0, POSITIVE, "An update is scaled by alpha / rank.")
+    rank: int = key(16, integer(1, 65_536), "Of low-rank updates.")
+    alpha: Number = key(32.0, _up_to(1e6), "An update is scaled by alpha / rank.")
     rslora: bool = key(False, rules.BOOL, "Scales by alpha / sqrt(rank) instead.")
     merged: bool = key(
         False, rules.BOOL, "Writes a whole model, its updates added, not an adapter."
@@ -60,21 +74,27 @@ class Train:
         one_of("float32", "bfloat16"),
         "Of products; what is trained is kept in float32, what is not in this type.",
     )
-    batch_size: int = key(8, integer(1), "Clips at once, over all devices.")
-    accumulate: int = key(1, integer(1), "Batches a step.")
-    epochs: int = key(3, integer(1), "How often each clip is seen.")
-    max_steps: int = key(0, integer(0), "Steps, at most; 0: those of the epochs.")
+    batch_size: int = key(
+        8, integer(1, _MOST), "Clips at once, over all devices; no more than members."
+    )
+    accumulate: int = key(1, integer(1, _MOST), "Batches a step.")
+    epochs: int = key(3, integer(1, _MOST), "How often each clip is seen.")
+    max_steps: int = key(
+        0, integer(0, _MOST), "Steps, at most; 0: those of the epochs."
+    )
     target_loss: Number = key(
         0.0, NOT_NEGATIVE, "Ends once an epoch's mean loss, in nats a token, is below."
     )
-    learning_rate: Number = key(1e-3, POSITIVE, "Of AdamW, at its highest.")
-    warmup_steps: int = key(50, integer(0), "Steps until the rate is reached.")
-    weight_decay: Number = key(0.0, NOT_NEGATIVE, "Of AdamW, on matrices.")
+    learning_rate: Number = key(1e-3, _up_to(10.0), "Of AdamW, at its highest.")
+    warmup_steps: int = key(50, integer(0, _MOST), "Steps until the rate is reached.")
+    weight_decay: Number = key(0.0, _up_to(1e6, 0), "Of AdamW, on matrices.")
     clip_norm: Number = key(1.0, POSITIVE, "Of the gradients, all together.")
     rematerialise: bool = key(
         False, rules.BOOL, "Computes layers twice, for less memory."
     )
-    seed: int = key(0, integer(0), "Of weights, of the split, of the clips' order.")
+    seed: int = key(
+        0, integer(0, 2**32 - 1), "Of weights, of the split, of the clips' order."
+    )
     member_share: Number = key(
         1.0,
         rules.PART,
@@ -91,6 +111,11 @@ class Train:
         rules.Allowed("a tuple of epochs, increasing", _are_epochs),
         "Epochs after which the model is written to epoch-N.",
     )
+
+    @property
+    def divides(self) -> bool:
+        """Whether the members are a pool, to be divided."""
+        return self.member_share < 1
 
     @property
     def writes_adapter(self) -> bool:
@@ -158,8 +183,9 @@ def collect(
     if workdir is None:
         problems.add("--workdir is missing: it receives the model")
     else:
-        adapter = problems.none_in("train") and train_of(config).writes_adapter
-        problems.add(*_held(workdir, adapter, bool(config.get("overwrite"))))
+        problems.add(*_held(workdir, config, problems.none_in("train")))
+        if problems.none_in("corpus", "train") and train_of(config).divides:
+            problems.add(*_replaced(workdir, problems.settings.corpus))
     if problems.none_in("train"):
         drawn = problems.settings.model.checkpoint.startswith("random:")
         drawn = drawn or config.get("model", {}).get("init") == "random"
@@ -175,23 +201,47 @@ def snapshots_in(workdir: pathlib.Path) -> list[pathlib.Path]:
     return [x for x in sorted(workdir.glob("epoch-*")) if _SNAPSHOT.fullmatch(x.name)]
 
 
-def _held(workdir: pathlib.Path, adapter: bool, overwrite: bool) -> list[str]:
+def _replaced(workdir: pathlib.Path, corpus: views.Corpus) -> list[str]:
+    """Returns which manifests of the pool the halves would be written over."""
+    own = {os.path.realpath(workdir / name) for name in (MEMBERS, NONMEMBERS)}
+    found = []
+    for source in corpus.members:
+        for path in glob.glob(source) or [source]:
+            if os.path.realpath(path) in own:
+                found.append(
+                    f"config.corpus.members is {source}, in whose place the training "
+                    "would write its own half: take another --workdir"
+                )
+    return found
+
+
+def _held(workdir: pathlib.Path, config: ConfigDict, known: bool) -> list[str]:
     """Returns what is wrong with a folder for what it holds.
 
     Args:
       workdir: May be absent.
-      adapter: Whether an adapter is to be written, not a whole model.
-      overwrite: Whether what is there is replaced.
+      config: Says what is written, and whether it replaces what is there.
+      known: Whether what it says of the training can be read.
     """
+    overwrite = bool(config.get("overwrite"))
+    adapter = known and train_of(config).writes_adapter
+    states = (workdir / STATE).is_dir()
     if (workdir / "adapter_config.json").is_file() and not adapter:
         return [f"{workdir} holds an adapter; give a whole model another --workdir"]
     found = [path for name in EXPORTS for path in workdir.glob(name)]
     if adapter and any(not x.name.startswith("adapter_") for x in found):
         return [f"{workdir} holds a whole model; give an adapter another --workdir"]
-    if found and not overwrite:
+    # Of a training that was stopped behind its weights, the record is missing.
+    if found and not overwrite and not (states and not (workdir / RECORD).exists()):
         return [f"{workdir} holds a checkpoint; --config.overwrite replaces it"]
+    halves = [x for x in (workdir / MEMBERS, workdir / NONMEMBERS) if x.exists()]
+    if halves and known and train_of(config).divides and not states and not overwrite:
+        return [
+            f"{halves[0]} is there, and no training that wrote it: take another "
+            "--workdir; --config.overwrite replaces it"
+        ]
     snapshots = snapshots_in(workdir)
-    if snapshots and not (workdir / STATE).is_dir() and not overwrite:
+    if snapshots and not states and not overwrite:
         return [
             f"{workdir} holds snapshots of another training, such as {snapshots[0]}; "
             "--config.overwrite deletes them"

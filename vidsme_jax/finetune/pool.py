@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.data import segments
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.finetune.options import Train
 from vidsme_jax.prepared.corpus import open_corpus
@@ -40,7 +41,7 @@ class Pool:
         from vidsme_jax.finetune import split
 
         near = similar.pairs({key: its.fingerprint for key, its in looked.items()})
-        if train.member_share == 1:
+        if not train.divides:
             if problems := split.overlaps(self.items, near):
                 raise AuditError(problems)
             return self.items
@@ -65,11 +66,18 @@ def rows(given: views.Settings, train: Train) -> Pool:
     problems = []
     if "members" not in roles:
         problems.append("corpus.members is empty: nothing to train on")
-    if train.member_share < 1 and "nonmembers" in roles:
+    if train.divides and "nonmembers" in roles:
         problems.append(
             f"config.train.member_share is {train.member_share}, which deals "
             "corpus.members out into members and non-members: leave "
             "corpus.nonmembers out"
+        )
+    units = {x.source or segments.divided(x.clip)[0] for x in corpus.items}
+    if train.divides and len(units) < 2 and not problems:
+        problems.append(
+            f"the pool cannot be divided: its {len(corpus.items)} rows are of "
+            f"{len(units)} source, and members and non-members need one each at least. "
+            "Give clips of more sources"
         )
     if problems:
         raise AuditError(problems)

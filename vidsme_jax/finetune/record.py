@@ -12,13 +12,19 @@ import jax
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
+from vidsme_jax.finetune.options import RECORD
 from vidsme_jax.store.files import write_atomically
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 # Keys on which the numbers of a training do not depend.
 _NEUTRAL = ("workers", "compile_cache", "overwrite", "cache_mib", "model.dtype")
-_NEUTRAL += ("train.checkpoint_every", "train.evaluate_every", "train.snapshots")
-_NEUTRAL += ("train.merged", "parallel.mode", "parallel.data", "parallel.model")
+_NEUTRAL += (
+    "train.checkpoint_every",
+    "train.merged",
+    "parallel.mode",
+    "parallel.data",
+    "parallel.model",
+)
 
 
 @dataclasses.dataclass
@@ -46,10 +52,11 @@ def depends(config: ConfigDict, prepared: Any) -> dict[str, Any]:
     flat = settings.flatten(config)
     form = prepared.trainee.form
     shapes = sorted((path, form.shapes[path]) for path in form.trained)
-    model = prepared.trainee.source.model
+    source = prepared.trainee.source
     return {
         **{key: value for key, value in flat.items() if key not in _NEUTRAL},
-        "checkpoint's fingerprint": model.fingerprint,
+        "checkpoint's fingerprint": source.fingerprint,
+        "tokens of questions and answers": _tokens(prepared.members),
         "clips, questions and answers": _fingerprint(prepared.members, prepared.clips),
         "shapes of what learns": _digest(shapes),
     }
@@ -62,7 +69,7 @@ def of(
 
     Args:
       config: Of the training.
-      prepared: See `training.Prepared`.
+      prepared: See `preparing.Prepared`.
       log: Of its steps.
       losses: At the end, by role and group.
     """
@@ -89,7 +96,7 @@ def of(
 def write(folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Writes `training.json`."""
     text = json.dumps(record, indent=1) + "\n"
-    write_atomically(folder / "training.json", text.encode())
+    write_atomically(folder / RECORD, text.encode())
 
 
 def _fingerprint(members: Any, clips: Any) -> str:
@@ -106,6 +113,15 @@ def _fingerprint(members: Any, clips: Any) -> str:
             for row in members
         ]
     )
+
+
+def _tokens(members: Any) -> str:
+    """A SHA-256 over the rows of every member as the model is shown them."""
+    digest = hashlib.sha256()
+    for row in members:
+        for values in row.rows:
+            digest.update(f"{values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def _digest(value: Any) -> str:

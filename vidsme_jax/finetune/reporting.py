@@ -23,7 +23,7 @@ class Reporter:
         """Begins.
 
         Args:
-          prepared: See `training.Prepared`.
+          prepared: See `preparing.Prepared`.
           total: Steps of the whole training.
           per_epoch: Steps of an epoch.
           done: Steps that were made before.

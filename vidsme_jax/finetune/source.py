@@ -2,16 +2,23 @@
 
 import atexit
 import dataclasses
+import hashlib
+import json
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 from vidsme_jax import models
 from vidsme_jax.checkpoints import files
 from vidsme_jax.finetune import words
 from vidsme_jax.models import random
 from vidsme_jax.models.interface import Model
+
+_PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
+_PREPROCESSING += ("video_preprocessor_config.json",)
+_TYPES = ("dtype", "torch_dtype")  # Written anew with the model.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +30,15 @@ class Source:
       checkpoint: Its files, without tensors if parameters are random.
       model: What it describes, in the type of the products.
       is_random: Whether its parameters are drawn.
+      fingerprint: Of all that the model comes from; of one that is drawn, of its
+        config and its preprocessing.
     """
 
     name: str
     checkpoint: files.Checkpoint
     model: Model
     is_random: bool
+    fingerprint: str
 
 
 def open_source(
@@ -62,7 +72,20 @@ def open_source(
     else:
         opened = models.open_checkpoint(name, allow_pickle=allow_pickle)
     model = models.describe(opened, dtype=dtype, allow_pickle=allow_pickle)
-    return Source(name, opened, model, is_random or drawn)
+    fingerprint = model.fingerprint or _fingerprint(opened)
+    return Source(name, opened, model, is_random or drawn, fingerprint)
+
+
+def _fingerprint(checkpoint: files.Checkpoint) -> str:
+    """A SHA-256 over config and preprocessing, without what only names a type."""
+    kept = [_typeless(checkpoint.config), *map(checkpoint.json, _PREPROCESSING)]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _typeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _typeless(x) for k, x in value.items() if k not in _TYPES}
+    return [_typeless(x) for x in value] if isinstance(value, list) else value
 
 
 def _found(name: str) -> pathlib.Path:

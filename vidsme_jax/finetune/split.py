@@ -20,9 +20,9 @@ from jaxtyping import Float64
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import conflicts, links, names, segments, similar
 from vidsme_jax.data.sources import is_address, some
+from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.store.files import write_atomically
 
-MEMBERS, NONMEMBERS = "members.jsonl", "nonmembers.jsonl"
 _LEAST = 2  # Clips a side: of one there is no comparison.
 _PAIRS = 20  # Named in a message.
 _EXACT = 2_000  # Clips that are dealt out at a time.

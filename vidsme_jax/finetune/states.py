@@ -34,11 +34,14 @@ class States:
         """
         self._folder = folder
         run = json.loads(json.dumps(run))
-        found = _read(folder / _RUN)
+        found = _read(folder)
         if found is not None and found != run:
             if not anew:
                 raise AuditError(_differences(folder, found, run))
-            shutil.rmtree(folder)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            else:
+                folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / _RUN, json.dumps(run, indent=1).encode())
         options = ocp.CheckpointManagerOptions(
@@ -101,7 +104,19 @@ class States:
                     "delete the folder to begin anew"
                 ]
             ) from error
-        return State(**found["state"]), found["record"]
+        return State(**found["state"]), self._checked(found["record"])
+
+    def _checked(self, record: Any) -> dict[str, Any]:
+        """Returns the record of the newest state if it is one."""
+        curve = record.get("curve") if isinstance(record, dict) else None
+        if not isinstance(curve, list) or len(curve) != self.latest:
+            raise AuditError(
+                [
+                    f"the state in {self._folder} is damaged: its record is not of "
+                    f"{self.latest} steps; delete the folder to begin anew"
+                ]
+            )
+        return record
 
     def close(self, *, done: bool) -> None:
         """Ends the use of the folder; of a training that is done it is deleted."""
@@ -111,19 +126,29 @@ class States:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _read(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+def _read(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns what the states of a folder depend on; None if it holds nothing.
+
+    Empty if that cannot be read.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
+    try:
+        found = json.loads((folder / _RUN).read_text())
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _differences(
     folder: pathlib.Path, found: dict[str, Any], run: dict[str, Any]
 ) -> list[str]:
     """Returns what of a run is not as it was when the states were kept."""
+    if not found:
+        return [
+            f"{folder}: {_RUN}, which says what its state is of, is not there or "
+            "cannot be read: --config.overwrite=true begins anew"
+        ]
     lines = []
     for key in sorted({*found, *run}):
         if found.get(key) != run.get(key):

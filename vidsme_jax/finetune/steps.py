@@ -139,7 +139,7 @@ class Programs:
             new = State(trained, moments, state.step + 1, good)
             # Not `lax.cond`, whose program for a GPU holds the state several times.
             kept = jax.tree.map(lambda x, old: jnp.where(good, x, old), new, state)
-            return self._kept_apart(kept._replace(good=good)), loss, good
+            return self._kept_apart(kept._replace(good=good)), (loss, norm, good)
 
         def losses(trained, frozen, batch):
             return answer_nll(form.module(trained, frozen), batch)
@@ -199,13 +199,13 @@ class Programs:
         placed = self._placed(batch)
         return self._gradients(trained, frozen, placed, np.float32(weight), total)
 
-    def update(self, state: State, total: Any) -> tuple[State, Array, Array]:
-        """Returns the next state, the loss of the step, and whether all is finite.
+    def update(self, state: State, total: Any) -> tuple[State, Array, Array, Array]:
+        """Returns the next state, the loss, the gradient's norm, whether all is finite.
 
         The state is used up.
         """
-        state, loss, good = self._update(state, total)
-        return state, *self.gathered((loss, good))
+        state, told = self._update(state, total)
+        return state, *self.gathered(told)
 
     def losses(
         self, state: State, frozen: Leaves, batch: Batch

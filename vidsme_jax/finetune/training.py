@@ -1,4 +1,4 @@
-"""The training of a model whose members are known: check, train, measure, write."""
+"""The training of a model whose members are known: train, measure, write."""
 
 import collections
 import dataclasses
@@ -17,20 +17,25 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import parallel
 from vidsme_jax.base import AuditError
-from vidsme_jax.finetune import examples, export, options, pool, record, steps
-from vidsme_jax.finetune.examples import Clips, Cut, Example
-from vidsme_jax.finetune.options import Train
-from vidsme_jax.finetune.parameters import Leaves, Trainee
+from vidsme_jax.finetune import (
+    examples,
+    export,
+    options,
+    pool,
+    preparing,
+    record,
+    steps,
+)
+from vidsme_jax.finetune.examples import Cut
+from vidsme_jax.finetune.parameters import Leaves
+from vidsme_jax.finetune.preparing import Prepared
 from vidsme_jax.finetune.reporting import Reporter
-from vidsme_jax.finetune.source import open_source
 from vidsme_jax.finetune.states import States
 from vidsme_jax.finetune.steps import State
-from vidsme_jax.parallel import Devices
 from vidsme_jax.run import memory
-from vidsme_jax.run.asking import Problems
 from vidsme_jax.run.stopping import Stop
+from vidsme_jax.store import files, lock
 
 _LAG = 2  # Steps that are in flight before the loss of one is looked at.
 
@@ -48,21 +53,24 @@ def run(
 
     Returns:
       The content of `training.json`. Its losses are means over rows of the mean of an
-      answer's tokens, in nats a token, of the parameters in float32.
+      answer's tokens, in nats a token, of the products' type (`train.dtype`).
 
     Raises:
       AuditError: Lists all that is wrong with configuration, corpus and checkpoint; or
-        the loss is no longer finite, or the device fails.
+        the loss or a gradient is no longer finite, the device fails, or another
+        process is writing to the folder.
       OSError: The folder cannot be written; names the file.
       KeyboardInterrupt: It was asked to stop; the state is kept.
     """
-    prepared = prepare(config, workdir)
-    made = not workdir.exists()
+    training = _Training(
+        preparing.prepare(config, workdir), config, workdir, stop or Stop()
+    )
     workdir.mkdir(parents=True, exist_ok=True)  # Before the work, not after it.
     if not os.access(workdir, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(workdir))
     try:
-        return _Training(prepared, config, workdir, stop or Stop()).run()
+        with lock.locked(workdir, "another training is writing to it"):
+            return training.run()
     except jax.errors.JaxRuntimeError as error:
         cause = f"the device failed: {memory.one_line(error)}"
         if memory.is_lacking(error):
@@ -72,97 +80,6 @@ def run(
                 "config.parallel.mode = mesh"
             )
         raise AuditError([cause]) from error
-    finally:
-        if made and not any(workdir.iterdir()):
-            workdir.rmdir()
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A training, checked.
-
-    Attributes:
-      train: Of the configuration.
-      trainee: The model.
-      rows: Of the corpus, laid out.
-      clips: Their frames.
-      devices: Where to train.
-      split: Whether the roles were dealt out here.
-    """
-
-    train: Train
-    trainee: Trainee
-    rows: list[Example]
-    clips: Clips
-    devices: Devices
-    split: bool
-
-    @property
-    def members(self) -> list[Example]:
-        """What is trained on."""
-        return [row for row in self.rows if row.item.role == "members"]
-
-
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
-    """Checks everything before the first step, and decodes every clip once.
-
-    Raises:
-      AuditError: Lists every problem.
-    """
-    problems = Problems(config, options.RULES)
-    options.collect(problems, config, workdir)
-    c: Any = config
-    train, found, source = options.train_of(config), None, None
-    if problems.none_in("corpus", "train.member_share", "video"):
-        with problems.collected("corpus"):
-            found = pool.rows(problems.settings, train)
-    if problems.none_in("model", "train"):
-        with problems.collected():
-            texts = pool.texts(found.items) if found is not None else ()
-            source = open_source(
-                c.model.checkpoint,
-                dtype=train.dtype,
-                is_random=c.model.init == "random",
-                allow_pickle=c.model.allow_pickle,
-                texts=texts,
-                seed=train.seed,
-            )
-    if source is None or found is None or not problems.none_in(""):  # Of any key.
-        raise AuditError(problems.found)
-    parallel.keep_programs(c.compile_cache)
-    model, trainee, devices = source.model, None, None
-    if source.checkpoint.adapter is not None and train.writes_adapter:
-        problems.add(
-            f"checkpoint {source.name} is an adapter itself, and one of it would have "
-            "no base: set config.train.merged = true"
-        )
-    with problems.collected():
-        trainee = Trainee.of(source, train)
-        devices = parallel.make_devices(
-            *(c.parallel.mode, c.parallel.data, c.parallel.model),
-            num_bytes=trainee.num_bytes,
-            dtype=train.dtype,
-        )
-        if devices.num_processes > 1:
-            problems.add("training runs in one process, and JAX has several here")
-        if train.batch_size % devices.num_data:
-            problems.add(
-                f"config.train.batch_size is {train.batch_size}; it must be a multiple "
-                f"of the {devices.num_data} devices that share a batch"
-            )
-    problems.close()  # Decoding may take hours.
-    clips = Clips(
-        found.reader, model, c.video.num_frames, c.cache_mib * 2**20, c.workers
-    )
-    problems.add(*clips.look(found.items))
-    problems.close()
-    with problems.collected():
-        items = found.divided(train, clips.looked)
-        rows, wrong = examples.lay_out(items, model, clips.looked)
-        problems.add(*wrong)
-    problems.close()
-    assert trainee is not None and devices is not None  # Or it was raised.
-    return Prepared(train, trainee, rows, clips, devices, train.member_share < 1)
 
 
 class _Training:
@@ -178,10 +95,31 @@ class _Training:
         self._total = train.epochs * self._per_epoch
         if train.max_steps:
             self._total = min(self._total, train.max_steps)
+        self._check()
         self._programs = steps.programs(
             prepared.trainee.form, train, self._total, prepared.devices
         )
         self._log = record.Log()
+
+    def _check(self) -> None:
+        """Looks whether the steps suffice for what is asked."""
+        train = self._train
+        epochs = self._total // self._per_epoch
+        if late := [epoch for epoch in train.snapshots if epoch > epochs]:
+            raise AuditError(
+                [
+                    f"config.train.snapshots is {train.snapshots!r}, and "
+                    f"{self._total} steps end before epoch {late[0]}, of "
+                    f"{self._per_epoch} each: raise config.train.max_steps"
+                ]
+            )
+        if train.warmup_steps >= self._total:
+            rate = steps.make_schedule(train, self._total)(self._total - 1)
+            logging.warning(
+                "config.train.warmup_steps is %d and the training has %d steps: its "
+                "learning rate ends at %.3g, config.train.learning_rate is %.3g",
+                *(train.warmup_steps, self._total, rate, train.learning_rate),
+            )
 
     def run(self) -> dict[str, Any]:
         """Trains, measures and writes."""
@@ -194,6 +132,8 @@ class _Training:
         if states.latest is None:
             for path in options.snapshots_in(workdir):  # Of an earlier training.
                 shutil.rmtree(path)
+        for path in options.snapshots_in(workdir):
+            files.sweep(path)
         if prepared.split:
             items = [row.item for row in prepared.rows]
             if root := pool.write_manifests(workdir, items):
@@ -231,13 +171,13 @@ class _Training:
         train, log, programs = self._train, self._log, self._programs
         reporter = Reporter(self._all, self._total, self._per_epoch, log.steps)
         started = time.monotonic()
-        flying: collections.deque[tuple[Sequence[Cut], Any, Any]] = collections.deque()
+        flying: collections.deque[tuple[Sequence[Cut], Any]] = collections.deque()
 
         def settle(most: int) -> None:
             while len(flying) > most:
-                cuts, loss, good = flying.popleft()
+                cuts, (loss, norm, good) = flying.popleft()
                 if not bool(good):
-                    raise AuditError([self._diverged(cuts, float(loss))])
+                    raise AuditError([self._diverged(cuts, float(loss), float(norm))])
                 log.curve.append(round(float(loss), 6))
                 reporter.step(cuts, log.curve[-1])
 
@@ -256,8 +196,8 @@ class _Training:
                         total = programs.gradients(
                             state, frozen, each.batch, weight, total
                         )
-                    state, loss, good = programs.update(state, total)
-                    flying.append((cuts, loss, good))
+                    state, *told = programs.update(state, total)
+                    flying.append((cuts, told))
                     settle(_LAG)
                     made = log.steps + len(flying)
                     if made % self._per_epoch == 0:
@@ -274,7 +214,7 @@ class _Training:
             # Steps behind one that is not finite changed nothing; those before it, or
             # before a clip that cannot be read, did, and count.
             while flying:
-                _, loss, good = flying.popleft()
+                _, (loss, _, good) = flying.popleft()
                 if bool(good):
                     log.curve.append(round(float(loss), 6))
             state = state._replace(good=programs.spread(np.bool_(True)))
@@ -301,17 +241,22 @@ class _Training:
             return False
         return math.fsum(its) / len(its) < self._train.target_loss
 
-    def _diverged(self, cuts: Sequence[Cut], loss: float) -> str:
+    def _diverged(self, cuts: Sequence[Cut], loss: float, norm: float) -> str:
         """Returns what to say of a step that is not finite."""
         names = [x.item.video for cut in cuts for x in cut.examples]
         shown = ", ".join(names[:8]) + (
             f" and {len(names) - 8} more" * (len(names) > 8)
         )
+        what = f"the loss is {loss}"
+        if math.isfinite(loss):
+            what = f"the loss is {loss:.4f} and the norm of its gradient {norm}"
+        rate = "config.train.learning_rate"
+        if self._train.method == "lora":
+            rate += " or config.train.alpha"
         return (
-            f"the loss is {loss} at step {self._log.steps + 1}, of the clips {shown}: "
-            f"the state before it is in {self._workdir / options.STATE}; lower "
-            "config.train.learning_rate, with --config.overwrite=true or another "
-            "--workdir, or look at these clips"
+            f"{what} at step {self._log.steps + 1}, of the clips {shown}: the state "
+            f"before it is in {self._workdir / options.STATE}; lower {rate}, with "
+            "--config.overwrite=true or another --workdir, or look at these clips"
         )
 
     def _epoch(self, epoch: int) -> list[list[int]]:
@@ -360,6 +305,15 @@ class _Training:
         log = self._log
         losses = self._measure(state, frozen)
         found = record.of(self._config, self._all, log, losses)
+        epochs = log.steps // self._per_epoch
+        if late := [epoch for epoch in self._train.snapshots if epoch > epochs]:
+            logging.warning(
+                "config.train.target_loss was reached after %d epochs, before the "
+                "snapshots of %s",
+                *(epochs, ", ".join(map(str, late))),
+            )
+        # Weights without a record are of a training that is not done.
+        (self._workdir / options.RECORD).unlink(missing_ok=True)
         self._write(self._workdir, state, frozen)
         record.write(self._workdir, found)
         return found

@@ -12,7 +12,7 @@ from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run.stacking import Padded
 from vidsme_jax.run.stopping import RunStopped
 
-_LACKING = "RESOURCE_EXHAUSTED"
+_LACKING = ("RESOURCE_EXHAUSTED", "Out of memory")
 # In the errors of XLA's allocators and of its compiler for TPUs.
 _ASKED = (
     r"allocat\w+ ([\d.,]+ ?(?:bytes|[KMGT]i?B))",
@@ -29,7 +29,7 @@ def one_line(error: Exception) -> str:
 
 def is_lacking(error: Exception) -> bool:
     """Returns whether a device ran out of memory."""
-    return _LACKING in str(error)
+    return any(words in str(error) for words in _LACKING)
 
 
 def loaded(model: Model, devices: Devices) -> LoadedModel:

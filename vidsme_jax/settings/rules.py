@@ -52,10 +52,11 @@ def is_number(value: Any) -> bool:
     return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def integer(low: int) -> Allowed:
-    """Allows integers from `low` on."""
-    words = f"an integer >= {low}"
-    return Allowed(words, lambda value: is_integer(value) and value >= low)
+def integer(low: int, high: int | None = None) -> Allowed:
+    """Allows integers from `low` on, up to `high` if it is given."""
+    words = f"an integer >= {low}" if high is None else f"{low} to {high}, an integer"
+    most = math.inf if high is None else high
+    return Allowed(words, lambda value: is_integer(value) and low <= value <= most)
 
 
 def number(words: str, test: Callable[[Any], bool]) -> Allowed:
