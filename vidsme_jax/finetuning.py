@@ -15,7 +15,7 @@ the verdict of an audit or, by `vidsme report`, of one that is finished.
 
 Exit status: 0 done; 2 nothing was written, one message lists every problem found, or
 the run stopped, which loses nothing; 3 done, with failures; 130 interrupted. After 2
-and 130 the same command continues.
+and 130 the same command continues (with config.overwrite=true a control begins anew).
 """
 
 import pathlib
