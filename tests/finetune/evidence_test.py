@@ -1,10 +1,8 @@
 """The statistics of the controlled benchmark, against plain loops."""
 
-import collections
 import dataclasses
 import json
 import math
-import re
 
 import numpy as np
 import pytest
@@ -132,88 +130,6 @@ def test_greedy_scores_stand_beside_those_of_the_video():
     with pytest.raises(ValueError, match="other clips"):
         other = dataclasses.replace(greedy, ids=greedy.ids[::-1])
         _evidence._joined(other, plain)
-
-
-def _made(gain: dict[int, float], pool: str = "drawn", snapshot: str = "3"):
-    """A setting whose scores, by their place, are moved for members."""
-    import _combination
-    import _evidence
-
-    names, seeds = _combination.GIVEN, {}
-    for seed in range(6):
-        rng = np.random.default_rng([8, seed])
-        member = rng.permutation(np.arange(300) % 2 == 0)
-        values = rng.normal(size=(len(names), 300)) * 10.0 ** np.arange(-4, 6)[:, None]
-        for place, moved in gain.items():
-            values[place] += moved * 10.0 ** (place - 4) * member
-        seeds[seed] = _evidence.Scored(
-            names=names,
-            values=values,
-            member=member,
-            ids=np.array([f"{k:03d}" for k in range(300)]),
-            motion=rng.normal(size=(2, 300)),
-            tokens=np.full(300, 5),
-        )
-    return _evidence.Setting(pool, "full", snapshot, "", "pool", seeds)
-
-
-def test_a_sum_is_fitted_on_half_of_the_seeds_and_judged_on_the_other():
-    """It finds the two scores that tell, whatever their units, and beats either."""
-    import _combination
-    import _evidence
-
-    setting = _made({0: 1.0, 3: 1.0})
-    fitted = _combination.fit([setting], _combination.GIVEN)
-    weights = np.array(list(fitted["weights"].values()))
-    assert set(np.argsort(-weights)[:2]) == {0, 3}
-    assert np.abs(np.delete(weights, [0, 3])).max() < 0.2
-    judged = _combination.judged(setting, fitted)
-    assert sorted(judged.seeds) == [1, 3, 5]
-    draws = _evidence.Resampled(judged, {})
-    aucs = [
-        draws.of(_evidence.by_seed(judged, name), 0.05)[0][0]
-        for name in (_combination.NAME, setting.seeds[0].names[0])
-    ]
-    assert aucs[0] > aucs[1] + 0.05
-    scored = judged.seeds[3]
-    plain = sum(c * scored.of(n) for n, c in fitted["coefficients"].items())
-    np.testing.assert_array_equal(scored.of(_combination.NAME), plain)
-    # What is judged has no part in the fit.
-    setting.seeds[3].values[:] = 0
-    assert _combination.fit([setting], _combination.GIVEN) == fitted
-
-
-def test_a_headline_is_recommended_only_if_it_holds_wherever_anything_is_found():
-    import _evidence
-    import _headline
-
-    first, second = _headline.GIVEN[:2]
-    places = [_combination_place(name) for name in (first, second)]
-    both = _made(dict.fromkeys(places, 2.0))
-    one = _made({places[1]: 2.0}, snapshot="10")
-    nothing = _made({}, pool="film")
-
-    def judged(*settings):
-        sources = {x.pool: {} for x in settings}
-        found = [_evidence.evaluated(x, {}) for x in settings]
-        return _headline.judged(settings, found, sources)
-
-    alone = judged(both, nothing)
-    assert alone["given"]["settings"] == ["drawn full 3"]
-    assert alone["given"]["recommended"] == first
-    assert alone["greedy"]["recommended"] is None
-    wide = judged(both, one, nothing)
-    assert wide["given"]["settings"] == ["drawn full 3", "drawn full 10"]
-    assert wide["given"]["recommended"] == second
-    assert wide["given"]["lost"][first] == ["drawn full 10"]
-    assert judged(nothing)["given"]["recommended"] is None
-    assert any("Recommended: none" in line for line in _headline.lines(alone))
-
-
-def _combination_place(name: str) -> int:
-    import _combination
-
-    return _combination.GIVEN.index(name)
 
 
 def test_lira_and_rmia_are_those_of_plain_loops():
@@ -372,85 +288,6 @@ def test_cells_are_read_back(tmp_path):
     np.testing.assert_array_equal(one.seeds[3].ids, scored.ids)
     np.testing.assert_allclose(one.seeds[3].values, scored.values, rtol=1e-6)
     assert one.seeds[3].gap == pytest.approx(scored.gap, abs=1e-6)
-
-
-def test_the_page_of_some_cells(tmp_path, monkeypatch, capsys):
-    """Of two seeds of one snapshot: all kinds, non-members of another distribution."""
-    import _combination
-    import _findings
-
-    names = sorted({*_combination.GIVEN, *_combination.GREEDY})
-    folder, rng = tmp_path / "cells", np.random.default_rng(0)
-    folder.mkdir()
-    (tmp_path / "drawn").mkdir()
-    rows = [{"id": f"{k:03d}", "answer": f"the clip {k}"} for k in range(60)]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "drawn" / "pool.jsonl").write_text(text)
-    for seed in (0, 1):
-        member = rng.permutation(np.arange(60) % 2 == 0)
-        values = rng.normal(size=(len(names), 60))
-        values[names.index("response_loss")] += 4.0 * member
-        part = {
-            "id": np.array([row["id"] for row in rows]),
-            "names": np.array(names),
-            "scores": values,
-            "member": member,
-            "motion": rng.normal(size=(2, 60)),
-            "tokens": np.full(60, 4),
-        }
-        name = f"drawn-full-{seed:02d}"
-        of_pool = {f"pool/{key}": x for key, x in part.items()}
-        of_shift = {f"shifted/{key}": x for key, x in part.items()}
-        np.savez(folder / f"{name}-3.npz", **of_pool, **of_shift)
-        for kind in ("greedy", "shuffled"):
-            np.savez(folder / f"{name}-3-{kind}.npz", **of_pool)
-        said = {f"clips/{row['id']}.mp4": row["answer"] for row in rows}
-        cell = {"pool": "drawn", "method": "full", "seed": seed, "epochs": 3.0}
-        cell |= {"commit": "abc", "seconds": {"training": 3600.0}, "answers": {}}
-        cell["answers"]["3"] = said
-        (folder / f"{name}.json").write_text(json.dumps(cell))
-    monkeypatch.setattr(_findings, "RESULTS", tmp_path / "results")
-    wanted = ["drawn-full-00", "drawn-full-01", "drawn-full-02"]
-    assert _findings.report(tmp_path, folder, wanted) == 0
-    page = (tmp_path / "results" / "controlled.md").read_text()
-    assert "from 2 cells (trained at abc, tables of " in page
-    assert "2.0 core hours" in page and "Not run: drawn-full-02." in page
-    sections = dict(part.split("\n", 1) for part in re.split(r"\n#+ ", page)[1:])
-    for title in ("AUC", "TPR at 1% FPR", "AUC, shuffled in place of reversed"):
-        line = next(x for x in sections[title].splitlines() if "`response_loss`" in x)
-        assert re.search(r"\*\*(1\.00|0\.\d\d) \[", line), line
-        line = next(x for x in sections[title].splitlines() if "`vid_sme`" in x)
-        assert "**" not in line
-    assert "| words in common with the caption | 0.50 [" in page
-    assert "non-members of another distribution" in page
-    record = json.loads((tmp_path / "results" / "controlled.json").read_text())
-    kinds = {x["kind"]: x for x in record["settings"]}
-    assert set(kinds) == {"", "-greedy", "-shuffled"}
-    assert set(kinds[""]["scores"]) == set(names)
-    assert len(kinds[""]["scores"]["vid_sme"]["auc"]) == 3
-    assert set(record["shifted"][0]["scores"]) == set(names)
-    judged = record["headline"]["given"]["combination"]["judged"]
-    assert [x["seeds"] for x in judged] == [1]
-    assert _findings.report(tmp_path, tmp_path / "drawn", wanted) == 1
-
-
-def test_what_is_trained():
-    """Each cell once; as many seeds as the ceilings need; the most wanted first."""
-    import controlled
-
-    found = controlled.cells(small=False)
-    assert len({cell.name for cell in found}) == len(found)
-    seeds = collections.Counter((cell.pool, cell.method) for cell in found)
-    assert seeds["drawn", "full"] == 16
-    for pool in ("drawn", "film"):
-        assert min(seeds[pool, method] for method in ("lora", "projector")) == 5
-    assert {seeds["smollm", m] for m in ("lora", "projector")} == {3}
-    assert [cell.seed for cell in found[:3]] == [0, 0, 0]
-    assert all(
-        cell.more == (cell.method == "full")
-        for cell in found
-        if cell.seed < 5 and cell.pool != "smollm"
-    )
 
 
 def test_training_is_compared_with_a_loop_of_torch(capsys, monkeypatch):
