@@ -196,8 +196,38 @@ def test_a_clip_that_no_reference_has_takes_the_others_mean():
     swapped = _lira._means(values, ~member)
     np.testing.assert_allclose(swapped[0], out)
     np.testing.assert_allclose(swapped[1][:2], own[:2])
-    few = {seed: _scored(seed) for seed in range(_lira.LEAST - 1)}
-    assert _lira.ceilings(few) == {}
+
+
+@pytest.mark.parametrize(
+    "count, there", [(1, False), (2, False), (7, False), (8, True)]
+)
+def test_few_seeds_have_no_ceiling(count, there):
+    """Rather than one of a single other model; a table leaves its row out."""
+    import _evidence
+    import _lira
+    import _tables
+
+    setting = _setting(count)
+    assert set(_lira.ceilings(setting.seeds)) == ({"lira", "rmia"} if there else set())
+    found = _evidence.evaluated(setting, {})
+    assert ({"lira", "rmia"} <= set(found["scores"])) == there
+    table = _tables.markdown([found], ("response_loss", "lira", "rmia"))
+    assert ("`rmia`" in table) == ("`lira`" in table) == there
+
+
+def test_a_clip_that_all_references_have_has_a_ratio_in_rmia():
+    """Moved by what others gain, it would have a likelihood of -0.59: by hand."""
+    import _lira
+
+    likely = np.array([[0.01, 0.9, 0.2], [0.01, 0.3, 0.8], [0.01, 0.3, 0.8]])
+    member = np.array([[1, 1, 0], [1, 0, 1], [1, 0, 1]], bool)
+    others = np.array([False, True, True])
+    # Ratios: of the first 0.02 / 0.01, then 0.004 / 0.01; of the others 1 and 1/2.
+    for own, wanted in ((0.02, [1, 1, 0]), (0.004, [0, 1, 0])):
+        log_p = np.log([own, 0.6, 0.25])
+        for side in (member, ~member):  # That all have, and that none has.
+            found = _lira.rmia(log_p, np.log(likely), side, others)
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_what_is_reported_of_a_setting():
