@@ -9,6 +9,7 @@ Axes: `scores`; `clips` of the pool; `resamples`.
 
 import collections
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -333,20 +334,27 @@ def of_words(
 ) -> dict[str, Any]:
     """Returns what the answers' words alone find, without a network.
 
+    Of each order of n-grams there are two AUCs: with members' answers among those that
+    they are ranked by, and with a member's own taken out (`_left_out`).
+
     Args:
       setting: Of any snapshot: the split counts.
       sources: See `Resampled`.
       known: Answers by id.
     """
     draws, found = Resampled(setting, sources), {}
-    for order in (1, 2):
+    for order, left_out in itertools.product((1, 2), (False, True)):
         its = {
             seed: _answers.ngram_scores(
-                [known[str(x)] for x in scored.ids], scored.member.tolist(), order
+                [known[str(x)] for x in scored.ids],
+                scored.member.tolist(),
+                order,
+                left_out=left_out,
             )
             for seed, scored in setting.seeds.items()
         }
-        found[f"{order}_gram"] = interval(draws.of(its)[0])
+        name = f"{order}_gram" + "_left_out" * left_out
+        found[name] = interval(draws.of(its)[0])
     found["shared_answers"] = _mean(
         _answers.shared(
             [known[str(x)] for x in scored.ids[scored.member]],

@@ -107,7 +107,9 @@ def page(record: Mapping[str, Any]) -> str:
             f"seed. Answers that a non-member shares with a member: "
             f"{words['shared_answers']:.1%}. Without any network: 1-grams of the "
             f"members' answers {_tables.number(words['1_gram'])}, 2-grams "
-            f"{_tables.number(words['2_gram'])}.",
+            f"{_tables.number(words['2_gram'])}; each member's own answer left out, "
+            f"1-grams {_tables.number(words['1_gram_left_out'])}, 2-grams "
+            f"{_tables.number(words['2_gram_left_out'])}.",
         ]
         fpr = f"TPR at {its[0]['fpr']:.0%} FPR"
         for kind, title in (

@@ -284,8 +284,33 @@ def test_words_without_a_network():
         for x in answers
     ]
     np.testing.assert_allclose(one, wanted)
+    # The first one's own words taken out: "a blue ball </s>" is all that is left.
+    words, total = {"a": 1, "ball": 1, "blue": 1, "</s>": 1}, 4 + 0.1 * len(vocabulary)
+    left = _answers.ngram_scores(answers, member, 1, left_out=True)
+    logs = [
+        math.log((words.get(w, 0) + 0.1) / total) for w in ["a", "red", "ball", "</s>"]
+    ]
+    assert left[0] == pytest.approx(np.mean(logs))
+    # A non-member is ranked by one of the two as well, whichever is drawn.
+    for place, common in ((2, (("red", "a"), ("a",))), (3, (("a",), ("a",)))):
+        hits = [len(x) + 1 for x in common]  # And the end.
+        wanted = [
+            (k * math.log(1.1 / total) + (4 - k) * math.log(0.1 / total)) / 4
+            for k in hits
+        ]
+        assert min(abs(left[place] - x) for x in wanted) < 1e-9
     two = _answers.ngram_scores(answers, member, 2)
     assert two[:2].min() > two[2:].max()
+    pairs = _answers.ngram_scores(["x y", "x y", "y"], [1, 1, 0], 2, left_out=True)
+    # "<s> x", "x y" and "y </s>", once each in the other: four words in all.
+    np.testing.assert_allclose(pairs[:2], math.log(1.1 / 1.4))
+    alone = _answers.ngram_scores(["x y", "z"], [True, False], 2, left_out=True)
+    np.testing.assert_allclose(alone[0], math.log(0.1 / 0.5))  # Nothing is left.
+    # Where no answer has a word of another, members are told by no more than chance.
+    strange = _answers.ngram_scores(
+        list("abcdef"), [1, 1, 1, 0, 0, 0], 1, left_out=True
+    )
+    assert np.ptp(strange) == pytest.approx(0, abs=1e-12)
     assert _answers.shared(["a", "b"], ["b", "c"]) == 0.5
     overlap = _answers.overlaps({"x": "a red cube"}, {"x": "a red ball", "y": "a"})
     assert overlap == {"x": pytest.approx(2 / 3), "y": 0}

@@ -51,6 +51,8 @@ def test_the_page_of_some_cells(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "results" / "controlled.md").read_text()
     assert "from 2 cells (trained at abc, tables of " in page
     assert "2.0 core hours" in page and "Not run: drawn-full-02." in page
+    left_out = re.search(r"own answer left out, 1-grams (\S+) .*, 2-grams (\S+) ", page)
+    assert "1-grams of the members' answers **1.00 [" in page and left_out
     sections = dict(part.split("\n", 1) for part in re.split(r"\n#+ ", page)[1:])
     for title in ("AUC", "TPR at 1% FPR", "AUC, shuffled in place of reversed"):
         line = next(x for x in sections[title].splitlines() if "`response_loss`" in x)
@@ -60,6 +62,10 @@ def test_the_page_of_some_cells(tmp_path, monkeypatch, capsys):
     assert "| words in common with the caption | 0.50 [" in page
     assert "non-members of another distribution" in page
     record = json.loads((tmp_path / "results" / "controlled.json").read_text())
+    words = record["words"]["drawn"]
+    for order in ("1_gram", "2_gram"):
+        # Each answer has one word that no other has.
+        assert words[order][0] == 1 and words[f"{order}_left_out"] == [0.5] * 3
     kinds = {x["kind"]: x for x in record["settings"]}
     assert set(kinds) == {"", "-greedy", "-shuffled"}
     assert set(kinds[""]["scores"]) == set(names)
