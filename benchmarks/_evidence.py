@@ -148,6 +148,14 @@ def _is_done(folder: pathlib.Path, match: re.Match[str]) -> bool:
 class Resampled:
     """The AUC of scores under resamples of seeds and sources.
 
+    Both are drawn at once, so that what belongs to a clip under one model counts twice
+    and more. Where seeds differ by chance alone, intervals of an AUC of 0.6 are about
+    1.6 times as wide as they need be, and 99 to 100 of 100 hold it where 95 are meant
+    to; of one seed, 95 (`tests/finetune/coverage_test.py`). Where training itself finds
+    more in one seed than in another, few seeds are too few to resample: of members
+    moved by 0.36 with a deviation of 0.3 from seed to seed, in deviations of 800 clips'
+    scores, 88 of 100 intervals hold the AUC with five seeds and 67 with two.
+
     Attributes:
       seeds: That are resampled.
     """

@@ -51,6 +51,7 @@ def test_the_page_of_some_cells(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "results" / "controlled.md").read_text()
     assert "from 2 cells (trained at abc, tables of " in page
     assert "2.0 core hours" in page and "Not run: drawn-full-02." in page
+    assert "Seeds and sources are drawn at once" in page
     left_out = re.search(r"own answer left out, 1-grams (\S+) .*, 2-grams (\S+) ", page)
     assert "1-grams of the members' answers **1.00 [" in page and left_out
     sections = dict(part.split("\n", 1) for part in re.split(r"\n#+ ", page)[1:])
