@@ -230,6 +230,22 @@ def test_a_clip_that_all_references_have_has_a_ratio_in_rmia():
             np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("pool, fpr", [("drawn", 0.01), ("film", 0.05)])
+def test_the_rate_of_false_positives_of_a_pool(pool, fpr):
+    """Of the drawn pool, which is larger, a smaller one."""
+    import _evidence
+
+    setting = dataclasses.replace(_setting(3), pool=pool)
+    found = _evidence.evaluated(setting, {})
+    assert found["fpr"] == fpr
+    tprs = []
+    for scored in setting.seeds.values():
+        its, tpr, _ = roc_curve(scored.member, scored.of("response_loss"))
+        tprs.append(tpr[its <= fpr].max())
+    value = found["scores"]["response_loss"]["tpr"]["value"]
+    assert value == pytest.approx(np.mean(tprs))
+
+
 def test_what_is_reported_of_a_setting():
     import _evidence
 
@@ -264,6 +280,14 @@ def test_clips_that_a_set_test_needs():
         hits += test.pvalue <= 0.05
     assert 0.74 < hits / 400 < 0.88
     assert _evidence.clips_needed(0.5, 100) is None
+    # By trying: the variance of the AUC by chance is (m + n + 1) / (12 m n).
+    for auc, others in ((0.6, 100), (0.7, 100), (0.8, 20), (0.65, 500), (0.9, 7)):
+        least = (
+            m
+            for m in range(1, 10**4)
+            if 2.487 * math.sqrt((m + others + 1) / (12 * m * others)) <= auc - 0.5
+        )
+        assert _evidence.clips_needed(auc, others) == next(least)
     assert _evidence.clips_needed(0.55, 100) is None
     assert _evidence.clips_needed(0.55, 500) == 352
 

@@ -94,3 +94,41 @@ def test_what_is_trained():
         for cell in found
         if cell.seed < 5 and cell.pool != "smollm"
     )
+
+
+def test_the_clips_that_a_set_test_needs_beside_100_and_500():
+    import _evidence
+    import _findings
+
+    scores = {"response_loss": 0.55, "response_wbc": 0.65}
+    own = {
+        "method": "lora",
+        "snapshot": "3",
+        "scores": {name: {"auc": {"value": auc}} for name, auc in scores.items()},
+    }
+    lines = _findings._needed([own]).splitlines()
+    assert "beside 100 / 500 calibration clips" in lines[0]
+    assert "| score | lora 3 |" in lines
+    assert "| `response_loss` | - / 352 |" in lines
+    few, many = (_evidence.clips_needed(0.65, n) for n in (100, 500))
+    assert few > many and f"| `response_wbc` | {few} / {many} |" in lines
+    assert "| `response_loss_ref` | - / - |" in lines  # It has no such score.
+
+
+def test_greedy_answers_are_of_their_seed_snapshot_and_way_of_training():
+    import _evidence
+    import _findings
+
+    setting = _evidence.Setting("drawn", "full", "3", "-greedy", "pool", {})
+    cells = [
+        {"pool": pool, "method": method, "seed": seed, "answers": answers}
+        for pool, method, seed, answers in (
+            ("drawn", "full", 0, {"3": {"a/x.mp4": "a cat"}, "10": {"a/x.mp4": "no"}}),
+            ("drawn", "full", 4, {"3": {"a/x.mp4": "a dog"}}),
+            ("drawn", "full", 5, {}),
+            ("drawn", "lora", 0, {"3": {"a/x.mp4": "of lora"}}),
+            ("film", "full", 0, {"3": {"a/x.mp4": "of a film"}}),
+        )
+    ]
+    found = _findings._said(setting, cells)
+    assert found == {0: {"x": "a cat"}, 4: {"x": "a dog"}, 5: {}}
