@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 _ADDED = 0.1  # To every count of an n-gram.
+_Gram = tuple[str, ...]
 
 
 def shared(members: Iterable[str], nonmembers: Iterable[str]) -> float:
@@ -17,37 +18,59 @@ def shared(members: Iterable[str], nonmembers: Iterable[str]) -> float:
 
 
 def ngram_scores(
-    answers: Sequence[str], member: Sequence[bool], order: int
+    answers: Sequence[str],
+    member: Sequence[bool],
+    order: int,
+    *,
+    left_out: bool = False,
 ) -> Float[np.ndarray, " clips"]:
     """Returns mean log p of the words of each answer under the members' n-grams.
 
     A model of the training answers alone, without video and network: what it finds is
-    memory of words, not of clips.
+    memory of words, not of clips. A member's answer is among those that it is ranked
+    by, and likely for that alone.
 
     Args:
       answers: Of all clips.
       member: Whether a clip was trained on.
       order: 1 or 2.
+      left_out: Whether a member's own answer is taken out of the counts, once, while it
+        is ranked; while a non-member is, that of a member drawn by lot, since fewer
+        answers alone would tell members.
     """
     sentences = [["<s>", *answer.split(), "</s>"] for answer in answers]
     vocabulary = {word for sentence in sentences for word in sentence}
-    counts: collections.Counter[tuple[str, ...]] = collections.Counter()
-    contexts: collections.Counter[tuple[str, ...]] = collections.Counter()
-    for sentence, known in zip(sentences, member, strict=True):
+    grams = [_grams(sentence, order) for sentence in sentences]
+    counts: collections.Counter[_Gram] = collections.Counter()
+    for its, known in zip(grams, member, strict=True):
         if known:
-            for k in range(1, len(sentence)):
-                context = tuple(sentence[k - order + 1 : k])
-                counts[*context, sentence[k]] += 1
-                contexts[context] += 1
+            counts.update(its)
+    contexts = _contexts(counts)
+    drawn = np.random.default_rng(0).choice(np.flatnonzero(member), len(grams))
     out = []
-    for sentence in sentences:
-        total = 0.0
-        for k in range(1, len(sentence)):
-            context = tuple(sentence[k - order + 1 : k])
-            own = counts[*context, sentence[k]] + _ADDED
-            total += math.log(own / (contexts[context] + _ADDED * len(vocabulary)))
-        out.append(total / (len(sentence) - 1))
+    for place, (its, known) in enumerate(zip(grams, member, strict=True)):
+        taken = grams[place if known else drawn[place]]
+        own = collections.Counter(taken if left_out else ())
+        before, total = _contexts(own), 0.0
+        for gram in its:
+            above = counts[gram] - own[gram] + _ADDED
+            below = contexts[gram[:-1]] - before[gram[:-1]]
+            total += math.log(above / (below + _ADDED * len(vocabulary)))
+        out.append(total / len(its))
     return np.array(out)
+
+
+def _grams(sentence: Sequence[str], order: int) -> list[_Gram]:
+    """Returns the n-gram that ends at each word but the first."""
+    return [tuple(sentence[k - order + 1 : k + 1]) for k in range(1, len(sentence))]
+
+
+def _contexts(counts: Mapping[_Gram, int]) -> collections.Counter[_Gram]:
+    """Returns how often each context, an n-gram without its last word, was counted."""
+    found: collections.Counter[_Gram] = collections.Counter()
+    for gram, count in counts.items():
+        found[gram[:-1]] += count
+    return found
 
 
 def overlaps(said: Mapping[str, str], answers: Mapping[str, str]) -> dict[str, float]:

@@ -199,17 +199,21 @@ def run(pool: Pool, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
         the model while it is worked on.
 
     Returns:
-      The content of `CELL.json`.
+      The content of `CELL.json`; its commit is that of the training.
     """
     done = folder / f"{cell.name}.json"
     if done.is_file():
         return json.loads(done.read_text())
     work = folder / cell.name
     began = time.monotonic()
-    record = work / "training.json"
+    record, commit = work / "training.json", work / "commit"
     if not record.is_file():
+        # Before: scoring takes long, and another process may do it, of other files.
+        work.mkdir(parents=True, exist_ok=True)
+        commit.write_text(_report.commit())
         training.run(train_config(pool, cell), work)
     trained = json.loads(record.read_text())
+    trained_at = commit.read_text() if commit.is_file() else "unknown"
     seconds = {"training": time.monotonic() - began}
     members = set(trained["members"])
     steps = {f"{k}": work / f"epoch-{k}" for k in SNAPSHOTS}
@@ -240,7 +244,7 @@ def run(pool: Pool, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
             _keep(file, setup, store, None, members)
     seconds["scoring"] = time.monotonic() - began
     found = dataclasses.asdict(cell) | {
-        "commit": _report.commit(),
+        "commit": trained_at,
         "members": sorted(members),
         "steps": trained["steps"],
         "epochs": trained["steps"] / max(_per_epoch(trained, pool, cell), 1),

@@ -5,7 +5,10 @@ lies above chance, interval and all. A candidate is recommended if in every such
 its TPR (at 1 % FPR on the drawn pool, at 5 % on the others) exceeds that of Vid-SME's
 score of the video, the paired interval over seeds and sources above 0; of several the
 first in the order below, which was written down before the results. A weighted sum of
-scores (`_combination`) is judged on the seeds that it was not fitted on.
+scores (`_combination`) is judged on the seeds that it was not fitted on, those of odd
+number, and recommended only if every such setting has one. Beside the rule the other
+candidates are judged on these seeds too: fewer seeds make wider intervals, so that only
+counts of the same seeds compare.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,8 +57,10 @@ def judged(
 
     Returns:
       `given` and `greedy`: `recommended` (a name or None), `settings` in which anything
-      beats chance, `lost` (those in which a candidate is not above Vid-SME, by name),
-      and `combination`, with its coefficients and what it reached.
+      beats chance and the number of `seeds` of each, `lost` (those in which a candidate
+      is not above Vid-SME, by name), `lost_on_odd` (likewise, on the seeds on which the
+      combination is judged), and `combination`, with its coefficients and what it and
+      the candidates reached there.
     """
     alive = {_training(x) for x in found if not x["kind"] and _is_alive(x)}
     out = {}
@@ -64,15 +69,23 @@ def judged(
         lost = {c: [_title(x) for x in own if not _is_above(x, c)] for c in candidates}
         its = [x for x in settings if x.kind == kind and _training(vars(x)) in alive]
         features = {"given": _combination.GIVEN, "greedy": _combination.GREEDY}[name]
-        summed = _summed(its, features, sources)
+        summed, what = _summed(its, candidates, features, sources), _combination.NAME
+        rows = summed["judged"] if summed else []
+        on_odd = {
+            c: [_title(x) for x in rows if not _is_above(x, c)]
+            for c in (*candidates, what)
+        }
         if summed:
-            what = _combination.NAME
-            lost[what] = [_title(x) for x in summed["judged"] if not _is_above(x, what)]
+            lost[what] = on_odd[what]
         held = [c for c, where in lost.items() if own and not where]
+        if what in held and len(rows) < len(own):
+            held.remove(what)
         out[name] = {
             "recommended": held[0] if held else None,
             "settings": [_title(x) for x in own],
+            "seeds": [x["seeds"] for x in own],
             "lost": lost,
+            "lost_on_odd": on_odd,
             "combination": summed,
         }
     return out
@@ -80,15 +93,19 @@ def judged(
 
 def _summed(
     its: Sequence[_evidence.Setting],
+    candidates: Sequence[str],
     features: Sequence[str],
     sources: Mapping[str, dict[str, str]],
 ) -> dict[str, Any] | None:
-    """Fits the sum on one half of the seeds, and judges it on the other."""
+    """Fits the sum on one half of the seeds, and judges it on the other.
+
+    On that other half the candidates are judged too.
+    """
     its = [x for x in its if len(x.seeds) > 1]
     if not its:
         return None
     fitted = _combination.fit(its, features)
-    shown = (*features, _combination.NAME)
+    shown = tuple(dict.fromkeys((*features, *candidates, _combination.NAME)))
     others = (_combination.judged(x, fitted) for x in its)
     rows = [_evidence.evaluated(x, sources[x.pool], shown) for x in others if x]
     return fitted | {"judged": rows}
@@ -119,17 +136,30 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         out += ["", f"### {TITLES[name]}", ""]
         out += [f"Recommended: {its['recommended'] or 'none'}.", ""]
         summed = its["combination"]
+        odd = [x["seeds"] for x in summed["judged"]] if summed else []
+        if odd:
+            out += [
+                f"In all {len(its['settings'])} settings, of {_range(its['seeds'])} "
+                f"seeds each, and on the {_range(odd)} odd seeds of {len(odd)} "
+                "settings, where the combination is compared:",
+                "",
+            ]
         for candidate, lost in its["lost"].items():
-            where = ", ".join(lost) or "none"
-            number = len(its["settings"])
+            number, of = len(its["settings"]), "settings"
             if candidate == _combination.NAME:
-                number = len(summed["judged"])
-            out.append(
-                f"- `{candidate}`: not above Vid-SME in {len(lost)} of {number} "
-                f"settings ({where})"
-            )
+                number, of = len(odd), "settings on odd seeds"
+            text = f"- `{candidate}`: not above Vid-SME in {len(lost)} of {number} {of}"
+            if odd and candidate != _combination.NAME:
+                again = len(its["lost_on_odd"][candidate])
+                text += f", on odd seeds in {again} of {len(odd)}"
+            out.append(f"{text} ({', '.join(lost) or 'none'})")
         if summed:
             weights = summed["weights"].items()
             out += ["", "Weights of the combination, of scores in deviations: "]
             out[-1] += ", ".join(f"`{k}` {v:.2f}" for k, v in weights) + "."
     return out
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"

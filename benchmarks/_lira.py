@@ -17,12 +17,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-LEAST = 8  # Models, of which all but one are references.
+LEAST = 8  # Models, of which all but one are references; see `ceilings`.
 _SIGMA = 1e-3  # Added to deviations, in nats a token.
 
 
 def ceilings(seeds: Mapping[int, Any]) -> dict[str, dict[int, np.ndarray]]:
     """Returns both attacks by name, larger = member, for every seed.
+
+    Half of the references have a clip and half have not, so of fewer than seven many
+    clips would be judged by one model, or by what others' clips do; a method of few
+    seeds has no ceiling rather than a low one.
 
     Args:
       seeds: The scores of each (`_evidence.Scored`), of the same clips.
@@ -103,8 +107,13 @@ def rmia(
       population: The clips to compare with, which the model was not trained on; a clip
         is not compared with itself.
     """
+    likely = np.exp(others)
+    # A clip that all references have, or none, is moved by what training moves others
+    # by, which can be more than its own likelihood: p(x) would be negative, and its
+    # logarithm NaN. No estimate is below the least likelihood of any clip.
+    means = np.maximum(_means(likely, member), likely.min())
     # p(x) is the mean of references with and without the clip, each half.
-    ratio = log_p - np.log(np.mean(_means(np.exp(others), member), axis=0))
+    ratio = log_p - np.log(means.mean(axis=0))
     known = np.sort(ratio[population])
     below = np.searchsorted(known, ratio, side="left")
     count = len(known) - population.astype(int)

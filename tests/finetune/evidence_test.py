@@ -1,10 +1,8 @@
 """The statistics of the controlled benchmark, against plain loops."""
 
-import collections
 import dataclasses
 import json
 import math
-import re
 
 import numpy as np
 import pytest
@@ -134,88 +132,6 @@ def test_greedy_scores_stand_beside_those_of_the_video():
         _evidence._joined(other, plain)
 
 
-def _made(gain: dict[int, float], pool: str = "drawn", snapshot: str = "3"):
-    """A setting whose scores, by their place, are moved for members."""
-    import _combination
-    import _evidence
-
-    names, seeds = _combination.GIVEN, {}
-    for seed in range(6):
-        rng = np.random.default_rng([8, seed])
-        member = rng.permutation(np.arange(300) % 2 == 0)
-        values = rng.normal(size=(len(names), 300)) * 10.0 ** np.arange(-4, 6)[:, None]
-        for place, moved in gain.items():
-            values[place] += moved * 10.0 ** (place - 4) * member
-        seeds[seed] = _evidence.Scored(
-            names=names,
-            values=values,
-            member=member,
-            ids=np.array([f"{k:03d}" for k in range(300)]),
-            motion=rng.normal(size=(2, 300)),
-            tokens=np.full(300, 5),
-        )
-    return _evidence.Setting(pool, "full", snapshot, "", "pool", seeds)
-
-
-def test_a_sum_is_fitted_on_half_of_the_seeds_and_judged_on_the_other():
-    """It finds the two scores that tell, whatever their units, and beats either."""
-    import _combination
-    import _evidence
-
-    setting = _made({0: 1.0, 3: 1.0})
-    fitted = _combination.fit([setting], _combination.GIVEN)
-    weights = np.array(list(fitted["weights"].values()))
-    assert set(np.argsort(-weights)[:2]) == {0, 3}
-    assert np.abs(np.delete(weights, [0, 3])).max() < 0.2
-    judged = _combination.judged(setting, fitted)
-    assert sorted(judged.seeds) == [1, 3, 5]
-    draws = _evidence.Resampled(judged, {})
-    aucs = [
-        draws.of(_evidence.by_seed(judged, name), 0.05)[0][0]
-        for name in (_combination.NAME, setting.seeds[0].names[0])
-    ]
-    assert aucs[0] > aucs[1] + 0.05
-    scored = judged.seeds[3]
-    plain = sum(c * scored.of(n) for n, c in fitted["coefficients"].items())
-    np.testing.assert_array_equal(scored.of(_combination.NAME), plain)
-    # What is judged has no part in the fit.
-    setting.seeds[3].values[:] = 0
-    assert _combination.fit([setting], _combination.GIVEN) == fitted
-
-
-def test_a_headline_is_recommended_only_if_it_holds_wherever_anything_is_found():
-    import _evidence
-    import _headline
-
-    first, second = _headline.GIVEN[:2]
-    places = [_combination_place(name) for name in (first, second)]
-    both = _made(dict.fromkeys(places, 2.0))
-    one = _made({places[1]: 2.0}, snapshot="10")
-    nothing = _made({}, pool="film")
-
-    def judged(*settings):
-        sources = {x.pool: {} for x in settings}
-        found = [_evidence.evaluated(x, {}) for x in settings]
-        return _headline.judged(settings, found, sources)
-
-    alone = judged(both, nothing)
-    assert alone["given"]["settings"] == ["drawn full 3"]
-    assert alone["given"]["recommended"] == first
-    assert alone["greedy"]["recommended"] is None
-    wide = judged(both, one, nothing)
-    assert wide["given"]["settings"] == ["drawn full 3", "drawn full 10"]
-    assert wide["given"]["recommended"] == second
-    assert wide["given"]["lost"][first] == ["drawn full 10"]
-    assert judged(nothing)["given"]["recommended"] is None
-    assert any("Recommended: none" in line for line in _headline.lines(alone))
-
-
-def _combination_place(name: str) -> int:
-    import _combination
-
-    return _combination.GIVEN.index(name)
-
-
 def test_lira_and_rmia_are_those_of_plain_loops():
     import _lira
 
@@ -280,8 +196,54 @@ def test_a_clip_that_no_reference_has_takes_the_others_mean():
     swapped = _lira._means(values, ~member)
     np.testing.assert_allclose(swapped[0], out)
     np.testing.assert_allclose(swapped[1][:2], own[:2])
-    few = {seed: _scored(seed) for seed in range(_lira.LEAST - 1)}
-    assert _lira.ceilings(few) == {}
+
+
+@pytest.mark.parametrize(
+    "count, there", [(1, False), (2, False), (7, False), (8, True)]
+)
+def test_few_seeds_have_no_ceiling(count, there):
+    """Rather than one of a single other model; a table leaves its row out."""
+    import _evidence
+    import _lira
+    import _tables
+
+    setting = _setting(count)
+    assert set(_lira.ceilings(setting.seeds)) == ({"lira", "rmia"} if there else set())
+    found = _evidence.evaluated(setting, {})
+    assert ({"lira", "rmia"} <= set(found["scores"])) == there
+    table = _tables.markdown([found], ("response_loss", "lira", "rmia"))
+    assert ("`rmia`" in table) == ("`lira`" in table) == there
+
+
+def test_a_clip_that_all_references_have_has_a_ratio_in_rmia():
+    """Moved by what others gain, it would have a likelihood of -0.59: by hand."""
+    import _lira
+
+    likely = np.array([[0.01, 0.9, 0.2], [0.01, 0.3, 0.8], [0.01, 0.3, 0.8]])
+    member = np.array([[1, 1, 0], [1, 0, 1], [1, 0, 1]], bool)
+    others = np.array([False, True, True])
+    # Ratios: of the first 0.02 / 0.01, then 0.004 / 0.01; of the others 1 and 1/2.
+    for own, wanted in ((0.02, [1, 1, 0]), (0.004, [0, 1, 0])):
+        log_p = np.log([own, 0.6, 0.25])
+        for side in (member, ~member):  # That all have, and that none has.
+            found = _lira.rmia(log_p, np.log(likely), side, others)
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool, fpr", [("drawn", 0.01), ("film", 0.05)])
+def test_the_rate_of_false_positives_of_a_pool(pool, fpr):
+    """Of the drawn pool, which is larger, a smaller one."""
+    import _evidence
+
+    setting = dataclasses.replace(_setting(3), pool=pool)
+    found = _evidence.evaluated(setting, {})
+    assert found["fpr"] == fpr
+    tprs = []
+    for scored in setting.seeds.values():
+        its, tpr, _ = roc_curve(scored.member, scored.of("response_loss"))
+        tprs.append(tpr[its <= fpr].max())
+    value = found["scores"]["response_loss"]["tpr"]["value"]
+    assert value == pytest.approx(np.mean(tprs))
 
 
 def test_what_is_reported_of_a_setting():
@@ -318,6 +280,14 @@ def test_clips_that_a_set_test_needs():
         hits += test.pvalue <= 0.05
     assert 0.74 < hits / 400 < 0.88
     assert _evidence.clips_needed(0.5, 100) is None
+    # By trying: the variance of the AUC by chance is (m + n + 1) / (12 m n).
+    for auc, others in ((0.6, 100), (0.7, 100), (0.8, 20), (0.65, 500), (0.9, 7)):
+        least = (
+            m
+            for m in range(1, 10**4)
+            if 2.487 * math.sqrt((m + others + 1) / (12 * m * others)) <= auc - 0.5
+        )
+        assert _evidence.clips_needed(auc, others) == next(least)
     assert _evidence.clips_needed(0.55, 100) is None
     assert _evidence.clips_needed(0.55, 500) == 352
 
@@ -338,8 +308,33 @@ def test_words_without_a_network():
         for x in answers
     ]
     np.testing.assert_allclose(one, wanted)
+    # The first one's own words taken out: "a blue ball </s>" is all that is left.
+    words, total = {"a": 1, "ball": 1, "blue": 1, "</s>": 1}, 4 + 0.1 * len(vocabulary)
+    left = _answers.ngram_scores(answers, member, 1, left_out=True)
+    logs = [
+        math.log((words.get(w, 0) + 0.1) / total) for w in ["a", "red", "ball", "</s>"]
+    ]
+    assert left[0] == pytest.approx(np.mean(logs))
+    # A non-member is ranked by one of the two as well, whichever is drawn.
+    for place, common in ((2, (("red", "a"), ("a",))), (3, (("a",), ("a",)))):
+        hits = [len(x) + 1 for x in common]  # And the end.
+        wanted = [
+            (k * math.log(1.1 / total) + (4 - k) * math.log(0.1 / total)) / 4
+            for k in hits
+        ]
+        assert min(abs(left[place] - x) for x in wanted) < 1e-9
     two = _answers.ngram_scores(answers, member, 2)
     assert two[:2].min() > two[2:].max()
+    pairs = _answers.ngram_scores(["x y", "x y", "y"], [1, 1, 0], 2, left_out=True)
+    # "<s> x", "x y" and "y </s>", once each in the other: four words in all.
+    np.testing.assert_allclose(pairs[:2], math.log(1.1 / 1.4))
+    alone = _answers.ngram_scores(["x y", "z"], [True, False], 2, left_out=True)
+    np.testing.assert_allclose(alone[0], math.log(0.1 / 0.5))  # Nothing is left.
+    # Where no answer has a word of another, members are told by no more than chance.
+    strange = _answers.ngram_scores(
+        list("abcdef"), [1, 1, 1, 0, 0, 0], 1, left_out=True
+    )
+    assert np.ptp(strange) == pytest.approx(0, abs=1e-12)
     assert _answers.shared(["a", "b"], ["b", "c"]) == 0.5
     overlap = _answers.overlaps({"x": "a red cube"}, {"x": "a red ball", "y": "a"})
     assert overlap == {"x": pytest.approx(2 / 3), "y": 0}
@@ -372,85 +367,6 @@ def test_cells_are_read_back(tmp_path):
     np.testing.assert_array_equal(one.seeds[3].ids, scored.ids)
     np.testing.assert_allclose(one.seeds[3].values, scored.values, rtol=1e-6)
     assert one.seeds[3].gap == pytest.approx(scored.gap, abs=1e-6)
-
-
-def test_the_page_of_some_cells(tmp_path, monkeypatch, capsys):
-    """Of two seeds of one snapshot: all kinds, non-members of another distribution."""
-    import _combination
-    import _findings
-
-    names = sorted({*_combination.GIVEN, *_combination.GREEDY})
-    folder, rng = tmp_path / "cells", np.random.default_rng(0)
-    folder.mkdir()
-    (tmp_path / "drawn").mkdir()
-    rows = [{"id": f"{k:03d}", "answer": f"the clip {k}"} for k in range(60)]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "drawn" / "pool.jsonl").write_text(text)
-    for seed in (0, 1):
-        member = rng.permutation(np.arange(60) % 2 == 0)
-        values = rng.normal(size=(len(names), 60))
-        values[names.index("response_loss")] += 4.0 * member
-        part = {
-            "id": np.array([row["id"] for row in rows]),
-            "names": np.array(names),
-            "scores": values,
-            "member": member,
-            "motion": rng.normal(size=(2, 60)),
-            "tokens": np.full(60, 4),
-        }
-        name = f"drawn-full-{seed:02d}"
-        of_pool = {f"pool/{key}": x for key, x in part.items()}
-        of_shift = {f"shifted/{key}": x for key, x in part.items()}
-        np.savez(folder / f"{name}-3.npz", **of_pool, **of_shift)
-        for kind in ("greedy", "shuffled"):
-            np.savez(folder / f"{name}-3-{kind}.npz", **of_pool)
-        said = {f"clips/{row['id']}.mp4": row["answer"] for row in rows}
-        cell = {"pool": "drawn", "method": "full", "seed": seed, "epochs": 3.0}
-        cell |= {"commit": "abc", "seconds": {"training": 3600.0}, "answers": {}}
-        cell["answers"]["3"] = said
-        (folder / f"{name}.json").write_text(json.dumps(cell))
-    monkeypatch.setattr(_findings, "RESULTS", tmp_path / "results")
-    wanted = ["drawn-full-00", "drawn-full-01", "drawn-full-02"]
-    assert _findings.report(tmp_path, folder, wanted) == 0
-    page = (tmp_path / "results" / "controlled.md").read_text()
-    assert "from 2 cells (trained at abc, tables of " in page
-    assert "2.0 core hours" in page and "Not run: drawn-full-02." in page
-    sections = dict(part.split("\n", 1) for part in re.split(r"\n#+ ", page)[1:])
-    for title in ("AUC", "TPR at 1% FPR", "AUC, shuffled in place of reversed"):
-        line = next(x for x in sections[title].splitlines() if "`response_loss`" in x)
-        assert re.search(r"\*\*(1\.00|0\.\d\d) \[", line), line
-        line = next(x for x in sections[title].splitlines() if "`vid_sme`" in x)
-        assert "**" not in line
-    assert "| words in common with the caption | 0.50 [" in page
-    assert "non-members of another distribution" in page
-    record = json.loads((tmp_path / "results" / "controlled.json").read_text())
-    kinds = {x["kind"]: x for x in record["settings"]}
-    assert set(kinds) == {"", "-greedy", "-shuffled"}
-    assert set(kinds[""]["scores"]) == set(names)
-    assert len(kinds[""]["scores"]["vid_sme"]["auc"]) == 3
-    assert set(record["shifted"][0]["scores"]) == set(names)
-    judged = record["headline"]["given"]["combination"]["judged"]
-    assert [x["seeds"] for x in judged] == [1]
-    assert _findings.report(tmp_path, tmp_path / "drawn", wanted) == 1
-
-
-def test_what_is_trained():
-    """Each cell once; as many seeds as the ceilings need; the most wanted first."""
-    import controlled
-
-    found = controlled.cells(small=False)
-    assert len({cell.name for cell in found}) == len(found)
-    seeds = collections.Counter((cell.pool, cell.method) for cell in found)
-    assert seeds["drawn", "full"] == 16
-    for pool in ("drawn", "film"):
-        assert min(seeds[pool, method] for method in ("lora", "projector")) == 5
-    assert {seeds["smollm", m] for m in ("lora", "projector")} == {3}
-    assert [cell.seed for cell in found[:3]] == [0, 0, 0]
-    assert all(
-        cell.more == (cell.method == "full")
-        for cell in found
-        if cell.seed < 5 and cell.pool != "smollm"
-    )
 
 
 def test_training_is_compared_with_a_loop_of_torch(capsys, monkeypatch):
