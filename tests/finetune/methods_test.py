@@ -84,6 +84,13 @@ def test_low_rank_updates_are_written_as_an_adapter(adapter, trained):
     assert not (folder / "model.safetensors").exists()
 
 
+def test_an_adapter_finds_a_base_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    assert training._lasting("base") == str(tmp_path / "base")
+    assert training._lasting("owner/name") == "owner/name"
+
+
 def test_merged_updates_are_the_adapters_on_its_base(tuned, adapter, tmp_path):
     record = training.run(changed(tuned, **LORA, train__merged=True), tmp_path)
     assert record["curve"] == adapter[1]["curve"]

@@ -80,6 +80,7 @@ def test_every_problem_is_in_one_message(config, tmp_path):
         ),
         ({"parallel__data": 2}, "it must be a multiple of the 2 devices"),
         ({"train__epochs": True}, "config.train.epochs is True"),
+        ({"corpus__allow_duplicates": True}, "was trained on is no non-member: leave"),
     ],
 )
 def test_keys_that_do_not_go_together(config, tmp_path, changes, message):

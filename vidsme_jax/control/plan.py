@@ -169,6 +169,8 @@ def _check_begun(plan: Plan) -> None:
     path = plan.workdir / _BEGUN
     if plan.training.overwrite or not path.exists():
         return
+    if not (plan.workdir / MODEL).exists():  # It was refused before its first step.
+        return
     if read(path) != json.loads(json.dumps(_made_of(plan))):
         raise AuditError(
             [

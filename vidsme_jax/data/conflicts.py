@@ -51,7 +51,11 @@ class _Pair:
 
 
 def examined(
-    items: Iterable[Item], digests: Mapping[str, str], *, allowed: bool
+    items: Iterable[Item],
+    digests: Mapping[str, str],
+    *,
+    allowed: bool,
+    remedy: str = "Remove one, or set corpus.allow_duplicates=true",
 ) -> tuple[list[str], list[str]]:
     """Looks for videos in two roles; parts of one are where they overlap.
 
@@ -60,6 +64,7 @@ def examined(
       digests: By file, what is equal for files of the same bytes, where it is known.
       allowed: Whether they may be, as `corpus.allow_duplicates` says. The same file as
         member and nonmember stays a problem: one of the labels is wrong.
+      remedy: What to do where they may not be.
 
     Returns:
       The problems; and what a reader of the results should know: that videos are in two
@@ -96,7 +101,6 @@ def examined(
             listed = _listed(pairs, _EXAMPLES)
             notes = [f"{text} (corpus.allow_duplicates=true): {listed}"]
         else:
-            remedy = "Remove one, or set corpus.allow_duplicates=true"
             problems.append(f"{text}: {_listed(pairs, _PAIRS)}. {remedy}")
     if parts:
         notes.append(

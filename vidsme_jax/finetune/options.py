@@ -184,6 +184,11 @@ def collect(
         problems.add("--workdir is missing: it receives the model")
     else:
         problems.add(*_held(workdir, config, problems.none_in("train")))
+        if problems.none_in("corpus") and problems.settings.corpus.allow_duplicates:
+            problems.add(
+                "config.corpus.allow_duplicates is true, and what a model was trained "
+                "on is no non-member: leave it out, and each video in one role"
+            )
         if problems.none_in("corpus", "train") and train_of(config).divides:
             problems.add(*_replaced(workdir, problems.settings.corpus))
     if problems.none_in("train"):

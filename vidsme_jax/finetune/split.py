@@ -179,7 +179,12 @@ def overlaps(
     """
     items = list(items)
     digests = conflicts.digests_of(items)
-    problems, _ = conflicts.examined(items, digests, allowed=False)
+    problems, _ = conflicts.examined(
+        items,
+        digests,
+        allowed=False,
+        remedy="Remove one: what a model was trained on is no non-member",
+    )
     by_clip: dict[str, dict[str, Item]] = collections.defaultdict(dict)
     for item in items:
         by_clip[item.clip].setdefault(item.role, item)

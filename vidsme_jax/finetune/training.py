@@ -82,6 +82,12 @@ def run(
         raise AuditError([cause]) from error
 
 
+def _lasting(name: str) -> str:
+    """Returns where an adapter finds its base, from any directory."""
+    path = pathlib.Path(name).expanduser()
+    return str(path.absolute()) if path.is_dir() else name
+
+
 class _Training:
     """One training, from its first state, or its last one, to the files."""
 
@@ -333,7 +339,7 @@ class _Training:
                 rank=train.rank,
                 alpha=train.alpha,
                 rslora=train.rslora,
-                base=source.name,
+                base=_lasting(source.name),
             )
             return
         plain = trainee.plain(trained, self._programs.gathered(frozen))
