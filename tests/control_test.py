@@ -210,7 +210,8 @@ def test_a_control_that_was_refused_holds_no_folder(corpus, config, tmp_path):
     """Before its first step there is nothing that another could not replace."""
     source = str(corpus / "pool.jsonl")
     plan.begin(plan.ask(config, source, tmp_path))
-    plan.ask(changed(config, video__num_frames=3), source, tmp_path)
+    other = plan.ask(changed(config, video__num_frames=3), source, tmp_path)
+    assert other.training.video.num_frames == 3
 
 
 def test_the_command_continues_a_control_that_is_done(made, corpus, tmp_path):
@@ -382,7 +383,7 @@ def test_what_a_record_says():
         "did not (AUC 0.50 [0.40, 0.60])."
     )
     wide = words.statement(_record(0.05, 2.0, low=0.35, high=0.81, value=0.59))
-    assert "(AUC 0.59 [0.35, 0.81]), of which there are too few to tell" in wide
+    assert "(AUC 0.59 [0.35, 0.81]), and the clips are too few to tell" in wide
     below = words.statement(_record(0.05, 2.0, low=0.2, high=0.4, value=0.3))
     assert "ranked them below, against its sign" in below and "could not have" in below
     none = words.statement(_record(0.05, 2.0, value=None))

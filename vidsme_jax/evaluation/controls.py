@@ -15,7 +15,7 @@ from vidsme_jax.evaluation import intervals
 
 FILE = "control.json"
 MEMORISED = 0.1  # Mean loss of the members' answers, in nats a token, at most.
-_MUCH = 0.7  # An AUC of clips that were memorised; a score may have it or more.
+_MUCH = 0.7  # An AUC that would be of use: an interval up to it rules out nothing.
 _GAP = 0.1  # Between the two halves, at least: else nothing was there to memorise.
 
 
@@ -61,9 +61,9 @@ def statement(record: Mapping[str, Any], clips: str = "") -> str:
         f"the headline {headline} {_ranked(results[headline]['auc'])}"
     )
     auc = results[headline]["auc"]
-    if not found(auc) and auc["value"] is not None and auc["high"] >= _MUCH:
+    if auc["high"] is not None and auc["low"] <= 0.5 and auc["high"] >= _MUCH:
         sentence += (
-            ", of which there are too few to tell whether this audit could have found "
+            ", and the clips are too few to tell whether this audit could have found "
             "membership at all"
         )
     elif not found(auc):

@@ -45,8 +45,8 @@ def main(argv: list[str]) -> int:
         return commands.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
         terminal.show_error(
-            f"the training stopped: {commands.os_cause(error)}; the same command goes "
-            "on from its last state"
+            f"the training stopped: {commands.os_cause(error)}; fix the cause, and the "
+            "same command continues"
         )
         return commands.WRONG
     except KeyboardInterrupt:

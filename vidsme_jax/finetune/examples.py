@@ -148,7 +148,7 @@ class Clips:
 
 
 def unreadable(items: Sequence[Item], model: Model) -> list[str]:
-    """Lists why rows cannot be learnt from, as far as their texts alone tell.
+    """Lists the rows that cannot be trained on because of their texts, and why.
 
     Args:
       items: Rows of any clips.

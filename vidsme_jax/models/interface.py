@@ -133,7 +133,7 @@ class Model:
 
     @functools.cached_property
     def max_frames(self) -> int:
-        """The most frames for which `holds`, found near where four frames point to."""
+        """The most frames for which `holds`, sought from a linear estimate on."""
         low, high = 0, 1
         if self.holds(4):
             two, four = (len(self._prompted(self.smallest(n)).feature) for n in (2, 4))
