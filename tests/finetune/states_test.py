@@ -100,6 +100,18 @@ def test_a_stop_behind_the_weights_is_continued(config, trained, tmp_path):
         training.run(config, tmp_path)
 
 
+def test_an_old_record_does_not_stay_beside_new_weights(config, tmp_path):
+    """Else a training that was stopped behind its weights would count as done."""
+    training.run(changed(config, train__max_steps=1), tmp_path)
+    anew = changed(config, train__max_steps=2, overwrite=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "write", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(anew, tmp_path)
+    assert not (tmp_path / options.RECORD).exists()
+    assert training.run(changed(anew, overwrite=False), tmp_path)["steps"] == 2
+
+
 def test_a_gradient_that_is_not_finite_is_named(config, tmp_path):
     old = steps.Programs.gradients
 
