@@ -13,7 +13,16 @@ import pytest
 from trainings import Stopping, changed, weights
 from vidsme_jax import models
 from vidsme_jax.base import AuditError
-from vidsme_jax.finetune import examples, options, record, states, steps, training
+from vidsme_jax.finetune import (
+    examples,
+    options,
+    preparing,
+    record,
+    states,
+    steps,
+    training,
+)
+from vidsme_jax.run.stopping import Stop
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -48,6 +57,27 @@ def test_accumulated_steps_go_on_bit_for_bit(config, tmp_path):
             training.run(wanted, tmp_path / "parts", Stopping(after))
     assert training.run(wanted, tmp_path / "parts")["curve"] == whole["curve"]
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_accumulated_steps_see_each_member_once_an_epoch(config, tmp_path):
+    """From any step on as from the first."""
+    wanted = changed(config, train__batch_size=2, train__accumulate=2, train__epochs=3)
+    prepared = preparing.prepare(wanted, tmp_path)
+    its = training._Training(prepared, wanted, tmp_path, Stop())
+
+    def seen(done):
+        return [
+            [[x.item.id for x in cut.examples] for cut in step]
+            for step in its._steps(done)
+        ]
+
+    whole = seen(0)
+    assert [len(step) for step in whole] == [2, 1] * 3
+    everyone = sorted(row.item.id for row in prepared.members)
+    for epoch in range(3):
+        two = whole[2 * epoch : 2 * epoch + 2]
+        assert sorted(name for step in two for cut in step for name in cut) == everyone
+    assert [seen(done) for done in range(6)] == [whole[done:] for done in range(6)]
 
 
 def test_other_texts_are_another_training(config, corpus, tmp_path):
