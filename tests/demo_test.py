@@ -14,7 +14,7 @@ from decoding import decode
 from oracles import our_logits
 from vidsme_jax import models, remaking, settings
 from vidsme_jax.demo import drawing
-from vidsme_jax.finetune import examples, options, steps, training
+from vidsme_jax.finetune import examples, options, preparing, steps
 from vidsme_jax.settings import DEMO
 
 CHECKPOINT, CORPUS = DEMO / "checkpoint", DEMO / "corpus"
@@ -164,7 +164,7 @@ def test_the_captions_of_members_are_memorised(rows, record, tmp_path):
     config.model.checkpoint = str(CHECKPOINT)
     config.parallel.data, config.compile_cache = 1, ""
     config.train.batch_size = 16
-    prepared = training.prepare(config, tmp_path / "unused")
+    prepared = preparing.prepare(config, tmp_path / "unused")
     trainee, devices = prepared.trainee, prepared.devices
     programs = steps.programs(trainee.form, prepared.train, 1, devices)
     trained, frozen = trainee.start(devices.shardings(trainee.form.split), 0)

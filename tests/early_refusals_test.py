@@ -260,7 +260,7 @@ _PARTS = {
     ],
     "finetune": [
         "config.model.checkpoint is ''",
-        "config.train.max_steps is 'True'; it must be an integer >= 0",
+        "config.train.max_steps is 'True'; it must be an integer from 0 to",
         "a.json: no such manifest",
         "b: no such manifest, folder or video",
     ],

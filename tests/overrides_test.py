@@ -155,7 +155,9 @@ def test_forms_of_flags():
 def test_finetune_reads_its_own_keys():
     config, _ = _given("--config.train.max_steps=True", rules=options.RULES)
     (problem,) = options.problems(config)
-    said = "config.train.max_steps is 'True'; it must be an integer >= 0"
+    said = (
+        "config.train.max_steps is 'True'; it must be an integer from 0 to 1000000000"
+    )
     assert problem == said
     config.train.learning_rate = True
     said = "config.train.learning_rate is True; it must be a number > 0"

@@ -13,7 +13,7 @@ from decoding import decode
 from oracles import smolvlm as oracle
 from vidsme_jax import models, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.finetune import options, training
+from vidsme_jax.finetune import options, preparing
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import signals, stacking
 
@@ -157,4 +157,4 @@ def test_training_needs_times_too(saved, tmp_path):
     config.video.num_frames = FRAMES
     config.model.checkpoint = str(saved[1])
     with pytest.raises(AuditError, match=r"without.ts: .*not known, and the model"):
-        training.prepare(config, tmp_path / "out")
+        preparing.prepare(config, tmp_path / "out")

@@ -48,7 +48,8 @@ def test_every_problem_is_in_one_message(config, tmp_path):
     text = str(caught.value)
     assert "config.train.learning_rat: no such key; did you mean 'train.lear" in text
     assert (
-        "config.train.batch_size is 0; it must be 1 to 1000000000, an integer" in text
+        "config.train.batch_size is 0; it must be an integer from 1 to 1000000000"
+        in text
     )
     assert "config.model.init is 'zero'; it must be one of checkpoint, random" in text
 
@@ -66,7 +67,7 @@ def test_every_problem_is_in_one_message(config, tmp_path):
         ({"train__learning_rate": 11.0}, "it must be a number > 0, at most 10"),
         ({"train__weight_decay": -1.0}, "it must be a number from 0 to 1e\\+06"),
         ({"train__seed": 2**64}, "config.train.seed is 18446744073709551616; it must"),
-        ({"train__rank": 10**9}, "it must be 1 to 65536, an integer"),
+        ({"train__rank": 10**9}, "it must be an integer from 1 to 65536"),
         ({"train__snapshots": (3, 1)}, "it must be a tuple of epochs, increasing"),
         ({"train__member_share": 0.5}, "leave corpus.nonmembers out"),
         ({"train__method": "lora", "train__pattern": "("}, "missing \\), unterminated"),

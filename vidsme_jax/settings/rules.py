@@ -54,7 +54,9 @@ def is_number(value: Any) -> bool:
 
 def integer(low: int, high: int | None = None) -> Allowed:
     """Allows integers from `low` on, up to `high` if it is given."""
-    words = f"an integer >= {low}" if high is None else f"{low} to {high}, an integer"
+    words = (
+        f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    )
     most = math.inf if high is None else high
     return Allowed(words, lambda value: is_integer(value) and low <= value <= most)
 
