@@ -160,7 +160,7 @@ def test_finetune_reads_its_own_keys():
     )
     assert problem == said
     config.train.learning_rate = True
-    said = "config.train.learning_rate is True; it must be a number > 0"
+    said = "config.train.learning_rate is True; it must be a number > 0, at most 10"
     assert said in options.problems(config)
 
 
