@@ -20,7 +20,7 @@ from vidsme_jax.checkpoints import trees
 from vidsme_jax.data import corpora
 from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import examples, loss, options, preparing, steps, training
-from vidsme_jax.models import layers
+from vidsme_jax.models import gradients
 from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.settings import views
 
@@ -180,7 +180,7 @@ def test_layers_computed_twice_give_the_same_gradients(example, config, tmp_path
     batch = jax.tree.map(jnp.asarray, batch)
 
     def summed(trained, remat):
-        with layers.rematerialised(remat):
+        with gradients.wanted(remat=remat):
             return loss.answer_nll(programs.form.module(trained, {}), batch)[0].sum()
 
     for remat in (False, True):

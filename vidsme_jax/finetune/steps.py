@@ -20,8 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 from vidsme_jax.finetune.loss import answer_nll
 from vidsme_jax.finetune.options import Train
 from vidsme_jax.finetune.parameters import Form, Leaves
+from vidsme_jax.models import gradients as of_models
 from vidsme_jax.models.batches import Batch
-from vidsme_jax.models.layers import rematerialised
 from vidsme_jax.parallel import Devices
 
 _AXIS = "data"
@@ -103,7 +103,7 @@ class Programs:
           form: Of the model.
           optimizer: From `make_optimizer`.
           devices: Where to train.
-          remat: See `layers.rematerialised`.
+          remat: See `models.gradients.wanted`.
         """
         self.form, self._devices, self._optimizer = form, devices, optimizer
         self._shardings = {
@@ -115,7 +115,7 @@ class Programs:
 
         def gradients(trained, frozen, batch, weight, total):
             def loss(trained):
-                with rematerialised(remat):
+                with of_models.wanted(remat=remat):
                     nll, _ = answer_nll(form.module(trained, frozen), batch)
                 return weight * jnp.sum(nll)
 

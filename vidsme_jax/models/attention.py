@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from vidsme_jax import parallel
+from vidsme_jax.models import gradients
 
 _CHUNK = 256  # Queries whose scores exist at the same time.
 _LARGE_CHUNK = 1024  # The same on a CPU, where every query sees all keys.
@@ -342,7 +343,7 @@ def _chunk(q, k, v, *lengths, start):
     """Softmax attention of a few queries (heads, groups, queries, head_dim)."""
     one = functools.partial(_head, start=start)
     # On a CPU one head after another: its scores then stay in the cache.
-    if parallel.platform() == "cpu":
+    if parallel.platform() == "cpu" and gradients.looped():
         return jax.lax.map(one, (q, k, v, *lengths))
     return jax.vmap(one)((q, k, v, *lengths))
 

@@ -1,10 +1,8 @@
 """The small parts that every backbone is made of, and stacks of layers."""
 
-import contextlib
-import contextvars
 import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,11 +14,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from vidsme_jax import parallel
+from vidsme_jax.models import gradients
 
 # Layers that `project` may join, where k and v are smaller than q: cutting v out of a
 # joined result costs more than is saved where it is as large.
 _PROJECTED = ("q_proj", "k_proj", "v_proj")
-_rematerialised = contextvars.ContextVar("rematerialised", default=False)
 
 
 def linear(
@@ -41,24 +39,12 @@ def linear(
 
 
 def _dot_general(lhs, rhs, dimensions, *, precision, out_sharding=None):
-    """A product in the operands' type, accumulated in float32.
-
-    On a CPU the product is in float32, and what follows is kept out of it: XLA takes
-    16-bit operands twice as fast to a float32 result, and its fusions of a product with
-    a cast or a bias are 10 to 45 % slower than the product alone.
-    """
-    on_cpu = parallel.platform() == "cpu"
-    out = jax.lax.dot_general(
-        lhs,
-        rhs,
-        dimensions,
-        precision=precision,
-        preferred_element_type=jnp.float32 if on_cpu else None,
-        out_sharding=out_sharding,
+    """A product in the operands' type, accumulated in float32."""
+    if parallel.platform() == "cpu":
+        return gradients.product(lhs, rhs, precision)
+    return jax.lax.dot_general(
+        lhs, rhs, dimensions, precision=precision, out_sharding=out_sharding
     )
-    if on_cpu:
-        out = jax.lax.optimization_barrier(out)
-    return out.astype(lhs.dtype)
 
 
 class RmsNorm(nnx.Module):
@@ -124,20 +110,6 @@ def stack(make: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
     return nnx.vmap(make, in_axes=(0,), out_axes=0)(rngs.split(depth))
 
 
-@contextlib.contextmanager
-def rematerialised(wanted: bool = True) -> Iterator[None]:
-    """Lets stacks that are traced inside keep their layers' inputs alone.
-
-    A gradient then computes the rest of each layer a second time: a third more
-    operations, for the memory of one layer in place of all.
-    """
-    token = _rematerialised.set(wanted)
-    try:
-        yield
-    finally:
-        _rematerialised.reset(token)
-
-
 def run_stack(
     layers: Any,
     x: Array,
@@ -194,7 +166,7 @@ def walk_stack(
         with jax.named_scope("layer"):
             return step(nnx.merge(graphdef, layer), x, own, *args)
 
-    if _rematerialised.get():
+    if gradients.rematerialised():
         apply = jax.checkpoint(apply)
     leaves = jax.tree.leaves(state, is_leaf=_is_separate)
     first, stop = span or (0, len(leaves[0]))
@@ -206,7 +178,8 @@ def walk_stack(
             return x, jax.tree.map(_as_bits, kept)
 
         if span is None and not after:
-            return jax.lax.scan(scanned, x, (state, each))
+            unrolled = parallel.platform() == "cpu" and not gradients.looped()
+            return jax.lax.scan(scanned, x, (state, each), unroll=unrolled)
 
         # A part of the stack is read where it lies: a slice would copy the weights.
         def placed(x, place):
