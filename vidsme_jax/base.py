@@ -101,7 +101,7 @@ class Item(NamedTuple):
       question: Text, "" if absent.
       answer: Text, "" if absent.
       candidates: The options of the question, in their order.
-      source: What the clip comes from, such as a film ("" if nothing is said).
+      source: What the clip was cut from, such as a film ("" if unknown).
     """
 
     id: str

@@ -106,4 +106,10 @@ def test_layers_without_a_loop(remat):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert "unroll=3" in text and ("remat" in text or "checkpoint" in text) == remat
     assert "unroll=1" in _traced(last, scales, x)
-    assert gradients.looped() and not gradients.rematerialised()
+
+    def added(scales, x):
+        return layers.run_stack(_Layer(scales), x, after=(x,))
+
+    with gradients.wanted(remat=remat):
+        assert "unroll=2" in _traced(added, scales, x)
+    assert not gradients.are_wanted() and not gradients.rematerialised()

@@ -52,7 +52,7 @@ _TRAINED += ("video.max_seconds",)
 _AUDITED = ("video.", "motion.", "report.", "response", "batch_size", *_HOST)
 _ANEW = "take another --workdir, or --config.overwrite=true"
 _NO_ANSWERS = (
-    "a control learns answers, and asks whether an audit can tell: give every row an "
+    "a control trains a model on answers and audits it: give every row an "
     "`answer` (the caption, or the answer, that a model may have been trained on) and, "
     "if there is one, its `question`, in a manifest (.json, .jsonl, .csv or .parquet; "
     '{"video": "a.mp4", "question": "What happens?", "answer": "A door opens."})'

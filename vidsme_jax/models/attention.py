@@ -343,7 +343,7 @@ def _chunk(q, k, v, *lengths, start):
     """Softmax attention of a few queries (heads, groups, queries, head_dim)."""
     one = functools.partial(_head, start=start)
     # On a CPU one head after another: its scores then stay in the cache.
-    if parallel.platform() == "cpu" and gradients.looped():
+    if parallel.platform() == "cpu" and not gradients.are_wanted():
         return jax.lax.map(one, (q, k, v, *lengths))
     return jax.vmap(one)((q, k, v, *lengths))
 

@@ -1,8 +1,8 @@
 """What differs in a program that computes gradients.
 
-It keeps what each layer and each head computed. On a CPU, where programs are otherwise
-loops over layers and heads, so much is then copied into and out of what a loop keeps
-that plain code is faster.
+It keeps what each layer and each head computed. On a CPU, where other programs loop
+over layers and heads, copying this into and out of the arrays of a loop takes longer
+than the loop saves: here all heads are in one product, and layers are no loop.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 _wanted = contextvars.ContextVar("gradients_wanted", default=False)
 _rematerialised = contextvars.ContextVar("gradients_rematerialised", default=False)
@@ -39,26 +40,27 @@ def rematerialised() -> bool:
     return _rematerialised.get()
 
 
-def looped() -> bool:
-    """Returns whether a CPU's programs, in the present trace, loop over their parts."""
-    return not _wanted.get()
+def are_wanted() -> bool:
+    """Returns whether the present trace is inside `wanted`."""
+    return _wanted.get()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: jax.Array, kernel: jax.Array, precision: jax.lax.Precision | None):
-    """Returns a dense layer's product on a CPU, as XLA computes it and gradients fast.
+def product(
+    x: Float[Array, "*rows inputs"],
+    kernel: Float[Array, "inputs outputs"],
+    precision: jax.lax.Precision | None,
+) -> Float[Array, "*rows outputs"]:
+    """Returns a dense layer's product, in a form that is fast on a CPU.
 
     The product is in float32, and what follows is kept out of it: XLA takes 16-bit
     operands twice as fast to a float32 result, and its fusions of a product with a cast
     or a bias are 10 to 45 % slower than the product alone.
 
     Args:
-      x: Axes (..., inputs).
-      kernel: Axes (inputs, outputs), of the type of `x`.
+      x: Any rows.
+      kernel: Of the type of `x`, which the product has, too.
       precision: Of the product.
-
-    Returns:
-      Of the type of `x`, axes (..., outputs).
     """
     return _alone(x, kernel, x.ndim - 1, 0, precision).astype(x.dtype)
 

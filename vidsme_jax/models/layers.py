@@ -177,8 +177,8 @@ def walk_stack(
             x, kept = apply(layer, x, own, *args)
             return x, jax.tree.map(_as_bits, kept)
 
+        unrolled = parallel.platform() == "cpu" and gradients.are_wanted()
         if span is None and not after:
-            unrolled = parallel.platform() == "cpu" and not gradients.looped()
             return jax.lax.scan(scanned, x, (state, each), unroll=unrolled)
 
         # A part of the stack is read where it lies: a slice would copy the weights.
@@ -192,7 +192,7 @@ def walk_stack(
             x += added
             parts.append(jax.tree.map(lambda array: array[None], kept))
         places = jnp.arange(first + len(after), stop, dtype=jnp.int32)
-        x, kept = jax.lax.scan(placed, x, places)
+        x, kept = jax.lax.scan(placed, x, places, unroll=unrolled)
         return x, jax.tree.map(lambda *of: jnp.concatenate(of), *parts, kept)
     apply = jax.jit(apply)  # Traced once; the compiler inlines it.
     kept = []
