@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -155,6 +156,7 @@ class Adapted(nnx.Module):
     def __init__(self, base: nnx.Linear, lora: Lora):
         """Wraps a layer; A and B are to be filled (`Lora.start`)."""
         self.base, self.scale = base, lora.scale
+        self.precision = "highest" if base.dtype == jnp.float32 else None
         *stacked, inputs, outputs = base.kernel.get_value().shape
         self.out_features = outputs
         self.lora = nnx.LoRA(
@@ -165,7 +167,9 @@ class Adapted(nnx.Module):
         self.lora.lora_a, self.lora.lora_b = nnx.LoRAParam(a), nnx.LoRAParam(b)
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch _"]:
-        return self.base(x) + self.scale * self.lora(x)
+        # Flax takes no precision, and a GPU would round the operands of float32.
+        with jax.default_matmul_precision(self.precision):
+            return self.base(x) + self.scale * self.lora(x)
 
     @property
     def kernel(self) -> nnx.Param:

@@ -45,7 +45,10 @@ def _nll(
 ) -> Float[Array, "*clips"]:
     """Returns the sum over rows that have a target."""
     with jax.named_scope("head"):
-        logits = jnp.matmul(hidden, head.T, preferred_element_type=jnp.float32)
+        precision = "highest" if head.dtype == jnp.float32 else None  # As the audit.
+        logits = jnp.matmul(
+            hidden, head.T, precision=precision, preferred_element_type=jnp.float32
+        )
         own = jnp.maximum(target, 0)[..., None]
         picked = jnp.take_along_axis(logits, own, axis=-1)[..., 0]
         nll = jax.nn.logsumexp(logits, axis=-1) - picked
