@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {children.XLA_FLAG
 import jax
 import pytest
 import torch
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -52,6 +53,16 @@ def _no_process_outlives_a_module():
 def _no_process_outlives_a_test():
     with children.ended():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_test_reads_the_programs_of_another():
+    """What one leaves behind would be run by all tests of its process."""
+    yield
+    if (kept := jax.config.jax_compilation_cache_dir) is not None:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+        pytest.fail(f"the test leaves compiled programs in use: {kept}")
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ import importlib.util
 import pathlib
 import time
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from vidsme_jax import parallel, scores, settings
@@ -174,6 +176,30 @@ def test_compiled_programs_are_kept_where_the_config_says(monkeypatch):
     parallel.keep_programs("~/programs")
     folder = str(pathlib.Path.home() / "programs")
     assert told == {"jax_compilation_cache_dir": folder}
+
+
+@pytest.mark.parametrize(
+    ("mode", "data", "model", "keeps"),
+    [("pmap", 1, 1, True), ("pmap", 2, 1, False), ("mesh", 1, 2, False)],
+)
+def test_no_program_of_several_cpu_devices_is_read_from_a_folder(
+    mode, data, model, keeps, tmp_path, caplog
+):
+    """Read from one, a program with collective operations hangs (jaxlib 0.10.2)."""
+    caplog.set_level("INFO")
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    try:
+        parallel.keep_programs(str(tmp_path))
+        parallel.make_devices(mode, data, model)
+        jax.jit(lambda x: x + 1.0)(np.ones(3))
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+    assert bool(list(tmp_path.iterdir())) == keeps
+    assert (f"{tmp_path} is left as it is" in caplog.text) != keeps
 
 
 def test_true_is_no_number():

@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vidsme_jax.base import AuditError
@@ -153,10 +155,24 @@ class Devices:
 
 
 def keep_programs(folder: str) -> None:
-    """Lets JAX keep compiled programs in a folder; "" keeps none."""
+    """Lets JAX keep compiled programs in a folder; "" keeps none.
+
+    A grid of several CPU devices keeps none: see `make_devices`.
+    """
     if folder:
         path = str(pathlib.Path(folder).expanduser())
         jax.config.update("jax_compilation_cache_dir", path)
+
+
+def _keep_no_programs() -> None:
+    if (folder := jax.config.values["jax_compilation_cache_dir"]) is not None:
+        logging.info(
+            "%s is left as it is: programs for several CPU devices are compiled by "
+            "each run, since XLA may hang in one that was read from a folder",
+            folder,
+        )
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
 
 
 def _memory(device: Any) -> int | None:
@@ -168,6 +184,10 @@ def make_devices(
     mode: str, data: int, model: int, *, num_bytes: int = 0, dtype: str = ""
 ) -> Devices:
     """Arranges devices: this process's where they suffice, else those of all.
+
+    On several CPU devices compiled programs are no longer kept, nor read (jaxlib
+    0.10.2): a program that was read from a folder does not wait for one collective
+    operation to end before it begins the next, and hangs.
 
     Args:
       mode: "pmap", "mesh", or "auto": "pmap" where the parameters fit a device, else
@@ -216,6 +236,8 @@ def make_devices(
     if problems:
         raise AuditError(problems)
     chosen = pool[: wanted * model]
+    if len(chosen) > 1 and chosen[0].platform == "cpu":
+        _keep_no_programs()
     if pool is local and len(chosen) == len(local):  # In an order that suits the wires.
         axes = (AxisType.Auto,) * 2
         mesh = jax.make_mesh(

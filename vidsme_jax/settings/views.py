@@ -259,7 +259,7 @@ class Settings:
     compile_cache: str = key(
         "~/.cache/vidsme_jax/xla",
         rules.text("a folder, or '' for none", empty=True),
-        "Keeps compiled programs for the next run.",
+        "Keeps compiled programs for the next run; not those of several CPU devices.",
     )
     report: Report = read(Report, None)
     # frames, against: a run for each value, clips decoded once. The others: all from
