@@ -186,7 +186,7 @@ def test_no_program_of_several_cpu_devices_is_read_from_a_folder(
     mode, data, model, keeps, tmp_path, caplog
 ):
     """Read from one, a program with collective operations hangs (jaxlib 0.10.2)."""
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "absl")
     before = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()
