@@ -185,9 +185,9 @@ def make_devices(
 ) -> Devices:
     """Arranges devices: this process's where they suffice, else those of all.
 
-    On several CPU devices compiled programs are no longer kept, nor read (jaxlib
-    0.10.2): a program that was read from a folder does not wait for one collective
-    operation to end before it begins the next, and hangs.
+    On several CPU devices compiled programs are no longer kept, nor read: with jaxlib
+    0.10.2 one that was read from a folder may begin a collective operation while
+    another one waits, and hang.
 
     Args:
       mode: "pmap", "mesh", or "auto": "pmap" where the parameters fit a device, else
