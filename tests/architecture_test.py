@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
-    ("clock",),
+    ("clock", "wording"),
     ("base",),
     ("terminal",),
     ("settings", "arguments", "progress", "store", "rates", "parallel"),

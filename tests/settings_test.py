@@ -12,9 +12,10 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from vidsme_jax import parallel, scores, settings
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
 from vidsme_jax.models.frames.params import SPLIT
 from vidsme_jax.settings import views
+from vidsme_jax.wording import nearest
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -16,11 +16,12 @@ from pyarrow import parquet
 import report_test
 from oracles import llava_next_video as oracle
 from vidsme_jax import commands, models, settings
-from vidsme_jax.base import AuditError, Failure, printable
+from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.report import figures
 from vidsme_jax.settings import views
 from vidsme_jax.studies import findings, writing
 from vidsme_jax.studies.points import Point, Sheet
+from vidsme_jax.wording import printable
 
 ROOT = pathlib.Path(__file__).parents[1]
 HOSTILE = (

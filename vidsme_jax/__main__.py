@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from vidsme_jax import __version__, terminal
-from vidsme_jax.base import nearest
+from vidsme_jax.wording import nearest
 
 # By name: the module whose `run` it is, and what it does.
 COMMANDS = {

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vidsme_jax.base import AuditError, ClipError, ScoreTable, nearest
+from vidsme_jax.base import AuditError, ClipError, ScoreTable
+from vidsme_jax.wording import nearest
 
 _SHAPE = "uint8, shape (frames, height, width, 3)"
 

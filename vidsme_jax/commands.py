@@ -10,9 +10,9 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from vidsme_jax import settings, terminal
-from vidsme_jax.base import nearest, printable
 from vidsme_jax.settings import overrides
 from vidsme_jax.settings.rules import Rule
+from vidsme_jax.wording import nearest, printable
 
 OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
 _LONGEST = 10_000  # Characters of one problem.

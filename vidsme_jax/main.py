@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 from absl import flags
 
 from vidsme_jax import commands, scores, terminal
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking, joining, stopping
+from vidsme_jax.wording import printable
 
 _CONFIG = commands.define_config()
 _WORKDIR = flags.DEFINE_string(

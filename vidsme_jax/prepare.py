@@ -17,11 +17,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vidsme_jax import commands, terminal
-from vidsme_jax.base import AuditError, Item, printable
+from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
+from vidsme_jax.wording import printable
 
 _READ = ("corpus", "video", "workers")  # Of the configuration.
 

@@ -7,7 +7,7 @@ from absl import logging
 from tqdm import tqdm
 
 from vidsme_jax import terminal
-from vidsme_jax.base import printable
+from vidsme_jax.wording import printable
 
 _SECONDS = 10.0  # Between two log lines.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import logging
 
-from vidsme_jax.base import printable
+from vidsme_jax.wording import printable
 
 
 def show(text: str) -> None:

@@ -14,12 +14,13 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from vidsme_jax import settings
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import adapter_config
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.data import manifest_rows, manifests, names, segments, sources
 from vidsme_jax.models import preprocessor_config
 from vidsme_jax.settings import overrides
+from vidsme_jax.wording import printable
 
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "30"))
 how.register_profile(

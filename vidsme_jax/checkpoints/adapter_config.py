@@ -8,11 +8,11 @@ import dataclasses
 import math
 from typing import Any
 
-from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints import content, patterns, targets
 from vidsme_jax.checkpoints.fields import MAX_SIZE, by_key
 from vidsme_jax.checkpoints.patterns import Pattern, Steps
 from vidsme_jax.checkpoints.targets import Targets
+from vidsme_jax.wording import nearest
 
 _MOST_SAVED = 256  # Modules that were trained in full.
 _LONGEST_BASE = 1000  # Characters: no path or hub id has more.

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import (
     adapter_config,
     adapter_ties,
@@ -29,6 +29,7 @@ from vidsme_jax.checkpoints import (
 from vidsme_jax.checkpoints.adapter_config import AdapterConfig
 from vidsme_jax.checkpoints.factors import Factors
 from vidsme_jax.checkpoints.tensors import TensorInfo
+from vidsme_jax.wording import nearest
 
 Tensors = dict[str, TensorInfo]
 _PREFIX = "base_model.model."  # PEFT's, in front of the names of the model.

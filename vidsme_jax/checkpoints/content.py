@@ -7,8 +7,9 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.store import regular
+from vidsme_jax.wording import printable
 
 SHOWN = 20  # Problems of one kind in a message, and names in one line of it.
 # Of a JSON file: bytes, and values, which take up to 100 bytes each once they are read.

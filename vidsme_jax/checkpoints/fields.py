@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints import content, quantised
+from vidsme_jax.wording import nearest
 
 _REQUIRED = object()
 # No published model comes near; what exceeds them would take time and memory before a

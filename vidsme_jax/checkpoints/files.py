@@ -14,11 +14,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import content, headers, pickled, quantised, weights
 from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
 from vidsme_jax.store import regular
+from vidsme_jax.wording import nearest
 
 _LONGEST_NAME = 1024  # Characters of a tensor's name.
 _MOST_BESIDE = 10_000  # Folders among which one of a near name is looked for.

@@ -11,13 +11,13 @@ from absl import logging
 import vidsme_jax
 from vidsme_jax import audit
 from vidsme_jax.audit import AuditReport
-from vidsme_jax.base import printable
 from vidsme_jax.control.plan import AUDIT, MODEL, Plan, begin, read
 from vidsme_jax.evaluation import controls
 from vidsme_jax.finetune import training
 from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.store.files import write_atomically
+from vidsme_jax.wording import printable
 
 _TRAINING = "training.json"
 _FACTS = ("config", "parameters", "trained parameters", "steps", "seconds", "losses")

@@ -8,8 +8,8 @@ import math
 import re
 from typing import Any
 
-from vidsme_jax.base import printable
 from vidsme_jax.data import names
+from vidsme_jax.wording import printable
 
 # The role that a label stands for; "" where there is none.
 LABELS = {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from absl import logging
 
-from vidsme_jax.base import ROLES, AuditError, Clip, Item, LeftOut, nearest, printable
+from vidsme_jax.base import ROLES, AuditError, Clip, Item, LeftOut
 from vidsme_jax.data import (
     conflicts,
     identity,
@@ -26,6 +26,7 @@ from vidsme_jax.data.manifest_rows import Row, columns_of, label_column, option
 from vidsme_jax.data.sources import Found, some
 from vidsme_jax.data.waiting import Wait
 from vidsme_jax.settings import views
+from vidsme_jax.wording import nearest, printable
 
 _LINES = 20  # Of one kind, at most.
 

@@ -6,7 +6,8 @@ import re
 import stat
 from collections.abc import Sequence
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
+from vidsme_jax.wording import nearest
 
 _INFO = "**/dataset_info.json"
 _NUMBER = r"(0|[1-9]\d*)"

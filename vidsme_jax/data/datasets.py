@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
-from vidsme_jax.base import AuditError, ClipError, nearest
+from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import clocks, dataset_folders, features
 from vidsme_jax.data.cells import Address
 from vidsme_jax.data.dataset_folders import root
@@ -25,6 +25,7 @@ from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.settings.rules import FIELDS
+from vidsme_jax.wording import nearest
 
 _LONGEST_PATH = 4096
 _RATE = "fps"  # The feature.

@@ -26,9 +26,10 @@ from typing import Any
 
 from absl import logging
 
-from vidsme_jax.base import ClipError, printable
+from vidsme_jax.base import ClipError
 from vidsme_jax.data import channel, stages
 from vidsme_jax.data.limits import Content, Limits
+from vidsme_jax.wording import printable
 
 _GRACE = 10.0  # Seconds over the limit, in which a process says itself what is wrong.
 _START = 300.0  # Seconds until one must have started; half of one is usual.

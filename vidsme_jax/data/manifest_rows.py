@@ -9,10 +9,11 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vidsme_jax.base import AuditError, nearest, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.data import cells, segments
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.settings.rules import FIELDS
+from vidsme_jax.wording import nearest, printable
 
 _TEXTS = ("question", "answer", "group", "id", "source")
 _RARE = ("date", "candidates", "start", "end")

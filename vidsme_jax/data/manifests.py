@@ -12,8 +12,9 @@ import pathlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.data import names
+from vidsme_jax.wording import printable
 
 # The columns ([] where there is no object), and each row with its place in the file.
 Raw = tuple[list[str], list[tuple[str, Any]]]

@@ -17,7 +17,7 @@ import unicodedata
 import urllib.parse
 from collections.abc import Iterator
 
-from vidsme_jax.base import nearest
+from vidsme_jax.wording import nearest
 
 VIDEO_SUFFIXES = tuple(
     ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .asf .mpg .mpeg .m2v .vob .ts .m2ts .mts"

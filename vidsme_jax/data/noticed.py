@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from vidsme_jax.base import printable
+from vidsme_jax.wording import printable
 
 _MOST = 400  # Characters of an example.
 _LINES = 20  # Of the log.

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from absl import logging
 
-from vidsme_jax.base import AuditError, LeftOut, nearest, printable
+from vidsme_jax.base import AuditError, LeftOut
 from vidsme_jax.data import dataset_folders, manifest_rows, manifests, names
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.settings.rules import FIELDS
+from vidsme_jax.wording import nearest, printable
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
 _SHOWN = 5  # Of a long list, how many a message names.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from vidsme_jax.base import printable
+from vidsme_jax.wording import printable
 
 _SECONDS = 8.0  # Between two log lines.
 

@@ -19,8 +19,9 @@ from typing import Any, NoReturn
 from absl import flags
 
 from vidsme_jax import commands, terminal
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import options
+from vidsme_jax.wording import printable
 
 _SHOWN = 20  # Losses of groups; training.json has all.
 _NAME = 60  # Characters of a group.

@@ -18,9 +18,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import layouts
 from vidsme_jax.checkpoints.loading import Names
+from vidsme_jax.wording import nearest
 
 _KERNEL, _BASE, _A, _B = "/kernel", "base", "lora/lora_a", "lora/lora_b"
 _SHOWN = 8  # Layers that a message names.

@@ -9,9 +9,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from vidsme_jax import terminal
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.finetune.steps import State
 from vidsme_jax.store.files import write_atomically
+from vidsme_jax.wording import printable
 
 _RUN = "run.json"
 _SHOWN = 200  # Characters of a value in a message.

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from vidsme_jax.arguments import flag, folder_or_name, one_of, require
-from vidsme_jax.base import nearest
 from vidsme_jax.checkpoints import (
     content,
     files,
@@ -34,6 +33,7 @@ from vidsme_jax.models import (
     video_llama_3,
 )
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
+from vidsme_jax.wording import nearest
 
 DTYPES = ("bfloat16", "float16", "float32")
 FAMILIES: tuple[Family, ...] = (

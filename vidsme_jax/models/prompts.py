@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import Any
 
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.fields import MAX_SIZE
 from vidsme_jax.checkpoints.files import Checkpoint
@@ -18,6 +18,7 @@ from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.interface import Options, Tokenise
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.models.tokenising import Framing, Template, Tokeniser, end_token
+from vidsme_jax.wording import nearest
 
 PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
 QUESTION, ANSWER = "{question}", "{answer}"

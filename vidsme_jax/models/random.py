@@ -23,11 +23,12 @@ import numpy as np
 from flax import nnx
 
 from vidsme_jax import models
-from vidsme_jax.base import AuditError, nearest
+from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import loading, trees, writing
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
 from vidsme_jax.models.rows import Shown, Text
+from vidsme_jax.wording import nearest
 
 SCHEME = "random:"
 _TINY = "-tiny"  # What names of models end in that are written to a folder.

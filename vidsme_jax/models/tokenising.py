@@ -8,9 +8,10 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vidsme_jax.base import Asked, AuditError, printable
+from vidsme_jax.base import Asked, AuditError
 from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.rows import Shown, Text
+from vidsme_jax.wording import printable
 
 _VIDEOS = ("<video>", "<image>")
 _SHOWN = 5  # Words in a message.

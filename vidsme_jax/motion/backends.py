@@ -27,8 +27,9 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Float, UInt8
 
-from vidsme_jax.base import ClipError, printable
+from vidsme_jax.base import ClipError
 from vidsme_jax.motion import farneback, statistics
+from vidsme_jax.wording import printable
 
 _CPU_PIXELS = 2**21  # Of all pairs of a call, padded.
 _MOST_PIXELS = 2**25

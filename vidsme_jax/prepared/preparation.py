@@ -6,7 +6,7 @@ import pathlib
 
 from absl import logging
 
-from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item, printable
+from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item
 from vidsme_jax.data import corpora, loader, names
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
@@ -15,6 +15,7 @@ from vidsme_jax.prepared.layout import Variant
 from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.progress import Progress
 from vidsme_jax.settings import views
+from vidsme_jax.wording import printable
 
 _SHOWN = 20  # Failures, in the summary and in the log.
 _LONGEST = 400  # Characters of one.

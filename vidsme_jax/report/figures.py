@@ -11,10 +11,11 @@ import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
-from vidsme_jax.base import ClipCurve, ScoreTable, printable
+from vidsme_jax.base import ClipCurve, ScoreTable
 from vidsme_jax.evaluation import groups, intervals, metrics
 from vidsme_jax.report import plots
 from vidsme_jax.store.files import write_atomically
+from vidsme_jax.wording import printable
 
 # The classical score beside the headline's ROC curve where no other is declared,
 # chosen beforehand: the first of these that was computed.

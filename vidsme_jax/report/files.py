@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from vidsme_jax.base import AuditError, Failure, ScoreTable, printable
+from vidsme_jax.base import AuditError, Failure, ScoreTable
 from vidsme_jax.store import regular
 from vidsme_jax.store.files import write_atomically
+from vidsme_jax.wording import printable
 
 _TEXT = ("id", "video", "role", "group")
 # What may begin a formula, also behind spaces; spreadsheets read full-width signs too.

@@ -10,9 +10,10 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from vidsme_jax.base import Failure, printable
+from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals
 from vidsme_jax.report.figures import Drawing
+from vidsme_jax.wording import printable
 
 CLAIM = (
     "This report ranks videos: it says how well scores order members above "

@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from vidsme_jax.base import printable
 from vidsme_jax.evaluation import intervals
+from vidsme_jax.wording import printable
 
 _LINES = 20  # Of one kind; the files have all.
 _NAME = 100  # Characters of a group.

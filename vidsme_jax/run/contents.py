@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from absl import logging
 
-from vidsme_jax.base import ClipError, Failure, Item, Sample, printable
+from vidsme_jax.base import ClipError, Failure, Item, Sample
 from vidsme_jax.data.reading import ABSENT, Reader, Stamp, file_of, stamp
 from vidsme_jax.run import failing
 from vidsme_jax.run.runs import Missing, Run
 from vidsme_jax.store.signals import Finished, Signals
+from vidsme_jax.wording import printable
 
 CHANGED = "its content has changed since it was scored; run the audit again"
 _REPAIRED = "changed since the last run, which found: "

@@ -5,11 +5,12 @@ import json
 import pathlib
 from typing import Any
 
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.data import names
 from vidsme_jax.scores.profile import uncalibrated
 from vidsme_jax.settings import views
 from vidsme_jax.store import received
+from vidsme_jax.wording import printable
 
 _MOST = 2**27  # Bytes of `control.json`.
 _REMEDY = "make one by `vidsme finetune --control`, or leave config.report.control out"

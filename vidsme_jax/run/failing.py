@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from absl import logging
 
-from vidsme_jax.base import ClipError, Failure, Item, Sample, printable
+from vidsme_jax.base import ClipError, Failure, Item, Sample
 from vidsme_jax.data import samples
 from vidsme_jax.run.runs import Missing, Run
+from vidsme_jax.wording import printable
 
 _LINES = 20  # Of a message, and of the log.
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import jax
 from absl import logging
 
-from vidsme_jax.base import AuditError, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.models.interface import LoadedModel, Model
 from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run.stacking import Padded
 from vidsme_jax.run.stopping import RunStopped
+from vidsme_jax.wording import printable
 
 _LACKING = ("RESOURCE_EXHAUSTED", "Out of memory")
 # In the errors of XLA's allocators and of its compiler for TPUs.

@@ -3,16 +3,10 @@
 import numpy as np
 from jaxtyping import Int16
 
-from vidsme_jax.base import (
-    SLICES,
-    Asked,
-    ClipError,
-    ScoredText,
-    TokenSignals,
-    printable,
-)
+from vidsme_jax.base import SLICES, Asked, ClipError, ScoredText, TokenSignals
 from vidsme_jax.models.rows import Rows
 from vidsme_jax.run.step import Found
+from vidsme_jax.wording import printable
 
 _MEANS = "mean_renyi"  # The only array without an axis of rows.
 _QUOTED = 60  # Characters of a question in a message.

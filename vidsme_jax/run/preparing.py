@@ -19,7 +19,6 @@ from vidsme_jax.base import (
     ScoredClip,
     ScoredText,
     TokenSignals,
-    printable,
 )
 from vidsme_jax.data import stages
 from vidsme_jax.data.reading import Reader, stamp
@@ -31,6 +30,7 @@ from vidsme_jax.run.asking import with_two
 from vidsme_jax.run.pipeline import Result
 from vidsme_jax.run.runs import Missing, Run
 from vidsme_jax.run.stacking import Input, Tokenised, check_positions, seen
+from vidsme_jax.wording import printable
 
 _DRIFT = 0.1  # Seconds that a frame may be off its time by an even rate.
 _QUOTED = 60  # Characters of a question in a message.

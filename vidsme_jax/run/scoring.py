@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 from absl import logging
 
-from vidsme_jax.base import ClipError, Failure, Sample, printable
+from vidsme_jax.base import ClipError, Failure, Sample
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.batches import TextShape
@@ -47,6 +47,7 @@ from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation
 from vidsme_jax.store.signals import BLANK, SECOND
+from vidsme_jax.wording import printable
 
 
 class Scored(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidsme_jax.arguments import number, one_of, require, text_list
-from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
+from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.scores.official import OFFICIAL
@@ -26,6 +26,7 @@ from vidsme_jax.scores.profile import (
     is_calibrated,
     uncalibrated,
 )
+from vidsme_jax.wording import nearest
 
 PROFILES: dict[str, Profile] = {each.name: each for each in (EXACT, OFFICIAL)}
 # Reported beside a headline of the video's rows; declared here, before any result.

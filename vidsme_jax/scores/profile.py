@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals, nearest
+from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.statistics import ClipView, Deformation, Rows
+from vidsme_jax.wording import nearest
 
 CALIBRATED = "_ref"  # Ends the name of a score less the reference model's.
 

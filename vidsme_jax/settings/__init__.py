@@ -6,10 +6,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax.base import AuditError, nearest, printable
+from vidsme_jax.base import AuditError
 from vidsme_jax.settings.keys import Keys
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.settings.views import RULES
+from vidsme_jax.wording import nearest, printable
 
 _LONGEST = 200  # Characters of a faulty key or value that are shown.
 _SHOWN = 20  # Unknown keys that are listed; the rest are counted.

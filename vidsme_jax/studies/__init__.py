@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
-from vidsme_jax.base import AuditError, Failure, ScoredClip, printable
+from vidsme_jax.base import AuditError, Failure, ScoredClip
 from vidsme_jax.evaluation import groups, metrics
 from vidsme_jax.run import checks, failing, processes, provenance, scoring
 from vidsme_jax.run.asking import Asked
@@ -25,6 +25,7 @@ from vidsme_jax.scores import tables
 from vidsme_jax.settings import rules
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
+from vidsme_jax.wording import printable
 
 _ONE_FRAME = (
     "one frame: natural and reversed are the same, so differences of the two are 0 by "
