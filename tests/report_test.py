@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from vidsme_jax import report, scores
-from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
+from vidsme_jax.base import Failure, LeftOut, ScoreTable
 from vidsme_jax.evaluation import (
     groups,
     intervals,
@@ -25,6 +25,7 @@ from vidsme_jax.evaluation import (
 )
 from vidsme_jax.report import figures, files, plots
 from vidsme_jax.report.page import CLAIM
+from vidsme_jax.report.plots import ClipCurve
 
 NASTY = "<script>alert('1')</script>"
 COLUMNS = ["id", "video", "role", "group", "n_rows"]

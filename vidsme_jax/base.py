@@ -9,10 +9,11 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int8, Int16, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Int8, Int16, Int32, UInt8, UInt64
 
 from vidsme_jax.clock import Clock
 
@@ -56,6 +57,7 @@ class Item(NamedTuple):
       answer: Text, "" if absent.
       candidates: The options of the question, in their order.
       source: What the clip was cut from, such as a film ("" if unknown).
+      date: When it was published, as ISO 8601 has it ("" if unknown).
     """
 
     id: str
@@ -67,6 +69,7 @@ class Item(NamedTuple):
     answer: str = ""
     candidates: tuple[str, ...] = ()
     source: str = ""
+    date: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,6 +186,7 @@ class Frames:
       content_hash: SHA-256 of the file's bytes, in hex.
       clock: When they are shown; None where no rate of frames is known.
       warnings: What a reader of the report should know, such as a truncated file.
+      container: What the file says of itself, by name; empty where there is no file.
     """
 
     pixels: UInt8[np.ndarray, "frames height width 3"]
@@ -190,6 +194,33 @@ class Frames:
     content_hash: str
     clock: Clock | None = None
     warnings: tuple[str, ...] = ()
+    container: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+
+
+class Fingerprint(NamedTuple):
+    """What near-duplicates are known by; see `data.similar`.
+
+    Attributes:
+      hashes: The bits of each frame and window: along rows, along columns.
+      valid: Whether it has enough texture to be known by them.
+    """
+
+    hashes: UInt64[np.ndarray, "frames windows 2"]
+    valid: Bool[np.ndarray, "frames windows"]
+
+
+class Traits(NamedTuple):
+    """What a clip shows and what its file says of itself, without any model.
+
+    Attributes:
+      pixels: Of the sampled frames, by the names of `data.appearance`.
+      container: As of `Frames`.
+      prints: Of the sampled frames.
+    """
+
+    pixels: Float32[np.ndarray, " traits"]
+    container: Mapping[str, str | float]
+    prints: Fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +304,7 @@ class ScoredClip:
       warnings: As in `Frames`.
       stamp: Size and time of change in ns of the file that was scored.
       texts: Those that were asked about it.
+      traits: What tells it from others without a model; None if they are not known.
     """
 
     key: str
@@ -284,6 +316,7 @@ class ScoredClip:
     warnings: tuple[str, ...] = ()
     stamp: tuple[int, int] = (-1, -1)
     texts: tuple[ScoredText, ...] = ()
+    traits: Traits | None = None
 
     @property
     def num_rows(self) -> int:
@@ -303,7 +336,7 @@ class ScoreTable:
     Items that ask different questions about a video are items of one cluster.
 
     Attributes:
-      cluster: The content hash of the item's video: the unit of the bootstrap.
+      cluster: The content hash of the item's video.
       num_rows: Video rows per direction behind each score.
       num_response_rows: Likewise of the answer; None where no text is scored.
       scores: Name to float64 values, in the order of the columns on disk; NaN where a
@@ -311,6 +344,12 @@ class ScoreTable:
       reference: The reference model's own scores, by the name of the score; NaN where
         it has none. Empty without a reference model.
       larger_is_member: The sign of the scores; False in profile `official`.
+      unit: What the item is an observation of, as far as statistics go: of equal units
+        none is independent of the others. None: the video.
+      question: The text that is asked about the video; None where there is none.
+      answer: Of the manifest; likewise.
+      traits: What tells the clips apart without a model, by family and name: float64,
+        NaN where it is not known, or texts as objects.
     """
 
     id: np.ndarray
@@ -329,29 +368,17 @@ class ScoreTable:
     )
     num_response_rows: np.ndarray | None = None
     larger_is_member: bool = True
+    unit: np.ndarray | None = None
+    question: np.ndarray | None = None
+    answer: np.ndarray | None = None
+    traits: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(
+        default_factory=dict
+    )
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipCurve:
-    """The Sharma-Mittal entropy of one clip, frame by frame, for the report.
-
-    Attributes:
-      label: Such as "most member-like"; the headline score ranks the clips.
-      natural: Mean SME of each frame's rows, natural order.
-      reversed: The same of the reversed clip's positions; None if it is not scored.
-      thumbnails: Small pictures of the frames at `plots.pictured(len(frame_indices))`.
-      missing: Why there are no `thumbnails`, which are None then.
-    """
-
-    label: str
-    id: str
-    role: str
-    score: float
-    frame_indices: tuple[int, ...]
-    natural: Float[np.ndarray, " frames"]
-    reversed: Float[np.ndarray, " frames"] | None
-    thumbnails: UInt8[np.ndarray, "pictures height width 3"] | None
-    missing: str = ""
+    @property
+    def units(self) -> np.ndarray:
+        """Returns the unit of each item."""
+        return self.cluster if self.unit is None else self.unit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from vidsme_jax.base import ClipCurve, Failure, LeftOut, ScoreTable
+from vidsme_jax.base import Failure, LeftOut, ScoreTable
 from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.report import figures, files, page
+from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run.controls import Control
 from vidsme_jax.scores import Beside
 from vidsme_jax.scores.profile import uncalibrated

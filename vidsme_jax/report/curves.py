@@ -7,11 +7,12 @@ from absl import logging
 from jaxtyping import UInt8
 
 from vidsme_jax import scores
-from vidsme_jax.base import ClipCurve, ClipError, Item, ScoredClip, ScoreTable
+from vidsme_jax.base import ClipError, Item, ScoredClip, ScoreTable
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.evaluation import metrics
 from vidsme_jax.report import plots
+from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.store.signals import Signals
 from vidsme_jax.wording import printable
 

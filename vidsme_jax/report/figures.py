@@ -11,9 +11,10 @@ import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
-from vidsme_jax.base import ClipCurve, ScoreTable
+from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import groups, intervals, metrics
 from vidsme_jax.report import plots
+from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.wording import printable
 

@@ -5,14 +5,14 @@ import functools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from vidsme_jax.base import ROLES, ClipCurve, ScoreTable
+from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import metrics
 
 # Okabe and Ito's palette: distinct in every common kind of colour vision.
@@ -193,6 +193,29 @@ def _histogram(
 def pictured(num_frames: int) -> range:
     """Returns the places of the frames of a clip that are shown, at most 8."""
     return range(0, num_frames, -(-num_frames // _MAX_PICTURES) or 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipCurve:
+    """The Sharma-Mittal entropy of one clip, frame by frame, for the report.
+
+    Attributes:
+      label: Such as "most member-like"; the headline score ranks the clips.
+      natural: Mean SME of each frame's rows, natural order.
+      reversed: The same of the reversed clip's positions; None if it is not scored.
+      thumbnails: Small pictures of the frames at `pictured(len(frame_indices))`.
+      missing: Why there are no `thumbnails`, which are None then.
+    """
+
+    label: str
+    id: str
+    role: str
+    score: float
+    frame_indices: tuple[int, ...]
+    natural: Float[np.ndarray, " frames"]
+    reversed: Float[np.ndarray, " frames"] | None
+    thumbnails: UInt8[np.ndarray, "pictures height width 3"] | None
+    missing: str = ""
 
 
 def clip_curve(curve: ClipCurve) -> Figure:
