@@ -1,0 +1,101 @@
+"""What tells two sets of clips apart without any model, as families of columns.
+
+Those of motion, pixels and text are of what a model reads: where they differ, its
+scores may differ, members or not. Those of containers, files and dates cannot reach it
+and are reported apart.
+
+Axes: `items`, rows of both roles; `sources`; `columns`; `spreads`.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from vidsme_jax.evaluation.sources import Sources
+
+REACHING = ("motion", "pixels", "text")
+APART = ("container", "files", "dates")
+_LEVELS = 8  # Of a text, such as a codec, that have columns of their own.
+_RARE = 2  # Sources that a level must have at least.
+
+
+class Family(NamedTuple):
+    """One family of columns over the sources of two roles.
+
+    Attributes:
+      name: Of the family.
+      columns: The names of `values`.
+      values: Means over the rows of each source, finite, none constant; of mean 0 and
+        variance 1.
+      spreads: Names of columns of `distances`.
+      distances: How far the means are from the median of theirs, none constant: they
+        differ where the roles differ in spread.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    values: Float[np.ndarray, "sources columns"]
+    spreads: tuple[str, ...]
+    distances: Float[np.ndarray, "sources spreads"]
+
+
+def family(
+    name: str, columns: Mapping[str, Shaped[np.ndarray, " items"]], sources: Sources
+) -> Family | None:
+    """Makes a family of columns; None if none of them varies.
+
+    Args:
+      name: Of the family.
+      columns: float64, NaN where it is not known, or texts, of which each frequent
+        level becomes a column; by name.
+      sources: Of the items.
+    """
+    names: list[str] = []
+    found: list[np.ndarray] = []
+    for column, values in columns.items():
+        for level, numbers in _numbers(column, np.asarray(values), sources):
+            names.append(level)
+            found.append(numbers)
+    if not found:
+        return None
+    means = np.stack(found, axis=1)
+    varies = _varies(means)
+    if not varies.any():
+        return None
+    names = [each for each, kept in zip(names, varies, strict=True) if kept]
+    means = means[:, varies]
+    means = (means - means.mean(axis=0)) / means.std(axis=0)
+    distances = np.abs(means - np.median(means, axis=0))
+    spread = _varies(distances)
+    spreads = (f"spread of {each}" for each, kept in zip(names, spread, strict=True) if kept)
+    return Family(name, tuple(names), means, tuple(spreads), distances[:, spread])
+
+
+def _varies(values: Float[np.ndarray, "sources columns"]) -> Bool[np.ndarray, " columns"]:
+    return np.ptp(values, axis=0) > 1e-9 * np.abs(values).max(axis=0)
+
+
+def _numbers(
+    name: str, values: Shaped[np.ndarray, " items"], sources: Sources
+) -> list[tuple[str, Float[np.ndarray, " sources"]]]:
+    """Returns the columns of one trait, each with its name, as means of sources."""
+    if values.dtype == object:
+        texts, place = np.unique(values.astype(str), return_inverse=True)
+        shares = sources.means(np.eye(len(texts))[place])
+        frequent = np.argsort(-(shares > 0).sum(axis=0), kind="stable")[:_LEVELS]
+        return [
+            (f"{name} {texts[k] or 'none'}", shares[:, k])
+            for k in sorted(frequent)
+            if _RARE <= (shares[:, k] > 0).sum()
+        ]
+    known = np.isfinite(values)
+    if not known.any():
+        return []
+    filled = np.where(known, values, np.median(values[known]))
+    columns = [(name, sources.means(filled[:, None])[:, 0])]
+    if not known.all():
+        absent = sources.means((~known)[:, None].astype(np.float64))
+        columns.append((f"{name} unknown", absent[:, 0]))
+    return columns

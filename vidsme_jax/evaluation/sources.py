@@ -1,0 +1,129 @@
+"""Two roles as sources: the independent observations behind every test.
+
+Clips that were cut from one film, near-duplicates and rows that ask about one video are
+of one unit. A source of a role is a unit with its rows of that role: where a unit has
+rows in both roles it is two sources, which folds keep together and permutations take
+for two. That is no risk: what the two have in common makes them differ less than others
+do.
+
+Axes: `items`, the rows of the first role and then of the second; `sources`, those of
+the first role first; `permutations`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from vidsme_jax.arguments import require
+
+_DRAWN = 1 << 24  # Labels that are permuted at a time.
+
+
+class Sources(NamedTuple):
+    """The sources of two roles.
+
+    Attributes:
+      label: True for the first role.
+      unit: Which unit, from 0; of two sources of one unit the same.
+      rows: How many items it has.
+      source: Of each item, its place among the sources.
+    """
+
+    label: Bool[np.ndarray, " sources"]
+    unit: Int[np.ndarray, " sources"]
+    rows: Int[np.ndarray, " sources"]
+    source: Int[np.ndarray, " items"]
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray) -> "Sources":
+        """Makes them of the units of the rows of both roles, of any dtype.
+
+        Raises:
+          AuditError: A role has no row.
+
+        Example:
+          >>> found = Sources.of(np.array(["a", "a", "b"]), np.array(["b", "c"]))
+          >>> found.label.tolist(), found.rows.tolist(), found.unit.tolist()
+          ([True, True, False, False], [2, 1, 1, 1], [0, 1, 1, 2])
+        """
+        require(len(first) and len(second), "a role has no rows")
+        _, unit = np.unique(np.concatenate([first, second]), return_inverse=True)
+        label = np.arange(len(unit)) < len(first)
+        _, at, source, rows = np.unique(
+            2 * unit + ~label,
+            return_index=True,
+            return_inverse=True,
+            return_counts=True,
+        )
+        order = np.argsort(~label[at], kind="stable")
+        place = np.empty(len(at), np.int64)
+        place[order] = np.arange(len(at))
+        return cls(label[at][order], unit[at][order], rows[order], place[source])
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Returns how many sources each role has."""
+        first = int(self.label.sum())
+        return first, len(self.label) - first
+
+    def means(
+        self, values: Float[np.ndarray, "items columns"]
+    ) -> Float[np.ndarray, "sources columns"]:
+        """Averages over the items of each source."""
+        return self.sums(values) / self.rows[:, None]
+
+    def sums(
+        self, values: Float[np.ndarray, "items columns"]
+    ) -> Float[np.ndarray, "sources columns"]:
+        """Adds up over the items of each source."""
+        found = np.zeros((len(self.label), values.shape[1]))
+        np.add.at(found, self.source, values)
+        return found
+
+    def kept(self, items: Bool[np.ndarray, " items"]) -> "Sources":
+        """Returns the sources of some of the items; one that has none left is gone.
+
+        Raises:
+          AuditError: A role has no row left.
+        """
+        of_items, label = self.unit[self.source], self.label[self.source]
+        return Sources.of(of_items[items & label], of_items[items & ~label])
+
+    def permuted(
+        self, number: int, seed: int, strata: Int[np.ndarray, " sources"] | None = None
+    ) -> UInt8[np.ndarray, "permutations sources"]:
+        """Deals the labels out anew, at random.
+
+        Args:
+          number: Of permutations.
+          seed: The same gives the same.
+          strata: Labels stay within these; None: anywhere.
+        """
+        rng = np.random.default_rng([seed, 1])
+        label = self.label.astype(np.uint8)
+        found = np.empty((number, len(label)), np.uint8)
+        groups = [np.arange(len(label))]
+        if strata is not None:
+            groups = [np.flatnonzero(strata == k) for k in np.unique(strata)]
+        step = max(1, _DRAWN // len(label))
+        for start in range(0, number, step):
+            rows = slice(start, min(start + step, number))
+            for group in groups:
+                dealt = np.tile(label[group], (rows.stop - rows.start, 1))
+                found[rows, group] = rng.permuted(dealt, axis=1)
+        return found
+
+
+def p_value(observed: float, permuted: Float[np.ndarray, " permutations"]) -> float:
+    """Returns the share of values that are as large, the observed one counted.
+
+    Equal values count, also where the order of summing has made them differ by little.
+
+    Example:
+      >>> p_value(3.0, np.array([1.0, 2.0, 3.0]))
+      0.5
+    """
+    slack = 1e-9 * max(1.0, abs(observed))
+    above = int((permuted >= observed - slack).sum())
+    return (1 + above) / (len(permuted) + 1)
