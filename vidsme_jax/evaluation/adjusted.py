@@ -8,7 +8,8 @@ propensity, in which the labels are permuted: no law of large numbers is needed,
 many columns there are. With a t-test in its place, 15 to 26 % of null scores are found
 at a level of 5 % with 40 columns.
 
-What is not measured, or poorly, is not adjusted for: only a reference model helps there.
+What is not measured, or poorly, is not adjusted for: only a reference model helps
+there.
 
 Axes: `sources`, of both roles; `scores`; `families`; `permutations`.
 """
@@ -42,7 +43,9 @@ class Adjustment(NamedTuple):
     strata: Int[np.ndarray, " sources"]
 
     @classmethod
-    def of(cls, families: Sequence[Family], sources: Sources, seed: int) -> "Adjustment":
+    def of(
+        cls, families: Sequence[Family], sources: Sources, seed: int
+    ) -> "Adjustment":
         """Fits them."""
         y = sources.label.astype(np.float64)
         fits = tuple(blind.Fit.of(each.values, sources, seed) for each in families)

@@ -88,7 +88,9 @@ class Fit(NamedTuple):
         return found / len(self.folds)
 
     def scores(
-        self, scores: Float[np.ndarray, "sources scores"], label: Bool[np.ndarray, " sources"]
+        self,
+        scores: Float[np.ndarray, "sources scores"],
+        label: Bool[np.ndarray, " sources"],
     ) -> Float[np.ndarray, "sources scores"]:
         """Predicts scores by how they go with the columns within each role."""
         found = np.zeros(scores.shape)

@@ -2,7 +2,8 @@ r"""The AUC of scores whose rows come from sources: variance, interval, adjusted
 
 With $\theta$ the AUC, $V_i$ the share of non-members below member $i$ and $W_j$ that of
 members above non-member $j$ (ties half), source $s$ contributes
-$a_s = \sum_{i \in s} (V_i - \theta)/m$ as a member, $b_s$ likewise over $W$ and $n$, and
+$a_s = \sum_{i \in s} (V_i - \theta)/m$ as a member, $b_s$ likewise over $W$ and $n$,
+and
 
 $$v = \tfrac{I}{I-1} \sum a_s^2 + \tfrac{J}{J-1} \sum b_s^2
   + 2 \tfrac{K}{K-1} \sum a_s b_s$$
@@ -139,9 +140,7 @@ def influences(
         auc = above.mean()
         aucs.append(auc)
         of_members.append(np.bincount(member_units, above - auc, num_units) / m)
-        of_nonmembers.append(
-            np.bincount(nonmember_units, beaten - auc, num_units) / n
-        )
+        of_nonmembers.append(np.bincount(nonmember_units, beaten - auc, num_units) / n)
     units = [np.unique(each) for each in (member_units, nonmember_units)]
     return Influences(
         np.array(aucs),

@@ -69,11 +69,15 @@ def family(
     means = (means - means.mean(axis=0)) / means.std(axis=0)
     distances = np.abs(means - np.median(means, axis=0))
     spread = _varies(distances)
-    spreads = (f"spread of {each}" for each, kept in zip(names, spread, strict=True) if kept)
+    spreads = (
+        f"spread of {each}" for each, kept in zip(names, spread, strict=True) if kept
+    )
     return Family(name, tuple(names), means, tuple(spreads), distances[:, spread])
 
 
-def _varies(values: Float[np.ndarray, "sources columns"]) -> Bool[np.ndarray, " columns"]:
+def _varies(
+    values: Float[np.ndarray, "sources columns"],
+) -> Bool[np.ndarray, " columns"]:
     return np.ptp(values, axis=0) > 1e-9 * np.abs(values).max(axis=0)
 
 

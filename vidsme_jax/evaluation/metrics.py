@@ -19,11 +19,9 @@ from jaxtyping import Float, Int
 from vidsme_jax import arguments
 from vidsme_jax.arguments import count, number, one_of, require, series, text_list
 from vidsme_jax.base import ROLES, ScoreTable
-from vidsme_jax.evaluation import groups, intervals
-from vidsme_jax.evaluation.bootstrap import bootstrap
-from vidsme_jax.evaluation.intervals import num_videos
-
-OPTIMISTIC = "the threshold was chosen on these very labels, so this is optimistic"
+from vidsme_jax.evaluation import clustered, groups, intervals, splitting
+from vidsme_jax.evaluation.clustered import Influences
+from vidsme_jax.evaluation.intervals import MIN_SOURCES, num_units
 
 
 class RocCurve(NamedTuple):
@@ -143,7 +141,11 @@ def oriented(table: ScoreTable, name: str) -> Float[np.ndarray, " items"]:
 
 
 def _count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]:
-    return {"items": len(rows), "videos": num_videos(table.cluster[rows])}
+    return {
+        "items": len(rows),
+        "videos": num_units(table.cluster[rows]),
+        "sources": num_units(table.units[rows]),
+    }
 
 
 def same_columns(
@@ -192,7 +194,7 @@ def _check_curve(curve: Any) -> None:
 def evaluate(
     table: ScoreTable,
     fprs: tuple[float, ...],
-    num_bootstrap: int,
+    num_draws: int,
     seed: int,
     declared: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -203,19 +205,21 @@ def evaluate(
     Args:
       table: The scores; without members or without non-members only counts remain.
       fprs: False-positive rates, in (0, 1), at which the TPR is wanted.
-      num_bootstrap: Resamples behind the intervals of AUC and accuracy.
-      seed: Of the resamples.
+      num_draws: Behind the p-values that are adjusted for all scores and groups.
+      seed: Of the draws, and of the halves behind accuracies.
       declared: Scores that were declared in advance. The reference model's own are
         evaluated too.
 
     Raises:
-      AuditError: A rate or the number of resamples is out of range.
+      AuditError: A rate or the number of draws is out of range.
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `counts` by role, `groups` of
       `groups.counted`, `intervals` in words, and `comparisons`: by name,
       `description`, `counts` and `scores`: by name, `auc`, `accuracy` and `tpr` (by
       rate, as text): each with `value`, `low` and `high`, or None and the `reason`;
+      `adjusted_p`, that an AUC so far above 0.5 is seen in any of the scores and groups
+      by chance;
       `dropped`, the rows of each role on which it is NaN, if there are any; and
       `same_as`, see `same_columns`, if there are any.
       Where the table has a reference model's scores, `reference` has the `auc` of those
@@ -227,7 +231,7 @@ def evaluate(
     )
     for fpr in fprs:
         number("a rate of fprs", fpr, 0, 1, open="()")
-    count("num_bootstrap", num_bootstrap)
+    count("num_draws", num_draws)
     reported = same_columns(table, declared)
     columns = {name: oriented(table, name) for name in reported}
     reference = {
@@ -236,9 +240,10 @@ def evaluate(
         if name in table.reference
     }
     found: dict[str, Any] = {}
+    compared: list[tuple[dict[str, Any], list[str], Influences]] = []
     for name, comparison in groups.comparisons(table).items():
-        resampled = num_bootstrap, seed
-        result = _evaluate(table, columns, comparison, fprs, *resampled)
+        result, influences = _evaluate(table, columns, comparison, fprs, seed)
+        compared += [(result, names, each) for names, each in influences]
         for score, others in reported.items():
             if others:
                 result[score]["same_as"] = others
@@ -251,11 +256,15 @@ def evaluate(
             "scores": result,
         }
         if reference:
-            own = _evaluate(table, reference, comparison, (), *resampled)
+            own, _ = _evaluate(table, reference, comparison, (), seed)
             found[name]["reference"] = {
                 score: {key: x[key] for key in ("auc", "dropped") if key in x}
                 for score, x in own.items()
             }
+    adjusted = clustered.adjusted([each for *_, each in compared], num_draws, seed)
+    for (result, names, _), p_values in zip(compared, adjusted, strict=True):
+        for name, p in zip(names, p_values.tolist(), strict=True):
+            result[name]["adjusted_p"] = p
     return {
         "intervals": intervals.INTERVALS,
         "counts": {
@@ -271,13 +280,13 @@ def _evaluate(
     columns: dict[str, Float[np.ndarray, " items"]],
     comparison: groups.Comparison,
     fprs: tuple[float, ...],
-    num_bootstrap: int,
     seed: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[tuple[list[str], Influences]]]:
     """Evaluates columns, larger = member; those with the same rows together."""
     rows = np.concatenate([comparison.members, comparison.nonmembers])
     split = len(comparison.members)
     results: dict[str, Any] = {}
+    influences: list[tuple[list[str], Influences]] = []
     together: dict[bytes, dict[str, np.ndarray]] = {}
     for name, column in columns.items():
         kept = ~np.isnan(column[rows])
@@ -287,6 +296,7 @@ def _evaluate(
             "auc": nothing,
             "accuracy": nothing,
             "tpr": {f"{fpr:g}": nothing for fpr in fprs},
+            "adjusted_p": None,
         }
         if kept[:split].any() and kept[split:].any() and lost == np.sum(~kept):
             together.setdefault(kept.tobytes(), {})[name] = column
@@ -294,9 +304,8 @@ def _evaluate(
         kept = np.frombuffer(mask, bool)
         members = comparison.members[kept[:split]]
         nonmembers = comparison.nonmembers[kept[split:]]
-        found = _evaluate_rows(
-            table, values, members, nonmembers, fprs, num_bootstrap, seed
-        )
+        found, each = _evaluate_rows(table, values, members, nonmembers, fprs, seed)
+        influences.append((list(values), each))
         if not kept.all():
             lost = ~kept[:split], ~kept[split:]
             dropped = [int(each.sum()) for each in lost]
@@ -305,7 +314,7 @@ def _evaluate(
                     zip(("members", "nonmembers"), dropped, strict=True)
                 )
         results |= found
-    return results
+    return results, influences
 
 
 def _evaluate_rows(
@@ -314,65 +323,80 @@ def _evaluate_rows(
     members: Int[np.ndarray, " members"],
     nonmembers: Int[np.ndarray, " nonmembers"],
     fprs: tuple[float, ...],
-    num_bootstrap: int,
     seed: int,
-) -> dict[str, Any]:
-    clusters = table.cluster[members], table.cluster[nonmembers]
-    videos = min(map(num_videos, clusters))
-    effective = [intervals.effective_videos(c) for c in clusters]
-    observed = effective[0], effective[1], num_videos(clusters[1])
+) -> tuple[dict[str, Any], Influences]:
+    names, codes = np.unique(table.units, return_inverse=True)
+    units = codes[members], codes[nonmembers]
+    effective = intervals.effective(units[0]), intervals.effective(units[1])
     split = {name: (x[members], x[nonmembers]) for name, x in columns.items()}
-    curves = {name: roc_curve(*both) for name, both in split.items()}
-    best = {name: best_accuracy(curve) for name, curve in curves.items()}
-    resamples = bootstrap(
+    influences = clustered.influences(
         np.stack([member for member, _ in split.values()]),
         np.stack([nonmember for _, nonmember in split.values()]),
-        *clusters,
-        thresholds=np.array([threshold for _, threshold in best.values()]),
-        num_bootstrap=num_bootstrap,
-        seed=seed,
+        *units,
+        len(names),
     )
+    few = _too_few(influences.sources)
     results: dict[str, Any] = {}
     for row, (name, both) in enumerate(split.items()):
-        point, (accuracy, _) = auc(*both), best[name]
+        curve = roc_curve(*both)
+        point = {"value": auc(*both)}
+        low, high = (None, None) if few else influences.interval(row)
         results[name] = {
-            "auc": intervals.estimate(point, resamples.auc[row], videos),
-            "accuracy": intervals.estimate(accuracy, resamples.accuracy[row], videos)
-            | {"note": OPTIMISTIC},
+            "auc": point
+            | {"low": low, "high": high}
+            | ({"reason": few} if few else {}),
+            "accuracy": splitting.accuracy(*both, *units, seed),
             "tpr": {
-                f"{fpr:g}": _tpr(table, curves[name], fpr, observed) for fpr in fprs
+                f"{fpr:g}": _tpr(table, curve, both, fpr, effective) for fpr in fprs
             },
+            "adjusted_p": None,
         }
         if not table.larger_is_member:  # Of the release, whose figures stand beside.
             results[name]["official"] = {
-                "auc": point,
-                "accuracy": accuracy,
+                "auc": point["value"],
+                "accuracy": best_accuracy(curve)[0],
                 "tpr_at_5_fpr": official_tpr_at_5_fpr(*both),
             }
-    return results
+    return results, influences
+
+
+def _too_few(sources: tuple[int, int]) -> str:
+    """Returns why there is no interval, "" if there is one."""
+    if min(sources) >= MIN_SOURCES:
+        return ""
+    return (
+        f"no interval: {sources[0]} sources of members and {sources[1]} of "
+        f"non-members; it takes {MIN_SOURCES} of each"
+    )
 
 
 def _tpr(
-    table: ScoreTable, curve: RocCurve, max_fpr: float, observed: tuple[int, int, int]
+    table: ScoreTable,
+    curve: RocCurve,
+    scores: tuple[Float[np.ndarray, " members"], Float[np.ndarray, " nonmembers"]],
+    max_fpr: float,
+    effective: tuple[int, int],
 ) -> dict[str, Any]:
     """Returns the TPR at a rate, refused where the non-members cannot resolve it.
 
     Args:
       table: Whose sign the threshold has.
       curve: Of the score, larger = member.
+      scores: Of members and non-members.
       max_fpr: The false-positive rate.
-      observed: Members and non-members, as `effective_videos`; distinct non-members.
+      effective: Numbers of sources of each.
     """
-    members, nonmembers, videos = observed
-    if videos * max_fpr < 1 - 1e-9:
+    if effective[1] * max_fpr < 1 - 1e-9:
         needed = math.ceil(1 / max_fpr - 1e-9)
         return intervals.refused(
             f"refused: a false-positive rate of {100 * max_fpr:g} % needs at least "
-            f"{needed} non-member videos; there are {videos}"
+            f"{needed} sources of non-members; there are {effective[1]}"
         )
     tpr, fpr, threshold = tpr_at_fpr(curve, max_fpr)
     threshold = signed(table, threshold)
-    return intervals.proportion(tpr, members) | {
-        "fpr": intervals.proportion(fpr, nonmembers),
+    low, high = intervals.rate_at_quantile(*scores, effective, max_fpr)
+    return intervals.proportion(tpr, effective[0]) | {
+        "fpr": intervals.proportion(fpr, effective[1]),
         "threshold": threshold if math.isfinite(threshold) else None,
+        "of_population": {"low": low, "high": high},
     }

@@ -12,7 +12,9 @@ from vidsme_jax.evaluation.sources import Sources, p_value
 _CHUNK = 1 << 23  # Numbers held at a time.
 
 
-def ranks(values: Float[np.ndarray, "items scores"]) -> Float[np.ndarray, "items scores"]:
+def ranks(
+    values: Float[np.ndarray, "items scores"],
+) -> Float[np.ndarray, "items scores"]:
     """Returns ranks from -0.5 to 0.5 of each score, ties together."""
     found = scipy.stats.rankdata(values, axis=0).reshape(values.shape)
     return (found - (len(values) + 1) / 2) / len(values)

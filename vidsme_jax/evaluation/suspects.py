@@ -1,4 +1,4 @@
-"""Suspects: p-values against clips known not to be members.
+"""Suspects, as a set and each: p-values against clips known not to be members.
 
 A conformal p-value is the rank of a suspect among calibration clips. It is exact, with
 no model of the scores, if and only if the suspect, were it not a member, could have
@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from vidsme_jax.arguments import number, require, series
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import metrics
+from vidsme_jax.evaluation import compared, metrics, sets, validity
+from vidsme_jax.evaluation.validity import CALLED, Tests
+from vidsme_jax.evaluation.verdicts import MIN_SOURCES, p_words
 
 ASSUMPTION = (
     "The p-values hold only if the suspects, had the model never seen them, would be "
@@ -24,7 +26,6 @@ ASSUMPTION = (
     "content. A small p-value then says that a suspect ranks higher than such clips "
     "do by chance. It does not say that the suspect was in the training data."
 )
-_NAMES = {"calibration": "calibration clips", "nonmembers": "non-members"}
 
 
 def conformal_p_values(
@@ -69,26 +70,58 @@ def benjamini_hochberg(
     return scipy.stats.false_discovery_control(p_values, method="bh")
 
 
-def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
-    """Ranks the suspects of a table against its calibration clips, one row a video.
+def fewest_listed(suspects: int, calibration: int, fdr: float) -> int:
+    """Returns how many suspects must be above all calibration clips to be listed.
+
+    Benjamini-Hochberg lists the k lowest p-values where p_(k) <= k fdr / m, and no
+    p-value of n calibration clips is below 1 / (n + 1).
+
+    Example:
+      >>> fewest_listed(50, 19, 0.05), fewest_listed(50, 999, 0.05)
+      (50, 1)
+    """
+    return math.ceil(suspects / (fdr * (calibration + 1)) - 1e-9)
+
+
+def calibration_for_one(suspects: int, fdr: float) -> int:
+    """Returns the calibration clips that one suspect alone needs to be listed.
+
+    Example:
+      >>> calibration_for_one(50, 0.05)
+      999
+    """
+    return math.ceil(suspects / fdr - 1 - 1e-9)
+
+
+def suspects(table: ScoreTable, score: str, fdr: float, tests: Tests) -> dict[str, Any]:
+    """Tests the suspects of a table, as a set and then each, against calibration clips.
+
+    First whether suspects and calibration clips can be told apart without the model:
+    where they can, or it cannot be tested, nothing else is tested. Then the set, and
+    its groups; then the list, one row a video.
 
     Args:
       table: With rows of role `suspects`, and `calibration` or else `nonmembers`.
       score: The headline score. A video whose rows ask different questions has the
         mean of theirs; one without any is ranked last and not tested.
       fdr: The false discovery rate, in (0, 1), at which suspects are listed.
+      tests: How sets are tested.
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `score`, `fdr`, `calibration`
-      (role and number of videos), `num_listed`, `statement`, `notes`, and `rows`, most
+      (role, number of videos and of sources), `exchangeable` (of `validity.shift`, or
+      None), `set` (`p`, `statement`, `groups`, `curve`, `inference`; or None),
+      `fewest` and `for_one` (see `fewest_listed` and `calibration_for_one`),
+      `num_listed`, None where nothing is tested, `statement`, `notes`, and `rows`, most
       member-like first: `video`, `ids`, `group`, `score` (with the table's sign),
       `p_value`, `adjusted_p_value`, `listed`; the last three are None where nothing
-      can be compared.
+      is tested.
 
     Raises:
       AuditError: The table has no such score, or the rate is out of range.
     """
     number("fdr", fdr, 0, 1, open="()")
+    tests.check()
     role = "calibration" if (table.role == "calibration").any() else "nonmembers"
     oriented = metrics.oriented(table, score)
     tested = _by_video(oriented, table, "suspects")
@@ -96,28 +129,34 @@ def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
     result: dict[str, Any] = {
         "score": score,
         "fdr": fdr,
-        "calibration": {"role": role, "videos": len(known.values)},
-        "num_listed": 0,
+        "calibration": {"role": role, "videos": len(known.values), "sources": 0},
+        "exchangeable": None,
+        "set": None,
+        "fewest": None,
+        "for_one": None,
+        "num_listed": None,
         "notes": [],
         "rows": [],
     }
     if not len(tested.values):
         return result | {"statement": "There are no suspects."}
-    have, calibrates = (~np.isnan(each.values) for each in (tested, known))
+    have, calibrates = (np.isfinite(each.values) for each in (tested, known))
     result["calibration"]["videos"] = int(calibrates.sum())
-    values, against = tested.values[have], known.values[calibrates]
-    finite = np.isfinite(values).all() and np.isfinite(against).all()
-    comparable = bool(len(values) and len(against) and finite)
+    result["notes"] = _lacking(have, calibrates, score, role)
+    reason = _untestable(result, int(have.sum()), role)
+    if not reason:
+        reason = _test(result, table, score, tests, (tested, known), (have, calibrates))
     p_values, adjusted = np.full((2, len(tested.values)), np.nan)
-    if comparable:
-        p_values[have] = conformal_p_values(values, against)
+    if not reason:
+        p_values[have] = conformal_p_values(
+            tested.values[have], known.values[calibrates]
+        )
         adjusted[have] = benjamini_hochberg(p_values[have])
-        result["notes"] = _notes(tested, known, len(against), fdr)
-    result["notes"] = _lacking(have, calibrates, score, role) + result["notes"]
     # Equality counts; the division behind an adjusted p-value may miss it by one ulp.
     listed = adjusted <= fdr * (1 + 1e-12)
     signed = metrics.signed(table, tested.values)
-    result["num_listed"] = int(listed.sum())
+    if not reason:
+        result["num_listed"] = int(listed.sum())
     result["rows"] = [
         {
             "video": str(table.video[tested.rows[i][0]]),
@@ -126,11 +165,109 @@ def suspects(table: ScoreTable, score: str, fdr: float) -> dict[str, Any]:
             "score": _number(signed.item(i)),
             "p_value": _number(p_values.item(i)),
             "adjusted_p_value": _number(adjusted.item(i)),
-            "listed": bool(listed[i]) if comparable and have[i] else None,
+            "listed": bool(listed[i]) if not reason and have[i] else None,
         }
         for i in np.argsort(-tested.values, kind="stable")
     ]
-    return result | {"statement": _statement(result, comparable)}
+    return result | {"statement": _statement(result, reason)}
+
+
+def _untestable(result: dict[str, Any], suspects: int, role: str) -> str:
+    """Returns why nothing can be compared; "" if something can."""
+    if not result["calibration"]["videos"]:
+        return (
+            "there are neither calibration clips nor non-members to compare them with"
+            if role == "nonmembers"
+            else f"no calibration clip has {result['score']}"
+        )
+    return "" if suspects else f"none of them has {result['score']}"
+
+
+def _test(
+    result: dict[str, Any],
+    table: ScoreTable,
+    score: str,
+    tests: Tests,
+    videos: tuple["_Videos", "_Videos"],
+    have: tuple[Bool[np.ndarray, " suspects"], Bool[np.ndarray, " calibration"]],
+) -> str:
+    """Tests exchangeability, then the set; returns why nothing more is, or ""."""
+    firsts = [
+        np.array([rows[0] for rows, its in zip(each.rows, kept, strict=True) if its])
+        for each, kept in zip(videos, have, strict=True)
+    ]
+    traits = compared.Traits(table)
+    between = traits.between(*firsts)
+    sources, role = between.sources, result["calibration"]["role"]
+    result["calibration"]["sources"] = sources.counts[1]
+    shared = np.intersect1d(videos[0].clusters, videos[1].clusters)
+    if len(shared):
+        return (
+            f"{len(shared)} of them are, by content, among the "
+            f"{CALLED[role]} too, clips declared not to be members"
+        )
+    if sources.counts[1] < MIN_SOURCES:
+        return (
+            f"the {CALLED[role]} are of {sources.counts[1]} sources; it takes "
+            f"{MIN_SOURCES} to tell whether they are a fair comparison"
+        )
+    permuted = sources.permuted(tests.number, tests.seed)
+    found = validity.shift(traits, between, permuted, tests, "suspects", role)
+    result["exchangeable"] = found
+    if found["differs"] is None:
+        return "whether they can be told apart without any model is not known"
+    if found["differs"]:
+        return (
+            f"they differ from the {CALLED[role]} without any model "
+            f"({found['strongest']}, AUC {found['auc']:.2f}, p = "
+            f"{p_words(found['p'])}), so that their p-values would not hold"
+        )
+    suspects, calibration = (int(each.sum()) for each in have)
+    result["fewest"] = fewest_listed(suspects, calibration, result["fdr"])
+    result["for_one"] = calibration_for_one(suspects, result["fdr"])
+    values = np.concatenate(
+        [each.values[kept] for each, kept in zip(videos, have, strict=True)]
+    )
+    units, group = table.units[between.rows], table.group[between.rows]
+    p = sets.p_of_set(values, sources, tests.number, tests.seed)
+    columns = {}
+    for name in table.scores:
+        column = metrics.oriented(table, name)[between.rows]
+        if np.isfinite(column).all():
+            columns[name] = column
+    result["set"] = {
+        "p": p,
+        "videos": suspects,
+        "sources": sources.counts[0],
+        "found": p <= tests.alpha,
+        "groups": sets.by_group(
+            *(values, group, units, suspects, tests.number, tests.seed)
+        ),
+        "curve": sets.curve(values, units, suspects, tests.seed),
+        "inference": sets.dataset_inference(columns, sources, tests.seed),
+    }
+    result["set"]["statement"] = _of_set(result, tests.alpha)
+    return ""
+
+
+def _of_set(result: dict[str, Any], alpha: float) -> str:
+    """Says what the test of the set shows."""
+    found, role = result["set"], result["calibration"]["role"]
+    about = (
+        f"{found['videos']} suspects from {found['sources']} sources against "
+        f"{result['calibration']['videos']} {CALLED[role]} from "
+        f"{result['calibration']['sources']}: p = {p_words(found['p'])}"
+    )
+    if found["found"]:
+        return (
+            f"As a set the suspects rank higher by {result['score']} than the "
+            f"{CALLED[role]} do by chance ({about})."
+        )
+    return (
+        f"As a set the suspects do not rank higher by {result['score']} than the "
+        f"{CALLED[role]} do by chance ({about}; level {alpha:g}). A set of which few "
+        "were used, or by which the model was changed little, looks the same."
+    )
 
 
 class _Videos(NamedTuple):
@@ -179,43 +316,31 @@ def _lacking(
         f"{what}."
         for each, name, what in (
             (have, "suspects", "not tested"),
-            (calibrates, _NAMES[role], "not compared with"),
+            (calibrates, CALLED[role], "not compared with"),
         )
         if not each.all()
     ]
 
 
-def _notes(tested: _Videos, known: _Videos, videos: int, fdr: float) -> list[str]:
-    """Warns where the p-values mean less than they seem to."""
-    notes = []
-    shared = len(np.intersect1d(tested.clusters, known.clusters))
-    if shared:
-        notes.append(
-            f"{shared} of the suspects are, by content, among the calibration clips "
-            "too: clips declared not to be members."
+def _statement(result: dict[str, Any], reason: str) -> str:
+    num = len(result["rows"])
+    if reason:
+        return f"{num} suspects are ranked but not tested: {reason}."
+    role = result["calibration"]["role"]
+    fewest, listed = result["fewest"], result["num_listed"]
+    possible = (
+        f"fewer than {fewest} could not be listed, and one alone only with "
+        f"{result['for_one']} {CALLED[role]}"
+        if fewest > 1
+        else "one alone could be listed"
+    )
+    if fewest > num:
+        possible = (
+            f"none can be listed, whatever its score: it takes {result['for_one']} "
+            f"{CALLED[role]} for one alone"
         )
-    smallest = 1 / (videos + 1)
-    if smallest > fdr:
-        notes.append(
-            f"With {videos} clips to compare with, no p-value can be below "
-            f"{smallest:.2g}: at a false discovery rate of {fdr:g} none can be listed, "
-            f"whatever its score. At least {math.ceil(1 / fdr - 1e-9) - 1} are needed."
-        )
-    return notes
-
-
-def _statement(result: dict[str, Any], comparable: bool) -> str:
-    num, videos = len(result["rows"]), result["calibration"]["videos"]
-    if not videos:
-        return (
-            f"{num} suspects are ranked but not tested: there are neither calibration "
-            "clips nor non-members to compare them with."
-        )
-    if not comparable:
-        return f"{num} suspects are not tested: some scores are not finite."
-    calibration = _NAMES[result["calibration"]["role"]]
     return (
-        f"{result['num_listed']} of {num} suspects rank higher than the {videos} "
-        f"{calibration} do by chance, at a false discovery rate of {result['fdr']:g}. "
-        + ASSUMPTION.format(calibration=calibration)
+        f"{listed} of {num} suspects are listed at a false discovery rate of "
+        f"{result['fdr']:g}, against {result['calibration']['videos']} {CALLED[role]}: "
+        f"{possible}. {ASSUMPTION.format(calibration=CALLED[role])}"
     )

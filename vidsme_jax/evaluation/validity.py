@@ -1,181 +1,379 @@
-"""Whether the corpus itself gives the answer away, before any model is asked."""
+"""What an audit shows: blind tests and a verdict for each comparison and score.
 
-import math
-import re
+Axes: `items`, rows of the table; `rows`, those of two roles; `scores`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, UInt8
 
-from vidsme_jax.arguments import count, one_of
+from vidsme_jax.arguments import count, number, one_of
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import groups, metrics, verdicts
-from vidsme_jax.evaluation.blind import Pair, Words, compare
-
-_MAX_LISTED = 20  # Duplicates listed by hash.
-# Seconds at the end of a video's name, as in `data.segments`.
-_PART = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?$")
-_MEMBERSHIP = Words(
-    "members",
-    "non-members",
-    "a score computed from q and r cannot be read as evidence of membership here",
-    "a score",
+from vidsme_jax.evaluation import (
+    adjusted,
+    blind,
+    clustered,
+    groups,
+    intervals,
+    matching,
+    metrics,
+    ranking,
+    verdicts,
 )
-_SUSPICION = "the two are not exchangeable, and p-values of suspects do not hold here"
+from vidsme_jax.evaluation.compared import Between, Traits
+from vidsme_jax.evaluation.duplicates import duplicates
+from vidsme_jax.evaluation.verdicts import Evidence
+
+_MAX_VERTICES = 200  # Of the ROC curve kept for the report.
+_NOT_KNOWN = "what the clips show without a model is not known"
+CALLED = {"nonmembers": "non-members", "calibration": "calibration clips"}
 
 
-def blind_baseline(
-    table: ScoreTable, num_bootstrap: int, seed: int, headline: str | None = None
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tests:
+    """How tests are made.
+
+    Attributes:
+      alpha: The level of each.
+      smallest: The smallest AUC of interest.
+      number: Of permutations.
+      seed: Of them, and of cross-fitting.
+    """
+
+    alpha: float = 0.05
+    smallest: float = 0.6
+    number: int = 1999
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises an `AuditError` if one of them is out of range."""
+        number("alpha", self.alpha, 0, 1, open="()")
+        number("smallest", self.smallest, 0.5, 1, open="()")
+        count("number", self.number)
+
+
+def judge(
+    table: ScoreTable,
+    evaluation: Mapping[str, Any],
+    tests: Tests,
+    headline: str | None = None,
 ) -> dict[str, Any]:
-    """Tries to separate members from non-members by motion and brightness alone.
+    """Tests members against non-members without the model, and gives verdicts.
 
     Args:
-      table: Its scores are used for the verdicts only.
-      num_bootstrap: Resamples of videos behind each interval.
-      seed: Of the cross-fitting and the resamples.
-      headline: A score whose AUC is compared with the blind one, resample by resample.
+      table: The scores, with what is known of the clips.
+      evaluation: Of `metrics.evaluate`, of the same table.
+      tests: How.
+      headline: For which a matched subset is looked for where the sets differ.
 
     Returns:
-      Plain lists, dicts, numbers and strings, no NaN. `comparisons`: for each of
-      `metrics.comparisons`, what `blind.compare` returns, with `duplicates` (videos
-      listed in both roles, whole or in parts), `verdicts` (by score:
-      `verdicts.of_score`) and, if asked,
-      `headline_minus_blind`. `suspects`: the same test of suspects against the clips
-      they are compared with, or None.
+      Plain lists, dicts, numbers and strings, no NaN: by comparison `description`,
+      `sources` of both roles, `blind` and `apart` (each of `shift`), `duplicates`
+      (videos listed in both roles, whole or in parts), `verdicts` by score
+      (`verdicts.of_score`), `matched` (of `headline`, or None) and `roc`, of the
+      propensity.
 
     Raises:
-      AuditError: The table has no such headline, or the number of resamples is none.
+      AuditError: The table has no such headline, or a number is out of range.
     """
-    count("num_bootstrap", num_bootstrap)
+    tests.check()
     if headline is not None:
         one_of("headline", headline, table.scores)
-    found = {}
-    for name, comparison in groups.comparisons(table).items():
+    compared = groups.comparisons(table)
+    if not compared:
+        return {}
+    traits, found = Traits(table), {}
+    for name, comparison in compared.items():
         members, nonmembers = comparison.members, comparison.nonmembers
-        pair = Pair.of(table, members, nonmembers)
-        result, fitted = compare(pair, num_bootstrap, seed, _MEMBERSHIP)
-        result["description"] = comparison.description
-        result["duplicates"] = _duplicates(table, members, nonmembers)
-        rows = np.concatenate([members, nonmembers])
-        scores = {s: metrics.oriented(table, s)[rows] for s in table.scores}
-        result["verdicts"] = {
-            s: verdicts.of_score(result, _auc(score, pair))
-            for s, score in scores.items()
+        scores = evaluation["comparisons"][name]["scores"]
+        between = traits.between(members, nonmembers)
+        permuted = between.sources.permuted(tests.number, tests.seed)
+        shared = duplicates(table, members, nonmembers)
+        result = {
+            "description": comparison.description,
+            "sources": dict(
+                zip(("members", "nonmembers"), between.sources.counts, strict=True)
+            ),
+            "blind": shift(traits, between, permuted, tests, "members", "nonmembers"),
+            "apart": _apart(between, permuted, tests),
+            "duplicates": shared,
+            "verdicts": _verdicts(
+                table, traits, comparison, scores, tests, shared["reason"]
+            ),
+            "roc": _roc(between, tests.seed),
         }
-        if headline in scores and fitted is not None:
-            result["headline_minus_blind"] = _difference(
-                scores[headline], fitted, pair, num_bootstrap, seed
-            )
+        result["matched"] = None
+        if headline is not None:
+            differ = result["verdicts"][headline]["verdict"] == "shift"
+            apart = result["apart"] is not None and result["apart"]["differs"]
+            if differ or apart:
+                result["matched"] = _matched(table, between, headline, name, tests)
         found[name] = result
-    return {"comparisons": found, "suspects": _suspects(table, num_bootstrap, seed)}
+    return found
 
 
-def _duplicates(
-    table: ScoreTable,
-    members: Int[np.ndarray, " members"],
-    nonmembers: Int[np.ndarray, " nonmembers"],
+def shift(
+    traits: Traits,
+    between: Between,
+    permuted: UInt8[np.ndarray, "permutations sources"],
+    tests: Tests,
+    first: str,
+    second: str,
 ) -> dict[str, Any]:
-    """Lists videos, by content hash, that are both member and non-member."""
-    shared = np.intersect1d(table.cluster[members], table.cluster[nonmembers])
-    if not len(shared):
-        return {"count": 0, "statement": "", "videos": []}
+    """Says whether two roles can be told apart by what a model would read.
 
-    spans: dict[Any, list[tuple[float, float, int]]] = {each: [] for each in shared}
-    ids: dict[Any, tuple[list[str], list[str]]] = {each: ([], []) for each in shared}
-    for role, rows in enumerate((members, nonmembers)):
-        for row in rows[np.isin(table.cluster[rows], shared)]:
-            cluster = table.cluster[row]
-            spans[cluster].append((*_part(str(table.video[row])), role))
-            ids[cluster][role].append(str(table.id[row]))
-    wrong = sum(map(_overlap, spans.values()))
-    divided = len(shared) - wrong
-    statements = []
-    if wrong:
-        its = "video is" if wrong == 1 else "videos are"
-        statements.append(
-            f"{wrong} {its} listed both as member and as non-member: the labels are "
-            "wrong."
+    Returns:
+      `differs`, None where it was not tested; `p`, `families` (p of each), `auc`,
+      `strongest` in words, `columns` that were looked at, and a `statement`.
+    """
+    names = _named(first), _named(second)
+    joint = None
+    if traits.known and min(between.sources.counts) > 0:
+        joint = blind.joint(between.reaching, between.sources, permuted, tests.seed)
+    if joint is None:
+        statement = (
+            f"Not tested whether {names[0]} and {names[1]} can be told apart without "
+            f"any model: {_NOT_KNOWN}."
         )
-    if divided:
-        its = "video has" if divided == 1 else "videos have"
-        statements.append(
-            f"{divided} {its} some parts among the members and others among the "
-            "non-members: parts of one video are not independent."
+        nothing = dict.fromkeys(("differs", "p", "auc", "strongest"))
+        return nothing | {"families": {}, "columns": 0, "statement": statement}
+    columns = sum(len(each.columns) for each in between.reaching)
+    strongest = _strongest(joint)
+    differs = joint.p <= tests.alpha
+    looked = (
+        f"{columns} properties of {_listed([each.name for each in between.reaching])}"
+    )
+    if differs:
+        statement = (
+            f"Without any model {names[0]} and {names[1]} differ: {strongest}, AUC "
+            f"{joint.auc:.2f} (p = {verdicts.p_words(joint.p)}, for all of {looked} "
+            "together)."
+        )
+    else:
+        statement = (
+            f"No difference between {names[0]} and {names[1]} was found in {looked} "
+            f"(p = {verdicts.p_words(joint.p)}; the largest is {strongest}, AUC "
+            f"{joint.auc:.2f}). That does not show that there is none."
         )
     return {
-        "count": len(shared),
-        "statement": " ".join(statements),
-        "videos": [
-            {
-                "hash": str(cluster),
-                "members": ids[cluster][0],
-                "nonmembers": ids[cluster][1],
-            }
-            for cluster in shared[:_MAX_LISTED]
-        ],
+        "differs": differs,
+        "p": joint.p,
+        "auc": joint.auc,
+        "strongest": strongest,
+        "families": joint.families,
+        "columns": columns,
+        "statement": statement,
     }
 
 
-def _overlap(spans: list[tuple[float, float, int]]) -> bool:
-    """Whether a part of one role overlaps one of the other: begin, end and role."""
-    ends = [-math.inf, -math.inf]  # The latest of each role so far.
-    for begin, end, role in sorted(spans):
-        if begin < min(end, ends[1 - role]):
-            return True
-        ends[role] = max(ends[role], end)
-    return False
-
-
-def _part(name: str) -> tuple[float, float]:
-    """Returns when the part of a video begins and ends that its name ends with."""
-    found = _PART.search(name)
-    if found is None:
-        return 0.0, math.inf
-    return float(found[1]), math.inf if found[2] is None else float(found[2])
-
-
-def _has_values(score: Float[np.ndarray, " items"], pair: Pair) -> bool:
-    """Whether both roles have values, and all that are not NaN are finite."""
-    kept = ~np.isnan(score)
-    both = kept[pair.label].any() and kept[~pair.label].any()
-    return bool(both and np.isfinite(score[kept]).all())
-
-
-def _auc(score: Float[np.ndarray, " items"], pair: Pair) -> float | None:
-    """Returns the AUC over the rows that have the score; None if there is none."""
-    if not _has_values(score, pair):
-        return None
-    kept = ~np.isnan(score)
-    return pair.kept(kept).auc(score[kept])
-
-
-def _difference(
-    score: Float[np.ndarray, " items"],
-    fitted: Float[np.ndarray, " items"],
-    pair: Pair,
-    num_bootstrap: int,
-    seed: int,
+def _apart(
+    between: Between, permuted: UInt8[np.ndarray, "permutations sources"], tests: Tests
 ) -> dict[str, Any] | None:
-    """Returns the AUC of the score less that of the cross-fitted classifier, paired."""
-    if not _has_values(score, pair):
+    """Says whether files differ in what cannot reach the model; None: nothing known."""
+    joint = blind.joint(between.apart, between.sources, permuted, tests.seed)
+    if joint is None:
         return None
-    kept = ~np.isnan(score)
-    both, pair = np.stack([score, fitted])[:, kept], pair.kept(kept)
-    aucs = pair.bootstrap(both, num_bootstrap, seed)
-    first, second = map(pair.auc, both)
-    low, high = np.percentile(aucs[0] - aucs[1], [2.5, 97.5])
-    return {"value": first - second, "low": float(low), "high": float(high)}
+    differs, strongest = joint.p <= tests.alpha, _strongest(joint)
+    looked = _listed([each.name for each in between.apart])
+    if differs:
+        statement = (
+            f"The files of members and non-members differ in what the model does not "
+            f"read: {strongest}, AUC {joint.auc:.2f} (p = "
+            f"{verdicts.p_words(joint.p)}). They were not drawn from one collection at "
+            "random; compare a matched subset."
+        )
+    else:
+        statement = (
+            f"No difference was found in what the model does not read ({looked}; p = "
+            f"{verdicts.p_words(joint.p)})."
+        )
+    return {
+        "differs": differs,
+        "p": joint.p,
+        "auc": joint.auc,
+        "strongest": strongest,
+        "families": joint.families,
+        "statement": statement,
+    }
 
 
-def _suspects(
-    table: ScoreTable, num_bootstrap: int, seed: int
-) -> dict[str, Any] | None:
-    """Tests whether suspects look like the clips that calibrate their p-values."""
-    role = "calibration" if (table.role == "calibration").any() else "nonmembers"
-    rows = np.flatnonzero(table.role == "suspects"), np.flatnonzero(table.role == role)
-    if not all(map(len, rows)):
+def _verdicts(
+    table: ScoreTable,
+    traits: Traits,
+    comparison: groups.Comparison,
+    scores: Mapping[str, Any],
+    tests: Tests,
+    reason: str,
+) -> dict[str, Any]:
+    """Returns the verdict of each score; those with the same rows together."""
+    split = len(comparison.members)
+    rows = np.concatenate([comparison.members, comparison.nonmembers])
+    columns = {name: metrics.oriented(table, name) for name in scores}
+    beyond = {name: _beyond_reference(table, name) for name in scores}
+    together: dict[bytes, list[str]] = {}
+    found: dict[str, Any] = {}
+    for name in scores:
+        kept = np.isfinite(columns[name][rows])
+        if beyond[name] is not None:
+            kept &= np.isfinite(beyond[name][rows])
+        usable = scores[name]["auc"]["value"] is not None
+        if usable and kept[:split].any() and kept[split:].any():
+            together.setdefault(kept.tobytes(), []).append(name)
+        else:
+            evidence = Evidence(scores[name]["auc"])
+            found[name] = verdicts.of_score(
+                evidence, tests.alpha, tests.smallest, reason
+            )
+    for mask, names in together.items():
+        kept = np.frombuffer(mask, bool)
+        between = traits.between(rows[:split][kept[:split]], rows[split:][kept[split:]])
+        each = np.stack([columns[name] for name in names], axis=1)
+        others = [beyond[name] for name in names]
+        tested = _tested(traits, between, each, others, tests)
+        for name, evidence in zip(names, tested, strict=True):
+            evidence = evidence._replace(auc=scores[name]["auc"])
+            found[name] = verdicts.of_score(
+                evidence, tests.alpha, tests.smallest, reason
+            )
+    return {name: found[name] for name in scores}
+
+
+def _tested(
+    traits: Traits,
+    between: Between,
+    columns: Float[np.ndarray, "items scores"],
+    beyond: list[Float[np.ndarray, " items"] | None],
+    tests: Tests,
+) -> list[Evidence]:
+    """Returns what verdicts of scores follow from; none of the rows lacks one."""
+    sources, seed = between.sources, tests.seed
+    if min(sources.counts) < 2:
+        return [Evidence({}, sources=sources.counts) for _ in beyond]
+    permuted = sources.permuted(tests.number, seed)
+    ranked = ranking.ranks(columns[between.rows])
+    p_s = ranking.p_values(ranked, sources, permuted)
+    joint = None
+    if traits.known:
+        joint = blind.joint(between.reaching, sources, permuted, seed)
+    if joint is None:
+        return [Evidence({}, float(p), sources=sources.counts) for p in p_s]
+    del permuted
+    adjustment = adjusted.Adjustment.of(between.reaching, sources, seed)
+    within = adjustment.permuted(tests.number, seed)
+    p_r = adjustment.p_values(sources.means(ranked), within)
+    p_d: list[float | None] = [None] * len(beyond)
+    differing = [(k, each) for k, each in enumerate(beyond) if each is not None]
+    if differing:
+        values = np.stack([each[between.rows] for _, each in differing], axis=1)
+        means = sources.means(ranking.ranks(values))
+        p_values = adjustment.p_values(means, within).tolist()
+        for (k, _), p in zip(differing, p_values, strict=True):
+            p_d[k] = p
+    auc = blind.auc(blind.propensity(between.reaching, sources, seed), sources)
+    strongest = "all that was measured together"
+    if joint.p <= tests.alpha and joint.auc > auc:
+        auc, strongest = joint.auc, _strongest(joint)
+    return [
+        Evidence({}, float(s), joint.p, float(r), d, auc, strongest, sources.counts)
+        for s, r, d in zip(p_s, p_r, p_d, strict=True)
+    ]
+
+
+def _beyond_reference(
+    table: ScoreTable, name: str
+) -> Float[np.ndarray, " items"] | None:
+    """Returns a score less the reference model's; None without a reference model.
+
+    What has no value of the reference model's own compares the two already.
+    """
+    if not table.reference:
         return None
-    name = "calibration clips" if role == "calibration" else "non-members"
-    words = Words("suspects", name, _SUSPICION, "a p-value")
-    result, _ = compare(Pair.of(table, *rows), num_bootstrap, seed, words)
-    return result | {"description": f"suspects and {name}"}
+    score = metrics.oriented(table, name)
+    if name not in table.reference:
+        return score
+    return score - metrics.signed(table, table.reference[name].astype(np.float64))
+
+
+def _matched(
+    table: ScoreTable, between: Between, headline: str, comparison: str, tests: Tests
+) -> dict[str, Any]:
+    """Returns what a score shows on the largest subset of like propensities."""
+    sources = between.sources
+    kept = matched_sources(between, tests.seed)
+    propensity = _propensity(between, tests.seed)
+    overlap = matching.overlap(propensity, sources.label)
+    pairs = int(kept.sum()) // 2
+    score = metrics.oriented(table, headline)[between.rows]
+    items = kept[sources.source] & np.isfinite(score)
+    label = sources.label[sources.source]
+    result: dict[str, Any] = {"pairs": pairs, "overlap": overlap, "score": headline}
+    if not (items & label).any() or not (items & ~label).any():
+        auc = intervals.refused("no two sources of the two sets are alike")
+    else:
+        units = sources.unit[sources.source]
+        found = clustered.influences(
+            score[items & label][None],
+            score[items & ~label][None],
+            *(units[items & label], units[items & ~label]),
+            int(units.max()) + 1,
+        )
+        low, high = (None, None)
+        if min(found.sources) >= intervals.MIN_SOURCES:
+            low, high = found.interval(0)
+        auc = {"value": float(found.auc[0]), "low": low, "high": high}
+    shown = intervals.in_words(auc)
+    statement = (
+        f"On the largest subset of like propensities, {pairs} pairs of sources "
+        f"({overlap:.0%} of all sources lie where both sets have some), {headline} has "
+        f"AUC {shown}."
+        if pairs
+        else "No pair of sources of the two sets is alike: no subset can be compared."
+    )
+    return result | {"auc": auc, "statement": statement, "comparison": comparison}
+
+
+def matched_sources(between: Between, seed: int) -> Bool[np.ndarray, " sources"]:
+    """Returns which sources are in the largest subset of like propensities."""
+    return matching.matched(_propensity(between, seed), between.sources.label)
+
+
+def _propensity(between: Between, seed: int) -> Float[np.ndarray, " sources"]:
+    """Returns the propensity by everything that is known, reaching the model or not."""
+    families = [*between.reaching, *between.apart]
+    return blind.propensity(families, between.sources, seed)
+
+
+def _roc(between: Between, seed: int) -> dict[str, Any] | None:
+    """Returns the curve of the propensity by what reaches the model."""
+    if not between.reaching:
+        return None
+    values = blind.propensity(between.reaching, between.sources, seed)
+    label = between.sources.label
+    curve = metrics.roc_curve(values[label], values[~label])
+    kept = metrics.spread(len(curve.fpr), _MAX_VERTICES)
+    return {
+        "auc": blind.auc(values, between.sources),
+        "fpr": curve.fpr[kept].tolist(),
+        "tpr": curve.tpr[kept].tolist(),
+    }
+
+
+def _strongest(joint: blind.Joint) -> str:
+    """Names what tells two sets apart best."""
+    if joint.strongest == blind.ALL:
+        return f"all columns of {joint.family} together"
+    if joint.family in ("motion", joint.strongest):
+        return joint.strongest
+    return f"{joint.strongest} ({joint.family})"
+
+
+def _named(role: str) -> str:
+    return CALLED.get(role, role)
+
+
+def _listed(names: list[str]) -> str:
+    *most, last = names or ["nothing"]
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,114 +1,182 @@
-"""Verdicts: what the AUC of a score is worth next to the blind baseline's."""
+"""Verdicts: what a score shows of membership, by rules that simulations were made of.
+
+Of one declared comparison and score, with alpha the level of every test and A* the
+smallest AUC of interest:
+
+- p_s: the score ranks members above non-members (`ranking`).
+- p_b: the two sets can be told apart without any model (`blind`); its AUC is A_b.
+- p_r: the score ranks members above beyond what the blind features explain
+  (`adjusted`).
+- p_d: the same of the score less the reference model's.
+
+| verdict | where |
+|---|---|
+| `not_tested` | a role has fewer than 20 sources, or blind features are missing |
+| `chance` | p_s > alpha, and the interval of the AUC ends below A* |
+| `underpowered` | p_s > alpha and it does not; or p_s <= alpha, p_b, p_r > alpha |
+| `shift` | p_s, p_b <= alpha, and p_r > alpha or A_b > 0.70; or p_d > alpha |
+| `ranks_above_no_placebo` | p_s, p_r <= alpha, p_b > alpha or A_b <= 0.70 |
+| `supported` | the same with a reference model, and p_d <= alpha |
+
+No rule on blind features alone is safe: what they do not measure makes a score of a
+model that has seen nothing rank members above in up to all corpora; with a reference
+model at most one in twenty is called supported (`benchmarks/validity.py`).
+"""
 
 from typing import Any, NamedTuple
 
 from vidsme_jax.evaluation import intervals
 
-
-class _Verdict(NamedTuple):
-    """A verdict: its name, what it says of any score, and of the headline."""
-
-    name: str
-    statement: str  # {shown}: both AUCs.
-    ending: str  # {blind}: the blind AUC, and where it comes from.
-
-
-_NO_SHIFT = _Verdict(
-    "not shown to be confounded",
-    "Not shown to be confounded by motion or brightness: {shown}. Other differences "
-    "between the two sets were not tested.",
-    "; no shift in motion or brightness was found at this sample size, and other "
-    "differences between the two sets were not tested",
-)
-_INVALID = _Verdict(
-    "invalid: shift",
-    "Invalid as evidence of membership: {shown}. The two sets differ in their content, "
-    "and that alone explains as much.",
-    ", but {blind}, without any model, at least as much: this is not evidence of "
-    "membership",
-)
-_CONFOUNDED = _Verdict(
-    "confounded: shift",
-    "Confounded: {shown}. The two sets differ in their content; the score's AUC is "
-    "higher than that alone gives here, but how much of it, if any, is membership "
-    "cannot be determined by this comparison.",
-    ", but {blind}, without any model: how much of it, if any, is membership cannot be "
-    "determined",
-)
-_ENDINGS = {each.name: each.ending for each in (_NO_SHIFT, _INVALID, _CONFOUNDED)}
-_NO_RANK = (
-    "; {blind}, without any model, so a higher AUC of the score would not have been "
-    "evidence of membership either"
+MIN_SOURCES = 20  # Of each role; the rules held in simulations from there on.
+CAP = 0.70  # Of the blind AUC: beyond it nothing is supported.
+NAMES = (
+    *("supported", "ranks_above_no_placebo", "chance", "shift"),
+    *("underpowered", "not_tested"),
 )
 
 
-def of_score(blind: dict[str, Any], auc: float | None) -> dict[str, Any]:
-    """Compares a score's AUC with the strongest blind result that separates.
+class Evidence(NamedTuple):
+    """What a verdict follows from; a p-value is None where there is none.
+
+    Attributes:
+      auc: With its interval, as `metrics.evaluate` has it.
+      p_s: See the module, as for the others.
+      p_b: None where it could not be tested.
+      p_r: Likewise.
+      p_d: None without a reference model.
+      blind_auc: A_b.
+      blind: What tells the sets apart best, in words.
+      sources: Of members and of non-members.
+    """
+
+    auc: dict[str, Any]
+    p_s: float | None = None
+    p_b: float | None = None
+    p_r: float | None = None
+    p_d: float | None = None
+    blind_auc: float | None = None
+    blind: str = ""
+    sources: tuple[int, int] = (0, 0)
+
+
+def of_score(
+    found: Evidence, alpha: float, smallest: float, reason: str = ""
+) -> dict[str, Any]:
+    """Applies the rules.
 
     Args:
-      blind: One comparison of `validity.blind_baseline`.
-      auc: The score's, larger = member; None if it has none.
+      found: Of one score and comparison.
+      alpha: The level of every test.
+      smallest: A*, the smallest AUC of interest.
+      reason: Why nothing is tested; "" where it is.
 
     Returns:
-      `verdict`, `statement` and `blind`, the result that it was compared with.
+      `verdict`, one of `NAMES`; `statement`, one sentence without its subject; and the
+      p-values with `blind_auc`.
     """
-    if auc is None:
-        none = "The score has no AUC here."
-        return {"verdict": "no result", "statement": none, "blind": None}
-    if blind["separates"] is None:
-        statement = blind["statement"]
-        return {"verdict": "not tested", "statement": statement, "blind": None}
-    results = [blind[key] for key in ("cross_fitted", "motion", "brightness")]
-    found = [result for result in results if result["low"] > 0.5]
-    strongest = max(found, key=lambda r: r["value"]) if found else results[0]
-    verdict = _CONFOUNDED if found else _NO_SHIFT
-    if found and strongest["value"] >= auc:
-        verdict = _INVALID
-    numbers = f"AUC {intervals.in_words(strongest)} from {strongest['name']} alone"
-    shown = f"AUC {auc:.2f}, and {numbers}"
-    statement = verdict.statement.format(shown=shown)
-    return {"verdict": verdict.name, "statement": statement, "blind": strongest}
+    verdict, statement = _ruled(found, alpha, smallest, reason)
+    values = {name: getattr(found, name) for name in ("p_s", "p_b", "p_r", "p_d")}
+    return (
+        {"verdict": verdict, "statement": statement}
+        | values
+        | {"blind_auc": found.blind_auc}
+    )
 
 
-def of_headline(
-    evaluation: dict[str, Any], blind: dict[str, Any], headline: str
-) -> str:
-    """Says in one sentence what the headline score shows, and what it is worth."""
-    if "all" not in evaluation["comparisons"]:
-        return (
-            "Without both members and non-members this report cannot say how well "
-            f"the headline score {headline} separates them."
+def _ruled(
+    found: Evidence, alpha: float, smallest: float, reason: str
+) -> tuple[str, str]:
+    if reason:
+        return "not_tested", f"is not tested: {reason}"
+    if found.auc["value"] is None:
+        return "not_tested", f"is not tested: {found.auc['reason']}"
+    if min(found.sources) < MIN_SOURCES:
+        return "not_tested", (
+            f"is not tested: {found.sources[0]} sources of members and "
+            f"{found.sources[1]} of non-members; the rules need {MIN_SOURCES} of each"
         )
-    return _sentence(evaluation, blind, headline, "The headline score")
+    if found.p_s is None or found.p_b is None or found.p_r is None:
+        return "not_tested", (
+            "is not tested: what the clips show without a model is not known"
+        )
+    numbers = f"AUC {intervals.in_words(found.auc)}, p = {p_words(found.p_s)}"
+    blind = f"{found.blind} (AUC {found.blind_auc:.2f}, p = {p_words(found.p_b)})"
+    if found.p_s > alpha:
+        high = found.auc["high"]
+        if high is not None and high < smallest:
+            return "chance", (
+                f"is not distinguishable from chance ({numbers}; an AUC of "
+                f"{smallest:g} or more is ruled out)"
+            )
+        return "underpowered", (
+            f"does not rank members above non-members at this number of sources "
+            f"({numbers}), which is too small to rule out an AUC of {smallest:g}"
+        )
+    if found.p_b <= alpha and (found.p_r > alpha or found.blind_auc > CAP):
+        if found.p_r > alpha:
+            return "shift", (
+                f"ranks members above non-members ({numbers}), which is explained by "
+                f"distribution shift: without any model the sets differ in {blind}, "
+                f"and beyond that nothing is left (p = {p_words(found.p_r)})"
+            )
+        return "shift", (
+            f"ranks members above non-members ({numbers}), which cannot be separated "
+            f"from distribution shift: without any model the sets differ in {blind}"
+        )
+    if found.p_r > alpha:
+        return "underpowered", (
+            f"ranks members above non-members ({numbers}), but not beyond what the "
+            f"blind features explain (p = {p_words(found.p_r)}), and whether the sets "
+            f"differ without any model is not shown (p = {p_words(found.p_b)})"
+        )
+    beyond = f"beyond what the blind features explain (p = {p_words(found.p_r)})"
+    if found.p_d is None:
+        return "ranks_above_no_placebo", (
+            f"ranks members above non-members ({numbers}), {beyond}; without a "
+            "reference model that has not seen them, a difference between the sets "
+            "that was not measured cannot be told from membership"
+        )
+    if found.p_d <= alpha:
+        return "supported", (
+            f"ranks members above non-members ({numbers}), {beyond} and beyond what "
+            f"the reference model shows (p = {p_words(found.p_d)}): membership is "
+            "supported, if the reference model has not seen the members"
+        )
+    return "shift", (
+        f"ranks members above non-members ({numbers}), and so, or nearly so, does the "
+        f"reference model (p = {p_words(found.p_d)} that it ranks them less): the sets "
+        "differ in more than membership"
+    )
 
 
-def of_beside(
-    evaluation: dict[str, Any], blind: dict[str, Any], score: str, role: str
-) -> str:
-    """Says likewise what a score shows that is reported beside the headline.
+def sentence(name: str, found: dict[str, Any]) -> str:
+    """Returns the statement of a verdict as a sentence about a score.
 
-    Args:
-      evaluation: Of `metrics.evaluate`.
-      blind: Of `validity.blind_baseline`.
-      score: Its name.
-      role: What it is declared as.
-
-    Returns:
-      One sentence; "" where nothing is compared.
+    Example:
+      >>> sentence("The score x", {"statement": "is not tested: no reason"})
+      'The score x is not tested: no reason.'
     """
-    if "all" not in evaluation["comparisons"]:
-        return ""
-    name = f"Declared as {role}, not chosen after the results: the score"
-    return _sentence(evaluation, blind, score, name)
+    return f"{name} {found['statement']}."
 
 
-def of_reference(evaluation: dict[str, Any], score: str) -> str:
+def p_words(p: float) -> str:
+    """Formats a p-value.
+
+    Example:
+      >>> p_words(0.0123), p_words(0.000999)
+      ('0.012', '0.0010')
+    """
+    return f"{p:.2g}" if p >= 0.1 else f"{p:.3f}" if p >= 0.01 else f"{p:.4f}"
+
+
+def of_reference(evaluation: dict[str, Any], comparison: str, score: str) -> str:
     """Says in one sentence what the reference model alone shows by a score.
 
     It has seen no members, so that its AUC is that of a placebo: anything but 0.5 comes
     from what else tells the two sets apart.
     """
-    found = evaluation["comparisons"].get("all", {}).get("reference", {}).get(score)
+    compared = evaluation["comparisons"].get(comparison, {})
+    found = compared.get("reference", {}).get(score)
     if found is None:
         return ""
     auc, name = found["auc"], f"The reference model's own {score}"
@@ -117,44 +185,11 @@ def of_reference(evaluation: dict[str, Any], score: str) -> str:
     numbers = f"AUC {intervals.in_words(auc)}"
     if auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
         return (
-            f"{name} does not separate members from non-members at this sample size "
-            f"({numbers}), as is expected of a model that has seen neither."
+            f"{name} does not separate members from non-members at this number of "
+            f"sources ({numbers}), as is expected of a model that has seen neither."
         )
     return (
         f"{name} separates members from non-members ({numbers}): the two sets differ "
         "in more than whether the audited model was trained on them, or the reference "
-        "model has seen one of them, and the AUC of the headline score may be that."
+        "model has seen one of them."
     )
-
-
-def _sentence(
-    evaluation: dict[str, Any], blind: dict[str, Any], score: str, name: str
-) -> str:
-    auc = evaluation["comparisons"]["all"]["scores"][score]["auc"]
-    if auc["value"] is None:
-        return f"{name} {score} has no result: {auc['reason']}."
-    found = blind["comparisons"]["all"]["verdicts"][score]
-    return f"{name} {score} {_rank(auc)}{_ending(found, auc)}."
-
-
-def _rank(auc: dict[str, Any]) -> str:
-    numbers = f"AUC {intervals.in_words(auc)}"
-    if auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
-        return (
-            "does not separate members from non-members at this sample size "
-            f"({numbers})"
-        )
-    if auc["high"] < 0.5:
-        return f"ranks members below non-members, against its sign ({numbers})"
-    return f"ranks members above non-members ({numbers})"
-
-
-def _ending(found: dict[str, Any], auc: dict[str, Any]) -> str:
-    if found["blind"] is None:
-        return "; whether the two sets differ without any model was not tested"
-    numbers = intervals.in_words(found["blind"])
-    shift = found["verdict"] != _NO_SHIFT.name
-    above = auc["low"] is not None and auc["low"] > 0.5
-    ending = _NO_RANK if shift and not above else _ENDINGS[found["verdict"]]
-    name = found["blind"]["name"]
-    return ending.format(blind=f"AUC {numbers} comes from {name} alone")

@@ -1,0 +1,77 @@
+"""The families of blind features of two sets of rows.
+
+Axes: `items`, rows of the table; `rows`, those of two roles, the first role's first.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import wordings
+from vidsme_jax.evaluation.families import APART, REACHING, Family, family
+from vidsme_jax.evaluation.sources import Sources
+
+
+class Traits:
+    """What a table knows of its clips without a model, by family and column."""
+
+    def __init__(self, table: ScoreTable):
+        """Makes the columns of texts, once for all comparisons."""
+        motion = np.log1p(table.flow_variance.astype(np.float64))
+        self.units = table.units
+        self.families: dict[str, dict[str, np.ndarray]] = {
+            "motion": {
+                "motion": motion,
+                "changes of brightness": table.brightness_std.astype(np.float64),
+            }
+        }
+        self.families |= {name: dict(its) for name, its in table.traits.items()}
+        if table.question is not None and table.answer is not None:
+            _, unit = np.unique(table.units, return_inverse=True)
+            self.families["text"] = wordings.columns(
+                table.question, table.answer, motion, unit
+            )
+        self.reaching = tuple(
+            name
+            for name in REACHING
+            if name != "text" or table.num_response_rows is not None
+        )
+
+    @property
+    def known(self) -> bool:
+        """Returns whether pictures were looked at; without, a test shows nothing."""
+        return bool(self.families.get("pixels"))
+
+    def between(
+        self, first: Int[np.ndarray, " first"], second: Int[np.ndarray, " second"]
+    ) -> "Between":
+        """Returns the families of the rows of two roles."""
+        rows = np.concatenate([first, second])
+        sources = Sources.of(self.units[first], self.units[second])
+        found = {}
+        for name in (*REACHING, *APART):
+            columns = self.families.get(name, {})
+            its = family(name, {k: v[rows] for k, v in columns.items()}, sources)
+            if its is not None:
+                found[name] = its
+        reaching = [found[name] for name in self.reaching if name in found]
+        apart = [its for name, its in found.items() if name not in self.reaching]
+        return Between(rows, sources, reaching, apart)
+
+
+class Between(NamedTuple):
+    """Two roles, with what could tell them apart.
+
+    Attributes:
+      rows: Of the table.
+      sources: Of these rows.
+      reaching: Families of what the model reads.
+      apart: Those that cannot reach it.
+    """
+
+    rows: Int[np.ndarray, " rows"]
+    sources: Sources
+    reaching: list[Family]
+    apart: list[Family]

@@ -1,0 +1,85 @@
+"""Videos that are listed both as members and as non-members, whole or in parts."""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from vidsme_jax.base import ScoreTable
+
+_MAX_LISTED = 20  # By hash.
+# Seconds at the end of a video's name, as in `data.segments`.
+_PART = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?$")
+
+
+def duplicates(
+    table: ScoreTable,
+    members: Int[np.ndarray, " members"],
+    nonmembers: Int[np.ndarray, " nonmembers"],
+) -> dict[str, Any]:
+    """Lists videos, by content hash, that are both member and non-member.
+
+    Returns:
+      `count`, `statement`, `videos`, the first of them, and `reason`, why nothing can
+      be compared: some are so as a whole, or in parts that overlap.
+    """
+    shared = np.intersect1d(table.cluster[members], table.cluster[nonmembers])
+    if not len(shared):
+        return {"count": 0, "statement": "", "reason": "", "videos": []}
+
+    spans: dict[Any, list[tuple[float, float, int]]] = {each: [] for each in shared}
+    ids: dict[Any, tuple[list[str], list[str]]] = {each: ([], []) for each in shared}
+    for role, rows in enumerate((members, nonmembers)):
+        for row in rows[np.isin(table.cluster[rows], shared)]:
+            cluster = table.cluster[row]
+            spans[cluster].append((*_part(str(table.video[row])), role))
+            ids[cluster][role].append(str(table.id[row]))
+    wrong = sum(map(_overlap, spans.values()))
+    divided = len(shared) - wrong
+    statements = []
+    if wrong:
+        its = "video is" if wrong == 1 else "videos are"
+        statements.append(
+            f"{wrong} {its} listed both as member and as non-member: the labels are "
+            "wrong."
+        )
+    if divided:
+        its = "video has" if divided == 1 else "videos have"
+        statements.append(
+            f"{divided} {its} some parts among the members and others among the "
+            "non-members: parts of one video are not independent."
+        )
+    whole = f"{wrong} videos are member and non-member at once" if wrong else ""
+    return {
+        "count": len(shared),
+        "statement": " ".join(statements),
+        "reason": whole,
+        "videos": [
+            {
+                "hash": str(cluster),
+                "members": ids[cluster][0],
+                "nonmembers": ids[cluster][1],
+            }
+            for cluster in shared[:_MAX_LISTED]
+        ],
+    }
+
+
+def _overlap(spans: list[tuple[float, float, int]]) -> bool:
+    """Whether a part of one role overlaps one of the other: begin, end and role."""
+    ends = [-math.inf, -math.inf]  # The latest of each role so far.
+    for begin, end, role in sorted(spans):
+        if begin < min(end, ends[1 - role]):
+            return True
+        ends[role] = max(ends[role], end)
+    return False
+
+
+def _part(name: str) -> tuple[float, float]:
+    """Returns when the part of a video begins and ends that its name ends with."""
+    found = _PART.search(name)
+    if found is None:
+        return 0.0, math.inf
+    return float(found[1]), math.inf if found[2] is None else float(found[2])

@@ -1,0 +1,179 @@
+"""Whether a set of suspects as a whole ranks above clips known not to be members.
+
+A catalogue that was used as a whole shows in the mean rank of its clips long before any
+one of them stands out: with 100 suspects that are members and 100 calibration clips, a
+score of AUC 0.65 lists nothing in 99 % of runs, and this test finds the set in 98 %.
+
+Axes: `rows`, of suspects and then of calibration clips; `sources`; `columns`, scores.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from vidsme_jax.evaluation import ranking
+from vidsme_jax.evaluation.sources import Sources
+
+_SUBSETS = 20  # Of the suspects, for each point of the curve.
+_OF_CURVE = 499  # Permutations of each.
+_POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_MAX_GROUPS = 50
+_CLIPPED = 2.5  # Percent of the values of a score, at either end.
+_RIDGE = 1.0
+MIN_EACH = 10  # Sources of suspects and of calibration clips, for dataset inference.
+
+
+def p_of_set(
+    scores: Float[np.ndarray, " rows"], sources: Sources, number: int, seed: int
+) -> float:
+    """Returns the one-sided p-value that the first role's mean rank is larger.
+
+    Example:
+      >>> sources = Sources.of(np.arange(3), np.arange(3, 10))
+      >>> p = p_of_set(np.arange(10.0), sources, 999, 0)
+      >>> bool(p > 0.99)
+      True
+    """
+    permuted = sources.permuted(number, seed)
+    return float(ranking.p_values(ranking.ranks(scores[:, None]), sources, permuted)[0])
+
+
+def by_group(
+    scores: Float[np.ndarray, " rows"],
+    group: np.ndarray,
+    units: np.ndarray,
+    suspects: int,
+    number: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Tests the suspects of each group against all calibration clips; Holm's p.
+
+    Args:
+      scores: Larger = member.
+      group: Of each row; "" for none.
+      units: Of each row.
+      suspects: How many rows are suspects; they come first.
+      number: Of permutations.
+      seed: Of them.
+
+    Returns:
+      `group`, `videos` (rows), `sources`, `p` and `adjusted_p`, of the largest groups.
+    """
+    names, sizes = np.unique(group[:suspects], return_counts=True)
+    largest = [n for n in names[np.argsort(-sizes, kind="stable")].tolist() if n]
+    found = []
+    calibrates = np.arange(len(scores)) >= suspects
+    for name in sorted(largest[:_MAX_GROUPS]) if len(names) > 1 else []:
+        kept = calibrates | (group == name)
+        its = kept & ~calibrates
+        sources = Sources.of(units[its], units[calibrates])
+        p = p_of_set(scores[kept], sources, number, seed)
+        about = {"group": name, "videos": int(its.sum()), "sources": sources.counts[0]}
+        found.append(about | {"p": p})
+    for each, p in zip(found, holm([x["p"] for x in found]), strict=True):
+        each["adjusted_p"] = p
+    return found
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Returns Holm's adjusted p-values, in the order given.
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03])
+      [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    count = len(order)
+    steps = (float(p_values[k]) * (count - at) for at, k in enumerate(order))
+    found = [0.0] * count
+    for k, p in zip(order.tolist(), itertools.accumulate(steps, max), strict=True):
+        found[k] = min(1.0, p)
+    return found
+
+
+def curve(
+    scores: Float[np.ndarray, " rows"],
+    units: np.ndarray,
+    suspects: int,
+    seed: int,
+) -> list[dict[str, float]]:
+    """Returns the median p of random subsets of the suspects, by their size.
+
+    Returns:
+      `videos`, the size, and `p`; the last size is that of all.
+    """
+    rng = np.random.default_rng([seed, 5])
+    calibration = np.arange(suspects, len(scores))
+    found = []
+    for size in (*(n for n in _POINTS if n < suspects), suspects):
+        p_values = []
+        for _ in range(_SUBSETS if size < suspects else 1):
+            some = rng.choice(suspects, size, replace=False)
+            sources = Sources.of(units[some], units[calibration])
+            both = scores[np.concatenate([some, calibration])]
+            p_values.append(p_of_set(both, sources, _OF_CURVE, seed))
+        found.append({"videos": size, "p": float(np.median(p_values))})
+    return found
+
+
+def dataset_inference(
+    columns: Mapping[str, Float[np.ndarray, " rows"]], sources: Sources, seed: int
+) -> dict[str, Any] | None:
+    """Tests the set by all scores together, weighted on one half and judged on another.
+
+    Sources are dealt into two halves. On the first a ridge regression of the role on
+    the scores, clipped at their outer 2.5 % and of variance 1 there, finds weights; on
+    the second Welch's t compares the weighted scores of the sources [1]. The weights
+    are fitted to which role a clip has, not to membership, so that any difference
+    between the sets counts: it means nothing where they are not exchangeable.
+
+    Args:
+      columns: Scores without NaN, larger = member, by name.
+      sources: Of suspects and calibration clips.
+      seed: Of the halves.
+
+    Returns:
+      `p`, one-sided, `scores` and the `sources` judged of each role; None where a role
+      has fewer than 10 sources, or no score varies.
+
+    [1] Maini et al., 2024. LLM Dataset Inference. https://arxiv.org/abs/2406.06443
+    """
+    means = sources.means(np.stack(list(columns.values()), axis=1))
+    means = means[:, np.isfinite(means).all(axis=0)]
+    if min(sources.counts) < MIN_EACH or not means.shape[1]:
+        return None
+    half = _halves(sources, seed)
+    low, high = np.percentile(means[half], [_CLIPPED, 100 - _CLIPPED], axis=0)
+    clipped = np.clip(means, low, high)
+    spread = clipped[half].std(axis=0)
+    if not (spread > 0).any():
+        return None
+    x = (clipped - clipped[half].mean(axis=0))[:, spread > 0] / spread[spread > 0]
+    y = sources.label - sources.label[half].mean()
+    gram = x[half].T @ x[half]
+    gram[np.diag_indices_from(gram)] += _RIDGE * half.sum()
+    weighted = x[~half] @ np.linalg.solve(gram, x[half].T @ y[half])
+    label = sources.label[~half]
+    import scipy.stats  # Heavy; a mistake is refused without it.
+
+    p = scipy.stats.ttest_ind(
+        weighted[label], weighted[~label], equal_var=False, alternative="greater"
+    ).pvalue
+    judged = int(label.sum()), int((~label).sum())
+    return {"p": float(p), "scores": int(x.shape[1]), "sources": list(judged)}
+
+
+def _halves(sources: Sources, seed: int) -> Bool[np.ndarray, " sources"]:
+    """Deals units into two halves at random, of each role as evenly as can be."""
+    rng = np.random.default_rng([seed, 6])
+    units = int(sources.unit.max()) + 1
+    share = np.bincount(sources.unit, sources.label, units)
+    share /= np.bincount(sources.unit, minlength=units)
+    order: Int[np.ndarray, " units"] = rng.permutation(units)
+    order = order[np.argsort(-share[order], kind="stable")]
+    half = np.zeros(units, bool)
+    half[order[::2]] = True
+    return half[sources.unit]

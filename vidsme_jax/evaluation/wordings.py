@@ -1,0 +1,146 @@
+"""Questions and answers as columns: what a text tells without any model or video.
+
+Each text's own typicality is by a model of the texts of all other units, so that no
+clip is scored by a model of its own answer. Nothing here sees a label, so that columns
+need not be made anew where labels are permuted.
+
+Axes: `items`, rows of both roles.
+"""
+
+import collections
+import itertools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_COMPONENTS = 8  # Of the bag of words and pairs of words.
+_MOST_TERMS = 20_000
+_NEXT = 0.4  # Weight of a word by itself beside that behind the one before.
+
+
+def columns(
+    question: Shaped[np.ndarray, " items"],
+    answer: Shaped[np.ndarray, " items"],
+    motion: Float[np.ndarray, " items"],
+    unit: Int[np.ndarray, " items"],
+) -> dict[str, Float[np.ndarray, " items"]]:
+    """Returns the columns of the family text, by name.
+
+    Args:
+      question: Texts, "" where there is none.
+      answer: Likewise.
+      motion: Of each clip, such as log1p of its flow variance; NaN is the median.
+      unit: Of each item, from 0.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, texts in (("question", question), ("answer", answer)):
+        if not any(map(str.strip, texts)):
+            continue
+        tokens = [_TOKEN.findall(text) for text in texts]
+        words = np.array([len(its) for its in tokens], np.float64)
+        some = np.maximum(words, 1)
+        letters = np.array([sum(map(len, its)) for its in tokens])
+        found[f"{name} words"] = words
+        found[f"{name} letters a word"] = letters / some
+        for what, is_one in (
+            ("capitals", str.isupper),
+            ("digits", str.isdigit),
+            ("marks", lambda c: not (c.isalnum() or c.isspace())),
+        ):
+            counts = [sum(map(is_one, text)) for text in texts]
+            found[f"{name} {what}"] = np.array(counts) / np.maximum(letters, 1)
+        found[f"{name} log p"] = typicality(tokens, unit)
+        found |= _bags(name, texts)
+    crossed = [name for name in found if name.endswith((" words", " log p"))]
+    moving = _standard(np.where(np.isfinite(motion), motion, np.nanmedian(motion)))
+    for name in crossed:
+        found[f"{name} x motion"] = _standard(found[name]) * moving
+    return found
+
+
+def typicality(
+    tokens: Sequence[Sequence[str]], unit: Int[np.ndarray, " items"]
+) -> Float[np.ndarray, " items"]:
+    """Returns the mean log p of each text's words by the texts of all other units.
+
+    An interpolated model of pairs of words, with one unseen word more; 0 for no word.
+
+    Example:
+      >>> texts = [["a", "cat"], ["a", "cat"], ["blue", "whale"]]
+      >>> found = typicality(texts, np.arange(3))
+      >>> bool(found[0] == found[1] > found[2])
+      True
+    """
+    lowered = [["", *(each.lower() for each in its)] for its in tokens]
+    every = _Counts(lowered)
+    of_unit: dict[int, list[int]] = collections.defaultdict(list)
+    for place, each in enumerate(unit.tolist()):
+        of_unit[each].append(place)
+    found = np.zeros(len(lowered))
+    for places in of_unit.values():
+        own = _Counts([lowered[k] for k in places])
+        for k in places:
+            found[k] = every.without(own).log_p(lowered[k])
+    return found
+
+
+class _Counts:
+    """How often words, pairs of words and first words of pairs are there."""
+
+    def __init__(self, texts: Sequence[Sequence[str]] = ()):
+        self.words, self.pairs, self.firsts = (collections.Counter() for _ in range(3))
+        for text in texts:
+            self.words.update(text[1:])
+            self.pairs.update(itertools.pairwise(text))
+            self.firsts.update(text[:-1])
+        self.total, self._less = self.words.total(), None
+        self.distinct = len(self.words)
+
+    def without(self, own: "_Counts") -> "_Counts":
+        """Returns these less others, which are subtracted when they are asked for."""
+        less = _Counts()
+        less.words, less.pairs, less.firsts = self.words, self.pairs, self.firsts
+        less.total, less.distinct = self.total - own.total, self.distinct
+        less._less = own
+        return less
+
+    def log_p(self, text: Sequence[str]) -> float:
+        """Returns the mean log p of the words behind the first place."""
+        own, logs = self._less or _Counts(), []
+        for before, word in itertools.pairwise(text):
+            alone = self.words[word] - own.words[word] + 1
+            alone = alone / (self.total + self.distinct + 1)
+            behind = self.firsts[before] - own.firsts[before]
+            pair = self.pairs[before, word] - own.pairs[before, word]
+            together = pair / behind if behind else alone
+            logs.append(np.log(_NEXT * alone + (1 - _NEXT) * together))
+        return float(np.mean(logs)) if logs else 0.0
+
+
+def _bags(
+    name: str, texts: Shaped[np.ndarray, " items"]
+) -> dict[str, Float[np.ndarray, " items"]]:
+    """Returns principal components of the bags of words and pairs of words."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=2, max_features=_MOST_TERMS, token_pattern=r"\w+"
+    )
+    try:
+        bags = vectors.fit_transform(map(str, texts))
+    except ValueError:  # No term is in two texts.
+        return {}
+    most = min(_COMPONENTS, min(bags.shape) - 1)
+    if most < 1:
+        return {}
+    found = TruncatedSVD(most, random_state=0).fit_transform(bags)
+    return {f"{name} terms {k + 1}": found[:, k] for k in range(most)}
+
+
+def _standard(values: Float[np.ndarray, " items"]) -> Float[np.ndarray, " items"]:
+    spread = values.std()
+    return (values - values.mean()) / spread if spread else np.zeros(len(values))
