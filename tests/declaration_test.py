@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
 import shutil
 import sys
@@ -87,6 +88,7 @@ def test_a_headline_that_is_changed_after_the_results(run):
         assert WORD in told and "headline was vid_sme, now perplexity" in told
         assert "q_scale was 1, now 0.5" in told
         assert first.metrics["verdict"] in told
+    assert "declared before the results were seen" not in page
     assert again.metrics["verdict"] in page and again.metrics["verdict"] in (
         again.summary()
     )
@@ -368,6 +370,23 @@ def test_fields_of_another_kind_are_refused(run, field, value):
     path.write_text(json.dumps(record | {"digest": sealed._digest(record)}))
     with pytest.raises(AuditError, match=rf"its {field} cannot be that of such a file"):
         _again(run[0].workdir)
+
+
+def test_what_the_clips_can_show_is_logged(run, caplog):
+    report, config = run
+    with caplog.at_level(logging.INFO, "absl"):
+        audit.run(config, report.workdir)
+        config.corpus.suspects = config.corpus.members
+        config.corpus.calibration = config.corpus.nonmembers
+        config.corpus.members = config.corpus.nonmembers = ()
+        audit.run(config, report.workdir)
+    said = [x for x in caplog.messages if x.startswith("before the run: ")]
+    assert len(said) == 2
+    assert (
+        "before the run: there is no AUC that a one-sided test at level 0.0"
+        in (said[0])
+    )
+    assert "0.05 no suspect can be listed, whatever the scores; to list one" in said[1]
 
 
 def test_a_comparison_of_one_group_alone(run):

@@ -10,7 +10,14 @@ from ml_collections import ConfigDict
 from vidsme_jax import models, parallel, scores
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
-from vidsme_jax.run import asking, declaration, processes, references, texts
+from vidsme_jax.run import (
+    asking,
+    declaration,
+    processes,
+    prospects,
+    references,
+    texts,
+)
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.runs import Run, Wanted
 from vidsme_jax.settings import views
@@ -193,6 +200,8 @@ def open_runs(setup: Setup, workdir: pathlib.Path) -> list[Run]:
     """
     with processes.agreed():
         declaration.check(workdir)  # Before signals are deleted.
+    if processes.index() == 0:
+        prospects.log(setup)
     runs = [open_run(setup, workdir)]
     if setup.reference is not None:
         runs.append(open_reference(setup, workdir, runs[0]))
