@@ -56,7 +56,7 @@ def write(
         fingerprints; nested, printed as it is.
       failures: One per item that has no scores.
       warnings: What was noticed about a video, by its path; logged, a line a kind.
-      headline: The score declared in advance; a key of `table.scores`.
+      headline: The score that the verdict is of; a key of `table.scores`.
       descriptions: One line for each score.
       left_out: What the sources hold and the corpus does not take.
       notes: On the corpus as a whole, such as that videos are in two roles.
