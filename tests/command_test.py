@@ -33,6 +33,7 @@ def test_an_unknown_command(capsys):
 
 
 _FLAGS = {
+    "power": {"--config", "--members", "--suspects", "--icc", "--config.KEY=VALUE"},
     "audit": {"--config", "--workdir", "--coordinator", "--process_id"},
     "prepare": {"--config", "--out", "--config.KEY=VALUE"},
     "report": {"--workdir", "--config.KEY=VALUE"},

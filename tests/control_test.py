@@ -157,6 +157,9 @@ def test_what_is_taken_of_an_audit(corpus, config, tmp_path):
     assert not chosen.auditing.reference.checkpoint
     official = changed(config, profile="official", slices=("video",), scores="all")
     assert "--config.profile=exact" in problems_of(plan.ask, official, source, tmp_path)
+    group = changed(config, report__comparison="film", report__alpha=0.01)
+    chosen = plan.ask(group, source, tmp_path).auditing.report
+    assert (chosen.comparison, chosen.alpha) == ("all", 0.01)
     rate = changed(config, video__sampling="fps")
     chosen = plan.ask(rate, source, tmp_path)
     assert chosen.training.video.sampling == chosen.auditing.video.sampling == "uniform"

@@ -9,6 +9,7 @@ from vidsme_jax.wording import nearest
 
 # By name: the module whose `run` it is, and what it does.
 COMMANDS = {
+    "power": ("planning", "says what numbers of clips can show, before a run"),
     "audit": ("main", "scores the clips of a corpus, or makes a study, and reports"),
     "prepare": (
         "prepare",

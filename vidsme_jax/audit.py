@@ -5,7 +5,6 @@ import json
 import pathlib
 from typing import Any
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
@@ -16,6 +15,7 @@ from vidsme_jax.run import (
     asking,
     checks,
     contents,
+    declaration,
     failing,
     processes,
     provenance,
@@ -30,10 +30,6 @@ from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 
 _SEED = 0  # Of bootstrap and cross-fitting.
-_OTHER_ROWS = (
-    "the rows that are evaluated are not those of the report before: files or whole "
-    "rows have come, gone or changed since"
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,11 +125,8 @@ def report_again(
         stored.check_held(asked, stores[0], workdir)
         table, warnings = _table(asked, failures, *stores)
         failures += contents.not_stored(asked.items, table.id)
-        before, corpus = about["fingerprints"].get("corpus"), provenance.corpus(table)
-        if before and corpus != before:
-            logging.warning("%s", _OTHER_ROWS)
-            asked = dataclasses.replace(asked, notes=(*asked.notes, _OTHER_ROWS))
-        about = provenance.updated(about, settings.flatten(config), corpus)
+        about, notes = provenance.updated(about, settings.flatten(config), table)
+        asked = dataclasses.replace(asked, notes=(*asked.notes, *notes))
         return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
 
 
@@ -169,6 +162,7 @@ def evaluate(
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
     fprs, num_bootstrap = given.report.fprs, given.report.num_bootstrap
+    sealed = declaration.opened(asked, workdir)
     greedy = asking.is_greedy(given)
     beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
     declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
@@ -189,6 +183,7 @@ def evaluate(
         left_out=asked.left_out,
         notes=asked.notes,
         headline=headline,
+        declared=sealed,
         beside=beside,
         control=asked.control,
         descriptions={

@@ -86,11 +86,20 @@ def interrupted(workdir: pathlib.Path) -> int:
     return INTERRUPTED
 
 
-def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]:
+def parse(
+    argv: list[str],
+    rules: dict[str, Rule] = settings.RULES,
+    default: ConfigDict | None = None,
+) -> list[str]:
     """Parses flags; prints what is wrong with them or the configuration, and exits.
 
     Values of keys, `--config.KEY=VALUE`, are only set here, whatever they are: what is
     wrong with them `settings.problems` says, together with all else.
+
+    Args:
+      argv: The command line.
+      rules: Of the keys.
+      default: Whose keys are set where --config is not given; it may be left out then.
     """
     try:
         argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
@@ -98,7 +107,9 @@ def parse(argv: list[str], rules: dict[str, Rule] = settings.RULES) -> list[str]
         rest = flags.FLAGS(rest)
         config: Any = flags.FLAGS.config
         if config is None and not flags.FLAGS["config"].present:
-            return rest  # `usage_problem` says that it is missing.
+            if default is None:
+                return rest  # `usage_problem` says that it is missing.
+            config = default
         if config is not None:
             config.keys()  # A file that could not be loaded raises here.
         if not isinstance(config, ConfigDict):

@@ -125,6 +125,7 @@ def ask(config: ConfigDict, source: str, workdir: pathlib.Path | None) -> Plan:
             "scores": names,
             "headline": stated[0],
             "report.control": "",
+            "report.comparison": "all",  # Its groups need not be the audit's.
         }
     )
     if given.video.sampling == "fps":

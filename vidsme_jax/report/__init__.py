@@ -12,7 +12,9 @@ from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.report import figures, files, page
 from vidsme_jax.report.plots import ClipCurve
+from vidsme_jax.run import declaration
 from vidsme_jax.run.controls import Control
+from vidsme_jax.run.declared import Declared
 from vidsme_jax.scores import Beside
 from vidsme_jax.scores.profile import uncalibrated
 
@@ -39,6 +41,7 @@ def write(
     notes: Sequence[str] = (),
     beside: Beside | None = None,
     control: Control | None = None,
+    declared: Declared | None = None,
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
@@ -53,12 +56,14 @@ def write(
         fingerprints; nested, printed as it is.
       failures: One per item that has no scores.
       warnings: What was noticed about a video, by its path; logged, a line a kind.
-      headline: The score declared in advance; a key of `table.scores`.
+      headline: The score that the verdict is of; a key of `table.scores`.
       descriptions: One line for each score.
       left_out: What the sources hold and the corpus does not take.
       notes: On the corpus as a whole, such as that videos are in two roles.
       beside: The score that is stated beside the headline, of `scores.beside`.
       control: The positive control, if there is one.
+      declared: The declaration that the result stands under; None where there is none.
+        The first verdict under it is kept, in `verdict.json`.
 
     Returns:
       The content of `metrics.json`.
@@ -69,9 +74,15 @@ def write(
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     noticed.log(warnings)
+    verdict = verdicts.of_headline(evaluation, blind, headline)
+    if declared is not None:
+        named = _named(blind, declared.record["declared"]["comparison"], headline)
+        declared = declaration.reached(declared, workdir, named, verdict)
+        verdict = f"{declared.mark}{verdict}"
     found = {
         "headline": headline,
-        "verdict": verdicts.of_headline(evaluation, blind, headline),
+        "verdict": verdict,
+        "declaration": declared and declared.facts(),
         "beside": beside
         and beside._asdict()
         | {"statement": verdicts.of_beside(evaluation, blind, *beside)},
@@ -108,6 +119,12 @@ def write(
     )
     files.write_text(workdir / "report.html", html)
     return found
+
+
+def _named(blind: dict[str, Any], comparison: str, headline: str) -> str | None:
+    """Returns the name of the headline's verdict, None where nothing is compared."""
+    found = blind["comparisons"].get(comparison)
+    return found and found["verdicts"][headline]["verdict"]
 
 
 def _reference(

@@ -18,9 +18,9 @@ from vidsme_jax.wording import printable
 CLAIM = (
     "This report ranks videos: it says how well scores order members above "
     "non-members on this corpus. No score of one video proves that it was, or was not, "
-    "in the training data. One score, the headline, was declared before the results "
-    "were seen; all others are exploratory, and the best of many is too good by "
-    "selection. The figures hold for these videos, this model and these settings."
+    "in the training data. One score is the headline; all others are exploratory, and "
+    "the best of many is too good by selection. The figures hold for these videos, "
+    "this model and these settings."
 )
 _MAX_BYTES = 5_000_000  # Of a page.
 _MAX_PICTURES = 2_000_000  # Bytes of all pictures in it.

@@ -22,7 +22,7 @@ def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) ->
     beside = found["beside"]
     names = [found["headline"], *([beside["score"]] if beside else [])]
     lines = [found["verdict"]]
-    for more in (beside, found["reference"], found["control"]):
+    for more in (found["declaration"], beside, found["reference"], found["control"]):
         lines += [more["statement"]] if more and more["statement"] else []
     aucs = [
         f"{score}, {named(name)}: AUC {intervals.in_words(auc)}"

@@ -19,7 +19,7 @@ from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import controls
+from vidsme_jax.run import controls, listed
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import signals
@@ -31,10 +31,14 @@ HARMLESS = ("corpus.max_clips", "corpus.seed")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is asked of a corpus; needs no model."""
+    """What is asked of a corpus; needs no model.
+
+    `corpus` is of all rows that the sources have, also where `items` are fewer.
+    """
 
     settings: views.Settings
     items: tuple[Item, ...]
+    corpus: listed.Listed
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
     clips: tuple[Clip, ...]
@@ -174,6 +178,9 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         with problems.collected():
             control = controls.opened(given, headline)
     items = corpus.items
+    if items and problems.none_in("report.comparison"):
+        wrong = listed.problem(given.report.comparison, items)
+        problems.add(*([wrong] if wrong else []))
     clips = corpora.unique_clips(items)
     if len(clips) == 1 and given.motion.bounds is None:
         problems.add(
@@ -193,6 +200,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     return {
         "settings": given,
         "items": items,
+        "corpus": listed.listed(items),
         "left_out": corpus.left_out,
         "notes": corpus.notes,
         "clips": clips,

@@ -10,7 +10,14 @@ from ml_collections import ConfigDict
 from vidsme_jax import models, parallel, scores
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
-from vidsme_jax.run import asking, processes, references, texts
+from vidsme_jax.run import (
+    asking,
+    declaration,
+    processes,
+    prospects,
+    references,
+    texts,
+)
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.runs import Run, Wanted
 from vidsme_jax.settings import views
@@ -183,11 +190,25 @@ def open_reference(setup: Setup, workdir: pathlib.Path, run: Run) -> Run:
 
 
 def open_runs(setup: Setup, workdir: pathlib.Path) -> list[Run]:
-    """Opens the run of an audit, and that of its reference model if there is one."""
-    run = open_run(setup, workdir)
-    if setup.reference is None:
-        return [run]
-    return [run, open_reference(setup, workdir, run)]
+    """Opens the run of an audit, and that of its reference model if there is one.
+
+    What is asked is declared then, and no process computes before.
+
+    Raises:
+      AuditError: The signals there were computed with other settings, or something is
+        damaged.
+    """
+    with processes.agreed():
+        declaration.check(workdir)  # Before signals are deleted.
+    if processes.index() == 0:
+        prospects.log(setup)
+    runs = [open_run(setup, workdir)]
+    if setup.reference is not None:
+        runs.append(open_reference(setup, workdir, runs[0]))
+    with processes.agreed():
+        if processes.index() == 0:
+            declaration.declare(setup, workdir)
+    return runs
 
 
 def _opened(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from absl import logging
 
 import vidsme_jax
 from vidsme_jax.base import AuditError, ScoreTable
@@ -18,6 +19,10 @@ from vidsme_jax.run import processes
 from vidsme_jax.run.runs import Run
 from vidsme_jax.run.scoring import Scored
 
+OTHER_ROWS = (
+    "the rows that are evaluated are not those of the report before: files or whole "
+    "rows have come, gone or changed since"
+)
 _MAX_CAUSES = 20
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "transformers", "av")
 _PACKAGES += ("opencv-python-headless",)
@@ -143,11 +148,20 @@ def _text(about: dict[str, Any]) -> str:
 
 
 def updated(
-    about: dict[str, Any], config: dict[str, Any], corpus: str
-) -> dict[str, Any]:
-    """Returns what `describe` said of a run, after other questions to its signals."""
-    prints = about["fingerprints"] | {"corpus": corpus, "code": _code()}
-    return about | {"config": config, "fingerprints": prints}
+    about: dict[str, Any], config: dict[str, Any], table: ScoreTable
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns what `describe` said of a run, after other questions to its signals.
+
+    Returns:
+      That, and what a reader of the report should know of it, such as that other rows
+      are evaluated; logged.
+    """
+    before, now = about["fingerprints"], {"corpus": corpus(table), "code": _code()}
+    other = bool(before.get("corpus")) and before["corpus"] != now["corpus"]
+    if other:
+        logging.warning("%s", OTHER_ROWS)
+    about = about | {"config": config, "fingerprints": before | now}
+    return about, (OTHER_ROWS,) if other else ()
 
 
 def corpus(table: ScoreTable) -> str:

@@ -143,6 +143,8 @@ POSITIVE = number("a number > 0", lambda value: value > 0)
 NOT_NEGATIVE = number("a number >= 0", lambda value: value >= 0)
 PART = number("a number in (0, 1]", lambda value: 0 < value <= 1)
 RATE = number("a rate in (0, 1)", lambda value: 0 < value < 1)
+LEVEL = number("a level in (0, 0.5)", lambda value: 0 < value < 0.5)
+AUC = number("an AUC in (0.5, 1)", lambda value: 0.5 < value < 1)
 FOLDER = text("a folder", empty=True)
 JPEG_QUALITY = Allowed(
     "0 (lossless PNG) or 1 to 100",

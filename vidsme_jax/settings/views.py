@@ -176,8 +176,15 @@ class Parallel:
 
 @group
 class Report:
-    """Of `report.*`: rates, intervals and lists of suspects."""
+    """Of `report.*`: what is declared, rates, intervals and lists of suspects."""
 
+    comparison: str = key(
+        "all",
+        rules.text("all, or the name of a group of non-members"),
+        "The one whose verdict is declared: all, or a group of non-members.",
+    )
+    alpha: Number = key(0.05, rules.LEVEL, "Level of every test.")
+    smallest_auc: Number = key(0.6, rules.AUC, "The smallest AUC of interest.")
     fprs: tuple[Number, ...] = key(
         (0.001, 0.01, 0.05), rules.RATES, "False-positive rates of the TPRs."
     )

@@ -25,6 +25,8 @@ from vidsme_jax.store.texts import restored
 FORMAT = 2  # Raised by hand when numbers or columns change.
 SECOND, BLANK = rows.SECOND, rows.BLANK  # See `Held`.
 ORDERS, NATURAL = "model.orders", "natural"  # A setting: see `Signals.has_one_order`.
+# Of a work directory: the folders whose parts a model has to do with.
+_OF_MODELS = ("signals", "signals-reference", "answers")
 
 _KIND = Kind(
     noun="signals",
@@ -201,6 +203,11 @@ def differences(folder: pathlib.Path, some: dict[str, Any]) -> list[str]:
     return _KIND.record(folder).differences(known, some, folder)
 
 
+def any_stored(workdir: pathlib.Path) -> bool:
+    """Returns whether a work directory holds anything that a model has computed."""
+    return any(next((workdir / x).glob("part-*.parquet"), None) for x in _OF_MODELS)
+
+
 def clear(workdir: pathlib.Path) -> None:
     """Deletes what an earlier run left in a work directory.
 
@@ -209,7 +216,7 @@ def clear(workdir: pathlib.Path) -> None:
     Raises:
       OSError: It cannot be deleted.
     """
-    for name in ("signals", "signals-reference", "answers", "figures"):
+    for name in (*_OF_MODELS, "figures"):
         folder = workdir / name
         if folder.is_symlink():
             folder.unlink()

@@ -1,0 +1,485 @@
+"""What is declared before the results stays, and what is asked later is exploratory."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import children
+import score_tables
+from vidsme_jax import audit, reporting, settings
+from vidsme_jax.base import AuditError, Item
+from vidsme_jax.evaluation import groups
+from vidsme_jax.run import declaration, declared, listed, sealed
+from vidsme_jax.run.declared import Change
+
+pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+WORD = "Changed after the results: exploratory."
+
+
+def _config(folder: pathlib.Path, members: int = 2):
+    """Four clips, two scores, a tiny model."""
+    folder.mkdir(exist_ok=True)
+    roles = {"members": CLIPS[:members], "nonmembers": CLIPS[4:6]}
+    config = settings.default()
+    for role, clips in roles.items():
+        rows = [{"video": str(clip), "group": "plain"} for clip in clips]
+        (folder / f"{role}.json").write_text(json.dumps(rows))
+        config.corpus[role] = (str(folder / f"{role}.json"),)
+    config.model.checkpoint, config.model.dtype = "random:smolvlm-tiny", "float32"
+    config.video.num_frames, config.batch_size = 2, 2
+    config.corpus.allow_outside, config.report.num_bootstrap = True, 100
+    config.scores, config.compile_cache = "vid_sme,perplexity", ""
+    return config
+
+
+def _again(workdir: pathlib.Path, **changes):
+    """`vidsme report`."""
+    about = reporting.recorded(workdir)
+    config = settings.restored(about["config"])
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key.replace("__", "."): value})
+    return audit.report_again(workdir, config, about)
+
+
+def _record(workdir: pathlib.Path) -> dict:
+    return json.loads((workdir / declared.FILE).read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and its configuration."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = _config(folder / "corpus")
+    return audit.run(config, folder / "run"), config
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The same, to be changed."""
+    report, config = finished
+    workdir = pathlib.Path(shutil.copytree(report.workdir, tmp_path / "run"))
+    report = dataclasses.replace(report, workdir=workdir)
+    return report, config.copy_and_resolve_references()
+
+
+def test_a_headline_that_is_changed_after_the_results(run):
+    """Nobody is told that the second was declared, and the first stays in sight."""
+    first, _ = run
+    workdir = first.workdir
+    written = (workdir / declared.FILE).read_bytes()
+    verdict = (workdir / declaration.VERDICT).read_bytes()
+    assert WORD not in first.metrics["verdict"] + first.summary()
+    said = first.metrics["declaration"]
+    assert said["sealed"] and not said["exploratory"] and said["changes"] == []
+    assert said["statement"] in first.summary()
+    again = _again(workdir, headline="perplexity", motion__q_scale=0.5)
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    page = (workdir / "report.html").read_text()
+    assert metrics["verdict"].startswith(f"{WORD} The headline score perplexity")
+    for told in (metrics["declaration"]["statement"], again.summary(), page):
+        assert WORD in told and "headline was vid_sme, now perplexity" in told
+        assert "q_scale was 1, now 0.5" in told
+        assert first.metrics["verdict"] in told
+    assert "declared before the results were seen" not in page
+    assert again.metrics["verdict"] in page and again.metrics["verdict"] in (
+        again.summary()
+    )
+    kept = metrics["declaration"]["first"]
+    assert kept["headline"] == "vid_sme" and kept["comparison"] == "all"
+    assert kept["statement"] == first.metrics["verdict"]
+    blind = first.metrics["blind_baseline"]["comparisons"]["all"]
+    assert kept["verdict"] == blind["verdicts"]["vid_sme"]["verdict"]
+    assert kept["declaration"] == metrics["declaration"]["digest"]
+    # Neither file has changed, and what was declared is no news when asked again.
+    assert (workdir / declared.FILE).read_bytes() == written
+    assert (workdir / declaration.VERDICT).read_bytes() == verdict
+    same = _again(workdir, headline="vid_sme", motion__q_scale=1.0)
+    assert same.metrics == first.metrics
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"report__comparison": "plain"}, "comparison was all, now plain"),
+        ({"report__alpha": 0.1}, "alpha was 0.05, now 0.1"),
+        ({"report__smallest_auc": 0.7}, "smallest_auc was 0.6, now 0.7"),
+        ({"report__fdr": 0.2}, "fdr was 0.05, now 0.2"),
+        ({"report__fprs": (0.3,)}, "fprs was (0.001, 0.01, 0.05), now (0.3)"),
+        ({"motion__r_scale": 0.2}, "r_scale was 0.1, now 0.2"),
+        (
+            {"motion__bounds": (0.0, 5.0, 0.0, 9.0)},
+            "bounds was none, now (0, 5, 0, 9)",
+        ),
+        (
+            {"profile": "official", "scores": "Min_30.0% vetp"},
+            "headline was vid_sme, now Min_30.0% vetp; profile was exact, now official",
+        ),
+    ],
+)
+def test_whatever_else_is_changed(run, changes, told):
+    said = _again(run[0].workdir, **changes).metrics["declaration"]
+    assert said["exploratory"] and f"{WORD} {told}. Declared 2" in said["statement"]
+
+
+def test_what_changes_nothing_of_the_headline(run):
+    again = _again(run[0].workdir, scores="vid_sme", report__num_bootstrap=200)
+    assert not again.metrics["declaration"]["exploratory"]
+
+
+def test_what_is_declared(run):
+    report, config = run
+    record = _record(report.workdir)
+    said = record["declared"]
+    corpus = said.pop("corpus")
+    assert said == {
+        **{"headline": "vid_sme", "k": 30, "comparison": "all", "profile": "exact"},
+        **{"alpha": 0.05, "smallest_auc": 0.6, "fdr": 0.05, "bounds": None},
+        **{"fprs": [0.001, 0.01, 0.05], "q_scale": 1.0, "r_scale": 0.1},
+        **{"slices": ["video"], "response": None, "reference": ""},
+        "model": "random:smolvlm-tiny",
+        "unit": "source, else near-duplicates, else file",
+    }
+    # The digests are those of anybody who computes them.
+    rows = []
+    for role in ("members", "nonmembers"):
+        for row in json.loads(pathlib.Path(config.corpus[role][0]).read_text()):
+            video = row["video"]
+            row = [video, role, "plain", "", video, "", [], ""]
+            rows.append(hashlib.sha256(json.dumps(row).encode()).digest())
+    assert corpus == hashlib.sha256(b"".join(sorted(rows))).hexdigest()
+    assert record["rows"] == {"members": 2, "nonmembers": 2}
+    said["corpus"] = corpus
+    digest = record.pop("digest")
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
+    assert not record["after_signals"] and not record["after_report"]
+    assert record["earlier"] == []
+
+
+def _die(monkeypatch, module, name: str) -> None:
+    """The process ends where a function is called."""
+
+    def dies(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, dies)
+
+
+def test_it_is_there_before_the_first_signal(tmp_path, monkeypatch):
+    config, folder = _config(tmp_path / "corpus"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        _die(patch, audit.scoring, "score")
+        with pytest.raises(KeyboardInterrupt):
+            audit.run(config, folder)
+        first = _record(folder)
+        # Nothing has been computed: it may be another one yet.
+        monkeypatch.setattr(sealed, "_now", lambda: "2026-11-29T22:10:05Z")
+        with pytest.raises(KeyboardInterrupt):
+            audit.run(config, folder)
+        assert _record(folder) == first
+        config.headline = "perplexity"
+        with pytest.raises(KeyboardInterrupt):
+            audit.run(config, folder)
+    second = _record(folder)
+    assert second["declared"]["headline"] == "perplexity"
+    assert [x["digest"] for x in second["earlier"]] == [first["digest"]]
+    said = audit.run(config, folder).metrics["declaration"]
+    assert said["sealed"] and not said["exploratory"]
+    assert (
+        "It took the place of another in this work directory, of 20"
+        in (said["statement"])
+    )
+
+
+def test_a_run_that_is_killed_goes_on_under_its_declaration(tmp_path, monkeypatch):
+    """Signals were there: whoever killed it may have looked at them."""
+    config, folder = _config(tmp_path / "corpus"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        _die(patch, audit.provenance, "describe")
+        with pytest.raises(KeyboardInterrupt):
+            audit.run(config, folder)
+    written = (folder / declared.FILE).read_bytes()
+    config.headline = "perplexity"
+    said = audit.run(config, folder).metrics["declaration"]
+    assert said["exploratory"] and said["first"] is None
+    config.headline = "vid_sme"
+    said = audit.run(config, folder).metrics["declaration"]
+    assert not said["exploratory"] and said["first"]["headline"] == "vid_sme"
+    assert (folder / declared.FILE).read_bytes() == written
+
+
+def test_the_first_verdict_is_kept_before_it_can_be_seen(tmp_path, monkeypatch):
+    config, folder = _config(tmp_path / "corpus"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        _die(patch, audit.report.files, "write_scores")
+        with pytest.raises(KeyboardInterrupt):
+            audit.run(config, folder)
+    assert not (folder / "metrics.json").exists()
+    config.headline = "perplexity"
+    said = audit.run(config, folder).metrics["declaration"]
+    assert said["exploratory"] and said["first"]["headline"] == "vid_sme"
+
+
+def test_signals_of_a_run_that_declared_nothing(run):
+    """As of a version that knew no declarations."""
+    workdir = run[0].workdir
+    for name in (declared.FILE, declaration.VERDICT):
+        (workdir / name).unlink()
+    again = _again(workdir, headline="perplexity")
+    said = again.metrics["declaration"]
+    assert not said["sealed"] and not said["exploratory"]
+    assert said["statement"].startswith("Nothing was declared before the results: head")
+    assert "signals of this run were there already, and seals nothing" in (
+        again.summary()
+    )
+    assert _again(workdir, headline="vid_sme").metrics["declaration"]["exploratory"]
+
+
+def test_a_declaration_that_was_taken_away_leaves_its_verdict(run):
+    workdir = run[0].workdir
+    digest = _record(workdir)["digest"]
+    (workdir / declared.FILE).unlink()
+    said = _again(workdir, headline="perplexity").metrics["declaration"]
+    assert not said["sealed"] and said["first"]["headline"] == "perplexity"
+    (earlier,) = _record(workdir)["earlier"]
+    assert earlier["digest"] == digest and earlier["time"] is None
+    assert earlier["headline"] == "vid_sme"
+    assert earlier["statement"] == run[0].metrics["verdict"]
+
+
+def test_overwriting_keeps_what_was_declared_before(run):
+    report, config = run
+    first = _record(report.workdir)
+    config.overwrite, config.headline = True, "perplexity"
+    again = audit.run(config, report.workdir)
+    said, record = again.metrics["declaration"], _record(report.workdir)
+    assert said["sealed"] and not said["exploratory"]
+    assert said["first"]["headline"] == "perplexity"
+    (earlier,) = record["earlier"]
+    assert (earlier["digest"], earlier["time"]) == (first["digest"], first["time"])
+    assert earlier["statement"] == report.metrics["verdict"]
+    assert "It took the place of another in this work directory" in again.summary()
+    audit.run(config, report.workdir)
+    assert len(_record(report.workdir)["earlier"]) == 2
+    assert "of 2 earlier declarations in this work directory, the last of 2" in (
+        declared.statement(_record(report.workdir))
+    )
+
+
+def test_signals_that_are_deleted_by_hand_change_nothing(run):
+    report, config = run
+    for part in (report.workdir / "signals").glob("part-*"):
+        part.unlink()
+    written = (report.workdir / declared.FILE).read_bytes()
+    config.headline = "perplexity"
+    said = audit.run(config, report.workdir).metrics["declaration"]
+    assert said["exploratory"]
+    assert (report.workdir / declared.FILE).read_bytes() == written
+
+
+def test_another_corpus(run, tmp_path):
+    _, config = run
+    config.corpus.members = _config(tmp_path / "corpus", members=3).corpus.members
+    said = audit.run(config, tmp_path / "run").metrics["declaration"]
+    told = "corpus was of 4 rows (2 members, 2 nonmembers), now of 5 rows (3 members, "
+    assert f"{WORD} {told}2 nonmembers). Declared" in said["statement"]
+    assert said["changes"][0]["now"] == {"members": 3, "nonmembers": 2}
+    # As many, but another question.
+    path = tmp_path / "corpus" / "members.json"
+    rows = json.loads(path.read_text())[:2]
+    path.write_text(json.dumps([row | {"question": "what?"} for row in rows]))
+    said = audit.run(config, tmp_path / "run").metrics["declaration"]
+    assert "now of as many, not the same or with other texts" in said["statement"]
+
+
+def test_the_order_of_rows_is_of_no_account():
+    a, b = (Item(x, f"{x}.mp4", f"/{x}.mp4", "members") for x in "ab")
+    assert listed.listed([a, b]) == listed.listed([b, a])
+    for field in ("id", "role", "group", "source", "video", "question", "answer"):
+        other = listed.listed([a, b._replace(**{field: "x\udcff"})])
+        assert other.digest != listed.listed([a, b]).digest, field
+    other = listed.listed([a, b._replace(candidates=("x", "y"))])
+    assert other.digest != listed.listed([a, b._replace(candidates=("x,y",))]).digest
+
+
+@pytest.mark.parametrize("name", [declared.FILE, declaration.VERDICT])
+def test_a_file_that_was_changed_is_refused(run, name):
+    report, config = run
+    path = report.workdir / name
+    text, config.overwrite = path.read_text(), True
+    record = json.loads(text)
+    signed = {key: x for key, x in record.items() if key != "digest"}
+
+    def of(**changes):
+        changed = signed | changes
+        return json.dumps(changed | {"digest": sealed._digest(changed)})
+
+    for content, wrong in (
+        (text.replace("vid_sme", "perplexity"), "its digest does not fit"),
+        (text[:-20], "it cannot be read ("),
+        ("[]", "it has not format 1"),
+        (text.replace('"format": 1', '"format": 2'), "it has not format 1"),
+        (text.replace('"format": 1', '"format": 1e999'), "it has not format 1"),
+        ("[" * 100_000, "it cannot be read"),
+        (of(more=1), "it has not what such a file has"),
+        (of(time="now"), "its time cannot be that of such a file"),
+        (of(time=[]), "its time cannot be that of such a file"),
+    ):
+        path.write_text(content)
+        with pytest.raises(AuditError) as caught:
+            audit.run(config, report.workdir)
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"{path}: ") and wrong in problem
+        assert problem.endswith("as it was written, or take another --workdir")
+        with pytest.raises(AuditError):
+            _again(report.workdir)
+    # Nothing was deleted for it.
+    assert list((report.workdir / "signals").glob("part-*"))
+    path.write_text(text)
+    assert _again(report.workdir).metrics == report.metrics
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("declared", {"headline": 3}),
+        ("declared", {"fprs": 0.1}),
+        ("declared", {"bounds": [True]}),
+        ("declared", {"alpha": 10**400}),
+        ("declared", {"corpus": "z" * 64}),
+        ("rows", {"members": 0}),
+        ("rows", []),
+        ("after_signals", 0),
+        ("earlier", [{"digest": "0" * 64}]),
+    ],
+)
+def test_fields_of_another_kind_are_refused(run, field, value):
+    path = run[0].workdir / declared.FILE
+    record = json.loads(path.read_text())
+    del record["digest"]
+    both = isinstance(record[field], dict) and isinstance(value, dict)
+    record[field] = record[field] | value if both else value
+    path.write_text(json.dumps(record | {"digest": sealed._digest(record)}))
+    with pytest.raises(AuditError, match=rf"its {field} cannot be that of such a file"):
+        _again(run[0].workdir)
+
+
+def test_what_the_clips_can_show_is_logged(run, caplog):
+    report, config = run
+    with caplog.at_level(logging.INFO, "absl"):
+        audit.run(config, report.workdir)
+        config.corpus.suspects = config.corpus.members
+        config.corpus.calibration = config.corpus.nonmembers
+        config.corpus.members = config.corpus.nonmembers = ()
+        audit.run(config, report.workdir)
+    said = [x for x in caplog.messages if x.startswith("before the run: ")]
+    assert len(said) == 2
+    assert (
+        "before the run: there is no AUC that a one-sided test at level 0.0"
+        in (said[0])
+    )
+    assert "0.05 no suspect can be listed, whatever the scores; to list one" in said[1]
+
+
+def test_a_comparison_of_one_group_alone(run):
+    report, config = run
+    config.report.comparison = "plan"
+    with pytest.raises(AuditError, match=r"known: plain; did you mean 'plain'\?"):
+        audit.run(config, report.workdir)
+    config.corpus.suspects, config.corpus.members = config.corpus.members, ()
+    config.corpus.calibration, config.corpus.nonmembers = config.corpus.nonmembers, ()
+    with pytest.raises(AuditError, match=r"of non-members; this corpus has none$"):
+        audit.run(config, report.workdir)
+
+
+def test_comparisons_are_those_of_the_evaluation():
+    """Also where a group is called as all of them are."""
+    names = ["", "b", *["all"] * 9, "b", "a", *["group all"] * 9]
+    rng = np.random.default_rng(0)
+    names += [f"g{k}" for k in rng.integers(0, 90, 400)]
+    roles = ["nonmembers"] * len(names) + ["members"] * 3
+    names += ["b", "b", "z"]
+    table = score_tables.table(range(len(names)), roles, group=names)
+    items = [
+        Item("", "", "", role, group) for role, group in zip(roles, names, strict=True)
+    ]
+    assert list(listed.comparisons(items)) == list(groups.comparisons(table))
+    assert listed.comparisons(items)["group all"] == "all"
+    assert listed.comparisons(items)["group group all"] == "group all"
+    assert not listed.comparisons(items[:-3])
+
+
+def _said(**changes) -> dict:
+    said = {"headline": "vid_sme", "comparison": "all", "alpha": 0.05}
+    said |= {"smallest_auc": 0.6}
+    record = {"time": "2026-11-29T22:10:05Z", "digest": "1f3a" * 16, "declared": said}
+    record |= {"after_signals": False, "after_report": False, "earlier": []}
+    return record | changes
+
+
+UNKNOWABLE = (
+    "Whether results on these videos were seen before by other means, this program "
+    "cannot know."
+)
+
+
+def test_the_statement_of_a_declaration():
+    assert declared.statement(_said()) == (
+        "Declared 2026-11-29 22:10 UTC, before the first signal of this run: headline "
+        "vid_sme, comparison all, level 0.05, smallest AUC of interest 0.60 "
+        f"(declaration.json, SHA-256 1f3a1f3a1f3a1f3a...). {UNKNOWABLE}"
+    )
+    assert declared.statement(_said(after_report=True)).endswith(
+        "A report was in this work directory then, and may have been seen. "
+        f"{UNKNOWABLE}"
+    )
+    assert declared.statement(_said(after_signals=True)) == (
+        "Nothing was declared before the results: headline vid_sme, comparison all, "
+        "level 0.05, smallest AUC of interest 0.60 was written down 2026-11-29 22:10 "
+        "UTC, when signals of this run were there already, and seals nothing "
+        "(declaration.json, SHA-256 1f3a1f3a1f3a1f3a...)."
+    )
+
+
+def test_the_statement_of_changes():
+    first = {"time": "2026-11-30T00:01:02Z", "headline": "vid_sme"}
+    first |= {"comparison": "all", "statement": "The headline\x1b[2J shows nothing."}
+    changes = (
+        Change("headline", "vid_sme", "min_k_plus_plus_5"),
+        Change("reference", "", "a" * 1000),
+    )
+    said = declared.statement(_said(), changes, first)
+    assert said.startswith(
+        "Changed after the results: exploratory. headline was vid_sme, now "
+        "min_k_plus_plus_5; reference was none, now aaaa"
+    )
+    assert "... (1000 characters). Declared 2026-11-29 22:10 UTC, before" in said
+    assert said.endswith(
+        f"{UNKNOWABLE} The first verdict under the declaration, 2026-11-30 00:01 UTC, "
+        "of vid_sme, all: The headline\\x1b[2J shows nothing."
+    )
+
+
+def test_only_the_first_of_several_processes_declares(tmp_path):
+    """The others compute nothing before it has."""
+    folder = tmp_path / "corpus"
+    _config(folder)
+    program = pathlib.Path(__file__).parent / "declaring.py"
+    with children.port() as port:
+        command = [sys.executable, str(program), str(port)]
+        both = [[*command, str(place), str(folder)] for place in range(2)]
+        ended = children.together(both, folder, cwd=program.parents[1])
+    for process in ended:
+        assert process.returncode == 0, process.stderr[-2000:]
+    first, second = (json.loads(x.stdout.splitlines()[-1]) for x in ended)
+    assert first["declared"] == 1 and second["declared"] == 0
+    assert first["there"] and second["there"]
+    assert first["problems"] == second["problems"] and "digest" in first["problems"][0]

@@ -1,0 +1,111 @@
+"""What the clips of a corpus can show, before any of them is decoded."""
+
+import collections
+from collections.abc import Sequence
+
+from absl import logging
+
+from vidsme_jax.base import Item
+from vidsme_jax.evaluation import power
+from vidsme_jax.evaluation.power import ICC, Clips, Number
+from vidsme_jax.run import listed
+from vidsme_jax.run.asking import Asked
+from vidsme_jax.settings import views
+
+
+def log(asked: Asked) -> None:
+    """Logs the smallest AUC that an audit finds, and how many suspects it can list."""
+    given, items = asked.settings.report, asked.items
+    pair = roles(items, given.comparison)
+    if pair is not None:
+        said = power.found_auc(*pair, given.alpha, given.smallest_auc)
+        logging.info("before the run: %s", said)
+    pair = suspects(items)
+    if pair is not None:
+        tested, against = (each.number for each in pair)
+        said = power.listable(tested, against, given.fdr)
+        logging.info("before the run: %s", said)
+
+
+def report(
+    items: Sequence[Item], given: views.Report, icc: Number = ICC
+) -> list[tuple[str, list[str]]]:
+    """Returns all that can be said of a corpus: a heading and its sentences each.
+
+    Args:
+      items: The rows.
+      given: Of the settings: comparison, level, rates, the smallest AUC of interest.
+      icc: Correlation of the scores of clips of one source.
+
+    Raises:
+      AuditError: A number is out of its range.
+    """
+    known, asked = roles(items, given.comparison), suspects(items)
+    return of_pairs(known, asked, given, icc, given.comparison)
+
+
+def of_pairs(
+    known: tuple[Clips, Clips] | None,
+    asked: tuple[Clips, Clips] | None,
+    given: views.Report,
+    icc: Number = ICC,
+    comparison: str = listed.ALL,
+) -> list[tuple[str, list[str]]]:
+    """Returns the same of numbers of clips; see `report`.
+
+    Args:
+      known: Members and non-members.
+      asked: Suspects, and what they are compared with.
+      given: Of the settings.
+      icc: Correlation within sources.
+      comparison: Of members with non-members.
+    """
+    found = []
+    if known is not None:
+        lines = power.of_roles(
+            *known, alpha=given.alpha, auc=given.smallest_auc, fprs=given.fprs, icc=icc
+        )
+        of = "" if comparison == listed.ALL else f", comparison {comparison}"
+        found.append((f"{_named(known, 'members', 'non-members')}{of}", lines))
+    if asked is not None:
+        lines = power.of_suspects(*asked, alpha=given.alpha, fdr=given.fdr, icc=icc)
+        found.append((_named(asked, "suspects", "calibration clips"), lines))
+    return found
+
+
+def roles(items: Sequence[Item], comparison: str) -> tuple[Clips, Clips] | None:
+    """Returns the members and the non-members of a comparison; None without both."""
+    known = listed.comparisons(items)
+    if comparison not in known:
+        return None
+    group = known[comparison]
+    rows = {
+        role: [x for x in items if x.role == role] for role in ("members", "nonmembers")
+    }
+    if group is not None:
+        its = {role: [x for x in of if x.group == group] for role, of in rows.items()}
+        rows = {role: of or rows[role] for role, of in its.items()}
+    return _clips(rows["members"]), _clips(rows["nonmembers"])
+
+
+def suspects(items: Sequence[Item]) -> tuple[Clips, Clips] | None:
+    """Returns suspects and what they are compared with; None without both."""
+    tested = [item for item in items if item.role == "suspects"]
+    against = [item for item in items if item.role == "calibration"]
+    against = against or [item for item in items if item.role == "nonmembers"]
+    return (_clips(tested), _clips(against)) if tested and against else None
+
+
+def _clips(items: Sequence[Item]) -> Clips:
+    """Counts the videos of some rows by what they were cut from."""
+    sources = {x.clip: (bool(x.source), x.source or x.clip) for x in items}
+    return Clips.counted(collections.Counter(sources.values()).values())
+
+
+def _named(pair: tuple[Clips, Clips], *names: str) -> str:
+    told = [
+        f"{each.number} {name}"
+        + (f" of {power.in_words(each.sources)}" if each.per_source > 1 else "")
+        for each, name in zip(pair, names, strict=True)
+    ]
+    return " against ".join(told)

@@ -1,0 +1,144 @@
+"""Files that say when they were written, and carry a digest of what they say.
+
+A byte that is changed by accident is noticed, and so is a file of another program;
+whoever wants to forge one can.
+"""
+
+import datetime
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.settings.rules import is_integer, is_number
+from vidsme_jax.store import received
+from vidsme_jax.store.files import write_atomically
+from vidsme_jax.wording import printable
+
+Test = Callable[[Any], bool]
+
+_FORMAT = 1
+_MOST = 2**24  # Bytes of a file.
+_LARGEST = 1e12  # Of the numbers in a file.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_HEX = re.compile("[0-9a-f]{64}")
+_OWN = ("format", "time", "digest")
+_REMEDY = "put it back as it was written, or take another --workdir"
+
+
+def write(path: pathlib.Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a file whole, and returns what it says, as JSON gives it back.
+
+    Args:
+      path: Of the file; replaced.
+      content: JSON-ready; `format`, `time` (UTC) and `digest` are added: the SHA-256 of
+        the canonical JSON of all else.
+
+    Raises:
+      OSError: It cannot be written.
+    """
+    record = json.loads(json.dumps({"format": _FORMAT, "time": _now(), **content}))
+    record["digest"] = _digest(record)
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def read(path: pathlib.Path, fields: Mapping[str, Test]) -> dict[str, Any] | None:
+    """Returns what `write` has written; None if there is no file.
+
+    Args:
+      path: Of the file.
+      fields: What each field of the content may hold; it has all of them.
+
+    Raises:
+      AuditError: The file is damaged, was changed, or is of another format.
+    """
+    try:
+        record = json.loads(received.content(path, _MOST))
+        wrong = _wrong(record, fields)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = f"it cannot be read ({printable(str(error), 300)})"
+        record = {}
+    if wrong:
+        raise AuditError([f"{path}: {wrong}; {_REMEDY}"])
+    return record
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of the canonical JSON, in hex."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _wrong(record: Any, fields: Mapping[str, Test]) -> str:
+    """Returns what is wrong with the content of a file, or ""."""
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        return f"it has not format {_FORMAT}, which this version reads"
+    rest = {key: value for key, value in record.items() if key != "digest"}
+    if record.get("digest") != _digest(rest):
+        return "its digest does not fit: it was changed after it was written"
+    if set(record) != {*_OWN, *fields}:
+        return "it has not what such a file has"
+    tests = {"time": is_time, **fields}
+    faulty = [key for key, is_one in tests.items() if not is_one(record[key])]
+    return f"its {', '.join(faulty)} cannot be that of such a file" if faulty else ""
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text."""
+    return isinstance(value, str)
+
+
+def is_flag(value: Any) -> bool:
+    """Whether a value is a bool."""
+    return isinstance(value, bool)
+
+
+def is_time(value: Any) -> bool:
+    """Whether a value is a time as `write` writes it."""
+    return is_text(value) and _TIME.fullmatch(value) is not None
+
+
+def is_digest(value: Any) -> bool:
+    """Whether a value is a SHA-256 in hex."""
+    return is_text(value) and _HEX.fullmatch(value) is not None
+
+
+def is_amount(value: Any) -> bool:
+    """Whether a value is a number that a sentence can hold."""
+    return is_number(value) and abs(value) < _LARGEST
+
+
+def is_counts(value: Any) -> bool:
+    """Whether a value is an object of counts."""
+    return isinstance(value, dict) and all(
+        is_integer(count) and 0 < count < _LARGEST for count in value.values()
+    )
+
+
+def or_none(test: Test) -> Test:
+    """Allows None as well."""
+    return lambda value: value is None or test(value)
+
+
+def list_of(test: Test) -> Test:
+    """Allows lists whose entries pass a test."""
+    return lambda value: isinstance(value, list) and all(map(test, value))
+
+
+def having(**fields: Test) -> Test:
+    """Allows objects that have these fields and no others."""
+    return lambda value: (
+        isinstance(value, dict)
+        and set(value) == set(fields)
+        and all(test(value[key]) for key, test in fields.items())
+    )
