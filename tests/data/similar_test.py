@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from vidsme_jax.base import Fingerprint
 from vidsme_jax.data import similar
-from vidsme_jax.data.similar import Fingerprint
 from vidsme_jax.demo import drawing
 
 SCENES, FRAMES = 400, 8
@@ -65,11 +65,47 @@ def _halved(frames: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(x, (width, height)) for x in frames])
 
 
+def _boxed(frames: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    sides = (0, 0), (rows, rows), (columns, columns), (0, 0)
+    return np.pad(frames, sides)
+
+
+def _cropped(frames: np.ndarray, *shares: float) -> np.ndarray:
+    """Cuts shares of the height from top and bottom, of the width from both sides."""
+    height, width = frames.shape[1:3]
+    top, bottom = (round(share * height) for share in shares[:2])
+    left, right = (round(share * width) for share in shares[2:])
+    return frames[:, top : height - bottom, left : width - right]
+
+
+def _even(frames: np.ndarray) -> np.ndarray:
+    """Leaves out a row and a column where there is an odd number, as codecs need it."""
+    height, width = (side // 2 * 2 for side in frames.shape[1:3])
+    return frames[:, :height, :width]
+
+
+CROPS = {
+    "a tenth": (0.05, 0.05, 0.05, 0.05),
+    "fifteen hundredths": (0.075, 0.075, 0.075, 0.075),
+    "a fifth": (0.1, 0.1, 0.1, 0.1),
+    "the left": (0, 0, 0.1, 0),
+    "the right": (0, 0, 0, 0.06),
+    "the top": (0.1, 0, 0, 0),
+    "the bottom": (0, 0.06, 0, 0),
+}
 COPIES = {
     "remuxed": _remuxed,
     "encoded again": lambda path, frames: _encoded(path, frames, 40),
     "half the size": lambda path, frames: _encoded(path, _halved(frames), 28),
     "darker": lambda path, frames: _encoded(path, (0.8 * frames).astype(np.uint8), 28),
+    "letterboxed": lambda path, frames: _encoded(path, _boxed(frames, 14, 0), 32),
+    "pillarboxed": lambda path, frames: _encoded(path, _boxed(frames, 0, 20), 32),
+    "boxed twice": lambda path, frames: _encoded(path, _boxed(frames, 8, 12), 32),
+} | {
+    f"without {what}": lambda path, frames, by=by: _encoded(
+        path, _even(_cropped(frames, *by)), 28
+    )
+    for what, by in CROPS.items()
 }
 
 
@@ -80,18 +116,44 @@ def _filmed() -> dict[str, np.ndarray]:
     return {path.stem: _sampled(_decoded(path), 24) for path in paths}
 
 
+@functools.cache
+def _originals() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    originals = {f"drawn {k}": _drawn(rng, 24) for k in range(10)}
+    for name in ("bikes", "bigbuckbunny"):
+        small = [cv2.resize(x, (480, 272)) for x in _filmed()[name]]
+        originals[name] = np.stack(small)
+    return originals
+
+
 @pytest.mark.parametrize("how", COPIES)
 def test_copies_are_found(how, tmp_path):
-    rng = np.random.default_rng(5)
-    originals = {f"drawn {k}": _drawn(rng, 24) for k in range(12)}
-    originals |= {name: _filmed()[name] for name in ("bikes", "bigbuckbunny")}
-    prints = {}
+    originals, prints = _originals(), {}
     for k, (name, frames) in enumerate(originals.items()):
         copy = COPIES[how](tmp_path / f"{k}.mp4", frames)
         prints[name] = similar.fingerprint(_sampled(frames, FRAMES))
         prints[f"{name} copied"] = similar.fingerprint(_sampled(copy, FRAMES))
     expected = [(name, f"{name} copied") for name in originals]
     assert [pair[:2] for pair in similar.pairs(prints)] == expected
+
+
+def test_of_many_clips_those_are_compared_that_have_bits_in_common(monkeypatch):
+    rng = np.random.default_rng(8)
+    clips = {f"{k}": _drawn(rng, 6) for k in range(60)}
+    copies = {
+        "dark": (0.8 * clips["3"]).astype(np.uint8),
+        "boxed": _boxed(clips["5"], 10, 0),
+        "cropped": _cropped(clips["7"], 0.1, 0.1, 0.1, 0.1),
+        "longer": clips["9"][[0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 5]],
+    }
+    prints = {k: similar.fingerprint(x) for k, x in (clips | copies).items()}
+    found = similar.pairs(prints)
+    expected = [("3", "dark"), ("5", "boxed"), ("7", "cropped"), ("9", "longer")]
+    assert [pair[:2] for pair in found] == expected
+    monkeypatch.setattr(similar, "_EXACT", 10)
+    assert similar.pairs(prints) == found
+    same = {f"{k}": prints["3"] for k in range(200)}  # More than are compared with one.
+    assert similar.groups(similar.pairs(same)) == [tuple(sorted(same))]
 
 
 def test_fresh_scenes_are_no_copies_of_one_another():
@@ -149,20 +211,35 @@ def test_pairs_are_those_of_plain_loops(monkeypatch):
     monkeypatch.setattr(similar, "_ROWS", 3)
     monkeypatch.setattr(similar, "_COLUMNS", 5)
     rng = np.random.default_rng(3)
-    bases = rng.integers(2**64, size=(4, 6, 2), dtype=np.uint64)
+    bases = rng.integers(2**64, size=(4, 6, 3, 2), dtype=np.uint64)
     prints = {}
     for k in range(25):
         hashes = bases[k % 4].copy()
-        for _ in range(int(rng.integers(11))):  # Frames of two get about 20 other bits.
-            bits = rng.integers(64, size=(6, 2)).astype(np.uint64)
+        hashes = hashes[:, [0, 1, 2] if k % 3 else [1, 2, 0]]  # Every third is cropped.
+        for _ in range(int(rng.integers(12))):  # Frames of two get about 22 other bits.
+            bits = rng.integers(64, size=(6, 3, 2)).astype(np.uint64)
             hashes ^= np.uint64(1) << bits
-        prints[f"{k}"] = Fingerprint(hashes, rng.random(6) < 0.9)
+        prints[f"{k}"] = Fingerprint(hashes, rng.random((6, 3)) < 0.9)
     expected = []
+    cropped = 0
     for (a, one), (b, two) in itertools.combinations(prints.items(), 2):
-        bits = np.bitwise_count(one.hashes ^ two.hashes).sum(axis=1)
-        share = ((bits <= 20) & one.valid & two.valid).mean()
-        expected += [(a, b, float(share))] * bool(share >= 0.5)
+        shares = []
+        for i, j in ((0, 0), (0, 1), (0, 2), (1, 0), (2, 0)):
+            bits = np.bitwise_count(one.hashes[:, i] ^ two.hashes[:, j]).sum(axis=1)
+            same = (bits <= (15 if i != j else 24)) & one.valid[:, i] & two.valid[:, j]
+            if i == j:
+                every = np.bitwise_count(one.hashes ^ two.hashes).sum(axis=2)
+                both = one.valid & two.valid
+                means = [
+                    x[y].mean() if y.any() else 0
+                    for x, y in zip(every, both, strict=True)
+                ]
+                same &= np.array(means) <= 22
+            shares.append(float(same.mean()))
+        expected += [(a, b, max(shares))] * (max(shares) >= 0.5)
+        cropped += max(shares) >= 0.5 > shares[0]
     assert 10 < len(expected) < 75
+    assert 3 < cropped < len(expected) - 3
     assert similar.pairs(prints) == expected
 
 
