@@ -2,6 +2,7 @@
 
 import fractions
 import pathlib
+from typing import Any
 
 import av
 import numpy as np
@@ -11,14 +12,16 @@ from vidsme_jax.data import video
 from vidsme_jax.store import facts
 
 
-def _written(path: pathlib.Path, codec: str = "libx264", sound: bool = False, **tags):
+def _written(
+    path: pathlib.Path, codec: str = "libx264", sound: bool = False, **tags: str
+) -> dict[str, Any]:
     """Writes a clip of 12 frames, 1 s; returns what it says of itself."""
     with av.open(str(path), "w") as file:
         file.metadata.update(tags)
-        stream = file.add_stream(codec, rate=12)
+        stream: Any = file.add_stream(codec, rate=12)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         stream.time_base = fractions.Fraction(1, 12)
-        audio = file.add_stream("aac", rate=8000, layout="mono") if sound else None
+        audio: Any = file.add_stream("aac", rate=8000, layout="mono") if sound else None
         for number in range(12):
             pixels = np.full((48, 64, 3), 20 * number, np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -32,7 +35,7 @@ def _written(path: pathlib.Path, codec: str = "libx264", sound: bool = False, **
             file.mux(audio.encode())
     found = video.decode_chosen(path, lambda count, times: [0, count - 1]).container
     assert facts.container_of(facts.text_of(found)) == found
-    return found
+    return dict(found)
 
 
 def test_all_that_a_file_says(tmp_path):
