@@ -85,7 +85,7 @@ def test_from_clips_to_report(config, tmp_path):
     used = about["utilisation"]
     assert (used["clips"], used["batches"]) == (8, 2)
     assert used["computing seconds"] > 0 and used["compiling seconds"] > 0
-    stages = ("scan", "hash", "decode", "motion", "preprocess")
+    stages = ("scan", "hash", "decode", "motion", "preprocess", "describe")
     assert used["host core seconds a clip"].keys() == set(stages)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "compiling seconds" in page and "kernels" in page

@@ -54,7 +54,7 @@ def test_from_files_to_signals(endtoend, tmp_path):
     assert files["reached"] is None and files["lacks"] is None
     assert (files["workers"], files["clips"]) == (1, 3)
     assert files["computing"] > 0 and timeline.STORING in files["waited"]
-    stages = {"hash", "scan", "decode", "motion", "preprocess"}
+    stages = {"hash", "scan", "decode", "motion", "preprocess", "describe"}
     assert host["stages"].keys() == host["shares"].keys() == stages
     assert sum(host["stages"].values()) == pytest.approx(host["value"], rel=1e-2)
     assert sum(host["shares"].values()) == pytest.approx(1, rel=1e-2)

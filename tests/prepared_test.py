@@ -33,6 +33,7 @@ def _frames(number: int) -> Frames:
         content_hash=f"{number * 0x0CCCCCCC:08x}" + "0" * 56,
         clock=_clock(number),
         warnings=("cut short",) * (number % 3),
+        container={"codec": "h264", "fps": number / 3} if number % 2 else {},
     )
 
 
@@ -50,7 +51,7 @@ def _motion(number: int) -> MotionStatistics:
 def _item(number: int, root: pathlib.Path, **more) -> Item:
     given = {"id": f"é{number}", "video": f"v/{number}.mp4", "role": "suspects"}
     given |= {"clip": str(root / "v" / f"{number}.mp4"), "answer": "a"}
-    given["source"] = f"film {number // 2}"
+    given["source"], given["date"] = f"film {number // 2}", f"20{10 + number}-05"
     given["candidates"] = ("a", "größer") * (number % 2)
     return Item(**(given | more))
 
@@ -108,7 +109,7 @@ def test_what_goes_in_comes_out(items, tmp_path):
         expected = _frames(number)
         np.testing.assert_array_equal(frames.pixels, expected.pixels)
         assert motion == _motion(number)
-        for name in ("indices", "content_hash", "clock", "warnings"):
+        for name in ("indices", "content_hash", "clock", "warnings", "container"):
             assert getattr(frames, name) == getattr(expected, name), name
     assert found.items() == items
 
@@ -360,13 +361,13 @@ def test_times_that_are_none_cost_their_clip(tmp_path, items, monkeypatch, times
 
 def test_clips_without_a_clock_are_of_an_older_format(items, tmp_path):
     path = _write(tmp_path, items[:2]).parent / "settings.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 4}))
     (problem,) = _problems(tmp_path, items[:2])
     expected = (
-        "its clips have format 3, this version reads format 4; prepare them again"
+        "its clips have format 4, this version reads format 5; prepare them again"
     )
     assert expected in problem
-    with pytest.raises(AuditError, match="format 3, this version reads format 4"):
+    with pytest.raises(AuditError, match="format 4, this version reads format 5"):
         _write(tmp_path, items[:2])
 
 

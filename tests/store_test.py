@@ -17,12 +17,15 @@ import children
 from vidsme_jax.base import (
     Asked,
     AuditError,
+    Fingerprint,
     MotionStatistics,
     ScoredClip,
     ScoredText,
     TokenSignals,
+    Traits,
 )
-from vidsme_jax.store import files, lock, signals
+from vidsme_jax.data import appearance, similar
+from vidsme_jax.store import files, lock, signals, traits
 from vidsme_jax.store.answers import Answer, Answers
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import BLANK, SECOND, Signals
@@ -51,7 +54,30 @@ def _clip(key, rows=6, second=True):
         frame_indices=(0, 5, 9),
         motion=MotionStatistics(1.25, 0.5),
         warnings=("cut short",),
+        traits=_traits(rng),
     )
+
+
+def _traits(rng):
+    shape = 3, similar.WINDOWS
+    prints = Fingerprint(
+        rng.integers(2**64, size=(*shape, 2), dtype=np.uint64), rng.random(shape) < 0.5
+    )
+    pixels = rng.normal(size=len(appearance.COLUMNS)).astype(np.float32)
+    return Traits(pixels, {"codec": "h264", "fps": 12.5}, prints)
+
+
+def _assert_same_traits(found, expected):
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert found.container == expected.container
+        for a, b in zip(
+            (found.pixels, *found.prints),
+            (expected.pixels, *expected.prints),
+            strict=True,
+        ):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("second", [True, False])
@@ -69,7 +95,60 @@ def test_what_is_written_is_read(tmp_path, second):
         np.testing.assert_array_equal(found.frame, expected.frame)
         assert found.num_rows == expected.num_rows and found.num_frames == 3
         assert found.frame_indices == (0, 5, 9) and found.warnings == ("cut short",)
+        _assert_same_traits(found.traits, expected.traits)
     assert [c.key for c in again.read({"b"})] == ["b"]
+
+
+def test_traits_are_of_the_clip_whatever_rows_are_left(tmp_path):
+    first, second = _clip("a"), _clip("b").traits
+    texts = _text("1"), _text("2")
+    store = Signals(tmp_path, {})
+    store.write([_asked(first, *texts, video=False)])
+    store.forget("a", texts=["1"])
+    (found,) = store.read("a")
+    assert len(found.texts) == 1
+    _assert_same_traits(found.traits, first.traits)
+    changed = dataclasses.replace(first, content_hash="cd" * 32, traits=second)
+    store.write([changed])
+    _assert_same_traits(next(iter(store.read("a"))).traits, second)
+    unknown = dataclasses.replace(first, content_hash="ef" * 32, traits=None)
+    store.write([unknown])
+    assert next(iter(store.read("a"))).traits is None
+    rows = [row for x in sorted(tmp_path.glob("part-*")) for row in _rows(x)]
+    assert [row["container"] is None for row in rows] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("pixels", [0.0] * 31),
+        ("pixels", [float("nan")] * 32),
+        ("pixels", [None] * 32),
+        ("pixels", None),
+        ("hashes", [1]),
+        ("valid", [True] * 20),
+        ("valid", [None] * 21),
+        ("container", "{"),
+        ("container", '{"fps": NaN}'),
+        ("container", None),
+    ],
+)
+def test_traits_that_no_run_has_written_are_damage(tmp_path, column, value):
+    store = Signals(tmp_path, {})
+    store.write([_clip("a")])
+    (part,) = tmp_path.glob("part-*")
+    table = pq.read_table(part)
+    place = table.schema.get_field_index(column)
+    kind = table.schema.field(place).type
+    table = table.set_column(place, column, pa.array([value], kind))
+    pq.write_table(table, part)
+    with pytest.raises(AuditError, match=r"part-000000\.parquet: damaged"):
+        list(Signals(tmp_path, {}).read("a"))
+
+
+def test_the_numbers_of_traits_are_those_of_their_modules():
+    assert traits.PIXELS == len(appearance.COLUMNS)
+    assert traits.WINDOWS == similar.WINDOWS
 
 
 def test_of_a_clip_that_was_scored_again_the_latest_signals_count(tmp_path):
@@ -219,7 +298,7 @@ def test_another_format_is_refused_in_one_sentence(tmp_path, before):
         with pytest.raises(AuditError) as caught:
             door()
         (problem,) = caught.value.problems
-        assert f"format {before or 0}, this version reads format 2" in problem
+        assert f"format {before or 0}, this version reads format 3" in problem
         assert "another --workdir, or --config.overwrite=true" in problem
         assert "the version that wrote them" in problem
 

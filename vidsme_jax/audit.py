@@ -131,10 +131,7 @@ def report_again(
 
 
 def _table(
-    asked: Asked,
-    failures: list[Failure],
-    store: Signals,
-    reference: Signals | None = None,
+    asked: Asked, failures: list[Failure], store: Signals, *reference: Signals
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Returns the scores of rows that have not failed, and warnings by video."""
     given = asked.settings
@@ -144,7 +141,8 @@ def _table(
             *(items, store, asked.scores, given.profile, given.motion),
             slices=given.slices,
             response=given.response,
-            reference=reference,
+            reference=next(iter(reference), None),
+            allow_duplicates=given.corpus.allow_duplicates,
         )
     except AuditError as error:
         raise AuditError(error.problems + failing.causes(failures)) from error
@@ -166,8 +164,8 @@ def evaluate(
     greedy = asking.is_greedy(given)
     beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
     declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
-    text = json.dumps(about, indent=2, default=str)
-    write_atomically(workdir / "config.json", text.encode())
+    text = json.dumps(about, indent=2, default=str).encode()
+    write_atomically(workdir / "config.json", text)
     found = report.write(
         workdir,
         table,

@@ -69,18 +69,25 @@ def test_one_path_in_two_roles(tmp_path, one, other):
         tmp_path, {one: [{"video": "a.mp4"}], other: [{"video": "a.mp4"}]}
     )
     problem = problem_of(**sources)
-    if {one, other} == {"members", "nonmembers"}:
-        its = f"{tmp_path}/a.mp4"
-        assert problem == (
-            f"1 video is both member and nonmember: {its} (members) and {its} "
-            "(nonmembers): same file. Remove one, as one of the two labels is wrong; "
-            "corpus.allow_duplicates=true does not allow the same file as both"
-        )
-        assert problem_of(**sources, allow_duplicates=True) == problem
-    else:
-        assert problem.startswith(f"1 video is in two roles: {tmp_path}/a.mp4 (")
-        assert "): same file. Remove one, or set corpus.allow_dup" in problem
-        assert load(corpus_of(**sources, allow_duplicates=True))
+    its = f"{tmp_path}/a.mp4"
+    assert problem == (
+        f"1 video is in two roles as one file: {its} ({one}) and {its} ({other}): same "
+        "file. Remove one, as one of the two labels is wrong; "
+        "corpus.allow_duplicates=true does not allow the same file in two roles"
+    )
+    assert problem_of(**sources, allow_duplicates=True) == problem
+
+
+def test_a_source_in_two_roles_is_noted(tmp_path):
+    files(tmp_path, *"abcd")
+    rows = {
+        "members": [{"video": "a", "source": "Film"}, {"video": "b", "source": "x"}],
+        "nonmembers": [{"video": "c", "source": "Film"}, {"video": "d"}],
+    }
+    found = corpora.load(corpus_of(**_sources(tmp_path, rows)))
+    assert found.notes == (
+        "1 source is in two roles ('Film'); clips of one source are not independent",
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,7 +157,7 @@ def test_an_equal_copy_hides_no_contradiction(allowed):
     ]
     digests = {"/a.mp4": "same", "/b.mp4": "same"}
     problems, _ = conflicts.examined(items, digests, allowed=allowed)
-    assert "1 video is both member and nonmember: " in problems[0]
+    assert "1 video is in two roles as one file: " in problems[0]
 
 
 def test_a_link_is_the_same_file(tmp_path):
@@ -192,10 +199,10 @@ def test_pairs_are_one_problem(tmp_path):
     files(tmp_path, *names)
     rows = [{"video": name} for name in names]
     problem = problem_of(**_sources(tmp_path, {"suspects": rows, "calibration": rows}))
-    assert problem.startswith("30 videos are in two roles: ")
+    assert problem.startswith("30 videos are in two roles as one file: ")
     assert (
         problem.count("(suspects)") == 20
-        and "; and 10 more. Remove one, or set corp" in problem
+        and "; and 10 more. Remove one, as one of" in problem
     )
 
 

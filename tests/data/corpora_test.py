@@ -211,7 +211,7 @@ def test_a_video_on_both_sides(tmp_path):
     members = as_json(tmp_path / "m.json", [{"video": "a.mp4"}, {"video": "b.mp4"}])
     problem = problem_of(members=(members,), nonmembers=(str(tmp_path),))
     assert problem.startswith(
-        f"2 videos are both member and nonmember: {tmp_path}/a.mp4 (members) and"
+        f"2 videos are in two roles as one file: {tmp_path}/a.mp4 (members) and"
     )
 
 

@@ -275,7 +275,7 @@ def test_split_syntax_and_addresses(build):
         members=("tfds:made/train[:2]",),
         nonmembers=("tfds:made/train[1:]",),
     )
-    assert "1 video is both member and nonmember: tfds:" in _problems(config)
+    assert "1 video is in two roles as one file: tfds:" in _problems(config)
 
 
 def test_a_feature_is_a_label_only_if_it_is_named(build, caplog):

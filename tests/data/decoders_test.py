@@ -63,6 +63,7 @@ def test_a_process_gives_what_this_one_gives(tmp_path):
     np.testing.assert_array_equal(frames.pixels, here.pixels)
     assert frames.indices == here.indices and frames.warnings == here.warnings
     assert frames.content_hash == here.content_hash
+    assert frames.container == here.container != {}
     small = reading.Videos(HOW).thumbnails(str(CLIP), [0, 3, 3], 24)
     np.testing.assert_array_equal(small, video.thumbnails(CLIP, [0, 3, 3], 24))
     data = CLIP.read_bytes()

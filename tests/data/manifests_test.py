@@ -55,6 +55,7 @@ def test_all_formats_give_the_same_items(tmp_path, suffix):
     assert items[1].candidates == ()
     assert (first.group, first.role) == ("street", "suspects")
     assert [item.source for item in items] == ["A film, 1999", "", "", ""]
+    assert [item.date for item in items] == ["2024-05-01", "", "", ""]
     assert items[1].group == "home" and items[2].question == "When?"
     assert items[3].clip == str(tmp_path / "sub/c.mp4")
     assert (items[3].question, items[3].answer) == ("", "")
@@ -273,7 +274,7 @@ def test_columns_that_are_fields_but_for_case_or_spaces(tmp_path, suffix):
 def test_columns_beside_the_field_that_they_are_like(tmp_path):
     """The field's own column is read, and the other one is none."""
     row = {"video": "a.mp4", "start": 3, "Start": "x", "label": "suspect", "Label": "y"}
-    source = as_csv(tmp_path / "m.csv", [row | {"Date": "2024"}])
+    source = as_csv(tmp_path / "m.csv", [row | {"Other": "2024"}])
     (item,) = load(corpus_of(suspects=(source,)))
     assert item.video == "a.mp4#t=3,"
 

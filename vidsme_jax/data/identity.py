@@ -50,7 +50,8 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     items = []
     for (role, row), name, key, video in zip(rows, names, keys, videos, strict=True):
         asked = row.question, row.answer, row.candidates
-        items.append(Item(name, video, key, role, row.group, *asked, row.origin))
+        about = row.origin, row.date
+        items.append(Item(name, video, key, role, row.group, *asked, *about))
     return tuple(items), problems
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import cells, segments
+from vidsme_jax.data import cells, dates, segments
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.settings.rules import FIELDS
 from vidsme_jax.wording import nearest, printable
@@ -38,6 +38,7 @@ class Row(NamedTuple):
       segment: Of the video; None for all of it.
       confined: Whether a manifest gave it, whose author need not be who runs the audit.
       origin: What the field `source` says, "" if it has none.
+      date: As ISO 8601 has it, "" if it has none.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Row(NamedTuple):
     segment: Segment | None = None
     confined: bool = False
     origin: str = ""
+    date: str = ""
 
     @property
     def where(self) -> str:
@@ -140,7 +142,7 @@ def misspelt(
         for column in columns
         if isinstance(column, str) and column not in mapping.values()
         for field in (column.strip().casefold(),)
-        if field in FIELDS and field != "date" and field not in (*mapping, *columns)
+        if field in FIELDS and field not in (*mapping, *columns)
     ]
     if not found:
         return []
@@ -269,33 +271,35 @@ def _row(
             problems.append(f"{column!r} {problem}")
         else:
             texts[at] = str(value)
-    candidates, segment = (), None
+    candidates, segment, date = (), None, ""
     if columns.rare:
         rare = {field: get(column) for field, column in columns.rare.items()}
-        candidates, segment = _rare(rare, columns.rare, problems)
+        candidates, segment, date = _rare(rare, columns.rare, problems)
     if problems:
         raise AuditError(problems)
     role: str | None = ""
     if columns.label:  # `not_labels` reports what is none.
         role = cells.role(get(columns.label)) or ""
     question, answer, group, name, origin = texts
-    found = name, group, question, answer, candidates, segment, True, origin
+    found = name, group, question, answer, candidates, segment, True, origin, date
     return Row(source, place, folder, video, role, *found)
 
 
 def _rare(
     values: Mapping[str, Any], columns: Mapping[str, str], problems: list[str]
-) -> tuple[tuple[str, ...], Segment | None]:
-    """Returns a row's options and segment.
+) -> tuple[tuple[str, ...], Segment | None, str]:
+    """Returns a row's options, segment and date.
 
     Args:
       values: By field.
       columns: By field.
       problems: Receives what is wrong.
     """
-    if isinstance(date := values.get("date"), dict | list):
-        problems.append(f"{columns['date']!r} {cells.not_a_text(date)}")
-    candidates, segment = (), None
+    candidates, segment, date = (), None, ""
+    try:
+        date = dates.iso(values.get("date"))
+    except ValueError as error:
+        problems.append(f"{columns['date']!r} {error}")
     try:
         candidates = cells.candidates(values.get("candidates"))
     except ValueError as error:
@@ -306,4 +310,4 @@ def _rare(
             segment = segments.of_row(*map(cells.known, (start, end)))
         except ValueError as error:
             problems.append(str(error))
-    return candidates, segment
+    return candidates, segment, date

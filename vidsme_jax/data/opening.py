@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import clocks, containers, formats, names, stages, tracks
+from vidsme_jax.data import clocks, containers, formats, names, stages, tags, tracks
 from vidsme_jax.data.limits import Content, Limits
 
 # How what git leaves of a file begins that git-lfs did not fetch.
@@ -57,6 +57,7 @@ class Source:
       noticed: What is unusual of its tracks, once it has been opened.
       rate: Its average frames a second by FFmpeg, once it has been opened; None where
         FFmpeg knows none.
+      container: What it says of itself, once it has been opened; see `tags`.
     """
 
     def __init__(self, content: Content, limits: Limits):
@@ -64,6 +65,7 @@ class Source:
         self.promised = Promise()
         self.noticed: tuple[str, ...] = ()
         self.rate: clocks.Rate | None = None
+        self.container: dict[str, str | float] = {}
         self._track: int | None = None  # The index of its stream, among several.
         self._several: tuple[str, ...] = ()
         self._end = time.monotonic() + limits.max_seconds
@@ -120,6 +122,7 @@ class Source:
             self.promised = _promised(container, stream, _head(self.content))
             self.noticed = (*self._several, *formats.of_stream(stream))
             self.rate = clocks.rate_of(stream.average_rate)
+            self.container = tags.container_of(container, stream)
             yield container, stream
 
     def _film(self, container: InputContainer, options: dict[str, str]) -> VideoStream:

@@ -174,6 +174,7 @@ class Videos:
                 duration=clock["duration"],
             ),
             warnings=tuple(found["warnings"]),
+            container=found["container"],
         )
         return frames, dict(zip(counts, map(tuple, found["chosen"]), strict=True))
 

@@ -2,7 +2,8 @@
 
 The stages that this package counts are `HASH` (SHA-256 of the file), `SCAN` (opening
 it and reading its table of frames), `DECODE` (with the conversion to RGB), `MOTION`
-(grey levels and, with OpenCV, the flow) and `PREPROCESS`.
+(grey levels and, with OpenCV, the flow), `PREPROCESS` and `DESCRIBE` (what tells clips
+apart without a model).
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 HASH, SCAN, DECODE = "hash", "scan", "decode"
-MOTION, PREPROCESS = "motion", "preprocess"
+MOTION, PREPROCESS, DESCRIBE = "motion", "preprocess", "describe"
 
 
 class Stages:

@@ -76,6 +76,7 @@ def decode_chosen(
             *source.noticed,
             *album.warnings(),
         ),
+        container=source.container | {"frames": float(len(table.times))},
     )
 
 

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from vidsme_jax.base import Asked, AuditError, Clip, ClipError, Item
+from vidsme_jax.base import Asked, AuditError, Clip, ClipError, Fingerprint, Item
 from vidsme_jax.data import corpora, loader, similar
 from vidsme_jax.data.reading import Reader
-from vidsme_jax.data.similar import Fingerprint
 from vidsme_jax.models.batches import Batch, Shape, stack
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import NONE, Rows, Shown, Text, joined

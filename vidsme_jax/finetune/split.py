@@ -123,8 +123,8 @@ def write_manifests(
 ) -> str:
     """Writes `members.jsonl` and `nonmembers.jsonl`, which an audit takes as they are.
 
-    Ids, texts, segments, groups and sources are kept. Where all videos lie in the
-    folder, they are named relative to it, and both may be moved together. Else they
+    Ids, texts, segments, groups, sources and dates are kept. Where all videos lie in
+    the folder, they are named relative to it, and both may be moved together. Else they
     have absolute paths, and an audit has to be told that they may lie elsewhere.
 
     Args:
@@ -311,7 +311,7 @@ def _row(item: Item, start: str) -> dict[str, object]:
     if part is not None:
         row["start"] = part.start
         row |= {} if part.end is None else {"end": part.end}
-    for field in ("id", "question", "answer", "group", "source"):
+    for field in ("id", "question", "answer", "group", "source", "date"):
         text = getattr(item, field)
         if text and names.is_text(text):  # A name that is not UTF-8 is no id.
             row[field] = text

@@ -19,6 +19,7 @@ from vidsme_jax.base import Frames, MotionStatistics
 from vidsme_jax.clock import Clock
 from vidsme_jax.data import features as checked_features
 from vidsme_jax.prepared.layout import NAME, SPLIT, Shard, Variant
+from vidsme_jax.store import facts
 
 _UNKNOWN = Clock(times=(), shown=(), duration=0.0)
 
@@ -44,6 +45,7 @@ def features(variant: Variant) -> tfds.features.FeaturesDict:
             "shown": seconds,
             "duration": real,
             "warnings": f.Sequence(f.Text()),
+            "container": f.Text(),  # As JSON.
             "rows": f.Text(),
         }
     )
@@ -71,6 +73,7 @@ def encode(
         "shown": np.array(clock.shown),
         "duration": clock.duration,
         "warnings": list(frames.warnings),
+        "container": facts.text_of(frames.container),
         "rows": "",
     }
 
@@ -83,6 +86,7 @@ def decode(record: dict[str, Any]) -> tuple[Frames, MotionStatistics]:
         content_hash=record["content_hash"].decode(),
         clock=_clock(record),
         warnings=tuple(text.decode() for text in record["warnings"]),
+        container=facts.container_of(record["container"].decode()),
     )
     motion = (float(record[key]) for key in ("flow_variance", "brightness_std"))
     return frames, MotionStatistics(*motion)

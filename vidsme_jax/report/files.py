@@ -98,13 +98,14 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
         name: [encodable(str(value)) for value in getattr(table, name).tolist()]
         for name in _TEXT
     }
+    columns["unit"] = [encodable(str(unit)) for unit in table.units.tolist()]
     columns["n_rows"] = pa.array(table.num_rows, pa.int64())
     if table.num_response_rows is not None:
         columns["n_response_rows"] = pa.array(table.num_response_rows, pa.int64())
     numbers = {name: getattr(table, name) for name in _STATISTICS} | table.scores
     for name, values in numbers.items():
         columns[name] = pa.array(values, pa.float64())
-    write_table(folder / "scores", pa.table(columns), _TEXT)
+    write_table(folder / "scores", pa.table(columns), (*_TEXT, "unit"))
 
 
 def write_parquet(path: pathlib.Path, table: pa.Table) -> None:

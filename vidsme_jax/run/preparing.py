@@ -19,6 +19,7 @@ from vidsme_jax.base import (
     ScoredClip,
     ScoredText,
     TokenSignals,
+    Traits,
 )
 from vidsme_jax.data import stages
 from vidsme_jax.data.reading import Reader, stamp
@@ -120,6 +121,16 @@ def prepare(
         with counted.spending(stages.PREPROCESS):
             return model(pixels)
 
+    @functools.cache
+    def described(count: int) -> Traits:
+        from vidsme_jax.data import appearance, similar  # They import OpenCV.
+
+        frames, _ = decoded(count)
+        with counted.spending(stages.DESCRIBE):
+            pixels = appearance.describe(frames.pixels)
+            prints = similar.fingerprint(frames.pixels)
+        return Traits(pixels, frames.container, prints)
+
     def one(place: int) -> Prepared | ClipError:
         run = runs[place]
         try:
@@ -134,6 +145,8 @@ def prepare(
                 frame_indices=frames.indices,
                 warnings=(*frames.warnings, *_repeated(frames), *warnings),
                 stamp=before,
+                # Of a reference model they would be the same.
+                traits=None if run.is_reference else described(run.num_frames),
             )
             return Prepared(
                 place,

@@ -16,9 +16,11 @@ from vidsme_jax.base import (
     ScoredText,
     ScoreTable,
     TokenSignals,
+    Traits,
 )
 from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
+from vidsme_jax.scores import families, units
 from vidsme_jax.scores.profile import (
     Profile,
     Revealed,
@@ -45,6 +47,7 @@ def score_table(
     slices: Sequence[str] = ("video",),
     response: str = "given",
     reference: Signals | None = None,
+    allow_duplicates: bool | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Scores every item whose clip, and text if one is scored, has signals.
 
@@ -64,12 +67,15 @@ def score_table(
       slices: Whose rows have signals, as `settings.slices` has it.
       response: Whose answers are scored, as `settings.response` has it.
       reference: The reference model's signals.
+      allow_duplicates: Whether near-duplicates may be in two roles, which is noticed
+        then; None: nobody looks.
 
     Returns:
-      The scores, and what was noticed while decoding, by video.
+      The scores, and what was noticed of a video, by the key of its clip.
 
     Raises:
-      AuditError: No item has signals, or the corpus has no range to scale by.
+      AuditError: No item has signals, the corpus has no range to scale by, or
+        near-duplicates are in two roles.
     """
     chosen, names = scores.PROFILES[profile], tuple(names)
     found = {name: chosen.score(name) for name in names}
@@ -120,7 +126,9 @@ def score_table(
         return rows
 
     table, warnings = _table(
-        items, asked, store, names, compute, orders, profile, needs_video
+        *(items, asked, store, names, compute, orders, profile, needs_video),
+        in_units=True,
+        allow_duplicates=allow_duplicates,
     )
     if reference is not None:
         of_items = np.array([theirs[asked[i]].values for i in table.id])
@@ -297,24 +305,31 @@ def _table(
     orders: dict[str, tuple[float, float]],
     profile: str,
     needs_video: bool,
+    *,
+    in_units: bool = False,
+    allow_duplicates: bool | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Makes a table of the items whose clip and text have the signals needed."""
-    units = _units(asked)
+    of_clips = _units(asked)
+    traits: dict[str, Traits | None] = {}
+    answers: dict[_Unit, str] = {}
     values: dict[_Unit, np.ndarray] = {}
     lengths: dict[_Unit, int] = {}
     facts: dict[str, tuple[str, int, MotionStatistics]] = {}
     warnings: dict[str, list[str]] = {}
     for clip in received.read(store, orders.keys()):
-        texts = _texts(clip, units.get(clip.key, []))
+        texts = _texts(clip, of_clips.get(clip.key, []))
         if clip.warnings:
             warnings[clip.key] = list(clip.warnings)
         if needs_video and clip.signals is None:
             continue
         facts[clip.key] = clip.content_hash, clip.num_rows, clip.motion
+        traits[clip.key] = families.kept(clip.traits)
         for (key, text), row in zip(
             texts.items(), compute(clip, list(texts.values())), strict=True
         ):
             values[clip.key, key] = np.array(row, np.float64)
+            answers[clip.key, key] = text.asked.answer if text else ""
             lengths[clip.key, key] = int((text.slice == _RESPONSE).sum()) if text else 0
     scored = [item for item in items if asked[item.id] in values]
     if not scored:
@@ -325,6 +340,13 @@ def _table(
         return np.array([pick(item.clip) for item in scored], dtype)
 
     counts = np.array([lengths[asked[item.id]] for item in scored], np.int64)
+    has_text = any(text for _, text in values)
+    unit = None
+    if in_units:
+        content = {key: its[0] for key, its in facts.items()}
+        unit, found = units.of_items(scored, content, traits, allow_duplicates)
+        for key, notes in found.items():
+            warnings[key] = [*warnings.get(key, []), *notes]
     table = ScoreTable(
         id=np.array([i.id for i in scored], object),
         video=np.array([i.video for i in scored], object),
@@ -332,12 +354,18 @@ def _table(
         group=np.array([i.group for i in scored], object),
         cluster=column(lambda p: facts[p][0], object),
         num_rows=column(lambda p: facts[p][1], np.int64),
-        num_response_rows=counts if any(text for _, text in values) else None,
+        num_response_rows=counts if has_text else None,
         flow_variance=column(lambda p: facts[p][2].flow_variance),
         brightness_std=column(lambda p: facts[p][2].brightness_std),
         q=column(lambda p: orders[p][0]),
         r=column(lambda p: orders[p][1]),
         scores={name: rows[:, place] for place, name in enumerate(names)},
         larger_is_member=scores.PROFILES[profile].larger_is_member,
+        unit=unit,
+        question=np.array([i.question for i in scored], object) if has_text else None,
+        answer=np.array([answers[asked[i.id]] or i.answer for i in scored], object)
+        if has_text
+        else None,
+        traits=families.of_items(scored, traits) if in_units else {},
     )
     return table, warnings

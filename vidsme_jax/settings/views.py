@@ -73,8 +73,8 @@ class Corpus:
     allow_duplicates: bool = key(
         False,
         rules.BOOL,
-        "Equal files under different names may be in two roles; the same file as "
-        "member and nonmember is always an error.",
+        "Equal files under different names, and near-duplicates, may be in two roles; "
+        "the same file in two roles is always an error.",
     )
 
 

@@ -15,6 +15,7 @@ from vidsme_jax.base import (
     ScoredText,
     TokenSignals,
 )
+from vidsme_jax.store import traits
 from vidsme_jax.store.texts import restored
 
 SECOND, BLANK = "second", "blank"  # What rows may hold beside slices; see `Held`.
@@ -52,6 +53,7 @@ SCHEMA = pa.schema(
         ("frame", pa.list_(pa.int16())),
         ("blank", pa.list_(pa.float32())),
         *((name, pa.list_(pa.float32())) for name in TokenSignals._fields),
+        *traits.FIELDS,
     ]
 )
 
@@ -94,7 +96,12 @@ class Finished(NamedTuple):
 
 
 def of_clip(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of the table: of the video, then of each text."""
+    """Yields the rows of the table: of the video, then of each text.
+
+    The first has the traits.
+    """
+    its = traits.columns_of(clip.traits)
+    nothing = traits.columns_of(None)
     about = {
         "key": clip.key,
         "content_hash": clip.content_hash,
@@ -111,7 +118,9 @@ def of_clip(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any
             "slice": np.full(len(clip.frame), SLICES.index("video"), np.int8),
             "frame": clip.frame,
             **_columns(clip.signals),
+            **its,
         }
+        its = nothing
     for text in clip.texts:
         blank = [] if text.blank is None else [BLANK]
         yield about | {
@@ -128,7 +137,9 @@ def of_clip(clip: ScoredClip, slices: Collection[str]) -> Iterator[dict[str, Any
             "slice": text.slice,
             "blank": text.blank,
             **_columns(text.signals),
+            **its,
         }
+        its = nothing
 
 
 def _slices_of(text: ScoredText) -> tuple[str, ...]:
@@ -161,17 +172,24 @@ def joined(known: Finished, rows: list[pa.RecordBatch]) -> ScoredClip:
     if video is not None:
         _check(video, _OF_VIDEO)
     first = next(iter(texts.values())) if video is None else video
+    indices = tuple(_plain(first, "frame_indices"))
+    found = [
+        traits.traits_of(row, len(indices))
+        for row in rows[::-1]
+        if _plain(row, "content_hash") == known.content_hash
+    ]
     frame = np.zeros(0, np.int16) if video is None else _array(video, "frame")
     return ScoredClip(
         key=_plain(first, "key"),
         content_hash=known.content_hash,
         signals=None if video is None else _signals(video),
         frame=frame,
-        frame_indices=tuple(_plain(first, "frame_indices")),
+        frame_indices=indices,
         motion=known.motion,
         warnings=tuple(_plain(first, "warnings")),
         stamp=known.stamp,
         texts=tuple(_text(row) for row in texts.values()),
+        traits=next((each for each in found if each is not None), None),
     )
 
 
