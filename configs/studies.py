@@ -30,7 +30,7 @@ def get_config(variant: str = "k") -> ConfigDict:
         config.studies.k = (30,)
     if size == "tiny":
         config.corpus.max_clips = 6
-        config.report.num_bootstrap = 100
+        config.report.num_permutations = 100
         config.video.num_frames = 4
         config.batch_size = 4
         config.studies.frames = (1, 2, 4)

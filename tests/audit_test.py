@@ -37,7 +37,7 @@ def config():
     config.batch_size = 4
     config.parallel.data = 1
     config.corpus.allow_outside = True  # The demo's clips, named by their full paths.
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     return config
 
 

@@ -45,7 +45,7 @@ def config(corpus):
     config.scores = SCORES
     config.model.checkpoint = "random:llava_next_video-tiny"
     config.model.dtype = "float32"
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     config.report.fprs = (0.2,)
     config.parallel.data = 1
     config.compile_cache = ""
@@ -106,7 +106,7 @@ def test_a_control_memorises_a_half_and_finds_it(made, corpus):
 
 def test_the_audit_of_the_control_is_the_users(made, config):
     given = json.loads((made[0] / "audit" / "config.json").read_text())["config"]
-    for key in ("video.num_frames", "headline", "report.num_bootstrap"):
+    for key in ("video.num_frames", "headline", "report.num_permutations"):
         assert given[key] == settings.flatten(config)[key]
     assert given["slices"] == ["video", "response"] and not given["report.control"]
 
@@ -225,7 +225,7 @@ def test_the_command_continues_a_control_that_is_done(made, corpus, tmp_path):
         "    config = settings.default()\n"
         f"    config.slices, config.headline = ('video', 'response'), '{HEADLINE}'\n"
         f"    config.scores = {SCORES!r}\n"
-        "    config.report.num_bootstrap = 100\n"
+        "    config.report.num_permutations = 100\n"
         "    return config\n"
     )
     command = [sys.executable, "-m", "vidsme_jax", "finetune"]

@@ -35,7 +35,7 @@ def _config(folder: pathlib.Path, members: int = 2):
         config.corpus[role] = (str(folder / f"{role}.json"),)
     config.model.checkpoint, config.model.dtype = "random:smolvlm-tiny", "float32"
     config.video.num_frames, config.batch_size = 2, 2
-    config.corpus.allow_outside, config.report.num_bootstrap = True, 100
+    config.corpus.allow_outside, config.report.num_permutations = True, 100
     config.scores, config.compile_cache = "vid_sme,perplexity", ""
     return config
 
@@ -130,7 +130,7 @@ def test_whatever_else_is_changed(run, changes, told):
 
 
 def test_what_changes_nothing_of_the_headline(run):
-    again = _again(run[0].workdir, scores="vid_sme", report__num_bootstrap=200)
+    again = _again(run[0].workdir, scores="vid_sme", report__num_permutations=200)
     assert not again.metrics["declaration"]["exploratory"]
 
 

@@ -19,7 +19,7 @@ from vidsme_jax import commands, main, parallel, settings
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
     "--config.corpus.max_clips=6",
-    "--config.report.num_bootstrap=100",
+    "--config.report.num_permutations=100",
     "--config.video.num_frames=4",
 )
 
@@ -209,7 +209,7 @@ def test_listing_scores(here):
 def test_interrupted_and_continued(number, tmp_path, here, without_figures):
     flags = (
         "--config=configs/llava.py",
-        "--config.report.num_bootstrap=100",
+        "--config.report.num_permutations=100",
         "--config.batch_size=4",
         "--config.corpus.max_clips=24",
         "--config.scores=vid_sme",

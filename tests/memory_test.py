@@ -34,7 +34,7 @@ def config(tmp_path):
     config.model.dtype = "float32"
     config.video.num_frames, config.batch_size = 2, 4
     config.parallel.data = 2
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     config.scores = "vid_sme"
     return config
 

@@ -57,7 +57,7 @@ def report(tmp_path_factory, without_figures, quick_to_compile):
     config.video.num_frames = 8
     config.slices = ("video", "instruction", "response")
     config.headline = "response_min_k_plus_plus_100"
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     config.batch_size = CLIPS
     found = audit.run(config, folder / "work")
     assert found is not None and not found.failures

@@ -39,7 +39,7 @@ def config(tmp_path):
     config.video.num_frames = 4
     config.batch_size = 4
     config.parallel.data = 1
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     config.corpus.update(_corpus(tmp_path / "raw", 4))
     return config
 

@@ -70,7 +70,7 @@ def _config(checkpoint, **changes):
     for role in ROLES:
         config.corpus[role] = (str(CORPUS["folder"] / f"{role}.jsonl"),)
     config.parallel.data, config.batch_size = 1, 4
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     return config
 
 
@@ -360,7 +360,7 @@ def test_the_command_says_so_and_scores_what_remains(
         *(f"--config.corpus.{x}={CORPUS['folder'] / x}.jsonl" for x in ROLES),
         "--config.model.dtype=float32",
         "--config.video.num_frames=3",
-        "--config.report.num_bootstrap=100",
+        "--config.report.num_permutations=100",
         "--config.parallel.data=1",
         "--config.batch_size=4",
     )

@@ -42,7 +42,7 @@ def config(golden):
     config.profile = "official"
     config.batch_size = 4
     config.parallel.data = 1
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     return config
 
 

@@ -211,7 +211,7 @@ def test_a_study_leaves_it_out_of_every_sheet(study, corpus):
         (folder / f"{role}.jsonl").write_text("".join(rows))
         config.corpus[role] = (str(folder / f"{role}.jsonl"),)
     config.study, config.studies.k, config.studies.frames = study, (30,), (2, 3)
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     where = run.parent / "study"
     assert not studies.run(config, where).failures
     _garbage(folder / name)

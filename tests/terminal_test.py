@@ -215,7 +215,7 @@ def hostile_run(tmp_path_factory):
         "--config.headline=vid_sme",
         "--config.scores=vid_sme",
         "--config.video.num_frames=2",
-        "--config.report.num_bootstrap=100",
+        "--config.report.num_permutations=100",
         f"--workdir={folder}/run",
     ]
 

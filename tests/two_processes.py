@@ -56,7 +56,7 @@ def configuration(folder: pathlib.Path):
     config.video.num_frames = 2
     config.batch_size = 2
     config.corpus.allow_outside = True
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     config.scores = "vid_sme"
     return config
 

@@ -72,7 +72,7 @@ def demo(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     config.model.checkpoint = str(settings.DEMO / "checkpoint")
     config.model.dtype = "float32"
     config.motion.bounds = BOUNDS
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     report = audit.run(config, workdir)
     assert report is not None
     table = report.table

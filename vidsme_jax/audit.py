@@ -29,7 +29,7 @@ from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 
-_SEED = 0  # Of bootstrap and cross-fitting.
+_SEED = 0  # Of permutations and cross-fitting.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def report_again(
 
 
 def _table(
-    asked: Asked, failures: list[Failure], store: Signals, *reference: Signals
+    asked: Asked, failures: list[Failure], store: Signals, *reference: Signals | None
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Returns the scores of rows that have not failed, and warnings by video."""
     given = asked.settings
@@ -159,19 +159,22 @@ def evaluate(
 ) -> AuditReport:
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
-    fprs, num_bootstrap = given.report.fprs, given.report.num_bootstrap
+    tests = validity.Tests.of(given.report, _SEED)
     sealed = declaration.opened(asked, workdir)
     greedy = asking.is_greedy(given)
     beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
     declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
     text = json.dumps(about, indent=2, default=str).encode()
     write_atomically(workdir / "config.json", text)
+    evaluation = metrics.evaluate(
+        table, given.report.fprs, tests.number, _SEED, declared
+    )
     found = report.write(
         workdir,
         table,
-        evaluation=metrics.evaluate(table, fprs, num_bootstrap, _SEED, declared),
-        blind=validity.blind_baseline(table, num_bootstrap, _SEED, headline),
-        suspects=suspects.suspects(table, headline, given.report.fdr),
+        evaluation=evaluation,
+        judged=validity.judge(table, evaluation, tests, headline),
+        suspects=suspects.suspects(table, headline, given.report.fdr, tests),
         curves=curves.extreme_curves(
             asked.items, store, table, headline, given.profile, asked.reader
         ),
@@ -180,6 +183,7 @@ def evaluate(
         warnings=warnings,
         left_out=asked.left_out,
         notes=asked.notes,
+        comparison=given.report.comparison,
         headline=headline,
         declared=sealed,
         beside=beside,

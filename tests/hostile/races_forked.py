@@ -66,7 +66,7 @@ def _configuration(clips: int = 2) -> Any:
     config.corpus.members = (str(demo / "members.jsonl"),)
     config.corpus.nonmembers = (str(demo / "nonmembers.jsonl"),)
     config.corpus.suspects = ()
-    config.report.num_bootstrap = 100
+    config.report.num_permutations = 100
     return config
 
 
@@ -107,7 +107,7 @@ def make_report(folder: pathlib.Path) -> None:
     about = reporting.recorded(folder)
     config = settings.restored(about["config"])
     with config.unlocked():
-        config.report.num_bootstrap = 101  # So that files differ from those before.
+        config.report.num_permutations = 101  # So that files differ from those before.
     audit.report_again(folder, config, about)
 
 

@@ -141,14 +141,14 @@ def influences(
         aucs.append(auc)
         of_members.append(np.bincount(member_units, above - auc, num_units) / m)
         of_nonmembers.append(np.bincount(nonmember_units, beaten - auc, num_units) / n)
-    units = [np.unique(each) for each in (member_units, nonmember_units)]
+    one, other = np.unique(member_units), np.unique(nonmember_units)
     return Influences(
         np.array(aucs),
         np.array(of_members).reshape(len(aucs), num_units),
         np.array(of_nonmembers).reshape(len(aucs), num_units),
         (m, n),
-        (len(units[0]), len(units[1])),
-        len(np.intersect1d(*units)),
+        (len(one), len(other)),
+        len(np.intersect1d(one, other)),
     )
 
 

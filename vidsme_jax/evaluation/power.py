@@ -23,14 +23,13 @@ from collections.abc import Iterable, Sequence
 import scipy.stats
 
 from vidsme_jax.arguments import count, number, require
+from vidsme_jax.evaluation.verdicts import MIN_SOURCES
 
 Number = int | float
 
 POWER = 0.8
 ICC = 0.5  # Of clips of one source, where nobody says otherwise.
-LEAST_SOURCES = 20  # A role; fewer give no verdict.
 OF_USED = (0.65, 0.8, 0.9)  # AUC of used videos, for the smallest share.
-_COLUMNS = 5  # Sources for each column of a blind baseline.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,10 +273,10 @@ def of_roles(
         told = "there would be none either" if alone > 1 else f"it would be {alone:.2f}"
         lines.append(f"if scores of one source did not correlate at all, {told}")
     for name, each in both.items():
-        if each.sources < LEAST_SOURCES:
+        if each.sources < MIN_SOURCES:
             lines.append(
                 f"there will be no verdict: the {name} have {in_words(each.sources)}, "
-                f"and it takes {LEAST_SOURCES}"
+                f"and it takes {MIN_SOURCES}"
             )
     needed = {rate: math.ceil(1 / _exact(rate)) for rate in fprs}
     for rate, least in needed.items():
@@ -286,11 +285,6 @@ def of_roles(
             f"a TPR at a false-positive rate of {100 * rate:g} % {can} be told: it "
             f"takes {least} non-members"
         )
-    sources = members.sources + nonmembers.sources
-    lines.append(
-        f"blind baselines may have {sources // _COLUMNS} columns, a fifth of the "
-        f"{in_words(sources)}"
-    )
     return lines
 
 

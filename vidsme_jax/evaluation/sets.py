@@ -159,9 +159,9 @@ def dataset_inference(
     label = sources.label[~half]
     import scipy.stats  # Heavy; a mistake is refused without it.
 
-    p = scipy.stats.ttest_ind(
+    _, p = scipy.stats.ttest_ind(
         weighted[label], weighted[~label], equal_var=False, alternative="greater"
-    ).pvalue
+    )
     judged = int(label.sum()), int((~label).sum())
     return {"p": float(p), "scores": int(x.shape[1]), "sources": list(judged)}
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from vidsme_jax.arguments import number, require, series
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import compared, metrics, sets, validity
+from vidsme_jax.evaluation import compared, metrics, power, sets, validity
 from vidsme_jax.evaluation.validity import CALLED, Tests
 from vidsme_jax.evaluation.verdicts import MIN_SOURCES, p_words
 
@@ -70,29 +70,6 @@ def benjamini_hochberg(
     return scipy.stats.false_discovery_control(p_values, method="bh")
 
 
-def fewest_listed(suspects: int, calibration: int, fdr: float) -> int:
-    """Returns how many suspects must be above all calibration clips to be listed.
-
-    Benjamini-Hochberg lists the k lowest p-values where p_(k) <= k fdr / m, and no
-    p-value of n calibration clips is below 1 / (n + 1).
-
-    Example:
-      >>> fewest_listed(50, 19, 0.05), fewest_listed(50, 999, 0.05)
-      (50, 1)
-    """
-    return math.ceil(suspects / (fdr * (calibration + 1)) - 1e-9)
-
-
-def calibration_for_one(suspects: int, fdr: float) -> int:
-    """Returns the calibration clips that one suspect alone needs to be listed.
-
-    Example:
-      >>> calibration_for_one(50, 0.05)
-      999
-    """
-    return math.ceil(suspects / fdr - 1 - 1e-9)
-
-
 def suspects(table: ScoreTable, score: str, fdr: float, tests: Tests) -> dict[str, Any]:
     """Tests the suspects of a table, as a set and then each, against calibration clips.
 
@@ -111,7 +88,7 @@ def suspects(table: ScoreTable, score: str, fdr: float, tests: Tests) -> dict[st
       Plain lists, dicts, numbers and strings, no NaN: `score`, `fdr`, `calibration`
       (role, number of videos and of sources), `exchangeable` (of `validity.shift`, or
       None), `set` (`p`, `statement`, `groups`, `curve`, `inference`; or None),
-      `fewest` and `for_one` (see `fewest_listed` and `calibration_for_one`),
+      `fewest` and `for_one` (see `power.least_listed` and `power.clips_for_one`),
       `num_listed`, None where nothing is tested, `statement`, `notes`, and `rows`, most
       member-like first: `video`, `ids`, `group`, `score` (with the table's sign),
       `p_value`, `adjusted_p_value`, `listed`; the last three are None where nothing
@@ -223,8 +200,8 @@ def _test(
             f"{p_words(found['p'])}), so that their p-values would not hold"
         )
     suspects, calibration = (int(each.sum()) for each in have)
-    result["fewest"] = fewest_listed(suspects, calibration, result["fdr"])
-    result["for_one"] = calibration_for_one(suspects, result["fdr"])
+    result["fewest"] = power.least_listed(suspects, calibration, result["fdr"])
+    result["for_one"] = power.clips_for_one(suspects, result["fdr"])
     values = np.concatenate(
         [each.values[kept] for each, kept in zip(videos, have, strict=True)]
     )

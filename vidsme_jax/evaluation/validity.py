@@ -26,6 +26,7 @@ from vidsme_jax.evaluation import (
 from vidsme_jax.evaluation.compared import Between, Traits
 from vidsme_jax.evaluation.duplicates import duplicates
 from vidsme_jax.evaluation.verdicts import Evidence
+from vidsme_jax.settings import views
 
 _MAX_VERTICES = 200  # Of the ROC curve kept for the report.
 _NOT_KNOWN = "what the clips show without a model is not known"
@@ -47,6 +48,16 @@ class Tests:
     smallest: float = 0.6
     number: int = 1999
     seed: int = 0
+
+    @classmethod
+    def of(cls, given: views.Report, seed: int) -> "Tests":
+        """Takes the settings of a report."""
+        return cls(
+            alpha=given.alpha,
+            smallest=given.smallest_auc,
+            number=given.num_permutations,
+            seed=seed,
+        )
 
     def check(self) -> None:
         """Raises an `AuditError` if one of them is out of range."""
@@ -217,8 +228,8 @@ def _verdicts(
     found: dict[str, Any] = {}
     for name in scores:
         kept = np.isfinite(columns[name][rows])
-        if beyond[name] is not None:
-            kept &= np.isfinite(beyond[name][rows])
+        if (other := beyond[name]) is not None:
+            kept &= np.isfinite(other[rows])
         usable = scores[name]["auc"]["value"] is not None
         if usable and kept[:split].any() and kept[split:].any():
             together.setdefault(kept.tobytes(), []).append(name)

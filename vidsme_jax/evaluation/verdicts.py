@@ -95,7 +95,12 @@ def _ruled(
             f"is not tested: {found.sources[0]} sources of members and "
             f"{found.sources[1]} of non-members; the rules need {MIN_SOURCES} of each"
         )
-    if found.p_s is None or found.p_b is None or found.p_r is None:
+    if (
+        found.p_s is None
+        or found.p_b is None
+        or found.p_r is None
+        or found.blind_auc is None
+    ):
         return "not_tested", (
             "is not tested: what the clips show without a model is not known"
         )

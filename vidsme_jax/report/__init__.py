@@ -15,7 +15,7 @@ from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run import declaration
 from vidsme_jax.run.controls import Control
 from vidsme_jax.run.declared import Declared
-from vidsme_jax.scores import Beside
+from vidsme_jax.scores import Beside, units
 from vidsme_jax.scores.profile import uncalibrated
 
 
@@ -29,12 +29,13 @@ def write(
     table: ScoreTable,
     *,
     evaluation: dict[str, Any],
-    blind: dict[str, Any],
+    judged: dict[str, Any],
     suspects: dict[str, Any],
     curves: list[ClipCurve],
     run: dict[str, Any],
     failures: list[Failure],
     warnings: dict[str, list[str]],
+    comparison: str,
     headline: str,
     descriptions: dict[str, str],
     left_out: Sequence[LeftOut] = (),
@@ -49,13 +50,14 @@ def write(
       workdir: Made if absent.
       table: The scores.
       evaluation: Of `metrics.evaluate`.
-      blind: Of `validity.blind_baseline`.
-      suspects: Of `inference.suspects`.
+      judged: Of `validity.judge`.
+      suspects: Of `suspects.suspects`.
       curves: The clips to show frame by frame.
       run: Settings, versions, devices with their kernels, utilisation and
         fingerprints; nested, printed as it is.
       failures: One per item that has no scores.
       warnings: What was noticed about a video, by its path; logged, a line a kind.
+      comparison: That the verdict is of.
       headline: The score that the verdict is of; a key of `table.scores`.
       descriptions: One line for each score.
       left_out: What the sources hold and the corpus does not take.
@@ -74,19 +76,20 @@ def write(
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     noticed.log(warnings)
-    verdict = verdicts.of_headline(evaluation, blind, headline)
+    result = _declared_result(judged, suspects, comparison, headline)
     if declared is not None:
-        named = _named(blind, declared.record["declared"]["comparison"], headline)
-        declared = declaration.reached(declared, workdir, named, verdict)
-        verdict = f"{declared.mark}{verdict}"
+        declared = declaration.reached(
+            declared, workdir, result["verdict"], result["statement"]
+        )
+        result["statement"] = f"{declared.mark}{result['statement']}"
     found = {
         "headline": headline,
-        "verdict": verdict,
+        "comparison": comparison,
+        **result,
         "declaration": declared and declared.facts(),
         "beside": beside
-        and beside._asdict()
-        | {"statement": verdicts.of_beside(evaluation, blind, *beside)},
-        "reference": _reference(table, evaluation, headline, run),
+        and beside._asdict() | {"statement": _of_beside(judged, comparison, beside)},
+        "reference": _reference(table, evaluation, comparison, headline, run),
         "control": control
         and controls.beside(
             *(control.folder, control.record, control.differences),
@@ -94,10 +97,13 @@ def write(
         ),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
-        "blind_baseline": blind,
+        "units": str(units.made(table)),
         "groups": evaluation["groups"],
         "counts": evaluation["counts"] | {"failures": len(failures)},
-        "comparisons": evaluation["comparisons"],
+        "comparisons": {
+            name: compared | judged[name]
+            for name, compared in evaluation["comparisons"].items()
+        },
         "suspects": suspects,
         "warnings": warnings,
         "left_out": [dataclasses.asdict(one) for one in left_out],
@@ -108,10 +114,11 @@ def write(
     files.write_json(workdir / "metrics.json", found)
     files.write_failures(workdir / "failures.jsonl", failures)
     drawings = figures.draw(
-        table, blind, curves, headline, beside.score if beside else ""
+        table, judged, curves, headline, beside.score if beside else ""
     )
     html = page.render(
         found,
+        workdir,
         figures=figures.write(workdir / "figures", drawings),
         run=run,
         failures=failures,
@@ -121,15 +128,39 @@ def write(
     return found
 
 
-def _named(blind: dict[str, Any], comparison: str, headline: str) -> str | None:
-    """Returns the name of the headline's verdict, None where nothing is compared."""
-    found = blind["comparisons"].get(comparison)
-    return found and found["verdicts"][headline]["verdict"]
+def _declared_result(
+    judged: dict[str, Any], suspects: dict[str, Any], comparison: str, headline: str
+) -> dict[str, Any]:
+    """Returns verdict and statement of what was declared; of suspects alone theirs."""
+    if comparison in judged:
+        found = judged[comparison]["verdicts"][headline]
+        of = "" if comparison == "all" else f" (comparison {comparison})"
+        name = f"The headline score {headline}{of}"
+        statement = verdicts.sentence(name, found)
+        return {"verdict": found["verdict"], "statement": statement}
+    if suspects["set"] is not None:
+        return {"verdict": None, "statement": suspects["set"]["statement"]}
+    if suspects["rows"]:
+        return {"verdict": "not_tested", "statement": suspects["statement"]}
+    statement = (
+        "Without both members and non-members this report cannot say how well the "
+        f"headline score {headline} separates them."
+    )
+    return {"verdict": "not_tested", "statement": statement}
+
+
+def _of_beside(judged: dict[str, Any], comparison: str, beside: Beside) -> str:
+    if comparison not in judged:
+        return ""
+    found = judged[comparison]["verdicts"][beside.score]
+    name = f"As {beside.role}, not chosen after the results: the score {beside.score}"
+    return verdicts.sentence(name, found)
 
 
 def _reference(
     table: ScoreTable,
     evaluation: dict[str, Any],
+    comparison: str,
     headline: str,
     run: dict[str, Any],
 ) -> dict[str, Any] | None:
@@ -141,7 +172,7 @@ def _reference(
     score = uncalibrated(headline)
     return {
         "score": score,
-        "statement": verdicts.of_reference(evaluation, score),
+        "statement": verdicts.of_reference(evaluation, comparison, score),
         "rows": len(lacking),
         "lacking": int(lacking.sum()),
         "causes": run.get("reference", {}).get("causes", []),

@@ -45,7 +45,7 @@ class Drawing:
 
 def draw(
     table: ScoreTable,
-    blind: dict[str, Any],
+    judged: dict[str, Any],
     curves: list[ClipCurve],
     headline: str,
     beside: str = "",
@@ -56,7 +56,7 @@ def draw(
     largest = sorted(compared, key=lambda name: -len(compared[name].nonmembers))
     drawings = []
     for place, name in enumerate(largest[:_MAX_COMPARISONS]):
-        baseline = blind["comparisons"].get(name, {})
+        baseline = judged.get(name, {})
         given = table, name, place, compared[name], baseline, headline, beside
         stem = f"roc-{place}-{_slug(name)}"
         drawings += attempted(stem, f"ROC: {name}", _rocs, *given)
@@ -143,22 +143,22 @@ def _rocs(
     shown = [headline, beside] if beside else [headline]
     curves = [_curve(table, score, which) for score in shown]
     if baseline.get("roc"):
-        value = baseline["cross_fitted"]["value"]
+        value = baseline["roc"]["auc"]
         fpr, tpr = (np.array(baseline["roc"][key]) for key in ("fpr", "tpr"))
-        blind = plots.Curve(f"no model: motion, brightness, AUC {value:.2f}", fpr, tpr)
+        blind = plots.Curve(f"without any model, AUC {value:.2f}", fpr, tpr)
         curves.insert(1, blind)
     curves = [curve for curve in curves if curve is not None]
-    num = intervals.num_videos(table.cluster[which.nonmembers])
+    num = intervals.num_units(table.units[which.nonmembers])
     slug = f"{place}-{_slug(name)}"
     second = f", and {beside}, chosen beforehand" if beside else ""
     caption = (
         f"{which.description[0].upper()}{which.description[1:]}. The headline score, "
-        f"what motion and brightness reach without a model{second}. The closer to the "
-        "upper left corner, the better the separation."
+        f"what a cross-fitted classifier of sources reaches without the model{second}. "
+        "The closer to the upper left corner, the better the separation."
     )
     zoomed = (
         "The same on logarithmic axes: what happens at small false-positive rates. "
-        f"Grey: below one in {num}, the number of non-member videos, nothing is known."
+        f"Grey: below one in {num}, the sources of non-members, nothing is known."
     )
     linear, log = (plots.roc(curves, num, logarithmic=x) for x in (False, True))
     return [

@@ -1,4 +1,4 @@
-"""What the end of a run prints: a few lines, whatever names and numbers there are."""
+"""What the end of a run prints: a few lines and a table, whatever names there are."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from vidsme_jax.wording import printable
 
 _LINES = 20  # Of one kind; the files have all.
 _NAME = 100  # Characters of a group.
+_CELL = 30  # Of a comparison, in the table.
+_HEAD = ("comparison", "rows", "sources", "AUC", "TPR", "blind AUC", "verdict")
 
 
 def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) -> str:
@@ -19,24 +21,69 @@ def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) ->
       num_failures: Rows without scores.
       workdir: Where the report is.
     """
-    beside = found["beside"]
-    names = [found["headline"], *([beside["score"]] if beside else [])]
-    lines = [found["verdict"]]
-    for more in (found["declaration"], beside, found["reference"], found["control"]):
-        lines += [more["statement"]] if more and more["statement"] else []
-    aucs = [
-        f"{score}, {named(name)}: AUC {intervals.in_words(auc)}"
+    suspects = found["suspects"]
+    lines = [found["statement"]]
+    for more in (
+        *(found["declaration"], found["beside"], found["reference"], found["control"]),
+        suspects["set"],
+        suspects if suspects["rows"] else None,
+    ):
+        if more and more["statement"] and more["statement"] not in lines[0]:
+            lines.append(more["statement"])
+    rows = [
+        _row(name, comparison, found["headline"])
         for name, comparison in found["comparisons"].items()
-        for score in names
-        if (auc := comparison["scores"][score]["auc"])["value"] is not None
     ]
-    lines += shortened(aucs, "metrics.json")
+    if suspects["rows"]:
+        rows.append(_suspects(suspects))
+    lines += shortened(_aligned([_HEAD, *rows]) if rows else [], "metrics.json")
     if found["groups"]["left_out"]:
         lines.append(found["groups"]["statement"])
     if num_failures:
         lines.append(f"not scored: {num_failures} rows, see failures.jsonl")
     page = printable(str(workdir / "report.html"))
     return "\n".join([*lines, f"report: {page}"])
+
+
+def _row(name: str, comparison: dict[str, Any], headline: str) -> tuple[str, ...]:
+    """Returns the cells of a comparison."""
+    score = comparison["scores"][headline]
+    counts, sources = comparison["counts"], comparison["sources"]
+    blind = comparison["blind"]
+    rates = {f: x for f, x in score["tpr"].items() if x["value"] is not None}
+    rate = min(rates, key=float, default=None)
+    return (
+        printable(name, _CELL),
+        f"{counts['members']['items']} / {counts['nonmembers']['items']}",
+        f"{sources['members']} / {sources['nonmembers']}",
+        intervals.in_words(score["auc"]),
+        f"{rates[rate]['value']:.2f} at {100 * float(rate):g} %" if rate else "none",
+        "none" if blind["auc"] is None else f"{blind['auc']:.2f}",
+        comparison["verdicts"][headline]["verdict"],
+    )
+
+
+def _suspects(found: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the cells of suspects: how many, p of the set, how many are listed."""
+    alike, calibration = found["exchangeable"], found["calibration"]
+    blind = "none" if not alike or alike["auc"] is None else f"{alike['auc']:.2f}"
+    verdict = "not_tested"
+    sources = f"- / {calibration['sources']}"
+    if found["set"]:
+        verdict = f"set p = {found['set']['p']:.3g}, {found['num_listed']} listed"
+        sources = f"{found['set']['sources']} / {calibration['sources']}"
+    counts = f"{len(found['rows'])} / {calibration['videos']}"
+    return ("suspects", counts, sources, "", "", blind, verdict)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def named(name: str) -> str:

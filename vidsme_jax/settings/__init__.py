@@ -58,7 +58,7 @@ def variant(config: ConfigDict, name: str, checkpoints: dict[str, str]) -> Confi
         changed.model.dtype = "float32"
         changed.video.num_frames = 4
         changed.batch_size = 4
-        changed.report.num_bootstrap = 100
+        changed.report.num_permutations = 100
     return config
 
 

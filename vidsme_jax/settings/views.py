@@ -188,7 +188,9 @@ class Report:
     fprs: tuple[Number, ...] = key(
         (0.001, 0.01, 0.05), rules.RATES, "False-positive rates of the TPRs."
     )
-    num_bootstrap: int = key(1000, rules.integer(100), "Resamples of an interval.")
+    num_permutations: int = key(
+        1999, rules.integer(100), "Behind p-values: none is below 1 in so many and one."
+    )
     fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
     control: str = key(
         "",

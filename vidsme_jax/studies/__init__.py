@@ -152,7 +152,7 @@ def _comparing(sheets: Sequence[Sheet]) -> None:
         return
     table = sheets[0].table
     members, others = (
-        metrics.num_videos(table.cluster[table.role == role])
+        metrics.num_units(table.cluster[table.role == role])
         for role in ("members", "nonmembers")
     )
     raise AuditError(

@@ -17,7 +17,7 @@ from vidsme_jax.evaluation import groups, intervals, metrics, validity
 from vidsme_jax.settings import views
 from vidsme_jax.studies.points import Sheet
 
-SEED = 0  # Of bootstrap, cross-fitting and shuffled labels.
+SEED = 0  # Of permutations, cross-fitting and shuffled labels.
 _NUM_SHUFFLES = 1000
 _CHUNK = 100  # Shuffles at a time.
 
@@ -44,23 +44,23 @@ def evaluate(
       `description`, `blind` (for each sheet, the same as in an audit), `declared` and
       `best`, which are rows, and `by_chance`: see `best_by_chance`.
     """
-    num_bootstrap, fprs = settings.num_bootstrap, settings.fprs
+    tests = validity.Tests.of(settings, SEED)
     rows: list[dict[str, Any]] = []
     blinds: list[dict[str, Any]] = []
     comparisons: dict[str, dict[str, Any]] = {}
     for sheet in sheets:
         # Each point has a result of its own, also where others are equal to it.
         found = metrics.evaluate(
-            sheet.table, fprs, num_bootstrap, SEED, declared=sheet.table.scores
+            *(sheet.table, settings.fprs, tests.number, SEED),
+            declared=sheet.table.scores,
         )
-        blind = validity.blind_baseline(sheet.table, num_bootstrap, SEED)
-        blinds.append(blind["comparisons"])
+        judged = validity.judge(sheet.table, found, tests)
+        blinds.append({name: its["blind"] for name, its in judged.items()})
         for name, comparison in found["comparisons"].items():
             about = {"description": comparison["description"]}
             comparisons.setdefault(name, about)
             rows += [
-                _row(point, name, comparison, blind["comparisons"][name])
-                for point in sheet.points
+                _row(point, name, comparison, judged[name]) for point in sheet.points
             ]
     for name, about in comparisons.items():
         its = [row for row in rows if row["comparison"] == name]
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _row(
-    point: Any, name: str, comparison: dict[str, Any], blind: dict[str, Any]
+    point: Any, name: str, comparison: dict[str, Any], judged: dict[str, Any]
 ) -> dict[str, Any]:
     result = comparison["scores"][point.name]
     row = {"comparison": name, **point.at, "score": point.score}
@@ -89,8 +89,9 @@ def _row(
     for fpr, tpr in result["tpr"].items():
         row |= _flat(f"tpr_at_{fpr}", tpr)
         notes.append(tpr.get("reason", ""))
-    row |= _flat("blind_auc", blind["evidence"])
-    row["verdict"] = blind["verdicts"][point.name]["verdict"]
+    row |= {"blind_auc": judged["blind"]["auc"], "blind_p": judged["blind"]["p"]}
+    verdict = judged["verdicts"][point.name]
+    row |= {name: verdict[name] for name in ("verdict", "p_s", "p_r")}
     for role in ("members", "nonmembers"):
         row[f"{role}_videos"] = comparison["counts"][role]["videos"]
     row["note"] = "; ".join(dict.fromkeys(filter(None, notes)))

@@ -185,7 +185,7 @@ def _configs() -> Iterator[Case]:
         "a manifest that is a number": key("corpus.suspects", [7]),
         "a surrogate": key("corpus.suspects", ["\ud800.json"]),
         "a study": key("study", {"a": [1]}),
-        "10^9 bootstraps": key("report.num_bootstrap", 10**9),
+        "10^9 bootstraps": key("report.num_permutations", 10**9),
         "lists in lists": key("report.fprs", [[[[[0.1]]]]]),
     }.items():
         kind = EITHER if what == "fingerprints that are empty" else REFUSED
