@@ -130,7 +130,12 @@ def test_whatever_else_is_changed(run, changes, told):
 
 
 def test_what_changes_nothing_of_the_headline(run):
-    again = _again(run[0].workdir, scores="vid_sme", report__num_permutations=200)
+    """Nor do other slices beside it, or the same model in another folder."""
+    workdir = run[0].workdir
+    record = {k: x for k, x in _record(workdir).items() if k not in sealed._OWN}
+    record["declared"] |= {"slices": ["video", "response"], "model": "elsewhere"}
+    sealed.write(workdir / declared.FILE, record)
+    again = _again(workdir, scores="vid_sme", report__num_permutations=200)
     assert not again.metrics["declaration"]["exploratory"]
 
 

@@ -1,0 +1,131 @@
+"""The command line: `vidsme match --workdir runs/llava --out matched`.
+
+Writes the largest subset of a finished run's members and non-members whose sources have
+like propensities, by all that is known of their clips without a model, as two
+manifests: an audit of them compares like with like, at the price of fewer sources. The
+run's stored signals say which clips these are; no video is decoded and no model read.
+
+Exit status: 0 the manifests are written; 2 they are not, one message says why.
+"""
+
+import json
+import pathlib
+import shlex
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from vidsme_jax import commands, reporting, terminal
+from vidsme_jax.base import AuditError, Item
+from vidsme_jax.run import asking, listed
+from vidsme_jax.wording import nearest, printable
+
+_FIELDS = ("id", "group", "question", "answer", "source", "date")
+
+
+def main(argv: list[str]) -> int:
+    """Writes the manifests and returns the exit status."""
+    given = flags.FLAGS
+    if len(argv) > 1:
+        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+    missing = [f"--{x} is missing" for x in ("workdir", "out") if not given[x].value]
+    if missing:
+        return commands.wrong(missing)
+    commands.begin()
+    workdir, out = pathlib.Path(given.workdir), pathlib.Path(given.out)
+    try:
+        config = reporting.parse_workdir(given.workdir)
+        terminal.show(write(config, workdir, out, given.comparison))
+    except AuditError as error:
+        return commands.wrong(error.problems)
+    except OSError as error:
+        return commands.wrong([commands.os_cause(error)])
+    return commands.OK
+
+
+def write(
+    config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path, comparison: str
+) -> str:
+    """Writes `members.jsonl` and `nonmembers.jsonl`; says what they hold.
+
+    Args:
+      config: Of the run.
+      workdir: Of the run.
+      out: The folder that receives them; made if absent.
+      comparison: Of which: all, or a group of non-members.
+
+    Raises:
+      AuditError: There is no run, no such comparison, or nothing is alike.
+      OSError: They cannot be written.
+    """
+    asked = asking.ask(config, model=False)
+    if comparison != listed.ALL:
+        if problem := listed.problem(comparison, asked.items):
+            raise AuditError([problem.replace("config.report.comparison", "comparison")])
+    from vidsme_jax import audit
+    from vidsme_jax.evaluation import compared, groups, validity
+    from vidsme_jax.store.files import write_atomically
+
+    table = audit.stored_table(asked, workdir)
+    found = groups.comparisons(table)
+    if comparison not in found:
+        problem = "the run has no members and non-members to compare"
+        if found:
+            hint = nearest(comparison, list(found))
+            problem = f"the run has no comparison {printable(comparison, 100)!r}{hint}"
+        raise AuditError([f"{workdir}: {problem}"])
+    between = compared.Traits(table).between(*found[comparison][1:])
+    kept = validity.matched_sources(between, validity.SEED)
+    if not kept.any():
+        raise AuditError(
+            [f"{workdir}: no source of members is like one of non-members; compare others"]
+        )
+    ids = set(table.id[between.rows[kept[between.sources.source]]].tolist())
+    items = [item for item in asked.items if item.id in ids]
+    out.mkdir(parents=True, exist_ok=True)
+    counts, flags_ = [], []
+    for role in ("members", "nonmembers"):
+        its = [item for item in items if item.role == role]
+        path = out / f"{role}.jsonl"
+        write_atomically(path, "".join(_lines(its)).encode("utf-8", "backslashreplace"))
+        counts.append(f"{len(its)} rows of {role}")
+        flags_.append(f"--config.corpus.{role}={shlex.quote(str(path))}")
+    return (
+        f"{int(kept.sum()) // 2} pairs of sources, {' and '.join(counts)}, are in "
+        f"{printable(str(out))}. Audit them with the same --config and another "
+        f"--workdir: {' '.join(flags_)} --config.corpus.allow_outside=true"
+    )
+
+
+def _lines(items: Iterable[Item]) -> Iterable[str]:
+    """Yields the rows of a manifest."""
+    from vidsme_jax.data import segments
+    from vidsme_jax.data.sources import is_address
+
+    for item in items:
+        file, part = segments.divided(item.clip)
+        if is_address(file):
+            raise AuditError([f"{file} is no file, which a manifest could name"])
+        row: dict[str, Any] = {"video": file}
+        row |= {name: getattr(item, name) for name in _FIELDS if getattr(item, name)}
+        if item.candidates:
+            row["candidates"] = list(item.candidates)
+        if part is not None:
+            row["start"] = part.start
+            row |= {} if part.end is None else {"end": part.end}
+        yield json.dumps(row) + "\n"
+
+
+def run() -> NoReturn:
+    """Defines the flags, which other programs have too, and runs `main`."""
+    flags.DEFINE_string("workdir", None, "Of a finished run.")
+    flags.DEFINE_string("out", None, "The folder that receives the manifests.")
+    flags.DEFINE_string("comparison", listed.ALL, "all, or a group of non-members.")
+    commands.help_wanted(__doc__, "workdir", "out", "comparison", keys=False)
+    commands.start(main, flags.FLAGS)
+
+
+if __name__ == "__main__":
+    run()
