@@ -112,6 +112,7 @@ def test_a_table_has_units_texts_and_traits(tmp_path, monkeypatch):
     assert str(units.made(table)) == (
         "2 units: 1 joined as near-duplicates, 1 single files"
     )
+    assert table.source.tolist() == [x.source for x in _items()]
     assert table.question.tolist() == [x.question for x in _items()]
     assert table.answer.tolist() == [x.answer for x in _items()]
     assert table.traits["pixels"].keys() == set(appearance.COLUMNS)
