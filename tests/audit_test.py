@@ -67,9 +67,11 @@ def test_from_clips_to_report(config, tmp_path):
     for name in FILES:
         assert (tmp_path / "run" / name).exists(), name
     table = pq.read_table(tmp_path / "run" / "scores.parquet")
-    first = ["id", "video", "role", "group", "n_rows", "flow_variance"]
-    assert table.column_names[:9] == [*first, "brightness_std", "q", "r"]
-    assert table.num_rows == 8 and table.num_columns == 9 + 77
+    first = ["id", "video", "role", "group", "source", "unit", "n_rows"]
+    first += ["flow_variance", "brightness_std", "q", "r"]
+    assert table.column_names[:11] == first
+    assert table.num_rows == 8 and table.num_columns == 11 + 77
+    assert len(set(table.column("unit").to_pylist())) == 8
     assert set(table.column("n_rows").to_pylist()) == {16}
     q, r = (np.array(table.column(c)) for c in ("q", "r"))
     assert q.min() == 1.0 and q.max() == 2.0

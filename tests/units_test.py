@@ -75,6 +75,11 @@ def test_copies_in_two_roles_are_refused_or_noted():
     assert units.of_items(same, content, traits, False)[1] == {}
     equal = content | {"/c.mp4": content["/b.mp4"]}  # `conflicts` has looked at those.
     assert units.of_items(items, equal, traits, False)[1] == {}
+    copy = items[2]._replace(id="g", clip="/g.mp4", role="calibration")
+    more, known = [*items, copy], content | {"/g.mp4": content["/c.mp4"]}
+    _, notes = units.of_items(more, known, traits | {"/g.mp4": traits["/c.mp4"]}, True)
+    assert notes["/g.mp4"] == ["is a near-duplicate of one of members"]
+    assert len(notes["/b.mp4"]) == 2
     many = [(items[1], items[2], f"pair {k}") for k in range(30)]
     assert "pair 19; and 10 more. A model" in units.refusal(many)
 
@@ -112,6 +117,7 @@ def test_a_table_has_units_texts_and_traits(tmp_path, monkeypatch):
     assert str(units.made(table)) == (
         "2 units: 1 joined as near-duplicates, 1 single files"
     )
+    assert table.source.tolist() == [x.source for x in _items()]
     assert table.question.tolist() == [x.question for x in _items()]
     assert table.answer.tolist() == [x.answer for x in _items()]
     assert table.traits["pixels"].keys() == set(appearance.COLUMNS)

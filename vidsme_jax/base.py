@@ -346,6 +346,8 @@ class ScoreTable:
       larger_is_member: The sign of the scores; False in profile `official`.
       unit: What the item is an observation of, as far as statistics go: of equal units
         none is independent of the others. None: the video.
+      source: What the clip was cut from, as the manifest names it, "" if it does not;
+        None where nobody asked.
       question: The text that is asked about the video; None where there is none.
       answer: Of the manifest; likewise.
       traits: What tells the clips apart without a model, by family and name: float64,
@@ -369,6 +371,7 @@ class ScoreTable:
     num_response_rows: np.ndarray | None = None
     larger_is_member: bool = True
     unit: np.ndarray | None = None
+    source: np.ndarray | None = None
     question: np.ndarray | None = None
     answer: np.ndarray | None = None
     traits: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(

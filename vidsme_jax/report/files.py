@@ -16,6 +16,7 @@ from vidsme_jax.store.files import write_atomically
 from vidsme_jax.wording import printable
 
 _TEXT = ("id", "video", "role", "group")
+_KNOWN = ("source", "unit")  # Texts that a table may lack.
 # What may begin a formula, also behind spaces; spreadsheets read full-width signs too.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _BREAKS = ("\t", "\r", "\n")
@@ -94,18 +95,18 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     In the CSV file an apostrophe stands before text that a spreadsheet would run as a
     formula; the Parquet file has all text as it is.
     """
+    texts = (*_TEXT, *(x for x in _KNOWN if getattr(table, x) is not None))
     columns: dict[str, Any] = {
         name: [encodable(str(value)) for value in getattr(table, name).tolist()]
-        for name in _TEXT
+        for name in texts
     }
-    columns["unit"] = [encodable(str(unit)) for unit in table.units.tolist()]
     columns["n_rows"] = pa.array(table.num_rows, pa.int64())
     if table.num_response_rows is not None:
         columns["n_response_rows"] = pa.array(table.num_response_rows, pa.int64())
     numbers = {name: getattr(table, name) for name in _STATISTICS} | table.scores
     for name, values in numbers.items():
         columns[name] = pa.array(values, pa.float64())
-    write_table(folder / "scores", pa.table(columns), (*_TEXT, "unit"))
+    write_table(folder / "scores", pa.table(columns), texts)
 
 
 def write_parquet(path: pathlib.Path, table: pa.Table) -> None:

@@ -362,6 +362,7 @@ def _table(
         scores={name: rows[:, place] for place, name in enumerate(names)},
         larger_is_member=scores.PROFILES[profile].larger_is_member,
         unit=unit,
+        source=np.array([i.source for i in scored], object),
         question=np.array([i.question for i in scored], object) if has_text else None,
         answer=np.array([answers[asked[i.id]] or i.answer for i in scored], object)
         if has_text

@@ -16,7 +16,8 @@ import numpy as np
 from vidsme_jax.base import AuditError, Item, ScoreTable, Traits
 from vidsme_jax.data import segments, similar
 
-Near = tuple[str, str, float]  # Keys of two clips, and the share of frames alike.
+# What two clips show (see `shown`), and the share of their frames that are alike.
+Near = tuple[str, str, float]
 
 _SOURCE, _FILE = "source ", "file "  # How units are named.
 _NAMED = 20  # Pairs in a message.
@@ -69,7 +70,11 @@ def of_items(
     Raises:
       AuditError: They may not, and are.
     """
-    prints = {key: its.prints for key, its in traits.items() if its is not None}
+    prints = {  # Once of equal files, of which there may be many.
+        shown(key, content): its.prints
+        for key, its in traits.items()
+        if its is not None
+    }
     pairs = similar.pairs(prints)
     notes: dict[str, list[str]] = {}
     found = [] if allow_duplicates is None else across_roles(items, content, pairs)
@@ -81,6 +86,16 @@ def of_items(
             if note not in notes.setdefault(item.clip, []):
                 notes[item.clip].append(note)
     return labels(items, content, pairs), notes
+
+
+def shown(clip: str, content: Mapping[str, str]) -> str:
+    """Returns what is equal for clips that show the same part of equal files.
+
+    Args:
+      clip: Its key.
+      content: The content hash of each clip, by key.
+    """
+    return f"{content[clip]}{segments.divided(clip)[1] or ''}"
 
 
 def labels(
@@ -98,9 +113,9 @@ def labels(
       any, `file HASH` of the first file.
     """
     same = [(f"clip {one}", f"clip {other}") for one, other, _ in pairs]
+    clips = [f"clip {shown(item.clip, content)}" for item in items]
     names: dict[str, set[str]] = collections.defaultdict(set)  # By clip.
-    for item in items:
-        clip = f"clip {item.clip}"
+    for item, clip in zip(items, clips, strict=True):
         names[clip].add(_FILE + content[item.clip])
         same.append((clip, _FILE + content[item.clip]))
         same.append((clip, f"path {segments.divided(item.clip)[0]}"))
@@ -112,7 +127,7 @@ def labels(
         known = set().union(*(names[x] for x in group if x in names))
         sources = [name for name in known if name.startswith(_SOURCE)]
         called |= dict.fromkeys(group, min(sources or known, default=""))
-    return np.array([called[f"clip {item.clip}"] for item in items], object)
+    return np.array([called[clip] for clip in clips], object)
 
 
 def made(table: ScoreTable) -> Made:
@@ -145,14 +160,13 @@ def across_roles(
     """
     by_clip: dict[str, dict[str, Item]] = collections.defaultdict(dict)
     for item in items:
-        by_clip[item.clip].setdefault(item.role, item)
+        by_clip[shown(item.clip, content)].setdefault(item.role, item)
     return [
         (a, b, f"{_named(a)} and {_named(b)}: {math.floor(100 * share)} % of frames")
         for one, other, share in pairs
-        if content[one] != content[other]
         for a in by_clip[one].values()
         for b in by_clip[other].values()
-        if a.role != b.role
+        if a.role != b.role and content[a.clip] != content[b.clip]
     ]
 
 
