@@ -20,7 +20,15 @@ LAYERS = (
     ("audit",),
     ("control",),
     (
-        *("__init__", "__main__", "main", "prepare", "planning", "reporting"),
+        *(
+            "__init__",
+            "__main__",
+            "main",
+            "prepare",
+            "planning",
+            "reporting",
+            "pairing",
+        ),
         *("finetuning", "remaking"),
     ),
 )

@@ -19,6 +19,10 @@ COMMANDS = {
         "reporting",
         "makes the report of a finished run anew, without its model",
     ),
+    "match": (
+        "pairing",
+        "writes the subset of a run whose clips are alike as manifests",
+    ),
     "finetune": ("finetuning", "trains a model whose members are known, or a control"),
     "demo": ("remaking", "draws and trains the demo anew"),
 }

@@ -29,8 +29,6 @@ from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 
-_SEED = 0  # Of permutations and cross-fitting.
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AuditReport:
@@ -87,7 +85,7 @@ def run(
         if not team.is_first:
             return None
         stores, failures = [run.store for run in scored.runs], scored.failures
-        table, warnings = _table(setup, failures, *stores)
+        table, warnings = scored_table(setup, failures, *stores)
         about = provenance.describe(
             settings.flatten(config), runs, setup.devices, table, scored
         )
@@ -123,14 +121,14 @@ def report_again(
         failures += contents.changed(asked.items, stores[0], asked.reader)
         asked = asked.without({failure.id for failure in failures})
         stored.check_held(asked, stores[0], workdir)
-        table, warnings = _table(asked, failures, *stores)
+        table, warnings = scored_table(asked, failures, *stores)
         failures += contents.not_stored(asked.items, table.id)
         about, notes = provenance.updated(about, settings.flatten(config), table)
         asked = dataclasses.replace(asked, notes=(*asked.notes, *notes))
         return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
 
 
-def _table(
+def scored_table(
     asked: Asked, failures: list[Failure], store: Signals, *reference: Signals | None
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Returns the scores of rows that have not failed, and warnings by video."""
@@ -159,7 +157,7 @@ def evaluate(
 ) -> AuditReport:
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
-    tests = validity.Tests.of(given.report, _SEED)
+    tests = validity.Tests.of(given.report)
     sealed = declaration.opened(asked, workdir)
     greedy = asking.is_greedy(given)
     beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
@@ -167,7 +165,7 @@ def evaluate(
     text = json.dumps(about, indent=2, default=str).encode()
     write_atomically(workdir / "config.json", text)
     evaluation = metrics.evaluate(
-        table, given.report.fprs, tests.number, _SEED, declared
+        table, given.report.fprs, tests.number, tests.seed, declared
     )
     found = report.write(
         workdir,

@@ -63,12 +63,17 @@ def write(
     asked = asking.ask(config, model=False)
     if comparison != listed.ALL:
         if problem := listed.problem(comparison, asked.items):
-            raise AuditError([problem.replace("config.report.comparison", "comparison")])
-    from vidsme_jax import audit
+            raise AuditError(
+                [problem.replace("config.report.comparison", "comparison")]
+            )
+    from vidsme_jax import audit, report
     from vidsme_jax.evaluation import compared, groups, validity
+    from vidsme_jax.run import stored
     from vidsme_jax.store.files import write_atomically
 
-    table = audit.stored_table(asked, workdir)
+    failures = report.failures(workdir)
+    stores = stored.open_signals(asked, workdir)
+    table, _ = audit.scored_table(asked, failures, *stores)
     found = groups.comparisons(table)
     if comparison not in found:
         problem = "the run has no members and non-members to compare"
@@ -77,10 +82,14 @@ def write(
             problem = f"the run has no comparison {printable(comparison, 100)!r}{hint}"
         raise AuditError([f"{workdir}: {problem}"])
     between = compared.Traits(table).between(*found[comparison][1:])
-    kept = validity.matched_sources(between, validity.SEED)
+    kept = validity.matched_sources(
+        between, validity.Tests.of(asked.settings.report).seed
+    )
     if not kept.any():
         raise AuditError(
-            [f"{workdir}: no source of members is like one of non-members; compare others"]
+            [
+                f"{workdir}: no source of members is like one of non-members; compare others"
+            ]
         )
     ids = set(table.id[between.rows[kept[between.sources.source]]].tolist())
     items = [item for item in asked.items if item.id in ids]
@@ -124,7 +133,7 @@ def run() -> NoReturn:
     flags.DEFINE_string("out", None, "The folder that receives the manifests.")
     flags.DEFINE_string("comparison", listed.ALL, "all, or a group of non-members.")
     commands.help_wanted(__doc__, "workdir", "out", "comparison", keys=False)
-    commands.start(main, flags.FLAGS)
+    commands.start(main, lambda argv: flags.FLAGS(argv))
 
 
 if __name__ == "__main__":

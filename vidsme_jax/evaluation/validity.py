@@ -50,13 +50,12 @@ class Tests:
     seed: int = 0
 
     @classmethod
-    def of(cls, given: views.Report, seed: int) -> "Tests":
+    def of(cls, given: views.Report) -> "Tests":
         """Takes the settings of a report."""
         return cls(
             alpha=given.alpha,
             smallest=given.smallest_auc,
             number=given.num_permutations,
-            seed=seed,
         )
 
     def check(self) -> None:
