@@ -87,9 +87,7 @@ def write(
     )
     if not kept.any():
         raise AuditError(
-            [
-                f"{workdir}: no source of members is like one of non-members; compare others"
-            ]
+            [f"{workdir}: no source of members is like any of non-members"]
         )
     ids = set(table.id[between.rows[kept[between.sources.source]]].tolist())
     items = [item for item in asked.items if item.id in ids]

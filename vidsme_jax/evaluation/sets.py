@@ -159,11 +159,15 @@ def dataset_inference(
     label = sources.label[~half]
     import scipy.stats  # Heavy; a mistake is refused without it.
 
-    _, p = scipy.stats.ttest_ind(
+    found: Any = scipy.stats.ttest_ind(
         weighted[label], weighted[~label], equal_var=False, alternative="greater"
     )
     judged = int(label.sum()), int((~label).sum())
-    return {"p": float(p), "scores": int(x.shape[1]), "sources": list(judged)}
+    return {
+        "p": float(found.pvalue),
+        "scores": int(x.shape[1]),
+        "sources": list(judged),
+    }
 
 
 def _halves(sources: Sources, seed: int) -> Bool[np.ndarray, " sources"]:
