@@ -14,8 +14,13 @@ def table(
     phi=None,
     brightness=None,
     larger_is_member=True,
+    unit=None,
+    pixels=None,
 ) -> ScoreTable:
-    """Makes a table; each row is a video of its own without `cluster`."""
+    """Makes a table; each row is a video of its own without `cluster`.
+
+    Its clips look all the same without `pixels`, columns by name.
+    """
     n = len(role)
     cluster = np.array([f"hash{i}" for i in range(n)] if cluster is None else cluster)
     ones = np.ones(n)
@@ -32,4 +37,6 @@ def table(
         r=ones,
         scores={"s": np.asarray(score, float)},
         larger_is_member=larger_is_member,
+        unit=None if unit is None else np.asarray(unit),
+        traits={"pixels": pixels or {"luminance": np.zeros(n)}},
     )

@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from vidsme_jax.evaluation.families import Family
 from vidsme_jax.evaluation.sources import Sources, p_value
 
-ALL = "all columns"
+ALL, NOTHING = "all columns", "nothing that varies"
 _FOLDS, _REPEATS = 5, 4
 _RIDGE = 0.3  # Of the sources of a fit, beside columns of variance 1.
 _CHUNK = 1 << 23  # Numbers held at a time.
@@ -131,7 +131,7 @@ def joint(
     sources: Sources,
     permuted: UInt8[np.ndarray, "permutations sources"],
     seed: int,
-) -> Joint | None:
+) -> Joint:
     """Tests whether anything of any family tells the roles apart.
 
     Args:
@@ -141,10 +141,10 @@ def joint(
       seed: Of the folds.
 
     Returns:
-      The result; None where there is no family.
+      The result; p is 1 where nothing varies.
     """
     if not families:
-        return None
+        return Joint(1.0, {}, "", NOTHING, 0.5)
     labels = np.concatenate([sources.label[None].astype(np.uint8), permuted])
     titles: list[tuple[Family, str]] = []
     found = []

@@ -183,9 +183,9 @@ def _apart(
     between: Between, permuted: UInt8[np.ndarray, "permutations sources"], tests: Tests
 ) -> dict[str, Any] | None:
     """Says whether files differ in what cannot reach the model; None: nothing known."""
-    joint = blind.joint(between.apart, between.sources, permuted, tests.seed)
-    if joint is None:
+    if not between.apart:
         return None
+    joint = blind.joint(between.apart, between.sources, permuted, tests.seed)
     differs, strongest = joint.p <= tests.alpha, _strongest(joint)
     looked = _listed([each.name for each in between.apart])
     if differs:
@@ -375,7 +375,7 @@ def _strongest(joint: blind.Joint) -> str:
     """Names what tells two sets apart best."""
     if joint.strongest == blind.ALL:
         return f"all columns of {joint.family} together"
-    if joint.family in ("motion", joint.strongest):
+    if joint.family in ("", "motion", joint.strongest):
         return joint.strongest
     return f"{joint.strongest} ({joint.family})"
 

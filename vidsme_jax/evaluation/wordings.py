@@ -137,6 +137,8 @@ def _bags(
     most = min(_COMPONENTS, min(bags.shape) - 1)
     if most < 1:
         return {}
+    if not (bags != bags[0]).nnz:
+        return {}  # All texts are equal.
     found = TruncatedSVD(most, random_state=0).fit_transform(bags)
     return {f"{name} terms {k + 1}": found[:, k] for k in range(most)}
 

@@ -1,0 +1,180 @@
+"""The joint blind test: its level, what it finds, and what fits may see."""
+
+import numpy as np
+import pytest
+
+from vidsme_jax.evaluation import blind, families, wordings
+from vidsme_jax.evaluation.sources import Sources, p_value
+
+SIZES = {"motion": 2, "pixels": 28, "text": 14}  # 44 columns.
+
+
+def _drawn(rng, sources, rows, shifted=("", 0.0)):
+    """Families whose columns, and rows of a source, correlate."""
+    label = np.repeat([True, False], sources * rows)
+    unit = np.repeat(np.arange(2 * sources), rows)
+    of = Sources.of(unit[label], unit[~label])
+    found = []
+    for name, size in SIZES.items():
+        load = rng.normal(size=(6, size)) / np.sqrt(6)
+        both = rng.normal(size=(2 * sources, 6)) @ load
+        means = both + rng.normal(size=(2 * sources, size))
+        x = np.repeat(means, rows, axis=0) + rng.normal(size=(len(label), size))
+        if name == shifted[0]:
+            x[label, rng.integers(size)] += shifted[1]
+        columns = {f"c{k}": x[:, k] for k in range(size)}
+        found.append(families.family(name, columns, of))
+    return found, of
+
+
+def _joint(rng, seed, *given):
+    found, of = _drawn(rng, *given)
+    return blind.joint(found, of, of.permuted(199, seed), seed)
+
+
+@pytest.mark.parametrize(("sources", "rows"), [(20, 1), (20, 5)])
+def test_the_level_is_kept_with_more_columns_than_sources(sources, rows):
+    rng = np.random.default_rng(0)
+    p = [_joint(rng, seed, sources, rows).p for seed in range(150)]
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
+    assert np.mean(p) > 0.4
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_one_column_of_any_family_is_found(family):
+    rng = np.random.default_rng(1)
+    # 2.33 standard deviations apart: an AUC of 0.95.
+    found = [_joint(rng, k, 20, 1, (family, 2.33 * 1.8)) for k in range(20)]
+    assert np.mean([each.p <= 0.05 for each in found]) >= 0.95
+    assert np.mean([each.family == family for each in found]) >= 0.9
+    assert all(each.families[family] == each.p for each in found if each.p < 0.01)
+
+
+def test_a_difference_in_spread_is_found():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=80) * np.repeat([4.0, 1.0], 40)
+    of = Sources.of(np.arange(40), np.arange(40) + 40)
+    found = [families.family("motion", {"motion": x}, of)]
+    joint = blind.joint(found, of, of.permuted(499, 0), 0)
+    assert joint.p <= 0.01 and joint.strongest == "spread of motion"
+    assert joint.auc > 0.8
+
+
+def test_what_is_small_in_each_column_adds_up():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(160, 30))
+    x[:80, :12] += 0.55
+    of = Sources.of(np.arange(80), np.arange(80) + 80)
+    columns = {f"c{k}": x[:, k] for k in range(30)}
+    found = [families.family("pixels", columns, of)]
+    joint = blind.joint(found, of, of.permuted(499, 0), 0)
+    assert joint.p <= 0.01 and joint.strongest == blind.ALL
+    assert joint.auc > 0.75
+
+
+def test_a_fit_does_not_see_the_unit_that_it_judges():
+    rng = np.random.default_rng(4)
+    # Units in both roles whose columns name the unit: with leakage the AUC is 1.
+    unit = np.arange(30)
+    of = Sources.of(unit, unit)
+    x = np.concatenate([np.eye(30), np.eye(30)]) + 0.01 * rng.normal(size=(60, 30))
+    found = families.family("pixels", {f"c{k}": x[:, k] for k in range(30)}, of)
+    auc = blind.auc(blind.propensity([found], of, 0), of)
+    assert 0.2 < auc < 0.8
+    # Where nothing is to be found, the cross-fitted AUC does not stray above 0.5.
+    aucs = []
+    for seed in range(40):
+        drawn, of = _drawn(rng, 20, 1)
+        aucs.append(blind.auc(blind.propensity(drawn, of, seed), of))
+    assert abs(np.mean(aucs) - 0.5) < 0.05
+
+
+def test_fits_are_ridge_regressions():
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(40, 1))
+    of = Sources.of(np.arange(20), np.arange(20) + 20)
+    fit = blind.Fit.of(x, of, 0)
+    expected = np.zeros(40)
+    for fold in fit.folds:
+        for k in range(5):
+            test = fold == k
+            centred = x[~test] - x[~test].mean(axis=0)
+            gram = centred.T @ centred + 0.3 * (~test).sum() * np.eye(3)
+            target = centred.T @ (y[~test, 0] - y[~test].mean())
+            weights = np.linalg.solve(gram, target)
+            expected[test] += (x[test] - x[~test].mean(axis=0)) @ weights / 4
+    np.testing.assert_allclose(fit.labels(y)[:, 0], expected)
+    wide = blind._ridge(rng.normal(size=(5, 9)), rng.normal(size=(5, 2)))
+    assert wide.shape == (9, 2)
+    x, y = rng.normal(size=(9, 9)), rng.normal(size=(9, 2))
+    tall = np.linalg.solve(x.T @ x + 2.7 * np.eye(9), x.T @ y)
+    np.testing.assert_allclose(blind._ridge(x, y), tall)
+    both = x @ x.T + 2.7 * np.eye(9)
+    np.testing.assert_allclose(x.T @ np.linalg.solve(both, y), tall)
+
+
+def test_columns_of_a_family():
+    of = Sources.of(np.array([0, 0, 1]), np.array([2, 3]))
+    found = families.family(
+        "container",
+        {
+            "codec": np.array(["h264", "h264", "vp9", "h264", "vp9"], object),
+            "fps": np.array([25.0, 25.0, 30.0, np.nan, 30.0]),
+            "same": np.ones(5),
+            "unknown": np.full(5, np.nan),
+        },
+        of,
+    )
+    assert found is not None
+    assert found.columns == ("codec h264", "codec vp9", "fps")
+    np.testing.assert_allclose(found.values.mean(axis=0), 0, atol=1e-12)
+    assert families.family("files", {"same": np.ones(5)}, of) is None
+    few = {"fps": np.array([25.0, 25.0, np.nan, np.nan, 30.0])}
+    found = families.family("container", few, of)
+    assert found is not None and found.columns == ("fps", "fps unknown")
+
+
+def test_sources():
+    of = Sources.of(np.array(list("aab")), np.array(list("bcc")))
+    assert of.label.tolist() == [True, True, False, False]
+    assert of.rows.tolist() == [2, 1, 1, 2] and of.unit.tolist() == [0, 1, 1, 2]
+    assert of.source.tolist() == [0, 0, 1, 2, 3, 3]
+    np.testing.assert_allclose(
+        of.means(np.arange(6.0)[:, None])[:, 0], [0.5, 2, 3, 4.5]
+    )
+    kept = of.kept(np.array([True, False, True, False, True, True]))
+    assert kept.counts == (2, 1) and kept.rows.tolist() == [1, 1, 2]
+    strata = np.array([0, 1, 0, 1])
+    dealt = of.permuted(50, 0, strata)
+    assert (dealt[:, [0, 2]].sum(axis=1) == 1).all()
+    assert len(np.unique(dealt, axis=0)) == 4
+    assert (of.permuted(20, 0).sum(axis=1) == 2).all()
+    assert p_value(2.0, np.array([2.0 + 1e-12, 2.0 - 1e-12, 1.0])) == 0.75
+
+
+def test_a_text_is_not_scored_by_a_model_of_itself():
+    texts = [["rare", "words", str(k)] for k in range(4)] + [["a", "cat"]] * 2
+    unit = np.array([0, 1, 2, 3, 4, 4])
+    alone = wordings.typicality(texts, unit)
+    assert alone[4] == alone[5] < alone[0]  # Its copy is of the same unit.
+    apart = wordings.typicality(texts, np.arange(6))
+    assert apart[4] == apart[5] > alone[4]
+    assert wordings.typicality([[], ["a"]], np.arange(2))[0] == 0
+
+
+def test_columns_of_texts():
+    rng = np.random.default_rng(6)
+    question = np.array(["What is it?"] * 30, object)
+    answer = np.array(
+        [f"{'a red ball' if k % 2 else 'two blue cubes'} {k % 5}" for k in range(30)],
+        object,
+    )
+    motion = rng.normal(size=30)
+    motion[3] = np.nan
+    found = wordings.columns(question, answer, motion, np.arange(30))
+    assert all(np.isfinite(x).all() and x.shape == (30,) for x in found.values())
+    assert found["answer words"].tolist() == [4.0] * 30
+    assert found["question capitals"][0] == pytest.approx(1 / 9)
+    assert {"answer log p", "answer terms 1", "answer log p x motion"} <= set(found)
+    none = np.array([""] * 30, object)
+    assert not wordings.columns(none, none, motion, np.arange(30))
