@@ -138,7 +138,7 @@ def report_again(
 
 
 def _table(
-    asked: Asked, failures: list[Failure], store: Signals, *reference: Signals
+    asked: Asked, failures: list[Failure], store: Signals, *reference: Signals | None
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Returns the scores of rows that have not failed, and warnings by video."""
     given = asked.settings
