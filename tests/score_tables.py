@@ -16,6 +16,7 @@ def table(
     larger_is_member=True,
     unit=None,
     pixels=None,
+    **more,
 ) -> ScoreTable:
     """Makes a table; each row is a video of its own without `cluster`.
 
@@ -39,4 +40,5 @@ def table(
         larger_is_member=larger_is_member,
         unit=None if unit is None else np.asarray(unit),
         traits={"pixels": pixels or {"luminance": np.zeros(n)}},
+        **more,
     )

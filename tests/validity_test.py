@@ -1,12 +1,17 @@
-"""The blind baseline finds a shift where there is one, and says so in words."""
+"""Verdicts of a table: each reached where its rule says, and worded with numbers."""
 
 import json
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from score_tables import table
-from vidsme_jax.evaluation import groups, metrics, validity, verdicts
+from vidsme_jax.evaluation import blind, compared, groups, metrics, ranking, validity
+from vidsme_jax.evaluation.sources import Sources
+from vidsme_jax.evaluation.validity import Procedure
+
+TESTS = Procedure(number=299)
 
 
 def _table(phi, brightness, role, *, cluster=None, score=None, **more):
@@ -25,163 +30,226 @@ def _shifted(n=60, *, seed=0, factor=8.0, **kwargs):
     return _table(phi, rng.gamma(2, 5, 2 * n), _roles(n), **kwargs)
 
 
-def _blind(table, **kwargs):
-    result = validity.blind_baseline(table, 300, 0, **kwargs)
+def _judged(its, headline="s", tests=TESTS, name="all"):
+    evaluation = metrics.evaluate(its, (), 100, 0, its.scores)
+    result = validity.judge(its, evaluation, tests, headline)
     json.dumps(result, allow_nan=False)
-    return result["comparisons"].get("all")
+    return result[name] if name else result
+
+
+def _verdict(its, **kwargs):
+    return _judged(its, **kwargs)["verdicts"]["s"]
+
+
+def _score(auc, n=60, seed=1):
+    rng = np.random.default_rng(seed)
+    shift = np.sqrt(2) * scipy.stats.norm.ppf(auc)
+    return rng.normal(size=2 * n) + np.repeat([shift, 0.0], n)
 
 
 def test_a_shift_is_found_and_named():
-    blind = _blind(_shifted())
-    assert blind["separates"] is True
-    fitted = blind["cross_fitted"]
-    assert 0.8 < fitted["low"] < fitted["value"] < fitted["high"] < 1
-    assert blind["motion"]["direction"] == "members move more"
-    assert blind["brightness"]["low"] < 0.5
-    shown = f"AUC {fitted['value']:.2f} [{fitted['low']:.2f}, {fitted['high']:.2f}]"
-    assert blind["statement"] == (
-        "Motion and brightness alone, without any model, separate members from "
-        f"non-members with {shown}: a score computed from q and r cannot be read as "
-        "evidence of membership here."
+    found = _judged(_shifted(score=_score(0.5)))
+    assert found["blind"]["differs"] is True and found["blind"]["p"] <= 0.01
+    assert found["blind"]["strongest"] == "motion" and found["blind"]["auc"] > 0.85
+    assert found["blind"]["statement"].startswith(
+        "Without any model members and non-members differ: motion, AUC 0."
     )
-    assert blind["roc"]["fpr"][0] == 0 and blind["roc"]["tpr"][-1] == 1
+    assert found["roc"]["fpr"][0] == 0 and found["roc"]["tpr"][-1] == 1
+    assert found["sources"] == {"members": 60, "nonmembers": 60}
 
 
-def test_the_direction_is_told():
-    blind = _blind(_shifted(factor=1 / 8))
-    assert blind["motion"]["value"] > 0.8
-    assert blind["motion"]["low"] < blind["motion"]["value"] < blind["motion"]["high"]
-    assert blind["motion"]["direction"] == "members move less"
+def test_a_matched_corpus_is_not_accused_nor_cleared():
+    found = [_judged(_shifted(30, seed=k, factor=1.0)) for k in range(12)]
+    assert sum(each["blind"]["differs"] for each in found) <= 3
+    clear = next(each["blind"] for each in found if not each["blind"]["differs"])
+    assert "That does not show that there is none." in clear["statement"]
 
 
-def test_a_difference_in_spread_is_found():
-    rng = np.random.default_rng(1)
-    scale = np.repeat([1.5, 0.2], 80)
-    table = _table(np.exp(1 + scale * rng.normal(size=160)), np.ones(160), _roles(80))
-    blind = _blind(table)
-    assert blind["separates"] and blind["cross_fitted"]["value"] > 0.8
-    assert blind["motion"]["low"] < 0.55
+def test_chance():
+    found = _verdict(_shifted(200, factor=1.0, score=_score(0.45, 200)))
+    assert found["verdict"] == "chance" and found["p_s"] > 0.05
+    assert "is not distinguishable from chance (AUC 0." in found["statement"]
+    assert "an AUC of 0.6 or more is ruled out" in found["statement"]
 
 
-def test_a_matched_corpus_is_not_accused():
-    """Nor cleared: absence of evidence is called just that."""
-    blind = _blind(_shifted(factor=1.0))
-    assert blind["separates"] is False
-    assert blind["statement"].startswith(
-        "No shift in motion or brightness between members and non-members was found at "
-        "this sample size (AUC 0."
-    )
-    assert "does not prove there is none" in blind["statement"]
-    alarms = [_blind(_shifted(30, seed=i, factor=1.0))["separates"] for i in range(12)]
-    assert sum(alarms) <= 4
+def test_underpowered():
+    found = _verdict(_shifted(25, factor=1.0, score=_score(0.52, 25)))
+    assert found["verdict"] == "underpowered"
+    assert "too small to rule out an AUC of 0.6" in found["statement"]
 
 
-def test_the_classifier_never_sees_the_video_it_judges():
-    """Each video twice, features of pure noise: a leak would give an AUC near 1."""
-    rng = np.random.default_rng(2)
-    phi, brightness = rng.lognormal(size=40), rng.gamma(2, 5, 40)
-    cluster = [f"hash{i}" for i in range(40) for _ in range(2)]
-    table = _table(
-        np.repeat(phi, 2), np.repeat(brightness, 2), np.repeat(_roles(20), 2)[:80],
-        cluster=cluster,
-    )  # fmt: skip
-    once = _blind(_table(phi, brightness, _roles(20)))["cross_fitted"]
-    twice = _blind(table)["cross_fitted"]
-    assert twice["value"] == pytest.approx(once["value"], abs=0.1)
-    assert twice["high"] - twice["low"] == pytest.approx(
-        once["high"] - once["low"], 0.3
-    )
-
-
-def test_a_video_in_both_roles_stays_in_one_fold():
-    rng = np.random.default_rng(5)
-    phi, brightness = rng.lognormal(size=20), rng.gamma(2, 5, 20)
-    cluster = [f"hash{i}" for i in range(20)] * 2
-    table = _table(np.tile(phi, 2), np.tile(brightness, 2), _roles(20), cluster=cluster)
-    assert _blind(table)["cross_fitted"]["value"] == 0.5
-
-
-def test_too_few_videos_are_not_tested():
-    cluster = [f"m{i}" for i in range(10)] + ["n0"] * 6 + ["n1", "n2", "n3", "n3"]
-    blind = _blind(_table(range(20), range(20), _roles(10), cluster=cluster))
-    assert blind["separates"] is None
-    assert blind["statement"].endswith("that needs at least 5 videos of each.")
-    assert blind["verdicts"]["s"]["verdict"] == "not tested"
-
-
-@pytest.mark.parametrize(
-    "strength, verdict",
-    [(0.0, "invalid: shift"), (30.0, "confounded: shift")],
-)
-def test_verdict_under_a_shift(strength, verdict):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_score_that_is_motion_is_explained_by_shift(sign):
+    its = _shifted()
     rng = np.random.default_rng(3)
-    score = rng.normal(size=120) + np.repeat([strength, 0.0], 60)
-    for sign in (1, -1):
-        table = _shifted(score=sign * score, larger_is_member=sign == 1)
-        assert _blind(table)["verdicts"]["s"]["verdict"] == verdict
-
-
-def test_verdict_takes_the_strongest_blind_result():
-    def result(name, value):
-        return {"name": name, "value": value, "low": 0.6, "high": 0.9}
-
-    blind = {
-        "separates": True,
-        "cross_fitted": result("motion and brightness", 0.7),
-        "motion": result("motion", 0.8),
-        "brightness": result("changes of brightness", 0.65),
-    }
-    verdict = verdicts.of_score(blind, 0.75)
-    assert verdict["verdict"] == "invalid: shift"
+    its.scores["s"] = sign * (np.log(its.flow_variance) + 0.3 * rng.normal(size=120))
+    if sign < 0:
+        its = _shifted(score=its.scores["s"], larger_is_member=False)
+    found = _verdict(its)
+    assert found["verdict"] == "shift" and found["p_s"] <= 0.05
+    assert found["blind_auc"] > 0.8
     assert (
-        "AUC 0.75, and AUC 0.80 [0.60, 0.90] from motion alone"
-        in (verdict["statement"])
+        "distribution shift: without any model the sets differ in"
+        in (found["statement"])
     )
-    assert verdicts.of_score(blind, 0.8)["verdict"] == "invalid: shift"
-    assert verdicts.of_score(blind, 0.81)["verdict"] == "confounded: shift"
+
+
+def test_a_shift_beyond_the_cap_supports_nothing():
+    # The score is independent of motion, but motion alone tells the sets apart.
+    found = _verdict(_shifted(100, score=_score(0.9, 100)))
+    assert found["p_r"] <= 0.05 and found["verdict"] == "shift"
+    assert "cannot be separated from distribution shift" in found["statement"]
+
+
+def test_without_a_reference_model_nothing_is_supported():
+    its = _shifted(factor=1.0, score=_score(0.85))
+    found = _verdict(its)
+    assert found["verdict"] == "ranks_above_no_placebo" and found["p_d"] is None
+    assert "without a reference model" in found["statement"]
+    its.reference["s"] = _score(0.5, seed=2)
+    found = _verdict(its)
+    assert found["verdict"] == "supported" and found["p_d"] <= 0.05
+    # A reference model that ranks them as high: they differ otherwise.
+    its.reference["s"] = its.scores["s"] + 0.1 * _score(0.5, seed=3)
+    found = _verdict(its)
+    assert found["verdict"] == "shift" and found["p_d"] > 0.05
+    assert "so, or nearly so, does the reference model" in found["statement"]
+
+
+def test_a_calibrated_score_compares_already():
+    its = _shifted(factor=1.0, score=_score(0.85))
+    its.reference["t"] = its.scores["s"]  # Of another score.
+    found = _verdict(its)
+    assert found["verdict"] == "supported" and found["p_d"] == found["p_r"]
+
+
+def test_a_score_that_is_the_references_is_rarely_supported():
+    verdicts = []
+    for seed in range(15):
+        rng = np.random.default_rng(seed)
+        other = _score(0.9, 40, seed)
+        its = _shifted(40, seed=seed, factor=1.0, score=other + rng.normal(size=80))
+        its.reference["s"] = other
+        verdicts.append(_verdict(its)["verdict"])
+    assert verdicts.count("supported") <= 2 and verdicts.count("shift") >= 10
+
+
+def test_few_sources_are_not_tested():
+    unit = np.repeat(np.arange(38), [2] * 2 + [1] * 36)
+    its = _shifted(20, factor=1.0, score=_score(0.95, 20), unit=unit)
+    found = _verdict(its)
+    assert found["verdict"] == "not_tested"
+    assert found["statement"] == (
+        "is not tested: 18 sources of members and 20 of non-members; the rules need "
+        "20 of each"
+    )
+
+
+def test_clips_that_nobody_looked_at_are_not_tested():
+    its = _shifted(factor=1.0, score=_score(0.9))
+    its.traits.pop("pixels")
+    found = _judged(its)
+    assert found["verdicts"]["s"]["verdict"] == "not_tested"
+    assert found["blind"]["differs"] is None
+    assert "is not known" in found["blind"]["statement"]
+
+
+def test_pixels_are_looked_at_and_containers_apart():
+    rng = np.random.default_rng(4)
+    warm = rng.normal(size=120) + np.repeat([2.0, 0.0], 60)
+    more = {"factor": 1.0, "score": _score(0.8)}
+    its = _shifted(pixels={"red": warm, "noise": rng.normal(size=120)}, **more)
+    found = _judged(its)
+    assert found["blind"]["differs"] and found["apart"] is None
+    assert found["blind"]["strongest"] == "red (pixels)"
+    assert found["verdicts"]["s"]["verdict"] == "shift"
+    assert found["matched"]["pairs"] < 40 and found["matched"]["overlap"] < 1
+    its = _shifted(**more)
+    codec = np.array(["h264"] * 60 + ["hevc"] * 60, object)
+    its.traits["container"] = {"codec": codec}
+    found = _judged(its)
+    assert not found["blind"]["differs"] and found["apart"]["differs"]
+    assert " (container), AUC 1.00" in found["apart"]["statement"]
+    assert found["verdicts"]["s"]["verdict"] == "ranks_above_no_placebo"
+    assert found["matched"]["pairs"] == 0
+    assert "no subset can be compared" in found["matched"]["statement"]
+
+
+def test_texts_count_where_they_are_scored():
+    its = _shifted(30, factor=1.0, score=_score(0.5, 30))
+    texts = [f"a ball number {k}" for k in range(30)]
+    texts += [f"on the left two large cubes move, clip {k}" for k in range(30)]
+    texts = np.array(texts, object)
+    more = {"question": np.array([""] * 60, object), "answer": texts}
+    apart = table(its.scores["s"], its.role, phi=its.flow_variance, **more)
+    found = _judged(apart)
+    assert not found["blind"]["differs"] and found["apart"]["differs"]
+    more["num_response_rows"] = np.full(60, 4)
+    scored = table(its.scores["s"], its.role, phi=its.flow_variance, **more)
+    found = _judged(scored)
+    assert found["blind"]["differs"] and "answer" in found["blind"]["strongest"]
+    assert found["blind"]["families"]["text"] == found["blind"]["p"]
+
+
+def test_matched_sources_are_alike():
+    rng = np.random.default_rng(6)
+    its = _shifted(100, factor=3.0, score=_score(0.5, 200)[:200])
+    its.scores["s"] = np.log(its.flow_variance) + 0.3 * rng.normal(size=200)
+    found = _judged(its)
+    whole = found["verdicts"]["s"]
+    assert whole["verdict"] == "shift"
+    matched = found["matched"]
+    assert 30 < matched["pairs"] < 100
+    auc = metrics.auc(its.scores["s"][:100], its.scores["s"][100:])
+    assert auc > 0.7 > matched["auc"]["value"]
+    assert matched["auc"]["low"] < 0.5 < matched["auc"]["high"]
+    assert f"{matched['pairs']} pairs of sources" in matched["statement"]
 
 
 def test_a_score_that_is_not_finite_has_no_verdict():
-    table = _shifted(score=np.repeat([np.nan, 0.0], 60))
-    blind = _blind(table, headline="s")
-    assert blind["verdicts"]["s"]["verdict"] == "no result"
-    assert blind["headline_minus_blind"] is None
+    found = _judged(_shifted(score=np.repeat([np.nan, 0.0], 60)))
+    assert found["verdicts"]["s"]["verdict"] == "not_tested"
+    assert "of the scores are not finite" in found["verdicts"]["s"]["statement"]
 
 
-def test_verdict_without_a_shift_promises_nothing():
-    table = _shifted(factor=1.0, score=np.repeat([1.0, 0.0], 60))
-    verdict = _blind(table)["verdicts"]["s"]
-    assert verdict["verdict"] == "not shown to be confounded"
-    assert (
-        "Other differences between the two sets were not tested."
-        in (verdict["statement"])
+def test_rows_without_a_score_are_left_out_of_its_verdict():
+    whole = _shifted(factor=1.0, score=_score(0.8))
+    gone = np.isin(np.arange(120), [2, 3, 80])
+    whole.scores["t"] = np.where(gone, np.nan, whole.scores["s"])
+    found = _judged(whole)["verdicts"]["t"]
+    kept = table(
+        whole.scores["s"][~gone],
+        whole.role[~gone],
+        whole.cluster[~gone],
+        phi=whole.flow_variance[~gone],
+        brightness=whole.brightness_std[~gone],
     )
+    alone = _verdict(kept)
+    assert {k: found[k] for k in ("p_s", "p_r", "p_b")} == {
+        k: alone[k] for k in ("p_s", "p_r", "p_b")
+    }
 
 
-def test_the_headline_is_compared_resample_by_resample():
-    table = _shifted()
-    phi = table.flow_variance
-    table.scores.update(
-        copy=np.log(phi), noise=np.random.default_rng(4).normal(size=120)
-    )
-    copy = _blind(table, headline="copy")["headline_minus_blind"]
-    assert copy["low"] < copy["value"] < copy["high"]
-    assert copy["high"] - copy["low"] < 0.1  # Paired: much narrower than either.
-    noise = _blind(table, headline="noise")["headline_minus_blind"]
-    assert noise["high"] < 0
+def test_videos_in_both_roles_are_not_tested():
+    its = _shifted(factor=1.0, score=_score(0.9))
+    its.cluster[70] = its.cluster[3]
+    found = _verdict(its)
+    assert found["verdict"] == "not_tested"
+    assert "member and non-member at once" in found["statement"]
 
 
 def test_duplicates_are_stated():
     cluster = [f"hash{i}" for i in range(20)]
     cluster[13] = cluster[2]
-    blind = _blind(_table(range(20), range(20), _roles(10), cluster=cluster))
-    assert blind["duplicates"] == {
+    found = _judged(_table(range(20), range(20), _roles(10), cluster=cluster))
+    assert found["duplicates"] == {
         "count": 1,
         "statement": "1 video is listed both as member and as non-member: the labels "
         "are wrong.",
+        "reason": "1 videos are member and non-member at once",
         "videos": [{"hash": "hash2", "members": ["id2"], "nonmembers": ["id13"]}],
     }
-    assert _blind(_shifted())["duplicates"]["count"] == 0
+    assert _judged(_shifted())["duplicates"]["count"] == 0
 
 
 @pytest.mark.parametrize(
@@ -198,7 +266,7 @@ def test_parts_in_both_roles_are_no_wrong_labels(one, other, wrong):
     cluster[13] = cluster[2]
     table = _table(range(20), range(20), _roles(10), cluster=cluster)
     table.video[[2, 13]] = one, other
-    found = _blind(table)["duplicates"]
+    found = _judged(table)["duplicates"]
     assert found["count"] == 1
     parts = (
         "1 video has some parts among the members and others among the non-members: "
@@ -208,50 +276,46 @@ def test_parts_in_both_roles_are_no_wrong_labels(one, other, wrong):
     assert (found["statement"] == parts) != wrong
 
 
-def test_suspects_are_held_against_their_calibration():
-    table = _shifted(factor=20.0)
-    roles = np.array(_roles(60, "suspects", "calibration"))
-    table = _table(table.flow_variance, table.brightness_std, roles)
-    result = validity.blind_baseline(table, 200, 0)
-    assert result["comparisons"] == {}
-    assert result["suspects"]["separates"]
-    assert "not exchangeable" in result["suspects"]["statement"]
-    alone = _table([1.0], [1.0], ["suspects"])
-    assert validity.blind_baseline(alone, 200, 0)["suspects"] is None
-
-
-def test_equal_features_separate_nothing():
-    blind = _blind(_table(np.ones(40), np.zeros(40), _roles(20)))
-    assert blind["separates"] is False
-    assert blind["motion"]["value"] == blind["cross_fitted"]["value"] == 0.5
-
-
-def test_features_that_are_not_finite_are_refused():
-    table = _table([np.nan] * 40, np.zeros(40), _roles(20))
-    assert "not finite" in _blind(table)["statement"]
-
-
 def test_every_group_is_tested():
-    table = _shifted()
-    table.group[60:90] = "g"
-    blind = validity.blind_baseline(table, 100, 0)["comparisons"]
-    assert list(blind) == list(groups.comparisons(table)) == ["all", "g"]
+    its = _shifted(score=_score(0.5))
+    its.group[60:90] = "g"
+    found = _judged(its, name="")
+    assert list(found) == list(groups.comparisons(its)) == ["all", "g"]
+    assert found["g"]["sources"] == {"members": 60, "nonmembers": 30}
 
 
-def test_rows_without_a_score_are_left_out_of_its_verdict():
-    rng = np.random.default_rng(11)
-    role = np.array(["members"] * 30 + ["nonmembers"] * 30)
-    score, phi = rng.normal(size=(2, 60))
-    phi = np.exp(phi)
-    gone = np.isin(np.arange(60), [2, 3, 50])
-    whole = table(score, role, phi=phi, brightness=rng.normal(size=60) ** 2)
-    whole.scores["t"] = np.where(gone, np.nan, score)
-    whole.scores["none"] = np.where(role == "members", np.nan, score)
-    found = validity.blind_baseline(whole, 200, 0, "t")["comparisons"]["all"]
-    expected = metrics.auc(score[:30][~gone[:30]], score[30:][~gone[30:]])
-    assert f"AUC {expected:.2f}" in found["verdicts"]["t"]["statement"]
-    assert found["verdicts"]["none"]["verdict"] == "no result"
-    against = found["headline_minus_blind"]
-    assert against["low"] < against["value"] < against["high"]
-    none = validity.blind_baseline(whole, 200, 0, "none")["comparisons"]["all"]
-    assert none["headline_minus_blind"] is None
+def test_ranking_is_a_permutation_of_sources():
+    rng = np.random.default_rng(7)
+    values, unit = (
+        rng.normal(size=14),
+        np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6, 6, 7, 8]),
+    )
+    of = Sources.of(unit[:7], unit[7:])
+    dealt = of.permuted(400, 0)
+    p = ranking.p_values(ranking.ranks(values[:, None]), of, dealt)[0]
+
+    def auc(label):
+        first = label[of.source].astype(bool)
+        return metrics.auc(values[first], values[~first])
+
+    observed = auc(of.label)
+    above = sum(auc(each) >= observed - 1e-9 for each in dealt)
+    assert p == pytest.approx((1 + above) / 401)
+
+
+def test_numbers_out_of_range_are_refused():
+    its = _shifted(factor=1.0)
+    for wrong in (Procedure(alpha=1.0), Procedure(smallest=0.5), Procedure(number=0)):
+        with pytest.raises(Exception, match="must be"):
+            _judged(its, tests=wrong)
+
+
+def test_traits_of_units_are_means():
+    its = _shifted(20, factor=1.0, unit=np.repeat(np.arange(20), 2))
+    between = compared.Traits(its).between(np.arange(20), np.arange(20, 40))
+    assert between.sources.counts == (10, 10)
+    (motion,) = between.reaching
+    means = np.log1p(its.flow_variance).reshape(20, 2).mean(axis=1)
+    expected = (means - means.mean()) / means.std()
+    np.testing.assert_allclose(motion.values[:, 0], expected)
+    assert blind.auc(expected, between.sources) == metrics.auc(means[:10], means[10:])

@@ -157,7 +157,7 @@ def evaluate(
 ) -> AuditReport:
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
-    tests = validity.Tests.of(given.report)
+    tests = validity.Procedure.of(given.report)
     sealed = declaration.opened(asked, workdir)
     greedy = asking.is_greedy(given)
     beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)

@@ -83,7 +83,7 @@ def write(
         raise AuditError([f"{workdir}: {problem}"])
     between = compared.Traits(table).between(*found[comparison][1:])
     kept = validity.matched_sources(
-        between, validity.Tests.of(asked.settings.report).seed
+        between, validity.Procedure.of(asked.settings.report).seed
     )
     if not kept.any():
         raise AuditError(

@@ -53,8 +53,12 @@ class Adjustment(NamedTuple):
         propensities = np.concatenate(columns, axis=1)
         basis = _basis(propensities)
         number = max(1, min(_STRATA, len(y) // _PER_STRATUM))
-        order = np.argsort(np.argsort(basis @ (basis.T @ y), kind="stable"))
-        return cls(sources, fits, propensities, order * number // len(y))
+        # Ties in any order but that of the sources, which is that of the labels.
+        ties = np.random.default_rng([seed, 7]).permutation(len(y))
+        order = np.lexsort((ties, (basis @ (basis.T @ y)).round(9)))
+        strata = np.empty(len(y), np.int64)
+        strata[order] = np.arange(len(y)) * number // len(y)
+        return cls(sources, fits, propensities, strata)
 
     def permuted(
         self, number: int, seed: int

@@ -99,7 +99,7 @@ def curve(
     units: np.ndarray,
     suspects: int,
     seed: int,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | int]]:
     """Returns the median p of random subsets of the suspects, by their size.
 
     Returns:

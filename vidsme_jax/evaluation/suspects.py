@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 from vidsme_jax.arguments import number, require, series
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import compared, metrics, power, sets, validity
-from vidsme_jax.evaluation.validity import CALLED, Tests
+from vidsme_jax.evaluation.validity import CALLED, Procedure
 from vidsme_jax.evaluation.verdicts import MIN_SOURCES, p_words
 
 ASSUMPTION = (
@@ -70,7 +70,9 @@ def benjamini_hochberg(
     return scipy.stats.false_discovery_control(p_values, method="bh")
 
 
-def suspects(table: ScoreTable, score: str, fdr: float, tests: Tests) -> dict[str, Any]:
+def suspects(
+    table: ScoreTable, score: str, fdr: float, tests: Procedure
+) -> dict[str, Any]:
     """Tests the suspects of a table, as a set and then each, against calibration clips.
 
     First whether suspects and calibration clips can be told apart without the model:
@@ -164,7 +166,7 @@ def _test(
     result: dict[str, Any],
     table: ScoreTable,
     score: str,
-    tests: Tests,
+    tests: Procedure,
     videos: tuple["_Videos", "_Videos"],
     have: tuple[Bool[np.ndarray, " suspects"], Bool[np.ndarray, " calibration"]],
 ) -> str:

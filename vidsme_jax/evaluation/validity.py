@@ -34,7 +34,7 @@ CALLED = {"nonmembers": "non-members", "calibration": "calibration clips"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tests:
+class Procedure:
     """How tests are made.
 
     Attributes:
@@ -50,7 +50,7 @@ class Tests:
     seed: int = 0
 
     @classmethod
-    def of(cls, given: views.Report) -> "Tests":
+    def of(cls, given: views.Report) -> "Procedure":
         """Takes the settings of a report."""
         return cls(
             alpha=given.alpha,
@@ -68,7 +68,7 @@ class Tests:
 def judge(
     table: ScoreTable,
     evaluation: Mapping[str, Any],
-    tests: Tests,
+    tests: Procedure,
     headline: str | None = None,
 ) -> dict[str, Any]:
     """Tests members against non-members without the model, and gives verdicts.
@@ -129,7 +129,7 @@ def shift(
     traits: Traits,
     between: Between,
     permuted: UInt8[np.ndarray, "permutations sources"],
-    tests: Tests,
+    tests: Procedure,
     first: str,
     second: str,
 ) -> dict[str, Any]:
@@ -180,7 +180,9 @@ def shift(
 
 
 def _apart(
-    between: Between, permuted: UInt8[np.ndarray, "permutations sources"], tests: Tests
+    between: Between,
+    permuted: UInt8[np.ndarray, "permutations sources"],
+    tests: Procedure,
 ) -> dict[str, Any] | None:
     """Says whether files differ in what cannot reach the model; None: nothing known."""
     if not between.apart:
@@ -215,7 +217,7 @@ def _verdicts(
     traits: Traits,
     comparison: groups.Comparison,
     scores: Mapping[str, Any],
-    tests: Tests,
+    tests: Procedure,
     reason: str,
 ) -> dict[str, Any]:
     """Returns the verdict of each score; those with the same rows together."""
@@ -256,7 +258,7 @@ def _tested(
     between: Between,
     columns: Float[np.ndarray, "items scores"],
     beyond: list[Float[np.ndarray, " items"] | None],
-    tests: Tests,
+    tests: Procedure,
 ) -> list[Evidence]:
     """Returns what verdicts of scores follow from; none of the rows lacks one."""
     sources, seed = between.sources, tests.seed
@@ -308,7 +310,11 @@ def _beyond_reference(
 
 
 def _matched(
-    table: ScoreTable, between: Between, headline: str, comparison: str, tests: Tests
+    table: ScoreTable,
+    between: Between,
+    headline: str,
+    comparison: str,
+    tests: Procedure,
 ) -> dict[str, Any]:
     """Returns what a score shows on the largest subset of like propensities."""
     sources = between.sources

@@ -137,7 +137,8 @@ def _bags(
     most = min(_COMPONENTS, min(bags.shape) - 1)
     if most < 1:
         return {}
-    if not (bags != bags[0]).nnz:
+    means = np.asarray(bags.mean(axis=0))
+    if np.ptp(np.asarray(bags.multiply(bags).mean(axis=0)) - means**2) < 1e-12:
         return {}  # All texts are equal.
     found = TruncatedSVD(most, random_state=0).fit_transform(bags)
     return {f"{name} terms {k + 1}": found[:, k] for k in range(most)}

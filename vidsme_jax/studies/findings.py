@@ -44,7 +44,7 @@ def evaluate(
       `description`, `blind` (for each sheet, the same as in an audit), `declared` and
       `best`, which are rows, and `by_chance`: see `best_by_chance`.
     """
-    tests = validity.Tests.of(settings)
+    tests = validity.Procedure.of(settings)
     rows: list[dict[str, Any]] = []
     blinds: list[dict[str, Any]] = []
     comparisons: dict[str, dict[str, Any]] = {}
