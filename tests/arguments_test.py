@@ -18,7 +18,7 @@ from vidsme_jax.base import Asked, AuditError, ClipError, ScoredText, ScoreTable
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.data.sampling import frame_indices
 from vidsme_jax.entropy import definitions, stored
-from vidsme_jax.evaluation import bootstrap, groups, intervals, metrics, suspects
+from vidsme_jax.evaluation import groups, intervals, metrics, suspects
 from vidsme_jax.evaluation import validity
 from vidsme_jax.models import interface
 from vidsme_jax.run import signals as run_signals
@@ -30,7 +30,7 @@ log_p = np.full((2, 3), -0.5)
 signals = TokenSignals(None, None, None, log_p)
 a, b = np.array([0.1, 0.5, 0.9]), np.array([0.0, 0.4])
 curve = metrics.roc_curve(a, b)
-text = np.array(["a", "b"])
+text, how = np.array(["a", "b"]), validity.Procedure()
 table = ScoreTable(
     **dict(id=text, video=text, role=np.array(["members", "nonmembers"])),
     **dict(group=np.array(["", ""]), cluster=text, num_rows=np.array([1, 1])),
@@ -162,21 +162,16 @@ _RUN = {
     "metrics.oriented(table, 'vid_smee')": "did you mean 'vid_sme'?",
     "metrics.evaluate(table, 0.05, 10, 0)": "fprs is 0.05; it must be a tuple of",
     "metrics.evaluate(table, (0.05, 5), 10, 0)": "a rate of fprs is 5; it must be a",
-    "metrics.evaluate(table, (0.05,), 0, 0)": "num_bootstrap is 0; it must be an int",
+    "metrics.evaluate(table, (0.05,), 0, 0)": "num_draws is 0; it must be an integer",
     "metrics.evaluate(table, (0.05,), 10, 0, 'vid_sme')": "declared is 'vid_sme', one",
-    "bootstrap.bootstrap(a[None], b[None], text, text, thresholds=a[:1], "
-    "num_bootstrap=9, seed=0)": "must be (scores, members), (scores, nonmembers)",
-    "bootstrap.bootstrap(b[None], b[None] * nan, text, text, thresholds=a[:1], "
-    "num_bootstrap=9, seed=0)": "some of the scores are not finite",
     "intervals.clopper_pearson(1.5, 3)": "rate is 1.5; it must be a number in [0, 1]",
     "intervals.clopper_pearson(0.5, 0)": "num is 0; it must be an integer >= 1",
-    "intervals.percentile_interval(a[:0], 3)": "resamples has 0 entries",
-    "intervals.effective_videos(text[:0])": "no rows are given",
+    "intervals.effective(text[:0])": "no rows are given",
     "suspects.conformal_p_values(a * nan, b)": "suspect_scores[0] is nan",
     "suspects.benjamini_hochberg(a + 1)": "some of p_values are not in [0, 1]",
-    "suspects.suspects(table, 'vid_sne', 0.05)": "did you mean 'vid_sme'?",
-    "suspects.suspects(table, 'vid_sme', 5)": "fdr is 5; it must be a number in (0, 1",
-    "validity.blind_baseline(table, 10, 0, 'vid')": "headline is 'vid'; known: vid_sme",
+    "suspects.suspects(table, 'vid_sne', 0.05, how)": "did you mean 'vid_sme'?",
+    "suspects.suspects(table, 'vid_sme', 5, how)": "fdr is 5; it must",
+    "validity.judge(table, {}, how, 'vid')": "headline is 'vid'; known: vid_sme",
 }
 
 

@@ -194,7 +194,6 @@ def test_what_is_said_of_members():
             "non-members",
             "a TPR at a false-positive rate of 5 % can be told: it takes 20 "
             "non-members",
-            "blind baselines may have 12 columns, a fifth of the 60 sources",
         ],
     )
 

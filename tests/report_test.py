@@ -59,8 +59,12 @@ def _table(counts=(40, 40, 20, 20), *, groups=("",), larger_is_member=True, seed
             "perplexity": rng.normal(0, 1e-3, n) + 1 / 3,
             "max_renyi_2_10": rng.normal(0, 1, n) + 0.5 * member,
         },
+        traits={"pixels": {"luminance": rng.normal(size=n)}},
         larger_is_member=larger_is_member,
     )
+
+
+PROCEDURE = validity.Procedure(number=199)
 
 
 def _curve(label, thumbnails=True):
@@ -82,8 +86,7 @@ def _curve(label, thumbnails=True):
 def _write(folder, table, **changes):
     arguments = dict(
         evaluation=metrics.evaluate(table, (0.001, 0.05), 200, 0),
-        blind=validity.blind_baseline(table, 200, 0, "vid_sme"),
-        suspects=suspects.suspects(table, "vid_sme", 0.05),
+        suspects=suspects.suspects(table, "vid_sme", 0.05, PROCEDURE),
         curves=[_curve("most member-like"), _curve("least member-like")],
         run={
             "config": {"model.checkpoint": NASTY, "slices": ("video",)},
@@ -98,10 +101,14 @@ def _write(folder, table, **changes):
             LeftOut(source="", role="", count=3, what="files", why="partial"),
         ],
         notes=["3 videos are in two roles: <x>"],
+        comparison="all",
         headline="vid_sme",
         descriptions={"vid_sme": f"the headline {NASTY}"},
     )
-    found = report.write(folder, table, **arguments | changes)
+    arguments |= changes
+    given = arguments["evaluation"], PROCEDURE, arguments["headline"]
+    arguments["judged"] = validity.judge(table, *given)
+    found = report.write(folder, table, **arguments)
     return found, (folder / "report.html").read_text()
 
 
@@ -159,7 +166,10 @@ def test_metrics_are_strict_json(written):
     assert read["counts"]["failures"] == 1
     assert read["warnings"] == {NASTY: ["truncated & short"]}
     assert read["kernels"] == {"tower": "splash", "decoder": "cudnn"}
-    assert set(read) >= {"verdict", "blind_baseline", "comparisons", "suspects"}
+    assert set(read) >= {"verdict", "statement", "comparisons", "suspects"}
+    assert (
+        read["verdict"] == read["comparisons"]["all"]["verdicts"]["vid_sme"]["verdict"]
+    )
     assert read["comparisons"]["all"]["scores"]["vid_sme"]["auc"]["value"] > 0.7
 
 
@@ -225,29 +235,27 @@ def test_every_string_is_escaped(written):
         assert shown in text
 
 
-def test_the_box_comes_first_and_says_it_in_words(written):
+def test_the_verdict_comes_first_and_says_it_in_words(written):
     *_, found, page = written
     text = _Page(page).words
-    blind = found["blind_baseline"]["comparisons"]
-    assert set(blind) == {"all", "$\\frac{$", "<b>day & night</b>"}
-    places = [text.index(blind[name]["statement"]) for name in blind]
-    places += [
-        text.index(h) for h in ("What this report claims", "The headline score ")
-    ]
-    places += [text.index("All scores"), text.index("Figures"), text.index("Suspects ")]
-    places += [text.rindex("Settings and fingerprints"), text.rindex("Glossary")]
-    assert places[0] == min(places) and places[-7:] == sorted(places[-7:])
-    assert "Shift found" in text
-    assert (
-        "Motion and brightness alone, without any model, separate members from" in text
-    )
-    assert "one matched corpus in six is flagged by chance" in text
+    compared = found["comparisons"]
+    assert set(compared) == {"all", "$\\frac{$", "<b>day & night</b>"}
+    heads = "What this report claims", "Do the sets differ without the model?"
+    heads += "The headline score all:", "All scores", "Figures", "Suspects "
+    places = [text.index(found["statement"]), *map(text.index, heads[:-1])]
+    places += [text.rindex(heads[-1]), text.rindex("Settings and fingerprints")]
+    places.append(text.rindex("Glossary"))
+    assert places == sorted(places)
+    assert all(each["blind"]["statement"] in text for each in compared.values())
+    assert "Difference found" in text
+    assert "Without any model members and non-members differ: motion, AUC 0." in text
+    assert "in at most 5 % of audits" in text
 
 
 def test_the_page_claims_no_more_than_it_may(written):
     *_, found, page = written
     text = _Page(page).words
-    assert found["verdict"] in text
+    assert found["statement"] in text
     assert CLAIM in text and "No score of one video proves" in text
     assert "was used for training" not in text
     assert "refused: a false-positive rate of 0.1 % needs at least 1000" in text
@@ -255,9 +263,9 @@ def test_the_page_claims_no_more_than_it_may(written):
     auc = found["comparisons"]["all"]["scores"]["vid_sme"]["auc"]
     assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in text
     assert "exchangeable" in text
-    blind = found["blind_baseline"]
-    assert blind["suspects"]["statement"] in text
-    assert blind["comparisons"]["all"]["verdicts"]["vid_sme"]["statement"] in text
+    assert found["suspects"]["exchangeable"]["statement"] in text
+    assert found["comparisons"]["all"]["verdicts"]["vid_sme"]["statement"] in text
+    assert "before the results" not in text and "hold for these videos" not in text
 
 
 def test_the_page_shows_kernels_and_utilisation(written):
@@ -279,6 +287,7 @@ def test_suspects_only_without_thumbnails(tmp_path):
     found, page = _write(tmp_path, table, curves=curves)
     text = _Page(page).words
     assert found["comparisons"] == {}
+    assert found["verdict"] == "not_tested"
     assert "Not tested There are no two sets to compare" in text
     assert "6 suspects are ranked but not tested" in text
     assert "Its frames are not shown." in text
@@ -291,7 +300,7 @@ def test_scores_that_are_missing_or_constant(tmp_path):
     table.scores["perplexity"] = np.full(120, np.nan)
     table.scores["vid_sme"] = np.zeros(120)
     found, page = _write(tmp_path, table)
-    assert "does not separate members from non-members" in found["verdict"]
+    assert found["verdict"] == "underpowered"
     assert "80 of the scores are not finite" in page
 
 
@@ -314,8 +323,7 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
         tmp_path,
         table,
         evaluation=metrics.evaluate(table, (0.05,), 200, 0, declared),
-        blind=validity.blind_baseline(table, 200, 0, headline),
-        suspects=suspects.suspects(table, headline, 0.05),
+        suspects=suspects.suspects(table, headline, 0.05, PROCEDURE),
         headline=headline,
         beside=beside,
         curves=[],
@@ -323,9 +331,7 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
     )
     text = _Page(page).words
     statement = found["beside"]["statement"]
-    start = (
-        "Declared as control, not chosen after the results: the score vid_sme ranks "
-    )
+    start = "As control, not chosen after the results: the score vid_sme ranks "
     assert statement.startswith(start) and statement in text
     assert statement.endswith(".") and ". " not in statement
     reference = found["reference"]
@@ -341,7 +347,8 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
     assert f"AUC of the reference model {auc['value']:.3f} [" in text
     exact = parquet.read_table(tmp_path / "scores.parquet")
     assert exact["n_response_rows"].to_pylist() == list(range(80))
-    assert exact.column_names[5] == "n_response_rows"
+    names = exact.column_names
+    assert names.index("n_response_rows") == names.index("n_rows") + 1
     assert "response_loss_sum" in exact.column_names
     curves = [
         c
@@ -366,12 +373,12 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
 def test_a_reference_that_separates_is_told():
     auc = {"value": 0.8, "low": 0.7, "high": 0.9}
     found = {"comparisons": {"all": {"reference": {"s": {"auc": auc}}}}}
-    text = verdicts.of_reference(found, "s")
+    text = verdicts.of_reference(found, "all", "s")
     assert text.startswith("The reference model's own s separates members from")
     assert "the two sets differ" in text and ". " not in text
-    assert verdicts.of_reference({"comparisons": {}}, "s") == ""
+    assert verdicts.of_reference({"comparisons": {}}, "all", "s") == ""
     auc["value"], auc["reason"] = None, "why"
-    assert verdicts.of_reference(found, "s").endswith("s has no result: why.")
+    assert verdicts.of_reference(found, "all", "s").endswith("s has no result: why.")
 
 
 def test_a_clip_of_one_frame_and_values_that_are_not_finite():
@@ -402,29 +409,43 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     assert after[name] == before[name]
 
 
+@pytest.mark.parametrize("verdict", verdicts.NAMES)
+def test_a_verdict_is_one_sentence(verdict):
+    auc = {"value": 0.7, "low": 0.6, "high": 0.8}
+    evidence = verdicts.Evidence(auc, 0.01, 0.3, 0.02, 0.03, 0.6, "motion", (30, 30))
+    changes = {
+        "supported": {},
+        "ranks_above_no_placebo": {"p_d": None},
+        "chance": {"p_s": 0.4, "auc": auc | {"high": 0.59}},
+        "shift": {"p_b": 0.01, "p_r": 0.2},
+        "underpowered": {"p_s": 0.2},
+        "not_tested": {"sources": (19, 30)},
+    }[verdict]
+    found = verdicts.of_score(evidence._replace(**changes), 0.05, 0.6)
+    assert found["verdict"] == verdict
+    text = verdicts.sentence("The score s", found)
+    assert text.startswith("The score s ") and text.endswith(".")
+    assert ". " not in text and "proves" not in text
+
+
 @pytest.mark.parametrize(
-    "low, high, verdict, expected",
+    ("changes", "verdict"),
     [
-        (0.6, 0.8, "invalid: shift", "at least as much: this is not evidence"),
-        (0.6, 0.8, "confounded: shift", "if any, is membership cannot be determined"),
-        (0.6, 0.8, "not shown to be confounded", "no shift in motion or brightness"),
-        (0.4, 0.8, "invalid: shift", "would not have been evidence of membership"),
-        (0.4, 0.8, "not tested", "does not separate members from non-members"),
-        (0.1, 0.4, "not tested", "ranks members below non-members, against its sign"),
-        (None, None, "not tested", "was not tested"),
+        ({"p_b": 0.05, "blind_auc": 0.71}, "shift"),
+        ({"p_b": 0.05, "blind_auc": 0.70}, "supported"),
+        ({"p_b": 0.051, "blind_auc": 0.9}, "supported"),
+        ({"p_d": 0.051}, "shift"),
+        ({"p_r": 0.051}, "underpowered"),
+        ({"p_s": 0.051}, "underpowered"),
+        ({"p_b": None}, "not_tested"),
+        ({"auc": {"value": None, "reason": "why"}}, "not_tested"),
     ],
 )
-def test_the_verdict_is_one_sentence(low, high, verdict, expected):
-    auc = {"value": 0.7, "low": low, "high": high}
-    blind = {"name": "motion", "value": 0.8, "low": 0.7, "high": 0.9}
-    found = {"verdict": verdict, "blind": None if verdict == "not tested" else blind}
-    text = verdicts.of_headline(
-        {"comparisons": {"all": {"scores": {"s": {"auc": auc}}}}},
-        {"comparisons": {"all": {"verdicts": {"s": found}}}},
-        "s",
-    )
-    assert expected in text
-    assert text.endswith(".") and ". " not in text
+def test_the_rules_at_their_limits(changes, verdict):
+    auc = {"value": 0.7, "low": 0.6, "high": 0.8}
+    evidence = verdicts.Evidence(auc, 0.05, 0.3, 0.05, 0.05, 0.6, "motion", (20, 20))
+    found = verdicts.of_score(evidence._replace(**changes), 0.05, 0.6)
+    assert found["verdict"] == verdict
 
 
 def test_an_end_next_to_guessing_is_not_rounded_onto_it():

@@ -8,10 +8,11 @@ import scipy.stats
 
 from score_tables import table as _table
 from vidsme_jax.evaluation import suspects
+from vidsme_jax.evaluation.validity import Procedure
 
 
 def _suspects(table, fdr=0.05):
-    result = suspects.suspects(table, "s", fdr)
+    result = suspects.suspects(table, "s", fdr, Procedure(number=199))
     json.dumps(result, allow_nan=False)
     assert "was used for training" not in json.dumps(result)
     return result
@@ -48,7 +49,7 @@ def test_benjamini_hochberg_by_hand():
 def test_the_false_discovery_rate_is_kept():
     rng = np.random.default_rng(1)
     proportions = []
-    for _ in range(200):
+    for _ in range(60):
         score = rng.normal(size=300) + np.repeat([3.0, 0.0], [20, 280])
         role = ["suspects"] * 60 + ["calibration"] * 240
         rows = _suspects(_table(score, role), 0.2)["rows"]
@@ -73,49 +74,112 @@ def test_suspects_are_counted_by_video_most_member_like_first():
         "listed": True,
     }
     assert result["num_listed"] == 1
-    assert result["calibration"] == {"role": "calibration", "videos": 99}
-    assert result["statement"].startswith("1 of 2 suspects rank higher than the 99")
+    assert result["calibration"] == {
+        "role": "calibration",
+        "videos": 99,
+        "sources": 99,
+    }
+    assert result["statement"].startswith(
+        "1 of 2 suspects are listed at a false discovery rate of 0.05, against 99 "
+        "calibration clips: one alone could be listed."
+    )
     assert "exchangeable" in result["statement"]
 
 
 def test_rows_of_one_calibration_video_count_once():
-    score = [1.0, *[0.0] * 50]
-    table = _table(score, ["suspects"] + ["calibration"] * 50, ["s"] + ["c"] * 50)
-    assert _suspects(table)["rows"][0]["p_value"] == 0.5
+    score = [1.0, *[0.0] * 50, *range(2, 21)]
+    cluster = ["s"] + ["c"] * 50 + [f"d{k}" for k in range(19)]
+    table = _table(score, ["suspects"] + ["calibration"] * 69, cluster)
+    found = _suspects(table)
+    assert found["rows"][0]["p_value"] == 20 / 21
+    assert found["calibration"]["videos"] == 20
 
 
 def test_calibration_comes_before_nonmembers():
-    score = [1.0, 0.0, 2.0, 2.0]
-    role = ["suspects", "calibration", "nonmembers", "nonmembers"]
-    assert _suspects(_table(score, role))["rows"][0]["p_value"] == 0.5
-    role[1] = "members"
+    score = [1.0, *[0.0] * 20, *[2.0] * 20]
+    role = ["suspects"] + ["calibration"] * 20 + ["nonmembers"] * 20
+    assert _suspects(_table(score, role))["rows"][0]["p_value"] == 1 / 21
+    role[1:21] = ["members"] * 20
     result = _suspects(_table(score, role))
     assert result["rows"][0]["p_value"] == 1.0
-    assert "the 2 non-members" in result["statement"]
+    assert "against 20 non-members" in result["statement"]
 
 
 def test_the_sign_of_the_table_is_respected():
-    score = np.array([-3.0, 0.9, *np.linspace(-1, 1, 9)])
-    role = ["suspects"] * 2 + ["calibration"] * 9
+    score = np.array([-3.0, 0.9, *np.linspace(-1, 1, 39)])
+    role = ["suspects"] * 2 + ["calibration"] * 39
     low_first = _suspects(_table(score, role, larger_is_member=False))["rows"]
     assert [row["score"] for row in low_first] == [-3.0, 0.9]
-    assert [row["p_value"] for row in low_first] == [0.1, 0.9]
+    assert [row["p_value"] for row in low_first] == [1 / 40, 38 / 40]
 
 
 def test_a_rate_out_of_reach_is_said():
-    score = np.arange(11.0)[::-1]
-    few = _suspects(_table(score, ["suspects"] + ["calibration"] * 10))
-    assert few["num_listed"] == 0
-    assert "At least 19 are needed." in few["notes"][0]
-    enough = _table(np.arange(20.0)[::-1], ["suspects"] + ["calibration"] * 19)
-    result = _suspects(enough)
-    assert result["num_listed"] == 1 and not result["notes"]
+    score = np.concatenate([np.full(49, 30.0), [-1.0], np.arange(20.0)])
+    found = _suspects(_table(score, ["suspects"] * 50 + ["calibration"] * 20))
+    assert found["num_listed"] == 49 and found["fewest"] == 48
+    assert (
+        "fewer than 48 could not be listed, and one alone only with 999"
+        in (found["statement"])
+    )
+    score[:49] = 3.0
+    score[0] = 30.0
+    found = _suspects(_table(score, ["suspects"] * 50 + ["calibration"] * 20), 0.04)
+    assert found["num_listed"] == 0 and found["fewest"] == 60
+    assert "none can be listed, whatever its score: it takes 1249" in found["statement"]
 
 
-def test_a_suspect_among_the_calibration_clips_is_noted():
+def test_a_set_is_found_that_lists_nobody():
+    rng = np.random.default_rng(5)
+    score = rng.normal(size=200) + np.repeat([0.7, 0.0], 100)
+    found = _suspects(_table(score, ["suspects"] * 100 + ["calibration"] * 100))
+    assert found["num_listed"] == 0
+    assert found["set"]["found"] and found["set"]["p"] <= 0.01
+    assert found["set"]["statement"].startswith(
+        "As a set the suspects rank higher by s than the calibration clips do by chance"
+    )
+    nothing = rng.normal(size=200)
+    found = _suspects(_table(nothing, ["suspects"] * 100 + ["calibration"] * 100))
+    assert not found["set"]["found"]
+    assert "do not rank higher by s" in found["set"]["statement"]
+
+
+def test_suspects_that_differ_without_the_model_are_not_tested():
+    rng = np.random.default_rng(6)
+    score = rng.normal(size=120) + np.repeat([3.0, 0.0], 60)
+    warm = rng.normal(size=120) + np.repeat([1.5, 0.0], 60)
+    role = ["suspects"] * 60 + ["calibration"] * 60
+    found = _suspects(_table(score, role, pixels={"red": warm}))
+    assert found["exchangeable"]["differs"] and found["set"] is None
+    assert found["num_listed"] is None
+    assert {row["listed"] for row in found["rows"]} == {None}
+    assert {row["p_value"] for row in found["rows"]} == {None}
+    assert "60 suspects are ranked but not tested: they differ" in found["statement"]
+    assert "red (pixels), AUC 0." in found["statement"]
+
+
+def test_suspects_of_groups_have_results_of_their_own():
+    rng = np.random.default_rng(7)
+    score = rng.normal(size=120) + np.repeat([1.5, 0.0], [40, 80])
+    group = np.array(["a"] * 40 + ["b"] * 40 + [""] * 40, object)
+    role = ["suspects"] * 80 + ["calibration"] * 40
+    found = _suspects(_table(score, role, group=group))["set"]["groups"]
+    assert [each["group"] for each in found] == ["a", "b"]
+    assert found[0]["adjusted_p"] <= 0.02 < 0.05 < found[1]["adjusted_p"]
+
+
+def test_a_suspect_among_the_calibration_clips_is_refused():
     cluster = ["same", "same"] + [f"c{i}" for i in range(30)]
     table = _table(np.arange(32.0), ["suspects"] + ["calibration"] * 31, cluster)
-    assert "1 of the suspects are, by content, among" in _suspects(table)["notes"][0]
+    found = _suspects(table)
+    assert (
+        "1 of them are, by content, among the calibration clips" in (found["statement"])
+    )
+    assert found["num_listed"] is None
+
+
+def test_few_calibration_sources_are_refused():
+    table = _table(np.arange(20.0), ["suspects"] + ["calibration"] * 19)
+    assert "are of 19 sources; it takes 20" in _suspects(table)["statement"]
 
 
 def test_nothing_to_compare_with():
@@ -142,7 +206,7 @@ def test_videos_without_a_score_are_not_tested_and_that_is_said():
     ]
     last = found["rows"][-1]
     assert last["ids"] == ["id1"] and last["listed"] is None and last["score"] is None
-    assert found["notes"][:2] == [
+    assert found["notes"] == [
         "1 of the 3 suspects have no s and are not tested.",
         "1 of the 21 calibration clips have no s and are not compared with.",
     ]
@@ -153,11 +217,11 @@ def test_videos_without_a_score_are_not_tested_and_that_is_said():
 
 def test_a_video_with_several_questions_has_the_mean_of_their_scores():
     score, video = (
-        [1.0, 4.0, np.nan, 0.1, 0.1, 0.1, *np.arange(9.0)],
+        [1.0, 4.0, np.nan, 0.1, 0.1, 0.1, *np.arange(20.0)],
         [0, 0, 0, 1, 1, 1],
     )
-    role = ["suspects"] * 6 + ["calibration"] * 9
-    found = _suspects(_table(score, role, [*video, *range(2, 11)]))
+    role = ["suspects"] * 6 + ["calibration"] * 20
+    found = _suspects(_table(score, role, [*video, *range(2, 22)]))
     assert [row["score"] for row in found["rows"]] == [2.5, 0.1]
     assert [len(row["ids"]) for row in found["rows"]] == [3, 3]
-    assert found["rows"][0]["p_value"] == 0.7
+    assert found["rows"][0]["p_value"] == 18 / 21
