@@ -94,21 +94,26 @@ def evaluating(rows: int) -> dict:
         q=rng.uniform(1, 2, len(role)),
         r=rng.uniform(1, 1.1, len(role)),
         scores={n: rng.normal(0, 1, len(role)) + 0.2 * member for n in names},
+        traits={
+            "pixels": {f"c{k}": rng.normal(0, 1, len(role)) for k in range(32)},
+        },
     )
     begun, cpu = time.monotonic(), time.process_time()
-    evaluation = metrics.evaluate(table, (0.001, 0.01, 0.05), 1000, 0)
-    blind = validity.blind_baseline(table, 1000, 0, "vid_sme")
+    procedure = validity.Procedure()
+    evaluation = metrics.evaluate(table, (0.001, 0.01, 0.05), procedure.number, 0)
+    judged = validity.judge(table, evaluation, procedure, "vid_sme")
     with tempfile.TemporaryDirectory() as folder:
         report.write(
             folder,
             table,
             evaluation=evaluation,
-            blind=blind,
-            suspects=suspects.suspects(table, "vid_sme", 0.05),
+            judged=judged,
+            suspects=suspects.suspects(table, "vid_sme", 0.05, procedure),
             curves=[],
             run={},
             failures=[],
             warnings={},
+            comparison="all",
             headline="vid_sme",
             descriptions={},
         )

@@ -15,8 +15,8 @@ checkpoint, 16 GB, fetched from the hub's LIQIIIII/Vid-SME.
 Settings are the release's: 16 frames, float16, prompt `caption`, beta1 1.0, beta2
 0.1, its scores, names and sign (`--config.profile=exact` gives the corrected ones from
 the same signals). A video is scored once, however many rows name it, and intervals are
-by video. The two sides are of different sources: mind what the report
-says of motion and brightness alone. The release draws 1,027 rows of each side without a
+by source. The two sides are of different sources: mind what the report
+says of the clips alone. The release draws 1,027 rows of each side without a
 seed, here 1,027 videos of each side are drawn with seed 0.
 
 Cost by the count of operations: 75 TFLOP a video (vision 6.2, two prefills of 32.0, two

@@ -14,8 +14,8 @@ checkpoint, 16 GB, fetched from the hub's LIQIIIII/Vid-SME.
 Settings are the release's: 16 frames, float16, prompt `mcq`, beta1 1.0, beta2
 0.1, its scores, names and sign (`--config.profile=exact` gives the corrected ones from
 the same signals). A video is scored once, however many rows name it, and intervals are
-by video. Members and non-members come from different sources: mind
-what the report says of motion and brightness alone.
+by source. Members and non-members come from different sources: mind
+what the report says of the clips alone.
 
 Cost by the count of operations: 75 TFLOP a video (vision 6.2, two prefills of 32.0, two
 heads of 2.5), about 64 PFLOP for its 851 videos:

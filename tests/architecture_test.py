@@ -31,6 +31,7 @@ LAYERS = (
         ),
         *("finetuning", "remaking"),
     ),
+    ("pairing",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -86,7 +87,7 @@ def test_a_configuration_is_read_at_the_entrances_only():
     entrances = {"audit.py", "main.py", "prepare.py", "reporting.py", "commands.py"}
     entrances |= {"control", "finetuning.py"}
     entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
-    entrances |= {"run/asking.py", "remaking.py", "planning.py"}
+    entrances |= {"run/asking.py", "remaking.py", "planning.py", "pairing.py"}
     for path in FILES:
         here = path.relative_to(PACKAGE)
         if not {here.as_posix(), here.parts[0]} & entrances:

@@ -76,27 +76,26 @@ def test_a_headline_that_is_changed_after_the_results(run):
     workdir = first.workdir
     written = (workdir / declared.FILE).read_bytes()
     verdict = (workdir / declaration.VERDICT).read_bytes()
-    assert WORD not in first.metrics["verdict"] + first.summary()
+    assert WORD not in first.metrics["statement"] + first.summary()
     said = first.metrics["declaration"]
     assert said["sealed"] and not said["exploratory"] and said["changes"] == []
     assert said["statement"] in first.summary()
     again = _again(workdir, headline="perplexity", motion__q_scale=0.5)
     metrics = json.loads((workdir / "metrics.json").read_text())
     page = (workdir / "report.html").read_text()
-    assert metrics["verdict"].startswith(f"{WORD} The headline score perplexity")
+    assert metrics["statement"].startswith(f"{WORD} The headline score perplexity")
     for told in (metrics["declaration"]["statement"], again.summary(), page):
         assert WORD in told and "headline was vid_sme, now perplexity" in told
         assert "q_scale was 1, now 0.5" in told
-        assert first.metrics["verdict"] in told
+        assert first.metrics["statement"] in told
     assert "declared before the results were seen" not in page
-    assert again.metrics["verdict"] in page and again.metrics["verdict"] in (
+    assert again.metrics["statement"] in page and again.metrics["statement"] in (
         again.summary()
     )
     kept = metrics["declaration"]["first"]
     assert kept["headline"] == "vid_sme" and kept["comparison"] == "all"
-    assert kept["statement"] == first.metrics["verdict"]
-    blind = first.metrics["blind_baseline"]["comparisons"]["all"]
-    assert kept["verdict"] == blind["verdicts"]["vid_sme"]["verdict"]
+    assert kept["statement"] == first.metrics["statement"]
+    assert kept["verdict"] == first.metrics["verdict"]
     assert kept["declaration"] == metrics["declaration"]["digest"]
     # Neither file has changed, and what was declared is no news when asked again.
     assert (workdir / declared.FILE).read_bytes() == written
@@ -257,7 +256,7 @@ def test_a_declaration_that_was_taken_away_leaves_its_verdict(run):
     (earlier,) = _record(workdir)["earlier"]
     assert earlier["digest"] == digest and earlier["time"] is None
     assert earlier["headline"] == "vid_sme"
-    assert earlier["statement"] == run[0].metrics["verdict"]
+    assert earlier["statement"] == run[0].metrics["statement"]
 
 
 def test_overwriting_keeps_what_was_declared_before(run):
@@ -270,7 +269,7 @@ def test_overwriting_keeps_what_was_declared_before(run):
     assert said["first"]["headline"] == "perplexity"
     (earlier,) = record["earlier"]
     assert (earlier["digest"], earlier["time"]) == (first["digest"], first["time"])
-    assert earlier["statement"] == report.metrics["verdict"]
+    assert earlier["statement"] == report.metrics["statement"]
     assert "It took the place of another in this work directory" in again.summary()
     audit.run(config, report.workdir)
     assert len(_record(report.workdir)["earlier"]) == 2

@@ -90,7 +90,7 @@ def test_the_reference_alone_is_at_chance(report):
 
 
 def test_the_report_says_both(report):
-    verdict, beside = report.metrics["verdict"], report.metrics["beside"]
+    verdict, beside = report.metrics["statement"], report.metrics["beside"]
     assert verdict.startswith(
         "The headline score response_min_k_plus_plus_100 ranks members above non-memb"
     )

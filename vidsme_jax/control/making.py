@@ -69,7 +69,7 @@ def _record(plan: Plan, trained: dict[str, Any], report: AuditReport) -> dict[st
     """Returns the content of `control.json`."""
     found = report.metrics
     results = found["comparisons"]["all"]["scores"]
-    verdicts = found["blind_baseline"]["comparisons"]["all"]["verdicts"]
+    verdicts = found["comparisons"]["all"]["verdicts"]
     rows = {
         role: [
             json.loads(line)
