@@ -10,8 +10,8 @@ r"""Models that were trained on NExT-QA: its training videos against its test vi
 
 In this order:
 
-1. blind: a tiny model of random weights. Read in its report alone whether the sets differ
-   without the model. Where they separate the two sides, stop.
+1. blind: a tiny model of random weights. Read in its report alone whether the sets
+   differ without the model. Where they do, stop.
 2. placebo_llava_video_7b, _72b: LLaVA-OneVision-SI, trained on images alone, which
    LLaVA-Video was made from. An AUC away from 0.5 is the split, not membership.
 3. llava_video_7b (default), _72b; smolvlm2_256m, _500m, _2.2b; perception_lm_1b, _3b,

@@ -20,15 +20,7 @@ LAYERS = (
     ("audit",),
     ("control",),
     (
-        *(
-            "__init__",
-            "__main__",
-            "main",
-            "prepare",
-            "planning",
-            "reporting",
-            "pairing",
-        ),
+        *("__init__", "__main__", "main", "prepare", "planning", "reporting"),
         *("finetuning", "remaking"),
     ),
     ("pairing",),
