@@ -188,7 +188,7 @@ def test_the_result_is_strict_json():
         assert scores["t"]["auc"]["value"] == 0.0
     reason = scores["t"]["auc"]["reason"]
     assert reason == (
-        "no interval: 1 sources of members and 3 of non-members; it takes 10 of each"
+        "no interval: 1 source of members and 3 of non-members; it takes 10 of each"
     )
 
 

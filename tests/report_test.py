@@ -300,7 +300,8 @@ def test_scores_that_are_missing_or_constant(tmp_path):
     table.scores["perplexity"] = np.full(120, np.nan)
     table.scores["vid_sme"] = np.zeros(120)
     found, page = _write(tmp_path, table)
-    assert found["verdict"] == "underpowered"
+    assert found["verdict"] == "not_tested"
+    assert "all of its values are equal" in found["statement"]
     assert "80 of the scores are not finite" in page
 
 

@@ -319,3 +319,21 @@ def test_traits_of_units_are_means():
     expected = (means - means.mean()) / means.std()
     np.testing.assert_allclose(motion.values[:, 0], expected)
     assert blind.auc(expected, between.sources) == metrics.auc(means[:10], means[10:])
+
+
+def test_what_cannot_be_compared_has_a_sentence():
+    rng = np.random.default_rng(8)
+    equal = _verdict(_table(np.ones(60), np.ones(60), _roles(30), score=np.ones(60)))
+    assert equal["statement"] == "is not tested: all of its values are equal"
+    unit = np.zeros(60, int)
+    one = _verdict(_shifted(30, factor=1.0, unit=unit, score=_score(0.9, 30)))
+    assert one["statement"].startswith("is not tested: 1 source of members and 1 of")
+    names = [f"g{k}" for k in range(60)]
+    many = _shifted(30, factor=1.0, group=names, unit=np.arange(60) // 3)
+    many.scores["s"] = rng.normal(size=60)
+    told = groups.counted(many)["statement"]
+    assert told == (
+        "30 groups of non-members are of 10 sources: groups that share a source are "
+        "not independent"
+    )
+    assert not groups.counted(_shifted(factor=1.0))["statement"]

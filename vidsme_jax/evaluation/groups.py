@@ -50,17 +50,26 @@ def comparisons(table: ScoreTable) -> dict[str, Comparison]:
 
 
 def counted(table: ScoreTable) -> dict[str, Any]:
-    """Says how many groups `comparisons` compares, and how many it leaves out."""
+    """Says how many groups `comparisons` compares, and what is wrong with them.
+
+    That is how many it leaves out, and that they are more than there are sources.
+    """
     number = len(_groups(arguments.table(table)))
     left = max(0, number - MAX_GROUPS)
     said = (
         f"of {number} groups of non-members the {MAX_GROUPS} with the most rows are "
         f"compared; {left} are compared as part of all only"
     )
+    sources = len(np.unique(table.units[table.role == "nonmembers"]))
+    parted = (
+        f"{number} groups of non-members are of {sources} sources: groups that share a "
+        "source are not independent"
+    )
+    told = ([said] if left else []) + ([parted] if number > sources else [])
     return {
         "compared": number - left,
         "left_out": left,
-        "statement": said if left else "",
+        "statement": "; ".join(told),
     }
 
 

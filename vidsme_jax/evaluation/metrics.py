@@ -22,6 +22,7 @@ from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import clustered, groups, intervals, splitting
 from vidsme_jax.evaluation.clustered import Influences
 from vidsme_jax.evaluation.intervals import MIN_SOURCES, num_units
+from vidsme_jax.evaluation.verdicts import of_sources
 
 
 class RocCurve(NamedTuple):
@@ -365,7 +366,7 @@ def _too_few(sources: tuple[int, int]) -> str:
     if min(sources) >= MIN_SOURCES:
         return ""
     return (
-        f"no interval: {sources[0]} sources of members and {sources[1]} of "
+        f"no interval: {of_sources(sources[0])} of members and {sources[1]} of "
         f"non-members; it takes {MIN_SOURCES} of each"
     )
 

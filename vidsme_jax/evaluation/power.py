@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 import scipy.stats
 
 from vidsme_jax.arguments import count, number, require
-from vidsme_jax.evaluation.verdicts import MIN_SOURCES
+from vidsme_jax.evaluation.verdicts import MIN_SOURCES, of_sources
 
 Number = int | float
 
@@ -275,7 +275,7 @@ def of_roles(
     for name, each in both.items():
         if each.sources < MIN_SOURCES:
             lines.append(
-                f"there will be no verdict: the {name} have {in_words(each.sources)}, "
+                f"there will be no verdict: the {name} have {of_sources(each.sources)}, "
                 f"and it takes {MIN_SOURCES}"
             )
     needed = {rate: math.ceil(1 / _exact(rate)) for rate in fprs}
@@ -326,11 +326,6 @@ def of_suspects(
 
 def _percent(share: float) -> str:
     return f"{math.ceil(100 * share - 1e-9)} %"
-
-
-def in_words(sources: int) -> str:
-    """Returns such as "1 source"."""
-    return f"{sources} source{'s' * (sources != 1)}"
 
 
 def _design(per_source: Number, icc: Number) -> float:

@@ -18,7 +18,7 @@ from vidsme_jax.arguments import number, require, series
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import compared, metrics, power, sets, validity
 from vidsme_jax.evaluation.validity import CALLED, Procedure
-from vidsme_jax.evaluation.verdicts import MIN_SOURCES, p_words
+from vidsme_jax.evaluation.verdicts import MIN_SOURCES, of_sources, p_words
 
 ASSUMPTION = (
     "The p-values hold only if the suspects, had the model never seen them, would be "
@@ -187,7 +187,7 @@ def _test(
         )
     if sources.counts[1] < MIN_SOURCES:
         return (
-            f"the {CALLED[role]} are of {sources.counts[1]} sources; it takes "
+            f"the {CALLED[role]} are of {of_sources(sources.counts[1])}; it takes "
             f"{MIN_SOURCES} to tell whether they are a fair comparison"
         )
     permuted = sources.permuted(tests.number, tests.seed)

@@ -231,13 +231,14 @@ def _verdicts(
         kept = np.isfinite(columns[name][rows])
         if (other := beyond[name]) is not None:
             kept &= np.isfinite(other[rows])
-        usable = scores[name]["auc"]["value"] is not None
-        if usable and kept[:split].any() and kept[split:].any():
+        auc = scores[name]["auc"]
+        if kept.any() and np.ptp(columns[name][rows][kept]) == 0:
+            auc = intervals.refused("all of its values are equal")
+        if auc["value"] is not None and kept[:split].any() and kept[split:].any():
             together.setdefault(kept.tobytes(), []).append(name)
         else:
-            evidence = Evidence(scores[name]["auc"])
             found[name] = verdicts.of_score(
-                evidence, tests.alpha, tests.smallest, reason
+                Evidence(auc), tests.alpha, tests.smallest, reason
             )
     for mask, names in together.items():
         kept = np.frombuffer(mask, bool)

@@ -92,7 +92,7 @@ def _ruled(
         return "not_tested", f"is not tested: {found.auc['reason']}"
     if min(found.sources) < MIN_SOURCES:
         return "not_tested", (
-            f"is not tested: {found.sources[0]} sources of members and "
+            f"is not tested: {of_sources(found.sources[0])} of members and "
             f"{found.sources[1]} of non-members; the rules need {MIN_SOURCES} of each"
         )
     if (
@@ -162,6 +162,11 @@ def sentence(name: str, found: dict[str, Any]) -> str:
       'The score x is not tested: no reason.'
     """
     return f"{name} {found['statement']}."
+
+
+def of_sources(number: int) -> str:
+    """Returns such as "1 source"."""
+    return f"{number} source{'s' * (number != 1)}"
 
 
 def p_words(p: float) -> str:

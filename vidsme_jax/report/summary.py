@@ -37,7 +37,7 @@ def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) ->
     if suspects["rows"]:
         rows.append(_suspects(suspects))
     lines += shortened(_aligned([_HEAD, *rows]) if rows else [], "metrics.json")
-    if found["groups"]["left_out"]:
+    if found["groups"]["statement"]:
         lines.append(found["groups"]["statement"])
     if num_failures:
         lines.append(f"not scored: {num_failures} rows, see failures.jsonl")

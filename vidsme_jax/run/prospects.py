@@ -8,6 +8,7 @@ from absl import logging
 from vidsme_jax.base import Item
 from vidsme_jax.evaluation import power
 from vidsme_jax.evaluation.power import ICC, Clips, Number
+from vidsme_jax.evaluation.verdicts import of_sources
 from vidsme_jax.run import listed
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.settings import views
@@ -105,7 +106,7 @@ def _clips(items: Sequence[Item]) -> Clips:
 def _named(pair: tuple[Clips, Clips], *names: str) -> str:
     told = [
         f"{each.number} {name}"
-        + (f" of {power.in_words(each.sources)}" if each.per_source > 1 else "")
+        + (f" of {of_sources(each.sources)}" if each.per_source > 1 else "")
         for each, name in zip(pair, names, strict=True)
     ]
     return " against ".join(told)
