@@ -275,8 +275,8 @@ def of_roles(
     for name, each in both.items():
         if each.sources < MIN_SOURCES:
             lines.append(
-                f"there will be no verdict: the {name} have {of_sources(each.sources)}, "
-                f"and it takes {MIN_SOURCES}"
+                f"there will be no verdict: the {name} have "
+                f"{of_sources(each.sources)}, and it takes {MIN_SOURCES}"
             )
     needed = {rate: math.ceil(1 / _exact(rate)) for rate in fprs}
     for rate, least in needed.items():

@@ -232,7 +232,7 @@ def _verdicts(
         if (other := beyond[name]) is not None:
             kept &= np.isfinite(other[rows])
         auc = scores[name]["auc"]
-        if kept.any() and np.ptp(columns[name][rows][kept]) == 0:
+        if auc["value"] is not None and np.ptp(columns[name][rows][kept]) == 0:
             auc = intervals.refused("all of its values are equal")
         if auc["value"] is not None and kept[:split].any() and kept[split:].any():
             together.setdefault(kept.tobytes(), []).append(name)
