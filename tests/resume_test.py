@@ -241,7 +241,12 @@ def _full(monkeypatch, after: int):
 def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
     config = small(6)
     with monkeypatch.context() as patch:
-        _full(patch, after=2 + 2 * 3)  # Each file with its folder: run.json, 3 shards.
+        _full(patch, after=2)  # Each file with its folder: run.json.
+        status, said = _run_main(config, tmp_path, patch, capsys)
+    assert status == commands.WRONG and not _parts(tmp_path)
+    assert "declaration.json: No space left on device" in said
+    with monkeypatch.context() as patch:
+        _full(patch, after=2 + 2 * 3)  # The declaration, 3 shards.
         status, said = _run_main(config, tmp_path, patch, capsys)
     assert status == commands.WRONG
     assert "part-000003.parquet: No space left on device" in said
