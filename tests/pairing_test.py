@@ -31,7 +31,9 @@ def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
     config = reporting.parse_workdir(str(workdir))
     said = pairing.write(config, workdir, tmp_path, "all")
     rows = {
-        role: list(map(json.loads, (tmp_path / f"{role}.jsonl").read_text().splitlines()))
+        role: list(
+            map(json.loads, (tmp_path / f"{role}.jsonl").read_text().splitlines())
+        )
         for role in ("members", "nonmembers")
     }
     count = len(rows["members"])

@@ -35,10 +35,10 @@ def test_a_report_logs_them(tmp_path, monkeypatch, caplog):
     def stop(*_):
         raise StopIteration
 
-    monkeypatch.setattr(report.verdicts, "of_headline", stop)
+    monkeypatch.setattr(report, "_declared_result", stop)
     warnings = {f"{k}.mp4": [OBLONG.format("4/3")] for k in range(30)}
-    others = ("table", "evaluation", "blind", "suspects", "curves", "run")
-    others += ("failures", "headline", "descriptions")
+    others = ("table", "evaluation", "judged", "suspects", "curves", "run")
+    others += ("failures", "comparison", "headline", "descriptions")
     write = inspect.unwrap(report.write)  # Past the checks of types.
     with pytest.raises(StopIteration):
         write(tmp_path, warnings=warnings, **dict.fromkeys(others))
