@@ -67,7 +67,7 @@ def write(
                 [problem.replace("config.report.comparison", "comparison")]
             )
     from vidsme_jax import audit, report
-    from vidsme_jax.evaluation import compared, groups, validity
+    from vidsme_jax.evaluation import compared, groups, matching, validity
     from vidsme_jax.run import stored
     from vidsme_jax.store.files import write_atomically
 
@@ -82,7 +82,7 @@ def write(
             problem = f"the run has no comparison {printable(comparison, 100)!r}{hint}"
         raise AuditError([f"{workdir}: {problem}"])
     between = compared.Traits(table).between(*found[comparison][1:])
-    kept = validity.matched_sources(
+    kept = matching.sources_of(
         between, validity.Procedure.of(asked.settings.report).seed
     )
     if not kept.any():

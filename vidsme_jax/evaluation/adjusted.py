@@ -25,6 +25,7 @@ from vidsme_jax.evaluation.families import Family
 from vidsme_jax.evaluation.sources import Sources, p_value
 
 _STRATA, _PER_STRATUM = 5, 10  # Sources of both roles that a stratum has at least.
+_CHUNK = 1 << 23  # Labels that are used at a time.
 
 
 class Adjustment(NamedTuple):
@@ -79,17 +80,21 @@ class Adjustment(NamedTuple):
         """
         label = self.sources.label
         expected = [fit.scores(scores, label) for fit in self.fits]
-        found = []
-        labels = permuted.astype(np.float64)
+        left = np.empty_like(scores)
+        sizes = np.bincount(self.strata)
         for k, score in enumerate(scores.T):
             columns = [self.propensities, *(each[:, k : k + 1] for each in expected)]
             basis = _basis(np.concatenate(columns, axis=1))
-            left = score - basis @ (basis.T @ score)
-            means = np.bincount(self.strata, left) / np.bincount(self.strata)
-            left -= means[self.strata]
-            observed = float(label @ left)
-            found.append(p_value(observed, labels @ left))
-        return np.array(found)
+            left[:, k] = score - basis @ (basis.T @ score)
+            means = np.bincount(self.strata, left[:, k]) / sizes
+            left[:, k] -= means[self.strata]
+        dealt = np.empty((len(permuted), scores.shape[1]))
+        step = max(1, _CHUNK // len(label))
+        for start in range(0, len(permuted), step):
+            rows = slice(start, start + step)
+            dealt[rows] = permuted[rows].astype(np.float64) @ left
+        observed = label.astype(np.float64) @ left
+        return np.array([p_value(x, y) for x, y in zip(observed, dealt.T, strict=True)])
 
 
 def _basis(

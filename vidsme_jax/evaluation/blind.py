@@ -31,7 +31,8 @@ from vidsme_jax.evaluation.families import Family
 from vidsme_jax.evaluation.sources import Sources, p_value
 
 ALL, NOTHING = "all columns", "nothing that varies"
-_FOLDS, _REPEATS = 5, 4
+_FOLDS = 5
+_REPEATS, _MANY = 4, 5000  # From so many sources on, one repeat is enough.
 _RIDGE = 0.3  # Of the sources of a fit, beside columns of variance 1.
 _CHUNK = 1 << 23  # Numbers held at a time.
 
@@ -72,7 +73,8 @@ class Fit(NamedTuple):
         """Deals the units out into folds, at random and without their labels."""
         rng = np.random.default_rng([seed, 3])
         dealt = np.arange(int(sources.unit.max()) + 1) % _FOLDS
-        folds = np.stack([rng.permuted(dealt)[sources.unit] for _ in range(_REPEATS)])
+        repeats = _REPEATS if len(columns) < _MANY else 1
+        folds = np.stack([rng.permuted(dealt)[sources.unit] for _ in range(repeats)])
         return cls(columns, folds)
 
     def labels(

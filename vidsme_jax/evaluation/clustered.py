@@ -32,11 +32,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 
 from vidsme_jax.evaluation.intervals import CONFIDENCE
 
 _GRID = 4000  # Values of the AUC that are looked at for an interval.
+_DRAWN = 1 << 24  # Numbers that are drawn at a time.
 
 
 class Influences(NamedTuple):
@@ -44,50 +45,26 @@ class Influences(NamedTuple):
 
     Attributes:
       auc: Larger = member.
-      members: $a_s$; 0 for units without members.
-      nonmembers: $b_s$.
+      variance: $v$; infinite with one source in a role.
+      freedom: Welch's degrees of freedom; where $v$ is 0, those of the role with fewer
+        sources.
+      total: $a_s + b_s$ of each unit that has rows.
+      units: Which these are, ascending.
       rows: How many members and non-members there are.
       sources: How many units have members, and non-members.
-      both: How many have both.
     """
 
     auc: Float[np.ndarray, " scores"]
-    members: Float[np.ndarray, "scores units"]
-    nonmembers: Float[np.ndarray, "scores units"]
+    variance: Float[np.ndarray, " scores"]
+    freedom: Float[np.ndarray, " scores"]
+    total: Float32[np.ndarray, "scores units"]
+    units: Int[np.ndarray, " units"]
     rows: tuple[int, int]
     sources: tuple[int, int]
-    both: int
-
-    def variances(
-        self,
-    ) -> tuple[Float[np.ndarray, " scores"], Float[np.ndarray, " scores"]]:
-        """Returns $v$ and the degrees of freedom; infinite with one source in a role.
-
-        Where it is 0, the degrees of freedom are those of the role with fewer sources.
-        """
-        if min(self.sources) < 2:
-            return np.full_like(self.auc, np.inf), np.ones_like(self.auc)
-        parts = [
-            count / (count - 1) * (its**2).sum(axis=1)
-            for count, its in zip(self.sources, self[1:3], strict=True)
-        ]
-        total = parts[0] + parts[1]
-        if self.both > 1:
-            shared = (self.members * self.nonmembers).sum(axis=1)
-            # What both have in common makes the AUC vary less; never to nothing.
-            more = 2 * self.both / (self.both - 1) * shared
-            total = np.maximum(total + more, total / 10)
-        free = [count - 1 for count in self.sources]
-        squares = sum(part**2 / f for part, f in zip(parts, free, strict=True))
-        fewest = np.full_like(total, min(free))
-        some = squares > 0
-        freedom = np.divide((parts[0] + parts[1]) ** 2, squares, fewest, where=some)
-        return total, freedom
 
     def interval(self, score: int) -> tuple[float, float]:
         """Returns the 95 % interval of one score; see the module."""
-        auc = float(self.auc[score])
-        variance, freedom = (float(x[score]) for x in self.variances())
+        auc, variance, freedom = (float(each[score]) for each in self[:3])
         grid = _grid(auc)
         around = self._around(auc, variance, grid)
         inside = grid[np.abs(auc - grid) <= _quantile(freedom) * np.sqrt(around)]
@@ -99,7 +76,7 @@ class Influences(NamedTuple):
 
         middle = np.array([0.5])
         found = []
-        for auc, variance, freedom in zip(self.auc, *self.variances(), strict=True):
+        for auc, variance, freedom in zip(*self[:3], strict=True):
             at = self._around(float(auc), float(variance), middle)[0]
             t = (auc - 0.5) / np.sqrt(at)
             found.append(scipy.stats.norm.isf(scipy.stats.t.sf(t, freedom)))
@@ -121,35 +98,57 @@ def influences(
     nonmembers: Float[np.ndarray, "scores nonmembers"],
     member_units: Int[np.ndarray, " members"],
     nonmember_units: Int[np.ndarray, " nonmembers"],
-    num_units: int,
 ) -> Influences:
     """Returns the AUCs of scores, and what each unit contributes.
 
     Args:
       members: Finite; larger = member.
       nonmembers: Likewise.
-      member_units: Of each row, from 0.
+      member_units: Of each row.
       nonmember_units: Likewise; equal numbers are one unit.
-      num_units: How many there are.
     """
     m, n = members.shape[1], nonmembers.shape[1]
-    aucs, of_members, of_nonmembers = [], [], []
-    for one, other in zip(members, nonmembers, strict=True):
+    units, place = np.unique(
+        np.concatenate([member_units, nonmember_units]), return_inverse=True
+    )
+    counts = [np.bincount(x, minlength=len(units)) for x in (place[:m], place[m:])]
+    sources = int((counts[0] > 0).sum()), int((counts[1] > 0).sum())
+    both = int(((counts[0] > 0) & (counts[1] > 0)).sum())
+    found: list[tuple[float, float, float]] = []
+    totals = np.empty((len(members), len(units)), np.float32)
+    for k, (one, other) in enumerate(zip(members, nonmembers, strict=True)):
         above = _below(one, np.sort(other)) / n
         beaten = 1 - _below(other, np.sort(one)) / m
-        auc = above.mean()
-        aucs.append(auc)
-        of_members.append(np.bincount(member_units, above - auc, num_units) / m)
-        of_nonmembers.append(np.bincount(nonmember_units, beaten - auc, num_units) / n)
-    one, other = np.unique(member_units), np.unique(nonmember_units)
-    return Influences(
-        np.array(aucs),
-        np.array(of_members).reshape(len(aucs), num_units),
-        np.array(of_nonmembers).reshape(len(aucs), num_units),
-        (m, n),
-        (len(one), len(other)),
-        len(np.intersect1d(one, other)),
-    )
+        auc = float(above.mean())
+        a = np.bincount(place[:m], above - auc, len(units)) / m
+        b = np.bincount(place[m:], beaten - auc, len(units)) / n
+        found.append((auc, *_variance(a, b, sources, both)))
+        totals[k] = a + b
+    auc, variance, freedom = np.array(found).reshape(-1, 3).T
+    return Influences(auc, variance, freedom, totals, units, (m, n), sources)
+
+
+def _variance(
+    a: Float[np.ndarray, " units"],
+    b: Float[np.ndarray, " units"],
+    sources: tuple[int, int],
+    both: int,
+) -> tuple[float, float]:
+    """Returns $v$ and the degrees of freedom."""
+    if min(sources) < 2:
+        return np.inf, 1.0
+    parts = [
+        count / (count - 1) * float((its**2).sum())
+        for count, its in zip(sources, (a, b), strict=True)
+    ]
+    total = sum(parts)
+    squares = sum(p**2 / (c - 1) for p, c in zip(parts, sources, strict=True))
+    freedom = total**2 / squares if squares else float(min(sources) - 1)
+    if both > 1:
+        # What both have in common makes the AUC vary less; never to nothing.
+        more = 2 * both / (both - 1) * float((a * b).sum())
+        total = max(total + more, total / 10)
+    return total, freedom
 
 
 def adjusted(
@@ -161,24 +160,28 @@ def adjusted(
     largest of all under a normal law with the correlations that the units give [5].
 
     Args:
-      compared: With the same units.
+      compared: Equal numbers of units are the same.
       number: Of draws.
       seed: Of them.
 
     [5] Hothorn, Bretz and Westfall, 2008. Simultaneous inference in general parametric
       models. https://doi.org/10.1002/bimj.200810425
     """
-    num_units = compared[0].members.shape[1] if compared else 0
+    if not compared:
+        return []
+    num_units = int(max(each.units.max() for each in compared)) + 1
     rng = np.random.default_rng([seed, 2])
-    draws = rng.standard_normal((num_units, number), np.float32)
     largest = np.full(number, -np.inf)
-    for each in compared:
-        both = (each.members + each.nonmembers).astype(np.float32)
-        spread = np.sqrt((both**2).sum(axis=1))
-        some = spread > 0
-        if some.any():
-            z = (both[some] / spread[some, None]) @ draws
-            largest = np.maximum(largest, z.max(axis=0))
+    step = max(1, _DRAWN // num_units)
+    for start in range(0, number, step):
+        some = slice(start, min(start + step, number))
+        draws = rng.standard_normal((num_units, some.stop - start), np.float32)
+        for each in compared:
+            spread = np.sqrt((each.total**2).sum(axis=1))
+            varies = spread > 0
+            if varies.any():
+                z = each.total[varies] @ draws[each.units] / spread[varies, None]
+                largest[some] = np.maximum(largest[some], z.max(axis=0))
     largest = np.sort(largest)
     return [
         (1 + number - np.searchsorted(largest, each.z() - 1e-9)) / (number + 1)

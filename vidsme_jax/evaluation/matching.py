@@ -3,8 +3,14 @@
 Axes: `sources`, of both roles.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float
+
+from vidsme_jax.base import ScoreTable
+from vidsme_jax.evaluation import blind, clustered, intervals, metrics
+from vidsme_jax.evaluation.compared import Between
 
 CALIPER = 0.2  # Standard deviations of the propensity that a pair may differ by.
 
@@ -49,3 +55,73 @@ def overlap(
     low = max(propensity[label].min(), propensity[~label].min())
     high = min(propensity[label].max(), propensity[~label].max())
     return float(((propensity >= low) & (propensity <= high)).mean())
+
+
+def result(
+    table: ScoreTable,
+    between: Between,
+    headline: str,
+    comparison: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns what a score shows on the largest subset of like propensities.
+
+    Args:
+      table: The scores.
+      between: Two roles of it.
+      headline: The score.
+      comparison: What the two are called.
+      seed: Of cross-fitting.
+
+    Returns:
+      `pairs`, `overlap` (the share of sources where both roles have some), `score`,
+      `auc` with its interval, `comparison` and a `statement`.
+    """
+    sources = between.sources
+    kept = sources_of(between, seed)
+    propensity = _propensity(between, seed)
+    inside = overlap(propensity, sources.label)
+    pairs = int(kept.sum()) // 2
+    score = metrics.oriented(table, headline)[between.rows]
+    items = kept[sources.source] & np.isfinite(score)
+    label = sources.label[sources.source]
+    if not (items & label).any() or not (items & ~label).any():
+        auc = intervals.refused("no two sources of the two sets are alike")
+    else:
+        units = sources.unit[sources.source]
+        found = clustered.influences(
+            score[items & label][None],
+            score[items & ~label][None],
+            *(units[items & label], units[items & ~label]),
+        )
+        low, high = (None, None)
+        if min(found.sources) >= intervals.MIN_SOURCES:
+            low, high = found.interval(0)
+        auc = {"value": float(found.auc[0]), "low": low, "high": high}
+    shown = intervals.in_words(auc)
+    statement = (
+        f"On the largest subset of like propensities, {pairs} pairs of sources "
+        f"({inside:.0%} of all sources lie where both sets have some), {headline} has "
+        f"AUC {shown}."
+        if pairs
+        else "No pair of sources of the two sets is alike: no subset can be compared."
+    )
+    return {
+        "pairs": pairs,
+        "overlap": inside,
+        "score": headline,
+        "auc": auc,
+        "statement": statement,
+        "comparison": comparison,
+    }
+
+
+def sources_of(between: Between, seed: int) -> Bool[np.ndarray, " sources"]:
+    """Returns which sources are in the largest subset of like propensities."""
+    return matched(_propensity(between, seed), between.sources.label)
+
+
+def _propensity(between: Between, seed: int) -> Float[np.ndarray, " sources"]:
+    """Returns the propensity by everything that is known, reaching the model or not."""
+    families = [*between.reaching, *between.apart]
+    return blind.propensity(families, between.sources, seed)

@@ -326,7 +326,7 @@ def _evaluate_rows(
     fprs: tuple[float, ...],
     seed: int,
 ) -> tuple[dict[str, Any], Influences]:
-    names, codes = np.unique(table.units, return_inverse=True)
+    _, codes = np.unique(table.units, return_inverse=True)
     units = codes[members], codes[nonmembers]
     effective = intervals.effective(units[0]), intervals.effective(units[1])
     split = {name: (x[members], x[nonmembers]) for name, x in columns.items()}
@@ -334,7 +334,6 @@ def _evaluate_rows(
         np.stack([member for member, _ in split.values()]),
         np.stack([nonmember for _, nonmember in split.values()]),
         *units,
-        len(names),
     )
     few = _too_few(influences.sources)
     results: dict[str, Any] = {}

@@ -77,9 +77,9 @@ class Sources(NamedTuple):
         self, values: Float[np.ndarray, "items columns"]
     ) -> Float[np.ndarray, "sources columns"]:
         """Adds up over the items of each source."""
-        found = np.zeros((len(self.label), values.shape[1]))
-        np.add.at(found, self.source, values)
-        return found
+        count = len(self.label)
+        columns = [np.bincount(self.source, x, count) for x in values.T]
+        return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 
     def kept(self, items: Bool[np.ndarray, " items"]) -> "Sources":
         """Returns the sources of some of the items; one that has none left is gone.

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from vidsme_jax.arguments import count, number, one_of
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import (
     adjusted,
     blind,
-    clustered,
     groups,
     intervals,
     matching,
@@ -31,6 +30,10 @@ from vidsme_jax.settings import views
 _MAX_VERTICES = 200  # Of the ROC curve kept for the report.
 _NOT_KNOWN = "what the clips show without a model is not known"
 CALLED = {"nonmembers": "non-members", "calibration": "calibration clips"}
+
+
+# Two roles, their labels dealt out anew, and what tells them apart.
+_Whole = tuple[Between, UInt8[np.ndarray, "permutations sources"], blind.Joint | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,17 +104,19 @@ def judge(
         scores = evaluation["comparisons"][name]["scores"]
         between = traits.between(members, nonmembers)
         permuted = between.sources.permuted(tests.number, tests.seed)
+        joint = _joint(traits, between, permuted, tests)
         shared = duplicates(table, members, nonmembers)
         result = {
             "description": comparison.description,
             "sources": dict(
                 zip(("members", "nonmembers"), between.sources.counts, strict=True)
             ),
-            "blind": shift(traits, between, permuted, tests, "members", "nonmembers"),
+            "blind": _shift(joint, between, tests, "members", "nonmembers"),
             "apart": _apart(between, permuted, tests),
             "duplicates": shared,
             "verdicts": _verdicts(
-                table, traits, comparison, scores, tests, shared["reason"]
+                *(table, traits, (between, permuted, joint)),
+                *(scores, tests, shared["reason"]),
             ),
             "roc": _roc(between, tests.seed),
         }
@@ -120,7 +125,9 @@ def judge(
             differ = result["verdicts"][headline]["verdict"] == "shift"
             apart = result["apart"] is not None and result["apart"]["differs"]
             if differ or apart:
-                result["matched"] = _matched(table, between, headline, name, tests)
+                result["matched"] = matching.result(
+                    *(table, between, headline, name, tests.seed)
+                )
         found[name] = result
     return found
 
@@ -139,10 +146,31 @@ def shift(
       `differs`, None where it was not tested; `p`, `families` (p of each), `auc`,
       `strongest` in words, `columns` that were looked at, and a `statement`.
     """
+    joint = _joint(traits, between, permuted, tests)
+    return _shift(joint, between, tests, first, second)
+
+
+def _joint(
+    traits: Traits,
+    between: Between,
+    permuted: UInt8[np.ndarray, "permutations sources"],
+    tests: Procedure,
+) -> blind.Joint | None:
+    """Tests what a model would read; None where nobody has looked at the clips."""
+    if not traits.known:
+        return None
+    return blind.joint(between.reaching, between.sources, permuted, tests.seed)
+
+
+def _shift(
+    joint: blind.Joint | None,
+    between: Between,
+    tests: Procedure,
+    first: str,
+    second: str,
+) -> dict[str, Any]:
+    """Says what the joint test shows; see `shift`."""
     names = _named(first), _named(second)
-    joint = None
-    if traits.known and min(between.sources.counts) > 0:
-        joint = blind.joint(between.reaching, between.sources, permuted, tests.seed)
     if joint is None:
         statement = (
             f"Not tested whether {names[0]} and {names[1]} can be told apart without "
@@ -215,14 +243,14 @@ def _apart(
 def _verdicts(
     table: ScoreTable,
     traits: Traits,
-    comparison: groups.Comparison,
+    whole: _Whole,
     scores: Mapping[str, Any],
     tests: Procedure,
     reason: str,
 ) -> dict[str, Any]:
     """Returns the verdict of each score; those with the same rows together."""
-    split = len(comparison.members)
-    rows = np.concatenate([comparison.members, comparison.nonmembers])
+    rows = whole[0].rows
+    split = int(whole[0].sources.label[whole[0].sources.source].sum())
     columns = {name: metrics.oriented(table, name) for name in scores}
     beyond = {name: _beyond_reference(table, name) for name in scores}
     together: dict[bytes, list[str]] = {}
@@ -242,10 +270,14 @@ def _verdicts(
             )
     for mask, names in together.items():
         kept = np.frombuffer(mask, bool)
-        between = traits.between(rows[:split][kept[:split]], rows[split:][kept[split:]])
+        its = whole
+        if not kept.all():
+            firsts, others = rows[:split][kept[:split]], rows[split:][kept[split:]]
+            between = traits.between(firsts, others)
+            permuted = between.sources.permuted(tests.number, tests.seed)
+            its = between, permuted, _joint(traits, between, permuted, tests)
         each = np.stack([columns[name] for name in names], axis=1)
-        others = [beyond[name] for name in names]
-        tested = _tested(traits, between, each, others, tests)
+        tested = _tested(its, each, [beyond[name] for name in names], tests)
         for name, evidence in zip(names, tested, strict=True):
             evidence = evidence._replace(auc=scores[name]["auc"])
             found[name] = verdicts.of_score(
@@ -255,25 +287,20 @@ def _verdicts(
 
 
 def _tested(
-    traits: Traits,
-    between: Between,
+    whole: _Whole,
     columns: Float[np.ndarray, "items scores"],
     beyond: list[Float[np.ndarray, " items"] | None],
     tests: Procedure,
 ) -> list[Evidence]:
     """Returns what verdicts of scores follow from; none of the rows lacks one."""
+    between, permuted, joint = whole
     sources, seed = between.sources, tests.seed
     if min(sources.counts) < 2:
         return [Evidence({}, sources=sources.counts) for _ in beyond]
-    permuted = sources.permuted(tests.number, seed)
     ranked = ranking.ranks(columns[between.rows])
     p_s = ranking.p_values(ranked, sources, permuted)
-    joint = None
-    if traits.known:
-        joint = blind.joint(between.reaching, sources, permuted, seed)
     if joint is None:
         return [Evidence({}, float(p), sources=sources.counts) for p in p_s]
-    del permuted
     adjustment = adjusted.Adjustment.of(between.reaching, sources, seed)
     within = adjustment.permuted(tests.number, seed)
     p_r = adjustment.p_values(sources.means(ranked), within)
@@ -308,59 +335,6 @@ def _beyond_reference(
     if name not in table.reference:
         return score
     return score - metrics.signed(table, table.reference[name].astype(np.float64))
-
-
-def _matched(
-    table: ScoreTable,
-    between: Between,
-    headline: str,
-    comparison: str,
-    tests: Procedure,
-) -> dict[str, Any]:
-    """Returns what a score shows on the largest subset of like propensities."""
-    sources = between.sources
-    kept = matched_sources(between, tests.seed)
-    propensity = _propensity(between, tests.seed)
-    overlap = matching.overlap(propensity, sources.label)
-    pairs = int(kept.sum()) // 2
-    score = metrics.oriented(table, headline)[between.rows]
-    items = kept[sources.source] & np.isfinite(score)
-    label = sources.label[sources.source]
-    result: dict[str, Any] = {"pairs": pairs, "overlap": overlap, "score": headline}
-    if not (items & label).any() or not (items & ~label).any():
-        auc = intervals.refused("no two sources of the two sets are alike")
-    else:
-        units = sources.unit[sources.source]
-        found = clustered.influences(
-            score[items & label][None],
-            score[items & ~label][None],
-            *(units[items & label], units[items & ~label]),
-            int(units.max()) + 1,
-        )
-        low, high = (None, None)
-        if min(found.sources) >= intervals.MIN_SOURCES:
-            low, high = found.interval(0)
-        auc = {"value": float(found.auc[0]), "low": low, "high": high}
-    shown = intervals.in_words(auc)
-    statement = (
-        f"On the largest subset of like propensities, {pairs} pairs of sources "
-        f"({overlap:.0%} of all sources lie where both sets have some), {headline} has "
-        f"AUC {shown}."
-        if pairs
-        else "No pair of sources of the two sets is alike: no subset can be compared."
-    )
-    return result | {"auc": auc, "statement": statement, "comparison": comparison}
-
-
-def matched_sources(between: Between, seed: int) -> Bool[np.ndarray, " sources"]:
-    """Returns which sources are in the largest subset of like propensities."""
-    return matching.matched(_propensity(between, seed), between.sources.label)
-
-
-def _propensity(between: Between, seed: int) -> Float[np.ndarray, " sources"]:
-    """Returns the propensity by everything that is known, reaching the model or not."""
-    families = [*between.reaching, *between.apart]
-    return blind.propensity(families, between.sources, seed)
 
 
 def _roc(between: Between, seed: int) -> dict[str, Any] | None:
