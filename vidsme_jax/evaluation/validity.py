@@ -356,9 +356,8 @@ def _strongest(joint: blind.Joint) -> str:
     """Names what tells two sets apart best."""
     if joint.strongest == blind.ALL:
         return f"all columns of {joint.family} together"
-    if joint.family in ("", "motion", joint.strongest):
-        return joint.strongest
-    return f"{joint.strongest} ({joint.family})"
+    column = joint.strongest.replace("_", " ")
+    return column if joint.family in ("", "motion") else f"{column} ({joint.family})"
 
 
 def _named(role: str) -> str:
