@@ -28,7 +28,7 @@ from vidsme_jax.scores import families
 from vidsme_jax.settings import views
 
 _FRAMES = 16
-_DEALT = 20  # Times that the unaltered corpus is dealt out anew.
+_DEALT = 10  # Times that the unaltered corpus is dealt out anew.
 _PERMUTATIONS = 499
 _ALPHA = 0.05
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -147,12 +147,13 @@ def draw(
     scenes = [drawing.make_scene(rng) for _ in range(2 * clips)]
     seed = int(rng.integers(2**31))
     shapes = [drawing.FORMATS[k % 3] for k in rng.permutation(2 * clips)]
+    drawn = [_drawn(*both) for both in zip(scenes, shapes, strict=True)]
     numbers: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "clip.mp4"
         plain = [
-            _read(path, scene, shape, ALTERATIONS["nothing"])
-            for scene, shape in zip(scenes, shapes, strict=True)
+            _read(path, frames, scene.fps, ALTERATIONS["nothing"])
+            for frames, scene in zip(drawn, scenes, strict=True)
         ]
         for name in names:
             alteration = ALTERATIONS[name]
@@ -160,10 +161,12 @@ def draw(
                 numbers |= _dealt(plain, clips, rng)
                 second = plain[clips:]
             else:
-                second = [
-                    _read(path, scene, shape, alteration)
-                    for scene, shape in zip(scenes[clips:], shapes[clips:], strict=True)
-                ]
+                second = []
+                for k in range(clips, 2 * clips):
+                    frames = drawn[k]
+                    if alteration.longer > 1:
+                        frames = _drawn(scenes[k], shapes[k], alteration.longer)
+                    second.append(_read(path, frames, scenes[k].fps, alteration))
             found = _judged([*plain[:clips], *second], clips, seed)
             numbers |= {f"{name}: {key}": value for key, value in found.items()}
     return numbers
@@ -223,17 +226,19 @@ def _table(clips: list[Any], first: int) -> ScoreTable:
     )
 
 
+def _drawn(scene: drawing.Scene, shape: tuple[int, int], longer: int = 1) -> Video:
+    """Draws a scene, of which more passes in a clip that is longer."""
+    scene = dataclasses.replace(scene, num_frames=longer * scene.num_frames)
+    return np.stack([drawing.draw(scene, k, *shape) for k in range(scene.num_frames)])
+
+
 def _read(
-    path: pathlib.Path, scene: drawing.Scene, shape: tuple[int, int], how: Alteration
+    path: pathlib.Path, frames: Video, fps: int, how: Alteration
 ) -> tuple[Traits, Any]:
-    """Draws, alters and encodes a clip, and reads what an audit knows of it."""
-    scene = dataclasses.replace(scene, num_frames=how.longer * scene.num_frames)
-    frames = np.stack(
-        [drawing.draw(scene, index, *shape) for index in range(scene.num_frames)]
-    )
+    """Alters and encodes a clip, and reads what an audit knows of it."""
     if how.change is not None:
         frames = how.change(frames)
-    _encode(path, frames, scene.fps * how.encoding.faster, how.encoding)
+    _encode(path, frames, fps * how.encoding.faster, how.encoding)
     reader = reading.Videos(views.Settings.of(settings.default()).video)
     found, _ = reader.read(str(path), {_FRAMES})(_FRAMES)
     # By which near-duplicates are known: there are none.
