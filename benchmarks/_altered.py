@@ -268,5 +268,3 @@ def _encode(path: pathlib.Path, frames: Video, fps: int, how: _Encoding) -> None
             frame.sample_rate, frame.pts = 8000, 0
             file.mux(sound.encode(frame))
             file.mux(sound.encode())
-
-

@@ -4,17 +4,21 @@ A cell is a name and the arguments of its world; a draw returns numbers from 0 t
 name, most of them 0 or 1, whose means over draws are the result.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import _worlds
 import numpy as np
-import scipy.stats
+import scipy.special
 
+from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import (
     adjusted,
     blind,
     clustered,
+    compared,
+    groups,
     intervals,
     metrics,
     power,
@@ -111,8 +115,10 @@ def _accuracy(
     seed: int,
     name: str,
 ) -> dict[str, float]:
-    """Looks whether the interval holds the accuracy of the thresholds that were used,
-    and the best that any threshold has."""
+    """Looks whether the interval holds the accuracy of the thresholds used, and the best.
+
+    The best is that of any threshold.
+    """
     units = unit, unit + int(unit.max()) + 1
     found = splitting.accuracy(members, others, *units, seed)
     values, label = np.concatenate([members, others]), np.arange(2 * len(unit))
@@ -135,24 +141,27 @@ def _accuracy(
 
 def _true_accuracy(threshold: float, d: float, ties: bool) -> float:
     edge = np.ceil(threshold) - 0.5 if ties and np.isfinite(threshold) else threshold
-    norm = scipy.stats.norm
-    return float((norm.sf(edge - d) + norm.cdf(edge)) / 2)
+    return float((_cdf(d - edge) + _cdf(edge)) / 2)
 
 
 def _true_auc(d: float) -> float:
     """Returns the AUC of rounded values."""
-    steps, norm = np.arange(-12, 20), scipy.stats.norm
-    members = norm.cdf(steps + 0.5 - d) - norm.cdf(steps - 0.5 - d)
-    others = norm.cdf(steps + 0.5) - norm.cdf(steps - 0.5)
+    steps = np.arange(-12, 20)
+    members = _cdf(steps + 0.5 - d) - _cdf(steps - 0.5 - d)
+    others = _cdf(steps + 0.5) - _cdf(steps - 0.5)
     return float((members * (np.cumsum(others) - others / 2)).sum())
 
 
 def _true_tpr(d: float, rate: float, ties: bool) -> float:
     """Returns the largest TPR of the population whose FPR is at most this."""
-    threshold = scipy.stats.norm.isf(rate)
+    threshold = -scipy.special.ndtri(rate)
     if ties:
         threshold = np.ceil(threshold + 0.5) - 0.5
-    return float(scipy.stats.norm.sf(threshold - d))
+    return float(_cdf(d - threshold))
+
+
+def _cdf(values: Any) -> Any:
+    return scipy.special.ndtr(values)
 
 
 # --- blind ---------------------------------------------------------------------------
@@ -186,7 +195,7 @@ def blind_draw(
 
 def adjusted_cells() -> Cells:
     """Yields how the roles differ and what the score has to do with it."""
-    for what, about in {
+    for what, (auc, rho, columns) in {
         "nothing differs, score independent": (0.5, 0.0, 4),
         "nothing differs, score depends": (0.5, 0.5, 4),
         "blind 0.7, score independent": (0.7, 0.0, 4),
@@ -197,11 +206,11 @@ def adjusted_cells() -> Cells:
         "blind 0.9 by 4 columns, score depends": (0.9, 0.5, 4),
         "blind 0.9 by 10 columns, score depends": (0.9, 0.5, 10),
     }.items():
-        auc, rho, columns = about
         world = {"blind": auc, "rho": rho, "columns": columns}
         for n in SOURCES:
             for per in PER:
-                yield f"{what}, {n} sources of {per}", {"sources": n, "per": per} | world
+                about = {"sources": n, "per": per} | world
+                yield f"{what}, {n} sources of {per}", about
 
 
 def adjusted_draw(
@@ -229,8 +238,10 @@ def adjusted_draw(
 
 def verdict_cells() -> Cells:
     """Yields null worlds, and worlds with an effect."""
-    null = [("measured", auc, 0.5 * (auc > 0.5)) for auc in (0.5, 0.6, 0.7, 0.9)]
-    null += [("unmeasured", auc, 0.5) for auc in (0.6, 0.7, 0.9)]
+    null = (
+        *(("measured", 0.5, 0.0), ("measured", 0.7, 0.5), ("unmeasured", 0.7, 0.5)),
+        *(("measured", 0.9, 0.5), ("unmeasured", 0.9, 0.5), ("measured", 0.6, 0.5)),
+    )
     for kind, auc, rho in null:
         world = {"blind": auc, "rho": rho, "measured": kind == "measured"}
         for n in SOURCES:
@@ -267,24 +278,39 @@ def verdict_draw(
 def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     """Returns what the program's verdict of a world with a reference model is of.
 
-    Without the reference model all but `p_d` is the same, as a test holds against the
-    program.
+    That is `validity.judge` without what no verdict depends on (a second blind test,
+    duplicates, the ROC curve), in half of the time; `whole` is all of it. Without the
+    reference model all but `p_d` is the same. A test holds both against the program.
     """
-    assert world.score is not None and world.reference is not None
-    table = _worlds.table(world, {"s": world.score}, {"s": world.reference})
-    tests = validity.Tests(number=PERMUTATIONS, seed=seed)
+    table, tests = _table(world), validity.Tests(number=PERMUTATIONS, seed=seed)
+    of = groups.comparisons(table)["all"]
+    traits = compared.Traits(table)
+    between = traits.between(of.members, of.nonmembers)
+    score, beyond = table.scores["s"], table.scores["s"] - table.reference["s"]
+    evidence = validity._tested(traits, between, score[:, None], [beyond], tests)[0]
+    units = between.sources.unit[between.sources.source]
+    split = len(of.members)
+    found = clustered.influences(
+        score[None, :split], score[None, split:], units[:split], units[split:],
+        int(units.max()) + 1,
+    )  # fmt: skip
+    low, high = found.interval(0)
+    auc = {"value": float(found.auc[0]), "low": low, "high": high}
+    return evidence._replace(auc=auc), tests.smallest
+
+
+def whole(world: _worlds.World, seed: int, *, placebo: bool) -> dict[str, Any]:
+    """Returns what the whole program says of a world, with a reference or without."""
+    table, tests = _table(world), validity.Tests(number=PERMUTATIONS, seed=seed)
+    if not placebo:
+        table = dataclasses.replace(table, reference={})
     evaluated = metrics.evaluate(table, (), 1, seed, ("s",))
-    found = validity.judge(table, evaluated, tests)["all"]
-    its, counts = found["verdicts"]["s"], found["sources"]
-    evidence = verdicts.Evidence(
-        evaluated["comparisons"]["all"]["scores"]["s"]["auc"],
-        *(its[name] for name in ("p_s", "p_b", "p_r", "p_d", "blind_auc")),
-        sources=(counts["members"], counts["nonmembers"]),
-    )
-    again = verdicts.of_score(evidence, ALPHA, tests.smallest)
-    if again["verdict"] != its["verdict"]:
-        raise ValueError(f"{again['verdict']} follows where {its['verdict']} is given.")
-    return evidence, tests.smallest
+    return validity.judge(table, evaluated, tests)["all"]["verdicts"]["s"]
+
+
+def _table(world: _worlds.World) -> ScoreTable:
+    assert world.score is not None and world.reference is not None
+    return _worlds.table(world, {"s": world.score}, {"s": world.reference})
 
 
 # --- suspects ------------------------------------------------------------------------
@@ -304,7 +330,8 @@ def suspect_cells() -> Cells:
                 f"list, {suspects_} suspects, {known} calibration clips of {per}",
                 {"kind": "list", "sources": suspects_, "per": per, "known": known},
             )
-    for what, auc in (("exchangeable", 0.5), ("pixels 0.8", 0.8), ("pixels 0.95", 0.95)):
+    worlds = {"exchangeable": 0.5, "pixels 0.8": 0.8, "pixels 0.95": 0.95}
+    for what, auc in worlds.items():
         for n in (20, 100):
             yield (
                 f"program, {what}, {n} sources of 1",
@@ -337,7 +364,8 @@ def _set(
     columns += label[:, None] * _worlds.shift_of(auc)
     p = sets.p_of_set(columns[:, 0], found, PERMUTATIONS, seed)
     numbers = {f"set p <= {a:g}": float(p <= a) for a in LEVELS}
-    its = sets.dataset_inference({f"{k}": x for k, x in enumerate(columns.T)}, found, seed)
+    named = {f"score {k}": x for k, x in enumerate(columns.T)}
+    its = sets.dataset_inference(named, found, seed)
     if its is not None:
         numbers |= {f"inference p <= {a:g}": float(its["p"] <= a) for a in LEVELS}
     return numbers
