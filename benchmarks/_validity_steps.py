@@ -115,9 +115,9 @@ def _accuracy(
     seed: int,
     name: str,
 ) -> dict[str, float]:
-    """Looks whether the interval holds the accuracy of the thresholds used, and the best.
+    """Looks whether the interval holds the accuracy of the thresholds that were used.
 
-    The best is that of any threshold.
+    And the best one, which is that of any threshold.
     """
     units = unit, unit + int(unit.max()) + 1
     found = splitting.accuracy(members, others, *units, seed)
@@ -129,8 +129,8 @@ def _accuracy(
         threshold = splitting._best(values[~test], label[~test])
         true.append(_true_accuracy(threshold, d, ties))
     # Of the normal law the middle is best; of rounded values one of the steps is.
-    steps = np.arange(-8, 16) if ties else [d / 2]
-    best = max(_true_accuracy(at, d, ties) for at in steps)
+    steps = np.arange(-8, 16).tolist() if ties else [d / 2]
+    best = max(_true_accuracy(float(at), d, ties) for at in steps)
     low, high = found["low"], found["high"]
     return {
         f"accuracy {name} covered": float(low <= np.mean(true) <= high),
@@ -420,8 +420,8 @@ def power_draw(
     rng: np.random.Generator, first: int, second: int, per: int
 ) -> dict[str, float]:
     """Tests scores at the smallest AUC that `vidsme power` names."""
-    sides = (power.Clips.of("clips", number, per) for number in (first, second))
-    least = power.smallest_auc(*sides)
+    sides = [power.Clips.of("clips", number, per) for number in (first, second)]
+    least = power.smallest_auc(sides[0], sides[1])
     one, other = (
         _worlds.clips(rng, number // per, per, power.ICC) for number in (first, second)
     )
