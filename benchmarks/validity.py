@@ -11,6 +11,8 @@ draws that it would have had at once, however many processes there are.
 
 import argparse
 import concurrent.futures
+import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -106,17 +108,20 @@ def run(
             many = jobs > 1
             began = time.perf_counter()
             mapped = pool.map(_task, tasks) if many else map(_task, tasks)
-            for found in mapped:
-                stored = read(out)
-                spent = stored.get(name, {}).get("seconds", 0)
-                spent += time.perf_counter() - began
-                began = time.perf_counter()
-                stored[name] = added(stored.get(name, {}), found) | {
-                    "about": about,
-                    "seconds": round(spent, 1),
-                    "commit": _report.commit(),
-                }
-                _write(out, stored)
+            for number, found in zip(range(done, draws, chunk), mapped, strict=True):
+                with _locked(out):
+                    stored = read(out)
+                    before = stored.get(name, {})
+                    if before.get("draws", 0) != number:
+                        raise ValueError(f"{name} was drawn elsewhere meanwhile.")
+                    spent = before.get("seconds", 0) + time.perf_counter() - began
+                    began = time.perf_counter()
+                    stored[name] = added(before, found) | {
+                        "about": about,
+                        "seconds": round(spent, 1),
+                        "commit": _report.commit(),
+                    }
+                    _write(out, stored)
             yield name, read(out)[name]
 
 
@@ -127,6 +132,17 @@ def _task(about: tuple[Any, ...]) -> list[dict[str, float]]:
 def read(out: pathlib.Path) -> dict[str, Any]:
     """Returns the cells that are stored."""
     return json.loads(out.read_text("utf-8")) if out.exists() else {}
+
+
+@contextlib.contextmanager
+def _locked(out: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from writing: steps can be run beside each other."""
+    folder = os.open(out.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write(out: pathlib.Path, cells: dict[str, Any]) -> None:
