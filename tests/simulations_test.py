@@ -72,11 +72,12 @@ def test_simulated_verdicts_are_those_of_the_program(script, per, effect):
 
 def test_altered_clips_are_read_as_an_audit_reads_them(script):
     altered = script("_altered")
-    found = altered.draw(np.random.default_rng(0), 10, ["nothing", "audio track"])
+    names = ["audio track", "creation date"]
+    found = altered.draw(np.random.default_rng(0), 6, names)
     assert all(0 <= value <= 1 for value in found.values())
-    assert found["audio track: apart"] == 1
+    assert found["audio track: apart"] == found["creation date: apart"] == 1
     # The pictures are the same.
-    assert found["audio track: auc"] == found["nothing: auc"]
+    assert found["audio track: auc"] == found["creation date: auc"]
 
 
 @pytest.mark.parametrize(
