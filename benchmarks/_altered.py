@@ -185,7 +185,7 @@ def _dealt(plain: list[Any], clips: int, rng: np.random.Generator) -> dict[str, 
 
 def _judged(clips: list[Any], first: int, seed: int) -> dict[str, float]:
     table = _table(clips, first)
-    tests = validity.Tests(alpha=_ALPHA, number=_PERMUTATIONS, seed=seed)
+    tests = validity.Procedure(alpha=_ALPHA, number=_PERMUTATIONS, seed=seed)
     evaluation = metrics.evaluate(table, (), 1, seed, ("s",))
     found = validity.judge(table, evaluation, tests)["all"]
     blind, apart = found["blind"], found["apart"]

@@ -282,7 +282,7 @@ def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     duplicates, the ROC curve), in half of the time; `whole` is all of it. Without the
     reference model all but `p_d` is the same. A test holds both against the program.
     """
-    table, tests = _table(world), validity.Tests(number=PERMUTATIONS, seed=seed)
+    table, tests = _table(world), validity.Procedure(number=PERMUTATIONS, seed=seed)
     of = groups.comparisons(table)["all"]
     traits = compared.Traits(table)
     between = traits.between(of.members, of.nonmembers)
@@ -301,7 +301,7 @@ def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
 
 def whole(world: _worlds.World, seed: int, *, placebo: bool) -> dict[str, Any]:
     """Returns what the whole program says of a world, with a reference or without."""
-    table, tests = _table(world), validity.Tests(number=PERMUTATIONS, seed=seed)
+    table, tests = _table(world), validity.Procedure(number=PERMUTATIONS, seed=seed)
     if not placebo:
         table = dataclasses.replace(table, reference={})
     evaluated = metrics.evaluate(table, (), 1, seed, ("s",))
@@ -393,7 +393,7 @@ def _program(
     assert world.score is not None
     roles = "suspects", "calibration"
     table = _worlds.table(world, {"s": world.score}, roles=roles)
-    tests = validity.Tests(number=PERMUTATIONS, seed=_seed(rng))
+    tests = validity.Procedure(number=PERMUTATIONS, seed=_seed(rng))
     found = suspects.suspects(table, "s", 0.05, tests)
     tested = found["set"] is not None
     return {
