@@ -76,7 +76,7 @@ def interval_draw(
         both = _worlds.scores(rng, sources, per, maxt).T
         half = sources * per
         found = clustered.influences(
-            both[:, :half], both[:, half:], unit, unit + sources, 2 * sources
+            both[:, :half], both[:, half:], unit, unit + sources
         )
         p = clustered.adjusted([found], 1999, _seed(rng))[0]
         return {"family-wise error": float(p.min() <= ALPHA)}
@@ -87,9 +87,7 @@ def interval_draw(
         others = _worlds.clips(rng, sources, per, icc)[:, 0]
         if ties:
             members, others = np.round(members), np.round(others)
-        found = clustered.influences(
-            members[None], others[None], unit, unit + sources, 2 * sources
-        )
+        found = clustered.influences(members[None], others[None], unit, unit + sources)
         low, high = found.interval(0)
         truth = _true_auc(d) if ties else auc
         results[f"auc {auc:g} covered"] = float(low <= truth <= high)
@@ -291,9 +289,8 @@ def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     units = between.sources.unit[between.sources.source]
     split = len(of.members)
     found = clustered.influences(
-        score[None, :split], score[None, split:], units[:split], units[split:],
-        int(units.max()) + 1,
-    )  # fmt: skip
+        score[None, :split], score[None, split:], units[:split], units[split:]
+    )
     low, high = found.interval(0)
     auc = {"value": float(found.auc[0]), "low": low, "high": high}
     return evidence._replace(auc=auc), tests.smallest
