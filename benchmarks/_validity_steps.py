@@ -276,16 +276,18 @@ def verdict_draw(
 def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     """Returns what the program's verdict of a world with a reference model is of.
 
-    That is `validity.judge` without what no verdict depends on (a second blind test,
-    duplicates, the ROC curve), in half of the time; `whole` is all of it. Without the
-    reference model all but `p_d` is the same. A test holds both against the program.
+    That is `validity.judge` without what no verdict depends on (duplicates, the ROC
+    curve); `whole` is all of it. Without the reference model all but `p_d` is
+    the same. A test holds both against the program.
     """
     table, tests = _table(world), validity.Procedure(number=PERMUTATIONS, seed=seed)
     of = groups.comparisons(table)["all"]
     traits = compared.Traits(table)
     between = traits.between(of.members, of.nonmembers)
     score, beyond = table.scores["s"], table.scores["s"] - table.reference["s"]
-    evidence = validity._tested(traits, between, score[:, None], [beyond], tests)[0]
+    permuted = between.sources.permuted(tests.number, tests.seed)
+    its = between, permuted, validity._joint(traits, between, permuted, tests)
+    evidence = validity._tested(its, score[:, None], [beyond], tests)[0]
     units = between.sources.unit[between.sources.source]
     split = len(of.members)
     found = clustered.influences(
