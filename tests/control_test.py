@@ -255,8 +255,8 @@ def test_it_stands_beside_the_verdict(made, config, tmp_path):
     assert lines.index(found["statement"]) < 4
     page = (tmp_path / "report.html").read_text()
     place = page.index("Positive control: a small model")
-    assert page.index("What this report claims") < place
-    assert place < page.index("This report ranks videos")
+    assert page.index(report.metrics["declaration"]["statement"][:20]) < place
+    assert place < page.index("What this report claims")
     # A report that is made again can lose it, and have it again.
     about = json.loads((tmp_path / "config.json").read_text())
     again = audit.report_again(tmp_path, config, about)
@@ -389,6 +389,8 @@ def test_what_a_record_says():
     assert "(AUC 0.59 [0.35, 0.81]), and the clips are too few to tell" in wide
     below = words.statement(_record(0.05, 2.0, low=0.2, high=0.4, value=0.3))
     assert "ranked them below, against its sign" in below and "could not have" in below
+    few = words.statement(_record(0.05, 2.0, low=None, high=None))
+    assert "(AUC 0.95), and the clips are too few to tell" in few
     none = words.statement(_record(0.05, 2.0, value=None))
     assert "the headline h had no result (no rows), so that" in none
     assert "in 3 epochs a small model had not" in words.statement(_record(0.5, 2.0))

@@ -95,7 +95,7 @@ def test_the_report_says_both(report):
         "The headline score response_min_k_plus_plus_100 ranks members above non-memb"
     )
     assert (beside["score"], beside["role"]) == ("vid_sme", "control")
-    assert "vid_sme does not separate members from non-members" in beside["statement"]
+    assert "vid_sme does not rank members above non-members" in beside["statement"]
     assert verdict in report.summary() and beside["statement"] in report.summary()
     page = (report.workdir / "report.html").read_text()
     assert verdict in page and beside["statement"] in page

@@ -61,8 +61,8 @@ def statement(record: Mapping[str, Any], clips: str = "") -> str:
         f"the headline {headline} {_ranked(results[headline]['auc'])}"
     )
     auc = results[headline]["auc"]
-    unknown = auc["value"] is not None and auc["high"] is None
-    if unknown or (not found(auc) and (auc["high"] or 0) >= _MUCH):
+    missed = auc["value"] is not None and not found(auc)
+    if missed and (auc["high"] is None or auc["high"] >= _MUCH):
         sentence += (
             ", and the clips are too few to tell whether this audit could have found "
             "membership at all"
