@@ -489,7 +489,7 @@ def test_other_settings_and_starting_anew(run):
     with pytest.raises(AuditError) as caught:
         audit.run(small(4), run)
     (problem,) = caught.value.problems
-    assert "its signals have format 0, this version reads format 2; take" in problem
+    assert "its signals have format 0, this version reads format 3; take" in problem
     record.write_text(now)
     # What signals do not depend on may change.
     audit.run(small(4, **{"video.max_seconds": 99.0, "batch_size": 2}), run)

@@ -176,18 +176,29 @@ def test_the_summary_of_an_audit_is_short(tmp_path):
     names = [f"{EVIL}{k}{'x' * 10_000}" for k in range(1000)]
     found = {
         "headline": "s",
-        "verdict": "so and so.",
+        "statement": "so and so.",
+        "declaration": None,
+        "suspects": {"set": None, "rows": []},
         "beside": None,
         "reference": None,
         "control": None,
         "groups": {"left_out": 3, "statement": "of 9 groups 6 are compared"},
-        "comparisons": {name: {"scores": {"s": {"auc": auc}}} for name in names},
+        "comparisons": {
+            name: {
+                "scores": {"s": {"auc": auc, "tpr": {}}},
+                "counts": {role: {"items": 3} for role in ("members", "nonmembers")},
+                "sources": {role: 3 for role in ("members", "nonmembers")},
+                "blind": {"auc": None},
+                "verdicts": {"s": {"verdict": "not_tested"}},
+            }
+            for name in names
+        },
     }
     text = summary.of_audit(found, 7, tmp_path / f"a{EVIL[:4]}")
     assert not CONTROL.search(text)
     lines = text.splitlines()
     assert len(lines) == 25 and max(map(len, lines)) < 400
-    assert "and 980 more lines like these in metrics.json" in lines
+    assert "and 981 more lines like these in metrics.json" in lines
 
 
 @pytest.fixture(scope="module")

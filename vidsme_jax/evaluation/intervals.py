@@ -93,7 +93,7 @@ def rate_at_quantile(
     least, most = scipy.stats.binom.ppf([tail, 1 - tail], num, max_fpr)
     inside, outside = int(least * rows / num), math.ceil(most * rows / num)
     ranked = np.sort(nonmembers)[::-1]
-    low = float((members >= ranked[inside - 1]).mean()) if inside else 0.0
+    low = float((members > ranked[inside - 1]).mean()) if inside else 0.0  # Ties.
     high = float((members > ranked[outside]).mean()) if outside < rows else 1.0
     return (
         clopper_pearson(low, observed[0], 1 - 2 * tail)[0],

@@ -26,6 +26,7 @@ from vidsme_jax.evaluation.compared import Between, Traits
 from vidsme_jax.evaluation.duplicates import duplicates
 from vidsme_jax.evaluation.verdicts import Evidence
 from vidsme_jax.settings import views
+from vidsme_jax.wording import printable
 
 _MAX_VERTICES = 200  # Of the ROC curve kept for the report.
 _NOT_KNOWN = "what the clips show without a model is not known"
@@ -356,7 +357,7 @@ def _strongest(joint: blind.Joint) -> str:
     """Names what tells two sets apart best."""
     if joint.strongest == blind.ALL:
         return f"all columns of {joint.family} together"
-    column = joint.strongest.replace("_", " ")
+    column = printable(joint.strongest.replace("_", " "), 100)
     return column if joint.family in ("", "motion") else f"{column} ({joint.family})"
 
 

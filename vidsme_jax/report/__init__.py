@@ -17,6 +17,7 @@ from vidsme_jax.run.controls import Control
 from vidsme_jax.run.declared import Declared
 from vidsme_jax.scores import Beside, units
 from vidsme_jax.scores.profile import uncalibrated
+from vidsme_jax.wording import printable
 
 
 def failures(workdir: pathlib.Path) -> list[Failure]:
@@ -134,7 +135,9 @@ def _declared_result(
     """Returns verdict and statement of what was declared; of suspects alone theirs."""
     if comparison in judged:
         found = judged[comparison]["verdicts"][headline]
-        of = "" if comparison == "all" else f" (comparison {comparison})"
+        of = (
+            "" if comparison == "all" else f" (comparison {printable(comparison, 100)})"
+        )
         name = f"The headline score {headline}{of}"
         statement = verdicts.sentence(name, found)
         return {"verdict": found["verdict"], "statement": statement}
