@@ -135,7 +135,7 @@ def test_settings_that_differ_are_listed_as_far_as_twenty(part):
     assert "4980 other settings differ" in caught.value.problems[-1]
     record.write_text(json.dumps({"format": "2"}))
     with pytest.raises(
-        AuditError, match="have format '2', this version reads format 2"
+        AuditError, match="have format '2', this version reads format 3"
     ):
         _read(part.parent)
 
