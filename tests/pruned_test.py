@@ -372,4 +372,4 @@ def test_the_command_says_so_and_scores_what_remains(
         *given, "--config.scores=min_k_prob_30", "--config.headline=min_k_prob_30"
     )
     assert status == 0, error
-    assert "min_k_prob_30, all: AUC" in out
+    assert "The headline score min_k_prob_30 " in out and "\nall " in out
