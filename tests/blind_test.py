@@ -104,13 +104,20 @@ def test_fits_are_ridge_regressions():
             weights = np.linalg.solve(gram, target)
             expected[test] += (x[test] - x[~test].mean(axis=0)) @ weights / 4
     np.testing.assert_allclose(fit.labels(y)[:, 0], expected)
-    wide = blind._ridge(rng.normal(size=(5, 9)), rng.normal(size=(5, 2)))
-    assert wide.shape == (9, 2)
-    x, y = rng.normal(size=(9, 9)), rng.normal(size=(9, 2))
-    tall = np.linalg.solve(x.T @ x + 2.7 * np.eye(9), x.T @ y)
-    np.testing.assert_allclose(blind._ridge(x, y), tall)
-    both = x @ x.T + 2.7 * np.eye(9)
-    np.testing.assert_allclose(x.T @ np.linalg.solve(both, y), tall)
+    # With more columns than sources, and of scores within each role.
+    x, y = rng.normal(size=(40, 60)), rng.normal(size=(40, 2))
+    fit = blind.Fit(x, fit.folds[:1])
+    assert np.isfinite(fit.labels(y)).all()
+    test = fit.folds[0] == 3
+    first = of.label[~test]
+    centred, target = x[~test].copy(), y[~test].copy()
+    for role in (first, ~first):
+        centred[role] -= centred[role].mean(axis=0)
+        target[role] -= target[role].mean(axis=0)
+    gram = centred.T @ centred + 0.3 * (~test).sum() * np.eye(60)
+    weights = np.linalg.solve(gram, centred.T @ target)
+    within = (x[test] - x[~test].mean(axis=0)) @ weights
+    np.testing.assert_allclose(fit.scores(y, of.label)[test], within)
 
 
 def test_columns_of_a_family():

@@ -20,6 +20,7 @@ Axes: `sources`, of both roles; `columns`; `permutations`; `scores`.
 [2] Westfall and Young, 1993. Resampling-Based Multiple Testing.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -80,13 +81,21 @@ class Fit(NamedTuple):
     def labels(
         self, labels: Float[np.ndarray, "sources permutations"]
     ) -> Float[np.ndarray, "sources permutations"]:
-        """Predicts labellings: of each source by fits that have not seen its unit."""
-        found = np.zeros(labels.shape)
-        for test, train in self._splits():
-            x = self.columns[train]
-            centre = x.mean(axis=0)
-            y = labels[train] - labels[train].mean(axis=0)
-            found[test] += (self.columns[test] - centre) @ _ridge(x - centre, y)
+        """Predicts labellings: of each source by fits that have not seen its unit.
+
+        What a fit needs of its sources is summed once a fold: its sums are those of all
+        folds less those of the fold that it has not seen.
+        """
+        x, found = self.columns, np.zeros(labels.shape)
+        for fold in self.folds:
+            parts = [part for k in range(_FOLDS) if (part := fold == k).any()]
+            sums = [_Sums.of(x[part], labels[part]) for part in parts]
+            every = _Sums(*map(sum, zip(*sums, strict=True)))
+            for part, own in zip(parts, sums, strict=True):
+                if part.all():
+                    continue
+                rest = _Sums(*(a - b for a, b in zip(every, own, strict=True)))
+                found[part] += (x[part] - rest.x / rest.count) @ rest.coefficients()
         return found / len(self.folds)
 
     def scores(
@@ -96,36 +105,42 @@ class Fit(NamedTuple):
     ) -> Float[np.ndarray, "sources scores"]:
         """Predicts scores by how they go with the columns within each role."""
         found = np.zeros(scores.shape)
-        for test, train in self._splits():
-            x, y = self.columns[train].copy(), scores[train].copy()
+        for fold, k in itertools.product(self.folds, range(_FOLDS)):
+            test = fold == k
+            if not test.any() or test.all():
+                continue
+            x, y = self.columns[~test].copy(), scores[~test].copy()
             centre = x.mean(axis=0)
-            for role in (label[train], ~label[train]):
+            for role in (label[~test], ~label[~test]):
                 if role.any():
                     x[role] -= x[role].mean(axis=0)
                     y[role] -= y[role].mean(axis=0)
-            found[test] += (self.columns[test] - centre) @ _ridge(x, y)
+            found[test] += (self.columns[test] - centre) @ _Sums.of(x, y).coefficients()
         return found / len(self.folds)
 
-    def _splits(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for fold in self.folds:
-            for k in range(_FOLDS):
-                test = fold == k
-                if test.any() and not test.all():
-                    yield test, ~test
 
+class _Sums(NamedTuple):
+    """Sums over sources that a ridge regression follows from."""
 
-def _ridge(
-    x: Float[np.ndarray, "sources columns"], y: Float[np.ndarray, "sources targets"]
-) -> Float[np.ndarray, "columns targets"]:
-    """Returns the coefficients, by the smaller of two equal systems."""
-    penalty = _RIDGE * len(x)
-    if x.shape[1] <= len(x):
-        gram = x.T @ x
-        gram[np.diag_indices_from(gram)] += penalty
-        return np.linalg.solve(gram, x.T @ y)
-    gram = x @ x.T
-    gram[np.diag_indices_from(gram)] += penalty
-    return x.T @ np.linalg.solve(gram, y)
+    count: int
+    x: Float[np.ndarray, " columns"]
+    y: Float[np.ndarray, " targets"]
+    xx: Float[np.ndarray, "columns columns"]
+    xy: Float[np.ndarray, "columns targets"]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[np.ndarray, "sources columns"],
+        y: Float[np.ndarray, "sources targets"],
+    ) -> "_Sums":
+        return cls(len(x), x.sum(axis=0), y.sum(axis=0), x.T @ x, x.T @ y)
+
+    def coefficients(self) -> Float[np.ndarray, "columns targets"]:
+        """Returns those of the regression with a constant, which is not penalised."""
+        gram = self.xx - np.outer(self.x, self.x) / self.count
+        gram[np.diag_indices_from(gram)] += _RIDGE * self.count
+        return np.linalg.solve(gram, self.xy - np.outer(self.x, self.y) / self.count)
 
 
 def joint(
