@@ -8,7 +8,7 @@ r"""LLaVA-NeXT-Video: the demo, and the published models.
 
 Variants: demo (default), 7b, 7b-dpo, 34b; tiny, random weights and eight drawn clips.
 
-demo: 300 clips with their captions, video and response rows, in 27 s with programs in
+demo: 300 clips with their captions, video and response rows, in 39 s with programs in
 the compile cache, 0.9 GB, 2 CPU cores; on matched non-members the headline,
 `response_min_k_plus_plus_100`, and `response_loss` AUC 1.00 [0.98, 1.00], `vid_sme`
 0.53 [0.45, 0.61]; `vid_sme` on shifted ones 0.25 [0.19, 0.33] (brightness alone: 1.00).

@@ -14,7 +14,8 @@ from killed_run import manifest
 from vidsme_jax import parallel, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import generation
-from vidsme_jax.run import answering, checks, contents, references
+from vidsme_jax.run import answering, asking, checks, contents, references
+from vidsme_jax.scores import tables
 from vidsme_jax.store import signals
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -54,6 +55,21 @@ def test_answers_are_stored_with_what_ended_them_and_scored(whole):
             rank = text.signals.rank[0][text.slice == 2]
             np.testing.assert_array_equal(rank, 1)
     assert not answers
+
+
+def test_a_generated_answer_is_no_blind_feature(whole):
+    """It is the model's: members that are known by heart would look like a shift."""
+    folder, _ = whole
+    given = _config(folder.parent / "m.jsonl")
+    asked = asking.ask(given, model=False)
+    store = signals.Signals(folder / "signals", signals.recorded(folder / "signals"))
+    table, _ = tables.score_table(
+        *(asked.items, store, ("response_loss",), "exact", asked.settings.motion),
+        slices=asked.settings.slices,
+        response="greedy",
+    )
+    assert set(table.answer) == {""}
+    assert all(table.question)
 
 
 def test_the_answer_that_ends_by_itself(tmp_path):

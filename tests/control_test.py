@@ -386,11 +386,11 @@ def test_what_a_record_says():
         "did not (AUC 0.50 [0.40, 0.60])."
     )
     wide = words.statement(_record(0.05, 2.0, low=0.35, high=0.81, value=0.59))
-    assert "(AUC 0.59 [0.35, 0.81]), and the clips are too few to tell" in wide
+    assert "(AUC 0.59 [0.35, 0.81]), and the clips are too few to show" in wide
     below = words.statement(_record(0.05, 2.0, low=0.2, high=0.4, value=0.3))
     assert "ranked them below, against its sign" in below and "could not have" in below
     few = words.statement(_record(0.05, 2.0, low=None, high=None))
-    assert "(AUC 0.95), and the clips are too few to tell" in few
+    assert "(AUC 0.95), and the clips are too few to show" in few
     none = words.statement(_record(0.05, 2.0, value=None))
     assert "the headline h had no result (no rows), so that" in none
     assert "in 3 epochs a small model had not" in words.statement(_record(0.5, 2.0))

@@ -270,3 +270,18 @@ def test_an_adjusted_p_is_of_all_scores_and_groups():
     table.scores["t"] = np.repeat([1.0, 0.0], 40) + 0.1 * rng.normal(size=80)
     found = metrics.evaluate(table, (), 300, 0)["comparisons"]["all"]["scores"]
     assert found["t"]["adjusted_p"] < 0.01 < found["u"]["adjusted_p"]
+
+
+def test_no_interval_below_ten_sources():
+    rng = np.random.default_rng(13)
+    for sources, has in ((9, False), (10, True)):
+        rows = 6 * sources
+        unit = np.arange(2 * rows) // 6
+        table = _table(rng.normal(size=2 * rows), _roles(rows, rows), unit=unit)
+        found = metrics.evaluate(table, (0.2,), 100, 0)["comparisons"]["all"]
+        result = found["scores"]["s"]
+        tpr = result["tpr"]["0.2"]
+        assert tpr["value"] is not None
+        assert (result["accuracy"]["value"] is not None) == has
+        ends = result["auc"]["low"], tpr["low"], tpr["fpr"]["low"], tpr["of_population"]
+        assert [end is not None for end in ends] == [has] * 4

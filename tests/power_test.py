@@ -188,12 +188,12 @@ def test_what_is_said_of_members():
             "the smallest AUC that a one-sided test at level 0.05 finds with 80 % "
             "power is 0.69; 0.60, the smallest of interest, takes about 104 clips a "
             "role",
-            "a TPR at a false-positive rate of 0.1 % cannot be told: it takes 1000 "
-            "non-members",
-            "a TPR at a false-positive rate of 1 % cannot be told: it takes 100 "
-            "non-members",
-            "a TPR at a false-positive rate of 5 % can be told: it takes 20 "
-            "non-members",
+            "a TPR at a false-positive rate of 0.1 % cannot be estimated: it "
+            "takes 1000 sources of non-members",
+            "a TPR at a false-positive rate of 1 % cannot be estimated: it "
+            "takes 100 sources of non-members",
+            "a TPR at a false-positive rate of 5 % can be estimated: it "
+            "takes 20 sources of non-members",
         ],
     )
 
@@ -212,6 +212,7 @@ def test_what_is_said_of_sources():
     )
     told = "there will be no verdict: the non-members have 1 source, and it takes 20"
     assert lines[2] == told
+    assert "5 % cannot be estimated: it takes 20 sources" in lines[-1]
     ((_, lines),) = prospects.of_pairs((_clips(200), _clips(200)), None, REPORT)
     assert lines[0].endswith("is 0.57; 0.60, the smallest of interest, is within reach")
 

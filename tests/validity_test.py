@@ -147,11 +147,12 @@ def test_few_sources_are_not_tested():
 
 def test_clips_that_nobody_looked_at_are_not_tested():
     its = _shifted(factor=1.0, score=_score(0.9))
-    its.traits.pop("pixels")
-    found = _judged(its)
-    assert found["verdicts"]["s"]["verdict"] == "not_tested"
-    assert found["blind"]["differs"] is None
-    assert "is not known" in found["blind"]["statement"]
+    for pixels in ({}, {"luminance": np.full(120, np.nan)}):
+        its.traits["pixels"] = pixels
+        found = _judged(its)
+        assert found["verdicts"]["s"]["verdict"] == "not_tested"
+        assert found["blind"]["differs"] is None
+        assert "is not known" in found["blind"]["statement"]
 
 
 def test_pixels_are_looked_at_and_containers_apart():

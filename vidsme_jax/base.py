@@ -304,7 +304,7 @@ class ScoredClip:
       warnings: As in `Frames`.
       stamp: Size and time of change in ns of the file that was scored.
       texts: Those that were asked about it.
-      traits: What tells it from others without a model; None if they are not known.
+      traits: Its features that need no model; None if they are not known.
     """
 
     key: str
@@ -348,9 +348,10 @@ class ScoreTable:
         none is independent of the others. None: the video.
       source: What the clip was cut from, as the manifest names it, "" if it does not;
         None where nobody asked.
-      question: The text that is asked about the video; None where there is none.
-      answer: Of the manifest; likewise.
-      traits: What tells the clips apart without a model, by family and name: float64,
+      question: The text that is asked about the video, with its options; None where
+        no text is scored.
+      answer: Of the manifest, "" where it is not scored; likewise.
+      traits: Features of the clips that need no model, by family and name: float64,
         NaN where it is not known, or texts as objects.
     """
 

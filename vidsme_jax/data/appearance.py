@@ -1,7 +1,7 @@
 """What the frames of a clip look like, in numbers that no model is needed for.
 
 Two sets of clips that differ in one of them, such as in colour grading, sharpness or
-end cards, are told apart without any membership. Most are of frames shrunk to 160
+end cards, can be separated without any membership. Most are of frames shrunk to 160
 pixels, without the bars that letterboxing leaves; texture is of the frames as they are,
 so that what was enlarged, or compressed more, shows.
 

@@ -1,4 +1,4 @@
-"""Whether two sets of clips can be told apart without any model.
+"""Whether features of the clips separate two sets without any model.
 
 Model-free ("blind") classifiers beat published attacks on many benchmarks [1]: what
 they find, a score may find too, members or not. One joint test answers at one level,
@@ -9,7 +9,7 @@ distribution under permutation of sources, and the largest of all to that of the
 
 A fit takes all columns of its family with a penalty. Principal components, at most one
 for five sources, were tried in their place: where a mixture of four of 44 columns
-tells the roles apart with an AUC of 0.9 (50 sources a role), they reached 0.82 and the
+separates the roles with an AUC of 0.9 (50 sources a role), they reached 0.82 and the
 penalty 0.90, and of null scores that depend on the mixture those that `adjusted` takes
 for more than it were 49 % against 18 %.
 
@@ -149,7 +149,7 @@ def joint(
     permuted: UInt8[np.ndarray, "permutations sources"],
     seed: int,
 ) -> Joint:
-    """Tests whether anything of any family tells the roles apart.
+    """Tests whether a feature of any family separates the roles.
 
     Args:
       families: Of the same sources.

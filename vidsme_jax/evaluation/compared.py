@@ -42,7 +42,8 @@ class Traits:
     @property
     def known(self) -> bool:
         """Returns whether pictures were looked at; without, a test shows nothing."""
-        return bool(self.families.get("pixels"))
+        pixels = self.families.get("pixels", {})
+        return any(np.isfinite(values).any() for values in pixels.values())
 
     def between(
         self, first: Int[np.ndarray, " first"], second: Int[np.ndarray, " second"]
@@ -62,7 +63,7 @@ class Traits:
 
 
 class Between(NamedTuple):
-    """Two roles, with what could tell them apart.
+    """Two roles, with the features that could separate them.
 
     Attributes:
       rows: Of the table.

@@ -64,7 +64,7 @@ def statement(record: Mapping[str, Any], clips: str = "") -> str:
     missed = auc["value"] is not None and not found(auc)
     if missed and (auc["high"] is None or auc["high"] >= _MUCH):
         sentence += (
-            ", and the clips are too few to tell whether this audit could have found "
+            ", and the clips are too few to show whether this audit could have found "
             "membership at all"
         )
     elif not found(auc):

@@ -1,4 +1,4 @@
-"""What tells two sets of clips apart without any model, as families of columns.
+"""Features of clips that need no model, as families of columns.
 
 Those of motion, pixels and text are of what a model reads: where they differ, its
 scores may differ, members or not. Those of containers, files and dates cannot reach it

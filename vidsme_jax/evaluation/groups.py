@@ -65,11 +65,11 @@ def counted(table: ScoreTable) -> dict[str, Any]:
         f"{number} groups of non-members are of {sources} sources: groups that share a "
         "source are not independent"
     )
-    told = ([said] if left else []) + ([parted] if number > sources else [])
+    statements = [said] * (left > 0) + [parted] * (number > sources)
     return {
         "compared": number - left,
         "left_out": left,
-        "statement": "; ".join(told),
+        "statement": "; ".join(statements),
     }
 
 

@@ -101,9 +101,15 @@ def rate_at_quantile(
     )
 
 
-def proportion(rate: float, num: int) -> dict[str, Any]:
-    """Returns a rate with its Clopper-Pearson interval over `num` observations."""
-    low, high = clopper_pearson(rate, num)
+def proportion(rate: float, num: int, few: str = "") -> dict[str, Any]:
+    """Returns a rate with its Clopper-Pearson interval over `num` observations.
+
+    Args:
+      rate: From 0 to 1.
+      num: How many observations.
+      few: Why there is no interval; "" where there is one.
+    """
+    low, high = (None, None) if few else clopper_pearson(rate, num)
     return {"value": rate, "low": low, "high": high}
 
 

@@ -347,7 +347,8 @@ def _evaluate_rows(
             | ({"reason": few} if few else {}),
             "accuracy": splitting.accuracy(*both, *units, seed),
             "tpr": {
-                f"{fpr:g}": _tpr(table, curve, both, fpr, effective) for fpr in fprs
+                f"{fpr:g}": _tpr(table, curve, both, fpr, effective, few)
+                for fpr in fprs
             },
             "adjusted_p": None,
         }
@@ -376,6 +377,7 @@ def _tpr(
     scores: tuple[Float[np.ndarray, " members"], Float[np.ndarray, " nonmembers"]],
     max_fpr: float,
     effective: tuple[int, int],
+    few: str,
 ) -> dict[str, Any]:
     """Returns the TPR at a rate, refused where the non-members cannot resolve it.
 
@@ -385,6 +387,7 @@ def _tpr(
       scores: Of members and non-members.
       max_fpr: The false-positive rate.
       effective: Numbers of sources of each.
+      few: Why there are no intervals; "" where there are.
     """
     if effective[1] * max_fpr < 1 - 1e-9:
         needed = math.ceil(1 / max_fpr - 1e-9)
@@ -394,9 +397,9 @@ def _tpr(
         )
     tpr, fpr, threshold = tpr_at_fpr(curve, max_fpr)
     threshold = signed(table, threshold)
-    low, high = intervals.rate_at_quantile(*scores, effective, max_fpr)
-    return intervals.proportion(tpr, effective[0]) | {
-        "fpr": intervals.proportion(fpr, effective[1]),
+    ends = None if few else intervals.rate_at_quantile(*scores, effective, max_fpr)
+    return intervals.proportion(tpr, effective[0], few) | {
+        "fpr": intervals.proportion(fpr, effective[1], few),
         "threshold": threshold if math.isfinite(threshold) else None,
-        "of_population": {"low": low, "high": high},
+        "of_population": ends and dict(zip(("low", "high"), ends, strict=True)),
     }

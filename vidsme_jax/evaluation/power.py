@@ -270,8 +270,8 @@ def of_roles(
     lines = [found_auc(members, nonmembers, alpha, auc, icc)]
     if max(each.per_source for each in both.values()) > 1:
         alone = smallest_auc(members, nonmembers, alpha, 0)
-        told = "there would be none either" if alone > 1 else f"it would be {alone:.2f}"
-        lines.append(f"if scores of one source did not correlate at all, {told}")
+        that = "there would be none either" if alone > 1 else f"it would be {alone:.2f}"
+        lines.append(f"if scores of one source did not correlate at all, {that}")
     for name, each in both.items():
         if each.sources < MIN_SOURCES:
             lines.append(
@@ -280,10 +280,10 @@ def of_roles(
             )
     needed = {rate: math.ceil(1 / _exact(rate)) for rate in fprs}
     for rate, least in needed.items():
-        can = "can" if nonmembers.number >= least else "cannot"
+        can = "can" if nonmembers.sources >= least else "cannot"
         lines.append(
-            f"a TPR at a false-positive rate of {100 * rate:g} % {can} be told: it "
-            f"takes {least} non-members"
+            f"a TPR at a false-positive rate of {100 * rate:g} % {can} be estimated: "
+            f"it takes {least} sources of non-members"
         )
     return lines
 

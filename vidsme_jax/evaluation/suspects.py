@@ -75,7 +75,7 @@ def suspects(
 ) -> dict[str, Any]:
     """Tests the suspects of a table, as a set and then each, against calibration clips.
 
-    First whether suspects and calibration clips can be told apart without the model:
+    First whether suspects and calibration clips differ without the model:
     where they can, or it cannot be tested, nothing else is tested. Then the set, and
     its groups; then the list, one row a video.
 
@@ -188,13 +188,13 @@ def _test(
     if sources.counts[1] < MIN_SOURCES:
         return (
             f"the {CALLED[role]} are of {of_sources(sources.counts[1])}; it takes "
-            f"{MIN_SOURCES} to tell whether they are a fair comparison"
+            f"{MIN_SOURCES} to test whether they are a fair comparison"
         )
     permuted = sources.permuted(tests.number, tests.seed)
     found = validity.shift(traits, between, permuted, tests, "suspects", role)
     result["exchangeable"] = found
     if found["differs"] is None:
-        return "whether they can be told apart without any model is not known"
+        return "whether the two differ without any model is not known"
     if found["differs"]:
         return (
             f"they differ from the {CALLED[role]} without any model "

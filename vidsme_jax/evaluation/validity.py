@@ -33,7 +33,7 @@ _NOT_KNOWN = "what the clips show without a model is not known"
 CALLED = {"nonmembers": "non-members", "calibration": "calibration clips"}
 
 
-# Two roles, their labels dealt out anew, and what tells them apart.
+# Two roles, their labels permuted, and the joint test of their blind features.
 _Whole = tuple[Between, UInt8[np.ndarray, "permutations sources"], blind.Joint | None]
 
 
@@ -141,7 +141,7 @@ def shift(
     first: str,
     second: str,
 ) -> dict[str, Any]:
-    """Says whether two roles can be told apart by what a model would read.
+    """Says whether features that a model would read separate two roles.
 
     Returns:
       `differs`, None where it was not tested; `p`, `families` (p of each), `auc`,
@@ -174,18 +174,17 @@ def _shift(
     names = _named(first), _named(second)
     if joint is None:
         statement = (
-            f"Not tested whether {names[0]} and {names[1]} can be told apart without "
-            f"any model: {_NOT_KNOWN}."
+            f"Not tested whether {names[0]} and {names[1]} differ without any model: "
+            f"{_NOT_KNOWN}."
         )
         nothing = dict.fromkeys(("differs", "p", "auc", "strongest"))
         return nothing | {"families": {}, "columns": 0, "statement": statement}
     columns = sum(len(each.columns) for each in between.reaching)
     strongest = _strongest(joint)
-    differs = joint.p <= tests.alpha
     looked = (
         f"{columns} properties of {_listed([each.name for each in between.reaching])}"
     )
-    if differs:
+    if joint.p <= tests.alpha:
         statement = (
             f"Without any model {names[0]} and {names[1]} differ: {strongest}, AUC "
             f"{joint.auc:.2f} (p = {verdicts.p_words(joint.p)}, for all of {looked} "
@@ -197,13 +196,16 @@ def _shift(
             f"(p = {verdicts.p_words(joint.p)}; the largest is {strongest}, AUC "
             f"{joint.auc:.2f}). That does not show that there is none."
         )
+    return _facts(joint, tests, statement) | {"columns": columns}
+
+
+def _facts(joint: blind.Joint, tests: Procedure, statement: str) -> dict[str, Any]:
     return {
-        "differs": differs,
+        "differs": joint.p <= tests.alpha,
         "p": joint.p,
         "auc": joint.auc,
-        "strongest": strongest,
+        "strongest": _strongest(joint),
         "families": joint.families,
-        "columns": columns,
         "statement": statement,
     }
 
@@ -217,9 +219,8 @@ def _apart(
     if not between.apart:
         return None
     joint = blind.joint(between.apart, between.sources, permuted, tests.seed)
-    differs, strongest = joint.p <= tests.alpha, _strongest(joint)
-    looked = _listed([each.name for each in between.apart])
-    if differs:
+    strongest, looked = _strongest(joint), _listed([x.name for x in between.apart])
+    if joint.p <= tests.alpha:
         statement = (
             f"The files of members and non-members differ in what the model does not "
             f"read: {strongest}, AUC {joint.auc:.2f} (p = "
@@ -231,14 +232,7 @@ def _apart(
             f"No difference was found in what the model does not read ({looked}; p = "
             f"{verdicts.p_words(joint.p)})."
         )
-    return {
-        "differs": differs,
-        "p": joint.p,
-        "auc": joint.auc,
-        "strongest": strongest,
-        "families": joint.families,
-        "statement": statement,
-    }
+    return _facts(joint, tests, statement)
 
 
 def _verdicts(
@@ -354,7 +348,7 @@ def _roc(between: Between, seed: int) -> dict[str, Any] | None:
 
 
 def _strongest(joint: blind.Joint) -> str:
-    """Names what tells two sets apart best."""
+    """Names the feature that separates two sets best."""
     if joint.strongest == blind.ALL:
         return f"all columns of {joint.family} together"
     column = printable(joint.strongest.replace("_", " "), 100)

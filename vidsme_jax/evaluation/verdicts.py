@@ -4,7 +4,7 @@ Of one declared comparison and score, with alpha the level of every test and A* 
 smallest AUC of interest:
 
 - p_s: the score ranks members above non-members (`ranking`).
-- p_b: the two sets can be told apart without any model (`blind`); its AUC is A_b.
+- p_b: the two sets differ without any model (`blind`); the AUC of that is A_b.
 - p_r: the score ranks members above beyond what the blind features explain
   (`adjusted`).
 - p_d: the same of the score less the reference model's.
@@ -45,7 +45,7 @@ class Evidence(NamedTuple):
       p_r: Likewise.
       p_d: None without a reference model.
       blind_auc: A_b.
-      blind: What tells the sets apart best, in words.
+      blind: The feature that separates the sets best, in words.
       sources: Of members and of non-members.
     """
 
@@ -139,7 +139,7 @@ def _ruled(
         return "ranks_above_no_placebo", (
             f"ranks members above non-members ({numbers}), {beyond}; without a "
             "reference model that has not seen them, a difference between the sets "
-            "that was not measured cannot be told from membership"
+            "that was not measured cannot be distinguished from membership"
         )
     if found.p_d <= alpha:
         return "supported", (
@@ -183,7 +183,7 @@ def of_reference(evaluation: dict[str, Any], comparison: str, score: str) -> str
     """Says in one sentence what the reference model alone shows by a score.
 
     It has seen no members, so that its AUC is that of a placebo: anything but 0.5 comes
-    from what else tells the two sets apart.
+    from another difference between the two sets.
     """
     compared = evaluation["comparisons"].get(comparison, {})
     found = compared.get("reference", {}).get(score)

@@ -1,4 +1,4 @@
-"""Questions and answers as columns: what a text tells without any model or video.
+"""Questions and answers as columns of features that need neither model nor video.
 
 Each text's own typicality is by a model of the texts of all other units, so that no
 clip is scored by a model of its own answer. Nothing here sees a label, so that columns

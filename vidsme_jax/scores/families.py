@@ -1,4 +1,4 @@
-"""What tells clips apart without a model, as columns of a table, by family.
+"""Features of clips that need no model, as columns of a table, by family.
 
 `pixels` can reach a model; `container`, `files` and `dates` cannot, and say only that
 clips came another way.

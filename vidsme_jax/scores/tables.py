@@ -329,7 +329,9 @@ def _table(
             texts.items(), compute(clip, list(texts.values())), strict=True
         ):
             values[clip.key, key] = np.array(row, np.float64)
-            answers[clip.key, key] = text.asked.answer if text else ""
+            # A generated answer is the model's: no blind feature may be of it.
+            given = text is not None and text.asked.ended == "given"
+            answers[clip.key, key] = text.asked.answer if text and given else ""
             lengths[clip.key, key] = int((text.slice == _RESPONSE).sum()) if text else 0
     scored = [item for item in items if asked[item.id] in values]
     if not scored:
@@ -363,10 +365,15 @@ def _table(
         larger_is_member=scores.PROFILES[profile].larger_is_member,
         unit=unit,
         source=np.array([i.source for i in scored], object),
-        question=np.array([i.question for i in scored], object) if has_text else None,
-        answer=np.array([answers[asked[i.id]] or i.answer for i in scored], object)
+        question=np.array([_question(i) for i in scored], object) if has_text else None,
+        answer=np.array([answers[asked[i.id]] for i in scored], object)
         if has_text
         else None,
         traits=families.of_items(scored, traits) if in_units else {},
     )
     return table, warnings
+
+
+def _question(item: Item) -> str:
+    """Returns what is asked, with its options."""
+    return "\n".join([item.question, *item.candidates])

@@ -1,4 +1,4 @@
-"""What tells clips apart without a model, as columns of a table."""
+"""Features of clips that need no model, as columns of a table."""
 
 from typing import Any
 
