@@ -134,3 +134,16 @@ def test_adjusted_p_values_are_those_of_the_largest():
     noise = rng.normal(size=(50, 40))
     more = clustered.influences(noise[:, :20], noise[:, 20:], unit[:20], unit[20:])
     assert clustered.adjusted([one, more], 2000, 0)[0][0] > 5 * p
+
+
+def test_the_interval_is_no_narrower_than_that_of_independent_clips():
+    """Near 1 the sources' own variance is often far too small."""
+    # One clip of each source but one is below a fifth of the non-members.
+    n = np.arange(100.0) % 5
+    m = np.where((n == 0) & (np.arange(100) > 0), 3.5, 10.0)
+    unit = np.arange(100) // 5
+    found = _influences(m, n, unit, unit + 20)
+    low, high = found.interval(0)
+    least = np.sqrt(clustered.hanley_mcneil(np.array([low]), 100, 100)[0])
+    assert found.auc[0] < 1 and (found.auc[0] - low) / least > 1.95
+    assert low < found.auc[0] < high

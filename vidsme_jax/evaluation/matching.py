@@ -78,8 +78,8 @@ def result(
       `auc` with its interval, `comparison` and a `statement`.
     """
     sources = between.sources
-    kept = sources_of(between, seed)
     propensity = _propensity(between, seed)
+    kept = matched(propensity, sources.label)
     inside = overlap(propensity, sources.label)
     pairs = int(kept.sum()) // 2
     score = metrics.oriented(table, headline)[between.rows]
