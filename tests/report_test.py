@@ -21,7 +21,6 @@ from vidsme_jax.evaluation import (
     metrics,
     suspects,
     validity,
-    verdicts,
 )
 from vidsme_jax.report import figures, files, plots
 from vidsme_jax.report.page import CLAIM
@@ -371,17 +370,6 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
     assert labels == ["chance", "response_loss_ref", "vid_sme"]
 
 
-def test_a_reference_that_separates_is_told():
-    auc = {"value": 0.8, "low": 0.7, "high": 0.9}
-    found = {"comparisons": {"all": {"reference": {"s": {"auc": auc}}}}}
-    text = verdicts.of_reference(found, "all", "s")
-    assert text.startswith("The reference model's own s separates members from")
-    assert "the two sets differ" in text and ". " not in text
-    assert verdicts.of_reference({"comparisons": {}}, "all", "s") == ""
-    auc["value"], auc["reason"] = None, "why"
-    assert verdicts.of_reference(found, "all", "s").endswith("s has no result: why.")
-
-
 def test_a_clip_of_one_frame_and_values_that_are_not_finite():
     curve = dataclasses.replace(
         _curve("most"),
@@ -408,45 +396,6 @@ def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     assert before.keys() == after.keys()
     name = tmp_path / "metrics.json"
     assert after[name] == before[name]
-
-
-@pytest.mark.parametrize("verdict", verdicts.NAMES)
-def test_a_verdict_is_one_sentence(verdict):
-    auc = {"value": 0.7, "low": 0.6, "high": 0.8}
-    evidence = verdicts.Evidence(auc, 0.01, 0.3, 0.02, 0.03, 0.6, "motion", (30, 30))
-    changes = {
-        "supported": {},
-        "ranks_above_no_placebo": {"p_d": None},
-        "chance": {"p_s": 0.4, "auc": auc | {"high": 0.59}},
-        "shift": {"p_b": 0.01, "p_r": 0.2},
-        "underpowered": {"p_s": 0.2},
-        "not_tested": {"sources": (19, 30)},
-    }[verdict]
-    found = verdicts.of_score(evidence._replace(**changes), 0.05, 0.6)
-    assert found["verdict"] == verdict
-    text = verdicts.sentence("The score s", found)
-    assert text.startswith("The score s ") and text.endswith(".")
-    assert ". " not in text and "proves" not in text
-
-
-@pytest.mark.parametrize(
-    ("changes", "verdict"),
-    [
-        ({"p_b": 0.05, "blind_auc": 0.71}, "shift"),
-        ({"p_b": 0.05, "blind_auc": 0.70}, "supported"),
-        ({"p_b": 0.051, "blind_auc": 0.9}, "supported"),
-        ({"p_d": 0.051}, "shift"),
-        ({"p_r": 0.051}, "underpowered"),
-        ({"p_s": 0.051}, "underpowered"),
-        ({"p_b": None}, "not_tested"),
-        ({"auc": {"value": None, "reason": "why"}}, "not_tested"),
-    ],
-)
-def test_the_rules_at_their_limits(changes, verdict):
-    auc = {"value": 0.7, "low": 0.6, "high": 0.8}
-    evidence = verdicts.Evidence(auc, 0.05, 0.3, 0.05, 0.05, 0.6, "motion", (20, 20))
-    found = verdicts.of_score(evidence._replace(**changes), 0.05, 0.6)
-    assert found["verdict"] == verdict
 
 
 def test_an_end_next_to_guessing_is_not_rounded_onto_it():
