@@ -89,13 +89,13 @@ class Fit(NamedTuple):
         x, found = self.columns, np.zeros(labels.shape)
         for fold in self.folds:
             parts = [part for k in range(_FOLDS) if (part := fold == k).any()]
-            sums = [_Sums.of(x[part], labels[part]) for part in parts]
-            every = _Sums(*map(sum, zip(*sums, strict=True)))
+            sums = [_sums(x[part], labels[part]) for part in parts]
+            every = np.sum(sums, axis=0)
             for part, own in zip(parts, sums, strict=True):
                 if part.all():
                     continue
-                rest = _Sums(*(a - b for a, b in zip(every, own, strict=True)))
-                found[part] += (x[part] - rest.x / rest.count) @ rest.coefficients()
+                centre, weights = _solved(every - own, x.shape[1])
+                found[part] += (x[part] - centre) @ weights
         return found / len(self.folds)
 
     def scores(
@@ -115,32 +115,31 @@ class Fit(NamedTuple):
                 if role.any():
                     x[role] -= x[role].mean(axis=0)
                     y[role] -= y[role].mean(axis=0)
-            found[test] += (self.columns[test] - centre) @ _Sums.of(x, y).coefficients()
+            weights = _solved(_sums(x, y), x.shape[1])[1]
+            found[test] += (self.columns[test] - centre) @ weights
         return found / len(self.folds)
 
 
-class _Sums(NamedTuple):
-    """Sums over sources that a ridge regression follows from."""
+def _sums(
+    x: Float[np.ndarray, "sources columns"], y: Float[np.ndarray, "sources targets"]
+) -> Float[np.ndarray, "one_and_columns all_terms"]:
+    """Sums products over sources: 1 and x, with 1, x and y. A regression follows."""
+    terms = np.concatenate([np.ones((len(x), 1)), x, y], axis=1)
+    return terms[:, : x.shape[1] + 1].T @ terms
 
-    count: int
-    x: Float[np.ndarray, " columns"]
-    y: Float[np.ndarray, " targets"]
-    xx: Float[np.ndarray, "columns columns"]
-    xy: Float[np.ndarray, "columns targets"]
 
-    @classmethod
-    def of(
-        cls,
-        x: Float[np.ndarray, "sources columns"],
-        y: Float[np.ndarray, "sources targets"],
-    ) -> "_Sums":
-        return cls(len(x), x.sum(axis=0), y.sum(axis=0), x.T @ x, x.T @ y)
+def _solved(
+    sums: Float[np.ndarray, "one_and_columns all_terms"], columns: int
+) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, "columns targets"]]:
+    """Returns the columns' means and the coefficients of the regression on them.
 
-    def coefficients(self) -> Float[np.ndarray, "columns targets"]:
-        """Returns those of the regression with a constant, which is not penalised."""
-        gram = self.xx - np.outer(self.x, self.x) / self.count
-        gram[np.diag_indices_from(gram)] += _RIDGE * self.count
-        return np.linalg.solve(gram, self.xy - np.outer(self.x, self.y) / self.count)
+    It has a constant, which is not penalised.
+    """
+    count, of_x, of_y = sums[0, 0], sums[0, 1 : columns + 1], sums[0, columns + 1 :]
+    gram = sums[1:, 1 : columns + 1] - np.outer(of_x, of_x) / count
+    gram[np.diag_indices_from(gram)] += _RIDGE * count
+    right = sums[1:, columns + 1 :] - np.outer(of_x, of_y) / count
+    return of_x / count, np.linalg.solve(gram, right)
 
 
 def joint(
