@@ -1,6 +1,7 @@
 """Intervals of the AUC over sources: against DeLong's formula and by simulation."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -115,6 +116,45 @@ def test_the_tprs_interval_counts_that_the_threshold_was_found():
         low, high = intervals.clopper_pearson(float((m > threshold).mean()), 60)
         held["found"] += low <= truth <= high
     assert held["both"] / 150 > 0.95 > 0.9 > held["found"] / 150
+
+
+def test_the_tprs_interval_is_that_of_a_plain_loop():
+    """Both ends: the threshold's order statistics, then the rate above each of them."""
+    m, n = np.arange(100) * 0.31, np.arange(60) * 0.5
+
+    def last_unlikely(tail):  # Non-members above the threshold, of 60 at 10 %.
+        total = 0.0
+        for k in range(61):
+            total += math.comb(60, k) * 0.1**k * 0.9 ** (60 - k)
+            if total >= tail:
+                return k
+        raise AssertionError
+
+    ranked = sorted(n, reverse=True)
+    above = [
+        sum(each > ranked[k] for each in m)
+        for k in (last_unlikely(0.0125) - 1, last_unlikely(0.9875))
+    ]
+    beta = scipy.stats.beta
+    assert intervals.rate_at_quantile(m, n, (100, 60), 0.1) == pytest.approx(
+        (
+            beta.ppf(0.0125, above[0], 101 - above[0]),
+            beta.ppf(0.9875, above[1] + 1, 100 - above[1]),
+        )
+    )
+
+
+def test_the_tprs_interval_with_ties():
+    rng = np.random.default_rng(6)
+    # Of 0 to 4, one non-member in five is each; none may be above the threshold, 4.
+    held = 0
+    for _ in range(100):
+        m, n = rng.integers(2, 6, 100), rng.integers(0, 5, 100)
+        low, high = intervals.rate_at_quantile(
+            m.astype(float), n.astype(float), (100, 100), 0.1
+        )
+        held += low <= 0.25 <= high
+    assert held >= 95
 
 
 def test_adjusted_p_values_are_those_of_the_largest():
