@@ -9,7 +9,7 @@ import scipy.stats
 import sklearn.metrics
 
 from score_tables import table as _table
-from vidsme_jax.evaluation import groups, intervals, metrics
+from vidsme_jax.evaluation import groups, intervals, metrics, splitting
 
 
 def _unadjusted(result):
@@ -253,6 +253,21 @@ def test_the_accuracy_is_that_of_the_other_halfs_threshold():
     # The best of all thresholds has 0.59 where there is nothing to be found.
     assert abs(np.mean([each["value"] for each in found]) - 0.5) < 0.03
     assert np.mean([each["low"] > 0.5 for each in found]) <= 0.1
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_accuracys_interval_is_of_t_over_sources(rows):
+    # Either half's best threshold is between 0 and 1.
+    m = np.repeat([1.0] * 15 + [0.0] * 5, rows)
+    n = np.repeat([1.0] * 4 + [0.0] * 16, rows)
+    unit = np.arange(20 * rows) // rows
+    found = splitting.accuracy(m, n, unit, unit + 20, 0)
+    shares = np.arange(20) < 15, np.arange(20) < 16
+    variance = sum(float(np.var(each, ddof=1)) / 20 for each in shares) / 4
+    width = scipy.stats.t.ppf(0.975, 19) * variance**0.5
+    assert found["value"] == pytest.approx(0.775)
+    assert found["low"] == pytest.approx(0.775 - width)
+    assert found["high"] == pytest.approx(0.775 + width)
 
 
 def test_an_adjusted_p_is_of_all_scores_and_groups():
