@@ -134,6 +134,9 @@ def test_columns_of_a_family():
     )
     assert found is not None
     assert found.columns == ("codec h264", "codec vp9", "fps", "fps unknown")
+    # A source's mean; the median of those that are known where none is.
+    fps = np.array([25.0, 30.0, 27.5, 30.0])
+    np.testing.assert_allclose(found.values[:, 2], (fps - fps.mean()) / fps.std())
     np.testing.assert_allclose(found.values.mean(axis=0), 0, atol=1e-12)
     assert families.family("files", {"same": np.ones(5)}, of) is None
 
