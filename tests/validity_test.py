@@ -205,6 +205,8 @@ def test_matched_sources_are_alike():
     assert auc > 0.7 > matched["auc"]["value"]
     assert matched["auc"]["low"] < 0.5 < matched["auc"]["high"]
     assert f"{matched['pairs']} pairs of sources" in matched["statement"]
+    assert found["roc"]["auc"] > 0.75 and 0.3 < matched["blind_auc"] < 0.65
+    assert f"has AUC {matched['blind_auc']:.2f}." in matched["statement"]
 
 
 def test_a_score_that_is_not_finite_has_no_verdict():

@@ -81,10 +81,10 @@ def write(
             hint = nearest(comparison, list(found))
             problem = f"the run has no comparison {printable(comparison, 100)!r}{hint}"
         raise AuditError([f"{workdir}: {problem}"])
-    between = compared.Traits(table).between(*found[comparison][1:])
-    kept = matching.sources_of(
-        between, validity.Procedure.of(asked.settings.report).seed
-    )
+    traits = compared.Traits(table)
+    between = traits.between(*found[comparison][1:])
+    seed = validity.Procedure.of(asked.settings.report).seed
+    kept = matching.sources_of(between, seed)
     if not kept.any():
         raise AuditError(
             [f"{workdir}: no source of members is like any of non-members"]
@@ -99,9 +99,10 @@ def write(
         write_atomically(path, "".join(_lines(its)).encode("utf-8", "backslashreplace"))
         counts.append(f"{len(its)} rows of {role}")
         flags_.append(f"--config.corpus.{role}={shlex.quote(str(path))}")
+    anew = matching.in_words(matching.blind_auc(traits, between, kept, seed))
     return (
         f"{int(kept.sum()) // 2} pairs of sources, {' and '.join(counts)}, are in "
-        f"{printable(str(out))}. Audit them with the same --config and another "
+        f"{printable(str(out))}{anew}. Audit them with the same --config and another "
         f"--workdir: {' '.join(flags_)} --config.corpus.allow_outside=true"
     )
 

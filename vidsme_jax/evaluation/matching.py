@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import blind, clustered, intervals, metrics
-from vidsme_jax.evaluation.compared import Between
+from vidsme_jax.evaluation.compared import Between, Traits
 
 CALIPER = 0.2  # Standard deviations of the propensity that a pair may differ by.
 
@@ -59,6 +59,7 @@ def overlap(
 
 def result(
     table: ScoreTable,
+    traits: Traits,
     between: Between,
     headline: str,
     comparison: str,
@@ -68,6 +69,7 @@ def result(
 
     Args:
       table: The scores.
+      traits: Of the table.
       between: Two roles of it.
       headline: The score.
       comparison: What the two are called.
@@ -75,7 +77,8 @@ def result(
 
     Returns:
       `pairs`, `overlap` (the share of sources where both roles have some), `score`,
-      `auc` with its interval, `comparison` and a `statement`.
+      `auc` with its interval, `blind_auc` (of `blind_auc`), `comparison` and a
+      `statement`.
     """
     sources = between.sources
     propensity = _propensity(between, seed)
@@ -98,11 +101,11 @@ def result(
         if min(found.sources) >= intervals.MIN_SOURCES:
             low, high = found.interval(0)
         auc = {"value": float(found.auc[0]), "low": low, "high": high}
-    shown = intervals.in_words(auc)
+    anew = blind_auc(traits, between, kept, seed)
     statement = (
         f"On the largest subset of like propensities, {pairs} pairs of sources "
         f"({inside:.0%} of all sources lie where both sets have some), {headline} has "
-        f"AUC {shown}."
+        f"AUC {intervals.in_words(auc)}{in_words(anew)}."
         if pairs
         else "No pair of sources of the two sets is alike: no subset can be compared."
     )
@@ -111,9 +114,40 @@ def result(
         "overlap": inside,
         "score": headline,
         "auc": auc,
+        "blind_auc": anew,
         "statement": statement,
         "comparison": comparison,
     }
+
+
+def blind_auc(
+    traits: Traits, between: Between, kept: Bool[np.ndarray, " sources"], seed: int
+) -> float | None:
+    """Returns how well a propensity that is fitted anew separates a matched subset.
+
+    Args:
+      traits: Of the table.
+      between: Two roles of it.
+      kept: Their sources that are in the subset.
+      seed: Of cross-fitting.
+
+    Returns:
+      The AUC, near or below 0.5 where matching left nothing to be found; None for fewer
+      than 10 pairs.
+    """
+    if kept.sum() // 2 < intervals.MIN_SOURCES:
+        return None
+    source, label = between.sources.source, between.sources.label
+    first, second = (between.rows[(kept & role)[source]] for role in (label, ~label))
+    subset = traits.between(first, second)
+    return blind.auc(_propensity(subset, seed), subset.sources)
+
+
+def in_words(anew: float | None) -> str:
+    """Says what is left to be found without a model; "" where it is not known."""
+    if anew is None:
+        return ""
+    return f"; a blind fit made anew on it has AUC {anew:.2f}"
 
 
 def sources_of(between: Between, seed: int) -> Bool[np.ndarray, " sources"]:

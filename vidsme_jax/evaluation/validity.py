@@ -127,7 +127,7 @@ def judge(
             apart = result["apart"] is not None and result["apart"]["differs"]
             if differ or apart:
                 result["matched"] = matching.result(
-                    *(table, between, headline, name, tests.seed)
+                    *(table, traits, between, headline, name, tests.seed)
                 )
         found[name] = result
     return found
