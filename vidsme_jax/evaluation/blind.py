@@ -86,16 +86,21 @@ class Fit(NamedTuple):
         What a fit needs of its sources is summed once a fold: its sums are those of all
         folds less those of the fold that it has not seen.
         """
-        x, found = self.columns, np.zeros(labels.shape)
+        found = np.zeros(labels.shape)
         for fold in self.folds:
-            parts = [part for k in range(_FOLDS) if (part := fold == k).any()]
-            sums = [_sums(x[part], labels[part]) for part in parts]
+            order = np.argsort(fold, kind="stable")
+            ends = np.searchsorted(fold[order], np.arange(_FOLDS + 1))
+            parts = [slice(i, j) for i, j in itertools.pairwise(ends) if i < j]
+            x, y = self.columns[order], labels[order]
+            sums = [_sums(x[part], y[part]) for part in parts]
             every = np.sum(sums, axis=0)
             for part, own in zip(parts, sums, strict=True):
-                if part.all():
+                if len(parts) == 1:
+                    y[part] = 0
                     continue
                 centre, weights = _solved(every - own, x.shape[1])
-                found[part] += (x[part] - centre) @ weights
+                np.matmul(x[part] - centre, weights, out=y[part])
+            found[order] += y
         return found / len(self.folds)
 
     def scores(
@@ -124,8 +129,8 @@ def _sums(
     x: Float[np.ndarray, "sources columns"], y: Float[np.ndarray, "sources targets"]
 ) -> Float[np.ndarray, "one_and_columns all_terms"]:
     """Sums products over sources: 1 and x, with 1, x and y. A regression follows."""
-    terms = np.concatenate([np.ones((len(x), 1)), x, y], axis=1)
-    return terms[:, : x.shape[1] + 1].T @ terms
+    own = np.concatenate([np.ones((len(x), 1)), x], axis=1).T
+    return np.concatenate([own @ own.T, own @ y], axis=1)
 
 
 def _solved(
