@@ -120,7 +120,14 @@ def test_a_calibrated_score_compares_already():
     its = _shifted(factor=1.0, score=_score(0.85))
     its.reference["t"] = its.scores["s"]  # Of another score.
     found = _verdict(its)
-    assert found["verdict"] == "supported" and found["p_d"] == found["p_r"]
+    assert found["verdict"] == "supported"
+    assert found["p_d"] == max(found["p_s"], found["p_r"])
+    # Members rank above only where motion, which lowers the score, is adjusted for.
+    its = _shifted(60, factor=3.0, score=_score(0.85, 60))
+    its.scores["s"] -= 2 * np.log(its.flow_variance)
+    its.reference["t"] = its.scores["s"]
+    found = _verdict(its)
+    assert found["p_r"] <= 0.05 < found["p_s"] == found["p_d"]
 
 
 def test_a_score_that_is_the_references_is_rarely_supported():

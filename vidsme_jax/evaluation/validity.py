@@ -303,9 +303,12 @@ def _tested(
     differing = [(k, each) for k, each in enumerate(beyond) if each is not None]
     if differing:
         values = np.stack([each[between.rows] for _, each in differing], axis=1)
-        means = sources.means(ranking.ranks(values))
-        p_values = adjustment.p_values(means, within).tolist()
-        for (k, _), p in zip(differing, p_values, strict=True):
+        ranks = ranking.ranks(values)
+        p_values = np.maximum(
+            ranking.p_values(ranks, sources, permuted),
+            adjustment.p_values(sources.means(ranks), within),
+        )
+        for (k, _), p in zip(differing, p_values.tolist(), strict=True):
             p_d[k] = p
     auc = blind.auc(blind.propensity(between.reaching, sources, seed), sources)
     strongest = "all that was measured together"

@@ -7,7 +7,9 @@ smallest AUC of interest:
 - p_b: the two sets differ without any model (`blind`); the AUC of that is A_b.
 - p_r: the score ranks members above beyond what the blind features explain
   (`adjusted`).
-- p_d: the same of the score less the reference model's.
+- p_d: the larger of p_s and p_r of the score less the reference model's. Adjusting
+  alone finds 5 to 9 % of null differences at 5 %; with p_s, 5 % at most wherever the
+  reference model shares what the blind features do not measure.
 
 | verdict | where |
 |---|---|
