@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vidsme_jax.evaluation import blind, families, wordings
-from vidsme_jax.evaluation.sources import Sources, p_value
+from vidsme_jax.evaluation.sources import Sources, alike, p_value
 
 SIZES = {"motion": 2, "pixels": 28, "text": 14}  # 44 columns.
 
@@ -157,6 +157,29 @@ def test_sources():
     assert len(np.unique(dealt, axis=0)) == 4
     assert (of.permuted(20, 0).sum(axis=1) == 2).all()
     assert p_value(2.0, np.array([2.0 + 1e-12, 2.0 - 1e-12, 1.0])) == 0.75
+
+
+def test_sources_of_both_roles_keep_equally_many_rows():
+    rng = np.random.default_rng(8)
+    sizes = rng.integers(1, 9, 40), rng.integers(3, 20, 25)
+    first, second = (np.repeat(np.arange(len(s)), s) for s in sizes)
+    order = rng.permutation(len(first))
+    kept = alike(first[order], second)
+    left = [
+        np.bincount(x[k]) for x, k in zip((first[order], second), kept, strict=True)
+    ]
+    assert [len(each) for each in left] == [40, 25]  # No source is gone.
+    np.testing.assert_array_equal(
+        np.sort(left[0]), np.sort(np.minimum(left[0], sizes[0]))
+    )
+    shares = [np.quantile(each, [0.1, 0.3, 0.5, 0.7, 0.9]) for each in left]
+    assert np.abs(shares[0] - shares[1]).max() <= 1
+    # Where sizes are alike nothing is left out.
+    for k in alike(first, rng.permutation(first) + 99):
+        assert k.all()
+    # Rows are drawn, not the first of each source.
+    kept = alike(np.arange(50), np.repeat(np.arange(50), 10))[1]
+    assert kept.sum() == 50 and 0.2 < np.flatnonzero(kept).__mod__(10).mean() / 9 < 0.8
 
 
 def test_a_text_is_not_scored_by_a_model_of_itself():

@@ -300,3 +300,20 @@ def test_no_interval_below_ten_sources():
         assert (result["accuracy"]["value"] is not None) == has
         ends = result["auc"]["low"], tpr["low"], tpr["fpr"]["low"], tpr["of_population"]
         assert [end is not None for end in ends] == [has] * 4
+
+
+def test_one_source_with_most_of_the_rows_has_no_interval():
+    """Twenty sources of which one has 200 of 219 rows amount to one."""
+    unit = np.concatenate([np.zeros(200, int), np.arange(1, 20)])
+    unit = np.concatenate([unit, unit + 20])
+    table = _table(
+        np.random.default_rng(14).normal(size=438), _roles(219, 219), unit=unit
+    )
+    found = metrics.evaluate(table, (0.2,), 100, 0)["comparisons"]["all"]["scores"]["s"]
+    assert found["auc"]["value"] is not None and found["auc"]["low"] is None
+    assert found["auc"]["reason"] == (
+        "no interval: 20 sources of members and 20 of non-members, whose rows are so "
+        "unequal in number that they amount to 1 and 1; it takes 10 of each"
+    )
+    assert found["adjusted_p"] is None
+    assert found["accuracy"]["value"] is None

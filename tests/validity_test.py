@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from score_tables import table
+from vidsme_jax.base import AuditError
 from vidsme_jax.evaluation import blind, compared, groups, metrics, ranking, validity
 from vidsme_jax.evaluation.sources import Sources
 from vidsme_jax.evaluation.validity import Procedure
@@ -102,43 +103,64 @@ def test_a_shift_beyond_the_cap_supports_nothing():
 
 
 def test_without_a_reference_model_nothing_is_supported():
-    its = _shifted(factor=1.0, score=_score(0.85))
-    found = _verdict(its)
+    found = _verdict(_shifted(factor=1.0, score=_score(0.85)))
     assert found["verdict"] == "ranks_above_no_placebo" and found["p_d"] is None
     assert "without a reference model" in found["statement"]
-    its.reference["s"] = _score(0.5, seed=2)
-    found = _verdict(its)
-    assert found["verdict"] == "supported" and found["p_d"] <= 0.05
-    # A reference model that ranks them as high: they differ otherwise.
-    its.reference["s"] = its.scores["s"] + 0.1 * _score(0.5, seed=3)
-    found = _verdict(its)
-    assert found["verdict"] == "shift" and found["p_d"] > 0.05
-    assert "so, or nearly so, does the reference model" in found["statement"]
 
 
-def test_a_calibrated_score_compares_already():
+def test_a_strict_level_asks_no_less_of_the_sets():
+    its = _shifted(20, factor=2.6, score=_score(0.95, 20))
+    loose = _judged(its)
+    assert 0.005 < loose["blind"]["p"] <= 0.05
+    strict = _judged(its, tests=Procedure(alpha=0.005, number=299))
+    for found in (loose, strict):
+        assert found["blind"]["differs"] is True
+        assert found["verdicts"]["s"]["verdict"] == "shift"
+    with pytest.raises(AuditError, match="below the smallest p-value of 99"):
+        Procedure(alpha=0.005, number=99).check()
+
+
+def test_below_chance_is_against_the_sign():
+    found = _verdict(_shifted(factor=1.0, score=_score(0.1)))
+    assert found["verdict"] == "chance"
+    assert found["statement"].startswith("ranks members below non-members, against")
+    found = _verdict(_shifted(100, factor=1.0, score=_score(0.45, 100)))
+    assert found["statement"].startswith("is not distinguishable from chance")
+
+
+def test_a_difference_of_files_is_in_the_verdict():
     its = _shifted(factor=1.0, score=_score(0.85))
-    its.reference["t"] = its.scores["s"]  # Of another score.
-    found = _verdict(its)
-    assert found["verdict"] == "supported"
-    assert found["p_d"] == max(found["p_s"], found["p_r"])
-    # Members rank above only where motion, which lowers the score, is adjusted for.
-    its = _shifted(60, factor=3.0, score=_score(0.85, 60))
-    its.scores["s"] -= 2 * np.log(its.flow_variance)
-    its.reference["t"] = its.scores["s"]
-    found = _verdict(its)
-    assert found["p_r"] <= 0.05 < found["p_s"] == found["p_d"]
+    dates = np.repeat([2023.0, 2025.0], 60)
+    its.traits["dates"] = {"date": dates}
+    found = _judged(its)["verdicts"]["s"]
+    assert found["verdict"] == "ranks_above_no_placebo"
+    assert (
+        "the files of the two differ, too (date (dates), AUC 1.00)"
+        in (found["statement"])
+    )
 
 
-def test_a_score_that_is_the_references_is_rarely_supported():
-    verdicts = []
-    for seed in range(15):
+def test_more_clips_of_a_source_are_no_difference():
+    """Nothing differs but that the non-members' sources have ten rows each."""
+    p_b, p_s, p_r = [], [], []
+    for seed in range(40):
         rng = np.random.default_rng(seed)
-        other = _score(0.9, 40, seed)
-        its = _shifted(40, seed=seed, factor=1.0, score=other + rng.normal(size=80))
-        its.reference["s"] = other
-        verdicts.append(_verdict(its)["verdict"])
-    assert verdicts.count("supported") <= 2 and verdicts.count("shift") >= 10
+        unit = np.concatenate([np.arange(30), np.repeat(np.arange(30), 10) + 30])
+        columns = rng.normal(size=(60, 3))[unit] + rng.normal(size=(330, 3))
+        score = rng.normal(size=60)[unit] + rng.normal(size=330)
+        role = ["members"] * 30 + ["nonmembers"] * 300
+        phi, brightness = rng.lognormal(size=330), rng.gamma(2, 5, 330)
+        its = _table(phi, brightness, role, score=score, unit=unit)
+        its.traits["pixels"] = dict(zip("abc", columns.T, strict=True))
+        found = _judged(its, tests=Procedure(number=99))
+        assert found["left_out"].startswith(
+            "Tests are of 30 of 30 rows of members and 30 of 300 of non-members"
+        )
+        verdict = found["verdicts"]["s"]
+        for values, name in ((p_b, "p_b"), (p_s, "p_s"), (p_r, "p_r")):
+            values.append(verdict[name] <= 0.05)
+    assert max(np.mean(p_b), np.mean(p_s), np.mean(p_r)) <= 0.15
+    assert _judged(_shifted(factor=1.0))["left_out"] == ""
 
 
 def test_few_sources_are_not_tested():

@@ -82,7 +82,7 @@ def write(
             problem = f"the run has no comparison {printable(comparison, 100)!r}{hint}"
         raise AuditError([f"{workdir}: {problem}"])
     traits = compared.Traits(table)
-    between = traits.between(*found[comparison][1:])
+    between = traits.between(*found[comparison][1:], whole=True)
     seed = validity.Procedure.of(asked.settings.report).seed
     kept = matching.sources_of(between, seed)
     if not kept.any():

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import wordings
 from vidsme_jax.evaluation.families import APART, REACHING, Family, family
-from vidsme_jax.evaluation.sources import Sources
+from vidsme_jax.evaluation.sources import Sources, alike
 
 
 class Traits:
@@ -46,9 +46,23 @@ class Traits:
         return any(np.isfinite(values).any() for values in pixels.values())
 
     def between(
-        self, first: Int[np.ndarray, " first"], second: Int[np.ndarray, " second"]
+        self,
+        first: Int[np.ndarray, " first"],
+        second: Int[np.ndarray, " second"],
+        *,
+        whole: bool = False,
     ) -> "Between":
-        """Returns the families of the rows of two roles."""
+        """Returns the families of the rows of two roles.
+
+        Args:
+          first: Rows of the table.
+          second: Likewise.
+          whole: Keeps all rows. Otherwise sources have equally many in both roles
+            (`sources.alike`), without which labels cannot be permuted.
+        """
+        if not whole:
+            kept = alike(self.units[first], self.units[second])
+            first, second = first[kept[0]], second[kept[1]]
         rows = np.concatenate([first, second])
         sources = Sources.of(self.units[first], self.units[second])
         found = {}
@@ -66,7 +80,7 @@ class Between(NamedTuple):
     """Two roles, with the features that could separate them.
 
     Attributes:
-      rows: Of the table.
+      rows: Of the table, the first role's first.
       sources: Of these rows.
       reaching: Families of what the model reads.
       apart: Those that cannot reach it.

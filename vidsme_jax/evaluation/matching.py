@@ -92,13 +92,14 @@ def result(
         auc = intervals.refused("no two sources of the two sets are alike")
     else:
         units = sources.unit[sources.source]
+        its = units[items & label], units[items & ~label]
         found = clustered.influences(
             score[items & label][None],
             score[items & ~label][None],
-            *(units[items & label], units[items & ~label]),
+            *its,
         )
         low, high = (None, None)
-        if min(found.sources) >= intervals.MIN_SOURCES:
+        if min(intervals.effective(each) for each in its) >= intervals.MIN_SOURCES:
             low, high = found.interval(0)
         auc = {"value": float(found.auc[0]), "low": low, "high": high}
     anew = blind_auc(traits, between, kept, seed)
@@ -139,7 +140,7 @@ def blind_auc(
         return None
     source, label = between.sources.source, between.sources.label
     first, second = (between.rows[(kept & role)[source]] for role in (label, ~label))
-    subset = traits.between(first, second)
+    subset = traits.between(first, second, whole=True)
     return blind.auc(_propensity(subset, seed), subset.sources)
 
 

@@ -306,7 +306,8 @@ def _evaluate(
         members = comparison.members[kept[:split]]
         nonmembers = comparison.nonmembers[kept[split:]]
         found, each = _evaluate_rows(table, values, members, nonmembers, fprs, seed)
-        influences.append((list(values), each))
+        if each is not None:
+            influences.append((list(values), each))
         if not kept.all():
             lost = ~kept[:split], ~kept[split:]
             dropped = [int(each.sum()) for each in lost]
@@ -325,7 +326,8 @@ def _evaluate_rows(
     nonmembers: Int[np.ndarray, " nonmembers"],
     fprs: tuple[float, ...],
     seed: int,
-) -> tuple[dict[str, Any], Influences]:
+) -> tuple[dict[str, Any], Influences | None]:
+    """Evaluates columns of the same rows; no influences of too few sources."""
     _, codes = np.unique(table.units, return_inverse=True)
     units = codes[members], codes[nonmembers]
     effective = intervals.effective(units[0]), intervals.effective(units[1])
@@ -335,7 +337,7 @@ def _evaluate_rows(
         np.stack([nonmember for _, nonmember in split.values()]),
         *units,
     )
-    few = _too_few(influences.sources)
+    few = _too_few(influences.sources, effective)
     results: dict[str, Any] = {}
     for row, (name, both) in enumerate(split.items()):
         curve = roc_curve(*both)
@@ -358,17 +360,23 @@ def _evaluate_rows(
                 "accuracy": best_accuracy(curve)[0],
                 "tpr_at_5_fpr": official_tpr_at_5_fpr(*both),
             }
-    return results, influences
+    return results, None if few else influences
 
 
-def _too_few(sources: tuple[int, int]) -> str:
+def _too_few(sources: tuple[int, int], effective: tuple[int, int]) -> str:
     """Returns why there is no interval, "" if there is one."""
-    if min(sources) >= MIN_SOURCES:
+    if min(effective) >= MIN_SOURCES:
         return ""
-    return (
+    some = (
         f"no interval: {of_sources(sources[0])} of members and {sources[1]} of "
-        f"non-members; it takes {MIN_SOURCES} of each"
+        f"non-members"
     )
+    if min(sources) >= MIN_SOURCES:
+        some += (
+            f", whose rows are so unequal in number that they amount to {effective[0]} "
+            f"and {effective[1]}"
+        )
+    return f"{some}; it takes {MIN_SOURCES} of each"
 
 
 def _tpr(

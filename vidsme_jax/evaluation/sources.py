@@ -13,7 +13,7 @@ the first role first; `permutations`.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from vidsme_jax.arguments import require
 
@@ -113,6 +113,47 @@ class Sources(NamedTuple):
                 dealt = np.tile(label[group], (rows.stop - rows.start, 1))
                 found[rows, group] = rng.permuted(dealt, axis=1)
         return found
+
+
+def alike(
+    first: Shaped[np.ndarray, " first"], second: Shaped[np.ndarray, " second"]
+) -> tuple[Bool[np.ndarray, " first"], Bool[np.ndarray, " second"]]:
+    """Chooses rows of two roles whose sources have equally many in both.
+
+    Where the sources of one role have more rows, they cannot be exchanged for those of
+    the other, even if the rows are alike: the mean of ten rows varies less than one
+    row. Of each source at most so many rows are kept as the source of the same rank, by
+    numbers of rows, has in the other role. Which ones is drawn.
+
+    Args:
+      first: Units of the rows of one role.
+      second: Likewise of the other.
+
+    Example:
+      >>> kept = alike(np.array([0, 1, 2]), np.array([3, 3, 4, 4, 5, 5]))
+      >>> kept[0].tolist(), int(kept[1].sum())
+      ([True, True, True], 3)
+    """
+    rng = np.random.default_rng(9)
+    own = [np.unique(each, return_inverse=True)[1] for each in (first, second)]
+    sizes = [np.bincount(each) for each in own]
+    orders = []
+    for size in sizes:  # Equal sizes in any order.
+        shuffled = rng.permutation(len(size))
+        orders.append(shuffled[np.argsort(size[shuffled], kind="stable")])
+    found = []
+    for k, (place, size) in enumerate(zip(own, sizes, strict=True)):
+        other = np.sort(sizes[1 - k])
+        rank = (np.arange(len(size)) + 0.5) / len(size)
+        most = np.empty(len(size), np.int64)
+        most[orders[k]] = other[(rank * len(other)).astype(np.int64)]
+        order = rng.permutation(len(place))
+        order = order[np.argsort(place[order], kind="stable")]
+        start = np.cumsum(size) - size
+        kept = np.empty(len(place), bool)
+        kept[order] = np.arange(len(place)) - start[place[order]] < most[place[order]]
+        found.append(kept)
+    return found[0], found[1]
 
 
 def p_value(observed: float, permuted: Float[np.ndarray, " permutations"]) -> float:

@@ -32,13 +32,14 @@ def accuracy(
       seed: Of the halves.
 
     Returns:
-      `value`, `low`, `high`; refused where a role has fewer than 10 sources.
+      `value`, `low`, `high`; refused where a role has fewer than 10 sources, or rows
+      that do not amount to so many (`intervals.effective`).
     """
-    counts = [len(np.unique(each)) for each in (member_units, nonmember_units)]
+    counts = [intervals.effective(each) for each in (member_units, nonmember_units)]
     if min(counts) < intervals.MIN_SOURCES:
         return intervals.refused(
-            f"no accuracy: {counts[0]} sources of members and {counts[1]} of "
-            f"non-members; it takes {intervals.MIN_SOURCES} of each"
+            f"no accuracy: the rows amount to {counts[0]} sources of members and "
+            f"{counts[1]} of non-members; it takes {intervals.MIN_SOURCES} of each"
         )
     scores = np.concatenate([members, nonmembers])
     unit = np.concatenate([member_units, nonmember_units])

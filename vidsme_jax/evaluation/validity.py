@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vidsme_jax.arguments import count, number, one_of
+from vidsme_jax.arguments import count, number, one_of, require
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import (
     adjusted,
@@ -19,6 +19,7 @@ from vidsme_jax.evaluation import (
     intervals,
     matching,
     metrics,
+    placebo,
     ranking,
     verdicts,
 )
@@ -53,6 +54,14 @@ class Procedure:
     number: int = 1999
     seed: int = 0
 
+    @property
+    def blind_alpha(self) -> float:
+        """Returns the level at which two sets differ without a model.
+
+        A stricter alpha asks more of the scores; it must not ask less of the sets.
+        """
+        return max(self.alpha, verdicts.BLIND_ALPHA)
+
     @classmethod
     def of(cls, given: views.Report) -> "Procedure":
         """Takes the settings of a report."""
@@ -67,6 +76,11 @@ class Procedure:
         number("alpha", self.alpha, 0, 1, open="()")
         number("smallest", self.smallest, 0.5, 1, open="()")
         count("number", self.number)
+        require(
+            self.alpha >= 1 / (self.number + 1),
+            f"alpha is {self.alpha:g}, which is below the smallest p-value of "
+            f"{self.number} permutations, {1 / (self.number + 1):.2g}",
+        )
 
 
 def judge(
@@ -86,7 +100,8 @@ def judge(
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: by comparison `description`,
       `sources` of both roles, `blind` and `apart` (each of `shift`), `duplicates`
-      (videos listed in both roles, whole or in parts), `verdicts` by score
+      (videos listed in both roles, whole or in parts), `left_out` (of the tests, in
+      words), `verdicts` by score
       (`verdicts.of_score`), `matched` (of `headline`, or None) and `roc`, of the
       propensity.
 
@@ -107,27 +122,29 @@ def judge(
         permuted = between.sources.permuted(tests.number, tests.seed)
         joint = _joint(traits, between, permuted, tests)
         shared = duplicates(table, members, nonmembers)
+        files = _apart(between, permuted, tests)
         result = {
             "description": comparison.description,
             "sources": dict(
                 zip(("members", "nonmembers"), between.sources.counts, strict=True)
             ),
             "blind": _shift(joint, between, tests, "members", "nonmembers"),
-            "apart": _apart(between, permuted, tests),
+            "apart": files,
             "duplicates": shared,
+            "left_out": _left_out(between, len(members), len(nonmembers)),
             "verdicts": _verdicts(
                 *(table, traits, (between, permuted, joint)),
-                *(scores, tests, shared["reason"]),
+                *(scores, tests, shared["reason"], _in_files(files)),
             ),
             "roc": _roc(between, tests.seed),
         }
         result["matched"] = None
         if headline is not None:
             differ = result["verdicts"][headline]["verdict"] == "shift"
-            apart = result["apart"] is not None and result["apart"]["differs"]
-            if differ or apart:
+            if differ or _in_files(files):
+                whole = traits.between(members, nonmembers, whole=True)
                 result["matched"] = matching.result(
-                    *(table, traits, between, headline, name, tests.seed)
+                    *(table, traits, whole, headline, name, tests.seed)
                 )
         found[name] = result
     return found
@@ -149,6 +166,20 @@ def shift(
     """
     joint = _joint(traits, between, permuted, tests)
     return _shift(joint, between, tests, first, second)
+
+
+def _left_out(between: Between, members: int, nonmembers: int) -> str:
+    """Says which rows are not in the tests; "" where all are."""
+    first = int(between.sources.label[between.sources.source].sum())
+    second = len(between.rows) - first
+    if (first, second) == (members, nonmembers):
+        return ""
+    return (
+        f"Tests are of {first} of {members} rows of members and {second} of "
+        f"{nonmembers} of non-members: the sources of the two have unequal numbers of "
+        "rows, so that those with more are thinned at random. Intervals are of all "
+        "rows."
+    )
 
 
 def _joint(
@@ -184,7 +215,7 @@ def _shift(
     looked = (
         f"{columns} properties of {_listed([each.name for each in between.reaching])}"
     )
-    if joint.p <= tests.alpha:
+    if joint.p <= tests.blind_alpha:
         statement = (
             f"Without any model {names[0]} and {names[1]} differ: {strongest}, AUC "
             f"{joint.auc:.2f} (p = {verdicts.p_words(joint.p)}, for all of {looked} "
@@ -201,7 +232,7 @@ def _shift(
 
 def _facts(joint: blind.Joint, tests: Procedure, statement: str) -> dict[str, Any]:
     return {
-        "differs": joint.p <= tests.alpha,
+        "differs": joint.p <= tests.blind_alpha,
         "p": joint.p,
         "auc": joint.auc,
         "strongest": _strongest(joint),
@@ -220,12 +251,13 @@ def _apart(
         return None
     joint = blind.joint(between.apart, between.sources, permuted, tests.seed)
     strongest, looked = _strongest(joint), _listed([x.name for x in between.apart])
-    if joint.p <= tests.alpha:
+    if joint.p <= tests.blind_alpha:
         statement = (
             f"The files of members and non-members differ in what the model does not "
             f"read: {strongest}, AUC {joint.auc:.2f} (p = "
-            f"{verdicts.p_words(joint.p)}). They were not drawn from one collection at "
-            "random; compare a matched subset."
+            f"{verdicts.p_words(joint.p)}). Sets that are drawn from one collection at "
+            f"random differ so in {tests.blind_alpha:.0%} of draws at most; compare a "
+            "matched subset."
         )
     else:
         statement = (
@@ -235,6 +267,13 @@ def _apart(
     return _facts(joint, tests, statement)
 
 
+def _in_files(apart: Mapping[str, Any] | None) -> str:
+    """Says in what files differ; "" if in nothing, or nothing is known."""
+    if apart is None or not apart["differs"]:
+        return ""
+    return f"{apart['strongest']}, AUC {apart['auc']:.2f}"
+
+
 def _verdicts(
     table: ScoreTable,
     traits: Traits,
@@ -242,27 +281,27 @@ def _verdicts(
     scores: Mapping[str, Any],
     tests: Procedure,
     reason: str,
+    files: str,
 ) -> dict[str, Any]:
     """Returns the verdict of each score; those with the same rows together."""
+    levels = tests.alpha, tests.smallest
     rows = whole[0].rows
     split = int(whole[0].sources.label[whole[0].sources.source].sum())
     columns = {name: metrics.oriented(table, name) for name in scores}
-    beyond = {name: _beyond_reference(table, name) for name in scores}
+    placebos = {name: placebo.pair(table, name) for name in scores}
     together: dict[bytes, list[str]] = {}
     found: dict[str, Any] = {}
     for name in scores:
         kept = np.isfinite(columns[name][rows])
-        if (other := beyond[name]) is not None:
-            kept &= np.isfinite(other[rows])
+        if (pair := placebos[name]) is not None:
+            kept &= np.isfinite(pair[:, rows]).all(axis=0)
         auc = scores[name]["auc"]
         if auc["value"] is not None and np.ptp(columns[name][rows][kept]) == 0:
             auc = intervals.refused("all of its values are equal")
         if auc["value"] is not None and kept[:split].any() and kept[split:].any():
             together.setdefault(kept.tobytes(), []).append(name)
         else:
-            found[name] = verdicts.of_score(
-                Evidence(auc), tests.alpha, tests.smallest, reason
-            )
+            found[name] = verdicts.of_score(Evidence(auc), *levels, reason)
     for mask, names in together.items():
         kept = np.frombuffer(mask, bool)
         its = whole
@@ -272,26 +311,24 @@ def _verdicts(
             permuted = between.sources.permuted(tests.number, tests.seed)
             its = between, permuted, _joint(traits, between, permuted, tests)
         each = np.stack([columns[name] for name in names], axis=1)
-        tested = _tested(its, each, [beyond[name] for name in names], tests)
+        tested = _tested(its, each, [placebos[name] for name in names], tests)
         for name, evidence in zip(names, tested, strict=True):
             evidence = evidence._replace(auc=scores[name]["auc"])
-            found[name] = verdicts.of_score(
-                evidence, tests.alpha, tests.smallest, reason
-            )
+            found[name] = verdicts.of_score(evidence, *levels, reason, files)
     return {name: found[name] for name in scores}
 
 
 def _tested(
     whole: _Whole,
     columns: Float[np.ndarray, "items scores"],
-    beyond: list[Float[np.ndarray, " items"] | None],
+    placebos: list[Float[np.ndarray, "2 items"] | None],
     tests: Procedure,
 ) -> list[Evidence]:
     """Returns what verdicts of scores follow from; none of the rows lacks one."""
     between, permuted, joint = whole
     sources, seed = between.sources, tests.seed
     if min(sources.counts) < 2:
-        return [Evidence({}, sources=sources.counts) for _ in beyond]
+        return [Evidence({}, sources=sources.counts) for _ in placebos]
     ranked = ranking.ranks(columns[between.rows])
     p_s = ranking.p_values(ranked, sources, permuted)
     if joint is None:
@@ -299,40 +336,15 @@ def _tested(
     adjustment = adjusted.Adjustment.of(between.reaching, sources, seed)
     within = adjustment.permuted(tests.number, seed)
     p_r = adjustment.p_values(sources.means(ranked), within)
-    p_d: list[float | None] = [None] * len(beyond)
-    differing = [(k, each) for k, each in enumerate(beyond) if each is not None]
-    if differing:
-        values = np.stack([each[between.rows] for _, each in differing], axis=1)
-        ranks = ranking.ranks(values)
-        p_values = np.maximum(
-            ranking.p_values(ranks, sources, permuted),
-            adjustment.p_values(sources.means(ranks), within),
-        )
-        for (k, _), p in zip(differing, p_values.tolist(), strict=True):
-            p_d[k] = p
+    beyond = placebo.p_values(placebos, between, permuted, (adjustment, within))
     auc = blind.auc(blind.propensity(between.reaching, sources, seed), sources)
     strongest = "all that was measured together"
-    if joint.p <= tests.alpha and joint.auc > auc:
+    if joint.p <= tests.blind_alpha and joint.auc > auc:
         auc, strongest = joint.auc, _strongest(joint)
     return [
-        Evidence({}, float(s), joint.p, float(r), d, auc, strongest, sources.counts)
-        for s, r, d in zip(p_s, p_r, p_d, strict=True)
+        Evidence({}, float(s), joint.p, float(r), *d, auc, strongest, sources.counts)
+        for s, r, d in zip(p_s, p_r, beyond, strict=True)
     ]
-
-
-def _beyond_reference(
-    table: ScoreTable, name: str
-) -> Float[np.ndarray, " items"] | None:
-    """Returns a score less the reference model's; None without a reference model.
-
-    What has no value of the reference model's own compares the two already.
-    """
-    if not table.reference:
-        return None
-    score = metrics.oriented(table, name)
-    if name not in table.reference:
-        return score
-    return score - metrics.signed(table, table.reference[name].astype(np.float64))
 
 
 def _roc(between: Between, seed: int) -> dict[str, Any] | None:

@@ -7,18 +7,18 @@ smallest AUC of interest:
 - p_b: the two sets differ without any model (`blind`); the AUC of that is A_b.
 - p_r: the score ranks members above beyond what the blind features explain
   (`adjusted`).
-- p_d: the larger of p_s and p_r of the score less the reference model's. Adjusting
-  alone finds 5 to 9 % of null differences at 5 %; with p_s, 5 % at most wherever the
-  reference model shares what the blind features do not measure.
+- p_d: the larger of p_s and p_r of the score's rank less that by the reference model.
+  Adjusting alone finds 5 to 9 % of null differences at 5 %.
+- p_c: by the reference model, non-members do not rank as by the score (`placebo`).
 
 | verdict | where |
 |---|---|
 | `not_tested` | a role has fewer than 20 sources, or blind features are missing |
 | `chance` | p_s > alpha, and the interval of the AUC ends below A* |
 | `underpowered` | p_s > alpha and it does not; or p_s <= alpha, p_b, p_r > alpha |
-| `shift` | p_s, p_b <= alpha, and p_r > alpha or A_b > 0.70; or p_d > alpha |
+| `shift` | p_s, p_b <= alpha, and p_r > alpha or A_b > 0.70; or p_d > alpha >= p_c |
 | `ranks_above_no_placebo` | p_s, p_r <= alpha, p_b > alpha or A_b <= 0.70 |
-| `supported` | the same with a reference model, and p_d <= alpha |
+| `supported` | the same with a reference model, p_c <= alpha, and p_d <= alpha |
 
 No rule on blind features alone is safe: what they do not measure makes a score of a
 model that has seen nothing rank members above in up to all corpora; with a reference
@@ -31,10 +31,13 @@ from vidsme_jax.evaluation import intervals
 
 MIN_SOURCES = 20  # Of each role; the rules held in simulations from there on.
 CAP = 0.70  # Of the blind AUC: beyond it nothing is supported.
+BLIND_ALPHA = 0.05  # Of p_b, at least: a strict alpha must not ask less of the sets.
 NAMES = (
     *("supported", "ranks_above_no_placebo", "chance", "shift"),
     *("underpowered", "not_tested"),
 )
+
+_P_VALUES = ("p_s", "p_b", "p_r", "p_d", "p_c")
 
 
 class Evidence(NamedTuple):
@@ -45,7 +48,8 @@ class Evidence(NamedTuple):
       p_s: See the module, as for the others.
       p_b: None where it could not be tested.
       p_r: Likewise.
-      p_d: None without a reference model.
+      p_d: None without a reference model's score.
+      p_c: Likewise.
       blind_auc: A_b.
       blind: The feature that separates the sets best, in words.
       sources: Of members and of non-members.
@@ -56,13 +60,14 @@ class Evidence(NamedTuple):
     p_b: float | None = None
     p_r: float | None = None
     p_d: float | None = None
+    p_c: float | None = None
     blind_auc: float | None = None
     blind: str = ""
     sources: tuple[int, int] = (0, 0)
 
 
 def of_score(
-    found: Evidence, alpha: float, smallest: float, reason: str = ""
+    found: Evidence, alpha: float, smallest: float, reason: str = "", files: str = ""
 ) -> dict[str, Any]:
     """Applies the rules.
 
@@ -71,13 +76,19 @@ def of_score(
       alpha: The level of every test.
       smallest: A*, the smallest AUC of interest.
       reason: Why nothing is tested; "" where it is.
+      files: In what the files differ that cannot reach the model; "" if in nothing.
 
     Returns:
       `verdict`, one of `NAMES`; `statement`, one sentence without its subject; and the
       p-values with `blind_auc`.
     """
     verdict, statement = _ruled(found, alpha, smallest, reason)
-    values = {name: getattr(found, name) for name in ("p_s", "p_b", "p_r", "p_d")}
+    if files and verdict in ("supported", "ranks_above_no_placebo"):
+        statement += (
+            f"; the files of the two differ, too ({files}): they were hardly drawn "
+            "from one collection, and a matched subset should be compared"
+        )
+    values = {name: getattr(found, name) for name in _P_VALUES}
     return (
         {"verdict": verdict, "statement": statement}
         | values
@@ -111,15 +122,22 @@ def _ruled(
     if found.p_s > alpha:
         high = found.auc["high"]
         if high is not None and high < smallest:
+            ruled_out = f"an AUC of {smallest:g} or more is ruled out"
+            if high < 0.5:
+                return "chance", (
+                    f"ranks members below non-members, against its sign ({numbers}); "
+                    f"that is no sign of membership, and {ruled_out}"
+                )
             return "chance", (
-                f"is not distinguishable from chance ({numbers}; an AUC of "
-                f"{smallest:g} or more is ruled out)"
+                f"is not distinguishable from chance ({numbers}; {ruled_out})"
             )
         return "underpowered", (
             f"does not rank members above non-members at this number of sources "
             f"({numbers}), which is too small to rule out an AUC of {smallest:g}"
         )
-    if found.p_b <= alpha and (found.p_r > alpha or found.blind_auc > CAP):
+    if found.p_b <= max(alpha, BLIND_ALPHA) and (
+        found.p_r > alpha or found.blind_auc > CAP
+    ):
         if found.p_r > alpha:
             return "shift", (
                 f"ranks members above non-members ({numbers}), which is explained by "
@@ -137,17 +155,25 @@ def _ruled(
             f"differ without any model is not shown (p = {p_words(found.p_b)})"
         )
     beyond = f"beyond what the blind features explain (p = {p_words(found.p_r)})"
-    if found.p_d is None:
+    if found.p_d is None or found.p_c is None:
         return "ranks_above_no_placebo", (
             f"ranks members above non-members ({numbers}), {beyond}; without a "
             "reference model that has not seen them, a difference between the sets "
             "that was not measured cannot be distinguished from membership"
         )
+    if found.p_c > alpha:
+        return "ranks_above_no_placebo", (
+            f"ranks members above non-members ({numbers}), {beyond}; the reference "
+            "model does not rank non-members as the audited one does (p = "
+            f"{p_words(found.p_c)}), so that a difference between the sets that was "
+            "not measured cannot be distinguished from membership"
+        )
     if found.p_d <= alpha:
         return "supported", (
             f"ranks members above non-members ({numbers}), {beyond} and beyond what "
             f"the reference model shows (p = {p_words(found.p_d)}): membership is "
-            "supported, if the reference model has not seen the members"
+            "supported, if the reference model has seen neither and ranks by other "
+            "differences as strongly"
         )
     return "shift", (
         f"ranks members above non-members ({numbers}), and so, or nearly so, does the "

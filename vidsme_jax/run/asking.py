@@ -173,6 +173,16 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
                 "ranks memorised answers below others, and a rank is always 1. Take "
                 "response_mean_renyi_1 or response_loss"
             )
+    smallest = 1 / (given.report.num_permutations + 1)
+    if (
+        problems.none_in("report.alpha", "report.num_permutations")
+        and given.report.alpha < smallest
+    ):
+        problems.add(
+            f"config.report.alpha is {given.report.alpha:g}, but no p-value of "
+            f"{given.report.num_permutations} permutations is below {smallest:.2g}: "
+            "raise config.report.num_permutations or config.report.alpha"
+        )
     control = None
     if headline and problems.none_in("report", "motion", "video", "scores"):
         with problems.collected():
