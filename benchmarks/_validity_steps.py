@@ -5,7 +5,7 @@ name, most of them 0 or 1, whose means over draws are the result.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import _worlds
@@ -29,6 +29,7 @@ from vidsme_jax.evaluation import (
     validity,
     verdicts,
 )
+from vidsme_jax.evaluation import placebo as placebos
 from vidsme_jax.evaluation.sources import Sources
 
 Cells = Iterator[tuple[str, dict[str, Any]]]
@@ -253,13 +254,36 @@ def verdict_cells() -> Cells:
                 for per in PER:
                     name = f"effect {effect:g}, measured {auc:g}, {n} sources of {per}"
                     yield name, {"sources": n, "per": per} | world
+    nothing = {"blind": 0.5, "rho": 0.0}
+    for effect, (n, per), fewer in (
+        *((0.5, (30, 10), (30, 1)), (0.5, (200, 10), (20, 1)), (0.5, (50, 5), (50, 1))),
+        (0.9, (30, 10), (30, 1)),
+    ):
+        what = "null" if effect == 0.5 else f"effect {effect:g}"
+        name = f"{what}, {fewer[0]} sources of {fewer[1]} against {n} of {per}"
+        about = {"sources": n, "per": per, "members": fewer, "effect": effect}
+        yield name, about | nothing
 
 
 def verdict_draw(
-    rng: np.random.Generator, sources: int, per: int, **about: Any
+    rng: np.random.Generator,
+    sources: int,
+    per: int,
+    members: Sequence[int] = (),
+    **about: Any,
 ) -> dict[str, float]:
-    """Judges a world by the program, with the reference model and without."""
+    """Judges a world by the program, with the reference model and without.
+
+    Args:
+      rng: The only source of chance.
+      sources: Of each role.
+      per: Clips a source.
+      members: Other numbers of sources and of clips a source, not larger, of members.
+      about: Of `_worlds.confounded`.
+    """
     world = _worlds.confounded(rng, sources, per, **about)
+    if members:
+        world = _worlds.fewer(world, *members)
     evidence, smallest = judged(world, _seed(rng))
     numbers = {}
     for name, each in (
@@ -284,12 +308,12 @@ def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     of = groups.comparisons(table)["all"]
     traits = compared.Traits(table)
     between = traits.between(of.members, of.nonmembers)
-    score, beyond = table.scores["s"], table.scores["s"] - table.reference["s"]
+    score = table.scores["s"]
     permuted = between.sources.permuted(tests.number, tests.seed)
     its = between, permuted, validity._joint(traits, between, permuted, tests)
-    evidence = validity._tested(its, score[:, None], [beyond], tests)[0]
-    units = between.sources.unit[between.sources.source]
-    split = len(of.members)
+    pairs = [placebos.pair(table, "s")]
+    evidence = validity._tested(its, score[:, None], pairs, tests)[0]
+    units, split = np.unique(table.units, return_inverse=True)[1], len(of.members)
     found = clustered.influences(
         score[None, :split], score[None, split:], units[:split], units[split:]
     )

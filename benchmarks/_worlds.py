@@ -147,6 +147,19 @@ def confounded(
     return world._replace(score=score, reference=reference)
 
 
+def fewer(world: World, sources: int, per: int) -> World:
+    """Keeps of the members only so many sources and clips of each."""
+    _, source = np.unique(world.unit, return_inverse=True)
+    place = np.arange(len(source)) - np.searchsorted(source, source)
+    kept = ~world.label | ((source < sources) & (place < per))
+    assert world.score is not None and world.reference is not None
+    return World(
+        {name: values[kept] for name, values in world.features.items()},
+        *(world.label[kept], world.unit[kept]),
+        *(world.score[kept], world.reference[kept]),
+    )
+
+
 def families(world: World) -> tuple[list[Family], Sources]:
     """Returns the families of a world as the program makes them."""
     units = world.unit
