@@ -288,7 +288,7 @@ def verdict_draw(
     numbers = {}
     for name, each in (
         ("placebo", evidence),
-        ("none", evidence._replace(p_d=None)),
+        ("none", evidence._replace(p_d=None, p_c=None)),
     ):
         verdict = verdicts.of_score(each, ALPHA, smallest)["verdict"]
         numbers |= {f"{name} {v}": float(v == verdict) for v in verdicts.NAMES}

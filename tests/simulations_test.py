@@ -65,7 +65,7 @@ def test_simulated_verdicts_are_those_of_the_program(script, per, effect):
     world = worlds.confounded(rng, 20, per, blind=0.6, rho=0.5, effect=effect)
     evidence, smallest = steps.judged(world, 7)
     for placebo in (True, False):
-        its = evidence if placebo else evidence._replace(p_d=None)
+        its = evidence if placebo else evidence._replace(p_d=None, p_c=None)
         found = verdicts.of_score(its, steps.ALPHA, smallest)
         assert found == steps.whole(world, 7, placebo=placebo)
 
