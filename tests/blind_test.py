@@ -231,7 +231,7 @@ def test_texts_of_a_script_without_spaces_are_told_apart(language):
 def test_letters_of_a_script_without_spaces_are_tokens():
     of = wordings.tokens
     assert of("two cats, 30個の猫!") == ["two", "cats", ",", "30", *"個の猫", "!"]
-    assert of("ソファーの上、１２") == [*"ソファーの上", "、", "１２"]
+    assert of("ソファーの上、猫。") == [*"ソファーの上", "、", "猫", "。"]
     assert of("หมา2ตัว") == [*"หมา", "2", *"ตัว"]
     assert of("고양이가 자요") == ["고양이가", "자요"]  # Korean has spaces.
 
