@@ -45,7 +45,6 @@ def test_no_command_is_offered_where_nothing_is_alike(tmp_path):
 
 
 def test_one_pair_is_one_and_few_have_no_interval_and_a_reason():
-    # One source of each set where the other set is.
     table = _apart(
         ["h264"] * 19 + ["vp9"] * 2 + ["h264"] + ["vp9"] * 18, (20, 20, 0, 0)
     )
@@ -99,7 +98,9 @@ def test_blind_aucs_are_told_apart(tmp_path):
     assert "not scored: 1 row, see failures.jsonl" in lines
     assert "not scored: 2 rows, see" in summary.of_audit(found, 2, tmp_path)
     drawn = figures.draw(table, found["comparisons"], [], "vid_sme")
-    legend = drawn[0].figure.axes[0].get_legend()
+    figure = drawn[0].figure
+    assert figure is not None
+    legend = figure.legends[0]
     assert any(
         each.get_text().startswith("all properties, no model, AUC 0.")
         for each in legend.get_texts()
