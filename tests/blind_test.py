@@ -208,3 +208,116 @@ def test_columns_of_texts():
     assert {"answer log p", "answer terms 1", "answer log p x motion"} <= set(found)
     none = np.array([""] * 30, object)
     assert not wordings.columns(none, none, motion, np.arange(30))
+
+
+KINDS = {
+    "English": ("a cat sleeps on the {}", "a car drives past the {}"),
+    "Chinese": ("一只猫睡在{}上面", "一辆汽车开过{}旁边"),
+    "Japanese": ("猫が{}の上で寝ています", "車が{}のそばを走っています"),
+    "Thai": ("แมวนอนอยู่บน{}", "รถยนต์แล่นผ่าน{}"),
+}
+THINGS = {
+    "English": "bed roof wall sofa road box field chair".split(),
+    "Chinese": "床铺 屋顶 墙壁 沙发 马路 箱子 田野 椅子".split(),
+    "Japanese": "床 屋根 壁 ソファ 道路 箱 野原 椅子".split(),
+    "Thai": "เตียง หลังคา กำแพง โซฟา ถนน กล่อง ทุ่งนา เก้าอี้".split(),
+}
+
+
+def _of_texts(answers, seed):
+    """The joint test of as many answers of each role."""
+    count = len(answers)
+    of = Sources.of(np.arange(count // 2), np.arange(count // 2, count))
+    none, texts = np.array([""] * count, object), np.array(answers, object)
+    motion = np.random.default_rng(seed).normal(size=count)
+    columns = wordings.columns(none, texts, motion, np.arange(count))
+    found = [families.family("text", columns, of)]
+    return blind.joint(found, of, of.permuted(399, seed), seed)
+
+
+def _answers(rng, language, kinds):
+    things = rng.choice(THINGS[language], (len(kinds), 2))
+    # The length says nothing: what follows is drawn for all alike.
+    return [
+        KINDS[language][kind].format(one) + (other if rng.random() < 0.5 else "")
+        for kind, (one, other) in zip(kinds, things, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("language", KINDS)
+def test_texts_of_a_script_without_spaces_are_told_apart(language):
+    rng = np.random.default_rng(8)
+    found = _of_texts(_answers(rng, language, [0] * 60 + [1] * 60), 0)
+    assert found.p <= 0.01 and found.auc > 0.95
+
+
+def test_letters_of_a_script_without_spaces_are_tokens():
+    of = wordings.tokens
+    assert of("two cats, 30個の猫!") == ["two", "cats", ",", "30", *"個の猫", "!"]
+    assert of("ソファーの上、猫。") == [*"ソファーの上", "、", "猫", "。"]
+    assert of("หมา2ตัว") == [*"หมา", "2", *"ตัว"]
+    assert of("고양이가 자요") == ["고양이가", "자요"]  # Korean has spaces.
+
+
+@pytest.mark.parametrize("language", ["English", "Chinese"])
+def test_the_level_is_kept_for_texts_that_do_not_differ(language):
+    rng = np.random.default_rng(9)
+    p = [
+        _of_texts(_answers(rng, language, rng.integers(2, size=60)), seed).p
+        for seed in range(150)
+    ]
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
+    assert np.mean(p) > 0.4
+
+
+def test_texts_without_any_motion_give_no_warning():
+    texts = np.array([f"a ball {k}" for k in range(6)], object)
+    none = np.array([""] * 6, object)
+    found = wordings.columns(none, texts, np.full(6, np.nan), np.arange(6))
+    assert not found["answer words x motion"].any()
+
+
+def test_a_text_with_many_levels_is_counted_first(monkeypatch):
+    rng = np.random.default_rng(10)
+    count = 600
+    unit = rng.integers(150, size=count)
+    label = unit < 75
+    of = Sources.of(unit[label], unit[~label])
+    common = rng.choice(np.array(list("abcdefghijk"), object), count)
+    tags = np.where(rng.random(count) < 0.5, common, [f"x{k}" for k in range(count)])
+    widths = []
+    means = Sources.means
+    monkeypatch.setattr(
+        Sources, "means", lambda of, x: widths.append(x.shape[1]) or means(of, x)
+    )
+    found = families.family("container", {"tag": tags}, of)
+    assert found is not None and max(widths) <= 8
+    # As by a column for every level.
+    texts, place = np.unique(tags.astype(str), return_inverse=True)
+    shares = means(of, np.eye(len(texts))[place])
+    most = np.argsort(-(shares > 0).sum(axis=0), kind="stable")[:8]
+    expected = shares[:, sorted(most)]
+    assert found.columns == tuple(f"tag {texts[k]}" for k in sorted(most))
+    expected = (expected - expected.mean(axis=0)) / expected.std(axis=0)
+    np.testing.assert_array_equal(found.values, expected)
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-200, 1.0, 1e300, 1.7e308])
+def test_columns_may_be_of_any_size(size):
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=80) + np.repeat([5.0, 0.0], 40)
+    x /= np.abs(x).max()
+    unit = np.arange(80) // 2
+    of = Sources.of(unit[:40], unit[40:])
+    mean = of.means(x[:, None])
+    found = families.family("pixels", {"light": x * size}, of)
+    assert found is not None
+    rough = 1e-2 if size < 1e-300 else 1e-9  # Few digits are left of these.
+    expected = (mean - mean.mean()) / mean.std()
+    np.testing.assert_allclose(found.values, expected, rtol=rough, atol=rough)
+    assert blind.joint([found], of, of.permuted(199, 0), 0).p <= 0.01
+    # Rows that cancel, but for next to nothing, in the mean of a source.
+    tiny = np.where(np.arange(80) < 40, 1e-200, 0.0)
+    tiny[40:42] = 1.0, -1.0
+    found = families.family("pixels", {"light": tiny}, of)
+    assert found is not None and np.isfinite(found.values).all()

@@ -1,6 +1,7 @@
 """`vidsme COMMAND`, and reports made anew from a finished run."""
 
 import dataclasses
+import importlib
 import json
 import sys
 
@@ -50,6 +51,15 @@ def test_every_command_tells_its_flags():
         lines = done.stdout.partition("\nflags:\n")[2].splitlines()
         told = dict(line.split(maxsplit=1) for line in lines)
         assert _FLAGS[name] <= set(told) and all(told.values()), name
+
+
+def test_help_calls_commands_by_one_name():
+    """The README's first command is called as there."""
+    for name, (module, _) in command.COMMANDS.items():
+        doc = importlib.import_module(f"vidsme_jax.{module}").__doc__ or ""
+        calls = "python -m vidsme_jax.main" if name == "audit" else f"vidsme {name}"
+        assert doc.startswith(f"The command line: `{calls}"), name
+        assert name == "audit" or "python -m" not in doc, name
 
 
 def test_help_may_be_read_in_part():

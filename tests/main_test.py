@@ -88,9 +88,40 @@ def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
         f"--workdir={tmp_path}/run",
     )
     assert status == 3, error
-    assert "not scored: 1 rows" in said
+    assert "not scored: 1 row, see" in said
     failure = json.loads((tmp_path / "run" / "failures.jsonl").read_text())
     assert failure["stage"] == "open" and "gone.mp4" in failure["video"]
+
+
+@loading
+def test_near_duplicates_make_no_report_and_lose_nothing(
+    tmp_path, here, without_figures, quick_to_compile
+):
+    """They are known once the clips are scored, so that something was computed."""
+    clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(clips[0].read_bytes() + b"\0\0\0\x08free")
+    for name, videos in (("m.json", clips[:3]), ("n.json", [*clips[3:5], copy])):
+        rows = [{"video": str(video)} for video in videos]
+        (tmp_path / name).write_text(json.dumps(rows))
+    given = [
+        "--config=configs/llava.py",
+        *SMALL,
+        f"--config.corpus.members=('{tmp_path}/m.json',)",
+        f"--config.corpus.nonmembers=('{tmp_path}/n.json',)",
+        "--config.corpus.allow_outside",
+        "--config.slices=('video',)",
+        "--config.headline=vid_sme",
+        f"--workdir={tmp_path}/run",
+    ]
+    for _ in range(2):  # When they were scored, and when they were before.
+        status, _, error = here(*given)
+        assert status == 2 and "no report was made, 1 problem:" in error
+        assert "nothing was computed" not in error
+        assert "the signals are kept, and the next run scores no clip again" in error
+        assert list((tmp_path / "run" / "signals").glob("part-*.parquet"))
+    status, _, error = here(*given, "--config.corpus.allow_duplicates=true")
+    assert status == 0, error
 
 
 @pytest.mark.parametrize(

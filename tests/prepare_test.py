@@ -455,7 +455,7 @@ def test_failures_exit_3_and_are_listed(tmp_path):
         assert done.returncode == 3, done.stderr
         assert f"4 clips, {before}" in done.stdout
         assert f"v/{CLIPS[0].name}: open: the file is empty" in done.stdout
-        assert "not prepared: 1 rows" in done.stdout
+        assert "not prepared: 1 row" in done.stdout
 
 
 def test_interrupted_exits_130(config, tmp_path, monkeypatch):

@@ -66,6 +66,8 @@ def test_copies_in_two_roles_are_refused_or_noted():
     assert problem.startswith("1 pair of clips in two roles are near-duplicates, which")
     assert "b.mp4 (members) and c.mp4 (nonmembers): 100 % of frames. A" in problem
     assert "corpus.allow_duplicates=true; the signals are kept" in problem
+    assert problem.endswith("the next run scores no clip again")
+    assert caught.value.scored
     _, notes = units.of_items(items, content, traits, True)
     assert notes == {
         "/b.mp4": ["is a near-duplicate of one of nonmembers"],

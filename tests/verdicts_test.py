@@ -44,6 +44,14 @@ def test_the_rules_at_their_limits(changes, verdict):
     assert found["verdict"] == verdict
 
 
+def test_what_was_not_shown_is_not_said_to_be_absent():
+    auc = {"value": 0.7, "low": 0.6, "high": 0.8}
+    evidence = verdicts.Evidence(auc, 0.01, 0.01, 0.059, None, 0.6, "motion", (20, 20))
+    found = verdicts.of_score(evidence, 0.05, 0.6)
+    assert found["verdict"] == "shift"
+    assert found["statement"].endswith("and nothing more was shown (p = 0.059)")
+
+
 def test_a_reference_that_separates_is_told():
     auc = {"value": 0.8, "low": 0.7, "high": 0.9}
     found = {"comparisons": {"all": {"reference": {"s": {"auc": auc}}}}}

@@ -143,7 +143,8 @@ def scored_table(
             allow_duplicates=given.corpus.allow_duplicates,
         )
     except AuditError as error:
-        raise AuditError(error.problems + failing.causes(failures)) from error
+        problems = error.problems + failing.causes(failures)
+        raise AuditError(problems, scored=error.scored) from error
 
 
 def evaluate(

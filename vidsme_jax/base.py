@@ -26,10 +26,16 @@ PROFILE_ORDERS = (0.5, *NODES, math.inf)
 
 
 class AuditError(Exception):
-    """A run that cannot start: lists every problem found; the exit status is 2."""
+    """A run that has no result: lists every problem found; the exit status is 2.
 
-    def __init__(self, problems: list[str]):
+    Attributes:
+      problems: Each in a sentence or two.
+      scored: Whether clips may have been scored before it was found.
+    """
+
+    def __init__(self, problems: list[str], *, scored: bool = False):
         self.problems = list(problems)
+        self.scored = scored
         super().__init__("\n".join(f"- {problem}" for problem in self.problems))
 
 

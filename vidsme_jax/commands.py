@@ -10,6 +10,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from vidsme_jax import settings, terminal
+from vidsme_jax.base import AuditError
 from vidsme_jax.settings import overrides
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.wording import nearest, printable
@@ -191,12 +192,23 @@ def config_name() -> str:
     return f"{name}-{variant}" if variant else name
 
 
-def wrong(problems: list[str]) -> int:
-    """Prints why nothing was computed, and returns the exit status."""
+def refused(error: AuditError) -> int:
+    """Prints why there is no result, and returns the exit status."""
+    return wrong(error.problems, scored=error.scored)
+
+
+def wrong(problems: list[str], *, scored: bool = False) -> int:
+    """Prints why nothing was computed, and returns the exit status.
+
+    Args:
+      problems: All of them.
+      scored: Whether clips may have been scored: there is no report then.
+    """
     lines = [f"  - {printable(problem, _LONGEST)}" for problem in problems[:_MOST]]
     if len(problems) > _MOST:
         lines.append(f"  - and {len(problems) - _MOST} more")
     plural = "s" if len(problems) > 1 else ""
-    count = f"nothing was computed, {len(problems)} problem{plural}:"
+    head = "no report was made" if scored else "nothing was computed"
+    count = f"{head}, {len(problems)} problem{plural}:"
     terminal.show_error("\n".join([count, *lines]))
     return WRONG

@@ -3,7 +3,7 @@
     vidsme finetune --config configs/selftrain.py --workdir DIR
     vidsme finetune --control MANIFEST --workdir DIR [--config AUDIT.py]
 
-The first is `python -m vidsme_jax.finetune`: it trains a model whose members are known.
+The first trains a model whose members are known.
 
 The second asks what an audit of these clips could find at all. MANIFEST is a source of
 clips with answers, as `corpus.members` of an audit; `corpus:` takes all clips of

@@ -1,11 +1,13 @@
 """The command line: `python -m vidsme_jax.main --config configs/llava.py`.
 
-Exit status: 0 all clips scored; 2 nothing computed, one message lists every problem
-found, or the run stopped, because the work directory cannot be written, the devices
-fail or another process failed, which loses nothing that was scored; 3 finished, with
-failures listed in failures.jsonl; 130 interrupted. After 2 and 130 the same command
-continues where the run stopped. A second signal ends the process at once, with the
-signal's own status.
+`vidsme audit` is the same.
+
+Exit status: 0 all clips scored; 2 nothing computed, or no report made because
+near-duplicates were found in two roles, one message lists every problem found; or the
+run stopped, because the work directory cannot be written, the devices fail or another
+process failed, which loses nothing that was scored; 3 finished, with failures listed in
+failures.jsonl; 130 interrupted. After 2 and 130 the same command continues where the
+run stopped. A second signal ends the process at once, with the signal's own status.
 """
 
 import pathlib
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> int:
         run = studies.run if config.get("study") else audit.run
         report = run(config, workdir, stop, asked)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return commands.refused(error)
     except OSError as error:  # A full disk, a folder that cannot be written.
         return commands.stopped(commands.os_cause(error), workdir)
     except stopping.RunStopped as error:
@@ -86,7 +88,7 @@ def _list_scores(profile: Any) -> int:
     try:
         terminal.show(scores.describe(profile))
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return commands.refused(error)
     return commands.OK
 
 

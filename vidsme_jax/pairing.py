@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from vidsme_jax import commands, reporting, terminal
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.run import asking, listed
-from vidsme_jax.wording import nearest, printable
+from vidsme_jax.wording import counted, nearest, printable
 
 _FIELDS = ("id", "group", "question", "answer", "source", "date")
 
@@ -97,11 +97,12 @@ def write(
         its = [item for item in items if item.role == role]
         path = out / f"{role}.jsonl"
         write_atomically(path, "".join(_lines(its)).encode("utf-8", "backslashreplace"))
-        counts.append(f"{len(its)} rows of {role}")
+        counts.append(f"{counted(len(its), 'row')} of {role}")
         flags_.append(f"--config.corpus.{role}={shlex.quote(str(path))}")
     anew = matching.in_words(matching.blind_auc(traits, between, kept, seed))
+    pairs = counted(int(kept.sum()) // 2, "pair")
     return (
-        f"{int(kept.sum()) // 2} pairs of sources, {' and '.join(counts)}, are in "
+        f"{pairs} of sources, {' and '.join(counts)}, are in "
         f"{printable(str(out))}{anew}. Audit them with the same --config and another "
         f"--workdir: {' '.join(flags_)} --config.corpus.allow_outside=true"
     )

@@ -1,10 +1,10 @@
-"""The command line: `python -m vidsme_jax power --config configs/llava.py`.
+"""The command line: `vidsme power --config configs/llava.py`.
 
 Says before a run what its numbers of clips can show: the smallest AUC that members and
 non-members find, and the smallest share of used videos that suspects find. Nothing is
 decoded and no model is read; the corpus is that of the configuration, or plain numbers:
 
-    vidsme power --members 30 --nonmembers 30 --per_source 5 --icc 0.5
+    vidsme power --members 100 --nonmembers 100 --per_source 5 --icc 0.5
     vidsme power --suspects 50 --calibration 200 --config.report.fdr=0.1
 
 Level, rates and the smallest AUC of interest are those of config.report.

@@ -1,4 +1,4 @@
-"""The command line: `python -m vidsme_jax.prepare --config configs/llava.py --out DIR`.
+"""The command line: `vidsme prepare --config configs/llava.py --out DIR`.
 
 Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
 reads them there. Only what is missing is prepared: the same command, again, adds clips

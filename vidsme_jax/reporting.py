@@ -1,4 +1,4 @@
-"""The command line: `python -m vidsme_jax.reporting --workdir runs/llava`.
+"""The command line: `vidsme report --workdir runs/llava`.
 
 Scores, metrics and report of a finished run are made anew from its stored signals,
 without the model: with other scores, false-positive rates, scales or the other profile,
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
         report = audit.report_again(workdir, config, about, asked)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return commands.refused(error)
     except OSError as error:
         return commands.wrong(
             [f"the report cannot be made: {commands.os_cause(error)}"]

@@ -24,6 +24,11 @@ def printable(text: str, most: int | None = None) -> str:
     return _UNSEEN.sub(lambda c: c[0].encode("unicode_escape").decode(), text)
 
 
+def counted(number: int, what: str) -> str:
+    """Returns such as '1 row' or '2 rows'."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
     """Returns '; did you mean X?', or '' where no known name is near.
 

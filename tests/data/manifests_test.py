@@ -15,7 +15,7 @@ from corpus_files import (
     problems_of,
 )
 
-from vidsme_jax.data import manifests
+from vidsme_jax.data import cells, manifests
 
 
 @pytest.fixture
@@ -366,6 +366,51 @@ def test_a_row_keeps_its_own_source(tmp_path):
     items = load(corpus_of(suspects=(manifest,), fields=("source=film",)))
     assert [item.source for item in items] == ["one", ""]
     assert [item.group for item in items] == ["", ""]
+
+
+@pytest.mark.parametrize("field", ["source", "group"])
+def test_a_name_is_one_however_a_format_writes_it(tmp_path, field):
+    """A number, a number beside gaps, and a text with spaces around it."""
+    rows = [{"video": "a.mp4", field: 7}]
+    first = as_json(tmp_path / "a.json", rows)
+    table = pa.table({"video": ["b.mp4", "c.mp4"], field: [7.0, None]})
+    pyarrow.parquet.write_table(table, tmp_path / "b.parquet")
+    text = [{"video": "d.mp4", field: " 7 "}, {"video": "e.mp4", field: "7.0"}]
+    text += [{"video": "f.mp4", field: "Größe\xa0"}]
+    third = as_csv(tmp_path / "c.csv", text)
+    corpus = corpus_of(suspects=(first, str(tmp_path / "b.parquet"), third))
+    found = [getattr(item, field) for item in load(corpus)]
+    without = "b" if field == "group" else ""  # The group of a file among several.
+    assert found == ["7", "7", without, "7", "7", "Größe"]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (0, "0"),
+        (-0.0, "0"),
+        ("-0.0", "0"),
+        (-3.0, "-3"),
+        (2.5, "2.5"),
+        (1e300, "1e+300"),
+        (True, "True"),
+        (float("inf"), "inf"),
+        ("1.10", "1.10"),
+        ("v1.0", "v1.0"),
+        ("007.0", "007.0"),
+        (" \t", ""),
+        ("9" * 5000 + ".0", "9" * 5000 + ".0"),
+    ],
+)
+def test_names_of_sources_and_groups(value, name):
+    assert cells.name(value) == name
+
+
+def test_an_id_stays_as_it_is(tmp_path):
+    """Stored results have it."""
+    rows = [{"video": f"{k}.mp4", "id": x} for k, x in enumerate(("7.0", " 8"))]
+    items = load(corpus_of(suspects=(as_csv(tmp_path / "m.csv", rows),)))
+    assert [item.id for item in items] == ["7.0", " 8"]
 
 
 def test_a_line_is_not_endless(tmp_path, monkeypatch):

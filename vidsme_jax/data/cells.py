@@ -29,6 +29,9 @@ _SCHEME = re.compile(
     r"[a-z][a-z0-9+.-]+://|(tfds|hf):|file:/|data:[a-z]+/", re.IGNORECASE
 )
 
+# A whole number as a column with gaps has it, where the rows were read as floats.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,15}))\.0")
+
 
 class Address(str):
     """The place of an example in a dataset, as its own source made it.
@@ -54,6 +57,18 @@ def role(label: Any) -> str | None:
     if label is None or is_nan(label):
         return ""
     return LABELS.get(label) if isinstance(label, int | float) else None
+
+
+def name(value: Any) -> str:
+    """Returns the name of a source or a group, which formats write in several ways.
+
+    Example:
+      >>> name(7), name(7.0), name("7.0"), name(" 7 "), name(7.5)
+      ('7', '7', '7', '7', '7.5')
+    """
+    text = str(value).strip()
+    found = _WHOLE.fullmatch(text)
+    return str(int(found[1])) if found else text
 
 
 def is_plain_path(video: str) -> bool:

@@ -281,6 +281,7 @@ def _row(
     if columns.label:  # `not_labels` reports what is none.
         role = cells.role(get(columns.label)) or ""
     question, answer, group, name, origin = texts
+    group, origin = cells.name(group), cells.name(origin)
     found = name, group, question, answer, candidates, segment, True, origin, date
     return Row(source, place, folder, video, role, *found)
 

@@ -60,7 +60,7 @@ def family(
             found.append(numbers)
     if not found:
         return None
-    means = np.stack(found, axis=1)
+    means = _scaled(np.stack(found, axis=1))
     varies = _varies(means)
     if not varies.any():
         return None
@@ -87,19 +87,35 @@ def _numbers(
     """Returns the columns of one trait, each with its name, as means of sources."""
     if values.dtype == object:
         texts, place = np.unique(values.astype(str), return_inverse=True)
-        shares = sources.means(np.eye(len(texts))[place])
-        frequent = np.argsort(-(shares > 0).sum(axis=0), kind="stable")[:_LEVELS]
+        # Each level once a source, without a column for every level.
+        held = np.unique(sources.source * len(texts) + place) % len(texts)
+        counts = np.bincount(held, minlength=len(texts))
+        frequent = np.argsort(-counts, kind="stable")[:_LEVELS]
+        kept = [k for k in sorted(frequent.tolist()) if _RARE <= counts[k]]
+        shares = sources.means((place[:, None] == kept).astype(np.float64))
         return [
-            (f"{name} {texts[k] or 'none'}", shares[:, k])
-            for k in sorted(frequent)
-            if _RARE <= (shares[:, k] > 0).sum()
+            (f"{name} {texts[k] or 'none'}", share)
+            for k, share in zip(kept, shares.T, strict=True)
         ]
     known = np.isfinite(values)
     if not known.any():
         return []
-    filled = np.where(known, values, np.median(values[known]))
+    filled = _scaled(np.where(known, values, 0.0)[:, None])[:, 0]
+    filled[~known] = np.median(filled[known])
     columns = [(name, sources.means(filled[:, None])[:, 0])]
     if not known.all():
         absent = sources.means((~known)[:, None].astype(np.float64))
         columns.append((f"{name} unknown", absent[:, 0]))
     return columns
+
+
+def _scaled(
+    values: Float[np.ndarray, "rows columns"],
+) -> Float[np.ndarray, "rows columns"]:
+    """Divides each column by a power of two: its largest value is then near 1.
+
+    Sums and squares neither overflow nor vanish, and no digit of an ordinary column
+    changes.
+    """
+    largest = np.abs(values).max(axis=0)
+    return np.ldexp(values, -np.frexp(largest)[1])

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import blind, clustered, intervals, metrics
 from vidsme_jax.evaluation.compared import Between, Traits
+from vidsme_jax.wording import counted
 
 CALIPER = 0.2  # Standard deviations of the propensity that a pair may differ by.
 
@@ -85,6 +86,7 @@ def result(
     kept = matched(propensity, sources.label)
     inside = overlap(propensity, sources.label)
     pairs = int(kept.sum()) // 2
+    few = f"no interval below {intervals.MIN_SOURCES} sources a role"
     score = metrics.oriented(table, headline)[between.rows]
     items = kept[sources.source] & np.isfinite(score)
     label = sources.label[sources.source]
@@ -98,15 +100,16 @@ def result(
             score[items & ~label][None],
             *its,
         )
-        low, high = (None, None)
+        auc = {"value": float(found.auc[0]), "low": None, "high": None, "reason": few}
         if min(intervals.effective(each) for each in its) >= intervals.MIN_SOURCES:
             low, high = found.interval(0)
-        auc = {"value": float(found.auc[0]), "low": low, "high": high}
+            auc = {"value": auc["value"], "low": low, "high": high}
     anew = blind_auc(traits, between, kept, seed)
+    why = f" ({auc['reason']})" if "reason" in auc else ""
     statement = (
-        f"On the largest subset of like propensities, {pairs} pairs of sources "
-        f"({inside:.0%} of all sources lie where both sets have some), {headline} has "
-        f"AUC {intervals.in_words(auc)}{in_words(anew)}."
+        f"On the largest subset of like propensities, {counted(pairs, 'pair')} of "
+        f"sources ({inside:.0%} of all sources lie where both sets have some), "
+        f"{headline} has AUC {intervals.in_words(auc)}{why}{in_words(anew)}."
         if pairs
         else "No pair of sources of the two sets is alike: no subset can be compared."
     )

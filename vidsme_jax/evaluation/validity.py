@@ -218,8 +218,8 @@ def _shift(
     if joint.p <= tests.blind_alpha:
         statement = (
             f"Without any model {names[0]} and {names[1]} differ: {strongest}, AUC "
-            f"{joint.auc:.2f} (p = {verdicts.p_words(joint.p)}, for all of {looked} "
-            "together)."
+            f"{joint.auc:.2f} (p = {verdicts.p_words(joint.p)}, corrected for all "
+            f"{looked})."
         )
     else:
         statement = (

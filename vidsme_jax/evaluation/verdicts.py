@@ -142,7 +142,7 @@ def _ruled(
             return "shift", (
                 f"ranks members above non-members ({numbers}), which is explained by "
                 f"distribution shift: without any model the sets differ in {blind}, "
-                f"and beyond that nothing is left (p = {p_words(found.p_r)})"
+                f"and nothing more was shown (p = {p_words(found.p_r)})"
             )
         return "shift", (
             f"ranks members above non-members ({numbers}), which cannot be separated "

@@ -4,6 +4,10 @@ Each text's own typicality is by a model of the texts of all other units, so tha
 clip is scored by a model of its own answer. Nothing here sees a label, so that columns
 need not be made anew where labels are permuted.
 
+A word is what spaces and marks divide. Scripts that are written without spaces (Han,
+kana, Thai, Lao, Khmer, Myanmar, Tibetan) have no such words: there each letter is one,
+and pairs of words are pairs of letters.
+
 Axes: `items`, rows of both roles.
 """
 
@@ -15,7 +19,16 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+# Letters of scripts without spaces, with the signs that are written on them.
+_LONE = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u0f00\u0f40-\u0fbc"
+    "\u1000-\u103f\u1050-\u108f\u109a-\u109d\ua9e0-\ua9ef\uaa60-\uaa7f"
+    "\u1780-\u17d3\u3005-\u3007\u3041-\u309a\u309d-\u309f\u30a1-\u30fa"
+    "\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+_WORD = rf"[{_LONE}]|[^\W{_LONE}]+"
+_TOKEN = re.compile(rf"{_WORD}|[^\w\s]")
 _COMPONENTS = 8  # Of the bag of words and pairs of words.
 _MOST_TERMS = 20_000
 _NEXT = 0.4  # Weight of a word by itself beside that behind the one before.
@@ -39,10 +52,10 @@ def columns(
     for name, texts in (("question", question), ("answer", answer)):
         if not any(map(str.strip, texts)):
             continue
-        tokens = [_TOKEN.findall(text) for text in texts]
-        words = np.array([len(its) for its in tokens], np.float64)
+        its_tokens = [tokens(text) for text in texts]
+        words = np.array([len(its) for its in its_tokens], np.float64)
         some = np.maximum(words, 1)
-        letters = np.array([sum(map(len, its)) for its in tokens])
+        letters = np.array([sum(map(len, its)) for its in its_tokens])
         found[f"{name} words"] = words
         found[f"{name} letters a word"] = letters / some
         for what, is_one in (
@@ -52,13 +65,25 @@ def columns(
         ):
             counts = [sum(map(is_one, text)) for text in texts]
             found[f"{name} {what}"] = np.array(counts) / np.maximum(letters, 1)
-        found[f"{name} log p"] = typicality(tokens, unit)
+        found[f"{name} log p"] = typicality(its_tokens, unit)
         found |= _bags(name, texts)
     crossed = [name for name in found if name.endswith((" words", " log p"))]
-    moving = _standard(np.where(np.isfinite(motion), motion, np.nanmedian(motion)))
+    known = np.isfinite(motion)
+    usual = np.median(motion[known]) if known.any() else 0.0
+    moving = _standard(np.where(known, motion, usual))
     for name in crossed:
         found[f"{name} x motion"] = _standard(found[name]) * moving
     return found
+
+
+def tokens(text: str) -> list[str]:
+    """Returns the words and the marks of a text.
+
+    Example:
+      >>> tokens("two cats, 30匹の猫")
+      ['two', 'cats', ',', '30', '匹', 'の', '猫']
+    """
+    return _TOKEN.findall(text)
 
 
 def typicality(
@@ -128,7 +153,7 @@ def _bags(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectors = TfidfVectorizer(
-        ngram_range=(1, 2), min_df=2, max_features=_MOST_TERMS, token_pattern=r"\w+"
+        ngram_range=(1, 2), min_df=2, max_features=_MOST_TERMS, token_pattern=_WORD
     )
     try:
         bags = vectors.fit_transform(map(str, texts))

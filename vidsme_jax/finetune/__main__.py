@@ -1,4 +1,4 @@
-"""The command line: `python -m vidsme_jax.finetune --config configs/selftrain.py`.
+"""The command line: `vidsme finetune --config configs/selftrain.py`.
 
 The model of `model.checkpoint` learns the answers of `corpus.members`, each behind its
 video and its question; `corpus.nonmembers` are measured and never trained on. With

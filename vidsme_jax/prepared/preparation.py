@@ -15,7 +15,7 @@ from vidsme_jax.prepared.layout import Variant
 from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.progress import Progress
 from vidsme_jax.settings import views
-from vidsme_jax.wording import printable
+from vidsme_jax.wording import counted, printable
 
 _SHOWN = 20  # Failures, in the summary and in the log.
 _LONGEST = 400  # Characters of one.
@@ -51,7 +51,7 @@ class Preparation:
             for each in self.failures[:_SHOWN]
         ]
         if self.failures:
-            lines.append(f"not prepared: {len(self.failures)} rows")
+            lines.append(f"not prepared: {counted(len(self.failures), 'row')}")
         return "\n".join(lines)
 
 

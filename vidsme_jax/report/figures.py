@@ -145,7 +145,7 @@ def _rocs(
     if baseline.get("roc"):
         value = baseline["roc"]["auc"]
         fpr, tpr = (np.array(baseline["roc"][key]) for key in ("fpr", "tpr"))
-        blind = plots.Curve(f"without any model, AUC {value:.2f}", fpr, tpr)
+        blind = plots.Curve(f"all properties, no model, AUC {value:.2f}", fpr, tpr)
         curves.insert(1, blind)
     curves = [curve for curve in curves if curve is not None]
     num = intervals.num_units(table.units[which.nonmembers])
@@ -153,7 +153,8 @@ def _rocs(
     second = f", and {beside}, chosen beforehand" if beside else ""
     caption = (
         f"{which.description[0].upper()}{which.description[1:]}. The headline score, "
-        f"what a cross-fitted classifier of sources reaches without the model{second}. "
+        "what a cross-fitted classifier of sources by all properties of the clips "
+        f"together reaches without the model{second}. "
         "The closer to the upper left corner, the better the separation."
     )
     zoomed = (

@@ -15,6 +15,7 @@ from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals, suspects
 from vidsme_jax.evaluation.verdicts import p_words
 from vidsme_jax.report.figures import Drawing
+from vidsme_jax.report.summary import BLIND_AUC
 from vidsme_jax.wording import printable
 
 CLAIM = (
@@ -87,9 +88,12 @@ def render(
             boxes.append({"blind": alike, "description": description})
         return {"names": names, "boxes": boxes}
 
+    number = run.get("config", {}).get("report.num_permutations")
     return fill(
         "template.html",
         values,
+        permutations=number,
+        smallest_p=number and 1 / (number + 1),
         found=found,
         workdir=shlex.quote(str(workdir)),
         figures=embedded(figures),
@@ -141,11 +145,13 @@ def template(name: str, limits: Limits) -> jinja2.Template:
     )
     environment.globals |= {"claim": CLAIM, "limit": limits.rows, "depth": _MAX_DEPTH}
     environment.globals["rates_of_error"] = RATES_OF_ERROR
+    environment.globals["blind_auc"] = BLIND_AUC
     environment.filters["base64"] = _base64
     environment.filters["estimate"] = functools.partial(intervals.in_words, digits=3)
     environment.filters["cell"] = functools.partial(printable, most=limits.cell)
     environment.filters["refusals"] = _refusals
     environment.filters["p"] = _p
+    environment.filters["quoted"] = shlex.quote
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)
 

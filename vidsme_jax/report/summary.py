@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from vidsme_jax.evaluation import intervals
-from vidsme_jax.wording import printable
+from vidsme_jax.wording import counted, printable
 
 _LINES = 20  # Of one kind; the files have all.
 _NAME = 100  # Characters of a group.
 _CELL = 30  # Of a comparison, in the table.
+# What the blind AUC of a table is of: one of a figure is of everything together.
+BLIND_AUC = "the property, or the family of properties, that separates most"
 _HEAD = ("comparison", "rows", "sources", "AUC", "TPR", "blind AUC", "verdict")
 
 
@@ -37,10 +39,12 @@ def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) ->
     if suspects["rows"]:
         rows.append(_suspects(suspects))
     lines += shortened(_aligned([_HEAD, *rows]) if rows else [], "metrics.json")
+    if any(row[-2] != "none" for row in rows):
+        lines.append(f"blind AUC: of {BLIND_AUC}, without the model")
     if found["groups"]["statement"]:
         lines.append(found["groups"]["statement"])
     if num_failures:
-        lines.append(f"not scored: {num_failures} rows, see failures.jsonl")
+        lines.append(f"not scored: {counted(num_failures, 'row')}, see failures.jsonl")
     page = printable(str(workdir / "report.html"))
     return "\n".join([*lines, f"report: {page}"])
 

@@ -79,7 +79,7 @@ def of_items(
     notes: dict[str, list[str]] = {}
     found = [] if allow_duplicates is None else across_roles(items, content, pairs)
     if found and not allow_duplicates:
-        raise AuditError([refusal(found)])
+        raise AuditError([refusal(found)], scored=True)
     for one, other, _ in found:
         for item, its in ((one, other), (other, one)):
             note = f"is a near-duplicate of one of {its.role}"
@@ -180,7 +180,7 @@ def refusal(found: Sequence[tuple[Item, Item, str]]) -> str:
         f"{count} of clips in two roles are near-duplicates, which share so much of "
         f"their frames: {listed}{more}. A model that was trained on one has seen the "
         "other: remove one of each, or set corpus.allow_duplicates=true; the signals "
-        "are kept, and no clip is scored again"
+        "are kept, and the next run scores no clip again"
     )
 
 

@@ -25,7 +25,7 @@ from vidsme_jax.scores import tables
 from vidsme_jax.settings import rules
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
-from vidsme_jax.wording import printable
+from vidsme_jax.wording import counted, printable
 
 _ONE_FRAME = (
     "one frame: natural and reversed are the same, so differences of the two are 0 by "
@@ -53,7 +53,8 @@ class StudyReport:
         """Returns the result in a few lines, for the end of a run."""
         lines = writing.summary(self.found)
         if self.failures:
-            lines.append(f"not scored: {len(self.failures)} rows, see failures.jsonl")
+            rows = counted(len(self.failures), "row")
+            lines.append(f"not scored: {rows}, see failures.jsonl")
         page = printable(str(self.workdir / "study.html"))
         return "\n".join([*lines, f"study: {page}"])
 
