@@ -276,12 +276,28 @@ def test_duplicates_are_stated():
     found = _judged(_table(range(20), range(20), _roles(10), cluster=cluster))
     assert found["duplicates"] == {
         "count": 1,
+        "sources": 0,
         "statement": "1 video is listed both as member and as non-member: the labels "
         "are wrong.",
-        "reason": "1 videos are member and non-member at once",
+        "reason": "1 video is member and non-member at once",
         "videos": [{"hash": "hash2", "members": ["id2"], "nonmembers": ["id13"]}],
     }
     assert _judged(_shifted())["duplicates"]["count"] == 0
+    # Others are of one source: by name, or as near-duplicates.
+    unit = np.arange(20)
+    unit[14:16] = 4, 5
+    its = _table(range(20), range(20), _roles(10), cluster=cluster, unit=unit)
+    found = _judged(its)["duplicates"]
+    assert (found["count"], found["sources"], found["reason"]) == (
+        1,
+        2,
+        "1 video is member and non-member at once",
+    )
+    assert "2 sources have rows among the members and" in found["statement"]
+    its = _table(range(20), range(20), _roles(10), unit=unit)
+    found = _judged(its)["duplicates"]
+    assert found["count"] == 0 and found["reason"] == ""
+    assert found["statement"].startswith("2 sources have rows among the members")
 
 
 @pytest.mark.parametrize(

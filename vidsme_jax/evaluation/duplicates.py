@@ -22,12 +22,26 @@ def duplicates(
     """Lists videos, by content hash, that are both member and non-member.
 
     Returns:
-      `count`, `statement`, `videos`, the first of them, and `reason`, why nothing can
-      be compared: some are so as a whole, or in parts that overlap.
+      `count`; `sources`, how many others have rows in both roles, by the column
+      `source` or as near-duplicates; `statement`; `videos`, the first of them; and
+      `reason`, why nothing can be compared: some are in both as a whole, or in parts
+      that overlap.
     """
     shared = np.intersect1d(table.cluster[members], table.cluster[nonmembers])
+    same = np.isin(table.cluster, shared)
+    of_both = np.intersect1d(table.units[members], table.units[nonmembers])
+    sources = len(np.setdiff1d(of_both, table.units[same]))
+    related = ""
+    if sources:
+        its = "source has" if sources == 1 else "sources have"
+        related = (
+            f"{sources} {its} rows among the members and among the non-members, by "
+            "the column source or as near-duplicates: they are not independent, and "
+            "where they are one video one of its labels is wrong."
+        )
     if not len(shared):
-        return {"count": 0, "statement": "", "reason": "", "videos": []}
+        found = {"count": 0, "sources": sources, "statement": related}
+        return found | {"reason": "", "videos": []}
 
     spans: dict[Any, list[tuple[float, float, int]]] = {each: [] for each in shared}
     ids: dict[Any, tuple[list[str], list[str]]] = {each: ([], []) for each in shared}
@@ -51,9 +65,12 @@ def duplicates(
             f"{divided} {its} some parts among the members and others among the "
             "non-members: parts of one video are not independent."
         )
-    whole = f"{wrong} videos are member and non-member at once" if wrong else ""
+    statements += [related] if related else []
+    its = "video is" if wrong == 1 else "videos are"
+    whole = f"{wrong} {its} member and non-member at once" if wrong else ""
     return {
         "count": len(shared),
+        "sources": sources,
         "statement": " ".join(statements),
         "reason": whole,
         "videos": [
