@@ -21,6 +21,7 @@ from vidsme_jax.run.declared import Change
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
+KS = (0, 5, 10, 30, 60, 90)
 WORD = "Changed after the results: exploratory."
 
 
@@ -118,6 +119,14 @@ def test_a_headline_that_is_changed_after_the_results(run):
             "bounds was none, now (0, 5, 0, 9)",
         ),
         (
+            {"report__num_permutations": 200},
+            "num_permutations was 100, now 200",
+        ),
+        (
+            {"scores": "vid_sme"},
+            "scores were declared that are left out now (perplexity)",
+        ),
+        (
             {"profile": "official", "scores": "Min_30.0% vetp"},
             "headline was vid_sme, now Min_30.0% vetp; profile was exact, now official",
         ),
@@ -134,20 +143,31 @@ def test_what_changes_nothing_of_the_headline(run):
     record = {k: x for k, x in _record(workdir).items() if k not in sealed._OWN}
     record["declared"] |= {"slices": ["video", "response"], "model": "elsewhere"}
     sealed.write(workdir / declared.FILE, record)
-    again = _again(workdir, scores="vid_sme", report__num_permutations=200)
-    assert not again.metrics["declaration"]["exploratory"]
+    (workdir / declaration.VERDICT).unlink()  # Of the record that was there.
+    names = ("vid_sme", "perplexity", *(f"min_k_prob_{k}" for k in KS))
+    said = _again(workdir, scores=names).metrics["declaration"]
+    assert not said["exploratory"] and said["changes"] == []
+    (note,) = said["notes"]
+    assert note.startswith("Scores were added to those that were declared (") and (
+        "and 1 more): of the headline they change the adjusted p only." in note
+    )
+    assert said["statement"].endswith(note)
 
 
 def test_what_is_declared(run):
     report, config = run
     record = _record(report.workdir)
+    first = json.loads((report.workdir / declaration.VERDICT).read_text())
     said = record["declared"]
+    assert first["declared"] == said and first["listed"] == record["rows"]
     corpus = said.pop("corpus")
     assert said == {
         **{"headline": "vid_sme", "k": 30, "comparison": "all", "profile": "exact"},
         **{"alpha": 0.05, "smallest_auc": 0.6, "fdr": 0.05, "bounds": None},
         **{"fprs": [0.001, 0.01, 0.05], "q_scale": 1.0, "r_scale": 0.1},
         **{"slices": ["video"], "response": None, "reference": ""},
+        **{"scores": ["vid_sme", "perplexity"], "num_permutations": 100},
+        "allow_duplicates": False,
         "model": "random:smolvlm-tiny",
         "unit": "source, else near-duplicates, else file",
     }
@@ -247,35 +267,261 @@ def test_signals_of_a_run_that_declared_nothing(run):
     assert _again(workdir, headline="vid_sme").metrics["declaration"]["exploratory"]
 
 
-def test_a_declaration_that_was_taken_away_leaves_its_verdict(run):
-    workdir = run[0].workdir
+@pytest.mark.parametrize("headline", ["vid_sme", "perplexity"])
+def test_a_declaration_that_was_taken_away_leaves_its_verdict(run, headline):
+    """Which is told, and whose place no other takes, however often it is asked."""
+    first, _ = run
+    workdir = first.workdir
     digest = _record(workdir)["digest"]
+    verdict = (workdir / declaration.VERDICT).read_bytes()
     (workdir / declared.FILE).unlink()
-    said = _again(workdir, headline="perplexity").metrics["declaration"]
-    assert not said["sealed"] and said["first"]["headline"] == "perplexity"
+    for _ in range(2):
+        again = _again(workdir, headline=headline)
+        said = again.metrics["declaration"]
+        assert not said["sealed"] and said["exploratory"]
+        assert said["first"]["headline"] == "vid_sme"
+        assert again.metrics["statement"].startswith(WORD)
+        told = f"{WORD} the declaration.json that the first verdict was reached under "
+        assert said["statement"].startswith(f"{told}is missing: it was removed")
+        assert ("headline was vid_sme, now perplexity" in said["statement"]) == (
+            headline != "vid_sme"
+        )
+        kept = f"of vid_sme, all ({first.metrics['verdict']}): "
+        assert kept + first.metrics["statement"] in said["statement"]
+        assert (workdir / declaration.VERDICT).read_bytes() == verdict
     (earlier,) = _record(workdir)["earlier"]
     assert earlier["digest"] == digest and earlier["time"] is None
     assert earlier["headline"] == "vid_sme"
-    assert earlier["statement"] == run[0].metrics["statement"]
+    assert earlier["statement"] == first.metrics["statement"]
 
 
-def test_overwriting_keeps_what_was_declared_before(run):
+def test_a_declaration_that_was_replaced_by_another(run, tmp_path):
+    """As by a copy from elsewhere, of the same settings or of others."""
+    first, config = run
+    verdict = (first.workdir / declaration.VERDICT).read_bytes()
+    config.corpus.members = _config(tmp_path / "other", members=3).corpus.members
+    audit.run(config, tmp_path / "elsewhere")
+    copied = (tmp_path / "elsewhere" / declared.FILE).read_bytes()
+    (first.workdir / declared.FILE).write_bytes(copied)
+    said = _again(first.workdir).metrics["declaration"]
+    assert (
+        said["exploratory"]
+        and "verdict was reached under is missing" in (said["statement"])
+    )
+    assert (
+        "corpus was of 5 rows (3 members, 2 nonmembers), now of 4"
+        in (said["statement"])
+    )
+    assert said["statement"].endswith(declared.ELSEWHERE)
+    assert (first.workdir / declaration.VERDICT).read_bytes() == verdict
+
+
+def test_a_verdict_that_is_a_link_to_nowhere_is_not_replaced(run):
+    path = run[0].workdir / declaration.VERDICT
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(AuditError, match="it is a link that leads nowhere; put it"):
+        _again(run[0].workdir)
+    assert path.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"headline": "perplexity"}, "headline was vid_sme, now perplexity"),
+        ({"report__comparison": "plain"}, "comparison was all, now plain"),
+        ({"report__alpha": 0.2}, "alpha was 0.05, now 0.2"),
+        ({"report__smallest_auc": 0.8}, "smallest_auc was 0.6, now 0.8"),
+        ({"corpus__allow_duplicates": True}, "allow_duplicates was false, now true"),
+    ],
+)
+def test_overwriting_after_a_verdict(run, changes, told):
+    """The new declaration is no way to seal what was chosen after it."""
     report, config = run
     first = _record(report.workdir)
-    config.overwrite, config.headline = True, "perplexity"
+    verdict = (report.workdir / declaration.VERDICT).read_bytes()
+    config.overwrite = True
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key.replace("__", "."): value})
     again = audit.run(config, report.workdir)
     said, record = again.metrics["declaration"], _record(report.workdir)
-    assert said["sealed"] and not said["exploratory"]
-    assert said["first"]["headline"] == "perplexity"
+    assert said["exploratory"] and f"{WORD} {told}. " in said["statement"]
+    assert said["first"]["headline"] == "vid_sme"
+    kept = f"of vid_sme, all ({report.metrics['verdict']}): "
+    assert kept + report.metrics["statement"] in again.summary()
     (earlier,) = record["earlier"]
     assert (earlier["digest"], earlier["time"]) == (first["digest"], first["time"])
     assert earlier["statement"] == report.metrics["statement"]
     assert "It took the place of another in this work directory" in again.summary()
-    audit.run(config, report.workdir)
+    assert (report.workdir / declaration.VERDICT).read_bytes() == verdict
+
+
+def test_overwriting_with_nothing_changed(run):
+    report, config = run
+    config.overwrite = True
+    for _ in range(2):
+        said = audit.run(config, report.workdir).metrics["declaration"]
+        assert said["sealed"] and not said["exploratory"] and not said["notes"]
     assert len(_record(report.workdir)["earlier"]) == 2
     assert "of 2 earlier declarations in this work directory, the last of 2" in (
         declared.statement(_record(report.workdir))
     )
+    said = _again(report.workdir, headline="perplexity").metrics["declaration"]
+    assert said["statement"].count("headline was vid_sme, now perplexity") == 1
+
+
+@pytest.fixture
+def groups_of_copies(tmp_path):
+    """A run whose clips are copies, a role and group a folder of its own."""
+    config = _config(tmp_path / "corpus")
+    places = {"members": [("a", 0), ("b", 1)], "nonmembers": [("a", 4), ("b", 5)]}
+    for role, its in places.items():
+        rows = []
+        for group, k in its:
+            clip = tmp_path / f"{role}-{group}.mp4"
+            shutil.copy(CLIPS[k], clip)
+            rows.append({"video": str(clip), "group": group})
+        (tmp_path / "corpus" / f"{role}.json").write_text(json.dumps(rows))
+    return config, tmp_path
+
+
+def _append(path: pathlib.Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"0")
+
+
+def test_rows_that_are_lost_after_the_results(groups_of_copies):
+    """It stays so in every report, until they are there again."""
+    config, folder = groups_of_copies
+    first = audit.run(config, folder / "run")
+    clip = folder / "nonmembers-b.mp4"
+    content = clip.read_bytes()
+    _append(clip)
+    for _ in range(2):
+        again = _again(folder / "run")
+        said = again.metrics["declaration"]
+        assert said["exploratory"] and again.metrics["statement"].startswith(WORD)
+        (change,) = said["changes"]
+        assert change["declared"] == {"nonmembers": 2}
+        assert change["now"] == {"nonmembers": 1}
+        assert (
+            f"{WORD} the first verdict was of 2 non-members, now of 1 of these. "
+            "Declared" in said["statement"]
+        )
+        assert first.metrics["statement"] in said["statement"]
+        assert said["first"]["rows"] == {"members": 2, "nonmembers": 2}
+    # Scored again, it is another clip of the same name.
+    said = audit.run(config, folder / "run").metrics["declaration"]
+    assert said["exploratory"] and "now of 1 of these" in said["statement"]
+    clip.write_bytes(content)
+    assert not audit.run(config, folder / "run").metrics["declaration"]["exploratory"]
+
+
+def test_rows_that_could_not_be_read_at_first(groups_of_copies):
+    """They were declared: it is said in every report, and no change."""
+    config, folder = groups_of_copies
+    clip = folder / "nonmembers-b.mp4"
+    content = clip.read_bytes()
+    clip.write_bytes(b"no video")
+    first = audit.run(config, folder / "run")
+    assert not first.metrics["declaration"]["notes"]
+    clip.write_bytes(content)
+    for again in (audit.run(config, folder / "run"), _again(folder / "run")):
+        said = again.metrics["declaration"]
+        assert not said["exploratory"]
+        assert said["notes"] == [
+            "Evaluated now, but not for the first verdict: 1 non-member (clips may not "
+            "have been readable then)."
+        ]
+        assert said["notes"][0] in again.summary()
+
+
+def test_a_declared_group_without_rows(groups_of_copies):
+    config, folder = groups_of_copies
+    config.report.comparison = "b"
+    audit.run(config, folder / "run")
+    _append(folder / "nonmembers-b.mp4")
+    again = _again(folder / "run")
+    told = (
+        f"{WORD} The declared comparison b has no rows left: this report says nothing "
+        "of the headline score vid_sme there."
+    )
+    assert again.metrics["statement"].startswith(told)
+    assert again.metrics["verdict"] == "not_tested"
+    page = (folder / "run" / "report.html").read_text()
+    assert told in page and "Without both members" not in page
+
+
+def test_marks_of_an_exploratory_report(run):
+    """Where a reader looks first, and where scores are compared."""
+    workdir = run[0].workdir
+    page = (workdir / "report.html").read_text()
+    assert "<title>Membership audit: vid_sme</title>" in page
+    assert "Exploratory, except for the headline score" in page
+    verdict = run[0].metrics["verdict"].replace("_", " ")
+    assert f'<span class="mark">{verdict.capitalize()}</span>' in page
+    assert ", exploratory" not in run[0].summary()
+    again = _again(workdir, report__alpha=0.2)
+    page = (workdir / "report.html").read_text()
+    assert "<title>Membership audit: vid_sme, exploratory</title>" in page
+    assert "Exploratory, except for the headline score" not in page
+    assert "All exploratory, the headline score in the first row too" in page
+    verdict = again.metrics["verdict"]
+    words = verdict.replace("_", " ")
+    assert f'<span class="mark">{words.capitalize()}, exploratory</span>' in page
+    rows = [x for x in again.summary().splitlines() if x.startswith(("all ", "plain "))]
+    assert len(rows) == 2 and all(x.endswith(", exploratory") for x in rows)
+    assert page.count(f"<td>{words}, exploratory</td>") == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"comparison": "plain"}, {"alpha": 0.2}, {"smallest_auc": 0.8}]
+)
+def test_the_score_beside_the_headline(tmp_path_factory, finished, changes):
+    """It is no less exploratory than the headline."""
+    folder = tmp_path_factory.mktemp("beside")
+    config = finished[1].copy_and_resolve_references()
+    config.headline = "perplexity"
+    first = audit.run(config, folder).metrics["beside"]
+    assert first["statement"].startswith("As control, not chosen after the results: ")
+    assert not first["exploratory"]
+    more = {f"report__{key}": value for key, value in changes.items()}
+    again = _again(folder, **more)
+    beside = again.metrics["beside"]
+    assert beside["exploratory"]
+    assert beside["statement"].startswith("As control, exploratory: the score vid_sme")
+    said = again.summary() + (folder / "report.html").read_text()
+    assert "not chosen after the results" not in said
+    assert "Control, vid_sme, exploratory</th>" in said
+
+
+def test_a_score_beside_the_headline_that_was_added(finished, tmp_path):
+    config = finished[1].copy_and_resolve_references()
+    config.headline = config.scores = "perplexity"
+    audit.run(config, tmp_path / "run")
+    found = _again(tmp_path / "run", scores="perplexity,vid_sme").metrics
+    assert not found["declaration"]["exploratory"] and found["beside"]["exploratory"]
+    (note,) = found["declaration"]["notes"]
+    assert "were added to those that were declared (vid_sme): of the" in note
+    for name in (declared.FILE, declaration.VERDICT):
+        (tmp_path / "run" / name).unlink()
+    found = _again(tmp_path / "run", scores="perplexity,vid_sme").metrics
+    assert found["beside"]["statement"].startswith("As control: the score vid_sme")
+
+
+def test_only_what_changed_is_named(tmp_path):
+    """No answers are asked of the video's rows, but `response` has not changed."""
+    config = _config(tmp_path / "corpus")
+    for role in ("members", "nonmembers"):
+        path = tmp_path / "corpus" / f"{role}.json"
+        rows = [x | {"answer": "a"} for x in json.loads(path.read_text())]
+        path.write_text(json.dumps(rows))
+    config.slices, config.scores = ("video", "response"), "vid_sme,response_loss"
+    config.headline = "response_loss"
+    audit.run(config, tmp_path / "run")
+    said = _again(tmp_path / "run", headline="vid_sme").metrics["declaration"]
+    assert [x["what"] for x in said["changes"]] == ["headline"]
+    assert f"{WORD} headline was response_loss, now vid_sme. Dec" in said["statement"]
 
 
 def test_signals_that_are_deleted_by_hand_change_nothing(run):
@@ -296,6 +542,7 @@ def test_another_corpus(run, tmp_path):
     told = "corpus was of 4 rows (2 members, 2 nonmembers), now of 5 rows (3 members, "
     assert f"{WORD} {told}2 nonmembers). Declared" in said["statement"]
     assert said["changes"][0]["now"] == {"members": 3, "nonmembers": 2}
+    assert declared.ELSEWHERE in said["statement"]
     # As many, but another question.
     path = tmp_path / "corpus" / "members.json"
     rows = json.loads(path.read_text())[:2]
@@ -329,9 +576,9 @@ def test_a_file_that_was_changed_is_refused(run, name):
     for content, wrong in (
         (text.replace("vid_sme", "perplexity"), "its digest does not fit"),
         (text[:-20], "it cannot be read ("),
-        ("[]", "it has not format 1"),
-        (text.replace('"format": 1', '"format": 2'), "it has not format 1"),
-        (text.replace('"format": 1', '"format": 1e999'), "it has not format 1"),
+        ("[]", "it has not format 2"),
+        (text.replace('"format": 2', '"format": 1'), "it has not format 2"),
+        (text.replace('"format": 2', '"format": 1e999'), "it has not format 2"),
         ("[" * 100_000, "it cannot be read"),
         (of(more=1), "it has not what such a file has"),
         (of(time="now"), "its time cannot be that of such a file"),
@@ -363,6 +610,8 @@ def test_a_file_that_was_changed_is_refused(run, name):
         ("rows", []),
         ("after_signals", 0),
         ("earlier", [{"digest": "0" * 64}]),
+        ("declared", {"scores": "vid_sme"}),
+        ("declared", {"allow_duplicates": 1}),
     ],
 )
 def test_fields_of_another_kind_are_refused(run, field, value):
@@ -456,6 +705,7 @@ def test_the_statement_of_a_declaration():
 def test_the_statement_of_changes():
     first = {"time": "2026-11-30T00:01:02Z", "headline": "vid_sme"}
     first |= {"comparison": "all", "statement": "The headline\x1b[2J shows nothing."}
+    first |= {"declaration": "1f3a" * 16, "verdict": None}
     changes = (
         Change("headline", "vid_sme", "min_k_plus_plus_5"),
         Change("reference", "", "a" * 1000),

@@ -39,6 +39,10 @@ def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
     count = len(rows["members"])
     assert 3 < count == len(rows["nonmembers"]) < 24
     assert said.startswith(f"{count} pairs of sources, {count} rows of members")
+    assert said.endswith(
+        f"This subset was chosen after the results of {workdir} were seen: a verdict "
+        "on it is exploratory."
+    )
     # Clips that were shifted are like few members, if any.
     shifted = [row for row in rows["nonmembers"] if row.get("group") == "shifted"]
     drawn = report.table.group.tolist().count("shifted")

@@ -159,7 +159,7 @@ def evaluate(
     """Turns scores into metrics, validity and the report."""
     given, headline = asked.settings, asked.headline
     tests = validity.Procedure.of(given.report)
-    sealed = declaration.opened(asked, workdir)
+    sealed = declaration.opened(asked, workdir, table)
     greedy = asking.is_greedy(given)
     beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
     declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])

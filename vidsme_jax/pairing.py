@@ -104,7 +104,9 @@ def write(
     return (
         f"{pairs} of sources, {' and '.join(counts)}, are in "
         f"{printable(str(out))}{anew}. Audit them with the same --config and another "
-        f"--workdir: {' '.join(flags_)} --config.corpus.allow_outside=true"
+        f"--workdir: {' '.join(flags_)} --config.corpus.allow_outside=true. "
+        f"This subset was chosen after the results of {printable(str(workdir))} were "
+        "seen: a verdict on it is exploratory."
     )
 
 

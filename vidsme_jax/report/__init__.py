@@ -88,8 +88,7 @@ def write(
         "comparison": comparison,
         **result,
         "declaration": declared and declared.facts(),
-        "beside": beside
-        and beside._asdict() | {"statement": _of_beside(judged, comparison, beside)},
+        "beside": beside and _beside(judged, comparison, beside, declared),
         "reference": _reference(table, evaluation, comparison, headline, run),
         "control": control
         and controls.beside(
@@ -141,6 +140,13 @@ def _declared_result(
         name = f"The headline score {headline}{of}"
         statement = verdicts.sentence(name, found)
         return {"verdict": found["verdict"], "statement": statement}
+    if judged:
+        statement = (
+            f"The declared comparison {printable(comparison, 100)} has no rows left: "
+            f"this report says nothing of the headline score {headline} there. What "
+            "is below is of other comparisons, which were not declared."
+        )
+        return {"verdict": "not_tested", "statement": statement}
     if suspects["set"] is not None:
         return {"verdict": None, "statement": suspects["set"]["statement"]}
     if suspects["rows"]:
@@ -152,12 +158,21 @@ def _declared_result(
     return {"verdict": "not_tested", "statement": statement}
 
 
-def _of_beside(judged: dict[str, Any], comparison: str, beside: Beside) -> str:
-    if comparison not in judged:
-        return ""
-    found = judged[comparison]["verdicts"][beside.score]
-    name = f"As {beside.role}, not chosen after the results: the score {beside.score}"
-    return verdicts.sentence(name, found)
+def _beside(
+    judged: dict[str, Any],
+    comparison: str,
+    beside: Beside,
+    declared: Declared | None,
+) -> dict[str, Any]:
+    """Returns what is said of the score beside the headline."""
+    role, statement = f"As {beside.role}, not chosen after the results", ""
+    if declared is not None:
+        role = declared.role_of(beside.score, beside.role)
+    if comparison in judged:
+        found = judged[comparison]["verdicts"][beside.score]
+        statement = verdicts.sentence(f"{role}: the score {beside.score}", found)
+    exploratory = declared is not None and declared.is_exploratory(beside.score)
+    return {**beside._asdict(), "exploratory": exploratory, "statement": statement}
 
 
 def _reference(

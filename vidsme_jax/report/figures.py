@@ -18,8 +18,8 @@ from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.wording import printable
 
-# The classical score beside the headline's ROC curve where no other is declared,
-# chosen beforehand: the first of these that was computed.
+# The classical score beside the headline's ROC curve where no other is declared: the
+# first of these that was computed.
 _CLASSICAL = ("perplexity", "ppl")
 _MAX_COMPARISONS = 6  # With ROC figures of their own.
 _DPI = 110
@@ -150,7 +150,7 @@ def _rocs(
     curves = [curve for curve in curves if curve is not None]
     num = intervals.num_units(table.units[which.nonmembers])
     slug = f"{place}-{_slug(name)}"
-    second = f", and {beside}, chosen beforehand" if beside else ""
+    second = f", and {beside}, which a fixed rule names" if beside else ""
     caption = (
         f"{which.description[0].upper()}{which.description[1:]}. The headline score, "
         "what a cross-fitted classifier of sources by all properties of the clips "

@@ -32,8 +32,10 @@ def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) ->
     ):
         if more and more["statement"] and more["statement"] not in lines[0]:
             lines.append(more["statement"])
+    declared = found["declaration"]
+    mark = ", exploratory" if declared and declared["exploratory"] else ""
     rows = [
-        _row(name, comparison, found["headline"])
+        _row(name, comparison, found["headline"], mark)
         for name, comparison in found["comparisons"].items()
     ]
     if suspects["rows"]:
@@ -49,8 +51,10 @@ def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) ->
     return "\n".join([*lines, f"report: {page}"])
 
 
-def _row(name: str, comparison: dict[str, Any], headline: str) -> tuple[str, ...]:
-    """Returns the cells of a comparison."""
+def _row(
+    name: str, comparison: dict[str, Any], headline: str, mark: str
+) -> tuple[str, ...]:
+    """Returns the cells of a comparison; the mark follows its verdict."""
     score = comparison["scores"][headline]
     counts, sources = comparison["counts"], comparison["sources"]
     blind = comparison["blind"]
@@ -63,7 +67,7 @@ def _row(name: str, comparison: dict[str, Any], headline: str) -> tuple[str, ...
         intervals.in_words(score["auc"]),
         f"{rates[rate]['value']:.2f} at {100 * float(rate):g} %" if rate else "none",
         "none" if blind["auc"] is None else f"{blind['auc']:.2f}",
-        comparison["verdicts"][headline]["verdict"],
+        f"{comparison['verdicts'][headline]['verdict']}{mark}",
     )
 
 

@@ -2,7 +2,8 @@
 
 `declaration.json` is written before the first signal of a run is computed. From then on
 it stays, and a run or a report that asks something else is exploratory. `verdict.json`
-keeps the first verdict that was reached under it.
+keeps the first verdict of the work directory, what was asked for it and of which rows
+it was; nothing takes its place.
 """
 
 import dataclasses
@@ -12,7 +13,9 @@ from typing import Any
 
 import vidsme_jax
 from vidsme_jax import scores
-from vidsme_jax.run import sealed
+from vidsme_jax.base import ScoreTable
+from vidsme_jax.run import declared as words
+from vidsme_jax.run import evaluated, sealed
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.declared import FILE, Change, Declared
 from vidsme_jax.run.sealed import is_amount, is_digest, is_flag, is_text, is_time
@@ -22,26 +25,32 @@ VERDICT = "verdict.json"
 UNIT = "source, else near-duplicates, else file"
 # Declared for the reader: where they change, the headline is asked nothing else.
 _BESIDE = ("k", "slices", "model")
+# Likewise where the profile or the reference changes, which give scores other names.
+_NAMING = ("profile", "reference")
+_DECLARED: sealed.Test = sealed.having(
+    headline=is_text,
+    k=sealed.or_none(is_amount),
+    comparison=is_text,
+    unit=is_text,
+    alpha=is_amount,
+    smallest_auc=is_amount,
+    fdr=is_amount,
+    fprs=sealed.list_of(is_amount),
+    num_permutations=is_amount,
+    profile=is_text,
+    scores=sealed.list_of(is_text),
+    q_scale=is_amount,
+    r_scale=is_amount,
+    bounds=sealed.or_none(sealed.list_of(is_amount)),
+    slices=sealed.list_of(is_text),
+    response=sealed.or_none(is_text),
+    model=is_text,
+    reference=is_text,
+    allow_duplicates=is_flag,
+    corpus=is_digest,
+)
 _DECLARATION: dict[str, sealed.Test] = {
-    "declared": sealed.having(
-        headline=is_text,
-        k=sealed.or_none(is_amount),
-        comparison=is_text,
-        unit=is_text,
-        alpha=is_amount,
-        smallest_auc=is_amount,
-        fdr=is_amount,
-        fprs=sealed.list_of(is_amount),
-        profile=is_text,
-        q_scale=is_amount,
-        r_scale=is_amount,
-        bounds=sealed.or_none(sealed.list_of(is_amount)),
-        slices=sealed.list_of(is_text),
-        response=sealed.or_none(is_text),
-        model=is_text,
-        reference=is_text,
-        corpus=is_digest,
-    ),
+    "declared": _DECLARED,
     "rows": sealed.is_counts,
     "version": is_text,
     "after_signals": is_flag,
@@ -61,6 +70,9 @@ _FIRST: dict[str, sealed.Test] = {
     **dict.fromkeys(("headline", "comparison", "statement"), is_text),
     "verdict": sealed.or_none(is_text),
     "declaration": is_digest,
+    "declared": _DECLARED,
+    "listed": sealed.is_counts,
+    "rows": evaluated.are_rows,
 }
 
 
@@ -91,10 +103,15 @@ def declare(asked: Asked, workdir: pathlib.Path) -> None:
     _write(asked, workdir, before, first)
 
 
-def opened(asked: Asked, workdir: pathlib.Path) -> Declared:
+def opened(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared:
     """Returns the declaration that a result in a work directory stands under.
 
     Where there is none, one is written that says that signals were there before.
+
+    Args:
+      asked: What is asked.
+      workdir: Of the run.
+      table: The scores that the result is of.
 
     Raises:
       AuditError: A file is damaged.
@@ -103,18 +120,25 @@ def opened(asked: Asked, workdir: pathlib.Path) -> Declared:
     record, first = _read(workdir)
     if record is None:
         record = _write(asked, workdir, None, first)
-    if first and first["declaration"] != record["digest"]:
-        first = None  # Of an earlier one, which the declaration names.
-    return Declared(record, _changes(record, asked), first)
+    rows = evaluated.rows(table, asked.headline)
+    changes = _changes(record["declared"], record["rows"], asked)
+    notes = _added([x["declared"] for x in (record, first) if x], asked)
+    if record["declared"]["corpus"] != asked.corpus.digest:
+        notes.append(words.ELSEWHERE)
+    if first is not None:
+        changes += _since(record, first, asked, rows)
+        notes += _gained(first, rows)
+    return Declared(record, tuple(_distinct(changes)), first, rows, tuple(notes))
 
 
 def reached(
     declared: Declared, workdir: pathlib.Path, verdict: str | None, statement: str
 ) -> Declared:
-    """Keeps the first verdict under a declaration, before anybody can see it.
+    """Keeps the first verdict of a work directory, before anybody can see it.
 
     Args:
-      declared: What it stands under; an exploratory verdict is not kept.
+      declared: What it stands under; an exploratory verdict is not kept, and a first
+        one that is there already stays.
       workdir: Receives it.
       verdict: Its name; None where nothing is compared.
       statement: One sentence.
@@ -136,6 +160,9 @@ def reached(
             "verdict": verdict,
             "statement": statement,
             "declaration": declared.record["digest"],
+            "declared": said,
+            "listed": declared.record["rows"],
+            "rows": declared.rows,
         },
     )
     return dataclasses.replace(declared, first=first)
@@ -163,7 +190,9 @@ def _declared(asked: Asked) -> dict[str, Any]:
         "smallest_auc": given.report.smallest_auc,
         "fdr": given.report.fdr,
         "fprs": given.report.fprs,
+        "num_permutations": given.report.num_permutations,
         "profile": given.profile,
+        "scores": asked.scores,
         "q_scale": given.motion.q_scale,
         "r_scale": given.motion.r_scale,
         "bounds": given.motion.bounds,
@@ -171,20 +200,72 @@ def _declared(asked: Asked) -> dict[str, Any]:
         "response": given.response if score.slice == "response" else None,
         "model": given.model.checkpoint,
         "reference": reference.checkpoint or (off if reference.adapter else ""),
+        "allow_duplicates": given.corpus.allow_duplicates,
         "corpus": asked.corpus.digest,
     }
     return json.loads(json.dumps(declared))
 
 
-def _changes(record: dict[str, Any], asked: Asked) -> tuple[Change, ...]:
-    """Returns what is asked otherwise than a declaration says."""
-    before, now = record["declared"], _declared(asked)
-    differing = [x for x in now if x not in _BESIDE and before[x] != now[x]]
-    rows = Change("corpus", record["rows"], asked.corpus.rows)
-    return tuple(
-        rows if what == "corpus" else Change(what, before[what], now[what])
-        for what in differing
-    )
+def _changes(
+    before: dict[str, Any], listed: dict[str, int], asked: Asked
+) -> list[Change]:
+    """Returns what is asked otherwise than it was declared of so many rows."""
+    now, found = _declared(asked), []
+    for what in now:
+        if what == "corpus" and before[what] != now[what]:
+            found.append(Change(what, listed, asked.corpus.rows))
+        elif what not in _BESIDE and _differs(what, before, now):
+            found.append(Change(what, before[what], now[what]))
+    return found
+
+
+def _differs(what: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether one thing was declared otherwise; scores that are added do not count."""
+    if what == "response" and None in (before[what], now[what]):
+        return False  # A headline of the video asks no answers: it is what differs.
+    if what == "scores":
+        same = all(before[x] == now[x] for x in _NAMING)
+        return same and not set(before[what]) <= set(now[what])
+    return before[what] != now[what]
+
+
+def _since(
+    record: dict[str, Any],
+    first: dict[str, Any],
+    asked: Asked,
+    rows: evaluated.Rows,
+) -> list[Change]:
+    """Returns what is otherwise than it was when the first verdict was reached."""
+    found, under = [], first["declaration"]
+    if under != record["digest"]:
+        replaced = {x["digest"] for x in record["earlier"] if x["time"] is not None}
+        if under not in replaced:
+            found.append(Change("declaration", under, record["digest"]))
+        found += _changes(first["declared"], first["listed"], asked)
+    were, left = evaluated.lost(first["rows"], rows)
+    return [*found, *([Change("rows", were, left)] if were else [])]
+
+
+def _distinct(changes: list[Change]) -> list[Change]:
+    """Returns each change once, as to two declarations that said the same."""
+    return [x for k, x in enumerate(changes) if x not in changes[:k]]
+
+
+def _added(declared: list[dict[str, Any]], asked: Asked) -> list[str]:
+    """Returns the sentence about scores that were not declared, or not at first."""
+    now = _declared(asked)
+    known = set(now["scores"])
+    for before in declared:
+        if all(before[x] == now[x] for x in _NAMING):
+            known &= set(before["scores"])
+    new = [name for name in now["scores"] if name not in known]
+    return [words.added(new)] if new else []
+
+
+def _gained(first: dict[str, Any], rows: evaluated.Rows) -> list[str]:
+    """Returns the sentence about rows that the first verdict was not of."""
+    more = evaluated.gained(first["rows"], rows)
+    return [words.more_rows(more)] if more else []
 
 
 def _write(
@@ -200,7 +281,7 @@ def _write(
         last = _earlier(before["digest"], before["time"], before["declared"], its)
         earlier = [*before["earlier"], last]
     elif first is not None:  # Of a declaration that was taken away.
-        earlier = [_earlier(first["declaration"], None, first, first)]
+        earlier = [_earlier(first["declaration"], None, first["declared"], first)]
     return sealed.write(
         workdir / FILE,
         {

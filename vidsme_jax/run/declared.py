@@ -1,6 +1,7 @@
 """What a reader is told of a declaration: when, what, and what was changed since."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vidsme_jax.settings.rules import is_number
@@ -8,11 +9,13 @@ from vidsme_jax.wording import printable
 
 FILE = "declaration.json"
 CHANGED = "Changed after the results: exploratory."
+ELSEWHERE = "The declaration is of another corpus: its file may come from elsewhere."
 _UNKNOWABLE = (
     "Whether results on these videos were seen before by other means, this program "
     "cannot know."
 )
 _LONGEST = 100  # Characters of a value in a sentence.
+_NAMES = 5  # Scores that a sentence names.
 _SENTENCE = 1000  # Characters of a verdict.
 
 
@@ -20,9 +23,11 @@ class Change(NamedTuple):
     """What is asked now and was declared otherwise.
 
     Attributes:
-      what: The name of what was declared.
-      declared: Its value, JSON-ready; of a corpus the rows of each role.
-      now: Likewise.
+      what: The name of what was declared; "rows" of those that the first verdict was
+        of, "declaration" where its own is missing.
+      declared: Its value, JSON-ready; of a corpus the rows of each role, of "rows"
+        those that the first verdict was of, in roles that lost some.
+      now: Likewise; of "rows", how many of these are left.
     """
 
     what: str
@@ -36,6 +41,20 @@ class Change(NamedTuple):
           >>> str(Change("headline", "vid_sme", "perplexity"))
           'headline was vid_sme, now perplexity'
         """
+        if self.what == "rows":
+            return "; ".join(
+                f"the first verdict was of {_count(count, role)}, now of "
+                f"{self.now[role]} of these"
+                for role, count in self.declared.items()
+            )
+        if self.what == "declaration":
+            return (
+                f"the {FILE} that the first verdict was reached under is missing: it "
+                "was removed or replaced after that verdict"
+            )
+        if self.what == "scores":
+            gone = _names([x for x in self.declared if x not in set(self.now)])
+            return f"scores were declared that are left out now ({gone})"
         now = _value(self.now)
         if self.declared == self.now:
             now = "of as many, not the same or with other texts"
@@ -48,14 +67,19 @@ class Declared:
 
     Attributes:
       record: The content of `declaration.json`.
-      changes: What is asked otherwise than it says; empty where nothing is.
-      first: The first verdict under it, the content of `verdict.json`; None before
-        there is one.
+      changes: What is otherwise than it says, or than the first verdict was; empty
+        where nothing is.
+      first: The first verdict in the work directory, the content of `verdict.json`;
+        None before there is one.
+      rows: Those that the result is of, as `evaluated.rows` returns them.
+      notes: What else a reader should know, and is no change; sentences.
     """
 
     record: dict[str, Any]
     changes: tuple[Change, ...] = ()
     first: dict[str, Any] | None = None
+    rows: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def sealed(self) -> bool:
@@ -67,14 +91,32 @@ class Declared:
         """What a verdict begins with: nothing, or that it is exploratory."""
         return f"{CHANGED} " if self.changes else ""
 
+    def role_of(self, score: str, role: str) -> str:
+        """Says what a score beside the headline is: chosen beforehand, or exploratory.
+
+        Args:
+          score: Its name.
+          role: Such as "control".
+        """
+        if self.is_exploratory(score):
+            return f"As {role}, exploratory"
+        return f"As {role}{', not chosen after the results' * self.sealed}"
+
+    def is_exploratory(self, score: str) -> bool:
+        """Whether what is said of a score was changed, or asked, after the results."""
+        said = [self.record, *([self.first] if self.first else [])]
+        added = any(score not in each["declared"]["scores"] for each in said)
+        return bool(self.changes) or added
+
     def facts(self) -> dict[str, Any]:
         """Returns what `metrics.json` says of it."""
         return {
             "sealed": self.sealed,
             "exploratory": bool(self.changes),
-            "statement": statement(self.record, self.changes, self.first),
+            "statement": statement(self.record, self.changes, self.first, self.notes),
             "changes": [change._asdict() for change in self.changes],
-            "first": self.first,
+            "notes": list(self.notes),
+            "first": self.first and self.first | {"rows": _counts(self.first["rows"])},
             **{key: self.record[key] for key in ("time", "digest", "declared")},
         }
 
@@ -83,13 +125,15 @@ def statement(
     record: dict[str, Any],
     changes: tuple[Change, ...] = (),
     first: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """Says what was declared and when, what was changed since, and the first verdict.
 
     Args:
       record: The content of `declaration.json`.
       changes: What is asked otherwise.
-      first: The first verdict under it; told where something was changed.
+      first: The first verdict; told where something was changed.
+      notes: What else there is to know; sentences.
     """
     said = record["declared"]
     what = (
@@ -110,16 +154,42 @@ def statement(
             f"{_replaced(record)}{_UNKNOWABLE}"
         )
     if not changes:
-        return base
-    listed = "; ".join(map(str, changes))
-    reached = (
-        f" The first verdict under the declaration, {_when(first['time'])}, of "
-        f"{_value(first['headline'])}, {_value(first['comparison'])}: "
-        f"{printable(first['statement'], _SENTENCE)}"
-        if first
-        else ""
+        return " ".join([base, *notes])
+    listed = "; ".join(dict.fromkeys(map(str, changes)))
+    reached = [_reached(record, first)] if first else []
+    return " ".join([f"{CHANGED} {listed}. {base}", *reached, *notes])
+
+
+def added(names: Sequence[str]) -> str:
+    """Says which scores were added to those that were declared."""
+    return (
+        f"Scores were added to those that were declared ({_names(names)}): of the "
+        "headline they change the adjusted p only."
     )
-    return f"{CHANGED} {listed}. {base}{reached}"
+
+
+def more_rows(gained: Mapping[str, int]) -> str:
+    """Says how many rows are evaluated that the first verdict was not of."""
+    rows = " and ".join(_count(number, role) for role, number in gained.items())
+    return (
+        f"Evaluated now, but not for the first verdict: {rows} (clips may not have "
+        "been readable then)."
+    )
+
+
+def _reached(record: dict[str, Any], first: dict[str, Any]) -> str:
+    """Tells the first verdict."""
+    under = (
+        "under the declaration"
+        if first["declaration"] == record["digest"]
+        else "in this work directory, under an earlier declaration"
+    )
+    name = f" ({printable(first['verdict'], _LONGEST)})" if first["verdict"] else ""
+    return (
+        f"The first verdict {under}, {_when(first['time'])}, of "
+        f"{_value(first['headline'])}, {_value(first['comparison'])}{name}: "
+        f"{printable(first['statement'], _SENTENCE)}"
+    )
 
 
 def _replaced(record: dict[str, Any]) -> str:
@@ -147,10 +217,30 @@ def _auc(value: float) -> str:
     return short if float(short) == value else f"{value:g}"
 
 
+def _names(names: Sequence[str]) -> str:
+    """Returns the first of some names, and how many more there are."""
+    more = len(names) - _NAMES
+    some = ", ".join(printable(name, _LONGEST) for name in names[:_NAMES])
+    return f"{some} and {more} more" if more > 0 else some
+
+
+def _counts(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    return {role: its["count"] for role, its in rows.items()}
+
+
+def _count(number: int, role: str) -> str:
+    """Returns such as "1 member"."""
+    words = {"nonmembers": "non-members", "calibration": "calibration rows"}
+    word = words.get(role, role)
+    return f"{number} {word.removesuffix('s') if number == 1 else word}"
+
+
 def _value(value: Any) -> str:
     """Returns a declared value for a sentence."""
     if value is None or value == "":
         return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dict):
         roles = (f"{count} {printable(x, _LONGEST)}" for x, count in value.items())
         return f"of {sum(value.values())} rows ({', '.join(roles)})"
