@@ -11,7 +11,7 @@ LAYERS = (
     ("clock", "wording"),
     ("base",),
     ("terminal",),
-    ("settings", "arguments", "progress", "store", "rates", "parallel"),
+    ("settings", "arguments", "names", "progress", "store", "rates", "parallel"),
     ("entropy", "motion", "data", "checkpoints", "evaluation", "demo", "commands"),
     ("models", "scores", "prepared"),
     ("run",),

@@ -15,11 +15,11 @@ from vidsme_jax.base import ROLES, SLICES, AuditError, Item
 from vidsme_jax.data.sources import is_address, some
 from vidsme_jax.finetune import options, pool
 from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
+from vidsme_jax.names import uncalibrated
 from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.run.controls import settings_of
 from vidsme_jax.scores.exact import EXACT
-from vidsme_jax.scores.profile import uncalibrated
 from vidsme_jax.settings import views
 from vidsme_jax.store.files import write_atomically
 

@@ -367,16 +367,11 @@ def _too_few(sources: tuple[int, int], effective: tuple[int, int]) -> str:
     """Returns why there is no interval, "" if there is one."""
     if min(effective) >= MIN_SOURCES:
         return ""
-    some = (
-        f"no interval: {of_sources(sources[0])} of members and {sources[1]} of "
-        f"non-members"
-    )
+    said = f"{of_sources(sources[0])} of members and {sources[1]} of non-members"
     if min(sources) >= MIN_SOURCES:
-        some += (
-            f", whose rows are so unequal in number that they amount to {effective[0]} "
-            f"and {effective[1]}"
-        )
-    return f"{some}; it takes {MIN_SOURCES} of each"
+        said += ", whose rows are so unequal in number that they amount to "
+        said += f"{effective[0]} and {effective[1]}"
+    return f"no interval: {said}; it takes {MIN_SOURCES} of each"
 
 
 def _tpr(

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import adjusted, metrics, ranking
 from vidsme_jax.evaluation.compared import Between
-from vidsme_jax.scores.profile import uncalibrated
+from vidsme_jax.names import uncalibrated
 
 Pair = Float[np.ndarray, "two items"]  # A score and the reference model's.
 

@@ -10,13 +10,13 @@ import numpy as np
 from vidsme_jax.base import Failure, LeftOut, ScoreTable
 from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import controls, verdicts
+from vidsme_jax.names import uncalibrated
 from vidsme_jax.report import figures, files, page
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run import declaration
 from vidsme_jax.run.controls import Control
 from vidsme_jax.run.declared import Declared
 from vidsme_jax.scores import Beside, units
-from vidsme_jax.scores.profile import uncalibrated
 from vidsme_jax.wording import printable
 
 

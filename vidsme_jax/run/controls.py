@@ -7,7 +7,7 @@ from typing import Any
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data import names
-from vidsme_jax.scores.profile import uncalibrated
+from vidsme_jax.names import uncalibrated
 from vidsme_jax.settings import views
 from vidsme_jax.store import received
 from vidsme_jax.wording import printable

@@ -16,16 +16,11 @@ import numpy as np
 
 from vidsme_jax.arguments import number, one_of, require, text_list
 from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals
+from vidsme_jax.names import CALIBRATED, is_calibrated, uncalibrated
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.scores.official import OFFICIAL
-from vidsme_jax.scores.profile import (
-    CALIBRATED,
-    Profile,
-    Revealed,
-    is_calibrated,
-    uncalibrated,
-)
+from vidsme_jax.scores.profile import Profile, Revealed
 from vidsme_jax.wording import nearest
 
 PROFILES: dict[str, Profile] = {each.name: each for each in (EXACT, OFFICIAL)}

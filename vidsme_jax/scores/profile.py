@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals
+from vidsme_jax.names import CALIBRATED, is_calibrated, uncalibrated
 from vidsme_jax.scores import statistics
 from vidsme_jax.scores.statistics import ClipView, Deformation, Rows
 from vidsme_jax.wording import nearest
-
-CALIBRATED = "_ref"  # Ends the name of a score less the reference model's.
 
 
 class Revealed(NamedTuple):
@@ -198,18 +197,6 @@ class Profile:
     ) -> Float[np.ndarray, "*points 2 rows"]:
         """Returns the entropies of all rows; see `statistics.sharma_mittal`."""
         return statistics.sharma_mittal(signals, q, r, self.deform)
-
-
-def is_calibrated(name: str) -> bool:
-    """Returns whether a name is that of a score less the reference model's."""
-    return name.endswith(CALIBRATED)
-
-
-def uncalibrated(name: str) -> str:
-    """Returns the name of the score that a calibrated one is of."""
-    if not isinstance(name, str):
-        raise AuditError([f"the score is {name!r}; give its name"])
-    return name.removesuffix(CALIBRATED)
 
 
 def tail_mean(

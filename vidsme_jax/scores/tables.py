@@ -20,13 +20,9 @@ from vidsme_jax.base import (
 )
 from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
+from vidsme_jax.names import is_calibrated, uncalibrated
 from vidsme_jax.scores import families, units
-from vidsme_jax.scores.profile import (
-    Profile,
-    Revealed,
-    is_calibrated,
-    uncalibrated,
-)
+from vidsme_jax.scores.profile import Profile, Revealed
 from vidsme_jax.settings import views
 from vidsme_jax.store import received
 from vidsme_jax.store.signals import Signals
