@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from vidsme_jax.evaluation import ranking
 from vidsme_jax.evaluation.sources import Sources
 
-_SUBSETS = 100  # Of the suspects, for each point of the curve.
+_SUBSETS = 60  # Of the suspects, for each point of the curve.
 _EXACT = 20_000  # Labellings of one subset; where there are no more, each is taken.
 _DRAWN = 1 << 22  # Labels that are drawn for one point.
 _POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
