@@ -401,7 +401,7 @@ def _list(
     number = int(known)
     its = _worlds.clips(rng, sources // per, per, 0.5)[:, 0]
     others = _worlds.clips(rng, -(-number // per), per, 0.5)[:number, 0]
-    p = suspects.conformal_p_values(its, others)
+    p = suspects.conformal_p_values(its, others, np.arange(number) // per)
     return {
         "any listed": float(suspects.benjamini_hochberg(p).min() <= ALPHA),
         "one p <= 0.05": float(p[0] <= ALPHA),

@@ -634,12 +634,13 @@ def test_what_the_clips_can_show_is_logged(run, caplog):
         config.corpus.members = config.corpus.nonmembers = ()
         audit.run(config, report.workdir)
     said = [x for x in caplog.messages if x.startswith("before the run: ")]
-    assert len(said) == 2
+    assert len(said) == 4
     assert (
         "before the run: there is no AUC that a one-sided test at level 0.0"
         in (said[0])
     )
-    assert "0.05 no suspect can be listed, whatever the scores; to list one" in said[1]
+    assert all("there will be no verdict: the " in each for each in said[1:3])
+    assert "nothing will be tested or listed: the calibration clips have" in said[3]
 
 
 def test_a_comparison_of_one_group_alone(run):

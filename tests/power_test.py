@@ -133,10 +133,10 @@ def test_the_smallest_list_is_what_benjamini_and_hochberg_list(tested, clips, fd
         assert listed.any() == (above >= least), above
 
 
-def test_clips_for_one_suspect():
-    assert power.clips_for_one(50, 0.05) == 999
+def test_sources_for_one_suspect():
+    assert power.sources_for_one(50, 0.05) == 999
     for tested, fdr in ((1, 0.05), (7, 0.3), (50, 0.1), (3, 0.07)):
-        needed = power.clips_for_one(tested, fdr)
+        needed = power.sources_for_one(tested, fdr)
         assert power.least_listed(tested, needed, fdr) == 1
         assert needed == 1 or power.least_listed(tested, needed - 1, fdr) > 1
 
@@ -169,8 +169,8 @@ def test_clips_for_one_suspect():
             "auc is 0.5; it must be a number in (0.5, 1]",
         ),
         (lambda: power.least_listed(0, 9, 0.1), "suspects is 0; it must be an integer"),
-        (lambda: power.least_listed(9, 0, 0.1), "clips is 0; it must be an integer"),
-        (lambda: power.clips_for_one(9, 0.0), "fdr is 0.0; it must be a number in (0"),
+        (lambda: power.least_listed(9, 0, 0.1), "sources is 0; it must be an integer"),
+        (lambda: power.sources_for_one(9, 0.0), "fdr is 0.0; it must be a number in ("),
     ],
 )
 def test_numbers_that_cannot_be(wrong, told):
@@ -228,18 +228,68 @@ def test_what_is_said_of_suspects():
         "if used videos score with AUC 0.90, the set is found with 80 % power where "
         "29 % or more were",
         "at a false discovery rate of 0.05 no suspect is listed unless at least 5 rank "
-        "above every calibration clip; to list one alone takes 999 calibration clips",
+        "above every calibration clip; to list one alone takes 999 sources of "
+        "calibration clips",
     ]
-    ((_, lines),) = prospects.of_pairs(None, (_clips(50), _clips(10)), REPORT)
+    ((_, lines),) = prospects.of_pairs(None, (_clips(8), _clips(20)), REPORT)
     assert lines[0].endswith(
         "the set is not found with 80 % power, not even where all were"
     )
-    assert lines[-1].startswith(
-        "at a false discovery rate of 0.05 no suspect can be li"
+    ((_, lines),) = prospects.of_pairs(None, (_clips(50), _clips(20)), REPORT, icc=1)
+    assert lines[-1].endswith(
+        "no suspect is listed unless at least 48 rank above every calibration clip; to "
+        "list one alone takes 999 sources of calibration clips"
     )
-    ((_, lines),) = prospects.of_pairs(None, (_clips(1), _clips(19)), REPORT)
+    ((_, lines),) = prospects.of_pairs(None, (_clips(2), _clips(39)), REPORT)
     assert (
         lines[-1] == "at a false discovery rate of 0.05 one suspect alone can be listed"
+    )
+
+
+def test_a_list_goes_by_sources_of_calibration_clips():
+    ((_, lines),) = prospects.of_pairs(None, (_clips(50), _clips(1000, 50)), REPORT)
+    assert "unless at least 48 rank above every calibration clip" in lines[-1]
+
+
+def test_too_few_sources_are_told_before_all_else():
+    told = "nothing will be tested or listed: the {}, and it takes {}"
+    for pair, its in (
+        (
+            (_clips(30), _clips(19)),
+            told.format("calibration clips have 19 sources", 20),
+        ),
+        (
+            (_clips(30), _clips(95, 5)),
+            told.format("calibration clips have 19 sources", 20),
+        ),
+        ((_clips(5, 5), _clips(40)), told.format("suspects have 1 source", 2)),
+    ):
+        ((_, lines),) = prospects.of_pairs(None, pair, REPORT)
+        assert lines == [its]
+
+
+def test_an_audit_logs_that_there_will_be_no_result():
+    sizes = {"members": 30, "nonmembers": 19, "suspects": 30, "calibration": 19}
+    items = [_item(f"{r}{k}", r) for r, many in sizes.items() for k in range(many)]
+    first, second, third = prospects.brief(items, REPORT)
+    assert first.startswith("the smallest AUC that a one-sided test")
+    assert second == (
+        "there will be no verdict: the non-members have 19 sources, and it takes 20"
+    )
+    assert third == (
+        "nothing will be tested or listed: the calibration clips have 19 sources, and "
+        "it takes 20"
+    )
+
+
+def test_numbers_that_differ_look_different():
+    said = power.found_auc(_clips(104), _clips(104), 0.05, 0.5999)
+    assert "power is 0.5998; 0.5999, the smallest of interest, is within" in said
+    said = power.found_auc(_clips(103), _clips(103), 0.05, 0.6)
+    assert "power is 0.6003; 0.6000, the smallest of interest, takes about 104" in said
+    said = power.found_auc(_clips(30), _clips(30), 0.05, 0.5 + 1e-10)
+    assert said.endswith(
+        "the smallest of interest, takes more than a million clips a role"
     )
 
 
@@ -296,7 +346,7 @@ def test_the_command():
     status, said, error = _vidsme(*numbers, "--config.report.smallest_auc=0.75")
     assert status == 0 and not error, error
     assert "30 members of 6 sources against" in said and "by 0.2 (ICC" in said
-    assert "0.75, the smallest of interest, takes about" in said
+    assert "0.750, the smallest of interest, takes about 31" in said
     status, said, error = _vidsme(
         "--members=0", "--suspects=5", "--config.report.alpha=2"
     )
@@ -309,8 +359,12 @@ def test_the_command():
     ):
         assert problem in error
     for wrong, told in (
+        (
+            ("--members=5", "--nonmembers=5", "--per_source=inf"),
+            "per_source is inf; it must be a number >= 1",
+        ),
         ((), "give --config, or numbers: --members and --nonmembers, or --suspects"),
         (("--members=5", "--config=configs/llava.py"), "--members and --config: give"),
     ):
         status, said, error = _vidsme(*wrong)
-        assert status == 2 and told in error and not said
+        assert status == 2 and error.count(told) == 1 and not said

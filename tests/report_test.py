@@ -22,8 +22,8 @@ from vidsme_jax.evaluation import (
     suspects,
     validity,
 )
-from vidsme_jax.report import figures, files, plots
-from vidsme_jax.report.page import CLAIM
+from vidsme_jax.report import figures, files, plots, summary
+from vidsme_jax.report.page import CLAIM, RATES_OF_ERROR
 from vidsme_jax.report.plots import ClipCurve
 
 NASTY = "<script>alert('1')</script>"
@@ -449,3 +449,32 @@ def test_a_large_corpus_gives_a_small_page(tmp_path):
     assert page.count("<td>no</td>") + page.count("<td>yes</td>") == 200
     assert "The first 200 of 300; metrics.json has all." in page
     assert all(p.stat().st_size < 3e5 for p in (tmp_path / "figures").iterdir())
+
+
+def test_rates_of_error_are_those_of_what_the_report_has(tmp_path):
+    of_set = "a set of which nothing was used is found in at most 5 % of audits, and of"
+    for counts, verdicts, tested in (
+        ((40, 40, 20, 20), True, True),
+        ((40, 40, 0, 0), True, False),
+        ((0, 0, 20, 20), False, True),
+        ((0, 0, 6, 0), False, False),
+        ((19, 40, 0, 0), False, False),
+    ):
+        _, page = _write(tmp_path, _table(counts), curves=[])
+        text = _Page(page).words
+        assert (RATES_OF_ERROR in text) == verdicts, counts
+        assert (of_set in text) == tested, counts
+
+
+def test_the_page_and_the_terminal_of_suspects(tmp_path):
+    table = _table((0, 0, 20, 20))
+    table.traits["files"] = {"bytes": np.repeat([1.0, 9.0], 20)}
+    its = suspects.suspects(table, "vid_sme", 0.05, PROCEDURE)
+    its["set"]["inference"] = {"p": 1.2e-7, "scores": 3, "sources": [10, 10]}
+    its["set"]["p"] = 0.998
+    found, page = _write(tmp_path, table, suspects=its, curves=[])
+    text = _Page(page).words
+    assert "and 10 of the others: p < 0.0001. The weights" in text
+    assert "The files of suspects and calibration clips differ in what" in text
+    said = summary.of_audit(found, 0, tmp_path)
+    assert "set p = 1, " in said and "0.998" not in said

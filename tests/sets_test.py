@@ -1,5 +1,7 @@
 """Sets of suspects: found as a whole long before any one of them is listed."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -54,9 +56,49 @@ def test_groups_are_tested_each_and_adjusted_by_holm():
 def test_the_curve_falls_with_the_number_of_videos():
     rng = np.random.default_rng(3)
     scores = rng.normal(size=160) + np.repeat([0.8, 0], [60, 100])
-    found = sets.curve(scores, np.arange(160), 60, 0)
+    found = sets.curve(scores, np.arange(160), 60, 0.002, 499, 0)
     assert [each["videos"] for each in found] == [1, 2, 5, 10, 20, 50, 60]
-    assert found[-1]["p"] < 0.01 < 0.1 < found[0]["p"]
+    assert found[-1]["p"] == 0.002 < 0.1 < found[0]["p"]
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_curve_is_smooth_and_ends_with_the_set(rows, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=130) + np.repeat([1.0, 0], [30, 100])
+    scores[:50] = rng.permutation(scores[:50])
+    units = np.arange(130) // rows
+    p = sets.p_of_set(scores, Sources.of(units[:50], units[50:]), 1999, seed)
+    found = [each["p"] for each in sets.curve(scores, units, 50, p, 1999, seed)]
+    assert found[-1] == p and min(found) >= 1 / 2000
+    assert found[0] >= 1 / (1 + 80 // rows)
+    for before, after in itertools.pairwise(found):
+        assert after <= 1.3 * before + 0.002
+
+
+def test_the_p_of_a_subset_is_that_of_all_labellings():
+    """Also where it takes many, and where sources have several rows each."""
+    rng = np.random.default_rng(5)
+    for size, units in (
+        (1, np.arange(40)),
+        (2, np.arange(40)),
+        (6, np.arange(26) // 2),
+        (4, np.arange(26)),
+    ):
+        scores = rng.normal(size=len(units)) + (np.arange(len(units)) < size)
+        its = sets._Subset.of(scores, units, size, np.arange(size))
+        label = its.sources.label
+        ranked = scipy.stats.rankdata(scores)
+        aucs = []
+        for some in itertools.combinations(range(len(label)), int(label.sum())):
+            chosen = np.isin(its.sources.source, some)
+            aucs.append(ranked[chosen].mean() - ranked[~chosen].mean())
+        own = ranked[:size].mean() - ranked[size:].mean()
+        exact = np.mean(np.array(aucs) >= own - 1e-9)
+        (p,) = sets._p_of_subsets([its], 1999, rng)
+        assert p == pytest.approx(exact)
+        sampled = sets._p_of_subsets([its] * 100, 1999, rng, exact=0)
+        assert np.mean(sampled) == pytest.approx(exact, rel=0.1, abs=0.003)
 
 
 def test_dataset_inference():

@@ -46,6 +46,58 @@ def test_benjamini_hochberg_by_hand():
     np.testing.assert_allclose(suspects.benjamini_hochberg(p), expected)
 
 
+def test_each_source_of_calibration_clips_counts_once():
+    calibration, units = np.array([1.0, 2.0, 2.0, 3.0, 3.0]), np.array(list("aabba"))
+    p = suspects.conformal_p_values(np.array([4.0, 3.0, 2.0, 0.0]), calibration, units)
+    np.testing.assert_allclose(p, [1 / 3, (4 / 3 + 1 / 2) / 3, (8 / 3) / 3, 1.0])
+    rng = np.random.default_rng(8)
+    for clips in (3, 7, 50):
+        p = suspects.conformal_p_values(
+            np.array([-9.0]), rng.normal(size=20 * clips), np.arange(20 * clips) % 20
+        )
+        assert p.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(("sources", "clips"), [(1, 1), (20, 1), (1, 20)])
+def test_clips_of_few_sources_list_nobody_by_chance(sources, clips):
+    """Of 20 x 50 calibration clips, ICC 0.8; with each clip for itself 6 to 20 %."""
+    rng, draws = np.random.default_rng(3), 400
+
+    def drawn(sources: int, clips: int) -> np.ndarray:
+        common, own = rng.normal(size=(sources, 1)), rng.normal(size=(sources, clips))
+        return (np.sqrt(0.8) * common + np.sqrt(0.2) * own).ravel()
+
+    any_listed = []
+    for _ in range(draws):
+        tested, known = drawn(sources, clips), drawn(20, 50)
+        p = suspects.conformal_p_values(tested, known, np.arange(1000) // 50)
+        any_listed.append(suspects.benjamini_hochberg(p).min() <= 0.05)
+    assert np.mean(any_listed) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
+
+
+def test_a_list_is_told_by_sources_of_calibration_clips():
+    rng = np.random.default_rng(9)
+    score = np.concatenate([[50.0, 0.0], rng.normal(size=100)])
+    unit = np.concatenate([[100, 101], np.arange(100) // 5])
+    role = ["suspects"] * 2 + ["calibration"] * 100
+    found = _suspects(_table(score, role, unit=unit))
+    assert found["calibration"] == {
+        "role": "calibration",
+        "videos": 100,
+        "sources": 20,
+    }
+    assert found["rows"][0]["p_value"] == 1 / 21 and found["fewest"] == 2
+    assert (
+        "against 100 calibration clips from 20 sources, each of which counts once: "
+        "fewer than 2 could not be listed, and one alone only with 39 sources of "
+        "calibration clips"
+    ) in found["statement"]
+    assert (
+        "against 100 calibration clips from 20 sources: p"
+        in (found["set"]["statement"])
+    )
+
+
 def test_the_false_discovery_rate_is_kept():
     rng = np.random.default_rng(1)
     proportions = []
@@ -81,25 +133,25 @@ def test_suspects_are_counted_by_video_most_member_like_first():
     }
     assert result["statement"].startswith(
         "1 of 2 suspects are listed at a false discovery rate of 0.05, against 99 "
-        "calibration clips: one alone could be listed."
+        "calibration clips from 99 sources: one alone could be listed."
     )
     assert "exchangeable" in result["statement"]
 
 
 def test_rows_of_one_calibration_video_count_once():
-    score = [1.0, *[0.0] * 50, *range(2, 21)]
-    cluster = ["s"] + ["c"] * 50 + [f"d{k}" for k in range(19)]
-    table = _table(score, ["suspects"] + ["calibration"] * 69, cluster)
+    score = [1.0, 0.0, *[0.0] * 50, *range(2, 21)]
+    cluster = ["s", "t"] + ["c"] * 50 + [f"d{k}" for k in range(19)]
+    table = _table(score, ["suspects"] * 2 + ["calibration"] * 69, cluster)
     found = _suspects(table)
     assert found["rows"][0]["p_value"] == 20 / 21
     assert found["calibration"]["videos"] == 20
 
 
 def test_calibration_comes_before_nonmembers():
-    score = [1.0, *[0.0] * 20, *[2.0] * 20]
-    role = ["suspects"] + ["calibration"] * 20 + ["nonmembers"] * 20
+    score = [1.0, 0.5, *[0.0] * 20, *[2.0] * 20]
+    role = ["suspects"] * 2 + ["calibration"] * 20 + ["nonmembers"] * 20
     assert _suspects(_table(score, role))["rows"][0]["p_value"] == 1 / 21
-    role[1:21] = ["members"] * 20
+    role[2:22] = ["members"] * 20
     result = _suspects(_table(score, role))
     assert result["rows"][0]["p_value"] == 1.0
     assert "against 20 non-members" in result["statement"]
@@ -180,6 +232,69 @@ def test_a_suspect_among_the_calibration_clips_is_refused():
 def test_few_calibration_sources_are_refused():
     table = _table(np.arange(20.0), ["suspects"] + ["calibration"] * 19)
     assert "are of 19 sources; it takes 20" in _suspects(table)["statement"]
+
+
+def test_one_source_of_suspects_is_refused():
+    """However different it is, one source alone passes a blind test."""
+    rng = np.random.default_rng(10)
+    red = rng.normal(size=42)
+    red[:2] = 6.0
+    for unit, number in ((np.arange(42), 1), ([0, 0, *range(2, 42)], 2)):
+        role = ["suspects"] * number + ["calibration"] * (42 - number)
+        its = _table(rng.normal(size=42), role, unit=unit, pixels={"red": red})
+        found = _suspects(its)
+        whose = "1 suspect is" if number == 1 else "2 suspects are"
+        assert found["statement"] == (
+            f"{whose} ranked but not tested: the suspects are of 1 source; it takes 2 "
+            "to test whether they and the calibration clips are alike without any "
+            "model."
+        )
+        assert found["set"] is None and found["num_listed"] is None
+        assert {row["listed"] for row in found["rows"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(2, "one that separates the two"), (5, "one of AUC 0.88 or more"), (20, "")],
+)
+def test_what_few_suspects_do_not_show_is_told(number, told):
+    rng = np.random.default_rng(11)
+    role = ["suspects"] * number + ["calibration"] * 80
+    red = rng.normal(size=number + 80)
+    its = _table(rng.normal(size=number + 80), role, pixels={"red": red})
+    found = _suspects(its)["exchangeable"]
+    assert not found["differs"]
+    few = f" With {number} sources of suspects only a large difference is found: in one"
+    assert (few in found["statement"]) == bool(told)
+    assert told in found["statement"]
+
+
+def test_files_that_differ_are_told_and_close_nothing():
+    rng = np.random.default_rng(12)
+    role = ["suspects"] * 30 + ["calibration"] * 30
+    its = _table(rng.normal(size=60), role)
+    assert _suspects(its)["apart"] is None
+    size = rng.normal(size=60) + np.repeat([4.0, 0.0], 30)
+    its.traits["files"] = {"bytes": size}
+    found = _suspects(its)
+    assert found["apart"]["differs"] and found["set"] is not None
+    assert found["apart"]["statement"].startswith(
+        "The files of suspects and calibration clips differ in what the model does not "
+        "read: bytes (files), AUC "
+    )
+    assert found["apart"]["statement"].endswith(
+        "at random; take calibration clips that were made and stored as the suspects "
+        "were."
+    )
+    its.traits["files"] = {"bytes": rng.normal(size=60)}
+    alike = _suspects(its)["apart"]
+    assert not alike["differs"] and "No difference was found" in alike["statement"]
+
+
+def test_known_clips_are_counted_where_nobody_is_suspected():
+    its = _table(np.arange(40.0), ["nonmembers"] * 40, unit=np.arange(40) // 2)
+    known = _suspects(its)["calibration"]
+    assert known == {"role": "nonmembers", "videos": 40, "sources": 20}
 
 
 def test_nothing_to_compare_with():

@@ -19,6 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vidsme_jax import commands, settings, terminal
+from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
 from vidsme_jax.evaluation.power import ICC, Clips, Number
 from vidsme_jax.prepared.corpus import open_corpus
@@ -82,7 +83,9 @@ def of_numbers(
       '50 suspects against 200 calibration clips'
     """
     problems = Problems(config, groups=("report",))
-    each = numbers.get("per_source", 1)
+    each: Number = 1  # Where it is no number of clips: the others are checked alone.
+    with problems.collected():
+        each = number("per_source", numbers.get("per_source", 1), 1)
     pairs: dict[str, tuple[Clips, Clips]] = {}
     for names in _PAIRS:
         there = [name for name in names if name in numbers]

@@ -29,7 +29,11 @@ Number = int | float
 
 POWER = 0.8
 ICC = 0.5  # Of clips of one source, where nobody says otherwise.
+MIN_SUSPECTS = 2  # Sources of suspects; one passes however much it differs.
 OF_USED = (0.65, 0.8, 0.9)  # AUC of used videos, for the smallest share.
+
+
+_MANY = 1_000_000  # Clips; more than these are not told exactly.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,12 +172,18 @@ def smallest_share(
     return (least - 0.5) / (auc - 0.5)
 
 
-def least_listed(suspects: int, calibration: int, fdr: Number) -> int:
+def least_listed(suspects: int, sources: int, fdr: Number) -> int:
     """Returns k_min, the smallest number of suspects that can be listed at all.
 
-    No p-value is below 1 / (n + 1), and Benjamini and Hochberg list k of m suspects at
-    a rate f only with p-values up to k f / m: k_min = ceil(m / (f (n + 1))), all of
-    them above every one of the n calibration clips. More than m: none can be.
+    With n sources of calibration clips no p-value is below 1 / (n + 1), and Benjamini
+    and Hochberg list k of m suspects at a rate f only with p-values up to k f / m:
+    k_min = ceil(m / (f (n + 1))), all of them above every calibration clip. More than
+    m: none can be.
+
+    Args:
+      suspects: How many; clips, not sources.
+      sources: Of calibration clips: however many clips one has, it counts once.
+      fdr: The false discovery rate.
 
     Raises:
       AuditError: A number is out of its range.
@@ -182,18 +192,18 @@ def least_listed(suspects: int, calibration: int, fdr: Number) -> int:
       >>> least_listed(50, 19, 0.05), least_listed(50, 500, 0.05)
       (50, 2)
     """
-    suspects, calibration = count("suspects", suspects), count("clips", calibration)
-    return math.ceil(suspects / (_exact(fdr) * (calibration + 1)))
+    suspects, sources = count("suspects", suspects), count("sources", sources)
+    return math.ceil(suspects / (_exact(fdr) * (sources + 1)))
 
 
-def clips_for_one(suspects: int, fdr: Number) -> int:
-    """Returns how many calibration clips it takes to list one suspect of m alone.
+def sources_for_one(suspects: int, fdr: Number) -> int:
+    """Returns how many sources of calibration it takes to list one of m suspects alone.
 
     Raises:
       AuditError: A number is out of its range.
 
     Example:
-      >>> clips_for_one(50, 0.05), clips_for_one(1, 0.05)
+      >>> sources_for_one(50, 0.05), sources_for_one(1, 0.05)
       (999, 19)
     """
     return math.ceil(count("suspects", suspects) / _exact(fdr) - 1)
@@ -212,27 +222,57 @@ def found_auc(
       icc: Correlation within sources.
     """
     least = smallest_auc(members, nonmembers, alpha, icc)
-    test = f"a one-sided test at level {alpha:g} finds with {_percent(POWER)} power"
-    said = f"the smallest AUC that {test} is {least:.2f}"
+    test = f"a one-sided test at level {alpha:g} finds with {percent(POWER)} power"
+    shown, interest = _apart(least, auc)
+    said = f"the smallest AUC that {test} is {shown}"
     if least > 1:
         said = f"there is no AUC that {test}"
     if max(members.per_source, nonmembers.per_source) > 1:
         said += f", if scores of one source correlate by {icc:g} (ICC, assumed)"
     if least <= auc:
-        return f"{said}; {auc:.2f}, the smallest of interest, is within reach"
+        return f"{said}; {interest}, the smallest of interest, is within reach"
     takes = clips_for(auc, members, nonmembers, alpha, icc)
-    return (
-        f"{said}; {auc:.2f}, the smallest of interest, takes about {takes} clips a role"
-    )
+    many = f"about {takes}" if takes <= _MANY else "more than a million"
+    return f"{said}; {interest}, the smallest of interest, takes {many} clips a role"
 
 
-def listable(suspects: int, calibration: int, fdr: Number) -> str:
-    """Says how many suspects can be listed at all, and what one alone takes."""
-    least, one = least_listed(suspects, calibration, fdr), clips_for_one(suspects, fdr)
+def no_verdict(members: Clips, nonmembers: Clips) -> list[str]:
+    """Says which roles have too few sources for any verdict."""
+    both = {"members": members, "non-members": nonmembers}
+    return [
+        f"there will be no verdict: the {name} have {of_sources(each.sources)}, and it "
+        f"takes {MIN_SOURCES}"
+        for name, each in both.items()
+        if each.sources < MIN_SOURCES
+    ]
+
+
+def no_test(suspects: Clips, calibration: Clips) -> list[str]:
+    """Says whether a side has too few sources for any test of suspects."""
+    return [
+        f"nothing will be tested or listed: the {name} have {of_sources(each.sources)},"
+        f" and it takes {least}"
+        for name, each, least in (
+            ("suspects", suspects, MIN_SUSPECTS),
+            ("calibration clips", calibration, MIN_SOURCES),
+        )
+        if each.sources < least
+    ]
+
+
+def listable(suspects: int, sources: int, fdr: Number) -> str:
+    """Says how many suspects can be listed at all, and what one alone takes.
+
+    Args:
+      suspects: See `least_listed`, and the next two.
+      sources: Of calibration clips.
+      fdr: The false discovery rate.
+    """
+    least, one = least_listed(suspects, sources, fdr), sources_for_one(suspects, fdr)
     at = f"at a false discovery rate of {fdr:g}"
     if least == 1:
         return f"{at} one suspect alone can be listed"
-    takes = f"to list one alone takes {one} calibration clips"
+    takes = f"to list one alone takes {one} sources of calibration clips"
     if least > suspects:
         return f"{at} no suspect can be listed, whatever the scores; {takes}"
     return (
@@ -266,18 +306,12 @@ def of_roles(
     Raises:
       AuditError: A number is out of its range.
     """
-    both = {"members": members, "non-members": nonmembers}
     lines = [found_auc(members, nonmembers, alpha, auc, icc)]
-    if max(each.per_source for each in both.values()) > 1:
+    if max(members.per_source, nonmembers.per_source) > 1:
         alone = smallest_auc(members, nonmembers, alpha, 0)
         that = "there would be none either" if alone > 1 else f"it would be {alone:.2f}"
         lines.append(f"if scores of one source did not correlate at all, {that}")
-    for name, each in both.items():
-        if each.sources < MIN_SOURCES:
-            lines.append(
-                f"there will be no verdict: the {name} have "
-                f"{of_sources(each.sources)}, and it takes {MIN_SOURCES}"
-            )
+    lines += no_verdict(members, nonmembers)
     needed = {rate: math.ceil(1 / _exact(rate)) for rate in fprs}
     for rate, least in needed.items():
         can = "can" if nonmembers.sources >= least else "cannot"
@@ -311,21 +345,34 @@ def of_suspects(
     Raises:
       AuditError: A number is out of its range.
     """
-    lines = []
-    for auc in OF_USED:
+    lines = no_test(suspects, calibration)
+    for auc in OF_USED if not lines else ():
         share = smallest_share(auc, suspects, calibration, alpha, icc)
         found = (
-            f"found with {_percent(POWER)} power where {_percent(share)} or more were"
+            f"found with {percent(POWER)} power where {percent(share)} or more were"
             if share <= 1
-            else f"not found with {_percent(POWER)} power, not even where all were"
+            else f"not found with {percent(POWER)} power, not even where all were"
         )
         lines.append(f"if used videos score with AUC {auc:.2f}, the set is {found}")
-    lines.append(listable(suspects.number, calibration.number, fdr))
-    return lines
+    its = listable(suspects.number, calibration.sources, fdr)
+    return lines if no_test(suspects, calibration) else [*lines, its]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Returns such as "80 %", rounded up."""
     return f"{math.ceil(100 * share - 1e-9)} %"
+
+
+def _apart(first: float, second: float) -> tuple[str, str]:
+    """Formats two numbers with as many digits as tell them apart, two to ten."""
+    digits = 2
+    while (
+        digits < 10
+        and first != second
+        and f"{first:.{digits}f}" == (f"{second:.{digits}f}")
+    ):
+        digits += 1
+    return f"{first:.{digits}f}", f"{second:.{digits}f}"
 
 
 def _design(per_source: Number, icc: Number) -> float:

@@ -7,18 +7,21 @@ score of AUC 0.65 lists nothing in 99 % of runs, and this test finds the set in 
 Axes: `rows`, of suspects and then of calibration clips; `sources`; `columns`, scores.
 """
 
+import functools
 import itertools
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from vidsme_jax.evaluation import ranking
 from vidsme_jax.evaluation.sources import Sources
 
-_SUBSETS = 20  # Of the suspects, for each point of the curve.
-_OF_CURVE = 499  # Permutations of each.
+_SUBSETS = 60  # Of the suspects, for each point of the curve.
+_EXACT = 20_000  # Labellings of one subset; where there are no more, each is taken.
+_DRAWN = 1 << 22  # Labels that are drawn for one point.
 _POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _MAX_GROUPS = 50
 _CLIPPED = 2.5  # Percent of the values of a score, at either end.
@@ -98,25 +101,121 @@ def curve(
     scores: Float[np.ndarray, " rows"],
     units: np.ndarray,
     suspects: int,
+    p: float,
+    number: int,
     seed: int,
 ) -> list[dict[str, float | int]]:
     """Returns the median p of random subsets of the suspects, by their size.
 
+    A subset is compared with all labellings of its sources, if they are few, else with
+    random ones, each subset with its own. Those of one size are then put together,
+    every statistic over the standard deviation that it has: many permutations for the
+    price of few. A smaller subset is part of a larger one, for a smooth curve.
+
+    Args:
+      scores: Larger = member.
+      units: Of each row.
+      suspects: How many rows are suspects; they come first.
+      p: Of all suspects.
+      number: Of the permutations that this p is from; no subset's is below
+        1 / (number + 1) either.
+      seed: Of subsets and permutations.
+
     Returns:
-      `videos`, the size, and `p`; the last size is that of all.
+      `videos`, the size, and `p`; the last size is that of all, with the p given.
     """
     rng = np.random.default_rng([seed, 5])
-    calibration = np.arange(suspects, len(scores))
+    orders = [rng.permutation(suspects) for _ in range(_SUBSETS)]
     found = []
-    for size in (*(n for n in _POINTS if n < suspects), suspects):
-        p_values = []
-        for _ in range(_SUBSETS if size < suspects else 1):
-            some = rng.choice(suspects, size, replace=False)
-            sources = Sources.of(units[some], units[calibration])
-            both = scores[np.concatenate([some, calibration])]
-            p_values.append(p_of_set(both, sources, _OF_CURVE, seed))
-        found.append({"videos": size, "p": float(np.median(p_values))})
-    return found
+    for size in (n for n in _POINTS if n < suspects):
+        subsets = [_Subset.of(scores, units, suspects, its[:size]) for its in orders]
+        median = float(np.median(_p_of_subsets(subsets, number, rng)))
+        found.append({"videos": size, "p": max(median, 1 / (number + 1))})
+    return [*found, {"videos": suspects, "p": p}]
+
+
+class _Subset(NamedTuple):
+    """Some of the suspects beside all calibration clips.
+
+    Attributes:
+      sources: Of both.
+      sums: Of the ranks of each source.
+    """
+
+    sources: Sources
+    sums: Float[np.ndarray, " sources"]
+
+    @classmethod
+    def of(
+        cls,
+        scores: Float[np.ndarray, " rows"],
+        units: np.ndarray,
+        suspects: int,
+        some: Int[np.ndarray, " some"],
+    ) -> "_Subset":
+        sources = Sources.of(units[some], units[suspects:])
+        both = np.concatenate([scores[some], scores[suspects:]])
+        return cls(sources, sources.sums(ranking.ranks(both[:, None]))[:, 0])
+
+    @property
+    def labellings(self) -> int:
+        """Returns how many there are."""
+        return math.comb(len(self.sums), self.sources.counts[0])
+
+    @property
+    def spread(self) -> float:
+        """Returns the standard deviation of the statistic over all labellings."""
+        first, other = self.sources.counts
+        total, rows = first + other, float(self.sources.rows.sum())
+        variance = first * other / (total - 1) * float(np.mean(self.sums**2))
+        scale = rows * first * other / total**2
+        return max(math.sqrt(variance) / scale, 1e-12)
+
+    def statistics(
+        self, picked: Shaped[np.ndarray, "labellings some"], *, places: bool = False
+    ) -> Float[np.ndarray, " labellings"]:
+        """Returns AUCs less 0.5, of labels, or of the places of those that are True."""
+        rows = self.sources.rows.astype(np.float64)
+        if places:
+            first, sums = (x[picked].sum(axis=1) for x in (rows, self.sums))
+        else:
+            first, sums = (picked.astype(np.float64) @ x for x in (rows, self.sums))
+        total = rows.sum()
+        return sums * total / (first * (total - first))
+
+
+def _p_of_subsets(
+    subsets: list[_Subset],
+    number: int,
+    rng: np.random.Generator,
+    exact: int = _EXACT,
+) -> list[float]:
+    """Returns the p of each subset of one size, those of few labellings first."""
+    p_values, drawn, seen = [], [], []
+    for its in subsets:
+        own = its.statistics(its.sources.label[None])[0]
+        if its.labellings <= exact:
+            places = _choices(len(its.sums), its.sources.counts[0])
+            every = its.statistics(places, places=True)
+            p_values.append(float((every >= own - 1e-9).mean()))
+            continue
+        each = min(number // 10, _DRAWN // (len(subsets) * len(its.sums)))
+        each = max(each, number // len(subsets) + 1)
+        permuted = its.sources.permuted(each, int(rng.integers(2**31)))
+        drawn.append(its.statistics(permuted) / its.spread)
+        seen.append((own / its.spread, 1 / its.labellings))
+    if seen:
+        null = np.sort(np.concatenate(drawn))
+        for value, least in seen:
+            above = len(null) - int(np.searchsorted(null, value - 1e-9))
+            p_values.append(max((1 + above) / (len(null) + 1), least))
+    return p_values
+
+
+@functools.lru_cache(maxsize=4)
+def _choices(of: int, number: int) -> Int[np.ndarray, "labellings number"]:
+    """Returns all ways to choose some of so many places."""
+    return np.array(list(itertools.combinations(range(of), number)))
 
 
 def dataset_inference(

@@ -1,8 +1,9 @@
 """Suspects, as a set and each: p-values against clips known not to be members.
 
-A conformal p-value is the rank of a suspect among calibration clips. It is exact, with
-no model of the scores, if and only if the suspect, were it not a member, could have
-been drawn from the same source as the calibration clips.
+A conformal p-value is the rank of a suspect among calibration clips, each source of
+which counts once, however many clips it has. It holds, with no model of the scores, if
+and only if the suspect, were it not a member, could have been drawn as the calibration
+clips were: a source, and then a clip of it.
 
 Axes: `suspects` and `calibration`, unique videos.
 """
@@ -12,14 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
-from vidsme_jax.arguments import number, require, series
+from vidsme_jax.arguments import number, require, same_length, series
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import compared, metrics, power, sets, validity
+from vidsme_jax.evaluation.sources import Sources
 from vidsme_jax.evaluation.validity import CALLED, Procedure
-from vidsme_jax.evaluation.verdicts import MIN_SOURCES, of_sources, p_words
+from vidsme_jax.evaluation.verdicts import MIN_SOURCES, of_sources, p_is
 
+_LEVEL = 0.05  # At which the smallest difference that a blind test finds is told.
 ASSUMPTION = (
     "The p-values hold only if the suspects, had the model never seen them, would be "
     "exchangeable with the {calibration}: the same source, period, length and kind of "
@@ -31,24 +34,40 @@ ASSUMPTION = (
 def conformal_p_values(
     suspect_scores: Float[np.ndarray, " suspects"],
     calibration_scores: Float[np.ndarray, " calibration"],
+    units: Shaped[np.ndarray, " calibration"] | None = None,
 ) -> Float[np.ndarray, " suspects"]:
     r"""One-sided conformal p-values [1]; a larger score is more member-like.
 
-    $$p_j = (1 + |\{i : c_i \ge s_j\}|) / (n + 1)$$
+    $$p_j = (1 + \sum_{k=1}^{m} |\{i \in I_k : c_i \ge s_j\}| / |I_k|) / (m + 1)$$
 
-    over the n calibration scores c; ties count against the suspect.
+    over the m sources of calibration clips with scores c, of which the k-th has the
+    clips I_k [2]; with one clip a source a plain rank. Ties count against the suspect.
 
     [1] Bates et al., 2023. Testing for outliers with conformal p-values.
       https://arxiv.org/abs/2104.08279
+    [2] Lee, Barber and Willett, 2023. Distribution-free inference with hierarchical
+      data. https://arxiv.org/abs/2306.06342
+
+    Args:
+      suspect_scores: Finite.
+      calibration_scores: Likewise.
+      units: The source of each calibration clip; None: each has one of its own.
 
     Raises:
-      AuditError: A score is not finite.
+      AuditError: A score is not finite, or the clips and their sources differ in
+        number.
     """
     suspect_scores = series("suspect_scores", suspect_scores, least=0)
     calibration_scores = series("calibration_scores", calibration_scores, least=0)
-    ranked = np.sort(calibration_scores)
-    above = len(ranked) - np.searchsorted(ranked, suspect_scores, side="left")
-    return (1 + above) / (len(ranked) + 1)
+    units = np.arange(len(calibration_scores)) if units is None else units
+    same_length(calibration_scores=calibration_scores, units=units)
+    _, source, clips = np.unique(units, return_inverse=True, return_counts=True)
+    order = np.argsort(calibration_scores)
+    below = np.concatenate([[0.0], np.cumsum(1 / clips[source[order]])])
+    at = np.searchsorted(calibration_scores[order], suspect_scores, side="left")
+    # Shares of sources add up to whole numbers but for the last digits.
+    above = (below[-1] - below[at]).round(9)
+    return (1 + above) / (len(clips) + 1)
 
 
 def benjamini_hochberg(
@@ -89,8 +108,9 @@ def suspects(
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `score`, `fdr`, `calibration`
       (role, number of videos and of sources), `exchangeable` (of `validity.shift`, or
-      None), `set` (`p`, `statement`, `groups`, `curve`, `inference`; or None),
-      `fewest` and `for_one` (see `power.least_listed` and `power.clips_for_one`),
+      None), `apart` (of `validity.apart`, or None; nothing hangs on it), `set` (`p`,
+      `alpha`, `statement`, `groups`, `curve`, `inference`; or None), `fewest` and
+      `for_one` (see `power.least_listed` and `power.sources_for_one`),
       `num_listed`, None where nothing is tested, `statement`, `notes`, and `rows`, most
       member-like first: `video`, `ids`, `group`, `score` (with the table's sign),
       `p_value`, `adjusted_p_value`, `listed`; the last three are None where nothing
@@ -105,11 +125,18 @@ def suspects(
     oriented = metrics.oriented(table, score)
     tested = _by_video(oriented, table, "suspects")
     known = _by_video(oriented, table, role)
+    have, calibrates = (np.isfinite(each.values) for each in (tested, known))
+    units = table.units[_firsts(known, calibrates)]
     result: dict[str, Any] = {
         "score": score,
         "fdr": fdr,
-        "calibration": {"role": role, "videos": len(known.values), "sources": 0},
+        "calibration": {
+            "role": role,
+            "videos": len(units),
+            "sources": len(np.unique(units)),
+        },
         "exchangeable": None,
+        "apart": None,
         "set": None,
         "fewest": None,
         "for_one": None,
@@ -119,8 +146,6 @@ def suspects(
     }
     if not len(tested.values):
         return result | {"statement": "There are no suspects."}
-    have, calibrates = (np.isfinite(each.values) for each in (tested, known))
-    result["calibration"]["videos"] = int(calibrates.sum())
     result["notes"] = _lacking(have, calibrates, score, role)
     reason = _untestable(result, int(have.sum()), role)
     if not reason:
@@ -128,7 +153,7 @@ def suspects(
     p_values, adjusted = np.full((2, len(tested.values)), np.nan)
     if not reason:
         p_values[have] = conformal_p_values(
-            tested.values[have], known.values[calibrates]
+            tested.values[have], known.values[calibrates], units
         )
         adjusted[have] = benjamini_hochberg(p_values[have])
     # Equality counts; the division behind an adjusted p-value may miss it by one ulp.
@@ -171,14 +196,9 @@ def _test(
     have: tuple[Bool[np.ndarray, " suspects"], Bool[np.ndarray, " calibration"]],
 ) -> str:
     """Tests exchangeability, then the set; returns why nothing more is, or ""."""
-    firsts = [
-        np.array([rows[0] for rows, its in zip(each.rows, kept, strict=True) if its])
-        for each, kept in zip(videos, have, strict=True)
-    ]
     traits = compared.Traits(table)
-    between = traits.between(*firsts)
+    between = traits.between(*map(_firsts, videos, have))
     sources, role = between.sources, result["calibration"]["role"]
-    result["calibration"]["sources"] = sources.counts[1]
     shared = np.intersect1d(videos[0].clusters, videos[1].clusters)
     if len(shared):
         return (
@@ -190,20 +210,28 @@ def _test(
             f"the {CALLED[role]} are of {of_sources(sources.counts[1])}; it takes "
             f"{MIN_SOURCES} to test whether they are a fair comparison"
         )
+    if sources.counts[0] < power.MIN_SUSPECTS:
+        return (
+            f"the suspects are of {of_sources(sources.counts[0])}; it takes "
+            f"{power.MIN_SUSPECTS} to test whether they and the {CALLED[role]} are "
+            "alike without any model"
+        )
     permuted = sources.permuted(tests.number, tests.seed)
     found = validity.shift(traits, between, permuted, tests, "suspects", role)
     result["exchangeable"] = found
+    result["apart"] = validity.apart(*(between, permuted, tests, "suspects", role))
     if found["differs"] is None:
         return "whether the two differ without any model is not known"
     if found["differs"]:
         return (
             f"they differ from the {CALLED[role]} without any model "
-            f"({found['strongest']}, AUC {found['auc']:.2f}, p = "
-            f"{p_words(found['p'])}), so that their p-values would not hold"
+            f"({found['strongest']}, AUC {found['auc']:.2f}, {p_is(found['p'])}), so "
+            "that their p-values would not hold"
         )
-    suspects, calibration = (int(each.sum()) for each in have)
-    result["fewest"] = power.least_listed(suspects, calibration, result["fdr"])
-    result["for_one"] = power.clips_for_one(suspects, result["fdr"])
+    found["statement"] += _overlooked(sources)
+    suspects = int(have[0].sum())
+    result["fewest"] = power.least_listed(suspects, sources.counts[1], result["fdr"])
+    result["for_one"] = power.sources_for_one(suspects, result["fdr"])
     values = np.concatenate(
         [each.values[kept] for each, kept in zip(videos, have, strict=True)]
     )
@@ -216,26 +244,42 @@ def _test(
             columns[name] = column
     result["set"] = {
         "p": p,
+        "alpha": tests.alpha,
         "videos": suspects,
         "sources": sources.counts[0],
         "found": p <= tests.alpha,
         "groups": sets.by_group(
             *(values, group, units, suspects, tests.number, tests.seed)
         ),
-        "curve": sets.curve(values, units, suspects, tests.seed),
+        "curve": sets.curve(values, units, suspects, p, tests.number, tests.seed),
         "inference": sets.dataset_inference(columns, sources, tests.seed),
     }
-    result["set"]["statement"] = _of_set(result, tests.alpha)
+    result["set"]["statement"] = _of_set(result)
     return ""
 
 
-def _of_set(result: dict[str, Any], alpha: float) -> str:
+def _overlooked(sources: Sources) -> str:
+    """Says how large a difference few sources of suspects have to show to be found."""
+    few, calibration = sources.counts
+    if few >= MIN_SOURCES:
+        return ""
+    sides = power.Clips.of("suspects", few), power.Clips.of("clips", calibration)
+    least = power.smallest_auc(*sides, _LEVEL / 2)  # Either side may be above.
+    size = f"of AUC {least:.2f} or more" if least < 0.995 else "that separates the two"
+    return (
+        f" With {few} sources of suspects only a large difference is found: in one "
+        f"column alone, one {size} ({power.percent(power.POWER)} power at level "
+        f"{_LEVEL:g}); among many columns it must be larger."
+    )
+
+
+def _of_set(result: dict[str, Any]) -> str:
     """Says what the test of the set shows."""
     found, role = result["set"], result["calibration"]["role"]
     about = (
-        f"{found['videos']} suspects from {found['sources']} sources against "
+        f"{found['videos']} suspects from {of_sources(found['sources'])} against "
         f"{result['calibration']['videos']} {CALLED[role]} from "
-        f"{result['calibration']['sources']}: p = {p_words(found['p'])}"
+        f"{of_sources(result['calibration']['sources'])}: {p_is(found['p'])}"
     )
     if found["found"]:
         return (
@@ -244,8 +288,9 @@ def _of_set(result: dict[str, Any], alpha: float) -> str:
         )
     return (
         f"As a set the suspects do not rank higher by {result['score']} than the "
-        f"{CALLED[role]} do by chance ({about}; level {alpha:g}). A set of which few "
-        "were used, or by which the model was changed little, looks the same."
+        f"{CALLED[role]} do by chance ({about}; level {found['alpha']:g}). A set "
+        "of which few were used, or by which the model was changed little, looks the "
+        "same."
     )
 
 
@@ -268,6 +313,14 @@ def _by_video(
     split = np.split(ordered, np.cumsum(num_rows)[:-1]) if len(rows) else []
     values = [_mean(scores[its]) for its in split]
     return _Videos(clusters, np.array(values, np.float64), split)
+
+
+def _firsts(
+    videos: _Videos, kept: Bool[np.ndarray, " videos"]
+) -> Int[np.ndarray, " kept"]:
+    """Returns the first row of each video that is kept."""
+    rows = [rows[0] for rows, its in zip(videos.rows, kept, strict=True) if its]
+    return np.array(rows, np.int64)
 
 
 def _mean(values: Float[np.ndarray, " items"]) -> float:
@@ -302,24 +355,27 @@ def _lacking(
 
 
 def _statement(result: dict[str, Any], reason: str) -> str:
-    num = len(result["rows"])
+    num, many = len(result["rows"]), result["calibration"]
     if reason:
-        return f"{num} suspects are ranked but not tested: {reason}."
-    role = result["calibration"]["role"]
+        whose = "1 suspect is" if num == 1 else f"{num} suspects are"
+        return f"{whose} ranked but not tested: {reason}."
+    called = CALLED[many["role"]]
     fewest, listed = result["fewest"], result["num_listed"]
     possible = (
         f"fewer than {fewest} could not be listed, and one alone only with "
-        f"{result['for_one']} {CALLED[role]}"
+        f"{result['for_one']} sources of {called}"
         if fewest > 1
         else "one alone could be listed"
     )
     if fewest > num:
         possible = (
             f"none can be listed, whatever its score: it takes {result['for_one']} "
-            f"{CALLED[role]} for one alone"
+            f"sources of {called} for one alone"
         )
+    once = ", each of which counts once" if many["sources"] < many["videos"] else ""
     return (
         f"{listed} of {num} suspects are listed at a false discovery rate of "
-        f"{result['fdr']:g}, against {result['calibration']['videos']} {CALLED[role]}: "
-        f"{possible}. {ASSUMPTION.format(calibration=CALLED[role])}"
+        f"{result['fdr']:g}, against {many['videos']} {called} from "
+        f"{of_sources(many['sources'])}{once}: {possible}. "
+        f"{ASSUMPTION.format(calibration=called)}"
     )

@@ -241,10 +241,29 @@ def _facts(joint: blind.Joint, tests: Procedure, statement: str) -> dict[str, An
     }
 
 
+def apart(
+    between: Between,
+    permuted: UInt8[np.ndarray, "permutations sources"],
+    tests: Procedure,
+    first: str,
+    second: str,
+) -> dict[str, Any] | None:
+    """Says whether files of two roles differ in what cannot reach the model.
+
+    Returns:
+      As `shift`, without `columns`; None where nothing of the files is known.
+    """
+    names = _named(first), _named(second)
+    advice = f"take {names[1]} that were made and stored as the {names[0]} were"
+    return _apart(between, permuted, tests, names, advice)
+
+
 def _apart(
     between: Between,
     permuted: UInt8[np.ndarray, "permutations sources"],
     tests: Procedure,
+    names: tuple[str, str] = ("members", "non-members"),
+    advice: str = "compare a matched subset",
 ) -> dict[str, Any] | None:
     """Says whether files differ in what cannot reach the model; None: nothing known."""
     if not between.apart:
@@ -253,11 +272,11 @@ def _apart(
     strongest, looked = _strongest(joint), _listed([x.name for x in between.apart])
     if joint.p <= tests.blind_alpha:
         statement = (
-            f"The files of members and non-members differ in what the model does not "
+            f"The files of {names[0]} and {names[1]} differ in what the model does not "
             f"read: {strongest}, AUC {joint.auc:.2f} (p = "
             f"{verdicts.p_words(joint.p)}). Sets that are drawn from one collection at "
-            f"random differ so in {tests.blind_alpha:.0%} of draws at most; compare a "
-            "matched subset."
+            f"random differ so in {tests.blind_alpha:.0%} of draws at most; "
+            f"{advice}."
         )
     else:
         statement = (

@@ -207,6 +207,16 @@ def p_words(p: float) -> str:
     return f"{p:.2g}" if p >= 0.1 else f"{p:.3f}" if p >= 0.01 else f"{p:.4f}"
 
 
+def p_is(p: float) -> str:
+    """Says what a p-value is; of one that its digits would show as 0, an upper end.
+
+    Example:
+      >>> p_is(0.0123), p_is(1.2e-7)
+      ('p = 0.012', 'p < 0.0001')
+    """
+    return "p < 0.0001" if p < 0.0001 else f"p = {p_words(p)}"
+
+
 def of_reference(evaluation: dict[str, Any], comparison: str, score: str) -> str:
     """Says in one sentence what the reference model alone shows by a score.
 

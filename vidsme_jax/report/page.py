@@ -13,7 +13,7 @@ import markupsafe
 
 from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals, suspects
-from vidsme_jax.evaluation.verdicts import p_words
+from vidsme_jax.evaluation.verdicts import p_is, p_words
 from vidsme_jax.report.figures import Drawing
 from vidsme_jax.report.summary import BLIND_AUC
 from vidsme_jax.wording import printable
@@ -31,6 +31,11 @@ RATES_OF_ERROR = (
     "shares the differences between the sets; without a reference model, "
     "`ranks_above_no_placebo` is reached as often as the sets differ in what was not "
     "measured, up to always."
+)
+RATES_OF_SUSPECTS = (
+    "Rates of error, if suspects that were not used and {calibration} are alike: a set "
+    "of which nothing was used is found in at most {alpha:g} % of audits, and of the "
+    "suspects listed at most {fdr:g} % are expected not to have been used."
 )
 _MAX_BYTES = 5_000_000  # Of a page.
 _MAX_PICTURES = 2_000_000  # Bytes of all pictures in it.
@@ -85,7 +90,8 @@ def render(
         if alike := found["suspects"]["exchangeable"]:
             against = suspects.CALLED[found["suspects"]["calibration"]["role"]]
             description = f"suspects and {against}"
-            boxes.append({"blind": alike, "description": description})
+            apart = found["suspects"]["apart"]
+            boxes.append({"blind": alike, "apart": apart, "description": description})
         return {"names": names, "boxes": boxes}
 
     number = run.get("config", {}).get("report.num_permutations")
@@ -100,7 +106,23 @@ def render(
         run=run,
         failures=failures,
         descriptions=descriptions,
+        rates_of_error=_rates_of_error(found),
     )
+
+
+def _rates_of_error(found: dict[str, Any]) -> list[str]:
+    """Returns the paragraphs for what the report has: verdicts, tests of suspects."""
+    verdicts = (
+        compared["verdicts"][found["headline"]]["verdict"]
+        for compared in found["comparisons"].values()
+    )
+    told = [RATES_OF_ERROR] if any(v != "not_tested" for v in verdicts) else []
+    its = found["suspects"]
+    if its["set"]:
+        rates = {"alpha": 100 * its["set"]["alpha"], "fdr": 100 * its["fdr"]}
+        called = suspects.CALLED[its["calibration"]["role"]]
+        told.append(RATES_OF_SUSPECTS.format(calibration=called, **rates))
+    return told
 
 
 def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> str:
@@ -144,7 +166,6 @@ def template(name: str, limits: Limits) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.globals |= {"claim": CLAIM, "limit": limits.rows, "depth": _MAX_DEPTH}
-    environment.globals["rates_of_error"] = RATES_OF_ERROR
     environment.globals["blind_auc"] = BLIND_AUC
     environment.filters["base64"] = _base64
     environment.filters["estimate"] = functools.partial(intervals.in_words, digits=3)
@@ -152,6 +173,7 @@ def template(name: str, limits: Limits) -> jinja2.Template:
     environment.filters["refusals"] = _refusals
     environment.filters["p"] = _p
     environment.filters["quoted"] = shlex.quote
+    environment.filters["p_is"] = p_is
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)
 

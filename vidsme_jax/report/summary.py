@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vidsme_jax.evaluation import intervals
+from vidsme_jax.evaluation.verdicts import p_is
 from vidsme_jax.wording import counted, printable
 
 _LINES = 20  # Of one kind; the files have all.
@@ -78,7 +79,7 @@ def _suspects(found: dict[str, Any]) -> tuple[str, ...]:
     verdict = "not_tested"
     sources = f"- / {calibration['sources']}"
     if found["set"]:
-        verdict = f"set p = {found['set']['p']:.3g}, {found['num_listed']} listed"
+        verdict = f"set {p_is(found['set']['p'])}, {found['num_listed']} listed"
         sources = f"{found['set']['sources']} / {calibration['sources']}"
     counts = f"{len(found['rows'])} / {calibration['videos']}"
     return ("suspects", counts, sources, "", "", blind, verdict)

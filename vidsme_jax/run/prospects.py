@@ -16,16 +16,22 @@ from vidsme_jax.settings import views
 
 def log(asked: Asked) -> None:
     """Logs the smallest AUC that an audit finds, and how many suspects it can list."""
-    given, items = asked.settings.report, asked.items
+    for said in brief(asked.items, asked.settings.report):
+        logging.info("before the run: %s", said)
+
+
+def brief(items: Sequence[Item], given: views.Report) -> list[str]:
+    """Returns the shortest that can be said of a corpus; see `report`."""
+    found = []
     pair = roles(items, given.comparison)
     if pair is not None:
-        said = power.found_auc(*pair, given.alpha, given.smallest_auc)
-        logging.info("before the run: %s", said)
+        found = [power.found_auc(*pair, given.alpha, given.smallest_auc)]
+        found += power.no_verdict(*pair)
     pair = suspects(items)
     if pair is not None:
-        tested, against = (each.number for each in pair)
-        said = power.listable(tested, against, given.fdr)
-        logging.info("before the run: %s", said)
+        can = power.listable(pair[0].number, pair[1].sources, given.fdr)
+        found += power.no_test(*pair) or [can]
+    return found
 
 
 def report(
