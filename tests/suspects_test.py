@@ -283,8 +283,7 @@ def test_files_that_differ_are_told_and_close_nothing():
         "read: bytes (files), AUC "
     )
     assert found["apart"]["statement"].endswith(
-        "at random; take calibration clips that were made and stored as the suspects "
-        "were."
+        "take calibration clips that were made and stored as the suspects were."
     )
     its.traits["files"] = {"bytes": rng.normal(size=60)}
     alike = _suspects(its)["apart"]
@@ -340,3 +339,26 @@ def test_a_video_with_several_questions_has_the_mean_of_their_scores():
     assert [row["score"] for row in found["rows"]] == [2.5, 0.1]
     assert [len(row["ids"]) for row in found["rows"]] == [3, 3]
     assert found["rows"][0]["p_value"] == 18 / 21
+
+
+def test_more_clips_of_a_source_are_no_difference():
+    """Calibration sources have five videos each, suspects one; nothing differs."""
+    fired, found = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        unit = np.concatenate([np.arange(40), np.repeat(np.arange(40), 5) + 40])
+        columns = rng.normal(size=(80, 4))[unit] + rng.normal(size=(240, 4))
+        score = rng.normal(size=80)[unit] + rng.normal(size=240)
+        its = _table(
+            score,
+            ["suspects"] * 40 + ["calibration"] * 200,
+            unit=unit,
+            pixels=dict(zip("abcd", columns.T, strict=True)),
+        )
+        its.group[:20] = "g"
+        result = suspects.suspects(its, "s", 0.05, Procedure(number=99))
+        fired.append(result["exchangeable"]["differs"])
+        if result["set"] is not None:
+            found.append(result["set"]["p"] <= 0.05)
+            assert [x["videos"] for x in result["set"]["groups"]] == [20]
+    assert np.mean(fired) <= 0.15 and np.mean(found) <= 0.15

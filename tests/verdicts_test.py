@@ -8,7 +8,9 @@ from vidsme_jax.evaluation import verdicts
 @pytest.mark.parametrize("verdict", verdicts.NAMES)
 def test_a_verdict_is_one_sentence(verdict):
     auc = {"value": 0.7, "low": 0.6, "high": 0.8}
-    evidence = verdicts.Evidence(auc, 0.01, 0.3, 0.02, 0.03, 0.6, "motion", (30, 30))
+    evidence = verdicts.Evidence(
+        auc, 0.01, 0.3, 0.02, 0.03, 0.05, 0.6, "motion", (30, 30)
+    )
     changes = {
         "supported": {},
         "ranks_above_no_placebo": {"p_d": None},
@@ -31,6 +33,8 @@ def test_a_verdict_is_one_sentence(verdict):
         ({"p_b": 0.05, "blind_auc": 0.70}, "supported"),
         ({"p_b": 0.051, "blind_auc": 0.9}, "supported"),
         ({"p_d": 0.051}, "shift"),
+        ({"p_c": 0.051}, "ranks_above_no_placebo"),
+        ({"p_c": 0.051, "p_d": 0.3}, "ranks_above_no_placebo"),
         ({"p_r": 0.051}, "underpowered"),
         ({"p_s": 0.051}, "underpowered"),
         ({"p_b": None}, "not_tested"),
@@ -39,14 +43,18 @@ def test_a_verdict_is_one_sentence(verdict):
 )
 def test_the_rules_at_their_limits(changes, verdict):
     auc = {"value": 0.7, "low": 0.6, "high": 0.8}
-    evidence = verdicts.Evidence(auc, 0.05, 0.3, 0.05, 0.05, 0.6, "motion", (20, 20))
+    evidence = verdicts.Evidence(
+        auc, 0.05, 0.3, 0.05, 0.05, 0.05, 0.6, "motion", (20, 20)
+    )
     found = verdicts.of_score(evidence._replace(**changes), 0.05, 0.6)
     assert found["verdict"] == verdict
 
 
 def test_what_was_not_shown_is_not_said_to_be_absent():
     auc = {"value": 0.7, "low": 0.6, "high": 0.8}
-    evidence = verdicts.Evidence(auc, 0.01, 0.01, 0.059, None, 0.6, "motion", (20, 20))
+    evidence = verdicts.Evidence(
+        auc, 0.01, 0.01, 0.059, None, None, 0.6, "motion", (20, 20)
+    )
     found = verdicts.of_score(evidence, 0.05, 0.6)
     assert found["verdict"] == "shift"
     assert found["statement"].endswith("and nothing more was shown (p = 0.059)")

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from vidsme_jax.evaluation import ranking
-from vidsme_jax.evaluation.sources import Sources
+from vidsme_jax.evaluation.sources import Sources, alike
 
 _SUBSETS = 60  # Of the suspects, for each point of the curve.
 _EXACT = 20_000  # Labellings of one subset; where there are no more, each is taken.
@@ -70,10 +70,13 @@ def by_group(
     found = []
     calibrates = np.arange(len(scores)) >= suspects
     for name in sorted(largest[:_MAX_GROUPS]) if len(names) > 1 else []:
-        kept = calibrates | (group == name)
-        its = kept & ~calibrates
-        sources = Sources.of(units[its], units[calibrates])
-        p = p_of_set(scores[kept], sources, number, seed)
+        its = ~calibrates & (group == name)
+        rows = np.flatnonzero(its), np.flatnonzero(calibrates)
+        left = alike(units[rows[0]], units[rows[1]])
+        first, second = (each[kept] for each, kept in zip(rows, left, strict=True))
+        sources = Sources.of(units[first], units[second])
+        tested = scores[np.concatenate([first, second])]
+        p = p_of_set(tested, sources, number, seed)
         about = {"group": name, "videos": int(its.sum()), "sources": sources.counts[0]}
         found.append(about | {"p": p})
     for each, p in zip(found, holm([x["p"] for x in found]), strict=True):

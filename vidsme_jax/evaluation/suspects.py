@@ -232,9 +232,12 @@ def _test(
     suspects = int(have[0].sum())
     result["fewest"] = power.least_listed(suspects, sources.counts[1], result["fdr"])
     result["for_one"] = power.sources_for_one(suspects, result["fdr"])
-    values = np.concatenate(
-        [each.values[kept] for each, kept in zip(videos, have, strict=True)]
-    )
+    placed = np.full(len(table.role), np.nan)
+    for each, kept in zip(videos, have, strict=True):
+        placed[_firsts(each, kept)] = each.values[kept]
+    values = placed[between.rows]
+    # Of sources with more rows than the other role's have, some are left out.
+    left = int(sources.label[sources.source].sum())
     units, group = table.units[between.rows], table.group[between.rows]
     p = sets.p_of_set(values, sources, tests.number, tests.seed)
     columns = {}
@@ -249,9 +252,9 @@ def _test(
         "sources": sources.counts[0],
         "found": p <= tests.alpha,
         "groups": sets.by_group(
-            *(values, group, units, suspects, tests.number, tests.seed)
+            *(values, group, units, left, tests.number, tests.seed)
         ),
-        "curve": sets.curve(values, units, suspects, p, tests.number, tests.seed),
+        "curve": sets.curve(values, units, left, p, tests.number, tests.seed),
         "inference": sets.dataset_inference(columns, sources, tests.seed),
     }
     result["set"]["statement"] = _of_set(result)

@@ -122,7 +122,7 @@ def judge(
         permuted = between.sources.permuted(tests.number, tests.seed)
         joint = _joint(traits, between, permuted, tests)
         shared = duplicates(table, members, nonmembers)
-        files = _apart(between, permuted, tests)
+        files = apart(between, permuted, tests, "members", "nonmembers")
         result = {
             "description": comparison.description,
             "sources": dict(
@@ -253,21 +253,12 @@ def apart(
     Returns:
       As `shift`, without `columns`; None where nothing of the files is known.
     """
-    names = _named(first), _named(second)
-    advice = f"take {names[1]} that were made and stored as the {names[0]} were"
-    return _apart(between, permuted, tests, names, advice)
-
-
-def _apart(
-    between: Between,
-    permuted: UInt8[np.ndarray, "permutations sources"],
-    tests: Procedure,
-    names: tuple[str, str] = ("members", "non-members"),
-    advice: str = "compare a matched subset",
-) -> dict[str, Any] | None:
-    """Says whether files differ in what cannot reach the model; None: nothing known."""
     if not between.apart:
         return None
+    names = _named(first), _named(second)
+    advice = "compare a matched subset"
+    if first == "suspects":
+        advice = f"take {names[1]} that were made and stored as the {names[0]} were"
     joint = blind.joint(between.apart, between.sources, permuted, tests.seed)
     strongest, looked = _strongest(joint), _listed([x.name for x in between.apart])
     if joint.p <= tests.blind_alpha:
@@ -275,8 +266,7 @@ def _apart(
             f"The files of {names[0]} and {names[1]} differ in what the model does not "
             f"read: {strongest}, AUC {joint.auc:.2f} (p = "
             f"{verdicts.p_words(joint.p)}). Sets that are drawn from one collection at "
-            f"random differ so in {tests.blind_alpha:.0%} of draws at most; "
-            f"{advice}."
+            f"random differ so in {tests.blind_alpha:.0%} of draws at most; {advice}."
         )
     else:
         statement = (
@@ -286,11 +276,11 @@ def _apart(
     return _facts(joint, tests, statement)
 
 
-def _in_files(apart: Mapping[str, Any] | None) -> str:
+def _in_files(found: Mapping[str, Any] | None) -> str:
     """Says in what files differ; "" if in nothing, or nothing is known."""
-    if apart is None or not apart["differs"]:
+    if found is None or not found["differs"]:
         return ""
-    return f"{apart['strongest']}, AUC {apart['auc']:.2f}"
+    return f"{found['strongest']}, AUC {found['auc']:.2f}"
 
 
 def _verdicts(
