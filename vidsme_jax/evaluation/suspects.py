@@ -20,9 +20,8 @@ from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import compared, metrics, power, sets, validity
 from vidsme_jax.evaluation.sources import Sources
 from vidsme_jax.evaluation.validity import CALLED, Procedure
-from vidsme_jax.evaluation.verdicts import MIN_SOURCES, of_sources, p_is
+from vidsme_jax.evaluation.verdicts import BLIND_ALPHA, MIN_SOURCES, of_sources, p_is
 
-_LEVEL = 0.05  # At which the smallest difference that a blind test finds is told.
 ASSUMPTION = (
     "The p-values hold only if the suspects, had the model never seen them, would be "
     "exchangeable with the {calibration}: the same source, period, length and kind of "
@@ -267,12 +266,12 @@ def _overlooked(sources: Sources) -> str:
     if few >= MIN_SOURCES:
         return ""
     sides = power.Clips.of("suspects", few), power.Clips.of("clips", calibration)
-    least = power.smallest_auc(*sides, _LEVEL / 2)  # Either side may be above.
+    least = power.smallest_auc(*sides, BLIND_ALPHA / 2)  # Either side may be above.
     size = f"of AUC {least:.2f} or more" if least < 0.995 else "that separates the two"
     return (
         f" With {few} sources of suspects only a large difference is found: in one "
         f"column alone, one {size} ({power.percent(power.POWER)} power at level "
-        f"{_LEVEL:g}); among many columns it must be larger."
+        f"{BLIND_ALPHA:g}); among many columns it must be larger."
     )
 
 
