@@ -28,9 +28,9 @@ CLAIM = (
 RATES_OF_ERROR = (
     "Rates of error, by simulation with 20 to 100 sources a role: where no video was "
     "used, a verdict is `supported` in at most 5 % of audits, if the reference model "
-    "shares the differences between the sets; without a reference model, "
-    "`ranks_above_no_placebo` is reached as often as the sets differ in what was not "
-    "measured, up to always."
+    "has seen neither set and ranks by their other differences as strongly as the "
+    "audited one; without a reference model, `ranks_above_no_placebo` is reached as "
+    "often as the sets differ in what was not measured, up to always."
 )
 RATES_OF_SUSPECTS = (
     "Rates of error, if suspects that were not used and {calibration} are alike: a set "
