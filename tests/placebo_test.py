@@ -7,7 +7,14 @@ import pytest
 import scipy.stats
 
 from score_tables import table
-from vidsme_jax.evaluation import metrics, placebo, validity
+from vidsme_jax.evaluation import (
+    adjusted,
+    compared,
+    metrics,
+    placebo,
+    ranking,
+    validity,
+)
 from vidsme_jax.evaluation.validity import Procedure
 
 
@@ -59,6 +66,37 @@ def test_a_reference_that_says_nothing_is_no_placebo(what):
     found = _verdict(its)
     assert found["verdict"] == "ranks_above_no_placebo" and found["p_c"] > 0.05
     assert "does not rank non-members as the audited one does" in found["statement"]
+
+
+@pytest.mark.parametrize(("rows", "said"), [(slice(60), True), (slice(60, 120), False)])
+def test_non_members_tell_whether_the_reference_says_anything(rows, said):
+    its = _drawn(membership=1.2)
+    its.reference["s"][rows] = np.random.default_rng(6).normal(size=60)
+    assert (_verdict(its)["p_c"] <= 0.05) == said
+
+
+def test_p_d_is_the_larger_of_the_plain_and_the_adjusted_test():
+    plain_larger = 0
+    for seed in range(12):
+        its = _drawn(seed, 30, membership=0.5)
+        its.flow_variance[:] = np.random.default_rng(seed).lognormal(size=60)
+        between = compared.Traits(its).between(np.arange(30), np.arange(30, 60))
+        sources = between.sources
+        permuted = sources.permuted(199, 0)
+        adjustment = adjusted.Adjustment.of(between.reaching, sources, 0)
+        own, theirs = (
+            (scipy.stats.rankdata(x) - 30.5) / 60
+            for x in (its.scores["s"], its.reference["s"])
+        )
+        beyond = (own - theirs)[:, None]
+        within = adjustment.permuted(199, 0)
+        both = [
+            ranking.p_values(beyond, sources, permuted)[0],
+            adjustment.p_values(sources.means(beyond), within)[0],
+        ]
+        assert _verdict(its)["p_d"] == max(both)
+        plain_larger += both[0] > both[1]
+    assert 0 < plain_larger < 12
 
 
 def test_a_calibrated_score_is_compared_by_what_it_is_made_of():
