@@ -116,3 +116,19 @@ def test_dataset_inference():
     assert sets.dataset_inference({"a": np.ones(80)}, of, 0) is None
     result = sets.dataset_inference(columns, of, 0)
     assert result["sources"] == [20, 20] and result["scores"] == 8
+
+
+def test_groups_whose_sources_have_fewer_rows_keep_the_level():
+    found = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        of = np.concatenate([np.arange(20), 20 + np.arange(20).repeat(10)])
+        of = np.concatenate([of, 40 + np.arange(100).repeat(10)])
+        scores = np.sqrt(0.1) * rng.normal(size=140)[of]
+        scores += np.sqrt(0.9) * rng.normal(size=len(of))
+        group = np.where(np.arange(len(of)) < 20, "single", "ten")
+        both = sets.by_group(scores, group, of, 220, 99, seed)
+        assert [x["group"] for x in both] == ["single", "ten"]
+        assert [x["sources"] for x in both] == [20, 20]
+        found.append(both[0]["p"] <= 0.05)
+    assert np.mean(found) <= 0.1
