@@ -145,7 +145,7 @@ def test_the_files_of_a_study_are_as_careful(tmp_path, monkeypatch):
     scores = {point.name: table.scores["vid_sme"] for point in points}
     sheets = [Sheet(tuple(points), dataclasses.replace(table, scores=scores))]
     config = settings.default()
-    config.report.num_permutations = 10
+    config.report.num_permutations = 100
     monkeypatch.setattr(findings, "_NUM_SHUFFLES", 100)
     writing.write(
         tmp_path,
