@@ -357,6 +357,10 @@ def test_more_clips_of_a_source_are_no_difference():
         )
         its.group[:20] = "g"
         result = suspects.suspects(its, "s", 0.05, Procedure(number=99))
+        assert result["sources"] == 40
+        assert result["left_out"].startswith(
+            "Tests are of 40 of 40 rows of suspects and 40 of 200 of calibration clips"
+        )
         fired.append(result["exchangeable"]["differs"])
         if result["set"] is not None:
             found.append(result["set"]["p"] <= 0.05)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from vidsme_jax.arguments import count, number, require
+from vidsme_jax.wording import counted
 
 CONFIDENCE = 0.95
 MIN_SOURCES = 10  # Of a role, below which there is no interval.
@@ -38,6 +39,22 @@ def effective(units: Shaped[np.ndarray, " items"]) -> int:
     require(len(units), "no rows are given, which amount to no unit")
     rows = np.unique(units, return_counts=True)[1].astype(float)
     return int(rows.sum() ** 2 / (rows**2).sum() + 1e-9)
+
+
+def too_few(sources: tuple[int, int], effective: tuple[int, int]) -> str:
+    """Returns why there is no interval, "" if there is one.
+
+    Args:
+      sources: Of members and of non-members.
+      effective: To how many of equal size their rows amount (`effective`).
+    """
+    if min(effective) >= MIN_SOURCES:
+        return ""
+    said = f"{counted(sources[0], 'source')} of members and {sources[1]} of non-members"
+    if min(sources) >= MIN_SOURCES:
+        said += ", whose rows are so unequal in number that they amount to "
+        said += f"{effective[0]} and {effective[1]}"
+    return f"no interval: {said}; it takes {MIN_SOURCES} of each"
 
 
 def clopper_pearson(

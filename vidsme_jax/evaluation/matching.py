@@ -86,7 +86,6 @@ def result(
     kept = matched(propensity, sources.label)
     inside = overlap(propensity, sources.label)
     pairs = int(kept.sum()) // 2
-    few = f"no interval below {intervals.MIN_SOURCES} sources a role"
     score = metrics.oriented(table, headline)[between.rows]
     items = kept[sources.source] & np.isfinite(score)
     label = sources.label[sources.source]
@@ -100,10 +99,12 @@ def result(
             score[items & ~label][None],
             *its,
         )
-        auc = {"value": float(found.auc[0]), "low": None, "high": None, "reason": few}
-        if min(intervals.effective(each) for each in its) >= intervals.MIN_SOURCES:
-            low, high = found.interval(0)
-            auc = {"value": auc["value"], "low": low, "high": high}
+        few = intervals.too_few(
+            found.sources, (intervals.effective(its[0]), intervals.effective(its[1]))
+        )
+        low, high = (None, None) if few else found.interval(0)
+        auc = {"value": float(found.auc[0]), "low": low, "high": high}
+        auc |= {"reason": few} if few else {}
     anew = blind_auc(traits, between, kept, seed)
     why = f" ({auc['reason']})" if "reason" in auc else ""
     statement = (

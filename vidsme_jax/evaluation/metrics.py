@@ -21,8 +21,7 @@ from vidsme_jax.arguments import count, number, one_of, require, series, text_li
 from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import clustered, groups, intervals, splitting
 from vidsme_jax.evaluation.clustered import Influences
-from vidsme_jax.evaluation.intervals import MIN_SOURCES, num_units
-from vidsme_jax.evaluation.verdicts import of_sources
+from vidsme_jax.evaluation.intervals import num_units
 
 
 class RocCurve(NamedTuple):
@@ -337,7 +336,7 @@ def _evaluate_rows(
         np.stack([nonmember for _, nonmember in split.values()]),
         *units,
     )
-    few = _too_few(influences.sources, effective)
+    few = intervals.too_few(influences.sources, effective)
     results: dict[str, Any] = {}
     for row, (name, both) in enumerate(split.items()):
         curve = roc_curve(*both)
@@ -361,17 +360,6 @@ def _evaluate_rows(
                 "tpr_at_5_fpr": official_tpr_at_5_fpr(*both),
             }
     return results, None if few else influences
-
-
-def _too_few(sources: tuple[int, int], effective: tuple[int, int]) -> str:
-    """Returns why there is no interval, "" if there is one."""
-    if min(effective) >= MIN_SOURCES:
-        return ""
-    said = f"{of_sources(sources[0])} of members and {sources[1]} of non-members"
-    if min(sources) >= MIN_SOURCES:
-        said += ", whose rows are so unequal in number that they amount to "
-        said += f"{effective[0]} and {effective[1]}"
-    return f"no interval: {said}; it takes {MIN_SOURCES} of each"
 
 
 def _tpr(

@@ -82,10 +82,10 @@ def _unrelated(
     """Returns one-sided p-values of rank correlations of some sources."""
     found = []
     for x, y in zip(own[kept].T, theirs[kept].T, strict=True):
-        ranked = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
-        flat = len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0
-        r = 0.0 if flat else float(np.corrcoef(*ranked)[0, 1])
-        # Student's t of a rank correlation; one that is perfect has p near 0.
-        t = r * np.sqrt((len(x) - 2) / max(1 - r * r, 1e-12)) if not flat else -np.inf
-        found.append(float(scipy.stats.t.sf(t, max(1, len(x) - 2))))
+        if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            found.append(1.0)
+            continue
+        r = np.corrcoef(scipy.stats.rankdata(x), scipy.stats.rankdata(y))[0, 1]
+        t = r * np.sqrt((len(x) - 2) / max(1 - r * r, 1e-12))  # Finite where r is 1.
+        found.append(float(scipy.stats.t.sf(t, len(x) - 2)))
     return found

@@ -23,7 +23,8 @@ from collections.abc import Iterable, Sequence
 import scipy.stats
 
 from vidsme_jax.arguments import count, number, require
-from vidsme_jax.evaluation.verdicts import MIN_SOURCES, of_sources
+from vidsme_jax.evaluation.verdicts import MIN_SOURCES
+from vidsme_jax.wording import counted
 
 Number = int | float
 
@@ -31,9 +32,7 @@ POWER = 0.8
 ICC = 0.5  # Of clips of one source, where nobody says otherwise.
 MIN_SUSPECTS = 2  # Sources of suspects; one passes however much it differs.
 OF_USED = (0.65, 0.8, 0.9)  # AUC of used videos, for the smallest share.
-
-
-_MANY = 1_000_000  # Clips; more than these are not told exactly.
+_MANY = 1_000_000  # Clips; of more the number is not given.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,8 +239,8 @@ def no_verdict(members: Clips, nonmembers: Clips) -> list[str]:
     """Says which roles have too few sources for any verdict."""
     both = {"members": members, "non-members": nonmembers}
     return [
-        f"there will be no verdict: the {name} have {of_sources(each.sources)}, and it "
-        f"takes {MIN_SOURCES}"
+        f"there will be no verdict: the {name} have "
+        f"{counted(each.sources, 'source')}, and it takes {MIN_SOURCES}"
         for name, each in both.items()
         if each.sources < MIN_SOURCES
     ]
@@ -250,8 +249,8 @@ def no_verdict(members: Clips, nonmembers: Clips) -> list[str]:
 def no_test(suspects: Clips, calibration: Clips) -> list[str]:
     """Says whether a side has too few sources for any test of suspects."""
     return [
-        f"nothing will be tested or listed: the {name} have {of_sources(each.sources)},"
-        f" and it takes {least}"
+        f"nothing will be tested or listed: the {name} have "
+        f"{counted(each.sources, 'source')}, and it takes {least}"
         for name, each, least in (
             ("suspects", suspects, MIN_SUSPECTS),
             ("calibration clips", calibration, MIN_SOURCES),
@@ -345,8 +344,10 @@ def of_suspects(
     Raises:
       AuditError: A number is out of its range.
     """
-    lines = no_test(suspects, calibration)
-    for auc in OF_USED if not lines else ():
+    if problems := no_test(suspects, calibration):
+        return problems
+    lines = []
+    for auc in OF_USED:
         share = smallest_share(auc, suspects, calibration, alpha, icc)
         found = (
             f"found with {percent(POWER)} power where {percent(share)} or more were"
@@ -354,8 +355,7 @@ def of_suspects(
             else f"not found with {percent(POWER)} power, not even where all were"
         )
         lines.append(f"if used videos score with AUC {auc:.2f}, the set is {found}")
-    its = listable(suspects.number, calibration.sources, fdr)
-    return lines if no_test(suspects, calibration) else [*lines, its]
+    return [*lines, listable(suspects.number, calibration.sources, fdr)]
 
 
 def percent(share: float) -> str:
@@ -364,13 +364,9 @@ def percent(share: float) -> str:
 
 
 def _apart(first: float, second: float) -> tuple[str, str]:
-    """Formats two numbers with as many digits as tell them apart, two to ten."""
+    """Formats two numbers with digits, two to ten, until they differ in one."""
     digits = 2
-    while (
-        digits < 10
-        and first != second
-        and f"{first:.{digits}f}" == (f"{second:.{digits}f}")
-    ):
+    while digits < 10 and first != second and round(first - second, digits) == 0:
         digits += 1
     return f"{first:.{digits}f}", f"{second:.{digits}f}"
 

@@ -20,7 +20,8 @@ from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import compared, metrics, power, sets, validity
 from vidsme_jax.evaluation.sources import Sources
 from vidsme_jax.evaluation.validity import CALLED, Procedure
-from vidsme_jax.evaluation.verdicts import BLIND_ALPHA, MIN_SOURCES, of_sources, p_is
+from vidsme_jax.evaluation.verdicts import BLIND_ALPHA, MIN_SOURCES, p_is
+from vidsme_jax.wording import counted
 
 ASSUMPTION = (
     "The p-values hold only if the suspects, had the model never seen them, would be "
@@ -106,7 +107,8 @@ def suspects(
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `score`, `fdr`, `calibration`
-      (role, number of videos and of sources), `exchangeable` (of `validity.shift`, or
+      (role, number of videos and of sources), `sources` (of suspects), `left_out` (of
+      the tests, in words), `exchangeable` (of `validity.shift`, or
       None), `apart` (of `validity.apart`, or None; nothing hangs on it), `set` (`p`,
       `alpha`, `statement`, `groups`, `curve`, `inference`; or None), `fewest` and
       `for_one` (see `power.least_listed` and `power.sources_for_one`),
@@ -134,7 +136,9 @@ def suspects(
             "videos": len(units),
             "sources": len(np.unique(units)),
         },
+        "sources": len(np.unique(table.units[_firsts(tested, have)])),
         "exchangeable": None,
+        "left_out": "",
         "apart": None,
         "set": None,
         "fewest": None,
@@ -206,12 +210,12 @@ def _test(
         )
     if sources.counts[1] < MIN_SOURCES:
         return (
-            f"the {CALLED[role]} are of {of_sources(sources.counts[1])}; it takes "
-            f"{MIN_SOURCES} to test whether they are a fair comparison"
+            f"the {CALLED[role]} are of {counted(sources.counts[1], 'source')}; it "
+            f"takes {MIN_SOURCES} to test whether they are a fair comparison"
         )
     if sources.counts[0] < power.MIN_SUSPECTS:
         return (
-            f"the suspects are of {of_sources(sources.counts[0])}; it takes "
+            f"the suspects are of {counted(sources.counts[0], 'source')}; it takes "
             f"{power.MIN_SUSPECTS} to test whether they and the {CALLED[role]} are "
             "alike without any model"
         )
@@ -228,6 +232,8 @@ def _test(
             "that their p-values would not hold"
         )
     found["statement"] += _overlooked(sources)
+    rows = int(have[0].sum()), int(have[1].sum())
+    result["left_out"] = validity.left_out(between, rows, "suspects", role)
     suspects = int(have[0].sum())
     result["fewest"] = power.least_listed(suspects, sources.counts[1], result["fdr"])
     result["for_one"] = power.sources_for_one(suspects, result["fdr"])
@@ -248,7 +254,6 @@ def _test(
         "p": p,
         "alpha": tests.alpha,
         "videos": suspects,
-        "sources": sources.counts[0],
         "found": p <= tests.alpha,
         "groups": sets.by_group(
             *(values, group, units, left, tests.number, tests.seed)
@@ -279,9 +284,9 @@ def _of_set(result: dict[str, Any]) -> str:
     """Says what the test of the set shows."""
     found, role = result["set"], result["calibration"]["role"]
     about = (
-        f"{found['videos']} suspects from {of_sources(found['sources'])} against "
-        f"{result['calibration']['videos']} {CALLED[role]} from "
-        f"{of_sources(result['calibration']['sources'])}: {p_is(found['p'])}"
+        f"{found['videos']} suspects from {counted(result['sources'], 'source')} "
+        f"against {result['calibration']['videos']} {CALLED[role]} from "
+        f"{counted(result['calibration']['sources'], 'source')}: {p_is(found['p'])}"
     )
     if found["found"]:
         return (
@@ -378,6 +383,6 @@ def _statement(result: dict[str, Any], reason: str) -> str:
     return (
         f"{listed} of {num} suspects are listed at a false discovery rate of "
         f"{result['fdr']:g}, against {many['videos']} {called} from "
-        f"{of_sources(many['sources'])}{once}: {possible}. "
+        f"{counted(many['sources'], 'source')}{once}: {possible}. "
         f"{ASSUMPTION.format(calibration=called)}"
     )

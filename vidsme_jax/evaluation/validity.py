@@ -131,7 +131,9 @@ def judge(
             "blind": _shift(joint, between, tests, "members", "nonmembers"),
             "apart": files,
             "duplicates": shared,
-            "left_out": _left_out(between, len(members), len(nonmembers)),
+            "left_out": left_out(
+                between, (len(members), len(nonmembers)), "members", "nonmembers"
+            ),
             "verdicts": _verdicts(
                 *(table, traits, (between, permuted, joint)),
                 *(scores, tests, shared["reason"], _in_files(files)),
@@ -168,17 +170,24 @@ def shift(
     return _shift(joint, between, tests, first, second)
 
 
-def _left_out(between: Between, members: int, nonmembers: int) -> str:
-    """Says which rows are not in the tests; "" where all are."""
-    first = int(between.sources.label[between.sources.source].sum())
-    second = len(between.rows) - first
-    if (first, second) == (members, nonmembers):
+def left_out(between: Between, rows: tuple[int, int], first: str, second: str) -> str:
+    """Says which rows of two roles are not in the tests; "" where all are.
+
+    Args:
+      between: The two roles.
+      rows: How many each has.
+      first: The role of the first.
+      second: Likewise.
+    """
+    tested = int(between.sources.label[between.sources.source].sum())
+    others = len(between.rows) - tested
+    if (tested, others) == rows:
         return ""
     return (
-        f"Tests are of {first} of {members} rows of members and {second} of "
-        f"{nonmembers} of non-members: the sources of the two have unequal numbers of "
-        "rows, so that those with more are thinned at random. Intervals are of all "
-        "rows."
+        f"Tests are of {tested} of {rows[0]} rows of {_named(first)} and {others} of "
+        f"{rows[1]} of {_named(second)}: the sources of the two have unequal numbers "
+        "of rows, so that those with more are thinned at random. Intervals and lists "
+        "are of all rows."
     )
 
 
@@ -218,13 +227,13 @@ def _shift(
     if joint.p <= tests.blind_alpha:
         statement = (
             f"Without any model {names[0]} and {names[1]} differ: {strongest}, AUC "
-            f"{joint.auc:.2f} (p = {verdicts.p_words(joint.p)}, corrected for all "
+            f"{joint.auc:.2f} ({verdicts.p_is(joint.p)}, corrected for all "
             f"{looked})."
         )
     else:
         statement = (
             f"No difference between {names[0]} and {names[1]} was found in {looked} "
-            f"(p = {verdicts.p_words(joint.p)}; the largest is {strongest}, AUC "
+            f"({verdicts.p_is(joint.p)}; the largest is {strongest}, AUC "
             f"{joint.auc:.2f}). That does not show that there is none."
         )
     return _facts(joint, tests, statement) | {"columns": columns}
@@ -264,14 +273,14 @@ def apart(
     if joint.p <= tests.blind_alpha:
         statement = (
             f"The files of {names[0]} and {names[1]} differ in what the model does not "
-            f"read: {strongest}, AUC {joint.auc:.2f} (p = "
-            f"{verdicts.p_words(joint.p)}). Sets that are drawn from one collection at "
+            f"read: {strongest}, AUC {joint.auc:.2f} ("
+            f"{verdicts.p_is(joint.p)}). Sets that are drawn from one collection at "
             f"random differ so in {tests.blind_alpha:.0%} of draws at most; {advice}."
         )
     else:
         statement = (
-            f"No difference was found in what the model does not read ({looked}; p = "
-            f"{verdicts.p_words(joint.p)})."
+            f"No difference was found in what the model does not read ({looked}; "
+            f"{verdicts.p_is(joint.p)})."
         )
     return _facts(joint, tests, statement)
 

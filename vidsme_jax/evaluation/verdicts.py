@@ -28,6 +28,7 @@ model at most one in twenty is called supported (`benchmarks/validity.py`).
 from typing import Any, NamedTuple
 
 from vidsme_jax.evaluation import intervals
+from vidsme_jax.wording import counted
 
 MIN_SOURCES = 20  # Of each role; the rules held in simulations from there on.
 CAP = 0.70  # Of the blind AUC: beyond it nothing is supported.
@@ -105,7 +106,7 @@ def _ruled(
         return "not_tested", f"is not tested: {found.auc['reason']}"
     if min(found.sources) < MIN_SOURCES:
         return "not_tested", (
-            f"is not tested: {of_sources(found.sources[0])} of members and "
+            f"is not tested: {counted(found.sources[0], 'source')} of members and "
             f"{found.sources[1]} of non-members; the rules need {MIN_SOURCES} of each"
         )
     if (
@@ -117,8 +118,8 @@ def _ruled(
         return "not_tested", (
             "is not tested: what the clips show without a model is not known"
         )
-    numbers = f"AUC {intervals.in_words(found.auc)}, p = {p_words(found.p_s)}"
-    blind = f"{found.blind} (AUC {found.blind_auc:.2f}, p = {p_words(found.p_b)})"
+    numbers = f"AUC {intervals.in_words(found.auc)}, {p_is(found.p_s)}"
+    blind = f"{found.blind} (AUC {found.blind_auc:.2f}, {p_is(found.p_b)})"
     if found.p_s > alpha:
         high = found.auc["high"]
         if high is not None and high < smallest:
@@ -142,7 +143,7 @@ def _ruled(
             return "shift", (
                 f"ranks members above non-members ({numbers}), which is explained by "
                 f"distribution shift: without any model the sets differ in {blind}, "
-                f"and nothing more was shown (p = {p_words(found.p_r)})"
+                f"and nothing more was shown ({p_is(found.p_r)})"
             )
         return "shift", (
             f"ranks members above non-members ({numbers}), which cannot be separated "
@@ -151,10 +152,10 @@ def _ruled(
     if found.p_r > alpha:
         return "underpowered", (
             f"ranks members above non-members ({numbers}), but not beyond what the "
-            f"blind features explain (p = {p_words(found.p_r)}), and whether the sets "
-            f"differ without any model is not shown (p = {p_words(found.p_b)})"
+            f"blind features explain ({p_is(found.p_r)}), and whether the sets "
+            f"differ without any model is not shown ({p_is(found.p_b)})"
         )
-    beyond = f"beyond what the blind features explain (p = {p_words(found.p_r)})"
+    beyond = f"beyond what the blind features explain ({p_is(found.p_r)})"
     if found.p_d is None or found.p_c is None:
         return "ranks_above_no_placebo", (
             f"ranks members above non-members ({numbers}), {beyond}; without a "
@@ -164,20 +165,20 @@ def _ruled(
     if found.p_c > alpha:
         return "ranks_above_no_placebo", (
             f"ranks members above non-members ({numbers}), {beyond}; the reference "
-            "model does not rank non-members as the audited one does (p = "
-            f"{p_words(found.p_c)}), so that a difference between the sets that was "
-            "not measured cannot be distinguished from membership"
+            "model does not rank non-members as the audited one does "
+            f"({p_is(found.p_c)}), so that a difference between the sets that was not "
+            "measured cannot be distinguished from membership"
         )
     if found.p_d <= alpha:
         return "supported", (
             f"ranks members above non-members ({numbers}), {beyond} and beyond what "
-            f"the reference model shows (p = {p_words(found.p_d)}): membership is "
+            f"the reference model shows ({p_is(found.p_d)}): membership is "
             "supported, if the reference model has seen neither and ranks by other "
             "differences as strongly"
         )
     return "shift", (
         f"ranks members above non-members ({numbers}), and so, or nearly so, does the "
-        f"reference model (p = {p_words(found.p_d)} that it ranks them less): the sets "
+        f"reference model ({p_is(found.p_d)} that it ranks them less): the sets "
         "differ in more than membership"
     )
 
@@ -190,11 +191,6 @@ def sentence(name: str, found: dict[str, Any]) -> str:
       'The score x is not tested: no reason.'
     """
     return f"{name} {found['statement']}."
-
-
-def of_sources(number: int) -> str:
-    """Returns such as "1 source"."""
-    return f"{number} source{'s' * (number != 1)}"
 
 
 def p_words(p: float) -> str:

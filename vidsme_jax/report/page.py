@@ -91,7 +91,9 @@ def render(
             against = suspects.CALLED[found["suspects"]["calibration"]["role"]]
             description = f"suspects and {against}"
             apart = found["suspects"]["apart"]
-            boxes.append({"blind": alike, "apart": apart, "description": description})
+            left_out = found["suspects"]["left_out"]
+            box = {"blind": alike, "apart": apart, "left_out": left_out}
+            boxes.append(box | {"description": description})
         return {"names": names, "boxes": boxes}
 
     number = run.get("config", {}).get("report.num_permutations")
@@ -116,13 +118,13 @@ def _rates_of_error(found: dict[str, Any]) -> list[str]:
         compared["verdicts"][found["headline"]]["verdict"]
         for compared in found["comparisons"].values()
     )
-    told = [RATES_OF_ERROR] if any(v != "not_tested" for v in verdicts) else []
+    rates = [RATES_OF_ERROR] if any(v != "not_tested" for v in verdicts) else []
     its = found["suspects"]
     if its["set"]:
-        rates = {"alpha": 100 * its["set"]["alpha"], "fdr": 100 * its["fdr"]}
+        levels = {"alpha": 100 * its["set"]["alpha"], "fdr": 100 * its["fdr"]}
         called = suspects.CALLED[its["calibration"]["role"]]
-        told.append(RATES_OF_SUSPECTS.format(calibration=called, **rates))
-    return told
+        rates.append(RATES_OF_SUSPECTS.format(calibration=called, **levels))
+    return rates
 
 
 def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> str:

@@ -77,10 +77,9 @@ def _suspects(found: dict[str, Any]) -> tuple[str, ...]:
     alike, calibration = found["exchangeable"], found["calibration"]
     blind = "none" if not alike or alike["auc"] is None else f"{alike['auc']:.2f}"
     verdict = "not_tested"
-    sources = f"- / {calibration['sources']}"
+    sources = f"{found['sources']} / {calibration['sources']}"
     if found["set"]:
         verdict = f"set {p_is(found['set']['p'])}, {found['num_listed']} listed"
-        sources = f"{found['set']['sources']} / {calibration['sources']}"
     counts = f"{len(found['rows'])} / {calibration['videos']}"
     return ("suspects", counts, sources, "", "", blind, verdict)
 

@@ -118,7 +118,7 @@ def _differences(
     its, wrong, noted = record["settings"], [], []
     for key, value in audit.items():
         was = its.get(key)
-        told = f"{key} was {_shown(was)}, and is {_shown(value)}"
+        change = f"{key} was {_shown(was)}, and is {_shown(value)}"
         if key == "slices":
             held = record.get("slices")
             lacking = [x for x in value if not isinstance(held, list) or x not in held]
@@ -131,7 +131,7 @@ def _differences(
                 noted.append(f"it has no reference model, which {value} compares with")
         elif was != value:
             strict = key in ("profile", "response", "video.num_frames")
-            (wrong if strict else noted).append(told)
+            (wrong if strict else noted).append(change)
     return wrong, noted
 
 

@@ -1,4 +1,4 @@
-"""What a reader is told of a declaration: when, what, and what was changed since."""
+"""What is said of a declaration: when, what, and what was changed since."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ def statement(
     Args:
       record: The content of `declaration.json`.
       changes: What is asked otherwise.
-      first: The first verdict; told where something was changed.
+      first: The first verdict; given where something was changed.
       notes: What else there is to know; sentences.
     """
     said = record["declared"]

@@ -8,10 +8,10 @@ from absl import logging
 from vidsme_jax.base import Item
 from vidsme_jax.evaluation import power
 from vidsme_jax.evaluation.power import ICC, Clips, Number
-from vidsme_jax.evaluation.verdicts import of_sources
 from vidsme_jax.run import listed
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.settings import views
+from vidsme_jax.wording import counted
 
 
 def log(asked: Asked) -> None:
@@ -110,9 +110,9 @@ def _clips(items: Sequence[Item]) -> Clips:
 
 
 def _named(pair: tuple[Clips, Clips], *names: str) -> str:
-    told = [
+    sides = [
         f"{each.number} {name}"
-        + (f" of {of_sources(each.sources)}" if each.per_source > 1 else "")
+        + (f" of {counted(each.sources, 'source')}" if each.per_source > 1 else "")
         for each, name in zip(pair, names, strict=True)
     ]
-    return " against ".join(told)
+    return " against ".join(sides)
