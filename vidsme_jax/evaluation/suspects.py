@@ -222,6 +222,8 @@ def _test(
     permuted = sources.permuted(tests.number, tests.seed)
     found = validity.shift(traits, between, permuted, tests, "suspects", role)
     result["exchangeable"] = found
+    rows = int(have[0].sum()), int(have[1].sum())
+    result["left_out"] = validity.left_out(between, rows, "suspects", role)
     result["apart"] = validity.apart(*(between, permuted, tests, "suspects", role))
     if found["differs"] is None:
         return "whether the two differ without any model is not known"
@@ -232,8 +234,6 @@ def _test(
             "that their p-values would not hold"
         )
     found["statement"] += _overlooked(sources)
-    rows = int(have[0].sum()), int(have[1].sum())
-    result["left_out"] = validity.left_out(between, rows, "suspects", role)
     suspects = int(have[0].sum())
     result["fewest"] = power.least_listed(suspects, sources.counts[1], result["fdr"])
     result["for_one"] = power.sources_for_one(suspects, result["fdr"])
