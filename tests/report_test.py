@@ -331,7 +331,7 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
     )
     text = _Page(page).words
     statement = found["beside"]["statement"]
-    start = "As control, not chosen after the results: the score vid_sme ranks "
+    start = "As control: the score vid_sme ranks "
     assert statement.startswith(start) and statement in text
     assert statement.endswith(".") and ". " not in statement
     reference = found["reference"]

@@ -165,7 +165,7 @@ def _beside(
     declared: Declared | None,
 ) -> dict[str, Any]:
     """Returns what is said of the score beside the headline."""
-    role, statement = f"As {beside.role}, not chosen after the results", ""
+    role, statement = f"As {beside.role}", ""
     if declared is not None:
         role = declared.role_of(beside.score, beside.role)
     if comparison in judged:

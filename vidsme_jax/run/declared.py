@@ -100,7 +100,9 @@ class Declared:
         """
         if self.is_exploratory(score):
             return f"As {role}, exploratory"
-        return f"As {role}{', not chosen after the results' * self.sealed}"
+        return (
+            f"As {role}, not chosen after the results" if self.sealed else f"As {role}"
+        )
 
     def is_exploratory(self, score: str) -> bool:
         """Whether what is said of a score was changed, or asked, after the results."""
