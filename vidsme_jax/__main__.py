@@ -23,6 +23,10 @@ COMMANDS = {
         "pairing",
         "writes the subset of a run whose clips are alike as manifests",
     ),
+    "verify": (
+        "verifying",
+        "says whether a finished run is as it was written, and computes it anew",
+    ),
     "finetune": ("finetuning", "trains a model whose members are known, or a control"),
     "demo": ("remaking", "draws and trains the demo anew"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import report, scores, settings
-from vidsme_jax.base import AuditError, Failure, ScoreTable
+from vidsme_jax.base import Failure, ScoreTable
 from vidsme_jax.evaluation import metrics, suspects, validity
 from vidsme_jax.report import curves, summary
 from vidsme_jax.run import (
@@ -16,7 +16,7 @@ from vidsme_jax.run import (
     checks,
     contents,
     declaration,
-    failing,
+    digests,
     processes,
     provenance,
     scoring,
@@ -24,7 +24,6 @@ from vidsme_jax.run import (
 )
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.stopping import Stop
-from vidsme_jax.scores import tables
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
@@ -39,16 +38,20 @@ class AuditReport:
       table: The scores.
       metrics: The content of `metrics.json`.
       failures: One per row of a manifest whose clip could not be scored.
+      digest: SHA-256, of all that is in the work directory.
     """
 
     workdir: pathlib.Path
     table: ScoreTable
     metrics: dict[str, Any]
     failures: tuple[Failure, ...]
+    digest: str
 
     def summary(self) -> str:
         """Returns the result in a few lines, for the end of a run."""
-        return summary.of_audit(self.metrics, len(self.failures), self.workdir)
+        return summary.of_audit(
+            self.metrics, len(self.failures), self.workdir, self.digest
+        )
 
 
 def run(
@@ -85,7 +88,7 @@ def run(
         if not team.is_first:
             return None
         stores, failures = [run.store for run in scored.runs], scored.failures
-        table, warnings = scored_table(setup, failures, *stores)
+        table, warnings = stored.score_table(setup, failures, *stores)
         about = provenance.describe(
             settings.flatten(config), runs, setup.devices, table, scored
         )
@@ -121,30 +124,11 @@ def report_again(
         failures += contents.changed(asked.items, stores[0], asked.reader)
         asked = asked.without({failure.id for failure in failures})
         stored.check_held(asked, stores[0], workdir)
-        table, warnings = scored_table(asked, failures, *stores)
+        table, warnings = stored.score_table(asked, failures, *stores)
         failures += contents.not_stored(asked.items, table.id)
         about, notes = provenance.updated(about, settings.flatten(config), table)
         asked = dataclasses.replace(asked, notes=(*asked.notes, *notes))
         return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
-
-
-def scored_table(
-    asked: Asked, failures: list[Failure], store: Signals, *reference: Signals | None
-) -> tuple[ScoreTable, dict[str, list[str]]]:
-    """Returns the scores of rows that have not failed, and warnings by video."""
-    given = asked.settings
-    items = asked.without({failure.id for failure in failures}).items
-    try:
-        return tables.score_table(
-            *(items, store, asked.scores, given.profile, given.motion),
-            slices=given.slices,
-            response=given.response,
-            reference=next(iter(reference), None),
-            allow_duplicates=given.corpus.allow_duplicates,
-        )
-    except AuditError as error:
-        problems = error.problems + failing.causes(failures)
-        raise AuditError(problems, scored=error.scored) from error
 
 
 def evaluate(
@@ -157,40 +141,59 @@ def evaluate(
     workdir: pathlib.Path,
 ) -> AuditReport:
     """Turns scores into metrics, validity and the report."""
-    given, headline = asked.settings, asked.headline
-    tests = validity.Procedure.of(given.report)
+    if not asked.settings.overwrite:
+        digests.check_results(workdir)
     sealed = declaration.opened(asked, workdir, table)
-    greedy = asking.is_greedy(given)
-    beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
-    declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
+    digests.withdraw(workdir)
     text = json.dumps(about, indent=2, default=str).encode()
     write_atomically(workdir / "config.json", text)
-    evaluation = metrics.evaluate(
-        table, given.report.fprs, tests.number, tests.seed, declared
-    )
+    profile = asked.settings.profile
     found = report.write(
         workdir,
         table,
-        evaluation=evaluation,
-        judged=validity.judge(table, evaluation, tests, headline),
-        suspects=suspects.suspects(table, headline, given.report.fdr, tests),
+        **results(asked, table, failures, warnings, about),
         curves=curves.extreme_curves(
-            asked.items, store, table, headline, given.profile, asked.reader
+            asked.items, store, table, asked.headline, profile, asked.reader
         ),
-        run=about,
-        failures=failures,
-        warnings=warnings,
-        left_out=asked.left_out,
-        notes=asked.notes,
-        comparison=given.report.comparison,
-        headline=headline,
         declared=sealed,
-        beside=beside,
-        control=asked.control,
-        descriptions={
-            name: scores.description(name, given.profile) for name in asked.scores
-        },
+        descriptions={name: scores.description(name, profile) for name in asked.scores},
     )
     return AuditReport(
-        workdir=workdir, table=table, metrics=found, failures=tuple(failures)
+        workdir=workdir,
+        table=table,
+        metrics=found,
+        failures=tuple(failures),
+        digest=digests.write(workdir),
     )
+
+
+def results(
+    asked: Asked,
+    table: ScoreTable,
+    failures: list[Failure],
+    warnings: dict[str, list[str]],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns what `report.content` takes beside a table; writes nothing."""
+    given, headline = asked.settings, asked.headline
+    tests = validity.Procedure.of(given.report)
+    greedy = asking.is_greedy(given)
+    beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
+    declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
+    evaluation = metrics.evaluate(
+        table, given.report.fprs, tests.number, tests.seed, declared
+    )
+    return {
+        "evaluation": evaluation,
+        "judged": validity.judge(table, evaluation, tests, headline),
+        "suspects": suspects.suspects(table, headline, given.report.fdr, tests),
+        "run": about,
+        "failures": failures,
+        "warnings": warnings,
+        "left_out": asked.left_out,
+        "notes": asked.notes,
+        "comparison": given.report.comparison,
+        "headline": headline,
+        "beside": beside,
+        "control": asked.control,
+    }

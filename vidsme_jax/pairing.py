@@ -66,14 +66,14 @@ def write(
             raise AuditError(
                 [problem.replace("config.report.comparison", "comparison")]
             )
-    from vidsme_jax import audit, report
+    from vidsme_jax import report
     from vidsme_jax.evaluation import compared, groups, matching, validity
     from vidsme_jax.run import stored
     from vidsme_jax.store.files import write_atomically
 
     failures = report.failures(workdir)
     stores = stored.open_signals(asked, workdir)
-    table, _ = audit.scored_table(asked, failures, *stores)
+    table, _ = stored.score_table(asked, failures, *stores)
     found = groups.comparisons(table)
     if comparison not in found:
         problem = "the run has no members and non-members to compare"

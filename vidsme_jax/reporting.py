@@ -30,6 +30,7 @@ from vidsme_jax.store import received
 # What signals depend on, or what decides which clips there are.
 _FIXED = ("model.", "video.", "corpus.", "motion.flow", "study", "response")
 _FIXED += ("reference.",)
+_TEXTS = ("date", "command")  # Of `config.json`; all else are groups.
 _MOST = 2**26  # Bytes of `config.json`.
 
 
@@ -68,8 +69,12 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any]:
     try:
         about = json.loads(received.content(path, _MOST))
         needed = [about[name] for name in ("config", "fingerprints")]
-        if not all(isinstance(each, dict) for each in [*needed, *about.values()]):
+        groups = [x for key, x in about.items() if key not in _TEXTS]
+        texts = [about.get(key, "") for key in _TEXTS]
+        if not all(isinstance(each, dict) for each in [*needed, *groups]):
             raise TypeError("it is not that of a run")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"its {' and '.join(_TEXTS)} are no texts")
         kernels = about.get("device", {}).get("kernels", {})
         if not all(isinstance(x, str) for x in [*kernels, *dict(kernels).values()]):
             raise TypeError("its kernels are no names")

@@ -77,13 +77,65 @@ def write(
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     noticed.log(warnings)
+    if declared is not None:
+        result = _declared_result(judged, suspects, comparison, headline)
+        declared = declaration.reached(declared, workdir, **result)
+    found = content(
+        table,
+        evaluation=evaluation,
+        judged=judged,
+        suspects=suspects,
+        run=run,
+        failures=failures,
+        warnings=warnings,
+        comparison=comparison,
+        headline=headline,
+        left_out=left_out,
+        notes=notes,
+        beside=beside,
+        control=control,
+        declared=declared,
+    )
+    files.write_scores(workdir, table)
+    files.write_json(workdir / "metrics.json", found)
+    files.write_failures(workdir / "failures.jsonl", failures)
+    drawings = figures.draw(
+        table, judged, curves, headline, beside.score if beside else ""
+    )
+    html = page.render(
+        found,
+        workdir,
+        figures=figures.write(workdir / "figures", drawings),
+        run=run,
+        failures=failures,
+        descriptions=descriptions,
+    )
+    files.write_text(workdir / "report.html", html)
+    return found
+
+
+def content(
+    table: ScoreTable,
+    *,
+    evaluation: dict[str, Any],
+    judged: dict[str, Any],
+    suspects: dict[str, Any],
+    run: dict[str, Any],
+    failures: list[Failure],
+    warnings: dict[str, list[str]],
+    comparison: str,
+    headline: str,
+    left_out: Sequence[LeftOut] = (),
+    notes: Sequence[str] = (),
+    beside: Beside | None = None,
+    control: Control | None = None,
+    declared: Declared | None = None,
+) -> dict[str, Any]:
+    """Returns the content of `metrics.json`, and writes nothing; see `write`."""
     result = _declared_result(judged, suspects, comparison, headline)
     if declared is not None:
-        declared = declaration.reached(
-            declared, workdir, result["verdict"], result["statement"]
-        )
         result["statement"] = f"{declared.mark}{result['statement']}"
-    found = {
+    return {
         "headline": headline,
         "comparison": comparison,
         **result,
@@ -110,22 +162,6 @@ def write(
         "notes": list(notes),
         "kernels": run.get("device", {}).get("kernels", {}),
     }
-    files.write_scores(workdir, table)
-    files.write_json(workdir / "metrics.json", found)
-    files.write_failures(workdir / "failures.jsonl", failures)
-    drawings = figures.draw(
-        table, judged, curves, headline, beside.score if beside else ""
-    )
-    html = page.render(
-        found,
-        workdir,
-        figures=figures.write(workdir / "figures", drawings),
-        run=run,
-        failures=failures,
-        descriptions=descriptions,
-    )
-    files.write_text(workdir / "report.html", html)
-    return found
 
 
 def _declared_result(

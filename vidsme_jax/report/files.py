@@ -89,11 +89,10 @@ def _add_failure(line: bytes, found: list[Failure]) -> str:
     return ""
 
 
-def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
-    """Writes `scores.parquet` and `scores.csv`: a row an item, every digit kept.
+def scores_of(table: ScoreTable) -> tuple[pa.Table, tuple[str, ...]]:
+    """Returns the content of `scores.parquet`, a row an item, and its columns of text.
 
-    In the CSV file an apostrophe stands before text that a spreadsheet would run as a
-    formula; the Parquet file has all text as it is.
+    Every digit is kept.
     """
     texts = (*_TEXT, *(x for x in _KNOWN if getattr(table, x) is not None))
     columns: dict[str, Any] = {
@@ -106,7 +105,16 @@ def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     numbers = {name: getattr(table, name) for name in _STATISTICS} | table.scores
     for name, values in numbers.items():
         columns[name] = pa.array(values, pa.float64())
-    write_table(folder / "scores", pa.table(columns), texts)
+    return pa.table(columns), texts
+
+
+def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
+    """Writes `scores.parquet` and `scores.csv`: a row an item, every digit kept.
+
+    In the CSV file an apostrophe stands before text that a spreadsheet would run as a
+    formula; the Parquet file has all text as it is.
+    """
+    write_table(folder / "scores", *scores_of(table))
 
 
 def write_parquet(path: pathlib.Path, table: pa.Table) -> None:
@@ -125,13 +133,23 @@ def write_table(stem: pathlib.Path, table: pa.Table, texts: Sequence[str] = ()) 
       texts: Columns of text of others; see `as_text`.
     """
     write_parquet(stem.with_suffix(".parquet"), table)
+    write_atomically(stem.with_suffix(".csv"), as_csv(table, texts))
+
+
+def as_csv(table: pa.Table, texts: Sequence[str] = ()) -> bytes:
+    """Returns a table as CSV.
+
+    Args:
+      table: With every digit kept.
+      texts: Columns of text of others; see `as_text`.
+    """
     for name in texts:
         harmless = [as_text(text) for text in table.column(name).to_pylist()]
         place = table.column_names.index(name)
         table = table.set_column(place, name, pa.array(harmless, pa.string()))
     content = pa.BufferOutputStream()
     csv.write_csv(table, content)
-    write_atomically(stem.with_suffix(".csv"), content.getvalue().to_pybytes())
+    return content.getvalue().to_pybytes()
 
 
 def as_text(text: str) -> str:

@@ -16,13 +16,16 @@ BLIND_AUC = "the property, or the family of properties, that separates most"
 _HEAD = ("comparison", "rows", "sources", "AUC", "TPR", "blind AUC", "verdict")
 
 
-def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) -> str:
+def of_audit(
+    found: dict[str, Any], num_failures: int, workdir: pathlib.Path, digest: str
+) -> str:
     """Returns the result of an audit.
 
     Args:
       found: The content of `metrics.json`.
       num_failures: Rows without scores.
       workdir: Where the report is.
+      digest: Of the work directory.
     """
     suspects = found["suspects"]
     lines = [found["statement"]]
@@ -49,7 +52,8 @@ def of_audit(found: dict[str, Any], num_failures: int, workdir: pathlib.Path) ->
     if num_failures:
         lines.append(f"not scored: {counted(num_failures, 'row')}, see failures.jsonl")
     page = printable(str(workdir / "report.html"))
-    return "\n".join([*lines, f"report: {page}"])
+    lines += [f"report: {page}", f"digest: SHA-256 {digest}, of all files there"]
+    return "\n".join(lines)
 
 
 def _row(

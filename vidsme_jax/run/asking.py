@@ -19,7 +19,7 @@ from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import controls, listed
+from vidsme_jax.run import controls, digests, listed
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import signals
@@ -79,6 +79,7 @@ def ask(
             with problems.collected():
                 folder = workdir / SIGNALS
                 problems.add(*signals.differences(folder, depends(given)))
+                digests.check_results(workdir)
     problems.close()
     return Asked(**found)
 

@@ -120,6 +120,22 @@ def opened(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared:
     record, first = _read(workdir)
     if record is None:
         record = _write(asked, workdir, None, first)
+    return _compared(record, first, asked, table)
+
+
+def kept(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared | None:
+    """Returns the same and writes nothing; None where there is no declaration."""
+    record, first = _read(workdir)
+    return None if record is None else _compared(record, first, asked, table)
+
+
+def _compared(
+    record: dict[str, Any],
+    first: dict[str, Any] | None,
+    asked: Asked,
+    table: ScoreTable,
+) -> Declared:
+    """Returns a declaration with what is asked, or evaluated, otherwise."""
     rows = evaluated.rows(table, asked.headline)
     changes = _changes(record["declared"], record["rows"], asked)
     notes = _added([x["declared"] for x in (record, first) if x], asked)

@@ -1,10 +1,13 @@
 """What a run was made of: settings, versions, devices, fingerprints."""
 
+import datetime
 import hashlib
 import importlib.metadata
 import json
 import pathlib
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,8 +40,8 @@ def describe(
 ) -> dict[str, Any]:
     """Returns nested, JSON-ready facts about a run for `config.json` and the report.
 
-    `corpus` is a SHA-256 over id, role and content hash of every scored row; `code` one
-    over the package's source files.
+    `date` is in UTC, `command` the program's own; `corpus` is a SHA-256 over id, role
+    and content hash of every scored row; `code` one over the package's source files.
 
     Args:
       config: The flat configuration.
@@ -58,6 +61,7 @@ def describe(
     with jax.set_mesh(devices.mesh):
         kernels = model.kernels()
     about: dict[str, Any] = {
+        **_when(),
         "config": config,
         "model": {
             "checkpoint": config["model.checkpoint"],
@@ -79,7 +83,7 @@ def describe(
         "fingerprints": {
             "model": model.fingerprint,
             "corpus": corpus(table),
-            "code": _code(),
+            "code": code(),
         },
     }
     if runs[-1].is_reference:
@@ -89,6 +93,12 @@ def describe(
         several = {"process": f"{processes.index()} of {processes.count()}"}
         about["utilisation"] = (several if processes.count() > 1 else {}) | used.facts()
     return about
+
+
+def _when() -> dict[str, str]:
+    """Returns the date, in UTC, and the command that is running."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"date": now, "command": shlex.join(sys.argv)}
 
 
 def _rows_per_frame(model: Model) -> int | str:
@@ -156,11 +166,12 @@ def updated(
       That, and what a reader of the report should know of it, such as that other rows
       are evaluated; logged.
     """
-    before, now = about["fingerprints"], {"corpus": corpus(table), "code": _code()}
+    before, now = about["fingerprints"], {"corpus": corpus(table), "code": code()}
     other = bool(before.get("corpus")) and before["corpus"] != now["corpus"]
     if other:
         logging.warning("%s", OTHER_ROWS)
-    about = about | {"config": config, "fingerprints": before | now}
+    again = {"report made again": _when()}
+    about = about | again | {"config": config, "fingerprints": before | now}
     return about, (OTHER_ROWS,) if other else ()
 
 
@@ -172,7 +183,8 @@ def corpus(table: ScoreTable) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _code() -> str:
+def code() -> str:
+    """Returns a digest of the package's source files."""
     root = pathlib.Path(vidsme_jax.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

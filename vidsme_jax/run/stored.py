@@ -1,13 +1,14 @@
-"""The signals of a finished run, opened for what is asked of them: without a model."""
+"""The signals of a run, opened and scored for what is asked: without a model."""
 
 import pathlib
 
 from vidsme_jax import scores
-from vidsme_jax.base import AuditError, Sample
-from vidsme_jax.run import asking
+from vidsme_jax.base import AuditError, Failure, Sample, ScoreTable
+from vidsme_jax.run import asking, failing
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.checks import REFERENCE, SIGNALS, one_order
 from vidsme_jax.run.runs import Wanted
+from vidsme_jax.scores import tables
 from vidsme_jax.store import received, signals
 
 
@@ -38,6 +39,38 @@ def open_signals(
     wanted = Wanted.by(asked.scores, given.profile, given.slices)
     reference.keep(wanted.video, wanted.text)
     return store, reference
+
+
+def score_table(
+    asked: Asked,
+    failures: list[Failure],
+    store: signals.Signals,
+    *reference: signals.Signals | None,
+) -> tuple[ScoreTable, dict[str, list[str]]]:
+    """Returns the scores of rows that have not failed, and warnings by video.
+
+    Args:
+      asked: Of whose rows.
+      failures: Rows that have failed.
+      store: The signals.
+      reference: Those of the reference model, if there is one.
+
+    Raises:
+      AuditError: No row has scores; lists the causes of failures too.
+    """
+    given = asked.settings
+    items = asked.without({failure.id for failure in failures}).items
+    try:
+        return tables.score_table(
+            *(items, store, asked.scores, given.profile, given.motion),
+            slices=given.slices,
+            response=given.response,
+            reference=next(iter(reference), None),
+            allow_duplicates=given.corpus.allow_duplicates,
+        )
+    except AuditError as error:
+        problems = error.problems + failing.causes(failures)
+        raise AuditError(problems, scored=error.scored) from error
 
 
 def check_held(asked: Asked, store: signals.Signals, workdir: pathlib.Path) -> None:

@@ -1,0 +1,147 @@
+"""The digest of a work directory: a SHA-256 of each file that a run has left there.
+
+`digests.json` is written last, and withdrawn before anything it lists is written anew,
+so that a folder either fits it or was changed by somebody else. Its own digest stands
+for the whole folder: whoever keeps it elsewhere, in a filing or with a notary, can tell
+that nothing was changed since.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.run import sealed
+from vidsme_jax.store import regular
+from vidsme_jax.wording import printable
+
+FILE = "digests.json"
+_RESULTS = ("report.html", "metrics.json", "scores.csv", "scores.parquet")
+_OTHERS = ("config.json", "declaration.json", "verdict.json", "failures.jsonl")
+_FOLDERS = ("figures", "signals", "signals-reference", "answers")
+_PARTIAL = ".tmp"  # Ends the names of files that are half written.
+_BLOCK = 2**20  # Bytes.
+_SHOWN = 5  # Names in a sentence.
+_FIELDS: dict[str, sealed.Test] = {
+    "files": lambda value: (
+        isinstance(value, dict)
+        and bool(value)
+        and all(map(sealed.is_text, value))
+        and all(map(sealed.having(sha256=sealed.is_digest), value.values()))
+    )
+}
+
+
+def write(workdir: pathlib.Path) -> str:
+    """Writes the digest of a work directory, and returns it.
+
+    Raises:
+      OSError: A file cannot be read, or the digest cannot be written.
+    """
+    found = {name: {"sha256": _sha256(workdir / name)} for name in _names(workdir)}
+    return sealed.write(workdir / FILE, {"files": found})["digest"]
+
+
+def withdraw(workdir: pathlib.Path) -> None:
+    """Takes the digest away before files that it lists are written anew.
+
+    Raises:
+      OSError: It cannot be deleted.
+    """
+    (workdir / FILE).unlink(missing_ok=True)
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of `digests.json`.
+
+    Raises:
+      AuditError: It is not there, or was changed.
+    """
+    found = sealed.read(workdir / FILE, _FIELDS)
+    if found is None:
+        problem = f"no {FILE}, so that no report was finished there"
+        raise AuditError([f"{printable(str(workdir))}: {problem}"])
+    return found
+
+
+def differences(workdir: pathlib.Path, record: dict[str, Any]) -> list[str]:
+    """Returns a sentence for each file that is not as a digest says.
+
+    Args:
+      workdir: Of a finished run.
+      record: Of `read`.
+    """
+    listed, there = record["files"], _names(workdir)
+    found = []
+    for name in sorted({*listed, *there}):
+        shown = printable(name)
+        if name not in there:
+            found.append(f"{shown} is missing")
+        elif name not in listed:
+            found.append(f"{shown} was added since the digest was written")
+        else:
+            try:
+                same = _sha256(workdir / name) == listed[name]["sha256"]
+            except OSError as error:
+                found.append(f"{shown} cannot be read ({printable(str(error), 100)})")
+                continue
+            if not same:
+                found.append(f"{shown} is not as it was written")
+    return found
+
+
+def check_results(workdir: pathlib.Path) -> None:
+    """Raises an `AuditError` if results were changed that would be written anew.
+
+    Nothing is said of a folder without a digest, or of files that were deleted.
+    """
+    if not (workdir / FILE).exists():
+        return
+    listed = read(workdir)["files"]
+    own = (x for x in listed if x in _RESULTS or x.startswith("figures/"))
+    changed = [name for name in own if _is_other(workdir / name, listed[name])]
+    if changed:
+        more = len(changed) - _SHOWN
+        names = ", ".join(map(printable, changed[:_SHOWN]))
+        names += f" and {more} more" if more > 0 else ""
+        raise AuditError(
+            [
+                f"{printable(str(workdir))}: {names}: changed since the run wrote "
+                "them, and a new report would overwrite that; move them elsewhere, "
+                "or delete them"
+            ]
+        )
+
+
+def _is_other(path: pathlib.Path, its: dict[str, str]) -> bool:
+    """Whether a file is there and has another content than was listed."""
+    try:
+        return _sha256(path) != its["sha256"]
+    except FileNotFoundError:
+        return False
+    except OSError:  # A folder or a link in its place, say.
+        return True
+
+
+def _names(workdir: pathlib.Path) -> list[str]:
+    """Returns the files of runs in a work directory, relative to it, sorted."""
+
+    def found() -> Iterator[pathlib.Path]:
+        yield from (workdir / name for name in (*_RESULTS, *_OTHERS))
+        for name in _FOLDERS:
+            yield from (workdir / name).rglob("*")
+
+    return sorted(
+        path.relative_to(workdir).as_posix()
+        for path in found()
+        if path.is_file() and path.suffix != _PARTIAL
+    )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with regular.opened(path) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,280 @@
+"""The command line: `vidsme verify --workdir runs/llava`.
+
+Says whether a finished run is as it was written: each file is compared with
+`digests.json`, one changed byte is found; then the digest of the corpus, the scores and
+all metrics and verdicts are computed anew from the stored signals, without the model,
+and compared with `config.json`, `scores.parquet`, `scores.csv` and `metrics.json`.
+Nothing is written.
+
+The sources are read again, as by `vidsme report`; where they are not at hand, the files
+are compared all the same. With --videos the videos are hashed, too. The digest proves
+that nothing was changed only to those who know it from elsewhere: give it by --digest.
+
+Exit status: 0 all is as it was written; 2 nothing could be verified, one message says
+why; 3 something differs or could not be computed anew, each in a line.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
+
+from absl import flags
+
+from vidsme_jax import commands, reporting, settings, terminal
+from vidsme_jax.base import AuditError, ClipError, ScoreTable
+from vidsme_jax.run import asking, digests
+from vidsme_jax.run.asking import Asked
+from vidsme_jax.store import received
+from vidsme_jax.wording import counted, printable
+
+_SHOWN = 20  # Differences of one kind.
+_MOST = 2**30  # Bytes of `metrics.json`.
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # Another processor rounds otherwise.
+# Of `metrics.json`: what depends on files that may be gone by now; the digest has them.
+_NOT_ANEW = ("notes", "warnings", "left_out")
+_CLOSING = (
+    "not verified: that the model gave these signals, and that declared members are "
+    "members; report.html, the figures, and in metrics.json notes, warnings and what "
+    "was left out are verified by their digests alone"
+)
+
+
+class Verified(NamedTuple):
+    """What was found.
+
+    Attributes:
+      same: Sentences on what is as it was written.
+      differences: Sentences on what is not, or could not be computed anew.
+    """
+
+    same: list[str]
+    differences: list[str]
+
+
+def main(argv: list[str]) -> int:
+    """Verifies a run and returns the exit status."""
+    given = flags.FLAGS
+    if len(argv) > 1:
+        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+    if not given.workdir:
+        return commands.wrong(["--workdir is missing: the folder of a finished run"])
+    commands.begin()
+    workdir = pathlib.Path(given.workdir)
+    try:
+        found = verify(workdir, digest=given.digest or "", videos=given.videos)
+    except AuditError as error:
+        return commands.wrong(error.problems)
+    except OSError as error:
+        return commands.wrong([commands.os_cause(error)])
+    lines = [*found.same, *(f"DIFFERS: {x}" for x in _some(found.differences))]
+    ends = counted(len(found.differences), "difference")
+    lines += [_CLOSING, f"{'verified' if not found.differences else ends}"]
+    terminal.show("\n".join(lines))
+    return commands.FAILURES if found.differences else commands.OK
+
+
+def verify(
+    workdir: pathlib.Path, *, digest: str = "", videos: bool = False
+) -> Verified:
+    """Compares a finished run with its digest and with what its signals give anew.
+
+    Args:
+      workdir: Of the run; nothing in it is written.
+      digest: That it must have, or its first characters, at least 8; "": any.
+      videos: Whether the videos that are there are hashed.
+
+    Raises:
+      AuditError: There is no finished run, or the digest is another one.
+    """
+    if not workdir.is_dir():
+        raise AuditError([f"{printable(str(workdir))}: no such folder"])
+    record = digests.read(workdir)
+    its = record["digest"]
+    if digest and (len(digest) < 8 or not its.startswith(digest.lower())):
+        raise AuditError(
+            [
+                f"{printable(str(workdir))}: its digest is {its}, not "
+                f"{printable(digest, 80)}: it is another run or report than that of "
+                "the digest (give at least its first 8 characters)"
+            ]
+        )
+    differences = digests.differences(workdir, record)
+    same = [f"digest {its}, of {record['time']}, lists {len(record['files'])} files"]
+    if not differences:
+        same.append("files: every one is as it was written")
+    try:
+        about = reporting.recorded(workdir)
+        asked = asking.ask(settings.restored(about["config"]), model=False)
+        more = _anew(workdir, asked, about, videos=videos)
+    except AuditError as error:
+        problems = (f"not computed anew: {problem}" for problem in error.problems)
+        return Verified(same, [*differences, *problems])
+    return Verified(same + more.same, differences + more.differences)
+
+
+def _anew(
+    workdir: pathlib.Path, asked: Asked, about: dict[str, Any], *, videos: bool
+) -> Verified:
+    """Compares scores and metrics with those that the signals give."""
+    from vidsme_jax import audit, report
+    from vidsme_jax.run import declaration, provenance, stored
+
+    failures = report.failures(workdir)
+    stores = stored.open_signals(asked, workdir)
+    asked = asked.without({failure.id for failure in failures})
+    stored.check_held(asked, stores[0], workdir)
+    table, warnings = stored.score_table(asked, failures, *stores)
+    same, differences = [], []
+    if about["fingerprints"].get("corpus") == provenance.corpus(table):
+        same.append(f"corpus: {counted(len(table.id), 'row')} with the digest recorded")
+    else:
+        differences.append(
+            "config.json: its digest of the corpus is not that of the rows that are "
+            "listed and stored now: rows or contents are others"
+        )
+    if about["fingerprints"].get("code") != provenance.code():
+        same.append("code: another version than the run's has computed what follows")
+    found = _of_scores(workdir, table)
+    if not found:
+        shape = f"{counted(len(table.id), 'row')} of {len(table.scores)} scores"
+        same.append(f"scores: {shape} are those of scores.parquet and scores.csv")
+    differences += found
+    declared = declaration.kept(asked, workdir, table)
+    given = audit.results(asked, table, failures, warnings, about)
+    now = json.loads(json.dumps(report.content(table, **given, declared=declared)))
+    values, found = _of_metrics(workdir, now)
+    if not found:
+        same.append(f"metrics: {counted(values, 'value')} are those of metrics.json")
+    differences += found
+    if videos:
+        hashed, found = _of_videos(asked, stores[0])
+        if not found:
+            same.append(f"videos: {counted(hashed, 'clip')} have the content scored")
+        differences += found
+    return Verified(same, differences)
+
+
+def _of_scores(workdir: pathlib.Path, table: ScoreTable) -> list[str]:
+    """Returns how the files of scores differ from a table."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from vidsme_jax.report import files
+
+    path, (wanted, texts) = workdir / "scores.parquet", files.scores_of(table)
+    try:
+        found = parquet.read_table(pa.BufferReader(received.content(path, _MOST)))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return [f"scores.parquet: cannot be read ({printable(str(error), 200)})"]
+    if found.column_names != wanted.column_names or len(found) != len(wanted):
+        return [
+            f"scores.parquet: it has {counted(len(found), 'row')} and "
+            f"{counted(found.num_columns, 'column')}, the signals give {len(wanted)} "
+            f"and {wanted.num_columns}, or the columns have other names"
+        ]
+    differences = []
+    for name in wanted.column_names:
+        its, anew = found.column(name).to_pylist(), wanted.column(name).to_pylist()
+        rows = [k for k, x in enumerate(its) if not _is_same(x, anew[k])]
+        if rows:
+            k, what = rows[0], f"{counted(len(rows), 'row')} of {printable(name)}"
+            differences.append(
+                f"scores.parquet: {what} differ, such as row {k + 1}: "
+                f"{_shown(its[k])}, anew {_shown(anew[k])}"
+            )
+    try:
+        text = received.content(workdir / "scores.csv", _MOST)
+    except (OSError, ValueError) as error:
+        text = b""
+        differences.append(f"scores.csv: cannot be read ({printable(str(error), 200)})")
+    if text and text != files.as_csv(found, texts):
+        differences.append("scores.csv: it is not what scores.parquet says")
+    return differences
+
+
+def _of_metrics(workdir: pathlib.Path, anew: dict[str, Any]) -> tuple[int, list[str]]:
+    """Returns how many values were compared, and how `metrics.json` differs."""
+    try:
+        its = json.loads(received.content(workdir / "metrics.json", _MOST))
+    except (OSError, ValueError, RecursionError) as error:
+        return 0, [f"metrics.json: cannot be read ({printable(str(error), 200)})"]
+    if not isinstance(its, dict):
+        return 0, ["metrics.json: it holds no object"]
+    for key in _NOT_ANEW:
+        its.pop(key, None)
+        anew.pop(key, None)
+    compared = list(_leaves(its, anew, ""))
+    found = [
+        f"metrics.json: {printable(where, 200)} is {_shown(x)}, anew {_shown(y)}"
+        for where, x, y in compared
+        if not _is_same(x, y)
+    ]
+    return len(compared), found
+
+
+def _leaves(its: Any, anew: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yields place and values of all that two JSON values hold, side by side."""
+    if isinstance(its, dict) and isinstance(anew, dict):
+        for key in {**its, **anew}:
+            pair = its.get(key, "(missing)"), anew.get(key, "(missing)")
+            yield from _leaves(*pair, f"{where}.{key}".lstrip("."))
+    elif isinstance(its, list) and isinstance(anew, list) and len(its) == len(anew):
+        for k, pair in enumerate(zip(its, anew, strict=True)):
+            yield from _leaves(*pair, f"{where}[{k}]")
+    else:
+        yield where, its, anew
+
+
+def _of_videos(asked: Asked, store: Any) -> tuple[int, list[str]]:
+    """Returns how many clips were hashed, and which are not those that were scored."""
+    hashed, found = 0, []
+    for clip in asked.clips:
+        known = store.finished.get(clip.key)
+        if known is None:
+            continue
+        name = printable(clip.key)
+        try:
+            same = asked.reader.unchanged(clip.key, known.content_hash, (-1, -1))
+        except ClipError as error:
+            found.append(f"{name}: not hashed ({printable(error.cause, 200)})")
+            continue
+        hashed += 1
+        if not same:
+            found.append(f"{name}: its content is not what was scored")
+    return hashed, found
+
+
+def _is_same(x: Any, y: Any) -> bool:
+    """Whether two values are equal, numbers as far as rounding goes."""
+    numbers = all(
+        isinstance(z, int | float) and not isinstance(z, bool) for z in (x, y)
+    )
+    if not numbers:
+        return type(x) is type(y) and x == y
+    both_nan = math.isnan(x) and math.isnan(y)
+    return both_nan or math.isclose(x, y, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.9g}" if isinstance(value, float) else str(value)
+    return printable(text, 100)
+
+
+def _some(lines: list[str]) -> list[str]:
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+
+
+def run() -> NoReturn:
+    """Defines the flags, which other programs have too, and runs `main`."""
+    flags.DEFINE_string("workdir", None, "Of a finished run; nothing is written there.")
+    flags.DEFINE_string("digest", None, "That it must have, as its run printed it.")
+    flags.DEFINE_bool("videos", False, "Hashes the videos that are there.")
+    commands.help_wanted(__doc__, "workdir", "digest", "videos", keys=False)
+    commands.start(main, lambda argv: flags.FLAGS(argv))
+
+
+if __name__ == "__main__":
+    run()
