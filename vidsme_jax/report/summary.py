@@ -17,7 +17,7 @@ _HEAD = ("comparison", "rows", "sources", "AUC", "TPR", "blind AUC", "verdict")
 
 
 def of_audit(
-    found: dict[str, Any], num_failures: int, workdir: pathlib.Path, digest: str
+    found: dict[str, Any], num_failures: int, workdir: pathlib.Path, digest: str = ""
 ) -> str:
     """Returns the result of an audit.
 
@@ -25,7 +25,7 @@ def of_audit(
       found: The content of `metrics.json`.
       num_failures: Rows without scores.
       workdir: Where the report is.
-      digest: Of the work directory.
+      digest: Of the work directory; "": none.
     """
     suspects = found["suspects"]
     lines = [found["statement"]]
@@ -52,7 +52,9 @@ def of_audit(
     if num_failures:
         lines.append(f"not scored: {counted(num_failures, 'row')}, see failures.jsonl")
     page = printable(str(workdir / "report.html"))
-    lines += [f"report: {page}", f"digest: SHA-256 {digest}, of all files there"]
+    lines.append(f"report: {page}")
+    if digest:
+        lines.append(f"digest: SHA-256 {digest}, of all files there")
     return "\n".join(lines)
 
 

@@ -62,6 +62,9 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     if found is None:
         problem = f"no {FILE}, so that no report was finished there"
         raise AuditError([f"{printable(str(workdir))}: {problem}"])
+    if (workdir / FILE).read_bytes() != sealed.text(found):
+        problem = "it says the same, but is not as it was written"
+        raise AuditError([f"{printable(str(workdir / FILE))}: {problem}"])
     return found
 
 

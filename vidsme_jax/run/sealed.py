@@ -42,8 +42,13 @@ def write(path: pathlib.Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """
     record = json.loads(json.dumps({"format": _FORMAT, "time": _now(), **content}))
     record["digest"] = _digest(record)
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(path, text(record))
     return record
+
+
+def text(record: Mapping[str, Any]) -> bytes:
+    """Returns the bytes of a file that says so."""
+    return (json.dumps(record, indent=1) + "\n").encode()
 
 
 def read(path: pathlib.Path, fields: Mapping[str, Test]) -> dict[str, Any] | None:
@@ -77,8 +82,8 @@ def _now() -> str:
 
 def _digest(content: Mapping[str, Any]) -> str:
     """Returns the SHA-256 of the canonical JSON, in hex."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _wrong(record: Any, fields: Mapping[str, Test]) -> str:
