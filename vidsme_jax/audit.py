@@ -17,6 +17,7 @@ from vidsme_jax.run import (
     contents,
     declaration,
     digests,
+    gating,
     processes,
     provenance,
     scoring,
@@ -145,8 +146,8 @@ def evaluate(
         digests.check_results(workdir)
     sealed = declaration.opened(asked, workdir, table)
     digests.withdraw(workdir)
-    text = json.dumps(about, indent=2, default=str).encode()
-    write_atomically(workdir / "config.json", text)
+    text = json.dumps(about, indent=2, default=str)
+    write_atomically(workdir / "config.json", text.encode())
     profile = asked.settings.profile
     found = report.write(
         workdir,
@@ -179,10 +180,9 @@ def results(
     tests = validity.Procedure.of(given.report)
     greedy = asking.is_greedy(given)
     beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
-    declared = (headline, scores.uncalibrated(headline), *(beside or ())[:1])
-    evaluation = metrics.evaluate(
-        table, given.report.fprs, tests.number, tests.seed, declared
-    )
+    names = scores.uncalibrated(headline), given.gate.score, *(beside or ())[:1]
+    wanted = given.report.fprs, tests.number, tests.seed, (headline, *names)
+    evaluation = metrics.evaluate(table, *wanted)
     return {
         "evaluation": evaluation,
         "judged": validity.judge(table, evaluation, tests, headline),
@@ -196,4 +196,5 @@ def results(
         "headline": headline,
         "beside": beside,
         "control": asked.control,
+        "gate": gating.judge(given, headline, evaluation),
     }

@@ -15,7 +15,7 @@ from vidsme_jax.settings import overrides
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.wording import nearest, printable
 
-OK, WRONG, FAILURES, INTERRUPTED = 0, 2, 3, 130
+OK, WRONG, FAILURES, EXCEEDED, INTERRUPTED = 0, 2, 3, 4, 130
 _LONGEST = 10_000  # Characters of one problem.
 _MOST = 200  # Problems that are shown.
 _SHIPPED = pathlib.Path(__file__).parents[1] / "configs"  # In a clone.
@@ -67,6 +67,18 @@ def help_wanted(doc: str | None, *names: str, keys: bool = True) -> None:
     table = (f"  {name:<{width}}  {' '.join(x.split())}" for name, x in lines.items())
     terminal.show("\n".join([(doc or "").strip(), "", "flags:", *table]))
     sys.exit(OK)
+
+
+def ended(*, failures: bool, gate: dict[str, Any] | None) -> int:
+    """Returns the exit status of a report that was made; the gate comes first.
+
+    Args:
+      failures: Whether rows have no scores.
+      gate: Of `metrics.json`.
+    """
+    if gate is not None and not gate["passed"]:
+        return EXCEEDED
+    return FAILURES if failures else OK
 
 
 def stopped(cause: str, workdir: pathlib.Path) -> int:

@@ -6,8 +6,9 @@ Exit status: 0 all clips scored; 2 nothing computed, or no report made because
 near-duplicates were found in two roles, one message lists every problem found; or the
 run stopped, because the work directory cannot be written, the devices fail or another
 process failed, which loses nothing that was scored; 3 finished, with failures listed in
-failures.jsonl; 130 interrupted. After 2 and 130 the same command continues where the
-run stopped. A second signal ends the process at once, with the signal's own status.
+failures.jsonl; 4 a limit of config.gate was exceeded, or could not be compared; 130
+interrupted. After 2 and 130 the same command continues where the run stopped. A second
+signal ends the process at once, with the signal's own status.
 """
 
 import pathlib
@@ -80,7 +81,9 @@ def main(argv: list[str]) -> int:
         )
         return commands.OK
     terminal.show(report.summary())
-    return commands.FAILURES if report.failures else commands.OK
+    audited = isinstance(report, audit.AuditReport)
+    gate = report.metrics["gate"] if audited else None
+    return commands.ended(failures=bool(report.failures), gate=gate)
 
 
 def _list_scores(profile: Any) -> int:

@@ -10,7 +10,8 @@ manifest names may be gone; of a folder, those that are there count. The log and
 report say so if other rows are evaluated than before.
 
 Exit status: 0 done; 2 nothing was done, one message lists every problem found; 3 done,
-and the run had failures, which are listed in failures.jsonl.
+and the run had failures, which are listed in failures.jsonl; 4 done, and a limit of
+config.gate was exceeded, or could not be compared.
 """
 
 import json
@@ -56,7 +57,8 @@ def main(argv: list[str]) -> int:
             [f"the report cannot be made: {commands.os_cause(error)}"]
         )
     terminal.show(report.summary())
-    return commands.FAILURES if report.failures else commands.OK
+    gate = report.metrics["gate"]
+    return commands.ended(failures=bool(report.failures), gate=gate)
 
 
 def recorded(workdir: pathlib.Path) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def write(
     beside: Beside | None = None,
     control: Control | None = None,
     declared: Declared | None = None,
+    gate: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
@@ -67,6 +68,7 @@ def write(
       control: The positive control, if there is one.
       declared: The declaration that the result stands under; None where there is none.
         The first verdict under it is kept, in `verdict.json`.
+      gate: Of `gates.judge`.
 
     Returns:
       The content of `metrics.json`.
@@ -95,6 +97,7 @@ def write(
         beside=beside,
         control=control,
         declared=declared,
+        gate=gate,
     )
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)
@@ -130,6 +133,7 @@ def content(
     beside: Beside | None = None,
     control: Control | None = None,
     declared: Declared | None = None,
+    gate: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the content of `metrics.json`, and writes nothing; see `write`."""
     result = _declared_result(judged, suspects, comparison, headline)
@@ -139,6 +143,7 @@ def content(
         "headline": headline,
         "comparison": comparison,
         **result,
+        "gate": gate,
         "declaration": declared and declared.facts(),
         "beside": beside and _beside(judged, comparison, beside, declared),
         "reference": _reference(table, evaluation, comparison, headline, run),

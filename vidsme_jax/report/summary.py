@@ -30,7 +30,13 @@ def of_audit(
     suspects = found["suspects"]
     lines = [found["statement"]]
     for more in (
-        *(found["declaration"], found["beside"], found["reference"], found["control"]),
+        *(
+            found["gate"],
+            found["declaration"],
+            found["beside"],
+            found["reference"],
+            found["control"],
+        ),
         suspects["set"],
         suspects if suspects["rows"] else None,
     ):

@@ -19,7 +19,7 @@ from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import controls, digests, listed
+from vidsme_jax.run import controls, digests, gating, listed
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import signals
@@ -189,6 +189,8 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         with problems.collected():
             control = controls.opened(given, headline)
     items = corpus.items
+    if headline and names and problems.none_in("gate", "report", "study"):
+        problems.add(*gating.problems(given, (headline, *names), items))
     if items and problems.none_in("report.comparison"):
         wrong = listed.problem(given.report.comparison, items)
         problems.add(*([wrong] if wrong else []))

@@ -200,6 +200,22 @@ class Report:
 
 
 @group
+class Gate:
+    """Of `gate.*`: what an audit may find at most; exit status 4 otherwise."""
+
+    max_auc: Number | None = key(
+        None, rules.AUC, "Of the AUC's lower end; None: no limit.", float
+    )
+    max_tpr: Number | None = key(
+        None, rules.RATE, "Of the lower end of the TPR at gate.fpr; None: none.", float
+    )
+    fpr: Number = key(0.01, rules.RATE, "Of gate.max_tpr; one of report.fprs.")
+    score: str = key(
+        "", rules.text("a score name", empty=True), "Whose figures; '': the headline's."
+    )
+
+
+@group
 class Studies:
     """Of `studies.*`: the values that a study goes through."""
 
@@ -271,6 +287,7 @@ class Settings:
         "Keeps compiled programs for the next run; not those of several CPU devices.",
     )
     report: Report = read(Report, None)
+    gate: Gate = read(Gate, None)
     # frames, against: a run for each value, clips decoded once. The others: all from
     # the stored signals of one run.
     study: str = key("", rules.STUDY, "Varies one setting; '': an audit.")

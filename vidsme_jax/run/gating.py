@@ -1,0 +1,62 @@
+"""The gate of an audit: limits on what it may find, as its configuration says them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vidsme_jax.base import Item
+from vidsme_jax.evaluation import gates
+from vidsme_jax.run import listed
+from vidsme_jax.settings import views
+from vidsme_jax.wording import nearest, printable
+
+
+def judge(
+    given: views.Settings, headline: str, evaluation: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Compares what was found with the limits; see `gates.judge`.
+
+    Args:
+      given: A configuration.
+      headline: As `scores.headline` names it.
+      evaluation: Of `metrics.evaluate`.
+    """
+    its = given.gate
+    limits = gates.Limits(its.score or headline, its.max_auc, its.max_tpr, its.fpr)
+    return gates.judge(evaluation["comparisons"], given.report.comparison, limits)
+
+
+def problems(
+    given: views.Settings, names: Sequence[str], items: Sequence[Item]
+) -> list[str]:
+    """Returns why a gate could not be judged, whatever a model shows.
+
+    Args:
+      given: A configuration.
+      names: Of the scores that are computed, the headline among them.
+      items: Of the corpus; empty where it could not be read.
+    """
+    its, found = given.gate, []
+    if its.max_auc is None and its.max_tpr is None:
+        if its.score:
+            found.append("config.gate.score: give config.gate.max_auc or max_tpr, too")
+        return found
+    if its.score and its.score not in names:
+        hint = nearest(its.score, list(names))
+        found.append(
+            f"config.gate.score is {printable(its.score, 100)!r}, a score that is not "
+            f"computed; take one of config.scores, or the headline{hint}"
+        )
+    if its.max_tpr is not None and its.fpr not in given.report.fprs:
+        rates = ", ".join(f"{rate:g}" for rate in given.report.fprs)
+        found.append(
+            f"config.gate.fpr is {its.fpr:g}, and no TPR is estimated there: take one "
+            f"of config.report.fprs ({rates}), or add it to them"
+        )
+    if given.study:
+        found.append("config.gate: a study has no gate; leave it out, or make an audit")
+    elif items and not listed.comparisons(items):
+        found.append(
+            "config.gate: a gate compares members with nonmembers: give corpus.members "
+            "and corpus.nonmembers"
+        )
+    return found
