@@ -23,7 +23,7 @@ LAYERS = (
         *("__init__", "__main__", "main", "prepare", "planning", "reporting"),
         *("finetuning", "remaking"),
     ),
-    ("pairing", "verifying"),
+    ("pairing", "verifying", "comparing"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

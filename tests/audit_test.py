@@ -67,7 +67,7 @@ def test_from_clips_to_report(config, tmp_path):
     for name in FILES:
         assert (tmp_path / "run" / name).exists(), name
     table = pq.read_table(tmp_path / "run" / "scores.parquet")
-    first = ["id", "video", "role", "group", "source", "unit", "n_rows"]
+    first = ["id", "video", "role", "group", "source", "unit", "content", "n_rows"]
     first += ["flow_variance", "brightness_std", "q", "r"]
     assert table.column_names[:11] == first
     assert table.num_rows == 8 and table.num_columns == 11 + 77

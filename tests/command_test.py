@@ -39,6 +39,7 @@ _FLAGS = {
     "prepare": {"--config", "--out", "--config.KEY=VALUE"},
     "report": {"--workdir", "--config.KEY=VALUE"},
     "match": {"--workdir", "--out", "--comparison"},
+    "compare": {"--score", "--out"},
     "verify": {"--workdir", "--digest", "--videos"},
     "finetune": {"--config", "--workdir"},
     "demo": {"--workdir"},

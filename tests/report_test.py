@@ -27,7 +27,7 @@ from vidsme_jax.report.page import CLAIM, RATES_OF_ERROR
 from vidsme_jax.report.plots import ClipCurve
 
 NASTY = "<script>alert('1')</script>"
-COLUMNS = ["id", "video", "role", "group", "n_rows"]
+COLUMNS = ["id", "video", "role", "group", "content", "n_rows"]
 COLUMNS += ["flow_variance", "brightness_std", "q", "r"]
 
 

@@ -27,6 +27,10 @@ COMMANDS = {
         "verifying",
         "says whether a finished run is as it was written, and computes it anew",
     ),
+    "compare": (
+        "comparing",
+        "compares two runs of one corpus, such as of two checkpoints",
+    ),
     "finetune": ("finetuning", "trains a model whose members are known, or a control"),
     "demo": ("remaking", "draws and trains the demo anew"),
 }

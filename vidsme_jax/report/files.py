@@ -99,6 +99,7 @@ def scores_of(table: ScoreTable) -> tuple[pa.Table, tuple[str, ...]]:
         name: [encodable(str(value)) for value in getattr(table, name).tolist()]
         for name in texts
     }
+    columns["content"] = [encodable(str(value)) for value in table.cluster.tolist()]
     columns["n_rows"] = pa.array(table.num_rows, pa.int64())
     if table.num_response_rows is not None:
         columns["n_response_rows"] = pa.array(table.num_response_rows, pa.int64())
