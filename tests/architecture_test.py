@@ -13,7 +13,7 @@ LAYERS = (
     ("terminal",),
     ("settings", "arguments", "names", "progress", "store", "rates", "parallel"),
     ("entropy", "motion", "data", "checkpoints", "evaluation", "demo", "commands"),
-    ("models", "scores", "prepared"),
+    ("models", "scores", "prepared", "published"),
     ("run",),
     ("report", "finetune"),
     ("studies",),
@@ -23,7 +23,7 @@ LAYERS = (
         *("__init__", "__main__", "main", "prepare", "planning", "reporting"),
         *("finetuning", "remaking"),
     ),
-    ("pairing", "verifying", "comparing"),
+    ("pairing", "verifying", "comparing", "looking_up"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

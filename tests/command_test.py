@@ -35,6 +35,7 @@ def test_an_unknown_command(capsys):
 
 _FLAGS = {
     "power": {"--config", "--members", "--suspects", "--icc", "--config.KEY=VALUE"},
+    "lookup": {"--in", "--out", "--video_root"},
     "audit": {"--config", "--workdir", "--coordinator", "--process_id"},
     "prepare": {"--config", "--out", "--config.KEY=VALUE"},
     "report": {"--workdir", "--config.KEY=VALUE"},

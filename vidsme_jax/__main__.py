@@ -10,6 +10,10 @@ from vidsme_jax.wording import nearest
 # By name: the module whose `run` it is, and what it does.
 COMMANDS = {
     "power": ("planning", "says what numbers of clips can show, before a run"),
+    "lookup": (
+        "looking_up",
+        "says which videos are named in published training lists",
+    ),
     "audit": ("main", "scores the clips of a corpus, or makes a study, and reports"),
     "prepare": (
         "prepare",

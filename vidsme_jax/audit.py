@@ -1,7 +1,6 @@
 """The audit, top to bottom: corpus, runs, scores, metrics, validity, report."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -25,7 +24,6 @@ from vidsme_jax.run import (
 )
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.stopping import Stop
-from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 
@@ -146,8 +144,7 @@ def evaluate(
         digests.check_results(workdir)
     sealed = declaration.opened(asked, workdir, table)
     digests.withdraw(workdir)
-    text = json.dumps(about, indent=2, default=str)
-    write_atomically(workdir / "config.json", text.encode())
+    provenance.write(workdir / "config.json", about)
     profile = asked.settings.profile
     found = report.write(
         workdir,
@@ -178,11 +175,11 @@ def results(
     """Returns what `report.content` takes beside a table; writes nothing."""
     given, headline = asked.settings, asked.headline
     tests = validity.Procedure.of(given.report)
-    greedy = asking.is_greedy(given)
-    beside = scores.beside(headline, table.scores, given.profile, greedy=greedy)
+    its = headline, table.scores, given.profile
+    beside = scores.beside(*its, greedy=asking.is_greedy(given))
     names = scores.uncalibrated(headline), given.gate.score, *(beside or ())[:1]
-    wanted = given.report.fprs, tests.number, tests.seed, (headline, *names)
-    evaluation = metrics.evaluate(table, *wanted)
+    how = given.report.fprs, tests.number, tests.seed, (headline, *names)
+    evaluation = metrics.evaluate(table, *how)
     return {
         "evaluation": evaluation,
         "judged": validity.judge(table, evaluation, tests, headline),
@@ -196,5 +193,6 @@ def results(
         "headline": headline,
         "beside": beside,
         "control": asked.control,
+        "published": asked.published,
         "gate": gating.judge(given, headline, evaluation),
     }

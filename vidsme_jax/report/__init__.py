@@ -45,6 +45,7 @@ def write(
     control: Control | None = None,
     declared: Declared | None = None,
     gate: dict[str, Any] | None = None,
+    published: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
@@ -69,6 +70,7 @@ def write(
       declared: The declaration that the result stands under; None where there is none.
         The first verdict under it is kept, in `verdict.json`.
       gate: Of `gates.judge`.
+      published: Of `lookups.opened`.
 
     Returns:
       The content of `metrics.json`.
@@ -98,6 +100,7 @@ def write(
         control=control,
         declared=declared,
         gate=gate,
+        published=published,
     )
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)
@@ -134,6 +137,7 @@ def content(
     control: Control | None = None,
     declared: Declared | None = None,
     gate: dict[str, Any] | None = None,
+    published: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the content of `metrics.json`, and writes nothing; see `write`."""
     result = _declared_result(judged, suspects, comparison, headline)
@@ -143,6 +147,7 @@ def content(
         "headline": headline,
         "comparison": comparison,
         **result,
+        "published": published,
         "gate": gate,
         "declaration": declared and declared.facts(),
         "beside": beside and _beside(judged, comparison, beside, declared),

@@ -28,7 +28,9 @@ def of_audit(
       digest: Of the work directory; "": none.
     """
     suspects = found["suspects"]
-    lines = [found["statement"]]
+    published = found["published"]
+    lines = [published["statement"]] if published else []
+    lines.append(found["statement"])
     for more in (
         *(
             found["gate"],
@@ -40,7 +42,7 @@ def of_audit(
         suspects["set"],
         suspects if suspects["rows"] else None,
     ):
-        if more and more["statement"] and more["statement"] not in lines[0]:
+        if more and more["statement"] and more["statement"] not in found["statement"]:
             lines.append(more["statement"])
     declared = found["declaration"]
     mark = ", exploratory" if declared and declared["exploratory"] else ""

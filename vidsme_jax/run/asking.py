@@ -19,7 +19,7 @@ from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import controls, digests, gating, listed
+from vidsme_jax.run import controls, digests, gating, listed, lookups
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import signals
@@ -47,6 +47,7 @@ class Asked:
     scores: tuple[str, ...]
     headline: str
     control: controls.Control | None = None
+    published: dict[str, Any] | None = None
 
     def without(self, ids: Collection[str]) -> "Asked":
         """Returns the same of a corpus without some rows."""
@@ -188,7 +189,10 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     if headline and problems.none_in("report", "motion", "video", "scores"):
         with problems.collected():
             control = controls.opened(given, headline)
-    items = corpus.items
+    items, published = corpus.items, None
+    if problems.none_in("report"):
+        with problems.collected():
+            published = lookups.opened(given.report.published, items)
     if headline and names and problems.none_in("gate", "report", "study"):
         problems.add(*gating.problems(given, (headline, *names), items))
     if items and problems.none_in("report.comparison"):
@@ -222,6 +226,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         "scores": names,
         "headline": headline,
         "control": control,
+        "published": published,
     }
 
 

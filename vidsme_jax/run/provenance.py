@@ -21,6 +21,7 @@ from vidsme_jax.parallel import Devices, in_gib
 from vidsme_jax.run import processes
 from vidsme_jax.run.runs import Run
 from vidsme_jax.run.scoring import Scored
+from vidsme_jax.store.files import write_atomically
 
 OTHER_ROWS = (
     "the rows that are evaluated are not those of the report before: files or whole "
@@ -139,6 +140,16 @@ def _reference(
         "rows that lack it": len({f.id for f in lacking}),
         "causes": list(dict.fromkeys(causes))[:_MAX_CAUSES],
     }
+
+
+def write(path: pathlib.Path, about: dict[str, Any]) -> None:
+    """Writes what `describe` said of a run.
+
+    Raises:
+      OSError: It cannot be written.
+    """
+    text = json.dumps(about, indent=2, default=str)
+    write_atomically(path, text.encode())
 
 
 def check_current(path: pathlib.Path, about: dict[str, Any]) -> None:

@@ -192,6 +192,11 @@ class Report:
         1999, rules.integer(100), "Behind p-values: none is below 1 in so many and one."
     )
     fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
+    published: str = key(
+        "",
+        rules.text("a file of `vidsme lookup --out`", empty=True),
+        "What `vidsme lookup` found; stands above all scores; '': none.",
+    )
     control: str = key(
         "",
         rules.FOLDER,

@@ -1,0 +1,83 @@
+"""The command line: `vidsme lookup MANIFEST --in LIST LIST`.
+
+Says which videos are named in published training lists: by the id of YouTube, the
+address, the hash of the file, the file's name, and hashes of pictures where a list has
+them. A manifest is a list itself, or a folder of videos; lists are JSON, JSON lines,
+CSV, TSV, Parquet, or text with an entry a line. With --out the result is kept, and
+`--config.report.published=FILE` puts it above all scores in the report of an audit.
+
+Exit status: 0 they were looked up, whatever was found; 2 they were not, one message
+lists every problem.
+"""
+
+import pathlib
+from typing import Any, NoReturn
+
+from absl import flags
+
+from vidsme_jax import commands, terminal
+from vidsme_jax.base import AuditError
+from vidsme_jax.wording import printable
+
+_SHOWN = 50  # Hits; the file has all.
+
+
+def main(argv: list[str]) -> int:
+    """Looks videos up and returns the exit status."""
+    given = flags.FLAGS
+    if len(argv) < 2 or not given["in"].value:
+        return commands.wrong(
+            ["give a manifest and lists: vidsme lookup MANIFEST --in LIST"]
+        )
+    (manifest, *more), out = argv[1:], given.out
+    lists = [*given["in"].value, *more]
+    commands.begin()
+    try:
+        if out and pathlib.Path(out).exists():
+            raise AuditError([f"--out={printable(out)}: it is there already"])
+        from vidsme_jax.published import lookup
+        from vidsme_jax.run import lookups
+
+        videos = lookup.videos(manifest, root=given.video_root or "")
+        found = lookup.look_up(videos, lists)
+        if out:
+            lookups.write(pathlib.Path(out), manifest, videos, found)
+    except AuditError as error:
+        return commands.wrong(error.problems)
+    except OSError as error:
+        return commands.wrong([commands.os_cause(error)])
+    terminal.show("\n".join(in_words(found)))
+    return commands.OK
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """Returns lines about what `lookup.look_up` returns."""
+    hits = found["hits"]
+    lines = []
+    for hit in hits[:_SHOWN]:
+        video, name, entry = (
+            printable(hit[x], 100) for x in ("video", "list", "entry")
+        )
+        sure = "named" if hit["identity"] else "alike"
+        lines.append(f"{sure}  {video}  {name}:{hit['row']}  {hit['how']}  {entry}")
+    if len(hits) > _SHOWN:
+        lines.append(f"and {len(hits) - _SHOWN} more")
+    for each in found["lists"]:
+        lines += [f"{printable(each['name'], 100)}: {note}" for note in each["notes"]]
+    return [*lines, found["statement"]]
+
+
+def run() -> NoReturn:
+    """Defines the flags, which other programs have too, and runs `main`."""
+    flags.DEFINE_multi_string("in", None, "A published list, or several.")
+    flags.DEFINE_string("out", None, "Receives the result; a new file.")
+    flags.DEFINE_string(
+        "video_root", None, "Of videos; default: the manifest's folder."
+    )
+    commands.help_wanted(__doc__, "in", "out", "video_root", keys=False)
+    flags.FLAGS.set_gnu_getopt(True)
+    commands.start(main, lambda argv: flags.FLAGS(argv))
+
+
+if __name__ == "__main__":
+    run()

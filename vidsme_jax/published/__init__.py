@@ -1,0 +1,1 @@
+"""Published training lists: which of some videos they name."""

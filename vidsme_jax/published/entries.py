@@ -1,0 +1,350 @@
+"""Reads lists of any common form, entry by entry, in little memory.
+
+JSON (a list; an object of lists, or of entries by id; values one behind the other),
+JSON lines, CSV, TSV, Parquet, and text with an entry a line; also behind gzip. What an
+entry has besides text, such as numbers, is left out.
+"""
+
+import csv
+import functools
+import io
+import itertools
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.store import regular
+from vidsme_jax.wording import printable
+
+FORMS = "JSON, JSON lines, CSV, TSV, Parquet, or text with an entry a line"
+_FORMS = {
+    ".json": "JSON",
+    **dict.fromkeys((".jsonl", ".ndjson"), "JSON lines"),
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    **dict.fromkeys((".parquet", ".pq"), "Parquet"),
+    **dict.fromkeys((".txt", ".list", ".lst", ".ids"), "text"),
+}
+_ROWS = 20_000  # At a time.
+_WHOLE = 1000  # Of the first rows all are taken, to know what a list has.
+_CHUNK = 1 << 20  # Characters read at a time.
+_LARGE = 1 << 20  # Characters of a JSON object that is more than an entry.
+_MOST = 1 << 27  # Characters of one value.
+_DEPTH, _ITEMS = 3, 8  # Of what is nested in an entry: levels, members of a list.
+
+_COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
+
+Cells = dict[str, str]
+Chooses = Callable[[Sequence[str]], Sequence[int]]
+
+
+class Entry(NamedTuple):
+    """One entry of a list.
+
+    Attributes:
+      row: Its number, from 1; of CSV the line of names is the first.
+      cells: Its texts, by name of the column.
+    """
+
+    row: int
+    cells: Cells
+
+
+class _Raw(NamedTuple):
+    """An entry that is not taken apart yet."""
+
+    text: str
+    cells: Callable[[], Cells]
+
+
+def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
+    """Yields the first 1000 entries of a list, later those that are chosen.
+
+    Args:
+      path: Of the list.
+      chooses: Takes texts, and returns the places of those that may matter; an entry
+        that is taken apart holds nothing that its text does not.
+
+    Yields:
+      Entries, and in the end how many there are.
+
+    Raises:
+      AuditError: It is not there, of no known form, or damaged.
+    """
+    form = form_of(path)
+    count = 0
+    try:
+        raw = _of_parquet(path) if form == "Parquet" else _of_text(path, form)
+        while some := list(itertools.islice(raw, _WHOLE if not count else _ROWS)):
+            texts = [each.text for each in some]
+            for place in chooses(texts) if count else range(len(some)):
+                yield Entry(count + place + 1, some[place].cells())
+            count += len(some)
+    except (OSError, EOFError, ValueError, RecursionError, pa.ArrowException) as error:
+        cause = printable(f"{error}" or type(error).__name__, 200)
+        said = f"{printable(str(path))}: cannot be read as {form} ({cause})"
+        raise AuditError([said]) from error
+    yield count
+
+
+def form_of(path: pathlib.Path) -> str:
+    """Returns the form of a list, by its name.
+
+    Raises:
+      AuditError: It is not there, or of no known form.
+    """
+    name = printable(str(path))
+    if not path.is_file():
+        raise AuditError([f"{name}: {'no file' if path.exists() else 'not there'}"])
+    suffixes = [x.lower() for x in path.suffixes[-2:] if x.lower() != ".gz"]
+    form = _FORMS.get(suffixes[-1] if suffixes else "", "")
+    if not form:
+        raise AuditError(
+            [f"{name}: a list of an unknown form; lists are {FORMS} (.gz may follow)"]
+        )
+    return form
+
+
+def flat(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yields the texts of an entry by name, `a.b` where they are nested.
+
+    Example:
+      >>> dict(flat({"id": "a", "meta": {"url": "b", "size": 3}}))
+      {'id': 'a', 'meta.url': 'b'}
+    """
+    if isinstance(value, str):
+        yield name or "entry", value
+    elif isinstance(value, dict) and depth < _DEPTH:
+        for key, its in value.items():
+            yield from flat(its, f"{name}.{key}".lstrip("."), depth + 1)
+    elif isinstance(value, list) and depth < _DEPTH:
+        for k, its in enumerate(value[:_ITEMS]):
+            yield from flat(its, f"{name}.{k}".lstrip("."), depth + 1)
+
+
+def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
+    regular.opened(path).close()
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS):
+            kept = [x.name for x in batch.schema if not _is_plain_number(x.type)]
+            columns = {name: batch.column(name).to_pylist() for name in kept}
+            for row in zip(*columns.values(), strict=True):
+                text = "\t".join([x if type(x) is str else str(x) for x in row])
+                yield _Raw(
+                    text,
+                    lambda its=row, names=kept: dict(
+                        flat(dict(zip(names, its, strict=True)))
+                    ),
+                )
+
+
+def _is_plain_number(kind: pa.DataType) -> bool:
+    return pa.types.is_primitive(kind) or pa.types.is_binary(kind)
+
+
+def _of_text(path: pathlib.Path, form: str) -> Iterator[_Raw]:
+    regular.opened(path).close()
+    with pa.input_stream(str(path), compression="detect") as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        if form == "text":
+            yield from _of_lines(text)
+        elif form == "JSON lines":
+            yield from _of_json_lines(text)
+        elif form == "JSON":
+            yield from _of_json(text)
+        else:
+            yield from _of_table(text, "\t" if form == "TSV" else ",")
+
+
+def _of_lines(file: TextIO) -> Iterator[_Raw]:
+    for line in file:
+        if text := line.strip():
+            yield _Raw(text, lambda its=text: {"line": its})
+
+
+def _of_json_lines(file: TextIO) -> Iterator[_Raw]:
+    """Yields lines; those that are not chosen are not read as JSON."""
+    for number, line in enumerate(file, 1):
+        text = line.strip()
+        if not text:
+            continue
+        if text[0] + text[-1] not in ("{}", '""', "[]"):
+            raise ValueError(f"line {number} is no JSON: {printable(text, 40)}")
+
+        def cells(its: str = text, number: int = number) -> Cells:
+            try:
+                return dict(flat(json.loads(its)))
+            except ValueError as error:
+                raise ValueError(f"line {number} is no JSON: {error}") from error
+
+        yield _Raw(text, cells)
+
+
+def _of_table(file: TextIO, delimiter: str) -> Iterator[_Raw]:
+    """Yields rows of CSV; the first, which may have no names, is an entry, too."""
+    csv.field_size_limit(min(_MOST, sys.maxsize))
+    names: list[str] = []
+    for row in csv.reader(file, delimiter=delimiter):
+        names = names or [
+            x if row.index(x) == k else f"{x}.{k}" for k, x in enumerate(row)
+        ]
+        known = names
+        if len(row) > len(names):
+            known = [*names, *(f"column {k}" for k in range(len(names), len(row)))]
+        yield _Raw(
+            "\t".join(row),
+            lambda its=row, known=known: dict(zip(known, its, strict=False)),
+        )
+
+
+def _of_json(file: TextIO) -> Iterator[_Raw]:
+    read = _Json(file)
+    while read.more():
+        yield from read.entries({})
+
+
+class _Json:
+    """JSON read entry by entry, whatever its size."""
+
+    def __init__(self, file: TextIO):
+        self._file, self._text, self._at, self._ended = file, "", 0, False
+        self._decode = json.JSONDecoder().raw_decode
+
+    def more(self) -> bool:
+        """Skips white space; returns whether anything follows."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._text):
+                return True
+            if not self._fill():
+                return False
+
+    def entries(self, beside: Cells, depth: int = 0) -> Iterator[_Raw]:
+        """Yields the entries of the value that follows.
+
+        Args:
+          beside: What all of them have, such as the key they are under.
+          depth: Of the value in those around it.
+        """
+        opens = self._next()
+        if opens == "[" and depth < _DEPTH:
+            yield from self._members(beside, depth, "]")
+            return
+        if opens == "{" and depth < _DEPTH:
+            while len(self._text) - self._at < _LARGE and self._fill():
+                pass
+            whole = self._value(required=False)
+            if whole is None or _is_of_entries(whole[0]):
+                yield from self._members(beside, depth, "}")
+                return
+        else:
+            whole = self._value()
+        assert whole is not None
+        value, end = whole
+        text = self._text[self._at : end]
+        self._at = end
+        if beside:
+            text = "\t".join([*beside.values(), text])
+        yield _Raw(text, lambda: beside | dict(flat(value)))
+
+    def _members(self, beside: Cells, depth: int, closes: str) -> Iterator[_Raw]:
+        self._at += 1
+        while self._next() != closes:
+            if closes == "]" and not beside:
+                yield from self._objects()
+            its = beside
+            if closes == "}":
+                whole = self._value()
+                assert whole is not None
+                name, self._at = whole
+                if not isinstance(name, str) or self._next() != ":":
+                    raise ValueError("an object without names")
+                self._at += 1
+                its = beside | {f"key{depth or ''}": name}
+            yield from self.entries(its, depth + 1)
+            if self._next() == ",":
+                self._at += 1
+            elif self._next() != closes:
+                here = printable(self._text[self._at :][:20])
+                raise ValueError(f"no comma where one should be, at {here}")
+        self._at += 1
+
+    def _objects(self) -> Iterator[_Raw]:
+        """Yields objects that follow one another in a list, all but the last one.
+
+        These are most of what large lists have: nothing is looked at twice.
+        """
+        while True:
+            while len(self._text) - self._at < _LARGE and self._fill():
+                pass
+            text, at, last = self._text, self._at, len(self._text) - _LARGE
+            while at <= last or self._ended:
+                try:
+                    value, end = self._decode(text, at)
+                except ValueError:
+                    break
+                after = _COMMA.match(text, end)
+                if after is None or _is_of_entries(value):
+                    break
+                its = text[at:end]
+                yield _Raw(its, functools.partial(_cells, its))
+                at = after.end()
+            moved, self._at = at > self._at, at
+            if not moved or self._ended:
+                return
+
+    def _next(self) -> str:
+        if not self.more():
+            raise ValueError("it ends in the middle")
+        return self._text[self._at]
+
+    def _value(self, *, required: bool = True) -> tuple[Any, int] | None:
+        """Returns the value that follows and where it ends; it stays the next one.
+
+        Args:
+          required: Whether it is read however large it is; else None is returned for
+            one that is not there as a whole.
+        """
+        self._next()
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except ValueError:
+                if not required:
+                    return None
+                wanted = 2 * max(_CHUNK, len(self._text) - self._at)
+                if len(self._text) - self._at > _MOST or not self._fill(wanted):
+                    raise
+                continue
+            if end == len(self._text) and self._fill():
+                continue  # A number may go on.
+            return value, end
+
+    def _fill(self, size: int = _CHUNK) -> bool:
+        """Reads on; returns whether there was anything."""
+        if self._ended:
+            return False
+        more = self._file.read(size)
+        self._ended = not more
+        self._text, self._at = self._text[self._at :] + more, 0
+        return bool(more)
+
+
+def _cells(text: str) -> Cells:
+    """Returns the texts of an entry that is JSON."""
+    return dict(flat(json.loads(text)))
+
+
+def _is_of_entries(value: Any) -> bool:
+    """Whether an object holds but lists or objects: groups, or entries by id."""
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(isinstance(x, dict | list) for x in value.values())

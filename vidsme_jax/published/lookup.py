@@ -1,0 +1,318 @@
+"""Looks up videos in published training lists."""
+
+import collections
+import hashlib
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.data.folders import Search
+from vidsme_jax.published import contents, entries, keys
+from vidsme_jax.published.entries import Cells, Entry
+from vidsme_jax.published.sieve import Sieve
+from vidsme_jax.store import regular
+from vidsme_jax.wording import counted, printable
+
+# Columns of a manifest that name no video.
+_TEXTS = ("question", "answer", "candidates", "conversations", "caption", "text")
+_TEXTS += ("group", "date", "label", "start", "end", "title", "description")
+_NAMES = ("video", "path", "file", "filename", "video_path", "id", "video_id", "entry")
+_NEAR = 8  # Bits of 64 that pictures of one video differ by at most.
+_BLOCK = 1 << 20  # Bytes.
+_MOST_HITS = 10_000  # Of a list.
+_SHARE = 0.05  # Of the entries, that are named in a form which is worth a note.
+_COMMON = 20  # Entries that a name in common may have, to say anything.
+
+
+class Video(NamedTuple):
+    """A video that is looked up.
+
+    Attributes:
+      id: The manifest's, else the name of the video.
+      video: As the manifest names it.
+      file: Where it is, if it is there.
+      keys: By kind; of each key the column that has it.
+    """
+
+    id: str
+    video: str
+    file: pathlib.Path | None
+    keys: dict[str, dict[str, str]]
+
+
+class Hit(NamedTuple):
+    """An entry of a list that names a video.
+
+    Attributes:
+      id: Of the video.
+      video: Likewise.
+      list: The list's name.
+      row: Of the entry.
+      how: What both have in common: a kind of `keys`.
+      identity: Whether this is the same video, or may only be.
+      entry: The text in common.
+    """
+
+    id: str
+    video: str
+    list: str
+    row: int
+    how: str
+    identity: bool
+    entry: str
+
+
+def videos(manifest: str, *, root: str = "") -> list[Video]:
+    """Returns the videos of a manifest of any form, or of a folder, with their keys.
+
+    Args:
+      manifest: A list as `entries.read` takes it, or a folder of videos.
+      root: What relative names of videos are relative to; "": the manifest's folder.
+
+    Raises:
+      AuditError: It cannot be read, is empty, or an entry names two videos.
+    """
+    path = pathlib.Path(manifest).expanduser()
+    rows: list[tuple[int, Cells]] = []
+    if path.is_dir():
+        found = Search().videos(path)
+        rows = [(k, {"video": str(file)}) for k, file in enumerate(found, 1)]
+    else:
+        form = entries.form_of(path)
+        for entry in entries.read(path, lambda texts: range(len(texts))):
+            if isinstance(entry, Entry):
+                rows.append(entry)
+        if rows and form in ("CSV", "TSV") and _is_header(rows[0][1]):
+            rows = rows[1:]
+    made, problems = [], []
+    for number, cells in rows:
+        named = {
+            k: x for k, x in cells.items() if k.split(".")[0].lower() not in _TEXTS
+        }
+        its = keys.of_row(named)
+        if len(two := its.get(keys.YOUTUBE, {})) > 1:
+            listed = ", ".join(f"{key} ({column})" for key, column in two.items())
+            problems.append(
+                f"{printable(manifest)}: row {number} names several videos of YouTube: "
+                f"{printable(listed, 200)}; leave all but one of them out"
+            )
+        video = next((cells[x] for x in _NAMES if cells.get(x)), "")
+        video = video or next(iter(named.values()), "")
+        name = cells.get("id") or video
+        made.append(Video(name, video, _file(video, path, root), its))
+    if problems:
+        raise AuditError(problems)
+    if not any(video.keys for video in made):
+        raise AuditError(
+            [
+                f"{printable(manifest)}: none of {counted(len(made), 'row')} names a "
+                "video: by an id, an address, a file or a hash"
+            ]
+        )
+    return made
+
+
+def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
+    """Looks up videos in lists.
+
+    Args:
+      wanted: The videos.
+      lists: Files.
+
+    Returns:
+      JSON-ready: `lists`, of each its `name`, `sha256`, `rows`, and `notes`;
+      `looked_up`, how many videos; `hits`, as `Hit` has them, those that are the same
+      video first; and `statement`.
+
+    Raises:
+      AuditError: A list cannot be read; all of them are listed.
+    """
+    problems: list[str] = []
+    about, hits = [], []
+    for name in lists:
+        try:
+            its, found = _in_list(wanted, pathlib.Path(name).expanduser())
+            about.append(its)
+            hits += found
+        except AuditError as error:
+            problems += error.problems
+    if problems:
+        raise AuditError(problems)
+    hits.sort(key=lambda hit: not hit.identity)
+    found = {
+        "lists": about,
+        "looked_up": len(wanted),
+        "hits": [hit._asdict() for hit in hits],
+    }
+    return found | {"statement": statement(found)}
+
+
+def statement(found: dict[str, Any]) -> str:
+    """Says what was found, and what that means, of what `look_up` returns."""
+    total = counted(found["looked_up"], "video")
+    lists = ", ".join(
+        f"{printable(x['name'], 100)} ({x['rows']:,} entries)" for x in found["lists"]
+    )
+    sure = {x["video"] for x in found["hits"] if x["identity"]}
+    maybe = {x["video"] for x in found["hits"]} - sure
+    of = "Of another" if sure else "Of"
+    other = (
+        f" {of} {counted(len(maybe), 'video')} an entry "
+        "has a name or a like picture in common, which need not be the same video: "
+        "compare them."
+    ) * bool(maybe)
+    if sure:
+        kinds = sorted({x["how"] for x in found["hits"] if x["identity"]})
+        return (
+            f"{len(sure)} of {total} {'is' if len(sure) == 1 else 'are'} named in a "
+            f"published list, by {' or '.join(kinds)}: {lists}.{other} What a list "
+            "names its publisher says was used, and that outweighs any score below; "
+            "that this model was trained by that list is to be shown from its own "
+            "documentation."
+        )
+    return (
+        f"None of {total} is named for certain in {lists}.{other} That says nothing "
+        "of lists that were not published or not looked at."
+    )
+
+
+def _in_list(
+    wanted: Sequence[Video], path: pathlib.Path
+) -> tuple[dict[str, Any], list[Hit]]:
+    """Returns what one list is, and the hits in it."""
+    index: dict[tuple[str, str], list[Video]] = collections.defaultdict(list)
+    for video in wanted:
+        for kind, its in video.keys.items():
+            for key in its:
+                index[kind, key].append(video)
+    sieve, rows = Sieve(key for _, key in index), 0
+    hashed: set[str] = set()
+    seen: dict[str, None] = {}
+    pictures: list[tuple[int, str, str]] = []
+    kinds: collections.Counter[str] = collections.Counter()
+    hits: list[Hit] = []
+    name = str(path)
+
+    def chosen(texts: Sequence[str]) -> Sequence[int]:
+        return range(len(texts)) if pictures else sieve(texts)
+
+    for entry in entries.read(path, chosen):
+        if isinstance(entry, int):
+            rows = entry
+            continue
+        for column, cell in entry.cells.items():
+            seen[column] = None
+            if kind := keys.picture_hash(column):
+                pictures.append((entry.row, kind, cell))
+        found = keys.of_row(entry.cells)
+        if entry.row <= 1000:
+            kinds.update(list(found)[:1])
+        if new := set(found) & set(keys.HASHES.values()) - hashed:
+            hashed |= new
+            for video in wanted:
+                its = contents.of_file(video.file) if video.file else {}
+                for kind in new & set(its):
+                    index[kind, its[kind]].append(video)
+            sieve = Sieve(key for _, key in index)
+        for kind, its in found.items():
+            for key in its:
+                hits += [
+                    Hit(*video[:2], name, entry.row, kind, kind not in keys.WEAK, key)
+                    for video in index.get((kind, key), ())
+                ]
+        if len(hits) > _MOST_HITS:
+            hits = hits[:_MOST_HITS]
+    if pictures:
+        hits += _alike(wanted, pictures, name)
+    if not kinds and not pictures:
+        shown = ", ".join(printable(x, 40) for x in list(seen)[:5]) or "none"
+        raise AuditError(
+            [
+                f"{printable(name)}: none of its first entries names a video, by an "
+                f"id, an address, a file or a hash (its columns: {shown}); is it a "
+                "list of videos?"
+            ]
+        )
+    about = {
+        "name": name,
+        "sha256": _sha256(path),
+        "rows": rows,
+        "notes": _notes(kinds),
+    }
+    return about, _distinct(hits)
+
+
+def _alike(
+    wanted: Sequence[Video], pictures: list[tuple[int, str, str]], name: str
+) -> list[Hit]:
+    """Returns the entries with a hash of a picture like one of a video's frames."""
+    found = []
+    for kind in {kind for _, kind, _ in pictures}:
+        cells = [
+            (row, value)
+            for row, its, cell in pictures
+            if its == kind
+            for value in contents.parsed(cell, kind)
+        ]
+        rows = np.array([row for row, _ in cells])
+        theirs = np.array([value for _, value in cells], np.uint64)
+        for video in wanted:
+            if video.file is None or not len(theirs):
+                continue
+            ours = contents.of_pictures(video.file, kind)
+            near = contents.distances(ours, theirs)
+            for place in np.flatnonzero(near <= _NEAR).tolist():
+                text = f"{int(near[place])} of 64 bits differ"
+                hit = Hit(*video[:2], name, int(rows[place]), kind, False, text)
+                found.append(hit)
+    return found
+
+
+def _distinct(hits: list[Hit]) -> list[Hit]:
+    """Returns one hit a video and entry, the surest; without names of many entries."""
+    common = collections.Counter(
+        (hit.video, hit.how, hit.entry) for hit in hits if not hit.identity
+    )
+    best: dict[tuple[str, str, int], Hit] = {}
+    for hit in sorted(hits, key=lambda hit: not hit.identity):
+        if common[hit.video, hit.how, hit.entry] <= _COMMON:
+            best.setdefault((hit.id, hit.video, hit.row), hit)
+    return sorted(best.values(), key=lambda hit: hit.row)
+
+
+def _notes(kinds: collections.Counter[str]) -> list[str]:
+    """Says in which forms a list names its videos, if there are several."""
+    rare = _SHARE * kinds.total()
+    common = [(kind, count) for kind, count in kinds.most_common() if count >= rare]
+    if len(common) < 2:
+        return []
+    listed = ", ".join(f"{kind} {count}" for kind, count in common)
+    return [f"its first entries name videos in several forms, all looked up: {listed}"]
+
+
+def _is_header(cells: Cells) -> bool:
+    """Whether the first row of a table has the names of its columns."""
+    return all(name == cell for name, cell in cells.items()) and any(
+        cell.lower() in _NAMES for cell in cells.values()
+    )
+
+
+def _file(video: str, manifest: pathlib.Path, root: str) -> pathlib.Path | None:
+    """Returns the file of a video; None where there is none."""
+    base = pathlib.Path(root).expanduser() if root else manifest.parent
+    try:
+        path = base / video
+        return path if video and path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with regular.opened(path) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

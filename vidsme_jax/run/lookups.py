@@ -1,0 +1,100 @@
+"""What `vidsme lookup` found, kept as a file and put into the report of an audit."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from vidsme_jax.base import AuditError, Item
+from vidsme_jax.data import names
+from vidsme_jax.published import lookup
+from vidsme_jax.published.lookup import Video
+from vidsme_jax.run import sealed
+from vidsme_jax.run.sealed import is_count, is_digest, is_flag, is_text
+from vidsme_jax.wording import counted, printable
+
+_FIELDS: dict[str, sealed.Test] = {
+    "manifest": is_text,
+    "lists": sealed.list_of(
+        sealed.having(
+            name=is_text, sha256=is_digest, rows=is_count, notes=sealed.list_of(is_text)
+        )
+    ),
+    "looked_up": is_count,
+    "videos": sealed.list_of(sealed.having(id=is_text, video=is_text)),
+    "hits": sealed.list_of(
+        sealed.having(
+            **dict.fromkeys(("id", "video", "list", "how", "entry"), is_text),
+            row=is_count,
+            identity=is_flag,
+        )
+    ),
+    "statement": is_text,
+}
+
+
+def write(
+    path: pathlib.Path, manifest: str, videos: Sequence[Video], found: dict[str, Any]
+) -> None:
+    """Writes what was found into a new file.
+
+    Args:
+      path: Of the file.
+      manifest: That the videos are of.
+      videos: That were looked up.
+      found: Of `lookup.look_up`.
+
+    Raises:
+      AuditError: The file is there already.
+      OSError: It cannot be written.
+    """
+    if path.exists() or path.is_symlink():
+        raise AuditError([f"{printable(str(path))}: it is there already; take another"])
+    its = [{"id": video.id, "video": video.video} for video in videos]
+    sealed.write(path, {"manifest": manifest, "videos": its, **found})
+
+
+def opened(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
+    """Reads a file of `write` for the report of an audit; None without a name.
+
+    Args:
+      name: Of the file, as `report.published` has it; "": none.
+      items: Of the audit's corpus.
+
+    Returns:
+      JSON-ready, as `metrics.json` has it: `statement`, `lists`, `looked_up` and `hits`
+      of rows of the corpus, each with its `role`.
+
+    Raises:
+      AuditError: There is none, it was changed, or is of other videos.
+    """
+    if not name:
+        return None
+    path = names.configured(name)
+    record = sealed.read(path, _FIELDS)
+    if record is None:
+        raise AuditError(
+            [
+                f"config.report.published: {printable(name)} is not there; make it by "
+                "`vidsme lookup MANIFEST --in LIST --out FILE`"
+            ]
+        )
+    rows: dict[str, Item] = {}
+    for item in items:
+        for key in (item.id, item.video):
+            rows.setdefault(key, item)
+    its = {
+        x["video"]: rows.get(x["video"]) or rows.get(x["id"]) for x in record["videos"]
+    }
+    there = {video: item.role for video, item in its.items() if item is not None}
+    if not there and items:
+        raise AuditError(
+            [
+                f"config.report.published: {printable(name)} is of other videos: none "
+                f"of its {counted(len(its), 'video')} is in this corpus, by name or id"
+            ]
+        )
+    hits = [
+        x | {"role": there[x["video"]]} for x in record["hits"] if x["video"] in there
+    ]
+    found = {"lists": record["lists"], "looked_up": len(there), "hits": hits}
+    return {"statement": lookup.statement(found), **found}
