@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from vidsme_jax.base import Failure, LeftOut, ScoreTable
+from vidsme_jax.base import SLICES, Failure, LeftOut, ScoreTable
 from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.names import uncalibrated
-from vidsme_jax.report import figures, files, page
+from vidsme_jax.report import figures, files, page, scope
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run import declaration
 from vidsme_jax.run.controls import Control
@@ -157,6 +157,14 @@ def content(
             *(control.folder, control.record, control.differences),
             clusters=set(table.cluster.tolist()),
         ),
+        "scope": scope.scope(
+            list(table.scores),
+            _slices(run),
+            headline=headline,
+            reference=bool(table.reference),
+            suspects=suspects,
+            greedy=run.get("config", {}).get("response") == "greedy",
+        ),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "units": str(units.made(table)),
@@ -172,6 +180,12 @@ def content(
         "notes": list(notes),
         "kernels": run.get("device", {}).get("kernels", {}),
     }
+
+
+def _slices(run: dict[str, Any]) -> list[str]:
+    """Returns whose tokens a run has scored."""
+    slices = run.get("config", {}).get("slices", SLICES[:1])
+    return [name for name in SLICES if name in slices]
 
 
 def _declared_result(
