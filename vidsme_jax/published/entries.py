@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -163,13 +163,13 @@ def _of_text(path: pathlib.Path, form: str) -> Iterator[_Raw]:
             yield from _of_table(text, "\t" if form == "TSV" else ",")
 
 
-def _of_lines(file: TextIO) -> Iterator[_Raw]:
+def _of_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
     for line in file:
         if text := line.strip():
             yield _Raw(text, lambda its=text: {"line": its})
 
 
-def _of_json_lines(file: TextIO) -> Iterator[_Raw]:
+def _of_json_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
     """Yields lines; those that are not chosen are not read as JSON."""
     for number, line in enumerate(file, 1):
         text = line.strip()
@@ -187,7 +187,7 @@ def _of_json_lines(file: TextIO) -> Iterator[_Raw]:
         yield _Raw(text, cells)
 
 
-def _of_table(file: TextIO, delimiter: str) -> Iterator[_Raw]:
+def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
     """Yields rows of CSV; the first, which may have no names, is an entry, too."""
     csv.field_size_limit(min(_MOST, sys.maxsize))
     names: list[str] = []
@@ -204,7 +204,7 @@ def _of_table(file: TextIO, delimiter: str) -> Iterator[_Raw]:
         )
 
 
-def _of_json(file: TextIO) -> Iterator[_Raw]:
+def _of_json(file: io.TextIOWrapper) -> Iterator[_Raw]:
     read = _Json(file)
     while read.more():
         yield from read.entries({})
@@ -213,7 +213,7 @@ def _of_json(file: TextIO) -> Iterator[_Raw]:
 class _Json:
     """JSON read entry by entry, whatever its size."""
 
-    def __init__(self, file: TextIO):
+    def __init__(self, file: io.TextIOWrapper):
         self._file, self._text, self._at, self._ended = file, "", 0, False
         self._decode = json.JSONDecoder().raw_decode
 

@@ -75,7 +75,8 @@ def _of_cell(name: str, cell: str) -> Iterator[tuple[str, str]]:
         yield YOUTUBE, match[1]
         return
     if cell.startswith(("http://", "https://")):
-        yield URL, _address(cell)
+        if "youtu" not in cell.partition("?")[0]:
+            yield URL, _address(cell)
         if not _VIDEO.search(cell.partition("?")[0]):
             return
         cell = cell.partition("?")[0]

@@ -105,7 +105,7 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
         made.append(Video(name, video, _file(video, path, root), its))
     if problems:
         raise AuditError(problems)
-    if not any(video.keys for video in made):
+    if not any(video.keys or video.file for video in made):
         raise AuditError(
             [
                 f"{printable(manifest)}: none of {counted(len(made), 'row')} names a "

@@ -73,10 +73,11 @@ def scope(
       `statement`; `run`, each with `name` and `what`; `not_run`, with `name` and `why`.
     """
     where = ", ".join(_SLICES[x] for x in slices)
+    number = counted(len(scores), "score")
     run = {
         "membership inference of single clips": (
-            f"{counted(len(scores), 'score')} of next-token distributions over {where}; "
-            f"headline {headline}, the others exploratory"
+            f"{number} of next-token distributions over {where}; headline {headline}, "
+            "the others exploratory"
         )
     }
     if greedy:
