@@ -23,6 +23,10 @@ COMMANDS = {
         "pairing",
         "writes the subset of a run whose clips are alike as manifests",
     ),
+    "canary": (
+        "canaries",
+        "marks clips before they are published, and tests models for them later",
+    ),
     "finetune": ("finetuning", "trains a model whose members are known, or a control"),
     "demo": ("remaking", "draws and trains the demo anew"),
 }

@@ -109,7 +109,7 @@ def write(
         _opened(content) as (container, stream),
         av.open(str(path), "w", format=kind, options=flags) as target,
     ):
-        written = _Written(target, stream, {"crf": str(crf), "preset": "fast"})
+        written = _Written(target, stream, {"crf": str(crf), "preset": "veryfast"})
         copies = {
             sound.index: target.add_stream_from_template(sound)
             for sound in container.streams.audio
@@ -118,7 +118,8 @@ def write(
             if packet.stream.index == stream.index:
                 for frame in _frames(stream, packet):
                     levels = frame.to_ndarray(format="yuv420p")
-                    levels = cv2.add(levels, added, dtype=cv2.CV_8U)  # Saturates.
+                    levels = cv2.add(levels, added, dtype=cv2.CV_8U).astype(np.uint8)
+                    # cv2.add cuts off what is beyond.
                     written.put(VideoFrame.from_ndarray(levels, "yuv420p"), frame)
             elif packet.dts is not None and packet.size:
                 packet.stream = copies[packet.stream.index]

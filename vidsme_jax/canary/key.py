@@ -107,7 +107,9 @@ def read(path: pathlib.Path) -> Key:
     found = sealed.read(path, _FIELDS, _REMEDY)
     if found is None:
         raise AuditError([f"{path}: no such key"])
-    sets = tuple(Set(**each | {"files": tuple(each["files"])}) for each in found["sets"])
+    sets = tuple(
+        Set(**each | {"files": tuple(each["files"])}) for each in found["sets"]
+    )
     files = [file for each in sets for file in each.files]
     if any(each.chosen >= len(each.files) for each in sets) or len(set(files)) < len(
         files

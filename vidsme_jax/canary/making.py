@@ -77,7 +77,9 @@ def check_folder(out: pathlib.Path) -> None:
     if out.exists() and not out.is_dir():
         raise AuditError([f"{out} is no folder; take another --out"])
     if out.exists() and any(out.iterdir()):
-        held = "is not empty, and holds no key, so that no canary set was finished in it"
+        held = (
+            "is not empty, and holds no key, so that no canary set was finished in it"
+        )
         raise AuditError([f"{out} {held}; delete it, or take another --out"])
 
 

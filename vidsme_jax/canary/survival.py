@@ -121,7 +121,9 @@ def of(seen: list[Seen]) -> Survival:
     kept = float((marks * left).sum() / energy) if energy else 0.0
     # Of all pairs the mean square is twice the variance; `kept` leaves the noise out.
     distance = np.sqrt(2 * energy / (number - 1) / before.shape[1])
-    apart = np.square(left).sum(1)[:, None] - 2 * left @ marks.T + np.square(marks).sum(1)
+    apart = (
+        np.square(left).sum(1)[:, None] - 2 * left @ marks.T + np.square(marks).sum(1)
+    )
     told = np.mean(apart.argmin(1) == np.arange(number))
     return Survival(
         kept=kept,
