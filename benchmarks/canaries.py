@@ -24,6 +24,7 @@ import numpy as np
 from scipy import stats
 
 from vidsme_jax import audit, reporting, settings
+from vidsme_jax.canary import given as clips_given
 from vidsme_jax.canary import key as keys
 from vidsme_jax.canary import making, ranks, testing
 from vidsme_jax.demo import clips, drawing
@@ -145,7 +146,10 @@ def main() -> int:
         key = keys.read(out)
     else:
         shutil.rmtree(out, ignore_errors=True)
-        key = making.make(str(manifest), out, given.variants, given.seed, 2)
+        key = making.make(
+            clips_given.find(str(manifest), given.variants),
+            *(out, given.variants, given.seed, 2),
+        )
     kept = [each.survival for each in key.sets]
     line = {
         "benchmark": "canaries/marks",
@@ -154,7 +158,9 @@ def main() -> int:
         "least psnr": min(each.psnr for each in key.sets),
         "distance": [f([x["distance"] for x in kept]) for f in (min, max)],
         "noise": [f([x["noise"] for x in kept]) for f in (min, max)],
-        "noise of pixels": [f([x["noise_of_pixels"] for x in kept]) for f in (min, max)],
+        "noise of pixels": [
+            f([x["noise_of_pixels"] for x in kept]) for f in (min, max)
+        ],
         "told": min(x["told"] for x in kept),
         "seconds": round(time.monotonic() - start, 1),
     }

@@ -39,6 +39,7 @@ _FLAGS = {
     "prepare": {"--config", "--out", "--config.KEY=VALUE"},
     "report": {"--workdir", "--config.KEY=VALUE"},
     "match": {"--workdir", "--out", "--comparison"},
+    "canary": {"--clips", "--out", "--variants", "--key", "--workdir", "--score"},
     "finetune": {"--config", "--workdir"},
     "demo": {"--workdir"},
 }

@@ -79,10 +79,13 @@ def make(clips: str, out: pathlib.Path, variants: int, seed: int | None = None) 
       AuditError: Lists what is wrong with folder and clips.
       OSError: Something cannot be written.
     """
+    from vidsme_jax.canary import given
+
+    given.check_folder(out)
+    chosen = given.find(clips, variants)
     from vidsme_jax.canary import key, making, survival
 
-    making.check_folder(out)
-    found = making.make(clips, out, variants, seed, os.cpu_count() or 1)
+    found = making.make(chosen, out, variants, seed, os.cpu_count() or 1)
     weak = [
         each.name
         for each in found.sets

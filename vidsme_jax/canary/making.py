@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 from vidsme_jax import progress
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.canary import coding, key, marks, survival
+from vidsme_jax.canary.given import Given
 from vidsme_jax.canary.key import Key, Set
-from vidsme_jax.data import sources
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.store.files import write_atomically
-from vidsme_jax.wording import counted
 
 LEAST_PSNR = 40.0  # In dB, of every picture of every variant.
 VARIANTS, MANIFEST, PUBLISH = "variants", "variants.jsonl", "publish"
@@ -30,6 +29,7 @@ _CRFS = (12, 8, 4, 1)  # Of x264: the first that leaves enough for the mark.
 _SHARE = 0.35  # Of the error that is allowed, what coding alone may make.
 _ALLOWED = 255**2 / 10 ** (LEAST_PSNR / 10)  # A mean square error.
 _WEAKEST = 1.0  # Levels of a mark.
+_MOST_RAISED = 1.5  # How much stronger a mark is that is partly cut off.
 _TRIES = 8
 
 
@@ -65,56 +65,34 @@ class Variant(NamedTuple):
     seen: survival.Seen
 
 
-def check_folder(out: pathlib.Path) -> None:
-    """Refuses a folder that holds anything.
+def look(given: Sequence[Given]) -> list[Clip]:
+    """Looks through all clips.
 
     Raises:
-      AuditError: It does, or is no folder.
+      AuditError: Some cannot be written with a mark; lists each.
     """
-    if (out / key.FILE).exists():
-        held = "holds the key of a canary set, which is never written over"
-        raise AuditError([f"{out} {held}; take another --out"])
-    if out.exists() and not out.is_dir():
-        raise AuditError([f"{out} is no folder; take another --out"])
-    if out.exists() and any(out.iterdir()):
-        held = (
-            "is not empty, and holds no key, so that no canary set was finished in it"
-        )
-        raise AuditError([f"{out} {held}; delete it, or take another --out"])
-
-
-def find(source: str) -> list[Clip]:
-    """Returns the clips of a manifest, a folder, a pattern or one file.
-
-    Raises:
-      AuditError: There is none, or some cannot be written with a mark; lists each.
-    """
-    found = sources.read(source, None, ())
-    problems, by_path = list(found.problems), dict[pathlib.Path, list[Row]]()
-    for row in found.rows:
-        if row.segment is not None:
-            problems.append(f"{row.where}: a part of a video; cut it out first")
-        by_path.setdefault((row.folder / row.video).absolute(), []).append(row)
-    clips, names = [], set[str]()
-    for path, rows in by_path.items():
+    clips, problems = [], []
+    for each in given:
         try:
-            about = coding.look(path)
+            clips.append(Clip(each.name, each.path, each.rows, coding.look(each.path)))
         except ClipError as error:
-            problems.append(f"{path}: {error}")
-            continue
-        clips.append(Clip(_name(path.stem, names), path, tuple(rows), about))
+            problems.append(f"{each.path}: {error}")
     if problems:
         raise AuditError(problems)
     return clips
 
 
 def make(
-    source: str, out: pathlib.Path, number: int, seed: int | None, workers: int
+    given: Sequence[Given],
+    out: pathlib.Path,
+    number: int,
+    seed: int | None,
+    workers: int,
 ) -> Key:
     """Writes variants, their manifest, what is to be published, and the key.
 
     Args:
-      source: See `find`.
+      given: The clips.
       out: The folder that receives them; empty, or made.
       number: Of variants of each clip, 2 at least.
       seed: Of all draws; None: 256 bits of chance.
@@ -124,14 +102,10 @@ def make(
       The key, which is written last.
 
     Raises:
-      AuditError: Lists what is wrong with folder and clips; or a clip cannot be marked.
+      AuditError: Lists what is wrong with the clips; or one cannot be marked.
       OSError: Something cannot be written.
     """
-    check_folder(out)
-    clips = find(source)
-    if number * len(clips) > key.MOST:
-        made = f"{counted(len(clips), 'clip')} of {number} variants"
-        raise AuditError([f"{made}: a key holds {key.MOST} at most; give fewer"])
+    clips = look(given)
     secret = f"{secrets.randbits(256):064x}"
     if seed is not None:
         secret = f"{marks.drawn('', 'seed', seed):064x}"
@@ -158,16 +132,6 @@ def make(
     return key.read(out / key.FILE)
 
 
-def _name(stem: str, taken: set[str]) -> str:
-    """Returns a name that no other set has, also where case does not count."""
-    name, count = stem, 1
-    while name.casefold() in taken:
-        count += 1
-        name = f"{stem}-{count}"
-    taken.add(name.casefold())
-    return name
-
-
 def _path(out: pathlib.Path, clip: Clip, index: int) -> pathlib.Path:
     return out / VARIANTS / clip.name / f"{index:04d}{clip.about.suffix}"
 
@@ -177,7 +141,7 @@ def _made(
 ) -> Set:
     """Writes the variants of a clip."""
     _path(out, clip, 0).parent.mkdir(parents=True)
-    crf, strength = _room(clip, _path(out, clip, 0))
+    crf, strength = _room(clip, _path(out, clip, 0), secret)
 
     def write(index: int, strength: float) -> Variant:
         path = _path(out, clip, index)
@@ -202,15 +166,29 @@ def _made(
     )
 
 
-def _room(clip: Clip, path: pathlib.Path) -> tuple[int, float]:
-    """Returns by which crf to write a clip, and which strength that leaves to marks."""
-    height, width = clip.about.height, clip.about.width
-    nothing = marks.added("", "", 0, height, width, 0.0)
+def _room(clip: Clip, path: pathlib.Path, secret: str) -> tuple[int, float]:
+    """Returns by which crf to write a clip, and which strength that leaves to marks.
+
+    Args:
+      clip: The clip.
+      path: Of a variant, which is written for a trial.
+      secret: Of the key.
+    """
+
+    def error_of(strength: float) -> float:
+        size = clip.about.height, clip.about.width
+        coding.write(
+            clip.path, path, marks.added(secret, clip.name, 0, *size, strength), crf
+        )
+        return coding.compared(clip.path, path).error
+
     for crf in _CRFS:
-        coding.write(clip.path, path, nothing, crf)
-        error = coding.compared(clip.path, path).error
-        if error <= _SHARE * _ALLOWED:
-            return crf, 0.99 * math.sqrt(_ALLOWED - error)
+        coded = error_of(0.0)
+        if coded <= _SHARE * _ALLOWED:
+            strength = 0.99 * math.sqrt(_ALLOWED - coded)
+            # Of a mark on black and white a part is cut off.
+            left = (error_of(strength) - coded) / strength**2
+            return crf, strength * min(_MOST_RAISED, max(left, 0.01) ** -0.5)
     reason = "its pictures cannot be coded well enough to leave room for a mark"
     raise AuditError([f"{clip.path}: {reason} at {LEAST_PSNR:g} dB"])
 

@@ -1,11 +1,12 @@
 """What is left of the marks after a platform and a model's loader.
 
 Every variant of a clip is scaled to a shorter side of `SIDE` pixels (a smaller one
-keeps its size), coded by x264 at crf `CRF`, and `FRAMES` pictures are taken of it. What
-a vision tower looks at are patches: of each picture the means over the cells of a grid
-are compared, `PATCHES` along its shorter side, as a tower with patches of 14 pixels has
-them at 336. A mark hardly varies within such a cell, while most of what coding does to
-pixels cancels there.
+keeps its size), coded by x264 at crf `CRF`, and `FRAMES` pictures are taken of it. Of
+each the means over the cells of a grid are compared, `PATCHES` along its shorter side:
+28 pixels of 336, what a visual token shows where a model joins 2 x 2 patches of 14, and
+half a cell of a mark. A mark varies little within such a cell, while most of what
+coding does to single pixels cancels there; of single pixels no mark of 40 dB is larger
+than that.
 
 Axes: `variants`; `numbers`, of all cells, colours and pictures.
 """
@@ -21,7 +22,7 @@ from vidsme_jax.canary import coding
 from vidsme_jax.canary.coding import Clip
 from vidsme_jax.data import sampling
 
-SIDE, CRF, FRAMES, PATCHES = 336, 28, 8, 24
+SIDE, CRF, FRAMES, PATCHES = 336, 28, 8, 12
 LEAST_TOLD = 0.95
 
 
