@@ -32,7 +32,7 @@ from vidsme_jax.finetune import options, training
 
 HEIGHT, WIDTH = 72, 96
 DRAWS = 10_000
-SCORES = ("response_loss", "response_min_k_plus_plus_100", "vid_sme")
+SCORES = ("response_loss", "response_min_k_prob_0", "response_min_k_plus_plus_100")
 
 
 def draw(folder: pathlib.Path, number: int, frames: int, seed: int) -> pathlib.Path:
@@ -68,7 +68,7 @@ def train(manifest: pathlib.Path, folder: pathlib.Path, given: Any) -> dict[str,
     config.model.init, config.model.dtype = "random", "float32"
     config.train.batch_size, config.train.epochs = 10, given.epochs
     config.train.learning_rate, config.train.warmup_steps = given.rate, 100
-    config.train.seed = given.seed
+    config.train.seed, config.train.target_loss = given.seed, given.target
     if (folder / options.RECORD).exists():
         return json.loads((folder / options.RECORD).read_text())
     return training.run(config, folder)
@@ -83,7 +83,7 @@ def audited(
     config.video.num_frames = given.frames
     config.model.checkpoint, config.model.dtype = str(model), "float32"
     config.batch_size = 64
-    config.slices = ("video", "response")
+    config.slices = ("response",)
     config.scores, config.headline = SCORES, SCORES[0]
     audit.run(config, run)
 
@@ -135,10 +135,10 @@ def main() -> int:
     parser.add_argument("--sets", type=int, default=20)
     parser.add_argument("--variants", type=int, default=64)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=240)
+    parser.add_argument("--epochs", type=int, default=600, help="at most")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0, help="of clips, key and weights")
-    parser.add_argument("--crf", type=int, help="code what is published anew first")
+    parser.add_argument("--target", type=float, default=4e-4, help="loss to end at")
     given = parser.parse_args()
     manifest = draw(given.out / "clips", given.sets, given.frames, given.seed)
     out, start = given.out / "sets", time.monotonic()
@@ -168,8 +168,12 @@ def main() -> int:
     for what, learnt in (("target", published(out, manifest)), ("null", manifest)):
         start = time.monotonic()
         record = train(learnt, given.out / what, given)
-        about = {"epochs": given.epochs, "rate": given.rate, "seed": given.seed}
-        about |= {"loss": record["losses"], "training seconds": record["seconds"]}
+        about = {"target loss": given.target, "rate": given.rate, "seed": given.seed}
+        about |= {
+            "loss": record["losses"],
+            "steps": record["steps"],
+            "training seconds": record["seconds"],
+        }
         audited(given.out / what, out, given.out / f"{what}-run", given)
         about["seconds"] = round(time.monotonic() - start, 1)
         for each in tested(what, key, given.out / f"{what}-run", about):

@@ -92,8 +92,11 @@ def make(clips: str, out: pathlib.Path, variants: int, seed: int | None = None) 
         if not survival.Survival(**each.survival).is_enough
     ]
     lines = [key.in_words(each) for each in found.sets]
-    side = f"a shorter side of {survival.SIDE} px, x264 at crf {survival.CRF}"
-    lines.append(f"(x264: {side}, {survival.FRAMES} pictures, means over patches)")
+    lines.append(
+        f"(Coding: scaled to a shorter side of {survival.SIDE} px at most, x264 at crf "
+        f"{survival.CRF}; compared: {survival.FRAMES} pictures, as means over "
+        f"{survival.PATCHES} cells along that side.)"
+    )
     if weak:
         lines.append(
             f"The marks do not survive that in {printable(', '.join(weak), 1000)}: "
@@ -131,11 +134,12 @@ def test(key: pathlib.Path, workdir: pathlib.Path, score: str | None = None) -> 
       OSError: The result cannot be written.
     """
     from vidsme_jax.canary import key as keys
-    from vidsme_jax.canary import testing
 
     opened = keys.read(key)
     config = reporting.parse_workdir(str(workdir))
     about = reporting.recorded(workdir)
+    from vidsme_jax.canary import testing
+
     found = testing.run(config, about, opened, workdir, score)
     sets = found["sets"]
     width = min(40, max(len(each["name"]) for each in sets))

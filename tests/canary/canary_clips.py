@@ -27,7 +27,7 @@ def encode(
     frames: np.ndarray,
     *,
     times=None,
-    sound: bool = False,
+    sound: str = "",
     pix_fmt: str = "yuv420p",
     codec: str = "libx264",
 ) -> pathlib.Path:
@@ -39,7 +39,7 @@ def encode(
         stream.pix_fmt = pix_fmt
         stream.time_base = stream.codec_context.time_base = fractions.Fraction(1, 1000)
         stream.options = {"crf": "20"}
-        audio = file.add_stream("aac", rate=16000, layout="mono") if sound else None
+        audio = file.add_stream(sound, rate=16000, layout="mono") if sound else None
         for pixels, time in zip(frames, times, strict=True):
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             picture.pts, picture.time_base = time, fractions.Fraction(1, 1000)
@@ -47,9 +47,13 @@ def encode(
         file.mux(stream.encode())
         if audio is not None:
             tone = np.sin(np.arange(16000) / 7).astype(np.float32)[None]
+            if sound != "aac":
+                tone = (9000 * tone).astype(np.int16)
             for k in range(0, 16000, 1024):
                 samples = av.AudioFrame.from_ndarray(
-                    np.ascontiguousarray(tone[:, k : k + 1024]), "fltp", "mono"
+                    np.ascontiguousarray(tone[:, k : k + 1024]),
+                    "fltp" if sound == "aac" else "s16",
+                    "mono",
                 )
                 samples.sample_rate, samples.pts = 16000, k
                 file.mux(audio.encode(samples))

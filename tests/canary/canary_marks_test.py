@@ -23,7 +23,7 @@ CLIPS = {
     "uneven, with sound": dict(
         frames=drawn(80, 64, 10, seed=3),
         times=[0, 40, 41, 99, 300, 301, 302, 600, 980, 1000],
-        sound=True,
+        sound="aac",
     ),
 }
 
@@ -145,6 +145,14 @@ def test_sound_is_copied(sets):
     assert len(original) > 10
     for path in _variants(folder, "uneven, with sound"):
         assert packets(path) == original
+
+
+def test_sound_that_mp4_cannot_hold_is_kept_in_matroska(tmp_path):
+    encode(tmp_path / "a.mkv", drawn(64, 64, 5), sound="pcm_s16le")
+    made(tmp_path / "a.mkv", tmp_path / "out", 2)
+    (published,) = (tmp_path / "out/publish").iterdir()
+    assert published.suffix == ".mkv"
+    assert packets(published) == packets(tmp_path / "a.mkv")
 
 
 def test_the_texts_of_a_manifest_go_with_the_variants(tmp_path):

@@ -29,6 +29,7 @@ from vidsme_jax.data.opening import Source
 LEAST_SIDE = 32  # Pixels of a side.
 _LIMITS = Limits(max_seconds=1e9)  # A film takes its time.
 _IN_MP4 = frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus"))
+_SAME_INSTANT = 1e-3  # Seconds: Matroska rounds to milliseconds.
 # With x264's macroblock tree, clips that are small differ from run to run.
 _ALWAYS = {"mbtree": "0"}
 
@@ -66,13 +67,17 @@ def look(content: Content) -> Clip:
 
     Raises:
       ClipError: It cannot be decoded, its sides are odd or too small, it is turned, or
-        its pictures change their size.
+        its pictures change their size or have no times.
     """
-    count, sizes = 0, set[tuple[int, int]]()
+    count, sizes, last = 0, set[tuple[int, int]](), None
     with _opened(content) as (container, stream):
-        sound = {str(s.codec_context.name) for s in container.streams.audio if s.codec}
+        sound = {_codec_of(track) for track in container.streams.audio}
         for frame in _decoded(container, stream):
             count += 1
+            if frame.pts is None or (last is not None and frame.pts <= last):
+                problem = "the times of its pictures are missing or do not increase"
+                raise ClipError("decode", f"{problem}: write it anew, as MP4, first")
+            last = frame.pts
             sizes.add((frame.height, frame.width))
             if frame.rotation % 360:
                 turned = f"its pictures are turned by {frame.rotation % 360} degrees"
@@ -100,9 +105,20 @@ def write(
       crf: Of x264: how much is lost, from 0.
 
     Raises:
-      ClipError: The clip cannot be decoded.
+      ClipError: The clip cannot be decoded, or not be written.
       OSError: The file cannot be written.
     """
+    try:
+        _write(content, path, added, crf)
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise ClipError("encode", f"it cannot be written ({error})") from error
+
+
+def _write(
+    content: Content, path: pathlib.Path, added: Int16[np.ndarray, "rows w"], crf: int
+) -> None:
     flags = {"fflags": "bitexact"}
     kind = {".mp4": "mp4", ".mkv": "matroska"}[path.suffix]
     with (
@@ -138,9 +154,8 @@ def compared(one: Content, other: Content) -> Worst:
         both = [_decoded(*opened.enter_context(_opened(x))) for x in (one, other)]
         try:
             for frame, copy in zip(*both, strict=True):
-                if frame.pts is not None and copy.time is not None:
-                    if abs(frame.time - copy.time) > 1e-3:
-                        raise ClipError("decode", "its pictures have other times")
+                if abs(frame.time - copy.time) > _SAME_INSTANT:
+                    raise ClipError("decode", "its pictures have other times")
                 levels = rgb(frame)
                 total = cv2.norm(levels, rgb(copy), cv2.NORM_L2SQR)
                 worst = max(worst, total / levels.size)
@@ -279,6 +294,12 @@ def _frames(stream: VideoStream, packet: Any) -> Iterator[VideoFrame]:
     except av.FFmpegError as error:
         if packet.size:  # Not the end, which some decoders report as an error.
             raise ClipError("decode", f"a picture is damaged ({error})") from error
+
+
+def _codec_of(track: Any) -> str:
+    """Returns the name of a track's codec, whichever decoder reads it."""
+    context = track.codec_context
+    return "" if context is None else str(context.codec.canonical_name)
 
 
 def _range(context: Any) -> int:

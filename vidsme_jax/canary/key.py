@@ -130,7 +130,7 @@ def in_words(each: Set) -> str:
     told = round(its["told"] * len(each.files))
     return (
         f"{printable(each.name, 60)}: {len(each.files)} variants, PSNR {each.psnr:.2f} "
-        f"dB at least; after x264 the marks make a difference of {its['distance']:.2f} "
+        f"dB at least; after coding the marks make a difference of {its['distance']:.2f} "
         f"levels between two variants, the coding one of {its['noise']:.2f} (of single "
         f"pixels {its['noise_of_pixels']:.2f}), and {told} of {len(each.files)} are "
         "nearest to themselves"

@@ -139,7 +139,20 @@ def _path(out: pathlib.Path, clip: Clip, index: int) -> pathlib.Path:
 def _made(
     clip: Clip, out: pathlib.Path, number: int, secret: str, pool: Any, bar: Any
 ) -> Set:
-    """Writes the variants of a clip."""
+    """Writes the variants of a clip.
+
+    Raises:
+      AuditError: It cannot be marked, or a variant cannot be written.
+    """
+    try:
+        return _set_of(clip, out, number, secret, pool, bar)
+    except ClipError as error:
+        raise AuditError([f"{clip.path}: {error}"]) from error
+
+
+def _set_of(
+    clip: Clip, out: pathlib.Path, number: int, secret: str, pool: Any, bar: Any
+) -> Set:
     _path(out, clip, 0).parent.mkdir(parents=True)
     crf, strength = _room(clip, _path(out, clip, 0), secret)
 
