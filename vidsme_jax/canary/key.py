@@ -128,12 +128,13 @@ def in_words(each: Set) -> str:
     """Returns what was measured of a set, in one sentence."""
     its = each.survival
     told = round(its["told"] * len(each.files))
+    number, apart, noise = len(each.files), its["distance"], its["noise"]
     return (
-        f"{printable(each.name, 60)}: {len(each.files)} variants, PSNR {each.psnr:.2f} "
-        f"dB at least; after coding the marks make a difference of {its['distance']:.2f} "
-        f"levels between two variants, the coding one of {its['noise']:.2f} (of single "
-        f"pixels {its['noise_of_pixels']:.2f}), and {told} of {len(each.files)} are "
-        "nearest to themselves"
+        f"{printable(each.name, 60)}: {number} variants, PSNR {each.psnr:.2f} dB at "
+        f"least; after coding the marks make a difference of {apart:.2f} levels "
+        f"between two variants, the coding one of {noise:.2f} (of single pixels "
+        f"{its['noise_of_pixels']:.2f}), and {told} of {number} are nearest to "
+        "themselves"
     )
 
 

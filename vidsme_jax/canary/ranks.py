@@ -63,8 +63,7 @@ def rank(scores: Float[np.ndarray, " variants"], chosen: int) -> int:
       >>> rank(np.array([0.1, 0.9, 0.5, 0.5]), 2), rank(np.array([0.1, np.nan, 0.5]), 2)
       (3, 2)
     """
-    if np.isnan(scores[chosen]):
-        return len(scores)
+    # Nothing is smaller than NaN, and NaN is not smaller than anything.
     return int(np.sum(~(scores < scores[chosen])))
 
 
