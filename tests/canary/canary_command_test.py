@@ -1,6 +1,8 @@
 """`vidsme canary` from clips to p, and one sentence for whatever is wrong."""
 
+import itertools
 import json
+import math
 import re
 import shutil
 
@@ -8,7 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from absl import flags
-from scipy import stats
 
 from canary.canary_clips import drawn, encode
 from vidsme_jax import audit, canaries, settings
@@ -113,7 +114,11 @@ def test_p_is_that_of_the_scores_by_content(made, run):
         p_values.append(sum(x >= own for x in scores) / N)
     found = json.loads((run / "canary-response_loss.json").read_text())
     assert [each["p"] for each in found["sets"]] == p_values
-    assert found["p"] == pytest.approx(stats.combine_pvalues(p_values).pvalue)
+    counts = [round(p * N) for p in p_values]
+    every = itertools.product(range(1, N + 1), repeat=SETS)
+    assert found["p"] == pytest.approx(
+        np.mean([math.prod(x) <= math.prod(counts) for x in every]), abs=1e-6
+    )
     assert found["declared"] and found["key"] == opened.digest
     assert f"p = {found['p']:.2g} (Fisher" in said and opened.digest in said
     assert found["statement"] in said

@@ -1,5 +1,8 @@
 """Ranks against a plain loop, Fisher against SciPy, uniform under the null."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -51,12 +54,29 @@ def test_ties_and_what_is_missing_count_against():
     assert ranks.rank(np.array([1.0, np.inf, -np.inf, 2.0]), 1) == 1
 
 
-def test_fisher_is_that_of_scipy():
+def test_fisher_s_law_is_that_of_all_ranks():
+    """Counted over all that three small sets can give."""
+    sizes = [4, 5, 6]
+    every = list(itertools.product(*(range(1, n + 1) for n in sizes)))
+    sums = [-sum(math.log(r / n) for r, n in zip(x, sizes, strict=True)) for x in every]
+    for ranks_, own in list(zip(every, sums, strict=True))[::7]:
+        expected = np.mean([other >= own - 1e-9 for other in sums])
+        found = ranks.fisher(list(ranks_), sizes)
+        assert found == pytest.approx(expected, abs=1e-9)
+    assert ranks.fisher([1, 1, 1], sizes) == pytest.approx(1 / 120)
+    assert ranks.fisher([4, 5, 6], sizes) == 1.0
+
+
+def test_fisher_is_that_of_scipy_where_ranks_are_many_and_never_above():
     rng = np.random.default_rng(1)
-    for number in (1, 3, 20):
-        p_values = rng.uniform(1e-3, 1, number).tolist()
-        theirs = stats.combine_pvalues(p_values, method="fisher").pvalue
-        assert ranks.fisher(p_values) == pytest.approx(theirs, rel=1e-12)
+    for number, size, near in ((1, 5000, 2e-3), (3, 5000, 0.01), (20, 64, 1.0)):
+        drawn = rng.integers(1, size + 1, number).tolist()
+        theirs = stats.combine_pvalues([r / size for r in drawn]).pvalue  # pyright: ignore[reportAttributeAccessIssue]
+        found = ranks.fisher(drawn, [size] * number)
+        assert found <= theirs + 1e-9
+        assert found == pytest.approx(theirs, rel=near)
+    tiny = ranks.fisher([1] * 20, [64] * 20)
+    assert tiny == pytest.approx(stats.chi2.sf(40 * math.log(64), 40), rel=1e-9)
 
 
 def test_planted_variants_have_the_least_p():
@@ -92,10 +112,9 @@ def test_p_is_uniform_where_the_model_knows_nothing(ties):
         assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_fisher_is_conservative_where_the_model_knows_nothing():
+@pytest.mark.parametrize("sizes", [[64] * 20, [8] * 12, [64, 16, 100, 7, 31]])
+def test_fisher_s_p_is_uniform_where_the_model_knows_nothing(sizes):
     rng = np.random.default_rng(3)
-    for number in (8, 64):
-        p_values = rng.integers(1, number + 1, (3000, 20)) / number
-        found = np.array([ranks.fisher(row) for row in p_values.tolist()])
-        for level in (0.01, 0.05, 0.2):
-            assert np.mean(found <= level) < level + 3 * np.sqrt(level / 3000)
+    drawn = [[int(rng.integers(1, n + 1)) for n in sizes] for _ in range(400)]
+    found = [ranks.fisher(each, sizes) for each in drawn]
+    assert stats.kstest(found, "uniform").pvalue > 0.01

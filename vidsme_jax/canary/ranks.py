@@ -5,10 +5,10 @@ before the model is trained. If the model was not trained on it, nothing that th
 does can depend on the draw: the rank of the published variant among the N is uniform,
 whatever the model, the clip and the score. So the part of the variants that score at
 least as high is a p-value that needs no model of scores, no non-members and no
-assumption about the clips [1]. Sets are drawn independently, and Fisher's statistic,
--2 times the sum of ln p, has a chi-square law of twice as many degrees of freedom as
-there are sets; p-values that are multiples of 1 / N, as here, make it a bit smaller
-than that law says, and the result conservative.
+assumption about the clips [1]. Sets are drawn independently, and are combined by
+Fisher's statistic, the sum of -ln p. Of continuous p-values twice that has a chi-square
+law; multiples of 1 / N make it smaller (of 20 sets of 64, p <= 0.05 in 2 % of draws in
+place of 5 %), so that its own law is taken, the convolution of those of the sets.
 
 Axes: `variants` of a set; `sets`.
 
@@ -16,16 +16,21 @@ Axes: `variants` of a set; `sets`.
 Trained On Your Data. https://arxiv.org/abs/2409.19798
 """
 
+import collections
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vidsme_jax.canary.key import Set
 from vidsme_jax.evaluation.sets import holm
 
 MOST_MISSING = 0.1  # Of the variants of all sets.
+_STEPS = 1 << 18  # Into which the range of Fisher's statistic is divided.
+_ERROR = 1e-12  # Of a probability from a convolution, at most.
 
 
 class Tested(NamedTuple):
@@ -67,20 +72,59 @@ def rank(scores: Float[np.ndarray, " variants"], chosen: int) -> int:
     return int(np.sum(~(scores < scores[chosen])))
 
 
-def fisher(p_values: Sequence[float]) -> float:
-    """Combines independent p-values to one.
+def fisher(ranks: Sequence[int], sizes: Sequence[int]) -> float:
+    """Combines the ranks of independent sets to one p-value, by Fisher's statistic.
+
+    Its law is the convolution of those of the sets, of -ln p rounded up to multiples of
+    a small step; what that may add is taken off what was found, so that results that
+    tie count and p is never too small. Where that law has no digits left, below about
+    1e-11, the p of the chi-square law stands, which is never too small either.
 
     Args:
-      p_values: Above 0, one at least.
+      ranks: Of what was published, from 1.
+      sizes: Variants of each set, 2 at least.
 
     Example:
-      >>> round(fisher([0.05]), 6), round(fisher([0.1, 0.1, 0.1]), 4)
-      (0.05, 0.0319)
+      >>> round(fisher([1], [20]), 9), round(fisher([1, 1], [4, 4]), 9)
+      (0.05, 0.0625)
+      >>> 9e-37 < fisher([1] * 20, [64] * 20) < 1e-22
+      True
     """
     from scipy import stats
 
-    statistic = -2 * np.log(np.asarray(p_values, np.float64)).sum()
-    return float(stats.chi2.sf(statistic, 2 * len(p_values)))
+    places, tail = _law(tuple(sorted(sizes)))
+    found = sum(int(places[n][r - 1]) for r, n in zip(ranks, sizes, strict=True))
+    exact = float(tail[max(0, found - len(sizes) + 1)])
+    logs = [math.log(r / n) for r, n in zip(ranks, sizes, strict=True)]
+    bound = float(stats.chi2.sf(-2 * math.fsum(logs), 2 * len(sizes)))
+    return min(1.0, exact + _ERROR, bound)
+
+
+@functools.lru_cache(maxsize=4)
+def _law(
+    sizes: tuple[int, ...],
+) -> tuple[dict[int, Int[np.ndarray, " ranks"]], Float[np.ndarray, " sums"]]:
+    """Returns the law of Fisher's statistic of uniform ranks.
+
+    Args:
+      sizes: Variants of each set.
+
+    Returns:
+      By number of variants, -ln p of each rank in steps, rounded up; and for each sum
+      of them the probability that it, or a larger one, is found.
+    """
+    step = sum(map(math.log, sizes)) / _STEPS
+    places = {
+        n: np.ceil(np.log(n / np.arange(1, n + 1)) / step).astype(np.int64)
+        for n in set(sizes)
+    }
+    length = 1 + sum(int(places[n][0]) for n in sizes)
+    padded = 1 << length.bit_length()
+    law = np.ones(padded // 2 + 1, np.complex128)
+    for n, count in collections.Counter(sizes).items():
+        law *= np.fft.rfft(np.bincount(places[n]) / n, padded) ** count
+    probabilities = np.maximum(np.fft.irfft(law, padded)[:length], 0.0)
+    return places, np.cumsum(probabilities[::-1])[::-1]
 
 
 def test(sets: Sequence[Set], scores: Mapping[str, float]) -> list[Tested]:

@@ -4,7 +4,7 @@ The variants are known by the content of their files, whatever they are called a
 whichever role they have. `canary-SCORE.json` is written beside the run's other results:
 
     sets        of each: name, variants, rank, missing, p, adjusted_p (Holm)
-    p           Fisher's, over the sets
+    p           Fisher's, over the sets, by its exact law
     score       that was tested; `declared`: whether it was declared before the signals
     key         SHA-256 of the key's file; `key_time`: when that was written
     model, corpus   fingerprints of the run
@@ -68,7 +68,7 @@ def run(
     values = by_content(key, table, name)
     _check_scored(key, values, table, workdir)
     tested = ranks.test(key.sets, values)
-    p = ranks.fisher([each.p for each in tested])
+    p = ranks.fisher([x.rank for x in tested], [x.variants for x in tested])
     declared = name == headline
     content = {
         "kind": _KIND,
