@@ -18,12 +18,12 @@ LAYERS = (
     ("report", "finetune"),
     ("studies",),
     ("audit",),
-    ("control",),
+    ("control", "canary"),
     (
         *("__init__", "__main__", "main", "prepare", "planning", "reporting"),
         *("finetuning", "remaking"),
     ),
-    ("pairing", "verifying", "comparing", "looking_up"),
+    ("pairing", "verifying", "comparing", "looking_up", "canaries"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -80,6 +80,7 @@ def test_a_configuration_is_read_at_the_entrances_only():
     entrances |= {"control", "finetuning.py"}
     entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
     entrances |= {"run/asking.py", "remaking.py", "planning.py", "pairing.py"}
+    entrances |= {"canary/testing.py"}
     for path in FILES:
         here = path.relative_to(PACKAGE)
         if not {here.as_posix(), here.parts[0]} & entrances:

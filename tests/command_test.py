@@ -42,6 +42,7 @@ _FLAGS = {
     "match": {"--workdir", "--out", "--comparison"},
     "compare": {"--score", "--out"},
     "verify": {"--workdir", "--digest", "--videos"},
+    "canary": {"--clips", "--out", "--variants", "--key", "--workdir", "--score"},
     "finetune": {"--config", "--workdir"},
     "demo": {"--workdir"},
 }

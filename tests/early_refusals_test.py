@@ -167,6 +167,10 @@ def said(tmp_path_factory):
                 *("--config.corpus.members=a.json", "--config.motion.bounds=None"),
             ],
         ],
+        "canary": ["canaries", ["--clips=films", "--out=held", "--variants=x"]],
+        "canary folder": ["canaries", ["--clips=c.py", "--out=run"]],
+        "canary clips": ["canaries", ["--clips=films", "--out=new"]],
+        "canary key": ["canaries", ["--key=nowhere.json", "--workdir=run"]],
         "finetune nowhere": [
             "finetune.__main__",
             ["--config=t.py", "--config.corpus.members=a.json"],
@@ -253,6 +257,10 @@ _PARTS = {
         "config.report.fprs is (2,)",
         "score 'sme'",
     ],
+    "canary": ["1 problem:", "--variants"],
+    "canary folder": ["run is not empty and holds no key", "delete it"],
+    "canary clips": ["films: no such manifest, folder or video"],
+    "canary key": ["nowhere.json: no such key"],
     "finetune nowhere": [
         "config.model.checkpoint is ''",
         "--workdir is missing: it receives the model",

@@ -35,6 +35,10 @@ COMMANDS = {
         "comparing",
         "compares two runs of one corpus, such as of two checkpoints",
     ),
+    "canary": (
+        "canaries",
+        "marks clips before they are published, and tests models for them later",
+    ),
     "finetune": ("finetuning", "trains a model whose members are known, or a control"),
     "demo": ("remaking", "draws and trains the demo anew"),
 }

@@ -51,12 +51,15 @@ def text(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=1) + "\n").encode()
 
 
-def read(path: pathlib.Path, fields: Mapping[str, Test]) -> dict[str, Any] | None:
+def read(
+    path: pathlib.Path, fields: Mapping[str, Test], remedy: str = _REMEDY
+) -> dict[str, Any] | None:
     """Returns what `write` has written; None if there is no file.
 
     Args:
       path: Of the file.
       fields: What each field of the content may hold; it has all of them.
+      remedy: What to do about a file that is damaged.
 
     Raises:
       AuditError: The file is damaged, was changed, or is of another format.
@@ -72,7 +75,7 @@ def read(path: pathlib.Path, fields: Mapping[str, Test]) -> dict[str, Any] | Non
         wrong = f"it cannot be read ({printable(str(error), 300)})"
         record = {}
     if wrong:
-        raise AuditError([f"{path}: {wrong}; {_REMEDY}"])
+        raise AuditError([f"{path}: {wrong}; {remedy}"])
     return record
 
 

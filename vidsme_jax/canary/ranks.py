@@ -1,0 +1,154 @@
+"""The exact test: does a model rank what was published above its other variants?
+
+Which of N variants is published is drawn by chance, each with probability 1 / N, and
+before the model is trained. If the model was not trained on it, nothing that the model
+does can depend on the draw: the rank of the published variant among the N is uniform,
+whatever the model, the clip and the score. So the part of the variants that score at
+least as high is a p-value that needs no model of scores, no non-members and no
+assumption about the clips [1]. Sets are drawn independently, and are combined by
+Fisher's statistic, the sum of -ln p. Of continuous p-values twice that has a chi-square
+law; multiples of 1 / N make it smaller (of 20 sets of 64, p <= 0.05 in 2 % of draws in
+place of 5 %), so that its own law is taken, the convolution of those of the sets.
+
+Axes: `variants` of a set; `sets`.
+
+[1] Zhang et al., 2024. Membership Inference Attacks Cannot Prove that a Model Was
+Trained On Your Data. https://arxiv.org/abs/2409.19798
+"""
+
+import collections
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vidsme_jax.canary.key import Set
+from vidsme_jax.evaluation.sets import holm
+
+MOST_MISSING = 0.1  # Of the variants of all sets.
+_STEPS = 1 << 18  # Into which the range of Fisher's statistic is divided.
+_ERROR = 1e-12  # Of a probability from a convolution, at most.
+
+
+class Tested(NamedTuple):
+    """A set, tested.
+
+    Attributes:
+      name: Of the clip.
+      variants: How many it has.
+      rank: Of the published one, from 1; those without a score are above it.
+      missing: Variants without a score.
+      p: Exact.
+      adjusted_p: Holm's, over the sets.
+    """
+
+    name: str
+    variants: int
+    rank: int
+    missing: int
+    p: float
+    adjusted_p: float
+
+
+def rank(scores: Float[np.ndarray, " variants"], chosen: int) -> int:
+    """Returns the rank of a variant, from 1; whatever is in doubt counts against it.
+
+    Args:
+      scores: Larger = member; NaN where there is none.
+      chosen: Which one was published.
+
+    Returns:
+      How many variants, itself among them, score as high, or have no score. It has the
+      last rank if it has no score itself.
+
+    Example:
+      >>> rank(np.array([0.1, 0.9, 0.5, 0.5]), 2), rank(np.array([0.1, np.nan, 0.5]), 2)
+      (3, 2)
+    """
+    # Nothing is smaller than NaN, and NaN is not smaller than anything.
+    return int(np.sum(~(scores < scores[chosen])))
+
+
+def fisher(ranks: Sequence[int], sizes: Sequence[int]) -> float:
+    """Combines the ranks of independent sets to one p-value, by Fisher's statistic.
+
+    Its law is the convolution of those of the sets, of -ln p rounded up to multiples of
+    a small step; what that may add is taken off what was found, so that results that
+    tie count and p is never too small. Where that law has no digits left, below about
+    1e-11, the p of the chi-square law stands, which is never too small either.
+
+    Args:
+      ranks: Of what was published, from 1.
+      sizes: Variants of each set, 2 at least.
+
+    Example:
+      >>> round(fisher([1], [20]), 9), round(fisher([1, 1], [4, 4]), 9)
+      (0.05, 0.0625)
+      >>> fisher([1] * 20, [64] * 20) < 1e-15
+      True
+    """
+    from scipy import stats
+
+    places, tail = _law(tuple(sorted(sizes)))
+    found = sum(int(places[n][r - 1]) for r, n in zip(ranks, sizes, strict=True))
+    exact = float(tail[max(0, found - len(sizes) + 1)])
+    logs = [math.log(r / n) for r, n in zip(ranks, sizes, strict=True)]
+    bound = float(stats.chi2.sf(-2 * math.fsum(logs), 2 * len(sizes)))
+    return min(1.0, exact + _ERROR, bound)
+
+
+@functools.lru_cache(maxsize=4)
+def _law(
+    sizes: tuple[int, ...],
+) -> tuple[dict[int, Int[np.ndarray, " ranks"]], Float[np.ndarray, " sums"]]:
+    """Returns the law of Fisher's statistic of uniform ranks.
+
+    Args:
+      sizes: Variants of each set.
+
+    Returns:
+      By number of variants, -ln p of each rank in steps, rounded up; and for each sum
+      of them the probability that it, or a larger one, is found.
+    """
+    step = sum(map(math.log, sizes)) / _STEPS
+    places = {
+        n: np.ceil(np.log(n / np.arange(1, n + 1)) / step).astype(np.int64)
+        for n in set(sizes)
+    }
+    length = 1 + sum(int(places[n][0]) for n in sizes)
+    padded = 1 << length.bit_length()
+    law = np.ones(padded // 2 + 1, np.complex128)
+    for n, count in collections.Counter(sizes).items():
+        law *= np.fft.rfft(np.bincount(places[n]) / n, padded) ** count
+    probabilities = np.maximum(np.fft.irfft(law, padded)[:length], 0.0)
+    return places, np.cumsum(probabilities[::-1])[::-1]
+
+
+def test(sets: Sequence[Set], scores: Mapping[str, float]) -> list[Tested]:
+    """Tests every set.
+
+    Args:
+      sets: Of the key.
+      scores: Larger = member, by the SHA-256 of the variant's file.
+
+    Example:
+      >>> published = ("a", "b", "c", "d")
+      >>> one = Set(name="x", clip="", chosen=1, files=published, frames=8,
+      ...     strength=2.0, crf=12, psnr=40.0, survival={})
+      >>> test([one], {"a": 0.1, "b": 0.5, "c": 0.2, "d": 0.3})[0].p
+      0.25
+    """
+    ranks, missing = [], []
+    for each in sets:
+        its = np.array([scores.get(file, np.nan) for file in each.files], np.float64)
+        ranks.append(rank(its, each.chosen))
+        missing.append(int(np.isnan(its).sum()))
+    p_values = [r / len(each.files) for r, each in zip(ranks, sets, strict=True)]
+    found = zip(sets, ranks, missing, p_values, holm(p_values), strict=True)
+    return [
+        Tested(each.name, len(each.files), above, lacking, p, adjusted)
+        for each, above, lacking, p, adjusted in found
+    ]
