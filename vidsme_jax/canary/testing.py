@@ -167,12 +167,12 @@ def _table(config: ConfigDict, workdir: pathlib.Path) -> tuple[ScoreTable, str, 
     from vidsme_jax.run import asking
 
     asked = asking.ask(config, model=False)
-    from vidsme_jax import audit, report
+    from vidsme_jax import report
     from vidsme_jax.run import stored
 
     failures = report.failures(workdir)
     stores = stored.open_signals(asked, workdir)
-    table, _ = audit.scored_table(asked, failures, *stores)
+    table, _ = stored.score_table(asked, failures, *stores)
     return table, asked.headline, float(asked.settings.report.alpha)
 
 
