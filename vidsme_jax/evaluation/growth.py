@@ -80,8 +80,9 @@ def growth(
 
     Returns:
       `curve`: `members` and `nonmembers`, how many sources, and `p`; the last point is
-      of all sources, with the p given. `enough`, the smallest number of sources a role
-      from which on the median p is <= alpha; None if there is none. `statement`.
+      of all sources, with the p given. `alpha`. `enough`, the smallest number of
+      sources a role from which on the median p is <= alpha; None if there is none.
+      `statement`.
     """
     rng = np.random.default_rng([seed, 7])
     first, second = sources.counts
@@ -103,6 +104,7 @@ def growth(
     enough = _enough(curve, alpha)
     return {
         "curve": curve,
+        "alpha": alpha,
         "enough": enough,
         "statement": _statement(curve, enough, alpha),
     }

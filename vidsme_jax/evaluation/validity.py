@@ -105,8 +105,8 @@ def judge(
       (videos listed in both roles, whole or in parts), `left_out` (of the tests, in
       words), `verdicts` by score
       (`verdicts.of_score`), `matched` (of `headline`, or None), `growth` (of
-      `growth.of_score`, of the headline in the largest comparisons, else None) and `roc`,
-      of the propensity.
+      `growth.of_score`, of the headline in the largest comparisons, else None) and
+      `roc`, of the propensity.
 
     Raises:
       AuditError: The table has no such headline, or a number is out of range.
