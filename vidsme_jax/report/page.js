@@ -14,7 +14,7 @@
     var other = first === "ascending" ? "descending" : "ascending";
     var next = now === first ? other : first;
     var sign = next === "ascending" ? 1 : -1;
-    table.querySelectorAll("thead th[aria-sort]").forEach(function (each) {
+    table.tHead.querySelectorAll("th[aria-sort]").forEach(function (each) {
       each.setAttribute("aria-sort", each === head ? next : "none");
     });
     var bodies = Array.from(table.tBodies);
@@ -28,25 +28,36 @@
       return sign * (a.key - b.key) || a.place - b.place;
     }).forEach(function (each) { each.part.parentNode.appendChild(each.part); });
   }
+  var buttons = new Map();
   document.querySelectorAll("table.sortable").forEach(function (table) {
-    table.querySelectorAll("thead th[data-sort]").forEach(function (head) {
+    table.tHead.querySelectorAll("th[data-sort]").forEach(function (head) {
       var button = document.createElement("button");
       button.type = "button";
       button.textContent = head.textContent;
       head.textContent = "";
       head.appendChild(button);
+      buttons.set(head, button);
       head.setAttribute("aria-sort", "none");
       button.addEventListener("click", function () {
         sort(table, head, head.cellIndex);
       });
     });
   });
+  // A button in a table's head is not drawn again on the next page; its words are.
+  function heads(inButtons) {
+    buttons.forEach(function (button, head) {
+      head.textContent = inButtons ? "" : button.textContent;
+      if (inButtons) { head.appendChild(button); }
+    });
+  }
   var opened = [];
   window.addEventListener("beforeprint", function () {
+    heads(false);
     opened = Array.from(document.querySelectorAll("details:not([open])"));
     opened.forEach(function (each) { each.open = true; });
   });
   window.addEventListener("afterprint", function () {
+    heads(true);
     opened.forEach(function (each) { each.open = false; });
     opened = [];
   });
