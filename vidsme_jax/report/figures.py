@@ -18,6 +18,7 @@ from vidsme_jax.store.files import write_atomically
 from vidsme_jax.wording import printable
 
 _MAX_COMPARISONS = 6  # With ROC figures of their own.
+_MAX_OVERVIEWS = 3  # Of these, with figures of all scores and of fewer sources.
 _DPI = 110
 _CAUSE = 200  # Characters.
 _WORDS = 200, 3000  # Characters of a title and of what a figure shows.
@@ -55,11 +56,12 @@ def draw(
         slug = f"{place}-{_slug(name)}"
         given = table, name, slug, every[name], its, headline, second
         drawn = attempted(f"roc-{slug}", f"ROC: {name}", drawings.rocs, *given)
-        if its.get("scores"):
+        whole = place < _MAX_OVERVIEWS
+        if whole and its.get("scores"):
             title, declared = f"AUC by score: {name}", [headline, beside]
             given = table, f"auc-{slug}", title, its, [x for x in declared if x]
             drawn += attempted(f"auc-{slug}", title, drawings.aucs, *given)
-        if its.get("growth"):
+        if whole and its.get("growth"):
             title = f"p by number of sources: {name}"
             given = f"growth-{slug}", title, its["growth"], headline
             drawn += attempted(f"growth-{slug}", title, drawings.growth, *given)

@@ -94,7 +94,7 @@ def p_by_number(
     axes = figure.subplots()
     plots.bare(axes)
     numbers, p_values = zip(*points, strict=True)
-    floor = min(smallest, *p_values)
+    floor = min(alpha, smallest, *p_values)
     axes.axhline(alpha, color="#D55E00", linestyle="--", linewidth=1.4)
     axes.plot(numbers, p_values, "o-", color="#0072B2", markersize=4)
     axes.plot(numbers[-1:], p_values[-1:], "D", color=INK, markersize=6)

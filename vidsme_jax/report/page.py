@@ -274,6 +274,7 @@ def template(name: str, limits: Limits) -> jinja2.Template:
     environment.filters["base64"] = _base64
     environment.filters["svg"] = lambda data: markupsafe.Markup(data.decode())
     environment.filters["columns"] = _columns
+    environment.filters["evaluable"] = _evaluable
     environment.filters["estimate"] = _estimate
     environment.filters["cell"] = lambda value: cell(str(value))
     environment.filters["refusals"] = _refusals
@@ -288,6 +289,14 @@ def _digest(text: str) -> str:
     """Names the one inline style, or script, that a page's policy lets through."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _evaluable(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns checks of a gate, each passed, not passed or not evaluable."""
+    return [
+        {**x, "passed": "not evaluable" if x["passed"] is None else x["passed"]}
+        for x in checks
+    ]
 
 
 def _estimate(result: dict[str, Any] | None, digits: int = 3) -> str:
