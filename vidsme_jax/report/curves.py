@@ -92,13 +92,13 @@ def _extremes(
     ranked = of_suspects if of_suspects.any() else ~np.isnan(oriented)
     rows = np.flatnonzero(ranked)
     rows = rows[np.argsort(-oriented[rows], kind="stable")].tolist()
-    every = len({by_id[table.id[row]].clip for row in rows})
+    every = len({by_id[str(table.id[row])].clip for row in rows})
     found: list[tuple[str, int]] = []
     seen: set[str] = set()
     for end, most in (("most", -(-every // 2)), ("least", every // 2)):
         chosen: list[int] = []
         for row in rows if end == "most" else reversed(rows):
-            clip = by_id[table.id[row]].clip
+            clip = by_id[str(table.id[row])].clip
             if len(chosen) == min(most, EACH):
                 break
             if clip not in seen:

@@ -8,6 +8,7 @@ is a style attribute, which a page's policy may forbid.
 
 import io
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -25,7 +26,7 @@ COLOURS = {
     "#009e73": "var(--third)",
     "#cc79a7": "var(--fourth)",
 }
-_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "vidsme"}
+_SETTINGS: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": "vidsme"}
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
@@ -113,9 +114,9 @@ def _attributes(element: ElementTree.Element, name: str, kept: set[str]) -> None
         key, _, value = part.partition(":")
         key, value = key.strip(), value.strip()
         if key in ("font", "font-size"):
-            weight, size = (_SIZE.search(value) or re.match("()()", value)).groups()
-            found |= {"font-size": size} if size else {}
-            found |= {"font-weight": weight} if weight else {}
+            if written := _SIZE.search(value):
+                found["font-size"] = written[2]
+                found |= {"font-weight": written[1]} if written[1] else {}
         elif key and key != "font-family" and value not in _USUAL.get(key, ()):
             found[key] = value
     if _LINK in found:

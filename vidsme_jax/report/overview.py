@@ -24,7 +24,7 @@ class Bar:
     """
 
     label: str
-    auc: Mapping[str, Any]
+    auc: dict[str, Any]
     role: str = ""
 
 

@@ -106,9 +106,9 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
         fpr, tpr = (np.maximum(x[kept], low) for x in (curve.fpr, curve.tpr))
         axes.plot(fpr, tpr, style, color=colour, linewidth=width, label=curve.label)
         if curve.band is not None:
-            ends = (np.maximum(x, low) for x in curve.band)
+            at, under, over = (np.maximum(x, low) for x in curve.band)
             shade: dict[str, Any] = {"alpha": 0.18, "linewidth": 0, "label": BAND}
-            axes.fill_between(*ends, color=colour, **shade)
+            axes.fill_between(at, under, over, color=colour, **shade)
         for at, value, *ends in curve.points if logarithmic else ():
             bars = [0.0 if x is None else abs(value - x) for x in ends]
             bars[0] = min(bars[0], value - low)  # Down to the edge of the axes.
