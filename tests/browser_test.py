@@ -204,10 +204,16 @@ def test_in_print_nothing_is_folded_away(made, script):
     assert all(whole.count(name) >= len(found["comparisons"]) for name in set(names))
     figures = tags.named("figure")
     assert len(figures) >= 12
+    for name in ("Clips", "The whole corpus", "<b>day & night</b>", "Provenance"):
+        (head,) = (x for x in tags.named("h2", "h3") if x["text"].strip() == name)
+        behind = tags.found[tags.found.index(head) :]
+        text = next(x for x in behind if x["tag"] in ("p", "h3", "h4") and x != head)
+        parts = _letters(name), _letters(text["text"])[:10]
+        assert any("".join(parts) in sheet for sheet in sheets), parts
     for figure in figures:
         head = next(x for x in tags.found if x["in"] is figure)
         (caption,) = tags.inside(figure, "figcaption")
         title, words = (_letters(x["text"]) for x in (head, caption))
         last = _letters(caption["text"].split()[-1])
-        parts = title[:20], words[:10], last  # Two columns: whole lines may be mixed.
+        parts = title[:10], words[:10], last  # Two columns: whole lines may be mixed.
         assert any(all(x in sheet for x in parts) for sheet in sheets), parts
