@@ -7,7 +7,9 @@ import re
 import pytest
 
 import pages
+from vidsme_jax.base import Failure
 from vidsme_jax.report import page
+from vidsme_jax.scores import EXACT
 
 PAGE = pathlib.Path(page.__file__).parent
 
@@ -235,3 +237,39 @@ def test_a_card_says_where_the_clip_stands(made):
     assert "perplexity none not known" in said
     assert len(tags.inside(cards[0], "img")) == 6
     assert "no p-value" in tags.named("main")[0]["text"]
+
+
+def test_of_100_000_rows_the_page_is_below_5_mb(made):
+    """Suspects, groups, scores and hits as many and as long as they can be."""
+    found, *_ = made
+    one = found["comparisons"]["all"]
+    every = {name: one["scores"]["vid_sme"] for name in EXACT.names()}
+    verdicts = dict.fromkeys(every, one["verdicts"]["vid_sme"])
+    whole = one | {"scores": every, "verdicts": verdicts}
+    names = [f"group {k} {pages.LONG}" for k in range(50)]
+    its = found["suspects"]
+    row = its["rows"][0]
+    rows = [{**row, "video": f"{pages.LONG}{k}"} for k in range(100_000)]
+    groups = [{**its["set"]["groups"][0], "group": name} for name in names]
+    several = its | {"rows": rows, "set": its["set"] | {"groups": groups}}
+    hits = [
+        {**pages.EXTRA["published"]["hits"][0], "entry": pages.LONG}
+        for _ in range(100_000)
+    ]
+    large = found | {
+        "comparisons": {"all": whole} | dict.fromkeys(names, whole),
+        "suspects": several,
+        "published": pages.EXTRA["published"] | {"hits": hits},
+    }
+    cause = dict.fromkeys(("id", "video", "stage", "cause"), pages.LONG)
+    html = page.render(
+        large,
+        pathlib.Path("run"),
+        figures=[],
+        run=pages.RUN,
+        failures=[Failure(**cause)] * 100_000,
+        descriptions=dict.fromkeys(every, "what it averages, in one line"),
+    )
+    assert 1e6 < len(html.encode()) < 5e6
+    assert "of 100000; metrics.json has all." in html
+    pages.Tags(html)
