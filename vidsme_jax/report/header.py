@@ -78,8 +78,8 @@ def facts(found: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str, s
     config, versions = run.get("config", {}), run.get("versions", {})
     rows = [
         ("Model", _joined(model.get("checkpoint") or config.get("model.checkpoint"))),
-        ("Family", _joined(model.get("family"))),
         ("Its fingerprint", _joined(prints.get("model"))),
+        ("Family", _joined(model.get("family"))),
         ("Reference model", _reference(run)),
         *_corpora(found, config),
         ("Digest of the rows", _joined(prints.get("corpus"))),
