@@ -116,8 +116,42 @@ def test_no_curves_without_rows_of_the_video_or_a_headline(store):
     nan = np.array([np.nan, 1.0])
     given.scores.update({"one": nan, "none": np.full(2, np.nan)})
     drawn = curves.extreme_curves(items, store, given, "one", "exact", _Reader())
-    assert [curve.id for curve in drawn] == ["b", "b"]
+    assert [(curve.id, curve.label) for curve in drawn] == [("b", "most member-like")]
     assert curves.extreme_curves(items, store, given, "none", "exact", _Reader()) == []
     clips["a"] = dataclasses.replace(clips["a"], signals=None)
     drawn = curves.extreme_curves(items, store, given, "s", "exact", _Reader())
     assert [curve.label for curve in drawn] == ["least member-like"]
+
+
+def test_three_clips_of_each_end_each_once_of_the_suspects_where_there_are_any():
+    role = ["members"] * 4 + ["suspects"] * 8
+    values = np.array([9.0, 8, 7, 6, 5, 5, 4, 3, 2, 1, 0, np.nan])
+    given = table(values.copy(), role)
+    clips = ["m0", "m1", "m2", "m3", "a", "a", "b", "c", "d", "d", "e", "f"]
+    by_id = {
+        str(name): Item(id=str(name), video=clip, clip=clip, role=its)
+        for name, clip, its in zip(given.id, clips, role, strict=True)
+    }
+
+    def chosen(given):
+        found = curves._extremes(given, "s", by_id)
+        return {label: clips[place] for label, place in found}
+
+    assert chosen(given) == {
+        "most member-like": "a",
+        "second most member-like": "b",
+        "third most member-like": "c",
+        "least member-like": "e",
+        "second least member-like": "d",
+    }
+    given.scores["s"][4:] = np.nan  # No suspect has the headline.
+    assert chosen(given) == {
+        "most member-like": "m0",
+        "second most member-like": "m1",
+        "least member-like": "m3",
+        "second least member-like": "m2",
+    }
+    given = table(values, ["members"] * 12)
+    by_id = {key: item._replace(role="members") for key, item in by_id.items()}
+    ends = [place for _, place in curves._extremes(given, "s", by_id)]
+    assert [clips[place] for place in ends] == ["m0", "m1", "m2", "e", "d", "c"]

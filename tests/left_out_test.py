@@ -13,7 +13,7 @@ from score_tables import table as scores_of
 from store_test import _clip
 from vidsme_jax.base import Failure, Item, LeftOut
 from vidsme_jax.evaluation import groups, metrics
-from vidsme_jax.report import curves, figures, files, page, plots
+from vidsme_jax.report import curves, drawings, figures, files, page, plots
 from vidsme_jax.studies import drawing
 
 LONG = "\u202e<&'" * 3000
@@ -41,7 +41,8 @@ def test_a_figure_that_cannot_be_drawn_is_left_out(
     assert type(error).__name__ in text and "\x1b" not in html and "<b>" not in html
     lines = [m for m in caplog.messages if "is left out" in m]
     assert len(lines) == 3 and max(map(len, lines)) < 300
-    assert {p.stem for p in (tmp_path / "figures").iterdir()} == {"scores", "orders"}
+    left = {p.stem for p in (tmp_path / "figures").iterdir()}
+    assert left == {"scores", "orders", "auc-0-all", "growth-0-all", "growth-suspects"}
 
 
 def test_a_figure_that_cannot_be_rendered_is_left_out(tmp_path, monkeypatch):
@@ -92,10 +93,10 @@ def test_a_picture_that_cannot_be_read_is_left_out(monkeypatch, caplog, reader, 
     extreme = curves.extreme_curves.__wrapped__  # The stand-ins have other types.
     with caplog.at_level(logging.WARNING):
         found = extreme([item, other], store, table, "s", "fake", reader)
-    assert [each.thumbnails for each in found] == [None, None]
+    assert [each.thumbnails for each in found] == [None]  # Both rows are of one clip.
     assert text in found[0].missing
-    assert len(caplog.messages) == 2 and "\x1b" not in "".join(caplog.messages)
-    assert text in figures._clip(found[0], "n", "t")[0].caption
+    assert len(caplog.messages) == 1 and "\x1b" not in "".join(caplog.messages)
+    assert text in drawings.clip(found[0], "n", "t")[0].caption
 
 
 def test_figures_of_an_earlier_report_are_removed(tmp_path):

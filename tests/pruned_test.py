@@ -22,7 +22,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.models.video_llama_3 import processing
 from vidsme_jax.prepared import preparation
-from vidsme_jax.report import figures
+from vidsme_jax.report import drawings
 from vidsme_jax.run import checks, signals, stacking
 from vidsme_jax.settings import views
 from vidsme_jax.store.signals import Signals, recorded
@@ -192,10 +192,10 @@ def test_the_report_tells_of_one_order(whole):
     report, _, (curves,) = whole
     page = (report.workdir / "report.html").read_text()
     assert "the natural order of the frames alone is scored" in page
-    assert len(curves) == 2
+    assert len(curves) == 6
     for curve in curves:
         assert curve.reversed is None and np.isfinite(curve.natural).all()
-        (drawing,) = figures._clip(curve, "clip", "The clip")
+        (drawing,) = drawings.clip(curve, "clip", "The clip")
         assert ", of the natural order alone." in drawing.caption
         assert "reversed" not in drawing.caption
 

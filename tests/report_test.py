@@ -1,7 +1,9 @@
 """Every file of a work directory: complete, strict, escaped, self-contained."""
 
+import base64
 import dataclasses
 import errno
+import hashlib
 import html.parser
 import io
 import json
@@ -22,7 +24,7 @@ from vidsme_jax.evaluation import (
     suspects,
     validity,
 )
-from vidsme_jax.report import figures, files, plots, summary
+from vidsme_jax.report import drawings, files, plots, summary
 from vidsme_jax.report.page import CLAIM, RATES_OF_ERROR
 from vidsme_jax.report.plots import ClipCurve
 
@@ -125,12 +127,14 @@ class _Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.references, self.text = [], [], []
+        self.attributes = []
         self.feed(text)
         self.words = re.sub(r"\s+", " ", " ".join(self.text))
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.references += [v for k, v in attrs if k in ("href", "src", "srcset")]
+        self.attributes += [k for k, _ in attrs]
 
     def handle_data(self, data):
         self.text.append(data)
@@ -147,7 +151,10 @@ def test_every_file_is_there(written):
         *("roc-2-b-day-night-b", "roc-log-2-b-day-night-b"),
         *("roc-1-frac", "roc-log-1-frac"),
         *("clip-0-most-member-like", "clip-1-least-member-like"),
+        *("auc-0-all", "auc-1-frac", "auc-2-b-day-night-b"),
+        *("growth-0-all", "growth-1-frac", "growth-2-b-day-night-b"),
     }
+    stems |= {"growth-suspects"}
     found = {p.name for p in (folder / "figures").iterdir()}
     assert found == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
 
@@ -217,18 +224,28 @@ def test_what_was_left_out_of_the_sources_is_said(written):
 def test_the_page_needs_nothing_else(written):
     *_, page = written
     parsed = _Page(page)
-    assert parsed.references
-    assert all(ref.startswith("data:image/png;base64,") for ref in parsed.references)
-    assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
-    assert "@import" not in page and "url(" not in page
-    assert "default-src 'none'" in page
+    assert "data:image/jpeg;base64," in page
+    inside = "data:image/jpeg;base64,", "#"
+    assert all(x.startswith(inside) for x in parsed.references)
+    assert not {"link", "iframe", "object", "form"} & set(parsed.tags)
+    assert "@import" not in page and set(re.findall(r"url\(.", page)) <= {"url(#"}
+    # One script and one style, by their digests; no attribute is either.
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', page)
+    assert policy is not None and policy[1].startswith("default-src 'none'; ")
+    assert "unsafe" not in policy[1]
+    for tag in ("script", "style"):
+        (inside,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy[1]
+        assert parsed.tags.count(tag) == 1
+    assert not [a for a in parsed.attributes if a == "style" or a.startswith("on")]
     assert len(page) < 5e6
     assert 'name="viewport"' in page
 
 
 def test_every_string_is_escaped(written):
     *_, page = written
-    assert "<script" not in page and "<b>day" not in page and "<cut>" not in page
+    assert page.count("<script") == 1 and "<b>day" not in page and "<cut>" not in page
     text = _Page(page).words
     for shown in (NASTY, "it is <cut>", "truncated & short", "<b>day & night</b>"):
         assert shown in text
@@ -241,9 +258,8 @@ def test_the_verdict_comes_first_and_says_it_in_words(written):
     assert set(compared) == {"all", "$\\frac{$", "<b>day & night</b>"}
     heads = "What this report claims", "Do the sets differ without the model?"
     heads += "The headline score all:", "All scores", "Figures", "Suspects "
-    places = [text.index(found["statement"]), *map(text.index, heads[:-1])]
-    places += [text.rindex(heads[-1]), text.rindex("Settings and fingerprints")]
-    places.append(text.rindex("Glossary"))
+    heads += "Failures and warnings", "Settings and fingerprints", "Glossary"
+    places = [text.index(found["statement"]), *map(text.rindex, heads)]
     assert places == sorted(places)
     assert all(each["blind"]["statement"] in text for each in compared.values())
     assert "Difference found" in text
@@ -350,24 +366,12 @@ def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_pat
     names = exact.column_names
     assert names.index("n_response_rows") == names.index("n_rows") + 1
     assert "response_loss_sum" in exact.column_names
-    curves = [
-        c
-        for c in figures._rocs(
-            *(
-                table,
-                "all",
-                0,
-                groups.comparisons(table)["all"],
-                {},
-                headline,
-                "vid_sme",
-            )
-        )[0]
-        .figure.legends[0]
-        .get_texts()
-    ]
-    labels = [curve.get_text().split(",")[0] for curve in curves]
-    assert labels == ["chance", "response_loss_ref", "vid_sme"]
+    which = groups.comparisons(table)["all"]
+    drawn = drawings.rocs(table, "all", "0-all", which, {}, headline, "vid_sme")
+    texts = drawn[0].figure.legends[0].get_texts()
+    labels = [text.get_text().split(",")[0] for text in texts]
+    band = "95 % band of the first"
+    assert labels == ["chance", "response_loss_ref", band, "vid_sme"]
 
 
 def test_a_clip_of_one_frame_and_values_that_are_not_finite():
@@ -446,7 +450,7 @@ def test_a_large_corpus_gives_a_small_page(tmp_path):
     table.scores.pop("max_renyi_2_10")
     _, page = _write(tmp_path, table)
     assert len(page) < 2e6
-    assert page.count("<td>no</td>") + page.count("<td>yes</td>") == 200
+    assert len(re.findall(r'<td data-label="Listed">(yes|no)</td>', page)) == 200
     assert "The first 200 of 300; metrics.json has all." in page
     assert all(p.stat().st_size < 3e5 for p in (tmp_path / "figures").iterdir())
 

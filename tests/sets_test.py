@@ -86,7 +86,7 @@ def test_the_p_of_a_subset_is_that_of_all_labellings():
         (4, np.arange(26)),
     ):
         scores = rng.normal(size=len(units)) + (np.arange(len(units)) < size)
-        its = sets._Subset.of(scores, units, size, np.arange(size))
+        its = sets.Subset.of(scores, units, size, np.arange(size))
         label = its.sources.label
         ranked = scipy.stats.rankdata(scores)
         aucs = []
@@ -95,9 +95,9 @@ def test_the_p_of_a_subset_is_that_of_all_labellings():
             aucs.append(ranked[chosen].mean() - ranked[~chosen].mean())
         own = ranked[:size].mean() - ranked[size:].mean()
         exact = np.mean(np.array(aucs) >= own - 1e-9)
-        (p,) = sets._p_of_subsets([its], 1999, rng)
+        (p,) = sets.p_of_subsets([its], 1999, rng)
         assert p == pytest.approx(exact)
-        sampled = sets._p_of_subsets([its] * 100, 1999, rng, exact=0)
+        sampled = sets.p_of_subsets([its] * 100, 1999, rng, exact=0)
         assert np.mean(sampled) == pytest.approx(exact, rel=0.1, abs=0.003)
 
 

@@ -39,9 +39,10 @@ def judge(
       limits: Of what is found there.
 
     Returns:
-      None without limits; else, JSON-ready, `passed`; `statement`, one line; `score`;
-      and `checks`, of each limit its `name`, `limit`, `result` (passed, exceeded or not
-      evaluable), `found`, the lower end, or None, and `statement`.
+      None without limits; else, JSON-ready, `passed`; `result`, which is passed,
+      exceeded or not evaluable; `statement`, one line; `score`; and `checks`, of each
+      limit its `name`, `limit`, `result`, `found`, the lower end, or None, and
+      `statement`.
 
     Example:
       >>> auc = {"value": 0.9, "low": 0.8, "high": 0.95}
@@ -72,6 +73,7 @@ def judge(
     said = "; ".join(check["statement"] for check in checks)
     return {
         "passed": worst == PASSED,
+        "result": worst,
         "statement": f"Gate {worst}: {said}.",
         "score": limits.score,
         "checks": checks,

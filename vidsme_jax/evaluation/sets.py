@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from vidsme_jax.evaluation import ranking
 from vidsme_jax.evaluation.sources import Sources, alike
 
-_SUBSETS = 60  # Of the suspects, for each point of the curve.
+SUBSETS = 60  # Of the suspects, for each point of the curve.
 _EXACT = 20_000  # Labellings of one subset; where there are no more, each is taken.
 _DRAWN = 1 << 22  # Labels that are drawn for one point.
-_POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _MAX_GROUPS = 50
 _CLIPPED = 2.5  # Percent of the values of a score, at either end.
 _RIDGE = 1.0
@@ -128,16 +128,16 @@ def curve(
       `videos`, the size, and `p`; the last size is that of all, with the p given.
     """
     rng = np.random.default_rng([seed, 5])
-    orders = [rng.permutation(suspects) for _ in range(_SUBSETS)]
+    orders = [rng.permutation(suspects) for _ in range(SUBSETS)]
     found = []
-    for size in (n for n in _POINTS if n < suspects):
-        subsets = [_Subset.of(scores, units, suspects, its[:size]) for its in orders]
-        median = float(np.median(_p_of_subsets(subsets, number, rng)))
+    for size in (n for n in POINTS if n < suspects):
+        subsets = [Subset.of(scores, units, suspects, its[:size]) for its in orders]
+        median = float(np.median(p_of_subsets(subsets, number, rng)))
         found.append({"videos": size, "p": max(median, 1 / (number + 1))})
     return [*found, {"videos": suspects, "p": p}]
 
 
-class _Subset(NamedTuple):
+class Subset(NamedTuple):
     """Some of the suspects beside all calibration clips.
 
     Attributes:
@@ -155,7 +155,7 @@ class _Subset(NamedTuple):
         units: np.ndarray,
         suspects: int,
         some: Int[np.ndarray, " some"],
-    ) -> "_Subset":
+    ) -> "Subset":
         sources = Sources.of(units[some], units[suspects:])
         both = np.concatenate([scores[some], scores[suspects:]])
         return cls(sources, sources.sums(ranking.ranks(both[:, None]))[:, 0])
@@ -187,8 +187,8 @@ class _Subset(NamedTuple):
         return sums * total / (first * (total - first))
 
 
-def _p_of_subsets(
-    subsets: list[_Subset],
+def p_of_subsets(
+    subsets: list[Subset],
     number: int,
     rng: np.random.Generator,
     exact: int = _EXACT,

@@ -16,6 +16,7 @@ from vidsme_jax.evaluation import (
     adjusted,
     blind,
     groups,
+    growth,
     intervals,
     matching,
     metrics,
@@ -95,15 +96,17 @@ def judge(
       table: The scores, with what is known of the clips.
       evaluation: Of `metrics.evaluate`, of the same table.
       tests: How.
-      headline: For which a matched subset is looked for where the sets differ.
+      headline: For which a matched subset is looked for where the sets differ, and
+        whose p is followed as sources are added.
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: by comparison `description`,
       `sources` of both roles, `blind` and `apart` (each of `shift`), `duplicates`
       (videos listed in both roles, whole or in parts), `left_out` (of the tests, in
       words), `verdicts` by score
-      (`verdicts.of_score`), `matched` (of `headline`, or None) and `roc`, of the
-      propensity.
+      (`verdicts.of_score`), `matched` (of `headline`, or None), `growth` (of
+      `growth.of_score`, of the headline in the largest comparisons, else None) and
+      `roc`, of the propensity.
 
     Raises:
       AuditError: The table has no such headline, or a number is out of range.
@@ -115,6 +118,8 @@ def judge(
     if not compared:
         return {}
     traits, found = Traits(table), {}
+    size = {name: len(each.nonmembers) for name, each in compared.items()}
+    largest = sorted(compared, key=lambda name: -size[name])[: growth.MOST]
     for name, comparison in compared.items():
         members, nonmembers = comparison.members, comparison.nonmembers
         scores = evaluation["comparisons"][name]["scores"]
@@ -140,7 +145,11 @@ def judge(
             ),
             "roc": _roc(between, tests.seed),
         }
-        result["matched"] = None
+        result["matched"] = result["growth"] = None
+        if headline is not None and name in largest:
+            p_s = result["verdicts"][headline]["p_s"]
+            levels = tests.alpha, tests.number, tests.seed
+            result["growth"] = growth.of_score(table, headline, between, p_s, *levels)
         if headline is not None:
             differ = result["verdicts"][headline]["verdict"] == "shift"
             if differ or _in_files(files):

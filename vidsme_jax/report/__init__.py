@@ -11,7 +11,7 @@ from vidsme_jax.base import SLICES, Failure, LeftOut, ScoreTable
 from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.names import uncalibrated
-from vidsme_jax.report import figures, files, page, scope
+from vidsme_jax.report import cards, figures, files, page, scope
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run import declaration
 from vidsme_jax.run.controls import Control
@@ -105,13 +105,15 @@ def write(
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)
     files.write_failures(workdir / "failures.jsonl", failures)
-    drawings = figures.draw(
-        table, judged, curves, headline, beside.score if beside else ""
+    second = beside.score if beside else ""
+    drawn = figures.draw(
+        table, found["comparisons"], curves, headline, second, suspects
     )
     html = page.render(
         found,
         workdir,
-        figures=figures.write(workdir / "figures", drawings),
+        figures=figures.write(workdir / "figures", drawn),
+        cards=cards.of_curves(curves, table, headline, second, suspects),
         run=run,
         failures=failures,
         descriptions=descriptions,

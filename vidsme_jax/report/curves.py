@@ -1,6 +1,6 @@
 """The entropies of single clips, frame by frame, for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -18,6 +18,8 @@ from vidsme_jax.wording import printable
 
 _THUMBNAIL = 96  # Pixels, the height in the report.
 _CAUSE = 200  # Characters.
+EACH = 3  # Clips of either end.
+_ORDINALS = ("", "second ", "third ")
 
 
 def extreme_curves(
@@ -28,9 +30,11 @@ def extreme_curves(
     profile: str,
     reader: Reader,
 ) -> list[ClipCurve]:
-    """Returns the entropies, frame by frame, of the most and least member-like clip.
+    """Returns the entropies, frame by frame, of the most and least member-like clips.
 
-    There are none where the rows of the video, or the headline, are not scored.
+    They are of the suspects where there are any with the headline, else of all roles;
+    three of each end, each clip once, the most member-like first. There are none where
+    the rows of the video, or the headline, are not scored.
 
     Args:
       items: Of the corpus.
@@ -40,13 +44,9 @@ def extreme_curves(
       profile: Of the scores, by name.
       reader: Of the clips, for pictures of their frames.
     """
-    oriented = metrics.oriented(table, headline)
     by_id = {item.id: item for item in items}
     curves: list[ClipCurve] = []
-    if np.isnan(oriented).all():
-        return curves
-    ends = ("most", np.nanargmax(oriented)), ("least", np.nanargmin(oriented))
-    for label, place in ends:
+    for label, place in _extremes(table, headline, by_id):
         item = by_id[table.id[place]]
         clip = next(store.read({item.clip}))
         if clip.signals is None:
@@ -69,7 +69,7 @@ def extreme_curves(
             logging.warning("%s: its frames are not shown: %s", name, missing)
         curves.append(
             ClipCurve(
-                label=f"{label} member-like",
+                label=label,
                 id=item.id,
                 role=item.role,
                 score=float(table.scores[headline][place]),
@@ -81,6 +81,32 @@ def extreme_curves(
             )
         )
     return curves
+
+
+def _extremes(
+    table: ScoreTable, headline: str, by_id: Mapping[str, Item]
+) -> list[tuple[str, int]]:
+    """Returns rows of the most and the least member-like clips, with their labels."""
+    oriented = metrics.oriented(table, headline)
+    of_suspects = (table.role == "suspects") & ~np.isnan(oriented)
+    ranked = of_suspects if of_suspects.any() else ~np.isnan(oriented)
+    rows = np.flatnonzero(ranked)
+    rows = rows[np.argsort(-oriented[rows], kind="stable")].tolist()
+    every = len({by_id[str(table.id[row])].clip for row in rows})
+    found: list[tuple[str, int]] = []
+    seen: set[str] = set()
+    for end, most in (("most", -(-every // 2)), ("least", every // 2)):
+        chosen: list[int] = []
+        for row in rows if end == "most" else reversed(rows):
+            clip = by_id[str(table.id[row])].clip
+            if len(chosen) == min(most, EACH):
+                break
+            if clip not in seen:
+                seen.add(clip)
+                chosen.append(row)
+        for number, row in enumerate(chosen):
+            found.append((f"{_ORDINALS[number]}{end} member-like", row))
+    return found
 
 
 def _pictures(

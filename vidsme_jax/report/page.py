@@ -3,9 +3,11 @@
 import base64
 import dataclasses
 import functools
+import hashlib
 import pathlib
+import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -14,7 +16,9 @@ import markupsafe
 from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals, suspects
 from vidsme_jax.evaluation.verdicts import p_is, p_words
-from vidsme_jax.report.figures import Drawing
+from vidsme_jax.report import families, header
+from vidsme_jax.report.cards import Card
+from vidsme_jax.report.drawings import OF_SUSPECTS, Drawing
 from vidsme_jax.report.summary import BLIND_AUC
 from vidsme_jax.wording import printable
 
@@ -40,6 +44,7 @@ RATES_OF_SUSPECTS = (
 _MAX_BYTES = 5_000_000  # Of a page.
 _MAX_PICTURES = 2_000_000  # Bytes of all pictures in it.
 _MAX_DEPTH = 6  # Of nested settings.
+_CLIP = re.compile(r"clip-(\d+)-")  # Names of the figures of clips.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,7 @@ def render(
     workdir: pathlib.Path,
     *,
     figures: list[tuple[Drawing, bytes]],
+    cards: Sequence[Card] = (),
     run: dict[str, Any],
     failures: list[Failure],
     descriptions: dict[str, str],
@@ -78,15 +84,19 @@ def render(
     Args:
       found: The content of `metrics.json`.
       workdir: Of the audit.
-      figures: With their PNGs, in the order of the page.
+      figures: With their SVGs, in the order of the page.
+      cards: Of the clips whose figures are among these, in their order.
       run: Settings, versions and fingerprints.
       failures: One per item that has no scores.
       descriptions: One line for each score.
     """
+    beside = found["beside"]
+    declared = [found["headline"], *([beside["score"]] if beside else [])]
+    compared = found["comparisons"]
 
     def values(limits: Limits) -> dict[str, Any]:
-        names = _largest(found["comparisons"], limits.comparisons)
-        boxes = [found["comparisons"][name] for name in names]
+        names = _largest(compared, limits.comparisons)
+        boxes = [compared[name] for name in names]
         if alike := found["suspects"]["exchangeable"]:
             against = suspects.CALLED[found["suspects"]["calibration"]["role"]]
             description = f"suspects and {against}"
@@ -94,22 +104,103 @@ def render(
             left_out = found["suspects"]["left_out"]
             box = {"blind": alike, "apart": apart, "left_out": left_out}
             boxes.append(box | {"description": description})
-        return {"names": names, "boxes": boxes}
+        scores = {name: compared[name]["scores"] for name in names}
+        return {
+            "names": names,
+            "boxes": boxes,
+            "stated": {name: _stated(its) for name, its in scores.items()},
+            "score_families": {
+                name: families.of_scores(its, found["larger_is_member"], declared)
+                for name, its in scores.items()
+            },
+            "warned": [
+                (video, "; ".join(texts))
+                for video, texts in list(found["warnings"].items())[: limits.rows]
+            ],
+        }
 
     number = run.get("config", {}).get("report.num_permutations")
+    shown = embedded(figures)
+    own, by_clip = [], {}
+    for drawing, svg in shown:
+        place = _CLIP.match(drawing.name)
+        if place and cards:
+            by_clip[int(place[1])] = drawing, svg
+        elif drawing.name != OF_SUSPECTS:
+            own.append((drawing, svg))
     return fill(
-        "template.html",
+        "page.html",
         values,
         permutations=number,
         smallest_p=number and 1 / (number + 1),
         found=found,
+        facts=header.facts(found, run),
+        not_looked_at=header.not_looked_at(found, run, failures),
+        plain=header.plain(found),
         workdir=shlex.quote(str(workdir)),
-        figures=embedded(figures),
+        figures=_by_comparison(own),
+        of_suspects=[each for each in shown if each[0].name == OF_SUSPECTS],
+        cards=[
+            (card, *by_clip.get(place, (None, b""))) for place, card in enumerate(cards)
+        ],
+        groups=_groups(found["suspects"]),
+        left_out=[_left_out(each) for each in found["left_out"]],
         run=run,
         failures=failures,
         descriptions=descriptions,
         rates_of_error=_rates_of_error(found),
     )
+
+
+def _stated(scores: dict[str, Any]) -> list[str]:
+    """Returns the false-positive rates at which any score has a rate.
+
+    A column of refusals alone says what one sentence below the table says.
+    """
+    rates = [rate for result in scores.values() for rate in result["tpr"]]
+    return [
+        rate
+        for rate in dict.fromkeys(rates)
+        if any(
+            not x["tpr"][rate].get("reason", "").startswith("refused")
+            for x in scores.values()
+        )
+    ]
+
+
+def _by_comparison(
+    figures: list[tuple[Drawing, bytes]],
+) -> list[tuple[str, list[tuple[Drawing, bytes]], bool]]:
+    """Returns figures by what they are of, and whether they are folded.
+
+    The first comparison and the whole corpus are open; the others follow, folded.
+    """
+    found: dict[str, list[tuple[Drawing, bytes]]] = {}
+    for drawing, svg in figures:
+        found.setdefault(drawing.of, []).append((drawing, svg))
+    whole = found.pop("", [])
+    first, *others = [*found.items()] or [("", [])]
+    shown = [first, ("The whole corpus", whole)]
+    return [
+        (name, its, folded)
+        for several, folded in ((shown, False), (others, True))
+        for name, its in several
+        if its
+    ]
+
+
+def _groups(found: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Returns the cells of the table of groups of suspects."""
+    return [
+        (x["group"], x["videos"], x["sources"], *map(_p, (x["p"], x["adjusted_p"])))
+        for x in (found["set"] or {}).get("groups", ())
+    ]
+
+
+def _left_out(one: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the cells of what a source holds and the corpus does not take."""
+    number = f"{one['count']} {one['what']}"
+    return one["source"] or "all", one["role"] or "any", number, one["why"]
 
 
 def _rates_of_error(found: dict[str, Any]) -> list[str]:
@@ -148,36 +239,75 @@ def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> 
 def embedded(figures: list[tuple[Drawing, bytes]]) -> list[tuple[Drawing, bytes]]:
     """Returns figures for a page: without the pictures that would make it large."""
     left, found = _MAX_PICTURES, []
-    for drawing, png in figures:
-        if len(png) > left:
+    for drawing, svg in figures:
+        if len(svg) > left:
             caption = f"{drawing.caption} See the folder figures: it is too large here."
-            drawing, png = dataclasses.replace(drawing, caption=caption), b""
-        left -= len(png)
-        found.append((drawing, png))
+            drawing, svg = dataclasses.replace(drawing, caption=caption), b""
+        left -= len(svg)
+        found.append((drawing, svg))
     return found
 
 
 def template(name: str, limits: Limits) -> jinja2.Template:
     """One of the templates beside this module; every string is escaped."""
+    folder = pathlib.Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=functools.partial(_shown, most=limits.text),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    cell = functools.partial(printable, most=limits.cell)
+    style, script = ((folder / x).read_text() for x in ("page.css", "page.js"))
     environment.globals |= {"claim": CLAIM, "limit": limits.rows, "depth": _MAX_DEPTH}
     environment.globals["blind_auc"] = BLIND_AUC
+    environment.globals |= {
+        "style": markupsafe.Markup(style),
+        "script": markupsafe.Markup(script),
+        "policy": markupsafe.Markup(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+            f"style-src {_digest(style)}; script-src {_digest(script)}"
+        ),
+    }
     environment.filters["base64"] = _base64
-    environment.filters["estimate"] = functools.partial(intervals.in_words, digits=3)
-    environment.filters["cell"] = functools.partial(printable, most=limits.cell)
+    environment.filters["svg"] = lambda data: markupsafe.Markup(data.decode())
+    environment.filters["columns"] = _columns
+    environment.filters["estimate"] = _estimate
+    environment.filters["cell"] = lambda value: cell(str(value))
     environment.filters["refusals"] = _refusals
     environment.filters["p"] = _p
     environment.filters["quoted"] = shlex.quote
     environment.filters["p_is"] = p_is
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(name)
+
+
+def _digest(text: str) -> str:
+    """Names the one inline style, or script, that a page's policy lets through."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _estimate(result: dict[str, Any] | None, digits: int = 3) -> str:
+    """Returns a value with its interval, which no end of a line divides."""
+    return intervals.in_words(result, digits).replace(", ", ",\N{NO-BREAK SPACE}")
+
+
+_WORDS: dict[Any, str] = {True: "yes", False: "no", None: "none"}
+
+
+def _columns(items: Sequence[Any], *names: str) -> list[list[str]]:
+    """Returns some of what each item has, as the cells of a table."""
+    rows = [
+        [x.get(name) if isinstance(x, Mapping) else getattr(x, name) for name in names]
+        for x in items
+    ]
+    return [
+        [_WORDS[x] if x is None or isinstance(x, bool) else str(x) for x in row]
+        for row in rows
+    ]
 
 
 def _shown(value: Any, most: int) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -10,7 +10,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import metrics
@@ -27,18 +27,38 @@ INK, PALE = "#222222", "#999999"
 SIZE = 9  # Points.
 TEXT: dict[str, Any] = {"fontsize": SIZE, "color": INK}
 _MAX_HISTOGRAMS = 10
-_MAX_VERTICES = 1000
+_MAX_VERTICES = 600
 _MAX_LABEL = 28
+BAND = "95 % band of the first, pointwise"
 _MAX_PICTURES = 8  # Of one clip.
+
+
+class Band(NamedTuple):
+    """Where the TPR of the population is, at each of some false-positive rates."""
+
+    fpr: Float[np.ndarray, " rates"]
+    low: Float[np.ndarray, " rates"]
+    high: Float[np.ndarray, " rates"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A ROC curve of a figure."""
+    """A ROC curve of a figure.
+
+    Attributes:
+      label: What it is of, in a few words.
+      fpr: Of its vertices.
+      tpr: Likewise.
+      band: Pointwise, if there is one.
+      points: Rates that the report states, with their intervals: FPR, TPR, and its
+        ends, which may be None.
+    """
 
     label: str
     fpr: Float[np.ndarray, " vertices"]
     tpr: Float[np.ndarray, " vertices"]
+    band: Band | None = None
+    points: tuple[tuple[float, float, float | None, float | None], ...] = ()
 
 
 @functools.cache
@@ -85,9 +105,29 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
         kept = _thinned(len(curve.fpr))
         fpr, tpr = (np.maximum(x[kept], low) for x in (curve.fpr, curve.tpr))
         axes.plot(fpr, tpr, style, color=colour, linewidth=width, label=curve.label)
+        if curve.band is not None:
+            at, under, over = (np.maximum(x, low) for x in curve.band)
+            shade: dict[str, Any] = {"alpha": 0.18, "linewidth": 0, "label": BAND}
+            axes.fill_between(at, under, over, color=colour, **shade)
+        for at, value, *ends in curve.points if logarithmic else ():
+            bars = [0.0 if x is None else abs(value - x) for x in ends]
+            bars[0] = min(bars[0], value - low)  # Down to the edge of the axes.
+            error: dict[str, Any] = {"yerr": [[max(0.0, x)] for x in bars]}
+            axes.errorbar(
+                at,
+                max(value, low),
+                fmt="D",
+                markersize=4,
+                capsize=3,
+                color=INK,
+                **error,
+            )
     if logarithmic:
         axes.axvspan(low, resolution, color="#eeeeee", zorder=0, linewidth=0)
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axis.set_minor_locator(NullLocator())
     axes.set(xlim=(low, 1), ylim=(low, 1.02 if not logarithmic else 1.1))
     axes.set_aspect("equal", adjustable="box")
     axes.set_xlabel("false-positive rate", **TEXT)
@@ -151,7 +191,7 @@ def histograms(
     A tick marks the median.
     """
     figure = Figure(
-        figsize=(6.2, 0.7 + 0.55 * len(shown)),
+        figsize=(4.8, 0.7 + 0.5 * len(shown)),
         layout=ConstrainedLayoutEngine(w_pad=0.12),
     )
     grid = figure.subplots(len(shown), len(columns), squeeze=False, sharex="col")
@@ -223,9 +263,9 @@ def clip_curve(curve: ClipCurve) -> Figure:
     num = len(curve.frame_indices)
     shown = pictured(num)
     pictures = curve.thumbnails is not None
-    figure = Figure(figsize=(6.4, 3.9 if pictures else 2.8))
-    bottom = 0.42 if pictures else 0.18
-    axes = figure.add_axes((0.1, bottom, 0.72, 0.96 - bottom))
+    figure = Figure(figsize=(4.8, 3.5 if pictures else 2.5))
+    bottom = 0.44 if pictures else 0.2
+    axes = figure.add_axes((0.13, bottom, 0.65, 0.96 - bottom))
     bare(axes)
     ends = []
     for values, label, colour, style in (
