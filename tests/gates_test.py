@@ -37,12 +37,12 @@ def test_the_lower_end_counts(low, passed):
     assert "\n" not in found["statement"]
 
 
-def test_a_tpr_counts_with_the_uncertainty_of_its_threshold():
+def test_a_tpr_counts_at_the_threshold_found():
     found = _found((0.9, 0.8, 0.95), tpr=(0.5, 0.45, 0.6))
-    judged = gates.judge(found, "all", Limits("s", tpr=0.4))
+    judged = gates.judge(found, "all", Limits("s", tpr=0.45))
     assert judged and judged["passed"]
-    assert judged["checks"][0]["found"] == pytest.approx(0.35)
-    judged = gates.judge(found, "all", Limits("s", tpr=0.3))
+    assert judged["checks"][0]["found"] == 0.45
+    judged = gates.judge(found, "all", Limits("s", tpr=0.44))
     assert judged and not judged["passed"]
 
 

@@ -17,8 +17,7 @@ class Limits(NamedTuple):
     Attributes:
       score: Whose figures are compared.
       auc: The largest lower end of its AUC, in (0.5, 1).
-      tpr: The largest lower end of its TPR, in (0, 1), threshold's uncertainty
-        included.
+      tpr: The largest lower end of its TPR, in (0, 1), at the threshold found.
       fpr: The false-positive rate of that TPR.
     """
 
@@ -86,8 +85,7 @@ def _check(
     """Compares one figure with its limit."""
     low = high = None
     if found is not None:
-        ends = found.get("of_population", found)  # Of a TPR.
-        low, high = (ends["low"], ends["high"]) if ends else (None, None)
+        low, high = found["low"], found["high"]
     if found is None or low is None or high is None:
         why = "it was not estimated" if found is None else found.get("reason", "none")
         result, said = OPEN, f"{of} has no interval ({why}), so that {name} is open"

@@ -28,6 +28,7 @@ OTHER_ROWS = (
     "rows have come, gone or changed since"
 )
 _MAX_CAUSES = 20
+_CALLED = {"main.py": "python -m vidsme_jax.main"}
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "transformers", "av")
 _PACKAGES += ("opencv-python-headless",)
 
@@ -99,7 +100,9 @@ def describe(
 def _when() -> dict[str, str]:
     """Returns the date, in UTC, and the command that is running."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"date": now, "command": shlex.join(sys.argv)}
+    program = pathlib.Path(sys.argv[0]).name
+    program = _CALLED.get(program, program)
+    return {"date": now, "command": f"{program} {shlex.join(sys.argv[1:])}".strip()}
 
 
 def _rows_per_frame(model: Model) -> int | str:
