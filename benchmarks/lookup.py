@@ -1,0 +1,114 @@
+r"""Looking up videos in published lists: a million entries of each form.
+
+    python benchmarks/lookup.py [--rows 1000000] [--videos 1000] [--only FORM]
+
+Lists are made here, with ids of YouTube in names of files and addresses, and captions;
+the last video that is looked up is the last entry. Each form is looked up in a process
+of its own: a line has its CPU seconds, seconds by the clock and peak memory. Exit
+status 1 if not every video that was put into a list is found, and nothing else.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import random
+import string
+import subprocess
+import sys
+import tempfile
+import time
+
+import _report
+
+FORMS = ("jsonl", "json", "csv", "txt", "parquet")
+_CAPTION = "a person walks along a road and looks at the trees of the park "
+
+
+def ids(rows: int) -> list[str]:
+    """Draws ids of YouTube's form."""
+    letters = string.ascii_letters + string.digits + "-_"
+    drawn = random.Random(0)
+    return ["aB" + "".join(drawn.choices(letters, k=9)) for _ in range(rows)]
+
+
+def make(path: pathlib.Path, rows: list[str]) -> None:
+    """Writes a list of a form, by the ending of its name."""
+    entries = (
+        {"id": f"row{k}", "video": f"train/v_{x}.mp4", "caption": _CAPTION}
+        for k, x in enumerate(rows)
+    )
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.Table.from_pylist(list(entries)), path)
+        return
+    with path.open("w", newline="") as file:
+        if path.suffix == ".json":
+            json.dump(list(entries), file)
+        elif path.suffix == ".jsonl":
+            file.writelines(json.dumps(entry) + "\n" for entry in entries)
+        elif path.suffix == ".txt":
+            file.writelines(f"https://www.youtube.com/watch?v={x}\n" for x in rows)
+        else:
+            writer = csv.writer(file)
+            writer.writerow(["id", "video", "caption"])
+            writer.writerows(entry.values() for entry in entries)
+
+
+def child(manifest: str, listed: str) -> None:
+    """Looks up in a process of its own, and prints what it took."""
+    from vidsme_jax.published import lookup
+
+    begun = time.perf_counter(), time.process_time()
+    found = lookup.look_up(lookup.videos(manifest), [listed])
+    took = time.perf_counter() - begun[0], time.process_time() - begun[1]
+    status = pathlib.Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024  # Of this program.
+    sure = sum(hit["identity"] for hit in found["hits"])
+    print(json.dumps([*took, peak, sure, found["lists"][0]["rows"]]))
+
+
+def main() -> int:
+    """Measures each form and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--videos", type=int, default=1000)
+    parser.add_argument("--only", choices=FORMS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(*given.child)
+        return 0
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        rows = ids(given.rows)
+        step = max(1, given.rows // given.videos)
+        mine = rows[step - 1 :: step]
+        manifest = pathlib.Path(folder) / "mine.txt"
+        manifest.write_text("".join(f"{x}.mp4\n" for x in mine))
+        for form in [given.only] if given.only else FORMS:
+            path = pathlib.Path(folder) / f"list.{form}"
+            make(path, rows)
+            command = [sys.executable, __file__, "--child", str(manifest), str(path)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            wall, cpu, peak, sure, number = json.loads(done.stdout)
+            failed |= sure != len(mine)
+            _report.line(
+                f"lookup/{form}",
+                round(cpu, 2),
+                "CPU s",
+                wall_s=round(wall, 2),
+                peak_mib=round(peak),
+                rows=number,
+                videos=len(mine),
+                found=sure,
+                list_mib=round(path.stat().st_size / 2**20),
+            )
+            path.unlink()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
