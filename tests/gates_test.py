@@ -64,6 +64,17 @@ def test_what_cannot_be_compared_is_not_passed(limits):
     assert other and not other["passed"]
 
 
+def test_what_is_no_number_is_not_passed():
+    nan = float("nan")
+    judged = gates.judge(_found((0.9, nan, nan)), "all", Limits("s", auc=0.7))
+    assert judged and judged["result"] == "not evaluable"
+
+
+def test_a_score_against_its_sign_is_said_to_be():
+    judged = gates.judge(_found((0.2, 0.1, 0.3)), "all", Limits("s", auc=0.7))
+    assert judged and judged["passed"] and "against its sign" in judged["statement"]
+
+
 def test_without_limits_there_is_no_gate():
     assert gates.judge(_found((0.9, 0.8, 0.95)), "all", Limits("s")) is None
 

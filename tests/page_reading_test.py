@@ -25,7 +25,7 @@ def test_what_is_published_stands_above_any_score(made):
     found, _, tags = made
     text = re.sub(r"\s+", " ", tags.named("main")[0]["text"])
     order = [
-        "Found in published lists of training data",
+        "Named in lists of training data",
         pages.EXTRA["published"]["statement"],
         found["statement"],
         "Gate: exceeded",
@@ -69,7 +69,7 @@ def test_what_is_not_there_is_not_shown(tmp_path, monkeypatch):
     _, html = pages.write(tmp_path, monkeypatch, table=table, extra=none, run={})
     tags = pages.Tags(html)
     text = re.sub(r"\s+", " ", tags.named("body")[0]["text"])
-    for absent in ("Gate:", "Scope:", "Found in published", "None", "Suspects "):
+    for absent in ("Gate:", "Scope:", "Named in lists", "None", "Suspects "):
         assert absent not in text, absent
     assert "published lists of training data were not searched" in text
     for said in ("Date not recorded", "Command not recorded", "Model not recorded"):

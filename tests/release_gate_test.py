@@ -29,7 +29,7 @@ def test_it_is_a_workflow(workflow):
     for step in job["steps"]:
         assert len({"uses", "run"} & set(step)) == 1
     kept = _steps(workflow)["Keep the report"]
-    assert kept["with"]["path"] == workflow["env"]["RUN"]
+    assert kept["with"]["path"] == "${{ env.RUN }}"
     after = ("Compare with the release before", "Verify", "Keep the report")
     assert all(_steps(workflow)[name]["if"] == "always()" for name in after)
 
@@ -50,13 +50,14 @@ def test_its_steps_run(workflow, tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     few = "--config.corpus.max_clips=40 --config.scores=response_loss"
     env = workflow["env"] | {"CONFIG": "configs/llava.py", "FLAGS": few}
+    env |= {"RUN": str(tmp_path / "run"), "BEFORE": str(tmp_path / "before")}
     steps = _steps(workflow)
     audit = _run(steps["Audit"], env, tmp_path)
     assert audit.returncode == 4, audit.stderr
     lines = [x for x in audit.stdout.splitlines() if x.startswith("Gate exceeded: ")]
     assert len(lines) == 1 and "gate.max_auc = 0.6" in lines[0]
     assert _run(steps["Compare with the release before"], env, tmp_path).stdout == ""
-    (tmp_path / "runs/before").symlink_to(tmp_path / env["RUN"])
+    assert _run(steps["Remember a release that passed"], env, tmp_path).returncode == 0
     compared = _run(steps["Compare with the release before"], env, tmp_path)
     assert compared.returncode == 0 and "difference +0.000" in compared.stdout
     verified = _run(steps["Verify"], env, tmp_path)

@@ -94,6 +94,24 @@ def test_files_that_are_missing_or_added(copied):
     assert "scores.csv is missing" in found
     assert "signals/x.parquet was added since the digest was written" in found
     assert not any("notes.txt" in each for each in found)
+    assert any("notes.txt" in each for each in verifying.verify(copied).same)
+
+
+def test_links_in_place_of_folders_and_files(copied, tmp_path):
+    shutil.move(copied / "signals", tmp_path / "elsewhere")
+    (copied / "signals").symlink_to(tmp_path / "elsewhere")
+    (copied / "figures").mkdir(exist_ok=True)
+    (copied / "figures" / "x.png").symlink_to("nowhere")
+    found = digests.differences(copied, digests.read(copied))
+    assert "signals was added since the digest was written" in found
+    assert "figures/x.png was added since the digest was written" in found
+
+
+def test_an_empty_table_is_found(copied):
+    (copied / "scores.csv").write_text("")
+    digests.write(copied)
+    found = verifying.verify(copied).differences
+    assert found == ["scores.csv: it is not what scores.parquet says"]
 
 
 def _forged_metrics(folder):
@@ -164,7 +182,8 @@ def test_without_the_sources_the_files_are_verified(copied):
     digests.write(copied)
     found = verifying.verify(copied)
     assert found.same[1] == "files: every one is as it was written"
-    assert any("not computed anew: " in each for each in found.differences)
+    assert not found.differences
+    assert any("not computed anew: " in each for each in found.problems)
 
 
 def test_a_changed_video_is_found_by_its_hash(finished, monkeypatch):

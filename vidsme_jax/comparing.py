@@ -27,6 +27,7 @@ _NUMBER = 1999  # Exchanges.
 _SAME = ("profile", "response")
 # Those that may differ, and are told.
 _TOLD = (
+    *("slices", "reference.checkpoint", "reference.adapter"),
     *("video.num_frames", "video.sampling", "video.against", "model.prompt"),
     *("motion.q_scale", "motion.r_scale", "motion.bounds", "model.dtype"),
 )
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     commands.begin()
     try:
         out = pathlib.Path(given.out) if given.out else None
-        if out is not None and out.exists():
+        if out is not None and (out.exists() or out.is_symlink()):
             raise AuditError([f"--out={printable(given.out)}: it is there already"])
         found = compare(argv[1], argv[2], given.score or "")
         if out is not None:
@@ -200,27 +201,33 @@ def _table(path: pathlib.Path, *, larger_is_member: bool) -> ScoreTable:
     from pyarrow import parquet
 
     try:
-        read = parquet.read_table(pa.BufferReader(received.content(path, _MOST)))
+        read = parquet.read_table(
+            pa.BufferReader(received.content(path, _MOST)), use_threads=False
+        )
         columns = {name: read.column(name).to_numpy() for name in read.column_names}
         texts = [columns[name].astype(str) for name in _TEXTS]
         statistics = {
             name: columns[name].astype(float)
             for name in ("flow_variance", "brightness_std", "q", "r")
         }
+        num_rows = columns["n_rows"]
+        names = read.column_names[read.column_names.index("r") + 1 :]
+        scores = {name: columns[name].astype(float) for name in names}
     except (OSError, ValueError, pa.ArrowException, KeyError, MemoryError) as error:
         raise AuditError([f"{path}: cannot be read ({error})"]) from error
-    last = read.column_names.index("r")
-    names = read.column_names[last + 1 :]
     ids, videos, roles, groups, contents = texts
+    rows = zip(ids.tolist(), roles.tolist(), contents.tolist(), strict=True)
+    if len({*rows}) < len(ids):
+        raise AuditError([f"{path}: rows have the same id, role and video"])
     return ScoreTable(
         id=ids,
         video=videos,
         role=roles,
         group=groups,
         cluster=contents,
-        num_rows=columns["n_rows"],
+        num_rows=num_rows,
         **statistics,
-        scores={name: columns[name].astype(float) for name in names},
+        scores=scores,
         larger_is_member=larger_is_member,
         unit=columns["unit"].astype(str) if "unit" in columns else None,
     )

@@ -17,7 +17,7 @@ why; 3 something differs or could not be computed anew, each in a line.
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
@@ -36,8 +36,9 @@ _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # Another processor rounds otherwise.
 _NOT_ANEW = ("notes", "warnings", "left_out")
 _CLOSING = (
     "not verified: that the model gave these signals, and that declared members are "
-    "members; report.html, the figures, and in metrics.json notes, warnings and what "
-    "was left out are verified by their digests alone"
+    "members; config.json but for its digest of the corpus, failures.jsonl, "
+    "report.html, the figures, and in metrics.json notes, warnings and what was left "
+    "out are verified by their digests alone"
 )
 
 
@@ -46,11 +47,14 @@ class Verified(NamedTuple):
 
     Attributes:
       same: Sentences on what is as it was written.
-      differences: Sentences on what is not, or could not be computed anew.
+      differences: Sentences on what is not.
+      problems: Why scores and metrics could not be computed anew, such as without the
+        manifests.
     """
 
     same: list[str]
     differences: list[str]
+    problems: Sequence[str] = ()
 
 
 def main(argv: list[str]) -> int:
@@ -69,10 +73,14 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         return commands.wrong([commands.os_cause(error)])
     lines = [*found.same, *(f"DIFFERS: {x}" for x in _some(found.differences))]
-    ends = counted(len(found.differences), "difference")
-    lines += [_CLOSING, f"{'verified' if not found.differences else ends}"]
-    terminal.show("\n".join(lines))
-    return commands.FAILURES if found.differences else commands.OK
+    lines += [*_some(list(found.problems)), _CLOSING]
+    ends = "verified"
+    if found.differences:
+        ends = counted(len(found.differences), "difference")
+    elif found.problems:
+        ends = "the files are verified, and nothing was computed anew"
+    terminal.show("\n".join([*lines, ends]))
+    return commands.OK if ends == "verified" else commands.FAILURES
 
 
 def verify(
@@ -104,13 +112,15 @@ def verify(
     same = [f"digest {its}, of {record['time']}, lists {len(record['files'])} files"]
     if not differences:
         same.append("files: every one is as it was written")
+    if others := digests.others(workdir):
+        same.append(f"not of the run, and not verified: {', '.join(_some(others))}")
     try:
         about = reporting.recorded(workdir)
         asked = asking.ask(settings.restored(about["config"]), model=False)
         more = _anew(workdir, asked, about, videos=videos)
     except AuditError as error:
-        problems = (f"not computed anew: {problem}" for problem in error.problems)
-        return Verified(same, [*differences, *problems])
+        problems = [f"not computed anew: {problem}" for problem in error.problems]
+        return Verified(same, differences, problems)
     return Verified(same + more.same, differences + more.differences)
 
 
@@ -165,7 +175,8 @@ def _of_scores(workdir: pathlib.Path, table: ScoreTable) -> list[str]:
 
     path, (wanted, texts) = workdir / "scores.parquet", files.scores_of(table)
     try:
-        found = parquet.read_table(pa.BufferReader(received.content(path, _MOST)))
+        content = pa.BufferReader(received.content(path, _MOST))
+        found = parquet.read_table(content, use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         return [f"scores.parquet: cannot be read ({printable(str(error), 200)})"]
     if found.column_names != wanted.column_names or len(found) != len(wanted):
@@ -187,9 +198,9 @@ def _of_scores(workdir: pathlib.Path, table: ScoreTable) -> list[str]:
     try:
         text = received.content(workdir / "scores.csv", _MOST)
     except (OSError, ValueError) as error:
-        text = b""
+        text = None
         differences.append(f"scores.csv: cannot be read ({printable(str(error), 200)})")
-    if text and text != files.as_csv(found, texts):
+    if text is not None and text != files.as_csv(found, texts):
         differences.append("scores.csv: it is not what scores.parquet says")
     return differences
 

@@ -54,10 +54,9 @@ def test_every_form_gives_the_same_entries(tmp_path, name, times):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
-def test_tables_begin_with_their_names(tmp_path, name):
+def test_the_names_of_a_table_are_no_entry(tmp_path, name):
     _table(tmp_path / name, ROWS)
-    names = {"id": "id", "video": "video"}
-    assert _all(tmp_path / name) == list(enumerate([names, *ROWS], 1))
+    assert _all(tmp_path / name) == list(enumerate(ROWS, 1))
 
 
 def test_a_table_without_names_and_with_rows_of_other_lengths(tmp_path):
@@ -66,6 +65,14 @@ def test_a_table_without_names_and_with_rows_of_other_lengths(tmp_path):
         {"dQw4w9WgXcQ": "dQw4w9WgXcQ", "3": "3"},
         {"dQw4w9WgXcQ": "a,b", "3": "4", "column 2": "5"},
         {"dQw4w9WgXcQ": "c"},
+    ]
+
+
+def test_checksums(tmp_path):
+    (tmp_path / "SHA256SUMS").write_text(f"{'a' * 64}  x/y z.mp4\n{'b' * 64} *b.mp4\n")
+    assert [cells for _, cells in _all(tmp_path / "SHA256SUMS")] == [
+        {"hash": "a" * 64, "file": "x/y z.mp4"},
+        {"hash": "b" * 64, "file": "b.mp4"},
     ]
 
 

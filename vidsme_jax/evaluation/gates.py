@@ -5,6 +5,7 @@ beyond the luck of these clips. What is within it may still leak: the upper end 
 much. A gate that cannot be judged is not passed.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def _check(
     low = high = None
     if found is not None:
         low, high = found["low"], found["high"]
-    if found is None or low is None or high is None:
+    if found is None or low is None or high is None or not math.isfinite(low + high):
         why = "it was not estimated" if found is None else found.get("reason", "none")
         result, said = OPEN, f"{of} has no interval ({why}), so that {name} is open"
     else:
@@ -94,6 +95,8 @@ def _check(
         result = EXCEEDED if low > limit else PASSED
         than = "above" if result == EXCEEDED else "not above"
         said = f"{value}, its lower end {than} {name} = {limit:g}"
+        if of.startswith("the AUC") and high < 0.5:
+            said += " (against its sign: members rank below)"
     return {
         "name": name,
         "limit": limit,

@@ -21,8 +21,10 @@ _FRAMES = 32  # Of a clip whose pictures are hashed.
 
 
 @functools.cache
-def of_file(path: pathlib.Path) -> dict[str, str]:
+def of_file(path: pathlib.Path | None) -> dict[str, str]:
     """Returns the hashes of a file by name, in hex; none if it cannot be read."""
+    if path is None:
+        return {}
     digests = {kind: hashlib.new(name) for kind, name in _DIGESTS.items()}
     try:
         with regular.opened(path) as file:

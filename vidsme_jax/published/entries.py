@@ -31,15 +31,29 @@ _FORMS = {
     ".tsv": "TSV",
     **dict.fromkeys((".parquet", ".pq"), "Parquet"),
     **dict.fromkeys((".txt", ".list", ".lst", ".ids"), "text"),
+    **dict.fromkeys((".md5", ".sha1", ".sha256"), "text"),
 }
 _ROWS = 20_000  # At a time.
 _WHOLE = 1000  # Of the first rows all are taken, to know what a list has.
 _CHUNK = 1 << 20  # Characters read at a time.
 _LARGE = 1 << 20  # Characters of a JSON object that is more than an entry.
-_MOST = 1 << 27  # Characters of one value.
-_DEPTH, _ITEMS = 3, 8  # Of what is nested in an entry: levels, members of a list.
+_MOST = 1 << 24  # Characters of one value.
+_DEPTH, _ITEMS = 3, 1000  # Of what is nested in an entry: levels, members.
+_MANY = 8  # Members of a list that are entries of their own.
 
+# What `md5sum` and the like write.
+_CHECKSUM = re.compile(r"\\?([0-9a-fA-F]{32,64}) [ *](.+)")
+# Names of columns, without "_", "-" and spaces, by which a line of names is known.
+_HEADERS = frozenset(
+    "id ids key video videos videoid videopath videofile videoname vid clip clipid "
+    "youtube youtubeid ytid yid url urls link path file files filename filepath name "
+    "title caption captions text question answer label source date start end duration "
+    "split category hash md5 sha1 sha256 phash dhash framephash framedhash".split()
+)
+_SHORTEST = 11  # Characters of a key that may be an id.
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
+
+_DAMAGED = (OSError, EOFError, ValueError, LookupError, RecursionError, MemoryError)
 
 Cells = dict[str, str]
 Chooses = Callable[[Sequence[str]], Sequence[int]]
@@ -49,7 +63,7 @@ class Entry(NamedTuple):
     """One entry of a list.
 
     Attributes:
-      row: Its number, from 1; of CSV the line of names is the first.
+      row: Its number, from 1; a line of names of columns is none.
       cells: Its texts, by name of the column.
     """
 
@@ -84,10 +98,12 @@ def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
         raw = _of_parquet(path) if form == "Parquet" else _of_text(path, form)
         while some := list(itertools.islice(raw, _WHOLE if not count else _ROWS)):
             texts = [each.text for each in some]
+            if not count and any("\0" in text for text in texts):
+                raise ValueError("it holds NUL bytes; is it UTF-16? give it as UTF-8")
             for place in chooses(texts) if count else range(len(some)):
                 yield Entry(count + place + 1, some[place].cells())
             count += len(some)
-    except (OSError, EOFError, ValueError, RecursionError, pa.ArrowException) as error:
+    except (*_DAMAGED, csv.Error, pa.ArrowException) as error:
         cause = printable(f"{error}" or type(error).__name__, 200)
         said = f"{printable(str(path))}: cannot be read as {form} ({cause})"
         raise AuditError([said]) from error
@@ -105,11 +121,24 @@ def form_of(path: pathlib.Path) -> str:
         raise AuditError([f"{name}: {'no file' if path.exists() else 'not there'}"])
     suffixes = [x.lower() for x in path.suffixes[-2:] if x.lower() != ".gz"]
     form = _FORMS.get(suffixes[-1] if suffixes else "", "")
+    if path.name.upper().endswith("SUMS"):
+        form = "text"
     if not form:
         raise AuditError(
             [f"{name}: a list of an unknown form; lists are {FORMS} (.gz may follow)"]
         )
     return form
+
+
+def is_header(row: Sequence[str]) -> bool:
+    """Whether a row of a table has the names of its columns.
+
+    Example:
+      >>> is_header(["video_id", "n"]), is_header(["dQw4w9WgXcQ", "3"])
+      (True, False)
+    """
+    plain = (re.sub("[_ -]", "", cell.lower()) for cell in row)
+    return any(cell in _HEADERS for cell in plain)
 
 
 def flat(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -122,7 +151,9 @@ def flat(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]
     if isinstance(value, str):
         yield name or "entry", value
     elif isinstance(value, dict) and depth < _DEPTH:
-        for key, its in value.items():
+        for k, (key, its) in enumerate(value.items()):
+            if len(key) >= _SHORTEST or "." in key or "/" in key:
+                yield f"key{k}", key  # It may be an id.
             yield from flat(its, f"{name}.{key}".lstrip("."), depth + 1)
     elif isinstance(value, list) and depth < _DEPTH:
         for k, its in enumerate(value[:_ITEMS]):
@@ -133,8 +164,14 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
     regular.opened(path).close()
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_ROWS):
-            kept = [x.name for x in batch.schema if not _is_plain_number(x.type)]
-            columns = {name: batch.column(name).to_pylist() for name in kept}
+            columns = {
+                f"{field.name}.{k}"
+                if field.name in batch.schema.names[:k]
+                else field.name: ([_decoded(x) for x in batch.column(k).to_pylist()])
+                for k, field in enumerate(batch.schema)
+                if not pa.types.is_primitive(field.type)
+            }
+            kept = list(columns)
             for row in zip(*columns.values(), strict=True):
                 text = "\t".join([x if type(x) is str else str(x) for x in row])
                 yield _Raw(
@@ -145,8 +182,16 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
                 )
 
 
-def _is_plain_number(kind: pa.DataType) -> bool:
-    return pa.types.is_primitive(kind) or pa.types.is_binary(kind)
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _lines(file: io.TextIOWrapper) -> Iterator[str]:
+    """Yields lines, none of them without end."""
+    while line := file.readline(_MOST + 1):
+        if len(line) > _MOST:
+            raise ValueError(f"a line has more than {_MOST} characters")
+        yield line
 
 
 def _of_text(path: pathlib.Path, form: str) -> Iterator[_Raw]:
@@ -164,14 +209,18 @@ def _of_text(path: pathlib.Path, form: str) -> Iterator[_Raw]:
 
 
 def _of_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
-    for line in file:
-        if text := line.strip():
+    for line in _lines(file):
+        if not (text := line.strip()):
+            continue
+        if match := _CHECKSUM.fullmatch(text):
+            yield _Raw(text, lambda its=match: {"hash": its[1], "file": its[2]})
+        else:
             yield _Raw(text, lambda its=text: {"line": its})
 
 
 def _of_json_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
     """Yields lines; those that are not chosen are not read as JSON."""
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(file), 1):
         text = line.strip()
         if not text:
             continue
@@ -188,13 +237,17 @@ def _of_json_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
 
 
 def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
-    """Yields rows of CSV; the first, which may have no names, is an entry, too."""
+    """Yields rows of CSV; the first is an entry, too, if it is not one of names."""
     csv.field_size_limit(min(_MOST, sys.maxsize))
     names: list[str] = []
-    for row in csv.reader(file, delimiter=delimiter):
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    for row in csv.reader(file, delimiter=delimiter, quoting=quoting):
+        first = not names
         names = names or [
             x if row.index(x) == k else f"{x}.{k}" for k, x in enumerate(row)
         ]
+        if first and is_header(row):
+            continue
         known = names
         if len(row) > len(names):
             known = [*names, *(f"column {k}" for k in range(len(names), len(row)))]
@@ -344,7 +397,8 @@ def _cells(text: str) -> Cells:
 
 
 def _is_of_entries(value: Any) -> bool:
-    """Whether an object holds but lists or objects: groups, or entries by id."""
+    """Whether an object holds lists or objects that are entries of their own."""
     if not isinstance(value, dict) or not value:
         return False
-    return all(isinstance(x, dict | list) for x in value.values())
+    inside = [x for x in value.values() if isinstance(x, dict | list)]
+    return len(inside) == len(value) or any(len(x) > _MANY for x in inside)

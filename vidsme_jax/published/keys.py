@@ -1,10 +1,13 @@
 """What names a video in a list: an id of YouTube, an address, a hash, a file name.
 
-An id of YouTube is known by its address, or by its form: 11 characters, small letters
-and capitals among them, as a whole, at the beginning of a file's name (`v_ID.mp4`,
-`ID_10_20.mp4`, `ID-Scene-001.mp4`), or in brackets at its end (`Title [ID].mkv`).
+An id of YouTube is known by its address, or by its form: 11 characters that look drawn
+at random, as a whole, at either end of a file's name (`v_ID.mp4`, `ID_10_20.mp4`,
+`ID-Scene-001.mp4`, `Title-ID.mp4`), in brackets in it (`Title [ID].mkv`), or as the
+name of a folder.
 """
 
+import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -16,15 +19,22 @@ WEAK = (FILE, TEXT, *PICTURES.values())
 
 _ID = r"([A-Za-z0-9_-]{11})"
 _ADDRESS = re.compile(
-    r"(?:youtube(?:-nocookie)?\.com/(?:watch\?(?:[^ ]*&)?v=|embed/|shorts/|live/|v/|e/)"
-    rf"|youtu\.be/){_ID}(?![A-Za-z0-9_-])"
+    r"(?:youtube(?:-nocookie)?\.com/(?:watch/?\?|\?|watch\?)(?:[^ ]*[&;])?v=|"
+    r"youtube(?:-nocookie)?\.com/(?:embed|shorts|live|v|e)/|youtu\.be/|"
+    rf"ytimg\.com/vi/|youtube:){_ID}(?![A-Za-z0-9_-])",
+    re.IGNORECASE,
 )
 _NAME = re.compile(r"([^/\\]+?)(?:\.[A-Za-z0-9]{2,5})?$")
-_BEGINS = re.compile(rf"(?:v_|ytb_|yt_|youtube_)?{_ID}(?:$|[^A-Za-z0-9])")
-_DIVIDED = re.compile(rf"(?:v_|ytb_|yt_|youtube_)?{_ID}[_-]")
-_BRACKETS = re.compile(rf"\[{_ID}\]$")
+_INSIDE = (
+    re.compile(rf"(?:v_|ytb_|yt_|youtube_)?{_ID}(?:$|[^A-Za-z0-9])").match,
+    re.compile(rf"(?:v_|ytb_|yt_|youtube_)?{_ID}[_-]").match,
+    re.compile(rf"\[{_ID}\]").search,
+    re.compile(rf"[_-]{_ID}$").search,
+)
 _HEX = re.compile(r"[0-9a-fA-F]{32,64}$")
-_SMALL, _CAPITAL = re.compile("[a-z]"), re.compile("[A-Z]")
+_OF_NOTHING = frozenset(  # Hashes of an empty file.
+    hashlib.new(name).hexdigest() for name in ("md5", "sha1", "sha256")
+)
 # A name that says something: five characters, and not digits alone.
 _TELLING = re.compile(r"(?=.{5}).*[^0-9_. -]", re.DOTALL)
 _VIDEO = re.compile(
@@ -32,12 +42,20 @@ _VIDEO = re.compile(
 )
 _ON_DISK = re.compile(r"[/\\]|\.[A-Za-z0-9]{2,5}$")
 _LONGEST = 500  # Characters of a cell that names a video.
-_TRACKING = re.compile(r"(utm_.*|si|feature|t|ab_channel|pp|fbclid|gclid)=")
+_TURNS = 4  # From small letters to capitals or digits: an id of YouTube's.
+_TRACKING = re.compile(r"(utm_.*|fbclid|gclid)=")
 _OF_IDS = re.compile(
-    r"(key\d?|entry|line|.*id|id.*|vid|video.*|clip.*|name|source|.*url.*|.*path.*|"
-    r"file.*|.*_?key)(\.\d)?$",
+    r"(key\d*|entry|line|.*id|id.*|vid|video.*|clip.*|name|source|.*url.*|.*path.*|"
+    r"file.*|.*_?key)(\.\d+)?$",
     re.IGNORECASE,
 )
+# Columns whose texts speak of videos, and of others than the entry's.
+_OTHERS = re.compile(
+    r"licen[cs]e|thumb|channel|author|user|playlist|caption|question|answer|title|"
+    r"conversation|description|comment|prompt|text|transcript|subtitle|candidate",
+    re.IGNORECASE,
+)
+_OF_HASHES = re.compile(r"hash|md5|sha|digest|checksum", re.IGNORECASE)
 
 
 def of_row(row: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -57,6 +75,16 @@ def of_row(row: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return found
 
 
+def is_unsaid(row: Mapping[str, str]) -> bool:
+    """Whether an entry has a name that is too short or too common to say anything.
+
+    Example:
+      >>> is_unsaid({"video": "0001.mp4"})
+      True
+    """
+    return any(_OF_IDS.match(name) and cell.strip() for name, cell in row.items())
+
+
 def picture_hash(column: str) -> str:
     """Returns which hash of pictures a column has, by its name, or "".
 
@@ -68,42 +96,66 @@ def picture_hash(column: str) -> str:
     return next((kind for key, kind in PICTURES.items() if key in plain), "")
 
 
+def is_hash(column: str) -> bool:
+    """Whether a column may have hashes of files, by its name."""
+    return bool(_OF_HASHES.search(column)) and not picture_hash(column)
+
+
 def _of_cell(name: str, cell: str) -> Iterator[tuple[str, str]]:
-    if not 0 < len(cell) <= _LONGEST or picture_hash(name):
+    if not 0 < len(cell) <= _LONGEST or picture_hash(name) or _OTHERS.search(name):
         return
-    if match := _ADDRESS.search(cell):
-        yield YOUTUBE, match[1]
+    if found := _ADDRESS.findall(cell):
+        yield from ((YOUTUBE, key) for key in found)
         return
-    if cell.startswith(("http://", "https://")):
-        if "youtu" not in cell.partition("?")[0]:
+    if cell.lower().startswith(("http://", "https://")):
+        if "youtu" not in cell.partition("?")[0] and _OF_IDS.match(name):
             yield URL, _address(cell)
-        if not _VIDEO.search(cell.partition("?")[0]):
-            return
         cell = cell.partition("?")[0]
+        if not _VIDEO.search(cell):
+            return
     elif _HEX.match(cell) and len(cell) in HASHES:
-        yield HASHES[len(cell)], cell.lower()
+        if cell.lower() not in _OF_NOTHING:
+            yield HASHES[len(cell)], cell.lower()
         return
-    match = _NAME.search(cell)
+    words = cell.split()[:4] if name == "line" else [cell]
+    for text in {cell, *(word.strip("\"'()[]<>,;") for word in words)}:
+        yield from _of_name(name, text)
+
+
+def _of_name(column: str, text: str) -> Iterator[tuple[str, str]]:
+    """Yields the keys of a name, of a file or not."""
+    match = _NAME.search(text)
     stem = match[1] if match else ""
-    for pattern in (_BEGINS.match, _DIVIDED.match, _BRACKETS.search):
-        if (match := pattern(stem)) and _is_mixed(match[1]):
-            yield YOUTUBE, match[1]
-    if _OF_IDS.match(name):
-        on_disk = _ON_DISK.search(cell)
-        text = stem if on_disk else cell
-        if _TELLING.match(text):
-            yield (FILE if on_disk else TEXT), text
+    for part in {stem, *re.split(r"[/\\]", text)[:-1]}:
+        for found in (pattern(part) for pattern in _INSIDE):
+            if found and _is_random(found[1]):
+                yield YOUTUBE, found[1]
+            elif found and _OF_IDS.match(column):
+                yield TEXT, found[1]
+    if _OF_IDS.match(column):
+        on_disk = _ON_DISK.search(text)
+        plain = stem if on_disk else text
+        if _TELLING.match(plain):
+            yield (FILE if on_disk else TEXT), plain
 
 
-def _is_mixed(text: str) -> bool:
-    """Whether an id has small letters and capitals, as 994 in 1000 of YouTube's."""
-    return bool(_SMALL.search(text) and _CAPITAL.search(text))
+def _is_random(text: str) -> bool:
+    """Whether characters look drawn at random, as those of 93 in 100 of YouTube's ids.
+
+    A word such as `Holiday2019` has few turns from one kind of letter to another.
+    """
+    plain = text.replace("_", "").replace("-", "")
+    kinds = ["s" if c.islower() else "C" if c.isupper() else "0" for c in plain]
+    turns = sum(one != other for one, other in itertools.pairwise(kinds))
+    return turns >= _TURNS and {"s", "C"} <= set(kinds)
 
 
 def _address(text: str) -> str:
     """Returns an address without what does not say which video it is."""
-    host, _, rest = text.partition("://")[2].partition("#")[0].partition("/")
+    whole, _, inside = text.partition("://")[2].partition("#")
+    host, _, rest = whole.partition("/")
     path, _, query = rest.partition("?")
     kept = sorted(x for x in query.split("&") if x and not _TRACKING.match(x))
     host = host.lower().removeprefix("www.").removeprefix("m.")
-    return f"{host}/{path.rstrip('/')}{'?' * bool(kept)}{'&'.join(kept)}"
+    where = f"#{inside}" if inside.startswith(("/", "!")) else ""
+    return f"{host}/{path.rstrip('/')}{'?' * bool(kept)}{'&'.join(kept)}{where}"

@@ -19,10 +19,12 @@ from vidsme_jax.wording import counted, printable
 # Columns of a manifest that name no video.
 _TEXTS = ("question", "answer", "candidates", "conversations", "caption", "text")
 _TEXTS += ("group", "date", "label", "start", "end", "title", "description")
-_NAMES = ("video", "path", "file", "filename", "video_path", "id", "video_id", "entry")
+_NAMES = ("video", "path", "file", "filename", "video_path", "name", "url", "id")
+_NAMES += ("video_id", "videoID", "youtube_id", "line", "entry")
 _NEAR = 8  # Bits of 64 that pictures of one video differ by at most.
 _BLOCK = 1 << 20  # Bytes.
-_MOST_HITS = 10_000  # Of a list.
+_MOST = 1000  # Entries with one key.
+_FIRST = 1000  # Entries whose forms are counted.
 _SHARE = 0.05  # Of the entries, that are named in a form which is worth a note.
 _COMMON = 20  # Entries that a name in common may have, to say anything.
 
@@ -81,12 +83,9 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
         found = Search().videos(path)
         rows = [(k, {"video": str(file)}) for k, file in enumerate(found, 1)]
     else:
-        form = entries.form_of(path)
         for entry in entries.read(path, lambda texts: range(len(texts))):
             if isinstance(entry, Entry):
                 rows.append(entry)
-        if rows and form in ("CSV", "TSV") and _is_header(rows[0][1]):
-            rows = rows[1:]
     made, problems = [], []
     for number, cells in rows:
         named = {
@@ -105,11 +104,14 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
         made.append(Video(name, video, _file(video, path, root), its))
     if problems:
         raise AuditError(problems)
+    if not made:
+        raise AuditError([f"{printable(manifest)}: no videos are in it"])
     if not any(video.keys or video.file for video in made):
         raise AuditError(
             [
                 f"{printable(manifest)}: none of {counted(len(made), 'row')} names a "
-                "video: by an id, an address, a file or a hash"
+                "video: by an id, an address, a hash, or a file name of more than "
+                "digits and at least five characters"
             ]
         )
     return made
@@ -132,7 +134,7 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
     """
     problems: list[str] = []
     about, hits = [], []
-    for name in lists:
+    for name in dict.fromkeys(lists):
         try:
             its, found = _in_list(wanted, pathlib.Path(name).expanduser())
             about.append(its)
@@ -153,9 +155,7 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
 def statement(found: dict[str, Any]) -> str:
     """Says what was found, and what that means, of what `look_up` returns."""
     total = counted(found["looked_up"], "video")
-    lists = ", ".join(
-        f"{printable(x['name'], 100)} ({x['rows']:,} entries)" for x in found["lists"]
-    )
+    lists = ", ".join(map(_list_in_words, found["lists"]))
     sure = {x["video"] for x in found["hits"] if x["identity"]}
     maybe = {x["video"] for x in found["hits"]} - sure
     of = "Of another" if sure else "Of"
@@ -168,15 +168,20 @@ def statement(found: dict[str, Any]) -> str:
         kinds = sorted({x["how"] for x in found["hits"] if x["identity"]})
         return (
             f"{len(sure)} of {total} {'is' if len(sure) == 1 else 'are'} named in a "
-            f"published list, by {' or '.join(kinds)}: {lists}.{other} What a list "
-            "names its publisher says was used, and that outweighs any score below; "
-            "that this model was trained by that list is to be shown from its own "
-            "documentation."
+            f"list, by {' or '.join(kinds)}: {lists}.{other} If the list is the "
+            "published one of a model's training data, which was not checked here, its "
+            "publisher says that these were used; that outweighs any score. That this "
+            "model was trained by that list is to be shown from its documentation."
         )
     return (
         f"None of {total} is named for certain in {lists}.{other} That says nothing "
         "of lists that were not published or not looked at."
     )
+
+
+def _list_in_words(about: dict[str, Any]) -> str:
+    entries_ = "entry" if about["rows"] == 1 else "entries"
+    return f"{printable(about['name'], 100)} ({about['rows']:,} {entries_})"
 
 
 def _in_list(
@@ -188,16 +193,16 @@ def _in_list(
         for kind, its in video.keys.items():
             for key in its:
                 index[kind, key].append(video)
-    sieve, rows = Sieve(key for _, key in index), 0
-    hashed: set[str] = set()
+    name, rows, unsaid, left = str(path), 0, 0, 0
+    sieve, hashed, pictured = Sieve(key for _, key in index), False, False
     seen: dict[str, None] = {}
     pictures: list[tuple[int, str, str]] = []
     kinds: collections.Counter[str] = collections.Counter()
+    common: collections.Counter[tuple[str, str, str]] = collections.Counter()
     hits: list[Hit] = []
-    name = str(path)
 
     def chosen(texts: Sequence[str]) -> Sequence[int]:
-        return range(len(texts)) if pictures else sieve(texts)
+        return range(len(texts)) if pictured else sieve(texts)
 
     for entry in entries.read(path, chosen):
         if isinstance(entry, int):
@@ -206,28 +211,39 @@ def _in_list(
         for column, cell in entry.cells.items():
             seen[column] = None
             if kind := keys.picture_hash(column):
+                pictured = True
                 pictures.append((entry.row, kind, cell))
         found = keys.of_row(entry.cells)
-        if entry.row <= 1000:
+        if entry.row <= _FIRST:
             kinds.update(list(found)[:1])
-        if new := set(found) & set(keys.HASHES.values()) - hashed:
-            hashed |= new
+            unsaid += not found and keys.is_unsaid(entry.cells)
+        digests = set(found) & set(keys.HASHES.values())
+        if not hashed and (digests or any(map(keys.is_hash, entry.cells))):
+            hashed = True
             for video in wanted:
-                its = contents.of_file(video.file) if video.file else {}
-                for kind in new & set(its):
-                    index[kind, its[kind]].append(video)
+                for kind, key in contents.of_file(video.file).items():
+                    index[kind, key].append(video)
             sieve = Sieve(key for _, key in index)
         for kind, its in found.items():
             for key in its:
-                hits += [
-                    Hit(*video[:2], name, entry.row, kind, kind not in keys.WEAK, key)
-                    for video in index.get((kind, key), ())
-                ]
-        if len(hits) > _MOST_HITS:
-            hits = hits[:_MOST_HITS]
+                for video in index.get((kind, key), ()):
+                    sure = kind not in keys.WEAK
+                    common[video.video, kind, key] += 1
+                    if common[video.video, kind, key] > (_MOST if sure else _COMMON):
+                        left += 1
+                        continue
+                    hit = Hit(*video[:2], name, entry.row, kind, sure, key)
+                    hits.append(hit)
+    hits = [
+        hit
+        for hit in hits
+        if hit.identity or common[hit.video, hit.how, hit.entry] <= _COMMON
+    ]
     if pictures:
         hits += _alike(wanted, pictures, name)
-    if not kinds and not pictures:
+    if not rows:
+        raise AuditError([f"{printable(name)}: it is empty"])
+    if not kinds and not pictured and not unsaid:
         shown = ", ".join(printable(x, 40) for x in list(seen)[:5]) or "none"
         raise AuditError(
             [
@@ -236,12 +252,8 @@ def _in_list(
                 "list of videos?"
             ]
         )
-    about = {
-        "name": name,
-        "sha256": _sha256(path),
-        "rows": rows,
-        "notes": _notes(kinds),
-    }
+    notes = _notes(kinds, unsaid, left)
+    about = {"name": name, "sha256": _sha256(path), "rows": rows, "notes": notes}
     return about, _distinct(hits)
 
 
@@ -272,32 +284,32 @@ def _alike(
 
 
 def _distinct(hits: list[Hit]) -> list[Hit]:
-    """Returns one hit a video and entry, the surest; without names of many entries."""
-    common = collections.Counter(
-        (hit.video, hit.how, hit.entry) for hit in hits if not hit.identity
-    )
+    """Returns one hit a video and entry, the surest."""
     best: dict[tuple[str, str, int], Hit] = {}
     for hit in sorted(hits, key=lambda hit: not hit.identity):
-        if common[hit.video, hit.how, hit.entry] <= _COMMON:
-            best.setdefault((hit.id, hit.video, hit.row), hit)
+        best.setdefault((hit.id, hit.video, hit.row), hit)
     return sorted(best.values(), key=lambda hit: hit.row)
 
 
-def _notes(kinds: collections.Counter[str]) -> list[str]:
-    """Says in which forms a list names its videos, if there are several."""
+def _notes(kinds: collections.Counter[str], unsaid: int, left: int) -> list[str]:
+    """Says in which forms a list names its videos, and what was left out."""
+    said = []
+    if unsaid:
+        said.append(
+            f"{unsaid} of its first entries have names of digits alone or of fewer "
+            "than five characters, which many videos have: they were not compared"
+        )
+    if left:
+        said.append(
+            f"{left} entries with a name that more than {_COMMON} entries have, or "
+            f"with a key that more than {_MOST} have, were left out"
+        )
     rare = _SHARE * kinds.total()
     common = [(kind, count) for kind, count in kinds.most_common() if count >= rare]
-    if len(common) < 2:
-        return []
-    listed = ", ".join(f"{kind} {count}" for kind, count in common)
-    return [f"its first entries name videos in several forms, all looked up: {listed}"]
-
-
-def _is_header(cells: Cells) -> bool:
-    """Whether the first row of a table has the names of its columns."""
-    return all(name == cell for name, cell in cells.items()) and any(
-        cell.lower() in _NAMES for cell in cells.values()
-    )
+    if len(common) > 1:
+        listed = ", ".join(f"{kind} {count}" for kind, count in common)
+        said.append(f"its first entries name videos in several forms: {listed}")
+    return said
 
 
 def _file(video: str, manifest: pathlib.Path, root: str) -> pathlib.Path | None:

@@ -14,6 +14,7 @@ _BITS = 22  # Of the table of marks.
 _WIDTH = 8  # Characters of a key that are looked for; of short keys fewer.
 _SHORTEST = 4
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_ESCAPE = "\\u00"
 _RUN = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -33,20 +34,20 @@ class Sieve:
         self._width = width if width >= _SHORTEST else 0
         self._marks = np.zeros(1 << _BITS, bool)
         if runs and self._width:
-            ends = (run[-width:] for run in runs)
-            needles = {form for x in ends for form in (x, x.lower(), x.upper())}
+            needles = {run[-width:].lower() for run in runs}
             self._marks[self._places("".join(sorted(needles)))[::width]] = True
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """Returns the places of the texts that may hold a key."""
         if not self._width:
             return list(range(len(texts)))
-        whole = "\n".join(texts)
-        at = np.flatnonzero(self._marks[self._places(whole)])
-        if not len(at):
-            return []
-        ends = np.fromiter(itertools.accumulate(len(x) + 1 for x in texts), np.int64)
-        return np.unique(np.searchsorted(ends, at, side="right")).tolist()
+        small = [text.lower() for text in texts]
+        at = np.flatnonzero(self._marks[self._places("\n".join(small))])
+        ends = np.fromiter(itertools.accumulate(len(x) + 1 for x in small), np.int64)
+        found = set(np.searchsorted(ends, at, side="right").tolist())
+        # JSON may write any character as an escape.
+        found.update(k for k, text in enumerate(texts) if _ESCAPE in text)
+        return sorted(found)
 
     def _places(self, text: str) -> np.ndarray:
         """Returns the place in the table of each stretch of a text."""

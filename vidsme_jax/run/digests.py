@@ -13,14 +13,13 @@ from typing import Any
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import sealed
-from vidsme_jax.store import regular
+from vidsme_jax.store import files, regular
 from vidsme_jax.wording import printable
 
 FILE = "digests.json"
 _RESULTS = ("report.html", "metrics.json", "scores.csv", "scores.parquet")
 _OTHERS = ("config.json", "declaration.json", "verdict.json", "failures.jsonl")
 _FOLDERS = ("figures", "signals", "signals-reference", "answers")
-_PARTIAL = ".tmp"  # Ends the names of files that are half written.
 _BLOCK = 2**20  # Bytes.
 _SHOWN = 5  # Names in a sentence.
 _FIELDS: dict[str, sealed.Test] = {
@@ -133,13 +132,26 @@ def _names(workdir: pathlib.Path) -> list[str]:
     def found() -> Iterator[pathlib.Path]:
         yield from (workdir / name for name in (*_RESULTS, *_OTHERS))
         for name in _FOLDERS:
+            yield workdir / name  # A link in its place is an entry, a folder none.
             yield from (workdir / name).rglob("*")
 
     return sorted(
         path.relative_to(workdir).as_posix()
         for path in found()
-        if path.is_file() and path.suffix != _PARTIAL
+        if _is_entry(path) and not files.is_partial(path.name)
     )
+
+
+def others(workdir: pathlib.Path) -> list[str]:
+    """Returns what else lies in a work directory, such as notes of its owner."""
+    own = {FILE, ".lock", *_RESULTS, *_OTHERS, *_FOLDERS}
+    names = (path.name for path in workdir.iterdir() if path.name not in own)
+    return sorted(map(printable, names))
+
+
+def _is_entry(path: pathlib.Path) -> bool:
+    """Whether there is anything but a folder; links are not followed."""
+    return path.is_symlink() or (path.exists() and not path.is_dir())
 
 
 def _sha256(path: pathlib.Path) -> str:

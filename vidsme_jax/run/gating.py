@@ -22,7 +22,11 @@ def judge(
     """
     its = given.gate
     limits = gates.Limits(its.score or headline, its.max_auc, its.max_tpr, its.fpr)
-    return gates.judge(evaluation["comparisons"], given.report.comparison, limits)
+    found = gates.judge(evaluation["comparisons"], given.report.comparison, limits)
+    if found is not None and limits.score != headline:
+        said = f" The headline, {headline}, was not compared with it."
+        found["statement"] += said
+    return found
 
 
 def problems(

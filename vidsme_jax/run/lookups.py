@@ -12,6 +12,7 @@ from vidsme_jax.run import sealed
 from vidsme_jax.run.sealed import is_count, is_digest, is_flag, is_text
 from vidsme_jax.wording import counted, printable
 
+_REMEDY = "a result is what `vidsme lookup --out` has written: make it again"
 _FIELDS: dict[str, sealed.Test] = {
     "manifest": is_text,
     "lists": sealed.list_of(
@@ -70,7 +71,7 @@ def opened(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
     if not name:
         return None
     path = names.configured(name)
-    record = sealed.read(path, _FIELDS)
+    record = sealed.read(path, _FIELDS, _REMEDY)
     if record is None:
         raise AuditError(
             [

@@ -102,7 +102,19 @@ def _when() -> dict[str, str]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     program = pathlib.Path(sys.argv[0]).name
     program = _CALLED.get(program, program)
-    return {"date": now, "command": f"{program} {shlex.join(sys.argv[1:])}".strip()}
+    return {"date": now, "command": " ".join([program, *map(_quoted, sys.argv[1:])])}
+
+
+def _quoted(argument: str) -> str:
+    """Returns an argument as a shell reads it, in double quotes where they do.
+
+    Example:
+      >>> _quoted("--config.corpus.members=('a.jsonl',)")
+      '"--config.corpus.members=(\'a.jsonl\',)"'
+    """
+    if set(argument) & set('"$`\\!') or shlex.quote(argument) == argument:
+        return shlex.quote(argument)
+    return f'"{argument}"'
 
 
 def _rows_per_frame(model: Model) -> int | str:

@@ -13,6 +13,11 @@ from typing import BinaryIO
 _PARTIAL = re.compile(r"\.vidsme-[0-9a-f]{8}\.tmp$")
 
 
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is not whole yet."""
+    return _PARTIAL.search(name) is not None
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a new file that takes the place of a path when the block ends.
