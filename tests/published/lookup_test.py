@@ -123,6 +123,17 @@ def test_what_is_not_the_same_video_for_certain(tmp_path, mine, listed):
     assert not any(hit["identity"] for hit in found["hits"])
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_id_that_looks_like_a_word_is_found_in_an_address(tmp_path, turned):
+    texts = ["Photography.mp4", "https://youtu.be/Photography"]
+    mine, listed = reversed(texts) if turned else texts
+    (tmp_path / "mine.txt").write_text(mine)
+    (tmp_path / "list.txt").write_text(listed)
+    videos = lookup.videos(str(tmp_path / "mine.txt"))
+    (hit,) = lookup.look_up(videos, [str(tmp_path / "list.txt")])["hits"]
+    assert not hit["identity"]
+
+
 def _found(tmp_path, name, content):
     (tmp_path / "mine.csv").write_text(f"video,url\nclip_a.mp4,https://youtu.be/{ID}\n")
     (tmp_path / name).write_bytes(

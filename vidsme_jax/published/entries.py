@@ -39,6 +39,7 @@ _CHUNK = 1 << 20  # Characters read at a time.
 _LARGE = 1 << 20  # Characters of a JSON object that is more than an entry.
 _MOST = 1 << 24  # Characters of one value.
 _DEPTH, _ITEMS = 3, 1000  # Of what is nested in an entry: levels, members.
+_NESTED = (dict, list)  # What JSON nests.
 _MANY = 8  # Members of a list that are entries of their own.
 
 # What `md5sum` and the like write.
@@ -400,5 +401,7 @@ def _is_of_entries(value: Any) -> bool:
     """Whether an object holds lists or objects that are entries of their own."""
     if not isinstance(value, dict) or not value:
         return False
-    inside = [x for x in value.values() if isinstance(x, dict | list)]
+    inside = [x for x in value.values() if type(x) in _NESTED]
+    if not inside:
+        return False
     return len(inside) == len(value) or any(len(x) > _MANY for x in inside)

@@ -188,11 +188,7 @@ def _in_list(
     wanted: Sequence[Video], path: pathlib.Path
 ) -> tuple[dict[str, Any], list[Hit]]:
     """Returns what one list is, and the hits in it."""
-    index: dict[tuple[str, str], list[Video]] = collections.defaultdict(list)
-    for video in wanted:
-        for kind, its in video.keys.items():
-            for key in its:
-                index[kind, key].append(video)
+    index = _index(wanted)
     name, rows, unsaid, left = str(path), 0, 0, 0
     sieve, hashed, pictured = Sieve(key for _, key in index), False, False
     seen: dict[str, None] = {}
@@ -222,12 +218,11 @@ def _in_list(
             hashed = True
             for video in wanted:
                 for kind, key in contents.of_file(video.file).items():
-                    index[kind, key].append(video)
+                    index[kind, key].append((video, True))
             sieve = Sieve(key for _, key in index)
         for kind, its in found.items():
             for key in its:
-                for video in index.get((kind, key), ()):
-                    sure = kind not in keys.WEAK
+                for video, sure in index.get((kind, key), ()):
                     common[video.video, kind, key] += 1
                     if common[video.video, kind, key] > (_MOST if sure else _COMMON):
                         left += 1
@@ -255,6 +250,24 @@ def _in_list(
     notes = _notes(kinds, unsaid, left)
     about = {"name": name, "sha256": _sha256(path), "rows": rows, "notes": notes}
     return about, _distinct(hits)
+
+
+def _index(
+    wanted: Sequence[Video],
+) -> dict[tuple[str, str], list[tuple[Video, bool]]]:
+    """Returns which videos have a key, and whether that tells which video it is.
+
+    An id that may be one of YouTube's, by its length alone, is compared with these.
+    """
+    index = collections.defaultdict(list)
+    for video in wanted:
+        for kind, its in video.keys.items():
+            for key in its:
+                index[kind, key].append((video, kind not in keys.WEAK))
+                other = {keys.YOUTUBE: keys.TEXT, keys.TEXT: keys.YOUTUBE}.get(kind)
+                if other and key not in video.keys.get(other, {}):
+                    index[other, key].append((video, False))
+    return index
 
 
 def _alike(

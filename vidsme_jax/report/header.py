@@ -85,12 +85,21 @@ def facts(found: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str, s
         ("Digest of the rows", _joined(prints.get("corpus"))),
         ("Date", _joined(run.get("date"))),
         ("Command", _joined(run.get("command"))),
+        *_again(run),
         ("Version", _joined(versions.get("vidsme_jax"))),
         ("Digest of the code", _joined(prints.get("code"))),
     ]
     if versions.get("commit"):
         rows.insert(-1, ("Commit", str(versions["commit"])))
     return rows
+
+
+def _again(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns when and by what this page was made anew, if it was."""
+    again = run.get("report made again")
+    if not again:
+        return []
+    return [("Report made again", _joined(again.get("date"), again.get("command")))]
 
 
 def _joined(*values: Any) -> str:
