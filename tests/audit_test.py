@@ -69,8 +69,8 @@ def test_from_clips_to_report(config, tmp_path):
     table = pq.read_table(tmp_path / "run" / "scores.parquet")
     first = ["id", "video", "role", "group", "source", "unit", "content", "n_rows"]
     first += ["flow_variance", "brightness_std", "q", "r"]
-    assert table.column_names[:11] == first
-    assert table.num_rows == 8 and table.num_columns == 11 + 77
+    assert table.column_names[:12] == first
+    assert table.num_rows == 8 and table.num_columns == 12 + 77
     assert len(set(table.column("unit").to_pylist())) == 8
     assert set(table.column("n_rows").to_pylist()) == {16}
     q, r = (np.array(table.column(c)) for c in ("q", "r"))
