@@ -177,6 +177,8 @@ def test_the_summary_of_an_audit_is_short(tmp_path):
     found = {
         "headline": "s",
         "statement": "so and so.",
+        "published": None,
+        "gate": None,
         "declaration": None,
         "suspects": {"set": None, "rows": []},
         "beside": None,
