@@ -38,7 +38,7 @@ from vidsme_jax.base import (
 from vidsme_jax.data import decoders
 from vidsme_jax.prepared import preparation, writing
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import asking, provenance, utilisation
+from vidsme_jax.run import asking, provenance, sealed, utilisation
 from vidsme_jax.settings import views
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
@@ -184,6 +184,8 @@ def _leave_out_times() -> None:
     """Lets records be equal where what they were made of is."""
     utilisation.Utilisation.facts = lambda self: {}
     provenance.earlier_utilisation = lambda path: {"utilisation": {}}
+    provenance._when = lambda: {"date": "a date", "command": "a command"}
+    sealed._now = lambda: "2026-11-30T00:00:00Z"
 
 
 def _two_prepared(folder: pathlib.Path) -> None:
