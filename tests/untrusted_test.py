@@ -53,8 +53,8 @@ ATTRIBUTES = frozenset(
     "alt aria-describedby aria-hidden aria-label aria-labelledby charset class "
     "clip-path colspan content d data-label data-sort data-v fill fill-opacity "
     "font-size height href http-equiv id lang name opacity open "
-    "preserveaspectratio role scope src stroke stroke-dasharray stroke- "
-    "dashoffset stroke-linecap stroke-width text-anchor transform viewbox width "
+    "preserveaspectratio role scope src stroke stroke-dasharray "
+    "stroke-dashoffset stroke-linecap stroke-width text-anchor transform viewbox width "
     "x y".split()
 )
 
