@@ -161,7 +161,7 @@ def main() -> int:
         "noise of pixels": [
             f([x["noise_of_pixels"] for x in kept]) for f in (min, max)
         ],
-        "told": min(x["told"] for x in kept),
+        "identified": min(x["identified"] for x in kept),
         "seconds": round(time.monotonic() - start, 1),
     }
     print(json.dumps(line), flush=True)

@@ -11,6 +11,7 @@ Exit status: 0 they were compared; 2 they were not, one message says why.
 
 import json
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -25,8 +26,8 @@ _MOST = 2**30  # Bytes of a file.
 _NUMBER = 1999  # Exchanges.
 # Settings that make the two scores different questions.
 _SAME = ("profile", "response")
-# Those that may differ, and are told.
-_TOLD = (
+# Those that may differ: notes say which do.
+_NOTED = (
     *("slices", "reference.checkpoint", "reference.adapter"),
     *("video.num_frames", "video.sampling", "video.against", "model.prompt"),
     *("motion.q_scale", "motion.r_scale", "motion.bounds", "model.dtype"),
@@ -100,15 +101,16 @@ def compare(first: str, second: str, score: str = "") -> dict[str, Any]:
     score = score or one.headline
     kept, notes = _paired(one, other)
     tables = [run.table for run in runs]
+    from vidsme_jax.evaluation import groups, metrics, paired
+
     values = [
-        _oriented(table, score)[rows] for table, rows in zip(tables, kept, strict=True)
+        metrics.oriented(table, score)[rows]
+        for table, rows in zip(tables, kept, strict=True)
     ]
     table, rows = one.table, kept[0]
     finite = np.isfinite(values).all(axis=0)
     if lost := int((~finite).sum()):
         notes.append(f"{counted(lost, 'row')} without the score in a run are left out")
-    from vidsme_jax.evaluation import groups, paired
-
     _, units = np.unique(table.units, return_inverse=True)
     place = np.full(len(table.id), -1)
     place[rows[finite]] = np.flatnonzero(finite)
@@ -235,14 +237,11 @@ def _table(path: pathlib.Path, *, larger_is_member: bool) -> ScoreTable:
 
 def _problems(one: Run, other: Run, score: str) -> list[str]:
     """Returns why two runs cannot be compared."""
-    found = []
-    for key in _SAME:
-        was, now = (run.about["config"].get(key) for run in (one, other))
-        if was != now:
-            found.append(
-                f"config.{key} is {was!r} in {printable(one.folder)} and {now!r} in "
-                f"{printable(other.folder)}: their scores are other questions"
-            )
+    found = [
+        f"config.{key} is {was!r} in {printable(one.folder)} and {now!r} in "
+        f"{printable(other.folder)}: their scores are other questions"
+        for key, was, now in _differing(one, other, _SAME)
+    ]
     if not score and one.headline != other.headline:
         found.append(
             f"the headline of {printable(one.folder)} is {one.headline}, that of "
@@ -294,26 +293,27 @@ def _paired(one: Run, other: Run) -> tuple[list[np.ndarray], list[str]]:
     return kept, notes
 
 
-def _settings(one: Run, other: Run) -> list[str]:
-    """Returns notes on settings that differ beside the model."""
-    found = []
-    for key in _TOLD:
+def _differing(
+    one: Run, other: Run, names: Sequence[str]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yields the settings that two runs do not share, with both values."""
+    for key in names:
         was, now = (run.about["config"].get(key) for run in (one, other))
         if was != now:
-            found.append(
-                f"config.{key} was {printable(str(was), 100)}, then "
-                f"{printable(str(now), 100)}: the difference may be that of the setting"
-            )
+            yield key, was, now
+
+
+def _settings(one: Run, other: Run) -> list[str]:
+    """Returns notes on settings that differ beside the model."""
+    found = [
+        f"config.{key} was {printable(str(was), 100)}, then "
+        f"{printable(str(now), 100)}: the difference may be that of the setting"
+        for key, was, now in _differing(one, other, _NOTED)
+    ]
     models = [run.about["fingerprints"].get("model") for run in (one, other)]
     if models[0] == models[1]:
         found.append("both runs are of the same model, by its fingerprint")
     return found
-
-
-def _oriented(table: ScoreTable, score: str) -> np.ndarray:
-    from vidsme_jax.evaluation import metrics
-
-    return metrics.oriented(table, score)
 
 
 def run() -> NoReturn:

@@ -1,4 +1,4 @@
-"""The variants: 40 dB, told apart after a platform, the same by seed, nothing lost."""
+"""The variants: 40 dB, identified after a platform, the same by seed, nothing lost."""
 
 import hashlib
 import io
@@ -97,7 +97,7 @@ def test_variants_are_told_after_a_platform(sets, name):
     others = np.square(before[:, None] - before[None]).mean((2, 3, 4))
     nearest = others[~np.eye(N, dtype=bool)].reshape(N, -1).min(1)
     assert (np.diag(apart) < 0.5 * nearest).all()
-    assert its.survival["told"] == 1.0
+    assert its.survival["identified"] == 1.0
     assert its.survival["distance"] > its.survival["noise"]
     assert survival.Survival(**its.survival).is_enough
 

@@ -267,6 +267,14 @@ def test_a_folder_is_found_by_the_hashes_of_its_files(clips, tmp_path, digest):
     assert hit["video"].endswith("11.mp4") and hit["row"] == 1101 and hit["identity"]
 
 
+def test_a_folder_is_named_from_here(clips, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "clips").symlink_to(clips)
+    monkeypatch.chdir(tmp_path)
+    videos = lookup.videos("a/clips")
+    assert [video.file and video.file.name for video in videos] == ["00.mp4", "11.mp4"]
+
+
 @pytest.mark.parametrize("column", ["phash", "frame_dHash"])
 def test_like_pictures_are_pointed_out(clips, tmp_path, column):
     videos = lookup.videos(str(clips))

@@ -6,7 +6,6 @@ up afterwards.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import vidsme_jax
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import sealed
 from vidsme_jax.settings.rules import is_integer
+from vidsme_jax.store import regular
 from vidsme_jax.wording import printable
 
 FILE = "key.json"
@@ -93,7 +93,7 @@ def write(
     }
     sealed.write(path, content)
     path.chmod(0o600)
-    return digest_of(path)
+    return regular.sha256(path)
 
 
 def read(path: pathlib.Path) -> Key:
@@ -115,31 +115,25 @@ def read(path: pathlib.Path) -> Key:
         files
     ):
         raise AuditError([f"{path}: its sets cannot be those of a key; {_REMEDY}"])
-    return Key(sets, digest_of(path), found["time"])
-
-
-def digest_of(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Key(sets, regular.sha256(path), found["time"])
 
 
 def in_words(each: Set) -> str:
     """Returns what was measured of a set, in one sentence."""
     its = each.survival
-    told = round(its["told"] * len(each.files))
+    identified = round(its["identified"] * len(each.files))
     number, apart, noise = len(each.files), its["distance"], its["noise"]
     return (
         f"{printable(each.name, 60)}: {number} variants, PSNR {each.psnr:.2f} dB at "
         f"least; after coding the marks make a difference of {apart:.2f} levels "
         f"between two variants, the coding one of {noise:.2f} (of single pixels "
-        f"{its['noise_of_pixels']:.2f}), and {told} of {number} are nearest to "
+        f"{its['noise_of_pixels']:.2f}), and {identified} of {number} are nearest to "
         "themselves"
     )
 
 
 def _is_survival(value: Any) -> bool:
-    names = ("kept", "distance", "noise", "noise_of_pixels", "told")
+    names = ("kept", "distance", "noise", "noise_of_pixels", "identified")
     return sealed.having(**dict.fromkeys(names, sealed.is_amount))(value)
 
 

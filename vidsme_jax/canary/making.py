@@ -21,6 +21,7 @@ from vidsme_jax.canary import coding, key, marks, survival
 from vidsme_jax.canary.given import Given
 from vidsme_jax.canary.key import Key, Set
 from vidsme_jax.data.manifest_rows import Row
+from vidsme_jax.store import regular
 from vidsme_jax.store.files import write_atomically
 
 LEAST_PSNR = 40.0  # In dB, of every picture of every variant.
@@ -126,7 +127,7 @@ def make(
     (out / PUBLISH).mkdir()
     for clip, each in zip(clips, sets, strict=True):
         path = _path(out, clip, each.chosen)
-        # A link would tell, by the number of its names, which variant it is.
+        # A link would show, by the number of its names, which variant it is.
         shutil.copyfile(path, out / PUBLISH / f"{clip.name}{clip.about.suffix}")
     key.write(out / key.FILE, secret, seed, sets)
     return key.read(out / key.FILE)
@@ -161,14 +162,14 @@ def _set_of(
         written, worst = _write(clip, path, secret, index, crf, strength)
         seen = survival.see(path, clip.about)
         bar.update()
-        return Variant(key.digest_of(path), written, worst, seen)
+        return Variant(regular.sha256(path), written, worst, seen)
 
     first = write(0, strength)
     rest = pool.map(lambda index: write(index, first.strength), range(1, number))
     found = [first, *rest]
     return Set(
         name=clip.name,
-        clip=key.digest_of(clip.path),
+        clip=regular.sha256(clip.path),
         chosen=marks.drawn(secret, "choice", clip.name) % number,
         files=tuple(each.digest for each in found),
         frames=clip.about.frames,
@@ -225,7 +226,7 @@ def _write(
         strength *= min(0.99, 0.995 * math.sqrt(_ALLOWED / worst.error))
         if strength < _WEAKEST:
             break
-    reason = f"no mark that can be told keeps {LEAST_PSNR:g} dB"
+    reason = f"no mark that can be identified keeps {LEAST_PSNR:g} dB"
     raise AuditError([f"{clip.path}: {reason}"])
 
 

@@ -23,7 +23,7 @@ from vidsme_jax.canary.coding import Clip
 from vidsme_jax.data import sampling
 
 SIDE, CRF, FRAMES, PATCHES = 336, 28, 8, 12
-LEAST_TOLD = 0.95
+LEAST_IDENTIFIED = 0.95
 
 
 class Seen(NamedTuple):
@@ -48,20 +48,20 @@ class Survival(NamedTuple):
       distance: Root mean square between two variants that is left of their marks.
       noise: Of what x264 did to a variant, likewise over cells.
       noise_of_pixels: The same of single pixels.
-      told: Which share of the variants, after x264, is nearest to itself before it,
-        among all of its set.
+      identified: The share of variants that, after x264, are nearest to themselves
+        before it, among all of the set.
     """
 
     kept: float
     distance: float
     noise: float
     noise_of_pixels: float
-    told: float
+    identified: float
 
     @property
     def is_enough(self) -> bool:
-        """Whether the variants can be told, and differ by more than by the noise."""
-        return self.told >= LEAST_TOLD and self.distance > self.noise
+        """Whether variants are identified, and differ by more than the noise."""
+        return self.identified >= LEAST_IDENTIFIED and self.distance > self.noise
 
 
 def see(path: pathlib.Path, clip: Clip) -> Seen:
@@ -108,7 +108,7 @@ def of(seen: list[Seen]) -> Survival:
       >>> rng = np.random.default_rng(0)
       >>> marks = rng.normal(size=(4, 1000))
       >>> found = of([Seen(m, 0.5 * m + 3, 1.0) for m in marks])
-      >>> round(found.kept, 3), round(found.distance, 1), found.told
+      >>> round(found.kept, 3), round(found.distance, 1), found.identified
       (0.5, 0.7, 1.0)
     """
     before, after = (
@@ -125,11 +125,11 @@ def of(seen: list[Seen]) -> Survival:
     apart = (
         np.square(left).sum(1)[:, None] - 2 * left @ marks.T + np.square(marks).sum(1)
     )
-    told = np.mean(apart.argmin(1) == np.arange(number))
+    identified = np.mean(apart.argmin(1) == np.arange(number))
     return Survival(
         kept=kept,
         distance=float(max(kept, 0.0) * distance),
         noise=float(noise),
         noise_of_pixels=float(np.sqrt(np.mean([each.noise for each in seen]))),
-        told=float(told),
+        identified=float(identified),
     )

@@ -1,7 +1,6 @@
 """Looks up videos in published training lists."""
 
 import collections
-import hashlib
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,13 +15,9 @@ from vidsme_jax.published.sieve import Sieve
 from vidsme_jax.store import regular
 from vidsme_jax.wording import counted, printable
 
-# Columns of a manifest that name no video.
-_TEXTS = ("question", "answer", "candidates", "conversations", "caption", "text")
-_TEXTS += ("group", "date", "label", "start", "end", "title", "description")
 _NAMES = ("video", "path", "file", "filename", "video_path", "name", "url", "id")
 _NAMES += ("video_id", "videoID", "youtube_id", "line", "entry")
 _NEAR = 8  # Bits of 64 that pictures of one video differ by at most.
-_BLOCK = 1 << 20  # Bytes.
 _MOST = 1000  # Entries with one key.
 _FIRST = 1000  # Entries whose forms are counted.
 _SHARE = 0.05  # Of the entries, that are named in a form which is worth a note.
@@ -79,29 +74,29 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
     """
     path = pathlib.Path(manifest).expanduser()
     rows: list[tuple[int, Cells]] = []
-    if path.is_dir():
+    if of_folder := path.is_dir():
         found = Search().videos(path)
         rows = [(k, {"video": str(file)}) for k, file in enumerate(found, 1)]
     else:
         for entry in entries.read(path, lambda texts: range(len(texts))):
             if isinstance(entry, Entry):
                 rows.append(entry)
+    base = pathlib.Path(root).expanduser() if root else path.parent
+    base = pathlib.Path() if of_folder else base  # What it holds is named from here.
     made, problems = [], []
     for number, cells in rows:
-        named = {
-            k: x for k, x in cells.items() if k.split(".")[0].lower() not in _TEXTS
-        }
-        its = keys.of_row(named)
-        if len(two := its.get(keys.YOUTUBE, {})) > 1:
+        its = keys.of_row(cells)
+        two = its.get(keys.YOUTUBE, {})
+        if len(set(two.values())) > 1:
             listed = ", ".join(f"{key} ({column})" for key, column in two.items())
             problems.append(
                 f"{printable(manifest)}: row {number} names several videos of YouTube: "
                 f"{printable(listed, 200)}; leave all but one of them out"
             )
         video = next((cells[x] for x in _NAMES if cells.get(x)), "")
-        video = video or next(iter(named.values()), "")
+        video = video or next(iter(cells.values()), "")
         name = cells.get("id") or video
-        made.append(Video(name, video, _file(video, path, root), its))
+        made.append(Video(name, video, _file(base, video), its))
     if problems:
         raise AuditError(problems)
     if not made:
@@ -224,16 +219,18 @@ def _in_list(
             for key in its:
                 for video, sure in index.get((kind, key), ()):
                     common[video.video, kind, key] += 1
-                    if common[video.video, kind, key] > (_MOST if sure else _COMMON):
+                    if common[video.video, kind, key] <= (_MOST if sure else _COMMON):
+                        hit = Hit(*video[:2], name, entry.row, kind, sure, key)
+                        hits.append(hit)
+                    else:
                         left += 1
-                        continue
-                    hit = Hit(*video[:2], name, entry.row, kind, sure, key)
-                    hits.append(hit)
-    hits = [
+    kept = [
         hit
         for hit in hits
         if hit.identity or common[hit.video, hit.how, hit.entry] <= _COMMON
     ]
+    left += len(hits) - len(kept)
+    hits = kept
     if pictures:
         hits += _alike(wanted, pictures, name)
     if not rows:
@@ -248,14 +245,14 @@ def _in_list(
             ]
         )
     notes = _notes(kinds, unsaid, left)
-    about = {"name": name, "sha256": _sha256(path), "rows": rows, "notes": notes}
+    about = {"name": name, "sha256": regular.sha256(path), "rows": rows, "notes": notes}
     return about, _distinct(hits)
 
 
 def _index(
     wanted: Sequence[Video],
 ) -> dict[tuple[str, str], list[tuple[Video, bool]]]:
-    """Returns which videos have a key, and whether that tells which video it is.
+    """Returns which videos have a key, and whether the key identifies the video.
 
     An id that may be one of YouTube's, by its length alone, is compared with these.
     """
@@ -325,19 +322,10 @@ def _notes(kinds: collections.Counter[str], unsaid: int, left: int) -> list[str]
     return said
 
 
-def _file(video: str, manifest: pathlib.Path, root: str) -> pathlib.Path | None:
+def _file(base: pathlib.Path, video: str) -> pathlib.Path | None:
     """Returns the file of a video; None where there is none."""
-    base = pathlib.Path(root).expanduser() if root else manifest.parent
     try:
         path = base / video
         return path if video and path.is_file() else None
     except (OSError, ValueError):
         return None
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with regular.opened(path) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -6,7 +6,6 @@ for the whole folder: whoever keeps it elsewhere, in a filing or with a notary, 
 that nothing was changed since.
 """
 
-import hashlib
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +19,6 @@ FILE = "digests.json"
 _RESULTS = ("report.html", "metrics.json", "scores.csv", "scores.parquet")
 _OTHERS = ("config.json", "declaration.json", "verdict.json", "failures.jsonl")
 _FOLDERS = ("figures", "signals", "signals-reference", "answers")
-_BLOCK = 2**20  # Bytes.
 _SHOWN = 5  # Names in a sentence.
 _FIELDS: dict[str, sealed.Test] = {
     "files": lambda value: (
@@ -38,7 +36,9 @@ def write(workdir: pathlib.Path) -> str:
     Raises:
       OSError: A file cannot be read, or the digest cannot be written.
     """
-    found = {name: {"sha256": _sha256(workdir / name)} for name in _names(workdir)}
+    found = {
+        name: {"sha256": regular.sha256(workdir / name)} for name in _names(workdir)
+    }
     return sealed.write(workdir / FILE, {"files": found})["digest"]
 
 
@@ -84,7 +84,7 @@ def differences(workdir: pathlib.Path, record: dict[str, Any]) -> list[str]:
             found.append(f"{shown} was added since the digest was written")
         else:
             try:
-                same = _sha256(workdir / name) == listed[name]["sha256"]
+                same = regular.sha256(workdir / name) == listed[name]["sha256"]
             except OSError as error:
                 found.append(f"{shown} cannot be read ({printable(str(error), 100)})")
                 continue
@@ -119,7 +119,7 @@ def check_results(workdir: pathlib.Path) -> None:
 def _is_other(path: pathlib.Path, its: dict[str, str]) -> bool:
     """Whether a file is there and has another content than was listed."""
     try:
-        return _sha256(path) != its["sha256"]
+        return regular.sha256(path) != its["sha256"]
     except FileNotFoundError:
         return False
     except OSError:  # A folder or a link in its place, say.
@@ -152,11 +152,3 @@ def others(workdir: pathlib.Path) -> list[str]:
 def _is_entry(path: pathlib.Path) -> bool:
     """Whether there is anything but a folder; links are not followed."""
     return path.is_symlink() or (path.exists() and not path.is_dir())
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with regular.opened(path) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

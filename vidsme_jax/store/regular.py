@@ -4,11 +4,12 @@ A FIFO in place of one would hold a run until somebody writes into it, a device 
 never end. A link counts as what it leads to: the hub's cache is made of links.
 """
 
+import hashlib
+import io
 import os
 import pathlib
 import stat
 from collections.abc import Iterable
-from typing import BinaryIO
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -18,7 +19,7 @@ _KINDS = {
 }
 
 
-def opened(path: pathlib.Path) -> BinaryIO:
+def opened(path: pathlib.Path) -> io.BufferedReader:
     """Opens a regular file for reading, and waits for nothing.
 
     Raises:
@@ -32,6 +33,16 @@ def opened(path: pathlib.Path) -> BinaryIO:
             return os.fdopen(descriptor, "rb")
         os.close(descriptor)
     raise OSError(f"{_named(kind)}, not a regular file")
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a regular file, in hex.
+
+    Raises:
+      OSError: It is no regular file, or cannot be read.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def problem(paths: Iterable[pathlib.Path]) -> str:
