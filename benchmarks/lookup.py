@@ -3,10 +3,11 @@ r"""Looking up videos in published lists: a million entries of each form.
     python benchmarks/lookup.py [--rows 1000000] [--videos 1000] [--only FORM]
 
 Lists are made here, with ids of YouTube in names of files and addresses, and captions;
-the last video that is looked up is the last entry. Each form is looked up in a process
-of its own: a line has its CPU seconds, seconds by the clock and peak memory. Exit
-status 1 if not every video that was put into a list is found; those whose id does not
-look drawn at random are no certain hits.
+the last video that is looked up is the last entry; `phash` is a CSV of hashes of
+pictures, in which ten of the demo's clips are looked up by their frames. Each form is
+looked up in a process of its own: a line has its CPU seconds, seconds by the clock and
+peak memory. Exit status 1 if not every video that was put into a list is found; those
+whose id does not look drawn at random are no certain hits.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import csv
 import json
 import pathlib
 import random
+import shutil
 import string
 import subprocess
 import sys
@@ -22,7 +24,10 @@ import time
 
 import _report
 
-FORMS = ("jsonl", "json", "csv", "txt", "parquet")
+import vidsme_jax.demo
+
+FORMS = ("jsonl", "json", "csv", "txt", "parquet", "phash")
+_CLIPS = 10  # Of the form phash.
 _CAPTION = "a person walks along a road and looks at the trees of the park "
 
 
@@ -56,6 +61,20 @@ def make(path: pathlib.Path, rows: list[str]) -> None:
             writer = csv.writer(file)
             writer.writerow(["id", "video", "caption"])
             writer.writerows(entry.values() for entry in entries)
+
+
+def make_pictures(path: pathlib.Path, clips: pathlib.Path, rows: int) -> None:
+    """Writes a list with a pHash an entry; the last ones are those of the clips."""
+    from vidsme_jax.published import contents
+
+    drawn = random.Random(0)
+    hashes = [f"{drawn.getrandbits(64):016x}" for _ in range(rows)]
+    for k, clip in enumerate(sorted(clips.iterdir()), 1):
+        hashes[-k] = f"{int(contents.of_pictures(clip, 'pHash')[5]):016x}"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "caption", "phash"])
+        writer.writerows((f"row{k}", _CAPTION, x) for k, x in enumerate(hashes))
 
 
 def child(manifest: str, listed: str) -> None:
@@ -92,11 +111,21 @@ def main() -> int:
         manifest.write_text("".join(f"{x}.mp4\n" for x in mine))
         for form in [given.only] if given.only else FORMS:
             path = pathlib.Path(folder) / f"list.{form}"
-            make(path, rows)
-            command = [sys.executable, __file__, "--child", str(manifest), str(path)]
+            videos, number_of = manifest, len(mine)
+            if form == "phash":
+                path, videos = path.with_suffix(".csv"), pathlib.Path(folder) / "clips"
+                videos.mkdir()
+                demo = pathlib.Path(vidsme_jax.demo.__path__[0]) / "corpus" / "clips"
+                for clip in sorted(demo.iterdir())[:_CLIPS]:
+                    shutil.copy(clip, videos)
+                make_pictures(path, videos, given.rows)
+                number_of = _CLIPS
+            else:
+                make(path, rows)
+            command = [sys.executable, __file__, "--child", str(videos), str(path)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             wall, cpu, peak, hits, sure, number = json.loads(done.stdout)
-            failed |= hits != len(mine)
+            failed |= hits != number_of
             _report.line(
                 f"lookup/{form}",
                 round(cpu, 2),
@@ -104,7 +133,7 @@ def main() -> int:
                 wall_s=round(wall, 2),
                 peak_mib=round(peak),
                 rows=number,
-                videos=len(mine),
+                videos=number_of,
                 found=hits,
                 for_certain=sure,
                 list_mib=round(path.stat().st_size / 2**20),

@@ -185,10 +185,14 @@ def test_a_text_in_two_bytes_a_character_is_refused(tmp_path):
 
 def test_hashes_that_begin_late_are_found(clips, tmp_path):
     its = hashlib.md5((clips / "00.mp4").read_bytes()).hexdigest()
+    videos = lookup.videos(str(clips))
     rows = ["id,md5", *["row_of_others,"] * 1500, f"row_of_others,{its}"]
     (tmp_path / "list.csv").write_text("\n".join(rows))
-    found = lookup.look_up(lookup.videos(str(clips)), [str(tmp_path / "list.csv")])
-    assert [hit["row"] for hit in found["hits"]] == [1501]
+    lines = [json.dumps({"id": "row_of_others"})] * 1500 + [json.dumps({"h": its})]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    for name in ("list.csv", "list.jsonl"):
+        found = lookup.look_up(videos, [str(tmp_path / name)])
+        assert [hit["row"] for hit in found["hits"]] == [1501]
 
 
 def test_names_that_say_nothing_are_counted(tmp_path):

@@ -1,8 +1,10 @@
 """Hashes of one's own videos, as lists have them: of files and of pictures."""
 
+import array
 import functools
 import hashlib
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,13 @@ from jaxtyping import UInt8, UInt64
 from vidsme_jax import settings
 from vidsme_jax.base import ClipError
 from vidsme_jax.data.reading import Videos
-from vidsme_jax.published import keys
 from vidsme_jax.settings import views
 from vidsme_jax.store import regular
 
 _DIGESTS = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256"}
 _BLOCK = 1 << 20  # Bytes.
+_AT_A_TIME = 1 << 16  # Hashes that are compared: they fit a cache.
+_HASH = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{16}(?![0-9a-fA-F])")
 _FRAMES = 32  # Of a clip whose pictures are hashed.
 
 
@@ -82,20 +85,34 @@ def picture_hash(frame: UInt8[np.ndarray, "height width 3"], kind: str) -> int:
     return int("".join("01"[bit] for bit in bits.flatten().tolist()), 2)
 
 
-def distances(
-    ours: UInt64[np.ndarray, " ours"], theirs: UInt64[np.ndarray, " theirs"]
-) -> np.ndarray:
-    """Returns how many bits each of theirs differs by from the nearest of ours."""
-    differing = np.bitwise_count(ours[:, None] ^ theirs[None])
-    return differing.min(axis=0) if len(ours) else np.full(len(theirs), 64)
+class Pictures:
+    """The hashes of pictures of a list, of one kind, and the rows that have them."""
 
+    def __init__(self):
+        """There are none yet."""
+        self._hashes, self._rows = array.array("Q"), array.array("Q")
 
-def parsed(cell: str, kind: str) -> list[int]:
-    """Returns the hashes of pictures that a cell holds: 16 hex digits each."""
-    assert kind in keys.PICTURES.values()
-    words = cell.replace(",", " ").replace(";", " ").split()
-    return [int(x, 16) for x in words if len(x) == 16 and _is_hex(x)]
+    def add(self, row: int, cell: str) -> None:
+        """Adds what a cell holds: 16 hex digits each, other words are left out."""
+        for word in _HASH.findall(cell):
+            self._hashes.append(int(word, 16))
+            self._rows.append(row)
 
+    def near(
+        self, ours: UInt64[np.ndarray, " frames"], most: int
+    ) -> list[tuple[int, int]]:
+        """Returns the rows of hashes near to one of ours, and the bits that differ.
 
-def _is_hex(text: str) -> bool:
-    return not set(text.lower()) - set("0123456789abcdef")
+        Args:
+          ours: Of the frames of a video.
+          most: Bits that may differ.
+        """
+        theirs, found = np.frombuffer(self._hashes, np.uint64), []
+        for start in range(0, len(theirs), _AT_A_TIME):
+            some = theirs[start : start + _AT_A_TIME]
+            fewest = np.full(len(some), 64, np.uint8)
+            for frame in ours:
+                np.minimum(fewest, np.bitwise_count(some ^ frame), out=fewest)
+            places = np.flatnonzero(fewest <= most).tolist()
+            found += [(self._rows[start + k], int(fewest[k])) for k in places]
+        return found

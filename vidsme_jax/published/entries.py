@@ -34,7 +34,7 @@ _FORMS = {
     **dict.fromkeys((".md5", ".sha1", ".sha256"), "text"),
 }
 _ROWS = 20_000  # At a time.
-_WHOLE = 1000  # Of the first rows all are taken, to know what a list has.
+FIRST = 1000  # Entries that are all taken, to know what a list has.
 _CHUNK = 1 << 20  # Characters read at a time.
 _LARGE = 1 << 20  # Characters of a JSON object that is more than an entry.
 _MOST = 1 << 24  # Characters of one value.
@@ -97,7 +97,7 @@ def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
     count = 0
     try:
         raw = _of_parquet(path) if form == "Parquet" else _of_text(path, form)
-        while some := list(itertools.islice(raw, _WHOLE if not count else _ROWS)):
+        while some := list(itertools.islice(raw, FIRST if not count else _ROWS)):
             texts = [each.text for each in some]
             if not count and any("\0" in text for text in texts):
                 raise ValueError("it holds NUL bytes; is it UTF-16? give it as UTF-8")

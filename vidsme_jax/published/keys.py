@@ -6,10 +6,12 @@ at random, as a whole, at either end of a file's name (`v_ID.mp4`, `ID_10_20.mp4
 name of a folder.
 """
 
+import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+import string
+from collections.abc import Iterator, Mapping, Sequence
 
 YOUTUBE, URL, FILE, TEXT = "YouTube id", "address", "file name", "id"
 HASHES = {32: "MD5", 40: "SHA-1", 64: "SHA-256"}  # By the number of digits.
@@ -31,7 +33,10 @@ _INSIDE = (
     re.compile(rf"\[{_ID}\]").search,
     re.compile(rf"[_-]{_ID}$").search,
 )
-_HEX = re.compile(r"[0-9a-fA-F]{32,64}$")
+_HASH = re.compile(
+    r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{64}|[0-9a-fA-F]{40}|[0-9a-fA-F]{32})(?![0-9A-Za-z])"
+)
+_HEX = bytes(ord("h" if chr(x) in string.hexdigits else " ") for x in range(256))
 _OF_NOTHING = frozenset(  # Hashes of an empty file.
     hashlib.new(name).hexdigest() for name in ("md5", "sha1", "sha256")
 )
@@ -55,7 +60,6 @@ _OTHERS = re.compile(
     r"conversation|description|comment|prompt|text|transcript|subtitle|candidate",
     re.IGNORECASE,
 )
-_OF_HASHES = re.compile(r"hash|md5|sha|digest|checksum", re.IGNORECASE)
 
 
 def of_row(row: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -85,6 +89,19 @@ def is_unsaid(row: Mapping[str, str]) -> bool:
     return any(_OF_IDS.match(name) and cell.strip() for name, cell in row.items())
 
 
+def have_hashes(texts: Sequence[str]) -> bool:
+    """Whether a hash of a file is in one of some texts, as a word of its own.
+
+    Example:
+      >>> have_hashes(["a clip", "its md5: d3b07384d113edec49eaa6238ad5ff00"])
+      True
+    """
+    # Few lists have 32 hex digits in a row, which is soon found out.
+    plain = "\n".join(texts).encode("latin-1", "replace").translate(_HEX)
+    return b"h" * 32 in plain and any(map(_HASH.search, texts))
+
+
+@functools.lru_cache(maxsize=4096)
 def picture_hash(column: str) -> str:
     """Returns which hash of pictures a column has, by its name, or "".
 
@@ -94,11 +111,6 @@ def picture_hash(column: str) -> str:
     """
     plain = column.lower().replace("_", "").replace("-", "")
     return next((kind for key, kind in PICTURES.items() if key in plain), "")
-
-
-def is_hash(column: str) -> bool:
-    """Whether a column may have hashes of files, by its name."""
-    return bool(_OF_HASHES.search(column)) and not picture_hash(column)
 
 
 def _of_cell(name: str, cell: str) -> Iterator[tuple[str, str]]:
@@ -113,7 +125,7 @@ def _of_cell(name: str, cell: str) -> Iterator[tuple[str, str]]:
         cell = cell.partition("?")[0]
         if not _VIDEO.search(cell):
             return
-    elif _HEX.match(cell) and len(cell) in HASHES:
+    elif _HASH.fullmatch(cell):
         if cell.lower() not in _OF_NOTHING:
             yield HASHES[len(cell)], cell.lower()
         return

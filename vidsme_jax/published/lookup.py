@@ -2,15 +2,14 @@
 
 import collections
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data.folders import Search
 from vidsme_jax.published import contents, entries, keys
-from vidsme_jax.published.entries import Cells, Entry
+from vidsme_jax.published.contents import Pictures
+from vidsme_jax.published.entries import FIRST, Cells, Entry
 from vidsme_jax.published.sieve import Sieve
 from vidsme_jax.store import regular
 from vidsme_jax.wording import counted, printable
@@ -19,7 +18,6 @@ _NAMES = ("video", "path", "file", "filename", "video_path", "name", "url", "id"
 _NAMES += ("video_id", "videoID", "youtube_id", "line", "entry")
 _NEAR = 8  # Bits of 64 that pictures of one video differ by at most.
 _MOST = 1000  # Entries with one key.
-_FIRST = 1000  # Entries whose forms are counted.
 _SHARE = 0.05  # Of the entries, that are named in a form which is worth a note.
 _COMMON = 20  # Entries that a name in common may have, to say anything.
 
@@ -185,36 +183,51 @@ def _in_list(
     """Returns what one list is, and the hits in it."""
     index = _index(wanted)
     name, rows, unsaid, left = str(path), 0, 0, 0
-    sieve, hashed, pictured = Sieve(key for _, key in index), False, False
+    sieve, hashed, passed = Sieve(key for _, key in index), False, FIRST
+    likely: set[int] = set()  # Of the rows that have hashes of pictures.
     seen: dict[str, None] = {}
-    pictures: list[tuple[int, str, str]] = []
+    pictures: dict[str, Pictures] = collections.defaultdict(Pictures)
     kinds: collections.Counter[str] = collections.Counter()
     common: collections.Counter[tuple[str, str, str]] = collections.Counter()
     hits: list[Hit] = []
 
+    def hash_files() -> None:
+        """Hashes the videos, once a list is known to have hashes."""
+        nonlocal hashed, sieve
+        hashed = True
+        for video in wanted:
+            for kind, key in contents.of_file(video.file).items():
+                index[kind, key].append((video, True))
+        sieve = Sieve(key for _, key in index)
+
     def chosen(texts: Sequence[str]) -> Sequence[int]:
-        return range(len(texts)) if pictured else sieve(texts)
+        nonlocal passed
+        if not hashed and keys.have_hashes(texts):
+            hash_files()
+        places = sieve(texts)
+        if pictures:
+            likely.update(passed + place + 1 for place in places)
+            places = range(len(texts))
+        passed += len(texts)
+        return places
 
     for entry in entries.read(path, chosen):
         if isinstance(entry, int):
             rows = entry
             continue
         for column, cell in entry.cells.items():
-            seen[column] = None
+            if entry.row <= FIRST:
+                seen[column] = None
             if kind := keys.picture_hash(column):
-                pictured = True
-                pictures.append((entry.row, kind, cell))
+                pictures[kind].add(entry.row, cell)
+        if FIRST < entry.row and pictures and entry.row not in likely:
+            continue
         found = keys.of_row(entry.cells)
-        if entry.row <= _FIRST:
+        if entry.row <= FIRST:
             kinds.update(list(found)[:1])
             unsaid += not found and keys.is_unsaid(entry.cells)
-        digests = set(found) & set(keys.HASHES.values())
-        if not hashed and (digests or any(map(keys.is_hash, entry.cells))):
-            hashed = True
-            for video in wanted:
-                for kind, key in contents.of_file(video.file).items():
-                    index[kind, key].append((video, True))
-            sieve = Sieve(key for _, key in index)
+        if not hashed and set(found) & set(keys.HASHES.values()):
+            hash_files()
         for kind, its in found.items():
             for key in its:
                 for video, sure in index.get((kind, key), ()):
@@ -231,11 +244,10 @@ def _in_list(
     ]
     left += len(hits) - len(kept)
     hits = kept
-    if pictures:
-        hits += _alike(wanted, pictures, name)
+    hits += _alike(wanted, pictures, name)
     if not rows:
         raise AuditError([f"{printable(name)}: it is empty"])
-    if not kinds and not pictured and not unsaid:
+    if not kinds and not pictures and not unsaid:
         shown = ", ".join(printable(x, 40) for x in list(seen)[:5]) or "none"
         raise AuditError(
             [
@@ -268,28 +280,17 @@ def _index(
 
 
 def _alike(
-    wanted: Sequence[Video], pictures: list[tuple[int, str, str]], name: str
+    wanted: Sequence[Video], pictures: Mapping[str, Pictures], name: str
 ) -> list[Hit]:
     """Returns the entries with a hash of a picture like one of a video's frames."""
     found = []
-    for kind in {kind for _, kind, _ in pictures}:
-        cells = [
-            (row, value)
-            for row, its, cell in pictures
-            if its == kind
-            for value in contents.parsed(cell, kind)
-        ]
-        rows = np.array([row for row, _ in cells])
-        theirs = np.array([value for _, value in cells], np.uint64)
+    for kind, theirs in pictures.items():
         for video in wanted:
-            if video.file is None or not len(theirs):
-                continue
-            ours = contents.of_pictures(video.file, kind)
-            near = contents.distances(ours, theirs)
-            for place in np.flatnonzero(near <= _NEAR).tolist():
-                text = f"{int(near[place])} of 64 bits differ"
-                hit = Hit(*video[:2], name, int(rows[place]), kind, False, text)
-                found.append(hit)
+            if video.file is not None:
+                ours = contents.of_pictures(video.file, kind)
+                for row, bits in theirs.near(ours, _NEAR):
+                    text = f"{bits} of 64 bits differ"
+                    found.append(Hit(*video[:2], name, row, kind, False, text))
     return found
 
 
