@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 
+import children
 import pages
 
 BROWSER = next(
@@ -107,7 +108,7 @@ def _start(folder, *arguments):
         *(f"--user-data-dir={folder / 'profile'}", "--disable-dev-shm-usage"),
         *arguments,
     ]
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, timeout=children.PATIENCE)
     return done.stdout.decode()
 
 
