@@ -191,7 +191,10 @@ def test_in_print_nothing_is_folded_away(made, script):
     path.write_text(page)
     _start(folder, "--no-pdf-header-footer", f"--print-to-pdf={printed}", path.as_uri())
     text = subprocess.run(
-        ["pdftotext", str(printed), "-"], capture_output=True, check=True, timeout=60
+        ["pdftotext", str(printed), "-"],
+        capture_output=True,
+        check=True,
+        timeout=children.PATIENCE,
     ).stdout.decode()
     sheets = [_letters(sheet) for sheet in text.split("\f")[:-1]]
     for number, sheet in enumerate(sheets, 1):
