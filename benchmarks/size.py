@@ -101,22 +101,19 @@ def evaluating(rows: int) -> dict:
     begun, cpu = time.monotonic(), time.process_time()
     procedure = validity.Procedure()
     evaluation = metrics.evaluate(table, (0.001, 0.01, 0.05), procedure.number, 0)
-    judged = validity.judge(table, evaluation, procedure, "vid_sme")
+    results = report.Results(
+        table=table,
+        evaluation=evaluation,
+        judged=validity.judge(table, evaluation, procedure, "vid_sme"),
+        suspects=suspects.suspects(table, "vid_sme", 0.05, procedure),
+        run={},
+        failures=[],
+        warnings={},
+        comparison="all",
+        headline="vid_sme",
+    )
     with tempfile.TemporaryDirectory() as folder:
-        report.write(
-            folder,
-            table,
-            evaluation=evaluation,
-            judged=judged,
-            suspects=suspects.suspects(table, "vid_sme", 0.05, procedure),
-            curves=[],
-            run={},
-            failures=[],
-            warnings={},
-            comparison="all",
-            headline="vid_sme",
-            descriptions={},
-        )
+        report.write(folder, results, curves=[], descriptions={})
         page = pathlib.Path(folder, "report.html").stat().st_size
     seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
     return {"seconds": seconds, "cpu": cpu, "mib": _report.peak_mib(), "page": page}

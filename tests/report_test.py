@@ -86,6 +86,7 @@ def _curve(label, thumbnails=True):
 
 def _write(folder, table, **changes):
     arguments = dict(
+        table=table,
         evaluation=metrics.evaluate(table, (0.001, 0.05), 200, 0),
         suspects=suspects.suspects(table, "vid_sme", 0.05, PROCEDURE),
         curves=[_curve("most member-like"), _curve("least member-like")],
@@ -109,7 +110,8 @@ def _write(folder, table, **changes):
     arguments |= changes
     given = arguments["evaluation"], PROCEDURE, arguments["headline"]
     arguments["judged"] = validity.judge(table, *given)
-    found = report.write(folder, table, **arguments)
+    beside = {k: arguments.pop(k) for k in ("curves", "descriptions")}
+    found = report.write(folder, report.Results(**arguments), **beside)
     return found, (folder / "report.html").read_text()
 
 

@@ -148,8 +148,7 @@ def evaluate(
     profile = asked.settings.profile
     found = report.write(
         workdir,
-        table,
-        **results(asked, table, failures, warnings, about),
+        results(asked, table, failures, warnings, about),
         curves=curves.extreme_curves(
             asked.items, store, table, asked.headline, profile, asked.reader
         ),
@@ -171,8 +170,8 @@ def results(
     failures: list[Failure],
     warnings: dict[str, list[str]],
     about: dict[str, Any],
-) -> dict[str, Any]:
-    """Returns what `report.content` takes beside a table; writes nothing."""
+) -> report.Results:
+    """Returns what there is to report; writes nothing."""
     given, headline = asked.settings, asked.headline
     tests = validity.Procedure.of(given.report)
     its = headline, table.scores, given.profile
@@ -180,19 +179,20 @@ def results(
     names = scores.uncalibrated(headline), given.gate.score, *(beside or ())[:1]
     how = given.report.fprs, tests.number, tests.seed, (headline, *names)
     evaluation = metrics.evaluate(table, *how)
-    return {
-        "evaluation": evaluation,
-        "judged": validity.judge(table, evaluation, tests, headline),
-        "suspects": suspects.suspects(table, headline, given.report.fdr, tests),
-        "run": about,
-        "failures": failures,
-        "warnings": warnings,
-        "left_out": asked.left_out,
-        "notes": asked.notes,
-        "comparison": given.report.comparison,
-        "headline": headline,
-        "beside": beside,
-        "control": asked.control,
-        "published": asked.published,
-        "gate": gating.judge(given, headline, evaluation),
-    }
+    return report.Results(
+        table=table,
+        evaluation=evaluation,
+        judged=validity.judge(table, evaluation, tests, headline),
+        suspects=suspects.suspects(table, headline, given.report.fdr, tests),
+        run=about,
+        failures=failures,
+        warnings=warnings,
+        left_out=asked.left_out,
+        notes=asked.notes,
+        comparison=given.report.comparison,
+        headline=headline,
+        beside=beside,
+        control=asked.control,
+        published=asked.published,
+        gate=gating.judge(given, headline, evaluation),
+    )

@@ -152,8 +152,8 @@ def _anew(
         same.append(f"scores: {shape} are those of scores.parquet and scores.csv")
     differences += found
     declared = declaration.kept(asked, workdir, table)
-    given = audit.results(asked, table, failures, warnings, about)
-    now = json.loads(json.dumps(report.content(table, **given, declared=declared)))
+    results = audit.results(asked, table, failures, warnings, about)
+    now = json.loads(json.dumps(report.content(results, declared)))
     values, found = _of_metrics(workdir, now)
     if not found:
         same.append(f"metrics: {counted(values, 'value')} are those of metrics.json")

@@ -25,52 +25,65 @@ def failures(workdir: pathlib.Path) -> list[Failure]:
     return files.read_failures(workdir / "failures.jsonl")
 
 
-def write(
-    workdir: str | pathlib.Path,
-    table: ScoreTable,
-    *,
-    evaluation: dict[str, Any],
-    judged: dict[str, Any],
-    suspects: dict[str, Any],
-    curves: list[ClipCurve],
-    run: dict[str, Any],
-    failures: list[Failure],
-    warnings: dict[str, list[str]],
-    comparison: str,
-    headline: str,
-    descriptions: dict[str, str],
-    left_out: Sequence[LeftOut] = (),
-    notes: Sequence[str] = (),
-    beside: Beside | None = None,
-    control: Control | None = None,
-    declared: Declared | None = None,
-    gate: dict[str, Any] | None = None,
-    published: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Writes scores, metrics, failures, figures and `report.html`; each file whole.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+    """What an audit found, of which `metrics.json` and the report are made.
 
-    Args:
-      workdir: Made if absent.
+    Attributes:
       table: The scores.
       evaluation: Of `metrics.evaluate`.
       judged: Of `validity.judge`.
       suspects: Of `suspects.suspects`.
-      curves: The clips to show frame by frame.
       run: Settings, versions, devices with their kernels, utilisation and
         fingerprints; nested, printed as it is.
       failures: One per item that has no scores.
-      warnings: What was noticed about a video, by its path; logged, a line a kind.
+      warnings: What was noticed about a video, by its path.
       comparison: That the verdict is of.
       headline: The score that the verdict is of; a key of `table.scores`.
-      descriptions: One line for each score.
       left_out: What the sources hold and the corpus does not take.
       notes: On the corpus as a whole, such as that videos are in two roles.
       beside: The score that is stated beside the headline, of `scores.beside`.
       control: The positive control, if there is one.
-      declared: The declaration that the result stands under; None where there is none.
-        The first verdict under it is kept, in `verdict.json`.
       gate: Of `gates.judge`.
       published: Of `lookups.opened`.
+    """
+
+    table: ScoreTable
+    evaluation: dict[str, Any]
+    judged: dict[str, Any]
+    suspects: dict[str, Any]
+    run: dict[str, Any]
+    failures: list[Failure]
+    warnings: dict[str, list[str]]
+    comparison: str
+    headline: str
+    left_out: Sequence[LeftOut] = ()
+    notes: Sequence[str] = ()
+    beside: Beside | None = None
+    control: Control | None = None
+    gate: dict[str, Any] | None = None
+    published: dict[str, Any] | None = None
+
+
+def write(
+    workdir: str | pathlib.Path,
+    results: Results,
+    *,
+    curves: list[ClipCurve],
+    descriptions: dict[str, str],
+    declared: Declared | None = None,
+) -> dict[str, Any]:
+    """Writes scores, metrics, failures, figures and `report.html`; each file whole.
+
+    Warnings are logged, a line a kind.
+
+    Args:
+      workdir: Made if absent.
+      results: What was found.
+      curves: The clips to show frame by frame.
+      descriptions: One line for each score.
+      declared: The declaration that the result stands under; None where there is none.
+        The first verdict under it is kept, in `verdict.json`.
 
     Returns:
       The content of `metrics.json`.
@@ -80,80 +93,44 @@ def write(
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    noticed.log(warnings)
+    noticed.log(results.warnings)
     if declared is not None:
-        result = _declared_result(judged, suspects, comparison, headline)
-        declared = declaration.reached(declared, workdir, **result)
-    found = content(
-        table,
-        evaluation=evaluation,
-        judged=judged,
-        suspects=suspects,
-        run=run,
-        failures=failures,
-        warnings=warnings,
-        comparison=comparison,
-        headline=headline,
-        left_out=left_out,
-        notes=notes,
-        beside=beside,
-        control=control,
-        declared=declared,
-        gate=gate,
-        published=published,
-    )
+        declared = declaration.reached(declared, workdir, **_declared_result(results))
+    found = content(results, declared)
+    table, suspects = results.table, results.suspects
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)
-    files.write_failures(workdir / "failures.jsonl", failures)
-    second = beside.score if beside else ""
-    drawn = figures.draw(
-        table, found["comparisons"], curves, headline, second, suspects
-    )
+    files.write_failures(workdir / "failures.jsonl", results.failures)
+    shown = results.headline, results.beside.score if results.beside else ""
+    drawn = figures.draw(table, found["comparisons"], curves, *shown, suspects)
     html = page.render(
         found,
         workdir,
         figures=figures.write(workdir / "figures", drawn),
-        cards=cards.of_curves(curves, table, headline, second, suspects),
-        run=run,
-        failures=failures,
+        cards=cards.of_curves(curves, table, *shown, suspects),
+        run=results.run,
+        failures=results.failures,
         descriptions=descriptions,
     )
     files.write_text(workdir / "report.html", html)
     return found
 
 
-def content(
-    table: ScoreTable,
-    *,
-    evaluation: dict[str, Any],
-    judged: dict[str, Any],
-    suspects: dict[str, Any],
-    run: dict[str, Any],
-    failures: list[Failure],
-    warnings: dict[str, list[str]],
-    comparison: str,
-    headline: str,
-    left_out: Sequence[LeftOut] = (),
-    notes: Sequence[str] = (),
-    beside: Beside | None = None,
-    control: Control | None = None,
-    declared: Declared | None = None,
-    gate: dict[str, Any] | None = None,
-    published: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+def content(results: Results, declared: Declared | None) -> dict[str, Any]:
     """Returns the content of `metrics.json`, and writes nothing; see `write`."""
-    result = _declared_result(judged, suspects, comparison, headline)
+    table, evaluation, run = results.table, results.evaluation, results.run
+    result, control = _declared_result(results), results.control
     if declared is not None:
         result["statement"] = f"{declared.mark}{result['statement']}"
     return {
-        "headline": headline,
-        "comparison": comparison,
+        "headline": results.headline,
+        "comparison": results.comparison,
         **result,
-        "published": published,
-        "gate": gate,
+        "published": results.published,
+        "gate": results.gate,
         "declaration": declared and declared.facts(),
-        "beside": beside and _beside(judged, comparison, beside, declared),
-        "reference": _reference(table, evaluation, comparison, headline, run),
+        "beside": results.beside and _beside(results, results.beside, declared),
+        "reference": _reference(results),
         "control": control
         and controls.beside(
             *(control.folder, control.record, control.differences),
@@ -162,24 +139,24 @@ def content(
         "scope": scope.scope(
             list(table.scores),
             _slices(run),
-            headline=headline,
+            headline=results.headline,
             reference=bool(table.reference),
-            suspects=suspects,
+            suspects=results.suspects,
             greedy=run.get("config", {}).get("response") == "greedy",
         ),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
         "units": str(units.made(table)),
         "groups": evaluation["groups"],
-        "counts": evaluation["counts"] | {"failures": len(failures)},
+        "counts": evaluation["counts"] | {"failures": len(results.failures)},
         "comparisons": {
-            name: compared | judged[name]
+            name: compared | results.judged[name]
             for name, compared in evaluation["comparisons"].items()
         },
-        "suspects": suspects,
-        "warnings": warnings,
-        "left_out": [dataclasses.asdict(one) for one in left_out],
-        "notes": list(notes),
+        "suspects": results.suspects,
+        "warnings": results.warnings,
+        "left_out": [dataclasses.asdict(one) for one in results.left_out],
+        "notes": list(results.notes),
         "kernels": run.get("device", {}).get("kernels", {}),
     }
 
@@ -190,10 +167,10 @@ def _slices(run: dict[str, Any]) -> list[str]:
     return [name for name in SLICES if name in slices]
 
 
-def _declared_result(
-    judged: dict[str, Any], suspects: dict[str, Any], comparison: str, headline: str
-) -> dict[str, Any]:
+def _declared_result(results: Results) -> dict[str, Any]:
     """Returns verdict and statement of what was declared; of suspects alone theirs."""
+    judged, suspects = results.judged, results.suspects
+    comparison, headline = results.comparison, results.headline
     if comparison in judged:
         found = judged[comparison]["verdicts"][headline]
         of = (
@@ -221,12 +198,10 @@ def _declared_result(
 
 
 def _beside(
-    judged: dict[str, Any],
-    comparison: str,
-    beside: Beside,
-    declared: Declared | None,
+    results: Results, beside: Beside, declared: Declared | None
 ) -> dict[str, Any]:
     """Returns what is said of the score beside the headline."""
+    judged, comparison = results.judged, results.comparison
     role, statement = f"As {beside.role}", ""
     if declared is not None:
         role = declared.role_of(beside.score, beside.role)
@@ -237,23 +212,20 @@ def _beside(
     return {**beside._asdict(), "exploratory": exploratory, "statement": statement}
 
 
-def _reference(
-    table: ScoreTable,
-    evaluation: dict[str, Any],
-    comparison: str,
-    headline: str,
-    run: dict[str, Any],
-) -> dict[str, Any] | None:
+def _reference(results: Results) -> dict[str, Any] | None:
     """Says what the reference model shows alone, and which rows it has not scored."""
+    table = results.table
     if not table.reference:
         return None
     values = np.stack(list(table.reference.values()))
     lacking = np.array(np.isnan(values).any(axis=0))
-    score = uncalibrated(headline)
+    score = uncalibrated(results.headline)
     return {
         "score": score,
-        "statement": verdicts.of_reference(evaluation, comparison, score),
+        "statement": verdicts.of_reference(
+            results.evaluation, results.comparison, score
+        ),
         "rows": len(lacking),
         "lacking": int(lacking.sum()),
-        "causes": run.get("reference", {}).get("causes", []),
+        "causes": results.run.get("reference", {}).get("causes", []),
     }
