@@ -484,3 +484,15 @@ def test_the_page_and_the_terminal_of_suspects(tmp_path):
     assert "The files of suspects and calibration clips differ in what" in text
     said = summary.of_audit(found, 0, tmp_path)
     assert "set p = 1, " in said and "0.998" not in said
+
+
+def test_a_role_is_missed_only_where_its_partner_is_there(tmp_path):
+    """And the verdict's section says once what the verdict is."""
+    found, page = _write(tmp_path, _table((0, 0, 20, 20)), curves=[])
+    text = _Page(page).words
+    assert "no members" not in text and "no non-members" not in text
+    section = page.partition('id="verdict"')[2].partition("</section>")[0]
+    assert section.count(found["suspects"]["set"]["statement"]) == 1
+    _, page = _write(tmp_path, _table((20, 20, 20, 0)), curves=[])
+    text = _Page(page).words
+    assert "no calibration clips: known non-members" in text

@@ -31,8 +31,8 @@ _PLAIN = {
     ),
     "ranks_above_no_placebo": (
         "The model ranks the declared members above the non-members, beyond what was "
-        "measured of the videos. Without a fitting reference model nobody can tell "
-        "whether training or another difference between the two sets is the cause: "
+        "measured of the videos. Without a fitting reference model the cause may be "
+        "training or another difference between the two sets: "
         "this is no finding that they were trained on."
     ),
     "chance": (
@@ -158,12 +158,14 @@ def not_looked_at(
             said.append(f"all but {counted(number, 'frame')} of each clip, and sound")
         else:
             said.append("frames between those sampled, and sound")
-    absent = [_ROLES[r] for r in _ROLES if not found["counts"][r]["items"]]
-    said += [f"no {text}" for text in absent]
+    for pair in (("members", "nonmembers"), ("suspects", "calibration")):
+        there = [bool(found["counts"][role]["items"]) for role in pair]
+        if any(there) and not all(there):
+            said.append(f"no {_ROLES[pair[there.index(False)]]}")
     if not found["reference"]:
         said.append(
             "no reference model: differences between the sets that were not measured "
-            "cannot be told from membership"
+            "may look like membership"
         )
     if not found["control"]:
         said.append(

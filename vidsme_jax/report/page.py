@@ -31,9 +31,9 @@ CLAIM = (
 )
 RATES_OF_ERROR = (
     "Rates of error, by simulation with 20 to 100 sources a role: where no video was "
-    "used, a verdict is `supported` in at most 5 % of audits, if the reference model "
+    "used, a verdict is “supported” in at most 5 % of audits, if the reference model "
     "has seen neither set and ranks by their other differences as strongly as the "
-    "audited one; without a reference model, `ranks_above_no_placebo` is reached as "
+    "audited one; without a reference model, “ranks above no placebo” is reached as "
     "often as the sets differ in what was not measured, up to always."
 )
 RATES_OF_SUSPECTS = (
