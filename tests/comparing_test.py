@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 
 from vidsme_jax import audit, comparing, settings
@@ -48,9 +49,10 @@ def test_the_interval_is_delongs_where_each_row_is_a_source():
         w = [np.mean(one > b) for b in other]
         parts.append((v, w))
     v, w = (np.subtract(parts[1][k], parts[0][k]) for k in (0, 1))
-    se = np.sqrt(np.var(v, ddof=1) / m + np.var(w, ddof=1) / (len(first) - m))
-    half = (found["high"] - found["low"]) / 2
-    assert 1.95 < half / se < 2.06
+    of = np.var(v, ddof=1) / 40, np.var(w, ddof=1) / 30
+    freedom = sum(of) ** 2 / (of[0] ** 2 / 39 + of[1] ** 2 / 29)
+    half = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(sum(of))
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=1e-6)
 
 
 def test_p_is_that_of_a_plain_loop():

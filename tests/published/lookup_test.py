@@ -298,6 +298,33 @@ def test_like_pictures_are_pointed_out(clips, tmp_path, column):
     assert found["statement"].startswith("None of 2 videos is named for certain")
 
 
+def test_pictures_are_alike_up_to_eight_bits(clips, tmp_path):
+    ours = contents.of_pictures(clips / "00.mp4", "pHash").tolist()
+    rng, rows = np.random.default_rng(0), []
+    for wanted in (8, 9):  # Bits to the nearest frame.
+        listed = ours[0]
+        while min((listed ^ frame).bit_count() for frame in ours) < wanted:
+            listed ^= 1 << int(rng.integers(64))
+        rows.append(f"{listed:016x}")
+    (tmp_path / "list.csv").write_text(
+        "name,phash\n" + "\n".join(f"x,{r}" for r in rows)
+    )
+    videos = lookup.videos(str(clips))
+    found = lookup.look_up(videos, [str(tmp_path / "list.csv")])["hits"]
+    found = [hit for hit in found if hit["video"].endswith("00.mp4")]
+    assert [(hit["row"], hit["entry"]) for hit in found] == [(1, "8 of 64 bits differ")]
+
+
+@pytest.mark.parametrize("number", [20, 21])
+def test_a_name_that_many_entries_have_says_nothing(tmp_path, number):
+    (tmp_path / "list.txt").write_text("a/street_scene.mp4\n" * number)
+    (tmp_path / "mine.csv").write_text("video\nstreet_scene.mp4\n")
+    videos = lookup.videos(str(tmp_path / "mine.csv"))
+    found = lookup.look_up(videos, [str(tmp_path / "list.txt")])
+    left = found["lists"][0]["notes"]
+    assert (len(found["hits"]), len(left)) == ((20, 0) if number == 20 else (0, 1))
+
+
 def test_hashes_of_pictures_are_those_of_plain_loops():
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (40, 60, 3), np.uint8)
