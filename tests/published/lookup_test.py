@@ -6,8 +6,10 @@ import shutil
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 import children
 from vidsme_jax import looking_up, settings
@@ -296,6 +298,26 @@ def test_like_pictures_are_pointed_out(clips, tmp_path, column):
     assert places == [1201]
     assert not any(hit["identity"] for hit in found["hits"])
     assert found["statement"].startswith("None of 2 videos is named for certain")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_hashes_of_pictures_that_begin_late_are_found(clips, tmp_path, form):
+    """The first of them is of another picture, in an entry that has our file's name."""
+    (tmp_path / "mine").mkdir()
+    shutil.copy(clips / "00.mp4", tmp_path / "mine" / "park_scene.mp4")
+    videos = lookup.videos(str(tmp_path / "mine"))
+    ours = contents.of_pictures(clips / "00.mp4", "pHash").tolist()
+    rows = [{"id": "row_of_others", "phash": None}] * 1500
+    rows += [{"id": "park_scene.mp4", "phash": f"{ours[2] ^ (2**64 - 1):016x}"}]
+    rows += [{"id": "row_of_others", "phash": f"{ours[2]:016x}"}]
+    path = tmp_path / f"list.{form}"
+    if form == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        kept = [{k: v for k, v in row.items() if v} for row in rows]
+        path.write_text("\n".join(map(json.dumps, kept)))
+    hits = lookup.look_up(videos, [str(path)])["hits"]
+    assert {hit["row"]: hit["how"] for hit in hits} == {1501: keys.FILE, 1502: "pHash"}
 
 
 def test_pictures_are_alike_up_to_eight_bits(clips, tmp_path):

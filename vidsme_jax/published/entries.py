@@ -184,6 +184,8 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
 
 
 def _decoded(value: Any) -> Any:
+    if value is None:
+        return ""  # The name of the column is to be known.
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 

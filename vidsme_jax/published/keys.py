@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 YOUTUBE, URL, FILE, TEXT = "YouTube id", "address", "file name", "id"
 HASHES = {32: "MD5", 40: "SHA-1", 64: "SHA-256"}  # By the number of digits.
@@ -89,16 +89,16 @@ def is_unsaid(row: Mapping[str, str]) -> bool:
     return any(_OF_IDS.match(name) and cell.strip() for name, cell in row.items())
 
 
-def have_hashes(texts: Sequence[str]) -> bool:
-    """Whether a hash of a file is in one of some texts, as a word of its own.
+def has_hash(text: str) -> bool:
+    """Whether a hash of a file is in a text, as a word of its own.
 
     Example:
-      >>> have_hashes(["a clip", "its md5: d3b07384d113edec49eaa6238ad5ff00"])
+      >>> has_hash("its md5: d3b07384d113edec49eaa6238ad5ff00")
       True
     """
     # Few lists have 32 hex digits in a row, which is soon found out.
-    plain = "\n".join(texts).encode("latin-1", "replace").translate(_HEX)
-    return b"h" * 32 in plain and any(map(_HASH.search, texts))
+    plain = text.encode("latin-1", "replace").translate(_HEX)
+    return b"h" * 32 in plain and bool(_HASH.search(text))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -109,8 +109,22 @@ def picture_hash(column: str) -> str:
       >>> picture_hash("frame_phash")
       'pHash'
     """
-    plain = column.lower().replace("_", "").replace("-", "")
-    return next((kind for key, kind in PICTURES.items() if key in plain), "")
+    return next((kind for key, kind in PICTURES.items() if key in _plain(column)), "")
+
+
+def names_pictures(text: str) -> bool:
+    """Whether a text has the name of a column of hashes of pictures.
+
+    Example:
+      >>> names_pictures('{"id": "x", "p_hash": "d3b07384d113edec"}')
+      True
+    """
+    plain = _plain(text)
+    return any(key in plain for key in PICTURES)
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("_", "").replace("-", "")
 
 
 def _of_cell(name: str, cell: str) -> Iterator[tuple[str, str]]:

@@ -184,7 +184,8 @@ def _in_list(
     index = _index(wanted)
     name, rows, unsaid, left = str(path), 0, 0, 0
     sieve, hashed, passed = Sieve(key for _, key in index), False, FIRST
-    likely: set[int] = set()  # Of the rows that have hashes of pictures.
+    pictured = False  # From then on all entries are taken, for their hashes.
+    likely: set[int] = set()  # Rows at hand that may name a video.
     seen: dict[str, None] = {}
     pictures: dict[str, Pictures] = collections.defaultdict(Pictures)
     kinds: collections.Counter[str] = collections.Counter()
@@ -201,15 +202,15 @@ def _in_list(
         sieve = Sieve(key for _, key in index)
 
     def chosen(texts: Sequence[str]) -> Sequence[int]:
-        nonlocal passed
-        if not hashed and keys.have_hashes(texts):
+        nonlocal passed, pictured, likely
+        joined = "\n".join(texts)
+        if not hashed and keys.has_hash(joined):
             hash_files()
+        pictured = pictured or bool(pictures) or keys.names_pictures(joined)
         places = sieve(texts)
-        if pictures:
-            likely.update(passed + place + 1 for place in places)
-            places = range(len(texts))
+        likely = {passed + place + 1 for place in places}
         passed += len(texts)
-        return places
+        return range(len(texts)) if pictured else places
 
     for entry in entries.read(path, chosen):
         if isinstance(entry, int):
@@ -220,7 +221,7 @@ def _in_list(
                 seen[column] = None
             if kind := keys.picture_hash(column):
                 pictures[kind].add(entry.row, cell)
-        if FIRST < entry.row and pictures and entry.row not in likely:
+        if FIRST < entry.row and entry.row not in likely:
             continue
         found = keys.of_row(entry.cells)
         if entry.row <= FIRST:
