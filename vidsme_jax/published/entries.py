@@ -6,7 +6,6 @@ entry has besides text, such as numbers, is left out.
 """
 
 import csv
-import functools
 import io
 import itertools
 import json
@@ -76,7 +75,8 @@ class _Raw(NamedTuple):
     """An entry that is not taken apart yet."""
 
     text: str
-    cells: Callable[[], Cells]
+    taken_apart: Callable[[Any], Cells]
+    value: Any  # Which that takes.
 
 
 def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
@@ -102,7 +102,9 @@ def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
             if not count and any("\0" in text for text in texts):
                 raise ValueError("it holds NUL bytes; is it UTF-16? give it as UTF-8")
             for place in chooses(texts) if count else range(len(some)):
-                yield Entry(count + place + 1, some[place].cells())
+                yield Entry(
+                    count + place + 1, some[place].taken_apart(some[place].value)
+                )
             count += len(some)
     except (*_DAMAGED, csv.Error, pa.ArrowException) as error:
         cause = printable(f"{error}" or type(error).__name__, 200)
@@ -172,15 +174,15 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
                 for k, field in enumerate(batch.schema)
                 if not pa.types.is_primitive(field.type)
             }
-            kept = list(columns)
+
+            def named(
+                row: tuple[Any, ...], names: Sequence[str] = tuple(columns)
+            ) -> Cells:
+                return dict(flat(dict(zip(names, row, strict=True))))
+
             for row in zip(*columns.values(), strict=True):
                 text = "\t".join([x if type(x) is str else str(x) for x in row])
-                yield _Raw(
-                    text,
-                    lambda its=row, names=kept: dict(
-                        flat(dict(zip(names, its, strict=True)))
-                    ),
-                )
+                yield _Raw(text, named, row)
 
 
 def _decoded(value: Any) -> Any:
@@ -216,9 +218,10 @@ def _of_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
         if not (text := line.strip()):
             continue
         if match := _CHECKSUM.fullmatch(text):
-            yield _Raw(text, lambda its=match: {"hash": its[1], "file": its[2]})
+            cells = {"hash": match[1], "file": match[2]}
         else:
-            yield _Raw(text, lambda its=text: {"line": its})
+            cells = {"line": text}
+        yield _Raw(text, dict, cells)
 
 
 def _of_json_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
@@ -229,14 +232,15 @@ def _of_json_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
             continue
         if text[0] + text[-1] not in ("{}", '""', "[]"):
             raise ValueError(f"line {number} is no JSON: {printable(text, 40)}")
+        yield _Raw(text, _of_json_line, (number, text))
 
-        def cells(its: str = text, number: int = number) -> Cells:
-            try:
-                return dict(flat(json.loads(its)))
-            except ValueError as error:
-                raise ValueError(f"line {number} is no JSON: {error}") from error
 
-        yield _Raw(text, cells)
+def _of_json_line(line: tuple[int, str]) -> Cells:
+    number, text = line
+    try:
+        return _cells(text)
+    except ValueError as error:
+        raise ValueError(f"line {number} is no JSON: {error}") from error
 
 
 def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
@@ -244,6 +248,11 @@ def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
     csv.field_size_limit(min(_MOST, sys.maxsize))
     names: list[str] = []
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+
+    def named(row: list[str]) -> Cells:
+        more = (f"column {k}" for k in range(len(names), len(row)))
+        return dict(zip([*names, *more], row, strict=False))
+
     for row in csv.reader(file, delimiter=delimiter, quoting=quoting):
         first = not names
         names = names or [
@@ -251,13 +260,7 @@ def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
         ]
         if first and is_header(row):
             continue
-        known = names
-        if len(row) > len(names):
-            known = [*names, *(f"column {k}" for k in range(len(names), len(row)))]
-        yield _Raw(
-            "\t".join(row),
-            lambda its=row, known=known: dict(zip(known, its, strict=False)),
-        )
+        yield _Raw("\t".join(row), named, row)
 
 
 def _of_json(file: io.TextIOWrapper) -> Iterator[_Raw]:
@@ -309,7 +312,7 @@ class _Json:
         self._at = end
         if beside:
             text = "\t".join([*beside.values(), text])
-        yield _Raw(text, lambda: beside | dict(flat(value)))
+        yield _Raw(text, lambda its: beside | dict(flat(its)), value)
 
     def _members(self, beside: Cells, depth: int, closes: str) -> Iterator[_Raw]:
         self._at += 1
@@ -351,7 +354,7 @@ class _Json:
                 if after is None or _is_of_entries(value):
                     break
                 its = text[at:end]
-                yield _Raw(its, functools.partial(_cells, its))
+                yield _Raw(its, _cells, its)
                 at = after.end()
             moved, self._at = at > self._at, at
             if not moved or self._ended:
