@@ -62,7 +62,7 @@ def test_every_picture_keeps_40_db(sets, name):
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_variants_are_told_after_a_platform(sets, name):
+def test_variants_are_identified_after_a_platform(sets, name):
     """Scaled to 336 px, x264 at crf 28, 8 pictures: by tools other than the product's.
 
     OpenCV scales, MPEG-4 holds H.264 of another preset, and what is compared is the

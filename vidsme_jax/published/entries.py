@@ -250,8 +250,8 @@ def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
 
     def named(row: list[str]) -> Cells:
-        more = (f"column {k}" for k in range(len(names), len(row)))
-        return dict(zip([*names, *more], row, strict=False))
+        more = [f"column {k}" for k in range(len(names), len(row))]
+        return dict(zip(names + more if more else names, row, strict=False))
 
     for row in csv.reader(file, delimiter=delimiter, quoting=quoting):
         first = not names

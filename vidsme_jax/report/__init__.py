@@ -200,7 +200,7 @@ def _declared_result(results: Results) -> dict[str, Any]:
 def _beside(
     results: Results, beside: Beside, declared: Declared | None
 ) -> dict[str, Any]:
-    """Returns what is said of the score beside the headline."""
+    """States the result of the score beside the headline."""
     judged, comparison = results.judged, results.comparison
     role, statement = f"As {beside.role}", ""
     if declared is not None:

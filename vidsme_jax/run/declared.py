@@ -1,4 +1,4 @@
-"""What is said of a declaration: when, what, and what was changed since."""
+"""States a declaration in words: when, what, and what was changed since."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ class Declared:
         )
 
     def is_exploratory(self, score: str) -> bool:
-        """Whether what is said of a score was changed, or asked, after the results."""
+        """Whether the question a score answers was changed, or asked, after results."""
         said = [self.record, *([self.first] if self.first else [])]
         added = any(score not in each["declared"]["scores"] for each in said)
         return bool(self.changes) or added
