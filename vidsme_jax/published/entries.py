@@ -75,8 +75,8 @@ class _Raw(NamedTuple):
     """An entry that is not taken apart yet."""
 
     text: str
-    taken_apart: Callable[[Any], Cells]
-    value: Any  # Which that takes.
+    take: Callable[[Any], Cells]  # Takes the value apart.
+    value: Any
 
 
 def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
@@ -102,9 +102,7 @@ def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
             if not count and any("\0" in text for text in texts):
                 raise ValueError("it holds NUL bytes; is it UTF-16? give it as UTF-8")
             for place in chooses(texts) if count else range(len(some)):
-                yield Entry(
-                    count + place + 1, some[place].taken_apart(some[place].value)
-                )
+                yield Entry(count + place + 1, some[place].take(some[place].value))
             count += len(some)
     except (*_DAMAGED, csv.Error, pa.ArrowException) as error:
         cause = printable(f"{error}" or type(error).__name__, 200)
@@ -175,9 +173,7 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
                 if not pa.types.is_primitive(field.type)
             }
 
-            def named(
-                row: tuple[Any, ...], names: Sequence[str] = tuple(columns)
-            ) -> Cells:
+            def named(row: Any, names: Sequence[str] = tuple(columns)) -> Cells:
                 return dict(flat(dict(zip(names, row, strict=True))))
 
             for row in zip(*columns.values(), strict=True):
