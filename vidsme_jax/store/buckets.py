@@ -1,0 +1,299 @@
+"""Folders in object stores: `gs://BUCKET/FOLDER` and `s3://BUCKET/FOLDER`.
+
+An object is put whole or not at all. Nothing is renamed or locked: who creates an
+object puts it on the condition that it is absent (If-None-Match on S3, generation 0 on
+Google Cloud Storage), so that of two writers of one name the second is refused.
+Credentials, endpoints and regions are those of gcsfs and s3fs, which the extra `cloud`
+brings, and of their environment variables.
+"""
+
+import contextlib
+import errno
+import functools
+import importlib.util
+import pathlib
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from vidsme_jax.base import AuditError
+from vidsme_jax.store import files
+from vidsme_jax.wording import printable
+
+DRIVERS = {"gs": "gcsfs", "s3": "s3fs"}  # By scheme.
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+_RIGHTS = {
+    "gs": "storage.objects.get, .list, .create and .delete, as the role Storage Object "
+    "User has them",
+    "s3": "s3:GetObject, s3:ListBucket, s3:PutObject and s3:DeleteObject",
+}
+_TRIES = 5  # Of a put that meets another one of the same name.
+_CONFLICT = ("ConditionalRequestConflict", "409")  # It may succeed the next time.
+_REFUSED = ("PreconditionFailed", "412")
+_DENIED = ("AccessDenied", "Forbidden", "401", "403")
+_BLOCK = 1 << 20  # Bytes that are read at once of an object that is opened.
+
+
+class Stored(NamedTuple):
+    """An object as a listing has it.
+
+    Attributes:
+      size: In bytes.
+      version: Differs where the object was put again.
+    """
+
+    size: int
+    version: str
+
+
+def is_url(name: str) -> bool:
+    """Returns whether a name has a scheme, as in `gs://bucket/folder`.
+
+    Example:
+      >>> is_url("gs://bucket/runs/a"), is_url("runs/a")
+      (True, False)
+    """
+    return _URL.match(name) is not None
+
+
+def problem(name: str) -> str:
+    """Returns what is wrong with the URL of a folder, or ""."""
+    match = _URL.fullmatch(name)
+    scheme, place = (match[1].lower(), match[2]) if match else ("", "")
+    if scheme not in DRIVERS:
+        return (
+            f"{printable(name)}: of object stores gs://BUCKET/FOLDER and "
+            "s3://BUCKET/FOLDER are known"
+        )
+    bucket, _, folder = place.rstrip("/").partition("/")
+    parts = folder.split("/") if folder else []
+    strange = any(part in ("", ".", "..") for part in parts)
+    if not _BUCKET.fullmatch(bucket) or strange or not folder.isprintable():
+        return (
+            f"{printable(name)}: it must be {scheme}://BUCKET/FOLDER, without empty "
+            "names, . and .."
+        )
+    driver = DRIVERS[scheme]
+    if importlib.util.find_spec(driver) is None:
+        return (
+            f"{printable(name)}: {driver} is not installed, which reads and writes "
+            f"{scheme}://: pip install 'vidsme-jax[cloud]'"
+        )
+    return ""
+
+
+class Bucket:
+    """A folder of objects; names are relative to it, such as `signals/run.json`.
+
+    Every method raises an `OSError` that names the object and the cause: a
+    `FileNotFoundError` where it is absent, a `PermissionError` where rights are missing
+    or expired. Requests that fail for the moment are repeated by the driver first.
+    """
+
+    def __init__(self, url: str):
+        """Connects to nothing yet.
+
+        Raises:
+          AuditError: The URL is none, or its driver is not installed.
+        """
+        if found := problem(url):
+            raise AuditError([found])
+        scheme, place = url.rstrip("/").split("://", 1)
+        self._scheme, self._root = scheme.lower(), place
+        self.url = f"{self._scheme}://{place}"
+
+    def __truediv__(self, name: str) -> "Bucket":
+        return Bucket(f"{self.url}/{name}")
+
+    @functools.cached_property
+    def _store(self) -> Any:
+        import fsspec
+
+        with self._naming("", "open"):
+            return fsspec.filesystem(
+                self._scheme, use_listings_cache=False, skip_instance_cache=True
+            )
+
+    def names(self) -> dict[str, Stored]:
+        """Returns every object of the folder, those of its folders too, by name."""
+        with self._naming("", "list"):
+            try:
+                found = self._store.find(self._root, detail=True)
+            except FileNotFoundError:  # No object has such a name.
+                return {}
+        start = len(self._root) + 1
+        return {
+            path[start:]: Stored(int(about["size"] or 0), _version(about))
+            for path, about in found.items()
+            if path.startswith(f"{self._root}/") and about["type"] == "file"
+        }
+
+    def has(self, name: str) -> bool:
+        """Returns whether an object is there, whether or not a listing shows it."""
+        with self._naming(name, "read"):
+            try:
+                self._store.cat_file(self._path(name), start=0, end=1)
+            except FileNotFoundError:
+                return False
+            except Exception as error:  # It is there, and has no byte.
+                if "416" not in _codes(error) and "InvalidRange" not in _codes(error):
+                    raise
+        return True
+
+    def content(self, name: str) -> bytes:
+        """Returns the bytes of an object."""
+        with self._naming(name, "read"):
+            return self._store.cat_file(self._path(name))
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """Opens an object; of it only what is asked for is read, in larger pieces."""
+        with self._naming(name, "read"):
+            file = self._store.open(
+                self._path(name), "rb", block_size=_BLOCK, cache_type="readahead"
+            )
+        with file:
+            yield file
+
+    def fetch(self, name: str, path: pathlib.Path) -> None:
+        """Copies an object to a file, which is whole or as it was."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as file, self._naming(name, "read"):
+            self._store.get_file(self._path(name), file.name)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Puts an object where there is none.
+
+        Raises:
+          FileExistsError: There is one, and it has other content. One of the same
+            content counts as this one, whose answer was lost.
+        """
+        self._create(name, data, functools.partial(self._pipe, name, data))
+
+    def create_from(self, name: str, path: pathlib.Path) -> None:
+        """Puts a file as an object where there is none; see `create`."""
+
+        def put() -> None:
+            self._store.put_file(str(path), self._path(name), mode="create")
+
+        self._create(name, path, put)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Puts an object, in place of the one that is there."""
+        with self._naming(name, "write"):
+            self._store.pipe_file(self._path(name), data, mode="overwrite")
+
+    def replace_from(self, name: str, path: pathlib.Path) -> None:
+        """Puts a file as an object, in place of the one that is there."""
+        with self._naming(name, "write"):
+            self._store.put_file(str(path), self._path(name), mode="overwrite")
+
+    def delete(self, name: str) -> None:
+        """Deletes an object; one that is absent is none the less."""
+        with self._naming(name, "delete"), contextlib.suppress(FileNotFoundError):
+            self._store.rm_file(self._path(name))
+
+    def check(self) -> None:
+        """Tries whether objects can be put here, and only where there are none.
+
+        Raises:
+          AuditError: Rights are missing, or the server ignores the condition of a put,
+            so that two writers could overwrite each other's results.
+        """
+        name = f".vidsme-{secrets.token_hex(8)}"
+        try:
+            self.create(name, b"first")
+            try:
+                self.create(name, b"second")
+            except FileExistsError:
+                pass
+            else:
+                raise AuditError(
+                    [
+                        f"{self.url}: the server puts an object although one of its "
+                        "name is there (it ignores If-None-Match, or generation 0), so "
+                        "that two processes could overwrite each other's results; take "
+                        "another store, or a folder"
+                    ]
+                )
+            finally:
+                self.delete(name)
+            self.names()
+        except OSError as error:
+            problem = f"{self.url}: cannot be used ({error.strerror})"
+            raise AuditError([problem]) from error
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _pipe(self, name: str, data: bytes) -> None:
+        self._store.pipe_file(self._path(name), data, mode="create")
+
+    def _create(self, name: str, data: bytes | pathlib.Path, put: Any) -> None:
+        """Puts an object by a call that is refused where there is one."""
+        for left in reversed(range(_TRIES)):
+            with self._naming(name, "write"):
+                try:
+                    return put()
+                except Exception as error:
+                    codes = _codes(error)
+                    exists = isinstance(error, FileExistsError)
+                    if not exists and codes.isdisjoint(_REFUSED):
+                        if left and not codes.isdisjoint(_CONFLICT):
+                            continue
+                        raise
+            break
+        mine = data if isinstance(data, bytes) else data.read_bytes()
+        if self.content(name) != mine:
+            there = "it is there already, with other content"
+            raise FileExistsError(errno.EEXIST, there, f"{self.url}/{name}")
+
+    @contextlib.contextmanager
+    def _naming(self, name: str, doing: str) -> Iterator[None]:
+        """Raises an `OSError` that names the object in place of all that drivers raise."""
+        url = f"{self.url}/{name}" if name else self.url
+        try:
+            yield
+        except FileExistsError:
+            raise
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "no such object", url) from error
+        except Exception as error:
+            cause = " ".join(f"{error}".split()) or type(error).__name__
+            cause = printable(cause, 300)
+            denied = isinstance(error, PermissionError) or "Forbidden" in cause
+            if denied or not _codes(error).isdisjoint(_DENIED):
+                raise PermissionError(
+                    errno.EACCES,
+                    f"no right to {doing} ({cause}); needed are "
+                    f"{_RIGHTS[self._scheme]}, of the account of this machine",
+                    url,
+                ) from error
+            raise OSError(
+                errno.EIO, f"the server did not {doing} it ({cause})", url
+            ) from error
+
+
+def _version(about: dict[str, Any]) -> str:
+    """Returns what tells one content of an object from another, as its server has it."""
+    for key in ("generation", "ETag", "etag", "md5Hash", "created"):
+        if about.get(key):
+            return str(about[key]).strip('"')
+    return ""
+
+
+def _codes(error: BaseException | None) -> set[str]:
+    """Returns the codes of an error and of what caused it, as drivers keep them."""
+    found = set()
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            found.add(str(response.get("Error", {}).get("Code", "")))
+            about = response.get("ResponseMetadata", {})
+            found.add(str(about.get("HTTPStatusCode", "")))
+        for name in ("code", "status"):
+            found.add(str(getattr(error, name, "")))
+        error = error.__cause__
+    return found - {""}
