@@ -252,7 +252,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _naming(self, name: str, doing: str) -> Iterator[None]:
-        """Raises an `OSError` that names the object in place of all that drivers raise."""
+        """Raises an `OSError` that names the object for all that drivers raise."""
         url = f"{self.url}/{name}" if name else self.url
         try:
             yield
@@ -277,7 +277,7 @@ class Bucket:
 
 
 def _version(about: dict[str, Any]) -> str:
-    """Returns what tells one content of an object from another, as its server has it."""
+    """Returns what tells one content of an object from another, by its server."""
     for key in ("generation", "ETag", "etag", "md5Hash", "created"):
         if about.get(key):
             return str(about[key]).strip('"')
