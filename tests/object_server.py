@@ -100,7 +100,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, query = self._parsed
-        match = re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)(?:/o(?:/(.*))?)?", path)
+        match = re.fullmatch(
+            r"(?:/download)?/storage/v1/b/([^/]+)(?:/o(?:/(.*))?)?", path
+        )
         if not match:
             return self._answer(404)
         bucket, key = match[1], match[2]
@@ -173,7 +175,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.uploads[place] = name, alone, b""
             self._answer(200, Location=f"{self.server.endpoint}/sessions/{place}")
             return
-        mark = re.search('boundary=[\'"]?([^\'";]+)', self.headers["Content-Type"])[1]
+        mark = re.search("boundary=['\"]?([^'\";]+)", self.headers["Content-Type"])[1]
         parts = body.split(b"--" + mark.encode())
         about, data = (part.split(b"\n\n", 1)[1] for part in parts[1:3])
         name = f"{bucket}/{json.loads(about)['name']}"

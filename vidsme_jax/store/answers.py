@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vidsme_jax.base import Asked
-from vidsme_jax.store.parts import Kind, Parts
+from vidsme_jax.store.parts import ALONE, Kind, Parts, Writer
 from vidsme_jax.store.texts import restored
 
 FORMAT = 1  # Raised by hand when answers or columns change.
@@ -65,13 +65,12 @@ class Answers:
         self,
         folder: pathlib.Path,
         settings: dict[str, Any],
-        process: int = 0,
-        processes: int = 1,
+        writer: Writer = ALONE,
     ):
         """Opens the folder; see `Parts` for arguments and errors."""
         self._found: dict[tuple[str, str], Answer] = {}
-        self._folder, self._settings, self._processes = folder, settings, processes
-        self._parts = Parts(folder, settings, _KIND, self._remember, process, processes)
+        self._folder, self._settings, self._writer = folder, settings, writer
+        self._parts = Parts(folder, settings, _KIND, self._remember, writer)
 
     def __len__(self) -> int:
         return len(self._found)
@@ -86,7 +85,11 @@ class Answers:
 
     def reopened(self) -> "Answers":
         """Returns the folder as it is now, with what other processes have written."""
-        return self if self._processes == 1 else Answers(self._folder, self._settings)
+        return (
+            self
+            if self._writer.processes == 1
+            else Answers(self._folder, self._settings)
+        )
 
     def find(self, key: str, text: str, content_hash: str) -> Answer | None:
         """Returns the answer about a clip whose file has this content."""

@@ -104,7 +104,8 @@ class Bucket:
         self._scheme, self._root = scheme.lower(), place
         self.url = f"{self._scheme}://{place}"
 
-    def __truediv__(self, name: str) -> "Bucket":
+    def folder(self, name: str) -> "Bucket":
+        """Returns a folder of this one."""
         return Bucket(f"{self.url}/{name}")
 
     @functools.cached_property
@@ -130,16 +131,20 @@ class Bucket:
             if path.startswith(f"{self._root}/") and about["type"] == "file"
         }
 
+    def stored(self, name: str) -> Stored:
+        """Returns an object as it is now, whether or not a listing shows it."""
+        with self._naming(name, "read"):
+            about = self._store.info(self._path(name))
+            if about["type"] != "file":
+                raise FileNotFoundError
+        return Stored(int(about["size"] or 0), _version(about))
+
     def has(self, name: str) -> bool:
         """Returns whether an object is there, whether or not a listing shows it."""
-        with self._naming(name, "read"):
-            try:
-                self._store.cat_file(self._path(name), start=0, end=1)
-            except FileNotFoundError:
-                return False
-            except Exception as error:  # It is there, and has no byte.
-                if "416" not in _codes(error) and "InvalidRange" not in _codes(error):
-                    raise
+        try:
+            self.stored(name)
+        except FileNotFoundError:
+            return False
         return True
 
     def content(self, name: str) -> bytes:

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -58,6 +59,38 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
         file.write(data)
 
 
+def create(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file that must not be there, whole or not at all.
+
+    Where the file system has no hard links, a file that appears in the very moment of
+    writing is replaced.
+
+    Raises:
+      FileExistsError: It is there, whoever wrote it.
+      OSError: It cannot be written; names it.
+    """
+    exists = FileExistsError(errno.EEXIST, "it is there already", str(path))
+    partial = path.with_name(f"{path.name}.vidsme-{secrets.token_hex(4)}.tmp")
+    try:
+        write_atomically(partial, data)
+        try:
+            os.link(partial, path)
+        except FileExistsError as error:
+            raise exists from error
+        except OSError:
+            if os.path.lexists(path):
+                raise exists from None
+            os.replace(partial, path)
+        _sync(path.parent)
+    except OSError as error:
+        if error.filename != str(partial):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
 def link(source: pathlib.Path, target: pathlib.Path) -> None:
     """Makes a file appear under another name as well, in place of what is there.
 
@@ -72,13 +105,19 @@ def link(source: pathlib.Path, target: pathlib.Path) -> None:
             shutil.copyfileobj(content, file)
 
 
-def sweep(folder: pathlib.Path) -> None:
+def sweep(folder: pathlib.Path, of: str = "") -> None:
     """Deletes what runs that were killed have left half written in a folder.
 
     Only while no other run writes to it: what is half written might be another's.
+
+    Args:
+      folder: Whose own files are looked at, not those of its folders.
+      of: What the names of the files contain that no other run writes.
     """
     with contextlib.suppress(OSError):  # Not there, or not ours to list.
         for name in filter(_PARTIAL.search, os.listdir(folder)):
+            if of not in name:
+                continue
             with contextlib.suppress(OSError):  # A folder, or not ours to delete.
                 (folder / name).unlink()
 

@@ -1,8 +1,10 @@
 """Numbered Parquet files with one record of settings: what is computed once and kept.
 
-A part is written under a temporary name, synced and renamed, so that it is either whole
-or absent. Each part, and a JSON record beside them, holds the settings that its content
-depends on, so that content of other settings is refused wherever it comes from.
+A part is written under a temporary name, synced and linked to its own, so that it is
+either whole or absent, and of two writers of one name the second is refused. Each part,
+and a JSON record beside them, holds the settings that its content depends on, so that
+content of other settings is refused wherever it comes from. Each also says when it was
+written: parts count in that order, whatever their names.
 """
 
 import concurrent.futures
@@ -12,8 +14,9 @@ import json
 import os
 import pathlib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,9 +25,12 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.store import files, regular
 from vidsme_jax.store.texts import storable
 
-_SETTINGS = b"vidsme_jax.settings"  # Of a part's metadata.
+_SETTINGS, _WRITTEN = b"vidsme_jax.settings", b"vidsme_jax.written"  # Of a part.
 _READERS = 8  # Threads that read the parts when a folder is opened.
-_NAME = re.compile(r"part-([0-9]{6}|[1-9][0-9]{6,17})\.parquet")
+_NAME = re.compile(
+    r"part-([0-9]{6}|[1-9][0-9]{6,17})(?:-([1-9][0-9]{0,5}-of-[1-9][0-9]{0,5}))?\.parquet"
+)
+_LATEST = 2**63  # No part is written so late, in nanoseconds.
 # Limits of what is read: a part is one batch, and small files can claim to be large.
 _MOST_RECORD = _MOST_FOOTER = 1 << 24  # Bytes.
 _MOST_ROWS = 1 << 20  # Of a file.
@@ -65,7 +71,15 @@ class Record:
 
     def write(self, settings: dict[str, Any]) -> None:
         """Writes the settings, which must be JSON-ready."""
-        files.write_atomically(self.path, json.dumps(settings, indent=2).encode())
+        files.write_atomically(self.path, _text(settings))
+
+    def create(self, settings: dict[str, Any]) -> None:
+        """Writes the settings where there are none yet.
+
+        Raises:
+          FileExistsError: Another process has written some.
+        """
+        files.create(self.path, _text(settings))
 
     def differences(
         self, before: dict[str, Any], now: dict[str, Any], where: pathlib.Path
@@ -122,11 +136,31 @@ class Kind:
         return Record(folder / "run.json", difference, remedy)
 
 
-class Parts:
-    """A folder of parts; several processes may write to it, each its own numbers.
+class Writer(NamedTuple):
+    """Who writes parts, where others may write to the same folder at the same time.
 
-    All of them open it before one of them writes.
+    Attributes:
+      process: The place of this process among those that work on one share together;
+        all of them open the folder before one of them writes.
+      processes: How many they are.
+      share: "" or "I-of-N", which the names of its parts have; other shares may write
+        at any time.
     """
+
+    process: int = 0
+    processes: int = 1
+    share: str = ""
+
+    def name(self, number: int) -> str:
+        """Returns the name of a part."""
+        return f"part-{number:06}{f'-{self.share}' if self.share else ''}.parquet"
+
+
+ALONE = Writer()
+
+
+class Parts:
+    """A folder of parts; several processes may write to it, each its own names."""
 
     def __init__(
         self,
@@ -134,8 +168,7 @@ class Parts:
         settings: dict[str, Any],
         kind: Kind,
         remember: Callable[[int, pa.Table], None],
-        process: int = 0,
-        processes: int = 1,
+        writer: Writer = ALONE,
     ):
         """Opens the folder, making it if absent, and checks every part.
 
@@ -143,10 +176,10 @@ class Parts:
           folder: Of the parts.
           settings: JSON-ready; what the content depends on.
           kind: Of the content.
-          remember: Receives the number and the remembered columns of each part, in
-            ascending order, and later of each part that is written.
-          process: The place of this process among those that write to the folder.
-          processes: How many they are.
+          remember: Receives the place of each part in the order in which they were
+            written, from 0, and its remembered columns; later those of each part that
+            is written.
+          writer: Who is going to write.
 
         Raises:
           AuditError: The folder holds content of other settings or another format, or
@@ -155,49 +188,72 @@ class Parts:
         """
         self._folder, self._kind, self._remember = folder, kind, remember
         self._settings = json.loads(json.dumps(settings | {"format": kind.format}))
-        self._record = kind.record(folder)
+        self._record, self._writer = kind.record(folder), writer
         folder.mkdir(parents=True, exist_ok=True)
-        files.sweep(folder)
+        files.sweep(folder, f"-{writer.share}.parquet" if writer.share else "")
         before = self._record.read()
         if before and (problems := self._problems(before, folder)):
             raise AuditError(problems)
-        last = self._look_through()
+        self._names: list[str] = []  # Of parts, by place.
+        self._written = 0
+        own = self._look_through()
         if not before:
-            self._record.write(self._settings)
+            self._create_record()
         # Each process has numbers of its own, all above those that are there.
-        self._next, self._stride = last + 1 + process, processes
+        self._next = max(own, default=-1) + 1 + writer.process
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes one part; its texts are stored as `texts.storable`.
 
         Raises:
+          FileExistsError: Another process has written it.
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        number, table = self._next, table_of(rows, self._kind.schema)
-        about = {_SETTINGS: json.dumps(self._settings, sort_keys=True).encode()}
-        write_table(self._part(number), table.replace_schema_metadata(about))
-        self._next += self._stride
-        self._remember(number, table)
+        name, table = self._writer.name(self._next), table_of(rows, self._kind.schema)
+        self._written = max(_now(), self._written + 1)
+        about = {
+            _SETTINGS: json.dumps(self._settings, sort_keys=True).encode(),
+            _WRITTEN: str(self._written).encode(),
+        }
+        try:
+            create_table(self._folder / name, table.replace_schema_metadata(about))
+        except FileExistsError as error:
+            of = f" of share {self._writer.share}" if self._writer.share else ""
+            raise FileExistsError(
+                error.errno,
+                f"another process has written it: two processes write the parts{of}; "
+                "stop one of them",
+                error.filename,
+            ) from error
+        self._next += self._writer.processes
+        self._names.append(name)
+        self._remember(len(self._names) - 1, table)
 
-    def read(self, number: int) -> pa.Table:
+    def read(self, place: int) -> pa.Table:
         """Reads one part.
 
         Raises:
           AuditError: It is damaged.
         """
-        part = self._part(number)
         try:
-            with opened(part) as file:
+            with opened(self._folder / self._names[place]) as file:
                 return self._table(file)
         except ValueError as error:
-            raise self.damage(number, error) from error
+            raise self.damage(place, error) from error
 
-    def damage(self, number: int, cause: Exception) -> AuditError:
+    def damage(self, place: int, cause: Exception) -> AuditError:
         """Returns that a part has content that no part is written with."""
-        return AuditError([damaged(self._part(number), cause, self._kind.remedy)])
+        part = self._folder / self._names[place]
+        return AuditError([damaged(part, cause, self._kind.remedy)])
 
-    def _part(self, number: int) -> pathlib.Path:
-        return self._folder / f"part-{number:06}.parquet"
+    def _create_record(self) -> None:
+        """Writes the settings; another process may have done so meanwhile."""
+        try:
+            self._record.create(self._settings)
+        except FileExistsError:
+            problems = self._problems(self._record.read(), self._folder)
+            if problems:
+                raise AuditError(problems) from None
 
     def _problems(self, before: dict[str, Any], where: pathlib.Path) -> list[str]:
         """Returns why content with these settings is not that of this run."""
@@ -216,32 +272,38 @@ class Parts:
                 raise ValueError(f"a row has no {name}")
         return table
 
-    def _look_through(self) -> int:
-        """Remembers what each part holds; returns the largest number, or -1."""
+    def _look_through(self) -> list[int]:
+        """Remembers what each part holds; returns the numbers of this writer's."""
 
-        def look(part: pathlib.Path) -> pa.Table | list[str]:
+        def look(name: str) -> tuple[int, pa.Table] | list[str]:
+            part = self._folder / name
             try:
                 with opened(part) as file:
-                    before = _settings_of(file)
-                    return self._problems(before, part) or self._table(
-                        file, list(self._kind.remembered)
-                    )
+                    before, written = _settings_of(file), _time_of(file)
+                    if problems := self._problems(before, part):
+                        return problems
+                    return written, self._table(file, list(self._kind.remembered))
             except ValueError as error:
                 return [damaged(part, error, self._kind.remedy)]
 
-        names = map(_NAME.fullmatch, os.listdir(self._folder))
-        numbers = sorted(int(name[1]) for name in names if name)
-        problems = []
+        matches = filter(None, map(_NAME.fullmatch, os.listdir(self._folder)))
+        named = sorted((int(each[1]), each[2] or "", each[0]) for each in matches)
+        found, problems = [], []
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            looked = pool.map(look, map(self._part, numbers))
-            for number, found in zip(numbers, looked, strict=True):
-                if isinstance(found, list):
-                    problems += found
+            names = [name for _, _, name in named]
+            for name, looked in zip(names, pool.map(look, names), strict=True):
+                if isinstance(looked, list):
+                    problems += looked
                 else:
-                    self._remember(number, found)
+                    found.append((looked[0], name, looked[1]))
         if problems:
             raise AuditError(problems)
-        return max(numbers, default=-1)
+        found.sort(key=lambda each: each[0])  # Those of one time stay in their order.
+        for place, (written, name, table) in enumerate(found):
+            self._names.append(name)
+            self._written = max(self._written, written)
+            self._remember(place, table)
+        return [number for number, share, _ in named if share == self._writer.share]
 
 
 def damaged(path: pathlib.Path, cause: Exception | str, remedy: str = "") -> str:
@@ -272,9 +334,23 @@ def write_table(path: pathlib.Path, table: pa.Table) -> None:
     Raises:
       OSError: It cannot be written.
     """
+    files.write_atomically(path, _parquet(table))
+
+
+def create_table(path: pathlib.Path, table: pa.Table) -> None:
+    """Writes such a file where there is none.
+
+    Raises:
+      FileExistsError: There is one.
+      OSError: It cannot be written.
+    """
+    files.create(path, _parquet(table))
+
+
+def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    files.write_atomically(path, sink.getvalue().to_pybytes())
+    return sink.getvalue().to_pybytes()
 
 
 @contextlib.contextmanager
@@ -315,6 +391,23 @@ def _check_counts(about: pq.FileMetaData) -> None:
         raise ValueError(f"it claims to have {about.num_rows} rows")
     if about.num_rows != rows:
         raise ValueError("its groups have not as many rows as it claims")
+
+
+def _now() -> int:
+    """Returns the time, in nanoseconds."""
+    return time.time_ns()
+
+
+def _text(settings: dict[str, Any]) -> bytes:
+    return json.dumps(settings, indent=2).encode()
+
+
+def _time_of(file: pq.ParquetFile) -> int:
+    """Returns when a part was written; 0 where it does not say so."""
+    written = (file.schema_arrow.metadata or {}).get(_WRITTEN, b"0")
+    if not (written.isdigit() and len(written) < 20 and int(written) < _LATEST):
+        raise ValueError("its time is none")
+    return int(written)
 
 
 def _settings_of(file: pq.ParquetFile) -> dict[str, Any]:

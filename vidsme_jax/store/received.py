@@ -14,7 +14,7 @@ import numpy as np
 
 from vidsme_jax.base import SLICES, AuditError, ScoredClip, ScoredText, TokenSignals
 from vidsme_jax.store import regular
-from vidsme_jax.store.parts import damaged
+from vidsme_jax.store.parts import ALONE, Writer, damaged
 from vidsme_jax.store.signals import Signals
 
 _WRONG = (TypeError, ValueError, LookupError, OverflowError, RuntimeError)
@@ -53,8 +53,7 @@ def refused(path: pathlib.Path) -> Iterator[None]:
 def opened(
     folder: pathlib.Path,
     settings: dict[str, Any],
-    process: int = 0,
-    processes: int = 1,
+    writer: Writer = ALONE,
 ) -> Signals:
     """Opens signals; see `Signals`, and what is remembered of each clip is checked.
 
@@ -65,7 +64,7 @@ def opened(
     if problem := regular.problem(read):
         raise AuditError([f"{folder}: {problem}"])
     with refused(folder):
-        store = Signals(folder, settings, process, processes)
+        store = Signals(folder, settings, writer)
         for key, known in store.finished.items():
             motion = vars(known.motion).values()
             if not isinstance(key, str) or not isinstance(known.content_hash, str):

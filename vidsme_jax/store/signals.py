@@ -18,7 +18,7 @@ from vidsme_jax.base import (
     ScoredClip,
 )
 from vidsme_jax.store import rows
-from vidsme_jax.store.parts import Kind, Parts
+from vidsme_jax.store.parts import ALONE, Kind, Parts, Writer
 from vidsme_jax.store.rows import Finished, Held
 from vidsme_jax.store.texts import restored
 
@@ -55,14 +55,13 @@ class Signals:
         self,
         folder: pathlib.Path,
         settings: dict[str, Any],
-        process: int = 0,
-        processes: int = 1,
+        writer: Writer = ALONE,
     ):
         """Opens the folder; see `Parts` for arguments and errors."""
         self.folder = folder
         self.finished: dict[str, Finished] = {}
-        self._settings, self._processes = settings, processes
-        self._parts = Parts(folder, settings, _KIND, self._remember, process, processes)
+        self._settings, self._writer = settings, writer
+        self._parts = Parts(folder, settings, _KIND, self._remember, writer)
 
     def write(
         self, clips: Iterable[ScoredClip], slices: Collection[str] = SLICES
@@ -85,7 +84,11 @@ class Signals:
 
     def reopened(self) -> "Signals":
         """Returns the folder as it is now, with what other processes have written."""
-        return self if self._processes == 1 else Signals(self.folder, self._settings)
+        return (
+            self
+            if self._writer.processes == 1
+            else Signals(self.folder, self._settings)
+        )
 
     def holds(self, *, video: bool) -> frozenset[str]:
         """Returns all that any rows hold, of a video or of a text; see `Held`."""

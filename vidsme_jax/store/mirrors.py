@@ -1,0 +1,137 @@
+"""A folder on this machine that stands for one in an object store.
+
+What is written goes into the folder first and is then put whole; what is read is
+fetched whole, once for each version that the store has of it, or read in pieces. Files
+that were written and not put, since the server stopped or the run was killed, are still
+in the folder, and are put when it is used next.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from vidsme_jax.store import files
+from vidsme_jax.store.buckets import Bucket, Stored
+
+VERSIONS = ".versions"  # Beside the files: which version of the object each is.
+
+
+class Mirror:
+    """A folder of files and the objects of the same names.
+
+    Attributes:
+      folder: On this machine.
+      bucket: The objects.
+    """
+
+    def __init__(self, folder: pathlib.Path, bucket: Bucket):
+        """Looks at nothing yet."""
+        self.folder, self.bucket = folder, bucket
+        self._there: dict[str, Stored] = {}
+
+    def names(self) -> dict[str, Stored]:
+        """Returns the objects as the store lists them now."""
+        self._there = self.bucket.names()
+        return dict(self._there)
+
+    def find(self, name: str) -> bool:
+        """Returns whether an object is there, whether or not a listing shows it."""
+        return name in self._there or self.bucket.has(name)
+
+    def unsent(self) -> list[str]:
+        """Returns the files of the folder that no object is known of."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            path.name
+            for path in self.folder.iterdir()
+            if path.is_file()
+            and path.name not in self._there
+            and not files.is_partial(path.name)
+        )
+
+    def current(self, name: str) -> bool:
+        """Returns whether the file is the object that was listed."""
+        there = self._there.get(name)
+        with contextlib.suppress(OSError):
+            known = self._version(name).read_text()
+            same = there is None or known == there.version
+            return same and (self.folder / name).is_file()
+        return False
+
+    def fetch(self, name: str) -> pathlib.Path:
+        """Returns the file of an object, which is copied unless it is current."""
+        path = self.folder / name
+        if not self.current(name):
+            self._version(name).unlink(missing_ok=True)
+            self.bucket.fetch(name, path)
+            self._note(name)
+        return path
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """Opens the file if it is current, else the object, which is not copied."""
+        if self.current(name):
+            with (self.folder / name).open("rb") as file:
+                yield file
+        else:
+            with self.bucket.opened(name) as file:
+                yield file
+
+    def create(self, name: str) -> None:
+        """Puts a file where no object is.
+
+        Raises:
+          FileExistsError: There is one, of other content.
+          OSError: It cannot be put; the file stays.
+        """
+        self.bucket.create_from(name, self.folder / name)
+        self._note(name)
+
+    def replace(self, name: str) -> None:
+        """Puts a file in place of the object.
+
+        Raises:
+          OSError: It cannot be put; the file stays.
+        """
+        self.bucket.replace_from(name, self.folder / name)
+        self._note(name)
+
+    def drop(self, name: str) -> None:
+        """Deletes the file, not the object."""
+        self._version(name).unlink(missing_ok=True)
+        (self.folder / name).unlink(missing_ok=True)
+
+    def _note(self, name: str) -> None:
+        """Remembers which version of an object the file is."""
+        self._there[name] = stored = self.bucket.stored(name)
+        path = self._version(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, stored.version.encode())
+
+    def _version(self, name: str) -> pathlib.Path:
+        return self.folder.parent / VERSIONS / self.folder.name / name
+
+
+def numbered(
+    mirror: Mirror, name: Callable[[int], str], known: list[int], step: int
+) -> list[int]:
+    """Returns numbers of objects that are there and that a listing did not show.
+
+    Args:
+      mirror: Of the objects.
+      name: Of a number.
+      known: The numbers that were listed.
+      step: Between two numbers of one writer, who leaves none out.
+    """
+    found = []
+    last = max(known, default=-1)
+    gaps = sorted(set(range(last)) - set(known))
+    found += [number for number in gaps if mirror.find(name(number))]
+    for start in range(last + 1, last + 1 + step):
+        number = start
+        while mirror.find(name(number)):
+            found.append(number)
+            number += step
+    return found
