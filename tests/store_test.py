@@ -28,6 +28,7 @@ from vidsme_jax.data import appearance, similar
 from vidsme_jax.store import files, lock, signals, traits
 from vidsme_jax.store.answers import Answer, Answers
 from vidsme_jax.store.lock import locked
+from vidsme_jax.store.parts import Writer
 from vidsme_jax.store.signals import BLANK, SECOND, Signals
 
 
@@ -401,7 +402,7 @@ def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, call):
 
 def test_processes_write_parts_of_their_own(tmp_path):
     Signals(tmp_path, {}).write([_clip("a")])
-    stores = [Signals(tmp_path, {}, process, 2) for process in range(2)]
+    stores = [Signals(tmp_path, {}, Writer(process, 2)) for process in range(2)]
     for keys in ("bc", "de"):
         for store, key in zip(stores, keys, strict=True):
             store.write([_clip(key)])
@@ -551,6 +552,7 @@ def test_what_is_started_anew_is_not_deleted_beyond_a_link(tmp_path):
 HOLD = """
 import pathlib, sys
 from vidsme_jax.store.lock import locked
+from vidsme_jax.store.parts import Writer
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -28,8 +28,8 @@ from vidsme_jax.base import ROLES, AuditError, Item
 from vidsme_jax.data import dataset_folders, names, segments
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
-from vidsme_jax.store import parts
-from vidsme_jax.store.parts import Record
+from vidsme_jax.store import tables
+from vidsme_jax.store.records import Record
 from vidsme_jax.store.texts import restored
 
 NAME, SPLIT, INFO = "prepared", "clips", "dataset_info.json"
@@ -176,7 +176,7 @@ class Shard:
             for entry in entries
         ]
         schema = _SCHEMA.with_metadata({"shard": json.dumps(_facts(self.records))})
-        parts.write_table(self._index, parts.table_of(columns, schema))
+        tables.write(self._index, tables.of_rows(columns, schema))
 
     def read(self) -> tuple[Entry, ...]:
         """Reads the index and checks the records against it.
@@ -188,7 +188,7 @@ class Shard:
         if not index.is_file():
             raise ValueError(f"{index.name} is missing")
         try:
-            with parts.opened(index) as file:
+            with tables.opened(index) as file:
                 _check_index(file.metadata)
                 table = file.read(_SCHEMA.names)
             known = json.loads((table.schema.metadata or {})[b"shard"])

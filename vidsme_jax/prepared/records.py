@@ -14,7 +14,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.data.features import parsed
 from vidsme_jax.prepared.layout import Entry, Shard
 from vidsme_jax.store import files
-from vidsme_jax.store.parts import damaged
+from vidsme_jax.store.records import damaged
 
 REMEDY = "delete it and its clips are prepared again"
 

@@ -27,7 +27,7 @@ from vidsme_jax.prepared import dataset, layout, records
 from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
 from vidsme_jax.store import files
 from vidsme_jax.store.lock import locked, unread
-from vidsme_jax.store.parts import damaged
+from vidsme_jax.store.records import damaged
 
 _CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
 _STAGED = re.compile("([0-9a-f]{64})-([0-9a-f]{64})")  # Digest and source.

@@ -83,6 +83,11 @@ class Answers:
         """
         self._parts.write(each._asdict() | {"ids": list(each.ids)} for each in answers)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the parts of its writer."""
+        return self._parts.names
+
     def reopened(self) -> "Answers":
         """Returns the folder as it is now, with what other processes have written."""
         return (

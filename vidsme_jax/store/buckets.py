@@ -11,11 +11,12 @@ import contextlib
 import errno
 import functools
 import importlib.util
+import io
 import pathlib
 import re
 import secrets
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import files
@@ -33,7 +34,6 @@ _TRIES = 5  # Of a put that meets another one of the same name.
 _CONFLICT = ("ConditionalRequestConflict", "409")  # It may succeed the next time.
 _REFUSED = ("PreconditionFailed", "412")
 _DENIED = ("AccessDenied", "Forbidden", "401", "403")
-_BLOCK = 1 << 20  # Bytes that are read at once of an object that is opened.
 
 
 class Stored(NamedTuple):
@@ -152,15 +152,14 @@ class Bucket:
         with self._naming(name, "read"):
             return self._store.cat_file(self._path(name))
 
-    @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[BinaryIO]:
-        """Opens an object; of it only what is asked for is read, in larger pieces."""
+    def opened(self, name: str) -> "Pieces":
+        """Opens an object, of which only what is asked for is read."""
+        return Pieces(self, name)
+
+    def piece(self, name: str, start: int, stop: int) -> bytes:
+        """Returns some bytes of an object."""
         with self._naming(name, "read"):
-            file = self._store.open(
-                self._path(name), "rb", block_size=_BLOCK, cache_type="readahead"
-            )
-        with file:
-            yield file
+            return self._store.cat_file(self._path(name), start=start, end=stop)
 
     def fetch(self, name: str, path: pathlib.Path) -> None:
         """Copies an object to a file, which is whole or as it was."""
@@ -279,6 +278,57 @@ class Bucket:
             raise OSError(
                 errno.EIO, f"the server did not {doing} it ({cause})", url
             ) from error
+
+
+class Pieces(io.RawIOBase):
+    """An object that is read in pieces; seekable.
+
+    Attributes:
+      failure: The last error of the store; who reads through a library that hides it
+        looks here.
+    """
+
+    def __init__(self, bucket: Bucket, name: str):
+        """Asks for the size.
+
+        Raises:
+          OSError: The object is absent, or the store fails.
+        """
+        super().__init__()
+        self._bucket, self._name = bucket, name
+        self._size, self._at = bucket.stored(name).size, 0
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def tell(self) -> int:
+        """Returns the place of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes to a place; see `io.IOBase.seek`."""
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads the bytes from the present place on that a buffer has room for."""
+        stop = min(self._at + len(buffer), self._size)
+        if stop <= self._at:
+            return 0
+        try:
+            data = self._bucket.piece(self._name, self._at, stop)
+        except OSError as error:
+            self.failure = error
+            raise
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _version(about: dict[str, Any]) -> str:

@@ -15,48 +15,80 @@ from vidsme_jax.store import files, regular
 # What file systems without locks answer, network file systems above all.
 _WITHOUT = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _NAME = ".lock"
+_SECONDS = 30.0  # That a share waits while others take their own locks.
 _SWEPT = ("", "figures")  # What else runs keep in a folder, they sweep themselves.
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, taken: str | None = None) -> Iterator[None]:
+def locked(
+    folder: pathlib.Path, taken: str | None = None, share: str = ""
+) -> Iterator[None]:
     """Keeps other processes out of a folder, which is made if it is absent.
 
-    What a run that was killed has left half written there is deleted. The lock of a
-    process that dies is released with it. On a file system without locks the block
-    runs without one.
+    Of a share only processes of the same share, and of the whole folder, are kept out.
+    What a run of the whole folder that was killed has left half written is deleted. The
+    lock of a process that dies is released with it. On a file system without locks the
+    block runs without one.
 
     Args:
       folder: To lock.
       taken: The error if another process holds the lock.
+      share: "I-of-N", or "" of the whole folder.
 
     Raises:
       AuditError: Another process holds the lock, or its file is none.
       OSError: The folder cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / _NAME
+    taken = taken or "another run is writing to it; take another --workdir"
+    with contextlib.ExitStack() as stack:
+        if share:
+            with contextlib.ExitStack() as door:
+                if not _take(folder / _NAME, door, _SECONDS):
+                    raise AuditError([f"{folder}: {taken}"])
+                if not _take(folder / f"{_NAME}-{share}", stack):
+                    of = share.replace("-of-", "/")
+                    problem = f"another process scores share {of} of it; stop one"
+                    raise AuditError([f"{folder}: {problem}"])
+            yield
+            return
+        lock = _take(folder / _NAME, stack)
+        if lock is None:
+            raise AuditError([f"{folder}: {taken}"])
+        for file in sorted(folder.glob(f"{_NAME}-*")):
+            if not _take(file, stack):
+                of = file.name.removeprefix(f"{_NAME}-").replace("-of-", "/")
+                problem = f"another process scores share {of} of it; wait for its end"
+                raise AuditError([f"{folder}: {problem}"])
+        for name in _SWEPT if lock.is_locked else ():
+            files.sweep(folder / name)
+        yield
+
+
+def _take(
+    file: pathlib.Path, stack: contextlib.ExitStack, seconds: float = 0.0
+) -> filelock.BaseFileLock | None:
+    """Locks a file as long as a stack is open.
+
+    Returns:
+      The lock, which is not locked on a file system without locks; None if another
+      process holds it.
+    """
     if file.is_symlink() or (file.exists() and not file.is_file()):
         raise AuditError([f"{file}: not a regular file, so no lock; delete it"])
     # Not the soft lock of filelock, which outlives its process.
     lock = filelock.FileLock(file, fallback_to_soft=False)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        taken = taken or "another run is writing to it; take another --workdir"
-        raise AuditError([f"{folder}: {taken}"]) from error
+        lock.acquire(timeout=seconds)
+    except filelock.Timeout:
+        return None
     except NotImplementedError:  # A network file system without locks.
-        pass
+        return lock
     except OSError as error:
         if error.errno not in _WITHOUT:
             raise
-    try:
-        if lock.is_locked:
-            for name in _SWEPT:
-                files.sweep(folder / name)
-        yield
-    finally:
-        lock.release()
+    stack.callback(lock.release)
+    return lock
 
 
 def held(file: pathlib.Path) -> BinaryIO:

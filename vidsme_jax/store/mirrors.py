@@ -8,13 +8,10 @@ in the folder, and are put when it is used next.
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable
 
 from vidsme_jax.store import files
 from vidsme_jax.store.buckets import Bucket, Stored
-
-VERSIONS = ".versions"  # Beside the files: which version of the object each is.
 
 
 class Mirror:
@@ -25,31 +22,45 @@ class Mirror:
       bucket: The objects.
     """
 
-    def __init__(self, folder: pathlib.Path, bucket: Bucket):
-        """Looks at nothing yet."""
-        self.folder, self.bucket = folder, bucket
+    def __init__(self, folder: pathlib.Path, bucket: Bucket, versions: pathlib.Path):
+        """Looks at nothing yet.
+
+        Args:
+          folder: Receives files.
+          bucket: Has the objects.
+          versions: A folder that remembers which version of its object each file is.
+        """
+        self.folder, self.bucket, self._versions = folder, bucket, versions
         self._there: dict[str, Stored] = {}
 
-    def names(self) -> dict[str, Stored]:
-        """Returns the objects as the store lists them now."""
+    def within(self, name: str) -> "Mirror":
+        """Returns the mirror of a folder of this one."""
+        return Mirror(
+            self.folder / name, self.bucket.folder(name), self._versions / name
+        )
+
+    def look(self) -> None:
+        """Lists the objects."""
         self._there = self.bucket.names()
+
+    def listed(self) -> dict[str, Stored]:
+        """Returns the objects that a listing showed, or that were found since."""
         return dict(self._there)
 
     def find(self, name: str) -> bool:
         """Returns whether an object is there, whether or not a listing shows it."""
-        return name in self._there or self.bucket.has(name)
+        if name not in self._there:
+            with contextlib.suppress(FileNotFoundError):
+                self._there[name] = self.bucket.stored(name)
+        return name in self._there
 
-    def unsent(self) -> list[str]:
-        """Returns the files of the folder that no object is known of."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(
-            path.name
-            for path in self.folder.iterdir()
-            if path.is_file()
-            and path.name not in self._there
-            and not files.is_partial(path.name)
-        )
+    def clean(self) -> None:
+        """Deletes the files whose objects were deleted since."""
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            name = path.name
+            if name not in self._there and self._version(name).exists():
+                if not self.find(name):
+                    self.drop(name)
 
     def current(self, name: str) -> bool:
         """Returns whether the file is the object that was listed."""
@@ -68,16 +79,6 @@ class Mirror:
             self.bucket.fetch(name, path)
             self._note(name)
         return path
-
-    @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[BinaryIO]:
-        """Opens the file if it is current, else the object, which is not copied."""
-        if self.current(name):
-            with (self.folder / name).open("rb") as file:
-                yield file
-        else:
-            with self.bucket.opened(name) as file:
-                yield file
 
     def create(self, name: str) -> None:
         """Puts a file where no object is.
@@ -98,6 +99,16 @@ class Mirror:
         self.bucket.replace_from(name, self.folder / name)
         self._note(name)
 
+    def delete(self, name: str) -> None:
+        """Deletes the object, and the file.
+
+        Raises:
+          OSError: The object cannot be deleted.
+        """
+        self.bucket.delete(name)
+        self._there.pop(name, None)
+        self.drop(name)
+
     def drop(self, name: str) -> None:
         """Deletes the file, not the object."""
         self._version(name).unlink(missing_ok=True)
@@ -111,7 +122,7 @@ class Mirror:
         files.write_atomically(path, stored.version.encode())
 
     def _version(self, name: str) -> pathlib.Path:
-        return self.folder.parent / VERSIONS / self.folder.name / name
+        return self._versions / name
 
 
 def numbered(

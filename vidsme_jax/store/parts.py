@@ -10,6 +10,7 @@ written: parts count in that order, whatever their names.
 import concurrent.futures
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -22,80 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.store import files, regular
-from vidsme_jax.store.texts import storable
+from vidsme_jax.store import files, tables
+from vidsme_jax.store.mirrors import Mirror, numbered
+from vidsme_jax.store.records import Record, damaged, object_of
 
 _SETTINGS, _WRITTEN = b"vidsme_jax.settings", b"vidsme_jax.written"  # Of a part.
 _READERS = 8  # Threads that read the parts when a folder is opened.
+_BUFFER = 1 << 17  # Bytes that are read at once of a part that is not on this machine.
 _NAME = re.compile(
     r"part-([0-9]{6}|[1-9][0-9]{6,17})(?:-([1-9][0-9]{0,5}-of-[1-9][0-9]{0,5}))?\.parquet"
 )
 _LATEST = 2**63  # No part is written so late, in nanoseconds.
-# Limits of what is read: a part is one batch, and small files can claim to be large.
-_MOST_RECORD = _MOST_FOOTER = 1 << 24  # Bytes.
-_MOST_ROWS = 1 << 20  # Of a file.
-_MOST_LISTED = 20  # Settings that differ.
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """The settings of a folder's content, in a JSON file.
-
-    Attributes:
-      path: Of the file.
-      difference: The message about a setting that differs: a format string of `where`,
-        `key`, `before` and `now`.
-      remedy: What to do about a damaged file, or "".
-    """
-
-    path: pathlib.Path
-    difference: str
-    remedy: str = ""
-
-    def read(self) -> dict[str, Any]:
-        """Returns the settings, empty if there is no file.
-
-        Raises:
-          AuditError: The file is damaged.
-        """
-        if not self.path.exists():
-            return {}
-        try:
-            with regular.opened(self.path) as file:
-                text = file.read(_MOST_RECORD + 1)
-            if len(text) > _MOST_RECORD:
-                raise ValueError(f"it has more than {_MOST_RECORD >> 20} MiB")
-            return _object(text)
-        except (OSError, ValueError) as error:
-            raise AuditError([damaged(self.path, error, self.remedy)]) from error
-
-    def write(self, settings: dict[str, Any]) -> None:
-        """Writes the settings, which must be JSON-ready."""
-        files.write_atomically(self.path, _text(settings))
-
-    def create(self, settings: dict[str, Any]) -> None:
-        """Writes the settings where there are none yet.
-
-        Raises:
-          FileExistsError: Another process has written some.
-        """
-        files.create(self.path, _text(settings))
-
-    def differences(
-        self, before: dict[str, Any], now: dict[str, Any], where: pathlib.Path
-    ) -> list[str]:
-        """Returns a message for each setting that is not the same, as far as 20."""
-        keys = sorted(set(before) | set(now))
-        differing = [key for key in keys if before.get(key) != now.get(key)]
-        listed = [
-            self.difference.format(
-                where=where, key=key, before=before.get(key), now=now.get(key)
-            )
-            for key in differing[:_MOST_LISTED]
-        ]
-        if more := len(differing) - len(listed):
-            listed.append(f"{where}: {more} other settings differ, too")
-        return listed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,11 +83,14 @@ class Writer(NamedTuple):
       processes: How many they are.
       share: "" or "I-of-N", which the names of its parts have; other shares may write
         at any time.
+      mirror: Of the folder that holds the folders of parts, where it stands for one in
+        an object store: every part is put there too, and those of others are read.
     """
 
     process: int = 0
     processes: int = 1
     share: str = ""
+    mirror: Mirror | None = None
 
     def name(self, number: int) -> str:
         """Returns the name of a part."""
@@ -191,14 +132,21 @@ class Parts:
         self._record, self._writer = kind.record(folder), writer
         folder.mkdir(parents=True, exist_ok=True)
         files.sweep(folder, f"-{writer.share}.parquet" if writer.share else "")
+        self._mirror = writer.mirror and writer.mirror.within(folder.name)
+        if self._mirror:
+            self._mirror.look()
+            if self._mirror.find(self._record.path.name):
+                self._mirror.fetch(self._record.path.name)
         before = self._record.read()
         if before and (problems := self._problems(before, folder)):
             raise AuditError(problems)
         self._names: list[str] = []  # Of parts, by place.
         self._written = 0
-        own = self._look_through()
-        if not before:
-            self._create_record()
+        named = self._named()
+        self._add([name for _, _, name in named])
+        self._create_record(is_there=bool(before))
+        own = [number for number, share, _ in named if share == writer.share]
+        self._send(own)
         # Each process has numbers of its own, all above those that are there.
         self._next = max(own, default=-1) + 1 + writer.process
 
@@ -209,34 +157,41 @@ class Parts:
           FileExistsError: Another process has written it.
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        name, table = self._writer.name(self._next), table_of(rows, self._kind.schema)
+        name, table = (
+            self._writer.name(self._next),
+            tables.of_rows(rows, self._kind.schema),
+        )
         self._written = max(_now(), self._written + 1)
         about = {
             _SETTINGS: json.dumps(self._settings, sort_keys=True).encode(),
             _WRITTEN: str(self._written).encode(),
         }
-        try:
-            create_table(self._folder / name, table.replace_schema_metadata(about))
-        except FileExistsError as error:
-            of = f" of share {self._writer.share}" if self._writer.share else ""
-            raise FileExistsError(
-                error.errno,
-                f"another process has written it: two processes write the parts{of}; "
-                "stop one of them",
-                error.filename,
-            ) from error
+        with self._alone():
+            tables.create(self._folder / name, table.replace_schema_metadata(about))
+            if self._mirror:
+                self._mirror.create(name)
         self._next += self._writer.processes
         self._names.append(name)
         self._remember(len(self._names) - 1, table)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the parts that this writer has written."""
+        its = ((name, _NAME.fullmatch(name)) for name in self._names)
+        share = self._writer.share
+        return tuple(name for name, x in its if x and (x[2] or "") == share)
 
     def read(self, place: int) -> pa.Table:
         """Reads one part.
 
         Raises:
           AuditError: It is damaged.
+          OSError: It cannot be fetched.
         """
+        if self._mirror:
+            self._mirror.fetch(self._names[place])
         try:
-            with opened(self._folder / self._names[place]) as file:
+            with tables.opened(self._folder / self._names[place]) as file:
                 return self._table(file)
         except ValueError as error:
             raise self.damage(place, error) from error
@@ -246,14 +201,61 @@ class Parts:
         part = self._folder / self._names[place]
         return AuditError([damaged(part, cause, self._kind.remedy)])
 
-    def _create_record(self) -> None:
-        """Writes the settings; another process may have done so meanwhile."""
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Says what it means if a part that is written is there already."""
         try:
-            self._record.create(self._settings)
+            yield
+        except FileExistsError as error:
+            of = f" of share {self._writer.share}" if self._writer.share else ""
+            raise FileExistsError(
+                error.errno,
+                f"another process has written it: two processes write the parts{of}; "
+                "stop one of them",
+                error.filename,
+            ) from error
+
+    def _create_record(self, *, is_there: bool) -> None:
+        """Writes the settings; another process may have done so meanwhile."""
+        name, mirror = self._record.path.name, self._mirror
+        try:
+            if not is_there:
+                self._record.create(self._settings)
+            if mirror and not mirror.find(name):
+                mirror.create(name)
         except FileExistsError:
+            if mirror and mirror.find(name):
+                mirror.drop(name)
+                mirror.fetch(name)
             problems = self._problems(self._record.read(), self._folder)
             if problems:
                 raise AuditError(problems) from None
+
+    def _send(self, own: list[int]) -> None:
+        """Puts parts of this writer that an earlier run wrote and did not put.
+
+        Where another run has put one of its name, which may hold other clips, it gets
+        the next name.
+
+        Args:
+          own: The numbers of this writer; new ones are added.
+        """
+        mirror = self._mirror
+        for place, name in enumerate(tuple(self._names) if mirror else ()):
+            match = _NAME.fullmatch(name)
+            assert mirror and match
+            while (
+                match[2] or ""
+            ) == self._writer.share and name not in mirror.listed():
+                try:
+                    mirror.create(name)
+                except FileExistsError:
+                    own.append(max(own) + 1)
+                    moved = self._writer.name(own[-1])
+                    os.replace(self._folder / name, self._folder / moved)
+                    mirror.find(name)
+                    self._add([name])
+                    self._names[place] = name = moved
 
     def _problems(self, before: dict[str, Any], where: pathlib.Path) -> list[str]:
         """Returns why content with these settings is not that of this run."""
@@ -272,134 +274,71 @@ class Parts:
                 raise ValueError(f"a row has no {name}")
         return table
 
-    def _look_through(self) -> list[int]:
-        """Remembers what each part holds; returns the numbers of this writer's."""
-
-        def look(name: str) -> tuple[int, pa.Table] | list[str]:
-            part = self._folder / name
-            try:
-                with opened(part) as file:
-                    before, written = _settings_of(file), _time_of(file)
-                    if problems := self._problems(before, part):
-                        return problems
-                    return written, self._table(file, list(self._kind.remembered))
-            except ValueError as error:
-                return [damaged(part, error, self._kind.remedy)]
-
-        matches = filter(None, map(_NAME.fullmatch, os.listdir(self._folder)))
-        named = sorted((int(each[1]), each[2] or "", each[0]) for each in matches)
+    def _add(self, names: list[str]) -> None:
+        """Remembers what parts hold, in the order of their times."""
         found, problems = [], []
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            names = [name for _, _, name in named]
-            for name, looked in zip(names, pool.map(look, names), strict=True):
+            for name, looked in zip(names, pool.map(self._look, names), strict=True):
                 if isinstance(looked, list):
                     problems += looked
-                else:
+                elif looked is not None:
                     found.append((looked[0], name, looked[1]))
         if problems:
             raise AuditError(problems)
         found.sort(key=lambda each: each[0])  # Those of one time stay in their order.
-        for place, (written, name, table) in enumerate(found):
+        for written, name, table in found:
             self._names.append(name)
             self._written = max(self._written, written)
-            self._remember(place, table)
-        return [number for number, share, _ in named if share == self._writer.share]
+            self._remember(len(self._names) - 1, table)
 
+    def _named(self) -> list[tuple[int, str, str]]:
+        """Returns number, share and name of each part, sorted."""
+        if self._mirror:
+            self._mirror.clean()
+        names = {
+            *os.listdir(self._folder),
+            *(self._mirror.listed() if self._mirror else ()),
+        }
+        matches = filter(None, map(_NAME.fullmatch, names))
+        found = {(int(each[1]), each[2] or "", each[0]) for each in matches}
+        if self._mirror:
+            for share in {self._writer.share, *(each[1] for each in found)}:
+                writer = self._writer._replace(share=share)
+                known = [number for number, its, _ in found if its == share]
+                more = numbered(self._mirror, writer.name, known, writer.processes)
+                found |= {(number, share, writer.name(number)) for number in more}
+        return sorted(found)
 
-def damaged(path: pathlib.Path, cause: Exception | str, remedy: str = "") -> str:
-    """Returns the message about a damaged file."""
-    text = f"{path}: damaged ({' '.join(str(cause).split())})"
-    return f"{text}; {remedy}" if remedy else text
+    def _look(self, name: str) -> tuple[int, pa.Table] | list[str] | None:
+        """Returns when a part was written and its remembered columns.
 
+        Or what is wrong with it; None if a listing shows it though it was deleted.
 
-def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Returns a table of rows by name; all texts in it are `texts.storable`."""
-    return pa.Table.from_pylist(
-        [{name: _storable(value) for name, value in row.items()} for row in rows],
-        schema=schema,
-    )
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        return [storable(text) for text in value]
-    return value
-
-
-def write_table(path: pathlib.Path, table: pa.Table) -> None:
-    """Writes a Parquet file atomically, compressed and with checksums.
-
-    Raises:
-      OSError: It cannot be written.
-    """
-    files.write_atomically(path, _parquet(table))
-
-
-def create_table(path: pathlib.Path, table: pa.Table) -> None:
-    """Writes such a file where there is none.
-
-    Raises:
-      FileExistsError: There is one.
-      OSError: It cannot be written.
-    """
-    files.create(path, _parquet(table))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
-
-
-@contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file; its checksums are verified as it is read.
-
-    Raises:
-      ValueError: It is damaged or too large, or cannot be read.
-    """
-    try:
-        _check_footer(path)
-        with pq.ParquetFile(
-            path,
-            page_checksum_verification=True,
-            thrift_string_size_limit=_MOST_FOOTER,
-            thrift_container_size_limit=_MOST_FOOTER,
-        ) as file:
-            _check_counts(file.metadata)
-            yield file
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _check_footer(path: pathlib.Path) -> None:
-    """Checks a file before Arrow opens it, which waits for ever at a pipe."""
-    with regular.opened(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        footer = int.from_bytes(file.read(4), "little")
-    if footer > min(size, _MOST_FOOTER):
-        raise ValueError(f"its footer claims to have {footer} bytes")
-
-
-def _check_counts(about: pq.FileMetaData) -> None:
-    # Not its columns: where they are damaged, Arrow ends the process.
-    rows = sum(about.row_group(k).num_rows for k in range(about.num_row_groups))
-    if about.num_rows > _MOST_ROWS or about.num_rows < 0:
-        raise ValueError(f"it claims to have {about.num_rows} rows")
-    if about.num_rows != rows:
-        raise ValueError("its groups have not as many rows as it claims")
+        Raises:
+          OSError: It cannot be read where it is stored.
+        """
+        part, mirror, pieces = self._folder / name, self._mirror, None
+        if mirror and not mirror.current(name) and name in mirror.listed():
+            try:
+                pieces = mirror.bucket.opened(name)
+            except FileNotFoundError:
+                return None
+        buffered = pieces and io.BufferedReader(pieces, _BUFFER)
+        try:
+            with tables.opened(part, buffered) as file:
+                before, written = _settings_of(file), _time_of(file)
+                if problems := self._problems(before, part):
+                    return problems
+                return written, self._table(file, list(self._kind.remembered))
+        except ValueError as error:
+            if pieces and pieces.failure:
+                raise pieces.failure from error
+            return [damaged(part, error, self._kind.remedy)]
 
 
 def _now() -> int:
     """Returns the time, in nanoseconds."""
     return time.time_ns()
-
-
-def _text(settings: dict[str, Any]) -> bytes:
-    return json.dumps(settings, indent=2).encode()
 
 
 def _time_of(file: pq.ParquetFile) -> int:
@@ -413,17 +352,6 @@ def _time_of(file: pq.ParquetFile) -> int:
 def _settings_of(file: pq.ParquetFile) -> dict[str, Any]:
     written = (file.schema_arrow.metadata or {}).get(_SETTINGS, b"{}")
     try:
-        return _object(written)
+        return object_of(written)
     except ValueError as error:
         raise ValueError("its settings are not readable") from error
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    """Returns what JSON text says, which must be an object."""
-    try:
-        found = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds a {type(found).__name__}, not an object")
-    return found

@@ -14,7 +14,8 @@ import numpy as np
 
 from vidsme_jax.base import SLICES, AuditError, ScoredClip, ScoredText, TokenSignals
 from vidsme_jax.store import regular
-from vidsme_jax.store.parts import ALONE, Writer, damaged
+from vidsme_jax.store.parts import ALONE, Writer
+from vidsme_jax.store.records import damaged
 from vidsme_jax.store.signals import Signals
 
 _WRONG = (TypeError, ValueError, LookupError, OverflowError, RuntimeError)

@@ -82,6 +82,11 @@ class Signals:
         """Whether both directions of all clips are the natural one."""
         return self._settings.get(ORDERS) == NATURAL
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the parts of its writer."""
+        return self._parts.names
+
     def reopened(self) -> "Signals":
         """Returns the folder as it is now, with what other processes have written."""
         return (
