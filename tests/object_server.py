@@ -1,5 +1,8 @@
-"""A server of objects on 127.0.0.1 that speaks as much of Google Cloud Storage's JSON
-API as gcsfs needs, enforces generation 0, and fails as it is told to."""
+"""A server of objects on 127.0.0.1, which fails as it is told to.
+
+It speaks as much of Google Cloud Storage's JSON API as gcsfs needs, and enforces
+generation 0.
+"""
 
 import base64
 import contextlib

@@ -20,12 +20,15 @@ from vidsme_jax.run import (
     processes,
     provenance,
     scoring,
+    shares,
     stored,
 )
 from vidsme_jax.run.asking import Asked
+from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
+from vidsme_jax.store.workdirs import Workdir
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,18 +61,20 @@ def run(
     workdir: str | pathlib.Path,
     stop: Stop | None = None,
     asked: Asked | None = None,
-) -> AuditReport | None:
+) -> AuditReport | ShareReport | None:
     """Audits a model.
 
     Args:
       config: See `settings.RULES`.
-      workdir: Receives signals, scores, metrics and the report. Signals that an earlier
-        run with the same settings left there are not computed again.
+      workdir: Receives signals, scores, metrics and the report: a folder, or the URL of
+        one in an object store. Signals that an earlier run with the same settings left
+        there are not computed again.
       stop: Looked at between batches.
       asked: What `asking.ask` found, if it was asked before.
 
     Returns:
-      What was found; None on all but the first of several processes.
+      What was found, or, with config.share, what the share did; None on all but the
+      first of several processes.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
@@ -77,23 +82,31 @@ def run(
       KeyboardInterrupt: A process was asked to stop; what was scored is kept.
       OSError: The work directory cannot be written; what is there is kept.
     """
-    workdir, stop = pathlib.Path(workdir), stop or Stop()
-    setup = checks.check(config, asked)
-    with processes.together(workdir) as team:
-        runs = checks.open_runs(setup, workdir)
+    setup, stop = checks.check(config, asked), stop or Stop()
+    share = setup.settings.share
+    with processes.together(workdir, shares.tag(share)) as team:
+        runs, mine = checks.open_runs(setup, team), shares.part(setup.samples, share)
         scored = scoring.score(
-            runs, setup.samples, setup.reader, setup.devices, team=team, stop=stop
+            runs, mine, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
+        flat, place = settings.flatten(config), team.place
+        if share:
+            about = provenance.describe(flat, runs, setup.devices, None, scored)
+            lists = scored.failures, scored.lacking
+            return shares.finish(place, setup, scored.parts(), *lists, about)
+        place.fetch(parts=True)
+        shares.remove(place)
+        workdir = place.path
         stores, failures = [run.store for run in scored.runs], scored.failures
         table, warnings = stored.score_table(setup, failures, *stores)
-        about = provenance.describe(
-            settings.flatten(config), runs, setup.devices, table, scored
-        )
+        about = provenance.describe(flat, runs, setup.devices, table, scored)
         if scored.utilisation is None:
             about |= provenance.earlier_utilisation(workdir / "config.json")
-        return evaluate(setup, stores[0], table, failures, warnings, about, workdir)
+        found = evaluate(setup, stores[0], table, failures, warnings, about, workdir)
+        place.publish()
+        return found
 
 
 def report_again(
@@ -105,7 +118,7 @@ def report_again(
     """Makes scores, metrics and report of a finished run anew, without its model.
 
     Args:
-      workdir: Of the run.
+      workdir: Of the run; shares are gathered.
       config: Of the run, but for what is asked of its signals.
       about: What `provenance.describe` said of the run.
       asked: What `asking.ask` found, if it was asked before.
@@ -116,17 +129,21 @@ def report_again(
     workdir = pathlib.Path(workdir)
     asked = asked or asking.ask(config, model=False)
     with locked(workdir):
-        provenance.check_current(workdir / "config.json", about)
-        stores, failures = stored.open_signals(asked, workdir), report.failures(workdir)
+        gathered = shares.gathered(Workdir.at(workdir), asked.samples)
+        if gathered is None:
+            provenance.check_current(workdir / "config.json", about)
+        stores = stored.open_signals(asked, workdir)
+        failures = gathered.failures if gathered else report.failures(workdir)
         failures = contents.repaired(failures, asked.items, workdir)
         asked = asked.without({failure.id for failure in failures})
         failures += contents.changed(asked.items, stores[0], asked.reader)
         asked = asked.without({failure.id for failure in failures})
         stored.check_held(asked, stores[0], workdir)
         table, warnings = stored.score_table(asked, failures, *stores)
-        failures += contents.not_stored(asked.items, table.id)
+        causes, more = (gathered.causes, gathered.notes) if gathered else ({}, ())
+        failures += contents.not_stored(asked.items, table.id, causes)
         about, notes = provenance.updated(about, settings.flatten(config), table)
-        asked = dataclasses.replace(asked, notes=(*asked.notes, *notes))
+        asked = dataclasses.replace(asked, notes=(*asked.notes, *notes, *more))
         return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
 
 

@@ -32,6 +32,7 @@ from absl import flags
 from vidsme_jax import commands, reporting, terminal
 from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
+from vidsme_jax.store import workdirs
 from vidsme_jax.wording import counted, printable
 
 VARIANTS, _MOST = 64, 1000
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
             out = pathlib.Path(given.out)
             terminal.show(make(given.clips, out, variants, given.seed))
         else:
-            key, workdir = pathlib.Path(given.key), pathlib.Path(given.workdir)
+            key, workdir = pathlib.Path(given.key), workdirs.fetched(given.workdir)
             terminal.show(test(key, workdir, given.score))
     except AuditError as error:
         return commands.wrong(error.problems)

@@ -81,7 +81,7 @@ def ended(*, failures: bool, gate: dict[str, Any] | None) -> int:
     return FAILURES if failures else OK
 
 
-def stopped(cause: str, workdir: pathlib.Path) -> int:
+def stopped(cause: str, workdir: str | pathlib.Path) -> int:
     """Prints that a run stopped and nothing is lost, and returns the exit status."""
     terminal.show_error(
         f"the run stopped: {printable(cause, _LONGEST)}; results so far are in "
@@ -90,7 +90,7 @@ def stopped(cause: str, workdir: pathlib.Path) -> int:
     return WRONG
 
 
-def interrupted(workdir: pathlib.Path) -> int:
+def interrupted(workdir: str | pathlib.Path) -> int:
     """Prints that a run was interrupted, and returns the exit status."""
     terminal.show_error(
         f"interrupted: what was scored is in {printable(str(workdir))}; the same "

@@ -19,7 +19,7 @@ from absl import flags
 
 from vidsme_jax import commands, reporting, terminal
 from vidsme_jax.base import AuditError, ScoreTable
-from vidsme_jax.store import received
+from vidsme_jax.store import received, workdirs
 from vidsme_jax.wording import counted, nearest, printable
 
 _MOST = 2**30  # Bytes of a file.
@@ -93,7 +93,7 @@ def compare(first: str, second: str, score: str = "") -> dict[str, Any]:
     Raises:
       AuditError: A folder has no finished audit, or they cannot be compared.
     """
-    runs = [opened(pathlib.Path(each)) for each in (first, second)]
+    runs = [opened(workdirs.fetched(each)) for each in (first, second)]
     one, other = runs
     problems = _problems(one, other, score)
     if problems:

@@ -11,7 +11,6 @@ interrupted. After 2 and 130 the same command continues where the run stopped. A
 signal ends the process at once, with the signal's own status.
 """
 
-import pathlib
 from typing import Any, NoReturn
 
 from absl import flags
@@ -53,7 +52,7 @@ def main(argv: list[str]) -> int:
     commands.begin()
     stop = stopping.Stop()
     stop.listen()
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{commands.config_name()}")
+    workdir = _WORKDIR.value or f"runs/{commands.config_name()}"
     place = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     try:
         # Of several processes one may see what the others do not: they ask together.
@@ -77,7 +76,7 @@ def main(argv: list[str]) -> int:
         return commands.interrupted(workdir)
     if report is None:
         terminal.show(
-            f"done; the first process writes the report to {printable(str(workdir))}"
+            f"done; the first process writes the report to {printable(workdir)}"
         )
         return commands.OK
     terminal.show(report.summary())

@@ -20,6 +20,8 @@ from ml_collections import ConfigDict
 from vidsme_jax import commands, reporting, terminal
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.run import asking, listed
+from vidsme_jax.store import workdirs
+from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import counted, nearest, printable
 
 _FIELDS = ("id", "group", "question", "answer", "source", "date")
@@ -34,9 +36,12 @@ def main(argv: list[str]) -> int:
     if missing:
         return commands.wrong(missing)
     commands.begin()
-    workdir, out = pathlib.Path(given.workdir), pathlib.Path(given.out)
+    out = pathlib.Path(given.out)
+    if problems := no_folder(given.out, "--out"):
+        return commands.wrong(problems)
     try:
-        config = reporting.parse_workdir(given.workdir)
+        workdir = workdirs.fetched(given.workdir)
+        config = reporting.parse_workdir(str(workdir))
         terminal.show(write(config, workdir, out, given.comparison))
     except AuditError as error:
         return commands.wrong(error.problems)

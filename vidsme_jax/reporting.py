@@ -25,8 +25,9 @@ from ml_collections.config_flags.config_flags import DEFINE_config_dict
 
 from vidsme_jax import commands, settings, terminal
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import asking
-from vidsme_jax.store import received
+from vidsme_jax.run import asking, shares
+from vidsme_jax.store import received, workdirs
+from vidsme_jax.store.workdirs import Workdir
 
 # What signals depend on, or what decides which clips there are.
 _FIXED = ("model.", "video.", "corpus.", "motion.flow", "study", "response")
@@ -45,11 +46,13 @@ def main(argv: list[str]) -> int:
     commands.begin()
     config = flags.FLAGS.config
     try:
-        about = recorded(pathlib.Path(workdir))
-        asked = _asked(about["config"], config)
-        from vidsme_jax import audit
+        with workdirs.opened(workdir, parts=True) as place:
+            about = recorded(place.path)
+            asked = _asked(about["config"], config)
+            from vidsme_jax import audit
 
-        report = audit.report_again(workdir, config, about, asked)
+            report = audit.report_again(place.path, config, about, asked)
+            place.publish()
     except AuditError as error:
         return commands.refused(error)
     except OSError as error:
@@ -62,14 +65,16 @@ def main(argv: list[str]) -> int:
 
 
 def recorded(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns the content of a run's `config.json`.
+    """Returns the content of a run's `config.json`, or what its shares have recorded.
 
     Raises:
       AuditError: There is none, or it is damaged.
     """
     path = workdir / "config.json"
     try:
-        about = json.loads(received.content(path, _MOST))
+        gathered = shares.gathered(Workdir.at(workdir))
+        about = gathered and gathered.about
+        about = about or json.loads(received.content(path, _MOST))
         needed = [about[name] for name in ("config", "fingerprints")]
         groups = [x for key, x in about.items() if key not in _TEXTS]
         texts = [about.get(key, "") for key in _TEXTS]
@@ -116,8 +121,8 @@ def parse_workdir(workdir: str) -> ConfigDict:
     """Returns the configuration of a run; prints what is wrong with it, and exits."""
     from vidsme_jax.store import signals
 
-    folder = pathlib.Path(workdir)
     try:
+        folder = workdirs.fetched(workdir)
         with received.refused(folder / "signals"):
             signals.recorded(folder / "signals")
         return settings.restored(recorded(folder)["config"])

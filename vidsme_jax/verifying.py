@@ -26,7 +26,7 @@ from vidsme_jax import commands, reporting, settings, terminal
 from vidsme_jax.base import AuditError, ClipError, ScoreTable
 from vidsme_jax.run import asking, digests
 from vidsme_jax.run.asking import Asked
-from vidsme_jax.store import received
+from vidsme_jax.store import received, workdirs
 from vidsme_jax.wording import counted, printable
 
 _SHOWN = 20  # Differences of one kind.
@@ -65,8 +65,8 @@ def main(argv: list[str]) -> int:
     if not given.workdir:
         return commands.wrong(["--workdir is missing: the folder of a finished run"])
     commands.begin()
-    workdir = pathlib.Path(given.workdir)
     try:
+        workdir = workdirs.fetched(given.workdir)
         found = verify(workdir, digest=given.digest or "", videos=given.videos)
     except AuditError as error:
         return commands.wrong(error.problems)

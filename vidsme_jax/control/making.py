@@ -49,7 +49,7 @@ def run(plan: Plan, stop: Stop | None = None) -> dict[str, Any]:
     else:
         trained = training.run(plan.training, model, stop)
     report = audit.run(plan.auditing, plan.workdir / AUDIT, stop)
-    assert report is not None  # One process.
+    assert isinstance(report, AuditReport)  # Of one process, and not of a share.
     text = json.dumps(_record(plan, trained, report), indent=1, allow_nan=False)
     write_atomically(plan.workdir / controls.FILE, f"{text}\n".encode())
     return json.loads(text)

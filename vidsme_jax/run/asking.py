@@ -22,7 +22,7 @@ from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import controls, digests, gating, listed, lookups
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
-from vidsme_jax.store import signals
+from vidsme_jax.store import buckets, signals
 
 SIGNALS = "signals"  # The folder in a work directory.
 # Of the corpus, what can be wrong without hiding what else is.
@@ -58,16 +58,14 @@ class Asked:
         return dataclasses.replace(self, items=items, clips=clips, samples=asked)
 
 
-def ask(
-    config: ConfigDict, *, model: bool = True, workdir: pathlib.Path | None = None
-) -> Asked:
+def ask(config: ConfigDict, *, model: bool = True, workdir: str | None = None) -> Asked:
     """Checks values, scores, corpus and, as far as they are local, checkpoints.
 
     Args:
       config: See `settings.RULES`.
       model: Whether a model is going to be read; stored signals need none.
       workdir: Of an audit, whose signals must not be of other settings; None does not
-        look.
+        look, nor does it into an object store.
 
     Raises:
       AuditError: Lists all problems.
@@ -75,12 +73,17 @@ def ask(
     problems = Problems(config)
     found = collect(problems, model=model)
     if workdir is not None and problems.none_in("video", "model", "overwrite", "study"):
-        given = problems.settings
-        if not given.overwrite and not given.study:
+        given, remote = problems.settings, buckets.is_url(workdir)
+        if remote and given.study:
+            problems.add(*buckets.no_folder(workdir, "--workdir of a study"))
+        elif remote:
+            problems.add(*filter(None, [buckets.problem(workdir)]))
+        elif not given.overwrite and not given.study:
             with problems.collected():
-                folder = workdir / SIGNALS
-                problems.add(*signals.differences(folder, depends(given)))
-                digests.check_results(workdir)
+                folder = pathlib.Path(workdir)
+                its = depends(given)
+                problems.add(*signals.differences(folder / SIGNALS, its))
+                digests.check_results(folder)
     problems.close()
     return Asked(**found)
 
@@ -209,6 +212,8 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
         if problems.none_in("slices", "response"):
             chosen = given.slices, given.response, given.headline
             problems.add(*answers_missing(items, *chosen))
+        if problems.none_in("share", "overwrite", "study"):
+            problems.add(*_of_share(given))
         if given.study and problems.none_in("slices", "reference"):
             problems.add(*_of_study(given, items))
         _find_checkpoints(problems)
@@ -287,6 +292,23 @@ def _counts(given: views.Settings) -> set[int]:
     """Returns the numbers of frames that clips are read at."""
     frames = given.studies.frames if given.study == "frames" else ()
     return with_two(frames or (given.video.num_frames,))
+
+
+def _of_share(given: views.Settings) -> list[str]:
+    """Returns what does not go together with a share."""
+    found = []
+    if given.share and given.overwrite:
+        found.append(
+            f"config.share is {given.share} and config.overwrite is true, which would "
+            "delete what other shares have scored: delete the work directory before "
+            "the first share begins"
+        )
+    if given.share and given.study:
+        found.append(
+            f"config.share is {given.share}: a study is not divided; leave the share "
+            "out, or make an audit"
+        )
+    return found
 
 
 def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:

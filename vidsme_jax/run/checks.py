@@ -19,10 +19,12 @@ from vidsme_jax.run import (
     texts,
 )
 from vidsme_jax.run.asking import Asked
+from vidsme_jax.run.processes import Team
 from vidsme_jax.run.runs import Run, Wanted
 from vidsme_jax.settings import views
 from vidsme_jax.store import received, signals
 from vidsme_jax.store.answers import Answers
+from vidsme_jax.store.parts import ALONE, Writer
 
 SIGNALS, REFERENCE = asking.SIGNALS, "signals-reference"  # Folders.
 _ANSWERS = "answers"
@@ -141,6 +143,7 @@ def open_run(
     workdir: pathlib.Path,
     video: views.Video | None = None,
     name: str = "",
+    writer: Writer = ALONE,
 ) -> Run:
     """Opens a run in a work directory; one that would mix signals is refused.
 
@@ -152,6 +155,7 @@ def open_run(
       workdir: Its signals are in the folder `signals`, generated answers in `answers`.
       video: In place of that of the settings.
       name: See `Run`.
+      writer: Of its parts.
 
     Raises:
       AuditError: The signals there were computed with other settings, or are damaged.
@@ -159,22 +163,25 @@ def open_run(
     given = dataclasses.replace(setup.settings, video=video or setup.settings.video)
     if given.overwrite and processes.index() == 0:
         signals.clear(workdir)
-    run = _opened(setup, setup.model, given, workdir / SIGNALS, {}, name)
+        if writer.mirror is not None:
+            writer.mirror.clear(signals.OF_MODELS)
+    run = _opened(setup, setup.model, given, workdir / SIGNALS, writer, {}, name)
     if not asking.is_greedy(given):
         return run
     depends = _depends(setup, setup.model, given)
     for key in ("motion.flow", "video.against"):
         del depends[key]
     depends["response_tokens"] = given.response_tokens
-    place = processes.index(), processes.count()
     with received.refused(workdir / _ANSWERS):
-        answers = Answers(workdir / _ANSWERS, depends, *place)
+        answers = Answers(workdir / _ANSWERS, depends, writer)
     return dataclasses.replace(run, answers=answers)
 
 
 @processes.agreed()
 @processes.first_alone("signals of the reference model")
-def open_reference(setup: Setup, workdir: pathlib.Path, run: Run) -> Run:
+def open_reference(
+    setup: Setup, workdir: pathlib.Path, writer: Writer, run: Run
+) -> Run:
     """Opens the run of the reference model, on the texts of an audited model's run.
 
     Raises:
@@ -183,31 +190,39 @@ def open_reference(setup: Setup, workdir: pathlib.Path, run: Run) -> Run:
     assert setup.reference is not None
     target = {"target": setup.model.fingerprint}
     found = _opened(
-        *(setup, setup.reference, run.settings, workdir / REFERENCE, target),
+        *(setup, setup.reference, run.settings, workdir / REFERENCE, writer, target),
         "reference",
     )
     return dataclasses.replace(found, answers=run.answers, is_reference=True)
 
 
-def open_runs(setup: Setup, workdir: pathlib.Path) -> list[Run]:
+def open_runs(setup: Setup, team: Team) -> list[Run]:
     """Opens the run of an audit, and that of its reference model if there is one.
 
     What is asked is declared then, and no process computes before.
+
+    Args:
+      setup: From `check`.
+      team: Whose work directory receives signals and the declaration.
 
     Raises:
       AuditError: The signals there were computed with other settings, or something is
         damaged.
     """
+    workdir, writer = team.place.path, team.writer
     with processes.agreed():
         declaration.check(workdir)  # Before signals are deleted.
     if processes.index() == 0:
         prospects.log(setup)
-    runs = [open_run(setup, workdir)]
+    runs = [open_run(setup, workdir, writer=writer)]
     if setup.reference is not None:
-        runs.append(open_reference(setup, workdir, runs[0]))
+        runs.append(open_reference(setup, workdir, writer, runs[0]))
     with processes.agreed():
         if processes.index() == 0:
             declaration.declare(setup, workdir)
+            replaced = setup.settings.overwrite
+            if not team.place.settle(declaration.FILE, replaced=replaced):
+                declaration.check_share(setup, workdir)
     return runs
 
 
@@ -216,12 +231,13 @@ def _opened(
     model: Model,
     given: views.Settings,
     folder: pathlib.Path,
+    writer: Writer,
     more: dict[str, Any],
     name: str,
 ) -> Run:
     """Opens the signals of a model."""
     depends = _depends(setup, model, given) | more
-    store = received.opened(folder, depends, processes.index(), processes.count())
+    store = received.opened(folder, depends, writer)
     wanted = Wanted.by(setup.scores, given.profile, given.slices)
     return Run(
         name=name,

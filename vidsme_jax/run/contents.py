@@ -7,7 +7,7 @@ before is in a table, a bound, a metric or a report.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from absl import logging
 
@@ -153,7 +153,19 @@ def _is_newer(file: pathlib.Path, other: pathlib.Path) -> bool:
     return max(its.st_mtime_ns, its.st_ctime_ns) > than
 
 
-def not_stored(items: Iterable[Item], known: Iterable[str]) -> list[Failure]:
-    """Returns a failure for each row whose id is not known."""
-    ids, error = set(known), ClipError("signals", _NOT_STORED)
-    return [failing.row(item, error) for item in items if item.id not in ids]
+def not_stored(
+    items: Iterable[Item], known: Iterable[str], causes: Mapping[str, str]
+) -> list[Failure]:
+    """Returns a failure for each row whose id is not known.
+
+    Args:
+      items: The rows.
+      known: Ids.
+      causes: Of clips, by key, where there is one.
+    """
+    ids = set(known)
+    return [
+        failing.row(item, ClipError("signals", causes.get(item.clip, _NOT_STORED)))
+        for item in items
+        if item.id not in ids
+    ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import vidsme_jax
 from vidsme_jax import scores
-from vidsme_jax.base import ScoreTable
+from vidsme_jax.base import AuditError, ScoreTable
 from vidsme_jax.run import declared as words
 from vidsme_jax.run import evaluated, sealed
 from vidsme_jax.run.asking import Asked
@@ -98,9 +98,38 @@ def declare(asked: Asked, workdir: pathlib.Path) -> None:
         now = [_declared(asked), asked.corpus.rows, False]
         if [before[key] for key in ("declared", "rows", "after_signals")] == now:
             return
+        check_share(asked, workdir)
         if first or signals.any_stored(workdir) or _is_reported(workdir):
             return
-    _write(asked, workdir, before, first)
+    try:
+        _write(asked, workdir, before, first)
+    except FileExistsError:  # Another share has, meanwhile.
+        check_share(asked, workdir)
+
+
+def check_share(asked: Asked, workdir: pathlib.Path) -> None:
+    """Raises an `AuditError` if a share asks something else than was declared.
+
+    Other shares would be of other clips, or their scores would be judged otherwise.
+    """
+    record = _read(workdir)[0]
+    if not asked.settings.share or record is None:
+        return
+    before, now = record["declared"], _declared(asked)
+    rows = {"corpus": (record["rows"], asked.corpus.rows)}
+    changes = [
+        Change(key, *rows.get(key, (before[key], now[key])))
+        for key in now
+        if before[key] != now[key]
+    ]
+    if changes:
+        raise AuditError(
+            [
+                f"{workdir}: declared by another share: {change}; all shares need the "
+                "same corpus and configuration, or another --workdir"
+                for change in changes
+            ]
+        )
 
 
 def opened(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared:
@@ -300,7 +329,8 @@ def _write(
         earlier = [_earlier(first["declaration"], None, first["declared"], first)]
     return sealed.write(
         workdir / FILE,
-        {
+        replaces=before is not None,
+        content={
             "declared": _declared(asked),
             "rows": asked.corpus.rows,
             "version": vidsme_jax.__version__,

@@ -18,7 +18,7 @@ from vidsme_jax.wording import printable
 FILE = "digests.json"
 _RESULTS = ("report.html", "metrics.json", "scores.csv", "scores.parquet")
 _OTHERS = ("config.json", "declaration.json", "verdict.json", "failures.jsonl")
-_FOLDERS = ("figures", "signals", "signals-reference", "answers")
+_FOLDERS = ("figures", "signals", "signals-reference", "answers", "shares")
 _SHOWN = 5  # Names in a sentence.
 _FIELDS: dict[str, sealed.Test] = {
     "files": lambda value: (

@@ -27,14 +27,19 @@ from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.run import joining
 from vidsme_jax.run.stopping import RunStopped
+from vidsme_jax.store import workdirs
+from vidsme_jax.store.buckets import is_url
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
+from vidsme_jax.store.parts import Writer
+from vidsme_jax.store.workdirs import Workdir
 
 T = TypeVar("T")
+# The folder that has the records of how processes ended, and the share in their names.
+Records = tuple[pathlib.Path, str]
 
 _INTERRUPTED, _HUNG = "interrupted", "hung in a step without the others"
 _EXPECTED = (AuditError, RunStopped, OSError, KeyboardInterrupt)  # As documented.
-_RECORD = ".process-{}.json"  # In the work directory: how a process ended.
 _POLL = 0.5  # Seconds between two looks at what the others have recorded.
 _GRACE = 60.0  # Seconds that a step may take after another process has ended.
 
@@ -159,10 +164,17 @@ def share(items: Sequence[T], names: Sequence[str]) -> tuple[Sequence[T], int]:
 
 
 class Team:
-    """The processes that fill one work directory, from `together`."""
+    """The processes that fill one work directory, from `together`.
 
-    def __init__(self, workdir: pathlib.Path):
-        self._workdir = workdir
+    Attributes:
+      place: The work directory.
+      writer: Who writes parts: this process, of its share.
+    """
+
+    def __init__(self, place: Workdir, share: str):
+        """See `together`."""
+        self.place, self.writer = place, Writer(index(), count(), share, place.mirror)
+        self._records = place.path, share
 
     @property
     def is_first(self) -> bool:
@@ -180,8 +192,8 @@ class Team:
         """
         if count() == 1:
             return list(failures)
-        _record(self._workdir, failures)
-        return _gather(self._workdir, len(failures))
+        _record(self._records, failures)
+        return _gather(self._records, len(failures))
 
     def has_ended(self) -> bool:
         """Returns whether a process recorded that it ended early: others may, too."""
@@ -203,7 +215,7 @@ class Team:
         def watch() -> None:
             while not left.wait(_POLL):
                 if self._errors() and not left.wait(_GRACE):
-                    _record(self._workdir, [], _HUNG)
+                    _record(self._records, [], _HUNG)
                     self._end(self._errors())
 
         thread = threading.Thread(target=watch, name="watching", daemon=True)
@@ -212,11 +224,11 @@ class Team:
             yield
         except BaseException as error:
             left.set()
-            _record_error(self._workdir, error)
+            _record_error(self._records, error)
             others = [k for k in range(count()) if k != index()]
             end = time.monotonic() + 2 * _GRACE
             while time.monotonic() < end and not all(
-                _place(self._workdir, k).exists() for k in others
+                _place(self._records, k).exists() for k in others
             ):
                 time.sleep(_POLL)
             found = self._errors()
@@ -233,10 +245,10 @@ class Team:
         """Ends this process, for the errors of others or its own."""
         causes = {place: error for place, error in errors.items() if error != _HUNG}
         if set(causes.values()) == {_INTERRUPTED}:
-            status = commands.interrupted(self._workdir)
+            status = commands.interrupted(self._records[0])
         else:
             which = "; ".join(f"process {k} failed: {e}" for k, e in causes.items())
-            status = commands.stopped(which, self._workdir)
+            status = commands.stopped(which, self._records[0])
         if index() == 0:  # JAX aborts the others once it is gone.
             time.sleep(4 * _POLL)
         os._exit(status)
@@ -246,37 +258,51 @@ class Team:
         found = {}
         for place in range(count() if count() > 1 else 0):
             with contextlib.suppress(FileNotFoundError):
-                record = json.loads(_place(self._workdir, place).read_text())
+                record = json.loads(_place(self._records, place).read_text())
                 if record["error"]:
                     found[place] = record["error"]
         return found
 
 
 @contextlib.contextmanager
-def together(workdir: pathlib.Path) -> Iterator[Team]:
+def together(workdir: str | pathlib.Path, share: str = "") -> Iterator[Team]:
     """Runs a block that fills a work directory, in all processes of a run.
 
     The directory is locked; a process that leaves the block by an exception records
     why, so that no other waits for it.
 
+    Args:
+      workdir: A folder, or the URL of one in an object store.
+      share: "I-of-N", of which alone the processes are, or "".
+
     Raises:
       AuditError: Another run is in the work directory, or the processes see different
-        ones.
+        ones, or it is in an object store, and they are several.
       OSError: The directory cannot be made or written.
     """
     with contextlib.ExitStack() as held:
         with agreed():
+            if count() > 1 and is_url(str(workdir)):
+                raise AuditError(
+                    [
+                        f"{workdir}: {count()} processes of one run need a folder that "
+                        "all of them see; take one, or give each process a share of "
+                        "its own (--config.share=I/N, without --coordinator)"
+                    ]
+                )
+            place = held.enter_context(workdirs.opened(workdir, share))
             if index() == 0:
-                held.enter_context(locked(workdir))
+                held.enter_context(locked(place.path, share=share))
+        records = place.path, share
         if count() > 1:
             if index() == 0:  # Of an earlier run, perhaps of more processes.
-                for record in workdir.glob(_RECORD.format("*")):
+                for record in place.path.glob(_name(share, "*")):
                     record.unlink(missing_ok=True)
-            _compare(workdir)
+            _compare(place.path)
         try:
-            yield Team(workdir)
+            yield Team(place, share)
         except BaseException as error:
-            _record_error(workdir, error)
+            _record_error(records, error)
             raise
 
 
@@ -299,29 +325,29 @@ def _compare(folder: pathlib.Path) -> None:
 
 
 def _record(
-    folder: pathlib.Path, failures: Sequence[list[Failure]], error: str = ""
+    records: Records, failures: Sequence[list[Failure]], error: str = ""
 ) -> None:
     """Records that this process is done, or why it stopped."""
     listed = [[dataclasses.asdict(failure) for failure in each] for each in failures]
     content = json.dumps({"failures": listed, "error": error})
-    write_atomically(_place(folder, index()), content.encode())
+    write_atomically(_place(records, index()), content.encode())
 
 
-def _record_error(folder: pathlib.Path, error: BaseException) -> None:
+def _record_error(records: Records, error: BaseException) -> None:
     """Records why this process stopped, unless it has recorded something before."""
-    if count() > 1 and not _place(folder, index()).exists():
+    if count() > 1 and not _place(records, index()).exists():
         with contextlib.suppress(OSError):
             said = str(error).strip() or type(error).__name__
             interrupted = isinstance(error, KeyboardInterrupt)
-            _record(folder, [], _INTERRUPTED if interrupted else said)
+            _record(records, [], _INTERRUPTED if interrupted else said)
 
 
-def _gather(folder: pathlib.Path, lists: int) -> list[list[Failure]]:
+def _gather(records: Records, lists: int) -> list[list[Failure]]:
     """Waits for every process; returns so many lists, in the order of processes."""
     failures: list[list[Failure]] = [[] for _ in range(lists)]
     problems, interrupted = [], False
     for process in range(count()):
-        path = _place(folder, process)
+        path = _place(records, process)
         if not path.exists():
             logging.info("waiting for process %d of %d", process, count())
         while not path.exists():
@@ -340,8 +366,12 @@ def _gather(folder: pathlib.Path, lists: int) -> list[list[Failure]]:
     return failures
 
 
-def _place(folder: pathlib.Path, process: int) -> pathlib.Path:
-    return folder / _RECORD.format(f"{process:05}")
+def _place(records: Records, process: int) -> pathlib.Path:
+    return records[0] / _name(records[1], f"{process:05}")
+
+
+def _name(share: str, process: str) -> str:
+    return f".process-{f'{share}-' if share else ''}{process}.json"
 
 
 def _everyones(number: int) -> np.ndarray:

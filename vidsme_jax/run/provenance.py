@@ -37,7 +37,7 @@ def describe(
     config: dict[str, Any],
     runs: Sequence[Run],
     devices: Devices,
-    table: ScoreTable,
+    table: ScoreTable | None,
     scored: Scored | None = None,
 ) -> dict[str, Any]:
     """Returns nested, JSON-ready facts about a run for `config.json` and the report.
@@ -49,7 +49,7 @@ def describe(
       config: The flat configuration.
       runs: Of the audited model, and of a reference model if there is one.
       devices: Where it ran.
-      table: The scores.
+      table: The scores; None of a share, whose corpus has no digest.
       scored: How scoring ended, for what this process made of its devices and what
         the reference model could not score.
     """
@@ -84,7 +84,7 @@ def describe(
         "versions": versions,
         "fingerprints": {
             "model": model.fingerprint,
-            "corpus": corpus(table),
+            "corpus": "" if table is None else corpus(table),
             "code": code(),
         },
     }
@@ -139,11 +139,16 @@ def earlier_utilisation(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _reference(
-    config: dict[str, Any], model: Model, table: ScoreTable, scored: Scored | None
+    config: dict[str, Any],
+    model: Model,
+    table: ScoreTable | None,
+    scored: Scored | None,
 ) -> dict[str, Any]:
     """Returns what is recorded of a reference model: which, and what it lacks."""
-    known = set(table.id)
-    lacking = [f for f in (scored.lacking if scored else []) if f.id in known]
+    lacking = scored.lacking if scored else []
+    if table is not None:
+        known = set(table.id)
+        lacking = [failure for failure in lacking if failure.id in known]
     causes = [f"{f.video}: {f.stage}: {f.cause}" for f in lacking]
     return {
         "checkpoint": config["reference.checkpoint"] or config["model.checkpoint"],

@@ -69,6 +69,12 @@ class Scored(NamedTuple):
     lacking: list[Failure]
     utilisation: Utilisation | None
 
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Returns the names of the parts that were written, by folder."""
+        found = {run.store.folder.name: run.store.names for run in self.runs}
+        generated = (run.answers for run in self.runs if not run.is_reference)
+        return found | {x.folder.name: x.names for x in generated if x is not None}
+
 
 def score(
     runs: Sequence[Run],

@@ -15,7 +15,7 @@ from typing import Any
 from vidsme_jax.base import AuditError
 from vidsme_jax.settings.rules import is_integer, is_number
 from vidsme_jax.store import received
-from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store.files import create, write_atomically
 from vidsme_jax.wording import printable
 
 Test = Callable[[Any], bool]
@@ -29,20 +29,24 @@ _OWN = ("format", "time", "digest")
 _REMEDY = "put it back as it was written, or take another --workdir"
 
 
-def write(path: pathlib.Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def write(
+    path: pathlib.Path, content: Mapping[str, Any], *, replaces: bool = True
+) -> dict[str, Any]:
     """Writes a file whole, and returns what it says, as JSON gives it back.
 
     Args:
-      path: Of the file; replaced.
+      path: Of the file.
       content: JSON-ready; `format`, `time` (UTC) and `digest` are added: the SHA-256 of
         the canonical JSON of all else.
+      replaces: Whether a file that is there is replaced.
 
     Raises:
+      FileExistsError: It is there, and must not be replaced.
       OSError: It cannot be written.
     """
     record = json.loads(json.dumps({"format": _FORMAT, "time": _now(), **content}))
     record["digest"] = _digest(record)
-    write_atomically(path, text(record))
+    (write_atomically if replaces else create)(path, text(record))
     return record
 
 

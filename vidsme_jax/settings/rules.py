@@ -12,6 +12,7 @@ FIELDS += ("date", "label", "start", "end")
 STUDIES = ("frames", "k", "scales", "orders", "against", "natural")
 _ORDERS = re.compile(r"reversed|shuffled:\d{1,9}")
 _MOST_RATES = 20  # Each is a column of every table.
+_SHARE = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 _NAME = re.compile(r"[^\s,()\[\]'\"]+")
 
 
@@ -127,6 +128,24 @@ def _are_fields(value: Any) -> bool:
     return distinct and all("=" in entry for entry in value) and "video=" not in value
 
 
+def _is_share(value: Any) -> bool:
+    if value == "":
+        return True
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    return match is not None and int(match[1]) <= int(match[2])
+
+
+def share_of(share: str) -> tuple[int, int]:
+    """Returns place, from 1, and number of shares of an allowed one that is not "".
+
+    Example:
+      >>> share_of("3/16")
+      (3, 16)
+    """
+    place, _, count = share.partition("/")
+    return int(place), int(count)
+
+
 def _is_order(value: Any) -> bool:
     return isinstance(value, str) and _ORDERS.fullmatch(value) is not None
 
@@ -161,6 +180,11 @@ SCORES = Allowed(
 )
 BOUNDS = Allowed("(phi_min, phi_max, b_min, b_max), increasing", _are_bounds)
 ORDER = Allowed("reversed or shuffled:SEED, such as shuffled:0", _is_order)
+SHARE = Allowed(
+    "I/N with I from 1 to N, such as 3/16, or empty for all; of an index that counts "
+    "from 0, I is one more",
+    _is_share,
+)
 RATES = Allowed(
     f"a tuple of 1 to {_MOST_RATES} rates in (0, 1)",
     lambda value: (

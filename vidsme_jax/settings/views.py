@@ -283,6 +283,11 @@ class Settings:
     )
     parallel: Parallel = read(Parallel, None)
     batch_size: int = key(8, rules.integer(1), "Clips a step, over all devices.")
+    share: str = key(
+        "",
+        rules.SHARE,
+        "I/N: scores every N-th clip, beside other processes; '': all of them.",
+    )
     workers: int = key(
         0, rules.integer(0), "Host threads that decode and measure; 0: one a core."
     )

@@ -59,7 +59,11 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """The folder `answers/` of a work directory."""
+    """The folder `answers/` of a work directory.
+
+    Attributes:
+      folder: Of the parts.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,8 @@ class Answers:
     ):
         """Opens the folder; see `Parts` for arguments and errors."""
         self._found: dict[tuple[str, str], Answer] = {}
-        self._folder, self._settings, self._writer = folder, settings, writer
+        self.folder = folder
+        self._settings, self._writer = settings, writer
         self._parts = Parts(folder, settings, _KIND, self._remember, writer)
 
     def __len__(self) -> int:
@@ -93,7 +98,7 @@ class Answers:
         return (
             self
             if self._writer.processes == 1
-            else Answers(self._folder, self._settings)
+            else Answers(self.folder, self._settings)
         )
 
     def find(self, key: str, text: str, content_hash: str) -> Answer | None:

@@ -58,6 +58,21 @@ def is_url(name: str) -> bool:
     return _URL.match(name) is not None
 
 
+def no_folder(name: str, what: str) -> list[str]:
+    """Returns the sentence about a name that must be a folder on this machine, if any.
+
+    Args:
+      name: As it was given.
+      what: Of which flag or key, such as "--out".
+    """
+    if not is_url(name):
+        return []
+    return [
+        f"{what} is {printable(name)}: it must be a folder; of object stores, work "
+        "directories of audits and prepared corpora are known"
+    ]
+
+
 def problem(name: str) -> str:
     """Returns what is wrong with the URL of a folder, or ""."""
     match = _URL.fullmatch(name)

@@ -8,7 +8,7 @@ in the folder, and are put when it is used next.
 
 import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from vidsme_jax.store import files
 from vidsme_jax.store.buckets import Bucket, Stored
@@ -100,14 +100,25 @@ class Mirror:
         self._note(name)
 
     def delete(self, name: str) -> None:
-        """Deletes the object, and the file.
+        """Deletes the object, not the file.
 
         Raises:
-          OSError: The object cannot be deleted.
+          OSError: It cannot be deleted.
         """
         self.bucket.delete(name)
         self._there.pop(name, None)
-        self.drop(name)
+        self._version(name).unlink(missing_ok=True)
+
+    def clear(self, folders: Collection[str]) -> None:
+        """Deletes the objects of some folders of this one.
+
+        Raises:
+          OSError: One cannot be deleted.
+        """
+        self.look()
+        for name in sorted(self._there):
+            if name.split("/")[0] in folders:
+                self.delete(name)
 
     def drop(self, name: str) -> None:
         """Deletes the file, not the object."""

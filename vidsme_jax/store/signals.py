@@ -26,7 +26,7 @@ FORMAT = 3  # Raised by hand when numbers or columns change.
 SECOND, BLANK = rows.SECOND, rows.BLANK  # See `Held`.
 ORDERS, NATURAL = "model.orders", "natural"  # A setting: see `Signals.has_one_order`.
 # Of a work directory: the folders whose parts a model has to do with.
-_OF_MODELS = ("signals", "signals-reference", "answers")
+OF_MODELS = ("signals", "signals-reference", "answers")
 
 _KIND = Kind(
     noun="signals",
@@ -213,7 +213,7 @@ def differences(folder: pathlib.Path, some: dict[str, Any]) -> list[str]:
 
 def any_stored(workdir: pathlib.Path) -> bool:
     """Returns whether a work directory holds anything that a model has computed."""
-    return any(next((workdir / x).glob("part-*.parquet"), None) for x in _OF_MODELS)
+    return any(next((workdir / x).glob("part-*.parquet"), None) for x in OF_MODELS)
 
 
 def clear(workdir: pathlib.Path) -> None:
@@ -224,7 +224,7 @@ def clear(workdir: pathlib.Path) -> None:
     Raises:
       OSError: It cannot be deleted.
     """
-    for name in (*_OF_MODELS, "figures"):
+    for name in (*OF_MODELS, "figures"):
         folder = workdir / name
         if folder.is_symlink():
             folder.unlink()

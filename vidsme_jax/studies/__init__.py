@@ -87,7 +87,7 @@ def run(
     workdir, stop = pathlib.Path(workdir), stop or Stop()
     setup = check(config, asked)
     with processes.together(workdir) as team:
-        its = runs.open_runs(setup, workdir)
+        its = runs.open_runs(setup, workdir, team.writer)
         scored = scoring.score(
             its, setup.samples, setup.reader, setup.devices, team=team, stop=stop
         )

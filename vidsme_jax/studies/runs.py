@@ -10,6 +10,7 @@ from typing import Any
 
 from vidsme_jax.run import checks
 from vidsme_jax.run.runs import Run
+from vidsme_jax.store.parts import Writer
 
 SEVERAL = ("frames", "against")  # Studies of several runs.
 
@@ -20,14 +21,14 @@ def values(setup: checks.Setup) -> tuple[Any, ...]:
     return getattr(given.studies, given.study)
 
 
-def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
+def open_runs(setup: checks.Setup, workdir: pathlib.Path, writer: Writer) -> list[Run]:
     """Opens a run for each value that the study goes through, or the one it needs.
 
     Raises:
       AuditError: A folder holds signals of other settings.
     """
     if setup.settings.study not in SEVERAL:
-        return [checks.open_run(setup, workdir)]
+        return [checks.open_run(setup, workdir, writer=writer)]
     runs = []
     for value in values(setup):
         if setup.settings.study == "frames":
@@ -37,5 +38,5 @@ def open_runs(setup: checks.Setup, workdir: pathlib.Path) -> list[Run]:
             name, folder = value, value.replace(":", "-")
             changes = {"against": value}
         video = dataclasses.replace(setup.settings.video, **changes)
-        runs.append(checks.open_run(setup, workdir / folder, video, name))
+        runs.append(checks.open_run(setup, workdir / folder, video, name, writer))
     return runs
