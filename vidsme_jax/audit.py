@@ -130,7 +130,7 @@ def report_again(
     asked = asked or asking.ask(config, model=False)
     with locked(workdir):
         gathered = shares.gathered(Workdir.at(workdir), asked.samples)
-        if gathered is None:
+        if gathered is None or (workdir / "config.json").exists():
             provenance.check_current(workdir / "config.json", about)
         stores = stored.open_signals(asked, workdir)
         failures = gathered.failures if gathered else report.failures(workdir)
@@ -142,6 +142,7 @@ def report_again(
         table, warnings = stored.score_table(asked, failures, *stores)
         causes, more = (gathered.causes, gathered.notes) if gathered else ({}, ())
         failures += contents.not_stored(asked.items, table.id, causes)
+        about |= gathered.facts if gathered else {}
         about, notes = provenance.updated(about, settings.flatten(config), table)
         asked = dataclasses.replace(asked, notes=(*asked.notes, *notes, *more))
         return evaluate(asked, stores[0], table, failures, warnings, about, workdir)

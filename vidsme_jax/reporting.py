@@ -72,8 +72,7 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        gathered = shares.gathered(Workdir.at(workdir))
-        about = gathered and gathered.about
+        about = None if path.exists() else shares.about(Workdir.at(workdir))
         about = about or json.loads(received.content(path, _MOST))
         needed = [about[name] for name in ("config", "fingerprints")]
         groups = [x for key, x in about.items() if key not in _TEXTS]

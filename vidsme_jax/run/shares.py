@@ -151,6 +151,7 @@ class Gathered:
       count: How many shares there are.
       missing: Those that have not finished, from 1.
       about: What `provenance.describe` said, of the first.
+      facts: About the shares, for `config.json`.
       failures: Of all rows.
       causes: Why clips of shares that have not finished may lack signals, by key.
       notes: What a reader of the report should know.
@@ -159,6 +160,7 @@ class Gathered:
     count: int
     missing: tuple[int, ...]
     about: dict[str, Any]
+    facts: dict[str, Any]
     failures: tuple[Failure, ...]
     causes: dict[str, str]
     notes: tuple[str, ...]
@@ -202,25 +204,32 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
         cause = f"share {share} has not finished: run it with --config.share={share}"
         causes |= {sample.clip.key: cause for sample in part(samples, share)}
     first = records[min(records)]
-    about = first["about"]
-    about = about | {
-        "config": about["config"] | {"share": ""},
-        "shares": {
-            "number": str(count),
-            "finished": str(len(records)),
-            "not finished": _listed(missing, count) or "none",
-            "devices": _values(records, ("device", "kind")),
-        },
+    facts = {
+        "number": str(count),
+        "finished": str(len(records)),
+        "not finished": _listed(missing, count) or "none",
+        "devices": _values(records, ("device", "kind")),
     }
     failures = [Failure(**x) for each in records.values() for x in each["failures"]]
     return Gathered(
         count=count,
         missing=missing,
-        about=about,
+        about=first["about"] | {"config": first["about"]["config"] | {"share": ""}},
+        facts={"shares": facts},
         failures=tuple(failures),
         causes=causes,
         notes=tuple(_notes(records, missing, count)),
     )
+
+
+def about(place: Workdir) -> dict[str, Any] | None:
+    """Returns what `provenance.describe` said of a run in shares; None of others.
+
+    Raises:
+      AuditError: As `gathered`.
+    """
+    found = gathered(place)
+    return found and found.about
 
 
 def remove(place: Workdir) -> None:

@@ -15,6 +15,8 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from absl import logging
+
 from vidsme_jax.store import buckets, files, regular
 from vidsme_jax.store.buckets import Bucket, Stored
 from vidsme_jax.store.lock import locked
@@ -130,6 +132,7 @@ class Workdir:
             self.mirror.create(LAST)
         self._before.clear()
         self._before.update(now)
+        logging.info("the results were put into %s", self.name)
 
     def _check_alone(self, known: dict[str, Stored], names: list[str]) -> None:
         """Raises an `OSError` if objects are not those that were fetched."""
