@@ -328,7 +328,7 @@ def test_two_runs_on_one_machine_do_not_share_a_mirror(store):
 
 
 def test_what_cannot_be_in_a_store_is_refused(store):
-    with pytest.raises(AuditError, match="of a study is gs://.*it must be a folder"):
+    with pytest.raises(AuditError, match=r"of a study is gs://.*must be a folder"):
         asking.ask(config(study="k"), workdir=URL)
     with pytest.raises(AuditError, match="are known"):
         asking.ask(config(), workdir="az://container/x")
