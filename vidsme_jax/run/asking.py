@@ -351,7 +351,7 @@ def find_local(
         weight files are no such.
     """
     scheme = checkpoint.startswith("random:")
-    if not checkpoint or scheme or _is_on_hub(checkpoint):
+    if not checkpoint or scheme or is_on_hub(checkpoint):
         return
     folder = files.find(checkpoint, ())
     adapter = folder / "adapter_config.json"
@@ -361,12 +361,17 @@ def find_local(
     if not weights:
         return
     base = content.read_json(adapter) if adapter.is_file() else {}
-    if not _is_on_hub(base.get("base_model_name_or_path"), folder):
+    if not is_on_hub(base.get("base_model_name_or_path"), folder):
         opening.open_checkpoint(checkpoint, allow_pickle=allow_pickle)
 
 
-def _is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
-    """Returns whether a checkpoint would be fetched."""
+def is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
+    """Returns whether a checkpoint would be fetched.
+
+    Args:
+      name: As `model.checkpoint`.
+      near: A folder that a relative path is tried against first.
+    """
     if not isinstance(name, str):
         return False
     parts = len(name.rstrip("/").split("/"))

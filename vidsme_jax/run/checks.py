@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import models, parallel, scores
+from vidsme_jax import models, parallel, progress, scores
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.run import (
@@ -58,6 +58,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
     Raises:
       AuditError: Lists all problems, or another process has some.
     """
+    progress.stage("checking model and devices")
     problems = asking.Problems(config)
     found = vars(asked) if asked else asking.collect(problems)
     given = problems.settings
@@ -198,6 +199,7 @@ def open_runs(setup: Setup, workdir: pathlib.Path) -> list[Run]:
       AuditError: The signals there were computed with other settings, or something is
         damaged.
     """
+    progress.stage("opening the work directory")
     with processes.agreed():
         declaration.check(workdir)  # Before signals are deleted.
     if processes.index() == 0:
@@ -231,6 +233,11 @@ def _opened(
         wanted=wanted,
         computed=wanted.beside(store),
     )
+
+
+def depends(setup: Setup) -> dict[str, Any]:
+    """Returns what the signals of the audited model depend on."""
+    return _depends(setup, setup.model, setup.settings)
 
 
 def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any]:
