@@ -56,7 +56,8 @@ def test_the_end_of_a_log_on_an_accelerator(said):
     assert host == (
         "decoding and preprocessing: mostly decode; decode 1.9, preprocess 0.2, motion "
         "0.1 core seconds a clip with 16 workers on 12 cores; 5 more cores would be "
-        "needed"
+        "needed; `vidsme prepare` keeps frames, and motion as OpenCV measures it, for "
+        "all runs of these clips"
     )
 
 

@@ -19,7 +19,7 @@ from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import controls, digests, gating, listed, lookups
+from vidsme_jax.run import controls, digests, gating, listed, lookups, replaced
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import signals
@@ -81,6 +81,8 @@ def ask(
                 folder = workdir / SIGNALS
                 problems.add(*signals.differences(folder, depends(given)))
                 digests.check_results(workdir)
+            with problems.collected():
+                replaced.check(found["items"], workdir)
     problems.close()
     return Asked(**found)
 

@@ -16,6 +16,7 @@ from vidsme_jax.run import (
     processes,
     prospects,
     references,
+    replaced,
     texts,
 )
 from vidsme_jax.run.asking import Asked
@@ -202,6 +203,8 @@ def open_runs(setup: Setup, workdir: pathlib.Path) -> list[Run]:
     progress.stage("opening the work directory")
     with processes.agreed():
         declaration.check(workdir)  # Before signals are deleted.
+        if not setup.settings.overwrite and processes.index() == 0:
+            replaced.check(setup.items, workdir)
     if processes.index() == 0:
         prospects.log(setup)
     runs = [open_run(setup, workdir)]
