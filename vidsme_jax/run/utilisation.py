@@ -21,8 +21,8 @@ _FEW = 4  # With fewer batches nothing can be said of a bottleneck.
 _SMALL = 0.01  # Shares of the time below it are left out.
 _OTHER = "fetching results"
 _AGAIN = (
-    "; `vidsme prepare` keeps frames, and motion as OpenCV measures it, for all runs of "
-    "these clips"
+    "; `vidsme prepare` keeps frames, and motion as OpenCV measures it, for all runs "
+    "of these clips"
 )
 
 

@@ -166,12 +166,11 @@ def _no_file(name: str, variant: str) -> str:
             f"--config={shown}: no such config file; the one that is shipped is "
             f"--config={own}{variant}"
         )
-    known = {x.name: x for at in (folder(), path.parent) for x in _python_files(at)}
-    close = nearest(path.name, list(known))
-    for file, there in known.items():
-        if repr(file) in close:
-            its = there.stem if there.parent == folder() else str(there)
-            close = close.replace(file, its)
+    known = {x.stem: x for at in (folder(), path.parent) for x in _python_files(at)}
+    close = nearest(own, list(known))
+    for stem, there in known.items():
+        if f"{stem!r}?" in close and there.parent != folder():
+            close = close.replace(stem, str(there))
     return f"--config={shown}: no such config file{close}; --config list prints all"
 
 
