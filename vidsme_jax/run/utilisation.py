@@ -21,8 +21,8 @@ _FEW = 4  # With fewer batches nothing can be said of a bottleneck.
 _SMALL = 0.01  # Shares of the time below it are left out.
 _OTHER = "fetching results"
 _AGAIN = (
-    "; `vidsme prepare` keeps frames, and motion as OpenCV measures it, for all runs "
-    "of these clips"
+    " (`vidsme prepare` does it once for all runs of these clips, motion as OpenCV "
+    "measures it)"
 )
 
 
@@ -88,7 +88,7 @@ class Utilisation:
         if not self.few and self._lacking() == timeline.CLIPS:
             # What is prepared is not decoded again.
             again = _AGAIN if DECODE in self.core_seconds else ""
-            logging.info("%s: %s%s", timeline.CLIPS, self._host(), again)
+            logging.info("%s%s: %s", timeline.CLIPS, again, self._host())
 
     def facts(self) -> dict[str, Any]:
         """Returns what `config.json` records; JSON-ready."""
