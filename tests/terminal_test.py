@@ -268,7 +268,7 @@ def test_no_command_steers_a_terminal(hostile_run):
     assert not CONTROL.search(out)
     # What is going on is said from the first moment on, each in its place.
     stages = ("\rstarting ...", "\rreading the corpus ...", "\rchecking model and")
-    stages += ("\rloading weights: ", "\rscoring: 0 of 6 clips, compiling, waiting for")
+    stages += ("\rloading weights: ", "\rscoring: 0 of 8 clips, compiling, waiting for")
     places = [err.find(stage) for stage in (*stages, "\rcomputing scores, tests")]
     assert places[0] == 0 and -1 not in places and places == sorted(places), ascii(err)
     assert all(line.startswith(("I", "W", "    ", "\r")) for line in _lines(err))
