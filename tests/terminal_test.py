@@ -341,10 +341,8 @@ def test_compiling_is_no_part_of_the_rate(clock, monkeypatch):
     shown = progress.Progress(100, "scoring", compiling=lambda: compiled[0])
     now[0] = compiled[0] = 30.0
     shown.add(10)
-    now[0], compiled[0] = (
-        100.0,
-        90.0,
-    )  # Another shape takes a minute; a batch ten seconds.
+    # Another shape takes a minute to compile, its batch ten seconds.
+    now[0], compiled[0] = 100.0, 90.0
     shown.add(10)
     assert "1.00 a second, about 80 s left" in drawn[0]
 
