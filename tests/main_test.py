@@ -130,8 +130,8 @@ def test_near_duplicates_make_no_report_and_lose_nothing(
         ((), "--config is missing"),
         (
             ("--config=configs/lava.py",),
-            "--config=configs/lava.py: no such config file; did you mean 'llava'?; "
-            "--config list prints all",
+            "--config=configs/lava.py: no such config file; did you mean "
+            "'configs/llava.py'?; --config list prints all",
         ),
         (
             ("--config=configs/llava.py:8b",),
