@@ -88,9 +88,9 @@ def define_short(*names: str) -> None:
         flags.DEFINE_multi_string(name, None, text)
 
 
-def define_check() -> None:
+def define_check() -> flags.FlagHolder[bool]:
     """Defines --check."""
-    flags.DEFINE_bool(
+    return flags.DEFINE_bool(
         "check",
         False,
         "Checks all that can be checked, prints what was found, and runs nothing; "

@@ -42,7 +42,7 @@ _WORKDIR = flags.DEFINE_string(
     "named after the configuration, or after the model where there is none.",
 )
 commands.define_short(*commands.SHORT)
-commands.define_check()
+_CHECK = commands.define_check()
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     if config.get("scores") in ("list", ("list",), ["list"]):
         return _list_scores(config.get("profile"))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{commands.run_name(config)}")
-    if flags.FLAGS.check:
+    if _CHECK.value:
         return _check(config, workdir)
     commands.begin()
     progress.stage("reading the corpus")
