@@ -139,8 +139,8 @@ def run() -> NoReturn:
     flags.DEFINE_string("workdir", None, "Of a finished run.")
     flags.DEFINE_string("out", None, "The folder that receives the manifests.")
     flags.DEFINE_string("comparison", listed.ALL, "all, or a group of non-members.")
-    commands.help_wanted(__doc__, "workdir", "out", "comparison", keys=False)
-    commands.start(main, lambda argv: flags.FLAGS(argv))
+    commands.help_wanted(__doc__, "workdir", "out", "comparison")
+    commands.start(main, commands.parse_flags)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
-"""The command line: `vidsme prepare --config configs/llava.py --out DIR`.
+"""The command line: `vidsme prepare --config llava --out DIR`.
+
+    vidsme prepare --config llava --out DIR
+    vidsme prepare --members members.json --nonmembers nonmembers.json --out DIR
 
 Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
 reads them there. Only what is missing is prepared: the same command, again, adds clips
 that are new in the corpus; another sampling or number of frames is stored alongside.
 
-Exit status: 0 all clips are prepared; 2 nothing was done, one message lists every
-problem found, or the folder can no longer be written, and what was prepared is kept; 3
-finished, with failures, which are stored too; 130 interrupted, and the
-same command goes on where it stopped.
+With --check all is checked that needs no decoding, and nothing is written.
+
+Exit status: 0 all clips are prepared, or nothing wrong with what --check looks at; 2
+nothing was done, one message lists every problem found, or the folder can no longer be
+written, and what was prepared is kept; 3 finished, with failures, which are stored too;
+130 interrupted, and the same command goes on where it stopped.
 """
 
+import functools
 import pathlib
 from typing import NoReturn
 
@@ -19,7 +25,7 @@ from ml_collections import ConfigDict
 from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
-from vidsme_jax.run import asking
+from vidsme_jax.run import asking, rehearsal
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
@@ -36,6 +42,10 @@ def main(argv: list[str]) -> int:
     commands.begin()
     try:
         given, root, items = checked(config, flags.FLAGS.out)
+        if flags.FLAGS.check:
+            unseen = rehearsal.DECODING, "which clips are prepared already"
+            terminal.show("\n".join(rehearsal.of_rows(items, unseen)))
+            return commands.OK
         from vidsme_jax.prepared import preparation
 
         done = preparation.run(given, root, items)
@@ -87,8 +97,12 @@ def run() -> NoReturn:
     flags.DEFINE_string(
         "out", None, "Receives the clips; default: config.corpus.prepared."
     )
-    commands.help_wanted(__doc__, "config", "out")
-    commands.start(main, commands.parse)
+    commands.define_short(*commands.CORPUS)
+    commands.define_check()
+    keys = views.KEYS.only(*_READ)
+    names = "config", *commands.CORPUS, "out", "check"
+    commands.help_wanted(__doc__, *names, keys=keys)
+    commands.start(main, functools.partial(commands.parse, short=commands.CORPUS))
 
 
 if __name__ == "__main__":

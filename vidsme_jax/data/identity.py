@@ -16,6 +16,7 @@ from vidsme_jax.data import links, segments
 from vidsme_jax.data.cells import Address
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.data.sources import is_address, some
+from vidsme_jax.wording import counted
 
 # A repository in the cache of the Hugging Face hub, whose snapshots link to its blobs.
 _REPOSITORY = re.compile(r"(datasets|models|spaces)--.+")
@@ -88,7 +89,8 @@ def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
         if not item.clip.startswith(may_be_in) and not is_address(item.clip):
             found[root].append(f"{row.where}: {item.video!r}")
     return [
-        f"{len(names)} rows of manifests name videos outside of {root}: "
+        f"{counted(len(names), 'row')} of manifests "
+        f"{'names' if len(names) == 1 else 'name'} videos outside of {root}: "
         f"{some(names)}; set corpus.video_root to a folder that holds them all or, if "
         "you trust the manifests, corpus.allow_outside=true"
         for root, names in found.items()

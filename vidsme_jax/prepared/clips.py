@@ -38,7 +38,7 @@ class PreparedClips:
         """Opens the newest version and verifies it.
 
         Args:
-          root: The folder that `python -m vidsme_jax.prepare` was given.
+          root: The folder that `vidsme prepare` was given.
           variant: Which of its variants.
 
         Raises:

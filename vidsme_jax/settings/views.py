@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from vidsme_jax.settings import rules
+from vidsme_jax.settings.reference import Keys, titles
 from vidsme_jax.settings.rules import Allowed, Rule
 
 T = TypeVar("T")
@@ -340,3 +341,4 @@ _GROUPS: dict[Any, str] = {
     if dataclasses.is_dataclass(field.type)
 }
 RULES = rules_of(Settings)
+KEYS = Keys(RULES, titles({name: kind for kind, name in _GROUPS.items()}))
