@@ -36,8 +36,19 @@ _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,15}))\.0")
 class Address(str):
     """The place of an example in a dataset, as its own source made it.
 
-    A text of a manifest or of an example never is one; see `datasets`.
+    A text of a manifest or of an example never is one; see `datasets` and `hub`.
+
+    Attributes:
+      shown: What it is called in results, the same wherever the dataset lies.
     """
+
+    shown: str
+
+    def __new__(cls, place: str, shown: str = "") -> "Address":
+        """Makes one; it is called as it is unless `shown` says how."""
+        made = super().__new__(cls, place)
+        made.shown = shown or place
+        return made
 
 
 def is_nan(value: Any) -> bool:
@@ -92,11 +103,12 @@ def not_a_path(video: Any) -> str:
 
 def _not_here(scheme: str) -> str:
     """Returns why a place of another kind than a file is no video of a row."""
-    if scheme == "tfds:":
+    if scheme in ("tfds:", "hf:"):
+        place = "tfds:NAME/SPLIT" if scheme == "tfds:" else "hf:PATH/SPLIT"
         return (
             "a row names a file, not an example of a dataset; give the dataset as a "
-            "source, such as corpus.suspects = ('tfds:NAME/SPLIT',), or write a file "
-            "of this name as ./NAME"
+            f"source, such as corpus.suspects = ({place!r},), or write a file of this "
+            "name as ./NAME"
         )
     remedy = "write its path" if scheme.startswith("file:") else "fetch it first"
     return f"videos must be files of this machine: {remedy}"

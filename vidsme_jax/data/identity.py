@@ -43,8 +43,9 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     real = dict(zip(distinct, links.resolved(distinct), strict=True))
     keys, videos = [], []
     for (_, row), path in zip(rows, paths, strict=True):
-        video, part = str(row.video), row.segment
-        keys.append(segments.joined(real[path] if path else video, part))
+        video, part = row.video, row.segment
+        keys.append(segments.joined(real[path] if path else str(video), part))
+        video = video.shown if isinstance(video, Address) else str(video)
         videos.append(video if part is None else f"{video}{part}")
     names, problems = _names([row for _, row in rows], keys, videos)
     items = []

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames, MotionStatistics
 from vidsme_jax.clock import Clock
-from vidsme_jax.data import decoders, segments
+from vidsme_jax.data import decoders, hub_folders, segments
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.sampling import Choice
 from vidsme_jax.data.sources import is_address
@@ -28,8 +28,8 @@ ABSENT: Stamp = (-1, -1)
 def stamp(key: str) -> Stamp:
     """Returns size and time of change in ns of a clip's file, or `ABSENT`.
 
-    Cheap signs that a file is the same. What is no file of its own has none; a segment
-    has those of its file.
+    Cheap signs that a file is the same. An example of TFDS has none; a segment has
+    those of its file, and a row of a dataset those of the file that it is in.
     """
     try:
         found = file_of(key).stat()
@@ -39,13 +39,14 @@ def stamp(key: str) -> Stamp:
 
 
 def file_of(key: str) -> pathlib.Path:
-    """Returns the file of a clip, which its segments share.
+    """Returns the file of a clip, which its segments share, as do rows of a dataset.
 
     Example:
       >>> file_of("/videos/a.mp4#t=3,7.5").name
       'a.mp4'
     """
-    return pathlib.Path(segments.divided(key)[0])
+    name = segments.divided(key)[0]
+    return hub_folders.file_of(name) if hub_folders.is_row(name) else pathlib.Path(name)
 
 
 @runtime_checkable  # For type checks in tests.
@@ -100,7 +101,7 @@ class Reader(Protocol):
 
 
 class Videos:
-    """Decodes videos where they are: files, or examples of TFDS datasets.
+    """Decodes videos where they are: files, or examples of datasets.
 
     Example:
       >>> reader = Videos(views.Settings.of(settings.default()).video)
@@ -203,7 +204,8 @@ class Videos:
         A file that was replaced by another of its size and time of change is taken to
         be the same, as is an example of a TFDS dataset under the same address.
         """
-        if stamp(key) == before and (before != ABSENT or is_address(key)):
+        unseen = is_address(key) and not hub_folders.is_row(key)
+        if stamp(key) == before and (before != ABSENT or unseen):
             return True
         return self.content_hash(key) == content_hash
 
@@ -214,9 +216,15 @@ class Videos:
     def _source(self, key: str) -> Any:
         if not is_address(key):
             return file_of(key)
-        from vidsme_jax.data import datasets
+        address = segments.divided(key)[0]
+        if hub_folders.is_row(address):
+            from vidsme_jax.data import hub
 
-        found = datasets.fetch(segments.divided(key)[0], self._fields)
+            found = hub.fetch(address, self._fields)
+        else:
+            from vidsme_jax.data import datasets
+
+            found = datasets.fetch(address, self._fields)
         if isinstance(found, bytes):
             return found
         return dataclasses.replace(found, limits=self._limits)

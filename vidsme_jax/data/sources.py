@@ -1,4 +1,4 @@
-"""Sources of a corpus: manifests, folders, patterns and TFDS datasets, to checked rows.
+"""Sources of a corpus: manifests, folders, patterns and datasets, to checked rows.
 
 What a source is called in the configuration is a path before it is a pattern, and `~`
 is a home folder there.
@@ -13,7 +13,13 @@ from typing import NamedTuple
 from absl import logging
 
 from vidsme_jax.base import AuditError, LeftOut
-from vidsme_jax.data import dataset_folders, manifest_rows, manifests, names
+from vidsme_jax.data import (
+    dataset_folders,
+    hub_folders,
+    manifest_rows,
+    manifests,
+    names,
+)
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.settings.rules import FIELDS
@@ -53,7 +59,7 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
       AuditError: It cannot be read, or is empty.
     """
     if is_address(source):
-        return _read_tfds(source, root, fields)
+        return _read_dataset(source, root, fields)
     path = names.configured(source)
     is_pattern = glob.has_magic(source)
     if path.suffix.lower() in manifests.READERS and not os.path.isdir(path):
@@ -112,17 +118,19 @@ def _no_videos(matches: list[str]) -> str:
 
 def name_of(source: str) -> str:
     """Returns the short name of a source: the group of its rows that have none."""
+    if source.startswith(hub_folders.SCHEME):
+        return hub_folders.short_name(source)
     if is_address(source):
         return source.removeprefix("tfds:")
     return pathlib.Path(source).stem
 
 
 def is_address(name: str) -> bool:
-    """Returns whether a source, or the key of a clip, is of a TFDS dataset.
+    """Returns whether a source, or the key of a clip, is of a dataset.
 
     The key of a file is an absolute path; a row of a manifest has no address.
     """
-    return name.startswith("tfds:")
+    return name.startswith(("tfds:", hub_folders.SCHEME))
 
 
 def some(listed: Iterable[str]) -> str:
@@ -169,19 +177,28 @@ def _without_videos(
     return f"{source}: no column {name!r}; its columns: {listed}{hint}; {remedy}"
 
 
-def _read_tfds(
+def _read_dataset(
     source: str, root: pathlib.Path | None, fields: tuple[str, ...]
 ) -> Found:
+    """Reads an address: a dataset of TFDS, or one of Hugging Face."""
+    of_hub = source.startswith(hub_folders.SCHEME)
     try:
-        dataset_folders.find(source)
-        from vidsme_jax.data import datasets  # Takes TFDS.
+        if of_hub:
+            hub_folders.find(source)
+            from vidsme_jax.data import hub  # Takes Arrow.
 
-        columns, found = datasets.rows(source, fields)
-        folder = root or datasets.folder_of(source)
+            columns, found, folder = hub.rows(source, fields)
+        else:
+            dataset_folders.find(source)
+            from vidsme_jax.data import datasets  # Takes TFDS.
+
+            columns, found = datasets.rows(source, fields)
+            folder = datasets.folder_of(source)
     except AuditError as error:
         raise AuditError([f"{source}: {p}" for p in error.problems]) from error
+    what = "row" if of_hub else "example"
     if not found:
-        raise AuditError([f"{source}: the split has no example"])
-    raw = [(f"example {n}", row) for n, row in enumerate(found)]
-    rows, problems = manifest_rows.checked(source, folder, raw, {}, FIELDS, fields)
-    return Found(rows, columns, [], problems)
+        raise AuditError([f"{source}: the split has no {what}"])
+    raw = [(f"{what} {n}", row) for n, row in enumerate(found)]
+    its = manifest_rows.checked(source, root or folder, raw, {}, FIELDS, fields)
+    return Found(its[0], columns, [], its[1])
