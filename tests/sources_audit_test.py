@@ -74,3 +74,15 @@ def test_datasets_of_hugging_face(of_files, tmp_path):
     config = _prepared(config, tmp_path / "prepared")
     made.rename(tmp_path / "gone")
     _same(_scored(config, tmp_path / "again"), of_files)
+
+
+def test_windows_of_long_videos(tmp_path):
+    sources = {role: tuple(map(str, its)) for role, its in HALVES.items()}
+    config = _config(**sources, windows=2)
+    table = _scored(config, tmp_path / "run")
+    assert len(table.id) == 16 and len(set(table.id)) == 16
+    assert len(set(table.units)) == len(set(table.cluster)) == 8
+    pairs = table.scores["perplexity"].reshape(8, 2)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    config = _prepared(config, tmp_path / "prepared")
+    _same(_scored(config, tmp_path / "again"), table)

@@ -105,6 +105,7 @@ def _load(
     if found:
         problems.add("", _unknown_columns(corpus.fields, found.values()))
     taken, left = _take(given, found, problems, corpus.fields)
+    taken = [(role, x) for role, row in taken for x in row.windows(corpus.windows)]
     sound = {source for source, its in found.items() if not its.problems}
     if stored is not None and len(sound) < len(named):
         problems.add(
@@ -323,10 +324,15 @@ def _subsample(
         return items
     kept = set()
     for number, role in enumerate(ROLES):
-        keys = list(dict.fromkeys(item.clip for item in items if item.role == role))
+        its = (segments.without_window(i.clip) for i in items if i.role == role)
+        keys = list(dict.fromkeys(its))
         order = np.random.default_rng([seed, number]).permutation(len(keys))
         kept |= {(role, keys[index]) for index in order[:max_clips]}
-    return tuple(item for item in items if (item.role, item.clip) in kept)
+    return tuple(
+        item
+        for item in items
+        if (item.role, segments.without_window(item.clip)) in kept
+    )
 
 
 def _beyond(

@@ -113,12 +113,16 @@ class Dataset:
 
     def rate(self, example: bytes) -> clocks.Rate | None:
         """The frames a second of an example's pictures: its number `fps`, if any."""
+        return clocks.rate_of(self.value(example, _RATE)) if self.has_rate else None
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether its examples have a number `fps`."""
         feature = self.features.get(_RATE)
         if not isinstance(feature, tfds.features.Tensor):
-            return None
+            return False
         kind: Any = feature.np_dtype
-        number = np.issubdtype(kind, np.number)
-        return clocks.rate_of(self.value(example, _RATE)) if number else None
+        return bool(np.issubdtype(kind, np.number))
 
     def mapping(self, fields: Sequence[str]) -> dict[str, str]:
         """Which feature is the video, which the question and so on.
@@ -166,10 +170,11 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     stem = "/".join(dataset.folder.parts[len(root().parts) :])
     columns = {key: value for key, value in mapping.items() if key != "video"}
     kind = features.kind_of(dataset.features[mapping["video"]])
-    if {"start", "end"} & set(columns) and kind in (features.IMAGES, features.ARRAY):
+    untimed = kind in (features.IMAGES, features.ARRAY) and not dataset.has_rate
+    if {"start", "end"} & set(columns) and untimed:
         problem = (
             f"'start' and 'end' select a segment by its seconds, which the pictures of "
-            f"{mapping['video']!r} do not have; "
+            f"{mapping['video']!r} do not have without a number {_RATE!r}; "
             f"{option(fields, 'start=', 'end=')} scores whole examples"
         )
         raise AuditError([problem])

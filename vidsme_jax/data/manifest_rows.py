@@ -3,10 +3,11 @@
 Every row is checked on its own, and all that is wrong with any is listed at once.
 """
 
+import dataclasses
 import os
 import pathlib
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vidsme_jax.base import AuditError
@@ -64,6 +65,17 @@ class Row(NamedTuple):
     def grouped(self, group: str) -> "Row":
         """Returns the row with a group, if it has none."""
         return self if self.group else self._replace(group=group)
+
+    def windows(self, count: int) -> Iterator["Row"]:
+        """Yields the row once for each of so many windows of its video."""
+        if count == 1:
+            yield self
+            return
+        whole = self.segment or segments.WHOLE
+        for number in range(1, count + 1):
+            part = dataclasses.replace(whole, window=(number, count))
+            name = f"{self.id}#{number}" if self.id else ""
+            yield self._replace(segment=part, id=name)
 
 
 class _Columns(NamedTuple):

@@ -118,12 +118,10 @@ class Videos:
         segment = segments.divided(key)[1]
         if isinstance(source, pathlib.Path | bytes):
             frames, chosen = self._decoded(source, sorted(counts), segment)
-        elif segment is not None:
-            cause = f"the segment {segment.words}: pictures have no times"
-            raise ClipError("decode", cause)
         else:
-            choice = Choice(how.sampling, how.fps, counts)
-            frames = source.sample_chosen(how.sampling, choice)
+            part = segment or segments.WHOLE
+            choice = Choice(how.sampling, how.fps, counts, part)
+            frames = source.sample_chosen(how.sampling, choice, part)
             chosen = choice.indices
         place = {index: k for k, index in enumerate(frames.indices)}
 

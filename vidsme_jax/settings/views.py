@@ -57,6 +57,11 @@ class Corpus:
         None, rules.integer(1), "Videos a role, a seeded subsample; None: all.", int
     )
     seed: int = key(0, rules.integer(0), "Of the subsample.")
+    windows: int = key(
+        1,
+        rules.integer(1, 999),
+        "Equal parts of each video, each a clip of one source.",
+    )
     prepared: str = key(
         "",
         rules.FOLDER,
