@@ -2,8 +2,10 @@
 
 import pathlib
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import hub_files
 from vidsme_jax import audit, settings
@@ -74,6 +76,32 @@ def test_datasets_of_hugging_face(of_files, tmp_path):
     config = _prepared(config, tmp_path / "prepared")
     made.rename(tmp_path / "gone")
     _same(_scored(config, tmp_path / "again"), of_files)
+
+
+def _frames(clip: pathlib.Path) -> list[Image.Image]:
+    with av.open(str(clip)) as file:
+        return [frame.to_image() for frame in file.decode(video=0)]
+
+
+def test_folders_of_pictures_and_animated_webp(tmp_path):
+    for clip in HALVES["members"]:
+        folder = tmp_path / "frames" / clip.stem
+        folder.mkdir(parents=True)
+        for number, picture in enumerate(_frames(clip)):
+            picture.save(folder / f"{number}.png")
+    (tmp_path / "webp").mkdir()
+    for clip in HALVES["nonmembers"]:
+        first, *rest = _frames(clip)
+        path = tmp_path / "webp" / f"{clip.stem}.webp"
+        first.save(path, save_all=True, append_images=rest, lossless=True)
+    config = _config(
+        members=(str(tmp_path / "frames"),), nonmembers=(str(tmp_path / "webp"),)
+    )
+    table = _scored(config, tmp_path / "run")
+    stems = [clip.stem for clip in CLIPS]
+    assert [pathlib.Path(video).stem for video in table.video] == stems
+    config = _prepared(config, tmp_path / "prepared")
+    _same(_scored(config, tmp_path / "again"), table)
 
 
 def test_windows_of_long_videos(tmp_path):

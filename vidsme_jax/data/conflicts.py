@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from absl import logging
 
 from vidsme_jax.base import ROLES, ClipError, Item
-from vidsme_jax.data import decoders, segments
+from vidsme_jax.data import decoders, frame_folders, segments
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.data.sources import is_address
@@ -251,15 +251,19 @@ def _size(name: str) -> int | None:
     if is_address(name):
         return None
     try:
+        if os.path.isdir(name):
+            return frame_folders.stamp(pathlib.Path(name))[0]
         return os.stat(name).st_size
     except OSError:
         return None
 
 
 def _ends(name: str) -> str:
-    """Returns a hash of the first and last bytes."""
+    """Returns a hash of the first and last bytes; of a folder its pictures' names."""
     digest = hashlib.sha256()
     try:
+        if os.path.isdir(name):
+            return "\0".join(sorted(os.listdir(name)))
         with open(name, "rb") as file:
             digest.update(file.read(_END))
             file.seek(max(0, os.fstat(file.fileno()).st_size - _END))

@@ -28,11 +28,13 @@ class Pictures:
       frames: In display order.
       rate: Frames a second, None where the source names none.
       limits: Of their size.
+      warnings: What a reader of the report should know of them.
     """
 
     frames: Sequence[bytes] | np.ndarray
     rate: clocks.Rate | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
+    warnings: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
         """The SHA-256 of all frames, in hex."""
@@ -70,7 +72,7 @@ class Pictures:
             indices=chosen,
             content_hash=content,
             clock=clocks.of_frames(self.rate, chosen, stamps, part.indices(stamps)),
-            warnings=choice.warnings,
+            warnings=(*self.warnings, *choice.warnings),
         )
 
     def thumbnails(

@@ -5,6 +5,7 @@ Videos are decoded, and hashed, in processes of their own (`decoders.py`).
 
 import dataclasses
 import pathlib
+import stat
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames, MotionStatistics
 from vidsme_jax.clock import Clock
-from vidsme_jax.data import decoders, hub_folders, segments
+from vidsme_jax.data import decoders, frame_folders, hub_folders, segments
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.sampling import Choice
 from vidsme_jax.data.sources import is_address
@@ -28,11 +29,15 @@ ABSENT: Stamp = (-1, -1)
 def stamp(key: str) -> Stamp:
     """Returns size and time of change in ns of a clip's file, or `ABSENT`.
 
-    Cheap signs that a file is the same. An example of TFDS has none; a segment has
-    those of its file, and a row of a dataset those of the file that it is in.
+    Cheap signs that a file is the same; of a folder of pictures those of all. An
+    example of TFDS has none; a segment has those of its file, and a row of a dataset
+    those of the file that it is in.
     """
     try:
-        found = file_of(key).stat()
+        path = file_of(key)
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            return frame_folders.stamp(path)
     except OSError:
         return ABSENT
     return found.st_size, found.st_mtime_ns
@@ -101,7 +106,7 @@ class Reader(Protocol):
 
 
 class Videos:
-    """Decodes videos where they are: files, or examples of datasets.
+    """Decodes videos where they are: files, folders of pictures, examples of datasets.
 
     Example:
       >>> reader = Videos(views.Settings.of(settings.default()).video)

@@ -68,8 +68,13 @@ def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Fou
     search = Search()
     if os.path.isdir(path):
         found = search.videos(path)
-        named = [(file.relative_to(path).as_posix(), path) for file in found]
-        missing = f"{source}: no video in the folder; looked for {_SUFFIXES}"
+        its = [path.parent if file == path else path for file in found]
+        pairs = zip(found, its, strict=True)
+        named = [(file.relative_to(home).as_posix(), home) for file, home in pairs]
+        missing = (
+            f"{source}: no video in the folder; looked for {_SUFFIXES}, and for "
+            "folders of numbered pictures"
+        )
     else:
         matches = [str(path)] if os.path.exists(path) else search.matches(str(path))
         named = [(name, pathlib.Path()) for name in matches if search.is_video(name)]
