@@ -1,5 +1,6 @@
 """Audits of clips from every kind of source, and of the same clips prepared."""
 
+import json
 import pathlib
 
 import av
@@ -114,3 +115,17 @@ def test_windows_of_long_videos(tmp_path):
     assert (pairs[:, 0] != pairs[:, 1]).all()
     config = _prepared(config, tmp_path / "prepared")
     _same(_scored(config, tmp_path / "again"), table)
+
+
+def test_lists_of_urls(of_files, tmp_path):
+    sources = {}
+    for role, its in HALVES.items():
+        rows = [{"video": f"https://youtu.be/{clip.stem}"} for clip in its]
+        (tmp_path / f"{role}.json").write_text(json.dumps(rows))
+        sources[role] = (str(tmp_path / f"{role}.json"),)
+    config = _config(**sources, urls=str(CLIPS[0].parent / "{id}.mp4"))
+    table = _scored(config, tmp_path / "run")
+    _same(table, of_files)
+    assert table.id[0] == f"https://youtu.be/{CLIPS[0].stem}"
+    config = _prepared(config, tmp_path / "prepared")
+    _same(_scored(config, tmp_path / "again"), of_files)

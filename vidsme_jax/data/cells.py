@@ -33,22 +33,27 @@ _SCHEME = re.compile(
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,15}))\.0")
 
 
-class Address(str):
-    """The place of an example in a dataset, as its own source made it.
-
-    A text of a manifest or of an example never is one; see `datasets` and `hub`.
+class Named(str):
+    """The path of a video that is called otherwise in results, such as by its URL.
 
     Attributes:
-      shown: What it is called in results, the same wherever the dataset lies.
+      shown: What it is called, the same wherever the file lies.
     """
 
     shown: str
 
-    def __new__(cls, place: str, shown: str = "") -> "Address":
+    def __new__(cls, place: str, shown: str = "") -> "Named":
         """Makes one; it is called as it is unless `shown` says how."""
         made = super().__new__(cls, place)
         made.shown = shown or place
         return made
+
+
+class Address(Named):
+    """The place of an example in a dataset, as its own source made it.
+
+    A text of a manifest or of an example never is one; see `datasets` and `hub`.
+    """
 
 
 def is_nan(value: Any) -> bool:
@@ -111,6 +116,8 @@ def _not_here(scheme: str) -> str:
             "name as ./NAME"
         )
     remedy = "write its path" if scheme.startswith("file:") else "fetch it first"
+    if scheme in ("http://", "https://"):
+        remedy += ", and say by corpus.urls which file it is"
     return f"videos must be files of this machine: {remedy}"
 
 

@@ -20,6 +20,7 @@ from vidsme_jax.data import (
     presence,
     segments,
     sources,
+    urls,
     waiting,
 )
 from vidsme_jax.data.manifest_rows import Row, columns_of, label_column, option
@@ -91,12 +92,18 @@ def _load(
     if root is not None and not root.is_dir() and stored is None:
         near = names.why_missing(root.absolute()) or names.near(root)
         problems.add("", [f"corpus.video_root: no such folder: {root}{near}"])
+    files = None
+    if corpus.urls:
+        try:
+            files = urls.Files(corpus.urls, root)
+        except AuditError as error:
+            problems.add("", error.problems)
     named = dict.fromkeys(source for role in ROLES for source in given[role])
     found: dict[str, Found] = {}
     for source in named:
         wait.stage = f"reading {source}"
         try:
-            its = sources.read(source, root, corpus.fields)
+            its = sources.read(source, root, corpus.fields, files)
         except AuditError as error:
             problems.add("sources", error.problems)
         else:

@@ -12,7 +12,7 @@ from absl import logging
 
 from vidsme_jax.base import Item
 from vidsme_jax.data import links, segments
-from vidsme_jax.data.cells import Address
+from vidsme_jax.data.cells import Address, Named
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.data.sources import is_address, some
 
@@ -41,7 +41,7 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     for (_, row), path in zip(rows, paths, strict=True):
         video, part = row.video, row.segment
         keys.append(segments.joined(real[path] if path else str(video), part))
-        video = video.shown if isinstance(video, Address) else str(video)
+        video = video.shown if isinstance(video, Named) else str(video)
         videos.append(video if part is None else f"{video}{part}")
     names, problems = _names([row for _, row in rows], keys, videos)
     items = []

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames, MotionStatistics
 from vidsme_jax.clock import Clock
-from vidsme_jax.data import decoders, frame_folders, hub_folders, segments
+from vidsme_jax.data import decoders, frame_folders, hub_folders, segments, urls
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.sampling import Choice
 from vidsme_jax.data.sources import is_address
@@ -220,6 +220,8 @@ class Videos:
         if not is_address(key):
             return file_of(key)
         address = segments.divided(key)[0]
+        if address.startswith(urls.SCHEME):
+            raise urls.refused(address.removeprefix(urls.SCHEME))
         if hub_folders.is_row(address):
             from vidsme_jax.data import hub
 
