@@ -78,11 +78,12 @@ def test_sources_of_folders(tmp_path):
 def test_beside_videos_they_are_thumbnails(tmp_path):
     write(tmp_path / "thumbs")
     shutil.copy(next((settings.DEMO / "corpus" / "clips").glob("*.mp4")), tmp_path)
-    found = corpora.load(corpus_of(suspects=(str(tmp_path),)))
-    assert len(found.items) == 1
-    (left,) = found.left_out
-    assert "folders of numbered pictures beside videos" in left.why
-    assert str(tmp_path / "thumbs") in left.why
+    for source in (tmp_path, tmp_path / "**", tmp_path / "*"):
+        found = corpora.load(corpus_of(suspects=(str(source),)))
+        assert len(found.items) == 1
+        (left,) = found.left_out
+        assert "folders of numbered pictures beside videos" in left.why
+        assert str(tmp_path / "thumbs") in left.why
 
 
 def test_what_is_odd_is_said(tmp_path):

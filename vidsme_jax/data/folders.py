@@ -12,7 +12,7 @@ import glob
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vidsme_jax.data import frame_folders
 from vidsme_jax.data.names import VIDEO_SUFFIXES
@@ -51,16 +51,28 @@ class Search:
 
         Those are folders of numbered pictures if there is no other.
         """
-        found, clips = [], []
+        files, clips = [], []
         for at, entries in self._walk(str(folder)):
             names = [e.path for e in entries if not _is_folder(e)]
-            found += filter(self.is_video, names)
+            files += names
             hidden = "/." in at.removeprefix(str(folder))
             if not hidden and frame_folders.is_clip(map(os.path.basename, names)):
                 clips.append(at)
+        found = self._or_folders(filter(self.is_video, files), clips)
+        return sorted(map(pathlib.Path, found))
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """Returns the videos among paths, of files and folders as `videos` does."""
+        found = list(filter(self.is_video, names))
+        clips = list(filter(os.path.isdir, found))
+        return self._or_folders([n for n in found if not os.path.isdir(n)], clips)
+
+    def _or_folders(self, files: Iterable[str], clips: list[str]) -> list[str]:
+        """Returns files or, if there is none, folders of numbered pictures."""
+        found = list(files)
         for at in clips if found else ():
             self._leave(BESIDE, at)
-        return sorted(map(pathlib.Path, found or clips))
+        return found or clips
 
     def matches(self, pattern: str) -> list[str]:
         """Returns what matches a pattern, sorted; it need not be a video.
@@ -85,11 +97,13 @@ class Search:
         Hidden files are often the shadows that other systems leave (`._clip.mp4`).
         """
         folder, base = os.path.split(name)
-        if os.path.isdir(name):
-            return frame_folders.is_clip(self._beside(name))
         stem, suffix = os.path.splitext(base)
         if _UNFINISHED.search(base) or (suffix.lower() == ".tmp" and _is_named(stem)):
             self._leave(PARTIAL, name)
+        elif os.path.isdir(name):
+            return not base.startswith(".") and frame_folders.is_clip(
+                self._beside(name)
+            )
         if base.startswith(".") or not _is_named(base):
             return False
         if not os.path.isfile(name):

@@ -86,7 +86,7 @@ def read(
         )
     else:
         matches = [str(path)] if os.path.exists(path) else search.matches(str(path))
-        named = [(name, pathlib.Path()) for name in matches if search.is_video(name)]
+        named = [(name, pathlib.Path()) for name in search.among(matches)]
         if matches:
             missing = f"{source}: {_no_videos(matches)}"
         elif "*" in source or "?" in source:
