@@ -67,6 +67,7 @@ def parts(store: MemoryStore) -> list[str]:
 def report() -> pathlib.Path:
     """Makes the report as `vidsme report` does; returns the folder that it is in."""
     with workdirs.opened(URL, parts=True) as place:
+        shares.gathered(place)
         about = reporting.recorded(place.path)
         audit.report_again(place.path, settings.restored(about["config"]), about)
         place.publish()

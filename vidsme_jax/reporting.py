@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
     try:
         check = flags.FLAGS.check
         with workdirs.opened(workdir, parts=True, writes=not check) as place:
+            shares.gathered(place)  # Fetches what a listing left out.
             about = recorded(place.path)
             asked = _asked(about["config"], config)
             if check:
