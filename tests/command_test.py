@@ -37,7 +37,7 @@ _FLAGS = {
     "power": {"--config", "--members", "--suspects", "--icc", "--config.KEY=VALUE"},
     "lookup": {"--in", "--out", "--video_root"},
     "audit": {"--config", "--workdir", "--coordinator", "--process_id"},
-    "prepare": {"--config", "--out", "--config.KEY=VALUE"},
+    "prepare": {"--config", "--out", "--runner", "--beam_options"},
     "report": {"--workdir", "--config.KEY=VALUE"},
     "match": {"--workdir", "--out", "--comparison"},
     "compare": {"--score", "--out"},

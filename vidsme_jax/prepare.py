@@ -1,8 +1,10 @@
 """The command line: `vidsme prepare --config configs/llava.py --out DIR`.
 
 Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
-reads them there. Only what is missing is prepared: the same command, again, adds clips
-that are new in the corpus; another sampling or number of frames is stored alongside.
+reads them there. DIR may be in a bucket, gs://BUCKET/DIR or s3://BUCKET/DIR. With
+--runner the clips are the elements of a pipeline of Apache Beam. Only what is missing
+is prepared: the same command, again, adds clips that are new in the corpus; another
+sampling or number of frames is stored alongside.
 
 Exit status: 0 all clips are prepared; 2 nothing was done, one message lists every
 problem found, or the folder can no longer be written, and what was prepared is kept; 3
@@ -10,7 +12,7 @@ finished, with failures, which are stored too; 130 interrupted, and the
 same command goes on where it stopped.
 """
 
-import pathlib
+from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import flags
@@ -19,9 +21,11 @@ from ml_collections import ConfigDict
 from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
+from vidsme_jax.prepared import pipelines
 from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
+from vidsme_jax.store import buckets
 from vidsme_jax.wording import printable
 
 _READ = ("corpus", "video", "workers")  # Of the configuration.
@@ -35,14 +39,18 @@ def main(argv: list[str]) -> int:
     root = flags.FLAGS.out or config.get("corpus", {}).get("prepared", "")
     commands.begin()
     try:
-        given, root, items = checked(config, flags.FLAGS.out)
+        runner, options = flags.FLAGS.runner, flags.FLAGS.beam_options
+        given, root, items = checked(
+            config, flags.FLAGS.out, pipelines.problems(runner, options)
+        )
         from vidsme_jax.prepared import preparation
 
-        done = preparation.run(given, root, items)
+        beam = pipelines.Pipelines(runner, options or "") if runner else None
+        done = preparation.run(given, root, items, beam)
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:
-        return commands.stopped(commands.os_cause(error), pathlib.Path(root))
+        return commands.stopped(commands.os_cause(error), root)
     except KeyboardInterrupt:
         terminal.show_error(
             f"interrupted: what was prepared is in {printable(root)}; the same command "
@@ -54,13 +62,14 @@ def main(argv: list[str]) -> int:
 
 
 def checked(
-    config: ConfigDict, out: str | None
+    config: ConfigDict, out: str | None, found: Sequence[str] = ()
 ) -> tuple[views.Settings, str, tuple[Item, ...]]:
     """Checks values and corpus; of the settings the preparation reads a part.
 
     Args:
       config: See `settings.RULES`.
       out: Receives the clips; None or empty takes config.corpus.prepared.
+      found: Problems of other flags.
 
     Returns:
       The settings, the folder that receives the clips, and the rows of the corpus.
@@ -72,6 +81,9 @@ def checked(
     given = problems.settings
     root = out or given.corpus.prepared
     items: tuple[Item, ...] = ()
+    problems.add(*found)
+    if buckets.is_url(root) and (problem := buckets.problem(root)):
+        problems.add(problem)
     if not root and problems.none_in("corpus.prepared"):
         problems.add("--out is missing: the folder that receives the clips")
     if problems.none_in("corpus", but=("corpus.prepared", *asking.HARMLESS)):
@@ -87,7 +99,16 @@ def run() -> NoReturn:
     flags.DEFINE_string(
         "out", None, "Receives the clips; default: config.corpus.prepared."
     )
-    commands.help_wanted(__doc__, "config", "out")
+    flags.DEFINE_string(
+        "runner",
+        None,
+        "Of Apache Beam, such as DirectRunner, FlinkRunner, SparkRunner or "
+        "DataflowRunner; default: threads of this process.",
+    )
+    flags.DEFINE_string(
+        "beam_options", None, "Of that runner, such as '--direct_num_workers=4'."
+    )
+    commands.help_wanted(__doc__, "config", "out", "runner", "beam_options")
     commands.start(main, commands.parse)
 
 
