@@ -155,6 +155,8 @@ def _prepare_elsewhere(
     digests: dict[str, str],
 ) -> None:
     """As `_prepare_clips`, in a pipeline."""
+    if not clips:
+        return
     stage = Stage(
         reader=Videos(settings.video, settings.corpus.fields),
         variant=Variant.of(settings),

@@ -12,6 +12,7 @@ import errno
 import functools
 import importlib.util
 import io
+import logging
 import pathlib
 import re
 import secrets
@@ -130,6 +131,8 @@ class Bucket:
     def _store(self) -> Any:
         import fsspec
 
+        # What it raises is said in a sentence; it logs the traceback, too.
+        logging.getLogger(DRIVERS[self._scheme]).setLevel(logging.CRITICAL)
         with self._naming("", "open"):
             return fsspec.filesystem(
                 self._scheme, use_listings_cache=False, skip_instance_cache=True
