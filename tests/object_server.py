@@ -189,10 +189,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._put(name, data.removesuffix(b"\n"), alone)
 
     def _copy(self, source: str, target: str) -> None:
-        names = [
-            "/".join(map(urllib.parse.unquote, re.search("b/([^/]+)/o/(.*)", x).groups()))
-            for x in (source, target)
-        ]
+        places = (re.search("b/([^/]+)/o/(.*)", x).groups() for x in (source, target))
+        names = ["/".join(map(urllib.parse.unquote, place)) for place in places]
         if self._fails(names[1]):
             return
         its = self.server

@@ -76,7 +76,9 @@ class Stage:
         count = len(self.homes)
         number = layout.shard_of(digest, count)
         home = self.homes[number]
-        return home != "" and digest in _good(str(layout.inside(self.folder, home)), number, count)
+        return home != "" and digest in _good(
+            str(layout.inside(self.folder, home)), number, count
+        )
 
 
 def _check_seen(key: str, before: Stamp) -> None:

@@ -14,6 +14,7 @@ same however the corpus was built. A version is renamed into place when it is wh
 
 import dataclasses
 import hashlib
+import io
 import json
 import operator
 import os
@@ -276,7 +277,7 @@ def _entry(about: dict[str, Any]) -> Entry:
     return entry
 
 
-def facts_of(records: BinaryIO) -> dict[str, Any]:
+def facts_of(records: BinaryIO | io.RawIOBase) -> dict[str, Any]:
     """Returns a cheap fingerprint of an open file of records.
 
     Its end holds the places of all records; the data before have checksums of their
@@ -284,7 +285,10 @@ def facts_of(records: BinaryIO) -> dict[str, Any]:
     """
     size = records.seek(0, os.SEEK_END)
     records.seek(max(0, size - _TAIL))
-    return {"bytes": size, "tail": hashlib.sha256(records.read()).hexdigest()}
+    return {
+        "bytes": size,
+        "tail": hashlib.sha256(records.read(_TAIL) or b"").hexdigest(),
+    }
 
 
 def _facts(records: pathlib.Path) -> dict[str, Any]:

@@ -188,10 +188,8 @@ class BucketVersions:
             raise FileNotFoundError(
                 errno.ENOENT, cause, f"{version.url}/{shard.index.name}"
             )
-        if (stored := listed.get(shard.records.name)) is not None:
-            return stored.size
-        with version.opened(shard.records.name) as file:
-            return layout.facts_of(file)["bytes"]
+        name = shard.records.name
+        return (listed.get(name) or version.stored(name)).size
 
     def _refuse(self, number: int) -> NoReturn:
         raise OSError(
