@@ -236,11 +236,14 @@ def test_a_run_that_is_passed_over_is_refused_at_its_last_object(
         if name.endswith(f"1.0.0/{layout.INFO}") and not states:
             states.append(_names(store))
             _write(other)
+        elif name.endswith(f"1.1.0/{layout.INFO}"):
+            states.append(_names(store))
 
     store.at_put = overtaking
     with pytest.raises(OSError, match="the clips of this run are staged"):
         _write(one)
     assert "1.0.0/plan.json" in states[0] and _whole(store) == ["1.1.0"]
+    assert f"1.0.0/{layout.INFO}" in states[1]  # Before the version is whole.
     _write(one)
     assert _whole(store) == ["1.2.0"]
     assert len(_open(items, tmp_path).items()) == COUNT

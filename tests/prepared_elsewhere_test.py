@@ -13,6 +13,7 @@ from memory_store import MemoryStore
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.prepared import pipelines, preparation
+from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.prepared.pipelines import Pipelines
 from vidsme_jax.settings import views
 from vidsme_jax.store import buckets
@@ -90,6 +91,29 @@ def test_equal_videos_of_what_is_prepared_are_not_decoded(videos, tmp_path, deco
     assert done.num_new == 4
     assert sorted(map(os.path.basename, decoded)) == [path.name for path in videos[1:4]]
     assert not list(tmp_path.glob("made/**/staged"))
+
+
+def test_an_equal_video_whose_record_is_lost_is_prepared(videos, tmp_path):
+    """Its note that it is equal was staged before the loss."""
+
+    class Killed(Elsewhere):
+        def each(self, work, given):
+            super().each(work, given)
+            raise KeyboardInterrupt
+
+    made = tmp_path / "made"
+    preparation.run(_settings(videos[:1]), made, None, Elsewhere())
+    with pytest.raises(KeyboardInterrupt):
+        preparation.run(_settings(videos[4:]), made, None, Killed())
+    assert len(list(made.glob("**/*.same"))) == 1
+    next(made.glob("prepared/*/1.0.0/*array_record*")).unlink()
+    done = preparation.run(_settings(videos[4:]), made, None, Elsewhere())
+    assert done.num_new == 1 and not list(made.glob("**/staged"))
+    config = settings.default()
+    config.corpus.prepared, config.video.num_frames = str(made), 2
+    corpus, reader = open_corpus(views.Settings.of(config), (2,))
+    (item,) = corpus.items
+    assert reader.read(item.clip, {2})(2)[0].pixels.shape[0] == 2
 
 
 def test_what_is_staged_is_not_decoded_again(videos, tmp_path, monkeypatch, decoded):

@@ -97,7 +97,9 @@ class Writer:
         found = self.staging.names()
         for staged in sorted(found, key=lambda each: _WORTH.index(each.kind)):
             if staged.kind == SAME and not self.has(staged.digest):
-                continue  # What it was the same as is gone.
+                if anew:  # What it was the same as is gone.
+                    self.staging.delete([staged.name])
+                continue
             if anew and staged.kind == FAILED:
                 if self.staging.failure(staged.name)[0] in _PASSING:
                     self.staging.delete([staged.name])
