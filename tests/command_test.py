@@ -40,7 +40,10 @@ _FLAGS = {
         *("--config", "--workdir", "--coordinator", "--process_id", "--check"),
         *("--model", "--members", "--nonmembers", "--suspects", "--reference"),
     },
-    "prepare": {"--config", "--out", "--members", "--check", "--config.KEY=VALUE"},
+    "prepare": {
+        *("--config", "--out", "--members", "--check", "--config.KEY=VALUE"),
+        *("--runner", "--beam_options"),
+    },
     "report": {"--workdir", "--check", "--config.KEY=VALUE"},
     "match": {"--workdir", "--out", "--comparison"},
     "compare": {"--score", "--out"},

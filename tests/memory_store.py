@@ -3,6 +3,7 @@
 import errno
 import pathlib
 import threading
+from collections.abc import Callable
 
 
 class MemoryStore:
@@ -16,6 +17,7 @@ class MemoryStore:
       failing: Calls of this name fail, as many as it says.
       lost: How many puts are done, and their answers lost.
       ignoring: Whether the condition of a put is ignored.
+      at_put: Called with the path before an object is put.
       calls: (name, path) of every call.
     """
 
@@ -27,6 +29,7 @@ class MemoryStore:
         self.failing: dict[str, int] = {}
         self.lost = 0
         self.ignoring = False
+        self.at_put: Callable[[str], None] = lambda path: None
         self.calls: list[tuple[str, str]] = []
         self._lock = threading.Lock()
 
@@ -67,6 +70,7 @@ class MemoryStore:
 
     def pipe_file(self, path: str, data: bytes, mode: str) -> None:
         self._called("put", path)
+        self.at_put(path)
         with self._lock:
             exists = mode == "create" and path in self.objects and not self.ignoring
             if not exists:
@@ -80,6 +84,12 @@ class MemoryStore:
 
     def put_file(self, local: str, path: str, mode: str) -> None:
         self.pipe_file(path, pathlib.Path(local).read_bytes(), mode)
+
+    def cp_file(self, path: str, new: str) -> None:
+        self._called("cp_file", path)
+        with self._lock:
+            version = self.objects.get(new, (0,))[0] + 1
+            self.objects[new] = (version, self.objects[path][1])
 
     def rm_file(self, path: str) -> None:
         self._called("rm_file", path)

@@ -168,6 +168,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path.startswith("/sessions/"):
             self._chunk(path.removeprefix("/sessions/"), body)
             return
+        if "/rewriteTo/" in path:
+            self._copy(*path.split("/rewriteTo/"))
+            return
         bucket = re.fullmatch(r"/upload/storage/v1/b/([^/]+)/o", path)[1]
         alone = query.get("ifGenerationMatch") == "0"
         if query["uploadType"] == "resumable":
@@ -184,6 +187,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name = f"{bucket}/{json.loads(about)['name']}"
         if not self._fails(name):
             self._put(name, data.removesuffix(b"\n"), alone)
+
+    def _copy(self, source: str, target: str) -> None:
+        places = (re.search("b/([^/]+)/o/(.*)", x).groups() for x in (source, target))
+        names = ["/".join(map(urllib.parse.unquote, place)) for place in places]
+        if self._fails(names[1]):
+            return
+        its = self.server
+        if names[0] not in its.objects:
+            self._answer(404)
+            return
+        with its.lock:
+            generation = its.objects.get(names[1], (0,))[0] + 1
+            its.objects[names[1]] = (generation, its.objects[names[0]][1])
+        found = {"done": True, "resource": self._about(names[1])}
+        self._answer(200, json.dumps(found).encode())
 
     def _chunk(self, place: str, body: bytes) -> None:
         name, alone, before = self.server.uploads[place]

@@ -4,8 +4,10 @@
     vidsme prepare --members members.json --nonmembers nonmembers.json --out DIR
 
 Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
-reads them there. Only what is missing is prepared: the same command, again, adds clips
-that are new in the corpus; another sampling or number of frames is stored alongside.
+reads them there. DIR may be in a bucket, gs://BUCKET/DIR or s3://BUCKET/DIR. With
+--runner the clips are the elements of a pipeline of Apache Beam. Only what is missing
+is prepared: the same command, again, adds clips that are new in the corpus; another
+sampling or number of frames is stored alongside.
 
 With --check all is checked that needs no decoding, and nothing is written.
 
@@ -16,7 +18,7 @@ written, and what was prepared is kept; 3 finished, with failures, which are sto
 """
 
 import functools
-import pathlib
+from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import flags
@@ -25,9 +27,11 @@ from ml_collections import ConfigDict
 from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
+from vidsme_jax.prepared import pipelines
 from vidsme_jax.run import asking, rehearsal
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
+from vidsme_jax.store import buckets
 from vidsme_jax.wording import printable
 
 _READ = ("corpus", "video", "workers")  # Of the configuration.
@@ -41,18 +45,22 @@ def main(argv: list[str]) -> int:
     root = flags.FLAGS.out or config.get("corpus", {}).get("prepared", "")
     commands.begin()
     try:
-        given, root, items = checked(config, flags.FLAGS.out)
+        runner, options = flags.FLAGS.runner, flags.FLAGS.beam_options
+        given, root, items = checked(
+            config, flags.FLAGS.out, pipelines.problems(runner, options)
+        )
         if flags.FLAGS.check:
             unseen = rehearsal.DECODING, "which clips are prepared already"
             terminal.show("\n".join(rehearsal.of_rows(items, unseen)))
             return commands.OK
         from vidsme_jax.prepared import preparation
 
-        done = preparation.run(given, root, items)
+        beam = pipelines.Pipelines(runner, options or "") if runner else None
+        done = preparation.run(given, root, items, beam)
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:
-        return commands.stopped(commands.os_cause(error), pathlib.Path(root))
+        return commands.stopped(commands.os_cause(error), root)
     except KeyboardInterrupt:
         terminal.show_error(
             f"interrupted: what was prepared is in {printable(root)}; the same command "
@@ -64,13 +72,14 @@ def main(argv: list[str]) -> int:
 
 
 def checked(
-    config: ConfigDict, out: str | None
+    config: ConfigDict, out: str | None, found: Sequence[str] = ()
 ) -> tuple[views.Settings, str, tuple[Item, ...]]:
     """Checks values and corpus; of the settings the preparation reads a part.
 
     Args:
       config: See `settings.RULES`.
       out: Receives the clips; None or empty takes config.corpus.prepared.
+      found: Problems of other flags.
 
     Returns:
       The settings, the folder that receives the clips, and the rows of the corpus.
@@ -82,6 +91,9 @@ def checked(
     given = problems.settings
     root = out or given.corpus.prepared
     items: tuple[Item, ...] = ()
+    problems.add(*found)
+    if buckets.is_url(root) and (problem := buckets.problem(root)):
+        problems.add(problem)
     if not root and problems.none_in("corpus.prepared"):
         problems.add("--out is missing: the folder that receives the clips")
     if problems.none_in("corpus", but=("corpus.prepared", *asking.HARMLESS)):
@@ -97,10 +109,19 @@ def run() -> NoReturn:
     flags.DEFINE_string(
         "out", None, "Receives the clips; default: config.corpus.prepared."
     )
+    flags.DEFINE_string(
+        "runner",
+        None,
+        "Of Apache Beam, such as DirectRunner, FlinkRunner, SparkRunner or "
+        "DataflowRunner; default: threads of this process.",
+    )
+    flags.DEFINE_string(
+        "beam_options", None, "Of that runner, such as '--direct_num_workers=4'."
+    )
     commands.define_short(*commands.CORPUS)
     commands.define_check()
     keys = views.KEYS.only(*_READ)
-    names = "config", *commands.CORPUS, "out", "check"
+    names = "config", *commands.CORPUS, "out", "runner", "beam_options", "check"
     commands.help_wanted(__doc__, *names, keys=keys)
     commands.start(main, functools.partial(commands.parse, short=commands.CORPUS))
 

@@ -23,6 +23,7 @@ _MOST = 1_000_000_000  # Of anything that is counted.
 _SHARED = ("corpus.members", "corpus.nonmembers", "corpus.video_root")
 _SHARED += ("corpus.allow_outside", "corpus.fields", "corpus.allow_duplicates")
 _SHARED += ("corpus.max_clips", "corpus.seed", "corpus.prepared")
+_SHARED += ("corpus.prepared_cache",)
 _SHARED += ("video.max_pixels", "video.max_seconds")
 _SHARED += ("video.num_frames", "model.checkpoint", "model.allow_pickle")
 _SHARED += ("parallel.mode", "parallel.data", "parallel.model")

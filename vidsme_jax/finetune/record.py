@@ -18,6 +18,7 @@ from vidsme_jax.store.files import write_atomically
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 # Keys on which the numbers of a training do not depend.
 _NEUTRAL = ("workers", "compile_cache", "overwrite", "cache_mib", "model.dtype")
+_NEUTRAL += ("corpus.prepared_cache",)
 _NEUTRAL += (
     "train.checkpoint_every",
     "train.merged",

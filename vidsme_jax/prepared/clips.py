@@ -4,6 +4,7 @@ Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
 import collections
+import contextlib
 import pathlib
 import weakref
 from collections.abc import Sequence
@@ -23,10 +24,12 @@ from vidsme_jax.base import (
 from vidsme_jax.data import features, segments
 from vidsme_jax.data.reading import ABSENT, Stamp, Videos, stamp
 from vidsme_jax.data.sources import some
-from vidsme_jax.prepared import dataset, layout
-from vidsme_jax.prepared.layout import Entry, Row, Shard, Variant
+from vidsme_jax.prepared import dataset, layout, mirror
+from vidsme_jax.prepared.layout import Entry, Place, Row, Shard, Variant
+from vidsme_jax.prepared.mirror import Mirror
 from vidsme_jax.settings import views
 from vidsme_jax.store import lock
+from vidsme_jax.store.buckets import Bucket
 
 
 class PreparedClips:
@@ -36,22 +39,40 @@ class PreparedClips:
     """
 
     def __init__(
-        self, root: pathlib.Path, variant: Variant, fields: Sequence[str] = ()
+        self,
+        root: Place,
+        variant: Variant,
+        fields: Sequence[str] = (),
+        cache: pathlib.Path | None = None,
     ):
         """Opens the newest version and verifies it.
+
+        Of a bucket the records are verified when they are fetched: a shard when its
+        first clip is read.
 
         Args:
           root: The folder that `vidsme prepare` was given.
           variant: Which of its variants.
           fields: `corpus.fields`, by which rows of datasets are compared.
+          cache: Where what is fetched from a bucket is kept.
 
         Raises:
           AuditError: It is not there, or damaged; lists every shard that is.
+          OSError: The bucket cannot be read.
         """
-        parent = variant.folder(root)
         self._videos = Videos(views.read(views.Video, None), fields)
-        self.folder = self._held(root, variant)
-        self._shards = layout.check_settings(parent, variant)
+        self._mirror: Mirror | None = None
+        if isinstance(root, Bucket):
+            assert cache is not None
+            place = variant.folder(root)
+            self._mirror = opened = self._mirrored(place, variant, cache)
+            self.folder, self._shards = opened.folder, opened.num_shards
+            self._where, self._parent = opened.version.url, place.url
+        else:
+            self.folder = self._held(root, variant)
+            parent = variant.folder(root)
+            self._shards = layout.check_settings(parent, variant)
+            self._where, self._parent = str(self.folder), str(parent)
         self._positions: dict[str, int] = {}  # By digest.
         self._failed: dict[str, ClipError] = {}
         self._rows: list[Row] = []
@@ -62,15 +83,16 @@ class PreparedClips:
         try:  # Before TFDS is asked.
             features.features_of(self.folder)
         except (OSError, ValueError) as error:
-            problem = f"{self.folder}: {error}; {layout.REMEDY} it again"
+            problem = f"{self._where}: {error}; {layout.REMEDY} it again"
             raise AuditError([problem]) from error
         problems, lengths = [], []
         for number in range(self._shards):
+            shard = Shard(self.folder, number, self._shards)
             try:
-                entries = Shard(self.folder, number, self._shards).read()
+                entries = shard.indexed()[0] if self._mirror else shard.read()
             except ValueError as error:
                 problems.append(
-                    f"{self.folder}: {error}; {layout.REMEDY} its clips again"
+                    f"{self._where}: {error}; {layout.REMEDY} its clips again"
                 )
                 continue
             for entry in entries:
@@ -79,10 +101,10 @@ class PreparedClips:
         if problems:
             raise AuditError(problems)
         if dataset.counts(self.folder) != lengths:
-            damage = f"{self.folder}: dataset_info.json does not describe what is there"
+            damage = f"{self._where}: dataset_info.json does not describe what is there"
             raise AuditError([f"{damage}; {layout.REMEDY} it again"])
-        opened: Any = tfds.builder_from_directory(self.folder)
-        self.source = opened.as_data_source(layout.SPLIT)
+        opened_by_tfds: Any = tfds.builder_from_directory(self.folder)
+        self.source = opened_by_tfds.as_data_source(layout.SPLIT)
 
     def _held(self, root: pathlib.Path, variant: Variant) -> pathlib.Path:
         """Returns the newest version; nobody deletes it while this object lives."""
@@ -94,6 +116,25 @@ class PreparedClips:
             except OSError:  # It has just been replaced, or is damaged.
                 replaced, folder = folder, layout.newest(root, variant)
         return folder
+
+    def _mirrored(self, place: Bucket, variant: Variant, cache: pathlib.Path) -> Mirror:
+        """Returns copies of the newest version, which no run of this machine deletes.
+
+        In the bucket a run that prepares more clips may delete it.
+        """
+        number, _ = mirror.newest(place)
+        if number is None:
+            raise AuditError([mirror.nothing(place)])
+        kept = mirror.kept(cache, place)
+        kept.mkdir(parents=True, exist_ok=True)
+        mirror.copy(place, mirror.SETTINGS, kept / mirror.SETTINGS)
+        shards = layout.check_settings(kept, variant, place.url)
+        name = f"1.{number}.0"
+        opened = Mirror(place.folder(name), kept / name, shards)
+        with contextlib.suppress(OSError):  # It is damaged, which is said below.
+            weakref.finalize(self, lock.held(opened.folder / layout.INFO).close)
+        mirror.forget(opened.folder)
+        return opened
 
     def _take(self, entry: Entry) -> None:
         if entry.stage:
@@ -131,7 +172,7 @@ class PreparedClips:
         if missing:
             found = (
                 f"{len(missing)} of {len(clips)} clips of the corpus are not in "
-                f"{self.folder.parent}, or have changed since: {some(missing)}"
+                f"{self._parent}, or have changed since: {some(missing)}"
             )
             raise AuditError([f"{found}; {layout.REMEDY} them"])
 
@@ -198,6 +239,8 @@ class PreparedClips:
         if digest in self._failed:
             failed = self._failed[digest]
             raise ClipError(failed.stage, failed.cause)
+        if self._mirror is not None:
+            self._fetch(self._mirror, layout.shard_of(digest, self._shards))
         try:
             frames, motion = dataset.decode(self.source[self._positions[digest]])
         except Exception as error:  # Of array_record, TFDS or the picture's decoder.
@@ -206,9 +249,28 @@ class PreparedClips:
             raise ClipError("open", self._damaged(digest))
         return frames, motion
 
+    def _fetch(self, copies: Mirror, number: int) -> None:
+        """Sees to it that a shard is on this machine."""
+        try:
+            copies.fetch(number)
+        except FileNotFoundError as error:
+            cause = (
+                f"{error.filename} is there no more: clips were prepared anew while it "
+                "was read, which deletes the version before; run the same command again"
+            )
+            raise ClipError("open", cause) from error
+        except ValueError as error:
+            cause = f"{error}; delete {self._records(number)}, and {layout.REMEDY}"
+            raise ClipError("open", f"{cause} its clips again") from error
+        except OSError as error:
+            cause = f"{error.filename}: {error.strerror}"
+            raise ClipError("open", f"{cause}; run the same command again") from error
+
+    def _records(self, number: int) -> str:
+        return f"{self._where}/{Shard(self.folder, number, self._shards).records.name}"
+
     def _damaged(self, digest: str) -> str:
-        number = layout.shard_of(digest, self._shards)
-        records = Shard(self.folder, number, self._shards).records
+        records = self._records(layout.shard_of(digest, self._shards))
         damage = f"the record of the clip is damaged; delete {records}"
         return f"{damage}, and {layout.REMEDY} its clips again"
 

@@ -1,6 +1,7 @@
 """Opens a corpus: its videos where they are, or prepared."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,8 @@ def open_corpus(
     from vidsme_jax.prepared import layout
     from vidsme_jax.prepared.layout import Variant
 
-    root, problems = names.configured(given.prepared), []
+    root, problems = layout.root_of(given.prepared), []
+    cache = names.configured(given.prepared_cache)
     opened: dict[int, Any] = {}
     if 1 in counts and settings.video.sampling == "midpoint":
         problems.append(_NO_SINGLE)
@@ -58,10 +60,11 @@ def open_corpus(
         how = dataclasses.replace(settings.video, num_frames=count)
         variant = Variant.of(dataclasses.replace(settings, video=how))
         try:
-            layout.newest(root, variant)
+            if isinstance(root, pathlib.Path):
+                layout.newest(root, variant)
             from vidsme_jax.prepared.clips import PreparedClips  # Takes TFDS and PyAV.
 
-            found = PreparedClips(root, variant, given.fields)
+            found = PreparedClips(root, variant, given.fields, cache)
             if not corpus.items:
                 corpus = corpora.load(given, found.items, paired=paired)
             found.match(corpora.unique_clips(corpus.items))
@@ -69,6 +72,8 @@ def open_corpus(
         except AuditError as error:
             hint = f"; {count} frames: --config.video.num_frames={count}"
             problems += [p + hint * (len(counts) > 1) for p in error.problems]
+        except OSError as error:  # Of a bucket.
+            problems.append(f"corpus.prepared: {error.filename}: {error.strerror}")
     notes: list[str] = []
     if opened:
         digests = next(iter(opened.values())).digests()

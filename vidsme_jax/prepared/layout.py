@@ -14,12 +14,14 @@ same however the corpus was built. A version is renamed into place when it is wh
 
 import dataclasses
 import hashlib
+import io
 import json
 import operator
+import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +30,8 @@ from vidsme_jax.base import ROLES, AuditError, Item
 from vidsme_jax.data import dataset_folders, names, segments
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
-from vidsme_jax.store import tables
+from vidsme_jax.store import buckets, tables
+from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.store.records import Record
 from vidsme_jax.store.texts import restored
 
@@ -41,6 +44,24 @@ _VERSION = re.compile(r"1\.(0|[1-9][0-9]{0,17})\.0")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TAIL = 1 << 16  # Bytes at the end of a shard that its index knows the hash of.
 _SCHEMA = pa.schema([(n, pa.string()) for n in "digest rows stage cause".split()])
+
+Place = pathlib.Path | Bucket
+P = TypeVar("P", pathlib.Path, Bucket, Place)
+
+
+def root_of(name: str | pathlib.Path) -> Place:
+    """Returns the folder of prepared corpora that a text of the configuration names.
+
+    Raises:
+      AuditError: It is a URL, and cannot be used.
+    """
+    text = str(name)
+    return Bucket(text) if buckets.is_url(text) else names.configured(text)
+
+
+def inside(place: P, name: str) -> P:
+    """Returns a folder of a folder or bucket."""
+    return place.folder(name) if isinstance(place, Bucket) else place / name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,9 +98,9 @@ class Variant:
         coding = f"jpeg{self.jpeg_quality}" if self.jpeg_quality else "png"
         return f"{self.sampling}{rate}_{self.num_frames}_{coding}"
 
-    def folder(self, root: pathlib.Path) -> pathlib.Path:
+    def folder(self, root: P) -> P:
         """Where the variant is, or would be, in a folder of prepared corpora."""
-        return root / NAME / self.name
+        return inside(inside(root, NAME), self.name)
 
 
 class Row(NamedTuple):
@@ -161,22 +182,31 @@ class Shard:
         return self.folder / f"{NAME}-{SPLIT}.array_record-{self._place}"
 
     @property
-    def _index(self) -> pathlib.Path:
+    def index(self) -> pathlib.Path:
+        """Returns the Parquet file that says which clips are in the records."""
         return self.folder / f"index-{self._place}.parquet"
 
     @property
     def _place(self) -> str:
         return f"{self.number:05}-of-{self.num_shards:05}"
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Writes the index of records that are in place: now the shard is whole."""
+    def write(
+        self, entries: Sequence[Entry], facts: dict[str, Any] | None = None
+    ) -> None:
+        """Writes the index of records that are in place: now the shard is whole.
+
+        Args:
+          entries: Of its clips.
+          facts: Of its records, where they are not here; see `facts_of`.
+        """
+        facts = facts or _facts(self.records)
         columns = [
             vars(entry)
             | {"rows": _dump([(*r[:2], r.item._asdict()) for r in entry.rows])}
             for entry in entries
         ]
-        schema = _SCHEMA.with_metadata({"shard": json.dumps(_facts(self.records))})
-        tables.write(self._index, tables.of_rows(columns, schema))
+        schema = _SCHEMA.with_metadata({"shard": json.dumps(facts)})
+        tables.write(self.index, tables.of_rows(columns, schema))
 
     def read(self) -> tuple[Entry, ...]:
         """Reads the index and checks the records against it.
@@ -184,29 +214,46 @@ class Shard:
         Raises:
           ValueError: Says what is wrong with which file.
         """
-        records, index = self.records, self._index
+        entries, facts = self.indexed()
+        self.check(facts)
+        return entries
+
+    def indexed(self) -> tuple[tuple[Entry, ...], dict[str, Any]]:
+        """Reads the index: the clips, and the facts of the records that go with it.
+
+        Raises:
+          ValueError: It is missing or damaged.
+        """
+        index = self.index
         if not index.is_file():
             raise ValueError(f"{index.name} is missing")
         try:
             with tables.opened(index) as file:
                 _check_index(file.metadata)
                 table = file.read(_SCHEMA.names)
-            known = json.loads((table.schema.metadata or {})[b"shard"])
-            size = known["bytes"]
-            entries = tuple(map(_entry, table.to_pylist()))
+            facts = json.loads((table.schema.metadata or {})[b"shard"])
+            operator.index(facts["bytes"])  # Of another kind it raises.
+            return tuple(map(_entry, table.to_pylist())), facts
         except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{index.name} is damaged ({error})") from error
+
+    def check(self, known: dict[str, Any]) -> None:
+        """Checks the records against the facts that the index has of them.
+
+        Raises:
+          ValueError: They are missing, or others.
+        """
+        records = self.records
         if not records.is_file():
             raise ValueError(f"{records.name} is missing")
         facts, problem = _facts(records), ""
-        if facts["bytes"] != size:
-            size = f"{facts['bytes']} bytes, its index says {size}"
+        if facts["bytes"] != known["bytes"]:
+            size = f"{facts['bytes']} bytes, its index says {known['bytes']}"
             problem = f"has {size}: it was cut"
         elif facts != known:
             problem = "is not the file that its index describes: it was changed"
         if problem:
             raise ValueError(f"{records.name} {problem}, or belongs to another corpus")
-        return entries
 
 
 def _check_index(about: pq.FileMetaData) -> None:
@@ -230,16 +277,23 @@ def _entry(about: dict[str, Any]) -> Entry:
     return entry
 
 
-def _facts(records: pathlib.Path) -> dict[str, Any]:
-    """Returns a cheap fingerprint of a file of records.
+def facts_of(records: BinaryIO | io.RawIOBase) -> dict[str, Any]:
+    """Returns a cheap fingerprint of an open file of records.
 
     Its end holds the places of all records; the data before have checksums of their
     own, which array_record verifies as it reads.
     """
-    size = records.stat().st_size
+    size = records.seek(0, os.SEEK_END)
+    records.seek(max(0, size - _TAIL))
+    return {
+        "bytes": size,
+        "tail": hashlib.sha256(records.read(_TAIL) or b"").hexdigest(),
+    }
+
+
+def _facts(records: pathlib.Path) -> dict[str, Any]:
     with records.open("rb") as file:
-        file.seek(max(0, size - _TAIL))
-        return {"bytes": size, "tail": hashlib.sha256(file.read()).hexdigest()}
+        return facts_of(file)
 
 
 # ------------------------------------------------------------------ whole corpora
@@ -260,32 +314,43 @@ def write_settings(folder: pathlib.Path, variant: Variant, num_shards: int) -> N
     record(folder).write(dataclasses.asdict(variant) | about)
 
 
-def check_settings(folder: pathlib.Path, variant: Variant) -> int:
+def check_settings(
+    folder: pathlib.Path, variant: Variant, where: str | None = None
+) -> int:
     """Returns the number of shards.
+
+    Args:
+      folder: Of the variant.
+      variant: Which one it must be.
+      where: What messages call the folder, if it is a copy.
 
     Raises:
       AuditError: The settings are damaged, or others; lists every one that differs.
     """
-    its = record(folder)
+    its, where = record(folder), where or str(folder)
     try:
         if its.path.exists():
             dataset_folders.check_size(its.path)
     except (OSError, ValueError) as error:
-        raise AuditError([f"{folder}: {error}"]) from error
-    found = its.read()
+        raise AuditError([f"{where}: {error}"]) from error
+    try:
+        found = its.read()
+    except AuditError as error:
+        told = [problem.replace(str(folder), where) for problem in error.problems]
+        raise AuditError(told) from error
     num_shards = found.pop("num_shards", 0)
     if found.get("format") != _FORMAT:
         problem = (
-            f"{folder}: its clips have format {found.get('format')}, this version "
+            f"{where}: its clips have format {found.get('format')}, this version "
             f"reads format {_FORMAT}; prepare them again in another folder"
         )
         raise AuditError([problem])
     wanted = dataclasses.asdict(variant) | {"format": _FORMAT}
-    if problems := its.differences(found, wanted, folder):
+    if problems := its.differences(found, wanted, where):
         raise AuditError(problems)
     if type(num_shards) is not int or not 1 <= num_shards <= MOST_SHARDS:
-        problem = f"{its.path}: num_shards is {str(num_shards)[:80]}; it must be a "
-        raise AuditError([f"{problem}number from 1 to {MOST_SHARDS}"])
+        problem = f"{where}/{its.path.name}: num_shards is {str(num_shards)[:80]}"
+        raise AuditError([f"{problem}; it must be a number from 1 to {MOST_SHARDS}"])
     return num_shards
 
 

@@ -3,22 +3,27 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Collection
 
 from absl import logging
 
 from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item
-from vidsme_jax.data import corpora, loader, names
+from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
 from vidsme_jax.prepared import dataset, layout, writing
-from vidsme_jax.prepared.layout import Variant
+from vidsme_jax.prepared.elsewhere import Stage
+from vidsme_jax.prepared.layout import Place, Variant
+from vidsme_jax.prepared.pipelines import Pipelines
 from vidsme_jax.prepared.writing import Writer
 from vidsme_jax.progress import Progress
 from vidsme_jax.settings import views
+from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.wording import counted, printable
 
 _SHOWN = 20  # Failures, in the summary and in the log.
 _LONGEST = 400  # Characters of one.
+_ROUNDS = 3  # Of a pipeline, for clips that a listing does not show.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,7 @@ class Preparation:
       failures: One per row of a manifest whose clip cannot be prepared.
     """
 
-    folder: pathlib.Path
+    folder: Place
     num_clips: int
     num_new: int
     num_failed_before: int
@@ -63,6 +68,7 @@ def run(
     settings: views.Settings,
     root: str | pathlib.Path,
     items: tuple[Item, ...] | None = None,
+    pipelines: Pipelines | None = None,
 ) -> Preparation:
     """Prepares the clips of a corpus that are not prepared yet.
 
@@ -70,38 +76,47 @@ def run(
       settings: Only `corpus`, `video` and `workers` are read.
       root: Receives the clips; see `layout`.
       items: The rows of the corpus, if they were read before.
+      pipelines: Prepares the clips elsewhere; None: on threads of this process.
 
     Raises:
       AuditError: Nothing could be prepared; lists every problem.
       OSError: The folder can no longer be written; says how many clips are kept, with
         which another call goes on.
     """
-    root = names.configured(str(root))
+    place = layout.root_of(root)
     items = corpora.load(settings.corpus).items if items is None else items
     clips, variant = corpora.unique_clips(items), Variant.of(settings)
     workers = settings.workers or loader.num_cores()
     digests: dict[str, str] = {}
     try:
-        with writing.opened(root, variant, len(clips)) as writer:
+        with writing.opened(place, variant, len(clips)) as writer:
             found = {clip.key: writer.digest_of(clip.key) for clip in clips}
             before = {key: digest for key, digest in found.items() if digest}
             digests |= before
             todo = [clip for clip in clips if clip.key not in digests]
             logging.info("%d clips, %d looked at before", len(clips), len(before))
-            _prepare_clips(todo, writer, settings, workers, digests)
-            failed = writer.finish(items, digests, workers)
+            if pipelines is None:
+                _prepare_clips(todo, writer, settings, workers, digests)
+                failed = writer.finish(items, digests, workers)
+            else:
+                folder = variant.folder(place)
+                _prepare_elsewhere(todo, writer, settings, folder, pipelines, digests)
+                failed = writer.finish(items, digests, workers, pipelines.each)
     except OSError as error:
+        told = f"{place}: cannot be written ({error})"
+        if pipelines is not None or isinstance(place, Bucket):
+            told = _said(error)
         if not digests:
-            raise AuditError([f"{root}: cannot be written ({error})"]) from error
+            raise AuditError([told]) from error
         kept = f"{len(digests)} of {len(clips)} clips are kept"
-        raise OSError(f"{root}: cannot be written ({error}); {kept}") from error
+        raise OSError(f"{told}; {kept}") from error
     failures = [
         Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
         for item in items
         if (error := failed.get(digests[item.clip])) is not None
     ]
     return Preparation(
-        folder=variant.folder(root),
+        folder=variant.folder(place),
         num_clips=len(clips),
         num_new=len(todo),
         num_failed_before=sum(digest in failed for digest in before.values()),
@@ -133,6 +148,47 @@ def _prepare_clips(
         if error is not None and progress.failed == _SHOWN:
             logging.warning("further failures are counted, and in the index alone")
     progress.close()
+
+
+def _prepare_elsewhere(
+    clips: Collection[Clip],
+    writer: Writer,
+    settings: views.Settings,
+    folder: Place,
+    pipelines: Pipelines,
+    digests: dict[str, str],
+) -> None:
+    """As `_prepare_clips`, in a pipeline."""
+    if not clips:
+        return
+    stage = Stage(
+        reader=Videos(settings.video, settings.corpus.fields),
+        variant=Variant.of(settings),
+        staging=writer.staging,
+        folder=folder,
+        homes=writer.homes,
+    )
+    left = [clip.key for clip in clips]
+    for _ in range(_ROUNDS):
+        try:
+            pipelines.each(stage, [(key, writer.stamp_of(key)) for key in left])
+        finally:
+            writer.look()
+            staged = {key: digest for key in left if (digest := writer.staged(key))}
+            digests |= staged
+        left = [key for key in left if key not in staged]
+        logging.info("%d of %d clips are staged", len(clips) - len(left), len(clips))
+        if not left:
+            return
+    cause = f"{len(left)} clips were staged, and its listing does not show them"
+    raise OSError(f"{cause}: {printable(left[0])}")
+
+
+def _said(error: OSError) -> str:
+    """Returns what an error says, with the file or object that it is of."""
+    if error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _prepare(

@@ -12,40 +12,50 @@ from google.protobuf import message
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data.features import parsed
-from vidsme_jax.prepared.layout import Entry, Shard
+from vidsme_jax.prepared.layout import Entry
+from vidsme_jax.prepared.staging import REMEDY, Staging
 from vidsme_jax.store import files
 from vidsme_jax.store.records import damaged
-
-REMEDY = "delete it and its clips are prepared again"
 
 
 def merged(
     entries: Sequence[Entry],
-    before: Shard | None,
-    known: Sequence[Entry],
-    fresh: Mapping[str, pathlib.Path],
+    before: pathlib.Path | None,
+    good: Sequence[str],
+    fresh: Mapping[str, str],
+    staging: Staging,
 ) -> Iterator[bytes]:
-    """Yields the records of a shard, one in memory at a time."""
-    good = [entry.digest for entry in known if not entry.stage]
+    """Yields the records of a shard, one in memory at a time.
+
+    Args:
+      entries: Of the shard.
+      before: The records of its state before, if it has one.
+      good: The digests of those records, in their order.
+      fresh: The names of the staged clips, by digest, that are taken in their place.
+      staging: Where these are.
+
+    Raises:
+      AuditError: A record is damaged.
+      OSError: A staged clip cannot be read.
+    """
     places = {digest: place for place, digest in enumerate(good)}
     with contextlib.ExitStack() as held:
         reader: Any = None
         if before is not None:
-            reader = array_record_module.ArrayRecordReader(str(before.records))
+            reader = array_record_module.ArrayRecordReader(str(before))
             held.callback(reader.close)
         for entry in entries:
             if entry.stage:
                 continue
-            where = fresh.get(entry.digest)
+            name = fresh.get(entry.digest)
             try:
-                if where is None:
-                    assert before is not None
-                    where = before.records
+                if name is None:
                     record = reader.read([places[entry.digest]])[0]
                 else:
-                    record = where.read_bytes()
+                    record = staging.content(name)
                 example = parsed(record)
             except (RuntimeError, IndexError, message.DecodeError) as error:
+                where = before if name is None else staging.where(name)
                 assert where is not None
                 raise AuditError([damaged(where, error, REMEDY)]) from error
             stored = example.features.feature["rows"].bytes_list

@@ -75,6 +75,11 @@ class Corpus:
         rules.FOLDER,
         "Filled by `vidsme prepare`; '': decodes. Without sources: its own rows.",
     )
+    prepared_cache: str = key(
+        "~/.cache/vidsme_jax/prepared",
+        rules.text("a folder"),
+        "Keeps what is read of corpora prepared in gs:// and s3://.",
+    )
     jpeg_quality: int = key(
         0, rules.JPEG_QUALITY, "Of prepared frames; 0 is PNG, which loses nothing."
     )

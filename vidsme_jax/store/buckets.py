@@ -12,6 +12,7 @@ import errno
 import functools
 import importlib.util
 import io
+import logging
 import pathlib
 import re
 import secrets
@@ -119,6 +120,9 @@ class Bucket:
         self._scheme, self._root = scheme.lower(), place
         self.url = f"{self._scheme}://{place}"
 
+    def __str__(self) -> str:
+        return self.url
+
     def folder(self, name: str) -> "Bucket":
         """Returns a folder of this one."""
         return Bucket(f"{self.url}/{name}")
@@ -127,6 +131,8 @@ class Bucket:
     def _store(self) -> Any:
         import fsspec
 
+        # What it raises is said in a sentence; it logs the traceback, too.
+        logging.getLogger(DRIVERS[self._scheme]).setLevel(logging.CRITICAL)
         with self._naming("", "open"):
             return fsspec.filesystem(
                 self._scheme, use_listings_cache=False, skip_instance_cache=True
@@ -208,6 +214,17 @@ class Bucket:
         """Puts a file as an object, in place of the one that is there."""
         with self._naming(name, "write"):
             self._store.put_file(str(path), self._path(name), mode="overwrite")
+
+    def copy(self, name: str, folder: "Bucket", new: str) -> None:
+        """Has the server copy an object to another folder, in place of what is there.
+
+        Args:
+          name: Of the object.
+          folder: In the same store.
+          new: Its name there.
+        """
+        with self._naming(name, "copy"):
+            self._store.cp_file(self._path(name), folder._path(new))
 
     def delete(self, name: str) -> None:
         """Deletes an object; one that is absent is none the less."""

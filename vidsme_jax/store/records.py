@@ -57,7 +57,7 @@ class Record:
         files.create(self.path, _text(settings))
 
     def differences(
-        self, before: dict[str, Any], now: dict[str, Any], where: pathlib.Path
+        self, before: dict[str, Any], now: dict[str, Any], where: pathlib.Path | str
     ) -> list[str]:
         """Returns a message for each setting that is not the same, as far as 20."""
         keys = sorted(set(before) | set(now))
@@ -73,7 +73,7 @@ class Record:
         return listed
 
 
-def damaged(path: pathlib.Path, cause: Exception | str, remedy: str = "") -> str:
+def damaged(path: pathlib.Path | str, cause: Exception | str, remedy: str = "") -> str:
     """Returns the message about a damaged file."""
     text = f"{path}: damaged ({' '.join(str(cause).split())})"
     return f"{text}; {remedy}" if remedy else text
