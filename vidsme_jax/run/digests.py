@@ -132,6 +132,8 @@ def fit(workdir: pathlib.Path, folder: str) -> bool:
     except AuditError:
         return False
     own = {name for name in listed if name.startswith(f"{folder}/")}
+    if (workdir / folder).is_symlink():
+        return False
     there = {f"{folder}/{path.name}" for path in (workdir / folder).glob("*")}
     return own == there and not any(_is_other(workdir / x, listed[x]) for x in own)
 

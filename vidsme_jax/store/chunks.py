@@ -21,13 +21,15 @@ def write(folder: pathlib.Path, stem: str, tables: Iterator[pa.Table]) -> None:
     """Writes tables in place of all that a stem had.
 
     Args:
-      folder: Made if absent.
+      folder: Made if absent, and in place of a link.
       stem: Begins the names of the files.
       tables: Each becomes a file; see `places`.
 
     Raises:
       OSError: They cannot be written.
     """
+    if folder.is_symlink():  # What it names is somebody else's.
+        folder.unlink()
     folder.mkdir(exist_ok=True)
     files.sweep(folder)
     names = set()
