@@ -13,7 +13,7 @@ import pyarrow as pa
 from vidsme_jax.store import files, parts
 
 ID = pa.field("id", pa.binary(16))
-_ROWS = 2**16  # Of a file.
+_ROWS = 2**13  # Of a file: what is written at a time is held at once.
 _NAME = re.compile(r"(.+)-[0-9]{3,6}\.parquet")
 
 
