@@ -1,9 +1,10 @@
 r"""What the number of clips costs: memory to score, time to evaluate and to resume.
 
     python benchmarks/size.py [--clips 100 1000 10000] [--scores 100000] [--parts 12500]
-        [--rows 100000]
+        [--rows 100000] [--whole 10000 30000 100000] [--clip_rows 96]
+        [--folder DIR] [--only whole]
 
-Four things are measured, each in a process of its own:
+Five things are measured, each in processes of its own:
 
 scoring: the tiny model scores so many synthetic clips (links to the demo's, under names
 of their own) at two frames; the peak resident memory must not follow their number.
@@ -14,6 +15,11 @@ more.
 reading: the rows of two manifests, members and non-members, as JSONL and as Parquet,
 whose videos are all there: with ids, links followed, and files of equal size in two
 roles looked for.
+whole: an audit of so many clips with signals of `--clip_rows` rows each, from the
+store to the report, a process a stage: `storing` writes the signals, `resuming` starts
+the audit up to where it finds nothing left, `auditing` makes scores, metrics and
+report, `again` another report with other rates. It takes 19 kB of disk a clip of 96
+rows, in `--folder`, and deletes them.
 """
 
 import argparse
@@ -27,6 +33,7 @@ import tempfile
 import time
 
 import _report
+import _whole
 
 NEEDED = {
     "av": "av",
@@ -197,27 +204,14 @@ STAGES = {
 }
 
 
-def _apart(stage: str, number: int) -> dict:
-    command = [sys.executable, __file__, "--stage", stage, "--number", str(number)]
+def _apart(stage: str, *numbers: int, folder: str = "") -> dict:
+    given = [f"--folder={folder}", "--number", *map(str, numbers)]
+    command = [sys.executable, __file__, "--stage", stage, *given]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main() -> int:
-    """Prints one JSON line per result; 1 above a limit, 2 if a package is missing."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--clips", type=int, nargs="*", default=[100, 1000, 10_000])
-    parser.add_argument("--scores", type=int, default=100_000)
-    parser.add_argument("--parts", type=int, default=12_500)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--stage", choices=list(STAGES))
-    parser.add_argument("--number", type=int)
-    args = parser.parse_args()
-    if _report.lacks("size.py", **NEEDED):
-        return 2
-    if args.stage:
-        print(json.dumps(STAGES[args.stage](args.number)))
-        return 0
+def _scoring(args: argparse.Namespace) -> bool:
     first = None
     for clips in args.clips:
         found = _apart("scoring", clips)
@@ -230,6 +224,10 @@ def main() -> int:
             peer=f"{args.clips[0]} clips",
             seconds=round(found["seconds"], 1),
         )
+    return True
+
+
+def _evaluating(args: argparse.Namespace) -> bool:
     result = _apart("evaluating", args.scores)
     _report.line(
         f"size/evaluating {args.scores} rows of all scores",
@@ -247,11 +245,20 @@ def main() -> int:
         ratio=round(result["mib"] / LIMIT_MIB, 2),
         peer=f"limit of {LIMIT_MIB:g} MiB",
     )
+    limits = {"seconds": LIMIT_SECONDS, "mib": LIMIT_MIB, "page": LIMIT_PAGE}
+    return all(result[key] <= limit for key, limit in limits.items())
+
+
+def _shards(args: argparse.Namespace) -> bool:
     found = _apart("shards", args.parts)
     _report.line(f"size/opening {args.parts} shards", round(found["open"], 2), "s")
     _report.line(
         "size/writing a shard of 8 clips", round(1000 * found["write"], 2), "ms"
     )
+    return True
+
+
+def _reading(args: argparse.Namespace) -> bool:
     for kind in ("jsonl", "parquet"):
         found = _apart(kind, args.rows)
         _report.line(
@@ -261,8 +268,67 @@ def main() -> int:
             seconds=round(found["seconds"], 1),
             mib=round(found["mib"]),
         )
-    limits = {"seconds": LIMIT_SECONDS, "mib": LIMIT_MIB, "page": LIMIT_PAGE}
-    return int(any(result[key] > limit for key, limit in limits.items()))
+    return True
+
+
+def _whole_audit(args: argparse.Namespace) -> bool:
+    good = True
+    for clips in args.whole:
+        with tempfile.TemporaryDirectory(dir=args.folder or None) as folder:
+            for stage in _whole.STAGES:
+                numbers = (clips, args.clip_rows) if stage == "storing" else ()
+                found = _apart(stage, *numbers, folder=folder)
+                inner = found.pop("stages", {})
+                inner = {f"of these {name}": x for name, x in inner.items()}
+                for name, each in {"": found, **inner}.items():
+                    _report.line(
+                        f"size/whole {stage} {clips} clips {name}".rstrip(),
+                        round(each["cpu"], 1),
+                        "CPU s",
+                        seconds=round(each["seconds"], 1),
+                        mib=round(each["mib"]),
+                        **{k: each[k] for k in ("bytes", "parts", "page") if k in each},
+                    )
+                good = good and found.get("page", 0) < LIMIT_PAGE
+    return good
+
+
+ONLY = {
+    "scoring": _scoring,
+    "evaluating": _evaluating,
+    "shards": _shards,
+    "reading": _reading,
+    "whole": _whole_audit,
+}
+
+
+def main() -> int:
+    """Prints one JSON line per result; 1 above a limit, 2 if a package is missing."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clips", type=int, nargs="*", default=[100, 1000, 10_000])
+    parser.add_argument("--scores", type=int, default=100_000)
+    parser.add_argument("--parts", type=int, default=12_500)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument(
+        "--whole", type=int, nargs="*", default=[10_000, 30_000, 100_000]
+    )
+    parser.add_argument("--clip_rows", type=int, default=96)
+    parser.add_argument("--folder", default="")
+    parser.add_argument("--only", choices=list(ONLY))
+    parser.add_argument("--stage", choices=[*STAGES, *_whole.STAGES])
+    parser.add_argument("--number", type=int, nargs="*", default=[])
+    args = parser.parse_args()
+    if _report.lacks("size.py", **NEEDED):
+        return 2
+    if args.stage in _whole.STAGES:
+        folder = pathlib.Path(args.folder)
+        print(json.dumps(_whole.STAGES[args.stage](folder, *args.number)))
+        return 0
+    if args.stage:
+        print(json.dumps(STAGES[args.stage](*args.number)))
+        return 0
+    chosen = [ONLY[args.only]] if args.only else list(ONLY.values())
+    return int(not all([measure(args) for measure in chosen]))
 
 
 if __name__ == "__main__":

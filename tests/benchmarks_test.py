@@ -16,6 +16,7 @@ from oracles import config_of
 from vidsme_jax import parallel, rates
 from vidsme_jax.models import FAMILIES, random
 from vidsme_jax.run import pipeline
+from vidsme_jax.store import received
 
 quick = pytest.mark.usefixtures("quick_to_compile")
 LLAVA = ("llava_qwen", "llava_next_video", "llava_onevision")  # See `_torch_models`.
@@ -66,6 +67,22 @@ def test_the_stages_of_size(script):
     assert found["evaluating"]["page"] < size.LIMIT_PAGE
     assert found["shards"]["write"] > 0 and found["evaluating"]["mib"] > 0
     assert found["jsonl"]["cpu"] > 0 and found["parquet"]["mib"] > 0
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_whole_audit_of_drawn_signals(script, tmp_path, monkeypatch):
+    stages, read = script("_whole").STAGES, []
+    assert stages["storing"](tmp_path, 20, 16)["parts"] == 3
+    assert stages["resuming"](tmp_path)["open"] > 0
+    whole = received.read
+    monkeypatch.setattr(
+        received, "read", lambda store, keys: read.extend(keys) or whole(store, keys)
+    )
+    found = stages["auditing"](tmp_path)
+    assert found["page"] < script("size").LIMIT_PAGE and len(read) == 20
+    assert set(found["stages"]) == {"scores", "metrics", "report", "digest"}
+    assert set(stages["again"](tmp_path)["stages"]) == {*found["stages"], "open"}
+    assert len(read) == 20
 
 
 # In TFLOP: vision, decoder and head per direction, counted by hand for 64 text tokens.

@@ -111,7 +111,7 @@ def _write(folder, table, **changes):
     given = arguments["evaluation"], PROCEDURE, arguments["headline"]
     arguments["judged"] = validity.judge(table, *given)
     beside = {k: arguments.pop(k) for k in ("curves", "descriptions")}
-    found = report.write(folder, report.Results(**arguments), **beside)
+    found, _ = report.write(folder, report.Results(**arguments), **beside)
     return found, (folder / "report.html").read_text()
 
 

@@ -11,6 +11,7 @@ import pytest
 from vidsme_jax import audit, reporting, settings, verifying
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import digests
+from vidsme_jax.store import received
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 
@@ -211,3 +212,79 @@ def test_a_report_edited_by_hand_is_not_overwritten(copied, name):
     (copied / name).unlink()
     audit.report_again(copied, config, about)
     assert not verifying.verify(copied).differences
+
+
+def _reported(folder, **changes):
+    """Makes the report of a run anew, with other words."""
+    about = reporting.recorded(folder)
+    config = settings.restored(about["config"])
+    for key, value in ({"fprs": (0.3,)} | changes).items():
+        config.report[key] = value
+    return audit.report_again(folder, config, about)
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """To read the signals of a table fails; those of the clips shown are read."""
+
+    def refuse(store, keys):
+        assert not keys
+        return iter(())
+
+    monkeypatch.setattr(received, "read", refuse)
+
+
+def test_other_words_read_no_signals(copied, finished, unread):
+    found = _reported(copied, num_permutations=150, fdr=0.2)
+    for name, values in finished.table.scores.items():
+        np.testing.assert_array_equal(found.table.scores[name], values)
+    assert "0.3" in found.metrics["comparisons"]["all"]["scores"]["vid_sme"]["tpr"]
+    assert not digests.differences(copied, digests.read(copied))
+
+
+def _forged_kept(folder):
+    (path,) = (folder / "tables").glob("scores-*.parquet")
+    table = pq.read_table(path)
+    place = table.column_names.index("vid_sme")
+    values = [x + 1.0 for x in table.column(place).to_pylist()]
+    pq.write_table(table.set_column(place, "vid_sme", [values]), path)
+
+
+def test_kept_scores_that_were_changed_are_not_taken(copied, finished, caplog):
+    _forged_kept(copied)
+    found = _reported(copied)
+    assert "tables/: ignored, since it is not as it was written" in caplog.text
+    np.testing.assert_array_equal(
+        found.table.scores["vid_sme"], finished.table.scores["vid_sme"]
+    )
+    assert not verifying.verify(copied).differences
+
+
+def test_kept_scores_that_were_changed_with_the_digest_are_found(copied, finished):
+    """What was made of them says other than the signals, which `verify` reads."""
+    _forged_kept(copied)
+    digests.write(copied)
+    found = _reported(copied)
+    forged = found.table.scores["vid_sme"] - finished.table.scores["vid_sme"]
+    np.testing.assert_allclose(forged, 1.0)
+    differences = verifying.verify(copied).differences
+    assert any(x.startswith("scores.parquet: 8 rows of vid_sme") for x in differences)
+    assert any(x.startswith("metrics.json: ") for x in differences)
+
+
+def test_a_link_in_place_of_kept_scores_is_left_alone(copied, tmp_path):
+    shutil.move(copied / "tables", tmp_path / "elsewhere")
+    (copied / "tables").symlink_to(tmp_path / "elsewhere")
+    before = _content(tmp_path / "elsewhere")
+    _reported(copied)
+    assert not (copied / "tables").is_symlink()
+    assert _content(tmp_path / "elsewhere") == before
+    assert not digests.differences(copied, digests.read(copied))
+
+
+def test_a_report_that_is_refused_leaves_what_is_kept(copied):
+    (copied / "scores.csv").write_text("by hand")
+    before = _content(copied)
+    with pytest.raises(AuditError, match=r"scores\.csv"):
+        _reported(copied)
+    assert _content(copied) == before

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from vidsme_jax import report, scores, settings
 from vidsme_jax.base import Failure, ScoreTable
 from vidsme_jax.evaluation import metrics, suspects, validity
-from vidsme_jax.report import curves, summary
+from vidsme_jax.report import curves
+from vidsme_jax.report.found import AuditReport
 from vidsme_jax.run import (
     asking,
     checks,
@@ -26,34 +27,10 @@ from vidsme_jax.run import (
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.run.stopping import Stop
+from vidsme_jax.scores.kept import Kept
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 from vidsme_jax.store.workdirs import Workdir
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AuditReport:
-    """What a run found; everything is also in the work directory.
-
-    Attributes:
-      workdir: Where it was written.
-      table: The scores.
-      metrics: The content of `metrics.json`.
-      failures: One per row of a manifest whose clip could not be scored.
-      digest: SHA-256, of all that is in the work directory.
-    """
-
-    workdir: pathlib.Path
-    table: ScoreTable
-    metrics: dict[str, Any]
-    failures: tuple[Failure, ...]
-    digest: str
-
-    def summary(self) -> str:
-        """Returns the result in a few lines, for the end of a run."""
-        return summary.of_audit(
-            self.metrics, len(self.failures), self.workdir, self.digest
-        )
 
 
 def run(
@@ -100,11 +77,13 @@ def run(
         shares.remove(place)
         workdir = place.path
         stores, failures = [run.store for run in scored.runs], scored.failures
-        table, warnings = stored.score_table(setup, failures, *stores)
+        kept = stored.kept(setup, workdir, provenance.code())
+        table, warnings = stored.score_table(setup, failures, *stores, kept=kept)
         about = provenance.describe(flat, runs, setup.devices, table, scored)
         if scored.utilisation is None:
             about |= provenance.earlier_utilisation(workdir / "config.json")
-        found = evaluate(setup, stores[0], table, failures, warnings, about, workdir)
+        its = table, failures, warnings, about
+        found = evaluate(setup, stores[0], kept, *its, workdir)
         place.publish()
         return found
 
@@ -139,18 +118,21 @@ def report_again(
         failures += contents.changed(asked.items, stores[0], asked.reader)
         asked = asked.without({failure.id for failure in failures})
         stored.check_held(asked, stores[0], workdir)
-        table, warnings = stored.score_table(asked, failures, *stores)
+        kept = stored.kept(asked, workdir, provenance.code())
+        table, warnings = stored.score_table(asked, failures, *stores, kept=kept)
         causes, more = (gathered.causes, gathered.notes) if gathered else ({}, ())
         failures += contents.not_stored(asked.items, table.id, causes)
         about |= gathered.facts if gathered else {}
         about, notes = provenance.updated(about, settings.flatten(config), table)
         asked = dataclasses.replace(asked, notes=(*asked.notes, *notes, *more))
-        return evaluate(asked, stores[0], table, failures, warnings, about, workdir)
+        its = table, failures, warnings, about
+        return evaluate(asked, stores[0], kept, *its, workdir)
 
 
 def evaluate(
     asked: Asked,
     store: Signals,
+    kept: Kept,
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],
@@ -162,9 +144,10 @@ def evaluate(
         digests.check_results(workdir)
     sealed = declaration.opened(asked, workdir, table)
     digests.withdraw(workdir)
+    kept.write()
     provenance.write(workdir / "config.json", about)
     profile = asked.settings.profile
-    found = report.write(
+    found, figures = report.write(
         workdir,
         results(asked, table, failures, warnings, about),
         curves=curves.extreme_curves(
@@ -178,7 +161,8 @@ def evaluate(
         table=table,
         metrics=found,
         failures=tuple(failures),
-        digest=digests.write(workdir),
+        figures=figures,
+        digest=digests.write(workdir, kept.hashes.of),
     )
 
 

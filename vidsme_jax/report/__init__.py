@@ -12,6 +12,7 @@ from vidsme_jax.data import noticed
 from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.names import uncalibrated
 from vidsme_jax.report import cards, figures, files, page, scope
+from vidsme_jax.report.notebook import Picture
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run import declaration
 from vidsme_jax.run.controls import Control
@@ -72,7 +73,7 @@ def write(
     curves: list[ClipCurve],
     descriptions: dict[str, str],
     declared: Declared | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], tuple[Picture, ...]]:
     """Writes scores, metrics, failures, figures and `report.html`; each file whole.
 
     Warnings are logged, a line a kind.
@@ -86,7 +87,7 @@ def write(
         The first verdict under it is kept, in `verdict.json`.
 
     Returns:
-      The content of `metrics.json`.
+      The content of `metrics.json`, and the figures.
 
     Raises:
       ValueError: A number that is not finite would have gone into `metrics.json`.
@@ -103,17 +104,18 @@ def write(
     files.write_failures(workdir / "failures.jsonl", results.failures)
     shown = results.headline, results.beside.score if results.beside else ""
     drawn = figures.draw(table, found["comparisons"], curves, *shown, suspects)
+    written = figures.write(workdir / "figures", drawn)
     html = page.render(
         found,
         workdir,
-        figures=figures.write(workdir / "figures", drawn),
+        figures=written,
         cards=cards.of_curves(curves, table, *shown, suspects),
         run=results.run,
         failures=results.failures,
         descriptions=descriptions,
     )
     files.write_text(workdir / "report.html", html)
-    return found
+    return found, figures.pictures(workdir / "figures", written)
 
 
 def content(results: Results, declared: Declared | None) -> dict[str, Any]:

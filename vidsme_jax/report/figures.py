@@ -13,6 +13,7 @@ from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import groups
 from vidsme_jax.report import drawings, inline
 from vidsme_jax.report.drawings import Drawing
+from vidsme_jax.report.notebook import Picture
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.wording import printable
@@ -130,6 +131,23 @@ def write(
         if own.fullmatch(path.name) and path.name not in names:
             path.unlink(missing_ok=True)
     return written
+
+
+def pictures(
+    folder: pathlib.Path, written: list[tuple[Drawing, bytes]]
+) -> tuple[Picture, ...]:
+    """Returns those figures of `write` that could be drawn, for a notebook."""
+    return tuple(
+        Picture(
+            name=drawing.name,
+            title=drawing.title,
+            caption=drawing.caption,
+            shown=drawing.shown,
+            path=folder / f"{drawing.name}.png",
+        )
+        for drawing, _ in written
+        if drawing.figure is not None
+    )
 
 
 def _rendered(drawing: Drawing) -> dict[str, bytes]:

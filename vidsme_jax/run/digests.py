@@ -7,7 +7,7 @@ that nothing was changed since.
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vidsme_jax.base import AuditError
@@ -18,7 +18,7 @@ from vidsme_jax.wording import printable
 FILE = "digests.json"
 _RESULTS = ("report.html", "metrics.json", "scores.csv", "scores.parquet")
 _OTHERS = ("config.json", "declaration.json", "verdict.json", "failures.jsonl")
-_FOLDERS = ("figures", "signals", "signals-reference", "answers", "shares")
+_FOLDERS = ("figures", "signals", "signals-reference", "answers", "tables", "shares")
 _SHOWN = 5  # Names in a sentence.
 _FIELDS: dict[str, sealed.Test] = {
     "files": lambda value: (
@@ -30,15 +30,19 @@ _FIELDS: dict[str, sealed.Test] = {
 }
 
 
-def write(workdir: pathlib.Path) -> str:
+def write(
+    workdir: pathlib.Path, hashed: Callable[[pathlib.Path], str] = regular.sha256
+) -> str:
     """Writes the digest of a work directory, and returns it.
+
+    Args:
+      workdir: Of a finished run.
+      hashed: Returns the SHA-256 of a file, such as `Hashes.of`.
 
     Raises:
       OSError: A file cannot be read, or the digest cannot be written.
     """
-    found = {
-        name: {"sha256": regular.sha256(workdir / name)} for name in _names(workdir)
-    }
+    found = {name: {"sha256": hashed(workdir / name)} for name in _names(workdir)}
     return sealed.write(workdir / FILE, {"files": found})["digest"]
 
 
@@ -114,6 +118,24 @@ def check_results(workdir: pathlib.Path) -> None:
                 "or delete them"
             ]
         )
+
+
+def fit(workdir: pathlib.Path, folder: str) -> bool:
+    """Returns whether the files of a folder are those that the digest lists.
+
+    Nothing can be said where there is no digest: then they are.
+    """
+    if not (workdir / FILE).exists():
+        return True
+    try:
+        listed = read(workdir)["files"]
+    except AuditError:
+        return False
+    own = {name for name in listed if name.startswith(f"{folder}/")}
+    if (workdir / folder).is_symlink():
+        return False
+    there = {f"{folder}/{path.name}" for path in (workdir / folder).glob("*")}
+    return own == there and not any(_is_other(workdir / x, listed[x]) for x in own)
 
 
 def _is_other(path: pathlib.Path, its: dict[str, str]) -> bool:

@@ -2,13 +2,16 @@
 
 import pathlib
 
+from absl import logging
+
 from vidsme_jax import progress, scores
 from vidsme_jax.base import AuditError, Failure, Sample, ScoreTable
-from vidsme_jax.run import asking, failing
+from vidsme_jax.run import asking, digests, failing
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.checks import REFERENCE, SIGNALS, one_order
 from vidsme_jax.run.runs import Wanted
 from vidsme_jax.scores import tables
+from vidsme_jax.scores.kept import FOLDER, Kept
 from vidsme_jax.store import received, signals
 
 
@@ -41,11 +44,36 @@ def open_signals(
     return store, reference
 
 
+def kept(asked: Asked, workdir: pathlib.Path, code: str) -> Kept:
+    """Opens what is kept of scores that were computed before.
+
+    What the digest of the work directory does not list is not taken.
+
+    Args:
+      asked: Of the scores.
+      workdir: Of the run.
+      code: Tells the program that computes from other versions of it.
+    """
+    given, motion = asked.settings, asked.settings.motion
+    about = {
+        "code": code,
+        "profile": given.profile,
+        "motion": [motion.q_scale, motion.r_scale, motion.bounds],
+        "slices": given.slices,
+        "response": given.response,
+    }
+    usable = digests.fit(workdir, FOLDER)
+    if not usable:
+        logging.warning("%s/: ignored, since it is not as it was written", FOLDER)
+    return Kept(workdir, about, usable=usable)
+
+
 def score_table(
     asked: Asked,
     failures: list[Failure],
     store: signals.Signals,
     *reference: signals.Signals | None,
+    kept: Kept | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Returns the scores of rows that have not failed, and warnings by video.
 
@@ -54,6 +82,7 @@ def score_table(
       failures: Rows that have failed.
       store: The signals.
       reference: Those of the reference model, if there is one.
+      kept: Of `kept`; None: all is computed.
 
     Raises:
       AuditError: No row has scores; lists the causes of failures too.
@@ -68,6 +97,7 @@ def score_table(
             response=given.response,
             reference=next(iter(reference), None),
             allow_duplicates=given.corpus.allow_duplicates,
+            kept=kept,
         )
     except AuditError as error:
         problems = error.problems + failing.causes(failures)

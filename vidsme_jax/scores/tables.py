@@ -1,14 +1,13 @@
 """Stored signals to scores, one row per row of the manifests. No model is needed."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vidsme_jax import scores
 from vidsme_jax.base import (
-    SLICES,
     AuditError,
     Item,
     MotionStatistics,
@@ -16,19 +15,18 @@ from vidsme_jax.base import (
     ScoredText,
     ScoreTable,
     TokenSignals,
-    Traits,
 )
 from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
 from vidsme_jax.names import is_calibrated, uncalibrated
-from vidsme_jax.scores import families, units
+from vidsme_jax.scores import families, gathered, units
+from vidsme_jax.scores.gathered import Gathered, Unit
+from vidsme_jax.scores.kept import Kept
 from vidsme_jax.scores.profile import Profile, Revealed
 from vidsme_jax.settings import views
 from vidsme_jax.store import received
 from vidsme_jax.store.signals import Signals
 
-_RESPONSE = SLICES.index("response")
-_Unit = tuple[str, str]  # A clip and a text about it, by their keys; "" for no text.
 # The values of every column, for each of some texts (None: the video alone) of a clip.
 _Compute = Callable[[ScoredClip, Sequence[ScoredText | None]], list[Sequence[float]]]
 
@@ -44,6 +42,7 @@ def score_table(
     response: str = "given",
     reference: Signals | None = None,
     allow_duplicates: bool | None = None,
+    kept: Kept | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
     """Scores every item whose clip, and text if one is scored, has signals.
 
@@ -65,6 +64,8 @@ def score_table(
       reference: The reference model's signals.
       allow_duplicates: Whether near-duplicates may be in two roles, which is noticed
         then; None: nobody looks.
+      kept: Scores that were computed before, whose signals are not read; receives those
+        that are computed now. None: all are computed.
 
     Returns:
       The scores, and what was noticed of a video, by the key of its clip.
@@ -84,22 +85,26 @@ def score_table(
     needs_video = any(score.slice == "video" for score in found.values())
     items = [i for i in items if _has(store, *asked[i.id], video=needs_video)]
     orders = entropy_orders(measured(items, store, video=needs_video), motion)
+    theirs = plain if reference is not None else []
+    units = dict.fromkeys(asked[i.id] for i in items)
+    into, left = Gathered(units, len(names) + len(theirs)), orders
+    if kept is not None:
+        columns = *names, *(f"reference {name}" for name in theirs)
+        left = kept.fill(into, columns, profile, orders, store, reference)
     others = {}
     if reference is not None:
-        others = _others(reference, asked, chosen, orders, plain, bool(comparing))
+        given = chosen, {key: orders[key] for key in left}, plain, bool(comparing)
+        others = _others(reference, into.texts, *given)
     nothing = _Other("", "", np.full(len(plain), np.nan), None)
     of_text = np.array([chosen.score(name).slice != "video" for name in plain], bool)
-    theirs: dict[_Unit, _Other] = {}  # Of what the audited model has signals of.
 
     def other_of(clip: ScoredClip, text: ScoredText | None) -> _Other:
-        unit = clip.key, text.asked.key if text else ""
-        other = others.get(unit, nothing)
+        other = others.get((clip.key, text.asked.key if text else ""), nothing)
         if other.content_hash != clip.content_hash:
             other = nothing
         elif text is not None and other.answer != text.asked.answer:
             values = np.where(of_text, np.nan, other.values)  # The video is the same.
             other = other._replace(values=values, text=None)
-        theirs[unit] = other
         return other
 
     def compute(
@@ -118,18 +123,21 @@ def score_table(
             for name in calibrated:
                 base = uncalibrated(name)
                 values[name] = values[base] - its[base]
-            rows.append([values[name] for name in names])
+            rows.append([values[n] for n in names] + [its[n] for n in theirs])
         return rows
 
+    _gather(into, store, left, compute, needs_video)
+    if kept is not None:
+        kept.take(into, left)
     table, warnings = _table(
-        *(items, asked, store, names, compute, orders, profile, needs_video),
+        *(items, asked, store, names, into, orders, profile),
         in_units=True,
         allow_duplicates=allow_duplicates,
     )
     if reference is not None:
-        of_items = np.array([theirs[asked[i]].values for i in table.id])
-        columns = dict(zip(plain, of_items.T, strict=True))
-        table = dataclasses.replace(table, reference=columns)
+        columns = into.values[len(names) :, _places(into, asked, table.id)]
+        of_reference = dict(zip(theirs, columns, strict=True))
+        table = dataclasses.replace(table, reference=of_reference)
     return table, warnings
 
 
@@ -151,16 +159,16 @@ class _Other(NamedTuple):
 
 def _others(
     reference: Signals,
-    asked: dict[str, _Unit],
+    asked: Mapping[str, Sequence[str]],
     profile: Profile,
     orders: dict[str, tuple[float, float]],
     names: Sequence[str],
     comparing: bool,
-) -> dict[_Unit, _Other]:
+) -> dict[Unit, _Other]:
     """Returns the reference model's scores of what is asked, where it has signals."""
-    units, found = _units(asked), {}
+    found = {}
     for clip in received.read(reference, orders.keys()):
-        texts = _texts(clip, units.get(clip.key, []))
+        texts = gathered.texts_of(clip, asked[clip.key])
         values = _values(profile, clip, list(texts.values()), orders, names)
         for (key, text), each in zip(texts.items(), values, strict=True):
             row = np.array([each[name] for name in names], np.float64)
@@ -170,7 +178,7 @@ def _others(
                 kept = dataclasses.replace(kept, signals=log_p, blank=None)
             answer = text.asked.answer if text else ""
             found[clip.key, key] = _Other(clip.content_hash, answer, row, kept)
-        for key in set(units.get(clip.key, [])) - set(texts):
+        for key in set(asked[clip.key]) - set(texts):
             # The text could not be scored; the scores of the video count.
             row = _of_video(profile, clip, orders, names)
             found[clip.key, key] = _Other(clip.content_hash, "", row, None)
@@ -202,20 +210,6 @@ def _values(
     q, r = orders[clip.key]
     shared = profile.compute(clip.signals, q, r, of_video)
     return [shared | profile.compute(None, q, r, of_text, text=text) for text in texts]
-
-
-def _units(asked: dict[str, _Unit]) -> dict[str, list[str]]:
-    """Returns the distinct texts that are asked about each clip, by key."""
-    found: dict[str, dict[str, None]] = {}
-    for clip, text in asked.values():
-        found.setdefault(clip, {})[text] = None
-    return {clip: list(texts) for clip, texts in found.items()}
-
-
-def _texts(clip: ScoredClip, keys: Sequence[str]) -> dict[str, ScoredText | None]:
-    """Returns those texts of a clip that have signals; "" stands for no text."""
-    have = {text.asked.key: text for text in clip.texts}
-    return {key: have.get(key) for key in keys if key == "" or key in have}
 
 
 def _has(store: Signals, key: str, text: str, *, video: bool) -> bool:
@@ -286,62 +280,62 @@ def fill(
       As `score_table`.
     """
     asked = {item.id: (item.clip, "") for item in items}
-    return _table(
-        *(items, asked, store, names, lambda clip, texts: [compute(clip)]),
-        *(orders, profile, True),
-    )
+    into = Gathered(dict.fromkeys(asked.values()), len(names))
+    _gather(into, store, orders, lambda clip, texts: [compute(clip)], True)
+    return _table(items, asked, store, tuple(names), into, orders, profile)
+
+
+def _gather(
+    into: Gathered,
+    store: Signals,
+    keys: Collection[str],
+    compute: _Compute,
+    needs_video: bool,
+) -> None:
+    """Reads some clips and adds them and what is computed of them."""
+    for clip in received.read(store, keys):
+        if needs_video and clip.signals is None:
+            continue
+        texts = into.texts_of(clip)
+        into.add(clip, texts, compute(clip, list(texts.values())))
+
+
+def _places(into: Gathered, asked: dict[str, Unit], ids: np.ndarray) -> Any:
+    """Returns where the values of some items are; a slice if that is all, in order."""
+    places = np.array([into.places[asked[each]] for each in ids], np.int64)
+    everything = np.arange(len(into.there))
+    return slice(None) if np.array_equal(places, everything) else places
 
 
 def _table(
     items: Sequence[Item],
-    asked: dict[str, _Unit],
+    asked: dict[str, Unit],
     store: Signals,
-    names: Collection[str],
-    compute: _Compute,
+    names: Sequence[str],
+    into: Gathered,
     orders: dict[str, tuple[float, float]],
     profile: str,
-    needs_video: bool,
     *,
     in_units: bool = False,
     allow_duplicates: bool | None = None,
 ) -> tuple[ScoreTable, dict[str, list[str]]]:
-    """Makes a table of the items whose clip and text have the signals needed."""
-    of_clips = _units(asked)
-    traits: dict[str, Traits | None] = {}
-    answers: dict[_Unit, str] = {}
-    values: dict[_Unit, np.ndarray] = {}
-    lengths: dict[_Unit, int] = {}
-    facts: dict[str, tuple[str, int, MotionStatistics]] = {}
-    warnings: dict[str, list[str]] = {}
-    for clip in received.read(store, orders.keys()):
-        texts = _texts(clip, of_clips.get(clip.key, []))
-        if clip.warnings:
-            warnings[clip.key] = list(clip.warnings)
-        if needs_video and clip.signals is None:
-            continue
-        facts[clip.key] = clip.content_hash, clip.num_rows, clip.motion
-        traits[clip.key] = families.kept(clip.traits)
-        for (key, text), row in zip(
-            texts.items(), compute(clip, list(texts.values())), strict=True
-        ):
-            values[clip.key, key] = np.array(row, np.float64)
-            # A generated answer is the model's: no blind feature may be of it.
-            given = text is not None and text.asked.ended == "given"
-            answers[clip.key, key] = text.asked.answer if text and given else ""
-            lengths[clip.key, key] = int((text.slice == _RESPONSE).sum()) if text else 0
-    scored = [item for item in items if asked[item.id] in values]
+    """Makes a table of the items of whose clip and text the values are known."""
+    scored = [item for item in items if into.there[into.places[asked[item.id]]]]
     if not scored:
         raise AuditError(["no clip could be scored"])
-    rows = np.array([values[asked[item.id]] for item in scored])
+    warnings = {key: list(x.warnings) for key, x in into.about.items() if x.warnings}
+    places = _places(into, asked, np.array([i.id for i in scored], object))
+    answers = np.array(into.answers, object)[places]
+    known = store.finished
 
     def column(pick: Callable[[str], Any], dtype: Any = np.float64) -> np.ndarray:
         return np.array([pick(item.clip) for item in scored], dtype)
 
-    counts = np.array([lengths[asked[item.id]] for item in scored], np.int64)
-    has_text = any(text for _, text in values)
+    has_text = any(asked[item.id][1] for item in scored)
+    traits = {key: its.traits for key, its in into.about.items()}
     unit = None
     if in_units:
-        content = {key: its[0] for key, its in facts.items()}
+        content = {key: known[key].content_hash for key in into.about}
         unit, found = units.of_items(scored, content, traits, allow_duplicates)
         for key, notes in found.items():
             warnings[key] = [*warnings.get(key, []), *notes]
@@ -350,21 +344,19 @@ def _table(
         video=np.array([i.video for i in scored], object),
         role=np.array([i.role for i in scored], object),
         group=np.array([i.group for i in scored], object),
-        cluster=column(lambda p: facts[p][0], object),
-        num_rows=column(lambda p: facts[p][1], np.int64),
-        num_response_rows=counts if has_text else None,
-        flow_variance=column(lambda p: facts[p][2].flow_variance),
-        brightness_std=column(lambda p: facts[p][2].brightness_std),
+        cluster=column(lambda p: known[p].content_hash, object),
+        num_rows=column(lambda p: into.about[p].num_rows, np.int64),
+        num_response_rows=into.lengths[places] if has_text else None,
+        flow_variance=column(lambda p: known[p].motion.flow_variance),
+        brightness_std=column(lambda p: known[p].motion.brightness_std),
         q=column(lambda p: orders[p][0]),
         r=column(lambda p: orders[p][1]),
-        scores={name: rows[:, place] for place, name in enumerate(names)},
+        scores={name: into.values[place, places] for place, name in enumerate(names)},
         larger_is_member=scores.PROFILES[profile].larger_is_member,
         unit=unit,
         source=np.array([i.source for i in scored], object),
         question=np.array([_question(i) for i in scored], object) if has_text else None,
-        answer=np.array([answers[asked[i.id]] for i in scored], object)
-        if has_text
-        else None,
+        answer=answers if has_text else None,
         traits=families.of_items(scored, traits) if in_units else {},
     )
     return table, warnings

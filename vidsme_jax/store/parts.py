@@ -200,8 +200,11 @@ class Parts:
 
     def damage(self, place: int, cause: Exception) -> AuditError:
         """Returns that a part has content that no part is written with."""
-        part = self._folder / self._names[place]
-        return AuditError([damaged(part, cause, self._kind.remedy)])
+        return AuditError([damaged(self.path(place), cause, self._kind.remedy)])
+
+    def path(self, place: int) -> pathlib.Path:
+        """Returns the file of a part."""
+        return self._folder / self._names[place]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

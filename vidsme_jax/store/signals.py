@@ -167,6 +167,10 @@ class Signals:
                     raise self._parts.damage(found[-1][0], error) from error
                 yield clip
 
+    def path(self, number: int) -> pathlib.Path:
+        """Returns the file of a part."""
+        return self._parts.path(number)
+
     def _remember(self, number: int, table: pa.Table) -> None:
         columns = (table.column(name).to_pylist() for name in _KIND.remembered)
         for stored, text, holds, content_hash, size, changed, phi, b in zip(
@@ -224,7 +228,7 @@ def clear(workdir: pathlib.Path) -> None:
     Raises:
       OSError: It cannot be deleted.
     """
-    for name in (*OF_MODELS, "figures"):
+    for name in (*OF_MODELS, "tables", "figures"):
         folder = workdir / name
         if folder.is_symlink():
             folder.unlink()
