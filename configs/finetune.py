@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from vidsme_jax.finetune import options
 
 RATES = {"lora": 2e-4, "full": 1e-5, "projector": 1e-3}
+VARIANTS = tuple(RATES)
 
 
 def get_config(variant: str = "lora") -> ConfigDict:

@@ -19,13 +19,14 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import remaking
+from vidsme_jax import remaking, settings
 
-FOLDERS = {"demo": "vidsme_jax/demo", "reference": "runs/made"}
+FOLDERS = {"demo": settings.DEMO, "reference": pathlib.Path("runs/made")}
+VARIANTS = tuple(FOLDERS)
 
 
 def get_config(variant: str = "demo") -> ConfigDict:
-    """Returns the configuration of a variant; paths are relative to the repository."""
+    """Returns the configuration of a variant."""
     if variant not in FOLDERS:
         raise ValueError(f"no variant {variant!r}; known: {', '.join(FOLDERS)}")
-    return remaking.configuration(pathlib.Path(FOLDERS[variant]), variant)
+    return remaking.configuration(FOLDERS[variant], variant)

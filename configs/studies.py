@@ -1,3 +1,12 @@
+r"""Studies: one setting is varied, on the demo's clips and model.
+
+    vidsme audit --config studies:frames --workdir runs/frames
+
+Variants: frames, k (default), scales, orders, against, natural, each also with -tiny
+behind it: six clips and few values. Give a model and a corpus of your own as in an
+audit, by `--model`, `--members` and `--nonmembers`.
+"""
+
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
@@ -5,6 +14,8 @@ from vidsme_jax.settings import rules
 
 _SOME = "vid_sme,vid_sme_max_30,perplexity,min_k_prob_10,min_k_plus_plus_10"
 _SOME += ",max_renyi_1_10"
+
+VARIANTS = tuple(f"{x}{size}" for x in rules.STUDIES for size in ("", "-tiny"))
 
 
 def get_config(variant: str = "k") -> ConfigDict:

@@ -80,7 +80,7 @@ def test_a_configuration_is_read_at_the_entrances_only():
     entrances |= {"control", "finetuning.py"}
     entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
     entrances |= {"run/asking.py", "remaking.py", "planning.py", "pairing.py"}
-    entrances |= {"canary/testing.py"}
+    entrances |= {"canary/testing.py", "run/rehearsal.py"}
     for path in FILES:
         here = path.relative_to(PACKAGE)
         if not {here.as_posix(), here.parts[0]} & entrances:

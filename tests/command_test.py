@@ -36,14 +36,17 @@ def test_an_unknown_command(capsys):
 _FLAGS = {
     "power": {"--config", "--members", "--suspects", "--icc", "--config.KEY=VALUE"},
     "lookup": {"--in", "--out", "--video_root"},
-    "audit": {"--config", "--workdir", "--coordinator", "--process_id"},
-    "prepare": {"--config", "--out", "--runner", "--beam_options"},
-    "report": {"--workdir", "--config.KEY=VALUE"},
+    "audit": {
+        *("--config", "--workdir", "--coordinator", "--process_id", "--check"),
+        *("--model", "--members", "--nonmembers", "--suspects", "--reference"),
+    },
+    "prepare": {"--config", "--out", "--members", "--check", "--runner"},
+    "report": {"--workdir", "--check", "--config.KEY=VALUE"},
     "match": {"--workdir", "--out", "--comparison"},
     "compare": {"--score", "--out"},
     "verify": {"--workdir", "--digest", "--videos"},
     "canary": {"--clips", "--out", "--variants", "--key", "--workdir", "--score"},
-    "finetune": {"--config", "--workdir"},
+    "finetune": {"--config", "--workdir", "--model", "--members", "--check"},
     "demo": {"--workdir"},
 }
 
@@ -52,7 +55,7 @@ def test_every_command_tells_its_flags():
     for name in command.COMMANDS:
         done = children.run([sys.executable, "-m", "vidsme_jax", name, "--help"])
         assert done.returncode == 0 and not done.stderr, name
-        lines = done.stdout.partition("\nflags:\n")[2].splitlines()
+        lines = done.stdout.partition("\nflags:\n")[2].partition("\n\n")[0].splitlines()
         told = dict(line.split(maxsplit=1) for line in lines)
         assert _FLAGS[name] <= set(told) and all(told.values()), name
 

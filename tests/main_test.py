@@ -44,7 +44,7 @@ def here(monkeypatch, capsys):
         command = ["vidsme", *given]
         monkeypatch.setattr(sys, "argv", command)
         try:
-            status = main.main(commands.parse(command))
+            status = main.main(main.parse(command))
         except SystemExit as end:
             status = end.code
         said = capsys.readouterr()
@@ -130,8 +130,8 @@ def test_near_duplicates_make_no_report_and_lose_nothing(
         ((), "--config is missing"),
         (
             ("--config=configs/lava.py",),
-            "--config=configs/lava.py: no such config file; run in the clone or give "
-            "its full path; did you mean 'configs/llava.py'?",
+            "--config=configs/lava.py: no such config file; did you mean "
+            "'configs/llava.py'?; --config list prints all",
         ),
         (
             ("--config=configs/llava.py:8b",),

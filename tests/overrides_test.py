@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vidsme_jax import commands, settings
 from vidsme_jax.finetune import options
-from vidsme_jax.settings import overrides, views
+from vidsme_jax.settings import overrides, reference, views
 
 COUNT, BOUNDS = (
     "an integer >= 1, or None",
@@ -57,7 +57,16 @@ def _given(*arguments, config=None, rules=settings.RULES):
         ("studies.against=shuffled:1,reversed", ("shuffled:1", "reversed")),
         ("corpus.members=a.json", ("a.json",)),
         ("corpus.members=('a.json',)", ("a.json",)),
-        ("corpus.members=my films, 2024/*.mp4", ("my films, 2024/*.mp4",)),
+        ("corpus.members=my films, 2024/*.mp4", ("my films", "2024/*.mp4")),
+        ("corpus.members=a.json,b.json,", ("a.json", "b.json")),
+        ("corpus.members=(a.json, b.json)", ("a.json", "b.json")),
+        ("corpus.members='a.json','b.json'", ("a.json", "b.json")),
+        ("corpus.members=('a,b.json',)", ("a,b.json",)),
+        ("corpus.members=[ab].mp4,(c).mp4", ("[ab].mp4", "(c).mp4")),
+        ("corpus.fields=video=path,label=", ("video=path", "label=")),
+        ("report.fprs=0.01,0.05", (0.01, 0.05)),
+        ("studies.frames=1,2,4", (1, 2, 4)),
+        ("motion.bounds=0,1.5,0,1", (0, 1.5, 0, 1)),
         ("corpus.members=2024", ("2024",)),
         ("corpus.members=", ()),
         ("model.prompt={question}\n<video>", "{question}\n<video>"),
@@ -71,6 +80,39 @@ def test_a_value_is_read_by_its_rule(argument, value):
     assert found == value and type(found) is type(value)
     assert rest == ["x"]
     assert value is None or key == "model.prompt" or rule.allowed.test(found)
+
+
+def test_a_name_with_commas_that_is_there_stays_one(tmp_path, monkeypatch):
+    """Alone, among others, and as a pattern; a list of names is none."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.json", "c,d,e.mp4", "c", "f.json"):
+        (tmp_path / name).touch()
+    for text, names in (
+        ("a,b.json", ("a,b.json",)),
+        ("a,b.json,f.json", ("a,b.json", "f.json")),
+        ("f.json, a,b.json", ("f.json", "a,b.json")),
+        ("c,d,e.mp4", ("c,d,e.mp4",)),
+        ("*,d,*.mp4,c", ("*,d,*.mp4", "c")),
+        ("[ab],b.json", ("[ab],b.json",)),
+        ("a,g.json", ("a", "g.json")),
+    ):
+        config, _ = _given(f"--config.corpus.members={text}")
+        assert config.corpus.members == names, text
+    many = ",".join(["x"] * 5000)
+    config, _ = _given(f"--config.corpus.members={many}")
+    assert len(config.corpus.members) == 5000
+
+
+def test_every_default_is_written_as_it_is_read():
+    """The reference of keys shows what can be given."""
+    for rules in (settings.RULES, options.RULES):
+        for key, rule in rules.items():
+            text = reference.written(rule.default)
+            text = "" if text == "''" else text  # A shell takes the quotes away.
+            config, _ = _given(f"--config.{key}={text}", rules=rules)
+            found = settings.flatten(config)[key]
+            assert found == rule.default, key
+            assert type(found) is type(rule.default), key
 
 
 @pytest.mark.parametrize(

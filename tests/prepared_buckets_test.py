@@ -50,7 +50,7 @@ def _write(items: list[Item], **more) -> None:
 
 
 def _open(items: list[Item], tmp_path: pathlib.Path) -> clips.PreparedClips:
-    found = clips.PreparedClips(ROOT, PNG, tmp_path / "cache")
+    found = clips.PreparedClips(ROOT, PNG, cache=tmp_path / "cache")
     found.match([Clip(item.clip, (item,)) for item in items])
     return found
 

@@ -74,7 +74,7 @@ def _write(root: Bucket, items: list[Item]) -> None:
 
 
 def _read(root: Bucket, items: list[Item], cache: pathlib.Path) -> None:
-    found = clips.PreparedClips(root, PNG, cache)
+    found = clips.PreparedClips(root, PNG, cache=cache)
     found.match([Clip(item.clip, (item,)) for item in items])
     for number, item in zip(NUMBERS, items, strict=True):
         assert found.read(item.clip)[1] == made_clips.motion(number)

@@ -217,7 +217,7 @@ def _run_main(config, workdir, monkeypatch, capsys) -> tuple[int, str]:
     """The command line after its flags are parsed: exit status and what it says."""
     monkeypatch.setattr(main, "_CONFIG", types.SimpleNamespace(value=config))
     monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value=str(workdir)))
-    for name in ("_COORDINATOR", "_NUM_PROCESSES", "_PROCESS_ID"):
+    for name in ("_COORDINATOR", "_NUM_PROCESSES", "_PROCESS_ID", "_CHECK"):
         monkeypatch.setattr(main, name, types.SimpleNamespace(value=None))
     monkeypatch.setattr(commands, "usage_problem", lambda argv: "")
     monkeypatch.setattr(commands, "begin", lambda: None)

@@ -67,6 +67,7 @@ def parts(store: MemoryStore) -> list[str]:
 def report() -> pathlib.Path:
     """Makes the report as `vidsme report` does; returns the folder that it is in."""
     with workdirs.opened(URL, parts=True) as place:
+        shares.gathered(place)
         about = reporting.recorded(place.path)
         audit.report_again(place.path, settings.restored(about["config"]), about)
         place.publish()
@@ -328,7 +329,7 @@ def test_two_runs_on_one_machine_do_not_share_a_mirror(store):
 
 
 def test_what_cannot_be_in_a_store_is_refused(store):
-    with pytest.raises(AuditError, match="of a study is gs://.*it must be a folder"):
+    with pytest.raises(AuditError, match=r"of a study is gs://.*must be a folder"):
         asking.ask(config(study="k"), workdir=URL)
     with pytest.raises(AuditError, match="are known"):
         asking.ask(config(), workdir="az://container/x")

@@ -1,10 +1,10 @@
-"""One name for every command: `vidsme audit --config configs/llava.py`."""
+"""One name for every command: `vidsme audit --config llava`."""
 
 import importlib
 import sys
 from collections.abc import Sequence
 
-from vidsme_jax import __version__, terminal
+from vidsme_jax import __version__, progress, terminal
 from vidsme_jax.wording import nearest
 
 # By name: the module whose `run` it is, and what it does.
@@ -42,7 +42,7 @@ COMMANDS = {
     "finetune": ("finetuning", "trains a model whose members are known, or a control"),
     "demo": ("remaking", "draws and trains the demo anew"),
 }
-_HELP = ("", "-h", "--help", "--helpfull", "help")
+_HELP = ("", "-h", "-help", "--help", "--helpfull", "-?", "help")
 
 
 def run(argv: Sequence[str] | None = None) -> int | None:
@@ -60,6 +60,7 @@ def run(argv: Sequence[str] | None = None) -> int | None:
         terminal.show_error(f"vidsme: no command {name!r}{hint}\n\n{_usage()}")
         return 2
     sys.argv = [f"{given[0]} {name}", *given[2:]]
+    progress.stage("starting")
     importlib.import_module(f"vidsme_jax.{COMMANDS[name][0]}").run()
     return None
 
@@ -70,7 +71,8 @@ def _usage() -> str:
     return (
         "Membership-inference audits of video-understanding language models.\n\n"
         "usage: vidsme COMMAND [flags]\n\n" + "\n".join(lines) + "\n\n"
-        "vidsme COMMAND --help shows its flags; vidsme --version the version."
+        "vidsme COMMAND --help shows its flags and keys, vidsme audit --config list\n"
+        "the configurations that are shipped, vidsme --version the version."
     )
 
 

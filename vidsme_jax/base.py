@@ -113,9 +113,9 @@ class Clip:
     """One video and the rows of the manifests that name it.
 
     Attributes:
-      key: The resolved absolute path of a file, or the `tfds:` address of an example,
-        each followed by the seconds of a segment (see `data.segments`); made in
-        `corpora`, and the clip's identity from there on.
+      key: The resolved absolute path of a file, or the `tfds:` or `hf:` address of an
+        example, each followed by the seconds of a segment (see `data.segments`); made
+        in `corpora`, and the clip's identity from there on.
       items: At least one row, but where a clip stands for a file alone.
     """
 

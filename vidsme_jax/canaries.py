@@ -185,16 +185,8 @@ def run() -> NoReturn:
     flags.DEFINE_string("key", None, "The key of the canary sets, to test by.")
     flags.DEFINE_string("workdir", None, "Of a finished audit of variants.jsonl.")
     flags.DEFINE_string("score", None, "To test; default: the audit's headline.")
-    commands.help_wanted(__doc__, *_MAKING, *_TESTING, keys=False)
-    commands.start(main, _parse)
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; prints what is wrong with them, and exits."""
-    try:
-        return list(flags.FLAGS(argv))
-    except flags.Error as error:
-        raise SystemExit(commands.wrong([str(error)])) from None
+    commands.help_wanted(__doc__, *_MAKING, *_TESTING)
+    commands.start(main, commands.parse_flags)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,41 @@
 """Flag parsing, exit statuses and error output shared by the commands."""
 
 import pathlib
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from vidsme_jax import settings, terminal
+from vidsme_jax import __version__, progress, settings, terminal
 from vidsme_jax.base import AuditError
-from vidsme_jax.settings import overrides
+from vidsme_jax.settings import overrides, reference, shipped
+from vidsme_jax.settings.overrides import Given
+from vidsme_jax.settings.reference import Keys
 from vidsme_jax.settings.rules import Rule
-from vidsme_jax.wording import nearest, printable
+from vidsme_jax.wording import counted, printable
 
 OK, WRONG, FAILURES, EXCEEDED, INTERRUPTED = 0, 2, 3, 4, 130
 _LONGEST = 10_000  # Characters of one problem.
 _MOST = 200  # Problems that are shown.
-_SHIPPED = pathlib.Path(__file__).parents[1] / "configs"  # In a clone.
 _HELP = frozenset(("-h", "-help", "--help", "-?"))
+_VERSION = frozenset(("-version", "--version"))
+# Problems that stand for several: "and 4 more ...", perhaps behind the file's name.
+_MORE = re.compile(r"(?:^|: )and (\d{1,9}) more\b")
+# The short form: flags and the keys that they set.
+SHORT = {
+    "model": "model.checkpoint",
+    "members": "corpus.members",
+    "nonmembers": "corpus.nonmembers",
+    "suspects": "corpus.suspects",
+    "calibration": "corpus.calibration",
+    "reference": "reference.checkpoint",
+}
+CORPUS = tuple(SHORT)[1:5]
 
 
 def start(
@@ -30,6 +46,7 @@ def start(
     What neither of them expects, an interrupt before the work begins or a host without
     memory, ends with a sentence too.
     """
+    progress.stage("starting")
     try:
         app.run(main, flags_parser=parser)
     except KeyboardInterrupt:
@@ -44,28 +61,74 @@ def start(
 
 def define_config() -> flags.FlagHolder:
     """Defines --config; `parse` sees to the flags that set its keys."""
-    return config_flags.DEFINE_config_file(
-        "config", None, "The configuration, FILE[:variant].", sys_argv=[]
+    holder = config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "The configuration: NAME[:variant] of one that is shipped, or FILE[:variant]; "
+        "list prints those that are shipped.",
+        sys_argv=[],
+    )
+    flags.FLAGS["config"].parser = _ConfigParser("config")
+    return holder
+
+
+class _ConfigParser(ConfigFileFlagParser):
+    """Finds a configuration that is shipped by its name."""
+
+    def parse(self, path: str) -> Any:
+        """Returns what the file gives, or `shipped.LIST` if that is asked for."""
+        return path if path == shipped.LIST else super().parse(shipped.resolve(path))
+
+
+def define_short(*names: str) -> None:
+    """Defines flags of `SHORT`, which `parse` turns into keys."""
+    for name in names:
+        rule = settings.RULES[SHORT[name]]
+        text = f"{rule.help} Short for --config.{SHORT[name]}."
+        flags.DEFINE_multi_string(name, None, text)
+
+
+def define_check() -> flags.FlagHolder[bool]:
+    """Defines --check."""
+    return flags.DEFINE_bool(
+        "check",
+        False,
+        "Checks all that can be checked, prints what was found, and runs nothing; "
+        "nothing is written.",
     )
 
 
-def help_wanted(doc: str | None, *names: str, keys: bool = True) -> None:
-    """Prints what a command does and its flags, and exits, if --help is given.
+def help_wanted(doc: str | None, *names: str, keys: Keys | None = None) -> None:
+    """Prints help or the version, and exits, if --help, -h or --version is given.
 
     Args:
-      doc: Of the command's module.
+      doc: Of the command's module: what it does, examples, exit statuses.
       names: Of its flags.
-      keys: Whether it has keys to set.
+      keys: That it reads; None: it has no configuration.
     """
-    if not _HELP & set(sys.argv[1:]):
+    given = set(sys.argv[1:])
+    if given & _VERSION:
+        terminal.show(f"vidsme_jax {__version__}")
+        sys.exit(OK)
+    if not given & _HELP:
         return
-    lines = {f"--{name}": flags.FLAGS[name].help for name in names}
-    if keys:
+    lines = {f"--{name}": flags.FLAGS[name].help or "" for name in names}
+    if keys is not None:
         lines["--config.KEY=VALUE"] = "Sets a key, such as --config.workers=2."
-    lines["--help"] = "Shows this; --helpfull also the flags of the libraries."
+    lines["--help"] = "Shows this, as -h; --helpfull also the flags of the libraries."
+    lines["--version"] = "Shows the version."
     width = max(map(len, lines))
     table = (f"  {name:<{width}}  {' '.join(x.split())}" for name, x in lines.items())
-    terminal.show("\n".join([(doc or "").strip(), "", "flags:", *table]))
+    text = [(doc or "").strip(), "", "flags:", *table]
+    if keys is not None:
+        text += [
+            "",
+            "keys, each with its default (a tuple is a list with commas, such as a,b; "
+            "() is an empty one):",
+            "",
+            reference.as_text(keys),
+        ]
+    terminal.show("\n".join(text))
     sys.exit(OK)
 
 
@@ -103,6 +166,7 @@ def parse(
     argv: list[str],
     rules: dict[str, Rule] = settings.RULES,
     default: ConfigDict | None = None,
+    short: Sequence[str] = (),
 ) -> list[str]:
     """Parses flags; prints what is wrong with them or the configuration, and exits.
 
@@ -113,16 +177,25 @@ def parse(
       argv: The command line.
       rules: Of the keys.
       default: Whose keys are set where --config is not given; it may be left out then.
+        None: where keys are set, or flags of the short form, all others have their
+        defaults.
+      short: Flags of `SHORT` that the command has.
     """
     try:
         argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
         rest, given = overrides.split(argv, rules)
         rest = flags.FLAGS(rest)
         config: Any = flags.FLAGS.config
+        if config == shipped.LIST:
+            terminal.show(shipped.listing())
+            sys.exit(OK)
+        given = _with_short(given, rules, short)
         if config is None and not flags.FLAGS["config"].present:
-            if default is None:
+            if default is None and not given:
                 return rest  # `usage_problem` says that it is missing.
             config = default
+            if default is None:
+                config = flags.FLAGS.config = settings.default(rules)
         if config is not None:
             config.keys()  # A file that could not be loaded raises here.
         if not isinstance(config, ConfigDict):
@@ -133,28 +206,45 @@ def parse(
         return rest
     except flags.UnrecognizedFlagError as error:
         sys.exit(wrong([str(error)]))
+    except AuditError as error:
+        sys.exit(refused(error))
     except Exception as error:  # A configuration is a program and may raise anything.
-        if problem := _no_such_file():
-            sys.exit(wrong([problem]))
         sys.exit(wrong([f"the configuration cannot be used: {_cause(error)}"]))
 
 
-def _no_such_file() -> str:
-    """Returns that the file of --config is not there, or ""."""
-    given = flags.FLAGS["config"]
-    name = config_flags.get_config_filename(given) if given.present else ""
-    path = pathlib.Path(name.partition(":")[0])
-    if not name or path.exists():
-        return ""
-    known = {p.name: p for at in (_SHIPPED, path.parent) for p in at.glob("*.py")}
-    close = nearest(path.name, list(known))
-    for file, there in known.items():
-        if repr(file) in close:
-            close = close.replace(file, str(there))
-    return (
-        f"--config={path}: no such config file; run in the clone or give its full "
-        f"path{close}"
-    )
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags of a command without keys; prints what is wrong, and exits."""
+    try:
+        return list(flags.FLAGS(argv))
+    except flags.Error as error:
+        sys.exit(wrong([str(error)]))
+
+
+def _with_short(
+    given: list[Given], rules: dict[str, Rule], short: Sequence[str]
+) -> list[Given]:
+    """Returns what is given, with that of the short form.
+
+    Raises:
+      AuditError: A flag and its key are given differently; names each.
+    """
+    problems, more = [], []
+    for name in short:
+        key, texts = SHORT[name], flags.FLAGS[name].value
+        if texts is None:
+            continue
+        others = [text for other, text in given if other == key]
+        rule = rules.get(key)
+        if others and overrides.read(others, rule) != overrides.read(texts, rule):
+            problems.append(
+                f"--{name}={','.join(texts)} and --config.{key}={','.join(others)}: "
+                "these are the same key, and say different things; give one of them"
+            )
+        given = [each for each in given if each.key != key]
+        more += [Given(key, text) for text in texts]
+    if problems:
+        raise AuditError(problems)
+    return [*given, *more]
 
 
 def _cause(error: Exception) -> str:
@@ -186,7 +276,12 @@ def usage_problem(argv: list[str]) -> str:
     if len(argv) > 1:
         return f"argument {argv[1]!r}: only flags are understood"
     if flags.FLAGS.config is None:
-        return "--config is missing, such as --config configs/llava.py"
+        short = [f"--{name}" for name in ("model", "members") if name in flags.FLAGS]
+        instead = f"; or give {' and '.join(short)}" if short else ""
+        return (
+            "--config is missing, such as --config llava (--config list prints all)"
+            f"{instead}"
+        )
     return ""
 
 
@@ -196,12 +291,27 @@ def begin() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def config_name() -> str:
-    """Returns NAME or NAME-VARIANT of the configuration."""
-    given = config_flags.get_config_filename(flags.FLAGS["config"])
-    file, _, variant = given.partition(":")
-    name = pathlib.Path(file).stem
-    return f"{name}-{variant}" if variant else name
+def run_name(config: ConfigDict) -> str:
+    """Returns what a run is called if nobody says: the name of its work directory.
+
+    Args:
+      config: Of the run.
+
+    Returns:
+      NAME or NAME-VARIANT of a configuration; the model's name where --model is given
+      or there is no --config, behind that of the configuration.
+    """
+    parts, given = [], flags.FLAGS["config"]
+    if given.present:
+        file, _, variant = config_flags.get_config_filename(given).partition(":")
+        parts = [pathlib.Path(file).name.removesuffix(".py"), variant]
+    if not given.present or flags.FLAGS["model"].value:
+        model = str(config.get("model", {}).get("checkpoint", ""))
+        path = pathlib.Path(model.removeprefix("random:"))
+        if path.name in ("", ".."):
+            path = path.resolve()
+        parts.append(re.sub(r"[^\w.@-]", "_", path.name))
+    return "-".join(filter(None, parts)) or "audit"
 
 
 def refused(error: AuditError) -> int:
@@ -218,9 +328,14 @@ def wrong(problems: list[str], *, scored: bool = False) -> int:
     """
     lines = [f"  - {printable(problem, _LONGEST)}" for problem in problems[:_MOST]]
     if len(problems) > _MOST:
-        lines.append(f"  - and {len(problems) - _MOST} more")
-    plural = "s" if len(problems) > 1 else ""
+        lines.append(f"  - and {sum(map(_amount, problems[_MOST:]))} more")
     head = "no report was made" if scored else "nothing was computed"
-    count = f"{head}, {len(problems)} problem{plural}:"
-    terminal.show_error("\n".join([count, *lines]))
+    count = counted(sum(map(_amount, problems)), "problem")
+    terminal.show_error("\n".join([f"{head}, {count}:", *lines]))
     return WRONG
+
+
+def _amount(problem: str) -> int:
+    """Returns how many problems a line stands for."""
+    more = _MORE.search(problem)
+    return int(more[1]) if more else 1

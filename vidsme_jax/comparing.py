@@ -320,8 +320,8 @@ def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     flags.DEFINE_string("score", None, "That is compared; default: the headline.")
     flags.DEFINE_string("out", None, "Receives the result as JSON; a new file.")
-    commands.help_wanted(__doc__, "score", "out", keys=False)
-    commands.start(main, lambda argv: flags.FLAGS(argv))
+    commands.help_wanted(__doc__, "score", "out")
+    commands.start(main, commands.parse_flags)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,28 @@
 """The command line: `vidsme finetune`, with the positive control of an audit.
 
-    vidsme finetune --config configs/selftrain.py --workdir DIR
+    vidsme finetune --config selftrain --workdir DIR
+    vidsme finetune --config finetune:lora --model CHECKPOINT --members MANIFEST \\
+        --workdir DIR
     vidsme finetune --control MANIFEST --workdir DIR [--config AUDIT.py]
 
-The first trains a model whose members are known.
+The first two train a model whose members are known.
 
-The second asks what an audit of these clips could find at all. MANIFEST is a source of
+The third asks what an audit of these clips could find at all. MANIFEST is a source of
 clips with answers, as `corpus.members` of an audit; `corpus:` takes all clips of
 --config, in every role. A small model is trained on a half of them, drawn by source,
 until it has memorised their answers, and is audited as --config says, the configuration
 of the audit (without one, the defaults; keys can be set by --config.KEY=VALUE in any
-case). The result is in DIR/control.json; --config.report.control=DIR shows it beside
-the verdict of an audit or, by `vidsme report`, of one that is finished.
+case, and are those of `vidsme audit --help`). The result is in DIR/control.json;
+--config.report.control=DIR shows it beside the verdict of an audit or, by `vidsme
+report`, of one that is finished.
 
-Exit status: 0 done; 2 nothing was written, one message lists every problem found, or
-the run stopped, which loses nothing; 3 done, with failures; 130 interrupted. After 2
-and 130 the same command continues (with config.overwrite=true a control begins anew).
+With --check all is checked that needs neither decoding nor weights, and nothing is
+written.
+
+Exit status: 0 done, or nothing wrong with what --check looks at; 2 nothing was written,
+one message lists every problem found, or the run stopped, which loses nothing; 3 done,
+with failures; 130 interrupted. After 2 and 130 the same command continues (with
+config.overwrite=true a control begins anew).
 """
 
 import pathlib
@@ -40,10 +47,15 @@ def main(argv: list[str]) -> int:
     workdir = pathlib.Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else None
     commands.begin()
     from vidsme_jax.control import plan
+    from vidsme_jax.run import rehearsal
     from vidsme_jax.run.stopping import RunStopped, Stop
 
     try:
         chosen = plan.ask(flags.FLAGS.config, flags.FLAGS.control, workdir)
+        if flags.FLAGS.check:
+            unseen = rehearsal.DECODING, rehearsal.MEMORY
+            terminal.show("\n".join(rehearsal.of_rows(chosen.items, unseen)))
+            return commands.OK
         from vidsme_jax.control import making
 
         stop = Stop()
@@ -76,7 +88,10 @@ def run() -> NoReturn:
         "Clips with answers, whose half a small model memorises; corpus: takes those "
         "of --config.",
     )
-    commands.help_wanted(__doc__, "config", "workdir", "control")
+    commands.define_short(*options.SHORT)
+    commands.define_check()
+    names = "config", *options.SHORT, "workdir", "control", "check"
+    commands.help_wanted(__doc__, *names, keys=options.KEYS)
     commands.start(main, _parse)
 
 
@@ -88,11 +103,11 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(commands.wrong([str(error)]))
     names = {each.lstrip("-").partition("=")[0] for each in given if each[:1] == "-"}
     if "control" not in names:
-        return commands.parse(argv, options.RULES)
+        return commands.parse(argv, options.RULES, short=options.SHORT)
     if "config" not in names:
         del flags.FLAGS.config
         DEFINE_config_dict("config", settings.default(), sys_argv=[])
-    return commands.parse(argv)
+    return commands.parse(argv, short=options.SHORT)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ def run() -> NoReturn:
     flags.DEFINE_string(
         "video_root", None, "Of videos; default: the manifest's folder."
     )
-    commands.help_wanted(__doc__, "in", "out", "video_root", keys=False)
+    commands.help_wanted(__doc__, "in", "out", "video_root")
     flags.FLAGS.set_gnu_getopt(True)
-    commands.start(main, lambda argv: flags.FLAGS(argv))
+    commands.start(main, commands.parse_flags)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,36 @@
-"""The command line: `python -m vidsme_jax.main --config configs/llava.py`.
+"""The command line: `python -m vidsme_jax.main --config llava`.
 
-`vidsme audit` is the same.
+`vidsme audit` is the same:
 
-Exit status: 0 all clips scored; 2 nothing computed, or no report made because
-near-duplicates were found in two roles, one message lists every problem found; or the
-run stopped, because the work directory cannot be written, the devices fail or another
-process failed, which loses nothing that was scored; 3 finished, with failures listed in
-failures.jsonl; 4 a limit of config.gate was exceeded, or could not be compared; 130
-interrupted. After 2 and 130 the same command continues where the run stopped. A second
-signal ends the process at once, with the signal's own status.
+    vidsme audit --config llava
+    vidsme audit --config llava:7b --members members.json --nonmembers nonmembers.json
+    vidsme audit --model CHECKPOINT --members DIR --nonmembers DIR
+    vidsme audit --config list
+
+The first is the demo; the last prints the configurations that are shipped. Of one's
+own a path is given: --config ./mine.py. Without --config all keys have their defaults.
+With --check behind any of them all is checked that needs no decoding and no weights,
+and nothing is run or written.
+
+Exit status: 0 all clips scored, or nothing wrong with what --check looks at; 2 nothing
+computed, or no report made because near-duplicates were found in two roles, one message
+lists every problem found; or the run stopped, because the work directory cannot be
+written, the devices fail or another process failed, which loses nothing that was
+scored; 3 finished, with failures listed in failures.jsonl; 4 a limit of config.gate was
+exceeded, or could not be compared; 130 interrupted. After 2 and 130 the same command
+continues where the run stopped. A second signal ends the process at once, with the
+signal's own status.
 """
 
+import functools
 from typing import Any, NoReturn
 
 from absl import flags
+from ml_collections import ConfigDict
 
-from vidsme_jax import commands, scores, terminal
+from vidsme_jax import commands, progress, terminal
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import asking, joining, stopping
+from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
 
 _CONFIG = commands.define_config()
@@ -25,9 +38,10 @@ _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
     "Receives signals, scores, metrics and the report; default: a folder under runs/ "
-    "named after the configuration.",
+    "named after the configuration, or after the model where there is none.",
 )
-
+commands.define_short(*commands.SHORT)
+_CHECK = commands.define_check()
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -42,6 +56,9 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 
 
+parse = functools.partial(commands.parse, short=tuple(commands.SHORT))
+
+
 def main(argv: list[str]) -> int:
     """Runs the audit, or the study, and returns the exit status."""
     if problem := commands.usage_problem(argv):
@@ -49,15 +66,21 @@ def main(argv: list[str]) -> int:
     config = _CONFIG.value
     if config.get("scores") in ("list", ("list",), ["list"]):
         return _list_scores(config.get("profile"))
+    workdir = _WORKDIR.value or f"runs/{commands.run_name(config)}"
+    if _CHECK.value:
+        return _check(config, workdir)
     commands.begin()
+    progress.stage("reading the corpus")
+    from vidsme_jax.run import asking, joining, stopping
+
     stop = stopping.Stop()
     stop.listen()
-    workdir = _WORKDIR.value or f"runs/{commands.config_name()}"
     place = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     try:
         # Of several processes one may see what the others do not: they ask together.
         alone = joining.arguments(place) is None
         asked = asking.ask(config, workdir=workdir) if alone else None
+        progress.stage("starting JAX")
         from vidsme_jax import audit, parallel, studies
         from vidsme_jax.run import processes
 
@@ -85,8 +108,30 @@ def main(argv: list[str]) -> int:
     return commands.ended(failures=bool(report.failures), gate=gate)
 
 
+def _check(config: ConfigDict, workdir: str) -> int:
+    """Checks all that needs no run, and returns the exit status."""
+    commands.begin()
+    progress.stage("checking")
+    from vidsme_jax.run import rehearsal
+
+    try:
+        with terminal.quiet():
+            lines = rehearsal.of_audit(config, workdir)
+        terminal.show("\n".join(lines))
+    except AuditError as error:
+        return commands.refused(error)
+    except OSError as error:
+        return commands.wrong([commands.os_cause(error)])
+    except KeyboardInterrupt:
+        terminal.show_error("interrupted")
+        return commands.INTERRUPTED
+    return commands.OK
+
+
 def _list_scores(profile: Any) -> int:
     """Prints the scores of a profile, and returns the exit status."""
+    from vidsme_jax import scores
+
     try:
         terminal.show(scores.describe(profile))
     except AuditError as error:
@@ -96,10 +141,10 @@ def _list_scores(profile: Any) -> int:
 
 def run() -> NoReturn:
     """The console script."""
-    commands.help_wanted(
-        __doc__, "config", "workdir", "coordinator", "num_processes", "process_id"
-    )
-    commands.start(main, commands.parse)
+    names = "config", *commands.SHORT, "workdir", "check"
+    places = "coordinator", "num_processes", "process_id"
+    commands.help_wanted(__doc__, *names, *places, keys=views.KEYS)
+    commands.start(main, parse)
 
 
 if __name__ == "__main__":

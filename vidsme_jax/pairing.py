@@ -116,22 +116,27 @@ def write(
 
 
 def _lines(items: Iterable[Item]) -> Iterable[str]:
-    """Yields the rows of a manifest."""
+    """Returns the rows of a manifest; of windows those of their whole, once."""
     from vidsme_jax.data import segments
     from vidsme_jax.data.sources import is_address
 
+    lines = dict[str, None]()
     for item in items:
         file, part = segments.divided(item.clip)
         if is_address(file):
             raise AuditError([f"{file} is no file, which a manifest could name"])
         row: dict[str, Any] = {"video": file}
         row |= {name: getattr(item, name) for name in _FIELDS if getattr(item, name)}
+        if part is not None and part.window is not None:
+            its = item.id.removesuffix(f"#{part.window[0]}")
+            row |= {"id": "" if item.id == item.video else its}
         if item.candidates:
             row["candidates"] = list(item.candidates)
-        if part is not None:
+        if part is not None and part.timed:
             row["start"] = part.start
             row |= {} if part.end is None else {"end": part.end}
-        yield json.dumps(row) + "\n"
+        lines[json.dumps(row) + "\n"] = None
+    return lines
 
 
 def run() -> NoReturn:
@@ -139,8 +144,8 @@ def run() -> NoReturn:
     flags.DEFINE_string("workdir", None, "Of a finished run.")
     flags.DEFINE_string("out", None, "The folder that receives the manifests.")
     flags.DEFINE_string("comparison", listed.ALL, "all, or a group of non-members.")
-    commands.help_wanted(__doc__, "workdir", "out", "comparison", keys=False)
-    commands.start(main, lambda argv: flags.FLAGS(argv))
+    commands.help_wanted(__doc__, "workdir", "out", "comparison")
+    commands.start(main, commands.parse_flags)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: `vidsme power --config configs/llava.py`.
+"""The command line: `vidsme power --config llava`.
 
 Says before a run what its numbers of clips can show: the smallest AUC that members and
 non-members find, and the smallest share of used videos that suspects find. Nothing is
@@ -25,6 +25,7 @@ from vidsme_jax.evaluation.power import ICC, Clips, Number
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import listed, prospects
 from vidsme_jax.run.asking import HARMLESS, Problems
+from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
 
 _READ = ("corpus", "video", "report")  # Of the configuration.
@@ -141,7 +142,9 @@ def run() -> NoReturn:
     flags.DEFINE_float(
         "icc", ICC, "Correlation of the scores of clips of one source, an assumption."
     )
-    commands.help_wanted(__doc__, "config", *_NUMBERS, "icc")
+    commands.help_wanted(
+        __doc__, "config", *_NUMBERS, "icc", keys=views.KEYS.only(*_READ)
+    )
     default = settings.default()
     commands.start(
         functools.partial(main, default=default),

@@ -1,4 +1,7 @@
-"""The command line: `vidsme prepare --config configs/llava.py --out DIR`.
+"""The command line: `vidsme prepare --config llava --out DIR`.
+
+    vidsme prepare --config llava --out DIR
+    vidsme prepare --members members.json --nonmembers nonmembers.json --out DIR
 
 Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
 reads them there. DIR may be in a bucket, gs://BUCKET/DIR or s3://BUCKET/DIR. With
@@ -6,12 +9,15 @@ reads them there. DIR may be in a bucket, gs://BUCKET/DIR or s3://BUCKET/DIR. Wi
 is prepared: the same command, again, adds clips that are new in the corpus; another
 sampling or number of frames is stored alongside.
 
-Exit status: 0 all clips are prepared; 2 nothing was done, one message lists every
-problem found, or the folder can no longer be written, and what was prepared is kept; 3
-finished, with failures, which are stored too; 130 interrupted, and the
-same command goes on where it stopped.
+With --check all is checked that needs no decoding, and nothing is written.
+
+Exit status: 0 all clips are prepared, or nothing wrong with what --check looks at; 2
+nothing was done, one message lists every problem found, or the folder can no longer be
+written, and what was prepared is kept; 3 finished, with failures, which are stored too;
+130 interrupted, and the same command goes on where it stopped.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -22,7 +28,7 @@ from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora
 from vidsme_jax.prepared import pipelines
-from vidsme_jax.run import asking
+from vidsme_jax.run import asking, rehearsal
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
 from vidsme_jax.store import buckets
@@ -43,9 +49,13 @@ def main(argv: list[str]) -> int:
         given, root, items = checked(
             config, flags.FLAGS.out, pipelines.problems(runner, options)
         )
+        beam = pipelines.Pipelines(runner, options or "") if runner else None
+        if flags.FLAGS.check:
+            unseen = rehearsal.DECODING, "which clips are prepared already"
+            terminal.show("\n".join(rehearsal.of_rows(items, unseen)))
+            return commands.OK
         from vidsme_jax.prepared import preparation
 
-        beam = pipelines.Pipelines(runner, options or "") if runner else None
         done = preparation.run(given, root, items, beam)
     except AuditError as error:
         return commands.wrong(error.problems)
@@ -108,8 +118,12 @@ def run() -> NoReturn:
     flags.DEFINE_string(
         "beam_options", None, "Of that runner, such as '--direct_num_workers=4'."
     )
-    commands.help_wanted(__doc__, "config", "out", "runner", "beam_options")
-    commands.start(main, commands.parse)
+    commands.define_short(*commands.CORPUS)
+    commands.define_check()
+    keys = views.KEYS.only(*_READ)
+    names = "config", *commands.CORPUS, "out", "runner", "beam_options", "check"
+    commands.help_wanted(__doc__, *names, keys=keys)
+    commands.start(main, functools.partial(commands.parse, short=commands.CORPUS))
 
 
 if __name__ == "__main__":

@@ -154,15 +154,8 @@ def main(argv: list[str]) -> int:
 def run() -> NoReturn:
     """Defines the flag, which other programs have too, and runs `main`."""
     flags.DEFINE_string("workdir", None, "Receives clips and models.")
-    commands.help_wanted(__doc__, "workdir", keys=False)
-    commands.start(main, _parse)
-
-
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return list(flags.FLAGS(argv))
-    except flags.UnrecognizedFlagError as error:
-        raise SystemExit(commands.wrong([str(error)])) from None
+    commands.help_wanted(__doc__, "workdir")
+    commands.start(main, commands.parse_flags)
 
 
 if __name__ == "__main__":

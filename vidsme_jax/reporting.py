@@ -9,9 +9,12 @@ relative names must lead from here to where they led from the audit. Videos that
 manifest names may be gone; of a folder, those that are there count. The log and the
 report say so if other rows are evaluated than before.
 
-Exit status: 0 done; 2 nothing was done, one message lists every problem found; 3 done,
-and the run had failures, which are listed in failures.jsonl; 4 done, and a limit of
-config.gate was exceeded, or could not be compared.
+With --check all is checked that does not read the signals, and nothing is written.
+
+Exit status: 0 done, or nothing wrong with what --check looks at; 2 nothing was done,
+one message lists every problem found; 3 done, and the run had failures, which are
+listed in failures.jsonl; 4 done, and a limit of config.gate was exceeded, or could not
+be compared.
 """
 
 import json
@@ -25,7 +28,8 @@ from ml_collections.config_flags.config_flags import DEFINE_config_dict
 
 from vidsme_jax import commands, settings, terminal
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import asking, shares
+from vidsme_jax.run import asking, rehearsal, shares
+from vidsme_jax.settings import views
 from vidsme_jax.store import received, workdirs
 from vidsme_jax.store.workdirs import Workdir
 
@@ -46,9 +50,15 @@ def main(argv: list[str]) -> int:
     commands.begin()
     config = flags.FLAGS.config
     try:
-        with workdirs.opened(workdir, parts=True) as place:
+        check = flags.FLAGS.check
+        with workdirs.opened(workdir, parts=True, writes=not check) as place:
+            shares.gathered(place)  # Fetches what a listing left out.
             about = recorded(place.path)
             asked = _asked(about["config"], config)
+            if check:
+                unseen = ("whether the signals have what the scores need",)
+                terminal.show("\n".join(rehearsal.of_rows(asked.items, unseen)))
+                return commands.OK
             from vidsme_jax import audit
 
             report = audit.report_again(place.path, config, about, asked)
@@ -98,7 +108,9 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any]:
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     flags.DEFINE_string("workdir", None, "Of a finished run; its report is replaced.")
-    commands.help_wanted(__doc__, "workdir")
+    commands.define_check()
+    keys = views.KEYS.without(*_FIXED, "workers", "batch_size", "parallel.", "studies.")
+    commands.help_wanted(__doc__, "workdir", "check", keys=keys)
     commands.start(main, _parse)
 
 

@@ -11,12 +11,14 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import logging
 
 from vidsme_jax.wording import printable
+
+_COLUMNS = 80  # Of a terminal that does not say.
 
 
 def show(text: str) -> None:
@@ -29,6 +31,38 @@ def show(text: str) -> None:
 def show_error(text: str) -> None:
     """Prints on stderr."""
     _write(sys.stderr, text)
+
+
+# Called before anything is printed: what shows a line ends it.
+before_printing: list[Callable[[], None]] = []
+
+
+class _Line:
+    """What is written on the terminal's last line, to be written over."""
+
+    lock = threading.RLock()
+    width = 0
+
+
+def show_line(text: str) -> None:
+    """Writes on the last line of stderr's terminal; the next text takes its place."""
+    stream = sys.stderr
+    with _Line.lock, contextlib.suppress(OSError, ValueError):
+        columns = os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+        shown = printable(text).encode(stream.encoding, "backslashreplace")
+        shown = shown.decode(stream.encoding)[: columns - 1]
+        stream.write(f"\r{shown:<{min(_Line.width, columns - 1)}}")
+        stream.flush()
+        _Line.width = len(shown)
+
+
+def clear_line() -> None:
+    """Takes away what `show_line` has written."""
+    with _Line.lock, contextlib.suppress(OSError, ValueError):
+        if _Line.width:
+            sys.stderr.write(f"\r{'':<{_Line.width}}\r")
+            sys.stderr.flush()
+            _Line.width = 0
 
 
 def is_terminal(stream: Any) -> bool:
@@ -94,6 +128,7 @@ class _Record(python_logging.LogRecord):
 
 class _Formatter(logging.PythonFormatter):
     def format(self, record: python_logging.LogRecord) -> str:
+        clear_line()
         return _lines(super().format(record))
 
 
@@ -117,6 +152,8 @@ def _lines(text: str) -> str:
 
 def _write(stream: Any, text: str) -> OSError | None:
     """Prints lines; returns why they cannot be printed."""
+    for end in before_printing:
+        end()
     if stream is None:  # It was closed before this process began.
         return None
     encoding = stream.encoding or "utf-8"

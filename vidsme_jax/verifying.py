@@ -283,8 +283,8 @@ def run() -> NoReturn:
     flags.DEFINE_string("workdir", None, "Of a finished run; nothing is written there.")
     flags.DEFINE_string("digest", None, "That it must have, as its run printed it.")
     flags.DEFINE_bool("videos", False, "Hashes the videos that are there.")
-    commands.help_wanted(__doc__, "workdir", "digest", "videos", keys=False)
-    commands.start(main, lambda argv: flags.FLAGS(argv))
+    commands.help_wanted(__doc__, "workdir", "digest", "videos")
+    commands.start(main, commands.parse_flags)
 
 
 if __name__ == "__main__":

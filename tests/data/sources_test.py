@@ -65,7 +65,7 @@ def test_a_manifest_does_not_lead_outside_of_its_folder(tmp_path, video):
     source = as_json(inside / "m.json", rows)
     problem = problem_of(suspects=(source,))
     assert (
-        f"1 rows of manifests name videos outside of {inside}: {source}: row 2: "
+        f"1 row of manifests names videos outside of {inside}: {source}: row 2: "
         in (problem)
     )
     assert "corpus.allow_outside=true" in problem

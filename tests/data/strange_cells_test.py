@@ -17,7 +17,7 @@ from vidsme_jax.settings.rules import FIELDS
     ("video", "expected"),
     [
         ("tfds:a/1.0.0/train/0", "a row names a file, not an example of a dataset"),
-        ("hf:a/b", "videos must be files of this machine: fetch it first"),
+        ("hf:a/b", "a row names a file, not an example of a dataset; give the data"),
         ("https://a.org/b.mp4", "videos must be files of this machine: fetch it first"),
         ("S3://a/b.mp4", "videos must be files of this machine: fetch it first"),
         ("file:///a/b.mp4", "videos must be files of this machine: write its path"),

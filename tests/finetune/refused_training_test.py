@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_ends_before_the_training(config, tmp_pa
 
 
 def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
-    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path)))
+    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path), check=False))
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
     monkeypatch.setattr(command.commands, "begin", lambda: None)
@@ -250,7 +250,7 @@ def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
-    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path)))
+    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path), check=False))
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command, "commands", mock.Mock(INTERRUPTED=130))
     command.commands.usage_problem.return_value = ""

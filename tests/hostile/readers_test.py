@@ -19,6 +19,7 @@ QUICK = {
     "configs": {"random": 20},
     "prepared": {"random": 1},
     "tfds_folders": {"random": 1},
+    "hub_folders": {"random": 6},
 }
 
 SHARE = {
@@ -26,6 +27,7 @@ SHARE = {
     "manifests": 2,
     "prepared": 3,
     "tfds_folders": 2,
+    "hub_folders": 2,
 }  # One case in so many.
 
 

@@ -156,6 +156,20 @@ def tfds_folder(folder: pathlib.Path) -> str:
             os.environ["TFDS_DATA_DIR"] = before
 
 
+def hub_folder(path: pathlib.Path) -> str:
+    """Reads a dataset of Hugging Face and its first clips."""
+    chosen = settings.default()
+    chosen.corpus.suspects, chosen.video.num_frames = (f"hf:{path}",), 2
+    given = views.Settings.of(chosen)
+    found = corpora.load(given.corpus)
+    folder = path if path.is_dir() else path.parent
+    for item in found.items:
+        place = reading.file_of(item.clip)
+        assert place.is_relative_to(folder.resolve()), item.clip
+    reader = reading.Videos(given.video, given.corpus.fields)
+    return _clips(corpora.unique_clips(found.items)[:5], reader)
+
+
 def _clips(clips: Iterable[Any], reader: Any) -> str:
     failed = 0
     for each in clips:
@@ -187,5 +201,6 @@ READERS: dict[str, Read] = {
     "configs": config,
     "prepared": prepared,
     "tfds_folders": tfds_folder,
+    "hub_folders": hub_folder,
     "workdirs": workdir,
 }

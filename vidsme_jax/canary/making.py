@@ -114,7 +114,7 @@ def make(
     with (
         concurrent.futures.ThreadPoolExecutor(workers) as pool,
         contextlib.closing(
-            progress.bar(number * len(clips), "variants", "variant")
+            progress.Bar(number * len(clips), "marking", "variant")
         ) as bar,
     ):
         try:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vidsme_jax import progress
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import content, layouts, trees
 from vidsme_jax.checkpoints.files import Checkpoint
@@ -194,10 +195,13 @@ def load(
     faults = _Faults({}, {})
     filled: dict[str, jax.Array] = {}
     shapes = trees.flat(abstract)
-    for path, leaf in shapes.items():
-        read = _Reader(plan[path], leaf, faults)
-        sharding = shardings(path, leaf.shape)
-        filled[path] = jax.make_array_from_callback(leaf.shape, sharding, read)
+    sizes = {path: leaf.size * leaf.dtype.itemsize for path, leaf in shapes.items()}
+    with progress.loading(sum(sizes.values())) as add:
+        for path, leaf in shapes.items():
+            read = _Reader(plan[path], leaf, faults)
+            sharding = shardings(path, leaf.shape)
+            filled[path] = jax.make_array_from_callback(leaf.shape, sharding, read)
+            add(sizes[path])
     if problems := faults.listed():
         raise AuditError([f"checkpoint {checkpoint_name}: {p}" for p in problems])
     return trees.fill(abstract, filled)

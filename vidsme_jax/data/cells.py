@@ -33,10 +33,26 @@ _SCHEME = re.compile(
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,15}))\.0")
 
 
-class Address(str):
+class Named(str):
+    """The path of a video that is called otherwise in results, such as by its URL.
+
+    Attributes:
+      shown: What it is called, the same wherever the file lies.
+    """
+
+    shown: str
+
+    def __new__(cls, place: str, shown: str = "") -> "Named":
+        """Makes one; it is called as it is unless `shown` says how."""
+        made = super().__new__(cls, place)
+        made.shown = shown or place
+        return made
+
+
+class Address(Named):
     """The place of an example in a dataset, as its own source made it.
 
-    A text of a manifest or of an example never is one; see `datasets`.
+    A text of a manifest or of an example never is one; see `datasets` and `hub`.
     """
 
 
@@ -92,13 +108,16 @@ def not_a_path(video: Any) -> str:
 
 def _not_here(scheme: str) -> str:
     """Returns why a place of another kind than a file is no video of a row."""
-    if scheme == "tfds:":
+    if scheme in ("tfds:", "hf:"):
+        place = "tfds:NAME/SPLIT" if scheme == "tfds:" else "hf:PATH/SPLIT"
         return (
             "a row names a file, not an example of a dataset; give the dataset as a "
-            "source, such as corpus.suspects = ('tfds:NAME/SPLIT',), or write a file "
-            "of this name as ./NAME"
+            f"source, such as corpus.suspects = ({place!r},), or write a file of this "
+            "name as ./NAME"
         )
     remedy = "write its path" if scheme.startswith("file:") else "fetch it first"
+    if scheme in ("http://", "https://"):
+        remedy += ", and say by corpus.urls which file it is"
     return f"videos must be files of this machine: {remedy}"
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from absl import logging
 
 from vidsme_jax.base import ROLES, ClipError, Item
-from vidsme_jax.data import decoders, segments
+from vidsme_jax.data import decoders, frame_folders, segments
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.data.sources import is_address
@@ -42,7 +42,7 @@ class _Pair:
         return _file(self.one) == _file(self.other)
 
     def __str__(self) -> str:
-        first, second = (segments.divided(x.clip)[1] for x in (self.one, self.other))
+        first, second = _part(self.one), _part(self.other)
         same = "file" if _file(self.one) == _file(self.other) else "bytes"
         why = f"same {same}" if first == second else f"overlapping parts, same {same}"
         return f"{_named(self.one)} and {_named(self.other)}: {why}"
@@ -193,12 +193,19 @@ def _overlapping(items: Iterable[Item]) -> list[_Pair]:
 
 def _span(item: Item) -> tuple[float, float]:
     """Returns the first instant of a row's part, and the first after it."""
-    segment = segments.divided(item.clip)[1] or segments.WHOLE
+    segment = _part(item) or segments.WHOLE
     return segment.start, math.inf if segment.end is None else segment.end
 
 
 def _file(item: Item) -> str:
     return segments.divided(item.clip)[0] if "#" in item.clip else item.clip
+
+
+def _part(item: Item) -> Segment | None:
+    """Returns the seconds that a row asks about; its windows ask about all of them."""
+    if "#" not in item.clip:
+        return None
+    return segments.divided(segments.without_window(item.clip))[1]
 
 
 def _source(item: Item) -> str:
@@ -207,7 +214,7 @@ def _source(item: Item) -> str:
 
 def _named(item: Item) -> str:
     """Returns the path of a row's file, its part and its role."""
-    _, part = segments.divided(item.clip)
+    part = _part(item)
     return f"{_path(item)}{f' {_seconds(part)}' if part else ''} ({item.role})"
 
 
@@ -227,7 +234,7 @@ def _divided(items: list[Item]) -> str:
     one = items[0]
     other = next(item for item in items if item.role != one.role)
     names = (_path(one), _path(other))
-    parts = (segments.divided(item.clip)[1] for item in (one, other))
+    parts = (_part(item) for item in (one, other))
     times = [_seconds(part or segments.WHOLE) for part in parts]
     texts = f"{times[0]} {one.role}", f"{times[1]} {other.role}"
     if names[0] == names[1]:
@@ -244,15 +251,19 @@ def _size(name: str) -> int | None:
     if is_address(name):
         return None
     try:
+        if os.path.isdir(name):
+            return frame_folders.stamp(pathlib.Path(name))[0]
         return os.stat(name).st_size
     except OSError:
         return None
 
 
 def _ends(name: str) -> str:
-    """Returns a hash of the first and last bytes."""
+    """Returns a hash of the first and last bytes; of a folder its pictures' names."""
     digest = hashlib.sha256()
     try:
+        if os.path.isdir(name):
+            return "\0".join(sorted(os.listdir(name)))
         with open(name, "rb") as file:
             digest.update(file.read(_END))
             file.seek(max(0, os.fstat(file.fileno()).st_size - _END))

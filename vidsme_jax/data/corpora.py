@@ -20,6 +20,7 @@ from vidsme_jax.data import (
     presence,
     segments,
     sources,
+    urls,
     waiting,
 )
 from vidsme_jax.data.manifest_rows import Row, columns_of, label_column, option
@@ -91,12 +92,18 @@ def _load(
     if root is not None and not root.is_dir() and stored is None:
         near = names.why_missing(root.absolute()) or names.near(root)
         problems.add("", [f"corpus.video_root: no such folder: {root}{near}"])
+    files = None
+    if corpus.urls:
+        try:
+            files = urls.Files(corpus.urls, root)
+        except AuditError as error:
+            problems.add("", error.problems)
     named = dict.fromkeys(source for role in ROLES for source in given[role])
     found: dict[str, Found] = {}
     for source in named:
         wait.stage = f"reading {source}"
         try:
-            its = sources.read(source, root, corpus.fields)
+            its = sources.read(source, root, corpus.fields, files)
         except AuditError as error:
             problems.add("sources", error.problems)
         else:
@@ -105,6 +112,7 @@ def _load(
     if found:
         problems.add("", _unknown_columns(corpus.fields, found.values()))
     taken, left = _take(given, found, problems, corpus.fields)
+    taken = [(role, x) for role, row in taken for x in row.windows(corpus.windows)]
     sound = {source for source, its in found.items() if not its.problems}
     if stored is not None and len(sound) < len(named):
         problems.add(
@@ -323,10 +331,15 @@ def _subsample(
         return items
     kept = set()
     for number, role in enumerate(ROLES):
-        keys = list(dict.fromkeys(item.clip for item in items if item.role == role))
+        its = (segments.without_window(i.clip) for i in items if i.role == role)
+        keys = list(dict.fromkeys(its))
         order = np.random.default_rng([seed, number]).permutation(len(keys))
         kept |= {(role, keys[index]) for index in order[:max_clips]}
-    return tuple(item for item in items if (item.role, item.clip) in kept)
+    return tuple(
+        item
+        for item in items
+        if (item.role, segments.without_window(item.clip)) in kept
+    )
 
 
 def _beyond(

@@ -18,13 +18,12 @@ from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.data import clocks, dataset_folders, features
+from vidsme_jax.data import clocks, dataset_folders, features, field_columns
 from vidsme_jax.data.cells import Address
 from vidsme_jax.data.dataset_folders import root
 from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
-from vidsme_jax.settings.rules import FIELDS
 from vidsme_jax.wording import nearest
 
 _LONGEST_PATH = 4096
@@ -114,12 +113,16 @@ class Dataset:
 
     def rate(self, example: bytes) -> clocks.Rate | None:
         """The frames a second of an example's pictures: its number `fps`, if any."""
+        return clocks.rate_of(self.value(example, _RATE)) if self.has_rate else None
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether its examples have a number `fps`."""
         feature = self.features.get(_RATE)
         if not isinstance(feature, tfds.features.Tensor):
-            return None
+            return False
         kind: Any = feature.np_dtype
-        number = np.issubdtype(kind, np.number)
-        return clocks.rate_of(self.value(example, _RATE)) if number else None
+        return bool(np.issubdtype(kind, np.number))
 
     def mapping(self, fields: Sequence[str]) -> dict[str, str]:
         """Which feature is the video, which the question and so on.
@@ -133,35 +136,16 @@ class Dataset:
         Raises:
           AuditError: No single feature can be the video.
         """
-        asked = columns_of(fields)
-        given = {k: v for k, v in asked.items() if not v or v in self.features}
-        there = self.described()
-        if not given.get("video"):
-            could = features.could_be_video(self.features)
-            if len(could) != 1:
-                lacking = asked.get("video", "")
-                problem = (
-                    f"no feature {lacking!r}{nearest(lacking, list(self.features))}; "
-                    if lacking
-                    else ""
-                ) + (
-                    f"{'several features' if could else 'no feature'} can be the "
-                    f"video; say which, such as {option(fields, 'video=NAME')}; "
-                    f"it has {there}"
-                )
-                raise AuditError([problem])
-            given["video"] = could[0]
-        elif features.kind_of(self.features[given["video"]]) is None:
-            raise AuditError(
-                [f"corpus.fields: {given['video']!r} is no video; it has {there}"]
-            )
-        known = set(FIELDS) & set(self.features) - {"label"}
-        named = {name: name for name in FIELDS if name in known} | given
-        return {field: feature for field, feature in named.items() if feature}
+        could = features.could_be_video(self.features)
+        its = self.features.items()
+        videos = [name for name, each in its if features.kind_of(each) is not None]
+        return field_columns.of_fields(
+            fields, self.described(), could, videos, "feature"
+        )
 
-    def described(self) -> str:
-        """Its features with their kinds."""
-        return ", ".join(f"{k}: {type(f).__name__}" for k, f in self.features.items())
+    def described(self) -> dict[str, str]:
+        """The kind of each feature."""
+        return {name: type(each).__name__ for name, each in self.features.items()}
 
 
 _opened = functools.cache(Dataset)  # By folder.
@@ -186,10 +170,11 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     stem = "/".join(dataset.folder.parts[len(root().parts) :])
     columns = {key: value for key, value in mapping.items() if key != "video"}
     kind = features.kind_of(dataset.features[mapping["video"]])
-    if {"start", "end"} & set(columns) and kind in (features.IMAGES, features.ARRAY):
+    untimed = kind in (features.IMAGES, features.ARRAY) and not dataset.has_rate
+    if {"start", "end"} & set(columns) and untimed:
         problem = (
             f"'start' and 'end' select a segment by its seconds, which the pictures of "
-            f"{mapping['video']!r} do not have; "
+            f"{mapping['video']!r} do not have without a number {_RATE!r}; "
             f"{option(fields, 'start=', 'end=')} scores whole examples"
         )
         raise AuditError([problem])

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import channel, segments, stages, video
+from vidsme_jax.data import channel, frame_pictures, segments, stages, video
 from vidsme_jax.data.limits import Content, Limits
+from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.sampling import Choice
 
 Answer = tuple[dict[str, Any], Any]
@@ -34,13 +35,16 @@ def frames(
     """Decodes the frames of several choices; see `Choice` for the arguments."""
     part = segments.divided(segment)[1] or segments.WHOLE
     choice = Choice(sampling, fps, counts, part)
-    found = video.decode_chosen(content, choice, limits, part)
+    if (pictures := _pictures(content, limits)) is not None:
+        found = pictures.sample_chosen(sampling, choice, part)
+    else:
+        found = video.decode_chosen(content, choice, limits, part)
     about = {
         "shape": found.pixels.shape,
         "indices": found.indices,
         "content_hash": found.content_hash,
         "clock": dataclasses.asdict(found.clock) if found.clock else None,
-        "warnings": (*found.warnings, *choice.warnings),
+        "warnings": tuple(dict.fromkeys((*found.warnings, *choice.warnings))),
         "container": found.container,
         "chosen": [choice.indices[count] for count in counts],
     }
@@ -51,13 +55,25 @@ def thumbnails(
     content: Content, limits: Limits, *, indices: Sequence[int], height: int
 ) -> Answer:
     """Decodes frames again, scaled down; see `video.thumbnails`."""
-    pixels = video.thumbnails(content, indices, height, limits)
+    if (pictures := _pictures(content, limits)) is not None:
+        pixels = pictures.thumbnails(indices, height)
+    else:
+        pixels = video.thumbnails(content, indices, height, limits)
     return {"shape": pixels.shape}, pixels
 
 
 def content_hash(content: Content, limits: Limits) -> Answer:
-    """Hashes the bytes; see `video.content_hash`."""
+    """Hashes the bytes; see `video` and `frame_pictures`."""
+    if (pictures := _pictures(content, limits)) is not None:
+        return {"content_hash": pictures.content_hash()}, b""
     return {"content_hash": video.content_hash(content, limits)}, b""
+
+
+def _pictures(content: Content, limits: Limits) -> Pictures | None:
+    """Returns what a folder of numbered pictures holds; None of what is no folder."""
+    if isinstance(content, bytes) or not os.path.isdir(content):
+        return None
+    return frame_pictures.opened(content, limits)
 
 
 REQUESTS = {each.__name__: each for each in (frames, thumbnails, content_hash)}

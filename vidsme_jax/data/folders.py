@@ -1,5 +1,8 @@
 """Folders and patterns: which videos they hold, and what is left out of them.
 
+A folder of numbered pictures is a video where the folder that is searched holds no
+other: beside videos pictures are their thumbnails, or so.
+
 Linked folders are entered, each folder once, so that loops of links end.
 """
 
@@ -9,18 +12,25 @@ import glob
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from vidsme_jax.data import frame_folders
 from vidsme_jax.data.names import VIDEO_SUFFIXES
 
 PARTIAL = "left over from downloads that broke off"
 DANGLING = "links that lead nowhere"
 UNREADABLE = "folders that cannot be read"
+BESIDE = (
+    "folders of numbered pictures beside videos, to be given as a source of their own"
+)
 _UNFINISHED = re.compile(
     r"\.(part(-frag\d+)?|partial|crdownload|download|opdownload|incomplete|aria2|ytdl"
     r"|filepart|!ut|!qb)$",
     re.IGNORECASE,
 )
+
+
+_WEBP = ".webp"
 
 
 class Search:
@@ -37,11 +47,32 @@ class Search:
         self._names: dict[str, frozenset[str]] = {}  # By folder.
 
     def videos(self, folder: pathlib.Path) -> list[pathlib.Path]:
-        """Returns the videos of a folder and of those in it, sorted."""
-        found = []
-        for _, entries in self._walk(str(folder)):
-            found += (e.path for e in entries if not _is_folder(e))
-        return sorted(pathlib.Path(name) for name in found if self.is_video(name))
+        """Returns the videos of a folder and of those in it, sorted.
+
+        Those are folders of numbered pictures if there is no other.
+        """
+        files, clips = [], []
+        for at, entries in self._walk(str(folder)):
+            names = [e.path for e in entries if not _is_folder(e)]
+            files += names
+            hidden = "/." in at.removeprefix(str(folder))
+            if not hidden and frame_folders.is_clip(map(os.path.basename, names)):
+                clips.append(at)
+        found = self._or_folders(filter(self.is_video, files), clips)
+        return sorted(map(pathlib.Path, found))
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """Returns the videos among paths, of files and folders as `videos` does."""
+        found = list(filter(self.is_video, names))
+        clips = list(filter(os.path.isdir, found))
+        return self._or_folders([n for n in found if not os.path.isdir(n)], clips)
+
+    def _or_folders(self, files: Iterable[str], clips: list[str]) -> list[str]:
+        """Returns files or, if there is none, folders of numbered pictures."""
+        found = list(files)
+        for at in clips if found else ():
+            self._leave(BESIDE, at)
+        return found or clips
 
     def matches(self, pattern: str) -> list[str]:
         """Returns what matches a pattern, sorted; it need not be a video.
@@ -69,12 +100,18 @@ class Search:
         stem, suffix = os.path.splitext(base)
         if _UNFINISHED.search(base) or (suffix.lower() == ".tmp" and _is_named(stem)):
             self._leave(PARTIAL, name)
+        elif os.path.isdir(name):
+            return not base.startswith(".") and frame_folders.is_clip(
+                self._beside(name)
+            )
         if base.startswith(".") or not _is_named(base):
             return False
         if not os.path.isfile(name):
             if os.path.islink(name) and not os.path.exists(name):
                 self._leave(DANGLING, name)
             return False
+        if base.lower().endswith(_WEBP) and not _is_animated(name):
+            return False  # A picture.
         # aria2 allocates the whole file first; Firefox leaves an empty one.
         beside = self._beside(folder or ".")
         begun = f"{base}.part" in beside and not os.path.getsize(name)
@@ -158,6 +195,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # A link that leads to itself.
         return False
+
+
+def _is_animated(name: str) -> bool:
+    """Whether a WebP has more than one picture; one that cannot be read may have."""
+    try:
+        with open(name, "rb") as file:
+            head = file.read(21)
+    except OSError:
+        return True
+    return len(head) < 21 or bool(head[8:16] == b"WEBPVP8X" and head[20] & 2)
 
 
 def _is_named(name: str) -> bool:

@@ -6,19 +6,16 @@ Also which keys a manifest may have: its author need not be who runs the audit.
 import collections
 import os
 import pathlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from absl import logging
 
 from vidsme_jax.base import Item
 from vidsme_jax.data import links, segments
-from vidsme_jax.data.cells import Address
+from vidsme_jax.data.cells import Address, Named
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.data.sources import is_address, some
-
-# A repository in the cache of the Hugging Face hub, whose snapshots link to its blobs.
-_REPOSITORY = re.compile(r"(datasets|models|spaces)--.+")
+from vidsme_jax.wording import counted
 
 
 def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[str]]:
@@ -43,8 +40,9 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
     real = dict(zip(distinct, links.resolved(distinct), strict=True))
     keys, videos = [], []
     for (_, row), path in zip(rows, paths, strict=True):
-        video, part = str(row.video), row.segment
-        keys.append(segments.joined(real[path] if path else video, part))
+        video, part = row.video, row.segment
+        keys.append(segments.joined(real[path] if path else str(video), part))
+        video = video.shown if isinstance(video, Named) else str(video)
         videos.append(video if part is None else f"{video}{part}")
     names, problems = _names([row for _, row in rows], keys, videos)
     items = []
@@ -84,27 +82,16 @@ def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
         if not row.confined:
             continue
         if row.folder is not folder:
-            folder, (root, may_be_in) = row.folder, _inside(row.folder)
+            folder, (root, may_be_in) = row.folder, links.inside(row.folder)
         if not item.clip.startswith(may_be_in) and not is_address(item.clip):
             found[root].append(f"{row.where}: {item.video!r}")
     return [
-        f"{len(names)} rows of manifests name videos outside of {root}: "
+        f"{counted(len(names), 'row')} of manifests "
+        f"{'names' if len(names) == 1 else 'name'} videos outside of {root}: "
         f"{some(names)}; set corpus.video_root to a folder that holds them all or, if "
         "you trust the manifests, corpus.allow_outside=true"
         for root, names in found.items()
     ]
-
-
-def _inside(folder: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]]:
-    """Returns a folder without links, and how paths begin that are in it."""
-    root = pathlib.Path(links.real(str(folder)))
-    inside = [os.path.join(root, "")]
-    for snapshot in (root, *root.parents):
-        repository = snapshot.parent.parent
-        is_one = _REPOSITORY.fullmatch(repository.name)
-        if snapshot.parent.name == "snapshots" and is_one:
-            inside.append(os.path.join(repository, "blobs", ""))
-    return root, tuple(inside)
 
 
 def _names(

@@ -6,6 +6,8 @@ The system is asked once for each folder, not for every part of every file's pat
 import collections
 import itertools
 import os
+import pathlib
+import re
 from collections.abc import Sequence
 
 _LISTED = 100  # Files of a folder from which on it is listed.
@@ -13,6 +15,8 @@ _CROWDED = 20  # Times as many others in it: then its files are asked for one by
 _DEPTH = 16  # Folders inside of each other that are remembered.
 _LONG = 512  # Characters of a folder's name from which on those above it are not.
 _ROUNDS = 8  # Through links that lead to themselves.
+# A repository in the cache of the Hugging Face hub, whose snapshots link to its blobs.
+_REPOSITORY = re.compile(r"(datasets|models|spaces)--.+")
 _HERE = ("", os.curdir, os.pardir)
 
 
@@ -50,6 +54,21 @@ def real(path: str) -> str:
         if found == before:
             return found
     return os.path.abspath(path)
+
+
+def inside(folder: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]]:
+    """Returns a folder without links, and how paths begin that are in it.
+
+    Those of a snapshot of the Hugging Face hub may be blobs of its repository.
+    """
+    root = pathlib.Path(real(str(folder)))
+    found = [os.path.join(root, "")]
+    for snapshot in (root, *root.parents):
+        repository = snapshot.parent.parent
+        is_one = _REPOSITORY.fullmatch(repository.name)
+        if snapshot.parent.name == "snapshots" and is_one:
+            found.append(os.path.join(repository, "blobs", ""))
+    return root, tuple(found)
 
 
 class _Folders:

@@ -3,14 +3,15 @@
 Every row is checked on its own, and all that is wrong with any is listed at once.
 """
 
+import dataclasses
 import os
 import pathlib
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.data import cells, dates, segments
+from vidsme_jax.data import cells, dates, segments, urls
 from vidsme_jax.data.segments import Segment
 from vidsme_jax.settings.rules import FIELDS
 from vidsme_jax.wording import nearest, printable
@@ -64,6 +65,17 @@ class Row(NamedTuple):
     def grouped(self, group: str) -> "Row":
         """Returns the row with a group, if it has none."""
         return self if self.group else self._replace(group=group)
+
+    def windows(self, count: int) -> Iterator["Row"]:
+        """Yields the row once for each of so many windows of its video."""
+        if count == 1:
+            yield self
+            return
+        whole = self.segment or segments.WHOLE
+        for number in range(1, count + 1):
+            part = dataclasses.replace(whole, window=(number, count))
+            name = f"{self.id}#{number}" if self.id else ""
+            yield self._replace(segment=part, id=name)
 
 
 class _Columns(NamedTuple):
@@ -199,6 +211,7 @@ def checked(
     mapping: Mapping[str, str],
     there: Collection[str],
     fields: tuple[str, ...] = (),
+    files: urls.Files | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Checks rows; returns those that are right, and what is wrong with others.
 
@@ -209,6 +222,7 @@ def checked(
       mapping: Of `columns_of`, of columns that are there.
       there: The columns that any row has.
       fields: `corpus.fields`, for the remedy where values are no labels.
+      files: Of URLs; None: a URL is no video.
 
     Returns:
       The rows; and the first problems of others, with the count of the rest.
@@ -220,7 +234,7 @@ def checked(
     more = 0
     for place, given in raw:
         try:
-            rows.append(_row(source, place, folder, given, columns))
+            rows.append(_row(source, place, folder, given, columns, files))
             continue
         except AuditError as error:
             found = [f"{source}: {place}: {problem}" for problem in error.problems]
@@ -234,7 +248,12 @@ def checked(
 
 
 def _row(
-    source: str, place: str, folder: pathlib.Path, given: Any, columns: _Columns
+    source: str,
+    place: str,
+    folder: pathlib.Path,
+    given: Any,
+    columns: _Columns,
+    files: urls.Files | None,
 ) -> Row:
     """Checks one row, or raises an `AuditError` with all that is wrong with it.
 
@@ -244,6 +263,7 @@ def _row(
       folder: What its video is relative to.
       given: The row.
       columns: Of the fields.
+      files: Of URLs.
     """
     if not isinstance(given, dict):
         kind = type(given).__name__
@@ -253,6 +273,9 @@ def _row(
         problems.append("more fields than the header has columns")
     get = given.get
     video: Any = get(columns.video)
+    url = video if files is not None and urls.is_url(video) else ""
+    if files is not None and url:
+        video, folder = files.video(url), files.folder
     if type(video) is str and video.isascii() and cells.is_plain_path(video):
         pass  # As most are.
     elif problem := cells.not_a_path(video):
@@ -260,6 +283,8 @@ def _row(
     elif not isinstance(video, cells.Address):
         # One name, one text: lone surrogates may stand for what is proper UTF-8.
         video = os.fsdecode(os.fsencode(video))
+    if url and not isinstance(video, cells.Address):
+        video = cells.Named(video, url)
     texts = [""] * len(_TEXTS)
     for at, column in columns.texts:
         value = get(column)

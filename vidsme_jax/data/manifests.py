@@ -20,7 +20,7 @@ from vidsme_jax.wording import printable
 Raw = tuple[list[str], list[tuple[str, Any]]]
 _SHOWN = 20  # Faulty lines.
 _LONGEST = 4000  # Characters of a message.
-_MOST_ROWS = 5_000_000
+MOST_ROWS = 5_000_000
 _MOST_COLUMNS = 10_000
 # Of JSON, which is some 30 times as large in memory where it is all brackets.
 _MOST_VALUES, _LONGEST_LINE = 1 << 25, 1 << 22
@@ -51,7 +51,7 @@ def read(source: str, path: pathlib.Path, wanted: Collection[str]) -> Raw:
         raise AuditError([f"{source}: no such manifest{missing}"])
     suffix = path.suffix.lower()
     try:
-        _check_amount("bytes", os.path.getsize(path), _MOST_BYTES[suffix])
+        check_amount("bytes", os.path.getsize(path), _MOST_BYTES[suffix])
         columns, raw = READERS[suffix](path, frozenset(wanted))
     except UnicodeDecodeError as error:
         raise AuditError([f"{source}: cannot be read: {_not_utf8(error)}"]) from error
@@ -65,7 +65,7 @@ def read(source: str, path: pathlib.Path, wanted: Collection[str]) -> Raw:
     return columns, raw
 
 
-def _check_amount(what: str, found: int, most: int) -> None:
+def check_amount(what: str, found: int, most: int) -> None:
     """Raises a ValueError if there is too much to be read."""
     if found > most:
         raise ValueError(f"it has {found} {what}, at most {most} are read; {_SPLIT}")
@@ -127,13 +127,13 @@ class _Rows:
                 self.fault(f"{place}: the object has {some} more than once; remove one")
             if (keys := list(row)) != self._last:
                 self.columns |= dict.fromkeys(keys)
-                _check_amount("columns", len(self.columns), _MOST_COLUMNS)
+                check_amount("columns", len(self.columns), _MOST_COLUMNS)
                 self._last = keys
             if not row.keys() <= self._wanted:
                 row = {name: row[name] for name in self._wanted if name in row}
         self.rows.append((place, row))
-        if len(self.rows) > _MOST_ROWS:
-            _check_amount("rows", len(self.rows), _MOST_ROWS)
+        if len(self.rows) > MOST_ROWS:
+            check_amount("rows", len(self.rows), MOST_ROWS)
 
     def fault(self, problem: str) -> None:
         """Adds what is wrong with a row; of many only the first are kept."""
@@ -152,7 +152,7 @@ class _Rows:
 
 def _read_json(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
     text = path.read_text("utf-8-sig")
-    _check_amount("values", sum(map(text.count, ",[{")), _MOST_VALUES)
+    check_amount("values", sum(map(text.count, ",[{")), _MOST_VALUES)
     try:
         data = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -175,7 +175,7 @@ def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
             if line.isspace():
                 continue
             if len(line) > _LONGEST_LINE:
-                _check_amount("characters of a line", len(line), _LONGEST_LINE)
+                check_amount("characters of a line", len(line), _LONGEST_LINE)
             try:
                 row = _decoded(line)
             except json.JSONDecodeError as error:
@@ -203,7 +203,7 @@ def _read_csv(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         header = next(filter(None, reader), [])
-        _check_amount("columns", len(header), _MOST_COLUMNS)
+        check_amount("columns", len(header), _MOST_COLUMNS)
         columns = _distinct(header)  # Of a repeated one the last wins.
         if len(columns) == 1 and (other := set(columns[0]) & {";", "\t", "|"}):
             found = repr(other.pop())
@@ -218,7 +218,7 @@ def _read_csv(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
             if count > len(columns):
                 row[None] = cells[len(columns) :]
             rows.append((f"line {reader.line_num}", row))
-            _check_amount("rows", len(rows), _MOST_ROWS)
+            check_amount("rows", len(rows), MOST_ROWS)
     return columns, rows
 
 
@@ -226,13 +226,13 @@ def _read_parquet(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
     from vidsme_jax.data import parquet
 
     found, count = parquet.schema(path)
-    _check_amount("rows", count, _MOST_ROWS)
-    _check_amount("columns", len(found), _MOST_COLUMNS)
+    check_amount("rows", count, MOST_ROWS)
+    check_amount("columns", len(found), _MOST_COLUMNS)
     columns = _distinct(found)
     kept = [name for name in columns if name in wanted]
     if not kept:
         return columns, [("row 1", {})] * bool(count)
-    rows = enumerate(parquet.rows(path, kept, _check_amount), 1)
+    rows = enumerate(parquet.rows(path, kept, check_amount), 1)
     return columns, [(f"row {number}", row) for number, row in rows]
 
 

@@ -21,8 +21,9 @@ from vidsme_jax.wording import nearest
 
 VIDEO_SUFFIXES = tuple(
     ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .asf .mpg .mpeg .m2v .vob .ts .m2ts .mts"
-    " .3gp .3g2 .ogv .ogg .gif .y4m .h264 .hevc".split()
+    " .3gp .3g2 .ogv .ogg .gif .webp .y4m .h264 .hevc".split()
 )
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _DRIVE = re.compile(r"[A-Za-z]:\\")
 # As which UTF-8 is read by mistake, and in which names were written before it.
 _LATIN = ("latin-1", "cp1252", "cp437", "cp850")

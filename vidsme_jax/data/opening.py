@@ -95,7 +95,7 @@ class Source:
           ClipError: "open", if the file cannot be read or is empty.
         """
         digest = hashlib.sha256()
-        with stages.spending(stages.HASH), _binary(self.content) as file:
+        with stages.spending(stages.HASH), regular(self.content) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 self.check_time()
@@ -119,7 +119,7 @@ class Source:
             # The threads are the loader's, one a clip; the decoder's own would decode
             # frames ahead that nobody wants.
             context.thread_count, context.options = 1, options
-            self.promised = _promised(container, stream, _head(self.content))
+            self.promised = _promised(container, stream, head(self.content))
             self.noticed = (*self._several, *formats.of_stream(stream))
             self.rate = clocks.rate_of(stream.average_rate)
             self.container = tags.container_of(container, stream)
@@ -147,7 +147,7 @@ class Source:
         self.check_time()
         # FFmpeg looks at this whenever it reads, not while a decoder works.
         left = max(0.0, self._end - time.monotonic())
-        with _binary(self.content) as file:
+        with regular(self.content) as file:
             given: Any = file
             about = options | containers.ONLY_FILMS | {"protocol_whitelist": "none"}
             if not isinstance(self.content, bytes):
@@ -169,10 +169,13 @@ def unit(stream: VideoStream) -> Any:
     return stream.time_base or 0
 
 
-def _binary(content: Content) -> io.BufferedIOBase:
+def regular(content: Content) -> io.BufferedIOBase:
     """Opens a file, which must be a regular one with something in it.
 
     What is opened is what was looked at: a name may stand for another file by then.
+
+    Raises:
+      ClipError: "open", if it is another, or cannot be read.
     """
     if isinstance(content, bytes):
         if not content:
@@ -201,23 +204,24 @@ def _binary(content: Content) -> io.BufferedIOBase:
     return open(descriptor, "rb")
 
 
-def _head(content: Content) -> bytes:
-    with _binary(content) as file:
+def head(content: Content) -> bytes:
+    """Returns how a file begins, in 4096 bytes at most; see `regular`."""
+    with regular(content) as file:
         return file.read(_HEAD)
 
 
 def _not_a_video(content: Content) -> str:
-    head = _head(content)
-    if head.startswith(_POINTER):
+    begin = head(content)
+    if begin.startswith(_POINTER):
         where = "" if isinstance(content, bytes) else f" in {content.parent}"
         return f"a git-lfs pointer, not the video: run `git lfs pull`{where}"
-    if head[4:8] == b"ftyp" and not _has_index(content):
+    if begin[4:8] == b"ftyp" and not _has_index(content):
         cause = "the recording or the copy of it broke off before the end"
         return f"the mp4 has no index (moov box): {cause}"
-    if kind := containers.refused(head):
+    if kind := containers.refused(begin):
         return kind
-    text = head[:_SHOWN].decode("utf-8", errors="ignore")
-    shown = len(text.encode()) > len(head[:_SHOWN]) - 4
+    text = begin[:_SHOWN].decode("utf-8", errors="ignore")
+    shown = len(text.encode()) > len(begin[:_SHOWN]) - 4
     if shown and text.replace("\n", "").isprintable():
         return f"not a video but text, which begins {text[:40]!r}"
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -226,7 +230,7 @@ def _not_a_video(content: Content) -> str:
 
 def _has_index(content: Content) -> bool:
     """Whether one of the outermost boxes of an mp4 is the index."""
-    with _binary(content) as file:
+    with regular(content) as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(0)
         while len(header := file.read(16)) >= 8:
@@ -240,7 +244,7 @@ def _has_index(content: Content) -> bool:
     return False
 
 
-def _promised(container: InputContainer, stream: VideoStream, head: bytes) -> Promise:
+def _promised(container: InputContainer, stream: VideoStream, begin: bytes) -> Promise:
     """What the header says; a Matroska file says it in a tag, as h:mm:ss."""
     seconds = float((stream.duration or 0) * unit(stream))
     written = stream.metadata.get("DURATION", "")
@@ -255,6 +259,6 @@ def _promised(container: InputContainer, stream: VideoStream, head: bytes) -> Pr
     frames = stream.frames
     if "avi" in kinds and len(stream.index_entries) == 1:
         # Of one frame that comes late FFmpeg gives no time; empty ones before it count.
-        whole = 8 + int.from_bytes(head[4:8], "little") <= container.size
+        whole = 8 + int.from_bytes(begin[4:8], "little") <= container.size
         frames = 1 if whole else frames
     return Promise(frames, seconds, until)

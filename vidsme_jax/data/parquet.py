@@ -36,7 +36,7 @@ def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
 
     Args:
       path: Of the file.
-      columns: Those that are read.
+      columns: Those that are read; A.B for what is called B in the objects of A.
       check: Takes what there is too much of, how much there is and how much may be;
         raises a ValueError if that is more.
 
@@ -49,7 +49,7 @@ def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns)
-                lists = [_values(name, table[name], check) for name in columns]
+                lists = [values(x, _column(table, x), check) for x in columns]
                 for row in zip(*lists, strict=True):
                     yield dict(zip(columns, row, strict=True))
 
@@ -72,7 +72,7 @@ def _check_sizes(
         about = file.metadata
         for number in range(about.num_columns):
             part = file.schema.column(number)
-            if part.path.split(".")[0] not in columns:
+            if columns.isdisjoint((part.path, part.path.split(".")[0])):
                 continue
             if part.physical_type == "BYTE_ARRAY":
                 texts[part.path] = None
@@ -86,8 +86,24 @@ def _check_sizes(
     return list(texts)
 
 
-def _values(name: str, column: pa.ChunkedArray, check: Check) -> list[Any]:
-    """Returns the values of a column; of an object only what it is called inside."""
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Returns a column, or a part of one."""
+    if name in table.column_names:
+        return table[name]
+    return table.select([name.partition(".")[0]]).flatten()[name]
+
+
+def values(name: str, column: pa.ChunkedArray, check: Check) -> list[Any]:
+    """Returns the values of a column; of an object only what it is called inside.
+
+    Args:
+      name: Of the column.
+      column: As Arrow has it.
+      check: See `rows`.
+
+    Raises:
+      ValueError: Python does not have such values, or there are too many.
+    """
     found: list[Any] = []
     try:
         for chunk in column.chunks:

@@ -6,7 +6,7 @@ Axes: `frames`; `height`, `width`.
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from PIL import Image
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import clocks
 from vidsme_jax.data.limits import Limits, thumbnail_size
+from vidsme_jax.data.sampling import Choice
+from vidsme_jax.data.segments import Segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Pictures:
       frames: In display order.
       rate: Frames a second, None where the source names none.
       limits: Of their size.
+      warnings: What a reader of the report should know of them.
     """
 
     frames: Sequence[bytes] | np.ndarray
     rate: clocks.Rate | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
+    warnings: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
         """The SHA-256 of all frames, in hex."""
@@ -39,21 +43,37 @@ class Pictures:
             digest.update(frame if isinstance(frame, bytes) else frame.tobytes())
         return digest.hexdigest()
 
-    def sample_chosen(
-        self, sampling: str, choose: Callable[[int, np.ndarray], Sequence[int]]
-    ) -> Frames:
-        """The chosen frames; see `video.decode_chosen`."""
-        if sampling == "fps":
-            cause = "frames without time stamps cannot be sampled by fps"
-            raise ClipError("decode", f"{cause}; take uniform or midpoint")
+    def sample_chosen(self, sampling: str, choice: Choice, part: Segment) -> Frames:
+        """The chosen frames; see `video.decode_chosen`.
+
+        Args:
+          sampling: Which frames are chosen.
+          choice: Of the frames.
+          part: That they are chosen of.
+
+        Raises:
+          ClipError: "decode", if a frame is no picture, or seconds select frames that
+            have none.
+        """
         count = len(self.frames)
         if count == 0:
             raise ClipError("decode", "the example has no frame")
-        chosen = tuple(choose(count, np.arange(float(count))))
-        pixels, content = self._pixels(chosen), self.content_hash()
+        if self.rate is None and sampling == "fps":
+            cause = "frames without time stamps cannot be sampled by fps"
+            raise ClipError("decode", f"{cause}; take uniform or midpoint")
+        if self.rate is None and part.timed:
+            cause = f"the segment {part.words}: pictures have no times"
+            raise ClipError("decode", cause)
         stamps = np.arange(count) / float(self.rate or 1)
-        clock = clocks.of_frames(self.rate, chosen, stamps, range(count))
-        return Frames(pixels=pixels, indices=chosen, content_hash=content, clock=clock)
+        chosen = tuple(choice(count, stamps))
+        pixels, content = self._pixels(chosen), self.content_hash()
+        return Frames(
+            pixels=pixels,
+            indices=chosen,
+            content_hash=content,
+            clock=clocks.of_frames(self.rate, chosen, stamps, part.indices(stamps)),
+            warnings=(*self.warnings, *choice.warnings),
+        )
 
     def thumbnails(
         self, indices: Sequence[int], height: int

@@ -5,6 +5,7 @@ Videos are decoded, and hashed, in processes of their own (`decoders.py`).
 
 import dataclasses
 import pathlib
+import stat
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames, MotionStatistics
 from vidsme_jax.clock import Clock
-from vidsme_jax.data import decoders, segments
+from vidsme_jax.data import decoders, frame_folders, hub_folders, segments, urls
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.sampling import Choice
 from vidsme_jax.data.sources import is_address
@@ -28,24 +29,29 @@ ABSENT: Stamp = (-1, -1)
 def stamp(key: str) -> Stamp:
     """Returns size and time of change in ns of a clip's file, or `ABSENT`.
 
-    Cheap signs that a file is the same. What is no file of its own has none; a segment
-    has those of its file.
+    Cheap signs that a file is the same; of a folder of pictures those of all. An
+    example of TFDS has none; a segment has those of its file, and a row of a dataset
+    those of the file that it is in.
     """
     try:
-        found = file_of(key).stat()
+        path = file_of(key)
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            return frame_folders.stamp(path)
     except OSError:
         return ABSENT
     return found.st_size, found.st_mtime_ns
 
 
 def file_of(key: str) -> pathlib.Path:
-    """Returns the file of a clip, which its segments share.
+    """Returns the file of a clip, which its segments share, as do rows of a dataset.
 
     Example:
       >>> file_of("/videos/a.mp4#t=3,7.5").name
       'a.mp4'
     """
-    return pathlib.Path(segments.divided(key)[0])
+    name = segments.divided(key)[0]
+    return hub_folders.file_of(name) if hub_folders.is_row(name) else pathlib.Path(name)
 
 
 @runtime_checkable  # For type checks in tests.
@@ -100,7 +106,7 @@ class Reader(Protocol):
 
 
 class Videos:
-    """Decodes videos where they are: files, or examples of TFDS datasets.
+    """Decodes videos where they are: files, folders of pictures, examples of datasets.
 
     Example:
       >>> reader = Videos(views.Settings.of(settings.default()).video)
@@ -117,12 +123,10 @@ class Videos:
         segment = segments.divided(key)[1]
         if isinstance(source, pathlib.Path | bytes):
             frames, chosen = self._decoded(source, sorted(counts), segment)
-        elif segment is not None:
-            cause = f"the segment {segment.words}: pictures have no times"
-            raise ClipError("decode", cause)
         else:
-            choice = Choice(how.sampling, how.fps, counts)
-            frames = source.sample_chosen(how.sampling, choice)
+            part = segment or segments.WHOLE
+            choice = Choice(how.sampling, how.fps, counts, part)
+            frames = source.sample_chosen(how.sampling, choice, part)
             chosen = choice.indices
         place = {index: k for k, index in enumerate(frames.indices)}
 
@@ -203,7 +207,8 @@ class Videos:
         A file that was replaced by another of its size and time of change is taken to
         be the same, as is an example of a TFDS dataset under the same address.
         """
-        if stamp(key) == before and (before != ABSENT or is_address(key)):
+        unseen = is_address(key) and not hub_folders.is_row(key)
+        if stamp(key) == before and (before != ABSENT or unseen):
             return True
         return self.content_hash(key) == content_hash
 
@@ -214,9 +219,17 @@ class Videos:
     def _source(self, key: str) -> Any:
         if not is_address(key):
             return file_of(key)
-        from vidsme_jax.data import datasets
+        address = segments.divided(key)[0]
+        if address.startswith(urls.SCHEME):
+            raise urls.refused(address.removeprefix(urls.SCHEME))
+        if hub_folders.is_row(address):
+            from vidsme_jax.data import hub
 
-        found = datasets.fetch(segments.divided(key)[0], self._fields)
+            found = hub.fetch(address, self._fields)
+        else:
+            from vidsme_jax.data import datasets
+
+            found = datasets.fetch(address, self._fields)
         if isinstance(found, bytes):
             return found
         return dataclasses.replace(found, limits=self._limits)

@@ -1,8 +1,9 @@
 """Segments of videos: which part of a file a row asks about, and what it is called.
 
 The key of a clip names its file and, of a part of it, the seconds as a media fragment:
-`/videos/a.mp4#t=3,7.5`. A file that is really named so has one more fragment, which
-names all of it: `/videos/a.mp4#t=3,7.5#t=0,`.
+`/videos/a.mp4#t=3,7.5`; of the second of four windows of that `#t=3,7.5&part=2/4`. A
+file that is really named so has one more fragment, which names all of it:
+`/videos/a.mp4#t=3,7.5#t=0,`.
 """
 
 import dataclasses
@@ -16,13 +17,17 @@ from jaxtyping import Float
 
 from vidsme_jax.base import ClipError
 
-_FRAGMENT = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?$")
+_FRAGMENT = re.compile(
+    r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?(?:&part=([1-9]\d{0,5})/([1-9]\d{0,5}))?$",
+    re.ASCII,
+)
 # Minutes are under 60 where there are hours; seconds always are.
 _CLOCK = re.compile(
     r"(?:(\d{1,4}):(?=[0-5]?\d:))?(\d{1,3}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII
 )
 _MOST = 1e7  # Seconds: four months.
 _SAME_INSTANT = 1e-6  # Seconds: a time of the manifest and a stamp are rounded.
+_LEAST = 2  # Frames of a window: one has neither motion nor order.
 _SLACK = 1.0  # Seconds that an annotation may be beyond the end of its video.
 
 
@@ -33,14 +38,23 @@ class Segment:
     Attributes:
       start: The first instant.
       end: The first instant that is no longer in it; None: to the end of the video.
+      window: (k, n): the k-th, from 1, of n windows of that, which have equal numbers
+        of frames, but for one more or less; None: all of it.
     """
 
     start: int | float
     end: int | float | None = None
+    window: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """Returns the fragment, such as `#t=3,7.5`."""
-        return f"#t={_text(self.start)},{'' if self.end is None else _text(self.end)}"
+        shown = f"#t={_text(self.start)},{'' if self.end is None else _text(self.end)}"
+        return shown + ("&part={}/{}".format(*self.window) if self.window else "")
+
+    @property
+    def timed(self) -> bool:
+        """Returns whether seconds select it."""
+        return self.start > 0 or self.end is not None
 
     def indices(self, times: Float[np.ndarray, " frames"]) -> range:
         """Returns which frames are in it.
@@ -52,26 +66,53 @@ class Segment:
           ClipError: "decode", if none is.
         """
         ends = (self.start, math.inf if self.end is None else self.end)
-        first, last = np.searchsorted(times, np.array(ends) - _SAME_INSTANT)
-        if first < last:
-            return range(int(first), int(last))
-        shown = f"its {len(times)} frames are shown from 0 to {times[-1]:.2f} s"
-        raise ClipError("decode", f"no frame is in the segment {self.words}: {shown}")
+        first, last = map(int, np.searchsorted(times, np.array(ends) - _SAME_INSTANT))
+        if first >= last:
+            shown = f"its {len(times)} frames are shown from 0 to {times[-1]:.2f} s"
+            raise ClipError(
+                "decode", f"no frame is in the segment {self._span}: {shown}"
+            )
+        if self.window is None:
+            return range(first, last)
+        (number, asked), count = self.window, last - first
+        made = _windows(asked, count)
+        if number > made:
+            few = f"{count} {'frame is' if count == 1 else 'frames are'}"
+            raise ClipError("decode", f"{few} enough for {made} of {asked} windows")
+        edges = (first + count * k // made for k in (number - 1, number))
+        return range(*edges)
 
     def warnings(self, times: Float[np.ndarray, " frames"]) -> tuple[str, ...]:
-        """Returns what a reader should know: that the segment ends after the video."""
-        if self.end is None or self.end <= times[-1] + _SLACK:
-            return ()
-        return (
-            f"the segment {self.words} ends after the video, whose last frame is shown "
-            f"at {times[-1]:.2f} s",
-        )
+        """Returns what a reader should know: that the video is shorter than is asked.
+
+        That is, the segment ends after the video, or it has fewer windows.
+        """
+        found = []
+        if self.end is not None and self.end > times[-1] + _SLACK:
+            found.append(
+                f"the segment {self._span} ends after the video, whose last frame is "
+                f"shown at {times[-1]:.2f} s"
+            )
+        if self.window is not None:
+            whole = dataclasses.replace(self, window=None).indices(times)
+            if (made := _windows(self.window[1], len(whole))) < self.window[1]:
+                found.append(
+                    f"{len(whole)} frames have {made} windows, not {self.window[1]}"
+                )
+        return tuple(found)
+
+    @property
+    def _span(self) -> str:
+        to = "the end" if self.end is None else f"{_text(self.end)} s"
+        return f"{_text(self.start)} s to {to}"
 
     @property
     def words(self) -> str:
-        """Returns it for a message, such as `3 to 7.5 s`."""
-        to = "the end" if self.end is None else f"{_text(self.end)} s"
-        return f"{_text(self.start)} s to {to}"
+        """Returns it for a message, such as `3 s to 7.5 s`."""
+        if self.window is None:
+            return self._span
+        which = "window {} of {}".format(*self.window)
+        return f"{which} of {self._span}" if self.timed else which
 
 
 WHOLE = Segment(0.0)
@@ -98,9 +139,23 @@ def divided(key: str) -> tuple[str, Segment | None]:
     """
     if "#t=" not in key or (found := _FRAGMENT.search(key)) is None:
         return key, None
-    start, end = found.groups()
-    segment = Segment(float(start), None if end is None else float(end))
+    start, end, number, count = found.groups()
+    window = (int(number), int(count)) if number else None
+    segment = Segment(float(start), None if end is None else float(end), window)
     return key[: found.start()], None if segment == WHOLE else segment
+
+
+def without_window(key: str) -> str:
+    """Returns the key of that of which a clip is a window, or its own.
+
+    Example:
+      >>> without_window("a.mp4#t=3,&part=2/4"), without_window("a.mp4#t=0,&part=1/2")
+      ('a.mp4#t=3,', 'a.mp4')
+    """
+    file, segment = divided(key)
+    if segment is None or segment.window is None:
+        return key
+    return joined(file, dataclasses.replace(segment, window=None))
 
 
 def of_row(start: Any, end: Any) -> Segment | None:
@@ -126,6 +181,11 @@ def of_row(start: Any, end: Any) -> Segment | None:
         )
     segment = Segment(first, last)
     return None if segment == WHOLE else segment
+
+
+def _windows(asked: int, count: int) -> int:
+    """Returns how many windows some frames have."""
+    return max(1, min(asked, count // _LEAST))
 
 
 def _seconds(name: str, value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Sources of a corpus: manifests, folders, patterns and TFDS datasets, to checked rows.
+"""Sources of a corpus: manifests, folders, patterns and datasets, to checked rows.
 
 What a source is called in the configuration is a path before it is a pattern, and `~`
 is a home folder there.
@@ -13,13 +13,22 @@ from typing import NamedTuple
 from absl import logging
 
 from vidsme_jax.base import AuditError, LeftOut
-from vidsme_jax.data import dataset_folders, manifest_rows, manifests, names
+from vidsme_jax.data import (
+    cells,
+    dataset_folders,
+    hub_folders,
+    manifest_rows,
+    manifests,
+    names,
+    urls,
+)
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.settings.rules import FIELDS
 from vidsme_jax.wording import nearest, printable
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
+_DATASETS = ("tfds:", hub_folders.SCHEME)
 _SHOWN = 5  # Of a long list, how many a message names.
 # What the column of the videos is called where it is not called so.
 _LIKE_VIDEO = ("video_path", "path", "file_name", "filename", "file", "video_id", "vid")
@@ -41,32 +50,43 @@ class Found(NamedTuple):
     problems: list[str]
 
 
-def read(source: str, root: pathlib.Path | None, fields: tuple[str, ...]) -> Found:
+def read(
+    source: str,
+    root: pathlib.Path | None,
+    fields: tuple[str, ...],
+    files: urls.Files | None = None,
+) -> Found:
     """Reads a source of any kind.
 
     Args:
       source: As configured.
       root: What the paths in manifests are relative to, if not their own folder.
       fields: `corpus.fields`. A column that the source does not have counts for others.
+      files: Of the URLs that manifests name; None: they may name none.
 
     Raises:
       AuditError: It cannot be read, or is empty.
     """
-    if is_address(source):
-        return _read_tfds(source, root, fields)
+    if source.startswith(_DATASETS):
+        return _read_dataset(source, root, fields, files)
     path = names.configured(source)
     is_pattern = glob.has_magic(source)
     if path.suffix.lower() in manifests.READERS and not os.path.isdir(path):
         if os.path.isfile(path) or not is_pattern:
-            return _read_manifest(source, path, root, fields)
+            return _read_manifest(source, path, root, fields, files)
     search = Search()
     if os.path.isdir(path):
         found = search.videos(path)
-        named = [(file.relative_to(path).as_posix(), path) for file in found]
-        missing = f"{source}: no video in the folder; looked for {_SUFFIXES}"
+        its = [path.parent if file == path else path for file in found]
+        pairs = zip(found, its, strict=True)
+        named = [(file.relative_to(home).as_posix(), home) for file, home in pairs]
+        missing = (
+            f"{source}: no video in the folder; looked for {_SUFFIXES}, and for "
+            "folders of numbered pictures"
+        )
     else:
         matches = [str(path)] if os.path.exists(path) else search.matches(str(path))
-        named = [(name, pathlib.Path()) for name in matches if search.is_video(name)]
+        named = [(name, pathlib.Path()) for name in search.among(matches)]
         if matches:
             missing = f"{source}: {_no_videos(matches)}"
         elif "*" in source or "?" in source:
@@ -112,17 +132,19 @@ def _no_videos(matches: list[str]) -> str:
 
 def name_of(source: str) -> str:
     """Returns the short name of a source: the group of its rows that have none."""
+    if source.startswith(hub_folders.SCHEME):
+        return hub_folders.short_name(source)
     if is_address(source):
         return source.removeprefix("tfds:")
     return pathlib.Path(source).stem
 
 
 def is_address(name: str) -> bool:
-    """Returns whether a source, or the key of a clip, is of a TFDS dataset.
+    """Returns whether a source, or the key of a clip, is of a dataset, or a URL.
 
     The key of a file is an absolute path; a row of a manifest has no address.
     """
-    return name.startswith("tfds:")
+    return name.startswith((*_DATASETS, urls.SCHEME))
 
 
 def some(listed: Iterable[str]) -> str:
@@ -133,7 +155,11 @@ def some(listed: Iterable[str]) -> str:
 
 
 def _read_manifest(
-    source: str, path: pathlib.Path, root: pathlib.Path | None, fields: tuple[str, ...]
+    source: str,
+    path: pathlib.Path,
+    root: pathlib.Path | None,
+    fields: tuple[str, ...],
+    files: urls.Files | None,
 ) -> Found:
     mapping = manifest_rows.columns_of(fields)
     columns, raw = manifests.read(source, path, {*FIELDS, *mapping.values()})
@@ -146,7 +172,9 @@ def _read_manifest(
         problems += manifest_rows.misspelt(source, columns, its, fields)
         raise AuditError([_without_videos(source, columns, mapping, fields), *problems])
     folder = root or path.parent
-    rows, problems = manifest_rows.checked(source, folder, raw, its, columns, fields)
+    how = (its, columns, fields, files)
+    rows, problems = manifest_rows.checked(source, folder, raw, *how)
+    problems += _without_files(source, rows)
     problems = manifest_rows.misspelt(source, columns, its, fields) + problems
     return Found(rows, columns, [], problems)
 
@@ -169,19 +197,47 @@ def _without_videos(
     return f"{source}: no column {name!r}; its columns: {listed}{hint}; {remedy}"
 
 
-def _read_tfds(
-    source: str, root: pathlib.Path | None, fields: tuple[str, ...]
-) -> Found:
-    try:
-        dataset_folders.find(source)
-        from vidsme_jax.data import datasets  # Takes TFDS.
+def _without_files(source: str, rows: list[Row]) -> list[str]:
+    """Tells how many URLs have no file; returns the problem that none has one."""
+    lacking = [row.video for row in rows if row.video.startswith(urls.SCHEME)]
+    lacking = [video for video in lacking if isinstance(video, cells.Address)]
+    if not lacking:
+        return []
+    shown = printable(lacking[0].shown, 200)
+    counted = f"{len(lacking)} of {len(rows)} rows name URLs without a file in "
+    counted += f"corpus.urls, such as {shown!r}"
+    if len(lacking) == len(rows):
+        return [f"{source}: {counted}; nothing is fetched from the network"]
+    logging.warning("%s: %s: they fail", source, counted)
+    return []
 
-        columns, found = datasets.rows(source, fields)
-        folder = root or datasets.folder_of(source)
+
+def _read_dataset(
+    source: str,
+    root: pathlib.Path | None,
+    fields: tuple[str, ...],
+    files: urls.Files | None,
+) -> Found:
+    """Reads an address: a dataset of TFDS, or one of Hugging Face."""
+    of_hub = source.startswith(hub_folders.SCHEME)
+    try:
+        if of_hub:
+            hub_folders.find(source)
+            from vidsme_jax.data import hub  # Takes Arrow.
+
+            columns, found, folder = hub.rows(source, fields)
+        else:
+            dataset_folders.find(source)
+            from vidsme_jax.data import datasets  # Takes TFDS.
+
+            columns, found = datasets.rows(source, fields)
+            folder = datasets.folder_of(source)
     except AuditError as error:
         raise AuditError([f"{source}: {p}" for p in error.problems]) from error
+    what = "row" if of_hub else "example"
     if not found:
-        raise AuditError([f"{source}: the split has no example"])
-    raw = [(f"example {n}", row) for n, row in enumerate(found)]
-    rows, problems = manifest_rows.checked(source, folder, raw, {}, FIELDS, fields)
-    return Found(rows, columns, [], problems)
+        raise AuditError([f"{source}: the split has no {what}"])
+    raw = [(f"{what} {n}", row) for n, row in enumerate(found)]
+    how = ({}, FIELDS, fields, files)
+    rows, problems = manifest_rows.checked(source, root or folder, raw, *how)
+    return Found(rows, columns, [], problems + _without_files(source, rows))

@@ -28,7 +28,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
-from vidsme_jax.data import clocks, opening, stages
+from vidsme_jax.data import clocks, opening, stages, webp
 from vidsme_jax.data.album import Album
 from vidsme_jax.data.limits import Content, Limits
 from vidsme_jax.data.opening import Promise, Source
@@ -111,6 +111,8 @@ def _pictures_of(
     source: Source, choose: Choice, height: int | None = None
 ) -> tuple[Table, Album]:
     """Decodes the chosen frames, by seeking where the file allows it."""
+    if webp.is_animated(opening.head(source.content)):
+        return webp.pictures_of(source, choose, height)
     with source.opened() as opened:
         with stages.spending(stages.SCAN):
             table = scan(source, *opened)

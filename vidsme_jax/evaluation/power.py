@@ -20,8 +20,6 @@ import fractions
 import math
 from collections.abc import Iterable, Sequence
 
-import scipy.stats
-
 from vidsme_jax.arguments import count, number, require
 from vidsme_jax.evaluation.verdicts import MIN_SOURCES
 from vidsme_jax.wording import counted
@@ -378,6 +376,8 @@ def _design(per_source: Number, icc: Number) -> float:
 def _quantiles(alpha: Number, power: Number) -> float:
     number("alpha", alpha, 0, 0.5, open="()")
     number("power", power, 0.5, 1, open=")")
+    import scipy.stats  # It takes longer than all else that `vidsme power` does.
+
     return float(scipy.stats.norm.isf(alpha) + scipy.stats.norm.ppf(power))
 
 

@@ -1,4 +1,4 @@
-"""The command line: `vidsme finetune --config configs/selftrain.py`.
+"""The command line: `vidsme finetune --config selftrain`.
 
 The model of `model.checkpoint` learns the answers of `corpus.members`, each behind its
 video and its question; `corpus.nonmembers` are measured and never trained on. With
@@ -8,8 +8,11 @@ drawn, by source; `members.jsonl` and `nonmembers.jsonl` say which. The folder
 and `training.json`, which says how it was made. What is stopped, or killed, goes on
 with the same command.
 
-Exit status: 0 done; 2 nothing was written, one message lists every problem found; 130
-interrupted, the same command continues.
+With --check all is checked that needs neither decoding nor weights, and nothing is
+written.
+
+Exit status: 0 done, or nothing wrong with what --check looks at; 2 nothing was written,
+one message lists every problem found; 130 interrupted, the same command continues.
 """
 
 import functools
@@ -21,6 +24,7 @@ from absl import flags
 from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import options
+from vidsme_jax.run import rehearsal
 from vidsme_jax.wording import printable
 
 _SHOWN = 20  # Losses of groups; training.json has all.
@@ -34,7 +38,11 @@ def main(argv: list[str]) -> int:
     workdir = pathlib.Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else None
     commands.begin()
     try:
-        options.ask(flags.FLAGS.config, workdir)
+        pool = options.ask(flags.FLAGS.config, workdir)
+        if flags.FLAGS.check:
+            unseen = rehearsal.DECODING, rehearsal.MEMORY, rehearsal.MODEL
+            terminal.show("\n".join(rehearsal.of_rows(pool.items, unseen)))
+            return commands.OK
         assert workdir is not None  # Or a problem was raised.
         from vidsme_jax.finetune import training
         from vidsme_jax.run.stopping import Stop
@@ -79,8 +87,12 @@ def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     commands.define_config()
     flags.DEFINE_string("workdir", None, "Receives the checkpoint.")
-    commands.help_wanted(__doc__, "config", "workdir")
-    commands.start(main, functools.partial(commands.parse, rules=options.RULES))
+    commands.define_short(*options.SHORT)
+    commands.define_check()
+    names = "config", *options.SHORT, "workdir", "check"
+    commands.help_wanted(__doc__, *names, keys=options.KEYS)
+    parse = functools.partial(commands.parse, rules=options.RULES, short=options.SHORT)
+    commands.start(main, parse)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ import glob
 import os
 import pathlib
 import re
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
 from vidsme_jax.run.asking import Problems, find_local
-from vidsme_jax.settings import rules, views
+from vidsme_jax.settings import reference, rules, views
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
 from vidsme_jax.settings.views import Number, group, key
 
@@ -145,6 +146,12 @@ RULES: dict[str, Rule] = {
 }
 
 
+KEYS = reference.Keys(
+    RULES, {**views.KEYS.titles, **reference.titles({"train": Train})}
+)
+SHORT = ("model", "members", "nonmembers")  # Flags; see `commands.SHORT`.
+
+
 def default() -> ConfigDict:
     """Returns a configuration with every key at its default; `RULES` explains each."""
     return settings.default(RULES)
@@ -160,8 +167,11 @@ def problems(config: ConfigDict) -> list[str]:
     return settings.problems(config, RULES)
 
 
-def ask(config: ConfigDict, workdir: pathlib.Path | None) -> None:
+def ask(config: ConfigDict, workdir: pathlib.Path | None) -> Any:
     """Checks what can be checked before JAX is imported.
+
+    Returns:
+      The rows, a `pool.Pool`.
 
     Raises:
       AuditError: Something is wrong with values, work directory or corpus, or a local
@@ -171,10 +181,12 @@ def ask(config: ConfigDict, workdir: pathlib.Path | None) -> None:
 
     problems = Problems(config, RULES)
     collect(problems, config, workdir)
+    rows = None
     if problems.none_in("corpus", "train.member_share"):
         with problems.collected():
-            pool.rows(problems.settings, train_of(config))
+            rows = pool.rows(problems.settings, train_of(config))
     problems.close()
+    return rows
 
 
 def collect(

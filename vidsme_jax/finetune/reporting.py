@@ -43,7 +43,7 @@ class Reporter:
         )
 
     def __enter__(self) -> "Reporter":
-        self._bar = progress.bar(self._total, "training", "step")
+        self._bar = progress.Bar(self._total, "training", "step", "compiling")
         self._bar.update(self._done)
         return self
 
@@ -60,10 +60,9 @@ class Reporter:
             for example in (x for cut in cuts for x in cut.examples):
                 self._tokens += len(example.rows.feature)
                 self._flops += self._of(example)
-        self._bar.update()
-        self._bar.set_postfix(loss=f"{loss:.4f}")
+        self._bar.update(note=f"loss {loss:.4f}{self._pace(now)}")
         last = self._done == self._total
-        if self._bar.disable and (now - self._told > _SECONDS or last):
+        if not self._bar.shown and (now - self._told > _SECONDS or last):
             self._told = now
             logging.info(
                 "step %d of %d (epoch %.1f), loss %.4f%s",
@@ -82,7 +81,7 @@ class Reporter:
         share = f", MFU {rate / self._peak:.1%}" if self._peak else ""
         return (
             f", {self._tokens / seconds:,.0f} tokens a second, "
-            f"{rate / 1e12:.3g} TFLOP/s{share}, about {left:.0f} s left"
+            f"{rate / 1e12:.3g} TFLOP/s{share}, about {progress.in_words(left)} left"
         )
 
     def _of(self, example: Example) -> float:

@@ -138,7 +138,8 @@ def write_manifests(
       all videos, or "" where that is `folder`.
 
     Raises:
-      AuditError: Clips are examples of a dataset, which no manifest can name.
+      AuditError: Clips are examples of a dataset or windows of a video, which no
+        manifest can name.
       OSError: A file cannot be written; names it.
     """
     items = [*members, *nonmembers]
@@ -147,6 +148,13 @@ def write_manifests(
             [
                 f"{len(found)} clips are examples of a dataset ({some(found)}), which "
                 "a manifest cannot name: write them as video files, and divide those"
+            ]
+        )
+    if found := [x.video for x in items if segments.without_window(x.clip) != x.clip]:
+        raise AuditError(
+            [
+                f"{len(found)} clips are windows of videos ({some(found)}), which a "
+                "manifest cannot name: take whole videos, corpus.windows = 1"
             ]
         )
     folder.mkdir(parents=True, exist_ok=True)

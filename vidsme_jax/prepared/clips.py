@@ -21,12 +21,13 @@ from vidsme_jax.base import (
     Item,
     MotionStatistics,
 )
-from vidsme_jax.data import features, segments, video
-from vidsme_jax.data.reading import ABSENT, Stamp, file_of, stamp
+from vidsme_jax.data import features, segments
+from vidsme_jax.data.reading import ABSENT, Stamp, Videos, stamp
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared import dataset, layout, mirror
 from vidsme_jax.prepared.layout import Entry, Place, Row, Shard, Variant
 from vidsme_jax.prepared.mirror import Mirror
+from vidsme_jax.settings import views
 from vidsme_jax.store import lock
 from vidsme_jax.store.buckets import Bucket
 
@@ -38,7 +39,11 @@ class PreparedClips:
     """
 
     def __init__(
-        self, root: Place, variant: Variant, cache: pathlib.Path | None = None
+        self,
+        root: Place,
+        variant: Variant,
+        fields: Sequence[str] = (),
+        cache: pathlib.Path | None = None,
     ):
         """Opens the newest version and verifies it.
 
@@ -46,14 +51,16 @@ class PreparedClips:
         first clip is read.
 
         Args:
-          root: The folder that `python -m vidsme_jax.prepare` was given.
+          root: The folder that `vidsme prepare` was given.
           variant: Which of its variants.
+          fields: `corpus.fields`, by which rows of datasets are compared.
           cache: Where what is fetched from a bucket is kept.
 
         Raises:
           AuditError: It is not there, or damaged; lists every shard that is.
           OSError: The bucket cannot be read.
         """
+        self._videos = Videos(views.read(views.Video, None), fields)
         self._mirror: Mirror | None = None
         if isinstance(root, Bucket):
             assert cache is not None
@@ -189,7 +196,18 @@ class PreparedClips:
             if len({self._known[key][0] for key in best}) != 1:
                 return None  # Unknown, or several of this name are equally near.
             found = self._known[best[0]]
-        return found[0] if _unchanged(clip.key, *found) else None
+        return found[0] if self._unchanged(clip.key, *found) else None
+
+    def _unchanged(self, key: str, digest: str, before: Stamp) -> bool:
+        now = stamp(key)
+        if now in (ABSENT, before):
+            return True
+        if now[0] != before[0]:
+            return False
+        try:
+            return layout.digest_of(self._videos.content_hash(key), key) == digest
+        except ClipError:
+            return False
 
     def content_hash(self, key: str) -> str:
         """Returns the SHA-256 of the file of a clip that `match` found.
@@ -261,15 +279,3 @@ def _common_end(one: str, other: str) -> int:
     """How many parts at the end of two paths are equal."""
     pairs = zip(one.split("/")[::-1], other.split("/")[::-1], strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), len(other))
-
-
-def _unchanged(key: str, digest: str, before: Stamp) -> bool:
-    now = stamp(key)
-    if now in (ABSENT, before):
-        return True
-    if now[0] != before[0]:
-        return False
-    try:
-        return layout.digest_of(video.content_hash(file_of(key)), key) == digest
-    except ClipError:
-        return False

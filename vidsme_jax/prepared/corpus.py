@@ -64,7 +64,7 @@ def open_corpus(
                 layout.newest(root, variant)
             from vidsme_jax.prepared.clips import PreparedClips  # Takes TFDS and PyAV.
 
-            found = PreparedClips(root, variant, cache)
+            found = PreparedClips(root, variant, given.fields, cache)
             if not corpus.items:
                 corpus = corpora.load(given, found.items, paired=paired)
             found.match(corpora.unique_clips(corpus.items))

@@ -36,7 +36,7 @@ from vidsme_jax.store.records import Record
 from vidsme_jax.store.texts import restored
 
 NAME, SPLIT, INFO = "prepared", "clips", "dataset_info.json"
-REMEDY = "`python -m vidsme_jax.prepare` with the same configuration prepares"
+REMEDY = "`vidsme prepare` with the same configuration prepares"
 _FORMAT = 5  # Raised by hand when what is stored changes; others are refused.
 MOST_SHARDS = 4096
 _MOST_BYTES, _MOST_CLIPS = 1 << 30, 5_000_000  # Of an index.

@@ -50,7 +50,11 @@ class Preparation:
         where = printable(str(self.folder))
         failed = self.num_failed_before
         also = f", {failed} failed before" if failed else ""
-        lines = [f"{self.num_clips} clips, {before} prepared before{also}: {where}"]
+        lines = [
+            f"{self.num_clips} clips, {before} prepared before{also}: {where}",
+            "kept of each: its frames, and its motion as OpenCV measures it, which is "
+            "measured again where config.motion.flow is jax",
+        ]
         lines += [
             printable(f"{each.video}: {each.stage}: {each.cause}", _LONGEST)
             for each in self.failures[:_SHOWN]

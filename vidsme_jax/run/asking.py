@@ -19,7 +19,7 @@ from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import controls, digests, gating, listed, lookups
+from vidsme_jax.run import controls, digests, gating, listed, lookups, replaced
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import buckets, signals
@@ -84,6 +84,8 @@ def ask(config: ConfigDict, *, model: bool = True, workdir: str | None = None) -
                 its = depends(given)
                 problems.add(*signals.differences(folder / SIGNALS, its))
                 digests.check_results(folder)
+            with problems.collected():
+                replaced.check(found["items"], pathlib.Path(workdir))
     problems.close()
     return Asked(**found)
 
@@ -373,7 +375,7 @@ def find_local(
         weight files are no such.
     """
     scheme = checkpoint.startswith("random:")
-    if not checkpoint or scheme or _is_on_hub(checkpoint):
+    if not checkpoint or scheme or is_on_hub(checkpoint):
         return
     folder = files.find(checkpoint, ())
     adapter = folder / "adapter_config.json"
@@ -383,12 +385,17 @@ def find_local(
     if not weights:
         return
     base = content.read_json(adapter) if adapter.is_file() else {}
-    if not _is_on_hub(base.get("base_model_name_or_path"), folder):
+    if not is_on_hub(base.get("base_model_name_or_path"), folder):
         opening.open_checkpoint(checkpoint, allow_pickle=allow_pickle)
 
 
-def _is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
-    """Returns whether a checkpoint would be fetched."""
+def is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
+    """Returns whether a checkpoint would be fetched.
+
+    Args:
+      name: As `model.checkpoint`.
+      near: A folder that a relative path is tried against first.
+    """
     if not isinstance(name, str):
         return False
     parts = len(name.rstrip("/").split("/"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import models, parallel, scores
+from vidsme_jax import models, parallel, progress, scores
 from vidsme_jax.models.interface import Model
 from vidsme_jax.motion import backends
 from vidsme_jax.run import (
@@ -16,6 +16,7 @@ from vidsme_jax.run import (
     processes,
     prospects,
     references,
+    replaced,
     texts,
 )
 from vidsme_jax.run.asking import Asked
@@ -60,6 +61,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
     Raises:
       AuditError: Lists all problems, or another process has some.
     """
+    progress.stage("checking model and devices")
     problems = asking.Problems(config)
     found = vars(asked) if asked else asking.collect(problems)
     given = problems.settings
@@ -210,8 +212,11 @@ def open_runs(setup: Setup, team: Team) -> list[Run]:
         damaged.
     """
     workdir, writer = team.place.path, team.writer
+    progress.stage("opening the work directory")
     with processes.agreed():
         declaration.check(workdir)  # Before signals are deleted.
+        if not setup.settings.overwrite and processes.index() == 0:
+            replaced.check(setup.items, workdir)
     if processes.index() == 0:
         prospects.log(setup)
     runs = [open_run(setup, workdir, writer=writer)]
@@ -220,8 +225,8 @@ def open_runs(setup: Setup, team: Team) -> list[Run]:
     with processes.agreed():
         if processes.index() == 0:
             declaration.declare(setup, workdir)
-            replaced = setup.settings.overwrite
-            if not team.place.settle(declaration.FILE, replaced=replaced):
+            anew = setup.settings.overwrite
+            if not team.place.settle(declaration.FILE, replaced=anew):
                 declaration.check_share(setup, workdir)
     return runs
 
@@ -247,6 +252,11 @@ def _opened(
         wanted=wanted,
         computed=wanted.beside(store),
     )
+
+
+def depends(setup: Setup) -> dict[str, Any]:
+    """Returns what the signals of the audited model depend on."""
+    return _depends(setup, setup.model, setup.settings)
 
 
 def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any]:

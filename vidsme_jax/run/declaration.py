@@ -152,6 +152,24 @@ def opened(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared:
     return _compared(record, first, asked, table)
 
 
+def foreseen(asked: Asked, workdir: pathlib.Path) -> list[str]:
+    """Returns what a work directory holds of declarations, and what asking this means.
+
+    Returns:
+      Sentences; none where nothing was declared.
+
+    Raises:
+      AuditError: A file is damaged.
+    """
+    record, first = _read(workdir)
+    if record is None:
+        return []
+    changes = _changes(record["declared"], record["rows"], asked)
+    if first is not None and first["declaration"] != record["digest"]:
+        changes += _changes(first["declared"], first["listed"], asked)
+    return [words.statement(record, tuple(_distinct(changes)), first)]
+
+
 def kept(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared | None:
     """Returns the same and writes nothing; None where there is no declaration."""
     record, first = _read(workdir)

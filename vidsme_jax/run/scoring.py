@@ -187,13 +187,16 @@ class _Driver:
         if not todo and not rounds:
             return None
         total = sum(len(self._missing[sample.clip.key]) for sample in todo)
-        self._progress = Progress(total, "scoring")
         where = self._devices.mesh.devices.flat
         self._flow = backends.make(self._settings.motion.flow, where)
         timeline = self._meter.timeline
         watching = self._team.watching if self._spanning else contextlib.nullcontext
         with self._meter, watching():
             loaded = self._load()
+            self._progress = Progress(
+                *(total, "scoring", "compiling, waiting for the first batch"),
+                compiling=lambda: timeline.compiling,
+            )
             pipelines = [
                 self._pipeline(place, loaded[id(run.model)], everything)
                 for place, run in enumerate(self._runs)

@@ -214,7 +214,7 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
     return Gathered(
         count=count,
         missing=missing,
-        about=first["about"] | {"config": first["about"]["config"] | {"share": ""}},
+        about=_of_all(first["about"]),
         facts={"shares": facts},
         failures=tuple(failures),
         causes=causes,
@@ -226,10 +226,22 @@ def about(place: Workdir) -> dict[str, Any] | None:
     """Returns what `provenance.describe` said of a run in shares; None of others.
 
     Raises:
-      AuditError: As `gathered`.
+      AuditError: A record is damaged.
     """
-    found = gathered(place)
-    return found and found.about
+    for path in sorted((place.path / FOLDER).glob("*-of-*.json")):
+        record = sealed.read(path, _FIELDS, _REMEDY)
+        assert record is not None
+        return _of_all(record["about"])
+    return None
+
+
+def _of_all(about: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is said of a run, without its share."""
+    try:
+        return about | {"config": about["config"] | {"share": ""}}
+    except (LookupError, TypeError) as error:
+        problem = f"a record of shares lacks its configuration; {_REMEDY}"
+        raise AuditError([problem]) from error
 
 
 def remove(place: Workdir) -> None:

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from vidsme_jax import scores
+from vidsme_jax import progress, scores
 from vidsme_jax.base import AuditError, Failure, Sample, ScoreTable
 from vidsme_jax.run import asking, failing
 from vidsme_jax.run.asking import Asked
@@ -58,6 +58,7 @@ def score_table(
     Raises:
       AuditError: No row has scores; lists the causes of failures too.
     """
+    progress.stage("computing scores, tests and the report")
     given = asked.settings
     items = asked.without({failure.id for failure in failures}).items
     try:

@@ -9,7 +9,7 @@ from absl import logging
 
 from vidsme_jax import rates
 from vidsme_jax.data.loader import num_cores
-from vidsme_jax.data.stages import Stages
+from vidsme_jax.data.stages import DECODE, Stages
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.parallel import Devices
@@ -20,6 +20,10 @@ _ENOUGH = 0.9  # Devices that compute for this part of the time are the bottlene
 _FEW = 4  # With fewer batches nothing can be said of a bottleneck.
 _SMALL = 0.01  # Shares of the time below it are left out.
 _OTHER = "fetching results"
+_AGAIN = (
+    " (`vidsme prepare` does it once for all runs of these clips, motion as OpenCV "
+    "measures it)"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,9 @@ class Utilisation:
             )
         logging.info("devices: %s", self._few() if self.few else self._overlap())
         if not self.few and self._lacking() == timeline.CLIPS:
-            logging.info("%s: %s", timeline.CLIPS, self._host())
+            # What is prepared is not decoded again.
+            again = _AGAIN if DECODE in self.core_seconds else ""
+            logging.info("%s%s: %s", timeline.CLIPS, again, self._host())
 
     def facts(self) -> dict[str, Any]:
         """Returns what `config.json` records; JSON-ready."""

@@ -7,6 +7,8 @@ not exist is made, so that `settings.problems` names all of them in one message.
 
 import ast
 import contextlib
+import glob
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -14,9 +16,10 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from vidsme_jax.settings.keys import Keys, plain
-from vidsme_jax.settings.rules import Rule
+from vidsme_jax.settings.rules import SOURCES, Rule
 
 _FLAG = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
+_MOST_PARTS = 100  # Of a text in which names with commas are looked for.
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 
 
@@ -73,10 +76,29 @@ def apply(
                 if not isinstance(node.get(group), ConfigDict):
                     node[group] = Keys()
                 node = node[group]
-            node[name] = _value(several, rules.get(key))
+            node[name] = read(several, rules.get(key))
 
 
-def _value(texts: list[str], rule: Rule | None) -> Any:
+def read(texts: list[str], rule: Rule | None) -> Any:
+    """Returns the value that a key is given by one text or several.
+
+    What is no value of the key stays as it is, for `settings.problems` to judge. A
+    tuple is read from a list with commas, from a literal of Python, or of its names
+    without quotes.
+
+    Args:
+      texts: In the order in which they are given.
+      rule: Of the key; None: there is no such key.
+
+    Example:
+      >>> from vidsme_jax.settings import RULES
+      >>> read(["a.json,b.json"], RULES["corpus.members"])
+      ('a.json', 'b.json')
+      >>> read(["('a.json',)", "b.json"], RULES["corpus.members"])
+      ('a.json', 'b.json')
+      >>> read(["0.01,0.05"], RULES["report.fprs"])
+      (0.01, 0.05)
+    """
     if rule is None:
         return texts[-1]
     kind = rule.optional or type(rule.default)
@@ -102,13 +124,49 @@ def _tuple(text: str, rule: Rule) -> Any:
         literal = plain(ast.literal_eval(text.strip()))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         # Names without quotes, which a shell may have taken away.
-        bare = (part.strip(" \t\"'") for part in text.strip(" ()[]").split(","))
-        readings.append(tuple(part for part in bare if part))
+        whole = rule.allowed is SOURCES and _is_there(text)
+        bare = text.strip(" ()[]") if _is_enclosed(text) else text
+        names = (part.strip(" \t\"'") for part in _parts(bare, rule))
+        listed = tuple(name for name in names if name)
+        readings.insert(0 if "," in text and not whole else 1, listed)
         otherwise = text
     else:
         otherwise = literal if isinstance(literal, tuple) else (literal,)
         readings = [otherwise, (literal,), *readings]
     return next((one for one in readings if rule.allowed.test(one)), otherwise)
+
+
+def _is_enclosed(text: str) -> bool:
+    """Whether a text is a tuple or a list, as far as its ends say."""
+    return text.strip()[:1] in ("(", "[") and text.strip()[-1:] in (")", "]")
+
+
+def _parts(text: str, rule: Rule) -> list[str]:
+    """Divides a text at its commas, but for those in the names of files.
+
+    A name with commas that is that of a file or folder, or a pattern that matches some,
+    stays one; the longest such counts.
+    """
+    parts = text.split(",")
+    if rule.allowed is not SOURCES or len(parts) > _MOST_PARTS:
+        return parts
+    found, begin = [], 0
+    while begin < len(parts):
+        names = (
+            (end, ",".join(parts[begin:end]))
+            for end in range(len(parts), begin + 1, -1)
+        )
+        whole = ((end, name) for end, name in names if _is_there(name.strip()))
+        begin, name = next(whole, (begin + 1, parts[begin]))
+        found.append(name)
+    return found
+
+
+def _is_there(name: str) -> bool:
+    with contextlib.suppress(OSError, ValueError, re.error):
+        path = os.path.expanduser(name)
+        return os.path.exists(path) or next(glob.iglob(path), None) is not None
+    return False
 
 
 def _integer(text: str) -> Any:

@@ -169,7 +169,7 @@ JPEG_QUALITY = Allowed(
     "0 (lossless PNG) or 1 to 100",
     lambda value: is_integer(value) and 0 <= value <= 100,
 )
-SOURCES = Allowed("a tuple of manifests, folders, globs or tfds:", _are_texts)
+SOURCES = Allowed("a tuple of manifests, folders, globs, tfds: or hf:", _are_texts)
 FIELDS_CHOSEN = Allowed(
     f"a tuple of FIELD=COLUMN, each FIELD once and one of {', '.join(FIELDS)}; FIELD= "
     "(not for video) ignores that field",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from vidsme_jax.settings import rules
+from vidsme_jax.settings.reference import Keys, titles
 from vidsme_jax.settings.rules import Allowed, Rule
 
 T = TypeVar("T")
@@ -52,11 +53,23 @@ class Corpus:
     suspects: tuple[str, ...] = key((), rules.SOURCES, "Clips that are asked about.")
     calibration: tuple[str, ...] = key((), rules.SOURCES, "Non-members like suspects.")
     video_root: str = key("", rules.FOLDER, "Of videos; '': the manifest's folder.")
+    urls: str = key(
+        "",
+        rules.text(
+            "a table of url and file, a folder, or a path with {id}", empty=True
+        ),
+        "Files of URLs in manifests, never fetched: a table, a folder, or v/{id}.mp4.",
+    )
     allow_outside: bool = key(False, rules.BOOL, "Manifests may name any video.")
     max_clips: int | None = key(
         None, rules.integer(1), "Videos a role, a seeded subsample; None: all.", int
     )
     seed: int = key(0, rules.integer(0), "Of the subsample.")
+    windows: int = key(
+        1,
+        rules.integer(1, 999),
+        "Equal parts of each video, each a clip of one source.",
+    )
     prepared: str = key(
         "",
         rules.FOLDER,
@@ -345,3 +358,4 @@ _GROUPS: dict[Any, str] = {
     if dataclasses.is_dataclass(field.type)
 }
 RULES = rules_of(Settings)
+KEYS = Keys(RULES, titles({name: kind for kind, name in _GROUPS.items()}))

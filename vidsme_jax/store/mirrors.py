@@ -62,6 +62,16 @@ class Mirror:
                 if not self.find(name):
                     self.drop(name)
 
+    def unsent(self) -> list[str]:
+        """Returns the files that were never put, nor fetched."""
+        return sorted(
+            path.name
+            for path in (self.folder.iterdir() if self.folder.is_dir() else ())
+            if path.is_file()
+            and not files.is_partial(path.name)
+            and not self._version(path.name).exists()
+        )
+
     def current(self, name: str) -> bool:
         """Returns whether the file is the object that was listed."""
         there = self._there.get(name)

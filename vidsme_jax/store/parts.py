@@ -135,6 +135,8 @@ class Parts:
         self._mirror = writer.mirror and writer.mirror.within(folder.name)
         if self._mirror:
             self._mirror.look()
+            self._mirror.clean()
+            self._rescue()
             if self._mirror.find(self._record.path.name):
                 self._mirror.fetch(self._record.path.name)
         before = self._record.read()
@@ -231,6 +233,24 @@ class Parts:
             if problems:
                 raise AuditError(problems) from None
 
+    def _rescue(self) -> None:
+        """Gives parts that were not put other names, where another run took theirs."""
+        mirror = self._mirror
+        assert mirror is not None
+        for name in mirror.unsent():
+            match = _NAME.fullmatch(name)
+            if not match or (match[2] or "") != self._writer.share:
+                continue
+            if mirror.find(name):
+                try:
+                    mirror.create(name)  # It was put, and the answer was lost.
+                except FileExistsError:
+                    own = [
+                        n for n, share, _ in self._named() if share == (match[2] or "")
+                    ]
+                    moved = self._writer.name(max(own) + 1)
+                    os.replace(self._folder / name, self._folder / moved)
+
     def _send(self, own: list[int]) -> None:
         """Puts parts of this writer that an earlier run wrote and did not put.
 
@@ -293,8 +313,6 @@ class Parts:
 
     def _named(self) -> list[tuple[int, str, str]]:
         """Returns number, share and name of each part, sorted."""
-        if self._mirror:
-            self._mirror.clean()
         names = {
             *os.listdir(self._folder),
             *(self._mirror.listed() if self._mirror else ()),

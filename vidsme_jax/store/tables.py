@@ -1,10 +1,11 @@
 """Tables as Parquet files: written whole, checked before they are read."""
 
 import contextlib
+import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,7 +61,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 @contextlib.contextmanager
 def opened(
-    path: pathlib.Path, pieces: BinaryIO | None = None
+    path: pathlib.Path, pieces: io.BufferedIOBase | None = None
 ) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file; its checksums are verified as it is read.
 
@@ -86,7 +87,7 @@ def opened(
         raise ValueError(str(error)) from error
 
 
-def _check_footer(file: BinaryIO) -> None:
+def _check_footer(file: io.BufferedIOBase) -> None:
     """Checks a file before Arrow opens it, which waits for ever at a pipe."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))

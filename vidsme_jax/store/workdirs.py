@@ -122,7 +122,7 @@ class Workdir:
         known, now = self.mirror.listed(), self._digests()
         changed = [name for name in now if now[name] != self._before.get(name)]
         gone = [name for name in self._before if name not in now]
-        self._check_alone(known, [*changed, *gone])
+        self._check_alone(known, {*now, *self._before})
         self.mirror.delete(LAST)
         for name in sorted(set(changed) - {LAST}):
             self.mirror.replace(name)
@@ -134,12 +134,12 @@ class Workdir:
         self._before.update(now)
         logging.info("the results were put into %s", self.name)
 
-    def _check_alone(self, known: dict[str, Stored], names: list[str]) -> None:
+    def _check_alone(self, known: dict[str, Stored], names: set[str]) -> None:
         """Raises an `OSError` if objects are not those that were fetched."""
         assert self.mirror is not None
         self.mirror.look()
         there = self.mirror.listed()
-        for name in names:
+        for name in sorted(names):
             if name in there and there[name] != known.get(name):
                 raise OSError(
                     errno.EBUSY,

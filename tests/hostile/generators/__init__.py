@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-KINDS = "manifests clips checkpoints configs prepared tfds_folders workdirs".split()
+KINDS = "manifests clips checkpoints configs prepared tfds_folders".split()
+KINDS += ["hub_folders", "workdirs"]
 HONEST, REFUSED, EITHER = "honest", "refused", "either"
 
 

@@ -1,0 +1,218 @@
+"""`hf:` sources: datasets of Hugging Face on disk, read without its package.
+
+A video is a `Video`, which holds the bytes of a file or the path of one beside; bytes;
+a path; or a list of images, which have times where the row has a number `fps`. Texts
+are read first, the bytes of a video when it is decoded. Its address,
+`hf:/FOLDER/FILE/ROW`, stands for its path, ROW being the row of the file.
+"""
+
+import itertools
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import logging
+
+from vidsme_jax.base import AuditError, ClipError
+from vidsme_jax.data import (
+    arrow_files,
+    clocks,
+    field_columns,
+    hub_features,
+    hub_folders,
+    links,
+    manifests,
+)
+from vidsme_jax.data.cells import Address
+from vidsme_jax.data.hub_folders import SCHEME, Located
+from vidsme_jax.data.manifest_rows import columns_of, option
+from vidsme_jax.data.pictures import Pictures
+from vidsme_jax.wording import printable
+
+_RATE = "fps"  # The column.
+_ADDRESS = re.compile(rf"{SCHEME}(/.*)/(\d{{1,15}})", re.DOTALL)
+# Of a path that is none of this machine: in an archive, in the web.
+_ELSEWHERE = re.compile(r"::|^[A-Za-z][A-Za-z0-9+.-]*://")
+_LONGEST = 200  # Characters of a path in a message.
+
+
+def rows(
+    source: str, fields: Sequence[str]
+) -> tuple[list[str], list[dict[str, Any]], pathlib.Path]:
+    """Reads what a source says of its videos, but not the videos.
+
+    Args:
+      source: `hf:PATH` or `hf:PATH/SPLIT`; see `hub_folders`.
+      fields: `corpus.fields`.
+
+    Returns:
+      Its columns; its rows as a manifest would have them; and the folder that paths in
+      it are relative to.
+
+    Raises:
+      AuditError: There is no such dataset, split or column, a file of it is damaged, or
+        segments are asked for of pictures without times.
+    """
+    located = hub_folders.find(source)
+    found: list[dict[str, Any]] = []
+    columns: list[str] = []
+    for path in located.files:
+        try:
+            file = arrow_files.opened(path)
+            if columns and columns != file.schema.names:
+                raise ValueError("its columns are not those of the files before it")
+            columns = file.schema.names
+            mapping = _mapping(file, fields)
+            _check_times(file, mapping, fields)
+            found += _rows(file, path, mapping, located, len(found))
+            manifests.check_amount("rows", len(found), manifests.MOST_ROWS)
+        except (OSError, ValueError) as error:
+            text = printable(" ".join(str(error).split()), 1000)
+            raise AuditError([f"{path.name} cannot be read: {text}"]) from error
+    if "label" in columns and "label" not in columns_of(fields):
+        logging.info(
+            "%s: its column 'label' is not read as membership; %s would read it so",
+            source,
+            option(fields, "label=label"),
+        )
+    return columns, found, located.folder
+
+
+def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
+    """The video of a row, still encoded.
+
+    Raises:
+      ClipError: It cannot be read.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise ClipError("open", "a row of a dataset is hf:/FOLDER/FILE/ROW")
+    path, row = pathlib.Path(found[1]), int(found[2])
+    try:
+        file = arrow_files.opened(path)
+        name = _mapping(file, fields)["video"]
+        value = file.value(name, row)
+        if isinstance(value, bytes):
+            return value
+        if value is None or isinstance(value, str):
+            raise ClipError("open", _no_bytes(file, name, row))
+        if not all(isinstance(picture, bytes) for picture in value):
+            cause = "a picture of it has no bytes; embed them in the dataset"
+            raise ClipError("open", cause)
+        rate = file.value(_RATE, row) if _has_rate(file) else None
+        return Pictures(value, clocks.rate_of(rate))
+    except AuditError as error:
+        raise ClipError("open", "; ".join(error.problems)) from error
+    except (OSError, ValueError, KeyError) as error:
+        text = printable(" ".join(str(error).split()), 1000)
+        cause = f"row {row} of {path} cannot be read ({text})"
+        raise ClipError("open", cause) from error
+
+
+def _mapping(file: arrow_files.File, fields: Sequence[str]) -> dict[str, str]:
+    kinds = hub_features.kinds_of(file.schema)
+    return field_columns.of_fields(
+        fields,
+        hub_features.words(file.schema),
+        hub_features.could_be_video(file.schema),
+        [name for name, kind in kinds.items() if kind is not None],
+        allowed=hub_features.ALLOWED,
+    )
+
+
+def _check_times(
+    file: arrow_files.File, mapping: dict[str, str], fields: Sequence[str]
+) -> None:
+    kind = hub_features.kinds_of(file.schema)[mapping["video"]]
+    timed = kind != hub_features.FRAMES or _has_rate(file)
+    if not timed and {"start", "end"} & set(mapping):
+        problem = (
+            "'start' and 'end' select a segment by its seconds, which the pictures of "
+            f"{mapping['video']!r} do not have without a column {_RATE!r}; "
+            f"{option(fields, 'start=', 'end=')} scores whole rows"
+        )
+        raise AuditError([problem])
+
+
+def _rows(
+    file: arrow_files.File,
+    path: pathlib.Path,
+    mapping: dict[str, str],
+    located: Located,
+    before: int,
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a file.
+
+    Args:
+      file: Opened.
+      path: Of the file.
+      mapping: The column of each field.
+      located: Where it is.
+      before: The rows of the split that stand before.
+    """
+    video, place = mapping["video"], links.real(str(path.absolute()))
+    texts = {field: name for field, name in mapping.items() if field != "video"}
+    names = list(dict.fromkeys(texts.values()))
+    about = hub_features.described(file.schema)
+    classes = {name: hub_features.class_names(about.get(name)) for name in names}
+    read = file.rows(names, manifests.check_amount) if names else None
+    for number, path_of in enumerate(_paths(file, video)):
+        shown = f"{located.name}/{before + number}"
+        row: dict[str, Any] = {
+            "video": Address(f"{SCHEME}{place}/{number}", f"{SCHEME}{shown}")
+            if path_of is None
+            else path_of
+        }
+        given = {} if read is None else next(read, None)
+        if given is None:
+            raise ValueError("its columns have different lengths")
+        for field, name in texts.items():
+            row[field] = _plain(given[name], classes[name])
+        yield row
+
+
+def _paths(file: arrow_files.File, video: str) -> Iterator[str | None]:
+    """Yields the path of each row's video where that is a file beside the dataset."""
+    kind, check = hub_features.kinds_of(file.schema)[video], manifests.check_amount
+    if kind == hub_features.FRAMES:
+        yield from [None] * file.count()
+    elif kind == hub_features.PATH:
+        for row in file.rows([video], check):
+            yield row[video] if _is_beside(row[video]) else None
+    else:
+        for there, path in file.media(video, check):
+            yield path if not there and _is_beside(path) else None
+
+
+def _is_beside(path: str | None) -> bool:
+    """Whether a path may be that of a file; why another is none, `fetch` says."""
+    return bool(path) and _ELSEWHERE.search(path or "") is None
+
+
+def _no_bytes(file: arrow_files.File, name: str, row: int) -> str:
+    """Returns why a row has no video that can be read."""
+    if hub_features.kinds_of(file.schema)[name] == hub_features.PATH:
+        path = file.value(name, row)
+    else:
+        its = file.media(name, manifests.check_amount)
+        _, path = next(itertools.islice(its, row, None))
+    if not path:
+        return f"row {row} has neither the bytes of a video nor its path"
+    shown = printable(path, _LONGEST)
+    return (
+        f"row {row} has no bytes of its video, and the path {shown!r} is none of this "
+        "machine's files: unpack or fetch it, or embed the videos in the dataset"
+    )
+
+
+def _has_rate(file: arrow_files.File) -> bool:
+    known = _RATE in file.schema.names
+    return known and hub_features.is_number(file.schema.field(_RATE).type)
+
+
+def _plain(value: Any, classes: list[str] | None) -> Any:
+    """Returns a value as JSON would have it; of a class its name."""
+    if classes is not None and isinstance(value, int):
+        return classes[value] if 0 <= value < len(classes) else None
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
