@@ -162,7 +162,7 @@ def test_clips_that_are_not_prepared_are_counted(config, tmp_path):
     few.corpus.max_clips = 2
     preparation.run(views.Settings.of(few), tmp_path / "made")
     config.corpus.prepared = str(tmp_path / "made")
-    with pytest.raises(AuditError, match=r"4 of 8 clips .*`python -m vidsme_jax.prep"):
+    with pytest.raises(AuditError, match=r"4 of 8 clips .*`vidsme prepare`"):
         checks.check(config)
 
 

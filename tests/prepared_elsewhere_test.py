@@ -216,7 +216,7 @@ def test_all_that_is_wrong_with_the_flags_is_one_message(tmp_path):
     )
     flags = ["--runner=Flink", "--out=s3://b"]
     program = [os.sys.executable, "-m", "vidsme_jax", "prepare", f"--config={config}"]
-    done = children.run([*program, *flags, "--config.video.num_frames=1"])
+    done = children.run([*program, *flags, "--check", "--config.video.num_frames=1"])
     assert done.returncode == 2
     for text in ("--runner=Flink: it must be one of", "s3://b", "video.num_frames"):
         assert text in done.stderr

@@ -131,7 +131,7 @@ def test_damaged_and_foreign_shards_are_named_in_one_error(items, tmp_path):
     for problem, text in zip(
         problems, ("cut", "belongs to another", "is missing", "damaged"), strict=True
     ):
-        assert text in problem and "vidsme_jax.prepare" in problem
+        assert text in problem and "`vidsme prepare`" in problem
     assert cut.name in problems[0] and foreign.name in problems[1]
     # Only the clips of these shards are prepared again, and all is as it was.
     _write(tmp_path, items)
@@ -400,7 +400,7 @@ def test_clips_are_known_by_name_where_they_have_moved(items, tmp_path):
     gone = [*moved, _item(77, pathlib.Path("/elsewhere"))]
     found = _problems(tmp_path, gone)
     assert len(found) == 1 and "1 of 21 clips" in found[0] and "v/77.mp4" in found[0]
-    assert "vidsme_jax.prepare" in found[0]
+    assert "`vidsme prepare`" in found[0]
 
 
 def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):

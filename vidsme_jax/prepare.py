@@ -49,13 +49,13 @@ def main(argv: list[str]) -> int:
         given, root, items = checked(
             config, flags.FLAGS.out, pipelines.problems(runner, options)
         )
+        beam = pipelines.Pipelines(runner, options or "") if runner else None
         if flags.FLAGS.check:
             unseen = rehearsal.DECODING, "which clips are prepared already"
             terminal.show("\n".join(rehearsal.of_rows(items, unseen)))
             return commands.OK
         from vidsme_jax.prepared import preparation
 
-        beam = pipelines.Pipelines(runner, options or "") if runner else None
         done = preparation.run(given, root, items, beam)
     except AuditError as error:
         return commands.wrong(error.problems)

@@ -17,13 +17,13 @@ _ROWS = 2**13  # Of a file: what is written at a time is held at once.
 _NAME = re.compile(r"(.+)-[0-9]{3,6}\.parquet")
 
 
-def write(folder: pathlib.Path, stem: str, tables: Iterator[pa.Table]) -> None:
+def write(folder: pathlib.Path, stem: str, all_of_it: Iterator[pa.Table]) -> None:
     """Writes tables in place of all that a stem had.
 
     Args:
       folder: Made if absent, and in place of a link.
       stem: Begins the names of the files.
-      tables: Each becomes a file; see `places`.
+      all_of_it: Each becomes a file; see `places`.
 
     Raises:
       OSError: They cannot be written.
@@ -33,7 +33,7 @@ def write(folder: pathlib.Path, stem: str, tables: Iterator[pa.Table]) -> None:
     folder.mkdir(exist_ok=True)
     files.sweep(folder)
     names = set()
-    for number, table in enumerate(tables):
+    for number, table in enumerate(all_of_it):
         name = f"{stem}-{number:03}.parquet"
         tables.write(folder / name, table)
         names.add(name)
