@@ -263,6 +263,22 @@ def test_two_runs_of_the_same_clips_make_one_version(store, items, tmp_path):
     assert len(_open(items, tmp_path).items()) == COUNT
 
 
+def test_a_run_whose_twin_is_done_first_is_done_too(store, items, tmp_path):
+    """What was staged for both is deleted by then."""
+    met = []
+
+    def overtaking(name: str) -> None:
+        if "array_record" in name and not met:
+            met.append(name)
+            _write(items)
+            assert _whole(store) == ["1.0.0"] and not _names(store, "staged/")
+
+    store.at_put = overtaking
+    _write(items)
+    assert met and _whole(store) == ["1.0.0"]
+    assert len(_open(items, tmp_path).items()) == COUNT
+
+
 def test_a_clip_that_is_staged_twice_is_that_which_came_first(store, items):
     with writing.opened(ROOT, PNG, COUNT) as writer:
         assert writer.digest_of(items[0].clip) is None

@@ -124,8 +124,15 @@ class BucketVersions:
                 yield None
             else:
                 there = frozenset(version.names())
-                yield BucketPacker(version, self.base, self.num_shards, staging, there)
-                self._publish(version, number, lengths)
+                how = self.base, self.num_shards, staging, there
+                try:
+                    yield BucketPacker(version, *how)
+                except OSError:
+                    # Another run of this plan, which is done, deletes what was staged.
+                    if not mirror.stands(self._folder, number):
+                        raise
+                else:
+                    self._publish(version, number, lengths)
         else:
             yield None
         names = (name for packing in packings for name in packing.used)
