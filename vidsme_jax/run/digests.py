@@ -19,6 +19,7 @@ FILE = "digests.json"
 _RESULTS = ("report.html", "metrics.json", "scores.csv", "scores.parquet")
 _OTHERS = ("config.json", "declaration.json", "verdict.json", "failures.jsonl")
 _FOLDERS = ("figures", "signals", "signals-reference", "answers", "tables", "shares")
+_RUNS = (".lock", ".process-")  # Begin the names of what runs need while they go on.
 _SHOWN = 5  # Names in a sentence.
 _FIELDS: dict[str, sealed.Test] = {
     "files": lambda value: (
@@ -166,9 +167,9 @@ def _names(workdir: pathlib.Path) -> list[str]:
 
 def others(workdir: pathlib.Path) -> list[str]:
     """Returns what else lies in a work directory, such as notes of its owner."""
-    own = {FILE, ".lock", *_RESULTS, *_OTHERS, *_FOLDERS}
+    own = {FILE, *_RESULTS, *_OTHERS, *_FOLDERS}
     names = (path.name for path in workdir.iterdir() if path.name not in own)
-    return sorted(map(printable, names))
+    return sorted(printable(x) for x in names if not x.startswith(_RUNS))
 
 
 def _is_entry(path: pathlib.Path) -> bool:
