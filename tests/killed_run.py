@@ -87,6 +87,7 @@ def _die_at(moment: int) -> None:
     decoders.ask = mortal(decoders.ask)
     os.fsync = mortal(os.fsync)
     os.replace = mortal(mortal(os.replace), after=True)
+    os.link = mortal(mortal(os.link), after=True)
 
 
 def main(

@@ -383,7 +383,7 @@ def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
     assert set(store.finished) == {"a"}
 
 
-@pytest.mark.parametrize("call", ["replace", "fsync"])
+@pytest.mark.parametrize("call", ["link", "fsync"])
 def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, call):
     store = Signals(tmp_path, {})
     store.write([_clip("a")])
@@ -398,6 +398,44 @@ def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, call):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["part-000000.parquet", "run.json"]
     assert set(store.finished) == set(Signals(tmp_path, {}).finished) == {"a"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_is_there_is_not_written_again(tmp_path, monkeypatch, links):
+    """With hard links, and on a file system that has none."""
+    if not links:
+
+        def failing(*_):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", failing)
+    files.create(tmp_path / "a", b"first")
+    with pytest.raises(FileExistsError, match="it is there already") as caught:
+        files.create(tmp_path / "a", b"second")
+    assert caught.value.filename == str(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path / "link", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
+
+
+def test_parts_count_in_the_order_of_their_times(tmp_path, monkeypatch):
+    """Also where a clock goes back, and whatever the names of shares are."""
+    times = iter([300, 100, 200])
+    monkeypatch.setattr("vidsme_jax.store.parts._now", lambda: next(times))
+    Signals(tmp_path, {}, Writer(share="2-of-2")).write(
+        [dataclasses.replace(_clip("a"), content_hash="old")]
+    )
+    Signals(tmp_path, {}, Writer(share="1-of-2")).write(
+        [dataclasses.replace(_clip("a"), content_hash="new")]
+    )
+    names = sorted(path.name for path in tmp_path.glob("part-*"))
+    assert names == ["part-000000-1-of-2.parquet", "part-000000-2-of-2.parquet"]
+    found = Signals(tmp_path, {})
+    assert found.finished["a"].content_hash == "new"
+    found.write([dataclasses.replace(_clip("a"), content_hash="newest")])
+    assert Signals(tmp_path, {}).finished["a"].content_hash == "newest"
 
 
 def test_processes_write_parts_of_their_own(tmp_path):

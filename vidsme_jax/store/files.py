@@ -7,9 +7,10 @@ import pathlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+_WITHOUT_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
 # Ends the name of a file that is not whole yet; no other program writes such names.
 _PARTIAL = re.compile(r"\.vidsme-[0-9a-f]{8}\.tmp$")
 
@@ -29,24 +30,8 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     Raises:
       OSError: The file cannot be written; names the path.
     """
-    partial = path.with_name(f"{path.name}.vidsme-{secrets.token_hex(4)}.tmp")
-    try:
-        with partial.open("xb") as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(partial, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    partial.unlink(missing_ok=True)
-                raise
-        _sync(path.parent)  # The new name, too, survives a loss of power.
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, str(partial)):
-            raise
-        # Without a name an error of writing does not say where.
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with _partial(path, os.replace) as file:
+        yield file
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
@@ -69,26 +54,49 @@ def create(path: pathlib.Path, data: bytes) -> None:
       FileExistsError: It is there, whoever wrote it.
       OSError: It cannot be written; names it.
     """
+    with _partial(path, _appear) as file:
+        file.write(data)
+
+
+def _appear(partial: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives a file its name, which nothing may have."""
     exists = FileExistsError(errno.EEXIST, "it is there already", str(path))
+    try:
+        os.link(partial, path)
+        partial.unlink()
+    except FileExistsError as error:
+        raise exists from error
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise exists from None
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _partial(
+    path: pathlib.Path, put: Callable[[pathlib.Path, pathlib.Path], None]
+) -> Iterator[BinaryIO]:
+    """Yields a new file, which `put` gives its name when the block ends."""
     partial = path.with_name(f"{path.name}.vidsme-{secrets.token_hex(4)}.tmp")
     try:
-        write_atomically(partial, data)
-        try:
-            os.link(partial, path)
-        except FileExistsError as error:
-            raise exists from error
-        except OSError:
-            if os.path.lexists(path):
-                raise exists from None
-            os.replace(partial, path)
-        _sync(path.parent)
+        with partial.open("xb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                put(partial, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+                raise
+        _sync(path.parent)  # The new name, too, survives a loss of power.
     except OSError as error:
-        if error.filename != str(partial):
+        if error.errno is None or error.filename not in (None, str(partial)):
             raise
+        # Without a name an error of writing does not say where.
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def link(source: pathlib.Path, target: pathlib.Path) -> None:
