@@ -136,7 +136,7 @@ def scored(config: Any, workdir: pathlib.Path) -> tuple[checks.Setup, Signals]:
     setup = checks.check(config)
     with processes.together(workdir) as team:
         found = scoring.score(
-            checks.open_runs(setup, workdir),
+            checks.open_runs(setup, team),
             setup.samples,
             setup.reader,
             setup.devices,

@@ -34,10 +34,11 @@ def _config(folder: pathlib.Path) -> Any:
 
 def _opened(folder: pathlib.Path) -> tuple[Any, list[Any]]:
     """Checks the configuration and opens the runs of the audit."""
-    from vidsme_jax.run import checks
+    from vidsme_jax.run import checks, processes
 
     setup = checks.check(_config(folder))
-    return setup, checks.open_runs(setup, folder / "run")
+    with processes.together(folder / "run") as team:
+        return setup, checks.open_runs(setup, team)
 
 
 def storing(folder: pathlib.Path, clips: int, rows: int) -> dict:

@@ -33,7 +33,7 @@ def config(path, **changes):
 def score(chosen, workdir):
     setup = checks.check(chosen)
     with processes.together(workdir) as team:
-        runs = checks.open_runs(setup, workdir)
+        runs = checks.open_runs(setup, team)
         parts = setup.samples, setup.reader, setup.devices
         return setup, scoring.score(runs, *parts, team=team, stop=Stop())
 
