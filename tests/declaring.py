@@ -29,9 +29,9 @@ def main() -> None:
         time.sleep(1)
         declare(*args)
 
-    def writing(path, *args):
+    def writing(path, *args, **more):
         written.append(path.name)
-        return write(path, *args)
+        return write(path, *args, **more)
 
     def scored(*args, **more):
         said["there"] = (run / "declaration.json").exists()

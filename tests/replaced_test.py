@@ -95,13 +95,13 @@ def test_an_audit_of_other_clips_is_refused_and_changes_nothing(tmp_path):
     before = {x: x.read_bytes() for x in folder.rglob("*") if x.is_file()}
     other = _config(tmp_path, "other", 10, 14)
     for ask in (
-        lambda: asking.ask(other, workdir=folder),
+        lambda: asking.ask(other, workdir=str(folder)),
         lambda: audit.run(other, folder),
     ):
         with pytest.raises(AuditError, match="of which none is among the 4 asked"):
             ask()
     assert before == {x: x.read_bytes() for x in folder.rglob("*") if x.is_file()}
-    asking.ask(_config(tmp_path, "more", 0, 8), workdir=folder)
+    asking.ask(_config(tmp_path, "more", 0, 8), workdir=str(folder))
     other.overwrite = True
-    asking.ask(other, workdir=folder)
+    asking.ask(other, workdir=str(folder))
     assert len(audit.run(other, folder).table.id) == 4

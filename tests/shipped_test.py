@@ -203,7 +203,7 @@ def _checked(name, tmp_path, **changes):
     config = shipped._module(CONFIGS / f"{name}.py").get_config("tiny")
     for key, value in changes.items():
         config.update_from_flattened_dict({key.replace("__", "."): value})
-    return rehearsal.of_audit(config, tmp_path / "run")
+    return rehearsal.of_audit(config, str(tmp_path / "run"))
 
 
 @pytest.fixture(autouse=True)
