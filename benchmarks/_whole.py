@@ -32,13 +32,14 @@ def _config(folder: pathlib.Path) -> Any:
     return config
 
 
-def _opened(folder: pathlib.Path) -> tuple[Any, list[Any]]:
-    """Checks the configuration and opens the runs of the audit."""
+@contextlib.contextmanager
+def _opened(folder: pathlib.Path) -> Iterator[tuple[Any, list[Any], Any]]:
+    """Checks the configuration and opens the runs of the audit, and their team."""
     from vidsme_jax.run import checks, processes
 
     setup = checks.check(_config(folder))
     with processes.together(folder / "run") as team:
-        return setup, checks.open_runs(setup, team)
+        yield setup, checks.open_runs(setup, team), team
 
 
 def storing(folder: pathlib.Path, clips: int, rows: int) -> dict:
@@ -51,13 +52,13 @@ def storing(folder: pathlib.Path, clips: int, rows: int) -> dict:
                 name = f"{role}/{number:07}.mp4"
                 (folder / name).write_bytes(b"v" * size)
                 manifest.write(json.dumps({"video": name}) + "\n")
-    setup, (run,) = _opened(folder)
-    found, drawn, left = _Clock(), _drawn(setup.clips, rows), clips
-    while left > 0:
-        part = [next(drawn) for _ in range(min(left, CLIPS_A_PART))]
-        left -= len(part)
-        with found:
-            run.store.write(part)
+    with _opened(folder) as (setup, (run,), _):
+        found, drawn, left = _Clock(), _drawn(setup.clips, rows), clips
+        while left > 0:
+            part = [next(drawn) for _ in range(min(left, CLIPS_A_PART))]
+            left -= len(part)
+            with found:
+                run.store.write(part)
     parts = list((folder / "run" / "signals").glob("part-*"))
     size = sum(part.stat().st_size for part in parts)
     return found.result() | {"bytes": size, "parts": len(parts)}
@@ -112,11 +113,10 @@ def _drawn(clips: Any, rows: int) -> Iterator[Any]:
 
 def resuming(folder: pathlib.Path) -> dict:
     """Starts the audit anew, as after a kill, up to where it finds nothing left."""
-    from vidsme_jax.run import processes, scoring
+    from vidsme_jax.run import scoring
     from vidsme_jax.run.stopping import Stop
 
-    with _Clock() as found, processes.together(folder / "run") as team:
-        setup, runs = _opened(folder)
+    with _Clock() as found, _opened(folder) as (setup, runs, team):
         opened = found.seconds()
         args = setup.samples, setup.reader, setup.devices
         scored = scoring.score(runs, *args, team=team, stop=Stop())

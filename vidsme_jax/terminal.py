@@ -73,6 +73,11 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
+def silence(library: str) -> None:
+    """Hides the log lines of a library, whose errors are raised as well."""
+    python_logging.getLogger(library).setLevel(python_logging.CRITICAL)
+
+
 def start_logging() -> None:
     """Sends log lines, warnings of Python and tracebacks to stderr, all escaped.
 

@@ -12,13 +12,13 @@ import errno
 import functools
 import importlib.util
 import io
-import logging
 import pathlib
 import re
 import secrets
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from vidsme_jax import terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import files
 from vidsme_jax.wording import printable
@@ -132,7 +132,7 @@ class Bucket:
         import fsspec
 
         # What it raises is said in a sentence; it logs the traceback, too.
-        logging.getLogger(DRIVERS[self._scheme]).setLevel(logging.CRITICAL)
+        terminal.silence(DRIVERS[self._scheme])
         with self._naming("", "open"):
             return fsspec.filesystem(
                 self._scheme, use_listings_cache=False, skip_instance_cache=True
