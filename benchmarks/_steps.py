@@ -281,6 +281,6 @@ STEPS = (
         (("endtoend.py", *_SIZE, "--batch", "4", "--clips", "32", "--repeats", "3"),),
         tiny=("--clips", "4", *_SHORT),
         expected=(Expected(("endtoend/7b/files", "ratio"), 0.9, None, "aim"),),
-        optional=("av", "opencv-python-headless", "ml-collections", "pyarrow", "tqdm"),
+        optional=("av", "opencv-python-headless", "ml-collections", "pyarrow"),
     ),
 )

@@ -39,7 +39,6 @@ NEEDED = {
     "cv2": "opencv-python-headless",
     "ml_collections": "ml-collections",
     "pyarrow": "pyarrow",
-    "tqdm": "tqdm",
 }
 _SIZES = {"tiny": (64, 96, 50), "small": (360, 640, 250), "7b": (720, 1280, 1000)}
 _CLIPS = {"tiny": 8, "small": 3, "7b": 64}

@@ -18,7 +18,7 @@ TESTS = pathlib.Path(__file__).parent
 BENCHMARKS = TESTS.parent / "benchmarks"
 FLAGS = ["--size", "tiny", "--repeats", "1", "--clips", "3", "--workers", "1"]
 NEEDLESS = "tensorflow_datasets grain array_record transformers matplotlib sklearn"
-PACKAGES = {"av", "opencv-python-headless", "ml-collections", "pyarrow", "tqdm"}
+PACKAGES = {"av", "opencv-python-headless", "ml-collections", "pyarrow"}
 
 
 @pytest.fixture
