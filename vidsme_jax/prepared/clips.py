@@ -24,9 +24,9 @@ from vidsme_jax.base import (
 from vidsme_jax.data import features, segments
 from vidsme_jax.data.reading import ABSENT, Stamp, Videos, stamp
 from vidsme_jax.data.sources import some
-from vidsme_jax.prepared import dataset, layout, mirror
+from vidsme_jax.prepared import copies, dataset, layout
+from vidsme_jax.prepared.copies import Copies
 from vidsme_jax.prepared.layout import Entry, Place, Row, Shard, Variant
-from vidsme_jax.prepared.mirror import Mirror
 from vidsme_jax.settings import views
 from vidsme_jax.store import lock
 from vidsme_jax.store.buckets import Bucket
@@ -61,11 +61,11 @@ class PreparedClips:
           OSError: The bucket cannot be read.
         """
         self._videos = Videos(views.read(views.Video, None), fields)
-        self._mirror: Mirror | None = None
+        self._copies: Copies | None = None
         if isinstance(root, Bucket):
             assert cache is not None
             place = variant.folder(root)
-            self._mirror = opened = self._mirrored(place, variant, cache)
+            self._copies = opened = self._copied(place, variant, cache)
             self.folder, self._shards = opened.folder, opened.num_shards
             self._where, self._parent = opened.version.url, place.url
         else:
@@ -89,7 +89,7 @@ class PreparedClips:
         for number in range(self._shards):
             shard = Shard(self.folder, number, self._shards)
             try:
-                entries = shard.indexed()[0] if self._mirror else shard.read()
+                entries = shard.indexed()[0] if self._copies else shard.read()
             except ValueError as error:
                 problems.append(
                     f"{self._where}: {error}; {layout.REMEDY} its clips again"
@@ -117,23 +117,23 @@ class PreparedClips:
                 replaced, folder = folder, layout.newest(root, variant)
         return folder
 
-    def _mirrored(self, place: Bucket, variant: Variant, cache: pathlib.Path) -> Mirror:
+    def _copied(self, place: Bucket, variant: Variant, cache: pathlib.Path) -> Copies:
         """Returns copies of the newest version, which no run of this machine deletes.
 
         In the bucket a run that prepares more clips may delete it.
         """
-        number, _ = mirror.newest(place)
+        number, _ = copies.newest(place)
         if number is None:
-            raise AuditError([mirror.nothing(place)])
-        kept = mirror.kept(cache, place)
+            raise AuditError([copies.nothing(place)])
+        kept = copies.kept(cache, place)
         kept.mkdir(parents=True, exist_ok=True)
-        mirror.copy(place, mirror.SETTINGS, kept / mirror.SETTINGS)
+        copies.copy(place, copies.SETTINGS, kept / copies.SETTINGS)
         shards = layout.check_settings(kept, variant, place.url)
         name = f"1.{number}.0"
-        opened = Mirror(place.folder(name), kept / name, shards)
-        with contextlib.suppress(OSError):  # It is damaged, which is said below.
+        opened = Copies(place.folder(name), kept / name, shards)
+        with contextlib.suppress(OSError):  # It is damaged; reported below.
             weakref.finalize(self, lock.held(opened.folder / layout.INFO).close)
-        mirror.forget(opened.folder)
+        copies.forget(opened.folder)
         return opened
 
     def _take(self, entry: Entry) -> None:
@@ -239,8 +239,8 @@ class PreparedClips:
         if digest in self._failed:
             failed = self._failed[digest]
             raise ClipError(failed.stage, failed.cause)
-        if self._mirror is not None:
-            self._fetch(self._mirror, layout.shard_of(digest, self._shards))
+        if self._copies is not None:
+            self._fetch(self._copies, layout.shard_of(digest, self._shards))
         try:
             frames, motion = dataset.decode(self.source[self._positions[digest]])
         except Exception as error:  # Of array_record, TFDS or the picture's decoder.
@@ -249,10 +249,10 @@ class PreparedClips:
             raise ClipError("open", self._damaged(digest))
         return frames, motion
 
-    def _fetch(self, copies: Mirror, number: int) -> None:
+    def _fetch(self, its: Copies, number: int) -> None:
         """Sees to it that a shard is on this machine."""
         try:
-            copies.fetch(number)
+            its.fetch(number)
         except FileNotFoundError as error:
             cause = (
                 f"{error.filename} is there no more: clips were prepared anew while it "

@@ -10,7 +10,7 @@ from vidsme_jax.base import ClipError
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import ABSENT, Reader, Stamp, stamp
 from vidsme_jax.motion import statistics
-from vidsme_jax.prepared import dataset, layout, mirror
+from vidsme_jax.prepared import copies, dataset, layout
 from vidsme_jax.prepared.layout import Place, Shard, Variant
 from vidsme_jax.prepared.staging import Staging
 from vidsme_jax.store import buckets
@@ -102,7 +102,7 @@ def _good(version: str, number: int, count: int) -> frozenset[str]:
         folder = pathlib.Path(work)
         shard = Shard(folder, number, count)
         if buckets.is_url(version):
-            mirror.copy(Bucket(version), shard.index.name, shard.index)
+            copies.copy(Bucket(version), shard.index.name, shard.index)
         else:
             shard = Shard(pathlib.Path(version), number, count)
         try:

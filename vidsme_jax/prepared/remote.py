@@ -23,9 +23,9 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from vidsme_jax.prepared import dataset, layout, mirror, records
+from vidsme_jax.prepared import copies, dataset, layout, records
+from vidsme_jax.prepared.copies import REQUESTS, Copies
 from vidsme_jax.prepared.layout import INFO, Shard, Variant
-from vidsme_jax.prepared.mirror import REQUESTS, Mirror
 from vidsme_jax.prepared.packing import Packing, State, plan_of
 from vidsme_jax.prepared.staging import Staging
 from vidsme_jax.store.buckets import Bucket
@@ -60,23 +60,23 @@ class BucketVersions:
         self._folder, self._variant, self._work = folder, variant, work
         self.num_shards = self._settled(num_shards)
         self._listed = folder.names()
-        number, self._free = mirror.newest(folder, self._listed)
-        self._mirror = self.base = None
+        number, self._free = copies.newest(folder, self._listed)
+        self._copies = self.base = None
         self._newest = -1 if number is None else number
         if number is not None:
             name = f"1.{number}.0"
             self.base = folder.folder(name)
-            self._mirror = Mirror(self.base, work / name, self.num_shards)
+            self._copies = Copies(self.base, work / name, self.num_shards)
 
     def _settled(self, num_shards: int) -> int:
         """Returns the number of shards of the variant, by whoever began it."""
-        own = self._work / mirror.SETTINGS
-        if not mirror.copy(self._folder, mirror.SETTINGS, own):
+        own = self._work / copies.SETTINGS
+        if not copies.copy(self._folder, copies.SETTINGS, own):
             layout.write_settings(self._work, self._variant, num_shards)
             try:
-                self._folder.create(mirror.SETTINGS, own.read_bytes())
+                self._folder.create(copies.SETTINGS, own.read_bytes())
             except FileExistsError:  # Another run was faster.
-                mirror.copy(self._folder, mirror.SETTINGS, own)
+                copies.copy(self._folder, copies.SETTINGS, own)
         return layout.check_settings(self._work, self._variant, self._folder.url)
 
     def states(self) -> list[State]:
@@ -85,10 +85,10 @@ class BucketVersions:
             return list(pool.map(self._state, range(self.num_shards)))
 
     def _state(self, number: int) -> State:
-        if self.base is None or self._mirror is None:
+        if self.base is None or self._copies is None:
             return State()
-        home = self._mirror.folder.name
-        shard = self._mirror.shard(number)
+        home = self._copies.folder.name
+        shard = self._copies.shard(number)
         try:
             entries, facts = shard.indexed()
             stored = self._listed.get(f"{home}/{shard.records.name}")
@@ -113,9 +113,9 @@ class BucketVersions:
         Raises:
           OSError: The version cannot be made, or another run has made one meanwhile.
         """
-        home = self._mirror.folder.name if self._mirror else ""
+        home = self._copies.folder.name if self._copies else ""
         differs = not home or any(packing.differs(home) for packing in packings)
-        described = self._mirror and dataset.counts(self._mirror.folder)
+        described = self._copies and dataset.counts(self._copies.folder)
         number = self._newest
         if differs or described != lengths:
             number, done = self._claimed(plan_of(packings, home))
@@ -129,7 +129,7 @@ class BucketVersions:
                     yield BucketPacker(version, *how)
                 except OSError:
                     # Another run of this plan, which is done, deletes what was staged.
-                    if not mirror.stands(self._folder, number):
+                    if not copies.stands(self._folder, number):
                         raise
                 else:
                     self._publish(version, number, lengths)
@@ -149,7 +149,7 @@ class BucketVersions:
                 version.create(_PLAN, content)
             except FileExistsError:
                 mine = False
-            if mirror.stands(self._folder, number):
+            if copies.stands(self._folder, number):
                 if not mine:
                     self._refuse(number)
                 return number, True
@@ -176,15 +176,15 @@ class BucketVersions:
                         version.create(path.name, path.read_bytes())
         for passed in range(self._free, number):
             try:
-                gone = mirror.tombstone(name)
+                gone = copies.tombstone(name)
                 self._folder.create(f"1.{passed}.0/{INFO}", gone)
             except FileExistsError:
-                if mirror.stands(self._folder, passed):
+                if copies.stands(self._folder, passed):
                     self._refuse(passed)
         try:
             version.create(INFO, last)
         except FileExistsError:
-            if not mirror.stands(self._folder, number):
+            if not copies.stands(self._folder, number):
                 self._refuse(number)
 
     def _size(self, version: Bucket, listed: dict[str, Any], number: int) -> int:
@@ -217,7 +217,7 @@ class BucketVersions:
         for version in sorted(
             numbers
         ):  # First, since whoever reads it sees it is gone.
-            last = mirror.tombstone(f"1.{newest}.0")
+            last = copies.tombstone(f"1.{newest}.0")
             self._folder.replace(f"{version}/{INFO}", last)
         _each(self._folder.delete, gone)
 

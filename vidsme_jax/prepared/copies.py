@@ -78,7 +78,7 @@ def newest(
     return None, free
 
 
-class Mirror:
+class Copies:
     """Copies of one version; safe to use from several threads and processes.
 
     What describes it is copied at once, its records shard by shard when they are asked
@@ -105,7 +105,7 @@ class Mirror:
         self._locks = [threading.Lock() for _ in range(num_shards)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Mirror, (self.version, self.folder, self.num_shards)
+        return Copies, (self.version, self.folder, self.num_shards)
 
     def _copy(self, name: str) -> None:
         """Copies a small object; one that is absent is absent in the copy."""
