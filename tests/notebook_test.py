@@ -143,7 +143,7 @@ def test_a_suspect_that_was_not_tested_has_no_p(report):
     assert one.p is None and one.listed is None
     assert said in str(one) and "p = " not in str(one)
     lacking = _changed(report, rows=[row | none | {"score": None}], statement=said)
-    assert "nothing is said of it" in str(lacking.suspect(row["ids"][0]))
+    assert "it has no result" in str(lacking.suspect(row["ids"][0]))
 
 
 def test_a_suspect_of_a_changed_question_is_exploratory(report):

@@ -80,7 +80,7 @@ def find(source: str) -> Located:
 
 
 def short_name(source: str) -> str:
-    """Returns the last parts of a source's path, which tell splits apart.
+    """Returns the last parts of a source's path, by which splits are distinguished.
 
     Example:
       >>> short_name("hf:/data/films/test"), short_name("hf:a.parquet")

@@ -76,8 +76,8 @@ class Pipelines:
                 every = self._options.get_all_options(retain_unknown_options=True)
         except SystemExit as error:  # Of argparse.
             cause = said.getvalue().strip().splitlines()[-1:] or [str(error)]
-            told = cause[0].rpartition("error: ")[2]
-            raise AuditError([f"--beam_options: {printable(told)}"]) from error
+            reason = cause[0].rpartition("error: ")[2]
+            raise AuditError([f"--beam_options: {printable(reason)}"]) from error
         unknown = sorted(set(every) - set(known))
         if unknown and runner not in _FORWARDING:
             raise AuditError(

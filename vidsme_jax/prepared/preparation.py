@@ -103,13 +103,13 @@ def run(
                 _prepare_elsewhere(todo, writer, settings, folder, pipelines, digests)
                 failed = writer.finish(items, digests, workers, pipelines.each)
     except OSError as error:
-        told = f"{place}: cannot be written ({error})"
+        cause = f"{place}: cannot be written ({error})"
         if pipelines is not None or isinstance(place, Bucket):
-            told = _said(error)
+            cause = _cause(error)
         if not digests:
-            raise AuditError([told]) from error
+            raise AuditError([cause]) from error
         kept = f"{len(digests)} of {len(clips)} clips are kept"
-        raise OSError(f"{told}; {kept}") from error
+        raise OSError(f"{cause}; {kept}") from error
     failures = [
         Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
         for item in items
@@ -184,7 +184,7 @@ def _prepare_elsewhere(
     raise OSError(f"{cause}: {printable(left[0])}")
 
 
-def _said(error: OSError) -> str:
+def _cause(error: OSError) -> str:
     """Returns what an error says, with the file or object that it is of."""
     if error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"

@@ -98,7 +98,7 @@ def suspect(found: Mapping[str, Any], table: ScoreTable, name: str) -> Suspect:
 def _statement(about: Suspect, of_all: str, called: str) -> str:
     name = printable(about.video, _NAME)
     if about.score is None:
-        return f"{name} has no {about.headline}, so that nothing is said of it."
+        return f"{name} has no {about.headline}, so that it has no result."
     value = f"{name} has {about.headline} {about.score:.4g}"
     if about.p is None or about.adjusted_p is None:
         return (

@@ -142,7 +142,7 @@ class Kept:
         self._new = None
 
     def _ids(self, store: Signals, keys: Collection[str]) -> dict[str, bytes]:
-        """Returns what tells the signals of each clip from all others."""
+        """Returns an identifier of the signals of each clip."""
         found, known = {}, {}
         for key in keys:
             if (its := store.finished.get(key)) is None:

@@ -131,7 +131,7 @@ class Bucket:
     def _store(self) -> Any:
         import fsspec
 
-        # What it raises is said in a sentence; it logs the traceback, too.
+        # It logs the traceback of what it raises, which is reported in a sentence.
         terminal.silence(DRIVERS[self._scheme])
         with self._naming("", "open"):
             return fsspec.filesystem(
@@ -364,7 +364,7 @@ class Pieces(io.RawIOBase):
 
 
 def _version(about: dict[str, Any]) -> str:
-    """Returns what tells one content of an object from another, by its server."""
+    """Returns the version of an object, as its server has it."""
     for key in ("generation", "ETag", "etag", "md5Hash", "created"):
         if about.get(key):
             return str(about[key]).strip('"')
