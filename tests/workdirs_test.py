@@ -13,6 +13,7 @@ from vidsme_jax.run import asking, shares
 from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.store import buckets, workdirs
 from vidsme_jax.store.buckets import Bucket
+from vidsme_jax.store.mirrors import Mirror, numbered
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 URL = "gs://audits/runs/a"
@@ -123,6 +124,24 @@ def test_shares_and_their_report(store, elsewhere, alone):
     assert scores(store).equals(alone)
     assert {"report.html", "metrics.json", "verdict.json"} & names(store) != set()
     assert not verifying.verify(folder).differences
+
+
+def test_a_share_asks_for_no_more_where_there_are_many(store):
+    """Which shares have finished is said by one listing."""
+    found = audit.run(config("2/9999"), URL)
+    assert found.finished == 1 and found.rows == 1
+    assert len(store.calls) < 60
+
+
+def test_a_number_that_nobody_counts_to_is_no_gap(store, tmp_path):
+    """A name of somebody else; the gaps of a writer are few, and are asked for."""
+    bucket = Bucket(URL)
+    mirror = Mirror(tmp_path, bucket, tmp_path / "versions")
+    store.objects[f"{ROOT}/2"] = store.objects[f"{ROOT}/6"] = (1, b"")
+    assert numbered(mirror, str, [0, 1, 5], 1) == [2, 6]
+    store.calls.clear()
+    assert numbered(mirror, str, [0, 10**17], 1) == []
+    assert len(store.calls) == 1
 
 
 def test_a_listing_that_lags_loses_nothing(store, elsewhere, alone, decoded):
@@ -259,11 +278,14 @@ def test_what_was_deleted_there_does_not_come_back(store, decoded):
 
 def test_overwrite_deletes_what_is_stored(store, decoded):
     audit.run(config(), URL)
+    store.objects[f"{ROOT}/figures/old.png"] = (1, b"of another corpus")
     before = {name: store.objects[f"{ROOT}/{name}"] for name in parts(store)}
     audit.run(config(overwrite=True, **{"video.num_frames": 3}), URL)
     assert len(parts(store)) == 3
     for name, (_, data) in before.items():
         assert store.objects[f"{ROOT}/{name}"][1] != data
+    stale = {x for x in names(store) if x.startswith(("tables/", "figures/"))}
+    assert stale and "figures/old.png" not in stale
 
 
 def test_missing_rights_are_refused_before_anything_is_computed(store, decoded):

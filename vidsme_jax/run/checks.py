@@ -166,7 +166,7 @@ def open_run(
     if given.overwrite and processes.index() == 0:
         signals.clear(workdir)
         if writer.mirror is not None:
-            writer.mirror.clear(signals.OF_MODELS)
+            writer.mirror.clear(signals.CLEARED)
     run = _opened(setup, setup.model, given, workdir / SIGNALS, writer, {}, name)
     if not asking.is_greedy(given):
         return run

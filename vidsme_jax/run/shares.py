@@ -129,7 +129,8 @@ def finish(
     )
     place.publish(name)
     count = share_of(share)[1]
-    done = [k for k in range(1, count + 1) if place.find(_name(f"{k}/{count}"))]
+    done = {f"{tag(f'{k}/{count}')}.json" for k in range(1, count + 1)}
+    done &= {pathlib.Path(name).name, *place.names(FOLDER)}
     return ShareReport(
         workdir=place.name,
         share=share,
@@ -236,7 +237,7 @@ def about(place: Workdir) -> dict[str, Any] | None:
 
 
 def _of_all(about: dict[str, Any]) -> dict[str, Any]:
-    """Returns what is said of a run, without its share."""
+    """Returns the facts of a run, without its share."""
     try:
         return about | {"config": about["config"] | {"share": ""}}
     except (LookupError, TypeError) as error:

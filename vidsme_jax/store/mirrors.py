@@ -6,12 +6,16 @@ that were written and not put, since the server stopped or the run was killed, a
 in the folder, and are put when it is used next.
 """
 
+import concurrent.futures
 import contextlib
 import pathlib
 from collections.abc import Callable, Collection
 
 from vidsme_jax.store import files
 from vidsme_jax.store.buckets import Bucket, Stored
+
+_MOST_GAPS = 10_000  # Numbers that are asked for by name.
+_REQUESTS = 16  # At a time.
 
 
 class Mirror:
@@ -81,14 +85,24 @@ class Mirror:
             return same and (self.folder / name).is_file()
         return False
 
-    def fetch(self, name: str) -> pathlib.Path:
-        """Returns the file of an object, which is copied unless it is current."""
-        path = self.folder / name
-        if not self.current(name):
-            self._version(name).unlink(missing_ok=True)
-            self.bucket.fetch(name, path)
-            self._note(name)
-        return path
+    def fetch(self, *names: str) -> None:
+        """Copies objects to their files, several at a time, unless these are current.
+
+        Raises:
+          OSError: One cannot be copied.
+        """
+        with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
+            for _ in pool.map(self._fetch, names):
+                pass
+
+    def _fetch(self, name: str) -> None:
+        if self.current(name):
+            return
+        self._version(name).unlink(missing_ok=True)
+        # Asked for first: one that is put again meanwhile is another version then.
+        known = self._there.get(name) or self.bucket.stored(name)
+        self.bucket.fetch(name, self.folder / name)
+        self._note(name, known)
 
     def create(self, name: str) -> None:
         """Puts a file where no object is.
@@ -98,7 +112,7 @@ class Mirror:
           OSError: It cannot be put; the file stays.
         """
         self.bucket.create_from(name, self.folder / name)
-        self._note(name)
+        self._note(name, self.bucket.stored(name))
 
     def replace(self, name: str) -> None:
         """Puts a file in place of the object.
@@ -107,7 +121,7 @@ class Mirror:
           OSError: It cannot be put; the file stays.
         """
         self.bucket.replace_from(name, self.folder / name)
-        self._note(name)
+        self._note(name, self.bucket.stored(name))
 
     def delete(self, name: str) -> None:
         """Deletes the object, not the file.
@@ -126,18 +140,19 @@ class Mirror:
           OSError: One cannot be deleted.
         """
         self.look()
-        for name in sorted(self._there):
-            if name.split("/")[0] in folders:
-                self.delete(name)
+        its = [name for name in self._there if name.split("/")[0] in folders]
+        with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
+            for _ in pool.map(self.delete, its):
+                pass
 
     def drop(self, name: str) -> None:
         """Deletes the file, not the object."""
         self._version(name).unlink(missing_ok=True)
         (self.folder / name).unlink(missing_ok=True)
 
-    def _note(self, name: str) -> None:
+    def _note(self, name: str, stored: Stored) -> None:
         """Remembers which version of an object the file is."""
-        self._there[name] = stored = self.bucket.stored(name)
+        self._there[name] = stored
         path = self._version(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, stored.version.encode())
@@ -157,10 +172,11 @@ def numbered(
       known: The numbers that were listed.
       step: Between two numbers of one writer, who leaves none out.
     """
-    found = []
     last = max(known, default=-1)
-    gaps = sorted(set(range(last)) - set(known))
-    found += [number for number in gaps if mirror.find(name(number))]
+    # Somebody else's name may have any number; a listing that lags leaves out a few.
+    few = last + 1 - len(known) <= _MOST_GAPS
+    gaps = sorted(set(range(last)) - set(known)) if few else []
+    found = [number for number in gaps if mirror.find(name(number))]
     for start in range(last + 1, last + 1 + step):
         number = start
         while mirror.find(name(number)):

@@ -27,6 +27,7 @@ SECOND, BLANK = rows.SECOND, rows.BLANK  # See `Held`.
 ORDERS, NATURAL = "model.orders", "natural"  # A setting: see `Signals.has_one_order`.
 # Of a work directory: the folders whose parts a model has to do with.
 OF_MODELS = ("signals", "signals-reference", "answers")
+CLEARED = (*OF_MODELS, "tables", "figures")  # Folders that `clear` deletes.
 
 _KIND = Kind(
     noun="signals",
@@ -228,7 +229,7 @@ def clear(workdir: pathlib.Path) -> None:
     Raises:
       OSError: It cannot be deleted.
     """
-    for name in (*OF_MODELS, "tables", "figures"):
+    for name in CLEARED:
         folder = workdir / name
         if folder.is_symlink():
             folder.unlink()

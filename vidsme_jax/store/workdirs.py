@@ -64,11 +64,22 @@ class Workdir:
         for name in _files(self.path):
             if name not in there and not _is_part(name):
                 self.mirror.drop(name)
-        for name in sorted(there):
-            if not _OWN.fullmatch(name) and (parts or not _is_part(name)):
-                self.mirror.fetch(name)
+        wanted = (name for name in sorted(there) if parts or not _is_part(name))
+        self.mirror.fetch(*(name for name in wanted if not _OWN.fullmatch(name)))
         self._before.clear()
         self._before.update(self._digests())
+
+    def names(self, folder: str) -> list[str]:
+        """Returns the files of a folder, or its objects as they are listed now.
+
+        Raises:
+          OSError: They cannot be listed.
+        """
+        if self.mirror is None:
+            there = [path.name for path in (self.path / folder).glob("*")]
+        else:
+            there = list(self.mirror.bucket.folder(folder).names())
+        return sorted(name for name in there if not files.is_partial(name))
 
     def find(self, name: str) -> bool:
         """Returns whether a file is there; one that a listing left out is fetched.
