@@ -9,6 +9,7 @@ import pytest
 from scored_texts import scored_text
 from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
 from vidsme_jax.store import signals
+from vidsme_jax.store.parts import Writer
 from vidsme_jax.store.signals import Signals
 
 
@@ -87,7 +88,7 @@ def test_numbers_of_several_processes_are_above_those_that_are_there(tmp_path):
         first.write([_clip(key, 1)])
     for number in (0, 1):
         (tmp_path / f"part-{number:06}.parquet").unlink()
-    both = [Signals(tmp_path, {}, process, 2) for process in range(2)]
+    both = [Signals(tmp_path, {}, Writer(process, 2)) for process in range(2)]
     for key, store in (("e", both[1]), ("f", both[0]), ("g", both[1])):
         store.write([_clip(key, 2)])
     assert _numbers(tmp_path) == [2, 3, 4, 5, 7]

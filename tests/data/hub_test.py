@@ -201,10 +201,10 @@ def test_paths_beside_the_dataset(tmp_path):
         if source != "b.parquet":
             assert _read(items[4]).content_hash == HASHES[4]
     # A dataset is somebody's manifest.
-    assert "name videos outside of" in _refused(tmp_path / "ds")
+    assert "names videos outside of" in _refused(tmp_path / "ds")
     outside = hub_files.videos([None], ["../x.mp4"])
     hub_files.saved(tmp_path / "out", outside)
-    assert "name videos outside of" in _refused(tmp_path / "out")
+    assert "names videos outside of" in _refused(tmp_path / "out")
 
 
 def test_columns_by_name_and_by_field(tmp_path):

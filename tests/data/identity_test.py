@@ -141,7 +141,7 @@ def test_a_link_to_itself_does_not_hide_where_the_next_leads(tmp_path):
     (inner / "y.mp4").symlink_to("l/x.mp4")
     for name in ("l/x.mp4", "y.mp4", "real/x.mp4"):
         source = as_json(inner / "m.json", [{"video": name}])
-        assert "name videos outside of" in problem_of(suspects=(source,))
+        assert "names videos outside of" in problem_of(suspects=(source,))
 
 
 def test_a_root_that_is_a_link_to_itself(tmp_path):

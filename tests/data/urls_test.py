@@ -124,7 +124,7 @@ def test_ids(url, name):
 def test_a_map_of_others_leads_nowhere_else(folder):
     rows = [{"url": URLS[0], "file": "../../etc/passwd"}]
     as_json(folder / "map.json", rows)
-    assert "name videos outside of" in _refused(folder, folder / "map.json")
+    assert "names videos outside of" in _refused(folder, folder / "map.json")
     as_json(folder / "map.json", [{"url": URLS[0], "file": "tfds:a/1.0.0/train/0"}])
     assert "row 1: 'file' is 'tfds:a/1.0.0/train/0'; a row names a file, not" in (
         _refused(folder, folder / "map.json")

@@ -40,6 +40,7 @@ from vidsme_jax.prepared import preparation, writing
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import asking, provenance, sealed, utilisation
 from vidsme_jax.settings import views
+from vidsme_jax.store import parts
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.signals import Signals
 
@@ -186,6 +187,7 @@ def _leave_out_times() -> None:
     provenance.earlier_utilisation = lambda path: {"utilisation": {}}
     provenance._when = lambda: {"date": "a date", "command": "a command"}
     sealed._now = lambda: "2026-11-30T00:00:00Z"
+    parts._now = lambda: 1
 
 
 def _two_prepared(folder: pathlib.Path) -> None:
