@@ -4,11 +4,13 @@ import dataclasses
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scored_texts import scored_text
 from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
-from vidsme_jax.store import signals
+from vidsme_jax.store import indices, signals, tables
 from vidsme_jax.store.parts import Writer
 from vidsme_jax.store.signals import Signals
 
@@ -22,7 +24,7 @@ def _clip(key, value, motion=(1.0, 2.0), texts=()):
         signals=TokenSignals(whole, *[whole[..., 0]] * 3),
         frame=np.arange(3, dtype=np.int16),
         frame_indices=(int(value),),
-        motion=MotionStatistics(*motion),
+        motion=MotionStatistics(*map(float, motion)),
         warnings=(f"of {value}",),
         texts=tuple(texts),
     )
@@ -131,3 +133,136 @@ def test_what_is_forgotten_of_a_clip_leaves_its_other_rows(tmp_path):
     found = {clip.key: clip for clip in store.read("abcd")}
     assert found["b"].signals is None and len(found["b"].texts) == 2
     assert [x.asked.key for x in found["c"].texts] == ["l"]
+
+
+# -------------------------------------------------------------------------- indices
+
+
+@pytest.fixture
+def three(monkeypatch, tmp_path):
+    """A folder of eight parts, of which six are in two indices."""
+    monkeypatch.setattr(indices, "_PARTS", 3)
+    store = Signals(tmp_path, {"model": "x"})
+    for value, key in enumerate("abcdefgh"):
+        store.write([_clip(key, value, (value, 1.0)), _clip("z", value, (value, 0.0))])
+    return tmp_path
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The names of the files that are opened."""
+    names, opened = [], tables.opened
+
+    def noted(path, *args):
+        names.append(path.name)
+        return opened(path, *args)
+
+    monkeypatch.setattr(tables, "opened", noted)
+    return names
+
+
+def _state(store):
+    found = {key: vars(clip.motion) for key, clip in store.finished.items()}
+    return found, {key: clip.parts for key, clip in store.finished.items()}
+
+
+def test_parts_that_an_index_has_are_not_opened(three, looked):
+    index = [f"index-{number:06}.parquet" for number in (2, 5)]
+    assert sorted(path.name for path in three.glob("index-*")) == index
+    store = Signals(three, {"model": "x"})
+    assert sorted(looked) == [*index, "part-000006.parquet", "part-000007.parquet"]
+    anew = Signals(three, {"model": "x"}, indexed=False)
+    assert (
+        _state(store) == _state(anew) and anew.finished["z"].motion.flow_variance == 7
+    )
+    (clip,) = store.read(["c"])
+    assert (clip.signals.renyi == 2).all()
+    # Those that are in no index count as those that are written now.
+    store.write([_clip("i", 8)])
+    assert (three / "index-000008.parquet").exists()
+    looked.clear()
+    assert _state(Signals(three, {"model": "x"})) == _state(store)
+    assert len(looked) == 3 and all(name.startswith("index") for name in looked)
+
+
+def test_a_part_that_is_gone_or_another_is_not_taken_from_an_index(three, looked):
+    (three / "part-000001.parquet").unlink()
+    store = Signals(three, {"model": "x"})
+    assert "b" not in store.finished and _state(store) == _state(
+        Signals(three, {"model": "x"}, indexed=False)
+    )
+    # Cut off, it has another size.
+    part = three / "part-000002.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1])
+    with pytest.raises(AuditError, match=r"part-000002\.parquet: damaged"):
+        Signals(three, {"model": "x"})
+    # Of the same size, it is damaged as soon as it is read.
+    part.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    store = Signals(three, {"model": "x"})
+    with pytest.raises(AuditError, match=r"part-000002\.parquet: damaged"):
+        list(store.read("c"))
+
+
+def test_another_part_in_the_place_of_one_is_noticed_when_it_is_read(three):
+    data = (three / "part-000004.parquet").read_bytes()
+    (three / "part-000003.parquet").write_bytes(data)
+    index = three / "index-000005.parquet"
+    table = pq.read_table(index)
+    sizes = pa.array([len(data)] * len(table), pa.int64())
+    tables.write(index, table.set_column(1, table.schema.field("size"), sizes))
+    found = Signals(three, {"model": "x"})
+    assert "d" in found.finished
+    with pytest.raises(AuditError, match="its time is not that of its index"):
+        list(found.read("d"))
+
+
+@pytest.mark.parametrize("how", ["bytes", "columns", "settings", "null", "folder"])
+def test_an_index_that_cannot_be_used_is_ignored_with_a_warning(
+    how, three, tmp_path_factory, caplog
+):
+    whole = _state(Signals(three, {"model": "x"}))
+    index = three / "index-000002.parquet"
+    table = pq.read_table(index)
+    if how == "bytes":
+        data = index.read_bytes()
+        index.write_bytes(data[:100] + bytes([data[100] ^ 255]) + data[101:])
+    elif how == "columns":
+        tables.write(index, table.drop_columns(["text"]))
+    elif how == "settings":
+        other = {b"vidsme_jax.settings": b'{"format": 3, "model": "y"}'}
+        tables.write(index, table.replace_schema_metadata(other))
+    elif how == "null":
+        sizes = pa.array([None, *table.column("size").to_pylist()[1:]], pa.int64())
+        tables.write(index, table.set_column(1, table.schema.field("size"), sizes))
+    else:
+        index.unlink()
+        index.mkdir()
+    with caplog.at_level("WARNING", "absl"):
+        assert _state(Signals(three, {"model": "x"})) == whole
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert f"{index}: ignored, its parts are read (" in message
+
+
+def test_an_index_that_cannot_be_written_costs_no_part(three, caplog):
+    store = Signals(three, {"model": "x"})
+    (three / "index-000008.parquet").mkdir()
+    with caplog.at_level("WARNING", "absl"):
+        store.write([_clip("i", 8)])
+    assert "index-000008.parquet: not written" in caplog.text
+    assert "i" in Signals(three, {"model": "x"}).finished
+
+
+def test_writers_of_one_folder_have_indices_of_their_own(three):
+    settings = {"model": "x"}
+    writers = [Writer(process, 2) for process in range(2)]
+    writers += [Writer(share=f"{place}-of-2") for place in (1, 2)]
+    stores = [Signals(three, settings, writer) for writer in writers]
+    for number in range(3):
+        for place, store in enumerate(stores):
+            store.write([_clip(f"{place} {number}", number)])
+    names = {path.name for path in three.glob("index-*")}
+    assert {"index-000000-1-of-2.parquet", "index-000000-2-of-2.parquet"} <= names
+    found = Signals(three, settings)
+    assert len(found.finished) == 9 + 12
+    assert _state(found) == _state(Signals(three, settings, indexed=False))

@@ -5,13 +5,14 @@ import pathlib
 import shutil
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from vidsme_jax import audit, reporting, settings, verifying
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import digests
-from vidsme_jax.store import received
+from vidsme_jax.store import indices, received, signals
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 
@@ -113,6 +114,27 @@ def test_an_empty_table_is_found(copied):
     digests.write(copied)
     found = verifying.verify(copied).differences
     assert found == ["scores.csv: it is not what scores.parquet says"]
+
+
+def test_an_index_is_not_believed(copied, monkeypatch):
+    """It repeats what parts say, and here it says something else."""
+    part = copied / "signals/part-000000.parquet"
+    table = pq.read_table(part)
+    columns = signals._KIND.remembered
+    place = columns.index("flow_variance")
+    remembered = table.select(columns).replace_schema_metadata()
+    doubled = pc.multiply(remembered.column(place), 2.0)
+    field = remembered.schema.field(place)
+    written = int(table.schema.metadata[b"vidsme_jax.written"])
+    monkeypatch.setattr(indices, "_PARTS", 1)
+    its = indices.Indices(
+        part.parent, signals.recorded(part.parent), remembered.schema, None
+    )
+    forged = remembered.set_column(place, field, doubled)
+    its.add(indices.Entry(part.name, part.stat().st_size, written, forged))
+    its.write(part.name)
+    digests.write(copied)
+    assert not verifying.verify(copied).differences
 
 
 def _forged_metrics(folder):

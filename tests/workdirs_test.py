@@ -11,9 +11,10 @@ from vidsme_jax import audit, reporting, settings, verifying
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking, shares
 from vidsme_jax.run.shares import ShareReport
-from vidsme_jax.store import buckets, workdirs
+from vidsme_jax.store import buckets, indices, signals, workdirs
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.store.mirrors import Mirror, numbered
+from vidsme_jax.store.parts import Writer
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 URL = "gs://audits/runs/a"
@@ -124,6 +125,29 @@ def test_shares_and_their_report(store, elsewhere, alone):
     assert scores(store).equals(alone)
     assert {"report.html", "metrics.json", "verdict.json"} & names(store) != set()
     assert not verifying.verify(folder).differences
+
+
+def test_parts_that_an_index_has_are_not_read_from_the_store(
+    store, elsewhere, alone, decoded, monkeypatch
+):
+    monkeypatch.setattr(indices, "_PARTS", 2)
+    recorded = signals.recorded(audit.run(config(), URL).workdir / "signals")
+    assert f"{ROOT}/signals/index-000001.parquet" in store.objects
+    elsewhere()
+    with workdirs.opened(URL) as place:
+        store.calls.clear()
+        writer = Writer(mirror=place.mirror)
+        found = signals.Signals(place.path / "signals", recorded, writer)
+    read = {path.rpartition("/")[2] for call, path in store.calls if call == "cat_file"}
+    assert read & {pathlib.Path(x).name for x in parts(store)} == {
+        "part-000002.parquet"
+    }
+    assert len(found.finished) == CLIPS
+    # An index that a listing shows though it was deleted is no loss.
+    del store.objects[f"{ROOT}/signals/index-000001.parquet"]
+    elsewhere()
+    audit.run(config(), URL)
+    assert scores(store).equals(alone) and len(decoded) == CLIPS
 
 
 def test_a_share_asks_for_no_more_where_there_are_many(store):

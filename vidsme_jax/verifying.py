@@ -132,7 +132,7 @@ def _anew(
     from vidsme_jax.run import declaration, provenance, stored
 
     failures = report.failures(workdir)
-    stores = stored.open_signals(asked, workdir)
+    stores = stored.open_signals(asked, workdir, indexed=False)
     asked = asked.without({failure.id for failure in failures})
     stored.check_held(asked, stores[0], workdir)
     table, warnings = stored.score_table(asked, failures, *stores)

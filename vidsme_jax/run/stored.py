@@ -16,9 +16,14 @@ from vidsme_jax.store import received, signals
 
 
 def open_signals(
-    asked: Asked, workdir: pathlib.Path
+    asked: Asked, workdir: pathlib.Path, *, indexed: bool = True
 ) -> tuple[signals.Signals, signals.Signals | None]:
     """Opens the signals of a finished run.
+
+    Args:
+      asked: What is going to be scored.
+      workdir: Of the run.
+      indexed: Whether indices of parts are believed.
 
     Returns:
       Those of the audited model, and those of the reference model if there is one, as
@@ -29,13 +34,13 @@ def open_signals(
         frames of which they have one.
     """
     given = asked.settings
-    store = _stored(workdir / SIGNALS)
+    store = _stored(workdir / SIGNALS, indexed)
     if store is None:
         raise AuditError([f"{workdir}: no signals of a run are there"])
     _check_orders(asked, store, "")
     if not asking.has_reference(given):
         return store, None
-    reference = _stored(workdir / REFERENCE)
+    reference = _stored(workdir / REFERENCE, indexed)
     if reference is None:
         raise AuditError([f"{workdir}: no signals of a reference model are there"])
     _check_orders(asked, reference, "reference ")
@@ -145,7 +150,7 @@ def _held(asked: tuple[Sample, ...], store: signals.Signals) -> Wanted:
     return Wanted(*(x[0].intersection(*x) if x else None for x in (video, texts)))
 
 
-def _stored(folder: pathlib.Path) -> signals.Signals | None:
+def _stored(folder: pathlib.Path, indexed: bool) -> signals.Signals | None:
     with received.refused(folder):
         recorded = signals.recorded(folder)
-    return received.opened(folder, recorded) if recorded else None
+    return received.opened(folder, recorded, indexed=indexed) if recorded else None

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import files, tables
+from vidsme_jax.store.indices import Entry, Indices
 from vidsme_jax.store.mirrors import Mirror, numbered
 from vidsme_jax.store.records import Record, damaged, object_of
 
@@ -110,6 +111,8 @@ class Parts:
         kind: Kind,
         remember: Callable[[int, pa.Table], None],
         writer: Writer = ALONE,
+        *,
+        indexed: bool = True,
     ):
         """Opens the folder, making it if absent, and checks every part.
 
@@ -121,6 +124,7 @@ class Parts:
             written, from 0, and its remembered columns; later those of each part that
             is written.
           writer: Who is going to write.
+          indexed: Whether indices are believed; without them every part is opened.
 
         Raises:
           AuditError: The folder holds content of other settings or another format, or
@@ -143,9 +147,12 @@ class Parts:
         if before and (problems := self._problems(before, folder)):
             raise AuditError(problems)
         self._names: list[str] = []  # Of parts, by place.
-        self._written = 0
-        named = self._named()
-        self._add([name for _, _, name in named])
+        self._times: list[int] = []  # When they were written, by place.
+        self._written = 0  # The latest of these.
+        columns = pa.schema([kind.schema.field(name) for name in kind.remembered])
+        self._indices = Indices(folder, self._settings, columns, self._mirror)
+        known, named = self._indices.read() if indexed else {}, self._named()
+        self._add([name for _, _, name in named], known)
         self._create_record(is_there=bool(before))
         own = [number for number, share, _ in named if share == writer.share]
         self._send(own)
@@ -159,10 +166,8 @@ class Parts:
           FileExistsError: Another process has written it.
           OSError: It cannot be written; the parts that are there stay as they are.
         """
-        name, table = (
-            self._writer.name(self._next),
-            tables.of_rows(rows, self._kind.schema),
-        )
+        name = self._writer.name(self._next)
+        table = tables.of_rows(rows, self._kind.schema)
         self._written = max(_now(), self._written + 1)
         about = {
             _SETTINGS: json.dumps(self._settings, sort_keys=True).encode(),
@@ -173,15 +178,18 @@ class Parts:
             if self._mirror:
                 self._mirror.create(name)
         self._next += self._writer.processes
-        self._names.append(name)
-        self._remember(len(self._names) - 1, table)
+        remembered = table.select(self._kind.remembered)
+        self._take(Entry(name, _size(self._folder / name), self._written, remembered))
+        self._indices.write(name)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Returns the names of the parts that this writer has written."""
-        its = ((name, _NAME.fullmatch(name)) for name in self._names)
-        share = self._writer.share
-        return tuple(name for name, x in its if x and (x[2] or "") == share)
+        return tuple(filter(self._is_own, self._names))
+
+    def _is_own(self, name: str) -> bool:
+        match = _NAME.fullmatch(name)
+        return match is not None and (match[2] or "") == self._writer.share
 
     def read(self, place: int) -> pa.Table:
         """Reads one part.
@@ -194,6 +202,8 @@ class Parts:
             self._mirror.fetch(self._names[place])
         try:
             with tables.opened(self._folder / self._names[place]) as file:
+                if _time_of(file) != self._times[place]:
+                    raise ValueError("its time is not that of its index")
                 return self._table(file)
         except ValueError as error:
             raise self.damage(place, error) from error
@@ -241,16 +251,11 @@ class Parts:
         mirror = self._mirror
         assert mirror is not None
         for name in mirror.unsent():
-            match = _NAME.fullmatch(name)
-            if not match or (match[2] or "") != self._writer.share:
-                continue
-            if mirror.find(name):
+            if self._is_own(name) and mirror.find(name):
                 try:
                     mirror.create(name)  # It was put, and the answer was lost.
                 except FileExistsError:
-                    own = [
-                        n for n, share, _ in self._named() if share == (match[2] or "")
-                    ]
+                    own = (n for n, _, its in self._named() if self._is_own(its))
                     moved = self._writer.name(max(own) + 1)
                     os.replace(self._folder / name, self._folder / moved)
 
@@ -265,11 +270,8 @@ class Parts:
         """
         mirror = self._mirror
         for place, name in enumerate(tuple(self._names) if mirror else ()):
-            match = _NAME.fullmatch(name)
-            assert mirror and match
-            while (
-                match[2] or ""
-            ) == self._writer.share and name not in mirror.listed():
+            assert mirror
+            while self._is_own(name) and name not in mirror.listed():
                 try:
                     mirror.create(name)
                 except FileExistsError:
@@ -277,7 +279,7 @@ class Parts:
                     moved = self._writer.name(own[-1])
                     os.replace(self._folder / name, self._folder / moved)
                     mirror.find(name)
-                    self._add([name])
+                    self._add([name], {})
                     self._names[place] = name = moved
 
     def _problems(self, before: dict[str, Any], where: pathlib.Path) -> list[str]:
@@ -297,22 +299,35 @@ class Parts:
                 raise ValueError(f"a row has no {name}")
         return table
 
-    def _add(self, names: list[str]) -> None:
-        """Remembers what parts hold, in the order of their times."""
+    def _add(self, names: list[str], known: Mapping[str, Entry]) -> None:
+        """Remembers what parts hold, in the order of their times.
+
+        Args:
+          names: Of the parts.
+          known: What indices have of them.
+        """
         found, problems = [], []
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            for name, looked in zip(names, pool.map(self._look, names), strict=True):
+            there = pool.map(lambda name: self._entry(name, known), names)
+            for looked in there:
                 if isinstance(looked, list):
                     problems += looked
                 elif looked is not None:
-                    found.append((looked[0], name, looked[1]))
+                    found.append(looked)
         if problems:
             raise AuditError(problems)
-        found.sort(key=lambda each: each[0])  # Those of one time stay in their order.
-        for written, name, table in found:
-            self._names.append(name)
-            self._written = max(self._written, written)
-            self._remember(len(self._names) - 1, table)
+        # Those of one time stay in their order.
+        for entry in sorted(found, key=lambda each: each.written):
+            self._take(entry, is_indexed=known.get(entry.part) is entry)
+
+    def _take(self, entry: Entry, *, is_indexed: bool = False) -> None:
+        """Remembers what a part holds."""
+        self._names.append(entry.part)
+        self._times.append(entry.written)
+        self._written = max(self._written, entry.written)
+        self._remember(len(self._names) - 1, entry.table)
+        if not is_indexed:
+            self._indices.add(entry)
 
     def _named(self) -> list[tuple[int, str, str]]:
         """Returns number, share and name of each part, sorted."""
@@ -330,8 +345,8 @@ class Parts:
                 found |= {(number, share, writer.name(number)) for number in more}
         return sorted(found)
 
-    def _look(self, name: str) -> tuple[int, pa.Table] | list[str] | None:
-        """Returns when a part was written and its remembered columns.
+    def _entry(self, name: str, known: Mapping[str, Entry]) -> Entry | list[str] | None:
+        """Returns what a part holds, of an index or of itself.
 
         Or what is wrong with it; None if a listing shows it though it was deleted.
 
@@ -339,7 +354,11 @@ class Parts:
           OSError: It cannot be read where it is stored.
         """
         part, mirror, pieces = self._folder / name, self._mirror, None
-        if mirror and not mirror.current(name) and name in mirror.listed():
+        elsewhere = mirror and not mirror.current(name) and mirror.listed().get(name)
+        size = elsewhere.size if elsewhere else _size(part)
+        if name in known and known[name].size == size:
+            return known[name]
+        if mirror and elsewhere:
             try:
                 pieces = mirror.bucket.opened(name)
             except FileNotFoundError:
@@ -350,7 +369,8 @@ class Parts:
                 before, written = _settings_of(file), _time_of(file)
                 if problems := self._problems(before, part):
                     return problems
-                return written, self._table(file, list(self._kind.remembered))
+                table = self._table(file, list(self._kind.remembered))
+                return Entry(name, size, written, table)
         except ValueError as error:
             if pieces and pieces.failure:
                 raise pieces.failure from error
@@ -360,6 +380,14 @@ class Parts:
 def _now() -> int:
     """Returns the time, in nanoseconds."""
     return time.time_ns()
+
+
+def _size(path: pathlib.Path) -> int:
+    """Returns the bytes of a file; -1 if it cannot be asked."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _time_of(file: pq.ParquetFile) -> int:

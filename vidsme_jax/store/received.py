@@ -55,6 +55,8 @@ def opened(
     folder: pathlib.Path,
     settings: dict[str, Any],
     writer: Writer = ALONE,
+    *,
+    indexed: bool = True,
 ) -> Signals:
     """Opens signals; see `Signals`, and what is remembered of each clip is checked.
 
@@ -65,7 +67,7 @@ def opened(
     if problem := regular.problem(read):
         raise AuditError([f"{folder}: {problem}"])
     with refused(folder):
-        store = Signals(folder, settings, writer)
+        store = Signals(folder, settings, writer, indexed=indexed)
         for key, known in store.finished.items():
             motion = vars(known.motion).values()
             if not isinstance(key, str) or not isinstance(known.content_hash, str):

@@ -57,12 +57,16 @@ class Signals:
         folder: pathlib.Path,
         settings: dict[str, Any],
         writer: Writer = ALONE,
+        *,
+        indexed: bool = True,
     ):
         """Opens the folder; see `Parts` for arguments and errors."""
         self.folder = folder
         self.finished: dict[str, Finished] = {}
         self._settings, self._writer = settings, writer
-        self._parts = Parts(folder, settings, _KIND, self._remember, writer)
+        self._parts = Parts(
+            folder, settings, _KIND, self._remember, writer, indexed=indexed
+        )
 
     def write(
         self, clips: Iterable[ScoredClip], slices: Collection[str] = SLICES
