@@ -152,10 +152,10 @@ def test_sources():
     kept = of.kept(np.array([True, False, True, False, True, True]))
     assert kept.counts == (2, 1) and kept.rows.tolist() == [1, 1, 2]
     strata = np.array([0, 1, 0, 1])
-    dealt = of.permuted(50, 0, strata)
+    dealt = of.permuted(50, 0, strata)[:]
     assert (dealt[:, [0, 2]].sum(axis=1) == 1).all()
     assert len(np.unique(dealt, axis=0)) == 4
-    assert (of.permuted(20, 0).sum(axis=1) == 2).all()
+    assert (of.permuted(20, 0)[:].sum(axis=1) == 2).all()
     assert p_value(2.0, np.array([2.0 + 1e-12, 2.0 - 1e-12, 1.0])) == 0.75
 
 

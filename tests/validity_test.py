@@ -8,8 +8,16 @@ import scipy.stats
 
 from score_tables import table
 from vidsme_jax.base import AuditError
-from vidsme_jax.evaluation import blind, compared, groups, metrics, ranking, validity
-from vidsme_jax.evaluation.sources import Sources
+from vidsme_jax.evaluation import (
+    blind,
+    compared,
+    groups,
+    metrics,
+    ranking,
+    sources,
+    validity,
+)
+from vidsme_jax.evaluation.sources import Labels, Sources
 from vidsme_jax.evaluation.validity import Procedure
 
 TESTS = Procedure(number=299)
@@ -347,8 +355,21 @@ def test_ranking_is_a_permutation_of_sources():
         return metrics.auc(values[first], values[~first])
 
     observed = auc(of.label)
-    above = sum(auc(each) >= observed - 1e-9 for each in dealt)
+    above = sum(auc(each) >= observed - 1e-9 for each in dealt[:])
     assert p == pytest.approx((1 + above) / 401)
+
+
+def test_labels_are_a_bit_each_and_are_used_in_chunks(monkeypatch):
+    rng = np.random.default_rng(0)
+    first, others = (rng.random((rows, 19)) < 0.4 for rows in (1, 10))
+    labels = Labels.of(first).before(Labels.of(others))
+    every = np.concatenate([first, others]).astype(np.uint8)
+    assert np.array_equal(labels[:], every) and labels.bits.nbytes == 11 * 3
+    assert np.array_equal(labels[3:5], every[3:5])
+    monkeypatch.setattr(sources, "_CHUNK", 4 * 19 + 3)
+    chunks = list(labels.chunks())
+    assert [rows for rows, _ in chunks] == [slice(0, 4), slice(4, 8), slice(8, 11)]
+    assert np.array_equal(np.concatenate([some for _, some in chunks]), every)
 
 
 def test_numbers_out_of_range_are_refused():

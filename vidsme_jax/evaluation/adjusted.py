@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from vidsme_jax.evaluation import blind
 from vidsme_jax.evaluation.families import Family
-from vidsme_jax.evaluation.sources import Sources, p_value
+from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
 _STRATA, _PER_STRATUM = 5, 10  # Sources of both roles that a stratum has at least.
-_CHUNK = 1 << 23  # Labels that are used at a time.
 
 
 class Adjustment(NamedTuple):
@@ -61,16 +60,14 @@ class Adjustment(NamedTuple):
         strata[order] = np.arange(len(y)) * number // len(y)
         return cls(sources, fits, propensities, strata)
 
-    def permuted(
-        self, number: int, seed: int
-    ) -> UInt8[np.ndarray, "permutations sources"]:
+    def permuted(self, number: int, seed: int) -> Labels:
         """Deals the labels out anew within the strata."""
         return self.sources.permuted(number, seed, self.strata)
 
     def p_values(
         self,
         scores: Float[np.ndarray, "sources scores"],
-        permuted: UInt8[np.ndarray, "permutations sources"],
+        permuted: Labels,
     ) -> Float[np.ndarray, " scores"]:
         """Returns one-sided p-values that members rank above beyond the features.
 
@@ -89,10 +86,8 @@ class Adjustment(NamedTuple):
             means = np.bincount(self.strata, left[:, k]) / sizes
             left[:, k] -= means[self.strata]
         dealt = np.empty((len(permuted), scores.shape[1]))
-        step = max(1, _CHUNK // len(label))
-        for start in range(0, len(permuted), step):
-            rows = slice(start, start + step)
-            dealt[rows] = permuted[rows].astype(np.float64) @ left
+        for some, labels in permuted.chunks():
+            dealt[some] = labels @ left
         observed = label.astype(np.float64) @ left
         return np.array([p_value(x, y) for x, y in zip(observed, dealt.T, strict=True)])
 

@@ -21,21 +21,20 @@ Axes: `sources`, of both roles; `columns`; `permutations`; `scores`.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 
 from vidsme_jax.evaluation.families import Family
-from vidsme_jax.evaluation.sources import Sources, p_value
+from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
 ALL, NOTHING = "all columns", "nothing that varies"
 _FOLDS = 5
 _REPEATS, _MANY = 4, 5000  # From so many sources on, one repeat is enough.
 _RIDGE = 0.3  # Of the sources of a fit, beside columns of variance 1.
-_CHUNK = 1 << 23  # Numbers held at a time.
 
 
 class Joint(NamedTuple):
@@ -150,7 +149,7 @@ def _solved(
 def joint(
     families: Sequence[Family],
     sources: Sources,
-    permuted: UInt8[np.ndarray, "permutations sources"],
+    permuted: Labels,
     seed: int,
 ) -> Joint:
     """Tests whether a feature of any family separates the roles.
@@ -166,7 +165,7 @@ def joint(
     """
     if not families:
         return Joint(1.0, {}, "", NOTHING, 0.5)
-    labels = np.concatenate([sources.label[None].astype(np.uint8), permuted])
+    labels = Labels.of(sources.label[None]).before(permuted)
     titles: list[tuple[Family, str]] = []
     found = []
     for each in families:
@@ -209,20 +208,20 @@ def propensity(
 
 def auc(values: Float[np.ndarray, " sources"], sources: Sources) -> float:
     """Returns the AUC of a column over sources, the first role above the second."""
-    return float(aucs(values[:, None], sources.label[None].astype(np.uint8))[0, 0])
+    return float(aucs(values[:, None], Labels.of(sources.label[None]))[0, 0])
 
 
 def aucs(
     values: Float[np.ndarray, "sources columns"],
-    labels: UInt8[np.ndarray, "permutations sources"],
+    labels: Labels,
 ) -> Float[np.ndarray, "permutations columns"]:
     """Returns the AUCs of columns under labellings of equal numbers, ties half."""
     ranks = scipy.stats.rankdata(values, axis=0).reshape(values.shape)
-    first = int(labels[0].sum())
+    first = int(labels[:1].sum())
     second = len(values) - first
     found = np.empty((len(labels), values.shape[1]))
-    for rows in _chunks(len(labels), len(values)):
-        found[rows] = labels[rows].astype(np.float64) @ ranks
+    for some, dealt in labels.chunks():
+        found[some] = dealt @ ranks
     return (found - first * (first + 1) / 2) / (first * second)
 
 
@@ -235,21 +234,13 @@ def _auc_of(family: Family, column: str, sources: Sources, seed: int) -> float:
     return max(value, 1 - value)
 
 
-def _correlations(
-    fit: Fit, labels: UInt8[np.ndarray, "permutations sources"]
-) -> Float[np.ndarray, " permutations"]:
+def _correlations(fit: Fit, labels: Labels) -> Float[np.ndarray, " permutations"]:
     """Returns the correlation of each labelling with what is predicted of it."""
     found = np.empty(len(labels))
-    for rows in _chunks(len(labels), labels.shape[1]):
-        y = labels[rows].T.astype(np.float64)
+    for some, dealt in labels.chunks():
+        y = dealt.T
         predicted = fit.labels(y)
         predicted -= predicted.mean(axis=0)
         size = np.sqrt((predicted**2).sum(axis=0) * len(y)) * y.std(axis=0)
-        found[rows] = (predicted * y).sum(axis=0) / np.maximum(size, 1e-12)
+        found[some] = (predicted * y).sum(axis=0) / np.maximum(size, 1e-12)
     return found
-
-
-def _chunks(total: int, width: int) -> Iterator[slice]:
-    step = max(1, _CHUNK // width)
-    for start in range(0, total, step):
-        yield slice(start, start + step)

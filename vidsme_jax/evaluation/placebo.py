@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import adjusted, metrics, ranking
 from vidsme_jax.evaluation.compared import Between
+from vidsme_jax.evaluation.sources import Labels
 from vidsme_jax.names import uncalibrated
 
 Pair = Float[np.ndarray, "two items"]  # A score and the reference model's.
@@ -39,8 +40,8 @@ def pair(table: ScoreTable, name: str) -> Pair | None:
 def p_values(
     pairs: Sequence[Pair | None],
     between: Between,
-    permuted: UInt8[np.ndarray, "permutations sources"],
-    adjusting: tuple[adjusted.Adjustment, UInt8[np.ndarray, "permutations sources"]],
+    permuted: Labels,
+    adjusting: tuple[adjusted.Adjustment, Labels],
 ) -> list[tuple[float | None, float | None]]:
     """Returns p_d and p_c of each score, None where it has no pair.
 

@@ -5,11 +5,9 @@ Axes: `items`, rows of both roles; `sources`; `scores`; `permutations`.
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from vidsme_jax.evaluation.sources import Sources, p_value
-
-_CHUNK = 1 << 23  # Numbers held at a time.
+from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
 
 def ranks(
@@ -23,7 +21,7 @@ def ranks(
 def p_values(
     ranked: Float[np.ndarray, "items scores"],
     sources: Sources,
-    permuted: UInt8[np.ndarray, "permutations sources"],
+    permuted: Labels,
 ) -> Float[np.ndarray, " scores"]:
     """Returns one-sided p-values that the first role ranks above the second.
 
@@ -35,7 +33,7 @@ def p_values(
       permuted: Those labels, dealt out anew.
     """
     sums = sources.sums(ranked)
-    observed = _aucs(sums, sources, sources.label[None].astype(np.uint8))[0]
+    observed = _aucs(sums, sources, Labels.of(sources.label[None]))[0]
     others = _aucs(sums, sources, permuted)
     return np.array([p_value(x, y) for x, y in zip(observed, others.T, strict=True)])
 
@@ -43,15 +41,13 @@ def p_values(
 def _aucs(
     sums: Float[np.ndarray, "sources scores"],
     sources: Sources,
-    labels: UInt8[np.ndarray, "permutations sources"],
+    labels: Labels,
 ) -> Float[np.ndarray, "permutations scores"]:
     """Returns AUCs less 0.5: of m of N rows, their ranks' sum times N / (m (N - m))."""
     rows = sources.rows.astype(np.float64)
     total, found = rows.sum(), np.empty((len(labels), sums.shape[1]))
-    step = max(1, _CHUNK // labels.shape[1])
-    for start in range(0, len(labels), step):
-        some = labels[start : start + step].astype(np.float64)
-        first = some @ rows
+    for some, dealt in labels.chunks():
+        first = dealt @ rows
         scale = total / (first * (total - first))
-        found[start : start + step] = (some @ sums) * scale[:, None]
+        found[some] = (dealt @ sums) * scale[:, None]
     return found

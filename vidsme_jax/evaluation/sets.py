@@ -205,7 +205,7 @@ def p_of_subsets(
         each = min(number // 10, _DRAWN // (len(subsets) * len(its.sums)))
         each = max(each, number // len(subsets) + 1)
         permuted = its.sources.permuted(each, int(rng.integers(2**31)))
-        drawn.append(its.statistics(permuted) / its.spread)
+        drawn.append(its.statistics(permuted[:]) / its.spread)
         seen.append((own / its.spread, 1 / its.labellings))
     if seen:
         null = np.sort(np.concatenate(drawn))

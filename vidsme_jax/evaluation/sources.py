@@ -10,6 +10,8 @@ Axes: `items`, the rows of the first role and then of the second; `sources`, tho
 the first role first; `permutations`.
 """
 
+import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,51 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from vidsme_jax.arguments import require
 
 _DRAWN = 1 << 24  # Labels that are permuted at a time.
+_CHUNK = 1 << 23  # Labels that are used at a time.
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Labels of sources, dealt out many times; a bit each.
+
+    Attributes:
+      bits: Eight sources a byte.
+      sources: How many there are.
+
+    Example:
+      >>> labels = Labels.of(np.array([[True, False, True]]))
+      >>> len(labels), labels[:].tolist()
+      (1, [[1, 0, 1]])
+    """
+
+    bits: UInt8[np.ndarray, "permutations bytes"]
+    sources: int
+
+    @classmethod
+    def of(cls, *labels: Shaped[np.ndarray, "_ sources"]) -> "Labels":
+        """Makes them of labels, 1 or True for the first role, one after the other."""
+        bits = [np.packbits(each.astype(bool), axis=1) for each in labels]
+        return cls(np.concatenate(bits), labels[0].shape[1])
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def __getitem__(self, rows: slice) -> UInt8[np.ndarray, "permutations sources"]:
+        """Returns some of them, 1 for the first role."""
+        return np.unpackbits(self.bits[rows], axis=1, count=self.sources)
+
+    def before(self, others: "Labels") -> "Labels":
+        """Returns these and then others, of the same sources."""
+        return Labels(np.concatenate([self.bits, others.bits]), self.sources)
+
+    def chunks(
+        self,
+    ) -> Iterator[tuple[slice, Float[np.ndarray, "permutations sources"]]]:
+        """Yields places and float64 labels, no more at a time than memory is for."""
+        step = max(1, _CHUNK // self.sources)
+        for start in range(0, len(self), step):
+            rows = slice(start, min(start + step, len(self)))
+            yield rows, self[rows].astype(np.float64)
 
 
 class Sources(NamedTuple):
@@ -92,7 +139,7 @@ class Sources(NamedTuple):
 
     def permuted(
         self, number: int, seed: int, strata: Int[np.ndarray, " sources"] | None = None
-    ) -> UInt8[np.ndarray, "permutations sources"]:
+    ) -> Labels:
         """Deals the labels out anew, at random.
 
         Args:
@@ -102,17 +149,19 @@ class Sources(NamedTuple):
         """
         rng = np.random.default_rng([seed, 1])
         label = self.label.astype(np.uint8)
-        found = np.empty((number, len(label)), np.uint8)
+        found = []
         groups = [np.arange(len(label))]
         if strata is not None:
             groups = [np.flatnonzero(strata == k) for k in np.unique(strata)]
         step = max(1, _DRAWN // len(label))
         for start in range(0, number, step):
-            rows = slice(start, min(start + step, number))
+            some = np.empty((min(step, number - start), len(label)), np.uint8)
             for group in groups:
-                dealt = np.tile(label[group], (rows.stop - rows.start, 1))
-                found[rows, group] = rng.permuted(dealt, axis=1)
-        return found
+                dealt = np.tile(label[group], (len(some), 1))
+                some[:, group] = rng.permuted(dealt, axis=1)
+            found.append(Labels.of(some))
+        bits = np.concatenate([each.bits for each in found])
+        return Labels(bits, len(label))
 
 
 def alike(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from vidsme_jax.arguments import count, number, one_of, require
 from vidsme_jax.base import ScoreTable
@@ -26,6 +26,7 @@ from vidsme_jax.evaluation import (
 )
 from vidsme_jax.evaluation.compared import Between, Traits
 from vidsme_jax.evaluation.duplicates import duplicates
+from vidsme_jax.evaluation.sources import Labels
 from vidsme_jax.evaluation.verdicts import Evidence
 from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
@@ -36,7 +37,7 @@ CALLED = {"nonmembers": "non-members", "calibration": "calibration clips"}
 
 
 # Two roles, their labels permuted, and the joint test of their blind features.
-_Whole = tuple[Between, UInt8[np.ndarray, "permutations sources"], blind.Joint | None]
+_Whole = tuple[Between, Labels, blind.Joint | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,7 @@ def judge(
 def shift(
     traits: Traits,
     between: Between,
-    permuted: UInt8[np.ndarray, "permutations sources"],
+    permuted: Labels,
     tests: Procedure,
     first: str,
     second: str,
@@ -203,7 +204,7 @@ def left_out(between: Between, rows: tuple[int, int], first: str, second: str) -
 def _joint(
     traits: Traits,
     between: Between,
-    permuted: UInt8[np.ndarray, "permutations sources"],
+    permuted: Labels,
     tests: Procedure,
 ) -> blind.Joint | None:
     """Tests what a model would read; None where nobody has looked at the clips."""
@@ -261,7 +262,7 @@ def _facts(joint: blind.Joint, tests: Procedure, statement: str) -> dict[str, An
 
 def apart(
     between: Between,
-    permuted: UInt8[np.ndarray, "permutations sources"],
+    permuted: Labels,
     tests: Procedure,
     first: str,
     second: str,
