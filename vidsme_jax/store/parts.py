@@ -190,13 +190,23 @@ class Parts:
           AuditError: It is damaged.
           OSError: It cannot be fetched.
         """
-        if self._mirror:
-            self._mirror.fetch(self._names[place])
+        name, mirror = self._names[place], self._mirror
+        if mirror:
+            mirror.fetch(name)
         try:
-            with tables.opened(self._folder / self._names[place]) as file:
-                return self._table(file)
+            return self._read(name)
+        except ValueError as error:
+            if not (mirror and mirror.forget(name)):
+                raise self.damage(place, error) from error
+        mirror.fetch(name)
+        try:
+            return self._read(name)
         except ValueError as error:
             raise self.damage(place, error) from error
+
+    def _read(self, name: str) -> pa.Table:
+        with tables.opened(self._folder / name) as file:
+            return self._table(file)
 
     def damage(self, place: int, cause: Exception) -> AuditError:
         """Returns that a part has content that no part is written with."""
@@ -212,7 +222,8 @@ class Parts:
         try:
             yield
         except FileExistsError as error:
-            of = f" of share {self._writer.share}" if self._writer.share else ""
+            share = self._writer.share.replace("-of-", "/")
+            of = f" of share {share}" if share else ""
             raise FileExistsError(
                 error.errno,
                 f"another process has written it: two processes write the parts{of}; "
@@ -354,6 +365,8 @@ class Parts:
         except ValueError as error:
             if pieces and pieces.failure:
                 raise pieces.failure from error
+            if mirror and not pieces and mirror.forget(name):
+                return self._look(name)
             return [damaged(part, error, self._kind.remedy)]
 
 
