@@ -15,6 +15,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.store import buckets
 from vidsme_jax.store.buckets import Bucket, Pieces
 
+EXTRA = "pip install -e '.[cloud-test]'"  # Why a test is skipped.
 KINDS = ("memory", "gs", "s3")
 
 
@@ -27,13 +28,13 @@ def bucket(request, monkeypatch, tmp_path):
         yield Bucket("gs://audits/runs/a")
     elif request.param == "gs":
         monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        pytest.importorskip("gcsfs")
+        pytest.importorskip("gcsfs", reason=EXTRA)
         with object_server.serving() as server:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
             yield Bucket("gs://audits/runs/a")
     else:
-        pytest.importorskip("s3fs")
-        moto = pytest.importorskip("moto.server")
+        pytest.importorskip("s3fs", reason=EXTRA)
+        moto = pytest.importorskip("moto.server", reason=EXTRA)
         keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         for name in keys:
             monkeypatch.setenv(name, "x")
@@ -267,7 +268,7 @@ def test_other_schemes_and_missing_drivers_are_named(monkeypatch):
 @pytest.mark.parametrize("fault", ["cut", "failing", "lost"])
 def test_the_driver_tries_again(fault, monkeypatch, tmp_path):
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcsfs", reason=EXTRA)
     with object_server.serving() as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
         bucket = Bucket("gs://audits/a")

@@ -17,6 +17,7 @@ import children
 import object_server
 from vidsme_jax import settings
 
+EXTRA = "pip install -e '.[cloud-test]'"  # Why a test is skipped.
 ROOT = pathlib.Path(settings.__file__).parents[2]
 FLAGS = [
     *("--config.corpus.max_clips=2", "--config.batch_size=1", "--config.workers=1"),
@@ -28,7 +29,7 @@ FLAGS = [
 @pytest.fixture
 def gs():
     """A server that is asked as Google Cloud Storage is."""
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcsfs", reason=EXTRA)
     with object_server.serving() as server:
         yield server
 
