@@ -316,8 +316,9 @@ def test_the_sides_take_turns(script):
 
 
 def test_attention_of_the_peer_is_fused(script, monkeypatch):
-    models, torch = script("_models"), pytest.importorskip("torch")
-    own = script("_torch_models")
+    import torch
+
+    models, own = script("_models"), script("_torch_models")
     run = models.prepare(arguments(models, "--frames", "2"))
     model, seen = run.torch_model(), []
     functional = torch.nn.functional

@@ -5,6 +5,7 @@ Those of gs:// and s3:// are skipped where the extra `cloud-test` is not install
 
 import os
 import pathlib
+import urllib.request
 
 import pytest
 
@@ -14,6 +15,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.store import buckets
 from vidsme_jax.store.buckets import Bucket, Pieces
 
+EXTRA = "pip install -e '.[cloud-test]'"  # Why a test is skipped.
 KINDS = ("memory", "gs", "s3")
 
 
@@ -26,13 +28,13 @@ def bucket(request, monkeypatch, tmp_path):
         yield Bucket("gs://audits/runs/a")
     elif request.param == "gs":
         monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        pytest.importorskip("gcsfs")
+        pytest.importorskip("gcsfs", reason=EXTRA)
         with object_server.serving() as server:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
             yield Bucket("gs://audits/runs/a")
     else:
-        pytest.importorskip("s3fs")
-        moto = pytest.importorskip("moto.server")
+        pytest.importorskip("s3fs", reason=EXTRA)
+        moto = pytest.importorskip("moto.server", reason=EXTRA)
         keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         for name in keys:
             monkeypatch.setenv(name, "x")
@@ -137,6 +139,50 @@ def test_a_bucket_that_can_be_used_is_left_as_it_was(bucket):
     assert bucket.names() == {}
 
 
+@pytest.mark.parametrize("bucket", ["gs", "s3"], indirect=True)
+def test_a_bucket_that_is_not_there_is_named(bucket):
+    scheme = bucket.url[:2]
+    with pytest.raises(AuditError) as caught:
+        Bucket(f"{scheme}://absent/run").check()
+    assert caught.value.problems == [
+        f"{scheme}://absent/run: cannot be used (there is no bucket absent; create it, "
+        "or correct the URL)"
+    ]
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+def test_what_is_wrong_with_keys_is_told(bucket, monkeypatch):
+    """The server does not know them, or there are none."""
+    needed = "s3:GetObject, s3:ListBucket, s3:PutObject and s3:DeleteObject"
+    _check_keys_from(0)
+    try:
+        with pytest.raises(AuditError) as caught:
+            bucket.check()
+    finally:
+        _check_keys_from(float("inf"))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{bucket.url}: cannot be used (no right to write (The ")
+    assert "AWS_PROFILE" in problem and needed in problem
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(AuditError) as caught:
+        Bucket(bucket.url).check()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{bucket.url}: cannot be used (no credentials to write")
+    assert "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET" in problem
+
+
+def _check_keys_from(requests: float) -> None:
+    """Has the server of moto check the keys of all but so many requests."""
+    url = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    headers = {"Content-Type": "text/plain"}
+    asked = urllib.request.Request(url, f"{requests}".encode(), headers)
+    urllib.request.urlopen(asked).close()
+
+
 # ---------------------------------------------------------------------------- failing
 
 
@@ -151,6 +197,15 @@ def test_missing_rights_are_named(memory, call, doing):
     assert problem.startswith("gs://audits/a: cannot be used (no right to ")
     assert f"no right to {doing} (denied)" in problem
     assert "storage.objects.get, .list, .create and .delete" in problem
+
+
+def test_a_server_that_cannot_be_reached_is_refused(memory):
+    memory.failing = {"put": 1}
+    with pytest.raises(AuditError) as caught:
+        Bucket("gs://audits/a").check()
+    (problem,) = caught.value.problems
+    assert problem.startswith("gs://audits/a: cannot be used (the server did not write")
+    assert "check the server's address (STORAGE_EMULATOR_HOST)" in problem
 
 
 def test_a_server_that_ignores_the_condition_is_refused(memory):
@@ -213,7 +268,7 @@ def test_other_schemes_and_missing_drivers_are_named(monkeypatch):
 @pytest.mark.parametrize("fault", ["cut", "failing", "lost"])
 def test_the_driver_tries_again(fault, monkeypatch, tmp_path):
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcsfs", reason=EXTRA)
     with object_server.serving() as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
         bucket = Bucket("gs://audits/a")

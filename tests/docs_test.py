@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import sys
+import tomllib
 
 import pytest
 
@@ -99,3 +100,22 @@ def test_readme_names_every_page():
     readme = README.read_text()
     for page in PAGES:
         assert f"docs/{page.name}" in readme
+
+
+def test_tests_that_are_skipped_say_how_they_run():
+    """The reason names an extra, and CONTRIBUTING has its environment and the file."""
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras, guide = about["project"]["optional-dependencies"], ROOT / "CONTRIBUTING.md"
+    rows = [x for x in guide.read_text().splitlines() if x.startswith("| `pip install")]
+    found = set()
+    for path in (ROOT / "tests").rglob("*_test.py"):
+        text = path.read_text()
+        calls = re.findall(r"\bimportorskip\(([^)]*)\)", text)
+        for call in calls if path != pathlib.Path(__file__) else ():
+            assert "reason=" in call, f"{path.name}: importorskip({call})"
+        for extra in re.findall(r"pip install -e '\.\[([a-z-]+)\]'\"", text):
+            name = path.relative_to(ROOT).as_posix()
+            assert extra in extras, f"{name}: {extra}"
+            assert any(f"{extra}," in x and name in x for x in rows), f"{name}: {extra}"
+            found.add(extra)
+    assert found == {"cloud-test", "beam", "hub", "fuzz"}

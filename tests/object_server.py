@@ -21,6 +21,7 @@ class Server(http.server.ThreadingHTTPServer):
     Attributes:
       objects: (generation, bytes) by name, behind the bucket's and a slash.
       hidden: Names that listings leave out, as if they lagged.
+      absent: Buckets that are not there.
       denied: Methods that are answered 403.
       failing: How many requests are answered 503 next.
       ignoring: Whether the condition of a put is ignored.
@@ -36,6 +37,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, tuple[int, bytes]] = {}
         self.hidden: set[str] = set()
+        self.absent = {"absent"}
         self.denied: set[str] = set()
         self.failing = self.lost = self.cut = 0
         self.ignoring = False
@@ -72,6 +74,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _fails(self, name: str) -> bool:
         its = self.server
         its.requests.append((self.command, name))
+        if name.partition("/")[0] in its.absent:
+            self._answer(404, b'{"error": {"code": 404, "message": "no bucket"}}')
+            return True
         if self.command in its.denied:
             self._answer(403, b'{"error": {"code": 403, "message": "denied"}}')
             return True

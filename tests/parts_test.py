@@ -11,8 +11,8 @@ import pytest
 from scored_texts import scored_text
 from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
 from vidsme_jax.store import indices, signals, tables
-from vidsme_jax.store.parts import Writer
 from vidsme_jax.store.signals import Signals
+from vidsme_jax.store.writers import Writer
 
 
 def _clip(key, value, motion=(1.0, 2.0), texts=()):

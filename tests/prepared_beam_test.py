@@ -1,6 +1,6 @@
 """`vidsme prepare --runner=DirectRunner` with several workers.
 
-It needs an environment with Apache Beam, made by pip install 'vidsme-jax[beam,test]'.
+It needs an environment of its own: pip install -e '.[beam,cloud-test,test]'.
 """
 
 import os
@@ -18,7 +18,7 @@ from vidsme_jax import settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.prepared.pipelines import Pipelines
 
-pytest.importorskip("apache_beam")
+pytest.importorskip("apache_beam", reason="pip install -e '.[beam]'")
 pytestmark = pytest.mark.slow
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:24]
 BEAM = (
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(videos, tmp_path):
 
 
 def test_in_a_bucket(videos, tmp_path, monkeypatch):
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcsfs", reason="pip install -e '.[cloud-test]'")
     with object_server.serving() as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
         done = children.run(_command(videos, "gs://bucket/c", *BEAM))

@@ -19,13 +19,14 @@ from vidsme_jax.base import AuditError, Clip, Item
 from vidsme_jax.prepared import clips, writing
 from vidsme_jax.store.buckets import Bucket
 
+EXTRA = "pip install -e '.[cloud-test]'"  # Why a test is skipped.
 NUMBERS = (0, 1, 6, 7, 11, 12, 16, 17)  # Two in each of four shards.
 
 
 @pytest.fixture
 def gs(monkeypatch):
     """A server that is asked as Google Cloud Storage is."""
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcsfs", reason=EXTRA)
     with object_server.serving() as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
         yield server
@@ -34,8 +35,8 @@ def gs(monkeypatch):
 @pytest.fixture
 def s3(monkeypatch):
     """The server of moto, which is asked as S3 is."""
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs", reason=EXTRA)
+    moto = pytest.importorskip("moto.server", reason=EXTRA)
     server = moto.ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()

@@ -261,9 +261,7 @@ def test_two_writers_of_a_part_are_found_without_locks(done, tmp_path, monkeypat
     monkeypatch.setattr(files, "create", late)
     with pytest.raises(FileExistsError) as caught:
         audit.run(config("1/3"), tmp_path / "x")
-    assert "two processes write the parts of share 1-of-3; stop one" in str(
-        caught.value
-    )
+    assert "two processes write the parts of share 1/3; stop one" in str(caught.value)
     assert caught.value.filename.endswith(source.name)
     left = (tmp_path / "x" / "signals" / source.name).read_bytes()
     assert left == source.read_bytes()

@@ -28,8 +28,8 @@ from vidsme_jax.data import appearance, similar
 from vidsme_jax.store import files, lock, signals, traits
 from vidsme_jax.store.answers import Answer, Answers
 from vidsme_jax.store.lock import locked
-from vidsme_jax.store.parts import Writer
 from vidsme_jax.store.signals import BLANK, SECOND, Signals
+from vidsme_jax.store.writers import Writer
 
 
 def _clip(key, rows=6, second=True):
@@ -590,7 +590,7 @@ def test_what_is_started_anew_is_not_deleted_beyond_a_link(tmp_path):
 HOLD = """
 import pathlib, sys
 from vidsme_jax.store.lock import locked
-from vidsme_jax.store.parts import Writer
+from vidsme_jax.store.writers import Writer
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -14,9 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import children
+import killed_run
 import object_server
-from vidsme_jax import settings
+from vidsme_jax import audit, settings
+from vidsme_jax.base import AuditError
+from vidsme_jax.store.buckets import Bucket
 
+EXTRA = "pip install -e '.[cloud-test]'"  # Why a test is skipped.
 ROOT = pathlib.Path(settings.__file__).parents[2]
 FLAGS = [
     *("--config.corpus.max_clips=2", "--config.batch_size=1", "--config.workers=1"),
@@ -28,7 +32,7 @@ FLAGS = [
 @pytest.fixture
 def gs():
     """A server that is asked as Google Cloud Storage is."""
-    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcsfs", reason=EXTRA)
     with object_server.serving() as server:
         yield server
 
@@ -115,3 +119,52 @@ def test_a_server_that_stops_in_the_middle_stops_the_run(gs, tmp_path):
     done = _run(_command("gs://audits/run"), where)
     assert done.returncode == 0, done.stderr
     assert "4 clips, 3 scored before" in done.stderr
+
+
+def test_a_server_of_s3_that_stops_in_the_middle(
+    tmp_path, monkeypatch, decoded, without_figures, quick_to_compile
+):
+    """What it had is there when it is back, and what it did not take is put first."""
+    pytest.importorskip("s3fs", reason=EXTRA)
+    moto = pytest.importorskip("moto.server", reason=EXTRA)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "XDG_CACHE_HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="stopping")
+    config, url = killed_run.config(3, share="1/1"), "s3://stopping/run"
+    put = Bucket.create_from
+
+    def stop(bucket: Bucket, name: str, path: pathlib.Path) -> None:
+        if name.startswith("part-000001"):
+            server.stop()
+        put(bucket, name, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "create_from", stop)
+        with pytest.raises(OSError, match="the server did not write it") as caught:
+            audit.run(config, url)
+    part = "signals/part-000001-1-of-1.parquet"
+    assert caught.value.filename == f"{url}/{part}"
+    server = moto.ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    server.start()
+    del decoded[:]
+    assert audit.run(config, url).finished == 1
+    assert len(decoded) == 1
+    where = {"Bucket": "stopping", "Key": f"run/{part}"}
+    data = client.get_object(**where)["Body"].read()
+    client.put_object(**where, Body=data[: len(data) // 2])
+    with pytest.raises(AuditError) as refused:
+        audit.run(config, url)
+    assert refused.value.problems[0].startswith(f"{url}/{part}: damaged (")
+    server.stop()

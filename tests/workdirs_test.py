@@ -14,12 +14,14 @@ from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.store import buckets, indices, signals, workdirs
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.store.mirrors import Mirror, numbered
-from vidsme_jax.store.parts import Writer
+from vidsme_jax.store.signals import Signals, recorded
+from vidsme_jax.store.writers import Writer
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 URL = "gs://audits/runs/a"
 ROOT = "audits/runs/a"
 CLIPS = 5
+LAST_PART = "signals/part-000009.parquet"
 
 
 def config(share: str = "", **changes):
@@ -112,8 +114,8 @@ def test_an_audit_leaves_all_that_it_leaves_in_a_folder(
         store.objects[f"{ROOT}/{x}"] == before[f"{ROOT}/{x}"] for x in parts(store)
     )
     elsewhere()
-    folder = workdirs.fetched(URL)
-    assert verifying.verify(folder, digest=again.digest).differences == []
+    with workdirs.fetched(URL) as folder:
+        assert verifying.verify(folder, digest=again.digest).differences == []
 
 
 def test_shares_and_their_report(store, elsewhere, alone):
@@ -262,7 +264,7 @@ def test_two_writers_of_one_part_are_found_by_its_refusal(store, alone, decoded)
     store.pipe_file = meets
     with pytest.raises(FileExistsError) as caught:
         audit.run(config("1/1"), URL)
-    assert "two processes write the parts of share 1-of-1" in str(caught.value)
+    assert "two processes write the parts of share 1/1" in str(caught.value)
     assert caught.value.filename == f"{URL}/signals/part-000001-1-of-1.parquet"
     store.pipe_file = put
     with pytest.raises(AuditError, match=r"part-000001-1-of-1\.parquet: damaged"):
@@ -277,8 +279,53 @@ def test_a_half_written_object_is_named(store, elsewhere):
     store.objects[name] = (version + 1, data[:-20])
     for machine in (lambda: None, elsewhere):  # The copy here is not trusted either.
         machine()
-        with pytest.raises(AuditError, match=r"part-000000\.parquet: damaged"):
+        with pytest.raises(AuditError) as caught:
             audit.run(config(), URL)
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"{URL}/signals/part-000000.parquet: damaged (")
+        assert problem.endswith("delete it and its clips are scored again")
+    del store.objects[name]
+    store.objects[f"{ROOT}/declaration.json"] = (99, b'{"declared"')
+    with pytest.raises(AuditError) as caught:
+        audit.run(config(), URL)
+    assert f"{URL}/declaration.json" in str(caught.value)
+    assert str(workdirs.mirrored(URL)) not in str(caught.value)
+
+
+def opened() -> Signals:
+    """Returns the signals as a run opens them."""
+    with workdirs.opened(URL) as place:
+        folder = place.path / "signals"
+        return Signals(folder, recorded(folder), Writer(mirror=place.mirror))
+
+
+def test_a_file_here_that_is_damaged_is_fetched_again(store):
+    """The object is whole: its footer is looked at first, its other columns later."""
+    found = audit.run(config(), URL)
+    cut, changed, unsent = (found.workdir / x for x in [*parts(store)[:2], LAST_PART])
+    cut.write_bytes(cut.read_bytes()[:-20])
+    data = bytearray(changed.read_bytes())
+    about = pq.read_metadata(changed).row_group(0)
+    columns = map(about.column, range(about.num_columns))
+    (its,) = (x for x in columns if "log_prob" in x.path_in_schema)
+    data[its.data_page_offset + its.total_compressed_size - 1] ^= 255
+    changed.write_bytes(data)
+    assert len(list(opened().read(opened().finished))) == CLIPS
+    for path in (cut, changed):
+        name = path.relative_to(found.workdir).as_posix()
+        assert path.read_bytes() == store.objects[f"{ROOT}/{name}"][1]
+    # One that was never put is nowhere else, and is named as it is.
+    unsent.write_bytes(b"half")
+    with pytest.raises(AuditError) as caught:
+        opened()
+    assert caught.value.problems[0].startswith(f"{unsent}: damaged (")
+
+
+def test_what_a_reader_finds_damaged_has_the_name_of_its_object(store, capsys):
+    with pytest.raises(SystemExit) as caught:
+        reporting.parse_workdir(URL)
+    assert caught.value.code == 2
+    assert f"{URL}: no config.json, so that no run has" in capsys.readouterr().err
 
 
 def test_an_object_that_was_put_again_is_fetched_again(store, decoded):
@@ -362,12 +409,13 @@ def test_reading_needs_no_right_to_write(store, elsewhere):
     audit.run(config(), URL)
     store.denied = {"put", "rm_file"}
     elsewhere()
-    assert not verifying.verify(workdirs.fetched(URL)).differences
+    with workdirs.fetched(URL) as folder:
+        assert not verifying.verify(folder).differences
 
 
 def test_two_runs_on_one_machine_do_not_share_a_mirror(store):
     with workdirs.opened(URL):
-        with pytest.raises(AuditError, match="another run uses its mirror"):
+        with pytest.raises(AuditError, match=f"on this machine works on {URL};"):
             with workdirs.opened(URL):
                 pass
         with workdirs.opened(URL, "1-of-2"):

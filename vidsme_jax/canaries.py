@@ -54,8 +54,8 @@ def main(argv: list[str]) -> int:
             out = pathlib.Path(given.out)
             terminal.show(make(given.clips, out, variants, given.seed))
         else:
-            key, workdir = pathlib.Path(given.key), workdirs.fetched(given.workdir)
-            terminal.show(test(key, workdir, given.score))
+            with workdirs.fetched(given.workdir) as workdir:
+                terminal.show(test(pathlib.Path(given.key), workdir, given.score))
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:

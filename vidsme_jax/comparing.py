@@ -93,7 +93,10 @@ def compare(first: str, second: str, score: str = "") -> dict[str, Any]:
     Raises:
       AuditError: A folder has no finished audit, or they cannot be compared.
     """
-    runs = [opened(workdirs.fetched(each)) for each in (first, second)]
+    runs = []
+    for each in (first, second):
+        with workdirs.fetched(each) as folder:
+            runs.append(opened(folder))
     one, other = runs
     problems = _problems(one, other, score)
     if problems:

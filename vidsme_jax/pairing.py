@@ -40,9 +40,9 @@ def main(argv: list[str]) -> int:
     if problems := no_folder(given.out, "--out"):
         return commands.wrong(problems)
     try:
-        workdir = workdirs.fetched(given.workdir)
-        config = reporting.parse_workdir(str(workdir))
-        terminal.show(write(config, workdir, out, given.comparison))
+        config = reporting.parse_workdir(given.workdir)
+        with workdirs.fetched(given.workdir) as workdir:
+            terminal.show(write(config, workdir, out, given.comparison))
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:

@@ -133,10 +133,10 @@ def parse_workdir(workdir: str) -> ConfigDict:
     from vidsme_jax.store import signals
 
     try:
-        folder = workdirs.fetched(workdir)
-        with received.refused(folder / "signals"):
-            signals.recorded(folder / "signals")
-        return settings.restored(recorded(folder)["config"])
+        with workdirs.fetched(workdir) as folder:
+            with received.refused(folder / "signals"):
+                signals.recorded(folder / "signals")
+            return settings.restored(recorded(folder)["config"])
     except AuditError as error:
         sys.exit(commands.wrong(error.problems))
     except OSError as error:

@@ -66,8 +66,8 @@ def main(argv: list[str]) -> int:
         return commands.wrong(["--workdir is missing: the folder of a finished run"])
     commands.begin()
     try:
-        workdir = workdirs.fetched(given.workdir)
-        found = verify(workdir, digest=given.digest or "", videos=given.videos)
+        with workdirs.fetched(given.workdir) as workdir:
+            found = verify(workdir, digest=given.digest or "", videos=given.videos)
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:

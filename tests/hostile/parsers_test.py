@@ -263,7 +263,7 @@ def test_what_fuzzing_has_kept(target):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", targets.TARGETS)
 def test_fuzzing(target, tmp_path):
-    pytest.importorskip("atheris")
+    pytest.importorskip("atheris", reason="pip install -e '.[fuzz]'")
     import subprocess
     import sys
 

@@ -25,7 +25,7 @@ from vidsme_jax.run.runs import Run, Wanted
 from vidsme_jax.settings import views
 from vidsme_jax.store import received, signals
 from vidsme_jax.store.answers import Answers
-from vidsme_jax.store.parts import ALONE, Writer
+from vidsme_jax.store.writers import ALONE, Writer
 
 SIGNALS, REFERENCE = asking.SIGNALS, "signals-reference"  # Folders.
 _ANSWERS = "answers"

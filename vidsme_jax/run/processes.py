@@ -31,8 +31,8 @@ from vidsme_jax.store import workdirs
 from vidsme_jax.store.buckets import is_url
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
-from vidsme_jax.store.parts import Writer
 from vidsme_jax.store.workdirs import Workdir
+from vidsme_jax.store.writers import Writer
 
 T = TypeVar("T")
 # The folder that has the records of how processes ended, and the share in their names.

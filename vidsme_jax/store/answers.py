@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vidsme_jax.base import Asked
-from vidsme_jax.store.parts import ALONE, Kind, Parts, Writer
+from vidsme_jax.store.parts import Kind, Parts
 from vidsme_jax.store.texts import restored
+from vidsme_jax.store.writers import ALONE, Writer
 
 FORMAT = 1  # Raised by hand when answers or columns change.
 

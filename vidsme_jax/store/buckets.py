@@ -31,6 +31,13 @@ _RIGHTS = {
     "User has them",
     "s3": "s3:GetObject, s3:ListBucket, s3:PutObject and s3:DeleteObject",
 }
+_KEYS = {
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`",
+    "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+}
+_ENDPOINTS = {"gs": "STORAGE_EMULATOR_HOST", "s3": "AWS_ENDPOINT_URL"}
+# Of botocore, which has looked for credentials and asked no server.
+_KEYLESS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
 _TRIES = 5  # Of a put that meets another one of the same name.
 _CONFLICT = ("ConditionalRequestConflict", "409")  # It may succeed the next time.
 _REFUSED = ("PreconditionFailed", "412")
@@ -259,6 +266,9 @@ class Bucket:
             self.names()
         except OSError as error:
             problem = f"{self.url}: cannot be used ({error.strerror})"
+            if not isinstance(error, PermissionError | FileNotFoundError):
+                what = f"the server's address ({_ENDPOINTS[self._scheme]})"
+                problem += f"; check {what} and the network, and run it again"
             raise AuditError([problem]) from error
 
     def _path(self, name: str) -> str:
@@ -295,16 +305,29 @@ class Bucket:
         except FileExistsError:
             raise
         except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "no such object", url) from error
+            missing = "no such object"
+            # A put needs nothing but a bucket; drivers give no filename.
+            if doing == "write" and not error.filename:
+                bucket = self._root.partition("/")[0]
+                missing = f"there is no bucket {bucket}; create it, or correct the URL"
+            raise FileNotFoundError(errno.ENOENT, missing, url) from error
         except Exception as error:
             cause = " ".join(f"{error}".split()) or type(error).__name__
             cause = printable(cause, 300)
+            if type(error).__name__ in _KEYLESS:
+                raise PermissionError(
+                    errno.EACCES,
+                    f"no credentials to {doing} it with ({cause}); set "
+                    f"{_KEYS[self._scheme]}",
+                    url,
+                ) from error
             denied = isinstance(error, PermissionError) or "Forbidden" in cause
             if denied or not _codes(error).isdisjoint(_DENIED):
                 raise PermissionError(
                     errno.EACCES,
-                    f"no right to {doing} ({cause}); needed are "
-                    f"{_RIGHTS[self._scheme]}, of the account of this machine",
+                    f"no right to {doing} ({cause}); the account of the credentials "
+                    f"that are used ({_KEYS[self._scheme]}) needs "
+                    f"{_RIGHTS[self._scheme]}",
                     url,
                 ) from error
             raise OSError(

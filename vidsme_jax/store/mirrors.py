@@ -150,6 +150,13 @@ class Mirror:
         self._version(name).unlink(missing_ok=True)
         (self.folder / name).unlink(missing_ok=True)
 
+    def forget(self, name: str) -> bool:
+        """Deletes a damaged file whose object may be whole; returns whether it did."""
+        if not self.find(name):
+            return False
+        self.drop(name)
+        return True
+
     def _note(self, name: str, stored: Stored) -> None:
         """Remembers which version of an object the file is."""
         self._there[name] = stored

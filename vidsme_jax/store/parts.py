@@ -17,7 +17,7 @@ import pathlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import files, tables
 from vidsme_jax.store.indices import Entry, Indices
-from vidsme_jax.store.mirrors import Mirror, numbered
+from vidsme_jax.store.mirrors import numbered
 from vidsme_jax.store.records import Record, damaged, object_of
+from vidsme_jax.store.writers import ALONE, Writer
 
 _SETTINGS, _WRITTEN = b"vidsme_jax.settings", b"vidsme_jax.written"  # Of a part.
 _READERS = 8  # Threads that read the parts when a folder is opened.
@@ -73,32 +74,6 @@ class Kind:
         )
         remedy = "delete it, the parts have its content too"
         return Record(folder / "run.json", difference, remedy)
-
-
-class Writer(NamedTuple):
-    """Who writes parts, where others may write to the same folder at the same time.
-
-    Attributes:
-      process: The place of this process among those that work on one share together;
-        all of them open the folder before one of them writes.
-      processes: How many they are.
-      share: "" or "I-of-N", which the names of its parts have; other shares may write
-        at any time.
-      mirror: Of the folder that holds the folders of parts, where it stands for one in
-        an object store: every part is put there too, and those of others are read.
-    """
-
-    process: int = 0
-    processes: int = 1
-    share: str = ""
-    mirror: Mirror | None = None
-
-    def name(self, number: int) -> str:
-        """Returns the name of a part."""
-        return f"part-{number:06}{f'-{self.share}' if self.share else ''}.parquet"
-
-
-ALONE = Writer()
 
 
 class Parts:
@@ -198,15 +173,25 @@ class Parts:
           AuditError: It is damaged.
           OSError: It cannot be fetched.
         """
-        if self._mirror:
-            self._mirror.fetch(self._names[place])
+        name, mirror = self._names[place], self._mirror
+        if mirror:
+            mirror.fetch(name)
         try:
-            with tables.opened(self._folder / self._names[place]) as file:
-                if _time_of(file) != self._times[place]:
-                    raise ValueError("its time is not that of its index")
-                return self._table(file)
+            return self._read(place)
+        except ValueError as error:
+            if not (mirror and mirror.forget(name)):
+                raise self.damage(place, error) from error
+        mirror.fetch(name)
+        try:
+            return self._read(place)
         except ValueError as error:
             raise self.damage(place, error) from error
+
+    def _read(self, place: int) -> pa.Table:
+        with tables.opened(self.path(place)) as file:
+            if _time_of(file) != self._times[place]:
+                raise ValueError("its time is not that of its index")
+            return self._table(file)
 
     def damage(self, place: int, cause: Exception) -> AuditError:
         """Returns that a part has content that no part is written with."""
@@ -222,7 +207,8 @@ class Parts:
         try:
             yield
         except FileExistsError as error:
-            of = f" of share {self._writer.share}" if self._writer.share else ""
+            share = self._writer.share.replace("-of-", "/")
+            of = f" of share {share}" if share else ""
             raise FileExistsError(
                 error.errno,
                 f"another process has written it: two processes write the parts{of}; "
@@ -374,6 +360,8 @@ class Parts:
         except ValueError as error:
             if pieces and pieces.failure:
                 raise pieces.failure from error
+            if mirror and not pieces and mirror.forget(name):
+                return self._entry(name, {})
             return [damaged(part, error, self._kind.remedy)]
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from vidsme_jax.base import SLICES, AuditError, ScoredClip, ScoredText, TokenSignals
 from vidsme_jax.store import regular
-from vidsme_jax.store.parts import ALONE, Writer
 from vidsme_jax.store.records import damaged
 from vidsme_jax.store.signals import Signals
+from vidsme_jax.store.writers import ALONE, Writer
 
 _WRONG = (TypeError, ValueError, LookupError, OverflowError, RuntimeError)
 _REMEDY = "delete it, and the audit computes it again"

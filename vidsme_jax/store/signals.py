@@ -18,9 +18,10 @@ from vidsme_jax.base import (
     ScoredClip,
 )
 from vidsme_jax.store import rows
-from vidsme_jax.store.parts import ALONE, Kind, Parts, Writer
+from vidsme_jax.store.parts import Kind, Parts
 from vidsme_jax.store.rows import Finished, Held
 from vidsme_jax.store.texts import restored
+from vidsme_jax.store.writers import ALONE, Writer
 
 FORMAT = 3  # Raised by hand when numbers or columns change.
 SECOND, BLANK = rows.SECOND, rows.BLANK  # See `Held`.

@@ -1,7 +1,7 @@
 """Work directories: folders, and folders in object stores with a mirror here.
 
 A run works in the mirror as in any folder. Parts are put as they are written
-(`parts.Writer`); all else is fetched when the work directory is opened, and put when a
+(`writers.Writer`); all else is fetched when the work directory is opened, and put when a
 result is whole. `digests.json` is deleted first and put last, so that who reads the
 results in between sees that they are not whole.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
+from vidsme_jax.base import AuditError
 from vidsme_jax.store import buckets, files, regular
 from vidsme_jax.store.buckets import Bucket, Stored
 from vidsme_jax.store.lock import locked
@@ -167,8 +168,9 @@ class Workdir:
         }
 
 
-def fetched(workdir: str) -> pathlib.Path:
-    """Returns the folder of a finished run that is going to be read.
+@contextlib.contextmanager
+def fetched(workdir: str) -> Iterator[pathlib.Path]:
+    """Yields the folder of a finished run that is read in the block.
 
     Args:
       workdir: A folder, or the URL of one in an object store, which is fetched.
@@ -178,7 +180,7 @@ def fetched(workdir: str) -> pathlib.Path:
       OSError: Something cannot be fetched.
     """
     with opened(workdir, parts=True, writes=False) as place:
-        return place.path
+        yield place.path
 
 
 @contextlib.contextmanager
@@ -216,10 +218,30 @@ def opened(
     place = Workdir(
         bucket.url, path, Mirror(path, bucket, path.with_name(f"{path.name}.versions"))
     )
-    with locked(path.with_name(f"{path.name}.lock.d"), "another run uses its mirror"):
+    taken = f"another run on this machine works on {bucket.url}; wait for its end"
+    with locked(path.with_name(f"{path.name}.lock.d"), taken), _naming(place):
         path.mkdir(parents=True, exist_ok=True)
         place.fetch(parts=parts)
         yield place
+
+
+@contextlib.contextmanager
+def _naming(place: Workdir) -> Iterator[None]:
+    """Names objects in place of their files in what is found wrong with them."""
+    assert place.mirror is not None
+    there = place.mirror.listed
+
+    def named(match: re.Match[str]) -> str:
+        name = match[1].strip("/")
+        known = not name or any(f"{x}/".startswith(f"{name}/") for x in there())
+        return f"{place.name}{match[1]}" if known else match[0]
+
+    file = re.compile(rf"{re.escape(str(place.path))}((?:/[\w.-]*\w)*)(?![\w.-]*\w)")
+    try:
+        yield
+    except AuditError as error:
+        problems = [file.sub(named, each) for each in error.problems]
+        raise AuditError(problems, scored=error.scored) from error
 
 
 def mirrored(url: str, share: str = "") -> pathlib.Path:

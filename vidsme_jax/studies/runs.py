@@ -10,7 +10,7 @@ from typing import Any
 
 from vidsme_jax.run import checks
 from vidsme_jax.run.runs import Run
-from vidsme_jax.store.parts import Writer
+from vidsme_jax.store.writers import Writer
 
 SEVERAL = ("frames", "against")  # Studies of several runs.
 
