@@ -96,10 +96,33 @@ def test_tests_that_are_named_are_there():
     assert count > 50
 
 
-def test_readme_names_every_page():
-    readme = README.read_text()
+def test_readme_and_the_index_name_every_page():
+    readme, index = README.read_text(), (ROOT / "docs" / "index.md").read_text()
     for page in PAGES:
         assert f"docs/{page.name}" in readme
+        assert f"]({page.name})" in index or page.name == "index.md"
+
+
+LINK = re.compile(r"\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)")
+OTHERS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")
+
+
+def _anchors(page: pathlib.Path) -> set[str]:
+    """The names that the headings of a page have as links."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [README, *PAGES, *(ROOT / name for name in OTHERS)],
+    ids=lambda page: page.stem,
+)
+def test_links_lead_to_files_and_headings(page):
+    for file, anchor in LINK.findall(page.read_text()):
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), file
+        assert not anchor or anchor in _anchors(there), f"{file}#{anchor}"
 
 
 def test_tests_that_are_skipped_say_how_they_run():
