@@ -25,9 +25,11 @@ from vidsme_jax.data import (
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.settings.rules import FIELDS
+from vidsme_jax.store import buckets
 from vidsme_jax.wording import nearest, printable
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
+_KINDS = "a manifest, a folder, a glob or a video"  # Of sources, beside datasets.
 _DATASETS = ("tfds:", hub_folders.SCHEME)
 _SHOWN = 5  # Of a long list, how many a message names.
 # What the column of the videos is called where it is not called so.
@@ -67,6 +69,8 @@ def read(
     Raises:
       AuditError: It cannot be read, or is empty.
     """
+    if elsewhere := buckets.no_folder(source, "a source", _KINDS):
+        raise AuditError(elsewhere)
     if source.startswith(_DATASETS):
         return _read_dataset(source, root, fields, files)
     path = names.configured(source)
