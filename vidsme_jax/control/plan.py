@@ -22,7 +22,7 @@ from vidsme_jax.run.controls import settings_of
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.settings import views
 from vidsme_jax.store.buckets import no_folder
-from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store.files import unwritable, write_atomically
 
 CORPUS = "corpus:"  # In place of a source: all clips of the configuration.
 _BEGUN = "begun.json"
@@ -96,7 +96,10 @@ def ask(config: ConfigDict, source: str, workdir: str | pathlib.Path | None) -> 
     problems = Problems(config, groups=_READ)
     if workdir is None:
         problems.add("--workdir is missing: it receives the control")
-    problems.add(*no_folder(str(workdir or ""), "--workdir"))
+    elif wrong := no_folder(str(workdir), "--workdir"):
+        problems.add(*wrong)
+    else:
+        problems.add(*unwritable(pathlib.Path(workdir), "--workdir"))
     given, items = problems.settings, ()
     training = _training(given, config, source)
     if problems.none_in("corpus", "video"):

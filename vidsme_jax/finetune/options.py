@@ -14,6 +14,7 @@ from vidsme_jax.settings import reference, rules, views
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
 from vidsme_jax.settings.views import Number, group, key
 from vidsme_jax.store.buckets import no_folder
+from vidsme_jax.store.files import unwritable
 
 STATE = "state"  # The folder in a work directory from which a run continues.
 RECORD = "training.json"  # The file that is written last.
@@ -202,8 +203,9 @@ def collect(
         problems.add("--workdir is missing: it receives the model")
     elif wrong := no_folder(str(workdir), "--workdir"):
         problems.add(*wrong)
+    elif wrong := unwritable(workdir := pathlib.Path(workdir), "--workdir"):
+        problems.add(*wrong)
     else:
-        workdir = pathlib.Path(workdir)
         problems.add(*_held(workdir, config, problems.none_in("train")))
         if problems.none_in("corpus") and problems.settings.corpus.allow_duplicates:
             problems.add(
