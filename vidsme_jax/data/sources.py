@@ -30,6 +30,9 @@ from vidsme_jax.wording import nearest, printable
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
 _KINDS = "a manifest, a folder, a glob or a video"  # Of sources, beside datasets.
+NO_COLUMNS = (
+    "a folder, a glob or a video has no columns, and its files are taken by their names"
+)
 _DATASETS = ("tfds:", hub_folders.SCHEME)
 _SHOWN = 5  # Of a long list, how many a message names.
 # What the column of the videos is called where it is not called so.
@@ -115,6 +118,8 @@ def read(
     if not named:
         more = [f"; {one.count} files are left out, {one.why}" for one in left]
         raise AuditError([missing + "".join(more)])
+    if any(manifest_rows.columns_of(fields).values()):
+        logging.info("%s: %s: corpus.fields is of other sources", source, NO_COLUMNS)
     rows = [Row(source, v, folder, v) for v, folder in named]
     return Found(rows, [], left, [])
 
