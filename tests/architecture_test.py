@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
-    ("clock", "wording"),
+    ("addresses", "clock", "wording"),
     ("base",),
     ("terminal",),
     ("settings", "arguments", "names", "progress", "store", "rates", "parallel"),

@@ -1,57 +1,15 @@
 """Mistakes are refused before anything heavy is imported, all in one message."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+import forked
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import asking, checks, joining
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
-
-HEAVY = (
-    *("jax", "flax", "transformers", "tensorflow_datasets", "tensorflow", "optax"),
-    *("matplotlib", "scipy", "sklearn", "cv2", "av", "datasets", "huggingface_hub"),
-)
-
-# Runs commands, each in a child that starts with the same few modules; tells of each
-# its status, what it said, and what it has imported.
-_SCRIPT = """
-import contextlib, importlib, io, json, os, sys
-import vidsme_jax.commands, vidsme_jax.finetune.options
-
-for module, given in json.loads(sys.argv[1]):
-    sys.stdout.flush()
-    if os.fork():
-        os.wait()
-        continue
-    said, status, sys.argv = io.StringIO(), None, ["vidsme", *given]
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-        try:
-            importlib.import_module(f"vidsme_jax.{module}").run()
-        except SystemExit as end:
-            status = end.code
-        except BaseException as error:
-            said.write(f"{type(error).__name__}: {error}")
-    heavy = [name for name in HEAVY if name in sys.modules]
-    print(json.dumps([status, said.getvalue(), heavy]), flush=True)
-    os._exit(0)
-"""
-
-
-def _all(commands, cwd):
-    script = _SCRIPT.replace("HEAVY", repr(HEAVY))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +129,48 @@ def said(tmp_path_factory):
         "canary folder": ["canaries", ["--clips=c.py", "--out=run"]],
         "canary clips": ["canaries", ["--clips=films", "--out=new"]],
         "canary key": ["canaries", ["--key=nowhere.json", "--workdir=run"]],
+        "canary in a store": [
+            "canaries",
+            ["--clips=s3://b/films", "--out=gs://b/o", "--variants=1"],
+        ],
+        "canary key in a store": ["canaries", ["--key=gs://b/k", "--workdir=run"]],
+        "lookup in a store": [
+            "looking_up",
+            [
+                *("gs://b/m.json", "--in=gs://b/l.json", "s3://b/l.csv"),
+                *("--video_root=gs://b/v", "--out=gs://b/o.json"),
+            ],
+        ],
+        "compare in a store": ["comparing", ["run", "run", "--out=gs://b/x.json"]],
+        "match in a store": ["pairing", ["--out=gs://b/m"]],
+        "demo in a store": ["remaking", ["--workdir=gs://b/demo"]],
+        "finetune in a store": [
+            "finetune.__main__",
+            [
+                *("--config=t.py", "--workdir=gs://b/w", "--config.model.checkpoint=x"),
+                *("--config.corpus.members=a.json", "--config.compile_cache=gs://b/x"),
+            ],
+        ],
+        "control in a store": [
+            "finetuning",
+            ["--control=s3://b/m.json", "--workdir=gs://b/w"],
+        ],
+        "keys in a store": [
+            audit,
+            [
+                *(flag, "--config.corpus.prepared_cache=gs://b/p", "--config.scores=x"),
+                *("--config.corpus.video_root=s3://b/v", "--config.corpus.urls=gs://u"),
+                *("--config.report.control=gs://b/c", "--config.compile_cache=gs://b"),
+                "--config.report.published=s3://b/found.json",
+            ],
+        ],
+        "sources in a store": [
+            audit,
+            [
+                *(flag, "--config.corpus.members=gs://b/m.json,a.json"),
+                *("--config.corpus.nonmembers=s3://b/*.mp4", "--config.scores=x"),
+            ],
+        ],
         "finetune nowhere": [
             "finetune.__main__",
             ["--config=t.py", "--config.corpus.members=a.json"],
@@ -183,7 +183,7 @@ def said(tmp_path_factory):
             ],
         ],
     }
-    lines = _all(list(each.values()), folder)
+    lines = forked.all_of(list(each.values()), folder)
     return dict(zip(each, lines, strict=True))
 
 
@@ -261,6 +261,53 @@ _PARTS = {
     "canary folder": ["run is not empty and holds no key", "delete it"],
     "canary clips": ["films: no such manifest, folder or video"],
     "canary key": ["nowhere.json: no such key"],
+    "canary in a store": [
+        "3 problems:",
+        "--clips is s3://b/films: it must be a manifest, a folder, a glob or a video",
+        "--out is gs://b/o: it must be a folder of this machine; of object stores",
+        "--variants is 1",
+    ],
+    "canary key in a store": ["--key is gs://b/k: it must be a file of this machine"],
+    "lookup in a store": [
+        "5 problems:",
+        "the manifest is gs://b/m.json: it must be a file or a folder of this machine",
+        "--in is gs://b/l.json: it must be a file of this machine",
+        "--in is s3://b/l.csv: it must be a file",
+        "--video_root is gs://b/v: it must be a folder",
+        "--out is gs://b/o.json: it must be a file",
+    ],
+    "compare in a store": ["1 problem:", "--out is gs://b/x.json: it must be a file"],
+    "match in a store": ["--workdir is missing", "--out is gs://b/m: it must be a fol"],
+    "demo in a store": ["1 problem:", "--workdir is gs://b/demo: it must be a folder"],
+    "finetune in a store": [
+        "4 problems:",
+        "config.compile_cache is 'gs://b/x'; it must be a folder of this machine",
+        "--workdir is gs://b/w: it must be a folder of this machine",
+        "checkpoint x",
+        "a.json: no such manifest",
+    ],
+    "control in a store": [
+        "2 problems:",
+        "--workdir is gs://b/w: it must be a folder of this machine",
+        "a source is s3://b/m.json: it must be a manifest, a folder, a glob or a video",
+    ],
+    "keys in a store": [
+        "7 problems:",
+        "config.corpus.video_root is 's3://b/v'; it must be a folder of this machine",
+        "config.corpus.urls is 'gs://u'; it must be a table of url and file, a folder",
+        "config.corpus.prepared_cache is 'gs://b/p'; it must be a folder of this",
+        "config.compile_cache is 'gs://b'; it must be a folder of this machine, or ''",
+        "config.report.published is 's3://b/found.json'; it must be a file of this",
+        "config.report.control is 'gs://b/c'; it must be a folder of this machine",
+        "unknown score 'x'",
+    ],
+    "sources in a store": [
+        "4 problems:",
+        "a source is gs://b/m.json: it must be a manifest, a folder, a glob or a video",
+        "a.json: no such manifest",
+        "a source is s3://b/*.mp4: it must be",
+        "unknown score 'x'",
+    ],
     "finetune nowhere": [
         "config.model.checkpoint is ''",
         "--workdir is missing: it receives the model",

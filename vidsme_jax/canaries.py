@@ -33,6 +33,7 @@ from vidsme_jax import commands, reporting, terminal
 from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import workdirs
+from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import counted, printable
 
 VARIANTS, _MOST = 64, 1000
@@ -163,10 +164,17 @@ def _problems(given: set[str], values: Any) -> list[str]:
     if making and testing:
         two = "one makes canary sets, the other tests by their key"
         return [f"--{making[0]} and --{testing[0]}: {two}"]
+    paths = ("clips", "a manifest, a folder, a glob or a video"), ("out", "a folder")
+    elsewhere = [
+        problem
+        for name, must in (*paths, ("key", "a file"))
+        for problem in no_folder(values[name].value, f"--{name}", must)
+    ]
     needed = ("key", "workdir") if testing else ("clips", "out")
     found = [f"--{name} is missing" for name in needed if name not in given]
     if not making and not testing:
         found = ["give --clips and --out, or --key and --workdir"]
+    found += elsewhere
     for name, low, high in (("variants", 2, _MOST), ("seed", 0, 2**63 - 1)):
         if name in given:
             try:

@@ -20,6 +20,7 @@ from absl import flags
 from vidsme_jax import commands, reporting, terminal
 from vidsme_jax.base import AuditError, ScoreTable
 from vidsme_jax.store import received, workdirs
+from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import counted, nearest, printable
 
 _MOST = 2**30  # Bytes of a file.
@@ -62,8 +63,11 @@ def main(argv: list[str]) -> int:
     commands.begin()
     try:
         out = pathlib.Path(given.out) if given.out else None
+        wrong = no_folder(given.out, "--out", "a file")
         if out is not None and (out.exists() or out.is_symlink()):
-            raise AuditError([f"--out={printable(given.out)}: it is there already"])
+            wrong.append(f"--out={printable(given.out)}: it is there already")
+        if wrong:
+            raise AuditError(wrong)
         found = compare(argv[1], argv[2], given.score or "")
         if out is not None:
             from vidsme_jax.report import files

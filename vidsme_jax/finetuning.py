@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         return training.main(argv)
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
-    workdir = pathlib.Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else None
+    workdir = flags.FLAGS.workdir or None
     commands.begin()
     from vidsme_jax.control import plan
     from vidsme_jax.run import rehearsal

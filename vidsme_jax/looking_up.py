@@ -17,6 +17,7 @@ from absl import flags
 
 from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError
+from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import printable
 
 _SHOWN = 50  # Hits; the file has all.
@@ -33,8 +34,14 @@ def main(argv: list[str]) -> int:
     lists = [*given["in"].value, *more]
     commands.begin()
     try:
+        wrong = no_folder(manifest, "the manifest", "a file or a folder")
+        wrong += (x for name in lists for x in no_folder(name, "--in", "a file"))
+        wrong += no_folder(given.video_root, "--video_root")
+        wrong += no_folder(out, "--out", "a file")
         if out and pathlib.Path(out).exists():
-            raise AuditError([f"--out={printable(out)}: it is there already"])
+            wrong.append(f"--out={printable(out)}: it is there already")
+        if wrong:
+            raise AuditError(wrong)
         from vidsme_jax.published import lookup
         from vidsme_jax.run import lookups
 

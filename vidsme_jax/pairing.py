@@ -32,13 +32,11 @@ def main(argv: list[str]) -> int:
     given = flags.FLAGS
     if len(argv) > 1:
         return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
-    missing = [f"--{x} is missing" for x in ("workdir", "out") if not given[x].value]
-    if missing:
-        return commands.wrong(missing)
+    wrong = [f"--{x} is missing" for x in ("workdir", "out") if not given[x].value]
+    if wrong := wrong + no_folder(given.out, "--out"):
+        return commands.wrong(wrong)
     commands.begin()
     out = pathlib.Path(given.out)
-    if problems := no_folder(given.out, "--out"):
-        return commands.wrong(problems)
     try:
         config = reporting.parse_workdir(given.workdir)
         with workdirs.fetched(given.workdir) as workdir:

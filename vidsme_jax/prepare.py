@@ -26,12 +26,12 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import commands, terminal
 from vidsme_jax.base import AuditError, Item
-from vidsme_jax.data import corpora
+from vidsme_jax.data import corpora, names
 from vidsme_jax.prepared import pipelines
 from vidsme_jax.run import asking, rehearsal
 from vidsme_jax.run.asking import Problems
 from vidsme_jax.settings import views
-from vidsme_jax.store import buckets
+from vidsme_jax.store import buckets, files
 from vidsme_jax.wording import printable
 
 _READ = ("corpus", "video", "workers")  # Of the configuration.
@@ -92,8 +92,11 @@ def checked(
     root = out or given.corpus.prepared
     items: tuple[Item, ...] = ()
     problems.add(*found)
-    if buckets.is_url(root) and (problem := buckets.problem(root)):
-        problems.add(problem)
+    if buckets.is_url(root):
+        problems.add(*filter(None, [buckets.problem(root)]))
+    elif root:
+        what = "--out" if out else "config.corpus.prepared"
+        problems.add(*files.unwritable(names.configured(root), what))
     if not root and problems.none_in("corpus.prepared"):
         problems.add("--out is missing: the folder that receives the clips")
     if problems.none_in("corpus", but=("corpus.prepared", *asking.HARMLESS)):

@@ -29,6 +29,7 @@ from vidsme_jax import commands, settings, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import options
 from vidsme_jax.finetune.__main__ import summary
+from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import printable
 
 # By role of the model: the clips that it learns, and how they are drawn.
@@ -131,6 +132,8 @@ def main(argv: list[str]) -> int:
         return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
     if not flags.FLAGS.workdir:
         return commands.wrong(["--workdir is missing, such as --workdir runs/made"])
+    if wrong := no_folder(flags.FLAGS.workdir, "--workdir"):
+        return commands.wrong(wrong)
     workdir = pathlib.Path(flags.FLAGS.workdir)
     shown = printable(str(workdir))
     commands.begin()

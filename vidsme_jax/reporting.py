@@ -56,8 +56,7 @@ def main(argv: list[str]) -> int:
             about = recorded(place.path)
             asked = _asked(about["config"], config)
             if check:
-                unseen = ("whether the signals have what the scores need",)
-                terminal.show("\n".join(rehearsal.of_rows(asked.items, unseen)))
+                terminal.show("\n".join(rehearsal.of_report(asked, place.path)))
                 return commands.OK
             from vidsme_jax import audit
 

@@ -15,7 +15,7 @@ from PIL import Image
 from decoding import decode
 from vidsme_jax import settings
 from vidsme_jax.base import ClipError
-from vidsme_jax.data import corpora, reading
+from vidsme_jax.data import corpora, frame_folders, frame_pictures, opening, reading
 from vidsme_jax.data.limits import Limits
 from vidsme_jax.settings import views
 
@@ -175,6 +175,29 @@ def test_pictures_that_are_none(content, cause, tmp_path):
         _read(folder)
 
 
+def test_a_file_is_no_larger_than_a_picture_can_be(tmp_path, monkeypatch):
+    """One that claims to be, without its bytes, is not read, and no other either."""
+    folder = write(tmp_path / "clip")
+    with (folder / "5.png").open("wb") as file:
+        file.truncate((1 << 24) + 8 * 1000 + 1)
+    opened = frame_pictures.opened(folder, Limits(max_pixels=1000))
+    with pytest.raises(
+        ClipError, match=r"5\.png has more than 16785216 bytes \(by con"
+    ):
+        opened.content_hash()
+    with (folder / "5.png").open("wb") as file:
+        file.truncate((1 << 24) + 8 * 1000)
+    assert opened.content_hash()
+
+
+def test_all_digits_of_a_number_count(tmp_path):
+    """A time in nanoseconds has 19."""
+    names = ("1700000000123456789", "2700000000123456789", "1700000000123456790")
+    folder = write(tmp_path / "clip", numbers=names)
+    np.testing.assert_array_equal(_read(folder).pixels[[0, 3]], FILM[[0, 1]])
+    assert frame_folders.number_of(f"{'1' * 400}.png") == int("1" * 400)
+
+
 def test_links_of_pictures(tmp_path):
     outside = write(tmp_path / "elsewhere")
     folder = write(tmp_path / "films" / "clip")
@@ -251,6 +274,20 @@ def test_a_webp_that_is_cut(end, tmp_path):
     path.write_bytes(path.read_bytes()[:end])
     with pytest.raises(ClipError, match="WebP"):
         decode(path)
+
+
+def test_time_and_frames_count_while_chunks_are_gone_through(tmp_path, monkeypatch):
+    path = _animated(tmp_path / "a.webp")
+    monkeypatch.setattr("vidsme_jax.data.webp.np.cumsum", None)  # Of all durations.
+    with pytest.raises(ClipError, match="more than 2 frames"):
+        decode(path, limits=Limits(max_frames=2))
+    monkeypatch.setattr(opening.Source, "check_time", _late)
+    with pytest.raises(ClipError, match="too late"):
+        decode(path)
+
+
+def _late(source):
+    raise ClipError("decode", "too late")
 
 
 def test_a_webp_that_claims_a_huge_canvas(tmp_path):

@@ -25,6 +25,33 @@ def test_a_folder(tmp_path):
     assert items[2].clip == str(tmp_path / "sub/c.mkv")
 
 
+def test_a_folder_has_no_columns(tmp_path, caplog):
+    """Of fields of other sources that is said; with nothing else they are an error."""
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.mp4").touch()
+    other = as_json(tmp_path / "m.json", [{"path": "b.mp4"}])
+    said = "has no columns, and its files are taken by their names"
+    for source in (
+        f"{tmp_path}/films",
+        f"{tmp_path}/films/*",
+        f"{tmp_path}/films/a.mp4",
+    ):
+        caplog.clear()
+        keys = {"suspects": (source, other), "fields": ("video=path",)}
+        with caplog.at_level("INFO"):
+            names = [item.clip for item in load(corpus_of(**keys))]
+        assert names == [str(tmp_path / "films" / "a.mp4"), str(tmp_path / "b.mp4")]
+        (line,) = [x for x in caplog.messages if said in x]
+        assert line.startswith(f"{source}: ") and line.endswith("is of other sources")
+        problem = problem_of(suspects=(source,), fields=("video=path",))
+        assert problem.startswith("corpus.fields: no source has a column 'path' for 'v")
+        assert problem.endswith(said)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        load(corpus_of(suspects=(source,), fields=("label=",)))
+    assert not any(said in x for x in caplog.messages)
+
+
 def test_a_glob_and_a_single_video(tmp_path, monkeypatch):
     for name in ("x/a.mp4", "y/b.mp4", "y/c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

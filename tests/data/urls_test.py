@@ -7,7 +7,7 @@ import pytest
 from corpus_files import as_csv, as_json, as_jsonl, corpus_of, load, problems_of
 
 from vidsme_jax import settings
-from vidsme_jax.base import ClipError
+from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import reading, urls
 from vidsme_jax.settings import views
 
@@ -132,6 +132,28 @@ def test_a_map_of_others_leads_nowhere_else(folder):
     as_json(folder / "n.json", [{"video": "https://a.org/.."}])
     said = _refused(folder, folder / "v" / "{id}.mp4", "n.json")
     assert "1 of 1 rows name URLs without a file" in said
+
+
+def test_urls_that_are_none_are_not_the_same(folder):
+    """Whose parts cannot be told, or only seem to be equal."""
+    pairs = [
+        ("http://[a/1", "http://[b/2"),
+        ("http://a.org/b%3Fx", "http://a.org/b?x?"),
+    ]
+    for one, other in pairs:
+        as_json(folder / "map.json", [{"url": one, "file": "a.mp4"}])
+        files = urls.Files(str(folder / "map.json"))
+        assert files.video(one) == "a.mp4"
+        assert files.video(other) == f"url:{other}"
+
+
+def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("vidsme_jax.data.urls.os.listdir", denied)
+    with pytest.raises(AuditError, match=r"corpus\.urls: the folder .* cannot be read"):
+        urls.Files(str(folder))
 
 
 def test_what_is_no_map(folder):

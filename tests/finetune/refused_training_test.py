@@ -232,7 +232,7 @@ def test_the_end_is_short_and_steers_no_terminal(tmp_path):
 
 def test_a_folder_that_cannot_be_written_ends_before_the_training(config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(AuditError, match="file is there and no folder"):
         training.run(config, tmp_path / "file")
 
 

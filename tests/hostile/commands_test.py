@@ -13,7 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import reading
-from generators import EITHER, HONEST, REFUSED, clips, configs, named, workdirs
+from generators import (
+    EITHER,
+    HONEST,
+    REFUSED,
+    clips,
+    configs,
+    frame_folders,
+    named,
+    webps,
+    workdirs,
+)
 
 SECONDS = 200.0  # Of a whole audit: many times what it takes.
 # What no row of a run must be able to do, in the columns that are printed and written.
@@ -81,8 +91,20 @@ def _assert_each(expected: dict[str, str], run: pathlib.Path) -> None:
     assert not wrong, wrong
 
 
+def _of_all_kinds():
+    """Clips that are files, folders of pictures, and WebP, each under another name."""
+    yield from clips.cases(0)
+    few = {
+        "folder": frame_folders.cases(0, random=2, many=100),
+        "WebP": (x for x in webps.cases(0, random=4) if "canvas of" not in x.name),
+    }
+    for kind, cases in few.items():
+        for case in cases:
+            yield dataclasses.replace(case, name=f"{kind}: {case.name}")
+
+
 def test_an_audit_and_a_preparation_of_hostile_clips(tmp_path, base):
-    manifest, expected = _beside(tmp_path, base, clips.cases(0))
+    manifest, expected = _beside(tmp_path, base, _of_all_kinds())
     audit, prepare = (
         asked.Command(f"vidsme_jax.{name}", flags, SECONDS)
         for name, flags in {

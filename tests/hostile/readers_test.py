@@ -20,6 +20,9 @@ QUICK = {
     "prepared": {"random": 1},
     "tfds_folders": {"random": 1},
     "hub_folders": {"random": 6},
+    "frame_folders": {"random": 6, "many": 3_000},
+    "webps": {"random": 40},
+    "url_maps": {"random": 6},
 }
 
 SHARE = {

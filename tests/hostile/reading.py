@@ -11,7 +11,7 @@ import limits
 from generators import HONEST, REFUSED, Case
 
 from vidsme_jax import models, report, reporting, settings
-from vidsme_jax.base import AuditError, ClipError
+from vidsme_jax.base import AuditError, Clip, ClipError
 from vidsme_jax.checkpoints import pickled
 from vidsme_jax.data import corpora, datasets, reading, video
 from vidsme_jax.prepared import corpus
@@ -104,6 +104,31 @@ def clip(path: pathlib.Path) -> str:
     return HONEST
 
 
+def frame_folder(folder: pathlib.Path) -> str:
+    """Finds a folder of pictures, and reads six of them."""
+    config = settings.default()
+    config.corpus.suspects, config.video.num_frames = (str(folder),), 6
+    given = views.Settings.of(config)
+    (item,) = corpora.load(given.corpus).items
+    assert item.clip == str(folder.resolve())
+    reading.stamp(item.clip)
+    return _clips([Clip(item.clip, ())], reading.Videos(given.video), 6)
+
+
+def url_map(given: tuple[pathlib.Path, str]) -> str:
+    """Loads a manifest of URLs and reads their files, which lie beside it."""
+    manifest, urls = given
+    config = settings.default()
+    config.corpus.suspects, config.corpus.urls = (str(manifest),), urls
+    config.video.num_frames = 2
+    chosen = views.Settings.of(config)
+    items = corpora.load(chosen.corpus).items
+    for item in items:
+        its = pathlib.Path(item.clip)
+        assert item.clip.startswith("url:") or its.is_relative_to(manifest.parent)
+    return _clips(corpora.unique_clips(items), reading.Videos(chosen.video))
+
+
 def checkpoint(folder: pathlib.Path) -> str:
     """Describes a checkpoint; a model of it can be loaded."""
     model = models.inspect(str(folder), dtype="float32", allow_pickle=True)
@@ -170,11 +195,11 @@ def hub_folder(path: pathlib.Path) -> str:
     return _clips(corpora.unique_clips(found.items)[:5], reader)
 
 
-def _clips(clips: Iterable[Any], reader: Any) -> str:
+def _clips(clips: Iterable[Any], reader: Any, count: int = 2) -> str:
     failed = 0
     for each in clips:
         try:
-            reader.read(each.key, {2})(2)
+            reader.read(each.key, {count})(count)
         except ClipError as error:
             assert error.stage and error.cause
             failed += 1
@@ -203,4 +228,7 @@ READERS: dict[str, Read] = {
     "tfds_folders": tfds_folder,
     "hub_folders": hub_folder,
     "workdirs": workdir,
+    "frame_folders": frame_folder,
+    "webps": clip,
+    "url_maps": url_map,
 }

@@ -21,7 +21,8 @@ from vidsme_jax.run.asking import Problems
 from vidsme_jax.run.controls import settings_of
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.settings import views
-from vidsme_jax.store.files import write_atomically
+from vidsme_jax.store.buckets import no_folder
+from vidsme_jax.store.files import unwritable, write_atomically
 
 CORPUS = "corpus:"  # In place of a source: all clips of the configuration.
 _BEGUN = "begun.json"
@@ -80,7 +81,7 @@ class Plan:
     stated: tuple[str, ...]
 
 
-def ask(config: ConfigDict, source: str, workdir: pathlib.Path | None) -> Plan:
+def ask(config: ConfigDict, source: str, workdir: str | pathlib.Path | None) -> Plan:
     """Checks a control before JAX is imported.
 
     Args:
@@ -95,6 +96,10 @@ def ask(config: ConfigDict, source: str, workdir: pathlib.Path | None) -> Plan:
     problems = Problems(config, groups=_READ)
     if workdir is None:
         problems.add("--workdir is missing: it receives the control")
+    elif wrong := no_folder(str(workdir), "--workdir"):
+        problems.add(*wrong)
+    else:
+        problems.add(*unwritable(pathlib.Path(workdir), "--workdir"))
     given, items = problems.settings, ()
     training = _training(given, config, source)
     if problems.none_in("corpus", "video"):
@@ -109,6 +114,7 @@ def ask(config: ConfigDict, source: str, workdir: pathlib.Path | None) -> Plan:
             asked, stated, names = _asked(given, slices)
     problems.close()
     assert workdir is not None  # Or a problem was raised.
+    workdir = pathlib.Path(workdir)
     auditing = settings.default()
     flat = settings.flatten(config)
     auditing.update_from_flattened_dict(

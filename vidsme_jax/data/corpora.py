@@ -276,9 +276,9 @@ def _nothing_for(role: str, source: str, labels: Iterable[str]) -> str:
 def _unknown_columns(fields: tuple[str, ...], found: Iterable[Found]) -> list[str]:
     """Returns the problems of columns that no source has."""
     known = list(dict.fromkeys(str(c) for its in found for c in its.columns))
-    have = printable(some(known), 1000) if known else "none"
+    have = f"they have {printable(some(known), 1000)}" if known else sources.NO_COLUMNS
     return [
-        f"corpus.fields: no source has a column {column!r} for {field!r}; they have "
+        f"corpus.fields: no source has a column {column!r} for {field!r}; "
         f"{have}{nearest(column, known)}"
         for field, column in columns_of(fields).items()
         if column and column not in known

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from vidsme_jax.data.names import PICTURE_SUFFIXES
 
-_NUMBER = re.compile(r"([0-9]{1,18})[^0-9]*$")
+_NUMBER = re.compile(r"([0-9]+)[^0-9]*$")
 _LEAST = 2  # Numbered pictures of a folder that is a clip.
 
 

@@ -14,7 +14,8 @@ from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.wording import counted, printable
 
-_LARGEST = 1 << 30  # Bytes of a picture.
+# Bytes of a picture's file: a pixel in its widest form, and what else it may hold.
+_PIXEL, _REST = 8, 1 << 24
 _SHOWN = 60  # Characters of a name in a message.
 
 
@@ -46,7 +47,10 @@ def opened(folder: pathlib.Path, limits: Limits) -> Pictures:
         raise ClipError("decode", f"more than {limits.max_frames} frames")
     files = [folder / places[number] for number in sorted(places)]
     _check_links(folder, files)
-    return _OfFolder(_Files(files), limits=limits, warnings=_warnings(places, without))
+    most = limits.max_pixels * _PIXEL + _REST
+    return _OfFolder(
+        _Files(files, most), limits=limits, warnings=_warnings(places, without)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,26 +63,28 @@ class _OfFolder(Pictures):
         assert isinstance(files, _Files)
         with stages.spending(stages.HASH):
             for path, content in zip(files.paths, files, strict=True):
-                head = os.fsencode(path.name) + b"\0" + f"{len(content)}\0".encode()
-                digest.update(head + content)
+                digest.update(os.fsencode(path.name))
+                digest.update(f"\0{len(content)}\0".encode())
+                digest.update(content)
         return digest.hexdigest()
 
 
 class _Files(Sequence[bytes]):
     """The bytes of files, each read when it is asked for."""
 
-    def __init__(self, paths: list[pathlib.Path]):
-        self.paths = paths
+    def __init__(self, paths: list[pathlib.Path], most: int):
+        self.paths, self._most = paths, most
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
         with opening.regular(self.paths[index]) as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            cause = f"{_shown(self.paths[index].name)} has more than {_LARGEST} bytes"
-            raise ClipError("open", cause)
+            size = os.fstat(file.fileno()).st_size
+            content = b"" if size > self._most else file.read(self._most + 1)
+        if max(size, len(content)) > self._most:
+            cause = f"{_shown(self.paths[index].name)} has more than {self._most} bytes"
+            raise ClipError("open", f"{cause} (by config.video.max_pixels)")
         return content
 
 

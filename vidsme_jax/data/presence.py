@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from vidsme_jax.base import Item
 from vidsme_jax.data import names, segments
 from vidsme_jax.data.sources import is_address
+from vidsme_jax.wording import printable
 
+_LONGEST = 300  # Characters of a video's name.
 _TRIED = 50  # Missing videos, to see one that is there under another name.
 
 
@@ -44,7 +46,7 @@ def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str
             break
     return [
         f"{source}: none of the {len(files)} videos of its {count} rows is there; "
-        f"{files[name].video!r}, for one, was looked for in "
+        f"{printable(repr(files[name].video), _LONGEST)}, for one, was looked for in "
         f"{pathlib.Path(name).parent}{hint}; name the videos as they are on disk, or "
         "set corpus.video_root to the folder that they are relative to (it is "
         f"{folder} now)"

@@ -25,9 +25,14 @@ from vidsme_jax.data import (
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.settings.rules import FIELDS
+from vidsme_jax.store import buckets
 from vidsme_jax.wording import nearest, printable
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
+_KINDS = "a manifest, a folder, a glob or a video"  # Of sources, beside datasets.
+NO_COLUMNS = (
+    "a folder, a glob or a video has no columns, and its files are taken by their names"
+)
 _DATASETS = ("tfds:", hub_folders.SCHEME)
 _SHOWN = 5  # Of a long list, how many a message names.
 # What the column of the videos is called where it is not called so.
@@ -67,6 +72,8 @@ def read(
     Raises:
       AuditError: It cannot be read, or is empty.
     """
+    if elsewhere := buckets.no_folder(source, "a source", _KINDS):
+        raise AuditError(elsewhere)
     if source.startswith(_DATASETS):
         return _read_dataset(source, root, fields, files)
     path = names.configured(source)
@@ -111,6 +118,8 @@ def read(
     if not named:
         more = [f"; {one.count} files are left out, {one.why}" for one in left]
         raise AuditError([missing + "".join(more)])
+    if any(manifest_rows.columns_of(fields).values()):
+        logging.info("%s: %s: corpus.fields is of other sources", source, NO_COLUMNS)
     rows = [Row(source, v, folder, v) for v, folder in named]
     return Found(rows, [], left, [])
 

@@ -66,7 +66,9 @@ class Files:
         """
         path = names.configured(given)
         self._given = given
-        self._files: dict[str, str] = {}  # By the same URL however it is written.
+        self._files: dict[
+            tuple[str, ...], str
+        ] = {}  # By the same URL however it is written.
         self._stems: dict[str, str] = {}
         self._template = ""
         problems: list[str] = []
@@ -113,7 +115,11 @@ class Files:
     def _list(self, folder: pathlib.Path) -> list[str]:
         """Takes the videos in a folder by their stems, and by ids in brackets."""
         problems = []
-        for name in sorted(os.listdir(folder)):
+        try:
+            listed = sorted(os.listdir(folder))
+        except OSError as error:
+            return [f"the folder {folder} cannot be read ({error.strerror})"]
+        for name in listed:
             stem, suffix = os.path.splitext(name)
             if name.startswith(".") or suffix.lower() not in names.VIDEO_SUFFIXES:
                 continue
@@ -163,13 +169,15 @@ def refused(url: str) -> ClipError:
     )
 
 
-def _same(url: str) -> str:
+def _same(url: str) -> tuple[str, ...]:
     """Returns what is equal for a URL however it is written."""
     if name := _youtube(url):
-        return f"youtube {name}"
+        return "youtube", name
     parts = _parts(url)
+    if not parts.scheme:  # It has no parts, and is written in one way.
+        return (url,)
     path = urllib.parse.unquote(parts.path).rstrip("/")
-    return f"{parts.netloc.lower()}{path}?{parts.query}"
+    return parts.netloc.lower(), path, parts.query
 
 
 def _youtube(url: str) -> str:

@@ -47,8 +47,7 @@ def pictures_of(
         raise ClipError("open", f"a WebP of more than {_MOST_BYTES} bytes")
     width, tall = (1 + int.from_bytes(data[k : k + 3], "little") for k in (24, 27))
     source.limits.check_size(width, tall)
-    seconds, whole = _durations(data)
-    source.check_count(len(seconds))
+    seconds, whole = _durations(data, source)
     if not seconds:
         raise ClipError("decode", "the WebP has no frame that is whole")
     ends = np.cumsum(seconds)
@@ -80,8 +79,12 @@ def pictures_of(
     return table, album
 
 
-def _durations(data: bytes) -> tuple[list[float], bool]:
-    """Returns the seconds of each whole frame, and whether the file is whole."""
+def _durations(data: bytes, source: Source) -> tuple[list[float], bool]:
+    """Returns the seconds of each whole frame, and whether the file is whole.
+
+    Raises:
+      ClipError: "decode" if there are too many frames, or chunks to go through.
+    """
     found, at = [], 12
     while at + _CHUNK.size <= len(data):
         kind, size = _CHUNK.unpack_from(data, at)
@@ -90,6 +93,8 @@ def _durations(data: bytes) -> tuple[list[float], bool]:
             break
         if kind == b"ANMF" and size >= 16:
             found.append(int.from_bytes(data[at + 12 : at + 15], "little") / 1000)
+            source.check_count(len(found))
+        source.check_time()
         at += size + size % 2
     promised = 8 + int.from_bytes(data[4:8], "little")
     if not any(found):

@@ -35,15 +35,14 @@ def main(argv: list[str]) -> int:
     """Trains and returns the exit status."""
     if problem := commands.usage_problem(argv):
         return commands.wrong([problem])
-    workdir = pathlib.Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else None
     commands.begin()
     try:
-        pool = options.ask(flags.FLAGS.config, workdir)
+        pool = options.ask(flags.FLAGS.config, flags.FLAGS.workdir or None)
         if flags.FLAGS.check:
             unseen = rehearsal.DECODING, rehearsal.MEMORY, rehearsal.MODEL
             terminal.show("\n".join(rehearsal.of_rows(pool.items, unseen)))
             return commands.OK
-        assert workdir is not None  # Or a problem was raised.
+        workdir = pathlib.Path(flags.FLAGS.workdir)  # Or a problem was raised.
         from vidsme_jax.finetune import training
         from vidsme_jax.run.stopping import Stop
 

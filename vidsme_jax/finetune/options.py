@@ -13,6 +13,8 @@ from vidsme_jax.run.asking import Problems, find_local
 from vidsme_jax.settings import reference, rules, views
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
 from vidsme_jax.settings.views import Number, group, key
+from vidsme_jax.store.buckets import no_folder
+from vidsme_jax.store.files import unwritable
 
 STATE = "state"  # The folder in a work directory from which a run continues.
 RECORD = "training.json"  # The file that is written last.
@@ -167,8 +169,12 @@ def problems(config: ConfigDict) -> list[str]:
     return settings.problems(config, RULES)
 
 
-def ask(config: ConfigDict, workdir: pathlib.Path | None) -> Any:
+def ask(config: ConfigDict, workdir: str | pathlib.Path | None) -> Any:
     """Checks what can be checked before JAX is imported.
+
+    Args:
+      config: See `RULES`.
+      workdir: Receives the model; None is a problem.
 
     Returns:
       The rows, a `pool.Pool`.
@@ -190,11 +196,15 @@ def ask(config: ConfigDict, workdir: pathlib.Path | None) -> Any:
 
 
 def collect(
-    problems: Problems, config: ConfigDict, workdir: pathlib.Path | None
+    problems: Problems, config: ConfigDict, workdir: str | pathlib.Path | None
 ) -> None:
     """Adds what is wrong with work directory, keys together and checkpoint."""
     if workdir is None:
         problems.add("--workdir is missing: it receives the model")
+    elif wrong := no_folder(str(workdir), "--workdir"):
+        problems.add(*wrong)
+    elif wrong := unwritable(workdir := pathlib.Path(workdir), "--workdir"):
+        problems.add(*wrong)
     else:
         problems.add(*_held(workdir, config, problems.none_in("train")))
         if problems.none_in("corpus") and problems.settings.corpus.allow_duplicates:

@@ -23,6 +23,7 @@ from vidsme_jax.run import controls, digests, gating, listed, lookups, replaced
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import buckets, signals
+from vidsme_jax.store.files import unwritable
 
 SIGNALS = "signals"  # The folder in a work directory.
 # Of the corpus, what can be wrong without hiding what else is.
@@ -78,6 +79,8 @@ def ask(config: ConfigDict, *, model: bool = True, workdir: str | None = None) -
             problems.add(*buckets.no_folder(workdir, "--workdir of a study"))
         elif remote:
             problems.add(*filter(None, [buckets.problem(workdir)]))
+        elif wrong := unwritable(pathlib.Path(workdir), "--workdir"):
+            problems.add(*wrong)
         elif not given.overwrite and not given.study:
             with problems.collected():
                 folder = pathlib.Path(workdir)

@@ -13,9 +13,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax.base import ROLES, AuditError, Item
-from vidsme_jax.run import asking, declaration
+from vidsme_jax.run import asking, declaration, digests
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.store import buckets, signals, tables, workdirs
+from vidsme_jax.store.files import unwritable
 from vidsme_jax.store.records import damaged
 from vidsme_jax.store.texts import restored
 from vidsme_jax.wording import counted, printable
@@ -26,6 +27,8 @@ DECODING = "whether the videos decode, and near-duplicates among them"
 MEMORY = "whether the memory of devices and host suffices for a batch"
 MODEL = "the model: its config, tokenizer, prompt and weights"
 _STORED = "which clips have signals in the object store, and whether these fit"
+_HELD = "whether the signals have what the scores need"
+_CHANGED = "whether videos were changed or lost since they were scored"
 _UNSEEN = (
     DECODING,
     MEMORY,
@@ -80,7 +83,7 @@ def of_audit(config: ConfigDict, workdir: str) -> list[str]:
     lines = [_HEAD, *_of_corpus(asked.items, asked.left_out)]
     lines += [_of_clips(asked, stored, folder), *(_of_models(setup) if setup else ())]
     lines += [_of_devices(devices, asked.settings.batch_size)] if devices else []
-    lines.append(f"scores: {len(asked.scores)}, the headline {asked.headline}")
+    lines.append(_of_scores(asked))
     if not asked.settings.study:
         from vidsme_jax.run import prospects
 
@@ -98,6 +101,28 @@ def of_rows(items: Sequence[Item], unseen: Sequence[str]) -> list[str]:
       unseen: What was not checked.
     """
     return [_HEAD, *_of_corpus(items), *_not_checked(unseen)]
+
+
+def of_report(asked: Asked, workdir: pathlib.Path) -> list[str]:
+    """Checks a report that is to be made again, as far as that reads no signals.
+
+    Args:
+      asked: Of it.
+      workdir: Of the finished run; read, never written.
+
+    Returns:
+      Lines: the corpus, the scores, what was declared, and what was not checked.
+
+    Raises:
+      AuditError: Results there were changed since, and would be overwritten; or the
+        declaration is damaged.
+    """
+    if wrong := unwritable(workdir, "--workdir"):
+        raise AuditError(wrong)
+    digests.check_results(workdir)
+    lines = [_HEAD, *_of_corpus(asked.items, asked.left_out), _of_scores(asked)]
+    lines += declaration.foreseen(asked, workdir)
+    return [*lines, *_not_checked([_HELD, _CHANGED])]
 
 
 def _stay_offline() -> None:
@@ -139,6 +164,10 @@ def _of_corpus(items: Sequence[Item], left_out: Sequence[Any] = ()) -> list[str]
         what = counted(each.count, each.what.removesuffix("s"))
         lines.append(f"left out: {what} of {source}: {printable(each.why, _LONGEST)}")
     return lines
+
+
+def _of_scores(asked: Asked) -> str:
+    return f"scores: {len(asked.scores)}, the headline {asked.headline}"
 
 
 def _of_clips(asked: Asked, stored: dict[str, set[str]], workdir: pathlib.Path) -> str:

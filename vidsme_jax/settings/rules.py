@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import SLICES
 
 FIELDS = ("video", "question", "candidates", "answer", "id", "group", "source")
@@ -70,6 +71,12 @@ def number(words: str, test: Callable[[Any], bool]) -> Allowed:
 def text(words: str, *, empty: bool = False) -> Allowed:
     """Allows text, an empty one where it means something."""
     return Allowed(words, lambda value: isinstance(value, str) and (empty or value))
+
+
+def path(words: str, *, empty: bool = False) -> Allowed:
+    """Allows names of files or folders of this machine, and none of object stores."""
+    names = text(words, empty=empty)
+    return names._replace(test=lambda value: names.test(value) and not is_url(value))
 
 
 def one_of(*names: str) -> Allowed:
@@ -164,7 +171,7 @@ PART = number("a number in (0, 1]", lambda value: 0 < value <= 1)
 RATE = number("a rate in (0, 1)", lambda value: 0 < value < 1)
 LEVEL = number("a level in (0, 0.5)", lambda value: 0 < value < 0.5)
 AUC = number("an AUC in (0.5, 1)", lambda value: 0.5 < value < 1)
-FOLDER = text("a folder", empty=True)
+FOLDER = path("a folder of this machine", empty=True)
 JPEG_QUALITY = Allowed(
     "0 (lossless PNG) or 1 to 100",
     lambda value: is_integer(value) and 0 <= value <= 100,

@@ -55,8 +55,9 @@ class Corpus:
     video_root: str = key("", rules.FOLDER, "Of videos; '': the manifest's folder.")
     urls: str = key(
         "",
-        rules.text(
-            "a table of url and file, a folder, or a path with {id}", empty=True
+        rules.path(
+            "a table of url and file, a folder, or a path with {id}, of this machine",
+            empty=True,
         ),
         "Files of URLs in manifests, never fetched: a table, a folder, or v/{id}.mp4.",
     )
@@ -72,12 +73,12 @@ class Corpus:
     )
     prepared: str = key(
         "",
-        rules.FOLDER,
+        rules.text("a folder, or one in gs:// or s3://", empty=True),
         "Filled by `vidsme prepare`; '': decodes. Without sources: its own rows.",
     )
     prepared_cache: str = key(
         "~/.cache/vidsme_jax/prepared",
-        rules.text("a folder"),
+        rules.path("a folder of this machine"),
         "Keeps what is read of corpora prepared in gs:// and s3://.",
     )
     jpeg_quality: int = key(
@@ -212,7 +213,7 @@ class Report:
     fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
     published: str = key(
         "",
-        rules.text("a file of `vidsme lookup --out`", empty=True),
+        rules.path("a file of this machine, of `vidsme lookup --out`", empty=True),
         "What `vidsme lookup` found; stands above all scores; '': none.",
     )
     control: str = key(
@@ -311,7 +312,7 @@ class Settings:
     )
     compile_cache: str = key(
         "~/.cache/vidsme_jax/xla",
-        rules.text("a folder, or '' for none", empty=True),
+        rules.path("a folder of this machine, or '' for none", empty=True),
         "Keeps compiled programs for the next run; not those of several CPU devices.",
     )
     report: Report = read(Report, None)

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from vidsme_jax import terminal
+from vidsme_jax.addresses import URL, is_url
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import files
 from vidsme_jax.wording import printable
 
 DRIVERS = {"gs": "gcsfs", "s3": "s3fs"}  # By scheme.
-_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _RIGHTS = {
     "gs": "storage.objects.get, .list, .create and .delete, as the role Storage Object "
@@ -56,34 +56,29 @@ class Stored(NamedTuple):
     version: str
 
 
-def is_url(name: str) -> bool:
-    """Returns whether a name has a scheme, as in `gs://bucket/folder`.
-
-    Example:
-      >>> is_url("gs://bucket/runs/a"), is_url("runs/a")
-      (True, False)
-    """
-    return _URL.match(name) is not None
-
-
-def no_folder(name: str, what: str) -> list[str]:
-    """Returns the sentence about a name that must be a folder on this machine, if any.
+def no_folder(name: str | None, what: str, must: str = "a folder") -> list[str]:
+    """Returns the sentence about a name that must be a path of this machine, if any.
 
     Args:
-      name: As it was given.
+      name: As it was given; None or "": it was not.
       what: Of which flag or key, such as "--out".
+      must: What it must be, such as "a file".
+
+    Example:
+      >>> no_folder("gs://bucket/a.json", "--out", "a file")[0][:55]
+      '--out is gs://bucket/a.json: it must be a file of this '
     """
-    if not is_url(name):
+    if not name or not is_url(name):
         return []
     return [
-        f"{what} is {printable(name)}: it must be a folder; of object stores, work "
-        "directories of audits and prepared corpora are known"
+        f"{what} is {printable(name)}: it must be {must} of this machine; of object "
+        "stores, work directories of audits and prepared corpora are known"
     ]
 
 
 def problem(name: str) -> str:
     """Returns what is wrong with the URL of a folder, or ""."""
-    match = _URL.fullmatch(name)
+    match = URL.fullmatch(name)
     scheme, place = (match[1].lower(), match[2]) if match else ("", "")
     if scheme not in DRIVERS:
         return (

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from vidsme_jax.wording import printable
+
 _WITHOUT_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
 # Ends the name of a file that is not whole yet; no other program writes such names.
 _PARTIAL = re.compile(r"\.vidsme-[0-9a-f]{8}\.tmp$")
@@ -18,6 +20,24 @@ _PARTIAL = re.compile(r"\.vidsme-[0-9a-f]{8}\.tmp$")
 def is_partial(name: str) -> bool:
     """Whether a file of this name is not whole yet."""
     return _PARTIAL.search(name) is not None
+
+
+def unwritable(folder: pathlib.Path, what: str) -> list[str]:
+    """Returns the sentence about a folder that can be neither made nor written, if any.
+
+    Args:
+      folder: May be absent; nothing is made.
+      what: Of which flag or key, such as "--workdir".
+    """
+    at = folder
+    while not os.path.lexists(at) and at != at.parent:
+        at = at.parent
+    wrong = ""
+    if not at.is_dir():
+        wrong = f"{printable(str(at))} is there and no folder; take another"
+    elif not os.access(at, os.W_OK | os.X_OK):
+        wrong = f"no right to write in {printable(str(at.absolute()))}"
+    return [f"{what} is {printable(str(folder))}: {wrong}"] if wrong else []
 
 
 @contextlib.contextmanager

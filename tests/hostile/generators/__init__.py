@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 KINDS = "manifests clips checkpoints configs prepared tfds_folders".split()
-KINDS += ["hub_folders", "workdirs"]
+KINDS += ["hub_folders", "workdirs", "frame_folders", "webps", "url_maps"]
 HONEST, REFUSED, EITHER = "honest", "refused", "either"
 
 
