@@ -1,8 +1,8 @@
 """Work directories: folders, and folders in object stores with a mirror here.
 
 A run works in the mirror as in any folder. Parts are put as they are written
-(`writers.Writer`); all else is fetched when the work directory is opened, and put when a
-result is whole. `digests.json` is deleted first and put last, so that who reads the
+(`writers.Writer`); all else is fetched when the work directory is opened, and put when
+a result is whole. `digests.json` is deleted first and put last, so that who reads the
 results in between sees that they are not whole.
 """
 
