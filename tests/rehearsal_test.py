@@ -55,7 +55,11 @@ def said(tmp_path_factory):
             *("prepare", "--config=c.py", "--config.corpus.prepared=file/below"),
         ),
         "report": ("reporting", "--workdir=run"),
-        "report of others": ("reporting", "--workdir=run", "--config.headline=loss"),
+        "report of others": (
+            "reporting",
+            "--workdir=run",
+            "--config.headline=perplexity",
+        ),
         "report what is wrong": (
             *("reporting", "--workdir=run", "--config.report.alpha=7"),
             *("--config.headline=perplexit", "--config.video.num_frames=9"),
@@ -117,8 +121,8 @@ def test_of_a_report(said):
         "  - whether videos were changed or lost since they were scored\n"
     )
     status, text, _ = said["report of others"]
-    assert status == 0 and "the headline loss\n" in text
-    assert declared_runs.WORD in text and "headline was vid_sme, now loss" in text
+    assert status == 0 and "the headline perplexity\n" in text
+    assert declared_runs.WORD in text and "headline was vid_sme, now perplexity" in text
 
 
 _WRONG = {
