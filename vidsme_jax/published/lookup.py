@@ -1,6 +1,7 @@
 """Looks up videos in published training lists."""
 
 import collections
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -73,14 +74,15 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
     path = pathlib.Path(manifest).expanduser()
     rows: list[tuple[int, Cells]] = []
     if of_folder := path.is_dir():
-        found = Search().videos(path)
-        rows = [(k, {"video": str(file)}) for k, file in enumerate(found, 1)]
+        # Named as an audit of the folder names them.
+        found = (os.path.relpath(file, path) for file in Search().videos(path))
+        rows = [(k, {"video": name}) for k, name in enumerate(found, 1)]
     else:
         for entry in entries.read(path, lambda texts: range(len(texts))):
             if isinstance(entry, Entry):
                 rows.append(entry)
     base = pathlib.Path(root).expanduser() if root else path.parent
-    base = pathlib.Path() if of_folder else base  # What it holds is named from here.
+    base = path if of_folder else base
     made, problems = [], []
     for number, cells in rows:
         its = keys.of_row(cells)

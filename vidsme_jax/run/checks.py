@@ -17,6 +17,7 @@ from vidsme_jax.run import (
     prospects,
     references,
     replaced,
+    shares,
     texts,
 )
 from vidsme_jax.run.asking import Asked
@@ -215,6 +216,8 @@ def open_runs(setup: Setup, team: Team) -> list[Run]:
     progress.stage("opening the work directory")
     with processes.agreed():
         declaration.check(workdir)  # Before signals are deleted.
+        if not setup.settings.overwrite:
+            shares.check_division(team.place, setup.settings.share)
         if not setup.settings.overwrite and processes.index() == 0:
             replaced.check(setup.items, workdir)
     if processes.index() == 0:

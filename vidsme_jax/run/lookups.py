@@ -91,7 +91,10 @@ def opened(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
         raise AuditError(
             [
                 f"config.report.published: {printable(name)} is of other videos: none "
-                f"of its {counted(len(its), 'video')} is in this corpus, by name or id"
+                f"of its {counted(len(its), 'video')}, such as "
+                f"{printable(next(iter(its), ''), 100)}, is in this corpus, which "
+                f"names {printable(items[0].video, 100)}, for one; look up the sources "
+                "that the audit is given"
             ]
         )
     hits = [

@@ -13,11 +13,25 @@ from vidsme_jax.run.asking import Asked
 from vidsme_jax.settings import views
 from vidsme_jax.wording import counted
 
+_OF_ANSWERS = "response_min_k_plus_plus_100"  # The headline where answers are known.
 
 def log(asked: Asked) -> None:
     """Logs the smallest AUC that an audit finds, and how many suspects it can list."""
-    for said in brief(asked.items, asked.settings.report):
+    for said in (*brief(asked.items, asked.settings.report), *unscored(asked)):
         logging.info("before the run: %s", said)
+
+
+def unscored(asked: Asked) -> list[str]:
+    """Says which answers of the corpus are not scored, if any."""
+    given, rows = asked.settings, len(asked.items)
+    answered = sum(bool(item.answer) for item in asked.items)
+    if not answered or "response" in given.slices:
+        return []
+    return [
+        f"{answered} of {counted(rows, 'row')} have answers, which are not scored; "
+        "training puts its loss on answers: --config.slices=video,response "
+        f"--config.headline={_OF_ANSWERS} scores them"
+    ]
 
 
 def brief(items: Sequence[Item], given: views.Report) -> list[str]:

@@ -88,6 +88,7 @@ def of_audit(config: ConfigDict, workdir: str) -> list[str]:
         from vidsme_jax.run import prospects
 
         said = prospects.brief(asked.items, asked.settings.report)
+        said += prospects.unscored(asked)
         lines += [f"before the run: {each}" for each in said]
         lines += declaration.foreseen(asked, folder)
     return [*lines, *_not_checked([*unread, *unseen])]

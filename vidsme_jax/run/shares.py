@@ -55,6 +55,28 @@ def part(samples: Sequence[Sample], share: str) -> Sequence[Sample]:
     return samples[place - 1 :: count]
 
 
+def check_division(place: Workdir, share: str) -> None:
+    """Raises an `AuditError` if a work directory has shares of another division.
+
+    Raises:
+      OSError: What is there cannot be listed.
+    """
+    if not share:
+        return
+    count = share_of(share)[1]
+    there = [name.removesuffix(".json") for name in place.names(FOLDER)]
+    others = [name for name in there if "-of-" in name]
+    others = [name for name in others if name.rpartition("-of-")[2] != str(count)]
+    if others:
+        raise AuditError(
+            [
+                f"{printable(place.name)}: it has shares of another division "
+                f"({printable(', '.join(others[:_SHOWN]), 200)}), and this one is "
+                f"{share}: take its number of shares, or another --workdir"
+            ]
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShareReport:
     """What the run of one share did.
@@ -186,7 +208,8 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
         return None
     if len(counts) > 1:
         several = ", ".join(sorted(counts, key=lambda x: (len(x), x)))
-        problem = f"records of {several} shares; delete those that do not count"
+        some = printable(", ".join(f"{name}.json" for name in names[:_SHOWN]), 400)
+        problem = f"records of {several} shares; delete those that do not count ({some})"
         raise AuditError([f"{folder}: {problem}"])
     if not (text := counts.pop()).isdigit() or not 1 <= len(text) <= 6:
         raise AuditError([f"{folder}: records of {printable(text, 40)} shares"])

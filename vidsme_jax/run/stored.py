@@ -93,6 +93,7 @@ def score_table(
       AuditError: No row has scores; lists the causes of failures too.
     """
     progress.stage("computing scores, tests and the report")
+    logging.info("computing scores, tests and the report")
     given = asked.settings
     items = asked.without({failure.id for failure in failures}).items
     try:
