@@ -84,6 +84,7 @@ def said(tmp_path_factory):
             audit,
             [flag, "--workdir=run", "--config.headline=vidsme"],
         ],
+        "no folder": [audit, [flag, "--workdir=c.py/run", "--config.headline=x"]],
         "process": [audit, [flag, "--num_processes=2"]],
         "list": [audit, [flag, "--config.scores=list"]],
         "list in a tuple": [audit, [flag, "--config.scores=('list',)"]],
@@ -222,6 +223,11 @@ _PARTS = {
         "score 'vidsme'",
         "its signals were computed with video.num_frames = 4, this run has 16; take "
         "another --workdir, or --config.overwrite=true",
+    ],
+    "no folder": [
+        "2 problems:",
+        "unknown score 'x'",
+        "--workdir is c.py/run: c.py is there and no folder; take another",
     ],
     "process": ["--coordinator (or JAX_COORDINATOR_ADDRESS) is missing"],
     "list of none": [
