@@ -13,7 +13,7 @@ from vidsme_jax import planning, settings
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.evaluation import power, suspects
 from vidsme_jax.evaluation.power import Clips
-from vidsme_jax.run import prospects
+from vidsme_jax.run import asking, prospects
 from vidsme_jax.settings import views
 
 REPORT = views.Report()
@@ -368,3 +368,20 @@ def test_the_command():
     ):
         status, said, error = _vidsme(*wrong)
         assert status == 2 and error.count(told) == 1 and not said
+
+
+def test_answers_that_are_not_scored_are_named(tmp_path):
+    rows = [{"video": f"{k}.mp4", "answer": "A door opens." * (k > 0)} for k in (0, 1)]
+    for row in rows:
+        (tmp_path / row["video"]).write_bytes(row["video"].encode())
+    (tmp_path / "m.json").write_text(json.dumps(rows))
+    config = settings.default()
+    config.model.checkpoint = str(settings.DEMO / "checkpoint")
+    config.corpus.suspects = (str(tmp_path / "m.json"),)
+    (said,) = prospects.unscored(asking.ask(config, model=False))
+    assert said.startswith("1 of 2 rows have answers, which are not scored")
+    assert "--config.headline=response_min_k_plus_plus_100" in said
+    config.slices, config.headline = ("video", "response"), "response_loss"
+    config.corpus.suspects = (str(tmp_path / "n.json"),)
+    (tmp_path / "n.json").write_text(json.dumps(rows[1:]))
+    assert not prospects.unscored(asking.ask(config, model=False))

@@ -147,6 +147,22 @@ def test_a_share_that_ended_early_goes_on_where_it_was(done, tmp_path, monkeypat
     assert isinstance(found, ShareReport) and len(keys(tmp_path / "x")) == 3
 
 
+def test_a_share_of_another_division_is_refused(apart, tmp_path, decoded):
+    with pytest.raises(AuditError) as caught:
+        audit.run(config("2/4"), apart)
+    assert "another division (1-of-3, 2-of-3, 3-of-3), and this one is 2/4" in str(
+        caught.value
+    )
+    assert not decoded and not list(apart.glob("signals/*-of-4.parquet"))
+    shutil.copy(apart / "shares" / "1-of-3.json", apart / "shares" / "1-of-4.json")
+    with pytest.raises(AuditError) as caught:
+        report(apart)
+    files = "1-of-3.json, 1-of-4.json, 2-of-3.json, 3-of-3.json"
+    assert f"records of 3, 4 shares; delete those that do not count ({files})" in str(
+        caught.value
+    )
+
+
 def test_a_clip_that_cannot_be_read_is_listed_by_its_share(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:2]

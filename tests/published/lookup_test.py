@@ -1,5 +1,6 @@
 """Which of one's videos published lists name."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -14,8 +15,10 @@ from pyarrow import parquet
 import children
 from vidsme_jax import looking_up, settings
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.data import corpora
 from vidsme_jax.published import contents, entries, keys, lookup
 from vidsme_jax.run import asking, lookups
+from vidsme_jax.settings import views
 
 ID, OTHER = "dQw4w9WgXcQ", "Zb-9_xYqW3k"
 
@@ -287,12 +290,17 @@ def test_a_folder_is_found_by_the_hashes_of_its_files(clips, tmp_path, digest):
     assert hit["video"].endswith("11.mp4") and hit["row"] == 1101 and hit["identity"]
 
 
-def test_a_folder_is_named_from_here(clips, tmp_path, monkeypatch):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "clips").symlink_to(clips)
+def test_the_videos_of_a_folder_are_named_as_an_audit_names_them(
+    clips, tmp_path, monkeypatch
+):
+    (tmp_path / "a" / "clips").mkdir(parents=True)
+    (tmp_path / "a" / "clips" / "inner").symlink_to(clips)
     monkeypatch.chdir(tmp_path)
     videos = lookup.videos("a/clips")
-    assert [video.file and video.file.name for video in videos] == ["00.mp4", "11.mp4"]
+    assert [x.file and x.file.name for x in videos] == ["00.mp4", "11.mp4"]
+    given = views.Settings.of(settings.default()).corpus
+    items = corpora.load(dataclasses.replace(given, suspects=("a/clips",))).items
+    assert [x.video for x in videos] == [item.video for item in items]
 
 
 @pytest.mark.parametrize("column", ["phash", "frame_dHash"])

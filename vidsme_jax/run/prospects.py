@@ -15,6 +15,7 @@ from vidsme_jax.wording import counted
 
 _OF_ANSWERS = "response_min_k_plus_plus_100"  # The headline where answers are known.
 
+
 def log(asked: Asked) -> None:
     """Logs the smallest AUC that an audit finds, and how many suspects it can list."""
     for said in (*brief(asked.items, asked.settings.report), *unscored(asked)):

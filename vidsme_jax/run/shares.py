@@ -209,7 +209,8 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
     if len(counts) > 1:
         several = ", ".join(sorted(counts, key=lambda x: (len(x), x)))
         some = printable(", ".join(f"{name}.json" for name in names[:_SHOWN]), 400)
-        problem = f"records of {several} shares; delete those that do not count ({some})"
+        several += " shares"
+        problem = f"records of {several}; delete those that do not count ({some})"
         raise AuditError([f"{folder}: {problem}"])
     if not (text := counts.pop()).isdigit() or not 1 <= len(text) <= 6:
         raise AuditError([f"{folder}: records of {printable(text, 40)} shares"])
