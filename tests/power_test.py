@@ -382,6 +382,6 @@ def test_answers_that_are_not_scored_are_named(tmp_path):
     assert said.startswith("1 of 2 rows have answers, which are not scored")
     assert "--config.headline=response_min_k_plus_plus_100" in said
     config.slices, config.headline = ("video", "response"), "response_loss"
-    config.corpus.suspects = (str(tmp_path / "n.json"),)
-    (tmp_path / "n.json").write_text(json.dumps(rows[1:]))
+    rows[0]["answer"] = "It closes."
+    (tmp_path / "m.json").write_text(json.dumps(rows))
     assert not prospects.unscored(asking.ask(config, model=False))

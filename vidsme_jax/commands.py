@@ -209,7 +209,11 @@ def parse(
     except AuditError as error:
         sys.exit(refused(error))
     except Exception as error:  # A configuration is a program and may raise anything.
-        sys.exit(wrong([f"the configuration cannot be used: {_cause(error)}"]))
+        cause = _cause(error)
+        if isinstance(error, AttributeError) and "get_config" in cause:
+            cause = "it has no function get_config(variant=''), which returns what "
+            cause += "settings.default() makes, with values of its own"
+        sys.exit(wrong([f"the configuration cannot be used: {cause}"]))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -65,7 +65,9 @@ def main(argv: list[str]) -> int:
         out = pathlib.Path(given.out) if given.out else None
         wrong = no_folder(given.out, "--out", "a file")
         if out is not None and (out.exists() or out.is_symlink()):
-            wrong.append(f"--out={printable(given.out)}: it is there already")
+            wrong.append(
+                f"--out={printable(given.out)}: it is there already; take another"
+            )
         if wrong:
             raise AuditError(wrong)
         found = compare(argv[1], argv[2], given.score or "")

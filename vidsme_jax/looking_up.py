@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         wrong += no_folder(given.video_root, "--video_root")
         wrong += no_folder(out, "--out", "a file")
         if out and pathlib.Path(out).exists():
-            wrong.append(f"--out={printable(out)}: it is there already")
+            wrong.append(f"--out={printable(out)}: it is there already; take another")
         if wrong:
             raise AuditError(wrong)
         from vidsme_jax.published import lookup
