@@ -3,6 +3,8 @@
 import copy
 import pathlib
 import pickle
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -265,21 +267,41 @@ def test_views_of_what_is_not_faulty():
         ("return (", "SyntaxError: '(' was never closed"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:the load_module")
-def test_a_file_that_gives_no_configuration(body, said, tmp_path, monkeypatch, capsys):
-    values = flags.FlagValues()
-    monkeypatch.setattr(commands.flags, "FLAGS", values)
-    path = tmp_path / "c.py"
-    path.write_text(
+def test_a_file_that_gives_no_configuration(body, said, refused):
+    assert said in refused(
         "from vidsme_jax import settings\n\ndef get_config():\n"
         f"    config = settings.default()\n    {body}\n    return config\n"
     )
+
+
+def test_a_file_without_a_configuration(refused):
+    assert "it has no function get_config(variant='')" in refused("x = 1\n")
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Returns what is said of a file that holds a text."""
+
+    def run(text: str) -> str:
+        return _refused(text, tmp_path / "c.py", monkeypatch, capsys)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the load_module")
+        yield run
+
+
+def _refused(text, path, monkeypatch, capsys):
+    values = flags.FlagValues()
+    monkeypatch.setattr(commands.flags, "FLAGS", values)
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)
+    path.write_text(text)
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
     with pytest.raises(SystemExit) as end:
         commands.parse(["x", f"--config={path}", "--config.workers=1"])
     assert end.value.code == commands.WRONG
     printed = capsys.readouterr().err
-    assert "the configuration cannot be used: " in printed and said in printed
+    assert "the configuration cannot be used: " in printed
+    return printed
 
 
 def test_plain_configurations_are_set_too():
