@@ -34,6 +34,7 @@ from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import workdirs
 from vidsme_jax.store.buckets import no_folder
+from vidsme_jax.store.workdirs import Workdir
 from vidsme_jax.wording import counted, printable
 
 VARIANTS, _MOST = 64, 1000
@@ -55,8 +56,8 @@ def main(argv: list[str]) -> int:
             out = pathlib.Path(given.out)
             terminal.show(make(given.clips, out, variants, given.seed))
         else:
-            with workdirs.fetched(given.workdir) as workdir:
-                terminal.show(test(pathlib.Path(given.key), workdir, given.score))
+            with workdirs.opened(given.workdir, parts=True) as place:
+                terminal.show(test(pathlib.Path(given.key), place, given.score))
     except AuditError as error:
         return commands.wrong(error.problems)
     except OSError as error:
@@ -123,12 +124,12 @@ def make(clips: str, out: pathlib.Path, variants: int, seed: int | None = None) 
     )
 
 
-def test(key: pathlib.Path, workdir: pathlib.Path, score: str | None = None) -> str:
+def test(key: pathlib.Path, place: Workdir, score: str | None = None) -> str:
     """Tests a finished run by a key; says what came out.
 
     Args:
       key: The file, or the folder that has it.
-      workdir: Of the run.
+      place: The work directory of the run, which receives the result.
       score: Its name; None: the run's headline.
 
     Raises:
@@ -137,13 +138,16 @@ def test(key: pathlib.Path, workdir: pathlib.Path, score: str | None = None) -> 
     """
     from vidsme_jax.canary import key as keys
 
-    opened = keys.read(key)
+    opened, workdir = keys.read(key), place.path
     config = reporting.parse_workdir(str(workdir))
     about = reporting.recorded(workdir)
     from vidsme_jax.canary import testing
 
     found = testing.run(config, about, opened, workdir, score)
-    sets = found["sets"]
+    sets, file = found["sets"], testing.FILE.format(found["score"])
+    if not place.settle(file):
+        problem = "another result was put there meanwhile; run the command again"
+        raise AuditError([f"{printable(place.name)}/{file}: {problem}"])
     width = min(40, max(len(each["name"]) for each in sets))
     head = f"{'set':<{width}}  rank  variants  p      Holm's p"
     table = (
@@ -151,7 +155,7 @@ def test(key: pathlib.Path, workdir: pathlib.Path, score: str | None = None) -> 
         f"{each['variants']:>8}  {each['p']:<5.3f}  {each['adjusted_p']:.3f}"
         for each in sets
     )
-    result = printable(str(workdir / testing.FILE.format(found["score"])))
+    result = printable(f"{place.name}/{file}")
     made = f"key: {counted(len(sets), 'set')}, {opened.time}, SHA-256 {opened.digest}"
     return "\n".join([head, *table, found["statement"], made, f"result: {result}"])
 

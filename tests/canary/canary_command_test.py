@@ -12,10 +12,14 @@ import pytest
 from absl import flags
 
 from canary.canary_clips import drawn, encode
+from memory_store import MemoryStore
 from vidsme_jax import audit, canaries, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.canary import key
 from vidsme_jax.demo import drawing
+from vidsme_jax.store import buckets, workdirs
+from vidsme_jax.store.buckets import Bucket
+from vidsme_jax.store.workdirs import Workdir
 
 pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
 
@@ -104,7 +108,7 @@ def test_p_is_that_of_the_scores_by_content(made, run):
     """The files are found by what they hold, and the scores are those of the table."""
     folder, _ = made
     opened = key.read(folder / "out")
-    said = canaries.test(folder / "out/key.json", run)
+    said = canaries.test(folder / "out/key.json", Workdir.at(run))
     table = pq.read_table(run / "scores.parquet").to_pylist()
     rows = {row["id"]: row["response_loss"] for row in table}
     p_values = []
@@ -124,12 +128,28 @@ def test_p_is_that_of_the_scores_by_content(made, run):
     assert found["statement"] in said
     # The same test again changes nothing, and says the same.
     before = (run / "canary-response_loss.json").read_bytes()
-    assert canaries.test(folder / "out", run) == said
+    assert canaries.test(folder / "out", Workdir.at(run)) == said
     assert (run / "canary-response_loss.json").read_bytes() == before
 
 
+def test_the_result_is_put_into_an_object_store(made, run, monkeypatch, tmp_path):
+    store = MemoryStore()
+    monkeypatch.setattr(Bucket, "_store", store)
+    monkeypatch.setattr(buckets, "DRIVERS", {"gs": "json"})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for path in (path for path in run.rglob("*") if path.is_file()):
+        name = path.relative_to(run).as_posix()
+        if not name.startswith(("canary-", ".")):
+            store.pipe_file(f"audits/run/{name}", path.read_bytes(), "create")
+    for _ in range(2):
+        with workdirs.opened("gs://audits/run", parts=True) as place:
+            said = canaries.test(made[0] / "out", place)
+        (there,) = (name for name in store.objects if "canary-" in name)
+        assert said.endswith(f"result: gs://{there}")
+
+
 def test_another_score_is_said_to_be_one(made, run):
-    said = canaries.test(made[0] / "out", run, "response_min_k_prob_0")
+    said = canaries.test(made[0] / "out", Workdir.at(run), "response_min_k_prob_0")
     assert "The headline that was declared is response_loss" in said
     assert not json.loads((run / "canary-response_min_k_prob_0.json").read_text())[
         "declared"
@@ -148,8 +168,8 @@ def test_names_do_not_count(made, run, tmp_path):
         rows.append(row | {"video": f"{place}.mp4", "id": f"{place}", "source": ""})
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(x) + "\n" for x in rows))
     other = _audited(tmp_path / "m.jsonl", tmp_path / "other")
-    canaries.test(folder / "out", other)
-    canaries.test(folder / "out", run)
+    canaries.test(folder / "out", Workdir.at(other))
+    canaries.test(folder / "out", Workdir.at(run))
     name = "canary-response_loss.json"
     one, two = (json.loads((x / name).read_text()) for x in (run, other))
     assert one["sets"] == two["sets"] and one["corpus"] != two["corpus"]
@@ -162,7 +182,7 @@ def test_the_release_s_sign_is_turned(made, tmp_path):
         manifest, tmp_path / "official", profile="official", slices=("video",),
         scores="all", headline="Min_30.0% vetp",
     )  # fmt: skip
-    found = canaries.test(made[0] / "out", official)
+    found = canaries.test(made[0] / "out", Workdir.at(official))
     assert "by Min_30.0% vetp" in found
     rows = pq.read_table(official / "scores.parquet").to_pylist()
     scores = {row["id"]: row["Min_30.0% vetp"] for row in rows}
@@ -186,7 +206,7 @@ def test_the_key_of_another_canary_set(made, run, tmp_path, monkeypatch, capsys)
 
 def test_a_result_of_another_key_is_not_written_over(made, run, monkeypatch, capsys):
     path = run / "canary-response_loss.json"
-    canaries.test(made[0] / "out", run)
+    canaries.test(made[0] / "out", Workdir.at(run))
     content = json.loads(path.read_text())
     content["p"] = 0.5
     path.write_text(json.dumps(content))
@@ -261,13 +281,13 @@ def test_a_run_that_scored_some(made, tmp_path, monkeypatch, capsys):
     given = f"--key={made[0] / 'out'}", f"--workdir={tmp_path / 'few'}"
     problem = _problem(monkeypatch, capsys, *given)
     assert "only 16 of the 24 variants of the key have a score" in problem
-    said = canaries.test(made[0] / "out", tmp_path / "most")
+    said = canaries.test(made[0] / "out", Workdir.at(tmp_path / "most"))
     assert "2 variants without a score count as above" in said
 
 
 def test_a_folder_without_a_run(made, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        canaries.test(made[0] / "out", tmp_path)
+        canaries.test(made[0] / "out", Workdir.at(tmp_path))
     assert stopped.value.code == 2
     assert "no config.json, so that no run has finished" in capsys.readouterr().err
 
