@@ -217,7 +217,10 @@ def test_another_part_in_the_place_of_one_is_noticed_when_it_is_read(three):
         list(found.read("d"))
 
 
-@pytest.mark.parametrize("how", ["bytes", "columns", "settings", "null", "folder"])
+@pytest.mark.parametrize(
+    "how",
+    ["bytes", "columns", "settings", "null", "folder", "twice", "time", "text"],
+)
 def test_an_index_that_cannot_be_used_is_ignored_with_a_warning(
     how, three, tmp_path_factory, caplog
 ):
@@ -235,6 +238,16 @@ def test_an_index_that_cannot_be_used_is_ignored_with_a_warning(
     elif how == "null":
         sizes = pa.array([None, *table.column("size").to_pylist()[1:]], pa.int64())
         tables.write(index, table.set_column(1, table.schema.field("size"), sizes))
+    elif how == "twice":  # With one part between.
+        again = table.slice(0, 1)
+        tables.write(index, pa.concat_tables([table, again]).combine_chunks())
+    elif how == "time":
+        times = pa.array([-1] * len(table), pa.int64())
+        tables.write(index, table.set_column(2, table.schema.field("written"), times))
+    elif how == "text":
+        keys = pa.array([b"\xff"] * len(table)).view(pa.string())
+        place = table.schema.get_field_index("key")
+        tables.write(index, table.set_column(place, table.schema.field("key"), keys))
     else:
         index.unlink()
         index.mkdir()
@@ -266,3 +279,71 @@ def test_writers_of_one_folder_have_indices_of_their_own(three):
     found = Signals(three, settings)
     assert len(found.finished) == 9 + 12
     assert _state(found) == _state(Signals(three, settings, indexed=False))
+
+
+def test_a_number_that_an_index_has_is_not_used_again(three):
+    """The part would have the size of the one that was there, which an index has."""
+    for number in (5, 6, 7):
+        (three / f"part-{number:06}.parquet").unlink()
+    store = Signals(three, {"model": "x"})
+    clips = [_clip("f", 5, (5.0, 1.0)), _clip("z", 5, (5.0, 0.0))]
+    store.write(clips)
+    assert _numbers(three) == [0, 1, 2, 3, 4, 6]
+    again = Signals(three, {"model": "x"})
+    (found,) = again.read("f")
+    assert (found.signals.renyi == 5).all()
+    # An index of another folder, with the same settings.
+    (three / "part-000006.parquet").rename(three / "part-000005.parquet")
+    with pytest.raises(
+        AuditError, match=r"delete every index-\*\.parquet in"
+    ) as caught:
+        list(Signals(three, {"model": "x"}).read("f"))
+    assert "damaged" not in str(caught.value)
+    for path in three.glob("index-*"):
+        path.unlink()
+    assert len(list(Signals(three, {"model": "x"}).read("fz"))) == 2
+
+
+def test_a_clip_that_an_index_has_and_its_part_has_not_is_not_left_out(three):
+    index = three / "index-000002.parquet"
+    table = pq.read_table(index)
+    keys = ["y" if key == "b" else key for key in table.column("key").to_pylist()]
+    place, field = table.schema.get_field_index("key"), table.schema.field("key")
+    tables.write(index, table.set_column(place, field, pa.array(keys, pa.string())))
+    store = Signals(three, {"model": "x"})
+    assert [clip.key for clip in store.read("a")] == ["a"]
+    said = (
+        r"part-000001\.parquet: no row of y, which its index names; delete every index"
+    )
+    with pytest.raises(AuditError, match=said):
+        list(store.read("ay"))
+
+
+def test_an_index_has_no_more_rows_than_are_read(monkeypatch, tmp_path, looked):
+    monkeypatch.setattr(indices, "_ROWS", 5)
+    store = Signals(tmp_path, {})
+    for value in range(6):
+        store.write([_clip(f"{value} {k}", value) for k in range(1 + 5 * (value == 3))])
+    sizes = [len(pq.read_table(path)) for path in sorted(tmp_path.glob("index-*"))]
+    assert sizes == [3, 6]
+    looked.clear()
+    assert _state(Signals(tmp_path, {})) == _state(store)
+    assert sum(name.startswith("part-") for name in looked) == 2
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_number_that_has_none_after_it_is_of_somebody_else(indexed, three):
+    last = "part-999999999999999999.parquet"
+    if indexed:
+        index = three / "index-000002.parquet"
+        table = pq.read_table(index)
+        names = [
+            last if name == "part-000001.parquet" else name
+            for name in table.column("part").to_pylist()
+        ]
+        field = table.schema.field("part")
+        tables.write(index, table.set_column(0, field, pa.array(names, pa.string())))
+    else:
+        (three / "part-000007.parquet").rename(three / last)
+    Signals(three, {"model": "x"}).write([_clip("i", 8)])
+    assert "i" in Signals(three, {"model": "x"}).finished

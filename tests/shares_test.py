@@ -292,6 +292,21 @@ def test_two_writers_of_a_part_are_found_without_locks(done, tmp_path, monkeypat
         (lambda f: (f / "1-of-3.json").rename(f / "1-of-4.json"), "of 3, 4 shares"),
         (lambda f: (f / "1-of-x.json").write_text("{}"), "of 3, x shares"),
         (
+            lambda f: (f / "0-of-3.json").write_bytes((f / "1-of-3.json").read_bytes()),
+            "0-of-3.json is of no share I/N; delete it",
+        ),
+        (
+            lambda f: [
+                path.rename(f / f"{path.stem[0]}-of-\N{SUPERSCRIPT TWO}.json")
+                for path in sorted(f.glob("*.json"))
+            ],
+            "is of no share I/N; delete it",
+        ),
+        (
+            lambda f: (f / "2-of-3.json").write_bytes((f / "1-of-3.json").read_bytes()),
+            "2-of-3.json: damaged (it is of share 1/3, not 2/3); delete it",
+        ),
+        (
             lambda f: (f.parent / "signals/part-000000-2-of-3.parquet").unlink(),
             "signals: 1 part of share 2/3 missing (signals/part-000000-2-of-3.parquet)",
         ),

@@ -165,6 +165,8 @@ def test_a_number_that_nobody_counts_to_is_no_gap(store, tmp_path):
     mirror = Mirror(tmp_path, bucket, tmp_path / "versions")
     store.objects[f"{ROOT}/2"] = store.objects[f"{ROOT}/6"] = (1, b"")
     assert numbered(mirror, str, [0, 1, 5], 1) == [2, 6]
+    store.objects[f"{ROOT}/4"] = (1, b"")  # The last gap.
+    assert numbered(mirror, str, [0, 1, 3, 5], 1) == [2, 4, 6]
     store.calls.clear()
     assert numbered(mirror, str, [0, 10**17], 1) == []
     assert len(store.calls) == 1

@@ -243,6 +243,35 @@ def test_animated_webp(tmp_path):
     assert small.shape == (2, 8, 12, 3)
 
 
+def test_chunks_of_odd_size_and_frames_without_a_time(tmp_path):
+    path = _animated(tmp_path / "a.webp")
+    data = path.read_bytes()
+    head, *frames = data.split(b"ANMF")
+    assert len(frames) == 6
+
+    def write_with(unsaid) -> None:
+        some = [
+            each[:16] + bytes(3) + each[19:] if k in unsaid else each
+            for k, each in enumerate(frames)
+        ]
+        odd = b"ODDS" + struct.pack("<I", 3) + b"abc\0"
+        content = b"ANMF".join([head + odd, *some])
+        path.write_bytes(
+            content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+        )
+
+    write_with(())
+    decoded = decode(path, num_frames=6)
+    np.testing.assert_array_equal(decoded.pixels, FILM[:6])
+    assert decoded.clock.duration == pytest.approx(0.85)
+    write_with((1,))
+    shown = decode(path, num_frames=6).clock.shown
+    np.testing.assert_allclose(shown, [0, 0.1, 0.1, 0.2, 0.25, 0.35])
+    write_with(range(6))
+    shown = decode(path, num_frames=6).clock.shown
+    np.testing.assert_allclose(shown, np.arange(6) / 10)
+
+
 def test_folders_of_webp(tmp_path):
     (tmp_path / "films").mkdir()
     _animated(tmp_path / "films" / "a.webp")

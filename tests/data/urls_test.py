@@ -139,6 +139,8 @@ def test_urls_that_are_none_are_not_the_same(folder):
     pairs = [
         ("http://[a/1", "http://[b/2"),
         ("http://a.org/b%3Fx", "http://a.org/b?x?"),
+        ("https://youtu.be/dQw4w9WgXcQ", "https://youtu.be/dqW4w9WgXcQ"),
+        ("https://a.org/A.mp4", "https://a.org/a.mp4"),
     ]
     for one, other in pairs:
         as_json(folder / "map.json", [{"url": one, "file": "a.mp4"}])

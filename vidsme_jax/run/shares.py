@@ -14,7 +14,7 @@ from typing import Any
 from vidsme_jax.base import AuditError, Failure, Sample
 from vidsme_jax.run import sealed
 from vidsme_jax.run.asking import Asked
-from vidsme_jax.settings.rules import share_of
+from vidsme_jax.settings.rules import SHARE, share_of
 from vidsme_jax.store.workdirs import PARTS, Workdir
 from vidsme_jax.wording import counted, printable
 
@@ -162,6 +162,11 @@ def finish(
     )
 
 
+def _share(name: str) -> str:
+    """Returns the share of a record, by the stem of its file."""
+    return name.replace("-of-", "/")
+
+
 def _name(share: str) -> str:
     return f"{FOLDER}/{tag(share)}.json"
 
@@ -212,14 +217,19 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
         several += " shares"
         problem = f"records of {several}; delete those that do not count ({some})"
         raise AuditError([f"{folder}: {problem}"])
-    if not (text := counts.pop()).isdigit() or not 1 <= len(text) <= 6:
-        raise AuditError([f"{folder}: records of {printable(text, 40)} shares"])
-    count, records = int(text), {}
+    if strange := [name for name in names if not SHARE.test(_share(name))]:
+        named = printable(f"{strange[0]}.json", 60)
+        raise AuditError([f"{folder}: {named} is of no share I/N; delete it"])
+    count, records = int(counts.pop()), {}
     for number in range(1, count + 1):
         name = _name(f"{number}/{count}")
         if place.find(name):
             record = sealed.read(place.path / name, _FIELDS, _REMEDY)
             assert record is not None
+            if record["share"] != (share := f"{number}/{count}"):
+                its = printable(record["share"], 40)
+                problem = f"damaged (it is of share {its}, not {share}); {_REMEDY}"
+                raise AuditError([f"{place.path / name}: {problem}"])
             records[number] = record
     if problems := [*_differences(records, count), *_lost(place, records)]:
         raise AuditError([f"{place.name}: {problem}" for problem in problems])

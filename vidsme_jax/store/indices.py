@@ -4,7 +4,8 @@ A folder of parts is opened by reading a few columns of each. An index repeats t
 columns of some hundred parts, with the size of each file and the time that it says, so
 that a folder of many thousands is opened in seconds. A part that is gone or of another
 size is not taken from an index, nor is an index that is damaged or of other settings;
-nothing is lost with it.
+nothing is lost with it. No part gets a number that an index has: it could have the size
+of the one that is gone.
 """
 
 import collections
@@ -23,6 +24,9 @@ from vidsme_jax.store import tables
 from vidsme_jax.store.mirrors import Mirror
 
 _PARTS = 512  # Of an index; as many are opened one by one at most.
+_ROWS = (
+    1 << 19
+)  # Of an index that gets no further part; `tables` reads no more than two.
 _NAME = re.compile(r"index-[0-9]{6,18}(-[0-9]+-of-[0-9]+)?\.parquet")
 _SETTINGS = b"vidsme_jax.settings"
 _OWN = (
@@ -70,6 +74,7 @@ class Indices:
         self._schema = pa.schema([*_OWN, *columns], metadata=about)
         self._folder, self._mirror = folder, mirror
         self._entries: list[Entry] = []
+        self._rows = 0  # Of these.
         self._whole: collections.deque[pa.Table] = collections.deque()
 
     def read(self) -> dict[str, Entry]:
@@ -88,10 +93,13 @@ class Indices:
 
     def add(self, entry: Entry) -> None:
         """Takes a part that no index has."""
+        rows = len(entry.table)
+        if self._entries and self._rows + rows > _ROWS:
+            self._close()
         self._entries.append(entry)
+        self._rows += rows
         if len(self._entries) >= _PARTS:
-            self._whole.append(self._joined(self._entries))
-            self._entries = []
+            self._close()
 
     def write(self, name: str) -> None:
         """Writes an index, if enough parts have been added.
@@ -110,7 +118,11 @@ class Indices:
             logging.warning("%s: not written (%s)", self._folder / name, error)
         self._whole.popleft()
 
-    def _read(self, name: str) -> Iterator[Entry]:
+    def _close(self) -> None:
+        self._whole.append(self._joined(self._entries))
+        self._entries, self._rows = [], 0
+
+    def _read(self, name: str) -> list[Entry]:
         try:
             with tables.opened(self._folder / name) as file:
                 its = file.schema_arrow
@@ -122,10 +134,20 @@ class Indices:
                 table = file.read(use_threads=False)
             if any(column.null_count for column in table.columns):
                 raise ValueError("a row lacks a value")
+            table.validate(full=True)  # Its texts may be none.
+            entries = list(self._split(table))
+            if len({each.part for each in entries}) < len(entries):
+                raise ValueError("it has a part twice")
+            if any(each.written < 0 for each in entries):
+                raise ValueError("the time of a part is none")
+            return entries
         except ValueError as error:
             where = self._folder / name
             logging.warning("%s: ignored, its parts are read (%s)", where, error)
-            return
+            return []
+
+    def _split(self, table: pa.Table) -> Iterator[Entry]:
+        """Yields the parts that the content of an index is of."""
         own = [table.column(field.name).to_pylist() for field in _OWN]
         remembered, start = table.select(self._schema.names[len(_OWN) :]), 0
         for (part, size, written), rows in itertools.groupby(zip(*own, strict=True)):
@@ -145,3 +167,11 @@ class Indices:
         columns = pa.concat_tables([each.table for each in entries]).combine_chunks()
         own = [repeated(field) for field in _OWN]
         return pa.Table.from_arrays([*own, *columns.columns], schema=self._schema)
+
+
+def unlike(part: pathlib.Path, why: str) -> str:
+    """Returns the message about a part that is not the one that an index has."""
+    return (
+        f"{part}: {why}; delete every index-*.parquet in {part.parent}, with which "
+        "nothing is lost, and run it again"
+    )

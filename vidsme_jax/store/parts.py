@@ -14,7 +14,6 @@ import io
 import json
 import os
 import pathlib
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -23,18 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.store import files, tables
-from vidsme_jax.store.indices import Entry, Indices
+from vidsme_jax.store import files, indices, tables
+from vidsme_jax.store.indices import Entry
 from vidsme_jax.store.mirrors import numbered
 from vidsme_jax.store.records import Record, damaged, object_of
-from vidsme_jax.store.writers import ALONE, Writer
+from vidsme_jax.store.writers import ALONE, NAME, Writer
 
 _SETTINGS, _WRITTEN = b"vidsme_jax.settings", b"vidsme_jax.written"  # Of a part.
 _READERS = 8  # Threads that read the parts when a folder is opened.
 _BUFFER = 1 << 17  # Bytes that are read at once of a part that is not on this machine.
-_NAME = re.compile(
-    r"part-([0-9]{6}|[1-9][0-9]{6,17})(?:-([1-9][0-9]{0,5}-of-[1-9][0-9]{0,5}))?\.parquet"
-)
 _LATEST = 2**63  # No part is written so late, in nanoseconds.
 
 
@@ -125,12 +121,15 @@ class Parts:
         self._times: list[int] = []  # When they were written, by place.
         self._written = 0  # The latest of these.
         columns = pa.schema([kind.schema.field(name) for name in kind.remembered])
-        self._indices = Indices(folder, self._settings, columns, self._mirror)
+        self._indices = indices.Indices(folder, self._settings, columns, self._mirror)
         known, named = self._indices.read() if indexed else {}, self._named()
-        self._add([name for _, _, name in named], known)
+        new = self._add([name for _, _, name in named], known)
         self._create_record(is_there=bool(before))
-        own = [number for number, share, _ in named if share == writer.share]
-        self._send(own)
+        # A number of a part that is gone is not used again while an index has it.
+        own = self._writer.numbers([*known, *(name for _, _, name in named)])
+        new |= self._send(own)
+        for place, entry in new.items():
+            self._indices.add(entry._replace(part=self._names[place]))
         # Each process has numbers of its own, all above those that are there.
         self._next = max(own, default=-1) + 1 + writer.process
 
@@ -154,23 +153,21 @@ class Parts:
                 self._mirror.create(name)
         self._next += self._writer.processes
         remembered = table.select(self._kind.remembered)
-        self._take(Entry(name, _size(self._folder / name), self._written, remembered))
+        entry = Entry(name, _size(self._folder / name), self._written, remembered)
+        self._take(entry)
+        self._indices.add(entry)
         self._indices.write(name)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Returns the names of the parts that this writer has written."""
-        return tuple(filter(self._is_own, self._names))
-
-    def _is_own(self, name: str) -> bool:
-        match = _NAME.fullmatch(name)
-        return match is not None and (match[2] or "") == self._writer.share
+        return tuple(filter(self._writer.wrote, self._names))
 
     def read(self, place: int) -> pa.Table:
         """Reads one part.
 
         Raises:
-          AuditError: It is damaged.
+          AuditError: It is damaged, or not the one that an index has.
           OSError: It cannot be fetched.
         """
         name, mirror = self._names[place], self._mirror
@@ -189,13 +186,18 @@ class Parts:
 
     def _read(self, place: int) -> pa.Table:
         with tables.opened(self.path(place)) as file:
+            table = self._table(file)
             if _time_of(file) != self._times[place]:
-                raise ValueError("its time is not that of its index")
-            return self._table(file)
+                raise self.unlike(place, "its time is not that of its index")
+            return table
 
     def damage(self, place: int, cause: Exception) -> AuditError:
         """Returns that a part has content that no part is written with."""
         return AuditError([damaged(self.path(place), cause, self._kind.remedy)])
+
+    def unlike(self, place: int, why: str) -> AuditError:
+        """Returns that a part is not the one that an index has."""
+        return AuditError([indices.unlike(self.path(place), why)])
 
     def path(self, place: int) -> pathlib.Path:
         """Returns the file of a part."""
@@ -237,15 +239,15 @@ class Parts:
         mirror = self._mirror
         assert mirror is not None
         for name in mirror.unsent():
-            if self._is_own(name) and mirror.find(name):
+            if self._writer.wrote(name) and mirror.find(name):
                 try:
                     mirror.create(name)  # It was put, and the answer was lost.
                 except FileExistsError:
-                    own = (n for n, _, its in self._named() if self._is_own(its))
-                    moved = self._writer.name(max(own) + 1)
+                    own = self._writer.numbers(its for _, _, its in self._named())
+                    moved = self._writer.name(max(own, default=-1) + 1)
                     os.replace(self._folder / name, self._folder / moved)
 
-    def _send(self, own: list[int]) -> None:
+    def _send(self, own: list[int]) -> dict[int, Entry]:
         """Puts parts of this writer that an earlier run wrote and did not put.
 
         Where another run has put one of its name, which may hold other clips, it gets
@@ -253,20 +255,24 @@ class Parts:
 
         Args:
           own: The numbers of this writer; new ones are added.
+
+        Returns:
+          The parts of others, by place.
         """
-        mirror = self._mirror
+        mirror, new = self._mirror, {}
         for place, name in enumerate(tuple(self._names) if mirror else ()):
             assert mirror
-            while self._is_own(name) and name not in mirror.listed():
+            while self._writer.wrote(name) and name not in mirror.listed():
                 try:
                     mirror.create(name)
                 except FileExistsError:
-                    own.append(max(own) + 1)
+                    own.append(max(own, default=-1) + 1)
                     moved = self._writer.name(own[-1])
                     os.replace(self._folder / name, self._folder / moved)
                     mirror.find(name)
-                    self._add([name], {})
+                    new |= self._add([name], {})
                     self._names[place] = name = moved
+        return new
 
     def _problems(self, before: dict[str, Any], where: pathlib.Path) -> list[str]:
         """Returns why content with these settings is not that of this run."""
@@ -285,14 +291,17 @@ class Parts:
                 raise ValueError(f"a row has no {name}")
         return table
 
-    def _add(self, names: list[str], known: Mapping[str, Entry]) -> None:
+    def _add(self, names: list[str], known: Mapping[str, Entry]) -> dict[int, Entry]:
         """Remembers what parts hold, in the order of their times.
 
         Args:
           names: Of the parts.
           known: What indices have of them.
+
+        Returns:
+          Those that no index has, by place.
         """
-        found, problems = [], []
+        found, problems, new = [], [], {}
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
             there = pool.map(lambda name: self._entry(name, known), names)
             for looked in there:
@@ -304,16 +313,17 @@ class Parts:
             raise AuditError(problems)
         # Those of one time stay in their order.
         for entry in sorted(found, key=lambda each: each.written):
-            self._take(entry, is_indexed=known.get(entry.part) is entry)
+            if known.get(entry.part) is not entry:
+                new[len(self._names)] = entry
+            self._take(entry)
+        return new
 
-    def _take(self, entry: Entry, *, is_indexed: bool = False) -> None:
+    def _take(self, entry: Entry) -> None:
         """Remembers what a part holds."""
         self._names.append(entry.part)
         self._times.append(entry.written)
         self._written = max(self._written, entry.written)
         self._remember(len(self._names) - 1, entry.table)
-        if not is_indexed:
-            self._indices.add(entry)
 
     def _named(self) -> list[tuple[int, str, str]]:
         """Returns number, share and name of each part, sorted."""
@@ -321,7 +331,7 @@ class Parts:
             *os.listdir(self._folder),
             *(self._mirror.listed() if self._mirror else ()),
         }
-        matches = filter(None, map(_NAME.fullmatch, names))
+        matches = filter(None, map(NAME.fullmatch, names))
         found = {(int(each[1]), each[2] or "", each[0]) for each in matches}
         if self._mirror:
             for share in {self._writer.share, *(each[1] for each in found)}:

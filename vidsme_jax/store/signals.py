@@ -22,6 +22,7 @@ from vidsme_jax.store.parts import Kind, Parts
 from vidsme_jax.store.rows import Finished, Held
 from vidsme_jax.store.texts import restored
 from vidsme_jax.store.writers import ALONE, Writer
+from vidsme_jax.wording import printable
 
 FORMAT = 3  # Raised by hand when numbers or columns change.
 SECOND, BLANK = rows.SECOND, rows.BLANK  # See `Held`.
@@ -150,7 +151,7 @@ class Signals:
         Clips whose rows are in the same parts follow one another.
 
         Raises:
-          AuditError: A part is damaged.
+          AuditError: A part is damaged, or not the one that an index has.
         """
         wanted: dict[tuple[int, ...], set[str]] = {}
         for key in keys:
@@ -165,6 +166,9 @@ class Signals:
                 for row, stored in enumerate(table.column("key").to_pylist()):
                     if (key := restored(stored)) in its:
                         places.setdefault(key, []).append((number, row))
+            if lacking := its - places.keys():
+                why = f"no row of {printable(min(lacking))}, which its index names"
+                raise self._parts.unlike(numbers[-1], why)
             for key, found in places.items():
                 its_rows = [tables[n].slice(row, 1).to_batches()[0] for n, row in found]
                 try:
