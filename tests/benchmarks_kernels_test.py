@@ -91,6 +91,7 @@ def test_attention(script, capsys):
 
 
 @quick
+@pytest.mark.slow
 def test_scaling(script, capsys, monkeypatch):
     scaling = script("scaling")
     monkeypatch.setattr(scaling, "CLIPS", {"tiny": (1, 3)})

@@ -28,6 +28,7 @@ PEERS = [
 ]
 
 
+@pytest.mark.slow
 def test_this_tree_against_its_own_commit(script, capsys):
     """Each side is a process of its own; the tree of the commit is removed."""
     lines = run_script(script("pairs"), capsys, "--steps", "1", "--against", "HEAD")

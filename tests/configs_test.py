@@ -137,6 +137,7 @@ def test_tiny_runs_end_to_end(name, variant, tmp_path):
     assert about["fingerprints"]["model"]
 
 
+@pytest.mark.slow
 def test_half_precision_is_near_single():
     """The release runs in float16; the H100's runs are in bfloat16."""
     frames = np.random.default_rng(0).integers(0, 256, (3, 60, 80, 3), np.uint8)

@@ -217,6 +217,7 @@ def test_a_control_that_was_refused_holds_no_folder(corpus, config, tmp_path):
     assert other.training.video.num_frames == 3
 
 
+@pytest.mark.slow
 def test_the_command_continues_a_control_that_is_done(made, corpus, tmp_path):
     file = tmp_path / "config.py"
     file.write_text(

@@ -80,7 +80,8 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, clips, kil
 
 
 @pytest.mark.parametrize(
-    ("dtype", "response"), [("float32", "given"), ("bfloat16", "greedy")]
+    ("dtype", "response"),
+    [("float32", "given"), pytest.param("bfloat16", "greedy", marks=pytest.mark.slow)],
 )
 def test_killed_with_several_texts_a_clip(tmp_path, dtype, response):
     """All texts of a clip are there or none; every bit is as without the kills."""

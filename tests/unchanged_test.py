@@ -113,8 +113,14 @@ def _compare(found: dict, stored: dict, prefix: str, exact: bool) -> None:
             np.testing.assert_allclose(value, stored[key], *bounds, err_msg=key)
 
 
-@pytest.mark.parametrize("against", ORDERS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "against"),
+    [  # Each dtype and each order once; the other two pairs are of the slow tests.
+        pytest.param(dtype, against, marks=[pytest.mark.slow] * (k != m))
+        for k, dtype in enumerate(DTYPES)
+        for m, against in enumerate(ORDERS)
+    ],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_signals_of_random_checkpoints(stored, name, dtype, against):
     found = random_signals(name, dtype, against)
