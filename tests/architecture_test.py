@@ -8,7 +8,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "vidsme_jax"
 LAYERS = (
-    ("addresses", "clock", "wording"),
+    ("clock", "wording"),
+    ("addresses",),
     ("base",),
     ("terminal",),
     ("settings", "arguments", "names", "progress", "store", "rates", "parallel"),

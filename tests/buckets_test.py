@@ -33,16 +33,7 @@ def bucket(request, monkeypatch, tmp_path):
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
             yield Bucket("gs://audits/runs/a")
     else:
-        pytest.importorskip("s3fs", reason=EXTRA)
-        moto = pytest.importorskip("moto.server", reason=EXTRA)
-        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        for name in keys:
-            monkeypatch.setenv(name, "x")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        server = object_server.moto(monkeypatch, EXTRA)
         import boto3
 
         boto3.client("s3").create_bucket(Bucket="audits")

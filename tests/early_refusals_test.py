@@ -330,10 +330,7 @@ _PARTS = {
 
 @pytest.mark.parametrize("what", _PARTS)
 def test_a_mistake_is_refused_early(said, what):
-    status, text, heavy = said[what]
-    assert status == 2 and not heavy
-    places = [text.find(part) for part in _PARTS[what]]
-    assert -1 not in places and places == sorted(places), text
+    forked.check_refused(said[what], _PARTS[what])
 
 
 def test_scores_are_listed_early(said):

@@ -26,7 +26,7 @@ for module, given in json.loads(sys.argv[1]):
     said, status, sys.argv = io.StringIO(), None, ["vidsme", *given]
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            importlib.import_module(f"vidsme_jax.{module}").run()
+            status = importlib.import_module(f"vidsme_jax.{module}").run()
         except SystemExit as end:
             status = end.code
         except BaseException as error:
@@ -52,3 +52,16 @@ def all_of(commands: Sequence[Any], cwd: pathlib.Path) -> list[Any]:
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check_refused(said: Sequence[Any], parts: Sequence[str]) -> None:
+    """Checks that a command was refused without heavy imports, in some words in order.
+
+    Args:
+      said: Of `all_of`.
+      parts: Of the message.
+    """
+    status, text, heavy = said
+    assert status == 2 and not heavy
+    places = [text.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places), text

@@ -1,54 +1,23 @@
 """The reference of keys: on the page, and in the help of every command."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
+import forked
 import keys_page
 from vidsme_jax import __main__ as command
 from vidsme_jax import settings
 from vidsme_jax.finetune import options
 from vidsme_jax.settings import reference, views
 
-_HEAVY = ("jax", "flax", "transformers", "scipy", "sklearn", "matplotlib", "cv2", "av")
-# Prints the help of commands, each in a child; tells of each its status, what it said,
-# and what it has imported.
-_SCRIPT = """
-import contextlib, io, json, os, sys
-from vidsme_jax import __main__ as command
-
-for given in json.loads(sys.argv[1]):
-    sys.stdout.flush()
-    if os.fork():
-        os.wait()
-        continue
-    said, status = io.StringIO(), None
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try:
-            status = command.run(["vidsme", *given])
-        except SystemExit as end:
-            status = end.code
-    heavy = [name for name in HEAVY if name in sys.modules]
-    print(json.dumps([status, said.getvalue(), heavy]), flush=True)
-    os._exit(0)
-"""
 _FORMS = ("--help", "-h", "--version")
 
 
 @pytest.fixture(scope="module")
-def said():
-    given = [[name, form] for name in command.COMMANDS for form in _FORMS]
-    script = _SCRIPT.replace("HEAVY", repr(_HEAVY))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, json.dumps(given)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = map(json.loads, done.stdout.splitlines())
-    return dict(zip(map(tuple, given), lines, strict=True))
+def said(tmp_path_factory):
+    given = [(name, form) for name in command.COMMANDS for form in _FORMS]
+    asked = [["__main__", list(each)] for each in given]
+    lines = forked.all_of(asked, tmp_path_factory.mktemp("help"))
+    return dict(zip(given, lines, strict=True))
 
 
 def test_the_page_is_current():

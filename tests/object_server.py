@@ -1,6 +1,6 @@
-"""A server of objects on 127.0.0.1, which fails as it is told to.
+"""Servers of objects on 127.0.0.1: one that fails as it is told to, and moto's.
 
-It speaks as much of Google Cloud Storage's JSON API as gcsfs needs, and enforces
+The first speaks as much of Google Cloud Storage's JSON API as gcsfs needs, and enforces
 generation 0.
 """
 
@@ -13,6 +13,9 @@ import re
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -254,3 +257,26 @@ def serving() -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def moto(patch: pytest.MonkeyPatch, extra: str) -> Any:
+    """Starts moto's server of S3 and lets drivers ask it; to be stopped.
+
+    Args:
+      patch: Receives the variables.
+      extra: Why a test is skipped where it is not installed.
+    """
+    pytest.importorskip("s3fs", reason=extra)
+    server = pytest.importorskip("moto.server", reason=extra).ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        patch.setenv(name, value)
+    return server

@@ -35,21 +35,11 @@ def gs(monkeypatch):
 @pytest.fixture
 def s3(monkeypatch):
     """The server of moto, which is asked as S3 is."""
-    pytest.importorskip("s3fs", reason=EXTRA)
-    moto = pytest.importorskip("moto.server", reason=EXTRA)
-    server = moto.ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "nobody",
-        "AWS_SECRET_ACCESS_KEY": "nothing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+    server = object_server.moto(monkeypatch, EXTRA)
     import botocore.session
 
-    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", b"")
+    reset = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset"
+    reset = urllib.request.Request(reset, b"")
     urllib.request.urlopen(reset).close()  # It keeps its objects for the next one.
     client = botocore.session.get_session().create_client("s3")
     client.create_bucket(Bucket="bucket")

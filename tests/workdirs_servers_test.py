@@ -125,19 +125,9 @@ def test_a_server_of_s3_that_stops_in_the_middle(
     tmp_path, monkeypatch, decoded, without_figures, quick_to_compile
 ):
     """What it had is there when it is back, and what it did not take is put first."""
-    pytest.importorskip("s3fs", reason=EXTRA)
-    moto = pytest.importorskip("moto.server", reason=EXTRA)
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    server = object_server.moto(monkeypatch, EXTRA)
     host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "XDG_CACHE_HOME": str(tmp_path),
-    }.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     import boto3
 
     client = boto3.client("s3")
@@ -156,7 +146,7 @@ def test_a_server_of_s3_that_stops_in_the_middle(
             audit.run(config, url)
     part = "signals/part-000001-1-of-1.parquet"
     assert caught.value.filename == f"{url}/{part}"
-    server = moto.ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    server = type(server)(ip_address=host, port=port, verbose=False)
     server.start()
     del decoded[:]
     assert audit.run(config, url).finished == 1

@@ -30,10 +30,10 @@ from typing import Any, NoReturn
 from absl import flags
 
 from vidsme_jax import commands, reporting, terminal
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import workdirs
-from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.store.workdirs import Workdir
 from vidsme_jax.wording import counted, printable
 

@@ -18,9 +18,9 @@ import numpy as np
 from absl import flags
 
 from vidsme_jax import commands, reporting, terminal
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, ScoreTable
 from vidsme_jax.store import received, workdirs
-from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import counted, nearest, printable
 
 _MOST = 2**30  # Bytes of a file.

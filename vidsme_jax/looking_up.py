@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 from absl import flags
 
 from vidsme_jax import commands, terminal
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError
-from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import printable
 
 _SHOWN = 50  # Hits; the file has all.

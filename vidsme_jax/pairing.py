@@ -18,10 +18,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vidsme_jax import commands, reporting, terminal
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.run import asking, listed
 from vidsme_jax.store import workdirs
-from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import counted, nearest, printable
 
 _FIELDS = ("id", "group", "question", "answer", "source", "date")

@@ -25,6 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vidsme_jax import commands, terminal
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora, names
 from vidsme_jax.prepared import pipelines
@@ -92,7 +93,7 @@ def checked(
     root = out or given.corpus.prepared
     items: tuple[Item, ...] = ()
     problems.add(*found)
-    if buckets.is_url(root):
+    if is_url(root):
         problems.add(*filter(None, [buckets.problem(root)]))
     elif root:
         what = "--out" if out else "config.corpus.prepared"

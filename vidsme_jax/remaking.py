@@ -26,10 +26,10 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from vidsme_jax import commands, settings, terminal
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import options
 from vidsme_jax.finetune.__main__ import summary
-from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.wording import printable
 
 # By role of the model: the clips that it learns, and how they are drawn.

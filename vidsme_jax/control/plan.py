@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.arguments import require
 from vidsme_jax.base import ROLES, SLICES, AuditError, Item
 from vidsme_jax.data.sources import is_address, some
@@ -21,7 +22,6 @@ from vidsme_jax.run.asking import Problems
 from vidsme_jax.run.controls import settings_of
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.settings import views
-from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.store.files import unwritable, write_atomically
 
 CORPUS = "corpus:"  # In place of a source: all clips of the configuration.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from absl import logging
 
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, LeftOut
 from vidsme_jax.data import (
     cells,
@@ -25,7 +26,6 @@ from vidsme_jax.data import (
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.settings.rules import FIELDS
-from vidsme_jax.store import buckets
 from vidsme_jax.wording import nearest, printable
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
@@ -72,7 +72,7 @@ def read(
     Raises:
       AuditError: It cannot be read, or is empty.
     """
-    if elsewhere := buckets.no_folder(source, "a source", _KINDS):
+    if elsewhere := no_folder(source, "a source", _KINDS):
         raise AuditError(elsewhere)
     if source.startswith(_DATASETS):
         return _read_dataset(source, root, fields, files)

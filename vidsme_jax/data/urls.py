@@ -66,9 +66,8 @@ class Files:
         """
         path = names.configured(given)
         self._given = given
-        self._files: dict[
-            tuple[str, ...], str
-        ] = {}  # By the same URL however it is written.
+        # By the same URL however it is written.
+        self._files: dict[tuple[str, ...], str] = {}
         self._stems: dict[str, str] = {}
         self._template = ""
         problems: list[str] = []

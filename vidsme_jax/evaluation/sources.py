@@ -41,10 +41,9 @@ class Labels:
     sources: int
 
     @classmethod
-    def of(cls, *labels: Shaped[np.ndarray, "_ sources"]) -> "Labels":
-        """Makes them of labels, 1 or True for the first role, one after the other."""
-        bits = [np.packbits(each.astype(bool), axis=1) for each in labels]
-        return cls(np.concatenate(bits), labels[0].shape[1])
+    def of(cls, labels: Shaped[np.ndarray, "permutations sources"]) -> "Labels":
+        """Makes them of labels, 1 or True for the first role."""
+        return cls(np.packbits(labels.astype(bool), axis=1), labels.shape[1])
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -159,9 +158,8 @@ class Sources(NamedTuple):
             for group in groups:
                 dealt = np.tile(label[group], (len(some), 1))
                 some[:, group] = rng.permuted(dealt, axis=1)
-            found.append(Labels.of(some))
-        bits = np.concatenate([each.bits for each in found])
-        return Labels(bits, len(label))
+            found.append(np.packbits(some, axis=1))
+        return Labels(np.concatenate(found), len(label))
 
 
 def alike(

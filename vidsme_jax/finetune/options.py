@@ -9,11 +9,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.run.asking import Problems, find_local
 from vidsme_jax.settings import reference, rules, views
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
 from vidsme_jax.settings.views import Number, group, key
-from vidsme_jax.store.buckets import no_folder
 from vidsme_jax.store.files import unwritable
 
 STATE = "state"  # The folder in a work directory from which a run continues.

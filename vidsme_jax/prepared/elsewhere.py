@@ -6,6 +6,7 @@ import pathlib
 import socket
 import tempfile
 
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import ABSENT, Reader, Stamp, stamp
@@ -13,7 +14,6 @@ from vidsme_jax.motion import statistics
 from vidsme_jax.prepared import copies, dataset, layout
 from vidsme_jax.prepared.layout import Place, Shard, Variant
 from vidsme_jax.prepared.staging import Staging
-from vidsme_jax.store import buckets
 from vidsme_jax.store.buckets import Bucket
 
 _INDEXES = 256  # Of shards, that are kept in memory.
@@ -101,7 +101,7 @@ def _good(version: str, number: int, count: int) -> frozenset[str]:
     with tempfile.TemporaryDirectory(prefix="vidsme-") as work:
         folder = pathlib.Path(work)
         shard = Shard(folder, number, count)
-        if buckets.is_url(version):
+        if is_url(version):
             copies.copy(Bucket(version), shard.index.name, shard.index)
         else:
             shard = Shard(pathlib.Path(version), number, count)

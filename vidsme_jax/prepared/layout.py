@@ -26,11 +26,12 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import ROLES, AuditError, Item
 from vidsme_jax.data import dataset_folders, names, segments
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.settings import views
-from vidsme_jax.store import buckets, tables
+from vidsme_jax.store import tables
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.store.records import Record
 from vidsme_jax.store.texts import restored
@@ -56,7 +57,7 @@ def root_of(name: str | pathlib.Path) -> Place:
       AuditError: It is a URL, and cannot be used.
     """
     text = str(name)
-    return Bucket(text) if buckets.is_url(text) else names.configured(text)
+    return Bucket(text) if is_url(text) else names.configured(text)
 
 
 def inside(place: P, name: str) -> P:

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
+from vidsme_jax.addresses import is_url, no_folder
 from vidsme_jax.base import AuditError, Clip, Item, LeftOut, Sample
 from vidsme_jax.checkpoints import content, files, opening, refused
 from vidsme_jax.data import corpora, samples
@@ -74,11 +75,10 @@ def ask(config: ConfigDict, *, model: bool = True, workdir: str | None = None) -
     problems = Problems(config)
     found = collect(problems, model=model)
     if workdir is not None and problems.none_in("video", "model", "overwrite", "study"):
-        given, remote = problems.settings, buckets.is_url(workdir)
-        if remote and given.study:
-            problems.add(*buckets.no_folder(workdir, "--workdir of a study"))
-        elif remote:
-            problems.add(*filter(None, [buckets.problem(workdir)]))
+        given, remote = problems.settings, is_url(workdir)
+        if remote:
+            of_study = no_folder(workdir, "--workdir of a study") if given.study else []
+            problems.add(*of_study or filter(None, [buckets.problem(workdir)]))
         elif wrong := unwritable(pathlib.Path(workdir), "--workdir"):
             problems.add(*wrong)
         elif not given.overwrite and not given.study:

@@ -24,11 +24,11 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from vidsme_jax import commands, terminal
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.run import joining
 from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.store import workdirs
-from vidsme_jax.store.buckets import is_url
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.workdirs import Workdir

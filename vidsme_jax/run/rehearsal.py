@@ -12,10 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import ROLES, AuditError, Item
 from vidsme_jax.run import asking, declaration, digests
 from vidsme_jax.run.asking import Asked
-from vidsme_jax.store import buckets, signals, tables, workdirs
+from vidsme_jax.store import signals, tables, workdirs
 from vidsme_jax.store.files import unwritable
 from vidsme_jax.store.records import damaged
 from vidsme_jax.store.texts import restored
@@ -57,7 +58,7 @@ def of_audit(config: ConfigDict, workdir: str) -> list[str]:
     folder, unseen = pathlib.Path(workdir), _UNSEEN
     try:
         asked = asking.ask(config, workdir=workdir)
-        if buckets.is_url(workdir):
+        if is_url(workdir):
             with workdirs.opened(workdir, writes=False) as place:
                 folder, unseen = place.path, (_STORED, *_UNSEEN)
     except AuditError as error:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from vidsme_jax import terminal
-from vidsme_jax.addresses import URL, is_url
+from vidsme_jax.addresses import URL
 from vidsme_jax.base import AuditError
 from vidsme_jax.store import files
 from vidsme_jax.wording import printable
@@ -54,26 +54,6 @@ class Stored(NamedTuple):
 
     size: int
     version: str
-
-
-def no_folder(name: str | None, what: str, must: str = "a folder") -> list[str]:
-    """Returns the sentence about a name that must be a path of this machine, if any.
-
-    Args:
-      name: As it was given; None or "": it was not.
-      what: Of which flag or key, such as "--out".
-      must: What it must be, such as "a file".
-
-    Example:
-      >>> no_folder("gs://bucket/a.json", "--out", "a file")[0][:55]
-      '--out is gs://bucket/a.json: it must be a file of this '
-    """
-    if not name or not is_url(name):
-        return []
-    return [
-        f"{what} is {printable(name)}: it must be {must} of this machine; of object "
-        "stores, work directories of audits and prepared corpora are known"
-    ]
 
 
 def problem(name: str) -> str:

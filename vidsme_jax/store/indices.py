@@ -24,9 +24,8 @@ from vidsme_jax.store import tables
 from vidsme_jax.store.mirrors import Mirror
 
 _PARTS = 512  # Of an index; as many are opened one by one at most.
-_ROWS = (
-    1 << 19
-)  # Of an index that gets no further part; `tables` reads no more than two.
+# Of an index, unless it is of one part; `tables` reads no more than twice as many.
+_ROWS = 1 << 19
 _NAME = re.compile(r"index-[0-9]{6,18}(-[0-9]+-of-[0-9]+)?\.parquet")
 _SETTINGS = b"vidsme_jax.settings"
 _OWN = (
@@ -126,10 +125,8 @@ class Indices:
         try:
             with tables.opened(self._folder / name) as file:
                 its = file.schema_arrow
-                same = (
-                    its.equals(self._schema) and its.metadata == self._schema.metadata
-                )
-                if not same:
+                about = its.metadata == self._schema.metadata
+                if not (about and its.equals(self._schema)):
                     raise ValueError("its columns or settings are not of these parts")
                 table = file.read(use_threads=False)
             if any(column.null_count for column in table.columns):

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 
 from absl import logging
 
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import AuditError
-from vidsme_jax.store import buckets, files, regular
+from vidsme_jax.store import files, regular
 from vidsme_jax.store.buckets import Bucket, Stored
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.mirrors import Mirror
@@ -208,7 +209,7 @@ def opened(
       OSError: Something cannot be fetched.
     """
     name = str(workdir)
-    if not buckets.is_url(name):
+    if not is_url(name):
         yield Workdir.at(pathlib.Path(workdir))
         return
     bucket = Bucket(name)
