@@ -101,7 +101,7 @@ def test_an_audit_leaves_all_that_it_leaves_in_a_folder(
     assert names(store) == here - {".lock"}
     assert len(parts(store)) == 3 and "digests.json" in names(store)
     puts = [path for call, path in store.calls if call == "put"]
-    assert puts[-1] == f"{ROOT}/digests.json"
+    assert puts.index(f"{ROOT}/digests.json") == len(puts) - 1
     assert puts.index(f"{ROOT}/declaration.json") < puts.index(
         f"{ROOT}/{parts(store)[0]}"
     )
@@ -127,6 +127,11 @@ def test_shares_and_their_report(store, elsewhere, alone):
     assert scores(store).equals(alone)
     assert {"report.html", "metrics.json", "verdict.json"} & names(store) != set()
     assert not verifying.verify(folder).differences
+    # A run of all takes the place of their records.
+    assert any(name.startswith("shares/") for name in names(store))
+    elsewhere()
+    audit.run(config(), URL)
+    assert not any(name.startswith("shares/") for name in names(store))
 
 
 def test_parts_that_an_index_has_are_not_read_from_the_store(
@@ -332,10 +337,10 @@ def test_what_a_reader_finds_damaged_has_the_name_of_its_object(store, capsys):
 
 def test_an_object_that_was_put_again_is_fetched_again(store, decoded):
     found = audit.run(config(), URL)
-    name = parts(store)[0]
+    name, other = parts(store)[:2]
     stale = found.workdir / name
     before = stale.read_bytes()
-    stale.write_bytes(b"old")
+    stale.write_bytes((found.workdir / other).read_bytes())  # Damaged is none.
     version, data = store.objects[f"{ROOT}/{name}"]
     store.objects[f"{ROOT}/{name}"] = (version + 1, data)
     audit.run(config(), URL)
