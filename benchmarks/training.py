@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float32", choices=sorted(_CLOSE))
     args = parser.parse_args(argv)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    prepared = preparing.prepare(configuration(args), pathlib.Path(os.devnull))
+    with tempfile.TemporaryDirectory() as workdir:  # Nothing is written to it.
+        prepared = preparing.prepare(configuration(args), pathlib.Path(workdir))
     model, members = prepared.trainee.source.model, prepared.members
     plan, epoch = [], 0
     while len(plan) < args.steps:

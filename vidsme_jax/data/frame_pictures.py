@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
 
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import frame_folders, links, opening, stages
@@ -62,14 +60,15 @@ class _OfFolder(Pictures):
         digest, files = hashlib.sha256(), self.frames
         assert isinstance(files, _Files)
         with stages.spending(stages.HASH):
-            for path, content in zip(files.paths, files, strict=True):
+            for index, path in enumerate(files.paths):
+                content = files[index]
                 digest.update(os.fsencode(path.name))
                 digest.update(f"\0{len(content)}\0".encode())
                 digest.update(content)
         return digest.hexdigest()
 
 
-class _Files(Sequence[bytes]):
+class _Files:
     """The bytes of files, each read when it is asked for."""
 
     def __init__(self, paths: list[pathlib.Path], most: int):
@@ -78,7 +77,7 @@ class _Files(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> bytes:
         with opening.regular(self.paths[index]) as file:
             size = os.fstat(file.fileno()).st_size
             content = b"" if size > self._most else file.read(self._most + 1)

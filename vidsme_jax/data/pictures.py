@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -20,6 +21,15 @@ from vidsme_jax.data.sampling import Choice
 from vidsme_jax.data.segments import Segment
 
 
+@runtime_checkable
+class Encoded(Protocol):
+    """Encoded images, each of which may be read only when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """The frames of one example: encoded images, or an array of all.
@@ -31,7 +41,7 @@ class Pictures:
       warnings: What a reader of the report should know of them.
     """
 
-    frames: Sequence[bytes] | np.ndarray
+    frames: Encoded | np.ndarray
     rate: clocks.Rate | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
     warnings: tuple[str, ...] = ()
