@@ -1,6 +1,7 @@
 """Runs commands in forks of one process, which has the light imports of all of them."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -44,11 +45,14 @@ def all_of(commands: Sequence[Any], cwd: pathlib.Path) -> list[Any]:
       Of each: its exit status, what it said, and the heavy modules it has imported.
     """
     script = _SCRIPT.replace("HEAVY", repr(HEAVY))
+    # As most users have it: Python may write bytecode.
+    written = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, json.dumps(commands)],
         capture_output=True,
         text=True,
         cwd=cwd,
+        env=written,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

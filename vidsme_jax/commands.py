@@ -77,7 +77,13 @@ class _ConfigParser(ConfigFileFlagParser):
 
     def parse(self, path: str) -> Any:
         """Returns what the file gives, or `shipped.LIST` if that is asked for."""
-        return path if path == shipped.LIST else super().parse(shipped.resolve(path))
+        if path == shipped.LIST:
+            return path
+        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:  # A configuration is read: Python leaves no __pycache__ beside it.
+            return super().parse(shipped.resolve(path))
+        finally:
+            sys.dont_write_bytecode = writes
 
 
 def define_short(*names: str) -> None:
