@@ -99,6 +99,19 @@ def test_a_path_is_a_path(given, tmp_path):
     assert main._CONFIG.value.batch_size == 16
 
 
+@pytest.mark.parametrize("body", ["settings.default()", "1 / 0"])
+def test_python_writes_nothing_beside_a_configuration(
+    given, tmp_path, monkeypatch, body
+):
+    (tmp_path / "mine.py").write_text(
+        f"from vidsme_jax import settings\nget_config = lambda: {body}\n"
+    )
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert given("--config=./mine.py")[0] == (2 if body == "1 / 0" else None)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
+    assert not sys.dont_write_bytecode  # Of what is imported later.
+
+
 @pytest.mark.parametrize("other", ["llava.py", "configs/llava.py", "llava"])
 def test_a_name_that_two_configurations_share_is_refused(given, tmp_path, other):
     """With both paths and the remedy; not if they say the same."""

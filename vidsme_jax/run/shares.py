@@ -214,9 +214,8 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
     if len(counts) > 1:
         several = ", ".join(sorted(counts, key=lambda x: (len(x), x)))
         some = printable(", ".join(f"{name}.json" for name in names[:_SHOWN]), 400)
-        several += " shares"
-        problem = f"records of {several}; delete those that do not count ({some})"
-        raise AuditError([f"{folder}: {problem}"])
+        remedy = f"delete those that do not count ({some})"
+        raise AuditError([f"{folder}: records of {several} shares; {remedy}"])
     if strange := [name for name in names if not SHARE.test(_share(name))]:
         named = printable(f"{strange[0]}.json", 60)
         raise AuditError([f"{folder}: {named} is of no share I/N; delete it"])
