@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import logging
 import os
 import pathlib
 
@@ -53,6 +54,18 @@ def _no_process_outlives_a_module():
 def _no_process_outlives_a_test():
     with children.ended():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_test_logs_at_the_level_of_another():
+    """A run sets the level of its log lines for the whole process."""
+    levels = {
+        logging.getLogger(name): logging.getLogger(name).level
+        for name in (None, "absl")
+    }
+    yield
+    for logger, level in levels.items():
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

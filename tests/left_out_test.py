@@ -1,7 +1,6 @@
 """A report without one of its pictures, of very many things, over an older one."""
 
 import dataclasses
-import logging
 import time
 
 import numpy as np
@@ -34,7 +33,7 @@ def test_a_figure_that_cannot_be_drawn_is_left_out(
 ):
     monkeypatch.setattr(plots, "clip_curve", _fails(error))
     monkeypatch.setattr(plots, "roc", _fails(error))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level("WARNING", "absl"):
         _, html = _write(tmp_path, _table())
     text = _Page(html).words
     assert text.count("This figure could not be drawn: ") == 3
@@ -91,7 +90,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(monkeypatch, caplog, reader, 
     other = item._replace(id="id1", role="nonmembers")
     table = scores_of([1.0, 0.0], ["members", "nonmembers"])
     extreme = curves.extreme_curves.__wrapped__  # The stand-ins have other types.
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level("WARNING", "absl"):
         found = extreme([item, other], store, table, "s", "fake", reader)
     assert [each.thumbnails for each in found] == [None]  # Both rows are of one clip.
     assert text in found[0].missing

@@ -1,7 +1,6 @@
 """Signals that are no longer those of the file: they count nowhere, and it is said."""
 
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -189,7 +188,7 @@ def test_rows_of_the_manifest_come_and_go(corpus, caplog):
     name = _extreme(table)
     rows = [{"video": i} for i in table.id if i != name] + [{"video": CLIPS[7].name}]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level("WARNING", "absl"):
         report = _again(run)
     (note,) = json.loads((run / "metrics.json").read_text())["notes"]
     assert note.startswith("the rows that are evaluated are not those of the report")

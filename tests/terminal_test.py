@@ -304,7 +304,7 @@ def test_the_time_left_is_that_of_clips_behind_the_first(clock, caplog):
     """The first one waits for the compiler, however many fail before it."""
     now, _ = clock
     shown = progress.Progress(7, "scoring")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level("INFO", "absl"):
         for now[0], failed in ((20, 1), (140, 0), (160, 0), (180, 1)):
             shown.add(1, failed)
         now[0] = 190

@@ -38,7 +38,7 @@ def test_a_folder_has_no_columns(tmp_path, caplog):
     ):
         caplog.clear()
         keys = {"suspects": (source, other), "fields": ("video=path",)}
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", "absl"):
             names = [item.clip for item in load(corpus_of(**keys))]
         assert names == [str(tmp_path / "films" / "a.mp4"), str(tmp_path / "b.mp4")]
         (line,) = [x for x in caplog.messages if said in x]
@@ -47,7 +47,7 @@ def test_a_folder_has_no_columns(tmp_path, caplog):
         assert problem.startswith("corpus.fields: no source has a column 'path' for 'v")
         assert problem.endswith(said)
     caplog.clear()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "absl"):
         load(corpus_of(suspects=(source,), fields=("label=",)))
     assert not any(said in x for x in caplog.messages)
 

@@ -165,7 +165,7 @@ def test_a_pool_of_one_source_is_refused_before_it_is_decoded(config, corpus, tm
 
 def test_a_warm_up_that_never_ends_is_remarked_on(config, tmp_path, caplog):
     short = changed(config, train__warmup_steps=500)
-    with caplog.at_level("WARNING"):
+    with caplog.at_level("WARNING", "absl"):
         training.run(short, tmp_path)
     assert "warmup_steps is 500 and the training has 24 steps: its" in caplog.text
     assert "ends at 0.00046, config.train.learning_rate is 0.01" in caplog.text
