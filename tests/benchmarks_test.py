@@ -70,7 +70,7 @@ def test_the_stages_of_size(script):
     assert found["jsonl"]["cpu"] > 0 and found["parquet"]["mib"] > 0
 
 
-@pytest.mark.usefixtures("without_figures")
+@pytest.mark.usefixtures("figureless")
 def test_a_whole_audit_of_drawn_signals(script, tmp_path, monkeypatch):
     stages, read = script("_whole").STAGES, []
     assert stages["storing"](tmp_path, 20, 16)["parts"] == 3

@@ -1,5 +1,6 @@
 """One set-up for every test: CPU, eight devices, strict types, highest precision."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -83,11 +84,25 @@ def golden() -> pathlib.Path:
     return GOLDEN
 
 
-@pytest.fixture(scope="module")
-def without_figures():
+@contextlib.contextmanager
+def _no_figures():
     """Figures take most of the time of a small run; `report_test` looks at them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vidsme_jax.report.figures.draw", lambda *args: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def without_figures():
+    """Draws no figure in a whole module, its fixtures included."""
+    with _no_figures():
+        yield
+
+
+@pytest.fixture
+def figureless():
+    """Draws no figure in one test, where others of the module look at them."""
+    with _no_figures():
         yield
 
 

@@ -150,7 +150,7 @@ def test_groups_of_any_name_have_each_a_comparison():
     assert len(groups.comparisons(table)) == 5
 
 
-def test_a_report_of_very_many_things_stays_small(tmp_path, many, without_figures):
+def test_a_report_of_very_many_things_stays_small(tmp_path, many, figureless):
     _, names = many
     cause = {"stage": LONG, "cause": LONG}
     failures = [Failure(id=n, video=n, **cause) for n in names[:300]]

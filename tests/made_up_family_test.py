@@ -77,7 +77,7 @@ def _entropy(p):
     return -(p * np.log(p)).sum(-1)
 
 
-@pytest.mark.usefixtures("without_figures")
+@pytest.mark.usefixtures("figureless")
 @pytest.mark.parametrize("against", ["reversed", "shuffled:1"])
 def test_the_whole_audit_with_a_tower_that_sees_pairs(tmp_path, against):
     config = settings.variant(settings.default(), "tiny", {"tiny": NAME})

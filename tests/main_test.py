@@ -69,7 +69,7 @@ def test_the_readme_command_in_small_from_anywhere(tmp_path):
 
 
 @loading
-def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
+def test_failures_exit_3(tmp_path, here, figureless, quick_to_compile):
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
     for name, videos in (
         ("m.json", [*clips[:3], tmp_path / "gone.mp4"]),
@@ -95,7 +95,7 @@ def test_failures_exit_3(tmp_path, here, without_figures, quick_to_compile):
 
 @loading
 def test_near_duplicates_make_no_report_and_lose_nothing(
-    tmp_path, here, without_figures, quick_to_compile
+    tmp_path, here, figureless, quick_to_compile
 ):
     """They are known once the clips are scored, so that something was computed."""
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -194,7 +194,7 @@ _FAILING = (
 @pytest.mark.parametrize("config", ["llava.py", "studies.py:against-tiny"])
 @loading
 def test_a_device_that_fails_exits_2_with_a_sentence(
-    config, tmp_path, here, monkeypatch, without_figures, quick_to_compile
+    config, tmp_path, here, monkeypatch, figureless, quick_to_compile
 ):
     command = f"--config=configs/{config}", *_FAILING, *SMALL[1:]
     _fail(monkeypatch, 2)
@@ -237,7 +237,7 @@ def test_listing_scores(here):
 
 @loading
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_and_continued(number, tmp_path, here, without_figures):
+def test_interrupted_and_continued(number, tmp_path, here, figureless):
     flags = (
         "--config=configs/llava.py",
         "--config.report.num_permutations=100",

@@ -241,7 +241,7 @@ def test_the_official_scores_are_refused_by_their_names(saved):
     assert "Min_30.0% vetp compare the two orders" in problem
 
 
-def test_a_reference_that_prunes(saved, tmp_path, without_figures):
+def test_a_reference_that_prunes(saved, tmp_path, figureless):
     """Scores of one order are compared; others are refused."""
     other = oracle.make_model(seed=1)
     whole = oracle.save(other, tmp_path / "whole")
@@ -274,16 +274,14 @@ def _again(workdir, **changes):
         {"profile": "official", "scores": "ppl", "headline": "vid_sme"},
     ],
 )
-def test_a_report_made_anew_compares_no_orders_either(whole, without_figures, changes):
+def test_a_report_made_anew_compares_no_orders_either(whole, figureless, changes):
     before = (whole[0].workdir / "metrics.json").read_bytes()
     with pytest.raises(AuditError, match="compare the two orders of the frames, but"):
         _again(whole[0].workdir, **changes)
     assert (whole[0].workdir / "metrics.json").read_bytes() == before
 
 
-def test_a_report_made_anew_has_other_scores_of_one_order(
-    whole, tmp_path, without_figures
-):
+def test_a_report_made_anew_has_other_scores_of_one_order(whole, tmp_path, figureless):
     shutil.copytree(whole[0].workdir, tmp_path / "run")
     again = _again(
         tmp_path / "run", scores="perplexity,mean_renyi_1", headline="perplexity"
@@ -350,9 +348,7 @@ def test_from_python_both_directions_are_the_natural_one(saved):
 
 
 @main_test.loading
-def test_the_command_says_so_and_scores_what_remains(
-    saved, tmp_path, here, without_figures
-):
+def test_the_command_says_so_and_scores_what_remains(saved, tmp_path, here, figureless):
     given = (
         "--config=configs/llava.py",
         f"--workdir={tmp_path}",

@@ -122,7 +122,7 @@ def test_a_server_that_stops_in_the_middle_stops_the_run(gs, tmp_path):
 
 
 def test_a_server_of_s3_that_stops_in_the_middle(
-    tmp_path, monkeypatch, decoded, without_figures, quick_to_compile
+    tmp_path, monkeypatch, decoded, figureless, quick_to_compile
 ):
     """What it had is there when it is back, and what it did not take is put first."""
     server = object_server.moto(monkeypatch, EXTRA)

@@ -1,6 +1,7 @@
 """Quantised weights are refused by the name of their method, in one line."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,11 +18,18 @@ LAYER = "language_model.model.layers.0.self_attn.q_proj."
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def whole(tmp_path_factory):
     model = oracle.make_model()
     folder = oracle.save(model, tmp_path_factory.mktemp("quantised"))
     raw = json.loads((folder / "config.json").read_text())
     return folder, raw, llava_next_video.tensors(model, "A")
+
+
+@pytest.fixture
+def saved(whole, tmp_path):
+    """A checkpoint that a test may change: its folder, config and tensors."""
+    folder, raw, tensors = whole
+    return shutil.copytree(folder, tmp_path / "checkpoint"), raw, tensors
 
 
 def _refused(folder, **kwargs):
