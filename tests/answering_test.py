@@ -18,8 +18,6 @@ from vidsme_jax.run import answering, asking, checks, contents, references
 from vidsme_jax.scores import tables
 from vidsme_jax.store import signals
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def _config(path, **changes):
     return config(path, **{"response": "greedy", "response_tokens": 6} | changes)

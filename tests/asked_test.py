@@ -20,8 +20,6 @@ from vidsme_jax.run import signals as door
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.store.signals import BLANK, SECOND
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 SLICES = ("video", "instruction", "response")
 
 

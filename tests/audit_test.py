@@ -16,7 +16,7 @@ from vidsme_jax.data import corpora
 from vidsme_jax.run import checks
 from vidsme_jax.settings import views
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 CLIPS = settings.DEMO / "corpus" / "clips"
 FILES = (
     "config.json",

@@ -10,8 +10,6 @@ import pytest
 from benchmark_scripts import SHORT, arguments, run_script
 from vidsme_jax import parallel
 
-quick = pytest.mark.usefixtures("quick_to_compile")
-
 
 def test_head(script, capsys, monkeypatch):
     head, seen = script("head"), []
@@ -90,7 +88,6 @@ def test_attention(script, capsys):
     assert lines["attention/memory"]["ratio"] > 1
 
 
-@quick
 @pytest.mark.slow
 def test_scaling(script, capsys, monkeypatch):
     scaling = script("scaling")
@@ -114,7 +111,6 @@ def test_scaling(script, capsys, monkeypatch):
     assert "--frames 99999: the model's positions hold" in capsys.readouterr().err
 
 
-@quick
 def test_the_memory_of_a_device_is_read_from_it(script, capsys, monkeypatch):
     scaling, report = script("scaling"), script("_report")
     monkeypatch.setattr(report, "device_peak_mib", lambda: 2048.0)

@@ -18,7 +18,6 @@ from vidsme_jax.models import FAMILIES, random
 from vidsme_jax.run import pipeline
 from vidsme_jax.store import received
 
-quick = pytest.mark.usefixtures("quick_to_compile")
 LLAVA = ("llava_qwen", "llava_next_video", "llava_onevision")  # See `_torch_models`.
 PEERS = [
     name.removesuffix("-tiny")
@@ -119,7 +118,6 @@ def test_necessary_operations(script, name, frames, expected):
 
 
 @pytest.mark.parametrize("family", ["llava_qwen", "llava_onevision"])
-@quick
 def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
     flags = ["--model", family, "--frames", "2"]
     lines = run_script(script("pairs"), capsys, *flags, "--steps", "2")
@@ -135,7 +133,6 @@ def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
 
 
 @pytest.mark.parametrize("model", PEERS)
-@quick
 def test_a_class_of_transformers_scores_as_we_do(script, capsys, model):
     """That of a family whose peer is one, with the text that it has between frames."""
     flags = ["--model", model, "--frames", "3", "--steps", "1", "--no-loop"]
@@ -144,7 +141,6 @@ def test_a_class_of_transformers_scores_as_we_do(script, capsys, model):
         assert lines[f"pairs/{peer}"]["difference"] < 1e-4
 
 
-@quick
 def test_a_loop_cut_short_is_extrapolated_and_still_compared(
     script, capsys, monkeypatch
 ):
@@ -159,7 +155,6 @@ def test_a_loop_cut_short_is_extrapolated_and_still_compared(
     assert lines["release_loop/loop"]["extrapolated_from_rows"] == 2
 
 
-@quick
 def test_other_scores_are_an_error(script, capsys, monkeypatch):
     release_loop = script("release_loop")
     right = release_loop.sharma_mittal
@@ -199,7 +194,6 @@ def test_the_parts_of_a_pair(script, capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "video_llama_3"])
-@quick
 def test_the_parts_of_frames_of_any_size(script, capsys, family):
     """Their padding is left out, and each direction has features of its own."""
     flags = ["--model", family, "--frames", "3", "--batch", "2"]
@@ -345,7 +339,6 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
         assert torch.backends.cuda.flash_sdp_enabled()
 
 
-@quick
 @pytest.mark.parametrize("family", ["llava_qwen", "qwen3_vl"])
 def test_texts(script, capsys, family):
     sizes = ("--texts", "3", "--question", "9", "--answer", "7", "--batch", "2")
@@ -357,7 +350,6 @@ def test_texts(script, capsys, family):
     assert 1 < added["necessary"] < added["allowed"]
 
 
-@quick
 def test_other_log_p_of_an_answer_is_an_error(script, capsys, monkeypatch):
     texts = script("texts")
     whole = texts.ours

@@ -47,7 +47,6 @@ def _quick(cache):
         "PYTHONPATH": str(HERE.parent),
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

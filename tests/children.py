@@ -5,6 +5,7 @@ The limits here are safety nets, many times what is needed on an idle machine.
 """
 
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -16,10 +17,19 @@ from typing import Any
 
 PATIENCE = 900.0  # Seconds for a process to do all that it does.
 MOMENT = 120.0  # Seconds for what is due at once.
+# Programs are compiled in a sixth of the time, to slower code. `OPTIMISED=1 pytest`
+# compiles them as users do. The second flag is of jaxlib 0.10; XLA aborts at others.
+_QUICK = ["--xla_backend_optimization_level=0"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _QUICK.append("--xla_cpu_use_fusion_emitters=false")
+QUICK = "" if os.environ.get("OPTIMISED") else " ".join(_QUICK)
 # The devices of a CPU are threads, which wait for one another: XLA would abort.
 XLA_FLAGS = " ".join(
-    f"--xla_cpu_collective_{name}_seconds={PATIENCE:.0f}"
-    for name in ("call_warn_stuck_timeout", "call_terminate_timeout", "timeout")
+    [QUICK]
+    + [
+        f"--xla_cpu_collective_{name}_seconds={PATIENCE:.0f}"
+        for name in ("call_warn_stuck_timeout", "call_terminate_timeout", "timeout")
+    ]
 )
 _PAUSE = 0.002  # Seconds from a look to the next.
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2).

@@ -13,7 +13,7 @@ from vidsme_jax import __main__ as command
 from vidsme_jax import audit, reporting, settings
 from vidsme_jax.base import AuditError
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.mark.parametrize("flag", [[], ["--help"], ["help"]])

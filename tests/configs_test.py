@@ -14,7 +14,7 @@ from vidsme_jax.models import random
 from vidsme_jax.run import signals
 from vidsme_jax.settings import views
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 AUDITS = sorted(
     p.stem

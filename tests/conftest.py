@@ -106,20 +106,6 @@ def figureless():
         yield
 
 
-@pytest.fixture(scope="module")
-def quick_to_compile():
-    """Programs are compiled in half the time, to slower code.
-
-    For tests that hold runs against runs or look at what surrounds a program. Those of
-    the models, the entropies, the flow and the release's scores compile as users do.
-    """
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
 @pytest.fixture
 def decoded(monkeypatch) -> list[pathlib.Path | bytes]:
     """The videos that are decoded, in order."""

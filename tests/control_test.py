@@ -18,7 +18,7 @@ from vidsme_jax.finetune import training
 from vidsme_jax.run import asking, controls
 from vidsme_jax.settings import views
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "without_figures")
+pytestmark = pytest.mark.usefixtures("without_figures")
 HEADLINE = "response_min_k_plus_plus_100"
 SCORES = ("vid_sme", "response_loss", HEADLINE)
 

@@ -22,7 +22,7 @@ from vidsme_jax.evaluation import groups
 from vidsme_jax.run import declaration, declared, listed, sealed
 from vidsme_jax.run.declared import Change
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 KS = (0, 5, 10, 30, 60, 90)
 
 

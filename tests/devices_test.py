@@ -23,7 +23,6 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.motion import backends
 from vidsme_jax.run import preparing, stacking, stopping
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 COUNT, TEXTS = 5, 2
 CAUSE = "INTERNAL: the device failed"
 

@@ -50,7 +50,7 @@ def test_the_notebook_runs(clone):
     done = children.run(
         [sys.executable, "-c", CELLS, json.dumps(cells)],
         cwd=clone,
-        env=os.environ | {"XLA_FLAGS": ""},
+        env=os.environ | {"XLA_FLAGS": children.QUICK},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     shown = [x for x in done.stdout.splitlines() if x.startswith("shown: ")]
@@ -74,7 +74,7 @@ def test_blocks_run(page, clone):
         done = children.run(
             shell if language == "sh" else [sys.executable, "-c", text],
             cwd=clone,
-            env=os.environ | {"PATH": path, "XLA_FLAGS": ""},
+            env=os.environ | {"PATH": path, "XLA_FLAGS": children.QUICK},
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         assert done.stdout

@@ -30,7 +30,7 @@ def endtoend(monkeypatch, tmp_path):
 
 def _apart(hidden, code, tmp_path):
     """Runs code in a process that does not find some packages."""
-    env = os.environ | {"HIDDEN": hidden, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = os.environ | {"HIDDEN": hidden}
     env |= {"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "TMPDIR": str(tmp_path)}
     code = f"import sys, card_steps\n{code}"
     return children.run([sys.executable, "-c", code, *FLAGS], env=env)

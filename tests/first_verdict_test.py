@@ -15,7 +15,7 @@ from vidsme_jax import audit
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import declaration, declared
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture(scope="module")

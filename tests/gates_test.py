@@ -122,7 +122,7 @@ def test_a_gate_without_two_sets_is_refused():
         asking.ask(config, model=False)
 
 
-@pytest.mark.usefixtures("figureless", "quick_to_compile")
+@pytest.mark.usefixtures("figureless")
 def test_an_audit_and_a_report_have_a_gate(tmp_path):
     """Of eight clips no interval is given, so that nothing is passed."""
     found = audit.run(_config(max_auc=0.7), tmp_path)

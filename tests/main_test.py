@@ -1,7 +1,6 @@
 """The command line: outputs, exit statuses, messages."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -69,7 +68,7 @@ def test_the_readme_command_in_small_from_anywhere(tmp_path):
 
 
 @loading
-def test_failures_exit_3(tmp_path, here, figureless, quick_to_compile):
+def test_failures_exit_3(tmp_path, here, figureless):
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
     for name, videos in (
         ("m.json", [*clips[:3], tmp_path / "gone.mp4"]),
@@ -94,9 +93,7 @@ def test_failures_exit_3(tmp_path, here, figureless, quick_to_compile):
 
 
 @loading
-def test_near_duplicates_make_no_report_and_lose_nothing(
-    tmp_path, here, figureless, quick_to_compile
-):
+def test_near_duplicates_make_no_report_and_lose_nothing(tmp_path, here, figureless):
     """They are known once the clips are scored, so that something was computed."""
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
     copy = tmp_path / "copy.mp4"
@@ -194,7 +191,7 @@ _FAILING = (
 @pytest.mark.parametrize("config", ["llava.py", "studies.py:against-tiny"])
 @loading
 def test_a_device_that_fails_exits_2_with_a_sentence(
-    config, tmp_path, here, monkeypatch, figureless, quick_to_compile
+    config, tmp_path, here, monkeypatch, figureless
 ):
     command = f"--config=configs/{config}", *_FAILING, *SMALL[1:]
     _fail(monkeypatch, 2)
@@ -209,9 +206,7 @@ def test_a_device_that_fails_exits_2_with_a_sentence(
 
 
 @loading
-def test_devices_that_never_work_exit_2_with_a_sentence(
-    tmp_path, here, monkeypatch, quick_to_compile
-):
+def test_devices_that_never_work_exit_2_with_a_sentence(tmp_path, here, monkeypatch):
     _fail(monkeypatch, 0)
     command = "--config=configs/llava.py", *_FAILING, f"--workdir={tmp_path}/run"
     status, _, said = here(*command)
@@ -250,7 +245,6 @@ def test_interrupted_and_continued(number, tmp_path, here, figureless):
     ended = children.run(
         [sys.executable, interrupted.__file__, place, "vidsme_jax.main", *flags],
         cwd=ROOT,
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     signals = tmp_path / "signals"
     assert ended.returncode == 130, ended.stderr

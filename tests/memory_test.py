@@ -12,7 +12,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.run import memory, pipeline
 from vidsme_jax.run.stopping import RunStopped
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 ASKED = r"281474976710656 bytes were asked for"
 
 

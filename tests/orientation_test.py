@@ -41,7 +41,7 @@ def _expected(name):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, without_figures, quick_to_compile):
+def report(tmp_path_factory, without_figures):
     """Members and matched non-members, all slices, against the reference."""
     folder, config = tmp_path_factory.mktemp("demo"), settings.default()
     for role, group in (("members", ""), ("nonmembers", "matched")):

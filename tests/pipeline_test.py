@@ -156,7 +156,6 @@ def test_a_batch_that_a_grid_of_processes_cannot_send(
 
 
 # The torch tests above share programs with what stands between them and here.
-quick = pytest.mark.usefixtures("quick_to_compile")
 
 
 def _on_one_device(folder):
@@ -176,7 +175,6 @@ GRIDS = [("pmap", 8, 1), ("mesh", 8, 1), ("mesh", 4, 2), ("mesh", 2, 4), ("mesh"
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-@quick
 def test_any_grid_of_devices_gives_the_same(grid):
     """A ragged last batch (11 clips, 8 a step) included; 2 key heads on 8 devices."""
     folder = random.folder("llava_next_video-tiny")
@@ -184,7 +182,6 @@ def test_any_grid_of_devices_gives_the_same(grid):
 
 
 @pytest.mark.parametrize("grid", [("pmap", 8, 1), ("mesh", 4, 2)])
-@quick
 def test_texts_on_any_grid_are_those_of_one_device(grid):
     """Ragged texts, one sample without any rows of its video; a grey video beside."""
     folder = random.folder("llava_qwen-tiny")
@@ -219,7 +216,6 @@ def test_texts_on_any_grid_are_those_of_one_device(grid):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-@quick
 def test_a_vocabulary_that_does_not_divide(tmp_path, monkeypatch):
     """Of 515 classes 8 devices get 65 each, the last one 60; embeddings share them."""
     raw = ONEVISION.sizes["llava_onevision-tiny"]["config.json"]
@@ -247,7 +243,6 @@ def test_no_device_holds_more_than_its_share():
 
 
 @pytest.mark.parametrize("mode", ["pmap", "mesh"])
-@quick
 def test_results_are_fetched_one_batch_behind_without_waiting(mode, monkeypatch):
     """Nothing moves between host and devices but batches sent and results fetched."""
     events = []
@@ -277,7 +272,6 @@ def test_results_are_fetched_one_batch_behind_without_waiting(mode, monkeypatch)
     assert events == ["sent", *between, "fetched"]
 
 
-@quick
 def test_a_corpus_compiles_once(folder, monkeypatch):
     traces = []
     original = streaming.token_signals
@@ -291,7 +285,6 @@ def test_a_corpus_compiles_once(folder, monkeypatch):
     assert len(traces) == 1
 
 
-@quick
 def test_without_a_second_pass(folder):
     found = _stream(folder, "pmap", 1, 1, [4], second=False)[0]
     assert found.modified is None and found.mean_renyi is None
@@ -358,7 +351,6 @@ def whole(folder):
 
 
 @pytest.mark.parametrize("where", ["send", "fetch"])
-@quick
 def test_a_clip_that_fails_is_alone_and_nothing_compiles_anew(
     where, folder, whole, monkeypatch
 ):
@@ -373,7 +365,6 @@ def test_a_clip_that_fails_is_alone_and_nothing_compiles_anew(
     assert [keys for keys in failing.tried if set(keys) & {4, 5, 6, 7}] == halves
 
 
-@quick
 def test_a_batch_that_fails_once_loses_no_clip(folder, whole, monkeypatch):
     failed = []
 
@@ -387,7 +378,6 @@ def test_a_batch_that_fails_once_loses_no_clip(folder, whole, monkeypatch):
     _assert_same({key: found[key] for key in whole}, whole)
 
 
-@quick
 def test_a_clip_that_fails_alone_once_is_sent_again(folder, whole, monkeypatch):
     """In a batch of its own, or in what is left of one in which another clip fails."""
     failed = []
@@ -405,7 +395,6 @@ def test_a_clip_that_fails_alone_once_is_sent_again(folder, whole, monkeypatch):
 
 
 @pytest.mark.parametrize(("clips", "tried"), [(11, 11), (2, 5), (1, 2)])
-@quick
 def test_what_fails_with_every_clip_alone_is_one_problem(
     clips, tried, folder, monkeypatch
 ):
@@ -419,7 +408,6 @@ def test_what_fails_with_every_clip_alone_is_one_problem(
     assert len(failing.tried) <= tried
 
 
-@quick
 def test_a_clip_that_fails_alone_is_no_problem_of_a_run_with_signals(
     folder, monkeypatch
 ):
@@ -428,7 +416,6 @@ def test_a_clip_that_fails_alone_is_no_problem_of_a_run_with_signals(
     assert {type(x) for x in found.values()} == {ClipError} and len(found) == 2
 
 
-@quick
 def test_three_in_a_row_end_a_run_and_what_is_there_is_kept(folder, whole, monkeypatch):
     failing = Failing(monkeypatch, "fetch", lambda keys: max(keys) >= 5)
     run, found = _pipeline(folder, batch_size=4), {}
@@ -443,7 +430,6 @@ def test_three_in_a_row_end_a_run_and_what_is_there_is_kept(folder, whole, monke
     assert max(max(keys) for keys in failing.tried) == 11  # Sent before it was known.
 
 
-@quick
 def test_clips_that_fail_apart_do_not_end_a_run(folder, monkeypatch):
     Failing(monkeypatch, "fetch", lambda keys: any(k % 2 for k in keys))
     found = _results(_pipeline(folder, batch_size=4), [4] * 12)

@@ -28,7 +28,6 @@ from vidsme_jax.settings import views
 from vidsme_jax.store.signals import Signals, recorded
 
 here = main_test.here
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 ONE_ORDER = "perplexity,min_k_prob_30,response_loss"
 # A clip of these is not resampled: frames of 2 x 3 rows of 28 x 28 pixels.
 SHAPE = (56, 84)

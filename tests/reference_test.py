@@ -12,7 +12,7 @@ from vidsme_jax import audit, parallel, reporting, settings
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.run import checks, pipeline, references
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "without_figures")
+pytestmark = pytest.mark.usefixtures("without_figures")
 REFERENCE = str(settings.DEMO / "reference")
 
 

@@ -8,7 +8,7 @@ import declared_runs
 import forked
 from vidsme_jax import settings
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 _HEAD = "nothing wrong was found; nothing was run or written\n"
 _ROWS = "corpus: 4 rows (2 members, 2 nonmembers) of 4 clips\n"
 _DECODING = "  - whether the videos decode, and near-duplicates among them\n"

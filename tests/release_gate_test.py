@@ -40,7 +40,7 @@ def _run(step, env, folder):
     return children.run(
         ["bash", "-e", "-c", step["run"]],
         cwd=folder,
-        env=os.environ | {"PATH": path, "XLA_FLAGS": "", **env},
+        env=os.environ | {"PATH": path, "XLA_FLAGS": children.QUICK, **env},
     )
 
 

@@ -10,8 +10,6 @@ from vidsme_jax import commands, remaking
 from vidsme_jax.base import AuditError
 from vidsme_jax.run.stopping import Stop
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():

@@ -10,7 +10,7 @@ from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.run import asking, replaced
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def _items(*names):

@@ -26,7 +26,7 @@ from vidsme_jax.run import checks, pipeline, stopping
 from vidsme_jax.store import lock, signals
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def _scores(workdir: pathlib.Path):
@@ -41,9 +41,7 @@ def _killed(task: dict) -> subprocess.CompletedProcess:
     """Runs `killed_run.py`."""
     done = children.run(
         [sys.executable, SCRIPT, json.dumps(task)],
-        env=os.environ
-        | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
-        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
     )
     assert done.returncode == 0, done.stderr
     return done

@@ -18,8 +18,6 @@ from vidsme_jax.models.tiles import Room, Tiling
 from vidsme_jax.motion import statistics
 from vidsme_jax.run import checks, pipeline, signals, stacking
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 FIELDS = [name for name in TokenSignals._fields if name != "rank"]  # Of the video.
 NAMES = "qwen2_5_vl-tiny", "qwen3_vl-tiny"
 # Frames (width, height) of common formats, a quarter of a side or less.

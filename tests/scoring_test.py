@@ -15,8 +15,6 @@ from vidsme_jax.models.interface import Model
 from vidsme_jax.run import checks, contents, processes, scoring
 from vidsme_jax.run.stopping import Stop
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def _score(setup, runs, workdir):
     parts = setup.samples, setup.reader, setup.devices

@@ -20,7 +20,7 @@ from vidsme_jax.store import files
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.workdirs import Workdir
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 CLIPS = 7
 
 

@@ -13,7 +13,7 @@ from vidsme_jax import audit, settings
 from vidsme_jax.prepared import preparation
 from vidsme_jax.settings import views
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:8]
 HALVES = {"members": CLIPS[:4], "nonmembers": CLIPS[4:]}
 
@@ -32,7 +32,7 @@ def _config(**corpus):
 
 
 @pytest.fixture(scope="module")
-def of_files(tmp_path_factory, without_figures, quick_to_compile):
+def of_files(tmp_path_factory, without_figures):
     """The audit of the clips as files."""
     folder = tmp_path_factory.mktemp("files")
     sources = {role: tuple(map(str, its)) for role, its in HALVES.items()}

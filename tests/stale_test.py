@@ -15,7 +15,7 @@ from vidsme_jax import audit, parallel, reporting, settings, studies
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import contents
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
 COUNT = 5
 

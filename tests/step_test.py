@@ -13,7 +13,6 @@ from vidsme_jax.models.rows import Shown, Text, second_order
 from vidsme_jax.motion import farneback
 from vidsme_jax.run.step import make_step
 
-quick = pytest.mark.usefixtures("quick_to_compile")
 TEXTS = (Text((), (5, 6), (7, 8)),)
 _IN_LAYER = ("attention", "mlp")
 
@@ -30,7 +29,6 @@ def _batch(loaded, frames=2, texts=TEXTS) -> Batch:
     return stack([rows], pixels[None, None], *shape)
 
 
-@quick
 def test_the_parts_of_a_step_have_scopes():
     """A profile sums the time of its kernels by these names; with texts, too."""
     loaded = random.draw("llava_qwen-tiny", dtype="float32")
@@ -76,7 +74,6 @@ def test_products_are_in_bfloat16_and_statistics_in_float32():
     assert "bfloat16" not in kinds["statistic"], kinds
 
 
-@quick
 def test_a_batch_could_not_be_donated():
     """No result has the size of the pixels, so XLA would write none over them."""
     loaded = random.draw("llava_qwen-tiny", dtype="float32")

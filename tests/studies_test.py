@@ -16,7 +16,7 @@ from vidsme_jax.run.stopping import Stop
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"
 
 

@@ -17,8 +17,6 @@ from vidsme_jax.finetune import options, preparing
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import signals, stacking
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 FRAMES = 3
 
 

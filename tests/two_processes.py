@@ -15,7 +15,6 @@ import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import children
 

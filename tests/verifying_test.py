@@ -14,7 +14,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.run import digests
 from vidsme_jax.store import indices, received, signals
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,6 @@ def _environment(server: object_server.Server, cache: pathlib.Path) -> dict[str,
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "XDG_CACHE_HOME": str(cache),
         "PYTHONPATH": str(ROOT),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
 
 
@@ -122,7 +121,7 @@ def test_a_server_that_stops_in_the_middle_stops_the_run(gs, tmp_path):
 
 
 def test_a_server_of_s3_that_stops_in_the_middle(
-    tmp_path, monkeypatch, decoded, figureless, quick_to_compile
+    tmp_path, monkeypatch, decoded, figureless
 ):
     """What it had is there when it is back, and what it did not take is put first."""
     server = object_server.moto(monkeypatch, EXTRA)

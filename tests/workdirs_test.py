@@ -17,7 +17,7 @@ from vidsme_jax.store.mirrors import Mirror, numbered
 from vidsme_jax.store.signals import Signals, recorded
 from vidsme_jax.store.writers import Writer
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 URL = "gs://audits/runs/a"
 ROOT = "audits/runs/a"
 CLIPS = 5

@@ -21,7 +21,7 @@ from vidsme_jax.store import buckets, workdirs
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.store.workdirs import Workdir
 
-pytestmark = pytest.mark.usefixtures("without_figures", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 SETS, N = 3, 8
 

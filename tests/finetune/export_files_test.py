@@ -24,7 +24,6 @@ from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import export
 from vidsme_jax.models.preprocessing import CLIP_MEAN, CLIP_STD
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TINY = "random:qwen3_vl-tiny"
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 torch.set_num_threads(1)

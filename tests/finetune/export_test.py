@@ -15,7 +15,6 @@ from exporting import Clip, Exported, assert_equal, exported, in_torch
 from vidsme_jax import models
 from vidsme_jax.finetune import export
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 ORIGINAL = "llava_qwen"  # The family of which transformers has no class.
 NAMES = tuple(
     name

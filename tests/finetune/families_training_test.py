@@ -15,7 +15,6 @@ from vidsme_jax.finetune import examples, options, preparing, steps
 from vidsme_jax.models import random
 from vidsme_jax.settings import DEMO
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TINY = [x for family in models.FAMILIES for x in family.sizes if x.endswith("-tiny")]
 PRUNED = "video_llama_3-tiny, rows left out"
 FRAMES = 4

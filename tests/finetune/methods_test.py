@@ -14,7 +14,6 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import trees
 from vidsme_jax.finetune import preparing, training
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LORA = {"train__method": "lora", "train__rank": 3, "train__alpha": 6.0}
 
 

@@ -19,7 +19,6 @@ from vidsme_jax.finetune import __main__ as command
 from vidsme_jax.finetune import examples, options, preparing, training
 from vidsme_jax.store import lock
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 FRAMES = 4
 
 

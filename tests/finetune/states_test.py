@@ -24,8 +24,6 @@ from vidsme_jax.finetune import (
 )
 from vidsme_jax.run.stopping import Stop
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def test_the_same_seed_gives_the_same_bytes(config, trained, tmp_path):
     """Also where every clip is decoded in every epoch."""

@@ -24,7 +24,6 @@ from vidsme_jax.models import gradients
 from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.settings import views
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 VIDEO = drawing.TOKENS.index("<video>")
 FRAMES = 4
 

@@ -73,7 +73,7 @@ def run(commands: Sequence[Command], folder: pathlib.Path) -> list[Ended]:
     asked = [dataclasses.asdict(command) for command in commands]
     given = json.dumps({"folder": str(folder), "commands": asked})
     search = [str(root), os.environ.get("PYTHONPATH", "")]
-    quiet = {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
+    quiet = {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "XLA_FLAGS": children.QUICK}
     env = os.environ | quiet | {"PYTHONPATH": os.pathsep.join(filter(None, search))}
     done = children.run([sys.executable, __file__, given], env=env, cwd=root)
     assert done.returncode == 0, done.stderr

@@ -32,8 +32,6 @@ TEXTS = (
     Text((), (22,), (9, 9, 17, 2)),
 )
 
-quick = pytest.mark.usefixtures("quick_to_compile")
-
 
 def _rows(texts=(), slices=("video",), frames=FRAMES, order=1):
     builder = Builder()
@@ -85,7 +83,6 @@ def _log_p(model, frames, text):
 
 
 @pytest.mark.parametrize("name", ["llama, llama3", "qwen3"])
-@quick
 def test_texts_behind_a_trunk(tmp_path, name):
     """Several texts, both directions."""
     model = oracle.make_model(name)
@@ -95,7 +92,6 @@ def test_texts_behind_a_trunk(tmp_path, name):
     _check_texts(model, np.asarray(found))
 
 
-@quick
 def test_a_mesh_splits_heads_that_have_norms(tmp_path):
     """Of four devices two share the keys of a head; the norms are copied."""
     model = oracle.make_model("qwen3")
@@ -122,7 +118,6 @@ def _check_texts(model, found):
 
 
 @pytest.mark.parametrize(("name", "platform"), [("mistral", "cpu"), ("qwen3", "gpu")])
-@quick
 def test_greedy_tokens_equal_transformers(tmp_path, name, platform, monkeypatch):
     """With weights as a GPU has them, q, k and v joined, too."""
     model = oracle.make_model(name)

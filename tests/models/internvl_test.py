@@ -28,7 +28,6 @@ from vidsme_jax.run import signals
 QUESTION, ANSWER = "What happens in the video?", "A red ball rolls."
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1)
 STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1)
-quick = pytest.mark.usefixtures("quick_to_compile")
 # Of InternVL3, of its largest towers, and of InternVL3.5.
 KINDS = {
     "qwen2": {},
@@ -105,7 +104,6 @@ def test_logits_of_all_rows_equal_transformers(made, loaded, kind, count):
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
-@quick
 def test_both_directions_equal_torch(made, loaded):
     """The frames change their places, their numbers stay."""
     frames, model = _frames(3, 80, 50), loaded["qwen2"].model
@@ -176,7 +174,6 @@ def test_pixels_are_those_of_the_video_processor(folders, shape, mean):
     np.testing.assert_allclose(prepared.std, STD.ravel(), rtol=1e-6)
 
 
-@quick
 def test_greedy_tokens_equal_generate(made, loaded):
     limit, question, shown = 6, (7, 8, 30, 31), Shown(3)
     model, frames = loaded["qwen3"].model, _frames(3)

@@ -19,8 +19,6 @@ from vidsme_jax.run import signals
 
 NAMES = ("llava_qwen-tiny", "llava_next_video-tiny")  # q, k, v with and without bias.
 
-quick = pytest.mark.usefixtures("quick_to_compile")
-
 
 def _flat(state):
     return {path: x.get_value() for path, x in nnx.to_flat_state(state)}
@@ -43,7 +41,6 @@ def _signals(model):
         (NAMES[0], "bfloat16", 0),
     ],
 )
-@quick
 def test_every_layout_gives_the_same_signals(name, dtype, tolerance, monkeypatch):
     """On a CPU to the last bit in bfloat16; joined products sum in another order."""
     with monkeypatch.context() as patch:

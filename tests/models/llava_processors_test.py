@@ -21,8 +21,6 @@ from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.run import signals
 
-quick = pytest.mark.usefixtures("quick_to_compile")
-
 QUESTION, ANSWER = "what happens in this video?", "a red ball rolls down"
 ROWS = {"video_llava": 17, "llava_next_video-32k": 4}
 # Three aspect ratios, and frames that need no resampling.
@@ -131,7 +129,6 @@ def test_pixels_are_the_processors(made, shape):
         assert apart.max() <= 2.01 and apart.mean() < 0.2
 
 
-@quick
 def test_greedy_tokens_equal_transformers(made):
     _, model, processor, _, ours = made
     frames = _frames(3, oracle.SIDE, oracle.SIDE)
@@ -161,7 +158,6 @@ def test_greedy_tokens_equal_transformers(made):
     assert found.ids[0, 0].tolist() == out.sequences[0, len(ids) :].tolist()
 
 
-@quick
 def test_what_is_written_is_whole_for_transformers(tmp_path):
     """Of a random Video-LLaVA: the tower of images and unused layers are there."""
     random.write(tmp_path, "video_llava-tiny")
@@ -283,7 +279,6 @@ def _copy(made, folder):
     return json.loads((folder / "config.json").read_text())
 
 
-@quick
 def test_both_directions_equal_transformers(made):
     """The signals of both directions, from one look at each frame."""
     _, model, processor, _, ours = made

@@ -30,9 +30,6 @@ MOST = 4  # Frames of a clip.
 LARGER = ((160, 102), (90, 160), (120, 120))
 
 
-quick = pytest.mark.usefixtures("quick_to_compile")
-
-
 @pytest.fixture(scope="module")
 def made():
     """A model with a class token, and one without and with tied embeddings."""
@@ -118,7 +115,6 @@ TOWERS = {
 }
 
 
-@quick
 @pytest.mark.parametrize("name", TOWERS)
 def test_the_tower_equals_timms(tmp_path, name):
     args = dict(TOWERS[name])
@@ -142,7 +138,6 @@ def test_the_tower_equals_timms(tmp_path, name):
     np.testing.assert_allclose(actual, expected[:, int(large) :], atol=1e-5)
 
 
-@quick
 def test_both_directions_equal_torch(made, loaded):
     frames = _frames(3, 80, 50)
     found = signals.compute(loaded[0], frames).signals
@@ -212,7 +207,6 @@ def test_pixels_are_those_of_the_video_processor(folders, shape, mean):
     assert difference.mean() < mean
 
 
-@quick
 def test_greedy_tokens_equal_generate(made, loaded):
     limit, question = 6, (7, 8, 30, 31)
     model, plan = made[0], loaded[0].model

@@ -27,7 +27,6 @@ QUESTION, ANSWER = "what happens in this video?", "it rains; größer, 17 times"
 ASKED = Asked(key="", question=QUESTION, answer=ANSWER)
 RATE, GAP = 10.0, 7  # Frames of the video a second, and from one shown to the next.
 make_model = functools.cache(oracle.make_model)
-quick = pytest.mark.usefixtures("quick_to_compile")
 
 
 def _frames(count, height=60, width=80, seed=0):
@@ -294,7 +293,6 @@ def test_published_checkpoints_are_read_as_saved_ones(kind, loaded, published):
     assert (mean, std) == _normal(loaded.model)
 
 
-@quick
 def test_both_directions_equal_torch(kind, loaded):
     """Frames change places and pairs; the text between them stays, with its times."""
     model, plan, rate = make_model(kind), loaded.model, 2.0
@@ -321,7 +319,6 @@ def test_both_directions_equal_torch(kind, loaded):
     assert np.abs(one - other).max() > 1e-2, "reversal does nothing"
 
 
-@quick
 def test_texts_as_segments_equal_the_whole_sequence(kind, loaded):
     """Two texts about one clip, each seen by its own rows alone; both orders."""
     model, plan = make_model(kind), loaded.model
@@ -351,7 +348,6 @@ def test_texts_as_segments_equal_the_whole_sequence(kind, loaded):
             )
 
 
-@quick
 def test_greedy_answers_equal_a_loop_of_transformers(kind, loaded):
     """Its own `generate` has other positions than training."""
     model, plan = make_model(kind), loaded.model

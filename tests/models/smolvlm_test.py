@@ -36,7 +36,6 @@ CLIPS = {
     "almost two seconds": ((0, 46), 47, 24.0),
     "over an hour": ((0, 3599, 3600, 4503), 90_061, 1.0),
 }
-quick = pytest.mark.usefixtures("quick_to_compile")
 
 
 def _shown(clip) -> Shown:
@@ -267,7 +266,6 @@ def test_logits_of_all_rows_equal_transformers(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@quick
 def test_both_directions_equal_torch(saved, loaded):
     """Frames change places; the text between them stays, with its times."""
     model, plan = saved[0], loaded.model
@@ -284,7 +282,6 @@ def test_both_directions_equal_torch(saved, loaded):
         np.testing.assert_allclose(found.renyi[direction, :, 1], shannon, rtol=2e-4)
 
 
-@quick
 def test_texts_as_segments_equal_the_whole_sequence(saved, loaded):
     """Two texts about one clip, each seen by its own rows alone; both orders."""
     model, plan, shown = saved[0], loaded.model, _shown("even")
@@ -315,7 +312,6 @@ def test_texts_as_segments_equal_the_whole_sequence(saved, loaded):
             np.testing.assert_allclose(states[0, d, kept], expected, atol=1e-4)
 
 
-@quick
 def test_greedy_answers_equal_transformers(saved, loaded):
     model, plan, shown = saved[0], loaded.model, _shown("odd")
     frames = plan.prepare(_frames(shown.num_frames, seed=3))

@@ -29,8 +29,6 @@ TEXTS = (
 FRAMES = (4, 3, 1)
 GREY = 128
 
-quick = pytest.mark.usefixtures("quick_to_compile")
-
 
 class Family(NamedTuple):
     """An oracle, and how many video rows a clip of so many frames has."""
@@ -166,7 +164,6 @@ def test_every_text_equals_transformers(tmp_path, name):
                 close(found.video.renyi[k, d, : len(video)], video)
 
 
-@quick
 def test_texts_do_not_touch_the_video(tmp_path):
     """Nor one another: without the others a text has the same numbers."""
     family = FAMILIES["llava_qwen"]
@@ -190,7 +187,6 @@ def test_texts_do_not_touch_the_video(tmp_path):
         assert (one[~first] != two[~first]).any()
 
 
-@quick
 def test_the_video_is_not_scored_where_no_row_of_it_is_kept(tmp_path):
     """A new question about a clip that is scored reads the video for its keys alone."""
     family = FAMILIES["llava_qwen"]
@@ -203,7 +199,6 @@ def test_the_video_is_not_scored_where_no_row_of_it_is_kept(tmp_path):
     np.testing.assert_allclose(found.texts.log_prob, whole.texts.log_prob, atol=2e-5)
 
 
-@quick
 def test_every_grid_gives_the_numbers_of_one_device(tmp_path):
     """Of texts and of a grey video, of which each device along `data` reads one."""
     family = FAMILIES["llava_qwen"]

@@ -37,7 +37,6 @@ CLIPS = {
     "eight": (tuple(range(0, 56, 7)), 60, 10.0, (70, 150)),
     "over an hour": ((0, 999, 1000, 9999, 36000), 90_061, 7.5, (56, 84)),
 }
-quick = pytest.mark.usefixtures("quick_to_compile")
 
 
 def _shown(plan, cut, clip) -> Shown:
@@ -198,7 +197,6 @@ def test_pixels_that_are_not_resampled_are_equal(saved):
     np.testing.assert_allclose(ours, inputs["pixel_values_videos"], atol=1e-6)
 
 
-@quick
 @pytest.mark.parametrize(
     ("clip", "kv_heads", "tied", "save"),
     [
@@ -237,7 +235,6 @@ def test_logits_of_all_rows_equal_transformers(tmp_path, clip, kv_heads, tied, s
         np.testing.assert_allclose(direction, expected, atol=1e-4)
 
 
-@quick
 def test_both_directions_equal_torch(saved, loaded):
     """Frames change places; the text between them stays, with its times."""
     model, plan = saved[0], loaded.model
@@ -268,7 +265,6 @@ def test_reversal_permutes_features(loaded):
     np.testing.assert_array_equal(seen[0], seen[1][::-1])
 
 
-@quick
 def test_texts_as_segments_equal_the_whole_sequence(saved, loaded):
     """Two texts about one clip, each seen by its own rows alone; both orders."""
     model, plan = saved[0], loaded.model
@@ -286,7 +282,6 @@ def test_texts_as_segments_equal_the_whole_sequence(saved, loaded):
             np.testing.assert_allclose(states[d, mine], expected, atol=1e-4)
 
 
-@quick
 @pytest.mark.parametrize("prunes", [False, True])
 def test_greedy_answers_equal_transformers(saved, pruned, loaded, prunes):
     if prunes:
@@ -443,7 +438,6 @@ def test_no_value_of_another_type_is_a_traceback(saved, tmp_path, where, key):
     assert refused > 10
 
 
-@quick
 def test_clips_that_cannot_be_shown_fail_by_name(saved, tmp_path):
     """One that is larger than the context, and one without a rate."""
     folder = tmp_path / "checkpoint"

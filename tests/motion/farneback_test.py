@@ -156,7 +156,6 @@ def test_statistics_of_both_backends_agree():
     assert backends._compiled.cache_info().misses - before == 2
 
 
-@pytest.mark.usefixtures("quick_to_compile")
 def test_the_program_of_a_gpu(monkeypatch):
     """What runs on GPUs, here on this device: one scale, since it compiles slowly."""
     frames = _moving(50, 60)
