@@ -17,12 +17,12 @@ from _report import Judged, rounded
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vidsme_jax import parallel, rates
+from vidsme_jax import parallel
 from vidsme_jax.base import TokenSignals
 from vidsme_jax.models import layers, random
 from vidsme_jax.models.interface import Flops, LoadedModel
 from vidsme_jax.models.rows import Shown, Text
-from vidsme_jax.run import pipeline, stacking, step
+from vidsme_jax.run import pipeline, rates, stacking, step
 
 # By model and size: a key of `random.sizes`, such as internvl3-8b.
 NAMES: dict[str, dict[str, str]] = {}

@@ -144,12 +144,13 @@ def auditing(folder: pathlib.Path) -> dict:
 
 def again(folder: pathlib.Path) -> dict:
     """Makes another report of the same signals, with other words."""
-    from vidsme_jax import audit, report, reporting
+    from vidsme_jax import audit, report
+    from vidsme_jax.commands import report as report_command
     from vidsme_jax.run import stored
 
     config = _config(folder)
     config.report.fprs = (0.02,)
-    about = reporting.recorded(folder / "run")
+    about = report_command.recorded(folder / "run")
     return _stages(
         folder,
         audit.report_again,

@@ -19,7 +19,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import remaking, settings
+from vidsme_jax import settings
+from vidsme_jax.commands import demo as demo_command
 
 FOLDERS = {"demo": settings.DEMO, "reference": pathlib.Path("runs/made")}
 VARIANTS = tuple(FOLDERS)
@@ -29,4 +30,4 @@ def get_config(variant: str = "demo") -> ConfigDict:
     """Returns the configuration of a variant."""
     if variant not in FOLDERS:
         raise ValueError(f"no variant {variant!r}; known: {', '.join(FOLDERS)}")
-    return remaking.configuration(FOLDERS[variant], variant)
+    return demo_command.configuration(FOLDERS[variant], variant)

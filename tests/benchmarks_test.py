@@ -13,9 +13,9 @@ import pytest
 import children
 from benchmark_scripts import BENCHMARKS, KEYS, SHORT, arguments, run_script
 from oracles import config_of
-from vidsme_jax import parallel, rates
+from vidsme_jax import parallel
 from vidsme_jax.models import FAMILIES, random
-from vidsme_jax.run import pipeline
+from vidsme_jax.run import pipeline, rates
 from vidsme_jax.store import received
 
 LLAVA = ("llava_qwen", "llava_next_video", "llava_onevision")  # See `_torch_models`.

@@ -34,7 +34,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 import _running  # noqa: E402
 import card  # noqa: E402
 
-from vidsme_jax import rates  # noqa: E402
+from vidsme_jax.run import rates  # noqa: E402
 
 _RATE = rates.matrix_rate
 

@@ -10,8 +10,9 @@ import pytest
 import children
 import vidsme_jax
 from vidsme_jax import __main__ as command
-from vidsme_jax import audit, reporting, settings
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import report
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -92,7 +93,7 @@ def finished(tmp_path_factory):
 
 
 def _again(workdir, **changes):
-    about = reporting.recorded(workdir)
+    about = report.recorded(workdir)
     config = settings.restored(about["config"])
     for key, value in changes.items():
         config.update_from_flattened_dict({key.replace("__", "."): value})
@@ -132,12 +133,12 @@ def test_scores_that_the_signals_lack(finished):
 
 
 def test_what_signals_depend_on_stays(finished):
-    before = reporting.recorded(finished.workdir)["config"]
+    before = report.recorded(finished.workdir)["config"]
     config = settings.restored(before)
-    reporting._refuse_changes(before, config)
+    report._refuse_changes(before, config)
     config.video.num_frames = 2
     with pytest.raises(AuditError, match=r"video\.num_frames was 4 in this run"):
-        reporting._refuse_changes(before, config)
+        report._refuse_changes(before, config)
 
 
 def test_failures_of_the_run_are_told_again(finished):
@@ -155,7 +156,7 @@ def test_a_folder_without_a_run(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(AuditError, match=r"config\.json"):
-        reporting.recorded(tmp_path)
+        report.recorded(tmp_path)
 
 
 def test_a_configuration_of_another_version():

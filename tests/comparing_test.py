@@ -8,8 +8,9 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from vidsme_jax import audit, comparing, settings
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import compare
 from vidsme_jax.evaluation import paired
 
 
@@ -135,7 +136,7 @@ def copies(runs, tmp_path):
 
 def test_two_runs_are_compared(runs):
     one, other = map(str, runs)
-    found = comparing.compare(one, other)
+    found = compare.compare(one, other)
     assert found["score"] == "vid_sme" and found["rows"] == 8
     aucs = [
         json.loads((folder / "metrics.json").read_text())["comparisons"]["all"]
@@ -145,7 +146,7 @@ def test_two_runs_are_compared(runs):
     for which, each in zip(("first", "second"), aucs, strict=True):
         assert its[which]["value"] == each["scores"]["vid_sme"]["auc"]["value"]
     assert found["notes"][0].startswith("config.model.dtype was float32, then bfloat16")
-    lines = comparing.in_words(comparing.compare(one, other, "perplexity"))
+    lines = compare.in_words(compare.compare(one, other, "perplexity"))
     assert lines[0].startswith("perplexity, ") and lines[0].endswith("8 rows paired")
     assert lines[-1].startswith("a difference is no verdict")
 
@@ -154,14 +155,14 @@ def test_rows_that_failed_are_left_out(copies):
     from vidsme_jax.base import Failure
     from vidsme_jax.report import files
 
-    table = comparing.opened(copies[1]).table
+    table = compare.opened(copies[1]).table
     import pyarrow.parquet as pq
 
     path = copies[1] / "scores.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     lost = Failure(id=str(table.id[0]), video="x", stage="decode", cause="broken")
     files.write_failures(copies[1] / "failures.jsonl", [lost])
-    found = comparing.compare(*map(str, copies))
+    found = compare.compare(*map(str, copies))
     assert found["rows"] == 7
     assert any("1 row of" in note and "failed" in note for note in found["notes"])
 
@@ -177,7 +178,7 @@ def test_runs_of_different_corpora_are_refused(copies, column):
     place = table.column_names.index(column)
     pq.write_table(table.set_column(place, column, [values]), path)
     with pytest.raises(AuditError, match=r"different corpora: 1 of 8 rows of .*one"):
-        comparing.compare(*map(str, copies))
+        compare.compare(*map(str, copies))
 
 
 def _profile(folder):
@@ -205,9 +206,9 @@ def _headline(folder):
 def test_runs_that_cannot_be_compared(copies, spoil, said):
     spoil(copies[1])
     with pytest.raises(AuditError, match=said):
-        comparing.compare(*map(str, copies))
+        compare.compare(*map(str, copies))
 
 
 def test_a_score_that_was_not_computed(runs):
     with pytest.raises(AuditError, match=r"has no score 'perplexty'; did you mean"):
-        comparing.compare(*map(str, runs), "perplexty")
+        compare.compare(*map(str, runs), "perplexty")

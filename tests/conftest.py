@@ -125,7 +125,7 @@ def decoded(monkeypatch) -> list[pathlib.Path | bytes]:
 @pytest.fixture
 def script(monkeypatch):
     """Imports a benchmark by name; the rate of a product is taken of a small one."""
-    from vidsme_jax import rates  # After the hook that checks types is there.
+    from vidsme_jax.run import rates  # After the hook that checks types is there.
 
     benchmarks = pathlib.Path(__file__).parents[1] / "benchmarks"
     monkeypatch.syspath_prepend(str(benchmarks))

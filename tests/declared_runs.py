@@ -5,7 +5,8 @@ import json
 import pathlib
 import shutil
 
-from vidsme_jax import audit, reporting, settings
+from vidsme_jax import audit, settings
+from vidsme_jax.commands import report as report_command
 from vidsme_jax.run import declared
 
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -30,7 +31,7 @@ def config(folder: pathlib.Path, members: int = 2):
 
 def again(workdir: pathlib.Path, **changes):
     """`vidsme report`."""
-    about = reporting.recorded(workdir)
+    about = report_command.recorded(workdir)
     given = settings.restored(about["config"])
     for key, value in changes.items():
         given.update_from_flattened_dict({key.replace("__", "."): value})

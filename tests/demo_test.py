@@ -12,7 +12,8 @@ import transformers
 
 from decoding import decode
 from oracles import our_logits
-from vidsme_jax import models, remaking, settings
+from vidsme_jax import models, settings
+from vidsme_jax.commands import demo
 from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import examples, options, preparing, steps
 from vidsme_jax.settings import DEMO
@@ -85,7 +86,7 @@ def _selftrain():
 def test_they_were_trained_with_these_configurations():
     """By the command, in runs/made."""
     for variant, folder in (("demo", CHECKPOINT), ("reference", REFERENCE)):
-        config = remaking.configuration(pathlib.Path("runs/made"), variant)
+        config = demo.configuration(pathlib.Path("runs/made"), variant)
         assert not options.problems(config)
         flat = json.loads(json.dumps(settings.flatten(config)))
         then = json.loads((folder / "training.json").read_text())["config"]
@@ -98,7 +99,7 @@ def test_the_configuration_beside_it_trains_the_same():
     keys = {"corpus.members", "corpus.nonmembers", "model.checkpoint"}
     for variant in ("demo", "reference"):
         mine = settings.flatten(_selftrain().get_config(variant))
-        made = remaking.configuration(pathlib.Path("runs/made"), variant)
+        made = demo.configuration(pathlib.Path("runs/made"), variant)
         made = settings.flatten(made)
         assert {key for key in mine if mine[key] != made[key]} <= keys
     members = pathlib.Path(_selftrain().get_config().corpus.members[0])

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import children
-from vidsme_jax import audit, commands, reporting, settings
+from vidsme_jax import audit, commands, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import report
 from vidsme_jax.evaluation import gates
 from vidsme_jax.evaluation.gates import Limits
 from vidsme_jax.run import asking
@@ -132,7 +133,7 @@ def test_an_audit_and_a_report_have_a_gate(tmp_path):
     arguments = ["report", "--workdir", str(tmp_path)]
     done = children.run([sys.executable, "-m", "vidsme_jax", *arguments])
     assert done.returncode == commands.EXCEEDED
-    about = reporting.recorded(tmp_path)["config"]
+    about = report.recorded(tmp_path)["config"]
     assert about["gate.max_auc"] == 0.7
     done = children.run(
         [sys.executable, "-m", "vidsme_jax", *arguments, "--config.gate.max_auc=None"]

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from vidsme_jax import __main__ as commands
-from vidsme_jax import audit, pairing, reporting, settings
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import match as match_command
+from vidsme_jax.commands import report as report_command
 from vidsme_jax.data import corpora
 
 
@@ -28,8 +30,8 @@ def finished(tmp_path_factory):
 
 def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
     workdir, report = finished
-    config = reporting.parse_workdir(str(workdir))
-    said = pairing.write(config, workdir, tmp_path, "all")
+    config = report_command.parse_workdir(str(workdir))
+    said = match_command.write(config, workdir, tmp_path, "all")
     rows = {
         role: list(
             map(json.loads, (tmp_path / f"{role}.jsonl").read_text().splitlines())
@@ -58,10 +60,10 @@ def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
 
 def test_what_is_wrong_is_a_sentence(finished, tmp_path):
     workdir, _ = finished
-    config = reporting.parse_workdir(str(workdir))
+    config = report_command.parse_workdir(str(workdir))
     with pytest.raises(AuditError, match="did you mean 'shifted'"):
-        pairing.write(config, workdir, tmp_path, "shiftd")
+        match_command.write(config, workdir, tmp_path, "shiftd")
     with pytest.raises(SystemExit):
-        reporting.parse_workdir(str(tmp_path / "none"))
+        report_command.parse_workdir(str(tmp_path / "none"))
     assert "match" in commands.COMMANDS
     assert not list(tmp_path.iterdir())

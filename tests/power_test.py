@@ -9,8 +9,9 @@ import pytest
 import scipy.stats
 
 import children
-from vidsme_jax import planning, settings
+from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.commands import power as power_command
 from vidsme_jax.evaluation import power, suspects
 from vidsme_jax.evaluation.power import Clips
 from vidsme_jax.run import asking, prospects
@@ -326,11 +327,11 @@ def test_the_corpus_of_a_configuration(tmp_path):
             (tmp_path / row["video"]).write_bytes(b"none" + row["video"].encode())
         (tmp_path / f"{role}.json").write_text(json.dumps(rows))
         config.corpus[role] = (str(tmp_path / f"{role}.json"),)
-    ((head, _),) = planning.of_corpus(config)
+    ((head, _),) = power_command.of_corpus(config)
     assert head == "8 members of 4 sources against 8 non-members of 4 sources"
     config.report.comparison, config.report.alpha = "film", 0.7
     with pytest.raises(AuditError) as caught:
-        planning.of_corpus(config)
+        power_command.of_corpus(config)
     first, second = caught.value.problems
     assert "config.report.alpha is 0.7; it must be a level in (0, 0.5)" in first
     assert "config.report.comparison is 'film'; it must be all, or the name" in second

@@ -385,7 +385,7 @@ def test_killed_again_and_again(tmp_path):
     sources = _corpus(tmp_path / "raw", 24)
     flags = [f"--config.corpus.{role}={value!r}" for role, value in sources.items()]
     flags = ["--config=configs/llava.py", *flags, "--config.workers=1"]
-    command = ["vidsme_jax.prepare", *flags, "--out"]
+    command = ["vidsme_jax.commands.prepare", *flags, "--out"]
     staged = tmp_path / "made" / "prepared" / "uniform_8_png" / "staged"
     count = 0
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)):
@@ -414,7 +414,7 @@ def test_killed_again_and_again(tmp_path):
 
 
 def _run(*flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vidsme_jax.prepare", *flags]
+    command = [sys.executable, "-m", "vidsme_jax.commands.prepare", *flags]
     return children.run(command, cwd=ROOT)
 
 

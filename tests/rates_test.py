@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vidsme_jax import rates
+from vidsme_jax.run import rates
 
 
 @pytest.mark.parametrize(

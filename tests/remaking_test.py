@@ -6,8 +6,9 @@ import pathlib
 import pytest
 from absl import flags
 
-from vidsme_jax import commands, remaking
+from vidsme_jax import commands
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import demo as demo_command
 from vidsme_jax.run.stopping import Stop
 
 
@@ -16,16 +17,16 @@ def _small():
     """Few clips, two epochs; all else as it is."""
     few = {"num_members": 4, "num_matched": 3, "num_shifted": 2}
     with pytest.MonkeyPatch.context() as patch:
-        corpora = {name: (at, few) for name, (at, _) in remaking.CORPORA.items()}
-        patch.setattr(remaking, "CORPORA", corpora)
-        patch.setattr(remaking, "EPOCHS", {"demo": 2, "reference": 1})
+        corpora = {name: (at, few) for name, (at, _) in demo_command.CORPORA.items()}
+        patch.setattr(demo_command, "CORPORA", corpora)
+        patch.setattr(demo_command, "EPOCHS", {"demo": 2, "reference": 1})
         yield
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("made")
-    remaking.make(folder)
+    demo_command.make(folder)
     return folder
 
 
@@ -61,9 +62,9 @@ def test_twice_the_same_bytes_and_a_stop_between(made, tmp_path):
                 yield batch
 
     with pytest.raises(KeyboardInterrupt):
-        remaking.make(tmp_path, Stopping())
+        demo_command.make(tmp_path, Stopping())
     assert not (tmp_path / "checkpoint/model.safetensors").exists()
-    remaking.make(tmp_path)
+    demo_command.make(tmp_path)
     assert _bytes(tmp_path) == _bytes(made)
 
 
@@ -72,14 +73,14 @@ def test_what_is_made_stays(made, monkeypatch):
     from vidsme_jax.finetune import training
 
     monkeypatch.setattr(training, "run", lambda *args: 1 / 0)
-    remaking.make(made)
+    demo_command.make(made)
     assert _told(made, "checkpoint") == before
 
 
 def test_another_model_is_not_replaced(made, monkeypatch):
-    monkeypatch.setattr(remaking, "EPOCHS", {"demo": 3, "reference": 1})
+    monkeypatch.setattr(demo_command, "EPOCHS", {"demo": 3, "reference": 1})
     with pytest.raises(AuditError, match="checkpoint holds another model than the dem"):
-        remaking.make(made)
+        demo_command.make(made)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +108,10 @@ def test_statuses(argv, status, said, monkeypatch, capsys):
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     rest = values(argv[:-1] if raised else argv)
-    monkeypatch.setattr(remaking.flags, "FLAGS", values)
-    monkeypatch.setattr(remaking, "make", make)
+    monkeypatch.setattr(demo_command.flags, "FLAGS", values)
+    monkeypatch.setattr(demo_command, "make", make)
     monkeypatch.setattr(Stop, "listen", lambda self: None)
     monkeypatch.setattr(commands, "begin", lambda: None)
-    assert remaking.main(list(rest)) == status
+    assert demo_command.main(list(rest)) == status
     captured = capsys.readouterr()
     assert said in captured.out + captured.err

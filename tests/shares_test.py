@@ -11,8 +11,9 @@ import pytest
 
 import children
 from killed_run import config as small
-from vidsme_jax import audit, main, reporting, settings
+from vidsme_jax import audit, main, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import report as report_command
 from vidsme_jax.run import asking, shares
 from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.settings.rules import SHARE
@@ -31,7 +32,7 @@ def config(share: str = "", **changes):
 
 def report(workdir: pathlib.Path):
     """Makes the report as `vidsme report` does."""
-    about = reporting.recorded(workdir)
+    about = report_command.recorded(workdir)
     chosen = settings.restored(about["config"])
     return audit.report_again(workdir, chosen, about)
 

@@ -6,10 +6,10 @@ import json
 import pytest
 from absl import logging
 
-from vidsme_jax import models, parallel, rates
+from vidsme_jax import models, parallel
 from vidsme_jax.models.interface import Flops
 from vidsme_jax.models.rows import Shown
-from vidsme_jax.run import timeline, utilisation
+from vidsme_jax.run import rates, timeline, utilisation
 from vidsme_jax.run.utilisation import Meter, Utilisation
 
 # 120 clips of 80 TFLOP in 20 s on two cards of 800 TFLOP/s: 30 %; 16 s computing: 37.5.

@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from vidsme_jax import audit, reporting, settings, verifying
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import report, verify
 from vidsme_jax.run import digests
 from vidsme_jax.store import indices, received, signals
 
@@ -45,7 +46,7 @@ def _flip(path: pathlib.Path, place: int) -> None:
 
 def test_a_finished_run_is_verified_and_nothing_is_written(finished):
     before = _content(finished.workdir)
-    found = verifying.verify(finished.workdir, digest=finished.digest, videos=True)
+    found = verify.verify(finished.workdir, digest=finished.digest, videos=True)
     assert not found.differences
     assert [x.split(":")[0] for x in found.same[1:]] == [
         "files",
@@ -92,11 +93,11 @@ def test_files_that_are_missing_or_added(copied):
     (copied / "scores.csv").unlink()
     shutil.copy(copied / "signals/part-000000.parquet", copied / "signals/x.parquet")
     (copied / "notes.txt").write_text("of somebody else")
-    found = verifying.verify(copied).differences
+    found = verify.verify(copied).differences
     assert "scores.csv is missing" in found
     assert "signals/x.parquet was added since the digest was written" in found
     assert not any("notes.txt" in each for each in found)
-    assert any("notes.txt" in each for each in verifying.verify(copied).same)
+    assert any("notes.txt" in each for each in verify.verify(copied).same)
 
 
 def test_links_in_place_of_folders_and_files(copied, tmp_path):
@@ -112,7 +113,7 @@ def test_links_in_place_of_folders_and_files(copied, tmp_path):
 def test_an_empty_table_is_found(copied):
     (copied / "scores.csv").write_text("")
     digests.write(copied)
-    found = verifying.verify(copied).differences
+    found = verify.verify(copied).differences
     assert found == ["scores.csv: it is not what scores.parquet says"]
 
 
@@ -134,7 +135,7 @@ def test_an_index_is_not_believed(copied, monkeypatch):
     its.add(indices.Entry(part.name, part.stat().st_size, written, forged))
     its.write(part.name)
     digests.write(copied)
-    assert not verifying.verify(copied).differences
+    assert not verify.verify(copied).differences
 
 
 def _forged_metrics(folder):
@@ -177,24 +178,24 @@ def _forged_corpus(folder):
 def test_forged_numbers_are_found_behind_a_new_digest(copied, forge, said):
     forge(copied)
     digests.write(copied)
-    found = verifying.verify(copied).differences
+    found = verify.verify(copied).differences
     assert any(said in each for each in found), found
 
 
 def test_another_digest_is_refused(copied):
     its = digests.read(copied)["digest"]
-    assert not verifying.verify(copied, digest=its[:8]).differences
+    assert not verify.verify(copied, digest=its[:8]).differences
     for other in ("0" * 64, its[:7], "nonsense"):
         with pytest.raises(AuditError, match="it is another run or report"):
-            verifying.verify(copied, digest=other)
+            verify.verify(copied, digest=other)
 
 
 def test_a_folder_without_a_report(tmp_path, copied):
     with pytest.raises(AuditError, match="no such folder"):
-        verifying.verify(tmp_path / "nowhere")
+        verify.verify(tmp_path / "nowhere")
     (copied / digests.FILE).unlink()
     with pytest.raises(AuditError, match=r"no digests\.json, so that no report"):
-        verifying.verify(copied)
+        verify.verify(copied)
 
 
 def test_without_the_sources_the_files_are_verified(copied):
@@ -203,7 +204,7 @@ def test_without_the_sources_the_files_are_verified(copied):
     about["config"]["corpus.members"] = ["/nowhere/members.jsonl"]
     path.write_text(json.dumps(about, indent=2))
     digests.write(copied)
-    found = verifying.verify(copied)
+    found = verify.verify(copied)
     assert found.same[1] == "files: every one is as it was written"
     assert not found.differences
     assert any("not computed anew: " in each for each in found.problems)
@@ -213,9 +214,9 @@ def test_a_changed_video_is_found_by_its_hash(finished, monkeypatch):
     from vidsme_jax.data.reading import Videos
 
     monkeypatch.setattr(Videos, "content_hash", lambda self, key: "f" * 64)
-    found = verifying.verify(finished.workdir, videos=True).differences
+    found = verify.verify(finished.workdir, videos=True).differences
     assert found and all("content is not what was scored" in each for each in found)
-    assert not verifying.verify(finished.workdir).differences
+    assert not verify.verify(finished.workdir).differences
 
 
 @pytest.mark.parametrize("name", ["report.html", "metrics.json", "scores.csv"])
@@ -223,7 +224,7 @@ def test_a_report_edited_by_hand_is_not_overwritten(copied, name):
     with (copied / name).open("a") as file:
         file.write(" ")
     before = _content(copied)
-    about = reporting.recorded(copied)
+    about = report.recorded(copied)
     config = settings.restored(about["config"])
     said = f"{name}: changed since the run wrote them"
     with pytest.raises(AuditError, match=said):
@@ -233,12 +234,12 @@ def test_a_report_edited_by_hand_is_not_overwritten(copied, name):
     assert _content(copied) == before
     (copied / name).unlink()
     audit.report_again(copied, config, about)
-    assert not verifying.verify(copied).differences
+    assert not verify.verify(copied).differences
 
 
 def _reported(folder, **changes):
     """Makes the report of a run anew, with other words."""
-    about = reporting.recorded(folder)
+    about = report.recorded(folder)
     config = settings.restored(about["config"])
     for key, value in ({"fprs": (0.3,)} | changes).items():
         config.report[key] = value
@@ -279,7 +280,7 @@ def test_kept_scores_that_were_changed_are_not_taken(copied, finished, caplog):
     np.testing.assert_array_equal(
         found.table.scores["vid_sme"], finished.table.scores["vid_sme"]
     )
-    assert not verifying.verify(copied).differences
+    assert not verify.verify(copied).differences
 
 
 def test_kept_scores_that_were_changed_with_the_digest_are_found(copied, finished):
@@ -289,7 +290,7 @@ def test_kept_scores_that_were_changed_with_the_digest_are_found(copied, finishe
     found = _reported(copied)
     forged = found.table.scores["vid_sme"] - finished.table.scores["vid_sme"]
     np.testing.assert_allclose(forged, 1.0)
-    differences = verifying.verify(copied).differences
+    differences = verify.verify(copied).differences
     assert any(x.startswith("scores.parquet: 8 rows of vid_sme") for x in differences)
     assert any(x.startswith("metrics.json: ") for x in differences)
 

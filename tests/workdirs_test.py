@@ -7,8 +7,10 @@ import pytest
 
 from killed_run import config as small
 from memory_store import MemoryStore
-from vidsme_jax import audit, reporting, settings, verifying
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands import verify
 from vidsme_jax.run import asking, shares
 from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.store import buckets, indices, signals, workdirs
@@ -72,7 +74,7 @@ def report() -> pathlib.Path:
     """Makes the report as `vidsme report` does; returns the folder that it is in."""
     with workdirs.opened(URL, parts=True) as place:
         shares.gathered(place)
-        about = reporting.recorded(place.path)
+        about = report_command.recorded(place.path)
         audit.report_again(place.path, settings.restored(about["config"]), about)
         place.publish()
         return place.path
@@ -115,7 +117,7 @@ def test_an_audit_leaves_all_that_it_leaves_in_a_folder(
     )
     elsewhere()
     with workdirs.fetched(URL) as folder:
-        assert verifying.verify(folder, digest=again.digest).differences == []
+        assert verify.verify(folder, digest=again.digest).differences == []
 
 
 def test_shares_and_their_report(store, elsewhere, alone):
@@ -126,7 +128,7 @@ def test_shares_and_their_report(store, elsewhere, alone):
     folder = report()
     assert scores(store).equals(alone)
     assert {"report.html", "metrics.json", "verdict.json"} & names(store) != set()
-    assert not verifying.verify(folder).differences
+    assert not verify.verify(folder).differences
     # A run of all takes the place of their records.
     assert any(name.startswith("shares/") for name in names(store))
     elsewhere()
@@ -330,7 +332,7 @@ def test_a_file_here_that_is_damaged_is_fetched_again(store):
 
 def test_what_a_reader_finds_damaged_has_the_name_of_its_object(store, capsys):
     with pytest.raises(SystemExit) as caught:
-        reporting.parse_workdir(URL)
+        report_command.parse_workdir(URL)
     assert caught.value.code == 2
     assert f"{URL}: no config.json, so that no run has" in capsys.readouterr().err
 
@@ -417,7 +419,7 @@ def test_reading_needs_no_right_to_write(store, elsewhere):
     store.denied = {"put", "rm_file"}
     elsewhere()
     with workdirs.fetched(URL) as folder:
-        assert not verifying.verify(folder).differences
+        assert not verify.verify(folder).differences
 
 
 def test_two_runs_on_one_machine_do_not_share_a_mirror(store):

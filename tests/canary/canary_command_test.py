@@ -13,9 +13,10 @@ from absl import flags
 
 from canary.canary_clips import drawn, encode
 from memory_store import MemoryStore
-from vidsme_jax import audit, canaries, settings
+from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.canary import key
+from vidsme_jax.commands import canary as canary_command
 from vidsme_jax.demo import drawing
 from vidsme_jax.store import buckets, workdirs
 from vidsme_jax.store.buckets import Bucket
@@ -59,7 +60,7 @@ def _audited(manifest, workdir, **keys):
 def made(tmp_path_factory):
     """Canary sets of three clips, what the command said, and an audit of them."""
     folder = tmp_path_factory.mktemp("canaries")
-    said = canaries.make(str(_clips(folder / "clips")), folder / "out", N, 7)
+    said = canary_command.make(str(_clips(folder / "clips")), folder / "out", N, 7)
     _audited(folder / "out/variants.jsonl", folder / "run")
     return folder, said
 
@@ -80,8 +81,8 @@ def _main(monkeypatch, capsys, *given):
         flags.DEFINE_integer(name, None, "", flag_values=values)
     values(["vidsme", *map(str, given)])
     monkeypatch.setattr(flags, "FLAGS", values)
-    monkeypatch.setattr(canaries.commands, "begin", lambda: None)
-    status = canaries.main(["vidsme"])
+    monkeypatch.setattr(canary_command.commands, "begin", lambda: None)
+    status = canary_command.main(["vidsme"])
     said = capsys.readouterr()
     return status, said.out + said.err
 
@@ -108,7 +109,7 @@ def test_p_is_that_of_the_scores_by_content(made, run):
     """The files are found by what they hold, and the scores are those of the table."""
     folder, _ = made
     opened = key.read(folder / "out")
-    said = canaries.test(folder / "out/key.json", Workdir.at(run))
+    said = canary_command.test(folder / "out/key.json", Workdir.at(run))
     table = pq.read_table(run / "scores.parquet").to_pylist()
     rows = {row["id"]: row["response_loss"] for row in table}
     p_values = []
@@ -128,7 +129,7 @@ def test_p_is_that_of_the_scores_by_content(made, run):
     assert found["statement"] in said
     # The same test again changes nothing, and says the same.
     before = (run / "canary-response_loss.json").read_bytes()
-    assert canaries.test(folder / "out", Workdir.at(run)) == said
+    assert canary_command.test(folder / "out", Workdir.at(run)) == said
     assert (run / "canary-response_loss.json").read_bytes() == before
 
 
@@ -143,13 +144,15 @@ def test_the_result_is_put_into_an_object_store(made, run, monkeypatch, tmp_path
             store.pipe_file(f"audits/run/{name}", path.read_bytes(), "create")
     for _ in range(2):
         with workdirs.opened("gs://audits/run", parts=True) as place:
-            said = canaries.test(made[0] / "out", place)
+            said = canary_command.test(made[0] / "out", place)
         (there,) = (name for name in store.objects if "canary-" in name)
         assert said.endswith(f"result: gs://{there}")
 
 
 def test_another_score_is_said_to_be_one(made, run):
-    said = canaries.test(made[0] / "out", Workdir.at(run), "response_min_k_prob_0")
+    said = canary_command.test(
+        made[0] / "out", Workdir.at(run), "response_min_k_prob_0"
+    )
     assert "The headline that was declared is response_loss" in said
     assert not json.loads((run / "canary-response_min_k_prob_0.json").read_text())[
         "declared"
@@ -168,8 +171,8 @@ def test_names_do_not_count(made, run, tmp_path):
         rows.append(row | {"video": f"{place}.mp4", "id": f"{place}", "source": ""})
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(x) + "\n" for x in rows))
     other = _audited(tmp_path / "m.jsonl", tmp_path / "other")
-    canaries.test(folder / "out", Workdir.at(other))
-    canaries.test(folder / "out", Workdir.at(run))
+    canary_command.test(folder / "out", Workdir.at(other))
+    canary_command.test(folder / "out", Workdir.at(run))
     name = "canary-response_loss.json"
     one, two = (json.loads((x / name).read_text()) for x in (run, other))
     assert one["sets"] == two["sets"] and one["corpus"] != two["corpus"]
@@ -182,7 +185,7 @@ def test_the_release_s_sign_is_turned(made, tmp_path):
         manifest, tmp_path / "official", profile="official", slices=("video",),
         scores="all", headline="Min_30.0% vetp",
     )  # fmt: skip
-    found = canaries.test(made[0] / "out", Workdir.at(official))
+    found = canary_command.test(made[0] / "out", Workdir.at(official))
     assert "by Min_30.0% vetp" in found
     rows = pq.read_table(official / "scores.parquet").to_pylist()
     scores = {row["id"]: row["Min_30.0% vetp"] for row in rows}
@@ -194,7 +197,7 @@ def test_the_release_s_sign_is_turned(made, tmp_path):
 
 def test_the_key_of_another_canary_set(made, run, tmp_path, monkeypatch, capsys):
     other = _clips(tmp_path / "clips", first=10)
-    canaries.make(str(other), tmp_path / "out", 2, 8)
+    canary_command.make(str(other), tmp_path / "out", 2, 8)
     given = f"--key={tmp_path / 'out'}", f"--workdir={run}"
     problem = _problem(monkeypatch, capsys, *given)
     assert problem.endswith(
@@ -206,7 +209,7 @@ def test_the_key_of_another_canary_set(made, run, tmp_path, monkeypatch, capsys)
 
 def test_a_result_of_another_key_is_not_written_over(made, run, monkeypatch, capsys):
     path = run / "canary-response_loss.json"
-    canaries.test(made[0] / "out", Workdir.at(run))
+    canary_command.test(made[0] / "out", Workdir.at(run))
     content = json.loads(path.read_text())
     content["p"] = 0.5
     path.write_text(json.dumps(content))
@@ -281,13 +284,13 @@ def test_a_run_that_scored_some(made, tmp_path, monkeypatch, capsys):
     given = f"--key={made[0] / 'out'}", f"--workdir={tmp_path / 'few'}"
     problem = _problem(monkeypatch, capsys, *given)
     assert "only 16 of the 24 variants of the key have a score" in problem
-    said = canaries.test(made[0] / "out", Workdir.at(tmp_path / "most"))
+    said = canary_command.test(made[0] / "out", Workdir.at(tmp_path / "most"))
     assert "2 variants without a score count as above" in said
 
 
 def test_a_folder_without_a_run(made, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        canaries.test(made[0] / "out", Workdir.at(tmp_path))
+        canary_command.test(made[0] / "out", Workdir.at(tmp_path))
     assert stopped.value.code == 2
     assert "no config.json, so that no run has finished" in capsys.readouterr().err
 
@@ -336,7 +339,7 @@ def test_rows_that_cannot_be_marked_are_listed_together(tmp_path):
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(x) + "\n" for x in rows))
     with pytest.raises(AuditError) as caught:
-        canaries.make(str(tmp_path / "m.jsonl"), tmp_path / "out", 2, 0)
+        canary_command.make(str(tmp_path / "m.jsonl"), tmp_path / "out", 2, 0)
     one, two = caught.value.problems
     assert "a part of a video; cut it out first" in one
     assert "no such file" in two

@@ -9,8 +9,9 @@ import pytest
 from corpus_files import as_json, corpus_of, load
 
 import hub_files
-from vidsme_jax import pairing, settings
+from vidsme_jax import settings
 from vidsme_jax.base import AuditError, ClipError
+from vidsme_jax.commands import match as match_command
 from vidsme_jax.data import corpora, segments
 from vidsme_jax.data.reading import Videos, file_of, stamp
 from vidsme_jax.data.segments import Segment
@@ -181,7 +182,7 @@ def test_manifests_of_windows(tmp_path):
     rows = [{"video": "a.mp4", "id": "x"}, {"video": "b.mp4", "end": 2}]
     source = as_json(tmp_path / "m.json", rows)
     items = load(corpus_of(suspects=(source,), windows=3))
-    written = [json.loads(line) for line in pairing._lines(items)]
+    written = [json.loads(line) for line in match_command._lines(items)]
     assert written == [
         {"video": str(tmp_path / "a.mp4"), "id": "x"},
         {"video": str(tmp_path / "b.mp4"), "id": "", "start": 0.0, "end": 2.0},

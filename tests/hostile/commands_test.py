@@ -143,7 +143,7 @@ def test_commands_that_refuse(tmp_path, base):
         flags = _flags(manifest, base, *case.build(tmp_path))
         made.append(case.name)
         commands.append(asked.Command("vidsme_jax.main", flags, SECONDS))
-        module = "vidsme_jax.prepare"
+        module = "vidsme_jax.commands.prepare"
         made.append(case.name)
         commands.append(asked.Command(module, (*flags, "--out=/dev/null/a"), SECONDS))
     for name in ("json: nested deeply", "csv: 30,000 columns", "many: ids in pairs"):
@@ -159,7 +159,7 @@ def test_commands_that_refuse(tmp_path, base):
         folder = case.build(tmp_path / f"{len(made)}")
         made.append(name)
         flags = (f"--workdir={folder}",)
-        commands.append(asked.Command("vidsme_jax.reporting", flags, SECONDS))
+        commands.append(asked.Command("vidsme_jax.commands.report", flags, SECONDS))
     for name, command, ended in zip(
         made, commands, _run(tmp_path, *commands), strict=True
     ):

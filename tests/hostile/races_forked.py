@@ -28,13 +28,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import killed_run
-from vidsme_jax import audit, report, reporting, settings
+from vidsme_jax import audit, report, settings
 from vidsme_jax.base import (
     AuditError,
     MotionStatistics,
     ScoredClip,
     TokenSignals,
 )
+from vidsme_jax.commands import report as report_command
 from vidsme_jax.data import decoders
 from vidsme_jax.prepared import preparation, writing
 from vidsme_jax.prepared.corpus import open_corpus
@@ -105,7 +106,7 @@ def store(folder: pathlib.Path, clips: int = 2) -> None:
 
 def make_report(folder: pathlib.Path) -> None:
     """The report of a finished run."""
-    about = reporting.recorded(folder)
+    about = report_command.recorded(folder)
     config = settings.restored(about["config"])
     with config.unlocked():
         config.report.num_permutations = 101  # So that files differ from those before.

@@ -13,8 +13,9 @@ from PIL import Image
 from pyarrow import parquet
 
 import children
-from vidsme_jax import looking_up, settings
+from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.commands import lookup as lookup_command
 from vidsme_jax.data import corpora
 from vidsme_jax.published import contents, entries, keys, lookup
 from vidsme_jax.run import asking, lookups
@@ -459,7 +460,7 @@ def test_many_hits_are_shortened():
         "identity": False,
     }
     found = {"hits": [hit] * 60, "lists": [], "statement": "said"}
-    lines = looking_up.in_words(found)
+    lines = lookup_command.in_words(found)
     assert len(lines) == 52 and lines[-2:] == ["and 10 more", "said"]
 
 

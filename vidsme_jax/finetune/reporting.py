@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from vidsme_jax import progress, rates
+from vidsme_jax import progress
 from vidsme_jax.finetune.examples import Cut, Example
+from vidsme_jax.run import rates
 
 _SECONDS = 10.0  # Between two log lines.
 _FIRST = 3  # Steps that compile, or wait for those that do.

@@ -7,13 +7,12 @@ from typing import Any
 
 from absl import logging
 
-from vidsme_jax import rates
 from vidsme_jax.data.loader import num_cores
 from vidsme_jax.data.stages import DECODE, Stages
 from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.parallel import Devices
-from vidsme_jax.run import timeline
+from vidsme_jax.run import rates, timeline
 from vidsme_jax.run.timeline import Timeline
 
 _ENOUGH = 0.9  # Devices that compute for this part of the time are the bottleneck.

@@ -36,14 +36,14 @@ def config(root: pathlib.Path | str, *sources: str) -> Any:
 @functools.cache
 def base() -> pathlib.Path:
     """Returns a folder with the base, which each case copies."""
-    from vidsme_jax import prepare
+    from vidsme_jax.commands import prepare as prepare_command
     from vidsme_jax.prepared import preparation
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix="hostile-prepared-"))
     rows = [{"video": str(clip), "id": clip.stem} for clip in CLIPS[10:14]]
     (folder / "m.json").write_text(json.dumps(rows))
     chosen = config(folder / "corpus", str(folder / "m.json"))
-    preparation.run(*prepare.checked(chosen, None))
+    preparation.run(*prepare_command.checked(chosen, None))
     return folder / "corpus"
 
 

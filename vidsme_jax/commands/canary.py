@@ -29,10 +29,11 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from vidsme_jax import commands, reporting, terminal
+from vidsme_jax import commands, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import report
 from vidsme_jax.store import workdirs
 from vidsme_jax.store.workdirs import Workdir
 from vidsme_jax.wording import counted, printable
@@ -139,8 +140,8 @@ def test(key: pathlib.Path, place: Workdir, score: str | None = None) -> str:
     from vidsme_jax.canary import key as keys
 
     opened, workdir = keys.read(key), place.path
-    config = reporting.parse_workdir(str(workdir))
-    about = reporting.recorded(workdir)
+    config = report.parse_workdir(str(workdir))
+    about = report.recorded(workdir)
     from vidsme_jax.canary import testing
 
     found = testing.run(config, about, opened, workdir, score)

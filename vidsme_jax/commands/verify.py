@@ -22,8 +22,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
-from vidsme_jax import commands, reporting, settings, terminal
+from vidsme_jax import commands, settings, terminal
 from vidsme_jax.base import AuditError, ClipError, ScoreTable
+from vidsme_jax.commands import report as report_command
 from vidsme_jax.run import asking, digests
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.store import received, workdirs
@@ -115,7 +116,7 @@ def verify(
     if others := digests.others(workdir):
         same.append(f"not of the run, and not verified: {', '.join(_some(others))}")
     try:
-        about = reporting.recorded(workdir)
+        about = report_command.recorded(workdir)
         asked = asking.ask(settings.restored(about["config"]), model=False)
         more = _anew(workdir, asked, about, videos=videos)
     except AuditError as error:

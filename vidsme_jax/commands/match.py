@@ -17,9 +17,10 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands, reporting, terminal
+from vidsme_jax import commands, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, Item
+from vidsme_jax.commands import report as report_command
 from vidsme_jax.run import asking, listed
 from vidsme_jax.store import workdirs
 from vidsme_jax.wording import counted, nearest, printable
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     commands.begin()
     out = pathlib.Path(given.out)
     try:
-        config = reporting.parse_workdir(given.workdir)
+        config = report_command.parse_workdir(given.workdir)
         with workdirs.fetched(given.workdir) as workdir:
             terminal.show(write(config, workdir, out, given.comparison))
     except AuditError as error:

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from absl import flags
 
-from vidsme_jax import commands, reporting, terminal
+from vidsme_jax import commands, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, ScoreTable
+from vidsme_jax.commands import report as report_command
 from vidsme_jax.store import received, workdirs
 from vidsme_jax.wording import counted, nearest, printable
 
@@ -188,7 +189,7 @@ def opened(workdir: pathlib.Path) -> Run:
     """
     from vidsme_jax import report
 
-    about = reporting.recorded(workdir)
+    about = report_command.recorded(workdir)
     path = workdir / "metrics.json"
     try:
         found = json.loads(received.content(path, _MOST))
