@@ -145,12 +145,12 @@ def auditing(folder: pathlib.Path) -> dict:
 def again(folder: pathlib.Path) -> dict:
     """Makes another report of the same signals, with other words."""
     from vidsme_jax import audit, report
-    from vidsme_jax.commands import report as report_command
+    from vidsme_jax.commands.finished import run_record
     from vidsme_jax.run import stored
 
     config = _config(folder)
     config.report.fprs = (0.02,)
-    about = report_command.recorded(folder / "run")
+    about = run_record(folder / "run")
     return _stages(
         folder,
         audit.report_again,

@@ -27,7 +27,7 @@ from vidsme_jax import audit, settings
 from vidsme_jax.canary import given as clips_given
 from vidsme_jax.canary import key as keys
 from vidsme_jax.canary import making, ranks, testing
-from vidsme_jax.commands import report
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.demo import clips, drawing
 from vidsme_jax.finetune import options, training
 
@@ -93,7 +93,7 @@ def tested(
     what: str, key: keys.Key, run: pathlib.Path, about: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Tests a run by every score, and by keys that are drawn anew."""
-    recorded = report.recorded(run)
+    recorded = run_record(run)
     config = settings.restored(recorded["config"])
     lines = []
     table, *_ = testing._table(config, run)

@@ -13,6 +13,7 @@ from vidsme_jax import __main__ as command
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.commands import report
+from vidsme_jax.commands.finished import run_record
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -93,7 +94,7 @@ def finished(tmp_path_factory):
 
 
 def _again(workdir, **changes):
-    about = report.recorded(workdir)
+    about = run_record(workdir)
     config = settings.restored(about["config"])
     for key, value in changes.items():
         config.update_from_flattened_dict({key.replace("__", "."): value})
@@ -133,7 +134,7 @@ def test_scores_that_the_signals_lack(finished):
 
 
 def test_what_signals_depend_on_stays(finished):
-    before = report.recorded(finished.workdir)["config"]
+    before = run_record(finished.workdir)["config"]
     config = settings.restored(before)
     report._refuse_changes(before, config)
     config.video.num_frames = 2
@@ -156,7 +157,7 @@ def test_a_folder_without_a_run(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(AuditError, match=r"config\.json"):
-        report.recorded(tmp_path)
+        run_record(tmp_path)
 
 
 def test_a_configuration_of_another_version():

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 
 from vidsme_jax import audit, settings
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.run import declared
 
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
@@ -31,7 +31,7 @@ def config(folder: pathlib.Path, members: int = 2):
 
 def again(workdir: pathlib.Path, **changes):
     """`vidsme report`."""
-    about = report_command.recorded(workdir)
+    about = run_record(workdir)
     given = settings.restored(about["config"])
     for key, value in changes.items():
         given.update_from_flattened_dict({key.replace("__", "."): value})

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 import children
-from vidsme_jax import audit, commands, settings
+from vidsme_jax import audit, exits, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.commands import report
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.evaluation import gates
 from vidsme_jax.evaluation.gates import Limits
 from vidsme_jax.run import asking
@@ -82,10 +82,10 @@ def test_without_limits_there_is_no_gate():
 
 def test_the_gate_comes_before_failures():
     exceeded, passed = {"passed": False}, {"passed": True}
-    assert commands.ended(failures=True, gate=exceeded) == 4
-    assert commands.ended(failures=False, gate=exceeded) == 4
-    assert commands.ended(failures=True, gate=passed) == 3
-    assert commands.ended(failures=False, gate=None) == 0
+    assert exits.ended(failures=True, gate=exceeded) == 4
+    assert exits.ended(failures=False, gate=exceeded) == 4
+    assert exits.ended(failures=True, gate=passed) == 3
+    assert exits.ended(failures=False, gate=None) == 0
 
 
 def _config(**changes):
@@ -132,10 +132,10 @@ def test_an_audit_and_a_report_have_a_gate(tmp_path):
     assert gate["statement"].startswith("Gate not evaluable: the AUC of vid_sme (all)")
     arguments = ["report", "--workdir", str(tmp_path)]
     done = children.run([sys.executable, "-m", "vidsme_jax", *arguments])
-    assert done.returncode == commands.EXCEEDED
-    about = report.recorded(tmp_path)["config"]
+    assert done.returncode == exits.EXCEEDED
+    about = run_record(tmp_path)["config"]
     assert about["gate.max_auc"] == 0.7
     done = children.run(
         [sys.executable, "-m", "vidsme_jax", *arguments, "--config.gate.max_auc=None"]
     )
-    assert done.returncode == commands.OK and "Gate" not in done.stdout
+    assert done.returncode == exits.OK and "Gate" not in done.stdout

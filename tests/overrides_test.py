@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from vidsme_jax import commands, settings
+from vidsme_jax import commands, exits, settings
 from vidsme_jax.finetune import options
 from vidsme_jax.settings import overrides, reference, views
 
@@ -298,7 +298,7 @@ def _refused(text, path, monkeypatch, capsys):
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
     with pytest.raises(SystemExit) as end:
         commands.parse(["x", f"--config={path}", "--config.workers=1"])
-    assert end.value.code == commands.WRONG
+    assert end.value.code == exits.WRONG
     printed = capsys.readouterr().err
     assert "the configuration cannot be used: " in printed
     return printed

@@ -8,7 +8,7 @@ from vidsme_jax import __main__ as commands
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.commands import match as match_command
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_config
 from vidsme_jax.data import corpora
 
 
@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
 
 def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
     workdir, report = finished
-    config = report_command.parse_workdir(str(workdir))
+    config = run_config(str(workdir))
     said = match_command.write(config, workdir, tmp_path, "all")
     rows = {
         role: list(
@@ -60,10 +60,10 @@ def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
 
 def test_what_is_wrong_is_a_sentence(finished, tmp_path):
     workdir, _ = finished
-    config = report_command.parse_workdir(str(workdir))
+    config = run_config(str(workdir))
     with pytest.raises(AuditError, match="did you mean 'shifted'"):
         match_command.write(config, workdir, tmp_path, "shiftd")
     with pytest.raises(SystemExit):
-        report_command.parse_workdir(str(tmp_path / "none"))
+        run_config(str(tmp_path / "none"))
     assert "match" in commands.COMMANDS
     assert not list(tmp_path.iterdir())

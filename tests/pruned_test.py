@@ -19,7 +19,7 @@ from families import FRAMES, configuration
 from oracles import video_llama_3 as oracle
 from vidsme_jax import audit, models, scores, settings, studies
 from vidsme_jax.base import AuditError
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.models.video_llama_3 import processing
 from vidsme_jax.prepared import preparation
@@ -259,7 +259,7 @@ def test_a_reference_that_prunes(saved, tmp_path, figureless):
 
 
 def _again(workdir, **changes):
-    about = report_command.recorded(workdir)
+    about = run_record(workdir)
     config = settings.restored(about["config"])
     config.update_from_flattened_dict(changes)
     return audit.report_again(workdir, config, about)

@@ -12,7 +12,8 @@ import pytest
 from store_test import _clip
 from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Failure
-from vidsme_jax.commands import report
+from vidsme_jax.commands import finished
+from vidsme_jax.commands.finished import run_config, run_record
 from vidsme_jax.report import files
 from vidsme_jax.store import received
 from vidsme_jax.store.signals import Signals
@@ -107,7 +108,7 @@ def test_a_pipe_in_place_of_a_part(folder):
 def test_a_record_that_is_none(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(AuditError, match=r"config\.json: cannot be read"):
-        report.recorded(tmp_path)
+        run_record(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -127,18 +128,18 @@ def test_a_record_of_other_types(tmp_path, more):
     about = {"config": {}, "fingerprints": {}} | more
     (tmp_path / "config.json").write_text(json.dumps(about))
     with pytest.raises(AuditError, match=r"config\.json: cannot be read"):
-        report.recorded(tmp_path)
+        run_record(tmp_path)
 
 
 def test_records_that_are_no_files_or_too_large(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(AuditError, match="not a regular file"):
-        report.recorded(tmp_path)
+        run_record(tmp_path)
     (tmp_path / "config.json").unlink()
-    monkeypatch.setattr(report, "_MOST", 10)
+    monkeypatch.setattr(finished, "_MOST", 10)
     (tmp_path / "config.json").write_bytes(b" " * 11)
     with pytest.raises(AuditError, match="more than 10 bytes"):
-        report.recorded(tmp_path)
+        run_record(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_the_command_ends_with_a_message(tmp_path, capsys, spoil):
     (tmp_path / "signals").mkdir()
     spoil(tmp_path)
     with pytest.raises(SystemExit) as end:
-        report.parse_workdir(str(tmp_path))
+        run_config(str(tmp_path))
     assert end.value.code == 2
     assert "1 problem:" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from asked_test import assert_same, config, score, stored
 from killed_run import QUESTIONS, manifest
 from vidsme_jax import audit, parallel, settings
 from vidsme_jax.base import AuditError, ClipError
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.run import checks, pipeline, references
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -84,7 +84,7 @@ def test_what_fails_on_the_reference_lacks_its_calibrated_scores(
     again = audit.report_again(
         tmp_path / "run",
         _config(tmp_path / "m.jsonl"),
-        report_command.recorded(tmp_path / "run"),
+        run_record(tmp_path / "run"),
     )
     assert np.isnan(again.table.scores["response_loss_ref"]).sum() == 2
     monkeypatch.undo()

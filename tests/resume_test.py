@@ -20,7 +20,7 @@ import pytest
 
 import children
 from killed_run import config as small
-from vidsme_jax import audit, commands, main, parallel, settings
+from vidsme_jax import audit, commands, exits, main, parallel, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import checks, pipeline, stopping
 from vidsme_jax.store import lock, signals
@@ -242,12 +242,12 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
     with monkeypatch.context() as patch:
         _full(patch, after=2)  # Each file with its folder: run.json.
         status, said = _run_main(config, tmp_path, patch, capsys)
-    assert status == commands.WRONG and not _parts(tmp_path)
+    assert status == exits.WRONG and not _parts(tmp_path)
     assert "declaration.json: No space left on device" in said
     with monkeypatch.context() as patch:
         _full(patch, after=2 + 2 * 3)  # The declaration, 3 shards.
         status, said = _run_main(config, tmp_path, patch, capsys)
-    assert status == commands.WRONG
+    assert status == exits.WRONG
     assert "part-000003.parquet: No space left on device" in said
     assert (
         f"results so far are in {tmp_path}; fix the cause and run" in said
@@ -255,7 +255,7 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
     )
     assert len(_paths(tmp_path)) == 3 and not list(tmp_path.rglob("*.tmp"))
     status, _ = _run_main(config, tmp_path, monkeypatch, capsys)
-    assert status == commands.OK
+    assert status == exits.OK
     assert len(set(_paths(tmp_path))) == len(_paths(tmp_path)) == 6
 
 
@@ -267,10 +267,10 @@ def test_a_quota_of_the_kernel_s(tmp_path, monkeypatch, capsys, handlers):
         status, said = _run_main(config, tmp_path, monkeypatch, capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert status == commands.WRONG
+    assert status == exits.WRONG
     assert "part-000000.parquet: File too large" in said and "Traceback" not in said
     assert not _parts(tmp_path) and not list(tmp_path.rglob("*.tmp"))
-    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == commands.OK
+    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == exits.OK
 
 
 def test_a_report_that_finds_no_room_loses_no_signals(
@@ -284,7 +284,7 @@ def test_a_report_that_finds_no_room_loses_no_signals(
 
         patch.setattr(audit.report.files, "write_json", refuse)
         status, said = _run_main(config, tmp_path, patch, capsys)
-    assert status == commands.WRONG and "metrics.json: No space left on device" in said
+    assert status == exits.WRONG and "metrics.json: No space left on device" in said
     assert len(_paths(tmp_path)) == 3
 
 
@@ -305,14 +305,14 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys, handlers
     finally:
         if root:
             os.seteuid(0)
-    assert status == commands.WRONG
+    assert status == exits.WRONG
     assert f"{folder / 'run'}: Permission denied" in said and "Traceback" not in said
 
 
 def test_two_runs_in_one_folder(tmp_path, monkeypatch, capsys, handlers):
     with lock.locked(tmp_path):
         status, said = _run_main(small(3), tmp_path, monkeypatch, capsys)
-    assert status == commands.WRONG
+    assert status == exits.WRONG
     assert "another run is writing to it; take another --workdir" in said
     assert not _parts(tmp_path)
 
@@ -328,15 +328,15 @@ def test_a_folder_that_is_deleted_under_a_run(tmp_path, monkeypatch, capsys, han
     with monkeypatch.context() as patch:
         patch.setattr(signals.Signals, "write", deleting)
         status, said = _run_main(small(4), run, patch, capsys)
-    assert status == commands.WRONG and "Traceback" not in said
+    assert status == exits.WRONG and "Traceback" not in said
     assert f"{run}/signals/part-000002.parquet: No such file or directory" in said
-    assert _run_main(small(4), run, monkeypatch, capsys)[0] == commands.OK
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == exits.OK
 
 
 def test_a_lock_that_cannot_be_one(tmp_path, monkeypatch, capsys, handlers):
     (tmp_path / "run" / ".lock").mkdir(parents=True)
     status, said = _run_main(small(3), tmp_path / "run", monkeypatch, capsys)
-    assert status == commands.WRONG and "Traceback" not in said
+    assert status == exits.WRONG and "Traceback" not in said
     assert f"{tmp_path}/run/.lock: not a regular file, so no lock; delete it" in said
 
 
@@ -366,7 +366,7 @@ def test_one_clip_that_fails_on_the_device(tmp_path, monkeypatch, capsys, handle
         patch.setattr(parallel.Devices, "fetch", failing)
         for _ in range(2):
             status, _ = _run_main(config, tmp_path / "run", patch, capsys)
-            assert status == commands.FAILURES
+            assert status == exits.FAILURES
             (line,) = (tmp_path / "run/failures.jsonl").read_text().splitlines()
             failure = json.loads(line)
             assert failure["stage"] == "signals" and failure["video"] in last
@@ -374,7 +374,7 @@ def test_one_clip_that_fails_on_the_device(tmp_path, monkeypatch, capsys, handle
     assert set(_paths(tmp_path / "run")) == set(_paths(whole)) - {last}
     assert len(_paths(tmp_path / "run")) == 5
     status, _ = _run_main(config, tmp_path / "run", monkeypatch, capsys)
-    assert status == commands.OK
+    assert status == exits.OK
     assert _scores(tmp_path / "run").equals(_scores(whole))
 
 
@@ -390,9 +390,9 @@ def test_a_device_that_breaks_and_is_mended(tmp_path, monkeypatch, capsys, handl
     with monkeypatch.context() as patch:
         patch.setattr(parallel.Devices, "fetch", failing)
         status, said = _run_main(config, tmp_path, patch, capsys)
-    assert status == commands.WRONG and "3 clips in a row failed" in said
+    assert status == exits.WRONG and "3 clips in a row failed" in said
     assert len(_paths(tmp_path)) == 4 and not (tmp_path / "scores.csv").exists()
-    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == commands.OK
+    assert _run_main(config, tmp_path, monkeypatch, capsys)[0] == exits.OK
     assert len(_paths(tmp_path)) == len(set(_paths(tmp_path))) == 8
 
 
@@ -416,12 +416,12 @@ def test_half_a_shard(run, monkeypatch, capsys, handlers):
     scores, part = _scores(run), _parts(run)[2]
     part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
     status, said = _run_main(small(4), run, monkeypatch, capsys)
-    assert status == commands.WRONG and "Traceback" not in said
+    assert status == exits.WRONG and "Traceback" not in said
     assert f"{part}: damaged (" in said
     assert "delete it and its clips are scored again" in said
     assert len(_parts(run)) == 4
     part.unlink()
-    assert _run_main(small(4), run, monkeypatch, capsys)[0] == commands.OK
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == exits.OK
     assert _scores(run).equals(scores)
 
 
@@ -454,10 +454,10 @@ def test_a_shard_of_another_run(run, tmp_path, monkeypatch, capsys, handlers):
     foreign = run / "signals" / "part-000009.parquet"
     shutil.copy(_parts(tmp_path / "other")[0], foreign)
     status, said = _run_main(small(4), run, monkeypatch, capsys)
-    assert status == commands.WRONG
+    assert status == exits.WRONG
     assert f"{foreign}: its signals were computed with video.num_frames = 3, " in said
     foreign.unlink()
-    assert _run_main(small(4), run, monkeypatch, capsys)[0] == commands.OK
+    assert _run_main(small(4), run, monkeypatch, capsys)[0] == exits.OK
     # Without its record a folder still knows what its shards were computed with.
     (run / "signals" / "run.json").unlink()
     with pytest.raises(AuditError, match=r"video\.num_frames = 2, this run has 3"):

@@ -13,7 +13,7 @@ import children
 from killed_run import config as small
 from vidsme_jax import audit, main, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.run import asking, shares
 from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.settings.rules import SHARE
@@ -32,7 +32,7 @@ def config(share: str = "", **changes):
 
 def report(workdir: pathlib.Path):
     """Makes the report as `vidsme report` does."""
-    about = report_command.recorded(workdir)
+    about = run_record(workdir)
     chosen = settings.restored(about["config"])
     return audit.report_again(workdir, chosen, about)
 

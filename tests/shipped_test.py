@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl.testing import flagsaver
 
-from vidsme_jax import commands, main, settings
+from vidsme_jax import commands, exits, main, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import rehearsal
 from vidsme_jax.settings import shipped
@@ -204,7 +204,7 @@ def test_nothing_is_given(given):
 
 def test_problems_that_stand_for_several_count_as_many(capsys):
     problems = ["a", "and 4 more unknown keys", "m.json: and 7 more problems of it"]
-    commands.wrong([*problems, "x, y and 2 more of z"])
+    exits.wrong([*problems, "x, y and 2 more of z"])
     assert "nothing was computed, 13 problems:" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ import pytest
 from killed_run import config as small
 from vidsme_jax import audit, parallel, settings, studies
 from vidsme_jax.base import AuditError
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.run import contents
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -60,7 +60,7 @@ def _lines(run):
 
 
 def _again(run, **changes):
-    about = report_command.recorded(run)
+    about = run_record(run)
     config = settings.restored(about["config"])
     config.update_from_flattened_dict(changes)
     return audit.report_again(run, config, about)

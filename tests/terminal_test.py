@@ -16,7 +16,7 @@ import pytest
 from absl import logging as absl_logging
 
 import children
-from vidsme_jax import commands, progress, settings, terminal
+from vidsme_jax import exits, progress, settings, terminal
 from vidsme_jax.report import summary
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -165,7 +165,7 @@ def test_handlers_of_other_libraries_get_escaped_records(started):
 
 
 def test_many_problems_are_counted(capsys):
-    assert commands.wrong([f"{k} {EVIL}" for k in range(100_000)]) == 2
+    assert exits.wrong([f"{k} {EVIL}" for k in range(100_000)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("nothing was computed, 100000 problems:\n")
     assert said.endswith("  - and 99800 more\n") and not CONTROL.search(said)

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 import report_test
 from oracles import llava_next_video as oracle
-from vidsme_jax import commands, models, settings
+from vidsme_jax import exits, models, settings
 from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.report import figures
 from vidsme_jax.settings import views
@@ -189,7 +189,7 @@ def test_printable():
 
 
 def test_a_terminal_is_not_steered_by_names(capsys):
-    assert commands.wrong(["m.json: row 1: '\x1b]0;owned\x07'"]) == 2
+    assert exits.wrong(["m.json: row 1: '\x1b]0;owned\x07'"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 
 

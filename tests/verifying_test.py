@@ -11,7 +11,8 @@ import pytest
 
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.commands import report, verify
+from vidsme_jax.commands import verify
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.run import digests
 from vidsme_jax.store import indices, received, signals
 
@@ -224,7 +225,7 @@ def test_a_report_edited_by_hand_is_not_overwritten(copied, name):
     with (copied / name).open("a") as file:
         file.write(" ")
     before = _content(copied)
-    about = report.recorded(copied)
+    about = run_record(copied)
     config = settings.restored(about["config"])
     said = f"{name}: changed since the run wrote them"
     with pytest.raises(AuditError, match=said):
@@ -239,7 +240,7 @@ def test_a_report_edited_by_hand_is_not_overwritten(copied, name):
 
 def _reported(folder, **changes):
     """Makes the report of a run anew, with other words."""
-    about = report.recorded(folder)
+    about = run_record(folder)
     config = settings.restored(about["config"])
     for key, value in ({"fprs": (0.3,)} | changes).items():
         config.report[key] = value

@@ -9,8 +9,8 @@ from killed_run import config as small
 from memory_store import MemoryStore
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
-from vidsme_jax.commands import report as report_command
 from vidsme_jax.commands import verify
+from vidsme_jax.commands.finished import run_config, run_record
 from vidsme_jax.run import asking, shares
 from vidsme_jax.run.shares import ShareReport
 from vidsme_jax.store import buckets, indices, signals, workdirs
@@ -74,7 +74,7 @@ def report() -> pathlib.Path:
     """Makes the report as `vidsme report` does; returns the folder that it is in."""
     with workdirs.opened(URL, parts=True) as place:
         shares.gathered(place)
-        about = report_command.recorded(place.path)
+        about = run_record(place.path)
         audit.report_again(place.path, settings.restored(about["config"]), about)
         place.publish()
         return place.path
@@ -332,7 +332,7 @@ def test_a_file_here_that_is_damaged_is_fetched_again(store):
 
 def test_what_a_reader_finds_damaged_has_the_name_of_its_object(store, capsys):
     with pytest.raises(SystemExit) as caught:
-        report_command.parse_workdir(URL)
+        run_config(URL)
     assert caught.value.code == 2
     assert f"{URL}: no config.json, so that no run has" in capsys.readouterr().err
 

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands, progress, terminal
+from vidsme_jax import commands, exits, progress, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
@@ -62,7 +62,7 @@ parse = functools.partial(commands.parse, short=tuple(commands.SHORT))
 def main(argv: list[str]) -> int:
     """Runs the audit, or the study, and returns the exit status."""
     if problem := commands.usage_problem(argv):
-        return commands.wrong([problem])
+        return exits.wrong([problem])
     config = _CONFIG.value
     if config.get("scores") in ("list", ("list",), ["list"]):
         return _list_scores(config.get("profile"))
@@ -90,22 +90,22 @@ def main(argv: list[str]) -> int:
         run = studies.run if config.get("study") else audit.run
         report = run(config, workdir, stop, asked)
     except AuditError as error:
-        return commands.refused(error)
+        return exits.refused(error)
     except OSError as error:  # A full disk, a folder that cannot be written.
-        return commands.stopped(commands.os_cause(error), workdir)
+        return exits.stopped(exits.os_cause(error), workdir)
     except stopping.RunStopped as error:
-        return commands.stopped(str(error), workdir)
+        return exits.stopped(str(error), workdir)
     except KeyboardInterrupt:
-        return commands.interrupted(workdir)
+        return exits.interrupted(workdir)
     if report is None:
         terminal.show(
             f"done; the first process writes the report to {printable(workdir)}"
         )
-        return commands.OK
+        return exits.OK
     terminal.show(report.summary())
     audited = isinstance(report, audit.AuditReport)
     gate = report.metrics["gate"] if audited else None
-    return commands.ended(failures=bool(report.failures), gate=gate)
+    return exits.ended(failures=bool(report.failures), gate=gate)
 
 
 def _check(config: ConfigDict, workdir: str) -> int:
@@ -119,13 +119,13 @@ def _check(config: ConfigDict, workdir: str) -> int:
             lines = rehearsal.of_audit(config, workdir)
         terminal.show("\n".join(lines))
     except AuditError as error:
-        return commands.refused(error)
+        return exits.refused(error)
     except OSError as error:
-        return commands.wrong([commands.os_cause(error)])
+        return exits.wrong([exits.os_cause(error)])
     except KeyboardInterrupt:
         terminal.show_error("interrupted")
-        return commands.INTERRUPTED
-    return commands.OK
+        return exits.INTERRUPTED
+    return exits.OK
 
 
 def _list_scores(profile: Any) -> int:
@@ -135,8 +135,8 @@ def _list_scores(profile: Any) -> int:
     try:
         terminal.show(scores.describe(profile))
     except AuditError as error:
-        return commands.refused(error)
-    return commands.OK
+        return exits.refused(error)
+    return exits.OK
 
 
 def run() -> NoReturn:

@@ -35,7 +35,7 @@ from vidsme_jax.base import (
     ScoredClip,
     TokenSignals,
 )
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.data import decoders
 from vidsme_jax.prepared import preparation, writing
 from vidsme_jax.prepared.corpus import open_corpus
@@ -106,7 +106,7 @@ def store(folder: pathlib.Path, clips: int = 2) -> None:
 
 def make_report(folder: pathlib.Path) -> None:
     """The report of a finished run."""
-    about = report_command.recorded(folder)
+    about = run_record(folder)
     config = settings.restored(about["config"])
     with config.unlocked():
         config.report.num_permutations = 101  # So that files differ from those before.

@@ -13,7 +13,7 @@ from generators import HONEST, REFUSED, Case
 from vidsme_jax import models, report, settings
 from vidsme_jax.base import AuditError, Clip, ClipError
 from vidsme_jax.checkpoints import pickled
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.data import corpora, datasets, reading, video
 from vidsme_jax.prepared import corpus
 from vidsme_jax.settings import overrides, views
@@ -210,7 +210,7 @@ def _clips(clips: Iterable[Any], reader: Any, count: int = 2) -> str:
 def workdir(folder: pathlib.Path) -> str:
     """Opens what a report is made of."""
     found = signals.recorded(folder / "signals")
-    about = report_command.recorded(folder)
+    about = run_record(folder)
     again = settings.restored(about["config"])
     if problems := settings.problems(again):
         raise AuditError(problems)

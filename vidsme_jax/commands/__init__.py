@@ -1,4 +1,4 @@
-"""Flag parsing, exit statuses and error output shared by the commands."""
+"""`vidsme COMMAND`: a module a command, and the parsing of flags that they share."""
 
 import pathlib
 import re
@@ -11,21 +11,15 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from vidsme_jax import __version__, progress, settings, terminal
+from vidsme_jax import __version__, exits, progress, settings, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.settings import overrides, reference, shipped
 from vidsme_jax.settings.overrides import Given
 from vidsme_jax.settings.reference import Keys
 from vidsme_jax.settings.rules import Rule
-from vidsme_jax.wording import counted, printable
 
-OK, WRONG, FAILURES, EXCEEDED, INTERRUPTED = 0, 2, 3, 4, 130
-_LONGEST = 10_000  # Characters of one problem.
-_MOST = 200  # Problems that are shown.
 _HELP = frozenset(("-h", "-help", "--help", "-?"))
 _VERSION = frozenset(("-version", "--version"))
-# Problems that stand for several: "and 4 more ...", perhaps behind the file's name.
-_MORE = re.compile(r"(?:^|: )and (\d{1,9}) more\b")
 # The short form: flags and the keys that they set.
 SHORT = {
     "model": "model.checkpoint",
@@ -51,11 +45,11 @@ def start(
         app.run(main, flags_parser=parser)
     except KeyboardInterrupt:
         terminal.show_error("interrupted")
-        sys.exit(INTERRUPTED)
+        sys.exit(exits.INTERRUPTED)
     except MemoryError as error:
         cause = f"the memory of the host does not suffice ({error or 'MemoryError'})"
         terminal.show_error(f"the run stopped: {cause}; what was stored is kept")
-        sys.exit(WRONG)
+        sys.exit(exits.WRONG)
     raise AssertionError("app.run exits")
 
 
@@ -115,7 +109,7 @@ def help_wanted(doc: str | None, *names: str, keys: Keys | None = None) -> None:
     given = set(sys.argv[1:])
     if given & _VERSION:
         terminal.show(f"vidsme_jax {__version__}")
-        sys.exit(OK)
+        sys.exit(exits.OK)
     if not given & _HELP:
         return
     lines = {f"--{name}": flags.FLAGS[name].help or "" for name in names}
@@ -135,37 +129,7 @@ def help_wanted(doc: str | None, *names: str, keys: Keys | None = None) -> None:
             reference.as_text(keys),
         ]
     terminal.show("\n".join(text))
-    sys.exit(OK)
-
-
-def ended(*, failures: bool, gate: dict[str, Any] | None) -> int:
-    """Returns the exit status of a report that was made; the gate comes first.
-
-    Args:
-      failures: Whether rows have no scores.
-      gate: Of `metrics.json`.
-    """
-    if gate is not None and not gate["passed"]:
-        return EXCEEDED
-    return FAILURES if failures else OK
-
-
-def stopped(cause: str, workdir: str | pathlib.Path) -> int:
-    """Prints that a run stopped and nothing is lost, and returns the exit status."""
-    terminal.show_error(
-        f"the run stopped: {printable(cause, _LONGEST)}; results so far are in "
-        f"{printable(str(workdir))}; fix the cause and run the same command to continue"
-    )
-    return WRONG
-
-
-def interrupted(workdir: str | pathlib.Path) -> int:
-    """Prints that a run was interrupted, and returns the exit status."""
-    terminal.show_error(
-        f"interrupted: what was scored is in {printable(str(workdir))}; the same "
-        "command continues"
-    )
-    return INTERRUPTED
+    sys.exit(exits.OK)
 
 
 def parse(
@@ -194,7 +158,7 @@ def parse(
         config: Any = flags.FLAGS.config
         if config == shipped.LIST:
             terminal.show(shipped.listing())
-            sys.exit(OK)
+            sys.exit(exits.OK)
         given = _with_short(given, rules, short)
         if config is None and not flags.FLAGS["config"].present:
             if default is None and not given:
@@ -211,15 +175,15 @@ def parse(
         overrides.apply(config, given, rules)
         return rest
     except flags.UnrecognizedFlagError as error:
-        sys.exit(wrong([str(error)]))
+        sys.exit(exits.wrong([str(error)]))
     except AuditError as error:
-        sys.exit(refused(error))
+        sys.exit(exits.refused(error))
     except Exception as error:  # A configuration is a program and may raise anything.
         cause = _cause(error)
         if isinstance(error, AttributeError) and "get_config" in cause:
             cause = "it has no function get_config(variant=''), which returns what "
             cause += "settings.default() makes, with values of its own"
-        sys.exit(wrong([f"the configuration cannot be used: {cause}"]))
+        sys.exit(exits.wrong([f"the configuration cannot be used: {cause}"]))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -227,7 +191,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return list(flags.FLAGS(argv))
     except flags.Error as error:
-        sys.exit(wrong([str(error)]))
+        sys.exit(exits.wrong([str(error)]))
 
 
 def _with_short(
@@ -275,12 +239,6 @@ def _cause(error: Exception) -> str:
     return said.removeprefix("ValueError: ")
 
 
-def os_cause(error: OSError) -> str:
-    """Returns which file an error is of, and what it is."""
-    named = error.filename is not None and error.strerror
-    return f"{error.filename}: {error.strerror}" if named else str(error)
-
-
 def usage_problem(argv: list[str]) -> str:
     """Returns what is wrong with a parsed command line, or ""."""
     if len(argv) > 1:
@@ -322,30 +280,3 @@ def run_name(config: ConfigDict) -> str:
             path = path.resolve()
         parts.append(re.sub(r"[^\w.@-]", "_", path.name))
     return "-".join(filter(None, parts)) or "audit"
-
-
-def refused(error: AuditError) -> int:
-    """Prints why there is no result, and returns the exit status."""
-    return wrong(error.problems, scored=error.scored)
-
-
-def wrong(problems: list[str], *, scored: bool = False) -> int:
-    """Prints why nothing was computed, and returns the exit status.
-
-    Args:
-      problems: All of them.
-      scored: Whether clips may have been scored: there is no report then.
-    """
-    lines = [f"  - {printable(problem, _LONGEST)}" for problem in problems[:_MOST]]
-    if len(problems) > _MOST:
-        lines.append(f"  - and {sum(map(_amount, problems[_MOST:]))} more")
-    head = "no report was made" if scored else "nothing was computed"
-    count = counted(sum(map(_amount, problems)), "problem")
-    terminal.show_error("\n".join([f"{head}, {count}:", *lines]))
-    return WRONG
-
-
-def _amount(problem: str) -> int:
-    """Returns how many problems a line stands for."""
-    more = _MORE.search(problem)
-    return int(more[1]) if more else 1

@@ -29,11 +29,11 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from vidsme_jax import commands, terminal
+from vidsme_jax import commands, exits, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
-from vidsme_jax.commands import report
+from vidsme_jax.commands.finished import run_config, run_record
 from vidsme_jax.store import workdirs
 from vidsme_jax.store.workdirs import Workdir
 from vidsme_jax.wording import counted, printable
@@ -46,10 +46,10 @@ def main(argv: list[str]) -> int:
     """Makes canary sets, or tests by a key, and returns the exit status."""
     given = flags.FLAGS
     if len(argv) > 1:
-        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
     set_ = {name for name in (*_MAKING, *_TESTING) if given[name].value is not None}
     if problems := _problems(set_, given):
-        return commands.wrong(problems)
+        return exits.wrong(problems)
     commands.begin()
     try:
         if "clips" in set_:
@@ -60,14 +60,14 @@ def main(argv: list[str]) -> int:
             with workdirs.opened(given.workdir, parts=True) as place:
                 terminal.show(test(pathlib.Path(given.key), place, given.score))
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([commands.os_cause(error)])
+        return exits.wrong([exits.os_cause(error)])
     except KeyboardInterrupt:
         undone = f"; delete {printable(given.out)} and begin again" if given.out else ""
         terminal.show_error(f"interrupted{undone}")
-        return commands.INTERRUPTED
-    return commands.OK
+        return exits.INTERRUPTED
+    return exits.OK
 
 
 def make(clips: str, out: pathlib.Path, variants: int, seed: int | None = None) -> str:
@@ -140,8 +140,8 @@ def test(key: pathlib.Path, place: Workdir, score: str | None = None) -> str:
     from vidsme_jax.canary import key as keys
 
     opened, workdir = keys.read(key), place.path
-    config = report.parse_workdir(str(workdir))
-    about = report.recorded(workdir)
+    config = run_config(str(workdir))
+    about = run_record(workdir)
     from vidsme_jax.canary import testing
 
     found = testing.run(config, about, opened, workdir, score)

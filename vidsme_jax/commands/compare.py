@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from absl import flags
 
-from vidsme_jax import commands, terminal
+from vidsme_jax import commands, exits, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, ScoreTable
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.store import received, workdirs
 from vidsme_jax.wording import counted, nearest, printable
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     given = flags.FLAGS
     if len(argv) != 3:
         said = "give two folders of finished runs: vidsme compare RUN RUN"
-        return commands.wrong([said])
+        return exits.wrong([said])
     commands.begin()
     try:
         out = pathlib.Path(given.out) if given.out else None
@@ -77,11 +77,11 @@ def main(argv: list[str]) -> int:
 
             files.write_json(out, found)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([commands.os_cause(error)])
+        return exits.wrong([exits.os_cause(error)])
     terminal.show("\n".join(in_words(found)))
-    return commands.OK
+    return exits.OK
 
 
 def compare(first: str, second: str, score: str = "") -> dict[str, Any]:
@@ -189,7 +189,7 @@ def opened(workdir: pathlib.Path) -> Run:
     """
     from vidsme_jax import report
 
-    about = report_command.recorded(workdir)
+    about = run_record(workdir)
     path = workdir / "metrics.json"
     try:
         found = json.loads(received.content(path, _MOST))

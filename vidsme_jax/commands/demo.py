@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands, settings, terminal
+from vidsme_jax import commands, exits, settings, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import options
@@ -129,11 +129,11 @@ def _lasting(flat: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """Makes the demo and returns the exit status."""
     if len(argv) > 1:
-        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
     if not flags.FLAGS.workdir:
-        return commands.wrong(["--workdir is missing, such as --workdir runs/made"])
+        return exits.wrong(["--workdir is missing, such as --workdir runs/made"])
     if wrong := no_folder(flags.FLAGS.workdir, "--workdir"):
-        return commands.wrong(wrong)
+        return exits.wrong(wrong)
     workdir = pathlib.Path(flags.FLAGS.workdir)
     shown = printable(str(workdir))
     commands.begin()
@@ -144,14 +144,14 @@ def main(argv: list[str]) -> int:
     try:
         make(workdir, stop)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.stopped(commands.os_cause(error), workdir)
+        return exits.stopped(exits.os_cause(error), workdir)
     except KeyboardInterrupt:
         terminal.show_error(f"interrupted: {shown} is kept; the same command continues")
-        return commands.INTERRUPTED
+        return exits.INTERRUPTED
     terminal.show(f"the demo is in {shown}")
-    return commands.OK
+    return exits.OK
 
 
 def run() -> NoReturn:

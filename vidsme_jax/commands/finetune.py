@@ -32,7 +32,7 @@ from typing import NoReturn
 from absl import flags
 from ml_collections.config_flags.config_flags import DEFINE_config_dict
 
-from vidsme_jax import commands, settings, terminal
+from vidsme_jax import commands, exits, settings, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import __main__ as training
 from vidsme_jax.finetune import options
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     if flags.FLAGS.control is None:
         return training.main(argv)
     if problem := commands.usage_problem(argv):
-        return commands.wrong([problem])
+        return exits.wrong([problem])
     workdir = flags.FLAGS.workdir or None
     commands.begin()
     from vidsme_jax.control import plan
@@ -55,27 +55,27 @@ def main(argv: list[str]) -> int:
         if flags.FLAGS.check:
             unseen = rehearsal.DECODING, rehearsal.MEMORY
             terminal.show("\n".join(rehearsal.of_rows(chosen.items, unseen)))
-            return commands.OK
+            return exits.OK
         from vidsme_jax.control import making
 
         stop = Stop()
         stop.listen()
         record = making.run(chosen, stop)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
-        return _stopped(commands.os_cause(error))
+        return _stopped(exits.os_cause(error))
     except RunStopped as error:
         return _stopped(str(error))
     except KeyboardInterrupt:
         terminal.show_error("interrupted: the same command continues")
-        return commands.INTERRUPTED
+        return exits.INTERRUPTED
     terminal.show(making.summary(record, chosen.workdir))
-    return commands.FAILURES if record["failures"] else commands.OK
+    return exits.FAILURES if record["failures"] else exits.OK
 
 
 def _stopped(cause: str) -> int:
-    return commands.stopped(cause, pathlib.Path(flags.FLAGS.workdir))
+    return exits.stopped(cause, pathlib.Path(flags.FLAGS.workdir))
 
 
 def run() -> NoReturn:
@@ -100,7 +100,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
     except flags.Error as error:
-        sys.exit(commands.wrong([str(error)]))
+        sys.exit(exits.wrong([str(error)]))
     names = {each.lstrip("-").partition("=")[0] for each in given if each[:1] == "-"}
     if "control" not in names:
         return commands.parse(argv, options.RULES, short=options.SHORT)

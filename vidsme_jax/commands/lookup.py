@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from vidsme_jax import commands, terminal
+from vidsme_jax import commands, exits, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError
 from vidsme_jax.wording import printable
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     """Looks videos up and returns the exit status."""
     given = flags.FLAGS
     if len(argv) < 2 or not given["in"].value:
-        return commands.wrong(
+        return exits.wrong(
             ["give a manifest and lists: vidsme lookup MANIFEST --in LIST"]
         )
     (manifest, *more), out = argv[1:], given.out
@@ -50,11 +50,11 @@ def main(argv: list[str]) -> int:
         if out:
             lookups.write(pathlib.Path(out), manifest, videos, found)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([commands.os_cause(error)])
+        return exits.wrong([exits.os_cause(error)])
     terminal.show("\n".join(in_words(found)))
-    return commands.OK
+    return exits.OK
 
 
 def in_words(found: dict[str, Any]) -> list[str]:

@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands, terminal
+from vidsme_jax import commands, exits, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, Item
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_config
 from vidsme_jax.run import asking, listed
 from vidsme_jax.store import workdirs
 from vidsme_jax.wording import counted, nearest, printable
@@ -32,21 +32,21 @@ def main(argv: list[str]) -> int:
     """Writes the manifests and returns the exit status."""
     given = flags.FLAGS
     if len(argv) > 1:
-        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
     wrong = [f"--{x} is missing" for x in ("workdir", "out") if not given[x].value]
     if wrong := wrong + no_folder(given.out, "--out"):
-        return commands.wrong(wrong)
+        return exits.wrong(wrong)
     commands.begin()
     out = pathlib.Path(given.out)
     try:
-        config = report_command.parse_workdir(given.workdir)
+        config = run_config(given.workdir)
         with workdirs.fetched(given.workdir) as workdir:
             terminal.show(write(config, workdir, out, given.comparison))
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([commands.os_cause(error)])
-    return commands.OK
+        return exits.wrong([exits.os_cause(error)])
+    return exits.OK
 
 
 def write(

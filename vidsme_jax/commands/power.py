@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands, settings, terminal
+from vidsme_jax import commands, exits, settings, terminal
 from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
 from vidsme_jax.evaluation.power import ICC, Clips, Number
@@ -43,7 +43,7 @@ def main(argv: list[str], default: ConfigDict) -> int:
     given = flags.FLAGS
     config = default if given.config is None else given.config
     if len(argv) > 1:
-        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
     commands.begin()
     try:
         values: dict[str, Any] = {name: given[name].value for name in _NUMBERS}
@@ -52,16 +52,16 @@ def main(argv: list[str], default: ConfigDict) -> int:
             found = of_numbers(config, numbers, icc=given.icc)
         elif numbers:
             problem = f"--{min(numbers)} and --config: give numbers, or a corpus"
-            return commands.wrong([problem])
+            return exits.wrong([problem])
         else:
             found = of_corpus(config, icc=given.icc)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([commands.os_cause(error)])
+        return exits.wrong([exits.os_cause(error)])
     blocks = ["\n".join([printable(head), *map("  {}".format, x)]) for head, x in found]
     terminal.show("\n".join(blocks))
-    return commands.OK
+    return exits.OK
 
 
 def of_numbers(

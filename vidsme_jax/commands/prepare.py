@@ -24,7 +24,7 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from vidsme_jax import commands, terminal
+from vidsme_jax import commands, exits, terminal
 from vidsme_jax.addresses import is_url
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora, names
@@ -41,7 +41,7 @@ _READ = ("corpus", "video", "workers")  # Of the configuration.
 def main(argv: list[str]) -> int:
     """Prepares the corpus and returns the exit status."""
     if problem := commands.usage_problem(argv):
-        return commands.wrong([problem])
+        return exits.wrong([problem])
     config = flags.FLAGS.config
     root = flags.FLAGS.out or config.get("corpus", {}).get("prepared", "")
     commands.begin()
@@ -54,22 +54,22 @@ def main(argv: list[str]) -> int:
         if flags.FLAGS.check:
             unseen = rehearsal.DECODING, "which clips are prepared already"
             terminal.show("\n".join(rehearsal.of_rows(items, unseen)))
-            return commands.OK
+            return exits.OK
         from vidsme_jax.prepared import preparation
 
         done = preparation.run(given, root, items, beam)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.stopped(commands.os_cause(error), root)
+        return exits.stopped(exits.os_cause(error), root)
     except KeyboardInterrupt:
         terminal.show_error(
             f"interrupted: what was prepared is in {printable(root)}; the same command "
             "continues"
         )
-        return commands.INTERRUPTED
+        return exits.INTERRUPTED
     terminal.show(done.summary())
-    return commands.FAILURES if done.failures else commands.OK
+    return exits.FAILURES if done.failures else exits.OK
 
 
 def checked(

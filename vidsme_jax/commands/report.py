@@ -17,8 +17,6 @@ listed in failures.jsonl; 4 done, and a limit of config.gate was exceeded, or co
 be compared.
 """
 
-import json
-import pathlib
 import sys
 from typing import Any, NoReturn
 
@@ -26,82 +24,47 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import DEFINE_config_dict
 
-from vidsme_jax import commands, settings, terminal
+from vidsme_jax import commands, exits, settings, terminal
 from vidsme_jax.base import AuditError
+from vidsme_jax.commands import finished
 from vidsme_jax.run import asking, rehearsal, shares
 from vidsme_jax.settings import views
-from vidsme_jax.store import received, workdirs
-from vidsme_jax.store.workdirs import Workdir
+from vidsme_jax.store import workdirs
 
 # What signals depend on, or what decides which clips there are.
 _FIXED = ("model.", "video.", "corpus.", "motion.flow", "study", "response")
 _FIXED += ("reference.",)
-_TEXTS = ("date", "command")  # Of `config.json`; all else are groups.
-_MOST = 2**26  # Bytes of `config.json`.
 
 
 def main(argv: list[str]) -> int:
     """Makes the report and returns the exit status."""
     if problem := commands.usage_problem(argv):
-        return commands.wrong([problem])
+        return exits.wrong([problem])
     workdir = flags.FLAGS.workdir
     if not workdir:
-        return commands.wrong(["--workdir is missing: the folder of a finished run"])
+        return exits.wrong(["--workdir is missing: the folder of a finished run"])
     commands.begin()
     config = flags.FLAGS.config
     try:
         check = flags.FLAGS.check
         with workdirs.opened(workdir, parts=True, writes=not check) as place:
             shares.gathered(place)  # Fetches what a listing left out.
-            about = recorded(place.path)
+            about = finished.run_record(place.path)
             asked = _asked(about["config"], config)
             if check:
                 terminal.show("\n".join(rehearsal.of_report(asked, place.path)))
-                return commands.OK
+                return exits.OK
             from vidsme_jax import audit
 
             report = audit.report_again(place.path, config, about, asked)
             place.publish()
     except AuditError as error:
-        return commands.refused(error)
+        return exits.refused(error)
     except OSError as error:
-        return commands.wrong(
-            [f"the report cannot be made: {commands.os_cause(error)}"]
-        )
+        return exits.wrong([f"the report cannot be made: {exits.os_cause(error)}"])
     terminal.show(report.summary())
     gate = report.metrics["gate"]
-    return commands.ended(failures=bool(report.failures), gate=gate)
-
-
-def recorded(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns the content of a run's `config.json`, or what its shares have recorded.
-
-    Raises:
-      AuditError: There is none, or it is damaged.
-    """
-    path = workdir / "config.json"
-    try:
-        about = None if path.exists() else shares.about(Workdir.at(workdir))
-        about = about or json.loads(received.content(path, _MOST))
-        needed = [about[name] for name in ("config", "fingerprints")]
-        groups = [x for key, x in about.items() if key not in _TEXTS]
-        texts = [about.get(key, "") for key in _TEXTS]
-        if not all(isinstance(each, dict) for each in [*needed, *groups]):
-            raise TypeError("it is not that of a run")
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"its {' and '.join(_TEXTS)} are no texts")
-        kernels = about.get("device", {}).get("kernels", {})
-        if not all(isinstance(x, str) for x in [*kernels, *dict(kernels).values()]):
-            raise TypeError("its kernels are no names")
-        causes = about.get("reference", {}).get("causes", [])
-        if not isinstance(causes, list) or not all(isinstance(x, str) for x in causes):
-            raise TypeError("its causes are no texts")
-    except FileNotFoundError as error:
-        cause = f"{workdir}: no config.json, so that no run has finished there"
-        raise AuditError([cause]) from error
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise AuditError([f"{path}: cannot be read ({error})"]) from error
-    return about
+    return exits.ended(failures=bool(report.failures), gate=gate)
 
 
 def run() -> NoReturn:
@@ -118,28 +81,13 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         flags.FLAGS(argv, known_only=True)
     except flags.Error as error:
-        sys.exit(commands.wrong([str(error)]))
+        sys.exit(exits.wrong([str(error)]))
     workdir, config = flags.FLAGS.workdir, settings.default()
     flags.FLAGS.unparse_flags()
     if workdir:
-        config = parse_workdir(workdir)
+        config = finished.run_config(workdir)
     DEFINE_config_dict("config", config, sys_argv=[])
     return commands.parse(argv)
-
-
-def parse_workdir(workdir: str) -> ConfigDict:
-    """Returns the configuration of a run; prints what is wrong with it, and exits."""
-    from vidsme_jax.store import signals
-
-    try:
-        with workdirs.fetched(workdir) as folder:
-            with received.refused(folder / "signals"):
-                signals.recorded(folder / "signals")
-            return settings.restored(recorded(folder)["config"])
-    except AuditError as error:
-        sys.exit(commands.wrong(error.problems))
-    except OSError as error:
-        sys.exit(commands.wrong([commands.os_cause(error)]))
 
 
 def _asked(before: dict[str, Any], config: ConfigDict) -> asking.Asked:

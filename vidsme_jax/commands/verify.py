@@ -22,9 +22,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
-from vidsme_jax import commands, settings, terminal
+from vidsme_jax import commands, exits, settings, terminal
 from vidsme_jax.base import AuditError, ClipError, ScoreTable
-from vidsme_jax.commands import report as report_command
+from vidsme_jax.commands.finished import run_record
 from vidsme_jax.run import asking, digests
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.store import received, workdirs
@@ -62,17 +62,17 @@ def main(argv: list[str]) -> int:
     """Verifies a run and returns the exit status."""
     given = flags.FLAGS
     if len(argv) > 1:
-        return commands.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
     if not given.workdir:
-        return commands.wrong(["--workdir is missing: the folder of a finished run"])
+        return exits.wrong(["--workdir is missing: the folder of a finished run"])
     commands.begin()
     try:
         with workdirs.fetched(given.workdir) as workdir:
             found = verify(workdir, digest=given.digest or "", videos=given.videos)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:
-        return commands.wrong([commands.os_cause(error)])
+        return exits.wrong([exits.os_cause(error)])
     lines = [*found.same, *(f"DIFFERS: {x}" for x in _some(found.differences))]
     lines += [*_some(list(found.problems)), _CLOSING]
     ends = "verified"
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     elif found.problems:
         ends = "the files are verified, and nothing was computed anew"
     terminal.show("\n".join([*lines, ends]))
-    return commands.OK if ends == "verified" else commands.FAILURES
+    return exits.OK if ends == "verified" else exits.FAILURES
 
 
 def verify(
@@ -116,7 +116,7 @@ def verify(
     if others := digests.others(workdir):
         same.append(f"not of the run, and not verified: {', '.join(_some(others))}")
     try:
-        about = report_command.recorded(workdir)
+        about = run_record(workdir)
         asked = asking.ask(settings.restored(about["config"]), model=False)
         more = _anew(workdir, asked, about, videos=videos)
     except AuditError as error:

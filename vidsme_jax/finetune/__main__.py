@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from vidsme_jax import commands, terminal
+from vidsme_jax import commands, exits, terminal
 from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import options
 from vidsme_jax.run import rehearsal
@@ -34,14 +34,14 @@ _NAME = 60  # Characters of a group.
 def main(argv: list[str]) -> int:
     """Trains and returns the exit status."""
     if problem := commands.usage_problem(argv):
-        return commands.wrong([problem])
+        return exits.wrong([problem])
     commands.begin()
     try:
         pool = options.ask(flags.FLAGS.config, flags.FLAGS.workdir or None)
         if flags.FLAGS.check:
             unseen = rehearsal.DECODING, rehearsal.MEMORY, rehearsal.MODEL
             terminal.show("\n".join(rehearsal.of_rows(pool.items, unseen)))
-            return commands.OK
+            return exits.OK
         workdir = pathlib.Path(flags.FLAGS.workdir)  # Or a problem was raised.
         from vidsme_jax.finetune import training
         from vidsme_jax.run.stopping import Stop
@@ -50,18 +50,18 @@ def main(argv: list[str]) -> int:
         stop.listen()
         record = training.run(flags.FLAGS.config, workdir, stop)
     except AuditError as error:
-        return commands.wrong(error.problems)
+        return exits.wrong(error.problems)
     except OSError as error:  # A full disk, a folder that cannot be written.
         terminal.show_error(
-            f"the training stopped: {commands.os_cause(error)}; fix the cause, and the "
+            f"the training stopped: {exits.os_cause(error)}; fix the cause, and the "
             "same command continues"
         )
-        return commands.WRONG
+        return exits.WRONG
     except KeyboardInterrupt:
         terminal.show_error("interrupted: the same command continues")
-        return commands.INTERRUPTED
+        return exits.INTERRUPTED
     terminal.show(summary(record, workdir))
-    return commands.OK
+    return exits.OK
 
 
 def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:

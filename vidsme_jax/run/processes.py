@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from vidsme_jax import commands, terminal
+from vidsme_jax import exits, terminal
 from vidsme_jax.addresses import is_url
 from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.run import joining
@@ -245,10 +245,10 @@ class Team:
         """Ends this process, for the errors of others or its own."""
         causes = {place: error for place, error in errors.items() if error != _HUNG}
         if set(causes.values()) == {_INTERRUPTED}:
-            status = commands.interrupted(self._records[0])
+            status = exits.interrupted(self._records[0])
         else:
             which = "; ".join(f"process {k} failed: {e}" for k, e in causes.items())
-            status = commands.stopped(which, self._records[0])
+            status = exits.stopped(which, self._records[0])
         if index() == 0:  # JAX aborts the others once it is gone.
             time.sleep(4 * _POLL)
         os._exit(status)
