@@ -5,7 +5,7 @@ r"""The demo's model: a LLaVA-NeXT-Video of a million parameters, trained from s
 draws the clips and trains the model and the reference anew; this file is their
 configuration alone, to train with other settings:
 
-    python -m vidsme_jax.finetune --config configs/selftrain.py --workdir DIR
+    vidsme finetune --config configs/selftrain.py --workdir DIR
 
 Variants: demo (default), on the 100 members of `vidsme_jax/demo/corpus`; reference, on
 100 other clips, which the first command leaves in `runs/made/others`.

@@ -12,19 +12,16 @@ LAYERS = (
     ("addresses",),
     ("base",),
     ("terminal",),
-    ("settings", "arguments", "names", "progress", "store", "rates", "parallel"),
-    ("entropy", "motion", "data", "checkpoints", "evaluation", "demo", "commands"),
+    ("exits", "settings", "arguments", "names", "progress", "store", "parallel"),
+    ("entropy", "motion", "data", "checkpoints", "evaluation", "demo"),
     ("models", "scores", "prepared", "published"),
     ("run",),
     ("report", "finetune"),
     ("studies",),
     ("audit",),
     ("control", "canary"),
-    (
-        *("__init__", "__main__", "main", "prepare", "planning", "reporting"),
-        *("finetuning", "remaking"),
-    ),
-    ("pairing", "verifying", "comparing", "looking_up", "canaries"),
+    ("commands",),
+    ("__init__", "__main__", "main"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -77,10 +74,8 @@ def test_files_stay_small():
 
 def test_a_configuration_is_read_at_the_entrances_only():
     """Stages take the typed views of `settings.views`."""
-    entrances = {"audit.py", "main.py", "prepare.py", "reporting.py", "commands.py"}
-    entrances |= {"control", "finetuning.py"}
-    entrances |= {"settings", "studies/__init__.py", "run/checks.py", "finetune"}
-    entrances |= {"run/asking.py", "remaking.py", "planning.py", "pairing.py"}
+    entrances = {"audit.py", "main.py", "commands", "control", "settings", "finetune"}
+    entrances |= {"studies/__init__.py", "run/checks.py", "run/asking.py"}
     entrances |= {"canary/testing.py", "run/rehearsal.py"}
     for path in FILES:
         here = path.relative_to(PACKAGE)

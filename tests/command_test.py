@@ -67,8 +67,8 @@ def test_every_command_tells_its_flags():
 
 def test_help_calls_commands_by_one_name():
     """The README's first command is called as there."""
-    for name, (module, _) in command.COMMANDS.items():
-        doc = importlib.import_module(f"vidsme_jax.{module}").__doc__ or ""
+    for name in command.COMMANDS:
+        doc = importlib.import_module(command.module(name)).__doc__ or ""
         calls = "python -m vidsme_jax.main" if name == "audit" else f"vidsme {name}"
         assert doc.startswith(f"The command line: `{calls}"), name
         assert name == "audit" or "python -m" not in doc, name

@@ -48,7 +48,7 @@ def said(tmp_path_factory):
     (folder / "run" / "signals" / "run.json").write_text(json.dumps(before))
     about = {"config": settings.flatten(settings.default()), "fingerprints": {}}
     (folder / "run" / "config.json").write_text(json.dumps(about))
-    audit, flag = "main", "--config=c.py"
+    audit, flag = "audit", "--config=c.py"
     each = {
         "value": [audit, [flag, "--config.batch_size=0"]],
         "text": [audit, [flag, "--config.corpus.max_clips=many"]],
@@ -105,7 +105,10 @@ def said(tmp_path_factory):
             [flag, "--out=o", "--config.corpus.members=member.json"],
         ],
         **{
-            f"prepare {key}": ["prepare", [flag, "--out=o", f"--config.{key}=3"]]
+            f"prepare {key}": [
+                "prepare",
+                [flag, "--out=o", f"--config.{key}=3"],
+            ]
             for key in ("video", "corpus")
         },
         "prepare several": [
@@ -116,44 +119,50 @@ def said(tmp_path_factory):
             ],
         ],
         "report of": [
-            "reporting",
+            "report",
             ["--workdir=run", "--config.report.fprs=2", "--config.scores=sme"],
         ],
         "report": [
-            "reporting",
+            "report",
             [
                 *("--workdir=run", "--config.report.fprs=2", "--config.scores=sme"),
                 *("--config.corpus.members=a.json", "--config.motion.bounds=None"),
             ],
         ],
-        "canary": ["canaries", ["--clips=films", "--out=held", "--variants=x"]],
-        "canary folder": ["canaries", ["--clips=c.py", "--out=run"]],
-        "canary clips": ["canaries", ["--clips=films", "--out=new"]],
-        "canary key": ["canaries", ["--key=nowhere.json", "--workdir=run"]],
+        "canary": ["canary", ["--clips=films", "--out=held", "--variants=x"]],
+        "canary folder": ["canary", ["--clips=c.py", "--out=run"]],
+        "canary clips": ["canary", ["--clips=films", "--out=new"]],
+        "canary key": ["canary", ["--key=nowhere.json", "--workdir=run"]],
         "canary in a store": [
-            "canaries",
+            "canary",
             ["--clips=s3://b/films", "--out=gs://b/o", "--variants=1"],
         ],
-        "canary key in a store": ["canaries", ["--key=gs://b/k", "--workdir=run"]],
+        "canary key in a store": [
+            "canary",
+            ["--key=gs://b/k", "--workdir=run"],
+        ],
         "lookup in a store": [
-            "looking_up",
+            "lookup",
             [
                 *("gs://b/m.json", "--in=gs://b/l.json", "s3://b/l.csv"),
                 *("--video_root=gs://b/v", "--out=gs://b/o.json"),
             ],
         ],
-        "compare in a store": ["comparing", ["run", "run", "--out=gs://b/x.json"]],
-        "match in a store": ["pairing", ["--out=gs://b/m"]],
-        "demo in a store": ["remaking", ["--workdir=gs://b/demo"]],
+        "compare in a store": [
+            "compare",
+            ["run", "run", "--out=gs://b/x.json"],
+        ],
+        "match in a store": ["match", ["--out=gs://b/m"]],
+        "demo in a store": ["demo", ["--workdir=gs://b/demo"]],
         "finetune in a store": [
-            "finetune.__main__",
+            "finetune",
             [
                 *("--config=t.py", "--workdir=gs://b/w", "--config.model.checkpoint=x"),
                 *("--config.corpus.members=a.json", "--config.compile_cache=gs://b/x"),
             ],
         ],
         "control in a store": [
-            "finetuning",
+            "finetune",
             ["--control=s3://b/m.json", "--workdir=gs://b/w"],
         ],
         "keys in a store": [
@@ -173,11 +182,11 @@ def said(tmp_path_factory):
             ],
         ],
         "finetune nowhere": [
-            "finetune.__main__",
+            "finetune",
             ["--config=t.py", "--config.corpus.members=a.json"],
         ],
         "finetune": [
-            "finetune.__main__",
+            "finetune",
             [
                 *("--config=t.py", "--workdir=w", "--config.train.max_steps=True"),
                 *("--config.corpus.members=a.json", "--config.corpus.nonmembers=b"),

@@ -18,8 +18,9 @@ HEAVY = (
 _SCRIPT = """
 import contextlib, importlib, io, json, os, sys
 import vidsme_jax.commands, vidsme_jax.finetune.options
+from vidsme_jax import __main__ as command
 
-for module, given in json.loads(sys.argv[1]):
+for name, given in json.loads(sys.argv[1]):
     sys.stdout.flush()
     if os.fork():
         os.wait()
@@ -27,7 +28,9 @@ for module, given in json.loads(sys.argv[1]):
     said, status, sys.argv = io.StringIO(), None, ["vidsme", *given]
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            status = importlib.import_module(f"vidsme_jax.{module}").run()
+            if name != "vidsme":
+                command = importlib.import_module(command.module(name))
+            status = command.run()
         except SystemExit as end:
             status = end.code
         except BaseException as error:
@@ -39,7 +42,7 @@ for module, given in json.loads(sys.argv[1]):
 
 
 def all_of(commands: Sequence[Any], cwd: pathlib.Path) -> list[Any]:
-    """Runs commands, each a module and its arguments.
+    """Runs commands, each a name, or vidsme, and its arguments.
 
     Returns:
       Of each: its exit status, what it said, and the heavy modules it has imported.

@@ -15,7 +15,7 @@ _FORMS = ("--help", "-h", "--version")
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     given = [(name, form) for name in command.COMMANDS for form in _FORMS]
-    asked = [["__main__", list(each)] for each in given]
+    asked = [["vidsme", list(each)] for each in given]
     lines = forked.all_of(asked, tmp_path_factory.mktemp("help"))
     return dict(zip(given, lines, strict=True))
 

@@ -7,40 +7,19 @@ from collections.abc import Sequence
 from vidsme_jax import __version__, progress, terminal
 from vidsme_jax.wording import nearest
 
-# By name: the module whose `run` it is, and what it does.
+# By name: what it does. The module is `main` for the audit, else `commands.NAME`.
 COMMANDS = {
-    "power": ("planning", "says what numbers of clips can show, before a run"),
-    "lookup": (
-        "looking_up",
-        "says which videos are named in published training lists",
-    ),
-    "audit": ("main", "scores the clips of a corpus, or makes a study, and reports"),
-    "prepare": (
-        "prepare",
-        "decodes and measures a corpus once, for any number of runs",
-    ),
-    "report": (
-        "reporting",
-        "makes the report of a finished run anew, without its model",
-    ),
-    "match": (
-        "pairing",
-        "writes the subset of a run whose clips are alike as manifests",
-    ),
-    "verify": (
-        "verifying",
-        "says whether a finished run is as it was written, and computes it anew",
-    ),
-    "compare": (
-        "comparing",
-        "compares two runs of one corpus, such as of two checkpoints",
-    ),
-    "canary": (
-        "canaries",
-        "marks clips before they are published, and tests models for them later",
-    ),
-    "finetune": ("finetuning", "trains a model whose members are known, or a control"),
-    "demo": ("remaking", "draws and trains the demo anew"),
+    "power": "says what numbers of clips can show, before a run",
+    "lookup": "says which videos are named in published training lists",
+    "audit": "scores the clips of a corpus, or makes a study, and reports",
+    "prepare": "decodes and measures a corpus once, for any number of runs",
+    "report": "makes another report of a finished run, without its model",
+    "match": "writes the subset of a run whose clips are alike as manifests",
+    "verify": "says whether a finished run is unchanged, and computes it again",
+    "compare": "compares two runs of one corpus, such as of two checkpoints",
+    "canary": "marks clips before they are published, and tests models for them later",
+    "finetune": "trains a model whose members are known, or a control",
+    "demo": "draws and trains the demo again",
 }
 _HELP = ("", "-h", "-help", "--help", "--helpfull", "-?", "help")
 
@@ -61,13 +40,22 @@ def run(argv: Sequence[str] | None = None) -> int | None:
         return 2
     sys.argv = [f"{given[0]} {name}", *given[2:]]
     progress.stage("starting")
-    importlib.import_module(f"vidsme_jax.{COMMANDS[name][0]}").run()
+    importlib.import_module(module(name)).run()
     return None
+
+
+def module(name: str) -> str:
+    """Returns the module whose `run` a command is.
+
+    >>> module("audit"), module("report")
+    ('vidsme_jax.main', 'vidsme_jax.commands.report')
+    """
+    return "vidsme_jax.main" if name == "audit" else f"vidsme_jax.commands.{name}"
 
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return (
         "Membership-inference audits of video-understanding language models.\n\n"
         "usage: vidsme COMMAND [flags]\n\n" + "\n".join(lines) + "\n\n"

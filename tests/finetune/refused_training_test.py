@@ -14,9 +14,9 @@ import children
 from decoding import decode
 from trainings import changed
 from vidsme_jax.base import AuditError, Clip, ClipError
+from vidsme_jax.commands import finetune as command
 from vidsme_jax.demo import clips
-from vidsme_jax.finetune import __main__ as command
-from vidsme_jax.finetune import examples, options, preparing, training
+from vidsme_jax.finetune import examples, options, preparing, record, training
 from vidsme_jax.store import lock
 
 FRAMES = 4
@@ -213,7 +213,7 @@ def test_members_among_nonmembers_are_refused(config, corpus, tmp_path, kind):
 )
 def test_the_command_line_reports_what_is_wrong(tmp_path, flag, message):
     config = pathlib.Path(__file__).parents[2] / "configs" / "selftrain.py"
-    command = [sys.executable, "-m", "vidsme_jax.finetune", f"--config={config}"]
+    command = [sys.executable, "-m", "vidsme_jax", "finetune", f"--config={config}"]
     out = children.run([*command, f"--workdir={tmp_path}", flag])
     assert out.returncode == 2
     assert "nothing was computed, 1 problem:" in out.stderr
@@ -223,8 +223,8 @@ def test_the_command_line_reports_what_is_wrong(tmp_path, flag, message):
 
 def test_the_end_is_short_and_steers_no_terminal(tmp_path):
     losses = {f"nonmembers \x1b[2J{k}{'x' * 5000}": 1.0 for k in range(10_000)}
-    record = {"steps": 1, "seconds": 0.1, "losses": losses}
-    text = command.summary(record, tmp_path)
+    made = {"steps": 1, "seconds": 0.1, "losses": losses}
+    text = record.summary(made, tmp_path)
     assert "\x1b" not in text and len(text) < 5000
     assert "and 9980 more in training.json" in text
 
@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_ends_before_the_training(config, tmp_pa
 
 
 def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
-    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path), check=False))
+    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path), check=False, control=None))
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
     monkeypatch.setattr(command.commands, "begin", lambda: None)
@@ -245,14 +245,14 @@ def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(training, "run", mock.Mock(side_effect=full))
     assert command.main(["finetune"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("the training stopped: model.part: No space left on device;")
+    assert said.startswith("the run stopped: model.part: No space left on device;")
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
-    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path), check=False))
+    given = mock.Mock(FLAGS=mock.Mock(workdir=str(tmp_path), check=False, control=None))
     monkeypatch.setattr(command, "flags", given)
-    monkeypatch.setattr(command, "commands", mock.Mock(INTERRUPTED=130))
-    command.commands.usage_problem.return_value = ""
+    monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
+    monkeypatch.setattr(command.commands, "begin", lambda: None)
     monkeypatch.setattr(command.options, "ask", mock.Mock())
     run = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(training, "run", run)

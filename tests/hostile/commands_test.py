@@ -109,7 +109,9 @@ def test_an_audit_and_a_preparation_of_hostile_clips(tmp_path, base):
         asked.Command(f"vidsme_jax.{name}", flags, SECONDS)
         for name, flags in {
             "main": _flags(manifest, base, f"--workdir={tmp_path / 'run'}"),
-            "prepare": _flags(manifest, base, f"--out={tmp_path / 'prepared'}"),
+            "commands.prepare": _flags(
+                manifest, base, f"--out={tmp_path / 'prepared'}"
+            ),
         }.items()
     )
     ended = _run(tmp_path, audit, prepare)

@@ -1,6 +1,6 @@
 """The command line: `vidsme demo --workdir runs/made`.
 
-Makes the demo anew: draws its clips, trains its model, and trains the reference, a
+Makes the demo again: draws its clips, trains its model, and trains the reference, a
 model that has seen other clips only. The folder then holds
 
     corpus/      clips, members.jsonl, nonmembers.jsonl
@@ -29,7 +29,6 @@ from vidsme_jax import commands, exits, settings, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError
 from vidsme_jax.finetune import options
-from vidsme_jax.finetune.__main__ import summary
 from vidsme_jax.wording import printable
 
 # By role of the model: the clips that it learns, and how they are drawn.
@@ -81,7 +80,7 @@ def make(folder: pathlib.Path, stop: Any = None) -> None:
       KeyboardInterrupt: It was asked to stop.
     """
     from vidsme_jax.demo import clips
-    from vidsme_jax.finetune import training
+    from vidsme_jax.finetune import record, training
 
     wanted = [variant for variant in TARGETS if not _is_made(folder, variant)]
     for variant in wanted:
@@ -94,8 +93,8 @@ def make(folder: pathlib.Path, stop: Any = None) -> None:
         (folder / TARGETS["demo"] / name).write_bytes(content)
     for variant in wanted:
         target = folder / TARGETS[variant]
-        record = training.run(configuration(folder, variant), target, stop)
-        terminal.show(summary(record, target))
+        made = training.run(configuration(folder, variant), target, stop)
+        terminal.show(record.summary(made, target))
 
 
 def _is_made(folder: pathlib.Path, variant: str) -> bool:

@@ -14,8 +14,11 @@ from ml_collections import ConfigDict
 from vidsme_jax import settings
 from vidsme_jax.finetune.options import RECORD
 from vidsme_jax.store.files import write_atomically
+from vidsme_jax.wording import printable
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
+_SHOWN = 20  # Losses of groups in the summary; training.json has all.
+_NAME = 60  # Characters of a group's name there.
 # Keys on which the numbers of a training do not depend.
 _NEUTRAL = ("workers", "compile_cache", "overwrite", "cache_mib", "model.dtype")
 _NEUTRAL += ("corpus.prepared_cache",)
@@ -134,3 +137,21 @@ def _size(shape: tuple[int, ...]) -> int:
     for side in shape:
         size *= side
     return size
+
+
+def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:
+    """Returns the result in a few lines.
+
+    Args:
+      record: The content of `training.json`.
+      workdir: Where it is.
+    """
+    groups = list(record["losses"].items())
+    losses = [f"{printable(name, _NAME)} {loss:.4f}" for name, loss in groups[:_SHOWN]]
+    if len(groups) > _SHOWN:
+        losses.append(f"and {len(groups) - _SHOWN} more in training.json")
+    return (
+        f"{record['steps']} steps in {record['seconds']} s; mean loss of the answers "
+        f"in nats a token: {', '.join(losses)}\n"
+        f"checkpoint: {printable(str(workdir))}"
+    )
