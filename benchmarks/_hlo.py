@@ -124,7 +124,7 @@ def kernels(text: str) -> list[Kernel]:
 
 def select(found: Iterable[Kernel], pattern: str) -> list[Kernel]:
     """Returns those of whose name, opcode, kind or named scopes a part matches."""
-    texts = lambda k: (k.name, k.opcode, k.kind, k.op_name)  # noqa: E731
+    texts = lambda k: (k.name, k.opcode, k.kind, k.op_name)
     return [k for k in found if any(re.search(pattern, x) for x in texts(k))]
 
 

@@ -250,7 +250,7 @@ def test_a_run_of_the_questions_alone_leaves_the_answers(whole, tmp_path):
             np.testing.assert_array_equal(kept[text.asked.key].tokens, text.tokens)
 
 
-def test_answers_that_are_deleted_are_scored_anew(whole, tmp_path):
+def test_answers_that_are_deleted_are_scored_again(whole, tmp_path):
     path = manifest(tmp_path / "m.jsonl", 2)
     shutil.copytree(whole[0], tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "answers")

@@ -240,7 +240,7 @@ def test_all_problems_in_one_message_before_any_device_work(
     assert not (tmp_path / "run").exists()
 
 
-def test_config_problems_are_told_with_the_rest(config, tmp_path):
+def test_config_problems_are_reported_with_the_rest(config, tmp_path):
     _corpus(config, tmp_path)
     config.batch_size = 0
     config.video.sampling = "random"

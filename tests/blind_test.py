@@ -245,7 +245,7 @@ def _answers(rng, language, kinds):
 
 
 @pytest.mark.parametrize("language", KINDS)
-def test_texts_of_a_script_without_spaces_are_told_apart(language):
+def test_texts_of_a_script_without_spaces_are_distinguished(language):
     rng = np.random.default_rng(8)
     found = _of_texts(_answers(rng, language, [0] * 60 + [1] * 60), 0)
     assert found.p <= 0.01 and found.auc > 0.95

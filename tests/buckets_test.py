@@ -142,7 +142,7 @@ def test_a_bucket_that_is_not_there_is_named(bucket):
 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
-def test_what_is_wrong_with_keys_is_told(bucket, monkeypatch):
+def test_what_is_wrong_with_keys_is_reported(bucket, monkeypatch):
     """The server does not know them, or there are none."""
     needed = "s3:GetObject, s3:ListBucket, s3:PutObject and s3:DeleteObject"
     _check_keys_from(0)

@@ -30,12 +30,9 @@ class Hiding(importlib.machinery.PathFinder):
 
 sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Hiding
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
-
-import _running  # noqa: E402
-import card  # noqa: E402
-
-from vidsme_jax.run import rates  # noqa: E402
-
+_running, card, rates = map(
+    importlib.import_module, ("_running", "card", "vidsme_jax.run.rates")
+)
 _RATE = rates.matrix_rate
 
 

@@ -127,7 +127,7 @@ def test_a_step_that_goes_wrong_costs_the_others_nothing(
 ):
     good = "import argparse; argparse.ArgumentParser().parse_args()\nimport os\n"
     code = good + _say("result", value=1.5) + "os._exit(0)"
-    make = lambda name, code, **more: _step(card, tmp_path, name, code, **more)  # noqa: E731
+    make = lambda name, code, **more: _step(card, tmp_path, name, code, **more)
     steps = (
         make("option", code, flags=("--no-such-option",), optional=("av",)),
         make("killed", _say("result", value=2) + "import os; os.kill(os.getpid(), 9)"),
@@ -213,7 +213,7 @@ def test_the_list_and_its_seconds(card, capsys):
     assert card.chosen(["3..N", "1", "3"], card.STEPS) == [*range(3, 9), 1]
 
 
-def test_what_is_found_stands_beside_what_was_expected(card, tmp_path, capsys):
+def test_what_is_found_is_next_to_what_was_expected(card, tmp_path, capsys):
     expected = (
         card.Expected(("speed", "value"), 7.0, 8.0, "roofline", {"batch": 4}),
         card.Expected(("speed", "ratio"), 2.0, None, "aim"),

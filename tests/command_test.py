@@ -56,7 +56,7 @@ _FLAGS = {
 }
 
 
-def test_every_command_tells_its_flags():
+def test_every_command_shows_its_flags():
     for name in command.COMMANDS:
         done = children.run([sys.executable, "-m", "vidsme_jax", name, "--help"])
         assert done.returncode == 0 and not done.stderr, name
@@ -101,7 +101,7 @@ def _again(workdir, **changes):
     return audit.report_again(workdir, config, about)
 
 
-def test_a_report_made_anew_is_the_same(finished):
+def test_a_report_made_again_is_the_same(finished):
     before = (finished.workdir / "metrics.json").read_bytes()
     scores = (finished.workdir / "scores.csv").read_bytes()
     about = json.loads((finished.workdir / "config.json").read_text())
@@ -142,7 +142,7 @@ def test_what_signals_depend_on_stays(finished):
         report._refuse_changes(before, config)
 
 
-def test_failures_of_the_run_are_told_again(finished):
+def test_failures_of_the_run_are_reported_again(finished):
     """Those of rows that are gone are none of this report's."""
     path, name = finished.workdir / "failures.jsonl", finished.table.id[0]
     cause = {"stage": "open", "cause": "no such file"}

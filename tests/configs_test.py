@@ -150,7 +150,7 @@ def test_half_precision_is_near_single():
     assert np.abs(found["bfloat16"] - found["float32"]).mean() < 0.1 * spread
 
 
-def test_rows_of_several_manifests_are_told_apart(tmp_path):
+def test_rows_of_several_manifests_are_distinguished(tmp_path):
     """CinePile's nine files of non-members become groups of the report."""
     from vidsme_jax.data import corpora
 

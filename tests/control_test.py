@@ -166,7 +166,7 @@ def test_what_is_taken_of_an_audit(corpus, config, tmp_path):
     assert chosen.asked["video.sampling"] == "uniform"
 
 
-def test_problems_are_told_together(config, tmp_path):
+def test_problems_are_reported_together(config, tmp_path):
     wrong = changed(config, headline="vid_smee", batch_size=0, model__checkpoint="")
     text = problems_of(plan.ask, wrong, str(tmp_path / "nowhere.jsonl"), None)
     places = [
@@ -241,7 +241,7 @@ def test_the_command_continues_a_control_that_is_done(made, corpus, tmp_path):
     assert done.returncode == 2 and "a control of other clips" in done.stderr
 
 
-def test_it_stands_beside_the_verdict(made, config, tmp_path):
+def test_it_is_next_to_the_verdict(made, config, tmp_path):
     with_it = changed(config, report__control=str(made[0]))
     report = audit.run(with_it, tmp_path)
     assert report is not None

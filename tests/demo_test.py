@@ -94,7 +94,7 @@ def test_they_were_trained_with_these_configurations():
         assert then | later == flat
 
 
-def test_the_configuration_beside_it_trains_the_same():
+def test_the_configuration_with_it_trains_the_same():
     """On the clips that are stored, with the same settings."""
     keys = {"corpus.members", "corpus.nonmembers", "model.checkpoint"}
     for variant in ("demo", "reference"):

@@ -121,7 +121,7 @@ def test_rounds_are_summed(reported):
     assert host["value"] == 1.0 and host["needed_cores"] == 1.0
 
 
-def test_an_accelerator_that_waits_is_told(reported):
+def test_an_accelerator_that_waits_is_reported(reported):
     status, files, _, told = reported((8.0, 8.0, 8.1))
     assert status == 1 and files["reached"] is False
     assert files["lacks"] == "decode" and files["ratio"] == 0.75

@@ -253,7 +253,7 @@ def test_marks_of_an_exploratory_report(run):
 @pytest.mark.parametrize(
     "changes", [{"comparison": "plain"}, {"alpha": 0.2}, {"smallest_auc": 0.8}]
 )
-def test_the_score_beside_the_headline(tmp_path_factory, finished, changes):
+def test_the_score_next_to_the_headline(tmp_path_factory, finished, changes):
     """It is no less exploratory than the headline."""
     folder = tmp_path_factory.mktemp("beside")
     config = finished[1].copy_and_resolve_references()
@@ -271,7 +271,7 @@ def test_the_score_beside_the_headline(tmp_path_factory, finished, changes):
     assert "Control, vid_sme, exploratory</th>" in said
 
 
-def test_a_score_beside_the_headline_that_was_added(finished, tmp_path):
+def test_a_score_next_to_the_headline_that_was_added(finished, tmp_path):
     config = finished[1].copy_and_resolve_references()
     config.headline = config.scores = "perplexity"
     audit.run(config, tmp_path / "run")

@@ -112,7 +112,7 @@ def hlo(monkeypatch):
 
 def test_the_kernels_of_a_text(hlo):
     found = {kernel.name: kernel for kernel in hlo.kernels(TEXT)}
-    about = lambda k: (k.kind, k.runs, k.read, k.written)  # noqa: E731
+    about = lambda k: (k.kind, k.runs, k.read, k.written)
     assert {name: about(kernel) for name, kernel in found.items()} == {
         "loop_dynamic_slice_fusion": ("dynamic-slice", 4, 256 + 4, 256),
         "custom-call.1": ("gemm", 4, 32 + 256, 128),

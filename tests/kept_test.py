@@ -299,7 +299,7 @@ def test_what_is_damaged_is_computed_and_replaced(tmp_path, read, caplog, damage
         b'{"x": [1, 2, 3, 4, "ab"]}',
     ],
 )
-def test_damaged_hashes_are_made_anew(tmp_path, read, caplog, text):
+def test_damaged_hashes_are_made_again(tmp_path, read, caplog, text):
     _written(tmp_path)
     first = _table(tmp_path)
     path = tmp_path / FOLDER / "parts.json"
@@ -391,7 +391,7 @@ def test_hashes_of_files_that_change(tmp_path, monkeypatch):
     assert json.loads(record.read_text()) == {}
 
 
-def test_clips_of_equal_motion_and_texts_are_told_apart(tmp_path):
+def test_clips_of_equal_motion_and_texts_are_distinguished(tmp_path):
     """By their keys: two clips of one part have the same hash of it."""
     motion = MotionStatistics(100.0, 200.0)
     store = Signals(tmp_path / "signals", {})

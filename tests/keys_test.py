@@ -52,7 +52,7 @@ def test_help_is_complete_and_quick(said, name):
     ("name", "rules"),
     [("audit", settings.RULES), ("finetune", options.RULES)],
 )
-def test_help_tells_every_key(said, name, rules):
+def test_help_shows_every_key(said, name, rules):
     text = said[name, "--help"][1]
     words = " ".join(text.split())
     for key, rule in rules.items():
@@ -72,7 +72,7 @@ def test_help_tells_every_key(said, name, rules):
         ("report", ["report.alpha", "scores", "gate.max_auc"], ["model.checkpoint"]),
     ],
 )
-def test_help_tells_the_keys_that_are_read(said, name, has, lacks):
+def test_help_shows_the_keys_that_are_read(said, name, has, lacks):
     text = said[name, "--help"][1]
     assert all(f"--config.{key}=" in text for key in has)
     assert not any(f"--config.{key}=" in text for key in lacks)

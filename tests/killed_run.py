@@ -13,6 +13,7 @@ lives; one more, elsewhere, is never killed.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ import random
 import signal
 import sys
 
+_SLOWEST = "transformers.models.auto.tokenization_auto"  # Of all imports.
 QUESTIONS = (
     *("describe the video", "what happens in this video"),
     *("what can be seen in the clip", "describe the clip"),
@@ -99,7 +101,7 @@ def main(
     from vidsme_jax.models import tokenizer_files
 
     tokenizer_files.hide_broken_torchvision()  # transformers remembers what is there.
-    import transformers.models.auto.tokenization_auto  # noqa: F401  The slowest import.
+    importlib.import_module(_SLOWEST)
     from absl import logging
 
     from vidsme_jax import audit

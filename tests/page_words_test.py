@@ -85,7 +85,7 @@ def test_the_smallest_p_is_said(tmp_path):
     assert said in words
 
 
-def test_blind_aucs_are_told_apart(tmp_path):
+def test_blind_aucs_are_distinguished(tmp_path):
     table = _table()
     found, page = _write(tmp_path, table)
     note = "AUC of the property, or the family of properties, that separates most"

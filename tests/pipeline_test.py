@@ -351,7 +351,7 @@ def whole(folder):
 
 
 @pytest.mark.parametrize("where", ["send", "fetch"])
-def test_a_clip_that_fails_is_alone_and_nothing_compiles_anew(
+def test_a_clip_that_fails_is_alone_and_nothing_compiles_again(
     where, folder, whole, monkeypatch
 ):
     failing = Failing(monkeypatch, where, lambda keys: 5 in keys)
@@ -443,7 +443,7 @@ def test_clips_that_fail_apart_do_not_end_a_run(folder, monkeypatch):
 
 def test_a_tower_that_sees_several_frames_is_shown_each_order(model):
     """Frames are permuted and never padded: clips of each length have a shape."""
-    both = lambda order: (np.arange(len(order)), order)  # noqa: E731
+    both = lambda order: (np.arange(len(order)), order)
     dependent = dataclasses.replace(
         model, model=dataclasses.replace(model.model, views=both)
     )

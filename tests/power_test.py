@@ -252,7 +252,7 @@ def test_a_list_goes_by_sources_of_calibration_clips():
     assert "unless at least 48 rank above every calibration clip" in lines[-1]
 
 
-def test_too_few_sources_are_told_before_all_else():
+def test_too_few_sources_are_reported_before_all_else():
     told = "nothing will be tested or listed: the {}, and it takes {}"
     for pair, its in (
         (

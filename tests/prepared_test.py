@@ -403,7 +403,7 @@ def test_clips_are_known_by_name_where_they_have_moved(items, tmp_path):
     assert "`vidsme prepare`" in found[0]
 
 
-def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_clips_of_one_name_are_distinguished_by_their_folders(tmp_path):
     here = [
         _item(n, tmp_path, video="v/1.mp4", clip=f"{tmp_path}/{part}/v/1.mp4", id=part)
         for n, part in enumerate(("a", "b"))

@@ -86,7 +86,7 @@ def test_texts_of_two_processes(said, folder, response):
 
 
 @pytest.mark.parametrize("grid", ["own", "spanning"])
-def test_both_stop_where_one_is_told_to(said, alone, folder, grid):
+def test_both_stop_where_one_is_asked_to(said, alone, folder, grid):
     for place in range(2):
         # Of a grid of both all take the same steps, and these are few.
         assert said[place][f"stopped-{grid}"] <= (6 if grid == "own" else 4)

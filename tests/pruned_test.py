@@ -188,7 +188,7 @@ def test_scores_are_those_of_the_rows_that_are_kept(saved, whole):
     assert min(shares) < 0.9 and max(shares) > min(shares), "nothing is left out"
 
 
-def test_the_report_tells_of_one_order(whole):
+def test_the_report_shows_one_order(whole):
     report, _, (curves,) = whole
     page = (report.workdir / "report.html").read_text()
     assert "the natural order of the frames alone is scored" in page
@@ -274,14 +274,14 @@ def _again(workdir, **changes):
         {"profile": "official", "scores": "ppl", "headline": "vid_sme"},
     ],
 )
-def test_a_report_made_anew_compares_no_orders_either(whole, figureless, changes):
+def test_a_report_made_again_compares_no_orders_either(whole, figureless, changes):
     before = (whole[0].workdir / "metrics.json").read_bytes()
     with pytest.raises(AuditError, match="compare the two orders of the frames, but"):
         _again(whole[0].workdir, **changes)
     assert (whole[0].workdir / "metrics.json").read_bytes() == before
 
 
-def test_a_report_made_anew_has_other_scores_of_one_order(whole, tmp_path, figureless):
+def test_a_report_made_again_has_other_scores_of_one_order(whole, tmp_path, figureless):
     shutil.copytree(whole[0].workdir, tmp_path / "run")
     again = _again(
         tmp_path / "run", scores="perplexity,mean_renyi_1", headline="perplexity"

@@ -322,7 +322,7 @@ def test_scores_that_are_missing_or_constant(tmp_path):
     assert "80 of the scores are not finite" in page
 
 
-def test_the_score_beside_the_headline_and_the_reference_have_a_sentence(tmp_path):
+def test_the_score_next_to_the_headline_and_the_reference_have_a_sentence(tmp_path):
     table = _table((40, 40, 0, 0), groups=("", "<b>day & night</b>"))
     rng = np.random.default_rng(3)
     own = rng.normal(0, 1, 80)

@@ -470,7 +470,7 @@ def test_a_record_that_is_no_json(run):
         audit.run(small(4), run)
 
 
-def test_other_settings_and_starting_anew(run):
+def test_other_settings_and_starting_again(run):
     for changes, named in (
         ({"video.num_frames": 3}, r"video\.num_frames = 2, this run has 3"),
         ({"video.sampling": "midpoint"}, r"video\.sampling = 'uniform'"),

@@ -231,7 +231,7 @@ def test_a_slice_without_rows_has_no_score():
     assert math.isnan(found["instruction_loss"]) and found["response_loss"] < 0
 
 
-def test_unknown_names_and_lacking_signals_are_told():
+def test_unknown_names_and_lacking_signals_are_reported():
     text, *_ = _text(7)
     with pytest.raises(
         AuditError, match=r"unknown score 'respons_loss'.*'response_loss'"
@@ -288,7 +288,7 @@ def test_names_are_those_of_the_slices_and_the_reference():
         ("instruction_los", "exact", "unknown score 'instruction_los'"),
     ],
 )
-def test_a_score_that_cannot_be_computed_is_told_with_the_remedy(
+def test_a_score_that_cannot_be_computed_is_reported_with_the_remedy(
     name, profile, expected
 ):
     slices = ("video", "instruction")
@@ -313,7 +313,7 @@ def test_what_a_score_needs():
     assert not scores.needs_blank(["response_pmi", "vid_sme"], "exact")
 
 
-def test_the_score_beside_the_headline_is_a_rule():
+def test_the_score_next_to_the_headline_is_a_rule():
     names = _names("video", "response", reference=True)
     beside = scores.beside("response_loss", names, "exact")
     assert beside == ("vid_sme", "control")

@@ -100,9 +100,7 @@ def test_a_path_is_a_path(given, tmp_path):
 
 
 @pytest.mark.parametrize("body", ["settings.default()", "1 / 0"])
-def test_python_writes_nothing_beside_a_configuration(
-    given, tmp_path, monkeypatch, body
-):
+def test_python_writes_nothing_with_a_configuration(given, tmp_path, monkeypatch, body):
     (tmp_path / "mine.py").write_text(
         f"from vidsme_jax import settings\nget_config = lambda: {body}\n"
     )
@@ -150,7 +148,7 @@ def test_the_short_form_sets_keys(given):
     assert commands.run_name(config) == "b"
 
 
-def test_the_short_form_beside_a_configuration(given):
+def test_the_short_form_with_a_configuration(given):
     assert given("--config=llava", "--model=a/b", "--reference=c")[0] is None
     config = main._CONFIG.value
     assert config.model.checkpoint == "a/b" and config.reference.checkpoint == "c"

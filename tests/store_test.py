@@ -575,7 +575,7 @@ def test_a_file_that_is_held_is_not_free_until_it_is_closed(tmp_path):
     lock.held(file).close()
 
 
-def test_what_is_started_anew_is_not_deleted_beyond_a_link(tmp_path):
+def test_what_is_restarted_is_not_deleted_beyond_a_link(tmp_path):
     elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
     Signals(elsewhere, {}).write([_clip("a")])
     (run / "answers").mkdir(parents=True)

@@ -75,7 +75,7 @@ def test_clips_of_few_sources_list_nobody_by_chance(sources, clips):
     assert np.mean(any_listed) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
 
 
-def test_a_list_is_told_by_sources_of_calibration_clips():
+def test_a_list_is_reported_by_sources_of_calibration_clips():
     rng = np.random.default_rng(9)
     score = np.concatenate([[50.0, 0.0], rng.normal(size=100)])
     unit = np.concatenate([[100, 101], np.arange(100) // 5])
@@ -257,7 +257,7 @@ def test_one_source_of_suspects_is_refused():
     ("number", "told"),
     [(2, "one that separates the two"), (5, "one of AUC 0.88 or more"), (20, "")],
 )
-def test_what_few_suspects_do_not_show_is_told(number, told):
+def test_what_few_suspects_do_not_show_is_reported(number, told):
     rng = np.random.default_rng(11)
     role = ["suspects"] * number + ["calibration"] * 80
     red = rng.normal(size=number + 80)
@@ -269,7 +269,7 @@ def test_what_few_suspects_do_not_show_is_told(number, told):
     assert told in found["statement"]
 
 
-def test_files_that_differ_are_told_and_close_nothing():
+def test_files_that_differ_are_reported_and_close_nothing():
     rng = np.random.default_rng(12)
     role = ["suspects"] * 30 + ["calibration"] * 30
     its = _table(rng.normal(size=60), role)

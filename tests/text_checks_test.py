@@ -118,7 +118,7 @@ def test_no_remedy_leads_to_another_refusal(slices, headline):
         assert not (greedy and scores.needs_given_answers(found))
 
 
-def test_an_empty_answer_is_told_once(model):
+def test_an_empty_answer_is_reported_once(model):
     found, problems = _check(model, [("what", "")])
     assert not problems and not found.texts
     # Of a reference's texts nothing else tells it.

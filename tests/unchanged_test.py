@@ -6,6 +6,7 @@ is meant to change numbers. On the machine that wrote it float32 must be equal w
 bounds there are those of the parity tests.
 """
 
+import importlib
 import json
 import pathlib
 import platform
@@ -146,7 +147,7 @@ def _write(workdir: pathlib.Path) -> None:
 if __name__ == "__main__":
     import tempfile
 
-    import conftest  # noqa: F401  The same settings as in the tests.
+    importlib.import_module("conftest")  # The same settings as in the tests.
 
     with tempfile.TemporaryDirectory() as folder:
         _write(pathlib.Path(folder))

@@ -60,7 +60,7 @@ def test_what_was_not_shown_is_not_said_to_be_absent():
     assert found["statement"].endswith("and nothing more was shown (p = 0.059)")
 
 
-def test_a_reference_that_separates_is_told():
+def test_a_reference_that_separates_is_reported():
     auc = {"value": 0.8, "low": 0.7, "high": 0.9}
     found = {"comparisons": {"all": {"reference": {"s": {"auc": auc}}}}}
     text = verdicts.of_reference(found, "all", "s")

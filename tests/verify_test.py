@@ -118,7 +118,7 @@ def test_an_empty_table_is_found(copied):
     assert found == ["scores.csv: it is not what scores.parquet says"]
 
 
-def test_an_index_is_not_believed(copied, monkeypatch):
+def test_an_index_is_not_trusted(copied, monkeypatch):
     """It repeats what parts say, and here it says something else."""
     part = copied / "signals/part-000000.parquet"
     table = pq.read_table(part)

@@ -140,7 +140,7 @@ def test_a_compressed_storage(tmp_path):
         pickled.headers(path)
 
 
-def test_damage_is_told_in_little_time_and_memory(tmp_path):
+def test_damage_is_reported_in_little_time_and_memory(tmp_path):
     path, rng = tmp_path / "weights.bin", np.random.default_rng(0)
     torch.save({"x": torch.ones(6, 5), "y": torch.arange(4)}, path)
     data = path.read_bytes()

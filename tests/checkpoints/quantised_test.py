@@ -132,7 +132,7 @@ def test_types_that_betray_it(saved, dtype, text):
     assert f".weight {text}, " in said and "more; quantised weights are not" in said
 
 
-def test_the_method_stands_in_a_file_beside(saved):
+def test_the_method_stands_in_another_file(saved):
     folder, raw, named = saved
     (folder / "config.json").write_text(json.dumps(raw))
     save_file(

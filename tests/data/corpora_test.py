@@ -248,7 +248,7 @@ def test_a_faulty_row_hides_nothing_of_the_others(tmp_path):
         assert expected in problems
 
 
-def test_everything_wrong_is_told_at_once(tmp_path):
+def test_everything_wrong_is_reported_at_once(tmp_path):
     rows = [{"video": "a.mp4", "label": "x", "candidates": 1}, {"video": ""}, 3]
     bad = as_json(tmp_path / "bad.json", rows)
     same = as_json(tmp_path / "same.json", [{"video": "a.mp4", "id": "1"}] * 2)

@@ -45,7 +45,7 @@ def _x264(path, params, pix_fmt="yuv420p", size=(96, 64)):
     ],
     ids=["pq", "hlg", "bt2020", "interlaced", "oblong", "narrow"],
 )
-def test_a_format_is_told_once_and_pixels_are_stored_ones(
+def test_a_format_is_reported_once_and_pixels_are_stored_ones(
     tmp_path, params, pix_fmt, warning, suffix
 ):
     frames = decode(_x264(tmp_path / f"a{suffix}", params, pix_fmt), num_frames=4)
@@ -60,7 +60,7 @@ def test_a_format_is_told_once_and_pixels_are_stored_ones(
     ("params", "pix_fmt"),
     [("keyint=5", "yuv420p10le"), ("fake-interlaced=1", "yuv420p"), ("sar=1/1", None)],
 )
-def test_an_ordinary_format_is_not_told(tmp_path, params, pix_fmt):
+def test_an_ordinary_format_is_not_reported(tmp_path, params, pix_fmt):
     path = _x264(tmp_path / "a.mp4", params, pix_fmt or "yuv420p")
     assert decode(path, num_frames=4).warnings == ()
 
@@ -88,7 +88,7 @@ def _with_alpha(path, codec, pix_fmt, alpha):
         ("a.png", "png", "rgba"),
     ],
 )
-def test_transparency_is_left_out_and_told(tmp_path, name, codec, pix_fmt):
+def test_transparency_is_left_out_and_reported(tmp_path, name, codec, pix_fmt):
     path = _with_alpha(tmp_path / name, codec, pix_fmt, alpha=90)
     frames = decode(path, num_frames=4)
     assert frames.warnings == (TRANSPARENT,)
@@ -100,7 +100,7 @@ def test_a_format_with_alpha_may_be_opaque(tmp_path):
     assert decode(path, num_frames=4).warnings == ()
 
 
-def test_several_formats_are_told_beside_each_other(tmp_path):
+def test_several_formats_are_reported_together(tmp_path):
     path = _x264(tmp_path / "a.mp4", f"{HDR}smpte2084:sar=4/3:interlaced=1")
     kinds = [warning.split(" ")[0] for warning in decode(path).warnings]
     assert kinds == ["pixels", "high", "interlaced:"]

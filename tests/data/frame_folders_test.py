@@ -75,7 +75,7 @@ def test_sources_of_folders(tmp_path):
     )
 
 
-def test_beside_videos_they_are_thumbnails(tmp_path):
+def test_with_videos_they_are_thumbnails(tmp_path):
     write(tmp_path / "thumbs")
     shutil.copy(next((settings.DEMO / "corpus" / "clips").glob("*.mp4")), tmp_path)
     for source in (tmp_path, tmp_path / "**", tmp_path / "*"):

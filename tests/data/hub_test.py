@@ -177,7 +177,7 @@ def test_a_downloaded_snapshot(tmp_path):
     assert _read(items[3]).content_hash == HASHES[3]
 
 
-def test_paths_beside_the_dataset(tmp_path):
+def test_paths_relative_to_the_dataset(tmp_path):
     shutil.copytree(CLIPS[0].parent, tmp_path / "v")
     paths = [f"v/{NAMES[0]}", "zip://a.mp4::films.zip", None, "https://a.b/c.mp4", ""]
     given = hub_files.videos([None] * 4 + [BYTES[4]], paths)

@@ -233,7 +233,7 @@ def test_a_manifest_without_a_column_of_videos(tmp_path):
     )
 
 
-def test_a_column_of_videos_and_labels_are_told_at_once(tmp_path):
+def test_a_column_of_videos_and_labels_are_reported_at_once(tmp_path):
     rows = [{"file_name": "a.mp4", "x": "why", "label": k % 3} for k in range(6)]
     source = as_json(tmp_path / "m.json", rows)
     first, second = problems_of(suspects=(source,), fields=("question=x",))
@@ -271,7 +271,7 @@ def test_columns_that_are_fields_but_for_case_or_spaces(tmp_path, suffix):
     assert (item.video, item.question) == ("a.mp4#t=3,", "Who?")
 
 
-def test_columns_beside_the_field_that_they_are_like(tmp_path):
+def test_columns_with_the_field_that_they_are_like(tmp_path):
     """The field's own column is read, and the other one is none."""
     row = {"video": "a.mp4", "start": 3, "Start": "x", "label": "suspect", "Label": "y"}
     source = as_csv(tmp_path / "m.csv", [row | {"Other": "2024"}])

@@ -39,7 +39,7 @@ def test_the_hint(tmp_path, video, hint):
     assert hint.format(folder=tmp_path) in problem
 
 
-def test_each_manifest_is_told_and_others_are_not(tmp_path):
+def test_each_manifest_is_reported_and_others_are_not(tmp_path):
     files(tmp_path, "a.mp4")
     good = as_json(tmp_path / "good.json", [{"video": "gone.mp4"}, {"video": "a.mp4"}])
     bad = as_json(tmp_path / "bad.json", [{"video": "x.mp4"}])

@@ -51,7 +51,7 @@ def test_a_track_of_stills_is_not_the_film(tmp_path, suffix, stills, order):
     assert frames.num_decodable == 60 and len(frames.warnings) == (stills > 1)
 
 
-def test_slides_beside_a_film_are_named(tmp_path):
+def test_slides_with_a_film_are_named(tmp_path):
     slides = FILM | {"size": (640, 480), "count": 6, "first": STILL}
     frames = decode(_tracks(tmp_path / "a.mp4", slides, FILM), num_frames=4)
     assert numbers(frames) == [0, 19, 39, 59]

@@ -171,7 +171,7 @@ def test_containers_without_a_good_table(tmp_path, suffix):
     assert numbers(frames) == list(frames.indices)
 
 
-def test_a_header_that_counts_dropped_frames_is_not_believed(tmp_path):
+def test_a_header_that_counts_dropped_frames_is_not_trusted(tmp_path):
     # An AVI has a frame, if need be an empty one, for every tick of its clock.
     stamps = [0, 40, 120, 160, 400, 1000, 1040, 1500]
     options = {"preset": "veryfast", "bf": "0"}

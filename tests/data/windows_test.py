@@ -119,7 +119,7 @@ def test_windows_of_one_video_are_one_unit(tmp_path):
     assert len(set(labels)) == 2 and len(labels) == 6
 
 
-def test_one_video_in_two_roles_is_told_once(tmp_path):
+def test_one_video_in_two_roles_is_reported_once(tmp_path):
     source = as_json(tmp_path / "m.json", [{"video": "a.mp4"}])
     with pytest.raises(AuditError) as caught:
         load(corpus_of(members=(source,), nonmembers=(source,), windows=5))

@@ -37,7 +37,7 @@ def _found(hidden, head, targets, memory, shards=1):
         memory=memory,
         shard=VocabularyShard(head.shape[0], "model" if shards > 1 else None),
     )
-    run_with = lambda h, w, m, t: run(h, w, m, targets=t)  # noqa: E731
+    run_with = lambda h, w, m, t: run(h, w, m, targets=t)
     head = jnp.pad(jnp.asarray(head), [(0, -len(head) % shards), (0, 0)])
     if shards > 1:
         mesh = jax.make_mesh((shards,), ("model",), axis_types=(AxisType.Auto,))
@@ -105,7 +105,7 @@ def test_ties_count_half(shards, memory):
 
 @layouts
 @pytest.mark.parametrize("shards", [1, 2])
-def test_own_argmax_beside_given_targets(shards, memory):
+def test_own_argmax_with_given_targets(shards, memory):
     """-1 gives what the row gives without targets, and the rank of an argmax."""
     hidden, head = _rows()
     targets = np.full(hidden.shape[:2], -1, np.int32)

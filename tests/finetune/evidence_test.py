@@ -115,7 +115,7 @@ def test_every_score_that_is_shown_or_summed_has_its_name():
     assert set(_headline.GIVEN) | set(_headline.GREEDY) <= known
 
 
-def test_greedy_scores_stand_beside_those_of_the_video():
+def test_greedy_scores_are_next_to_those_of_the_video():
     import _evidence
 
     plain = _scored(0)

@@ -346,7 +346,7 @@ def test_an_adapter_or_a_model_of_its_own(tmp_path):
     assert not (tmp_path / "second").exists()
 
 
-def test_factors_that_cannot_be_written_are_told_together(tmp_path):
+def test_factors_that_cannot_be_written_are_reported_together(tmp_path):
     made = exported(TINY, tmp_path / "whole")
     one = np.zeros((3, 4), np.float32)
     factors = {

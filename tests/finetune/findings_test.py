@@ -96,7 +96,7 @@ def test_what_is_trained():
     )
 
 
-def test_the_clips_that_a_set_test_needs_beside_100_and_500():
+def test_the_clips_that_a_set_test_needs_with_100_and_500():
     import _evidence
     import _findings
 

@@ -89,7 +89,7 @@ def test_keys_that_do_not_go_together(config, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_corpus_and_checkpoint_problems_are_told_together(config, tmp_path):
+def test_corpus_and_checkpoint_problems_are_reported_together(config, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     bad = changed(config, corpus__members=(str(tmp_path / "absent.jsonl"),))
     bad.model.checkpoint = str(tmp_path)
@@ -101,7 +101,7 @@ def test_corpus_and_checkpoint_problems_are_told_together(config, tmp_path):
     assert "--config.overwrite replaces it" in text
 
 
-def test_broken_rows_and_clips_are_told_together(config, corpus, tmp_path):
+def test_broken_rows_and_clips_are_reported_together(config, corpus, tmp_path):
     rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
     for row in rows:
         row["video"] = str(corpus / row["video"])

@@ -128,7 +128,7 @@ def test_a_stop_behind_the_weights_is_continued(config, trained, tmp_path):
         training.run(config, tmp_path)
 
 
-def test_an_old_record_does_not_stay_beside_new_weights(config, tmp_path):
+def test_an_old_record_does_not_stay_with_new_weights(config, tmp_path):
     """Else a training that was stopped behind its weights would count as done."""
     training.run(changed(config, train__max_steps=1), tmp_path)
     anew = changed(config, train__max_steps=2, overwrite=True)

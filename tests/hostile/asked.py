@@ -10,6 +10,7 @@ ended. Nothing of JAX has started before a fork.
 import contextlib
 import ctypes
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -166,23 +167,21 @@ def _bits(number: Any) -> str:
 # ------------------------------------------------------------------------ the forks
 
 
+# What commands import late; the forks share it.
+_IMPORTED = ("cv2", "matplotlib.pyplot", "tensorflow_datasets", "vidsme_jax.audit")
+_IMPORTED += ("transformers.models.auto.tokenization_auto", "vidsme_jax.studies")
+_IMPORTED += ("vidsme_jax.prepared.preparation", "vidsme_jax.report.figures")
+
+
 def main(folder: str, commands: list[dict[str, Any]]) -> None:
     """Runs commands, and prints how each ended."""
-    import cv2  # noqa: F401
     import jax
-    import matplotlib.backends.backend_agg
-    import matplotlib.pyplot  # noqa: F401
-    import tensorflow_datasets  # noqa: F401
 
     from vidsme_jax.models import tokenizer_files
 
     tokenizer_files.hide_broken_torchvision()  # transformers remembers what is there.
-    import transformers.models.auto.tokenization_auto  # noqa: F401
-
-    from vidsme_jax import audit, studies  # noqa: F401
-    from vidsme_jax.prepared import preparation  # noqa: F401
-    from vidsme_jax.report import figures  # noqa: F401
-
+    for module in _IMPORTED:
+        importlib.import_module(module)
     # What is cached in a run is the programs of all of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

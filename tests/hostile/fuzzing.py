@@ -10,6 +10,7 @@ to `--crashes`, and the exit status is not 0.
 
 import argparse
 import hashlib
+import importlib
 import os
 import pathlib
 import shlex
@@ -89,19 +90,18 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search))}
 
 
+_INSTRUMENTED = ("csv", "json.decoder", "pickletools", "zipfile")
+_INSTRUMENTED += ("vidsme_jax.checkpoints.files", "vidsme_jax.checkpoints.pickled")
+_INSTRUMENTED += ("vidsme_jax.data.sources",)
+
+
 def begin(target: str) -> None:
     """Instruments the readers and hands over to libFuzzer."""
     import atheris
 
     with atheris.instrument_imports():
-        import csv  # noqa: F401
-        import json.decoder  # noqa: F401
-        import pickletools  # noqa: F401
-        import zipfile  # noqa: F401
-
-        import vidsme_jax.checkpoints.files
-        import vidsme_jax.checkpoints.pickled
-        import vidsme_jax.data.sources  # noqa: F401
+        for module in _INSTRUMENTED:
+            importlib.import_module(module)
     import targets
     from absl import logging
 

@@ -46,7 +46,7 @@ def test_some_are_read_and_some_are_not(tmp_path, kind, seeds):
     assert 0 < sum(read) < 0.95 * len(read)
 
 
-def test_a_manifest_of_nothing_but_faults_is_told_in_short(tmp_path):
+def test_a_manifest_of_nothing_but_faults_is_reported_in_short(tmp_path):
     path = tmp_path / "m.json"
     path.write_text(json.dumps([{"video": "x" * 10_000 + "\0"}] * 300))
     with pytest.raises(AuditError) as caught:

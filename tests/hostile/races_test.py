@@ -103,7 +103,7 @@ def test_a_second_run_in_one_folder_is_refused_and_changes_nothing(found, scenar
             assert said["error"] is None and not one["left"], one
 
 
-def test_another_variant_is_prepared_beside(found):
+def test_another_variant_is_prepared_too(found):
     about, *tried = found["two variants"]
     for one in tried:
         assert _ended(one, "first")["error"] is None

@@ -115,7 +115,7 @@ def test_defaults_of_the_class_are_named_where_the_tower_does_not_take_them():
     ]
 
 
-def test_several_problems_are_told_together():
+def test_several_problems_are_reported_together():
     problems: list[str] = []
     raw = NEXT_VIDEO | {"size": "x", "image_std": 0, "novel": 1}
     files.read(raw, files.CLIP, 56, problems)

@@ -106,9 +106,7 @@ def test_flat_configs_that_are_refused(folders, tmp_path, kind):
     assert "mrope_section is [8, 4, 4]" in text
 
 
-def test_a_kind_of_positions_may_have_its_older_name_beside_the_newer(
-    folders, tmp_path
-):
+def test_a_kind_of_positions_may_have_its_older_name_with_the_newer(folders, tmp_path):
     shutil.copytree(folders[HALF, "hub"], tmp_path, dirs_exist_ok=True)
     sections = {"mrope_section": [2, 3, 3]}
     _change(tmp_path, CONFIG, (), {"rope_scaling": sections | {"type": "mrope"}})

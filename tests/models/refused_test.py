@@ -99,7 +99,7 @@ def test_each_is_refused_by_its_reason(named):
         ({"model_type": "gemma4", "text_config": 3}, "it is not built yet"),
     ],
 )
-def test_masks_and_parts_are_told(config, said):
+def test_masks_and_parts_are_reported(config, said):
     assert said in _said(config)
 
 

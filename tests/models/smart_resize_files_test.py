@@ -276,7 +276,7 @@ def test_what_is_not_built_is_refused_in_one_sentence(kind, change, expected, tm
     made.target(2, 30, 40)
 
 
-def test_several_problems_are_told_together(tmp_path):
+def test_several_problems_are_reported_together(tmp_path):
     change = {"size": "x", "image_std": 0, "novel": 1, "merge_size": 3}
     problems = read_video(tmp_path, "qwen2", **change)[2]
     assert len(problems) == 4

@@ -218,7 +218,7 @@ def _on_grid(folder: str, *grid) -> Found:
     loaded = model.load(devices.shardings(model.split))
     batch, _ = _batch(loaded, blank=True)
     rng = np.random.default_rng(1)
-    take = lambda x: np.concatenate([x, x, x])[:8]  # noqa: E731
+    take = lambda x: np.concatenate([x, x, x])[:8]
     grey = batch.blank._replace(texts=None)
     batch = jax.tree.map(take, batch._replace(blank=None))
     texts = batch.texts

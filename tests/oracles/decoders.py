@@ -111,7 +111,7 @@ def load(model: torch.nn.Module, folder: pathlib.Path, shardings=None) -> Loaded
     config = DecoderConfig.from_text(fields, "float32", tied=tied)
     fields.close(decoder_params.IGNORED)
     assert not problems, problems
-    make = lambda: Reader(config, rngs=nnx.Rngs(0))  # noqa: E731
+    make = lambda: Reader(config, rngs=nnx.Rngs(0))
     graphdef, abstract = nnx.split(nnx.eval_shape(make))
     rules = decoder_params.rules(r"model\.", "lm_head", "language_model", config)
     names = loading.Names(lambda name: name, rules, {})

@@ -57,7 +57,7 @@ def extremes(logits: Float[Array, "..."], axis: int) -> Extremes:
     if axis == -1:
         values = (logits, columns, jnp.full_like(logits, -jnp.inf))
         void = (jnp.float32(-jnp.inf), jnp.int32(_LAST), jnp.float32(-jnp.inf))
-        join = lambda a, b: tuple(higher(Extremes(*a), Extremes(*b)))  # noqa: E731
+        join = lambda a, b: tuple(higher(Extremes(*a), Extremes(*b)))
         return Extremes(*jax.lax.reduce(values, void, join, (logits.ndim - 1,)))
     top = jnp.max(logits, axis, keepdims=True)
     winner = jnp.min(jnp.where(logits == top, columns, _LAST), axis)
@@ -105,7 +105,7 @@ def total(terms: list[Array], axis: int) -> tuple[Array, ...]:
     if axis >= 0:
         return tuple(jnp.sum(term, axis) for term in terms)
     zeros = (jnp.float32(0.0),) * len(terms)
-    add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
+    add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
     return tuple(jax.lax.reduce(tuple(terms), zeros, add, (terms[0].ndim + axis,)))
 
 

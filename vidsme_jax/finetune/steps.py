@@ -175,7 +175,7 @@ class Programs:
             return tree
         count = self._devices.num_data
         where = NamedSharding(self._devices.mesh, PartitionSpec(_AXIS))
-        copy = lambda x: jnp.broadcast_to(x[None], (count, *x.shape))  # noqa: E731
+        copy = lambda x: jnp.broadcast_to(x[None], (count, *x.shape))
         return jax.jit(lambda x: jax.tree.map(copy, x), out_shardings=where)(tree)
 
     def gathered(self, tree: Any) -> Any:
@@ -248,7 +248,7 @@ class Programs:
         where = NamedSharding(devices.mesh, PartitionSpec(_AXIS))
         if self._copies:
             count = devices.num_data
-            fold = lambda x: x.reshape(count, len(x) // count, *x.shape[1:])  # noqa: E731
+            fold = lambda x: x.reshape(count, len(x) // count, *x.shape[1:])
             batch = jax.tree.map(fold, batch)
         return jax.device_put(batch, where)
 

@@ -209,7 +209,7 @@ def take_rows(
     table: Float[Array, "items rows size"], places: Int[Array, "items taken"]
 ) -> Float[Array, "items taken size"]:
     """Takes rows of each item; a place beyond the last row takes that one."""
-    one = lambda x: x[0].at[x[1]].get(mode="clip")  # noqa: E731
+    one = lambda x: x[0].at[x[1]].get(mode="clip")
     # Batched gathers of so many rows take XLA half a minute to compile for a TPU.
     if parallel.platform() == "tpu":
         return jax.lax.map(one, (table, places))
@@ -297,7 +297,7 @@ def _separate(path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]) 
 
     place = _of_a_layer(stacks[0].sharding)
     if isinstance(stacks[0], jax.ShapeDtypeStruct):
-        like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)  # noqa: E731
+        like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
         parts = jax.tree.map(like, jax.eval_shape(_cut, *stacks))
     else:
         parts = _cutter(place)(*stacks)
