@@ -150,7 +150,8 @@ def test_a_batch_that_a_grid_of_processes_cannot_send(
 
     monkeypatch.setattr(parallel.Devices, "runner", lambda *_: fails)
     monkeypatch.setattr(pipeline.Pipeline, "spanning", True)
-    monkeypatch.setattr(parallel.Devices, "anyone", lambda *_: pytest.fail("a step"))
+    refuse = lambda *_: pytest.fail("a step")
+    monkeypatch.setattr(parallel.Devices, "any_process", refuse)
     with pytest.raises(error, match=text):
         _stream(folder, "pmap", 1, 1, [4] * 4, batch_size=2)
 

@@ -170,7 +170,10 @@ def _forged_corpus(folder):
 @pytest.mark.parametrize(
     ("forge", "said"),
     [
-        (_forged_metrics, "comparisons.all.scores.vid_sme.auc.value is 0.987654, anew"),
+        (
+            _forged_metrics,
+            "comparisons.all.scores.vid_sme.auc.value is 0.987654, recomputed",
+        ),
         (_forged_scores, "scores.parquet: 1 row of vid_sme differ, such as row 3"),
         (_forged_role, "scores.csv: it is not what scores.parquet says"),
         (_forged_corpus, "config.json: its digest of the corpus is not that"),
@@ -206,9 +209,9 @@ def test_without_the_sources_the_files_are_verified(copied):
     path.write_text(json.dumps(about, indent=2))
     digests.write(copied)
     found = verify.verify(copied)
-    assert found.same[1] == "files: every one is as it was written"
+    assert found.same[1] == "files: all are unchanged"
     assert not found.differences
-    assert any("not computed anew: " in each for each in found.problems)
+    assert any("not recomputed: " in each for each in found.problems)
 
 
 def test_a_changed_video_is_found_by_its_hash(finished, monkeypatch):

@@ -1,4 +1,4 @@
-"""Names with a scheme, as `gs://bucket/folder`, which are no paths of this machine."""
+"""URLs such as `gs://bucket/folder`, which are no paths of this machine."""
 
 import re
 
@@ -18,12 +18,12 @@ def is_url(name: str) -> bool:
 
 
 def no_folder(name: str | None, what: str, must: str = "a folder") -> list[str]:
-    """Returns the sentence about a name that must be a path of this machine, if any.
+    """Returns the problem, if any, of a name that must be a path of this machine.
 
     Args:
-      name: As it was given; None or "": it was not.
-      what: Of which flag or key, such as "--out".
-      must: What it must be, such as "a file".
+      name: The value; None or "" is no problem.
+      what: The flag or key, such as "--out".
+      must: The kind that is allowed, such as "a file".
 
     Example:
       >>> no_folder("gs://bucket/a.json", "--out", "a file")[0][:55]
@@ -32,6 +32,6 @@ def no_folder(name: str | None, what: str, must: str = "a folder") -> list[str]:
     if not name or not is_url(name):
         return []
     return [
-        f"{what} is {printable(name)}: it must be {must} of this machine; of object "
-        "stores, work directories of audits and prepared corpora are known"
+        f"{what} is {printable(name)}: it must be {must} of this machine; object "
+        "stores may hold only work directories of audits and prepared corpora"
     ]

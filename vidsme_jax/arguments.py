@@ -1,6 +1,6 @@
-"""Checks of what public functions are given: one sentence says what is wrong.
+"""Checks of the arguments of public functions: one sentence says what is wrong.
 
-Each raises the project's own errors, and is cheap beside what follows it.
+Each raises one of the errors of `base`, and costs little next to the work that follows.
 """
 
 import math
@@ -30,14 +30,14 @@ def number(
     *,
     open: str = "",
 ) -> Any:
-    """Returns a real number of a range, as it was given.
+    """Returns a real number if it lies in a range.
 
     Args:
-      name: Of the argument.
-      value: As given; a bool is no number, and an array only if it has no axis.
+      name: The argument's name, for the message.
+      value: The argument; a bool is no number, an array only without axes.
       low: The lower end.
       high: The upper end; a number is finite.
-      open: The ends that do not count themselves: "(", ")" or "()".
+      open: The ends that are excluded: "(", ")" or "()".
     """
     kinds = int, float, np.integer, np.floating
     plain = value.item() if getattr(value, "shape", None) == () else value
@@ -54,7 +54,7 @@ def number(
 
 
 def count(name: str, value: Any, low: int = 1) -> int:
-    """Returns an integer from `low` on."""
+    """Returns an integer if it is at least `low`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     require(
         whole and value >= low,
@@ -64,7 +64,7 @@ def count(name: str, value: Any, low: int = 1) -> int:
 
 
 def text_list(name: str, value: Any, example: str) -> tuple[str, ...]:
-    """Returns the texts of a list; one text is no list of its letters."""
+    """Returns the texts of a list; refuses one text, which is no list."""
     if isinstance(value, str):
         raise AuditError([f"{name} is {value!r}, one text; give a list: [{value!r}]"])
     several = tuple(value) if isinstance(value, Iterable) else ()
@@ -79,7 +79,7 @@ def text_list(name: str, value: Any, example: str) -> tuple[str, ...]:
 
 
 def one_of(name: str, value: Any, known: Iterable[str]) -> str:
-    """Returns one of a few names."""
+    """Returns a name if it is known."""
     known = tuple(known)
     if isinstance(value, str) and value in known:
         return value
@@ -89,7 +89,7 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> str:
 
 
 def series(name: str, values: Any, *, least: int = 1) -> np.ndarray:
-    """Returns finite numbers along one axis."""
+    """Returns numbers as an array of one axis; all must be finite."""
     for place, value in enumerate(values) if isinstance(values, list | tuple) else ():
         require(
             not isinstance(value, bool | np.bool_),
@@ -130,7 +130,7 @@ def folder_or_name(name: str, value: Any) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Returns a bool; no text stands for one, since "no" would count as true."""
+    """Returns a bool; refuses texts, of which "no" would count as true."""
     require(
         isinstance(value, bool | np.bool_),
         f"{name} is {_shown(value)}; it must be True or False",
@@ -139,7 +139,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def table(value: Any) -> ScoreTable:
-    """Returns a table of scores, as it was given."""
+    """Returns a `ScoreTable`; refuses anything else."""
     kind = type(value).__name__
     require(isinstance(value, ScoreTable), f"table is a {kind}; give a base.ScoreTable")
     return value

@@ -20,7 +20,7 @@ _MORE = re.compile(r"(?:^|: )and (\d{1,9}) more\b")
 
 
 def ended(*, failures: bool, gate: dict[str, Any] | None) -> int:
-    """Returns the exit status of a report that was made; the gate comes first.
+    """Returns the exit status after a report was made; the gate comes first.
 
     Args:
       failures: Whether rows have no scores.
@@ -71,7 +71,7 @@ def wrong(problems: list[str], *, scored: bool = False) -> int:
 
 
 def _amount(problem: str) -> int:
-    """Returns how many problems a line stands for."""
+    """Returns how many problems a line counts for."""
     more = _MORE.search(problem)
     return int(more[1]) if more else 1
 

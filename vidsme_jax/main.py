@@ -7,12 +7,12 @@
     vidsme audit --model CHECKPOINT --members DIR --nonmembers DIR
     vidsme audit --config list
 
-The first is the demo; the last prints the configurations that are shipped. Of one's
-own a path is given: --config ./mine.py. Without --config all keys have their defaults.
-With --check behind any of them all is checked that needs no decoding and no weights,
-and nothing is run or written.
+The first is the demo; the last prints the configurations that are shipped. A
+configuration of your own is given by its path: --config ./mine.py. Without --config all
+keys have their defaults. --check, with any of them, checks all that needs neither
+decoding nor weights, and runs and writes nothing.
 
-Exit status: 0 all clips scored, or nothing wrong with what --check looks at; 2 nothing
+Exit status: 0 all clips scored, or --check found nothing wrong; 2 nothing
 computed, or no report made because near-duplicates were found in two roles, one message
 lists every problem found; or the run stopped, because the work directory cannot be
 written, the devices fail or another process failed, which loses nothing that was
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     stop.listen()
     place = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     try:
-        # Of several processes one may see what the others do not: they ask together.
+        # Several processes may see different files: they check together, later.
         alone = joining.arguments(place) is None
         asked = asking.ask(config, workdir=workdir) if alone else None
         progress.stage("starting JAX")
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
         from vidsme_jax.run import processes
 
         if processes.start(*place):
-            stop.listen()  # JAX, too, has taken SIGTERM.
+            stop.listen()  # JAX has replaced the handler of SIGTERM.
         parallel.keep_programs(config.get("compile_cache", ""))
         run = studies.run if config.get("study") else audit.run
         report = run(config, workdir, stop, asked)
@@ -140,7 +140,7 @@ def _list_scores(profile: Any) -> int:
 
 
 def run() -> NoReturn:
-    """The console script."""
+    """Parses the flags, which are those of `vidsme audit`, and runs `main`."""
     names = "config", *commands.SHORT, "workdir", "check"
     places = "coordinator", "num_processes", "process_id"
     commands.help_wanted(__doc__, *names, *places, keys=views.KEYS)

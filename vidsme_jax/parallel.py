@@ -1,13 +1,13 @@
-"""One pure step on many devices: where parameters lie and how a batch is spread.
+"""Runs one pure step on many devices: shards the parameters and the batch.
 
-The step is written once, `step(state, batch)`, with clips on the leading axis
-of every leaf of `batch` and of its result. "pmap" copies the parameters to each device
-and gives each its share of the clips; "mesh" also splits the parameters over the axis
-`model`: the decoder's products are left to the compiler, while attention and the head
-say themselves what a device does (`by_shard`).
+The step is written once, `step(state, batch)`, with clips on the leading axis of every
+leaf of `batch` and of its result. "pmap" copies the parameters to each device and gives
+each its share of the clips; "mesh" also shards the parameters over the axis `model`:
+the compiler partitions the decoder's products, while attention and the head run on the
+shards of each device (`by_shard`).
 
-While a step is traced for a mesh, `grid` returns it; the code of models asks it and
-needs no argument for it.
+While a step is traced for a mesh, `grid` returns the mesh, so that models need no
+argument for it.
 """
 
 import dataclasses
@@ -22,13 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vidsme_jax.base import AuditError
 
-# A pattern of parameters' paths, and the axes, counted from the last one, of which
-# "mesh" splits the first that divides over `model`.
+# A pattern of parameters' paths, and axes, counted from the last one: "mesh" shards the
+# first of them whose size divides by the number of devices along `model`.
 Split = tuple[str, tuple[int, ...]]
 
 _ROOM = 0.75  # The part of a device's memory that parameters may fill.
@@ -43,12 +44,12 @@ class Devices:
 
     @property
     def num_data(self) -> int:
-        """Devices along `data`."""
+        """The number of devices along `data`."""
         return self.mesh.shape["data"]
 
     @property
     def num_processes(self) -> int:
-        """Processes whose devices are in the grid; each has its part of a batch."""
+        """The number of processes with devices in the grid."""
         return len({device.process_index for device in self.mesh.devices.flat})
 
     def batch_size(self, clips: int) -> int:
@@ -67,10 +68,10 @@ class Devices:
     def shardings(
         self, split: Sequence[Split]
     ) -> Callable[[str, tuple[int, ...]], NamedSharding]:
-        """Returns where the parameter of a path and shape lies.
+        """Returns a function of a parameter's path and shape that gives its sharding.
 
         Args:
-          split: Of the model. What matches no pattern, or does not divide, is copied.
+          split: Of the model; what matches no pattern, or does not divide, is copied.
         """
 
         def sharding(path: str, shape: tuple[int, ...]) -> NamedSharding:
@@ -87,7 +88,7 @@ class Devices:
         return sharding
 
     def clips(self) -> NamedSharding:
-        """Returns the spread of a batch: each process has its own clips."""
+        """Returns the sharding of a batch: each process has its own clips."""
         processes = self.num_processes
         if self.num_data % processes == 0:
             return NamedSharding(self.mesh, PartitionSpec("data"))
@@ -102,14 +103,14 @@ class Devices:
     def runner(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles `step(state, batch)` for these devices.
 
-        `batch` holds this process's NumPy arrays. The result is for `fetch`; what is
-        called returns before it is computed, and starts no transfer that waits. Nothing
-        is donated: no result has the size of an argument, so XLA could reuse none.
+        `batch` holds this process's NumPy arrays. The compiled step returns before its
+        result is computed; `fetch` waits for it. Nothing is donated: no result has the
+        size of an argument, so that XLA could reuse none.
         """
         if self.mode == "mesh":
             compiled = self.jit(step)
 
-            def run(state, batch):
+            def run(state: nnx.State, batch: Any) -> Any:
                 placed = jax.tree.map(self._place, batch)
                 with jax.set_mesh(self.mesh):
                     return compiled(state, placed)
@@ -119,7 +120,7 @@ class Devices:
         mapped = jax.pmap(step, axis_name="data", in_axes=(None, 0), devices=devices)
         share = NamedSharding(self.mesh, PartitionSpec("data"))
 
-        def run_pmap(state, batch):
+        def run_pmap(state: nnx.State, batch: Any) -> Any:
             folded = jax.tree.map(
                 lambda x: x.reshape(
                     self.num_data, len(x) // self.num_data, *x.shape[1:]
@@ -139,10 +140,11 @@ class Devices:
             )
         return jax.tree.map(_own, out)
 
-    def anyone(self, flag: bool) -> jax.Array:
+    def any_process(self, flag: bool) -> jax.Array:
         """Returns whether any process of the grid passes a true flag.
 
-        All must call it at the same step. The answer is for `np.asarray`, which waits.
+        A collective call: all processes make it at the same step. `np.asarray` of the
+        result waits for it.
         """
         spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
         own = np.full(len(self.mesh.local_devices), flag)
@@ -155,9 +157,9 @@ class Devices:
 
 
 def keep_programs(folder: str) -> None:
-    """Lets JAX keep compiled programs in a folder; "" keeps none.
+    """Sets the folder of JAX's compilation cache; "" keeps no programs.
 
-    A grid of several CPU devices keeps none: see `make_devices`.
+    A grid of several CPU devices uses no cache: see `make_devices`.
     """
     if folder:
         path = str(pathlib.Path(folder).expanduser())
@@ -183,11 +185,11 @@ def _memory(device: Any) -> int | None:
 def make_devices(
     mode: str, data: int, model: int, *, num_bytes: int = 0, dtype: str = ""
 ) -> Devices:
-    """Arranges devices: this process's where they suffice, else those of all.
+    """Makes the grid of devices: of this process if they suffice, else of all.
 
-    On several CPU devices compiled programs are no longer kept, nor read: with jaxlib
-    0.10.2 one that was read from a folder may begin a collective operation while
-    another one waits, and hang.
+    Turns the compilation cache off for several CPU devices: with jaxlib 0.10.2 a
+    program that was read from it may start a collective operation while another one
+    waits, and hang.
 
     Args:
       mode: "pmap", "mesh", or "auto": "pmap" where the parameters fit a device, else
@@ -238,7 +240,7 @@ def make_devices(
     chosen = pool[: wanted * model]
     if len(chosen) > 1 and chosen[0].platform == "cpu":
         _keep_no_programs()
-    if pool is local and len(chosen) == len(local):  # In an order that suits the wires.
+    if pool is local and len(chosen) == len(local):  # In the order of the interconnect.
         axes = (AxisType.Auto,) * 2
         mesh = jax.make_mesh(
             (wanted, model), ("data", "model"), axis_types=axes, devices=chosen
@@ -249,19 +251,19 @@ def make_devices(
 
 
 def in_gib(size: int | float) -> str:
-    """Writes a number of bytes, also in GiB."""
+    """Returns a number of bytes as text, also in GiB."""
     return f"{size / 2**30:.1f} GiB ({size:,.0f} bytes)"
 
 
 def grid() -> AbstractMesh | None:
-    """Returns the mesh that the present trace is for, None inside one device's part."""
+    """Returns the mesh of the current trace, None inside `by_shard` or without one."""
     mesh = jax.sharding.get_abstract_mesh()
     split = "model" in mesh.axis_names and not mesh.manual_axes
     return mesh if split else None
 
 
 def platform() -> str:
-    """Returns what the present trace is for: "cpu", "tpu", "nvidia" or "other"."""
+    """Returns the platform of the current trace: "cpu", "tpu", "nvidia" or "other"."""
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.local_devices()[0]
     if device.platform in ("cpu", "tpu"):
         return device.platform
@@ -269,7 +271,7 @@ def platform() -> str:
 
 
 def spread(x: Any, *spec: Any) -> Any:
-    """Tells the compiler how an array lies on the mesh, if there is one."""
+    """Constrains the sharding of an array, if there is a mesh."""
     mesh = grid()
     if mesh is None:
         return x
@@ -279,7 +281,7 @@ def spread(x: Any, *spec: Any) -> Any:
 
 
 def each(function: Callable[..., Any], *items: Any) -> Any:
-    """Applies a function to independent items, on a mesh spread over all devices.
+    """Applies a function to independent items, on a mesh sharded over all devices.
 
     Args:
       function: Of items along the leading axis, which its results have too.
@@ -299,7 +301,7 @@ def each(function: Callable[..., Any], *items: Any) -> Any:
 
 
 def by_shard(function: Callable[..., Any], in_specs: Any, out_specs: Any):
-    """Runs a function on each device's part of its arguments (of a mesh)."""
+    """Returns a function that runs on each device's shards of its arguments."""
     return jax.shard_map(
         function, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
@@ -351,7 +353,7 @@ def _fewest(num_bytes: int, limit: int, local: int, every: int) -> int:
 
 
 def _own(x: jax.Array) -> np.ndarray:
-    """The rows of a result that this process's devices hold."""
+    """Returns the rows of a result that this process's devices hold."""
     if x.is_fully_addressable:
         return np.asarray(x)
     parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}

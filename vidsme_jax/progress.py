@@ -102,7 +102,7 @@ class Bar:
     Attributes:
       total: How many units there are.
       finished: So far.
-      note: What is said behind the count.
+      note: Shown after the count.
     """
 
     def __init__(self, total: int, what: str, unit: str, note: str = ""):
@@ -110,9 +110,9 @@ class Bar:
 
         Args:
           total: How many units there are.
-          what: Is done.
+          what: The work, such as "decoding".
           unit: One of them.
-          note: What is said behind the count.
+          note: Shown after the count.
         """
         self.total, self.finished, self.note = total, 0, note
         self._what, self._unit, self._since = what, unit, time.monotonic()
@@ -124,7 +124,7 @@ class Bar:
         return terminal.is_terminal(sys.stderr)
 
     def update(self, number: int = 1, note: str | None = None) -> None:
-        """Counts so many more; says something else behind the count, if it is given."""
+        """Adds to the count, and replaces the note if one is given."""
         self.finished += number
         self.note = self.note if note is None else note
         _LINE.update()
@@ -139,7 +139,7 @@ class Bar:
         count = f"{self.finished} of {counted(self.total, self._unit)}"
         passed = _clock(time.monotonic() - self._since)
         note = f", {self.note}" if self.note else ""
-        # What a narrow terminal cuts off stands last.
+        # A narrow terminal cuts off the end.
         return f"{self._what}: {count}{note} [{cells:.<{_CELLS}}] {passed}"
 
 
@@ -163,8 +163,8 @@ class Progress:
 
         Args:
           total: How many clips there are.
-          what: Is done.
-          first: What the first clips wait for, said until they are there.
+          what: The work, such as "decoding".
+          first: What the first clips wait for, shown until they are finished.
           compiling: Returns the seconds of compiling so far, which are no part of a
             rate.
         """
@@ -177,7 +177,7 @@ class Progress:
         self._bar = Bar(total, what, "clip", first)
 
     def add(self, finished: int, failed: int = 0) -> None:
-        """Reports so many more clips as finished, of which `failed` failed."""
+        """Adds to the numbers of finished and failed clips."""
         none = self.finished == self.failed
         self.finished += finished
         self.failed += failed

@@ -1,8 +1,9 @@
-"""The one way to a terminal: what is printed, log lines, tracebacks.
+"""The one way to the terminal: printing, log lines, tracebacks.
 
-Ids, groups, file names and causes come from others. Whatever prints them, control
-characters, marks of direction and what the terminal's encoding lacks become escapes
-here, and a line that a name breaks in two is indented, so that it is no line of ours.
+Ids, groups, file names and causes are not trusted. Control characters, marks of
+direction and characters that the terminal's encoding lacks are printed as escapes, and
+a line break inside a name is followed by an indent, so that no name can forge a log
+line.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ from absl import logging
 
 from vidsme_jax.wording import printable
 
-_COLUMNS = 80  # Of a terminal that does not say.
+_COLUMNS = 80  # Of a terminal of unknown width.
 
 
 def show(text: str) -> None:
-    """Prints on stdout; a reader that has seen enough, such as `head`, is no error."""
+    """Prints on stdout; a closed pipe, such as of `head`, is no error."""
     problem = _write(sys.stdout, text)
     if problem is not None and not isinstance(problem, BrokenPipeError):
         show_error(f"the result cannot be printed: {problem.strerror}")
@@ -33,12 +34,12 @@ def show_error(text: str) -> None:
     _write(sys.stderr, text)
 
 
-# Called before anything is printed: what shows a line ends it.
+# Called before anything is printed: ends a line that is being updated.
 before_printing: list[Callable[[], None]] = []
 
 
 class _Line:
-    """What is written on the terminal's last line, to be written over."""
+    """The terminal's last line, which is written again and again."""
 
     lock = threading.RLock()
     width = 0
@@ -57,7 +58,7 @@ def show_line(text: str) -> None:
 
 
 def clear_line() -> None:
-    """Takes away what `show_line` has written."""
+    """Removes what `show_line` has written."""
     with _Line.lock, contextlib.suppress(OSError, ValueError):
         if _Line.width:
             sys.stderr.write(f"\r{'':<{_Line.width}}\r")
@@ -142,7 +143,7 @@ def _show_uncaught(kind: Any, error: Any, trace: Any) -> None:
 
 
 def _traceback(kind: Any, error: Any, trace: Any) -> str:
-    """Returns a traceback of which no line but the first begins as one of ours."""
+    """Returns a traceback whose lines but the first are indented."""
     lines = traceback.format_exception(kind, error, trace)
     return _indented("".join(lines).rstrip("\n"))
 

@@ -1,4 +1,4 @@
-"""Text of unknown origin for people: made printable, and the nearest known name."""
+"""Words for people: text of others made printable, counts, the nearest known name."""
 
 import collections
 import difflib
@@ -14,10 +14,10 @@ _NEAR, _LONGEST_NAME, _MOST_KNOWN, _COMPARED = 0.5, 100, 4096, 64
 
 
 def printable(text: str, most: int | None = None) -> str:
-    """Text of unknown origin for a terminal or a page.
+    """Returns text of unknown origin as it may be shown on a terminal or a page.
 
     Control characters, lone surrogates and marks of direction become escapes such as
-    `\\x1b`; of more than `most` characters the rest is left out, and that is said.
+    `\\x1b`; a text of more than `most` characters is cut, and its length is given.
     """
     if most is not None and len(text) > most:
         return f"{printable(text[:most])}... ({len(text)} characters)"
@@ -32,8 +32,8 @@ def counted(number: int, what: str) -> str:
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
     """Returns '; did you mean X?', or '' where no known name is near.
 
-    Names of more than 100 characters are near to none, and of the known names the first
-    4,096 are looked at, so that it takes next to no time whatever it is given.
+    Names of more than 100 characters have no suggestion, and only the first 4,096 known
+    names are compared, so that the time is bounded.
     """
     if not 0 < len(name) <= _LONGEST_NAME:
         return ""

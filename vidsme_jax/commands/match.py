@@ -1,11 +1,11 @@
 """The command line: `vidsme match --workdir runs/llava --out matched`.
 
-Writes the largest subset of a finished run's members and non-members whose sources have
-like propensities, by all that is known of their clips without a model, as two
-manifests: an audit of them compares like with like, at the price of fewer sources. The
-run's stored signals say which clips these are; no video is decoded and no model read.
+Writes two manifests of matched clips: the largest subset of a finished run's members
+and non-members whose sources have similar propensity scores, by all properties that are
+known without a model. An audit of them compares like with like, with fewer sources. The
+properties are read from the run's stored signals; no video is decoded, no model loaded.
 
-Exit status: 0 the manifests are written; 2 they are not, one message says why.
+Exit status: 0 the manifests are written; 2 they are not, and one message says why.
 """
 
 import json
@@ -103,11 +103,11 @@ def write(
         write_atomically(path, "".join(_lines(its)).encode("utf-8", "backslashreplace"))
         counts.append(f"{counted(len(its), 'row')} of {role}")
         flags_.append(f"--config.corpus.{role}={shlex.quote(str(path))}")
-    anew = matching.in_words(matching.blind_auc(traits, between, kept, seed))
+    again = matching.in_words(matching.blind_auc(traits, between, kept, seed))
     pairs = counted(int(kept.sum()) // 2, "pair")
     return (
         f"{pairs} of sources, {' and '.join(counts)}, are in "
-        f"{printable(str(out))}{anew}. Audit them with the same --config and another "
+        f"{printable(str(out))}{again}. Audit them with the same --config and another "
         f"--workdir: {' '.join(flags_)} --config.corpus.allow_outside=true. "
         f"This subset was chosen after the results of {printable(str(workdir))} were "
         "seen: a verdict on it is exploratory."

@@ -1,17 +1,17 @@
 """The command line: `vidsme report --workdir runs/llava`.
 
-Scores, metrics and report of a finished run are made anew from its stored signals,
+Makes scores, metrics and report of a finished run again from its stored signals,
 without the model: with other scores, false-positive rates, scales or the other profile,
-such as `--config.report.fprs="(0.01,)"`. What the signals depend on stays.
+such as `--config.report.fprs="(0.01,)"`. What the signals depend on cannot be changed.
 
-The sources are read again, but no video is decoded, save for pictures in the report:
-relative names must lead from here to where they led from the audit. Videos that a
-manifest names may be gone; of a folder, those that are there count. The log and the
-report say so if other rows are evaluated than before.
+The sources are read again, but no video is decoded, except for pictures in the report:
+relative paths must resolve as they did for the audit. Videos that a manifest names may
+be missing; of a folder, those that are there count. Log and report say so if other rows
+are evaluated than before.
 
-With --check all is checked that does not read the signals, and nothing is written.
+--check checks all that needs no signals, and writes nothing.
 
-Exit status: 0 done, or nothing wrong with what --check looks at; 2 nothing was done,
+Exit status: 0 done, or --check found nothing wrong; 2 nothing was done,
 one message lists every problem found; 3 done, and the run had failures, which are
 listed in failures.jsonl; 4 done, and a limit of config.gate was exceeded, or could not
 be compared.

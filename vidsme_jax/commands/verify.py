@@ -1,17 +1,17 @@
 """The command line: `vidsme verify --workdir runs/llava`.
 
-Says whether a finished run is as it was written: each file is compared with
-`digests.json`, one changed byte is found; then the digest of the corpus, the scores and
-all metrics and verdicts are computed anew from the stored signals, without the model,
-and compared with `config.json`, `scores.parquet`, `scores.csv` and `metrics.json`.
-Nothing is written.
+Checks that a finished run is unchanged: compares each file with `digests.json`, which
+finds one changed byte; then recomputes the digest of the corpus, the scores, all
+metrics and verdicts from the stored signals, without the model, and compares them with
+`config.json`, `scores.parquet`, `scores.csv` and `metrics.json`. Writes nothing.
 
-The sources are read again, as by `vidsme report`; where they are not at hand, the files
-are compared all the same. With --videos the videos are hashed, too. The digest proves
-that nothing was changed only to those who know it from elsewhere: give it by --digest.
+The sources are read again, as by `vidsme report`; where they are missing, only the
+files are compared. --videos also hashes the videos. A digest proves that nothing was
+changed only to those who have it from another place than the folder: give it by
+--digest.
 
-Exit status: 0 all is as it was written; 2 nothing could be verified, one message says
-why; 3 something differs or could not be computed anew, each in a line.
+Exit status: 0 the run is unchanged; 2 nothing could be verified, one message says why;
+3 something differs or could not be recomputed, a line each.
 """
 
 import json
@@ -32,9 +32,9 @@ from vidsme_jax.wording import counted, printable
 
 _SHOWN = 20  # Differences of one kind.
 _MOST = 2**30  # Bytes of `metrics.json`.
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # Another processor rounds otherwise.
-# Of `metrics.json`: what depends on files that may be gone by now; the digest has them.
-_NOT_ANEW = ("notes", "warnings", "left_out")
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # Processors round differently.
+# Keys of `metrics.json` that depend on files that may be gone; the digest covers them.
+_NOT_RECOMPUTED = ("notes", "warnings", "left_out")
 _CLOSING = (
     "not verified: that the model gave these signals, and that declared members are "
     "members; config.json but for its digest of the corpus, failures.jsonl, "
@@ -47,9 +47,9 @@ class Verified(NamedTuple):
     """What was found.
 
     Attributes:
-      same: Sentences on what is as it was written.
-      differences: Sentences on what is not.
-      problems: Why scores and metrics could not be computed anew, such as without the
+      same: Sentences on what is unchanged.
+      differences: Sentences on what differs.
+      problems: Why scores and metrics could not be recomputed, such as missing
         manifests.
     """
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     if found.differences:
         ends = counted(len(found.differences), "difference")
     elif found.problems:
-        ends = "the files are verified, and nothing was computed anew"
+        ends = "the files are verified, and nothing was recomputed"
     terminal.show("\n".join([*lines, ends]))
     return exits.OK if ends == "verified" else exits.FAILURES
 
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 def verify(
     workdir: pathlib.Path, *, digest: str = "", videos: bool = False
 ) -> Verified:
-    """Compares a finished run with its digest and with what its signals give anew.
+    """Compares a finished run with its digest and with what its signals give.
 
     Args:
       workdir: Of the run; nothing in it is written.
@@ -112,20 +112,20 @@ def verify(
     differences = digests.differences(workdir, record)
     same = [f"digest {its}, of {record['time']}, lists {len(record['files'])} files"]
     if not differences:
-        same.append("files: every one is as it was written")
+        same.append("files: all are unchanged")
     if others := digests.others(workdir):
         same.append(f"not of the run, and not verified: {', '.join(_some(others))}")
     try:
         about = run_record(workdir)
         asked = asking.ask(settings.restored(about["config"]), model=False)
-        more = _anew(workdir, asked, about, videos=videos)
+        more = _recompute(workdir, asked, about, videos=videos)
     except AuditError as error:
-        problems = [f"not computed anew: {problem}" for problem in error.problems]
+        problems = [f"not recomputed: {problem}" for problem in error.problems]
         return Verified(same, differences, problems)
     return Verified(same + more.same, differences + more.differences)
 
 
-def _anew(
+def _recompute(
     workdir: pathlib.Path, asked: Asked, about: dict[str, Any], *, videos: bool
 ) -> Verified:
     """Compares scores and metrics with those that the signals give."""
@@ -188,13 +188,13 @@ def _of_scores(workdir: pathlib.Path, table: ScoreTable) -> list[str]:
         ]
     differences = []
     for name in wanted.column_names:
-        its, anew = found.column(name).to_pylist(), wanted.column(name).to_pylist()
-        rows = [k for k, x in enumerate(its) if not _is_same(x, anew[k])]
+        its, now = found.column(name).to_pylist(), wanted.column(name).to_pylist()
+        rows = [k for k, x in enumerate(its) if not _is_same(x, now[k])]
         if rows:
             k, what = rows[0], f"{counted(len(rows), 'row')} of {printable(name)}"
             differences.append(
                 f"scores.parquet: {what} differ, such as row {k + 1}: "
-                f"{_shown(its[k])}, anew {_shown(anew[k])}"
+                f"{_shown(its[k])}, recomputed {_shown(now[k])}"
             )
     try:
         text = received.content(workdir / "scores.csv", _MOST)
@@ -206,7 +206,7 @@ def _of_scores(workdir: pathlib.Path, table: ScoreTable) -> list[str]:
     return differences
 
 
-def _of_metrics(workdir: pathlib.Path, anew: dict[str, Any]) -> tuple[int, list[str]]:
+def _of_metrics(workdir: pathlib.Path, now: dict[str, Any]) -> tuple[int, list[str]]:
     """Returns how many values were compared, and how `metrics.json` differs."""
     try:
         its = json.loads(received.content(workdir / "metrics.json", _MOST))
@@ -214,29 +214,29 @@ def _of_metrics(workdir: pathlib.Path, anew: dict[str, Any]) -> tuple[int, list[
         return 0, [f"metrics.json: cannot be read ({printable(str(error), 200)})"]
     if not isinstance(its, dict):
         return 0, ["metrics.json: it holds no object"]
-    for key in _NOT_ANEW:
+    for key in _NOT_RECOMPUTED:
         its.pop(key, None)
-        anew.pop(key, None)
-    compared = list(_leaves(its, anew, ""))
+        now.pop(key, None)
+    compared = list(_leaves(its, now, ""))
     found = [
-        f"metrics.json: {printable(where, 200)} is {_shown(x)}, anew {_shown(y)}"
+        f"metrics.json: {printable(where, 200)} is {_shown(x)}, recomputed {_shown(y)}"
         for where, x, y in compared
         if not _is_same(x, y)
     ]
     return len(compared), found
 
 
-def _leaves(its: Any, anew: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yields place and values of all that two JSON values hold, side by side."""
-    if isinstance(its, dict) and isinstance(anew, dict):
-        for key in {**its, **anew}:
-            pair = its.get(key, "(missing)"), anew.get(key, "(missing)")
+def _leaves(its: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yields the place and both values of each leaf of two JSON values."""
+    if isinstance(its, dict) and isinstance(now, dict):
+        for key in {**its, **now}:
+            pair = its.get(key, "(missing)"), now.get(key, "(missing)")
             yield from _leaves(*pair, f"{where}.{key}".lstrip("."))
-    elif isinstance(its, list) and isinstance(anew, list) and len(its) == len(anew):
-        for k, pair in enumerate(zip(its, anew, strict=True)):
+    elif isinstance(its, list) and isinstance(now, list) and len(its) == len(now):
+        for k, pair in enumerate(zip(its, now, strict=True)):
             yield from _leaves(*pair, f"{where}[{k}]")
     else:
-        yield where, its, anew
+        yield where, its, now
 
 
 def _of_videos(asked: Asked, store: Any) -> tuple[int, list[str]]:
@@ -259,7 +259,7 @@ def _of_videos(asked: Asked, store: Any) -> tuple[int, list[str]]:
 
 
 def _is_same(x: Any, y: Any) -> bool:
-    """Whether two values are equal, numbers as far as rounding goes."""
+    """Returns whether two values are equal, numbers up to rounding."""
     numbers = all(
         isinstance(z, int | float) and not isinstance(z, bool) for z in (x, y)
     )

@@ -327,7 +327,7 @@ def stream(
                     # The others are in a step that this process takes no part in.
                     pipeline.settle(sent)
                     pipeline.close(complete=False)
-                flag = pipeline.devices.anyone(over()) if spanning else False
+                flag = pipeline.devices.any_process(over()) if spanning else False
                 in_flight.append((place, sent, flag))
                 yield from settled(1)
 
