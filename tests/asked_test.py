@@ -112,6 +112,7 @@ def test_the_video_s_rows_are_as_without_texts(whole, tmp_path):
                 np.testing.assert_allclose(value, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_new_question_reads_the_video_and_stores_its_own_rows(
     whole, tmp_path, monkeypatch, caplog
 ):
@@ -167,6 +168,7 @@ def test_two_answers_to_one_question_are_two_texts(tmp_path):
         assert true.signals.log_prob[0].mean() > false.signals.log_prob[0].mean()
 
 
+@pytest.mark.long
 def test_slices_and_scores_are_added_on_the_same_folder(whole, tmp_path):
     path, run = manifest(tmp_path / "m.jsonl", 2), tmp_path / "run"
 
@@ -226,6 +228,7 @@ def test_a_text_that_is_not_finite_fails_its_sample_alone(whole, tmp_path, monke
     assert_same(clip, whole[1][clip.key])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_halves_and_other_shares_change_no_bit(whole, dtype, tmp_path, monkeypatch):
     path = manifest(tmp_path / "m.jsonl", 2)

@@ -309,6 +309,7 @@ def _packaged(name: str, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
     return sorted(pathlib.Path(str(f.locate())).resolve() for f in found)
 
 
+@pytest.mark.long
 def test_real_footage(config, tmp_path):
     """Decode, statistics, signals and scores on footage that nobody here made."""
     try:

@@ -11,6 +11,7 @@ from benchmark_scripts import SHORT, arguments, run_script
 from vidsme_jax import parallel
 
 
+@pytest.mark.long
 def test_head(script, capsys, monkeypatch):
     head, seen = script("head"), []
     whole = head.exact

@@ -132,6 +132,7 @@ def test_the_loop_and_transformers_score_as_we_do(script, capsys, family):
     assert loop["release_loop/ours"]["difference"] < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", PEERS)
 def test_a_class_of_transformers_scores_as_we_do(script, capsys, model):
     """That of a family whose peer is one, with the text that it has between frames."""
@@ -165,6 +166,7 @@ def test_other_scores_are_an_error(script, capsys, monkeypatch):
     assert "the scores differ" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_parts_of_a_pair(script, capsys, monkeypatch, tmp_path):
     parts = script("parts")
     trace = tmp_path / "trace.tar.gz"
@@ -193,6 +195,7 @@ def test_the_parts_of_a_pair(script, capsys, monkeypatch, tmp_path):
     assert all("difference" not in line for line in found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "video_llama_3"])
 def test_the_parts_of_frames_of_any_size(script, capsys, family):
     """Their padding is left out, and each direction has features of its own."""
@@ -339,6 +342,7 @@ def test_attention_of_the_peer_is_fused(script, monkeypatch):
         assert torch.backends.cuda.flash_sdp_enabled()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["llava_qwen", "qwen3_vl"])
 def test_texts(script, capsys, family):
     sizes = ("--texts", "3", "--question", "9", "--answer", "7", "--batch", "2")
@@ -384,6 +388,7 @@ def test_a_grid_over_stored_signals(script, capsys):
     assert line["points"] == 4 * 5 * 7
 
 
+@pytest.mark.long
 def test_scripts_need_no_video_and_no_data_libraries():
     absent = ("tensorflow_datasets", "grain", "av", "ml_collections", "cv2")
     absent += ("pyarrow", "matplotlib", "sklearn")

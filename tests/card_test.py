@@ -62,6 +62,7 @@ def _records(folder):
     return found
 
 
+@pytest.mark.long
 def test_every_step_runs_where_much_is_missing(finished, card):
     done, folder, _ = finished
     assert done.returncode == 0, done.stdout + done.stderr
@@ -94,6 +95,7 @@ def test_every_step_runs_where_much_is_missing(finished, card):
     ]
 
 
+@pytest.mark.long
 def test_a_second_run_finds_its_programs_in_the_cache(finished, card, monkeypatch):
     _, folder, cache = finished
     for key, value in _quick(cache).items():

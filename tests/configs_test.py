@@ -114,6 +114,7 @@ def test_the_releases_settings(corpus):
 TINY = [*((name, "tiny") for name in AUDITS), ("known_nextqa", "tiny_placebo")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "variant"), TINY)
 def test_tiny_runs_end_to_end(name, variant, tmp_path):
     config = _config(name, variant)

@@ -241,6 +241,7 @@ def test_the_command_continues_a_control_that_is_done(made, corpus, tmp_path):
     assert done.returncode == 2 and "a control of other clips" in done.stderr
 
 
+@pytest.mark.long
 def test_it_is_next_to_the_verdict(made, config, tmp_path):
     with_it = changed(config, report__control=str(made[0]))
     report = audit.run(with_it, tmp_path)
@@ -329,6 +330,7 @@ def _missing(record):
     return json.dumps(record)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "damage",
     [

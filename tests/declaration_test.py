@@ -265,6 +265,7 @@ def test_the_order_of_rows_is_of_no_account():
     assert other.digest != listed.listed([a, b._replace(candidates=("x,y",))]).digest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [declared.FILE, declaration.VERDICT])
 def test_a_file_that_was_changed_is_refused(run, name):
     report, config = run
@@ -427,6 +428,7 @@ def test_the_statement_of_changes():
     )
 
 
+@pytest.mark.long
 def test_only_the_first_of_several_processes_declares(tmp_path):
     """The others compute nothing before it has."""
     folder = tmp_path / "corpus"

@@ -42,6 +42,7 @@ def _told(folder: pathlib.Path, name: str) -> dict:
     return json.loads((folder / name / "training.json").read_text())
 
 
+@pytest.mark.long
 def test_clips_and_models_are_there(made):
     assert len(list((made / "corpus/clips").iterdir())) == 9
     demo, reference = (_told(made, x) for x in ("checkpoint", "reference"))
@@ -54,6 +55,7 @@ def test_clips_and_models_are_there(made):
     }
 
 
+@pytest.mark.long
 def test_twice_the_same_bytes_and_a_stop_between(made, tmp_path):
     class Stopping(Stop):
         def between(self, batches):

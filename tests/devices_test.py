@@ -200,6 +200,7 @@ def _assert_whole(scored, expected, place=0, without=None):
             assert_same(found[key], wanted[key])
 
 
+@pytest.mark.long
 def test_what_fails_once_is_done_again(stage, whole, tmp_path, monkeypatch, compiled):
     """Every batch, whole, halved or of one clip; and what runs has been compiled."""
     expected = whole(stage.kind)
@@ -213,6 +214,7 @@ def test_what_fails_once_is_done_again(stage, whole, tmp_path, monkeypatch, comp
     assert not compiled, "a program was compiled twice"
 
 
+@pytest.mark.long
 def test_a_clip_that_always_fails_is_listed(stage, whole, tmp_path, monkeypatch):
     expected = whole(stage.kind)
     bad = list(expected[0])[1]
@@ -236,6 +238,7 @@ def test_a_clip_that_always_fails_is_listed(stage, whole, tmp_path, monkeypatch)
     _assert_whole(scored, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("later", [False, True])
 def test_what_fails_with_every_clip_is_one_problem(
     later, stage, whole, tmp_path, monkeypatch
@@ -255,6 +258,7 @@ def test_what_fails_with_every_clip_is_one_problem(
     _assert_whole(scored, expected)
 
 
+@pytest.mark.long
 def test_what_fails_at_random_is_scored_by_and_by(stage, whole, tmp_path, monkeypatch):
     expected, rng = whole(stage.kind), random.Random(3)
     Faults(monkeypatch, stage, lambda keys, time: rng.random() < 0.4)

@@ -60,9 +60,12 @@ def test_the_notebook_runs(clone):
         assert line in done.stdout and line in text
 
 
+RUN = [page for page in PAGES if page not in (NOTEBOOK, LOG)]
+
+
 @pytest.mark.parametrize(
     "page",
-    [README, *(page for page in PAGES if page not in (NOTEBOOK, LOG))],
+    [README, *(pytest.param(page, marks=pytest.mark.long) for page in RUN)],
     ids=lambda page: page.stem,
 )
 def test_blocks_run(page, clone):

@@ -36,6 +36,7 @@ def _apart(hidden, code, tmp_path):
     return children.run([sys.executable, "-c", code, *FLAGS], env=env)
 
 
+@pytest.mark.long
 def test_from_files_to_signals(endtoend, tmp_path):
     code = "import endtoend; sys.exit(endtoend.main())"
     done = _apart(NEEDLESS, code, tmp_path)

@@ -85,6 +85,7 @@ def _pixels(model, orders):
     return model.tiling.stack([cut], [views], frames, Room(down * across, windows))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_step_takes_the_products_that_are_counted(name, monkeypatch):
     """Of the traced step of a published model, in which nothing is allocated."""

@@ -123,6 +123,7 @@ def test_a_gate_without_two_sets_is_refused():
         asking.ask(config, model=False)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("figureless")
 def test_an_audit_and_a_report_have_a_gate(tmp_path):
     """Of eight clips no interval is given, so that nothing is passed."""

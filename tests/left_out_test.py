@@ -98,6 +98,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(monkeypatch, caplog, reader, 
     assert text in drawings.clip(found[0], "n", "t")[0].caption
 
 
+@pytest.mark.long
 def test_figures_of_an_earlier_report_are_removed(tmp_path):
     folder = tmp_path / "figures"
     _write(tmp_path, _table(groups=("", "a", "b")))
@@ -150,6 +151,7 @@ def test_groups_of_any_name_have_each_a_comparison():
     assert len(groups.comparisons(table)) == 5
 
 
+@pytest.mark.long
 def test_a_report_of_very_many_things_stays_small(tmp_path, many, figureless):
     _, names = many
     cause = {"stage": LONG, "cause": LONG}

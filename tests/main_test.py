@@ -230,6 +230,7 @@ def test_listing_scores(here):
     assert sum(name.startswith("instruction_") for name in lines) == 83
 
 
+@pytest.mark.long
 @loading
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_and_continued(number, tmp_path, here, figureless):

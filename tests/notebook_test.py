@@ -154,6 +154,7 @@ def test_a_suspect_of_a_changed_question_is_exploratory(report):
     assert said.startswith("Changed after the results: exploratory. ")
 
 
+@pytest.mark.long
 def test_who_is_no_suspect_is_reported(report):
     member = report.table.id[np.flatnonzero(report.table.role == "members")[0]]
     with pytest.raises(AuditError, match="is in the role members, no suspect"):

@@ -114,6 +114,7 @@ def _stream(folder, mode, data, split, lengths, **options):
     return _results(_pipeline(folder, mode, data, split, **options), lengths)
 
 
+@pytest.mark.long
 def test_clips_of_several_lengths_share_batches(folder, model):
     lengths = [4, 1, 3, 4, 3]
     found = _stream(folder, "pmap", 1, 1, lengths, batch_size=2)
@@ -182,6 +183,7 @@ def test_any_grid_of_devices_gives_the_same(grid):
     _assert_same(_stream(folder, *grid, [4] * 11), _on_one_device(folder))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grid", [("pmap", 8, 1), ("mesh", 4, 2)])
 def test_texts_on_any_grid_are_those_of_one_device(grid):
     """Ragged texts, one sample without any rows of its video; a grey video beside."""
@@ -217,6 +219,7 @@ def test_texts_on_any_grid_are_those_of_one_device(grid):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.long
 def test_a_vocabulary_that_does_not_divide(tmp_path, monkeypatch):
     """Of 515 classes 8 devices get 65 each, the last one 60; embeddings share them."""
     raw = ONEVISION.sizes["llava_onevision-tiny"]["config.json"]

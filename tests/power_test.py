@@ -342,6 +342,7 @@ def _vidsme(*given: str):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_the_command():
     numbers = ("--members=30", "--nonmembers=30", "--per_source=5", "--icc=0.2")
     status, said, error = _vidsme(*numbers, "--config.report.smallest_auc=0.75")

@@ -128,6 +128,7 @@ def test_an_audit_of_prepared_clips_is_that_of_their_videos(config, tmp_path, de
     assert not decoded
 
 
+@pytest.mark.long
 def test_flow_on_the_device_is_computed_from_prepared_frames(config, tmp_path):
     config.motion.flow, config.scores = "jax", "vid_sme"
     raw, _ = _scored(config, tmp_path / "run")
@@ -381,6 +382,7 @@ def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, de
     assert not decoded
 
 
+@pytest.mark.long
 def test_killed_again_and_again(tmp_path):
     sources = _corpus(tmp_path / "raw", 24)
     flags = [f"--config.corpus.{role}={value!r}" for role, value in sources.items()]

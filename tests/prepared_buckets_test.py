@@ -136,6 +136,7 @@ def test_a_shard_is_fetched_once_when_its_first_clip_is_read(store, items, tmp_p
     assert not any("array_record" in name for _, name in store.calls)
 
 
+@pytest.mark.long
 def test_copies_of_another_corpus_at_the_url_are_not_read(store, items, tmp_path):
     _write(items)
     _open(items, tmp_path).read(items[0].clip)
@@ -330,6 +331,7 @@ def test_shards_that_stay_are_copied_by_the_server(store, items):
     assert _whole(store) == ["1.1.0"] and not _count(store, "cp_file", "")
 
 
+@pytest.mark.long
 def test_a_version_that_is_replaced_says_so_to_its_readers(store, items, tmp_path):
     _write(items[:5])
     found = _open(items[:5], tmp_path)

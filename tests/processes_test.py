@@ -14,7 +14,7 @@ from vidsme_jax import audit, settings, studies
 from vidsme_jax.base import AuditError
 from vidsme_jax.run import processes
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.usefixtures("without_figures"), pytest.mark.long]
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
 
 

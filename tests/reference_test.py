@@ -112,6 +112,7 @@ def _refusing(monkeypatch, *questions):
     monkeypatch.setattr(references.models, "inspect", inspected)
 
 
+@pytest.mark.long
 def test_a_text_that_the_reference_cannot_read_lacks_it_alone(tmp_path, monkeypatch):
     _refusing(monkeypatch, QUESTIONS[0])
     _, scored = score(_config(manifest(tmp_path / "m.jsonl", 2)), tmp_path / "run")

@@ -44,6 +44,7 @@ def _run(step, env, folder):
     )
 
 
+@pytest.mark.long
 def test_its_steps_run(workflow, tmp_path):
     """On the demo's model, which knows its members: the gate holds it back."""
     for name in ("configs", "vidsme_jax"):

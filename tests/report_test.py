@@ -457,6 +457,7 @@ def test_a_large_corpus_gives_a_small_page(tmp_path):
     assert all(p.stat().st_size < 3e5 for p in (tmp_path / "figures").iterdir())
 
 
+@pytest.mark.long
 def test_rates_of_error_are_those_of_what_the_report_has(tmp_path):
     of_set = "a set of which nothing was used is found in at most 5 % of audits, and of"
     for counts, verdicts, tested in (

@@ -56,6 +56,7 @@ def _paths(workdir: pathlib.Path) -> list[str]:
 # ---------------------------------------------------------------------------- killed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("clips", "kills"), [(30, 6), pytest.param(100, 20, marks=pytest.mark.slow)]
 )
@@ -77,6 +78,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, clips, kil
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("dtype", "response"),
     [("float32", "given"), pytest.param("bfloat16", "greedy", marks=pytest.mark.slow)],

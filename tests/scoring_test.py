@@ -90,6 +90,7 @@ def test_one_frame_has_the_motion_of_two_and_one_direction(
         assert clip.frame.tolist() == [0] * clip.num_rows
 
 
+@pytest.mark.long
 def test_a_clip_that_changes_while_it_is_decoded_has_failed(tmp_path, monkeypatch):
     """What was read of it is stored, but is not of the file as it is now."""
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))[:3]

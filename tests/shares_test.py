@@ -265,6 +265,7 @@ def test_two_processes_with_one_share_are_found_by_the_lock(apart):
                 audit.run(config("2/3"), apart)
 
 
+@pytest.mark.long
 def test_two_writers_of_a_part_are_found_without_locks(done, tmp_path, monkeypatch):
     """The second finds its part there, keeps what is stored, and exits with 2."""
     source = done[0] / "apart" / "signals" / "part-000000-1-of-3.parquet"
@@ -364,6 +365,7 @@ def test_different_versions_are_noted(apart):
     assert "H100" in note
 
 
+@pytest.mark.long
 def test_the_command_scores_a_share_and_gathers(tmp_path):
     """Two shares as separate programs at once, on one machine, and the report."""
     demo = pathlib.Path(main.__file__).parents[1] / "configs" / "llava.py"

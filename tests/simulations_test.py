@@ -40,6 +40,7 @@ def test_two_draws_of_a_step_are_shares(script, capsys, tmp_path, step):
         assert all(cell in capsys.readouterr().out for cell in CELLS[step][:1])
 
 
+@pytest.mark.long
 def test_a_cell_is_continued_by_the_draws_that_it_would_have_had(script, tmp_path):
     validity = script("validity")
     cell = "30 against 300 clips, 1 a source"

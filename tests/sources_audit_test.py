@@ -105,6 +105,7 @@ def test_folders_of_pictures_and_animated_webp(tmp_path):
     _same(_scored(config, tmp_path / "again"), table)
 
 
+@pytest.mark.long
 def test_windows_of_long_videos(tmp_path):
     sources = {role: tuple(map(str, its)) for role, its in HALVES.items()}
     config = _config(**sources, windows=2)

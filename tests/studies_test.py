@@ -165,6 +165,7 @@ def test_more_frames_than_the_model_holds(tmp_path):
         studies.run(config, tmp_path)
 
 
+@pytest.mark.long
 def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     config, stop, write = _config("frames-tiny"), Stop(), signals.Signals.write
     config.batch_size = 2

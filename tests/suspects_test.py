@@ -98,6 +98,7 @@ def test_a_list_is_reported_by_sources_of_calibration_clips():
     )
 
 
+@pytest.mark.long
 def test_the_false_discovery_rate_is_kept():
     rng = np.random.default_rng(1)
     proportions = []
@@ -341,6 +342,7 @@ def test_a_video_with_several_questions_has_the_mean_of_their_scores():
     assert found["rows"][0]["p_value"] == 18 / 21
 
 
+@pytest.mark.long
 def test_more_clips_of_a_source_are_no_difference():
     """Calibration sources have five videos each, suspects one; nothing differs."""
     fired, found = [], []

@@ -259,6 +259,7 @@ def _lines(err):
     return [line.rpartition("\r")[2] or "\r" for line in err.split("\r\n")]
 
 
+@pytest.mark.long
 def test_no_command_steers_a_terminal(hostile_run):
     """An audit under a terminal, where a line is drawn, then a report into pipes."""
     main = [sys.executable, "-m", "vidsme_jax.main", *hostile_run]

@@ -100,6 +100,7 @@ def test_the_page_holds_no_markup_of_others(hostile):
     assert "onerror=" not in {a for tag in parsed.tags for a in tag}
 
 
+@pytest.mark.long
 def test_no_attribute_is_of_others(hostile):
     import html.parser
 

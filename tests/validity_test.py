@@ -148,6 +148,7 @@ def test_a_difference_of_files_is_in_the_verdict():
     )
 
 
+@pytest.mark.long
 def test_more_clips_of_a_source_are_no_difference():
     """Nothing differs but that the non-members' sources have ten rows each."""
     p_b, p_s, p_r = [], [], []

@@ -70,6 +70,7 @@ def test_it_holds_the_configurations_and_no_tests(wheel):
     assert len(tops) == 2 and "vidsme_jax" in tops
 
 
+@pytest.mark.long
 def test_it_runs_the_demo_from_any_folder(installed, tmp_path):
     python, environment = installed / "python", _outside()
     which = "import vidsme_jax; print(vidsme_jax.__file__)"

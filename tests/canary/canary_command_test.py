@@ -178,6 +178,7 @@ def test_names_do_not_count(made, run, tmp_path):
     assert one["sets"] == two["sets"] and one["corpus"] != two["corpus"]
 
 
+@pytest.mark.long
 def test_the_release_s_sign_is_turned(made, tmp_path):
     """In the profile `official` small scores are members'."""
     manifest = made[0] / "out/variants.jsonl"
@@ -275,6 +276,7 @@ def test_a_run_without_the_score(made, run, monkeypatch, capsys):
     assert "no score 'response_los'; did you mean 'response_loss'?" in problem
 
 
+@pytest.mark.long
 def test_a_run_that_scored_some(made, tmp_path, monkeypatch, capsys):
     lines = (made[0] / "out/variants.jsonl").read_text().splitlines()
     for name, count in (("few", 2 * N), ("most", 3 * N - 2)):

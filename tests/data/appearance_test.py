@@ -78,6 +78,7 @@ def _told_apart(ones: np.ndarray, others: np.ndarray) -> dict[str, float]:
     return dict(zip(appearance.COLUMNS, np.maximum(auc, 1 - auc), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_a_corpus_moves_the_column_that_is_named_for_it(change, tmp_path):
     how, crf, columns = CHANGES[change]

@@ -393,6 +393,7 @@ def _as_tfrecords(folder: pathlib.Path) -> list[pathlib.Path]:
     return made
 
 
+@pytest.mark.long
 def test_tfrecords_are_read_in_any_order(build):
     features, examples = _images()
     examples = [e | {"id": f"{k}"} for k, e in enumerate(examples)]

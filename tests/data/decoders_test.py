@@ -175,6 +175,7 @@ def test_a_thread_that_is_given_up_gets_no_process(faulty):
     decoders.ask("content_hash", good, Limits())
 
 
+@pytest.mark.long
 def test_a_signal_ends_an_audit_whose_next_clip_hangs(faulty, tmp_path):
     faulty("hangs")
     program = (
@@ -201,6 +202,7 @@ def test_a_signal_ends_an_audit_whose_next_clip_hangs(faulty, tmp_path):
     assert "Traceback" not in rest
 
 
+@pytest.mark.long
 def test_an_audit_goes_on_and_the_others_scores_stay(faulty, tmp_path, monkeypatch):
     monkeypatch.setattr(audit.report.figures, "draw", lambda *args: [])
     config = small(None, **{"motion.bounds": (0.0, 10.0, 0.0, 20.0)})

@@ -99,6 +99,7 @@ def _originals() -> dict[str, np.ndarray]:
     return originals
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", COPIES)
 def test_copies_are_found(how, tmp_path):
     originals, prints = _originals(), {}

@@ -369,6 +369,7 @@ def test_cells_are_read_back(tmp_path):
     assert one.seeds[3].gap == pytest.approx(scored.gap, abs=1e-6)
 
 
+@pytest.mark.long
 def test_training_is_compared_with_a_loop_of_torch(capsys, monkeypatch):
     import training
 

@@ -49,6 +49,7 @@ def test_every_family_has_a_class_or_the_original_format():
     assert export.CLASSES.keys() | {ORIGINAL} == {x.name for x in models.FAMILIES}
 
 
+@pytest.mark.long
 def test_transformers_gives_the_logits(held):
     made, clip, _, logits = held
     before = clip.ours(exporting.unchanged(made))
@@ -102,6 +103,7 @@ def _compare_adapter(held: Held, folder, only: str = "", rslora: bool = False) -
     return len(factors)
 
 
+@pytest.mark.long
 def test_peft_and_we_load_an_adapter_of_all_layers(held, tmp_path):
     assert _compare_adapter(held, tmp_path) > 9
 

@@ -76,6 +76,7 @@ def test_a_sum_is_fitted_on_half_of_the_seeds_and_judged_on_the_other():
     assert _combination.fit([setting], _combination.GIVEN) == fitted
 
 
+@pytest.mark.long
 def test_a_headline_is_recommended_only_if_it_holds_wherever_anything_is_found():
     import _headline
 

@@ -193,6 +193,7 @@ def test_names_of_colours(seen, colour, name):
     assert seen.shares(clip)[0] == (name, 100)
 
 
+@pytest.mark.long
 def test_what_is_asked_depends_on_the_seed_and_the_clip(seen):
     clip = _scene(1, 24, step=(2, 1))
     asked = [seen.asked(clip, 12, f"a-{k}", 0)["question"] for k in range(40)]

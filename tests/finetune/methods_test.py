@@ -46,6 +46,7 @@ def _moved(folder, base):
     return {path for path, most in away.items() if most > 1e-6}, set(away)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes, prefixes",
     [
@@ -98,6 +99,7 @@ def test_merged_updates_are_the_adapters_on_its_base(tuned, adapter, tmp_path):
         np.testing.assert_allclose(one[path], other[path], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_alpha_and_rank_scale_the_updates(tuned, adapter, tmp_path):
     """With rsLoRA alpha is divided by the root of the rank: here by as much."""
     by_root = {"train__rslora": True, "train__alpha": 6 / 3**0.5}
@@ -118,6 +120,7 @@ def test_updates_continue_bit_for_bit(tuned, adapter, tmp_path):
     assert (tmp_path / name).read_bytes() == (adapter[0] / name).read_bytes()
 
 
+@pytest.mark.long
 def test_updates_on_a_mesh_are_those_of_one_device(tuned, adapter, tmp_path):
     mesh = {"parallel__mode": "mesh", "parallel__data": 3, "parallel__model": 2}
     record = training.run(changed(tuned, **LORA, **mesh), tmp_path)
@@ -139,6 +142,7 @@ def test_what_is_frozen_is_in_the_type_of_the_products(tuned, tmp_path):
     assert prepared.trainee.num_bytes == held
 
 
+@pytest.mark.long
 def test_a_folder_of_another_kind_is_refused_before_the_training(
     tuned, adapter, trained, tmp_path
 ):

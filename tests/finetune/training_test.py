@@ -217,6 +217,7 @@ def test_what_training_json_says(trained, corpus):
     assert not list(folder.glob("*.part")) and not (folder / options.STATE).exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode, data, model", [("pmap", 3, 1), ("mesh", 3, 2)])
 def test_devices_share_the_work(config, trained, tmp_path, mode, data, model):
     changes = {"mode": mode, "data": data, "model": model}
@@ -231,6 +232,7 @@ def test_devices_share_the_work(config, trained, tmp_path, mode, data, model):
         assert np.abs(np.asarray(a) - np.asarray(b)).max() < 0.05
 
 
+@pytest.mark.long
 def test_products_in_bfloat16_keep_parameters_in_float32(config, trained, tmp_path):
     record = training.run(changed(config, train__dtype="bfloat16"), tmp_path)
     np.testing.assert_allclose(record["curve"][:8], trained[1]["curve"][:8], rtol=0.05)
@@ -253,6 +255,7 @@ def test_clips_beyond_the_limit_are_not_kept(config, corpus, tmp_path):
     assert same == [True, True, False, False]
 
 
+@pytest.mark.long
 def test_a_pool_is_divided_and_the_audit_takes_its_manifests(config, corpus, tmp_path):
     rows = [
         json.loads(line)

@@ -103,6 +103,7 @@ def _of_all_kinds():
             yield dataclasses.replace(case, name=f"{kind}: {case.name}")
 
 
+@pytest.mark.long
 def test_an_audit_and_a_preparation_of_hostile_clips(tmp_path, base):
     manifest, expected = _beside(tmp_path, base, _of_all_kinds())
     audit, prepare = (
@@ -171,6 +172,7 @@ def test_commands_that_refuse(tmp_path, base):
     assert not (tmp_path / "no" / "scores.parquet").exists()
 
 
+@pytest.mark.long
 def test_work_directories_that_others_changed(base):
     """What is wrong within the settings, or between files, a report says later."""
     later = (
@@ -264,6 +266,7 @@ def test_rows_that_are_scored_or_failed_in_vain_are_seen(tmp_path):
         _assert_each({"a": HONEST, "b": REFUSED}, tmp_path)
 
 
+@pytest.mark.long
 def test_a_command_that_hangs_is_killed_and_its_memory_is_seen(tmp_path):
     (tmp_path / "sleeping.py").write_text("import time\ntime.sleep(600)\n")
     (tmp_path / "eating.py").write_text("kept = bytearray(3_000_000_000)\n")

@@ -108,6 +108,7 @@ def test_rows_are_checked(raw, mapping):
         assert isinstance(row.id, str)
 
 
+@pytest.mark.long
 @given(JSON, JSON)
 @example("9" * 400, None)
 @example("0:59.", "\u0661:00")

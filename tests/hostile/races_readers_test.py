@@ -15,6 +15,7 @@ def _one_clip_a_shard(monkeypatch):
     monkeypatch.setattr("vidsme_jax.prepared.writing._CLIPS_PER_SHARD", 1)
 
 
+@pytest.mark.long
 def test_a_version_that_is_replaced_is_read_to_its_end(tmp_path):
     few, more = (views.Settings.of(killed_run.config(n)) for n in (2, 3))
     preparation.run(few, tmp_path)

@@ -87,6 +87,7 @@ def test_an_audit_with_its_model_killed_at_any_operation():
     assert not wrong, wrong
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scenario", RACES)
 def test_a_second_run_in_one_folder_is_refused_and_changes_nothing(found, scenario):
     about, *tried = found[scenario]

@@ -39,6 +39,7 @@ def _cases(kind: str, seed: int, **amounts: int):
     return module.cases(seed, **amounts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", QUICK)
 def test_readers(kind):
     cases = itertools.islice(

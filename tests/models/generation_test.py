@@ -262,6 +262,7 @@ def test_a_family_that_cannot_answer(monkeypatch):
         step(loaded.state, batch)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["qwen2_5_vl-tiny", "qwen3_vl-tiny"])
 def test_three_axes_and_deep_features_equal_a_loop_without_a_cache(name):
     """Two clips of one room, several questions; the loop reads all rows anew."""

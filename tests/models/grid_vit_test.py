@@ -126,6 +126,7 @@ def test_padding_changes_nothing(name):
         _assert_close(_own(tower(*_tiles(config, [clip], room)), grid), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TOWERS)
 def test_grids_of_one_batch_give_what_each_gives_alone(name):
     """And so does a mesh of eight devices."""

@@ -199,6 +199,7 @@ def test_the_video_is_not_scored_where_no_row_of_it_is_kept(tmp_path):
     np.testing.assert_allclose(found.texts.log_prob, whole.texts.log_prob, atol=2e-5)
 
 
+@pytest.mark.long
 def test_every_grid_gives_the_numbers_of_one_device(tmp_path):
     """Of texts and of a grey video, of which each device along `data` reads one."""
     family = FAMILIES["llava_qwen"]

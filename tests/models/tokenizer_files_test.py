@@ -187,6 +187,7 @@ def test_a_file_that_is_too_large(folder, name):
         models.inspect(str(folder), dtype="float32")
 
 
+@pytest.mark.long
 def test_a_torchvision_that_cannot_be_imported_counts_as_absent(tmp_path):
     """Transformers imports it with the config of a Llama's tokenizer."""
     broken = tmp_path / "torchvision"

@@ -75,6 +75,7 @@ def _grey(package: str, name: str, sampling: str) -> np.ndarray:
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("package", "name", "size", "bucket"),
     [
