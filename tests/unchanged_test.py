@@ -1,6 +1,6 @@
 """Signals, scores and entropy orders are those of the code of 2026-11-26.
 
-`python tests/unchanged_test.py` writes tests/golden/signals.npz anew, for a change that
+`python tests/unchanged_test.py` writes tests/golden/signals.npz again, for a change that
 is meant to change numbers. On the machine that wrote it float32 must be equal within
 1e-6 relative and bfloat16 exactly; another processor adds in another order, so that the
 bounds there are those of the parity tests.
@@ -104,7 +104,7 @@ def _compare(found: dict, stored: dict, prefix: str, exact: bool) -> None:
     same = str(stored["machine"]) == machine()
     bounds = (1e-6, 1e-6) if same else (1e-4, 5e-5)
     if "bfloat16" in prefix and not same:
-        bounds = 0.1, 0.1
+        bounds = 0.1, 0.2  # Some steps of a logit near 8.
     assert sorted(found) == sorted(k for k in stored if k.startswith(prefix))
     for key, value in found.items():
         assert value.shape == stored[key].shape, key
