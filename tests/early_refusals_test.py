@@ -279,7 +279,7 @@ _PARTS = {
     "canary in a store": [
         "3 problems:",
         "--clips is s3://b/films: it must be a manifest, a folder, a glob or a video",
-        "--out is gs://b/o: it must be a folder of this machine; of object stores",
+        "--out is gs://b/o: it must be a folder of this machine; object stores",
         "--variants is 1",
     ],
     "canary key in a store": ["--key is gs://b/k: it must be a file of this machine"],

@@ -43,8 +43,8 @@ def said(tmp_path_factory):
             "    return config\n"
         )
     demo = str(settings.DEMO / "corpus" / "members.jsonl")
-    finetune = ("finetuning", "--config=t.py")
-    control = ("finetuning", f"--control={demo}", "--config.corpus.max_clips=20")
+    finetune = ("finetune", "--config=t.py")
+    control = ("finetune", f"--control={demo}", "--config.corpus.max_clips=20")
     each = {
         "prepare": ("prepare", "--config=c.py", "--out=made/here"),
         "prepare what is wrong": (
@@ -54,18 +54,18 @@ def said(tmp_path_factory):
         "prepare below a file": (
             *("prepare", "--config=c.py", "--config.corpus.prepared=file/below"),
         ),
-        "report": ("reporting", "--workdir=run"),
+        "report": ("report", "--workdir=run"),
         "report of others": (
-            "reporting",
+            "report",
             "--workdir=run",
             "--config.headline=perplexity",
         ),
         "report what is wrong": (
-            *("reporting", "--workdir=run", "--config.report.alpha=7"),
+            *("report", "--workdir=run", "--config.report.alpha=7"),
             *("--config.headline=perplexit", "--config.video.num_frames=9"),
         ),
-        "report over what was edited": ("reporting", "--workdir=edited"),
-        "report of no run": ("reporting", "--workdir=corpus"),
+        "report over what was edited": ("report", "--workdir=edited"),
+        "report of no run": ("report", "--workdir=corpus"),
         "finetune": (*finetune, "--workdir=made"),
         "finetune what is wrong": (
             *(*finetune, "--workdir=file", "--config.train.rank=0"),

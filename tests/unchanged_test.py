@@ -1,7 +1,7 @@
 """Signals, scores and entropy orders are those of the code of 2026-11-26.
 
-`python tests/unchanged_test.py` writes tests/golden/signals.npz again, for a change that
-is meant to change numbers. On the machine that wrote it float32 must be equal within
+`python tests/unchanged_test.py` replaces tests/golden/signals.npz, for a change that is
+meant to change numbers. On the machine that wrote it float32 must be equal within
 1e-6 relative and bfloat16 exactly; another processor adds in another order, so that the
 bounds there are those of the parity tests.
 """

@@ -9,13 +9,20 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8, Int16, Int32, UInt8, UInt64
 
 from vidsme_jax.clock import Clock
+
+if TYPE_CHECKING:
+    from jax import Array as DeviceArray
+
+    AnyArray: TypeAlias = np.ndarray | DeviceArray
+else:  # This module imports no JAX; dtypes and shapes are checked all the same.
+    AnyArray: TypeAlias = Any
 
 ROLES = ("members", "nonmembers", "suspects", "calibration")
 SLICES = ("video", "instruction", "response")
@@ -265,14 +272,33 @@ class TokenSignals(NamedTuple):
         adds no BOS token. Of a text: over its instruction, and over its response.
     """
 
-    renyi: Float32[Any, "*batch rows orders"]
-    varentropy: Float32[Any, "*batch rows"]
-    gap: Float32[Any, "*batch rows"]
-    log_prob: Float32[Any, "*batch rows"]
-    modified: Float32[Any, "*batch rows 3"] = None
-    renyi_half_clamped: Float32[Any, "*batch rows"] = None
-    mean_renyi: Float32[Any, "*batch means orders"] = None
-    rank: Float32[Any, "*batch rows"] = None
+    renyi: Float32[AnyArray, "*batch rows orders"]
+    varentropy: Float32[AnyArray, "*batch rows"]
+    gap: Float32[AnyArray, "*batch rows"]
+    log_prob: Float32[AnyArray, "*batch rows"]
+    modified: Float32[AnyArray, "*batch rows 3"] | None = None
+    renyi_half_clamped: Float32[AnyArray, "*batch rows"] | None = None
+    mean_renyi: Float32[AnyArray, "*batch means orders"] | None = None
+    rank: Float32[AnyArray, "*batch rows"] | None = None
+
+    def map(self, function: Callable[[str, AnyArray], AnyArray]) -> "TokenSignals":
+        """Returns the signals with each array replaced; what is None stays None.
+
+        Args:
+          function: Of an array's name and the array.
+
+        Example:
+          >>> one = np.zeros((2, 5), np.float32)
+          >>> signals = TokenSignals(one[..., None], one, one, one)
+          >>> signals.map(lambda name, x: x[:, :3]).gap.shape
+          (2, 3)
+        """
+        replaced = {
+            name: function(name, x)
+            for name, x in self._asdict().items()
+            if x is not None
+        }
+        return self._replace(**replaced)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

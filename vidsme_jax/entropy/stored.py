@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidsme_jax.arguments import require
-from vidsme_jax.base import NODES, AuditError
+from vidsme_jax.base import NODES, AnyArray, AuditError
 
 Real = Any  # An array of NumPy or JAX, or a number: what goes in comes out.
 
@@ -34,7 +34,7 @@ def sharma_mittal_of_renyi(renyi: Real, r: Real) -> Real:
 
 
 def sharma_mittal_of_log_power_sum(log_sum: Real, q: Real, r: Real) -> Real:
-    r"""The release's cases, from $\log \sum_v p_v^q$, which is $(1-q) R_q$ unclamped.
+    r"""Computes the release's entropy from $\log \sum_v p_v^q = (1-q) R_q$ (unclamped).
 
     In its order: Tsallis where |q - r| < 1e-10; Renyi where |r - 1| < 1e-10; else the
     general form with the exponent (1 - r) / (1 - q + 1e-10) clipped to [-100, 100]
@@ -57,9 +57,9 @@ def sharma_mittal_of_log_power_sum(log_sum: Real, q: Real, r: Real) -> Real:
 
 
 def renyi_at_order(
-    nodes: Float[np.ndarray, "*#batch 13"], q: Float[np.ndarray, "*#batch"] | float
+    nodes: Float[AnyArray, "*#batch 13"], q: Float[np.ndarray, "*#batch"] | float
 ) -> Float[np.ndarray, "..."] | np.floating:
-    """Renyi entropy of any order in [1, 2] from its values at `base.NODES`.
+    """Interpolates the Renyi entropy of an order in [1, 2] between `base.NODES`.
 
     Barycentric interpolation [2] of log R_q at the 13 Chebyshev-Lobatto nodes; relative
     error 1e-7 or better, up to 1e-4 for distributions that are a point mass to 1e-8.
@@ -85,9 +85,9 @@ def renyi_at_order(
     at_node = distance == 0.0
     terms = weights / np.where(at_node, 1.0, distance)
     terms = np.where(at_node.any(-1, keepdims=True), at_node.astype(np.float64), terms)
-    log_nodes = np.log(np.maximum(nodes.astype(np.float64), _TINY))
+    log_nodes = np.log(np.maximum(np.asarray(nodes, np.float64), _TINY))
     return np.exp((log_nodes * terms).sum(-1) / terms.sum(-1))
 
 
-def _namespace(x):
+def _namespace(x: Real) -> Any:
     return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np

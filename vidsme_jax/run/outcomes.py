@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int16
 
-from vidsme_jax.base import SLICES, Asked, ClipError, ScoredText, TokenSignals
+from vidsme_jax.base import SLICES, AnyArray, Asked, ClipError, ScoredText, TokenSignals
 from vidsme_jax.models.rows import Rows
 from vidsme_jax.run.step import Found
 from vidsme_jax.wording import printable
@@ -67,16 +67,13 @@ def of_text(k: int, number: int, asked: Asked, found: Found, rows: Rows) -> Scor
 
 
 def _cut(k: int, found: TokenSignals, own: np.ndarray, means: slice) -> TokenSignals:
-    """Returns those of one sample; a single direction stands for both."""
+    """Returns the signals of one sample; a single direction counts for both."""
 
-    def cut(name: str, x: np.ndarray | None) -> np.ndarray | None:
-        if x is None:
-            return None
+    def cut(name: str, x: AnyArray) -> AnyArray:
         taken = x[k][:, means] if name == _MEANS else x[k][:, own]
-        return np.repeat(taken, 2 // len(taken), axis=0)
+        return np.repeat(np.asarray(taken), 2 // len(taken), axis=0)
 
-    fields = zip(TokenSignals._fields, found, strict=True)
-    return TokenSignals(*(cut(name, x) for name, x in fields))
+    return found.map(cut)
 
 
 def _not_finite(signals: TokenSignals) -> list[str]:

@@ -258,11 +258,10 @@ def scored(result: Result) -> ScoredClip:
 
 
 def _one_way(clip: ScoredClip) -> ScoredClip:
-    """One frame has one order: rounding must not make directions differ."""
+    """Copies the natural order of a clip of one frame, which differs by rounding."""
 
     def natural(signals: TokenSignals) -> TokenSignals:
-        both = (None if x is None else np.stack([x[0], x[0]]) for x in signals)
-        return TokenSignals(*both)
+        return signals.map(lambda _, x: np.stack([x[0], x[0]]))
 
     def text(one: ScoredText) -> ScoredText:
         return dataclasses.replace(one, signals=natural(one.signals))

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from vidsme_jax import parallel
-from vidsme_jax.base import TokenSignals
+from vidsme_jax.base import AnyArray, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.batches import Batch, Texts
 
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
     video: TokenSignals | None
     texts: TokenSignals | None
-    blank: Float[Array, "texts kept"] | None
+    blank: Float[AnyArray, "texts kept"] | None
 
 
 @functools.lru_cache(maxsize=8)  # One function per model, so that it compiles once.

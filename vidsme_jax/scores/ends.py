@@ -4,13 +4,16 @@ A score of the K % rows at one end of a statistic has the name of that end, then
 """
 
 from vidsme_jax.scores import statistics as rows
+from vidsme_jax.scores.statistics import Statistic
+
+# The statistic, which end of it, its description, and that end as described.
+End = tuple[Statistic, str, str, str]
 
 SME = "minus SME of natural less reversed frames"
 RENYI = "minus the Renyi-{} entropy"
 
-# By name without slice and K: the statistic, which end of it, its description, and that
-# end as described.
-ENTROPIES = {
+# By name without slice and K.
+ENTROPIES: dict[str, End] = {
     "vid_sme": (rows.vid_sme, "min", SME, "smallest"),
     "vid_sme_min": (rows.vid_sme, "min", SME, "smallest"),
     "vid_sme_max": (rows.vid_sme, "max", SME, "largest"),
@@ -25,7 +28,7 @@ ENTROPIES = {
 }
 
 
-def likelihoods(log_p: str) -> dict[str, tuple]:
+def likelihoods(log_p: str) -> dict[str, End]:
     """Returns the ends of likelihoods, whose targets `log_p` describes."""
     standardised = f"{log_p}, standardised"
     return {

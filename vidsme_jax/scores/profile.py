@@ -1,7 +1,7 @@
 """A profile: which scores there are, by which name, with which sign and arithmetic."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from vidsme_jax.base import SLICES, AuditError, ScoredText, TokenSignals
 from vidsme_jax.names import CALIBRATED, is_calibrated, uncalibrated
 from vidsme_jax.scores import statistics
-from vidsme_jax.scores.statistics import ClipView, Deformation, Rows
+from vidsme_jax.scores.statistics import ClipView, Deformation, Statistic
 from vidsme_jax.wording import nearest
 
 
@@ -40,7 +40,7 @@ class Score:
     """
 
     family: str
-    statistic: Callable[[ClipView], Rows]
+    statistic: Statistic
     tail: str
     ratio: float
     description: str
@@ -107,7 +107,7 @@ class Profile:
             raise AuditError([said])
         return table[plain]
 
-    def statistics_of(self, names: Iterable[str], video: bool) -> set[Any]:
+    def statistics_of(self, names: Iterable[str], video: bool) -> set[Statistic]:
         """Returns what the named scores average, of the video's or of text rows."""
         found = map(self.score, names)
         return {s.statistic for s in found if (s.slice == "video") == video}
@@ -147,7 +147,7 @@ class Profile:
         names: Iterable[str],
     ) -> dict[str, float]:
         views: dict[str, ClipView | None] = {}
-        ordered: dict[Any, Rows] = {}
+        ordered: dict[tuple[str, Statistic], np.ndarray] = {}
         out = {}
         for name in names:
             score = self.score(name)
@@ -159,7 +159,7 @@ class Profile:
                 continue
             key = where, score.statistic
             if key not in ordered:
-                rows = score.statistic(view).astype(np.float64)
+                rows = np.asarray(score.statistic(view), np.float64)
                 ordered[key] = np.sort(rows)
             mean = tail_mean(ordered[key], score.tail, score.ratio)
             out[name] = self.sign * float(mean)
@@ -175,13 +175,10 @@ class Profile:
         text, number = revealed.text, SLICES.index(where)
         if text is None or not (rows := text.slice == number).any():
             return None
-        fields = text.signals._asdict()
-        means = fields.pop("mean_renyi")
-        cut = {name: x if x is None else x[:, rows] for name, x in fields.items()}
+        mean = [number - 1]  # The means are over the instruction and over the response.
         return ClipView(
-            # Its means are over the instruction and over the response.
-            TokenSignals(
-                **cut, mean_renyi=None if means is None else means[:, [number - 1]]
+            text.signals.map(
+                lambda name, x: x[:, mean if name == "mean_renyi" else rows]
             ),
             q,
             r,

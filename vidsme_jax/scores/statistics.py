@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vidsme_jax.base import AuditError, TokenSignals
+from vidsme_jax.base import AnyArray, AuditError, TokenSignals
 from vidsme_jax.entropy import stored
 
-Rows = Float[np.ndarray, " rows"]
+Rows = Float[AnyArray, " rows"]
 # Renyi entropy of order q, q and r to the Sharma-Mittal entropy; all broadcast.
 Deformation = Callable[[Any, Any, Any], Any]
 _NODES = slice(1, 14)  # Of the Renyi profile: the orders in [1, 2].
@@ -62,6 +62,9 @@ class ClipView:
     tokens: tuple[int, ...] = ()
     blank: Rows | None = None
     reference: "ClipView | None" = None
+
+
+Statistic = Callable[[ClipView], Rows]
 
 
 def sharma_mittal(

@@ -8,13 +8,13 @@ import numpy as np
 
 from vidsme_jax import scores
 from vidsme_jax.base import (
+    AnyArray,
     AuditError,
     Item,
     MotionStatistics,
     ScoredClip,
     ScoredText,
     ScoreTable,
-    TokenSignals,
 )
 from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
@@ -174,8 +174,8 @@ def _others(
             row = np.array([each[name] for name in names], np.float64)
             kept = text if comparing and text is not None else None
             if kept is not None:
-                log_p = TokenSignals(None, None, None, kept.signals.log_prob)
-                kept = dataclasses.replace(kept, signals=log_p, blank=None)
+                few = kept.signals.map(_only_log_prob)
+                kept = dataclasses.replace(kept, signals=few, blank=None)
             answer = text.asked.answer if text else ""
             found[clip.key, key] = _Other(clip.content_hash, answer, row, kept)
         for key in set(asked[clip.key]) - set(texts):
@@ -183,6 +183,11 @@ def _others(
             row = _of_video(profile, clip, orders, names)
             found[clip.key, key] = _Other(clip.content_hash, "", row, None)
     return found
+
+
+def _only_log_prob(name: str, x: AnyArray) -> AnyArray:
+    """Returns log p, which scores of two models compare, and NaN for all else."""
+    return x if name == "log_prob" else np.broadcast_to(np.float32(np.nan), x.shape)
 
 
 def _of_video(
