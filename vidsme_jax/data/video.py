@@ -29,7 +29,7 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import clocks, opening, stages, webp
-from vidsme_jax.data.album import Album
+from vidsme_jax.data.chosen_frames import ChosenFrames
 from vidsme_jax.data.limits import Content, Limits
 from vidsme_jax.data.opening import Promise, Source
 from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
@@ -63,18 +63,18 @@ def decode_chosen(
         the video exceeds the limits.
     """
     source = Source(content, limits)
-    table, album = _pictures_of(source, choose)
+    table, chosen = _pictures_of(source, choose)
     return Frames(
-        pixels=album.pixels,
-        indices=album.indices,
+        pixels=chosen.pixels,
+        indices=chosen.indices,
         content_hash=source.content_hash(),
         clock=clocks.of_frames(
-            source.rate, album.indices, table.times, part.indices(table.times)
+            source.rate, chosen.indices, table.times, part.indices(table.times)
         ),
         warnings=(
             *_shortfall(source.promised, table),
             *source.noticed,
-            *album.warnings(),
+            *chosen.warnings(),
         ),
         container=source.container | {"frames": float(len(table.times))},
     )
@@ -109,7 +109,7 @@ def content_hash(content: Content, limits: Limits = LIMITS) -> str:
 
 def _pictures_of(
     source: Source, choose: Choice, height: int | None = None
-) -> tuple[Table, Album]:
+) -> tuple[Table, ChosenFrames]:
     """Decodes the chosen frames, by seeking where the file allows it."""
     if webp.is_animated(opening.head(source.content)):
         return webp.pictures_of(source, choose, height)
@@ -117,15 +117,15 @@ def _pictures_of(
         with stages.spending(stages.SCAN):
             table = scan(source, *opened)
         if table is not None:
-            album = _by_seeking(source, *opened, table, choose, height)
-            if album is not None:
-                return table, album
+            chosen = _by_seeking(source, *opened, table, choose, height)
+            if chosen is not None:
+                return table, chosen
     if table is not None and table.disposable:
         table = dataclasses.replace(table, disposable=frozenset())
         with source.opened() as opened:
-            album = _by_seeking(source, *opened, table, choose, height)
-        if album is not None:
-            return table, album
+            chosen = _by_seeking(source, *opened, table, choose, height)
+        if chosen is not None:
+            return table, chosen
     return _in_sequence(source, choose, height)
 
 
@@ -136,20 +136,20 @@ def _by_seeking(
     table: Table,
     choose: Choice,
     height: int | None,
-) -> Album | None:
+) -> ChosenFrames | None:
     """Decodes the chosen frames, or none if the decoder and the table disagree."""
-    album = Album(choose(len(table.pts), table.times), height)
+    chosen = ChosenFrames(choose(len(table.pts), table.times), height)
     try:
-        for index, frame in sought(source, container, stream, table, album.wanted):
-            album.put(index, frame)
+        for index, frame in sought(source, container, stream, table, chosen.wanted):
+            chosen.put(index, frame)
     except (Untrusted, av.FFmpegError, IndexError):
         return None
-    return album
+    return chosen
 
 
 def _in_sequence(
     source: Source, choose: Choice, height: int | None
-) -> tuple[Table, Album]:
+) -> tuple[Table, ChosenFrames]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
@@ -176,14 +176,14 @@ def _in_sequence(
         damage=tuple(damage),
     )
 
-    album = Album(choose(len(stamps), table.times), height)
+    chosen = ChosenFrames(choose(len(stamps), table.times), height)
     with source.opened() as (container, stream):
         for index, frame in enumerate(_everything(source, container, stream, [])):
-            if index in album.wanted:
-                album.put(index, frame)
-            if index == album.wanted[-1]:
-                return table, album
-    raise ClipError("decode", f"frame {album.wanted[-1]} no longer decodes")
+            if index in chosen.wanted:
+                chosen.put(index, frame)
+            if index == chosen.wanted[-1]:
+                return table, chosen
+    raise ClipError("decode", f"frame {chosen.wanted[-1]} no longer decodes")
 
 
 def _everything(

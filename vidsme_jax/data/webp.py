@@ -15,7 +15,7 @@ from PIL import Image
 
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import clocks, opening
-from vidsme_jax.data.album import Album
+from vidsme_jax.data.chosen_frames import ChosenFrames
 from vidsme_jax.data.opening import Source
 from vidsme_jax.data.seeking import Table
 
@@ -34,7 +34,7 @@ def pictures_of(
     source: Source,
     choose: Callable[[int, np.ndarray], Sequence[int]],
     height: int | None = None,
-) -> tuple[Table, Album]:
+) -> tuple[Table, ChosenFrames]:
     """Decodes the chosen frames; see `video`.
 
     Raises:
@@ -62,21 +62,21 @@ def pictures_of(
     damage = () if whole else ("the file breaks off",)
     times = np.concatenate([[0.0], ends[:-1]])
     table = Table([], [], times, float(seconds[-1]), damage=damage)
-    album = Album(choose(len(times), times), height)
+    chosen = ChosenFrames(choose(len(times), times), height)
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
-            for index in range(album.wanted[-1] + 1):
+            for index in range(chosen.wanted[-1] + 1):
                 source.check_time()
                 image.seek(index)
-                if index in album.wanted:
+                if index in chosen.wanted:
                     rgba = np.asarray(image.convert("RGBA"))
-                    album.put(index, VideoFrame.from_ndarray(rgba, "rgba"))
+                    chosen.put(index, VideoFrame.from_ndarray(rgba, "rgba"))
     except (OSError, EOFError, ValueError, SyntaxError) as error:
         cause = f"a frame of the WebP does not decode ({error})"
         raise ClipError("decode", cause) from error
     except Image.DecompressionBombError as error:  # However large the limit.
         raise ClipError("decode", f"its frames are too large: {error}") from error
-    return table, album
+    return table, chosen
 
 
 def _durations(data: bytes, source: Source) -> tuple[list[float], bool]:

@@ -16,7 +16,7 @@ from vidsme_jax.data import formats
 from vidsme_jax.data.limits import thumbnail_size
 
 
-class Album:
+class ChosenFrames:
     """The chosen frames as upright RGB of one size."""
 
     pixels: UInt8[np.ndarray, "frames height width 3"]
