@@ -180,7 +180,7 @@ def test_a_file_is_no_larger_than_a_picture_can_be(tmp_path, monkeypatch):
     folder = write(tmp_path / "clip")
     with (folder / "5.png").open("wb") as file:
         file.truncate((1 << 24) + 8 * 1000 + 1)
-    opened = frame_pictures.opened(folder, Limits(max_pixels=1000))
+    opened = frame_pictures.open_folder(folder, Limits(max_pixels=1000))
     with pytest.raises(
         ClipError, match=r"5\.png has more than 16785216 bytes \(by con"
     ):

@@ -97,7 +97,7 @@ def test_none_has_a_file(folder):
     )
     assert "nothing is fetched from the network" in said
     said = _refused(folder, "")
-    assert said.count("fetch it first, and say by corpus.urls which file it is") == 4
+    assert said.count("fetch it first, and name its file by corpus.urls") == 4
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,10 @@ class _Pair:
         first, second = _part(self.one), _part(self.other)
         same = "file" if _file(self.one) == _file(self.other) else "bytes"
         why = f"same {same}" if first == second else f"overlapping parts, same {same}"
-        return f"{_named(self.one)} and {_named(self.other)}: {why}"
+        return f"{_described(self.one)} and {_described(self.other)}: {why}"
 
 
-def examined(
+def find(
     items: Iterable[Item],
     digests: Mapping[str, str],
     *,
@@ -103,7 +103,7 @@ def examined(
     if parts:
         notes.append(
             f"{_counted(len(parts), 'file has', 'files have')} parts in two roles "
-            f"({_listed(map(_divided, parts), _EXAMPLES)}); parts of one video are not "
+            f"({_listed(map(_parts, parts), _EXAMPLES)}); parts of one video are not "
             "independent"
         )
     if sources := [its[0].source for its in _places(items, _source) if its[0].source]:
@@ -144,7 +144,7 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
             if len(group) > 1 and len(set().union(*(roles[x] for x in group))) > 1
         ]
 
-    near = split(split(by_size.values(), lambda name: ""), _ends)
+    near = split(split(by_size.values(), lambda name: ""), _ends_hash)
     if near:
         count = sum(map(len, near))
         logging.info("comparing %d files of two roles that may be equal", count)
@@ -212,7 +212,7 @@ def _source(item: Item) -> str:
     return item.source
 
 
-def _named(item: Item) -> str:
+def _described(item: Item) -> str:
     """Returns the path of a row's file, its part and its role."""
     part = _part(item)
     return f"{_path(item)}{f' {_seconds(part)}' if part else ''} ({item.role})"
@@ -229,7 +229,7 @@ def _path(item: Item) -> str:
     return f"{name} -> {shown}"  # A link.
 
 
-def _divided(items: list[Item]) -> str:
+def _parts(items: list[Item]) -> str:
     """Returns the first part in each of two roles, after the name of the file."""
     one = items[0]
     other = next(item for item in items if item.role != one.role)
@@ -258,7 +258,7 @@ def _size(name: str) -> int | None:
         return None
 
 
-def _ends(name: str) -> str:
+def _ends_hash(name: str) -> str:
     """Returns a hash of the first and last bytes; of a folder its pictures' names."""
     digest = hashlib.sha256()
     try:

@@ -66,7 +66,7 @@ _DEMUXERS = (
     "vc1",
     "vvc",
 )
-ONLY_FILMS = {"format_whitelist": ",".join(_DEMUXERS)}  # Of `av.open`.
+ALLOWED = {"format_whitelist": ",".join(_DEMUXERS)}  # Of `av.open`.
 
 _NAMES_OTHERS = "which names other files: give the video itself"
 # How files begin that are refused, after white space and in any case.

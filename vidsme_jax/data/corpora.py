@@ -144,7 +144,7 @@ def _load(
     digests = conflicts.digests_of(kept) if stored is None else {}
     known = digests if looks else {}  # A report that is made again is not refused.
     allowed = corpus.allow_duplicates
-    shared, notes = conflicts.examined(certain, known, allowed=allowed)
+    shared, notes = conflicts.find(certain, known, allowed=allowed)
     problems.add("", shared)
     problems.add("", _roles(asked) if paired else [])
     problems.close()
@@ -153,11 +153,11 @@ def _load(
     if stored is not None:  # Who reads the prepared clips knows which are equal.
         return Corpus(kept, tuple(left))
     if not looks or len(kept) < len(items):
-        _, notes = conflicts.examined(kept, digests, allowed=allowed)
-    return noted(Corpus(kept, tuple(left)), notes)
+        _, notes = conflicts.find(kept, digests, allowed=allowed)
+    return with_notes(Corpus(kept, tuple(left)), notes)
 
 
-def noted(corpus: Corpus, notes: Iterable[str]) -> Corpus:
+def with_notes(corpus: Corpus, notes: Iterable[str]) -> Corpus:
     """Logs notes on a corpus; returns it with them."""
     for note in notes:
         logging.warning("%s", printable(note))

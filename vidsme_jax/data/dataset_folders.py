@@ -22,7 +22,7 @@ def root() -> pathlib.Path:
     return pathlib.Path(given).expanduser()
 
 
-def divided(source: str) -> tuple[str, str]:
+def parse(source: str) -> tuple[str, str]:
     """NAME[/CONFIG][/VERSION] and the split of `tfds:NAME[:CONFIG][:VERSION]/SPLIT`."""
     name, _, split = source.removeprefix("tfds:").rpartition("/")
     if not name or not split:
@@ -36,7 +36,7 @@ def find(source: str) -> pathlib.Path:
     Raises:
       AuditError: There is none, or it needs a config.
     """
-    name, folder = divided(source)[0], root() / divided(source)[0]
+    name, folder = parse(source)[0], root() / parse(source)[0]
     while folder.is_dir() and not (folder / "dataset_info.json").is_file():
         inside = [path for path in folder.iterdir() if any(path.glob(_INFO))]
         numbered = [path for path in inside if _VERSION.fullmatch(path.name)]

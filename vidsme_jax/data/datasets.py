@@ -164,7 +164,7 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
       AuditError: There is no such dataset, split or feature, or segments are asked for
         of frames without times.
     """
-    _, split = dataset_folders.divided(source)
+    _, split = dataset_folders.parse(source)
     dataset = _opened(dataset_folders.find(source))
     mapping = dataset.mapping(fields)
     stem = "/".join(dataset.folder.parts[len(root().parts) :])

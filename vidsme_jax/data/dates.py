@@ -26,7 +26,7 @@ def iso(value: Any) -> str:
       >>> iso(2024), iso(" 2024-05-01 12:30"), iso(None)
       ('2024', '2024-05-01T12:30:00', '')
     """
-    value = cells.known(value)
+    value = cells.without_nan(value)
     if isinstance(value, datetime.date):  # A datetime is one, too.
         text = value.isoformat()
     elif isinstance(value, str):
@@ -36,13 +36,13 @@ def iso(value: Any) -> str:
     elif value is None:
         return ""
     else:
-        raise ValueError(f"is {cells.cut(value)}; {_ALLOWED}")
+        raise ValueError(f"is {cells.quoted(value)}; {_ALLOWED}")
     if not text:
         return ""
     try:
         return _normal(text)
     except ValueError as error:
-        raise ValueError(f"is {cells.cut(value)}; {_ALLOWED}") from error
+        raise ValueError(f"is {cells.quoted(value)}; {_ALLOWED}") from error
 
 
 def _normal(text: str) -> str:

@@ -73,7 +73,7 @@ def _pictures(content: Content, limits: Limits) -> Pictures | None:
     """Returns what a folder of numbered pictures holds; None of what is no folder."""
     if isinstance(content, bytes) or not os.path.isdir(content):
         return None
-    return frame_pictures.opened(content, limits)
+    return frame_pictures.open_folder(content, limits)
 
 
 REQUESTS = {each.__name__: each for each in (frames, thumbnails, content_hash)}

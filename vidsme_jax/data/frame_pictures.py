@@ -17,7 +17,7 @@ _PIXEL, _REST = 8, 1 << 24
 _SHOWN = 60  # Characters of a name in a message.
 
 
-def opened(folder: pathlib.Path, limits: Limits) -> Pictures:
+def open_folder(folder: pathlib.Path, limits: Limits) -> Pictures:
     """Opens a clip; no picture is read.
 
     Raises:
@@ -78,7 +78,7 @@ class _Files:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> bytes:
-        with opening.regular(self.paths[index]) as file:
+        with opening.open_regular(self.paths[index]) as file:
             size = os.fstat(file.fileno()).st_size
             content = b"" if size > self._most else file.read(self._most + 1)
         if max(size, len(content)) > self._most:

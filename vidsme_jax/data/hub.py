@@ -59,7 +59,7 @@ def rows(
     columns: list[str] = []
     for path in located.files:
         try:
-            file = arrow_files.opened(path)
+            file = arrow_files.open_file(path)
             if columns and columns != file.schema.names:
                 raise ValueError("its columns are not those of the files before it")
             columns = file.schema.names
@@ -90,7 +90,7 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
         raise ClipError("open", "a row of a dataset is hf:/FOLDER/FILE/ROW")
     path, row = pathlib.Path(found[1]), int(found[2])
     try:
-        file = arrow_files.opened(path)
+        file = arrow_files.open_file(path)
         name = _mapping(file, fields)["video"]
         value = file.value(name, row)
         if isinstance(value, bytes):

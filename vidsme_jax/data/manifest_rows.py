@@ -192,7 +192,7 @@ def not_labels(
             faulty += 1
     if not faulty:
         return []
-    shown = [cells.cut(value, _SHORT) for value in (first[1], last)]
+    shown = [cells.quoted(value, _SHORT) for value in (first[1], last)]
     values = shown[0] if shown[0] == shown[1] else " ... ".join(shown)
     known = [name for name in cells.LABELS if isinstance(name, str)]
     hint = nearest(shown[0].strip("'"), known)
@@ -279,7 +279,7 @@ def _row(
     if type(video) is str and video.isascii() and cells.is_plain_path(video):
         pass  # As most are.
     elif problem := cells.not_a_path(video):
-        problems.append(f"{columns.video!r} is {cells.cut(video)}; {problem}")
+        problems.append(f"{columns.video!r} is {cells.quoted(video)}; {problem}")
     elif not isinstance(video, cells.Address):
         # One name, one text: lone surrogates may stand for what is proper UTF-8.
         video = os.fsdecode(os.fsencode(video))
@@ -333,7 +333,7 @@ def _rare(
     start, end = values.get("start"), values.get("end")
     if start is not None or end is not None:
         try:
-            segment = segments.of_row(*map(cells.known, (start, end)))
+            segment = segments.of_row(*map(cells.without_nan, (start, end)))
         except ValueError as error:
             problems.append(str(error))
     return candidates, segment, date

@@ -88,7 +88,7 @@ def near(path: pathlib.Path) -> str:
     return nearest(path.name, there[:_COMPARED])
 
 
-def of_missing(path: pathlib.Path) -> str:
+def hint_for_missing(path: pathlib.Path) -> str:
     """Returns what may be meant by the name of a missing video of a manifest, or "".
 
     Thousands may be missing: a folder is listed once, and of a large one only the

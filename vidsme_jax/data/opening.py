@@ -33,7 +33,7 @@ _CHUNK = 1 << 20  # Bytes hashed between two looks at the clock.
 
 
 @dataclasses.dataclass(frozen=True)
-class Promise:
+class HeaderLength:
     """How long a video is by its header; 0 for what it does not name.
 
     Attributes:
@@ -53,7 +53,7 @@ class Source:
     """A video to be decoded, and how long that may still take.
 
     Attributes:
-      promised: By its header, once it has been opened.
+      header_length: By its header, once it has been opened.
       noticed: What is unusual of its tracks, once it has been opened.
       rate: Its average frames a second by FFmpeg, once it has been opened; None where
         FFmpeg knows none.
@@ -62,8 +62,8 @@ class Source:
 
     def __init__(self, content: Content, limits: Limits):
         self.content, self.limits = content, limits
-        self.promised = Promise()
-        self.noticed: tuple[str, ...] = ()
+        self.header_length = HeaderLength()
+        self.warnings: tuple[str, ...] = ()
         self.rate: clocks.Rate | None = None
         self.container: dict[str, str | float] = {}
         self._track: int | None = None  # The index of its stream, among several.
@@ -95,7 +95,7 @@ class Source:
           ClipError: "open", if the file cannot be read or is empty.
         """
         digest = hashlib.sha256()
-        with stages.spending(stages.HASH), regular(self.content) as file:
+        with stages.spending(stages.HASH), open_regular(self.content) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 self.check_time()
@@ -111,7 +111,7 @@ class Source:
         """
         options = {"max_pixels": str(self.limits.max_pixels)}
         with self._container(options) as container:
-            stream = self._film(container, options)
+            stream = self._main_track(container, options)
             if stream.codec_context is None:
                 raise ClipError("decode", "no decoder for the codec of the video")
             context = stream.codec_context
@@ -119,13 +119,15 @@ class Source:
             # The threads are the loader's, one a clip; the decoder's own would decode
             # frames ahead that nobody wants.
             context.thread_count, context.options = 1, options
-            self.promised = _promised(container, stream, head(self.content))
-            self.noticed = (*self._several, *formats.of_stream(stream))
+            self.header_length = _header_length(container, stream, head(self.content))
+            self.warnings = (*self._several, *formats.of_stream(stream))
             self.rate = clocks.rate_of(stream.average_rate)
             self.container = tags.container_of(container, stream)
             yield container, stream
 
-    def _film(self, container: InputContainer, options: dict[str, str]) -> VideoStream:
+    def _main_track(
+        self, container: InputContainer, options: dict[str, str]
+    ) -> VideoStream:
         """Returns the track with the film; of several, after reading the file."""
         found = tracks.videos(container)
         if len(found) == 1:
@@ -133,7 +135,7 @@ class Source:
         if self._track is None:
             with stages.spending(stages.SCAN), self._container(options) as other:
                 counts = tracks.count(other, tracks.videos(other), self._check)
-            taken, self._several = tracks.film(container, found, counts)
+            taken, self._several = tracks.main(container, found, counts)
             self._track = taken.index
         return next(track for track in found if track.index == self._track)
 
@@ -147,9 +149,9 @@ class Source:
         self.check_time()
         # FFmpeg looks at this whenever it reads, not while a decoder works.
         left = max(0.0, self._end - time.monotonic())
-        with regular(self.content) as file:
+        with open_regular(self.content) as file:
             given: Any = file
-            about = options | containers.ONLY_FILMS | {"protocol_whitelist": "none"}
+            about = options | containers.ALLOWED | {"protocol_whitelist": "none"}
             if not isinstance(self.content, bytes):
                 # By its descriptor FFmpeg reads as fast as by a name, and no name that
                 # the file holds is one: only `fd` is allowed, which no list may name.
@@ -164,12 +166,12 @@ class Source:
                 yield container
 
 
-def unit(stream: VideoStream) -> Any:
+def seconds_per_tick(stream: VideoStream) -> Any:
     """Seconds a tick of the time stamps (a Fraction)."""
     return stream.time_base or 0
 
 
-def regular(content: Content) -> io.BufferedIOBase:
+def open_regular(content: Content) -> io.BufferedIOBase:
     """Opens a file, which must be a regular one with something in it.
 
     What is opened is what was looked at: a name may stand for another file by then.
@@ -185,7 +187,7 @@ def regular(content: Content) -> io.BufferedIOBase:
         # Opening a pipe would wait for a writer.
         descriptor = os.open(content, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        cause = f"no such file: {content}{names.of_missing(content)}"
+        cause = f"no such file: {content}{names.hint_for_missing(content)}"
         raise ClipError("open", cause) from error
     except (OSError, ValueError) as error:  # A name with a NUL, too.
         why = error.strerror if isinstance(error, OSError) else error
@@ -205,8 +207,8 @@ def regular(content: Content) -> io.BufferedIOBase:
 
 
 def head(content: Content) -> bytes:
-    """Returns how a file begins, in 4096 bytes at most; see `regular`."""
-    with regular(content) as file:
+    """Returns how a file begins, in 4096 bytes at most; see `open_regular`."""
+    with open_regular(content) as file:
         return file.read(_HEAD)
 
 
@@ -230,7 +232,7 @@ def _not_a_video(content: Content) -> str:
 
 def _has_index(content: Content) -> bool:
     """Whether one of the outermost boxes of an mp4 is the index."""
-    with regular(content) as file:
+    with open_regular(content) as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(0)
         while len(header := file.read(16)) >= 8:
@@ -244,9 +246,11 @@ def _has_index(content: Content) -> bool:
     return False
 
 
-def _promised(container: InputContainer, stream: VideoStream, begin: bytes) -> Promise:
+def _header_length(
+    container: InputContainer, stream: VideoStream, begin: bytes
+) -> HeaderLength:
     """What the header says; a Matroska file says it in a tag, as h:mm:ss."""
-    seconds = float((stream.duration or 0) * unit(stream))
+    seconds = float((stream.duration or 0) * seconds_per_tick(stream))
     written = stream.metadata.get("DURATION", "")
     kinds = container.format.name.split(",")
     # The clock of an AVI begins at 0; an MP4 in fragments counts no frames.
@@ -261,4 +265,4 @@ def _promised(container: InputContainer, stream: VideoStream, begin: bytes) -> P
         # Of one frame that comes late FFmpeg gives no time; empty ones before it count.
         whole = 8 + int.from_bytes(begin[4:8], "little") <= container.size
         frames = 1 if whole else frames
-    return Promise(frames, seconds, until)
+    return HeaderLength(frames, seconds, until)

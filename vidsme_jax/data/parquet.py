@@ -27,7 +27,7 @@ def schema(path: pathlib.Path) -> tuple[list[str], int]:
       ValueError: The file is damaged, or holds what Arrow does not read.
     """
     # Not a data set: "a=1" in a folder's name is no column of the manifest.
-    with _of_arrow(), pq.ParquetFile(path) as file:
+    with arrow_errors(), pq.ParquetFile(path) as file:
         return list(file.schema_arrow.names), file.metadata.num_rows
 
 
@@ -43,7 +43,7 @@ def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
     Raises:
       ValueError: The file is damaged, holds too much, or what Python does not have.
     """
-    with _of_arrow():
+    with arrow_errors():
         texts = _check_sizes(path, frozenset(columns), check)
         # A text of a dictionary is one in memory too, however many rows have it.
         with pq.ParquetFile(path, read_dictionary=texts) as file:
@@ -55,11 +55,13 @@ def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _of_arrow() -> Iterator[None]:
-    """Raises a `ValueError` in place of Arrow's errors, of which some are none."""
+def arrow_errors() -> Iterator[None]:
+    """Raises a `ValueError` in place of Arrow's errors about damaged files."""
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(str(error)) from error
 
 

@@ -41,7 +41,7 @@ def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str
     name = next(iter(files))
     hint = names.near(pathlib.Path(name))
     for other in itertools.islice(files, _TRIED):
-        if why := names.of_missing(pathlib.Path(other)):
+        if why := names.hint_for_missing(pathlib.Path(other)):
             name, hint = other, why
             break
     return [

@@ -221,7 +221,7 @@ class Videos:
             return file_of(key)
         address = segments.divided(key)[0]
         if address.startswith(urls.SCHEME):
-            raise urls.refused(address.removeprefix(urls.SCHEME))
+            raise urls.no_file_error(address.removeprefix(urls.SCHEME))
         if hub_folders.is_row(address):
             from vidsme_jax.data import hub
 

@@ -1,6 +1,6 @@
 """Which frames of a clip are looked at."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -8,6 +8,9 @@ from jaxtyping import Float
 from vidsme_jax.arguments import count, number, one_of
 from vidsme_jax.base import ClipError
 from vidsme_jax.data.segments import WHOLE, Segment
+
+# From the number of frames, and the seconds of each, to the wanted indices.
+Choose = Callable[[int, np.ndarray], Sequence[int]]
 
 _SAME_INSTANT = 1e-6  # Seconds: k / fps and a time stamp are rounded differently.
 

@@ -20,7 +20,7 @@ from vidsme_jax.data.disposable import Disposables
 from vidsme_jax.data.opening import Source
 
 
-class Untrusted(Exception):
+class TableMismatch(Exception):
     """The decoder does not put out what the table of the file says."""
 
 
@@ -83,19 +83,21 @@ def scan(
             disposables.add(packet)
             if last is None or packet.pts > last:
                 last = packet.pts
-                period = float((packet.duration or 0) * opening.unit(stream))
+                period = float(
+                    (packet.duration or 0) * opening.seconds_per_tick(stream)
+                )
     except (av.FFmpegError, IndexError):
         return None
     pts.sort()
     keyframes.sort()
     if not (increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
-    unit = float(opening.unit(stream))
+    unit = float(opening.seconds_per_tick(stream))
     times, start = (np.array(pts) - pts[0]) * unit, pts[0] * unit
     return Table(pts, keyframes, times, period, start, disposable=disposables.pts())
 
 
-def sought(
+def seek_frames(
     source: Source,
     container: InputContainer,
     stream: VideoStream,
@@ -107,11 +109,11 @@ def sought(
     Disposable frames that are not wanted stay out of the decoder.
 
     Raises:
-      Untrusted: If the decoder skips, adds or renames a frame on the way, or begins
+      TableMismatch: If the decoder skips, adds or renames a frame on the way, or begins
         with one that is no keyframe: what is decoded from it would be garbage.
     """
     if wanted[-1] >= len(table.pts):
-        raise Untrusted
+        raise TableMismatch
     left_out = table.disposable.difference(table.pts[index] for index in wanted)
     if left_out:  # What is concealed would be so with other pictures.
         context = stream.codec_context
@@ -137,13 +139,13 @@ def sought(
             other = position == len(coming) or frame.pts != coming[position]
             damaged = left_out and frame.is_corrupt
             if other or damaged or (begins and not frame.key_frame):
-                raise Untrusted
+                raise TableMismatch
             begins = False
             if position == place:
                 yield index, frame
                 break
         else:
-            raise Untrusted
+            raise TableMismatch
 
 
 def _from_keyframe(

@@ -68,7 +68,7 @@ def count(
     return counts
 
 
-def film(
+def main(
     container: InputContainer, tracks: Sequence[VideoStream], counts: dict[int, int]
 ) -> tuple[VideoStream, tuple[str, ...]]:
     """Returns the track with the film, and a warning if others have several frames."""

@@ -144,12 +144,12 @@ class Files:
             url, file = its.get("url"), its.get("file")
             if not is_url(url):
                 problems.append(
-                    f"{given}: {place}: 'url' is {cells.cut(url)}; it must "
+                    f"{given}: {place}: 'url' is {cells.quoted(url)}; it must "
                     "be an address that begins with http:// or https://"
                 )
             elif problem := cells.not_a_path(file):
                 problems.append(
-                    f"{given}: {place}: 'file' is {cells.cut(file)}; {problem}"
+                    f"{given}: {place}: 'file' is {cells.quoted(file)}; {problem}"
                 )
             elif (other := self._files.setdefault(_same(str(url)), str(file))) != file:
                 problems.append(
@@ -159,7 +159,7 @@ class Files:
         return problems
 
 
-def refused(url: str) -> ClipError:
+def no_file_error(url: str) -> ClipError:
     """Returns why a URL has no video."""
     return ClipError(
         "open",

@@ -18,7 +18,7 @@ Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
@@ -31,17 +31,16 @@ from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import clocks, opening, stages, webp
 from vidsme_jax.data.chosen_frames import ChosenFrames
 from vidsme_jax.data.limits import Content, Limits
-from vidsme_jax.data.opening import Promise, Source
-from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
+from vidsme_jax.data.opening import HeaderLength, Source
+from vidsme_jax.data.sampling import Choose
+from vidsme_jax.data.seeking import Table, TableMismatch, increasing, scan, seek_frames
 from vidsme_jax.data.segments import WHOLE, Segment
 
 LIMITS = Limits()
 
-Choice = Callable[[int, np.ndarray], Sequence[int]]
-
 
 def decode_chosen(
-    content: Content, choose: Choice, limits: Limits = LIMITS, part: Segment = WHOLE
+    content: Content, choose: Choose, limits: Limits = LIMITS, part: Segment = WHOLE
 ) -> Frames:
     """Decodes chosen frames of a video.
 
@@ -63,7 +62,7 @@ def decode_chosen(
         the video exceeds the limits.
     """
     source = Source(content, limits)
-    table, chosen = _pictures_of(source, choose)
+    table, chosen = _decode(source, choose)
     return Frames(
         pixels=chosen.pixels,
         indices=chosen.indices,
@@ -72,8 +71,8 @@ def decode_chosen(
             source.rate, chosen.indices, table.times, part.indices(table.times)
         ),
         warnings=(
-            *_shortfall(source.promised, table),
-            *source.noticed,
+            *_length_warnings(source.header_length, table),
+            *source.warnings,
             *chosen.warnings(),
         ),
         container=source.container | {"frames": float(len(table.times))},
@@ -95,7 +94,7 @@ def thumbnails(
       ClipError: As `decode_chosen`; also "decode" if the file has lost a frame since.
     """
     source = Source(content, limits)
-    return _pictures_of(source, lambda count, times: indices, height)[1].pixels
+    return _decode(source, lambda count, times: indices, height)[1].pixels
 
 
 def content_hash(content: Content, limits: Limits = LIMITS) -> str:
@@ -107,12 +106,12 @@ def content_hash(content: Content, limits: Limits = LIMITS) -> str:
     return Source(content, limits).content_hash()
 
 
-def _pictures_of(
-    source: Source, choose: Choice, height: int | None = None
+def _decode(
+    source: Source, choose: Choose, height: int | None = None
 ) -> tuple[Table, ChosenFrames]:
     """Decodes the chosen frames, by seeking where the file allows it."""
     if webp.is_animated(opening.head(source.content)):
-        return webp.pictures_of(source, choose, height)
+        return webp.decode(source, choose, height)
     with source.opened() as opened:
         with stages.spending(stages.SCAN):
             table = scan(source, *opened)
@@ -134,30 +133,32 @@ def _by_seeking(
     container: InputContainer,
     stream: VideoStream,
     table: Table,
-    choose: Choice,
+    choose: Choose,
     height: int | None,
 ) -> ChosenFrames | None:
     """Decodes the chosen frames, or none if the decoder and the table disagree."""
     chosen = ChosenFrames(choose(len(table.pts), table.times), height)
     try:
-        for index, frame in sought(source, container, stream, table, chosen.wanted):
+        for index, frame in seek_frames(
+            source, container, stream, table, chosen.wanted
+        ):
             chosen.put(index, frame)
-    except (Untrusted, av.FFmpegError, IndexError):
+    except (TableMismatch, av.FFmpegError, IndexError):
         return None
     return chosen
 
 
 def _in_sequence(
-    source: Source, choose: Choice, height: int | None
+    source: Source, choose: Choose, height: int | None
 ) -> tuple[Table, ChosenFrames]:
     """Decodes everything twice: to count, then to keep the chosen frames only."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
     with source.opened() as (container, stream):
-        for frame in _everything(source, container, stream, damage):
+        for frame in _decode_all(source, container, stream, damage):
             stamps.append((frame.pts, frame.dts))
             source.check_count(len(stamps))
-        unit, codec = opening.unit(stream), stream.codec_context.name
+        unit, codec = opening.seconds_per_tick(stream), stream.codec_context.name
         rate = stream.average_rate or stream.guessed_rate
     if not stamps:
         reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""
@@ -178,7 +179,7 @@ def _in_sequence(
 
     chosen = ChosenFrames(choose(len(stamps), table.times), height)
     with source.opened() as (container, stream):
-        for index, frame in enumerate(_everything(source, container, stream, [])):
+        for index, frame in enumerate(_decode_all(source, container, stream, [])):
             if index in chosen.wanted:
                 chosen.put(index, frame)
             if index == chosen.wanted[-1]:
@@ -186,7 +187,7 @@ def _in_sequence(
     raise ClipError("decode", f"frame {chosen.wanted[-1]} no longer decodes")
 
 
-def _everything(
+def _decode_all(
     source: Source, container: InputContainer, stream: VideoStream, damage: list[str]
 ) -> Iterator[VideoFrame]:
     """Yields every frame that decodes; writes what is broken to `damage`."""
@@ -210,7 +211,7 @@ def _everything(
             return
 
 
-def _shortfall(promise: Promise, table: Table) -> tuple[str, ...]:
+def _length_warnings(header: HeaderLength, table: Table) -> tuple[str, ...]:
     """A warning where less decodes than the header promises, or something is broken.
 
     A count alone proves nothing: formats count dropped frames, or those that an edit
@@ -218,8 +219,8 @@ def _shortfall(promise: Promise, table: Table) -> tuple[str, ...]:
     more than the last frame may have been meant to stay. Of a file that begins late the
     time of the end is no length.
     """
-    frames, seconds = promise.frames, promise.seconds
-    if promise.until:
+    frames, seconds = header.frames, header.seconds
+    if header.until:
         seconds = max(0.0, seconds - max(0.0, table.start))
     count, shown = len(table.times), float(table.times[-1]) + table.period
     longest = float(np.diff(table.times).max(initial=0))

@@ -7,7 +7,6 @@ before it.
 
 import io
 import struct
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -17,6 +16,7 @@ from vidsme_jax.base import ClipError
 from vidsme_jax.data import clocks, opening
 from vidsme_jax.data.chosen_frames import ChosenFrames
 from vidsme_jax.data.opening import Source
+from vidsme_jax.data.sampling import Choose
 from vidsme_jax.data.seeking import Table
 
 _CHUNK = struct.Struct("<4sI")
@@ -30,9 +30,9 @@ def is_animated(head: bytes) -> bool:
     return is_extended and len(head) > 20 and bool(head[20] & 2)
 
 
-def pictures_of(
+def decode(
     source: Source,
-    choose: Callable[[int, np.ndarray], Sequence[int]],
+    choose: Choose,
     height: int | None = None,
 ) -> tuple[Table, ChosenFrames]:
     """Decodes the chosen frames; see `video`.
@@ -41,7 +41,7 @@ def pictures_of(
       ClipError: "open" if the file is too large, "decode" if a frame cannot be decoded
         or the video exceeds the limits.
     """
-    with opening.regular(source.content) as file:
+    with opening.open_regular(source.content) as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ClipError("open", f"a WebP of more than {_MOST_BYTES} bytes")

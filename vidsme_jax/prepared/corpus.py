@@ -77,13 +77,13 @@ def open_corpus(
     notes: list[str] = []
     if opened:
         digests = next(iter(opened.values())).digests()
-        shared, notes = conflicts.examined(
+        shared, notes = conflicts.find(
             corpus.items, digests, allowed=given.allow_duplicates
         )
         problems += shared
     if problems:
         raise AuditError(problems)
-    return corpora.noted(corpus, notes), _Several(opened)
+    return corpora.with_notes(corpus, notes), _Several(opened)
 
 
 class _Several:
