@@ -355,7 +355,7 @@ def test_what_is_refused(build, tmp_path):
     assert _load(_config("video=clip"))
     assert "no feature 'clap'" in (found := _problems(_config("video=clap")))
     assert "did you mean 'clip'?" in found
-    assert "'n' is no video" in _problems(_config("video=n"))
+    assert "'n' is not a video" in _problems(_config("video=n"))
     found = _problems(_config("video=clip", source="tfds:made/tran"))
     assert "no split 'tran'; it has test, train; did you mean 'train'?" in found
     found = _problems(_config(source="tfds:mode/train"))
@@ -518,7 +518,7 @@ def test_a_description_is_a_file(build):
     folder = build(*_array())
     (folder / "features.json").unlink()
     os.mkfifo(folder / "features.json")
-    assert "features.json is no regular file" in _problems(_config())
+    assert "features.json is not a regular file" in _problems(_config())
 
 
 def test_a_length_of_a_tfrecord_that_lies(build):

@@ -82,7 +82,7 @@ def test_beside_videos_they_are_thumbnails(tmp_path):
         found = corpora.load(corpus_of(suspects=(str(source),)))
         assert len(found.items) == 1
         (left,) = found.left_out
-        assert "folders of numbered pictures beside videos" in left.why
+        assert "folders of numbered pictures next to videos" in left.why
         assert str(tmp_path / "thumbs") in left.why
 
 

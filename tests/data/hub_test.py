@@ -300,7 +300,7 @@ def test_a_video_column_of_another_type(kind, value, feature, words, tmp_path):
     path = hub_files.as_parquet(tmp_path / "a.parquet", made)
     assert len(_items(path)) == 1  # The other column is one.
     said = _refused(path, "video=video")
-    assert "corpus.fields: 'video' is no video (a Video, a struct of bytes and" in said
+    assert "corpus.fields: 'video' is not a video (a Video, a struct of bytes and" in said
     assert words in said and "did you mean 'film'?" in said
     path = hub_files.as_parquet(tmp_path / "a.parquet", made.drop_columns(["film"]))
     said = _refused(path)
@@ -408,7 +408,7 @@ def test_what_describes_a_saved_dataset(tmp_path):
     )
     state.unlink()
     os.mkfifo(state)
-    assert "state.json is no regular file" in _refused(folder)
+    assert "state.json is not a regular file" in _refused(folder)
     both = tmp_path / "both"
     hub_files.saved_splits(both, train=_table())
     (both / "dataset_dict.json").write_text('{"splits": ["../ds"]}')
