@@ -33,7 +33,7 @@ FORMS = {
         NAME.encode().decode("latin-1"),
         NAME,
         "the manifest's UTF-8 was read as latin-1",
-        "write it anew as UTF-8",
+        "write it again as UTF-8",
     ),
     "garbled by an unpacker": (NAME, NAME.encode().decode("cp437"), "cp437", _RENAME),
     "bytes of Latin-1": (

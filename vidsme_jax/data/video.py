@@ -220,7 +220,7 @@ def _length_warnings(header: HeaderLength, table: Table) -> tuple[str, ...]:
     time of the end is no length.
     """
     frames, seconds = header.frames, header.seconds
-    if header.until:
+    if header.may_be_end:
         seconds = max(0.0, seconds - max(0.0, table.start))
     count, shown = len(table.times), float(table.times[-1]) + table.period
     longest = float(np.diff(table.times).max(initial=0))
