@@ -191,7 +191,7 @@ def test_paths_beside_the_dataset(tmp_path):
         items = _items(tmp_path / source, **how)
         assert items[0].clip == str((tmp_path / "v" / NAMES[0]).resolve())
         assert _read(items[0]).content_hash == HASHES[0]
-        cause = "row 1 has no bytes of its video, and the path 'zip://a.mp4::films.zip'"
+        cause = "row 1 has no bytes of its video, and its path 'zip://a.mp4::films.zip'"
         with pytest.raises(
             ClipError, match=f"open: {cause} is not a file of this machine"
         ):
