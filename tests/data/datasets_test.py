@@ -455,7 +455,7 @@ def test_a_picture_is_measured_before_it_is_decoded(build, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", None)
     config = _config()
     keys = [item.clip for item in _load(config)]
-    for key, cause in zip(keys, ("too large", "is no picture"), strict=True):
+    for key, cause in zip(keys, ("too large", "is not a picture"), strict=True):
         with pytest.raises(ClipError, match=f"frame 0.*{cause}"):
             _read(config, key)
 
@@ -526,7 +526,7 @@ def test_a_length_of_a_tfrecord_that_lies(build):
     for path in _as_tfrecords(folder):
         path.write_bytes(struct.pack("<Q", 1 << 60) + path.read_bytes()[8:])
     for item in _load(_config()):
-        with pytest.raises(ClipError, match="is damaged: 4 records should end"):
+        with pytest.raises(ClipError, match="is damaged: 4 records should fill"):
             _read(_config(), item.clip)
 
 

@@ -158,7 +158,7 @@ def _png(side: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b"no picture", "frame 0 is no picture"),
+        (b"no picture", "frame 0 is not a picture"),
         (b"", "the video is empty|the file is empty"),
         (_png(60_000), "frame 0 is too large|pixels; at most"),
         (None, "not a regular file"),

@@ -108,7 +108,11 @@ def test_a_manifest_that_is_not_there(tmp_path, good):
             "it must be a list of objects, one per row; ",
         ),
         ("m.json", b"[]", "the manifest has no rows"),
-        ("m.json", b'{"video": "a"}\n{"video": "b"}', "object per line, name it .jsonl"),
+        (
+            "m.json",
+            b'{"video": "a"}\n{"video": "b"}',
+            "per line, name it .jsonl",
+        ),
         ("m.csv", b"video;id\na.mp4;1\n", "separated by ';'; separate by commas"),
         ("m.json", b'[{"video": {"path": "a"}}]', "it must be a path, not an object"),
         ("m.json", b'["\xff"]', "can't decode byte 0xff"),

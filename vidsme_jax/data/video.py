@@ -1,18 +1,18 @@
-"""Decoding: the sampled frames of one video, exact, and little else of it.
+"""Decodes the sampled frames of one video exactly, and few others.
 
-The table of a video's frames is read first, without decoding. The decoder then seeks to
-the keyframe at or before each sampled frame and is given all packets but those that
-only an unsampled frame needs; every picture that it puts out must be the next of that
-table, and the first a keyframe by the decoder's own word too. If one is not, or is
-damaged, the frames are sought again without leaving out any; if that fails too, or the
-file has no such table, or is damaged, the video is decoded from end to end and what
-really decodes is counted. Frame counts and rates in headers are never trusted: no frame
-is chosen by them. The average rate makes the frames' clock only, as in transformers'
-video processors. Damage to what is not decoded goes unnoticed.
+The frame table is read first, without decoding. Then each sampled frame is decoded from
+the keyframe at or before it, without the packets of disposable unsampled frames. Every
+output frame must be the next of the table, and the first must be a keyframe according
+to the decoder too. If a frame is not, or is damaged, decoding is repeated with all
+packets; if that fails too, or the file has no reliable table, the video is decoded from
+end to end and the frames that decode are counted. Frame counts and rates in headers are
+never trusted: no frame is chosen by them. The average rate is only used for the frames'
+clock, as in transformers' video processors. Damage outside of the decoded frames goes
+unnoticed.
 
-Of a file with several video tracks `tracks.py` says which is decoded; `formats.py` says
-how its pictures become RGB, and what of high dynamic range, interlacing, oblong pixels
-and transparency is not in them.
+`tracks.py` chooses among several video tracks; `formats.py` describes the conversion to
+RGB, and the treatment of high dynamic range, interlacing, oblong pixels and
+transparency.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
@@ -45,17 +45,17 @@ def decode_chosen(
     """Decodes chosen frames of a video.
 
     Args:
-      content: A file, or what it would contain.
-      choose: Called with the number of frames and the seconds of each; returns which
-        are wanted, as `sampling.frame_indices` does.
-      limits: What the video may cost.
-      part: That the frames are chosen of; their clock begins with it.
+      content: A file, or its content.
+      choose: Called with the number of frames and the seconds of each; returns the
+        wanted indices, not decreasing, as `sampling.frame_indices` does.
+      limits: The limits of the video.
+      part: The part that the frames are chosen from; their clock starts with it.
 
     Returns:
-      The frames upright in RGB at full resolution. Where frames change their size
-      within the video, all have that of the first sampled one. A damaged or truncated
-      file gives what can be read of it, and says so in `warnings`; so do several video
-      tracks, and a format that the frames do not show in full.
+      The frames upright in RGB at full resolution; if the size changes within the
+      video, all have that of the first sampled one. Of a damaged or truncated file the
+      readable frames are used. `warnings` reports this, several video tracks, and
+      format properties lost in the conversion.
 
     Raises:
       ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
@@ -85,13 +85,13 @@ def thumbnails(
     """Decodes frames of a video again, scaled down.
 
     Args:
-      content: A file, or what it would contain.
+      content: A file, or its content.
       indices: As in `Frames.indices`, not decreasing.
-      height: In pixels; the width follows.
-      limits: What the video may cost.
+      height: In pixels; the width keeps the aspect ratio.
+      limits: The limits of the video.
 
     Raises:
-      ClipError: As `decode_chosen`; also "decode" if the file has lost a frame since.
+      ClipError: As `decode_chosen`; also "decode" if a frame no longer decodes.
     """
     source = Source(content, limits)
     return _decode(source, lambda count, times: indices, height)[1].pixels
@@ -109,7 +109,7 @@ def content_hash(content: Content, limits: Limits = LIMITS) -> str:
 def _decode(
     source: Source, choose: Choose, height: int | None = None
 ) -> tuple[Table, ChosenFrames]:
-    """Decodes the chosen frames, by seeking where the file allows it."""
+    """Decodes the chosen frames, by seeking if the file allows it."""
     if webp.is_animated(opening.head(source.content)):
         return webp.decode(source, choose, height)
     with source.opened() as opened:
@@ -136,7 +136,7 @@ def _by_seeking(
     choose: Choose,
     height: int | None,
 ) -> ChosenFrames | None:
-    """Decodes the chosen frames, or none if the decoder and the table disagree."""
+    """Decodes the chosen frames; None if the decoder and the table disagree."""
     chosen = ChosenFrames(choose(len(table.pts), table.times), height)
     try:
         for index, frame in seek_frames(
@@ -151,7 +151,7 @@ def _by_seeking(
 def _in_sequence(
     source: Source, choose: Choose, height: int | None
 ) -> tuple[Table, ChosenFrames]:
-    """Decodes everything twice: to count, then to keep the chosen frames only."""
+    """Decodes all frames twice: first to count them, then to store the chosen ones."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
     with source.opened() as (container, stream):
@@ -164,7 +164,7 @@ def _in_sequence(
         reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""
         raise ClipError("decode", f"no frame of the {codec} video decodes{reasons}")
     period = float(1 / rate) if rate else 0.04
-    # Where AVI has no `pts`, the packets that release frames still have their `dts`.
+    # Frames of AVI without `pts` still have the `dts` of their packets.
     times = next(filter(None, map(increasing, zip(*stamps, strict=True))), None)
     stamped = times is not None
     seconds = (
@@ -190,13 +190,13 @@ def _in_sequence(
 def _decode_all(
     source: Source, container: InputContainer, stream: VideoStream, damage: list[str]
 ) -> Iterator[VideoFrame]:
-    """Yields every frame that decodes; writes what is broken to `damage`."""
+    """Yields every frame that decodes; appends descriptions of damage."""
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-        except (av.FFmpegError, IndexError):  # PyAV lacks a stream that appears late.
-            damage.append("the file breaks off")
+        except (av.FFmpegError, IndexError):  # PyAV's, for a late stream.
+            damage.append("the file is truncated")
             packet = None
         source.check_time()
         if packet is not None and packet.is_corrupt:
@@ -212,12 +212,12 @@ def _decode_all(
 
 
 def _length_warnings(header: HeaderLength, table: Table) -> tuple[str, ...]:
-    """A warning where less decodes than the header promises, or something is broken.
+    """Returns a warning if less decodes than the header promises, or on damage.
 
     A count alone proves nothing: formats count dropped frames, or those that an edit
-    list leaves out; so both the count and the duration must fall short, and that by
-    more than the last frame may have been meant to stay. Of a file that begins late the
-    time of the end is no length.
+    list removes; so both the count and the duration must fall short, and by more than
+    the possible duration of the last frame. In a file that starts late, the end time is
+    not the duration.
     """
     frames, seconds = header.frames, header.seconds
     if header.may_be_end:
