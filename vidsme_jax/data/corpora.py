@@ -205,10 +205,10 @@ def _take(
     for role in ROLES:
         for source in given[role]:
             rows = found[source].rows if source in found else []
-            mine = [row for row in rows if row.label in ("", role)]
+            used = [row for row in rows if row.label in ("", role)]
             if len(given[role]) > 1:
-                mine = [row.grouped(sources.name_of(source)) for row in mine]
-            taken += ((role, row) for row in mine)
+                used = [row.grouped(sources.name_of(source)) for row in used]
+            taken += ((role, row) for row in used)
     for source, one in found.items():
         if one.problems:  # Labels of invalid rows are not known.
             continue

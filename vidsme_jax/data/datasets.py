@@ -203,11 +203,6 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     return list(dataset.features), found
 
 
-def folder_of(source: str) -> pathlib.Path:
-    """Returns the folder of a source's dataset, the base of relative paths in it."""
-    return dataset_folders.find(source)
-
-
 def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
     """Returns the video of an example, encoded as stored.
 
@@ -239,8 +234,8 @@ class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        ours = features.without_video(pathlib.Path(str(self.data_path)))
-        return tfds.core.DatasetInfo(builder=self, features=ours)
+        replaced = features.without_video(pathlib.Path(str(self.data_path)))
+        return tfds.core.DatasetInfo(builder=self, features=replaced)
 
 
 def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:

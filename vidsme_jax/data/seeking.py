@@ -128,7 +128,7 @@ def seek_frames(
             start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
             frames = _from_keyframe(source, container, stream, start, left_out)
-            # Without a list of keyframes, or with a wrong one, FFmpeg marks every packet
+            # Without a list of keyframes, or with a wrong one, FFmpeg marks each packet
             # as one; the decoder is right. A first keyframe before the first shown
             # frame is not output and cannot be checked.
             begins = not start == table.keyframes[0] < table.pts[0]

@@ -245,11 +245,10 @@ def _read_dataset(
 
             columns, found, folder = hub.rows(source, fields)
         else:
-            dataset_folders.find(source)
+            folder = dataset_folders.find(source)
             from vidsme_jax.data import datasets  # Imports TFDS.
 
             columns, found = datasets.rows(source, fields)
-            folder = datasets.folder_of(source)
     except AuditError as error:
         raise AuditError([f"{source}: {p}" for p in error.problems]) from error
     what = "row" if of_hub else "example"
