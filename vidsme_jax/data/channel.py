@@ -31,7 +31,7 @@ def send(
       OSError: The other side is closed, or there is no memory.
     """
     text = json.dumps(about).encode()
-    view = memoryview(data)
+    view = memoryview(data) if isinstance(data, bytes) else data.data
     view = view.cast("B") if view.nbytes else memoryview(b"")
     file = _in_memory()
     try:
