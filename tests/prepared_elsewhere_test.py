@@ -169,7 +169,8 @@ def test_clips_that_no_listing_shows_are_sent_again_and_counted(videos, store):
 
 def test_workers_need_no_jax():
     script = (
-        "import sys, vidsme_jax.prepared.elsewhere, vidsme_jax.prepared.remote\n"
+        "import sys, vidsme_jax.prepared.clip_task\n"
+        "import vidsme_jax.prepared.bucket_versions\n"
         "import vidsme_jax.data.reading\n"
         "print([m for m in ('jax', 'flax', 'transformers') if m in sys.modules])"
     )

@@ -12,7 +12,7 @@ from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
 from vidsme_jax.motion import statistics
 from vidsme_jax.prepared import dataset, layout, writing
-from vidsme_jax.prepared.elsewhere import Stage
+from vidsme_jax.prepared.clip_task import ClipTask
 from vidsme_jax.prepared.layout import Place, Variant
 from vidsme_jax.prepared.pipelines import Pipelines
 from vidsme_jax.prepared.writing import Writer
@@ -161,7 +161,7 @@ def _prepare_elsewhere(
     """As `_prepare_clips`, in a pipeline."""
     if not clips:
         return
-    stage = Stage(
+    stage = ClipTask(
         reader=Videos(settings.video, settings.corpus.fields),
         variant=Variant.of(settings),
         staging=writer.staging,

@@ -3,7 +3,7 @@
 A clip that is ready waits in `staged/` (see `staging.py`); when all are, each shard
 that changes is written, and those that do not are taken over. What is written is whole
 or not there, so that a run that is killed loses the clips in hand and no other. At last
-all becomes the next version (`folders.py`, `remote.py`), and what led to it is deleted.
+all becomes the next version (`folder_versions.py`, `bucket_versions.py`), and what led to it is deleted.
 """
 
 import concurrent.futures
@@ -16,10 +16,10 @@ from typing import Any
 from vidsme_jax.base import ClipError, Item
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import layout
-from vidsme_jax.prepared.folders import Versions
+from vidsme_jax.prepared.bucket_versions import BucketVersions
+from vidsme_jax.prepared.folder_versions import FolderVersions
 from vidsme_jax.prepared.layout import Entry, Place, Row, Variant
 from vidsme_jax.prepared.packing import Packing, State
-from vidsme_jax.prepared.remote import BucketVersions
 from vidsme_jax.prepared.staging import CLIP, FAILED, SAME, Staged, Staging, source_of
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.store.lock import locked
@@ -57,7 +57,7 @@ def opened(root: Place, variant: Variant, num_clips: int) -> Iterator["Writer"]:
             yield Writer(versions, Staging(layout.inside(folder, "staged"), variant))
         return
     with locked(folder, "another run is preparing it"):
-        versions = Versions(folder, variant, shards)
+        versions = FolderVersions(folder, variant, shards)
         yield Writer(versions, Staging(layout.inside(folder, "staged"), variant))
 
 
@@ -70,7 +70,7 @@ class Writer:
       homes: The name of the folder in which each shard is whole, "" of one that is not.
     """
 
-    def __init__(self, versions: Versions | BucketVersions, staging: Staging):
+    def __init__(self, versions: FolderVersions | BucketVersions, staging: Staging):
         """Finds what earlier runs have left."""
         self.staging, self._versions = staging, versions
         self.num_shards = versions.num_shards

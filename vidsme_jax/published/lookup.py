@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data.folders import Search
-from vidsme_jax.published import contents, entries, keys
-from vidsme_jax.published.contents import Pictures
+from vidsme_jax.published import entries, hashes, keys
 from vidsme_jax.published.entries import FIRST, Cells, Entry
+from vidsme_jax.published.hashes import Pictures
 from vidsme_jax.published.sieve import Sieve
 from vidsme_jax.store import regular
 from vidsme_jax.wording import counted, printable
@@ -199,7 +199,7 @@ def _in_list(
         nonlocal hashed, sieve
         hashed = True
         for video in wanted:
-            for kind, key in contents.of_file(video.file).items():
+            for kind, key in hashes.of_file(video.file).items():
                 index[kind, key].append((video, True))
         sieve = Sieve(key for _, key in index)
 
@@ -290,7 +290,7 @@ def _alike(
     for kind, theirs in pictures.items():
         for video in wanted:
             if video.file is not None:
-                ours = contents.of_pictures(video.file, kind)
+                ours = hashes.of_pictures(video.file, kind)
                 for row, bits in theirs.near(ours, _NEAR):
                     text = f"{bits} of 64 bits differ"
                     found.append(Hit(*video[:2], name, row, kind, False, text))

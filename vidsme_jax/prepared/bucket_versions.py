@@ -108,7 +108,7 @@ class BucketVersions:
     ) -> Iterator[Callable[[Packing], None] | None]:
         """Makes the next version of shards that are written in the block.
 
-        See `folders.Versions.packing`.
+        See `FolderVersions.packing`.
 
         Raises:
           OSError: The version cannot be made, or another run has made one meanwhile.

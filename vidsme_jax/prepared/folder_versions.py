@@ -20,7 +20,7 @@ from vidsme_jax.store import files
 from vidsme_jax.store.lock import unread
 
 
-class Versions:
+class FolderVersions:
     """Those of a variant; only who holds its lock may have this.
 
     Attributes:

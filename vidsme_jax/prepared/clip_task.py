@@ -20,7 +20,7 @@ _INDEXES = 256  # Of shards, that are kept in memory.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
+class ClipTask:
     """Decodes, measures and stages clips; it can be sent to another process.
 
     A clip that cannot be prepared is staged as a failure and raises nothing.
