@@ -129,7 +129,7 @@ class BucketVersions:
                     yield BucketPacker(version, *how)
                 except OSError:
                     # Another run of this plan, which is done, deletes what was staged.
-                    if not copies.stands(self._folder, number):
+                    if not copies.is_complete(self._folder, number):
                         raise
                 else:
                     self._publish(version, number, lengths)
@@ -149,7 +149,7 @@ class BucketVersions:
                 version.create(_PLAN, content)
             except FileExistsError:
                 mine = False
-            if copies.stands(self._folder, number):
+            if copies.is_complete(self._folder, number):
                 if not mine:
                     self._refuse(number)
                 return number, True
@@ -179,12 +179,12 @@ class BucketVersions:
                 gone = copies.tombstone(name)
                 self._folder.create(f"1.{passed}.0/{INFO}", gone)
             except FileExistsError:
-                if copies.stands(self._folder, passed):
+                if copies.is_complete(self._folder, passed):
                     self._refuse(passed)
         try:
             version.create(INFO, last)
         except FileExistsError:
-            if not copies.stands(self._folder, number):
+            if not copies.is_complete(self._folder, number):
                 self._refuse(number)
 
     def _size(self, version: Bucket, listed: dict[str, Any], number: int) -> int:
@@ -252,7 +252,7 @@ class BucketPacker:
             if shard.index.name in self.there:
                 return
             facts = dict(packing.before.facts)
-            if packing.anew:
+            if packing.rewrite:
                 facts = self._put(shard, packing)
             elif shard.records.name not in self.there:
                 assert self.base is not None

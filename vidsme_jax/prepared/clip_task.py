@@ -48,7 +48,7 @@ class ClipTask:
         Raises:
           OSError: It cannot be stored.
         """
-        _alone()
+        _limit_threads()
         key, its_stamp = given
         content = ""
         try:
@@ -58,7 +58,7 @@ class ClipTask:
             self.staging.fail(key, its_stamp, content, loader.failure(raised))
             return
         digest = layout.digest_of(content, key)
-        if self._knows(digest):
+        if self._is_prepared(digest):
             self.staging.same(key, its_stamp, digest)
             return
         try:
@@ -71,13 +71,13 @@ class ClipTask:
             return
         self.staging.add(key, its_stamp, example)
 
-    def _knows(self, digest: str) -> bool:
+    def _is_prepared(self, digest: str) -> bool:
         """Returns whether a clip of this content is prepared."""
         count = len(self.homes)
         number = layout.shard_of(digest, count)
         home = self.homes[number]
-        return home != "" and digest in _good(
-            str(layout.inside(self.folder, home)), number, count
+        return home != "" and digest in _digests_of(
+            str(layout.subfolder(self.folder, home)), number, count
         )
 
 
@@ -92,7 +92,7 @@ def _check_seen(key: str, before: Stamp) -> None:
 
 
 @functools.lru_cache(_INDEXES)
-def _good(version: str, number: int, count: int) -> frozenset[str]:
+def _digests_of(version: str, number: int, count: int) -> frozenset[str]:
     """Returns the digests of the clips that a shard holds.
 
     Raises:
@@ -113,7 +113,7 @@ def _good(version: str, number: int, count: int) -> frozenset[str]:
 
 
 @functools.cache
-def _alone() -> None:
+def _limit_threads() -> None:
     """OpenCV's own threads would only compete with other clips."""
     import cv2
 

@@ -65,11 +65,11 @@ class PreparedClips:
         if isinstance(root, Bucket):
             assert cache is not None
             place = variant.folder(root)
-            self._copies = opened = self._copied(place, variant, cache)
+            self._copies = opened = self._open_copies(place, variant, cache)
             self.folder, self._shards = opened.folder, opened.num_shards
             self._where, self._parent = opened.version.url, place.url
         else:
-            self.folder = self._held(root, variant)
+            self.folder = self._open_newest(root, variant)
             parent = variant.folder(root)
             self._shards = layout.check_settings(parent, variant)
             self._where, self._parent = str(self.folder), str(parent)
@@ -106,7 +106,7 @@ class PreparedClips:
         opened_by_tfds: Any = tfds.builder_from_directory(self.folder)
         self.source = opened_by_tfds.as_data_source(layout.SPLIT)
 
-    def _held(self, root: pathlib.Path, variant: Variant) -> pathlib.Path:
+    def _open_newest(self, root: pathlib.Path, variant: Variant) -> pathlib.Path:
         """Returns the newest version; nobody deletes it while this object lives."""
         folder, replaced = layout.newest(root, variant), None
         while folder != replaced:
@@ -117,15 +117,17 @@ class PreparedClips:
                 replaced, folder = folder, layout.newest(root, variant)
         return folder
 
-    def _copied(self, place: Bucket, variant: Variant, cache: pathlib.Path) -> Copies:
+    def _open_copies(
+        self, place: Bucket, variant: Variant, cache: pathlib.Path
+    ) -> Copies:
         """Returns copies of the newest version, which no run of this machine deletes.
 
         In the bucket a run that prepares more clips may delete it.
         """
         number, _ = copies.newest(place)
         if number is None:
-            raise AuditError([copies.nothing(place)])
-        kept = copies.kept(cache, place)
+            raise AuditError([copies.not_found(place)])
+        kept = copies.folder_of(cache, place)
         kept.mkdir(parents=True, exist_ok=True)
         copies.copy(place, copies.SETTINGS, kept / copies.SETTINGS)
         shards = layout.check_settings(kept, variant, place.url)
@@ -133,7 +135,7 @@ class PreparedClips:
         opened = Copies(place.folder(name), kept / name, shards)
         with contextlib.suppress(OSError):  # It is damaged; reported below.
             weakref.finalize(self, lock.held(opened.folder / layout.INFO).close)
-        copies.forget(opened.folder)
+        copies.delete_others(opened.folder)
         return opened
 
     def _take(self, entry: Entry) -> None:

@@ -40,7 +40,7 @@ def tombstone(version: str) -> bytes:
     return json.dumps({_REPLACED: version}).encode()
 
 
-def stands(folder: Bucket, number: int) -> bool:
+def is_complete(folder: Bucket, number: int) -> bool:
     """Returns whether there is a whole version of a number.
 
     Raises:
@@ -73,7 +73,7 @@ def newest(
     following = itertools.count(top + 1)
     free = next(n for n in following if not folder.has(f"1.{n}.0/{INFO}"))
     for number in range(free - 1, -1, -1):
-        if stands(folder, number):
+        if is_complete(folder, number):
             return number, free
     return None, free
 
@@ -153,7 +153,7 @@ def copy(bucket: Bucket, name: str, path: pathlib.Path) -> bool:
     return True
 
 
-def nothing(place: Bucket) -> str:
+def not_found(place: Bucket) -> str:
     """Returns that a bucket has no whole version of a variant, and what it has.
 
     Raises:
@@ -176,12 +176,12 @@ def nothing(place: Bucket) -> str:
     )
 
 
-def kept(cache: pathlib.Path, variant: Bucket) -> pathlib.Path:
+def folder_of(cache: pathlib.Path, variant: Bucket) -> pathlib.Path:
     """Returns the folder of the copies of a variant's versions."""
     return cache / hashlib.sha256(variant.url.encode()).hexdigest()[:32]
 
 
-def forget(folder: pathlib.Path) -> None:
+def delete_others(folder: pathlib.Path) -> None:
     """Deletes the copies of other versions beside one, but for those that are read."""
     for other in folder.parent.glob("1.*.0"):
         if other != folder:

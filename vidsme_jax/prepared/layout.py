@@ -60,7 +60,7 @@ def root_of(name: str | pathlib.Path) -> Place:
     return Bucket(text) if is_url(text) else names.configured(text)
 
 
-def inside(place: P, name: str) -> P:
+def subfolder(place: P, name: str) -> P:
     """Returns a folder of a folder or bucket."""
     return place.folder(name) if isinstance(place, Bucket) else place / name
 
@@ -101,7 +101,7 @@ class Variant:
 
     def folder(self, root: P) -> P:
         """Where the variant is, or would be, in a folder of prepared corpora."""
-        return inside(inside(root, NAME), self.name)
+        return subfolder(subfolder(root, NAME), self.name)
 
 
 class Row(NamedTuple):

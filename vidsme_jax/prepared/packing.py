@@ -30,7 +30,7 @@ class State:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def good(self) -> list[str]:
+    def digests(self) -> list[str]:
         """Returns the digests of its records, in their order."""
         return [entry.digest for entry in self.entries if not entry.stage]
 
@@ -44,7 +44,7 @@ class Packing:
       before: Its state before.
       entries: Of its clips, prepared and failed.
       fresh: The names of staged clips that it takes, by digest.
-      anew: Whether its records differ from those before.
+      rewrite: Whether its records differ from those before.
       used: The names of the staged clips that nobody needs once it is whole.
     """
 
@@ -52,7 +52,7 @@ class Packing:
     before: State
     entries: tuple[Entry, ...]
     fresh: Mapping[str, str]
-    anew: bool
+    rewrite: bool
     used: tuple[str, ...]
 
     def differs(self, home: str) -> bool:
@@ -61,7 +61,7 @@ class Packing:
 
     def records(self, before: pathlib.Path | None, staging: Staging) -> Iterator[bytes]:
         """Yields the records; see `records.merged`."""
-        good = self.before.good
+        good = self.before.digests
         return records.merged(self.entries, before, good, self.fresh, staging)
 
     @property
@@ -107,7 +107,7 @@ class Packer:
         unfinished.mkdir(exist_ok=True)
         shard = self._shard(UNFINISHED, packing)
         before = self._shard(home, packing).records if home else None
-        if packing.anew:
+        if packing.rewrite:
             records.write(shard.records, packing.records(before, self.staging))
         elif before is not None and home != UNFINISHED:
             files.link(before, shard.records)

@@ -173,7 +173,7 @@ def _prepare_elsewhere(
         try:
             pipelines.each(stage, [(key, writer.stamp_of(key)) for key in left])
         finally:
-            writer.look()
+            writer.refresh()
             staged = {key: digest for key in left if (digest := writer.staged(key))}
             digests |= staged
         left = [key for key in left if key not in staged]

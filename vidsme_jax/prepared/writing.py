@@ -54,11 +54,11 @@ def opened(root: Place, variant: Variant, num_clips: int) -> Iterator["Writer"]:
         folder.check()
         with tempfile.TemporaryDirectory(prefix="vidsme-") as work:
             versions = BucketVersions(folder, variant, shards, pathlib.Path(work))
-            yield Writer(versions, Staging(layout.inside(folder, "staged"), variant))
+            yield Writer(versions, Staging(layout.subfolder(folder, "staged"), variant))
         return
     with locked(folder, "another run is preparing it"):
         versions = FolderVersions(folder, variant, shards)
-        yield Writer(versions, Staging(layout.inside(folder, "staged"), variant))
+        yield Writer(versions, Staging(layout.subfolder(folder, "staged"), variant))
 
 
 class Writer:
@@ -77,7 +77,7 @@ class Writer:
         self._shards: list[State] = versions.states()
         self.homes = tuple(state.home for state in self._shards)
         self._known: dict[str, tuple[str, Stamp]] = {}  # Digest by key.
-        self._good: set[str] = set()
+        self._prepared: set[str] = set()
         self._stamps: dict[str, Stamp] = {}  # By key.
         for state in self._shards:
             for entry in state.entries:
@@ -86,21 +86,21 @@ class Writer:
         self._names: dict[str, set[str]] = {}  # All of a digest: equal videos.
         self._sources: dict[str, str] = {}  # Digest by source.
         staging.sweep()
-        self.look(anew=True)
+        self.refresh(retry=True)
 
-    def look(self, *, anew: bool = False) -> None:
+    def refresh(self, *, retry: bool = False) -> None:
         """Finds what is staged by now, by this and by other processes.
 
         Args:
-          anew: Whether failures of the moment are forgotten, and tried again.
+          retry: Whether failures of the moment are forgotten, and tried again.
         """
         found = self.staging.names()
         for staged in sorted(found, key=lambda each: _WORTH.index(each.kind)):
             if staged.kind == SAME and not self.has(staged.digest):
-                if anew:  # What it was the same as is gone.
+                if retry:  # What it was the same as is gone.
                     self.staging.delete([staged.name])
                 continue
-            if anew and staged.kind == FAILED:
+            if retry and staged.kind == FAILED:
                 if self.staging.failure(staged.name)[0] in _PASSING:
                     self.staging.delete([staged.name])
                     continue
@@ -118,7 +118,7 @@ class Writer:
 
     def _remember(self, entry: Entry) -> None:
         if not entry.stage:
-            self._good.add(entry.digest)
+            self._prepared.add(entry.digest)
         elif entry.stage in _PASSING or all(r.stamp == ABSENT for r in entry.rows):
             return  # What is absent is looked for again.
         for row in entry.rows:
@@ -135,7 +135,7 @@ class Writer:
         """
         now = self._stamps[key] = stamp(key)
         digest, before = self._known.get(key, (None, None))
-        if now == ABSENT and before is not None and digest in self._good:
+        if now == ABSENT and before is not None and digest in self._prepared:
             self._stamps[key] = before
             return digest
         return digest if now == before else self.staged(key)
@@ -150,7 +150,7 @@ class Writer:
 
     def has(self, digest: str) -> bool:
         """Returns whether a clip with this content is already stored."""
-        return digest in self._good or digest in self._staged
+        return digest in self._prepared or digest in self._staged
 
     def add(self, key: str, example: Mapping[str, Any]) -> str:
         """Stores a clip (see `dataset.encode`); returns its digest."""
@@ -247,7 +247,7 @@ class Writer:
             before=before,
             entries=tuple(entries),
             fresh={d: each.name for d, each in fresh.items() if each.kind == CLIP},
-            anew=not before.home or bool(fresh) or content != known,
+            rewrite=not before.home or bool(fresh) or content != known,
             used=tuple(name for d in used for name in sorted(self._names[d])),
         )
 
