@@ -216,7 +216,7 @@ def test_of_two_runs_of_different_clips_the_second_begins_again(
         digests = made_clips.stage(writer, one)
         _write(other)
         assert _whole(store) == ["1.0.0"]
-        with pytest.raises(OSError, match="another run has made the next version"):
+        with pytest.raises(OSError, match="another run has published the next version"):
             writer.finish(one, digests, workers=1)
     encoded = _encoded(monkeypatch)
     _write(one)
@@ -363,7 +363,7 @@ def test_objects_that_are_cut_or_gone_are_prepared_again(
     store.objects[names[0]] = 2, store.objects[names[0]][1][:-10]
     del store.objects[names[1]]
     found = _open(items, tmp_path)
-    for item, text in ((items[0], "it was cut"), (items[2], "is there no more")):
+    for item, text in ((items[0], "it was truncated"), (items[2], "no longer exists")):
         with pytest.raises(ClipError, match=f"open: .*{text}"):
             found.read(item.clip)
     with pytest.raises(ClipError, match=r"delete gs://bucket/c/.*00000-of-00004, and"):

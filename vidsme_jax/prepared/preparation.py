@@ -1,4 +1,4 @@
-"""Videos to a prepared corpus: decode, measure, store, on all cores."""
+"""Prepares a corpus: decodes, measures and stores its clips in parallel."""
 
 import dataclasses
 import functools
@@ -21,20 +21,20 @@ from vidsme_jax.settings import views
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.wording import counted, printable
 
-_SHOWN = 20  # Failures, in the summary and in the log.
-_LONGEST = 400  # Characters of one.
-_ROUNDS = 3  # Of a pipeline, for clips that a listing does not show.
+_SHOWN = 20  # Failures in the summary and in the log.
+_LONGEST = 400  # Characters of a failure.
+_ROUNDS = 3  # Runs of a pipeline, for clips that a listing does not show.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
       folder: Of the variant.
-      num_clips: Of the corpus.
-      num_new: Looked at by this run.
-      num_failed_before: That an earlier run could not prepare.
+      num_clips: Clips of the corpus.
+      num_new: Clips processed by this run.
+      num_failed_before: Clips that failed in an earlier run.
       failures: One per row of a manifest whose clip cannot be prepared.
     """
 
@@ -52,8 +52,8 @@ class Preparation:
         also = f", {failed} failed before" if failed else ""
         lines = [
             f"{self.num_clips} clips, {before} prepared before{also}: {where}",
-            "kept of each: its frames, and its motion as OpenCV measures it, which is "
-            "measured again where config.motion.flow is jax",
+            "stored of each: its frames, and its motion as measured by OpenCV, which "
+            "is measured again if config.motion.flow is jax",
         ]
         lines += [
             printable(f"{each.video}: {each.stage}: {each.cause}", _LONGEST)
@@ -75,13 +75,13 @@ def run(
     Args:
       settings: Only `corpus`, `video` and `workers` are read.
       root: Receives the clips; see `layout`.
-      items: The rows of the corpus, if they were read before.
-      pipelines: Prepares the clips elsewhere; None: on threads of this process.
+      items: The rows of the corpus; None: they are read.
+      pipelines: Prepares the clips on other machines; None: on threads of this process.
 
     Raises:
       AuditError: Nothing could be prepared; lists every problem.
-      OSError: The folder can no longer be written; says how many clips are kept, with
-        which another call goes on.
+      OSError: The folder can no longer be written; states how many clips are stored,
+        from which the next call continues.
     """
     place = layout.root_of(root)
     items = corpora.load(settings.corpus).items if items is None else items
@@ -94,7 +94,7 @@ def run(
             before = {key: digest for key, digest in found.items() if digest}
             digests |= before
             todo = [clip for clip in clips if clip.key not in digests]
-            logging.info("%d clips, %d looked at before", len(clips), len(before))
+            logging.info("%d clips, %d processed before", len(clips), len(before))
             if pipelines is None:
                 _prepare_clips(todo, writer, settings, workers, digests)
                 failed = writer.finish(items, digests, workers)
@@ -108,8 +108,8 @@ def run(
             cause = _cause(error)
         if not digests:
             raise AuditError([cause]) from error
-        kept = f"{len(digests)} of {len(clips)} clips are kept"
-        raise OSError(f"{cause}; {kept}") from error
+        stored = f"{len(digests)} of {len(clips)} clips are stored"
+        raise OSError(f"{cause}; {stored}") from error
     failures = [
         Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
         for item in items
@@ -131,22 +131,22 @@ def _prepare_clips(
     workers: int,
     digests: dict[str, str],
 ) -> None:
-    """Stages every clip or why it cannot be; adds their digests by key."""
+    """Stages every clip or its failure, on threads; adds their digests by key."""
     if not clips:
         return
     videos = Videos(settings.video, settings.corpus.fields)
-    how = {"videos": videos, "writer": writer, "variant": Variant.of(settings)}
-    prepare = functools.partial(_prepare, **how)
+    variant = Variant.of(settings)
+    prepare = functools.partial(_prepare, videos=videos, writer=writer, variant=variant)
     progress = Progress(len(clips), "preparing")
     for clip, result in loader.load_ahead(clips, prepare, workers):
-        if isinstance(result, ClipError):  # Not the clip's fault: what cannot be kept.
+        if isinstance(result, ClipError):  # It could not be stored.
             raise OSError(f"{clip.items[0].video}: {result.cause}")
         digests[clip.key], error = result
         progress.add(1, failed=int(error is not None))
         if error is not None and progress.failed <= _SHOWN:
             logging.warning("%s", printable(f"{clip.key}: {error}"))
         if error is not None and progress.failed == _SHOWN:
-            logging.warning("further failures are counted, and in the index alone")
+            logging.warning("further failures are counted and stored, but not logged")
     progress.close()
 
 
@@ -158,7 +158,7 @@ def _prepare_elsewhere(
     pipelines: Pipelines,
     digests: dict[str, str],
 ) -> None:
-    """As `_prepare_clips`, in a pipeline."""
+    """Stages every clip or its failure, in a pipeline; adds their digests by key."""
     if not clips:
         return
     stage = ClipTask(
@@ -180,12 +180,12 @@ def _prepare_elsewhere(
         logging.info("%d of %d clips are staged", len(clips) - len(left), len(clips))
         if not left:
             return
-    cause = f"{len(left)} clips were staged, and its listing does not show them"
+    cause = f"{len(left)} clips were staged, but the listing does not show them"
     raise OSError(f"{cause}: {printable(left[0])}")
 
 
 def _cause(error: OSError) -> str:
-    """Returns what an error says, with the file or object that it is of."""
+    """Returns the text of an error, with its file or object."""
     if error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -194,7 +194,7 @@ def _cause(error: OSError) -> str:
 def _prepare(
     clip: Clip, *, videos: Videos, writer: Writer, variant: Variant
 ) -> tuple[str, ClipError | None]:
-    """Decodes, measures and stages one clip; returns its digest."""
+    """Decodes, measures and stages one clip; returns its digest and any failure."""
     content = ""
     try:
         content = videos.content_hash(clip.key)
