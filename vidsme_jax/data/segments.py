@@ -136,7 +136,7 @@ def divided(key: str) -> tuple[str, Segment | None]:
 
     Example:
       >>> divided("a.mp4#t=3,"), divided("a.mp4#t=1,2#t=0,")
-      (('a.mp4', Segment(start=3.0, end=None)), ('a.mp4#t=1,2', None))
+      (('a.mp4', Segment(start=3.0, end=None, window=None)), ('a.mp4#t=1,2', None))
     """
     if "#t=" not in key or (found := _FRAGMENT.search(key)) is None:
         return key, None
@@ -171,7 +171,7 @@ def of_row(start: Any, end: Any) -> Segment | None:
 
     Example:
       >>> of_row("1:02.5", 70), of_row("", None)
-      (Segment(start=62.5, end=70.0), None)
+      (Segment(start=62.5, end=70.0, window=None), None)
     """
     first, last = _seconds("start", start), _seconds("end", end)
     first = 0.0 if first is None else first

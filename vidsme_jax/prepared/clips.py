@@ -109,7 +109,7 @@ class PreparedClips:
         self.source = opened_by_tfds.as_data_source(layout.SPLIT)
 
     def _open_newest(self, root: pathlib.Path, variant: Variant) -> pathlib.Path:
-        """Returns the newest version, locked against deletion for this object's life."""
+        """Returns the newest version, locked against deletion for its lifetime."""
         folder, replaced = layout.newest(root, variant), None
         while folder != replaced:
             try:

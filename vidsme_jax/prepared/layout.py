@@ -166,7 +166,7 @@ def digest_of(content_hash: str, key: str) -> str:
 
     Example:
       >>> digest_of("ab", "a.mp4"), digest_of("ab", "a.mp4#t=1,2")[:8]
-      ('ab', '1ceec1bd')
+      ('ab', 'ba864c27')
     """
     segment = segments.divided(key)[1]
     if segment is None:
