@@ -393,7 +393,7 @@ def test_two_ids_in_one_row_are_refused(tmp_path):
     (tmp_path / "mine.csv").write_text(
         f"video,url\n{ID}.mp4,https://youtu.be/{OTHER}\n"
     )
-    with pytest.raises(AuditError, match="row 1 names several videos of YouTube"):
+    with pytest.raises(AuditError, match="row 1 names several YouTube videos"):
         lookup.videos(str(tmp_path / "mine.csv"))
 
 
