@@ -173,7 +173,7 @@ def test_the_settings_and_the_count_are_checked(items, tmp_path):
     text = info.read_text()
     info.write_text(text.replace('"4"', '"5"', 1).replace('"5"', '"6"', 1))
     for damage, text in (
-        (info.read_text(), "dataset_info.json does not describe what is there"),
+        (info.read_text(), "dataset_info.json does not match its files"),
         ("{", "dataset_info.json is damaged"),
         (None, "dataset_info.json is missing"),
     ):
@@ -244,7 +244,7 @@ def test_a_description_of_other_files_is_a_sentence(items, tmp_path, change):
     kept = {key: value for key, value in content.items() if value is not None}
     path.write_text(json.dumps(kept))
     (problem,) = _problems(tmp_path, items[:2])
-    assert "dataset_info.json does not describe what is there" in problem
+    assert "dataset_info.json does not match its files" in problem
 
 
 @pytest.mark.parametrize("count", [10**12, 0, -1, True, "4", None, 4.0])

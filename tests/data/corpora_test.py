@@ -159,7 +159,7 @@ def test_the_log_of_what_is_left_out_has_20_lines(tmp_path, caplog):
         corpora.load(corpus_of(members=sources, nonmembers=sources), looks=False)
     lines = [record.getMessage() for record in caplog.records]
     assert sum("left out: " in line for line in lines) == 20
-    assert "and 10 more lines of what is left out" in lines
+    assert "and 10 more lines about rows and files left out" in lines
 
 
 def test_of_each_kind_of_problem_there_are_20_lines(tmp_path):

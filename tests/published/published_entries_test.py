@@ -141,9 +141,9 @@ def test_what_is_no_list_is_one_sentence(tmp_path, name, content, said):
 
 
 def test_a_list_that_is_not_there(tmp_path):
-    with pytest.raises(AuditError, match="not there"):
+    with pytest.raises(AuditError, match="no such file"):
         _all(tmp_path / "a.json")
-    with pytest.raises(AuditError, match="no file"):
+    with pytest.raises(AuditError, match="not a file"):
         _all(tmp_path)
 
 

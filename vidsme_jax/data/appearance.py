@@ -32,8 +32,6 @@ Axes: `frames`, the sampled ones; `height`, `width`.
 [1] J. Immerkaer, 1996. Fast Noise Variance Estimation.
 """
 
-from typing import Any
-
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -65,7 +63,7 @@ _LEAST = 0.5  # Levels added to numerators and denominators: less is noise.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _Grey = UInt8[np.ndarray, "height width"]
-_Numbers = dict[str, Any]
+_Numbers = dict[str, float | np.floating]
 _Luma = Float32[np.ndarray, "frames height width"]
 
 
@@ -99,7 +97,9 @@ def describe(
     small = small[:, rows, columns].astype(np.float32)
     luma = small @ _LUMA
     textures = [_texture(frame[inside]) for frame in pixels]
-    found |= {name: np.mean([x[name] for x in textures]) for name in textures[0]}
+    found |= {
+        name: np.mean(np.array([x[name] for x in textures])) for name in textures[0]
+    }
     found |= _colour(small, luma) | _light(luma) | _layout(luma) | _time(luma)
     return np.array([found[name] for name in COLUMNS], np.float32)
 

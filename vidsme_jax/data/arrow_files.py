@@ -28,7 +28,7 @@ _END = b"\xff\xff\xff\xff\0\0\0\0"  # The end of an Arrow stream.
 _PARQUET = b"PAR1"  # The magic number of Parquet.
 _AHEAD = 1 << 20  # Bytes of a Parquet file read at a time.
 _LOCK = threading.Lock()  # Guards `_LAST`, the one row group that is open.
-_LAST: dict[tuple[pathlib.Path, str, int], tuple[Iterator[Any], int]] = {}
+_LAST: dict[tuple[pathlib.Path, str, int], tuple[Iterator[pa.RecordBatch], int]] = {}
 
 Media = tuple[bool, str | None]  # Whether there are bytes; the path.
 
@@ -89,7 +89,7 @@ class ArrowFile:
             before += batch.num_rows
         raise ValueError(f"{self._path.name} has {before} rows, no row {row}")
 
-    def _batches(self, columns: list[str]) -> Iterator[Any]:
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yields batches of the columns; checks their length against the file size."""
         places = [self.schema.get_field_index(name) for name in columns]
         with arrow_errors(), self._opened(places) as (file, stream):
@@ -161,7 +161,7 @@ class ParquetFile:
                     return _value(batch.column(0))
         raise ValueError(f"{self._path.name} is damaged: row group {group} is short")
 
-    def _values(self, leaf: str, group: int) -> Iterator[Any]:
+    def _values(self, leaf: str, group: int) -> Iterator[pa.RecordBatch]:
         options: dict[str, Any] = {"pre_buffer": False, "buffer_size": _AHEAD}
         with pq.ParquetFile(self._path, **options) as file:
             yield from file.iter_batches(
@@ -222,14 +222,14 @@ def _check_names(schema: pa.Schema) -> None:
         raise ValueError("it has several columns of the same name")
 
 
-def _flat(array: Any) -> Any:
+def _flat(array: pa.Array) -> pa.Array:
     """Returns the innermost field of nested structs of one field."""
     while pa.types.is_struct(array.type):
         array = array.flatten()[0]
     return array
 
 
-def _media(array: Any) -> list[Media]:
+def _media(array: pa.Array) -> list[Media]:
     """Returns, for each value, whether it has bytes, and its path."""
     if not hub_features.is_media(array.type):
         return [(there, None) for there in array.is_valid().to_pylist()]
@@ -240,7 +240,7 @@ def _media(array: Any) -> list[Media]:
     return list(zip(there, paths.to_pylist(), strict=True))
 
 
-def _value(one: Any) -> Any:
+def _value(one: pa.Array) -> Any:
     """Returns the value of an array of length 1: bytes, text, a list of bytes, or None.
 
     For a struct of bytes and path this is the bytes.

@@ -76,14 +76,14 @@ class ChosenFrames:
 
         `formats.py` describes where the result equals other readers' bit for bit.
         """
-        how = {"width": width, "height": height, "format": "rgb24"}
-        how["interpolation"] = "BICUBIC" if self._height is None else "AREA"
+        options = {"width": width, "height": height, "format": "rgb24"}
+        options["interpolation"] = "BICUBIC" if self._height is None else "AREA"
         try:
-            picture = self._reformatter.reformat(frame, **how)
+            picture = self._reformatter.reformat(frame, **options)
         except av.FFmpegError:  # A colour matrix that swscale does not know.
-            how |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU709"}
+            options |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU709"}
             try:
-                picture = self._reformatter.reformat(frame, **how)
+                picture = self._reformatter.reformat(frame, **options)
             except av.FFmpegError as error:
                 cause = f"pixel format {frame.format.name} cannot be converted to RGB"
                 raise ClipError("decode", cause) from error

@@ -361,7 +361,9 @@ def _log(kept: tuple[Item, ...], left: list[LeftOut]) -> None:
     for one in left[:_LINES]:
         logging.info("%s", printable(str(one)))
     if len(left) > _LINES:
-        logging.info("and %d more lines of what is left out", len(left) - _LINES)
+        logging.info(
+            "and %d more lines about rows and files left out", len(left) - _LINES
+        )
     parts = sum("#" in i.clip and segments.divided(i.clip)[1] is not None for i in kept)
     if parts:
         logging.info("%d rows score a part of their video", parts)

@@ -122,7 +122,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def is_media(kind: Any) -> bool:
+def is_media(kind: pa.DataType) -> bool:
     """Returns whether a type is a struct of bytes and path."""
     if not pa.types.is_struct(kind):
         return False

@@ -32,7 +32,9 @@ def schema(path: pathlib.Path) -> tuple[list[str], int]:
         return list(file.schema_arrow.names), file.metadata.num_rows
 
 
-def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
+def rows(
+    path: pathlib.Path, columns: list[str], check: Check
+) -> Iterator[dict[str, Any]]:
     """Yields the rows as dictionaries.
 
     Args:
@@ -120,7 +122,7 @@ def values(name: str, column: pa.ChunkedArray, check: Check) -> list[Any]:
     return found
 
 
-def _of_chunk(chunk: Any, check: Check) -> list[Any]:
+def _of_chunk(chunk: pa.Array, check: Check) -> list[Any]:
     kind = chunk.type
     if pa.types.is_dictionary(kind):
         texts = [*chunk.dictionary.to_pylist(), None]
@@ -144,7 +146,7 @@ def _of_chunk(chunk: Any, check: Check) -> list[Any]:
     return chunk.to_pylist()
 
 
-def _unreadable(name: str, kind: Any, error: Exception) -> str:
+def _unreadable(name: str, kind: pa.DataType, error: Exception) -> str:
     return (
         f"the column {name!r} holds values of type {kind} that cannot be read "
         f"({error}); store them as text or, if it holds something else, leave it out "

@@ -103,7 +103,7 @@ class PreparedClips:
         if problems:
             raise AuditError(problems)
         if dataset.counts(self.folder) != lengths:
-            damage = f"{self._where}: dataset_info.json does not describe what is there"
+            damage = f"{self._where}: dataset_info.json does not match its files"
             raise AuditError([f"{damage}; {layout.REMEDY} it again"])
         opened_by_tfds: Any = tfds.builder_from_directory(self.folder)
         self.source = opened_by_tfds.as_data_source(layout.SPLIT)

@@ -17,7 +17,6 @@ import pathlib
 import re
 import shutil
 import threading
-from typing import Any
 
 from vidsme_jax.prepared import layout
 from vidsme_jax.prepared.layout import INFO, Shard
@@ -104,7 +103,7 @@ class Copies:
             list(pool.map(lambda name: copy(version, name, folder / name), names))
         self._locks = [threading.Lock() for _ in range(num_shards)]
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type["Copies"], tuple[Bucket, pathlib.Path, int]]:
         return Copies, (self.version, self.folder, self.num_shards)
 
     def shard(self, number: int) -> Shard:

@@ -3,12 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from vidsme_jax.base import AuditError, ClipError
+from vidsme_jax.base import AuditError, ClipError, Frames, MotionStatistics
 from vidsme_jax.data import conflicts, corpora, names
 from vidsme_jax.data.corpora import Corpus
 from vidsme_jax.data.reading import Read, Reader, Stamp, Videos
@@ -52,7 +52,7 @@ def open_corpus(
 
     root, problems = layout.root_of(given.prepared), []
     cache = names.configured(given.prepared_cache)
-    opened: dict[int, Any] = {}
+    opened: dict[int, _Clips] = {}
     if 1 in counts and settings.video.sampling == "midpoint":
         problems.append(_NO_SINGLE)
     corpus = Corpus(())
@@ -86,10 +86,21 @@ def open_corpus(
     return corpora.with_notes(corpus, notes), _Several(opened)
 
 
+@runtime_checkable  # For type checks in tests.
+class _Clips(Protocol):
+    """`PreparedClips`, whose module is imported only if it is needed."""
+
+    def read(self, key: str) -> tuple[Frames, MotionStatistics]: ...
+
+    def content_hash(self, key: str) -> str: ...
+
+    def digests(self) -> dict[str, str]: ...
+
+
 class _Several:
     """A prepared corpus at several numbers of frames; a `Reader`."""
 
-    def __init__(self, opened: Mapping[int, Any]):
+    def __init__(self, opened: Mapping[int, _Clips]):
         self._opened = opened
 
     def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import tensorflow_datasets as tfds
+
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data.reading import Stamp
 from vidsme_jax.prepared import dataset, layout
@@ -51,7 +53,7 @@ class Staging:
         self._folder, self._variant = folder, variant
 
     @functools.cached_property
-    def _features(self) -> Any:
+    def _features(self) -> tfds.features.FeaturesDict:
         return dataset.features(self._variant)
 
     def names(self) -> list[Staged]:

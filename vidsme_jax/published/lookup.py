@@ -4,7 +4,7 @@ import collections
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data.folders import Search
@@ -59,6 +59,15 @@ class Hit(NamedTuple):
     how: str
     identity: bool
     entry: str
+
+
+class ListInfo(TypedDict):
+    """A list: its path, SHA-256, number of entries, and notes."""
+
+    name: str
+    sha256: str
+    rows: int
+    notes: list[str]
 
 
 def videos(manifest: str, *, root: str = "") -> list[Video]:
@@ -174,14 +183,12 @@ def statement(found: dict[str, Any]) -> str:
     )
 
 
-def _list_in_words(about: dict[str, Any]) -> str:
+def _list_in_words(about: ListInfo) -> str:
     entries_ = "entry" if about["rows"] == 1 else "entries"
     return f"{printable(about['name'], 100)} ({about['rows']:,} {entries_})"
 
 
-def _in_list(
-    wanted: Sequence[Video], path: pathlib.Path
-) -> tuple[dict[str, Any], list[Hit]]:
+def _in_list(wanted: Sequence[Video], path: pathlib.Path) -> tuple[ListInfo, list[Hit]]:
     """Returns the description of one list, and the hits in it."""
     index = _index(wanted)
     name, rows, unspecific, left = str(path), 0, 0, 0
@@ -261,7 +268,7 @@ def _in_list(
             ]
         )
     notes = _notes(kinds, unspecific, left)
-    about = {"name": name, "sha256": regular.sha256(path), "rows": rows, "notes": notes}
+    about = ListInfo(name=name, sha256=regular.sha256(path), rows=rows, notes=notes)
     return about, _distinct(hits)
 
 
