@@ -20,11 +20,7 @@ Box = tuple[slice, slice]
 
 
 def content(grey: UInt8[np.ndarray, "frames height width"]) -> Box:
-    """Returns the rows and columns without bars; all of them if too few remain.
-
-    Args:
-      grey: At least one frame.
-    """
+    """Returns the rows and columns without bars; all of them if too few remain."""
     height, width = grey.shape[1:]
     top, bottom, left, right = 0, height, 0, width
     for _ in range(_NESTED):

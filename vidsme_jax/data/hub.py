@@ -144,12 +144,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows of a file.
 
-    Args:
-      file: Opened.
-      path: Of the file.
-      mapping: The column of each field.
-      located: The split of the file.
-      before: The number of rows in the split's files before.
+    `mapping` holds the column of each field, `before` counts the rows of earlier files.
     """
     video, place = mapping["video"], links.real(str(path.absolute()))
     texts = {field: name for field, name in mapping.items() if field != "video"}

@@ -31,9 +31,7 @@ def described(schema: pa.Schema) -> dict[str, Any]:
 def kind_of(field: pa.Field, about: Any) -> str | None:
     """Returns the form in which a column can hold a video; None if it cannot.
 
-    Args:
-      field: Of the schema.
-      about: Its description by `datasets`, if any.
+    `about` is its description by `datasets`, if any.
     """
     named, kind = _name(about), field.type
     if _is_list(kind):

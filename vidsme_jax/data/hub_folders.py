@@ -157,7 +157,9 @@ def _saved(folder: pathlib.Path) -> list[pathlib.Path]:
     if not found:
         raise ValueError("state.json names no data file; save the dataset again")
     if missing := [path.name for path in found if not path.is_file()]:
-        raise ValueError(f"state.json names files that are missing: {_some(missing)}")
+        raise ValueError(
+            f"state.json names files that are missing: {names.some(missing, 3)}"
+        )
     return found
 
 
@@ -234,9 +236,7 @@ def _choose(folder: pathlib.Path, found: dict[str, list[pathlib.Path]]) -> str:
 
 
 def _listed(found: dict[str, list[pathlib.Path]]) -> str:
-    rest = len(found) - _SHOWN
-    shown = ", ".join(list(found)[:_SHOWN]) + (f" and {rest} more" * (rest > 0))
-    return printable(shown, 1000)
+    return printable(names.some(found, _SHOWN), 1000)
 
 
 def _nothing_in(folder: pathlib.Path) -> str:
@@ -245,8 +245,3 @@ def _nothing_in(folder: pathlib.Path) -> str:
         "(state.json, dataset_dict.json) nor .parquet or .arrow files, in it or in its "
         "folder data"
     )
-
-
-def _some(listed: list[str]) -> str:
-    rest = len(listed) - 3
-    return ", ".join(listed[:3]) + (f" and {rest} more" if rest > 0 else "")

@@ -100,9 +100,7 @@ class _Folders:
 def _plain(folder: str, count: int) -> frozenset[str]:
     """Returns the names in a folder that are not links; none if not worth listing.
 
-    Args:
-      folder: Without links.
-      count: How many of its files are wanted.
+    `folder` is without links, `count` the number of its files that are wanted.
     """
     if count < _LISTED:
         return frozenset()

@@ -174,11 +174,7 @@ def not_labels(
 ) -> list[str]:
     """Returns the problem of invalid values in the label column, if any.
 
-    Args:
-      source: As configured.
-      raw: Each row with its place in the source.
-      column: The result of `label_column`; "" for none.
-      fields: `corpus.fields`.
+    `raw` holds each row with its place; `column` is the result of `label_column`.
     """
     if not column:
         return []

@@ -107,8 +107,7 @@ def _distinct(columns: Sequence[str]) -> list[str]:
 
 
 def _some(listed: Sequence[str]) -> str:
-    rest = len(listed) - _SHOWN
-    return ", ".join(map(repr, listed[:_SHOWN])) + (f", {rest} more" * (rest > 0))
+    return names.some(map(repr, listed), _SHOWN)
 
 
 class _Rows:

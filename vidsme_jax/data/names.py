@@ -14,7 +14,7 @@ import re
 import sys
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vidsme_jax.wording import nearest
 
@@ -34,6 +34,18 @@ _LOOKED_FOR = 1000  # Missing names per folder for which similar ones are search
 
 _RENAME = "rename the file, or write its name in the manifest as it is on disk"
 _WINDOWS = "the name has the separators of Windows", "write / in place of \\"
+
+
+def some(listed: Iterable[str], most: int = 5) -> str:
+    """Returns the first distinct names, and the number of the others.
+
+    Example:
+      >>> some("abcdefg")
+      'a, b, c, d, e and 2 more'
+    """
+    distinct = list(dict.fromkeys(listed))
+    rest = len(distinct) - most
+    return ", ".join(distinct[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def configured(name: str) -> pathlib.Path:

@@ -20,10 +20,7 @@ _TRIED = 50  # Missing videos searched for one under another name.
 def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str]:
     """Returns the problem that no video of a manifest exists, if so.
 
-    Args:
-      source: The manifest.
-      folder: The base of its videos' paths.
-      items: Its rows.
+    `folder` is the base of its videos' paths, `items` are its rows.
     """
     files: dict[str, Item] = {}
     count = 0

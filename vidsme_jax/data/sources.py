@@ -7,7 +7,7 @@ expanded.
 import glob
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from absl import logging
@@ -25,6 +25,7 @@ from vidsme_jax.data import (
 )
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
+from vidsme_jax.data.names import some
 from vidsme_jax.settings.rules import FIELDS
 from vidsme_jax.wording import nearest, printable
 
@@ -158,18 +159,6 @@ def is_address(name: str) -> bool:
       (True, False)
     """
     return name.startswith((*_DATASETS, urls.SCHEME))
-
-
-def some(listed: Iterable[str]) -> str:
-    """Returns the first five distinct names, and the number of the others.
-
-    Example:
-      >>> some("abcdefg")
-      'a, b, c, d, e and 2 more'
-    """
-    distinct = list(dict.fromkeys(listed))
-    rest = len(distinct) - _SHOWN
-    return ", ".join(distinct[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _read_manifest(

@@ -22,11 +22,7 @@ _DAY = 86_400.0  # Seconds.
 def container_of(
     container: InputContainer, stream: VideoStream
 ) -> dict[str, str | float]:
-    """Returns the metadata of an open file.
-
-    Args:
-      container: Of the file.
-      stream: Its main video stream.
+    """Returns the metadata of an open file and its main video stream.
 
     Returns:
       Texts: `codec`, `profile`, `pixel_format`, `format` (of the container), `audio`

@@ -5,6 +5,7 @@ import functools
 import pathlib
 import socket
 import tempfile
+from typing import Any
 
 from vidsme_jax.addresses import is_url
 from vidsme_jax.base import ClipError
@@ -62,10 +63,7 @@ class ClipTask:
             self.staging.same(key, before, digest)
             return
         try:
-            count = self.variant.num_frames
-            frames, _ = self.reader.read(key, {count})(count)
-            motion = statistics.measure(frames.pixels)
-            example = dataset.encode(frames, motion, self.variant)
+            example = example_of(self.reader, key, self.variant)
         except Exception as raised:
             self.staging.fail(key, before, content, loader.failure(raised))
             return
@@ -79,6 +77,16 @@ class ClipTask:
         return home != "" and digest in _digests_of(
             str(layout.subfolder(self.folder, home)), number, count
         )
+
+
+def example_of(reader: Reader, key: str, variant: Variant) -> dict[str, Any]:
+    """Decodes and measures a clip; returns its example for `dataset.features`.
+
+    Raises:
+      ClipError: It cannot be decoded.
+    """
+    frames, _ = reader.read(key, {variant.num_frames})(variant.num_frames)
+    return dataset.encode(frames, statistics.measure(frames.pixels), variant)
 
 
 def _check_seen(key: str, before: Stamp) -> None:

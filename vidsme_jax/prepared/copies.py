@@ -103,9 +103,6 @@ class Copies:
             list(pool.map(lambda name: copy(version, name, folder / name), names))
         self._locks = [threading.Lock() for _ in range(num_shards)]
 
-    def __reduce__(self) -> tuple[type["Copies"], tuple[Bucket, pathlib.Path, int]]:
-        return Copies, (self.version, self.folder, self.num_shards)
-
     def shard(self, number: int) -> Shard:
         """Returns a shard with its index; its records are local after `fetch`."""
         return Shard(self.folder, number, self.num_shards)

@@ -119,12 +119,7 @@ def describe(
 ) -> None:
     """Writes the metadata with which TFDS opens a folder of shards.
 
-    Args:
-      folder: Of the shards.
-      version: Such as "1.0.0".
-      variant: How clips are prepared.
-      lengths: The number of records of each shard.
-      size: Of all shards, in bytes.
+    `lengths` are the numbers of records of the shards, `size` is their total in bytes.
     """
     identity = dataset_info.DatasetIdentity(
         NAME, tfds.core.Version(version), str(folder), "", config_name=variant.name

@@ -10,9 +10,8 @@ from absl import logging
 from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
-from vidsme_jax.motion import statistics
-from vidsme_jax.prepared import dataset, layout, writing
-from vidsme_jax.prepared.clip_task import ClipTask
+from vidsme_jax.prepared import layout, writing
+from vidsme_jax.prepared.clip_task import ClipTask, example_of
 from vidsme_jax.prepared.layout import Place, Variant
 from vidsme_jax.prepared.pipelines import Pipelines
 from vidsme_jax.prepared.writing import Writer
@@ -201,9 +200,7 @@ def _prepare(
         digest = layout.digest_of(content, clip.key)
         if writer.has(digest):
             return digest, None
-        frames, _ = videos.read(clip.key, {variant.num_frames})(variant.num_frames)
-        motion = statistics.measure(frames.pixels)
-        example = dataset.encode(frames, motion, variant)
+        example = example_of(videos, clip.key, variant)
     except Exception as raised:
         error = loader.failure(raised)
         return writer.fail(clip.key, content, error), error

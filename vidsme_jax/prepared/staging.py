@@ -81,11 +81,7 @@ class Staging:
     def fail(self, key: str, stamp: Stamp, content: str, error: ClipError) -> Staged:
         """Stores why a clip cannot be prepared.
 
-        Args:
-          key: Of the clip.
-          stamp: Of its file.
-          content: The content hash, "" if it cannot be read.
-          error: The cause.
+        `content` is the content hash, "" if the file cannot be read.
         """
         absent = hashlib.sha256(b"absent\0" + _encoded(key)).hexdigest()
         digest = layout.digest_of(content, key) if content else absent

@@ -162,10 +162,7 @@ class Writer:
     def fail(self, key: str, content: str, error: ClipError) -> str:
         """Stores why a clip cannot be prepared; returns its digest.
 
-        Args:
-          key: Of the clip.
-          content: The content hash, "" if it cannot be read.
-          error: The cause.
+        `content` is the content hash, "" if the file cannot be read.
         """
         staged = self.staging.fail(key, self._stamps[key], content, error)
         self._take(staged)
