@@ -291,7 +291,9 @@ def test_a_column_of_another_source_hides_none(tmp_path):
     one = as_csv(tmp_path / "x.csv", [{"video": "a.mp4", "from": 1}])
     other = as_csv(tmp_path / "y.csv", [{"video": "b.mp4", " start": 4}])
     said = problem_of(suspects=(one, other), fields=("start=from",))
-    assert f"{other}: not read are" in said and "' start' (like 'start')" in said
+    assert (
+        f"{other}: columns are not read" in said and "' start' (like 'start')" in said
+    )
 
 
 def test_labels_of_a_column_with_gaps(tmp_path):

@@ -83,7 +83,7 @@ def describe(
             f"frames of shape {pixels.shape} have no pixels to describe; give at least "
             "one frame."
         )
-    small = np.stack([_shrunk(frame) for frame in pixels])
+    small = np.stack([bars.shrunk(frame, _SHRUNK) for frame in pixels])
     rows, columns = bars.content((small @ _LUMA).astype(np.uint8))
     found = {
         "bar_rows": 1 - (rows.stop - rows.start) / small.shape[1],
@@ -102,15 +102,6 @@ def describe(
     }
     found |= _colour(small, luma) | _light(luma) | _layout(luma) | _time(luma)
     return np.array([found[name] for name in COLUMNS], np.float32)
-
-
-def _shrunk(
-    frame: UInt8[np.ndarray, "height width 3"],
-) -> UInt8[np.ndarray, "height_ width_ 3"]:
-    height, width = frame.shape[:2]
-    by = min(_SHRUNK / max(height, width), 1.0)
-    size = max(round(width * by), 1), max(round(height * by), 1)
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def _colour(

@@ -8,6 +8,7 @@ without bars.
 Axes: `frames`, the sampled ones; `height`, `width`.
 """
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -17,6 +18,18 @@ _LEAST = 0.4  # Share of each side that must remain, else nothing is cropped.
 _NESTED = 3  # Levels of nested bars.
 
 Box = tuple[slice, slice]
+
+
+def shrunk(
+    picture: UInt8[np.ndarray, "height width *channels"], longest: int
+) -> UInt8[np.ndarray, "height_ width_ *channels"]:
+    """Returns a picture scaled down so that its longer side has `longest` pixels."""
+    height, width = picture.shape[:2]
+    by = longest / max(height, width)
+    if by >= 1:
+        return picture
+    size = max(round(width * by), 1), max(round(height * by), 1)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def content(grey: UInt8[np.ndarray, "frames height width"]) -> Box:

@@ -38,13 +38,8 @@ class ChosenFrames:
         self._warnings: dict[str, None] = {}  # In the order of their first frames.
         self._reformatter = VideoReformatter()
 
-    def put(self, index: int, frame: VideoFrame):
-        """Converts a frame and stores it at every place that chose it.
-
-        Raises:
-          ClipError: "decode", if it cannot be converted to RGB, or is rotated and the
-            frames before it are not.
-        """
+    def put(self, index: int, frame: VideoFrame) -> None:
+        """Converts a frame and stores it at every place that chose it."""
         if self._size is None:
             self._size = frame.width, frame.height
         self._resized += self._size != (frame.width, frame.height)

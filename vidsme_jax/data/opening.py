@@ -51,9 +51,9 @@ class HeaderLength:
 
 
 class Source:
-    """A video to be decoded, and its deadline.
+    """A video to be decoded, its deadline, and its properties once it is opened.
 
-    Attributes, set when it is opened:
+    Attributes:
       header_length: Its length by the header.
       warnings: Warnings about its tracks and format.
       rate: Its average frame rate in Hz; None if FFmpeg knows none.

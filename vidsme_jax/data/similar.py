@@ -88,23 +88,13 @@ def fingerprint(pixels: UInt8[np.ndarray, "frames height width 3"]) -> Fingerpri
     """
     if not len(pixels):
         raise ValueError("a fingerprint needs at least one frame, got none.")
-    grey = np.stack([_shrunk(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in pixels])
+    frames = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels)
+    grey = np.stack([bars.shrunk(frame, _SHRUNK) for frame in frames])
     rows, columns = bars.content(grey)
     changes = np.stack([_windows(x.astype(np.float32)) for x in grey[:, rows, columns]])
     packed = np.packbits(changes > 0, axis=-1, bitorder="little")
     textured = np.mean(np.abs(changes) >= _SEEN, axis=(2, 3)) >= _TEXTURED
     return Fingerprint(packed.view("<u8")[..., 0].astype(np.uint64), textured)
-
-
-def _shrunk(
-    grey: UInt8[np.ndarray, "height width"],
-) -> UInt8[np.ndarray, "height_ width_"]:
-    height, width = grey.shape
-    by = _SHRUNK / max(height, width)
-    if by >= 1:
-        return grey
-    size = max(round(width * by), 1), max(round(height * by), 1)
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
 def _windows(
