@@ -336,10 +336,7 @@ class _Json:
         self._at += 1
 
     def _objects(self) -> Iterator[_Raw]:
-        """Yields consecutive objects of a list, except the last one.
-
-        The fast path for most of a large list: each object is scanned once.
-        """
+        """Yields consecutive objects of a list but the last: a fast, single scan."""
         while True:
             while len(self._text) - self._at < _LARGE and self._fill():
                 pass
@@ -397,7 +394,6 @@ class _Json:
 
 
 def _cells(text: str) -> Cells:
-    """Returns the cells of an entry in JSON."""
     return dict(flatten(json.loads(text)))
 
 
