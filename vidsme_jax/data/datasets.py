@@ -14,20 +14,18 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import clocks, dataset_folders, features, field_columns
 from vidsme_jax.data.cells import Address
 from vidsme_jax.data.dataset_folders import root
-from vidsme_jax.data.manifest_rows import columns_of, option
+from vidsme_jax.data.field_columns import RATE
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.wording import nearest
 
 _LONGEST_PATH = 4096
-_RATE = "fps"  # The feature with the frame rate.
 _TRIED = 16  # Examples read to find a readable one.
 
 
@@ -126,12 +124,12 @@ class Dataset:
 
     def rate(self, example: bytes) -> clocks.Rate | None:
         """Returns the frame rate of an example, its number `fps`; None without one."""
-        return clocks.rate_of(self.value(example, _RATE)) if self.has_rate else None
+        return clocks.rate_of(self.value(example, RATE)) if self.has_rate else None
 
     @property
     def has_rate(self) -> bool:
         """Whether the examples have a number `fps`."""
-        feature = self.features.get(_RATE)
+        feature = self.features.get(RATE)
         if not isinstance(feature, tfds.features.Tensor):
             return False
         kind: Any = feature.np_dtype
@@ -177,18 +175,8 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     kind = features.kind_of(dataset.features[mapping["video"]])
     untimed = kind in (features.IMAGES, features.ARRAY) and not dataset.has_rate
     if {"start", "end"} & set(columns) and untimed:
-        problem = (
-            f"'start' and 'end' select a segment by its seconds, which the pictures of "
-            f"{mapping['video']!r} do not have without a number {_RATE!r}; "
-            f"{option(fields, 'start=', 'end=')} scores whole examples"
-        )
-        raise AuditError([problem])
-    if "label" in dataset.features and "label" not in columns_of(fields):
-        logging.info(
-            "%s: its feature 'label' is not read as membership; %s would read it so",
-            source,
-            option(fields, "label=label"),
-        )
+        raise field_columns.untimed(mapping["video"], fields, "number", "examples")
+    field_columns.log_unread_label(source, dataset.features, fields, "feature")
     places = dataset.places(split)
     of_paths = _are_paths(dataset, mapping["video"], places)
     found = []

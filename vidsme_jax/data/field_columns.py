@@ -1,12 +1,15 @@
 """The column of each field in a dataset, for `tfds:` and `hf:` sources."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+from absl import logging
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.settings.rules import FIELDS
 from vidsme_jax.wording import nearest, printable
 
+RATE = "fps"  # The column with the frame rate of pictures, in Hz.
 _LONGEST = 1000  # Characters of a list of columns in a message.
 
 
@@ -63,3 +66,23 @@ def of_fields(
     known = set(FIELDS) & set(described) - {"label"}
     named = {name: name for name in FIELDS if name in known} | given
     return {field: column for field, column in named.items() if column}
+
+
+def untimed(video: str, fields: Sequence[str], what: str, rows: str) -> AuditError:
+    """Returns the error of rows that select segments of pictures without times."""
+    problem = (
+        "'start' and 'end' select a segment by its seconds, which the pictures of "
+        f"{video!r} do not have without a {what} {RATE!r}; "
+        f"{option(fields, 'start=', 'end=')} scores whole {rows}"
+    )
+    return AuditError([problem])
+
+
+def log_unread_label(
+    source: str, columns: Collection[str], fields: Sequence[str], what: str
+) -> None:
+    """Logs that a column `label` is not read, unless `corpus.fields` names it."""
+    if "label" in columns and "label" not in columns_of(fields):
+        remedy = option(fields, "label=label")
+        text = "%s: its %s 'label' is not read as membership; %s would read it so"
+        logging.info(text, source, what, remedy)

@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from absl import logging
-
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import (
     arrow_files,
@@ -25,12 +23,11 @@ from vidsme_jax.data import (
     manifests,
 )
 from vidsme_jax.data.cells import Address
+from vidsme_jax.data.field_columns import RATE
 from vidsme_jax.data.hub_folders import SCHEME, Located
-from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.wording import printable
 
-_RATE = "fps"  # The column with the frame rate.
 _ADDRESS = re.compile(rf"{SCHEME}(/.*)/(\d{{1,15}})", re.DOTALL)
 # A path that is not a local file: in an archive, on the web.
 _ELSEWHERE = re.compile(r"::|^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -70,12 +67,7 @@ def rows(
         except (OSError, ValueError) as error:
             text = printable(" ".join(str(error).split()), 1000)
             raise AuditError([f"{path.name} cannot be read: {text}"]) from error
-    if "label" in columns and "label" not in columns_of(fields):
-        logging.info(
-            "%s: its column 'label' is not read as membership; %s would read it so",
-            source,
-            option(fields, "label=label"),
-        )
+    field_columns.log_unread_label(source, columns, fields, "column")
     return columns, found, located.folder
 
 
@@ -100,7 +92,7 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
         if not all(isinstance(picture, bytes) for picture in value):
             cause = f"a picture of row {row} has no bytes; embed them in the dataset"
             raise ClipError("open", cause)
-        rate = file.value(_RATE, row) if _has_rate(file) else None
+        rate = file.value(RATE, row) if _has_rate(file) else None
         return Pictures(value, clocks.rate_of(rate))
     except AuditError as error:
         raise ClipError("open", "; ".join(error.problems)) from error
@@ -127,12 +119,7 @@ def _check_times(
     kind = hub_features.kinds_of(file.schema)[mapping["video"]]
     timed = kind != hub_features.FRAMES or _has_rate(file)
     if not timed and {"start", "end"} & set(mapping):
-        problem = (
-            "'start' and 'end' select a segment by its seconds, which the pictures of "
-            f"{mapping['video']!r} do not have without a column {_RATE!r}; "
-            f"{option(fields, 'start=', 'end=')} scores whole rows"
-        )
-        raise AuditError([problem])
+        raise field_columns.untimed(mapping["video"], fields, "column", "rows")
 
 
 def _rows(
@@ -202,8 +189,8 @@ def _no_bytes(file: arrow_files.File, name: str, row: int) -> str:
 
 
 def _has_rate(file: arrow_files.File) -> bool:
-    known = _RATE in file.schema.names
-    return known and hub_features.is_number(file.schema.field(_RATE).type)
+    known = RATE in file.schema.names
+    return known and hub_features.is_number(file.schema.field(RATE).type)
 
 
 def _plain(value: Any, classes: list[str] | None) -> Any:
