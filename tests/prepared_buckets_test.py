@@ -240,7 +240,7 @@ def test_a_run_that_is_passed_over_is_refused_at_its_last_object(
             states.append(_names(store))
 
     store.at_put = overtaking
-    with pytest.raises(OSError, match="the clips of this run are staged"):
+    with pytest.raises(OSError, match="the clips of this run stay staged"):
         _write(one)
     assert "1.0.0/plan.json" in states[0] and _whole(store) == ["1.1.0"]
     assert f"1.0.0/{layout.INFO}" in states[1]  # Before the version is whole.
@@ -337,7 +337,7 @@ def test_a_version_that_is_replaced_says_so_to_its_readers(store, items, tmp_pat
     _write(items)
     assert found.read(items[1].clip)[1] == _motion(1)  # Of the same shard.
     with pytest.raises(
-        ClipError, match=r"open: gs://bucket/c/.*array_record-00001.* is"
+        ClipError, match=r"open: gs://bucket/c/.*array_record-00001.* no longer exists"
     ):
         found.read(items[2].clip)
     with pytest.raises(ClipError, match="run the same command again"):

@@ -428,7 +428,7 @@ def test_what_describes_a_saved_dataset(tmp_path):
 def test_files_of_one_split_have_the_same_columns(tmp_path):
     others = hub_files.videos(BYTES[:1], NAMES[:1])
     hub_files.saved(tmp_path / "ds", _table(), others)
-    assert "-00001-of-00002.arrow cannot be read: its columns are not those of" in (
+    assert "-00001-of-00002.arrow cannot be read: its columns differ from those" in (
         _refused(tmp_path / "ds")
     )
 
