@@ -129,7 +129,7 @@ def test_damaged_and_foreign_shards_are_named_in_one_error(items, tmp_path):
     problems = _problems(tmp_path, items)
     assert len(problems) == 4
     for problem, text in zip(
-        problems, ("truncated", "belongs to another", "is missing", "damaged"), strict=True
+        problems, ("truncated", "belongs to", "is missing", "damaged"), strict=True
     ):
         assert text in problem and "`vidsme prepare`" in problem
     assert cut.name in problems[0] and foreign.name in problems[1]
