@@ -65,12 +65,12 @@ def make(path: pathlib.Path, rows: list[str]) -> None:
 
 def make_pictures(path: pathlib.Path, clips: pathlib.Path, rows: int) -> None:
     """Writes a list with a pHash an entry; the last ones are those of the clips."""
-    from vidsme_jax.published import contents
+    from vidsme_jax.published.hashes import of_pictures
 
     drawn = random.Random(0)
     hashes = [f"{drawn.getrandbits(64):016x}" for _ in range(rows)]
     for k, clip in enumerate(sorted(clips.iterdir()), 1):
-        hashes[-k] = f"{int(contents.of_pictures(clip, 'pHash')[5]):016x}"
+        hashes[-k] = f"{int(of_pictures(clip, 'pHash')[5]):016x}"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "caption", "phash"])

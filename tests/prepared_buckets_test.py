@@ -217,7 +217,7 @@ def test_of_two_runs_of_different_clips_the_second_begins_again(
         digests = made_clips.stage(writer, one)
         _write(other)
         assert _whole(store) == ["1.0.0"]
-        with pytest.raises(OSError, match="another run has made the next version"):
+        with pytest.raises(OSError, match="another run has published the next version"):
             writer.finish(one, digests, workers=1)
     encoded = _encoded(monkeypatch)
     _write(one)
@@ -241,7 +241,7 @@ def test_a_run_that_is_passed_over_is_refused_at_its_last_object(
             states.append(_names(store))
 
     store.at_put = overtaking
-    with pytest.raises(OSError, match="the clips of this run are staged"):
+    with pytest.raises(OSError, match="the clips of this run stay staged"):
         _write(one)
     assert "1.0.0/plan.json" in states[0] and _whole(store) == ["1.1.0"]
     assert f"1.0.0/{layout.INFO}" in states[1]  # Before the version is whole.
@@ -339,7 +339,7 @@ def test_a_version_that_is_replaced_says_so_to_its_readers(store, items, tmp_pat
     _write(items)
     assert found.read(items[1].clip)[1] == _motion(1)  # Of the same shard.
     with pytest.raises(
-        ClipError, match=r"open: gs://bucket/c/.*array_record-00001.* is"
+        ClipError, match=r"open: gs://bucket/c/.*array_record-00001.* no longer exists"
     ):
         found.read(items[2].clip)
     with pytest.raises(ClipError, match="run the same command again"):
@@ -365,7 +365,7 @@ def test_objects_that_are_cut_or_gone_are_prepared_again(
     store.objects[names[0]] = 2, store.objects[names[0]][1][:-10]
     del store.objects[names[1]]
     found = _open(items, tmp_path)
-    for item, text in ((items[0], "it was cut"), (items[2], "is there no more")):
+    for item, text in ((items[0], "it was truncated"), (items[2], "no longer exists")):
         with pytest.raises(ClipError, match=f"open: .*{text}"):
             found.read(item.clip)
     with pytest.raises(ClipError, match=r"delete gs://bucket/c/.*00000-of-00004, and"):

@@ -155,21 +155,22 @@ def test_a_pipeline_that_ends_keeps_what_is_staged(videos, tmp_path, monkeypatch
             super().each(work, given[:3])
             raise OSError("the pipeline of Beam ended (no space)")
 
-    with pytest.raises(OSError, match=r"ended .no space.; 3 of 5 clips are kept"):
+    with pytest.raises(OSError, match=r"ended .no space.; 3 of 5 clips are stored"):
         preparation.run(_settings(videos), tmp_path / "made", None, Ending())
 
 
 def test_clips_that_no_listing_shows_are_sent_again_and_counted(videos, store):
     sent = Elsewhere()
     store.find = lambda root, detail: {}
-    with pytest.raises(AuditError, match="5 clips were staged, and its listing"):
+    with pytest.raises(AuditError, match="5 clips were staged, but the listing"):
         preparation.run(_settings(videos), "gs://bucket/c", None, sent)
     assert sent.sent == [5, 5, 5]
 
 
 def test_workers_need_no_jax():
     script = (
-        "import sys, vidsme_jax.prepared.elsewhere, vidsme_jax.prepared.remote\n"
+        "import sys, vidsme_jax.prepared.clip_task\n"
+        "import vidsme_jax.prepared.bucket_versions\n"
         "import vidsme_jax.data.reading\n"
         "print([m for m in ('jax', 'flax', 'transformers') if m in sys.modules])"
     )
@@ -187,7 +188,7 @@ def test_a_bucket_can_be_sent(store):
     [
         (None, "--x", "--beam_options without --runner"),
         ("DirctRunner", None, "DataflowRunner.* did you mean 'DirectRunner'"),
-        ("DirectRunner", "--runner=X", "the runner is given by --runner"),
+        ("DirectRunner", "--runner=X", "give the runner by --runner"),
         ("DirectRunner", "'", "--beam_options=': No closing quotation"),
     ],
 )

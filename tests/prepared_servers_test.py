@@ -84,7 +84,7 @@ def test_of_two_runs_the_second_is_refused_by_the_server(root, items, tmp_path):
     with writing.opened(root, PNG, len(NUMBERS)) as writer:
         digests = made_clips.stage(writer, items[:5])
         _write(root, items[3:])
-        with pytest.raises(OSError, match="another run has made the next version"):
+        with pytest.raises(OSError, match="another run has published the next version"):
             writer.finish(items[:5], digests, workers=2)
     _write(root, items[:5])
     _read(root, items, tmp_path / "cache")
@@ -185,7 +185,7 @@ def test_a_server_that_stops_in_the_middle_keeps_what_is_staged(gs, tmp_path):
     command = _command(tmp_path, "--out=gs://bucket/c")
     done = children.run(command)
     assert done.returncode == 2 and "the run stopped: gs://bucket/c" in done.stderr
-    assert "6 of 6 clips are kept" in done.stderr, done.stderr
+    assert "6 of 6 clips are stored" in done.stderr, done.stderr
     gs.denied, gs.at_put = set(), lambda name: None
     done = children.run(command)
     assert "6 clips, 6 prepared before" in done.stdout, done.stderr

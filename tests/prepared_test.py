@@ -129,7 +129,7 @@ def test_damaged_and_foreign_shards_are_named_in_one_error(items, tmp_path):
     problems = _problems(tmp_path, items)
     assert len(problems) == 4
     for problem, text in zip(
-        problems, ("cut", "belongs to another", "is missing", "damaged"), strict=True
+        problems, ("truncated", "belongs to", "is missing", "damaged"), strict=True
     ):
         assert text in problem and "`vidsme prepare`" in problem
     assert cut.name in problems[0] and foreign.name in problems[1]
@@ -173,7 +173,7 @@ def test_the_settings_and_the_count_are_checked(items, tmp_path):
     text = info.read_text()
     info.write_text(text.replace('"4"', '"5"', 1).replace('"5"', '"6"', 1))
     for damage, text in (
-        (info.read_text(), "dataset_info.json does not describe what is there"),
+        (info.read_text(), "dataset_info.json does not match its files"),
         ("{", "dataset_info.json is damaged"),
         (None, "dataset_info.json is missing"),
     ):
@@ -244,7 +244,7 @@ def test_a_description_of_other_files_is_a_sentence(items, tmp_path, change):
     kept = {key: value for key, value in content.items() if value is not None}
     path.write_text(json.dumps(kept))
     (problem,) = _problems(tmp_path, items[:2])
-    assert "dataset_info.json does not describe what is there" in problem
+    assert "dataset_info.json does not match its files" in problem
 
 
 @pytest.mark.parametrize("count", [10**12, 0, -1, True, "4", None, 4.0])

@@ -156,7 +156,7 @@ def test_an_equal_copy_hides_no_contradiction(allowed):
         for k, (name, role) in enumerate(named)
     ]
     digests = {"/a.mp4": "same", "/b.mp4": "same"}
-    problems, _ = conflicts.examined(items, digests, allowed=allowed)
+    problems, _ = conflicts.find(items, digests, allowed=allowed)
     assert "1 video is in two roles as one file: " in problems[0]
 
 
@@ -223,7 +223,7 @@ def test_overlaps_of_many_segments_are_found_without_comparing_all(monkeypatch):
         segments, "divided", lambda key: calls.append(key) or divided(key)
     )
     items = [row(k) for k in range(2 * count)]
-    ((problem,), _) = conflicts.examined(items, {}, allowed=False)
+    ((problem,), _) = conflicts.find(items, {}, allowed=False)
     assert len(calls) < 20 * len(items)
     monkeypatch.undo()
     spans = {item: divided(item.clip)[1] for item in items}

@@ -125,7 +125,7 @@ def test_what_a_label_leaves_out_is_counted_and_logged(tmp_path, caplog):
     with caplog.at_level("INFO", logger="absl"):
         loaded = corpora.load(corpus, looks=False)
     about = {"source": source, "what": "rows"}
-    taken = "their label is {}, as which they are taken"
+    taken = "their label is {}, and they are used in that role"
     no_role = "their label is {0}, and no corpus.{0} has this source"
     assert loaded.left_out == (
         LeftOut(role="members", count=2, why=taken.format("nonmembers"), **about),
@@ -145,7 +145,7 @@ def test_what_a_subsample_leaves_out_is_counted(tmp_path):
     (left,) = loaded.left_out
     assert (left.source, left.role, left.count) == ("", "suspects", 6)
     assert str(left) == (
-        "corpus.suspects: 6 rows left out: corpus.max_clips is 2 videos a role"
+        "corpus.suspects: 6 rows left out: corpus.max_clips is 2 videos per role"
     )
 
 
@@ -159,7 +159,7 @@ def test_the_log_of_what_is_left_out_has_20_lines(tmp_path, caplog):
         corpora.load(corpus_of(members=sources, nonmembers=sources), looks=False)
     lines = [record.getMessage() for record in caplog.records]
     assert sum("left out: " in line for line in lines) == 20
-    assert "and 10 more lines of what is left out" in lines
+    assert "and 10 more lines about rows and files left out" in lines
 
 
 def test_of_each_kind_of_problem_there_are_20_lines(tmp_path):

@@ -355,7 +355,7 @@ def test_what_is_refused(build, tmp_path):
     assert _load(_config("video=clip"))
     assert "no feature 'clap'" in (found := _problems(_config("video=clap")))
     assert "did you mean 'clip'?" in found
-    assert "'n' is no video" in _problems(_config("video=n"))
+    assert "'n' is not a video" in _problems(_config("video=n"))
     found = _problems(_config("video=clip", source="tfds:made/tran"))
     assert "no split 'tran'; it has test, train; did you mean 'train'?" in found
     found = _problems(_config(source="tfds:mode/train"))
@@ -456,7 +456,7 @@ def test_a_picture_is_measured_before_it_is_decoded(build, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", None)
     config = _config()
     keys = [item.clip for item in _load(config)]
-    for key, cause in zip(keys, ("too large", "is no picture"), strict=True):
+    for key, cause in zip(keys, ("too large", "is not a picture"), strict=True):
         with pytest.raises(ClipError, match=f"frame 0.*{cause}"):
             _read(config, key)
 
@@ -519,7 +519,7 @@ def test_a_description_is_a_file(build):
     folder = build(*_array())
     (folder / "features.json").unlink()
     os.mkfifo(folder / "features.json")
-    assert "features.json is no regular file" in _problems(_config())
+    assert "features.json is not a regular file" in _problems(_config())
 
 
 def test_a_length_of_a_tfrecord_that_lies(build):
@@ -527,7 +527,7 @@ def test_a_length_of_a_tfrecord_that_lies(build):
     for path in _as_tfrecords(folder):
         path.write_bytes(struct.pack("<Q", 1 << 60) + path.read_bytes()[8:])
     for item in _load(_config()):
-        with pytest.raises(ClipError, match="is damaged: 4 records should end"):
+        with pytest.raises(ClipError, match="is damaged: 4 records should fill"):
             _read(_config(), item.clip)
 
 

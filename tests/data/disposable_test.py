@@ -214,13 +214,9 @@ def test_pictures_that_higher_layers_refer_to_are_kept():
 
 
 def _packet(data: bytes, pts: int = 7):
-    packet = _Packet(data)
+    packet = av.Packet(data)
     packet.pts = pts
     return packet
-
-
-class _Packet(bytes):
-    pts: int
 
 
 def _length(*units: bytes) -> bytes:

@@ -96,14 +96,14 @@ def test_partial_downloads_are_left_out_and_counted(tmp_path, pattern, caplog):
     (left,) = corpus.left_out
     assert left.count == len(PARTIAL) + 4
     assert (left.source, left.what) == (f"{tmp_path}{pattern}", "files")
-    assert left.why.startswith("left over from downloads that broke off: ")
+    assert left.why.startswith("left over from interrupted downloads: ")
     assert f"{left.count} files of {tmp_path}{pattern} left out: left" in caplog.text
 
 
 def test_a_folder_of_nothing_but_partial_downloads(tmp_path):
     files(tmp_path, *PARTIAL)
     problem = problem_of(suspects=(str(tmp_path),))
-    assert f"; {len(PARTIAL)} files are left out, left over from downloads" in problem
+    assert f"; {len(PARTIAL)} files are left out, left over from interrupted" in problem
 
 
 def test_what_cannot_be_looked_at_is_said(tmp_path, monkeypatch):
@@ -125,4 +125,4 @@ def test_what_cannot_be_looked_at_is_said(tmp_path, monkeypatch):
         closed.why
         == f"folders that cannot be read: {tmp_path}/closed: Permission denied"
     )
-    assert links.count == 2 and links.why.startswith("links that lead nowhere: ")
+    assert links.count == 2 and links.why.startswith("broken links: ")

@@ -9,7 +9,7 @@ from decoding import decode
 
 X264 = {"preset": "veryfast", "bf": "0", "crf": "12"}
 HDR = "colorprim=bt2020:colormatrix=bt2020nc:transfer="
-STORED = "frames keep their stored values, not mapped to a usual screen's"
+STORED = "frames keep their stored values and are not tone-mapped"
 TRANSPARENT = "transparency is left out: pixels have their stored colours"
 
 

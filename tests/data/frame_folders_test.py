@@ -82,7 +82,7 @@ def test_with_videos_they_are_thumbnails(tmp_path):
         found = corpora.load(corpus_of(suspects=(str(source),)))
         assert len(found.items) == 1
         (left,) = found.left_out
-        assert "folders of numbered pictures beside videos" in left.why
+        assert "folders of numbered pictures next to videos" in left.why
         assert str(tmp_path / "thumbs") in left.why
 
 
@@ -158,7 +158,7 @@ def _png(side: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b"no picture", "frame 0 is no picture"),
+        (b"no picture", "frame 0 is not a picture"),
         (b"", "the video is empty|the file is empty"),
         (_png(60_000), "frame 0 is too large|pixels; at most"),
         (None, "not a regular file"),
@@ -180,7 +180,7 @@ def test_a_file_is_no_larger_than_a_picture_can_be(tmp_path, monkeypatch):
     folder = write(tmp_path / "clip")
     with (folder / "5.png").open("wb") as file:
         file.truncate((1 << 24) + 8 * 1000 + 1)
-    opened = frame_pictures.opened(folder, Limits(max_pixels=1000))
+    opened = frame_pictures.open_folder(folder, Limits(max_pixels=1000))
     with pytest.raises(
         ClipError, match=r"5\.png has more than 16785216 bytes \(by con"
     ):

@@ -191,12 +191,14 @@ def test_paths_relative_to_the_dataset(tmp_path):
         items = _items(tmp_path / source, **how)
         assert items[0].clip == str((tmp_path / "v" / NAMES[0]).resolve())
         assert _read(items[0]).content_hash == HASHES[0]
-        cause = "row 1 has no bytes of its video, and the path 'zip://a.mp4::films.zip'"
-        with pytest.raises(ClipError, match=f"open: {cause} is none of this machine"):
+        cause = "row 1 has no bytes of its video, and its path 'zip://a.mp4::films.zip'"
+        with pytest.raises(
+            ClipError, match=f"open: {cause} is not a file of this machine"
+        ):
             _read(items[1])
         with pytest.raises(ClipError, match="row 2 has neither the bytes of a video"):
             _read(items[2])
-        with pytest.raises(ClipError, match=r"'https://a.b/c\.mp4' is none of this"):
+        with pytest.raises(ClipError, match=r"'https://a.b/c\.mp4' is not a file of"):
             _read(items[3])
         if source != "b.parquet":
             assert _read(items[4]).content_hash == HASHES[4]
@@ -300,7 +302,7 @@ def test_a_video_column_of_another_type(kind, value, feature, words, tmp_path):
     path = hub_files.as_parquet(tmp_path / "a.parquet", made)
     assert len(_items(path)) == 1  # The other column is one.
     said = _refused(path, "video=video")
-    assert "corpus.fields: 'video' is no video (a Video, a struct of bytes and" in said
+    assert "corpus.fields: 'video' is not a video (a Video, a struct of bytes" in said
     assert words in said and "did you mean 'film'?" in said
     path = hub_files.as_parquet(tmp_path / "a.parquet", made.drop_columns(["film"]))
     said = _refused(path)
@@ -382,22 +384,25 @@ def test_what_describes_a_saved_dataset(tmp_path):
     state = folder / "state.json"
     for about, words in (
         ("{", "state.json is damaged"),
-        ("[]", "state.json is damaged (it is no object)"),
+        ("[]", "state.json is damaged (it is not a JSON object)"),
         ("[" * 100_000, "state.json is damaged"),
-        ("{}", "'_data_files' is no list"),
-        ('{"_data_files": []}', "state.json names no file"),
-        ('{"_data_files": [7]}', "None is no name of what is in the folder"),
-        ('{"_data_files": [{"filename": "../x.arrow"}]}', "'../x.arrow' is no name"),
+        ("{}", "'_data_files' is not a list"),
+        ('{"_data_files": []}', "state.json names no data file"),
+        ('{"_data_files": [7]}', "None is not the name of a file in the folder"),
+        ('{"_data_files": [{"filename": "../x.arrow"}]}', "'../x.arrow' is not the"),
         (
             json.dumps({"_data_files": [{"filename": str(tmp_path / "x.arrow")}]}),
-            "is no name of what is in the folder",
+            "is not the name of a file in the folder",
         ),
-        ('{"_data_files": [{"filename": "a.arrow"}]}', "a.arrow is missing, which st"),
-        ('{"_data_files": [{"filename": "a\\u0000.arrow"}]}', "is no name of what"),
-        ('{"_data_files": [{"filename": "\\ud800.arrow"}]}', "is no name of what is"),
+        (
+            '{"_data_files": [{"filename": "a.arrow"}]}',
+            "names files that are missing: a.arrow",
+        ),
+        ('{"_data_files": [{"filename": "a\\u0000.arrow"}]}', "is not the name of"),
+        ('{"_data_files": [{"filename": "\\ud800.arrow"}]}', "is not the name of a"),
         (
             '{"_data_files": [], "_indices_data_files": [{"filename": "i.arrow"}]}',
-            "save it again with a newer one, which stores what is selected",
+            "save it again with a newer version, which stores the selection",
         ),
     ):
         state.write_text(about)
@@ -408,14 +413,14 @@ def test_what_describes_a_saved_dataset(tmp_path):
     )
     state.unlink()
     os.mkfifo(state)
-    assert "state.json is no regular file" in _refused(folder)
+    assert "state.json is not a regular file" in _refused(folder)
     both = tmp_path / "both"
     hub_files.saved_splits(both, train=_table())
     (both / "dataset_dict.json").write_text('{"splits": ["../ds"]}')
-    assert "'../ds' is no name of what is in the folder" in _refused(both)
+    assert "'../ds' is not the name of a file in the folder" in _refused(both)
     assert "such as hf:films/test" in _refused(" ")
     (tmp_path / "empty").mkdir()
-    assert "has no dataset: neither what `Dataset.save_to" in (
+    assert "has no dataset: neither the files of `Data" in (
         _refused(tmp_path / "empty")
     )
 
@@ -423,7 +428,7 @@ def test_what_describes_a_saved_dataset(tmp_path):
 def test_files_of_one_split_have_the_same_columns(tmp_path):
     others = hub_files.videos(BYTES[:1], NAMES[:1])
     hub_files.saved(tmp_path / "ds", _table(), others)
-    assert "-00001-of-00002.arrow cannot be read: its columns are not those of" in (
+    assert "-00001-of-00002.arrow cannot be read: its columns differ from those" in (
         _refused(tmp_path / "ds")
     )
 

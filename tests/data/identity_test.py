@@ -63,7 +63,7 @@ def test_an_id_that_the_questions_of_a_video_share_is_made_distinct(tmp_path, ca
     assert [item.id for item in items] == ids
     said = [r.getMessage() for r in caplog.records if "made distinct" in r.getMessage()]
     assert said == [
-        "2 ids are given to several questions about one video each, and are made "
+        "2 ids are shared by several questions about one video; they are made "
         "distinct, such as v1, v1#3, v1#4"
     ]
 

@@ -102,9 +102,17 @@ def test_a_manifest_that_is_not_there(tmp_path, good):
     ("name", "content", "expected"),
     [
         ("m.json", b'[{"video": "a.mp4"},\n{"video" "b"}]', "line 2 column 10"),
-        ("m.json", b'{"video": "a.mp4"}', "it must be a list of objects, one a row; "),
+        (
+            "m.json",
+            b'{"video": "a.mp4"}',
+            "it must be a list of objects, one per row; ",
+        ),
         ("m.json", b"[]", "the manifest has no rows"),
-        ("m.json", b'{"video": "a"}\n{"video": "b"}', "object a line, name it .jsonl"),
+        (
+            "m.json",
+            b'{"video": "a"}\n{"video": "b"}',
+            "per line, name it .jsonl",
+        ),
         ("m.csv", b"video;id\na.mp4;1\n", "separated by ';'; separate by commas"),
         ("m.json", b'[{"video": {"path": "a"}}]', "it must be a path, not an object"),
         ("m.json", b'["\xff"]', "can't decode byte 0xff"),
@@ -259,12 +267,12 @@ def test_columns_that_are_fields_but_for_case_or_spaces(tmp_path, suffix):
     rows = [{"video": "a.mp4", "Label": 1, " start": 3, "QUESTION": "Who?", "x": ""}]
     source = WRITERS[suffix](tmp_path / f"m{suffix}", rows)
     assert problem_of(suspects=(source,)) == (
-        f"{source}: not read are columns that are fields but for case or spaces: "
+        f"{source}: columns are not read that match fields up to case or spaces: "
         "'Label' (like 'label'), ' start' (like 'start'), 'QUESTION' (like "
         "'question'). Name them as the fields, or read them by --config.corpus.fields="
         "\"('label=Label', 'start= start', 'question=QUESTION')\"; "
-        "--config.corpus.fields=\"('label=', 'start=', 'question=')\" says that there "
-        "are no such fields"
+        "--config.corpus.fields=\"('label=', 'start=', 'question=')\" leaves them "
+        "out"
     )
     fields = ("label=", "start= start", "question=QUESTION")
     (item,) = load(corpus_of(suspects=(source,), fields=fields))
@@ -283,7 +291,9 @@ def test_a_column_of_another_source_hides_none(tmp_path):
     one = as_csv(tmp_path / "x.csv", [{"video": "a.mp4", "from": 1}])
     other = as_csv(tmp_path / "y.csv", [{"video": "b.mp4", " start": 4}])
     said = problem_of(suspects=(one, other), fields=("start=from",))
-    assert f"{other}: not read are" in said and "' start' (like 'start')" in said
+    assert (
+        f"{other}: columns are not read" in said and "' start' (like 'start')" in said
+    )
 
 
 def test_labels_of_a_column_with_gaps(tmp_path):

@@ -33,7 +33,7 @@ FORMS = {
         NAME.encode().decode("latin-1"),
         NAME,
         "the manifest's UTF-8 was read as latin-1",
-        "write it anew as UTF-8",
+        "write it again as UTF-8",
     ),
     "garbled by an unpacker": (NAME, NAME.encode().decode("cp437"), "cp437", _RENAME),
     "bytes of Latin-1": (
@@ -155,7 +155,7 @@ def test_a_name_of_very_many_digits(tmp_path):
 
 def test_a_file_whose_name_begins_with_a_tilde(tmp_path):
     files(tmp_path, "~clip1.mp4")
-    cause = names.of_missing(tmp_path / "~clipp1.mp4")
+    cause = names.hint_for_missing(tmp_path / "~clipp1.mp4")
     assert cause == "; did you mean '~clip1.mp4'?"
 
 
@@ -175,8 +175,8 @@ def test_similar_names_are_looked_for_a_thousand_times(tmp_path, monkeypatch):
     monkeypatch.setattr(
         difflib, "get_close_matches", lambda *a, **k: asked.append(a) or close(*a, **k)
     )
-    found = [names.of_missing(tmp_path / f"holidaz{k}.mp4") for k in range(3)]
+    found = [names.hint_for_missing(tmp_path / f"holidaz{k}.mp4") for k in range(3)]
     monkeypatch.setattr(names, "_LOOKED_FOR", 5)
-    found += [names.of_missing(tmp_path / "holidaz.mp4") for _ in range(9)]
+    found += [names.hint_for_missing(tmp_path / "holidaz.mp4") for _ in range(9)]
     assert len(asked) == 5
     assert found[3] == "; did you mean 'holiday.mp4'?" and found[-1] == ""

@@ -114,7 +114,7 @@ def test_a_list_that_is_not_known_by_its_head_opens_nothing(
         for name in (near, "ln.mp4", "fd:"):
             path.write_text(text.format(name))
             assert "not a video" in cause(path, "open")
-    monkeypatch.setattr(containers, "ONLY_FILMS", {})
+    monkeypatch.setattr(containers, "ALLOWED", {})
     for text in LISTS[kind]:
         for name in (near, "ln.mp4"):
             path.write_text(text.format(name))
@@ -152,7 +152,7 @@ def test_a_pipe_put_in_a_files_place_is_not_waited_for(tmp_path, monkeypatch):
 
 def test_every_demuxer_of_the_list_is_one_of_ffmpegs():
     known = {each for name in av.formats_available for each in name.split(",")}
-    missing = set(containers.ONLY_FILMS["format_whitelist"].split(",")) - known
+    missing = set(containers.ALLOWED["format_whitelist"].split(",")) - known
     assert missing <= {"jpegxl_anim", "apv", "evc", "webp"}  # Newer than FFmpeg 7.
 
 

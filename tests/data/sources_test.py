@@ -30,7 +30,7 @@ def test_a_folder_has_no_columns(tmp_path, caplog):
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.mp4").touch()
     other = as_json(tmp_path / "m.json", [{"path": "b.mp4"}])
-    said = "has no columns, and its files are taken by their names"
+    said = "has no columns: its files are identified by name"
     for source in (
         f"{tmp_path}/films",
         f"{tmp_path}/films/*",
@@ -42,7 +42,7 @@ def test_a_folder_has_no_columns(tmp_path, caplog):
             names = [item.clip for item in load(corpus_of(**keys))]
         assert names == [str(tmp_path / "films" / "a.mp4"), str(tmp_path / "b.mp4")]
         (line,) = [x for x in caplog.messages if said in x]
-        assert line.startswith(f"{source}: ") and line.endswith("is of other sources")
+        assert line.startswith(f"{source}: ") and line.endswith("is not used")
         problem = problem_of(suspects=(source,), fields=("video=path",))
         assert problem.startswith("corpus.fields: no source has a column 'path' for 'v")
         assert problem.endswith(said)

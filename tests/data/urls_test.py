@@ -97,7 +97,7 @@ def test_none_has_a_file(folder):
     )
     assert "nothing is fetched from the network" in said
     said = _refused(folder, "")
-    assert said.count("fetch it first, and say by corpus.urls which file it is") == 4
+    assert said.count("fetch it first, and name its file by corpus.urls") == 4
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_is_no_map(folder):
     rows = [{"url": f"ftp://a/{k}", "file": "a"} for k in range(30)]
     as_json(folder / "map.json", [*rows, 7])
     said = _refused(folder, folder / "map.json")
-    assert "row 1: 'url' is 'ftp://a/0'; it must be an address that begins" in said
+    assert "row 1: 'url' is 'ftp://a/0'; it must begin" in said
     assert "and 12 more problems of its rows" in said
     rows = [{"url": URLS[0], "file": "a.mp4"}, {"url": URLS[0], "file": "b.mp4"}]
     as_json(folder / "map.json", rows)

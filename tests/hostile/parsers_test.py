@@ -139,7 +139,7 @@ def test_names_that_are_missing(name):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, f"x{name.replace('/', '')}"[:60])
         (pathlib.Path(folder) / "there.mp4").touch()
-        for call in (names.near, names.of_missing, names.why_missing):
+        for call in (names.near, names.hint_for_missing, names.why_missing):
             assert isinstance(call(path), str)
 
 

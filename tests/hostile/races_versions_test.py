@@ -118,7 +118,7 @@ def test_a_full_disk_loses_no_clip(tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(OSError, match=r"File too large.*2 of 2 clips are kept"):
+        with pytest.raises(OSError, match=r"File too large.*2 of 2 clips are stored"):
             _prepare(tmp_path, 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -17,7 +17,7 @@ from vidsme_jax import settings
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.commands import lookup as lookup_command
 from vidsme_jax.data import corpora
-from vidsme_jax.published import contents, entries, keys, lookup
+from vidsme_jax.published import entries, hashes, keys, lookup
 from vidsme_jax.run import asking, lookups
 from vidsme_jax.settings import views
 
@@ -308,7 +308,7 @@ def test_the_videos_of_a_folder_are_named_as_an_audit_names_them(
 def test_like_pictures_are_pointed_out(clips, tmp_path, column):
     videos = lookup.videos(str(clips))
     kind = keys.picture_hash(column)
-    ours = contents.of_pictures(clips / "00.mp4", kind)
+    ours = hashes.of_pictures(clips / "00.mp4", kind)
     near = int(ours[3]) ^ 0b101
     rng = np.random.default_rng(0)
     rows = [f"{x:016x}" for x in rng.integers(0, 2**63, 1500).tolist()]
@@ -329,7 +329,7 @@ def test_hashes_of_pictures_that_begin_late_are_found(clips, tmp_path, form):
     (tmp_path / "mine").mkdir()
     shutil.copy(clips / "00.mp4", tmp_path / "mine" / "park_scene.mp4")
     videos = lookup.videos(str(tmp_path / "mine"))
-    ours = contents.of_pictures(clips / "00.mp4", "pHash").tolist()
+    ours = hashes.of_pictures(clips / "00.mp4", "pHash").tolist()
     rows = [{"id": "row_of_others", "phash": None}] * 1500
     rows += [{"id": "park_scene.mp4", "phash": f"{ours[2] ^ (2**64 - 1):016x}"}]
     rows += [{"id": "row_of_others", "phash": f"{ours[2]:016x}"}]
@@ -344,7 +344,7 @@ def test_hashes_of_pictures_that_begin_late_are_found(clips, tmp_path, form):
 
 
 def test_pictures_are_alike_up_to_eight_bits(clips, tmp_path):
-    ours = contents.of_pictures(clips / "00.mp4", "pHash").tolist()
+    ours = hashes.of_pictures(clips / "00.mp4", "pHash").tolist()
     rng, rows = np.random.default_rng(0), []
     for wanted in (8, 9):  # Bits to the nearest frame.
         listed = ours[0]
@@ -381,20 +381,20 @@ def test_hashes_of_pictures_are_those_of_plain_loops():
     bits = "".join(
         str(int(small[y, x + 1] > small[y, x])) for y in range(8) for x in range(8)
     )
-    assert contents.picture_hash(frame, "dHash") == int(bits, 2)
+    assert hashes.picture_hash(frame, "dHash") == int(bits, 2)
     small = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS)).astype(float)
     n = np.arange(32)
     waves = np.array([np.cos(np.pi * k * (2 * n + 1) / 64) for k in range(8)])
     low = waves @ small @ waves.T
     bits = "".join("01"[x] for x in (low > np.median(low)).flatten().tolist())
-    assert contents.picture_hash(frame, "pHash") == int(bits, 2)
+    assert hashes.picture_hash(frame, "pHash") == int(bits, 2)
 
 
 def test_two_ids_in_one_row_are_refused(tmp_path):
     (tmp_path / "mine.csv").write_text(
         f"video,url\n{ID}.mp4,https://youtu.be/{OTHER}\n"
     )
-    with pytest.raises(AuditError, match="row 1 names several videos of YouTube"):
+    with pytest.raises(AuditError, match="row 1 names several YouTube videos"):
         lookup.videos(str(tmp_path / "mine.csv"))
 
 

@@ -1,38 +1,36 @@
-"""What the frames of a clip look like, in numbers that no model is needed for.
+"""Features of a clip's appearance, computed without a model.
 
 Two sets of clips that differ in one of them, such as in colour grading, sharpness or
-end cards, can be separated without any membership. Most are of frames shrunk to 160
-pixels, without the bars that letterboxing leaves; texture is of the frames as they are,
-so that what was enlarged, or compressed more, shows.
+end cards, can be separated without any membership. Most are computed from frames shrunk
+to 160 pixels, without letterbox bars; texture is computed at full resolution, so that
+upscaling and stronger compression show.
 
-Columns, by what they are of (levels are grey levels, 0 to 255; logarithms to base 10):
+Columns by group (levels are grey levels, 0 to 255; logarithms to base 10):
 
-colour: `red_blue` and `green`, the mean of red less that of blue, and of green less
-    that of both, by the mean light; `red_spread` and `blue_spread`, the standard
-    deviation of red and blue by that of green, in logarithm; correlations of two
-    channels; `saturation`, its mean, and `vivid`, its 99th percentile, which grading
-    moves most; `hue`, how near to red it is in the mean, from -1 to 1.
-light: `light` and `contrast`, mean and standard deviation by 255; `skewness`;
+colour: `red_blue`, mean red minus mean blue, and `green`, mean green minus the mean of
+    both, over the mean luma; `red_spread` and `blue_spread`, log ratio of the standard
+    deviations of red and blue to that of green; correlations of two channels;
+    `saturation`, its mean, and `vivid`, its 99th percentile, which grading changes
+    most; `hue`, the mean closeness to red, from -1 to 1.
+light: `light` and `contrast`, mean and standard deviation of luma over 255; `skewness`;
     `clipped`, the share of pixels within two levels of black or white.
-texture: `edges`, the mean square step between neighbours, and `sharpness`, the variance
-    of the Laplacian by it, in logarithm; `noise`, the median absolute high-pass [1];
-    `middle` and `high`, the share of two bands of the 8 x 8 DCT, in logarithm;
-    `blocks`, steps at borders of 8 x 8 blocks by the others.
+texture: `edges`, the log mean square difference of neighbours, and `sharpness`, the log
+    ratio of the Laplacian's variance to it; `noise`, the log median absolute high-pass
+    [1]; `middle` and `high`, the log power share of two bands of the 8 x 8 DCT;
+    `blocks`, the log ratio of differences at borders of 8 x 8 blocks to the others.
 layout: `bar_rows` and `bar_columns`, the share of rows and columns that are bars;
-    `corner_light` and `corner_edges`, the most that a corner of the mean frame has over
-    its centre; `still`, the share of pixels that hold still while others change, and
-    `still_edges`, how much more edge they have.
-time: `first_light` and `last_light`, the light of the first and last frame less the
-    median of the others; `last_edges` likewise; `change`, the median difference from
-    one frame to the next; `first_change` and `last_change`, the first and the last
-    of them by it.
+    `corner_light` and `corner_edges`, the largest excess of a corner of the mean frame
+    over its centre; `still`, the share of pixels that stay constant while others
+    change, and `still_edges`, the log ratio of their edges to the frame's.
+time: `first_light` and `last_light`, the luma of the first and last frame minus the
+    median of the others; `last_edges` likewise; `change`, the log median difference of
+    consecutive frames; `first_change` and `last_change`, the log ratio of the first and
+    last difference to that median.
 
 Axes: `frames`, the sampled ones; `height`, `width`.
 
 [1] J. Immerkaer, 1996. Fast Noise Variance Estimation.
 """
-
-from typing import Any
 
 import cv2
 import numpy as np
@@ -53,26 +51,26 @@ COLUMNS = (
 
 _SHRUNK = 160  # Pixels of the longer side.
 _BLOCK = 8
-_BLOCKS = 2048  # Of a frame, whose spectrum is taken, about.
-_MIDDLE, _HIGH = 5, 9  # Sums of both indices of the DCT from which bands begin.
+_BLOCKS = 2048  # Blocks of a frame in its spectrum, about.
+_MIDDLE, _HIGH = 5, 9  # Sums of both DCT indices at which bands begin.
 _HIGH_PASS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _K, _N = np.mgrid[:_BLOCK, :_BLOCK]
 _DCT = np.cos(np.pi * (2 * _N + 1) * _K / 16) * np.where(_K, 0.5, np.sqrt(0.125))
 _DCT = _DCT.astype(np.float32)  # Orthonormal.
-_CLIPPED = 2
-_STILL = 0.2  # Of the mean change of pixels, below which one holds still.
-_LEAST = 0.5  # Levels that are added to what is divided: less is noise.
+_CLIPPED = 2  # Levels.
+_STILL = 0.2  # A pixel that changes less than this share of the mean is still.
+_LEAST = 0.5  # Levels added to numerators and denominators: less is noise.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _Grey = UInt8[np.ndarray, "height width"]
-_Numbers = dict[str, Any]
+_Numbers = dict[str, float | np.floating]
 _Luma = Float32[np.ndarray, "frames height width"]
 
 
 def describe(
     pixels: UInt8[np.ndarray, "frames height width 3"],
 ) -> Float32[np.ndarray, " traits"]:
-    """Returns the numbers of a clip, in the order of `COLUMNS`; all are finite.
+    """Returns the features of a clip, in the order of `COLUMNS`; all are finite.
 
     Args:
       pixels: RGB, at any size; at least one frame.
@@ -81,8 +79,11 @@ def describe(
       ValueError: There is no pixel.
     """
     if not pixels.size:
-        raise ValueError(f"frames of shape {pixels.shape} have no pixels to describe.")
-    small = np.stack([_shrunk(frame) for frame in pixels])
+        raise ValueError(
+            f"frames of shape {pixels.shape} have no pixels to describe; give at least "
+            "one frame."
+        )
+    small = np.stack([bars.shrunk(frame, _SHRUNK) for frame in pixels])
     rows, columns = bars.content((small @ _LUMA).astype(np.uint8))
     found = {
         "bar_rows": 1 - (rows.stop - rows.start) / small.shape[1],
@@ -90,24 +91,17 @@ def describe(
     }
     scale = np.array(pixels.shape[1:3]) / small.shape[1:3]
     inside = tuple(
-        slice(int(np.ceil(its.start * by)), max(int(its.stop * by), 1))
-        for its, by in zip((rows, columns), scale, strict=True)
+        slice(int(np.ceil(axis.start * by)), max(int(axis.stop * by), 1))
+        for axis, by in zip((rows, columns), scale, strict=True)
     )
     small = small[:, rows, columns].astype(np.float32)
     luma = small @ _LUMA
     textures = [_texture(frame[inside]) for frame in pixels]
-    found |= {name: np.mean([x[name] for x in textures]) for name in textures[0]}
+    found |= {
+        name: np.mean(np.array([x[name] for x in textures])) for name in textures[0]
+    }
     found |= _colour(small, luma) | _light(luma) | _layout(luma) | _time(luma)
     return np.array([found[name] for name in COLUMNS], np.float32)
-
-
-def _shrunk(
-    frame: UInt8[np.ndarray, "height width 3"],
-) -> UInt8[np.ndarray, "height_ width_ 3"]:
-    height, width = frame.shape[:2]
-    by = min(_SHRUNK / max(height, width), 1.0)
-    size = max(round(width * by), 1), max(round(height * by), 1)
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def _colour(
@@ -150,9 +144,9 @@ def _light(luma: _Luma) -> _Numbers:
 
 
 def _texture(frame: UInt8[np.ndarray, "height width 3"]) -> _Numbers:
-    """Returns what a frame is like from pixel to pixel, at its own resolution."""
+    """Returns the texture features of a frame at its own resolution."""
     grey: _Grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
-    if lacking := max(_BLOCK - min(grey.shape), 0):  # It has one block at least.
+    if lacking := max(_BLOCK - min(grey.shape), 0):  # Pads to at least one block.
         grey = np.pad(grey, (0, lacking), mode="edge")
     across = cv2.absdiff(grey[:, 1:], grey[:, :-1])
     down = cv2.absdiff(grey[1:], grey[:-1])
@@ -186,7 +180,7 @@ def _spectrum(grey: _Grey) -> Float32[np.ndarray, "8 8"]:
 
 
 def _noise(grey: _Grey) -> float:
-    """Returns the median absolute value of the high-pass, between whole numbers."""
+    """Returns the log median absolute high-pass, interpolated between integers."""
     passed = np.abs(cv2.filter2D(grey, cv2.CV_16S, _HIGH_PASS)).astype(np.uint16)
     counts = np.bincount(passed.ravel())
     total = np.cumsum(counts)
@@ -196,7 +190,7 @@ def _noise(grey: _Grey) -> float:
 
 
 def _at_borders(steps: _Grey) -> float:
-    """Returns steps from column to column at borders of blocks by those elsewhere."""
+    """Returns the log ratio of column differences at block borders to the others."""
     means = cv2.reduce(steps, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[0]
     border = np.arange(len(means)) % _BLOCK == _BLOCK - 1
     if not border.any():
@@ -205,7 +199,7 @@ def _at_borders(steps: _Grey) -> float:
 
 
 def _gradient(luma: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Returns the steps to the pixels beside and below, those at the end repeated."""
+    """Returns the L1 gradient: absolute differences to the right and lower pixel."""
     found = np.zeros_like(luma)
     for axis in (-1, -2):
         last = np.take(luma, [-1], axis)

@@ -1,9 +1,8 @@
 """One file of a dataset, Arrow or Parquet: columns of text at once, videos one by one.
 
-A file of Arrow is mapped into memory, so that what is not asked for is not read; of one
-of Parquet the part is read that leads to the value, from the beginning of its group of
-rows or from the value that was read last. What is read is checked before Python is
-given any of it.
+An Arrow file is memory-mapped, so only the requested data is read. Of a Parquet file
+the values up to the requested one are read, from the start of its row group or from the
+value read last. Data is validated before it is converted to Python objects.
 """
 
 import bisect
@@ -21,26 +20,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidsme_jax.data import hub_features, parquet
-from vidsme_jax.data.parquet import Check
+from vidsme_jax.data.parquet import Check, arrow_errors
 
 _MOST_COLUMNS = 10_000
-_MOST_BYTES = 1 << 30  # Of the columns that are read at once.
-_END = b"\xff\xff\xff\xff\0\0\0\0"  # Of a stream of Arrow.
-_PARQUET = b"PAR1"  # How a file of Parquet begins.
-_AHEAD = 1 << 20  # Bytes that are read of a file of Parquet at a time.
-_LOCK = threading.Lock()  # One group of rows is in memory at a time: the last one.
-_LAST: dict[tuple[pathlib.Path, str, int], tuple[Iterator[Any], int]] = {}
+_MOST_BYTES = 1 << 30  # Of the columns read at once.
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # The end of an Arrow stream.
+_PARQUET = b"PAR1"  # The magic number of Parquet.
+_AHEAD = 1 << 20  # Bytes of a Parquet file read at a time.
+_LOCK = threading.Lock()  # Guards `_LAST`, the one row group that is open.
+_LAST: dict[tuple[pathlib.Path, str, int], tuple[Iterator[pa.RecordBatch], int]] = {}
 
-Media = tuple[bool, str | None]
+Media = tuple[bool, str | None]  # Whether there are bytes; the path.
 
 
 class ArrowFile:
-    """A stream of Arrow, as `datasets` saves and caches them."""
+    """An Arrow stream, as `datasets` saves and caches it."""
 
     def __init__(self, path: pathlib.Path):
-        """Reads the schema; raises a ValueError if there is none."""
+        """Reads the schema.
+
+        Raises:
+          ValueError: The file is damaged or cut short.
+        """
         self._path = path
-        with _of_arrow(), self._opened([]) as (file, stream):
+        with arrow_errors(), self._opened([]) as (file, stream):
             self.schema = stream.schema
             _check_names(self.schema)
             file.seek(max(0, file.size() - len(_END)))
@@ -54,14 +57,14 @@ class ArrowFile:
         return sum(batch.num_rows for batch in self._batches([name]))
 
     def rows(self, columns: list[str], check: Check) -> Iterator[dict[str, Any]]:
-        """Yields the rows of some columns; see `parquet.rows`."""
+        """Yields the rows of the given columns; see `parquet.rows`."""
         size = 0
         for batch in self._batches(columns):
             size += batch.nbytes
             check("bytes in its texts", size, _MOST_BYTES)
             lists = []
             for name in columns:
-                with _of_arrow():
+                with arrow_errors():
                     batch[name].validate(full=True)
                     chunks = pa.chunked_array([batch[name]])
                 lists.append(parquet.values(name, chunks, check))
@@ -69,10 +72,10 @@ class ArrowFile:
                 yield dict(zip(columns, row, strict=True))
 
     def media(self, column: str, check: Check) -> Iterator[Media]:
-        """Yields of each row whether a column has bytes, and the path that it has."""
-        del check  # A path takes as much in memory as in the file.
+        """Yields, for each row, whether a column has bytes, and its path."""
+        del check  # A path takes as much memory as disk.
         for batch in self._batches([column]):
-            with _of_arrow():
+            with arrow_errors():
                 found = _media(batch[column])
             yield from found
 
@@ -81,15 +84,15 @@ class ArrowFile:
         before = 0
         for batch in self._batches([column]):
             if row < before + batch.num_rows:
-                with _of_arrow():
+                with arrow_errors():
                     return _value(batch[column].slice(row - before, 1))
             before += batch.num_rows
         raise ValueError(f"{self._path.name} has {before} rows, no row {row}")
 
-    def _batches(self, columns: list[str]) -> Iterator[Any]:
-        """Yields some columns, whose lengths are those that the file can have."""
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yields batches of the columns; checks their length against the file size."""
         places = [self.schema.get_field_index(name) for name in columns]
-        with _of_arrow(), self._opened(places) as (file, stream):
+        with arrow_errors(), self._opened(places) as (file, stream):
             for batch in stream:
                 batch.validate()
                 if batch.num_rows > file.size():
@@ -99,19 +102,23 @@ class ArrowFile:
 
     @contextlib.contextmanager
     def _opened(self, places: list[int]) -> Iterator[tuple[Any, Any]]:
-        how = pa.ipc.IpcReadOptions(included_fields=places, use_threads=False)
+        options = pa.ipc.IpcReadOptions(included_fields=places, use_threads=False)
         with pa.memory_map(str(self._path)) as file:
-            with pa.ipc.open_stream(file, options=how) as stream:
+            with pa.ipc.open_stream(file, options=options) as stream:
                 yield file, stream
 
 
 class ParquetFile:
-    """A file of Parquet, as they are on the hub."""
+    """A Parquet file, as on the hub."""
 
     def __init__(self, path: pathlib.Path):
-        """Reads the schema; raises a ValueError if there is none."""
+        """Reads the schema.
+
+        Raises:
+          ValueError: The file is damaged.
+        """
         self._path = path
-        with _of_arrow(), pq.ParquetFile(path) as file:
+        with arrow_errors(), pq.ParquetFile(path) as file:
             self.schema, about = file.schema_arrow, file.metadata
             _check_names(self.schema)
             groups = range(about.num_row_groups)
@@ -122,11 +129,11 @@ class ParquetFile:
         return sum(self._sizes)
 
     def rows(self, columns: list[str], check: Check) -> Iterator[dict[str, Any]]:
-        """Yields the rows of some columns; see `parquet.rows`."""
+        """Yields the rows of the given columns; see `parquet.rows`."""
         return parquet.rows(self._path, columns, check)
 
     def media(self, column: str, check: Check) -> Iterator[Media]:
-        """Yields of each row whether a column has bytes, and the path that it has."""
+        """Yields, for each row, whether a column has bytes, and its path."""
         if not hub_features.is_media(self.schema.field(column).type):
             yield from ((there, None) for there in self._there(column))
             return
@@ -143,7 +150,7 @@ class ParquetFile:
         row -= ends[group] - self._sizes[group]
         media = hub_features.is_media(self.schema.field(column).type)
         leaf = f"{column}.bytes" if media else column
-        with _LOCK, _of_arrow():
+        with _LOCK, arrow_errors():
             values, at = _LAST.pop((self._path, leaf, group), (None, 0))
             _LAST.clear()
             if values is None or at > row:
@@ -154,16 +161,16 @@ class ParquetFile:
                     return _value(batch.column(0))
         raise ValueError(f"{self._path.name} is damaged: row group {group} is short")
 
-    def _values(self, leaf: str, group: int) -> Iterator[Any]:
-        how: dict[str, Any] = {"pre_buffer": False, "buffer_size": _AHEAD}
-        with pq.ParquetFile(self._path, **how) as file:
+    def _values(self, leaf: str, group: int) -> Iterator[pa.RecordBatch]:
+        options: dict[str, Any] = {"pre_buffer": False, "buffer_size": _AHEAD}
+        with pq.ParquetFile(self._path, **options) as file:
             yield from file.iter_batches(
                 1, row_groups=[group], columns=[leaf], use_threads=False
             )
 
     def _there(self, leaf: str) -> Iterator[bool]:
-        """Yields whether each row has a value, by the statistics where they say so."""
-        with _of_arrow(), pq.ParquetFile(self._path) as file:
+        """Yields whether each row has a value, from the statistics where possible."""
+        with arrow_errors(), pq.ParquetFile(self._path) as file:
             about, names = file.metadata, range(file.metadata.num_columns)
             place = next(k for k in names if file.schema.column(k).path == leaf)
             known = []
@@ -175,7 +182,7 @@ class ParquetFile:
             if nulls in (0, size):
                 yield from [nulls == 0] * size
                 continue
-            with _of_arrow():
+            with arrow_errors():
                 for batch in self._values(leaf, group):
                     yield from _flat(batch.column(0)).is_valid().to_pylist()
 
@@ -183,37 +190,26 @@ class ParquetFile:
 File = ArrowFile | ParquetFile
 
 
-def opened(path: pathlib.Path) -> File:
-    """Opens a file of a dataset; one that has not changed only once.
+def open_file(path: pathlib.Path) -> File:
+    """Opens a file of a dataset; unchanged files are cached.
 
     Raises:
-      ValueError: It is damaged, or holds what Arrow does not read.
+      ValueError: It is damaged, or of a type that Arrow does not read.
       OSError: It cannot be read.
     """
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
-        raise ValueError("it is no regular file")
-    return _opened(path, about.st_size, about.st_mtime_ns)
+        raise ValueError("it is not a regular file")
+    return _open_file(path, about.st_size, about.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)
-def _opened(path: pathlib.Path, size: int, changed: int) -> File:
-    """Opens a file by how it begins: the hub's cache has names without suffixes."""
+def _open_file(path: pathlib.Path, size: int, changed: int) -> File:
+    """Opens a file by its magic number: names in the hub's cache have no suffix."""
     del size, changed
     with path.open("rb") as file:
         is_parquet = file.read(len(_PARQUET)) == _PARQUET
     return ParquetFile(path) if is_parquet else ArrowFile(path)
-
-
-@contextlib.contextmanager
-def _of_arrow() -> Iterator[None]:
-    """Raises a ValueError in place of what Arrow says of a damaged file."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise ValueError(str(error)) from error
 
 
 def _check_names(schema: pa.Schema) -> None:
@@ -223,18 +219,18 @@ def _check_names(schema: pa.Schema) -> None:
     if len(names) > _MOST_COLUMNS:
         raise ValueError(f"it has {len(names)} columns; at most {_MOST_COLUMNS}")
     if len(set(names)) < len(names):
-        raise ValueError("it has several columns of one name")
+        raise ValueError("it has several columns of the same name")
 
 
-def _flat(array: Any) -> Any:
-    """Returns what is innermost of structs of one field."""
+def _flat(array: pa.Array) -> pa.Array:
+    """Returns the innermost field of nested structs of one field."""
     while pa.types.is_struct(array.type):
         array = array.flatten()[0]
     return array
 
 
-def _media(array: Any) -> list[Media]:
-    """Returns of each value whether it has bytes, and its path."""
+def _media(array: pa.Array) -> list[Media]:
+    """Returns, for each value, whether it has bytes, and its path."""
     if not hub_features.is_media(array.type):
         return [(there, None) for there in array.is_valid().to_pylist()]
     inside = dict(zip([f.name for f in array.type], array.flatten(), strict=True))
@@ -244,10 +240,10 @@ def _media(array: Any) -> list[Media]:
     return list(zip(there, paths.to_pylist(), strict=True))
 
 
-def _value(one: Any) -> Any:
-    """Returns the value of an array of one: bytes, a text, a list of bytes, or None.
+def _value(one: pa.Array) -> Any:
+    """Returns the value of an array of length 1: bytes, text, a list of bytes, or None.
 
-    Of a struct of bytes and path it is the bytes.
+    For a struct of bytes and path this is the bytes.
 
     Raises:
       ValueError: It is damaged.

@@ -1,6 +1,6 @@
-"""Cells of manifests: what a path, a text, a label or options may be.
+"""Cells of manifests: checks and conversions of paths, texts, labels and options.
 
-What is found in a cell may be anything that JSON, CSV and Parquet can hold.
+A cell may hold any value that JSON, CSV and Parquet can represent.
 """
 
 import json
@@ -11,63 +11,65 @@ from typing import Any
 from vidsme_jax.data import names
 from vidsme_jax.wording import printable
 
-# The role that a label stands for; "" where there is none.
+# The role of each label; "" for none. pandas writes 1.0 in a column with gaps.
 LABELS = {
     "": "",
     **{1: "members", "1": "members", "member": "members", "members": "members"},
     **{0: "nonmembers", "0": "nonmembers", "nonmember": "nonmembers"},
-    **{
-        "1.0": "members",
-        "0.0": "nonmembers",
-    },  # Of a column with gaps, as pandas writes.
+    **{"1.0": "members", "0.0": "nonmembers"},
     **{"non-member": "nonmembers", "nonmembers": "nonmembers"},
     **{"suspect": "suspects", "suspects": "suspects", "calibration": "calibration"},
 }
-_LONGEST = 200  # Characters of a faulty value that are shown.
-# Places of videos that are no files here: of datasets, in the web, in a store.
+_LONGEST = 200  # Characters of a faulty value in a message.
+# Videos that are not local files: in datasets, on the web, in an object store.
 _SCHEME = re.compile(
     r"[a-z][a-z0-9+.-]+://|(tfds|hf):|file:/|data:[a-z]+/", re.IGNORECASE
 )
 
-# A whole number as a column with gaps has it, where the rows were read as floats.
+# An integer in a column with gaps, which was read as floats.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,15}))\.0")
 
 
 class Named(str):
-    """The path of a video that is called otherwise in results, such as by its URL.
+    """The path of a video with another name in results, such as its URL.
 
     Attributes:
-      shown: What it is called, the same wherever the file lies.
+      shown: The name in results, independent of where the file is.
     """
 
     shown: str
 
     def __new__(cls, place: str, shown: str = "") -> "Named":
-        """Makes one; it is called as it is unless `shown` says how."""
+        """Creates one; `shown` defaults to the path."""
         made = super().__new__(cls, place)
         made.shown = shown or place
         return made
 
 
 class Address(Named):
-    """The place of an example in a dataset, as its own source made it.
+    """The address of an example in a dataset, created by the reader of its source.
 
-    A text of a manifest or of an example never is one; see `datasets` and `hub`.
+    A text in a manifest or an example is never an address; see `datasets` and `hub`.
     """
 
 
 def is_nan(value: Any) -> bool:
-    """Whether it is how tables write that there is no value."""
+    """Returns whether a value is NaN, which tables write for a missing value."""
     return isinstance(value, float) and math.isnan(value)
 
 
-def known(value: Any) -> Any:
-    """Returns a value; None for what tables write where there is none."""
+def without_nan(value: Any) -> Any:
+    """Returns a value; None for NaN."""
     return None if is_nan(value) else value
 
 
 def role(label: Any) -> str | None:
-    """Returns the role of a label, "" for none; None if it is no membership label."""
+    """Returns the role of a label, "" for no label; None if it is not a known label.
+
+    Example:
+      >>> role("Member"), role(0), role(None), role("train")
+      ('members', 'nonmembers', '', None)
+    """
     if isinstance(label, str):
         return LABELS.get(label.strip().lower())
     if label is None or is_nan(label):
@@ -76,7 +78,7 @@ def role(label: Any) -> str | None:
 
 
 def name(value: Any) -> str:
-    """Returns the name of a source or a group, which formats write in several ways.
+    """Returns the normalised name of a source or a group: 7 and 7.0 are equal.
 
     Example:
       >>> name(7), name(7.0), name("7.0"), name(" 7 "), name(7.5)
@@ -88,12 +90,12 @@ def name(value: Any) -> str:
 
 
 def is_plain_path(video: str) -> bool:
-    """Whether a text surely is a path; of others `not_a_path` says what they are."""
+    """Returns whether a text is certainly a path; `not_a_path` checks the others."""
     return ":" not in video and "\0" not in video and bool(video.strip())
 
 
 def not_a_path(video: Any) -> str:
-    """Returns why a row's video cannot be the name of a file here, or ""."""
+    """Returns why a row's video cannot be the path of a local file, or ""."""
     if isinstance(video, Address):
         return ""
     if isinstance(video, dict):
@@ -101,13 +103,13 @@ def not_a_path(video: Any) -> str:
     if not isinstance(video, str) or not video.strip() or "\0" in video:
         return "it must be a path"
     if found := _SCHEME.match(video):
-        return _not_here(found[0].lower())
+        return _not_local(found[0].lower())
     problem = names.unencodable(video)
     return f"it must be a path: {problem}" if problem else ""
 
 
-def _not_here(scheme: str) -> str:
-    """Returns why a place of another kind than a file is no video of a row."""
+def _not_local(scheme: str) -> str:
+    """Returns why an address with a scheme cannot be the video of a row."""
     if scheme in ("tfds:", "hf:"):
         place = "tfds:NAME/SPLIT" if scheme == "tfds:" else "hf:PATH/SPLIT"
         return (
@@ -117,7 +119,7 @@ def _not_here(scheme: str) -> str:
         )
     remedy = "write its path" if scheme.startswith("file:") else "fetch it first"
     if scheme in ("http://", "https://"):
-        remedy += ", and say by corpus.urls which file it is"
+        remedy += ", and name its file by corpus.urls"
     return f"videos must be files of this machine: {remedy}"
 
 
@@ -126,14 +128,14 @@ def not_a_text(value: Any) -> str:
     if isinstance(value, str):
         if value.isascii() or names.is_text(value):
             return ""
-        return f"is {cut(value)}; it has half of a surrogate pair, which is no text"
+        return f"is {quoted(value)}; it must be text without lone surrogates"
     if isinstance(value, dict | list | bytes):
         return f"is a {type(value).__name__}; it must be text"
     return ""
 
 
-def cut(value: Any, most: int = _LONGEST) -> str:
-    """Returns a value for a message."""
+def quoted(value: Any, most: int = _LONGEST) -> str:
+    """Returns a value as quoted in a message, cut to `most` characters."""
     try:
         return printable(repr(value), most=most)
     except (RecursionError, ValueError):  # Nested too deeply, or of many digits.
@@ -148,7 +150,11 @@ def candidates(value: Any) -> tuple[str, ...]:
         none.
 
     Raises:
-      ValueError: Says what is wrong with it.
+      ValueError: It is not one of these; the message describes the problem.
+
+    Example:
+      >>> candidates("yes | no"), candidates('["a", "b"]'), candidates(None)
+      (('yes', 'no'), ('a', 'b'), ())
     """
     if value is None or value == "" or is_nan(value):
         return ()
@@ -158,14 +164,16 @@ def candidates(value: Any) -> tuple[str, ...]:
         except ValueError as error:
             why = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise ValueError(
-                f"begins like a JSON list but is none ({why}): {cut(value.strip())}"
+                f"begins like a JSON list but is none ({why}): {quoted(value.strip())}"
             ) from error
     if isinstance(value, str):
         value = [part.strip() for part in value.split("|")] if value.strip() else []
     if not isinstance(value, list):
-        raise ValueError(f"is {cut(value)}; it must be a list, or text separated by |")
+        raise ValueError(
+            f"is {quoted(value)}; it must be a list, or text separated by |"
+        )
     for option in value:
         is_text = isinstance(option, str | int | float) and not not_a_text(option)
         if not is_text or not str(option).strip():
-            raise ValueError(f"has the option {cut(option)}; it must be text")
+            raise ValueError(f"has the option {quoted(option)}; it must be text")
     return tuple(map(str, value))

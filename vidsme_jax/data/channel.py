@@ -1,7 +1,7 @@
-"""Messages between two processes: JSON, and bytes beside it, without a copy on the way.
+"""Messages between two processes: JSON with binary data, transferred without a copy.
 
-Each is written to a file in memory of its own, whose descriptor goes through a socket.
-Nothing that comes in is code: neither side can make the other run anything.
+Each message is written to an in-memory file, and its descriptor is sent through a Unix
+socket. Messages contain no code: neither side can make the other execute anything.
 """
 
 import json
@@ -12,10 +12,14 @@ import struct
 import tempfile
 from typing import Any
 
-_HEADER = struct.Struct("<QQ")  # The bytes of the JSON, and those of the data.
+import numpy as np
+
+_HEADER = struct.Struct("<QQ")  # The lengths of the JSON and of the data, in bytes.
 
 
-def send(to: socket.socket, about: dict[str, Any], data: Any = b"") -> None:
+def send(
+    to: socket.socket, about: dict[str, Any], data: bytes | np.ndarray = b""
+) -> None:
     """Sends a message.
 
     Args:
@@ -24,10 +28,11 @@ def send(to: socket.socket, about: dict[str, Any], data: Any = b"") -> None:
       data: Bytes, or a contiguous array of them.
 
     Raises:
-      OSError: The other side is gone, or there is no memory.
+      OSError: The other side is closed, or there is no memory.
     """
     text = json.dumps(about).encode()
-    view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    view = memoryview(data) if isinstance(data, bytes) else data.data
+    view = view.cast("B") if view.nbytes else memoryview(b"")
     file = _in_memory()
     try:
         for part in (memoryview(text), view):
@@ -39,14 +44,14 @@ def send(to: socket.socket, about: dict[str, Any], data: Any = b"") -> None:
 
 
 def receive(source: socket.socket) -> tuple[dict[str, Any], memoryview]:
-    """Waits for a message, as long as the socket's timeout says.
+    """Waits for a message until the socket's timeout.
 
     Returns:
-      What `send` was given; the bytes may be written to, which nobody else sees.
+      The arguments of `send`; the data is a private writable copy.
 
     Raises:
-      EOFError: The other side is gone.
-      TimeoutError: Nothing came.
+      EOFError: The other side is closed.
+      TimeoutError: No message arrived.
     """
     try:
         header, files, _, _ = socket.recv_fds(source, _HEADER.size, 1)
@@ -65,7 +70,7 @@ def receive(source: socket.socket) -> tuple[dict[str, Any], memoryview]:
 
 
 def _in_memory() -> int:
-    """Returns the descriptor of a new file that no folder has."""
+    """Returns the descriptor of a new file without a name."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("clip")
     with tempfile.TemporaryFile() as file:

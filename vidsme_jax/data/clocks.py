@@ -1,4 +1,4 @@
-"""Clocks of clips, from the average rate that their file, or their source, names."""
+"""Clocks of clips, from the average frame rate of their file or source."""
 
 import fractions
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from jaxtyping import Float
 
 from vidsme_jax.clock import Clock
 
-# Frames a second; what a header names beyond them is no rate of frames, such as the
-# ticks of its clock, 90,000.
+# Frames per second; values outside are not frame rates but, for example, clock ticks
+# (90,000).
 _LEAST, _MOST = 1e-4, 1e4
 
 Rate = fractions.Fraction | float
 
 
 def rate_of(value: Any) -> Rate | None:
-    """Returns a rate of frames; None for what can be none.
+    """Returns a frame rate in Hz; None for a value that cannot be one.
 
     Example:
       >>> rate_of(fractions.Fraction(30000, 1001)), rate_of(90_000), rate_of("nan")
@@ -41,10 +41,10 @@ def of_frames(
     """Returns the clock of chosen frames; None without a rate.
 
     Args:
-      rate: Frames a second, of the whole video.
-      indices: Of the chosen frames in the whole video.
-      stamps: Of all its frames, in seconds.
-      part: The indices that are scored; the clock begins with the first.
+      rate: Frames per second of the whole video.
+      indices: Indices of the chosen frames in the whole video.
+      stamps: Time stamps of all its frames, in seconds.
+      part: The indices of the scored part; the clock starts at the first.
     """
     if rate is None:
         return None

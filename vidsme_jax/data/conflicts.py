@@ -1,9 +1,9 @@
-"""Videos in two roles: by their paths, byte for byte, or in parts.
+"""Videos in two roles: the same path, the same bytes, or parts of one video.
 
-A video has one role: a member that is also a suspect, or that non-members are judged
-by, makes every comparison of the two wrong. Parts that do not overlap may be in two
-roles, which is reported. Only files of equal size are read, and of those the whole only
-where first and last bytes are equal.
+A video must have one role: a member that is also a suspect, or in the reference for
+non-members, makes every comparison of the two wrong. Parts that do not overlap may be
+in two roles, which is reported. Only files of equal size are read, and completely only
+if their first and last bytes are equal.
 """
 
 import collections
@@ -25,48 +25,48 @@ from vidsme_jax.data.segments import Segment
 from vidsme_jax.data.sources import is_address
 
 _END = 1 << 16  # Bytes at either end that are compared first.
-_PAIRS = 20  # Named in a message.
-_EXAMPLES = 3  # Named in a note.
+_PAIRS = 20  # Pairs named in an error.
+_EXAMPLES = 3  # Pairs named in a note.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pair:
-    """Two rows that show the same video in two roles."""
+    """Two rows with the same video in two roles."""
 
     one: Item
     other: Item
 
     @property
     def is_contradiction(self) -> bool:
-        """Whether it is one file, so that one of its roles is wrong."""
+        """Whether both are one file, so that one of its roles is wrong."""
         return _file(self.one) == _file(self.other)
 
     def __str__(self) -> str:
         first, second = _part(self.one), _part(self.other)
         same = "file" if _file(self.one) == _file(self.other) else "bytes"
         why = f"same {same}" if first == second else f"overlapping parts, same {same}"
-        return f"{_named(self.one)} and {_named(self.other)}: {why}"
+        return f"{_described(self.one)} and {_described(self.other)}: {why}"
 
 
-def examined(
+def find(
     items: Iterable[Item],
     digests: Mapping[str, str],
     *,
     allowed: bool,
     remedy: str = "Remove one, or set corpus.allow_duplicates=true",
 ) -> tuple[list[str], list[str]]:
-    """Looks for videos in two roles; parts of one are where they overlap.
+    """Finds videos in two roles; parts of one video count if they overlap.
 
     Args:
-      items: Of the corpus.
-      digests: By file, what is equal for files of the same bytes, where it is known.
-      allowed: Whether they may be, as `corpus.allow_duplicates` says. The same file as
-        two roles stays a problem: one of the labels is wrong.
-      remedy: What to do where they may not be.
+      items: The rows of the corpus.
+      digests: Content hash by file, where known.
+      allowed: `corpus.allow_duplicates`: equal files may be in two roles. One path in
+        two roles stays an error: one of the labels is wrong.
+      remedy: The remedy in the error where they are not allowed.
 
     Returns:
-      The problems; and what a reader of the results should know: that videos are in two
-      roles where they may be, or that parts of a video or clips of one source are.
+      The problems; and notes for the report: allowed videos in two roles, parts of one
+      video in two roles, clips of one source in two roles.
     """
 
     def place(item: Item) -> str:
@@ -75,15 +75,15 @@ def examined(
 
     items = list(items)
     by_file = _places(items, _file)
-    wrong = [pair for its in by_file for pair in _overlapping(its)]
+    wrong = [pair for rows in by_file for pair in _overlapping(rows)]
     wrong = [pair for pair in wrong if pair.is_contradiction]
     shared, parts = [], []
-    for its in _places(items, place) if digests else by_file:
-        pairs = _overlapping(its)
-        if kept := [pair for pair in pairs if not pair.is_contradiction]:
-            shared.append(kept)
+    for rows in _places(items, place) if digests else by_file:
+        pairs = _overlapping(rows)
+        if equal := [pair for pair in pairs if not pair.is_contradiction]:
+            shared.append(equal)
         if not pairs:
-            parts.append(its)
+            parts.append(rows)
     problems, notes = [], []
     if wrong:
         count = len({_file(pair.one) for pair in wrong})
@@ -103,10 +103,11 @@ def examined(
     if parts:
         notes.append(
             f"{_counted(len(parts), 'file has', 'files have')} parts in two roles "
-            f"({_listed(map(_divided, parts), _EXAMPLES)}); parts of one video are not "
+            f"({_listed(map(_parts, parts), _EXAMPLES)}); parts of one video are not "
             "independent"
         )
-    if sources := [its[0].source for its in _places(items, _source) if its[0].source]:
+    by_source = _places(items, lambda item: item.source)
+    if sources := [rows[0].source for rows in by_source if rows[0].source]:
         notes.append(
             f"{_counted(len(sources), 'source is', 'sources are')} in two roles "
             f"({_listed(map(repr, sources), _EXAMPLES)}); clips of one source are not "
@@ -116,22 +117,25 @@ def examined(
 
 
 def digests_of(items: Iterable[Item]) -> dict[str, str]:
-    """Returns the content hash of each file that may be another role's as well."""
+    """Returns the content hash of each file that may be equal to one in another role.
+
+    Files that cannot be read are left out: their clips fail when they are decoded.
+    """
     items = list(items)
     if len({item.role for item in items}) < 2:
         return {}
     roles: dict[str, frozenset[str]] = {}
     alone = {role: frozenset({role}) for role in ROLES}
     for item in items:
-        name, its = _file(item), alone[item.role]
-        roles[name] = roles[name] | its if name in roles else its
+        name, role = _file(item), alone[item.role]
+        roles[name] = roles[name] | role if name in roles else role
     by_size = collections.defaultdict(list)
     for name in roles:
         if size := _size(name):
             by_size[size].append(name)
 
     def split(groups: Iterable[list[str]], by: Callable[[str], str]) -> list[list[str]]:
-        """Divides groups further; those of one role alone are of no interest."""
+        """Splits groups by a key; drops groups of a single role."""
         found = []
         for group in groups:
             parts = collections.defaultdict(list)
@@ -144,20 +148,20 @@ def digests_of(items: Iterable[Item]) -> dict[str, str]:
             if len(group) > 1 and len(set().union(*(roles[x] for x in group))) > 1
         ]
 
-    near = split(split(by_size.values(), lambda name: ""), _ends)
+    near = split(split(by_size.values(), lambda name: ""), _ends_hash)
     if near:
         count = sum(map(len, near))
-        logging.info("comparing %d files of two roles that may be equal", count)
+        logging.info("hashing %d files of two roles that may be equal", count)
     hashes: dict[str, str] = {}
     for name in itertools.chain.from_iterable(near):
-        with contextlib.suppress(ClipError):  # Decoding it will say why.
+        with contextlib.suppress(ClipError):  # Decoding it will report why.
             found, _ = decoders.ask("content_hash", pathlib.Path(name), Limits())
             hashes[name] = found["content_hash"]
     return hashes
 
 
 def _places(items: Sequence[Item], place: Callable[[Item], str]) -> list[list[Item]]:
-    """Returns the rows of each place with several roles, one a role and clip."""
+    """Returns the rows of each place with several roles, one per role and clip."""
     role: dict[str, str] = {}  # Of the first row of each place.
     several = set()
     for item in items:
@@ -168,17 +172,17 @@ def _places(items: Sequence[Item], place: Callable[[Item], str]) -> list[list[It
     for item in items if several else ():
         if (at := place(item)) in several:
             by_place.setdefault(at, {}).setdefault((item.role, item.clip), item)
-    return [list(its.values()) for its in by_place.values()]
+    return [list(rows.values()) for rows in by_place.values()]
 
 
 def _overlapping(items: Iterable[Item]) -> list[_Pair]:
-    """Returns pairs of rows in two roles that overlap, one a row and other role.
+    """Returns overlapping pairs of rows in two roles, one per row and other role.
 
-    Of two rows that overlap one starts later, or with the other, and is paired with the
-    row of the other's role that ends last of those before it.
+    Rows are swept by start time: each is paired, for every other role, with the earlier
+    row that ends last, if they overlap.
     """
     found: list[_Pair] = []
-    latest: dict[str, tuple[float, Item]] = {}  # By role: what ends last so far.
+    latest: dict[str, tuple[float, Item]] = {}  # By role: the row that ends last.
     for start, end, item in sorted(
         ((*_span(x), x) for x in items), key=lambda each: each[:2]
     ):
@@ -192,7 +196,7 @@ def _overlapping(items: Iterable[Item]) -> list[_Pair]:
 
 
 def _span(item: Item) -> tuple[float, float]:
-    """Returns the first instant of a row's part, and the first after it."""
+    """Returns the start of a row's part and its exclusive end, in seconds."""
     segment = _part(item) or segments.WHOLE
     return segment.start, math.inf if segment.end is None else segment.end
 
@@ -202,24 +206,20 @@ def _file(item: Item) -> str:
 
 
 def _part(item: Item) -> Segment | None:
-    """Returns the seconds that a row asks about; its windows ask about all of them."""
+    """Returns the segment of a row, without its window; None for the whole video."""
     if "#" not in item.clip:
         return None
     return segments.divided(segments.without_window(item.clip))[1]
 
 
-def _source(item: Item) -> str:
-    return item.source
-
-
-def _named(item: Item) -> str:
-    """Returns the path of a row's file, its part and its role."""
+def _described(item: Item) -> str:
+    """Returns the path of a row's file, its part and its role, for a message."""
     part = _part(item)
     return f"{_path(item)}{f' {_seconds(part)}' if part else ''} ({item.role})"
 
 
 def _path(item: Item) -> str:
-    """Returns the path of a row's file, short where it is in the current folder."""
+    """Returns the path of a row's file, relative if it is in the current folder."""
     file, part = segments.divided(item.clip)
     name = item.video.removesuffix(str(part or ""))
     here = os.path.join(os.getcwd(), "")
@@ -229,8 +229,8 @@ def _path(item: Item) -> str:
     return f"{name} -> {shown}"  # A link.
 
 
-def _divided(items: list[Item]) -> str:
-    """Returns the first part in each of two roles, after the name of the file."""
+def _parts(items: list[Item]) -> str:
+    """Returns the file and its first part in each of two roles, for a message."""
     one = items[0]
     other = next(item for item in items if item.role != one.role)
     names = (_path(one), _path(other))
@@ -258,8 +258,8 @@ def _size(name: str) -> int | None:
         return None
 
 
-def _ends(name: str) -> str:
-    """Returns a hash of the first and last bytes; of a folder its pictures' names."""
+def _ends_hash(name: str) -> str:
+    """Returns a hash of the first and last bytes; for a folder its sorted names."""
     digest = hashlib.sha256()
     try:
         if os.path.isdir(name):

@@ -1,13 +1,12 @@
-"""Which containers are read, and what is refused by name.
+"""The allowed containers, and the file types that are refused by name.
 
-FFmpeg has demuxers that open further files by names that they find in the first: lists
-of segments, manifests, patterns of pictures. None of these is among those that it may
-use here, and the file is given to it without a protocol by which it could open another
-(`opening.py`). A list would be scored under its own content hash, whatever the videos
-are that it names.
+Some FFmpeg demuxers open further files that the first one names: segment lists,
+manifests, picture patterns. None of these is allowed here, and FFmpeg gets no protocol
+to open another file (`opening.py`). A list would be scored under its own content hash,
+regardless of the videos that it names.
 """
 
-# FFmpeg's names. All of these read one file from its beginning to its end.
+# FFmpeg's names. Each of these demuxers reads a single file.
 _DEMUXERS = (
     # Containers.
     "asf",
@@ -35,7 +34,7 @@ _DEMUXERS = (
     "swf",
     "ty",
     "wtv",
-    # Pictures that move.
+    # Animated pictures.
     "apng",
     "gif",
     "jpegxl_anim",
@@ -47,7 +46,7 @@ _DEMUXERS = (
     "png_pipe",
     "tiff_pipe",
     "webp_pipe",
-    # A stream of one codec without a container.
+    # Elementary streams.
     "av1",
     "avs2",
     "avs3",
@@ -66,10 +65,10 @@ _DEMUXERS = (
     "vc1",
     "vvc",
 )
-ONLY_FILMS = {"format_whitelist": ",".join(_DEMUXERS)}  # Of `av.open`.
+ALLOWED = {"format_whitelist": ",".join(_DEMUXERS)}  # Options of `av.open`.
 
 _NAMES_OTHERS = "which names other files: give the video itself"
-# How files begin that are refused, after white space and in any case.
+# The first bytes of refused files, in lower case, after white space.
 _LISTS = {
     b"#extm3u": "an HLS playlist",
     b"ffconcat version": "a list of files for FFmpeg (ffconcat)",
@@ -85,18 +84,18 @@ _LISTS = {
     b"<compositionplaylist": "a playlist of an IMF package",
     b"<assetmap": "the list of files of an IMF package",
 }
-_UNSAID = ("<?xml", "<!--", "<!doctype")
+_XML_PROLOG = ("<?xml", "<!--", "<!doctype")
 
 
 def refused(head: bytes) -> str:
-    """Returns what a file is whose head shows that it is refused, or "".
+    """Returns the type of a refused file and the remedy, by its first bytes, or "".
 
     Example:
       >>> refused(b"#EXTM3U\\n#EXTINF:2,\\n/videos/a.mp4")[:16]
       'an HLS playlist,'
     """
     text = head.decode("utf-8-sig", errors="ignore").lstrip().lower()
-    while text.startswith(_UNSAID):  # What may stand before the first element.
+    while text.startswith(_XML_PROLOG):
         end = "-->" if text.startswith("<!--") else ">"
         text = text.partition(end)[2].lstrip()
     for begin, kind in _LISTS.items():

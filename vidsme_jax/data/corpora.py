@@ -1,8 +1,8 @@
 """The corpus: the rows of manifests, folders and globs, each under its role.
 
-Nothing here opens a video: a file that is missing or broken is found when its clip is
-decoded, and costs that clip only. Whether the videos of a manifest are there at all,
-and whether two roles share files, is looked at first.
+No video is decoded here: a missing or broken file is found when its clip is decoded,
+and fails that clip only. Checked first: that a manifest has any of its videos, and that
+no two roles share files.
 """
 
 import collections
@@ -29,21 +29,20 @@ from vidsme_jax.data.waiting import Wait
 from vidsme_jax.settings import views
 from vidsme_jax.wording import nearest, printable
 
-_LINES = 20  # Of one kind, at most.
+_LINES = 20  # Problems of one kind, at most.
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """What is audited.
+    """The rows to audit.
 
     Attributes:
-      items: The rows in the order of `ROLES`, then of the sources. A row without an id
-        has the video's name as the manifest writes it, with #2, #3 where it is
-        repeated, as has an id that the questions about one video share. A row without a
-        group has its source's name where a role has several sources.
-      left_out: What the sources hold besides.
-      notes: What a reader of the results should know of all of them, such as that parts
-        of a video are in two roles.
+      items: The rows in the order of `ROLES`, then of the sources. The id of a row
+        without one is the video's name in the manifest, with #2, #3 appended where it
+        is repeated, as to an id shared by several questions about one video. The group
+        of a row without one is its source's name if a role has several sources.
+      left_out: Rows and files of the sources that are not used.
+      notes: Notes for the report, such as that parts of a video are in two roles.
     """
 
     items: tuple[Item, ...]
@@ -62,16 +61,16 @@ def load(
 
     Args:
       corpus: The settings.
-      stored: The rows of a prepared corpus, taken where no role has a source.
-      looks: Whether the videos are looked for; those of a prepared corpus, or of a
-        report that is made again, need not be there.
-      paired: Whether the roles must be such that an audit can compare them.
+      stored: Returns the rows of a prepared corpus, used if no role has a source.
+      looks: Whether the videos must exist; not for a prepared corpus or a report that
+        is written again.
+      paired: Whether the roles must allow a comparison.
 
     Raises:
-      AuditError: With everything that is wrong: sources that are absent, unreadable or
-        without rows, rows that are broken or name videos outside of their folder, ids
-        that repeat, manifests without any of their videos, videos in two roles, roles
-        that cannot be audited together. Of each kind at most 20 are listed.
+      AuditError: Lists all problems, at most 20 of each kind: sources that are missing,
+        unreadable or without rows, invalid rows, videos outside of their folder,
+        repeated ids, manifests without any of their videos, videos in two roles, roles
+        that cannot be audited together.
     """
     with waiting.collecting_later(), waiting.announced("reading the corpus") as wait:
         return _load(corpus, stored, wait, looks=looks, paired=paired)
@@ -85,7 +84,7 @@ def _load(
     looks: bool,
     paired: bool,
 ) -> Corpus:
-    """See `load`."""
+    """Implements `load`."""
     problems = _Problems()
     root = names.configured(corpus.video_root) if corpus.video_root else None
     given = {role: getattr(corpus, role) for role in ROLES}
@@ -103,17 +102,17 @@ def _load(
     for source in named:
         wait.stage = f"reading {source}"
         try:
-            its = sources.read(source, root, corpus.fields, files)
+            one = sources.read(source, root, corpus.fields, files)
         except AuditError as error:
             problems.add("sources", error.problems)
         else:
-            problems.add(f"rows of {source}", its.problems)
-            found[source] = its
+            problems.add(f"rows of {source}", one.problems)
+            found[source] = one
     if found:
         problems.add("", _unknown_columns(corpus.fields, found.values()))
     taken, left = _take(given, found, problems, corpus.fields)
     taken = [(role, x) for role, row in taken for x in row.windows(corpus.windows)]
-    sound = {source for source, its in found.items() if not its.problems}
+    sound = {source for source, one in found.items() if not one.problems}
     if stored is not None and len(sound) < len(named):
         problems.add(
             "",
@@ -123,9 +122,9 @@ def _load(
             ],
         )
     asked = [role for role in ROLES if given[role]]
-    wait.stage = f"following the links of {len(taken)} videos"
+    wait.stage = f"resolving the links of {len(taken)} videos"
     items, repeated = identity.items_of(taken)
-    # Which role a row has is not known where others of its source are faulty.
+    # The role of a row is uncertain if other rows of its source are invalid.
     pairs = zip(taken, items, strict=True)
     certain = tuple(item for (_, row), item in pairs if row.source in sound)
     if not corpus.allow_outside:
@@ -142,23 +141,23 @@ def _load(
     wait.stage = f"looking for videos in two roles among {len(items)} rows"
     kept = _subsample(items, corpus.max_clips, corpus.seed)
     digests = conflicts.digests_of(kept) if stored is None else {}
-    known = digests if looks else {}  # A report that is made again is not refused.
+    known = digests if looks else {}  # A report can always be written again.
     allowed = corpus.allow_duplicates
-    shared, notes = conflicts.examined(certain, known, allowed=allowed)
+    shared, notes = conflicts.find(certain, known, allowed=allowed)
     problems.add("", shared)
     problems.add("", _roles(asked) if paired else [])
     problems.close()
-    left += _beyond(items, kept, corpus.max_clips)
+    left += _not_sampled(items, kept, corpus.max_clips)
     _log(kept, left)
-    if stored is not None:  # Who reads the prepared clips knows which are equal.
+    if stored is not None:  # The reader of the prepared clips compares their hashes.
         return Corpus(kept, tuple(left))
     if not looks or len(kept) < len(items):
-        _, notes = conflicts.examined(kept, digests, allowed=allowed)
-    return noted(Corpus(kept, tuple(left)), notes)
+        _, notes = conflicts.find(kept, digests, allowed=allowed)
+    return with_notes(Corpus(kept, tuple(left)), notes)
 
 
-def noted(corpus: Corpus, notes: Iterable[str]) -> Corpus:
-    """Logs notes on a corpus; returns it with them."""
+def with_notes(corpus: Corpus, notes: Iterable[str]) -> Corpus:
+    """Logs notes on a corpus and returns it with them appended."""
     for note in notes:
         logging.warning("%s", printable(note))
     return dataclasses.replace(corpus, notes=(*corpus.notes, *notes))
@@ -173,17 +172,17 @@ def unique_clips(items: Iterable[Item]) -> tuple[Clip, ...]:
 
 
 class _Problems:
-    """What is wrong, in the order in which it is found, by its kind."""
+    """Collects problems by kind, in the order of the first of each kind."""
 
     def __init__(self):
         self._found: dict[str, list[str]] = collections.defaultdict(list)
 
     def add(self, kind: str, problems: Iterable[str]) -> None:
-        """Adds problems of a kind; "" if they are few."""
+        """Adds problems of a kind; "" makes them a kind of their own."""
         self._found[kind or f"{len(self._found)}"] += problems
 
     def close(self) -> None:
-        """Raises what was found."""
+        """Raises an `AuditError` with all problems, if there are any."""
         listed = []
         for problems in self._found.values():
             rest = len(problems) - _LINES
@@ -200,27 +199,27 @@ def _take(
     problems: _Problems,
     fields: tuple[str, ...],
 ) -> tuple[list[tuple[str, Row]], list[LeftOut]]:
-    """Returns the rows that each role takes, with it, and those that are left out."""
+    """Returns the rows of each role, and what is left out."""
     taken: list[tuple[str, Row]] = []
-    left: list[LeftOut] = [one for its in found.values() for one in its.left_out]
+    left: list[LeftOut] = [out for one in found.values() for out in one.left_out]
     for role in ROLES:
         for source in given[role]:
             rows = found[source].rows if source in found else []
-            mine = [row for row in rows if row.label in ("", role)]
+            used = [row for row in rows if row.label in ("", role)]
             if len(given[role]) > 1:
-                mine = [row.grouped(sources.name_of(source)) for row in mine]
-            taken += ((role, row) for row in mine)
-    for source, its in found.items():
-        if its.problems:  # Labels of faulty rows are not known.
+                used = [row.grouped(sources.name_of(source)) for row in used]
+            taken += ((role, row) for row in used)
+    for source, one in found.items():
+        if one.problems:  # Labels of invalid rows are not known.
             continue
         roles = [role for role in ROLES if source in given[role]]
-        labels = collections.Counter(row.label for row in its.rows if row.label)
+        labels = collections.Counter(row.label for row in one.rows if row.label)
         others = {label: n for label, n in labels.items() if label not in roles}
         if others and len(roles) == 1:
-            out = _other_roles(source, roles[0], its, others, fields)
+            out = _other_roles(source, roles[0], one, others, fields)
             problems.add("labels", [out])
             continue
-        unlabelled = len(its.rows) > labels.total()
+        unlabelled = len(one.rows) > labels.total()
         empty = [role for role in roles if not (unlabelled or labels[role])]
         problems.add("labels", [_nothing_for(x, source, labels) for x in empty])
         left += (
@@ -229,7 +228,7 @@ def _take(
                 role=role,
                 count=labels[other],
                 what="rows",
-                why=f"their label is {other}, as which they are taken",
+                why=f"their label is {other}, and they are used in that role",
             )
             for role in roles
             for other in roles
@@ -255,6 +254,7 @@ def _other_roles(
     others: Mapping[str, int],
     fields: tuple[str, ...],
 ) -> str:
+    """Returns the problem that a source of one role has labels of other roles."""
     rows = found.rows
     counted = ", ".join(f"{n} are {label}" for label, n in others.items())
     first = next(row for row in rows if row.label in others)
@@ -269,13 +269,14 @@ def _other_roles(
 
 
 def _nothing_for(role: str, source: str, labels: Iterable[str]) -> str:
+    """Returns the problem that a source has no row of a role."""
     found = ", ".join(sorted(labels))
     return f"corpus.{role}: no row of {source} has this label; its labels: {found}"
 
 
 def _unknown_columns(fields: tuple[str, ...], found: Iterable[Found]) -> list[str]:
     """Returns the problems of columns that no source has."""
-    known = list(dict.fromkeys(str(c) for its in found for c in its.columns))
+    known = list(dict.fromkeys(str(name) for one in found for name in one.columns))
     have = f"they have {printable(some(known), 1000)}" if known else sources.NO_COLUMNS
     return [
         f"corpus.fields: no source has a column {column!r} for {field!r}; "
@@ -286,20 +287,20 @@ def _unknown_columns(fields: tuple[str, ...], found: Iterable[Found]) -> list[st
 
 
 def _absent(taken: list[tuple[str, Row]], items: tuple[Item, ...]) -> list[str]:
-    """Returns the problems of manifests none of whose videos is there."""
+    """Returns the problems of manifests without any of their videos."""
     by_source = collections.defaultdict(list)
     for (_, row), item in zip(taken, items, strict=True):
         if row.confined:
             by_source[row.source, row.folder].append(item)
     return [
         problem
-        for (source, folder), its in by_source.items()
-        for problem in presence.absent(source, folder, its)
+        for (source, folder), rows in by_source.items()
+        for problem in presence.absent(source, folder, rows)
     ]
 
 
 def _roles(asked: list[str]) -> list[str]:
-    """Which roles were asked for together, whether or not their sources had rows."""
+    """Returns the problem of a set of configured roles that cannot be audited."""
     both = "corpus.members and corpus.nonmembers"
     if not asked:
         return [f"nothing to audit: give {both}, or corpus.suspects"]
@@ -323,16 +324,16 @@ def _roles(asked: list[str]) -> list[str]:
 def _subsample(
     items: tuple[Item, ...], max_clips: int | None, seed: int
 ) -> tuple[Item, ...]:
-    """Keeps at most `max_clips` videos of each role, with all their rows, in order.
+    """Samples at most `max_clips` videos of each role, with all their rows, in order.
 
-    Each role is drawn on its own, so that one's size does not alter another's sample.
+    Each role has its own generator, so that its size does not change other samples.
     """
     if max_clips is None:
         return items
     kept = set()
     for number, role in enumerate(ROLES):
-        its = (segments.without_window(i.clip) for i in items if i.role == role)
-        keys = list(dict.fromkeys(its))
+        clips = (segments.without_window(i.clip) for i in items if i.role == role)
+        keys = list(dict.fromkeys(clips))
         order = np.random.default_rng([seed, number]).permutation(len(keys))
         kept |= {(role, keys[index]) for index in order[:max_clips]}
     return tuple(
@@ -342,14 +343,14 @@ def _subsample(
     )
 
 
-def _beyond(
+def _not_sampled(
     items: tuple[Item, ...], kept: tuple[Item, ...], max_clips: int | None
 ) -> list[LeftOut]:
     """Returns what the subsample leaves out."""
     if len(kept) == len(items):
         return []
     before, after = (collections.Counter(i.role for i in x) for x in (items, kept))
-    why = f"corpus.max_clips is {max_clips} videos a role"
+    why = f"corpus.max_clips is {max_clips} videos per role"
     return [
         LeftOut(source="", role=role, count=count, what="rows", why=why)
         for role, count in (before - after).items()
@@ -360,7 +361,9 @@ def _log(kept: tuple[Item, ...], left: list[LeftOut]) -> None:
     for one in left[:_LINES]:
         logging.info("%s", printable(str(one)))
     if len(left) > _LINES:
-        logging.info("and %d more lines of what is left out", len(left) - _LINES)
+        logging.info(
+            "and %d more lines about rows and files left out", len(left) - _LINES
+        )
     parts = sum("#" in i.clip and segments.divided(i.clip)[1] is not None for i in kept)
     if parts:
         logging.info("%d rows score a part of their video", parts)

@@ -1,4 +1,4 @@
-"""Where the TFDS datasets on disk are; nothing here imports TFDS."""
+"""Finds TFDS datasets on disk, without importing TFDS."""
 
 import os
 import pathlib
@@ -12,18 +12,25 @@ from vidsme_jax.wording import nearest
 _INFO = "**/dataset_info.json"
 _NUMBER = r"(0|[1-9]\d*)"
 _MOST_BYTES = 1 << 24  # Of a file that describes a dataset.
-_SHOWN = 20
 _VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
 
 
 def root() -> pathlib.Path:
-    """Where TFDS keeps datasets; read anew, since the environment may be set late."""
+    """Returns the folder of TFDS's datasets, from the environment at the call."""
     given = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return pathlib.Path(given).expanduser()
 
 
-def divided(source: str) -> tuple[str, str]:
-    """NAME[/CONFIG][/VERSION] and the split of `tfds:NAME[:CONFIG][:VERSION]/SPLIT`."""
+def parse(source: str) -> tuple[str, str]:
+    """Returns the dataset's path and the split of a source.
+
+    Raises:
+      AuditError: It is not of the form `tfds:NAME[:CONFIG][:VERSION]/SPLIT`.
+
+    Example:
+      >>> parse("tfds:a:small/train[:10%]")
+      ('a/small', 'train[:10%]')
+    """
     name, _, split = source.removeprefix("tfds:").rpartition("/")
     if not name or not split:
         raise AuditError(["it must be tfds:NAME[:CONFIG]/SPLIT, such as tfds:a/train"])
@@ -36,7 +43,7 @@ def find(source: str) -> pathlib.Path:
     Raises:
       AuditError: There is none, or it needs a config.
     """
-    name, folder = divided(source)[0], root() / divided(source)[0]
+    name, folder = parse(source)[0], root() / parse(source)[0]
     while folder.is_dir() and not (folder / "dataset_info.json").is_file():
         inside = [path for path in folder.iterdir() if any(path.glob(_INFO))]
         numbered = [path for path in inside if _VERSION.fullmatch(path.name)]
@@ -62,10 +69,15 @@ def _numbers(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def check_size(path: pathlib.Path) -> None:
-    """Raises a ValueError unless what describes a dataset is a file of some size."""
+    """Checks a file that describes a dataset: regular, at most 16 MiB.
+
+    Raises:
+      ValueError: It is not.
+      OSError: It cannot be read.
+    """
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
-        raise ValueError(f"{path.name} is no regular file")
+        raise ValueError(f"{path.name} is not a regular file")
     if about.st_size > _MOST_BYTES:
         raise ValueError(
             f"{path.name} has {about.st_size} bytes; at most {_MOST_BYTES} are read"
@@ -73,10 +85,10 @@ def check_size(path: pathlib.Path) -> None:
 
 
 def check_lengths(files: Sequence[pathlib.Path], lengths: Sequence[int]) -> None:
-    """Checks how many records files should have against the bytes that are there.
+    """Checks the claimed number of records of each file against its size in bytes.
 
     Raises:
-      ValueError: Some should have more records than bytes; names the first.
+      ValueError: A file would have more records than bytes; names the first.
     """
     for path, count in zip(files, lengths, strict=True):
         size = path.stat().st_size if path.is_file() else 0

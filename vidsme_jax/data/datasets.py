@@ -1,10 +1,10 @@
 """`tfds:` sources: the clips of a TFDS dataset on disk, read without TensorFlow.
 
-A clip's address, `tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX`, stands for its path. The
-dataset is looked for in TFDS_DATA_DIR, or where TFDS keeps datasets by default. A video
-is a sequence of images, an array (frames, height, width, 3), the bytes of a video file,
-or the path of one, which is relative to `corpus.video_root` or the dataset's folder.
-Pictures have times where the example has a number `fps`: frames a second.
+A clip's address is `tfds:NAME[/CONFIG]/VERSION/SPLIT/INDEX`. Datasets are found in
+TFDS_DATA_DIR, or in TFDS's default folder. A video is a sequence of images, an array
+(frames, height, width, 3), the bytes of a video file, or the path of one, relative to
+`corpus.video_root` or the dataset's folder. Pictures have times if the example has a
+number `fps`: frames per second.
 """
 
 import functools
@@ -14,30 +14,37 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import clocks, dataset_folders, features, field_columns
 from vidsme_jax.data.cells import Address
 from vidsme_jax.data.dataset_folders import root
-from vidsme_jax.data.manifest_rows import columns_of, option
+from vidsme_jax.data.field_columns import RATE
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.data.tfrecords import TFRecords
 from vidsme_jax.wording import nearest
 
 _LONGEST_PATH = 4096
-_RATE = "fps"  # The feature.
-_TRIED = 16  # Examples, to see one that can be read.
+_TRIED = 16  # Examples read to find a readable one.
 
 
 class Dataset:
-    """One version of a dataset on disk."""
+    """One version of a dataset on disk.
+
+    Attributes:
+      folder: Its folder.
+      features: Its features by name, A/B for nested ones.
+    """
 
     def __init__(self, folder: pathlib.Path):
-        """Opens it; raises an `AuditError` if it cannot be read."""
+        """Opens the dataset.
+
+        Raises:
+          AuditError: It cannot be read.
+        """
         self.folder = folder
-        make: Any = _Builder  # The signature that TFDS declares is not its own.
+        make: Any = _Builder  # TFDS declares another signature.
         try:
             features.features_of(folder)
             self._builder = make(folder)
@@ -57,7 +64,11 @@ class Dataset:
         self._sources: dict[str, Any] = {}  # By split.
 
     def places(self, split: str) -> list[tuple[str, int]]:
-        """The split and the index of every example of a split expression."""
+        """Returns the split and the index of every example of a split expression.
+
+        Raises:
+          AuditError: There is no such split, or it claims more examples than it holds.
+        """
         splits: Any = self._builder.info.splits
         try:
             asked = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
@@ -73,13 +84,13 @@ class Dataset:
         return found
 
     def example(self, split: str, index: int) -> bytes:
-        """The serialised example at a place."""
+        """Returns the serialised example at an index of a split."""
         if split not in self._sources:
             self._sources[split] = self._opened(split)
         return self._sources[split][index]
 
     def _check_lengths(self, split: str) -> None:
-        """Raises an `AuditError` if a split claims more examples than it can hold."""
+        """Raises an `AuditError` if a split claims more examples than it holds."""
         about: Any = self._builder.info.splits[split]
         try:
             files = [pathlib.Path(path) for path in about.filepaths]
@@ -98,7 +109,7 @@ class Dataset:
         return TFRecords(files, about.shard_lengths)
 
     def value(self, example: bytes, name: str) -> Any:
-        """One feature of an example; encoded images are left as they are."""
+        """Returns one feature of an example; encoded images stay encoded."""
         feature = self.features[name]
         if features.kind_of(feature) == features.IMAGES:
             stored = features.parsed(example).features.feature[name]
@@ -112,59 +123,51 @@ class Dataset:
         return value
 
     def rate(self, example: bytes) -> clocks.Rate | None:
-        """The frames a second of an example's pictures: its number `fps`, if any."""
-        return clocks.rate_of(self.value(example, _RATE)) if self.has_rate else None
+        """Returns the frame rate of an example, its number `fps`; None without one."""
+        return clocks.rate_of(self.value(example, RATE)) if self.has_rate else None
 
     @property
     def has_rate(self) -> bool:
-        """Whether its examples have a number `fps`."""
-        feature = self.features.get(_RATE)
+        """Whether the examples have a number `fps`."""
+        feature = self.features.get(RATE)
         if not isinstance(feature, tfds.features.Tensor):
             return False
         kind: Any = feature.np_dtype
         return bool(np.issubdtype(kind, np.number))
 
     def mapping(self, fields: Sequence[str]) -> dict[str, str]:
-        """Which feature is the video, which the question and so on.
+        """Returns the feature of each field; see `field_columns.of_fields`.
 
         Args:
-          fields: `corpus.fields`: FIELD=FEATURE; features that are not there count for
-            other sources. The rest is found by name; the video by being the only
-            feature that can be one. No feature is a label but one that is named here:
-            in datasets it is a class.
+          fields: `corpus.fields`: FIELD=FEATURE.
 
         Raises:
           AuditError: No single feature can be the video.
         """
         could = features.could_be_video(self.features)
-        its = self.features.items()
-        videos = [name for name, each in its if features.kind_of(each) is not None]
-        return field_columns.of_fields(
-            fields, self.described(), could, videos, "feature"
-        )
-
-    def described(self) -> dict[str, str]:
-        """The kind of each feature."""
-        return {name: type(each).__name__ for name, each in self.features.items()}
+        each = self.features.items()
+        videos = [name for name, kind in each if features.kind_of(kind) is not None]
+        types = {name: type(kind).__name__ for name, kind in each}
+        return field_columns.of_fields(fields, types, could, videos, "feature")
 
 
 _opened = functools.cache(Dataset)  # By folder.
 
 
 def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
-    """The features of a source, and its rows as a manifest would have them.
+    """Returns the features of a source, and its rows in the form of a manifest's.
 
-    An example that cannot be read has a row all the same: its clip will fail.
+    An example that cannot be read keeps its row: its clip will fail.
 
     Args:
       source: `tfds:NAME[:CONFIG]/SPLIT`, the split in the syntax of TFDS.
       fields: `corpus.fields`.
 
     Raises:
-      AuditError: There is no such dataset, split or feature, or segments are asked for
-        of frames without times.
+      AuditError: There is no such dataset, split or feature, or the rows select
+        segments of frames without times.
     """
-    _, split = dataset_folders.divided(source)
+    _, split = dataset_folders.parse(source)
     dataset = _opened(dataset_folders.find(source))
     mapping = dataset.mapping(fields)
     stem = "/".join(dataset.folder.parts[len(root().parts) :])
@@ -172,18 +175,8 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     kind = features.kind_of(dataset.features[mapping["video"]])
     untimed = kind in (features.IMAGES, features.ARRAY) and not dataset.has_rate
     if {"start", "end"} & set(columns) and untimed:
-        problem = (
-            f"'start' and 'end' select a segment by its seconds, which the pictures of "
-            f"{mapping['video']!r} do not have without a number {_RATE!r}; "
-            f"{option(fields, 'start=', 'end=')} scores whole examples"
-        )
-        raise AuditError([problem])
-    if "label" in dataset.features and "label" not in columns_of(fields):
-        logging.info(
-            "%s: its feature 'label' is not read as membership; %s would read it so",
-            source,
-            option(fields, "label=label"),
-        )
+        raise field_columns.untimed(mapping["video"], fields, "number", "examples")
+    field_columns.log_unread_label(source, dataset.features, fields, "feature")
     places = dataset.places(split)
     of_paths = _are_paths(dataset, mapping["video"], places)
     found = []
@@ -198,13 +191,8 @@ def rows(source: str, fields: Sequence[str]) -> tuple[list[str], list[dict[str, 
     return list(dataset.features), found
 
 
-def folder_of(source: str) -> pathlib.Path:
-    """The folder of a source's dataset, which paths in it are relative to."""
-    return dataset_folders.find(source)
-
-
 def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
-    """The video of an example, still encoded where it is.
+    """Returns the video of an example, encoded as stored.
 
     Raises:
       ClipError: It cannot be read.
@@ -228,25 +216,25 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
 
 
 class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):
-    """TFDS's builder of what is on disk, with videos as the images that they are.
+    """TFDS's builder of a stored dataset, with videos as sequences of images.
 
-    TFDS's own `Video` feature imports TensorFlow as soon as it is made.
+    TFDS's own `Video` feature imports TensorFlow when it is created.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        ours = features.without_video(pathlib.Path(str(self.data_path)))
-        return tfds.core.DatasetInfo(builder=self, features=ours)
+        replaced = features.without_video(pathlib.Path(str(self.data_path)))
+        return tfds.core.DatasetInfo(builder=self, features=replaced)
 
 
 def _readable(dataset: Dataset, split: str, index: int) -> bytes | None:
     try:
         return dataset.example(split, index)
-    except Exception:  # As in `fetch`, which says why.
+    except Exception:  # `fetch` reports the cause.
         return None
 
 
 def _are_paths(dataset: Dataset, name: str, places: Sequence[tuple[str, int]]) -> bool:
-    """Whether the first readable example's bytes are a path, not a video."""
+    """Returns whether the first readable example holds a path instead of a video."""
     kind = features.kind_of(dataset.features[name])
     if kind != features.BYTES:
         return kind == features.PATH
@@ -260,7 +248,7 @@ def _are_paths(dataset: Dataset, name: str, places: Sequence[tuple[str, int]]) -
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON would have it."""
+    """Returns a value with JSON types."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, np.ndarray | np.generic):

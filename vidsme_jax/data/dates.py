@@ -1,4 +1,4 @@
-"""Dates of rows: when a clip was published, as ISO 8601 has it."""
+"""Dates of rows: when a clip was published, in ISO 8601."""
 
 import datetime
 import re
@@ -7,27 +7,27 @@ from typing import Any
 from vidsme_jax.data import cells
 
 _ALLOWED = "it must be YYYY, YYYY-MM, YYYY-MM-DD or a time such as 2024-05-01T12:30:00Z"
-_YEAR = re.compile(r"([0-9]{4})(?:\.0)?")  # A column with gaps is of floats.
+_YEAR = re.compile(r"([0-9]{4})(?:\.0)?")  # A column with gaps holds floats.
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def iso(value: Any) -> str:
-    """Returns what a cell says as ISO 8601; "" if it says nothing.
+    """Returns the date of a cell in ISO 8601; "" for an empty cell.
 
     Args:
-      value: A text, a year as a number, or what Parquet holds as a date or a time.
+      value: A text, a year as a number, or a date or time of Parquet.
 
     Raises:
-      ValueError: It is no date; says what is allowed.
+      ValueError: It is not a date; the message lists what is allowed.
 
     Example:
       >>> iso(2024), iso(" 2024-05-01 12:30"), iso(None)
       ('2024', '2024-05-01T12:30:00', '')
     """
-    value = cells.known(value)
-    if isinstance(value, datetime.date):  # A datetime is one, too.
+    value = cells.without_nan(value)
+    if isinstance(value, datetime.date):  # Includes datetime.
         text = value.isoformat()
     elif isinstance(value, str):
         text = value.strip()
@@ -36,13 +36,13 @@ def iso(value: Any) -> str:
     elif value is None:
         return ""
     else:
-        raise ValueError(f"is {cells.cut(value)}; {_ALLOWED}")
+        raise ValueError(f"is {cells.quoted(value)}; {_ALLOWED}")
     if not text:
         return ""
     try:
         return _normal(text)
     except ValueError as error:
-        raise ValueError(f"is {cells.cut(value)}; {_ALLOWED}") from error
+        raise ValueError(f"is {cells.quoted(value)}; {_ALLOWED}") from error
 
 
 def _normal(text: str) -> str:
@@ -60,12 +60,12 @@ def _normal(text: str) -> str:
 
 
 def days(date: str) -> float:
-    """Returns the days from 1970 until a date; NaN for "" and for what is none.
+    """Returns the days from 1970 to a date; NaN for "" and invalid dates.
 
-    A year or a month counts from its middle.
+    A year or a month is represented by its middle.
 
     Args:
-      date: As of `iso`.
+      date: A result of `iso`.
 
     Example:
       >>> days("1970-01-03"), days("1970"), days("")

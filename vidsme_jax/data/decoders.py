@@ -1,12 +1,11 @@
-"""Decoding in processes of their own: what a video does to one, it does to no other.
+"""Decoding in separate processes, so that a hostile video fails its own clip only.
 
-FFmpeg is a large program in C that parses what others wrote. A video that makes it
-crash, or whose file lies where a read is never answered, costs one process and its own
-line of `failures.jsonl`. Who asks waits for as long as the video may take, and some
-seconds more; then the process is killed, and left behind if the kernel does not end it.
+FFmpeg is a large C program that parses untrusted input. A video that makes it crash, or
+on a file system that does not answer a read, costs one process and one line of
+`failures.jsonl`. A request waits for the time limit of the video and some seconds more;
+then the process is killed, and left behind if the kernel does not end it.
 
-Each thread that asks has a process for itself while it waits; those without work are
-kept for the next.
+Each requesting thread has its own process while it waits; idle processes are reused.
 """
 
 import atexit
@@ -31,36 +30,36 @@ from vidsme_jax.data import channel, stages
 from vidsme_jax.data.limits import Content, Limits
 from vidsme_jax.wording import printable
 
-_GRACE = 10.0  # Seconds over the limit, in which a process says itself what is wrong.
-_START = 300.0  # Seconds until one must have started; half of one is usual.
-_END = 2.0  # Seconds that the kernel gets to end one.
+_GRACE = 10.0  # Seconds over the limit in which a process may report the timeout.
+_START = 300.0  # Seconds in which one must start; half a second is usual.
+_END = 2.0  # Seconds in which a killed one must end.
 _PROGRAM = "vidsme_jax.data.decoding"
-_LAST = 4096  # Bytes of what a process has printed that are looked at.
-_QUOTED = 200  # Characters of what a process has printed.
+_LAST = 4096  # Bytes read from the end of a process's output.
+_QUOTED = 200  # Characters of the output in a message.
 
 
 class Abandoned(BaseException):
-    """The run is stopping; the clip is not at fault, so nothing is recorded of it."""
+    """The run is stopping: the clip did not fail, and nothing is recorded for it."""
 
 
 def ask(
     request: str, content: Content, limits: Limits, **arguments: Any
 ) -> tuple[dict[str, Any], memoryview]:
-    """Has something done with a video in another process.
+    """Runs a request on a video in another process.
 
     Args:
-      request: A name of `decoding.REQUESTS`.
+      request: A key of `decoding.REQUESTS`.
       content: The video.
-      limits: What it may cost.
+      limits: Its limits.
       **arguments: Of the request, JSON-ready.
 
     Returns:
-      What the request returns; an array as its bytes.
+      The result of the request; an array as its bytes.
 
     Raises:
       ClipError: That of the request; or of the stage "process", if the process ended or
         did not answer.
-      Abandoned: This thread was given up; see `abandon`.
+      Abandoned: This thread was abandoned; see `abandon`.
     """
     data = content if isinstance(content, bytes) else b""
     about = {
@@ -78,12 +77,12 @@ def ask(
 
 
 def abandon(threads: Iterable[threading.Thread]) -> None:
-    """Kills the processes of threads, whose requests fail from now on."""
+    """Kills the processes of threads; all their requests raise `Abandoned` from now."""
     _pool().abandon(threads)
 
 
 class _Process:
-    """A process that decodes, and the socket to it."""
+    """A decoding process, and the socket to it."""
 
     def __init__(self):
         self._socket, theirs = socket.socketpair()
@@ -96,7 +95,7 @@ class _Process:
                 stdout=subprocess.DEVNULL,
                 stderr=self._printed,
                 env=os.environ | {"PYTHONPATH": path},
-                # Signals of a terminal are for who asks.
+                # Signals of the terminal must reach the parent only.
                 start_new_session=True,
             )
         self._abandoned = self._started = False
@@ -129,7 +128,7 @@ class _Process:
         try:
             channel.receive(self._socket)
         except TimeoutError as error:
-            cause = f"the process that decodes has not started within {_START:g} s"
+            cause = f"the decoding process has not started within {_START:g} s"
             raise ClipError("process", cause) from error
         self._started = True
 
@@ -138,23 +137,23 @@ class _Process:
         return self._child.poll() is None
 
     def close(self) -> None:
-        """Ends the process: one without work ends by itself, another is killed."""
+        """Closes the socket, at which an idle process exits; kills a busy one."""
         self._socket.close()
         if not self._wait(_END):
             self.kill()
             if not self._wait(_END):
                 logging.warning(
-                    "the process %d, which was stuck with a clip, does not end when "
-                    "killed and is left behind",
+                    "the decoding process %d does not end when killed and is left "
+                    "behind; end it by hand",
                     self._child.pid,
                 )
         self._printed.close()
 
     def kill(self) -> None:
-        """Kills the process, from any thread; who waits for it waits no longer."""
+        """Kills the process, from any thread; its request raises `Abandoned`."""
         self._abandoned = True
         self._child.kill()
-        with contextlib.suppress(OSError):  # It is closed.
+        with contextlib.suppress(OSError):  # Already closed.
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _wait(self, seconds: float) -> bool:
@@ -163,11 +162,11 @@ class _Process:
         return self._child.returncode is not None
 
     def _ending(self) -> str:
-        """Returns why a process that gives no answer has ended."""
+        """Returns why a process has ended without an answer."""
         self._wait(_END)
         status = self._child.returncode
         if status == -signal.SIGKILL:
-            return "the process that decoded it was killed: for lack of memory, or so"
+            return "the process that decoded it was killed, probably for lack of memory"
         if status is not None and status < 0:
             with contextlib.suppress(ValueError):
                 name = signal.Signals(-status).name
@@ -179,7 +178,7 @@ class _Process:
 
 
 class _Pool:
-    """The processes of this one."""
+    """The decoding processes of this process."""
 
     def __init__(self):
         self.owner = os.getpid()
@@ -190,9 +189,9 @@ class _Pool:
 
     @contextlib.contextmanager
     def process(self) -> Iterator[_Process]:
-        """Lends a process to this thread; one that fails is not lent again."""
+        """Lends a process to this thread; one that fails is killed."""
         me = threading.current_thread()
-        process = self._waiting() or _Process()
+        process = self._take_idle() or _Process()
         with self._lock:
             self._busy[me] = process
             given_up = me in self._given_up
@@ -211,8 +210,8 @@ class _Pool:
             with self._lock:
                 del self._busy[me]
 
-    def _waiting(self) -> _Process | None:
-        """Takes a process without work, if there is one that has not ended."""
+    def _take_idle(self) -> _Process | None:
+        """Takes an idle process that has not ended, if there is one."""
         while True:
             with self._lock:
                 process = self._idle.pop() if self._idle else None
@@ -221,7 +220,7 @@ class _Pool:
             process.close()
 
     def abandon(self, threads: Iterable[threading.Thread]) -> None:
-        """Kills what is lent to threads, and lends them nothing more."""
+        """Kills the processes lent to threads, and lends them no others."""
         with self._lock:
             self._given_up.update(threads)
             lent = [self._busy[each] for each in threads if each in self._busy]
@@ -229,7 +228,7 @@ class _Pool:
             process.kill()
 
     def close(self) -> None:
-        """Ends those that are not lent, unless another process has made them."""
+        """Ends the idle processes, unless this is a fork of their parent."""
         if self.owner == os.getpid():
             with self._lock:
                 idle, self._idle = self._idle, []
@@ -238,7 +237,7 @@ class _Pool:
 
 
 def _pool() -> _Pool:
-    """Returns the pool of this process, which may be a copy of another."""
+    """Returns the pool of this process, which may be a fork."""
     return _pool_of(os.getpid())
 
 

@@ -1,8 +1,8 @@
-"""What is done with a video in a process of its own.
+"""The program of a decoding process.
 
-`decoders.py` starts it, `python -m vidsme_jax.data.decoding`, with a socket as standard
-input, and sends one request after the other: to decode frames, to make thumbnails, to
-hash. It ends when the socket does.
+`decoders.py` starts `python -m vidsme_jax.data.decoding` with a socket as standard
+input, and sends requests one by one: to decode frames, to make thumbnails, to hash. The
+process exits when the socket is closed.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def frames(
     counts: Sequence[int],
     segment: str,
 ) -> Answer:
-    """Decodes the frames of several choices; see `Choice` for the arguments."""
+    """Decodes frames for several counts; see `Choice` for the arguments."""
     part = segments.divided(segment)[1] or segments.WHOLE
     choice = Choice(sampling, fps, counts, part)
     if (pictures := _pictures(content, limits)) is not None:
@@ -70,25 +70,25 @@ def content_hash(content: Content, limits: Limits) -> Answer:
 
 
 def _pictures(content: Content, limits: Limits) -> Pictures | None:
-    """Returns what a folder of numbered pictures holds; None of what is no folder."""
+    """Returns the frames of a folder of numbered pictures; None for a file."""
     if isinstance(content, bytes) or not os.path.isdir(content):
         return None
-    return frame_pictures.opened(content, limits)
+    return frame_pictures.open_folder(content, limits)
 
 
 REQUESTS = {each.__name__: each for each in (frames, thumbnails, content_hash)}
 
 
 def answered(about: dict[str, Any], data: memoryview) -> Answer:
-    """Does what is asked.
+    """Executes a request.
 
     Args:
-      about: `request`, one of `REQUESTS`; `path`, "" where `data` is the video itself;
-        `limits`; `arguments`.
-      data: A video's bytes.
+      about: `request`, one of `REQUESTS`; `path`, "" if `data` is the video; `limits`;
+        `arguments`.
+      data: The bytes of a video.
 
     Returns:
-      What the request returns, with the core seconds of each stage; or "failed", with
+      The result of the request, with the CPU seconds of each stage; or "failed", with
       the stage and the cause of a `ClipError`.
     """
     counted = stages.Stages()
@@ -100,21 +100,21 @@ def answered(about: dict[str, Any], data: memoryview) -> Answer:
             found, pixels = request(content, limits, **about["arguments"])
     except ClipError as error:
         return {"failed": [error.stage, error.cause]}, b""
-    except Exception as error:  # As `loader.failure` has it.
+    except Exception as error:  # As `loader.failure`.
         return {"failed": ["preprocess", f"{type(error).__name__}: {error}"]}, b""
     return found | {"seconds": counted.seconds}, pixels
 
 
 def main() -> None:
-    """Answers until nobody asks."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # Who asks stops it.
+    """Answers requests until the socket is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # The parent stops it.
         signal.signal(number, signal.SIG_IGN)
-    # Where memory runs out, the kernel ends this process before the one with the model.
+    # If memory runs out, the kernel kills this process before the one with the model.
     with contextlib.suppress(OSError):
         pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
     with socket.socket(fileno=os.dup(0)) as asked:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        channel.send(asked, {})  # It has started.
+        channel.send(asked, {})  # Signals the start.
         while True:
             try:
                 about, data = channel.receive(asked)

@@ -1,27 +1,27 @@
-"""Which pictures of a video can be left out without a change to any other.
+"""Disposable pictures of a video: no other picture is predicted from them.
 
-A decoder that never sees them puts out the same pictures otherwise, bit for bit. What
-is left out is the packet, before the decoder: one that is given all the rest must put
-out all the rest, and reports its errors as ever (FFmpeg's own `skip_frame` hides some).
+A decoder that never receives their packets outputs all other pictures unchanged, bit
+for bit. The packet is dropped before the decoder, which still reports errors in all
+others (FFmpeg's own `skip_frame` hides some).
 
-That holds of intact files. Damage to the header of a picture that still decodes is not
-noticed by the decoder, and may name another picture, or make one that others refer to
-one that can be left out: of 600 and 1800 files of H.264 and HEVC, damaged at random in
-1 to 400 bytes, 1 and 11 gave other frames than with all packets, without a warning
-(the damage of tests/data/disposable_test.py, seeds 100 to 699; HEVC three times, since
-x265 does not write the same bytes twice).
+This holds for intact files. A decoder does not notice damage to the header of a picture
+that still decodes; such damage may mark a reference picture as disposable: of 600 and
+1800 files of H.264 and HEVC, damaged at random in 1 to 400 bytes, 1 and 11 gave other
+frames than with all packets, without a warning (the damage of
+tests/data/disposable_test.py, seeds 100 to 699; HEVC three times, since x265 does not
+write the same bytes twice).
 
 Codecs:
-  h264: `nal_ref_idc` 0 says that no other picture refers to the slices of a packet [1];
-    these are about half of the frames of an x264 encoding with three B-frames.
-  hevc: The even NAL unit types below 10 say so as to pictures of the same temporal
-    layer [2], and in the highest layer there are no others. x265 makes such B-frames.
+  h264: `nal_ref_idc` 0 marks slices that no other picture refers to [1]; about half of
+    the frames of an x264 encoding with three B-frames.
+  hevc: The even NAL unit types below 10 mark pictures that no other of the same
+    temporal layer refers to [2]; in the highest layer there are no others. x265 writes
+    such B-frames.
 
-Of no other codec. VP8 and VP9 change their probabilities with every frame, also with
-those that none refers to. A frame that none refers to is nothing to AV1, but which one
-it is stands behind a header of many optional fields, which is not read here; nor are
-the B-frames of MPEG-1, 2 and 4, which are rare. In codecs of keyframes alone nothing is
-decoded that is not wanted.
+Other codecs have none here. VP8 and VP9 adapt their probabilities with every frame,
+including unreferenced ones. AV1 has disposable frames, but behind a header with many
+optional fields, which is not parsed here; nor are the B-frames of MPEG-1, 2 and 4,
+which are rare. Codecs with keyframes only decode no unwanted frames.
 
 References:
   [1] ITU-T H.264, 7.4.1.
@@ -30,40 +30,41 @@ References:
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
-# SEI messages about one picture: its timing, captions and the like, user data, its
-# hash. Others may hold for later pictures, as a rotation does.
+from av.packet import Packet
+
+# SEI messages about one picture: timing, captions, user data, hash. Others may apply to
+# later pictures too, such as a rotation.
 _MESSAGES = {1, 4, 5, 132}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Slice:
-    """What the header of a NAL unit says of the picture it belongs to."""
+    """The relevant fields of a NAL unit's header."""
 
-    referred: bool  # By another picture of the temporal layer, as far as is known.
-    layer: int = 0
+    referred: bool  # Possibly by another picture of the temporal layer.
+    layer: int = 0  # The temporal layer.
 
 
-_KEPT = _Slice(referred=True)  # Whatever it is.
+_KEPT = _Slice(referred=True)  # An unknown unit: never dropped.
 
 
 class Disposables:
     """Collects the time stamps of pictures that no other picture refers to.
 
-    Any doubt counts against a packet: an unknown kind of NAL unit, lengths that do not
-    add up, a picture of which one field is referred to.
+    In any doubt a packet is kept: an unknown type of NAL unit, inconsistent lengths, a
+    picture with one referenced field.
     """
 
     def __init__(self, codec: str, extradata: bytes | None):
-        """Expects packets of a codec, by FFmpeg's name; of most none is found."""
+        """Takes FFmpeg's name of the codec, and its extradata."""
         self._slice = {"h264": _h264, "hevc": _hevc}.get(codec)
         self._prefix = _prefix(codec, extradata or b"")
         self._layers: dict[int, int] = {}
         self._highest = 0
 
-    def add(self, packet: Any) -> None:
-        """Looks at the next packet, which must have a `pts`."""
+    def add(self, packet: Packet) -> None:
+        """Inspects the next packet, which must have a `pts`."""
         if self._slice is None:
             return
         units = map(self._slice, _units(bytes(packet), self._prefix))
@@ -71,17 +72,17 @@ class Disposables:
         if slices:
             highest = max(unit.layer for unit in slices)
             self._highest = max(self._highest, highest)
-            if not any(unit.referred for unit in slices):
+            if not any(unit.referred for unit in slices) and packet.pts is not None:
                 self._layers[packet.pts] = highest
 
     def pts(self) -> frozenset[int]:
-        """Returns the time stamps, once all packets have been looked at."""
+        """Returns the time stamps, after the last packet was added."""
         found = self._layers.items()
         return frozenset(pts for pts, layer in found if layer == self._highest)
 
 
 def _prefix(codec: str, extradata: bytes) -> int:
-    """How many bytes hold the length of a NAL unit; 0: start codes divide them."""
+    """Returns the bytes of a NAL unit's length prefix; 0 for start codes."""
     if extradata[:1] != b"\x01":
         return 0
     where = {"h264": 4, "hevc": 21}.get(codec, 0)
@@ -89,7 +90,7 @@ def _prefix(codec: str, extradata: bytes) -> int:
 
 
 def _units(data: bytes, prefix: int) -> Iterator[bytes]:
-    """Yields the NAL units of a packet; an empty one where it is not made of them."""
+    """Yields the NAL units of a packet; an empty one where it is malformed."""
     if prefix:
         start = 0
         while start < len(data):
@@ -104,7 +105,7 @@ def _units(data: bytes, prefix: int) -> Iterator[bytes]:
 
 
 def _h264(unit: bytes) -> _Slice | None:
-    """Judges a NAL unit; None is what may go with the slices beside it."""
+    """Classifies a NAL unit; None for one that may be dropped with its slices."""
     if not unit or unit[0] & 0x80:
         return _KEPT
     kind = unit[0] & 31
@@ -116,9 +117,9 @@ def _h264(unit: bytes) -> _Slice | None:
 
 
 def _is_b(header: bytes) -> bool:
-    """Whether a slice header begins as that of a B slice.
+    """Returns whether a slice header is that of a B slice.
 
-    A damaged `nal_ref_idc` then costs no P picture, to which most others refer.
+    So a damaged `nal_ref_idc` drops no P picture, which most others refer to.
     """
     bits = "".join(f"{byte:08b}" for byte in header.replace(b"\0\0\3", b"\0\0"))
     at, value = 0, -1
@@ -130,8 +131,8 @@ def _is_b(header: bytes) -> bool:
 
 
 def _hevc(unit: bytes) -> _Slice | None:
-    """Judges a NAL unit; see `_h264`."""
-    if len(unit) < 2 or unit[0] & 0x81 or unit[1] >> 3:  # Or of another view.
+    """Classifies a NAL unit; see `_h264`."""
+    if len(unit) < 2 or unit[0] & 0x81 or unit[1] >> 3:  # Or another view.
         return _KEPT
     kind, layer = unit[0] >> 1, (unit[1] & 7) - 1
     if kind < 32:
@@ -142,7 +143,7 @@ def _hevc(unit: bytes) -> _Slice | None:
 
 
 def _of_one_picture(messages: bytes) -> bool:
-    """Whether all SEI messages of a NAL unit end with the picture they stand before."""
+    """Returns whether all SEI messages of a NAL unit apply to one picture only."""
     data = messages.replace(b"\0\0\3", b"\0\0").rstrip(b"\0")
     at = 0
     while at < len(data) - 1:  # The last byte is 0x80.

@@ -1,7 +1,7 @@
-"""The features of a TFDS dataset: which there are, and which can be a video.
+"""The features of a TFDS dataset, and which of them can be a video.
 
 TFDS imports the module of each feature that a file names, and its own `Video` imports
-TensorFlow; neither happens here.
+TensorFlow; both are avoided here.
 """
 
 import json
@@ -18,32 +18,32 @@ from vidsme_jax.data import dataset_folders
 
 IMAGES, ARRAY, BYTES, PATH = "images", "an array", "bytes", "a path"
 _OWN = "tensorflow_datasets."
-_TEMPLATES = ("filepathTemplate", "filepath_template")  # As protobuf reads JSON.
-_FIELDS = "DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|NUM_SHARDS|SHARD_X_OF_Y"  # Of TFDS.
+_TEMPLATES = ("filepathTemplate", "filepath_template")  # protobuf accepts both.
+_FIELDS = "DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|NUM_SHARDS|SHARD_X_OF_Y"  # TFDS's.
 _TEMPLATE = re.compile(rf"(\{{({_FIELDS})\}}|[^{{}}]){{0,500}}")
 _SHOWN = 80  # Characters of a template.
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 
 
 def parsed(record: bytes) -> Any:
-    """Returns the `tf.train.Example` of a record, which needs no TensorFlow."""
+    """Returns the `tf.train.Example` of a record, parsed without TensorFlow."""
     kind: Any = tf_example_pb2
     return kind.Example.FromString(record)
 
 
 def features_of(folder: pathlib.Path) -> Any:
-    """Reads features.json; its features must be TFDS's own.
+    """Reads features.json and checks that its features are TFDS's own.
 
-    TFDS imports the module of each feature, whatever it is, from features.json and from
-    dataset_info.json: this is asked before TFDS is.
+    To be called before TFDS opens the folder: TFDS imports the module of each feature
+    that features.json and dataset_info.json name.
 
     Raises:
       ValueError: A feature is of another module, or a file that describes the dataset
-        is none, or too large.
+        is missing, damaged or too large.
       OSError: A file cannot be read.
     """
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".txt"):  # All of which TFDS may read.
+        if path.suffix in (".json", ".txt"):  # TFDS may read all of these.
             dataset_folders.check_size(path)
     content = _json(folder / "features.json")
     about = _json(folder / "dataset_info.json")
@@ -64,14 +64,17 @@ def features_of(folder: pathlib.Path) -> Any:
 
 
 def _check_templates(about: Any) -> None:
-    """Raises a `ValueError` for names of files that TFDS would format into others."""
+    """Raises a `ValueError` for templates that are not plain names of TFDS's files."""
     splits = about.get("splits") if isinstance(about, dict) else None
     for split in splits if isinstance(splits, list) else ():
         for key in _TEMPLATES if isinstance(split, dict) else ():
             template = split.get(key, "")
             if not isinstance(template, str) or not _TEMPLATE.fullmatch(template):
                 shown = repr(template)[:_SHOWN]
-                raise ValueError(f"dataset_info.json: {key} is {shown}, no file's name")
+                raise ValueError(
+                    f"dataset_info.json: {key} is {shown}; it must be the template of "
+                    "a file name"
+                )
 
 
 def _json(path: pathlib.Path) -> Any:
@@ -84,7 +87,7 @@ def _json(path: pathlib.Path) -> Any:
 
 
 def _classes(node: Any) -> Iterator[str]:
-    """The classes that a description of features names, in either of its forms."""
+    """Yields the classes that a description of features names, in either form."""
     if isinstance(node, list):
         for part in node:
             yield from _classes(part)
@@ -99,6 +102,7 @@ def _classes(node: Any) -> Iterator[str]:
 
 
 def _without_video(node: Any) -> Any:
+    """Replaces `Video` features by sequences of `Image`."""
     if isinstance(node, list):
         return [_without_video(part) for part in node]
     if not isinstance(node, dict):
@@ -119,19 +123,19 @@ def _without_video(node: Any) -> Any:
 
 
 def without_video(folder: pathlib.Path) -> Any:
-    """Returns the features of a dataset, with videos as the images that they are."""
+    """Returns the features of a dataset, with videos as sequences of images."""
     return tfds.features.FeaturesDict.from_json(_without_video(features_of(folder)))
 
 
 def could_be_video(features: dict[str, Any]) -> list[str]:
-    """Returns the features that can be the video, by kind or else by name."""
+    """Returns the features that can be the video: by kind or, failing that, by name."""
     kinds = {name: kind_of(feature) for name, feature in features.items()}
     could = [name for name, kind in kinds.items() if kind not in (None, PATH)]
     return could or [n for n, kind in kinds.items() if kind == PATH and n in _PATHS]
 
 
 def flat(features: Any, before: str = "") -> dict[str, Any]:
-    """Every feature by its name on disk, A/B for one inside another."""
+    """Returns every feature by its name on disk, A/B for a nested one."""
     found = {}
     for name, feature in sorted(features.items()):
         inside = getattr(feature, "feature", None)
@@ -146,13 +150,13 @@ def flat(features: Any, before: str = "") -> dict[str, Any]:
 
 
 def nested(name: str, feature: Any) -> dict[str, Any]:
-    """Returns a feature under its name, a part of which before "/" is a dictionary."""
+    """Returns a feature in nested dictionaries by the parts of its name; see `flat`."""
     first, _, rest = name.partition("/")
     return {first: nested(rest, feature) if rest else feature}
 
 
 def kind_of(feature: Any) -> str | None:
-    """As what a feature could be a video."""
+    """Returns the form in which a feature can hold a video; None if it cannot."""
     if isinstance(getattr(feature, "feature", None), tfds.features.Image):
         return IMAGES
     if isinstance(feature, tfds.features.Text):

@@ -1,9 +1,9 @@
-"""Folders and patterns: which videos they hold, and what is left out of them.
+"""Folders and patterns: the videos they hold, and the files that are left out.
 
-A folder of numbered pictures is a video where the folder that is searched holds no
-other: beside videos pictures are their thumbnails, or so.
+A folder of numbered pictures is a video only if the searched folder holds no video
+file: next to videos, pictures are usually thumbnails.
 
-Linked folders are entered, each folder once, so that loops of links end.
+Linked folders are entered, each folder once, so that link loops end.
 """
 
 import collections
@@ -17,39 +17,37 @@ from collections.abc import Iterable, Iterator
 from vidsme_jax.data import frame_folders
 from vidsme_jax.data.names import VIDEO_SUFFIXES
 
-PARTIAL = "left over from downloads that broke off"
-DANGLING = "links that lead nowhere"
+PARTIAL = "left over from interrupted downloads"
+DANGLING = "broken links"
 UNREADABLE = "folders that cannot be read"
 BESIDE = (
-    "folders of numbered pictures beside videos, to be given as a source of their own"
+    "folders of numbered pictures next to videos; give them as a source of their own"
 )
 _UNFINISHED = re.compile(
     r"\.(part(-frag\d+)?|partial|crdownload|download|opdownload|incomplete|aria2|ytdl"
     r"|filepart|!ut|!qb)$",
     re.IGNORECASE,
 )
-
-
 _WEBP = ".webp"
 
 
 class Search:
-    """Looks for videos in folders and by patterns.
+    """Searches for videos in folders and by patterns.
 
     Attributes:
-      left_out: What only seemed to be a video or could not be looked at: its paths, as
-        keys, by the reason.
+      left_out: By reason, the paths (as keys) of partial downloads, broken links and
+        unreadable folders.
     """
 
     def __init__(self):
-        """Nothing has been looked at yet."""
+        """Starts without results."""
         self.left_out: dict[str, dict[str, None]] = collections.defaultdict(dict)
         self._names: dict[str, frozenset[str]] = {}  # By folder.
 
     def videos(self, folder: pathlib.Path) -> list[pathlib.Path]:
-        """Returns the videos of a folder and of those in it, sorted.
+        """Returns the videos of a folder and its subfolders, sorted.
 
-        Those are folders of numbered pictures if there is no other.
+        These are folders of numbered pictures if there is no video file.
         """
         files, clips = [], []
         for at, entries in self._walk(str(folder)):
@@ -62,26 +60,25 @@ class Search:
         return sorted(map(pathlib.Path, found))
 
     def among(self, names: Iterable[str]) -> list[str]:
-        """Returns the videos among paths, of files and folders as `videos` does."""
+        """Returns the videos among paths, by the rules of `videos`."""
         found = list(filter(self.is_video, names))
         clips = list(filter(os.path.isdir, found))
         return self._or_folders([n for n in found if not os.path.isdir(n)], clips)
 
     def _or_folders(self, files: Iterable[str], clips: list[str]) -> list[str]:
-        """Returns files or, if there is none, folders of numbered pictures."""
+        """Returns the files or, if there are none, folders of numbered pictures."""
         found = list(files)
         for at in clips if found else ():
-            self._leave(BESIDE, at)
+            self._leave_out(BESIDE, at)
         return found or clips
 
     def matches(self, pattern: str) -> list[str]:
-        """Returns what matches a pattern, sorted; it need not be a video.
+        """Returns the paths that match a pattern, sorted; they need not be videos.
 
         Args:
-          pattern: A path, in which `*`, `?` and `[...]` stand for parts of a name that
-            does not begin with a dot, and `**` for any folders; `[[]`, `[*]` and `[?]`
-            are the characters themselves. A part of it that is there as it is written
-            is a name.
+          pattern: A path in which `*`, `?` and `[...]` match parts of a name without a
+            leading dot, and `**` matches any folders; `[[]`, `[*]` and `[?]` match the
+            characters themselves. A part that exists literally is taken as a name.
         """
         path = pathlib.PurePath(pattern)
         parts = path.parts[1:] if path.anchor else path.parts
@@ -94,36 +91,37 @@ class Search:
     def is_video(self, name: str) -> bool:
         """Returns whether a path is that of a video.
 
-        Hidden files are often the shadows that other systems leave (`._clip.mp4`).
+        Hidden files are skipped: most are metadata of other systems (`._clip.mp4`).
         """
         folder, base = os.path.split(name)
         stem, suffix = os.path.splitext(base)
         if _UNFINISHED.search(base) or (suffix.lower() == ".tmp" and _is_named(stem)):
-            self._leave(PARTIAL, name)
+            self._leave_out(PARTIAL, name)
         elif os.path.isdir(name):
             return not base.startswith(".") and frame_folders.is_clip(
-                self._beside(name)
+                self._listed(name)
             )
         if base.startswith(".") or not _is_named(base):
             return False
         if not os.path.isfile(name):
             if os.path.islink(name) and not os.path.exists(name):
-                self._leave(DANGLING, name)
+                self._leave_out(DANGLING, name)
             return False
         if base.lower().endswith(_WEBP) and not _is_animated(name):
             return False  # A picture.
-        # aria2 allocates the whole file first; Firefox leaves an empty one.
-        beside = self._beside(folder or ".")
-        begun = f"{base}.part" in beside and not os.path.getsize(name)
-        if begun or f"{base}.aria2" in beside:
-            self._leave(PARTIAL, name)
+        # aria2 allocates the whole file first; Firefox creates an empty one.
+        siblings = self._listed(folder or ".")
+        begun = f"{base}.part" in siblings and not os.path.getsize(name)
+        if begun or f"{base}.aria2" in siblings:
+            self._leave_out(PARTIAL, name)
             return False
         return True
 
-    def _leave(self, why: str, name: str) -> None:
+    def _leave_out(self, why: str, name: str) -> None:
         self.left_out[why][name] = None
 
-    def _beside(self, folder: str) -> frozenset[str]:
+    def _listed(self, folder: str) -> frozenset[str]:
+        """Returns the names in a folder, read once; none if it cannot be read."""
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(folder))
@@ -134,9 +132,9 @@ class Search:
     def _walk(
         self, top: str, *, hidden: bool = True
     ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-        """Yields every folder in a folder, itself first, with its entries.
+        """Yields a folder and all its subfolders, each with its sorted entries.
 
-        Each is entered once, by its own path where it has one: links come last.
+        Each is entered once, by its real path if possible: links come last.
 
         Args:
           top: The folder.
@@ -153,19 +151,19 @@ class Search:
                 with os.scandir(at) as found:
                     entries = sorted(found, key=lambda entry: entry.name)
             except OSError as error:
-                self._leave(UNREADABLE, f"{at}: {error.strerror}")
+                self._leave_out(UNREADABLE, f"{at}: {error.strerror}")
                 continue
             yield at, entries
             for entry in filter(_is_folder, entries):
                 if entry.name.startswith(".") and not hidden:
                     continue
                 if entry.name.lower().endswith(".download"):  # Safari's.
-                    self._leave(PARTIAL, entry.path)
+                    self._leave_out(PARTIAL, entry.path)
                 else:
                     (linked if entry.is_symlink() else own).append(entry.path)
 
     def _step(self, base: str, part: str, last: bool) -> Iterator[str]:
-        """Yields what one part of a pattern matches in a folder."""
+        """Yields the matches of one part of a pattern in a folder."""
         if part == "**":
             for at, entries in self._walk(base or ".", hidden=False):
                 at = at if base else os.path.relpath(at)
@@ -179,7 +177,7 @@ class Search:
             try:
                 names = os.listdir(base or ".")
             except OSError as error:
-                self._leave(UNREADABLE, f"{base}: {error.strerror}")
+                self._leave_out(UNREADABLE, f"{base}: {error.strerror}")
                 return
             for name in fnmatch.filter(names, part):
                 if not name.startswith(".") or part.startswith("."):
@@ -193,12 +191,12 @@ def _joined(folder: str, name: str) -> str:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # A link that leads to itself.
+    except OSError:  # A link to itself.
         return False
 
 
 def _is_animated(name: str) -> bool:
-    """Whether a WebP has more than one picture; one that cannot be read may have."""
+    """Returns whether a WebP is animated; True if it cannot be read."""
     try:
         with open(name, "rb") as file:
             head = file.read(21)
@@ -208,5 +206,5 @@ def _is_animated(name: str) -> bool:
 
 
 def _is_named(name: str) -> bool:
-    """Whether a name is that of a video."""
+    """Returns whether a name has the suffix of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES

@@ -1,7 +1,7 @@
-"""Folders of numbered pictures, each of which is a clip: `000001.jpg`, `frame_2.png`.
+"""Folders of numbered pictures as clips: `000001.jpg`, `frame_2.png`.
 
-The last number in a picture's name is its place: `frame_2` stands before `frame_10`. A
-folder has no rate of frames, so no seconds can be asked for.
+Pictures are ordered by the last number in their names: `frame_2` before `frame_10`. A
+folder has no frame rate, so segments in seconds cannot be selected.
 """
 
 import os
@@ -12,17 +12,17 @@ from collections.abc import Iterable, Iterator
 from vidsme_jax.data.names import PICTURE_SUFFIXES
 
 _NUMBER = re.compile(r"([0-9]+)[^0-9]*$")
-_LEAST = 2  # Numbered pictures of a folder that is a clip.
+_LEAST = 2  # Numbered pictures that make a folder a clip.
 
 
 def is_clip(names: Iterable[str]) -> bool:
-    """Returns whether the files of a folder, by their names, make it a clip."""
+    """Returns whether the names of a folder's files make it a clip."""
     numbered = (name for name in names if number_of(name) is not None)
     return sum(1 for _, name in zip(range(_LEAST), numbered, strict=False)) == _LEAST
 
 
 def number_of(name: str) -> int | None:
-    """Returns the number of a picture; None of what is none, or has no number.
+    """Returns the number of a picture; None for another file or a name without one.
 
     Example:
       >>> number_of("frame_010.png"), number_of("._1.jpg"), number_of("cover.jpg")
@@ -36,7 +36,7 @@ def number_of(name: str) -> int | None:
 
 
 def stamp(folder: pathlib.Path) -> tuple[int, int]:
-    """Returns the bytes of all pictures of a folder, and the last time of change in ns.
+    """Returns the size of a folder's pictures in bytes, and the latest mtime in ns.
 
     Raises:
       OSError: It cannot be read.

@@ -1,4 +1,4 @@
-"""The pictures of a folder as the frames of a clip, read when they are asked for."""
+"""The pictures of a folder as the frames of a clip, read on demand."""
 
 import dataclasses
 import hashlib
@@ -12,17 +12,18 @@ from vidsme_jax.data.limits import Limits
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.wording import counted, printable
 
-# Bytes of a picture's file: a pixel in its widest form, and what else it may hold.
+# Bytes of a picture's file: per pixel at most, and for metadata.
 _PIXEL, _REST = 8, 1 << 24
 _SHOWN = 60  # Characters of a name in a message.
 
 
-def opened(folder: pathlib.Path, limits: Limits) -> Pictures:
-    """Opens a clip; no picture is read.
+def open_folder(folder: pathlib.Path, limits: Limits) -> Pictures:
+    """Opens a folder as a clip; no picture is read yet.
 
     Raises:
-      ClipError: "open", if the folder cannot be read, has no numbered picture, two of
-        one number, or links that lead out of the folder that it is in.
+      ClipError: "open", if the folder cannot be read, has no numbered picture, two with
+        the same number, or links out of its parent folder; "decode", if it has too many
+        pictures.
     """
     try:
         names = sorted(entry.name for entry in frame_folders.pictures(folder))
@@ -53,10 +54,10 @@ def opened(folder: pathlib.Path, limits: Limits) -> Pictures:
 
 @dataclasses.dataclass(frozen=True)
 class _OfFolder(Pictures):
-    """The pictures of a folder, which their names belong to."""
+    """The pictures of a folder, identified with their names."""
 
     def content_hash(self) -> str:
-        """The SHA-256 of all names and pictures in order, in hex."""
+        """Returns the SHA-256 of all names and pictures in order, in hex."""
         digest, files = hashlib.sha256(), self.frames
         assert isinstance(files, _Files)
         with stages.spending(stages.HASH):
@@ -69,7 +70,7 @@ class _OfFolder(Pictures):
 
 
 class _Files:
-    """The bytes of files, each read when it is asked for."""
+    """The bytes of files, each read on access."""
 
     def __init__(self, paths: list[pathlib.Path], most: int):
         self.paths, self._most = paths, most
@@ -78,7 +79,7 @@ class _Files:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> bytes:
-        with opening.regular(self.paths[index]) as file:
+        with opening.open_regular(self.paths[index]) as file:
             size = os.fstat(file.fileno()).st_size
             content = b"" if size > self._most else file.read(self._most + 1)
         if max(size, len(content)) > self._most:
@@ -88,7 +89,7 @@ class _Files:
 
 
 def _check_links(folder: pathlib.Path, files: list[pathlib.Path]) -> None:
-    """Raises a `ClipError` if a picture is a link out of the folder's own folder."""
+    """Raises a `ClipError` if a picture is a link out of the folder's parent."""
     _, inside = links.inside(folder.parent)
     for path in files:
         if path.is_symlink() and not links.real(str(path)).startswith(inside):
@@ -97,7 +98,7 @@ def _check_links(folder: pathlib.Path, files: list[pathlib.Path]) -> None:
 
 
 def _warnings(places: dict[int, str], without: list[str]) -> tuple[str, ...]:
-    """Returns what is missing among the numbers, and what has none."""
+    """Returns warnings about gaps in the numbers and pictures without a number."""
     found = []
     first, last = min(places), max(places)
     if gaps := last - first + 1 - len(places):

@@ -1,9 +1,9 @@
 """`hf:` sources: datasets of Hugging Face on disk, read without its package.
 
-A video is a `Video`, which holds the bytes of a file or the path of one beside; bytes;
-a path; or a list of images, which have times where the row has a number `fps`. Texts
-are read first, the bytes of a video when it is decoded. Its address,
-`hf:/FOLDER/FILE/ROW`, stands for its path, ROW being the row of the file.
+A video is a `Video`, which holds the bytes of a file or its path; bytes; a path; or a
+list of images, which have times if the row has a number `fps`. Texts are read first,
+the bytes of a video when it is decoded. The address of a clip is `hf:/FOLDER/FILE/ROW`,
+where ROW is the row in the file.
 """
 
 import itertools
@@ -11,8 +11,6 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
-
-from absl import logging
 
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data import (
@@ -25,14 +23,13 @@ from vidsme_jax.data import (
     manifests,
 )
 from vidsme_jax.data.cells import Address
+from vidsme_jax.data.field_columns import RATE
 from vidsme_jax.data.hub_folders import SCHEME, Located
-from vidsme_jax.data.manifest_rows import columns_of, option
 from vidsme_jax.data.pictures import Pictures
 from vidsme_jax.wording import printable
 
-_RATE = "fps"  # The column.
 _ADDRESS = re.compile(rf"{SCHEME}(/.*)/(\d{{1,15}})", re.DOTALL)
-# Of a path that is none of this machine: in an archive, in the web.
+# A path that is not a local file: in an archive, on the web.
 _ELSEWHERE = re.compile(r"::|^[A-Za-z][A-Za-z0-9+.-]*://")
 _LONGEST = 200  # Characters of a path in a message.
 
@@ -40,28 +37,28 @@ _LONGEST = 200  # Characters of a path in a message.
 def rows(
     source: str, fields: Sequence[str]
 ) -> tuple[list[str], list[dict[str, Any]], pathlib.Path]:
-    """Reads what a source says of its videos, but not the videos.
+    """Reads the rows of a source without the bytes of their videos.
 
     Args:
       source: `hf:PATH` or `hf:PATH/SPLIT`; see `hub_folders`.
       fields: `corpus.fields`.
 
     Returns:
-      Its columns; its rows as a manifest would have them; and the folder that paths in
-      it are relative to.
+      Its columns; its rows in the form of a manifest's; and the base folder of relative
+      paths.
 
     Raises:
       AuditError: There is no such dataset, split or column, a file of it is damaged, or
-        segments are asked for of pictures without times.
+        the rows select segments of pictures without times.
     """
     located = hub_folders.find(source)
     found: list[dict[str, Any]] = []
     columns: list[str] = []
     for path in located.files:
         try:
-            file = arrow_files.opened(path)
+            file = arrow_files.open_file(path)
             if columns and columns != file.schema.names:
-                raise ValueError("its columns are not those of the files before it")
+                raise ValueError("its columns differ from those of the files before it")
             columns = file.schema.names
             mapping = _mapping(file, fields)
             _check_times(file, mapping, fields)
@@ -70,17 +67,12 @@ def rows(
         except (OSError, ValueError) as error:
             text = printable(" ".join(str(error).split()), 1000)
             raise AuditError([f"{path.name} cannot be read: {text}"]) from error
-    if "label" in columns and "label" not in columns_of(fields):
-        logging.info(
-            "%s: its column 'label' is not read as membership; %s would read it so",
-            source,
-            option(fields, "label=label"),
-        )
+    field_columns.log_unread_label(source, columns, fields, "column")
     return columns, found, located.folder
 
 
 def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
-    """The video of a row, still encoded.
+    """Returns the video of a row, encoded as stored.
 
     Raises:
       ClipError: It cannot be read.
@@ -90,7 +82,7 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
         raise ClipError("open", "a row of a dataset is hf:/FOLDER/FILE/ROW")
     path, row = pathlib.Path(found[1]), int(found[2])
     try:
-        file = arrow_files.opened(path)
+        file = arrow_files.open_file(path)
         name = _mapping(file, fields)["video"]
         value = file.value(name, row)
         if isinstance(value, bytes):
@@ -98,9 +90,9 @@ def fetch(address: str, fields: Sequence[str]) -> bytes | Pictures:
         if value is None or isinstance(value, str):
             raise ClipError("open", _no_bytes(file, name, row))
         if not all(isinstance(picture, bytes) for picture in value):
-            cause = "a picture of it has no bytes; embed them in the dataset"
+            cause = f"a picture of row {row} has no bytes; embed them in the dataset"
             raise ClipError("open", cause)
-        rate = file.value(_RATE, row) if _has_rate(file) else None
+        rate = file.value(RATE, row) if _has_rate(file) else None
         return Pictures(value, clocks.rate_of(rate))
     except AuditError as error:
         raise ClipError("open", "; ".join(error.problems)) from error
@@ -127,12 +119,7 @@ def _check_times(
     kind = hub_features.kinds_of(file.schema)[mapping["video"]]
     timed = kind != hub_features.FRAMES or _has_rate(file)
     if not timed and {"start", "end"} & set(mapping):
-        problem = (
-            "'start' and 'end' select a segment by its seconds, which the pictures of "
-            f"{mapping['video']!r} do not have without a column {_RATE!r}; "
-            f"{option(fields, 'start=', 'end=')} scores whole rows"
-        )
-        raise AuditError([problem])
+        raise field_columns.untimed(mapping["video"], fields, "column", "rows")
 
 
 def _rows(
@@ -144,12 +131,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows of a file.
 
-    Args:
-      file: Opened.
-      path: Of the file.
-      mapping: The column of each field.
-      located: Where it is.
-      before: The rows of the split that stand before.
+    `mapping` holds the column of each field, `before` counts the rows of earlier files.
     """
     video, place = mapping["video"], links.real(str(path.absolute()))
     texts = {field: name for field, name in mapping.items() if field != "video"}
@@ -173,20 +155,20 @@ def _rows(
 
 
 def _paths(file: arrow_files.File, video: str) -> Iterator[str | None]:
-    """Yields the path of each row's video where that is a file beside the dataset."""
+    """Yields the path of each row's video if it is a local file, else None."""
     kind, check = hub_features.kinds_of(file.schema)[video], manifests.check_amount
     if kind == hub_features.FRAMES:
         yield from [None] * file.count()
     elif kind == hub_features.PATH:
         for row in file.rows([video], check):
-            yield row[video] if _is_beside(row[video]) else None
+            yield row[video] if _may_be_file(row[video]) else None
     else:
         for there, path in file.media(video, check):
-            yield path if not there and _is_beside(path) else None
+            yield path if not there and _may_be_file(path) else None
 
 
-def _is_beside(path: str | None) -> bool:
-    """Whether a path may be that of a file; why another is none, `fetch` says."""
+def _may_be_file(path: str | None) -> bool:
+    """Returns whether a path may be that of a file; `fetch` reports why not."""
     return bool(path) and _ELSEWHERE.search(path or "") is None
 
 
@@ -195,24 +177,24 @@ def _no_bytes(file: arrow_files.File, name: str, row: int) -> str:
     if hub_features.kinds_of(file.schema)[name] == hub_features.PATH:
         path = file.value(name, row)
     else:
-        its = file.media(name, manifests.check_amount)
-        _, path = next(itertools.islice(its, row, None))
+        media = file.media(name, manifests.check_amount)
+        _, path = next(itertools.islice(media, row, None))
     if not path:
         return f"row {row} has neither the bytes of a video nor its path"
     shown = printable(path, _LONGEST)
     return (
-        f"row {row} has no bytes of its video, and the path {shown!r} is none of this "
-        "machine's files: unpack or fetch it, or embed the videos in the dataset"
+        f"row {row} has no bytes of its video, and its path {shown!r} is not a file of "
+        "this machine: unpack or fetch it, or embed the videos in the dataset"
     )
 
 
 def _has_rate(file: arrow_files.File) -> bool:
-    known = _RATE in file.schema.names
-    return known and hub_features.is_number(file.schema.field(_RATE).type)
+    known = RATE in file.schema.names
+    return known and hub_features.is_number(file.schema.field(RATE).type)
 
 
 def _plain(value: Any, classes: list[str] | None) -> Any:
-    """Returns a value as JSON would have it; of a class its name."""
+    """Returns a value with JSON types; the name of a class."""
     if classes is not None and isinstance(value, int):
         return classes[value] if 0 <= value < len(classes) else None
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,7 +1,7 @@
-"""The columns of an `hf:` source: what each is, and which can be a video.
+"""The columns of an `hf:` source: their types, and which can be a video.
 
-`datasets` describes columns in the schema of every file that it writes; where a file
-has no description, Arrow's own types count.
+`datasets` describes columns in the schema of every file that it writes; Arrow's types
+are used for a file without a description.
 """
 
 import json
@@ -13,14 +13,14 @@ BYTES, PATH, FRAMES = "bytes", "a path", "pictures"
 ALLOWED = (
     " (a Video, a struct of bytes and path; bytes; the path of a file; a list of Image)"
 )
-_KEY = b"huggingface"  # Of the schema's metadata.
+_KEY = b"huggingface"  # In the schema's metadata.
 _PATHS = ("video", "video_path", "path", "filepath", "file_path", "filename", "file")
 _LONGEST = 60  # Characters of a type in a message.
 _LISTS = ("List", "LargeList", "Sequence")
 
 
 def described(schema: pa.Schema) -> dict[str, Any]:
-    """Returns what `datasets` says of each column; nothing of what it does not know."""
+    """Returns the description by `datasets` of each column; empty without one."""
     try:
         about = json.loads((schema.metadata or {})[_KEY])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -29,11 +29,9 @@ def described(schema: pa.Schema) -> dict[str, Any]:
 
 
 def kind_of(field: pa.Field, about: Any) -> str | None:
-    """Returns as what a column can be a video; None if it cannot.
+    """Returns the form in which a column can hold a video; None if it cannot.
 
-    Args:
-      field: Of the schema.
-      about: What `datasets` says of it, if anything.
+    `about` is its description by `datasets`, if any.
     """
     named, kind = _name(about), field.type
     if _is_list(kind):
@@ -60,7 +58,7 @@ def could_be_video(schema: pa.Schema) -> list[str]:
 
 
 def kinds_of(schema: pa.Schema) -> dict[str, str | None]:
-    """Returns as what each column can be a video."""
+    """Returns the form in which each column can hold a video; see `kind_of`."""
     about = described(schema)
     return {f.name: kind_of(f, about.get(f.name)) for f in schema}
 
@@ -69,27 +67,27 @@ def words(schema: pa.Schema) -> dict[str, str]:
     """Returns the type of each column for a message."""
     about, found = described(schema), {}
     for field in schema:
-        its = about.get(field.name)
-        name = _name(its)
-        if name in _LISTS and (inner := _name(_inner(its))):
+        description = about.get(field.name)
+        name = _name(description)
+        if name in _LISTS and (inner := _name(_inner(description))):
             name = f"{name}({inner})"
         shown = name if name not in ("", "Value") else str(field.type)
         found[field.name] = shown[:_LONGEST]
     return found
 
 
-def may_be_large(kind: Any) -> bool:
+def may_be_large(kind: pa.DataType) -> bool:
     """Returns whether a value of a type may be a whole video."""
     return pa.types.is_nested(kind) or _is_bytes(kind)
 
 
-def is_number(kind: Any) -> bool:
-    """Returns whether a type is that of whole or real numbers."""
+def is_number(kind: pa.DataType) -> bool:
+    """Returns whether a type is an integer or floating-point type."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def class_names(about: Any) -> list[str] | None:
-    """Returns the names of the numbers in a column of classes; None of any other."""
+    """Returns the class names of a column of classes; None for any other."""
     names = about.get("names") if _name(about) == "ClassLabel" else None
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return names
@@ -97,7 +95,7 @@ def class_names(about: Any) -> list[str] | None:
 
 
 def _name(about: Any) -> str:
-    if isinstance(about, list):  # As lists were written before `Sequence`.
+    if isinstance(about, list):  # The form of lists before `Sequence`.
         return "Sequence"
     name = about.get("_type") if isinstance(about, dict) else None
     return name if isinstance(name, str) else ""
@@ -109,20 +107,20 @@ def _inner(about: Any) -> Any:
     return about.get("feature") if isinstance(about, dict) else None
 
 
-def _is_list(kind: Any) -> bool:
+def _is_list(kind: pa.DataType) -> bool:
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     return is_list or pa.types.is_fixed_size_list(kind)
 
 
-def _is_bytes(kind: Any) -> bool:
+def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _is_text(kind: Any) -> bool:
+def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def is_media(kind: Any) -> bool:
+def is_media(kind: pa.DataType) -> bool:
     """Returns whether a type is a struct of bytes and path."""
     if not pa.types.is_struct(kind):
         return False

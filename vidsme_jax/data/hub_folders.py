@@ -1,9 +1,9 @@
-"""Where the files of `hf:` sources are: saved datasets, and Parquet as on the hub.
+"""Finds the files of `hf:` sources: saved datasets, and Parquet as on the hub.
 
 `hf:PATH` is a folder that `datasets` has saved or cached, a folder of Parquet in the
 layout of the Hugging Face hub (`data/train-00000-of-00002.parquet`), one file of either
-kind, or a pattern; `hf:PATH/SPLIT` is a split of a folder. Nothing here reads the files
-themselves.
+kind, or a pattern; `hf:PATH/SPLIT` is a split of a folder. The files themselves are not
+read here.
 """
 
 import glob
@@ -19,19 +19,19 @@ from vidsme_jax.wording import nearest, printable
 
 SCHEME = "hf:"
 SUFFIXES = (".parquet", ".arrow")
-_SHOWN = 20  # Splits, in a message.
+_SHOWN = 20  # Splits in a message.
 _MOST_FILES = 100_000  # Of a split.
-# What follows the split in the name of a file: its number, of how many, a hash.
+# The suffix after the split in a file's name: number, total, hash.
 _NUMBERED = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
-_TRANSFORMED = ("cache-", "tmp")  # How files begin that `datasets` caches besides.
+_TRANSFORMED = ("cache-", "tmp")  # Prefixes of derived files in the cache.
 
 
 class Located(NamedTuple):
     """The files of one split.
 
     Attributes:
-      name: Of the split in a report: the folder's, and that of the split.
-      folder: What the paths of videos in it are relative to.
+      name: The name in a report: FOLDER/SPLIT.
+      folder: The base of relative paths of videos.
       files: In order, of one kind.
     """
 
@@ -47,8 +47,7 @@ def find(source: str) -> Located:
       source: `hf:PATH` or `hf:PATH/SPLIT`.
 
     Raises:
-      AuditError: There is no such dataset, it has several splits, or does not have the
-        one that is asked for.
+      AuditError: There is no such dataset or split, or PATH has several splits.
     """
     given = source.removeprefix(SCHEME)
     if not given.strip() or "\0" in given:
@@ -80,7 +79,7 @@ def find(source: str) -> Located:
 
 
 def short_name(source: str) -> str:
-    """Returns the last parts of a source's path, by which splits are distinguished.
+    """Returns the last two parts of a source's path, without its suffix.
 
     Example:
       >>> short_name("hf:/data/films/test"), short_name("hf:a.parquet")
@@ -101,10 +100,10 @@ def file_of(address: str) -> pathlib.Path:
 
 
 def splits(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Returns the files of each split of a folder, by its name; "" for one without.
+    """Returns the files of each split of a folder by name; "" for an unnamed split.
 
     Raises:
-      AuditError: What describes the dataset is damaged, or names files elsewhere.
+      AuditError: The description of the dataset is damaged, or names files elsewhere.
     """
     try:
         if (folder / "state.json").exists():
@@ -122,6 +121,7 @@ def splits(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 
 def _of_split(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
+    """Returns the files of a split; raises an `AuditError` if there is none."""
     there = splits(folder)
     if split in there:
         return there[split]
@@ -143,26 +143,28 @@ def _located(folder: pathlib.Path, split: str, files: list[pathlib.Path]) -> Loc
 
 
 def _saved(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the files of what `Dataset.save_to_disk` has written."""
+    """Returns the files that `Dataset.save_to_disk` has written."""
     about = _json(folder / "state.json")
     if about.get("_indices_data_files") or about.get("_indices_files"):
         raise ValueError(
             "state.json selects rows by a file of indices, as `datasets` before 2.0 "
-            "wrote it; save it again with a newer one, which stores what is selected"
+            "wrote it; save it again with a newer version, which stores the selection"
         )
     found = []
     for each in _list_of(about, "_data_files"):
         name = each.get("filename") if isinstance(each, dict) else None
         found.append(folder / _plain(name))
     if not found:
-        raise ValueError("state.json names no file")
+        raise ValueError("state.json names no data file; save the dataset again")
     if missing := [path.name for path in found if not path.is_file()]:
-        raise ValueError(f"{_some(missing)} is missing, which state.json names")
+        raise ValueError(
+            f"state.json names files that are missing: {names.some(missing, 3)}"
+        )
     return found
 
 
 def _by_name(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Returns the files in a folder by the split that their names begin with."""
+    """Returns the files in a folder by the split in their names."""
     if not folder.is_dir():
         return {}
     there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -172,7 +174,7 @@ def _by_name(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
             if path.suffix.lower() != suffix or not path.is_file():
                 continue
             split = _NUMBERED.sub("", path.stem)
-            if suffix == ".arrow":  # NAME-train, as they are cached.
+            if suffix == ".arrow":  # NAME-train, as in the cache.
                 if path.name.startswith(_TRANSFORMED):
                     continue
                 split = split.rpartition("-")[2]
@@ -183,7 +185,7 @@ def _by_name(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 
 def _in_folders(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Returns the files of folders in a folder, each of which is a split."""
+    """Returns the files of the subfolders, each of them a split."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.is_dir():
@@ -192,8 +194,8 @@ def _in_folders(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
             found[path.name] = _saved(path)
         elif files := _by_name(path):
             found |= {
-                f"{path.name}/{split}" if len(files) > 1 else path.name: its
-                for split, its in files.items()
+                f"{path.name}/{split}" if len(files) > 1 else path.name: listed
+                for split, listed in files.items()
             }
     return found
 
@@ -207,25 +209,24 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path.name} is damaged ({error})") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is damaged (it is no object)")
+        raise ValueError(f"{path.name} is damaged (it is not a JSON object)")
     return found
 
 
 def _list_of(about: dict[str, Any], key: str) -> list[Any]:
     found = about.get(key)
     if not isinstance(found, list) or len(found) > _MOST_FILES:
-        raise ValueError(f"{key!r} is no list of at most {_MOST_FILES} entries")
+        raise ValueError(f"{key!r} is not a list of at most {_MOST_FILES} entries")
     return found
 
 
 def _plain(name: Any) -> str:
-    """Returns the name of a file or folder in the folder that names it."""
-    if not isinstance(name, str) or "\0" in name or name != os.path.basename(name):
+    """Returns a name if it is that of a direct child of a folder, else raises."""
+    is_name = isinstance(name, str) and "\0" not in name
+    is_name = is_name and name == os.path.basename(name)
+    if not is_name or name in ("", os.curdir, os.pardir) or names.unencodable(name):
         shown = printable(repr(name), 80)
-        raise ValueError(f"{shown} is no name of what is in the folder")
-    if name in ("", os.curdir, os.pardir) or names.unencodable(name):
-        shown = printable(repr(name), 80)
-        raise ValueError(f"{shown} is no name of what is in the folder")
+        raise ValueError(f"{shown} is not the name of a file in the folder")
     return name
 
 
@@ -235,19 +236,12 @@ def _choose(folder: pathlib.Path, found: dict[str, list[pathlib.Path]]) -> str:
 
 
 def _listed(found: dict[str, list[pathlib.Path]]) -> str:
-    rest = len(found) - _SHOWN
-    shown = ", ".join(list(found)[:_SHOWN]) + (f" and {rest} more" * (rest > 0))
-    return printable(shown, 1000)
+    return printable(names.some(found, _SHOWN), 1000)
 
 
 def _nothing_in(folder: pathlib.Path) -> str:
     return (
-        f"{folder} has no dataset: neither what `Dataset.save_to_disk` writes "
+        f"{folder} has no dataset: neither the files of `Dataset.save_to_disk` "
         "(state.json, dataset_dict.json) nor .parquet or .arrow files, in it or in its "
         "folder data"
     )
-
-
-def _some(listed: list[str]) -> str:
-    rest = len(listed) - 3
-    return ", ".join(listed[:3]) + (f" and {rest} more" if rest > 0 else "")

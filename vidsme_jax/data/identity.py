@@ -1,6 +1,6 @@
-"""What rows and clips are called: the ids of rows, the keys of clips.
+"""Names of rows and clips: the ids of rows, the keys of clips.
 
-Also which keys a manifest may have: its author need not be who runs the audit.
+Also checks which files a manifest may name: its author may not be trusted.
 """
 
 import collections
@@ -19,13 +19,13 @@ from vidsme_jax.wording import counted
 
 
 def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[str]]:
-    """Gives every row its id and the key of its clip.
+    """Returns the items of rows, with their ids and the keys of their clips.
 
     Args:
-      rows: With the role of each.
+      rows: Each with its role.
 
     Returns:
-      The items, and the problems of ids that are given to different videos.
+      The items, and the problems of ids that several videos share.
     """
     paths, folder, base = [], None, ""
     for _, row in rows:
@@ -54,9 +54,10 @@ def items_of(rows: Sequence[tuple[str, Row]]) -> tuple[tuple[Item, ...], list[st
 
 
 def repeated(ids: Iterable[tuple[str, str]]) -> list[str]:
-    """Returns the problems of ids that are given more than once, each with its place.
+    """Returns the problems of repeated ids; empty ids are skipped.
 
-    An empty id is none.
+    Args:
+      ids: Each with its place.
     """
     places = collections.defaultdict(list)
     for name, where in ids:
@@ -72,9 +73,9 @@ def repeated(ids: Iterable[tuple[str, str]]) -> list[str]:
 def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
     """Returns the problems of videos that a manifest names outside of its folder.
 
-    Links are followed, but for those of a snapshot of the Hugging Face hub to the blobs
-    of its repository. Folders, globs and manifests in the configuration are the user's
-    own words; what is in a manifest may be anybody's.
+    Links are followed, except from a snapshot of the Hugging Face hub to the blobs of
+    its repository. Folders, globs and manifests in the configuration are trusted; the
+    content of a manifest is not.
     """
     found = collections.defaultdict(list)
     folder, root, may_be_in = None, pathlib.Path(), ()
@@ -97,8 +98,8 @@ def outside(rows: Sequence[Row], items: Sequence[Item]) -> list[str]:
 def _names(
     rows: Sequence[Row], keys: Sequence[str], videos: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Returns the id of each row, and what is wrong with those that were given."""
-    real = set(videos)  # A file may be named as a number would make another's name.
+    """Returns the id of each row, and the problems of explicit ids."""
+    real = set(videos)  # A made-up name such as "a#2" may be that of a file.
     if len(real) == len(videos) and not any(row.id for row in rows):
         return list(videos), []
     by_id: dict[str, list[int]] = collections.defaultdict(list)
@@ -113,7 +114,7 @@ def _names(
             asked = {(keys[place], *_asks(rows[place])) for place in places}
             same = len(files) > 1 or len(asked) < len(places)
             (faulty if same else several).append(places)
-    problems = repeated((rows[k].id, rows[k].where) for its in faulty for k in its)
+    problems = repeated((rows[k].id, rows[k].where) for same in faulty for k in same)
 
     def distinct(name: str) -> Iterator[str]:
         yield name
@@ -131,7 +132,7 @@ def _names(
     if several:
         first = [names[place] for place in several[0]]
         logging.info(
-            "%d ids are given to several questions about one video each, and are made "
+            "%d ids are shared by several questions about one video; they are made "
             "distinct, such as %s",
             len(several),
             some(first),

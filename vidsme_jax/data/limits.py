@@ -1,25 +1,25 @@
-"""What a clip may cost, and what its pictures in a report."""
+"""Limits of clips, and of their thumbnails in a report."""
 
 import dataclasses
 import pathlib
 
 from vidsme_jax.base import ClipError
 
-Content = pathlib.Path | bytes  # A file, or what it would contain.
+Content = pathlib.Path | bytes  # A file, or its content.
 
-# One side of a picture over the other: 16 wide screens side by side are 28 to 1.
+# Aspect ratio of a frame: 16 wide screens side by side are 28 to 1.
 _MOST_OBLONG = 64
-_WIDEST = 8  # Of thumbnails: width over the height that is asked for.
+_WIDEST = 8  # Width of a thumbnail over the wanted height.
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one clip may cost.
+    """The limits of one clip.
 
     Attributes:
-      max_pixels: Of one frame, width times height; the default is 8192 x 4320.
-      max_seconds: From the first look at the file to the last of its frames.
-      max_frames: In the file; the default is 46 hours of 60 a second.
+      max_pixels: Pixels of one frame, width times height; 8192 x 4320 by default.
+      max_seconds: Wall seconds from opening the file to its last decoded frame.
+      max_frames: Frames in the file; by default 46 hours at 60 Hz.
     """
 
     max_pixels: int = 8192 * 4320
@@ -27,7 +27,7 @@ class Limits:
     max_frames: int = 10_000_000
 
     def check_size(self, width: int, height: int) -> None:
-        """Raises a `ClipError` if a frame has too many pixels, or an absurd shape."""
+        """Raises a `ClipError` if a frame has too many pixels, or is too oblong."""
         if width * height > self.max_pixels:
             size = f"{width}x{height} pixels; at most {self.max_pixels} are decoded"
             raise ClipError(
@@ -39,9 +39,9 @@ class Limits:
 
 
 def thumbnail_size(width: int, height: int, wanted: int) -> tuple[int, int]:
-    """Returns width and height of a small picture of the same shape.
+    """Returns width and height of a thumbnail with the same aspect ratio.
 
-    It has the wanted height, or less where it would be over `_WIDEST` times as wide.
+    It has the wanted height, or less so that it is at most 8 times as wide as that.
 
     Example:
       >>> thumbnail_size(1280, 720, 96), thumbnail_size(2000, 40, 96)

@@ -1,6 +1,6 @@
-"""Paths without links, for many files at once.
+"""Resolves links in the paths of many files at once.
 
-The system is asked once for each folder, not for every part of every file's path.
+Each folder is resolved once, not once per file.
 """
 
 import collections
@@ -10,22 +10,22 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-_LISTED = 100  # Files of a folder from which on it is listed.
-_CROWDED = 20  # Times as many others in it: then its files are asked for one by one.
-_DEPTH = 16  # Folders inside of each other that are remembered.
-_LONG = 512  # Characters of a folder's name from which on those above it are not.
-_ROUNDS = 8  # Through links that lead to themselves.
+_LISTED = 100  # A folder with so many wanted files is listed.
+_CROWDED = 20  # Unless it has so many times as many files: then each is checked.
+_DEPTH = 16  # Nested folders that are cached.
+_LONG = 512  # Characters of a folder's path from which its parents are not cached.
+_ROUNDS = 8  # Attempts to resolve links to themselves.
 # A repository in the cache of the Hugging Face hub, whose snapshots link to its blobs.
 _REPOSITORY = re.compile(r"(datasets|models|spaces)--.+")
 _HERE = ("", os.curdir, os.pardir)
 
 
 def resolved(names: Sequence[str]) -> list[str]:
-    """Returns absolute paths as `real` does; those that are not there, too."""
+    """Returns `real` of each path; the files need not exist."""
     folders = _Folders()
     split = [name.rpartition(os.sep) for name in names]
     counts = collections.Counter(above or slash for above, slash, _ in split)
-    # By folder: how paths in it begin, and what in it is surely no link.
+    # By folder: the prefix of paths in it, and the names in it known to be no links.
     plain: dict[str, tuple[str, frozenset[str]]] = {}
     found = []
     for above, slash, base in split:
@@ -42,11 +42,11 @@ def resolved(names: Sequence[str]) -> list[str]:
 
 
 def real(path: str) -> str:
-    """Returns an absolute path without links, as far as they lead anywhere.
+    """Returns an absolute path with all resolvable links resolved.
 
-    Where a link leads to itself, Python gives up and takes what follows by its words,
-    which may lead through further links: those are followed too. What never ends is
-    returned with its links, through which the system opens nothing.
+    At a link to itself `os.path.realpath` gives up and appends the rest unresolved,
+    which may contain further links: those are resolved too. A path that never converges
+    is returned with its links; the system cannot open it.
     """
     found = os.path.realpath(path)
     for _ in range(_ROUNDS):
@@ -57,9 +57,9 @@ def real(path: str) -> str:
 
 
 def inside(folder: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]]:
-    """Returns a folder without links, and how paths begin that are in it.
+    """Returns a folder without links, and the prefixes of paths inside it.
 
-    Those of a snapshot of the Hugging Face hub may be blobs of its repository.
+    Paths in a snapshot of the Hugging Face hub may be blobs of its repository.
     """
     root = pathlib.Path(real(str(folder)))
     found = [os.path.join(root, "")]
@@ -72,7 +72,7 @@ def inside(folder: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]]:
 
 
 class _Folders:
-    """Folders without links, by their names."""
+    """A cache of resolved folders."""
 
     def __init__(self):
         self._known: dict[str, str] = {}
@@ -90,7 +90,7 @@ class _Folders:
         return self._known[folder]
 
     def joined(self, folder: str, base: str) -> str:
-        """Returns `real` of what is in a folder."""
+        """Returns `real` of a file in a folder."""
         if base in _HERE or folder not in self._known:
             return real(os.path.join(folder, base))
         path = os.path.join(self._known[folder], base)
@@ -98,11 +98,9 @@ class _Folders:
 
 
 def _plain(folder: str, count: int) -> frozenset[str]:
-    """Returns the names in a folder that are no links, if that is worth listing it.
+    """Returns the names in a folder that are not links; none if not worth listing.
 
-    Args:
-      folder: Without links.
-      count: How many of its files are asked for.
+    `folder` is without links, `count` the number of its files that are wanted.
     """
     if count < _LISTED:
         return frozenset()

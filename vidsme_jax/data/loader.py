@@ -12,18 +12,23 @@ from vidsme_jax.data import decoders
 
 S = TypeVar("S")
 T = TypeVar("T")
-_PAUSE = 0.2  # Seconds between two looks at whether to stop.
+_PAUSE = 0.2  # Seconds between two checks of `stopped`.
 
 
 def num_cores() -> int:
-    """The cores that this process may use, which a container may restrict."""
+    """Returns the cores available to this process, which a container may restrict."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def failure(error: Exception) -> ClipError:
-    """Returns a `ClipError` as it is, any other as one of the stage "preprocess"."""
+    """Returns a `ClipError` unchanged, any other error as one of stage "preprocess".
+
+    Example:
+      >>> failure(KeyError("x")).stage
+      'preprocess'
+    """
     if isinstance(error, ClipError):
         return error
     return ClipError("preprocess", f"{type(error).__name__}: {error}")
@@ -35,27 +40,25 @@ def load_ahead(
     workers: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[S, T | ClipError]]:
-    """Yields every clip with what was prepared of it, in order, preparing ahead.
+    """Yields every clip with its prepared result, in order, preparing ahead.
 
-    Results wait for the consumer in bounded memory: no more than two clips a thread are
-    being prepared, waiting, or in the consumer's hands at any time. A consumer that
-    stops early (or an interrupt) abandons what is not done and waits for nothing: the
-    processes that decode it are killed.
+    Memory is bounded: at most two clips per thread are being prepared, waiting or with
+    the consumer at any time. If the consumer stops early, or on an interrupt, clips in
+    preparation are abandoned without waiting: their decoding processes are killed.
 
     Args:
-      clips: Or samples, in the order in which they come out.
+      clips: Clips or samples, in the order of the output.
       prepare: Decodes, measures and so on; called on a thread of the pool.
-      workers: Threads; 0 is one a core.
-      stopped: Looked at while the next clip is awaited; once true, no more come out.
+      workers: Threads; 0 is one per core.
+      stopped: Polled while the next clip is awaited; once true, no more are yielded.
 
     Yields:
-      (clip, result), or (clip, ClipError) where `prepare` raised: other clips go on.
-      An unexpected exception becomes one of the stage "preprocess".
+      (clip, result), or (clip, ClipError) where `prepare` raised; see `failure`.
     """
     import cv2
 
     workers = workers or num_cores()
-    cv2.setNumThreads(1)  # A clip a thread: OpenCV's own threads would only compete.
+    cv2.setNumThreads(1)  # One clip per thread: OpenCV's own threads would compete.
 
     def guarded(clip: S) -> T | ClipError:
         try:
@@ -77,8 +80,8 @@ def load_ahead(
                 begun.append((clip, pool.submit(guarded, clip)))
             if not begun:
                 return
-            # The clip in the consumer's hands stays in no list of ours, and the pool
-            # gets the next one only when the consumer comes back.
+            # The yielded clip is referenced nowhere here, and the next one is submitted
+            # only when the consumer returns: this bounds memory.
             clip, future = begun.popleft()
             while not future.done():
                 if stopped():

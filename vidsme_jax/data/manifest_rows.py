@@ -1,6 +1,6 @@
-"""Rows of manifests and datasets: which column is which field, and what a field holds.
+"""Rows of manifests and datasets: the column of each field, and checks of its value.
 
-Every row is checked on its own, and all that is wrong with any is listed at once.
+Each row is checked separately, and all problems are listed at once.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from vidsme_jax.wording import nearest, printable
 
 _TEXTS = ("question", "answer", "group", "id", "source")
 _RARE = ("date", "candidates", "start", "end")
-_SHORT = 40  # Of a value that is no label.
-_LISTED = 20  # Problems of one source; the others are counted.
+_SHORT = 40  # Characters of an invalid label in a message.
+_LISTED = 20  # Problems listed per source; the others are counted.
 
 
 class Row(NamedTuple):
@@ -27,9 +27,9 @@ class Row(NamedTuple):
 
     Attributes:
       source: As configured.
-      place: Of the row in it.
-      folder: What its video is relative to.
-      video: As it is named there.
+      place: Of the row in the source.
+      folder: The base of the video's path.
+      video: As the source names it.
       label: A role, or "".
       id: "" if it has none.
       group: "" if it has none.
@@ -37,9 +37,10 @@ class Row(NamedTuple):
       answer: Text, "" if absent.
       candidates: The options of the question.
       segment: Of the video; None for all of it.
-      confined: Whether a manifest gave it, whose author need not be who runs the audit.
-      origin: What the field `source` says, "" if it has none.
-      date: As ISO 8601 has it, "" if it has none.
+      confined: Whether its video must be in `folder`, as for rows of a manifest, whose
+        author may not be trusted.
+      origin: The field `source`, "" if it has none.
+      date: In ISO 8601, "" if it has none.
     """
 
     source: str
@@ -59,15 +60,15 @@ class Row(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Returns what names it in errors."""
+        """Returns its name in errors."""
         return f"{self.source}: {self.place}"
 
     def grouped(self, group: str) -> "Row":
-        """Returns the row with a group, if it has none."""
+        """Returns the row with a default group."""
         return self if self.group else self._replace(group=group)
 
     def windows(self, count: int) -> Iterator["Row"]:
-        """Yields the row once for each of so many windows of its video."""
+        """Yields the row once for each of `count` windows of its video."""
         if count == 1:
             yield self
             return
@@ -79,12 +80,12 @@ class Row(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """The columns of fields, of those that are there.
+    """The columns of the fields that a source has.
 
     Attributes:
-      video: Of the videos; the one field that has a column in any case.
-      label: "" if it is not there.
-      texts: Each with its place among `_TEXTS`.
+      video: The column of videos, always named.
+      label: "" if it is missing.
+      texts: Each with its index in `_TEXTS`.
       rare: By field, those of `_RARE`.
     """
 
@@ -95,7 +96,7 @@ class _Columns(NamedTuple):
 
     @classmethod
     def of(cls, mapping: Mapping[str, str], there: Collection[str]) -> "_Columns":
-        """Finds them; see `checked`."""
+        """Finds the columns; see `checked` for the arguments."""
         by_field = {field: mapping.get(field, field) for field in FIELDS}
         found = {f: name for f, name in by_field.items() if name and name in there}
         texts = ((k, found[name]) for k, name in enumerate(_TEXTS) if name in found)
@@ -115,7 +116,7 @@ def columns_of(fields: Iterable[str]) -> dict[str, str]:
 
 
 def option(fields: Iterable[str], *entries: str) -> str:
-    """Returns the option that sets `corpus.fields`, with more or other entries.
+    """Returns the flag that sets `corpus.fields`, with entries added or replaced.
 
     Example:
       >>> print(option(("video=path", "label=split"), "label="))
@@ -128,7 +129,7 @@ def option(fields: Iterable[str], *entries: str) -> str:
 
 
 def label_column(fields: Iterable[str], columns: Iterable[str]) -> str:
-    """Returns which column of a source is its label; "" for none."""
+    """Returns the label column of a source; "" for none."""
     name = columns_of(fields).get("label", "label")
     return name if not name or name in columns else "label"
 
@@ -139,15 +140,15 @@ def misspelt(
     mapping: Mapping[str, str],
     fields: tuple[str, ...],
 ) -> list[str]:
-    """Returns the problem that columns are fields but for case and spaces, if any are.
+    """Returns the problem of columns that match fields up to case and spaces, if any.
 
-    A column whose field has one of its own name, or is none that is read, is let be.
+    A column is skipped if its field has another column, or if `corpus.fields` names it.
 
     Args:
       source: As configured.
       columns: Of the manifest.
-      mapping: Columns of fields that `corpus.fields` names and this manifest has.
-      fields: `corpus.fields`, which the remedy adds to.
+      mapping: The columns by field of `corpus.fields` that this manifest has.
+      fields: `corpus.fields`, which the remedy extends.
     """
     found = [
         (column, field)
@@ -162,22 +163,18 @@ def misspelt(
     read = option(fields, *(f"{field}={column}" for column, field in found))
     left = option(fields, *(f"{field}=" for _, field in found))
     return [
-        f"{source}: not read are columns that are fields but for case or spaces: "
+        f"{source}: columns are not read that match fields up to case or spaces: "
         f"{printable(named, 1000)}. Name them as the fields, or read them by {read}; "
-        f"{left} says that there are no such fields"
+        f"{left} leaves them out"
     ]
 
 
 def not_labels(
     source: str, raw: Iterable[tuple[str, Any]], column: str, fields: Iterable[str]
 ) -> list[str]:
-    """Returns the problem that values of a column are no labels, if any are not.
+    """Returns the problem of invalid values in the label column, if any.
 
-    Args:
-      source: As configured.
-      raw: Each row with its place in the source.
-      column: Of `label_column`; "" for none.
-      fields: `corpus.fields`.
+    `raw` holds each row with its place; `column` is the result of `label_column`.
     """
     if not column:
         return []
@@ -192,7 +189,7 @@ def not_labels(
             faulty += 1
     if not faulty:
         return []
-    shown = [cells.cut(value, _SHORT) for value in (first[1], last)]
+    shown = [cells.quoted(value, _SHORT) for value in (first[1], last)]
     values = shown[0] if shown[0] == shown[1] else " ... ".join(shown)
     known = [name for name in cells.LABELS if isinstance(name, str)]
     hint = nearest(shown[0].strip("'"), known)
@@ -213,19 +210,19 @@ def checked(
     fields: tuple[str, ...] = (),
     files: urls.Files | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """Checks rows; returns those that are right, and what is wrong with others.
+    """Checks rows.
 
     Args:
       source: As configured.
-      folder: What videos are relative to.
+      folder: The base of the videos' paths.
       raw: Each row with its place in the source.
-      mapping: Of `columns_of`, of columns that are there.
-      there: The columns that any row has.
-      fields: `corpus.fields`, for the remedy where values are no labels.
-      files: Of URLs; None: a URL is no video.
+      mapping: The part of `columns_of` whose columns exist.
+      there: The columns of the source.
+      fields: `corpus.fields`, for the remedy of invalid labels.
+      files: The files of URLs; None: a URL is not a video.
 
     Returns:
-      The rows; and the first problems of others, with the count of the rest.
+      The valid rows; and the first 20 problems of others, with the count of the rest.
     """
     rows = []
     columns = _Columns.of(mapping, there)
@@ -255,15 +252,10 @@ def _row(
     columns: _Columns,
     files: urls.Files | None,
 ) -> Row:
-    """Checks one row, or raises an `AuditError` with all that is wrong with it.
+    """Checks one row; see `checked` for the arguments.
 
-    Args:
-      source: As configured.
-      place: Of the row in it.
-      folder: What its video is relative to.
-      given: The row.
-      columns: Of the fields.
-      files: Of URLs.
+    Raises:
+      AuditError: Lists all problems of the row.
     """
     if not isinstance(given, dict):
         kind = type(given).__name__
@@ -277,11 +269,11 @@ def _row(
     if files is not None and url:
         video, folder = files.video(url), files.folder
     if type(video) is str and video.isascii() and cells.is_plain_path(video):
-        pass  # As most are.
+        pass  # The common case.
     elif problem := cells.not_a_path(video):
-        problems.append(f"{columns.video!r} is {cells.cut(video)}; {problem}")
+        problems.append(f"{columns.video!r} is {cells.quoted(video)}; {problem}")
     elif not isinstance(video, cells.Address):
-        # One name, one text: lone surrogates may stand for what is proper UTF-8.
+        # Normalises lone surrogates that encode valid UTF-8.
         video = os.fsdecode(os.fsencode(video))
     if url and not isinstance(video, cells.Address):
         video = cells.Named(video, url)
@@ -303,7 +295,7 @@ def _row(
     if problems:
         raise AuditError(problems)
     role: str | None = ""
-    if columns.label:  # `not_labels` reports what is none.
+    if columns.label:  # `not_labels` reports invalid ones.
         role = cells.role(get(columns.label)) or ""
     question, answer, group, name, origin = texts
     group, origin = cells.name(group), cells.name(origin)
@@ -319,7 +311,7 @@ def _rare(
     Args:
       values: By field.
       columns: By field.
-      problems: Receives what is wrong.
+      problems: The row's problems are appended to it.
     """
     candidates, segment, date = (), None, ""
     try:
@@ -333,7 +325,7 @@ def _rare(
     start, end = values.get("start"), values.get("end")
     if start is not None or end is not None:
         try:
-            segment = segments.of_row(*map(cells.known, (start, end)))
+            segment = segments.of_row(*map(cells.without_nan, (start, end)))
         except ValueError as error:
             problems.append(str(error))
     return candidates, segment, date

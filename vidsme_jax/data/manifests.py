@@ -1,6 +1,6 @@
-"""The formats of manifests: a file to rows, unchecked but for its columns.
+"""The formats of manifests: reads a file to rows, checking only its columns.
 
-How much a manifest may hold is limited, also where a small file stands for much.
+The size of a manifest is limited, also after decompression.
 """
 
 import codecs
@@ -18,16 +18,16 @@ from vidsme_jax.wording import printable
 
 # The columns ([] where there is no object), and each row with its place in the file.
 Raw = tuple[list[str], list[tuple[str, Any]]]
-_SHOWN = 20  # Faulty lines.
+_SHOWN = 20  # Faulty lines in a message.
 _LONGEST = 4000  # Characters of a message.
 MOST_ROWS = 5_000_000
 _MOST_COLUMNS = 10_000
-# Of JSON, which is some 30 times as large in memory where it is all brackets.
+# Of JSON; nested brackets take some 30 times their size in memory.
 _MOST_VALUES, _LONGEST_LINE = 1 << 25, 1 << 22
 _GIB = 1 << 30
 # Bytes of a file by suffix.
 _MOST_BYTES = {".json": _GIB // 4, ".jsonl": _GIB, ".csv": _GIB, ".parquet": _GIB}
-_SPLIT = "split it into several, which one role may all have as sources"
+_SPLIT = "split it into several; one role may have several sources"
 
 
 def read(source: str, path: pathlib.Path, wanted: Collection[str]) -> Raw:
@@ -36,15 +36,14 @@ def read(source: str, path: pathlib.Path, wanted: Collection[str]) -> Raw:
     Args:
       source: Its name in errors.
       path: A `.json`, `.jsonl`, `.csv` or `.parquet` file.
-      wanted: The columns whose values are kept.
+      wanted: The columns to read.
 
     Returns:
-      All its columns, none where no row is an object; and each row, whatever it is,
-      with its place in the file.
+      All its columns, none if no row is an object; and each row, of any type, with its
+      place in the file.
 
     Raises:
-      AuditError: There is no such file, or it is none of its kind, has no row or more
-        than is read.
+      AuditError: There is no such file, or it is damaged, empty or too large.
     """
     if not os.path.isfile(path):
         missing = names.why_missing(path.absolute()) or names.near(path)
@@ -66,20 +65,24 @@ def read(source: str, path: pathlib.Path, wanted: Collection[str]) -> Raw:
 
 
 def check_amount(what: str, found: int, most: int) -> None:
-    """Raises a ValueError if there is too much to be read."""
+    """Raises a `ValueError` if an amount exceeds its limit."""
     if found > most:
         raise ValueError(f"it has {found} {what}, at most {most} are read; {_SPLIT}")
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
-    """Says in which character set a text seems to be, and the remedy."""
+    """Returns the probable character set of a text, and the remedy."""
     if error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return "it is UTF-16; save it as UTF-8, such as by iconv -f UTF-16 -t UTF-8"
     return f"{error}; save it as UTF-8, such as by iconv -f CP1252 -t UTF-8"
 
 
 class _Ambiguous(dict):
-    """An object that has a key twice; `keys_twice` says which."""
+    """An object with repeated keys.
+
+    Attributes:
+      keys_twice: The repeated keys.
+    """
 
     keys_twice: list[str]
 
@@ -97,19 +100,18 @@ def _twice(columns: Iterable[str]) -> list[str]:
 
 
 def _distinct(columns: Sequence[str]) -> list[str]:
-    """Returns columns, of which one alone may have a name that is not empty."""
+    """Returns columns; raises a `ValueError` if a name is repeated, unless empty."""
     if twice := _twice(columns):
         raise ValueError(f"it has several columns named {_some(twice)}; rename one")
     return list(columns)
 
 
 def _some(listed: Sequence[str]) -> str:
-    rest = len(listed) - _SHOWN
-    return ", ".join(map(repr, listed[:_SHOWN])) + (f", {rest} more" * (rest > 0))
+    return names.some(map(repr, listed), _SHOWN)
 
 
 class _Rows:
-    """The rows of a file of JSON, and the columns that any has."""
+    """Collects the rows of a JSON file, and the columns of all of them."""
 
     def __init__(self, wanted: frozenset[str]):
         self.columns: dict[str, None] = {}
@@ -120,7 +122,7 @@ class _Rows:
         self._last: list[str] | None = None  # The keys of the last row.
 
     def add(self, place: str, row: Any) -> None:
-        """Adds a row, without what is not wanted of it."""
+        """Adds a row, with its wanted columns only."""
         if isinstance(row, dict):
             if isinstance(row, _Ambiguous):
                 some = _some(row.keys_twice)
@@ -136,13 +138,13 @@ class _Rows:
             check_amount("rows", len(self.rows), MOST_ROWS)
 
     def fault(self, problem: str) -> None:
-        """Adds what is wrong with a row; of many only the first are kept."""
+        """Adds a problem of a row; all but the first 20 are only counted."""
         self._faulty += 1
         if len(self.problems) < _SHOWN:
             self.problems.append(problem)
 
     def close(self, what: str) -> Raw:
-        """Returns columns and rows, or raises a ValueError with what is wrong."""
+        """Returns columns and rows; raises a `ValueError` with all problems."""
         if rest := self._faulty - len(self.problems):
             self.problems.append(f"and {rest} more {what}")
         if self.problems:
@@ -157,11 +159,11 @@ def _read_json(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
         data = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data" and error.lineno > 1
-        hint = "; if it holds an object a line, name it .jsonl" if lines else ""
+        hint = "; if it holds one object per line, name it .jsonl" if lines else ""
         raise ValueError(f"{error}{hint}") from error
     if not isinstance(data, list):
         kind = type(data).__name__
-        raise ValueError(f"it must be a list of objects, one a row; it is a {kind}")
+        raise ValueError(f"it must be a list of objects, one per row; it is a {kind}")
     found = _Rows(wanted)
     for number, row in enumerate(data, 1):
         found.add(f"row {number}", row)
@@ -180,7 +182,7 @@ def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
                 row = _decoded(line)
             except json.JSONDecodeError as error:
                 found.fault(f"line {number}: {error.msg} (column {error.colno})")
-            except ValueError as error:  # A number of too many digits.
+            except ValueError as error:  # A number with too many digits.
                 found.fault(f"line {number}: {error}")
             else:
                 found.add(f"line {number}", row)
@@ -188,8 +190,8 @@ def _read_jsonl(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
 
 
 def _decoded(line: str) -> Any:
-    """Returns what a line of JSON holds."""
-    try:  # Most lines begin with the object and end after it.
+    """Returns the value of a line of JSON."""
+    try:  # Fast path: most lines have no white space around the object.
         row, end = _DECODER.raw_decode(line)
     except json.JSONDecodeError:
         return _DECODER.decode(line)
@@ -204,7 +206,7 @@ def _read_csv(path: pathlib.Path, wanted: frozenset[str]) -> Raw:
         reader = csv.reader(file, strict=True)
         header = next(filter(None, reader), [])
         check_amount("columns", len(header), _MOST_COLUMNS)
-        columns = _distinct(header)  # Of a repeated one the last wins.
+        columns = _distinct(header)
         if len(columns) == 1 and (other := set(columns[0]) & {";", "\t", "|"}):
             found = repr(other.pop())
             raise ValueError(

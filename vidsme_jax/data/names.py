@@ -1,8 +1,7 @@
 """Names of files as people and systems write them, and why one is not found.
 
-A name may differ from that on disk in its unicode form, in the character set in which
-either was written, in its separators or its suffix. A file under such a name is never
-taken in silence: the cause is named, with the remedy.
+A name may differ from the one on disk in its Unicode form, character set, separators or
+suffix. Such a file is never used silently: the message names the cause and the remedy.
 """
 
 import bisect
@@ -15,7 +14,7 @@ import re
 import sys
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vidsme_jax.wording import nearest
 
@@ -25,23 +24,35 @@ VIDEO_SUFFIXES = tuple(
 )
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _DRIVE = re.compile(r"[A-Za-z]:\\")
-# As which UTF-8 is read by mistake, and in which names were written before it.
+# Character sets as which UTF-8 is misread, and older ones in which names were written.
 _LATIN = ("latin-1", "cp1252", "cp437", "cp850")
 _OTHERS = (*_LATIN, "shift_jis", "gbk", "euc_kr", "big5")
-_COMPARED = 2000  # Names of a folder that a missing one is compared with.
-_CLOSE = 0.75  # How alike the stems are of names that may be one.
-_AROUND = 100  # Of its neighbours in the alphabet, on either side, in a video's case.
-_LOOKED_FOR = 1000  # Of a folder, the names for which similar ones are looked for.
+_COMPARED = 2000  # Names of a folder compared with a missing one.
+_CLOSE = 0.75  # Least similarity of the stems for a suggestion.
+_AROUND = 100  # Alphabetical neighbours compared with a missing video, on either side.
+_LOOKED_FOR = 1000  # Missing names per folder for which similar ones are searched.
 
 _RENAME = "rename the file, or write its name in the manifest as it is on disk"
 _WINDOWS = "the name has the separators of Windows", "write / in place of \\"
 
 
+def some(listed: Iterable[str], most: int = 5) -> str:
+    """Returns the first distinct names, and the number of the others.
+
+    Example:
+      >>> some("abcdefg")
+      'a, b, c, d, e and 2 more'
+    """
+    distinct = list(dict.fromkeys(listed))
+    rest = len(distinct) - most
+    return ", ".join(distinct[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def configured(name: str) -> pathlib.Path:
-    """Returns a path of the configuration; `~` and `~user` are homes there."""
+    """Returns a path of the configuration, with `~` and `~user` expanded."""
     try:
         return pathlib.Path(name).expanduser()
-    except RuntimeError:  # There is no such user: it can only be a name.
+    except RuntimeError:  # No such user: it can only be a name.
         return pathlib.Path(name)
 
 
@@ -52,7 +63,7 @@ def unencodable(name: str) -> str:
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         if encoding == "utf-8":
-            return "it has half of a surrogate pair"
+            return "it has a lone surrogate, which no file name can have"
         return (
             f"the locale's character set, {encoding}, does not have its characters; "
             "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
@@ -61,7 +72,7 @@ def unencodable(name: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Returns whether UTF-8 can hold a text: it has no half of a surrogate pair."""
+    """Returns whether a text can be encoded as UTF-8: it has no lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -70,9 +81,9 @@ def is_text(name: str) -> bool:
 
 
 def near(path: pathlib.Path) -> str:
-    """Returns the nearest name in the same folder, as '; did you mean ...?'.
+    """Returns the nearest name in the same folder, as '; did you mean ...?', or "".
 
-    That is one with another suffix, or the most similar one.
+    Names that differ in the suffix come before similar ones.
     """
     if not os.path.isdir(path.parent):
         return f" (there is no folder {path.parent} either)"
@@ -88,12 +99,11 @@ def near(path: pathlib.Path) -> str:
     return nearest(path.name, there[:_COMPARED])
 
 
-def of_missing(path: pathlib.Path) -> str:
-    """Returns what may be meant by the name of a missing video of a manifest, or "".
+def hint_for_missing(path: pathlib.Path) -> str:
+    """Returns a suggestion for the name of a missing video of a manifest, or "".
 
-    Thousands may be missing: a folder is listed once, and of a large one only the
-    neighbours in the alphabet are compared. Names whose numbers differ are other
-    videos.
+    Cheap, since thousands may be missing: a folder is listed once, and only the
+    alphabetical neighbours are compared. Names with other numbers are not suggested.
     """
     if found := why_missing(path):
         return found
@@ -120,14 +130,14 @@ def of_missing(path: pathlib.Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _listed(folder: str, changed: int) -> tuple[str, ...]:
-    """Lists a folder once for each time at which it was changed."""
+    """Lists a folder; cached until its mtime changes."""
     del changed
     return tuple(sorted(os.listdir(folder)))
 
 
 @functools.lru_cache(maxsize=64)
 def _looked_for(folder: str) -> Iterator[int]:
-    """Counts the names of a folder for which similar ones are looked for."""
+    """Returns the counter of missing names looked up in a folder."""
     del folder
     return itertools.count()
 
@@ -138,13 +148,13 @@ def _numbers(name: str) -> list[str]:
 
 
 def _are_alike(one: pathlib.PurePath, other: pathlib.PurePath) -> bool:
-    """Whether two files are both videos, or neither, and differ in the suffix."""
+    """Returns whether two files have the same stem and are both videos or neither."""
     kinds = {path.suffix.lower() in VIDEO_SUFFIXES for path in (one, other)}
     return len(kinds) == 1 and one.stem == other.stem
 
 
 def why_missing(path: pathlib.Path) -> str:
-    """Returns under which name a missing file is there, and why, or "".
+    """Returns the other name under which a missing file exists, and why, or "".
 
     Example:
       >>> why_missing(pathlib.Path("/videos/clip"))  # doctest: +SKIP
@@ -175,7 +185,7 @@ def why_missing(path: pathlib.Path) -> str:
 
 
 def _forms(name: str) -> Iterator[tuple[str, str, str]]:
-    """Yields other names that a file may have, each with the cause and the remedy."""
+    """Yields alternative names of a file, each with the cause and the remedy."""
     decomposed = unicodedata.normalize("NFD", name)
     composed = unicodedata.normalize("NFC", name)
     for form, which, other in (
@@ -183,8 +193,8 @@ def _forms(name: str) -> Iterator[tuple[str, str, str]]:
         ("NFC", "composed", composed),
     ):
         if other != name:
-            its = f"its name has the {which} unicode form ({form})"
-            yield other, f"{its}, the manifest another", _RENAME
+            cause = f"its name has the {which} unicode form ({form})"
+            yield other, f"{cause}, the manifest another", _RENAME
     if not name.isascii():
         yield from _in_other_characters(name)
     if name != name.strip():
@@ -232,7 +242,7 @@ def _in_other_characters(name: str) -> tuple[tuple[str, str, str], ...]:
 
 def _garbled_manifest(codec: str) -> tuple[str, str]:
     why = f"the manifest's UTF-8 was read as {codec} and written again"
-    return why, f"write it anew as UTF-8, or undo it: recode its names to {codec}"
+    return why, f"write it again as UTF-8, or undo it: recode its names to {codec}"
 
 
 def _garbled_file(codec: str) -> tuple[str, str]:

@@ -1,14 +1,14 @@
-"""Opening: a file of unknown origin, or the bytes of one, within limits.
+"""Opens an untrusted video file, or its bytes, within limits.
 
-What comes out is its main video stream, or why there is none. FFmpeg gets the one file
-as a descriptor that is open already, no protocol by which to open another, and a list
-of the demuxers that it may use (`containers.py`).
+FFmpeg gets the file as an open descriptor, no protocol to open another, and a whitelist
+of demuxers (`containers.py`).
 
 Axes: `height`, `width` of a frame.
 """
 
 import contextlib
 import dataclasses
+import fractions
 import hashlib
 import io
 import os
@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -26,44 +27,44 @@ from vidsme_jax.base import ClipError
 from vidsme_jax.data import clocks, containers, formats, names, stages, tags, tracks
 from vidsme_jax.data.limits import Content, Limits
 
-# How what git leaves of a file begins that git-lfs did not fetch.
+# The first bytes of a git-lfs pointer, in place of a file that was not fetched.
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
-_HEAD, _SHOWN = 4096, 256  # Bytes that are looked at, and those that may be quoted.
-_CHUNK = 1 << 20  # Bytes hashed between two looks at the clock.
+_HEAD, _SHOWN = 4096, 256  # Bytes of the head, and those checked for text.
+_CHUNK = 1 << 20  # Bytes hashed between two checks of the time.
 
 
 @dataclasses.dataclass(frozen=True)
-class Promise:
-    """How long a video is by its header; 0 for what it does not name.
+class HeaderLength:
+    """The length of a video by its header; 0 for missing values.
 
     Attributes:
-      frames: Their number.
-      seconds: How long they are shown.
-      until: Whether `seconds` may be the time of the end, which in a file that begins
-        late is not its length: in Matroska as FFmpeg writes it, ASF, AVI, segments of
-        MP4.
+      frames: The number of frames.
+      seconds: The duration.
+      may_be_end: Whether `seconds` may be the end time, which differs from the duration
+        in a file that starts late: in Matroska as FFmpeg writes it, ASF, AVI, segments
+        of MP4.
     """
 
     frames: int = 0
     seconds: float = 0.0
-    until: bool = False
+    may_be_end: bool = False
 
 
 class Source:
-    """A video to be decoded, and how long that may still take.
+    """A video to be decoded, its deadline, and its properties once it is opened.
 
     Attributes:
-      promised: By its header, once it has been opened.
-      noticed: What is unusual of its tracks, once it has been opened.
-      rate: Its average frames a second by FFmpeg, once it has been opened; None where
-        FFmpeg knows none.
-      container: What it says of itself, once it has been opened; see `tags`.
+      header_length: Its length by the header.
+      warnings: Warnings about its tracks and format.
+      rate: Its average frame rate in Hz; None if FFmpeg knows none.
+      container: Its metadata; see `tags`.
     """
 
     def __init__(self, content: Content, limits: Limits):
+        """Starts the time limit."""
         self.content, self.limits = content, limits
-        self.promised = Promise()
-        self.noticed: tuple[str, ...] = ()
+        self.header_length = HeaderLength()
+        self.warnings: tuple[str, ...] = ()
         self.rate: clocks.Rate | None = None
         self.container: dict[str, str | float] = {}
         self._track: int | None = None  # The index of its stream, among several.
@@ -81,8 +82,8 @@ class Source:
         if frames > self.limits.max_frames:
             raise ClipError("decode", f"more than {self.limits.max_frames} frames")
 
-    def decoded(self, stream: VideoStream, packet: Any) -> list[VideoFrame]:
-        """Decodes a packet; every frame that is decoded anywhere comes from this."""
+    def decoded(self, stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
+        """Decodes a packet and checks the sizes of its frames; None flushes."""
         frames = stream.codec_context.decode(packet)
         for frame in frames:
             self.limits.check_size(frame.width, frame.height)
@@ -92,10 +93,11 @@ class Source:
         """Returns the SHA-256 of the bytes, in hex.
 
         Raises:
-          ClipError: "open", if the file cannot be read or is empty.
+          ClipError: "open", if the file cannot be read or is empty; "decode", if the
+            time is up.
         """
         digest = hashlib.sha256()
-        with stages.spending(stages.HASH), regular(self.content) as file:
+        with stages.spending(stages.HASH), open_regular(self.content) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 self.check_time()
@@ -111,29 +113,31 @@ class Source:
         """
         options = {"max_pixels": str(self.limits.max_pixels)}
         with self._container(options) as container:
-            stream = self._film(container, options)
+            stream = self._main_track(container, options)
             if stream.codec_context is None:
                 raise ClipError("decode", "no decoder for the codec of the video")
             context = stream.codec_context
             self.limits.check_size(context.width, context.height)
-            # The threads are the loader's, one a clip; the decoder's own would decode
-            # frames ahead that nobody wants.
+            # The loader has one thread per clip; the decoder's own threads would decode
+            # unwanted frames ahead.
             context.thread_count, context.options = 1, options
-            self.promised = _promised(container, stream, head(self.content))
-            self.noticed = (*self._several, *formats.of_stream(stream))
+            self.header_length = _header_length(container, stream, head(self.content))
+            self.warnings = (*self._several, *formats.of_stream(stream))
             self.rate = clocks.rate_of(stream.average_rate)
             self.container = tags.container_of(container, stream)
             yield container, stream
 
-    def _film(self, container: InputContainer, options: dict[str, str]) -> VideoStream:
-        """Returns the track with the film; of several, after reading the file."""
+    def _main_track(
+        self, container: InputContainer, options: dict[str, str]
+    ) -> VideoStream:
+        """Returns the main video track; counts the frames of several."""
         found = tracks.videos(container)
         if len(found) == 1:
             return found[0]
         if self._track is None:
             with stages.spending(stages.SCAN), self._container(options) as other:
                 counts = tracks.count(other, tracks.videos(other), self._check)
-            taken, self._several = tracks.film(container, found, counts)
+            taken, self._several = tracks.main(container, found, counts)
             self._track = taken.index
         return next(track for track in found if track.index == self._track)
 
@@ -143,16 +147,16 @@ class Source:
 
     @contextlib.contextmanager
     def _container(self, options: dict[str, str]) -> Iterator[InputContainer]:
-        """Opens the file; with these options decoders refuse larger frames."""
+        """Opens the file with options for its decoders."""
         self.check_time()
-        # FFmpeg looks at this whenever it reads, not while a decoder works.
+        # FFmpeg checks the timeout when it reads, not while it decodes.
         left = max(0.0, self._end - time.monotonic())
-        with regular(self.content) as file:
+        with open_regular(self.content) as file:
             given: Any = file
-            about = options | containers.ONLY_FILMS | {"protocol_whitelist": "none"}
+            about = options | containers.ALLOWED | {"protocol_whitelist": "none"}
             if not isinstance(self.content, bytes):
-                # By its descriptor FFmpeg reads as fast as by a name, and no name that
-                # the file holds is one: only `fd` is allowed, which no list may name.
+                # A descriptor is as fast as a name, and the file cannot name others:
+                # only the protocol `fd` is allowed, which no list may use.
                 given = "fd:"
                 about |= {"protocol_whitelist": "fd", "fd": str(file.fileno())}
             try:
@@ -164,18 +168,18 @@ class Source:
                 yield container
 
 
-def unit(stream: VideoStream) -> Any:
-    """Seconds a tick of the time stamps (a Fraction)."""
-    return stream.time_base or 0
+def seconds_per_tick(stream: VideoStream) -> fractions.Fraction:
+    """Returns the seconds of one tick of the time stamps; 0 if unknown."""
+    return stream.time_base or fractions.Fraction(0)
 
 
-def regular(content: Content) -> io.BufferedIOBase:
-    """Opens a file, which must be a regular one with something in it.
+def open_regular(content: Content) -> io.BufferedIOBase:
+    """Opens a file, which must be regular and not empty.
 
-    What is opened is what was looked at: a name may stand for another file by then.
+    The checks apply to the open descriptor: the name may refer to another file by then.
 
     Raises:
-      ClipError: "open", if it is another, or cannot be read.
+      ClipError: "open", if it is not such a file, or cannot be read.
     """
     if isinstance(content, bytes):
         if not content:
@@ -185,9 +189,9 @@ def regular(content: Content) -> io.BufferedIOBase:
         # Opening a pipe would wait for a writer.
         descriptor = os.open(content, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        cause = f"no such file: {content}{names.of_missing(content)}"
+        cause = f"no such file: {content}{names.hint_for_missing(content)}"
         raise ClipError("open", cause) from error
-    except (OSError, ValueError) as error:  # A name with a NUL, too.
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL.
         why = error.strerror if isinstance(error, OSError) else error
         cause = f"the file cannot be read ({why}): {content}"
         raise ClipError("open", cause) from error
@@ -205,18 +209,19 @@ def regular(content: Content) -> io.BufferedIOBase:
 
 
 def head(content: Content) -> bytes:
-    """Returns how a file begins, in 4096 bytes at most; see `regular`."""
-    with regular(content) as file:
+    """Returns the first 4096 bytes of a file at most; see `open_regular`."""
+    with open_regular(content) as file:
         return file.read(_HEAD)
 
 
 def _not_a_video(content: Content) -> str:
+    """Returns why FFmpeg could not open a file."""
     begin = head(content)
     if begin.startswith(_POINTER):
         where = "" if isinstance(content, bytes) else f" in {content.parent}"
         return f"a git-lfs pointer, not the video: run `git lfs pull`{where}"
     if begin[4:8] == b"ftyp" and not _has_index(content):
-        cause = "the recording or the copy of it broke off before the end"
+        cause = "the recording or its copy was interrupted"
         return f"the mp4 has no index (moov box): {cause}"
     if kind := containers.refused(begin):
         return kind
@@ -229,8 +234,8 @@ def _not_a_video(content: Content) -> str:
 
 
 def _has_index(content: Content) -> bool:
-    """Whether one of the outermost boxes of an mp4 is the index."""
-    with regular(content) as file:
+    """Returns whether an mp4 has a top-level index box."""
+    with open_regular(content) as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(0)
         while len(header := file.read(16)) >= 8:
@@ -239,26 +244,28 @@ def _has_index(content: Content) -> bool:
                 return True
             size = int.from_bytes(header[8:16]) if size == 1 else size
             if not 8 <= size <= end:
-                return False  # The last box, or nonsense.
+                return False  # The last box, or an invalid size.
             file.seek(size - len(header), 1)
     return False
 
 
-def _promised(container: InputContainer, stream: VideoStream, begin: bytes) -> Promise:
-    """What the header says; a Matroska file says it in a tag, as h:mm:ss."""
-    seconds = float((stream.duration or 0) * unit(stream))
+def _header_length(
+    container: InputContainer, stream: VideoStream, begin: bytes
+) -> HeaderLength:
+    """Returns the length by the header; Matroska has it in a tag, as h:mm:ss."""
+    seconds = float((stream.duration or 0) * seconds_per_tick(stream))
     written = stream.metadata.get("DURATION", "")
     kinds = container.format.name.split(",")
-    # The clock of an AVI begins at 0; an MP4 in fragments counts no frames.
-    until = not {"asf", "avi", "matroska"}.isdisjoint(kinds)
-    until = until or ("mp4" in kinds and stream.frames == 0)
+    # The clock of an AVI starts at 0; a fragmented MP4 has no frame count.
+    may_be_end = not {"asf", "avi", "matroska"}.isdisjoint(kinds)
+    may_be_end = may_be_end or ("mp4" in kinds and stream.frames == 0)
     if not seconds and written.count(":") == 2:
         with contextlib.suppress(ValueError):
             hours, minutes, rest = (float(part) for part in written.split(":"))
-            seconds, until = 3600 * hours + 60 * minutes + rest, True
+            seconds, may_be_end = 3600 * hours + 60 * minutes + rest, True
     frames = stream.frames
     if "avi" in kinds and len(stream.index_entries) == 1:
-        # Of one frame that comes late FFmpeg gives no time; empty ones before it count.
+        # FFmpeg gives no time for a single late frame, and counts empty ones before it.
         whole = 8 + int.from_bytes(begin[4:8], "little") <= container.size
         frames = 1 if whole else frames
-    return Promise(frames, seconds, until)
+    return HeaderLength(frames, seconds, may_be_end)

@@ -1,8 +1,8 @@
-"""Parquet manifests: their columns as Python has them, within limits.
+"""Parquet manifests: their columns as Python objects, within limits.
 
-A small file may stand for much: a text that a dictionary holds once in as many rows as
-one likes, nulls and repetitions in no space at all. What a file takes in memory is
-known from its metadata, and from its dictionaries, before it is laid out.
+A small file may expand to a large one: dictionaries store a repeated text once, nulls
+and runs take almost no space. The size in memory is checked from the metadata, and from
+the dictionaries, before values are expanded.
 """
 
 import contextlib
@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-_MOST_VALUES = 50_000_000  # Those in lists one by one.
-_MOST_BYTES = 1 << 30  # Without compression; of texts in lists, also when laid out.
+_MOST_VALUES = 50_000_000  # Including each value in lists.
+_MOST_BYTES = 1 << 30  # Uncompressed; for texts in lists, also when expanded.
 
+# Takes the name of an amount, the amount and its limit; raises a ValueError above it.
 Check = Callable[[str, int, int], None]
 
 
@@ -24,28 +25,30 @@ def schema(path: pathlib.Path) -> tuple[list[str], int]:
     """Returns the names of the columns, and the number of rows.
 
     Raises:
-      ValueError: The file is damaged, or holds what Arrow does not read.
+      ValueError: The file is damaged, or of a type that Arrow does not read.
     """
-    # Not a data set: "a=1" in a folder's name is no column of the manifest.
-    with _of_arrow(), pq.ParquetFile(path) as file:
+    # Not read as a dataset: "a=1" in a folder's name is not a column of the manifest.
+    with arrow_errors(), pq.ParquetFile(path) as file:
         return list(file.schema_arrow.names), file.metadata.num_rows
 
 
-def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
+def rows(
+    path: pathlib.Path, columns: list[str], check: Check
+) -> Iterator[dict[str, Any]]:
     """Yields the rows as dictionaries.
 
     Args:
       path: Of the file.
-      columns: Those that are read; A.B for what is called B in the objects of A.
-      check: Takes what there is too much of, how much there is and how much may be;
-        raises a ValueError if that is more.
+      columns: The columns to read; A.B for the field B of the structs of A.
+      check: Called with each amount and its limit.
 
     Raises:
-      ValueError: The file is damaged, holds too much, or what Python does not have.
+      ValueError: The file is damaged, too large, or has values that Python cannot
+        represent.
     """
-    with _of_arrow():
+    with arrow_errors():
         texts = _check_sizes(path, frozenset(columns), check)
-        # A text of a dictionary is one in memory too, however many rows have it.
+        # Dictionary-encoded texts are shared in memory by all rows that have them.
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns)
@@ -55,18 +58,20 @@ def rows(path: pathlib.Path, columns: list[str], check: Check) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _of_arrow() -> Iterator[None]:
-    """Raises a `ValueError` in place of Arrow's errors, of which some are none."""
+def arrow_errors() -> Iterator[None]:
+    """Raises a `ValueError` in place of Arrow's errors about damaged files."""
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(str(error)) from error
 
 
 def _check_sizes(
     path: pathlib.Path, columns: frozenset[str], check: Check
 ) -> list[str]:
-    """Checks how much columns hold; returns which of their parts are texts."""
+    """Checks the size of columns; returns the paths of their texts."""
     size, values, texts = 0, 0, {}
     with pq.ParquetFile(path) as file:
         about = file.metadata
@@ -87,22 +92,22 @@ def _check_sizes(
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Returns a column, or a part of one."""
+    """Returns a column, or a field of a struct column."""
     if name in table.column_names:
         return table[name]
     return table.select([name.partition(".")[0]]).flatten()[name]
 
 
 def values(name: str, column: pa.ChunkedArray, check: Check) -> list[Any]:
-    """Returns the values of a column; of an object only what it is called inside.
+    """Returns the values of a column; of a struct only the names of its fields.
 
     Args:
-      name: Of the column.
-      column: As Arrow has it.
+      name: The name of the column.
+      column: The column in Arrow.
       check: See `rows`.
 
     Raises:
-      ValueError: Python does not have such values, or there are too many.
+      ValueError: Python cannot represent the values, or there are too many.
     """
     found: list[Any] = []
     try:
@@ -117,7 +122,7 @@ def values(name: str, column: pa.ChunkedArray, check: Check) -> list[Any]:
     return found
 
 
-def _of_chunk(chunk: Any, check: Check) -> list[Any]:
+def _of_chunk(chunk: pa.Array, check: Check) -> list[Any]:
     kind = chunk.type
     if pa.types.is_dictionary(kind):
         texts = [*chunk.dictionary.to_pylist(), None]
@@ -141,7 +146,7 @@ def _of_chunk(chunk: Any, check: Check) -> list[Any]:
     return chunk.to_pylist()
 
 
-def _unreadable(name: str, kind: Any, error: Exception) -> str:
+def _unreadable(name: str, kind: pa.DataType, error: Exception) -> str:
     return (
         f"the column {name!r} holds values of type {kind} that cannot be read "
         f"({error}); store them as text or, if it holds something else, leave it out "

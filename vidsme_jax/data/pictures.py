@@ -1,4 +1,4 @@
-"""Frames that are pictures already: sampled, decoded, scaled.
+"""Clips stored as pictures: frames are sampled, decoded and scaled.
 
 Axes: `frames`; `height`, `width`.
 """
@@ -23,7 +23,7 @@ from vidsme_jax.data.segments import Segment
 
 @runtime_checkable
 class Encoded(Protocol):
-    """Encoded images, each of which may be read only when it is asked for."""
+    """A sequence of encoded images, which may be read on access."""
 
     def __len__(self) -> int: ...
 
@@ -36,9 +36,9 @@ class Pictures:
 
     Attributes:
       frames: In display order.
-      rate: Frames a second, None where the source names none.
+      rate: Frames per second; None if the source has no rate.
       limits: Of their size.
-      warnings: What a reader of the report should know of them.
+      warnings: Warnings for the report.
     """
 
     frames: Encoded | np.ndarray
@@ -47,23 +47,23 @@ class Pictures:
     warnings: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
-        """The SHA-256 of all frames, in hex."""
+        """Returns the SHA-256 of all frames, in hex."""
         digest = hashlib.sha256()
         for frame in self.frames:
             digest.update(frame if isinstance(frame, bytes) else frame.tobytes())
         return digest.hexdigest()
 
     def sample_chosen(self, sampling: str, choice: Choice, part: Segment) -> Frames:
-        """The chosen frames; see `video.decode_chosen`.
+        """Returns the chosen frames; see `video.decode_chosen`.
 
         Args:
-          sampling: Which frames are chosen.
-          choice: Of the frames.
-          part: That they are chosen of.
+          sampling: The sampling of `choice`.
+          choice: Chooses the frames.
+          part: The part of the clip to choose from.
 
         Raises:
-          ClipError: "decode", if a frame is no picture, or seconds select frames that
-            have none.
+          ClipError: "decode", if a frame is not a picture, or times are needed and the
+            pictures have none.
         """
         count = len(self.frames)
         if count == 0:
@@ -88,10 +88,12 @@ class Pictures:
     def thumbnails(
         self, indices: Sequence[int], height: int
     ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Frames scaled down."""
+        """Returns frames scaled down; see `video.thumbnails`."""
         return scaled(self._pixels(indices), height)
 
-    def _pixels(self, indices: Sequence[int]) -> np.ndarray:
+    def _pixels(
+        self, indices: Sequence[int]
+    ) -> UInt8[np.ndarray, "frames height width 3"]:
         if isinstance(self.frames, np.ndarray):
             self.limits.check_size(self.frames.shape[2], self.frames.shape[1])
             return self.frames[list(indices)]
@@ -101,20 +103,22 @@ class Pictures:
             data = np.frombuffer(self.frames[index], np.uint8)
             bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
             if bgr is None:
-                raise ClipError("decode", f"frame {index} is no picture")
+                raise ClipError("decode", f"frame {index} is not a picture")
             found[index] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         if len(sizes := {picture.shape for picture in found.values()}) > 1:
-            raise ClipError("decode", f"frames of {len(sizes)} sizes")
+            raise ClipError(
+                "decode", f"frames of {len(sizes)} sizes; all must be equal"
+            )
         return np.stack([found[index] for index in indices])
 
 
 def _size(picture: bytes, index: int) -> tuple[int, int]:
-    """Width and height, from the picture's head: nothing is decoded."""
+    """Returns width and height from the picture's header, without decoding it."""
     try:
         return Image.open(io.BytesIO(picture)).size
     except (OSError, ValueError, SyntaxError) as error:
-        raise ClipError("decode", f"frame {index} is no picture") from error
-    except Image.DecompressionBombError as error:  # However large the limit.
+        raise ClipError("decode", f"frame {index} is not a picture") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit.
         raise ClipError("decode", f"frame {index} is too large: {error}") from error
 
 

@@ -1,6 +1,6 @@
-"""Manifests none of whose videos is there, found before a model is loaded.
+"""Detects manifests without any of their videos, before a model is loaded.
 
-Where some videos are there, the others are failures of their clips.
+If some videos exist, the missing ones are failures of their clips.
 """
 
 import itertools
@@ -14,16 +14,13 @@ from vidsme_jax.data.sources import is_address
 from vidsme_jax.wording import printable
 
 _LONGEST = 300  # Characters of a video's name.
-_TRIED = 50  # Missing videos, to see one that is there under another name.
+_TRIED = 50  # Missing videos searched for one under another name.
 
 
 def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str]:
-    """Returns the problem that no video of a manifest is there, if none is.
+    """Returns the problem that no video of a manifest exists, if so.
 
-    Args:
-      source: The manifest.
-      folder: What its videos are relative to.
-      items: Its rows.
+    `folder` is the base of its videos' paths, `items` are its rows.
     """
     files: dict[str, Item] = {}
     count = 0
@@ -41,7 +38,7 @@ def absent(source: str, folder: pathlib.Path, items: Iterable[Item]) -> list[str
     name = next(iter(files))
     hint = names.near(pathlib.Path(name))
     for other in itertools.islice(files, _TRIED):
-        if why := names.of_missing(pathlib.Path(other)):
+        if why := names.hint_for_missing(pathlib.Path(other)):
             name, hint = other, why
             break
     return [

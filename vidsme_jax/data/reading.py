@@ -1,6 +1,6 @@
-"""Where the frames of a clip come from: its video, or a prepared corpus.
+"""Reads the frames of clips: the protocol of readers, and the reader of videos.
 
-Videos are decoded, and hashed, in processes of their own (`decoders.py`).
+Videos are decoded and hashed in separate processes (`decoders.py`).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from vidsme_jax.base import ClipError, Frames, MotionStatistics
 from vidsme_jax.clock import Clock
 from vidsme_jax.data import decoders, frame_folders, hub_folders, segments, urls
-from vidsme_jax.data.limits import Limits
+from vidsme_jax.data.limits import Content, Limits
 from vidsme_jax.data.sampling import Choice
 from vidsme_jax.data.sources import is_address
 from vidsme_jax.settings import views
@@ -27,11 +27,11 @@ ABSENT: Stamp = (-1, -1)
 
 
 def stamp(key: str) -> Stamp:
-    """Returns size and time of change in ns of a clip's file, or `ABSENT`.
+    """Returns size and mtime in ns of a clip's file, or `ABSENT`.
 
-    Cheap signs that a file is the same; of a folder of pictures those of all. An
-    example of TFDS has none; a segment has those of its file, and a row of a dataset
-    those of the file that it is in.
+    A cheap check that a file is unchanged. A folder of pictures has the total size and
+    the latest mtime; a segment has the stamp of its file, a row of a dataset that of
+    the dataset's file; an example of TFDS has none.
     """
     try:
         path = file_of(key)
@@ -44,7 +44,7 @@ def stamp(key: str) -> Stamp:
 
 
 def file_of(key: str) -> pathlib.Path:
-    """Returns the file of a clip, which its segments share, as do rows of a dataset.
+    """Returns the file of a clip, a segment, or the row of a dataset.
 
     Example:
       >>> file_of("/videos/a.mp4#t=3,7.5").name
@@ -56,17 +56,14 @@ def file_of(key: str) -> pathlib.Path:
 
 @runtime_checkable  # For type checks in tests.
 class Reader(Protocol):
-    """Reads the sampled frames of the clips of a corpus, on any thread.
-
-    Clips are named by their keys.
-    """
+    """Reads the sampled frames of clips, identified by their keys; thread-safe."""
 
     def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
         """Opens a clip for several numbers of frames.
 
         Returns:
-          A function that takes one of `counts` and gives the frames, and the motion
-          statistics if they are known already. It may raise a `ClipError`.
+          A function that takes one of `counts` and returns the frames, and the motion
+          statistics if they are stored. It may raise a `ClipError`.
 
         Raises:
           ClipError: The clip cannot be read at any count.
@@ -76,7 +73,7 @@ class Reader(Protocol):
     def thumbnails(
         self, key: str, indices: Sequence[int], height: int
     ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Reads frames that were read before again, scaled down.
+        """Reads frames again, scaled down.
 
         Raises:
           ClipError: They cannot be read.
@@ -84,7 +81,7 @@ class Reader(Protocol):
         ...
 
     def content_hash(self, key: str) -> str:
-        """Returns the SHA-256 by which equal videos are known, as in `Frames`.
+        """Returns the SHA-256 of the content, as in `Frames`.
 
         Raises:
           ClipError: The clip cannot be read.
@@ -92,12 +89,12 @@ class Reader(Protocol):
         ...
 
     def unchanged(self, key: str, content_hash: str, before: Stamp) -> bool:
-        """Returns whether a clip has the content that it was read with before.
+        """Returns whether a clip still has the same content.
 
         Args:
           key: Of the clip.
-          content_hash: Of that content.
-          before: The `stamp` of its file then.
+          content_hash: The content hash of the earlier read.
+          before: The `stamp` of the earlier read.
 
         Raises:
           ClipError: The clip cannot be read.
@@ -106,63 +103,63 @@ class Reader(Protocol):
 
 
 class Videos:
-    """Decodes videos where they are: files, folders of pictures, examples of datasets.
+    """Decodes original videos: files, folders of pictures, examples of datasets.
 
     Example:
       >>> reader = Videos(views.Settings.of(settings.default()).video)
       >>> frames, _ = reader.read("/videos/a.mp4", {16})(16)
     """
 
-    def __init__(self, how: views.Video, fields: Sequence[str] = ()):
+    def __init__(self, settings: views.Video, fields: Sequence[str] = ()):
         """Takes the settings, and `corpus.fields`."""
-        self._how, self._fields = how, tuple(fields)
+        self._settings, self._fields = settings, tuple(fields)
 
     def read(self, key: str, counts: Collection[int]) -> Callable[[int], Read]:
         """Decodes a clip once for all counts; see `Reader`."""
-        how, source = self._how, self._source(key)
+        settings, source = self._settings, self._source(key)
         segment = segments.divided(key)[1]
         if isinstance(source, pathlib.Path | bytes):
             frames, chosen = self._decoded(source, sorted(counts), segment)
         else:
             part = segment or segments.WHOLE
-            choice = Choice(how.sampling, how.fps, counts, part)
-            frames = source.sample_chosen(how.sampling, choice, part)
+            choice = Choice(settings.sampling, settings.fps, counts, part)
+            frames = source.sample_chosen(settings.sampling, choice, part)
             chosen = choice.indices
         place = {index: k for k, index in enumerate(frames.indices)}
 
-        def of(count: int) -> Read:
+        def select(count: int) -> Read:
             indices = chosen[count]
             if count > 1 and len(set(indices)) == 1:
                 cause = (
                     "one frame alone is sampled from it: motion and the order of "
                     "frames need two; take a longer part or clip"
                 )
-                if how.sampling == "fps":
+                if settings.sampling == "fps":
                     cause += ", or a higher config.video.fps"
                 raise ClipError("decode", cause)
             if indices == frames.indices:
                 return frames, None
             places = [place[index] for index in indices]
-            its = dataclasses.replace(
+            selected = dataclasses.replace(
                 frames,
                 pixels=frames.pixels[places],
                 indices=indices,
                 clock=frames.clock and frames.clock.at(places),
             )
-            return its, None
+            return selected, None
 
-        return of
+        return select
 
     def _decoded(
-        self, source: Any, counts: list[int], segment: segments.Segment | None
+        self, source: Content, counts: list[int], segment: segments.Segment | None
     ) -> tuple[Frames, dict[int, tuple[int, ...]]]:
-        """Returns the frames for all counts, and which of them each wants."""
+        """Returns the frames for all counts, and the indices for each count."""
         found, pixels = decoders.ask(
             "frames",
             source,
             self._limits,
-            sampling=self._how.sampling,
-            fps=self._how.fps,
+            sampling=self._settings.sampling,
+            fps=self._settings.fps,
             counts=counts,
             segment=str(segment or ""),
         )
@@ -202,26 +199,27 @@ class Videos:
         return decoders.ask("content_hash", source, self._limits)[0]["content_hash"]
 
     def unchanged(self, key: str, content_hash: str, before: Stamp) -> bool:
-        """Compares stamps, and hashes a file whose stamp differs; see `Reader`.
+        """Compares stamps, and hashes the file if they differ; see `Reader`.
 
-        A file that was replaced by another of its size and time of change is taken to
-        be the same, as is an example of a TFDS dataset under the same address.
+        A file with equal size and mtime counts as unchanged, as does an example of a
+        TFDS dataset under the same address.
         """
-        unseen = is_address(key) and not hub_folders.is_row(key)
-        if stamp(key) == before and (before != ABSENT or unseen):
+        unstamped = is_address(key) and not hub_folders.is_row(key)
+        if stamp(key) == before and (before != ABSENT or unstamped):
             return True
         return self.content_hash(key) == content_hash
 
     @property
     def _limits(self) -> Limits:
-        return Limits(self._how.max_pixels, self._how.max_seconds)
+        return Limits(self._settings.max_pixels, self._settings.max_seconds)
 
     def _source(self, key: str) -> Any:
+        """Returns the file of a clip, its bytes, or its `Pictures`."""
         if not is_address(key):
             return file_of(key)
         address = segments.divided(key)[0]
         if address.startswith(urls.SCHEME):
-            raise urls.refused(address.removeprefix(urls.SCHEME))
+            raise urls.no_file_error(address.removeprefix(urls.SCHEME))
         if hub_folders.is_row(address):
             from vidsme_jax.data import hub
 

@@ -1,8 +1,8 @@
-"""Samples: each clip with the distinct texts that the rows of the corpus ask about it.
+"""Samples: each clip with the distinct texts of its rows.
 
-Two rows ask the same if question, candidates and answer are equal. Where the answer is
-not scored, or is generated, rows that differ in it alone ask the same: a row of the
-question is predicted from what stands in front of it.
+Two rows share a text if question, candidates and answer are equal. If the answer is not
+scored, or is generated, rows that differ only in the answer share it: the question's
+tokens are predicted from preceding tokens only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,11 +13,11 @@ from vidsme_jax.base import Asked, Clip, Item, Sample, text_key
 def samples(
     clips: Iterable[Clip], slices: Sequence[str], response: str
 ) -> tuple[Sample, ...]:
-    """Returns every clip with its texts, each once, in order of first appearance.
+    """Returns every clip with its distinct texts, in order of first appearance.
 
     Args:
       clips: Of the corpus.
-      slices: Whose rows are scored (`base.SLICES`).
+      slices: The scored slices (`base.SLICES`).
       response: "given", the answers of the manifests, or "greedy", the model's own.
 
     Example:
@@ -40,16 +40,16 @@ def samples(
 
 
 def text_of(item: Item, slices: Sequence[str], response: str) -> str:
-    """Returns the key of the text that a row asks; "" if no text is scored."""
+    """Returns the key of a row's text; "" if no text is scored."""
     text = asked(item, slices, response)
     return "" if text is None else text.key
 
 
 def asked(item: Item, slices: Sequence[str], response: str) -> Asked | None:
-    """Returns the text that a row asks; None if no text is scored.
+    """Returns the text of a row; None if no text is scored.
 
-    See `samples` for the arguments. Its answer is empty and not ended if it is not the
-    manifest's.
+    See `samples` for the arguments. `answer` and `ended` are empty unless the
+    manifest's answer is scored.
     """
     if set(slices) <= {"video"}:
         return None

@@ -1,6 +1,6 @@
-"""Which frames of a clip are looked at."""
+"""Chooses the frames of a clip."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -8,6 +8,9 @@ from jaxtyping import Float
 from vidsme_jax.arguments import count, number, one_of
 from vidsme_jax.base import ClipError
 from vidsme_jax.data.segments import WHOLE, Segment
+
+# From the number of frames, and the seconds of each, to the wanted indices.
+Choose = Callable[[int, np.ndarray], Sequence[int]]
 
 _SAME_INSTANT = 1e-6  # Seconds: k / fps and a time stamp are rounded differently.
 
@@ -24,17 +27,17 @@ def frame_indices(
     times: Float[np.ndarray, " decodable"],
     fps: float,
 ) -> tuple[int, ...]:
-    """Chooses frames by their index in display order.
+    """Returns the indices of the sampled frames in display order.
 
     Args:
       sampling: `uniform`: `num_frames` equally spaced from the first to the last frame,
         rounded down, as in the release of Vid-SME; `midpoint`: the centres of
         `num_frames` equal parts; `fps`: the frame shown at every multiple of 1 / fps
-        seconds, and `num_frames` of them, equally spaced, where there are more.
+        seconds, or `num_frames` of these, equally spaced, if there are more.
       num_frames: T. A clip with fewer frames repeats them.
-      num_decodable: Frames that the clip has, at least one.
+      num_decodable: The number of frames in the clip, at least 1.
       times: Seconds, increasing; only `fps` reads them, and only their differences.
-      fps: Frames a second, for `fps`.
+      fps: Frames per second, for `fps`.
 
     Returns:
       Indices in [0, num_decodable), not decreasing: `num_frames` of them, or for `fps`
@@ -43,6 +46,12 @@ def frame_indices(
     Raises:
       ClipError: "decode", if there is no frame, or a frame has no time.
       AuditError: There is no such sampling, or a number is out of range.
+
+    Example:
+      >>> frame_indices("uniform", 3, 10, np.arange(10.0), 1.0)
+      (0, 4, 9)
+      >>> frame_indices("midpoint", 3, 10, np.arange(10.0), 1.0)
+      (1, 5, 8)
     """
     one_of("sampling", sampling, ("uniform", "midpoint", "fps"))
     count("num_frames", num_frames)
@@ -67,11 +76,11 @@ def frame_indices(
 
 
 class Choice:
-    """The frames that are wanted of a clip, or of a part of it, for several counts.
+    """Chooses the frames of a clip, or of a part of it, for several counts.
 
     Attributes:
-      indices: By count, once the choice is made.
-      warnings: Of the part, likewise.
+      indices: By count, after the call.
+      warnings: Warnings about the part, after the call.
     """
 
     def __init__(
@@ -81,7 +90,7 @@ class Choice:
         counts: Iterable[int],
         segment: Segment = WHOLE,
     ):
-        """Takes what `frame_indices` does, and the part of the clip."""
+        """Takes the arguments of `frame_indices`, and the part of the clip."""
         self._sampling, self._fps = sampling, fps
         self._counts, self._segment = tuple(counts), segment
         self.indices: dict[int, tuple[int, ...]] = {}
@@ -90,17 +99,17 @@ class Choice:
     def __call__(
         self, num_decodable: int, times: Float[np.ndarray, " decodable"]
     ) -> list[int]:
-        """Makes the choice, and returns the indices for all counts together.
+        """Chooses frames; returns the sorted union of the indices for all counts.
 
         Raises:
           ClipError: "decode", see `frame_indices`.
         """
         within = self._segment.indices(times)
         self.warnings = self._segment.warnings(times)
-        its = times[within.start : within.stop]
+        inside = times[within.start : within.stop]
         for wanted in self._counts:
             found = frame_indices(
-                self._sampling, wanted, len(within), its, fps=self._fps
+                self._sampling, wanted, len(within), inside, fps=self._fps
             )
             self.indices[wanted] = tuple(within.start + index for index in found)
         return sorted(set().union(*self.indices.values()))

@@ -1,7 +1,7 @@
-"""The table of a video's frames, and decoding by it: from keyframes, exactly.
+"""The frame table of a video, and frame-exact seeking from keyframes.
 
-A video is demuxed once without decoding, which gives the time stamps (`pts`) and the
-keyframes of all its frames, and which of them no other is decoded from.
+A video is demuxed once without decoding, which yields the time stamps (`pts`) of all
+frames, the keyframes, and the disposable pictures.
 """
 
 import bisect
@@ -20,24 +20,24 @@ from vidsme_jax.data.disposable import Disposables
 from vidsme_jax.data.opening import Source
 
 
-class Untrusted(Exception):
-    """The decoder does not put out what the table of the file says."""
+class TableMismatch(Exception):
+    """The decoder's output disagrees with the frame table."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is known of the frames of a video, in display order.
+    """The frames of a video, in display order.
 
     Attributes:
-      pts: In units of `time_base`; empty where the file cannot be sought in.
-      keyframes: Where decoding can begin by what the file says, in the same units; the
-        first may be before the first frame that is shown.
+      pts: In units of `time_base`; empty if the file is not seekable.
+      keyframes: By the container, in the same units; the first may precede the first
+        shown frame.
       times: Seconds from the first frame, shape (decodable,).
-      period: Seconds that the last frame is shown.
-      start: Of the first frame, in seconds by the file's clock.
-      stamped: Whether `times` are the file's own, not made from its frame rate.
-      damage: What was found broken, in words.
-      disposable: The `pts` of pictures that no other picture is decoded from.
+      period: Duration of the last frame in seconds.
+      start: Time of the first frame in seconds, by the file's clock.
+      stamped: Whether `times` are the file's own, not derived from its frame rate.
+      damage: Descriptions of damage found.
+      disposable: The `pts` of pictures that no other picture is predicted from.
     """
 
     pts: list[int]
@@ -51,7 +51,7 @@ class Table:
 
 
 def increasing(stamps: Sequence[int | None]) -> list[int] | None:
-    """The time stamps if all are there and each is later than the one before."""
+    """Returns the time stamps if none is missing and they increase, else None."""
     known = [stamp for stamp in stamps if stamp is not None]
     rising = all(a < b for a, b in itertools.pairwise(known))
     return known if rising and len(known) == len(stamps) else None
@@ -60,7 +60,7 @@ def increasing(stamps: Sequence[int | None]) -> list[int] | None:
 def scan(
     source: Source, container: InputContainer, stream: VideoStream
 ) -> Table | None:
-    """Reads the table of frames without decoding; None if it cannot be trusted."""
+    """Reads the frame table without decoding; None if it is unreliable."""
     pts, keyframes, last, period = [], [], None, 0.0
     context = stream.codec_context
     vp8 = context.name == "vp8"
@@ -75,27 +75,29 @@ def scan(
                 return None
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
-            # Not shown, but decoded for others: what is edited out, and hidden frames
-            # of VP8 (bit 4 of the first byte, RFC 6386 section 9.1).
+            # Decoded as references but not shown: frames removed by an edit list, and
+            # hidden frames of VP8 (bit 4 of the first byte, RFC 6386 section 9.1).
             if packet.is_discard or (vp8 and not memoryview(packet)[0] & 16):
                 continue
             pts.append(packet.pts)
             disposables.add(packet)
             if last is None or packet.pts > last:
                 last = packet.pts
-                period = float((packet.duration or 0) * opening.unit(stream))
+                period = float(
+                    (packet.duration or 0) * opening.seconds_per_tick(stream)
+                )
     except (av.FFmpegError, IndexError):
         return None
     pts.sort()
     keyframes.sort()
     if not (increasing(pts) and keyframes and keyframes[0] <= pts[0]):
         return None
-    unit = float(opening.unit(stream))
+    unit = float(opening.seconds_per_tick(stream))
     times, start = (np.array(pts) - pts[0]) * unit, pts[0] * unit
     return Table(pts, keyframes, times, period, start, disposable=disposables.pts())
 
 
-def sought(
+def seek_frames(
     source: Source,
     container: InputContainer,
     stream: VideoStream,
@@ -104,16 +106,16 @@ def sought(
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yields the wanted frames with their indices, decoding from keyframes.
 
-    Disposable frames that are not wanted stay out of the decoder.
+    Unwanted disposable frames are not passed to the decoder.
 
     Raises:
-      Untrusted: If the decoder skips, adds or renames a frame on the way, or begins
-        with one that is no keyframe: what is decoded from it would be garbage.
+      TableMismatch: The decoder skips, adds or relabels a frame, or starts with one
+        that is not a keyframe, so that the following cannot be decoded.
     """
     if wanted[-1] >= len(table.pts):
-        raise Untrusted
+        raise TableMismatch
     left_out = table.disposable.difference(table.pts[index] for index in wanted)
-    if left_out:  # What is concealed would be so with other pictures.
+    if left_out:  # Error concealment would use other pictures.
         context = stream.codec_context
         context.options = {**context.options, "err_detect": "explode"}
     coming = [pts for pts in table.pts if pts not in left_out]
@@ -126,24 +128,24 @@ def sought(
             start, position = table.keyframes[before], key - 1
             container.seek(start, stream=stream)
             frames = _from_keyframe(source, container, stream, start, left_out)
-            # Where a container has no list of keyframes, or a wrong one, FFmpeg calls
-            # every packet one; the decoder knows better. What it makes of a first
-            # keyframe that is edited out is not seen, but all begins there.
+            # Without a list of keyframes, or with a wrong one, FFmpeg marks each packet
+            # as one; the decoder is right. A first keyframe before the first shown
+            # frame is not output and cannot be checked.
             begins = not start == table.keyframes[0] < table.pts[0]
         for frame in frames:
             if frame.pts is not None and frame.pts < start:
-                continue  # Shown before the keyframe, or the seek went far back.
+                continue  # Shown before the keyframe, or the seek went too far back.
             position += 1
             other = position == len(coming) or frame.pts != coming[position]
             damaged = left_out and frame.is_corrupt
             if other or damaged or (begins and not frame.key_frame):
-                raise Untrusted
+                raise TableMismatch
             begins = False
             if position == place:
                 yield index, frame
                 break
         else:
-            raise Untrusted
+            raise TableMismatch
 
 
 def _from_keyframe(
@@ -153,7 +155,7 @@ def _from_keyframe(
     start: int,
     left_out: frozenset[int],
 ) -> Iterator[VideoFrame]:
-    """Yields frames after a seek, which may have landed too early or in between."""
+    """Yields frames from a keyframe on; the seek may have landed before it."""
     begun = False
     for packet in container.demux(stream):
         begun = begun or (packet.is_keyframe and packet.pts == start)

@@ -1,8 +1,8 @@
-"""Segments of videos: which part of a file a row asks about, and what it is called.
+"""Segments of videos: the part of a file that a row uses, and its key.
 
-The key of a clip names its file and, of a part of it, the seconds as a media fragment:
-`/videos/a.mp4#t=3,7.5`; of the second of four windows of that `#t=3,7.5&part=2/4`. A
-file that is really named so has one more fragment, which names all of it:
+The key of a clip is its file, followed for a part by the seconds as a media fragment:
+`/videos/a.mp4#t=3,7.5`; for the second of four windows of that `#t=3,7.5&part=2/4`. A
+file whose own name ends like that gets one more fragment for the whole file:
 `/videos/a.mp4#t=3,7.5#t=0,`.
 """
 
@@ -21,14 +21,14 @@ _FRAGMENT = re.compile(
     r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?(?:&part=([1-9]\d{0,5})/([1-9]\d{0,5}))?$",
     re.ASCII,
 )
-# Minutes are under 60 where there are hours; seconds always are.
+# Minutes are below 60 if there are hours; seconds always are.
 _CLOCK = re.compile(
     r"(?:(\d{1,4}):(?=[0-5]?\d:))?(\d{1,3}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII
 )
 _MOST = 1e7  # Seconds: four months.
-_SAME_INSTANT = 1e-6  # Seconds: a time of the manifest and a stamp are rounded.
-_LEAST = 2  # Frames of a window: one has neither motion nor order.
-_SLACK = 1.0  # Seconds that an annotation may be beyond the end of its video.
+_SAME_INSTANT = 1e-6  # Seconds: times of the manifest and stamps are rounded.
+_LEAST = 2  # Frames of a window: one frame has neither motion nor order.
+_SLACK = 1.0  # Seconds that an annotation may exceed its video.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Segment:
     """A part of a video, in seconds from its first frame.
 
     Attributes:
-      start: The first instant.
-      end: The first instant that is no longer in it; None: to the end of the video.
-      window: (k, n): the k-th, from 1, of n windows of that, which have equal numbers
-        of frames, but for one more or less; None: all of it.
+      start: Inclusive.
+      end: Exclusive; None: the end of the video.
+      window: (k, n): the k-th, from 1, of n windows of [start, end), whose numbers of
+        frames differ by at most one; None: all of it.
     """
 
     start: int | float
@@ -53,17 +53,17 @@ class Segment:
 
     @property
     def timed(self) -> bool:
-        """Returns whether seconds select it."""
+        """Whether it is selected by seconds."""
         return self.start > 0 or self.end is not None
 
     def indices(self, times: Float[np.ndarray, " frames"]) -> range:
-        """Returns which frames are in it.
+        """Returns the indices of its frames.
 
         Args:
           times: Of all frames of the video, in seconds, increasing from 0.
 
         Raises:
-          ClipError: "decode", if none is.
+          ClipError: "decode", if it has no frame.
         """
         ends = (self.start, math.inf if self.end is None else self.end)
         first, last = map(int, np.searchsorted(times, np.array(ends) - _SAME_INSTANT))
@@ -83,9 +83,10 @@ class Segment:
         return range(*edges)
 
     def warnings(self, times: Float[np.ndarray, " frames"]) -> tuple[str, ...]:
-        """Returns what a reader should know: that the video is shorter than is asked.
+        """Returns warnings that the segment ends after the video, or has fewer windows.
 
-        That is, the segment ends after the video, or it has fewer windows.
+        Args:
+          times: As in `indices`.
         """
         found = []
         if self.end is not None and self.end > times[-1] + _SLACK:
@@ -108,7 +109,7 @@ class Segment:
 
     @property
     def words(self) -> str:
-        """Returns it for a message, such as `3 s to 7.5 s`."""
+        """Its description for a message, such as `3 s to 7.5 s`."""
         if self.window is None:
             return self._span
         which = "window {} of {}".format(*self.window)
@@ -119,7 +120,7 @@ WHOLE = Segment(0.0)
 
 
 def joined(name: str, segment: Segment | None) -> str:
-    """Returns the key of a file, or of a part of it; see the module.
+    """Returns the key of a file, or of a part of it.
 
     Example:
       >>> joined("a.mp4", Segment(3, 7.5)), joined("a.mp4#t=1,2", None)
@@ -135,7 +136,7 @@ def divided(key: str) -> tuple[str, Segment | None]:
 
     Example:
       >>> divided("a.mp4#t=3,"), divided("a.mp4#t=1,2#t=0,")
-      (('a.mp4', Segment(start=3.0, end=None)), ('a.mp4#t=1,2', None))
+      (('a.mp4', Segment(start=3.0, end=None, window=None)), ('a.mp4#t=1,2', None))
     """
     if "#t=" not in key or (found := _FRAGMENT.search(key)) is None:
         return key, None
@@ -146,7 +147,7 @@ def divided(key: str) -> tuple[str, Segment | None]:
 
 
 def without_window(key: str) -> str:
-    """Returns the key of that of which a clip is a window, or its own.
+    """Returns the key of the clip without its window.
 
     Example:
       >>> without_window("a.mp4#t=3,&part=2/4"), without_window("a.mp4#t=0,&part=1/2")
@@ -166,11 +167,11 @@ def of_row(start: Any, end: Any) -> Segment | None:
       end: Likewise, for its end.
 
     Raises:
-      ValueError: Says what is wrong with which of them.
+      ValueError: A time is invalid, or the segment is empty.
 
     Example:
       >>> of_row("1:02.5", 70), of_row("", None)
-      (Segment(start=62.5, end=70.0), None)
+      (Segment(start=62.5, end=70.0, window=None), None)
     """
     first, last = _seconds("start", start), _seconds("end", end)
     first = 0.0 if first is None else first
@@ -184,12 +185,12 @@ def of_row(start: Any, end: Any) -> Segment | None:
 
 
 def _windows(asked: int, count: int) -> int:
-    """Returns how many windows some frames have."""
+    """Returns the number of windows that `count` frames allow, at most `asked`."""
     return max(1, min(asked, count // _LEAST))
 
 
 def _seconds(name: str, value: Any) -> float | None:
-    """Returns a time in seconds, to the microsecond; None if there is none."""
+    """Returns a time in seconds, rounded to microseconds; None for an empty cell."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     found = _number(value)
@@ -214,7 +215,7 @@ def _number(value: Any) -> float | None:
         hours, minutes, seconds = clock.groups()
         minute = 60 * int(hours or 0) + int(minutes)
         return 60 * minute + float(seconds.replace(",", "."))
-    if isinstance(value, str) and "_" in value:  # Which Python would pass over.
+    if isinstance(value, str) and "_" in value:  # `float` would ignore it.
         return None
     try:
         found = float(value)

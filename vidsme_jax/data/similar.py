@@ -1,30 +1,29 @@
-"""Near-duplicates: clips that show the same pictures in other bytes.
+"""Near-duplicates: clips with the same pictures but different bytes.
 
-A copy that was encoded again, made smaller or darker, set between black bars or cropped
-has other bytes and nearly the same pictures. A frame without its bars (see `bars`) is
-known by 128 bits, a dHash [1] along both axes: its grey picture is shrunk to 8 x 9 and
-to 9 x 8 cells, and each bit says whether a cell is brighter than the one in front of
-it, or above. So are six windows of it: the middle nine and eight tenths of its sides,
-and what is left without 8 % of one of them. Two frames are alike where at most 24 bits
-differ, and at most 22 in the mean over their windows; or at most 15 between one and a
-window of the other, which it may be a crop of. Two clips are where at least half of
-their frames are, frame by frame in the order of time, all of them whole or all in one
-window.
+A copy that was re-encoded, scaled, darkened, letterboxed or cropped has other bytes and
+nearly the same pictures. A frame without its bars (see `bars`) is represented by 128
+bits, a dHash [1] along both axes: its grey picture is shrunk to 8 x 9 and to 9 x 8
+cells, and each bit states whether a cell is brighter than the previous one in its row
+or column. Six windows of it are hashed too: the central 0.9 and 0.8 of its sides, and
+the frame without 8 % at one side. Two frames match if at most 24 bits differ, and at
+most 22 in the mean over their windows; or at most 15 between a frame and a window of
+the other, of which it may be a crop. Two clips match if at least half of their frames
+match, frame by frame in order of time, all as wholes or all in one window.
 
-What was measured (`similar_test.py` repeats it in part), at the better half of four
-frames: of three times 2,000 drawn clips (`demo.drawing`), all of one design, no pair is
-taken for copies; the nearest differ in 18 bits, but 24.6 in the mean over windows (of
-copies at most 21 differ so), and a frame and a window of another in 17. Of 60 such
-clips of 72 x 96 pixels all copies are found: remuxed, x264 at crf 40, half the size, a
-fifth darker, with bars on two sides or on four, cropped to 0.9, 0.85 and 0.8 of both
-sides, without 6 % or 10 % of one side.
+Measured (`similar_test.py` repeats it in part), at the better half of four frames:
+among three times 2,000 drawn clips (`demo.drawing`), all of one design, no pair
+matches; the nearest differ in 18 bits, but 24.6 in the mean over windows (copies: at
+most 21), and a frame and a window of another in 17. Of 60 such clips of 72 x 96 pixels
+all copies are found: remuxed, x264 at crf 40, half the size, a fifth darker, with bars
+on two or four sides, cropped to 0.9, 0.85 and 0.8 of both sides, without 6 % or 10 % of
+one side.
 
 Limits: copies that are mirrored, cropped by more than a quarter of a side or off centre
-by more than a tenth, or cut in time are not found, nor most of 18 x 24 pixels. A frame
-that is nearly uniform, such as a fade or a title on black, has bits of mere noise and
-is like no other, so that a clip of such frames has no copies.
+by more than a tenth, or cut in time are not found, nor most of 18 x 24 pixels. The bits
+of a nearly uniform frame, such as a fade or a title on black, are noise: it matches no
+other, so that a clip of such frames has no copies.
 
-Axes: `frames`, the sampled ones, in the order of time; `windows`, the whole first.
+Axes: `frames`, the sampled ones, in order of time; `windows`, the whole frame first.
 
 [1] N. Krawetz, 2013. Kind of like that.
     https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
@@ -40,8 +39,8 @@ from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
 from vidsme_jax.base import Fingerprint
 from vidsme_jax.data import bars
 
-_CELLS = 8  # A side; one more along the axis of the differences.
-# Of each window its start and end along rows, then columns, as shares of the frame.
+_CELLS = 8  # Per side; one more along the axis of the differences.
+# Start and end of each window along rows, then columns, as shares of the frame.
 _WINDOWS = (
     ((0.0, 1.0), (0.0, 1.0)),
     ((0.05, 0.95), (0.05, 0.95)),
@@ -52,25 +51,25 @@ _WINDOWS = (
     ((0.0, 1.0), (0.0, 0.92)),
 )
 WINDOWS = len(_WINDOWS)
-_MOST_BITS = 24  # Of 128, that differ between frames that are alike.
-_MOST_MEAN = 22  # In the mean over their windows.
-_MOST_CROPPED = 15  # Between a frame and a window of another.
-_SEEN = 1.0  # Grey levels that cells must differ by to be no noise.
-_TEXTURED = 0.5  # Of the cells of a frame, how many must.
-_SHRUNK = 320  # Pixels of the longer side that windows are cut from, at most.
-_ROWS, _COLUMNS = 128, 1024  # Clips that are compared at a time: they fit a cache.
+_MOST_BITS = 24  # Differing bits of 128 between matching frames.
+_MOST_MEAN = 22  # The same in the mean over their windows.
+_MOST_CROPPED = 15  # The same between a frame and a window of another.
+_SEEN = 1.0  # Grey levels by which cells must differ, beyond noise.
+_TEXTURED = 0.5  # Share of a frame's cells that must differ so.
+_SHRUNK = 320  # Pixels of the longer side before windows are cut, at most.
+_ROWS, _COLUMNS = 128, 1024  # Clips compared at a time: they fit a CPU cache.
 
-_EXACT = 4_000  # Clips that are all compared with one another; more are looked up.
-_TABLES, _BITS = 16, 20  # By so many choices of so many bits of some frames.
-_LOOKED_UP = 4  # Frames.
-_CROWDED = 64  # Windows with equal bits, of which no more are compared with one.
+_EXACT = 4_000  # Up to so many clips all pairs are compared; else they are hashed.
+_TABLES, _BITS = 16, 20  # Hash tables, and the sampled bits of each.
+_LOOKED_UP = 4  # Frames per table.
+_CROWDED = 64  # Windows with equal bits compared with one, at most.
 
-# Of several clips: hashes, and which are valid.
+# Hashes of several clips, and which of them are valid.
 _Stack = tuple[
     UInt64[np.ndarray, "frames _ windows 2"], Bool[np.ndarray, "frames _ windows"]
 ]
-_Places = Int64[np.ndarray, " pairs"]  # Of clips in a stack.
-# Both clips of near-duplicates, and how many of their frames are alike.
+_Places = Int64[np.ndarray, " pairs"]  # Indices of clips in a stack.
+# Both clips of near-duplicates, and the number of their matching frames.
 _Found = tuple[
     Int64[np.ndarray, " found"],
     Int64[np.ndarray, " found"],
@@ -89,7 +88,8 @@ def fingerprint(pixels: UInt8[np.ndarray, "frames height width 3"]) -> Fingerpri
     """
     if not len(pixels):
         raise ValueError("a fingerprint needs at least one frame, got none.")
-    grey = np.stack([_shrunk(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in pixels])
+    frames = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels)
+    grey = np.stack([bars.shrunk(frame, _SHRUNK) for frame in frames])
     rows, columns = bars.content(grey)
     changes = np.stack([_windows(x.astype(np.float32)) for x in grey[:, rows, columns]])
     packed = np.packbits(changes > 0, axis=-1, bitorder="little")
@@ -97,21 +97,10 @@ def fingerprint(pixels: UInt8[np.ndarray, "frames height width 3"]) -> Fingerpri
     return Fingerprint(packed.view("<u8")[..., 0].astype(np.uint64), textured)
 
 
-def _shrunk(
-    grey: UInt8[np.ndarray, "height width"],
-) -> UInt8[np.ndarray, "height_ width_"]:
-    height, width = grey.shape
-    by = _SHRUNK / max(height, width)
-    if by >= 1:
-        return grey
-    size = max(round(width * by), 1), max(round(height * by), 1)
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-
-
 def _windows(
     grey: Float32[np.ndarray, "height width"],
 ) -> Float32[np.ndarray, "windows 2 64"]:
-    """Returns by how much cells are brighter than those before them, in grey levels."""
+    """Returns the brightness differences of neighbouring cells, in grey levels."""
     height, width = grey.shape
     found = []
     for (top, bottom), (left, right) in _WINDOWS:
@@ -135,20 +124,21 @@ def _changes(
 
 
 def pairs(fingerprints: Mapping[str, Fingerprint]) -> list[tuple[str, str, float]]:
-    """Returns the clips that are near-duplicates.
+    """Returns the pairs of clips that are near-duplicates.
 
-    Clips of different numbers of frames are compared at the smaller number, the longer
-    one at the frames nearest in relative time. Of more than 4,000 clips only those are
-    compared that have 20 bits in common, by one of 16 choices, in one of four frames
-    and any window: of pairs in whose frames 10 random bits differ all are found, of 14
-    bits 99.5 %, of 17 bits 95 %. That takes 18 s of one core for 100,000 clips.
+    Clips with different numbers of frames are compared at the smaller number, the
+    longer one at the frames nearest in relative time. Above 4,000 clips, only pairs are
+    compared that agree in 20 sampled bits, in one of 16 hash tables, in one of four
+    frames and any window (locality-sensitive hashing): of pairs whose frames differ in
+    10 random bits all are found, in 14 bits 99.5 %, in 17 bits 95 %. That takes 18 s of
+    one core for 100,000 clips.
 
     Args:
       fingerprints: By the name of a clip.
 
     Returns:
-      Two names, in the order of `fingerprints`, and the share of their frames that are
-      alike, at least 0.5.
+      Two names, in the order of `fingerprints`, and the share of their matching frames,
+      at least 0.5.
     """
     names, every = list(fingerprints), list(fingerprints.values())
     by_count: dict[int, list[int]] = collections.defaultdict(list)
@@ -156,10 +146,10 @@ def pairs(fingerprints: Mapping[str, Fingerprint]) -> list[tuple[str, str, float
         by_count[len(one.valid)].append(place)
     found: dict[tuple[int, int], float] = {}
     for count, alone in by_count.items():
-        longer = [k for n, its in by_count.items() if n > count for k in its]
+        longer = [k for n, clips in by_count.items() if n > count for k in clips]
         both = np.array([*alone, *longer])
         stack = _stacked([every[k] for k in both], count)
-        screened = _compared if len(both) <= _EXACT else _looked_up
+        screened = _all_pairs if len(both) <= _EXACT else _hashed_pairs
         for first, second, alike in screened(stack, len(alone)):
             joined = both[first], both[second], alike / count
             for one, other, part in zip(*(x.tolist() for x in joined), strict=True):
@@ -171,9 +161,9 @@ def pairs(fingerprints: Mapping[str, Fingerprint]) -> list[tuple[str, str, float
 def groups(
     pairs: Iterable[tuple[str, str] | tuple[str, str, float]],
 ) -> list[tuple[str, ...]]:
-    """Returns the clips that are joined by pairs, directly or through others.
+    """Returns the connected components of pairs of clips.
 
-    Each group, and all of them, are sorted; a clip that is in no pair is in no group.
+    Groups and their members are sorted; a clip without a pair is in no group.
 
     Example:
       >>> groups([("a", "b", 1.0), ("d", "c", 0.5), ("b", "e", 0.75)])
@@ -196,7 +186,7 @@ def groups(
 
 
 def _stacked(clips: Sequence[Fingerprint], count: int) -> _Stack:
-    """Returns as many frames of each clip, evenly spaced from its first to its last."""
+    """Returns `count` frames of each clip, evenly spaced from its first to its last."""
     lasts = (len(clip.valid) - 1 for clip in clips)
     places = [np.rint(np.linspace(0, last, count)).astype(int) for last in lasts]
     chosen = list(zip(clips, places, strict=True))
@@ -205,18 +195,18 @@ def _stacked(clips: Sequence[Fingerprint], count: int) -> _Stack:
 
 
 def _blocks(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Yields blocks that hold each pair of a row and a later column."""
+    """Yields blocks that cover each pair of a row and a later column."""
     for first in range(0, rows, _ROWS):
         a = slice(first, min(first + _ROWS, rows))
         for second in range(first, columns, _COLUMNS):
             yield a, slice(second, second + _COLUMNS)
 
 
-def _compared(stack: _Stack, rows: int) -> Iterator[_Found]:
-    """Compares the first clips with all others; yields pairs and their alike frames."""
+def _all_pairs(stack: _Stack, rows: int) -> Iterator[_Found]:
+    """Compares the first `rows` clips with all others; yields near-duplicates."""
     hashes, valid = stack
     count, columns, windows = valid.shape
-    screening = range(count + 1 - -(-count // 2))  # One is alike, if half are.
+    screening = range(count + 1 - -(-count // 2))  # One of them matches, if half do.
     sides = [(0, 0), *((0, k) for k in range(1, windows))]
     sides += [(k, 0) for k in range(1, windows)]
     for a, b in _blocks(rows, columns):
@@ -229,12 +219,12 @@ def _compared(stack: _Stack, rows: int) -> Iterator[_Found]:
                 near |= same
             first, second = np.nonzero(near)
             first, second = first + a.start, second + b.start
-            once = first < second  # Nor any clip with itself.
+            once = first < second  # Each pair once, and no clip with itself.
             yield _verified(stack, first[once], second[once], of_one, of_other)
 
 
-def _looked_up(stack: _Stack, rows: int) -> Iterator[_Found]:
-    """Compares clips that have the same bits somewhere; as `_compared`."""
+def _hashed_pairs(stack: _Stack, rows: int) -> Iterator[_Found]:
+    """Compares clips that agree in the bits of a hash table; as `_all_pairs`."""
     hashes, valid = stack
     count, columns, windows = valid.shape
     frames = np.unique(np.rint(np.linspace(0, count - 1, _LOOKED_UP)).astype(int))
@@ -256,12 +246,12 @@ def _looked_up(stack: _Stack, rows: int) -> Iterator[_Found]:
 
 
 def _by_window(stack: _Stack, found: _Places) -> Iterator[_Found]:
-    """Verifies pairs that are given as numbers of clips and windows."""
+    """Verifies pairs that are encoded as by `_same_bits`."""
     _, columns, windows = stack[1].shape
     clips, sides = np.divmod(found, windows**2)
     for side in np.flatnonzero(np.bincount(sides)).tolist():
-        its = clips[sides == side]
-        yield _verified(stack, its // columns, its % columns, *divmod(side, windows))
+        pair = clips[sides == side]
+        yield _verified(stack, pair // columns, pair % columns, *divmod(side, windows))
 
 
 def _same_bits(
@@ -271,14 +261,14 @@ def _same_bits(
     rows: int,
     columns: int,
 ) -> Int64[np.ndarray, " found"]:
-    """Returns pairs with equal codes, as numbers of both clips and windows.
+    """Returns pairs with equal codes, encoded as one number of clips and windows.
 
     Args:
       code: Ascending.
-      place: The clip and the window of each, as one number.
-      windows: Of a clip.
-      rows: One of each pair is among the first so many clips.
-      columns: Of all clips.
+      place: The clip and the window of each code, as one number.
+      windows: The number of windows of a clip.
+      rows: One clip of each pair is among the first `rows`.
+      columns: The number of clips.
     """
     found = []
     at = np.arange(len(code))
@@ -298,7 +288,7 @@ def _same_bits(
 def _verified(
     stack: _Stack, first: _Places, second: _Places, of_one: int, of_other: int
 ) -> _Found:
-    """Returns which pairs are near-duplicates in given windows, and in what frames."""
+    """Returns the near-duplicates among pairs, compared in the given windows."""
     hashes, valid = stack
     both = valid[:, first, of_one] & valid[:, second, of_other]
     one, other = hashes[:, first, of_one], hashes[:, second, of_other]
@@ -318,7 +308,7 @@ def _equal(
     *,
     cropped: bool,
 ) -> Bool[np.ndarray, "*both"]:
-    """Returns where no more bits differ than may, between frames or with a window."""
+    """Returns where the differing bits are within the limit for frames or crops."""
     return _differing(one, other) <= (_MOST_CROPPED if cropped else _MOST_BITS)
 
 

@@ -1,13 +1,13 @@
-"""Sources of a corpus: manifests, folders, patterns and datasets, to checked rows.
+"""Sources of a corpus: reads manifests, folders, patterns and datasets to checked rows.
 
-What a source is called in the configuration is a path before it is a pattern, and `~`
-is a home folder there.
+A source in the configuration is taken as a path if it exists, else as a pattern; `~` is
+expanded.
 """
 
 import glob
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from absl import logging
@@ -25,28 +25,29 @@ from vidsme_jax.data import (
 )
 from vidsme_jax.data.folders import Search
 from vidsme_jax.data.manifest_rows import Row
+from vidsme_jax.data.names import some
 from vidsme_jax.settings.rules import FIELDS
 from vidsme_jax.wording import nearest, printable
 
 _SUFFIXES = ", ".join(names.VIDEO_SUFFIXES)
-_KINDS = "a manifest, a folder, a glob or a video"  # Of sources, beside datasets.
+_KINDS = "a manifest, a folder, a glob or a video"  # Sources other than datasets.
 NO_COLUMNS = (
-    "a folder, a glob or a video has no columns, and its files are taken by their names"
+    "a folder, a glob or a video has no columns: its files are identified by name"
 )
 _DATASETS = ("tfds:", hub_folders.SCHEME)
-_SHOWN = 5  # Of a long list, how many a message names.
-# What the column of the videos is called where it is not called so.
+_SHOWN = 5  # Names of a long list in a message.
+# Usual names of the column of videos.
 _LIKE_VIDEO = ("video_path", "path", "file_name", "filename", "file", "video_id", "vid")
 
 
 class Found(NamedTuple):
-    """What a source holds.
+    """The content of a source.
 
     Attributes:
-      rows: Checked.
+      rows: The valid rows.
       columns: Of a manifest, or the features of a dataset.
-      left_out: For any role.
-      problems: Of faulty rows.
+      left_out: Files left out.
+      problems: Of invalid rows.
     """
 
     rows: list[Row]
@@ -65,9 +66,9 @@ def read(
 
     Args:
       source: As configured.
-      root: What the paths in manifests are relative to, if not their own folder.
-      fields: `corpus.fields`. A column that the source does not have counts for others.
-      files: Of the URLs that manifests name; None: they may name none.
+      root: The base of paths in manifests; None: their own folder.
+      fields: `corpus.fields`; missing columns are taken to be of other sources.
+      files: The files of URLs in manifests; None: URLs are not allowed.
 
     Raises:
       AuditError: It cannot be read, or is empty.
@@ -84,9 +85,9 @@ def read(
     search = Search()
     if os.path.isdir(path):
         found = search.videos(path)
-        its = [path.parent if file == path else path for file in found]
-        pairs = zip(found, its, strict=True)
-        named = [(file.relative_to(home).as_posix(), home) for file, home in pairs]
+        bases = [path.parent if file == path else path for file in found]
+        pairs = zip(found, bases, strict=True)
+        named = [(file.relative_to(base).as_posix(), base) for file, base in pairs]
         missing = (
             f"{source}: no video in the folder; looked for {_SUFFIXES}, and for "
             "folders of numbered pictures"
@@ -107,7 +108,7 @@ def read(
             why = names.why_missing(path.absolute()) or names.near(path)
             missing = f"{source}: no such manifest, folder or video{why}"
     if is_pattern and os.path.exists(path):
-        logging.info("%s: there is a path of this name, so it is no pattern", source)
+        logging.info("%s: a path of this name exists, so it is not a pattern", source)
     left = [
         LeftOut(source=source, role="", count=len(paths), what="files", why=why)
         for why, paths in (
@@ -119,13 +120,13 @@ def read(
         more = [f"; {one.count} files are left out, {one.why}" for one in left]
         raise AuditError([missing + "".join(more)])
     if any(manifest_rows.columns_of(fields).values()):
-        logging.info("%s: %s: corpus.fields is of other sources", source, NO_COLUMNS)
+        logging.info("%s: %s: corpus.fields is not used", source, NO_COLUMNS)
     rows = [Row(source, v, folder, v) for v, folder in named]
     return Found(rows, [], left, [])
 
 
 def _no_videos(matches: list[str]) -> str:
-    """Returns why matches of a pattern are no source."""
+    """Returns why the matches of a pattern are not a source."""
     suffixes = (pathlib.PurePath(name).suffix.lower() for name in matches)
     found = zip(matches, suffixes, strict=True)
     tables = [name for name, suffix in found if suffix in manifests.READERS]
@@ -140,7 +141,7 @@ def _no_videos(matches: list[str]) -> str:
 
 
 def name_of(source: str) -> str:
-    """Returns the short name of a source: the group of its rows that have none."""
+    """Returns the short name of a source, the default group of its rows."""
     if source.startswith(hub_folders.SCHEME):
         return hub_folders.short_name(source)
     if is_address(source):
@@ -149,18 +150,15 @@ def name_of(source: str) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Returns whether a source, or the key of a clip, is of a dataset, or a URL.
+    """Returns whether a source or the key of a clip is in a dataset or a URL.
 
-    The key of a file is an absolute path; a row of a manifest has no address.
+    The key of a file is an absolute path; rows of manifests never have an address.
+
+    Example:
+      >>> is_address("tfds:a/1.0.0/train/0"), is_address("/videos/a.mp4")
+      (True, False)
     """
     return name.startswith((*_DATASETS, urls.SCHEME))
-
-
-def some(listed: Iterable[str]) -> str:
-    """Returns the first of a long list of names, and how many more there are."""
-    distinct = list(dict.fromkeys(listed))
-    rest = len(distinct) - _SHOWN
-    return ", ".join(distinct[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _read_manifest(
@@ -172,24 +170,24 @@ def _read_manifest(
 ) -> Found:
     mapping = manifest_rows.columns_of(fields)
     columns, raw = manifests.read(source, path, {*FIELDS, *mapping.values()})
-    its = {name: col for name, col in mapping.items() if not col or col in columns}
-    if columns and its.get("video", "video") not in columns:
+    found = {name: col for name, col in mapping.items() if not col or col in columns}
+    if columns and found.get("video", "video") not in columns:
         label = manifest_rows.label_column(fields, columns)
         like = tuple(f"video={name}" for name in _like_videos(columns))
-        its, fields = its | manifest_rows.columns_of(like), (*fields, *like)
+        found, fields = found | manifest_rows.columns_of(like), (*fields, *like)
         problems = manifest_rows.not_labels(source, raw, label, fields)
-        problems += manifest_rows.misspelt(source, columns, its, fields)
+        problems += manifest_rows.misspelt(source, columns, found, fields)
         raise AuditError([_without_videos(source, columns, mapping, fields), *problems])
     folder = root or path.parent
-    how = (its, columns, fields, files)
-    rows, problems = manifest_rows.checked(source, folder, raw, *how)
+    given = (found, columns, fields, files)
+    rows, problems = manifest_rows.checked(source, folder, raw, *given)
     problems += _without_files(source, rows)
-    problems = manifest_rows.misspelt(source, columns, its, fields) + problems
+    problems = manifest_rows.misspelt(source, columns, found, fields) + problems
     return Found(rows, columns, [], problems)
 
 
 def _like_videos(columns: list[str]) -> list[str]:
-    """Returns the column that seems to be that of the videos, if one does."""
+    """Returns the column that is probably that of the videos, if any."""
     same = [name for name in columns if str(name).strip().casefold() == "video"]
     return (same or [name for name in _LIKE_VIDEO if name in columns])[:1]
 
@@ -207,7 +205,7 @@ def _without_videos(
 
 
 def _without_files(source: str, rows: list[Row]) -> list[str]:
-    """Tells how many URLs have no file; returns the problem that none has one."""
+    """Warns of URLs without a file; returns the problem if no row has one."""
     lacking = [row.video for row in rows if row.video.startswith(urls.SCHEME)]
     lacking = [video for video in lacking if isinstance(video, cells.Address)]
     if not lacking:
@@ -217,7 +215,7 @@ def _without_files(source: str, rows: list[Row]) -> list[str]:
     counted += f"corpus.urls, such as {shown!r}"
     if len(lacking) == len(rows):
         return [f"{source}: {counted}; nothing is fetched from the network"]
-    logging.warning("%s: %s: they fail", source, counted)
+    logging.warning("%s: %s: their clips fail", source, counted)
     return []
 
 
@@ -232,21 +230,20 @@ def _read_dataset(
     try:
         if of_hub:
             hub_folders.find(source)
-            from vidsme_jax.data import hub  # Takes Arrow.
+            from vidsme_jax.data import hub  # Imports Arrow.
 
             columns, found, folder = hub.rows(source, fields)
         else:
-            dataset_folders.find(source)
-            from vidsme_jax.data import datasets  # Takes TFDS.
+            folder = dataset_folders.find(source)
+            from vidsme_jax.data import datasets  # Imports TFDS.
 
             columns, found = datasets.rows(source, fields)
-            folder = datasets.folder_of(source)
     except AuditError as error:
         raise AuditError([f"{source}: {p}" for p in error.problems]) from error
     what = "row" if of_hub else "example"
     if not found:
         raise AuditError([f"{source}: the split has no {what}"])
     raw = [(f"{what} {n}", row) for n, row in enumerate(found)]
-    how = ({}, FIELDS, fields, files)
-    rows, problems = manifest_rows.checked(source, root or folder, raw, *how)
+    given = ({}, FIELDS, fields, files)
+    rows, problems = manifest_rows.checked(source, root or folder, raw, *given)
     return Found(rows, columns, [], problems + _without_files(source, rows))

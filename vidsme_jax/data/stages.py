@@ -1,9 +1,8 @@
 """Core seconds that host threads spend on each stage of a clip.
 
-The stages that this package counts are `HASH` (SHA-256 of the file), `SCAN` (opening
-it and reading its table of frames), `DECODE` (with the conversion to RGB), `MOTION`
-(grey levels and, with OpenCV, the flow), `PREPROCESS` and `DESCRIBE` (what tells clips
-apart without a model).
+The stages are `HASH` (SHA-256 of the file), `SCAN` (opening it and reading its frame
+table), `DECODE` (with the conversion to RGB), `MOTION` (grey levels and, with OpenCV,
+the flow), `PREPROCESS` and `DESCRIBE` (appearance features and fingerprints).
 """
 
 import contextlib
@@ -16,7 +15,7 @@ MOTION, PREPROCESS, DESCRIBE = "motion", "preprocess", "describe"
 
 
 class Stages:
-    """Sums the CPU seconds of threads by stage; safe to use from several threads.
+    """Sums the CPU seconds of threads by stage; thread-safe.
 
     ```
     stages = Stages()
@@ -25,8 +24,8 @@ class Stages:
     stages.seconds  # {"hash": 0.01, "scan": 0.02, "decode": 0.9}
     ```
 
-    CPU seconds of the thread, not wall seconds: they do not grow with the number of
-    threads that compete for a core, and a thread that waits spends none.
+    CPU seconds of the thread, unlike wall seconds, do not grow with the number of
+    threads that compete for a core, and a waiting thread spends none.
     """
 
     def __init__(self):
@@ -43,8 +42,8 @@ class Stages:
     def spending(self, stage: str) -> Iterator[None]:
         """Adds the CPU seconds of a block to a stage.
 
-        A block inside it, of `spending` here or in this module, counts for its own
-        stage alone.
+        A nested block, of this method or of `spending` in the module, counts for its
+        own stage only.
         """
         outer = _blocks.innermost
         block = _blocks.innermost = _Block(self)
@@ -66,19 +65,19 @@ class Stages:
 
 
 def spending(stage: str) -> contextlib.AbstractContextManager[None]:
-    """Adds a block to a stage of whoever counts on this thread, if anyone does."""
+    """Adds a block to a stage of the innermost `Stages` on this thread, if any."""
     block = _blocks.innermost
     return contextlib.nullcontext() if block is None else block.stages.spending(stage)
 
 
 def add(seconds: Mapping[str, float]) -> None:
-    """Adds CPU seconds by stage for whoever counts on this thread, if anyone does."""
+    """Adds CPU seconds by stage to the innermost `Stages` on this thread, if any."""
     if (block := _blocks.innermost) is not None:
         block.stages.add(seconds)
 
 
 class _Block:
-    """A block that is being counted, and the CPU seconds of those inside it."""
+    """An open block, and the CPU seconds of the blocks nested in it."""
 
     def __init__(self, stages: Stages):
         self.stages, self.inside = stages, 0.0

@@ -1,20 +1,19 @@
-"""What a video file says of itself: how it was coded, by what program, and when.
+"""Metadata of a video file: codec, encoder, creation time.
 
-None of it reaches a model. Two sets of clips that differ in it came another way, which
-is no sign that a model has seen one of them.
+None of it reaches a model. Two sets of clips that differ in it have different origins,
+which is no evidence of membership.
 """
 
 import datetime
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from vidsme_jax.wording import printable
 
-_MOST = 120  # Characters of a text; what wrote the file chose them.
+_MOST = 120  # Characters of an untrusted text.
 _ENCODERS = ("encoder", "encoding_tool", "writing_application", "handler_name")
 _TIMES = ("creation_time", "date")
 _DAY = 86_400.0  # Seconds.
@@ -23,18 +22,14 @@ _DAY = 86_400.0  # Seconds.
 def container_of(
     container: InputContainer, stream: VideoStream
 ) -> dict[str, str | float]:
-    """Returns what is known of a file that is open.
-
-    Args:
-      container: Of the file.
-      stream: Its main video stream.
+    """Returns the metadata of an open file and its main video stream.
 
     Returns:
       Texts: `codec`, `profile`, `pixel_format`, `format` (of the container), `audio`
       (its codec, "none" without any) and `encoder` (the programs that its tags name).
-      Numbers: `width`, `height`, `fps`, `duration` (seconds), `bit_rate` (a second),
-      `file_size` (bytes), `frames` (by the header) and `creation_date` (days since
-      1970). What the file does not say is left out, but for `encoder`, which is "".
+      Numbers: `width`, `height`, `fps`, `duration` (seconds), `bit_rate` (bits per
+      second), `file_size` (bytes), `frames` (by the header) and `creation_date` (days
+      since 1970). Missing values are left out, except `encoder`, which is "".
     """
     context = stream.codec_context
     sounds = [each.codec_context for each in container.streams.audio]
@@ -76,8 +71,8 @@ def container_of(
     return found
 
 
-def _created(tags: Mapping[str, Any]) -> float | None:
-    """Returns when a file was made, in days since 1970; None if no tag says it."""
+def _created(tags: Mapping[str, str]) -> float | None:
+    """Returns the creation time of a file in days since 1970; None without a tag."""
     for name in _TIMES:
         try:
             when = datetime.datetime.fromisoformat(tags[name])

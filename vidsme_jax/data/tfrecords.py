@@ -1,9 +1,9 @@
-"""TFRecord files read at any place, without TensorFlow.
+"""Random access to TFRecord files, without TensorFlow.
 
-TFDS writes them unless it is told otherwise, and its own reader needs TensorFlow. A
-record is its length (8 bytes, the lowest first), a checksum of that (4), the data, and
-their checksum (4). The checksums are not looked at; a file whose records do not end
-with it, or are not as many as they should be, is refused.
+TFRecord is TFDS's default format, and its own reader needs TensorFlow. A record is its
+length (8 bytes, little-endian), a checksum of that (4), the data, and their checksum
+(4). The checksums are not verified; a file whose records do not end at its end, or
+whose count is wrong, is refused.
 """
 
 import bisect
@@ -16,17 +16,16 @@ _HEAD, _SUM = struct.Struct("<QI"), 4
 
 
 class TFRecords:
-    """The records of several files, one file after the other.
+    """The concatenated records of several files; thread-safe.
 
-    Safe to read from several threads. The places of a file's records are looked for
-    when the first of them is read.
+    A file is indexed when its first record is read.
     """
 
     def __init__(self, files: Sequence[pathlib.Path], lengths: Sequence[int]):
-        """Takes the files, and how many records each should have."""
+        """Takes the files, and the expected number of records of each."""
         self._files, self._lengths = files, lengths
         self._ends = list(itertools.accumulate(lengths))
-        self._places: dict[int, list[int]] = {}  # Of each record, by file.
+        self._places: dict[int, list[int]] = {}  # Offsets of records, by file.
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -35,6 +34,7 @@ class TFRecords:
         """Reads one record.
 
         Raises:
+          IndexError: There is no such record.
           ValueError: Its file is damaged.
           OSError: Its file cannot be read.
         """
@@ -50,7 +50,7 @@ class TFRecords:
             return file.read(length)
 
     def _found(self, which: int) -> list[int]:
-        """Goes from record to record of a file."""
+        """Returns the offsets of the records of a file, in bytes."""
         path, places = self._files[which], []
         size, place = path.stat().st_size, 0
         with path.open("rb") as file:
@@ -63,7 +63,7 @@ class TFRecords:
                 place += _HEAD.size + _HEAD.unpack(head)[0] + _SUM
         if place != size or len(places) != self._lengths[which]:
             raise ValueError(
-                f"{path.name} is damaged: {self._lengths[which]} records should end "
-                f"with its {size} bytes"
+                f"{path.name} is damaged: {self._lengths[which]} records should fill "
+                f"its {size} bytes"
             )
         return places

@@ -1,17 +1,17 @@
-"""The track of a file that holds the film, among others that hold pictures.
+"""Chooses the main video track of a file.
 
-Files carry cover art, a thumbnail, a picture a chapter, a preview of low resolution, or
-a second camera as further video tracks. What is taken:
+Files carry cover art, a thumbnail, a picture per chapter, a low-resolution preview, or
+a second camera as further video tracks. The choice excludes
 
-1. no track that is marked as attached picture;
-2. of several, no still: one frame, or under a tenth of those of the track with most;
-3. of several with moving pictures, the one that FFmpeg prefers (marked as default, then
-   by size and bit rate).
+1. tracks marked as attached picture;
+2. among several, stills: one frame, or less than a tenth of the frames of the longest
+   track;
 
-A warning names what is taken and every other track of more than one frame.
+and prefers, among the rest, FFmpeg's choice (marked as default, then by size and bit
+rate). A warning names the chosen track and every other one with more than one frame.
 
-Frames are counted by reading the packets of the file, without decoding: what a header
-says of their number is not believed.
+Frames are counted by reading the packets of the file, without decoding: counts in
+headers are not trusted.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ from av.video.stream import VideoStream
 
 from vidsme_jax.base import ClipError
 
-_STILL = 10  # A film has more than a tenth of the frames of the longest track.
+_STILL = 10  # The main track has more than a tenth of the longest track's frames.
 
 
 def videos(container: InputContainer) -> list[VideoStream]:
-    """Returns the video tracks; a picture attached to an audio file is none.
+    """Returns the video tracks without attached pictures.
 
     Raises:
       ClipError: "open", if there is none.
@@ -54,8 +54,8 @@ def count(
 
     Args:
       container: Just opened; it is read to its end.
-      tracks: Whose packets are counted.
-      check: Called with every count, to stop what takes too long.
+      tracks: The tracks to count.
+      check: Called with every count; raises if it takes too long.
     """
     counts = {track.index: 0 for track in tracks}
     try:
@@ -64,14 +64,14 @@ def count(
                 counts[packet.stream.index] += 1
                 check(counts[packet.stream.index])
     except (av.FFmpegError, IndexError):
-        pass  # The file breaks off, which decoding the chosen track reports.
+        pass  # The file is truncated, which decoding the chosen track reports.
     return counts
 
 
-def film(
+def main(
     container: InputContainer, tracks: Sequence[VideoStream], counts: dict[int, int]
 ) -> tuple[VideoStream, tuple[str, ...]]:
-    """Returns the track with the film, and a warning if others have several frames."""
+    """Returns the main track, and a warning if others have several frames."""
     most = max(counts.values())
     least = max(1, most // _STILL)
     moving = [track for track in tracks if counts[track.index] > least]

@@ -1,8 +1,8 @@
-"""Videos that a manifest names by their URLs: which files of this machine hold them.
+"""Local files of videos that a manifest names by URL.
 
-Nothing is fetched. `corpus.urls` says where the files are: a table with the columns
-`url` and `file`, a folder, or a path with `{id}` in place of what the URL calls the
-video, such as `videos/{id}.mp4`, as yt-dlp may name files.
+Nothing is fetched. `corpus.urls` maps URLs to files: a table with the columns `url` and
+`file`, a folder, or a path with `{id}` in place of the video's id in the URL, such as
+`videos/{id}.mp4`, as yt-dlp may name files.
 """
 
 import os
@@ -16,26 +16,26 @@ from vidsme_jax.data import cells, manifests, names
 from vidsme_jax.data.cells import Address
 from vidsme_jax.wording import nearest, printable
 
-SCHEME = "url:"  # Of the key of a clip whose URL has no file.
+SCHEME = "url:"  # Prefix of the key of a clip without a file.
 _ID = "{id}"
 _URL = re.compile(r"https?://\S", re.IGNORECASE)
-_NAME = re.compile(r"[\w.~-]{1,200}", re.ASCII)  # Of an id that may be a file's.
+_NAME = re.compile(r"[\w.~-]{1,200}", re.ASCII)  # An id that may be a file name.
 _IN_BRACKETS = re.compile(r"\[([^\[\]]+)\]$")  # As yt-dlp ends names: "A film [ID]".
 _YOUTUBE = re.compile(r"(www\.|m\.|music\.)?youtube(-nocookie)?\.com")
-_PAGES = ("shorts", "embed", "live", "v", "e")  # Before an id in YouTube's paths.
+_PAGES = ("shorts", "embed", "live", "v", "e")  # Precede an id in YouTube's paths.
 _LONGEST = 200  # Characters of a URL in a message.
 _LISTED = 20  # Problems.
 
 
 def is_url(video: Any) -> bool:
-    """Returns whether a cell is an address of the web."""
+    """Returns whether a cell is an http or https URL."""
     return isinstance(video, str) and _URL.match(video) is not None
 
 
 def id_of(url: str) -> str:
-    """Returns what a URL calls its video; "" if that can be no file's name.
+    """Returns the id of a URL's video; "" if it cannot be a file name.
 
-    That is YouTube's id or, elsewhere, the last part of the path without its suffix.
+    This is YouTube's id or, elsewhere, the last part of the path without its suffix.
 
     Example:
       >>> id_of("https://youtu.be/dQw4w9WgXcQ?t=3"), id_of("http://a.org/films/b.mp4")
@@ -46,10 +46,10 @@ def id_of(url: str) -> str:
 
 
 class Files:
-    """The files of URLs.
+    """The local files of URLs.
 
     Attributes:
-      folder: What the files are relative to.
+      folder: The base of the files' paths.
     """
 
     def __init__(self, given: str, root: pathlib.Path | None = None):
@@ -57,16 +57,16 @@ class Files:
 
         Args:
           given: `corpus.urls`.
-          root: `corpus.video_root`, which files of a table are relative to; None: the
-            table's folder.
+          root: `corpus.video_root`, the base of paths in a table; None: the table's
+            folder.
 
         Raises:
           AuditError: There is no such table or folder, or two files of one URL; lists
-            every problem.
+            at most 20 problems.
         """
         path = names.configured(given)
         self._given = given
-        # By the same URL however it is written.
+        # By the normalised URL; see `_same`.
         self._files: dict[tuple[str, ...], str] = {}
         self._stems: dict[str, str] = {}
         self._template = ""
@@ -87,8 +87,8 @@ class Files:
             problems += self._read(given, path)
         else:
             problems.append(
-                f"{given!r} is no table ({', '.join(manifests.READERS)}), folder, or "
-                f"path with {_ID}{names.near(path.absolute())}"
+                f"{given!r} is not a table ({', '.join(manifests.READERS)}), a folder, "
+                f"or a path with {_ID}{names.near(path.absolute())}"
             )
         if len(problems) > _LISTED:
             rest = len(problems) - _LISTED + 1
@@ -97,9 +97,9 @@ class Files:
             raise AuditError([f"corpus.urls: {problem}" for problem in problems])
 
     def video(self, url: str) -> str:
-        """Returns the file of a URL, relative to `folder`, or an address without one.
+        """Returns the file of a URL, relative to `folder`, or an `Address` without one.
 
-        Whether the file is there is seen when its clip is decoded.
+        The file need not exist: this is checked when its clip is decoded.
         """
         found = self._files.get(_same(url), "")
         name = "" if self._files else id_of(url)
@@ -112,7 +112,7 @@ class Files:
         return found or Address(f"{SCHEME}{url}", url)
 
     def _list(self, folder: pathlib.Path) -> list[str]:
-        """Takes the videos in a folder by their stems, and by ids in brackets."""
+        """Indexes the videos in a folder by stem or bracketed id; returns problems."""
         problems = []
         try:
             listed = sorted(os.listdir(folder))
@@ -132,7 +132,7 @@ class Files:
         return problems
 
     def _read(self, given: str, path: pathlib.Path) -> list[str]:
-        """Takes the rows of a table."""
+        """Indexes the rows of a table by URL; returns problems."""
         columns, raw = manifests.read(given, path, {"url", "file"})
         if lacking := [name for name in ("url", "file") if name not in columns]:
             listed = printable(", ".join(map(str, columns)), 1000)
@@ -140,16 +140,16 @@ class Files:
             return [f"{given}: no column {lacking[0]!r}; its columns: {listed}{near}"]
         problems = []
         for place, row in raw:
-            its = row if isinstance(row, dict) else {}
-            url, file = its.get("url"), its.get("file")
+            row = row if isinstance(row, dict) else {}
+            url, file = row.get("url"), row.get("file")
             if not is_url(url):
                 problems.append(
-                    f"{given}: {place}: 'url' is {cells.cut(url)}; it must "
-                    "be an address that begins with http:// or https://"
+                    f"{given}: {place}: 'url' is {cells.quoted(url)}; it must "
+                    "begin with http:// or https://"
                 )
             elif problem := cells.not_a_path(file):
                 problems.append(
-                    f"{given}: {place}: 'file' is {cells.cut(file)}; {problem}"
+                    f"{given}: {place}: 'file' is {cells.quoted(file)}; {problem}"
                 )
             elif (other := self._files.setdefault(_same(str(url)), str(file))) != file:
                 problems.append(
@@ -159,8 +159,8 @@ class Files:
         return problems
 
 
-def refused(url: str) -> ClipError:
-    """Returns why a URL has no video."""
+def no_file_error(url: str) -> ClipError:
+    """Returns the error of a URL without a file."""
     return ClipError(
         "open",
         f"corpus.urls gives no file of this machine for {_shown(url)}; nothing is "
@@ -169,11 +169,11 @@ def refused(url: str) -> ClipError:
 
 
 def _same(url: str) -> tuple[str, ...]:
-    """Returns what is equal for a URL however it is written."""
+    """Returns a normalised URL: equal for equivalent spellings."""
     if name := _youtube(url):
         return "youtube", name
     parts = _parts(url)
-    if not parts.scheme:  # It has no parts, and is written in one way.
+    if not parts.scheme:  # It cannot be parsed, and equals only itself.
         return (url,)
     path = urllib.parse.unquote(parts.path).rstrip("/")
     return parts.netloc.lower(), path, parts.query
@@ -195,7 +195,7 @@ def _youtube(url: str) -> str:
 def _parts(url: str) -> urllib.parse.SplitResult:
     try:
         return urllib.parse.urlsplit(url)
-    except ValueError:  # Of a host in brackets that is none.
+    except ValueError:  # Invalid brackets in the host.
         return urllib.parse.SplitResult("", "", "", "", "")
 
 

@@ -1,24 +1,24 @@
-"""Decoding: the sampled frames of one video, exact, and little else of it.
+"""Decodes the sampled frames of one video exactly, and few others.
 
-The table of a video's frames is read first, without decoding. The decoder then seeks to
-the keyframe at or before each sampled frame and is given all packets but those that
-only an unsampled frame needs; every picture that it puts out must be the next of that
-table, and the first a keyframe by the decoder's own word too. If one is not, or is
-damaged, the frames are sought again without leaving out any; if that fails too, or the
-file has no such table, or is damaged, the video is decoded from end to end and what
-really decodes is counted. Frame counts and rates in headers are never trusted: no frame
-is chosen by them. The average rate makes the frames' clock only, as in transformers'
-video processors. Damage to what is not decoded goes unnoticed.
+The frame table is read first, without decoding. Then each sampled frame is decoded from
+the keyframe at or before it, without the packets of disposable unsampled frames. Every
+output frame must be the next of the table, and the first must be a keyframe according
+to the decoder too. If a frame is not, or is damaged, decoding is repeated with all
+packets; if that fails too, or the file has no reliable table, the video is decoded from
+end to end and the frames that decode are counted. Frame counts and rates in headers are
+never trusted: no frame is chosen by them. The average rate is only used for the frames'
+clock, as in transformers' video processors. Damage outside of the decoded frames goes
+unnoticed.
 
-Of a file with several video tracks `tracks.py` says which is decoded; `formats.py` says
-how its pictures become RGB, and what of high dynamic range, interlacing, oblong pixels
-and transparency is not in them.
+`tracks.py` chooses among several video tracks; `formats.py` describes the conversion to
+RGB, and the treatment of high dynamic range, interlacing, oblong pixels and
+transparency.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
@@ -29,52 +29,51 @@ from jaxtyping import UInt8
 
 from vidsme_jax.base import ClipError, Frames
 from vidsme_jax.data import clocks, opening, stages, webp
-from vidsme_jax.data.album import Album
+from vidsme_jax.data.chosen_frames import ChosenFrames
 from vidsme_jax.data.limits import Content, Limits
-from vidsme_jax.data.opening import Promise, Source
-from vidsme_jax.data.seeking import Table, Untrusted, increasing, scan, sought
+from vidsme_jax.data.opening import HeaderLength, Source
+from vidsme_jax.data.sampling import Choose
+from vidsme_jax.data.seeking import Table, TableMismatch, increasing, scan, seek_frames
 from vidsme_jax.data.segments import WHOLE, Segment
 
 LIMITS = Limits()
 
-Choice = Callable[[int, np.ndarray], Sequence[int]]
-
 
 def decode_chosen(
-    content: Content, choose: Choice, limits: Limits = LIMITS, part: Segment = WHOLE
+    content: Content, choose: Choose, limits: Limits = LIMITS, part: Segment = WHOLE
 ) -> Frames:
     """Decodes chosen frames of a video.
 
     Args:
-      content: A file, or what it would contain.
-      choose: Called with the number of frames and the seconds of each; returns which
-        are wanted, as `sampling.frame_indices` does.
-      limits: What the video may cost.
-      part: That the frames are chosen of; their clock begins with it.
+      content: A file, or its content.
+      choose: Called with the number of frames and the seconds of each; returns the
+        wanted indices, not decreasing, as `sampling.frame_indices` does.
+      limits: The limits of the video.
+      part: The part that the frames are chosen from; their clock starts with it.
 
     Returns:
-      The frames upright in RGB at full resolution. Where frames change their size
-      within the video, all have that of the first sampled one. A damaged or truncated
-      file gives what can be read of it, and says so in `warnings`; so do several video
-      tracks, and a format that the frames do not show in full.
+      The frames upright in RGB at full resolution; if the size changes within the
+      video, all have that of the first sampled one. Of a damaged or truncated file the
+      readable frames are used. `warnings` reports this, several video tracks, and
+      format properties lost in the conversion.
 
     Raises:
       ClipError: "open" if the file is no video, "decode" if no frame can be decoded or
         the video exceeds the limits.
     """
     source = Source(content, limits)
-    table, album = _pictures_of(source, choose)
+    table, chosen = _decode(source, choose)
     return Frames(
-        pixels=album.pixels,
-        indices=album.indices,
+        pixels=chosen.pixels,
+        indices=chosen.indices,
         content_hash=source.content_hash(),
         clock=clocks.of_frames(
-            source.rate, album.indices, table.times, part.indices(table.times)
+            source.rate, chosen.indices, table.times, part.indices(table.times)
         ),
         warnings=(
-            *_shortfall(source.promised, table),
-            *source.noticed,
-            *album.warnings(),
+            *_length_warnings(source.header_length, table),
+            *source.warnings,
+            *chosen.warnings(),
         ),
         container=source.container | {"frames": float(len(table.times))},
     )
@@ -86,16 +85,16 @@ def thumbnails(
     """Decodes frames of a video again, scaled down.
 
     Args:
-      content: A file, or what it would contain.
+      content: A file, or its content.
       indices: As in `Frames.indices`, not decreasing.
-      height: In pixels; the width follows.
-      limits: What the video may cost.
+      height: In pixels; the width keeps the aspect ratio.
+      limits: The limits of the video.
 
     Raises:
-      ClipError: As `decode_chosen`; also "decode" if the file has lost a frame since.
+      ClipError: As `decode_chosen`; also "decode" if a frame no longer decodes.
     """
     source = Source(content, limits)
-    return _pictures_of(source, lambda count, times: indices, height)[1].pixels
+    return _decode(source, lambda count, times: indices, height)[1].pixels
 
 
 def content_hash(content: Content, limits: Limits = LIMITS) -> str:
@@ -107,25 +106,25 @@ def content_hash(content: Content, limits: Limits = LIMITS) -> str:
     return Source(content, limits).content_hash()
 
 
-def _pictures_of(
-    source: Source, choose: Choice, height: int | None = None
-) -> tuple[Table, Album]:
-    """Decodes the chosen frames, by seeking where the file allows it."""
+def _decode(
+    source: Source, choose: Choose, height: int | None = None
+) -> tuple[Table, ChosenFrames]:
+    """Decodes the chosen frames, by seeking if the file allows it."""
     if webp.is_animated(opening.head(source.content)):
-        return webp.pictures_of(source, choose, height)
+        return webp.decode(source, choose, height)
     with source.opened() as opened:
         with stages.spending(stages.SCAN):
             table = scan(source, *opened)
         if table is not None:
-            album = _by_seeking(source, *opened, table, choose, height)
-            if album is not None:
-                return table, album
+            chosen = _by_seeking(source, *opened, table, choose, height)
+            if chosen is not None:
+                return table, chosen
     if table is not None and table.disposable:
         table = dataclasses.replace(table, disposable=frozenset())
         with source.opened() as opened:
-            album = _by_seeking(source, *opened, table, choose, height)
-        if album is not None:
-            return table, album
+            chosen = _by_seeking(source, *opened, table, choose, height)
+        if chosen is not None:
+            return table, chosen
     return _in_sequence(source, choose, height)
 
 
@@ -134,36 +133,38 @@ def _by_seeking(
     container: InputContainer,
     stream: VideoStream,
     table: Table,
-    choose: Choice,
+    choose: Choose,
     height: int | None,
-) -> Album | None:
-    """Decodes the chosen frames, or none if the decoder and the table disagree."""
-    album = Album(choose(len(table.pts), table.times), height)
+) -> ChosenFrames | None:
+    """Decodes the chosen frames; None if the decoder and the table disagree."""
+    chosen = ChosenFrames(choose(len(table.pts), table.times), height)
     try:
-        for index, frame in sought(source, container, stream, table, album.wanted):
-            album.put(index, frame)
-    except (Untrusted, av.FFmpegError, IndexError):
+        for index, frame in seek_frames(
+            source, container, stream, table, chosen.wanted
+        ):
+            chosen.put(index, frame)
+    except (TableMismatch, av.FFmpegError, IndexError):
         return None
-    return album
+    return chosen
 
 
 def _in_sequence(
-    source: Source, choose: Choice, height: int | None
-) -> tuple[Table, Album]:
-    """Decodes everything twice: to count, then to keep the chosen frames only."""
+    source: Source, choose: Choose, height: int | None
+) -> tuple[Table, ChosenFrames]:
+    """Decodes all frames twice: first to count them, then to store the chosen ones."""
     stamps: list[tuple[int | None, int | None]] = []
     damage: list[str] = []
     with source.opened() as (container, stream):
-        for frame in _everything(source, container, stream, damage):
+        for frame in _decode_all(source, container, stream, damage):
             stamps.append((frame.pts, frame.dts))
             source.check_count(len(stamps))
-        unit, codec = opening.unit(stream), stream.codec_context.name
+        unit, codec = opening.seconds_per_tick(stream), stream.codec_context.name
         rate = stream.average_rate or stream.guessed_rate
     if not stamps:
         reasons = f" ({'; '.join(dict.fromkeys(damage))})" if damage else ""
         raise ClipError("decode", f"no frame of the {codec} video decodes{reasons}")
     period = float(1 / rate) if rate else 0.04
-    # Where AVI has no `pts`, the packets that release frames still have their `dts`.
+    # Frames of AVI without `pts` still have the `dts` of their packets.
     times = next(filter(None, map(increasing, zip(*stamps, strict=True))), None)
     stamped = times is not None
     seconds = (
@@ -176,26 +177,26 @@ def _in_sequence(
         damage=tuple(damage),
     )
 
-    album = Album(choose(len(stamps), table.times), height)
+    chosen = ChosenFrames(choose(len(stamps), table.times), height)
     with source.opened() as (container, stream):
-        for index, frame in enumerate(_everything(source, container, stream, [])):
-            if index in album.wanted:
-                album.put(index, frame)
-            if index == album.wanted[-1]:
-                return table, album
-    raise ClipError("decode", f"frame {album.wanted[-1]} no longer decodes")
+        for index, frame in enumerate(_decode_all(source, container, stream, [])):
+            if index in chosen.wanted:
+                chosen.put(index, frame)
+            if index == chosen.wanted[-1]:
+                return table, chosen
+    raise ClipError("decode", f"frame {chosen.wanted[-1]} no longer decodes")
 
 
-def _everything(
+def _decode_all(
     source: Source, container: InputContainer, stream: VideoStream, damage: list[str]
 ) -> Iterator[VideoFrame]:
-    """Yields every frame that decodes; writes what is broken to `damage`."""
+    """Yields every frame that decodes; appends descriptions of damage."""
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-        except (av.FFmpegError, IndexError):  # PyAV lacks a stream that appears late.
-            damage.append("the file breaks off")
+        except (av.FFmpegError, IndexError):  # PyAV's, for a late stream.
+            damage.append("the file is truncated")
             packet = None
         source.check_time()
         if packet is not None and packet.is_corrupt:
@@ -210,16 +211,16 @@ def _everything(
             return
 
 
-def _shortfall(promise: Promise, table: Table) -> tuple[str, ...]:
-    """A warning where less decodes than the header promises, or something is broken.
+def _length_warnings(header: HeaderLength, table: Table) -> tuple[str, ...]:
+    """Returns a warning if less decodes than the header promises, or on damage.
 
     A count alone proves nothing: formats count dropped frames, or those that an edit
-    list leaves out; so both the count and the duration must fall short, and that by
-    more than the last frame may have been meant to stay. Of a file that begins late the
-    time of the end is no length.
+    list removes; so both the count and the duration must fall short, and by more than
+    the possible duration of the last frame. In a file that starts late, the end time is
+    not the duration.
     """
-    frames, seconds = promise.frames, promise.seconds
-    if promise.until:
+    frames, seconds = header.frames, header.seconds
+    if header.may_be_end:
         seconds = max(0.0, seconds - max(0.0, table.start))
     count, shown = len(table.times), float(table.times[-1]) + table.period
     longest = float(np.diff(table.times).max(initial=0))

@@ -1,4 +1,4 @@
-"""Log lines during work of unknown length, such as reading millions of rows."""
+"""Logs progress of work of unknown length, such as reading millions of rows."""
 
 import contextlib
 import gc
@@ -14,10 +14,10 @@ _SECONDS = 8.0  # Between two log lines.
 
 
 class Wait:
-    """What is being done, which `announced` logs now and then.
+    """The current stage of a task, which `announced` logs periodically.
 
     Attributes:
-      stage: In a few words.
+      stage: A short description.
     """
 
     def __init__(self, stage: str):
@@ -27,7 +27,7 @@ class Wait:
 
 @contextlib.contextmanager
 def announced(stage: str) -> Iterator[Wait]:
-    """Logs what is being done for as long as a block takes, if that is long."""
+    """Logs the current stage of a block every 8 seconds until it ends."""
     wait, begun, over = Wait(stage), time.monotonic(), threading.Event()
 
     def announce() -> None:
@@ -46,9 +46,9 @@ def announced(stage: str) -> Iterator[Wait]:
 
 @contextlib.contextmanager
 def collecting_later() -> Iterator[None]:
-    """Keeps Python from looking for cycles in a block that makes none.
+    """Disables garbage collection in a block that creates no reference cycles.
 
-    It would go through millions of rows again and again.
+    Otherwise it would traverse millions of rows repeatedly.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,13 +1,11 @@
-"""Animated WebP, which FFmpeg does not decode: its frames and their times, exactly.
+"""Decodes animated WebP, which FFmpeg does not: exact frames and times.
 
-The durations of frames stand in front of each in the file; the pictures are decoded by
-Pillow, from the first to the last that is wanted, since each is drawn over the one
-before it.
+The file stores the duration of each frame; the pictures are decoded by Pillow, from the
+first to the last wanted one, since each is drawn over the one before it.
 """
 
 import io
 import struct
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -15,41 +13,42 @@ from PIL import Image
 
 from vidsme_jax.base import ClipError
 from vidsme_jax.data import clocks, opening
-from vidsme_jax.data.album import Album
+from vidsme_jax.data.chosen_frames import ChosenFrames
 from vidsme_jax.data.opening import Source
+from vidsme_jax.data.sampling import Choose
 from vidsme_jax.data.seeking import Table
 
 _CHUNK = struct.Struct("<4sI")
-_UNSAID = 0.1  # Seconds a frame, where the file gives no frame any.
-_MOST_BYTES = 1 << 30  # Of the file, which Pillow holds in memory.
+_DEFAULT_SECONDS = 0.1  # Per frame, if all durations in the file are 0.
+_MOST_BYTES = 1 << 30  # Of the file, which Pillow reads into memory.
 
 
 def is_animated(head: bytes) -> bool:
-    """Returns whether a file is one, by its first 21 bytes."""
+    """Returns whether a file is an animated WebP, by its first 21 bytes."""
     is_extended = head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X"
     return is_extended and len(head) > 20 and bool(head[20] & 2)
 
 
-def pictures_of(
+def decode(
     source: Source,
-    choose: Callable[[int, np.ndarray], Sequence[int]],
+    choose: Choose,
     height: int | None = None,
-) -> tuple[Table, Album]:
+) -> tuple[Table, ChosenFrames]:
     """Decodes the chosen frames; see `video`.
 
     Raises:
       ClipError: "open" if the file is too large, "decode" if a frame cannot be decoded
         or the video exceeds the limits.
     """
-    with opening.regular(source.content) as file:
+    with opening.open_regular(source.content) as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise ClipError("open", f"a WebP of more than {_MOST_BYTES} bytes")
+        raise ClipError("open", f"a WebP of more than {_MOST_BYTES} bytes, the limit")
     width, tall = (1 + int.from_bytes(data[k : k + 3], "little") for k in (24, 27))
     source.limits.check_size(width, tall)
     seconds, whole = _durations(data, source)
     if not seconds:
-        raise ClipError("decode", "the WebP has no frame that is whole")
+        raise ClipError("decode", "the WebP has no complete frame")
     ends = np.cumsum(seconds)
     rate = clocks.rate_of(len(seconds) / float(ends[-1]))
     source.rate = rate
@@ -59,31 +58,31 @@ def pictures_of(
         **({} if rate is None else {"fps": float(rate)}),
         "duration": float(ends[-1]),
     }
-    damage = () if whole else ("the file breaks off",)
+    damage = () if whole else ("the file is truncated",)
     times = np.concatenate([[0.0], ends[:-1]])
     table = Table([], [], times, float(seconds[-1]), damage=damage)
-    album = Album(choose(len(times), times), height)
+    chosen = ChosenFrames(choose(len(times), times), height)
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
-            for index in range(album.wanted[-1] + 1):
+            for index in range(chosen.wanted[-1] + 1):
                 source.check_time()
                 image.seek(index)
-                if index in album.wanted:
+                if index in chosen.wanted:
                     rgba = np.asarray(image.convert("RGBA"))
-                    album.put(index, VideoFrame.from_ndarray(rgba, "rgba"))
+                    chosen.put(index, VideoFrame.from_ndarray(rgba, "rgba"))
     except (OSError, EOFError, ValueError, SyntaxError) as error:
         cause = f"a frame of the WebP does not decode ({error})"
         raise ClipError("decode", cause) from error
-    except Image.DecompressionBombError as error:  # However large the limit.
+    except Image.DecompressionBombError as error:  # Pillow's own limit.
         raise ClipError("decode", f"its frames are too large: {error}") from error
-    return table, album
+    return table, chosen
 
 
 def _durations(data: bytes, source: Source) -> tuple[list[float], bool]:
-    """Returns the seconds of each whole frame, and whether the file is whole.
+    """Returns the seconds of each complete frame, and whether the file is complete.
 
     Raises:
-      ClipError: "decode" if there are too many frames, or chunks to go through.
+      ClipError: "decode" if there are too many frames, or the time is up.
     """
     found, at = [], 12
     while at + _CHUNK.size <= len(data):
@@ -98,5 +97,5 @@ def _durations(data: bytes, source: Source) -> tuple[list[float], bool]:
         at += size + size % 2
     promised = 8 + int.from_bytes(data[4:8], "little")
     if not any(found):
-        found = [_UNSAID] * len(found)
+        found = [_DEFAULT_SECONDS] * len(found)
     return found, len(data) >= promised

@@ -187,7 +187,7 @@ def overlaps(
     """
     items = list(items)
     digests = conflicts.digests_of(items)
-    problems, _ = conflicts.examined(
+    problems, _ = conflicts.find(
         items,
         digests,
         allowed=False,

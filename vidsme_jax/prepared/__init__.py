@@ -1,1 +1,1 @@
-"""Corpora that are decoded once."""
+"""Prepared corpora: clips decoded once and stored."""

@@ -1,4 +1,4 @@
-"""Prepared corpora, open for reading: no video is needed, nor its decoder.
+"""Reads prepared corpora, without the videos and their decoder.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
@@ -33,9 +33,11 @@ from vidsme_jax.store.buckets import Bucket
 
 
 class PreparedClips:
-    """A prepared corpus, open for reading; safe to read from several threads.
+    """A prepared corpus, open for reading; thread-safe.
 
-    `source` is TFDS's data source of the prepared clips, in the order of their hashes.
+    Attributes:
+      folder: The version on this machine.
+      source: TFDS's data source of the prepared clips, in the order of their hashes.
     """
 
     def __init__(
@@ -47,17 +49,17 @@ class PreparedClips:
     ):
         """Opens the newest version and verifies it.
 
-        Of a bucket the records are verified when they are fetched: a shard when its
-        first clip is read.
+        Records in a bucket are verified per shard, when the first clip of a shard is
+        read.
 
         Args:
-          root: The folder that `vidsme prepare` was given.
-          variant: Which of its variants.
-          fields: `corpus.fields`, by which rows of datasets are compared.
-          cache: Where what is fetched from a bucket is kept.
+          root: The folder or bucket given to `vidsme prepare`.
+          variant: The variant to read.
+          fields: `corpus.fields`, to compare rows of datasets.
+          cache: The folder of copies from a bucket; needed for one.
 
         Raises:
-          AuditError: It is not there, or damaged; lists every shard that is.
+          AuditError: It is missing or damaged; lists every damaged shard.
           OSError: The bucket cannot be read.
         """
         self._videos = Videos(views.read(views.Video, None), fields)
@@ -65,22 +67,22 @@ class PreparedClips:
         if isinstance(root, Bucket):
             assert cache is not None
             place = variant.folder(root)
-            self._copies = opened = self._copied(place, variant, cache)
+            self._copies = opened = self._open_copies(place, variant, cache)
             self.folder, self._shards = opened.folder, opened.num_shards
             self._where, self._parent = opened.version.url, place.url
         else:
-            self.folder = self._held(root, variant)
+            self.folder = self._open_newest(root, variant)
             parent = variant.folder(root)
             self._shards = layout.check_settings(parent, variant)
             self._where, self._parent = str(self.folder), str(parent)
         self._positions: dict[str, int] = {}  # By digest.
         self._failed: dict[str, ClipError] = {}
         self._rows: list[Row] = []
-        # Digest and stamp by key, of all that the manifests named.
+        # Digest and stamp by key, of all rows.
         self._known: dict[str, tuple[str, Stamp]] = {}
         self._keys = collections.defaultdict(set)  # By the name in the manifest.
-        self._digests: dict[str, str] = {}  # By key, of the clips to be read.
-        try:  # Before TFDS is asked.
+        self._digests: dict[str, str] = {}  # By key, of the matched clips.
+        try:  # Before TFDS opens the folder.
             features.features_of(self.folder)
         except (OSError, ValueError) as error:
             problem = f"{self._where}: {error}; {layout.REMEDY} it again"
@@ -101,66 +103,69 @@ class PreparedClips:
         if problems:
             raise AuditError(problems)
         if dataset.counts(self.folder) != lengths:
-            damage = f"{self._where}: dataset_info.json does not describe what is there"
+            damage = f"{self._where}: dataset_info.json does not match its files"
             raise AuditError([f"{damage}; {layout.REMEDY} it again"])
         opened_by_tfds: Any = tfds.builder_from_directory(self.folder)
         self.source = opened_by_tfds.as_data_source(layout.SPLIT)
 
-    def _held(self, root: pathlib.Path, variant: Variant) -> pathlib.Path:
-        """Returns the newest version; nobody deletes it while this object lives."""
+    def _open_newest(self, root: pathlib.Path, variant: Variant) -> pathlib.Path:
+        """Returns the newest version, locked against deletion for its lifetime."""
         folder, replaced = layout.newest(root, variant), None
         while folder != replaced:
             try:
                 weakref.finalize(self, lock.held(folder / layout.INFO).close)
                 break
-            except OSError:  # It has just been replaced, or is damaged.
+            except OSError:  # Replaced meanwhile, or damaged.
                 replaced, folder = folder, layout.newest(root, variant)
         return folder
 
-    def _copied(self, place: Bucket, variant: Variant, cache: pathlib.Path) -> Copies:
-        """Returns copies of the newest version, which no run of this machine deletes.
+    def _open_copies(
+        self, place: Bucket, variant: Variant, cache: pathlib.Path
+    ) -> Copies:
+        """Returns local copies of the newest version, locked against deletion.
 
-        In the bucket a run that prepares more clips may delete it.
+        A run that prepares more clips may still delete it from the bucket.
         """
         number, _ = copies.newest(place)
         if number is None:
-            raise AuditError([copies.nothing(place)])
-        kept = copies.kept(cache, place)
-        kept.mkdir(parents=True, exist_ok=True)
-        copies.copy(place, copies.SETTINGS, kept / copies.SETTINGS)
-        shards = layout.check_settings(kept, variant, place.url)
+            raise AuditError([copies.not_found(place)])
+        home = copies.folder_of(cache, place)
+        home.mkdir(parents=True, exist_ok=True)
+        copies.copy(place, copies.SETTINGS, home / copies.SETTINGS)
+        shards = layout.check_settings(home, variant, place.url)
         name = f"1.{number}.0"
-        opened = Copies(place.folder(name), kept / name, shards)
-        with contextlib.suppress(OSError):  # It is damaged; reported below.
+        opened = Copies(place.folder(name), home / name, shards)
+        with contextlib.suppress(OSError):  # Damaged, which the caller reports.
             weakref.finalize(self, lock.held(opened.folder / layout.INFO).close)
-        copies.forget(opened.folder)
+        copies.delete_others(opened.folder)
         return opened
 
     def _take(self, entry: Entry) -> None:
+        """Indexes an entry of a shard."""
         if entry.stage:
             self._failed[entry.digest] = ClipError(entry.stage, entry.cause)
         else:
             self._positions[entry.digest] = len(self._positions)
         self._rows += entry.rows
-        for _, its_stamp, item in entry.rows:
-            self._known[item.clip] = entry.digest, its_stamp
+        for _, before, item in entry.rows:
+            self._known[item.clip] = entry.digest, before
             self._keys[item.video].add(item.clip)
 
     def items(self) -> list[Item]:
-        """Returns the rows of the manifests as they were when clips were prepared."""
+        """Returns the rows of the manifests at the time of preparation."""
         order = sorted(
             self._rows, key=lambda r: (ROLES.index(r.item.role), r.place, r.item.id)
         )
         return [row.item for row in order]
 
     def match(self, clips: Sequence[Clip]) -> None:
-        """Finds the clips that will be read; their files need not be there.
+        """Finds the clips to be read; their files need not exist.
 
-        A clip is known by its key or, where the corpus has moved, by its name in the
-        manifest. A file that is there must not have changed.
+        A clip is identified by its key or, if the corpus was moved, by its name in the
+        manifest. An existing file must be unchanged.
 
         Raises:
-          AuditError: Some are not there; says how many, and how to prepare them.
+          AuditError: Some are missing; lists them, with the remedy.
         """
         missing = []
         for clip in clips:
@@ -179,7 +184,7 @@ class PreparedClips:
     def _digest(self, clip: Clip) -> str | None:
         found = self._known.get(clip.key)
         if found is None:
-            # The seconds of a segment are in both, and those of another are no match.
+            # Both names contain the seconds of a segment, which must be equal.
             segment = segments.divided(clip.key)[1]
             named = {
                 key
@@ -187,14 +192,14 @@ class PreparedClips:
                 for key in self._keys.get(item.video, ())
                 if segments.divided(key)[1] == segment
             }
-            mine = segments.divided(clip.key)[0]
+            file = segments.divided(clip.key)[0]
             likeness = {
-                key: _common_end(mine, segments.divided(key)[0]) for key in named
+                key: _common_end(file, segments.divided(key)[0]) for key in named
             }
             most = max(likeness.values(), default=0)
             best = sorted(key for key in named if likeness[key] == most)
             if len({self._known[key][0] for key in best}) != 1:
-                return None  # Unknown, or several of this name are equally near.
+                return None  # Unknown, or ambiguous.
             found = self._known[best[0]]
         return found[0] if self._unchanged(clip.key, *found) else None
 
@@ -213,8 +218,8 @@ class PreparedClips:
         """Returns the SHA-256 of the file of a clip that `match` found.
 
         Raises:
-          ClipError: As `read`, of a segment, which is stored with its frames, or of a
-            clip that could not be prepared.
+          ClipError: As `read`, for a segment, whose hash is stored with its frames, and
+            for a clip that could not be prepared.
         """
         digest = self._digests[key]
         if segments.divided(key)[1] is None and digest not in self._failed:
@@ -222,7 +227,7 @@ class PreparedClips:
         return self.read(key)[0].content_hash
 
     def digests(self) -> dict[str, str]:
-        """Returns what is equal for clips that `match` found to be equal, by file."""
+        """Returns the content hash of each whole file that `match` found."""
         return {
             name: digest
             for key, digest in self._digests.items()
@@ -233,7 +238,7 @@ class PreparedClips:
         """Reads the frames and statistics of a clip that `match` found.
 
         Raises:
-          ClipError: As when it was prepared; or "open", if its record is damaged.
+          ClipError: That of its preparation; or "open", if its record is damaged.
         """
         digest = self._digests[key]
         if digest in self._failed:
@@ -249,14 +254,15 @@ class PreparedClips:
             raise ClipError("open", self._damaged(digest))
         return frames, motion
 
-    def _fetch(self, its: Copies, number: int) -> None:
-        """Sees to it that a shard is on this machine."""
+    def _fetch(self, opened: Copies, number: int) -> None:
+        """Ensures that the records of a shard are on this machine."""
         try:
-            its.fetch(number)
+            opened.fetch(number)
         except FileNotFoundError as error:
             cause = (
-                f"{error.filename} is there no more: clips were prepared anew while it "
-                "was read, which deletes the version before; run the same command again"
+                f"{error.filename} no longer exists: clips were prepared again while "
+                "it was read, which deletes the version before; run the same command "
+                "again"
             )
             raise ClipError("open", cause) from error
         except ValueError as error:
@@ -276,6 +282,6 @@ class PreparedClips:
 
 
 def _common_end(one: str, other: str) -> int:
-    """How many parts at the end of two paths are equal."""
+    """Returns the number of equal components at the end of two paths."""
     pairs = zip(one.split("/")[::-1], other.split("/")[::-1], strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), len(other))

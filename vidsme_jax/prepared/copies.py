@@ -1,11 +1,11 @@
-"""A version of a prepared corpus in a bucket, read through copies on this machine.
+"""A version of a prepared corpus in a bucket, read through local copies.
 
     gs://BUCKET/DIR/prepared/uniform_16_png/1.0.0/   the same files as in a folder
-      dataset_info.json                              put last, where there is none
+      dataset_info.json                              the last object, created atomically
 
-A version is whole when it has its last object. Numbers are not left out: one that was
-given up, or replaced and deleted, has a last object that says so, so that the newest
-version is found by name even where a listing lags.
+A version is complete when it has its last object. Version numbers have no gaps: one
+that was abandoned, or replaced and deleted, has a tombstone as last object, so that the
+newest version is found by name even if a listing lags.
 """
 
 import concurrent.futures
@@ -17,7 +17,6 @@ import pathlib
 import re
 import shutil
 import threading
-from typing import Any
 
 from vidsme_jax.prepared import layout
 from vidsme_jax.prepared.layout import INFO, Shard
@@ -26,31 +25,31 @@ from vidsme_jax.store.buckets import Bucket, Stored
 from vidsme_jax.store.lock import unread
 
 SETTINGS, FEATURES = "settings.json", "features.json"
-REQUESTS = 16  # At a time, of small objects.
+REQUESTS = 16  # Concurrent requests for small objects.
 _LAST = re.compile(rf"1\.(0|[1-9][0-9]{{0,17}})\.0/{re.escape(INFO)}")
-_REPLACED = "replaced_by"  # The key of a last object that stands for no version.
+_REPLACED = "replaced_by"  # The key of a tombstone.
 
 
 def tombstone(version: str) -> bytes:
-    """Returns the last object of a number that has no version, or none any more.
+    """Returns the last object of a number without a version, or with a deleted one.
 
     Args:
-      version: The one that counts instead.
+      version: The version that replaces it.
     """
     return json.dumps({_REPLACED: version}).encode()
 
 
-def stands(folder: Bucket, number: int) -> bool:
-    """Returns whether there is a whole version of a number.
+def is_complete(folder: Bucket, number: int) -> bool:
+    """Returns whether a number has a complete version.
 
     Raises:
-      OSError: The server does not say.
+      OSError: The server does not answer.
     """
     try:
         content = json.loads(folder.content(f"1.{number}.0/{INFO}"))
     except FileNotFoundError:
         return False
-    except ValueError:  # A whole version whose description is damaged.
+    except ValueError:  # A complete version with a damaged description.
         return True
     return not (isinstance(content, dict) and _REPLACED in content)
 
@@ -58,14 +57,14 @@ def stands(folder: Bucket, number: int) -> bool:
 def newest(
     folder: Bucket, listed: dict[str, Stored] | None = None
 ) -> tuple[int | None, int]:
-    """Returns the number of the newest whole version, and the next free number.
+    """Returns the number of the newest complete version, and the next free number.
 
     Args:
       folder: Of a variant.
-      listed: Its objects as a listing has them, which may lag; None asks for them.
+      listed: A listing of its objects, which may lag; None requests one.
 
     Raises:
-      OSError: The server does not say.
+      OSError: The server does not answer.
     """
     listed = folder.names() if listed is None else listed
     found = (match for name in listed if (match := _LAST.fullmatch(name)))
@@ -73,24 +72,25 @@ def newest(
     following = itertools.count(top + 1)
     free = next(n for n in following if not folder.has(f"1.{n}.0/{INFO}"))
     for number in range(free - 1, -1, -1):
-        if stands(folder, number):
+        if is_complete(folder, number):
             return number, free
     return None, free
 
 
 class Copies:
-    """Copies of one version; safe to use from several threads and processes.
+    """Local copies of one version; safe for several threads and processes.
 
-    What describes it is copied at once, its records shard by shard when they are asked
-    for. A copy that is not what its index describes is made again.
+    Descriptions and indexes are copied at once, the records of a shard on `fetch`. A
+    copy that does not match its index is fetched again.
 
     Attributes:
-      version: Where it is.
-      folder: Of the copies, as a version has them in a folder.
+      version: The version in the bucket.
+      folder: The folder of the copies, with the layout of a version.
+      num_shards: The number of shards.
     """
 
     def __init__(self, version: Bucket, folder: pathlib.Path, num_shards: int):
-        """Copies what describes the version.
+        """Copies descriptions and indexes.
 
         Raises:
           OSError: The server does not answer, or the copies cannot be written.
@@ -99,46 +99,38 @@ class Copies:
         folder.mkdir(parents=True, exist_ok=True)
         indexes = [self.shard(number).index.name for number in range(num_shards)]
         with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-            copies = pool.map(self._copy, [INFO, FEATURES, *indexes])
-            for _ in copies:
-                pass
+            names = [INFO, FEATURES, *indexes]
+            list(pool.map(lambda name: copy(version, name, folder / name), names))
         self._locks = [threading.Lock() for _ in range(num_shards)]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Copies, (self.version, self.folder, self.num_shards)
-
-    def _copy(self, name: str) -> None:
-        """Copies a small object; one that is absent is absent in the copy."""
-        copy(self.version, name, self.folder / name)
-
     def shard(self, number: int) -> Shard:
-        """Returns a shard, whose index is here; its records are after `fetch`."""
+        """Returns a shard with its index; its records are local after `fetch`."""
         return Shard(self.folder, number, self.num_shards)
 
     def fetch(self, number: int) -> Shard:
-        """Sees to it that the records of a shard are here.
+        """Fetches the records of a shard, unless they are local.
 
         Raises:
-          FileNotFoundError: They are in the bucket no more.
-          OSError: They cannot be fetched, or kept.
-          ValueError: They are not what the index describes.
+          FileNotFoundError: They are no longer in the bucket.
+          OSError: They cannot be fetched or written.
+          ValueError: They do not match the index.
         """
         shard = self.shard(number)
         with self._locks[number]:
             _, facts = shard.indexed()
             try:
                 shard.check(facts)
-            except ValueError:  # Not here yet, or of another corpus at this URL.
+            except ValueError:  # Missing, or of an earlier corpus at this URL.
                 self.version.fetch(shard.records.name, shard.records)
                 shard.check(facts)
         return shard
 
 
 def copy(bucket: Bucket, name: str, path: pathlib.Path) -> bool:
-    """Copies a small object to a file, which stays untouched where it is the same.
+    """Copies a small object to a file; a file with equal content is not written.
 
     Returns:
-      Whether there is such an object; without, the file is deleted.
+      Whether the object exists; if not, the file is deleted.
 
     Raises:
       OSError: The server does not answer, or the file cannot be written.
@@ -153,8 +145,8 @@ def copy(bucket: Bucket, name: str, path: pathlib.Path) -> bool:
     return True
 
 
-def nothing(place: Bucket) -> str:
-    """Returns that a bucket has no whole version of a variant, and what it has.
+def not_found(place: Bucket) -> str:
+    """Returns the error of a bucket without a complete version of a variant.
 
     Raises:
       OSError: The server does not answer.
@@ -176,13 +168,13 @@ def nothing(place: Bucket) -> str:
     )
 
 
-def kept(cache: pathlib.Path, variant: Bucket) -> pathlib.Path:
-    """Returns the folder of the copies of a variant's versions."""
+def folder_of(cache: pathlib.Path, variant: Bucket) -> pathlib.Path:
+    """Returns the folder for the copies of a variant's versions."""
     return cache / hashlib.sha256(variant.url.encode()).hexdigest()[:32]
 
 
-def forget(folder: pathlib.Path) -> None:
-    """Deletes the copies of other versions beside one, but for those that are read."""
+def delete_others(folder: pathlib.Path) -> None:
+    """Deletes the copies of a variant's other versions, unless they are being read."""
     for other in folder.parent.glob("1.*.0"):
         if other != folder:
             with unread(other / INFO) as free, contextlib.suppress(OSError):

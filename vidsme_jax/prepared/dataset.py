@@ -1,4 +1,4 @@
-"""Prepared clips as a TFDS dataset: what is stored of a clip, what TFDS must know.
+"""Prepared clips as a TFDS dataset: the features of a clip, and TFDS's metadata.
 
 Axes: `frames`, the sampled ones; `height`, `width`, of the upright picture.
 """
@@ -25,7 +25,7 @@ _UNKNOWN = Clock(times=(), shown=(), duration=0.0)
 
 
 def features(variant: Variant) -> tfds.features.FeaturesDict:
-    """Returns what is stored of a clip. float64 goes as bytes: TFDS would round it."""
+    """Returns the stored features. float64 is stored as bytes: TFDS would round it."""
     f = tfds.features
     coding = "jpeg" if variant.jpeg_quality else "png"
     real = f.Tensor(shape=(), dtype=np.float64, encoding=f.Encoding.BYTES)
@@ -41,7 +41,7 @@ def features(variant: Variant) -> tfds.features.FeaturesDict:
             "flow_variance": real,
             "brightness_std": real,
             "content_hash": f.Text(),
-            "times": seconds,  # Of the clock; none where it is unknown.
+            "times": seconds,  # Of the clock; empty if unknown.
             "shown": seconds,
             "duration": real,
             "warnings": f.Sequence(f.Text()),
@@ -54,13 +54,13 @@ def features(variant: Variant) -> tfds.features.FeaturesDict:
 def encode(
     frames: Frames, motion: MotionStatistics, variant: Variant
 ) -> dict[str, Any]:
-    """Returns what `features` stores; rows are filled in when shards are written."""
+    """Returns an example of `features`; its rows are set when shards are written."""
     if variant.jpeg_quality:
-        how = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, variant.jpeg_quality])
+        suffix, flags = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, variant.jpeg_quality]
     else:
-        how = (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        suffix, flags = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
     bgr = (cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames.pixels)
-    pictures = [cv2.imencode(how[0], frame, how[1])[1].tobytes() for frame in bgr]
+    pictures = [cv2.imencode(suffix, frame, flags)[1].tobytes() for frame in bgr]
     clock = frames.clock or _UNKNOWN
     return {
         "frames": [io.BytesIO(picture) for picture in pictures],
@@ -79,7 +79,11 @@ def encode(
 
 
 def decode(record: dict[str, Any]) -> tuple[Frames, MotionStatistics]:
-    """The inverse of `encode`, from a record of the data source."""
+    """Decodes a record of the data source; the inverse of `encode`.
+
+    Raises:
+      ValueError: Its times are invalid.
+    """
     frames = Frames(
         pixels=np.stack(record["frames"]),
         indices=tuple(int(index) for index in record["indices"]),
@@ -93,13 +97,14 @@ def decode(record: dict[str, Any]) -> tuple[Frames, MotionStatistics]:
 
 
 def _clock(record: dict[str, Any]) -> Clock | None:
-    """Returns the clock of a record; raises a `ValueError` if it is none."""
+    """Returns the clock of a record; raises a `ValueError` if it is invalid."""
     times, shown = record["times"].tolist(), record["shown"].tolist()
     duration = float(record["duration"])
     if not times and not shown:
         return None
     if not len(times) == len(shown) == len(record["indices"]):
-        raise ValueError(f"{len(times)} and {len(shown)} times of the frames")
+        count = len(record["indices"])
+        raise ValueError(f"{len(times)} and {len(shown)} times of {count} frames")
     if not np.isfinite([*times, *shown, duration]).all():
         raise ValueError("a time of a frame is not finite")
     return Clock(times=tuple(times), shown=tuple(shown), duration=duration)
@@ -112,7 +117,10 @@ def describe(
     lengths: Sequence[int],
     size: int,
 ) -> None:
-    """Writes the files by which TFDS opens a folder of shards."""
+    """Writes the metadata with which TFDS opens a folder of shards.
+
+    `lengths` are the numbers of records of the shards, `size` is their total in bytes.
+    """
     identity = dataset_info.DatasetIdentity(
         NAME, tfds.core.Version(version), str(folder), "", config_name=variant.name
     )
@@ -141,12 +149,12 @@ def describe(
 
 
 def counts(folder: pathlib.Path) -> list[int] | None:
-    """Returns how many records each shard has by `describe`.
+    """Returns the number of records of each shard by the metadata of `describe`.
 
-    None if that is damaged, or if TFDS would read other files than the shards.
+    None if the metadata is damaged, or names other files than the shards.
     """
     try:
-        checked_features.features_of(folder)  # TFDS would run what they name.
+        checked_features.features_of(folder)  # TFDS would import any module.
         info: Any = tfds.builder_from_directory(folder).info
         about = info.splits[SPLIT]
         lengths, files = list(about.shard_lengths), list(map(str, about.filepaths))

@@ -1,7 +1,7 @@
-"""Apache Beam: the clips, and then the shards, are the elements of a pipeline each.
+"""Apache Beam pipelines, first over the clips and then over the shards.
 
-Beam runs it on processes of this machine or on many machines, and repeats what is lost.
-Nothing comes back by way of the pipeline: what is done is in the prepared corpus.
+Beam runs a pipeline on local processes or many machines, and repeats lost elements. A
+pipeline returns nothing: its results are in the prepared corpus.
 """
 
 import contextlib
@@ -19,21 +19,21 @@ RUNNERS = (
     *("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"),
     *("PortableRunner", "PrismRunner"),
 )
-# They send options that Beam does not know itself to the server of their jobs.
+# These runners forward options unknown to Beam to their job server.
 _FORWARDING = ("FlinkRunner", "SparkRunner", "PortableRunner", "PrismRunner")
-_LONGEST = 500  # Characters of what Beam says.
+_LONGEST = 500  # Characters of an error of Beam in a message.
 T = TypeVar("T")
 
 
 def problems(runner: str | None, options: str | None) -> list[str]:
-    """Returns what is wrong with the flags, as far as is seen without Beam.
+    """Returns the problems of the flags that can be found without Beam.
 
     Args:
       runner: The name of one of Beam's runners, "" or None for none.
-      options: Of Beam, as a shell would take them.
+      options: Of Beam, in shell syntax.
     """
     if not runner:
-        return ["--beam_options without --runner"] if options else []
+        return ["--beam_options without --runner; give both"] if options else []
     found = []
     if runner not in RUNNERS:
         known = ", ".join(RUNNERS)
@@ -45,7 +45,7 @@ def problems(runner: str | None, options: str | None) -> list[str]:
         found.append(f"--beam_options={printable(options or '')}: {error}")
         given = []
     if any(each.split("=")[0] == "--runner" for each in given):
-        found.append("--beam_options: the runner is given by --runner")
+        found.append("--beam_options: it has --runner; give the runner by --runner")
     if importlib.util.find_spec("apache_beam") is None:
         found.append(
             "--runner: Apache Beam is not installed: pip install 'vidsme-jax[beam]', "
@@ -56,26 +56,26 @@ def problems(runner: str | None, options: str | None) -> list[str]:
 
 
 class Pipelines:
-    """Runs functions on many arguments, each on its own, through Apache Beam."""
+    """Runs functions on many arguments through Apache Beam."""
 
     def __init__(self, runner: str, options: str = ""):
-        """Imports Beam and has it look at its options.
+        """Imports Beam and parses its options.
 
         Raises:
-          AuditError: They are wrong; says why, in Beam's words where it has any.
+          AuditError: They are invalid; quotes Beam's error.
         """
         if found := problems(runner, options):
             raise AuditError(found)
         beam: Any = importlib.import_module("apache_beam.options.pipeline_options")
         flags = [f"--runner={runner}", *shlex.split(options)]
-        said = io.StringIO()
+        printed = io.StringIO()
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(printed):
                 self._options: Any = beam.PipelineOptions(flags)
                 known = self._options.get_all_options()
                 every = self._options.get_all_options(retain_unknown_options=True)
-        except SystemExit as error:  # Of argparse.
-            cause = said.getvalue().strip().splitlines()[-1:] or [str(error)]
+        except SystemExit as error:  # Raised by argparse.
+            cause = printed.getvalue().strip().splitlines()[-1:] or [str(error)]
             reason = cause[0].rpartition("error: ")[2]
             raise AuditError([f"--beam_options: {printable(reason)}"]) from error
         unknown = sorted(set(every) - set(known))
@@ -89,14 +89,14 @@ class Pipelines:
             )
 
     def each(self, work: Callable[[T], None], given: Sequence[T]) -> None:
-        """Calls a function with each of some arguments, on whatever machine.
+        """Calls a function with each of several arguments, on any machine.
 
         Args:
-          work: Called at least once with each; it and they are pickled.
+          work: Called at least once with each argument; both are pickled.
           given: The arguments.
 
         Raises:
-          OSError: A call has raised, or the pipeline has ended otherwise.
+          OSError: A call raised, or the pipeline failed.
         """
         if not given:
             return
@@ -107,13 +107,13 @@ class Pipelines:
                 _ = pipeline | spread
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # Beam raises all kinds, SystemExit too.
+        except BaseException as error:  # Beam raises many kinds, also SystemExit.
             raise OSError(f"the pipeline of Beam ended ({_cause(error)})") from error
 
 
 def _cause(error: BaseException) -> str:
-    """Returns the last line of what Beam says, which is the cause."""
+    """Returns the last line of an error of Beam that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if "Error" in line), "")
-    text = said or (lines[-1] if lines else type(error).__name__)
+    found = next((line for line in reversed(lines) if "Error" in line), "")
+    text = found or (lines[-1] if lines else type(error).__name__)
     return printable(text.removeprefix("RuntimeError: "), _LONGEST)

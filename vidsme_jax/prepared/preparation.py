@@ -1,4 +1,4 @@
-"""Videos to a prepared corpus: decode, measure, store, on all cores."""
+"""Prepares a corpus: decodes, measures and stores its clips in parallel."""
 
 import dataclasses
 import functools
@@ -10,9 +10,8 @@ from absl import logging
 from vidsme_jax.base import AuditError, Clip, ClipError, Failure, Item
 from vidsme_jax.data import corpora, loader
 from vidsme_jax.data.reading import Videos
-from vidsme_jax.motion import statistics
-from vidsme_jax.prepared import dataset, layout, writing
-from vidsme_jax.prepared.elsewhere import Stage
+from vidsme_jax.prepared import layout, writing
+from vidsme_jax.prepared.clip_task import ClipTask, example_of
 from vidsme_jax.prepared.layout import Place, Variant
 from vidsme_jax.prepared.pipelines import Pipelines
 from vidsme_jax.prepared.writing import Writer
@@ -21,20 +20,20 @@ from vidsme_jax.settings import views
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.wording import counted, printable
 
-_SHOWN = 20  # Failures, in the summary and in the log.
-_LONGEST = 400  # Characters of one.
-_ROUNDS = 3  # Of a pipeline, for clips that a listing does not show.
+_SHOWN = 20  # Failures in the summary and in the log.
+_LONGEST = 400  # Characters of a failure.
+_ROUNDS = 3  # Runs of a pipeline, for clips that a listing does not show.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
       folder: Of the variant.
-      num_clips: Of the corpus.
-      num_new: Looked at by this run.
-      num_failed_before: That an earlier run could not prepare.
+      num_clips: Clips of the corpus.
+      num_new: Clips processed by this run.
+      num_failed_before: Clips that failed in an earlier run.
       failures: One per row of a manifest whose clip cannot be prepared.
     """
 
@@ -52,8 +51,8 @@ class Preparation:
         also = f", {failed} failed before" if failed else ""
         lines = [
             f"{self.num_clips} clips, {before} prepared before{also}: {where}",
-            "kept of each: its frames, and its motion as OpenCV measures it, which is "
-            "measured again where config.motion.flow is jax",
+            "stored of each: its frames, and its motion as measured by OpenCV, which "
+            "is measured again if config.motion.flow is jax",
         ]
         lines += [
             printable(f"{each.video}: {each.stage}: {each.cause}", _LONGEST)
@@ -75,13 +74,13 @@ def run(
     Args:
       settings: Only `corpus`, `video` and `workers` are read.
       root: Receives the clips; see `layout`.
-      items: The rows of the corpus, if they were read before.
-      pipelines: Prepares the clips elsewhere; None: on threads of this process.
+      items: The rows of the corpus; None: they are read.
+      pipelines: Prepares the clips on other machines; None: on threads of this process.
 
     Raises:
       AuditError: Nothing could be prepared; lists every problem.
-      OSError: The folder can no longer be written; says how many clips are kept, with
-        which another call goes on.
+      OSError: The folder can no longer be written; states how many clips are stored,
+        from which the next call continues.
     """
     place = layout.root_of(root)
     items = corpora.load(settings.corpus).items if items is None else items
@@ -94,7 +93,7 @@ def run(
             before = {key: digest for key, digest in found.items() if digest}
             digests |= before
             todo = [clip for clip in clips if clip.key not in digests]
-            logging.info("%d clips, %d looked at before", len(clips), len(before))
+            logging.info("%d clips, %d processed before", len(clips), len(before))
             if pipelines is None:
                 _prepare_clips(todo, writer, settings, workers, digests)
                 failed = writer.finish(items, digests, workers)
@@ -108,8 +107,8 @@ def run(
             cause = _cause(error)
         if not digests:
             raise AuditError([cause]) from error
-        kept = f"{len(digests)} of {len(clips)} clips are kept"
-        raise OSError(f"{cause}; {kept}") from error
+        stored = f"{len(digests)} of {len(clips)} clips are stored"
+        raise OSError(f"{cause}; {stored}") from error
     failures = [
         Failure(id=item.id, video=item.video, stage=error.stage, cause=error.cause)
         for item in items
@@ -131,22 +130,22 @@ def _prepare_clips(
     workers: int,
     digests: dict[str, str],
 ) -> None:
-    """Stages every clip or why it cannot be; adds their digests by key."""
+    """Stages every clip or its failure, on threads; adds their digests by key."""
     if not clips:
         return
     videos = Videos(settings.video, settings.corpus.fields)
-    how = {"videos": videos, "writer": writer, "variant": Variant.of(settings)}
-    prepare = functools.partial(_prepare, **how)
+    variant = Variant.of(settings)
+    prepare = functools.partial(_prepare, videos=videos, writer=writer, variant=variant)
     progress = Progress(len(clips), "preparing")
     for clip, result in loader.load_ahead(clips, prepare, workers):
-        if isinstance(result, ClipError):  # Not the clip's fault: what cannot be kept.
+        if isinstance(result, ClipError):  # It could not be stored.
             raise OSError(f"{clip.items[0].video}: {result.cause}")
         digests[clip.key], error = result
         progress.add(1, failed=int(error is not None))
         if error is not None and progress.failed <= _SHOWN:
             logging.warning("%s", printable(f"{clip.key}: {error}"))
         if error is not None and progress.failed == _SHOWN:
-            logging.warning("further failures are counted, and in the index alone")
+            logging.warning("further failures are counted and stored, but not logged")
     progress.close()
 
 
@@ -158,10 +157,10 @@ def _prepare_elsewhere(
     pipelines: Pipelines,
     digests: dict[str, str],
 ) -> None:
-    """As `_prepare_clips`, in a pipeline."""
+    """Stages every clip or its failure, in a pipeline; adds their digests by key."""
     if not clips:
         return
-    stage = Stage(
+    stage = ClipTask(
         reader=Videos(settings.video, settings.corpus.fields),
         variant=Variant.of(settings),
         staging=writer.staging,
@@ -173,19 +172,19 @@ def _prepare_elsewhere(
         try:
             pipelines.each(stage, [(key, writer.stamp_of(key)) for key in left])
         finally:
-            writer.look()
+            writer.refresh()
             staged = {key: digest for key in left if (digest := writer.staged(key))}
             digests |= staged
         left = [key for key in left if key not in staged]
         logging.info("%d of %d clips are staged", len(clips) - len(left), len(clips))
         if not left:
             return
-    cause = f"{len(left)} clips were staged, and its listing does not show them"
+    cause = f"{len(left)} clips were staged, but the listing does not show them"
     raise OSError(f"{cause}: {printable(left[0])}")
 
 
 def _cause(error: OSError) -> str:
-    """Returns what an error says, with the file or object that it is of."""
+    """Returns the text of an error, with its file or object."""
     if error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -194,16 +193,14 @@ def _cause(error: OSError) -> str:
 def _prepare(
     clip: Clip, *, videos: Videos, writer: Writer, variant: Variant
 ) -> tuple[str, ClipError | None]:
-    """Decodes, measures and stages one clip; returns its digest."""
+    """Decodes, measures and stages one clip; returns its digest and any failure."""
     content = ""
     try:
         content = videos.content_hash(clip.key)
         digest = layout.digest_of(content, clip.key)
         if writer.has(digest):
             return digest, None
-        frames, _ = videos.read(clip.key, {variant.num_frames})(variant.num_frames)
-        motion = statistics.measure(frames.pixels)
-        example = dataset.encode(frames, motion, variant)
+        example = example_of(videos, clip.key, variant)
     except Exception as raised:
         error = loader.failure(raised)
         return writer.fail(clip.key, content, error), error

@@ -1,4 +1,4 @@
-"""The files of records of a prepared corpus, one a shard."""
+"""The record files of a prepared corpus, one per shard."""
 
 import contextlib
 import pathlib
@@ -21,29 +21,29 @@ from vidsme_jax.store.records import damaged
 def merged(
     entries: Sequence[Entry],
     before: pathlib.Path | None,
-    good: Sequence[str],
+    digests: Sequence[str],
     fresh: Mapping[str, str],
     staging: Staging,
 ) -> Iterator[bytes]:
-    """Yields the records of a shard, one in memory at a time.
+    """Yields the records of a shard, with one in memory at a time.
 
     Args:
       entries: Of the shard.
-      before: The records of its state before, if it has one.
-      good: The digests of those records, in their order.
-      fresh: The names of the staged clips, by digest, that are taken in their place.
-      staging: Where these are.
+      before: The record file of its state before, if any.
+      digests: The digests of those records, in their order.
+      fresh: The names of staged clips by digest, which replace records.
+      staging: Holds the staged clips.
 
     Raises:
       AuditError: A record is damaged.
       OSError: A staged clip cannot be read.
     """
-    places = {digest: place for place, digest in enumerate(good)}
-    with contextlib.ExitStack() as held:
+    places = {digest: place for place, digest in enumerate(digests)}
+    with contextlib.ExitStack() as stack:
         reader: Any = None
         if before is not None:
             reader = array_record_module.ArrayRecordReader(str(before))
-            held.callback(reader.close)
+            stack.callback(reader.close)
         for entry in entries:
             if entry.stage:
                 continue
@@ -64,20 +64,20 @@ def merged(
 
 
 def write(path: pathlib.Path, records: Iterator[bytes]) -> None:
-    """Writes a file of records, whole or not at all.
+    """Writes a record file atomically.
 
     Raises:
       OSError: It cannot be written.
     """
-    # Pictures do not get smaller, and a group of one makes every record quick to find.
-    how = "group_size:1,uncompressed"
+    # Pictures do not compress further; groups of one give random access.
+    options = "group_size:1,uncompressed"
     with files.replacing(path) as file:
         try:
-            writer = array_record_module.ArrayRecordWriter(str(file.name), how)
+            writer = array_record_module.ArrayRecordWriter(str(file.name), options)
             try:
                 for record in records:
                     writer.write(record)
             finally:
                 writer.close()
-        except RuntimeError as error:  # As array_record says it, such as a full disk.
+        except RuntimeError as error:  # array_record's error, such as a full disk.
             raise OSError(str(error)) from error

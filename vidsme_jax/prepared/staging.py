@@ -1,8 +1,7 @@
-"""Clips that are ready and wait for their shard: each a file, or an object, of its own.
+"""Staged clips, which wait for their shard: each is one file or object.
 
-Its name says what it is of: the digest of the clip, and its source, which is the file's
-key, size and time of change. So a run that was killed is continued without decoding
-again what it had decoded, by whatever process.
+Its name contains the digest of the clip and its source, a hash of the file's key, size
+and mtime. So any process can continue a killed run without decoding clips again.
 """
 
 import contextlib
@@ -13,6 +12,8 @@ import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
 
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.data.reading import Stamp
@@ -28,14 +29,14 @@ _NAME = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})-([0-9a-f]{64})\.(clip|failed|sam
 
 
 class Staged(NamedTuple):
-    """What the name of a staged clip says.
+    """The name of a staged clip, and its parts.
 
     Attributes:
       name: Such as `3f/DIGEST-SOURCE.clip`.
       digest: See `layout.digest_of`.
       source: See `source_of`.
-      kind: "clip"; "failed", with the cause in it; or "same": the clip with this digest
-        is prepared already, and this is another file of it.
+      kind: "clip"; "failed", whose content is the cause; or "same": another file of a
+        prepared clip with this digest.
     """
 
     name: str
@@ -48,15 +49,15 @@ class Staging:
     """The folder `staged/` of a variant; several processes may add to it."""
 
     def __init__(self, folder: Place, variant: Variant):
-        """Takes the folder, which need not be there yet, and how clips are prepared."""
+        """Takes the folder, which need not exist yet, and how clips are prepared."""
         self._folder, self._variant = folder, variant
 
     @functools.cached_property
-    def _features(self) -> Any:
+    def _features(self) -> tfds.features.FeaturesDict:
         return dataset.features(self._variant)
 
     def names(self) -> list[Staged]:
-        """Returns what is there by now."""
+        """Returns the clips staged so far."""
         if isinstance(self._folder, Bucket):
             found: Collection[str] = self._folder.names()
         else:
@@ -66,7 +67,7 @@ class Staging:
         return [Staged(match[0], *match.groups()) for match in matches]
 
     def sweep(self) -> None:
-        """Deletes what killed runs have left half written; no other run may write."""
+        """Deletes temporary files of killed runs; no other run may be writing."""
         if not isinstance(self._folder, Bucket):
             for place in self._folder.glob("*"):
                 files.sweep(place)
@@ -80,11 +81,7 @@ class Staging:
     def fail(self, key: str, stamp: Stamp, content: str, error: ClipError) -> Staged:
         """Stores why a clip cannot be prepared.
 
-        Args:
-          key: Of the clip.
-          stamp: Of its file.
-          content: The content hash, "" if it cannot be read.
-          error: The cause.
+        `content` is the content hash, "" if the file cannot be read.
         """
         absent = hashlib.sha256(b"absent\0" + _encoded(key)).hexdigest()
         digest = layout.digest_of(content, key) if content else absent
@@ -92,13 +89,13 @@ class Staging:
         return self._put(digest, source_of(key, stamp), FAILED, data)
 
     def same(self, key: str, stamp: Stamp, digest: str) -> Staged:
-        """Notes that a clip is another file of one that is prepared."""
+        """Records that a clip is another file of a prepared one."""
         return self._put(digest, source_of(key, stamp), SAME, b"")
 
     def _put(self, digest: str, source: str, kind: str, data: bytes) -> Staged:
         name = f"{digest[:2]}/{digest}-{source}.{kind}"
         if isinstance(self._folder, Bucket):
-            with contextlib.suppress(FileExistsError):  # By another run; it is whole.
+            with contextlib.suppress(FileExistsError):  # By another run.
                 self._folder.create(name, data)
         else:
             file = self._folder / name
@@ -107,10 +104,10 @@ class Staging:
         return Staged(name, digest, source, kind)
 
     def content(self, name: str) -> bytes:
-        """Returns what a staged clip holds.
+        """Returns the content of a staged clip.
 
         Raises:
-          OSError: It is not there, or cannot be read.
+          OSError: It is missing, or cannot be read.
         """
         if isinstance(self._folder, Bucket):
             return self._folder.content(name)
@@ -129,7 +126,7 @@ class Staging:
             raise AuditError([damaged(self.where(name), error, REMEDY)]) from error
 
     def delete(self, names: Iterable[str]) -> None:
-        """Deletes staged clips, there or not."""
+        """Deletes staged clips; missing ones are ignored."""
         for name in names:
             if isinstance(self._folder, Bucket):
                 self._folder.delete(name)
@@ -144,10 +141,10 @@ class Staging:
 
 
 def source_of(key: str, stamp: Stamp) -> str:
-    """Names a file as it was: its key, size and time of change."""
+    """Returns the SHA-256 that identifies a state of a file: key, size and mtime."""
     return hashlib.sha256(_encoded(f"{key}\0{stamp}")).hexdigest()
 
 
 def _encoded(key: str) -> bytes:
-    """Returns the bytes of a key; names that are not UTF-8 have surrogates in it."""
+    """Returns the bytes of a key; names that are not UTF-8 contain surrogates."""
     return key.encode("utf-8", "surrogatepass")

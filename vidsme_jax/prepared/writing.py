@@ -1,9 +1,9 @@
-"""Writing prepared corpora: clip by clip aside, then shard by shard into a version.
+"""Writes prepared corpora: stages clips, then packs them into shards of a version.
 
-A clip that is ready waits in `staged/` (see `staging.py`); when all are, each shard
-that changes is written, and those that do not are taken over. What is written is whole
-or not there, so that a run that is killed loses the clips in hand and no other. At last
-all becomes the next version (`folders.py`, `remote.py`), and what led to it is deleted.
+Prepared clips wait in `staged/` (see `staging.py`); when all are staged, each changed
+shard is written, and the others are copied. All writes are atomic, so that a killed run
+loses only the clips in progress. Finally the shards become the next version
+(`folder_versions.py`, `bucket_versions.py`), and the staged clips are deleted.
 """
 
 import concurrent.futures
@@ -16,17 +16,17 @@ from typing import Any
 from vidsme_jax.base import ClipError, Item
 from vidsme_jax.data.reading import ABSENT, Stamp, stamp
 from vidsme_jax.prepared import layout
-from vidsme_jax.prepared.folders import Versions
+from vidsme_jax.prepared.bucket_versions import BucketVersions
+from vidsme_jax.prepared.folder_versions import FolderVersions
 from vidsme_jax.prepared.layout import Entry, Place, Row, Variant
 from vidsme_jax.prepared.packing import Packing, State
-from vidsme_jax.prepared.remote import BucketVersions
 from vidsme_jax.prepared.staging import CLIP, FAILED, SAME, Staged, Staging, source_of
 from vidsme_jax.store.buckets import Bucket
 from vidsme_jax.store.lock import locked
 
-_CLIPS_PER_SHARD = 64  # When the folder is made; the number of shards then stays.
-_PASSING = ("preprocess", "process")  # Stages whose failures may be of the moment.
-_WORTH = (SAME, FAILED, CLIP)  # Of what is staged, rising.
+_CLIPS_PER_SHARD = 64  # For a new variant, whose number of shards is then fixed.
+_TRANSIENT = ("preprocess", "process")  # Stages whose failures may be transient.
+_WORTH = (SAME, FAILED, CLIP)  # Kinds of staged clips, the best last.
 
 Spread = Callable[[Callable[[Packing], None], Sequence[Packing]], None]
 
@@ -35,18 +35,18 @@ Spread = Callable[[Callable[[Packing], None], Sequence[Packing]], None]
 def opened(root: Place, variant: Variant, num_clips: int) -> Iterator["Writer"]:
     """Opens a variant of a prepared corpus for writing.
 
-    One writer at a time is in a folder. In a bucket there may be several: the first
-    that is ready makes the next version, and the others are told to begin again.
+    A folder has one writer at a time. A bucket may have several: the first to finish
+    publishes the next version, and the others fail and must be started again.
 
     Args:
       root: The folder or bucket of the prepared corpora.
       variant: How clips are prepared.
-      num_clips: Of the corpus; decides the number of shards of a new variant.
+      num_clips: Of the corpus; determines the number of shards of a new variant.
 
     Raises:
       AuditError: The folder has other settings, or another run is writing to it; or
         the bucket cannot be used.
-      OSError: The folder cannot be written, or the bucket not be reached.
+      OSError: The folder cannot be written, or the bucket cannot be reached.
     """
     shards = min(max(-(-num_clips // _CLIPS_PER_SHARD), 1), layout.MOST_SHARDS)
     folder = variant.folder(root)
@@ -54,60 +54,60 @@ def opened(root: Place, variant: Variant, num_clips: int) -> Iterator["Writer"]:
         folder.check()
         with tempfile.TemporaryDirectory(prefix="vidsme-") as work:
             versions = BucketVersions(folder, variant, shards, pathlib.Path(work))
-            yield Writer(versions, Staging(layout.inside(folder, "staged"), variant))
+            yield Writer(versions, Staging(layout.subfolder(folder, "staged"), variant))
         return
     with locked(folder, "another run is preparing it"):
-        versions = Versions(folder, variant, shards)
-        yield Writer(versions, Staging(layout.inside(folder, "staged"), variant))
+        versions = FolderVersions(folder, variant, shards)
+        yield Writer(versions, Staging(layout.subfolder(folder, "staged"), variant))
 
 
 class Writer:
     """Adds clips to a variant of a prepared corpus; see `opened`.
 
     Attributes:
-      staging: Where clips wait.
+      staging: Holds the staged clips.
       num_shards: Of the variant.
-      homes: The name of the folder in which each shard is whole, "" of one that is not.
+      homes: The folder of the newest intact state of each shard, "" without one.
     """
 
-    def __init__(self, versions: Versions | BucketVersions, staging: Staging):
-        """Finds what earlier runs have left."""
+    def __init__(self, versions: FolderVersions | BucketVersions, staging: Staging):
+        """Reads the shards and staged clips of earlier runs."""
         self.staging, self._versions = staging, versions
         self.num_shards = versions.num_shards
         self._shards: list[State] = versions.states()
         self.homes = tuple(state.home for state in self._shards)
         self._known: dict[str, tuple[str, Stamp]] = {}  # Digest by key.
-        self._good: set[str] = set()
+        self._prepared: set[str] = set()
         self._stamps: dict[str, Stamp] = {}  # By key.
         for state in self._shards:
             for entry in state.entries:
                 self._remember(entry)
         self._staged: dict[str, Staged] = {}  # By digest.
-        self._names: dict[str, set[str]] = {}  # All of a digest: equal videos.
+        self._names: dict[str, set[str]] = {}  # By digest, of all equal videos.
         self._sources: dict[str, str] = {}  # Digest by source.
         staging.sweep()
-        self.look(anew=True)
+        self.refresh(retry=True)
 
-    def look(self, *, anew: bool = False) -> None:
-        """Finds what is staged by now, by this and by other processes.
+    def refresh(self, *, retry: bool = False) -> None:
+        """Reads the clips staged so far, by this and other processes.
 
         Args:
-          anew: Whether failures of the moment are forgotten, and tried again.
+          retry: Whether transient failures are deleted, so that they are tried again.
         """
         found = self.staging.names()
         for staged in sorted(found, key=lambda each: _WORTH.index(each.kind)):
             if staged.kind == SAME and not self.has(staged.digest):
-                if anew:  # What it was the same as is gone.
+                if retry:  # The clip that it equals is gone.
                     self.staging.delete([staged.name])
                 continue
-            if anew and staged.kind == FAILED:
-                if self.staging.failure(staged.name)[0] in _PASSING:
+            if retry and staged.kind == FAILED:
+                if self.staging.failure(staged.name)[0] in _TRANSIENT:
                     self.staging.delete([staged.name])
                     continue
             self._take(staged)
 
     def _take(self, staged: Staged) -> None:
-        """Remembers what is staged."""
+        """Indexes a staged clip."""
         digest = staged.digest
         self._sources[staged.source] = digest
         self._names.setdefault(digest, set()).add(staged.name)
@@ -117,40 +117,41 @@ class Writer:
             self._staged[digest] = staged
 
     def _remember(self, entry: Entry) -> None:
+        """Indexes an entry of a shard, unless its failure is to be tried again."""
         if not entry.stage:
-            self._good.add(entry.digest)
-        elif entry.stage in _PASSING or all(r.stamp == ABSENT for r in entry.rows):
-            return  # What is absent is looked for again.
+            self._prepared.add(entry.digest)
+        elif entry.stage in _TRANSIENT or all(r.stamp == ABSENT for r in entry.rows):
+            return  # Also if its file was missing.
         for row in entry.rows:
             self._known[row.item.clip] = entry.digest, row.stamp
 
     # ------------------------------------------------------------- clip by clip
 
     def digest_of(self, key: str) -> str | None:
-        """Returns the digest of a clip that was prepared or has failed before.
+        """Returns the digest of a clip that was prepared or failed before, or None.
 
-        Its file is not read; it must not have changed since, though it may be gone.
-        Every clip is asked for first, so that a change from then on is noticed next
-        time.
+        Its file is not read; it must be unchanged, or deleted after it was prepared.
+        Must be called for every clip first: it records the stamp of the file, so that
+        the next run detects later changes.
         """
         now = self._stamps[key] = stamp(key)
         digest, before = self._known.get(key, (None, None))
-        if now == ABSENT and before is not None and digest in self._good:
+        if now == ABSENT and before is not None and digest in self._prepared:
             self._stamps[key] = before
             return digest
         return digest if now == before else self.staged(key)
 
     def staged(self, key: str) -> str | None:
-        """Returns the digest of a clip, asked for before, that is staged by now."""
+        """Returns the digest of a clip if it is staged, after `digest_of`."""
         return self._sources.get(source_of(key, self._stamps[key]))
 
     def stamp_of(self, key: str) -> Stamp:
-        """Returns what the file of a clip was like when its digest was asked for."""
+        """Returns the stamp of a clip's file at the call of `digest_of`."""
         return self._stamps[key]
 
     def has(self, digest: str) -> bool:
-        """Returns whether a clip with this content is already stored."""
-        return digest in self._good or digest in self._staged
+        """Returns whether a clip with this digest is prepared or staged."""
+        return digest in self._prepared or digest in self._staged
 
     def add(self, key: str, example: Mapping[str, Any]) -> str:
         """Stores a clip (see `dataset.encode`); returns its digest."""
@@ -161,10 +162,7 @@ class Writer:
     def fail(self, key: str, content: str, error: ClipError) -> str:
         """Stores why a clip cannot be prepared; returns its digest.
 
-        Args:
-          key: Of the clip.
-          content: The content hash, "" if it cannot be read.
-          error: The cause.
+        `content` is the content hash, "" if the file cannot be read.
         """
         staged = self.staging.fail(key, self._stamps[key], content, error)
         self._take(staged)
@@ -179,17 +177,17 @@ class Writer:
         workers: int,
         spread: Spread | None = None,
     ) -> dict[str, ClipError]:
-        """Makes the next version, if anything is new.
+        """Publishes the next version, if anything has changed.
 
         Args:
-          items: Of the corpus; they replace what was stored as rows of their clips.
+          items: Of the corpus; they replace the stored rows of their clips.
           digests: Of every clip, by key.
           workers: Threads.
-          spread: Calls a function with each of some arguments, all of which can be
-            sent to other processes; None does so on threads.
+          spread: Calls a function with each of several arguments, which can be sent to
+            other processes; None does so on threads.
 
         Returns:
-          What failed, now or before, by digest.
+          The failures of this and earlier runs, by digest.
         """
         count = self.num_shards
         rows: list[dict[str, list[Row]]] = [{} for _ in range(count)]
@@ -218,10 +216,10 @@ class Writer:
         rows: Mapping[str, Sequence[Row]],
         staged: Sequence[str],
     ) -> Packing:
-        """Returns what is to be done for a shard."""
+        """Returns the packing of a shard."""
         before = self._shards[number]
         old = {entry.digest: entry for entry in before.entries}
-        # Of a clip that was prepared nothing is better; one that failed is tried again.
+        # A prepared clip is never replaced; a failed one is.
         fresh = {
             digest: self._staged[digest]
             for digest in staged
@@ -229,17 +227,17 @@ class Writer:
         }
         entries = []
         for digest in sorted({*old, *fresh}):
-            its = rows.get(digest)
-            if its is None and digest in old:  # But for what is another clip's by now.
-                its = [
+            named = rows.get(digest)
+            if named is None and digest in old:  # Without rows whose file has changed.
+                named = [
                     row
                     for row in old[digest].rows
                     if digests.get(row.item.clip, digest) == digest
                 ]
-            if its:  # Others are named by nothing, or staged for another corpus.
+            if named:  # Others have no rows, or are staged for another corpus.
                 failure = self._failure(old.get(digest), fresh.get(digest))
-                entries.append(Entry(digest, tuple(its), *failure))
-        # But for those of another corpus: its run was killed.
+                entries.append(Entry(digest, tuple(named), *failure))
+        # Clips staged by a killed run of another corpus are kept.
         used = [d for d in staged if d not in fresh or d in rows]
         content, known = _content(entries), _content(before.entries)
         return Packing(
@@ -247,19 +245,19 @@ class Writer:
             before=before,
             entries=tuple(entries),
             fresh={d: each.name for d, each in fresh.items() if each.kind == CLIP},
-            anew=not before.home or bool(fresh) or content != known,
+            rewrite=not before.home or bool(fresh) or content != known,
             used=tuple(name for d in used for name in sorted(self._names[d])),
         )
 
     def _failure(self, old: Entry | None, fresh: Staged | None) -> tuple[str, str]:
-        """Returns the stage and the cause, ("", "") of what is prepared."""
+        """Returns the stage and the cause; ("", "") for a prepared clip."""
         if fresh is None:
             return (old.stage, old.cause) if old else ("", "")
         return ("", "") if fresh.kind == CLIP else self.staging.failure(fresh.name)
 
 
 def _on_threads(workers: int) -> Spread:
-    """Returns what calls a function on threads; the first error ends it."""
+    """Returns a `Spread` on threads, which stops at the first error."""
 
     def spread(work: Callable[[Packing], None], given: Sequence[Packing]) -> None:
         pool = concurrent.futures.ThreadPoolExecutor(workers)
@@ -273,5 +271,5 @@ def _on_threads(workers: int) -> Spread:
 
 
 def _content(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Returns what the records of a shard depend on."""
+    """Returns the data that determine the records of a shard."""
     return [(entry.digest, entry.text()) for entry in entries if not entry.stage]

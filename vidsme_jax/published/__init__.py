@@ -1,1 +1,1 @@
-"""Published training lists: which of some videos they name."""
+"""Published training lists: looks up videos in them."""

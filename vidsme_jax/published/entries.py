@@ -1,8 +1,8 @@
-"""Reads lists of any common form, entry by entry, in little memory.
+"""Reads lists of any common form, entry by entry, in bounded memory.
 
-JSON (a list; an object of lists, or of entries by id; values one behind the other),
-JSON lines, CSV, TSV, Parquet, and text with an entry a line; also behind gzip. What an
-entry has besides text, such as numbers, is left out.
+JSON (a list; an object of lists, or of entries by id; concatenated values), JSON lines,
+CSV, TSV, Parquet, and text with an entry per line; also compressed with gzip. Values of
+an entry other than text, such as numbers, are left out.
 """
 
 import csv
@@ -22,7 +22,7 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.store import regular
 from vidsme_jax.wording import printable
 
-FORMS = "JSON, JSON lines, CSV, TSV, Parquet, or text with an entry a line"
+FORMS = "JSON, JSON lines, CSV, TSV, Parquet, or text with an entry per line"
 _FORMS = {
     ".json": "JSON",
     **dict.fromkeys((".jsonl", ".ndjson"), "JSON lines"),
@@ -33,37 +33,37 @@ _FORMS = {
     **dict.fromkeys((".md5", ".sha1", ".sha256"), "text"),
 }
 _ROWS = 20_000  # At a time.
-FIRST = 1000  # Entries that are all taken, to know what a list has.
+FIRST = 1000  # Entries that are all yielded, to detect the columns of a list.
 _CHUNK = 1 << 20  # Characters read at a time.
-_LARGE = 1 << 20  # Characters of a JSON object that is more than an entry.
+_LARGE = 1 << 20  # Characters above which a JSON object is not one entry.
 _MOST = 1 << 24  # Characters of one value.
-_DEPTH, _ITEMS = 3, 1000  # Of what is nested in an entry: levels, members.
-_NESTED = (dict, list)  # What JSON nests.
-_MANY = 8  # Members of a list that are entries of their own.
+_DEPTH, _ITEMS = 3, 1000  # Limits of nesting in an entry: levels, members.
+_NESTED = (dict, list)  # The nested types of JSON.
+_MANY = 8  # More members than this make a nested list one of entries.
 
-# What `md5sum` and the like write.
+# A line of `md5sum` and similar tools.
 _CHECKSUM = re.compile(r"\\?([0-9a-fA-F]{32,64}) [ *](.+)")
-# Names of columns, without "_", "-" and spaces, by which a line of names is known.
+# Names of columns, without "_", "-" and spaces, which identify a header line.
 _HEADERS = frozenset(
     "id ids key video videos videoid videopath videofile videoname vid clip clipid "
     "youtube youtubeid ytid yid url urls link path file files filename filepath name "
     "title caption captions text question answer label source date start end duration "
     "split category hash md5 sha1 sha256 phash dhash framephash framedhash".split()
 )
-_SHORTEST = 11  # Characters of a key that may be an id.
+_SHORTEST = 11  # Characters of a JSON key that may be an id.
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 
 _DAMAGED = (OSError, EOFError, ValueError, LookupError, RecursionError, MemoryError)
 
 Cells = dict[str, str]
-Chooses = Callable[[Sequence[str]], Sequence[int]]
+Choose = Callable[[Sequence[str]], Sequence[int]]
 
 
 class Entry(NamedTuple):
     """One entry of a list.
 
     Attributes:
-      row: Its number, from 1; a line of names of columns is none.
+      row: Its number, from 1, without header lines.
       cells: Its texts, by name of the column.
     """
 
@@ -72,26 +72,26 @@ class Entry(NamedTuple):
 
 
 class _Raw(NamedTuple):
-    """An entry that is not taken apart yet."""
+    """An entry that is not parsed yet."""
 
     text: str
-    take: Callable[[Any], Cells]  # Takes the value apart.
+    parse: Callable[[Any], Cells]  # Parses `value`.
     value: Any
 
 
-def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
-    """Yields the first 1000 entries of a list, later those that are chosen.
+def read(path: pathlib.Path, choose: Choose) -> Iterator[Entry | int]:
+    """Yields the first 1000 entries of a list, and the chosen ones of the others.
 
     Args:
       path: Of the list.
-      chooses: Takes texts, and returns the places of those that may matter; an entry
-        that is taken apart holds nothing that its text does not.
+      choose: Takes raw texts of entries, and returns the indices of those to parse; all
+        cells of an entry are substrings of its text.
 
     Yields:
-      Entries, and in the end how many there are.
+      Entries, and finally their total number.
 
     Raises:
-      AuditError: It is not there, of no known form, or damaged.
+      AuditError: The list is missing, of no known form, or damaged.
     """
     form = form_of(path)
     count = 0
@@ -101,13 +101,13 @@ def read(path: pathlib.Path, chooses: Chooses) -> Iterator[Entry | int]:
             texts = [each.text for each in some]
             if not count and any("\0" in text for text in texts):
                 raise ValueError("it holds NUL bytes; is it UTF-16? give it as UTF-8")
-            for place in chooses(texts) if count else range(len(some)):
-                yield Entry(count + place + 1, some[place].take(some[place].value))
+            for place in choose(texts) if count else range(len(some)):
+                yield Entry(count + place + 1, some[place].parse(some[place].value))
             count += len(some)
     except (*_DAMAGED, csv.Error, pa.ArrowException) as error:
         cause = printable(f"{error}" or type(error).__name__, 200)
-        said = f"{printable(str(path))}: cannot be read as {form} ({cause})"
-        raise AuditError([said]) from error
+        problem = f"{printable(str(path))}: cannot be read as {form} ({cause})"
+        raise AuditError([problem]) from error
     yield count
 
 
@@ -115,11 +115,12 @@ def form_of(path: pathlib.Path) -> str:
     """Returns the form of a list, by its name.
 
     Raises:
-      AuditError: It is not there, or of no known form.
+      AuditError: It is missing, or of no known form.
     """
     name = printable(str(path))
     if not path.is_file():
-        raise AuditError([f"{name}: {'no file' if path.exists() else 'not there'}"])
+        problem = "not a file" if path.exists() else "no such file"
+        raise AuditError([f"{name}: {problem}"])
     suffixes = [x.lower() for x in path.suffixes[-2:] if x.lower() != ".gz"]
     form = _FORMS.get(suffixes[-1] if suffixes else "", "")
     if path.name.upper().endswith("SUMS"):
@@ -132,7 +133,7 @@ def form_of(path: pathlib.Path) -> str:
 
 
 def is_header(row: Sequence[str]) -> bool:
-    """Whether a row of a table has the names of its columns.
+    """Returns whether a row of a table is its header.
 
     Example:
       >>> is_header(["video_id", "n"]), is_header(["dQw4w9WgXcQ", "3"])
@@ -142,23 +143,23 @@ def is_header(row: Sequence[str]) -> bool:
     return any(cell in _HEADERS for cell in plain)
 
 
-def flat(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yields the texts of an entry by name, `a.b` where they are nested.
+def flatten(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yields the texts of an entry by name, `a.b` if they are nested.
 
     Example:
-      >>> dict(flat({"id": "a", "meta": {"url": "b", "size": 3}}))
+      >>> dict(flatten({"id": "a", "meta": {"url": "b", "size": 3}}))
       {'id': 'a', 'meta.url': 'b'}
     """
     if isinstance(value, str):
         yield name or "entry", value
     elif isinstance(value, dict) and depth < _DEPTH:
-        for k, (key, its) in enumerate(value.items()):
+        for k, (key, part) in enumerate(value.items()):
             if len(key) >= _SHORTEST or "." in key or "/" in key:
                 yield f"key{k}", key  # It may be an id.
-            yield from flat(its, f"{name}.{key}".lstrip("."), depth + 1)
+            yield from flatten(part, f"{name}.{key}".lstrip("."), depth + 1)
     elif isinstance(value, list) and depth < _DEPTH:
-        for k, its in enumerate(value[:_ITEMS]):
-            yield from flat(its, f"{name}.{k}".lstrip("."), depth + 1)
+        for k, part in enumerate(value[:_ITEMS]):
+            yield from flatten(part, f"{name}.{k}".lstrip("."), depth + 1)
 
 
 def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
@@ -174,7 +175,7 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
             }
 
             def named(row: Any, names: Sequence[str] = tuple(columns)) -> Cells:
-                return dict(flat(dict(zip(names, row, strict=True))))
+                return dict(flatten(dict(zip(names, row, strict=True))))
 
             for row in zip(*columns.values(), strict=True):
                 text = "\t".join([x if type(x) is str else str(x) for x in row])
@@ -183,12 +184,12 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
 
 def _decoded(value: Any) -> Any:
     if value is None:
-        return ""  # The name of the column is to be known.
+        return ""  # Keeps the name of the column.
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _lines(file: io.TextIOWrapper) -> Iterator[str]:
-    """Yields lines, none of them without end."""
+    """Yields lines; raises a `ValueError` for a line that is too long."""
     while line := file.readline(_MOST + 1):
         if len(line) > _MOST:
             raise ValueError(f"a line has more than {_MOST} characters")
@@ -221,13 +222,13 @@ def _of_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
 
 
 def _of_json_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
-    """Yields lines; those that are not chosen are not read as JSON."""
+    """Yields lines; JSON is parsed later, for chosen lines only."""
     for number, line in enumerate(_lines(file), 1):
         text = line.strip()
         if not text:
             continue
         if text[0] + text[-1] not in ("{}", '""', "[]"):
-            raise ValueError(f"line {number} is no JSON: {printable(text, 40)}")
+            raise ValueError(f"line {number} is not JSON: {printable(text, 40)}")
         yield _Raw(text, _of_json_line, (number, text))
 
 
@@ -236,11 +237,11 @@ def _of_json_line(line: tuple[int, str]) -> Cells:
     try:
         return _cells(text)
     except ValueError as error:
-        raise ValueError(f"line {number} is no JSON: {error}") from error
+        raise ValueError(f"line {number} is not JSON: {error}") from error
 
 
 def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
-    """Yields rows of CSV; the first is an entry, too, if it is not one of names."""
+    """Yields rows of CSV; the first is skipped if it is a header."""
     csv.field_size_limit(min(_MOST, sys.maxsize))
     names: list[str] = []
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -266,9 +267,10 @@ def _of_json(file: io.TextIOWrapper) -> Iterator[_Raw]:
 
 
 class _Json:
-    """JSON read entry by entry, whatever its size."""
+    """Reads JSON of any size entry by entry."""
 
     def __init__(self, file: io.TextIOWrapper):
+        """Takes an open file."""
         self._file, self._text, self._at, self._ended = file, "", 0, False
         self._decode = json.JSONDecoder().raw_decode
 
@@ -282,23 +284,23 @@ class _Json:
             if not self._fill():
                 return False
 
-    def entries(self, beside: Cells, depth: int = 0) -> Iterator[_Raw]:
-        """Yields the entries of the value that follows.
+    def entries(self, outer: Cells, depth: int = 0) -> Iterator[_Raw]:
+        """Yields the entries of the next value.
 
         Args:
-          beside: What all of them have, such as the key they are under.
-          depth: Of the value in those around it.
+          outer: Cells that all of them have, such as the key of their object.
+          depth: The nesting depth of the value.
         """
         opens = self._next()
         if opens == "[" and depth < _DEPTH:
-            yield from self._members(beside, depth, "]")
+            yield from self._members(outer, depth, "]")
             return
         if opens == "{" and depth < _DEPTH:
             while len(self._text) - self._at < _LARGE and self._fill():
                 pass
             whole = self._value(required=False)
-            if whole is None or _is_of_entries(whole[0]):
-                yield from self._members(beside, depth, "}")
+            if whole is None or _holds_entries(whole[0]):
+                yield from self._members(outer, depth, "}")
                 return
         else:
             whole = self._value()
@@ -306,37 +308,35 @@ class _Json:
         value, end = whole
         text = self._text[self._at : end]
         self._at = end
-        if beside:
-            text = "\t".join([*beside.values(), text])
-        yield _Raw(text, lambda its: beside | dict(flat(its)), value)
+        if outer:
+            text = "\t".join([*outer.values(), text])
+        yield _Raw(text, lambda entry: outer | dict(flatten(entry)), value)
 
-    def _members(self, beside: Cells, depth: int, closes: str) -> Iterator[_Raw]:
+    def _members(self, outer: Cells, depth: int, closes: str) -> Iterator[_Raw]:
+        """Yields the entries of the members of a list or object."""
         self._at += 1
         while self._next() != closes:
-            if closes == "]" and not beside:
+            if closes == "]" and not outer:
                 yield from self._objects()
-            its = beside
+            cells = outer
             if closes == "}":
                 whole = self._value()
                 assert whole is not None
                 name, self._at = whole
                 if not isinstance(name, str) or self._next() != ":":
-                    raise ValueError("an object without names")
+                    raise ValueError("a member of an object without a name")
                 self._at += 1
-                its = beside | {f"key{depth or ''}": name}
-            yield from self.entries(its, depth + 1)
+                cells = outer | {f"key{depth or ''}": name}
+            yield from self.entries(cells, depth + 1)
             if self._next() == ",":
                 self._at += 1
             elif self._next() != closes:
                 here = printable(self._text[self._at :][:20])
-                raise ValueError(f"no comma where one should be, at {here}")
+                raise ValueError(f"a comma is missing at {here}")
         self._at += 1
 
     def _objects(self) -> Iterator[_Raw]:
-        """Yields objects that follow one another in a list, all but the last one.
-
-        These are most of what large lists have: nothing is looked at twice.
-        """
+        """Yields consecutive objects of a list but the last: a fast, single scan."""
         while True:
             while len(self._text) - self._at < _LARGE and self._fill():
                 pass
@@ -347,10 +347,10 @@ class _Json:
                 except ValueError:
                     break
                 after = _COMMA.match(text, end)
-                if after is None or _is_of_entries(value):
+                if after is None or _holds_entries(value):
                     break
-                its = text[at:end]
-                yield _Raw(its, _cells, its)
+                entry = text[at:end]
+                yield _Raw(entry, _cells, entry)
                 at = after.end()
             moved, self._at = at > self._at, at
             if not moved or self._ended:
@@ -358,15 +358,15 @@ class _Json:
 
     def _next(self) -> str:
         if not self.more():
-            raise ValueError("it ends in the middle")
+            raise ValueError("it is truncated")
         return self._text[self._at]
 
     def _value(self, *, required: bool = True) -> tuple[Any, int] | None:
-        """Returns the value that follows and where it ends; it stays the next one.
+        """Returns the next value and its end, without consuming it.
 
         Args:
-          required: Whether it is read however large it is; else None is returned for
-            one that is not there as a whole.
+          required: Whether to read on until it is complete; else None is returned for a
+            value that is not completely in memory.
         """
         self._next()
         while True:
@@ -380,11 +380,11 @@ class _Json:
                     raise
                 continue
             if end == len(self._text) and self._fill():
-                continue  # A number may go on.
+                continue  # A number may continue.
             return value, end
 
     def _fill(self, size: int = _CHUNK) -> bool:
-        """Reads on; returns whether there was anything."""
+        """Reads more text; returns whether there was any."""
         if self._ended:
             return False
         more = self._file.read(size)
@@ -394,12 +394,11 @@ class _Json:
 
 
 def _cells(text: str) -> Cells:
-    """Returns the texts of an entry that is JSON."""
-    return dict(flat(json.loads(text)))
+    return dict(flatten(json.loads(text)))
 
 
-def _is_of_entries(value: Any) -> bool:
-    """Whether an object holds lists or objects that are entries of their own."""
+def _holds_entries(value: Any) -> bool:
+    """Returns whether an object holds lists or objects of entries."""
     if not isinstance(value, dict) or not value:
         return False
     inside = [x for x in value.values() if type(x) in _NESTED]

@@ -1,7 +1,7 @@
-"""What names a video in a list: an id of YouTube, an address, a hash, a file name.
+"""Keys of videos in a list: a YouTube id, an address, a hash, a file name.
 
-An id of YouTube is known by its address, or by its form: 11 characters that look drawn
-at random, as a whole, at either end of a file's name (`v_ID.mp4`, `ID_10_20.mp4`,
+A YouTube id is detected by its URL, or by its form: 11 characters that look random, as
+a whole name, at either end of a file name (`v_ID.mp4`, `ID_10_20.mp4`,
 `ID-Scene-001.mp4`, `Title-ID.mp4`), in brackets in it (`Title [ID].mkv`), or as the
 name of a folder.
 """
@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 
 YOUTUBE, URL, FILE, TEXT = "YouTube id", "address", "file name", "id"
 HASHES = {32: "MD5", 40: "SHA-1", 64: "SHA-256"}  # By the number of digits.
-PICTURES = {"phash": "pHash", "dhash": "dHash"}  # By what a column's name has.
-# What two videos may have in common and not be the same.
+PICTURES = {"phash": "pHash", "dhash": "dHash"}  # By a part of the column's name.
+# Kinds that different videos may share.
 WEAK = (FILE, TEXT, *PICTURES.values())
 
 _ID = r"([A-Za-z0-9_-]{11})"
@@ -40,21 +40,21 @@ _HEX = bytes(ord("h" if chr(x) in string.hexdigits else " ") for x in range(256)
 _OF_NOTHING = frozenset(  # Hashes of an empty file.
     hashlib.new(name).hexdigest() for name in ("md5", "sha1", "sha256")
 )
-# A name that says something: five characters, and not digits alone.
-_TELLING = re.compile(r"(?=.{5}).*[^0-9_. -]", re.DOTALL)
+# A specific name: five characters, and not digits alone.
+_SPECIFIC = re.compile(r"(?=.{5}).*[^0-9_. -]", re.DOTALL)
 _VIDEO = re.compile(
     r"\.(mp4|mkv|webm|avi|mov|m4v|mpe?g|wmv|flv|gif|ts|3gp|ogv)$", re.IGNORECASE
 )
 _ON_DISK = re.compile(r"[/\\]|\.[A-Za-z0-9]{2,5}$")
 _LONGEST = 500  # Characters of a cell that names a video.
-_TURNS = 4  # From small letters to capitals or digits: an id of YouTube's.
+_TURNS = 4  # Least changes between lower case, upper case and digits in a YouTube id.
 _TRACKING = re.compile(r"(utm_.*|fbclid|gclid)=")
 _OF_IDS = re.compile(
     r"(key\d*|entry|line|.*id|id.*|vid|video.*|clip.*|name|source|.*url.*|.*path.*|"
     r"file.*|.*_?key)(\.\d+)?$",
     re.IGNORECASE,
 )
-# Columns whose texts speak of videos, and of others than the entry's.
+# Columns whose texts may mention other videos than the entry's.
 _OTHERS = re.compile(
     r"licen[cs]e|thumb|channel|author|user|playlist|caption|question|answer|title|"
     r"conversation|description|comment|prompt|text|transcript|subtitle|candidate",
@@ -79,31 +79,31 @@ def of_row(row: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def is_unsaid(row: Mapping[str, str]) -> bool:
-    """Whether an entry has a name that is too short or too common to say anything.
+def has_unspecific_name(row: Mapping[str, str]) -> bool:
+    """Returns whether an entry has a name, be it too short or too common to be a key.
 
     Example:
-      >>> is_unsaid({"video": "0001.mp4"})
+      >>> has_unspecific_name({"video": "0001.mp4"})
       True
     """
     return any(_OF_IDS.match(name) and cell.strip() for name, cell in row.items())
 
 
 def has_hash(text: str) -> bool:
-    """Whether a hash of a file is in a text, as a word of its own.
+    """Returns whether a text contains a file hash as a separate word.
 
     Example:
       >>> has_hash("its md5: d3b07384d113edec49eaa6238ad5ff00")
       True
     """
-    # Few lists have 32 hex digits in a row, which is soon found out.
+    # Fast path: few lists have 32 hex digits in a row.
     plain = text.encode("latin-1", "replace").translate(_HEX)
     return b"h" * 32 in plain and bool(_HASH.search(text))
 
 
 @functools.lru_cache(maxsize=4096)
 def picture_hash(column: str) -> str:
-    """Returns which hash of pictures a column has, by its name, or "".
+    """Returns the kind of picture hash in a column, by its name, or "".
 
     Example:
       >>> picture_hash("frame_phash")
@@ -113,7 +113,7 @@ def picture_hash(column: str) -> str:
 
 
 def names_pictures(text: str) -> bool:
-    """Whether a text has the name of a column of hashes of pictures.
+    """Returns whether a text contains the name of a column of picture hashes.
 
     Example:
       >>> names_pictures('{"id": "x", "p_hash": "d3b07384d113edec"}')
@@ -149,7 +149,7 @@ def _of_cell(name: str, cell: str) -> Iterator[tuple[str, str]]:
 
 
 def _of_name(column: str, text: str) -> Iterator[tuple[str, str]]:
-    """Yields the keys of a name, of a file or not."""
+    """Yields the keys of a file name or another name."""
     match = _NAME.search(text)
     stem = match[1] if match else ""
     for part in {stem, *re.split(r"[/\\]", text)[:-1]}:
@@ -161,14 +161,14 @@ def _of_name(column: str, text: str) -> Iterator[tuple[str, str]]:
     if _OF_IDS.match(column):
         on_disk = _ON_DISK.search(text)
         plain = stem if on_disk else text
-        if _TELLING.match(plain):
+        if _SPECIFIC.match(plain):
             yield (FILE if on_disk else TEXT), plain
 
 
 def _is_random(text: str) -> bool:
-    """Whether characters look drawn at random, as those of 93 in 100 of YouTube's ids.
+    """Returns whether characters look random, as those of 93 in 100 YouTube ids do.
 
-    A word such as `Holiday2019` has few turns from one kind of letter to another.
+    A word such as `Holiday2019` changes rarely between kinds of characters.
     """
     plain = text.replace("_", "").replace("-", "")
     kinds = ["s" if c.islower() else "C" if c.isupper() else "0" for c in plain]
@@ -177,11 +177,11 @@ def _is_random(text: str) -> bool:
 
 
 def _address(text: str) -> str:
-    """Returns an address without what does not say which video it is."""
+    """Returns a normalised URL, without the parts that do not identify the video."""
     whole, _, inside = text.partition("://")[2].partition("#")
     host, _, rest = whole.partition("/")
     path, _, query = rest.partition("?")
-    kept = sorted(x for x in query.split("&") if x and not _TRACKING.match(x))
+    fields = sorted(x for x in query.split("&") if x and not _TRACKING.match(x))
     host = host.lower().removeprefix("www.").removeprefix("m.")
     where = f"#{inside}" if inside.startswith(("/", "!")) else ""
-    return f"{host}/{path.rstrip('/')}{'?' * bool(kept)}{'&'.join(kept)}{where}"
+    return f"{host}/{path.rstrip('/')}{'?' * bool(fields)}{'&'.join(fields)}{where}"

@@ -4,33 +4,33 @@ import collections
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.data.folders import Search
-from vidsme_jax.published import contents, entries, keys
-from vidsme_jax.published.contents import Pictures
+from vidsme_jax.published import entries, hashes, keys
 from vidsme_jax.published.entries import FIRST, Cells, Entry
+from vidsme_jax.published.hashes import Pictures
 from vidsme_jax.published.sieve import Sieve
 from vidsme_jax.store import regular
 from vidsme_jax.wording import counted, printable
 
 _NAMES = ("video", "path", "file", "filename", "video_path", "name", "url", "id")
 _NAMES += ("video_id", "videoID", "youtube_id", "line", "entry")
-_NEAR = 8  # Bits of 64 that pictures of one video differ by at most.
-_MOST = 1000  # Entries with one key.
-_SHARE = 0.05  # Of the entries, that are named in a form which is worth a note.
-_COMMON = 20  # Entries that a name in common may have, to say anything.
+_NEAR = 8  # Largest Hamming distance of 64-bit hashes of similar pictures.
+_MOST = 1000  # Hits of one strong key, at most.
+_SHARE = 0.05  # Least share of the entries for a form of names to be noted.
+_COMMON = 20  # A weak key in more entries than this is ignored.
 
 
 class Video(NamedTuple):
-    """A video that is looked up.
+    """A video to look up.
 
     Attributes:
       id: The manifest's, else the name of the video.
       video: As the manifest names it.
-      file: Where it is, if it is there.
-      keys: By kind; of each key the column that has it.
+      file: Its file, if it exists.
+      keys: By kind, each key with its column.
     """
 
     id: str
@@ -44,12 +44,12 @@ class Hit(NamedTuple):
 
     Attributes:
       id: Of the video.
-      video: Likewise.
+      video: Of the video.
       list: The list's name.
       row: Of the entry.
-      how: What both have in common: a kind of `keys`.
-      identity: Whether this is the same video, or may only be.
-      entry: The text in common.
+      how: The kind of the shared key; see `keys`.
+      identity: Whether the key identifies the video, or the match is only possible.
+      entry: The shared text.
     """
 
     id: str
@@ -61,12 +61,21 @@ class Hit(NamedTuple):
     entry: str
 
 
+class ListInfo(TypedDict):
+    """A list: its path, SHA-256, number of entries, and notes."""
+
+    name: str
+    sha256: str
+    rows: int
+    notes: list[str]
+
+
 def videos(manifest: str, *, root: str = "") -> list[Video]:
     """Returns the videos of a manifest of any form, or of a folder, with their keys.
 
     Args:
-      manifest: A list as `entries.read` takes it, or a folder of videos.
-      root: What relative names of videos are relative to; "": the manifest's folder.
+      manifest: A list of a form of `entries.read`, or a folder of videos.
+      root: The base of relative names of videos; "": the manifest's folder.
 
     Raises:
       AuditError: It cannot be read, is empty, or an entry names two videos.
@@ -85,28 +94,28 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
     base = path if of_folder else base
     made, problems = [], []
     for number, cells in rows:
-        its = keys.of_row(cells)
-        two = its.get(keys.YOUTUBE, {})
+        row_keys = keys.of_row(cells)
+        two = row_keys.get(keys.YOUTUBE, {})
         if len(set(two.values())) > 1:
             listed = ", ".join(f"{key} ({column})" for key, column in two.items())
             problems.append(
-                f"{printable(manifest)}: row {number} names several videos of YouTube: "
+                f"{printable(manifest)}: row {number} names several YouTube videos: "
                 f"{printable(listed, 200)}; leave all but one of them out"
             )
         video = next((cells[x] for x in _NAMES if cells.get(x)), "")
         video = video or next(iter(cells.values()), "")
         name = cells.get("id") or video
-        made.append(Video(name, video, _file(base, video), its))
+        made.append(Video(name, video, _file(base, video), row_keys))
     if problems:
         raise AuditError(problems)
     if not made:
-        raise AuditError([f"{printable(manifest)}: no videos are in it"])
+        raise AuditError([f"{printable(manifest)}: it has no videos"])
     if not any(video.keys or video.file for video in made):
         raise AuditError(
             [
                 f"{printable(manifest)}: none of {counted(len(made), 'row')} names a "
-                "video: by an id, an address, a hash, or a file name of more than "
-                "digits and at least five characters"
+                "video: by an id, an address, a hash, or a file name of at least five "
+                "characters that are not only digits"
             ]
         )
     return made
@@ -117,22 +126,22 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
 
     Args:
       wanted: The videos.
-      lists: Files.
+      lists: Paths of lists.
 
     Returns:
-      JSON-ready: `lists`, of each its `name`, `sha256`, `rows`, and `notes`;
-      `looked_up`, how many videos; `hits`, as `Hit` has them, those that are the same
-      video first; and `statement`.
+      JSON-ready: `lists`, each with `name`, `sha256`, `rows` and `notes`; `looked_up`,
+      the number of videos; `hits`, with the fields of `Hit`, those with `identity`
+      first; and `statement`.
 
     Raises:
-      AuditError: A list cannot be read; all of them are listed.
+      AuditError: Lists cannot be read; names all of them.
     """
     problems: list[str] = []
     about, hits = [], []
     for name in dict.fromkeys(lists):
         try:
-            its, found = _in_list(wanted, pathlib.Path(name).expanduser())
-            about.append(its)
+            one, found = _in_list(wanted, pathlib.Path(name).expanduser())
+            about.append(one)
             hits += found
         except AuditError as error:
             problems += error.problems
@@ -148,7 +157,7 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
 
 
 def statement(found: dict[str, Any]) -> str:
-    """Says what was found, and what that means, of what `look_up` returns."""
+    """Returns a statement of the result of `look_up` and its meaning."""
     total = counted(found["looked_up"], "video")
     lists = ", ".join(map(_list_in_words, found["lists"]))
     sure = {x["video"] for x in found["hits"] if x["identity"]}
@@ -174,20 +183,18 @@ def statement(found: dict[str, Any]) -> str:
     )
 
 
-def _list_in_words(about: dict[str, Any]) -> str:
+def _list_in_words(about: ListInfo) -> str:
     entries_ = "entry" if about["rows"] == 1 else "entries"
     return f"{printable(about['name'], 100)} ({about['rows']:,} {entries_})"
 
 
-def _in_list(
-    wanted: Sequence[Video], path: pathlib.Path
-) -> tuple[dict[str, Any], list[Hit]]:
-    """Returns what one list is, and the hits in it."""
+def _in_list(wanted: Sequence[Video], path: pathlib.Path) -> tuple[ListInfo, list[Hit]]:
+    """Returns the description of one list, and the hits in it."""
     index = _index(wanted)
-    name, rows, unsaid, left = str(path), 0, 0, 0
+    name, rows, unspecific, left = str(path), 0, 0, 0
     sieve, hashed, passed = Sieve(key for _, key in index), False, FIRST
-    pictured = False  # From then on all entries are taken, for their hashes.
-    likely: set[int] = set()  # Rows at hand that may name a video.
+    pictured = False  # Once True, all entries are parsed for their picture hashes.
+    likely: set[int] = set()  # Rows of the current block that may have a key.
     seen: dict[str, None] = {}
     pictures: dict[str, Pictures] = collections.defaultdict(Pictures)
     kinds: collections.Counter[str] = collections.Counter()
@@ -195,15 +202,16 @@ def _in_list(
     hits: list[Hit] = []
 
     def hash_files() -> None:
-        """Hashes the videos, once a list is known to have hashes."""
+        """Hashes the video files and adds the hashes to the index."""
         nonlocal hashed, sieve
         hashed = True
         for video in wanted:
-            for kind, key in contents.of_file(video.file).items():
+            for kind, key in hashes.of_file(video.file).items():
                 index[kind, key].append((video, True))
         sieve = Sieve(key for _, key in index)
 
-    def chosen(texts: Sequence[str]) -> Sequence[int]:
+    def choose(texts: Sequence[str]) -> Sequence[int]:
+        """Returns the indices of the texts to parse; see `entries.read`."""
         nonlocal passed, pictured, likely
         joined = "\n".join(texts)
         if not hashed and keys.has_hash(joined):
@@ -214,7 +222,7 @@ def _in_list(
         passed += len(texts)
         return range(len(texts)) if pictured else places
 
-    for entry in entries.read(path, chosen):
+    for entry in entries.read(path, choose):
         if isinstance(entry, int):
             rows = entry
             continue
@@ -228,11 +236,11 @@ def _in_list(
         found = keys.of_row(entry.cells)
         if entry.row <= FIRST:
             kinds.update(list(found)[:1])
-            unsaid += not found and keys.is_unsaid(entry.cells)
+            unspecific += not found and keys.has_unspecific_name(entry.cells)
         if not hashed and set(found) & set(keys.HASHES.values()):
             hash_files()
-        for kind, its in found.items():
-            for key in its:
+        for kind, of_kind in found.items():
+            for key in of_kind:
                 for video, sure in index.get((kind, key), ()):
                     common[video.video, kind, key] += 1
                     if common[video.video, kind, key] <= (_MOST if sure else _COMMON):
@@ -240,17 +248,17 @@ def _in_list(
                         hits.append(hit)
                     else:
                         left += 1
-    kept = [
+    before = len(hits)
+    hits = [
         hit
         for hit in hits
         if hit.identity or common[hit.video, hit.how, hit.entry] <= _COMMON
     ]
-    left += len(hits) - len(kept)
-    hits = kept
-    hits += _alike(wanted, pictures, name)
+    left += before - len(hits)
+    hits += _similar(wanted, pictures, name)
     if not rows:
         raise AuditError([f"{printable(name)}: it is empty"])
-    if not kinds and not pictures and not unsaid:
+    if not kinds and not pictures and not unspecific:
         shown = ", ".join(printable(x, 40) for x in list(seen)[:5]) or "none"
         raise AuditError(
             [
@@ -259,22 +267,22 @@ def _in_list(
                 "list of videos?"
             ]
         )
-    notes = _notes(kinds, unsaid, left)
-    about = {"name": name, "sha256": regular.sha256(path), "rows": rows, "notes": notes}
+    notes = _notes(kinds, unspecific, left)
+    about = ListInfo(name=name, sha256=regular.sha256(path), rows=rows, notes=notes)
     return about, _distinct(hits)
 
 
 def _index(
     wanted: Sequence[Video],
 ) -> dict[tuple[str, str], list[tuple[Video, bool]]]:
-    """Returns which videos have a key, and whether the key identifies the video.
+    """Returns the videos of each key, and whether the key identifies the video.
 
-    An id that may be one of YouTube's, by its length alone, is compared with these.
+    A YouTube id is also compared with other ids, and the reverse, as a weak key.
     """
     index = collections.defaultdict(list)
     for video in wanted:
-        for kind, its in video.keys.items():
-            for key in its:
+        for kind, of_kind in video.keys.items():
+            for key in of_kind:
                 index[kind, key].append((video, kind not in keys.WEAK))
                 other = {keys.YOUTUBE: keys.TEXT, keys.TEXT: keys.YOUTUBE}.get(kind)
                 if other and key not in video.keys.get(other, {}):
@@ -282,15 +290,15 @@ def _index(
     return index
 
 
-def _alike(
+def _similar(
     wanted: Sequence[Video], pictures: Mapping[str, Pictures], name: str
 ) -> list[Hit]:
-    """Returns the entries with a hash of a picture like one of a video's frames."""
+    """Returns the entries with a picture hash near to that of a video's frame."""
     found = []
     for kind, theirs in pictures.items():
         for video in wanted:
             if video.file is not None:
-                ours = contents.of_pictures(video.file, kind)
+                ours = hashes.of_pictures(video.file, kind)
                 for row, bits in theirs.near(ours, _NEAR):
                     text = f"{bits} of 64 bits differ"
                     found.append(Hit(*video[:2], name, row, kind, False, text))
@@ -298,23 +306,23 @@ def _alike(
 
 
 def _distinct(hits: list[Hit]) -> list[Hit]:
-    """Returns one hit a video and entry, the surest."""
+    """Returns one hit per video and entry, preferring those with identity."""
     best: dict[tuple[str, str, int], Hit] = {}
     for hit in sorted(hits, key=lambda hit: not hit.identity):
         best.setdefault((hit.id, hit.video, hit.row), hit)
     return sorted(best.values(), key=lambda hit: hit.row)
 
 
-def _notes(kinds: collections.Counter[str], unsaid: int, left: int) -> list[str]:
-    """Says in which forms a list names its videos, and what was left out."""
-    said = []
-    if unsaid:
-        said.append(
-            f"{unsaid} of its first entries have names of digits alone or of fewer "
+def _notes(kinds: collections.Counter[str], unspecific: int, left: int) -> list[str]:
+    """Returns notes on the forms of names in a list, and on entries left out."""
+    notes = []
+    if unspecific:
+        notes.append(
+            f"{unspecific} of its first entries have names of digits alone or of fewer "
             "than five characters, which many videos have: they were not compared"
         )
     if left:
-        said.append(
+        notes.append(
             f"{left} entries with a name that more than {_COMMON} entries have, or "
             f"with a key that more than {_MOST} have, were left out"
         )
@@ -322,12 +330,12 @@ def _notes(kinds: collections.Counter[str], unsaid: int, left: int) -> list[str]
     common = [(kind, count) for kind, count in kinds.most_common() if count >= rare]
     if len(common) > 1:
         listed = ", ".join(f"{kind} {count}" for kind, count in common)
-        said.append(f"its first entries name videos in several forms: {listed}")
-    return said
+        notes.append(f"its first entries name videos in several forms: {listed}")
+    return notes
 
 
 def _file(base: pathlib.Path, video: str) -> pathlib.Path | None:
-    """Returns the file of a video; None where there is none."""
+    """Returns the file of a video; None if it does not exist."""
     try:
         path = base / video
         return path if video and path.is_file() else None

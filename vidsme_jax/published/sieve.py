@@ -1,7 +1,7 @@
-"""Tells which of many texts may hold one of some keys, by a few bytes of each key.
+"""A fast filter for texts that may contain a key, by a few bytes of each key.
 
-Lists have millions of entries, and few name one's videos: the others are put aside
-before they are taken apart. A text that holds a key is never put aside.
+Lists have millions of entries, of which few name the user's videos: the others are
+dropped before they are parsed. There are false positives but no false negatives.
 """
 
 import itertools
@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jaxtyping import UInt64
 
-_BITS = 22  # Of the table of marks.
-_WIDTH = 8  # Characters of a key that are looked for; of short keys fewer.
+_BITS = 22  # Log2 of the size of the hash table.
+_WIDTH = 8  # Characters of a key that are hashed; fewer of short keys.
 _SHORTEST = 4
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _ESCAPE = "\\u00"
@@ -19,7 +20,7 @@ _RUN = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class Sieve:
-    """Looks for keys in texts.
+    """Finds the texts that may contain keys.
 
     Example:
       >>> Sieve(["dQw4w9WgXcQ"])(["a", "watch?v=dQw4w9WgXcQ", "dQw4w9"])
@@ -27,10 +28,10 @@ class Sieve:
     """
 
     def __init__(self, keys: Iterable[str]):
-        """Takes the keys; of each the end of its longest plain run is looked for."""
+        """Takes the keys; the end of each one's longest plain run is hashed."""
         runs = [max(_RUN.findall(key), key=len, default="") for key in set(keys)]
         width = min((*map(len, runs), _WIDTH))
-        # With keys of other scripts alone nothing is put aside: JSON may escape them.
+        # Keys without ASCII disable the filter: JSON may escape them.
         self._width = width if width >= _SHORTEST else 0
         self._marks = np.zeros(1 << _BITS, bool)
         if runs and self._width:
@@ -38,19 +39,19 @@ class Sieve:
             self._marks[self._places("".join(sorted(needles)))[::width]] = True
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
-        """Returns the places of the texts that may hold a key."""
+        """Returns the indices of the texts that may contain a key, ascending."""
         if not self._width:
             return list(range(len(texts)))
         small = [text.lower() for text in texts]
         at = np.flatnonzero(self._marks[self._places("\n".join(small))])
         ends = np.fromiter(itertools.accumulate(len(x) + 1 for x in small), np.int64)
         found = set(np.searchsorted(ends, at, side="right").tolist())
-        # JSON may write any character as an escape.
+        # JSON may escape any character.
         found.update(k for k, text in enumerate(texts) if _ESCAPE in text)
         return sorted(found)
 
-    def _places(self, text: str) -> np.ndarray:
-        """Returns the place in the table of each stretch of a text."""
+    def _places(self, text: str) -> UInt64[np.ndarray, " windows"]:
+        """Returns the hash of each window of a text, an index of the table."""
         data = text.encode("latin-1", "replace") + b"\0" * (_WIDTH - 1)
         count = max(0, len(text) - self._width + 1)
         windows = np.ndarray((count,), "<u8", data, strides=(1,))

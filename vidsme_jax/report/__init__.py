@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vidsme_jax.base import SLICES, Failure, LeftOut, ScoreTable
-from vidsme_jax.data import noticed
+from vidsme_jax.data import warning_groups
 from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.names import uncalibrated
 from vidsme_jax.report import cards, figures, files, page, scope
@@ -94,7 +94,7 @@ def write(
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    noticed.log(results.warnings)
+    warning_groups.log(results.warnings)
     if declared is not None:
         declared = declaration.reached(declared, workdir, **_declared_result(results))
     found = content(results, declared)

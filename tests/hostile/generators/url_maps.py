@@ -119,7 +119,7 @@ def _tables() -> dict[str, tuple[list[Any], str]]:
             ],
             "another file of",
         ),
-        "another scheme": ([one | {"url": "ftp://a.org/b"}], "it must be an address"),
+        "another scheme": ([one | {"url": "ftp://a.org/b"}], "it must begin with"),
         "no column of files": ([{"url": URLS[0], "fil": "a"}], "no column 'file'"),
         "no row": ([], "no rows"),
     }

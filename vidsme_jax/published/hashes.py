@@ -1,4 +1,4 @@
-"""Hashes of one's own videos, as lists have them: of files and of pictures."""
+"""Hashes of the user's videos, as found in lists: of files and of pictures."""
 
 import array
 import functools
@@ -18,14 +18,18 @@ from vidsme_jax.store import regular
 
 _DIGESTS = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256"}
 _BLOCK = 1 << 20  # Bytes.
-_AT_A_TIME = 1 << 16  # Hashes that are compared: they fit a cache.
+_AT_A_TIME = 1 << 16  # Hashes compared at a time: they fit a CPU cache.
 _HASH = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{16}(?![0-9a-fA-F])")
-_FRAMES = 32  # Of a clip whose pictures are hashed.
+_FRAMES = 32  # Hashed frames of a clip.
 
 
 @functools.cache
 def of_file(path: pathlib.Path | None) -> dict[str, str]:
-    """Returns the hashes of a file by name, in hex; none if it cannot be read."""
+    """Returns the hashes of a file by kind, in hex; none if it cannot be read.
+
+    Args:
+      path: Of the file; None for no file.
+    """
     if path is None:
         return {}
     digests = {kind: hashlib.new(name) for kind, name in _DIGESTS.items()}
@@ -45,7 +49,7 @@ def of_pictures(path: pathlib.Path, kind: str) -> UInt64[np.ndarray, " frames"]:
 
     Args:
       path: Of the clip.
-      kind: Of `keys.PICTURES`.
+      kind: A value of `keys.PICTURES`.
     """
     reader = Videos(views.Settings.of(settings.default()).video)
     try:
@@ -56,10 +60,10 @@ def of_pictures(path: pathlib.Path, kind: str) -> UInt64[np.ndarray, " frames"]:
 
 
 def picture_hash(frame: UInt8[np.ndarray, "height width 3"], kind: str) -> int:
-    """Returns the 64 bits that ImageHash's `phash` or `dhash` gives a picture.
+    """Returns the 64-bit hash of a picture, equal to ImageHash's `phash` or `dhash`.
 
-    pHash: which of the 64 lowest frequencies of a cosine transform of 32 x 32 pixels
-    are above their median [1]. dHash: which of 9 x 8 pixels are brighter than the one
+    pHash: the signs of the 64 lowest frequencies of a DCT of 32 x 32 pixels relative to
+    their median [1]. dHash: whether each of 9 x 8 pixels is brighter than the one
     before [2].
 
     Args:
@@ -86,14 +90,14 @@ def picture_hash(frame: UInt8[np.ndarray, "height width 3"], kind: str) -> int:
 
 
 class Pictures:
-    """The hashes of pictures of a list, of one kind, and the rows that have them."""
+    """The picture hashes of a list, of one kind, and their rows."""
 
     def __init__(self):
-        """There are none yet."""
+        """Starts without hashes."""
         self._hashes, self._rows = array.array("Q"), array.array("Q")
 
     def add(self, row: int, cell: str) -> None:
-        """Adds what a cell holds: 16 hex digits each, other words are left out."""
+        """Adds the hashes in a cell, words of 16 hex digits; ignores other words."""
         for word in _HASH.findall(cell):
             self._hashes.append(int(word, 16))
             self._rows.append(row)
@@ -101,11 +105,11 @@ class Pictures:
     def near(
         self, ours: UInt64[np.ndarray, " frames"], most: int
     ) -> list[tuple[int, int]]:
-        """Returns the rows of hashes near to one of ours, and the bits that differ.
+        """Returns the rows of hashes near to one of a video's, and their distance.
 
         Args:
-          ours: Of the frames of a video.
-          most: Bits that may differ.
+          ours: The hashes of the video's frames.
+          most: The largest Hamming distance, in bits.
         """
         theirs, found = np.frombuffer(self._hashes, np.uint64), []
         for start in range(0, len(theirs), _AT_A_TIME):

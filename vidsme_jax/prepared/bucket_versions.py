@@ -1,12 +1,11 @@
-"""The versions of a prepared corpus in a bucket, where nothing is renamed or locked.
+"""The versions of a prepared corpus in a bucket, without renames and locks.
 
-A run that makes a version first puts `plan.json` in a folder of the next number, where
-there is none: the SHA-256 of what the version is going to hold. Runs of one plan put
-the same objects, and so does one that continues after a kill; one of another plan takes
-the number after. The last object, `dataset_info.json`, makes the version whole. Before
-it puts that, a run puts last objects of its own into the numbers that it has passed
-over: so of two runs that began from one version, one is refused, whose clips stay
-staged, and which begins again from the version of the other.
+A run claims the next free version number by creating `plan.json`, the SHA-256 of the
+content of the version. Runs with the same plan, and a run that continues after a kill,
+create the same objects; a run with another plan takes the following number. The last
+object, `dataset_info.json`, completes the version. Before it, a run creates tombstones
+in the numbers that it has skipped: so of two runs that started from one version, one is
+refused; its clips stay staged, and it starts again from the version of the other.
 """
 
 import concurrent.futures
@@ -19,38 +18,38 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import logging
 
 from vidsme_jax.prepared import copies, dataset, layout, records
 from vidsme_jax.prepared.copies import REQUESTS, Copies
-from vidsme_jax.prepared.layout import INFO, Shard, Variant
+from vidsme_jax.prepared.layout import INFO, RecordFacts, Shard, Variant
 from vidsme_jax.prepared.packing import Packing, State, plan_of
 from vidsme_jax.prepared.staging import Staging
-from vidsme_jax.store.buckets import Bucket
+from vidsme_jax.store.buckets import Bucket, Stored
 
 _PLAN = "plan.json"
 _OBJECT = re.compile(r"1\.(0|[1-9][0-9]{0,17})\.0/(.+)")
 
 
 class BucketVersions:
-    """Those of a variant; several runs may have this at once.
+    """The versions of a variant; several runs may use this at once.
 
     Attributes:
-      base: Where the newest one is, None if there is none.
-      num_shards: Of every one.
+      base: The newest version, None if there is none.
+      num_shards: The number of shards of every version.
     """
 
     def __init__(
         self, folder: Bucket, variant: Variant, num_shards: int, work: pathlib.Path
     ):
-        """Looks what is there.
+        """Lists the versions, and copies the index of the newest.
 
         Args:
           folder: Of the variant.
           variant: How clips are prepared.
-          num_shards: Of a new one.
+          num_shards: The number of shards if the variant is new.
           work: An empty folder on this machine.
 
         Raises:
@@ -69,7 +68,7 @@ class BucketVersions:
             self._copies = Copies(self.base, work / name, self.num_shards)
 
     def _settled(self, num_shards: int) -> int:
-        """Returns the number of shards of the variant, by whoever began it."""
+        """Returns the number of shards, as decided by the first run of the variant."""
         own = self._work / copies.SETTINGS
         if not copies.copy(self._folder, copies.SETTINGS, own):
             layout.write_settings(self._work, self._variant, num_shards)
@@ -80,7 +79,7 @@ class BucketVersions:
         return layout.check_settings(self._work, self._variant, self._folder.url)
 
     def states(self) -> list[State]:
-        """Returns the whole state of each shard in the newest version."""
+        """Returns the state of each shard in the newest version."""
         with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
             return list(pool.map(self._state, range(self.num_shards)))
 
@@ -106,12 +105,12 @@ class BucketVersions:
     def packing(
         self, packings: Sequence[Packing], lengths: Sequence[int], staging: Staging
     ) -> Iterator[Callable[[Packing], None] | None]:
-        """Makes the next version of shards that are written in the block.
+        """Publishes the next version from the shards written in the block.
 
-        See `folders.Versions.packing`.
+        See `FolderVersions.packing`.
 
         Raises:
-          OSError: The version cannot be made, or another run has made one meanwhile.
+          OSError: The version cannot be written, or another run has published one.
         """
         home = self._copies.folder.name if self._copies else ""
         differs = not home or any(packing.differs(home) for packing in packings)
@@ -120,16 +119,16 @@ class BucketVersions:
         if differs or described != lengths:
             number, done = self._claimed(plan_of(packings, home))
             version = self._folder.folder(f"1.{number}.0")
-            if done:  # By another run, from the same clips.
+            if done:  # By another run of the same plan.
                 yield None
             else:
-                there = frozenset(version.names())
-                how = self.base, self.num_shards, staging, there
+                existing = frozenset(version.names())
+                given = self.base, self.num_shards, staging, existing
                 try:
-                    yield BucketPacker(version, *how)
+                    yield BucketPacker(version, *given)
                 except OSError:
-                    # Another run of this plan, which is done, deletes what was staged.
-                    if not copies.stands(self._folder, number):
+                    # Another run of this plan has finished and deleted staged clips.
+                    if not copies.is_complete(self._folder, number):
                         raise
                 else:
                     self._publish(version, number, lengths)
@@ -140,25 +139,25 @@ class BucketVersions:
         self._clean(number)
 
     def _claimed(self, plan: str) -> tuple[int, bool]:
-        """Returns the number whose version has a plan, and whether it is whole."""
+        """Claims a number for a plan; returns it, and whether it is complete."""
         content = json.dumps({"plan": plan}).encode()
         for number in itertools.count(self._free):
             version = self._folder.folder(f"1.{number}.0")
-            mine = True
+            claimed = True
             try:
                 version.create(_PLAN, content)
             except FileExistsError:
-                mine = False
-            if copies.stands(self._folder, number):
-                if not mine:
+                claimed = False
+            if copies.is_complete(self._folder, number):
+                if not claimed:
                     self._refuse(number)
                 return number, True
-            if mine and not version.has(INFO):
+            if claimed and not version.has(INFO):
                 return number, False
         raise AssertionError("there is always a next number")
 
     def _publish(self, version: Bucket, number: int, lengths: Sequence[int]) -> None:
-        """Makes a version whole whose shards are all there."""
+        """Completes a version after all its shards."""
         listed = version.names()
         with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
             sizes = pool.map(
@@ -174,24 +173,28 @@ class BucketVersions:
                 if path.name != INFO:
                     with contextlib.suppress(FileExistsError):  # Of the same plan.
                         version.create(path.name, path.read_bytes())
-        for passed in range(self._free, number):
+        for skipped in range(self._free, number):
             try:
                 gone = copies.tombstone(name)
-                self._folder.create(f"1.{passed}.0/{INFO}", gone)
+                self._folder.create(f"1.{skipped}.0/{INFO}", gone)
             except FileExistsError:
-                if copies.stands(self._folder, passed):
-                    self._refuse(passed)
+                if copies.is_complete(self._folder, skipped):
+                    self._refuse(skipped)
         try:
             version.create(INFO, last)
         except FileExistsError:
-            if not copies.stands(self._folder, number):
+            if not copies.is_complete(self._folder, number):
                 self._refuse(number)
 
-    def _size(self, version: Bucket, listed: dict[str, Any], number: int) -> int:
-        """Returns how large the records of a shard are that must be there."""
+    def _size(self, version: Bucket, listed: dict[str, Stored], number: int) -> int:
+        """Returns the size of a shard's records in bytes.
+
+        Raises:
+          FileNotFoundError: The shard is missing.
+        """
         shard = Shard(self._work, number, self.num_shards)
         if shard.index.name not in listed and not version.has(shard.index.name):
-            cause = "the shard was put, and is not there"
+            cause = "the shard was written, and is missing"
             raise FileNotFoundError(
                 errno.ENOENT, cause, f"{version.url}/{shard.index.name}"
             )
@@ -201,60 +204,58 @@ class BucketVersions:
     def _refuse(self, number: int) -> NoReturn:
         raise OSError(
             errno.EEXIST,
-            "another run has made the next version meanwhile; nothing is lost: the "
-            "clips of this run are staged, and those of the other are taken over",
+            "another run has published the next version meanwhile; nothing is lost: "
+            "the clips of this run stay staged, and the next run adds them",
             f"{self._folder.url}/1.{number}.0",
         )
 
     def _clean(self, newest: int) -> None:
-        """Deletes the objects of numbers before the newest, but the last of each."""
+        """Deletes the objects of earlier numbers, except their tombstones."""
         gone = []
         for name in self._folder.names():
             match = _OBJECT.fullmatch(name)
             if match and int(match[1]) < newest and match[2] != INFO:
                 gone.append(name)
         numbers = {name.split("/")[0] for name in gone}
-        for version in sorted(
-            numbers
-        ):  # First, since whoever reads it sees it is gone.
-            last = copies.tombstone(f"1.{newest}.0")
+        last = copies.tombstone(f"1.{newest}.0")
+        for version in sorted(numbers):  # First, so that readers find it deleted.
             self._folder.replace(f"{version}/{INFO}", last)
         _each(self._folder.delete, gone)
 
 
 @dataclasses.dataclass(frozen=True)
 class BucketPacker:
-    """Writes shards on this machine and puts them into a version in a bucket.
+    """Writes shards locally and uploads them to a version in a bucket.
 
     Attributes:
-      version: Which has a plan.
+      version: A claimed version.
       base: The version before.
       num_shards: Of both.
-      staging: Where clips wait.
-      there: Objects of the version that a run before has put.
+      staging: Holds the staged clips.
+      existing: Objects of the version uploaded by an earlier run.
     """
 
     version: Bucket
     base: Bucket | None
     num_shards: int
     staging: Staging
-    there: frozenset[str]
+    existing: frozenset[str]
 
     def __call__(self, packing: Packing) -> None:
-        """Puts the records of a shard, and then its index.
+        """Uploads the records of a shard, and then its index.
 
         Raises:
-          AuditError: What it is made of is damaged.
-          OSError: An object cannot be read or put, or the disk is full.
+          AuditError: A record or staged clip is damaged.
+          OSError: An object cannot be read or written, or the disk is full.
         """
         with tempfile.TemporaryDirectory(prefix="vidsme-") as work:
             shard = Shard(pathlib.Path(work), packing.number, self.num_shards)
-            if shard.index.name in self.there:
+            if shard.index.name in self.existing:
                 return
-            facts = dict(packing.before.facts)
-            if packing.anew:
+            facts = packing.before.facts
+            if packing.rewrite:
                 facts = self._put(shard, packing)
-            elif shard.records.name not in self.there:
+            elif shard.records.name not in self.existing:
                 assert self.base is not None
                 name = shard.records.name
                 self.base.copy(name, self.version, name)
@@ -262,10 +263,10 @@ class BucketPacker:
             with contextlib.suppress(FileExistsError):  # By a run of the same plan.
                 self.version.create_from(shard.index.name, shard.index)
 
-    def _put(self, shard: Shard, packing: Packing) -> dict[str, Any]:
-        """Writes and puts the records; returns the facts of those that are there."""
+    def _put(self, shard: Shard, packing: Packing) -> RecordFacts:
+        """Writes and uploads the records; returns the facts of the uploaded object."""
         name = shard.records.name
-        if name not in self.there:
+        if name not in self.existing:
             before = None
             if packing.takes_over:
                 assert self.base is not None

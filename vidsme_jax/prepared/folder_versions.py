@@ -1,7 +1,7 @@
 """The versions of a prepared corpus in a folder.
 
 Shards are written to `unfinished/`, which is renamed to the next version when it is
-whole. The version before is deleted then, or, if somebody reads it, by the next run.
+complete. Then the version before is deleted; if it is being read, by the next run.
 """
 
 import contextlib
@@ -20,21 +20,21 @@ from vidsme_jax.store import files
 from vidsme_jax.store.lock import unread
 
 
-class Versions:
-    """Those of a variant; only who holds its lock may have this.
+class FolderVersions:
+    """The versions of a variant; the caller must hold the variant's lock.
 
     Attributes:
-      base: The folder of the newest one, None if there is none.
-      num_shards: Of every one.
+      base: The folder of the newest version, None if there is none.
+      num_shards: The number of shards of every version.
     """
 
     def __init__(self, folder: pathlib.Path, variant: Variant, num_shards: int):
-        """Looks what is there.
+        """Lists the versions, and deletes temporary files of killed runs.
 
         Args:
           folder: Of the variant.
           variant: How clips are prepared.
-          num_shards: Of a new one.
+          num_shards: The number of shards if the variant is new.
 
         Raises:
           AuditError: It has other settings.
@@ -49,7 +49,7 @@ class Versions:
         files.sweep(self._unfinished)
 
     def states(self) -> list[State]:
-        """Returns the newest whole state of each shard."""
+        """Returns the newest intact state of each shard."""
         return [self._state(number) for number in range(self.num_shards)]
 
     def _state(self, number: int) -> State:
@@ -66,19 +66,19 @@ class Versions:
     def packing(
         self, packings: Sequence[Packing], lengths: Sequence[int], staging: Staging
     ) -> Iterator[Callable[[Packing], None] | None]:
-        """Makes the next version of shards that are written in the block.
+        """Publishes the next version from the shards written in the block.
 
         Args:
           packings: Of all shards.
-          lengths: How many records each has.
-          staging: Where their clips wait.
+          lengths: The number of records of each.
+          staging: Holds their staged clips.
 
         Yields:
-          What writes a shard, to be called with each; None if the newest version has
-          all.
+          A function that writes a shard, to be called with each packing; None if the
+          newest version is up to date.
 
         Raises:
-          OSError: The version cannot be made.
+          OSError: The version cannot be written.
         """
         base = self.base
         home = base.name if base else ""
@@ -95,7 +95,7 @@ class Versions:
         shutil.rmtree(self._unfinished, ignore_errors=True)
         staged = self._folder / "staged"
         for folder in (*staged.glob("*"), staged):
-            with contextlib.suppress(OSError):  # Not there, or not empty.
+            with contextlib.suppress(OSError):  # Missing, or not empty.
                 folder.rmdir()
 
     def _publish(self, lengths: Sequence[int]) -> None:
@@ -109,7 +109,7 @@ class Versions:
 
 
 def _delete(version: pathlib.Path) -> None:
-    """Deletes a version that has been replaced, unless somebody reads it."""
+    """Deletes a replaced version, unless it is being read."""
     with unread(version / layout.INFO) as free:
         if free and version.is_symlink():
             version.unlink()

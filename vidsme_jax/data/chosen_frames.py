@@ -1,6 +1,6 @@
-"""The frames that are kept of a video: upright, in RGB, of one size.
+"""The chosen frames of a video: upright, in RGB, of one size.
 
-Axes: `frames`, the kept ones; `height`, `width`, of the upright picture.
+Axes: `frames`, the chosen ones; `height`, `width`, of the upright picture.
 """
 
 from collections.abc import Sequence
@@ -16,28 +16,35 @@ from vidsme_jax.data import formats
 from vidsme_jax.data.limits import thumbnail_size
 
 
-class Album:
-    """The chosen frames as upright RGB of one size."""
+class ChosenFrames:
+    """Collects the chosen frames as upright RGB of one size.
+
+    Attributes:
+      pixels: RGB; set by the first call of `put`.
+      indices: The chosen frames in display order; an index may be repeated.
+      wanted: The distinct indices, ascending.
+    """
 
     pixels: UInt8[np.ndarray, "frames height width 3"]
 
     def __init__(self, indices: Sequence[int], height: int | None):
+        """Takes the chosen indices; a height scales frames down, None does not."""
         self.indices = tuple(indices)
         self.wanted = sorted(set(indices))
         self._height = height
         self._size: tuple[int, int] | None = None
         self._resized = 0
         self._damaged = 0
-        self._noticed: dict[str, None] = {}  # In the order of their first frames.
+        self._warnings: dict[str, None] = {}  # In the order of their first frames.
         self._reformatter = VideoReformatter()
 
-    def put(self, index: int, frame: VideoFrame):
-        """Converts a frame and stores it at each place where it was chosen."""
+    def put(self, index: int, frame: VideoFrame) -> None:
+        """Converts a frame and stores it at every place that chose it."""
         if self._size is None:
             self._size = frame.width, frame.height
         self._resized += self._size != (frame.width, frame.height)
         self._damaged += frame.is_corrupt
-        self._noticed |= dict.fromkeys(formats.of_frame(frame))
+        self._warnings |= dict.fromkeys(formats.of_frame(frame))
         transposed, left, down = _orientation(frame)
         width, height = self._size
         if self._height is not None:
@@ -51,30 +58,34 @@ class Album:
         if index == self.wanted[0]:
             self.pixels = np.empty((len(self.indices), *rgb.shape), np.uint8)
         elif rgb.shape != self.pixels.shape[1:]:
-            raise ClipError("decode", f"frame {index} is rotated and others are not")
+            cause = f"frame {index} is rotated and the frames before it are not"
+            raise ClipError("decode", cause)
         for place, chosen in enumerate(self.indices):
             if chosen == index:
                 self.pixels[place] = rgb
 
-    def _rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
-        """RGB by swscale, with the frame's own colour matrix and range.
+    def _rgb(
+        self, frame: VideoFrame, width: int, height: int
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """Converts a frame to RGB by swscale, with its own colour matrix and range.
 
-        `formats.py` says where that is bit for bit what other readers give.
+        `formats.py` describes where the result equals other readers' bit for bit.
         """
-        how = {"width": width, "height": height, "format": "rgb24"}
-        how["interpolation"] = "BICUBIC" if self._height is None else "AREA"
+        options = {"width": width, "height": height, "format": "rgb24"}
+        options["interpolation"] = "BICUBIC" if self._height is None else "AREA"
         try:
-            picture = self._reformatter.reformat(frame, **how)
+            picture = self._reformatter.reformat(frame, **options)
         except av.FFmpegError:  # A colour matrix that swscale does not know.
-            how |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU709"}
+            options |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU709"}
             try:
-                picture = self._reformatter.reformat(frame, **how)
+                picture = self._reformatter.reformat(frame, **options)
             except av.FFmpegError as error:
                 cause = f"pixel format {frame.format.name} cannot be converted to RGB"
                 raise ClipError("decode", cause) from error
         return picture.to_ndarray()
 
     def warnings(self) -> tuple[str, ...]:
+        """Returns the warnings about damage, changes of size and the format."""
         found = []
         if self._damaged:
             found.append(f"{self._damaged} of the sampled frames are damaged")
@@ -82,14 +93,14 @@ class Album:
             scaled = f"{self._resized} sampled frames are scaled to"
             size = "x".join(map(str, self._size))
             found.append(f"the frame size changes; {scaled} {size}")
-        return (*found, *self._noticed)
+        return (*found, *self._warnings)
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:
-    """What makes a frame upright: whether to transpose, then the steps in x and y.
+    """Returns how to turn a frame upright: transpose or not, then the x and y steps.
 
-    The display matrix is 3 x 3 of 32-bit integers; its first two rows and columns say
-    where the axes go. Rotations by other than quarter turns are left as they are.
+    The display matrix is 3 x 3 of 32-bit integers; its first two rows and columns map
+    the axes. Rotations by other than quarter turns are ignored.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:

@@ -1,4 +1,4 @@
-"""What was noticed of a corpus' videos, a line a kind."""
+"""Groups the warnings about a corpus' videos into one line per kind."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,21 @@ from absl import logging
 from vidsme_jax.wording import printable
 
 _MOST = 400  # Characters of an example.
-_LINES = 20  # Of the log.
+_LINES = 20  # In the log.
 
 
 def lines(warnings: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns a line for each kind of warning: how often, and the first of them.
+    """Returns a line for each kind of warning: its first example and the count.
 
-    Warnings of one kind are equal up to their numbers and to the first bracket, colon
-    or semicolon.
+    Warnings are of one kind if they are equal up to the first bracket, colon or
+    semicolon, except for numbers.
 
     Args:
-      warnings: As in `Frames.warnings`, by the path of the video.
+      warnings: `Frames.warnings` by the path of the video.
+
+    Example:
+      >>> lines({"a.mp4": ["2 frames are damaged"], "b.mp4": ["3 frames are damaged"]})
+      ['a.mp4: 2 frames are damaged (and 1 more alike)']
     """
     kinds: dict[str, list[tuple[str, str]]] = {}
     for video, texts in warnings.items():

@@ -1,10 +1,11 @@
-"""Preparing a clip in a process that knows nothing but what it is sent."""
+"""The task of preparing one clip, which can be sent to another process."""
 
 import dataclasses
 import functools
 import pathlib
 import socket
 import tempfile
+from typing import Any
 
 from vidsme_jax.addresses import is_url
 from vidsme_jax.base import ClipError
@@ -16,19 +17,19 @@ from vidsme_jax.prepared.layout import Place, Shard, Variant
 from vidsme_jax.prepared.staging import Staging
 from vidsme_jax.store.buckets import Bucket
 
-_INDEXES = 256  # Of shards, that are kept in memory.
+_INDEXES = 256  # Cached indexes of shards.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
-    """Decodes, measures and stages clips; it can be sent to another process.
+class ClipTask:
+    """Decodes, measures and stages a clip; it can be pickled.
 
-    A clip that cannot be prepared is staged as a failure and raises nothing.
+    A clip that cannot be prepared is staged as a failure.
 
     Attributes:
       reader: Of the videos.
       variant: How they are prepared.
-      staging: Where they go.
+      staging: Receives the clips.
       folder: Of the variant.
       homes: See `Writer`.
     """
@@ -43,57 +44,64 @@ class Stage:
         """Stages one clip.
 
         Args:
-          given: Its key, and the stamp of its file where the run was started.
+          given: Its key, and the stamp of its file on the machine of the run.
 
         Raises:
           OSError: It cannot be stored.
         """
-        _alone()
-        key, its_stamp = given
+        _limit_threads()
+        key, before = given
         content = ""
         try:
-            _check_seen(key, its_stamp)
+            _check_seen(key, before)
             content = self.reader.content_hash(key)
         except Exception as raised:
-            self.staging.fail(key, its_stamp, content, loader.failure(raised))
+            self.staging.fail(key, before, content, loader.failure(raised))
             return
         digest = layout.digest_of(content, key)
-        if self._knows(digest):
-            self.staging.same(key, its_stamp, digest)
+        if self._is_prepared(digest):
+            self.staging.same(key, before, digest)
             return
         try:
-            count = self.variant.num_frames
-            frames, _ = self.reader.read(key, {count})(count)
-            motion = statistics.measure(frames.pixels)
-            example = dataset.encode(frames, motion, self.variant)
+            example = example_of(self.reader, key, self.variant)
         except Exception as raised:
-            self.staging.fail(key, its_stamp, content, loader.failure(raised))
+            self.staging.fail(key, before, content, loader.failure(raised))
             return
-        self.staging.add(key, its_stamp, example)
+        self.staging.add(key, before, example)
 
-    def _knows(self, digest: str) -> bool:
-        """Returns whether a clip of this content is prepared."""
+    def _is_prepared(self, digest: str) -> bool:
+        """Returns whether a clip with this digest is prepared."""
         count = len(self.homes)
         number = layout.shard_of(digest, count)
         home = self.homes[number]
-        return home != "" and digest in _good(
-            str(layout.inside(self.folder, home)), number, count
+        return home != "" and digest in _digests_of(
+            str(layout.subfolder(self.folder, home)), number, count
         )
 
 
+def example_of(reader: Reader, key: str, variant: Variant) -> dict[str, Any]:
+    """Decodes and measures a clip; returns its example for `dataset.features`.
+
+    Raises:
+      ClipError: It cannot be decoded.
+    """
+    frames, _ = reader.read(key, {variant.num_frames})(variant.num_frames)
+    return dataset.encode(frames, statistics.measure(frames.pixels), variant)
+
+
 def _check_seen(key: str, before: Stamp) -> None:
-    """Raises a `ClipError` if this machine does not see a file that is there."""
+    """Raises a `ClipError` if a file of the run's machine is missing on this one."""
     if before != ABSENT and stamp(key) == ABSENT:
         cause = (
-            f"no such file on {socket.gethostname()}, which was to decode it: {key}; "
+            f"no such file on the worker {socket.gethostname()}: {key}; "
             "every worker needs the videos under the same path"
         )
         raise ClipError("process", cause)
 
 
 @functools.lru_cache(_INDEXES)
-def _good(version: str, number: int, count: int) -> frozenset[str]:
-    """Returns the digests of the clips that a shard holds.
+def _digests_of(version: str, number: int, count: int) -> frozenset[str]:
+    """Returns the digests of the clips in a shard.
 
     Raises:
       OSError: Its index cannot be read.
@@ -113,8 +121,8 @@ def _good(version: str, number: int, count: int) -> frozenset[str]:
 
 
 @functools.cache
-def _alone() -> None:
-    """OpenCV's own threads would only compete with other clips."""
+def _limit_threads() -> None:
+    """Limits OpenCV to one thread, since workers prepare clips in parallel."""
     import cv2
 
     cv2.setNumThreads(1)
