@@ -143,14 +143,14 @@ def test_dynamic_is_the_default_up_to_its_positions_and_not_beyond():
         ),
         (
             {"rope_parameters": LLAMA3, "rope_scaling": LLAMA3 | {"factor": 32.0}},
-            "contradict each other: keep one of the two",
+            "contradict each other; remove one of the two",
         ),
         (
             {
                 "rope_parameters": LLAMA3,
                 "rope_scaling": LLAMA3 | {"low_freq_factor": 2.0},
             },
-            "contradict each other: keep one of the two",
+            "contradict each other; remove one of the two",
         ),
         (
             {"rope_parameters": SETTINGS["dynamic"] | {"partial_rotary_factor": 0.5}},
