@@ -53,10 +53,10 @@ def _problems(folder) -> str:
 
 
 CHANGES = [
-    (TWO, ROPE, {"mrope_section": [2, 3, 2]}, "that add up to half of the 16 sizes"),
+    (TWO, ROPE, {"mrope_section": [2, 3, 2]}, "that add up to 8, half of"),
     (HALF, ROPE, {"mrope_section": [4, 4]}, "mrope_section is [4, 4]; expected three"),
     (HALF, ROPE, {"mrope_section": [9, 0, -1]}, "mrope_section is [9, 0, -1]"),
-    (THREE, ROPE, {"mrope_section": [2, 3, 3]}, "the last two are at most a third"),
+    (THREE, ROPE, {"mrope_section": [2, 3, 3]}, "the last two at most a third"),
     (THREE, ROPE, {"mrope_interleaved": False}, "mrope_interleaved is False"),
     (TWO, VISION, {"embed_dim": 72}, "a head of the tower has 72 / 4 sizes"),
     (HALF, VISION, {"num_heads": 5}, "a head of the tower has 32 / 5 sizes"),

@@ -26,7 +26,7 @@ Heads = Float[Array, "batch tokens _ head_dim"]  # Queries, keys or values.
 
 
 class Behind(NamedTuple):
-    """The text rows behind the rows of each trunk, and what they see.
+    """The text rows that follow each trunk, and what they see.
 
     Attributes:
       segment: See `batches.Texts`.
@@ -38,11 +38,11 @@ class Behind(NamedTuple):
 
 
 class Visual(NamedTuple):
-    """What a tower gives where its features go into several layers [1].
+    """Features of a tower that go into several layers of the decoder [1].
 
     Attributes:
-      rows: In place of the tokens of the video.
-      deep: What is added to these rows behind the first layers, one array a layer.
+      rows: The embeddings of the video's rows.
+      deep: Added to these rows after the first layers, one array a layer.
 
     [1] Meng et al., 2024. DeepStack. https://arxiv.org/abs/2406.04334
     """
@@ -54,8 +54,8 @@ class Visual(NamedTuple):
 class Attention(nnx.Module):
     """Causal grouped-query attention with rotary positions.
 
-    Behind the rows of a trunk there may be those of texts, one after the other, which
-    see rows of the trunk and earlier rows of their own.
+    The rows of a trunk may be followed by those of texts, one after the other, which
+    see rows of the trunk and earlier rows of their own text.
     """
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
@@ -100,7 +100,7 @@ class Attention(nnx.Module):
         return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
 
     def attend(self, q: Heads, k: Heads, v: Heads, behind: Behind | None) -> Heads:
-        """Returns what each head takes from the values it sees."""
+        """Returns the outputs of the heads; see `Attention`."""
         if behind is None:
             return attention(q, k, v, causal=True)
         heads = q, k, v
@@ -115,7 +115,7 @@ class Attention(nnx.Module):
         return jnp.concatenate([attention(q, k, v, causal=True), asked], axis=1)
 
     def finish(self, out: Heads) -> Float[Array, "batch tokens embed"]:
-        """Maps what the heads return to the decoder's size."""
+        """Projects the outputs of the heads to the decoder's size."""
         return self.o_proj(out.reshape(*out.shape[:2], -1))
 
 
@@ -177,10 +177,10 @@ class Decoder(nnx.Module):
         """Returns the hidden states after the last norm; see `Attention`.
 
         Args:
-          embeddings: Of the rows.
-          positions: Of the rows.
-          behind: The rows of texts, behind those of trunks.
-          deep: What is added to the rows behind the first layers.
+          embeddings: The embeddings of the rows.
+          positions: The positions of the rows.
+          behind: The segments of the last rows, those of texts; None: no texts.
+          deep: Added to the rows after the first layers, one array a layer.
         """
         with jax.named_scope("decoder"):
             c = self.config
@@ -200,15 +200,15 @@ class Decoder(nnx.Module):
     ]:
         """Lays text and visual rows out, and returns the states of the kept rows.
 
-        The texts' rows stand behind those of their trunk, so that they go through the
-        same products, once for each direction.
+        The texts' rows are appended to those of their trunk, so that they go through
+        the same products, once for each direction.
 
         Args:
           visual: One view for all directions, or one for each.
           batch: Its positions have as many axes as the decoder's embedding.
 
         Returns:
-          Those of the trunks, and those of the texts if there are any.
+          The states of the trunks' rows, and those of the texts' rows if there are any.
         """
         source, kept = jnp.asarray(batch.source), jnp.asarray(batch.kept)
         clips, directions, rows = source.shape
@@ -269,7 +269,7 @@ class Decoder(nnx.Module):
             position = jnp.concatenate([position, own], axis=2)
             segment = segment.reshape(-1, segment.shape[-1])
             behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
-        # Else the compiler may carry the spread of a batch over processes into layers.
+        # Else the compiler may carry the batch's split over processes into the layers.
         x, *deep = (parallel.spread(each, "data") for each in (x, *deep))
         position = position.reshape(len(x), -1, position.shape[-1])
         return x, position, behind, tuple(deep)
@@ -284,7 +284,7 @@ class Decoder(nnx.Module):
 def _of_directions(
     x: Shaped[Array, "texts ..."], source: Int[Array, "clips directions rows"]
 ) -> Shaped[Array, "clips directions per_clip ..."]:
-    """Repeats what belongs to texts for each direction of their clip."""
+    """Repeats a column of texts for each direction of their clip."""
     clips, directions, _ = source.shape
     own = x.reshape(clips, 1, -1, *x.shape[1:])
     return jnp.broadcast_to(own, (clips, directions, *own.shape[2:]))
@@ -294,11 +294,11 @@ def _take(
     table: Float[Array, "clips directions rows embed"],
     places: Int[Array, "clips directions taken"],
 ) -> Float[Array, "clips directions taken embed"]:
-    """Takes rows of each direction of each clip, on the device that has the clip."""
+    """Takes rows of each direction of each clip, on the clip's device."""
     if not places.size:
         return jnp.zeros((*places.shape, table.shape[-1]), table.dtype)
 
-    def take(table, places):
+    def take(table: Array, places: Array) -> Array:
         both = (x.reshape(-1, *x.shape[2:]) for x in (table, places))
         return layers.take_rows(*both).reshape(*places.shape, -1)
 

@@ -206,8 +206,8 @@ def _three_axes(inner: Fields, rope: Rope, sections: Sections) -> Rope:
     if total != sections.half or not reached:
         inner.problems.append(
             f"{inner.where}: mrope_section is {content.shown(given)}; expected three "
-            f"integers, for time, height and width, that add up to {sections.half}, half "
-            "of a head's size"
+            "integers, for time, height and width, that add up to "
+            f"{sections.half}, half of a head's size"
             + (", the last two at most a third of it" if alternates else "")
         )
         return rope
