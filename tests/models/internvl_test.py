@@ -329,7 +329,9 @@ def test_a_tokenizer_without_the_markers_is_refused():
     prompts.around_video(
         options, prompts.CHATML, problems, video_token=oracle.CONTEXT, framing=framing
     )
-    assert problems == ["tokenizer: </none>, which closes a frame, is no special token"]
+    assert problems == [
+        "tokenizer: </none>, which ends a frame, is not a special token"
+    ]
 
 
 def test_clips_are_bounded_by_the_context(loaded):

@@ -83,7 +83,7 @@ CHANGES = [
     (TWO, VISION, {"novel": 1}, "vision_config: unknown key 'novel'"),
     (HALF, TEXT, {"novel": 1}, "text_config: unknown key 'novel'"),
     (THREE, (), {"novel": 1}, "config.json: unknown key 'novel'"),
-    (THREE, (), {"video_token_id": 5}, "holds the video token 5 0 times"),
+    (THREE, (), {"video_token_id": 5}, "has the video token 5 0 times"),
     (TWO, VISION, {"model_type": "siglip"}, "model_type is 'siglip'; built for"),
     (HALF, TEXT, {"model_type": "llama"}, "model_type is 'llama'; built for"),
 ]
