@@ -136,7 +136,7 @@ SETTINGS = [
     (
         THREE,
         {"size": {"shortest_edge": 9000, "longest_edge": 5000}},
-        "at least 9000 pixels and at most 5000 contradict",
+        "the least pixels, 9000, are more than the most, 5000",
     ),
     (THREE, {"novel": 1}, "unknown key 'novel'"),
     (THREE, {"video_processor_type": "Qwen2VLVideoProcessor"}, "built for 'Qwen3VLV"),

@@ -107,7 +107,7 @@ def test_which_file_counts(tmp_path):
 def test_no_file_is_one_problem(tmp_path):
     made, _, problems = read_files(tmp_path, "qwen2", {}, patch_size=4)
     (problem,) = problems
-    assert "no preprocessor_config.json: nothing says what is done" in problem
+    assert "no preprocessor_config.json: the preprocessing of frames" in problem
     assert "save the model's Qwen2VLVideoProcessor there" in problem
     assert made.factor == 8
 
@@ -131,7 +131,7 @@ def test_spellings_of_the_budget(change, expected, tmp_path):
     assert problems == [] and (made.least, made.most) == expected
 
 
-WRONG_SIZE = "expected shortest_edge and longest_edge, which are the least and the most"
+WRONG_SIZE = "expected shortest_edge and longest_edge, the least and the most"
 OTHER = "frames would be cut into other patches than the tower takes"
 
 
@@ -220,7 +220,7 @@ OTHER = "frames would be cut into other patches than the tower takes"
             {"max_pixels": 9999},
             "max_pixels is 9999, but 25165824 by size, which tra",
         ),
-        ("qwen3", {"min_pixels": 9999}, "expected no min_pixels, or the same"),
+        ("qwen3", {"min_pixels": 9999}, "transformers takes; remove min_pixels"),
         (
             "qwen3",
             {"size": None, "min_pixels": 9},

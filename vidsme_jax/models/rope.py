@@ -206,7 +206,7 @@ def _three_axes(inner: Fields, rope: Rope, sections: Sections) -> Rope:
     if total != sections.half or not reached:
         inner.problems.append(
             f"{inner.where}: mrope_section is {content.shown(given)}; expected three "
-            "integers, for time, height and width, that add up to "
+            "whole numbers, for time, height and width, that add up to "
             f"{sections.half}, half of a head's size"
             + (", the last two at most a third of it" if alternates else "")
         )
