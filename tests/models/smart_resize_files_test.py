@@ -68,8 +68,8 @@ def test_a_file_of_images_has_no_budget_of_videos(tmp_path):
     made, remarks, problems = read_files(tmp_path, "qwen2", files)
     assert problems == [] and (made.least, made.most) == (100352, 602112)
     assert remarks == (
-        "preprocessor_config.json is of images: the budget of training, 100352 to "
-        "602112 pixels a frame, stands in for 3136 to 12845056 pixels a frame, which "
+        "preprocessor_config.json is for images: the budget of training, 100352 to "
+        "602112 pixels a frame, replaces 3136 to 12845056 pixels a frame, which "
         "transformers 5.24 takes from there",
         CAP,
     )
@@ -86,7 +86,7 @@ def test_a_file_of_images_has_no_budget_of_videos(tmp_path):
     files = {"preprocessor_config.json": IMAGES | {"patch_size": 16}}
     made, remarks, problems = read_files(tmp_path, "qwen3", files)
     assert problems == [] and (made.least, made.most) == (4096, 25165824)
-    assert "4096 to 25165824 pixels a clip, stands in for 3136 to" in remarks[0]
+    assert "4096 to 25165824 pixels a clip, replaces 3136 to" in remarks[0]
     files = {"preprocessor_config.json": {"merge_size": 1, "image_mean": [0.5] * 3}}
     made, remarks, problems = read_files(tmp_path, "video_llama_3", files)
     assert problems == [] and (made.least, made.most) == (12544, 12845056)
