@@ -6,6 +6,7 @@ of heads; `head_dim`.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -291,7 +292,7 @@ def splash_parts(
     )
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     each = jax.vmap(kernel, in_axes=(0, 0, 0, None if ids is None else 0))
-    out = each(q, k, v, segments)
+    out: Any = each(q, k, v, segments)
     parts = (out,) if ids is None else (out[0], *out[1])
     return tuple(x.swapaxes(1, 2)[:, :queries] for x in parts)
 
