@@ -84,7 +84,7 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
         known = ["family", *SYSTEM]
         problems.append(
             f"config.model.prompt is {name!r}: it must be one of {', '.join(known)}, "
-            f"or a text that contains {PLACEHOLDER} once; found {count}"
+            f"or a text that holds {PLACEHOLDER} once; found {count}"
             f"{nearest(name, known)}"
         )
         return PLACEHOLDER
