@@ -64,20 +64,21 @@ def attention(
     if causal and lengths is not None:
         raise ValueError("lengths are given; with causal attention they must be None.")
     one = functools.partial(KERNELS[name], causal=causal)
-    own = () if lengths is None else (lengths,)
+    seen = () if lengths is None else (lengths,)
     mesh = parallel.grid()
     with jax.named_scope("attention"):
         if mesh is None:
-            return one(q, k, v, *own)
+            return one(q, k, v, *seen)
         if split == "batch":
             spec = PartitionSpec(("data", "model"))
-            return parallel.by_shard(one, (spec,) * (3 + len(own)), spec)(q, k, v, *own)
+            one = parallel.by_shard(one, (spec,) * (3 + len(seen)), spec)
+            return one(q, k, v, *seen)
         spec = PartitionSpec("data", None, "model")
-        specs = (spec,) * 3 + (PartitionSpec("data"),) * len(own)
+        specs = (spec,) * 3 + (PartitionSpec("data"),) * len(seen)
         one = parallel.by_shard(one, specs, spec)
 
         def attend(q: Queries, *keys: Keys) -> Queries:
-            return one(q, *keys, *own)
+            return one(q, *keys, *seen)
 
         return by_device(attend, q, (k, v), mesh.shape["model"])
 
@@ -156,8 +157,8 @@ def by_device(
     group = q.shape[3] // copies
     q = q.reshape(batch, queries, kv_heads * copies, group, head_dim)
     q = _padded(q, 2, devices)
-    own = (_padded(jnp.repeat(x, copies, axis=2), 2, devices) for x in keys)
-    out = attend(q.reshape(batch, queries, -1, head_dim), *own)
+    padded = (_padded(jnp.repeat(x, copies, axis=2), 2, devices) for x in keys)
+    out = attend(q.reshape(batch, queries, -1, head_dim), *padded)
     out = out.reshape(batch, queries, -1, group, head_dim)[:, :, : kv_heads * copies]
     out = out.reshape(batch, queries, kv_heads, -1, head_dim)[:, :, :, :groups]
     return out.reshape(batch, queries, heads, head_dim)
@@ -270,9 +271,8 @@ def splash_parts(
     # Padding queries see padding keys, so that no row is empty.
     segments = None
     if ids is not None:
-        own = zip(ids, sizes, strict=True)
-        own = [_filled(x.astype(jnp.int32), n) for x, n in own]
-        segments = kernels.SegmentIds(*own)
+        filled = map(_filled, (x.astype(jnp.int32) for x in ids), sizes)
+        segments = kernels.SegmentIds(*filled)
     elif not causal and columns > k.shape[1]:
         places = [(jnp.arange(n) >= k.shape[1]).astype(jnp.int32) for n in sizes]
         segments = kernels.SegmentIds(*places)
@@ -350,12 +350,12 @@ def _by_chunks(
     q = jnp.pad(q, ((0, 0), (0, 0), (0, count * size - queries), (0, 0)))
     chunks = jnp.moveaxis(q.reshape(*q.shape[:2], count, size, head_dim), 2, 0)
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    own = () if lengths is None else (jnp.repeat(lengths, kv_heads),)
+    seen = () if lengths is None else (jnp.repeat(lengths, kv_heads),)
 
     def step(chunk: tuple[Int[Array, ""], _Chunk]) -> _Chunk:
         start, queries_of_chunk = chunk
         start = None if first is None else first + start
-        return _chunk(queries_of_chunk, k, v, *own, start=start)
+        return _chunk(queries_of_chunk, k, v, *seen, start=start)
 
     out = jnp.moveaxis(jax.lax.map(step, (starts, chunks)), 0, 2)
     out = out.reshape(batch, heads, count * size, head_dim)[:, :, :queries]

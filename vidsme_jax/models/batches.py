@@ -165,8 +165,8 @@ def stack(
             is_text = trunk.feature == NONE
             count = int(is_text.sum())
             text[k, :count] = trunk.token[is_text]
-            own = np.where(is_text, np.cumsum(is_text) - 1, shape.text + trunk.feature)
-            source[k, d, : len(own)] = own
+            at = np.where(is_text, np.cumsum(is_text) - 1, shape.text + trunk.feature)
+            source[k, d, : len(at)] = at
             padded.append(pad(trunk, shape.rows, shape.kept))
 
     def column(name: str) -> np.ndarray:
@@ -207,11 +207,11 @@ def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:
         means=np.zeros((count, shape.kept, 2 * shape.texts), bool),
     )
     for k, rows in enumerate(clips):
-        own, kept = rows.segment > 0, rows.text > 0
-        size, wanted = int(own.sum()), int(kept.sum())
-        out.token[k, :size] = rows.token[own]
-        out.position[k, :size] = rows.position[own]
-        out.segment[k, :size] = rows.segment[own]
+        of_text, kept = rows.segment > 0, rows.text > 0
+        size, wanted = int(of_text.sum()), int(kept.sum())
+        out.token[k, :size] = rows.token[of_text]
+        out.position[k, :size] = rows.position[of_text]
+        out.segment[k, :size] = rows.segment[of_text]
         first = len(rows.segment) - size
         places = rows.kept[kept]
         places = np.where(places < first, places, places - first + trunk)

@@ -253,7 +253,7 @@ class Decoder(nnx.Module):
         x, behind = laid_out(text, visual), None
         deep = [laid_out(jnp.zeros_like(text), each) for each in deep]
         if batch.texts is not None:
-            token, own, segment = (
+            token, text_position, segment = (
                 _of_directions(jnp.asarray(column), source)
                 for column in (
                     batch.texts.token,
@@ -265,8 +265,10 @@ class Decoder(nnx.Module):
             x = jnp.concatenate([x, words], axis=1)
             fill = [(0, 0), (0, words.shape[1]), (0, 0)]
             deep = [jnp.pad(each, fill) for each in deep]
-            own = own.reshape(clips, directions, -1, own.shape[-1])
-            position = jnp.concatenate([position, own], axis=2)
+            text_position = text_position.reshape(
+                clips, directions, -1, text_position.shape[-1]
+            )
+            position = jnp.concatenate([position, text_position], axis=2)
             segment = segment.reshape(-1, segment.shape[-1])
             behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
         # Else the compiler may carry the batch's split over processes into the layers.
@@ -286,8 +288,8 @@ def _of_directions(
 ) -> Shaped[Array, "clips directions per_clip ..."]:
     """Repeats a column of texts for each direction of their clip."""
     clips, directions, _ = source.shape
-    own = x.reshape(clips, 1, -1, *x.shape[1:])
-    return jnp.broadcast_to(own, (clips, directions, *own.shape[2:]))
+    by_clip = x.reshape(clips, 1, -1, *x.shape[1:])
+    return jnp.broadcast_to(by_clip, (clips, directions, *by_clip.shape[2:]))
 
 
 def _take(

@@ -213,24 +213,24 @@ def _prefill(decoder: Decoder, visual: Array | Visual, batch: Batch) -> _Prefill
     segment, shared = behind.segment, behind.shared[:, None]
     trunk = x.shape[1] - segment.shape[1]
     number = jnp.arange(1, 1 + batch.texts.means.shape[-1] // 2, dtype=jnp.int32)
-    own = segment[:, None] == number[None, :, None]
+    of_text = segment[:, None] == number[None, :, None]
     of_trunk = jnp.arange(trunk, dtype=jnp.int32)[None] < shared
     # The last row of each text, counted from the trunk's end; -1 for a text without.
     places = jnp.arange(segment.shape[1], dtype=jnp.int32)
-    last = jnp.max(jnp.where(own, places[None, None], -1), axis=-1)
+    last = jnp.max(jnp.where(of_text, places[None, None], -1), axis=-1)
     place = jnp.where(last < 0, shared - 1, trunk + last)
     # Text has one position on all axes, after the largest of the rows before it.
     largest = jnp.max(position, axis=-1)
     behind_trunk = jnp.max(jnp.where(of_trunk, largest[:, :trunk], 0), axis=1)
     before = jnp.take_along_axis(largest, place, axis=1)
     before = jnp.where(last < 0, behind_trunk[:, None], before)
-    of_trunk = jnp.broadcast_to(of_trunk[:, None], (*own.shape[:2], trunk))
+    of_trunk = jnp.broadcast_to(of_trunk[:, None], (*of_text.shape[:2], trunk))
     fill = [(0, 0), (0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1])]
     return _Prefill(
         last=decoder.norm(jnp.take_along_axis(hidden, place[..., None], axis=1)),
         start=before + 1,
         valid=number[None] <= jnp.maximum(jnp.max(segment, axis=1), 1)[:, None],
-        seen=jnp.pad(jnp.concatenate([of_trunk, own], axis=-1), fill),
+        seen=jnp.pad(jnp.concatenate([of_trunk, of_text], axis=-1), fill),
         cache=cache,
     )
 

@@ -197,10 +197,10 @@ def ends(
             f"or a list of at most {_MOST_ENDS}"
         )
         listed = []
-    own = template_of(text_of(options.prompt, style, "", []), style).end
+    after = template_of(text_of(options.prompt, style, "", []), style).end
     special = tokenizer.get_added_vocab().values()
     ids = tokenizer_files.guarded(
-        lambda: tokenizer(own, add_special_tokens=False)["input_ids"][:1]
+        lambda: tokenizer(after, add_special_tokens=False)["input_ids"][:1]
     )
     if not set(ids) & set(special):
         end = end_token(tokenizer, style.end)

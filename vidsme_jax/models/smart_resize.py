@@ -234,11 +234,11 @@ def read(
         remarks.append(f"{where} has {budget}, the models were trained with {trained}")
     tokens, compression = 0, False
     if default.tokens is None:
-        own = {_COMPRESSION}
+        keys = {_COMPRESSION}
         null = fields.raw.get(_COMPRESSION, True) is None  # Counts as false.
         compression = fields.take(_COMPRESSION, bool, True) and not null
     else:
-        own = {_CAP, _TOKENS}
+        keys = {_CAP, _TOKENS}
         tokens = fields.size(_TOKENS, default.tokens)
         if fields.take(_CAP, bool, True) is False:
             problems.append(
@@ -250,7 +250,7 @@ def read(
                 "the pixels of a frame are capped as in training; transformers 5.24 "
                 f"does so only with {_CAP}=True"
             )
-    known = {k: value for k, value in fields.raw.items() if k not in _OWN | own}
+    known = {k: value for k, value in fields.raw.items() if k not in _OWN | keys}
     side = {"height": 1, "width": 1}  # Any: the sizes are read above.
     read_rest = preprocessor_config.read(
         known | {"size": side},

@@ -194,8 +194,8 @@ def _item(
     q, k, v, seen = item
     rows, columns = start + jnp.arange(q.shape[2]), jnp.arange(k.shape[1])
     if causal:
-        own = seen.at[rows].get(mode="clip")
-        visible = (own[:, None] == seen[None]) & (columns[None] <= rows[:, None])
+        segments = seen.at[rows].get(mode="clip")
+        visible = (segments[:, None] == seen[None]) & (columns[None] <= rows[:, None])
     else:
         visible = jnp.broadcast_to(columns < seen, (len(rows), len(columns)))
     one = functools.partial(_head, visible=visible)

@@ -156,8 +156,8 @@ class Tiling:
 
     def holds(self, room: Room, grid: Grid) -> bool:
         """Returns whether a clip's groups can be padded to this room."""
-        own = self.room(grid)
-        return own.rows <= room.rows and own.windows <= room.windows
+        needed = self.room(grid)
+        return needed.rows <= room.rows and needed.windows <= room.windows
 
     @functools.cached_property
     def _rooms(self) -> tuple[int, ...]:
@@ -197,9 +197,9 @@ class Tiling:
             for view, order in enumerate(orders[k]):
                 whole = np.pad(order, (0, -len(order) % self.group), "edge")
                 for place in range(self.group):
-                    own = tiles[whole[place :: self.group]]
+                    pixels = tiles[whole[place :: self.group]]
                     part = slice(place * numbers, (place + 1) * numbers)
-                    values[k, view, : len(own), : tiles.shape[1], part] = own
+                    values[k, view, : len(pixels), : tiles.shape[1], part] = pixels
         grids = [cut.shape[1:3] for cut in clips]
         windows = None
         if self.window:
@@ -217,11 +217,11 @@ class Tiling:
         window = 0
         for top in range(0, down, side):
             for left in range(0, across, side):
-                own = places[top : top + side, left : left + side].ravel()
-                count = len(own)
-                patches[window, :count] = own[:, None] * block + np.arange(block)
+                rows = places[top : top + side, left : left + side].ravel()
+                count = len(rows)
+                patches[window, :count] = rows[:, None] * block + np.arange(block)
                 lengths[window] = count * block
                 first = window * side**2 * block
-                slots[own] = first + np.arange(count * block).reshape(count, block)
+                slots[rows] = first + np.arange(count * block).reshape(count, block)
                 window += 1
         return patches.ravel(), lengths, slots.ravel()

@@ -120,8 +120,8 @@ class Tokeniser:
             self._front = template.before + framing.text(Shown(1))
             prompt = self._around(Shown(1))
             self._skipped = len(prompt.before) + 1 + sum(map(len, prompt.frames))
-        own = self._template.opening + template.turn
-        self._unknown = self._unknown_in(self._cut(own, ())[0])
+        fixed = self._template.opening + template.turn
+        self._unknown = self._unknown_in(self._cut(fixed, ())[0])
 
     def __call__(self, asked: Asked | None = None, shown: Shown | None = None) -> Text:
         """Returns the tokens of a text or of a prompt; see `interface.Tokenise`."""

@@ -111,7 +111,7 @@ def guarded(call: Callable[[], _Result], path: str = "", shown: str = "") -> _Re
         raise AuditError([f"{kind}: {content.name(cause)}"]) from error
 
 
-def _loaded(folder: pathlib.Path) -> Tokenizer:
+def _loaded(folder: pathlib.Path) -> Any:
     """Reads a tokenizer with transformers, without its warnings."""
     hide_broken_torchvision()
     # transformers would warn that PyTorch is not installed.
@@ -150,14 +150,14 @@ def _stage(folder: pathlib.Path, target: pathlib.Path) -> None:
     for name in _OTHERS:
         if (folder / name).is_file():
             (target / name).write_bytes(_bytes(folder / name))
-    made = {name: _object(folder / name) for name in _OBJECTS}
+    contents = {name: _object(folder / name) for name in _OBJECTS}
     config = _object(folder / "config.json")
     if config is not None:
-        made["config.json"] = {k: config[k] for k in _CHOSEN_BY if k in config}
+        contents["config.json"] = {k: config[k] for k in _CHOSEN_BY if k in config}
     settings = _object(folder / "tokenizer_config.json")
     if settings is not None:
         _check_settings(settings)
-        made["tokenizer_config.json"] = {
+        contents["tokenizer_config.json"] = {
             key: value
             for key, value in settings.items()
             if key not in _LEFT_OUT and not key.endswith("_file") and key[:1] != "_"
@@ -165,8 +165,8 @@ def _stage(folder: pathlib.Path, target: pathlib.Path) -> None:
     serialized = _object(folder / "tokenizer.json")
     if serialized is not None:
         _check_serialized(serialized)
-        made["tokenizer.json"] = serialized | {"truncation": None, "padding": None}
-    for name, value in made.items():
+        contents["tokenizer.json"] = serialized | {"truncation": None, "padding": None}
+    for name, value in contents.items():
         if value is not None:
             (target / name).write_text(json.dumps(value), encoding="utf-8")
 
@@ -265,10 +265,10 @@ def _growth(value: Any) -> int:
         return product
     if not isinstance(value, dict):
         return 1
-    own = [value.get(key) for key in ("content", "prepend", "precompiled_charsmap")]
-    if isinstance(own[2], str):  # A letter becomes a few; all of Unicode is 0.3 MB.
-        own[2] = own[2][_LARGEST_MAP:]
-    longest = max(len(text) for text in (*own, "x") if isinstance(text, str))
+    texts = [value.get(key) for key in ("content", "prepend", "precompiled_charsmap")]
+    if isinstance(texts[2], str):  # A letter becomes a few; all of Unicode is 0.3 MB.
+        texts[2] = texts[2][_LARGEST_MAP:]
+    longest = max(len(text) for text in (*texts, "x") if isinstance(text, str))
     nested = [part for part in value.values() if isinstance(part, list)]
     return min(longest * _growth(nested), 2**60)
 
@@ -279,7 +279,7 @@ def _count(value: Any) -> int:
     return 1 + sum(map(_count, inner)) if isinstance(value, dict | list) else 1
 
 
-def _problem(tokenizer: Tokenizer) -> str:
+def _problem(tokenizer: Any) -> str:
     """Returns what is wrong with a tokenizer that was read, or ""."""
     if (count := len(tokenizer("a")["input_ids"])) > _MOST_PIECES:
         return (

@@ -113,9 +113,9 @@ class GridVitConfig:
         dense = 2 + self.gated
         block = 2 * patches * (4 * d**2 + dense * d * self.intermediate_size)
         full = 4 * patches**2 * d
-        own = 4 * patches * (self.window * self.merge) ** 2 * d
+        windowed = 4 * patches * (self.window * self.merge) ** 2 * d
         narrow = self.depth - len(self.whole) if self.window else 0
-        attended = (self.depth - narrow) * full + narrow * min(own, full)
+        attended = (self.depth - narrow) * full + narrow * min(windowed, full)
         return self.depth * block + attended + 2 * patches * self.tile * d
 
 
@@ -303,9 +303,9 @@ class GridVit(nnx.Module):
                 x = x + places.table
             found, start = [], 0
             for stop in sorted({*self._ends(), c.depth}):
-                own = places.windows if stop - 1 not in c.whole else None
+                windows = places.windows if stop - 1 not in c.whole else None
                 span = None if (start, stop) == (0, c.depth) else (start, stop)
-                args = x, places.cos, places.sin, places.lengths, own
+                args = x, places.cos, places.sin, places.lengths, windows
                 x = layers.run_stack(self.layers, *args, span=span)
                 if stop - 1 in c.taps:
                     found.append(x)
