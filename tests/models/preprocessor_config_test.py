@@ -37,7 +37,7 @@ ONEVISION = {key: value for key, value in NEXT_VIDEO.items() if "crop" not in ke
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"size": {"longest_edge": 60}}, "size is {'longest_edge': 60}, which the"),
+        ({"size": {"longest_edge": 60}}, "size is {'longest_edge': 60}, which is"),
         ({"size": {"min_pixels": 9, "max_pixels": 99}}, "expected height and width,"),
         ({"size": {"shortest_edge": "x"}}, "size is {'shortest_edge': 'x'}, expected"),
         ({"size": {"shortest_edge": 56.0}}, "a whole number from 1 to 4096, two of"),

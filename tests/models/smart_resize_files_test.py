@@ -206,12 +206,12 @@ OTHER = "frames would be cut into other patches than the tower takes"
         (
             "video_llama_3",
             size_of(999, 998),
-            "at least 999 pixels and at most 998 contrad",
+            "least pixels, 999, are more than the most, 998",
         ),
         (
             "qwen2",
             {"min_pixels": 12845057},
-            "at least 12845057 pixels and at most 12845",
+            "the least pixels, 12845057, are more than the most, 12845",
         ),
         ("qwen2", {"min_pixels": 1e4}, "min_pixels is 10000.0, expected int"),
         ("qwen2", {"max_pixels": -1}, "max_pixels is -1, expected 1 to 4294967296"),

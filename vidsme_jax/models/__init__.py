@@ -78,7 +78,7 @@ def inspect(
     one_of("dtype", dtype, DTYPES)
     require(
         isinstance(prompt, str),
-        f"prompt is {prompt!r}; it must be 'family', 'mcq', 'caption' or a text",
+        f"prompt is {prompt!r}; it must be family, mcq, caption or a text",
     )
     flag("adapter", adapter)
     flag("allow_pickle", allow_pickle)

@@ -253,7 +253,7 @@ class Decoder(nnx.Module):
         x, behind = laid_out(text, visual), None
         deep = [laid_out(jnp.zeros_like(text), each) for each in deep]
         if batch.texts is not None:
-            token, text_position, segment = (
+            token, of_texts, segment = (
                 _of_directions(jnp.asarray(column), source)
                 for column in (
                     batch.texts.token,
@@ -265,10 +265,8 @@ class Decoder(nnx.Module):
             x = jnp.concatenate([x, words], axis=1)
             fill = [(0, 0), (0, words.shape[1]), (0, 0)]
             deep = [jnp.pad(each, fill) for each in deep]
-            text_position = text_position.reshape(
-                clips, directions, -1, text_position.shape[-1]
-            )
-            position = jnp.concatenate([position, text_position], axis=2)
+            of_texts = of_texts.reshape(clips, directions, -1, of_texts.shape[-1])
+            position = jnp.concatenate([position, of_texts], axis=2)
             segment = segment.reshape(-1, segment.shape[-1])
             behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
         # Else the compiler may carry the batch's split over processes into the layers.
