@@ -255,11 +255,7 @@ class Decoder(nnx.Module):
         if batch.texts is not None:
             token, of_texts, segment = (
                 _of_directions(jnp.asarray(column), source)
-                for column in (
-                    batch.texts.token,
-                    batch.texts.position,
-                    batch.texts.segment,
-                )
+                for column in batch.texts[:3]
             )
             words = self.embed_tokens(token).reshape(len(x), -1, x.shape[-1])
             x = jnp.concatenate([x, words], axis=1)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Int32, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Int32, PyTree
 
 from vidsme_jax import parallel
 from vidsme_jax.base import AuditError
@@ -301,10 +301,7 @@ def _advance(
         _paired(prefill.cache, cache),
     )
 
-    def put(
-        old: Shaped[Array, "*layers clips kv_heads texts steps head_dim"],
-        new: Shaped[Array, "*layers clips kv_heads texts head_dim"],
-    ) -> Shaped[Array, "*layers clips kv_heads texts steps head_dim"]:
+    def put(old: Array, new: Array) -> Array:
         new = new[..., None, :]
         return jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=-2)
 
@@ -312,7 +309,6 @@ def _advance(
 
 
 def _padded(rows: int, multiple: int) -> int:
-    """Returns a number of rows rounded up to a multiple."""
     return -(-rows // multiple) * multiple
 
 

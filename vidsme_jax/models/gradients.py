@@ -18,6 +18,8 @@ from jaxtyping import Array, Float
 _wanted = contextvars.ContextVar("gradients_wanted", default=False)
 _rematerialised = contextvars.ContextVar("gradients_rematerialised", default=False)
 
+_Precision = jax.lax.Precision | None
+
 
 @contextlib.contextmanager
 def wanted(*, remat: bool = False) -> Iterator[None]:
@@ -50,7 +52,7 @@ def are_wanted() -> bool:
 def product(
     x: Float[Array, "*rows inputs"],
     kernel: Float[Array, "inputs outputs"],
-    precision: jax.lax.Precision | None,
+    precision: _Precision,
 ) -> Float[Array, "*rows outputs"]:
     """Returns a dense layer's product, in a form that is fast on a CPU.
 
@@ -70,18 +72,14 @@ def product(
 
 
 def _forward(
-    x: Float[Array, "*rows inputs"],
-    kernel: Float[Array, "inputs outputs"],
-    precision: jax.lax.Precision | None,
-) -> tuple[Float[Array, "*rows outputs"], tuple[Array, Array]]:
+    x: Array, kernel: Array, precision: _Precision
+) -> tuple[Array, tuple[Array, Array]]:
     return product(x, kernel, precision), (x, kernel)
 
 
 def _backward(
-    precision: jax.lax.Precision | None,
-    operands: tuple[Array, Array],
-    of_out: Float[Array, "*rows outputs"],
-) -> tuple[Float[Array, "*rows inputs"], Float[Array, "inputs outputs"]]:
+    precision: _Precision, operands: tuple[Array, Array], of_out: Array
+) -> tuple[Array, Array]:
     """Returns the gradients of both operands.
 
     XLA transposes the left operand of a kernel's gradient element by element, together
@@ -100,16 +98,12 @@ def _backward(
 product.defvjp(_forward, _backward)
 
 
-def _unfused(
-    x: Array, y: Array, axis: int, other: int, precision: jax.lax.Precision | None
-) -> Array:
+def _unfused(x: Array, y: Array, axis: int, other: int, precision: _Precision) -> Array:
     """Returns a product that XLA does not fuse with the operations that follow."""
     return jax.lax.optimization_barrier(_dot(x, y, axis, other, precision))
 
 
-def _dot(
-    x: Array, y: Array, axis: int, other: int, precision: jax.lax.Precision | None
-) -> Array:
+def _dot(x: Array, y: Array, axis: int, other: int, precision: _Precision) -> Array:
     """Contracts `axis` of `x` with `other` of `y`, to float32."""
     return jax.lax.dot_general(
         x,

@@ -52,13 +52,13 @@ def linear(
 
 
 def _dot_general(
-    lhs: Float[Array, "*rows inputs"],
-    rhs: Float[Array, "inputs outputs"],
+    lhs: Array,
+    rhs: Array,
     dimensions: jax.lax.DotDimensionNumbers,
     *,
     precision: jax.lax.Precision | None,
     out_sharding: NamedSharding | PartitionSpec | None = None,
-) -> Float[Array, "*rows outputs"]:
+) -> Array:
     """Returns a product in the operands' type, accumulated in float32."""
     if parallel.platform() == "cpu":
         return gradients.product(lhs, rhs, precision)
@@ -336,9 +336,7 @@ def _cut(first: Array, *others: Array) -> tuple[tuple[Array, ...], ...]:
 
 
 @functools.lru_cache(maxsize=8)  # One function, so that equal shapes compile once.
-def _cutter(
-    place: jax.sharding.Sharding,
-) -> Callable[..., tuple[tuple[Array, ...], ...]]:
+def _cutter(place: jax.sharding.Sharding) -> Callable[..., tuple[Any, ...]]:
     return jax.jit(_cut, out_shardings=place)
 
 

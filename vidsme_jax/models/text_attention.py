@@ -88,18 +88,11 @@ def attention_of_texts(
 
 
 def _both(
-    kernel: Callable[..., Part],
-    segment: Int[Array, "texts text"],
-    shared: Int[Array, " trunks"],
-    q: Float[Array, "texts text heads head_dim"],
-    k: Float[Array, "texts text kv_heads head_dim"],
-    v: Float[Array, "texts text kv_heads head_dim"],
-    trunk_k: Float[Array, "trunks keys kv_heads head_dim"],
-    trunk_v: Float[Array, "trunks keys kv_heads head_dim"],
-) -> Float[Array, "texts text heads head_dim"]:
+    kernel: Callable[..., Part], segment: Array, shared: Array, q: Array, *keys: Array
+) -> Array:
     """Attends to the trunks and to the texts themselves, and merges the two."""
-    trunks = len(trunk_k)
-    queries = q.reshape(trunks, -1, *q.shape[2:])
+    k, v, trunk_k, trunk_v = keys
+    queries = q.reshape(len(trunk_k), -1, *q.shape[2:])
     far = kernel(queries, trunk_k, trunk_v, shared, causal=False)
     far = Part(*(x.reshape(*q.shape[:2], *x.shape[2:]) for x in far))
     return _merged(far, kernel(q, k, v, segment, causal=True)).astype(q.dtype)
@@ -179,17 +172,11 @@ KERNELS = {"cudnn": cudnn, "splash": splash, "chunked": chunked}
 
 def _item(
     item: tuple[Array, ...], start: Int[Array, ""], causal: bool
-) -> tuple[
-    Float[Array, "kv_heads groups queries head_dim"],
-    Float[Array, "kv_heads groups queries"],
-]:
-    """Attends for one element of a batch; returns values and logarithms of sums.
+) -> tuple[Array, Array]:
+    """Attends for one element of a batch, with queries from position `start` on.
 
-    Args:
-      item: Queries, (kv_heads, groups, queries, head_dim); keys and values, (kv_heads,
-        keys, head_dim); and the element's part of `seen`.
-      start: The position of the first query.
-      causal: See `cudnn`.
+    Its queries are (kv_heads, groups, queries, head_dim), its keys and values
+    (kv_heads, keys, head_dim); its part of `seen` follows.
     """
     q, k, v, seen = item
     rows, columns = start + jnp.arange(q.shape[2]), jnp.arange(k.shape[1])
