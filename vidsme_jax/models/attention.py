@@ -90,10 +90,6 @@ def kernel(dtype: DTypeLike, head_dim: int) -> str:
     fused kernel on an NVIDIA GPU, up to the head size that jax allows there, and splash
     attention on a TPU; elsewhere queries are computed in chunks of 256. An accelerator
     without a fused kernel is logged once, with the reason.
-
-    Args:
-      dtype: The type of queries, keys and values.
-      head_dim: The size of a head.
     """
     return _chosen(jnp.dtype(dtype).name, head_dim, parallel.platform())
 
@@ -142,13 +138,8 @@ def by_device(
     """Repeats and pads heads so that each device gets whole groups of equal size.
 
     A key head that several devices share is repeated and its queries are distributed
-    over them; uneven groups are padded with zeros, which reach no other head.
-
-    Args:
-      attend: Takes queries and the arrays of `keys`.
-      q: Queries.
-      keys: Keys and values.
-      devices: The devices along the axis `model`.
+    over them; uneven groups are padded with zeros, which reach no other head. `attend`
+    takes queries and the arrays of `keys`; `devices` are those of the axis `model`.
     """
     batch, queries, heads, head_dim = q.shape
     kv_heads = keys[0].shape[2]
@@ -380,12 +371,10 @@ def _chunk(
 def _head(
     head: tuple[Array, ...], start: Int[Array, ""] | None
 ) -> Float[Array, "groups queries head_dim"]:
-    """Attends for one key head.
+    """Attends for one key head, from position `start` on; None: not causal.
 
-    Args:
-      head: Queries, (groups, queries, head_dim); keys and values, (keys, head_dim); and
-        how many keys are seen, (), if not all.
-      start: The position of the first query; None if not causal.
+    Its queries are (groups, queries, head_dim), its keys and values (keys, head_dim);
+    the number of keys that are seen may follow.
     """
     q, k, v, *length = head
     product = functools.partial(

@@ -189,12 +189,9 @@ def stack(
 
 
 def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:
-    """Returns the texts of several samples, padded to one shape.
+    """Returns the texts of several samples in natural order, padded to one shape.
 
-    Args:
-      clips: The rows of each sample, in natural order.
-      trunk: The number of rows that trunks are padded to.
-      shape: The shape that the texts are padded to.
+    `trunk` is the number of rows that trunks are padded to.
     """
     count = len(clips)
     axes = clips[0].position.shape[1]

@@ -230,13 +230,7 @@ def _sees_all(fields: Fields) -> None:
 
 
 def ignored(prefix: str, head: str, config: DecoderConfig) -> dict[str, str]:
-    """Returns patterns of a decoder's unused tensors, with the reasons.
-
-    Args:
-      prefix: A pattern of the decoder's names.
-      head: A pattern of the output layer's name.
-      config: The decoder's config.
-    """
+    """Returns patterns of a decoder's unused tensors, with the reasons; see `rules`."""
     rotary = prefix + r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
     out = {rotary: "follows from the config"}
     if config.tie_word_embeddings:
@@ -247,14 +241,10 @@ def ignored(prefix: str, head: str, config: DecoderConfig) -> dict[str, str]:
 def rules(
     prefix: str, head: str, path: str, config: DecoderConfig, *, cut: bool = False
 ) -> list[Rule]:
-    """Returns the rules that fill the decoder's parameters.
+    """Returns the rules that fill the parameters at `path` of a decoder.
 
-    Args:
-      prefix: A pattern of the decoder's names.
-      head: A pattern of the output layer's name.
-      path: The path of the decoder's parameters.
-      config: The decoder's config.
-      cut: Whether the file may have more classes than the model.
+    `prefix` and `head` are patterns of the names of the decoder's tensors and of the
+    output layer. With `cut` the file may have more classes than the model.
     """
     table = layouts.ROWS if cut else layouts.SAME
     block, layer = rf"{prefix}layers\.(\d+)\.", f"{path}/layers"

@@ -85,12 +85,9 @@ def greedy(
 
 
 def answers(found: Answers, clip: int, count: int) -> list[Answer]:
-    """Returns the answers to the first `count` questions about one clip of a batch.
+    """Returns the answers to the first `count` texts of one clip.
 
-    Args:
-      found: The result of a step, on the host.
-      clip: The clip's index in the batch.
-      count: How many texts the clip has.
+    `found` is the result of a step, on the host; `clip` is an index of its batch.
     """
     rows = zip(*(x[clip][:count] for x in found), strict=True)
     return [
@@ -330,14 +327,8 @@ def _attend(
 ) -> Float[Array, "clips texts heads head_dim"]:
     """Attends from one token of each text to its clip, its answer and itself.
 
-    Args:
-      q: Queries.
-      k: Keys of the tokens themselves.
-      v: Their values.
-      of_clip: Keys and values of a clip, (clips, kv_heads, rows, head_dim) each.
-      of_answer: The same of answers, (clips, kv_heads, texts, steps, head_dim).
-      seen: The rows of the clip that a text sees.
-      place: How many tokens of an answer precede this one.
+    The cached keys and values are (clips, kv_heads, rows, head_dim) of a clip, and
+    (clips, kv_heads, texts, steps, head_dim) of answers, of which `place` are filled.
     """
     clips, texts, heads, head_dim = q.shape
     product = functools.partial(

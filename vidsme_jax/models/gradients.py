@@ -58,15 +58,8 @@ def product(
 
     The product is in float32 and not fused with the operations that follow: XLA
     computes a float32 result of 16-bit operands twice as fast, and its fusions of a
-    product with a cast or a bias are 10 to 45 % slower than the product alone.
-
-    Args:
-      x: Any rows.
-      kernel: The weights, of the type of `x`.
-      precision: The precision of the product.
-
-    Returns:
-      The product in the type of `x`.
+    product with a cast or a bias are 10 to 45 % slower than the product alone. The
+    result is cast to the type of `x`.
     """
     return _unfused(x, kernel, x.ndim - 1, 0, precision).astype(x.dtype)
 

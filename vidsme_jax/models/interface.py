@@ -213,11 +213,7 @@ class Model:
         return nnx.split(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
 
     def load(self, shardings: loading.Shardings) -> "LoadedModel":
-        """Reads the tensors onto devices.
-
-        Args:
-          shardings: Places each parameter; see `parallel.Devices.shardings`.
-        """
+        """Reads the tensors onto devices; see `parallel.Devices.shardings`."""
         assert self.fill is not None, "a model without tensors"
         graphdef, abstract = self.abstract()
         return LoadedModel(self, graphdef, self.fill(abstract, shardings))

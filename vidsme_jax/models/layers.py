@@ -241,12 +241,7 @@ def take_rows(
 def project(
     parts: Sequence[Dense], x: Float[Array, "*batch inputs"]
 ) -> list[Float[Array, "*batch _"]]:
-    """Applies dense layers to one input, in one product if `lay_out` joined them.
-
-    Args:
-      parts: At least two layers.
-      x: The input.
-    """
+    """Applies two or more dense layers, in one product if `lay_out` joined them."""
     first, *others = parts
     if others[0].kernel[...].size:
         return [part(x) for part in parts]
@@ -308,9 +303,7 @@ def stacked(state: nnx.State) -> nnx.State:
 def _separate(path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]) -> None:
     """Splits one stacked parameter into an array a layer, in place; see `lay_out`.
 
-    Args:
-      path: The parameter's path.
-      flat: All parameters by their paths; those that are joined with it change, too.
+    `flat` has all parameters by path; those that are joined with this one change, too.
     """
     group = _joined(path, flat)
     if len(group) > 1 and not _worth_joining([x.get_value() for x in group]):

@@ -115,11 +115,7 @@ class Rope:
         return out.astype(np.float32)
 
     def max_positions(self, embeddings: int) -> int:
-        """Returns how many positions it supports.
-
-        Args:
-          embeddings: The config's `max_position_embeddings`.
-        """
+        """Returns how many positions it supports, given `max_position_embeddings`."""
         return int(embeddings * self.factor) if self.kind == "linear" else embeddings
 
 
@@ -234,13 +230,7 @@ def _settings(rope: dict[str, Any]) -> dict[str, Any]:
 def rope_tables(
     positions: Int[Array, "batch tokens axes"], rope: Rope, head_dim: int
 ) -> tuple[Tables, Tables]:
-    """Returns cosines and sines in float32, in the half-split layout of transformers.
-
-    Args:
-      positions: The positions of the rows.
-      rope: The settings.
-      head_dim: The size of a head of queries and keys.
-    """
+    """Returns cosines and sines in float32, in transformers' half-split layout."""
     frequencies = jnp.asarray(rope.frequencies(head_dim))
     axes = rope.axes(head_dim // 2)
     wide = positions.astype(jnp.float32)[..., None] * frequencies[None, None, None]

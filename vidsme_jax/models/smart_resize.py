@@ -303,13 +303,7 @@ def _sampling(fields: Fields) -> list[str]:
 
 
 def tiling(resize: SmartResize, patch_size: int, window: int = 0) -> Tiling:
-    """Returns how a model cuts resized frames.
-
-    Args:
-      resize: The model's resizing.
-      patch_size: Pixels along a side of a patch.
-      window: Visual rows along a side of a window; 0: the tower has none.
-    """
+    """Returns how a model cuts resized frames; see `Tiling` for the arguments."""
     down, across = resize.target(*_USUAL)
     return Tiling(
         patch_size=patch_size,

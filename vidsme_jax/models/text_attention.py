@@ -173,7 +173,7 @@ KERNELS = {"cudnn": cudnn, "splash": splash, "chunked": chunked}
 def _item(
     item: tuple[Array, ...], start: Int[Array, ""], causal: bool
 ) -> tuple[Array, Array]:
-    """Attends for one element of a batch, with queries from position `start` on.
+    """Attends for one element of a batch, from position `start` on.
 
     Its queries are (kv_heads, groups, queries, head_dim), its keys and values
     (kv_heads, keys, head_dim); its part of `seen` follows.

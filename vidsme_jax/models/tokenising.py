@@ -76,9 +76,7 @@ class Framing(NamedTuple):
 def markers(tokenizer: Tokenizer | None, texts: Mapping[str, str]) -> list[str]:
     """Returns special tokens, as a family's processor takes them from its tokenizer.
 
-    Args:
-      tokenizer: The tokenizer, if there is one.
-      texts: The default of each token, by the tokenizer's attribute.
+    `texts` are their defaults, by the tokenizer's attribute.
     """
     return [getattr(tokenizer, name, text) for name, text in texts.items()]
 

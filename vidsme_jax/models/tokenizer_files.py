@@ -90,13 +90,8 @@ def read(folder: pathlib.Path) -> Tokenizer:
 def guarded(call: Callable[[], _Result], path: str = "", shown: str = "") -> _Result:
     """Returns the result of a call of transformers or tokenizers.
 
-    Args:
-      call: A function without arguments.
-      path: A path that its messages may name.
-      shown: The path to show in its place.
-
     Raises:
-      AuditError: It raises any exception.
+      AuditError: It raises any exception; `shown` replaces `path` in its message.
     """
     try:
         return call()

@@ -273,13 +273,7 @@ class GridVit(nnx.Module):
     def places(
         self, grid: Int[Array, "items 2"], patches: int, windows: Windows | None = None
     ) -> Places:
-        """Returns the places of patches.
-
-        Args:
-          grid: Visual rows down and across each item.
-          patches: Patches of each item, with padding.
-          windows: The windows, if the tower has any.
-        """
+        """Returns the places of patches; `grid` has the rows down and across items."""
         c = self.config
         with jax.named_scope("tower"):
             at = patch_places(grid, patches, c.merge)
@@ -290,12 +284,7 @@ class GridVit(nnx.Module):
     def __call__(
         self, tiles: Float[Array, "items patches tile"], places: Places
     ) -> list[Float[Array, "items patches embed"]]:
-        """Returns the features after each of the taps, and after the last block.
-
-        Args:
-          tiles: The normalised pixels of the patches.
-          places: The places of the patches.
-        """
+        """Returns the features after each of the taps, and after the last block."""
         c = self.config
         with jax.named_scope("tower"):
             x = self.patch_embedding(tiles.astype(c.dtype))

@@ -202,12 +202,9 @@ def tiles(
 
 
 def rules(prefix: str, path: str, kind: str) -> list[Rule]:
-    """Returns the rules that fill the tower's parameters.
+    """Returns the rules that fill the parameters at `path` of a tower.
 
-    Args:
-      prefix: A pattern of the tower's names.
-      path: The path of the tower's parameters.
-      kind: "clip" or "siglip".
+    `prefix` is a pattern of the names of the tower's tensors.
     """
     embeddings, block = rf"{prefix}embeddings\.", rf"{prefix}encoder\.layers\.(\d+)\."
     patches, places = f"{path}/patch_embedding", f"{path}/position_embedding"
@@ -233,10 +230,7 @@ def rules(prefix: str, path: str, kind: str) -> list[Rule]:
 def ignored(prefix: str, depth: int, num_layers: int) -> dict[str, str]:
     """Returns patterns of a tower's unused tensors, with the reasons.
 
-    Args:
-      prefix: A pattern of the tower's names.
-      depth: The number of layers that are run.
-      num_layers: The number of layers that a file may have.
+    `depth` layers are run, of `num_layers` that a file may have; see `rules`.
     """
     after = "after the layer whose features are used"
     out = {
