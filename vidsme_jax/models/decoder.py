@@ -25,7 +25,7 @@ from vidsme_jax.models.text_attention import attention_of_texts
 Heads = Float[Array, "batch tokens _ head_dim"]  # Queries, keys or values.
 
 
-class Behind(NamedTuple):
+class TextRows(NamedTuple):
     """The text rows that follow each trunk, and what they see.
 
     Attributes:
@@ -79,10 +79,10 @@ class Attention(nnx.Module):
         x: Float[Array, "batch tokens embed"],
         cos: Tables,
         sin: Tables,
-        behind: Behind | None = None,
+        texts: TextRows | None = None,
     ) -> Float[Array, "batch tokens embed"]:
         q, k, v = self.project(x, cos, sin)
-        return self.finish(self.attend(q, k, v, behind))
+        return self.finish(self.attend(q, k, v, texts))
 
     def project(
         self,
@@ -99,17 +99,17 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
 
-    def attend(self, q: Heads, k: Heads, v: Heads, behind: Behind | None) -> Heads:
+    def attend(self, q: Heads, k: Heads, v: Heads, texts: TextRows | None) -> Heads:
         """Returns the outputs of the heads; see `Attention`."""
-        if behind is None:
+        if texts is None:
             return attention(q, k, v, causal=True)
         heads = q, k, v
-        rows = q.shape[1] - behind.segment.size // len(behind.shared)
+        rows = q.shape[1] - texts.segment.size // len(texts.shared)
         q, k, v = (part[:, :rows] for part in heads)
-        shape = *behind.segment.shape, -1, self.config.head_dim
+        shape = *texts.segment.shape, -1, self.config.head_dim
         own_q, own_k, own_v = (part[:, rows:].reshape(shape) for part in heads)
         asked = attention_of_texts(
-            own_q, own_k, own_v, behind.segment, k, v, behind.shared
+            own_q, own_k, own_v, texts.segment, k, v, texts.shared
         )
         asked = asked.reshape(len(q), -1, *asked.shape[2:])
         return jnp.concatenate([attention(q, k, v, causal=True), asked], axis=1)
@@ -140,9 +140,9 @@ class Layer(nnx.Module):
         x: Float[Array, "batch tokens embed"],
         cos: Tables,
         sin: Tables,
-        behind: Behind | None = None,
+        texts: TextRows | None = None,
     ) -> Float[Array, "batch tokens embed"]:
-        return self.mlp(x + self.self_attn(self.input_layernorm(x), cos, sin, behind))
+        return self.mlp(x + self.self_attn(self.input_layernorm(x), cos, sin, texts))
 
     def mlp(
         self, x: Float[Array, "batch tokens embed"]
@@ -171,7 +171,7 @@ class Decoder(nnx.Module):
         self,
         embeddings: Float[Array, "batch tokens embed"],
         positions: Int[Array, "batch tokens axes"],
-        behind: Behind | None = None,
+        texts: TextRows | None = None,
         deep: Sequence[Float[Array, "batch tokens embed"]] = (),
     ) -> Float[Array, "batch tokens embed"]:
         """Returns the hidden states after the last norm; see `Attention`.
@@ -179,14 +179,14 @@ class Decoder(nnx.Module):
         Args:
           embeddings: The embeddings of the rows.
           positions: The positions of the rows.
-          behind: The segments of the last rows, those of texts; None: no texts.
+          texts: The segments of the last rows, those of texts; None: no texts.
           deep: Added to the rows after the first layers, one array a layer.
         """
         with jax.named_scope("decoder"):
             c = self.config
             cos, sin = rope_tables(positions, c.rope, c.head_dim)
             hidden = layers.run_stack(
-                self.layers, embeddings, cos, sin, behind, after=deep
+                self.layers, embeddings, cos, sin, texts, after=deep
             )
             return self.norm(hidden)
 
@@ -233,7 +233,7 @@ class Decoder(nnx.Module):
     ) -> tuple[
         Float[Array, "batch tokens embed"],
         Int[Array, "batch tokens axes"],
-        Behind | None,
+        TextRows | None,
         tuple[Float[Array, "batch tokens embed"], ...],
     ]:
         """Returns the rows of each direction and their positions; see `__call__`."""
@@ -250,7 +250,7 @@ class Decoder(nnx.Module):
             both = jnp.broadcast_to(both, (clips, directions, *both.shape[2:]))
             return _take(both, source).reshape(clips * directions, rows, -1)
 
-        x, behind = laid_out(text, visual), None
+        x, texts = laid_out(text, visual), None
         deep = [laid_out(jnp.zeros_like(text), each) for each in deep]
         if batch.texts is not None:
             token, of_texts, segment = (
@@ -264,11 +264,11 @@ class Decoder(nnx.Module):
             of_texts = of_texts.reshape(clips, directions, -1, of_texts.shape[-1])
             position = jnp.concatenate([position, of_texts], axis=2)
             segment = segment.reshape(-1, segment.shape[-1])
-            behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
+            texts = TextRows(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
         # Else the compiler may carry the batch's split over processes into the layers.
         x, *deep = (parallel.spread(each, "data") for each in (x, *deep))
         position = position.reshape(len(x), -1, position.shape[-1])
-        return x, position, behind, tuple(deep)
+        return x, position, texts, tuple(deep)
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:

@@ -189,25 +189,25 @@ def _without_rows(batch: Batch) -> Batch:
 
 def _prefill(decoder: Decoder, visual: Array | Visual, batch: Batch) -> _Prefill:
     """Reads videos and questions, and caches their keys and values."""
-    x, position, behind, deep = decoder.lay_out(visual, batch)
-    assert batch.texts is not None and behind is not None
+    x, position, texts, deep = decoder.lay_out(visual, batch)
+    assert batch.texts is not None and texts is not None
     c = decoder.config
     tables = rope_tables(position, c.rope, c.head_dim)
 
     def step(
         layer: Layer, x: Array, _: tuple[()], *args: Any
     ) -> tuple[Array, tuple[Array, ...]]:
-        *tables, behind = args
+        *tables, texts = args
         attention = layer.self_attn
         q, k, v = attention.project(layer.input_layernorm(x), *tables)
-        x = layer.mlp(x + attention.finish(attention.attend(q, k, v, behind)))
+        x = layer.mlp(x + attention.finish(attention.attend(q, k, v, texts)))
         fill = [(0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1]), (0, 0), (0, 0)]
         return x, tuple(_for_cache(jnp.pad(y, fill), c) for y in (k, v))
 
     hidden, cache = layers.walk_stack(
-        decoder.layers, step, x, (*tables, behind), after=deep
+        decoder.layers, step, x, (*tables, texts), after=deep
     )
-    segment, shared = behind.segment, behind.shared[:, None]
+    segment, shared = texts.segment, texts.shared[:, None]
     trunk = x.shape[1] - segment.shape[1]
     number = jnp.arange(1, 1 + batch.texts.means.shape[-1] // 2, dtype=jnp.int32)
     of_text = segment[:, None] == number[None, :, None]
@@ -218,9 +218,9 @@ def _prefill(decoder: Decoder, visual: Array | Visual, batch: Batch) -> _Prefill
     place = jnp.where(last < 0, shared - 1, trunk + last)
     # Text has one position on all axes, after the largest of the rows before it.
     largest = jnp.max(position, axis=-1)
-    behind_trunk = jnp.max(jnp.where(of_trunk, largest[:, :trunk], 0), axis=1)
+    of_trunk_end = jnp.max(jnp.where(of_trunk, largest[:, :trunk], 0), axis=1)
     before = jnp.take_along_axis(largest, place, axis=1)
-    before = jnp.where(last < 0, behind_trunk[:, None], before)
+    before = jnp.where(last < 0, of_trunk_end[:, None], before)
     of_trunk = jnp.broadcast_to(of_trunk[:, None], (*of_text.shape[:2], trunk))
     fill = [(0, 0), (0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1])]
     return _Prefill(

@@ -8,7 +8,7 @@ computed once for any number of texts. Reversing or shuffling the frames permute
 of several samples into the arrays that the device reads.
 
 Axes: `rows` of the decoder; `axes` of a position, 1 (RoPE) or 3 (M-RoPE: time, height,
-width); `kept`, the rows whose next-token distribution is scored; `means`, averages of
+width); `kept`, the rows whose next-token distribution is used; `means`, averages of
 distributions.
 """
 
@@ -93,7 +93,7 @@ class Rows(NamedTuple):
       segment: 0: the prompt's start and the video; k: the k-th text, from 1; -1: after
         segment 0, where no text sees it. Segments follow one another in the order 0,
         -1, 1, 2, ...
-      kept: Indices of scored rows; those of the video, then those of the texts. A row
+      kept: Indices of rows along `kept`; those of the video, then of the texts. A row
         may occur several times.
       target: The class whose log p is scored; -1: the row's own argmax.
       slice: An index into `SLICES`; -1: the row belongs to none and is not stored.
