@@ -133,8 +133,8 @@ def test_rows_with_one_fault_are_named_together(model):
     assert problems == [
         "row 0, row 3, row 1, row 2: words that the tokenizer does not know: zebra",
         "row 6, row 4, row 7, row 5: words that the tokenizer does not know: gnu",
-        "row 8: its text holds the video token <image>: leave it out, the prompt puts "
-        "the video in front of the question",
+        "row 8: its text contains the video token <image>: remove it, the prompt puts "
+        "the video before the question",
     ]
 
 

@@ -125,7 +125,7 @@ def test_broken_rows_and_clips_are_reported_together(config, corpus, tmp_path):
         text = problems()
     assert f"{rows[0]['id']}: no answer to learn" in text
     assert f"{rows[1]['id']}: words that the tokenizer does not know" in text
-    assert f"{rows[2]['id']}: its text holds the video token" in text
+    assert f"{rows[2]['id']}: its text contains the video token" in text
     for k, answer in enumerate(("a ring", "left", "up")):
         rows[k] |= {"answer": answer, "question": "describe the video"}
     text = problems()

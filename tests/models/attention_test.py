@@ -156,7 +156,7 @@ def test_the_tpu_kernel_takes_lengths(length, monkeypatch):
 
 def test_lengths_are_not_of_causal_attention():
     q = jnp.ones((1, 3, 2, 8))
-    with pytest.raises(ValueError, match="Lengths are of keys that all queries see"):
+    with pytest.raises(ValueError, match="with causal attention they must be None"):
         attention(q, q, q, causal=True, lengths=jnp.ones(1, jnp.int32))
 
 

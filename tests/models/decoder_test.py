@@ -195,7 +195,7 @@ MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32768}
             {"model_type": "qwen3", "layer_types": ["sliding_attention"]},
             "layer_types names 'sliding_attention'; built for full_attention",
         ),
-        ({"model_type": "llama", "head_dim": 7}, "a head has 7 sizes"),
+        ({"model_type": "llama", "head_dim": 7}, "a head has the size 7"),
         (
             {"model_type": "gemma3_text"},
             "model_type is 'gemma3_text'; built for 'llama' or 'mistral' or 'qwen2' "

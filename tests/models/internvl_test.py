@@ -256,7 +256,7 @@ CONFIGS = {
         "downsample_ratio is 0.5; expected one over a whole number that divides the 5",
     ),
     "an unknown key": ({"novel": 1}, "unknown key 'novel'"),
-    "another token": ({"image_token_id": 5}, "holds the video token 5 0 times"),
+    "another token": ({"image_token_id": 5}, "has the video token 5 0 times"),
     "fewer embeddings than tokens": (
         {"text_config": {"vocab_size": 100}},
         "and the model 100 embeddings: is it another model's tokenizer?",
@@ -329,7 +329,9 @@ def test_a_tokenizer_without_the_markers_is_refused():
     prompts.around_video(
         options, prompts.CHATML, problems, video_token=oracle.CONTEXT, framing=framing
     )
-    assert problems == ["tokenizer: </none>, which closes a frame, is no special token"]
+    assert problems == [
+        "tokenizer: </none>, which ends a frame, is not a special token"
+    ]
 
 
 def test_clips_are_bounded_by_the_context(loaded):

@@ -328,7 +328,7 @@ def test_processor_files_that_are_refused(folders, tmp_path):
     assert "the tower takes 56 x 56" in _problems(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
     (tmp_path / "processor_config.json").unlink()
-    expected = "nothing says what is done to frames; save the model's PerceptionLMVideo"
+    expected = "frames is unknown; save the model's PerceptionLMVideo"
     assert expected in _problems(tmp_path)
 
 

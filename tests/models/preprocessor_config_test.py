@@ -37,7 +37,7 @@ ONEVISION = {key: value for key, value in NEXT_VIDEO.items() if "crop" not in ke
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"size": {"longest_edge": 60}}, "size is {'longest_edge': 60}, which the"),
+        ({"size": {"longest_edge": 60}}, "size is {'longest_edge': 60}, which is"),
         ({"size": {"min_pixels": 9, "max_pixels": 99}}, "expected height and width,"),
         ({"size": {"shortest_edge": "x"}}, "size is {'shortest_edge': 'x'}, expected"),
         ({"size": {"shortest_edge": 56.0}}, "a whole number from 1 to 4096, two of"),
@@ -47,7 +47,7 @@ ONEVISION = {key: value for key, value in NEXT_VIDEO.items() if "crop" not in ke
         ({"size": {"shortest_edge": float("inf")}}, "{'shortest_edge': inf}, expected"),
         ({"size": {"shortest_edge": 56, "width": 56}}, "'width': 56}, expected a"),
         ({"size": {"height": 56}}, "size is {'height': 56}, expected a whole"),
-        ({"size": {"height": 56, "width": None}}, "which the processors resize noth"),
+        ({"size": {"height": 56, "width": None}}, "which is not supported; expected"),
         ({"size": {}}, "size is {}, expected a whole number"),
         ({"size": [56]}, "size is [56], expected a whole number"),
         ({"size": [1, 2, 3]}, "size is [1, 2, 3], expected a whole number"),

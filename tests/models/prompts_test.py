@@ -33,16 +33,15 @@ def test_a_placeholder_that_is_missing_or_doubled(name, text, count):
     assert ("did you mean 'mcq'" in problem) == (text == "mqc")
 
 
-def test_a_placeholder_that_stands_for_nothing():
+def test_an_unknown_placeholder():
     text = '<video> {quesion} of {"json"} {answer} {name}'
     with pytest.raises(AuditError) as caught:
         models.inspect("random:llava_qwen-tiny", dtype="float32", prompt=text)
     first, second = caught.value.problems
     assert first.endswith(
-        "{quesion} stands for nothing; known: {question}, {answer}; did you mean "
-        "'{question}'?"
+        "{quesion} is unknown; known: {question}, {answer}; did you mean '{question}'?"
     )
-    assert "{name} stands for nothing" in second
+    assert "{name} is unknown" in second
 
 
 def test_a_text_of_ones_own():

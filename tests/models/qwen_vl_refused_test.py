@@ -53,13 +53,13 @@ def _problems(folder) -> str:
 
 
 CHANGES = [
-    (TWO, ROPE, {"mrope_section": [2, 3, 2]}, "that add up to half of the 16 sizes"),
+    (TWO, ROPE, {"mrope_section": [2, 3, 2]}, "that add up to 8, half of"),
     (HALF, ROPE, {"mrope_section": [4, 4]}, "mrope_section is [4, 4]; expected three"),
     (HALF, ROPE, {"mrope_section": [9, 0, -1]}, "mrope_section is [9, 0, -1]"),
-    (THREE, ROPE, {"mrope_section": [2, 3, 3]}, "the last two are at most a third"),
+    (THREE, ROPE, {"mrope_section": [2, 3, 3]}, "the last two at most a third"),
     (THREE, ROPE, {"mrope_interleaved": False}, "mrope_interleaved is False"),
-    (TWO, VISION, {"embed_dim": 72}, "a head of the tower has 72 / 4 sizes"),
-    (HALF, VISION, {"num_heads": 5}, "a head of the tower has 32 / 5 sizes"),
+    (TWO, VISION, {"embed_dim": 72}, "a head of the tower has the size 72 / 4"),
+    (HALF, VISION, {"num_heads": 5}, "a head of the tower has the size 32 / 5"),
     (TWO, VISION, {"hidden_size": 48}, "hidden_size is 48, but a row of the decoder"),
     (HALF, VISION, {"out_hidden_size": 32}, "out_hidden_size is 32, but a row of"),
     (THREE, VISION, {"out_hidden_size": 32}, "a row of the decoder has 64"),
@@ -83,7 +83,7 @@ CHANGES = [
     (TWO, VISION, {"novel": 1}, "vision_config: unknown key 'novel'"),
     (HALF, TEXT, {"novel": 1}, "text_config: unknown key 'novel'"),
     (THREE, (), {"novel": 1}, "config.json: unknown key 'novel'"),
-    (THREE, (), {"video_token_id": 5}, "holds the video token 5 0 times"),
+    (THREE, (), {"video_token_id": 5}, "has the video token 5 0 times"),
     (TWO, VISION, {"model_type": "siglip"}, "model_type is 'siglip'; built for"),
     (HALF, TEXT, {"model_type": "llama"}, "model_type is 'llama'; built for"),
 ]
@@ -134,7 +134,7 @@ SETTINGS = [
     (
         THREE,
         {"size": {"shortest_edge": 9000, "longest_edge": 5000}},
-        "at least 9000 pixels and at most 5000 contradict",
+        "the least pixels, 9000, are more than the most, 5000",
     ),
     (THREE, {"novel": 1}, "unknown key 'novel'"),
     (THREE, {"video_processor_type": "Qwen2VLVideoProcessor"}, "built for 'Qwen3VLV"),

@@ -143,14 +143,14 @@ def test_dynamic_is_the_default_up_to_its_positions_and_not_beyond():
         ),
         (
             {"rope_parameters": LLAMA3, "rope_scaling": LLAMA3 | {"factor": 32.0}},
-            "contradict each other: keep one of the two",
+            "contradict each other; remove one of the two",
         ),
         (
             {
                 "rope_parameters": LLAMA3,
                 "rope_scaling": LLAMA3 | {"low_freq_factor": 2.0},
             },
-            "contradict each other: keep one of the two",
+            "contradict each other; remove one of the two",
         ),
         (
             {"rope_parameters": SETTINGS["dynamic"] | {"partial_rotary_factor": 0.5}},
@@ -250,13 +250,13 @@ TURNS = rope.Sections((4, 2, 2), 8, interleaved=True)
             {"mrope_section": [2, 3, 4]},
             "mrope_section is [2, 3, 4]; expected",
         ),
-        (SECTIONS, {"mrope_section": [4, 4]}, "add up to half of the 16 sizes"),
+        (SECTIONS, {"mrope_section": [4, 4]}, "add up to 8, half of"),
         (SECTIONS, {"mrope_section": [-1, 6, 3]}, "three whole numbers, for time"),
         (SECTIONS, {"mrope_section": [2, 3.0, 3]}, "three whole numbers, for time"),
         (SECTIONS, {"mrope_section": [True, 4, 3]}, "three whole numbers, for time"),
         (SECTIONS, {"mrope_section": "2,3,3"}, "mrope_section is '2,3,3', expected"),
         (SECTIONS, {"mrope_interleaved": True}, "unknown key 'mrope_interleaved'"),
-        (TURNS, {"mrope_section": [2, 3, 3]}, "the last two are at most a third"),
+        (TURNS, {"mrope_section": [2, 3, 3]}, "the last two at most a third"),
         (TURNS, {"mrope_interleaved": False}, "mrope_interleaved is False; built for"),
         (None, {"mrope_section": [2, 3, 3]}, "unknown key 'mrope_section'"),
         (None, {"type": "mrope"}, "type is 'mrope'; built for"),

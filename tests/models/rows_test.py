@@ -198,7 +198,7 @@ def test_one_text_is_joined_to_its_video():
     for name in ("feature", "token", "position", "kept", "target", "slice"):
         np.testing.assert_array_equal(getattr(found, name), getattr(rows, name))
     for name in ("three axes", "text, frames, text"):
-        with pytest.raises(ValueError, match="Only one text"):
+        with pytest.raises(ValueError, match="one text at most"):
             joined(_build(LAYOUTS[name], ("response",), 3))
 
 

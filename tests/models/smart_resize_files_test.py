@@ -68,8 +68,8 @@ def test_a_file_of_images_has_no_budget_of_videos(tmp_path):
     made, remarks, problems = read_files(tmp_path, "qwen2", files)
     assert problems == [] and (made.least, made.most) == (100352, 602112)
     assert remarks == (
-        "preprocessor_config.json is of images: the budget of training, 100352 to "
-        "602112 pixels a frame, stands in for 3136 to 12845056 pixels a frame, which "
+        "preprocessor_config.json is for images: the budget of training, 100352 to "
+        "602112 pixels a frame, replaces 3136 to 12845056 pixels a frame, which "
         "transformers 5.24 takes from there",
         CAP,
     )
@@ -86,7 +86,7 @@ def test_a_file_of_images_has_no_budget_of_videos(tmp_path):
     files = {"preprocessor_config.json": IMAGES | {"patch_size": 16}}
     made, remarks, problems = read_files(tmp_path, "qwen3", files)
     assert problems == [] and (made.least, made.most) == (4096, 25165824)
-    assert "4096 to 25165824 pixels a clip, stands in for 3136 to" in remarks[0]
+    assert "4096 to 25165824 pixels a clip, replaces 3136 to" in remarks[0]
     files = {"preprocessor_config.json": {"merge_size": 1, "image_mean": [0.5] * 3}}
     made, remarks, problems = read_files(tmp_path, "video_llama_3", files)
     assert problems == [] and (made.least, made.most) == (12544, 12845056)
@@ -107,7 +107,7 @@ def test_which_file_counts(tmp_path):
 def test_no_file_is_one_problem(tmp_path):
     made, _, problems = read_files(tmp_path, "qwen2", {}, patch_size=4)
     (problem,) = problems
-    assert "no preprocessor_config.json: nothing says what is done" in problem
+    assert "no preprocessor_config.json: the preprocessing of frames" in problem
     assert "save the model's Qwen2VLVideoProcessor there" in problem
     assert made.factor == 8
 
@@ -131,7 +131,7 @@ def test_spellings_of_the_budget(change, expected, tmp_path):
     assert problems == [] and (made.least, made.most) == expected
 
 
-WRONG_SIZE = "expected shortest_edge and longest_edge, which are the least and the most"
+WRONG_SIZE = "expected shortest_edge and longest_edge, the least and the most"
 OTHER = "frames would be cut into other patches than the tower takes"
 
 
@@ -206,12 +206,12 @@ OTHER = "frames would be cut into other patches than the tower takes"
         (
             "video_llama_3",
             size_of(999, 998),
-            "at least 999 pixels and at most 998 contrad",
+            "least pixels, 999, are more than the most, 998",
         ),
         (
             "qwen2",
             {"min_pixels": 12845057},
-            "at least 12845057 pixels and at most 12845",
+            "the least pixels, 12845057, are more than the most, 12845",
         ),
         ("qwen2", {"min_pixels": 1e4}, "min_pixels is 10000.0, expected int"),
         ("qwen2", {"max_pixels": -1}, "max_pixels is -1, expected 1 to 4294967296"),
@@ -220,7 +220,7 @@ OTHER = "frames would be cut into other patches than the tower takes"
             {"max_pixels": 9999},
             "max_pixels is 9999, but 25165824 by size, which tra",
         ),
-        ("qwen3", {"min_pixels": 9999}, "expected no min_pixels, or the same"),
+        ("qwen3", {"min_pixels": 9999}, "transformers takes; remove min_pixels"),
         (
             "qwen3",
             {"size": None, "min_pixels": 9},

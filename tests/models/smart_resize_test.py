@@ -190,7 +190,7 @@ def test_frames_that_are_a_view_are_resized_too():
     [
         ((3000, 10), "frames of 10x3000 pixels are too thin: one side is 300 times "),
         ((40, 8080), "frames of 8080x40 pixels are too thin: one side is 202 times "),
-        ((0, 5), "frames of 5x0 pixels have nothing to resize"),
+        ((0, 5), "frames of 5x0 pixels are empty"),
     ],
 )
 def test_frames_that_cannot_be_resized(kind, shape, cause):

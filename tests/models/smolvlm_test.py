@@ -405,7 +405,7 @@ VIDEO, VISION, TEXT = "video_processor", "vision_config", "text_config"
         (CONFIG, TEXT, {"use_resampler": True}, "use_resampler is True; built for"),
         (CONFIG, TEXT, {"model_type": "mistral"}, "built for 'llama'"),
         (CONFIG, None, {"scale_factor": 3}, "does not divide the 8 patches"),
-        (CONFIG, None, {"image_token_id": 5}, "holds the video token 5 0 times"),
+        (CONFIG, None, {"image_token_id": 5}, "has the video token 5 0 times"),
         (CONFIG, None, {"novel": 1}, "config.json: unknown key 'novel'"),
         (
             PROCESSOR,

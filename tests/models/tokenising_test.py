@@ -242,11 +242,11 @@ def test_a_style_without_a_turn_needs_a_place_for_the_answer():
 @pytest.mark.parametrize(
     ("asked", "problem"),
     [
-        (_asked("a <video> b"), "holds the video token <video>"),
-        (_asked("a", question="<image>\nwhat"), "holds the video token <image>"),
-        (_asked("a", candidates=("<video>",)), "holds the video token <video>"),
-        (_asked("a</s>"), "holds </s>, which ends a turn"),
-        (_asked("a\ud800"), "has no encoding"),
+        (_asked("a <video> b"), "contains the video token <video>"),
+        (_asked("a", question="<image>\nwhat"), "contains the video token <image>"),
+        (_asked("a", candidates=("<video>",)), "contains the video token <video>"),
+        (_asked("a</s>"), "contains </s>, which ends a turn"),
+        (_asked("a\ud800"), "has no UTF-8 encoding"),
     ],
 )
 def test_texts_that_cannot_be_scored(asked, problem):

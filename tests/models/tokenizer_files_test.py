@@ -57,19 +57,19 @@ _SLOW = {"Regex": "(x+x+)+y"}  # The time doubles with each x that no y follows.
         ({"post_processor": _post(100)}, "the text 'a' has 101 tokens, at most 64"),
         ({"added_tokens": _tokens(2**16 + 1)}, "a list of at most 65536 tokens"),
         ({"added_tokens": 7}, "a list of at most 65536 tokens"),
-        ({"model": _vocabulary(zzz=2**32 - 1)}, "has the number 4294967295, expected"),
-        ({"model": _vocabulary(zzz="x")}, "has the number 'x', expected 0 to"),
+        ({"model": _vocabulary(zzz=2**32 - 1)}, "has the id 4294967295, expected"),
+        ({"model": _vocabulary(zzz="x")}, "has the id 'x', expected 0 to"),
         ({"model": _vocabulary(zzz=4000)}, "a token of number 4000, and the model 128"),
         ({"model": _vocabulary(zzz=128)}, "a token of number 128, and the model 128"),
         ({"model": _vocabulary(**{"z" * 5000: 99})}, "a token has 5000 characters"),
         ({"model": _vocabulary() | {"dropout": 0.5}}, "model.dropout is 0.5"),
         (
             {"normalizer": {"type": "Sequence", "normalizers": [_GROWING] * 9}},
-            "normalizer lets a text grow 1000000000 times",
+            "normalizer can lengthen a text 1000000000 times",
         ),
         (
             {"decoder": {"type": "Sequence", "decoders": [_GROWING] * 9}},
-            "decoder lets a text grow 1000000000 times",
+            "decoder can lengthen a text 1000000000 times",
         ),
         ({"model": None}, "no usable tokenizer ("),
     ],
@@ -117,7 +117,7 @@ def test_a_tokenizer_need_not_know_an_unknown_token(folder):
 @pytest.mark.parametrize("value", [[10**30], -1, list(range(1000)), "x", [1.0]])
 def test_ends_of_answers_are_numbers_of_tokens(folder, value):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
-    with pytest.raises(AuditError, match=r"eos_token_id is .* must be ids of tokens"):
+    with pytest.raises(AuditError, match=r"eos_token_id is .* expected a token's id"):
         models.inspect(str(folder), dtype="float32")
 
 

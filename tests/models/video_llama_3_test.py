@@ -393,7 +393,7 @@ VIDEO, VISION, TEXT = "video_processor", "vision_config", "text_config"
         (CONFIG, TEXT, {"use_mrope": True}, "use_mrope is True; built for False"),
         (CONFIG, TEXT, {"model_type": "llama"}, "built for 'qwen2'"),
         (CONFIG, TEXT, {"novel": 1}, "text_config: unknown key 'novel'"),
-        (CONFIG, None, {"video_token_id": 5}, "holds the video token 5 0 times"),
+        (CONFIG, None, {"video_token_id": 5}, "has the video token 5 0 times"),
         (CONFIG, None, {"novel": 1}, "config.json: unknown key 'novel'"),
         (PROCESSOR, VIDEO, {"merge_size": 1}, "merge_size is 1, but by config.json"),
         (PROCESSOR, VIDEO, {"patch_size": 16}, "patch_size is 16, but by config.json"),

@@ -1,7 +1,7 @@
-"""Model families: from a checkpoint to a model on devices.
+"""Model families, and the functions that check and load checkpoints.
 
 `inspect` checks everything that can be checked on the host; the model that it returns
-then loads the tensors.
+loads the tensors.
 """
 
 import dataclasses
@@ -61,12 +61,13 @@ def inspect(
 ) -> Model:
     """Checks a checkpoint on the host, from the headers of its tensors.
 
-    Only two copies of one weight are read, to be compared: see `checkpoints.ties`.
+    No tensors are read but two copies of one weight, for comparison: see
+    `checkpoints.ties`.
 
     Args:
       checkpoint: A local folder, a hub id, or "random:NAME" (see `random.sizes`).
       dtype: "bfloat16", "float16" or "float32".
-      prompt: "family", a name of `prompts.SYSTEM`, or a text with one `<video>`.
+      prompt: "family", a key of `prompts.SYSTEM`, or a text with one `<video>`.
       allow_pickle: Whether pickled weights may be read (see `checkpoints.pickled`).
       adapter: Whether low-rank updates are merged (see `opening.open_checkpoint`).
 
@@ -95,7 +96,7 @@ def open_checkpoint(
 
 
 def locate(name: str) -> str:
-    """Returns the folder of a "random:NAME", other names as they are."""
+    """Returns the folder of a "random:NAME", and other names unchanged."""
     if not name.startswith(random.SCHEME):
         return name
     return str(random.folder(name.removeprefix(random.SCHEME)))
@@ -110,7 +111,7 @@ def describe(
 ) -> Model:
     """Checks an opened checkpoint; see `inspect`.
 
-    One without any tensor gives a model that cannot be loaded.
+    Without tensors the model cannot be loaded.
     """
     family, problems = family_of(checkpoint), []
     if problem := quantised.config_problem(checkpoint.config):
@@ -145,7 +146,7 @@ def family_of(checkpoint: files.Checkpoint) -> Family:
     """Returns the family that a checkpoint belongs to.
 
     Raises:
-      AuditError: It is of no family that is built.
+      AuditError: It belongs to none of `FAMILIES`.
     """
     for family in FAMILIES:
         if family.reads(checkpoint.config):
@@ -154,7 +155,7 @@ def family_of(checkpoint: files.Checkpoint) -> Family:
 
 
 def _unread(config: Mapping[str, Any]) -> str:
-    """Returns why no family reads a checkpoint of this config, "" if one does."""
+    """Returns why no family reads a checkpoint with this config; "" if one does."""
     if any(family.reads(config) for family in FAMILIES):
         return ""
     known = [family.name for family in FAMILIES]

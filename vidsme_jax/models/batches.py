@@ -1,8 +1,8 @@
 """Rows of several samples, padded to one shape, as the arrays that the device reads.
 
-Axes: `clips`; `directions`; `rows` of a trunk (segment 0 and what stands behind it) or
-of texts; `axes` of a position; `kept` rows; `means`, averages of distributions; `text`,
-the text rows of a clip's trunk; `texts`, the padded texts of a clip, one array each.
+Axes: `clips`; `directions`; `rows` of a trunk (segments 0 and -1) or of texts; `axes`
+of a position; `kept` rows; `means`, averages of distributions; `text`, the text rows of
+a clip's trunk; `texts`, an item for the texts of each clip.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from vidsme_jax.base import SLICES
 from vidsme_jax.models.rows import BEHIND, NONE, Rows
 from vidsme_jax.models.tiles import Tiles
 
-# The shapes of texts: rows, and texts that they may hold. Few, so that a corpus takes
-# few programs, and such that a fifth is padding where clips have one to eight texts of
-# 5 to 200 tokens. Beyond, both grow by half.
+# The shapes of texts: rows, and the texts that they hold. Few, so that a corpus needs
+# few programs, and such that a fifth is padding if clips have one to eight texts of 5
+# to 200 tokens. Beyond the last, both grow by half.
 _TEXT_SHAPES = ((128, 4), (384, 8), (576, 8), (768, 8), (960, 8), (1344, 8))
 
 
@@ -25,14 +25,13 @@ class Texts(NamedTuple):
     """The texts of a batch: those of a clip follow one another, then padding.
 
     Attributes:
-      token: Ids.
+      token: Token ids.
       position: See `Rows`.
       segment: The text of each row within its clip, from 1; 0: padding.
-      kept: Rows of the trunk, padded to its length in the batch, and behind them of
-        these texts.
-      target: The class whose log p counts.
-      means: The averages that a row counts in: that over the instruction, and that over
-        the response, of the first text, then of the second, and so on.
+      kept: Indices of rows: first those of the padded trunk, then those of these texts.
+      target: The class whose log p is scored.
+      means: Whether a row counts in each average: over the instruction and over the
+        response of the first text, then of the second, and so on.
     """
 
     token: Int32[Array | np.ndarray, "texts rows"]
@@ -48,18 +47,18 @@ class Batch(NamedTuple):
 
     Attributes:
       pixels: (clips, views, frames, ...) from the family's `prepare`, or `tiles.Tiles`.
-      text: The token ids of the text rows.
-      source: What a row takes: a text row below the length of `text`, from there on a
-        visual row.
+      text: The token ids of the trunk's text rows.
+      source: The index of each row's embedding among those of `text`, then the visual
+        rows.
       position: See `Rows`.
-      kept: See `Rows`; of the trunk alone, and the next two.
+      kept: See `Rows`; only of the trunk, as the next two.
       target: See `Rows`.
       means: See `Rows`.
-      shared: The rows of the trunk that texts see.
-      texts: Asked about the clips; None if there are none. There may be several times
-        as many as clips: then equally many, in order, belong to each of these.
+      shared: The number of rows of the trunk that texts see.
+      texts: The texts about the clips; None if there are none. There may be a multiple
+        of the clips: then equally many, in order, belong to each clip.
       blank: The same texts about a grey video, natural order; its `kept` is empty. None
-        where it is not wanted.
+        if it is not scored.
     """
 
     pixels: Array | np.ndarray | Tiles
@@ -75,10 +74,10 @@ class Batch(NamedTuple):
 
 
 def pad(rows: Rows, num_rows: int, num_kept: int) -> Rows:
-    """Pads behind the last row, which is causal, so that nothing needs a mask.
+    """Pads after the last row; attention is causal, so that no mask is needed.
 
-    Padding is token 0 at position 0, where no text sees it; kept padding is the first
-    row, of no slice.
+    A padding row is token 0 at position 0, which no text sees; a padding entry of
+    `kept` is the first row, of no slice.
     """
     lengths = (num_rows,) * 4 + (num_kept,) * 6
     fills = (NONE, 0, 0, BEHIND, 0, NONE, NONE, 0, NONE, False)
@@ -99,7 +98,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows) -> "Shape":
-        """Returns the shape that these rows fill; those of texts are left out."""
+        """Returns the shape that holds these rows without those of texts."""
         trunk = rows.trunk
         text = int((trunk.feature == NONE).sum())
         return cls(len(trunk.feature), len(trunk.kept), text)
@@ -116,8 +115,8 @@ class TextShape(NamedTuple):
     def of(cls, rows: Rows) -> "TextShape | None":
         """Returns the smallest shape that holds the texts; None if there are none.
 
-        With instructions all rows are kept, of responses alone half of them if they
-        suffice.
+        With instructions all rows are kept; with responses alone half of them, if that
+        is enough.
 
         Example:
           >>> builder = Builder()
@@ -150,10 +149,10 @@ def stack(
     """Returns samples of one shape as the arrays that the device reads.
 
     Args:
-      clips: Of each the rows of each direction; the text is the same in all of them.
+      clips: The rows of each direction of each clip; directions have the same text.
       pixels: See `Batch`.
-      shape: That each trunk is padded to.
-      texts: That the texts are padded to; None leaves them out.
+      shape: The shape that each trunk is padded to.
+      texts: The shape that the texts are padded to; None omits them.
       blank: See `Batch`.
     """
     size = len(clips), len(clips[0])
@@ -166,8 +165,8 @@ def stack(
             is_text = trunk.feature == NONE
             count = int(is_text.sum())
             text[k, :count] = trunk.token[is_text]
-            own = np.where(is_text, np.cumsum(is_text) - 1, shape.text + trunk.feature)
-            source[k, d, : len(own)] = own
+            at = np.where(is_text, np.cumsum(is_text) - 1, shape.text + trunk.feature)
+            source[k, d, : len(at)] = at
             padded.append(pad(trunk, shape.rows, shape.kept))
 
     def column(name: str) -> np.ndarray:
@@ -190,12 +189,9 @@ def stack(
 
 
 def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:
-    """Returns the texts of several samples, padded to one shape.
+    """Returns the texts of several samples in natural order, padded to one shape.
 
-    Args:
-      clips: The rows of each, in natural order.
-      trunk: The length that trunks are padded to.
-      shape: Of the texts.
+    `trunk` is the number of rows that trunks are padded to.
     """
     count = len(clips)
     axes = clips[0].position.shape[1]
@@ -208,11 +204,11 @@ def stack_texts(clips: Sequence[Rows], trunk: int, shape: TextShape) -> Texts:
         means=np.zeros((count, shape.kept, 2 * shape.texts), bool),
     )
     for k, rows in enumerate(clips):
-        own, kept = rows.segment > 0, rows.text > 0
-        size, wanted = int(own.sum()), int(kept.sum())
-        out.token[k, :size] = rows.token[own]
-        out.position[k, :size] = rows.position[own]
-        out.segment[k, :size] = rows.segment[own]
+        of_text, kept = rows.segment > 0, rows.text > 0
+        size, wanted = int(of_text.sum()), int(kept.sum())
+        out.token[k, :size] = rows.token[of_text]
+        out.position[k, :size] = rows.position[of_text]
+        out.segment[k, :size] = rows.segment[of_text]
         first = len(rows.segment) - size
         places = rows.kept[kept]
         places = np.where(places < first, places, places - first + trunk)

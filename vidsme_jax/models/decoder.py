@@ -25,8 +25,8 @@ from vidsme_jax.models.text_attention import attention_of_texts
 Heads = Float[Array, "batch tokens _ head_dim"]  # Queries, keys or values.
 
 
-class Behind(NamedTuple):
-    """The text rows behind the rows of each trunk, and what they see.
+class TextRows(NamedTuple):
+    """The text rows that follow each trunk, and what they see.
 
     Attributes:
       segment: See `batches.Texts`.
@@ -38,11 +38,11 @@ class Behind(NamedTuple):
 
 
 class Visual(NamedTuple):
-    """What a tower gives where its features go into several layers [1].
+    """Features of a tower that go into several layers of the decoder [1].
 
     Attributes:
-      rows: In place of the tokens of the video.
-      deep: What is added to these rows behind the first layers, one array a layer.
+      rows: The embeddings of the video's rows.
+      deep: Added to these rows after the first layers, one array a layer.
 
     [1] Meng et al., 2024. DeepStack. https://arxiv.org/abs/2406.04334
     """
@@ -54,8 +54,8 @@ class Visual(NamedTuple):
 class Attention(nnx.Module):
     """Causal grouped-query attention with rotary positions.
 
-    Behind the rows of a trunk there may be those of texts, one after the other, which
-    see rows of the trunk and earlier rows of their own.
+    The rows of a trunk may be followed by those of texts, one after the other, which
+    see rows of the trunk and earlier rows of their own text.
     """
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
@@ -79,10 +79,10 @@ class Attention(nnx.Module):
         x: Float[Array, "batch tokens embed"],
         cos: Tables,
         sin: Tables,
-        behind: Behind | None = None,
+        texts: TextRows | None = None,
     ) -> Float[Array, "batch tokens embed"]:
         q, k, v = self.project(x, cos, sin)
-        return self.finish(self.attend(q, k, v, behind))
+        return self.finish(self.attend(q, k, v, texts))
 
     def project(
         self,
@@ -99,23 +99,23 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
 
-    def attend(self, q: Heads, k: Heads, v: Heads, behind: Behind | None) -> Heads:
-        """Returns what each head takes from the values it sees."""
-        if behind is None:
+    def attend(self, q: Heads, k: Heads, v: Heads, texts: TextRows | None) -> Heads:
+        """Returns the outputs of the heads; see `Attention`."""
+        if texts is None:
             return attention(q, k, v, causal=True)
         heads = q, k, v
-        rows = q.shape[1] - behind.segment.size // len(behind.shared)
+        rows = q.shape[1] - texts.segment.size // len(texts.shared)
         q, k, v = (part[:, :rows] for part in heads)
-        shape = *behind.segment.shape, -1, self.config.head_dim
+        shape = *texts.segment.shape, -1, self.config.head_dim
         own_q, own_k, own_v = (part[:, rows:].reshape(shape) for part in heads)
         asked = attention_of_texts(
-            own_q, own_k, own_v, behind.segment, k, v, behind.shared
+            own_q, own_k, own_v, texts.segment, k, v, texts.shared
         )
         asked = asked.reshape(len(q), -1, *asked.shape[2:])
         return jnp.concatenate([attention(q, k, v, causal=True), asked], axis=1)
 
     def finish(self, out: Heads) -> Float[Array, "batch tokens embed"]:
-        """Maps what the heads return to the decoder's size."""
+        """Projects the outputs of the heads to the decoder's size."""
         return self.o_proj(out.reshape(*out.shape[:2], -1))
 
 
@@ -140,9 +140,9 @@ class Layer(nnx.Module):
         x: Float[Array, "batch tokens embed"],
         cos: Tables,
         sin: Tables,
-        behind: Behind | None = None,
+        texts: TextRows | None = None,
     ) -> Float[Array, "batch tokens embed"]:
-        return self.mlp(x + self.self_attn(self.input_layernorm(x), cos, sin, behind))
+        return self.mlp(x + self.self_attn(self.input_layernorm(x), cos, sin, texts))
 
     def mlp(
         self, x: Float[Array, "batch tokens embed"]
@@ -171,22 +171,22 @@ class Decoder(nnx.Module):
         self,
         embeddings: Float[Array, "batch tokens embed"],
         positions: Int[Array, "batch tokens axes"],
-        behind: Behind | None = None,
+        texts: TextRows | None = None,
         deep: Sequence[Float[Array, "batch tokens embed"]] = (),
     ) -> Float[Array, "batch tokens embed"]:
         """Returns the hidden states after the last norm; see `Attention`.
 
         Args:
-          embeddings: Of the rows.
-          positions: Of the rows.
-          behind: The rows of texts, behind those of trunks.
-          deep: What is added to the rows behind the first layers.
+          embeddings: The embeddings of the rows.
+          positions: The positions of the rows.
+          texts: The segments of the last rows, those of texts; None: no texts.
+          deep: Added to the rows after the first layers, one array a layer.
         """
         with jax.named_scope("decoder"):
             c = self.config
             cos, sin = rope_tables(positions, c.rope, c.head_dim)
             hidden = layers.run_stack(
-                self.layers, embeddings, cos, sin, behind, after=deep
+                self.layers, embeddings, cos, sin, texts, after=deep
             )
             return self.norm(hidden)
 
@@ -200,15 +200,15 @@ class Decoder(nnx.Module):
     ]:
         """Lays text and visual rows out, and returns the states of the kept rows.
 
-        The texts' rows stand behind those of their trunk, so that they go through the
-        same products, once for each direction.
+        The texts' rows are appended to those of their trunk, so that they go through
+        the same products, once for each direction.
 
         Args:
           visual: One view for all directions, or one for each.
           batch: Its positions have as many axes as the decoder's embedding.
 
         Returns:
-          Those of the trunks, and those of the texts if there are any.
+          The states of the trunks' rows, and those of the texts' rows if there are any.
         """
         source, kept = jnp.asarray(batch.source), jnp.asarray(batch.kept)
         clips, directions, rows = source.shape
@@ -233,7 +233,7 @@ class Decoder(nnx.Module):
     ) -> tuple[
         Float[Array, "batch tokens embed"],
         Int[Array, "batch tokens axes"],
-        Behind | None,
+        TextRows | None,
         tuple[Float[Array, "batch tokens embed"], ...],
     ]:
         """Returns the rows of each direction and their positions; see `__call__`."""
@@ -250,29 +250,25 @@ class Decoder(nnx.Module):
             both = jnp.broadcast_to(both, (clips, directions, *both.shape[2:]))
             return _take(both, source).reshape(clips * directions, rows, -1)
 
-        x, behind = laid_out(text, visual), None
+        x, texts = laid_out(text, visual), None
         deep = [laid_out(jnp.zeros_like(text), each) for each in deep]
         if batch.texts is not None:
-            token, own, segment = (
+            token, of_texts, segment = (
                 _of_directions(jnp.asarray(column), source)
-                for column in (
-                    batch.texts.token,
-                    batch.texts.position,
-                    batch.texts.segment,
-                )
+                for column in batch.texts[:3]
             )
             words = self.embed_tokens(token).reshape(len(x), -1, x.shape[-1])
             x = jnp.concatenate([x, words], axis=1)
             fill = [(0, 0), (0, words.shape[1]), (0, 0)]
             deep = [jnp.pad(each, fill) for each in deep]
-            own = own.reshape(clips, directions, -1, own.shape[-1])
-            position = jnp.concatenate([position, own], axis=2)
+            of_texts = of_texts.reshape(clips, directions, -1, of_texts.shape[-1])
+            position = jnp.concatenate([position, of_texts], axis=2)
             segment = segment.reshape(-1, segment.shape[-1])
-            behind = Behind(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
-        # Else the compiler may carry the spread of a batch over processes into layers.
+            texts = TextRows(segment, jnp.repeat(jnp.asarray(batch.shared), directions))
+        # Else the compiler may carry the batch's split over processes into the layers.
         x, *deep = (parallel.spread(each, "data") for each in (x, *deep))
         position = position.reshape(len(x), -1, position.shape[-1])
-        return x, position, behind, tuple(deep)
+        return x, position, texts, tuple(deep)
 
     @property
     def head(self) -> Float[Array, "vocab embed"]:
@@ -284,21 +280,21 @@ class Decoder(nnx.Module):
 def _of_directions(
     x: Shaped[Array, "texts ..."], source: Int[Array, "clips directions rows"]
 ) -> Shaped[Array, "clips directions per_clip ..."]:
-    """Repeats what belongs to texts for each direction of their clip."""
+    """Repeats a column of texts for each direction of their clip."""
     clips, directions, _ = source.shape
-    own = x.reshape(clips, 1, -1, *x.shape[1:])
-    return jnp.broadcast_to(own, (clips, directions, *own.shape[2:]))
+    by_clip = x.reshape(clips, 1, -1, *x.shape[1:])
+    return jnp.broadcast_to(by_clip, (clips, directions, *by_clip.shape[2:]))
 
 
 def _take(
     table: Float[Array, "clips directions rows embed"],
     places: Int[Array, "clips directions taken"],
 ) -> Float[Array, "clips directions taken embed"]:
-    """Takes rows of each direction of each clip, on the device that has the clip."""
+    """Takes rows of each direction of each clip, on the clip's device."""
     if not places.size:
         return jnp.zeros((*places.shape, table.shape[-1]), table.dtype)
 
-    def take(table, places):
+    def take(table: Array, places: Array) -> Array:
         both = (x.reshape(-1, *x.shape[2:]) for x in (table, places))
         return layers.take_rows(*both).reshape(*places.shape, -1)
 

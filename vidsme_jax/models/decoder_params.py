@@ -11,16 +11,16 @@ from vidsme_jax.models import rope
 from vidsme_jax.models.rope import Rope
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
-# The defaults that all kinds share in transformers, and those of Qwen's.
+# The defaults that all kinds share in transformers, and those of Qwen.
 _SIZES = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 _QWEN = {"intermediate_size": 22016, "vocab_size": 151936}
 _QWEN |= {"max_position_embeddings": 32768, "num_key_value_heads": 32}
-# Those of Qwen2-VL and Qwen2.5-VL, and of Qwen3-VL.
+# The defaults of Qwen2-VL and Qwen2.5-VL, and of Qwen3-VL.
 _QWEN_VL = {"hidden_size": 8192, "intermediate_size": 29568, "vocab_size": 152064}
 _QWEN_VL |= {"num_hidden_layers": 80, "num_attention_heads": 64}
 _QWEN_VL |= {"num_key_value_heads": 8, "max_position_embeddings": 32768}
 _QWEN3_VL = _QWEN | {"head_dim": 128, "max_position_embeddings": 128000}
-_WINDOW = 4096  # Mistral's, if the config does not say.
+_WINDOW = 4096  # Mistral's default.
 IGNORED = {
     "factor": "early revisions kept it outside rope_scaling, where nothing reads it",
     "type": "early revisions kept it outside rope_scaling, where nothing reads it",
@@ -42,9 +42,9 @@ class DecoderConfig:
     vocab_size: int
     rms_norm_eps: float
     rope: Rope
-    max_positions: int  # Tokens that the positions are meant for.
-    attention_bias: bool = False  # Of q, k and v: Qwen2's.
-    qk_norm: bool = False  # Of the heads of q and k, before they are turned: Qwen3's.
+    max_positions: int  # Tokens that the positions support.
+    attention_bias: bool = False  # In q, k and v (Qwen2).
+    qk_norm: bool = False  # Of the heads of q and k, before the rotation (Qwen3).
     tie_word_embeddings: bool
     dtype: DTypeLike
 
@@ -61,9 +61,9 @@ class DecoderConfig:
 
         Args:
           fields: The `text_config`; the caller closes it.
-          dtype: Of parameters and activations.
+          dtype: The type of parameters and activations.
           tied: The outer config's `tie_word_embeddings`, which wins.
-          known: The `model_type`s that the family has; absent is the first.
+          known: The `model_type`s of the family; the first is the default.
         """
         kind = fields.expect("model_type", *known)
         read = {
@@ -78,7 +78,7 @@ class DecoderConfig:
     def from_llama(
         cls, fields: Fields, dtype: DTypeLike, *, tied: bool
     ) -> "DecoderConfig":
-        """Reads a Llama's config; see `from_text`."""
+        """Reads a Llama config; see `from_text`."""
         fields.expect("attention_bias", False)
         fields.expect("mlp_bias", False)
         sizes = {"intermediate_size": 11008, "vocab_size": 32000}
@@ -89,7 +89,7 @@ class DecoderConfig:
     def from_mistral(
         cls, fields: Fields, dtype: DTypeLike, *, tied: bool
     ) -> "DecoderConfig":
-        """Reads a Mistral's config: a Llama; see `from_text`."""
+        """Reads a Mistral config; see `from_text`."""
         fields.take("attention_bias", bool, False)  # The class has none.
         sizes = {"intermediate_size": 14336, "vocab_size": 32000}
         sizes |= {"max_position_embeddings": 131072, "num_key_value_heads": 8}
@@ -113,7 +113,7 @@ class DecoderConfig:
         Args:
           fields: The `text_config`, or the whole file of an original LLaVA checkpoint;
             the caller closes it.
-          dtype: Of parameters and activations.
+          dtype: The type of parameters and activations.
           tied: The outer config's `tie_word_embeddings`, which wins.
           scaled: Whether positions may be scaled; the original LLaVA classes drop
             `rope_scaling`.
@@ -179,12 +179,12 @@ class DecoderConfig:
         sections: tuple[int, ...] = (),
         interleaved: bool | None = None,
     ) -> "DecoderConfig":
-        """Reads what every backbone has; what is given are the defaults."""
+        """Reads the keys that all backbones have; the arguments are their defaults."""
         fields.expect("hidden_act", "silu")
         fields.take("tie_word_embeddings", bool, False)
         read = {key: fields.size(key, size) for key, size in (_SIZES | sizes).items()}
         hidden, heads = read["hidden_size"], read["num_attention_heads"]
-        # Of these two null is not what absent is.
+        # For these two null and an absent key differ.
         of_a_head = {"num_key_value_heads": heads, "head_dim": max(1, hidden // heads)}
         for key, size in of_a_head.items():
             if key not in read or (key in fields.raw and fields.raw[key] is None):
@@ -210,15 +210,15 @@ class DecoderConfig:
             )
         if config.head_dim % 2:
             fields.problems.append(
-                f"{fields.where}: a head has {config.head_dim} sizes (head_dim, or "
-                f"hidden_size {hidden} over num_attention_heads {heads}); expected an "
-                "even number, for positions turn pairs of them"
+                f"{fields.where}: a head has the size {config.head_dim} (head_dim, or "
+                f"hidden_size {hidden} / num_attention_heads {heads}); expected an "
+                "even number, because rotary positions turn pairs of numbers"
             )
         return config
 
 
 def _sees_all(fields: Fields) -> None:
-    """Refuses what lets a row of Qwen's see a part of those before it."""
+    """Refuses Qwen configs in which a row does not see all earlier rows."""
     fields.expect("use_sliding_window", False)
     kinds = fields.take("layer_types", list, [])
     others = [kind for kind in kinds if kind != "full_attention"]
@@ -230,13 +230,7 @@ def _sees_all(fields: Fields) -> None:
 
 
 def ignored(prefix: str, head: str, config: DecoderConfig) -> dict[str, str]:
-    """Patterns of a decoder's tensors that no parameter is filled from, with reasons.
-
-    Args:
-      prefix: Pattern of the decoder's names.
-      head: Of the output layer, likewise.
-      config: Of the decoder.
-    """
+    """Returns patterns of a decoder's unused tensors, with the reasons; see `rules`."""
     rotary = prefix + r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
     out = {rotary: "follows from the config"}
     if config.tie_word_embeddings:
@@ -247,9 +241,10 @@ def ignored(prefix: str, head: str, config: DecoderConfig) -> dict[str, str]:
 def rules(
     prefix: str, head: str, path: str, config: DecoderConfig, *, cut: bool = False
 ) -> list[Rule]:
-    """Where the decoder's tensors go; `prefix` and `head` are patterns.
+    """Returns the rules that fill the parameters at `path` of a decoder.
 
-    With `cut` the file may have more classes than the model.
+    `prefix` and `head` are patterns of the names of the decoder's tensors and of the
+    output layer. With `cut` the file may have more classes than the model.
     """
     table = layouts.ROWS if cut else layouts.SAME
     block, layer = rf"{prefix}layers\.(\d+)\.", f"{path}/layers"

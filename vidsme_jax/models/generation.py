@@ -1,11 +1,11 @@
-"""Greedy answers: the most likely token, one after another, with a cache of keys.
+"""Greedy decoding of answers with a cache of keys and values.
 
 The video and the questions about it go through the decoder once, as in `read`; keys and
-values of all layers are kept, those of a clip once for all of its texts. Then all texts
-of a batch take one token a step, until each has ended or has as many as are allowed.
+values of all layers are cached, those of a clip once for all of its texts. Then all
+texts of a batch take one token a step, until each has ended or reached the limit.
 
-Axes: `clips`; `texts` of a clip; `rows` of a trunk and, behind them, of its texts;
-`steps`, the tokens that an answer may have; `heads`, `kv_heads`, `head_dim`, `embed`.
+Axes: `clips`; `texts` of a clip; `rows` of a trunk, then of its texts; `steps`, the
+tokens that an answer may have; `heads`, `kv_heads`, `groups`, `head_dim`, `embed`.
 """
 
 import functools
@@ -16,27 +16,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32, PyTree
 
 from vidsme_jax import parallel
 from vidsme_jax.base import AuditError
 from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Batch, Shape, Texts, TextShape
-from vidsme_jax.models.decoder import Decoder, DecoderConfig, Visual
+from vidsme_jax.models.decoder import Decoder, DecoderConfig, Layer, Visual
 from vidsme_jax.models.rope import rope_tables
 
-# Caches have a multiple of so many rows, or steps: else a GPU pads them in every step.
+# Cached rows and steps are multiples of these: else a GPU pads them in every step.
 _ROWS, _STEPS = 64, 16
-_CACHE_SHARE = 2  # The cache may take this part of what parameters leave free.
+_CACHE_SHARE = 2  # The cache may take 1 / this of what the parameters leave free.
+
+_Cached = tuple[Float[Array, "..."], Float[Array, "..."]]  # Keys and values of a layer.
 
 
 class Answers(NamedTuple):
-    """What a model answers; of texts that a clip does not have, nothing.
+    """The answers to a batch; those of texts that a clip does not have are empty.
 
     Attributes:
-      ids: Tokens, with that which ended the answer, if any; -1 behind them.
+      ids: Tokens, including the one that ended the answer, if any; then -1.
       length: How many tokens there are.
-      ended: Whether a token of `ends` is the last one.
+      ended: Whether the last token is one of `ends`.
     """
 
     ids: Int32[Array | np.ndarray, "clips texts steps"]
@@ -51,7 +53,7 @@ class Answer(NamedTuple):
     ended: str  # "end" or "length".
 
 
-@functools.lru_cache(maxsize=8)  # One function per model, so that it compiles once.
+@functools.lru_cache(maxsize=8)  # One function a model, so that it compiles once.
 def greedy(
     graphdef: nnx.GraphDef, *, limit: int, ends: tuple[int, ...]
 ) -> Callable[[nnx.State, Batch], Answers]:
@@ -59,35 +61,33 @@ def greedy(
 
     The batch has one direction, and `texts` without answers; without `texts` there is
     one answer a clip, to the prompt's start alone. The last row of a text predicts the
-    first token of its answer; of a text without rows, which must not be the last of
+    first token of its answer. For a text without rows, which must not be the last of
     several, the trunk's last row does.
 
     Args:
-      graphdef: Of the model.
+      graphdef: The model's graph.
       limit: The most tokens of an answer, at least 1.
-      ends: The tokens that end one.
+      ends: The tokens that end an answer.
 
     Raises:
-      AuditError: The model's family has no decoder that can do this.
+      AuditError: The model has no `decoder` (see `interface`).
     """
 
     def step(state: nnx.State, batch: Batch) -> Answers:
-        model: Any = nnx.merge(graphdef, state)
+        model = nnx.merge(graphdef, state)
         batch = batch if batch.texts is not None else _without_rows(batch)
         with jax.named_scope("generation"):
-            asked = _asked(_decoder(model), model.see(batch.pixels), batch)
-            return _answers(model, asked, limit, ends)
+            decoder = _decoder(model)
+            prefill = _prefill(decoder, model.see(batch.pixels), batch)
+            return _answers(decoder, prefill, limit, ends)
 
     return step
 
 
 def answers(found: Answers, clip: int, count: int) -> list[Answer]:
-    """Returns the answers to the first `count` questions about one clip of a batch.
+    """Returns the answers to the first `count` texts of one clip.
 
-    Args:
-      found: From a step, on the host.
-      clip: Its place in the batch.
-      count: How many texts it has.
+    `found` is the result of a step, on the host; `clip` is an index of its batch.
     """
     rows = zip(*(x[clip][:count] for x in found), strict=True)
     return [
@@ -104,13 +104,13 @@ def cache_bytes(
     limit: int,
     split: int = 1,
 ) -> int:
-    """Returns the bytes of keys and values that a device keeps of one clip.
+    """Returns the bytes of keys and values that a device caches for one clip.
 
     Args:
-      graphdef: Of the model.
-      state: Of the model; its values are not looked at.
-      shape: Of the clip's trunk.
-      texts: Of its texts.
+      graphdef: The model's graph.
+      state: The model's state; its values are not read.
+      shape: The padded shape of the clip's trunk.
+      texts: The padded shape of its texts; None if there are none.
       limit: See `greedy`.
       split: Devices of a mesh along `model`.
     """
@@ -124,16 +124,16 @@ def cache_bytes(
 
 
 def fit(memory: int | None, parameters: int, of_a_clip: int, most: int) -> int:
-    """Returns how many clips a device may answer questions about at a time.
+    """Returns how many clips fit in one batch of a device, from 1 to `most`.
 
-    As many as have their cache in half of what the parameters leave free, at least one.
+    Their caches take at most half of the memory that the parameters leave free.
 
     Args:
-      memory: Bytes that the device holds; None if that is not known.
-      parameters: Bytes of them that lie there.
-      of_a_clip: From `cache_bytes`.
-      most: The most clips that are wanted: no more than a batch to be scored has, for
-        reading videos and questions takes that much memory beside the cache.
+      memory: The device's memory in bytes; None if it is unknown.
+      parameters: Bytes of the parameters on the device.
+      of_a_clip: Bytes of a clip's cache; see `cache_bytes`.
+      most: The upper limit: the clips of a batch that is scored, because reading videos
+        and questions takes as much memory, in addition to the cache.
 
     Example:
       >>> fit(80 * 2**30, 14 * 2**30, 12 * 2**28, most=32)
@@ -144,184 +144,191 @@ def fit(memory: int | None, parameters: int, of_a_clip: int, most: int) -> int:
     return min(max((memory - parameters) // (_CACHE_SHARE * of_a_clip), 1), most)
 
 
-class _Asked(NamedTuple):
-    """What the steps read, and change nothing of.
+class _Prefill(NamedTuple):
+    """What was computed of videos and questions; the steps only read it.
 
     Attributes:
       last: States of the rows that predict the first tokens.
       start: Positions of the first tokens.
-      there: Which texts the clips have.
+      valid: Which texts the clips have.
       seen: The rows that a text sees.
-      cache: Keys and values of these rows, of all layers, heads in front of rows.
+      cache: Keys and values of these rows, of all layers (`layers.walk_stack`); of a
+        layer (clips, kv_heads, rows, head_dim) each.
     """
 
     last: Float[Array, "clips texts embed"]
     start: Int[Array, "clips texts"]
-    there: Bool[Array, "clips texts"]
+    valid: Bool[Array, "clips texts"]
     seen: Bool[Array, "clips texts rows"]
-    cache: Any
+    cache: PyTree[Array]
 
 
-def _decoder(model: Any) -> Decoder:
-    """Returns the part of a module whose layers are walked."""
+def _decoder(model: object) -> Decoder:
+    """Returns the decoder of a module."""
     decoder = getattr(model, "decoder", None)
     if not isinstance(decoder, Decoder):
         raise AuditError(
             [
-                f"config.response: a model of the class {type(model).__name__} cannot "
-                "generate answers, for it has no decoder that keeps its keys; take "
-                "'given', with answers in the manifests"
+                f"config.response is 'greedy', but a model of the class "
+                f"{type(model).__name__} cannot generate answers: it has no `decoder`; "
+                "take 'given', with answers in the manifests"
             ]
         )
     return decoder
 
 
 def _without_rows(batch: Batch) -> Batch:
-    """Asks one text without rows about each clip; a row of padding stands for it."""
+    """Adds one text without rows, a row of padding, for each clip."""
     clips, _, _, axes = batch.position.shape
-    no = functools.partial(jnp.zeros, dtype=jnp.int32)
-    row, kept = no((clips, 1)), no((clips, 0))
+    zeros = functools.partial(jnp.zeros, dtype=jnp.int32)
+    row, kept = zeros((clips, 1)), zeros((clips, 0))
     means = jnp.zeros((clips, 0, 2), bool)
-    texts = Texts(row, no((clips, 1, axes)), row, kept, kept, means)
+    texts = Texts(row, zeros((clips, 1, axes)), row, kept, kept, means)
     return batch._replace(texts=texts)
 
 
-def _asked(decoder: Decoder, visual: Array | Visual, batch: Batch) -> _Asked:
-    """Reads videos and questions, and keeps their keys and values."""
-    x, position, behind, deep = decoder.lay_out(visual, batch)
-    assert batch.texts is not None and behind is not None
+def _prefill(decoder: Decoder, visual: Array | Visual, batch: Batch) -> _Prefill:
+    """Reads videos and questions, and caches their keys and values."""
+    x, position, texts, deep = decoder.lay_out(visual, batch)
+    assert batch.texts is not None and texts is not None
     c = decoder.config
     tables = rope_tables(position, c.rope, c.head_dim)
 
-    def step(layer, x, _, *args):
-        *tables, behind = args
-        own = layer.self_attn
-        q, k, v = own.project(layer.input_layernorm(x), *tables)
-        x = layer.mlp(x + own.finish(own.attend(q, k, v, behind)))
+    def step(
+        layer: Layer, x: Array, _: tuple[()], *args: Any
+    ) -> tuple[Array, tuple[Array, ...]]:
+        *tables, texts = args
+        attention = layer.self_attn
+        q, k, v = attention.project(layer.input_layernorm(x), *tables)
+        x = layer.mlp(x + attention.finish(attention.attend(q, k, v, texts)))
         fill = [(0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1]), (0, 0), (0, 0)]
-        return x, tuple(_kept(jnp.pad(y, fill), decoder.config) for y in (k, v))
+        return x, tuple(_for_cache(jnp.pad(y, fill), c) for y in (k, v))
 
     hidden, cache = layers.walk_stack(
-        decoder.layers, step, x, (*tables, behind), after=deep
+        decoder.layers, step, x, (*tables, texts), after=deep
     )
-    segment, shared = behind.segment, behind.shared[:, None]
+    segment, shared = texts.segment, texts.shared[:, None]
     trunk = x.shape[1] - segment.shape[1]
     number = jnp.arange(1, 1 + batch.texts.means.shape[-1] // 2, dtype=jnp.int32)
-    own = segment[:, None] == number[None, :, None]
+    of_text = segment[:, None] == number[None, :, None]
     of_trunk = jnp.arange(trunk, dtype=jnp.int32)[None] < shared
-    # The last row of each text, counted from the trunk's end; -1 if it has none.
+    # The last row of each text, counted from the trunk's end; -1 for a text without.
     places = jnp.arange(segment.shape[1], dtype=jnp.int32)
-    last = jnp.max(jnp.where(own, places[None, None], -1), axis=-1)
+    last = jnp.max(jnp.where(of_text, places[None, None], -1), axis=-1)
     place = jnp.where(last < 0, shared - 1, trunk + last)
-    # Text has one position on all axes, behind the largest of what precedes it.
+    # Text has one position on all axes, after the largest of the rows before it.
     largest = jnp.max(position, axis=-1)
-    behind_trunk = jnp.max(jnp.where(of_trunk, largest[:, :trunk], 0), axis=1)
+    of_trunk_end = jnp.max(jnp.where(of_trunk, largest[:, :trunk], 0), axis=1)
     before = jnp.take_along_axis(largest, place, axis=1)
-    before = jnp.where(last < 0, behind_trunk[:, None], before)
-    of_trunk = jnp.broadcast_to(of_trunk[:, None], (*own.shape[:2], trunk))
+    before = jnp.where(last < 0, of_trunk_end[:, None], before)
+    of_trunk = jnp.broadcast_to(of_trunk[:, None], (*of_text.shape[:2], trunk))
     fill = [(0, 0), (0, 0), (0, _padded(x.shape[1], _ROWS) - x.shape[1])]
-    return _Asked(
+    return _Prefill(
         last=decoder.norm(jnp.take_along_axis(hidden, place[..., None], axis=1)),
         start=before + 1,
-        there=number[None] <= jnp.maximum(jnp.max(segment, axis=1), 1)[:, None],
-        seen=jnp.pad(jnp.concatenate([of_trunk, own], axis=-1), fill),
+        valid=number[None] <= jnp.maximum(jnp.max(segment, axis=1), 1)[:, None],
+        seen=jnp.pad(jnp.concatenate([of_trunk, of_text], axis=-1), fill),
         cache=cache,
     )
 
 
-def _answers(model: Any, asked: _Asked, limit: int, ends: tuple[int, ...]) -> Answers:
-    """Takes token after token."""
-    decoder = _decoder(model)
-    token = _likeliest(asked.last, model.head)
+def _answers(
+    decoder: Decoder, prefill: _Prefill, limit: int, ends: tuple[int, ...]
+) -> Answers:
+    """Takes one token after another."""
+    token = _most_likely(prefill.last, decoder.head)
     size = *token.shape, limit
     ids = jnp.full(size, -1, jnp.int32)
-    ids = ids.at[..., 0].set(jnp.where(asked.there, token, -1))
-    ended = asked.there & _among(token, ends)
-    # Of the answers' tokens: as `asked.cache`, with an axis of texts before the rows.
+    ids = ids.at[..., 0].set(jnp.where(prefill.valid, token, -1))
+    ended = prefill.valid & _among(token, ends)
+    # For the answers' tokens: `prefill.cache` with an axis of texts before the rows.
     rows = token.shape[1], _padded(limit, _STEPS)
-    own = jax.tree.map(
+    cache = jax.tree.map(
         lambda x: jnp.zeros((*x.shape[:-2], *rows, x.shape[-1]), x.dtype),
-        asked.cache,
+        prefill.cache,
     )
 
-    def goes_on(carry) -> Array:
+    def unfinished(carry: tuple[Any, ...]) -> Bool[Array, ""]:
         done, _, ended, *_ = carry
-        return (done < limit) & jnp.any(asked.there & ~ended)
+        return (done < limit) & jnp.any(prefill.valid & ~ended)
 
-    def step(carry):
-        done, token, ended, ids, length, own = carry
-        hidden, own = _advance(decoder, asked, token, own, done - 1)
-        token = _likeliest(hidden, model.head)
-        going = asked.there & ~ended
-        ids = ids.at[..., done].set(jnp.where(going, token, -1))
-        ended = ended | (going & _among(token, ends))
-        return done + 1, token, ended, ids, length + going.astype(jnp.int32), own
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        done, token, ended, ids, length, cache = carry
+        hidden, cache = _advance(decoder, prefill, token, cache, done - 1)
+        token = _most_likely(hidden, decoder.head)
+        active = prefill.valid & ~ended
+        ids = ids.at[..., done].set(jnp.where(active, token, -1))
+        ended = ended | (active & _among(token, ends))
+        return done + 1, token, ended, ids, length + active.astype(jnp.int32), cache
 
-    length = asked.there.astype(jnp.int32)
-    carry = jnp.int32(1), token, ended, ids, length, own
-    _, _, ended, ids, length, _ = jax.lax.while_loop(goes_on, step, carry)
+    length = prefill.valid.astype(jnp.int32)
+    carry = jnp.int32(1), token, ended, ids, length, cache
+    _, _, ended, ids, length, _ = jax.lax.while_loop(unfinished, step, carry)
     return Answers(ids, length, ended)
 
 
 def _advance(
     decoder: Decoder,
-    asked: _Asked,
+    prefill: _Prefill,
     token: Int[Array, "clips texts"],
-    own: Any,
+    cache: PyTree[Array],
     place: Int[Array, ""],
-) -> tuple[Float[Array, "clips texts embed"], Any]:
-    """Reads one token of each answer; returns states and the keys with theirs."""
+) -> tuple[Float[Array, "clips texts embed"], PyTree[Array]]:
+    """Reads token `place` of each answer; returns its states and the updated cache."""
     c = decoder.config
     axes = max(1, len(c.rope.sections))
-    position = jnp.repeat((asked.start + place)[..., None], axes, axis=-1)
+    position = jnp.repeat((prefill.start + place)[..., None], axes, axis=-1)
     tables = rope_tables(position, c.rope, c.head_dim)
 
-    def step(layer, x, kept, *args):
+    def step(
+        layer: Layer, x: Array, caches: tuple[_Cached, _Cached], *args: Any
+    ) -> tuple[Array, _Cached]:
         *tables, seen, place = args
-        cache, answers = kept
         attention = layer.self_attn
         q, k, v = attention.project(layer.input_layernorm(x), *tables)
-        out = _attend(q, k, v, cache, answers, seen, place)
+        out = _attend(q, k, v, *caches, seen, place)
         x = layer.mlp(x + attention.finish(out))
-        return x, (_kept(k, decoder.config), _kept(v, decoder.config))
+        return x, (_for_cache(k, c), _for_cache(v, c))
 
     x, new = layers.walk_stack(
         decoder.layers,
         step,
         decoder.embed_tokens(token),
-        (*tables, asked.seen, place),
-        _paired(asked.cache, own),
+        (*tables, prefill.seen, place),
+        _paired(prefill.cache, cache),
     )
 
-    def put(old, new):
+    def put(old: Array, new: Array) -> Array:
         new = new[..., None, :]
         return jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=-2)
 
-    return decoder.norm(x), jax.tree.map(put, own, new)
+    return decoder.norm(x), jax.tree.map(put, cache, new)
 
 
 def _padded(rows: int, multiple: int) -> int:
     return -(-rows // multiple) * multiple
 
 
-def _paired(cache: Any, own: Any) -> Any:
-    """Puts both caches of each layer together, however the layers lie."""
-    if isinstance(cache[0], tuple):
-        return tuple(zip(cache, own, strict=True))
-    return cache, own
+def _paired(first: PyTree[Array], second: PyTree[Array]) -> PyTree[Array]:
+    """Pairs the two caches of each layer, stacked or one a layer."""
+    if isinstance(first[0], tuple):
+        return tuple(zip(first, second, strict=True))
+    return first, second
 
 
-def _attend(q, k, v, cache, own, seen, place):
-    """Attention of one token of each text to its clip, to its answer and to itself.
+def _attend(
+    q: Float[Array, "clips texts heads head_dim"],
+    k: Float[Array, "clips texts kv_heads head_dim"],
+    v: Float[Array, "clips texts kv_heads head_dim"],
+    of_clip: _Cached,
+    of_answer: _Cached,
+    seen: Bool[Array, "clips texts rows"],
+    place: Int[Array, ""],
+) -> Float[Array, "clips texts heads head_dim"]:
+    """Attends from one token of each text to its clip, its answer and itself.
 
-    Args:
-      q: Queries, (clips, texts, heads, head_dim).
-      k: Keys of the token itself, (clips, texts, kv_heads, head_dim).
-      v: Its values.
-      cache: Keys and values of a clip, (clips, kv_heads, rows, head_dim) each.
-      own: The same of answers, (clips, kv_heads, texts, steps, head_dim).
-      seen: The rows of the clip that a text sees, (clips, texts, rows).
-      place: How many tokens of an answer stand before this one.
+    The cached keys and values are (clips, kv_heads, rows, head_dim) of a clip, and
+    (clips, kv_heads, texts, steps, head_dim) of answers, of which `place` are filled.
     """
     clips, texts, heads, head_dim = q.shape
     product = functools.partial(
@@ -331,36 +338,36 @@ def _attend(q, k, v, cache, own, seen, place):
     )
     q = q.reshape(clips, texts, k.shape[2], -1, head_dim).transpose(0, 2, 1, 3, 4)
     k, v = (x.swapaxes(1, 2) for x in (k, v))
-    far = product("ckngh,cksh->ckngs", q, cache[0])
-    near = product("ckngh,cknlh->ckngl", q, own[0])
+    far = product("ckngh,cksh->ckngs", q, of_clip[0])
+    near = product("ckngh,cknlh->ckngl", q, of_answer[0])
     itself = product("ckngh,cknh->ckng", q, k)[..., None]
     earlier = jnp.arange(near.shape[-1], dtype=jnp.int32) < place
     far = jnp.where(seen[:, None, :, None], far, -jnp.inf)
     near = jnp.where(earlier[None, None, None, None], near, -jnp.inf)
-    # A softmax over three arrays: joining and cutting them would move each once more.
+    # A softmax over three arrays: concatenating and splitting would copy each again.
     parts = [far, near, itself]
     tops = [jnp.max(part, axis=-1, keepdims=True) for part in parts]
     top = functools.reduce(jnp.maximum, tops)
     parts = [jnp.exp((part - top) * head_dim**-0.5) for part in parts]
     norm = sum(jnp.sum(part, axis=-1, keepdims=True) for part in parts)
     far, near, itself = (part.astype(v.dtype) for part in parts)
-    out = product("ckngs,cksh->ckngh", far, cache[1])
-    out += product("ckngl,cknlh->ckngh", near, own[1])
+    out = product("ckngs,cksh->ckngh", far, of_clip[1])
+    out += product("ckngl,cknlh->ckngh", near, of_answer[1])
     out += product("ckng,cknh->ckngh", itself[..., 0], v)
     out = (out / norm).astype(v.dtype)
     return out.transpose(0, 2, 1, 3, 4).reshape(clips, texts, heads, head_dim)
 
 
-def _kept(
+def _for_cache(
     heads: Float[Array, "clips rows kv_heads head_dim"], config: DecoderConfig
 ) -> Float[Array, "clips kv_heads rows head_dim"]:
-    """Puts heads before rows, so that a step reads the cache as it lies."""
+    """Moves heads before rows, the order in which a step reads the cache."""
     heads, mesh = heads.swapaxes(1, 2), parallel.grid()
     splits = mesh and config.num_key_value_heads % mesh.shape["model"] == 0
     return parallel.spread(heads, "data", "model" if splits else None)
 
 
-def _likeliest(
+def _most_likely(
     hidden: Float[Array, "clips texts embed"], head: Float[Array, "vocab embed"]
 ) -> Int[Array, "clips texts"]:
     """Returns the class of the largest logit, the first of equal ones."""
@@ -374,5 +381,8 @@ def _likeliest(
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def _among(token: Int[Array, "clips texts"], ends: tuple[int, ...]) -> Array:
+def _among(
+    token: Int[Array, "clips texts"], ends: tuple[int, ...]
+) -> Bool[Array, "clips texts"]:
+    """Returns which tokens are among `ends`."""
     return jnp.any(token[..., None] == jnp.asarray(ends, jnp.int32)[None, None], -1)

@@ -1,105 +1,140 @@
-"""What a model family returns for a checkpoint, and what a loaded model is.
+"""The interface of model families, checkpoints and loaded models.
 
-Axes: `clips`; `texts` asked about them; `frames` T; `height`, `width` of a preprocessed
-frame; `embed`; `vocab`.
 The module that `Model.make` returns has three members:
 
-* `see(pixels)`: the tower's visual rows, (clips, views, visual, embed);
-* `read(visual, batch)`: the decoder's states of the kept rows of a `batches.Batch`: of
-  its trunks, (clips, directions, kept, embed), and of its texts, (texts, directions,
-  kept, embed), or None if it has none;
+* `see(pixels)`: returns the tower's visual rows, (clips, views, visual, embed);
+* `read(visual, batch)`: returns the decoder's states of the kept rows of a
+  `batches.Batch`: of its trunks, (clips, directions, kept, embed), and of its texts,
+  (texts, directions, kept, embed), or None if it has none;
 * `head`: the output layer's weights, (vocab, embed).
 
-With a fourth, `decoder`, the `decoder.Decoder` behind `read` and `head`, the model can
-answer questions: see `generation`.
+With a fourth, `decoder`, the `decoder.Decoder` that `read` and `head` use, the model
+can answer questions (`generation`).
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from flax import nnx
 
+from vidsme_jax.base import Asked
 from vidsme_jax.checkpoints import loading, trees
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.rows import MAX_FRAMES, Order, Rows, Shown, Text
 from vidsme_jax.models.tiles import Tiling
+from vidsme_jax.models.tokenizer_files import Tokenizer
 from vidsme_jax.parallel import Split
 
 
 class Flops(NamedTuple):
-    """Operations of one clip; a multiply-add counts as two."""
+    """Floating-point operations for one clip; a multiply-add counts as two."""
 
     vision: float  # Tower, pooling and projector, once for both directions.
     prefill: float  # Decoder, per direction.
     head: float  # Output layer over the video rows, per direction.
-    texts: float = 0.0  # Decoder and output layer of texts about it, per direction.
+    texts: float = 0.0  # Decoder and output layer over the texts, per direction.
 
     @property
     def pair(self) -> float:
-        """The natural and the reversed clip, with the texts about them."""
+        """The operations for both directions, with the texts."""
         return self.vision + 2 * (self.prefill + self.head + self.texts)
 
     @property
     def single(self) -> float:
-        """The natural clip alone, with the texts about it."""
+        """The operations for the natural order alone, with the texts."""
         return self.vision + self.prefill + self.head + self.texts
 
 
-Tokenise = Callable[..., Text]  # See `Model`.
+@runtime_checkable
+class Tokenise(Protocol):
+    """`Model.tokenise`."""
+
+    def __call__(self, asked: Asked | None = None, shown: Shown | None = None) -> Text:
+        """Returns the tokens of a text, or of the prompt around a clip.
+
+        Args:
+          asked: The question and answer; the answer is followed by the token that ends
+            a turn unless the limit of tokens ended it, and empty while it is unknown.
+            None: the tokens of the prompt.
+          shown: The clip of the prompt; None: one frame.
+
+        Raises:
+          AuditError: The text cannot be tokenised; lists why.
+        """
+        ...
+
+
+@runtime_checkable
+class LayOut(Protocol):
+    """`Model.lay_out`."""
+
+    def __call__(
+        self,
+        shown: Shown,
+        prompt: Text,
+        order: Order,
+        texts: Sequence[Text] = (),
+        slices: Sequence[str] = ("video",),
+        /,
+    ) -> Rows:
+        """Returns the rows of one direction of a sample.
+
+        Direction d reads view d, whose features are in its order already, unless there
+        is one view only.
+
+        Args:
+          shown: The clip.
+          prompt: The tokens around the video.
+          order: The order of the frames.
+          texts: The texts about the clip.
+          slices: The slices whose rows are kept.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """What a family says of one checkpoint, whose tensors have not been read.
+    """The description of a checkpoint, whose tensors have not been read.
 
     Attributes:
       family: The family's name.
-      dtype: Of parameters and activations.
+      dtype: The type of parameters and activations.
       max_rows: The most rows that the decoder's positions hold.
       vocab_size: Classes of the output layer.
-      remarks: What a reader of the report should know about the checkpoint.
+      remarks: Remarks on the checkpoint for the report.
       prompt: The text around the video, with one `prompts.PLACEHOLDER`.
       make: Makes the module with fresh parameters.
       names: The tensors' names, for reading and for writing.
-      split: Which parameters a mesh splits over devices, and along which axes.
-      prepare: Turns RGB frames (frames, height, width, 3) of any size into the uint8
-        frames of the model's input size; with a `tiling` into what its `cut` returns.
-      tiling: How frames of any size are cut, where each clip has a size of its own;
-        None: all have one.
+      split: The parameters that a mesh splits over devices, and along which axes.
+      prepare: Converts RGB frames (frames, height, width, 3) of any size to uint8
+        frames of the model's input size; with a `tiling` to the result of its `cut`.
+      tiling: How frames are cut if clips differ in size; None: all have one size.
       views: Returns, for an order of the frames, the orders that the tower must see:
-        the natural one alone if it sees each frame by itself, else the natural one and
+        only the natural one if it sees each frame by itself, else the natural one and
         that order.
-      lay_out: Returns the rows of a sample: what is shown, the text of the prompt, an
-        order of the frames, the texts asked about the clip (none by default), and the
-        slices whose rows are kept (`("video",)` by default).
-        Direction d reads view d, whose features are in that order already, unless there
-        is one view only.
-      tokenise: Returns the tokens of what is asked (`base.Asked`): the answer has the
-        token that ends a turn behind it unless the limit of tokens ended it; it is
-        empty while it is not known. Without, or of None, those of the prompt around a
-        clip, of one frame if it is not given (`rows.Shown`).
-      prune: Returns `Shown.kept` of what `prepare` made, for models that leave out rows
-        which hardly differ from those of the frame before. Of the reversed clip others
-        are left, so that it has no rows to compare: the natural order alone is scored.
-        None: the model is shown all.
-      towers: The parts of the module that turn pixels into features; what is neither of
-        them nor of the decoder, `language_model`, is the projector.
+      lay_out: Returns the rows of a sample; see `LayOut`.
+      tokenise: Returns the tokens of a text, or of the prompt; see `Tokenise`.
+      prune: Returns `Shown.kept` for the result of `prepare`, for models that omit rows
+        which hardly differ from those of the frame before. The reversed clip keeps
+        other rows, so that the two cannot be compared: only the natural order is
+        scored. None: the model is shown all rows.
+      towers: The parts of the module that turn pixels into features; all parts but
+        these and the decoder, `language_model`, are the projector.
       timed: Whether the model reads the times of the frames, as text or as positions.
       ends: The tokens that end a generated answer.
-      decode: Returns the text of a generated answer, of its tokens.
-      flops: Returns the operations that both directions of a clip need at least, of
-        `rows.Shown` or of so many frames, with `text` tokens around the video (by
-        default the prompt's); of `texts`, a pair of numbers each, the tokens and the
-        predicted ones.
+      decode: Returns the text of a generated answer, given its tokens.
+      flops: Returns the least operations of a clip, given a `rows.Shown` or a number of
+        frames; `text`: the tokens around the video (by default the prompt's); `texts`:
+        for each text its tokens and how many of them are predicted.
       kernels: Returns which attention kernel ("cudnn", "splash" or "chunked") the
-        "tower" and the "decoder" run on the devices of the mesh that is set, by default
-        on the first local device.
-      fingerprint: Of the checkpoint (`Checkpoint.fingerprint`).
-      fill: Returns the abstract state with its tensors, as `shardings` places them;
-        None of a model without tensors.
+        "tower" and the "decoder" run on the devices of the current mesh, by default on
+        the first local device.
+      fingerprint: The checkpoint's fingerprint (`Checkpoint.fingerprint`).
+      fill: Returns the abstract state filled with the tensors, as `shardings` places
+        them; None for a model without tensors.
     """
 
     family: str
@@ -113,7 +148,7 @@ class Model:
     split: tuple[Split, ...]
     prepare: Callable[[np.ndarray], np.ndarray]
     views: Callable[[Order], tuple[Order, ...]]
-    lay_out: Callable[..., Rows]
+    lay_out: LayOut
     tokenise: Tokenise
     flops: Callable[..., Flops]
     kernels: Callable[[], dict[str, str]]
@@ -128,12 +163,12 @@ class Model:
 
     @functools.cached_property
     def num_bytes(self) -> int:
-        """Bytes of all parameters."""
+        """The bytes of all parameters."""
         return trees.num_bytes(self.abstract()[1])
 
     @functools.cached_property
     def max_frames(self) -> int:
-        """The most frames for which `holds`, sought from a linear estimate on."""
+        """The most frames that `holds` allows, found from a linear estimate."""
         low, high = 0, 1
         if self.holds(4):
             two, four = (len(self._prompted(self.smallest(n)).feature) for n in (2, 4))
@@ -150,27 +185,27 @@ class Model:
 
     @functools.cached_property
     def rows_per_frame(self) -> int:
-        """Kept rows that show one frame, or a group; see `tiling.usual`."""
+        """Kept rows of one frame, or a group; with a `tiling`, of its `usual` size."""
         return int((self._prompted(Shown(1)).frame == 0).sum())
 
     def num_rows(self, frames: int) -> int:
-        """Returns how many rows of a clip of so many frames have signals.
+        """Returns how many rows of a clip with this many frames have signals.
 
-        Where clips differ in size, of the usual one.
+        If clips differ in size, that of the usual size counts.
         """
         return int((self._prompted(Shown(frames)).slice >= 0).sum())
 
     def holds(self, frames: int) -> bool:
-        """Returns whether the decoder's positions hold a clip of so many frames.
+        """Returns whether the decoder's positions hold a clip with this many frames.
 
-        Where clips differ in size, one of the smallest; never over `rows.MAX_FRAMES`.
+        If clips differ in size, the smallest counts; never over `rows.MAX_FRAMES`.
         """
         if frames > MAX_FRAMES:
             return False
         return len(self._prompted(self.smallest(frames)).feature) <= self.max_rows
 
     def smallest(self, frames: int) -> Shown:
-        """Returns what is shown at least of a clip of so many frames."""
+        """Returns the smallest clip with this many frames."""
         return Shown(frames, grid=self.tiling.least if self.tiling else (0, 0))
 
     def abstract(self) -> tuple[nnx.GraphDef, nnx.State]:
@@ -178,11 +213,7 @@ class Model:
         return nnx.split(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
 
     def load(self, shardings: loading.Shardings) -> "LoadedModel":
-        """Reads the tensors onto devices.
-
-        Args:
-          shardings: Where each parameter lies; see `parallel.Devices.shardings`.
-        """
+        """Reads the tensors onto devices; see `parallel.Devices.shardings`."""
         assert self.fill is not None, "a model without tensors"
         graphdef, abstract = self.abstract()
         return LoadedModel(self, graphdef, self.fill(abstract, shardings))
@@ -194,7 +225,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model on its devices: the pure parts of its module and how to feed it."""
+    """A model on its devices: description, graph and state."""
 
     model: Model
     graphdef: nnx.GraphDef
@@ -202,17 +233,17 @@ class LoadedModel:
 
 
 class Options(NamedTuple):
-    """How a checkpoint is to be read.
+    """Options of reading a checkpoint.
 
     Attributes:
       dtype: "bfloat16", "float16" or "float32".
-      tokenizer: Of transformers; None gives a model whose text is empty.
+      tokenizer: The tokenizer; None gives a model with empty texts.
       prompt: See `models.inspect`.
       allow_pickle: Whether pickled weights may be read.
     """
 
     dtype: str
-    tokenizer: Any = None
+    tokenizer: Tokenizer | None = None
     prompt: str = "family"
     allow_pickle: bool = False
 
@@ -222,15 +253,15 @@ class Family:
     """A model family: which checkpoints it reads, and how.
 
     Attributes:
-      name: In reports, and in `config.json` of random models.
+      name: The name in reports, and in `config.json` of random models.
       reads: Returns whether a `config.json` is of this family.
-      open: Describes a checkpoint, appending what is wrong to a list. The checkpoint
-        that it returns has all tensors, wherever they lie.
-      sizes: Tiny and published models by name: the JSON files of a checkpoint by path,
-        "config.json" among them. Of random weights; see `models.random`.
-      chat: Whether random checkpoints get a tokenizer like Qwen2's, which adds no token
-        in front of a text, in place of Llama's.
-      special: The family's own special tokens, which that tokenizer then has too.
+      open: Describes a checkpoint, appending problems to a list. The returned
+        checkpoint has all tensors, including those of other files.
+      sizes: Tiny and published models by name, for `models.random`: the JSON files of a
+        checkpoint by path, including "config.json".
+      chat: Whether random checkpoints get a tokenizer like Qwen2's, which adds no BOS
+        token, in place of one like Llama's.
+      special: The family's special tokens, which that tokenizer then has too.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""The small parts that every backbone is made of, and stacks of layers."""
+"""Dense layers, norms, embeddings and stacks of layers, shared by all backbones."""
 
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,33 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from vidsme_jax import parallel
 from vidsme_jax.models import gradients
 
-# Layers that `project` may join, where k and v are smaller than q: cutting v out of a
-# joined result costs more than is saved where it is as large.
+# Layers that `project` may join, if k and v are smaller than q: slicing a v of equal
+# size out of a joined result costs more than joining saves.
 _PROJECTED = ("q_proj", "k_proj", "v_proj")
+_Module = TypeVar("_Module", bound=nnx.Module)
+
+
+@runtime_checkable
+class Dense(Protocol):
+    """`nnx.Linear`, or the layer that finetuning replaces it by."""
+
+    out_features: int
+
+    @property
+    def kernel(self) -> nnx.Param: ...
+
+    def __call__(self, x: Array, /) -> Array: ...
 
 
 def linear(
     inputs: int, outputs: int, *, bias: bool, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> nnx.Linear:
-    """A dense layer; in float32 its product is taken at full precision."""
+    """Makes a dense layer; in float32 its product has full precision."""
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
     return nnx.Linear(
         inputs,
@@ -38,8 +51,15 @@ def linear(
     )
 
 
-def _dot_general(lhs, rhs, dimensions, *, precision, out_sharding=None):
-    """A product in the operands' type, accumulated in float32."""
+def _dot_general(
+    lhs: Array,
+    rhs: Array,
+    dimensions: jax.lax.DotDimensionNumbers,
+    *,
+    precision: jax.lax.Precision | None,
+    out_sharding: NamedSharding | PartitionSpec | None = None,
+) -> Array:
+    """Returns a product in the operands' type, accumulated in float32."""
     if parallel.platform() == "cpu":
         return gradients.product(lhs, rhs, precision)
     return jax.lax.dot_general(
@@ -84,7 +104,7 @@ class LayerNorm(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """A table with one row a token; also the shape of an output head."""
+    """A table with one row a token; also the weights of an output layer."""
 
     def __init__(self, vocab: int, size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         scale = jax.random.normal(rngs.params(), (vocab, size), jnp.float32) * 0.02
@@ -95,7 +115,7 @@ class Embedding(nnx.Module):
 
 
 class Projector(nnx.Module):
-    """Linear, erf GELU, linear: from the tower's features to the decoder's."""
+    """Linear, erf GELU, linear: maps the tower's features to the decoder's."""
 
     def __init__(self, inputs: int, size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.linear_1 = linear(inputs, size, bias=True, dtype=dtype, rngs=rngs)
@@ -105,66 +125,66 @@ class Projector(nnx.Module):
         return self.linear_2(jax.nn.gelu(self.linear_1(x), approximate=False))
 
 
-def stack(make: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
+def stack(make: Callable[[nnx.Rngs], _Module], depth: int, rngs: nnx.Rngs) -> _Module:
     """Makes `depth` equal layers as one module whose parameters have a leading axis."""
     return nnx.vmap(make, in_axes=(0,), out_axes=0)(rngs.split(depth))
 
 
 def run_stack(
-    layers: Any,
+    layers: nnx.Module,
     x: Array,
     *args: Any,
     after: Sequence[Array] = (),
     span: tuple[int, int] | None = None,
 ) -> Array:
-    """Applies stacked layers one after another; `args` go to each of them.
-
-    Their weights have a leading axis and are scanned, or lie as `lay_out` left them.
+    """Applies stacked layers one after another; each is called as `layer(x, *args)`.
 
     Args:
-      layers: The stack.
-      x: What the first layer gets.
-      *args: Of every layer.
+      layers: The stack, with weights of a leading axis or as `lay_out` stores them.
+      x: The input of the first layer.
+      *args: Further arguments of every layer.
       after: See `walk_stack`.
-      span: The first layer that is applied and that behind the last; by default all.
+      span: Applies layers span[0], ..., span[1] - 1; None: all.
     """
 
-    def step(layer, x, _, *args):
+    def step(layer: Any, x: Array, _: tuple[()], *args: Any) -> tuple[Array, tuple[()]]:
         return layer(x, *args), ()
 
     return walk_stack(layers, step, x, args, after=after, span=span)[0]
 
 
 def walk_stack(
-    layers: Any,
-    step: Callable[..., tuple[Array, Any]],
+    layers: nnx.Module,
+    step: Callable[..., tuple[Array, PyTree[Array]]],
     x: Array,
     args: Sequence[Any] = (),
-    each: Any = (),
+    each: PyTree[Array] = (),
     after: Sequence[Array] = (),
     span: tuple[int, int] | None = None,
-) -> tuple[Array, Any]:
-    """Folds `step(layer, x, own, *args) -> (x, kept)` over stacked layers.
+) -> tuple[Array, PyTree[Array]]:
+    """Folds `step(layer, x, of_layer, *args) -> (x, saved)` over stacked layers.
 
     Args:
       layers: As in `run_stack`.
-      step: Of one layer, with what it has of `each`.
-      x: What the first layer gets.
-      args: Of every layer.
-      each: Arrays of the layers, as an earlier walk over them kept its own.
-      after: Arrays that are added to what the first layers give.
-      span: See `run_stack`; all layers if there is `each` or `after`.
+      step: The step of one layer; `of_layer` is the layer's part of `each`.
+      x: The input of the first layer.
+      args: Further arguments of every step.
+      each: Arrays of the layers, in the form that an earlier walk returned.
+      after: Arrays that are added to the outputs of the first layers.
+      span: See `run_stack`; None if there is `each` or `after`.
 
     Returns:
-      What the last layer gave, and what each one kept: arrays with a leading axis, or a
-      tuple with the arrays of each layer, as the weights lie. Of bfloat16 the bits on a
-      CPU, as `lay_out` does it.
+      The output of the last layer, and the saved arrays: with a leading axis, or a
+      tuple with those of each layer, as the weights are stored. On a CPU bfloat16 is
+      returned as its bits, as by `lay_out`.
     """
     graphdef, state = nnx.split(layers)
 
-    def apply(layer, x, own, *args):
+    def apply(
+        layer: nnx.State, x: Array, of_layer: PyTree[Array], *args: Any
+    ) -> tuple[Array, PyTree[Array]]:
         with jax.named_scope("layer"):
-            return step(nnx.merge(graphdef, layer), x, own, *args)
+            return step(nnx.merge(graphdef, layer), x, of_layer, *args)
 
     if gradients.rematerialised():
         apply = jax.checkpoint(apply)
@@ -172,59 +192,56 @@ def walk_stack(
     first, stop = span or (0, len(leaves[0]))
     if not _is_separate(leaves[0]):
 
-        def scanned(x, of_layer):
+        def scanned(
+            x: Array, of_layer: tuple[nnx.State, PyTree[Array]]
+        ) -> tuple[Array, PyTree[Array]]:
             layer, own = jax.tree.map(_as_floats, of_layer)
-            x, kept = apply(layer, x, own, *args)
-            return x, jax.tree.map(_as_bits, kept)
+            x, saved = apply(layer, x, own, *args)
+            return x, jax.tree.map(_as_bits, saved)
 
         unrolled = parallel.platform() == "cpu" and gradients.are_wanted()
         if span is None and not after:
             return jax.lax.scan(scanned, x, (state, each), unroll=unrolled)
 
-        # A part of the stack is read where it lies: a slice would copy the weights.
-        def placed(x, place):
+        # Layers are read by their index: a slice of the stack would copy the weights.
+        def placed(x: Array, place: Int[Array, ""]) -> tuple[Array, PyTree[Array]]:
             take = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
             return scanned(x, jax.tree.map(lambda of: take(of, place), (state, each)))
 
         parts = []
         for place, added in enumerate(after, first):
-            x, kept = placed(x, jnp.int32(place))
+            x, saved = placed(x, jnp.int32(place))
             x += added
-            parts.append(jax.tree.map(lambda array: array[None], kept))
+            parts.append(jax.tree.map(lambda array: array[None], saved))
         places = jnp.arange(first + len(after), stop, dtype=jnp.int32)
-        x, kept = jax.lax.scan(placed, x, places, unroll=unrolled)
-        return x, jax.tree.map(lambda *of: jnp.concatenate(of), *parts, kept)
+        x, saved = jax.lax.scan(placed, x, places, unroll=unrolled)
+        return x, jax.tree.map(lambda *of: jnp.concatenate(of), *parts, saved)
     apply = jax.jit(apply)  # Traced once; the compiler inlines it.
-    kept = []
+    saved = []
     for k in range(first, stop):
         layer = jax.tree.map(operator.itemgetter(k), state, is_leaf=_is_separate)
         x, of_layer = apply(layer, x, each[k] if each else (), *args)
         if k - first < len(after):
             x += after[k - first]
-        kept.append(of_layer)
-    return x, tuple(kept)
+        saved.append(of_layer)
+    return x, tuple(saved)
 
 
 def take_rows(
     table: Float[Array, "items rows size"], places: Int[Array, "items taken"]
 ) -> Float[Array, "items taken size"]:
-    """Takes rows of each item; a place beyond the last row takes that one."""
+    """Takes rows of each item; an index beyond the last row takes the last one."""
     one = lambda x: x[0].at[x[1]].get(mode="clip")
-    # Batched gathers of so many rows take XLA half a minute to compile for a TPU.
+    # XLA takes half a minute to compile a batched gather of many rows for a TPU.
     if parallel.platform() == "tpu":
         return jax.lax.map(one, (table, places))
     return jax.vmap(one)((table, places))
 
 
 def project(
-    parts: Sequence[Any], x: Float[Array, "*batch inputs"]
+    parts: Sequence[Dense], x: Float[Array, "*batch inputs"]
 ) -> list[Float[Array, "*batch _"]]:
-    """Applies dense layers to one input, in one product if `lay_out` joined them.
-
-    Args:
-      parts: Of `nnx.Linear`, or what training puts in its place; at least two.
-      x: The input.
-    """
+    """Applies two or more dense layers, in one product if `lay_out` joined them."""
     first, *others = parts
     if others[0].kernel[...].size:
         return [part(x) for part in parts]
@@ -235,19 +252,19 @@ def project(
 def lay_out(state: nnx.State) -> None:
     """Stores the weights of stacked layers as `run_stack` reads them fastest, in place.
 
-    It is called when a run starts; calling it again changes nothing. Arrays are
-    replaced one after another, so that no two copies of the model exist at once.
+    It is called when a run starts; calling it again changes nothing; `stacked` undoes
+    it. Arrays are replaced one by one, so that the model never exists twice.
 
     * GPU: one array a layer. A scan over stacked weights copies those of each layer in
       each step. q, k and v are joined in one array, for `project`, if k is smaller than
-      q and devices have no parts of them; k and v then have arrays without elements.
+      q and their outputs are not split over devices; k and v then have empty arrays.
     * CPU: bfloat16 becomes uint16 of the same bits. XLA's CPU compiler has no slice of
       16-bit floats: it converts the whole stack to float32 and back in each step.
     * TPU, and float32 on a CPU: no change.
 
     Args:
-      state: Of a whole model, on its devices, or of `jax.ShapeDtypeStruct` with
-        shardings. `stacked` undoes this.
+      state: The state of a whole model, on its devices, or with `jax.ShapeDtypeStruct`
+        and shardings in place of arrays.
     """
     flat = dict(nnx.to_flat_state(state))
     for path, variable in flat.items():
@@ -262,7 +279,7 @@ def lay_out(state: nnx.State) -> None:
 
 
 def stacked(state: nnx.State) -> nnx.State:
-    """Returns a copy of a state in which layers are a leading axis, as it is loaded."""
+    """Returns a copy of a state with layers as a leading axis, as they are loaded."""
     restored = jax.tree.map(lambda x: x, state)
     flat = dict(nnx.to_flat_state(restored))
     for path, variable in flat.items():
@@ -284,11 +301,9 @@ def stacked(state: nnx.State) -> nnx.State:
 
 
 def _separate(path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]) -> None:
-    """Cuts one stacked parameter into an array a layer, in place; see `lay_out`.
+    """Splits one stacked parameter into an array a layer, in place; see `lay_out`.
 
-    Args:
-      path: Of the parameter.
-      flat: All parameters by their paths; those that are joined with it change, too.
+    `flat` has all parameters by path; those that are joined with this one change, too.
     """
     group = _joined(path, flat)
     if len(group) > 1 and not _worth_joining([x.get_value() for x in group]):
@@ -306,7 +321,7 @@ def _separate(path: tuple[Any, ...], flat: dict[tuple[Any, ...], nnx.Variable]) 
 
 
 def _cut(first: Array, *others: Array) -> tuple[tuple[Array, ...], ...]:
-    """Cuts stacks into layers; the outputs of `others` go behind those of `first`."""
+    """Splits stacks into layers, with `others` joined to `first` and then empty."""
     layers = zip(first, *others, strict=True)
     joined = tuple(jnp.concatenate(layer, axis=-1) for layer in layers)
     empty = (tuple(layer[None][:0] for layer in other) for other in others)
@@ -314,7 +329,7 @@ def _cut(first: Array, *others: Array) -> tuple[tuple[Array, ...], ...]:
 
 
 @functools.lru_cache(maxsize=8)  # One function, so that equal shapes compile once.
-def _cutter(place: jax.sharding.Sharding) -> Callable[..., Any]:
+def _cutter(place: jax.sharding.Sharding) -> Callable[..., tuple[Any, ...]]:
     return jax.jit(_cut, out_shardings=place)
 
 
@@ -335,37 +350,37 @@ def _of_a_layer(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
 
 
 def _platform(value: Any) -> str:
-    """Returns "cpu", "tpu" or a name that jax gives to GPUs."""
+    """Returns "cpu", "tpu" or jax's name of a GPU, for an array or its shape."""
     return next(iter(value.sharding.device_set)).platform
 
 
 def _worth_joining(stacks: list[Any]) -> bool:
-    """Whether q, k, v are to be one array: k is smaller, and no device has a part."""
-    if any(map(_is_separate, stacks)):  # It was decided when another was looked at.
+    """Returns whether q, k, v are joined: k is smaller, and outputs are not split."""
+    if any(map(_is_separate, stacks)):  # It was decided at another of the three.
         return False
     whole = all(x.sharding.shard_shape(x.shape)[-1] == x.shape[-1] for x in stacks)
     return whole and stacks[1].shape[-1] < stacks[0].shape[-1]
 
 
-def _is_separate(value: Any) -> bool:
-    """Whether a parameter has one array a layer."""
+def _is_separate(value: object) -> bool:
+    """Returns whether a parameter has one array a layer."""
     return isinstance(value, tuple)
 
 
-def _as_floats(value: Any) -> Any:
-    """Returns floats from their bits, floats as they are."""
+def _as_floats(value: Array) -> Array:
+    """Returns bfloat16 from its bits, and other arrays unchanged."""
     if value.dtype == jnp.uint16:
         return jax.lax.bitcast_convert_type(value, jnp.bfloat16)
     return value
 
 
 def _as_bits(value: Array) -> Array:
-    """Returns bits of bfloat16 on a CPU, what else there is as it is."""
+    """Returns the bits of bfloat16 on a CPU, and other arrays unchanged."""
     if value.dtype == jnp.bfloat16 and parallel.platform() == "cpu":
         return jax.lax.bitcast_convert_type(value, jnp.uint16)
     return value
 
 
-def _along(parameter, x):
-    """Gives a parameter of the last axis the rank of `x`."""
+def _along(parameter: Float[Array, " size"], x: Array) -> Float[Array, "*ones size"]:
+    """Returns a parameter of the last axis with the rank of `x`."""
     return parameter.reshape((1,) * (x.ndim - 1) + parameter.shape)

@@ -1,6 +1,6 @@
-"""How many pixels video frames may have, by the files of Qwen-VL and VideoLLaMA3.
+"""Reads how many pixels video frames may have, for Qwen-VL and VideoLLaMA3.
 
-`smart_resize` says what the budget of each kind is of.
+`smart_resize` explains what the budget of each kind limits.
 """
 
 from typing import Literal, NamedTuple
@@ -16,18 +16,18 @@ WORDS = {
     "qwen3": "{} to {} pixels a clip",
     "video_llama_3": "{} pixels a frame to {} a clip",
 }
-_MOST_PIXELS = 1 << 32  # Of a budget: far beyond any in use.
+_MOST_PIXELS = 1 << 32  # The limit of a budget, far beyond any in use.
 _EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 
 
 class Kind(NamedTuple):
-    """A class of video processors: what it takes where the file does not say."""
+    """A class of video processors, with its defaults of absent keys."""
 
     name: str
     size: tuple[int, int]  # The least and the most pixels.
-    trained: tuple[int, int]  # Those of training.
-    patches: tuple[int, int, int]  # As `PATCHES`.
-    tokens: int | None  # `max_video_tokens`; None: there is no such key.
+    trained: tuple[int, int]  # The same of training.
+    patches: tuple[int, int, int]  # The defaults of `PATCHES`.
+    tokens: int | None  # The default of `max_video_tokens`; None: there is no such key.
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -45,13 +45,13 @@ KINDS = {
 def read(fields: Fields, kind: Name, images: bool) -> tuple[int, int]:
     """Reads the least and the most pixels, in either spelling.
 
-    Where both are given, transformers takes `min_pixels` and `max_pixels`; for videos
-    of "qwen3" it takes `size`, and they are refused if they differ from it.
+    If both are present, transformers takes `min_pixels` and `max_pixels`; for videos of
+    "qwen3" it takes `size`, and the two are refused if they differ from it.
 
     Args:
-      fields: Of the processor.
-      kind: Of the budget.
-      images: Whether the file is of images alone.
+      fields: The processor's settings.
+      kind: The kind of the budget.
+      images: Whether the file is for images only.
     """
     problems, before = fields.problems, len(fields.problems)
     size, found = fields.take("size", dict, {}), []
@@ -70,18 +70,18 @@ def read(fields: Fields, kind: Name, images: bool) -> tuple[int, int]:
         if by_size and values[-1] != taken:
             problems.append(
                 f"{fields.where}: {pixels} is {values[-1]}, but {taken} by size, which "
-                f"transformers takes; expected no {pixels}, or the same"
+                f"transformers takes; remove {pixels}"
             )
         found.append(values[-1])
     least, most = found
     if not right:
         problems.append(
             f"{fields.where}: size is {content.shown(size)}; expected shortest_edge "
-            "and longest_edge, which are the least and the most pixels"
+            "and longest_edge, the least and the most pixels"
         )
     elif least > most and len(problems) == before:
         problems.append(
-            f"{fields.where}: at least {least} pixels and at most {most} contradict "
-            "each other; see size, min_pixels and max_pixels"
+            f"{fields.where}: the least pixels, {least}, are more than the most, "
+            f"{most}; see size, min_pixels and max_pixels"
         )
     return least, most

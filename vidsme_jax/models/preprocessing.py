@@ -1,10 +1,10 @@
-"""Frames to the input size of a tower, as the image processors' PIL path does it.
+"""Resizes frames to the input size of a tower, as image processors do with PIL.
 
-Resizing and cropping happen on the host in uint8; scaling and normalisation are left to
-the device: sending uint8 costs a quarter of the bytes of float32 and loses nothing.
+Resizing and cropping run on the host in uint8; scaling and normalisation run on the
+device: sending uint8 costs a quarter of the bytes of float32 and loses nothing.
 `preprocessor_config.py` reads the files that describe a preprocessing.
 
-Axes: `frames`; `height`, `width` of what is decoded; `size`, the tower's input.
+Axes: `frames`; `height`, `width` of decoded frames; `size`, the tower's input.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from vidsme_jax.base import ClipError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-BICUBIC = 3  # Pillow's number of the filter, as the files write it.
-_LONGEST = 32  # Times the input size: the long side of a frame before the crop.
+BICUBIC = 3  # Pillow's number of the filter, as in the files.
+_LONGEST = 32  # The most that a frame's long side may be before the crop, in `size`s.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resize:
-    """To what size a frame is brought; the names are those of the processors' `size`.
+    """The size that frames are resized to; the names are those of processors' `size`.
 
-    One of: `height` and `width`, whatever the frame's aspect; `shortest_edge`, alone or
-    with the `longest_edge` that the other side may have; `max_height` and `max_width`,
-    into which the frame is fitted.
+    One of: `height` and `width`, for any aspect; `shortest_edge`, alone or with
+    `longest_edge`, the limit of the other side; `max_height` and `max_width`, the box
+    that frames are fitted into.
     """
 
     height: int | None = None
@@ -41,9 +41,12 @@ class Resize:
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Returns (height, width) of a resized frame; sides are truncated.
 
-        With both edges named, the short side is rounded where the long one would
-        exceed `longest_edge`, and the long side follows from the short one before its
-        rounding.
+        With both edges, the short side is rounded if the long one would exceed
+        `longest_edge`; the long side follows from the short one before rounding.
+
+        Example:
+          >>> Resize(shortest_edge=224).target(480, 640)
+          (224, 298)
         """
         if self.height is not None and self.width is not None:
             return self.height, self.width
@@ -60,7 +63,7 @@ class Resize:
         return (longer, shorter) if width < height else (shorter, longer)
 
     def to_json(self) -> dict[str, int]:
-        """Returns it as `size` of a `preprocessor_config.json`."""
+        """Returns the `size` of a `preprocessor_config.json`."""
         sides = dataclasses.asdict(self)
         return {key: side for key, side in sides.items() if side is not None}
 
@@ -69,17 +72,16 @@ class Resize:
 class Preprocessing:
     """Resizes and crops to `size`; then, on the device, (x / 255 - mean) / std.
 
-    Frames so long and thin that they would grow to more than 32 times the tower's side,
-    of which the crop keeps next to nothing, are refused: they would take memory without
-    end.
+    Frames so thin that they would grow to more than 32 times the tower's side are
+    refused: they would need unlimited memory, and the crop would discard nearly all.
 
     Attributes:
-      size: The side of the square that the tower takes, in pixels.
-      mean: Of the three channels; of another rescaling than by 1 / 255 it is a part.
-      std: Likewise.
-      resize: How frames are resized; None leaves them as they are.
-      crop: Whether the centre is cut out of them; where they are smaller, zeros stand
-        around them. Without it `resize` gives the square itself.
+      size: The side of the tower's square input, in pixels.
+      mean: The mean of the three channels; includes another rescaling than by 1 / 255.
+      std: The deviation of the three channels, likewise.
+      resize: How frames are resized; None: they are not.
+      crop: Whether the centre is cropped; smaller frames are padded with zeros. If not,
+        `resize` gives the square.
       resample: The number of Pillow's filter.
     """
 
@@ -96,8 +98,8 @@ class Preprocessing:
         """Resizes and crops every frame.
 
         Raises:
-          ClipError: "preprocess", if no pixel of so thin a frame would be left, or too
-            many would be made.
+          ClipError: "preprocess", if the frames are so thin that no pixel would be left
+            or the resized frames would be too large.
         """
         height, width = target = frames.shape[1], frames.shape[2]
         if self.resize is not None:
@@ -111,20 +113,20 @@ class Preprocessing:
             raise ClipError(
                 "preprocess",
                 f"frames of {width}x{height} pixels would be resized to {target[1]}x"
-                f"{target[0]}; built for at most {_LONGEST} times the tower's side of "
+                f"{target[0]}; expected at most {_LONGEST} times the tower's side of "
                 f"{self.size}",
             )
         if frames.shape[1:3] != target:
-            made = (_resized(frame, target, filtered) for frame in frames)
+            resized = (_resized(frame, target, filtered) for frame in frames)
         else:
-            made = frames
+            resized = frames
         out = np.zeros((len(frames), self.size, self.size, 3), np.uint8)
-        for k, frame in enumerate(made):
+        for k, frame in enumerate(resized):
             _put_centre(frame, out[k])
         return out
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the `preprocessor_config.json` that describes it."""
+        """Returns the `preprocessor_config.json` of this preprocessing."""
         square = {"height": self.size, "width": self.size}
         kind = {"image_processor_type": "SiglipImageProcessor"}
         if self.crop:
@@ -143,31 +145,37 @@ class Preprocessing:
 
 
 def clip(size: int) -> Preprocessing:
-    """Returns the preprocessing of CLIP towers: the short side to `size`, a crop."""
+    """Returns the preprocessing of CLIP towers: short side to `size`, then a crop."""
     return Preprocessing(size=size, resize=Resize(shortest_edge=size))
 
 
 def siglip(size: int) -> Preprocessing:
-    """Returns the preprocessing of SigLIP towers: straight to the square."""
+    """Returns the preprocessing of SigLIP towers: a resize to the square."""
     half, square = (0.5, 0.5, 0.5), Resize(height=size, width=size)
     return Preprocessing(size=size, mean=half, std=half, resize=square, crop=False)
 
 
 def _resized(
-    frame: np.ndarray, target: tuple[int, int], filtered: Image.Resampling
-) -> np.ndarray:
+    frame: UInt8[np.ndarray, "height width 3"],
+    target: tuple[int, int],
+    filtered: Image.Resampling,
+) -> UInt8[np.ndarray, "down across 3"]:
+    """Resizes one frame to (down, across) = `target`."""
     image = Image.fromarray(np.ascontiguousarray(frame))
     return np.asarray(image.resize((target[1], target[0]), filtered))
 
 
-def _put_centre(image: np.ndarray, out: np.ndarray):
-    """Writes the centre of an image into the centre of another size of zeros.
+def _put_centre(
+    image: UInt8[np.ndarray, "height width 3"], out: UInt8[np.ndarray, "size size 3"]
+) -> None:
+    """Writes the centre of an image into the centre of an array of zeros.
 
-    Of an odd difference the larger part is cut off behind, or filled in front.
+    If a difference is odd, the larger part is cropped at the end, or padded at the
+    start.
     """
     taken, put = [], []
     for side, size in zip(image.shape[:2], out.shape[:2], strict=True):
-        before = (side - size) // 2  # Negative where zeros are put in front.
+        before = (side - size) // 2  # Negative: the zeros at the start.
         taken.append(slice(max(0, before), max(0, before) + size))
         put.append(slice(max(0, -before), max(0, -before) + min(side, size)))
     out[tuple(put)] = image[tuple(taken)]

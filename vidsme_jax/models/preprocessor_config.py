@@ -1,8 +1,8 @@
-"""Reads `preprocessor_config.json`: what an image or video processor does to frames.
+"""Reads `preprocessor_config.json`, the settings of an image or video processor.
 
-Every form of a key that the processors of transformers 5.24 know is built as their PIL
-path does it, or refused. An absent key stands for the default of the processor's
-class; `null` for false, or for no value, which is refused where a step needs it.
+Every form of a key that the processors of transformers 5.24 know is built as with PIL
+there, or refused. An absent key takes the default of the processor's class; `null` is
+false, or no value, which is refused if a step needs it.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ IGNORED = by_key(
         "names only": "_valid_processor_keys",
         "the family decides": """feature_extractor_type image_processor_type
             processor_class video_processor_type""",
-        "of the model, whose config says it": """image_seq_length patch_size
+        "of the model, whose config has it": """image_seq_length patch_size
             vision_feature_select_strategy""",
         "of the tokenizer": "video_token image_token",
         "of still images": """aspect_ratio_setting crop_to_patches image_grid_pinpoints
             max_patches min_patches num_additional_image_tokens""",
-        "of still images; frames are brought to one size": "do_pad",
-        "frames are brought to one size": "pad_size size_divisor",
+        "of still images; frames are resized to one size": "do_pad",
+        "frames are resized to one size": "pad_size size_divisor",
         "frames are sampled before": "do_sample_frames fps initial_shift num_frames",
         "of the processor's input": "input_data_format video_metadata",
         "of the processor's output": """data_format device return_metadata
@@ -40,7 +40,7 @@ IGNORED = by_key(
         "of another processor": "crop_pct",
     }
 )
-# Sets of keys that the processors accept, and those that their PIL path resizes by.
+# The sets of keys that processors resize by with PIL, and all that they accept.
 _SIDES, _MOST = {"height", "width"}, {"max_height", "max_width"}
 _BUILT = (_SIDES, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, _MOST)
 _KNOWN = (*_BUILT, {"longest_edge"}, {"min_pixels", "max_pixels"})
@@ -48,20 +48,20 @@ _FORMS = """height and width, shortest_edge (and longest_edge), or max_height an
     max_width"""
 _FORMS = " ".join(_FORMS.split())
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-_MOST_VALUE = 1e6  # Of a mean, a deviation or a factor: far beyond any in use.
+_MOST_VALUE = 1e6  # The limit of means, deviations and factors, far beyond any in use.
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A class of processors: what it takes where the file does not say.
+    """A class of processors, with its defaults of absent keys.
 
     Attributes:
-      name: Of the class.
-      size: As `size` in the file.
-      crop_size: As in the file; None where the class has none.
-      mean: As `image_mean` in the file.
-      std: As `image_std` in the file.
-      square: As `default_to_square` in the file.
+      name: The name of the class.
+      size: The default of `size`.
+      crop_size: The default of `crop_size`; None: the class does not crop.
+      mean: The default of `image_mean`.
+      std: The default of `image_std`.
+      square: The default of `default_to_square`.
     """
 
     name: str
@@ -83,31 +83,31 @@ def read(
 ) -> Preprocessing:
     """Reads the settings of a processor.
 
-    Frames that are smaller than the crop get zeros around them, before the
-    normalisation. A rescaling by another factor than 1 / 255, or none, becomes part of
-    mean and deviation.
+    Frames smaller than the crop are padded with zeros, before the normalisation. A
+    rescaling by another factor than 1 / 255, or none, becomes part of mean and
+    deviation.
 
     Args:
-      raw: The file's content, or the part of it that is the processor's.
-      kind: The processor's class, for what is absent.
-      image_size: The tower's input size; settings that lead to another are a problem.
-      problems: Receives what is wrong, a sentence each.
+      raw: The file's content, or the processor's part of it.
+      kind: The processor's class, for absent keys.
+      image_size: The tower's input size; settings that give another are a problem.
+      problems: Receives problems.
       where: The name of the file.
     """
     fields = Fields(raw, where, problems)
     resizes = _flag(fields, "do_resize", True)
     crops = _flag(fields, "do_center_crop", kind.crop_size is not None)
     _flag(fields, "do_convert_rgb", True)  # Frames are RGB already.
-    for key in ("offset", "rescale_offset"):  # Of Vivit's and EfficientNet's.
+    for key in ("offset", "rescale_offset"):  # Of Vivit and EfficientNet.
         fields.expect(key, False, None)
     square = _flag(fields, "default_to_square", kind.square)
-    found = len(problems)
+    before = len(problems)
     size = _sides(fields, "size", kind.size, resizes and "do_resize", square)
     crop = _sides(fields, "crop_size", kind.crop_size, crops and "do_center_crop", True)
-    if len(problems) == found:
+    if len(problems) == before:
         _check(fields, kind, image_size, size, crop)
     mean, std = _normalisation(fields, kind)
-    made = Preprocessing(
+    preprocessing = Preprocessing(
         size=image_size,
         mean=mean,
         std=std,
@@ -116,10 +116,11 @@ def read(
         resample=_resample(fields, resizes),
     )
     fields.close(IGNORED)
-    return made
+    return preprocessing
 
 
 def _flag(fields: Fields, key: str, default: bool) -> bool:
+    """Reads a boolean; null is false."""
     value = _given(fields, key, default)
     if value is None or isinstance(value, bool):
         return bool(value)
@@ -134,17 +135,17 @@ def _sides(
     step: str | bool,
     square: bool,
 ) -> dict[str, int] | None:
-    """Reads one of the forms of a size; a number is a square, or the short side.
+    """Reads one of the forms of a size.
 
     Args:
-      fields: Of the processor.
-      key: Of the size.
-      default: If the key is absent.
-      step: The key of the step that needs it; False where the step is left out.
-      square: What a single number means.
+      fields: The processor's settings.
+      key: The key of the size.
+      default: The value if the key is absent.
+      step: The key of the step that needs the size; False if the step is off.
+      square: Whether a single number is a square, else it is the short side.
 
     Returns:
-      The sides that are named, by the processors' keys; None without the step.
+      The sides by the processors' keys; None without the step.
     """
     value: Any = _given(fields, key, default)
     if value is None:
@@ -159,7 +160,7 @@ def _sides(
     elif isinstance(value, list):
         pair = value if len(value) == 2 else (None, None)
         sides = dict(zip(("height", "width"), pair, strict=True))
-    # Of keys that may stand together those that are null count as absent.
+    # In an allowed set of keys those that are null count as absent.
     known = isinstance(sides, dict) and set(sides) in _KNOWN
     named = {k: v for k, v in sides.items() if v is not None} if known else {}
     whole = all(type(side) is int and 1 <= side <= MAX_SIDE for side in named.values())
@@ -178,7 +179,7 @@ def _check(
     size: dict[str, int] | None,
     crop: dict[str, int] | None,
 ) -> None:
-    """Refuses what does not give every frame the tower's size."""
+    """Refuses settings that do not give every frame the tower's size."""
     square = {"height": image_size, "width": image_size}
     takes = f"the tower takes {image_size} x {image_size}"
 
@@ -188,8 +189,7 @@ def _check(
 
     problem = None
     if size is not None and set(size) not in _BUILT:
-        resized = "which the processors resize nothing by"
-        problem = f"{shown('size', size)}, {resized}; expected {_FORMS}"
+        problem = f"{shown('size', size)}, which is not supported; expected {_FORMS}"
     elif crop is not None and crop != square:
         problem = f"{shown('crop_size', crop)}, {takes}; expected {square}"
     elif crop is None and size is None:
@@ -203,7 +203,7 @@ def _check(
 
 
 def _resample(fields: Fields, needed: bool) -> int:
-    """Reads the filter, by Pillow's number; absent is bicubic."""
+    """Reads Pillow's number of the filter; bicubic if it is absent."""
     value = _given(fields, "resample", BICUBIC)
     if type(value) is int and 0 <= value < len(_FILTERS):
         return value
@@ -216,10 +216,10 @@ def _resample(fields: Fields, needed: bool) -> int:
 def _normalisation(
     fields: Fields, kind: Kind
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Reads mean and deviation, as of pixels from 0 to 1.
+    """Reads mean and deviation, for pixels from 0 to 1.
 
     With another factor f than 1 / 255, (f x - mean) / std is (x / 255 - mean / g) /
-    (std / g) where g = 255 f.
+    (std / g), where g = 255 f.
     """
     rescales = _flag(fields, "do_rescale", True)
     normalises = _flag(fields, "do_normalize", True)
@@ -239,7 +239,7 @@ def _normalisation(
 def _channels(
     fields: Fields, key: str, default: tuple[float, ...], least: float, needed: bool
 ) -> tuple[float, ...]:
-    """Reads a number a channel, or one for all; if unused it is 0, or 1, for all."""
+    """Reads three numbers, or one for all channels; 0, or 1, if they are not used."""
     value = _given(fields, key, list(default))
     three = value if isinstance(value, list) else [value] * 3
     right = len(three) == 3 and all(_within(x, least) for x in three)
@@ -252,16 +252,17 @@ def _channels(
 
 
 def _within(value: Any, least: float) -> bool:
-    """Whether it is a number, no boolean, of a size that numbers of its kind have."""
+    """Returns whether a value is a number from `least` to `_MOST_VALUE`, no boolean."""
     number = type(value) in (int, float)
     return number and least <= value <= _MOST_VALUE
 
 
 def _given(fields: Fields, key: str, default: Any) -> Any:
-    """Returns a key's value, the default if it is absent; None if it is null."""
+    """Returns a key's value; the default if it is absent, None if it is null."""
     return fields.expect(key, fields.raw.get(key, default))
 
 
 def _refuse(fields: Fields, key: str, expected: str) -> None:
+    """Adds a problem with a key's value."""
     found = reprlib.repr(fields.raw.get(key))
     fields.problems.append(f"{fields.where}: {key} is {found}, expected {expected}")

@@ -1,4 +1,4 @@
-"""What the files of a checkpoint's processor say of videos, wherever they say it."""
+"""Finds the video settings in the files of a checkpoint's processor."""
 
 import pathlib
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ def read(
     problems: list[str],
     default: Preprocessing | None = None,
 ) -> Preprocessing:
-    """Reads what is done to video frames; see `settings` and `preprocessor_config`.
+    """Reads the preprocessing of frames; see `settings` and `preprocessor_config`.
 
     Args:
-      checkpoint: Whose files are looked at.
+      checkpoint: The checkpoint whose files are read.
       kind: The class of the video processor.
       image_size: The tower's input size.
-      problems: Receives what is wrong.
-      default: Where no file says anything; None: they must.
+      problems: Receives problems.
+      default: The result without any settings; None: these are a problem.
     """
     found = settings(checkpoint, kind.name, problems, needed=default is None)
     if found is None:
@@ -39,17 +39,17 @@ def read(
 def settings(
     checkpoint: Checkpoint, name: str, problems: list[str], *, needed: bool = True
 ) -> tuple[Any, str] | None:
-    """Finds the settings for video frames where transformers takes them from.
+    """Finds the settings for video frames in the same place as transformers.
 
     That is `video_processor` in `processor_config.json`, else
     `video_preprocessor_config.json`: of an adapter, else of its base. Without them it
-    is `preprocessor_config.json`, which may be of images alone.
+    is `preprocessor_config.json`, which may be for images only.
 
     Args:
-      checkpoint: Whose files are looked at.
-      name: Of the video processor's class, for the message.
-      problems: Receives what is wrong.
-      needed: Whether there must be any.
+      checkpoint: The checkpoint whose files are read.
+      name: The class of the video processor, for the message.
+      problems: Receives problems.
+      needed: Whether absent settings are a problem.
 
     Returns:
       The settings and the name of their place; None if there are none.
@@ -66,15 +66,15 @@ def settings(
                 return raw, where
     if (raw := checkpoint.json(FILE)) is not None:
         return raw, FILE
-    said = "nothing says what is done to frames; save the model's"
+    remedy = "the preprocessing of frames is unknown; save the model's"
     if images:
         problems.append(
-            f"{_WHOLE}: it has an image_processor but no video_processor, and neither "
-            f"{_VIDEO} nor {FILE} is beside it: {said} {name} there"
+            f"{_WHOLE}: it has an image_processor but no video_processor, and there is "
+            f"neither {_VIDEO} nor {FILE}: {remedy} {name} there"
         )
     elif needed:
         problems.append(
-            f"no {_WHOLE} with a video_processor, no {_VIDEO} and no {FILE}: {said} "
+            f"no {_WHOLE} with a video_processor, no {_VIDEO} and no {FILE}: {remedy} "
             f"{name} there"
         )
     return None
@@ -86,10 +86,9 @@ def compare(
     """Refuses a processor that writes another number of tokens than there are rows.
 
     Args:
-      checkpoint: Whose `processor_config.json` is looked at.
-      wanted: What it says by the model's config, by key; what is absent or null is not
-        missed.
-      problems: Receives what is wrong.
+      checkpoint: The checkpoint whose `processor_config.json` is read.
+      wanted: The values of keys by the model's config; absent or null is allowed.
+      problems: Receives problems.
     """
     for folder in checkpoint.folders:
         if not (path := folder / _WHOLE).is_file():
@@ -97,8 +96,7 @@ def compare(
         raw = files.read_json(path)
         problems += [
             f"{_WHOLE}: {key} is {content.shown(raw[key])}, but by config.json it is "
-            f"{value}: the processor would write another number of tokens for a frame "
-            "than it has rows"
+            f"{value}: a frame would have another number of tokens than of rows"
             for key, value in wanted.items()
             if raw.get(key) not in (None, value)
         ]

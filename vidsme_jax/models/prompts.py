@@ -1,16 +1,15 @@
-"""The text around a video: a prompt, and where question and answer stand in it.
+"""The text around a video: a prompt, and the places of question and answer in it.
 
 The video precedes the question and the decoder is causal, so nothing that follows the
-video can reach its rows. The first token behind it matters for one number only: the
-release's sequence score averages over a row too many where the tokenizer puts no token
-in front of a text (`rows.SEQUENCE_MEAN`); there the prompt's text has that token.
+video affects its rows. The first token after it matters for one number only: the
+release's sequence score averages over one row too many if the tokenizer adds no BOS
+token (`rows.SEQUENCE_MEAN`); then the prompt's text includes that token.
 """
 
 import dataclasses
 import re
-from typing import Any
 
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import Asked, AuditError
 from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.fields import MAX_SIZE
 from vidsme_jax.checkpoints.files import Checkpoint
@@ -18,13 +17,14 @@ from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.interface import Options, Tokenise
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.models.tokenising import Framing, Template, Tokeniser, end_token
+from vidsme_jax.models.tokenizer_files import Tokenizer
 from vidsme_jax.wording import nearest
 
-PLACEHOLDER = "<video>"  # `<image>`, as original LLaVA prompts have it, is as good.
+PLACEHOLDER = "<video>"  # Or `<image>`, as in original LLaVA prompts.
 QUESTION, ANSWER = "{question}", "{answer}"
 
 UNFRAMED = Framing()  # One placeholder for the rows of all frames.
-_MOST_ENDS = 64  # Tokens that may end an answer.
+_MOST_ENDS = 64  # The most tokens that may end an answer.
 _START = (
     "Carefully watch this video and pay attention to every detail. Based on your "
     "observations, "
@@ -38,15 +38,15 @@ SYSTEM = {
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a family writes its prompts.
+    """The format of a family's prompts.
 
     Attributes:
       system: The system turn.
       user: The user's turn, up to the question.
-      turn: What stands between the question and the answer; spaces at its end belong to
-        the answer, as a word and the space in front of it are one token.
+      turn: The text between the question and the answer; spaces at its end belong to
+        the answer, because a word and the space before it are one token.
       end: The token that ends an answer in training.
-      start: In front of all of it; None: the token that begins texts, if there is one.
+      start: The text before the system turn; None: the BOS token, if there is one.
     """
 
     system: str
@@ -70,9 +70,9 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
 
     Args:
       name: "family", a key of `SYSTEM`, or a text: see `template_of`.
-      style: Of the family.
+      style: The family's style.
       default: The family's own system text, "" for none.
-      problems: Receives what is wrong.
+      problems: Receives problems.
     """
     if name in ("family", *SYSTEM):
         system = SYSTEM.get(name, default)
@@ -89,31 +89,31 @@ def text_of(name: str, style: Style, default: str, problems: list[str]) -> str:
         )
         return PLACEHOLDER
     places = [text.find(part) for part in (PLACEHOLDER, QUESTION, ANSWER)]
-    there = [place for place in places if place >= 0]
+    found = [place for place in places if place >= 0]
     again = [part for part in (QUESTION, ANSWER) if text.count(part) > 1]
     for part in dict.fromkeys(re.findall(r"\{\w+\}", text)):
         if part not in (QUESTION, ANSWER):
             problems.append(
-                f"config.model.prompt is {name!r}: {part} stands for nothing; known: "
+                f"config.model.prompt is {name!r}: {part} is unknown; known: "
                 f"{QUESTION}, {ANSWER}{nearest(part, (QUESTION, ANSWER))}"
             )
-    if again or there != sorted(there):
+    if again or found != sorted(found):
         problems.append(
             f"config.model.prompt is {name!r}: {PLACEHOLDER}, {QUESTION} and {ANSWER} "
-            "must stand in this order, the last two at most once"
+            "must be in this order, the last two at most once"
         )
         return PLACEHOLDER
     return text
 
 
 def template_of(text: str, style: Style) -> Template:
-    """Returns where question and answer stand in a prompt.
+    """Returns the parts of a prompt around its question and answer.
 
-    A text has `{question}` and `{answer}` where they stand. With neither, the question
-    follows the text and the style's turn follows the question; with `{question}` alone,
-    the style's turn follows the text; with `{answer}` alone, every row is asked what
-    the text asks. Of what stands behind `{answer}` the first token ends the answer; if
-    nothing but spaces does, the style's end.
+    `{question}` and `{answer}` mark their places. With neither, the question follows
+    the text and the style's turn follows the question; with `{question}` alone, the
+    style's turn follows the text; with `{answer}` alone, the text is every row's
+    question. The first token after `{answer}` ends the answer; if there are only
+    spaces, the style's end does.
 
     Example:
       >>> template_of("USER: <video>\\n", VICUNA)[1:5]
@@ -144,20 +144,20 @@ def around_video(
 ) -> tuple[str, Tokenise]:
     """Returns the text around a video and `Model.tokenise`.
 
-    Without a tokenizer the text is empty but for what stands beside frames.
+    Without a tokenizer the text is empty except for `framing.typical`.
 
     Args:
       options: Which prompt, and the tokenizer.
-      style: Of the family.
-      problems: Receives what is wrong.
+      style: The family's style.
+      problems: Receives problems.
       default: The family's own system text, "" for none.
-      video_token: The id that the model's config gives the placeholder. Original LLaVA
-        checkpoints have none: the two sides are tokenised each by itself.
-      framing: What the family writes for a video.
+      video_token: The placeholder's id in the model's config. Original LLaVA
+        checkpoints have none: the two sides are tokenised separately.
+      framing: The text that the family's processor writes for a video.
     """
     tokenizer = options.tokenizer
 
-    def none(asked: Any = None, shown: Shown | None = None) -> Text:
+    def none(asked: Asked | None = None, shown: Shown | None = None) -> Text:
         return framing.untokenised(shown or Shown(1))
 
     if tokenizer is None:
@@ -179,12 +179,13 @@ def ends(
     """Returns `Model.ends`.
 
     Args:
-      checkpoint: Of whose `generation_config.json` only `eos_token_id` is read.
-      options: Which prompt, and the tokenizer; without one there is no end.
-      style: Of the family.
-      problems: Receives what is wrong.
+      checkpoint: Only `eos_token_id` of its `generation_config.json` is read.
+      options: Which prompt, and the tokenizer; without one there are no ends.
+      style: The family's style.
+      problems: Receives problems.
     """
-    if options.tokenizer is None:
+    tokenizer = options.tokenizer
+    if tokenizer is None:
         return ()
     name = "generation_config.json"
     found = (checkpoint.json(name) or {}).get("eos_token_id")
@@ -192,24 +193,23 @@ def ends(
     whole = all(type(token) is int and 0 <= token <= MAX_SIZE for token in listed)
     if not whole or len(listed) > _MOST_ENDS:
         problems.append(
-            f"{name}: eos_token_id is {content.shown(found)}; it must be ids of tokens"
+            f"{name}: eos_token_id is {content.shown(found)}; expected a token's id, "
+            f"or a list of at most {_MOST_ENDS}"
         )
         listed = []
-    own = template_of(text_of(options.prompt, style, "", []), style).end
-    special = options.tokenizer.get_added_vocab().values()
-    ids = _ids(options.tokenizer, own, add_special_tokens=False)[:1]
+    after = template_of(text_of(options.prompt, style, "", []), style).end
+    special = tokenizer.get_added_vocab().values()
+    ids = tokenizer_files.guarded(
+        lambda: tokenizer(after, add_special_tokens=False)["input_ids"][:1]
+    )
     if not set(ids) & set(special):
-        end = end_token(options.tokenizer, style.end)
-        ids = [] if end is None else [options.tokenizer.convert_tokens_to_ids(end)]
+        end = end_token(tokenizer, style.end)
+        ids = [] if end is None else [tokenizer.convert_tokens_to_ids(end)]
     return tuple(dict.fromkeys([*ids, *listed]))
 
 
-def _ids(tokenizer: Any, text: str, **more: Any) -> list[int]:
-    return tokenizer_files.guarded(lambda: tokenizer(text, **more)["input_ids"])
-
-
-def read_tokenizer(checkpoint: Checkpoint, problems: list[str]) -> Any:
-    """Returns the tokenizer of transformers, or None with a problem."""
+def read_tokenizer(checkpoint: Checkpoint, problems: list[str]) -> Tokenizer | None:
+    """Returns the checkpoint's tokenizer, or None and adds a problem."""
     causes = []
     for folder in checkpoint.folders:
         try:

@@ -1,10 +1,10 @@
-"""Models with random weights: tiny checkpoints for trying a run, full sizes for timing.
+"""Models with random weights: tiny checkpoints for trials, full sizes for timing.
 
 `config.model.checkpoint = "random:NAME"` audits a tiny checkpoint that is written, with
 its tokenizer, to a temporary folder and read like any other. Benchmarks draw a model of
-any size straight onto devices. Weights are large enough that every part of the network
-shows in its output: kernels scaled by their fan-in, an output layer that gives logits
-of deviation 3, norms and biases off their neutral values.
+any size directly on devices. Weights are large enough that every part of the network
+affects its output: kernels scaled by their fan-in, an output layer whose logits have
+deviation 3, norms and biases that differ from their neutral values.
 """
 
 import atexit
@@ -15,15 +15,16 @@ import math
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Float32
 
 from vidsme_jax import models
-from vidsme_jax.base import AuditError
+from vidsme_jax.base import Asked, AuditError
 from vidsme_jax.checkpoints import loading, trees, writing
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models.interface import Family, LoadedModel, Model, Options
@@ -31,13 +32,13 @@ from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.wording import nearest
 
 SCHEME = "random:"
-_TINY = "-tiny"  # What names of models end in that are written to a folder.
+_TINY = "-tiny"  # The suffix of models that can be written to a folder.
 _PREFIX = 30  # Tokens before the video of a model without a tokenizer.
-_SMALL = 2**24  # Parameters below which drawing on the host beats compiling.
+_SMALL = 2**24  # Parameters below which drawing on the host is faster than compiling.
 
 
 def sizes() -> dict[str, Family]:
-    """Returns the names of all models and the family that has each."""
+    """Returns the family of each model by the model's name."""
     return {name: family for family in models.FAMILIES for name in family.sizes}
 
 
@@ -54,8 +55,8 @@ def draw(
     Args:
       name: A key of `sizes`.
       dtype: "bfloat16" or "float32".
-      seed: Of the weights.
-      shardings: Where each parameter lies; by default on the first device.
+      seed: The seed of the weights.
+      shardings: Places each parameter; by default on the first device.
       files: See `describe`.
     """
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -70,13 +71,13 @@ def describe(
     seed: int = 0,
     files: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Returns a model that is drawn when it is loaded, without tokenizer and files.
+    """Returns a model whose weights are drawn when it is loaded, without a tokenizer.
 
     Args:
       name: A key of `sizes`.
       dtype: "bfloat16" or "float32".
-      seed: Of the weights.
-      files: In place of those that the family has under the name: see `Family.sizes`.
+      seed: The seed of the weights.
+      files: The JSON files; by default those of `Family.sizes`.
 
     Raises:
       AuditError: There is no such name.
@@ -92,7 +93,7 @@ def describe(
     ids = np.random.default_rng(seed).integers(model.vocab_size, size=_PREFIX + 1)
     text = Text(tuple(ids[:_PREFIX].tolist()), tuple(ids[_PREFIX:].tolist()))
 
-    def tokenise(asked: Any = None, shown: Shown | None = None) -> Text:
+    def tokenise(asked: Asked | None = None, shown: Shown | None = None) -> Text:
         return text._replace(frames=model.tokenise(None, shown).frames)
 
     return dataclasses.replace(
@@ -106,13 +107,13 @@ def describe(
 
 @functools.lru_cache(maxsize=8)
 def folder(name: str) -> pathlib.Path:
-    """Returns the folder of a checkpoint, the same bytes each time it is written.
+    """Writes a tiny checkpoint, always the same bytes, and returns its folder.
 
-    It is removed when the process ends.
+    The folder is removed when the process ends.
 
     Raises:
-      AuditError: There is no such tiny model; larger ones, whose vocabulary has no
-        tokenizer here, are for `draw`.
+      AuditError: There is no such tiny model. Larger ones have no tokenizer here; see
+        `draw`.
     """
     family_of_tiny(name)
     target = pathlib.Path(tempfile.mkdtemp(prefix="vidsme-random-"))
@@ -141,9 +142,9 @@ def write(
     """Writes a checkpoint with config, tokenizer and weights.
 
     Args:
-      target: The folder, made if need be.
+      target: The folder, created if it does not exist.
       name: A key of `sizes`.
-      seed: Of the weights.
+      seed: The seed of the weights.
       files: See `describe`.
     """
     from vidsme_jax.demo import drawing
@@ -174,7 +175,7 @@ def _write_json(target: pathlib.Path, files: Mapping[str, Any]) -> None:
 def _random_state(
     seed: int, abstract: nnx.State, shardings: loading.Shardings
 ) -> nnx.State:
-    """Draws every parameter, small models on the host and large ones on devices."""
+    """Draws every parameter: of small models on the host, of large ones on devices."""
     shapes = trees.flat(abstract)
     small = sum(leaf.size for leaf in shapes.values()) < _SMALL
     filled = {}
@@ -193,10 +194,14 @@ def _random_state(
 
 
 @functools.lru_cache(maxsize=64)
-def _maker(shape: tuple[int, ...], dtype: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Compiles the drawing of one shape."""
+def _maker(
+    shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding
+) -> Callable[..., Array]:
+    """Returns a compiled function that draws a parameter of one shape."""
 
-    def make(key, scale, offset):
+    def make(
+        key: Array, scale: Float32[Array, ""], offset: Float32[Array, ""]
+    ) -> Float[Array, "..."]:
         noise = jax.random.normal(key, shape, dtype)
         return noise * scale.astype(dtype) + offset.astype(dtype)
 
@@ -204,7 +209,7 @@ def _maker(shape: tuple[int, ...], dtype: Any, sharding: jax.sharding.Sharding) 
 
 
 def _moments(path: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Returns the deviation and the mean of a parameter."""
+    """Returns the standard deviation and the mean of a parameter."""
     if path.endswith(("lm_head/weight", "embed_tokens/weight")):
         return 3 / math.sqrt(shape[-1]), 0.0
     if "norm" in path and path.endswith("weight"):

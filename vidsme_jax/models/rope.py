@@ -1,18 +1,18 @@
 """Rotary position embeddings [1]: their settings, frequencies and rotation.
 
-| kind | frequencies | positions that it is meant for |
+| kind | frequencies | positions that it supports |
 |---|---|---|
 | default | theta^(-2k / head_dim) | those of the config |
-| linear [2] | all of these divided by `factor` | that many times `factor` |
-| llama3 [3] | the low ones of these divided by `factor` | those of the config |
-| dynamic | as default, up to the positions it is meant for | those of the config |
+| linear [2] | the default ones divided by `factor` | those times `factor` |
+| llama3 [3] | the default ones, low ones divided by `factor` | those of the config |
+| dynamic | the default ones, within the config's positions | those of the config |
 
-A position has one axis, or three (M-RoPE [4]: time, height and width), of which each
-frequency reads one: those of an axis follow one another, or they alternate.
+A position has one axis, or three (M-RoPE [4]: time, height and width). Each frequency
+reads one axis: the frequencies of an axis follow one another, or the axes alternate.
 
 The config's positions are its `max_position_embeddings`. Beyond them "dynamic" has
-other frequencies for every length, in all rows: it is not built there, and a clip of
-more rows is refused as it is by every model that has no more positions.
+other frequencies for every length, in all rows: that is not built, and a clip of more
+rows is refused as for every model without more positions.
 
 Axes: `batch`, `tokens`, `heads`, `head_dim`; `axes` of a position; `half` of head_dim.
 
@@ -42,12 +42,13 @@ Tables = Float[Array, "batch tokens head_dim"]  # Cosines, or sines.
 
 
 class Sections(NamedTuple):
-    """What a model with positions of three axes has if its config does not say.
+    """Defaults of a model whose positions have three axes.
 
     Attributes:
       default: See `Rope.sections`.
-      half: Of the sizes of a head, which they add up to.
-      interleaved: What its config must say; None: it says nothing, and they do not.
+      half: Half of a head's size, which the sections add up to.
+      interleaved: The required `mrope_interleaved`; None: the config has no such key,
+        and the axes do not alternate.
     """
 
     default: tuple[int, ...]
@@ -57,22 +58,21 @@ class Sections(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rope:
-    """The settings of one embedding.
+    """The settings of one rotary embedding.
 
     Attributes:
       theta: The base of the wavelengths.
       kind: One of `KINDS`.
-      factor: By which positions are stretched.
-      low_freq_factor: Of llama3: frequencies that turn less often than this within the
+      factor: The factor of the table in the module's docstring.
+      low_freq_factor: llama3: frequencies that turn less often than this within the
         original positions are divided by `factor`.
-      high_freq_factor: Of llama3: those that turn more often stay; in between the
-        divisor goes over from one to the other.
-      original_positions: Of llama3: those of the first training.
+      high_freq_factor: llama3: frequencies that turn more often are unchanged; in
+        between the two are interpolated.
+      original_positions: llama3: the positions of the first training.
       sections: How many frequencies read the time, the height and the width of a
         position; empty where it has one axis.
-      interleaved: Whether the axes take turns: of the frequencies 3k, 3k + 1 and 3k + 2
-        the second reads the height and the third the width, as long as these have any
-        left; all others read the time.
+      interleaved: Whether the axes alternate: frequency 3k + 1 reads the height and
+        3k + 2 the width, up to their counts in `sections`; all others read the time.
     """
 
     theta: float
@@ -102,7 +102,7 @@ class Rope:
         return out
 
     def frequencies(self, head_dim: int) -> Float32[np.ndarray, " half"]:
-        """Returns the angle that a pair of sizes turns by from position to position."""
+        """Returns the angle, in radians a position, by which each pair is rotated."""
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
         out = 1 / np.float32(self.theta) ** exponents
         if self.kind == "linear":
@@ -110,16 +110,12 @@ class Rope:
         elif self.kind == "llama3":
             low, high = self.low_freq_factor, self.high_freq_factor
             turns = self.original_positions * out / (2 * math.pi)
-            kept = np.clip((turns - low) / (high - low), 0, 1)
-            out = out * ((1 - kept) / self.factor + kept)
+            share = np.clip((turns - low) / (high - low), 0, 1)
+            out = out * ((1 - share) / self.factor + share)
         return out.astype(np.float32)
 
     def max_positions(self, embeddings: int) -> int:
-        """Returns how many positions it is meant for.
-
-        Args:
-          embeddings: The config's `max_position_embeddings`.
-        """
+        """Returns how many positions it supports, given `max_position_embeddings`."""
         return int(embeddings * self.factor) if self.kind == "linear" else embeddings
 
 
@@ -137,11 +133,11 @@ def read(
     are in `rope_parameters`, whose `rope_theta` wins.
 
     Args:
-      fields: Of the config.
+      fields: The decoder's config.
       embeddings: Its `max_position_embeddings`.
       scaled: Whether positions may be scaled; see `DecoderConfig.from_qwen2`.
-      theta: If the config does not say.
-      sections: Of a model whose positions have three axes.
+      theta: The default of `rope_theta`.
+      sections: For a model whose positions have three axes.
     """
     theta = fields.number("rope_theta", theta, *_THETA_RANGE)
     scaling = fields.take("rope_scaling", dict, None) or {}
@@ -151,13 +147,13 @@ def read(
     if scaling and parameters and _settings(scaling) != _settings(parameters):
         fields.problems.append(
             f"{fields.where}: rope_scaling {content.shown(scaling)} and "
-            f"rope_parameters {content.shown(parameters)} contradict each other: keep "
-            "one of the two"
+            f"rope_parameters {content.shown(parameters)} contradict each other; "
+            "remove one of the two"
         )
     where = "rope_parameters" if parameters else "rope_scaling"
     inner = Fields(parameters or scaling, f"{fields.where}.{where}", fields.problems)
     built = KINDS if scaled else KINDS[:1]
-    if sections is not None:  # Older files have a kind of its own for three axes.
+    if sections is not None:  # In older files three axes are a separate kind.
         built = *built, "mrope"
     older = inner.expect("type", None, *built)
     kind = inner.expect("rope_type", *built) if "rope_type" in inner.raw else older
@@ -177,7 +173,7 @@ def read(
 
 
 def _llama3(inner: Fields, rope: Rope, embeddings: int) -> Rope:
-    """Reads what only this kind has."""
+    """Reads the keys that only llama3 has."""
     low, high = (
         _needed(inner, f"{key}_freq_factor", *_FACTOR_RANGE) for key in ("low", "high")
     )
@@ -194,21 +190,21 @@ def _llama3(inner: Fields, rope: Rope, embeddings: int) -> Rope:
 
 
 def _three_axes(inner: Fields, rope: Rope, sections: Sections) -> Rope:
-    """Reads what only positions of three axes have."""
+    """Reads the keys that only positions of three axes have."""
     given = inner.take("mrope_section", list, list(sections.default))
     whole = all(type(x) is int and 0 <= x <= sections.half for x in given)
     alternates = sections.interleaved
     if alternates is not None:
         inner.expect("mrope_interleaved", alternates)
     total = sum(given) if whole and len(given) == 3 else -1
-    # Those that take turns reach as far as there are frequencies.
+    # Axes that alternate must not reach beyond the last frequency.
     reached = not (alternates and total >= 0) or 3 * max(given[1:]) <= sections.half
     if total != sections.half or not reached:
         inner.problems.append(
             f"{inner.where}: mrope_section is {content.shown(given)}; expected three "
-            f"whole numbers, for time, height and width, that add up to half of the "
-            f"{2 * sections.half} sizes of a head"
-            + (", of which the last two are at most a third" if alternates else "")
+            "whole numbers, for time, height and width, that add up to "
+            f"{sections.half}, half of a head's size"
+            + (", the last two at most a third of it" if alternates else "")
         )
         return rope
     return dataclasses.replace(
@@ -217,14 +213,14 @@ def _three_axes(inner: Fields, rope: Rope, sections: Sections) -> Rope:
 
 
 def _needed(inner: Fields, key: str, low: float, high: float) -> float:
-    """Reads a number that its kind cannot do without."""
+    """Reads a number that is required."""
     if inner.raw.get(key) is None:
         inner.problems.append(f"{inner.where}: {key} is missing")
     return inner.number(key, 1.0, low, high)
 
 
 def _settings(rope: dict[str, Any]) -> dict[str, Any]:
-    """Returns what is set, but for theta, under the names of transformers 5."""
+    """Returns the settings but for theta, under the names of transformers 5."""
     named = rope.get("rope_type", rope.get("type"))
     kind = {"rope_type": "default" if named in (None, "", "mrope") else named}
     given = {key: value for key, value in rope.items() if value is not None}
@@ -234,19 +230,13 @@ def _settings(rope: dict[str, Any]) -> dict[str, Any]:
 def rope_tables(
     positions: Int[Array, "batch tokens axes"], rope: Rope, head_dim: int
 ) -> tuple[Tables, Tables]:
-    """Returns cosines and sines in float32, in the half-split layout of transformers.
-
-    Args:
-      positions: Of the rows.
-      rope: The settings.
-      head_dim: Of queries and keys.
-    """
+    """Returns cosines and sines in float32, in transformers' half-split layout."""
     frequencies = jnp.asarray(rope.frequencies(head_dim))
-    own = rope.axes(head_dim // 2)
+    axes = rope.axes(head_dim // 2)
     wide = positions.astype(jnp.float32)[..., None] * frequencies[None, None, None]
     angles = wide[:, :, 0]
-    for axis in set(own.tolist()) - {0}:
-        angles = jnp.where((own == axis)[None, None], wide[:, :, axis], angles)
+    for axis in set(axes.tolist()) - {0}:
+        angles = jnp.where((axes == axis)[None, None], wide[:, :, axis], angles)
     angles = jnp.concatenate([angles, angles], axis=-1)
     return jnp.cos(angles), jnp.sin(angles)
 
@@ -256,7 +246,7 @@ def apply_rope(
     cos: Tables,
     sin: Tables,
 ) -> Float[Array, "batch tokens heads head_dim"]:
-    """Rotates `x` by its positions."""
+    """Rotates queries or keys by their positions."""
     x1, x2 = jnp.split(x, 2, axis=-1)
     rotated = jnp.concatenate([-x2, x1], axis=-1)
     cos, sin = (t.astype(x.dtype)[:, :, None] for t in (cos, sin))

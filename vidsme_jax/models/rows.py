@@ -1,14 +1,14 @@
-"""Which decoder row shows what: layouts of text and video, made in NumPy on the host.
+"""The rows of the decoder: layouts of text and video, built in NumPy on the host.
 
 A family's `lay_out` builds the `Rows` of one direction of one sample with a `Builder`:
-segment 0, the prompt's start and the video, and a segment for each text asked about it.
-A row sees earlier rows of its own segment and all of segment 0, so that the video's
-rows are computed once however many texts there are. Reversing or shuffling the frames
-permutes `feature` only: text, separators and positions stay where they are. `batches`
-turns the rows of several samples into what the device reads.
+segment 0, the prompt's start and the video, and a segment for each text about it. A row
+sees earlier rows of its own segment and all of segment 0, so that the video's rows are
+computed once for any number of texts. Reversing or shuffling the frames permutes
+`feature` only: text, separators and positions are unchanged. `batches` turns the rows
+of several samples into the arrays that the device reads.
 
 Axes: `rows` of the decoder; `axes` of a position, 1 (RoPE) or 3 (M-RoPE: time, height,
-width); `kept`, the rows whose next-token distribution is wanted; `means`, averages of
+width); `kept`, the rows whose next-token distribution is used; `means`, averages of
 distributions.
 """
 
@@ -20,26 +20,26 @@ from jaxtyping import Bool, Int, Int8, Int16, Int32
 
 from vidsme_jax.base import SLICES
 
-MAX_FRAMES = int(np.iinfo(np.int16).max)  # Of a clip: `Rows.frame` is an int16.
-VIDEO_MEAN, SEQUENCE_MEAN = 0, 1  # Places along `means`.
+MAX_FRAMES = int(np.iinfo(np.int16).max)  # `Rows.frame` is an int16.
+VIDEO_MEAN, SEQUENCE_MEAN = 0, 1  # Indices along `means`.
 _NUM_MEANS = 2
 NONE = -1
-BEHIND = -1  # The segment of a row behind segment 0 that no text sees.
+BEHIND = -1  # The segment of a row after segment 0 that no text sees.
 
-Order = Int[np.ndarray, " frames"]  # The frame that stands at each place.
+Order = Int[np.ndarray, " frames"]  # The frame at each place.
 
 
 class Text(NamedTuple):
     """The token ids around a video.
 
     Attributes:
-      before: In front of the video.
-      after: Between the video and the answer. Of the prompt alone it is the first token
-        behind the video if the tokenizer adds no token in front of a text, else empty.
-      answer: What the model said, or should say, up to the token that ends its turn.
-      frames: Behind the rows of each frame, or of each group of frames that has a text
-        of its own: what stands in front of the next one, or closes the video. Empty
-        where the rows of all frames follow one another.
+      before: The tokens before the video.
+      after: The tokens between the video and the answer. In the prompt alone: the first
+        token after the video if the tokenizer adds no BOS token, else empty.
+      answer: The model's answer, or the expected one, with the token that ends it.
+      frames: The tokens after the rows of each frame (or of each group of frames with a
+        text of its own), up to the next one or the end of the video. Empty if the rows
+        of all frames follow one another.
     """
 
     before: tuple[int, ...]
@@ -49,17 +49,17 @@ class Text(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a model is shown of one clip.
+    """The part of a clip that a model is shown.
 
     Attributes:
       num_frames: 1 to `MAX_FRAMES`.
-      times: Of the frames, in seconds, for models that read them as text; empty where
-        they are not known, or not read.
-      duration: Of the clip, in seconds; 0 where it is not known.
-      grid: Visual rows down and across a frame, of models whose clips differ in them
-        (`tiles`); zeros where it is not known.
-      kept: Which visual rows the model is shown, a byte each, 1 or 0, frame after
-        frame, of models that leave some out; empty where it is shown all.
+      times: The times of the frames in seconds, for models that read them as text;
+        empty if they are unknown or not read.
+      duration: The clip's duration in seconds; 0 if it is unknown.
+      grid: Visual rows down and across a frame, for models whose clips differ in them
+        (`tiles`); zeros if it is unknown.
+      kept: For models that omit visual rows: a byte for each row, 1 if it is shown,
+        else 0, frame after frame; empty if all are shown.
 
     Example:
       >>> Shown(3).seconds, Shown(2, (0.0, 0.5), 1.0).seconds
@@ -74,35 +74,34 @@ class Shown(NamedTuple):
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """The times; before a clip is known, of one frame a second."""
+        """The times; those of one frame a second if they are unknown."""
         return self.times or tuple(map(float, range(self.num_frames)))
 
     @property
     def length(self) -> float:
-        """The duration; before a clip is known, of one frame a second."""
+        """The duration; that of one frame a second if it is unknown."""
         return self.duration or float(self.num_frames)
 
 
 class Rows(NamedTuple):
-    """One direction of one sample.
+    """The rows of one direction of one sample.
 
     Attributes:
-      feature: The visual row that stands here; -1: the embedding of `token`.
-      token: The token id where `feature` is -1, else 0.
-      position: For the rotary embedding.
-      segment: 0: the prompt's start and the video; k: the k-th text, from 1; -1: behind
-        segment 0, where no text sees it. Segments follow one another in this order: 0,
+      feature: The index of the row's visual feature; -1: the embedding of `token`.
+      token: The token id if `feature` is -1, else 0.
+      position: The position for the rotary embedding.
+      segment: 0: the prompt's start and the video; k: the k-th text, from 1; -1: after
+        segment 0, where no text sees it. Segments follow one another in the order 0,
         -1, 1, 2, ...
-      kept: Indices of rows; those of the video, then those of the texts. A row may be
-        kept several times.
-      target: The class whose log p counts; -1: the row's own argmax.
+      kept: Indices of rows along `kept`; those of the video, then of the texts. A row
+        may occur several times.
+      target: The class whose log p is scored; -1: the row's own argmax.
       slice: An index into `SLICES`; -1: the row belongs to none and is not stored.
-      text: The segment of the token that the row predicts; 0 of the video's rows.
-      frame: The frame that the row shows, -1 where it shows none.
+      text: The segment of the token that the row predicts; 0 for the video's rows.
+      frame: The frame that the row shows; -1 if none.
       means: Whether the row counts in the mean over the video (`VIDEO_MEAN`), and in
         that over the video and the first text row (`SEQUENCE_MEAN`), which the paper's
-        release takes where the tokenizer adds no token in front of a text. A row of no
-        slice may count.
+        release takes if the tokenizer adds no BOS token. A row of no slice may count.
     """
 
     feature: Int32[np.ndarray, " rows"]
@@ -118,7 +117,7 @@ class Rows(NamedTuple):
 
     @property
     def shared(self) -> int:
-        """Rows of segment 0, which all texts see."""
+        """The number of rows of segment 0, which all texts see."""
         return int((self.segment == 0).sum())
 
     @property
@@ -134,10 +133,10 @@ class Rows(NamedTuple):
 class Builder:
     """Appends blocks of rows, whose positions follow one another.
 
-    A block of text takes one position a row, on all axes alike. A block of video says
-    where its rows stand relative to its start; what follows begins behind the largest
-    position, as in M-RoPE [1]. `ask` begins a segment, at the position behind segment
-    0; nothing else may follow it.
+    A block of text has one position a row, the same on all axes. A block of video has
+    positions relative to its start; the next block begins after the largest one, as in
+    M-RoPE [1]. `ask` begins a segment at the position after segment 0; only `ask` may
+    follow it.
 
     Example:
       >>> builder = Builder()
@@ -152,20 +151,20 @@ class Builder:
     def __init__(self, axes: int = 1):
         """Starts with no rows; `axes` is 1 or 3."""
         self._axes, self._start, self._rows = axes, 0, 0
-        # Of each block: features, tokens, positions, segments.
+        # For each block: features, tokens, positions, segments.
         self._blocks: list[tuple[np.ndarray, ...]] = []
         self._video: list[tuple[np.ndarray, np.ndarray]] = []  # Rows, their frames.
         self._behind = 0  # Rows of segment -1.
-        # Of each predicted piece of text: its slice, segment, first row and tokens.
+        # For each predicted piece of text: slice, segment, first row, tokens.
         self._spans: list[tuple[str, int, int, np.ndarray]] = []
         self._segments = 0
 
     def text(self, tokens: Sequence[int]) -> None:
-        """Appends text to segment 0, such as that in front of the video."""
+        """Appends text to segment 0, such as that before the video."""
         self._text(tokens, 0, 0)
 
     def behind(self, tokens: Sequence[int]) -> None:
-        """Appends text behind segment 0 that no other segment sees."""
+        """Appends text after segment 0 that no other segment sees."""
         self._text(tokens, BEHIND, 0)
         self._behind += len(tokens)
 
@@ -188,9 +187,9 @@ class Builder:
         """Appends visual rows to segment 0.
 
         Args:
-          features: Which ones.
-          frame: That they show, or each of them; -1: none, such as a separator behind
-            the last frame.
+          features: The indices of their features.
+          frame: The frame of all rows, or of each; -1: none, such as for a separator
+            after the last frame.
           at: Their positions relative to the block's start; by default 0, 1, 2, ... on
             all axes.
         """
@@ -203,12 +202,11 @@ class Builder:
         self._append(taken, np.zeros(count, np.int32), at, 0)
 
     def build(self, slices: Iterable[str]) -> Rows:
-        """Returns the rows; those of `slices` are kept.
+        """Returns the rows, keeping those that belong to `slices`.
 
-        With "video", the first row behind the video is kept too, if it is there without
-        a text: it belongs to no slice and counts in `SEQUENCE_MEAN`. A token of text is
-        predicted by the row in front of it; the first of a segment by the last row of
-        segment 0.
+        With "video", the first row of segment -1, if any, is kept too: it belongs to no
+        slice and counts in `SEQUENCE_MEAN`. A token of text is predicted by the row
+        before it, the first token of a segment by the last row of segment 0.
         """
         feature, token, position, segment = (
             np.concatenate(parts) for parts in zip(*self._blocks, strict=True)
@@ -241,7 +239,13 @@ class Builder:
         none = np.full(len(ids), NONE, np.int32)
         self._append(none, ids, self._steps(len(ids), start), segment)
 
-    def _append(self, feature, token, at, segment: int) -> None:
+    def _append(
+        self,
+        feature: Int32[np.ndarray, " rows"],
+        token: Int32[np.ndarray, " rows"],
+        at: Int32[np.ndarray, "rows axes"],
+        segment: int,
+    ) -> None:
         count = len(feature)
         segments = np.full(count, segment, np.int16)
         self._blocks.append((feature, token, self._start + at, segments))
@@ -250,10 +254,17 @@ class Builder:
             self._start += int(at.max()) + 1
 
 
-def _keep(rows, slice, text, frames=None, target=None, means=(False,) * _NUM_MEANS):
+def _keep(
+    rows: Int32[np.ndarray, " kept"],
+    name: str,
+    text: int,
+    frames: Int16[np.ndarray, " kept"] | None = None,
+    target: Int32[np.ndarray, " kept"] | None = None,
+    means: tuple[bool, ...] = (False,) * _NUM_MEANS,
+) -> tuple[np.ndarray, ...]:
     """Returns the columns of kept rows, in the order of `Rows`."""
     count = len(rows)
-    place = SLICES.index(slice) if slice else NONE
+    place = SLICES.index(name) if name else NONE
     return (
         rows,
         np.full(count, NONE, np.int32) if target is None else target,
@@ -265,27 +276,31 @@ def _keep(rows, slice, text, frames=None, target=None, means=(False,) * _NUM_MEA
 
 
 def joined(rows: Rows) -> Rows:
-    """Puts the only text of a sample in segment 0: one causal sequence, as in training.
+    """Moves a sample's only text into segment 0: one causal sequence, as in training.
 
     Raises:
-      ValueError: There are several texts, or a row stands behind segment 0.
+      ValueError: There are several texts, or there is a row of segment -1.
     """
     if rows.segment.min() < 0 or rows.segment.max() > 1:
-        raise ValueError("Only one text, without a row behind the video, is joined.")
+        raise ValueError("There must be one text at most, and no row of segment -1.")
     return rows._replace(
         segment=np.zeros_like(rows.segment), text=np.zeros_like(rows.text)
     )
 
 
-def second_order(against: str, length: int) -> Order:
+def second_order(name: str, length: int) -> Order:
     """Returns the order of the frames that the natural one is compared with.
 
     Args:
-      against: "reversed", or "shuffled:SEED": one permutation for every clip of this
-        length, never the natural order where there is another.
+      name: "reversed", or "shuffled:SEED": one permutation for every clip of this
+        length, never the natural order if there is another.
       length: Frames of the clip, at least 1.
+
+    Example:
+      >>> second_order("reversed", 3).tolist()
+      [2, 1, 0]
     """
-    kind, _, seed = against.partition(":")
+    kind, _, seed = name.partition(":")
     natural = np.arange(length, dtype=np.int32)
     if kind == "reversed" or length == 1:
         return natural[::-1]

@@ -1,19 +1,18 @@
-"""What the processors of Qwen-VL and VideoLLaMA3 do to frames: a size for every clip.
+"""The resizing of Qwen-VL and VideoLLaMA3, to a size that depends on the clip.
 
-A frame keeps its aspect as nearly as whole rows of patches allow, and its pixels stay
-within a budget, which is one of three kinds:
+A frame keeps its aspect up to whole rows of patches, and its pixels stay within a
+budget of one of three kinds:
 
-* "qwen2" (Qwen2-VL, Qwen2.5-VL): of a frame; long clips share `tokens` among frames;
-* "qwen3" (Qwen3-VL): of the clip, of which no frame takes more than `tokens`;
-* "video_llama_3": at least of a frame, at most of the clip.
+* "qwen2" (Qwen2-VL, Qwen2.5-VL): for a frame; long clips share `tokens` among frames;
+* "qwen3" (Qwen3-VL): for the clip; no frame has more than `tokens`;
+* "video_llama_3": the least for a frame, the most for the clip.
 
-The first two are what transformers 5.24 does with `cap_pixels_per_frame=True`, which is
+The first two are those of transformers 5.24 with `cap_pixels_per_frame=True`, which is
 not its default: without it, frames of long clips ("qwen2") or of short ones ("qwen3")
-have more pixels than the tools of the models' authors [1] gave them. Frames are resized
-in Pillow's form; torchvision's, which transformers runs, is at most two grey levels
-away from it.
+have more pixels than in the tools of the models' authors [1]. Frames are resized with
+Pillow; torchvision, which transformers uses, differs by at most two grey levels.
 
-Axes: `frames`; `height`, `width` of what is decoded; `down`, `across` of what is made.
+Axes: `frames`; `height`, `width` of decoded frames; `down`, `across` of resized ones.
 
 [1] https://github.com/QwenLM/Qwen3-VL, qwen-vl-utils, vision_process.py
 """
@@ -35,13 +34,13 @@ from vidsme_jax.models.preprocessing import BICUBIC
 from vidsme_jax.models.rows import MAX_FRAMES
 from vidsme_jax.models.tiles import Tiling
 
-_THINNEST = 200  # Times the short side: the long side of what the processors take.
-_USUAL = 16, 360, 640  # A clip: frames, and their pixels down and across.
-_SPARE = 1.05  # Of the least pixels: what every frame may have, however long the clip.
-_SHARED = 0.9  # Of `tokens`: what frames of a long clip share among them.
+_THINNEST = 200  # The largest ratio of a frame's sides that the processors take.
+_USUAL = 16, 360, 640  # A usual clip: frames, and their pixels down and across.
+_SPARE = 1.05  # Times the least pixels: allowed for a frame of a clip of any length.
+_SHARED = 0.9  # Times `tokens`: shared among the frames of a long clip.
 _TYPE, _COMPRESSION = "video_processor_type", "use_token_compression"
 _CAP, _TOKENS = "cap_pixels_per_frame", "max_video_tokens"
-# What `preprocessor_config` does not read.
+# Keys that `preprocessor_config` does not read.
 _OWN = frozenset(
     """size min_pixels max_pixels do_resize do_center_crop crop_size do_sample_frames
     fps min_frames max_frames""".split()
@@ -50,21 +49,22 @@ _OWN = frozenset(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmartResize:
-    """Brings the frames of a clip to a size of its own, near their aspect.
+    """Resizes the frames of a clip to a size of about their aspect.
 
     Attributes:
-      kind: What the budget is of; see the module.
-      factor: Pixels along a side of what becomes one visual row.
+      kind: The kind of the budget; see the module.
+      factor: Pixels along a side of the block that becomes one visual row.
       temporal: Frames in a patch.
-      least: Of the budget, in pixels.
-      most: Likewise.
-      tokens: "qwen2": the visual rows that a clip may have, nine tenths of which its
-        frames share; "qwen3": those that a frame may have; else not used.
-      mean: Of the three channels, of pixels from 0 to 1; subtracted on the device.
-      std: Likewise.
+      least: The least pixels of the budget.
+      most: The most pixels of the budget.
+      tokens: "qwen2": the most visual rows of a clip, nine tenths of which its frames
+        share; "qwen3": the most of a frame; else not used.
+      mean: The mean of the three channels, for pixels from 0 to 1; the device applies
+        it.
+      std: The deviation of the three channels, likewise.
       resample: The number of Pillow's filter.
-      compression: Whether the processor leaves out rows that hardly differ from those
-        of the frame before; nothing is left out here.
+      compression: Whether the processor omits rows that hardly differ from those of the
+        frame before; this class does not apply it.
     """
 
     kind: Name
@@ -81,17 +81,17 @@ class SmartResize:
     def target(self, frames: int, height: int, width: int) -> tuple[int, int]:
         """Returns (down, across) of the resized frames, in pixels.
 
-        Fewer frames than a patch has count as that many where the budget is the clip's:
-        a single frame stands twice. An odd number of them is compared with the budget
-        as the nearest even one, halves to multiples of four, but scaled as it is.
+        If the budget is the clip's ("qwen3"), fewer frames than a patch has count as
+        that many, and an odd number is compared with the budget as the nearest even one
+        (halves to multiples of four), but scaled as it is.
 
         Raises:
-          ClipError: "preprocess", if the frames are empty, or longer than 200 times
-            their other side.
+          ClipError: "preprocess", if the frames are empty, or one side is more than 200
+            times the other.
         """
         seen = f"frames of {width}x{height} pixels"
         if min(height, width) < 1:
-            raise ClipError("preprocess", f"{seen} have nothing to resize")
+            raise ClipError("preprocess", f"{seen} are empty")
         side, limit = self.factor, self._limit(frames)
         shown, counted = self._counts(frames)
         if self.kind == "qwen3" and min(height, width) < side:
@@ -117,7 +117,7 @@ class SmartResize:
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> UInt8[np.ndarray, "frames down across 3"]:
-        """Resizes every frame; those of the right size are returned as they are.
+        """Resizes every frame; frames of the right size are returned unchanged.
 
         Raises:
           ClipError: See `target`.
@@ -135,19 +135,19 @@ class SmartResize:
 
     @property
     def most_rows(self) -> int:
-        """The most visual rows that a frame can have, whatever its aspect and clip.
+        """The most visual rows of a frame of any aspect and clip.
 
-        That is the most pixels of a frame over `factor` squared, of the published
-        budgets; "qwen3" gives five frames, which are compared as four, a quarter more
-        than `tokens`. Thin frames can have more where the budget is below 200 rows, or
-        where the least is near the most: their short side is rounded up.
+        With the published budgets that is the most pixels of a frame / `factor`²;
+        "qwen3" gives five frames, which are compared as four, a quarter more than
+        `tokens`. Thin frames can have more if the budget is below 200 rows, or if the
+        least is near the most: their short side is rounded up.
         """
         counts = range(self._counts(1)[0], 4 * self.temporal + 1)
         return max(map(self.rows_at_most, counts))
 
     def rows_at_most(self, frames: int) -> int:
-        """Returns the most visual rows of a frame in a clip of so many; `most_rows`."""
-        # Frames that count as one more are enlarged to what they are themselves.
+        """Returns the most visual rows of a frame in a clip of this many frames."""
+        # A clip that counts as one frame more is still enlarged by its own count.
         shared, area = min(self._counts(frames)), self.factor**2
         most, least = self._limit(frames) / shared / area, self.least / shared / area
         thin = math.sqrt(_THINNEST * most) if most < _THINNEST else 1.0
@@ -156,22 +156,22 @@ class SmartResize:
 
     @property
     def least_grid(self) -> tuple[int, int]:
-        """Rows down and across of the smallest frame made of a small square picture.
+        """Rows down and across of the smallest resized square frame.
 
-        Of a clip of any length: "qwen3" makes frames of few larger than those of many.
+        Of clips of any length: "qwen3" makes frames of short clips larger.
         """
         down, across = min(self.target(n, 1, 1) for n in (1, MAX_FRAMES))
         return down // self.factor, across // self.factor
 
     def _counts(self, frames: int) -> tuple[int, int]:
-        """Returns how many frames the budget is of: as they are, and to compare."""
+        """Returns how many frames the budget counts: for scaling, and for comparing."""
         if self.kind != "qwen3":
             return 1, 1
         shown = max(frames, self.temporal)
         return shown, round(shown / self.temporal) * self.temporal
 
     def _limit(self, frames: int) -> int:
-        """Returns the most pixels: of a frame, of "qwen3" of all of them."""
+        """Returns the most pixels of a frame; for "qwen3", of all frames together."""
         frames = max(frames, 1)
         if self.kind == "video_llama_3":
             return max(self.most // frames, 1)
@@ -192,27 +192,25 @@ def read(
     temporal_patch_size: int,
     problems: list[str],
 ) -> tuple[SmartResize, tuple[str, ...]]:
-    """Reads the settings for video frames from the file that transformers takes.
+    """Reads the settings for video frames; see `processor_config.settings`.
 
-    That is `video_processor` in `processor_config.json`, else
-    `video_preprocessor_config.json`, else `preprocessor_config.json`: of an adapter,
-    else of its base. A file of images alone has no budget of videos: mean, deviation
-    and filter are taken from it, with the budget that the models were trained with.
+    A file for images only has no budget for videos: mean, deviation and filter are
+    taken from it, with the budget that the models were trained with.
 
     Args:
-      checkpoint: Whose files are read.
-      kind: Of the budget; the family decides it.
-      patch_size: Of the tower, by `config.json`; likewise the two that follow.
+      checkpoint: The checkpoint whose files are read.
+      kind: The kind of the budget, which depends on the family.
+      patch_size: The tower's, by `config.json`, as the next two.
       merge_size: Patches along a side of a visual row.
       temporal_patch_size: Frames in a patch.
-      problems: Receives what is wrong, a sentence each.
+      problems: Receives problems.
 
     Returns:
-      The preprocessing, and what a reader of the report should know about it.
+      The preprocessing, and remarks on it for the report.
     """
     default = KINDS[kind]
     found = processor_config.settings(checkpoint, default.name, problems)
-    if found is None:  # Which is the only problem then.
+    if found is None:  # No further problems are reported then.
         found, problems = ({}, ""), []
     raw, where = found
     fields = Fields(raw, where, problems)
@@ -220,27 +218,27 @@ def read(
     fields.expect(_TYPE, default.name, None)
     fields.expect("do_resize", True)
     fields.expect("do_center_crop", False, None)
-    if not (images and kind == "video_llama_3"):  # Its images are cut differently.
+    if not (images and kind == "video_llama_3"):  # Its images have other patches.
         wanted = (patch_size, temporal_patch_size, merge_size)
         _check_patches(fields, wanted, default.patches)
     least, most = pixel_budget.read(fields, kind, images)
     remarks = _sampling(fields)
-    said, trained = (WORDS[kind].format(*x) for x in ((least, most), default.trained))
-    if images and said != trained:
+    budget, trained = (WORDS[kind].format(*x) for x in ((least, most), default.trained))
+    if images and budget != trained:
         least, most = default.trained
         remarks.append(
-            f"{where} is of images: the budget of training, {trained}, stands in for "
-            f"{said}, which transformers 5.24 takes from there"
+            f"{where} is for images: the budget of training, {trained}, replaces "
+            f"{budget}, which transformers 5.24 takes from there"
         )
-    elif where and said != trained:
-        remarks.append(f"{where} has {said}, the models were trained with {trained}")
+    elif where and budget != trained:
+        remarks.append(f"{where} has {budget}, the models were trained with {trained}")
     tokens, compression = 0, False
     if default.tokens is None:
-        own = {_COMPRESSION}
-        null = fields.raw.get(_COMPRESSION, True) is None  # Which counts as false.
+        keys = {_COMPRESSION}
+        null = fields.raw.get(_COMPRESSION, True) is None  # Counts as false.
         compression = fields.take(_COMPRESSION, bool, True) and not null
     else:
-        own = {_CAP, _TOKENS}
+        keys = {_CAP, _TOKENS}
         tokens = fields.size(_TOKENS, default.tokens)
         if fields.take(_CAP, bool, True) is False:
             problems.append(
@@ -252,34 +250,34 @@ def read(
                 "the pixels of a frame are capped as in training; transformers 5.24 "
                 f"does so only with {_CAP}=True"
             )
-    known = {k: value for k, value in fields.raw.items() if k not in _OWN | own}
-    side = {"height": 1, "width": 1}  # Stands for any: the sizes are read above.
-    made = preprocessor_config.read(
+    known = {k: value for k, value in fields.raw.items() if k not in _OWN | keys}
+    side = {"height": 1, "width": 1}  # Any: the sizes are read above.
+    read_rest = preprocessor_config.read(
         known | {"size": side},
         preprocessor_config.Kind(default.name, side, None, default.mean, default.std),
         1,
         problems,
         where,
     )
-    made = SmartResize(
+    resize = SmartResize(
         kind=kind,
         factor=patch_size * merge_size,
         temporal=temporal_patch_size,
         least=least,
         most=most,
         tokens=tokens,
-        mean=made.mean,
-        std=made.std,
-        resample=made.resample,
+        mean=read_rest.mean,
+        std=read_rest.std,
+        resample=read_rest.resample,
         compression=compression,
     )
-    return made, tuple(remarks)
+    return resize, tuple(remarks)
 
 
 def _check_patches(
     fields: Fields, wanted: tuple[int, ...], default: tuple[int, ...]
 ) -> None:
-    """Refuses other patches than those of the model's config."""
+    """Refuses patches that differ from those of the model's config."""
     for key, value, absent in zip(PATCHES, wanted, default, strict=True):
         given = fields.take(key, int, None)
         if (found := absent if given is None else given) != value:
@@ -292,7 +290,7 @@ def _check_patches(
 
 
 def _sampling(fields: Fields) -> list[str]:
-    """Reads how the processor samples videos; returns what to say of it."""
+    """Reads how the processor samples videos; returns remarks on it."""
     samples = fields.take("do_sample_frames", bool, False)
     rate = fields.number("fps", 2.0, 1e-6, 1e6)
     fewest, most = fields.size("min_frames", 4), fields.size("max_frames", 768)
@@ -305,13 +303,7 @@ def _sampling(fields: Fields) -> list[str]:
 
 
 def tiling(resize: SmartResize, patch_size: int, window: int = 0) -> Tiling:
-    """Returns how a model cuts the frames that were resized so.
-
-    Args:
-      resize: Of the model.
-      patch_size: Pixels along a side of a patch.
-      window: Visual rows along a side of a window; 0: the tower has none.
-    """
+    """Returns how a model cuts resized frames; see `Tiling` for the arguments."""
     down, across = resize.target(*_USUAL)
     return Tiling(
         patch_size=patch_size,

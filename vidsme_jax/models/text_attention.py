@@ -1,10 +1,10 @@
-"""Attention of texts that are asked about one video, whose keys they share.
+"""Attention of several texts about one video, whose keys they share.
 
-A text sees its video and its own earlier rows, and no other text. That is two calls,
-each over its own keys: all texts of a trunk (the rows of segment 0) at once to the
-trunk's keys, and each text to itself. A call returns the logarithm of its softmax's
-sum beside its result, from which the two are weighed against each other [1]. Neither
-a mask of texts by video nor a copy of the video's keys is made.
+A text sees its video and its own earlier rows, and no other text. That is two calls:
+all texts of a trunk (the rows of segment 0) at once to the trunk's keys, and each text
+to its own keys. Each call also returns the logarithm of its softmax's sum, which gives
+the weights of the two results [1]. Neither a mask of texts by video nor a copy of the
+video's keys is made.
 
 Axes: `texts`, `text` rows each; `trunks`, `keys` each; `batch`, `queries`; `heads`,
 `kv_heads`, `head_dim`. Texts follow one another as their trunks do, equally many each.
@@ -13,29 +13,34 @@ Axes: `texts`, `text` rows each; `trunks`, `keys` each; `batch`, `queries`; `hea
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from vidsme_jax import parallel
 from vidsme_jax.models import attention
+from vidsme_jax.models.attention import Keys, Queries
 
 _CHUNK = 256  # Queries whose scores exist at the same time.
-_LARGE_CHUNK = 1024  # The same on a CPU, where one head follows another.
+_LARGE_CHUNK = 1024  # The same on a CPU, where heads are computed one by one.
+
+# Of each row its segment (causal), else how many keys each element sees.
+_Seen = Int[Array, "batch queries"] | Int[Array, " batch"]
 
 
 class Part(NamedTuple):
-    """What attention to a part of the keys gives.
+    """The result of attention to a part of the keys.
 
     Attributes:
       out: The weighted values.
       log_sum: The logarithm of the sum of exponentials of the scores, in nats.
     """
 
-    out: Float[Array, "batch queries heads head_dim"]
+    out: Queries
     log_sum: Float[Array, "batch queries heads"]
 
 
@@ -50,14 +55,15 @@ def attention_of_texts(
     *,
     implementation: str | None = None,
 ) -> Float[Array, "texts text heads head_dim"]:
-    """Attention of text rows to their trunk and to their own text, softmax in float32.
+    """Attends from text rows to their trunk and their own text; softmax in float32.
 
     Args:
-      q: Queries; there are as many heads as kv_heads or a multiple.
+      q: Queries; `heads` is a multiple of `kv_heads`.
       k: The texts' own keys.
       v: The texts' own values.
-      segment: Which text a row belongs to; a row sees earlier rows of its own segment.
-      trunk_k: The trunks' keys; texts are as many or a multiple.
+      segment: The text that a row belongs to; a row sees itself and earlier rows of
+        its segment.
+      trunk_k: The trunks' keys; `texts` is a multiple of `trunks`.
       trunk_v: The trunks' values.
       shared: How many of its trunk's keys a text sees, at least 1.
       implementation: One of `KERNELS`; None takes what `attention.kernel` returns.
@@ -76,34 +82,38 @@ def attention_of_texts(
         rows, heads = PartitionSpec("data"), PartitionSpec("data", None, "model")
         one = parallel.by_shard(one, (rows, rows, *(heads,) * 5), heads)
         one = functools.partial(one, segment, shared)
-        return attention.dealt(one, q, (k, v, trunk_k, trunk_v), mesh.shape["model"])
+        return attention.by_device(
+            one, q, (k, v, trunk_k, trunk_v), mesh.shape["model"]
+        )
 
 
-def _both(kernel, segment, shared, q, k, v, trunk_k, trunk_v):
+def _both(
+    kernel: Callable[..., Part], segment: Array, shared: Array, q: Array, *keys: Array
+) -> Array:
     """Attends to the trunks and to the texts themselves, and merges the two."""
-    trunks = len(trunk_k)
-    queries = q.reshape(trunks, -1, *q.shape[2:])
+    k, v, trunk_k, trunk_v = keys
+    queries = q.reshape(len(trunk_k), -1, *q.shape[2:])
     far = kernel(queries, trunk_k, trunk_v, shared, causal=False)
     far = Part(*(x.reshape(*q.shape[:2], *x.shape[2:]) for x in far))
     return _merged(far, kernel(q, k, v, segment, causal=True)).astype(q.dtype)
 
 
-def _merged(first: Part, second: Part) -> Float[Array, "batch queries heads head_dim"]:
-    """Weighs two parts by their sums, in float32."""
+def _merged(first: Part, second: Part) -> Queries:
+    """Returns the average of two parts weighted by their sums, in float32."""
     share = jax.nn.sigmoid(first.log_sum - second.log_sum)[..., None]
     wide = (x.out.astype(jnp.float32) for x in (first, second))
     return share * next(wide) + (1 - share) * next(wide)
 
 
-def cudnn(q, k, v, seen: Array, *, causal: bool) -> Part:
-    """CuDNN's fused kernel, on NVIDIA GPUs.
+def cudnn(q: Queries, k: Keys, v: Keys, seen: _Seen, *, causal: bool) -> Part:
+    """Runs cuDNN's fused kernel, on NVIDIA GPUs.
 
     Args:
       q: Queries.
       k: Keys.
       v: Values.
-      seen: If causal the segment of each row, (batch, queries): a query sees its own
-        place and those before it in its segment. Else how many keys are seen, (batch,).
+      seen: If causal, the segment of each row, (batch, queries): a query sees itself
+        and earlier rows of its segment. Else how many keys are seen, (batch,).
       causal: See `seen`.
     """
     # `jax.nn.dot_product_attention` rounds the sums to the values' type: in bfloat16
@@ -123,8 +133,8 @@ def cudnn(q, k, v, seen: Array, *, causal: bool) -> Part:
     return Part(out, log_sum.swapaxes(1, 2))
 
 
-def splash(q, k, v, seen: Array, *, causal: bool) -> Part:
-    """The TPU kernel that jax brings; see `cudnn` for the arguments."""
+def splash(q: Queries, k: Keys, v: Keys, seen: _Seen, *, causal: bool) -> Part:
+    """Runs jax's TPU kernel; see `cudnn` for the arguments."""
     ids = seen, seen
     if not causal:
         behind = jnp.arange(k.shape[1])[None] >= seen[:, None]
@@ -132,8 +142,8 @@ def splash(q, k, v, seen: Array, *, causal: bool) -> Part:
     return Part(*attention.splash_parts(q, k, v, ids, causal=causal))
 
 
-def chunked(q, k, v, seen: Array, *, causal: bool) -> Part:
-    """Attention in plain operations; see `cudnn` for the arguments."""
+def chunked(q: Queries, k: Keys, v: Keys, seen: _Seen, *, causal: bool) -> Part:
+    """Attends in plain operations; see `cudnn` for the arguments."""
     batch, queries, heads, head_dim = q.shape
     kv_heads = k.shape[2]
     on_cpu = parallel.platform() == "cpu"
@@ -145,7 +155,7 @@ def chunked(q, k, v, seen: Array, *, causal: bool) -> Part:
     k, v = (x.swapaxes(1, 2) for x in (k, v))
     starts = jnp.arange(count, dtype=jnp.int32) * size
 
-    def step(chunk):
+    def step(chunk: tuple[Int[Array, ""], Array]) -> tuple[Array, Array]:
         start, queries_of_chunk = chunk
         one = functools.partial(_item, start=start, causal=causal)
         items = queries_of_chunk, k, v, seen
@@ -160,13 +170,19 @@ def chunked(q, k, v, seen: Array, *, causal: bool) -> Part:
 KERNELS = {"cudnn": cudnn, "splash": splash, "chunked": chunked}
 
 
-def _item(item, start, causal):
-    """Of one element of a batch: queries (kv_heads, groups, queries, head_dim)."""
+def _item(
+    item: tuple[Array, ...], start: Int[Array, ""], causal: bool
+) -> tuple[Array, Array]:
+    """Attends for one element of a batch, from position `start` on.
+
+    Its queries are (kv_heads, groups, queries, head_dim), its keys and values
+    (kv_heads, keys, head_dim); its part of `seen` follows.
+    """
     q, k, v, seen = item
     rows, columns = start + jnp.arange(q.shape[2]), jnp.arange(k.shape[1])
     if causal:
-        own = seen.at[rows].get(mode="clip")
-        visible = (own[:, None] == seen[None]) & (columns[None] <= rows[:, None])
+        segments = seen.at[rows].get(mode="clip")
+        visible = (segments[:, None] == seen[None]) & (columns[None] <= rows[:, None])
     else:
         visible = jnp.broadcast_to(columns < seen, (len(rows), len(columns)))
     one = functools.partial(_head, visible=visible)
@@ -174,8 +190,10 @@ def _item(item, start, causal):
     return jax.lax.map(one, (q, k, v)) if on_cpu else jax.vmap(one)((q, k, v))
 
 
-def _head(head, visible):
-    """Of one key head: queries (groups, queries, head_dim), keys (keys, head_dim)."""
+def _head(
+    head: tuple[Array, ...], visible: Bool[Array, "queries keys"]
+) -> tuple[Float[Array, "groups queries head_dim"], Float[Array, "groups queries"]]:
+    """Attends for one key head: queries, keys and values as in `_item`."""
     q, k, v = head
     kind: dict[str, Any] = {"preferred_element_type": jnp.float32}
     kind["precision"] = "highest" if q.dtype == jnp.float32 else None

@@ -1,11 +1,11 @@
-"""Frames of any size for a tower that takes them so: tiles, padded to a few shapes.
+"""Frames of any size as tiles, padded to a few shapes.
 
 The tower cuts a frame into patches. Each block of merge x merge patches becomes one
-visual row, so that a clip has a `grid`: so many rows down a frame and across it. Some
-towers see a group of frames at once, which then has the rows of one frame.
+visual row, so that a clip has a `grid`: the rows down and across a frame. Some towers
+see a group of frames at once, which then has the rows of one frame.
 
 The padded shape of a clip is a function of its grid alone: rows are padded to those of
-frames of a few areas (`_AREAS`), so that a corpus of many formats takes few programs.
+frames of a few areas (`_AREAS`), so that a corpus of many formats needs few programs.
 
 Axes: `clips`; `views`; `groups` of frames; `down`, `across`, the grid; `patches` of a
 group, block by block, row-major in each; `tile`, the numbers of a patch of all frames
@@ -25,20 +25,21 @@ from jaxtyping import Array, Int, Int32, UInt8
 Grid = tuple[int, int]  # Rows down a frame, and across it.
 
 # Pixels of a frame. Most videos are of 320x240, 480x360, 640x360 to 854x480, or as
-# large as the model allows: one area for each; beyond, half as much again, below, half.
+# large as the model allows: one area for each; larger areas grow by half, smaller ones
+# are halved.
 _AREAS = (2**13, 2**14, 2**15, 2**16, 2**17, 2**18, 13 * 2**15, 3 * 2**18)
 _GROWTH = 1.5
-_ROWS = 16  # A padded frame has a multiple of so many rows.
-_ASPECT = 2.4  # Up to this one the windows of a frame have room beside its rows.
-_WINDOWS = 32  # Beyond, their number is a multiple of this.
+_ROWS = 16  # A padded frame has a multiple of this many rows.
+_ASPECT = 2.4  # Up to this aspect the number of windows follows from that of rows.
+_WINDOWS = 32  # Beyond it, the number of windows is a multiple of this.
 
 
 class Room(NamedTuple):
-    """What the frames of a clip are padded to.
+    """The padded size of a group of frames.
 
     Attributes:
-      rows: Of a group of frames.
-      windows: Of it; 0 where the tower has none.
+      rows: Visual rows.
+      windows: Windows; 0 if the tower has none.
     """
 
     rows: int
@@ -49,9 +50,9 @@ class Windows(NamedTuple):
     """The parts of a frame within which a tower attends, padded to equal size.
 
     Attributes:
-      patches: The patch that stands at each slot, the real ones of a window first.
-      lengths: Of each window; 1 of those that are padding.
-      slots: Where each patch stands.
+      patches: The patch at each slot; in a window, padding follows the patches.
+      lengths: Patches of each window; 1 for windows that are padding.
+      slots: The slot of each patch.
     """
 
     patches: Int32[Array | np.ndarray, "clips slots"]
@@ -63,9 +64,9 @@ class Tiles(NamedTuple):
     """The pixels of a batch.
 
     Attributes:
-      values: Of the patches; zeros behind those of a clip.
+      values: The values of the patches, followed by zeros.
       grid: Rows down and across each clip's frames.
-      windows: None where the tower has none.
+      windows: The windows; None if the tower has none.
     """
 
     values: UInt8[Array | np.ndarray, "clips views groups patches tile"]
@@ -75,18 +76,18 @@ class Tiles(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How a model cuts frames.
+    """The way in which a model cuts frames.
 
     Attributes:
       patch_size: Pixels along a side of a patch.
       merge: Patches along a side of the block that becomes a row.
-      group: Frames that the tower sees at once; the last one stands again where a group
-        is not full.
+      group: Frames that the tower sees at once; the last frame is repeated to fill a
+        group.
       window: Rows along a side of a window; 0: the tower has none.
-      most: Rows of the largest frame that the preprocessing makes.
-      limit: Returns the same of a clip of so many frames.
-      least: The smallest grid that it makes.
-      usual: That of a video of 640 x 360.
+      most: Rows of the largest frame after preprocessing.
+      limit: Returns the rows of the largest frame for a number of frames.
+      least: The smallest grid after preprocessing.
+      usual: The grid of a video of 640 x 360.
     """
 
     patch_size: int
@@ -100,26 +101,26 @@ class Tiling:
 
     @property
     def block(self) -> int:
-        """Patches that become one row."""
+        """The patches that become one row."""
         return self.merge**2
 
     @property
     def side(self) -> int:
-        """Pixels along a side of a block."""
+        """The pixels along a side of a block."""
         return self.patch_size * self.merge
 
     def known(self, grid: Grid) -> Grid:
-        """Returns a grid, the usual one where it is zeros (`rows.Shown`)."""
+        """Returns a grid; the usual one if it is zeros (`rows.Shown`)."""
         return grid if grid[0] else self.usual
 
     def groups(self, frames: int) -> int:
-        """Returns how many groups so many frames make."""
+        """Returns the number of groups for a number of frames."""
         return -(-frames // self.group)
 
     def cut(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> UInt8[np.ndarray, "frames down across numbers"]:
-        """Cuts frames of whole blocks; `numbers` are those of a block's patches."""
+        """Cuts frames into blocks; `numbers` are the values of a block's patches."""
         count, height, width, _ = frames.shape
         m, p = self.merge, self.patch_size
         down, across = height // self.side, width // self.side
@@ -128,7 +129,7 @@ class Tiling:
         return cut.reshape(count, down, across, -1)
 
     def room(self, grid: Grid) -> Room:
-        """Returns what the frames of a clip are padded to.
+        """Returns the padded size of a clip's groups.
 
         Example:
           >>> sizes = {"patch_size": 14, "merge": 2, "group": 2, "least": (11, 12)}
@@ -142,23 +143,25 @@ class Tiling:
         rows = next(fitting, 0) or -(-needed // _ROWS) * _ROWS
         if not self.window:
             return Room(rows)
-        own = math.prod(-(-side // self.window) for side in grid)
-        held = self._windows_of(rows)
-        return Room(rows, held if own <= held else -(-own // _WINDOWS) * _WINDOWS)
+        windows = math.prod(-(-side // self.window) for side in grid)
+        room = self._windows_of(rows)
+        if windows > room:
+            room = -(-windows // _WINDOWS) * _WINDOWS
+        return Room(rows, room)
 
     def largest(self, frames: int) -> Room:
-        """Returns the room of the largest frame of clips of so many."""
+        """Returns the room of the largest frame of clips with this many frames."""
         rows = self.room((1, self.limit(frames))).rows
         return Room(rows, self._windows_of(rows) if self.window else 0)
 
     def holds(self, room: Room, grid: Grid) -> bool:
-        """Returns whether a clip's frames can be padded to this room."""
-        own = self.room(grid)
-        return own.rows <= room.rows and own.windows <= room.windows
+        """Returns whether a clip's groups can be padded to this room."""
+        needed = self.room(grid)
+        return needed.rows <= room.rows and needed.windows <= room.windows
 
     @functools.cached_property
     def _rooms(self) -> tuple[int, ...]:
-        """The rows that frames are padded to, up to the largest frame's."""
+        """The numbers of rows that frames are padded to, in ascending order."""
         most = -(-self.most // _ROWS) * _ROWS
         areas: list[int] = list(_AREAS)
         while areas[-1] < most * self.side**2:
@@ -167,7 +170,7 @@ class Tiling:
         return tuple(sorted({min(each, most) for each in rows}))
 
     def _windows_of(self, rows: int) -> int:
-        """Returns how many windows hold so many rows, up to an aspect of `_ASPECT`."""
+        """Returns how many windows hold `rows` rows, up to an aspect of `_ASPECT`."""
         w, around = self.window, rows**0.5 * (_ASPECT**0.5 + _ASPECT**-0.5)
         return math.ceil((rows + (w - 1) * around + (w - 1) ** 2) / w**2)
 
@@ -181,10 +184,10 @@ class Tiling:
         """Returns clips of one room as the arrays that the device reads.
 
         Args:
-          clips: From `cut`, of any number of frames and any grid.
-          orders: Of each clip, those of its views (`rows.Order`).
-          num_frames: That clips are padded to; only where a group is one frame.
-          room: Of all of them.
+          clips: Results of `cut`, with any number of frames and any grid.
+          orders: For each clip, the orders of its views (`rows.Order`).
+          num_frames: The frames that clips are padded to; only if a group is one frame.
+          room: The room of all clips.
         """
         patches, numbers = room.rows * self.block, 3 * self.patch_size**2
         size = len(clips), len(orders[0]), self.groups(num_frames), patches
@@ -194,9 +197,9 @@ class Tiling:
             for view, order in enumerate(orders[k]):
                 whole = np.pad(order, (0, -len(order) % self.group), "edge")
                 for place in range(self.group):
-                    own = tiles[whole[place :: self.group]]
+                    pixels = tiles[whole[place :: self.group]]
                     part = slice(place * numbers, (place + 1) * numbers)
-                    values[k, view, : len(own), : tiles.shape[1], part] = own
+                    values[k, view, : len(pixels), : tiles.shape[1], part] = pixels
         grids = [cut.shape[1:3] for cut in clips]
         windows = None
         if self.window:
@@ -205,7 +208,7 @@ class Tiling:
         return Tiles(values, np.array(grids, np.int32), windows)
 
     def _windowed(self, grid: Grid, room: Room) -> tuple[np.ndarray, ...]:
-        """Returns what `Windows` holds of one clip."""
+        """Returns the arrays of `Windows` for one clip."""
         (down, across), side, block = grid, self.window, self.block
         places = np.arange(down * across).reshape(down, across)
         patches = np.zeros((room.windows, side**2, block), np.int32)
@@ -214,11 +217,11 @@ class Tiling:
         window = 0
         for top in range(0, down, side):
             for left in range(0, across, side):
-                own = places[top : top + side, left : left + side].ravel()
-                count = len(own)
-                patches[window, :count] = own[:, None] * block + np.arange(block)
+                rows = places[top : top + side, left : left + side].ravel()
+                count = len(rows)
+                patches[window, :count] = rows[:, None] * block + np.arange(block)
                 lengths[window] = count * block
                 first = window * side**2 * block
-                slots[own] = first + np.arange(count * block).reshape(count, block)
+                slots[rows] = first + np.arange(count * block).reshape(count, block)
                 window += 1
         return patches.ravel(), lengths, slots.ravel()

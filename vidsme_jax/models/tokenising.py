@@ -1,7 +1,7 @@
-"""From a question and its answer to the tokens behind a video.
+"""Tokenises questions and answers about a video.
 
-A text is tokenised whole, as a family's processor does it, and then cut: a token
-belongs to the question or to the answer, whichever its last character lies in.
+A text is tokenised as a whole, as a family's processor does it, and then split: a token
+belongs to the question or to the answer, whichever has its last character.
 """
 
 import functools
@@ -11,25 +11,26 @@ from typing import Any, NamedTuple
 from vidsme_jax.base import Asked, AuditError
 from vidsme_jax.models import tokenizer_files
 from vidsme_jax.models.rows import Shown, Text
+from vidsme_jax.models.tokenizer_files import Tokenizer
 from vidsme_jax.wording import printable
 
 _VIDEOS = ("<video>", "<image>")
 _SHOWN = 5  # Words in a message.
-_LONG = 40  # Characters of one.
+_LONG = 40  # Characters of a word in a message.
 _LONGEST = 200  # Characters of a prompt in a message.
 
 
 class Template(NamedTuple):
-    """A prompt whose question and answer are open (`prompts.template_of`).
+    """A prompt without its question and answer (`prompts.template_of`).
 
     Attributes:
-      before: In front of the video.
-      opening: Between the video and the question.
+      before: The text before the video.
+      opening: The text between the video and the question.
       asks: Whether there is a question.
-      turn: Between the question and the answer.
-      gap: Spaces in front of the answer, which belong to it: a word and the space in
-        front of it are one token.
-      end: What ends the answer; "" for the style's end.
+      turn: The text between the question and the answer.
+      gap: Spaces before the answer, which belong to it: a word and the space before it
+        are one token.
+      end: The text that ends the answer; "" for the style's end.
       answered: Whether there is a place for an answer.
     """
 
@@ -43,15 +44,15 @@ class Template(NamedTuple):
 
 
 class Framing(NamedTuple):
-    """What a family's processor writes for a video, as text.
+    """The text that a family's processor writes for a video.
 
     Attributes:
-      token: The special token that stands for visual rows.
-      opens: Returns the text in front of each frame's token, or of each group's that
-        has one; None where one run of tokens stands for the rows of all frames.
-      close: The special tokens behind each of these.
-      outro: What follows the video, in one text with the question.
-      typical: The tokens of text beside each frame, about: for models without a
+      token: The special token that is replaced by visual rows.
+      opens: Returns the text before each frame's token, or each group's; None if one
+        run of tokens is replaced by the rows of all frames.
+      close: The special tokens after each of these.
+      outro: The text after the video, tokenised with the question.
+      typical: About how many tokens of text each frame has, for models without a
         tokenizer.
     """
 
@@ -62,22 +63,20 @@ class Framing(NamedTuple):
     typical: int = 0
 
     def text(self, shown: Shown) -> str:
-        """Returns it without the outro, with one token a frame, or one for all."""
+        """Returns the text without the outro: one token a frame, or one for all."""
         opens = [""] if self.opens is None else self.opens(shown)
         return "".join(f"{opening}{self.token}{self.close}" for opening in opens)
 
     def untokenised(self, shown: Shown) -> Text:
-        """Returns as many tokens beside each frame as are typical, and no others."""
+        """Returns `typical` tokens for each frame, and no others."""
         count = 0 if self.opens is None else len(self.opens(shown))
         return Text((), frames=((0,) * self.typical,) * count)
 
 
-def markers(tokenizer: Any, texts: Mapping[str, str]) -> list[str]:
-    """Returns special tokens, as a family's processor takes them of its tokenizer.
+def markers(tokenizer: Tokenizer | None, texts: Mapping[str, str]) -> list[str]:
+    """Returns special tokens, as a family's processor takes them from its tokenizer.
 
-    Args:
-      tokenizer: Of transformers; None: there is none.
-      texts: By the attribute that names a token, its text where there is no such.
+    `texts` are their defaults, by the tokenizer's attribute.
     """
     return [getattr(tokenizer, name, text) for name, text in texts.items()]
 
@@ -87,30 +86,30 @@ class Tokeniser:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: Template,
         end: str | None,
         video_token: int | None,
         framing: Framing,
     ):
-        """Keeps what a text is made of.
+        """Tokenises the prompt around a clip of one frame, to check it.
 
         Args:
-          tokenizer: Of transformers.
-          template: Of the prompt.
-          end: The style's end; None if the tokenizer knows no such token.
+          tokenizer: The tokenizer.
+          template: The prompt's template.
+          end: The style's end; None if the tokenizer has no such token.
           video_token: See `prompts.around_video`.
-          framing: Of the family.
+          framing: The family's text for a video.
 
         Raises:
-          AuditError: The tokenizer does not give the video's tokens as they stand.
+          AuditError: The tokenizer splits or changes the video's tokens.
         """
         self._tokenizer, self._framing = tokenizer, framing
         self._template = template._replace(opening=framing.outro + template.opening)
         self._end, self._video_token = end, video_token
         self._around = functools.lru_cache(maxsize=1024)(self._around_clip)
-        # A prompt that begins with the token that begins texts gets no other, as
-        # `apply_chat_template` of transformers' processors does it.
+        # A prompt that begins with the BOS token gets no other, as in
+        # `apply_chat_template` of transformers' processors.
         first = tokenizer.bos_token
         adds = not (first and template.before.startswith(first))
         self._encode = functools.partial(tokenizer, add_special_tokens=adds)
@@ -119,15 +118,11 @@ class Tokeniser:
             self._front = template.before + framing.text(Shown(1))
             prompt = self._around(Shown(1))
             self._skipped = len(prompt.before) + 1 + sum(map(len, prompt.frames))
-        own = self._template.opening + template.turn
-        self._unknown = self._unknown_in(self._cut(own, ())[0])
+        fixed = self._template.opening + template.turn
+        self._unknown = self._unknown_in(self._cut(fixed, ())[0])
 
     def __call__(self, asked: Asked | None = None, shown: Shown | None = None) -> Text:
-        """Returns the tokens of a text; see `interface.Model`.
-
-        Raises:
-          AuditError: It cannot be tokenised; lists why.
-        """
+        """Returns the tokens of a text or of a prompt; see `interface.Tokenise`."""
         if asked is None:
             return self._around(Shown(1) if shown is None else shown)
         template = self._template
@@ -140,8 +135,8 @@ class Tokeniser:
             whole = head + gap + asked.answer
             ends = [len(head), len(whole)]
         stops = len(ends) == 2 and asked.ended != "length"
-        said = "" if asked.ids else asked.answer
-        problems = self._faults(question + said, stops)
+        answer = "" if asked.ids else asked.answer
+        problems = self._faults(question + answer, stops)
         if problems:
             raise AuditError(problems)
         if stops:
@@ -150,14 +145,14 @@ class Tokeniser:
         last = places[-1] + stops
         if last > len(ids):
             problems.append(
-                "config.model.prompt: what stands behind {answer} gives no token"
+                "config.model.prompt: the text after {answer} gives no token"
             )
         if self._video_token in ids:
-            problems.append("its text holds the video token")
+            problems.append("its text contains the video token")
         if self._unknown_in(ids[: places[-1]]) > self._unknown:
             problems.append(
                 "words that the tokenizer does not know"
-                + self._words(question + " " + said)
+                + self._words(question + " " + answer)
             )
         if len(ends) == 2 and asked.answer.strip() and places[0] == places[1]:
             problems.append(
@@ -166,14 +161,14 @@ class Tokeniser:
             )
         if problems:
             raise AuditError(problems)
-        answer = asked.ids or ids[places[0] : last]
         before = self._around(Shown(1)).before
-        return Text(before, tuple(ids[: places[0]]), tuple(answer))
+        answered = asked.ids or ids[places[0] : last]
+        return Text(before, tuple(ids[: places[0]]), tuple(answered))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of an answer, without special tokens and spaces around it.
+        """Returns the text of an answer, without special tokens and surrounding spaces.
 
-        It need not have the same tokens again.
+        Tokenising the text again may give other tokens.
         """
         text = tokenizer_files.guarded(
             lambda: self._tokenizer.decode(
@@ -203,7 +198,7 @@ class Tokeniser:
             found = self._tokenizer.convert_tokens_to_ids(framing.token)
             raise AuditError(
                 [
-                    f"tokenizer: the prompt {printable(whole, _LONGEST)!r} holds the "
+                    f"tokenizer: the prompt {printable(whole, _LONGEST)!r} has the "
                     f"video token {self._video_token} {len(pieces) - 1} times, "
                     f"expected {expected} (the tokenizer's {framing.token} is {found})"
                 ]
@@ -212,7 +207,7 @@ class Tokeniser:
         if pieces[-1][: len(close)] != close:
             raise AuditError(
                 [
-                    f"tokenizer: {framing.close} behind the frames of the prompt "
+                    f"tokenizer: {framing.close} after the frames of the prompt "
                     f"{printable(whole, _LONGEST)!r} is not the token {close}"
                 ]
             )
@@ -222,7 +217,7 @@ class Tokeniser:
         return Text(before, first, frames=frames)
 
     def _closing(self) -> list[int]:
-        """Returns the special tokens of the framing's close."""
+        """Returns the ids of the special tokens after a frame."""
         close = self._framing.close
         if not close:
             return []
@@ -230,7 +225,7 @@ class Tokeniser:
         special = self._tokenizer.get_added_vocab().values()
         if not ids or not set(ids) <= set(special):
             raise AuditError(
-                [f"tokenizer: {close}, which closes a frame, is no special token"]
+                [f"tokenizer: {close}, which ends a frame, is not a special token"]
             )
         return ids
 
@@ -240,48 +235,48 @@ class Tokeniser:
         )
 
     def _faults(self, text: str, stops: bool) -> list[str]:
-        """Returns what is wrong with a text before it is tokenised."""
+        """Returns the problems of a text before it is tokenised."""
         problems = []
         if not self._template.answered:
             problems.append(
-                "config.model.prompt has no turn for an answer: put {answer} where "
-                "answers stand"
+                "config.model.prompt has no turn for an answer: put {answer} at the "
+                "answer's place"
             )
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            problems.append(f"its text has no encoding ({error})")
+            problems.append(f"its text has no UTF-8 encoding ({error})")
         framing = self._framing
         for name in dict.fromkeys((*_VIDEOS, framing.token, framing.close)):
             if name and name in text:
                 problems.append(
-                    f"its text holds the video token {name}: leave it out, the prompt "
-                    "puts the video in front of the question"
+                    f"its text contains the video token {name}: remove it, the prompt "
+                    "puts the video before the question"
                 )
         if stops and not self._template.end and self._end is None:
             problems.append(
                 "the tokenizer has no token that ends an answer (eos_token)"
             )
         elif self._end is not None and self._end in text:
-            problems.append(f"its text holds {self._end}, which ends a turn")
+            problems.append(f"its text contains {self._end}, which ends a turn")
         return problems
 
     def _unknown_in(self, ids: Sequence[int]) -> int:
         return ids.count(self._tokenizer.unk_token_id)
 
     def _words(self, text: str) -> str:
-        """Returns those that the tokenizer does not know, as a message has them."""
+        """Returns the words that the tokenizer does not know, for a message."""
         every = dict.fromkeys(text.split())
         ids = (self._tokenizer(x, add_special_tokens=False)["input_ids"] for x in every)
         unknown = [
-            x for x, its in zip(every, ids, strict=True) if self._unknown_in(its)
+            x for x, tokens in zip(every, ids, strict=True) if self._unknown_in(tokens)
         ]
         shown = [printable(x, _LONG) for x in unknown[:_SHOWN]]
         rest = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         return f": {', '.join(shown)}{rest}" if shown else ""
 
     def _cut(self, text: str, ends: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Returns the tokens behind the video, and how many end by each character."""
+        """Returns the tokens after the video, and how many end by each character."""
         whole, shift = self._front + text, len(self._front)
         if not self._tokenizer.is_fast:
             ids = self._encode(whole)["input_ids"]
@@ -290,7 +285,7 @@ class Tokeniser:
             found = self._encode(whole, return_offsets_mapping=True)
             ids = found["input_ids"]
             last = [end for _, end in found["offset_mapping"]]
-            while last and last[-1] == 0:  # Added behind the text.
+            while last and last[-1] == 0:  # Added after the text.
                 last.pop()
             ids = ids[: len(last)]
             places = [
@@ -303,8 +298,8 @@ class Tokeniser:
     def _ended(self, ids: Sequence[int], whole: str, end: int) -> int:
         """Returns how many tokens end by a character, without offsets.
 
-        Looks for the longest start of the text that ends there or before and whose
-        tokens are the text's.
+        They are those of the longest prefix, up to that character, whose tokens are
+        also the text's.
         """
         for stop in range(end, -1, -1):
             start = self._encode(whole[:stop])["input_ids"]
@@ -316,9 +311,9 @@ class Tokeniser:
 def question_of(asked: Asked) -> str:
     """Returns the question with its options, each a line with its letter.
 
-    The form `A. a red ball` is that of the common evaluations of video models, such as
-    Video-MME [1]; the paper's release leaves options out. Options that come with these
-    letters already (`A. `, `A) `, `A: `, `(A) `) stay as they are.
+    The form `A. a red ball` is that of common evaluations of video models, such as
+    Video-MME [1]; the paper's release omits options. Options that already have these
+    letters (`A. `, `A) `, `A: `, `(A) `) are unchanged.
 
     Example:
       >>> asked = Asked(key="", question="What?", candidates=("a dog", "rain"))
@@ -346,17 +341,14 @@ def _letter(place: int) -> str:
     return (_letter(first - 1) if first else "") + chr(ord("A") + last)
 
 
-def begins(tokenizer: Any) -> bool:
-    """Returns whether the tokenizer puts a token in front of every text."""
+def begins(tokenizer: Tokenizer) -> bool:
+    """Returns whether the tokenizer adds a BOS token to texts."""
     first = tokenizer("a")["input_ids"][:1]
     return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
 
 
-def end_token(tokenizer: Any, *texts: str) -> str | None:
-    """Returns the first of some texts, or else `eos_token`, that is a special token.
-
-    None if there is no such token.
-    """
+def end_token(tokenizer: Tokenizer, *texts: str) -> str | None:
+    """Returns the first text that is an added token, else `eos_token` (may be None)."""
     special = tokenizer.get_added_vocab()
     named = [text for text in texts if text in special]
     return named[0] if named else tokenizer.eos_token

@@ -1,14 +1,14 @@
-"""A vision transformer that takes frames of any size, as the tiles of `models.tiles`.
+"""A vision transformer for frames of any size, as the tiles of `models.tiles`.
 
-Positions are two: the patch's row and column turn queries and keys (rotary embedding,
-half of the frequencies each), and there may be a learned table beside them, resampled
-to the frame's grid. A patch attends to those of its own frame, or group of frames, and
-in some layers to those of its window alone.
+The patch's row and column rotate queries and keys (rotary embedding, half of the
+frequencies each); some models also add a learned table, resampled to the frame's grid.
+A patch attends to those of its own frame, or group of frames, and in some layers only
+to those of its window.
 
 | model | norm | dense layers | windows | table |
 |---|---|---|---|---|
 | Qwen2-VL [1] | layer | two, quick GELU | no | no |
-| Qwen2.5-VL [2] | RMS | SwiGLU | but for a few layers | no |
+| Qwen2.5-VL [2] | RMS | SwiGLU | in all but a few layers | no |
 | Qwen3-VL [3] | layer | two, tanh GELU | no | yes |
 | VideoLLaMA3 [4] | layer | two, tanh GELU | no | no |
 
@@ -40,7 +40,7 @@ from vidsme_jax.models.attention import attention
 from vidsme_jax.models.rope import Tables, apply_rope
 from vidsme_jax.models.tiles import Windows
 
-_THETA = 10000.0  # Of the rotary embedding.
+_THETA = 10000.0  # The base of the rotary embedding.
 _ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -53,24 +53,24 @@ class GridVitConfig:
     """Hyperparameters of one tower.
 
     Attributes:
-      hidden_size: Of a patch.
-      intermediate_size: Of the dense layers of a block.
-      depth: Blocks.
-      num_heads: Of the attention.
+      hidden_size: The size of a patch's features.
+      intermediate_size: The inner size of the dense layers.
+      depth: The number of blocks.
+      num_heads: The heads of the attention.
       patch_size: Pixels along a side of a patch.
-      merge: Patches along a side of what becomes one visual row.
+      merge: Patches along a side of the block that becomes one visual row.
       group: Frames that are seen at once.
-      activation: Of the dense layers.
+      activation: The activation of the dense layers.
       gated: Whether a third dense layer gates the first (SwiGLU).
-      rms: Whether norms are of the root mean square, without bias.
-      fused: Whether queries, keys and values come of one dense layer.
-      patch_bias: Of the first layer.
+      rms: Whether norms are root-mean-square norms, without bias.
+      fused: Whether one dense layer gives queries, keys and values.
+      patch_bias: Whether the first layer has a bias.
       table: Places along a side of the learned positions; 0: there are none.
       window: Visual rows along a side of a window; 0: there are none.
-      whole: Of a tower with windows: the blocks that see the whole frame.
-      taps: The blocks whose features are wanted beside the last one's.
-      eps: Of the norms.
-      dtype: Of parameters and activations.
+      whole: With windows, the blocks that see the whole frame.
+      taps: The blocks whose features are returned in addition to the last one's.
+      eps: The epsilon of the norms.
+      dtype: The type of parameters and activations.
     """
 
     hidden_size: int
@@ -94,33 +94,33 @@ class GridVitConfig:
 
     @property
     def head_dim(self) -> int:
-        """Size of a head."""
+        """The size of a head."""
         return self.hidden_size // self.num_heads
 
     @property
     def tile(self) -> int:
-        """Numbers of a patch."""
+        """The numbers of a patch."""
         return 3 * self.group * self.patch_size**2
 
-    def norm(self, size: int) -> Any:
+    def norm(self, size: int) -> layers.RmsNorm | layers.LayerNorm:
         """Makes a norm."""
         kind = layers.RmsNorm if self.rms else layers.LayerNorm
         return kind(size, eps=self.eps, dtype=self.dtype)
 
     def flops(self, rows: int) -> int:
-        """Counts the products on a group of frames of so many visual rows."""
+        """Returns the operations for a group of frames with `rows` visual rows."""
         patches, d = rows * self.merge**2, self.hidden_size
         dense = 2 + self.gated
         block = 2 * patches * (4 * d**2 + dense * d * self.intermediate_size)
         full = 4 * patches**2 * d
-        own = 4 * patches * (self.window * self.merge) ** 2 * d
+        windowed = 4 * patches * (self.window * self.merge) ** 2 * d
         narrow = self.depth - len(self.whole) if self.window else 0
-        attended = (self.depth - narrow) * full + narrow * min(own, full)
+        attended = (self.depth - narrow) * full + narrow * min(windowed, full)
         return self.depth * block + attended + 2 * patches * self.tile * d
 
 
 def read_rotation(fields: Fields) -> None:
-    """Refuses another rotary embedding than the one that is built."""
+    """Refuses a rotary embedding that differs from `rotation`."""
     given = fields.take("rope_parameters", dict, {})
     inner = Fields(given, f"{fields.where}.rope_parameters", fields.problems)
     inner.expect("rope_type", "axial", "default")
@@ -129,11 +129,11 @@ def read_rotation(fields: Fields) -> None:
 
 
 def check_heads(fields: Fields, hidden: int, heads: int) -> None:
-    """Refuses heads of a size that rows and columns cannot share."""
+    """Refuses head sizes that `rotation` cannot split."""
     if hidden % heads or hidden // heads % 4:
         fields.problems.append(
-            f"{fields.where}: a head of the tower has {hidden} / {heads} sizes; "
-            "expected a multiple of four, for rows and columns turn pairs of them"
+            f"{fields.where}: a head of the tower has the size {hidden} / {heads}; "
+            "expected a multiple of four, because rows and columns each rotate pairs"
         )
 
 
@@ -184,9 +184,11 @@ def _in_windows(
     v: Float[Array, "items patches heads head_dim"],
     windows: Windows,
 ) -> Float[Array, "items patches heads head_dim"]:
-    """Attends within windows, which are laid side by side and padded to equal size."""
+    """Attends within windows, which are padded to equal size."""
 
-    def run(q, k, v, patches, lengths, slots):
+    def run(
+        q: Array, k: Array, v: Array, patches: Array, lengths: Array, slots: Array
+    ) -> Float[Array, "items patches heads head_dim"]:
         items, _, heads, head_dim = q.shape
         flat = jnp.stack([q, k, v], axis=2).reshape(items, q.shape[1], -1)
         flat = layers.take_rows(flat, patches)
@@ -199,11 +201,11 @@ def _in_windows(
         out = layers.take_rows(out.reshape(items, -1, heads * head_dim), slots)
         return out.reshape(q.shape)
 
-    given = (q, k, v, *map(jnp.asarray, windows))
+    arrays = (q, k, v, *map(jnp.asarray, windows))
     if parallel.grid() is None:
-        return run(*given)
+        return run(*arrays)
     spec = PartitionSpec(("data", "model"))
-    return parallel.by_shard(run, (spec,) * len(given), spec)(*given)
+    return parallel.by_shard(run, (spec,) * len(arrays), spec)(*arrays)
 
 
 class Block(nnx.Module):
@@ -237,14 +239,14 @@ class Block(nnx.Module):
 
 
 class Places(NamedTuple):
-    """Where the patches of items are.
+    """The places of the patches of items.
 
     Attributes:
-      cos: Of the rotary embedding.
-      sin: Likewise.
+      cos: Cosines of the rotary embedding.
+      sin: Sines of the rotary embedding.
       lengths: How many patches are not padding.
-      table: The learned positions; None where there are none.
-      windows: Of a tower that has any.
+      table: The learned positions, if the tower has any.
+      windows: The windows, if the tower has any.
     """
 
     cos: Tables
@@ -255,7 +257,7 @@ class Places(NamedTuple):
 
 
 class GridVit(nnx.Module):
-    """Patches to features: all blocks, without a last norm."""
+    """Maps patches to features: all blocks, without a last norm."""
 
     def __init__(self, config: GridVitConfig, *, rngs: nnx.Rngs):
         c = self.config = config
@@ -271,13 +273,7 @@ class GridVit(nnx.Module):
     def places(
         self, grid: Int[Array, "items 2"], patches: int, windows: Windows | None = None
     ) -> Places:
-        """Returns where patches are.
-
-        Args:
-          grid: Visual rows down and across each item.
-          patches: Of each item, with padding.
-          windows: Of a tower that has any.
-        """
+        """Returns the places of patches; `grid` has the rows down and across items."""
         c = self.config
         with jax.named_scope("tower"):
             at = patch_places(grid, patches, c.merge)
@@ -288,12 +284,7 @@ class GridVit(nnx.Module):
     def __call__(
         self, tiles: Float[Array, "items patches tile"], places: Places
     ) -> list[Float[Array, "items patches embed"]]:
-        """Returns the features behind each of the taps, and behind the last block.
-
-        Args:
-          tiles: Normalised.
-          places: Of their patches.
-        """
+        """Returns the features after each of the taps, and after the last block."""
         c = self.config
         with jax.named_scope("tower"):
             x = self.patch_embedding(tiles.astype(c.dtype))
@@ -301,9 +292,9 @@ class GridVit(nnx.Module):
                 x = x + places.table
             found, start = [], 0
             for stop in sorted({*self._ends(), c.depth}):
-                own = places.windows if stop - 1 not in c.whole else None
+                windows = places.windows if stop - 1 not in c.whole else None
                 span = None if (start, stop) == (0, c.depth) else (start, stop)
-                args = x, places.cos, places.sin, places.lengths, own
+                args = x, places.cos, places.sin, places.lengths, windows
                 x = layers.run_stack(self.layers, *args, span=span)
                 if stop - 1 in c.taps:
                     found.append(x)
@@ -311,7 +302,7 @@ class GridVit(nnx.Module):
             return [*found, x]
 
     def _ends(self) -> Sequence[int]:
-        """Returns where blocks of another kind begin, and where features are taken."""
+        """Returns the blocks before which the kind changes or features are taken."""
         c = self.config
         ends = [tap + 1 for tap in c.taps]
         for block in c.whole:
@@ -321,14 +312,11 @@ class GridVit(nnx.Module):
     def _positions(
         self, places: Int[Array, "items patches 2"], grid: Int[Array, "items 2"]
     ) -> Float[Array, "items patches embed"]:
-        """Resamples the learned table, corners on corners, in float32.
-
-        Between the four places around a point the table is linear on each axis.
-        """
+        """Resamples the learned table bilinearly, corners on corners, in float32."""
         side, table = self.config.table, self.position_embedding.weight[...]
         last = jnp.maximum(grid * self.config.merge - 1, 1)[:, None]
         at = places.astype(jnp.float32) * (side - 1) / last.astype(jnp.float32)
-        at = jnp.minimum(at, side - 1)  # Of padding.
+        at = jnp.minimum(at, side - 1)  # For padding.
         below = jnp.floor(at)
         weight, below = at - below, below.astype(jnp.int32)
         above = jnp.minimum(below + 1, side - 1)
@@ -355,9 +343,9 @@ def patch_places(
 def rotation(
     places: Int[Array, "items patches 2"], head_dim: int
 ) -> tuple[Tables, Tables]:
-    """Returns cosines and sines: a quarter of the sizes by the row, then by the column.
+    """Returns cosines and sines: a quarter of a head by the row, then by the column.
 
-    The second half of a head repeats the first, as `apply_rope` turns pairs.
+    The second half of a head repeats the first, because `apply_rope` rotates pairs.
     """
     exponents = np.arange(0, head_dim // 2, 2, dtype=np.float32)
     frequencies = 1 / np.float32(_THETA) ** (exponents / np.float32(head_dim // 2))

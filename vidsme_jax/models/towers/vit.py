@@ -1,8 +1,8 @@
 """The CLIP [1] and SigLIP [2] vision towers, up to the layer whose features are used.
 
-CLIP has a class token and a norm in front of its layers, SigLIP neither of them.
+CLIP has a class token and a norm before its layers, SigLIP neither.
 
-Axes: `frames`, `patches` (row-major), `tokens` = patches and the class token where the
+Axes: `frames`, `patches` (row-major), `tokens` = patches and the class token if the
 tower has one, `embed`.
 
 [1] Radford et al., 2021. https://arxiv.org/abs/2103.00020
@@ -25,13 +25,13 @@ from vidsme_jax.models import layers
 from vidsme_jax.models.attention import attention
 
 _IGNORED = {
-    "vocab_size": "of the text tower, which is not here",
+    "vocab_size": "of the text tower, which is not used",
     "vision_use_head": "the head is not used",
 }
-# The defaults that both kinds have in transformers.
+# The defaults of both kinds in transformers.
 _SIZES = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 _SIZES |= {"num_attention_heads": 12, "image_size": 224}
-# Of each kind: `model_type`, `hidden_act`, transformers' defaults that differ.
+# For each kind `model_type`, `hidden_act`, and the defaults of patch size and epsilon.
 _KINDS = {
     "clip": ("clip_vision_model", "quick_gelu", 32, 1e-5),
     "siglip": ("siglip_vision_model", "gelu_pytorch_tanh", 16, 1e-6),
@@ -54,12 +54,12 @@ class VitConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along one side of a frame; pixels beyond the last are left out."""
+        """The patches along one side of a frame; pixels beyond the last are dropped."""
         return self.image_size // self.patch_size
 
     @property
     def extra(self) -> int:
-        """Tokens in front of the patches: the class token, if there is one."""
+        """The tokens before the patches: the class token, if there is one."""
         return int(self.kind == "clip")
 
 
@@ -67,9 +67,9 @@ def read_config(fields: Fields, kind: str, dtype: DTypeLike) -> VitConfig:
     """Reads a `vision_config`; absent keys take transformers' defaults.
 
     Args:
-      fields: Of the config.
+      fields: The config.
       kind: "clip" or "siglip".
-      dtype: Of parameters and activations.
+      dtype: The type of parameters and activations.
     """
     name, activation, patch, eps = _KINDS[kind]
     fields.expect("model_type", name)
@@ -83,8 +83,8 @@ def read_config(fields: Fields, kind: str, dtype: DTypeLike) -> VitConfig:
     eps = fields.number("layer_norm_eps", eps, *EPS_RANGE)
     if patch_size > sizes["image_size"]:
         fields.problems.append(
-            f"{fields.where}: patch_size {patch_size} is over image_size "
-            f"{sizes['image_size']}: no patch is left"
+            f"{fields.where}: patch_size {patch_size} is above image_size "
+            f"{sizes['image_size']}"
         )
     hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     if hidden % heads:
@@ -99,7 +99,7 @@ def read_config(fields: Fields, kind: str, dtype: DTypeLike) -> VitConfig:
 
 
 def activate(x: Float[Array, "*batch size"], kind: str) -> Float[Array, "*batch size"]:
-    """CLIP's quick GELU, x * sigmoid(1.702 x), or SigLIP's tanh approximation."""
+    """Returns CLIP's quick GELU, x * sigmoid(1.702 x), or SigLIP's tanh GELU."""
     if kind == "clip":
         return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.gelu(x, approximate=True)
@@ -151,7 +151,7 @@ class Layer(nnx.Module):
 
 
 class Vit(nnx.Module):
-    """Frames to patch features: the first `depth` layers, no final norm, no head."""
+    """Maps frames to patch features: the first `depth` layers, no last norm or head."""
 
     def __init__(self, config: VitConfig, *, depth: int, rngs: nnx.Rngs):
         c = self.config = config
@@ -177,7 +177,7 @@ class Vit(nnx.Module):
     def tokens(
         self, pixels: Float[Array, "frames 3 size size"]
     ) -> Float[Array, "frames tokens embed"]:
-        """Returns those of all tokens, the class token's first."""
+        """Returns the features of all tokens, the class token's first."""
         c = self.config
         x = self.patch_embedding(tiles(pixels, c.patch_size, c.dtype))
         places = self.position_embedding.weight[...][None]
@@ -193,16 +193,19 @@ def tiles(
 ) -> Float[Array, "frames patches tile"]:
     """Cuts frames into patches, each flattened as (channel, row, column).
 
-    Pixels beyond the last whole patch of a side are left out.
+    Pixels beyond the last whole patch of a side are dropped.
     """
     grid = pixels.shape[-1] // patch
-    kept = pixels[:, :, : grid * patch, : grid * patch].astype(dtype)
-    cut = kept.reshape(-1, 3, grid, patch, grid, patch).transpose(0, 2, 4, 1, 3, 5)
+    whole = pixels[:, :, : grid * patch, : grid * patch].astype(dtype)
+    cut = whole.reshape(-1, 3, grid, patch, grid, patch).transpose(0, 2, 4, 1, 3, 5)
     return cut.reshape(-1, grid**2, 3 * patch**2)
 
 
 def rules(prefix: str, path: str, kind: str) -> list[Rule]:
-    """Where the tower's tensors go; `prefix` is a pattern, `path` of the parameters."""
+    """Returns the rules that fill the parameters at `path` of a tower.
+
+    `prefix` is a pattern of the names of the tower's tensors.
+    """
     embeddings, block = rf"{prefix}embeddings\.", rf"{prefix}encoder\.layers\.(\d+)\."
     patches, places = f"{path}/patch_embedding", f"{path}/position_embedding"
     out = [
@@ -211,7 +214,7 @@ def rules(prefix: str, path: str, kind: str) -> list[Rule]:
     ]
     if kind == "clip":
         out.append(Rule(rf"{embeddings}class_embedding", f"{path}/class_embedding"))
-        # The checkpoint spells it so.
+        # The spelling of the checkpoints.
         out += norm(rf"{prefix}pre_layrnorm", f"{path}/pre_norm")
     else:
         out.append(Rule(rf"{embeddings}patch_embedding\.bias", f"{patches}/bias"))
@@ -225,12 +228,9 @@ def rules(prefix: str, path: str, kind: str) -> list[Rule]:
 
 
 def ignored(prefix: str, depth: int, num_layers: int) -> dict[str, str]:
-    """Patterns of a tower's tensors that no parameter is filled from, with reasons.
+    """Returns patterns of a tower's unused tensors, with the reasons.
 
-    Args:
-      prefix: Pattern of the tower's names.
-      depth: Layers that are run.
-      num_layers: Layers that a file may hold.
+    `depth` layers are run, of `num_layers` that a file may have; see `rules`.
     """
     after = "after the layer whose features are used"
     out = {
