@@ -10,7 +10,8 @@ from curves_test import _Reader
 from report_test import _curve, _Page, _table, _write
 from score_tables import table as scores_of
 from store_test import _clip
-from vidsme_jax.base import Failure, Item, LeftOut
+from vidsme_jax.base import Failure, Item
+from vidsme_jax.data.left_out import LeftOut
 from vidsme_jax.evaluation import groups, metrics
 from vidsme_jax.report import curves, drawings, figures, files, page, plots
 from vidsme_jax.studies import drawing

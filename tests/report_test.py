@@ -16,7 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from vidsme_jax import report, scores
-from vidsme_jax.base import Failure, LeftOut, ScoreTable
+from vidsme_jax.base import Failure, ScoreTable
+from vidsme_jax.data.left_out import LeftOut
 from vidsme_jax.evaluation import (
     groups,
     intervals,

@@ -12,8 +12,8 @@ from corpus_files import (
     problems_of,
 )
 
-from vidsme_jax.base import LeftOut
 from vidsme_jax.data import corpora
+from vidsme_jax.data.left_out import LeftOut
 
 
 def test_the_release_s_own_manifest(golden):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from absl import logging
 
-from vidsme_jax.base import ROLES, AuditError, Clip, Item, LeftOut
+from vidsme_jax.base import ROLES, AuditError, Clip, Item
 from vidsme_jax.data import (
     conflicts,
     identity,
@@ -23,6 +23,7 @@ from vidsme_jax.data import (
     urls,
     waiting,
 )
+from vidsme_jax.data.left_out import LeftOut
 from vidsme_jax.data.manifest_rows import Row, columns_of, label_column, option
 from vidsme_jax.data.sources import Found, some
 from vidsme_jax.data.waiting import Wait

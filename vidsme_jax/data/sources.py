@@ -13,7 +13,7 @@ from typing import NamedTuple
 from absl import logging
 
 from vidsme_jax.addresses import no_folder
-from vidsme_jax.base import AuditError, LeftOut
+from vidsme_jax.base import AuditError
 from vidsme_jax.data import (
     cells,
     dataset_folders,
@@ -24,6 +24,7 @@ from vidsme_jax.data import (
     urls,
 )
 from vidsme_jax.data.folders import Search
+from vidsme_jax.data.left_out import LeftOut
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.data.names import some
 from vidsme_jax.settings.rules import FIELDS

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vidsme_jax.base import SLICES, Failure, LeftOut, ScoreTable
+from vidsme_jax.base import SLICES, Failure, ScoreTable
 from vidsme_jax.data import warning_groups
+from vidsme_jax.data.left_out import LeftOut
 from vidsme_jax.evaluation import controls, verdicts
 from vidsme_jax.names import uncalibrated
 from vidsme_jax.report import cards, figures, files, page, scope

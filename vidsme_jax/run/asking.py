@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores, settings
 from vidsme_jax.addresses import is_url, no_folder
-from vidsme_jax.base import AuditError, Clip, Item, LeftOut, Sample
+from vidsme_jax.base import AuditError, Clip, Item, Sample
 from vidsme_jax.checkpoints import content, files, opening, refused
 from vidsme_jax.data import corpora, samples
+from vidsme_jax.data.left_out import LeftOut
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
