@@ -1,7 +1,6 @@
-"""What can be said of a configuration before JAX is imported.
+"""Checks a configuration before JAX is imported: values, scores, corpus, checkpoints.
 
-That is: of its values, its scores, its corpus, and whether local checkpoints are there.
-The commands ask first; `checks` then goes on with model and devices.
+The commands call it first; `checks` then continues with model and devices.
 """
 
 import contextlib
