@@ -31,7 +31,7 @@ _NORMALISED = 0.01  # How far a sum of probabilities may be from 1.
 
 
 def shannon_entropy(log_probs: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:
-    r"""Shannon entropy, $H(p) = -\sum_v p_v \log p_v$, in nats."""
+    r"""Computes the Shannon entropy, $H(p) = -\sum_v p_v \log p_v$, in nats."""
     _check(log_probs)
     return jnp.sum(jax.scipy.special.entr(jnp.exp(log_probs)), axis=-1)
 
@@ -39,7 +39,9 @@ def shannon_entropy(log_probs: Float[Array, "*batch vocab"]) -> Float[Array, "*b
 def renyi_entropy(
     log_probs: Float[Array, "*#batch vocab"], order: Float[Array, "*#batch"]
 ) -> Float[Array, "..."]:
-    r"""Renyi entropy of order $q$ [1], $R_q(p) = \log(\sum_v p_v^q) / (1 - q)$.
+    r"""Computes the Renyi entropy of order $q$ [1].
+
+    $$R_q(p) = \frac{\log \sum_v p_v^q}{1 - q}$$
 
     Continuous in `order`: $R_1$ is the Shannon entropy and $R_\infty = -\log \max p$.
 
@@ -69,7 +71,7 @@ def sharma_mittal_entropy(
     q: Float[Array, "*#batch"],
     r: Float[Array, "*#batch"],
 ) -> Float[Array, "..."]:
-    r"""Sharma-Mittal entropy of order $q$ and degree $r$ [2], the heart of [3].
+    r"""Computes the Sharma-Mittal entropy of order $q$ and degree $r$ [2], as in [3].
 
     $$S_{q,r}(p) = \frac{1}{1-r}\Big[\big(\textstyle\sum_v p_v^q\big)^{\frac{1-r}{1-q}}
       - 1\Big] = \frac{e^{(1-r) R_q(p)} - 1}{1-r}$$
@@ -90,7 +92,7 @@ def sharma_mittal_official(
     q: Float[Array, "*#batch"],
     r: Float[Array, "*#batch"],
 ) -> Float[Array, "..."]:
-    """The Sharma-Mittal entropy as the release of [3] computes it.
+    """Computes the Sharma-Mittal entropy as the release of [3] does.
 
     Probabilities are clamped to [1e-10, 1 - 1e-10] and not renormalised; the cases and
     their clips are those of `stored.sharma_mittal_of_log_power_sum`.

@@ -84,7 +84,7 @@ def sums(
     Args:
       y: Logits less the row's largest; of the argmax itself `ABSENT` or about it.
       axis: Of the classes.
-      *further: Terms whose sums are returned behind those of the state.
+      *further: Terms whose sums are returned after those of the state.
     """
     exp = jnp.exp(y)
     terms = [exp, y * exp, y * (y * exp), jnp.exp(0.5 * y)]
@@ -110,7 +110,7 @@ def total(terms: list[Array], axis: int) -> tuple[Array, ...]:
 
 
 def of_sums(extremes: Extremes, sums: tuple[Float[Array, "*rows"], ...]) -> HeadState:
-    """Puts a state together."""
+    """Builds a state from the extremes and the sums."""
     mass, first, second, half, *powers = sums
     powers = [
         (x if t <= _NEAR_SHANNON else x - mass) / t
@@ -160,10 +160,10 @@ def renyi_profile(state: HeadState) -> Float[Array, "*rows 15"]:
     )
 
 
-def _powers(x):
-    """The 12 values q - 1 above Shannon, as a trailing axis beside those of `x`."""
+def _powers(x: Array) -> Array:
+    """Returns the 12 values q - 1 above Shannon, on an axis after those of `x`."""
     return jnp.asarray(_POWERS, jnp.float32).reshape((1,) * x.ndim + (-1,))
 
 
-def _like(flag, x):
+def _like(flag: Array, x: Array) -> Array:
     return flag.reshape(flag.shape + (1,) * (x.ndim - flag.ndim))

@@ -25,7 +25,7 @@ there, where it lies, which spares every scan a mask.
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,14 +85,14 @@ def first_pass(
 
     top = scan(highest)
     wanted = None if targets is None else _logit_of(targets, logits, top, shard)
-    # The scan above is over before the logits change: else they would be copied.
+    # The scan above ends before the logits change; otherwise they would be copied.
     logits, top, wanted = jax.lax.optimization_barrier((logits, top, wanted))
-    if shard.dimension != 0:  # It is left out where it lies.
+    if shard.dimension != 0:  # The argmax is removed in place.
         logits = vocabulary.put(
             logits, top.winner, jnp.full_like(top.top, states.ABSENT)
         )
 
-    def add(found, block: Array, begin: Array):
+    def add(found: Any, block: Array, begin: Array) -> Any:
         block = vocabulary.others(block, begin, top, shard)
         y = block - jnp.expand_dims(top.top, shard.dimension)
         above = [] if wanted is None else [_above(block, wanted, shard.dimension)]
@@ -136,12 +136,12 @@ def second_pass(
       Renyi-1/2 of the probabilities clamped at 1e-10, and `average` with these rows.
     """
     dimension = shard.dimension
-    # Else the compiler may write the exponentials that both passes need to memory.
+    # Without it the compiler may store the exponentials that both passes need.
     logits, state = jax.lax.optimization_barrier((logits, state))
     each = functools.partial(jnp.expand_dims, axis=dimension)
     norm = 1.0 + state.total
 
-    def add(found, block: Array, begin: Array):
+    def add(found: Any, block: Array, begin: Array) -> Any:
         block = vocabulary.others(block, begin, top, shard)
         p = jnp.exp(block - each(state.top)) * each(1.0 / norm)
         here = states.total(_of_probability(p), dimension)
@@ -218,10 +218,10 @@ def token_signals(
     count, size = chunks(batch, rows, vocab, memory)
     fill = [(0, 0), (0, count * size - rows), (0, 0)]
 
-    def split(x):
+    def split(x: Array) -> Array:
         return jnp.pad(x, fill).reshape(batch, count, size, -1).swapaxes(0, 1)
 
-    def step(average, chunk):
+    def step(average: Any, chunk: Any) -> tuple[Any, Any]:
         hidden, weights, targets = chunk
         if targets is not None:
             targets = targets[..., 0]
@@ -291,7 +291,7 @@ def rows_at_once(vocab: int, memory: int | None = None) -> int:
 
 
 def _of_probability(p: Array) -> list[Array]:
-    """The terms of the second pass for classes other than the target, so p <= 1/2."""
+    """Returns the terms of the second pass; not for the target, so that p <= 1/2."""
     return [
         -p * jnp.log1p(-p),
         p * p / (1.0 + jnp.sqrt(1.0 - p)),
@@ -306,7 +306,7 @@ def _logit_of(
     top: Extremes,
     shard: VocabularyShard,
 ) -> Float[Array, "batch rows"]:
-    """The logit of each target, or of the row's argmax; the same on all devices."""
+    """Returns the logit of each target, or of the argmax; the same on all devices."""
     axis = shard.dimension % logits.ndim
     place = targets - vocabulary.offset(logits, shard)
     there = (place >= 0) & (place < logits.shape[axis])
@@ -323,7 +323,7 @@ def _logit_of(
 def _above(
     logits: Float[Array, "..."], wanted: Float[Array, "batch rows"], axis: int = 0
 ) -> Float[Array, "..."]:
-    """What a class adds to the target's rank: 1 if its logit is larger, 1/2 if equal.
+    """Returns what a class adds to the target's rank: 1 if larger, 1/2 if equal.
 
     Sums of halves are exact in float32.
     """
@@ -334,7 +334,7 @@ def _above(
 
 
 def _of_state(state: HeadState, found: Found | None = None) -> TokenSignals:
-    """What the first pass gives."""
+    """Returns the signals of the first pass."""
     renyi = states.renyi_profile(state)
     norm = 1.0 + state.total
     varentropy = jnp.maximum(

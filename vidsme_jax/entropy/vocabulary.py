@@ -35,7 +35,7 @@ class VocabularyShard:
     dimension: int = 0
 
 
-def product(hidden, head, shard: VocabularyShard) -> Array:
+def product(hidden: Array, head: Array, shard: VocabularyShard) -> Array:
     """Returns logits in float32, with the classes along `shard.dimension`."""
     precision = "highest" if head.dtype == jnp.float32 else None
     multiply = functools.partial(
@@ -44,7 +44,7 @@ def product(hidden, head, shard: VocabularyShard) -> Array:
     if shard.dimension == 0:
         return multiply("vd,btd->vbt", head, hidden)
     logits = multiply("btd,vd->btv", hidden, head)
-    # Else the sums over rows of the second pass may have all logits transposed.
+    # Without it the sums of the second pass may transpose all logits.
     return with_layout_constraint(logits, Layout((0, 1, 2)))
 
 
@@ -88,17 +88,19 @@ def block_size(rows: int, vocab: int) -> int:
     return min(vocab, 1 << (max(_BLOCK // rows, 1).bit_length() - 1))
 
 
-def scan(step: Callable[..., Any], carry: Any = None, *, x: Array, dimension: int):
+def scan(
+    step: Callable[..., Any], carry: Any = None, *, x: Array, dimension: int
+) -> Any:
     """Folds `step(carry, block, begin)` over blocks of classes, on a CPU more than one.
 
-    The first block meets `carry` as it is given, and may give it its shape.
+    The first block gets `carry` as given, and its result sets the carry's shape.
     """
     vocab = x.shape[dimension]
     if dimension != 0:
         return step(carry, x, jnp.int32(0))
     size = block_size(x[0].size, vocab)
 
-    def body(carry, begin: Int[Array, ""]):
+    def body(carry: Any, begin: Int[Array, ""]) -> tuple[Any, None]:
         block = jax.lax.dynamic_slice_in_dim(x, begin, size, 0)
         return step(carry, block, begin), None
 

@@ -142,7 +142,7 @@ RULES: dict[str, Rule] = {
         "float32", one_of("float32", "bfloat16"), "Of the tensors that are written."
     ),
     "cache_mib": Rule(
-        1024, integer(0), "MiB of prepared clips to keep; the rest is decoded anew."
+        1024, integer(0), "MiB of prepared clips to keep; others are decoded again."
     ),
     **views.rules_of(Train, "train."),
 }

@@ -1,8 +1,8 @@
 """Which implementation computes the optical flow, and how a device is kept fed.
 
-`opencv` runs on the host thread that calls. `jax` sends a clip's grey frames to a
-device and comes back at once; the variances are fetched when they are asked for, which
-is after the clip's signals: the thread goes on decoding while the device works.
+`opencv` runs on the calling host thread. `jax` sends a clip's grey frames to a device
+and returns at once; the variances are fetched after the clip's signals, so that the
+thread decodes the next clip while the device works.
 
 A function is compiled for a number of pairs (a power of two), a padded height and width
 (at most 8 steps an octave, 32 pixels at least) and a number of scales, once a device: a
@@ -36,9 +36,9 @@ _MOST_PIXELS = 2**25
 _PIXEL_BYTES = {"gpu": 72}  # Of temporary memory, by platform.
 _OTHER_PIXEL_BYTES = 160
 _MEMORY_SHARE = 32
-_IN_A_ROW = 3  # So many clips that fail one after another are not to blame.
+_IN_A_ROW = 3  # After so many failures in a row the device is at fault, not the clips.
 _QUOTED = 200  # Characters of an error.
-_WAITING_BYTES = 2**30  # Grey frames sent to one device and not yet worked on.
+_WAITING_BYTES = 2**30  # Grey frames that wait on one device.
 
 
 def resolve(name: str, devices: Iterable[Any]) -> str:
@@ -54,7 +54,7 @@ def resolve(name: str, devices: Iterable[Any]) -> str:
 
 
 def make(name: str, devices: Iterable[Any]) -> statistics.FlowVariances:
-    """Returns what `statistics.begin` takes; arguments as for `resolve`."""
+    """Returns the function for `statistics.begin`; arguments as for `resolve`."""
     devices = list(devices)
     if resolve(name, devices) == "opencv":
         return statistics.opencv
@@ -64,12 +64,10 @@ def make(name: str, devices: Iterable[Any]) -> statistics.FlowVariances:
 class OnDevices:
     """Computes flow variances clip by clip, on one device after the other.
 
-    A clip at which a device fails is sent to it a second time. Safe to call from
-    several threads.
+    If the device fails on a clip, the clip is sent to it once more. Thread-safe.
 
     Attributes:
-      failure: Why the last of some clips failed; None unless three have, one after
-        another.
+      failure: Why the last clip failed; None unless three have failed in a row.
     """
 
     def __init__(self, devices: Iterable[Any]):
@@ -125,7 +123,7 @@ def _fetched(parts: list[Any]) -> np.ndarray:
 
 
 class _Queue:
-    """What has been sent to one device, in bounded memory."""
+    """The clips that wait on one device, in bounded memory."""
 
     def __init__(self, device: Any):
         self.device = device
@@ -133,12 +131,12 @@ class _Queue:
         self._lock = threading.Lock()
 
     def compile(self, grey: np.ndarray) -> None:
-        """Compiles what a clip needs, once for all that ask for it together."""
+        """Compiles the program of a clip, once for all threads that need it."""
         with self._lock:
             executable(grey.shape, self.device)
 
     def send(self, grey: np.ndarray) -> list[Any]:
-        """Begins the flow of a clip; waits only while too much waits there."""
+        """Starts the flow of a clip; waits only while the queue is full."""
         calls, pairs, height, width = plan(grey.shape, self.device)
         frames = np.zeros((calls * pairs + 1, height, width), np.uint8)
         frames[: len(grey), : grey.shape[1], : grey.shape[2]] = grey
@@ -163,7 +161,7 @@ class _Queue:
 
 
 def executable(shape: tuple[int, ...], device: Any) -> jax.stages.Compiled:
-    """Returns what is run, once or more, for a clip (frames, height, width)."""
+    """Returns the compiled program for a clip (frames, height, width)."""
     levels = len(farneback.scales(*shape[1:]))
     return _compiled(*plan(shape, device)[1:], levels, device)
 
@@ -183,7 +181,7 @@ def plan(shape: tuple[int, ...], device: Any) -> tuple[int, int, int, int]:
 
 
 def _call_pixels(device: Any) -> int:
-    """Padded pixels of all pairs that a call may take."""
+    """Returns how many padded pixels, of all pairs, a call may take."""
     if device.platform == "cpu":
         return _CPU_PIXELS
     memory = (device.memory_stats() or {}).get("bytes_limit")
@@ -194,13 +192,13 @@ def _call_pixels(device: Any) -> int:
 
 
 def _padded(side: int) -> int:
-    """The side rounded up: to 32 up to 512, to 64 up to 1024, and so on."""
+    """Rounds a side up: to 32 up to 512, to 64 up to 1024, and so on."""
     step = max(32, 1 << max((side - 1).bit_length() - 4, 0))
     return -(-side // step) * step
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(pairs: int, height: int, width: int, levels: int, device: Any):
+def _compiled(pairs: int, height: int, width: int, levels: int, device: Any) -> Any:
     where = SingleDeviceSharding(device)
     frames = jax.ShapeDtypeStruct((pairs + 1, height, width), np.uint8, sharding=where)
     sizes = jax.ShapeDtypeStruct((levels, 2), np.int32, sharding=where)

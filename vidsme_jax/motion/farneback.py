@@ -7,14 +7,14 @@ near each pixel taken as $f(x) = x^T A x + b^T x + c$; the flow $d$ solves, in t
 over the window, $A d = (b_0 - b_1) / 2 + A \tilde d$, where $\tilde d$ is the flow so
 far and $b_1$ is read where it points to.
 
-What is not in the paper is OpenCV's [2]: the full frame is smoothed anew for each
-scale; borders are mirrored when smoothing and repeated elsewhere; where the flow points
-out of the frame only the first polynomial counts; five pixels along the border count
-less; and 1e-3 is added to the determinant. OpenCV sums and solves in float64. Here the
-window's sums are corrected for their rounding and the 2 x 2 systems are solved from
-pairs of float32: where all edges of a window have one direction the determinant is a
-difference of nearly equal products, and plain float32 gave the flow of stripes three
-times its variance.
+What is not in the paper is OpenCV's [2]: the full frame is smoothed for each scale;
+borders are mirrored when smoothing and repeated elsewhere; where the flow points out of
+the frame only the first polynomial counts; five pixels along the border count less; and
+1e-3 is added to the determinant. OpenCV sums and solves in float64. Here the window's
+sums are corrected for their rounding and the 2 x 2 systems are solved from pairs of
+float32: where all edges of a window have one direction the determinant is a difference
+of nearly equal products, and plain float32 gave the flow of stripes three times its
+variance.
 
 Sizes are data: frames may be padded at the right and at the bottom, and the values in
 the padding are never read, so that one compiled function serves all sizes of a bucket.
@@ -37,12 +37,16 @@ References:
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
+
+T = TypeVar("T")
 
 _LEVELS = 3  # Below the full size.
 _SMALLEST = 32  # No side gets shorter by scaling.
@@ -56,7 +60,9 @@ _REGULAR = 1e-3 * (2 * _RADIUS + 1) ** 4  # The sums are not divided by 15 x 15.
 _whole = lax.optimization_barrier
 
 
-def _on_gpus(ours, default, *args):
+def _on_gpus(
+    ours: Callable[..., T], default: Callable[..., T], *args: Any
+) -> T:
     """Calls one function where GPUs run the program and another elsewhere.
 
     Threads of a GPU share what neighbours read, so the fewest passes over the memory
@@ -66,13 +72,16 @@ def _on_gpus(ours, default, *args):
     return lax.platform_dependent(*args, cuda=ours, rocm=ours, default=default)
 
 
-def _written(*arrays) -> tuple[Array, ...]:
-    """The arrays as memory holds them, whatever is done with them afterwards."""
+def _written(*arrays: Array) -> tuple[Array, ...]:
+    """Writes arrays to memory, so that no later operation computes them again."""
     return _on_gpus(
         lambda *arrays: _whole(arrays),
         lambda *arrays: tuple(_whole(jnp.stack(arrays))),
         *arrays,
     )
+
+
+Parts = tuple[Array, ...]  # Value, rest, high half and low half of a number.
 
 
 def scales(height: int, width: int) -> Int[np.ndarray, "levels 2"]:
@@ -99,15 +108,16 @@ def variances(
     inside = (y < sizes[0, 0]) & (x < sizes[0, 1])
     count = 2.0 * sizes[0, 0].astype(jnp.float32) * sizes[0, 1].astype(jnp.float32)
 
-    def mean(values):  # In two steps: a long float32 sum would lose digits.
+    def mean(values: Array) -> Array:
+        # In two steps: a long float32 sum would lose digits.
         rows = _whole(jnp.sum(jnp.where(inside, values, 0.0), axis=3))
         return jnp.sum(rows, axis=(0, 2)) / count
 
     return mean((both - mean(both)[None, :, None, None]) ** 2)
 
 
-def _flows(frames, sizes) -> tuple[Array, Array]:
-    """The flow (x, y) of each pair, from the coarsest scale to the full size."""
+def _flows(frames: Array, sizes: Array) -> tuple[Array, Array]:
+    """Computes the flow (x, y) of each pair, from the coarsest scale on."""
     count, *shape = frames.shape
     grey = frames.astype(jnp.float32) - 128.0  # A constant has no polynomial terms.
     x = y = jnp.zeros((count - 1, 1, 1), jnp.float32)
@@ -130,7 +140,12 @@ def _flows(frames, sizes) -> tuple[Array, Array]:
                 )
             x, y = 2.0 * x, 2.0 * y
 
-        def improve(_, flow, polynomials=polynomials, size=size):
+        def improve(
+            _: Array | int,
+            flow: tuple[Array, Array],
+            polynomials: tuple[Array, ...] = polynomials,
+            size: Array = size,
+        ) -> tuple[Array, Array]:
             return _solve(_equations(polynomials, flow[0], flow[1], size), size)
 
         x, y = lax.fori_loop(0, _ITERATIONS, improve, (x, y))
@@ -146,7 +161,14 @@ def _smoothing(level: int) -> tuple[float, ...]:
     return tuple((weights / weights.sum()).tolist())
 
 
-def _resize(image, shape, source, target, axis: int, kernel=(1.0,)):
+def _resize(
+    image: Array,
+    shape: Sequence[int],
+    source: Array,
+    target: Array,
+    axis: int,
+    kernel: tuple[float, ...] = (1.0,),
+) -> Array:
     """Correlates with a kernel and interpolates linearly, along height or width (0, 1).
 
     Only the lines that are interpolated between are smoothed. Positions are exact: they
@@ -160,7 +182,7 @@ def _resize(image, shape, source, target, axis: int, kernel=(1.0,)):
     part = jnp.where((left < 0) | (left >= source - 1), 0.0, part)
     left = jnp.clip(left, 0, source - 1)
     radius = len(kernel) // 2
-    out = 0.0
+    out: Any = 0.0
     for tap, (weight, next_weight) in enumerate(
         zip((*kernel, 0.0), (0.0, *kernel), strict=True), start=-radius
     ):
@@ -173,16 +195,16 @@ def _resize(image, shape, source, target, axis: int, kernel=(1.0,)):
     return out
 
 
-def _lines(x, index: Int[Array, " lines"], axis: int) -> Array:
-    """The lines with these numbers along the axis -2 or -1, of which all exist."""
+def _lines(x: Array, index: Int[Array, " lines"], axis: int) -> Array:
+    """Takes lines by number along the axis -2 or -1; all must exist."""
     where = (..., index) if axis == -1 else (..., index, slice(None))
     return x.at[where].get(mode="promise_in_bounds")
 
 
-def _columns(x, index: Int[Array, " lines"]) -> Array:
-    """As `_lines` along the width, in the order of `x` in a GPU's memory too."""
+def _columns(x: Array, index: Int[Array, " lines"]) -> Array:
+    """Takes columns, as `_lines`; on a GPU in the order of `x` in memory."""
 
-    def one_by_one(x, index):
+    def one_by_one(x: Array, index: Array) -> Array:
         *shape, width = x.shape
         begin = jnp.arange(x.size // width, dtype=jnp.int32) * width
         index = begin[:, None] + index[None]
@@ -193,11 +215,11 @@ def _columns(x, index: Int[Array, " lines"]) -> Array:
 
 
 def _spread(values: Float[Array, " lines"], axis: int, rank: int) -> Array:
-    """The values along one axis of an array of this rank."""
+    """Reshapes values to broadcast along one axis of an array of this rank."""
     return jnp.expand_dims(values, [a for a in range(-rank, 0) if a != axis])
 
 
-def _pad(x, radius: int, axis: int, size: Int[Array, ""]):
+def _pad(x: Array, radius: int, axis: int, size: Int[Array, ""]) -> Array:
     """Repeats the first line before, and the last of `size` lines in all that follows.
 
     `axis` is -2 for height and -1 for width, as in what follows.
@@ -206,18 +228,20 @@ def _pad(x, radius: int, axis: int, size: Int[Array, ""]):
     return _whole(_lines(x, jnp.clip(line, 0, size - 1), axis))
 
 
-def _shifts(x, radius: int, axis: int, size: Int[Array, ""]) -> list[Array]:
-    """The array moved by -radius to radius lines, padded as `_pad` does it."""
+def _shifts(
+    x: Array, radius: int, axis: int, size: Int[Array, ""]
+) -> list[Array]:
+    """Moves an array by -radius to radius lines, padded as by `_pad`."""
     lines = x.shape[axis]
 
-    def read(x, size):
+    def read(x: Array, size: Array) -> list[Array]:
         line = jnp.arange(lines, dtype=jnp.int32)
         return [
             _lines(x, jnp.clip(line + k, 0, size - 1), axis)
             for k in range(-radius, radius + 1)
         ]
 
-    def sliced(x, size):
+    def sliced(x: Array, size: Array) -> list[Array]:
         x = _pad(x, radius, axis, size)
         return [
             lax.slice_in_dim(x, start, start + lines, axis=axis % x.ndim)
@@ -258,8 +282,10 @@ def _odd(shifts: list[Array], kernel: list[float]) -> Array:
     return out
 
 
-def _expand(image, size) -> tuple[Float[Array, "frames height width"], ...]:
-    """The polynomials: b along y and x, and of A the yy, the xx and twice the xy."""
+def _expand(
+    image: Array, size: Array
+) -> tuple[Float[Array, "frames height width"], ...]:
+    """Fits the polynomials: b along y and x; of A the yy, the xx and twice the xy."""
     (one, first, second), (ig11, ig03, ig33, ig55) = _moments()
     rows = _shifts(image, _POLY_RADIUS, -2, size[0])
     along_y = _written(_even(rows, one), _odd(rows, first), _even(rows, second))
@@ -275,9 +301,9 @@ def _expand(image, size) -> tuple[Float[Array, "frames height width"], ...]:
 
 
 def _equations(
-    polynomials, x, y, size
+    polynomials: tuple[Array, ...], x: Array, y: Array, size: Array
 ) -> tuple[Float[Array, "pairs height width"], ...]:
-    """The normal equations of each pixel: of A^2 the yy, yx and xx, of A db the y, x.
+    """Sets up the normal equations: yy, yx and xx of A^2; y and x of A db.
 
     The second frame's polynomials are read at the four pixels around where the flow
     points to, once an iteration.
@@ -303,7 +329,7 @@ def _equations(
         (width + 1, down * right),
     )
 
-    def read(plane):
+    def read(plane: Array) -> Array:
         plane, out = plane.reshape(-1), 0.0
         for step, weight in corners:
             corner = plane.at[index + step].get(mode="promise_in_bounds")
@@ -330,14 +356,14 @@ def _equations(
     )
 
 
-def _near_border(lines: int, size) -> Float[Array, " lines"]:
+def _near_border(lines: int, size: Array) -> Float[Array, " lines"]:
     line = jnp.arange(lines, dtype=jnp.int32)
     table = jnp.array((*_BORDER, 1.0), jnp.float32)
     return table[jnp.clip(line, 0, 5)] * table[jnp.clip(size - 1 - line, 0, 5)]
 
 
-def _solve(equations, size) -> tuple[Array, Array]:
-    """The flow (x, y) that the equations of the window around each pixel give."""
+def _solve(equations: tuple[Array, ...], size: Array) -> tuple[Array, Array]:
+    """Solves the equations of the window around each pixel for the flow (x, y)."""
     columns = _whole(tuple(sum(_sum(plane, -2, size[0])) for plane in equations))
     sums = [_sum(plane, -1, size[1]) for plane in columns]
     g_yy, g_yx, g_xx, h_y, h_x = ((*pair, *_split(pair[0])) for pair in sums)
@@ -347,10 +373,10 @@ def _solve(equations, size) -> tuple[Array, Array]:
     return _whole((x, y))
 
 
-def _sum(x, axis: int, size: Int[Array, ""]) -> tuple[Array, Array]:
-    """The sum over the window along one axis, and what its roundings lost."""
+def _sum(x: Array, axis: int, size: Int[Array, ""]) -> tuple[Array, Array]:
+    """Sums over the window along one axis; returns the sum and its rounding error."""
 
-    def added(x, size):
+    def added(x: Array, size: Array) -> tuple[Array, Array]:
         total, *others = _shifts(x, _RADIUS, axis, size)
         rest = jnp.zeros_like(total)
         for other in others:
@@ -358,11 +384,13 @@ def _sum(x, axis: int, size: Int[Array, ""]) -> tuple[Array, Array]:
             rest = rest + error
         return total, rest
 
-    def merge(one, other):
+    def merge(
+        one: tuple[Array, Array], other: tuple[Array, Array]
+    ) -> tuple[Array, Array]:
         total, error = _add(one[0], other[0])
         return total, one[1] + other[1] + error
 
-    def reduced(x, size):
+    def reduced(x: Array, size: Array) -> tuple[Array, Array]:
         x, window = _pad(x, _RADIUS, axis, size), [1] * x.ndim
         window[axis] = 2 * _RADIUS + 1
         values, zero = (x, jnp.zeros_like(x)), np.float32(0)
@@ -375,15 +403,15 @@ def _sum(x, axis: int, size: Int[Array, ""]) -> tuple[Array, Array]:
     return _on_gpus(added, reduced, x, size)
 
 
-def _add(a, b) -> tuple[Array, Array]:
-    """The rounded sum and its error, exactly [Knuth]."""
+def _add(a: Array, b: Array) -> tuple[Array, Array]:
+    """Returns the rounded sum and its exact error (Knuth's two-sum)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
-def _split(x) -> tuple[Array, Array]:
-    """Two halves with so few digits that products of halves are exact.
+def _split(x: Array) -> tuple[Array, Array]:
+    """Splits into halves with so few digits that their products are exact.
 
     Bits are masked, since the usual multiplication by 4097 fails where a compiler fuses
     it with the subtraction that follows.
@@ -393,10 +421,10 @@ def _split(x) -> tuple[Array, Array]:
     return high, x - high
 
 
-def _cross(a, b, c, d) -> Array:
+def _cross(a: Parts, b: Parts, c: Parts, d: Parts) -> Array:
     """Returns a b - c d of numbers that are (value, rest, high half, low half)."""
 
-    def product(a, b):
+    def product(a: Parts, b: Parts) -> tuple[Array, Array]:
         value = a[0] * b[0]
         error = ((a[2] * b[2] - value) + a[2] * b[3] + a[3] * b[2]) + a[3] * b[3]
         return value, error + (a[0] * b[1] + a[1] * b[0])

@@ -62,7 +62,7 @@ def begin(
     flow: FlowVariances = opencv,
     known: MotionStatistics | None = None,
 ) -> Callable[[], MotionStatistics]:
-    r"""Begins to measure the motion and the change of light of one clip [1].
+    r"""Starts the measurement of motion and brightness of one clip [1].
 
     $\phi$ is the mean, over the pairs of consecutive frames, of the variance of their
     optical flow over both components and all pixels; $b$ is the standard deviation,
@@ -70,8 +70,8 @@ def begin(
 
     Args:
       pixels: RGB at full resolution.
-      flow: What computes the variances, perhaps elsewhere and later.
-      known: What `opencv` gave before; taken where it would compute them again.
+      flow: Computes the variances, perhaps asynchronously.
+      known: The statistics that `opencv` gave before, which replace its computation.
 
     Returns:
       A function that waits for the flow and gives the statistics; it may raise what
@@ -103,7 +103,7 @@ def begin(
 def measure(
     pixels: UInt8[np.ndarray, "frames height width 3"],
 ) -> MotionStatistics:
-    """Measures the motion and the change of light of one clip; see `begin`.
+    """Measures motion and brightness of one clip; see `begin`.
 
     Example, of a bright square that moves over a dark ground:
 
@@ -118,7 +118,7 @@ def measure(
 
 
 def bounds(phi: Float[np.ndarray, " clips"], b: Float[np.ndarray, " clips"]) -> Bounds:
-    """The range of the motion and of the light of a corpus, members and all others.
+    """Returns the ranges of motion and brightness of a corpus, members and all others.
 
     Args:
       phi: Flow variance, in squared pixels.
@@ -168,13 +168,13 @@ def entropy_orders(
     q_scale: float,
     r_scale: float,
 ) -> tuple[Float[np.ndarray, " clips"], Float[np.ndarray, " clips"]]:
-    r"""The Sharma-Mittal orders $(q, r)$ of each clip [1].
+    r"""Computes the Sharma-Mittal orders $(q, r)$ of each clip [1].
 
     $$q = 1 + \beta_1 \frac{\phi_{max} - \phi}{\phi_{max} - \phi_{min}}, \qquad
       r = 1 + \beta_2 \frac{b - b_{min}}{b_{max} - b_{min}}$$
 
     The most motion gives $q = 1$ and the steadiest light $r = 1$. Values outside of the
-    bounds, which only bounds from elsewhere allow, count as the nearer end of the
+    bounds, possible only with bounds of another corpus, count as the nearer end of the
     range, so that $q$ stays in $[1, 1 + \beta_1]$ and $r$ in $[1, 1 + \beta_2]$.
 
     Args:

@@ -87,7 +87,7 @@ def sharma_mittal(
 
 
 def vid_sme(c: ClipView) -> Rows:
-    r"""$S_{q,r}(p) - S_{q,r}(p')$, position by position [1].
+    r"""Computes $S_{q,r}(p) - S_{q,r}(p')$, position by position [1].
 
     A row that is uniform in both orders gives 0; one that is certain in the natural
     order and uniform over V classes in the other gives $-S$ of the uniform row.
@@ -97,12 +97,12 @@ def vid_sme(c: ClipView) -> Rows:
 
 
 def vid_sme_sequence(c: ClipView) -> Rows:
-    r"""$S_{q,r}(\bar p) - S_{q,r}(\bar p')$ of the mean distributions; one row [1]."""
+    r"""Computes $S_{q,r}(\bar p) - S_{q,r}(\bar p')$ of the means; one row [1]."""
     return _of_means(c, 0)
 
 
 def vid_sme_sequence_released(c: ClipView) -> Rows:
-    """`vid_sme_sequence` over the rows that the release averages; one row [1].
+    """Computes `vid_sme_sequence` over the rows that the release averages [1].
 
     It averages one text row too many where the tokenizer adds no BOS token.
     """
@@ -118,44 +118,44 @@ def _of_means(c: ClipView, which: int) -> Rows:
 
 
 def renyi_05(c: ClipView) -> Rows:
-    r"""$R_{1/2}(p) = 2 \log \sum_v \sqrt{p_v}$ [2]; $\log V$ if p is uniform over V."""
+    r"""Returns $R_{1/2}(p) = 2 \log \sum_v \sqrt{p_v}$ [2]; $\log V$ if uniform."""
     return c.signals.renyi[0, :, 0]
 
 
 def renyi_05_clamped(c: ClipView) -> Rows:
-    """`renyi_05` of probabilities clamped at 1e-10, as in the release of [1]."""
+    """Returns `renyi_05` of probabilities clamped at 1e-10, as released [1]."""
     what = "renyi_half_clamped, of the head's second pass"
     return _present(c.signals.renyi_half_clamped, what)[0]
 
 
 def renyi_1(c: ClipView) -> Rows:
-    r"""$R_1(p) = -\sum_v p_v \log p_v$, Shannon's [2]; $\log V$ if p is uniform."""
+    r"""Returns $R_1(p) = -\sum_v p_v \log p_v$ (Shannon) [2]; $\log V$ if uniform."""
     return c.signals.renyi[0, :, _SHANNON]
 
 
 def renyi_2(c: ClipView) -> Rows:
-    r"""$R_2(p) = -\log \sum_v p_v^2$ [2]; $\log V$ if p is uniform over V."""
+    r"""Returns $R_2(p) = -\log \sum_v p_v^2$ [2]; $\log V$ if uniform."""
     return c.signals.renyi[0, :, _TWO]
 
 
 def renyi_inf(c: ClipView) -> Rows:
-    r"""$R_\infty(p) = -\log \max_v p_v$ [2]; $\log V$ if p is uniform over V."""
+    r"""Returns $R_\infty(p) = -\log \max_v p_v$ [2]; $\log V$ if uniform."""
     return c.signals.renyi[0, :, _INF]
 
 
 def nll(c: ClipView) -> Rows:
-    r"""$-\log p_t$ [3]; $\log 2$ if the target has half of the probability."""
+    r"""Returns $-\log p_t$ [3]; $\log 2$ if $p_t$ is 1/2."""
     return -c.signals.log_prob[0]
 
 
 def perplexity(c: ClipView) -> Rows:
-    r"""$\exp$ of the mean of $-\log p_t$ [6]; one row. V if every row is uniform."""
+    r"""Computes $\exp$ of the mean of $-\log p_t$ [6]; one row. V if uniform."""
     rows = np.sort(nll(c).astype(np.float64))
     return np.exp(rows.mean(keepdims=True))
 
 
 def min_k_plus_plus(c: ClipView) -> Rows:
-    r"""$(\mathrm{E}_p \log p - \log p_t) / \sqrt{\mathrm{Var}_p \log p}$ [4].
+    r"""Computes $(\mathrm{E}_p \log p - \log p_t) / \sqrt{\mathrm{Var}_p \log p}$ [4].
 
     For a point mass numerator and denominator are 0; the limit of their ratio is 0 too.
     """
@@ -166,20 +166,20 @@ def min_k_plus_plus(c: ClipView) -> Rows:
 
 
 def modified_entropy(c: ClipView) -> Rows:
-    r"""$-(1 - p_t) \log p_t - \sum_{v \ne t} p_v \log(1 - p_v)$ [5]."""
+    r"""Returns $-(1 - p_t) \log p_t - \sum_{v \ne t} p_v \log(1 - p_v)$ [5]."""
     return _modified(c, 0)
 
 
 def modified_renyi_05(c: ClipView) -> Rows:
-    r"""$2 (1 - p_t)(1 - \sqrt{p_t}) + 2 \sum_{v \ne t} p_v (1 - \sqrt{1 - p_v})$ [2].
+    r"""Returns the modified Renyi-1/2 entropy [2]; 0 if p is a point mass.
 
-    0 if p is a point mass.
+    $$2 (1 - p_t)(1 - \sqrt{p_t}) + 2 \sum_{v \ne t} p_v (1 - \sqrt{1 - p_v})$$
     """
     return _modified(c, 1)
 
 
 def modified_renyi_2(c: ClipView) -> Rows:
-    r"""$(1 - p_t)^2 + \sum_{v \ne t} p_v^2$ [2]; 0 if p is a point mass."""
+    r"""Returns $(1 - p_t)^2 + \sum_{v \ne t} p_v^2$ [2]; 0 if p is a point mass."""
     return _modified(c, 2)
 
 
@@ -189,17 +189,17 @@ def _modified(c: ClipView, which: int) -> Rows:
 
 
 def gap(c: ClipView) -> Rows:
-    r"""$-(\log p_t - \log p_u)$, u the most probable class below t [2]."""
+    r"""Returns $-(\log p_t - \log p_u)$, u the most probable class below t [2]."""
     return -c.signals.gap[0]
 
 
 def nll_sum(c: ClipView) -> Rows:
-    r"""$-\sum \log p_t$ over the rows; one row. $n \log V$ if all n are uniform."""
+    r"""Sums $-\log p_t$ over the rows; one row. $n \log V$ if all n are uniform."""
     return np.sort(nll(c).astype(np.float64)).sum(keepdims=True)
 
 
 def standardised_entropy(c: ClipView) -> Rows:
-    r"""$H / \sqrt{H^2 + V}$, entropy H by the root mean square of $\log p$; our own.
+    r"""Computes $H / \sqrt{H^2 + V}$: entropy by root mean square of $\log p$; ours.
 
     V is the varentropy, so that the value is monotone in $H / \sqrt V$ and finite: 1 if
     p is uniform, and 0 in the limit of a point mass. No target is needed.
@@ -210,12 +210,12 @@ def standardised_entropy(c: ClipView) -> Rows:
 
 
 def log_rank(c: ClipView) -> Rows:
-    r"""$\log$ of the rank of $t$ among the classes [7]; 0 if it is the first."""
+    r"""Returns $\log$ of the rank of $t$ among the classes [7]; 0 if first."""
     return np.log(_present(c.signals.rank, "rank").astype(np.float64)[0])
 
 
 def pmi(c: ClipView) -> Rows:
-    r"""$-(\log p_t - \log p'_t)$: how much the order of the frames adds to the target.
+    r"""Computes $-(\log p_t - \log p'_t)$: what the order of the frames adds to log p.
 
     0 if the second order gives the target the same probability.
     """
@@ -223,12 +223,12 @@ def pmi(c: ClipView) -> Rows:
 
 
 def pmi_blank(c: ClipView) -> Rows:
-    """`pmi` against a grey video: how much the clip adds to the target."""
+    """Computes `pmi` against a grey video: what the clip adds to log p."""
     return -(c.signals.log_prob[0] - _present(c.blank, "blank"))
 
 
 def nll_per_zlib_byte(c: ClipView) -> Rows:
-    r"""$-\sum \log p_t$ over the bytes of the answer compressed by zlib; one row [6].
+    r"""Computes $-\sum \log p_t$ by the bytes of the answer in zlib; one row [6].
 
     The release of [6] takes the mean of $-\log p_t$; the sum grows with the text, as
     the bytes do. UTF-8 at zlib's level 9; an empty answer has 8 bytes.
@@ -238,7 +238,7 @@ def nll_per_zlib_byte(c: ClipView) -> Rows:
 
 
 def windows(c: ClipView) -> Rows:
-    r"""Minus the share of windows that the target model predicts better [8]; one row.
+    r"""Computes minus the share of windows that the target predicts better [8].
 
     $$-\frac{1}{|W|} \sum_{w \in W} \frac{1}{n - w + 1} \sum_i
       [\sum_{j=i}^{i+w-1} (\log p_{t_j} - \log p^{ref}_{t_j}) > 0]$$

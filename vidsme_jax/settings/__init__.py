@@ -1,4 +1,4 @@
-"""The configuration: defaults, variants, what is wrong with one."""
+"""The configuration: its defaults and variants, and the check of its values."""
 
 import pathlib
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ DEMO = pathlib.Path(__file__).parents[1] / "demo"
 def default(rules: dict[str, Rule] = RULES) -> ConfigDict:
     """Returns a configuration with every key of some rules at its default.
 
-    A key takes any value; what is wrong with one is said by `problems`.
+    A key takes any value; `problems` lists what is wrong.
     """
     config = Keys()
     for key, rule in rules.items():
@@ -138,7 +138,7 @@ def _unknown(flat: dict[str, Any], rules: dict[str, Rule]) -> list[str]:
 
 
 def _is_spoilt(key: str, flat: dict[str, Any]) -> bool:
-    """Whether a value stands in place of a key's group, or keys in place of its."""
+    """Returns whether a value replaces a key's group, or keys replace its value."""
     return any(
         other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in flat
     )

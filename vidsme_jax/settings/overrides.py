@@ -24,7 +24,7 @@ _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 
 
 class Given(NamedTuple):
-    """A key and the text that it was given."""
+    """A key and the text of its value on the command line."""
 
     key: str
     text: str
@@ -137,7 +137,7 @@ def _tuple(text: str, rule: Rule) -> Any:
 
 
 def _is_enclosed(text: str) -> bool:
-    """Whether a text is a tuple or a list, as far as its ends say."""
+    """Returns whether a text begins and ends as a tuple or a list does."""
     return text.strip()[:1] in ("(", "[") and text.strip()[-1:] in (")", "]")
 
 

@@ -1,6 +1,6 @@
 """The reference of keys: each with its default, what is allowed, and its help.
 
-The same text is behind `vidsme COMMAND --help` and the page `docs/keys.md`.
+`vidsme COMMAND --help` and the page `docs/keys.md` show this text.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What a key may hold: words for a message, and the test behind them."""
+"""What a key may hold: words for a message, and a test."""
 
 import math
 import re
@@ -29,10 +29,10 @@ class Allowed(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Of one key.
+    """The rule of one key.
 
     Attributes:
-      default: Its value where nothing is said.
+      default: Its value unless it is set.
       allowed: What it may hold.
       help: One line.
       optional: The type of a key that may also be None, which is then its default.
@@ -104,7 +104,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _are_scores(value: Any) -> bool:
-    """Whether it is text, or a tuple or list of one name each."""
+    """Returns whether it is text, or a tuple or list of one name each."""
     if isinstance(value, str):
         return bool(value)
     listed = isinstance(value, tuple | list) and value
@@ -127,7 +127,7 @@ def _are_q_and_r(value: Any) -> bool:
 
 
 def _are_fields(value: Any) -> bool:
-    """Whether each names a field once, and a column; of a video not an empty one."""
+    """Returns whether each names a field, once, and a column, for the video not ""."""
     if not _are_texts(value):
         return False
     names = [entry.partition("=")[0] for entry in value]

@@ -1,6 +1,6 @@
 """The configurations that come with the package: found by name, listed.
 
-They are in `configs/`, which a wheel has inside the package and a clone beside it. A
+They are in `configs/`: inside the package in a wheel, next to it in a clone. A
 bare name, such as `llava` or `llava:7b`, is one of them; whatever has a separator or
 ends in `.py` is a path.
 """
@@ -33,7 +33,7 @@ def names() -> list[str]:
 
 
 def resolve(given: str) -> str:
-    """Returns the path, with the variant, of what `--config` was given.
+    """Returns the path, with the variant, that a value of `--config` names.
 
     Args:
       given: NAME or NAME:VARIANT of a configuration that is shipped, or a path.
@@ -149,7 +149,7 @@ def _is_file(path: pathlib.Path) -> bool:
 
 
 def _differs(path: pathlib.Path, own: pathlib.Path) -> bool:
-    """Whether a file is another than the shipped one, and says something else."""
+    """Returns whether a file is not the shipped one and has another content."""
     try:
         return path.read_bytes() != own.read_bytes()
     except OSError:

@@ -1,7 +1,6 @@
 """Every key of the configuration, as typed records: a stage is given what it reads.
 
-A field says all there is to say of its key: the type, the default, what is allowed and
-one line of help.
+A field defines its key: type, default, allowed values and one line of help.
 """
 
 import dataclasses
@@ -28,7 +27,7 @@ def key(default: Any, allowed: Allowed, help: str, optional: type | None = None)
     kw_only_default=True, frozen_default=True, field_specifiers=(key,)
 )
 def group(kind: type[T]) -> type[T]:
-    """Makes a record of keys; what is wrong in a configuration is taken as it is."""
+    """Makes a record of keys; its values are not checked (`settings.problems` does)."""
     return typing.no_type_check(dataclasses.dataclass(frozen=True, kw_only=True)(kind))
 
 
@@ -46,11 +45,13 @@ def read(kind: type[T], given: Any) -> T:
 
 @group
 class Corpus:
-    """Of `corpus.*`: where the clips come from."""
+    """The keys `corpus.*`: where the clips come from."""
 
     members: tuple[str, ...] = key((), rules.SOURCES, "Known members.")
     nonmembers: tuple[str, ...] = key((), rules.SOURCES, "Known non-members.")
-    suspects: tuple[str, ...] = key((), rules.SOURCES, "Clips that are asked about.")
+    suspects: tuple[str, ...] = key(
+        (), rules.SOURCES, "Clips whose membership is unknown."
+    )
     calibration: tuple[str, ...] = key((), rules.SOURCES, "Non-members like suspects.")
     video_root: str = key("", rules.FOLDER, "Of videos; '': the manifest's folder.")
     urls: str = key(
@@ -79,7 +80,7 @@ class Corpus:
     prepared_cache: str = key(
         "~/.cache/vidsme_jax/prepared",
         rules.path("a folder of this machine"),
-        "Keeps what is read of corpora prepared in gs:// and s3://.",
+        "Cache of corpora prepared in gs:// and s3://.",
     )
     jpeg_quality: int = key(
         0, rules.JPEG_QUALITY, "Of prepared frames; 0 is PNG, which loses nothing."
@@ -99,7 +100,7 @@ class Corpus:
 
 @group
 class Video:
-    """Of `video.*`: which frames are decoded."""
+    """The keys `video.*`: which frames are decoded."""
 
     num_frames: int = key(16, rules.integer(2), "Sampled from each clip.")
     # fps: `fps` frames a second, at most `num_frames`.
@@ -121,7 +122,7 @@ class Video:
 
 @group
 class Motion:
-    """Of `motion.*`: optical flow, and how motion and light become q and r."""
+    """The keys `motion.*`: optical flow, and how motion and light become q and r."""
 
     # Both give the same motion within 0.1 %. Prepared clips have that of opencv with
     # them; jax computes it again, from their frames.
@@ -139,7 +140,7 @@ class Motion:
 
 @group
 class Checkpoint:
-    """Of `model.*`: which model, and how it is prompted."""
+    """The keys `model.*`: which model, and how it is prompted."""
 
     checkpoint: str = key(
         "", rules.text("a folder or a hub id"), "A folder, a hub id or random:NAME."
@@ -161,7 +162,7 @@ class Checkpoint:
 
 @group
 class Reference:
-    """Of `reference.*`: a model that has not seen the members."""
+    """The keys `reference.*`: a model that has not seen the members."""
 
     checkpoint: str = key(
         "",
@@ -182,7 +183,7 @@ class Reference:
 
 @group
 class Parallel:
-    """Of `parallel.*`: how devices are arranged."""
+    """The keys `parallel.*`: how devices are arranged."""
 
     mode: str = key(
         "auto",
@@ -195,7 +196,7 @@ class Parallel:
 
 @group
 class Report:
-    """Of `report.*`: what is declared, rates, intervals and lists of suspects."""
+    """The keys `report.*`: what is declared, rates, intervals and lists of suspects."""
 
     comparison: str = key(
         "all",
@@ -214,18 +215,18 @@ class Report:
     published: str = key(
         "",
         rules.path("a file of this machine, of `vidsme lookup --out`", empty=True),
-        "What `vidsme lookup` found; stands above all scores; '': none.",
+        "Result of `vidsme lookup`; shown above all scores; '': none.",
     )
     control: str = key(
         "",
         rules.FOLDER,
-        "Made by `vidsme finetune --control`; stands beside the verdict; '': none.",
+        "Made by `vidsme finetune --control`; shown with the verdict; '': none.",
     )
 
 
 @group
 class Gate:
-    """Of `gate.*`: what an audit may find at most; exit status 4 otherwise."""
+    """The keys `gate.*`: what an audit may find at most; exit status 4 otherwise."""
 
     max_auc: Number | None = key(
         None, rules.AUC, "Of the AUC's lower end; None: no limit.", float
@@ -241,7 +242,7 @@ class Gate:
 
 @group
 class Studies:
-    """Of `studies.*`: the values that a study goes through."""
+    """The keys `studies.*`: the values that a study goes through."""
 
     frames: tuple[int, ...] = key(
         (1, 2, 4, 8, 16, 32, 64, 128), rules.COUNTS, "Frames a clip."
@@ -305,7 +306,7 @@ class Settings:
     share: str = key(
         "",
         rules.SHARE,
-        "I/N: scores every N-th clip, beside other processes; '': all of them.",
+        "I/N: scores every N-th clip, as one of N processes; '': all of them.",
     )
     workers: int = key(
         0, rules.integer(0), "Host threads that decode and measure; 0: one a core."
@@ -340,7 +341,7 @@ def view(kind: type[T], config: ConfigDict) -> T:
 
 
 def rules_of(kind: Any, prefix: str = "") -> dict[str, Rule]:
-    """Returns the rules of a record's keys, by name behind a prefix."""
+    """Returns the rules of a record's keys, by name after a prefix."""
     found = {}
     for field in dataclasses.fields(kind):
         name = f"{prefix}{field.name}"
