@@ -274,7 +274,7 @@ def test_an_index_does_not_lead_outside(checkpoint, name):
     raw = json.loads(index.read_text())
     raw["weight_map"] = dict.fromkeys(raw["weight_map"], name)
     index.write_text(json.dumps(raw))
-    assert f"{str(name)!r} is no name of a .safetensors file beside it" in (
+    assert f"{str(name)!r} is no name of a .safetensors file in the same folder" in (
         _refused(checkpoint)
     )
 

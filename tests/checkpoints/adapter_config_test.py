@@ -200,7 +200,7 @@ def test_modules_that_are_not_named():
         ({"rank_pattern": {"q" * 2001: 2}}, "it has 2001 characters, at most 2000"),
         ({"rank_pattern": {f"q{k}": 2 for k in range(5000)}}, "of at most 4096"),
         ({"rank_pattern": {r"(a)\1": 2}}, "it has GROUPREF, which is not built"),
-        ({"rank_pattern": {"(?<=a)b": 2}}, "it looks behind, which is not built"),
+        ({"rank_pattern": {"(?<=a)b": 2}}, "it has a lookbehind, which is not built"),
         ({"rank_pattern": {"(" * 500 + ")" * 500: 2}}, "is no regular expression"),
         ({"rank_pattern": {"a{4294967296}": 2}}, "is no regular expression"),
         ({"target_modules": ["q"] * 5000}, "at most 4096 of at most 2000 characters"),

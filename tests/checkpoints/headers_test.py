@@ -38,7 +38,7 @@ def _tensor(shape, start, end, dtype="F32"):
         (
             {"a": _tensor([1], 0, 4)},
             None,
-            "its tensors have 4 bytes, behind the header",
+            "its tensors have 4 bytes, and",
         ),
         ({"a": _tensor([2], 0, 8), "b": _tensor([1], 4, 8)}, None, "begins at byte 4"),
         ({"a": _tensor([1], 4, 8)}, None, "a begins at byte 4 of the data, where that"),

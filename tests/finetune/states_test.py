@@ -187,7 +187,7 @@ def test_a_state_of_another_training_is_refused(config, corpus, tmp_path):
     text = str(caught.value)
     assert "train.learning_rate was 0.01, and is 0.005" in text
     assert "video.num_frames was 4, and is 5" in text
-    assert "--config.overwrite=true begins anew" in text
+    assert "--config.overwrite=true starts again" in text
     lora = changed(config, train__method="lora", train__merged=True)
     with pytest.raises(AuditError, match="shapes of what learns was"):
         training.run(lora, tmp_path)

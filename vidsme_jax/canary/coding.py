@@ -41,7 +41,7 @@ class Clip(NamedTuple):
       frames: How many it has.
       height: Of its pictures.
       width: Of its pictures.
-      suffix: Of the name of a file that can hold its sound beside H.264.
+      suffix: Of a file that can hold its sound and H.264.
     """
 
     frames: int
@@ -76,7 +76,7 @@ def look(content: Content) -> Clip:
             count += 1
             if frame.pts is None or (last is not None and frame.pts <= last):
                 problem = "the times of its pictures are missing or do not increase"
-                raise ClipError("decode", f"{problem}: write it anew, as MP4, first")
+                raise ClipError("decode", f"{problem}: convert it to MP4 first")
             last = frame.pts
             sizes.add((frame.height, frame.width))
             if frame.rotation % 360:

@@ -29,7 +29,7 @@ STRENGTH = 1 / np.sqrt(_IN_RGB[0] + COLOUR**2 * (_IN_RGB[1] + _IN_RGB[2]))
 def drawn(secret: str, *what: str | int) -> int:
     """Returns a number of 256 bits, a function of a secret and of what it is for.
 
-    Without the secret nobody can tell it from one drawn by chance.
+    Without the secret it cannot be distinguished from a random draw.
 
     Args:
       secret: Of the key.

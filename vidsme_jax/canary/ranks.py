@@ -78,7 +78,7 @@ def fisher(ranks: Sequence[int], sizes: Sequence[int]) -> float:
     Its law is the convolution of those of the sets, of -ln p rounded up to multiples of
     a small step; what that may add is taken off what was found, so that results that
     tie count and p is never too small. Where that law has no digits left, below about
-    1e-11, the p of the chi-square law stands, which is never too small either.
+    1e-11, the p of the chi-square law is used, which is never too small either.
 
     Args:
       ranks: Of what was published, from 1.

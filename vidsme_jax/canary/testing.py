@@ -1,7 +1,8 @@
 """The test of a finished audit by a key, and the file that says what came out.
 
 The variants are known by the content of their files, whatever they are called and
-whichever role they have. `canary-SCORE.json` is written beside the run's other results:
+whichever role they have. `canary-SCORE.json` is written next to the run's other
+results:
 
     sets        of each: name, variants, rank, missing, p, adjusted_p (Holm)
     p           Fisher's, over the sets, by its exact law

@@ -6,6 +6,7 @@ LoRA and its relatives whose result is one weight; the rest is refused by name.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from vidsme_jax.checkpoints import content, patterns, targets
@@ -23,9 +24,7 @@ _RESTORE = (
     "save it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion"
     f"=...), or {MERGE}"
 )
-_UNMERGEABLE = (
-    "no one weight stands for it, so it cannot be merged: give another adapter"
-)
+_UNMERGEABLE = "it equals no single weight and cannot be merged: give another adapter"
 
 HANDLED = frozenset(
     """alpha_pattern base_model_name_or_path bias ensure_weight_tying exclude_modules
@@ -240,7 +239,11 @@ def _flag(raw: dict[str, Any], key: str, problems: list[str]) -> bool:
 
 
 def _pattern(
-    raw: dict[str, Any], key: str, holds, steps: Steps, problems: list[str]
+    raw: dict[str, Any],
+    key: str,
+    holds: Callable[[Any], bool],
+    steps: Steps,
+    problems: list[str],
 ) -> tuple:
     """Reads {regular expression: number}."""
     found = raw.get(key) or {}

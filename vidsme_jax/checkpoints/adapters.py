@@ -115,7 +115,7 @@ def _open_base(
 ) -> tuple[pathlib.Path, Tensors]:
     """Finds the model that the adapter was trained from."""
     where = f"{where}: base_model_name_or_path"
-    wanted, hint = files.patterns(allow_pickle), "; write there where the base lies"
+    wanted, hint = files.patterns(allow_pickle), "; set it to the base's folder"
     try:
         base = files.find(config.base, wanted, folder, config.revision)
         hint = ""
@@ -139,7 +139,7 @@ def _read(folder: pathlib.Path, allow_pickle: bool, problems: list[str]) -> Tens
         if file.is_file():
             return files.open_file(file, allow_pickle, problems)
     problems.append(
-        f"no adapter_model.safetensors beside adapter_config.json: {folder}"
+        f"no adapter_model.safetensors next to adapter_config.json: {folder}"
     )
     return {}
 

@@ -2,8 +2,7 @@
 
 A module without its factors would be scored with the weights of the base. The adapter's
 names are those of the model in the trainer's memory; those of the base's modules are
-made from them where an adapter's module lies beside: in the same stack of layers, or in
-the same module.
+derived from a module of the adapter in the same stack of layers, or in the same module.
 """
 
 import bisect
@@ -31,8 +30,8 @@ class Base:
     canonical: Callable[[str], str]
     ignored: Collection[str]
 
-    def beside(self, starts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Yields the canonical name and the trainer's of tensors beside known ones.
+    def neighbours(self, starts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Yields canonical and trainer's names of the neighbours of known tensors.
 
         Args:
           starts: By name of a known tensor, the part of it that others share.
@@ -59,7 +58,7 @@ def problems(
     Args:
       config: Of the adapter.
       parts: Its tensors.
-      trained: Names of tensors beside the adapter that replace those of the base.
+      trained: Names of tensors stored with the adapter that replace the base's.
       base: Of the model that it was trained from.
     """
     copied = {base.canonical(name) for name in (*parts.copies, *trained)}
@@ -76,7 +75,7 @@ def _factors(config: AdapterConfig, parts: Factors, base: Base) -> list[str]:
     there = {base.canonical(f"{module}.weight") for module in parts.low_rank}
     lost = {
         clean
-        for clean, name in base.beside(starts)
+        for clean, name in base.neighbours(starts)
         if clean not in there
         and name.endswith(".weight")
         and len(base.tensors[clean].shape) > 1
@@ -87,7 +86,7 @@ def _factors(config: AdapterConfig, parts: Factors, base: Base) -> list[str]:
         return []
     return [
         f"{len(lost)} weights that target_modules chooses have no low-rank factors, "
-        f"while others beside them have: {listed(sorted(lost))}; was the adapter saved "
+        f"while their neighbours have: {listed(sorted(lost))}; was the adapter saved "
         "in full?"
     ]
 
@@ -95,7 +94,7 @@ def _factors(config: AdapterConfig, parts: Factors, base: Base) -> list[str]:
 def _modules(
     config: AdapterConfig, parts: Factors, copied: set[str], base: Base
 ) -> list[str]:
-    """Looks for modules that were trained in full and are not there, or in part."""
+    """Lists modules that were trained in full and are missing, or incomplete."""
     out = []
     for module in config.saved:
         alone = dataclasses.replace(config, saved=(module,))
@@ -105,8 +104,10 @@ def _modules(
             if (inside := alone.saved_module(name))
         }
         if starts:
-            lost = {c for c, name in base.beside(starts) if alone.saves(name)} - copied
-        else:  # What stands in front differs between the trainer's memory and files.
+            lost = {
+                c for c, name in base.neighbours(starts) if alone.saves(name)
+            } - copied
+        else:  # Prefixes differ between the trainer's memory and files.
             last = dataclasses.replace(config, saved=(module.rsplit(".", 1)[-1],))
             lost = {c for c in base.tensors if last.saves(c)} - copied
         if lost:

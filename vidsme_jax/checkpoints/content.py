@@ -71,7 +71,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def parsed(content: bytes) -> Any:
-    """Returns what JSON stands for.
+    """Returns the value of JSON.
 
     Raises:
       ValueError: It is none, has more than 4 million values, is nested too deeply, or

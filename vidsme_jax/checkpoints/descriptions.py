@@ -80,12 +80,12 @@ class PickledTensor:
 
     @property
     def fits(self) -> bool:
-        """Whether its values lie in the storage, and none stands for two."""
+        """Whether its values are inside the storage, and no two share a place."""
         return max(self.reach, math.prod(self.shape)) <= self.available
 
     @property
     def reach(self) -> int:
-        """How many elements lie between the first one and the last, with both."""
+        """The number of elements from the first to the last."""
         if 0 in self.shape:
             return 0
         steps = zip(self.shape, self.stride, strict=True)
@@ -93,14 +93,14 @@ class PickledTensor:
 
 
 class _Name(NamedTuple):
-    """Something that may be called, or a type of storages: never more than a name."""
+    """A callable or a type of storages, by name only: nothing is imported."""
 
     module: str
     name: str
 
 
 class _Storage(NamedTuple):
-    """What a persistent id stands for."""
+    """The storage that a persistent id names."""
 
     kind: str
     start: int
@@ -108,11 +108,11 @@ class _Storage(NamedTuple):
 
 
 def read(described: bytes, find: Callable[[str], Extent | None]) -> Any:
-    """Carries a description out, which makes dictionaries, lists and tensors.
+    """Executes a description, which makes dictionaries, lists and tensors.
 
     Args:
       described: The bytes of `data.pkl`.
-      find: Returns where a storage lies, by its key; None if there is none.
+      find: Returns the place of a storage by its key; None if there is none.
 
     Raises:
       Refused: It asks for what tensors do not need, or is damaged.
@@ -186,7 +186,7 @@ class _Machine:
         elif name == "REDUCE":
             given, called = self.pop(), self.pop()
             push(_called(called, given))
-        elif name == "BUILD":  # Notes beside a dictionary, such as its `_metadata`.
+        elif name == "BUILD":  # Attributes of a dictionary, such as `_metadata`.
             self.pop()
             self._top(collections.OrderedDict)
         elif name not in ("PROTO", "FRAME"):

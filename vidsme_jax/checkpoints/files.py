@@ -131,7 +131,7 @@ def _digest_samples(digest: Any, path: pathlib.Path) -> None:
 
 
 def patterns(allow_pickle: bool) -> tuple[str, ...]:
-    """What to fetch of a hub repository."""
+    """Returns the patterns of the files to fetch of a hub repository."""
     return (*SMALL_FILES, "*.safetensors", *(("*.bin",) if allow_pickle else ()))
 
 

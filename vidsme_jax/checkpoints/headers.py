@@ -1,9 +1,8 @@
-"""The header of a safetensors file, judged before the library is asked.
+"""Checks the header of a safetensors file before the library reads it.
 
-A file begins with the header's length, then the header as JSON: of each tensor its
-type, its shape and where its bytes lie behind the header. The bytes of all tensors
-follow one another and end with the file, so that each size that is declared is one that
-is there.
+A file begins with the length of the header, then the header as JSON: type, shape and
+place of the bytes of each tensor. The bytes of all tensors follow the header without
+gaps and end with the file, so that every declared size is checked.
 
 The format is described at https://huggingface.co/docs/safetensors
 """
@@ -77,7 +76,7 @@ def read(path: pathlib.Path) -> Header:
         place = end
     if place != size - 8 - length:
         raise ValueError(
-            f"its tensors have {place} bytes, behind the header are {size - 8 - length}"
+            f"its tensors have {place} bytes, and {size - 8 - length} follow the header"
         )
     with safe_open(path, framework="numpy"):
         return out
@@ -105,7 +104,7 @@ def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]
 
 
 def _are_sizes(value: Any) -> bool:
-    """Whether it is a list of numbers that sizes may be; 64 bits hold them."""
+    """Returns whether it is a list of sizes, which 64 bits hold."""
     return isinstance(value, list) and all(
         type(size) is int and 0 <= size < 2**63 for size in value
     )

@@ -291,7 +291,13 @@ def _match(name: str, rules: Sequence[Rule]) -> tuple[Rule | None, int]:
     return None, -1
 
 
-def _check(name, info: TensorInfo, shape, rule: Rule, problems: _Problems) -> None:
+def _check(
+    name: str,
+    info: TensorInfo,
+    shape: tuple[int, ...],
+    rule: Rule,
+    problems: _Problems,
+) -> None:
     if not rule.layout.fits(tuple(info.shape), shape):
         wanted = list(rule.layout.disk_shape(shape))
         problems.misshapen.append(

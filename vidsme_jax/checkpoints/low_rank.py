@@ -21,7 +21,7 @@ class LowRank:
 
     Attributes:
       a: [rank, in, ...].
-      b: [out, rank, ...], with sizes of 1 behind it for a convolution.
+      b: [out, rank, ...], with trailing sizes of 1 for a convolution.
       scale: s.
 
     [1] Hu et al., 2021. LoRA. https://arxiv.org/abs/2106.09685

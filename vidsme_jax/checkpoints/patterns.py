@@ -89,7 +89,7 @@ class Pattern:
         return len(name) in self.ends(name, [0])
 
     def matches_end(self, name: str) -> bool:
-        """Returns whether a name is matched, or what stands behind one of its dots."""
+        """Returns whether a name is matched, or the part after one of its dots."""
         return len(name) in self.ends(name, starts(name))
 
     def ends(self, name: str, places: list[int]) -> list[int]:
@@ -125,7 +125,7 @@ def _check(parsed: Any) -> None:
             _check(value[2])
         elif op in (sre.ASSERT, sre.ASSERT_NOT):
             if value[0] < 0:
-                raise ValueError("it looks behind, which is not built")
+                raise ValueError("it has a lookbehind, which is not built")
             _check(value[1])
         elif op not in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN, sre.AT):
             raise ValueError(f"it has {op}, which is not built")
@@ -173,7 +173,7 @@ class _Match:
         return self._repeated(int(least), most, inner, places)
 
     def _over(self, places: int, test: Callable[[str], bool]) -> int:
-        """Returns the places behind letters that pass a test."""
+        """Returns the places after letters that pass a test."""
         out, left = 0, places & self._all
         self._steps.take(left.bit_count())
         while left:

@@ -142,4 +142,4 @@ def _extent(file: BinaryIO, size: int, info: zipfile.ZipInfo) -> Extent:
         if 0 <= info.file_size <= size - start:
             return Extent(start, info.file_size)
     name = content.name(info.filename)
-    raise ValueError(f"{name} ends behind the file's end, by its entry")
+    raise ValueError(f"by its entry {name} ends beyond the file")

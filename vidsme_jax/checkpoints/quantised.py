@@ -70,8 +70,8 @@ def refuse(name: str, folder: pathlib.Path, tensors: Mapping[str, TensorInfo]) -
     path = folder / "config.json"
     config = read_json(path) if path.is_file() else {}
     stated = _stated(config)
-    beside = [method for file, method in _FILES.items() if (folder / file).is_file()]
-    said = [stated[1]] if stated else [*beside, *filter(None, found.values())]
+    others = [method for file, method in _FILES.items() if (folder / file).is_file()]
+    said = [stated[1]] if stated else [*others, *filter(None, found.values())]
     method = next(iter(said), "")
     examples = list(found)[:_EXAMPLES]
     shown = ", ".join(f"{content.name(k)} {tensors[k].dtype}" for k in examples)

@@ -1,9 +1,9 @@
 """Well-known models that are not read, and why, by their `config.json` alone.
 
-Two kinds: those that no family can read, since a row of the video sees later rows of it
-and shows no distribution of what comes next; and those that nobody has built. What
-transformers 5.24 does decides which is which: `create_masks_for_generate` of a model
-with `mm_token_type_ids` makes its mask.
+Two kinds: models whose video rows attend to later rows, so that no next-token
+distribution exists for them; and models that are not built yet. The attention mask of
+transformers 5.24 decides: `create_masks_for_generate` of a model with
+`mm_token_type_ids`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ _SEES_LATER = (
 )
 _NOT_BUILT = "it is not built yet: {}"
 _OF_IMAGES = "it is a model of images, without a processor of videos"
-_SPEAKS = "it hears and speaks, too, and its checkpoints have three parts"
-_GLM = "its decoder has norms behind attention and network, and turns half of each head"
+_SPEAKS = "it also has audio input and output, and its checkpoints have three parts"
+_GLM = "its decoder has norms after attention and MLP, and rotates half of each head"
 _DELTA = "three of four layers of its decoder are linear attention"
 _MIXED = "its decoder mixes experts"
 _PARTS = {"text": "decoder", "vision": "tower"}

@@ -1,4 +1,4 @@
-"""One tensor of a checkpoint: where it lies, and how a slice of it is read."""
+"""One tensor of a checkpoint: its place in a file, and reading slices of it."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ class Update(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies and what its header says.
+    """The place of a tensor and the content of its header.
 
     Attributes:
       file: That holds it.

@@ -1,9 +1,9 @@
-"""Which files of a folder hold the weights, and what to say where none does.
+"""Finds the files of a folder that hold the weights, or says what is missing.
 
 The order is that of `transformers`: `model.safetensors`, else the files that
 `model.safetensors.index.json` names, else `pytorch_model.bin`, else the files that
-`pytorch_model.bin.index.json` names. What lies beside them (other variants, another
-program's form, a left-over adapter) is not read.
+`pytorch_model.bin.index.json` names. Other files (variants, forms of other
+programs, a left-over adapter) are not read.
 """
 
 import dataclasses
@@ -212,7 +212,7 @@ def deeper(folder: pathlib.Path) -> str:
 
 
 def _by_number(path: pathlib.Path) -> tuple[int, str]:
-    """Sorts `checkpoint-1000` behind `checkpoint-200`."""
+    """Returns a key that sorts `checkpoint-1000` after `checkpoint-200`."""
     number = re.search(r"(\d+)$", path.name)
     return int(number[1]) if number and len(number[1]) < 16 else -1, path.name
 
@@ -240,7 +240,7 @@ def _shards(folder: pathlib.Path, stem: str, suffix: str) -> list[str]:
 
 
 def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
-    """Which file has which tensor; files must be in the folder itself."""
+    """Returns the file of each tensor; files must be in the folder itself."""
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not found:
         problem = "weight_map is no object that names the file of each tensor"
@@ -253,7 +253,7 @@ def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
         or len(name.encode(errors="replace")) > _LONGEST_FILE
     ]
     if strange:
-        problem = f"is no name of a .{suffix} file beside it"
+        problem = f"is no name of a .{suffix} file in the same folder"
         found = [f"{index}: {content.shown(name)} {problem}" for name in strange]
         raise AuditError(content.limited(found, "such names"))
     return found

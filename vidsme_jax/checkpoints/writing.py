@@ -24,7 +24,7 @@ from vidsme_jax.store.files import replacing
 
 SHARD_BYTES = 5_000_000_000  # Of one file at most, as transformers divides a model.
 _CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-# Why a source's tensor is not written again: the model gives it anew, or differently.
+# Why a tensor of the source is not written: the model recomputes or replaces it.
 _IMPLIED = ("0, 1, 2, ...", "follows from the config", "tied to the embeddings")
 
 
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
       name: In the file.
       shape: In the file.
       dtype: Such as "float32".
-      read: Returns the values, each time anew, so that they are held one by one.
+      read: Reads the values; called once for each use, so that few are in memory.
     """
 
     name: str
@@ -126,11 +126,11 @@ def _reader(leaf: Any, layer: int | None, rule: Rule, dtype: str) -> Callable[[]
 def completed(
     own: Sequence[Piece], source: Mapping[str, TensorInfo], names: Names, dtype: str
 ) -> list[Piece]:
-    """Returns a model's tensors with all that its source has beside them.
+    """Returns a model's tensors with the further tensors of its source.
 
-    Under the source's names are written: the parameters; rows of the vocabulary behind
+    Under the source's names are written: the parameters; rows of the vocabulary after
     those that the model reads; and what the model does not read but the source holds
-    (a tower of still images, layers behind the last one that is run). What the source
+    (a tower of still images, layers after the last one that is run). What the source
     lacks and other libraries expect is `names.unused`.
 
     Args:
@@ -166,7 +166,7 @@ def _is_kept(clean: str, names: Names) -> bool:
 
 
 def _lengthened(piece: Piece, info: TensorInfo) -> Piece:
-    """Returns a tensor with the rows that the source has behind the model's."""
+    """Returns a tensor with the rows that the source has after the model's."""
     rows, total = piece.shape[0], info.shape[0]
 
     def read() -> np.ndarray:

@@ -1,9 +1,9 @@
-"""The positive control: what would an audit have found of memorised clips?
+"""The positive control: what an audit finds when clips were memorised.
 
 A small model of random weights is trained on the answers of half of a user's own clips
 until it has memorised them, and audited in the same way: the same frames, scores,
-headline and rates. Which half, is drawn by `source`, so that nothing but membership
-differs. `control.json` says what was found; an audit shows it beside its verdict
+headline and rates. The half is drawn by `source`, so that only membership
+differs. `control.json` has the result; an audit shows it next to its verdict
 (`config.report.control`).
 
 The settings of the training are fixed (`plan`). They were chosen on the demo's 100

@@ -60,7 +60,7 @@ def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:
     folder = printable(str(workdir))
     return (
         f"{record['statement']}\n"
-        f"beside the verdict of an audit: --config.report.control={folder}\n"
+        f"to show it with the verdict of an audit: --config.report.control={folder}\n"
         f"its own report: {printable(str(workdir / AUDIT / 'report.html'))}"
     )
 

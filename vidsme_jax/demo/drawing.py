@@ -136,8 +136,8 @@ class Scene:
       level: Mean light.
       swing: Amplitude of the light's change.
       light: How it changes, one of `LIGHTS`.
-      name: Call sign of the first sprite; nothing in the frames tells it.
-      place: Call sign of the field; nothing in the frames tells it.
+      name: Call sign of the first sprite; the frames do not show it.
+      place: Call sign of the field; the frames do not show it.
       num_frames: Length of the clip.
       fps: Frame rate of the clip.
     """

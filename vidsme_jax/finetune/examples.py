@@ -1,6 +1,6 @@
 """Clips with their questions and answers, as the batches that training reads.
 
-Every clip is decoded once before the first step, so that what is wrong with any is said
+Every clip is decoded once before the first step, so that problems are reported
 at once; frames at the model's input size are kept as far as a limit allows.
 
 Axes: `frames`, `height`, `width`; the last axis of frames is 3, or the numbers of a

@@ -144,7 +144,7 @@ def _small_files(source: Checkpoint, model: Model) -> dict[str, bytes]:
 
 
 def _is_nearer(source: Checkpoint, found: Mapping[str, pathlib.Path]) -> bool:
-    """Returns whether the file of videos lies before that of the whole processor."""
+    """Returns whether the file of videos is read before that of the whole processor."""
     places = [source.folders.index(found[x].parent) for x in (_VIDEOS, _PROCESSOR)]
     return places[0] < places[1]
 
@@ -191,9 +191,9 @@ def _config(
 
 
 def _tower_files(source: Checkpoint, config: dict[str, Any]) -> dict[str, bytes]:
-    """Returns the JSON files of a tower that lies beside the source.
+    """Returns the JSON files of a tower that is stored with the source.
 
-    Where it cannot lie beside what is written, the config gets its whole path.
+    If it cannot be stored with the export, the config gets its absolute path.
     """
     name = pathlib.PurePath(config["mm_vision_tower"])
     folder = source.folder / name
@@ -220,7 +220,7 @@ def adapter(
 ) -> None:
     r"""Writes a low-rank adapter in PEFT's form.
 
-    It stands for $x A B s$ beside a layer's own product, where s is alpha / rank, or
+    It adds $x A B s$ to a layer's own product, where s is alpha / rank, or
     alpha / sqrt(rank).
 
     Args:

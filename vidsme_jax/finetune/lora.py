@@ -97,7 +97,7 @@ class Lora:
         return module
 
     def path(self, path: str) -> str:
-        """Returns where a parameter of the plain module lies in the adapted one."""
+        """Returns the path in the adapted module of a parameter of the plain one."""
         layer, _, name = path.rpartition("/")
         return f"{layer}/{_BASE}/{name}" if layer in self.layers else path
 

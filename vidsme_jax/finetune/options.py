@@ -259,7 +259,7 @@ def _held(workdir: pathlib.Path, config: ConfigDict, known: bool) -> list[str]:
     found = [path for name in EXPORTS for path in workdir.glob(name)]
     if adapter and any(not x.name.startswith("adapter_") for x in found):
         return [f"{workdir} holds a whole model; give an adapter another --workdir"]
-    # Of a training that was stopped behind its weights, the record is missing.
+    # A training that was stopped after writing its weights has no record yet.
     if found and not overwrite and not (states and not (workdir / RECORD).exists()):
         return [f"{workdir} holds a checkpoint; --config.overwrite replaces it"]
     halves = [x for x in (workdir / MEMBERS, workdir / NONMEMBERS) if x.exists()]
@@ -293,7 +293,7 @@ def _of_training(train: Train, *, drawn: bool) -> list[str]:
     if train.method == "lora" and drawn and not train.merged:
         found.append(
             "config.train.method is lora, and the weights that it starts from are "
-            "drawn: nobody has a base for an adapter; set config.train.merged = true"
+            "drawn: there is no base for an adapter; set config.train.merged = true"
         )
     if any(epoch > train.epochs for epoch in train.snapshots):
         found.append(

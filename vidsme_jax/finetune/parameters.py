@@ -100,7 +100,7 @@ class Trainee:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of what lies on devices: parameters, gradients, two moments."""
+        """Bytes on devices: parameters, gradients, two moments."""
         leaves, trained = trees.flat(self.form.abstract), self.form.trained
         learn = sum(leaves[path].size for path in trained)
         kept = sum(
@@ -116,7 +116,7 @@ class Trainee:
         """Returns the first parameters, on their devices: what learns, and the rest.
 
         Args:
-          shardings: Where the parameter of a path and shape lies.
+          shardings: Returns the sharding of a parameter by its path and shape.
           seed: Of what is drawn.
         """
         model, form = self.source.model, self.form

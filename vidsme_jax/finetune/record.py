@@ -1,4 +1,4 @@
-"""What a training says of itself: `training.json`, and what its state depends on."""
+"""The record of a training, `training.json`, and what its state depends on."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ _NEUTRAL += (
 
 @dataclasses.dataclass
 class Log:
-    """What a training goes on from beside its state.
+    """What a training continues from, apart from its state.
 
     Attributes:
       curve: The loss of every step, in nats a token.
@@ -104,7 +104,7 @@ def write(folder: pathlib.Path, record: dict[str, Any]) -> None:
 
 
 def _fingerprint(members: Any, clips: Any) -> str:
-    """A SHA-256 over id, content, question and answer of every member."""
+    """Returns a SHA-256 of id, content, question and answer of every member."""
     return _digest(
         [
             [
@@ -120,7 +120,7 @@ def _fingerprint(members: Any, clips: Any) -> str:
 
 
 def _tokens(members: Any) -> str:
-    """A SHA-256 over the rows of every member as the model is shown them."""
+    """Returns a SHA-256 of the rows of every member as the model reads them."""
     digest = hashlib.sha256()
     for row in members:
         for values in row.rows:

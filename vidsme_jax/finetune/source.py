@@ -18,7 +18,7 @@ from vidsme_jax.models.interface import Model
 
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 _PREPROCESSING += ("video_preprocessor_config.json",)
-_TYPES = ("dtype", "torch_dtype")  # Written anew with the model.
+_TYPES = ("dtype", "torch_dtype")  # Replaced when the model is written.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ def open_source(
     """Opens what training starts from.
 
     Args:
-      name: As for `models.inspect`; the weights of a "random:NAME" are drawn anew, in
-        a size that learns.
+      name: As for `models.inspect`; the weights of a "random:NAME" are drawn, in a
+        size that learns.
       dtype: Of the products.
       is_random: Whether parameters are drawn, not read.
       allow_pickle: Whether pickled weights may be read.
@@ -77,7 +77,7 @@ def open_source(
 
 
 def _fingerprint(checkpoint: files.Checkpoint) -> str:
-    """A SHA-256 over config and preprocessing, without what only names a type."""
+    """Returns a SHA-256 of config and preprocessing, without what only names a type."""
     kept = [_typeless(checkpoint.config), *map(checkpoint.json, _PREPROCESSING)]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

@@ -123,9 +123,9 @@ def write_manifests(
 ) -> str:
     """Writes `members.jsonl` and `nonmembers.jsonl`, which an audit takes as they are.
 
-    Ids, texts, segments, groups, sources and dates are kept. Where all videos lie in
-    the folder, they are named relative to it, and both may be moved together. Else they
-    have absolute paths, and an audit has to be told that they may lie elsewhere.
+    Ids, texts, segments, groups, sources and dates are kept. If all videos are in the
+    folder, they have relative names, and folder and videos may be moved together.
+    Otherwise they have absolute paths, and an audit needs `corpus.allow_outside`.
 
     Args:
       folder: Made if need be. What a run that is killed leaves there is no pair of

@@ -22,13 +22,13 @@ _WRONG = (OSError, ValueError, RuntimeError)  # What orbax and tensorstore raise
 class States:
     """A folder of states of one training."""
 
-    def __init__(self, folder: pathlib.Path, run: dict[str, Any], *, anew: bool):
+    def __init__(self, folder: pathlib.Path, run: dict[str, Any], *, restart: bool):
         """Opens the folder, or makes it.
 
         Args:
           folder: Made if need be.
           run: What a state depends on, by name; JSON-ready.
-          anew: Whether states of another training are deleted.
+          restart: Whether states of another training are deleted.
 
         Raises:
           AuditError: The folder has states of another training; lists what differs.
@@ -37,7 +37,7 @@ class States:
         run = json.loads(json.dumps(run))
         found = _read(folder)
         if found is not None and found != run:
-            if not anew:
+            if not restart:
                 raise AuditError(_differences(folder, found, run))
             if folder.is_dir():
                 shutil.rmtree(folder)
@@ -102,7 +102,7 @@ class States:
             raise AuditError(
                 [
                     f"the state in {self._folder} cannot be read: {_cause(error)}; "
-                    "delete the folder to begin anew"
+                    "delete the folder to start again"
                 ]
             ) from error
         return State(**found["state"]), self._checked(found["record"])
@@ -114,7 +114,7 @@ class States:
             raise AuditError(
                 [
                     f"the state in {self._folder} is damaged: its record is not of "
-                    f"{self.latest} steps; delete the folder to begin anew"
+                    f"{self.latest} steps; delete the folder to start again"
                 ]
             )
         return record
@@ -148,7 +148,7 @@ def _differences(
     if not found:
         return [
             f"{folder}: {_RUN}, which says what its state is of, is not there or "
-            "cannot be read: --config.overwrite=true begins anew"
+            "cannot be read: --config.overwrite=true starts again"
         ]
     lines = []
     for key in sorted({*found, *run}):
@@ -159,7 +159,7 @@ def _differences(
             lines.append(f"{key} was {before}, and is {now}")
     return [
         f"{folder} holds the state of another training: {line}" for line in lines
-    ] + ["--config.overwrite=true begins anew; another --workdir keeps both"]
+    ] + ["--config.overwrite=true starts again; another --workdir keeps both"]
 
 
 def _cause(error: Exception) -> str:

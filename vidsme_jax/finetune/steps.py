@@ -113,8 +113,10 @@ class Programs:
         self._copies = devices.mode == "pmap" and devices.num_data > 1
         axis = _AXIS if self._copies else None
 
-        def gradients(trained, frozen, batch, weight, total):
-            def loss(trained):
+        def gradients(
+            trained: Leaves, frozen: Leaves, batch: Batch, weight: Any, total: Any
+        ) -> tuple[Any, Any]:
+            def loss(trained: Leaves) -> Array:
                 with of_models.wanted(remat=remat):
                     nll, _ = answer_nll(form.module(trained, frozen), batch)
                 return weight * jnp.sum(nll)
@@ -128,7 +130,7 @@ class Programs:
             summed, before = total
             return jax.tree.map(jnp.add, summed, found), before + value
 
-        def update(state: State, total):
+        def update(state: State, total: Any) -> tuple[State, Any]:
             found, loss = total
             norm = optax.tree.norm(found)
             good = state.good & jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -141,7 +143,9 @@ class Programs:
             kept = jax.tree.map(lambda x, old: jnp.where(good, x, old), new, state)
             return self._kept_apart(kept._replace(good=good)), (loss, norm, good)
 
-        def losses(trained, frozen, batch):
+        def losses(
+            trained: Leaves, frozen: Leaves, batch: Batch
+        ) -> tuple[Array, Array]:
             return answer_nll(form.module(trained, frozen), batch)
 
         batched = (0, 0, 0, None, 0)
@@ -204,8 +208,8 @@ class Programs:
 
         The state is used up.
         """
-        state, told = self._update(state, total)
-        return state, *self.gathered(told)
+        state, outcome = self._update(state, total)
+        return state, *self.gathered(outcome)
 
     def losses(
         self, state: State, frozen: Leaves, batch: Batch
@@ -220,13 +224,13 @@ class Programs:
         return State(trained, moments, jnp.int32(0), jnp.bool_(True))
 
     def _where(self, path: tuple[Any, ...]) -> NamedSharding:
-        """Returns how what belongs to a parameter, or to none, lies on a mesh."""
+        """Returns the sharding of an array that belongs to a parameter, or to none."""
         whole = NamedSharding(self._devices.mesh, PartitionSpec())
         name = str(getattr(path[-1], "key", "")) if path else ""
         return self._shardings.get(name, whole)
 
     def _kept_apart(self, tree: Any) -> Any:
-        """Tells the compiler how what belongs to parameters lies on a mesh."""
+        """Constrains the shardings of arrays that belong to parameters."""
         if self._copies or self._devices.mesh.size == 1:
             return tree
 
@@ -236,7 +240,7 @@ class Programs:
         return jax.tree_util.tree_map_with_path(placed, tree)
 
     def _lying(self, tree: Any) -> Any:
-        """Returns the shapes of a tree, with how each lies."""
+        """Returns the shapes and shardings of a tree."""
 
         def shaped(path: tuple[Any, ...], x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._where(path))

@@ -133,7 +133,7 @@ class _Training:
         states = States(
             workdir / options.STATE,
             record.depends(self._config, prepared),
-            anew=bool(self._config.overwrite),
+            restart=bool(self._config.overwrite),
         )
         if states.latest is None:
             for path in options.snapshots_in(workdir):  # Of an earlier training.
@@ -202,8 +202,8 @@ class _Training:
                         total = programs.gradients(
                             state, frozen, each.batch, weight, total
                         )
-                    state, *told = programs.update(state, total)
-                    flying.append((cuts, told))
+                    state, *outcome = programs.update(state, total)
+                    flying.append((cuts, outcome))
                     settle(_LAG)
                     made = log.steps + len(flying)
                     if made % self._per_epoch == 0:
@@ -217,8 +217,8 @@ class _Training:
             keep()
             raise
         except AuditError as error:
-            # Steps behind one that is not finite changed nothing; those before it, or
-            # before a clip that cannot be read, did, and count.
+            # Steps after one that is not finite change nothing; those before it, or
+            # before a clip that cannot be read, count.
             while flying:
                 _, (loss, _, good) = flying.popleft()
                 if bool(good):

@@ -60,9 +60,7 @@ _REGULAR = 1e-3 * (2 * _RADIUS + 1) ** 4  # The sums are not divided by 15 x 15.
 _whole = lax.optimization_barrier
 
 
-def _on_gpus(
-    ours: Callable[..., T], default: Callable[..., T], *args: Any
-) -> T:
+def _on_gpus(ours: Callable[..., T], default: Callable[..., T], *args: Any) -> T:
     """Calls one function where GPUs run the program and another elsewhere.
 
     Threads of a GPU share what neighbours read, so the fewest passes over the memory
@@ -228,9 +226,7 @@ def _pad(x: Array, radius: int, axis: int, size: Int[Array, ""]) -> Array:
     return _whole(_lines(x, jnp.clip(line, 0, size - 1), axis))
 
 
-def _shifts(
-    x: Array, radius: int, axis: int, size: Int[Array, ""]
-) -> list[Array]:
+def _shifts(x: Array, radius: int, axis: int, size: Int[Array, ""]) -> list[Array]:
     """Moves an array by -radius to radius lines, padded as by `_pad`."""
     lines = x.shape[axis]
 
