@@ -72,6 +72,7 @@ def test_the_step_of_every_family_takes_the_arguments(aot, name):
     assert found.texts.renyi.shape[:2] == (2, 2) and found.texts.rank is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["full", "lora", "projector"])
 def test_training_is_lowered_as_it_runs(aot, method):
     """On a mesh; parameters, moments and gradients lie as in a training."""

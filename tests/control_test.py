@@ -77,6 +77,7 @@ def problems_of(function, *args) -> str:
     return "\n".join(caught.value.problems)
 
 
+@pytest.mark.long
 def test_a_control_memorises_a_half_and_finds_it(made, corpus):
     folder, record = made
     assert json.loads((folder / "control.json").read_text()) == record

@@ -70,6 +70,7 @@ def test_twice_the_same_bytes_and_a_stop_between(made, tmp_path):
     assert _bytes(tmp_path) == _bytes(made)
 
 
+@pytest.mark.long
 def test_what_is_made_stays(made, monkeypatch):
     before = _told(made, "checkpoint")
     from vidsme_jax.finetune import training

@@ -43,6 +43,7 @@ def clone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_the_notebook_runs(clone):
     text = NOTEBOOK.read_text()
     cells = [cell for language, cell in BLOCK.findall(text) if language == "python"]

@@ -64,6 +64,7 @@ def report(tmp_path_factory, without_figures):
     return found
 
 
+@pytest.mark.long
 def test_every_score_points_where_it_should(report):
     table = report.table
     names = scores.resolve("all", "exact", ("video", "instruction", "response"), True)

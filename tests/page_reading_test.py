@@ -21,6 +21,7 @@ def made(tmp_path_factory):
     return found, html, pages.Tags(html)
 
 
+@pytest.mark.long
 def test_what_is_published_stands_above_any_score(made):
     found, _, tags = made
     text = re.sub(r"\s+", " ", tags.named("main")[0]["text"])

@@ -434,6 +434,7 @@ def test_three_in_a_row_end_a_run_and_what_is_there_is_kept(folder, whole, monke
     assert max(max(keys) for keys in failing.tried) == 11  # Sent before it was known.
 
 
+@pytest.mark.long
 def test_clips_that_fail_apart_do_not_end_a_run(folder, monkeypatch):
     Failing(monkeypatch, "fetch", lambda keys: any(k % 2 for k in keys))
     found = _results(_pipeline(folder, batch_size=4), [4] * 12)

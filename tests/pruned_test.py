@@ -334,6 +334,7 @@ def test_answers_are_generated_and_scored_in_one_order(saved, tmp_path):
         np.testing.assert_array_equal(*its.signals.log_prob)
 
 
+@pytest.mark.long
 def test_from_python_both_directions_are_the_natural_one(saved):
     loaded = models.load(str(saved[1]), dtype="float32")
     frames = _drawn(np.random.default_rng(1), "static")

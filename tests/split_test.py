@@ -98,6 +98,7 @@ def test_the_number_of_members_is_the_nearest_there_is(seed):
     assert abs(len(_clips(members)) - share * sum(sizes)) == nearest
 
 
+@pytest.mark.long
 def test_large_pools_are_dealt_out_in_seconds(monkeypatch):
     monkeypatch.setattr(split, "_EXACT", 50)
     sizes = np.random.default_rng(0).integers(1, 9, 4000).tolist()

@@ -113,6 +113,7 @@ def test_reversed_against_a_shuffle(tmp_path):
     assert "reversed" in text and "shuffled:0" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("study", ["frames", "against"])
 def test_prepared_clips_give_what_their_videos_give(study, tmp_path, monkeypatch):
     config = _config(f"{study}-tiny")

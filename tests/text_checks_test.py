@@ -186,6 +186,7 @@ def test_one_greedy_answer_where_no_question_is_shown():
     assert not problems
 
 
+@pytest.mark.long
 def test_nothing_to_score_of_an_instruction():
     model = models.inspect(
         "random:llava_qwen-tiny", dtype="float32", prompt="<video>{question} {answer}"

@@ -356,6 +356,7 @@ def test_what_was_deleted_there_does_not_come_back(store, decoded):
     assert len(decoded) == 2 * CLIPS and len(parts(store)) == 3
 
 
+@pytest.mark.long
 def test_overwrite_deletes_what_is_stored(store, decoded):
     audit.run(config(), URL)
     store.objects[f"{ROOT}/figures/old.png"] = (1, b"of another corpus")

@@ -61,6 +61,7 @@ def test_every_picture_keeps_40_db(sets, name):
     assert min(worst) < 40.7 or name == "black and white"  # As strong as it may be.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CLIPS)
 def test_variants_are_identified_after_a_platform(sets, name):
     """Scaled to 336 px, x264 at crf 28, 8 pictures: by tools other than the product's.

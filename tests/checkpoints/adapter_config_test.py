@@ -66,7 +66,7 @@ def _config(**keys):
         ({"use_qalora": True}, "quantised base.*merge_and_unload"),
         ({"enable_lora": [True]}, "fused layer.*merge_and_unload"),
         ({"peft_type": "IA3"}, "'IA3'; built for 'LORA' alone: merge it with PEFT"),
-        ({"peft_type": "PROMPT_TUNING"}, "built for 'LORA' alone: no one weight"),
+        ({"peft_type": "PROMPT_TUNING"}, "alone: it equals no single weight"),
         ({"use_rslra": True}, "unknown key 'use_rslra'; did you mean 'use_rslora'"),
         ({"use_rslora": "yes"}, "use_rslora is 'yes', expected true or false"),
         ({"bias": "some"}, "bias is 'some'; built for 'none', 'all' and 'lora_only'"),

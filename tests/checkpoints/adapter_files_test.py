@@ -286,7 +286,7 @@ def test_what_an_adapter_stands_on(made, tmp_path):
     with pytest.raises(AuditError, match=r"base_model_name_or_path.*an adapter itself"):
         opening.open_checkpoint(str(folder))
     oracle.change(folder, base_model_name_or_path="/nowhere/base")
-    with pytest.raises(AuditError, match=r"no such folder.*; write there where"):
+    with pytest.raises(AuditError, match=r"no such folder.*; set it to the base"):
         opening.open_checkpoint(str(folder))
     shutil.copytree(made.folder.parent / "base", folder, dirs_exist_ok=True)
     with pytest.raises(AuditError, match=r"model.safetensors and adapter_config"):

@@ -267,6 +267,7 @@ def test_memory_is_a_tenth_of_the_logits(second):
     assert memory.temp_size_in_bytes <= rows * vocab * 4 / 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory", [None, 1])
 @pytest.mark.parametrize("vocab", [1, 9, 3000])
 def test_a_vocabulary_split_over_devices(vocab, memory):

@@ -140,6 +140,7 @@ UNREAD = {  # What no pass reads of a tower, and transformers' classes have.
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", UNREAD)
 def test_a_model_that_began_from_no_tensors_is_whole(tmp_path, name):
     made = exported(f"random:{name}", tmp_path / "first")

@@ -58,6 +58,7 @@ def test_transformers_gives_the_logits(held):
     np.testing.assert_allclose(clip.ours(made.loaded.state), logits, atol=1e-4)
 
 
+@pytest.mark.long
 def test_what_is_read_again_is_equal(held):
     made = held.exported
     again = models.load(str(made.folder), dtype="float32")
@@ -108,6 +109,7 @@ def test_peft_and_we_load_an_adapter_of_all_layers(held, tmp_path):
     assert _compare_adapter(held, tmp_path) > 9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("held", SOME, indirect=True)
 def test_an_adapter_of_some_layers_leaves_others_alone(held, tmp_path):
     """Of the decoder's queries, and rank-stabilised."""

@@ -84,6 +84,7 @@ def _begun(prepared: preparing.Prepared):
     return programs, programs.start(trained), frozen, cut.batch
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*TINY, PRUNED])
 def test_the_loss_is_that_of_a_plain_pass(name, rows, prepare, folders):
     """All rows, one causal pass, all logits; each answer behind its own video."""
@@ -107,6 +108,7 @@ def test_the_loss_is_that_of_a_plain_pass(name, rows, prepare, folders):
     np.testing.assert_allclose(nll, found, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_gradient_is_the_slope(name, method, prepare, folders):

@@ -67,6 +67,7 @@ def test_what_is_not_trained_keeps_its_bits(
     assert record["losses"]["members"] < trained[1]["losses"]["members"]
 
 
+@pytest.mark.long
 def test_low_rank_updates_are_written_as_an_adapter(adapter, trained):
     folder, record = adapter
     moved, every = _moved(folder, trained[0])

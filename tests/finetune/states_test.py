@@ -204,7 +204,7 @@ def test_a_state_without_what_it_is_of_is_refused(config, tmp_path, content):
     with pytest.raises(AuditError) as caught:
         training.run(changed(config, train__learning_rate=5e-3), tmp_path)
     (problem,) = caught.value.problems
-    assert "is not there or cannot be read: --config.overwrite=true begins" in problem
+    assert "is not there or cannot be read: --config.overwrite=true starts" in problem
 
 
 @pytest.mark.long

@@ -81,7 +81,7 @@ def test_time_counts_while_ffmpeg_reads(tmp_path, monkeypatch):
 
     writer = threading.Thread(target=trickle)
     writer.start()
-    monkeypatch.setattr(opening, "regular", lambda path: path.open("rb"))
+    monkeypatch.setattr(opening, "open_regular", lambda path: path.open("rb"))
     try:
         with pytest.raises(ClipError, match="not decoded within"):
             decode(pipe, limits=video.Limits(max_seconds=0.5))

@@ -77,6 +77,7 @@ def _read(suffix: str, data: bytes):
 # ----------------------------------------------------------------------- manifests
 
 
+@pytest.mark.long
 @given(st.lists(ROW, max_size=4))
 @example([{"video": "a", "id": 10**5000 // 10**4990}])
 def test_rows_of_json(rows):

@@ -70,6 +70,7 @@ def _ended(one: dict[str, Any], who: str) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scenario", KILLED)
 def test_killed_at_any_operation_files_are_whole_and_nothing_is_lost(found, scenario):
     """Each file is the old or the new one, and the next run ends as if undisturbed."""

@@ -178,6 +178,7 @@ def _cut(answer, end):
     return generation.Answer(answer.ids[: answer.ids.index(end) + 1], "end")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_layout_of_the_weights(drawn, expected, dtype, monkeypatch):
     """Stacked and scanned, as bits of bfloat16, and one array a layer."""

@@ -110,6 +110,7 @@ def _assert_close(found, expected):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TOWERS)
 def test_padding_changes_nothing(name):
     """In a room of its own, in the one of its grid, with more rows and windows."""

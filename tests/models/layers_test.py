@@ -33,6 +33,7 @@ def _signals(model):
     return signals.compute(model, frames).signals
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "dtype", "tolerance"),
     [

@@ -1,6 +1,7 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL against transformers' classes and processors."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -174,14 +175,10 @@ def test_published_files_say_the_same(kind, folder, published):
 
 def test_the_markers_are_the_tokenizers(kind):
     """Where it names them; else those of the families."""
-
-    class Named:
-        """A tokenizer with attributes of its own."""
-
-        vision_start_token, vision_end_token = "<begin>", "<end>"
-        video_token = "<frame>"
-
-    framing = processing.framing(Named(), timed=kind == "qwen3_vl")
+    named = mock.MagicMock(
+        vision_start_token="<begin>", vision_end_token="<end>", video_token="<frame>"
+    )
+    framing = processing.framing(named, timed=kind == "qwen3_vl")
     assert (framing.token, framing.close) == ("<frame>", "<end>")
     assert all(x.endswith("<begin>") for x in framing.opens(_shown(3)))
     usual = processing.framing(oracle.TOKENIZER, timed=kind == "qwen3_vl")

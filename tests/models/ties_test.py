@@ -96,6 +96,7 @@ REMARKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_tied_flag(tmp_path, kind, change):

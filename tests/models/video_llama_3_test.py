@@ -388,7 +388,7 @@ VIDEO, VISION, TEXT = "video_processor", "vision_config", "text_config"
         (CONFIG, VISION, {"hidden_act": "gelu"}, "hidden_act is 'gelu'; built for"),
         (CONFIG, VISION, {"num_channels": 1}, "num_channels is 1; built for 3"),
         (CONFIG, VISION, {"novel": 1}, "vision_config: unknown key 'novel'"),
-        (CONFIG, VISION, {"num_attention_heads": 5}, "of the tower has 32 / 5 sizes"),
+        (CONFIG, VISION, {"num_attention_heads": 5}, "tower has the size 32 / 5"),
         (CONFIG, VISION, None, "patch_size is 14, but by config.json it is 16"),
         (CONFIG, TEXT, {"use_mrope": True}, "use_mrope is True; built for False"),
         (CONFIG, TEXT, {"model_type": "llama"}, "built for 'qwen2'"),
