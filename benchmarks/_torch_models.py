@@ -1,7 +1,7 @@
 """Models of every family in torch, on the weights of a JAX model.
 
 The LLaVA families are put together from the parts of transformers: one class serves all
-of them, as `vidsme_jax.models.llava` does. The others are transformers' own classes,
+of them, as `vidsme_jax.models.llava_hf` does. The others are transformers' own classes,
 taken apart: another family is a line of `PEERS`.
 """
 
@@ -25,8 +25,8 @@ from vidsme_jax.checkpoints import writing
 from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import layers, random
 from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.models.llava import params
-from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.llava_hf import tensors
+from vidsme_jax.models.llava_hf.modeling import LlavaConfig
 from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.models.video_llama_3 import params as video_llama_3
 
@@ -42,7 +42,7 @@ with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 f"{_name}(Tensor boxes, Tensor scores, float most) -> Tensor"
             )
 
-_PATTERNS = params.Patterns(
+_PATTERNS = tensors.Patterns(
     tower=r"tower\.",
     projector=(r"projector\.0", r"projector\.2"),
     decoder=r"llm\.model\.",
@@ -445,7 +445,7 @@ def carry(name: str, model: LoadedModel, config: Any, attention: str) -> TorchMo
         return _carried(name, model, config, peer, attention).to(device)
     with _defaults(dtype), torch.device(device):
         module = TorchLlava(name, config, attention).eval()
-    names = params.names(config, _PATTERNS, canonical=str)
+    names = tensors.names(config, _PATTERNS, canonical=str)
     missing, surplus = module.load_state_dict(_tensors(state, names), strict=False)
     tied = {"llm.lm_head.weight"} if config.text.tie_word_embeddings else set()
     missing = [m for m in missing if "post_layernorm" not in m and m not in tied]

@@ -10,7 +10,7 @@ import transformers
 from vidsme_jax.base import ClipError
 from vidsme_jax.models import preprocessing
 from vidsme_jax.models import preprocessor_config as files
-from vidsme_jax.models.llava import modeling
+from vidsme_jax.models.llava_hf import modeling
 from vidsme_jax.models.preprocessing import Resize
 
 # (height, width): 16:9, 9:16, 1:1, 4:3, 21:9, 1:3, 3:1, odd, tiny; larger and smaller

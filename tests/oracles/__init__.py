@@ -8,7 +8,7 @@ from flax import nnx
 
 from vidsme_jax.models.batches import Shape, stack
 from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.llava_hf.modeling import LlavaConfig
 from vidsme_jax.models.rows import Rows, Shown, Text
 
 

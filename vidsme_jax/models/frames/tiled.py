@@ -8,7 +8,7 @@ from vidsme_jax import parallel
 from vidsme_jax.models.decoder import Visual
 from vidsme_jax.models.frames.modeling import VideoModel
 from vidsme_jax.models.tiles import Tiles
-from vidsme_jax.models.towers.grid_vit import GridVit, normalise
+from vidsme_jax.models.towers.grid_vit import GridVit, Places, normalise
 
 
 class TiledModel(VideoModel):
@@ -31,7 +31,7 @@ class TiledModel(VideoModel):
         clips, views, groups, patches, _ = values.shape
         mean, std = self.config.image_mean, self.config.image_std
 
-        def run(tiles, places):
+        def run(tiles: Array, places: Places) -> list[Array]:
             # Items that fill up a mesh are all zeros: one key of theirs is looked at.
             places = places._replace(lengths=jnp.maximum(places.lengths, 1))
             if (own := places.windows) is not None:

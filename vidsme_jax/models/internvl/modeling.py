@@ -62,7 +62,7 @@ class InternVl(FrameModel):
     def encode_frames(
         self, pixels: Float[Array, "frames 3 height width"]
     ) -> Float[Array, "frames rows embed"]:
-        """Tower, pixel shuffle, projector."""
+        """Encodes frames: tower, pixel shuffle, projector."""
         with jax.named_scope("tower"):
             features = self.vision_tower(pixels)
         blocks = pixel_shuffle(features, self.config.block)

@@ -154,7 +154,7 @@ def names(config: InternVlConfig) -> Names:
 
 
 def _tower_rules(config: InternVitConfig) -> list[Rule]:
-    """Where the tower's tensors go."""
+    """Returns the rules of the tower's tensors."""
     path, embeddings = "vision_tower", rf"{_TOWER}embeddings\."
     patches = rf"{embeddings}patch_embeddings\.projection\."
     rules = [

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vidsme_jax.models.llava.sizes import TINY_TEXT, decoder, tower
+from vidsme_jax.models.sizes import TINY_TEXT, decoder, tower
 
 _TINY_TOWER = tower(48, 96, 3, 4, 56, 14)
 _SMALL = tower(1024, 4096, 24, 16, 448, 14) | {"attention_bias": True}

@@ -1,9 +1,16 @@
 """LLaVA models for videos, in the format of Hugging Face's classes.
 
+The way of a checkpoint through this folder, which every family's folder has alike:
+`__init__` says by `config.json` which family reads it; `processing` reads config,
+preprocessing and prompt, and describes the model; `params` has the keys of the config
+and the names of the tensors, `tensors` the rules that fill parameters with them;
+`modeling` is the module, which turns frames into rows; `sizes` has tiny and published
+configurations.
+
 | family | tower | pooling | decoder |
 |---|---|---|---|
 | LLaVA-NeXT-Video | CLIP | before the projector | Llama, Mistral |
-| LLaVA-OneVision | SigLIP | bilinear, behind it | Qwen2 |
+| LLaVA-OneVision | SigLIP | bilinear, after it | Qwen2 |
 | Video-LLaVA | CLIP, one for videos of two | none | Llama |
 """
 

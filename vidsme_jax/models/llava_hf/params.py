@@ -1,10 +1,10 @@
 """Config and tensor names of Hugging Face's LLaVA classes for videos.
 
-They give tensors names in three dialects.
+Tensors have names in three dialects.
 A, published files: `language_model.model.layers...`, `vision_tower.vision_model...`.
 B, in the memory of transformers 5: `model.language_model.layers...`, no `vision_model`.
 C, written by transformers 5: as A, but without `vision_model`.
-Dialect A is the canonical one. Video-LLaVA has two towers, `image_tower` for still
+Dialect A is the canonical one. Video-LLaVA has two towers: `image_tower` for still
 images and `video_tower`.
 """
 
@@ -20,8 +20,8 @@ from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import decoder_params, preprocessor_config
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.params import depth
-from vidsme_jax.models.llava import params
-from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.llava_hf import tensors
+from vidsme_jax.models.llava_hf.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
@@ -38,7 +38,7 @@ _RENAMES = [
         (r"lm_head\.", "language_model.lm_head."),
     )
 ]
-_PATTERNS = params.Patterns(
+_PATTERNS = tensors.Patterns(
     tower="",  # See `patterns`.
     projector=(
         r"multi_modal_projector\.linear_1",
@@ -61,12 +61,12 @@ _IGNORED = by_key(
 
 
 class Kind(NamedTuple):
-    """Where the families differ.
+    """What differs between the families.
 
     Attributes:
       name: `model_type`.
       tower: "clip" or "siglip".
-      tower_name: Of the tower that videos go through.
+      tower_name: Of the tower that encodes videos.
       decoders: What `model_type` of the text config may be; absent is the first.
       strategies: What `vision_feature_select_strategy` may be; absent is the first.
       layer: `vision_feature_layer` by default.
@@ -113,7 +113,7 @@ VIDEO_LLAVA = Kind(
     tower="clip",
     tower_name="video_tower",
     decoders=("llama",),
-    strategies=("default", "full"),  # Of images: of frames the class token stays.
+    strategies=("default", "full"),  # Of images; frames keep the class token.
     layer=-2,
     video_token=32001,
     pooling={"pool": "none", "pool_first": False, "newline": "none"},
@@ -123,14 +123,14 @@ VIDEO_LLAVA = Kind(
 )
 
 
-def patterns(kind: Kind) -> params.Patterns:
+def patterns(kind: Kind) -> tensors.Patterns:
     """Returns the patterns of a family's tensors, in dialect A."""
     return _PATTERNS._replace(tower=rf"{kind.tower_name}\.vision_model\.")
 
 
 def names(kind: Kind, config: LlavaConfig) -> Names:
     """Returns the names of a model's tensors."""
-    out = params.names(config, patterns(kind), canonical)
+    out = tensors.names(config, patterns(kind), canonical)
     ignored = dict(out.ignored)
     if kind is VIDEO_LLAVA:
         ignored[r"image_tower\..*"] = "of still images; frames go through video_tower"
@@ -155,7 +155,7 @@ def read_config(
 
     Args:
       raw: The file's content.
-      kind: Which family's it is.
+      kind: The family.
       dtype: Of parameters and activations.
       prepare: The preprocessing.
       problems: Receives one sentence a key.
@@ -176,7 +176,7 @@ def read_config(
     inner = Fields(fields.take("vision_config", dict, {}), "vision_config", problems)
     vision = vit.read_config(inner, kind.tower, dtype)
     inner = Fields(fields.take("text_config", dict, {}), "text_config", problems)
-    # Either says it, and both are false by default.
+    # Either key may set it; both are false by default.
     tied = tied or inner.take("tie_word_embeddings", bool, False)
     text = DecoderConfig.from_text(inner, dtype, tied=tied, known=kind.decoders)
     inner.close(decoder_params.IGNORED)
@@ -199,9 +199,9 @@ def read_config(
 
 
 def _unused(kind: Kind, config: LlavaConfig) -> dict[str, np.ndarray]:
-    """Returns the tensors that no pass needs, for writing."""
+    """Returns the tensors that no pass reads but other libraries expect."""
     tower = f"{kind.tower_name}.vision_model."
-    out = params.unused_tower(tower, config.vision, config.vision_depth)
+    out = tensors.unused_tower(tower, config.vision, config.vision_depth)
     if kind is NEXT_VIDEO:
         out["image_newline"] = np.zeros(config.text.hidden_size, np.float32)
     return out | (_of_images(config.vision) if kind is VIDEO_LLAVA else {})
@@ -220,5 +220,5 @@ def _of_images(v: VitConfig) -> dict[str, np.ndarray]:
     out = {
         embeddings + name: np.zeros(shape, np.float32) for name, shape in shapes.items()
     }
-    out |= params.unused_norm(f"{tower}pre_layrnorm", size)
-    return out | params.unused_tower(tower, v, 0)
+    out |= tensors.unused_norm(f"{tower}pre_layrnorm", size)
+    return out | tensors.unused_tower(tower, v, 0)

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from vidsme_jax.models import preprocessing, preprocessor_config
-from vidsme_jax.models.llava import sizes
-from vidsme_jax.models.llava.sizes import CLIP_LARGE, TINY_TEXT, TINY_TOWER, decoder
+from vidsme_jax.models import preprocessing, preprocessor_config, sizes
+from vidsme_jax.models.sizes import CLIP_LARGE, TINY_TEXT, TINY_TOWER, decoder
 
 _VIDEO_TOKEN = {"video_token_index": 97}  # Of the tiny tokenizer.
 

@@ -8,7 +8,7 @@ from vidsme_jax.models.llava_qwen import processing, sizes
 
 
 def _reads(raw: Mapping[str, Any]) -> bool:
-    """The `model_type` of a finetuned model may be its decoder's."""
+    """Returns whether it is one; a finetuned one may have its decoder's type."""
     named, classes = raw.get("model_type"), raw.get("architectures")
     listed = isinstance(classes, list) and sizes.ARCHITECTURE in classes
     return named == "llava_qwen" or listed

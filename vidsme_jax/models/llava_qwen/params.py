@@ -19,15 +19,15 @@ from vidsme_jax.checkpoints.loading import Names
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.decoder_params import DecoderConfig
 from vidsme_jax.models.frames.params import depth
-from vidsme_jax.models.llava import params
-from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.llava_hf import tensors
+from vidsme_jax.models.llava_hf.modeling import LlavaConfig
 from vidsme_jax.models.preprocessing import Preprocessing
 from vidsme_jax.models.towers.vit import VitConfig
 
 TOWER = "model.vision_tower.vision_tower."  # In front of the tower's own names.
 _LARGEST_CUT = 1024  # Rows that a vocabulary may be padded by; Qwen2's is by 418.
 
-PATTERNS = params.Patterns(
+PATTERNS = tensors.Patterns(
     tower=re.escape(TOWER) + r"vision_model\.",
     projector=(r"model\.mm_projector\.0", r"model\.mm_projector\.2"),
     decoder=r"model\.",
@@ -196,7 +196,7 @@ def canonical(name: str) -> str:
 
 def names(config: LlavaConfig) -> Names:
     """Returns the names of a model's tensors."""
-    out = params.names(config, PATTERNS, canonical, cut=True)
+    out = tensors.names(config, PATTERNS, canonical, cut=True)
     beacons = {_BEACONS: "the decoder is run as a plain Qwen2"}
     return out._replace(
         ignored={**out.ignored, **beacons}, unused=lambda: _unused(config)
@@ -210,7 +210,7 @@ def _unused(config: LlavaConfig) -> dict[str, np.ndarray]:
     """
     v = config.vision
     depth = config.vision_depth if v.kind == "clip" else v.num_hidden_layers
-    return params.unused_tower(f"{TOWER}vision_model.", v, depth)
+    return tensors.unused_tower(f"{TOWER}vision_model.", v, depth)
 
 
 def beacons(names: Any) -> str:

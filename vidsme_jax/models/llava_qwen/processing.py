@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.models import preprocessing, preprocessor_config, prompts
 from vidsme_jax.models.interface import Model, Options
-from vidsme_jax.models.llava import params as llava
-from vidsme_jax.models.llava import processing
+from vidsme_jax.models.llava_hf import processing, tensors
 from vidsme_jax.models.llava_qwen import params, towers
 
 _SYSTEM = "You are a helpful assistant."  # The system turn of the family's own prompt.
@@ -15,7 +14,7 @@ _SYSTEM = "You are a helpful assistant."  # The system turn of the family's own 
 def open_checkpoint(
     checkpoint: Checkpoint, options: Options, problems: list[str]
 ) -> tuple[Model, Checkpoint]:
-    """Describes a checkpoint, whose tower may lie elsewhere."""
+    """Describes a checkpoint, whose tower may be in another repository."""
     remarks: list[str] = []
     checkpoint, tower, image = towers.find(
         checkpoint, allow_pickle=options.allow_pickle, remarks=remarks
@@ -40,7 +39,7 @@ def open_checkpoint(
         problems,
         remarks,
     )
-    checkpoint, config = llava.settle_tie(
+    checkpoint, config = tensors.settle_tie(
         checkpoint, config, params.PATTERNS, params.canonical, problems
     )
     if beacons := params.beacons(checkpoint.tensors):

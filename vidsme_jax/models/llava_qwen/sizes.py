@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vidsme_jax.models.llava import sizes
+from vidsme_jax.models import sizes
 
 ARCHITECTURE = "LlavaQwenForCausalLM"
 _LONGVA = {

@@ -12,9 +12,9 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import content, files, loading, quantised
 from vidsme_jax.checkpoints.fields import Fields
 from vidsme_jax.checkpoints.tensors import TensorInfo
-from vidsme_jax.models.llava.sizes import CLIP_LARGE, SIGLIP_SO400M
 from vidsme_jax.models.llava_qwen import params
 from vidsme_jax.models.llava_qwen.params import TOWER
+from vidsme_jax.models.sizes import CLIP_LARGE, SIGLIP_SO400M
 from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
 

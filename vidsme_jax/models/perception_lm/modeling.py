@@ -47,7 +47,7 @@ class PerceptionLm(FrameModel):
     def encode_frames(
         self, pixels: Float[Array, "frames 3 height width"]
     ) -> Float[Array, "frames rows embed"]:
-        """Tower, projector and pooling."""
+        """Encodes frames: tower, projector and pooling."""
         c = self.config
         with jax.named_scope("tower"):
             features = self.vision_tower(pixels)

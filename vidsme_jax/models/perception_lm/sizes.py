@@ -7,7 +7,7 @@ https://github.com/huggingface/transformers (`convert_perception_lm_weights_to_h
 
 from typing import Any
 
-from vidsme_jax.models.llava.sizes import decoder
+from vidsme_jax.models.sizes import decoder
 
 # Of the tiny tokenizer, behind its others; the video's token is the first.
 SPECIAL = ("<|video|>", "<|image|>", "<|start_header_id|>", "<|end_header_id|>")

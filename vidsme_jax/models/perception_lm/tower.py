@@ -153,7 +153,7 @@ class Pe(nnx.Module):
 
 
 def rules(prefix: str, path: str, config: PeConfig) -> list[Rule]:
-    """Where the tower's tensors go; `prefix` is a pattern, `path` of the parameters."""
+    """Returns the rules of the tower's tensors; `prefix` is a pattern."""
     block, layer = rf"{prefix}blocks\.(\d+)\.", f"{path}/layers"
     patches = rf"{prefix}patch_embed\.proj\.weight"
     out = [Rule(patches, f"{path}/patch_embed/kernel", PATCHES)]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vidsme_jax.models.llava.sizes import QWEN2_7B, QWEN2_72B, decoder
 from vidsme_jax.models.qwen_vl import params
+from vidsme_jax.models.sizes import QWEN2_7B, QWEN2_72B, decoder
 
 _CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],

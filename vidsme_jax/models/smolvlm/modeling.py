@@ -66,7 +66,7 @@ class SmolVlm(FrameModel):
     def encode_frames(
         self, pixels: Float[Array, "frames 3 height width"]
     ) -> Float[Array, "frames rows embed"]:
-        """Tower, pixel shuffle, projector."""
+        """Encodes frames: tower, pixel shuffle, projector."""
         with jax.named_scope("tower"):
             features = self.post_layernorm(self.vision_model(pixels))
         return self.connector(pixel_shuffle(features, self.config.block))

@@ -2,14 +2,18 @@
 
 from typing import Any
 
-from vidsme_jax.models.llava.sizes import SIGLIP_SO400M, decoder, tower
+from vidsme_jax.models.sizes import SIGLIP_SO400M, decoder, tower
 
 _TINY_TOWER = tower(48, 96, 3, 4, 64, 8)
 _BASE = tower(768, 3072, 12, 12, 512, 16)
 
 
 def _files(
-    vision: dict[str, Any], text: dict[str, Any], factor: int, images: int, **others
+    vision: dict[str, Any],
+    text: dict[str, Any],
+    factor: int,
+    images: int,
+    **others: Any,
 ) -> dict[str, Any]:
     side = vision["image_size"]
     config = {

@@ -52,7 +52,7 @@ class VideoLlama3(TiledModel):
     def project(
         self, features: list[Float[Array, "items patches features"]]
     ) -> list[Float[Array, "items rows embed"]]:
-        """Norm, mean of blocks, projector.
+        """Projects features: norm, mean of blocks, projector.
 
         Bilinear resampling to half of the size, as the model was trained with, is the
         mean of blocks of two by two.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vidsme_jax.models.llava.sizes import QWEN2_7B, decoder
+from vidsme_jax.models.sizes import QWEN2_7B, decoder
 
 _SIGLIP = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
 _SIGLIP |= {"num_attention_heads": 16, "patch_size": 14}

@@ -1,4 +1,4 @@
-"""Sizes of tiny and published decoders and towers, by the keys of `config.json`."""
+"""Sizes of tiny and published decoders and towers, as keys of `config.json`."""
 
 from typing import Any
 

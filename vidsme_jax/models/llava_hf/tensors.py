@@ -1,4 +1,4 @@
-"""What the tensors of LLaVA models are called."""
+"""Names of the tensors of LLaVA models, by the patterns of a format."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from vidsme_jax.checkpoints.files import Checkpoint
 from vidsme_jax.checkpoints.loading import Names, Rule, dense
 from vidsme_jax.models import decoder_params
 from vidsme_jax.models.frames import params
-from vidsme_jax.models.llava.modeling import LlavaConfig
+from vidsme_jax.models.llava_hf.modeling import LlavaConfig
 from vidsme_jax.models.towers import vit
 from vidsme_jax.models.towers.vit import VitConfig
 
@@ -63,11 +63,11 @@ def _rules(config: LlavaConfig, names: Patterns, cut: bool) -> list[Rule]:
 
 def _ignored(config: LlavaConfig, names: Patterns) -> dict[str, str]:
     vision = config.vision
-    # A file may hold a layer more than the config counts: SigLIP's last is cut off.
+    # A file may have one layer more than the config: SigLIP's last is not run.
     out = vit.ignored(names.tower, config.vision_depth, vision.num_hidden_layers + 1)
     out |= decoder_params.ignored(names.decoder, names.head, config.text)
     if config.newline == "none":
-        out[names.newline] = "separates rows of still images; this video has none"
+        out[names.newline] = "separates rows of still images; videos have none"
     return out
 
 
@@ -78,13 +78,13 @@ def settle_tie(
     canonical: Callable[[str], str],
     problems: list[str],
 ) -> tuple[Checkpoint, LlavaConfig]:
-    """Returns both as the stored tensors have it; see `frames.params.settle_tie`."""
+    """Returns both with the stored tie; see `frames.params.settle_tie`."""
     names = patterns.decoder, patterns.head
     return params.settle_tie(checkpoint, config, *names, canonical, problems)
 
 
 def unused_tower(prefix: str, v: VitConfig, depth: int) -> dict[str, np.ndarray]:
-    """Returns a tower's last norm and its layers behind the first `depth`, for writing.
+    """Returns a tower's last norm and its layers after the first `depth`, for writing.
 
     Args:
       prefix: Of the tower's names.

@@ -1,8 +1,8 @@
-"""The forward pass that the LLaVA families share.
+"""The forward pass of all LLaVA families.
 
-A tower sees each frame by itself; its features are pooled on their grid, before or
-after the projector; the frames follow one another, row by row; a learnt newline row may
-end each grid row, each frame or the whole video; a causal decoder reads the result.
+A tower encodes each frame by itself. Its features are pooled on their grid, before or
+after the projector. The frames follow one another, row by row; a learnt newline row may
+end each grid row, each frame or the whole video. A causal decoder reads the result.
 
 | family | tower | pooling | newline |
 |---|---|---|---|
@@ -10,7 +10,7 @@ end each grid row, each frame or the whole video; a causal decoder reads the res
 | LongVA [2], Vid-SME's own models | CLIP | 2 x 2 average, after it | none |
 | LLaVA-Video [3] | SigLIP | bilinear to half the grid, after it | after each grid row |
 | LLaVA-OneVision [4] | SigLIP | bilinear to half the grid, after it | after the video |
-| Video-LLaVA [5] | CLIP | none; the class token stays, in front | none |
+| Video-LLaVA [5] | CLIP | none; the class token is kept, first | none |
 
 [1] Zhang et al., 2024. https://llava-vl.github.io/blog/2024-04-30-llava-next-video
 [2] Zhang et al., 2024. https://arxiv.org/abs/2406.16852
@@ -41,15 +41,15 @@ class LlavaConfig(FrameConfig):
     """Hyperparameters of one model of these families."""
 
     vision: VitConfig
-    vision_depth: int  # Layers of the tower that are run.
-    pool: str  # One of POOLS; "none" keeps the class token, too.
+    vision_depth: int  # How many layers of the tower are run.
+    pool: str  # One of POOLS; "none" also keeps the class token.
     pool_stride: int
     pool_first: bool  # Before the projector.
     newline: str  # One of NEWLINES.
 
     @property
     def side(self) -> int:
-        """Pooled features along one side of a frame."""
+        """The number of pooled features along one side of a frame."""
         grid, stride = self.vision.grid, self.pool_stride
         if self.pool == "none":
             return grid
@@ -57,14 +57,14 @@ class LlavaConfig(FrameConfig):
 
     @property
     def rows_per_frame(self) -> int:
-        """Video rows that one frame gives."""
+        """The number of video rows of one frame."""
         if self.pool == "none":
             return self.side**2 + self.vision.extra
         return self.side**2 + {"row": self.side, "frame": 1}.get(self.newline, 0)
 
     @property
     def tail_rows(self) -> int:
-        """Video rows that follow the last frame."""
+        """The number of video rows after the last frame."""
         return int(self.newline == "video")
 
 
@@ -84,7 +84,7 @@ class Llava(FrameModel):
     def encode_frames(
         self, pixels: Float[Array, "frames 3 height width"]
     ) -> Float[Array, "frames tokens embed"]:
-        """Tower, pooling, projector, and the newlines within a frame."""
+        """Encodes frames: tower, pooling, projector, newlines within a frame."""
         c = self.config
         if c.pool == "none":
             with jax.named_scope("tower"):
@@ -109,5 +109,5 @@ class Llava(FrameModel):
         return rows
 
     def tail(self) -> Float[Array, "tail embed"] | None:
-        """Returns the newline of the video's end."""
+        """Returns the newline row that ends the video, if the family has one."""
         return self.image_newline[...][None] if self.config.tail_rows else None

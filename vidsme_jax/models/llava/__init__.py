@@ -1,1 +1,0 @@
-"""What the LLaVA families share: the forward pass, tensor names, rows and cost."""
