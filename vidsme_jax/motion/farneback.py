@@ -46,6 +46,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
+from vidsme_jax.motion import rounding
+
 T = TypeVar("T")
 
 _LEVELS = 3  # Below the full size.
@@ -77,9 +79,6 @@ def _written(*arrays: Array) -> tuple[Array, ...]:
         lambda *arrays: tuple(_whole(jnp.stack(arrays))),
         *arrays,
     )
-
-
-Parts = tuple[Array, ...]  # Value, rest, high half and low half of a number.
 
 
 def scales(height: int, width: int) -> Int[np.ndarray, "levels 2"]:
@@ -362,10 +361,10 @@ def _solve(equations: tuple[Array, ...], size: Array) -> tuple[Array, Array]:
     """Solves the equations of the window around each pixel for the flow (x, y)."""
     columns = _whole(tuple(sum(_sum(plane, -2, size[0])) for plane in equations))
     sums = [_sum(plane, -1, size[1]) for plane in columns]
-    g_yy, g_yx, g_xx, h_y, h_x = ((*pair, *_split(pair[0])) for pair in sums)
-    determinant = jnp.maximum(_cross(g_yy, g_xx, g_yx, g_yx), 0.0) + _REGULAR
-    x = _cross(g_yy, h_x, g_yx, h_y) / determinant
-    y = _cross(g_xx, h_y, g_yx, h_x) / determinant
+    g_yy, g_yx, g_xx, h_y, h_x = ((*pair, *rounding.split(pair[0])) for pair in sums)
+    determinant = jnp.maximum(rounding.cross(g_yy, g_xx, g_yx, g_yx), 0.0) + _REGULAR
+    x = rounding.cross(g_yy, h_x, g_yx, h_y) / determinant
+    y = rounding.cross(g_xx, h_y, g_yx, h_x) / determinant
     return _whole((x, y))
 
 
@@ -376,14 +375,14 @@ def _sum(x: Array, axis: int, size: Int[Array, ""]) -> tuple[Array, Array]:
         total, *others = _shifts(x, _RADIUS, axis, size)
         rest = jnp.zeros_like(total)
         for other in others:
-            total, error = _add(total, other)
+            total, error = rounding.add(total, other)
             rest = rest + error
         return total, rest
 
     def merge(
         one: tuple[Array, Array], other: tuple[Array, Array]
     ) -> tuple[Array, Array]:
-        total, error = _add(one[0], other[0])
+        total, error = rounding.add(one[0], other[0])
         return total, one[1] + other[1] + error
 
     def reduced(x: Array, size: Array) -> tuple[Array, Array]:
@@ -397,34 +396,3 @@ def _sum(x: Array, axis: int, size: Int[Array, ""]) -> tuple[Array, Array]:
         )
 
     return _on_gpus(added, reduced, x, size)
-
-
-def _add(a: Array, b: Array) -> tuple[Array, Array]:
-    """Returns the rounded sum and its exact error (Knuth's two-sum)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-def _split(x: Array) -> tuple[Array, Array]:
-    """Splits into halves with so few digits that their products are exact.
-
-    Bits are masked, since the usual multiplication by 4097 fails where a compiler fuses
-    it with the subtraction that follows.
-    """
-    bits = lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
-    high = lax.bitcast_convert_type(bits, jnp.float32)
-    return high, x - high
-
-
-def _cross(a: Parts, b: Parts, c: Parts, d: Parts) -> Array:
-    """Returns a b - c d of numbers that are (value, rest, high half, low half)."""
-
-    def product(a: Parts, b: Parts) -> tuple[Array, Array]:
-        value = a[0] * b[0]
-        error = ((a[2] * b[2] - value) + a[2] * b[3] + a[3] * b[2]) + a[3] * b[3]
-        return value, error + (a[0] * b[1] + a[1] * b[0])
-
-    (ab, ab_rest), (cd, cd_rest) = product(a, b), product(c, d)
-    value, error = _add(ab, -cd)
-    return value + (error + (ab_rest - cd_rest))
