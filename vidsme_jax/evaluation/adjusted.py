@@ -61,7 +61,7 @@ class Adjustment(NamedTuple):
         return cls(sources, fits, propensities, strata)
 
     def permuted(self, number: int, seed: int) -> Labels:
-        """Deals the labels out anew within the strata."""
+        """Permutes the labels within the strata."""
         return self.sources.permuted(number, seed, self.strata)
 
     def p_values(

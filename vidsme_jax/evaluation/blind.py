@@ -34,7 +34,7 @@ from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 ALL, NOTHING = "all columns", "nothing that varies"
 _FOLDS = 5
 _REPEATS, _MANY = 4, 5000  # From so many sources on, one repeat is enough.
-_RIDGE = 0.3  # Of the sources of a fit, beside columns of variance 1.
+_RIDGE = 0.3  # Of the sources of a fit, whose columns have variance 1.
 
 
 class Joint(NamedTuple):
@@ -157,7 +157,7 @@ def joint(
     Args:
       families: Of the same sources.
       sources: With their labels.
-      permuted: Those labels, dealt out anew.
+      permuted: Permutations of the labels.
       seed: Of the folds.
 
     Returns:

@@ -1,9 +1,9 @@
 """The positive control in words: what an audit finds of clips that were memorised.
 
 A small model is trained on half of the clips until it has memorised them, and audited
-in the same way. What that audit does not find, the audit beside it could not have found
-either. The reverse does not hold: a large model that has seen a clip once has memorised
-far less of it.
+in the same way. What the control does not find, the audit could not have found either.
+The reverse does not hold: a large model that has seen a clip once has memorised far
+less.
 
 A record is the content of `control.json`; `control.run` writes it.
 """
@@ -85,13 +85,13 @@ def found(auc: Mapping[str, Any]) -> bool:
     return auc["value"] is not None and auc["low"] is not None and auc["low"] > 0.5
 
 
-def beside(
+def shown_with(
     folder: str,
     record: Mapping[str, Any],
     differences: Sequence[str],
     clusters: Collection[str],
 ) -> dict[str, Any]:
-    """Returns what a report says of a positive control beside the verdict.
+    """Returns what a report shows of a positive control with the verdict.
 
     Args:
       folder: Of the control.

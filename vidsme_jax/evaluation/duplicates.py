@@ -85,7 +85,7 @@ def duplicates(
 
 
 def _overlap(spans: list[tuple[float, float, int]]) -> bool:
-    """Whether a part of one role overlaps one of the other: begin, end and role."""
+    """Returns whether parts of two roles overlap; parts are (begin, end, role)."""
     ends = [-math.inf, -math.inf]  # The latest of each role so far.
     for begin, end, role in sorted(spans):
         if begin < min(end, ends[1 - role]):

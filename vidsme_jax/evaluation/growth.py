@@ -64,7 +64,7 @@ def growth(
 ) -> dict[str, Any]:
     """Returns the median p of random subsets of equally many sources a role.
 
-    A source brings all of its rows. Ranks are made anew within each subset, and its p
+    A source brings all of its rows. Ranks are computed within each subset, and its p
     is that of `ranking.p_values`, over all labellings where they are few, else over
     random ones, standardised and put together (`sets.p_of_subsets`). A smaller subset
     is part of a larger one, for a smooth curve.
@@ -73,7 +73,7 @@ def growth(
       scores: Finite; larger = member.
       sources: Of the rows.
       p: Of all sources.
-      alpha: The level that p is held against.
+      alpha: The level of the test.
       number: Of the permutations that this p is from; no subset's is below
         1 / (number + 1) either.
       seed: Of subsets and permutations.

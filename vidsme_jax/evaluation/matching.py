@@ -52,7 +52,7 @@ def matched(
 def overlap(
     propensity: Float[np.ndarray, " sources"], label: Bool[np.ndarray, " sources"]
 ) -> float:
-    """Returns the share of sources whose propensity lies in the range of both roles."""
+    """Returns the share of sources whose propensity is in the range of both roles."""
     low = max(propensity[label].min(), propensity[~label].min())
     high = min(propensity[label].max(), propensity[~label].max())
     return float(((propensity >= low) & (propensity <= high)).mean())
@@ -105,12 +105,12 @@ def result(
         low, high = (None, None) if few else found.interval(0)
         auc = {"value": float(found.auc[0]), "low": low, "high": high}
         auc |= {"reason": few} if few else {}
-    anew = blind_auc(traits, between, kept, seed)
+    again = blind_auc(traits, between, kept, seed)
     why = f" ({auc['reason']})" if "reason" in auc else ""
     statement = (
         f"On the largest subset of like propensities, {counted(pairs, 'pair')} of "
         f"sources ({inside:.0%} of all sources lie where both sets have some), "
-        f"{headline} has AUC {intervals.in_words(auc)}{why}{in_words(anew)}."
+        f"{headline} has AUC {intervals.in_words(auc)}{why}{in_words(again)}."
         if pairs
         else "No pair of sources of the two sets is alike: no subset can be compared."
     )
@@ -119,7 +119,7 @@ def result(
         "overlap": inside,
         "score": headline,
         "auc": auc,
-        "blind_auc": anew,
+        "blind_auc": again,
         "statement": statement,
         "comparison": comparison,
     }
@@ -128,7 +128,7 @@ def result(
 def blind_auc(
     traits: Traits, between: Between, kept: Bool[np.ndarray, " sources"], seed: int
 ) -> float | None:
-    """Returns how well a propensity that is fitted anew separates a matched subset.
+    """Returns how well a new propensity fit separates a matched subset.
 
     Args:
       traits: Of the table.
@@ -148,11 +148,11 @@ def blind_auc(
     return blind.auc(_propensity(subset, seed), subset.sources)
 
 
-def in_words(anew: float | None) -> str:
+def in_words(auc: float | None) -> str:
     """Says what is left to be found without a model; "" where it is not known."""
-    if anew is None:
+    if auc is None:
         return ""
-    return f"; a blind fit made anew on it has AUC {anew:.2f}"
+    return f"; a new blind fit on it has AUC {auc:.2f}"
 
 
 def sources_of(between: Between, seed: int) -> Bool[np.ndarray, " sources"]:

@@ -69,7 +69,7 @@ def auc(
     member_scores: Float[np.ndarray, " members"],
     nonmember_scores: Float[np.ndarray, " nonmembers"],
 ) -> float:
-    """The chance that a member scores above a non-member, ties counting half.
+    """Returns the probability that a member scores above a non-member, ties half.
 
     The Mann-Whitney statistic over its maximum, from average ranks [1].
 
@@ -86,7 +86,7 @@ def auc(
 
 
 def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> tuple[float, float, float]:
-    """The largest TPR of a threshold whose FPR on these non-members is <= `max_fpr`.
+    """Returns the largest TPR of thresholds with FPR <= `max_fpr` on these non-members.
 
     Returns:
       TPR, FPR and the threshold, at or above which a score is called a member.
@@ -101,7 +101,7 @@ def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> tuple[float, float, float]:
 
 
 def best_accuracy(curve: RocCurve) -> tuple[float, float]:
-    """The best mean of TPR and 1 - FPR over the vertices, and its threshold.
+    """Returns the best mean of TPR and 1 - FPR over the vertices, and its threshold.
 
     Optimistic: the threshold is chosen on the labels it is judged by. The release's
     "Accuracy" is the same number.
@@ -158,7 +158,7 @@ def same_columns(
     release every column is, as the release prints them.
 
     Returns:
-      The name of each reported column, and the names that it stands for, without its
+      The name of each reported column, and the names of equal columns, without its
       own; every other column is among these.
     """
     if declared:
@@ -206,7 +206,7 @@ def evaluate(
       table: The scores; without members or without non-members only counts remain.
       fprs: False-positive rates, in (0, 1), at which the TPR is wanted.
       num_draws: Behind the p-values that are adjusted for all scores and groups.
-      seed: Of the draws, and of the halves behind accuracies.
+      seed: Of the draws, and of the halves for accuracies.
       declared: Scores that were declared in advance. The reference model's own are
         evaluated too.
 
@@ -353,7 +353,7 @@ def _evaluate_rows(
             },
             "adjusted_p": None,
         }
-        if not table.larger_is_member:  # Of the release, whose figures stand beside.
+        if not table.larger_is_member:  # The release's figures, for comparison.
             results[name]["official"] = {
                 "auc": point["value"],
                 "accuracy": best_accuracy(curve)[0],

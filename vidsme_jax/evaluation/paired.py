@@ -43,7 +43,7 @@ def difference(
       second: Likewise, of the same rows.
       units: Of each row; equal numbers are one unit.
       num_members: How many rows are members; both roles have rows.
-      number: Of exchanges behind the p-value.
+      number: Of exchanges for the p-value.
       seed: Of them.
 
     Returns:

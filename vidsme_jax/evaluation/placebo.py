@@ -48,8 +48,8 @@ def p_values(
     Args:
       pairs: One a score, finite on the rows of the two roles.
       between: The two roles.
-      permuted: Their labels, dealt out anew.
-      adjusting: For the blind features, with labels dealt out anew within its strata.
+      permuted: Permutations of the labels.
+      adjusting: For the blind features, with labels permuted within its strata.
 
     Returns:
       p_d, that members rank as far above by the reference model: the larger one of the

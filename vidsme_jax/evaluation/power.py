@@ -27,7 +27,7 @@ from vidsme_jax.wording import counted
 Number = int | float
 
 POWER = 0.8
-ICC = 0.5  # Of clips of one source, where nobody says otherwise.
+ICC = 0.5  # Of clips of one source, by default.
 MIN_SUSPECTS = 2  # Sources of suspects; one passes however much it differs.
 OF_USED = (0.65, 0.8, 0.9)  # AUC of used videos, for the smallest share.
 _MANY = 1_000_000  # Clips; of more the number is not given.

@@ -30,7 +30,7 @@ def p_values(
     Args:
       ranked: Of `ranks`.
       sources: With their labels.
-      permuted: Those labels, dealt out anew.
+      permuted: Permutations of the labels.
     """
     sums = sources.sums(ranked)
     observed = _aucs(sums, sources, Labels.of(sources.label[None]))[0]

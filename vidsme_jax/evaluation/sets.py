@@ -1,7 +1,7 @@
 """Whether a set of suspects as a whole ranks above clips known not to be members.
 
 A catalogue that was used as a whole shows in the mean rank of its clips long before any
-one of them stands out: with 100 suspects that are members and 100 calibration clips, a
+one of them is extreme: with 100 suspects that are members and 100 calibration clips, a
 score of AUC 0.65 lists nothing in 99 % of runs, and this test finds the set in 98 %.
 
 Axes: `rows`, of suspects and then of calibration clips; `sources`; `columns`, scores.
@@ -138,7 +138,7 @@ def curve(
 
 
 class Subset(NamedTuple):
-    """Some of the suspects beside all calibration clips.
+    """Some of the suspects with all calibration clips.
 
     Attributes:
       sources: Of both.

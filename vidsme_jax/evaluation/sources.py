@@ -1,4 +1,4 @@
-"""Two roles as sources: the independent observations behind every test.
+"""Two roles as sources: the independent observations of every test.
 
 Clips that were cut from one film, near-duplicates and rows that ask about one video are
 of one unit. A source of a role is a unit with its rows of that role: where a unit has
@@ -139,7 +139,7 @@ class Sources(NamedTuple):
     def permuted(
         self, number: int, seed: int, strata: Int[np.ndarray, " sources"] | None = None
     ) -> Labels:
-        """Deals the labels out anew, at random.
+        """Permutes the labels at random.
 
         Args:
           number: Of permutations.

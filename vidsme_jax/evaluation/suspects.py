@@ -36,7 +36,7 @@ def conformal_p_values(
     calibration_scores: Float[np.ndarray, " calibration"],
     units: Shaped[np.ndarray, " calibration"] | None = None,
 ) -> Float[np.ndarray, " suspects"]:
-    r"""One-sided conformal p-values [1]; a larger score is more member-like.
+    r"""Returns one-sided conformal p-values [1]; a larger score is more member-like.
 
     $$p_j = (1 + \sum_{k=1}^{m} |\{i \in I_k : c_i \ge s_j\}| / |I_k|) / (m + 1)$$
 
@@ -51,7 +51,7 @@ def conformal_p_values(
     Args:
       suspect_scores: Finite.
       calibration_scores: Likewise.
-      units: The source of each calibration clip; None: each has one of its own.
+      units: The source of each calibration clip; None: each clip is a source.
 
     Raises:
       AuditError: A score is not finite, or the clips and their sources differ in
@@ -73,7 +73,7 @@ def conformal_p_values(
 def benjamini_hochberg(
     p_values: Float[np.ndarray, " suspects"],
 ) -> Float[np.ndarray, " suspects"]:
-    """Adjusted p-values: listing those <= a bounds the false discovery rate by a [1].
+    """Adjusts p-values: listing those <= a bounds the false discovery rate by a [1].
 
     Holds for p-values that share their calibration clips (they are positively
     dependent, Bates et al., 2023).
@@ -159,7 +159,7 @@ def suspects(
             tested.values[have], known.values[calibrates], units
         )
         adjusted[have] = benjamini_hochberg(p_values[have])
-    # Equality counts; the division behind an adjusted p-value may miss it by one ulp.
+    # Equality counts; the division of an adjusted p-value may miss it by one ulp.
     listed = adjusted <= fdr * (1 + 1e-12)
     signed = metrics.signed(table, tested.values)
     if not reason:

@@ -207,7 +207,7 @@ def _joint(
     permuted: Labels,
     tests: Procedure,
 ) -> blind.Joint | None:
-    """Tests what a model would read; None where nobody has looked at the clips."""
+    """Tests what a model would read; None if the traits of the clips are unknown."""
     if not traits.known:
         return None
     return blind.joint(between.reaching, between.sources, permuted, tests.seed)

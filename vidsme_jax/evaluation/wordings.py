@@ -1,8 +1,8 @@
 """Questions and answers as columns of features that need neither model nor video.
 
 Each text's own typicality is by a model of the texts of all other units, so that no
-clip is scored by a model of its own answer. Nothing here sees a label, so that columns
-need not be made anew where labels are permuted.
+clip is scored by a model of its own answer. No label is used here, so that columns
+need not be recomputed for permuted labels.
 
 A word is what spaces and marks divide. Scripts that are written without spaces (Han,
 kana, Thai, Lao, Khmer, Myanmar, Tibetan) have no such words: there each letter is one,
@@ -31,7 +31,7 @@ _WORD = rf"[{_LONE}]|[^\W{_LONE}]+"
 _TOKEN = re.compile(rf"{_WORD}|[^\w\s]")
 _COMPONENTS = 8  # Of the bag of words and pairs of words.
 _MOST_TERMS = 20_000
-_NEXT = 0.4  # Weight of a word by itself beside that behind the one before.
+_NEXT = 0.4  # Weight of a word's own frequency against that after the previous word.
 
 
 def columns(
@@ -133,14 +133,14 @@ class _Counts:
         return less
 
     def log_p(self, text: Sequence[str]) -> float:
-        """Returns the mean log p of the words behind the first place."""
+        """Returns the mean log p of the words after the first."""
         own, logs = self._less or _Counts(), []
         for before, word in itertools.pairwise(text):
             alone = self.words[word] - own.words[word] + 1
             alone = alone / (self.total + self.distinct + 1)
-            behind = self.firsts[before] - own.firsts[before]
+            followed = self.firsts[before] - own.firsts[before]
             pair = self.pairs[before, word] - own.pairs[before, word]
-            together = pair / behind if behind else alone
+            together = pair / followed if followed else alone
             logs.append(np.log(_NEXT * alone + (1 - _NEXT) * together))
         return float(np.mean(logs)) if logs else 0.0
 

@@ -44,7 +44,7 @@ class Results:
       headline: The score that the verdict is of; a key of `table.scores`.
       left_out: What the sources hold and the corpus does not take.
       notes: On the corpus as a whole, such as that videos are in two roles.
-      beside: The score that is stated beside the headline, of `scores.beside`.
+      beside: The further score that is reported, of `scores.beside`.
       control: The positive control, if there is one.
       gate: Of `gates.judge`.
       published: Of `lookups.opened`.
@@ -84,7 +84,7 @@ def write(
       results: What was found.
       curves: The clips to show frame by frame.
       descriptions: One line for each score.
-      declared: The declaration that the result stands under; None where there is none.
+      declared: The declaration of the result; None without one.
         The first verdict under it is kept, in `verdict.json`.
 
     Returns:
@@ -135,7 +135,7 @@ def content(results: Results, declared: Declared | None) -> dict[str, Any]:
         "beside": results.beside and _beside(results, results.beside, declared),
         "reference": _reference(results),
         "control": control
-        and controls.beside(
+        and controls.shown_with(
             *(control.folder, control.record, control.differences),
             clusters=set(table.cluster.tolist()),
         ),
@@ -203,7 +203,7 @@ def _declared_result(results: Results) -> dict[str, Any]:
 def _beside(
     results: Results, beside: Beside, declared: Declared | None
 ) -> dict[str, Any]:
-    """States the result of the score beside the headline."""
+    """Returns the statement on the further score that is reported."""
     judged, comparison = results.judged, results.comparison
     role, statement = f"As {beside.role}", ""
     if declared is not None:

@@ -47,7 +47,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a page shows of one clip beside its figure.
+    """What a page shows of one clip with its figure.
 
     Attributes:
       curve: The clip, with its entropies.
@@ -55,7 +55,7 @@ class Card:
       role: In words.
       group: "" for none.
       against: What its place is among, such as "calibration clips".
-      places: The headline first, then the score beside it and those of other families.
+      places: The headline first, then the further score and those of other families.
       frames: Number in the file, and JPEG.
       tested: The suspect's p-values, in words; "" of other clips.
     """

@@ -61,7 +61,7 @@ def rocs(
       which: Rows are compared.
       compared: What was evaluated and judged of them.
       headline: The score that the verdict is of.
-      beside: Another one; "" for none.
+      beside: A further score; "" for none.
     """
     shown = [headline, beside] if beside else [headline]
     curves = [_curve(table, score, which, score == headline) for score in shown]
@@ -128,14 +128,14 @@ def aucs(
     compared: dict[str, Any],
     declared: list[str],
 ) -> list[Drawing]:
-    """Draws the AUCs of the families of scores beside that of no model.
+    """Draws the AUCs of the families of scores, and that without a model.
 
     Args:
       table: The scores.
       stem: Of the files.
       title: What it is.
       compared: What was evaluated and judged of the comparison.
-      declared: The headline, and the score beside it if there is one.
+      declared: The headline, and the further score if there is one.
     """
     scores, blind = compared["scores"], compared.get("blind", {})
     every = families.of_scores(scores, table.larger_is_member, declared)
@@ -217,7 +217,7 @@ def _by_number(
 
 
 def classical(table: ScoreTable, headline: str) -> str:
-    """Returns the score beside the headline's curve where no other is declared."""
+    """Returns the second curve of a figure where no further score is declared."""
     found = [s for s in _CLASSICAL if s in table.scores and s != headline]
     return found[0] if found else ""
 
@@ -261,7 +261,7 @@ def _band(
 def distributions(table: ScoreTable, headline: str) -> list[Drawing]:
     """Draws how the headline and the orders are distributed, by role and group."""
     shown = plots.series(table)
-    how = "Each row has its own height; the line is the median; what lies beyond the "
+    how = "Each row has its own height; the line is the median; what is beyond the "
     how += "axis is counted in the outermost bars."
     sign = "larger" if table.larger_is_member else "smaller"
     orders = {"q (2: least motion)": table.q, "r (1: steady light)": table.r}

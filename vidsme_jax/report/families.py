@@ -1,7 +1,8 @@
 """Scores by family: those that average the same statistic of the same rows.
 
-One score stands for its family, by a rule that no result enters: the headline, else
-the one reported beside it, else the mean over all rows, else the first.
+One score represents its family, by a rule that does not depend on results: the
+headline, else the further score reported with it, else the mean over all rows, else the
+first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ def of_scores(
     Args:
       names: In the order of the table. One that no profile knows has its own family.
       larger_is_member: Of the profile.
-      declared: The headline, and the score beside it if there is one.
+      declared: The headline, and the further score if there is one.
 
     Example:
       >>> names = ["vid_sme", "vid_sme_max_0", "perplexity", "min_k_prob_30"]

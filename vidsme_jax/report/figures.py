@@ -45,7 +45,7 @@ def draw(
       compared: What was evaluated and judged of each comparison, by name.
       curves: The clips to show frame by frame.
       headline: The score that the verdict is of.
-      beside: The score beside it; "" for none.
+      beside: The further score; "" for none.
       suspects: Of `suspects.suspects`.
     """
     second = beside or drawings.classical(table, headline)
@@ -166,5 +166,5 @@ def _rendered(drawing: Drawing) -> dict[str, bytes]:
 
 
 def _slug(text: str) -> str:
-    """A short file name; the place before it makes it unique."""
+    """Returns a short file name; the place before it makes it unique."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "group"

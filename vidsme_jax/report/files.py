@@ -17,7 +17,7 @@ from vidsme_jax.wording import printable
 
 _TEXT = ("id", "video", "role", "group")
 _KNOWN = ("source", "unit")  # Texts that a table may lack.
-# What may begin a formula, also behind spaces; spreadsheets read full-width signs too.
+# What may begin a formula, also after spaces; spreadsheets read full-width signs too.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _BREAKS = ("\t", "\r", "\n")
 _MOST = 10_000_000  # Bytes of a line of failures.
@@ -68,7 +68,7 @@ def read_failures(path: pathlib.Path) -> list[Failure]:
     except (OSError, ValueError) as error:
         problems.append(f"{path}: cannot be read ({error})")
     if problems:
-        problems.append(f"{path}: damaged; run the audit again, which writes it anew")
+        problems.append(f"{path}: damaged; run the audit again, which replaces it")
         raise AuditError(problems)
     return found
 
@@ -112,7 +112,7 @@ def scores_of(table: ScoreTable) -> tuple[pa.Table, tuple[str, ...]]:
 def write_scores(folder: pathlib.Path, table: ScoreTable) -> None:
     """Writes `scores.parquet` and `scores.csv`: a row an item, every digit kept.
 
-    In the CSV file an apostrophe stands before text that a spreadsheet would run as a
+    In the CSV file an apostrophe precedes text that a spreadsheet would run as a
     formula; the Parquet file has all text as it is.
     """
     write_table(folder / "scores", *scores_of(table))

@@ -95,7 +95,7 @@ def facts(found: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str, s
 
 
 def _again(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns when and by what this page was made anew, if it was."""
+    """Returns when and by which command this page was made again, if it was."""
     again = run.get("report made again")
     if not again:
         return []

@@ -88,7 +88,7 @@ def _cleaned(element: ElementTree.Element, name: str) -> ElementTree.Element:
 
 
 def _unneeded(element: ElementTree.Element) -> bool:
-    """Whether an element shows nothing: a comment, a style, a frame of white."""
+    """Returns whether an element is invisible: a comment, a style, a white frame."""
     if not isinstance(element.tag, str):
         return True
     tag, style = element.tag.rpartition("}")[2], element.get("style", "")

@@ -154,7 +154,7 @@ def _shown(text: str) -> markupsafe.Markup:
 def _link(page: pathlib.Path) -> str:
     """Returns the path of a page; a link where a notebook can follow one.
 
-    That is below its own folder: browsers open no other files from it.
+    It must be below the notebook's folder: browsers open no other files.
     """
     absolute, here = pathlib.Path(os.path.abspath(page)), pathlib.Path.cwd()
     if not absolute.is_relative_to(here):

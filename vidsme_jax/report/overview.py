@@ -29,7 +29,7 @@ class Bar:
 
 
 def bars(shown: Sequence[Bar], lines: Mapping[str, float]) -> Figure:
-    """AUCs with their intervals, a line a score, beside those of no or another model.
+    """Draws AUCs with intervals, a line a score, and those without or of another model.
 
     Args:
       shown: From the top; those with a role are filled, others hollow.
@@ -82,7 +82,7 @@ def _named(bar: Bar) -> str:
 def p_by_number(
     points: Sequence[tuple[int, float]], alpha: float, what: str, smallest: float
 ) -> Figure:
-    """The median p of random subsets by how many there are of something.
+    """Returns the median p of random subsets by how many there are of something.
 
     Args:
       points: Numbers, ascending, with the p of each; the last is of all.

@@ -222,7 +222,7 @@ def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> 
     """Fills one of the templates; what is too large for a page is shown in less.
 
     Args:
-      name: Of a file beside this module.
+      name: Of a file in this folder.
       values: Of the template, where they depend on the limits.
       more: Other values.
     """
@@ -249,7 +249,7 @@ def embedded(figures: list[tuple[Drawing, bytes]]) -> list[tuple[Drawing, bytes]
 
 
 def template(name: str, limits: Limits) -> jinja2.Template:
-    """One of the templates beside this module; every string is escaped."""
+    """Returns a template of this folder; every string is escaped."""
     folder = pathlib.Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -311,7 +311,7 @@ def _columns(items: Sequence[Any], *names: str) -> list[list[str]]:
 
 
 def _shown(value: Any, most: int) -> Any:
-    """What is printed for a value; Jinja escapes it after that."""
+    """Returns what is printed for a value; Jinja escapes it after that."""
     if isinstance(value, markupsafe.Markup | jinja2.Undefined):
         return value
     return printable(str(value), most)

@@ -1,4 +1,4 @@
-"""Plots. No global state: each is a `Figure` of its own."""
+"""Plots: each function returns a new `Figure` and keeps no global state."""
 
 import dataclasses
 import functools
@@ -68,7 +68,7 @@ def _drawable() -> frozenset[int]:
 
 
 def plain(text: str) -> str:
-    """A label that the font can draw on one short line."""
+    """Returns a label that the font can draw on one short line."""
     text = "".join(
         c if ord(c) in _drawable() and c.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for c in text
@@ -86,7 +86,7 @@ def bare(axes: Axes) -> None:
 
 
 def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figure:
-    """ROC curves, at most three; the first is drawn strongest.
+    """Draws ROC curves, at most three; the first is drawn strongest.
 
     Args:
       curves: Vertices from (0, 0) to (1, 1).
@@ -166,7 +166,7 @@ class Series:
 
 
 def series(table: ScoreTable) -> list[Series]:
-    """All roles, then the largest groups within them; as many as fit a figure."""
+    """Returns all roles, then their largest groups, as many as fit a figure."""
     roles = [role for role in ROLES if (table.role == role).any()]
     found = [Series(NAMES[role], role, table.role == role) for role in roles]
     inside = []
@@ -185,9 +185,9 @@ def series(table: ScoreTable) -> list[Series]:
 def histograms(
     columns: dict[str, Float[np.ndarray, " items"]], shown: list[Series]
 ) -> Figure:
-    """Small histograms, a row a series, a column a quantity, axes shared by column.
+    """Draws small histograms, a row a series, a column a quantity with shared axes.
 
-    The axis spans the middle 98 %; what lies beyond is counted in the outermost bins.
+    The axis spans the middle 98 %; what is beyond is counted in the outermost bins.
     A tick marks the median.
     """
     figure = Figure(
@@ -259,7 +259,7 @@ class ClipCurve:
 
 
 def clip_curve(curve: ClipCurve) -> Figure:
-    """Sharma-Mittal entropy by frame, each direction, above the frames themselves."""
+    """Draws Sharma-Mittal entropy by frame, each direction, above the frames."""
     num = len(curve.frame_indices)
     shown = pictured(num)
     pictures = curve.thumbnails is not None

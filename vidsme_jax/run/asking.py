@@ -335,7 +335,7 @@ def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
         )
     if given.report.control:
         problems.append(
-            "config.report.control: a study has no verdict for it to stand beside; "
+            "config.report.control: a study has no verdict to show it with; "
             "leave it out"
         )
     return problems

@@ -228,8 +228,8 @@ def open_runs(setup: Setup, team: Team) -> list[Run]:
     with processes.agreed():
         if processes.index() == 0:
             declaration.declare(setup, workdir)
-            anew = setup.settings.overwrite
-            if not team.place.settle(declaration.FILE, replaced=anew):
+            replaces = setup.settings.overwrite
+            if not team.place.settle(declaration.FILE, replaced=replaces):
                 declaration.check_share(setup, workdir)
     return runs
 
@@ -253,7 +253,7 @@ def _opened(
         settings=given,
         store=store,
         wanted=wanted,
-        computed=wanted.beside(store),
+        computed=wanted.with_stored(store),
     )
 
 

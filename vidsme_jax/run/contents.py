@@ -72,7 +72,7 @@ def confirmed(
     failures: list[Failure],
     lacking: list[Failure],
 ) -> list[Run]:
-    """Returns runs with what counts of all that is stored; lists what lacks beside.
+    """Returns runs with the stored signals that count, and lists what is missing.
 
     What a clip lacks is forgotten, and so is all of a clip that has changed while the
     runs went on.
@@ -145,7 +145,7 @@ def repaired(
 
 
 def _is_newer(file: pathlib.Path, other: pathlib.Path) -> bool:
-    """Whether a file is there, and was put there or written later than another."""
+    """Returns whether a file exists and is newer than another, by time of change."""
     try:
         its, than = file.stat(), other.stat().st_mtime_ns
     except OSError:

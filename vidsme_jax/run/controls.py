@@ -18,7 +18,7 @@ _REMEDY = "make one by `vidsme finetune --control`, or leave config.report.contr
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """A positive control that stands beside an audit's verdict.
+    """A positive control that a report shows with the verdict of its audit.
 
     Attributes:
       folder: Where it is.
@@ -58,7 +58,7 @@ def opened(given: views.Settings, headline: str) -> Control | None:
     """Reads the control of `report.control`; None if there is none.
 
     Args:
-      given: Of the audit that it stands beside.
+      given: Of the audit.
       headline: As `scores.headline` names it.
 
     Raises:

@@ -133,7 +133,7 @@ def check_share(asked: Asked, workdir: pathlib.Path) -> None:
 
 
 def opened(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared:
-    """Returns the declaration that a result in a work directory stands under.
+    """Returns the declaration that a result in a work directory is under.
 
     Where there is none, one is written that says that signals were there before.
 
@@ -200,7 +200,7 @@ def reached(
     """Keeps the first verdict of a work directory, before anybody can see it.
 
     Args:
-      declared: What it stands under; an exploratory verdict is not kept, and a first
+      declared: The declaration; an exploratory verdict is not kept, and a first
         one that is there already stays.
       workdir: Receives it.
       verdict: Its name; None where nothing is compared.
@@ -283,7 +283,7 @@ def _changes(
 
 
 def _differs(what: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether one thing was declared otherwise; scores that are added do not count."""
+    """Returns whether something was declared otherwise, apart from added scores."""
     if what == "response" and None in (before[what], now[what]):
         return False  # A headline of the video asks no answers: it is what differs.
     if what == "scores":

@@ -63,16 +63,15 @@ class Change(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """The declaration that a result stands under.
+    """The declaration of a result.
 
     Attributes:
       record: The content of `declaration.json`.
-      changes: What is otherwise than it says, or than the first verdict was; empty
-        where nothing is.
+      changes: What differs from it, or from the first verdict.
       first: The first verdict in the work directory, the content of `verdict.json`;
         None before there is one.
-      rows: Those that the result is of, as `evaluated.rows` returns them.
-      notes: What else a reader should know, and is no change; sentences.
+      rows: The rows of the result, as `evaluated.rows` returns them.
+      notes: Sentences on what a reader should know but is no change.
     """
 
     record: dict[str, Any]
@@ -88,11 +87,11 @@ class Declared:
 
     @property
     def mark(self) -> str:
-        """What a verdict begins with: nothing, or that it is exploratory."""
+        """The beginning of a verdict: "", or that it is exploratory."""
         return f"{CHANGED} " if self.changes else ""
 
     def role_of(self, score: str, role: str) -> str:
-        """Says what a score beside the headline is: chosen beforehand, or exploratory.
+        """Returns the role of a further score: declared, or exploratory.
 
         Args:
           score: Its name.
@@ -105,7 +104,7 @@ class Declared:
         )
 
     def is_exploratory(self, score: str) -> bool:
-        """Whether the question a score answers was changed, or asked, after results."""
+        """Returns whether the question of a score was changed after results."""
         said = [self.record, *([self.first] if self.first else [])]
         added = any(score not in each["declared"]["scores"] for each in said)
         return bool(self.changes) or added

@@ -1,8 +1,8 @@
-"""The digest of a work directory: a SHA-256 of each file that a run has left there.
+"""The digest of a work directory: a SHA-256 of each file that a run has written there.
 
-`digests.json` is written last, and withdrawn before anything it lists is written anew,
-so that a folder either fits it or was changed by somebody else. Its own digest stands
-for the whole folder: whoever keeps it elsewhere, in a filing or with a notary, can tell
+`digests.json` is written last, and deleted before any file that it lists is replaced,
+so that a folder either matches it or was changed by another program. Its own digest
+covers the whole folder: kept in another place, in a filing or with a notary, it proves
 that nothing was changed since.
 """
 
@@ -48,7 +48,7 @@ def write(
 
 
 def withdraw(workdir: pathlib.Path) -> None:
-    """Takes the digest away before files that it lists are written anew.
+    """Deletes the digest before files that it lists are replaced.
 
     Raises:
       OSError: It cannot be deleted.
@@ -99,9 +99,9 @@ def differences(workdir: pathlib.Path, record: dict[str, Any]) -> list[str]:
 
 
 def check_results(workdir: pathlib.Path) -> None:
-    """Raises an `AuditError` if results were changed that would be written anew.
+    """Raises an `AuditError` if results that would be replaced were changed.
 
-    Nothing is said of a folder without a digest, or of files that were deleted.
+    A folder without a digest, and files that were deleted, raise nothing.
     """
     if not (workdir / FILE).exists():
         return
@@ -140,7 +140,7 @@ def fit(workdir: pathlib.Path, folder: str) -> bool:
 
 
 def _is_other(path: pathlib.Path, its: dict[str, str]) -> bool:
-    """Whether a file is there and has another content than was listed."""
+    """Returns whether a file is there and has another content than was listed."""
     try:
         return regular.sha256(path) != its["sha256"]
     except FileNotFoundError:
@@ -166,12 +166,12 @@ def _names(workdir: pathlib.Path) -> list[str]:
 
 
 def others(workdir: pathlib.Path) -> list[str]:
-    """Returns what else lies in a work directory, such as notes of its owner."""
+    """Returns the other files of a work directory, such as notes of its owner."""
     own = {FILE, *_RESULTS, *_OTHERS, *_FOLDERS}
     names = (path.name for path in workdir.iterdir() if path.name not in own)
     return sorted(printable(x) for x in names if not x.startswith(_RUNS))
 
 
 def _is_entry(path: pathlib.Path) -> bool:
-    """Whether there is anything but a folder; links are not followed."""
+    """Returns whether there is anything but a folder; links are not followed."""
     return path.is_symlink() or (path.exists() and not path.is_dir())

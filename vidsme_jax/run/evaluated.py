@@ -38,7 +38,7 @@ def rows(table: ScoreTable, headline: str) -> dict[str, dict[str, Any]]:
 
 
 def are_rows(value: Any) -> bool:
-    """Whether a value is one that `rows` returns."""
+    """Returns whether a value is one that `rows` returns."""
     if not isinstance(value, dict) or not set(value) <= set(ROLES):
         return False
     one = sealed.having(count=sealed.is_count, rows=sealed.is_text)

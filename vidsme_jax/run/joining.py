@@ -38,7 +38,7 @@ def arguments(
 
 
 def _is_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether a scheduler has started several processes."""
+    """Returns whether a scheduler has started several processes."""
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
     return tasks not in ("", "1") or "," in hosts

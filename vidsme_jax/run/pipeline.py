@@ -1,7 +1,7 @@
-"""Batches of one run: sent, settled one behind, isolated where the devices fail.
+"""Sends batches of one run to the devices and settles each after the next is sent.
 
-Samples are grouped by their padded shape and sent; the results of a batch are fetched
-after the next one has been sent. See `isolation` for batches at which the devices fail.
+Samples are grouped by their padded shape. A batch on which the devices fail is halved
+until the clips at fault are found: see `isolation`.
 """
 
 import collections
@@ -28,12 +28,12 @@ from vidsme_jax.run.timeline import SENDING, UNWATCHED, Timeline
 
 
 class Result(NamedTuple):
-    """What the devices gave for one sample.
+    """The result of one sample.
 
     Attributes:
       key: Of its `Input`.
       signals: Of the video's rows, NumPy arrays (2, rows, ...) without padding; None
-        if they were not wanted; or why there is nothing.
+        if no score needs them; or the error.
       frame: The frame that each row shows in natural order, -1 for none.
       texts: The signals of its texts.
       lengths: Of each text its tokens, and how many of them have signals.

@@ -165,7 +165,7 @@ def prepare(
 
 
 def _repeated(frames: Frames) -> tuple[str, ...]:
-    """Returns what the report should say of frames that stand for several."""
+    """Returns the warning about frames that are repeated."""
     distinct, count = len(set(frames.indices)), len(frames.indices)
     if distinct == count:
         return ()
@@ -212,7 +212,7 @@ def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]
     """Returns the input of a run, and why texts that are not in it have no tokens.
 
     Of a reference model a text that it cannot tokenise is left out; the tokens of a
-    generated answer are its own, of the answer's text.
+    generated answer are those of the answer's text.
 
     Raises:
       ClipError: A text of the audited model's cannot be tokenised, or has no answer.

@@ -1,9 +1,9 @@
 """Several processes that work on one corpus together, one or more on each host.
 
-Each process takes its share of the clips and writes its own parts into the one work
-directory, which all hosts must see. Nothing else is exchanged, unless the model spans
-hosts: then all take the same steps. The first process waits for the others and writes
-scores and report. A process that fails records why, and the others stop.
+Each process scores its share of the clips and writes its parts into one work directory,
+which all hosts must see. Nothing else is exchanged, unless the model spans hosts: then
+all take the same steps. The first process waits for the others and writes scores and
+report. A process that fails records why, and the others stop.
 """
 
 import contextlib
@@ -172,7 +172,7 @@ class Team:
     """
 
     def __init__(self, place: Workdir, share: str):
-        """See `together`."""
+        """Takes the arguments of `together`."""
         self.place, self.writer = place, Writer(index(), count(), share, place.mirror)
         self._records = place.path, share
 
@@ -242,7 +242,7 @@ class Team:
             thread.join()
 
     def _end(self, errors: Mapping[int, str]) -> NoReturn:
-        """Ends this process, for the errors of others or its own."""
+        """Ends this process after an error, of another process or of this one."""
         causes = {place: error for place, error in errors.items() if error != _HUNG}
         if set(causes.values()) == {_INTERRUPTED}:
             status = exits.interrupted(self._records[0])
@@ -308,7 +308,7 @@ def together(workdir: str | pathlib.Path, share: str = "") -> Iterator[Team]:
 
 def _compare(folder: pathlib.Path) -> None:
     """Makes sure that the processes see one folder."""
-    # A name that nobody has looked for: network file systems remember absent files.
+    # A new name: network file systems cache that a file is absent.
     mark = folder / f"together-{_everyones(time.time_ns() % 2**31)[0]}"
     with agreed(), first_alone("one folder"):
         if index() == 0:

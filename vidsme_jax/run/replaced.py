@@ -1,13 +1,13 @@
-"""A work directory whose report is of other clips: it is not replaced without a word.
+"""Refuses to replace the report of a work directory by one of other clips.
 
-An audit in a finished work directory replaces its report. Where the corpus is the same,
-has more clips or fewer, that is meant, and `declaration` says what has changed. Where
-it shares less than half of its videos, somebody has most likely forgotten to give
-another folder.
+An audit in a finished work directory replaces its report. That is intended if the
+corpus is the same, or has more or fewer clips; `declaration` then reports the changes.
+If the two corpora share less than half of their videos, most likely another folder was
+meant.
 
-The videos are told by the names that a manifest gives them, since no file is read for
-this: two corpora whose videos have the same names are not told apart here. Their
-contents are, once they are decoded: see `evaluated.lost`.
+Videos are compared by their names in the manifests, since no file is read for this:
+corpora whose videos have the same names are not distinguished here. Their contents are
+compared once they are decoded: see `evaluated.lost`.
 """
 
 import pathlib

@@ -53,7 +53,7 @@ class Wanted:
         pairs = ((self.video, held.video), (self.text, held.text))
         return all(a is None or (b is not None and a <= b) for a, b in pairs)
 
-    def beside(self, store: Signals) -> "Wanted":
+    def with_stored(self, store: Signals) -> "Wanted":
         """Returns what is computed, so that new rows hold all that stored ones do."""
         video, text = self.video, self.text
         if video is not None:

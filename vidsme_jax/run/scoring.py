@@ -1,8 +1,8 @@
 """The driver: samples to stored signals, for one run or several.
 
-Clips are decoded ahead on host threads, once for all runs whose models lie on the
-devices together; batches go through the devices, and each is written to its run's
-store.
+Host threads decode clips ahead, once for all runs whose models are on the devices at
+the same time; batches pass through the devices, and the signals of each are written to
+the store of its run.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ from vidsme_jax.wording import printable
 
 
 class Scored(NamedTuple):
-    """How scoring ended.
+    """The result of scoring.
 
     Attributes:
       runs: With what all processes have stored of the clips as they are now; of a

@@ -1,7 +1,7 @@
-"""Files that say when they were written, and carry a digest of what they say.
+"""Files with the time of writing and a digest of their content.
 
-A byte that is changed by accident is noticed, and so is a file of another program;
-whoever wants to forge one can.
+A byte that was changed by accident is found, and so is a file of another program; a
+deliberate forgery is not.
 """
 
 import datetime
@@ -108,37 +108,37 @@ def _wrong(record: Any, fields: Mapping[str, Test]) -> str:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is text."""
+    """Returns whether a value is text."""
     return isinstance(value, str)
 
 
 def is_flag(value: Any) -> bool:
-    """Whether a value is a bool."""
+    """Returns whether a value is a bool."""
     return isinstance(value, bool)
 
 
 def is_time(value: Any) -> bool:
-    """Whether a value is a time as `write` writes it."""
+    """Returns whether a value is a time as `write` writes it."""
     return is_text(value) and _TIME.fullmatch(value) is not None
 
 
 def is_digest(value: Any) -> bool:
-    """Whether a value is a SHA-256 in hex."""
+    """Returns whether a value is a SHA-256 in hex."""
     return is_text(value) and _HEX.fullmatch(value) is not None
 
 
 def is_amount(value: Any) -> bool:
-    """Whether a value is a number that a sentence can hold."""
+    """Returns whether a value is a number that a sentence can hold."""
     return is_number(value) and abs(value) < _LARGEST
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a count of something that is there."""
+    """Returns whether a value is a count of something that is there."""
     return is_integer(value) and 0 < value < _LARGEST
 
 
 def is_counts(value: Any) -> bool:
-    """Whether a value is an object of counts."""
+    """Returns whether a value is an object of counts."""
     return isinstance(value, dict) and all(map(is_count, value.values()))
 
 

@@ -14,7 +14,7 @@ from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
 from vidsme_jax.models.tiles import Grid, Room, Tiles
 
 _ROWS = 64  # Text that differs from clip to clip is padded to a multiple of so many.
-_GREY = 128  # Of the video that stands in place of a clip.
+_GREY = 128  # Grey level of the video that replaces a clip.
 _SIDE = 8  # Pixels of a frame, grey or black, before the model's own size.
 
 
@@ -50,7 +50,7 @@ class Padded(NamedTuple):
       num_frames: That the clip is padded to.
       video: Whether the video's rows are kept.
       texts: Of the texts; None if there are none.
-      more: Rows of text beside the frames beyond those that the prompt has around a
+      more: Rows of text between the frames beyond those that the prompt has around a
         clip whose times are not known.
       room: What frames are padded to where clips differ in size.
     """
@@ -139,7 +139,7 @@ class Stacker:
         """Stacks samples, padding each to the group's shape and the batch with copies.
 
         Args:
-          group: Samples; none stand for one black clip.
+          group: Samples; an empty group is one black clip.
           size: Of the batch.
 
         Returns:

@@ -1,8 +1,8 @@
-"""The pure step: pixels and rows to the signals of every direction.
+"""The pure step: from pixels and rows to the signals of every direction.
 
-`see -> read -> head`: the tower's visual rows, the decoder's states of the kept rows,
-and the streaming head, which reduces each state to its signals. The step does not know
-what a direction, a prompt or a question is; those are data in `models.batches.Batch`.
+`see -> read -> head`: the tower makes visual rows, the decoder the states of the kept
+rows, and the streaming head reduces each state to its signals. Directions, prompts and
+questions are data in `models.batches.Batch`.
 """
 
 import functools
@@ -25,14 +25,14 @@ _HEAD_SHARE = 8  # Logits may take this part of what parameters leave free.
 
 
 class Found(NamedTuple):
-    """What a step finds.
+    """The result of a step.
 
     Attributes:
       video: Signals (clips, directions, kept, ...) of the trunks' kept rows; None where
         none are kept.
       texts: Signals (texts, directions, kept, ...) of the texts' kept rows, among them
         a mean profile for each column of `Texts.means`; None without texts.
-      blank: log p of the texts' targets behind a grey video, in nats; None without one.
+      blank: log p of the texts' targets after a grey video, in nats; None without one.
     """
 
     video: TokenSignals | None
@@ -52,7 +52,7 @@ def make_step(
 
     Args:
       graphdef: Of the model.
-      second: Whether a score of the video needs what the head's second pass gives.
+      second: Whether a score of the video needs the head's second pass.
       text_second: The same of the texts.
       memory: Bytes that logits may take on a device; see `streaming.rows_at_once`.
     """
@@ -122,13 +122,13 @@ def _head(
 ) -> TokenSignals:
     """Reduces rows to signals; on a mesh each device takes its classes."""
     mesh, count = parallel.grid(), head.shape[0]
-    shard = {}
+    shard: dict[str, Any] = {}
     if mesh is not None:
         head = jnp.pad(head, [(0, -count % mesh.shape["model"]), (0, 0)])
         shard["shard"] = streaming.VocabularyShard(count, "model")
 
-    def run(head, hidden, means, *target):
-        given = {"targets": target[0]} if target else {}
+    def run(head: Array, hidden: Array, means: Array, *target: Array) -> TokenSignals:
+        given: dict[str, Any] = {"targets": target[0]} if target else {}
         return streaming.token_signals(
             hidden, head, means, second=second, memory=memory, **shard, **given
         )

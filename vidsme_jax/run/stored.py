@@ -23,7 +23,7 @@ def open_signals(
     Args:
       asked: What is going to be scored.
       workdir: Of the run.
-      indexed: Whether indices of parts are believed.
+      indexed: Whether indices of parts are trusted.
 
     Returns:
       Those of the audited model, and those of the reference model if there is one, as

@@ -67,8 +67,8 @@ def tokenise(
             refused[one.key] = (f"{tokens} tokens of text; {_fits(model, shared)}",)
         elif "instruction" in slices and not text.after:
             refused[one.key] = (
-                "nothing stands between the video and the answer: give it a question, "
-                "or leave 'instruction' out of config.slices",
+                "there is no text between the video and the answer: give it a "
+                "question, or leave 'instruction' out of config.slices",
             )
         else:
             texts[one.key] = text
@@ -79,7 +79,7 @@ def _fits(model: Model, shared: int) -> str:
     """Says how long a text may be."""
     left = max(0, model.max_rows - shared)
     return (
-        f"at most {left} fit behind the {shared} rows of the video and what precedes "
+        f"at most {left} fit after the {shared} rows of the video and what precedes "
         f"it: the model has {model.max_rows} positions"
     )
 
@@ -145,7 +145,7 @@ def check_texts(
 
 
 def _same_answer(samples: Sequence[Sample], found: Tokenised) -> list[str]:
-    """Several texts about a clip of which the prompt shows the model nothing."""
+    """Lists clips with several texts of which the prompt shows nothing."""
     bare = [
         sample.clip.items[0].id
         for sample in samples

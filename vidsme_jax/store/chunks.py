@@ -56,7 +56,7 @@ def read(
     Args:
       folder: Of the files; it may be absent.
       stem: Begins their names.
-      wanted: The columns; beside them there may be others, which are not read.
+      wanted: The columns to read; others may be there.
 
     Raises:
       ValueError: A file is damaged, or has not the columns.

@@ -13,7 +13,7 @@ def text_of(container: Mapping[str, str | float]) -> str:
 
 
 def container_of(text: str) -> dict[str, str | float]:
-    """The inverse of `text_of`.
+    """Returns the facts of a text; inverts `text_of`.
 
     Raises:
       ValueError: It is nothing that `text_of` returns.

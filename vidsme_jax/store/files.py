@@ -18,7 +18,7 @@ _PARTIAL = re.compile(r"\.vidsme-[0-9a-f]{8}\.tmp$")
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file of this name is not whole yet."""
+    """Returns whether a file of this name is not whole yet."""
     return _PARTIAL.search(name) is not None
 
 
@@ -44,8 +44,8 @@ def unwritable(folder: pathlib.Path, what: str) -> list[str]:
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a new file that takes the place of a path when the block ends.
 
-    Until then it is beside the path, under a name that nothing else has. A link at the
-    path is replaced, not followed. A block that raises leaves all as it was.
+    Until then it is in the same folder under a temporary name. A link at the path is
+    replaced, not followed. If the block raises, nothing changes.
 
     Raises:
       OSError: The file cannot be written; names the path.
@@ -71,7 +71,7 @@ def create(path: pathlib.Path, data: bytes) -> None:
     writing is replaced.
 
     Raises:
-      FileExistsError: It is there, whoever wrote it.
+      FileExistsError: The file exists.
       OSError: It cannot be written; names it.
     """
     with _partial(path, _appear) as file:

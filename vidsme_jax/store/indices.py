@@ -67,7 +67,7 @@ class Indices:
           folder: Of the parts.
           settings: JSON-ready; those of the parts.
           columns: The remembered ones.
-          mirror: Of the folder, where it stands for one in an object store.
+          mirror: Of the folder, if it mirrors one in an object store.
         """
         about = {_SETTINGS: json.dumps(settings, sort_keys=True).encode()}
         self._schema = pa.schema([*_OWN, *columns], metadata=about)

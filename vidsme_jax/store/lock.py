@@ -110,9 +110,9 @@ def held(file: pathlib.Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def unread(file: pathlib.Path) -> Iterator[bool]:
-    """Yields whether nobody has a file open by `held`, nor can in the block.
+    """Yields whether no process holds a file by `held`, and prevents it in the block.
 
-    On a file system without locks nobody is seen.
+    On a file system without locks no process is found.
     """
     with contextlib.ExitStack() as opened:
         free = True

@@ -1,4 +1,4 @@
-"""A folder on this machine that stands for one in an object store.
+"""A folder on this machine that mirrors one in an object store.
 
 What is written goes into the folder first and is then put whole; what is read is
 fetched whole, once for each version that the store has of it, or read in pieces. Files

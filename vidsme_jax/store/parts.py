@@ -1,10 +1,11 @@
 """Numbered Parquet files with one record of settings: what is computed once and kept.
 
-A part is written under a temporary name, synced and linked to its own, so that it is
+A part is written under a temporary name, synced and linked to its final one: it is
 either whole or absent, and of two writers of one name the second is refused. Each part,
-and a JSON record beside them, holds the settings that its content depends on, so that
-content of other settings is refused wherever it comes from. Each also says when it was
-written: parts count in that order, whatever their names.
+and a JSON record next to the parts, holds the settings that its content depends on, so
+that content of other settings is refused wherever it comes from. Each also holds the
+time of
+writing: parts count in this order, whatever their names.
 """
 
 import concurrent.futures
@@ -73,7 +74,7 @@ class Kind:
 
 
 class Parts:
-    """A folder of parts; several processes may write to it, each its own names."""
+    """A folder of parts; several processes may write to it, each under other names."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Parts:
             written, from 0, and its remembered columns; later those of each part that
             is written.
           writer: Who is going to write.
-          indexed: Whether indices are believed; without them every part is opened.
+          indexed: Whether indices are trusted; otherwise every part is opened.
 
         Raises:
           AuditError: The folder holds content of other settings or another format, or
@@ -130,7 +131,7 @@ class Parts:
         new |= self._send(own)
         for place, entry in new.items():
             self._indices.add(entry._replace(part=self._names[place]))
-        # Each process has numbers of its own, all above those that are there.
+        # Each process has other numbers, all above those that are there.
         self._next = max(own, default=-1) + 1 + writer.process
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:

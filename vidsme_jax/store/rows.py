@@ -18,7 +18,7 @@ from vidsme_jax.base import (
 from vidsme_jax.store import traits
 from vidsme_jax.store.texts import restored
 
-SECOND, BLANK = "second", "blank"  # What rows may hold beside slices; see `Held`.
+SECOND, BLANK = "second", "blank"  # What rows may hold apart from slices; see `Held`.
 VIDEO = ""  # Stands where other rows have the key of their text.
 
 _ORDERS = len(PROFILE_ORDERS)

@@ -23,7 +23,7 @@ def storable(text: str) -> str:
 
 
 def restored(text: str) -> str:
-    """The inverse of `storable`."""
+    """Returns the text of stored bytes; inverts `storable`."""
     if _MARK not in text:
         return text
     return _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text)

@@ -33,7 +33,7 @@ def columns_of(traits: Traits | None) -> dict[str, Any]:
 
 
 def traits_of(row: pa.RecordBatch, frames: int) -> Traits | None:
-    """The inverse of `columns_of`.
+    """Returns the traits of stored columns; inverts `columns_of`.
 
     Args:
       row: One.

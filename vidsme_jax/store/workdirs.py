@@ -199,7 +199,7 @@ def opened(
 
     Args:
       workdir: A folder, or the URL of one in an object store.
-      share: "I-of-N", each of which has a mirror of its own; or "".
+      share: "I-of-N", each of which has another mirror; or "".
       parts: Whether all parts are fetched.
       writes: Whether anything is going to be put.
 
@@ -246,7 +246,7 @@ def _naming(place: Workdir) -> Iterator[None]:
 
 
 def mirrored(url: str, share: str = "") -> pathlib.Path:
-    """Returns the folder that stands for one in an object store."""
+    """Returns the folder that mirrors one in an object store."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     digest = hashlib.sha256(f"{url}\0{share}".encode()).hexdigest()[:16]
     name = re.sub(r"[^A-Za-z0-9]+", "-", url.rpartition("/")[2])[:40].strip("-")

@@ -21,7 +21,7 @@ class Writer(NamedTuple):
       processes: How many they are.
       share: "" or "I-of-N", which the names of its parts have; other shares may write
         at any time.
-      mirror: Of the folder that holds the folders of parts, where it stands for one in
+      mirror: Of the folder that holds the folders of parts, if it mirrors one in
         an object store: every part is put there too, and those of others are read.
     """
 

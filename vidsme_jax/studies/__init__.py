@@ -165,7 +165,7 @@ def _comparing(sheets: Sequence[Sheet]) -> None:
 
 
 def _of_signals(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
-    """A grid over the signals of one run."""
+    """Returns a grid over the signals of one run."""
     return [
         points.sheet(
             setup.items, its[0].store, setup.scores, setup.headline, setup.settings
@@ -174,7 +174,7 @@ def _of_signals(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
 
 
 def _of_runs(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
-    """All scores of each run."""
+    """Returns all scores of each run."""
     return [
         _sheet(setup, run, value)
         for run, value in zip(its, runs.values(setup), strict=True)
@@ -182,7 +182,7 @@ def _of_runs(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
 
 
 def _sheet(setup: checks.Setup, run: Run, value: Any) -> Sheet:
-    """The scores of an audit with the settings of a run."""
+    """Returns the scores of an audit with the settings of a run."""
     declared = run.settings.video == setup.settings.video
     profile = setup.settings.profile
     motion = tables.measured(setup.items, run.store)

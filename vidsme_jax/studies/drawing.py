@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from vidsme_jax.report import plots
 from vidsme_jax.report.figures import Drawing, attempted
 
-# Okabe and Ito's palette, each with a line style of its own.
+# Okabe and Ito's palette, each colour with another line style.
 _STYLES = (
     *(("#0072B2", "o-"), ("#D55E00", "s--"), ("#009E73", "^-.")),
     *(("#CC79A7", "D:"), ("#E69F00", "v-"), ("#56B4E9", "P--")),
@@ -44,7 +44,7 @@ def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
 def _lines(
     names: list[str], panels: list[list[dict]], along: str, of: Sequence[str]
 ) -> Figure:
-    """AUC over one coordinate, a line for each value of others."""
+    """Returns AUC over one coordinate, a line for each value of others."""
     figure, grid = _panels(names, width=3.2, height=3.2)
     labels = {tuple(row[key] for key in of): None for rows in panels for row in rows}
     shown = dict(zip(list(labels)[:_MAX_LINES], _STYLES, strict=False))
@@ -73,7 +73,7 @@ def _lines(
 
 
 def _bars(rows: list[dict]) -> np.ndarray:
-    """How far intervals reach below and above the AUC; 0 where there is none."""
+    """Returns how far intervals reach below and above the AUC; 0 without one."""
     ends = [
         (row["auc"] - row["auc_low"], row["auc_high"] - row["auc"])
         if row["auc_low"] is not None
@@ -94,7 +94,11 @@ def _panels(names: list[str], width: float, height: float) -> tuple[Figure, list
     return figure, list(grid)
 
 
-def _frames(names, panels, headline):
+Panels = list[list[dict[str, Any]]]  # The rows of each comparison.
+Drawn = tuple[Figure, str]  # A figure and its caption.
+
+
+def _frames(names: list[str], panels: Panels, headline: str) -> Drawn:
     known = list(dict.fromkeys(row["score"] for rows in panels for row in rows))
     shown = [headline, *(s for s in known if s != headline)][:_MAX_LINES]
     kept = [[r for s in shown for r in rows if r["score"] == s] for rows in panels]
@@ -105,21 +109,21 @@ def _frames(names, panels, headline):
     )
 
 
-def _k(names, panels, headline):
+def _k(names: list[str], panels: Panels, headline: str) -> Drawn:
     return _lines(names, panels, "k", ("score",)), (
         f"At K = 0 % the single most extreme row. {_ENDS}{_CHANCE}The first families "
         "of scores that were computed; the table has all."
     )
 
 
-def _natural(names, panels, headline):
+def _natural(names: list[str], panels: Panels, headline: str) -> Drawn:
     return _lines(names, panels, "k", ("entropy", "rows")), (
         "Sharma-Mittal entropy, less = member, averaged over the K % smallest or "
         f"largest rows. {_ENDS}{_CHANCE}"
     )
 
 
-def _orders(names, panels, headline):
+def _orders(names: list[str], panels: Panels, headline: str) -> Drawn:
     adaptive = "Adaptive: q from a clip's motion, r from its light. "
     k, *more = {row["k"] for rows in panels for row in rows}
     if more:
@@ -129,7 +133,7 @@ def _orders(names, panels, headline):
     return figure, f"{adaptive}K = {k:g} %. {_ENDS}{_CHANCE}"
 
 
-def _against(names, panels, headline):
+def _against(names: list[str], panels: Panels, headline: str) -> Drawn:
     kept = [[row for row in rows if row["score"] == headline] for rows in panels]
     return _forest(names, kept, "against"), (
         f"The headline score, {headline}; a shuffle is one permutation for all clips "
@@ -138,7 +142,7 @@ def _against(names, panels, headline):
 
 
 def _forest(names: list[str], panels: list[list[dict]], of: str) -> Figure:
-    """AUC with its interval, a line a value."""
+    """Returns AUC with its interval, a line a value."""
     labels = list(dict.fromkeys(row[of] for rows in panels for row in rows))
     figure, grid = _panels(names, width=2.4, height=0.5 + 0.3 * len(labels))
     for axes, rows in zip(grid, panels, strict=True):
@@ -158,8 +162,8 @@ def _forest(names: list[str], panels: list[list[dict]], of: str) -> Figure:
     return figure
 
 
-def _scales(names, panels, headline):
-    """A heat map for each K and comparison, on one scale of colours around 0.5."""
+def _scales(names: list[str], panels: Panels, headline: str) -> Drawn:
+    """Draws a heat map for each K and comparison, on one colour scale around 0.5."""
     every = [row for rows in panels for row in rows]
     keys = ("k", "q_scale", "r_scale")
     ks, qs, rs = (sorted({row[key] for row in every}) for key in keys)

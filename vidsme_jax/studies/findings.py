@@ -49,7 +49,7 @@ def evaluate(
     blinds: list[dict[str, Any]] = []
     comparisons: dict[str, dict[str, Any]] = {}
     for sheet in sheets:
-        # Each point has a result of its own, also where others are equal to it.
+        # Each point has its result, even if others are equal.
         found = metrics.evaluate(
             *(sheet.table, settings.fprs, tests.number, SEED),
             declared=sheet.table.scores,
@@ -105,7 +105,7 @@ def _flat(name: str, result: dict[str, Any] | None) -> dict[str, float | None]:
 
 
 def best_by_chance(sheets: Sequence[Sheet], name: str) -> dict[str, Any] | None:
-    """How high the best of all points goes where the labels say nothing.
+    """Returns how high the best of all points goes where the labels say nothing.
 
     Members and non-members are exchanged at random, a video's rows together, and the
     largest AUC over all points is looked at each time [1]. Only rows that every sheet
@@ -141,7 +141,7 @@ def best_by_chance(sheets: Sequence[Sheet], name: str) -> dict[str, Any] | None:
 
 
 def _joined(sheets: Sequence[Sheet]) -> tuple[ScoreTable, Float[np.ndarray, "p items"]]:
-    """The first table at the rows that all have, and all points' scores there."""
+    """Returns the first table at the rows of all tables, and all scores there."""
     tables = [sheet.table for sheet in sheets]
     common = set.intersection(*(set(table.id.tolist()) for table in tables))
     kept = [np.flatnonzero([i in common for i in table.id]) for table in tables]
@@ -163,7 +163,7 @@ def _largest_aucs(
     label: Bool[np.ndarray, " items"],
     unit: Int[np.ndarray, " items"],
 ) -> Float[np.ndarray, " shuffles"]:
-    """The largest AUC over the points: as labelled, then for each shuffle."""
+    """Returns the largest AUC over the points: as labelled, then for each shuffle."""
     _, first, unit = np.unique(unit, return_index=True, return_inverse=True)
     sizes = np.bincount(unit).astype(float)
     ranks = scipy.stats.rankdata(scores, axis=1)

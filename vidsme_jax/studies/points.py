@@ -83,7 +83,7 @@ def sheet(
 def _families(
     names: Sequence[str], headline: str, orders: _QR, settings: views.Settings
 ) -> tuple[list[Point], _Compute]:
-    """Each family of scores that averages one end of its rows, at every K."""
+    """Returns each family of scores that averages one end of its rows, at every K."""
     profile = scores.PROFILES[settings.profile]
     families = {}
     for name in names:
@@ -118,7 +118,7 @@ def _averaged(score: Score) -> tuple:
 
 
 def _declared(headline: str, profile: Profile) -> tuple[str, float | None]:
-    """Tail and K, in percent, of a headline that is a Vid-SME, else of no K."""
+    """Returns tail and K, in percent, of a headline that is a Vid-SME, else no K."""
     score = profile.table[headline]
     is_sme = score.statistic is statistics.vid_sme and score.tail != "mean"
     return (score.tail, 100 * score.ratio) if is_sme else ("min", None)
@@ -132,7 +132,7 @@ def _sme_point(tail: str, at: dict[str, Any], place: tuple, declared: tuple) -> 
 def _scales(
     motion: dict, orders: _QR, headline: str, settings: views.Settings
 ) -> tuple[list[Point], _Compute]:
-    """beta1 x beta2 x K."""
+    """Returns the grid beta1 x beta2 x K."""
     profile, values = scores.PROFILES[settings.profile], settings.studies
     tail, k_declared = _declared(headline, profile)
     grid = [(a, b) for a in values.q_scales for b in values.r_scales]
@@ -150,7 +150,7 @@ def _scales(
 def _orders(
     motion: dict, orders: _QR, headline: str, settings: views.Settings
 ) -> tuple[list[Point], _Compute]:
-    """(q, r) of each clip's own motion and light against the same for all clips."""
+    """Returns (q, r) by each clip's motion and brightness, and the same for all."""
     profile, values = scores.PROFILES[settings.profile], settings.studies
     tail, k_declared = _declared(headline, profile)
     names = ["adaptive", *(f"q = {q:g}, r = {r:g}" for q, r in values.orders)]
@@ -167,7 +167,7 @@ def _orders(
 def _natural(
     motion: dict, orders: _QR, headline: str, settings: views.Settings
 ) -> tuple[list[Point], _Compute]:
-    """The entropy of one order of the frames alone, against the difference of two."""
+    """Returns points of the entropy of one order, against the difference of two."""
     profile, ks = scores.PROFILES[settings.profile], settings.studies.k
     tail_declared, k_declared = _declared(headline, profile)
     second = settings.video.against.partition(":")[0]

@@ -66,7 +66,7 @@ def write(
 
 
 def summary(found: dict[str, Any]) -> list[str]:
-    """The result in a few lines, for the end of a run."""
+    """Returns the result in a few lines, for the end of a run."""
     lines, chances = [], []
     for group, about in found["comparisons"].items():
         name = summaries.named(group)
@@ -88,7 +88,7 @@ def summary(found: dict[str, Any]) -> list[str]:
 
 
 def in_words(row: dict[str, Any]) -> str:
-    """Where a row is in the grid."""
+    """Returns where a row is in the grid."""
     keys = list(row)
     at = keys[keys.index("comparison") + 1 : keys.index("score")]
     return ", ".join([row["score"], *(f"{key} {row[key]}" for key in at)])
@@ -119,7 +119,7 @@ def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _scores(sheets: Sequence[Sheet]) -> pa.Table:
-    """A row an item, a column a point; null where a run has no score of the item."""
+    """Returns the scores, a row an item, a column a point; null where there is none."""
     items = {
         table.id[k]: (str(table.role[k]), str(table.group[k]))
         for table in (sheet.table for sheet in sheets)
