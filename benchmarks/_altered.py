@@ -24,7 +24,7 @@ from vidsme_jax.data import appearance, reading
 from vidsme_jax.demo import drawing
 from vidsme_jax.evaluation import metrics, validity
 from vidsme_jax.motion import statistics
-from vidsme_jax.scores import families
+from vidsme_jax.scores import blind_columns
 from vidsme_jax.settings import views
 
 _FRAMES = 16
@@ -222,7 +222,7 @@ def _table(clips: list[Any], first: int) -> ScoreTable:
         q=np.ones(n),
         r=np.ones(n),
         scores={"s": np.random.default_rng(0).normal(size=n)},
-        traits=families.of_items(items, traits),
+        traits=blind_columns.of_items(items, traits),
     )
 
 

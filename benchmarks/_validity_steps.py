@@ -17,7 +17,7 @@ from vidsme_jax.evaluation import (
     adjusted,
     blind,
     clustered,
-    compared,
+    family_tests,
     groups,
     intervals,
     metrics,
@@ -306,7 +306,7 @@ def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     """
     table, tests = _table(world), validity.Procedure(number=PERMUTATIONS, seed=seed)
     of = groups.comparisons(table)["all"]
-    traits = compared.Traits(table)
+    traits = family_tests.Traits(table)
     between = traits.between(of.members, of.nonmembers)
     score = table.scores["s"]
     permuted = between.sources.permuted(tests.number, tests.seed)

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.stats
 
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation.families import Family, family
+from vidsme_jax.evaluation.blind_families import Family, family
 from vidsme_jax.evaluation.sources import Sources
 
 SIZES = {"motion": 2, "pixels": 28, "text": 14}

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
-from vidsme_jax.evaluation import adjusted, blind, families, matching, ranking
+from vidsme_jax.evaluation import adjusted, blind, blind_families, matching, ranking
 from vidsme_jax.evaluation.sources import Sources
 
 
@@ -14,7 +14,7 @@ def _world(rng, sources, columns, shift=0.0):
     x[:sources] += shift
     of = Sources.of(np.arange(sources), np.arange(sources) + sources)
     named = {f"c{k}": x[:, k] for k in range(columns)}
-    return x, [families.family("pixels", named, of)], of
+    return x, [blind_families.family("pixels", named, of)], of
 
 
 def _p(found, of, score, seed):

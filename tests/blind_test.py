@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidsme_jax.evaluation import blind, families, wordings
+from vidsme_jax.evaluation import blind, blind_families, language
 from vidsme_jax.evaluation.sources import Sources, alike, p_value
 
 SIZES = {"motion": 2, "pixels": 28, "text": 14}  # 44 columns.
@@ -23,7 +23,7 @@ def _drawn(rng, sources, rows, shifted=("", 0.0)):
         if name == shifted[0]:
             x[label, rng.integers(size)] += shifted[1]
         columns = {f"c{k}": x[:, k] for k in range(size)}
-        found.append(families.family(name, columns, of))
+        found.append(blind_families.family(name, columns, of))
     return found, of
 
 
@@ -54,7 +54,7 @@ def test_a_difference_in_spread_is_found():
     rng = np.random.default_rng(2)
     x = rng.normal(size=80) * np.repeat([4.0, 1.0], 40)
     of = Sources.of(np.arange(40), np.arange(40) + 40)
-    found = [families.family("motion", {"motion": x}, of)]
+    found = [blind_families.family("motion", {"motion": x}, of)]
     joint = blind.joint(found, of, of.permuted(499, 0), 0)
     assert joint.p <= 0.01 and joint.strongest == "spread of motion"
     assert joint.auc > 0.8
@@ -66,7 +66,7 @@ def test_what_is_small_in_each_column_adds_up():
     x[:80, :25] += 0.3
     of = Sources.of(np.arange(80), np.arange(80) + 80)
     columns = {f"c{k}": x[:, k] for k in range(30)}
-    found = [families.family("pixels", columns, of)]
+    found = [blind_families.family("pixels", columns, of)]
     joint = blind.joint(found, of, of.permuted(499, 0), 0)
     assert joint.p <= 0.01 and joint.strongest == blind.ALL
     assert joint.auc > 0.7
@@ -78,7 +78,7 @@ def test_a_fit_does_not_see_the_unit_that_it_judges():
     unit = np.arange(30)
     of = Sources.of(unit, unit)
     x = np.concatenate([np.eye(30), np.eye(30)]) + 0.01 * rng.normal(size=(60, 30))
-    found = families.family("pixels", {f"c{k}": x[:, k] for k in range(30)}, of)
+    found = blind_families.family("pixels", {f"c{k}": x[:, k] for k in range(30)}, of)
     auc = blind.auc(blind.propensity([found], of, 0), of)
     assert 0.2 < auc < 0.8
     # Where nothing is to be found, the cross-fitted AUC does not stray above 0.5.
@@ -122,7 +122,7 @@ def test_fits_are_ridge_regressions():
 
 def test_columns_of_a_family():
     of = Sources.of(np.array([0, 0, 1]), np.array([2, 3]))
-    found = families.family(
+    found = blind_families.family(
         "container",
         {
             "codec": np.array(["h264", "h264", "vp9", "h264", "vp9"], object),
@@ -138,7 +138,7 @@ def test_columns_of_a_family():
     fps = np.array([25.0, 30.0, 27.5, 30.0])
     np.testing.assert_allclose(found.values[:, 2], (fps - fps.mean()) / fps.std())
     np.testing.assert_allclose(found.values.mean(axis=0), 0, atol=1e-12)
-    assert families.family("files", {"same": np.ones(5)}, of) is None
+    assert blind_families.family("files", {"same": np.ones(5)}, of) is None
 
 
 def test_sources():
@@ -185,11 +185,11 @@ def test_sources_of_both_roles_keep_equally_many_rows():
 def test_a_text_is_not_scored_by_a_model_of_itself():
     texts = [["rare", "words", str(k)] for k in range(4)] + [["a", "cat"]] * 2
     unit = np.array([0, 1, 2, 3, 4, 4])
-    alone = wordings.typicality(texts, unit)
+    alone = language.typicality(texts, unit)
     assert alone[4] == alone[5] < alone[0]  # Its copy is of the same unit.
-    apart = wordings.typicality(texts, np.arange(6))
+    apart = language.typicality(texts, np.arange(6))
     assert apart[4] == apart[5] > alone[4]
-    assert wordings.typicality([[], ["a"]], np.arange(2))[0] == 0
+    assert language.typicality([[], ["a"]], np.arange(2))[0] == 0
 
 
 def test_columns_of_texts():
@@ -201,13 +201,13 @@ def test_columns_of_texts():
     )
     motion = rng.normal(size=30)
     motion[3] = np.nan
-    found = wordings.columns(question, answer, motion, np.arange(30))
+    found = language.columns(question, answer, motion, np.arange(30))
     assert all(np.isfinite(x).all() and x.shape == (30,) for x in found.values())
     assert found["answer words"].tolist() == [4.0] * 30
     assert found["question capitals"][0] == pytest.approx(1 / 9)
     assert {"answer log p", "answer terms 1", "answer log p x motion"} <= set(found)
     none = np.array([""] * 30, object)
-    assert not wordings.columns(none, none, motion, np.arange(30))
+    assert not language.columns(none, none, motion, np.arange(30))
 
 
 KINDS = {
@@ -230,8 +230,8 @@ def _of_texts(answers, seed):
     of = Sources.of(np.arange(count // 2), np.arange(count // 2, count))
     none, texts = np.array([""] * count, object), np.array(answers, object)
     motion = np.random.default_rng(seed).normal(size=count)
-    columns = wordings.columns(none, texts, motion, np.arange(count))
-    found = [families.family("text", columns, of)]
+    columns = language.columns(none, texts, motion, np.arange(count))
+    found = [blind_families.family("text", columns, of)]
     return blind.joint(found, of, of.permuted(399, seed), seed)
 
 
@@ -252,7 +252,7 @@ def test_texts_of_a_script_without_spaces_are_distinguished(language):
 
 
 def test_letters_of_a_script_without_spaces_are_tokens():
-    of = wordings.tokens
+    of = language.tokens
     assert of("two cats, 30個の猫!") == ["two", "cats", ",", "30", *"個の猫", "!"]
     assert of("ソファーの上、猫。") == [*"ソファーの上", "、", "猫", "。"]
     assert of("หมา2ตัว") == [*"หมา", "2", *"ตัว"]
@@ -273,7 +273,7 @@ def test_the_level_is_kept_for_texts_that_do_not_differ(language):
 def test_texts_without_any_motion_give_no_warning():
     texts = np.array([f"a ball {k}" for k in range(6)], object)
     none = np.array([""] * 6, object)
-    found = wordings.columns(none, texts, np.full(6, np.nan), np.arange(6))
+    found = language.columns(none, texts, np.full(6, np.nan), np.arange(6))
     assert not found["answer words x motion"].any()
 
 
@@ -290,7 +290,7 @@ def test_a_text_with_many_levels_is_counted_first(monkeypatch):
     monkeypatch.setattr(
         Sources, "means", lambda of, x: widths.append(x.shape[1]) or means(of, x)
     )
-    found = families.family("container", {"tag": tags}, of)
+    found = blind_families.family("container", {"tag": tags}, of)
     assert found is not None and max(widths) <= 8
     # As by a column for every level.
     texts, place = np.unique(tags.astype(str), return_inverse=True)
@@ -310,7 +310,7 @@ def test_columns_may_be_of_any_size(size):
     unit = np.arange(80) // 2
     of = Sources.of(unit[:40], unit[40:])
     mean = of.means(x[:, None])
-    found = families.family("pixels", {"light": x * size}, of)
+    found = blind_families.family("pixels", {"light": x * size}, of)
     assert found is not None
     rough = 1e-2 if size < 1e-300 else 1e-9  # Few digits are left of these.
     expected = (mean - mean.mean()) / mean.std()
@@ -319,5 +319,5 @@ def test_columns_may_be_of_any_size(size):
     # Rows that cancel, but for next to nothing, in the mean of a source.
     tiny = np.where(np.arange(80) < 40, 1e-200, 0.0)
     tiny[40:42] = 1.0, -1.0
-    found = families.family("pixels", {"light": tiny}, of)
+    found = blind_families.family("pixels", {"light": tiny}, of)
     assert found is not None and np.isfinite(found.values).all()

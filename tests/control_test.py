@@ -13,9 +13,9 @@ from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError
 from vidsme_jax.control import making, plan
 from vidsme_jax.demo import clips
-from vidsme_jax.evaluation import controls as words
+from vidsme_jax.evaluation import control_statement as words
 from vidsme_jax.finetune import training
-from vidsme_jax.run import asking, controls
+from vidsme_jax.run import asking, control_record
 from vidsme_jax.settings import views
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -322,7 +322,7 @@ def test_other_differences_are_remarked(made, config):
         f"scores was {', '.join(sorted(SCORES))}, and is all",
     )
     given = views.Settings.of(other)
-    found = controls.opened(given, f"{HEADLINE}_ref")
+    found = control_record.opened(given, f"{HEADLINE}_ref")
     assert found and "no reference model" in found.differences[0]
 
 

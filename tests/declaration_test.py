@@ -19,7 +19,7 @@ from declared_runs import record as _record
 from vidsme_jax import audit
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.evaluation import groups
-from vidsme_jax.run import declaration, declared, listed, sealed
+from vidsme_jax.run import corpus_rows, declaration, declared, sealed
 from vidsme_jax.run.declared import Change
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -257,12 +257,14 @@ def test_another_corpus(run, tmp_path):
 
 def test_the_order_of_rows_is_of_no_account():
     a, b = (Item(x, f"{x}.mp4", f"/{x}.mp4", "members") for x in "ab")
-    assert listed.listed([a, b]) == listed.listed([b, a])
+    assert corpus_rows.listed([a, b]) == corpus_rows.listed([b, a])
     for field in ("id", "role", "group", "source", "video", "question", "answer"):
-        other = listed.listed([a, b._replace(**{field: "x\udcff"})])
-        assert other.digest != listed.listed([a, b]).digest, field
-    other = listed.listed([a, b._replace(candidates=("x", "y"))])
-    assert other.digest != listed.listed([a, b._replace(candidates=("x,y",))]).digest
+        other = corpus_rows.listed([a, b._replace(**{field: "x\udcff"})])
+        assert other.digest != corpus_rows.listed([a, b]).digest, field
+    other = corpus_rows.listed([a, b._replace(candidates=("x", "y"))])
+    assert (
+        other.digest != corpus_rows.listed([a, b._replace(candidates=("x,y",))]).digest
+    )
 
 
 @pytest.mark.long
@@ -370,10 +372,10 @@ def test_comparisons_are_those_of_the_evaluation():
     items = [
         Item("", "", "", role, group) for role, group in zip(roles, names, strict=True)
     ]
-    assert list(listed.comparisons(items)) == list(groups.comparisons(table))
-    assert listed.comparisons(items)["group all"] == "all"
-    assert listed.comparisons(items)["group group all"] == "group all"
-    assert not listed.comparisons(items[:-3])
+    assert list(corpus_rows.comparisons(items)) == list(groups.comparisons(table))
+    assert corpus_rows.comparisons(items)["group all"] == "all"
+    assert corpus_rows.comparisons(items)["group group all"] == "group all"
+    assert not corpus_rows.comparisons(items[:-3])
 
 
 def _said(**changes) -> dict:

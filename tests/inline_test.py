@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from score_tables import table as scores_of
-from vidsme_jax.report import cards, families, inline, overview, plots
+from vidsme_jax.report import cards, inline, overview, plots, representatives
 
 HOSTILE = "</svg><script>alert(1)</script>&\"'"
 
@@ -64,15 +64,15 @@ def test_bars_and_points_out_of_the_usual_are_drawn():
 
 
 def test_families_are_of_one_statistic_and_what_stands_for_them_is_a_rule():
-    assert doctest.testmod(families).failed == 0
+    assert doctest.testmod(representatives).failed == 0
     names = ["min_renyi_1_0", "mean_renyi_1", "unknown", "mean_renyi_1_ref"]
     names += ["response_mean_renyi_1", "max_renyi_1_0"]
-    found = families.of_scores(names, True, ["unknown"])
-    assert found[0] == families.Family("unknown", ())
+    found = representatives.of_scores(names, True, ["unknown"])
+    assert found[0] == representatives.Family("unknown", ())
     others = "min_renyi_1_0", "max_renyi_1_0"
-    assert found[1] == families.Family("mean_renyi_1", others)
+    assert found[1] == representatives.Family("mean_renyi_1", others)
     assert [each.score for each in found[2:]] == names[3:5]
-    official = families.of_scores(["ppl", "Min_0% Prob", "Min_5.0% Prob"], False)
+    official = representatives.of_scores(["ppl", "Min_0% Prob", "Min_5.0% Prob"], False)
     assert [len(each.others) for each in official] == [0, 1]
 
 

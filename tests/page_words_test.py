@@ -9,7 +9,7 @@ import pytest
 
 from report_test import _Page, _table, _write
 from vidsme_jax.evaluation import matching
-from vidsme_jax.evaluation.compared import Traits
+from vidsme_jax.evaluation.family_tests import Traits
 from vidsme_jax.report import figures, summary
 
 GROUP = "x; touch $(id) `id` 'y'"

@@ -10,13 +10,7 @@ from flax import nnx
 
 from oracles import llava_next_video as oracle
 from vidsme_jax import models, parallel
-from vidsme_jax.base import (
-    PROFILE_ORDERS,
-    Asked,
-    AuditError,
-    ClipError,
-    TokenSignals,
-)
+from vidsme_jax.base import PROFILE_ORDERS, Asked, AuditError, ClipError, TokenSignals
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models import random
 from vidsme_jax.models.llava_hf import ONEVISION

@@ -9,7 +9,7 @@ import scipy.stats
 from score_tables import table
 from vidsme_jax.evaluation import (
     adjusted,
-    compared,
+    family_tests,
     metrics,
     placebo,
     ranking,
@@ -80,7 +80,7 @@ def test_p_d_is_the_larger_of_the_plain_and_the_adjusted_test():
     for seed in range(12):
         its = _drawn(seed, 30, membership=0.5)
         its.flow_variance[:] = np.random.default_rng(seed).lognormal(size=60)
-        between = compared.Traits(its).between(np.arange(30), np.arange(30, 60))
+        between = family_tests.Traits(its).between(np.arange(30), np.arange(30, 60))
         sources = between.sources
         permuted = sources.permuted(199, 0)
         adjustment = adjusted.Adjustment.of(between.reaching, sources, 0)

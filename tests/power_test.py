@@ -14,7 +14,7 @@ from vidsme_jax.base import AuditError, Item
 from vidsme_jax.commands import power as power_command
 from vidsme_jax.evaluation import power, suspects
 from vidsme_jax.evaluation.power import Clips
-from vidsme_jax.run import asking, prospects
+from vidsme_jax.run import asking, power_notes
 from vidsme_jax.settings import views
 
 REPORT = views.Report()
@@ -182,7 +182,7 @@ def test_numbers_that_cannot_be(wrong, told):
 
 
 def test_what_is_said_of_members():
-    (found,) = prospects.of_pairs((_clips(30), _clips(30)), None, REPORT)
+    (found,) = power_notes.of_pairs((_clips(30), _clips(30)), None, REPORT)
     assert found == (
         "30 members against 30 non-members",
         [
@@ -200,7 +200,7 @@ def test_what_is_said_of_members():
 
 
 def test_what_is_said_of_sources():
-    ((head, lines),) = prospects.of_pairs(
+    ((head, lines),) = power_notes.of_pairs(
         (_clips(300, 5), _clips(20, 20)), None, REPORT
     )
     assert head == "300 members of 60 sources against 20 non-members of 1 source"
@@ -214,12 +214,12 @@ def test_what_is_said_of_sources():
     told = "there will be no verdict: the non-members have 1 source, and it takes 20"
     assert lines[2] == told
     assert "5 % cannot be estimated: it takes 20 sources" in lines[-1]
-    ((_, lines),) = prospects.of_pairs((_clips(200), _clips(200)), None, REPORT)
+    ((_, lines),) = power_notes.of_pairs((_clips(200), _clips(200)), None, REPORT)
     assert lines[0].endswith("is 0.57; 0.60, the smallest of interest, is within reach")
 
 
 def test_what_is_said_of_suspects():
-    ((head, lines),) = prospects.of_pairs(None, (_clips(50), _clips(200)), REPORT)
+    ((head, lines),) = power_notes.of_pairs(None, (_clips(50), _clips(200)), REPORT)
     assert head == "50 suspects against 200 calibration clips"
     assert lines == [
         "if used videos score with AUC 0.65, the set is found with 80 % power where "
@@ -232,23 +232,23 @@ def test_what_is_said_of_suspects():
         "above every calibration clip; to list one alone takes 999 sources of "
         "calibration clips",
     ]
-    ((_, lines),) = prospects.of_pairs(None, (_clips(8), _clips(20)), REPORT)
+    ((_, lines),) = power_notes.of_pairs(None, (_clips(8), _clips(20)), REPORT)
     assert lines[0].endswith(
         "the set is not found with 80 % power, not even where all were"
     )
-    ((_, lines),) = prospects.of_pairs(None, (_clips(50), _clips(20)), REPORT, icc=1)
+    ((_, lines),) = power_notes.of_pairs(None, (_clips(50), _clips(20)), REPORT, icc=1)
     assert lines[-1].endswith(
         "no suspect is listed unless at least 48 rank above every calibration clip; to "
         "list one alone takes 999 sources of calibration clips"
     )
-    ((_, lines),) = prospects.of_pairs(None, (_clips(2), _clips(39)), REPORT)
+    ((_, lines),) = power_notes.of_pairs(None, (_clips(2), _clips(39)), REPORT)
     assert (
         lines[-1] == "at a false discovery rate of 0.05 one suspect alone can be listed"
     )
 
 
 def test_a_list_goes_by_sources_of_calibration_clips():
-    ((_, lines),) = prospects.of_pairs(None, (_clips(50), _clips(1000, 50)), REPORT)
+    ((_, lines),) = power_notes.of_pairs(None, (_clips(50), _clips(1000, 50)), REPORT)
     assert "unless at least 48 rank above every calibration clip" in lines[-1]
 
 
@@ -265,14 +265,14 @@ def test_too_few_sources_are_reported_before_all_else():
         ),
         ((_clips(5, 5), _clips(40)), told.format("suspects have 1 source", 2)),
     ):
-        ((_, lines),) = prospects.of_pairs(None, pair, REPORT)
+        ((_, lines),) = power_notes.of_pairs(None, pair, REPORT)
         assert lines == [its]
 
 
 def test_an_audit_logs_that_there_will_be_no_result():
     sizes = {"members": 30, "nonmembers": 19, "suspects": 30, "calibration": 19}
     items = [_item(f"{r}{k}", r) for r, many in sizes.items() for k in range(many)]
-    first, second, third = prospects.brief(items, REPORT)
+    first, second, third = power_notes.brief(items, REPORT)
     assert first.startswith("the smallest AUC that a one-sided test")
     assert second == (
         "there will be no verdict: the non-members have 19 sources, and it takes 20"
@@ -306,15 +306,15 @@ def test_the_clips_of_a_corpus():
         *(_item("c", "nonmembers", "", "x"), _item("d", "nonmembers", "", "y")),
         *(_item("e", "suspects"), _item("f", "suspects", "show")),
     ]
-    members, nonmembers = prospects.roles(items, "all")
+    members, nonmembers = power_notes.roles(items, "all")
     assert members == Clips(3, 5 / 3, 2) and nonmembers == Clips(2, 1.0, 2)
-    assert prospects.roles(items, "x") == (Clips(1, 1.0, 1), Clips(1, 1.0, 1))
-    assert prospects.roles(items, "y") == (members, Clips(1, 1.0, 1))
-    assert prospects.suspects(items) == (Clips(2, 1.0, 2), nonmembers)
+    assert power_notes.roles(items, "x") == (Clips(1, 1.0, 1), Clips(1, 1.0, 1))
+    assert power_notes.roles(items, "y") == (members, Clips(1, 1.0, 1))
+    assert power_notes.suspects(items) == (Clips(2, 1.0, 2), nonmembers)
     calibrated = [*items, _item("g", "calibration")]
-    assert prospects.suspects(calibrated)[1] == Clips(1, 1.0, 1)
-    assert prospects.roles(items[4:], "all") is None
-    assert prospects.suspects(items[:6]) is None
+    assert power_notes.suspects(calibrated)[1] == Clips(1, 1.0, 1)
+    assert power_notes.roles(items[4:], "all") is None
+    assert power_notes.suspects(items[:6]) is None
 
 
 def test_the_corpus_of_a_configuration(tmp_path):
@@ -380,10 +380,10 @@ def test_answers_that_are_not_scored_are_named(tmp_path):
     config = settings.default()
     config.model.checkpoint = str(settings.DEMO / "checkpoint")
     config.corpus.suspects = (str(tmp_path / "m.json"),)
-    (said,) = prospects.unscored(asking.ask(config, model=False))
+    (said,) = power_notes.unscored(asking.ask(config, model=False))
     assert said.startswith("1 of 2 rows have answers, which are not scored")
     assert "--config.headline=response_min_k_plus_plus_100" in said
     config.slices, config.headline = ("video", "response"), "response_loss"
     rows[0]["answer"] = "It closes."
     (tmp_path / "m.json").write_text(json.dumps(rows))
-    assert not prospects.unscored(asking.ask(config, model=False))
+    assert not power_notes.unscored(asking.ask(config, model=False))

@@ -18,13 +18,7 @@ from pyarrow import parquet
 from vidsme_jax import report, scores
 from vidsme_jax.base import Failure, ScoreTable
 from vidsme_jax.data.left_out import LeftOut
-from vidsme_jax.evaluation import (
-    groups,
-    intervals,
-    metrics,
-    suspects,
-    validity,
-)
+from vidsme_jax.evaluation import groups, intervals, metrics, suspects, validity
 from vidsme_jax.report import drawings, files, plots, summary
 from vidsme_jax.report.page import CLAIM, RATES_OF_ERROR
 from vidsme_jax.report.plots import ClipCurve

@@ -9,7 +9,7 @@ import pytest
 from scores_tables_test import MOTION, NAMES, _clip, _items, _store
 from vidsme_jax.base import AuditError, Fingerprint, Item, Traits
 from vidsme_jax.data import appearance, similar
-from vidsme_jax.scores import families, tables, units
+from vidsme_jax.scores import blind_columns, tables, units
 
 COUNT = 12
 
@@ -128,7 +128,7 @@ def test_a_table_has_units_texts_and_traits(tmp_path, monkeypatch):
     container = table.traits["container"]
     assert container["codec"].tolist() == ["h264", "h264", "", "", "h264"]
     np.testing.assert_array_equal(container["fps"], [12, 12, math.nan, math.nan, 12])
-    assert container.keys() == {*families.TEXTS, *families.NUMBERS}
+    assert container.keys() == {*blind_columns.TEXTS, *blind_columns.NUMBERS}
     sizes = table.traits["files"]["file_size"]
     np.testing.assert_array_equal(sizes, [7, 7, math.nan, math.nan, 7])
     dates = table.traits["dates"]

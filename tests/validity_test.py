@@ -10,7 +10,7 @@ from score_tables import table
 from vidsme_jax.base import AuditError
 from vidsme_jax.evaluation import (
     blind,
-    compared,
+    family_tests,
     groups,
     metrics,
     ranking,
@@ -382,7 +382,7 @@ def test_numbers_out_of_range_are_refused():
 
 def test_traits_of_units_are_means():
     its = _shifted(20, factor=1.0, unit=np.repeat(np.arange(20), 2))
-    between = compared.Traits(its).between(np.arange(20), np.arange(20, 40))
+    between = family_tests.Traits(its).between(np.arange(20), np.arange(20, 40))
     assert between.sources.counts == (10, 10)
     (motion,) = between.reaching
     means = np.log1p(its.flow_variance).reshape(20, 2).mean(axis=1)

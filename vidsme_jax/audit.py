@@ -17,7 +17,7 @@ from vidsme_jax.run import (
     contents,
     declaration,
     digests,
-    gating,
+    gate,
     processes,
     provenance,
     scoring,
@@ -196,5 +196,5 @@ def results(
         beside=beside,
         control=asked.control,
         published=asked.published,
-        gate=gating.judge(given, headline, evaluation),
+        gate=gate.judge(given, headline, evaluation),
     )

@@ -29,12 +29,7 @@ from matplotlib.figure import Figure
 
 import killed_run
 from vidsme_jax import audit, report, settings
-from vidsme_jax.base import (
-    AuditError,
-    MotionStatistics,
-    ScoredClip,
-    TokenSignals,
-)
+from vidsme_jax.base import AuditError, MotionStatistics, ScoredClip, TokenSignals
 from vidsme_jax.commands.finished import run_record
 from vidsme_jax.data import decoders
 from vidsme_jax.prepared import preparation, writing

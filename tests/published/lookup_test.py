@@ -18,7 +18,7 @@ from vidsme_jax.base import AuditError, Item
 from vidsme_jax.commands import lookup as lookup_command
 from vidsme_jax.data import corpora
 from vidsme_jax.published import entries, hashes, keys, lookup
-from vidsme_jax.run import asking, lookups
+from vidsme_jax.run import asking, published_result
 from vidsme_jax.settings import views
 
 ID, OTHER = "dQw4w9WgXcQ", "Zb-9_xYqW3k"
@@ -473,20 +473,20 @@ def test_the_report_takes_what_was_found(tmp_path):
     videos = lookup.videos(str(mine))
     found = lookup.look_up(videos, [str(listed)])
     path = tmp_path / "found.json"
-    lookups.write(path, str(mine), videos, found)
+    published_result.write(path, str(mine), videos, found)
     items = _items(f"v_{ID}.mp4", "unknown.mp4")
-    of_audit = lookups.opened(str(path), items)
+    of_audit = published_result.opened(str(path), items)
     assert of_audit and of_audit["looked_up"] == 1
     assert [(x["role"], x["row"]) for x in of_audit["hits"]] == [("suspects", 3000)]
     assert of_audit["statement"].startswith("1 of 1 video is named in a list")
     with pytest.raises(AuditError, match="is of other videos"):
-        lookups.opened(str(path), _items("unknown.mp4"))
+        published_result.opened(str(path), _items("unknown.mp4"))
     with pytest.raises(AuditError, match="is not there; make it by"):
-        lookups.opened(str(tmp_path / "gone.json"), items)
+        published_result.opened(str(tmp_path / "gone.json"), items)
     path.write_text(path.read_text().replace('"row": 3000', '"row": 3001'))
     with pytest.raises(AuditError, match="it was changed after it was written"):
-        lookups.opened(str(path), items)
-    assert lookups.opened("", items) is None
+        published_result.opened(str(path), items)
+    assert published_result.opened("", items) is None
 
 
 def test_a_hit_stands_above_the_verdict(tmp_path):

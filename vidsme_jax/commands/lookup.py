@@ -43,12 +43,12 @@ def main(argv: list[str]) -> int:
         if wrong:
             raise AuditError(wrong)
         from vidsme_jax.published import lookup
-        from vidsme_jax.run import lookups
+        from vidsme_jax.run import published_result
 
         videos = lookup.videos(manifest, root=given.video_root or "")
         found = lookup.look_up(videos, lists)
         if out:
-            lookups.write(pathlib.Path(out), manifest, videos, found)
+            published_result.write(pathlib.Path(out), manifest, videos, found)
     except AuditError as error:
         return exits.wrong(error.problems)
     except OSError as error:

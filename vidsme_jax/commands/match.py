@@ -21,7 +21,7 @@ from vidsme_jax import commands, exits, terminal
 from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.commands.finished import run_config
-from vidsme_jax.run import asking, listed
+from vidsme_jax.run import asking, corpus_rows
 from vidsme_jax.store import workdirs
 from vidsme_jax.wording import counted, nearest, printable
 
@@ -65,13 +65,13 @@ def write(
       OSError: They cannot be written.
     """
     asked = asking.ask(config, model=False)
-    if comparison != listed.ALL:
-        if problem := listed.problem(comparison, asked.items):
+    if comparison != corpus_rows.ALL:
+        if problem := corpus_rows.problem(comparison, asked.items):
             raise AuditError(
                 [problem.replace("config.report.comparison", "comparison")]
             )
     from vidsme_jax import report
-    from vidsme_jax.evaluation import compared, groups, matching, validity
+    from vidsme_jax.evaluation import family_tests, groups, matching, validity
     from vidsme_jax.run import stored
     from vidsme_jax.store.files import write_atomically
 
@@ -85,7 +85,7 @@ def write(
             hint = nearest(comparison, list(found))
             problem = f"the run has no comparison {printable(comparison, 100)!r}{hint}"
         raise AuditError([f"{workdir}: {problem}"])
-    traits = compared.Traits(table)
+    traits = family_tests.Traits(table)
     between = traits.between(*found[comparison][1:], whole=True)
     seed = validity.Procedure.of(asked.settings.report).seed
     kept = matching.sources_of(between, seed)
@@ -142,7 +142,9 @@ def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     flags.DEFINE_string("workdir", None, "Of a finished run.")
     flags.DEFINE_string("out", None, "The folder that receives the manifests.")
-    flags.DEFINE_string("comparison", listed.ALL, "all, or a group of non-members.")
+    flags.DEFINE_string(
+        "comparison", corpus_rows.ALL, "all, or a group of non-members."
+    )
     commands.help_wanted(__doc__, "workdir", "out", "comparison")
     commands.start(main, commands.parse_flags)
 

@@ -23,7 +23,7 @@ from vidsme_jax.arguments import number
 from vidsme_jax.base import AuditError
 from vidsme_jax.evaluation.power import ICC, Clips, Number
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import listed, prospects
+from vidsme_jax.run import corpus_rows, power_notes
 from vidsme_jax.run.asking import HARMLESS, Problems
 from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
@@ -67,7 +67,7 @@ def main(argv: list[str], default: ConfigDict) -> int:
 def of_numbers(
     config: ConfigDict, numbers: dict[str, Number], *, icc: Number = ICC
 ) -> list[tuple[str, list[str]]]:
-    """Returns what numbers of clips can show; see `prospects.report`.
+    """Returns what numbers of clips can show; see `power_notes.report`.
 
     Args:
       config: Whose group `report` is read.
@@ -106,11 +106,11 @@ def of_numbers(
         )
     problems.close()
     known, asked = (pairs.get(names[0]) for names in _PAIRS)
-    return prospects.of_pairs(known, asked, problems.settings.report, icc)
+    return power_notes.of_pairs(known, asked, problems.settings.report, icc)
 
 
 def of_corpus(config: ConfigDict, *, icc: Number = ICC) -> list[tuple[str, list[str]]]:
-    """Returns what the corpus of a configuration can show; see `prospects.report`.
+    """Returns what the corpus of a configuration can show; see `power_notes.report`.
 
     Args:
       config: See `settings.RULES`.
@@ -125,10 +125,10 @@ def of_corpus(config: ConfigDict, *, icc: Number = ICC) -> list[tuple[str, list[
         with problems.collected():
             items = open_corpus(given, {given.video.num_frames})[0].items
     if items and problems.none_in("report.comparison"):
-        wrong = listed.problem(given.report.comparison, items)
+        wrong = corpus_rows.problem(given.report.comparison, items)
         problems.add(*([wrong] if wrong else []))
     problems.close()
-    return prospects.report(items, given.report, icc)
+    return power_notes.report(items, given.report, icc)
 
 
 def run() -> NoReturn:

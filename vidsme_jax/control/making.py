@@ -12,7 +12,7 @@ import vidsme_jax
 from vidsme_jax import audit
 from vidsme_jax.audit import AuditReport
 from vidsme_jax.control.plan import AUDIT, MODEL, Plan, begin, read
-from vidsme_jax.evaluation import controls
+from vidsme_jax.evaluation import control_statement
 from vidsme_jax.finetune import training
 from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.run.stopping import Stop
@@ -51,7 +51,7 @@ def run(plan: Plan, stop: Stop | None = None) -> dict[str, Any]:
     report = audit.run(plan.auditing, plan.workdir / AUDIT, stop)
     assert isinstance(report, AuditReport)  # Of one process, and not of a share.
     text = json.dumps(_record(plan, trained, report), indent=1, allow_nan=False)
-    write_atomically(plan.workdir / controls.FILE, f"{text}\n".encode())
+    write_atomically(plan.workdir / control_statement.FILE, f"{text}\n".encode())
     return json.loads(text)
 
 
@@ -82,7 +82,7 @@ def _record(plan: Plan, trained: dict[str, Any], report: AuditReport) -> dict[st
     per_epoch = math.ceil(len(rows["members"]) / plan.training.train.batch_size)
     record = {
         "statement": "",
-        "memorised": controls.memorised(losses),
+        "memorised": control_statement.memorised(losses),
         "losses": losses,
         "headline": plan.stated[0],
         "scores": {
@@ -104,7 +104,7 @@ def _record(plan: Plan, trained: dict[str, Any], report: AuditReport) -> dict[st
         "versions": {"vidsme_jax": vidsme_jax.__version__} | trained["versions"],
         "content": content,
     }
-    return record | {"statement": controls.statement(record)}
+    return record | {"statement": control_statement.statement(record)}
 
 
 def _mean_loss(

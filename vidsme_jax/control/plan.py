@@ -19,7 +19,7 @@ from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.names import uncalibrated
 from vidsme_jax.run import asking
 from vidsme_jax.run.asking import Problems
-from vidsme_jax.run.controls import settings_of
+from vidsme_jax.run.control_record import settings_of
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.settings import views
 from vidsme_jax.store.files import unwritable, write_atomically

@@ -11,7 +11,7 @@ at a level of 5 % with 40 columns.
 What is not measured, or poorly, is not adjusted for: only a reference model helps
 there.
 
-Axes: `sources`, of both roles; `scores`; `families`; `permutations`.
+Axes: `sources`, of both roles; `scores`; `blind_families`; `permutations`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vidsme_jax.evaluation import blind
-from vidsme_jax.evaluation.families import Family
+from vidsme_jax.evaluation.blind_families import Family
 from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
 _STRATA, _PER_STRATUM = 5, 10  # Sources of both roles that a stratum has at least.

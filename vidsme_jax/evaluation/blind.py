@@ -28,7 +28,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from vidsme_jax.evaluation.families import Family
+from vidsme_jax.evaluation.blind_families import Family
 from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
 ALL, NOTHING = "all columns", "nothing that varies"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import metrics, placebo, sets
-from vidsme_jax.evaluation.compared import Between
+from vidsme_jax.evaluation.family_tests import Between
 from vidsme_jax.evaluation.sources import Sources
 from vidsme_jax.evaluation.verdicts import p_is
 from vidsme_jax.wording import counted

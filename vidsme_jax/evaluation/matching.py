@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import blind, clustered, intervals, metrics
-from vidsme_jax.evaluation.compared import Between, Traits
+from vidsme_jax.evaluation.family_tests import Between, Traits
 from vidsme_jax.wording import counted
 
 CALIPER = 0.2  # Standard deviations of the propensity that a pair may differ by.

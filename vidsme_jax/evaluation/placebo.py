@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import adjusted, metrics, ranking
-from vidsme_jax.evaluation.compared import Between
+from vidsme_jax.evaluation.family_tests import Between
 from vidsme_jax.evaluation.sources import Labels
 from vidsme_jax.names import uncalibrated
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from vidsme_jax.arguments import number, require, same_length, series
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import compared, metrics, power, sets, validity
+from vidsme_jax.evaluation import family_tests, metrics, power, sets, validity
 from vidsme_jax.evaluation.sources import Sources
 from vidsme_jax.evaluation.validity import CALLED, Procedure
 from vidsme_jax.evaluation.verdicts import BLIND_ALPHA, MIN_SOURCES, p_is
@@ -199,7 +199,7 @@ def _test(
     have: tuple[Bool[np.ndarray, " suspects"], Bool[np.ndarray, " calibration"]],
 ) -> str:
     """Tests exchangeability, then the set; returns why nothing more is, or ""."""
-    traits = compared.Traits(table)
+    traits = family_tests.Traits(table)
     between = traits.between(*map(_firsts, videos, have))
     sources, role = between.sources, result["calibration"]["role"]
     shared = np.intersect1d(videos[0].clusters, videos[1].clusters)

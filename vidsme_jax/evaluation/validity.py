@@ -24,8 +24,8 @@ from vidsme_jax.evaluation import (
     ranking,
     verdicts,
 )
-from vidsme_jax.evaluation.compared import Between, Traits
 from vidsme_jax.evaluation.duplicates import duplicates
+from vidsme_jax.evaluation.family_tests import Between, Traits
 from vidsme_jax.evaluation.sources import Labels
 from vidsme_jax.evaluation.verdicts import Evidence
 from vidsme_jax.settings import views
@@ -173,7 +173,7 @@ def shift(
     """Says whether features that a model would read separate two roles.
 
     Returns:
-      `differs`, None where it was not tested; `p`, `families` (p of each), `auc`,
+      `differs`, None where it was not tested; `p`, `blind_families` (p of each), `auc`,
       `strongest` in words, `columns` that were looked at, and a `statement`.
     """
     joint = _joint(traits, between, permuted, tests)

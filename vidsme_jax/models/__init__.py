@@ -13,14 +13,7 @@ from typing import Any
 import jax
 
 from vidsme_jax.arguments import flag, folder_or_name, one_of, require
-from vidsme_jax.checkpoints import (
-    content,
-    files,
-    loading,
-    opening,
-    quantised,
-    refused,
-)
+from vidsme_jax.checkpoints import content, files, loading, opening, quantised, refused
 from vidsme_jax.models import (
     internvl,
     llava_hf,

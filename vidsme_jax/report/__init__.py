@@ -10,13 +10,13 @@ import numpy as np
 from vidsme_jax.base import SLICES, Failure, ScoreTable
 from vidsme_jax.data import warning_groups
 from vidsme_jax.data.left_out import LeftOut
-from vidsme_jax.evaluation import controls, verdicts
+from vidsme_jax.evaluation import control_statement, verdicts
 from vidsme_jax.names import uncalibrated
 from vidsme_jax.report import cards, figures, files, page, scope
 from vidsme_jax.report.notebook import Picture
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run import declaration
-from vidsme_jax.run.controls import Control
+from vidsme_jax.run.control_record import Control
 from vidsme_jax.run.declared import Declared
 from vidsme_jax.scores import Beside, units
 from vidsme_jax.wording import printable
@@ -135,7 +135,7 @@ def content(results: Results, declared: Declared | None) -> dict[str, Any]:
         "beside": results.beside and _beside(results, results.beside, declared),
         "reference": _reference(results),
         "control": control
-        and controls.shown_with(
+        and control_statement.shown_with(
             *(control.folder, control.record, control.differences),
             clusters=set(table.cluster.tolist()),
         ),

@@ -15,7 +15,7 @@ from absl import logging
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import metrics
 from vidsme_jax.evaluation.validity import CALLED
-from vidsme_jax.report import families, plots
+from vidsme_jax.report import plots, representatives
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.wording import counted
 
@@ -93,7 +93,7 @@ def of_curves(
     calibrated = (table.role == "calibration").any()
     role = "calibration" if calibrated else "nonmembers"
     declared = [headline, *([beside] if beside else [])]
-    every = families.of_scores(table.scores, table.larger_is_member, declared)
+    every = representatives.of_scores(table.scores, table.larger_is_member, declared)
     names = [each.score for each in every][:_SCORES]
     known = np.flatnonzero(table.role == role)
     tested = {row: its for its in suspects["rows"] for row in its["ids"]}

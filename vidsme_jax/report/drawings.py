@@ -11,7 +11,7 @@ from vidsme_jax.evaluation import groups, intervals, metrics
 from vidsme_jax.evaluation.validity import CALLED
 from vidsme_jax.evaluation.verdicts import p_is
 from vidsme_jax.names import uncalibrated
-from vidsme_jax.report import families, overview, plots
+from vidsme_jax.report import overview, plots, representatives
 from vidsme_jax.report.plots import ClipCurve
 
 OF_SUSPECTS = "growth-suspects"  # The name of their figure.
@@ -138,7 +138,7 @@ def aucs(
       declared: The headline, and the further score if there is one.
     """
     scores, blind = compared["scores"], compared.get("blind", {})
-    every = families.of_scores(scores, table.larger_is_member, declared)
+    every = representatives.of_scores(scores, table.larger_is_member, declared)
     have = [
         each.score for each in every if scores[each.score]["auc"]["value"] is not None
     ]

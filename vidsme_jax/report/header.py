@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vidsme_jax.base import SLICES, Failure
-from vidsme_jax.evaluation.families import APART, REACHING
+from vidsme_jax.evaluation.blind_families import APART, REACHING
 from vidsme_jax.wording import counted
 
 _NOT_RECORDED = "not recorded"

@@ -15,7 +15,7 @@ import markupsafe
 
 from vidsme_jax.evaluation import intervals
 from vidsme_jax.evaluation.verdicts import p_words
-from vidsme_jax.report import families, header
+from vidsme_jax.report import header, representatives
 from vidsme_jax.wording import counted, printable
 
 _COMPARISONS = 6  # In a table.
@@ -118,7 +118,9 @@ def _families(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
         return []
     beside, headline = found["beside"], found["headline"]
     declared = [headline, *([beside["score"]] if beside else [])]
-    every = families.of_scores(its["scores"], found["larger_is_member"], declared)
+    every = representatives.of_scores(
+        its["scores"], found["larger_is_member"], declared
+    )
     rows = []
     for family in every[:_FAMILIES]:
         score = its["scores"][family.score]

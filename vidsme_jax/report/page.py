@@ -16,7 +16,7 @@ import markupsafe
 from vidsme_jax.base import Failure
 from vidsme_jax.evaluation import intervals, suspects
 from vidsme_jax.evaluation.verdicts import p_is, p_words
-from vidsme_jax.report import families, header
+from vidsme_jax.report import header, representatives
 from vidsme_jax.report.cards import Card
 from vidsme_jax.report.drawings import OF_SUSPECTS, Drawing
 from vidsme_jax.report.summary import BLIND_AUC
@@ -110,7 +110,9 @@ def render(
             "boxes": boxes,
             "stated": {name: _stated(its) for name, its in scores.items()},
             "score_families": {
-                name: families.of_scores(its, found["larger_is_member"], declared)
+                name: representatives.of_scores(
+                    its, found["larger_is_member"], declared
+                )
                 for name, its in scores.items()
             },
             "warned": [

@@ -20,7 +20,14 @@ from vidsme_jax.data.left_out import LeftOut
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.data.sources import some
 from vidsme_jax.prepared.corpus import open_corpus
-from vidsme_jax.run import controls, digests, gating, listed, lookups, replaced
+from vidsme_jax.run import (
+    control_record,
+    corpus_rows,
+    digests,
+    gate,
+    other_corpus,
+    published_result,
+)
 from vidsme_jax.settings import views
 from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import buckets, signals
@@ -40,7 +47,7 @@ class Asked:
 
     settings: views.Settings
     items: tuple[Item, ...]
-    corpus: listed.Listed
+    corpus: corpus_rows.Listed
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
     clips: tuple[Clip, ...]
@@ -48,7 +55,7 @@ class Asked:
     reader: Reader
     scores: tuple[str, ...]
     headline: str
-    control: controls.Control | None = None
+    control: control_record.Control | None = None
     published: dict[str, Any] | None = None
 
     def without(self, ids: Collection[str]) -> "Asked":
@@ -88,7 +95,7 @@ def ask(config: ConfigDict, *, model: bool = True, workdir: str | None = None) -
                 problems.add(*signals.differences(folder / SIGNALS, its))
                 digests.check_results(folder)
             with problems.collected():
-                replaced.check(found["items"], pathlib.Path(workdir))
+                other_corpus.check(found["items"], pathlib.Path(workdir))
     problems.close()
     return Asked(**found)
 
@@ -196,15 +203,15 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     control = None
     if headline and problems.none_in("report", "motion", "video", "scores"):
         with problems.collected():
-            control = controls.opened(given, headline)
+            control = control_record.opened(given, headline)
     items, published = corpus.items, None
     if problems.none_in("report"):
         with problems.collected():
-            published = lookups.opened(given.report.published, items)
+            published = published_result.opened(given.report.published, items)
     if headline and names and problems.none_in("gate", "report", "study"):
-        problems.add(*gating.problems(given, (headline, *names), items))
+        problems.add(*gate.problems(given, (headline, *names), items))
     if items and problems.none_in("report.comparison"):
-        wrong = listed.problem(given.report.comparison, items)
+        wrong = corpus_rows.problem(given.report.comparison, items)
         problems.add(*([wrong] if wrong else []))
     clips = corpora.unique_clips(items)
     if len(clips) == 1 and given.motion.bounds is None:
@@ -227,7 +234,7 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     return {
         "settings": given,
         "items": items,
-        "corpus": listed.listed(items),
+        "corpus": corpus_rows.listed(items),
         "left_out": corpus.left_out,
         "notes": corpus.notes,
         "clips": clips,

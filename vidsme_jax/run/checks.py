@@ -13,10 +13,10 @@ from vidsme_jax.motion import backends
 from vidsme_jax.run import (
     asking,
     declaration,
+    other_corpus,
+    power_notes,
     processes,
-    prospects,
     references,
-    replaced,
     shares,
     texts,
 )
@@ -219,9 +219,9 @@ def open_runs(setup: Setup, team: Team) -> list[Run]:
         if not setup.settings.overwrite:
             shares.check_division(team.place, setup.settings.share)
         if not setup.settings.overwrite and processes.index() == 0:
-            replaced.check(setup.items, workdir)
+            other_corpus.check(setup.items, workdir)
     if processes.index() == 0:
-        prospects.log(setup)
+        power_notes.log(setup)
     runs = [open_run(setup, workdir, writer=writer)]
     if setup.reference is not None:
         runs.append(open_reference(setup, workdir, writer, runs[0]))

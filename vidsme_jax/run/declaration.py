@@ -15,7 +15,7 @@ import vidsme_jax
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, ScoreTable
 from vidsme_jax.run import declared as words
-from vidsme_jax.run import evaluated, sealed
+from vidsme_jax.run import result_rows, sealed
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.declared import FILE, Change, Declared
 from vidsme_jax.run.sealed import is_amount, is_digest, is_flag, is_text, is_time
@@ -72,7 +72,7 @@ _FIRST: dict[str, sealed.Test] = {
     "declaration": is_digest,
     "declared": _DECLARED,
     "listed": sealed.is_counts,
-    "rows": evaluated.are_rows,
+    "rows": result_rows.are_rows,
 }
 
 
@@ -183,7 +183,7 @@ def _compared(
     table: ScoreTable,
 ) -> Declared:
     """Returns a declaration with what is asked, or evaluated, otherwise."""
-    rows = evaluated.rows(table, asked.headline)
+    rows = result_rows.rows(table, asked.headline)
     changes = _changes(record["declared"], record["rows"], asked)
     notes = _added([x["declared"] for x in (record, first) if x], asked)
     if record["declared"]["corpus"] != asked.corpus.digest:
@@ -296,7 +296,7 @@ def _since(
     record: dict[str, Any],
     first: dict[str, Any],
     asked: Asked,
-    rows: evaluated.Rows,
+    rows: result_rows.Rows,
 ) -> list[Change]:
     """Returns what is otherwise than it was when the first verdict was reached."""
     found, under = [], first["declaration"]
@@ -305,7 +305,7 @@ def _since(
         if under not in replaced:
             found.append(Change("declaration", under, record["digest"]))
         found += _changes(first["declared"], first["listed"], asked)
-    were, left = evaluated.lost(first["rows"], rows)
+    were, left = result_rows.lost(first["rows"], rows)
     return [*found, *([Change("rows", were, left)] if were else [])]
 
 
@@ -325,9 +325,9 @@ def _added(declared: list[dict[str, Any]], asked: Asked) -> list[str]:
     return [words.added(new)] if new else []
 
 
-def _gained(first: dict[str, Any], rows: evaluated.Rows) -> list[str]:
+def _gained(first: dict[str, Any], rows: result_rows.Rows) -> list[str]:
     """Returns the sentence about rows that the first verdict was not of."""
-    more = evaluated.gained(first["rows"], rows)
+    more = result_rows.gained(first["rows"], rows)
     return [words.more_rows(more)] if more else []
 
 

@@ -70,7 +70,7 @@ class Declared:
       changes: What differs from it, or from the first verdict.
       first: The first verdict in the work directory, the content of `verdict.json`;
         None before there is one.
-      rows: The rows of the result, as `evaluated.rows` returns them.
+      rows: The rows of the result, as `result_rows.rows` returns them.
       notes: Sentences on what a reader should know but is no change.
     """
 

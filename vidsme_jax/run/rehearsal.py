@@ -86,10 +86,10 @@ def of_audit(config: ConfigDict, workdir: str) -> list[str]:
     lines += [_of_devices(devices, asked.settings.batch_size)] if devices else []
     lines.append(_of_scores(asked))
     if not asked.settings.study:
-        from vidsme_jax.run import prospects
+        from vidsme_jax.run import power_notes
 
-        said = prospects.brief(asked.items, asked.settings.report)
-        said += prospects.unscored(asked)
+        said = power_notes.brief(asked.items, asked.settings.report)
+        said += power_notes.unscored(asked)
         lines += [f"before the run: {each}" for each in said]
         lines += declaration.foreseen(asked, folder)
     return [*lines, *_not_checked([*unread, *unseen])]

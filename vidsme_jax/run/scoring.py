@@ -22,27 +22,14 @@ from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.motion import backends
 from vidsme_jax.parallel import Devices
 from vidsme_jax.progress import Progress
-from vidsme_jax.run import (
-    answering,
-    failing,
-    memory,
-    pipeline,
-    preparing,
-    processes,
-)
+from vidsme_jax.run import answering, failing, memory, pipeline, preparing, processes
 from vidsme_jax.run.contents import Contents, confirmed
 from vidsme_jax.run.failing import Failed
 from vidsme_jax.run.pipeline import Pipeline, Result
 from vidsme_jax.run.preparing import Prepared
 from vidsme_jax.run.processes import Team
 from vidsme_jax.run.runs import Missing, Run
-from vidsme_jax.run.stacking import (
-    Input,
-    Padded,
-    Tokenised,
-    room_for_times,
-    text_shape,
-)
+from vidsme_jax.run.stacking import Input, Padded, Tokenised, room_for_times, text_shape
 from vidsme_jax.run.stopping import RunStopped, Stop
 from vidsme_jax.run.timeline import CLIPS, FLOW, STORING
 from vidsme_jax.run.utilisation import Meter, Utilisation

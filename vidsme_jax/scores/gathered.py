@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vidsme_jax.base import SLICES, ScoredClip, ScoredText, Traits
-from vidsme_jax.scores import families
+from vidsme_jax.scores import blind_columns
 
 Unit = tuple[str, str]  # A clip and a text about it, by their keys; "" for no text.
 _RESPONSE = SLICES.index("response")
@@ -22,7 +22,7 @@ class About(NamedTuple):
     Attributes:
       num_rows: Of the video, of one direction.
       warnings: As `ScoredClip.warnings`.
-      traits: What `families.kept` keeps.
+      traits: What `blind_columns.kept` keeps.
     """
 
     num_rows: int
@@ -75,7 +75,7 @@ class Gathered:
         rows: Sequence[Sequence[float]],
     ) -> None:
         """Adds a clip, and the values of every column for each of its texts."""
-        its = families.kept(clip.traits)
+        its = blind_columns.kept(clip.traits)
         self.about[clip.key] = About(clip.num_rows, clip.warnings, its)
         for (key, text), row in zip(texts.items(), rows, strict=True):
             place = self.places[clip.key, key]

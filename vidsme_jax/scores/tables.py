@@ -19,7 +19,7 @@ from vidsme_jax.base import (
 from vidsme_jax.data import samples
 from vidsme_jax.motion import statistics
 from vidsme_jax.names import is_calibrated, uncalibrated
-from vidsme_jax.scores import families, gathered, units
+from vidsme_jax.scores import blind_columns, gathered, units
 from vidsme_jax.scores.gathered import Gathered, Unit
 from vidsme_jax.scores.kept import Kept
 from vidsme_jax.scores.profile import Profile, Revealed
@@ -362,7 +362,7 @@ def _table(
         source=np.array([i.source for i in scored], object),
         question=np.array([_question(i) for i in scored], object) if has_text else None,
         answer=answers if has_text else None,
-        traits=families.of_items(scored, traits) if in_units else {},
+        traits=blind_columns.of_items(scored, traits) if in_units else {},
     )
     return table, warnings
 

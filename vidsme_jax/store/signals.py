@@ -11,12 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidsme_jax.base import (
-    SLICES,
-    AuditError,
-    MotionStatistics,
-    ScoredClip,
-)
+from vidsme_jax.base import SLICES, AuditError, MotionStatistics, ScoredClip
 from vidsme_jax.store import rows
 from vidsme_jax.store.parts import Kind, Parts
 from vidsme_jax.store.rows import Finished, Held

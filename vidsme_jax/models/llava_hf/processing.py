@@ -11,11 +11,7 @@ import jax.numpy as jnp
 
 from vidsme_jax.checkpoints.fields import MAX_SIDE
 from vidsme_jax.checkpoints.files import Checkpoint
-from vidsme_jax.models import (
-    preprocessing,
-    processor_config,
-    prompts,
-)
+from vidsme_jax.models import preprocessing, processor_config, prompts
 from vidsme_jax.models.frames import processing
 from vidsme_jax.models.frames.flops import tower_flops
 from vidsme_jax.models.interface import Model, Options

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from vidsme_jax.base import ScoreTable
-from vidsme_jax.evaluation import wordings
-from vidsme_jax.evaluation.families import APART, REACHING, Family, family
+from vidsme_jax.evaluation import language
+from vidsme_jax.evaluation.blind_families import APART, REACHING, Family, family
 from vidsme_jax.evaluation.sources import Sources, alike
 
 
@@ -30,7 +30,7 @@ class Traits:
         self.families |= {name: dict(its) for name, its in table.traits.items()}
         if table.question is not None and table.answer is not None:
             _, unit = np.unique(table.units, return_inverse=True)
-            self.families["text"] = wordings.columns(
+            self.families["text"] = language.columns(
                 table.question, table.answer, motion, unit
             )
         self.reaching = tuple(

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from vidsme_jax import audit, settings
 from vidsme_jax.base import AuditError, Item
-from vidsme_jax.run import asking, replaced
+from vidsme_jax.run import asking, other_corpus
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -43,10 +43,10 @@ def test_where_the_line_is(tmp_path, before, now, refused):
     """Less than half of the videos of the smaller corpus are in both."""
     _finished(tmp_path, *before)
     if not refused:
-        replaced.check(_items(*now), tmp_path)
+        other_corpus.check(_items(*now), tmp_path)
         return
     with pytest.raises(AuditError) as caught:
-        replaced.check(_items(*now), tmp_path)
+        other_corpus.check(_items(*now), tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith(f"{tmp_path}: holds the report of another corpus, of ")
     assert f"of {len(before)} videos such as a.mp4, of which " in problem
@@ -61,17 +61,17 @@ def test_where_the_line_is(tmp_path, before, now, refused):
 def test_names_that_are_no_text_and_damaged_files(tmp_path):
     """Of a damaged report nothing is known, and nothing breaks."""
     folder = tmp_path / "run"
-    replaced.check(_items("a"), folder)
+    other_corpus.check(_items("a"), folder)
     _finished(folder, "\\udcff")
-    replaced.check([Item("a", "\udcff.mp4", "/a", "members")], folder)
+    other_corpus.check([Item("a", "\udcff.mp4", "/a", "members")], folder)
     with pytest.raises(AuditError):
-        replaced.check(_items("a"), folder)
+        other_corpus.check(_items("a"), folder)
     for content in (b"", b"PAR1" * 9, b"x" * 100):
         (folder / "scores.parquet").write_bytes(content)
-        replaced.check(_items("a"), folder)
+        other_corpus.check(_items("a"), folder)
     (folder / "scores.parquet").unlink()
     (folder / "scores.parquet").mkdir()
-    replaced.check(_items("a"), folder)
+    other_corpus.check(_items("a"), folder)
 
 
 def _config(tmp_path, name, begin, end):

@@ -88,12 +88,12 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       AuditError: There is none, or it is damaged.
     """
-    from vidsme_jax.evaluation import controls  # Takes SciPy; few audits have one.
+    from vidsme_jax.evaluation import control_statement  # It imports SciPy.
 
-    path = folder / controls.FILE
+    path = folder / control_statement.FILE
     try:
         record = json.loads(received.content(path, _MOST))
-        controls.statement(record)  # All that it reads is there.
+        control_statement.statement(record)  # All that it reads is there.
         for name in (record["headline"], *record["scores"], *record["content"]):
             if not isinstance(name, str):
                 raise TypeError(f"{name!r} is no text")
@@ -101,7 +101,10 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
             raise TypeError("its settings are none")
     except FileNotFoundError as error:
         raise AuditError(
-            [f"config.report.control: {folder} has no {controls.FILE}; {_REMEDY}"]
+            [
+                f"config.report.control: {folder} has no {control_statement.FILE}; "
+                f"{_REMEDY}"
+            ]
         ) from error
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         cause = printable(f"{type(error).__name__}: {error}", 200)

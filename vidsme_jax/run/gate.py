@@ -5,7 +5,7 @@ from typing import Any
 
 from vidsme_jax.base import Item
 from vidsme_jax.evaluation import gates
-from vidsme_jax.run import listed
+from vidsme_jax.run import corpus_rows
 from vidsme_jax.settings import views
 from vidsme_jax.wording import nearest, printable
 
@@ -58,7 +58,7 @@ def problems(
         )
     if given.study:
         found.append("config.gate: a study has no gate; leave it out, or make an audit")
-    elif items and not listed.comparisons(items):
+    elif items and not corpus_rows.comparisons(items):
         found.append(
             "config.gate: a gate compares members with nonmembers: give corpus.members "
             "and corpus.nonmembers"

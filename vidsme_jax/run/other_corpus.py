@@ -7,7 +7,7 @@ meant.
 
 Videos are compared by their names in the manifests, since no file is read for this:
 corpora whose videos have the same names are not distinguished here. Their contents are
-compared once they are decoded: see `evaluated.lost`.
+compared once they are decoded: see `result_rows.lost`.
 """
 
 import pathlib

@@ -8,7 +8,7 @@ from absl import logging
 from vidsme_jax.base import Item
 from vidsme_jax.evaluation import power
 from vidsme_jax.evaluation.power import ICC, Clips, Number
-from vidsme_jax.run import listed
+from vidsme_jax.run import corpus_rows
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.settings import views
 from vidsme_jax.wording import counted
@@ -71,7 +71,7 @@ def of_pairs(
     asked: tuple[Clips, Clips] | None,
     given: views.Report,
     icc: Number = ICC,
-    comparison: str = listed.ALL,
+    comparison: str = corpus_rows.ALL,
 ) -> list[tuple[str, list[str]]]:
     """Returns the same of numbers of clips; see `report`.
 
@@ -87,7 +87,7 @@ def of_pairs(
         lines = power.of_roles(
             *known, alpha=given.alpha, auc=given.smallest_auc, fprs=given.fprs, icc=icc
         )
-        of = "" if comparison == listed.ALL else f", comparison {comparison}"
+        of = "" if comparison == corpus_rows.ALL else f", comparison {comparison}"
         found.append((f"{_named(known, 'members', 'non-members')}{of}", lines))
     if asked is not None:
         lines = power.of_suspects(*asked, alpha=given.alpha, fdr=given.fdr, icc=icc)
@@ -97,7 +97,7 @@ def of_pairs(
 
 def roles(items: Sequence[Item], comparison: str) -> tuple[Clips, Clips] | None:
     """Returns the members and the non-members of a comparison; None without both."""
-    known = listed.comparisons(items)
+    known = corpus_rows.comparisons(items)
     if comparison not in known:
         return None
     group = known[comparison]
