@@ -40,8 +40,8 @@ SAID = {
     "minicpmv4_6": ({}, "three of four layers of its decoder are linear attention"),
     "minicpmv4_7": ({}, "three of four layers of its decoder are linear attention"),
     "minicpmv": ({}, "it is not built yet"),
-    "glm4v": ({}, "its decoder has norms after attention and network"),
-    "glm46v": ({}, "its decoder has norms after attention and network"),
+    "glm4v": ({}, "its decoder has norms after attention and MLP"),
+    "glm46v": ({}, "its decoder has norms after attention and MLP"),
     "glm4v_moe": ({}, "its decoder mixes experts"),
     "kimi_k25": ({}, "its decoder mixes experts"),
 }

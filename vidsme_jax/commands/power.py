@@ -24,7 +24,8 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.evaluation.power import ICC, Clips, Number
 from vidsme_jax.prepared.corpus import open_corpus
 from vidsme_jax.run import corpus_rows, power_notes
-from vidsme_jax.run.asking import HARMLESS, Problems
+from vidsme_jax.run.asking import HARMLESS
+from vidsme_jax.run.problems import Problems
 from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
 

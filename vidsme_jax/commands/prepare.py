@@ -30,7 +30,7 @@ from vidsme_jax.base import AuditError, Item
 from vidsme_jax.data import corpora, names
 from vidsme_jax.prepared import pipelines
 from vidsme_jax.run import asking, rehearsal
-from vidsme_jax.run.asking import Problems
+from vidsme_jax.run.problems import Problems
 from vidsme_jax.settings import views
 from vidsme_jax.store import buckets, files
 from vidsme_jax.wording import printable

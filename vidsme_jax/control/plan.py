@@ -18,8 +18,8 @@ from vidsme_jax.finetune import options, pool
 from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.names import uncalibrated
 from vidsme_jax.run import asking
-from vidsme_jax.run.asking import Problems
 from vidsme_jax.run.control_record import settings_of
+from vidsme_jax.run.problems import Problems
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.settings import views
 from vidsme_jax.store.files import unwritable, write_atomically

@@ -4,6 +4,7 @@ Pictures are ordered by the last number in their names: `frame_2` before `frame_
 folder has no frame rate, so segments in seconds cannot be selected.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -18,7 +19,7 @@ _LEAST = 2  # Numbered pictures that make a folder a clip.
 def is_clip(names: Iterable[str]) -> bool:
     """Returns whether the names of a folder's files make it a clip."""
     numbered = (name for name in names if number_of(name) is not None)
-    return sum(1 for _, name in zip(range(_LEAST), numbered, strict=False)) == _LEAST
+    return len(list(itertools.islice(numbered, _LEAST))) == _LEAST
 
 
 def number_of(name: str) -> int | None:

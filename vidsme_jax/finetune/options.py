@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import settings
 from vidsme_jax.addresses import no_folder
-from vidsme_jax.run.asking import Problems, find_local
+from vidsme_jax.run.asking import find_local
+from vidsme_jax.run.problems import Problems
 from vidsme_jax.settings import reference, rules, views
 from vidsme_jax.settings.rules import NOT_NEGATIVE, POSITIVE, Rule, integer, one_of
 from vidsme_jax.settings.views import Number, group, key

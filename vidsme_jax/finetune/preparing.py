@@ -16,7 +16,7 @@ from vidsme_jax.finetune.options import Train
 from vidsme_jax.finetune.parameters import Trainee
 from vidsme_jax.finetune.source import open_source
 from vidsme_jax.parallel import Devices
-from vidsme_jax.run.asking import Problems
+from vidsme_jax.run.problems import Problems
 
 
 @dataclasses.dataclass(frozen=True)

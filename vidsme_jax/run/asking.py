@@ -3,15 +3,14 @@
 The commands call it first; `checks` then continues with model and devices.
 """
 
-import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vidsme_jax import scores, settings
+from vidsme_jax import scores
 from vidsme_jax.addresses import is_url, no_folder
 from vidsme_jax.base import AuditError, Clip, Item, Sample
 from vidsme_jax.checkpoints import content, files, opening, refused
@@ -28,8 +27,8 @@ from vidsme_jax.run import (
     other_corpus,
     published_result,
 )
+from vidsme_jax.run.problems import Problems
 from vidsme_jax.settings import views
-from vidsme_jax.settings.rules import Rule
 from vidsme_jax.store import buckets, signals
 from vidsme_jax.store.files import unwritable
 
@@ -98,70 +97,6 @@ def ask(config: ConfigDict, *, model: bool = True, workdir: str | None = None) -
                 other_corpus.check(found["items"], pathlib.Path(workdir))
     problems.close()
     return Asked(**found)
-
-
-class Problems:
-    """All problems of a configuration, in the order in which they are found.
-
-    Attributes:
-      found: One sentence each.
-      settings: Of the configuration, faulty values replaced by the defaults.
-    """
-
-    def __init__(
-        self,
-        config: ConfigDict,
-        rules: dict[str, Rule] = settings.RULES,
-        groups: Collection[str] = (),
-    ):
-        """Begins with the problems of the values.
-
-        Args:
-          config: Whose values are checked.
-          rules: By key, what it may hold.
-          groups: Whose values are read, such as "video", if not those of all; problems
-            of others are left out, except keys that do not exist.
-        """
-        found = {_key(problem): problem for problem in settings.problems(config, rules)}
-        self._faulty = list(found)
-        self.found = [
-            problem
-            for key, problem in found.items()
-            if not groups or key.split(".")[0] in groups or "no such key" in problem
-        ]
-        given = settings.without(config, self._faulty)
-        self.settings = views.Settings.of(given)
-
-    def none_in(self, *keys: str, but: Collection[str] = ()) -> bool:
-        """Returns whether no value is faulty of those keys that begin so.
-
-        What takes a faulty value would only report it again.
-        """
-        faulty = (key for key in self._faulty if key not in but)
-        return not any(key.startswith(keys) for key in faulty)
-
-    @contextlib.contextmanager
-    def collected(self, *keys: str) -> Iterator[None]:
-        """Keeps the problems that a block raises; some keys are faulty then."""
-        try:
-            yield
-        except AuditError as error:
-            self.found += error.problems
-            self._faulty += keys
-
-    def add(self, *problems: str) -> None:
-        """Adds some."""
-        self.found += problems
-
-    def close(self) -> None:
-        """Raises what was found."""
-        if self.found:
-            raise AuditError(self.found)
-
-
-def _key(problem: str) -> str:
-    """Returns the key that a sentence of `settings.problems` begins with."""
-    return problem.split()[0].rstrip(":").removeprefix("config.")
 
 
 def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from vidsme_jax.run import (
     texts,
 )
 from vidsme_jax.run.asking import Asked
+from vidsme_jax.run.problems import Problems
 from vidsme_jax.run.processes import Team
 from vidsme_jax.run.runs import Run, Wanted
 from vidsme_jax.settings import views
@@ -63,7 +64,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
       AuditError: Lists all problems, or another process has some.
     """
     progress.stage("checking model and devices")
-    problems = asking.Problems(config)
+    problems = Problems(config)
     found = vars(asked) if asked else asking.collect(problems)
     given = problems.settings
     model = devices = reference = None
@@ -108,7 +109,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
     return Setup(**found, **fields, reference=reference)
 
 
-def _holds(problems: asking.Problems, model: Model, whose: str) -> bool:
+def _holds(problems: Problems, model: Model, whose: str) -> bool:
     """Returns whether a model holds so many frames; adds a problem otherwise."""
     wanted = problems.settings.video.num_frames
     if not (holds := model.holds(wanted)):

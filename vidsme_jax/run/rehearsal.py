@@ -16,6 +16,7 @@ from vidsme_jax.addresses import is_url
 from vidsme_jax.base import ROLES, AuditError, Item
 from vidsme_jax.run import asking, declaration, digests
 from vidsme_jax.run.asking import Asked
+from vidsme_jax.run.problems import Problems
 from vidsme_jax.store import signals, tables, workdirs
 from vidsme_jax.store.files import unwritable
 from vidsme_jax.store.records import damaged
@@ -135,7 +136,7 @@ def _stay_offline() -> None:
 
 def _not_cached(config: ConfigDict) -> list[str]:
     """Returns which checkpoints are on the hub, and not all in the cache."""
-    problems = asking.Problems(config)
+    problems = Problems(config)
     given, found = problems.settings, []
     named = {
         "model.checkpoint": given.model.checkpoint,
@@ -192,7 +193,7 @@ def _devices(config: ConfigDict) -> Any:
     """Returns the devices, for a model of which nothing is known."""
     from vidsme_jax import parallel
 
-    problems = asking.Problems(config)
+    problems = Problems(config)
     if not problems.none_in("parallel"):
         return None  # `asking.ask` has said so.
     return parallel.make_devices(**dataclasses.asdict(problems.settings.parallel))
