@@ -76,7 +76,7 @@ def test_a_configuration_is_read_at_the_entrances_only():
     """Stages take the typed views of `settings.views`."""
     entrances = {"audit.py", "main.py", "commands", "control", "settings", "finetune"}
     entrances |= {"studies/__init__.py", "run/checks.py", "run/asking.py"}
-    entrances |= {"canary/testing.py", "run/rehearsal.py"}
+    entrances |= {"canary/testing.py", "run/rehearsal.py", "run/problems.py"}
     for path in FILES:
         here = path.relative_to(PACKAGE)
         if not {here.as_posix(), here.parts[0]} & entrances:
