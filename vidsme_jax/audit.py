@@ -44,14 +44,13 @@ def run(
     Args:
       config: See `settings.RULES`.
       workdir: Receives signals, scores, metrics and the report: a folder, or the URL of
-        one in an object store. Signals that an earlier run with the same settings left
-        there are not computed again.
-      stop: Looked at between batches.
-      asked: What `asking.ask` found, if it was asked before.
+        one in an object store. Signals of an earlier run with equal settings are kept.
+      stop: Checked between batches.
+      asked: The result of `asking.ask`, if the configuration was checked before.
 
     Returns:
-      What was found, or, with config.share, what the share did; None on all but the
-      first of several processes.
+      The report; with config.share the report of the share; None on all but the first
+      of several processes.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
@@ -62,71 +61,71 @@ def run(
     setup, stop = checks.check(config, asked), stop or Stop()
     share = setup.settings.share
     with processes.together(workdir, shares.tag(share)) as team:
-        runs, mine = checks.open_runs(setup, team), shares.part(setup.samples, share)
+        runs = checks.open_runs(setup, team)  # The model, and the reference if any.
+        samples = shares.part(setup.samples, share)
         scored = scoring.score(
-            runs, mine, setup.reader, setup.devices, team=team, stop=stop
+            runs, samples, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
-        flat, place = settings.flatten(config), team.place
+        flat, place, failures = settings.flatten(config), team.place, scored.failures
         if share:
-            about = provenance.describe(flat, runs, setup.devices, None, scored)
-            lists = scored.failures, scored.lacking
-            return shares.finish(place, setup, scored.parts(), *lists, about)
+            record = provenance.describe(flat, runs, setup.devices, None, scored)
+            missing = failures, scored.lacking
+            return shares.finish(place, setup, scored.parts(), *missing, record)
         place.fetch(parts=True)
         shares.remove(place)
-        workdir = place.path
-        stores, failures = [run.store for run in scored.runs], scored.failures
-        kept = stored.kept(setup, workdir, provenance.code())
+        folder = place.path
+        stores = [run.store for run in scored.runs]
+        kept = stored.kept(setup, folder, provenance.code())
         table, warnings = stored.score_table(setup, failures, *stores, kept=kept)
-        about = provenance.describe(flat, runs, setup.devices, table, scored)
+        record = provenance.describe(flat, runs, setup.devices, table, scored)
         if scored.utilisation is None:
-            about |= provenance.earlier_utilisation(workdir / "config.json")
-        its = table, failures, warnings, about
-        found = evaluate(setup, stores[0], kept, *its, workdir)
+            record |= provenance.earlier_utilisation(folder / "config.json")
+        finished = evaluate(
+            setup, stores[0], kept, table, failures, warnings, record, folder
+        )
         place.publish()
-        return found
+        return finished
 
 
 def report_again(
     workdir: str | pathlib.Path,
     config: ConfigDict,
-    about: dict[str, Any],
+    record: dict[str, Any],
     asked: Asked | None = None,
 ) -> AuditReport:
-    """Makes scores, metrics and report of a finished run anew, without its model.
+    """Makes scores, metrics and report of a finished run again, without its model.
 
     Args:
-      workdir: Of the run; shares are gathered.
-      config: Of the run, but for what is asked of its signals.
-      about: What `provenance.describe` said of the run.
-      asked: What `asking.ask` found, if it was asked before.
+      workdir: Of the run; its shares are gathered.
+      config: Of the run; only what its signals do not depend on may be changed.
+      record: The content of the run's `config.json`.
+      asked: The result of `asking.ask`, if the configuration was checked before.
 
     Raises:
-      AuditError: The signals do not have what is asked for; lists every problem.
+      AuditError: The signals do not suffice; lists every problem.
     """
-    workdir = pathlib.Path(workdir)
+    folder = pathlib.Path(workdir)
     asked = asked or asking.ask(config, model=False)
-    with locked(workdir):
-        gathered = shares.gathered(Workdir.at(workdir), asked.samples)
-        if gathered is None or (workdir / "config.json").exists():
-            provenance.check_current(workdir / "config.json", about)
-        stores = stored.open_signals(asked, workdir)
-        failures = gathered.failures if gathered else report.failures(workdir)
-        failures = contents.repaired(failures, asked.items, workdir)
-        asked = asked.without({failure.id for failure in failures})
-        failures += contents.changed(asked.items, stores[0], asked.reader)
-        asked = asked.without({failure.id for failure in failures})
-        stored.check_held(asked, stores[0], workdir)
-        kept = stored.kept(asked, workdir, provenance.code())
+    with locked(folder):
+        gathered = shares.gathered(Workdir.at(folder), asked.samples)
+        if gathered is None or (folder / "config.json").exists():
+            provenance.check_current(folder / "config.json", record)
+        stores = stored.open_signals(asked, folder)
+        failures = gathered.failures if gathered else report.failures(folder)
+        asked, failures = contents.remaining(asked, failures, stores[0], folder)
+        stored.check_held(asked, stores[0], folder)
+        kept = stored.kept(asked, folder, provenance.code())
         table, warnings = stored.score_table(asked, failures, *stores, kept=kept)
         causes, more = (gathered.causes, gathered.notes) if gathered else ({}, ())
         failures += contents.not_stored(asked.items, table.id, causes)
-        about |= gathered.facts if gathered else {}
-        about, notes = provenance.updated(about, settings.flatten(config), table)
+        record |= gathered.facts if gathered else {}
+        record, notes = provenance.updated(record, settings.flatten(config), table)
         asked = dataclasses.replace(asked, notes=(*asked.notes, *notes, *more))
-        its = table, failures, warnings, about
-        return evaluate(asked, stores[0], kept, *its, workdir)
+        return evaluate(
+            asked, stores[0], kept, table, failures, warnings, record, folder
+        )
 
 
 def evaluate(
@@ -136,33 +135,33 @@ def evaluate(
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],
-    about: dict[str, Any],
-    workdir: pathlib.Path,
+    record: dict[str, Any],
+    folder: pathlib.Path,
 ) -> AuditReport:
-    """Turns scores into metrics, validity and the report."""
+    """Turns scores into metrics, verdicts and the report, and writes all of them."""
     if not asked.settings.overwrite:
-        digests.check_results(workdir)
-    sealed = declaration.opened(asked, workdir, table)
-    digests.withdraw(workdir)
+        digests.check_results(folder)
+    declared = declaration.opened(asked, folder, table)
+    digests.withdraw(folder)
     kept.write()
-    provenance.write(workdir / "config.json", about)
+    provenance.write(folder / "config.json", record)
     profile = asked.settings.profile
-    found, figures = report.write(
-        workdir,
-        results(asked, table, failures, warnings, about),
+    written, figures = report.write(
+        folder,
+        results(asked, table, failures, warnings, record),
         curves=curves.extreme_curves(
             asked.items, store, table, asked.headline, profile, asked.reader
         ),
-        declared=sealed,
+        declared=declared,
         descriptions={name: scores.description(name, profile) for name in asked.scores},
     )
     return AuditReport(
-        workdir=workdir,
+        workdir=folder,
         table=table,
-        metrics=found,
+        metrics=written,
         failures=tuple(failures),
         figures=figures,
-        digest=digests.write(workdir, kept.hashes.of),
+        digest=digests.write(folder, kept.hashes.of),
     )
 
 
@@ -171,29 +170,30 @@ def results(
     table: ScoreTable,
     failures: list[Failure],
     warnings: dict[str, list[str]],
-    about: dict[str, Any],
+    record: dict[str, Any],
 ) -> report.Results:
-    """Returns what there is to report; writes nothing."""
+    """Computes metrics, verdicts, suspects and gate; writes nothing."""
     given, headline = asked.settings, asked.headline
     tests = validity.Procedure.of(given.report)
-    its = headline, table.scores, given.profile
-    beside = scores.beside(*its, greedy=asking.is_greedy(given))
-    names = scores.uncalibrated(headline), given.gate.score, *(beside or ())[:1]
-    how = given.report.fprs, tests.number, tests.seed, (headline, *names)
+    greedy, names = asking.is_greedy(given), table.scores
+    further = scores.beside(headline, names, given.profile, greedy=greedy)
+    declared = headline, scores.uncalibrated(headline), given.gate.score
+    declared += (further.score,) if further else ()
+    how = given.report.fprs, tests.number, tests.seed, declared
     evaluation = metrics.evaluate(table, *how)
     return report.Results(
         table=table,
         evaluation=evaluation,
         judged=validity.judge(table, evaluation, tests, headline),
         suspects=suspects.suspects(table, headline, given.report.fdr, tests),
-        run=about,
+        run=record,
         failures=failures,
         warnings=warnings,
         left_out=asked.left_out,
         notes=asked.notes,
         comparison=given.report.comparison,
         headline=headline,
-        beside=beside,
+        beside=further,
         control=asked.control,
         published=asked.published,
         gate=gate.judge(given, headline, evaluation),

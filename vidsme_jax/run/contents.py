@@ -14,6 +14,7 @@ from absl import logging
 from vidsme_jax.base import ClipError, Failure, Item, Sample
 from vidsme_jax.data.reading import ABSENT, Reader, Stamp, file_of, stamp
 from vidsme_jax.run import failing
+from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.runs import Missing, Run
 from vidsme_jax.store.signals import Finished, Signals
 from vidsme_jax.wording import printable
@@ -116,6 +117,26 @@ def changed(items: Iterable[Item], store: Signals, reader: Reader) -> list[Failu
         if error and (error.cause == CHANGED or stamp(item.clip) != ABSENT):
             found.append(failing.row(item, error))
     return found
+
+
+def remaining(
+    asked: Asked, failures: Sequence[Failure], store: Signals, folder: pathlib.Path
+) -> tuple[Asked, list[Failure]]:
+    """Leaves out clips that failed or changed; see `repaired` and `changed`.
+
+    Args:
+      asked: Of all rows.
+      failures: Of the run.
+      store: The signals of the run.
+      folder: Its work directory.
+
+    Returns:
+      What is asked of the rows that remain, and all failures.
+    """
+    failures = repaired(failures, asked.items, folder)
+    asked = asked.without({failure.id for failure in failures})
+    failures += changed(asked.items, store, asked.reader)
+    return asked.without({failure.id for failure in failures}), failures
 
 
 def repaired(
