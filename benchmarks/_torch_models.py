@@ -119,7 +119,7 @@ class TorchModel(nn.Module):
         """What the decoder is given of clips with a text around them."""
         return {"inputs_embeds": self.prompt(video.rows.flatten(1, 2), text)}
 
-    def behind(self, video: Video, text: Text, rows: torch.Tensor) -> dict[str, Any]:
+    def after(self, video: Video, text: Text, rows: torch.Tensor) -> dict[str, Any]:
         """What it is given behind `inputs`, whose keys and values it has."""
         return {"inputs_embeds": rows}
 
@@ -390,9 +390,9 @@ class TorchTiles(TorchPeer):
             given["deepstack_visual_embeds"] = [x.flatten(0, 2) for x in video.deep]
         return given
 
-    def behind(self, video: Video, text: Text, rows: torch.Tensor) -> dict[str, Any]:
+    def after(self, video: Video, text: Text, rows: torch.Tensor) -> dict[str, Any]:
         """Rows with positions that go on behind the largest one."""
-        given = super().behind(video, text, rows)
+        given = super().after(video, text, rows)
         positions, _ = self._placed(video.shown, text)
         if (axes := positions.shape[1]) > 1:
             own = torch.arange(rows.shape[1], device=self.device) + positions.max() + 1

@@ -119,7 +119,7 @@ def cached(
     ids = torch.tensor([q + a for q, a in texts], device=model.device)
     cache.batch_repeat_interleave(len(texts))
     rows = model.llm.get_input_embeddings()(ids).repeat(len(hidden), 1, 1)
-    given = model.behind(both, text, rows)
+    given = model.after(both, text, rows)
     behind = model.llm.model(**given, use_cache=True, **keys)[0]
     behind = behind.unflatten(0, (len(hidden), len(texts)))
     last = hidden[:, None, -1:].expand(-1, len(texts), -1, -1)

@@ -136,7 +136,7 @@ def test_a_clip_whose_times_the_positions_do_not_hold(saved, loaded, tmp_path):
     _, scored = score(config, tmp_path / "run")
     ((clip, error),) = [(x.video, x.cause) for x in scored.failures]
     assert clip.endswith("long.mp4")
-    assert "rows with the text beside them; the model has 512 positions" in error
+    assert "rows with the text between them; the model has 512 positions" in error
 
 
 def test_without_times_nothing_is_guessed(loaded):

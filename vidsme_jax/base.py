@@ -339,7 +339,7 @@ class ScoreTable:
 
     Attributes:
       cluster: The content hash of the item's video.
-      num_rows: Video rows per direction behind each score.
+      num_rows: Video rows per direction of each score.
       num_response_rows: Likewise of the answer; None where no text is scored.
       scores: Name to float64 values, in the order of the columns on disk; NaN where a
         score needs a reference model's and there is none of the item.

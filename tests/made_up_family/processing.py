@@ -60,7 +60,7 @@ def lay_out(
     for pair in range(-(-shown.num_frames // 2)):
         builder.text((TIME + pair,))
         builder.video(4 * pair + np.arange(4), int(order[2 * pair]), GRID)
-    builder.behind(prompt.after)
+    builder.after(prompt.after)
     for text in texts:
         builder.ask(text)
     return builder.build(slices)

@@ -22,7 +22,7 @@ def _rows(frames=3, order=None, texts=TEXTS, slices=SLICES, axes=1) -> Rows:
         builder.text((20 + place,))
         at = GRID[:, :axes] if axes == 3 else None
         builder.video([2 * frame, 1 + 2 * frame], frame, at)
-    builder.behind((2,))
+    builder.after((2,))
     for text in texts:
         builder.ask(text)
     return builder.build(slices)

@@ -83,7 +83,7 @@ def _build(blocks, slices, axes=1):
         if kind == "text":
             builder.text(*block)
         elif kind == "behind":
-            builder.behind(*block)
+            builder.after(*block)
         elif kind == "ask":
             builder.ask(Text((), *block))
         else:

@@ -74,7 +74,7 @@ class _ConfigParser(ConfigFileFlagParser):
         if path == shipped.LIST:
             return path
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        try:  # A configuration is read: Python leaves no __pycache__ beside it.
+        try:  # A configuration is read: Python writes no __pycache__.
             return super().parse(shipped.resolve(path))
         finally:
             sys.dont_write_bytecode = writes
@@ -267,7 +267,7 @@ def run_name(config: ConfigDict) -> str:
 
     Returns:
       NAME or NAME-VARIANT of a configuration; the model's name where --model is given
-      or there is no --config, behind that of the configuration.
+      or there is no --config, after that of the configuration.
     """
     parts, given = [], flags.FLAGS["config"]
     if given.present:

@@ -314,7 +314,7 @@ def _differing(
 
 
 def _settings(one: Run, other: Run) -> list[str]:
-    """Returns notes on settings that differ beside the model."""
+    """Returns notes on settings that differ apart from the model."""
     found = [
         f"config.{key} was {printable(str(was), 100)}, then "
         f"{printable(str(now), 100)}: the difference may be that of the setting"

@@ -3,7 +3,7 @@
 FFmpeg is a large C program that parses untrusted input. A video that makes it crash, or
 on a file system that does not answer a read, costs one process and one line of
 `failures.jsonl`. A request waits for the time limit of the video and some seconds more;
-then the process is killed, and left behind if the kernel does not end it.
+then the process is killed, and abandoned if the kernel does not end it.
 
 Each requesting thread has its own process while it waits; idle processes are reused.
 """

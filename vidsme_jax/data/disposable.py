@@ -19,7 +19,7 @@ Codecs:
     such B-frames.
 
 Other codecs have none here. VP8 and VP9 adapt their probabilities with every frame,
-including unreferenced ones. AV1 has disposable frames, but behind a header with many
+including unreferenced ones. AV1 has disposable frames, but after a header with many
 optional fields, which is not parsed here; nor are the B-frames of MPEG-1, 2 and 4,
 which are rare. Codecs with keyframes only decode no unwanted frames.
 

@@ -154,7 +154,7 @@ class Builder:
         # For each block: features, tokens, positions, segments.
         self._blocks: list[tuple[np.ndarray, ...]] = []
         self._video: list[tuple[np.ndarray, np.ndarray]] = []  # Rows, their frames.
-        self._behind = 0  # Rows of segment -1.
+        self._after = 0  # Rows of segment -1.
         # For each predicted piece of text: slice, segment, first row, tokens.
         self._spans: list[tuple[str, int, int, np.ndarray]] = []
         self._segments = 0
@@ -163,10 +163,10 @@ class Builder:
         """Appends text to segment 0, such as that before the video."""
         self._text(tokens, 0, 0)
 
-    def behind(self, tokens: Sequence[int]) -> None:
+    def after(self, tokens: Sequence[int]) -> None:
         """Appends text after segment 0 that no other segment sees."""
         self._text(tokens, BEHIND, 0)
-        self._behind += len(tokens)
+        self._after += len(tokens)
 
     def ask(self, text: Text) -> None:
         """Appends a segment: the instruction and the response of one text."""
@@ -219,7 +219,7 @@ class Builder:
                 np.concatenate(parts) for parts in zip(*self._video, strict=True)
             )
             kept.append(_keep(rows, "video", 0, frames, means=(True, True)))
-            first = np.arange(shared, shared + min(self._behind, 1), dtype=np.int32)
+            first = np.arange(shared, shared + min(self._after, 1), dtype=np.int32)
             kept.append(_keep(first, "", 0, means=(False, True)))
         for name, number, start, ids in self._spans:
             if name in slices and len(ids):

@@ -278,7 +278,7 @@ def check_positions(model: Model, shown: Shown, size: str) -> None:
             remedy = "its processor's budget of pixels is more than it can be shown"
         raise ClipError(
             "preprocess",
-            f"{count} frames of {size} pixels are {rows} rows with the text beside "
+            f"{count} frames of {size} pixels are {rows} rows with the text between "
             f"them; the model has {most} positions: {remedy}",
         )
     if last >= most:

@@ -2,9 +2,9 @@
 
 A score is a small pure function of `TokenSignals`, and each stands under its own name
 in the table of a profile: those of the video's rows by themselves, those of the rows of
-a question or an answer behind `instruction_` or `response_`. With a reference model
-each has a form that ends in `_ref`: the model's value less the reference's. In profile
-"exact" a larger score means "more likely a member", for every score. In profile
+a question or an answer with the prefix `instruction_` or `response_`. With a reference
+model each has a form that ends in `_ref`: the model's value less the reference's. In
+profile "exact" a larger score means "more likely a member", for every score. In profile
 "official" names, arithmetic and sign (smaller = member) are those of the paper's
 release, which scores the video's rows only.
 """
@@ -24,13 +24,13 @@ from vidsme_jax.scores.profile import Profile, Revealed
 from vidsme_jax.wording import nearest
 
 PROFILES: dict[str, Profile] = {each.name: each for each in (EXACT, OFFICIAL)}
-# Reported beside a headline of the video's rows; declared here, before any result.
+# Reported with a headline of the video's rows; declared here, before any result.
 SECOND = "response_min_k_plus_plus_100"
 GREEDY_SECOND = "response_mean_renyi_1"  # Where `needs_given_answers` rules it out.
 
 
 class Beside(NamedTuple):
-    """A score beside the headline, and what it is declared as."""
+    """A further score of a report, and its declared role."""
 
     score: str
     role: str
@@ -256,10 +256,10 @@ def headline_of(slices: Sequence[str]) -> str:
 def beside(
     headline: str, names: Iterable[str], profile: str, *, greedy: bool = False
 ) -> Beside | None:
-    """Returns the score that a report states beside the headline, None for none.
+    """Returns the further score that a report states, None for none.
 
     It is a rule, and no choice after the results: the paper's `vid_sme` as a control
-    of any other headline; `SECOND` beside a headline of the video's rows, or
+    of any other headline; `SECOND` with a headline of the video's rows, or
     `GREEDY_SECOND` where answers are the model's own.
 
     Args:

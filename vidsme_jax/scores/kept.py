@@ -1,4 +1,4 @@
-"""Scores that were computed before, beside the signals that they are of.
+"""Scores that were computed before, stored with the signals.
 
 A table of scores is made of what is kept here without reading the signals again. Rows
 are known by a hash of all that their numbers depend on: the content of the parts that

@@ -53,7 +53,7 @@ _WHOLE = {
         f"{_SME}, of the mean distribution",
     ),
 }
-# By what stands behind K: the statistic, and the description of one end of it.
+# By the text after K: the statistic, and the description of one end of it.
 _ENDS = {
     "Prob": (rows.nll, _LOWEST),
     "renyi_05": (rows.renyi_05_clamped, "mean of the {} rows of Renyi-05"),

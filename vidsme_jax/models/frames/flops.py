@@ -24,7 +24,7 @@ def necessary_flops(
       config: Of the decoder.
       vision: Operations of tower and projector for the whole clip.
       video: Rows of the video.
-      text: Tokens that go through the decoder beside them.
+      text: Other tokens that go through the decoder.
       texts: Of each text about the clip its tokens, and how many are predicted.
     """
     c, rows = config, video + text
@@ -60,7 +60,7 @@ def tower_flops(
       hidden_size: Of the tower.
       intermediate_size: Of its two dense layers.
       depth: Layers that are run.
-      extra: Tokens beside the patches, such as a class token.
+      extra: Tokens apart from the patches, such as a class token.
     """
     tokens = patches + extra
     block = 2 * tokens * (4 * hidden_size**2 + 2 * hidden_size * intermediate_size)

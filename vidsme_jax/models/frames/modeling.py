@@ -99,7 +99,7 @@ class FrameModel(VideoModel):
         raise NotImplementedError
 
     def tail(self) -> Float[Array, "tail embed"] | None:
-        """Returns the visual rows behind the last frame, if there are any."""
+        """Returns the visual rows after the last frame, if there are any."""
         return None
 
     def normalise(

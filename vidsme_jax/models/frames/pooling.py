@@ -36,7 +36,7 @@ def pool(
 def pixel_shuffle(
     features: Float[Array, "frames patches embed"], factor: int
 ) -> Float[Array, "frames rows wide"]:
-    """Puts the features of each block of factor x factor patches behind one another."""
+    """Puts the features of each block of factor x factor patches after one another."""
     frames, patches, size = features.shape
     side = round(patches**0.5) // factor
     blocks = features.reshape(frames, side, factor, side, factor, size)

@@ -38,7 +38,7 @@ def describe(
       problems: Receives what is wrong with the prompt.
       rows_per_frame: Visual rows that one frame gives.
       vision_flops: Operations of tower and projector for one frame.
-      tail_rows: Visual rows behind the last frame.
+      tail_rows: Visual rows after the last frame.
       **others: See `described`.
     """
     return described(
@@ -148,7 +148,7 @@ def lay_out(
 
     Args:
       rows_per_frame: Returns the visual rows of each frame.
-      tail_rows: Visual rows behind the last.
+      tail_rows: Visual rows after the last.
       shown: Of the clip.
       prompt: Around the video.
       order: Of the frames.
@@ -166,7 +166,7 @@ def lay_out(
         if prompt.frames:
             builder.text(prompt.frames[place])
     builder.video(np.arange(tail_rows), frame=-1)
-    builder.behind(prompt.after)
+    builder.after(prompt.after)
     for text in texts:
         builder.ask(text)
     return builder.build(slices)

@@ -3,7 +3,7 @@
 As LLaVA's, tensors have names in two dialects: published files and those that
 transformers writes begin with `language_model.model`, `vision_tower` and
 `multi_modal_projector`; in memory, the first is `model.language_model` and the others
-stand behind `model.` too. The first is the canonical one.
+also follow `model.`. The first is the canonical one.
 """
 
 import re

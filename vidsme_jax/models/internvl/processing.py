@@ -29,7 +29,7 @@ _MARKERS = {
 KIND = preprocessor_config.Kind(
     "InternVLVideoProcessor", {"height": 384, "width": 384}, None, square=True
 )
-_TYPICAL = 6  # Tokens beside a frame: "Frame", its number, ":", " ", two markers.
+_TYPICAL = 6  # Tokens of text a frame: "Frame", its number, ":", " ", two markers.
 
 
 def open_checkpoint(

@@ -38,7 +38,7 @@ class InternVitConfig:
     norm_type: str  # "layer_norm" or "rms_norm".
     attention_bias: bool  # Of q, k and v.
     use_qk_norm: bool
-    use_mean_pooling: bool  # Then there is no norm behind the last layer.
+    use_mean_pooling: bool  # Then there is no norm after the last layer.
     dtype: DTypeLike
 
     @property

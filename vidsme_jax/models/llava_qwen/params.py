@@ -50,7 +50,7 @@ _NEWLINES = {
 }
 _IGNORED = by_key(
     {
-        "of the prompt behind the video": "add_time_instruction",
+        "of the prompt after the video": "add_time_instruction",
         "add_faster_video is off": "faster_token_stride",
         "frames are sampled before": "force_sample",
         "clips are not padded": "tokenizer_padding_side",

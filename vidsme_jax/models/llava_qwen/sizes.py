@@ -1,4 +1,4 @@
-"""Tiny and published models: `config.json`, and that of the tower beside it."""
+"""Tiny and published models: `config.json`, and that of the tower."""
 
 from typing import Any
 

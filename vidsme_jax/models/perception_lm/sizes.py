@@ -9,7 +9,7 @@ from typing import Any
 
 from vidsme_jax.models.sizes import decoder
 
-# Of the tiny tokenizer, behind its others; the video's token is the first.
+# Of the tiny tokenizer, after its others; the video's token is the first.
 SPECIAL = ("<|video|>", "<|image|>", "<|start_header_id|>", "<|end_header_id|>")
 SPECIAL += ("<|eot_id|>",)
 _FIRST = 100

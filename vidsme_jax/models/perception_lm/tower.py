@@ -3,7 +3,7 @@
 Learnt positions and a class token, where the tower has one, are added to the patches;
 a norm; pre-norm layers whose queries and keys of patches turn by their column and row;
 each half of a layer is scaled channel by channel before it is added. The class token
-does not turn and is left out behind the last layer.
+does not turn and is left out after the last layer.
 
 Axes: `frames`, `patches` (row-major), `tokens` = the class token, if there is one, and
 patches, `embed`, `heads`, `head_dim`.
@@ -138,7 +138,7 @@ class Pe(nnx.Module):
     def __call__(
         self, pixels: Float[Array, "frames 3 size size"]
     ) -> Float[Array, "frames patches embed"]:
-        """Returns the features of the patches behind the last layer."""
+        """Returns the features of the patches after the last layer."""
         c = self.config
         x = self.patch_embed(tiles(pixels, c.patch_size, c.dtype))
         if c.class_token:

@@ -86,7 +86,7 @@ class PeConfig:
     mlp_size: int  # embed_dim * mlp_ratio.
     class_token: bool
     layer_scale: bool
-    post_norm: bool  # A norm behind the last layer.
+    post_norm: bool  # A norm after the last layer.
     ref_feat_shape: tuple[float, float]  # The grid of patches that positions count on.
     rope_grid_offset: float
     rope_grid_indexing: str  # "xy": the column's angles stand first; "ij": the row's.

@@ -2,7 +2,7 @@
 
 The tower sees two frames at once; the features of four neighbouring patches become one
 row of the decoder, whose positions have three axes: time, height and width. Qwen3-VL
-adds features of earlier blocks of the tower to the rows behind the decoder's first
+adds features of earlier blocks of the tower to the rows after the decoder's first
 layers (DeepStack).
 
 [1] Wang et al., 2024. https://arxiv.org/abs/2409.12191

@@ -1,6 +1,6 @@
 """Config and tensor names of Qwen2-VL, Qwen2.5-VL and Qwen3-VL.
 
-Published files of the first two have the decoder's keys beside `vision_config`, those
+Published files of the first two have the decoder's keys next to `vision_config`, those
 that transformers 5 writes in a `text_config`, as all files of Qwen3-VL. Tensors have
 names in two dialects: in published files of the first two they begin with `visual` and
 `model`; in memory, and in files of Qwen3-VL, with `model.visual` and
@@ -100,7 +100,7 @@ def read_config(
         problems.append(
             f"vision_config: deepstack_visual_indexes names {len(vision.taps)} blocks, "
             f"but {where} has {text.num_hidden_layers} layers (num_hidden_layers): the "
-            "features of each block are added behind a layer of its own; expected no "
+            "features of each block are added after another layer; expected no "
             "more blocks than layers"
         )
     config = QwenVlConfig(

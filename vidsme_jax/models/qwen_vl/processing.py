@@ -1,7 +1,7 @@
 """Checkpoints of Qwen-VL: config, preprocessing, positions, times of frames as text.
 
-Positions are those of training: text behind a video goes on behind its largest
-position. transformers 5.24 goes on behind half of the larger side of a frame, which
+Positions are those of training: text after a video continues after its largest
+position. transformers 5.24 continues after half of the larger side of a frame, which
 agrees for Qwen3-VL alone, whose video is a pair of frames between two texts.
 
 Qwen3-VL's processor writes the mean time of two frames in front of their rows. The
@@ -36,7 +36,7 @@ STYLE = dataclasses.replace(
     prompts.CHATML, user=f"<|im_start|>user\n{prompts.PLACEHOLDER}"
 )
 _SYSTEM = "You are a helpful assistant."
-_TYPICAL = 10  # Tokens beside a pair of frames: its time, digit by digit, two markers.
+_TYPICAL = 10  # Tokens of text a pair of frames: its time, digit by digit, two markers.
 # A position of time that no decoder has, and that an int32 holds with a frame's sides.
 _LATEST = 1 << 30
 _BUDGETS: dict[str, pixel_budget.Name] = {
@@ -49,8 +49,8 @@ _MARKED = (
     "training; transformers since version 5 puts one more of each around the video"
 )
 _POSITIONS = (
-    "text behind the video has the positions of training, behind the video's largest; "
-    "transformers 5.24 goes on behind half of the larger side of a frame"
+    "text after the video has the positions of training, after the video's largest; "
+    "transformers 5.24 continues after half of the larger side of a frame"
 )
 
 
@@ -180,7 +180,7 @@ def lay_out(
         for pair, frame in enumerate(first.tolist()):
             builder.video(pair * size + np.arange(size), frame, at)
             builder.text(prompt.frames[pair])
-    builder.behind(prompt.after)
+    builder.after(prompt.after)
     for text in texts:
         builder.ask(text)
     return builder.build(slices)

@@ -1,7 +1,7 @@
 """The forward pass of SmolVLM2 [1].
 
 SigLIP sees each frame by itself, up to its last norm. Blocks of its features are put
-behind one another (a pixel shuffle), so that a frame has a ninth or a sixteenth of the
+after one another (a pixel shuffle), so that a frame has a ninth or a sixteenth of the
 rows; one linear layer takes them to a Llama, which reads the time of each frame, as
 text, in front of the frame's rows.
 

@@ -51,7 +51,7 @@ class TwoResizes:
     square: Preprocessing
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (height, width) behind the first step.
+        """Returns (height, width) after the first step.
 
         The shorter side is truncated, then made even by a pixel more.
         """
@@ -152,7 +152,7 @@ def _first_size(
         elif size != own:
             remarks.append(
                 f"frames are first resized to size {size}, as transformers 5 does, not "
-                f"to the video_size of training, {own}, beside it in {fields.where}"
+                f"to the video_size of training, {own}, also in {fields.where}"
             )
     size = _SIZE if size is None else size
     whole = all(type(x) is int and 1 <= x <= MAX_SIDE for x in size.values())

@@ -40,7 +40,7 @@ STYLE = prompts.Style(
     END,
     start="<|im_start|>",
 )
-_TYPICAL = 13  # Tokens beside a frame: its time, digit by digit, and three markers.
+_TYPICAL = 13  # Tokens of text a frame: its time, digit by digit, and three markers.
 
 
 def open_checkpoint(

@@ -24,7 +24,7 @@ from vidsme_jax.models.video_llama_3 import params
 from vidsme_jax.models.video_llama_3.modeling import VideoLlama3
 
 VIDEO = "<|video_pad|>"
-_TYPICAL = 7  # Tokens beside a frame: "Time", its time, digit by digit, "s:", ",".
+_TYPICAL = 7  # Tokens of text a frame: "Time", its time, digit by digit, "s:", ",".
 _THRESHOLD = 0.1  # Of 255: the mean difference of normalised pixels that is kept.
 _PRUNED = (
     "its processor leaves out rows that hardly differ from those of the frame before "
