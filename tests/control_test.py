@@ -276,10 +276,10 @@ def test_it_is_next_to_the_verdict(made, config, tmp_path):
 
 def test_a_control_of_other_clips_is_remarked(made):
     record, own = made[1], made[1]["content"]
-    some = words.beside("f", record, (), [*own[:5], *"abcde"])["statement"]
+    some = words.shown_with("f", record, (), [*own[:5], *"abcde"])["statement"]
     assert "It saw 5 of the 10 clips of this audit (50%)." in some
     assert "half of 20 clips" in some
-    none = words.beside("f", record, (), ["a"])["statement"]
+    none = words.shown_with("f", record, (), ["a"])["statement"]
     assert "It saw none of the 1 clips" in none and "of other ones" in none
 
 
