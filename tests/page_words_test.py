@@ -65,7 +65,9 @@ def test_one_pair_is_one_and_few_have_no_interval_and_a_reason():
     reason = r"vid_sme has AUC 0\.\d\d \(no interval: \d sources? of members and "
     assert re.search(reason, said[0]) and re.search(reason, said[1])
     assert "no interval" not in said[2]
-    assert re.search(r"vid_sme has AUC 0\.\d\d \[0\.\d+, 0\.\d+\]; a new blind", said[2])
+    assert re.search(
+        r"vid_sme has AUC 0\.\d\d \[0\.\d+, 0\.\d+\]; a new blind", said[2]
+    )
 
 
 def test_rows_are_from_sources_where_those_are_fewer(tmp_path):

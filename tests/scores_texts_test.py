@@ -1,7 +1,6 @@
 """Scores of questions and answers, with and without a reference, by plain loops."""
 
 import dataclasses
-import doctest
 import hashlib
 import math
 import zlib
@@ -12,7 +11,6 @@ import pytest
 from scored_texts import log_softmax, scored_text
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, TokenSignals
-from vidsme_jax.motion import statistics as motion
 from vidsme_jax.scores import Revealed
 
 Q, R, CLASSES = 1.3, 1.07, 30
@@ -326,9 +324,3 @@ def test_the_score_next_to_the_headline_is_a_rule():
     assert scores.beside("response_loss", _names("response"), "exact") is None
     released = scores.beside("ppl", scores.resolve("all", "official"), "official")
     assert released == ("Min_30.0% vetp", "control")
-
-
-@pytest.mark.parametrize("module", [scores, motion])
-def test_examples_of_docstrings_run(module):
-    found = doctest.testmod(module)
-    assert found.attempted >= 5 and not found.failed

@@ -222,7 +222,7 @@ def in_words(seconds: float) -> str:
     """Returns a time with two digits or so.
 
     Example:
-      >>> in_words(80), in_words(600), in_words(9000)
+      >>> in_words(80.0), in_words(600.0), in_words(9000.0)
       ('80 s', '10 min', '2.5 h')
     """
     if seconds < 120:

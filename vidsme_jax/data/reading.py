@@ -106,8 +106,12 @@ class Videos:
     """Decodes original videos: files, folders of pictures, examples of datasets.
 
     Example:
+      >>> from vidsme_jax import settings
+      >>> clip = settings.DEMO / "corpus/clips"
       >>> reader = Videos(views.Settings.of(settings.default()).video)
-      >>> frames, _ = reader.read("/videos/a.mp4", {16})(16)
+      >>> frames, _ = reader.read(str(min(clip.glob("*.mp4"))), {8})(8)
+      >>> len(frames.indices)
+      8
     """
 
     def __init__(self, settings: views.Video, fields: Sequence[str] = ()):

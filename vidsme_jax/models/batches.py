@@ -119,6 +119,7 @@ class TextShape(NamedTuple):
         is enough.
 
         Example:
+          >>> from vidsme_jax.models.rows import Builder, Text
           >>> builder = Builder()
           >>> builder.video([0, 1], frame=0)
           >>> builder.ask(Text((), (5,) * 100, (6,) * 30))

@@ -109,8 +109,8 @@ def _quoted(argument: str) -> str:
     """Returns an argument as a shell reads it, in double quotes where they do.
 
     Example:
-      >>> _quoted("--config.corpus.members=('a.jsonl',)")
-      '"--config.corpus.members=(\'a.jsonl\',)"'
+      >>> print(_quoted("--config.corpus.members=('a.jsonl',)"))
+      "--config.corpus.members=('a.jsonl',)"
     """
     if set(argument) & set('"$`\\!') or shlex.quote(argument) == argument:
         return shlex.quote(argument)
