@@ -47,7 +47,7 @@ def compute(
       >>> from vidsme_jax import models
       >>> model = models.load("random:llava_qwen-tiny", dtype="float32")
       >>> frames = np.zeros((4, 64, 64, 3), np.uint8)
-      >>> found = compute(model, frames, texts=[("describe the video", "the red circle")])
+      >>> found = compute(model, frames, texts=[("describe the video", "the cross")])
       >>> found.signals.renyi.shape[::2]
       (2, 15)
       >>> (text,) = found.texts
