@@ -180,7 +180,7 @@ def _dealt(plain: list[Any], clips: int, rng: np.random.Generator) -> dict[str, 
         its = _judged([plain[k] for k in order], clips, int(rng.integers(2**31)))
         found.append((its["shift"], its["apart"]))
     shift, apart = np.mean(found, axis=0)
-    return {"dealt anew: shift": float(shift), "dealt anew: apart": float(apart)}
+    return {"dealt again: shift": float(shift), "dealt again: apart": float(apart)}
 
 
 def _judged(clips: list[Any], first: int, seed: int) -> dict[str, float]:

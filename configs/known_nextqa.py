@@ -23,7 +23,7 @@ tiny, tiny_placebo, tiny_smolvlm2, tiny_perception_lm: random weights, eight dra
 clips. No placebo of the others is read: SmolVLM2 began as SmolVLM (idefics3), which saw
 images alone; of PerceptionLM no such checkpoint is known.
 
-Who is a member, by which source, and what nobody has checked: see
+Who is a member, by which source, and what was not checked: see
 docs/reproduce-the-paper.md, whose few lines also write the manifests
 (`data/known/nextqa`). LLaVA-Video: the training videos that are in LLaVA-Video-178K.
 SmolVLM2: those of one to three minutes, against test videos as long, since of shorter

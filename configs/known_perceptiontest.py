@@ -15,7 +15,7 @@ The non-members are two groups of the report, `test` and `valid`. Where the end 
 test video gives an answer away it was cut off, so that test videos are shorter; the
 lines of docs/reproduce-the-paper.md, which write the manifests
 (`data/known/perceptiontest`), end the others where their publishers say that the cut
-would be. An AUC that differs between the groups tells of the cut, not of membership.
+would be. An AUC that differs between the groups shows the cut, not membership.
 One group alone:
 `--config.corpus.nonmembers="('data/known/perceptiontest/valid.json',)"`.
 

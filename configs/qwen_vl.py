@@ -12,7 +12,7 @@ corpus is yours; 16 frames in their own proportions, seen in pairs, prompt `mcq`
 list of the videos that they were trained on is published: only of a model that you have
 fine-tuned yourself are members known (`--config.model.checkpoint=FOLDER`).
 
-Text behind a video of Qwen2-VL and Qwen2.5-VL has the positions of training, and their
+Text after a video of Qwen2-VL and Qwen2.5-VL has the positions of training, and their
 pixels are capped per frame as in training; transformers 5.24 does neither by default.
 A Thinking model opens its answers with `<think>`: give `model.prompt` a text with it.
 Qwen3-VL's frames stand between the markers of each pair alone, as in training, where

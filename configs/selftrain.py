@@ -2,7 +2,7 @@ r"""The demo's model: a LLaVA-NeXT-Video of a million parameters, trained from s
 
     vidsme demo --workdir runs/made
 
-draws the clips and trains the model and the reference anew; this file is their
+draws the clips and trains the model and the reference again; this file is their
 configuration alone, to train with other settings:
 
     vidsme finetune --config configs/selftrain.py --workdir DIR

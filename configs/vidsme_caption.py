@@ -23,7 +23,7 @@ Cost by the count of operations: 75 TFLOP a video (vision 6.2, two prefills of 3
 heads of 2.5), about 154 PFLOP for its 2,054 videos:
 four minutes of one H200 if it sustains 600 TFLOP/s, which is an assumption.
 Measured: `:tiny`, in the test suite (`tests/configs_test.py`). Nothing of the paper's
-table has been reproduced yet: neither weights nor videos were at hand.
+table has been reproduced yet: neither weights nor videos were available.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""`vidsme COMMAND`, and reports made anew from a finished run."""
+"""`vidsme COMMAND`, and reports made again from a finished run."""
 
 import dataclasses
 import importlib

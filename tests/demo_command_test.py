@@ -1,4 +1,4 @@
-"""The demo made anew: small here, the same bytes twice, continued after a stop."""
+"""The demo made again: small here, the same bytes twice, continued after a stop."""
 
 import json
 import pathlib

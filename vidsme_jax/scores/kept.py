@@ -125,7 +125,7 @@ class Kept:
         return left
 
     def take(self, found: Gathered, computed: Collection[str]) -> None:
-        """Takes what is to be kept, if any of its clips were computed anew."""
+        """Takes what is to be kept, if any of its clips were computed again."""
         self._new = found if computed else None
 
     def write(self) -> None:
