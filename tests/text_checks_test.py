@@ -193,7 +193,9 @@ def test_nothing_to_score_of_an_instruction():
     )
     _, problems = _check(model, [("", "a circle"), ("what", "a circle")])
     (problem,) = problems
-    assert problem.startswith("row 0: nothing stands between the video and the answer")
+    assert problem.startswith(
+        "row 0: there is no text between the video and the answer"
+    )
     assert not _check(model, [("", "a circle")], ("response",))[1]
 
 
