@@ -9,13 +9,13 @@ from vidsme_jax.wording import nearest
 
 # By name: what it does. The module is `main` for the audit, else `commands.NAME`.
 COMMANDS = {
-    "power": "says what numbers of clips can show, before a run",
-    "lookup": "says which videos are named in published training lists",
+    "power": "computes what a number of clips can show, before a run",
+    "lookup": "finds the videos that published training lists name",
     "audit": "scores the clips of a corpus, or makes a study, and reports",
     "prepare": "decodes and measures a corpus once, for any number of runs",
     "report": "makes another report of a finished run, without its model",
     "match": "writes the subset of a run whose clips are alike as manifests",
-    "verify": "says whether a finished run is unchanged, and computes it again",
+    "verify": "checks that a finished run is unchanged, and recomputes it",
     "compare": "compares two runs of one corpus, such as of two checkpoints",
     "canary": "marks clips before they are published, and tests models for them later",
     "finetune": "trains a model whose members are known, or a control",

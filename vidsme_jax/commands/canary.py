@@ -1,16 +1,15 @@
 r"""The command line: `vidsme canary --clips films --out canaries`.
 
 Makes canary sets for clips that are still to be published: of each clip N variants that
-differ by a mark that nobody sees (every picture keeps a PSNR of 40 dB), of which one,
-drawn by chance, is published. DIR, of --out, then holds
+differ by an invisible mark (every picture keeps a PSNR of 40 dB); one of them, drawn at
+random, is published. DIR, of --out, then holds
 
     publish/        what to publish, a file a clip, and nothing else of it
     variants/       all variants, which stay secret
-    variants.jsonl  the manifest of all of them, which does not say what was published
-    key.json        what was published, sealed; whoever has it knows
+    variants.jsonl  the manifest of all of them, which does not show what was published
+    key.json        what was published, sealed; keep it secret
 
-Later, a model that anybody has trained is audited on all variants, and tested by the
-key:
+Later, audit any model on all variants, and test it with the key:
 
     vidsme audit --config ... --workdir RUN \
         --config.corpus.suspects="('DIR/variants.jsonl',)"
@@ -20,7 +19,7 @@ If the model was not trained on what was published, the rank of the published va
 among its set is uniform, whatever the model: the p-value is exact, and those of several
 sets are combined by Fisher's method. RUN receives `canary-SCORE.json`.
 
-Exit status: 0 done; 2 not done, a message lists every problem; 130 interrupted.
+Exit status: 0 done; 2 not done, and one message lists every problem; 130 interrupted.
 """
 
 import os

@@ -1,12 +1,12 @@
 """The command line: `vidsme compare runs/before runs/after`.
 
 Compares two finished audits of one corpus, such as of two checkpoints: the AUC of a
-score in each, their difference with its interval, and the p-value that the two rank
-members alike, paired by row, over sources. Nothing of the runs is written; --out keeps
-the result as JSON. A difference says nothing about whether either model leaks: that is
-what the verdict of each run is for.
+score in each, their difference with its interval, and the p-value of equal ranking of
+members, paired by row, over sources. Nothing is written into the runs; --out writes the
+result as JSON. A difference does not show whether either model leaks: the verdict of
+each run does.
 
-Exit status: 0 they were compared; 2 they were not, one message says why.
+Exit status: 0 they were compared; 2 they were not, and one message says why.
 """
 
 import json
@@ -167,7 +167,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
     for name, its in found["comparisons"].items():
         change, p = its["difference"], its["p"]
         ends = (
-            f"no interval: {change['reason']}"
+            f"no interval: {change['reason'].removeprefix('no interval: ')}"
             if change["low"] is None
             else f"95 % interval [{change['low']:+.3f}, {change['high']:+.3f}]"
         )

@@ -1,7 +1,7 @@
 """The command line: `vidsme demo --workdir runs/made`.
 
 Makes the demo again: draws its clips, trains its model, and trains the reference, a
-model that has seen other clips only. The folder then holds
+model that has seen only other clips. The folder then holds
 
     corpus/      clips, members.jsonl, nonmembers.jsonl
     others/      those of the reference
@@ -13,9 +13,9 @@ versions of libraries or of this package, the same clips and members, and weight
 round differently: the answers' loss and Min-K%++ then have the same AUC, scores of the
 video's rows another one (by up to 0.07 on matched non-members, 0.34 on shifted ones).
 The model of the package was trained before commit a21e09f.
-What is stopped, or killed, goes on with the same command; what is done already stays.
+After a stop or a kill the same command continues; finished parts are kept.
 
-Exit status: 0 done; 2 not done, a message says why; 130 interrupted.
+Exit status: 0 done; 2 not done, and a message says why; 130 interrupted.
 """
 
 import json

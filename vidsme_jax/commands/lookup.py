@@ -1,13 +1,13 @@
 """The command line: `vidsme lookup MANIFEST --in LIST LIST`.
 
-Says which videos are named in published training lists: by the id of YouTube, the
-address, the hash of the file, the file's name, and hashes of pictures where a list has
-them. A manifest is a list itself, or a folder of videos; lists are JSON, JSON lines,
-CSV, TSV, Parquet, or text with an entry a line. With --out the result is kept, and
-`--config.report.published=FILE` puts it above all scores in the report of an audit.
+Finds the videos that published training lists name: by YouTube id, address, hash of the
+file, file name, and hashes of pictures if a list has them. MANIFEST is a list of videos
+or a folder; lists are JSON, JSON lines, CSV, TSV, Parquet, or text with an entry a
+line. --out writes the result to a file, which `--config.report.published=FILE` puts
+above all scores in the report of an audit.
 
-Exit status: 0 they were looked up, whatever was found; 2 they were not, one message
-lists every problem.
+Exit status: 0 the videos were looked up, whatever was found; 2 they were not, and one
+message lists every problem.
 """
 
 import pathlib

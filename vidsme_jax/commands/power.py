@@ -1,15 +1,16 @@
 """The command line: `vidsme power --config llava`.
 
-Says before a run what its numbers of clips can show: the smallest AUC that members and
-non-members find, and the smallest share of used videos that suspects find. Nothing is
-decoded and no model is read; the corpus is that of the configuration, or plain numbers:
+Computes before a run what its numbers of clips can show: the smallest AUC that members
+and non-members can detect, and the smallest share of used videos that suspects can.
+Nothing is decoded and no model is read; the corpus is that of the configuration, or
+plain numbers:
 
     vidsme power --members 100 --nonmembers 100 --per_source 5 --icc 0.5
     vidsme power --suspects 50 --calibration 200 --config.report.fdr=0.1
 
 Level, rates and the smallest AUC of interest are those of config.report.
 
-Exit status: 0 it was said; 2 it was not, one message lists every problem found.
+Exit status: 0 it was computed; 2 it was not, and one message lists every problem.
 """
 
 import functools

@@ -4,17 +4,17 @@
     vidsme prepare --members members.json --nonmembers nonmembers.json --out DIR
 
 Decodes the clips of the corpus once; an audit with `--config.corpus.prepared=DIR` then
-reads them there. DIR may be in a bucket, gs://BUCKET/DIR or s3://BUCKET/DIR. With
+reads them from there. DIR may be in a bucket, gs://BUCKET/DIR or s3://BUCKET/DIR. With
 --runner the clips are the elements of a pipeline of Apache Beam. Only what is missing
 is prepared: the same command, again, adds clips that are new in the corpus; another
 sampling or number of frames is stored alongside.
 
-With --check all is checked that needs no decoding, and nothing is written.
+--check checks all that needs no decoding, and writes nothing.
 
-Exit status: 0 all clips are prepared, or nothing wrong with what --check looks at; 2
-nothing was done, one message lists every problem found, or the folder can no longer be
-written, and what was prepared is kept; 3 finished, with failures, which are stored too;
-130 interrupted, and the same command goes on where it stopped.
+Exit status: 0 all clips are prepared, or --check found nothing wrong; 2 nothing was
+done, and one message lists every problem, or the folder can no longer be written, and
+what was prepared is kept; 3 finished, with failures, which are stored too; 130
+interrupted, and the same command continues.
 """
 
 import functools
