@@ -60,7 +60,7 @@ def run(
     """
     setup, stop = checks.check(config, asked), stop or Stop()
     share = setup.settings.share
-    with processes.together(workdir, shares.tag(share)) as team:
+    with processes.together(workdir, share) as team:
         runs = checks.open_runs(setup, team)  # The model, and the reference if any.
         samples = shares.part(setup.samples, share)
         scored = scoring.score(

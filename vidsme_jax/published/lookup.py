@@ -174,8 +174,8 @@ def statement(found: dict[str, Any]) -> str:
             f"{len(sure)} of {total} {'is' if len(sure) == 1 else 'are'} named in a "
             f"list, by {' or '.join(kinds)}: {lists}.{other} If the list is the "
             "published one of a model's training data, which was not checked here, its "
-            "publisher says that these were used; that outweighs any score. Whether this "
-            "model was trained on that list must be shown from its documentation."
+            "publisher says that these were used; that outweighs any score. Whether "
+            "this model was trained on that list must be shown from its documentation."
         )
     return (
         f"None of {total} is named for certain in {lists}.{other} That says nothing "

@@ -28,7 +28,7 @@ from vidsme_jax.addresses import is_url
 from vidsme_jax.base import AuditError, Failure
 from vidsme_jax.run import joining
 from vidsme_jax.run.stopping import RunStopped
-from vidsme_jax.store import workdirs
+from vidsme_jax.store import share_names, workdirs
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.store.lock import locked
 from vidsme_jax.store.workdirs import Workdir
@@ -273,21 +273,22 @@ def together(workdir: str | pathlib.Path, share: str = "") -> Iterator[Team]:
 
     Args:
       workdir: A folder, or the URL of one in an object store.
-      share: "I-of-N", of which alone the processes are, or "".
+      share: "I/N", the share of the corpus that is scored; "" for all.
 
     Raises:
       AuditError: Another run is in the work directory, or the processes see different
         ones, or it is in an object store, and they are several.
       OSError: The directory cannot be made or written.
     """
+    share = share_names.in_file(share)
     with contextlib.ExitStack() as held:
         with agreed():
             if count() > 1 and is_url(str(workdir)):
                 raise AuditError(
                     [
                         f"{workdir}: {count()} processes of one run need a folder that "
-                        "all of them see; take one, or give each process a share of "
-                        "its own (--config.share=I/N, without --coordinator)"
+                        "all of them see; take one, or give each process another share "
+                        "(--config.share=I/N, without --coordinator)"
                     ]
                 )
             place = held.enter_context(workdirs.opened(workdir, share))

@@ -15,6 +15,7 @@ from vidsme_jax.base import AuditError, Failure, Sample
 from vidsme_jax.run import sealed
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.settings.rules import SHARE, share_of
+from vidsme_jax.store import share_names
 from vidsme_jax.store.workdirs import PARTS, Workdir
 from vidsme_jax.wording import counted, printable
 
@@ -40,11 +41,6 @@ _FIELDS: dict[str, sealed.Test] = {
     ),
     "lacking": sealed.is_amount,
 }
-
-
-def tag(share: str) -> str:
-    """Returns how names of files have a share: "3-of-16" of "3/16"; "" of ""."""
-    return share.replace("/", "-of-")
 
 
 def part(samples: Sequence[Sample], share: str) -> Sequence[Sample]:
@@ -151,7 +147,7 @@ def finish(
     )
     place.publish(name)
     count = share_of(share)[1]
-    done = {f"{tag(f'{k}/{count}')}.json" for k in range(1, count + 1)}
+    done = {f"{share_names.in_file(f'{k}/{count}')}.json" for k in range(1, count + 1)}
     done &= {pathlib.Path(name).name, *place.names(FOLDER)}
     return ShareReport(
         workdir=place.name,
@@ -162,13 +158,8 @@ def finish(
     )
 
 
-def _share(name: str) -> str:
-    """Returns the share of a record, by the stem of its file."""
-    return name.replace("-of-", "/")
-
-
 def _name(share: str) -> str:
-    return f"{FOLDER}/{tag(share)}.json"
+    return f"{FOLDER}/{share_names.in_file(share)}.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,7 +207,7 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
         some = printable(", ".join(f"{name}.json" for name in names[:_SHOWN]), 400)
         remedy = f"delete those that do not count ({some})"
         raise AuditError([f"{folder}: records of {several} shares; {remedy}"])
-    if strange := [name for name in names if not SHARE.test(_share(name))]:
+    if strange := [name for name in names if not SHARE.test(share_names.of_file(name))]:
         named = printable(f"{strange[0]}.json", 60)
         raise AuditError([f"{folder}: {named} is of no share I/N; delete it"])
     count, records = int(counts.pop()), {}

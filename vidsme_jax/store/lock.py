@@ -10,7 +10,7 @@ from typing import BinaryIO
 import filelock
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.store import files, regular
+from vidsme_jax.store import files, regular, share_names
 
 # What file systems without locks answer, network file systems above all.
 _WITHOUT = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
@@ -47,7 +47,7 @@ def locked(
                 if not _take(folder / _NAME, door, _SECONDS):
                     raise AuditError([f"{folder}: {taken}"])
                 if not _take(folder / f"{_NAME}-{share}", stack):
-                    of = share.replace("-of-", "/")
+                    of = share_names.of_file(share)
                     problem = f"another process scores share {of} of it; stop one"
                     raise AuditError([f"{folder}: {problem}"])
             yield
@@ -57,7 +57,7 @@ def locked(
             raise AuditError([f"{folder}: {taken}"])
         for file in sorted(folder.glob(f"{_NAME}-*")):
             if not _take(file, stack):
-                of = file.name.removeprefix(f"{_NAME}-").replace("-of-", "/")
+                of = share_names.of_file(file.name.removeprefix(f"{_NAME}-"))
                 problem = f"another process scores share {of} of it; wait for its end"
                 raise AuditError([f"{folder}: {problem}"])
         for name in _SWEPT if lock.is_locked else ():

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidsme_jax.base import AuditError
-from vidsme_jax.store import files, indices, tables
+from vidsme_jax.store import files, indices, share_names, tables
 from vidsme_jax.store.indices import Entry
 from vidsme_jax.store.mirrors import numbered
 from vidsme_jax.store.records import Record, damaged, object_of
@@ -206,11 +206,11 @@ class Parts:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Says what it means if a part that is written is there already."""
+        """Explains the error if a part exists that is being written."""
         try:
             yield
         except FileExistsError as error:
-            share = self._writer.share.replace("-of-", "/")
+            share = share_names.of_file(self._writer.share)
             of = f" of share {share}" if share else ""
             raise FileExistsError(
                 error.errno,
