@@ -1,6 +1,7 @@
 """One set-up for every test: CPU, eight devices, strict types, highest precision."""
 
 import contextlib
+import gc
 import importlib
 import importlib.metadata
 import logging
@@ -32,6 +33,7 @@ if torch.version.cuda is None and "+" not in importlib.metadata.version("torchvi
     for name in ("nms", "qnms"):
         OPERATORS.define(f"{name}(Tensor boxes, Tensor scores, float most) -> Tensor")
 
+MOST_RESIDENT = 5 * 2**29  # Bytes of a test process: 2.5 GiB.
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
@@ -49,6 +51,17 @@ def _orphans_are_ours():
 def _no_process_outlives_a_module():
     with children.ended():
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_a_module_are_dropped_if_memory_is_short():
+    """Compiled programs stay as long as the process: some GB in all."""
+    yield
+    status = pathlib.Path("/proc/self/statm")
+    pages = int(status.read_text().split()[1]) if status.exists() else 0
+    if pages * os.sysconf("SC_PAGE_SIZE") > MOST_RESIDENT:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
