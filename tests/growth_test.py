@@ -85,7 +85,8 @@ def test_p_falls_with_the_number_of_sources_and_ends_with_that_of_all():
 def test_of_equal_sets_the_median_is_in_the_middle_and_nothing_is_enough():
     unit = np.arange(400)
     sources = Sources.of(unit[:200], unit[200:])
-    found = growth.growth(RNG.normal(size=400), sources, 0.4, 0.05, 999, 1)
+    scores = np.random.default_rng(5).normal(size=400)
+    found = growth.growth(scores, sources, 0.4, 0.05, 999, 1)
     assert all(0.15 < each["p"] < 0.85 for each in found["curve"])
     assert found["enough"] is None and "is not found" in found["statement"]
 

@@ -101,7 +101,7 @@ def test_positions_that_a_kind_is_meant_for():
 
 
 def test_dynamic_is_the_default_up_to_its_positions_and_not_beyond():
-    raw = {"rope_scaling": SETTINGS["dynamic"]}
+    raw = {"rope_scaling": dict(SETTINGS["dynamic"])}  # transformers adds to it.
     config = transformers.LlamaConfig(head_dim=64, max_position_embeddings=32, **raw)
     theirs = modeling_llama.LlamaRotaryEmbedding(config)
     found, problems = _read(raw, 32)
