@@ -1,4 +1,4 @@
-"""Corpora of which nobody is a member, and of which one half was altered.
+"""Corpora without members, and of which one half was altered.
 
 Scenes of the demo are drawn, dealt out to two roles at random and encoded; then the
 second half is encoded again, altered in one way. All of it is read as a run reads it,
@@ -28,7 +28,7 @@ from vidsme_jax.scores import blind_columns
 from vidsme_jax.settings import views
 
 _FRAMES = 16
-_DEALT = 10  # Times that the unaltered corpus is dealt out anew.
+_DEALT = 10  # Times that the unaltered corpus is dealt out again.
 _PERMUTATIONS = 499
 _ALPHA = 0.05
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -173,7 +173,7 @@ def draw(
 
 
 def _dealt(plain: list[Any], clips: int, rng: np.random.Generator) -> dict[str, float]:
-    """Deals the unaltered clips out anew; returns how often a difference is seen."""
+    """Deals the unaltered clips out again; returns how often a difference is seen."""
     found = []
     for _ in range(_DEALT):
         order = rng.permutation(2 * clips)

@@ -161,8 +161,8 @@ def device_peak_mib() -> float | None:
 
     None where the device does not report it, as a CPU.
     """
-    told = jax.local_devices()[0].memory_stats() or {}
-    peak = told.get("peak_bytes_in_use")
+    shown = jax.local_devices()[0].memory_stats() or {}
+    peak = shown.get("peak_bytes_in_use")
     return None if peak is None else round(peak / 2**20, 1)
 
 

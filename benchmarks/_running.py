@@ -2,7 +2,7 @@
 
 A command is a process of its own in a group of its own. Its lines of JSON are handed on
 as they come, whatever becomes of it; it is stopped at its limit; and while it says
-nothing, it is said that it still runs.
+nothing, a line says that it still runs.
 """
 
 import contextlib

@@ -31,7 +31,7 @@ from vidsme_jax.models.rows import Shown, Text
 from vidsme_jax.models.video_llama_3 import params as video_llama_3
 
 # PyPI's torchvision is built for a torch with CUDA: beside one without it, its import,
-# which is transformers', fails for operators that nobody declared or calls.
+# which is transformers', fails for operators that are neither declared nor called.
 with contextlib.suppress(importlib.metadata.PackageNotFoundError):
     _local = "+" in importlib.metadata.version("torchvision")
     _declared = hasattr(torch.ops.torchvision, "nms")
@@ -459,7 +459,7 @@ def _carried(
     """Returns a class of transformers, which reads the names of published files."""
     raw = _config(name)
     made = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
-    whole, told = getattr(transformers, peer.name).from_pretrained(
+    whole, loaded = getattr(transformers, peer.name).from_pretrained(
         None,
         config=made,
         state_dict=_tensors(layers.stacked(model.state), model.model.names),
@@ -467,8 +467,8 @@ def _carried(
         attn_implementation=attention,
         output_loading_info=True,
     )
-    used = [x for x in told["missing_keys"] if not re.fullmatch(peer.unused, x)]
-    _check(used, told["unexpected_keys"])
+    used = [x for x in loaded["missing_keys"] if not re.fullmatch(peer.unused, x)]
+    _check(used, loaded["unexpected_keys"])
     if model.model.tiling is not None:
         return TorchTiles(whole, peer, config, model.model).eval()
     return TorchPeer(whole, peer, config).eval()

@@ -112,7 +112,7 @@ def _drawn(clips: Any, rows: int) -> Iterator[Any]:
 
 
 def resuming(folder: pathlib.Path) -> dict:
-    """Starts the audit anew, as after a kill, up to where it finds nothing left."""
+    """Starts the audit again, as after a kill, up to where it finds nothing left."""
     from vidsme_jax.run import scoring
     from vidsme_jax.run.stopping import Stop
 

@@ -8,8 +8,8 @@ themselves, which are no variant of any set (null), audits all variants with bot
 tests both by the key. Prints one JSON line a result.
 
 The published variants are tested as `vidsme canary` does. Beside that the key is drawn
-anew many times for the null's scores: Fisher's p must be as small as a level in at most
-that part of the draws.
+again many times for the null's scores: Fisher's p must be as small as a level in at
+most that part of the draws.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def audited(
 def tested(
     what: str, key: keys.Key, run: pathlib.Path, about: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Tests a run by every score, and by keys that are drawn anew."""
+    """Tests a run by every score, and by keys that are drawn again."""
     recorded = run_record(run)
     config = settings.restored(recorded["config"])
     lines = []
@@ -117,7 +117,7 @@ def tested(
 
 
 def redrawn(scores: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Returns how Fisher's p is distributed for keys that are drawn anew."""
+    """Returns how Fisher's p is distributed for keys that are drawn again."""
     rng = np.random.default_rng(seed)
     number, size = scores.shape
     all_ranks = np.array([[ranks.rank(row, k) for k in range(size)] for row in scores])

@@ -179,9 +179,9 @@ def perform(
             card=_clocks.read(),
         )
     for one in found:
-        told = "nothing" if one["found"] is None else one["found"]
+        shown = "nothing" if one["found"] is None else one["found"]
         mark = "" if one["fits"] or one["found"] is None else "  <- outside"
-        say(f"  {one['expects']}; found {told}{mark}")
+        say(f"  {one['expects']}; found {shown}{mark}")
     say(
         f"{title}: ended {ended} after {time.monotonic() - begun:.0f} s, "
         f"{programs['seconds']:.0f} of them to compile {programs['compiled']:.0f} "
@@ -232,9 +232,9 @@ def compared(
 
 def compiled(endings: Sequence[_running.Ending]) -> dict[str, float]:
     """Adds up what the last lines of commands say of their programs."""
-    told = [e.lines[-1].get("programs", {}) for e in endings if e.lines]
+    shown = [e.lines[-1].get("programs", {}) for e in endings if e.lines]
     keys = ("seconds", "from_cache", "compiled")
-    return {key: round(sum(one.get(key, 0) for one in told), 1) for key in keys}
+    return {key: round(sum(one.get(key, 0) for one in shown), 1) for key in keys}
 
 
 def state(ending: _running.Ending, step: Step) -> str:

@@ -3,10 +3,10 @@ r"""Optical flow of the 15 pairs of a clip: JAX on the present device against Op
     python benchmarks/flow.py [--size tiny|small|7b] [--repeats 3]
 
 tiny is 64 x 96, small 360 x 640, 7b 720 x 1280. Grey frames lie on the host and the 15
-variances come back to it, as in a run; compilation is excluded and told apart. The peer
-is OpenCV on one thread of the same machine, as in a run with `motion.flow=opencv`;
-where it is missing, its variances are those of an earlier run. Exit status 1 if the
-flow variances of the two differ by more than 0.1 %.
+variances come back to it, as in a run; compilation is excluded and reported separately.
+The peer is OpenCV on one thread of the same machine, as in a run with
+`motion.flow=opencv`; where it is missing, its variances are those of an earlier run.
+Exit status 1 if the flow variances of the two differ by more than 0.1 %.
 
 Counted, not measured: 152 bytes and about 1,000 operations a pixel, scale and iteration
 on a GPU (`vidsme_jax/motion/farneback.py`), from which the lower bound of the time

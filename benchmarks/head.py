@@ -227,12 +227,12 @@ def traffic(sizes, kind: str, clips: int) -> None:
     alone = _hlo.traffic(kernel for kernel in found if kernel.kind != "gemm")
     whole = alone + sum(kernel.runs * kernel.written for kernel in products)
 
-    def told(size: int) -> dict[str, float]:
+    def shown(size: int) -> dict[str, float]:
         ms = 1000 * size / rate / clips
-        told = {"bytes_a_logit": size / logits, "ms_a_clip": ms}
+        shown = {"bytes_a_logit": size / logits, "ms_a_clip": ms}
         if sizes == SIZES["7b"]:
-            told["share_of_step"] = ms / _STEP
-        return {key: _report.rounded(value) for key, value in told.items()}
+            shown["share_of_step"] = ms / _STEP
+        return {key: _report.rounded(value) for key, value in shown.items()}
 
     step = f"{_STEP:g} ms a clip, a LongVA-shaped 7B with 16 frames by roofline"
 
@@ -240,8 +240,8 @@ def traffic(sizes, kind: str, clips: int) -> None:
         f"head/traffic, {kind}",
         alone / logits,
         "bytes a logit, statistics alone",
-        statistics=told(alone),
-        with_the_write_of_the_product=told(whole),
+        statistics=shown(alone),
+        with_the_write_of_the_product=shown(whole),
         launches=_hlo.launches(found),
         launches_of_products=_hlo.launches(products),
         bytes_a_second=rate,

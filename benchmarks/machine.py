@@ -80,14 +80,14 @@ def main() -> int:
         packages=dict(sorted(packages.items())),
     )
     complete = imports()
-    told = jax.local_devices()[0].memory_stats() or {}
+    shown = jax.local_devices()[0].memory_stats() or {}
     page = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     _report.line(
         "machine/devices",
         jax.local_device_count(),
         "devices",
         backend=jax.default_backend(),
-        memory_gib=round(told.get("bytes_limit", 0) / 2**30, 1),
+        memory_gib=round(shown.get("bytes_limit", 0) / 2**30, 1),
         attention={
             f"{dtype}, head of {size}": attention.kernel(dtype, size)
             for dtype in ("bfloat16", "float32")

@@ -203,6 +203,6 @@ def main(flags: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # The copy is deleted and its tests end, also where this one is told to end.
+    # The copy is deleted and its tests end, also where this one is asked to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     sys.exit(main())

@@ -4,7 +4,7 @@ r"""One clip as the paper's release scores it, and as this package does; same we
 
 The release runs the whole model once per direction over every token of the prompt,
 copies all probabilities to the host, and then takes one Python iteration per video
-token. This is that procedure written anew from its formulas. With many rows a share of
+token. This is that procedure written from its formulas. With many rows a share of
 them is timed (`extrapolated_from_rows` says how many, both directions together); the
 scores are then compared over those rows. The loop runs once, ours some times: the ratio
 is of CPU seconds on a CPU, unless the loop was cut short, and else of wall seconds.

@@ -349,7 +349,7 @@ class ScoreTable:
       unit: What the item is an observation of, as far as statistics go: of equal units
         none is independent of the others. None: the video.
       source: What the clip was cut from, as the manifest names it, "" if it does not;
-        None where nobody asked.
+        None if it is not known.
       question: The text that is asked about the video, with its options; None where
         no text is scored.
       answer: Of the manifest, "" where it is not scored; likewise.

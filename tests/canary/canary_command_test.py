@@ -100,7 +100,7 @@ def test_what_to_do_is_said(made):
     found = key.read(folder / "out/key.json")
     assert said.count("PSNR 40.") == SETS and said.count("8 of 8 are nearest") == SETS
     assert f"SHA-256 of key.json = {found.digest}" in said
-    assert "whoever guesses that number" in said
+    assert "anyone who guesses that number" in said
     assert re.search("Keep .*key.json and the variants secret", said)
     assert "do not survive" not in said
 

@@ -148,7 +148,7 @@ def statement(
         )
     said.append(
         "It holds if the variants were drawn by chance and published before the model "
-        "was trained, and nobody else had the key."
+        "was trained, and the key was secret."
     )
     if alone:
         names = printable(", ".join(each.name for each in alone[:10]), 300)

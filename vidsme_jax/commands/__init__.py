@@ -260,7 +260,7 @@ def begin() -> None:
 
 
 def run_name(config: ConfigDict) -> str:
-    """Returns what a run is called if nobody says: the name of its work directory.
+    """Returns the default name of a run, which names its work directory.
 
     Args:
       config: Of the run.

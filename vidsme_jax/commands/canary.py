@@ -107,7 +107,7 @@ def make(clips: str, out: pathlib.Path, variants: int, seed: int | None = None) 
         )
     if seed is not None:
         lines.append(
-            f"--seed {seed}: whoever guesses that number knows what was published; "
+            f"--seed {seed}: anyone who guesses that number knows what was published; "
             "leave it out where this is more than a trial."
         )
     folder = printable(str(out))
@@ -117,7 +117,8 @@ def make(clips: str, out: pathlib.Path, variants: int, seed: int | None = None) 
             f"Publish what is in {folder}/publish, as it is, and none of the other "
             "variants.",
             f"Keep {folder}/key.json and the variants secret and safe: without them "
-            "nothing can be tested, and whoever has them can publish other variants.",
+            "nothing can be tested, and anyone who has them can publish other "
+            "variants.",
             "Before you publish, deposit this with a notary or a time-stamping "
             f"service: SHA-256 of key.json = {found.digest}",
         ]

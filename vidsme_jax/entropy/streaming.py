@@ -264,7 +264,7 @@ def chunks(
 ) -> tuple[int, int]:
     """Returns into how many chunks the rows are split, and the rows of one.
 
-    The fewest chunks that the memory allows: the output layer is read anew for each.
+    The fewest chunks that the memory allows: the output layer is read once for each.
     On a CPU the rows of a chunk, over the batch, fill vector registers.
     """
     most = max(1, rows_at_once(vocab, memory) // batch)
@@ -281,7 +281,7 @@ def chunks(
 def rows_at_once(vocab: int, memory: int | None = None) -> int:
     """Returns of how many rows the logits may exist at the same time.
 
-    Enough that reading the output layer anew for each group of rows costs less than
+    Enough that reading the output layer for each group of rows costs less than
     multiplying with it: on a CPU 160, on a device 4096 where half of `memory` holds
     their logits.
     """

@@ -266,8 +266,8 @@ def _abouts(table: pa.Table, clips: Mapping[bytes, str]) -> Iterator[tuple[str, 
             if not len(prints.valid) or len(prints.hashes) != len(prints.valid):
                 raise ValueError("a clip has no fingerprint")
             found = Traits(pixels, facts.container_of(containers[row]), prints)
-        told = tuple(restored(text) for text in warnings[row])
-        yield key, About(int(rows[row]), told, found)
+        notes = tuple(restored(text) for text in warnings[row])
+        yield key, About(int(rows[row]), notes, found)
 
 
 class _Lists:

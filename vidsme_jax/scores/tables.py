@@ -63,7 +63,7 @@ def score_table(
       response: Whose answers are scored, as `settings.response` has it.
       reference: The reference model's signals.
       allow_duplicates: Whether near-duplicates may be in two roles, which is noticed
-        then; None: nobody looks.
+        then; None: not looked for.
       kept: Scores that were computed before, whose signals are not read; receives those
         that are computed now. None: all are computed.
 

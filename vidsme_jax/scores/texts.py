@@ -1,7 +1,7 @@
 """Scores of text: of the question's rows, `instruction`, and the answer's, `response`.
 
 Both slices have the same scores, after the name of the slice, and answers a few more.
-What is said of the video's rows in `exact` holds here, but that the target of a row is
+The text on the video's rows in `exact` holds here, except that the target of a row is
 the true token. To add one, name it in `_NAMES` with its slice, in the place of its
 column, and say in `_MEANS` or `_ENDS`, without the slice, what it averages.
 """

@@ -65,7 +65,7 @@ def of_items(
       content: The content hash of each clip, by key.
       traits: Of each clip, by key; None of one that near-duplicates are not known of.
       allow_duplicates: Whether near-duplicates may be in two roles, which is noticed
-        then; None: nobody looks.
+        then; None: not looked for.
 
     Raises:
       AuditError: They may not, and are.
