@@ -409,7 +409,7 @@ def check(case: Case) -> dict[str, Any]:
 
 
 def _peak(analysis: Any) -> int:
-    """Returns the larger of the reported peak and the plain sum, which knows no reuse."""
+    """Returns the larger of the reported peak and the plain sum (no memory reuse)."""
     whole = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
     whole += analysis.temp_size_in_bytes - analysis.alias_size_in_bytes
     return max(analysis.peak_memory_in_bytes, whole)
