@@ -1,4 +1,4 @@
-"""Verdicts: what a score shows of membership, by rules that simulations were made of.
+"""Verdicts: what a score shows of membership, by rules that were checked by simulation.
 
 Of one declared comparison and score, with alpha the level of every test and A* the
 smallest AUC of interest:
@@ -82,6 +82,17 @@ def of_score(
     Returns:
       `verdict`, one of `NAMES`; `statement`, one sentence without its subject; and the
       p-values with `blind_auc`.
+
+    Example, without a reference model and with one that ranks the sets equally:
+
+    >>> auc = {"value": 0.7, "low": 0.62, "high": 0.78}
+    >>> found = Evidence(auc, 0.001, 0.4, 0.002, blind_auc=0.52, sources=(50, 50))
+    >>> of_score(found, 0.05, 0.6)["verdict"]
+    'ranks_above_no_placebo'
+    >>> of_score(found._replace(p_d=0.01, p_c=0.02), 0.05, 0.6)["verdict"]
+    'supported'
+    >>> of_score(found._replace(p_b=0.01, blind_auc=0.8), 0.05, 0.6)["verdict"]
+    'shift'
     """
     verdict, statement = _ruled(found, alpha, smallest, reason)
     if files and verdict in ("supported", "ranks_above_no_placebo"):
