@@ -11,6 +11,8 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.commands import demo as demo_command
 from vidsme_jax.run.stopping import Stop
 
+pytestmark = pytest.mark.long  # The demo is drawn and trained, small.
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():
@@ -42,7 +44,6 @@ def _told(folder: pathlib.Path, name: str) -> dict:
     return json.loads((folder / name / "training.json").read_text())
 
 
-@pytest.mark.long
 def test_clips_and_models_are_there(made):
     assert len(list((made / "corpus/clips").iterdir())) == 9
     demo, reference = (_told(made, x) for x in ("checkpoint", "reference"))
@@ -55,7 +56,6 @@ def test_clips_and_models_are_there(made):
     }
 
 
-@pytest.mark.long
 def test_twice_the_same_bytes_and_a_stop_between(made, tmp_path):
     class Stopping(Stop):
         def between(self, batches):
@@ -70,7 +70,6 @@ def test_twice_the_same_bytes_and_a_stop_between(made, tmp_path):
     assert _bytes(tmp_path) == _bytes(made)
 
 
-@pytest.mark.long
 def test_what_is_made_stays(made, monkeypatch):
     before = _told(made, "checkpoint")
     from vidsme_jax.finetune import training

@@ -116,8 +116,12 @@ def _compare(found: dict, stored: dict, prefix: str, exact: bool) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "against"),
-    [  # Each dtype and each order once; the other two pairs are of the slow tests.
-        pytest.param(dtype, against, marks=[pytest.mark.slow] * (k != m))
+    [  # One pair by default, its opposite is long, the other two are slow.
+        pytest.param(
+            dtype,
+            against,
+            marks=[pytest.mark.slow] * (k != m) + [pytest.mark.long] * (k == m == 1),
+        )
         for k, dtype in enumerate(DTYPES)
         for m, against in enumerate(ORDERS)
     ],

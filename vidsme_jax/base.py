@@ -177,7 +177,9 @@ class Frames:
     content_hash: str
     clock: Clock | None = None
     warnings: tuple[str, ...] = ()
-    container: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+    container: Mapping[str, str | float] = dataclasses.field(
+        default_factory=dict[str, str | float]
+    )
 
 
 class Fingerprint(NamedTuple):
@@ -369,7 +371,7 @@ class ScoreTable:
     r: Float[np.ndarray, " items"]
     scores: dict[str, Float[np.ndarray, " items"]]
     reference: dict[str, Float[np.ndarray, " items"]] = dataclasses.field(
-        default_factory=dict
+        default_factory=dict[str, np.ndarray]
     )
     num_response_rows: np.ndarray | None = None
     larger_is_member: bool = True
@@ -378,7 +380,7 @@ class ScoreTable:
     question: np.ndarray | None = None
     answer: np.ndarray | None = None
     traits: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(
-        default_factory=dict
+        default_factory=dict[str, Mapping[str, np.ndarray]]
     )
 
     @property

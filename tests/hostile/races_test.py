@@ -12,6 +12,7 @@ import pytest
 
 import children
 
+pytestmark = pytest.mark.long  # Each scenario is a program, killed at every step.
 SCRIPT = pathlib.Path(__file__).parent / "races_forked.py"
 TESTS = SCRIPT.parents[1]
 KILLED = ("store", "report", "prepare", "prepare more")
@@ -70,7 +71,6 @@ def _ended(one: dict[str, Any], who: str) -> dict[str, Any]:
     return said
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("scenario", KILLED)
 def test_killed_at_any_operation_files_are_whole_and_nothing_is_lost(found, scenario):
     """Each file is the old or the new one, and the next run ends as if undisturbed."""
@@ -88,7 +88,6 @@ def test_an_audit_with_its_model_killed_at_any_operation():
     assert not wrong, wrong
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("scenario", RACES)
 def test_a_second_run_in_one_folder_is_refused_and_changes_nothing(found, scenario):
     about, *tried = found[scenario]
