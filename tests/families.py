@@ -227,6 +227,7 @@ class Capabilities:
                 if one is not None:
                     close(one, getattr(whole[1][key].signals, name), err_msg=name)
 
+    @pytest.mark.long
     def test_greedy_answers_are_those_of_a_loop_without_a_cache(
         self, name, folder, loaded, plain
     ):
