@@ -17,6 +17,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -209,8 +210,9 @@ class Model:
         return Shown(frames, grid=self.tiling.least if self.tiling else (0, 0))
 
     def abstract(self) -> tuple[nnx.GraphDef, nnx.State]:
-        """Returns the module's graph and its state without values."""
-        return nnx.split(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
+        """Returns the module's graph and a copy of its state without values."""
+        graphdef, state = _abstract(self.make)
+        return graphdef, jax.tree.map(lambda leaf: leaf, state)
 
     def load(self, shardings: loading.Shardings) -> "LoadedModel":
         """Reads the tensors onto devices; see `parallel.Devices.shardings`."""
@@ -221,6 +223,11 @@ class Model:
     def _prompted(self, shown: Shown) -> Rows:
         order = np.arange(shown.num_frames, dtype=np.int32)
         return self.lay_out(shown, self.tokenise(None, shown), order)
+
+
+@functools.lru_cache(maxsize=4)
+def _abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
 
 
 @dataclasses.dataclass(frozen=True)

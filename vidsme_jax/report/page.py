@@ -230,7 +230,8 @@ def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> 
     """
     limits = Limits()
     while True:
-        html = template(name, limits).render(**values(limits), **more)
+        page = _environment(limits).get_template(name)
+        html = page.render(**values(limits), **more)
         smaller = limits.halved()
         size = len(html.encode("utf-8", "backslashreplace"))
         if size < _MAX_BYTES or smaller == limits:
@@ -250,8 +251,9 @@ def embedded(figures: list[tuple[Drawing, bytes]]) -> list[tuple[Drawing, bytes]
     return found
 
 
-def template(name: str, limits: Limits) -> jinja2.Template:
-    """Returns a template of this folder; every string is escaped."""
+@functools.cache
+def _environment(limits: Limits) -> jinja2.Environment:
+    """Returns this folder's templates, which escape every string."""
     folder = pathlib.Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -283,7 +285,7 @@ def template(name: str, limits: Limits) -> jinja2.Template:
     environment.filters["quoted"] = shlex.quote
     environment.filters["p_is"] = p_is
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
-    return environment.get_template(name)
+    return environment
 
 
 def _digest(text: str) -> str:
