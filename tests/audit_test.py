@@ -128,6 +128,7 @@ def test_settings_that_would_mix_signals_are_refused(config, tmp_path):
     assert set(report.table.num_rows) == {12}
 
 
+@pytest.mark.long
 def test_optical_flow_on_the_device(config, tmp_path):
     _corpus(config, tmp_path, 2, 2)
     config.scores = "vid_sme"

@@ -32,6 +32,7 @@ def _joint(rng, seed, *given):
     return blind.joint(found, of, of.permuted(199, seed), seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("sources", "rows"), [(20, 1), (20, 5)])
 def test_the_level_is_kept_with_more_columns_than_sources(sources, rows):
     rng = np.random.default_rng(7)

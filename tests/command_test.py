@@ -57,6 +57,7 @@ _FLAGS = {
 }
 
 
+@pytest.mark.long
 def test_every_command_shows_its_flags():
     for name in command.COMMANDS:
         done = children.run([sys.executable, "-m", "vidsme_jax", name, "--help"])

@@ -151,6 +151,7 @@ def test_two_runs_are_compared(runs):
     assert lines[-1].startswith("a difference is no verdict")
 
 
+@pytest.mark.long
 def test_rows_that_failed_are_left_out(copies):
     from vidsme_jax.base import Failure
     from vidsme_jax.report import files

@@ -194,6 +194,7 @@ def test_a_control_needs_answers(corpus, config, tmp_path):
     assert not (tmp_path / "control").exists()
 
 
+@pytest.mark.long
 def test_a_folder_of_another_control_is_refused(made, corpus, config):
     source, (folder, _) = str(corpus / "pool.jsonl"), made
     other = changed(config, video__num_frames=3)

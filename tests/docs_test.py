@@ -64,11 +64,8 @@ def test_the_notebook_runs(clone):
 RUN = [page for page in PAGES if page not in (NOTEBOOK, LOG)]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [README, *(pytest.param(page, marks=pytest.mark.long) for page in RUN)],
-    ids=lambda page: page.stem,
-)
+@pytest.mark.long
+@pytest.mark.parametrize("page", (README, *RUN), ids=lambda page: page.stem)
 def test_blocks_run(page, clone):
     blocks = BLOCK.findall(page.read_text())
     assert blocks

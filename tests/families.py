@@ -212,7 +212,6 @@ class Capabilities:
             np.testing.assert_array_equal(*of)
         assert (one.feature != other.feature).any()
 
-    @pytest.mark.long
     def test_a_mesh_gives_the_signals_of_pmap(self, name, whole, folder):
         """Two copies, each over four devices, more than there are heads of keys."""
         changes = {"parallel.mode": "mesh", "parallel.data": 2, "parallel.model": 4}
@@ -227,7 +226,6 @@ class Capabilities:
                 if one is not None:
                     close(one, getattr(whole[1][key].signals, name), err_msg=name)
 
-    @pytest.mark.long
     def test_greedy_answers_are_those_of_a_loop_without_a_cache(
         self, name, folder, loaded, plain
     ):
@@ -257,7 +255,6 @@ class Capabilities:
             said.append(ids)
         assert len(told) == 8 and said
 
-    @pytest.mark.long
     def test_prepared_clips_score_as_decoded_ones(self, name, whole, folder):
         config = configuration(name)
         preparation.run(views.Settings.of(config), folder / "prepared")
@@ -267,7 +264,6 @@ class Capabilities:
         for key, clip in found.items():
             assert_same(clip, whole[1][key])
 
-    @pytest.mark.long
     def test_an_adapter_is_merged_and_its_base_is_the_reference(
         self, name, whole, folder, loaded
     ):

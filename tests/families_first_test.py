@@ -4,7 +4,7 @@ import pytest
 
 from families import TINY, Capabilities
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.usefixtures("without_figures"), pytest.mark.long]
 
 
 class TestFirst(Capabilities):

@@ -57,6 +57,7 @@ def here(monkeypatch, capsys):
         signal.signal(number, handler)
 
 
+@pytest.mark.long
 def test_the_readme_command_in_small_from_anywhere(tmp_path):
     config = f"{ROOT}/configs/llava.py"
     done = _run("--config", config, *SMALL, cwd=tmp_path)
@@ -93,6 +94,7 @@ def test_failures_exit_3(tmp_path, here, figureless):
 
 
 @loading
+@pytest.mark.long
 def test_near_duplicates_make_no_report_and_lose_nothing(tmp_path, here, figureless):
     """They are known once the clips are scored, so that something was computed."""
     clips = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))

@@ -58,6 +58,7 @@ def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
     assert all(item.answer for item in items)
 
 
+@pytest.mark.long
 def test_what_is_wrong_is_a_sentence(finished, tmp_path):
     workdir, _ = finished
     config = run_config(str(workdir))

@@ -113,6 +113,7 @@ def test_a_row_by_its_id(report):
         report.clip("nothing")
 
 
+@pytest.mark.long
 def test_a_suspect_has_what_the_report_says_of_it(report):
     its = report.metrics["suspects"]
     row = its["rows"][0]

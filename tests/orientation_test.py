@@ -90,6 +90,7 @@ def test_the_reference_alone_is_at_chance(report):
     assert np.isfinite(np.stack(list(table.scores.values()))).all()
 
 
+@pytest.mark.long
 def test_the_report_says_both(report):
     verdict, beside = report.metrics["statement"], report.metrics["beside"]
     assert verdict.startswith(

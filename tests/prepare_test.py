@@ -283,6 +283,7 @@ def test_a_failure_of_the_moment_is_tried_again_after_a_kill(
     assert not done.failures and done.num_new == 1
 
 
+@pytest.mark.long
 def test_clips_in_hand_when_a_run_stops_are_not_failures(config, tmp_path, monkeypatch):
     """A worker that is given up in the middle of a clip stages nothing."""
     config.workers = 2

@@ -241,6 +241,7 @@ def test_the_official_scores_are_refused_by_their_names(saved):
     assert "Min_30.0% vetp compare the two orders" in problem
 
 
+@pytest.mark.long
 def test_a_reference_that_prunes(saved, tmp_path, figureless):
     """Scores of one order are compared; others are refused."""
     other = oracle.make_model(seed=1)

@@ -55,6 +55,7 @@ def test_one_after_the_other_gives_the_same(whole, tmp_path, monkeypatch, decode
             assert_same(clip, expected[key])
 
 
+@pytest.mark.long
 def test_what_fails_on_the_reference_lacks_its_calibrated_scores(
     whole, tmp_path, monkeypatch
 ):

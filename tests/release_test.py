@@ -108,6 +108,7 @@ def test_the_printed_lines(report, golden):
         assert [f"{value:.4f}" for value in ours] == printed, name
 
 
+@pytest.mark.long
 def test_the_clip_with_the_most_motion(report, config, workdir, release):
     """The release's entropies at q = 1 are noise near 0; the exact ones are not."""
     table = report.table

@@ -442,6 +442,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert path.read_text() == "before"
 
 
+@pytest.mark.long
 def test_a_large_corpus_gives_a_small_page(tmp_path):
     table = _table((2500, 2500, 300, 700))
     table.scores.pop("max_renyi_2_10")

@@ -261,6 +261,7 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
     assert len(set(_paths(tmp_path))) == len(_paths(tmp_path)) == 6
 
 
+@pytest.mark.long
 def test_a_quota_of_the_kernel_s(tmp_path, monkeypatch, capsys, handlers):
     config = small(3)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -451,6 +452,7 @@ def test_a_shard_with_a_bit_flipped(run):
     assert told > 75
 
 
+@pytest.mark.long
 def test_a_shard_of_another_run(run, tmp_path, monkeypatch, capsys, handlers):
     audit.run(small(2, **{"video.num_frames": 3}), tmp_path / "other")
     foreign = run / "signals" / "part-000009.parquet"

@@ -60,6 +60,7 @@ def _assert_same(found, expected, tolerance):
         np.testing.assert_allclose(one, other, atol=tolerance * scale, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_a_clips_signals_depend_on_the_clip_alone(drawn, name, monkeypatch):
     """Not on the clips of its batch, nor on the room that it is padded to."""
@@ -118,6 +119,7 @@ def test_one_room_is_one_program(drawn, monkeypatch):
     assert [line for line in lines if line.startswith("1 program, one for each")]
 
 
+@pytest.mark.long
 def test_a_grid_of_processes_has_one_room_for_all(drawn, monkeypatch):
     """A frame too long and thin for it is refused by name; others are as ever."""
     loaded = drawn[NAMES[0]]

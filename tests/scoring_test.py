@@ -26,6 +26,7 @@ def _stored(run):
     return {clip.key: clip for clip in run.store.read(run.store.finished)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("together", [True, False])
 def test_runs_of_two_models(together, tmp_path, monkeypatch, caplog, decoded):
     """Clips are decoded once where both fit; else weights are freed before others."""

@@ -60,6 +60,7 @@ def _prepared(config, folder: pathlib.Path):
     return config
 
 
+@pytest.mark.long
 def test_datasets_of_hugging_face(of_files, tmp_path):
     tables = {
         role: hub_files.videos([c.read_bytes() for c in its], [c.name for c in its])

@@ -200,6 +200,7 @@ def test_rows_of_the_manifest_come_and_go(corpus, caplog):
     assert failure.cause == "no signals of it are stored; run the audit again"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("study", ["k", "frames"])
 def test_a_study_leaves_it_out_of_every_sheet(study, corpus):
     folder, table, run = corpus

@@ -81,6 +81,7 @@ def test_a_grid_point_is_the_audit_with_its_settings(workdir):
     assert found == [pytest.approx(auc, abs=1e-9)]
 
 
+@pytest.mark.long
 def test_frames_are_decoded_once_and_equal_audits(tmp_path, decoded):
     config = _config("frames-tiny")
     studies.run(config, tmp_path)

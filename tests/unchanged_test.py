@@ -132,6 +132,7 @@ def test_signals_of_random_checkpoints(stored, name, dtype, against):
     _compare(found, stored, f"{name}/{dtype}/{against}/", dtype == "bfloat16")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("figureless")
 def test_scores_and_orders_of_the_demo(stored, tmp_path):
     _compare(demo(tmp_path), stored, "demo/", False)

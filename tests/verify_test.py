@@ -90,6 +90,7 @@ def test_one_flipped_byte_of_the_digest_is_found(copied):
     digests.read(copied)
 
 
+@pytest.mark.long
 def test_files_that_are_missing_or_added(copied):
     (copied / "scores.csv").unlink()
     shutil.copy(copied / "signals/part-000000.parquet", copied / "signals/x.parquet")

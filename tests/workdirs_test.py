@@ -179,6 +179,7 @@ def test_a_number_that_nobody_counts_to_is_no_gap(store, tmp_path):
     assert len(store.calls) == 1
 
 
+@pytest.mark.long
 def test_a_listing_that_lags_loses_nothing(store, elsewhere, alone, decoded):
     """Of a share's parts the listing shows none, one, or the last."""
     audit.run(config("1/1"), URL)

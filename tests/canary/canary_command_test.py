@@ -105,6 +105,7 @@ def test_what_to_do_is_said(made):
     assert "do not survive" not in said
 
 
+@pytest.mark.long
 def test_p_is_that_of_the_scores_by_content(made, run):
     """The files are found by what they hold, and the scores are those of the table."""
     folder, _ = made

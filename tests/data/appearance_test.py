@@ -88,6 +88,7 @@ def test_a_change_of_a_corpus_moves_the_column_that_is_named_for_it(change, tmp_
     assert columns <= {name for name, auc in told.items() if auc >= 0.9}, told
 
 
+@pytest.mark.long
 def test_chance_moves_none(tmp_path):
     other = (encoded(tmp_path / "b.mp4", x, 20) for x in _clips(4))
     found = np.stack([appearance.describe(_sampled(x)) for x in other])

@@ -69,6 +69,7 @@ def test_what_is_read_again_is_equal(held):
         assert path.stat().st_mode & 0o777 == 0o644, path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [f"{ORIGINAL}-tiny", "llava_video-tiny"])
 def test_the_original_format_is_read_again(tmp_path, name):
     """With an adapter, too; the tower's config lies in a folder of its own."""

@@ -92,6 +92,7 @@ def test_an_adapter_finds_a_base_of_this_machine(tmp_path, monkeypatch):
     assert training._lasting("owner/name") == "owner/name"
 
 
+@pytest.mark.long
 def test_merged_updates_are_the_adapters_on_its_base(tuned, adapter, tmp_path):
     record = training.run(changed(tuned, **LORA, train__merged=True), tmp_path)
     assert record["curve"] == adapter[1]["curve"]
@@ -112,6 +113,7 @@ def test_alpha_and_rank_scale_the_updates(tuned, adapter, tmp_path):
     assert np.abs(np.subtract(record["curve"], adapter[1]["curve"])).max() > 1e-2
 
 
+@pytest.mark.long
 def test_updates_continue_bit_for_bit(tuned, adapter, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         training.run(changed(tuned, **LORA), tmp_path, Stopping(3))

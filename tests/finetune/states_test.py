@@ -34,6 +34,7 @@ def test_the_same_seed_gives_the_same_bytes(config, trained, tmp_path):
     assert weights(tmp_path) == weights(trained[0])
 
 
+@pytest.mark.long
 def test_what_is_stopped_goes_on_bit_for_bit(config, trained, tmp_path):
     """Stopped within an epoch, at its end, and at once."""
     for after in (3, 1, 4):

@@ -167,6 +167,7 @@ def test_a_step_of_small_batches_is_that_of_a_large_one(example, config, tmp_pat
     )
 
 
+@pytest.mark.long
 def test_layers_computed_twice_give_the_same_gradients(example, config, tmp_path):
     programs, state, _, batch = example
     train = options.train_of(changed(config, train__rematerialise=True))

@@ -157,6 +157,7 @@ def test_statistics_of_both_backends_agree():
     assert backends._compiled.cache_info().misses == 2
 
 
+@pytest.mark.long
 def test_the_program_of_a_gpu(monkeypatch):
     """What runs on GPUs, here on this device: one scale, since it compiles slowly."""
     frames = _moving(50, 60)
