@@ -32,6 +32,9 @@ from vidsme_jax.base import AuditError
 # first of them whose size divides by the number of devices along `model`.
 Split = tuple[str, tuple[int, ...]]
 
+# What JAX raises if a device fails; it has no type of its own.
+JaxRuntimeError: type[RuntimeError] = jax.errors.JaxRuntimeError
+
 _ROOM = 0.75  # The part of a device's memory that parameters may fill.
 
 

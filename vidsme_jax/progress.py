@@ -10,7 +10,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from absl import logging
 
@@ -240,7 +240,7 @@ def _clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def loading(total: int) -> Iterator[Callable[[int], None]]:
+def loading(total: int) -> Generator[Callable[[int], None], None, None]:
     """Shows how many bytes of weights are read.
 
     Args:

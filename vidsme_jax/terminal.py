@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from absl import logging
@@ -105,7 +105,7 @@ def start_logging() -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None, None, None]:
     """Leaves out what libraries log below warnings of their own doings."""
     before = logging.get_verbosity()
     logging.set_verbosity(min(before, logging.WARNING))

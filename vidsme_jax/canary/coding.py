@@ -10,7 +10,7 @@ Axes: `height`, `width` of a picture, its last axis RGB; `rows`, see `canary.mar
 import contextlib
 import io
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import av
@@ -274,7 +274,7 @@ class _Written:
 
 
 @contextlib.contextmanager
-def _opened(content: Content) -> Iterator[tuple[Any, VideoStream]]:
+def _opened(content: Content) -> Generator[tuple[Any, VideoStream], None, None]:
     with Source(content, _LIMITS).opened() as (container, stream):
         yield container, stream
 

@@ -1,24 +1,27 @@
 """The parameters of a module by their path, parts joined by "/"."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from flax import nnx, traverse_util
 
+Graph: TypeAlias = nnx.GraphDef[Any]
+State: TypeAlias = nnx.State[Any, Any]
 
-def flat(state: nnx.State) -> dict[str, Any]:
+
+def flat(state: State) -> dict[str, Any]:
     """Returns {path: parameter} of a state, abstract or not, in the order of paths."""
     pure = nnx.to_pure_dict(state)
     return dict(sorted(traverse_util.flatten_dict(pure, sep="/").items()))
 
 
-def fill(state: nnx.State, leaves: Mapping[str, Any]) -> nnx.State:
+def fill(state: State, leaves: Mapping[str, Any]) -> State:
     """Replaces every parameter of a state by that of the same path; returns it."""
     pure = {path: leaves[path] for path in flat(state)}
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(pure, sep="/"))
     return state
 
 
-def num_bytes(state: nnx.State) -> int:
+def num_bytes(state: State) -> int:
     """Returns the bytes that the parameters take."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in flat(state).values())

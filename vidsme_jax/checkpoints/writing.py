@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
@@ -190,7 +190,7 @@ def replacing_weights(
     *,
     stem: str = "model",
     shard_bytes: int = SHARD_BYTES,
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Yields when all bytes are on the disk; the files appear when the block ends.
 
     One tensor at a time is held. Until the block ends the folder's weights are those of

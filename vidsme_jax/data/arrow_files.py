@@ -13,7 +13,7 @@ import os
 import pathlib
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -101,7 +101,7 @@ class ArrowFile:
                 yield batch
 
     @contextlib.contextmanager
-    def _opened(self, places: list[int]) -> Iterator[tuple[Any, Any]]:
+    def _opened(self, places: list[int]) -> Generator[tuple[Any, Any], None, None]:
         options = pa.ipc.IpcReadOptions(included_fields=places, use_threads=False)
         with pa.memory_map(str(self._path)) as file:
             with pa.ipc.open_stream(file, options=options) as stream:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from absl import logging
@@ -188,7 +188,7 @@ class _Pool:
         self._given_up: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     @contextlib.contextmanager
-    def process(self) -> Iterator[_Process]:
+    def process(self) -> Generator[_Process, None, None]:
         """Lends a process to this thread; one that fails is killed."""
         me = threading.current_thread()
         process = self._take_idle() or _Process()

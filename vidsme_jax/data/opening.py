@@ -14,7 +14,7 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import av
@@ -104,7 +104,7 @@ class Source:
         return digest.hexdigest()
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+    def opened(self) -> Generator[tuple[InputContainer, VideoStream], None, None]:
         """Opens a container with its main video stream.
 
         Raises:
@@ -146,7 +146,9 @@ class Source:
         self.check_count(frames)
 
     @contextlib.contextmanager
-    def _container(self, options: dict[str, str]) -> Iterator[InputContainer]:
+    def _container(
+        self, options: dict[str, str]
+    ) -> Generator[InputContainer, None, None]:
         """Opens the file with options for its decoders."""
         self.check_time()
         # FFmpeg checks the timeout when it reads, not while it decodes.

@@ -7,7 +7,7 @@ the dictionaries, before values are expanded.
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -58,7 +58,7 @@ def rows(
 
 
 @contextlib.contextmanager
-def arrow_errors() -> Iterator[None]:
+def arrow_errors() -> Generator[None, None, None]:
     """Raises a `ValueError` in place of Arrow's errors about damaged files."""
     try:
         yield

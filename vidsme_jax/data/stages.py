@@ -8,7 +8,7 @@ the flow), `PREPROCESS` and `DESCRIBE` (appearance features and fingerprints).
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 HASH, SCAN, DECODE = "hash", "scan", "decode"
 MOTION, PREPROCESS, DESCRIBE = "motion", "preprocess", "describe"
@@ -39,7 +39,7 @@ class Stages:
             return dict(self._seconds)
 
     @contextlib.contextmanager
-    def spending(self, stage: str) -> Iterator[None]:
+    def spending(self, stage: str) -> Generator[None, None, None]:
         """Adds the CPU seconds of a block to a stage.
 
         A nested block, of this method or of `spending` in the module, counts for its

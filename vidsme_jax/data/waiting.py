@@ -4,7 +4,7 @@ import contextlib
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from absl import logging
 
@@ -26,7 +26,7 @@ class Wait:
 
 
 @contextlib.contextmanager
-def announced(stage: str) -> Iterator[Wait]:
+def announced(stage: str) -> Generator[Wait, None, None]:
     """Logs the current stage of a block every 8 seconds until it ends."""
     wait, begun, over = Wait(stage), time.monotonic(), threading.Event()
 
@@ -45,7 +45,7 @@ def announced(stage: str) -> Iterator[Wait]:
 
 
 @contextlib.contextmanager
-def collecting_later() -> Iterator[None]:
+def collecting_later() -> Generator[None, None, None]:
     """Disables garbage collection in a block that creates no reference cycles.
 
     Otherwise it would traverse millions of rows repeatedly.

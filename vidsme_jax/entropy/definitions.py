@@ -14,12 +14,14 @@ References:
   [3] Li, Yu and Wang, 2025. Vid-SME. https://arxiv.org/abs/2506.03179
 """
 
-from typing import Any
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vidsme_jax.arguments import require
@@ -113,9 +115,9 @@ def sharma_mittal_official(
     return stored.sharma_mittal_of_log_power_sum(jnp.log1p(excess + defect), q, r)
 
 
-def _check(log_probs: Any, **parameters: Any) -> list[Any]:
+def _check(log_probs: ArrayLike, **parameters: ArrayLike) -> list[Array]:
     """Returns arrays; checks values only where they are known, not while tracing."""
-    found = [jnp.asarray(log_probs), *map(jnp.asarray, parameters.values())]
+    found: list[Array] = [jnp.asarray(x) for x in (log_probs, *parameters.values())]
     x, *others = found
     floating = jnp.issubdtype(x.dtype, jnp.floating)
     require(

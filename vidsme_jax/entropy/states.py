@@ -13,7 +13,11 @@ all terms of H have one sign, so peaked distributions and q near 1 lose no digit
 `merge` joins the states of two disjoint sets of classes and is associative.
 """
 
-from typing import NamedTuple
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +61,12 @@ def extremes(logits: Float[Array, "..."], axis: int) -> Extremes:
     if axis == -1:
         values = (logits, columns, jnp.full_like(logits, -jnp.inf))
         void = (jnp.float32(-jnp.inf), jnp.int32(_LAST), jnp.float32(-jnp.inf))
-        join = lambda a, b: tuple(higher(Extremes(*a), Extremes(*b)))
-        return Extremes(*jax.lax.reduce(values, void, join, (logits.ndim - 1,)))
+
+        def join(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
+            return tuple(higher(Extremes(*a), Extremes(*b)))
+
+        found: Any = jax.lax.reduce(values, void, join, (logits.ndim - 1,))
+        return Extremes(*found)
     top = jnp.max(logits, axis, keepdims=True)
     winner = jnp.min(jnp.where(logits == top, columns, _LAST), axis)
     below = jnp.max(jnp.where(logits == top, -jnp.inf, logits), axis)
@@ -105,8 +113,12 @@ def total(terms: list[Array], axis: int) -> tuple[Array, ...]:
     if axis >= 0:
         return tuple(jnp.sum(term, axis) for term in terms)
     zeros = (jnp.float32(0.0),) * len(terms)
-    add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
-    return tuple(jax.lax.reduce(tuple(terms), zeros, add, (terms[0].ndim + axis,)))
+
+    def add(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    found: Any = jax.lax.reduce(tuple(terms), zeros, add, (terms[0].ndim + axis,))
+    return tuple(found)
 
 
 def of_sums(extremes: Extremes, sums: tuple[Float[Array, "*rows"], ...]) -> HeadState:
@@ -125,10 +137,11 @@ def merge(a: HeadState, b: HeadState) -> HeadState:
     On equal maxima the argmax is that of `a`.
     """
     swap = b.top > a.top
-    hi, lo = (
-        jax.tree.map(lambda x, y: jnp.where(_like(swap, x), x, y), first, second)
-        for first, second in ((b, a), (a, b))
-    )
+
+    def choose(x: Array, y: Array) -> Array:
+        return jnp.where(_like(swap, x), x, y)
+
+    hi, lo = (jax.tree.map(choose, *pair) for pair in ((b, a), (a, b)))
     d = jnp.maximum(lo.top - hi.top, _FARTHEST)
     scale, mass = jnp.exp(d), lo.total + 1.0
     powers = _powers(d)

@@ -22,6 +22,9 @@ there, where it lies, which spares every scan a mask.
     which costs an exponential more for each sum.
 """
 
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
+
 import dataclasses
 import functools
 import math
@@ -108,8 +111,8 @@ def first_pass(
     state = vocabulary.merge_shards(states.of_sums(here, tuple(sums)), shard)
     # The target has met itself once, which is half a place.
     above = above + _above(top.top, wanted)
-    rank = 0.5 + (above if shard.axis is None else jax.lax.psum(above, shard.axis))
-    return logits, top, state, Found(wanted, rank)
+    above = vocabulary.added(above, shard)
+    return logits, top, state, Found(wanted, 0.5 + above)
 
 
 def second_pass(
@@ -160,8 +163,7 @@ def second_pass(
     logits, sums = jax.lax.optimization_barrier((logits, sums))
     if shard.dimension != 0:
         logits = vocabulary.put(logits, top.winner, top.top)
-    if shard.axis is not None:
-        sums = jax.lax.psum(sums, shard.axis)
+    sums = vocabulary.added(sums, shard)
 
     share = weights / norm[:, None]
 
@@ -246,10 +248,11 @@ def token_signals(
     wanted = None if targets is None else split(targets[..., None])
     parts = (split(hidden), split(weights.swapaxes(1, 2)), wanted)
     average, signals = jax.lax.scan(step, average, parts)
-    signals = jax.tree.map(
-        lambda x: x.swapaxes(0, 1).reshape(batch, count * size, *x.shape[3:])[:, :rows],
-        signals,
-    )
+
+    def joined(x: Array) -> Array:
+        return x.swapaxes(0, 1).reshape(batch, count * size, *x.shape[3:])[:, :rows]
+
+    signals = jax.tree.map(joined, signals)
     if not second:
         return signals
     # A mean of probabilities; as logits its logarithms are normalised already.
@@ -313,9 +316,10 @@ def _logit_of(
     logit = jnp.take_along_axis(
         logits, jnp.expand_dims(jnp.where(there, place, 0), axis), axis
     )
-    logit, highest = jnp.squeeze(logit, axis), top.top
+    logit: Array = jnp.squeeze(logit, axis)
+    highest = top.top
     if shard.axis is not None:
-        logit = jax.lax.psum(jnp.where(there, logit, 0.0), shard.axis)
+        logit = vocabulary.added(jnp.where(there, logit, 0.0), shard)
         highest = jax.lax.pmax(highest, shard.axis)
     return jnp.where(targets < 0, highest, logit)
 
@@ -347,7 +351,9 @@ def _of_state(state: HeadState, found: Found | None = None) -> TokenSignals:
     return TokenSignals(renyi, varentropy, gap, log_prob, rank=found.rank)
 
 
-def _modified(sums: Float[Array, "*rows 3"], state: HeadState):
+def _modified(
+    sums: Float[Array, "*rows 3"], state: HeadState
+) -> Float[Array, "*rows 3"]:
     """Adds the target's own term to the sums over the other classes.
 
     Song and Mittal, 2021, https://arxiv.org/abs/2003.10595, eq. (4), and its Renyi form

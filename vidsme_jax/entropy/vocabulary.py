@@ -3,18 +3,23 @@
 Axes: as in `streaming`.
 """
 
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
+
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
+from jax.experimental import layout
 from jaxtyping import Array, Int
 
 from vidsme_jax.entropy import states
 from vidsme_jax.entropy.states import Extremes, HeadState
+
+_Sums = TypeVar("_Sums", Array, list[Array])
 
 _BLOCK = 4096 * 160  # Numbers in a block of logits on a CPU: 2.5 MiB.
 
@@ -45,7 +50,7 @@ def product(hidden: Array, head: Array, shard: VocabularyShard) -> Array:
         return multiply("vd,btd->vbt", head, hidden)
     logits = multiply("btd,vd->btv", hidden, head)
     # Without it the sums of the second pass may transpose all logits.
-    return with_layout_constraint(logits, Layout((0, 1, 2)))
+    return layout.with_layout_constraint(logits, layout.Layout((0, 1, 2)))
 
 
 def only_real(logits: Array, shard: VocabularyShard) -> Array:
@@ -119,10 +124,17 @@ def offset(logits: Array, shard: VocabularyShard) -> Int[Array, ""]:
     return jax.lax.axis_index(shard.axis) * logits.shape[shard.dimension]
 
 
+def added(x: _Sums, shard: VocabularyShard) -> _Sums:
+    """Returns the sum of an array, or of each in a list, over all devices' classes."""
+    if shard.axis is None:
+        return x
+    return cast(_Sums, jax.lax.psum(x, shard.axis))
+
+
 def merge_shards(state: HeadState, shard: VocabularyShard) -> HeadState:
     """Joins the states of all devices along the axis, the same on each of them."""
     if shard.axis is None:
         return state
-    parts = jax.lax.all_gather(state, shard.axis)
+    parts = cast(HeadState, jax.lax.all_gather(state, shard.axis))
     shards = (HeadState(*one) for one in zip(*parts, strict=True))
     return functools.reduce(states.merge, shards)

@@ -140,9 +140,9 @@ def _solved(
     It has a constant, which is not penalised.
     """
     count, of_x, of_y = sums[0, 0], sums[0, 1 : columns + 1], sums[0, columns + 1 :]
-    gram = sums[1:, 1 : columns + 1] - np.outer(of_x, of_x) / count
+    gram: np.ndarray = sums[1:, 1 : columns + 1] - np.outer(of_x, of_x) / count
     gram[np.diag_indices_from(gram)] += _RIDGE * count
-    right = sums[1:, columns + 1 :] - np.outer(of_x, of_y) / count
+    right: np.ndarray = sums[1:, columns + 1 :] - np.outer(of_x, of_y) / count
     return of_x / count, np.linalg.solve(gram, right)
 
 
@@ -167,7 +167,7 @@ def joint(
         return Joint(1.0, {}, "", NOTHING, 0.5)
     labels = Labels.of(sources.label[None]).before(permuted)
     titles: list[tuple[Family, str]] = []
-    found = []
+    found: list[np.ndarray] = []
     for each in families:
         for names, values in (each[1:3], each[3:5]):
             found.append(np.abs(aucs(values, labels) - 0.5))

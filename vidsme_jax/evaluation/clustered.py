@@ -75,7 +75,7 @@ class Influences(NamedTuple):
         import scipy.stats  # Heavy; a mistake is refused without it.
 
         middle = np.array([0.5])
-        found = []
+        found: list[float] = []
         for auc, variance, freedom in zip(*self[:3], strict=True):
             at = self._around(float(auc), float(variance), middle)[0]
             t = (auc - 0.5) / np.sqrt(at)

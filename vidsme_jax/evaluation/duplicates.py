@@ -52,7 +52,7 @@ def duplicates(
             ids[cluster][role].append(str(table.id[row]))
     wrong = sum(map(_overlap, spans.values()))
     divided = len(shared) - wrong
-    statements = []
+    statements: list[str] = []
     if wrong:
         its = "video is" if wrong == 1 else "videos are"
         statements.append(

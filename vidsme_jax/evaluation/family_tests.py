@@ -65,7 +65,7 @@ class Traits:
             first, second = first[kept[0]], second[kept[1]]
         rows = np.concatenate([first, second])
         sources = Sources.of(self.units[first], self.units[second])
-        found = {}
+        found: dict[str, Family] = {}
         for name in (*REACHING, *APART):
             columns = self.families.get(name, {})
             its = family(name, {k: v[rows] for k, v in columns.items()}, sources)

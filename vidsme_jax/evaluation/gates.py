@@ -55,7 +55,7 @@ def judge(
         "gate.max_tpr": (limits.tpr, f"TPR at an FPR of {100 * limits.fpr:g} %"),
     }
     its = comparisons.get(comparison, {}).get("scores", {}).get(limits.score, {})
-    checks = []
+    checks: list[dict[str, Any]] = []
     for name, (limit, what) in wanted.items():
         if limit is None:
             continue

@@ -91,7 +91,7 @@ def growth(
     unit = sources.unit[sources.source]
     curve: list[dict[str, Any]] = []
     for size in (n for n in _SIZES if n < min(first, second)):
-        subsets = []
+        subsets: list[sets.Subset] = []
         for rank in orders:
             kept = rank[sources.source] < size
             count = int((kept & label).sum())

@@ -61,7 +61,7 @@ def columns(
         for what, is_one in (
             ("capitals", str.isupper),
             ("digits", str.isdigit),
-            ("marks", lambda c: not (c.isalnum() or c.isspace())),
+            ("marks", _is_mark),
         ):
             counts = [sum(map(is_one, text)) for text in texts]
             found[f"{name} {what}"] = np.array(counts) / np.maximum(letters, 1)
@@ -112,17 +112,23 @@ def typicality(
     return found
 
 
+def _is_mark(character: str) -> bool:
+    return not (character.isalnum() or character.isspace())
+
+
 class _Counts:
     """How often words, pairs of words and first words of pairs are there."""
 
     def __init__(self, texts: Sequence[Sequence[str]] = ()):
-        self.words, self.pairs, self.firsts = (collections.Counter() for _ in range(3))
+        self.words = collections.Counter[str]()
+        self.pairs = collections.Counter[tuple[str, str]]()
+        self.firsts = collections.Counter[str]()
         for text in texts:
             self.words.update(text[1:])
             self.pairs.update(itertools.pairwise(text))
             self.firsts.update(text[:-1])
-        self.total, self._less = self.words.total(), None
-        self.distinct = len(self.words)
+        self.total, self.distinct = self.words.total(), len(self.words)
+        self._less: _Counts | None = None
 
     def without(self, own: "_Counts") -> "_Counts":
         """Returns these less others, which are subtracted when they are asked for."""
@@ -134,7 +140,8 @@ class _Counts:
 
     def log_p(self, text: Sequence[str]) -> float:
         """Returns the mean log p of the words after the first."""
-        own, logs = self._less or _Counts(), []
+        own = self._less or _Counts()
+        logs: list[float] = []
         for before, word in itertools.pairwise(text):
             alone = self.words[word] - own.words[word] + 1
             alone = alone / (self.total + self.distinct + 1)

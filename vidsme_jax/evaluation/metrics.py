@@ -7,6 +7,9 @@ Axes: `members`, `nonmembers`, rows of the two roles; `scores`; `items`, rows of
 table; `vertices` of a curve.
 """
 
+# Arguments are checked, whatever their annotations say.
+# pyright: reportUnnecessaryIsInstance=false
+
 import math
 from collections.abc import Collection
 from typing import Any, NamedTuple

@@ -64,7 +64,7 @@ def difference(
     few = intervals.too_few(
         of.sources, (intervals.effective(units[:m]), intervals.effective(units[m:]))
     )
-    aucs = []
+    aucs: list[dict[str, Any]] = []
     for k, value in enumerate(of.auc.tolist()):
         low, high = (None, None) if few else of.interval(k)
         aucs.append({"value": value, "low": low, "high": high})
@@ -91,7 +91,7 @@ def _ends(
     total = (of.total[1].astype(np.float64) - of.total[0]) ** 2
     has = [np.isin(of.units, each) for each in (units[:m], units[m:])]
     only = has[0] & ~has[1], has[1] & ~has[0], has[0] & has[1]
-    parts = []
+    parts: list[tuple[float, int]] = []
     for mask, count in zip(only, (*of.sources, int(only[2].sum())), strict=True):
         factor = count / (count - 1) if count > 1 else 1.0
         parts.append((factor * float(total[mask].sum()), max(1, count - 1)))

@@ -81,7 +81,7 @@ def _unrelated(
     kept: Bool[np.ndarray, " sources"],
 ) -> list[float]:
     """Returns one-sided p-values of rank correlations of some sources."""
-    found = []
+    found: list[float] = []
     for x, y in zip(own[kept].T, theirs[kept].T, strict=True):
         if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
             found.append(1.0)

@@ -344,7 +344,7 @@ def of_suspects(
     """
     if problems := no_test(suspects, calibration):
         return problems
-    lines = []
+    lines: list[str] = []
     for auc in OF_USED:
         share = smallest_share(auc, suspects, calibration, alpha, icc)
         found = (

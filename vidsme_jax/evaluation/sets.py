@@ -67,7 +67,7 @@ def by_group(
     """
     names, sizes = np.unique(group[:suspects], return_counts=True)
     largest = [n for n in names[np.argsort(-sizes, kind="stable")].tolist() if n]
-    found = []
+    found: list[dict[str, Any]] = []
     calibrates = np.arange(len(scores)) >= suspects
     for name in sorted(largest[:_MAX_GROUPS]) if len(names) > 1 else []:
         its = ~calibrates & (group == name)
@@ -91,11 +91,11 @@ def holm(p_values: list[float]) -> list[float]:
       >>> holm([0.01, 0.04, 0.03])
       [0.03, 0.06, 0.06]
     """
-    order = np.argsort(p_values, kind="stable")
-    count = len(order)
-    steps = (float(p_values[k]) * (count - at) for at, k in enumerate(order))
+    count = len(p_values)
+    order = sorted(range(count), key=p_values.__getitem__)
+    steps = (p_values[k] * (count - at) for at, k in enumerate(order))
     found = [0.0] * count
-    for k, p in zip(order.tolist(), itertools.accumulate(steps, max), strict=True):
+    for k, p in zip(order, itertools.accumulate(steps, max), strict=True):
         found[k] = min(1.0, p)
     return found
 
@@ -129,7 +129,7 @@ def curve(
     """
     rng = np.random.default_rng([seed, 5])
     orders = [rng.permutation(suspects) for _ in range(SUBSETS)]
-    found = []
+    found: list[dict[str, float | int]] = []
     for size in (n for n in POINTS if n < suspects):
         subsets = [Subset.of(scores, units, suspects, its[:size]) for its in orders]
         median = float(np.median(p_of_subsets(subsets, number, rng)))
@@ -194,7 +194,9 @@ def p_of_subsets(
     exact: int = _EXACT,
 ) -> list[float]:
     """Returns the p of each subset of one size, those of few labellings first."""
-    p_values, drawn, seen = [], [], []
+    p_values: list[float] = []
+    drawn: list[np.ndarray] = []
+    seen: list[tuple[float, float]] = []
     for its in subsets:
         own = its.statistics(its.sources.label[None])[0]
         if its.labellings <= exact:
@@ -204,7 +206,8 @@ def p_of_subsets(
             continue
         each = min(number // 10, _DRAWN // (len(subsets) * len(its.sums)))
         each = max(each, number // len(subsets) + 1)
-        permuted = its.sources.permuted(each, int(rng.integers(2**31)))
+        seed: np.int64 = rng.integers(2**31)
+        permuted = its.sources.permuted(each, int(seed))
         drawn.append(its.statistics(permuted[:]) / its.spread)
         seen.append((own / its.spread, 1 / its.labellings))
     if seen:
@@ -255,9 +258,10 @@ def dataset_inference(
         return None
     x = (clipped - clipped[half].mean(axis=0))[:, spread > 0] / spread[spread > 0]
     y = sources.label - sources.label[half].mean()
-    gram = x[half].T @ x[half]
+    gram: np.ndarray = x[half].T @ x[half]
     gram[np.diag_indices_from(gram)] += _RIDGE * half.sum()
-    weighted = x[~half] @ np.linalg.solve(gram, x[half].T @ y[half])
+    right: np.ndarray = x[half].T @ y[half]
+    weighted: np.ndarray = x[~half] @ np.linalg.solve(gram, right)
     label = sources.label[~half]
     if min(np.ptp(weighted[label]), np.ptp(weighted[~label])) < 1e-9:
         return None

@@ -148,7 +148,7 @@ class Sources(NamedTuple):
         """
         rng = np.random.default_rng([seed, 1])
         label = self.label.astype(np.uint8)
-        found = []
+        found: list[np.ndarray] = []
         groups = [np.arange(len(label))]
         if strata is not None:
             groups = [np.flatnonzero(strata == k) for k in np.unique(strata)]
@@ -184,11 +184,11 @@ def alike(
     rng = np.random.default_rng(9)
     own = [np.unique(each, return_inverse=True)[1] for each in (first, second)]
     sizes = [np.bincount(each) for each in own]
-    orders = []
+    orders: list[np.ndarray] = []
     for size in sizes:  # Equal sizes in any order.
         shuffled = rng.permutation(len(size))
         orders.append(shuffled[np.argsort(size[shuffled], kind="stable")])
-    found = []
+    found: list[np.ndarray] = []
     for k, (place, size) in enumerate(zip(own, sizes, strict=True)):
         other = np.sort(sizes[1 - k])
         rank = (np.arange(len(size)) + 0.5) / len(size)

@@ -49,12 +49,13 @@ def accuracy(
     for test in (half, ~half):
         threshold = _best(scores[~test], label[~test])
         right[test] = (scores[test] >= threshold) == label[test]
-    rates, variance, freedom = [], 0.0, math.inf
+    rates: list[float] = []
+    variance, freedom = 0.0, math.inf
     for role in (label, ~label):
         _, place = np.unique(unit[role], return_inverse=True)
         rate = right[role].mean()
         sums = np.bincount(place, right[role] - rate) / role.sum()
-        rates.append(rate)
+        rates.append(float(rate))
         variance += len(sums) / (len(sums) - 1) * (sums**2).sum() / 4
         freedom = min(freedom, len(sums) - 1)
     value = float(np.mean(rates))

@@ -245,12 +245,12 @@ def _test(
     left = int(sources.label[sources.source].sum())
     units, group = table.units[between.rows], table.group[between.rows]
     p = sets.p_of_set(values, sources, tests.number, tests.seed)
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name in table.scores:
         column = metrics.oriented(table, name)[between.rows]
         if np.isfinite(column).all():
             columns[name] = column
-    result["set"] = {
+    tested: dict[str, Any] = {
         "p": p,
         "alpha": tests.alpha,
         "videos": suspects,
@@ -261,7 +261,8 @@ def _test(
         "curve": sets.curve(values, units, left, p, tests.number, tests.seed),
         "inference": sets.dataset_inference(columns, sources, tests.seed),
     }
-    result["set"]["statement"] = _of_set(result)
+    result["set"] = tested
+    tested["statement"] = _of_set(result)
     return ""
 
 

@@ -118,7 +118,8 @@ def judge(
     compared = groups.comparisons(table)
     if not compared:
         return {}
-    traits, found = Traits(table), {}
+    traits = Traits(table)
+    found: dict[str, dict[str, Any]] = {}
     size = {name: len(each.nonmembers) for name, each in compared.items()}
     largest = sorted(compared, key=lambda name: -size[name])[: growth.MOST]
     for name, comparison in compared.items():
@@ -129,7 +130,7 @@ def judge(
         joint = _joint(traits, between, permuted, tests)
         shared = duplicates(table, members, nonmembers)
         files = apart(between, permuted, tests, "members", "nonmembers")
-        result = {
+        result: dict[str, Any] = {
             "description": comparison.description,
             "sources": dict(
                 zip(("members", "nonmembers"), between.sources.counts, strict=True)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, PyTree
 
 from vidsme_jax import parallel
 from vidsme_jax.base import AuditError
+from vidsme_jax.checkpoints.trees import Graph, State
 from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Batch, Shape, Texts, TextShape
 from vidsme_jax.models.decoder import Decoder, DecoderConfig, Layer, Visual
@@ -55,8 +56,8 @@ class Answer(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # One function a model, so that it compiles once.
 def greedy(
-    graphdef: nnx.GraphDef, *, limit: int, ends: tuple[int, ...]
-) -> Callable[[nnx.State, Batch], Answers]:
+    graphdef: Graph, *, limit: int, ends: tuple[int, ...]
+) -> Callable[[State, Batch], Answers]:
     """Returns the pure `step(state, batch)` that answers the questions of a batch.
 
     The batch has one direction, and `texts` without answers; without `texts` there is
@@ -73,7 +74,7 @@ def greedy(
       AuditError: The model has no `decoder` (see `interface`).
     """
 
-    def step(state: nnx.State, batch: Batch) -> Answers:
+    def step(state: State, batch: Batch) -> Answers:
         model = nnx.merge(graphdef, state)
         batch = batch if batch.texts is not None else _without_rows(batch)
         with jax.named_scope("generation"):
@@ -97,8 +98,8 @@ def answers(found: Answers, clip: int, count: int) -> list[Answer]:
 
 
 def cache_bytes(
-    graphdef: nnx.GraphDef,
-    state: nnx.State,
+    graphdef: Graph,
+    state: State,
     shape: Shape,
     texts: TextShape | None,
     limit: int,

@@ -9,7 +9,7 @@ layers is unrolled.
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ _Precision = jax.lax.Precision | None
 
 
 @contextlib.contextmanager
-def wanted(*, remat: bool = False) -> Iterator[None]:
+def wanted(*, remat: bool = False) -> Generator[None, None, None]:
     """Makes traces within the context parts of a program that computes gradients.
 
     Args:

@@ -24,6 +24,7 @@ from flax import nnx
 from vidsme_jax.base import Asked
 from vidsme_jax.checkpoints import loading, trees
 from vidsme_jax.checkpoints.files import Checkpoint
+from vidsme_jax.checkpoints.trees import Graph, State
 from vidsme_jax.models.rows import MAX_FRAMES, Order, Rows, Shown, Text
 from vidsme_jax.models.tiles import Tiling
 from vidsme_jax.models.tokenizer_files import Tokenizer
@@ -160,7 +161,7 @@ class Model:
     ends: tuple[int, ...] = ()
     decode: Callable[[Sequence[int]], str] = lambda ids: ""
     fingerprint: str = ""
-    fill: Callable[[nnx.State, loading.Shardings], nnx.State] | None = None
+    fill: Callable[[State, loading.Shardings], State] | None = None
 
     @functools.cached_property
     def num_bytes(self) -> int:
@@ -209,7 +210,7 @@ class Model:
         """Returns the smallest clip with this many frames."""
         return Shown(frames, grid=self.tiling.least if self.tiling else (0, 0))
 
-    def abstract(self) -> tuple[nnx.GraphDef, nnx.State]:
+    def abstract(self) -> tuple[Graph, State]:
         """Returns the module's graph and a copy of its state without values."""
         graphdef, state = _abstract(self.make)
         return graphdef, jax.tree.map(lambda leaf: leaf, state)
@@ -226,7 +227,7 @@ class Model:
 
 
 @functools.lru_cache(maxsize=4)
-def _abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+def _abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Graph, State]:
     return nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
 
 
@@ -235,8 +236,8 @@ class LoadedModel:
     """A model on its devices: description, graph and state."""
 
     model: Model
-    graphdef: nnx.GraphDef
-    state: nnx.State
+    graphdef: Graph
+    state: State
 
 
 class Options(NamedTuple):

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from vidsme_jax import parallel
+from vidsme_jax.checkpoints.trees import State
 from vidsme_jax.models import gradients
 
 # Layers that `project` may join, if k and v are smaller than q: slicing a v of equal
@@ -181,7 +182,7 @@ def walk_stack(
     graphdef, state = nnx.split(layers)
 
     def apply(
-        layer: nnx.State, x: Array, of_layer: PyTree[Array], *args: Any
+        layer: State, x: Array, of_layer: PyTree[Array], *args: Any
     ) -> tuple[Array, PyTree[Array]]:
         with jax.named_scope("layer"):
             return step(nnx.merge(graphdef, layer), x, of_layer, *args)
@@ -193,7 +194,7 @@ def walk_stack(
     if not _is_separate(leaves[0]):
 
         def scanned(
-            x: Array, of_layer: tuple[nnx.State, PyTree[Array]]
+            x: Array, of_layer: tuple[State, PyTree[Array]]
         ) -> tuple[Array, PyTree[Array]]:
             layer, own = jax.tree.map(_as_floats, of_layer)
             x, saved = apply(layer, x, own, *args)
@@ -249,7 +250,7 @@ def project(
     return jnp.split(first(x), ends.tolist(), axis=-1)
 
 
-def lay_out(state: nnx.State) -> None:
+def lay_out(state: State) -> None:
     """Stores the weights of stacked layers as `run_stack` reads them fastest, in place.
 
     It is called when a run starts; calling it again changes nothing; `stacked` undoes
@@ -278,7 +279,7 @@ def lay_out(state: nnx.State) -> None:
             _separate(path, flat)
 
 
-def stacked(state: nnx.State) -> nnx.State:
+def stacked(state: State) -> State:
     """Returns a copy of a state with layers as a leading axis, as they are loaded."""
     restored = jax.tree.map(lambda x: x, state)
     flat = dict(nnx.to_flat_state(restored))

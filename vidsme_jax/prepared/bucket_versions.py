@@ -17,7 +17,7 @@ import json
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import NoReturn
 
 from absl import logging
@@ -104,7 +104,7 @@ class BucketVersions:
     @contextlib.contextmanager
     def packing(
         self, packings: Sequence[Packing], lengths: Sequence[int], staging: Staging
-    ) -> Iterator[Callable[[Packing], None] | None]:
+    ) -> Generator[Callable[[Packing], None] | None, None, None]:
         """Publishes the next version from the shards written in the block.
 
         See `FolderVersions.packing`.

@@ -8,7 +8,7 @@ import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from absl import logging
 
@@ -65,7 +65,7 @@ class FolderVersions:
     @contextlib.contextmanager
     def packing(
         self, packings: Sequence[Packing], lengths: Sequence[int], staging: Staging
-    ) -> Iterator[Callable[[Packing], None] | None]:
+    ) -> Generator[Callable[[Packing], None] | None, None, None]:
         """Publishes the next version from the shards written in the block.
 
         Args:

@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from vidsme_jax.base import ClipError, Item
@@ -32,7 +32,9 @@ Spread = Callable[[Callable[[Packing], None], Sequence[Packing]], None]
 
 
 @contextlib.contextmanager
-def opened(root: Place, variant: Variant, num_clips: int) -> Iterator["Writer"]:
+def opened(
+    root: Place, variant: Variant, num_clips: int
+) -> Generator["Writer", None, None]:
     """Opens a variant of a prepared corpus for writing.
 
     A folder has one writer at a time. A bucket may have several: the first to finish

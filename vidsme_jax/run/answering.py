@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import jax
 from absl import logging
 
-from vidsme_jax.base import AuditError, ClipError, Sample
+from vidsme_jax.base import Asked, AuditError, ClipError, Sample
 from vidsme_jax.models import generation
 from vidsme_jax.models.interface import LoadedModel
-from vidsme_jax.parallel import Devices, in_gib
+from vidsme_jax.parallel import Devices, JaxRuntimeError, in_gib
 from vidsme_jax.run import memory
 from vidsme_jax.run.isolation import Isolation
 from vidsme_jax.run.preparing import Prepared
@@ -127,7 +127,7 @@ class Answering:
             out = self._step(self._loaded.state, batch)
             compiled = True
             host = self._devices.fetch(out)
-        except jax.errors.JaxRuntimeError as error:
+        except JaxRuntimeError as error:
             return self._isolation.failed(
                 group,
                 error,
@@ -213,7 +213,7 @@ def _known(each: Prepared | ClipError, run: Run) -> Prepared | ClipError:
 
 def known(prepared: Prepared, answers: Answers) -> Prepared:
     """Returns a sample with those of its answers that are stored."""
-    found = {}
+    found: dict[str, Asked] = {}
     for text in prepared.awaiting:
         place = prepared.sample.clip.key, text.key, prepared.content_hash
         if (answer := answers.find(*place)) is not None:

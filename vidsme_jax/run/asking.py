@@ -243,7 +243,7 @@ def _counts(given: views.Settings) -> set[int]:
 
 def _of_share(given: views.Settings) -> list[str]:
     """Returns what does not go together with a share."""
-    found = []
+    found: list[str] = []
     if given.share and given.overwrite:
         found.append(
             f"config.share is {given.share} and config.overwrite is true, which would "
@@ -260,7 +260,7 @@ def _of_share(given: views.Settings) -> list[str]:
 
 def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
     """Returns what a study lacks, and what it does not have of an audit."""
-    problems = []
+    problems: list[str] = []
     if items and "members" not in {item.role for item in items}:
         problems.append(
             "a study compares members with nonmembers: give corpus.members and "

@@ -110,7 +110,8 @@ def changed(items: Iterable[Item], store: Signals, reader: Reader) -> list[Failu
 
     A file that is gone is none of them: a report needs no videos.
     """
-    contents, found = Contents(reader), []
+    contents = Contents(reader)
+    found: list[Failure] = []
     for item in items:
         known = store.finished.get(item.clip)
         error = None if known is None else contents.problem(item.clip, known)
@@ -153,7 +154,7 @@ def repaired(
     """
     written = workdir / "failures.jsonl"
     files = {(item.id, item.video): file_of(item.clip) for item in items}
-    found = []
+    found: list[Failure] = []
     for failure in failures:
         if (failure.id, failure.video) not in files:
             continue

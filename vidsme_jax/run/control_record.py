@@ -118,7 +118,9 @@ def _differences(
     record: dict[str, Any], audit: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
     """Returns what makes a control another question, and what is worth a remark."""
-    its, wrong, noted = record["settings"], [], []
+    its = record["settings"]
+    wrong: list[str] = []
+    noted: list[str] = []
     for key, value in audit.items():
         was = its.get(key)
         change = f"{key} was {_shown(was)}, and is {_shown(value)}"
@@ -139,5 +141,6 @@ def _differences(
 
 
 def _shown(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    several: list[Any] = value
+    text = ", ".join(map(str, several)) if isinstance(value, list) else str(value)
     return printable(text, 100)

@@ -273,7 +273,8 @@ def _changes(
     before: dict[str, Any], listed: dict[str, int], asked: Asked
 ) -> list[Change]:
     """Returns what is asked otherwise than it was declared of so many rows."""
-    now, found = _declared(asked), []
+    now = _declared(asked)
+    found: list[Change] = []
     for what in now:
         if what == "corpus" and before[what] != now[what]:
             found.append(Change(what, listed, asked.corpus.rows))
@@ -299,7 +300,8 @@ def _since(
     rows: result_rows.Rows,
 ) -> list[Change]:
     """Returns what is otherwise than it was when the first verdict was reached."""
-    found, under = [], first["declaration"]
+    found: list[Change] = []
+    under = first["declaration"]
     if under != record["digest"]:
         replaced = {x["digest"] for x in record["earlier"] if x["time"] is not None}
         if under not in replaced:

@@ -77,7 +77,9 @@ class Declared:
     record: dict[str, Any]
     changes: tuple[Change, ...] = ()
     first: dict[str, Any] | None = None
-    rows: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict[str, Any]
+    )
     notes: tuple[str, ...] = ()
 
     @property
@@ -242,9 +244,11 @@ def _value(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    rows: dict[str, int] = value
+    several: list[Any] = value
     if isinstance(value, dict):
-        roles = (f"{count} {printable(x, _LONGEST)}" for x, count in value.items())
-        return f"of {sum(value.values())} rows ({', '.join(roles)})"
+        roles = (f"{count} {printable(x, _LONGEST)}" for x, count in rows.items())
+        return f"of {sum(rows.values())} rows ({', '.join(roles)})"
     if isinstance(value, list):
-        return f"({', '.join(map(_value, value))})"
+        return f"({', '.join(map(_value, several))})"
     return f"{value:g}" if is_number(value) else printable(value, _LONGEST)

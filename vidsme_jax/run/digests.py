@@ -23,10 +23,7 @@ _RUNS = (".lock", ".process-")  # Begin the names of what runs need while they g
 _SHOWN = 5  # Names in a sentence.
 _FIELDS: dict[str, sealed.Test] = {
     "files": lambda value: (
-        isinstance(value, dict)
-        and bool(value)
-        and all(map(sealed.is_text, value))
-        and all(map(sealed.having(sha256=sealed.is_digest), value.values()))
+        bool(value) and sealed.values_of(sealed.having(sha256=sealed.is_digest))(value)
     )
 }
 
@@ -80,7 +77,7 @@ def differences(workdir: pathlib.Path, record: dict[str, Any]) -> list[str]:
       record: Of `read`.
     """
     listed, there = record["files"], _names(workdir)
-    found = []
+    found: list[str] = []
     for name in sorted({*listed, *there}):
         shown = printable(name)
         if name not in there:

@@ -39,7 +39,8 @@ def problems(
       names: Of the scores that are computed, the headline among them.
       items: Of the corpus; empty where it could not be read.
     """
-    its, found = given.gate, []
+    its = given.gate
+    found: list[str] = []
     if its.max_auc is None and its.max_tpr is None:
         if its.score:
             found.append("config.gate.score: give config.gate.max_auc or max_tpr, too")

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Sequence
 
-import jax
 from absl import logging
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.models.interface import LoadedModel, Model
-from vidsme_jax.parallel import Devices, in_gib
+from vidsme_jax.parallel import Devices, JaxRuntimeError, in_gib
 from vidsme_jax.run.stacking import Padded
 from vidsme_jax.run.stopping import RunStopped
 from vidsme_jax.wording import printable
@@ -44,7 +43,7 @@ def loaded(model: Model, devices: Devices) -> LoadedModel:
     while True:
         try:
             return model.load(where)
-        except jax.errors.JaxRuntimeError as error:
+        except JaxRuntimeError as error:
             if is_lacking(error):
                 what = "to load the parameters"
                 raise _advice(error, what, model, devices, ()) from error
@@ -74,7 +73,8 @@ def first_batch(
       num_frames: See `config.video.num_frames`.
       shape: Of the batch, where batches of others were computed.
     """
-    clips, settings = devices.batch_size(batch_size) * devices.num_processes, []
+    clips = devices.batch_size(batch_size) * devices.num_processes
+    settings: list[str] = []
     if clips > devices.num_data:
         settings.append(f"config.batch_size = {devices.num_data} (it is {batch_size})")
     settings.append(f"a smaller config.video.num_frames (it is {num_frames})")
@@ -122,7 +122,7 @@ def _asked(error: str) -> str:
 
 def _available(devices: Devices) -> str:
     first = devices.mesh.local_devices[0]
-    found = first.memory_stats() or {}
+    found: dict[str, int] = first.memory_stats() or {}
     if "bytes_limit" not in found:
         return f"how much {first.device_kind} has is not known"
     limit, used = found["bytes_limit"], found.get("bytes_in_use", 0)

@@ -19,7 +19,7 @@ from vidsme_jax.models import layers
 from vidsme_jax.models.batches import Batch
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.models.rows import Rows
-from vidsme_jax.parallel import Devices
+from vidsme_jax.parallel import Devices, JaxRuntimeError
 from vidsme_jax.run import memory, outcomes
 from vidsme_jax.run.isolation import Isolation
 from vidsme_jax.run.stacking import Group, Input, Padded, Stacker
@@ -62,7 +62,7 @@ class Sent(NamedTuple):
     @property
     def is_sent(self) -> bool:
         """Whether the devices took it."""
-        return not isinstance(self.out, jax.errors.JaxRuntimeError)
+        return not isinstance(self.out, JaxRuntimeError)
 
 
 class Pipeline:
@@ -207,7 +207,7 @@ class Pipeline:
                 out = self._run(self._state, batch)
                 for leaf in jax.tree.leaves(out):
                     leaf.copy_to_host_async()
-            except jax.errors.JaxRuntimeError as error:
+            except JaxRuntimeError as error:
                 return Sent(group, rows, error)
         self._timeline.sent(out)
         return Sent(group, rows, out)
@@ -223,7 +223,7 @@ class Pipeline:
             if not sent.is_sent:
                 raise sent.out
             host = self.devices.fetch(sent.out)
-        except jax.errors.JaxRuntimeError as error:
+        except JaxRuntimeError as error:
             return self._isolation.failed(
                 sent.group,
                 error,

@@ -82,7 +82,7 @@ def of_pairs(
       icc: Correlation within sources.
       comparison: Of members with non-members.
     """
-    found = []
+    found: list[tuple[str, list[str]]] = []
     if known is not None:
         lines = power.of_roles(
             *known, alpha=given.alpha, auc=given.smallest_auc, fprs=given.fprs, icc=icc

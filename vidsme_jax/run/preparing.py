@@ -228,7 +228,7 @@ def tokenised(prepared: Prepared, run: Run) -> tuple[Input, dict[str, ClipError]
     refused = dict(found.refused)
     if run.answers is not None:
         refused |= {x.key: ("it has no answer",) for x in asked if not x.ended}
-    errors = {}
+    errors: dict[str, ClipError] = {}
     for each in asked:
         if each.key in refused:
             asks = printable(each.question, _QUOTED)

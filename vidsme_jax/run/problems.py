@@ -1,7 +1,7 @@
 """Collects what is wrong with a configuration, so that one error lists all of it."""
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 
 from ml_collections import ConfigDict
 
@@ -52,7 +52,7 @@ class Problems:
         return not any(key.startswith(keys) for key in faulty)
 
     @contextlib.contextmanager
-    def collected(self, *keys: str) -> Iterator[None]:
+    def collected(self, *keys: str) -> Generator[None, None, None]:
         """Collects the problems that a block raises, and marks keys as faulty."""
         try:
             yield

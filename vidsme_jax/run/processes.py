@@ -6,6 +6,9 @@ all take the same steps. The first process waits for the others and writes score
 report. A process that fails records why, and the others stop.
 """
 
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
+
 import contextlib
 import dataclasses
 import hashlib
@@ -15,7 +18,7 @@ import pathlib
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 import jax
@@ -100,7 +103,7 @@ def count() -> int:
 
 
 @contextlib.contextmanager
-def agreed() -> Iterator[None]:
+def agreed() -> Generator[None, None, None]:
     """Ends all processes if one of them finds something wrong in a block.
 
     Raises:
@@ -126,7 +129,7 @@ def agreed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def first_alone(what: str) -> Iterator[None]:
+def first_alone(what: str) -> Generator[None, None, None]:
     """Lets the others into a block only after the first process has left it."""
     if index() > 0:
         multihost_utils.sync_global_devices(what)
@@ -200,7 +203,7 @@ class Team:
         return bool(self._errors())
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> Generator[None, None, None]:
         """Sees to it that no process hangs in a step that another takes no part in.
 
         On a grid of several processes such a step never ends, nothing interrupts it,
@@ -255,7 +258,7 @@ class Team:
 
     def _errors(self) -> dict[int, str]:
         """Returns why processes ended early, by their places."""
-        found = {}
+        found: dict[int, str] = {}
         for place in range(count() if count() > 1 else 0):
             with contextlib.suppress(FileNotFoundError):
                 record = json.loads(_place(self._records, place).read_text())
@@ -265,7 +268,9 @@ class Team:
 
 
 @contextlib.contextmanager
-def together(workdir: str | pathlib.Path, share: str = "") -> Iterator[Team]:
+def together(
+    workdir: str | pathlib.Path, share: str = ""
+) -> Generator[Team, None, None]:
     """Runs a block that fills a work directory, in all processes of a run.
 
     The directory is locked; a process that leaves the block by an exception records
@@ -346,7 +351,8 @@ def _record_error(records: Records, error: BaseException) -> None:
 def _gather(records: Records, lists: int) -> list[list[Failure]]:
     """Waits for every process; returns so many lists, in the order of processes."""
     failures: list[list[Failure]] = [[] for _ in range(lists)]
-    problems, interrupted = [], False
+    problems: list[str] = []
+    interrupted = False
     for process in range(count()):
         path = _place(records, process)
         if not path.exists():

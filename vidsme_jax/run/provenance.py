@@ -29,8 +29,10 @@ OTHER_ROWS = (
 )
 _MAX_CAUSES = 20
 _CALLED = {"main.py": "python -m vidsme_jax.main"}
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "transformers", "av")
-_PACKAGES += ("opencv-python-headless",)
+_PACKAGES = (
+    *("jax", "jaxlib", "flax", "numpy", "transformers", "av"),
+    "opencv-python-headless",
+)
 
 
 def describe(

@@ -1,5 +1,8 @@
 """How many operations a second a device can do: what is known, or measured."""
 
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
+
 import re
 import time
 from typing import Any, NamedTuple
@@ -8,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from vidsme_jax.parallel import JaxRuntimeError
 
 # Dense products (no sparsity) in bfloat16 and float16, accumulated in float32, and in
 # float32 with every bit of the operands ("highest": no TF32; a TPU composes it of
@@ -85,7 +91,7 @@ def peak(device: Any, dtype: DTypeLike) -> Peak | None:
         return Peak(found, known=True)
     try:
         rate = matrix_rate(dtype, size=_fitting(device, dtype))
-    except jax.errors.JaxRuntimeError as error:  # What was scored is worth more.
+    except JaxRuntimeError as error:  # What was scored is worth more.
         logging.warning("the rate of %s: %s", device.device_kind, error)
         return None
     return Peak(rate, known=False)
@@ -100,11 +106,13 @@ def matrix_rate(dtype: DTypeLike, *, size: int, repeats: int = 5) -> float:
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     precision = "highest" if jnp.dtype(dtype) == jnp.float32 else None
     wide = jnp.float32 if jax.default_backend() == "cpu" else None
-    multiply = jax.jit(
-        lambda a: jnp.dot(a, a, precision=precision, preferred_element_type=wide)
-    )
+
+    @jax.jit
+    def multiply(a: Array) -> Array:
+        return jnp.dot(a, a, precision=precision, preferred_element_type=wide)
+
     multiply(a).block_until_ready()
-    times = []
+    times: list[float] = []
     for _ in range(repeats):
         start = time.perf_counter()
         multiply(a).block_until_ready()
@@ -114,7 +122,7 @@ def matrix_rate(dtype: DTypeLike, *, size: int, repeats: int = 5) -> float:
 
 def _fitting(device: Any, dtype: DTypeLike) -> int:
     """Returns the size of matrices that a device has room for."""
-    reported = device.memory_stats() or {}
+    reported: dict[str, int] = device.memory_stats() or {}
     if "bytes_limit" not in reported:
         return _SIZES[1]
     free = reported["bytes_limit"] - reported.get("bytes_in_use", 0)

@@ -137,7 +137,8 @@ def _stay_offline() -> None:
 def _not_cached(config: ConfigDict) -> list[str]:
     """Returns which checkpoints are on the hub, and not all in the cache."""
     problems = Problems(config)
-    given, found = problems.settings, []
+    given = problems.settings
+    found: list[str] = []
     named = {
         "model.checkpoint": given.model.checkpoint,
         "reference.checkpoint": given.reference.checkpoint,
@@ -203,7 +204,7 @@ def _of_models(setup: Any) -> list[str]:
     """Returns lines on the models of a `checks.Setup`."""
     from vidsme_jax.parallel import in_gib
 
-    lines = []
+    lines: list[str] = []
     for what, model in (("model", setup.model), ("reference", setup.reference)):
         if model is not None:
             size = in_gib(model.num_bytes)
@@ -228,7 +229,7 @@ def _stored(asked: Asked, workdir: pathlib.Path) -> dict[str, set[str]]:
       AuditError: Lists the parts that are damaged.
     """
     found: dict[str, set[str]] = {}
-    problems = []
+    problems: list[str] = []
     if asked.settings.overwrite or asked.settings.study:
         return found
     for part in sorted((workdir / asking.SIGNALS).glob("part-*.parquet")):

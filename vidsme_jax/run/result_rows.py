@@ -25,7 +25,8 @@ def rows(table: ScoreTable, headline: str) -> dict[str, dict[str, Any]]:
       By role, of those that have any: `count`, and `rows`, base64 of the sorted first 6
       bytes of the SHA-256 of each row's id and content hash, as a list of JSON.
     """
-    there, found = ~np.isnan(table.scores[headline]), {}
+    there = ~np.isnan(table.scores[headline])
+    found: dict[str, dict[str, Any]] = {}
     for role in ROLES:
         kept = there & (table.role == role)
         its = zip(table.id[kept].tolist(), table.cluster[kept].tolist(), strict=True)
@@ -39,13 +40,10 @@ def rows(table: ScoreTable, headline: str) -> dict[str, dict[str, Any]]:
 
 def are_rows(value: Any) -> bool:
     """Returns whether a value is one that `rows` returns."""
-    if not isinstance(value, dict) or not set(value) <= set(ROLES):
-        return False
     one = sealed.having(count=sealed.is_count, rows=sealed.is_text)
-    return all(
-        one(its) and len(its["rows"]) == _CHARACTERS * its["count"]
-        for its in value.values()
-    )
+    if not sealed.values_of(one)(value) or not set(value) <= set(ROLES):
+        return False
+    return all(len(x["rows"]) == _CHARACTERS * x["count"] for x in value.values())
 
 
 def lost(before: Rows, now: Rows) -> tuple[dict[str, int], dict[str, int]]:
@@ -72,7 +70,7 @@ def gained(before: Rows, now: Rows) -> dict[str, int]:
 
 def _fewer(rows: Rows, others: Rows) -> dict[str, int]:
     """Returns how many rows of each role are not among others."""
-    found = {}
+    found: dict[str, int] = {}
     for role in ROLES:
         rest = _short(rows.get(role)) - _short(others.get(role))
         if number := rest.total():

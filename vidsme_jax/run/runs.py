@@ -27,7 +27,7 @@ class Wanted:
     def by(cls, names: Iterable[str], profile: str, slices: Iterable[str]) -> "Wanted":
         """Returns what the named scores need of some slices."""
         names, slices = tuple(names), set(slices)
-        second = {SECOND} if scores.needs_second_pass(names, profile) else set()
+        second = [SECOND] if scores.needs_second_pass(names, profile) else []
         video = frozenset(second) if "video" in slices else None
         if slices <= {"video"}:
             return cls(video)

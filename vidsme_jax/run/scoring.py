@@ -11,16 +11,15 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
-import jax
 from absl import logging
 
-from vidsme_jax.base import ClipError, Failure, Sample
+from vidsme_jax.base import ClipError, Failure, Sample, ScoredClip
 from vidsme_jax.data import loader
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.batches import TextShape
 from vidsme_jax.models.interface import LoadedModel
 from vidsme_jax.motion import backends
-from vidsme_jax.parallel import Devices
+from vidsme_jax.parallel import Devices, JaxRuntimeError
 from vidsme_jax.progress import Progress
 from vidsme_jax.run import answering, failing, memory, pipeline, preparing, processes
 from vidsme_jax.run.contents import Contents, confirmed
@@ -101,7 +100,7 @@ def score(
         driver = _Driver(its, reader, contents, devices, team, stop)
         try:
             used = driver.score(samples) or used
-        except jax.errors.JaxRuntimeError as error:
+        except JaxRuntimeError as error:
             raise RunStopped(memory.one_line(error)) from error
         failures += driver.failed.failures
         lacking += driver.failed.lacking
@@ -238,7 +237,7 @@ class _Driver:
 
     def _load(self) -> dict[int, LoadedModel]:
         """Reads the tensors of every model, by its identity."""
-        loaded = {}
+        loaded: dict[int, LoadedModel] = {}
         for model in {id(run.model): run.model for run in self._runs}.values():
             loaded[id(model)] = memory.loaded(model, self._devices)
         return loaded
@@ -265,7 +264,8 @@ class _Driver:
 
     def _only(self, place: int, samples: Sequence[Sample]) -> Padded:
         """Returns the shape that holds every sample that a run lacks."""
-        run, shapes, video = self._runs[place], [], False
+        run, video = self._runs[place], False
+        shapes: list[TextShape] = []
         for sample in samples:
             its = self._missing[sample.clip.key].get(place, Missing())
             video = video or its.video
@@ -290,7 +290,7 @@ class _Driver:
         }
         decoded = self._decoded(todo)
         for sample, found in answering.answered(decoded, self._runs, self._generating):
-            inputs = []
+            inputs: list[tuple[int, Input]] = []
             for place, each in found:
                 if isinstance(each, ClipError):
                     self._fail(sample, each, [place])
@@ -332,7 +332,8 @@ class _Driver:
                 yield sample, found
 
     def _store(self, place: int, results: Sequence[Result]) -> None:
-        run, good = self._runs[place], []
+        run = self._runs[place]
+        good: list[ScoredClip] = []
         with self._meter.timeline.spending(FLOW):
             for result in results:
                 try:

@@ -68,16 +68,16 @@ def read(
     Raises:
       AuditError: The file is damaged, was changed, or is of another format.
     """
+    record: Any = None
     try:
         record = json.loads(received.content(path, _MOST))
         wrong = _wrong(record, fields)
     except FileNotFoundError:
         if not path.is_symlink():
             return None
-        record, wrong = {}, "it is a link that leads nowhere"
+        wrong = "it is a link that leads nowhere"
     except (OSError, ValueError, RecursionError) as error:
         wrong = f"it cannot be read ({printable(str(error), 300)})"
-        record = {}
     if wrong:
         raise AuditError([f"{path}: {wrong}; {remedy}"])
     return record
@@ -93,9 +93,10 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def _wrong(record: Any, fields: Mapping[str, Test]) -> str:
+def _wrong(content: Any, fields: Mapping[str, Test]) -> str:
     """Returns what is wrong with the content of a file, or ""."""
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+    record: dict[str, Any] = content
+    if not isinstance(content, dict) or record.get("format") != _FORMAT:
         return f"it has not format {_FORMAT}, which this version reads"
     rest = {key: value for key, value in record.items() if key != "digest"}
     if record.get("digest") != _digest(rest):
@@ -139,7 +140,7 @@ def is_count(value: Any) -> bool:
 
 def is_counts(value: Any) -> bool:
     """Returns whether a value is an object of counts."""
-    return isinstance(value, dict) and all(map(is_count, value.values()))
+    return values_of(is_count)(value)
 
 
 def or_none(test: Test) -> Test:
@@ -149,13 +150,33 @@ def or_none(test: Test) -> Test:
 
 def list_of(test: Test) -> Test:
     """Allows lists whose entries pass a test."""
-    return lambda value: isinstance(value, list) and all(map(test, value))
+
+    def is_one(value: Any) -> bool:
+        several: list[Any] = value
+        return isinstance(value, list) and all(map(test, several))
+
+    return is_one
+
+
+def values_of(test: Test) -> Test:
+    """Allows objects whose values pass a test."""
+
+    def is_one(value: Any) -> bool:
+        its: dict[str, Any] = value
+        return isinstance(value, dict) and all(map(test, its.values()))
+
+    return is_one
 
 
 def having(**fields: Test) -> Test:
     """Allows objects that have these fields and no others."""
-    return lambda value: (
-        isinstance(value, dict)
-        and set(value) == set(fields)
-        and all(test(value[key]) for key, test in fields.items())
-    )
+
+    def is_one(value: Any) -> bool:
+        its: dict[str, Any] = value
+        return (
+            isinstance(value, dict)
+            and its.keys() == fields.keys()
+            and all(test(its[key]) for key, test in fields.items())
+        )
+
+    return is_one

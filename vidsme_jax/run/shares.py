@@ -210,7 +210,8 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
     if strange := [name for name in names if not SHARE.test(share_names.of_file(name))]:
         named = printable(f"{strange[0]}.json", 60)
         raise AuditError([f"{folder}: {named} is of no share I/N; delete it"])
-    count, records = int(counts.pop()), {}
+    count = int(counts.pop())
+    records: dict[int, dict[str, Any]] = {}
     for number in range(1, count + 1):
         name = _name(f"{number}/{count}")
         if place.find(name):
@@ -224,7 +225,7 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
     if problems := [*_differences(records, count), *_lost(place, records)]:
         raise AuditError([f"{place.name}: {problem}" for problem in problems])
     missing = tuple(k for k in range(1, count + 1) if k not in records)
-    causes = {}
+    causes: dict[str, str] = {}
     for share in (f"{number}/{count}" for number in missing):
         cause = f"share {share} has not finished: run it with --config.share={share}"
         causes |= {sample.clip.key: cause for sample in part(samples, share)}
@@ -290,7 +291,8 @@ def _differences(records: Mapping[int, dict[str, Any]], count: int) -> list[str]
             if key.split(".")[0] not in _FREE
         },
     }
-    found, first = [], min(records)
+    found: list[str] = []
+    first = min(records)
     for what, read in of.items():
         try:
             expected = read(records[first])
@@ -308,7 +310,7 @@ def _differences(records: Mapping[int, dict[str, Any]], count: int) -> list[str]
 
 def _lost(place: Workdir, records: Mapping[int, dict[str, Any]]) -> list[str]:
     """Returns a sentence for each part that a record names and that is missing."""
-    found = []
+    found: list[str] = []
     for record in records.values():
         for folder, names in record["parts"].items():
             files = [f"{folder}/{pathlib.Path(name).name}" for name in names]
@@ -324,7 +326,7 @@ def _lost(place: Workdir, records: Mapping[int, dict[str, Any]]) -> list[str]:
 def _notes(
     records: Mapping[int, dict[str, Any]], missing: Sequence[int], count: int
 ) -> list[str]:
-    notes = []
+    notes: list[str] = []
     if missing:
         notes.append(
             f"{len(missing)} of {count} shares have not finished "
@@ -343,11 +345,12 @@ def _notes(
 
 def _values(records: Mapping[int, dict[str, Any]], keys: Sequence[str]) -> str:
     """Returns the different values of a fact, in words."""
-    found = []
+    found: list[str] = []
     for record in records.values():
         value: Any = record["about"]
         for key in keys:
-            value = value.get(key, "unknown") if isinstance(value, dict) else "unknown"
+            its: dict[str, Any] = value
+            value = its.get(key, "unknown") if isinstance(value, dict) else "unknown"
         found.append(printable(str(value), 100))
     return "; ".join(dict.fromkeys(found))
 

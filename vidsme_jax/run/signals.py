@@ -127,8 +127,9 @@ def _check(model: Any, against: Any, texts: Any) -> None:
         f"texts is {texts!r}; it must be a list of pairs (question, answer)",
     )
     for text in (texts,) if isinstance(texts, str) else texts:
-        pair = isinstance(text, tuple | list) and len(text) == 2
+        parts: Sequence[Any] = text
+        pair = isinstance(text, tuple | list) and len(parts) == 2
         require(
-            pair and all(isinstance(part, str) for part in text),
+            pair and all(isinstance(part, str) for part in parts),
             f"texts holds {text!r}; it must be a list of pairs (question, answer)",
         )

@@ -5,6 +5,9 @@ rows, and the streaming head reduces each state to its signals. Directions, prom
 questions are data in `models.batches.Batch`.
 """
 
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
+
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vidsme_jax import parallel
 from vidsme_jax.base import AnyArray, TokenSignals
+from vidsme_jax.checkpoints.trees import Graph, State
 from vidsme_jax.entropy import streaming
 from vidsme_jax.models.batches import Batch, Texts
 
@@ -42,12 +46,12 @@ class Found(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # One function per model, so that it compiles once.
 def make_step(
-    graphdef: nnx.GraphDef,
+    graphdef: Graph,
     *,
     second: bool,
     text_second: bool = False,
     memory: int | None = None,
-) -> Callable[[nnx.State, Batch], Found]:
+) -> Callable[[State, Batch], Found]:
     """Returns the pure `step(state, batch)`.
 
     Args:
@@ -57,8 +61,8 @@ def make_step(
       memory: Bytes that logits may take on a device; see `streaming.rows_at_once`.
     """
 
-    def step(state: nnx.State, batch: Batch) -> Found:
-        model = nnx.merge(graphdef, state)
+    def step(state: State, batch: Batch) -> Found:
+        model: Any = nnx.merge(graphdef, state)
         reduced = functools.partial(_reduced, model.head, memory=memory)
         hidden, asked = model.read(model.see(batch.pixels), batch)
         video = texts = blank = None
@@ -93,13 +97,16 @@ def _reduced(
     """
     size = hidden.shape[:2]
     means = jnp.swapaxes(means, 2, 3)
-    given = [hidden, means] if target is None else [hidden, means, target]
-    given = [
-        jnp.broadcast_to(x, (*size, *x.shape[2:])) for x in map(jnp.asarray, given)
-    ]
-    given = [x.reshape(-1, *x.shape[2:]) for x in given]
-    found = _head(head, *given, **options)
-    return jax.tree.map(lambda x: x.reshape(*size, *x.shape[1:]), found)
+
+    def in_all(x: Array | np.ndarray) -> Array:
+        whole = jnp.broadcast_to(x, (*size, *x.shape[2:]))
+        return whole.reshape(-1, *x.shape[2:])
+
+    def of_clips(x: Array) -> Array:
+        return x.reshape(*size, *x.shape[1:])
+
+    given = (hidden, means) if target is None else (hidden, means, target)
+    return jax.tree.map(of_clips, _head(head, *map(in_all, given), **options))
 
 
 def head_memory(memory: int | None, parameters: int) -> int | None:

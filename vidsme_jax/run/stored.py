@@ -117,7 +117,7 @@ def check_held(asked: Asked, store: signals.Signals, workdir: pathlib.Path) -> N
       AuditError: They lack what a score needs; names the scores.
     """
     held, profile = _held(asked.samples, store), asked.settings.profile
-    lacking = []
+    lacking: list[str] = []
     for name in asked.scores:
         of = scores.PROFILES[profile].score(name).slice
         if not Wanted.by([name], profile, [of]).within(held):
@@ -141,7 +141,8 @@ def _check_orders(asked: Asked, store: signals.Signals, whose: str) -> None:
 
 def _held(asked: tuple[Sample, ...], store: signals.Signals) -> Wanted:
     """Returns what all rows hold that are stored of some samples."""
-    video, texts = [], []
+    video: list[frozenset[str]] = []
+    texts: list[frozenset[str]] = []
     for sample in asked:
         known = store.finished.get(sample.clip.key)
         if known is not None:

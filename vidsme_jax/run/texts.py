@@ -116,10 +116,12 @@ def check_texts(
         if text.ended != "given" or text.answer.strip()
     ]
     shown = model.smallest(num_frames)
-    found, problems = tokenise(asked, model, shown, slices, room), []
+    found = tokenise(asked, model, shown, slices, room)
+    problems: list[str] = []
     if room:
         problems += _same_answer(samples, found)
-    rows, long = collections.defaultdict(list), {}
+    rows: dict[str, list[str]] = collections.defaultdict(list)
+    long: dict[str, int] = {}
     for sample in samples:
         for item in sample.clip.items:
             key = text_of(item, slices, response)

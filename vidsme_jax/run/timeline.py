@@ -1,13 +1,18 @@
 """How a run's time divides between the devices, what feeds them, and compiling."""
 
+# Some functions of JAX have no types.
+# pyright: reportUnknownMemberType=false
+
 import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+
+from vidsme_jax.parallel import JaxRuntimeError
 
 T = TypeVar("T")
 Span = tuple[float, float]  # From and to, in seconds of `time.perf_counter`.
@@ -77,7 +82,7 @@ class Timeline:
             self._spent, self._own = [], []
 
     @contextlib.contextmanager
-    def spending(self, cause: str) -> Iterator[None]:
+    def spending(self, cause: str) -> Generator[None, None, None]:
         """Counts a block of the feeding thread for a cause."""
         start = time.perf_counter()
         try:
@@ -133,7 +138,7 @@ class Timeline:
 
     def _watch(self) -> None:
         while (batch := self._results.get()) is not None:
-            with contextlib.suppress(jax.errors.JaxRuntimeError):
+            with contextlib.suppress(JaxRuntimeError):
                 jax.block_until_ready(batch.out)  # Whoever fetches it gets the error.
             done = time.perf_counter()
             if 0 < self._done < batch.time:

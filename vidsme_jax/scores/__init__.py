@@ -9,6 +9,9 @@ profile "exact" a larger score means "more likely a member", for every score. In
 release, which scores the video's rows only.
 """
 
+# Arguments are checked, whatever their annotations say.
+# pyright: reportUnnecessaryIsInstance=false
+
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -93,10 +96,9 @@ def compute(
             not (is_calibrated(name) or score.compares) or reference is not None,
             f"{name} needs a reference model's; reference is None",
         )
-    for key, value, kind in (
-        ("text", text, ScoredText),
-        ("reference", reference, Revealed),
-    ):
+    given: dict[str, tuple[Any, type]]
+    given = {"text": (text, ScoredText), "reference": (reference, Revealed)}
+    for key, (value, kind) in given.items():
         where = "base" if kind is ScoredText else "scores"
         require(
             value is None or isinstance(value, kind),
@@ -163,10 +165,10 @@ def named(given: Any) -> tuple[str, ...]:
       >>> named("vid_sme, perplexity") == named(["vid_sme", "perplexity"])
       True
     """
-    several = given.split(",") if isinstance(given, str) else given
-    listed = isinstance(several, tuple | list)
+    several: Sequence[Any] = given.split(",") if isinstance(given, str) else given
     require(
-        listed and all(isinstance(text, str) for text in several),
+        isinstance(given, str | tuple | list)
+        and all(isinstance(text, str) for text in several),
         f"scores are {given!r}; give a tuple of names, such as ('vid_sme', "
         "'perplexity'), one text, such as 'vid_sme,perplexity', or 'all'",
     )

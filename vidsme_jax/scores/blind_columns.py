@@ -39,7 +39,8 @@ def of_items(
     known = [traits.get(item.clip) for item in items]
     unknown = np.full(len(COLUMNS), np.nan, np.float32)
     pixels = np.array([unknown if x is None else x.pixels for x in known], np.float64)
-    about = [{} if x is None else x.container for x in known]
+    none: Mapping[str, str | float] = {}
+    about = [none if x is None else x.container for x in known]
 
     def numbers(name: str) -> np.ndarray:
         values = (each.get(name) for each in about)

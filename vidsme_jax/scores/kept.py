@@ -143,7 +143,8 @@ class Kept:
 
     def _ids(self, store: Signals, keys: Collection[str]) -> dict[str, bytes]:
         """Returns an identifier of the signals of each clip."""
-        found, known = {}, {}
+        found: dict[str, bytes] = {}
+        known: dict[int, str] = {}
         for key in keys:
             if (its := store.finished.get(key)) is None:
                 continue
@@ -187,9 +188,10 @@ class Kept:
             for key, about in _abouts(table, clips):
                 into.about[key] = about
         places = {self._units[unit]: place for unit, place in into.places.items()}
-        numbers = [pa.field(name, pa.float64()) for name in self._columns]
-        for table in chunks.read(self._folder, self._stem, [*_OF_TEXTS, *numbers]):
-            ids = table.column(chunks.ID.name).to_pylist()
+        for table in chunks.read(
+            self._folder, self._stem, (*_OF_TEXTS, *self._numbers())
+        ):
+            ids: list[bytes] = table.column(chunks.ID.name).to_pylist()
             rows = np.array([k for k, its in enumerate(ids) if its in places], np.int64)
             to = np.array([places[ids[k]] for k in rows], np.int64)
             for column, name in enumerate(self._columns):
@@ -198,10 +200,13 @@ class Kept:
                     raise ValueError(f"{name} is not finite")
                 into.values[column, to] = values[rows]
             into.lengths[to] = _numbers(table, "length")[rows]
-            answers = table.column("answer").to_pylist()
-            for row, place in zip(rows.tolist(), to.tolist(), strict=True):
-                into.answers[place] = restored(answers[row])
+            answers: list[str] = table.column("answer").to_pylist()
+            for row, place in zip(rows, to, strict=True):
+                into.answers[place] = restored(answers[int(row)])
             into.there[to] = True
+
+    def _numbers(self) -> list[pa.Field]:
+        return [pa.field(name, pa.float64()) for name in self._columns]
 
     def _of_clips(self, found: Gathered) -> Iterator[pa.Table]:
         keys = list(found.about)
@@ -218,17 +223,17 @@ class Kept:
 
     def _of_units(self, found: Gathered) -> Iterator[pa.Table]:
         there = [unit for unit, place in found.places.items() if found.there[place]]
-        numbers = [pa.field(name, pa.float64()) for name in self._columns]
+        schema = pa.schema([chunks.ID, *_OF_TEXTS, *self._numbers()])
         for rows in chunks.places(len(there)):
             units = there[rows]
-            places = np.array([found.places[unit] for unit in units], np.int64)
-            every = [
+            places = [found.places[unit] for unit in units]
+            every: list[Any] = [
                 pa.array([self._units[unit] for unit in units], chunks.ID.type),
                 pa.array([storable(found.answers[k]) for k in places], pa.string()),
                 pa.array(found.lengths[places]),
                 *(pa.array(values[places]) for values in found.values),
             ]
-            yield pa.table(every, pa.schema([chunks.ID, *_OF_TEXTS, *numbers]))
+            yield pa.table(every, schema)
 
 
 def _digest(*texts: str) -> bytes:
@@ -250,14 +255,15 @@ def _abouts(table: pa.Table, clips: Mapping[bytes, str]) -> Iterator[tuple[str, 
       ValueError: Something is damaged.
     """
     table = table.combine_chunks()
-    rows, warnings = _numbers(table, "rows"), table.column("warnings").to_pylist()
-    containers = table.column("container").to_pylist()
+    rows, ids = _numbers(table, "rows"), table.column(chunks.ID.name).to_pylist()
+    warnings: list[list[str]] = table.column("warnings").to_pylist()
+    containers: list[str | None] = table.column("container").to_pylist()
     arrays = {name: _Lists(table, name) for name in ("pixels", "hashes", "valid")}
-    for row, its in enumerate(table.column(chunks.ID.name).to_pylist()):
+    for row, its in enumerate(ids):
         if (key := clips.get(its)) is None:
             continue
         found = None
-        if containers[row] is not None:
+        if (container := containers[row]) is not None:
             pixels, hashes, valid = (each[row] for each in arrays.values())
             shape = (-1, traits.WINDOWS, 2)
             prints = Fingerprint(hashes.reshape(shape), valid.reshape(shape[:2]))
@@ -265,7 +271,7 @@ def _abouts(table: pa.Table, clips: Mapping[bytes, str]) -> Iterator[tuple[str, 
                 raise ValueError("the pixels of a clip are not described")
             if not len(prints.valid) or len(prints.hashes) != len(prints.valid):
                 raise ValueError("a clip has no fingerprint")
-            found = Traits(pixels, facts.container_of(containers[row]), prints)
+            found = Traits(pixels, facts.container_of(container), prints)
         notes = tuple(restored(text) for text in warnings[row])
         yield key, About(int(rows[row]), notes, found)
 
@@ -279,8 +285,8 @@ class _Lists:
             column = column.chunk(0)
         if column.values.null_count:
             raise ValueError(f"{name} has places without a value")
-        self._ends = column.offsets.to_numpy()
-        self._values = column.values.to_numpy(zero_copy_only=False)
+        self._ends: np.ndarray = column.offsets.to_numpy()
+        self._values: np.ndarray = column.values.to_numpy(zero_copy_only=False)
 
     def __getitem__(self, row: int) -> np.ndarray:
         return self._values[self._ends[row] : self._ends[row + 1]]

@@ -71,7 +71,7 @@ class Profile:
     table: Mapping[str, Score]
     sign: float
     deform: Deformation
-    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     @property
     def larger_is_member(self) -> bool:
@@ -148,7 +148,7 @@ class Profile:
     ) -> dict[str, float]:
         views: dict[str, ClipView | None] = {}
         ordered: dict[tuple[str, Statistic], np.ndarray] = {}
-        out = {}
+        out: dict[str, float] = {}
         for name in names:
             score = self.score(name)
             where = score.slice

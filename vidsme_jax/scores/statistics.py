@@ -252,7 +252,7 @@ def windows(c: ClipView) -> Rows:
         return np.array([np.nan])
     own, others = (x.signals.log_prob[0].astype(np.float64) for x in (c, other))
     ends = np.cumsum([0.0, *(own - others)])
-    shares = []
+    shares: list[np.floating] = []
     for size in _SIZES:
         size = min(size, len(own))
         sums = ends[size:] - ends[:-size]
@@ -267,8 +267,11 @@ def _present(value: Any, what: str) -> Any:
 
 
 # Those that read what only the head's second pass computes.
-SECOND_PASS = {vid_sme_sequence, vid_sme_sequence_released, renyi_05_clamped}
-SECOND_PASS |= {modified_entropy, modified_renyi_05, modified_renyi_2}
+SECOND_PASS = {vid_sme_sequence, vid_sme_sequence_released, renyi_05_clamped} | {
+    modified_entropy,
+    modified_renyi_05,
+    modified_renyi_2,
+}
 BLANK = {pmi_blank}  # Those that read the rows of a grey video.
 # Those that compare the natural with the second order of the frames.
 ORDERS = {vid_sme, vid_sme_sequence, vid_sme_sequence_released, pmi}

@@ -110,7 +110,7 @@ def score_table(
     def compute(
         clip: ScoredClip, texts: Sequence[ScoredText | None]
     ) -> list[Sequence[float]]:
-        rows = []
+        rows: list[Sequence[float]] = []
         own = _values(chosen, clip, texts, orders, plain)
         for text, values in zip(texts, own, strict=True):
             other = other_of(clip, text)
@@ -166,7 +166,7 @@ def _others(
     comparing: bool,
 ) -> dict[Unit, _Other]:
     """Returns the reference model's scores of what is asked, where it has signals."""
-    found = {}
+    found: dict[Unit, _Other] = {}
     for clip in received.read(reference, orders.keys()):
         texts = gathered.texts_of(clip, asked[clip.key])
         values = _values(profile, clip, list(texts.values()), orders, names)

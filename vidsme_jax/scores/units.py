@@ -124,7 +124,7 @@ def labels(
             same.append((clip, _SOURCE + item.source))
     called: dict[str, str] = {}
     for group in similar.groups(same):
-        known = set().union(*(names[x] for x in group if x in names))
+        known = {name for x in group if x in names for name in names[x]}
         sources = [name for name in known if name.startswith(_SOURCE)]
         called |= dict.fromkeys(group, min(sources or known, default=""))
     return np.array([called[clip] for clip in clips], object)
@@ -132,13 +132,12 @@ def labels(
 
 def made(table: ScoreTable) -> Made:
     """Returns how the units of a table were made."""
-    files = collections.defaultdict(set)
+    files: dict[str, set[str]] = collections.defaultdict(set)
     for unit, file in zip(table.units.tolist(), table.cluster.tolist(), strict=True):
         files[unit].add(file)
-    sources = sum(str(unit).startswith(_SOURCE) for unit in files)
+    sources = sum(unit.startswith(_SOURCE) for unit in files)
     joined = sum(
-        len(its) > 1 and not str(unit).startswith(_SOURCE)
-        for unit, its in files.items()
+        len(its) > 1 and not unit.startswith(_SOURCE) for unit, its in files.items()
     )
     return Made(sources, joined, len(files) - sources - joined)
 

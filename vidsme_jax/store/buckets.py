@@ -15,7 +15,7 @@ import io
 import pathlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from vidsme_jax import terminal
@@ -272,7 +272,7 @@ class Bucket:
             raise FileExistsError(errno.EEXIST, there, f"{self.url}/{name}")
 
     @contextlib.contextmanager
-    def _naming(self, name: str, doing: str) -> Iterator[None]:
+    def _naming(self, name: str, doing: str) -> Generator[None, None, None]:
         """Raises an `OSError` that names the object for all that drivers raise."""
         url = f"{self.url}/{name}" if name else self.url
         try:

@@ -7,7 +7,7 @@ import pathlib
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import BinaryIO
 
 from vidsme_jax.wording import printable
@@ -41,7 +41,7 @@ def unwritable(folder: pathlib.Path, what: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+def replacing(path: pathlib.Path) -> Generator[BinaryIO, None, None]:
     """Yields a new file that takes the place of a path when the block ends.
 
     Until then it is in the same folder under a temporary name. A link at the path is
@@ -97,7 +97,7 @@ def _appear(partial: pathlib.Path, path: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _partial(
     path: pathlib.Path, put: Callable[[pathlib.Path, pathlib.Path], None]
-) -> Iterator[BinaryIO]:
+) -> Generator[BinaryIO, None, None]:
     """Yields a new file, which `put` gives its name when the block ends."""
     partial = path.with_name(f"{path.name}.vidsme-{secrets.token_hex(4)}.tmp")
     try:

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import fcntl
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import BinaryIO
 
 import filelock
@@ -22,7 +22,7 @@ _SWEPT = ("", "figures")  # What else runs keep in a folder, they sweep themselv
 @contextlib.contextmanager
 def locked(
     folder: pathlib.Path, taken: str | None = None, share: str = ""
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Keeps other processes out of a folder, which is made if it is absent.
 
     Of a share only processes of the same share, and of the whole folder, are kept out.
@@ -109,7 +109,7 @@ def held(file: pathlib.Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def unread(file: pathlib.Path) -> Iterator[bool]:
+def unread(file: pathlib.Path) -> Generator[bool, None, None]:
     """Yields whether no process holds a file by `held`, and prevents it in the block.
 
     On a file system without locks no process is found.

@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -205,7 +205,7 @@ class Parts:
         return self._folder / self._names[place]
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> Generator[None, None, None]:
         """Explains the error if a part exists that is being written."""
         try:
             yield

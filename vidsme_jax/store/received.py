@@ -7,7 +7,7 @@ the types and shapes that it counts on.
 
 import contextlib
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def content(path: pathlib.Path, most: int) -> bytes:
 
 
 @contextlib.contextmanager
-def refused(path: pathlib.Path) -> Iterator[None]:
+def refused(path: pathlib.Path) -> Generator[None, None, None]:
     """Raises an `AuditError` in place of what reading damaged content raises."""
     try:
         yield

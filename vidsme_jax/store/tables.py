@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -64,7 +64,7 @@ def _parquet(table: pa.Table) -> bytes:
 @contextlib.contextmanager
 def opened(
     path: pathlib.Path, pieces: io.BufferedIOBase | None = None
-) -> Iterator[pq.ParquetFile]:
+) -> Generator[pq.ParquetFile, None, None]:
     """Opens a Parquet file; its checksums are verified as it is read.
 
     Args:

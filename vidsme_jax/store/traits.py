@@ -12,7 +12,7 @@ from vidsme_jax.store import facts
 # and `data.similar`, which a test compares them with.
 PIXELS, WINDOWS = 32, 7
 
-FIELDS = (
+FIELDS: tuple[tuple[str, Any], ...] = (
     ("pixels", pa.list_(pa.float32())),
     ("container", pa.string()),
     ("hashes", pa.list_(pa.uint64())),

@@ -13,7 +13,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from absl import logging
 
@@ -170,7 +170,7 @@ class Workdir:
 
 
 @contextlib.contextmanager
-def fetched(workdir: str) -> Iterator[pathlib.Path]:
+def fetched(workdir: str) -> Generator[pathlib.Path, None, None]:
     """Yields the folder of a finished run that is read in the block.
 
     Args:
@@ -191,7 +191,7 @@ def opened(
     *,
     parts: bool = False,
     writes: bool = True,
-) -> Iterator[Workdir]:
+) -> Generator[Workdir, None, None]:
     """Opens a work directory.
 
     That of an object store has a mirror under `$XDG_CACHE_HOME`, by default ~/.cache,
@@ -227,7 +227,7 @@ def opened(
 
 
 @contextlib.contextmanager
-def _naming(place: Workdir) -> Iterator[None]:
+def _naming(place: Workdir) -> Generator[None, None, None]:
     """Names objects in place of their files in what is found wrong with them."""
     assert place.mirror is not None
     there = place.mirror.listed
