@@ -70,6 +70,7 @@ def test_a_generated_answer_is_no_blind_feature(whole):
     assert all(table.question)
 
 
+@pytest.mark.long
 def test_the_answer_that_ends_by_itself(tmp_path):
     """A memorised answer comes out whole, with the token that ends it."""
     path = manifest(tmp_path / "m.jsonl", 1)
@@ -234,6 +235,7 @@ def test_a_headline_that_generated_answers_invert(tmp_path, headline):
     assert checks.check(given).headline == headline
 
 
+@pytest.mark.long
 def test_a_run_of_the_questions_alone_leaves_the_answers(whole, tmp_path):
     path = manifest(tmp_path / "m.jsonl", 2)
     shutil.copytree(whole[0], tmp_path / "run")

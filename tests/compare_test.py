@@ -134,6 +134,7 @@ def copies(runs, tmp_path):
     return found
 
 
+@pytest.mark.long
 def test_two_runs_are_compared(runs):
     one, other = map(str, runs)
     found = compare.compare(one, other)

@@ -105,6 +105,7 @@ def test_a_control_memorises_a_half_and_finds_it(made, corpus):
     assert sorted(ids) == sorted(json.loads(row)["id"] for row in pool)
 
 
+@pytest.mark.long
 def test_the_audit_of_the_control_is_the_users(made, config):
     given = json.loads((made[0] / "audit" / "config.json").read_text())["config"]
     for key in ("video.num_frames", "headline", "report.num_permutations"):
@@ -275,6 +276,7 @@ def test_it_is_next_to_the_verdict(made, config, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_control_of_other_clips_is_remarked(made):
     record, own = made[1], made[1]["content"]
     some = words.shown_with("f", record, (), [*own[:5], *"abcde"])["statement"]
@@ -284,6 +286,7 @@ def test_a_control_of_other_clips_is_remarked(made):
     assert "It saw none of the 1 clips" in none and "of other ones" in none
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -313,6 +316,7 @@ def test_a_control_of_another_audit_is_refused(made, config, changes, said):
     assert "was made for another audit" in problem and said in problem
 
 
+@pytest.mark.long
 def test_other_differences_are_remarked(made, config):
     other = changed(config, scores="all", report__control=str(made[0]))
     other.video.sampling = "midpoint"

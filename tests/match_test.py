@@ -11,6 +11,8 @@ from vidsme_jax.commands import match as match_command
 from vidsme_jax.commands.finished import run_config
 from vidsme_jax.data import corpora
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -58,7 +60,6 @@ def test_the_manifests_hold_pairs_of_like_clips(finished, tmp_path):
     assert all(item.answer for item in items)
 
 
-@pytest.mark.long
 def test_what_is_wrong_is_a_sentence(finished, tmp_path):
     workdir, _ = finished
     config = run_config(str(workdir))

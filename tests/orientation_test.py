@@ -16,6 +16,8 @@ from sklearn.metrics import roc_auc_score
 from vidsme_jax import audit, scores, settings
 from vidsme_jax.settings import DEMO
 
+pytestmark = pytest.mark.long
+
 CLIPS = 30  # Of each role; non-members are the matched ones.
 # The first that fits the name of a score: what its AUC may be.
 EXPECTED = [
@@ -64,7 +66,6 @@ def report(tmp_path_factory, without_figures):
     return found
 
 
-@pytest.mark.long
 def test_every_score_points_where_it_should(report):
     table = report.table
     names = scores.resolve("all", "exact", ("video", "instruction", "response"), True)
@@ -90,7 +91,6 @@ def test_the_reference_alone_is_at_chance(report):
     assert np.isfinite(np.stack(list(table.scores.values()))).all()
 
 
-@pytest.mark.long
 def test_the_report_says_both(report):
     verdict, beside = report.metrics["statement"], report.metrics["beside"]
     assert verdict.startswith(

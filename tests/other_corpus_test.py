@@ -88,6 +88,7 @@ def _config(tmp_path, name, begin, end):
     return config
 
 
+@pytest.mark.long
 def test_an_audit_of_other_clips_is_refused_and_changes_nothing(tmp_path):
     """Early and from Python; more clips are not, and overwriting is as it was."""
     folder = tmp_path / "run"

@@ -240,6 +240,7 @@ def test_a_card_says_where_the_clip_stands(made):
     assert "no p-value" in tags.named("main")[0]["text"]
 
 
+@pytest.mark.long
 def test_of_100_000_rows_the_page_is_below_5_mb(made):
     """Suspects, groups, scores and hits as many and as long as they can be."""
     found, *_ = made

@@ -43,6 +43,7 @@ def test_membership_beyond_the_reference_is_supported():
     assert "if the reference model has seen neither" in found["statement"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
 def test_a_difference_that_both_models_show_is_no_membership(scale):
     verdicts = [

@@ -345,6 +345,7 @@ def _shards(root: pathlib.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in version.glob("*array_record*")}
 
 
+@pytest.mark.long
 def test_a_run_that_dies_at_any_file_continues(config, tmp_path, monkeypatch, decoded):
     config.workers = 1
     config.corpus.max_clips = 3

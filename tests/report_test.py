@@ -188,6 +188,7 @@ def test_scores_keep_every_digit(written):
         np.testing.assert_array_equal(rows["q"].to_numpy(), table.q)
 
 
+@pytest.mark.long
 def test_failures(written, tmp_path):
     folder, table, *_ = written
     lines = (folder / "failures.jsonl").read_text().splitlines()
@@ -286,6 +287,7 @@ def test_the_page_shows_kernels_and_utilisation(written):
     assert "utilisation waited for storing 0.25" in _Page(page).words
 
 
+@pytest.mark.long
 def test_official_says_lower_is_member(tmp_path):
     _, page = _write(tmp_path, _table(larger_is_member=False))
     text = _Page(page).words

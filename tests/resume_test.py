@@ -239,6 +239,7 @@ def _full(monkeypatch, after: int):
     monkeypatch.setattr(os, "fsync", failing)
 
 
+@pytest.mark.long
 def test_a_full_disk(tmp_path, monkeypatch, capsys, handlers):
     config = small(6)
     with monkeypatch.context() as patch:

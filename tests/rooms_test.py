@@ -157,6 +157,7 @@ def _checkpoint(folder, name, positions):
     return folder
 
 
+@pytest.mark.long
 def test_clips_that_the_positions_do_not_hold_are_refused_by_name(
     tmp_path, monkeypatch
 ):

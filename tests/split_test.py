@@ -71,6 +71,7 @@ def test_rows_may_come_in_any_order_and_videos_may_move():
     assert {item.id for item in split.divide(items, 0.4, 8)[0]} != wanted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_every_unit_is_a_member_as_often_as_another(share):
     sizes = [1, 1, 2, 2, 3, 3, 4, 4] * 2

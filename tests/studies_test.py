@@ -147,6 +147,7 @@ def test_frames_that_are_not_prepared_are_named(tmp_path):
     assert two.endswith("2 frames: --config.video.num_frames=2")
 
 
+@pytest.mark.long
 def test_a_clip_that_failed_when_prepared_fails_at_every_count(tmp_path):
     config = _config("frames-tiny")
     (tmp_path / "bad.mp4").write_bytes(b"none")

@@ -86,6 +86,7 @@ def hostile(tmp_path_factory):
     return folder, text
 
 
+@pytest.mark.long
 def test_the_page_holds_no_markup_of_others(hostile):
     _, text = hostile
     parsed = report_test._Page(text)

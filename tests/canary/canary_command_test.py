@@ -95,6 +95,7 @@ def _problem(monkeypatch, capsys, *given):
     return problem
 
 
+@pytest.mark.long
 def test_what_to_do_is_said(made):
     folder, said = made
     found = key.read(folder / "out/key.json")

@@ -137,6 +137,7 @@ def test_fresh_scenes_are_no_copies_of_one_another():
     assert similar.pairs(prints) == []
 
 
+@pytest.mark.long
 def test_filmed_clips():
     clips = _filmed()
     assert len(clips) == 4

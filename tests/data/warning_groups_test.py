@@ -1,5 +1,7 @@
 """Warnings are logged one line a kind, not one line a video."""
 
+import pytest
+
 import report_test
 from vidsme_jax.data import warning_groups
 
@@ -25,6 +27,7 @@ def test_nothing_noticed_is_no_line():
     assert warning_groups.lines({}) == []
 
 
+@pytest.mark.long
 def test_a_report_logs_them(tmp_path, caplog):
     """Of an audit, and of one whose report is made anew."""
     warnings = {f"{k}.mp4": [OBLONG.format("4/3")] for k in range(30)}

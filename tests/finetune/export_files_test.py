@@ -253,6 +253,7 @@ def full_disk():
     signal.signal(signal.SIGXFSZ, kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shard_bytes", [10**9, 100_000])
 @pytest.mark.parametrize("held", ["nothing", "a model"])
 def test_a_full_disk_leaves_what_was_there(tmp_path, full_disk, shard_bytes, held):

@@ -130,6 +130,7 @@ def test_updates_on_a_mesh_are_those_of_one_device(tuned, adapter, tmp_path):
     np.testing.assert_allclose(record["curve"], adapter[1]["curve"], atol=2e-3)
 
 
+@pytest.mark.long
 def test_what_is_frozen_is_in_the_type_of_the_products(tuned, tmp_path):
     prepared = preparing.prepare(
         changed(tuned, **LORA, train__dtype="bfloat16"), tmp_path / "out"

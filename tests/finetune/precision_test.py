@@ -25,6 +25,7 @@ def _products(program):
             yield from _products(inner)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_products_are_in_float32(example, config, tmp_path, method):
     batch = jax.tree.map(jnp.asarray, example[3])

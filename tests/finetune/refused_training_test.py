@@ -162,6 +162,7 @@ def test_a_pool_of_one_source_is_refused_before_it_is_decoded(config, corpus, tm
         options.ask(pool, tmp_path / "out")
 
 
+@pytest.mark.long
 def test_a_warm_up_that_never_ends_is_remarked_on(config, tmp_path, caplog):
     short = changed(config, train__warmup_steps=500)
     with caplog.at_level("WARNING", "absl"):
@@ -170,6 +171,7 @@ def test_a_warm_up_that_never_ends_is_remarked_on(config, tmp_path, caplog):
     assert "ends at 0.00046, config.train.learning_rate is 0.01" in caplog.text
 
 
+@pytest.mark.long
 def test_batches_hold_no_more_than_the_members(config, trained, tmp_path):
     """Five members in batches of a thousand are one batch of five."""
     one = preparing.prepare(changed(config, train__batch_size=1000), tmp_path)

@@ -106,6 +106,7 @@ def test_other_texts_are_another_training(config, corpus, tmp_path):
             training.run(given, tmp_path / name / "out")
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_changed_is_another_training(config, architecture, tmp_path):
     """Its rotary frequencies, without a change of any shape."""
     folder = shutil.copytree(architecture, tmp_path / "architecture")
@@ -119,6 +120,7 @@ def test_a_checkpoint_that_changed_is_another_training(config, architecture, tmp
         training.run(given, tmp_path / "out")
 
 
+@pytest.mark.long
 def test_a_stop_behind_the_weights_is_continued(config, trained, tmp_path):
     """Weights without their record are of a training that is not done."""
     with pytest.MonkeyPatch.context() as patch:
@@ -196,6 +198,7 @@ def test_a_state_of_another_training_is_refused(config, corpus, tmp_path):
     assert training.run(anew, tmp_path)["steps"] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{", None])
 def test_a_state_without_what_it_is_of_is_refused(config, tmp_path, content):
     with pytest.raises(KeyboardInterrupt):
@@ -323,6 +326,7 @@ def _interrupted(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_a_clip_that_is_gone_costs_no_step(config, trained, tmp_path, monkeypatch):
     """What was sent before counts, so that state and curve stay in step."""
     old, count = examples.Clips.of, iter(range(3))

@@ -286,6 +286,7 @@ def test_a_pool_is_divided_and_the_audit_takes_its_manifests(config, corpus, tmp
     assert {x.id for x in found} == {row["id"] for row in rows}
 
 
+@pytest.mark.long
 def test_a_corpus_without_nonmembers_trains(config, tmp_path):
     alone = changed(config, corpus__nonmembers=(), train__max_steps=1)
     assert set(training.run(alone, tmp_path)["losses"]) == {"members"}

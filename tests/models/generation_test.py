@@ -87,6 +87,7 @@ def _of_a_loop(model, before, pixels, rows, question, ends):
     return ids, torch.stack(every)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("oracle", "save", "kwargs", "answer"),
     [

@@ -316,6 +316,7 @@ def test_both_directions_equal_torch(kind, loaded):
     assert np.abs(one - other).max() > 1e-2, "reversal does nothing"
 
 
+@pytest.mark.long
 def test_texts_as_segments_equal_the_whole_sequence(kind, loaded):
     """Two texts about one clip, each seen by its own rows alone; both orders."""
     model, plan = make_model(kind), loaded.model
@@ -345,6 +346,7 @@ def test_texts_as_segments_equal_the_whole_sequence(kind, loaded):
             )
 
 
+@pytest.mark.long
 def test_greedy_answers_equal_a_loop_of_transformers(kind, loaded):
     """Its own `generate` has other positions than training."""
     model, plan = make_model(kind), loaded.model

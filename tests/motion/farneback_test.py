@@ -141,6 +141,7 @@ def test_edges_of_one_direction():
     assert abs(found / expected - 1) < max(0.05, 3 * noise)
 
 
+@pytest.mark.long
 def test_statistics_of_both_backends_agree():
     clips = [_moving(50, 70, 3), _moving(61, 90, 3), _moving(50, 70, 6)]
     flow = backends.make("jax", jax.devices()[:1])

@@ -206,7 +206,7 @@ def p_of_subsets(
             continue
         each = min(number // 10, _DRAWN // (len(subsets) * len(its.sums)))
         each = max(each, number // len(subsets) + 1)
-        seed: np.int64 = rng.integers(2**31)
+        seed = rng.integers(2**31, dtype=np.int64)
         permuted = its.sources.permuted(each, int(seed))
         drawn.append(its.statistics(permuted[:]) / its.spread)
         seen.append((own / its.spread, 1 / its.labellings))
