@@ -187,6 +187,10 @@ class Subset(NamedTuple):
         return sums * total / (first * (total - first))
 
 
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
 def p_of_subsets(
     subsets: list[Subset],
     number: int,
@@ -206,8 +210,7 @@ def p_of_subsets(
             continue
         each = min(number // 10, _DRAWN // (len(subsets) * len(its.sums)))
         each = max(each, number // len(subsets) + 1)
-        seed = rng.integers(2**31, dtype=np.int64)
-        permuted = its.sources.permuted(each, int(seed))
+        permuted = its.sources.permuted(each, _seed(rng))
         drawn.append(its.statistics(permuted[:]) / its.spread)
         seen.append((own / its.spread, 1 / its.labellings))
     if seen:
