@@ -73,10 +73,11 @@ def compute(
 
     >>> import numpy as np
     >>> log_p = np.array([[-0.1, -0.5]] * 2)
-    >>> signals = TokenSignals(None, None, None, log_p)
+    >>> unread = np.zeros((2, 2, 15)), np.zeros((2, 2)), np.zeros((2, 2))
+    >>> signals = TokenSignals(*unread, log_p)
     >>> compute(signals, 1.5, 1.05, ["perplexity", "min_k_prob_0"])
     {'perplexity': -0.3, 'min_k_prob_0': -0.5}
-    >>> other = Revealed(TokenSignals(None, None, None, 2 * log_p))
+    >>> other = Revealed(TokenSignals(*unread, 2 * log_p))
     >>> compute(signals, 1.5, 1.05, ["perplexity_ref"], reference=other)
     {'perplexity_ref': 0.3}
     """

@@ -260,7 +260,7 @@ def windows(c: ClipView) -> Rows:
     return np.array([-np.mean(shares)])
 
 
-def _present(value: Any, what: str) -> Any:
+def _present(value: AnyArray | None, what: str) -> AnyArray:
     if value is None:
         raise AuditError([f"the signals lack {what}, which a chosen score needs"])
     return value
