@@ -30,7 +30,7 @@ def number(
     *,
     open: str = "",
 ) -> Any:
-    """Returns a real number if it lies in a range.
+    """Returns a real number if it is in a range.
 
     Args:
       name: The argument's name, for the message.

@@ -93,7 +93,7 @@ class Clip:
       key: The resolved absolute path of a file, or the `tfds:` or `hf:` address of an
         example, each followed by the seconds of a segment (see `data.segments`); made
         in `corpora`, and the clip's identity from there on.
-      items: At least one row, but where a clip stands for a file alone.
+      items: At least one row; none where a clip is only a file.
     """
 
     key: str
@@ -354,7 +354,7 @@ class ScoreTable:
         None if it is not known.
       question: The text that is asked about the video, with its options; None where
         no text is scored.
-      answer: Of the manifest, "" where it is not scored; likewise.
+      answer: Of the manifest, "" where it is not scored; None where no text is scored.
       traits: Features of the clips that need no model, by family and name: float64,
         NaN where it is not known, or texts as objects.
     """

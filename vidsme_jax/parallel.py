@@ -65,7 +65,7 @@ class Devices:
         return _memory(self.mesh.local_devices[0])
 
     def hold(self, num_bytes: int) -> bool:
-        """Returns whether parameters of so many bytes fit, spread over `model`."""
+        """Returns whether parameters of this many bytes fit, spread over `model`."""
         return _fits(num_bytes / self.mesh.shape["model"], self.memory())
 
     def shardings(

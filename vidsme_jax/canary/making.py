@@ -2,7 +2,7 @@
 
 The variant is drawn, once and for all, before anybody trains on anything; all else of
 the test follows from that. What is written of the variants does not say which it is,
-but for the key and the folder of what is to be published.
+except the key and the folder of what is to be published.
 """
 
 import concurrent.futures

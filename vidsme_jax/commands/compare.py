@@ -270,7 +270,7 @@ def _paired(one: Run, other: Run) -> tuple[list[np.ndarray], list[str]]:
     """Returns the rows of each run that the other has, too, in one order, and notes.
 
     Raises:
-      AuditError: The corpora are not the same, but for rows that failed.
+      AuditError: The corpora differ, apart from rows that failed.
     """
     keys = [
         list(zip(x.id.tolist(), x.role.tolist(), x.cluster.tolist(), strict=True))

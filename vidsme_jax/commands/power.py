@@ -136,11 +136,11 @@ def of_corpus(config: ConfigDict, *, icc: Number = ICC) -> list[tuple[str, list[
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     commands.define_config()
-    flags.DEFINE_integer("members", None, "Members, in place of a corpus.")
-    flags.DEFINE_integer("nonmembers", None, "Non-members, likewise.")
-    flags.DEFINE_integer("suspects", None, "Suspects, likewise.")
-    flags.DEFINE_integer("calibration", None, "Calibration clips, likewise.")
-    flags.DEFINE_float("per_source", None, "Clips a source, likewise; default: 1.")
+    flags.DEFINE_integer("members", None, "Number of members, in place of a corpus.")
+    flags.DEFINE_integer("nonmembers", None, "Number of non-members.")
+    flags.DEFINE_integer("suspects", None, "Number of suspects.")
+    flags.DEFINE_integer("calibration", None, "Number of calibration clips.")
+    flags.DEFINE_float("per_source", None, "Clips a source; default: 1.")
     flags.DEFINE_float(
         "icc", ICC, "Correlation of the scores of clips of one source, an assumption."
     )

@@ -37,7 +37,7 @@ _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # Processors round differently.
 _NOT_RECOMPUTED = ("notes", "warnings", "left_out")
 _CLOSING = (
     "not verified: that the model gave these signals, and that declared members are "
-    "members; config.json but for its digest of the corpus, failures.jsonl, "
+    "members; config.json except its digest of the corpus, failures.jsonl, "
     "report.html, the figures, and in metrics.json notes, warnings and what was left "
     "out are verified by their digests alone"
 )

@@ -10,8 +10,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-_LISTED = 100  # A folder with so many wanted files is listed.
-_CROWDED = 20  # Unless it has so many times as many files: then each is checked.
+_LISTED = 100  # A folder with this many wanted files is listed.
+_CROWDED = 20  # Unless it has this many times as many files: then each is checked.
 _DEPTH = 16  # Nested folders that are cached.
 _LONG = 512  # Characters of a folder's path from which its parents are not cached.
 _ROUNDS = 8  # Attempts to resolve links to themselves.

@@ -59,7 +59,7 @@ _TEXTURED = 0.5  # Share of a frame's cells that must differ so.
 _SHRUNK = 320  # Pixels of the longer side before windows are cut, at most.
 _ROWS, _COLUMNS = 128, 1024  # Clips compared at a time: they fit a CPU cache.
 
-_EXACT = 4_000  # Up to so many clips all pairs are compared; else they are hashed.
+_EXACT = 4_000  # Up to this many clips all pairs are compared; else they are hashed.
 _TABLES, _BITS = 16, 20  # Hash tables, and the sampled bits of each.
 _LOOKED_UP = 4  # Frames per table.
 _CROWDED = 64  # Windows with equal bits compared with one, at most.

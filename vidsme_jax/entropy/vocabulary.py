@@ -89,7 +89,7 @@ def absent(logits: Array, shard: VocabularyShard) -> Array:
 
 
 def block_size(rows: int, vocab: int) -> int:
-    """Returns how many classes of so many rows a CPU scans at once, a power of two."""
+    """Returns how many classes of `rows` rows a CPU scans at once, a power of two."""
     return min(vocab, 1 << (max(_BLOCK // rows, 1).bit_length() - 1))
 
 

@@ -53,7 +53,7 @@ class Adjustment(NamedTuple):
         propensities = np.concatenate(columns, axis=1)
         basis = _basis(propensities)
         number = max(1, min(_STRATA, len(y) // _PER_STRATUM))
-        # Ties in any order but that of the sources, which is that of the labels.
+        # Ties in random order: that of the sources is that of the labels.
         ties = np.random.default_rng([seed, 7]).permutation(len(y))
         order = np.lexsort((ties, (basis @ (basis.T @ y)).round(9)))
         strata = np.empty(len(y), np.int64)

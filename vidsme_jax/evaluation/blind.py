@@ -33,7 +33,7 @@ from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
 ALL, NOTHING = "all columns", "nothing that varies"
 _FOLDS = 5
-_REPEATS, _MANY = 4, 5000  # From so many sources on, one repeat is enough.
+_REPEATS, _MANY = 4, 5000  # From this many sources on, one repeat is enough.
 _RIDGE = 0.3  # Of the sources of a fit, whose columns have variance 1.
 
 

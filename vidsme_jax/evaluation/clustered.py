@@ -15,7 +15,7 @@ Near 0 and 1 the estimate of $v$ is too small as often as not, and so is an inte
 the logit scale: 89 % at an AUC of 0.99 with 20 sources of five clips a role. The
 interval here holds all $\theta$ with $|\hat\theta - \theta| \le t \sqrt{v(\theta)}$
 [3], $v(\theta) = \max(v\, h_s(\theta)/h_s(\hat\theta), h_c(\theta))$: $h$ is Hanley and
-McNeil's variance [4] of so many sources ($s$) or clips ($c$), $t$ the quantile at
+McNeil's variance [4] of this many sources ($s$) or clips ($c$), $t$ the quantile at
 Welch's degrees of freedom. Coverage by simulation: `benchmarks/validity.py`.
 
 Axes: `scores`; `members`, `nonmembers`, rows of the roles; `units`.

@@ -61,7 +61,7 @@ def roc_curve(
 
 
 def spread(num_vertices: int, most: int) -> Int[np.ndarray, " chosen"]:
-    """Returns places along a curve, at most so many: evenly, and densely at FPR 0."""
+    """Returns places along a curve, at most `most`: evenly, and densely at FPR 0."""
     last, half = count("num_vertices", num_vertices) - 1, count("most", most, 2) // 2
     evenly = np.linspace(0, last, half)
     near_zero = np.geomspace(1, num_vertices, half) - 1

@@ -49,7 +49,7 @@ class Clips:
 
     @classmethod
     def of(cls, name: str, many: Number, per_source: Number = 1) -> "Clips":
-        """Returns so many clips, of sources that are equally large.
+        """Returns a number of clips, of sources that are equally large.
 
         Raises:
           AuditError: A number cannot be that of clips.
@@ -65,7 +65,7 @@ class Clips:
 
     @classmethod
     def counted(cls, sources: Iterable[int]) -> "Clips":
-        """Returns the clips of sources with so many clips each.
+        """Returns the clips of sources that have equally many.
 
         Sources of many clips count for more than in the mean over sources: so the
         variance of a mean over clips has it [2].
@@ -120,7 +120,7 @@ def clips_for(
 
     Args:
       auc: In (0.5, 1).
-      first: Whose sources are as large; their number is of no account.
+      first: Whose sources are as large; their number does not matter.
       second: Likewise.
       alpha: See `smallest_auc`, and the next two.
       icc: Correlation within sources.

@@ -223,7 +223,7 @@ def p_of_subsets(
 
 @functools.lru_cache(maxsize=4)
 def _choices(of: int, number: int) -> Int[np.ndarray, "labellings number"]:
-    """Returns all ways to choose some of so many places."""
+    """Returns all ways to choose `number` of `of` places."""
     return np.array(list(itertools.combinations(range(of), number)))
 
 

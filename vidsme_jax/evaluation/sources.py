@@ -169,7 +169,7 @@ def alike(
 
     Where the sources of one role have more rows, they cannot be exchanged for those of
     the other, even if the rows are alike: the mean of ten rows varies less than one
-    row. Of each source at most so many rows are kept as the source of the same rank, by
+    row. Of each source at most as many rows are kept as the source of the same rank, by
     numbers of rows, has in the other role. Which ones is drawn.
 
     Args:

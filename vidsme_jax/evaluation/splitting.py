@@ -33,7 +33,7 @@ def accuracy(
 
     Returns:
       `value`, `low`, `high`; refused where a role has fewer than 10 sources, or rows
-      that do not amount to so many (`intervals.effective`).
+      that do not amount to as many (`intervals.effective`).
     """
     counts = [intervals.effective(each) for each in (member_units, nonmember_units)]
     if min(counts) < intervals.MIN_SOURCES:

@@ -65,7 +65,7 @@ def conformal_p_values(
     order = np.argsort(calibration_scores)
     below = np.concatenate([[0.0], np.cumsum(1 / clips[source[order]])])
     at = np.searchsorted(calibration_scores[order], suspect_scores, side="left")
-    # Shares of sources add up to whole numbers but for the last digits.
+    # Shares of sources add up to whole numbers except for the last digits.
     above = (below[-1] - below[at]).round(9)
     return (1 + above) / (len(clips) + 1)
 

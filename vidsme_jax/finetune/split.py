@@ -314,7 +314,7 @@ def _row(item: Item, start: str) -> dict[str, object]:
     path, part = segments.divided(item.clip)
     name = path.removeprefix(start)
     if not os.path.isabs(name) and (":" in name or name != name.strip()):
-        name = os.path.join(os.curdir, name)  # It is no address, nor anything but that.
+        name = os.path.join(os.curdir, name)  # It is a path and no address.
     row: dict[str, object] = {"video": name}
     if part is not None:
         row["start"] = part.start

@@ -126,7 +126,7 @@ def write(
 
 
 def _merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
-    """Returns which tokens are joined, the most frequent first, at most so many."""
+    """Returns which tokens are joined, the most frequent first, at most `count`."""
     letters = pre_tokenizers.ByteLevel.alphabet()
     learner = tokenizers.Tokenizer(BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -78,7 +78,7 @@ class Preprocessing:
     Attributes:
       size: The side of the tower's square input, in pixels.
       mean: The mean of the three channels; includes another rescaling than by 1 / 255.
-      std: The deviation of the three channels, likewise.
+      std: The standard deviation of each channel, in the same units.
       resize: How frames are resized; None: they are not.
       crop: Whether the centre is cropped; smaller frames are padded with zeros. If not,
         `resize` gives the square.

@@ -220,7 +220,7 @@ def _needed(inner: Fields, key: str, low: float, high: float) -> float:
 
 
 def _settings(rope: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings but for theta, under the names of transformers 5."""
+    """Returns the settings without theta, under the names of transformers 5."""
     named = rope.get("rope_type", rope.get("type"))
     kind = {"rope_type": "default" if named in (None, "", "mrope") else named}
     given = {key: value for key, value in rope.items() if value is not None}

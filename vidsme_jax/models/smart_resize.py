@@ -61,7 +61,7 @@ class SmartResize:
         share; "qwen3": the most of a frame; else not used.
       mean: The mean of the three channels, for pixels from 0 to 1; the device applies
         it.
-      std: The deviation of the three channels, likewise.
+      std: The standard deviation of each channel, in the same units.
       resample: The number of Pillow's filter.
       compression: Whether the processor omits rows that hardly differ from those of the
         frame before; this class does not apply it.

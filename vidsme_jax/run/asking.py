@@ -72,8 +72,8 @@ def ask(config: ConfigDict, *, model: bool = True, workdir: str | None = None) -
     Args:
       config: See `settings.RULES`.
       model: Whether a model is going to be read; stored signals need none.
-      workdir: Of an audit, whose signals must not be of other settings; None does not
-        look, nor does it into an object store.
+      workdir: Of an audit, whose signals must not be of other settings; not checked if
+        it is None or in an object store.
 
     Raises:
       AuditError: Lists all problems.
@@ -242,7 +242,7 @@ def _counts(given: views.Settings) -> set[int]:
 
 
 def _of_share(given: views.Settings) -> list[str]:
-    """Returns what does not go together with a share."""
+    """Returns the settings that contradict a share."""
     found: list[str] = []
     if given.share and given.overwrite:
         found.append(
@@ -259,7 +259,7 @@ def _of_share(given: views.Settings) -> list[str]:
 
 
 def _of_study(given: views.Settings, items: Sequence[Item]) -> list[str]:
-    """Returns what a study lacks, and what it does not have of an audit."""
+    """Returns what a study lacks, and the settings that only an audit has."""
     problems: list[str] = []
     if items and "members" not in {item.role for item in items}:
         problems.append(
@@ -312,12 +312,12 @@ def find_local(
     Args:
       checkpoint: As `model.checkpoint`.
       allow_pickle: Whether pickled weights may be read.
-      weights: Whether headers of weight files are read, to tell those that are missing,
+      weights: Whether headers of weight files are read, to find those that are missing,
         cut short or pointers of git-lfs.
 
     Raises:
-      AuditError: It is not there, holds no checkpoint or one that is not read, or
-        weight files are no such.
+      AuditError: It is not there, holds no checkpoint or one that cannot be read, or
+        weight files are missing or damaged.
     """
     scheme = checkpoint.startswith("random:")
     if not checkpoint or scheme or is_on_hub(checkpoint):
@@ -347,6 +347,10 @@ def is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
     try:
         path = pathlib.Path(name).expanduser()
         there = path.exists() or (near is not None and (near / path).exists())
-    except (OSError, RuntimeError, ValueError):  # No name of a file; read, it is named.
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # Not a file name; opening it reports the name.
         return False
     return parts in (2, 3) and not name.startswith((".", "/", "~")) and not there

@@ -110,7 +110,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> Setup:
 
 
 def _holds(problems: Problems, model: Model, whose: str) -> bool:
-    """Returns whether a model holds so many frames; adds a problem otherwise."""
+    """Returns whether a model holds the frames of a clip; adds a problem otherwise."""
     wanted = problems.settings.video.num_frames
     if not (holds := model.holds(wanted)):
         problems.add(
@@ -264,7 +264,7 @@ def depends(setup: Setup) -> dict[str, Any]:
 
 
 def _depends(setup: Setup, model: Model, given: views.Settings) -> dict[str, Any]:
-    """Returns what signals depend on, but for the slices and scores."""
+    """Returns what signals depend on, apart from slices and scores."""
     depends = {
         "model": model.fingerprint,
         "model.prompt": model.prompt,

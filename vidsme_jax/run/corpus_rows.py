@@ -27,7 +27,7 @@ class Listed(NamedTuple):
 
 
 def listed(items: Sequence[Item]) -> Listed:
-    """Returns what names a corpus; the order of its rows is of no account.
+    """Returns what names a corpus; the order of its rows does not matter.
 
     Example:
       >>> a, b = (Item(x, f"{x}.mp4", f"/{x}.mp4", "members") for x in "ab")

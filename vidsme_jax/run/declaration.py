@@ -272,7 +272,7 @@ def _declared(asked: Asked) -> dict[str, Any]:
 def _changes(
     before: dict[str, Any], listed: dict[str, int], asked: Asked
 ) -> list[Change]:
-    """Returns what is asked otherwise than it was declared of so many rows."""
+    """Returns what differs from the declaration, of this many rows."""
     now = _declared(asked)
     found: list[Change] = []
     for what in now:

@@ -39,7 +39,7 @@ _QUOTED = 60  # Characters of a question in a message.
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What one run needs of a sample, but for its tokens.
+    """What one run needs of a sample, apart from its tokens.
 
     Attributes:
       place: Of the run.
@@ -47,7 +47,7 @@ class Prepared:
       content_hash: Of the clip's file.
       frames: At the model's input size.
       missing: What is to be computed.
-      scored: Makes the clip's record of what is not known yet.
+      scored: Makes the clip's record of what is not yet known.
       motion: Waits for the optical flow.
       shown: What the model is shown of the clip.
     """

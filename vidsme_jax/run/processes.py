@@ -349,7 +349,7 @@ def _record_error(records: Records, error: BaseException) -> None:
 
 
 def _gather(records: Records, lists: int) -> list[list[Failure]]:
-    """Waits for every process; returns so many lists, in the order of processes."""
+    """Waits for every process; returns `lists` lists, in the order of processes."""
     failures: list[list[Failure]] = [[] for _ in range(lists)]
     problems: list[str] = []
     interrupted = False

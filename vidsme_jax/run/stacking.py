@@ -13,7 +13,7 @@ from vidsme_jax.models.interface import Model
 from vidsme_jax.models.rows import Order, Rows, Shown, Text, second_order
 from vidsme_jax.models.tiles import Grid, Room, Tiles
 
-_ROWS = 64  # Text that differs from clip to clip is padded to a multiple of so many.
+_ROWS = 64  # Text that differs from clip to clip is padded to a multiple of this.
 _GREY = 128  # Grey level of the video that replaces a clip.
 _SIDE = 8  # Pixels of a frame, grey or black, before the model's own size.
 
@@ -223,7 +223,7 @@ class Stacker:
     def _about_grey(
         self, clips: Sequence[Input], length: int, texts: TextShape
     ) -> Batch:
-        """Returns the clips' texts about a grey video of so many frames."""
+        """Returns the clips' texts about a grey video of `length` frames."""
         if length not in self._grey_frames:
             grey = np.full((length, _SIDE, _SIDE, 3), _GREY, np.uint8)
             self._grey_frames[length] = self._model.prepare(grey)

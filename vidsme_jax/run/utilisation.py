@@ -70,7 +70,7 @@ class Utilisation:
         return self.batches < _FEW
 
     def share(self, seconds: float) -> float | None:
-        """Returns the part of the peak that `operations` in so many seconds are."""
+        """Returns the share of the peak rate at which `operations` took `seconds`."""
         if self.peak is None:
             return None
         return self.operations / (seconds * self.devices * self.peak.rate)

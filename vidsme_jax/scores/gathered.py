@@ -65,7 +65,7 @@ class Gathered:
         self.there = np.zeros(count, bool)
 
     def texts_of(self, clip: ScoredClip) -> dict[str, ScoredText | None]:
-        """Returns those of the texts that have signals; "" stands for no text."""
+        """Returns the texts that have signals; "" means no text."""
         return texts_of(clip, self.texts.get(clip.key, []))
 
     def add(
@@ -89,6 +89,6 @@ class Gathered:
 
 
 def texts_of(clip: ScoredClip, keys: Sequence[str]) -> dict[str, ScoredText | None]:
-    """Returns those texts of a clip that have signals; "" stands for no text."""
+    """Returns the texts of a clip that have signals; "" means no text."""
     have = {text.asked.key: text for text in clip.texts}
     return {key: have.get(key) for key in keys if key == "" or key in have}

@@ -28,7 +28,7 @@ class Revealed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Which rows of which statistic are averaged.
+    """The statistic of a score, and the rows that it averages.
 
     Attributes:
       family: Its name without K.

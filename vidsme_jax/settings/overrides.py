@@ -142,7 +142,7 @@ def _is_enclosed(text: str) -> bool:
 
 
 def _parts(text: str, rule: Rule) -> list[str]:
-    """Divides a text at its commas, but for those in the names of files.
+    """Divides a text at its commas, except those in the names of files.
 
     A name with commas that is that of a file or folder, or a pattern that matches some,
     stays one; the longest such counts.

@@ -136,7 +136,7 @@ def _is_path(name: str) -> bool:
 
 
 def _candidates(name: str) -> list[pathlib.Path]:
-    """Returns the files that somebody may mean by a bare name, but for the shipped."""
+    """Returns the files that a bare name may mean, except the shipped ones."""
     here = pathlib.Path("configs")
     return [pathlib.Path(name), pathlib.Path(f"{name}.py"), here / f"{name}.py"]
 

@@ -119,7 +119,7 @@ class Workdir:
         return True
 
     def publish(self, only: str = "") -> None:
-        """Puts what has changed since it was fetched, but for parts.
+        """Uploads what has changed since it was fetched, except parts.
 
         Args:
           only: A file, or all.

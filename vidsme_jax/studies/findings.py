@@ -1,4 +1,4 @@
-"""What a study found: a row a point and comparison, and how far to believe the best.
+"""What a study found: a row a point and comparison, and how much the best one proves.
 
 Axes: `points`; `items`, rows of the tables; `units`, a video in one role; `shuffles` of
 the labels.

@@ -33,7 +33,7 @@ def settle_tie(
       checkpoint: Whose tensors are looked at.
       config: As the `config.json` has it.
       decoder: Pattern of the canonical names of the decoder.
-      head: Of the output layer, likewise.
+      head: The same of the output layer.
       canonical: See `Names`.
       problems: Receives what is wrong.
     """

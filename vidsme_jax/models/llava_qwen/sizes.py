@@ -28,7 +28,7 @@ _LLAVA_VIDEO = {
 
 
 def _files(config: dict[str, Any], kind: str, tower: dict[str, Any]) -> dict[str, Any]:
-    """Returns both files; the tower's lies in a folder of its kind's name."""
+    """Returns both files; the tower's is in a folder named after its kind."""
     tower = {"model_type": f"{kind}_vision_model"} | tower
     return {"config.json": config, f"{kind}/config.json": tower}
 

@@ -62,7 +62,7 @@ def read_config(
       problems: Receives one sentence a key.
 
     Returns:
-      The model's hyperparameters, and the id of the token that stands for visual rows.
+      The model's hyperparameters, and the id of the placeholder of visual rows.
     """
     nested = kind == QWEN3 or raw.get("text_config") is not None
     outer, own = raw, raw.get("text_config", {})

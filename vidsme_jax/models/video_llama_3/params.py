@@ -36,7 +36,7 @@ def read_config(
       problems: Receives one sentence a key.
 
     Returns:
-      The model's hyperparameters, and the id of the token that stands for visual rows.
+      The model's hyperparameters, and the id of the placeholder of visual rows.
     """
     fields = Fields(raw, "config.json", problems)
     fields.expect("model_type", NAME)
